@@ -1,0 +1,63 @@
+# `make help` explains itself: it prints the text after ## beside each target.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo run test check fix bench lock clean
+
+help: ## show this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-7s %s\n", $$1, $$2 }'
+
+demo: $(VENV)/.installed-demo ## classify 1,797 images as durable jobs and kill a worker half way (about a minute)
+	$(BIN)/python -m examples.digits.demo
+
+run: $(VENV)/.installed-demo ## start Penstock here: gateway, worker, housekeeper and its own PostgreSQL
+	$(BIN)/penstock serve
+
+test: $(VENV)/.installed-dev ## run all tests (they start their own servers on free ports)
+	@scripts/test-tools
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.installed-dev ## lint, types, import contract; changes nothing
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+fix: $(VENV)/.installed-dev ## format, and mend what can be mended mechanically
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.installed-dev ## measure throughput and latency and print a table (minutes)
+	$(BIN)/python -m benchmarks $(ARGS)
+
+lock: $(VENV)/.installed-dev ## resolve the newest allowed versions into the lock files
+	$(PIP) uv
+	$(BIN)/uv pip compile pyproject.toml --all-extras --output-file requirements.lock $(UV_COMPILE)
+	$(BIN)/uv pip compile pyproject.toml --extra examples --extra build --constraint requirements.lock \
+		--output-file requirements-demo.lock $(UV_COMPILE)
+
+clean: ## remove the virtual environment and what tools left behind
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+UV_COMPILE := --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
+	--no-emit-index-url --no-emit-find-links --quiet
+
+# The stamps are newer than what they were installed from; a changed lock file installs again.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Penstock needs Python 3.11 or later; name one with: make PYTHON=python3.12 …"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-demo: requirements-demo.lock pyproject.toml | $(BIN)/python
+	$(PIP) --require-hashes -r requirements-demo.lock
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: requirements.lock pyproject.toml | $(BIN)/python
+	$(PIP) --require-hashes -r requirements.lock
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@ $(VENV)/.installed-demo

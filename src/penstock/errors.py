@@ -1,0 +1,154 @@
+"""Every error Penstock raises on purpose.
+
+::
+
+    PenstockError
+    ├── CallerError                 the request cannot be served as it stands
+    │   ├── MalformedBody           the body is not what its content type says
+    │   ├── InvalidInput            well-formed, but a field breaks a rule
+    │   ├── TooLarge                a body, field or list exceeds its configured size
+    │   ├── Unauthorized            no token, or a wrong one
+    │   ├── NotFound                nothing here has that id or path
+    │   ├── MethodNotAllowed        the path exists, the method does not
+    │   ├── StaleEpoch              the lease that the caller names is no longer its own
+    │   ├── WrongState              the job's state does not allow the operation
+    │   └── IdempotencyConflict     the key was used before for another request
+    ├── ServiceError                our side could not serve a sound request
+    │   ├── DatabaseUnavailable     PostgreSQL cannot be reached; try again
+    │   └── Overloaded              a bounded queue is full; try again later
+    ├── CannotStart                 a process of ours cannot start here; says what to do about it
+    └── SettingsError               the environment is wrong; lists every mistake
+
+The domain knows no HTTP: ``gateway.problems`` maps these classes to statuses. ``code`` is stable and
+part of the public contract; the message is for people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldProblem:
+    """One mistake in one field."""
+
+    field: str  # dotted path as the caller wrote it: "jobs[3].priority"
+    detail: str  # what is wrong and what is allowed
+
+
+class PenstockError(Exception):
+    """Something that Penstock reports on purpose."""
+
+    code: ClassVar[str] = "error"
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or type(self).__doc__ or type(self).__name__)
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0])
+
+
+class CallerError(PenstockError):
+    """The request cannot be served as it stands."""
+
+    code = "bad_request"
+
+
+class MalformedBody(CallerError):
+    """The body is not valid JSON."""
+
+    code = "malformed_body"
+
+
+class InvalidInput(CallerError):
+    """One or more fields break a rule."""
+
+    code = "invalid_input"
+
+    def __init__(self, problems: Sequence[FieldProblem]) -> None:
+        self.problems: tuple[FieldProblem, ...] = tuple(problems)
+        super().__init__("; ".join(f"{p.field}: {p.detail}" for p in self.problems))
+
+    @classmethod
+    def of(cls, field: str, detail: str) -> InvalidInput:
+        return cls([FieldProblem(field=field, detail=detail)])
+
+
+class TooLarge(CallerError):
+    """The request exceeds a configured size."""
+
+    code = "too_large"
+
+
+class Unauthorized(CallerError):
+    """A valid bearer token is required."""
+
+    code = "unauthorized"
+
+
+class NotFound(CallerError):
+    """There is no such thing here."""
+
+    code = "not_found"
+
+
+class MethodNotAllowed(CallerError):
+    """This path does not answer that method."""
+
+    code = "method_not_allowed"
+
+
+class StaleEpoch(CallerError):
+    """The lease with this epoch is no longer held; the job may be running elsewhere or have ended."""
+
+    code = "stale_epoch"
+
+
+class WrongState(CallerError):
+    """The job's state does not allow this operation."""
+
+    code = "wrong_state"
+
+
+class IdempotencyConflict(CallerError):
+    """This idempotency key was already used for another request."""
+
+    code = "idempotency_conflict"
+
+
+class ServiceError(PenstockError):
+    """The service could not answer; the request may be repeated."""
+
+    code = "internal"
+
+
+class DatabaseUnavailable(ServiceError):
+    """The database cannot be reached at the moment; try again."""
+
+    code = "database_unavailable"
+
+
+class Overloaded(ServiceError):
+    """The service is at its limit; try again later."""
+
+    code = "overloaded"
+
+
+class CannotStart(PenstockError):
+    """The process cannot start here."""
+
+    code = "cannot_start"
+
+
+class SettingsError(PenstockError):
+    """The settings are wrong."""
+
+    code = "settings"
+
+    def __init__(self, problems: Sequence[FieldProblem]) -> None:
+        self.problems: tuple[FieldProblem, ...] = tuple(problems)
+        lines = "\n".join(f"  {p.field}: {p.detail}" for p in self.problems)
+        super().__init__(f"The settings are wrong:\n{lines}")

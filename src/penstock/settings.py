@@ -1,0 +1,319 @@
+"""Every environment variable, documented here and checked together at start.
+
+A process builds one frozen ``Settings`` at its entry with ``load_settings`` and hands parts of it down. Nothing
+reads the environment at import. The name of a variable is the upper-case name of its field; an empty value
+means "not set". Variables may also stand in a file ``.env`` in the working directory; the environment wins.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import unquote, urlsplit
+
+import platformdirs
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError as UnreadableSource
+
+from penstock import durations
+from penstock.errors import FieldProblem, SettingsError
+
+MASK: Final = "******"
+MEBIBYTE: Final = 2**20
+
+Provider = Literal["whisperx", "qwen2-audio", "voxtral-small"]
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise ValueError("must be a URL that begins with http:// or https://")
+    return value.rstrip("/")
+
+
+def _database_url(value: SecretStr) -> SecretStr:
+    if not re.match(r"postgres(ql)?://", value.get_secret_value()):
+        raise ValueError("must be a URL of the form postgresql://user:password@host:5432/database")
+    return value
+
+
+def _header_value(value: SecretStr) -> SecretStr:
+    """A secret that travels in an HTTP header: visible ASCII only; space around it is a slip of the hand."""
+    stripped = value.get_secret_value().strip()
+    if not re.fullmatch(r"[!-~]+", stripped):
+        raise ValueError("must be visible ASCII characters without spaces")
+    return SecretStr(stripped)
+
+
+Duration = Annotated[timedelta, BeforeValidator(lambda v: durations.parse(v) if isinstance(v, str) else v)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Key = Annotated[SecretStr, AfterValidator(_header_value)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
+Port = Annotated[int, Field(ge=0, le=65_535)]
+Count = Annotated[int, Field(ge=1, le=100)]
+Bytes = Annotated[int, Field(ge=1024, le=2**30)]
+
+_MILLISECOND = timedelta(milliseconds=1)
+_SECOND = timedelta(seconds=1)
+_DAY = timedelta(days=1)
+
+
+class Settings(BaseSettings):
+    """The effective settings of one process."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="ignore", env_ignore_empty=True, validate_default=True, hide_input_in_errors=True
+    )
+
+    ai_service_token: Key | None = Field(None, description="bearer token that every /api/v1 call must bring")
+    http_host: Text = Field(
+        # Without a token the API is open to whoever can connect, so then it is this machine only.
+        default_factory=lambda known: "0.0.0.0" if known.get("ai_service_token") else "127.0.0.1",  # noqa: S104
+        description="address of the gateway; without AI_SERVICE_TOKEN only a loopback address",
+    )
+    http_port: Port = Field(8080, description="port of the gateway; 0 takes a free one")
+    database_url: Annotated[SecretStr, AfterValidator(_database_url)] | None = Field(
+        None, description="PostgreSQL 15 or later; unset: an embedded one in PENSTOCK_DATA_DIR"
+    )
+    migrate_on_start: bool = Field(True, description="bring the database schema up to date at start")
+
+    llm_base_url: HttpUrl | None = Field(None, description="primary OpenAI-compatible endpoint")
+    llm_api_key: Key | None = Field(None, description="key of the primary LLM")
+    llm_model: Text = Field("qwen2.5-14b", description="model_profile that the built-in LLM worker takes")
+    llm_timeout: Duration = Field(timedelta(minutes=5), ge=_SECOND, le=_DAY, description="limit of one LLM call")
+    transcription_providers: Annotated[tuple[Provider, ...], NoDecode, BeforeValidator(_split)] = Field(
+        ("whisperx",), description="ordered, comma-separated: whisperx, qwen2-audio, voxtral-small"
+    )
+    whisperx_url: HttpUrl | None = Field(None, description="WhisperX endpoint for transcription jobs")
+    qwen_audio_base_url: HttpUrl | None = Field(None, description="OpenAI-compatible endpoint for Qwen2-Audio")
+    qwen_audio_model: Text = Field("Qwen/Qwen2-Audio-7B-Instruct", description="model name sent to it")
+    qwen_audio_api_key: Key | None = Field(None, description="falls back to AUDIO_LLM_API_KEY, then LLM_API_KEY")
+    voxtral_base_url: HttpUrl | None = Field(None, description="OpenAI-compatible endpoint for Voxtral")
+    voxtral_model: Text = Field("mistralai/Voxtral-Small-24B-2507", description="model name sent to it")
+    voxtral_api_key: Key | None = Field(None, description="falls back to AUDIO_LLM_API_KEY, then LLM_API_KEY")
+    audio_llm_api_key: Key | None = Field(None, description="key shared by the audio LLM providers")
+    audio_llm_prompt: Text = Field(
+        "Transcribe this recording word for word in the language spoken. Answer with the transcript only.",
+        description="transcription instruction for audio LLM providers",
+    )
+    audio_llm_max_tokens: int = Field(4096, ge=1, description="longest answer of an audio LLM, in tokens")
+
+    worker_id: Text = Field(default_factory=socket.gethostname, max_length=200, description="name of this worker")
+    worker_http_host: Text = Field("0.0.0.0", description="address of a worker's health endpoints")  # noqa: S104
+    worker_http_port: Port = Field(8081, description="their port; 0 takes a free one; under serve, the first worker's")
+    worker_poll_interval: Duration = Field(
+        timedelta(seconds=2),
+        ge=10 * _MILLISECOND,
+        le=timedelta(hours=1),
+        description="look for jobs at least this often",
+    )
+    worker_claim_limit: int = Field(4, ge=1, le=10_000, description="jobs that one worker runs at a time")
+    worker_lease_timeout: Duration = Field(
+        timedelta(minutes=15), ge=_SECOND, le=_DAY, description="a silent worker loses its jobs after this time"
+    )
+
+    penstock_data_dir: Folder = Field(
+        default_factory=lambda: platformdirs.user_data_path("penstock"), description="folder of the embedded PostgreSQL"
+    )
+    penstock_retention_days: int = Field(30, ge=1, le=3650, description="finished jobs are dropped after this time")
+    penstock_max_input_bytes: Bytes = Field(MEBIBYTE, description="largest input of one job")
+    penstock_max_result_bytes: Bytes = Field(16 * MEBIBYTE, description="largest result of one job")
+    penstock_max_batch_bytes: Bytes = Field(64 * MEBIBYTE, description="largest body of a batch request")
+    penstock_max_attempts: Count = Field(3, description="attempts of a job that names no max_attempts")
+    penstock_max_lost_leases: Count = Field(5, description="a job whose workers keep dying fails after so many")
+    penstock_retry_base: Duration = Field(
+        timedelta(seconds=2), ge=_MILLISECOND, le=_DAY, description="wait before the first retry; doubles each time"
+    )
+    penstock_retry_cap: Duration = Field(
+        timedelta(minutes=5), ge=_MILLISECOND, le=_DAY, description="longest wait before a retry"
+    )
+    penstock_cancel_grace: Duration = Field(
+        timedelta(seconds=30), le=_DAY, description="a cancelled job that does not stop loses its lease after this time"
+    )
+    penstock_shutdown_grace: Duration = Field(
+        timedelta(seconds=30), le=timedelta(hours=1), description="on SIGTERM, time to finish or hand back what runs"
+    )
+    penstock_workers: int = Field(1, ge=0, le=256, description="worker processes that penstock serve starts")
+    penstock_log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
+    penstock_log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="auto: console on a terminal, json otherwise"
+    )
+    penstock_url: HttpUrl = Field(
+        default_factory=lambda known: f"http://127.0.0.1:{known.get('http_port') or 8080}",
+        description="the gateway that penstock job and penstock stats talk to",
+    )
+
+    @field_validator("penstock_log_level", "penstock_log_format", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+    @field_validator("transcription_providers")
+    @classmethod
+    def _each_once(cls, value: tuple[Provider, ...]) -> tuple[Provider, ...]:
+        if len(set(value)) != len(value) or not value:
+            raise ValueError("must name at least one provider, and each only once")
+        return value
+
+    @field_validator("http_host")
+    @classmethod
+    def _open_only_to_this_machine(cls, value: str, info: ValidationInfo) -> str:
+        # A token that is itself wrong is reported as such, not a second time here.
+        if "ai_service_token" in info.data and not info.data["ai_service_token"] and not is_loopback(value):
+            raise ValueError(
+                "without AI_SERVICE_TOKEN the API is open to everyone who can reach this address: "
+                "set AI_SERVICE_TOKEN, or listen on 127.0.0.1"
+            )
+        return value
+
+    @field_validator("worker_http_port")
+    @classmethod
+    def _own_port(cls, value: int, info: ValidationInfo) -> int:
+        if value and value == info.data.get("http_port"):
+            raise ValueError("must differ from HTTP_PORT")
+        return value
+
+    @field_validator("penstock_retry_cap")
+    @classmethod
+    def _cap_above_base(cls, value: timedelta, info: ValidationInfo) -> timedelta:
+        base = info.data.get("penstock_retry_base")
+        if base is not None and value < base:
+            raise ValueError("must not be less than PENSTOCK_RETRY_BASE")
+        return value
+
+    @field_validator("penstock_max_batch_bytes")
+    @classmethod
+    def _batch_holds_one(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("penstock_max_input_bytes", 0):
+            raise ValueError("must not be less than PENSTOCK_MAX_INPUT_BYTES")
+        return value
+
+    @field_validator("penstock_workers")
+    @classmethod
+    def _ports_for_all(cls, value: int, info: ValidationInfo) -> int:
+        first, gateway = info.data.get("worker_http_port"), info.data.get("http_port")
+        if first and (first + value - 1 > 65_535 or (gateway and first < gateway < first + value)):
+            raise ValueError(
+                "each worker takes the next port from WORKER_HTTP_PORT on: there must be enough, without HTTP_PORT"
+            )
+        return value
+
+    @property
+    def qwen_audio_key(self) -> SecretStr | None:
+        """The key for Qwen2-Audio after the documented fallbacks."""
+        return self.qwen_audio_api_key or self.audio_llm_api_key or self.llm_api_key
+
+    @property
+    def voxtral_key(self) -> SecretStr | None:
+        """The key for Voxtral after the documented fallbacks."""
+        return self.voxtral_api_key or self.audio_llm_api_key or self.llm_api_key
+
+    @classmethod
+    def descriptions(cls) -> dict[str, str]:
+        """What each variable means, by its name."""
+        return {name.upper(): field.description or "" for name, field in cls.model_fields.items()}
+
+    def masked(self) -> dict[str, str | int | bool | None]:
+        """Each variable's effective value as it may be printed: secrets and passwords in URLs are masked."""
+        return {name.upper(): _printable(name, getattr(self, name)) for name in type(self).model_fields}
+
+    def secret_values(self) -> frozenset[str]:
+        """Everything that must appear in no log: the secrets themselves, and the passwords inside URLs."""
+        return frozenset(_secrets_in(getattr(self, name) for name in type(self).model_fields))
+
+    def replace(self, **changes: object) -> Self:
+        """These settings with some fields changed; the changes are checked like the rest."""
+        known = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self).model_validate(known | changes)
+
+
+def load_settings(env_file: Path | None = Path(".env")) -> Settings:
+    """The settings of this process, from its environment and ``env_file``; a file that is not there is fine.
+
+    Raises SettingsError, which lists all mistakes at once by the variables' names and echoes no values.
+    """
+    source: dict[str, Any] = {"_env_file": env_file}
+    try:
+        return Settings(**source)
+    except ValidationError as error:
+        # A default that is derived from a field that is wrong is no mistake of its own.
+        details = [d for d in error.errors(include_input=False) if d["type"] != "default_factory_not_called"]
+        raise SettingsError([_problem(detail) for detail in details]) from None
+    except (UnreadableSource, OSError, UnicodeDecodeError):
+        raise SettingsError([FieldProblem(field=str(env_file), detail="cannot be read as KEY=value lines")]) from None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can connect to a server that listens on ``host``."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _problem(detail: Mapping[str, Any]) -> FieldProblem:
+    message = str(detail["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
+    return FieldProblem(field=str(detail["loc"][0]).upper() if detail["loc"] else "environment", detail=message)
+
+
+_PASSWORD_PARAMETER = re.compile(r"(?i)([?&](?:[\w-]*(?:password|passwd|token|secret|key))=)([^&#]*)")
+
+
+def mask_url(url: str) -> str:
+    """``url`` without its password; a URL over HTTP loses its user name too, which is often a key."""
+    masked = _PASSWORD_PARAMETER.sub(rf"\1{MASK}", url)
+    scheme, separator, rest = masked.partition("://")
+    user, at, host = rest.rpartition("@")  # the last one: a password may hold an unescaped @
+    if not at:
+        return masked
+    name, colon, _ = user.partition(":")
+    shown = f"{name}{colon}{MASK if colon else ''}" if scheme.startswith("postgres") else MASK
+    return f"{scheme}{separator}{shown}@{host}"
+
+
+def _printable(name: str, value: object) -> str | int | bool | None:
+    match value:
+        case SecretStr():
+            return mask_url(value.get_secret_value()) if name == "database_url" else MASK
+        case timedelta():
+            return durations.text(value)
+        case tuple():
+            return ",".join(value)
+        case bool() | int() | None:
+            return value
+        case _:
+            return mask_url(str(value)) if "://" in str(value) else str(value)
+
+
+def _secrets_in(values: Iterator[object]) -> Iterator[str]:
+    for value in values:
+        secret = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if not isinstance(secret, str):
+            continue
+        if "://" in secret:
+            user, at, _ = secret.partition("://")[2].rpartition("@")
+            password = user.partition(":")[2] if at else ""
+            yield from {part for part in (password, unquote(password)) if part}
+            yield from (found for _, found in _PASSWORD_PARAMETER.findall(secret) if found)
+        elif isinstance(value, SecretStr):
+            yield secret

@@ -1,0 +1,46 @@
+"""Prometheus metrics of this process: one registry, and the text that ``GET /metrics`` answers.
+
+Rooms make their collectors here at import, with names that begin ``penstock_`` and base units in the name
+(``_seconds``, ``_bytes``, ``_total``). Labels take only values from small closed sets; never an id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client.gc_collector import GCCollector
+
+REGISTRY: Final = CollectorRegistry(auto_describe=True)
+CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
+
+ProcessCollector(registry=REGISTRY)
+PlatformCollector(registry=REGISTRY)
+GCCollector(registry=REGISTRY)
+
+# From half a millisecond (one database round trip) to the longest long-poll.
+LATENCY_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
+
+
+def counter(name: str, description: str, labels: Sequence[str] = ()) -> Counter:
+    """A number that only grows; prometheus_client appends ``_total`` to the name."""
+    return Counter(name, description, labels, registry=REGISTRY)
+
+
+def gauge(name: str, description: str, labels: Sequence[str] = ()) -> Gauge:
+    """A number that goes up and down."""
+    return Gauge(name, description, labels, registry=REGISTRY)
+
+
+def histogram(
+    name: str, description: str, labels: Sequence[str] = (), *, buckets: Sequence[float] = LATENCY_BUCKETS
+) -> Histogram:
+    """A distribution; by default of seconds."""
+    return Histogram(name, description, labels, buckets=buckets, registry=REGISTRY)
+
+
+def exposition() -> bytes:
+    """All metrics of this process in the Prometheus text format, of type ``CONTENT_TYPE``."""
+    return generate_latest(REGISTRY)
