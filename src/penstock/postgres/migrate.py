@@ -1,0 +1,137 @@
+"""Bring the database's schema up to this code's, safely from several replicas at once.
+
+Migrations only go forward. One is named like its file, ``NNNN_words``, and the newest one is the last in order.
+Alembic and SQLAlchemy take a quarter of a second to import, so they are imported only when there is work.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import asyncpg
+
+from penstock.errors import CannotStart, DatabaseUnavailable
+from penstock.postgres.pool import UNREACHABLE
+from penstock.telemetry import logs
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+SCHEMA: Final = "penstock"
+_FOLDER: Final = Path(__file__).with_name("migrations")
+_OLDEST_SERVER: Final = 15
+_ADVISORY_LOCK: Final = 0x70656E73746F636B  # "penstock": one migration at a time on a database
+
+log = logs.get(__name__)
+
+
+@cache
+def versions() -> tuple[str, ...]:
+    """The names of all migrations this code knows, oldest first."""
+    return tuple(sorted(path.stem for path in (_FOLDER / "versions").glob("[0-9]*.py")))
+
+
+async def migrate(url: str, *, patience: timedelta = timedelta(0)) -> None:
+    """Bring the database at ``url`` up to date; returns at once when it is.
+
+    A database that is away is tried again for ``patience``. Raises DatabaseUnavailable when that was not enough,
+    and CannotStart when the database is newer than this code, too old a server, or refuses us.
+    """
+    connection = await _connect(url, patience)
+    try:
+        if await is_current(connection):
+            return
+        await connection.execute("SELECT pg_advisory_lock($1)", _ADVISORY_LOCK)
+        if await is_current(connection):  # another replica did it while we waited
+            return
+        await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
+        before = await _version(connection)
+        await _upgrade(connection)
+        log.info("schema_migrated", before=before, after=versions()[-1])
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise CannotStart(f"The database user may not change the schema: {error}") from error
+    except UNREACHABLE as error:
+        raise DatabaseUnavailable from error
+    finally:
+        await connection.close(timeout=5)  # this also gives the advisory lock free
+
+
+async def check(url: str, *, patience: timedelta = timedelta(0)) -> None:
+    """Raise CannotStart unless the schema is up to date: for processes that are told not to migrate."""
+    connection = await _connect(url, patience)
+    try:
+        if not await is_current(connection):
+            raise CannotStart(
+                "The database schema is not up to date. Run `penstock db migrate`, or set MIGRATE_ON_START=true."
+            )
+    finally:
+        await connection.close(timeout=5)
+
+
+async def is_current(connection: asyncpg.Connection[Any]) -> bool:
+    """Whether the schema is exactly this code's; raises CannotStart when it is newer."""
+    version = await _version(connection)
+    if version is not None and version not in versions():
+        raise CannotStart(
+            f"The database schema ({version}) is newer than this Penstock (up to {versions()[-1]}). Upgrade Penstock."
+        )
+    return version == versions()[-1]
+
+
+async def _version(connection: asyncpg.Connection[Any]) -> str | None:
+    if not await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{SCHEMA}.alembic_version"):
+        return None
+    version: str | None = await connection.fetchval(f"SELECT max(version_num) FROM {SCHEMA}.alembic_version")  # noqa: S608
+    return version
+
+
+async def _connect(url: str, patience: timedelta) -> asyncpg.Connection[Any]:
+    connection = await _reach(url, patience)
+    if connection.get_server_version().major < _OLDEST_SERVER:
+        await connection.close(timeout=5)
+        raise CannotStart(f"DATABASE_URL: Penstock needs PostgreSQL {_OLDEST_SERVER} or later.")
+    return connection
+
+
+async def _reach(url: str, patience: timedelta) -> asyncpg.Connection[Any]:
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + patience.total_seconds()
+    pause = 0.05
+    settings = {"application_name": "penstock-migrate", "search_path": SCHEMA, "statement_timeout": "0"}
+    while True:
+        try:
+            return await asyncpg.connect(url, timeout=5, server_settings=settings)
+        except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+            raise CannotStart(f"DATABASE_URL: {error}") from error
+        except UNREACHABLE as error:
+            if loop.time() + pause > deadline:
+                raise DatabaseUnavailable from error
+            log.warning("database_away", reason=str(error) or type(error).__name__, retry_seconds=pause)
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, 2.0)
+
+
+async def _upgrade(connection: asyncpg.Connection[Any]) -> None:
+    from sqlalchemy.ext.asyncio import create_async_engine  # noqa: PLC0415  (slow to import, rarely needed)
+    from sqlalchemy.pool import NullPool  # noqa: PLC0415
+
+    async def ours(*_: object, **__: object) -> asyncpg.Connection[Any]:
+        return connection
+
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=ours, poolclass=NullPool)
+    async with engine.connect() as adapted:
+        await adapted.run_sync(_run_alembic)
+
+
+def _run_alembic(connection: Connection) -> None:
+    from alembic import command  # noqa: PLC0415  (slow to import, rarely needed)
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    config.set_main_option("script_location", str(_FOLDER).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

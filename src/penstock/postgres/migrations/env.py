@@ -1,0 +1,12 @@
+"""How Alembic runs here: on the one connection that ``penstock.postgres.migrate`` hands over."""
+
+from alembic import context
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    version_table="alembic_version",
+    version_table_schema="penstock",
+    transaction_per_migration=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,326 @@
+-- Durable jobs. Everything lives in the schema "penstock", which the search path names.
+--
+-- A job's cold facts stand in "job", which is never updated. Where the job is in its life is told by the one
+-- narrow table that holds it: ready | later | lease | done. Moving a job deletes one row and inserts another.
+-- Every row carries its tenant, NOT NULL and without a default, so that no INSERT can forget it.
+
+CREATE TABLE tenant (
+    id   integer PRIMARY KEY,
+    name text NOT NULL UNIQUE
+);
+INSERT INTO tenant (id, name) VALUES (1, 'default');
+
+-- The database clock: leases, due times and timestamps all come from here. Tests replace it to move time.
+CREATE FUNCTION clock() RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE RETURN now();
+
+-- The smallest UUIDv7 of a moment: the bounds of the partitions by job id.
+CREATE FUNCTION uuid_floor(moment timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (lpad(to_hex(floor(extract(epoch FROM moment) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid;
+
+-- Fencing numbers: one ever-growing sequence for all claims of all jobs.
+CREATE SEQUENCE epoch AS bigint;
+-- Order within a lane. A job that becomes ready again takes a new number, so it always lies ahead of cursors.
+CREATE SEQUENCE ready_seq AS bigint;
+CREATE SEQUENCE event_id AS bigint;
+
+-- Who submits what: the dimension of counters and of list filters.
+CREATE TABLE series (
+    id            integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant_id     integer NOT NULL REFERENCES tenant,
+    owner_service text NOT NULL,
+    task_type     text NOT NULL,
+    model_profile text NOT NULL,
+    UNIQUE (tenant_id, owner_service, task_type, model_profile)
+);
+
+-- A queue at one priority: the unit of claiming. Jobs of a lane run in the order of "ready.seq".
+-- Every ready row of the lane that the housekeeper could see lies at or after low_seq: the hint that lets a claim
+-- start behind the dead rows which a long transaction keeps vacuum from removing. A row that was committed late
+-- may lie before it; the housekeeper lowers the hint again, and idle claims look from the very start.
+CREATE TABLE lane (
+    id            integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant_id     integer NOT NULL REFERENCES tenant,
+    task_type     text NOT NULL,
+    model_profile text NOT NULL,
+    priority      smallint NOT NULL CHECK (priority BETWEEN -100 AND 100),
+    low_seq       bigint NOT NULL DEFAULT 0,
+    UNIQUE (tenant_id, task_type, model_profile, priority)
+) WITH (fillfactor = 50);
+
+CREATE TABLE job (
+    tenant_id       integer NOT NULL,
+    id              uuid NOT NULL,
+    series_id       integer NOT NULL,
+    lane_id         integer NOT NULL,
+    max_attempts    smallint NOT NULL CHECK (max_attempts >= 1),
+    timeout_seconds double precision CHECK (timeout_seconds > 0),
+    created_at      timestamptz NOT NULL,
+    run_at          timestamptz,
+    owner_ref       text NOT NULL,
+    idempotency_key text,
+    tags            text[],
+    input           json NOT NULL,
+    PRIMARY KEY (tenant_id, id)
+) PARTITION BY RANGE (id);
+CREATE INDEX job_series ON job (series_id, id);
+CREATE INDEX job_owner_ref ON job (tenant_id, owner_ref, id) WHERE owner_ref <> '';
+
+-- Global uniqueness cannot live on a partitioned table.
+CREATE TABLE idempotency (
+    tenant_id     integer NOT NULL,
+    owner_service text NOT NULL,
+    key           text NOT NULL,
+    job_id        uuid NOT NULL,
+    PRIMARY KEY (tenant_id, owner_service, key)
+);
+CREATE INDEX idempotency_job ON idempotency (job_id);
+
+-- Runnable now. attempt: runs begun so far; failures: those that count against max_attempts; losses: lost leases.
+CREATE TABLE ready (
+    lane_id      integer NOT NULL,
+    seq          bigint NOT NULL DEFAULT nextval('ready_seq'),
+    tenant_id    integer NOT NULL,
+    job_id       uuid NOT NULL,
+    series_id    integer NOT NULL,
+    attempt      integer NOT NULL DEFAULT 0,
+    failures     smallint NOT NULL DEFAULT 0,
+    losses       smallint NOT NULL DEFAULT 0,
+    max_attempts smallint NOT NULL,
+    enqueued_at  timestamptz NOT NULL,
+    PRIMARY KEY (lane_id, seq),
+    UNIQUE (tenant_id, job_id)
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0,
+        autovacuum_analyze_scale_factor = 0.2, vacuum_truncate = off);
+
+-- Scheduled, or backing off.
+CREATE TABLE later (
+    tenant_id    integer NOT NULL,
+    job_id       uuid NOT NULL,
+    run_at       timestamptz NOT NULL,
+    lane_id      integer NOT NULL,
+    series_id    integer NOT NULL,
+    attempt      integer NOT NULL DEFAULT 0,
+    failures     smallint NOT NULL DEFAULT 0,
+    losses       smallint NOT NULL DEFAULT 0,
+    max_attempts smallint NOT NULL,
+    enqueued_at  timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, job_id)
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0,
+        vacuum_truncate = off);
+CREATE INDEX later_due ON later (run_at, job_id);
+
+-- Running. The only hot table that is updated (heartbeats); no updated column is indexed.
+CREATE TABLE lease (
+    tenant_id           integer NOT NULL,
+    job_id              uuid NOT NULL,
+    epoch               bigint NOT NULL,
+    lane_id             integer NOT NULL,
+    series_id           integer NOT NULL,
+    attempt             integer NOT NULL CHECK (attempt >= 1),
+    failures            smallint NOT NULL,
+    losses              smallint NOT NULL,
+    max_attempts        smallint NOT NULL,
+    enqueued_at         timestamptz NOT NULL,
+    started_at          timestamptz NOT NULL,
+    lease_until         timestamptz NOT NULL,
+    lease_seconds       double precision NOT NULL CHECK (lease_seconds > 0),
+    cancel_requested_at timestamptz,
+    worker_id           text NOT NULL,
+    progress            json,
+    PRIMARY KEY (tenant_id, job_id)
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
+        autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
+
+-- Finished. Appended; removed only by an explicit retry, or with its partition.
+CREATE TABLE done (
+    tenant_id           integer NOT NULL,
+    job_id              uuid NOT NULL,
+    series_id           integer NOT NULL,
+    attempt             integer NOT NULL,
+    epoch               bigint,
+    enqueued_at         timestamptz NOT NULL,
+    started_at          timestamptz,
+    finished_at         timestamptz NOT NULL,
+    cancel_requested_at timestamptz,
+    status              text NOT NULL CHECK (status IN ('completed', 'failed', 'cancelled')),
+    worker_id           text,
+    error_category      text,
+    error_message       text,
+    progress            json,
+    result              json,
+    PRIMARY KEY (tenant_id, job_id),
+    CHECK ((status = 'completed') = (result IS NOT NULL)),
+    CHECK ((status = 'failed') <= (error_category IS NOT NULL))
+) PARTITION BY RANGE (job_id);
+CREATE INDEX done_unsuccessful ON done (tenant_id, status, job_id) WHERE status <> 'completed';
+CREATE INDEX done_finished ON done USING brin (finished_at) WITH (pages_per_range = 16);
+
+-- Attempts that failed or were lost.
+CREATE TABLE attempt (
+    tenant_id   integer NOT NULL,
+    job_id      uuid NOT NULL,
+    epoch       bigint NOT NULL,
+    attempt     integer NOT NULL,
+    enqueued_at timestamptz NOT NULL,
+    started_at  timestamptz NOT NULL,
+    finished_at timestamptz NOT NULL,
+    worker_id   text NOT NULL,
+    category    text NOT NULL,
+    message     text NOT NULL,
+    PRIMARY KEY (tenant_id, job_id, epoch)
+) PARTITION BY RANGE (job_id);
+
+-- What happened, written by the statement that made it happen. One row may speak for all jobs of a statement:
+-- then job_id is null and the arrays run in parallel. A row about a single job (its progress) names it in job_id.
+-- (txn, id) is the order in which readers pass; see jobs/events.py for why a reader misses nothing.
+CREATE TABLE event (
+    txn        bigint NOT NULL DEFAULT pg_current_xact_id()::text::bigint,
+    id         bigint NOT NULL DEFAULT nextval('event_id'),
+    tenant_id  integer NOT NULL,
+    at         timestamptz NOT NULL,
+    type       text NOT NULL,
+    job_id     uuid,
+    job_ids    uuid[],
+    series_ids integer[],
+    epochs     bigint[],
+    attempts   integer[],
+    detail     json,
+    CHECK ((job_id IS NULL) <> (job_ids IS NULL))
+) PARTITION BY RANGE (at);
+CREATE INDEX event_order ON event (txn, id);
+CREATE INDEX event_at ON event (at) WHERE job_id IS NULL;
+CREATE INDEX event_job ON event (tenant_id, job_id, txn, id) WHERE job_id IS NOT NULL;
+
+-- Counters: appended as deltas, rolled up in the background. The truth is stat + stat_delta in one snapshot.
+CREATE TABLE stat_delta (
+    tenant_id integer NOT NULL,
+    series_id integer NOT NULL,
+    pending   integer NOT NULL DEFAULT 0,
+    running   integer NOT NULL DEFAULT 0,
+    completed integer NOT NULL DEFAULT 0,
+    failed    integer NOT NULL DEFAULT 0,
+    cancelled integer NOT NULL DEFAULT 0,
+    errors    integer NOT NULL DEFAULT 0,
+    category  text NOT NULL DEFAULT ''  -- of the errors; '' when there are none
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0,
+        vacuum_truncate = off);
+CREATE TABLE stat (
+    tenant_id integer NOT NULL,
+    series_id integer NOT NULL,
+    category  text NOT NULL,  -- '' holds the job counts, any other the errors of that category
+    pending   bigint NOT NULL,
+    running   bigint NOT NULL,
+    completed bigint NOT NULL,
+    failed    bigint NOT NULL,
+    cancelled bigint NOT NULL,
+    errors    bigint NOT NULL,
+    PRIMARY KEY (tenant_id, series_id, category)
+) WITH (fillfactor = 50);
+
+-- When a background duty last ran, shared by all housekeepers. recovered_at: when duty resumed after the last gap.
+CREATE TABLE housekeeping (
+    duty         text PRIMARY KEY,
+    last_at      timestamptz NOT NULL,
+    recovered_at timestamptz NOT NULL,
+    note         bigint NOT NULL DEFAULT 0  -- lanes: the sequence's position at the last pass
+);
+INSERT INTO housekeeping (duty, last_at, recovered_at) VALUES ('rescue', clock(), '-infinity'), ('lanes', clock(), '-infinity');
+
+-- What falls outside every dated partition: ids of a wild clock, and unfinished jobs whose day was dropped.
+CREATE TABLE job_default PARTITION OF job DEFAULT;
+CREATE TABLE done_default PARTITION OF done DEFAULT;
+CREATE TABLE attempt_default PARTITION OF attempt DEFAULT;
+CREATE TABLE event_default PARTITION OF event DEFAULT;
+
+-- Creates the partitions of one day where they are missing. Attached, not created in place: attaching lets readers
+-- and writers of the parent go on. A day whose rows already lie in a default partition stays there (returns false).
+CREATE FUNCTION ensure_day(day date) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    parent text;
+    child text;
+    low text;
+    high text;
+BEGIN
+    FOREACH parent IN ARRAY ARRAY['job', 'done', 'attempt', 'event'] LOOP
+        child := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
+        CONTINUE WHEN to_regclass(format('%I', child)) IS NOT NULL;
+        IF parent = 'event' THEN
+            low := (day::timestamp AT TIME ZONE 'UTC')::text;
+            high := ((day + 1)::timestamp AT TIME ZONE 'UTC')::text;
+        ELSE
+            low := uuid_floor(day::timestamp AT TIME ZONE 'UTC')::text;
+            high := uuid_floor((day + 1)::timestamp AT TIME ZONE 'UTC')::text;
+        END IF;
+        EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING ALL)', child, parent);
+        EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', parent, child, low, high);
+    END LOOP;
+    RETURN true;
+EXCEPTION WHEN check_violation THEN
+    RETURN false;
+END $$;
+
+SELECT ensure_day((now() AT TIME ZONE 'UTC')::date + ahead) FROM generate_series(-1, 7) ahead;
+
+-- One row per job, whole: the reading side of the split tables.
+CREATE VIEW jobs AS
+SELECT j.tenant_id, j.id, j.series_id, j.lane_id, s.owner_service, j.owner_ref, s.task_type, s.model_profile, n.priority,
+       j.input, j.max_attempts, j.timeout_seconds, j.idempotency_key, j.tags, j.created_at,
+       coalesce(w.run_at, j.run_at) AS run_at,
+       CASE WHEN d.job_id IS NOT NULL THEN d.status
+            WHEN l.job_id IS NOT NULL THEN 'running'
+            WHEN r.job_id IS NOT NULL OR w.job_id IS NOT NULL THEN 'pending' END AS status,
+       coalesce(d.attempt, l.attempt, r.attempt, w.attempt) AS attempt,
+       coalesce(d.epoch, l.epoch) AS epoch,
+       coalesce(d.worker_id, l.worker_id) AS worker_id,
+       l.lease_until AS lease_expires_at,
+       coalesce(d.cancel_requested_at, l.cancel_requested_at) AS cancel_requested_at,
+       coalesce(d.enqueued_at, l.enqueued_at, r.enqueued_at, w.enqueued_at) AS enqueued_at,
+       coalesce(d.started_at, l.started_at) AS started_at,
+       d.finished_at, coalesce(d.progress, l.progress) AS progress, d.result, d.error_category, d.error_message
+FROM job j
+JOIN series s ON s.id = j.series_id
+JOIN lane n ON n.id = j.lane_id
+LEFT JOIN ready r ON r.tenant_id = j.tenant_id AND r.job_id = j.id
+LEFT JOIN later w ON w.tenant_id = j.tenant_id AND w.job_id = j.id
+LEFT JOIN lease l ON l.tenant_id = j.tenant_id AND l.job_id = j.id
+LEFT JOIN done d ON d.tenant_id = j.tenant_id AND d.job_id = j.id;
+
+-- Drops the partitions of one day. A job of that day that is not finished, or finished at or after the cutoff, is kept:
+-- it moves to the default partition, where retention removes it by row later. Answers how many were kept, or null when
+-- there is no such partition. Blocks all use of the tables while it runs, for as long as moving the kept jobs takes;
+-- raises lock_not_available when it does not get them within 2 s.
+CREATE FUNCTION drop_day(day date, cutoff timestamptz) RETURNS bigint LANGUAGE plpgsql
+    SET lock_timeout = '2s' SET enable_seqscan = on SET enable_hashjoin = on SET plan_cache_mode = auto AS $$
+DECLARE
+    suffix text := to_char(day, 'YYYYMMDD');
+    low uuid := uuid_floor(day::timestamp AT TIME ZONE 'UTC');
+    high uuid := uuid_floor((day + 1)::timestamp AT TIME ZONE 'UTC');
+    parent text;
+    kept bigint;
+BEGIN
+    IF to_regclass(format('%I', 'event_' || suffix)) IS NOT NULL THEN
+        EXECUTE format('ALTER TABLE event DETACH PARTITION %I', 'event_' || suffix);
+        EXECUTE format('DROP TABLE %I', 'event_' || suffix);
+    END IF;
+    IF to_regclass(format('%I', 'job_' || suffix)) IS NULL THEN
+        RETURN NULL;
+    END IF;
+    LOCK TABLE ONLY job, ONLY done, ONLY attempt IN ACCESS EXCLUSIVE MODE;
+    CREATE TEMPORARY TABLE kept_job (job_id uuid PRIMARY KEY) ON COMMIT DROP;
+    EXECUTE format($insert$
+        INSERT INTO kept_job
+        SELECT job_id FROM ready WHERE job_id >= $1 AND job_id < $2
+        UNION SELECT job_id FROM later WHERE job_id >= $1 AND job_id < $2
+        UNION SELECT job_id FROM lease WHERE job_id >= $1 AND job_id < $2
+        UNION SELECT job_id FROM %I WHERE finished_at >= $3
+    $insert$, 'done_' || suffix) USING low, high, cutoff;
+    FOREACH parent IN ARRAY ARRAY['job', 'done', 'attempt'] LOOP
+        EXECUTE format('ALTER TABLE %I DETACH PARTITION %I', parent, parent || '_' || suffix);
+        EXECUTE format('INSERT INTO %I SELECT p.* FROM %I p JOIN kept_job k ON k.job_id = p.%I',
+                       parent, parent || '_' || suffix, CASE parent WHEN 'job' THEN 'id' ELSE 'job_id' END);
+        EXECUTE format('DROP TABLE %I', parent || '_' || suffix);
+    END LOOP;
+    SELECT count(*) INTO kept FROM kept_job;
+    DROP TABLE kept_job;
+    RETURN kept;
+END $$;

@@ -1,0 +1,147 @@
+"""Connections to PostgreSQL: one pool per process, JSON passed through as raw bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import cast
+
+import asyncpg
+import structlog
+from msgspec import Raw
+
+from penstock.errors import DatabaseUnavailable
+
+log = structlog.get_logger("penstock.postgres")
+
+# What a lost or refusing server looks like from here: try again later, the request itself is sound.
+UNREACHABLE: tuple[type[BaseException], ...] = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,  # "connection is closed", "connection was closed in the middle of operation"
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,  # starting up, shutting down, in recovery
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.QueryCanceledError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
+)
+
+# Every statement of ours is a nested loop over named indexes; the planner must not leave that for a stale estimate,
+# nor spend milliseconds planning over partitions each time.
+_SESSION = {
+    "search_path": "penstock",
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+    "statement_timeout": "20s",
+    "idle_in_transaction_session_timeout": "15s",
+    "timezone": "UTC",
+}
+
+
+def _encode_json(value: Raw | bytes) -> bytes:
+    return bytes(value)
+
+
+async def _prepare(connection: asyncpg.Connection) -> None:
+    await connection.set_type_codec("json", schema="pg_catalog", encoder=_encode_json, decoder=Raw, format="binary")
+
+
+async def _keep_session(connection: asyncpg.Connection) -> None:
+    """Nothing of ours changes session state, so a released connection needs no round trip to reset it."""
+
+
+class Database:
+    """A pool of connections that survives the server: it reconnects by itself and says when it cannot.
+
+    ``application_name`` must begin with ``penstock-``: the event horizon counts on it.
+    """
+
+    def __init__(self, url: str, *, application_name: str, max_size: int = 8) -> None:
+        self.url = url
+        self.application_name = application_name
+        self._max_size = max_size
+        self._pool: asyncpg.Pool | None = None
+        self._opening = asyncio.Lock()
+
+    async def open(self, *, patience: timedelta = timedelta(0)) -> None:
+        """Connect, trying again for ``patience``; raises DatabaseUnavailable when that was not enough."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + patience.total_seconds()
+        pause = 0.05
+        while True:
+            try:
+                await self._connected_pool()
+                return
+            except DatabaseUnavailable:
+                if loop.time() + pause > deadline:
+                    raise
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, 1.0)
+
+    async def close(self) -> None:
+        """Close every connection; a statement in flight gets a few seconds to end."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            await asyncio.wait_for(pool.close(), 5)
+        except UNREACHABLE:
+            pool.terminate()
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection for a few statements; a lost server becomes DatabaseUnavailable."""
+        pool = await self._connected_pool()
+        try:
+            async with pool.acquire(timeout=5) as connection:
+                yield cast("asyncpg.Connection", connection)  # a proxy that behaves as one
+        except UNREACHABLE as error:
+            raise DatabaseUnavailable from error
+
+    async def ping(self) -> None:
+        """Raise DatabaseUnavailable unless the server answers within 2 s."""
+        try:
+            async with asyncio.timeout(2), self.acquire() as connection:
+                await connection.fetchval("SELECT 1")
+        except TimeoutError as error:
+            raise DatabaseUnavailable from error
+
+    async def connect(self) -> asyncpg.Connection:
+        """A connection of its own, outside the pool, for listening."""
+        try:
+            return await asyncpg.connect(
+                self.url,
+                timeout=5,
+                command_timeout=25,
+                server_settings={**_SESSION, "application_name": self.application_name, "synchronous_commit": "off"},
+            )
+        except UNREACHABLE as error:
+            raise DatabaseUnavailable from error
+
+    async def _connected_pool(self) -> asyncpg.Pool:
+        if self._pool is not None:
+            return self._pool
+        async with self._opening:
+            if self._pool is None:
+                try:
+                    self._pool = await asyncpg.create_pool(
+                        self.url,
+                        min_size=1,
+                        max_size=self._max_size,
+                        max_inactive_connection_lifetime=0,
+                        timeout=5,
+                        command_timeout=25,
+                        init=_prepare,
+                        reset=_keep_session,
+                        server_settings={**_SESSION, "application_name": self.application_name},
+                    )
+                except UNREACHABLE as error:
+                    raise DatabaseUnavailable from error
+            return self._pool
