@@ -1,0 +1,252 @@
+"""What happened to jobs, as an ordered stream that can be resumed anywhere without a gap.
+
+Events are stored by the statement that made them happen (``event`` in the schema). A reader passes them in the order
+of (txn, id), where txn is the writing transaction's number, and only below the *horizon*: the lowest number that one of
+our own connections may still be writing under. So a late commit is never overtaken, and a stranger's long transaction
+on the same server holds nobody up. An event's id is ``txn-row-n``: the n-th job of that row; the same on every gateway.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import msgspec
+import structlog
+from msgspec import Struct
+
+from penstock.errors import DatabaseUnavailable, InvalidInput, NotFound, Overloaded
+from penstock.jobs import store
+from penstock.jobs.names import Names
+from penstock.jobs.store import TenantId
+from penstock.postgres.pool import Database
+from penstock.postgres.wakeups import Notice
+
+log = structlog.get_logger("penstock.events")
+
+LAST_TYPES = frozenset({"job.completed", "job.failed", "job.cancelled"})
+_EVERYTHING = 2**63 - 1
+_PAGE = 500
+_SOON, _LATER = 0.02, 1.0  # seconds to the next look when no notice comes
+_BACKLOG = 20_000  # events a slow reader may fall behind before it is sent away to resume
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """One thing that happened to one job."""
+
+    id: str
+    type: str  # "job.created", "job.started", "job.progress", "job.completed", …
+    time: datetime
+    job_id: UUID
+    data: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Position:
+    """A place in the order of all events: behind the n-th job of a row."""
+
+    txn: int = 0
+    row: int = 0
+    n: int = 0
+
+    @classmethod
+    def parse(cls, text: str) -> Position:
+        """Read an event id; raises InvalidInput."""
+        parts = text.split("-")
+        if len(parts) == 3 and all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
+            return cls(*map(int, parts))
+        raise InvalidInput.of("Last-Event-ID", "must be the id of an event that this service sent")
+
+    @property
+    def before_row(self) -> tuple[int, int]:
+        """Where to start reading so that the row comes again: some of its jobs may not have been told."""
+        return (self.txn, self.row - 1)
+
+    def __str__(self) -> str:
+        return f"{self.txn}-{self.row}-{self.n}"
+
+
+@dataclass(eq=False, slots=True)
+class _Reader:
+    """One open stream."""
+
+    job_id: UUID | None
+    joined: asyncio.Future[int]  # the horizon from which on events arrive here
+    events: deque[tuple[Position, Event]] = field(default_factory=deque)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    overrun: bool = False
+
+    def tell(self, position: Position, event: Event) -> None:
+        if self.job_id is not None and event.job_id != self.job_id:
+            return
+        if len(self.events) >= _BACKLOG:
+            self.overrun = True
+        else:
+            self.events.append((position, event))
+        self.news.set()
+
+
+class EventTail:
+    """Reads new events of a tenant once per process and hands them to every open stream.
+
+    It runs only while a stream is open. ``notice`` wakes it; it also looks once a second.
+    """
+
+    def __init__(self, database: Database, tenant: TenantId, names: Names) -> None:
+        self._database = database
+        self._tenant = tenant
+        self._readers: set[_Reader] = set()
+        self._joining: list[_Reader] = []
+        self._news = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._names = names
+        self._held_back = False  # somebody of ours was writing at the last look
+
+    def notice(self, notice: Notice) -> None:
+        """Look soon: something happened."""
+        if notice.events or notice.everything:
+            self._news.set()
+
+    async def stop(self) -> None:
+        """End the tail; streams that are still open get no more."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def stream(self, *, job_id: UUID | None, after: str | None) -> AsyncIterator[Event]:
+        """Stored events behind ``after``, then live ones.
+
+        Without ``after`` a job's stream starts at its creation, the stream of all jobs now. A job's stream ends with
+        its last event when it is finished. Raises Overloaded when the reader falls too far behind: it may resume.
+        """
+        position = Position.parse(after) if after is not None else Position()
+        reader = _Reader(job_id=job_id, joined=asyncio.get_running_loop().create_future())
+        self._joining.append(reader)
+        self._news.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+        try:
+            horizon = await reader.joined
+            last: Event | None = None
+            if job_id is not None or after is not None:
+                async for _, event in self._history(job_id, position, horizon):
+                    last = event
+                    yield event
+            if job_id is not None and await self._is_over(job_id, position, last):
+                return
+            while True:
+                while reader.events:
+                    _, event = reader.events.popleft()
+                    yield event
+                    if job_id is not None and event.type in LAST_TYPES and not reader.events:
+                        return
+                if reader.overrun:
+                    raise Overloaded("the reader is too slow; resume after the last event it has seen")
+                reader.news.clear()
+                await reader.news.wait()
+        finally:
+            self._readers.discard(reader)
+            if reader in self._joining:
+                self._joining.remove(reader)
+
+    async def _is_over(self, job_id: UUID, position: Position, last: Event | None) -> bool:
+        if last is not None:
+            return last.type in LAST_TYPES
+        async with self._database.acquire() as connection:
+            jobs = await store.get(connection, self._tenant, [job_id])
+            if job_id not in jobs:
+                raise NotFound(f"there is no job {job_id}")
+            if not jobs[job_id].status.finished:
+                return False
+            rows = await store.read_job_events(connection, self._tenant, job_id, behind=(0, 0), horizon=_EVERYTHING)
+            newest = [item for item in await self._expand(connection, rows) if item[1].job_id == job_id][-1:]
+        return not newest or newest[0][0] <= position
+
+    async def _history(
+        self, job_id: UUID | None, position: Position, horizon: int
+    ) -> AsyncIterator[tuple[Position, Event]]:
+        behind = position.before_row
+        while True:
+            async with self._database.acquire() as connection:
+                if job_id is not None:
+                    rows = await store.read_job_events(connection, self._tenant, job_id, behind=behind, horizon=horizon)
+                else:
+                    rows = await store.read_events(
+                        connection, self._tenant, behind=behind, horizon=horizon, limit=_PAGE
+                    )
+                told = await self._expand(connection, rows)
+            for place, event in told:
+                if place > position and (job_id is None or event.job_id == job_id):
+                    yield place, event
+            if job_id is not None or len(rows) < _PAGE:
+                return
+            behind = (rows[-1]["txn"], rows[-1]["id"])
+
+    async def _run(self) -> None:
+        horizon = -1
+        while self._readers or self._joining:
+            try:
+                async with asyncio.timeout(_SOON if self._held_back else _LATER):
+                    await self._news.wait()
+            except TimeoutError:
+                pass
+            self._news.clear()
+            try:
+                horizon = await self._advance(horizon)
+            except DatabaseUnavailable:
+                await asyncio.sleep(0.2)
+                continue
+            joining, self._joining = self._joining, []
+            for reader in joining:
+                self._readers.add(reader)
+                if not reader.joined.done():
+                    reader.joined.set_result(horizon)
+
+    async def _advance(self, old: int) -> int:
+        """Tell everything between the old horizon and a new one; answers the new one."""
+        async with self._database.acquire() as connection:
+            new, ahead = await store.event_horizon(connection)
+            self._held_back = new < ahead
+            if old < 0 or not self._readers:
+                return new
+            behind = (old - 1, _EVERYTHING)
+            while True:
+                rows = await store.read_events(connection, self._tenant, behind=behind, horizon=new, limit=_PAGE)
+                for position, event in await self._expand(connection, rows):
+                    for reader in self._readers:
+                        reader.tell(position, event)
+                if len(rows) < _PAGE:
+                    return max(old, new)
+                behind = (rows[-1]["txn"], rows[-1]["id"])
+
+    async def _expand(self, connection: store.Connection, rows: list[asyncpg.Record]) -> list[tuple[Position, Event]]:
+        series = await self._names.describe(connection, {s for row in rows for s in row["series_ids"] or ()})
+        return [item for row in rows for item in _events_of(row, series)]
+
+
+def _events_of(row: asyncpg.Record, series: dict[int, tuple[str, str, str]]) -> Iterator[tuple[Position, Event]]:
+    """The events that one stored row stands for, one per job."""
+    job_ids = row["job_ids"] if row["job_id"] is None else [row["job_id"]]
+    detail = msgspec.json.decode(row["detail"]) if row["detail"] is not None else {}
+    for index, job_id in enumerate(job_ids):
+        data: dict[str, Any] = {}
+        if row["series_ids"]:
+            owner, task_type, profile = series.get(row["series_ids"][index], ("", "", ""))
+            data |= {"owner_service": owner, "task_type": task_type, "model_profile": profile}
+        if row["attempts"]:
+            data["attempt"] = row["attempts"][index]
+        if row["epochs"]:
+            data["epoch"] = row["epochs"][index]
+        data |= detail[index] if isinstance(detail, list) else detail
+        position = Position(row["txn"], row["id"], index + 1)
+        yield (
+            position,
+            Event(id=str(position), type=row["type"], time=row["at"], job_id=UUID(bytes=job_id.bytes), data=data),
+        )

@@ -1,0 +1,321 @@
+"""The job as callers and workers see it: the wire types of the whole job API.
+
+All are msgspec Structs. ``input``, ``result`` and ``progress`` are raw JSON (``msgspec.Raw``): nobody
+parses them on the way. Times are aware datetimes and travel as RFC 3339.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+from uuid import UUID
+
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+
+from penstock.jobs.states import ErrorCategory, Status
+
+# No control characters: they have no meaning in names, and PostgreSQL has no U+0000 at all.
+_PLAIN = r"^[^\x00-\x1f\x7f]*$"
+Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=_PLAIN)]
+Reference = Annotated[str, Meta(max_length=500, pattern=_PLAIN)]
+Tag = Annotated[str, Meta(min_length=1, max_length=100, pattern=_PLAIN)]
+Tags = Annotated[list[Tag], Meta(max_length=32)]
+Priority = Annotated[int, Meta(ge=-100, le=100)]
+MaxAttempts = Annotated[int, Meta(ge=1, le=100)]
+TimeoutSeconds = Annotated[float, Meta(gt=0, le=7 * 24 * 3600)]
+LeaseSeconds = Annotated[float, Meta(ge=1, le=24 * 3600)]
+WaitSeconds = Annotated[float, Meta(ge=0, le=60)]
+RetryAfterSeconds = Annotated[float, Meta(ge=0, le=7 * 24 * 3600)]
+Epoch = Annotated[int, Meta(ge=1, le=2**63 - 1)]
+Moment = Annotated[datetime, Meta(tz=True)]
+Message = Annotated[str, Meta(max_length=10_000, pattern=r"^[^\x00]*$")]
+
+EMPTY_OBJECT = Raw(b"{}")
+
+
+class JobSubmission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a caller states about a new job."""
+
+    owner_service: Name
+    task_type: Name
+    model_profile: Name
+    owner_ref: Reference = ""
+    input: Raw = EMPTY_OBJECT
+    priority: Priority = 0
+    max_attempts: MaxAttempts | None = None  # None: PENSTOCK_MAX_ATTEMPTS
+    run_at: Moment | None = None  # None: at once
+    timeout_seconds: TimeoutSeconds | None = None  # None: no limit on one attempt
+    idempotency_key: Name | None = None
+    tags: Tags = []
+
+
+class JobFields(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A job of a batch, or the batch's defaults: any subset of a submission's fields."""
+
+    owner_service: Name | UnsetType = UNSET
+    task_type: Name | UnsetType = UNSET
+    model_profile: Name | UnsetType = UNSET
+    owner_ref: Reference | UnsetType = UNSET
+    input: Raw | UnsetType = UNSET
+    priority: Priority | UnsetType = UNSET
+    max_attempts: MaxAttempts | None | UnsetType = UNSET
+    run_at: Moment | None | UnsetType = UNSET
+    timeout_seconds: TimeoutSeconds | None | UnsetType = UNSET
+    idempotency_key: Name | None | UnsetType = UNSET
+    tags: Tags | UnsetType = UNSET
+
+
+class BatchSubmission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Many jobs with shared defaults; created all or nothing."""
+
+    jobs: Annotated[list[JobFields], Meta(min_length=1, max_length=10_000)]
+    defaults: JobFields = JobFields()
+
+
+class JobError(Struct, frozen=True, kw_only=True):
+    """Why the last attempt ended without a result."""
+
+    category: ErrorCategory
+    message: str
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """One attempt that failed or was lost."""
+
+    attempt: int  # 1 is the first
+    epoch: int
+    worker_id: str
+    started_at: datetime
+    finished_at: datetime
+    error: JobError
+
+
+class JobSummary(Struct, frozen=True, kw_only=True):
+    """A job without its payloads, as lists show it."""
+
+    id: UUID
+    owner_service: str
+    owner_ref: str
+    task_type: str
+    model_profile: str
+    status: Status
+    priority: int
+    attempt: int  # the current or last attempt; 0 before the first
+    max_attempts: int
+    tags: list[str]
+    created_at: datetime
+    run_at: datetime | None = None  # when a pending job is (or was asked to be) due; None: at once
+    timeout_seconds: float | None = None
+    idempotency_key: str | None = None
+    worker_id: str | None = None
+    lease_expires_at: datetime | None = None
+    cancel_requested_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    progress: Raw | None = None
+    error: JobError | None = None
+
+
+class Job(JobSummary, frozen=True, kw_only=True):
+    """A job with everything that is known of it."""
+
+    input: Raw
+    result: Raw | None = None
+    attempts: list[Attempt] = []
+
+
+class JobPage(Struct, frozen=True, kw_only=True):
+    """Jobs, newest first. A page may hold fewer than asked for; only a null cursor means the end."""
+
+    jobs: list[JobSummary]
+    next_cursor: str | None
+
+
+class ClaimRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A worker asks for work. Without task types or model profiles it takes any."""
+
+    worker_id: Name
+    task_types: Annotated[list[Name], Meta(max_length=100)] = []
+    model_profiles: Annotated[list[Name], Meta(max_length=100)] = []
+    limit: Annotated[int, Meta(ge=1, le=1000)] = 1
+    lease_seconds: LeaseSeconds | None = None  # None: WORKER_LEASE_TIMEOUT
+    wait_seconds: WaitSeconds = 0
+
+
+class ClaimedJob(Struct, frozen=True, kw_only=True):
+    """A job as its worker receives it; ``epoch`` must be named in every later call about it."""
+
+    id: UUID
+    epoch: int
+    owner_service: str
+    owner_ref: str
+    task_type: str
+    model_profile: str
+    priority: int
+    attempt: int
+    max_attempts: int
+    timeout_seconds: float | None
+    lease_expires_at: datetime
+    created_at: datetime
+    tags: list[str]
+    input: Raw
+
+
+class ClaimAnswer(Struct, frozen=True, kw_only=True):
+    jobs: list[ClaimedJob]
+
+
+class Heartbeat(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A worker is alive and still on it. ``progress`` is any JSON, ``{"fraction": 0.4}`` by convention."""
+
+    epoch: Epoch
+    worker_id: Name | None = None
+    lease_seconds: LeaseSeconds | None = None  # None: as long as at the claim
+    progress: Raw | UnsetType = UNSET
+
+
+class JobHeartbeat(Heartbeat, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One of many heartbeats in one request."""
+
+    id: UUID
+
+
+class HeartbeatAnswer(Struct, frozen=True, kw_only=True):
+    """What a heartbeat brings back. A cancelled job should be stopped and failed as ``cancelled``."""
+
+    id: UUID
+    lease_expires_at: datetime
+    cancel_requested: bool
+
+
+class Completion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A worker hands in a result."""
+
+    epoch: Epoch
+    worker_id: Name | None = None
+    result: Raw = Raw(b"null")
+
+
+class JobCompletion(Completion, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One of many completions in one request."""
+
+    id: UUID
+
+
+class Failure(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A worker reports that its attempt ended without a result."""
+
+    epoch: Epoch
+    category: ErrorCategory = ErrorCategory.INTERNAL
+    message: Message = ""
+    worker_id: Name | None = None
+    retry_after_seconds: RetryAfterSeconds | None = None
+
+
+class BatchHeartbeat(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Heartbeats for many jobs of one worker."""
+
+    jobs: Annotated[list[JobHeartbeat], Meta(min_length=1, max_length=10_000)]
+
+
+class BatchCompletion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Results of many jobs of one worker; each stands or falls alone."""
+
+    jobs: Annotated[list[JobCompletion], Meta(min_length=1, max_length=10_000)]
+
+
+class JobState(Struct, frozen=True, kw_only=True):
+    """What became of a job by a worker's report."""
+
+    id: UUID
+    status: Status
+    run_at: datetime | None = None  # when a job that went back to pending is due again
+
+
+class BatchItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One answer of a batch call, in the order of the request: the error's code, or what came of it."""
+
+    id: UUID
+    code: str | None = None  # "stale_epoch", "not_found"
+    status: Status | None = None
+    lease_expires_at: datetime | None = None
+    cancel_requested: bool | None = None
+
+
+class BatchAnswer(Struct, frozen=True, kw_only=True):
+    results: list[BatchItem]
+
+
+class Submitted(Struct, frozen=True, kw_only=True):
+    """A submission's outcome: the job, and whether this call created it."""
+
+    job: Job
+    created: bool
+
+
+class JobFilter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which jobs a list, a retry or a cancel means. Every stated field must match."""
+
+    owner_service: Name | None = None
+    owner_ref: Reference | None = None
+    task_type: Name | None = None
+    model_profile: Name | None = None
+    status: list[Status] | None = None  # any of these
+    priority: Priority | None = None
+    worker_id: Name | None = None
+    error_category: ErrorCategory | None = None
+    idempotency_key: Name | None = None
+    tags: Tags | None = None  # all of these
+    max_attempts: MaxAttempts | None = None
+    attempt: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
+    created_after: Moment | None = None  # inclusive
+    created_before: Moment | None = None  # exclusive
+    finished_after: Moment | None = None  # inclusive
+    finished_before: Moment | None = None  # exclusive
+
+
+class BulkRequest(JobFilter, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Retry or cancel by filter: the filter's fields, and whether only to count."""
+
+    dry_run: bool = False
+
+
+class BulkAnswer(Struct, frozen=True, kw_only=True):
+    """How many jobs were changed, or with ``dry_run`` would be."""
+
+    count: int
+    dry_run: bool
+
+
+class Counts(Struct, frozen=True, kw_only=True):
+    """Counters of jobs. ``pending`` and ``running`` are as they are now, the rest since the beginning."""
+
+    pending: int = 0
+    running: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    errors: dict[str, int] = {}  # attempts that ended in an error, by category, retried ones included
+
+
+class OwnerCounts(Counts, frozen=True, kw_only=True):
+    """The part of a queue's counters that one owner's jobs make up."""
+
+    owner_service: str
+
+
+class QueueCounts(Counts, frozen=True, kw_only=True):
+    """Counters of one queue, split by owner."""
+
+    task_type: str
+    model_profile: str
+    oldest_pending_seconds: float | None = None  # how long the oldest due job has waited; None: none waits
+    owners: list[OwnerCounts] = []
+
+
+class Stats(Struct, frozen=True, kw_only=True):
+    """Counters of everything, and of each queue and owner."""
+
+    totals: Counts
+    oldest_pending_seconds: float | None
+    queues: list[QueueCounts]

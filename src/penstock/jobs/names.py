@@ -1,0 +1,54 @@
+"""The short ids of owners, queues and priorities, remembered per process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from penstock.jobs import store
+from penstock.jobs.job import JobSubmission
+from penstock.jobs.store import Connection, TenantId
+from penstock.postgres.pool import Database
+
+_MOST = 50_000  # names of each kind that one process remembers
+
+
+class Names:
+    """Series and lane ids of one tenant. Ids never change, so what is known once stays right."""
+
+    def __init__(self, database: Database, tenant: TenantId) -> None:
+        self._database = database
+        self._tenant = tenant
+        self._series: dict[tuple[str, str, str], int] = {}
+        self._lanes: dict[tuple[str, str, int], int] = {}
+        self._described: dict[int, tuple[str, str, str]] = {}
+
+    def knows(self, submission: JobSubmission) -> bool:
+        """Whether ``known_ids`` has an answer; else ``learn`` first."""
+        queue = (submission.task_type, submission.model_profile)
+        return (submission.owner_service, *queue) in self._series and (*queue, submission.priority) in self._lanes
+
+    def known_ids(self, submission: JobSubmission) -> tuple[int, int]:
+        """The series and the lane of a submission that was learned."""
+        queue = (submission.task_type, submission.model_profile)
+        return self._series[submission.owner_service, *queue], self._lanes[*queue, submission.priority]
+
+    async def learn(self, submissions: Sequence[JobSubmission]) -> None:
+        """Know the ids of everything that the submissions name, making what is new."""
+        for known in (self._series, self._lanes):
+            if len(known) > _MOST:
+                known.clear()
+        series = {(s.owner_service, s.task_type, s.model_profile) for s in submissions} - self._series.keys()
+        lanes = {(s.task_type, s.model_profile, s.priority) for s in submissions} - self._lanes.keys()
+        if series or lanes:
+            async with self._database.acquire() as connection:
+                self._series |= await store.resolve_series(connection, self._tenant, list(series))
+                self._lanes |= await store.resolve_lanes(connection, self._tenant, list(lanes))
+
+    async def describe(self, connection: Connection, series: Iterable[int]) -> dict[int, tuple[str, str, str]]:
+        """Owner, task type and model profile by series id; holds at least the ids asked for that exist."""
+        unknown = set(series) - self._described.keys()
+        if unknown:
+            if len(self._described) > _MOST:
+                self._described.clear()
+            self._described |= await store.describe_series(connection, self._tenant, sorted(unknown))
+        return self._described

@@ -1,0 +1,618 @@
+-- Every statement about jobs. A job changes state by one of these, which also writes its counters and its event.
+--
+-- Rules kept here: each statement names its tenant; multi-row statements lock in job id order (or skip what is locked);
+-- now is clock(), the database's; plans are nested loops over the named indexes (tests/db/test_plans.py).
+
+
+-- name: resolve_series(tenant_id, owner_services, task_types, model_profiles)
+-- The ids of (owner, queue) triples, made where missing. Locks: unique index of series, in the order given (sorted).
+WITH wanted AS MATERIALIZED (
+    SELECT * FROM unnest(:owner_services::text[], :task_types::text[], :model_profiles::text[])
+        AS w(owner_service, task_type, model_profile)
+), made AS (
+    INSERT INTO series (tenant_id, owner_service, task_type, model_profile)
+    SELECT :tenant_id, w.owner_service, w.task_type, w.model_profile FROM wanted w
+    WHERE NOT EXISTS (SELECT FROM series s WHERE s.tenant_id = :tenant_id AND s.owner_service = w.owner_service
+                      AND s.task_type = w.task_type AND s.model_profile = w.model_profile)
+    ON CONFLICT DO NOTHING
+    RETURNING id, owner_service, task_type, model_profile
+)
+SELECT * FROM made
+UNION ALL
+SELECT s.id, s.owner_service, s.task_type, s.model_profile
+FROM wanted w JOIN series s ON s.tenant_id = :tenant_id AND s.owner_service = w.owner_service
+     AND s.task_type = w.task_type AND s.model_profile = w.model_profile;
+
+
+-- name: resolve_lanes(tenant_id, task_types, model_profiles, priorities)
+-- The ids of (queue, priority) lanes, made where missing. Locks: unique index of lane, in the order given (sorted).
+WITH wanted AS MATERIALIZED (
+    SELECT * FROM unnest(:task_types::text[], :model_profiles::text[], :priorities::smallint[])
+        AS w(task_type, model_profile, priority)
+), made AS (
+    INSERT INTO lane (tenant_id, task_type, model_profile, priority)
+    SELECT :tenant_id, w.task_type, w.model_profile, w.priority FROM wanted w
+    WHERE NOT EXISTS (SELECT FROM lane n WHERE n.tenant_id = :tenant_id AND n.task_type = w.task_type
+                      AND n.model_profile = w.model_profile AND n.priority = w.priority)
+    ON CONFLICT DO NOTHING
+    RETURNING id, task_type, model_profile, priority
+)
+SELECT * FROM made
+UNION ALL
+SELECT n.id, n.task_type, n.model_profile, n.priority
+FROM wanted w JOIN lane n ON n.tenant_id = :tenant_id AND n.task_type = w.task_type
+     AND n.model_profile = w.model_profile AND n.priority = w.priority;
+
+
+-- name: reserve_keys(tenant_id, owner_services, keys, job_ids)
+-- Takes idempotency keys for new jobs; a key that is taken already is not returned. Waits for a transaction that is
+-- just taking the same key. Locks: primary key of idempotency, in key order.
+INSERT INTO idempotency (tenant_id, owner_service, key, job_id)
+SELECT :tenant_id, k.owner_service, k.key, k.job_id
+FROM unnest(:owner_services::text[], :keys::text[], :job_ids::uuid[]) AS k(owner_service, key, job_id)
+ORDER BY k.owner_service, k.key
+ON CONFLICT DO NOTHING
+RETURNING job_id;
+
+
+-- name: find_keys(tenant_id, owner_services, keys)
+-- Which jobs hold these keys. Index: primary key of idempotency.
+SELECT i.owner_service, i.key, i.job_id
+FROM unnest(:owner_services::text[], :keys::text[]) AS k(owner_service, key)
+JOIN idempotency i ON i.tenant_id = :tenant_id AND i.owner_service = k.owner_service AND i.key = k.key;
+
+
+-- name: release_key(tenant_id, owner_service, key, job_id)
+-- Frees the key of a job that retention has dropped.
+DELETE FROM idempotency i
+WHERE i.tenant_id = :tenant_id AND i.owner_service = :owner_service AND i.key = :key AND i.job_id = :job_id
+  AND NOT EXISTS (SELECT FROM job j WHERE j.tenant_id = :tenant_id AND j.id = :job_id);
+
+
+-- name: create(tenant_id, ids, series_ids, lane_ids, owner_refs, inputs, max_attempts, timeouts, run_ats, keys, tags)
+-- New jobs, in the order given. Tags of one job are joined by chr(31). Takes no lock that anyone else could hold.
+WITH submitted AS MATERIALIZED (
+    SELECT s.*, coalesce(s.run_at > clock(), false) AS is_later
+    FROM unnest(:ids::uuid[], :series_ids::int[], :lane_ids::int[], :owner_refs::text[], :inputs::json[],
+                :max_attempts::smallint[], :timeouts::float8[], :run_ats::timestamptz[], :keys::text[], :tags::text[])
+        AS s(id, series_id, lane_id, owner_ref, input, max_attempts, timeout_seconds, run_at, key, tags)
+), kept AS (
+    INSERT INTO job (tenant_id, id, series_id, lane_id, owner_ref, input, max_attempts, timeout_seconds, run_at,
+                     idempotency_key, tags, created_at)
+    SELECT :tenant_id, id, series_id, lane_id, owner_ref, input, max_attempts, timeout_seconds, run_at, key,
+           string_to_array(tags, chr(31)), clock()
+    FROM submitted
+), queued AS (
+    INSERT INTO ready (tenant_id, job_id, lane_id, series_id, max_attempts, enqueued_at)
+    SELECT :tenant_id, id, lane_id, series_id, max_attempts, clock() FROM submitted WHERE NOT is_later
+), scheduled AS (
+    INSERT INTO later (tenant_id, job_id, run_at, lane_id, series_id, max_attempts, enqueued_at)
+    SELECT :tenant_id, id, run_at, lane_id, series_id, max_attempts, clock() FROM submitted WHERE is_later
+), counted AS (
+    INSERT INTO stat_delta (tenant_id, series_id, pending)
+    SELECT :tenant_id, series_id, count(*) FROM submitted GROUP BY series_id
+), told AS (
+    INSERT INTO event (tenant_id, at, type, job_ids, series_ids)
+    SELECT :tenant_id, clock(), 'job.created', array_agg(id), array_agg(series_id) FROM submitted
+)
+SELECT clock() AS created_at;
+
+
+-- name: claim(tenant_id, worker_id, task_types, model_profiles, limit, lease_seconds, from_start)
+-- Leases up to that many ready jobs, highest priority first, in lane order within one; lanes of equal priority take turns.
+-- An empty list of types or profiles means any. from_start looks before the lanes' hints too.
+-- Locks: the ready rows taken, skipping locked ones. Index: primary key of ready, from (lane, low_seq).
+WITH picked AS MATERIALIZED (
+    SELECT r.lane_id, r.seq, n.priority
+    FROM (
+        SELECT id, priority, CASE WHEN :from_start::bool THEN 0 ELSE low_seq END AS low_seq
+        FROM lane
+        WHERE tenant_id = :tenant_id
+          AND (cardinality(:task_types::text[]) = 0 OR task_type = ANY (:task_types::text[]))
+          AND (cardinality(:model_profiles::text[]) = 0 OR model_profile = ANY (:model_profiles::text[]))
+        ORDER BY priority DESC, random()
+    ) n
+    CROSS JOIN LATERAL (
+        SELECT lane_id, seq FROM ready
+        WHERE lane_id = n.id AND seq >= n.low_seq AND tenant_id = :tenant_id
+        ORDER BY seq LIMIT :limit::int FOR UPDATE SKIP LOCKED
+    ) r
+    LIMIT :limit::int
+), taken AS (
+    DELETE FROM ready r USING picked p
+    WHERE r.lane_id = p.lane_id AND r.seq = p.seq AND r.tenant_id = :tenant_id
+    RETURNING r.*, p.priority
+), leased AS (
+    INSERT INTO lease (tenant_id, job_id, epoch, lane_id, series_id, attempt, failures, losses, max_attempts, enqueued_at,
+                       started_at, lease_until, lease_seconds, worker_id)
+    SELECT :tenant_id, job_id, nextval('epoch'), lane_id, series_id, attempt + 1, failures, losses, max_attempts,
+           enqueued_at, clock(), clock() + make_interval(secs => :lease_seconds), :lease_seconds, :worker_id
+    FROM taken
+    RETURNING job_id, epoch, series_id, attempt, lease_until
+), counted AS (
+    INSERT INTO stat_delta (tenant_id, series_id, pending, running)
+    SELECT :tenant_id, series_id, -count(*), count(*) FROM leased GROUP BY series_id
+), told AS (
+    INSERT INTO event (tenant_id, at, type, job_ids, series_ids, epochs, attempts, detail)
+    SELECT :tenant_id, clock(), 'job.started', array_agg(job_id), array_agg(series_id), array_agg(epoch),
+           array_agg(attempt), json_build_object('worker_id', :worker_id::text)
+    FROM leased HAVING count(*) > 0
+)
+SELECT l.job_id, l.epoch, l.series_id, l.attempt, l.lease_until, t.priority,
+       j.owner_ref, j.max_attempts, j.timeout_seconds, j.created_at, j.tags, j.input
+FROM leased l
+JOIN taken t ON t.job_id = l.job_id
+JOIN job j ON j.tenant_id = :tenant_id AND j.id = l.job_id
+ORDER BY t.priority DESC, t.seq;
+
+
+-- name: describe_series(tenant_id, ids)
+-- What series ids stand for.
+SELECT id, owner_service, task_type, model_profile FROM series WHERE tenant_id = :tenant_id AND id = ANY (:ids::int[]);
+
+
+-- name: heartbeat(tenant_id, job_ids, epochs, lease_seconds, progress)
+-- Extends the leases whose epoch still holds, and tells progress where it is stated. Not returned: stale.
+-- Locks: lease rows in job id order.
+WITH beat AS MATERIALIZED (
+    SELECT l.job_id, b.lease_seconds, b.progress
+    FROM unnest(:job_ids::uuid[], :epochs::bigint[], :lease_seconds::float8[], :progress::json[])
+        AS b(job_id, epoch, lease_seconds, progress)
+    JOIN lease l ON l.tenant_id = :tenant_id AND l.job_id = b.job_id AND l.epoch = b.epoch
+    ORDER BY l.job_id FOR UPDATE OF l
+), extended AS (
+    UPDATE lease l
+    SET lease_seconds = coalesce(b.lease_seconds, l.lease_seconds),
+        lease_until = clock() + make_interval(secs => coalesce(b.lease_seconds, l.lease_seconds)),
+        progress = coalesce(b.progress, l.progress)
+    FROM beat b WHERE l.tenant_id = :tenant_id AND l.job_id = b.job_id
+    RETURNING l.job_id, l.epoch, l.series_id, l.attempt, l.lease_until, l.cancel_requested_at IS NOT NULL AS cancel_requested,
+              b.progress
+), told AS (
+    INSERT INTO event (tenant_id, at, type, job_id, series_ids, epochs, attempts, detail)
+    SELECT :tenant_id, clock(), 'job.progress', job_id, ARRAY[series_id], ARRAY[epoch], ARRAY[attempt],
+           json_build_object('progress', progress)
+    FROM extended WHERE progress IS NOT NULL
+)
+SELECT job_id, epoch, lease_until, cancel_requested FROM extended;
+
+
+-- name: complete(tenant_id, job_ids, epochs, results)
+-- Stores results of leases whose epoch still holds. Not returned: stale. Locks: lease rows in job id order.
+WITH handed AS MATERIALIZED (
+    SELECT l.job_id, h.result
+    FROM unnest(:job_ids::uuid[], :epochs::bigint[], :results::json[]) AS h(job_id, epoch, result)
+    JOIN lease l ON l.tenant_id = :tenant_id AND l.job_id = h.job_id AND l.epoch = h.epoch
+    ORDER BY l.job_id FOR UPDATE OF l
+), ended AS (
+    DELETE FROM lease l USING handed h WHERE l.tenant_id = :tenant_id AND l.job_id = h.job_id RETURNING l.*, h.result
+), kept AS (
+    INSERT INTO done (tenant_id, job_id, series_id, attempt, epoch, enqueued_at, started_at, finished_at,
+                      cancel_requested_at, status, worker_id, progress, result)
+    SELECT :tenant_id, job_id, series_id, attempt, epoch, enqueued_at, started_at, clock(),
+           cancel_requested_at, 'completed', worker_id, progress, result
+    FROM ended
+), counted AS (
+    INSERT INTO stat_delta (tenant_id, series_id, running, completed)
+    SELECT :tenant_id, series_id, -count(*), count(*) FROM ended GROUP BY series_id
+), told AS (
+    INSERT INTO event (tenant_id, at, type, job_ids, series_ids, epochs, attempts)
+    SELECT :tenant_id, clock(), 'job.completed', array_agg(job_id), array_agg(series_id), array_agg(epoch), array_agg(attempt)
+    FROM ended HAVING count(*) > 0
+)
+SELECT job_id, epoch FROM ended;
+
+
+-- name: find_finished(tenant_id, job_ids)
+-- How jobs that hold no lease ended, and which of them exist at all. Index: primary keys.
+SELECT j.id AS job_id, d.epoch, d.status
+FROM unnest(:job_ids::uuid[]) AS w(job_id)
+JOIN job j ON j.tenant_id = :tenant_id AND j.id = w.job_id
+LEFT JOIN done d ON d.tenant_id = :tenant_id AND d.job_id = j.id;
+
+
+-- name: lock_leases(tenant_id, job_ids, epochs)
+-- The leases whose epoch still holds, locked in job id order, for the rules to decide on.
+SELECT l.job_id, l.epoch, l.failures, l.losses, l.max_attempts, l.cancel_requested_at IS NOT NULL AS cancel_requested
+FROM unnest(:job_ids::uuid[], :epochs::bigint[]) AS f(job_id, epoch)
+JOIN lease l ON l.tenant_id = :tenant_id AND l.job_id = f.job_id AND l.epoch = f.epoch
+ORDER BY l.job_id FOR UPDATE OF l;
+
+
+-- name: lock_expired(recovered_at, cancel_grace_seconds, limit)
+-- tenant: every (a duty of the house; the rows say whose they are)
+-- Leases to rescue: expired, or cancelled and not given up within the grace. After a gap of service (recovered_at) each
+-- lease gets its whole length again. Scans lease, which holds only what runs now. Skips what somebody is just ending.
+SELECT l.tenant_id, l.job_id, l.epoch, l.worker_id, l.failures, l.losses, l.max_attempts,
+       l.cancel_requested_at IS NOT NULL AS cancel_requested
+FROM lease l
+WHERE greatest(l.lease_until, :recovered_at::timestamptz + make_interval(secs => l.lease_seconds)) < clock()
+   OR l.cancel_requested_at + make_interval(secs => :cancel_grace_seconds::float8) < clock()
+ORDER BY l.tenant_id, l.job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED;
+
+
+-- name: lock_leases_of(worker_ids, limit)
+-- tenant: every (a duty of the house; the rows say whose they are)
+-- Leases of workers that are known to be dead. Scans lease. Skips what is locked.
+SELECT l.tenant_id, l.job_id, l.epoch, l.worker_id, l.failures, l.losses, l.max_attempts,
+       l.cancel_requested_at IS NOT NULL AS cancel_requested
+FROM lease l
+WHERE l.worker_id = ANY (:worker_ids::text[])
+ORDER BY l.tenant_id, l.job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED;
+
+
+-- name: end_attempts(tenant_id, job_ids, statuses, delays, failures, losses, categories, messages)
+-- Ends attempts without a result, as the rules decided: status pending goes back (now, or after the delay in seconds),
+-- failed and cancelled are over. The leases are locked by the caller's transaction.
+WITH verdict AS MATERIALIZED (
+    SELECT * FROM unnest(:job_ids::uuid[], :statuses::text[], :delays::float8[], :failures::smallint[], :losses::smallint[],
+                         :categories::text[], :messages::text[])
+        AS v(job_id, status, delay, failures, losses, category, message)
+), ended AS (
+    DELETE FROM lease l USING verdict v WHERE l.tenant_id = :tenant_id AND l.job_id = v.job_id
+    RETURNING l.job_id, l.epoch, l.lane_id, l.series_id, l.attempt, v.failures, v.losses, l.max_attempts, l.enqueued_at,
+              l.started_at, l.cancel_requested_at, l.worker_id, l.progress, v.status, v.category, v.message,
+              CASE WHEN v.delay > 0 THEN clock() + make_interval(secs => v.delay) END AS run_at
+), logged AS (
+    INSERT INTO attempt (tenant_id, job_id, epoch, attempt, enqueued_at, started_at, finished_at, worker_id, category, message)
+    SELECT :tenant_id, job_id, epoch, attempt, enqueued_at, started_at, clock(), worker_id, category, message FROM ended
+), queued AS (
+    INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, enqueued_at)
+    SELECT :tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, clock()
+    FROM ended WHERE status = 'pending' AND run_at IS NULL
+), scheduled AS (
+    INSERT INTO later (tenant_id, job_id, run_at, lane_id, series_id, attempt, failures, losses, max_attempts, enqueued_at)
+    SELECT :tenant_id, job_id, run_at, lane_id, series_id, attempt, failures, losses, max_attempts, clock()
+    FROM ended WHERE status = 'pending' AND run_at IS NOT NULL
+), kept AS (
+    INSERT INTO done (tenant_id, job_id, series_id, attempt, epoch, enqueued_at, started_at, finished_at,
+                      cancel_requested_at, status, worker_id, error_category, error_message, progress)
+    SELECT :tenant_id, job_id, series_id, attempt, epoch, enqueued_at, started_at, clock(),
+           cancel_requested_at, status, worker_id, category, message, progress
+    FROM ended WHERE status <> 'pending'
+), counted AS (
+    INSERT INTO stat_delta (tenant_id, series_id, running, pending, failed, cancelled, errors, category)
+    SELECT :tenant_id, series_id, -count(*), count(*) FILTER (WHERE status = 'pending'),
+           count(*) FILTER (WHERE status = 'failed'), count(*) FILTER (WHERE status = 'cancelled'), count(*), category
+    FROM ended GROUP BY series_id, category
+), told AS (
+    INSERT INTO event (tenant_id, at, type, job_ids, series_ids, epochs, attempts, detail)
+    SELECT :tenant_id, clock(), CASE status WHEN 'pending' THEN 'job.retrying' ELSE 'job.' || status END,
+           array_agg(job_id), array_agg(series_id), array_agg(epoch), array_agg(attempt),
+           json_agg(json_build_object('category', category, 'message', message, 'run_at', run_at))
+    FROM ended GROUP BY status
+)
+SELECT e.job_id, e.epoch, e.status, e.run_at, s.task_type, s.model_profile
+FROM ended e JOIN series s ON s.tenant_id = :tenant_id AND s.id = e.series_id;
+
+
+-- name: cancel(tenant_id, job_ids)
+-- Cancels pending jobs at once and asks for the end of running ones. Jobs in neither state are not returned.
+-- Locks: ready, later and lease rows, each in job id order; waits for a claim that is just taking one.
+WITH wanted AS MATERIALIZED (
+    SELECT DISTINCT job_id FROM unnest(:job_ids::uuid[]) AS w(job_id)
+), held_ready AS MATERIALIZED (
+    SELECT r.lane_id, r.seq FROM wanted w JOIN ready r ON r.tenant_id = :tenant_id AND r.job_id = w.job_id
+    ORDER BY r.job_id FOR UPDATE OF r
+), held_later AS MATERIALIZED (
+    SELECT l.job_id FROM wanted w JOIN later l ON l.tenant_id = :tenant_id AND l.job_id = w.job_id
+    ORDER BY l.job_id FOR UPDATE OF l
+), held_lease AS MATERIALIZED (
+    SELECT l.job_id, l.cancel_requested_at FROM wanted w JOIN lease l ON l.tenant_id = :tenant_id AND l.job_id = w.job_id
+    ORDER BY l.job_id FOR UPDATE OF l
+), from_ready AS (
+    DELETE FROM ready r USING held_ready h WHERE r.lane_id = h.lane_id AND r.seq = h.seq AND r.tenant_id = :tenant_id
+    RETURNING r.job_id, r.series_id, r.attempt, r.enqueued_at
+), from_later AS (
+    DELETE FROM later l USING held_later h WHERE l.tenant_id = :tenant_id AND l.job_id = h.job_id
+    RETURNING l.job_id, l.series_id, l.attempt, l.enqueued_at
+), gone AS (
+    SELECT * FROM from_ready UNION ALL SELECT * FROM from_later
+), kept AS (
+    INSERT INTO done (tenant_id, job_id, series_id, attempt, enqueued_at, finished_at, cancel_requested_at, status)
+    SELECT :tenant_id, job_id, series_id, attempt, enqueued_at, clock(), clock(), 'cancelled' FROM gone
+), asked AS (
+    UPDATE lease l SET cancel_requested_at = clock()
+    FROM held_lease h WHERE l.tenant_id = :tenant_id AND l.job_id = h.job_id AND h.cancel_requested_at IS NULL
+    RETURNING l.job_id, l.series_id, l.epoch, l.attempt
+), counted AS (
+    INSERT INTO stat_delta (tenant_id, series_id, pending, cancelled)
+    SELECT :tenant_id, series_id, -count(*), count(*) FROM gone GROUP BY series_id
+), told AS (
+    INSERT INTO event (tenant_id, at, type, job_ids, series_ids, attempts)
+    SELECT :tenant_id, clock(), 'job.cancelled', array_agg(job_id), array_agg(series_id), array_agg(attempt)
+    FROM gone HAVING count(*) > 0
+), told_asked AS (
+    INSERT INTO event (tenant_id, at, type, job_id, series_ids, epochs, attempts)
+    SELECT :tenant_id, clock(), 'job.cancel_requested', job_id, ARRAY[series_id], ARRAY[epoch], ARRAY[attempt] FROM asked
+)
+SELECT job_id, 'cancelled' AS status FROM gone
+UNION ALL
+SELECT job_id, 'running' AS status FROM held_lease;
+
+
+-- name: retry(tenant_id, job_ids)
+-- Sends failed jobs back to pending with a fresh allowance of attempts, and running ones too, whose lease it takes away.
+-- Jobs in neither state are not returned. Locks: done and lease rows, each in job id order.
+WITH wanted AS MATERIALIZED (
+    SELECT DISTINCT job_id FROM unnest(:job_ids::uuid[]) AS w(job_id)
+), held_done AS MATERIALIZED (
+    SELECT d.job_id FROM wanted w JOIN done d ON d.tenant_id = :tenant_id AND d.job_id = w.job_id
+    WHERE d.status = 'failed' ORDER BY d.job_id FOR UPDATE OF d
+), held_lease AS MATERIALIZED (
+    SELECT l.job_id FROM wanted w JOIN lease l ON l.tenant_id = :tenant_id AND l.job_id = w.job_id
+    ORDER BY l.job_id FOR UPDATE OF l
+), from_done AS (
+    DELETE FROM done d USING held_done h WHERE d.tenant_id = :tenant_id AND d.job_id = h.job_id
+    RETURNING d.job_id, d.series_id, d.attempt
+), from_lease AS (
+    DELETE FROM lease l USING held_lease h WHERE l.tenant_id = :tenant_id AND l.job_id = h.job_id RETURNING l.*
+), logged AS (
+    INSERT INTO attempt (tenant_id, job_id, epoch, attempt, enqueued_at, started_at, finished_at, worker_id, category, message)
+    SELECT :tenant_id, job_id, epoch, attempt, enqueued_at, started_at, clock(), worker_id, 'worker_lost',
+           'the lease was taken away by a retry'
+    FROM from_lease
+), again AS (
+    SELECT job_id, series_id, attempt FROM from_done UNION ALL SELECT job_id, series_id, attempt FROM from_lease
+), queued AS (
+    INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, max_attempts, enqueued_at)
+    SELECT :tenant_id, a.job_id, j.lane_id, a.series_id, a.attempt, j.max_attempts, clock()
+    FROM again a JOIN job j ON j.tenant_id = :tenant_id AND j.id = a.job_id ORDER BY a.job_id
+), counted AS (
+    INSERT INTO stat_delta (tenant_id, series_id, pending, failed, running)
+    SELECT :tenant_id, series_id, sum(pending), sum(failed), sum(running)
+    FROM (SELECT series_id, count(*) AS pending, -count(*) AS failed, 0 AS running FROM from_done GROUP BY series_id
+          UNION ALL SELECT series_id, count(*), 0, -count(*) FROM from_lease GROUP BY series_id) moved
+    GROUP BY series_id
+), counted_lost AS (
+    INSERT INTO stat_delta (tenant_id, series_id, errors, category)
+    SELECT :tenant_id, series_id, count(*), 'worker_lost' FROM from_lease GROUP BY series_id
+), told AS (
+    INSERT INTO event (tenant_id, at, type, job_ids, series_ids, attempts)
+    SELECT :tenant_id, clock(), 'job.retried', array_agg(job_id), array_agg(series_id), array_agg(attempt)
+    FROM again HAVING count(*) > 0
+)
+SELECT a.job_id, s.task_type, s.model_profile
+FROM again a JOIN series s ON s.tenant_id = :tenant_id AND s.id = a.series_id;
+
+
+-- name: get(tenant_id, job_ids)
+-- Whole jobs. Index: primary keys of job, ready, later, lease, done.
+SELECT v.* FROM unnest(:job_ids::uuid[]) AS w(id) JOIN jobs v ON v.tenant_id = :tenant_id AND v.id = w.id;
+
+
+-- name: attempts(tenant_id, job_id)
+-- A job's failed and lost attempts, oldest first. Index: primary key of attempt.
+SELECT attempt, epoch, worker_id, started_at, finished_at, category, message
+FROM attempt WHERE tenant_id = :tenant_id AND job_id = :job_id ORDER BY epoch;
+
+
+-- name: scan_jobs(tenant_id, low, high, budget)
+-- Candidates of a list, newest first: any job. low <= id < high. Index: primary key of job.
+SELECT id FROM job WHERE tenant_id = :tenant_id AND id >= :low::uuid AND id < :high::uuid ORDER BY id DESC LIMIT :budget::int;
+
+
+-- name: scan_series(tenant_id, series_ids, low, high, budget)
+-- Candidates of a list, newest first: jobs of these series. Index: job_series, once per series.
+SELECT j.id FROM unnest(:series_ids::int[]) AS s(id)
+CROSS JOIN LATERAL (
+    SELECT id FROM job WHERE series_id = s.id AND tenant_id = :tenant_id AND id >= :low::uuid AND id < :high::uuid
+    ORDER BY id DESC LIMIT :budget::int
+) j ORDER BY j.id DESC LIMIT :budget::int;
+
+
+-- name: scan_owner_ref(tenant_id, owner_ref, low, high, budget)
+-- Candidates of a list, newest first: jobs about one reference. Index: job_owner_ref.
+SELECT id FROM job WHERE tenant_id = :tenant_id AND owner_ref = :owner_ref AND owner_ref <> ''
+  AND id >= :low::uuid AND id < :high::uuid ORDER BY id DESC LIMIT :budget::int;
+
+
+-- name: scan_pending(tenant_id, low, high, budget)
+-- Candidates of a list, newest first: ready and later jobs. Index: the tables' keys by job id.
+SELECT job_id AS id FROM (
+    (SELECT job_id FROM ready WHERE tenant_id = :tenant_id AND job_id >= :low::uuid AND job_id < :high::uuid
+     ORDER BY job_id DESC LIMIT :budget::int)
+    UNION ALL
+    (SELECT job_id FROM later WHERE tenant_id = :tenant_id AND job_id >= :low::uuid AND job_id < :high::uuid
+     ORDER BY job_id DESC LIMIT :budget::int)
+) p ORDER BY job_id DESC LIMIT :budget::int;
+
+
+-- name: scan_running(tenant_id, low, high, budget)
+-- Candidates of a list, newest first: leased jobs. Index: primary key of lease.
+SELECT job_id AS id FROM lease WHERE tenant_id = :tenant_id AND job_id >= :low::uuid AND job_id < :high::uuid
+ORDER BY job_id DESC LIMIT :budget::int;
+
+
+-- name: scan_unsuccessful(tenant_id, status, low, high, budget)
+-- Candidates of a list, newest first: jobs that failed, or were cancelled. Index: done_unsuccessful.
+SELECT job_id AS id FROM done WHERE tenant_id = :tenant_id AND status = :status AND status <> 'completed'
+  AND job_id >= :low::uuid AND job_id < :high::uuid ORDER BY job_id DESC LIMIT :budget::int;
+
+
+-- name: matching(tenant_id, job_ids, owner_service, owner_ref, task_type, model_profile, statuses, priority, worker_id, error_category, idempotency_key, tags, max_attempts, attempt, created_after, created_before, finished_after, finished_before)
+-- Those candidates that pass the whole filter, newest first, without their payloads. Index: primary keys.
+SELECT v.id, v.owner_service, v.owner_ref, v.task_type, v.model_profile, v.status, v.priority, v.attempt, v.max_attempts,
+       v.tags, v.created_at, v.run_at, v.timeout_seconds, v.idempotency_key, v.worker_id, v.lease_expires_at,
+       v.cancel_requested_at, v.started_at, v.finished_at, v.progress, v.error_category, v.error_message
+FROM unnest(:job_ids::uuid[]) AS w(id)
+JOIN jobs v ON v.tenant_id = :tenant_id AND v.id = w.id
+WHERE (:owner_service::text IS NULL OR v.owner_service = :owner_service)
+  AND (:owner_ref::text IS NULL OR v.owner_ref = :owner_ref)
+  AND (:task_type::text IS NULL OR v.task_type = :task_type)
+  AND (:model_profile::text IS NULL OR v.model_profile = :model_profile)
+  AND (:statuses::text[] IS NULL OR v.status = ANY (:statuses))
+  AND (:priority::smallint IS NULL OR v.priority = :priority)
+  AND (:worker_id::text IS NULL OR v.worker_id = :worker_id)
+  AND (:error_category::text IS NULL OR v.error_category = :error_category)
+  AND (:idempotency_key::text IS NULL OR v.idempotency_key = :idempotency_key)
+  AND (:tags::text[] IS NULL OR v.tags @> :tags)
+  AND (:max_attempts::smallint IS NULL OR v.max_attempts = :max_attempts)
+  AND (:attempt::int IS NULL OR v.attempt = :attempt)
+  AND (:created_after::timestamptz IS NULL OR v.created_at >= :created_after)
+  AND (:created_before::timestamptz IS NULL OR v.created_at < :created_before)
+  AND (:finished_after::timestamptz IS NULL OR v.finished_at >= :finished_after)
+  AND (:finished_before::timestamptz IS NULL OR v.finished_at < :finished_before)
+ORDER BY v.id DESC;
+
+
+-- name: match_series(tenant_id, owner_service, task_type, model_profile)
+-- The series that a filter by owner or queue means.
+SELECT id FROM series
+WHERE tenant_id = :tenant_id
+  AND (:owner_service::text IS NULL OR owner_service = :owner_service)
+  AND (:task_type::text IS NULL OR task_type = :task_type)
+  AND (:model_profile::text IS NULL OR model_profile = :model_profile);
+
+
+-- name: counts(tenant_id)
+-- Counters by owner, queue and error category: rolled up plus not yet. Reads no job row.
+SELECT s.owner_service, s.task_type, s.model_profile, c.category, sum(c.pending)::bigint AS pending,
+       sum(c.running)::bigint AS running, sum(c.completed)::bigint AS completed, sum(c.failed)::bigint AS failed,
+       sum(c.cancelled)::bigint AS cancelled, sum(c.errors)::bigint AS errors
+FROM (
+    SELECT series_id, category, pending, running, completed, failed, cancelled, errors
+    FROM stat WHERE tenant_id = :tenant_id
+    UNION ALL
+    SELECT series_id, category, pending, running, completed, failed, cancelled, errors
+    FROM stat_delta WHERE tenant_id = :tenant_id
+) c JOIN series s ON s.tenant_id = :tenant_id AND s.id = c.series_id
+GROUP BY s.owner_service, s.task_type, s.model_profile, c.category
+ORDER BY s.task_type, s.model_profile, s.owner_service, c.category;
+
+
+-- name: oldest_pending(tenant_id)
+-- Since when the first row of each queue has waited. Index: primary key of ready, once per lane.
+SELECT n.task_type, n.model_profile, extract(epoch FROM clock() - min(r.enqueued_at))::float8 AS seconds
+FROM lane n
+CROSS JOIN LATERAL (
+    SELECT enqueued_at FROM ready WHERE lane_id = n.id AND seq >= n.low_seq AND tenant_id = :tenant_id ORDER BY seq LIMIT 1
+) r
+WHERE n.tenant_id = :tenant_id
+GROUP BY n.task_type, n.model_profile;
+
+
+-- name: event_horizon()
+-- tenant: every (a number, no row)
+-- horizon: every event with txn below it is either visible to the next statement or will never be. Only our own
+-- connections write events, so only they hold it back: not a stranger's long transaction. ahead: what it would be if
+-- none of ours were writing. Must run as a statement of its own, before the one that reads: a transaction that ends in
+-- between is then simply read the next time. backend_xid has 32 bits; the upper ones are those of the snapshot's xmax,
+-- or one less when it has wrapped since.
+WITH snapshot AS MATERIALIZED (
+    SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint AS xmax
+), writing AS (
+    SELECT a.backend_xid::text::bigint AS low
+    FROM pg_stat_activity a
+    WHERE a.backend_xid IS NOT NULL AND a.datname = current_database() AND a.application_name LIKE 'penstock-%'
+)
+SELECT least(s.xmax, (SELECT min(w.low + ((s.xmax >> 32) << 32) - CASE WHEN w.low > (s.xmax & 4294967295) THEN 4294967296 ELSE 0 END)
+                      FROM writing w)) AS horizon, s.xmax AS ahead
+FROM snapshot s;
+
+
+-- name: read_events(tenant_id, txn, id, horizon, limit)
+-- Events behind a position, in order, below the horizon. Index: event_order.
+SELECT e.txn, e.id, e.at, e.type, e.job_id, e.job_ids, e.series_ids, e.epochs, e.attempts, e.detail
+FROM event e
+WHERE e.tenant_id = :tenant_id AND (e.txn, e.id) > (:txn::bigint, :id::bigint) AND e.txn < :horizon::bigint
+ORDER BY e.txn, e.id LIMIT :limit::int;
+
+
+-- name: read_job_events(tenant_id, job_id, txn, id, horizon)
+-- A single job's stored events behind a position. A state row and its event carry the same clock(), for one statement
+-- wrote both: that finds the event rows which speak for many jobs. Indexes: event_at, event_job, primary keys.
+WITH moments AS MATERIALIZED (
+    SELECT created_at AS at FROM job WHERE tenant_id = :tenant_id AND id = :job_id
+    UNION SELECT unnest(ARRAY[enqueued_at, started_at, finished_at]) FROM attempt WHERE tenant_id = :tenant_id AND job_id = :job_id
+    UNION SELECT unnest(ARRAY[enqueued_at, started_at]) FROM lease WHERE tenant_id = :tenant_id AND job_id = :job_id
+    UNION SELECT unnest(ARRAY[enqueued_at, started_at, finished_at]) FROM done WHERE tenant_id = :tenant_id AND job_id = :job_id
+    UNION SELECT enqueued_at FROM ready WHERE tenant_id = :tenant_id AND job_id = :job_id
+    UNION SELECT enqueued_at FROM later WHERE tenant_id = :tenant_id AND job_id = :job_id
+)
+SELECT e.txn, e.id, e.at, e.type, e.job_id, e.job_ids, e.series_ids, e.epochs, e.attempts, e.detail
+FROM moments m JOIN event e ON e.at = m.at
+WHERE e.tenant_id = :tenant_id AND e.job_id IS NULL AND :job_id = ANY (e.job_ids)
+  AND (e.txn, e.id) > (:txn::bigint, :id::bigint) AND e.txn < :horizon::bigint
+UNION ALL
+SELECT e.txn, e.id, e.at, e.type, e.job_id, e.job_ids, e.series_ids, e.epochs, e.attempts, e.detail
+FROM event e
+WHERE e.tenant_id = :tenant_id AND e.job_id = :job_id
+  AND (e.txn, e.id) > (:txn::bigint, :id::bigint) AND e.txn < :horizon::bigint
+ORDER BY 1, 2;
+
+
+-- name: promote(limit)
+-- tenant: every (a duty of the house; rows keep their tenant)
+-- Moves due jobs from later to ready. Locks: later rows in due order, skipping locked ones. Index: later_due.
+WITH due AS MATERIALIZED (
+    SELECT tenant_id, job_id FROM later WHERE run_at <= clock() ORDER BY run_at, job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED
+), moved AS (
+    DELETE FROM later l USING due d WHERE l.tenant_id = d.tenant_id AND l.job_id = d.job_id RETURNING l.*
+), queued AS (
+    INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, enqueued_at)
+    SELECT tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, run_at
+    FROM moved ORDER BY run_at, job_id
+)
+SELECT s.task_type, s.model_profile, count(*) AS jobs
+FROM moved m JOIN series s ON s.tenant_id = m.tenant_id AND s.id = m.series_id
+GROUP BY s.task_type, s.model_profile;
+
+
+-- name: begin_rescue()
+-- tenant: every (no tenant's row)
+-- Notes that rescue is on duty, and since when without a gap: a gap longer than 5 s, or a restart of the server, means
+-- that healthy workers may not have reached the database either. Locks: one row; null when another process has it now.
+UPDATE housekeeping h
+SET recovered_at = CASE WHEN clock() - h.last_at > interval '5 seconds' OR pg_postmaster_start_time() > h.last_at
+                        THEN clock() ELSE h.recovered_at END,
+    last_at = clock()
+WHERE h.duty = (SELECT duty FROM housekeeping WHERE duty = 'rescue' FOR UPDATE SKIP LOCKED)
+RETURNING h.recovered_at;
+
+
+-- name: roll_up()
+-- tenant: every (rows keep their tenant)
+-- Adds the appended counter deltas to the totals; answers how many there were. One process at a time.
+WITH turn AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock(hashtext('penstock.roll_up')) AS mine
+), taken AS (
+    DELETE FROM stat_delta WHERE (SELECT mine FROM turn) RETURNING *
+), summed AS (
+    SELECT tenant_id, series_id, '' AS category, sum(pending) AS pending, sum(running) AS running,
+           sum(completed) AS completed, sum(failed) AS failed, sum(cancelled) AS cancelled, 0::bigint AS errors
+    FROM taken GROUP BY tenant_id, series_id
+    UNION ALL
+    SELECT tenant_id, series_id, category, 0, 0, 0, 0, 0, sum(errors) FROM taken WHERE errors <> 0
+    GROUP BY tenant_id, series_id, category
+), added AS (
+    INSERT INTO stat AS t (tenant_id, series_id, category, pending, running, completed, failed, cancelled, errors)
+    SELECT * FROM summed ORDER BY tenant_id, series_id, category
+    ON CONFLICT (tenant_id, series_id, category) DO UPDATE
+    SET pending = t.pending + excluded.pending, running = t.running + excluded.running,
+        completed = t.completed + excluded.completed, failed = t.failed + excluded.failed,
+        cancelled = t.cancelled + excluded.cancelled, errors = t.errors + excluded.errors
+)
+SELECT count(*) FROM taken;
+
+
+-- name: raise_hints()
+-- tenant: every (a hint, no data)
+-- Sets each lane's low_seq to its first visible row: in an empty lane, to where the sequence stood at the last pass. Only
+-- changes that matter are written. A row committed late lies before the hint until the next pass lowers it.
+WITH pass AS (
+    UPDATE housekeeping h SET last_at = clock(), note = (SELECT last_value FROM ready_seq)
+    FROM (SELECT duty, note FROM housekeeping WHERE duty = 'lanes' FOR UPDATE SKIP LOCKED) old
+    WHERE h.duty = old.duty RETURNING old.note
+)
+UPDATE lane n SET low_seq = f.first
+FROM pass, LATERAL (
+    SELECT m.id, coalesce((SELECT min(r.seq) FROM ready r WHERE r.lane_id = m.id), pass.note) AS first FROM lane m
+) f
+WHERE n.id = f.id AND (f.first < n.low_seq OR f.first > n.low_seq + 500);
+
+
+-- name: ready_position()
+-- tenant: every (a number, no row)
+-- How far the sequence of ready rows has come.
+SELECT last_value FROM ready_seq;

@@ -1,0 +1,58 @@
+-- Statements that make room: partitions ahead, old days away. They serve every tenant.
+
+
+-- name: ensure_day(day)
+-- Creates the partitions of one day where they are missing; false: its rows already lie in a default partition.
+SELECT ensure_day(:day);
+
+
+-- name: days()
+-- The days that have partitions.
+SELECT to_date(right(c.relname, 8), 'YYYYMMDD') AS day
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent IN ('job'::regclass, 'event'::regclass) AND c.relname ~ '_[0-9]{8}$'
+GROUP BY 1 ORDER BY 1;
+
+
+-- name: today()
+-- The day it is by the database clock.
+SELECT (clock() AT TIME ZONE 'UTC')::date;
+
+
+-- name: drop_day(day, cutoff)
+-- Drops one day; answers how many jobs were kept because they are not finished, or finished at or after the cutoff.
+SELECT drop_day(:day, :cutoff);
+
+
+-- name: drop_strays(cutoff, limit)
+-- Removes finished jobs from the default partitions, by row; answers how many. Skips what is locked.
+WITH old AS MATERIALIZED (
+    SELECT tenant_id, job_id FROM done_default WHERE finished_at < :cutoff::timestamptz
+    ORDER BY tenant_id, job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED
+), a AS (
+    DELETE FROM attempt_default t USING old o WHERE t.tenant_id = o.tenant_id AND t.job_id = o.job_id
+), j AS (
+    DELETE FROM job t USING old o WHERE t.tenant_id = o.tenant_id AND t.id = o.job_id
+), d AS (
+    DELETE FROM done_default t USING old o WHERE t.tenant_id = o.tenant_id AND t.job_id = o.job_id RETURNING 1
+)
+SELECT count(*) FROM d;
+
+
+-- name: drop_stray_events(cutoff)
+-- Removes old events from the default partition.
+DELETE FROM event_default WHERE at < :cutoff::timestamptz;
+
+
+-- name: drop_keys(below, limit)
+-- Frees idempotency keys of jobs that are gone, lowest job ids first; answers how many. Index: idempotency_job.
+WITH gone AS MATERIALIZED (
+    SELECT i.tenant_id, i.owner_service, i.key FROM idempotency i
+    WHERE i.job_id < uuid_floor(:below::timestamptz)
+      AND NOT EXISTS (SELECT FROM job j WHERE j.tenant_id = i.tenant_id AND j.id = i.job_id)
+    ORDER BY i.job_id LIMIT :limit::int FOR UPDATE OF i SKIP LOCKED
+), d AS (
+    DELETE FROM idempotency i USING gone g
+    WHERE i.tenant_id = g.tenant_id AND i.owner_service = g.owner_service AND i.key = g.key RETURNING 1
+)
+SELECT count(*) FROM d;

@@ -1,0 +1,65 @@
+"""Finding jobs by any combination of filters, newest first, with a bounded amount of work per page.
+
+The narrowest index that serves the filter gives candidates; the rest of the filter is checked on those. A filter that
+matches rarely would scan far, so a page stops after a budget of candidates and says where to go on: a page may be
+short, even empty, while ``next_cursor`` is not null. That keeps every request fast on any number of rows.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from penstock.errors import InvalidInput
+from penstock.jobs import store
+from penstock.jobs.job import JobFilter, JobPage, JobSummary
+from penstock.jobs.store import Connection, TenantId
+
+_BUDGET = 20_000  # candidates looked at for one page
+_MIN, _MAX = UUID(int=0), UUID(int=2**128 - 1)
+_CLOCK_SLACK = timedelta(hours=1)  # ids carry the submitting process's clock, created_at the database's
+
+
+async def page(
+    connection: Connection, tenant: TenantId, where: JobFilter, *, limit: int, cursor: str | None
+) -> JobPage:
+    """Up to ``limit`` jobs behind ``cursor``; raises InvalidInput for a cursor that is none of ours."""
+    high = _parse_cursor(cursor) if cursor is not None else _MAX
+    low = _MIN
+    if where.created_after is not None:
+        low = max(low, _id_floor(where.created_after - _CLOCK_SLACK))
+    if where.created_before is not None:
+        high = min(high, _id_floor(where.created_before + _CLOCK_SLACK))
+    series: list[int] | None = None
+    if where.owner_service or where.task_type or where.model_profile:
+        series = await store.match_series(connection, tenant, where)
+        if not series:
+            return JobPage(jobs=[], next_cursor=None)
+    found: list[JobSummary] = []
+    looked, step = 0, limit + 1
+    while True:
+        candidates = await store.scan(connection, tenant, where, series=series, low=low, high=high, budget=step)
+        matches = await store.matching(connection, tenant, candidates, where) if candidates else []
+        room = limit - len(found)
+        found += matches[:room]
+        if len(matches) > room:
+            return JobPage(jobs=found, next_cursor=str(found[-1].id))
+        if len(candidates) < step:
+            return JobPage(jobs=found, next_cursor=None)
+        high = candidates[-1]
+        looked += step
+        if len(found) == limit or looked >= _BUDGET:
+            return JobPage(jobs=found, next_cursor=str(high))
+        step = min(max(step * 4, 500), _BUDGET - looked)
+
+
+def _parse_cursor(cursor: str) -> UUID:
+    try:
+        return UUID(cursor)
+    except ValueError:
+        raise InvalidInput.of("cursor", "must be the next_cursor of an earlier page") from None
+
+
+def _id_floor(moment: datetime) -> UUID:
+    milliseconds = max(0, int(moment.timestamp() * 1000))
+    return UUID(int=min(milliseconds, 2**48 - 1) << 80)

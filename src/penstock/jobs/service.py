@@ -1,0 +1,526 @@
+"""The use cases of jobs: submit, claim, heartbeat, complete, fail, retry, cancel, list, wait, watch.
+
+The rules are in ``states``, the SQL in ``store``, the group commits in ``writers``. Here they meet the callers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TypeVar
+from uuid import UUID
+
+import asyncpg
+import msgspec
+from msgspec import Raw
+from uuid_utils.compat import uuid7
+
+from penstock.errors import CallerError, IdempotencyConflict, InvalidInput, NotFound, WrongState
+from penstock.jobs import search, store
+from penstock.jobs.claims import ClaimQueue
+from penstock.jobs.events import Event, EventTail
+from penstock.jobs.job import (
+    ClaimedJob,
+    ClaimRequest,
+    Failure,
+    HeartbeatAnswer,
+    Job,
+    JobCompletion,
+    JobFilter,
+    JobHeartbeat,
+    JobPage,
+    JobState,
+    JobSubmission,
+    Stats,
+    Submitted,
+)
+from penstock.jobs.names import Names
+from penstock.jobs.states import ErrorCategory, RetryPolicy, Status, may_cancel, may_retry
+from penstock.jobs.store import NewJob, TenantId
+from penstock.jobs.writers import Observe, TenantWriters
+from penstock.postgres.pool import Database
+from penstock.postgres.wakeups import Notice, Wakeups
+from penstock.settings import Settings
+
+_LOOK_AGAIN = 2.0  # seconds after which whoever waits looks by himself: a wake-up may be lost
+_CHUNK = 1000  # jobs changed by one statement of a retry or cancel by filter
+Answer = TypeVar("Answer")
+Key = tuple[str, str]  # owner service, idempotency key
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobLimits:
+    """What holds where a job or a worker states nothing."""
+
+    max_attempts: int = 3
+    lease: timedelta = timedelta(minutes=15)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    cancel_grace: timedelta = timedelta(seconds=30)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> JobLimits:
+        return cls(
+            max_attempts=settings.penstock_max_attempts,
+            lease=settings.worker_lease_timeout,
+            retry=RetryPolicy(
+                base=settings.penstock_retry_base,
+                cap=settings.penstock_retry_cap,
+                max_lost_leases=settings.penstock_max_lost_leases,
+            ),
+            cancel_grace=settings.penstock_cancel_grace,
+        )
+
+
+class JobService:
+    """All that can be done with jobs, for every tenant, by one process.
+
+    ``start`` does not need the database to be there; every call raises DatabaseUnavailable while it is away.
+    ``observe_batch`` is told each group commit: its kind ("create", "complete", "fail", "heartbeat") and size.
+    """
+
+    def __init__(
+        self, database: Database, limits: JobLimits | None = None, *, observe_batch: Observe | None = None
+    ) -> None:
+        self.limits = limits or JobLimits()
+        self.wakeups = Wakeups(database)
+        self.cancellations = asyncio.Event()  # set when some running job was asked to stop; its reader clears it
+        self._database = database
+        self._observe_batch = observe_batch
+        self._claims = ClaimQueue()
+        self._looked_from_start: dict[Hashable, float] = {}
+        self._finish_waiters: dict[UUID, set[asyncio.Event]] = {}
+        self._writers_by_tenant: dict[TenantId, TenantWriters] = {}
+        self._names_by_tenant: dict[TenantId, Names] = {}
+        self._tails: dict[TenantId, EventTail] = {}
+        self.wakeups.subscribe(self._notice)
+
+    async def start(self) -> None:
+        """Begin to listen for wake-ups."""
+        self.wakeups.start()
+
+    async def stop(self) -> None:
+        """Write what is queued, end open streams and stop listening."""
+        for writers in self._writers_by_tenant.values():
+            await writers.drain()
+        for tail in self._tails.values():
+            await tail.stop()
+        await self.wakeups.stop()
+
+    # Submitting
+
+    async def submit(self, tenant: TenantId, submission: JobSubmission) -> Submitted:
+        """Create a job, or find the one that the same idempotency key and request made before.
+
+        Raises IdempotencyConflict when the key was used for another request.
+        """
+        while True:
+            names = self._names(tenant)
+            if not names.knows(submission):
+                await names.learn([submission])
+            new = self._prepare(tenant, submission)
+            try:
+                created_at = await self._writers(tenant).creates.put(new)
+            except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:
+                raise InvalidInput.of("input", f"the database refuses it: {error}") from error
+            if created_at is not None:
+                return Submitted(job=_as_created(new, created_at), created=True)
+            async with self._database.acquire() as connection:
+                existing = (await self._find_by_keys(connection, tenant, [submission]))[0]
+            if existing is not None:
+                return Submitted(job=existing, created=False)
+
+    async def submit_many(self, tenant: TenantId, submissions: Sequence[JobSubmission]) -> builtins.list[Submitted]:
+        """Create many jobs in one transaction, all or nothing; answers in order. Raises as ``submit`` does."""
+        _refuse_conflicts(submissions)
+        await self._names(tenant).learn(submissions)
+        while True:
+            new = [self._prepare(tenant, submission) for submission in submissions]
+            found: dict[Key, Job] = {}
+
+            async def meet(connection: store.Connection, taken: Sequence[NewJob], met: dict[Key, Job] = found) -> None:
+                """Before anything is written: the jobs whose keys were taken earlier must be these very requests."""
+                jobs = await self._find_by_keys(connection, tenant, [job.submission for job in taken])
+                for job, existing in zip(taken, jobs, strict=True):
+                    if existing is None:
+                        raise _KeyFreed
+                    met[_key(job.submission)] = existing
+
+            try:
+                created = await self._writers(tenant).create(new, meet=meet)
+            except _KeyFreed:
+                continue
+            except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:
+                raise InvalidInput.of("jobs", f"the database refuses a value: {error}") from error
+            made = {_key(job.submission): _as_created(job, at) for job, at in zip(new, created, strict=True) if at}
+            return [
+                Submitted(job=_as_created(job, at), created=True)
+                if at
+                else Submitted(job=(found | made)[_key(job.submission)], created=False)
+                for job, at in zip(new, created, strict=True)
+            ]
+
+    def _prepare(self, tenant: TenantId, submission: JobSubmission) -> NewJob:
+        series_id, lane_id = self._names(tenant).known_ids(submission)
+        return NewJob(
+            id=uuid7(),
+            series_id=series_id,
+            lane_id=lane_id,
+            max_attempts=submission.max_attempts or self.limits.max_attempts,
+            submission=submission,
+        )
+
+    async def _find_by_keys(
+        self, connection: store.Connection, tenant: TenantId, submissions: Sequence[JobSubmission]
+    ) -> builtins.list[Job | None]:
+        """The jobs that hold the submissions' keys; None where retention has dropped it, which frees the key."""
+        if not submissions:
+            return []
+        keys = [_key(submission) for submission in submissions]
+        ids = await store.find_keys(connection, tenant, keys)
+        jobs = await store.get(connection, tenant, sorted(set(ids.values())))
+        for (owner, key), job_id in ids.items():
+            if job_id not in jobs:
+                await store.release_key(connection, tenant, owner, key, job_id)
+        found = [jobs.get(ids[key]) if key in ids else None for key in keys]
+        for job, submission in zip(found, submissions, strict=True):
+            if job is not None and not _same_request(job, submission, self.limits):
+                raise _conflict(submission, f"job {job.id}")
+        return found
+
+    # Reading
+
+    async def get(self, tenant: TenantId, job_id: UUID) -> Job:
+        """The whole job; raises NotFound."""
+        async with self._database.acquire() as connection:
+            job = (await store.get(connection, tenant, [job_id])).get(job_id)
+            if job is None:
+                raise NotFound(f"there is no job {job_id}")
+            if job.attempt > 1 or (job.attempt == 1 and job.status not in {Status.RUNNING, Status.COMPLETED}):
+                attempts = await store.attempts(connection, tenant, job_id)
+                job = msgspec.structs.replace(job, attempts=attempts)
+        return job
+
+    async def wait(self, tenant: TenantId, job_id: UUID, timeout: timedelta) -> Job:
+        """The job once it is finished, or as it is when ``timeout`` is over; raises NotFound."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout.total_seconds()
+        news = asyncio.Event()
+        self._finish_waiters.setdefault(job_id, set()).add(news)
+        try:
+            while True:
+                news.clear()
+                job = await self.get(tenant, job_id)
+                left = deadline - loop.time()
+                if job.status.finished or left <= 0:
+                    return job
+                await _signal(news, min(left, _LOOK_AGAIN))
+        finally:
+            waiters = self._finish_waiters[job_id]
+            waiters.discard(news)
+            if not waiters:
+                del self._finish_waiters[job_id]
+
+    async def list(self, tenant: TenantId, where: JobFilter, *, limit: int = 100, cursor: str | None = None) -> JobPage:
+        """A page of jobs, newest first; raises InvalidInput for a foreign cursor."""
+        async with self._database.acquire() as connection:
+            return await search.page(connection, tenant, where, limit=limit, cursor=cursor)
+
+    async def stats(self, tenant: TenantId) -> Stats:
+        """Counters per queue and owner; counts no rows."""
+        async with self._database.acquire() as connection:
+            return await store.stats(connection, tenant)
+
+    def events(self, tenant: TenantId, *, job_id: UUID | None = None, after: str | None = None) -> AsyncIterator[Event]:
+        """Stored events behind ``after``, then live ones; see EventTail.stream. Raises NotFound, InvalidInput."""
+        tail = self._tails.get(tenant)
+        if tail is None:
+            tail = self._tails[tenant] = EventTail(self._database, tenant, self._names(tenant))
+        return tail.stream(job_id=job_id, after=after)
+
+    # Working
+
+    async def claim(self, tenant: TenantId, request: ClaimRequest) -> builtins.list[ClaimedJob]:
+        """Lease ready jobs, waiting up to ``wait_seconds`` for the first.
+
+        A caller that is cancelled loses nothing: what was just being leased for it is handed back.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + request.wait_seconds
+        with self._claims.waiting(request) as news:
+            while True:
+                news.clear()
+                jobs = await self._claim_or_hand_back(tenant, request)
+                left = deadline - loop.time()
+                if jobs or left <= 0:
+                    return jobs
+                await _signal(news, min(left, _LOOK_AGAIN))
+
+    async def _claim_or_hand_back(self, tenant: TenantId, request: ClaimRequest) -> builtins.list[ClaimedJob]:
+        claiming = asyncio.ensure_future(self._claim_now(tenant, request))
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            claiming.add_done_callback(lambda done: self._hand_back(tenant, done))
+            raise
+
+    def _hand_back(self, tenant: TenantId, claiming: asyncio.Future[builtins.list[ClaimedJob]]) -> None:
+        if claiming.cancelled() or claiming.exception() is not None:
+            return
+        for job in claiming.result():
+            report = Failure(
+                epoch=job.epoch, category=ErrorCategory.SHUTDOWN, message="the worker left before it received the job"
+            )
+            future = self._writers(tenant).failures.put((job.id, report))
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def _claim_now(self, tenant: TenantId, request: ClaimRequest) -> builtins.list[ClaimedJob]:
+        async with self._database.acquire() as connection:
+            rows = await store.claim(connection, tenant, request, lease=self.limits.lease, from_start=False)
+            if not rows and self._may_look_from_start(tenant, request):
+                rows = await store.claim(connection, tenant, request, lease=self.limits.lease, from_start=True)
+            names = await self._names(tenant).describe(connection, {row["series_id"] for row in rows}) if rows else {}
+        if rows:
+            self.wakeups.announce()
+        return [_as_claimed(row, names[row["series_id"]]) for row in rows]
+
+    def _may_look_from_start(self, tenant: TenantId, request: ClaimRequest) -> bool:
+        """Whether an empty claim should look before the lanes' hints too, which it does every 2 s at most."""
+        now = asyncio.get_running_loop().time()
+        kind = (tenant, tuple(request.task_types), tuple(request.model_profiles))
+        if now - self._looked_from_start.get(kind, -_LOOK_AGAIN) < _LOOK_AGAIN * 0.9:
+            return False
+        if len(self._looked_from_start) > 1000:
+            self._looked_from_start.clear()
+        self._looked_from_start[kind] = now
+        return True
+
+    async def heartbeat(
+        self, tenant: TenantId, beats: Sequence[JobHeartbeat]
+    ) -> builtins.list[HeartbeatAnswer | CallerError]:
+        """Extend leases; answers in order, StaleEpoch or NotFound as values."""
+        futures = [self._writers(tenant).heartbeats.put(beat) for beat in beats]
+        return [await _or_caller_error(future) for future in futures]
+
+    def complete(self, tenant: TenantId, completion: JobCompletion) -> Awaitable[JobState]:
+        """Store a result. Repeating it with the same epoch succeeds; raises StaleEpoch, NotFound."""
+        return self._writers(tenant).completions.put(completion)
+
+    async def complete_many(
+        self, tenant: TenantId, completions: Sequence[JobCompletion]
+    ) -> builtins.list[JobState | CallerError]:
+        """Store many results; answers in order, errors as values. Each stands or falls alone."""
+        futures = [self._writers(tenant).completions.put(completion) for completion in completions]
+        return [await _or_caller_error(future) for future in futures]
+
+    async def fail(self, tenant: TenantId, job_id: UUID, failure: Failure) -> JobState:
+        """End an attempt without a result: the job is pending again, or over. Raises StaleEpoch, NotFound."""
+        return await self._writers(tenant).failures.put((job_id, failure))
+
+    # Changing one's mind
+
+    async def retry(self, tenant: TenantId, job_id: UUID) -> Job:
+        """Send a failed job back to pending, or a running one, whose lease it takes away. NotFound, WrongState."""
+        while not await self._retry_some(tenant, [job_id]):
+            job = await self.get(tenant, job_id)
+            if not may_retry(job.status):
+                raise WrongState(f"job {job_id} is {job.status}; only failed and running jobs can be retried")
+        return await self.get(tenant, job_id)
+
+    async def cancel(self, tenant: TenantId, job_id: UUID) -> Job:
+        """Cancel a pending job, or ask a running one to stop. NotFound; WrongState when it ended otherwise."""
+        while not await self._cancel_some(tenant, [job_id]):
+            job = await self.get(tenant, job_id)
+            if job.status is Status.CANCELLED:
+                return job
+            if not may_cancel(job.status):
+                raise WrongState(f"job {job_id} is {job.status}; only pending and running jobs can be cancelled")
+        return await self.get(tenant, job_id)
+
+    async def retry_where(self, tenant: TenantId, where: JobFilter, *, dry_run: bool) -> int:
+        """Retry every failed or running job that the filter means, in chunks; answers how many."""
+        change = None if dry_run else self._retry_some
+        return await self._change_where(tenant, where, (Status.FAILED, Status.RUNNING), change)
+
+    async def cancel_where(self, tenant: TenantId, where: JobFilter, *, dry_run: bool) -> int:
+        """Cancel every pending or running job that the filter means, in chunks; answers how many."""
+        change = None if dry_run else self._cancel_some
+        return await self._change_where(tenant, where, (Status.PENDING, Status.RUNNING), change)
+
+    async def _change_where(
+        self,
+        tenant: TenantId,
+        where: JobFilter,
+        allowed: tuple[Status, ...],
+        change: Callable[[TenantId, Sequence[UUID]], Awaitable[int]] | None,
+    ) -> int:
+        """Change the jobs that match, status by status; without ``change`` only count them."""
+        total = 0
+        for status in allowed:
+            if where.status and status not in where.status:
+                continue
+            narrowed = msgspec.structs.replace(where, status=[status])
+            cursor: str | None = None
+            while True:
+                async with self._database.acquire() as connection:
+                    page = await search.page(connection, tenant, narrowed, limit=_CHUNK, cursor=cursor)
+                ids = [job.id for job in page.jobs]
+                if ids:
+                    total += await change(tenant, ids) if change else len(ids)
+                cursor = page.next_cursor
+                if cursor is None:
+                    break
+        return total
+
+    async def _retry_some(self, tenant: TenantId, job_ids: Sequence[UUID]) -> int:
+        async with self._database.acquire() as connection:
+            retried = await store.retry(connection, tenant, job_ids)
+        if retried:
+            self.wakeups.announce(ready=Counter(retried.values()), cancelled=True)
+        return len(retried)
+
+    async def _cancel_some(self, tenant: TenantId, job_ids: Sequence[UUID]) -> int:
+        async with self._database.acquire() as connection:
+            found = await store.cancel(connection, tenant, job_ids)
+        if found:
+            self.wakeups.announce(
+                finished=[job_id for job_id, status in found.items() if status is Status.CANCELLED],
+                cancelled=Status.RUNNING in found.values(),
+            )
+        return len(found)
+
+    # Inside
+
+    def _names(self, tenant: TenantId) -> Names:
+        names = self._names_by_tenant.get(tenant)
+        if names is None:
+            names = self._names_by_tenant[tenant] = Names(self._database, tenant)
+        return names
+
+    def _writers(self, tenant: TenantId) -> TenantWriters:
+        writers = self._writers_by_tenant.get(tenant)
+        if writers is None:
+            writers = self._writers_by_tenant[tenant] = TenantWriters(
+                self._database, tenant, policy=self.limits.retry, wakeups=self.wakeups, observe=self._observe_batch
+            )
+        return writers
+
+    def _notice(self, notice: Notice) -> None:
+        self._claims.notice(notice)
+        if notice.cancelled or notice.everything:
+            self.cancellations.set()
+        if self._finish_waiters:
+            for job_id in self._finish_waiters if notice.everything else notice.finished:
+                for news in self._finish_waiters.get(job_id, ()):
+                    news.set()
+        for tail in self._tails.values():
+            tail.notice(notice)
+
+
+class _KeyFreed(Exception):
+    """A taken key turned out to belong to a job that retention has dropped; it is free now."""
+
+
+def _key(submission: JobSubmission) -> Key:
+    return (submission.owner_service, submission.idempotency_key or "")
+
+
+def _conflict(submission: JobSubmission, what: str) -> IdempotencyConflict:
+    return IdempotencyConflict(f"idempotency_key {submission.idempotency_key!r} was used for another request ({what})")
+
+
+def _refuse_conflicts(submissions: Sequence[JobSubmission]) -> None:
+    """Raise IdempotencyConflict when a batch uses one key for two different requests."""
+    first: dict[Key, JobSubmission] = {}
+    for submission in submissions:
+        if submission.idempotency_key is not None:
+            earlier = first.setdefault(_key(submission), submission)
+            if earlier is not submission and earlier != submission:
+                raise _conflict(submission, "in the same batch")
+
+
+async def _signal(event: asyncio.Event, seconds: float) -> None:
+    """Wait for the event, or for the time to pass."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass
+
+
+async def _or_caller_error(future: Awaitable[Answer]) -> Answer | CallerError:
+    try:
+        return await future
+    except CallerError as error:
+        return error
+
+
+def _as_created(new: NewJob, created_at: datetime) -> Job:
+    """A job as it stands right after its creation, without reading it back."""
+    submission = new.submission
+    return Job(
+        id=new.id,
+        owner_service=submission.owner_service,
+        owner_ref=submission.owner_ref,
+        task_type=submission.task_type,
+        model_profile=submission.model_profile,
+        status=Status.PENDING,
+        priority=submission.priority,
+        attempt=0,
+        max_attempts=new.max_attempts,
+        tags=submission.tags,
+        created_at=created_at,
+        run_at=submission.run_at,
+        timeout_seconds=submission.timeout_seconds,
+        idempotency_key=submission.idempotency_key,
+        input=submission.input,
+    )
+
+
+def _as_found(job: Job | None) -> Submitted | None:
+    return None if job is None else Submitted(job=job, created=False)
+
+
+def _as_claimed(row: asyncpg.Record, names: tuple[str, str, str]) -> ClaimedJob:
+    owner_service, task_type, model_profile = names
+    return ClaimedJob(
+        id=row["job_id"],
+        epoch=row["epoch"],
+        owner_service=owner_service,
+        owner_ref=row["owner_ref"],
+        task_type=task_type,
+        model_profile=model_profile,
+        priority=row["priority"],
+        attempt=row["attempt"],
+        max_attempts=row["max_attempts"],
+        timeout_seconds=row["timeout_seconds"],
+        lease_expires_at=row["lease_until"],
+        created_at=row["created_at"],
+        tags=row["tags"] or [],
+        input=row["input"],
+    )
+
+
+def _same_request(job: Job, submission: JobSubmission, limits: JobLimits) -> bool:
+    """Whether the job was made by this very request. Its due time may have moved since, so a lapsed one is not held
+    against it."""
+    return (
+        job.task_type == submission.task_type
+        and job.model_profile == submission.model_profile
+        and job.owner_ref == submission.owner_ref
+        and job.priority == submission.priority
+        and job.max_attempts == (submission.max_attempts or limits.max_attempts)
+        and job.timeout_seconds == submission.timeout_seconds
+        and job.tags == list(submission.tags)
+        and (job.attempt > 0 or job.run_at == submission.run_at)
+        and _same_json(job.input, submission.input)
+    )
+
+
+def _same_json(left: Raw, right: Raw) -> bool:
+    if bytes(left) == bytes(right):
+        return True
+    return bool(msgspec.json.decode(left) == msgspec.json.decode(right))

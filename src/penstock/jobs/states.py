@@ -1,0 +1,134 @@
+"""What may happen to a job: pure rules, no awaits, no clock, no settings.
+
+A job is ``pending`` (ready or later), ``running`` (leased), ``waiting`` (a parked flow), or finished:
+``completed``, ``failed``, ``cancelled``. Finished changes only by an explicit retry of a failed job.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from typing import assert_never
+
+
+class Status(StrEnum):
+    """Where a job is in its life."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    WAITING = "waiting"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def finished(self) -> bool:
+        return self in FINISHED
+
+
+FINISHED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
+
+
+class ErrorCategory(StrEnum):
+    """Why an attempt ended without a result; decides whether the job is tried again."""
+
+    BAD_INPUT = "bad_input"  # the input can never work: no retry
+    CANCELLED = "cancelled"  # stopped on request: no retry, the job is cancelled
+    RATE_LIMITED = "rate_limited"  # not now: retried, costs no attempt
+    SHUTDOWN = "shutdown"  # the worker was told to stop: retried at once, costs no attempt
+    TIMEOUT = "timeout"  # ran longer than timeout_seconds
+    PROVIDER_ERROR = "provider_error"  # the model behind the worker failed
+    WORKER_LOST = "worker_lost"  # the lease expired, or was taken away
+    INTERNAL = "internal"  # anything else
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How failed attempts are spaced. Delays double from ``base`` up to ``cap``, with ±50 % jitter."""
+
+    base: timedelta = timedelta(seconds=2)
+    cap: timedelta = timedelta(minutes=5)
+    max_lost_leases: int = 5  # a job whose workers keep dying ends after this many lost leases
+
+    def backoff(self, failures: int, *, jitter: float) -> timedelta:
+        """Delay before the next attempt after ``failures`` (≥ 1) burned ones; ``jitter`` is in [0, 1)."""
+        doubled = self.base * float(2 ** min(max(failures, 1) - 1, 32))
+        return min(self.cap, doubled) * (0.5 + jitter)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tally:
+    """What a running attempt knows of the job's past."""
+
+    failures: int  # attempts burned so far, this one not counted
+    losses: int  # leases lost so far, this one not counted
+    max_attempts: int
+    cancel_requested: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Again:
+    """The job goes back to pending, due after ``delay``."""
+
+    delay: timedelta
+    failures: int
+    losses: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Over:
+    """The job is finished without a result."""
+
+    status: Status
+
+
+def after_failure(
+    category: ErrorCategory,
+    tally: Tally,
+    policy: RetryPolicy,
+    *,
+    jitter: float,
+    retry_after: timedelta | None = None,
+) -> Again | Over:
+    """Decide what a job does when its attempt ended with ``category``.
+
+    ``retry_after`` is a floor that a provider or worker asked for; it lengthens the delay of every
+    retried category. Cancellation wins over every retry.
+    """
+    if tally.cancel_requested or category is ErrorCategory.CANCELLED:
+        return Over(status=Status.CANCELLED)
+    floor = retry_after or timedelta(0)
+    failures, losses = tally.failures, tally.losses
+    match category:
+        case ErrorCategory.BAD_INPUT:
+            return Over(status=Status.FAILED)
+        case ErrorCategory.SHUTDOWN:
+            return Again(delay=floor, failures=failures, losses=losses)
+        case ErrorCategory.RATE_LIMITED:
+            delay = retry_after if retry_after is not None else policy.backoff(failures + 1, jitter=jitter)
+            return Again(delay=delay, failures=failures, losses=losses)
+        case ErrorCategory.WORKER_LOST:
+            losses += 1
+            failures += 1
+            if losses >= policy.max_lost_leases or failures >= tally.max_attempts:
+                return Over(status=Status.FAILED)
+            return Again(delay=floor, failures=failures, losses=losses)
+        case ErrorCategory.TIMEOUT | ErrorCategory.PROVIDER_ERROR | ErrorCategory.INTERNAL:
+            failures += 1
+            if failures >= tally.max_attempts:
+                return Over(status=Status.FAILED)
+            delay = max(floor, policy.backoff(failures, jitter=jitter))
+            return Again(delay=delay, failures=failures, losses=losses)
+        case _:
+            assert_never(category)
+
+
+def may_retry(status: Status) -> bool:
+    """Whether an explicit retry applies: failed jobs, and running ones, whose lease it takes away."""
+    return status in {Status.FAILED, Status.RUNNING}
+
+
+def may_cancel(status: Status) -> bool:
+    """Whether a cancel applies: everything that is not finished."""
+    return not status.finished

@@ -1,0 +1,556 @@
+"""Rows in, rows out: the typed face of ``queries.sql``.
+
+Every function takes the connection first and a tenant second (the duties of the house take none: they serve every
+tenant, and their rows say whose they are). None opens a transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, NewType
+from uuid import UUID
+
+import asyncpg
+from msgspec import Raw
+
+from penstock.jobs.job import (
+    Attempt,
+    ClaimRequest,
+    Counts,
+    HeartbeatAnswer,
+    Job,
+    JobCompletion,
+    JobError,
+    JobFilter,
+    JobHeartbeat,
+    JobSubmission,
+    JobSummary,
+    OwnerCounts,
+    QueueCounts,
+    Stats,
+)
+from penstock.jobs.states import Again, ErrorCategory, Over, Status, Tally
+from penstock.postgres import queries
+
+Connection = asyncpg.Connection
+TenantId = NewType("TenantId", int)
+DEFAULT_TENANT = TenantId(1)
+Queue = tuple[str, str]  # task type, model profile
+
+_sql = queries.load(__file__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewJob:
+    """A submission with everything that the statement needs beside it."""
+
+    id: UUID
+    series_id: int
+    lane_id: int
+    max_attempts: int
+    submission: JobSubmission
+
+    @property
+    def queue(self) -> Queue:
+        return (self.submission.task_type, self.submission.model_profile)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldLease:
+    """A lease locked by the current transaction, and what the rules must know to end it."""
+
+    tenant: TenantId
+    job_id: UUID
+    epoch: int
+    worker_id: str | None
+    tally: Tally
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """How a held lease is to end."""
+
+    job_id: UUID
+    outcome: Again | Over
+    category: ErrorCategory
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedAttempt:
+    job_id: UUID
+    status: Status
+    run_at: datetime | None
+    queue: Queue
+
+
+async def resolve_series(
+    connection: Connection, tenant: TenantId, wanted: Sequence[tuple[str, str, str]]
+) -> dict[tuple[str, str, str], int]:
+    """Ids of (owner, task type, model profile) triples, made where missing."""
+    found: dict[tuple[str, str, str], int] = {}
+    while missing := sorted(set(wanted) - found.keys()):
+        owners, tasks, profiles = zip(*missing, strict=True)
+        rows = await _sql.resolve_series.rows(
+            connection, tenant_id=tenant, owner_services=owners, task_types=tasks, model_profiles=profiles
+        )
+        found |= {(row["owner_service"], row["task_type"], row["model_profile"]): row["id"] for row in rows}
+    return found
+
+
+async def resolve_lanes(
+    connection: Connection, tenant: TenantId, wanted: Sequence[tuple[str, str, int]]
+) -> dict[tuple[str, str, int], int]:
+    """Ids of (task type, model profile, priority) lanes, made where missing."""
+    found: dict[tuple[str, str, int], int] = {}
+    while missing := sorted(set(wanted) - found.keys()):
+        tasks, profiles, priorities = zip(*missing, strict=True)
+        rows = await _sql.resolve_lanes.rows(
+            connection, tenant_id=tenant, task_types=tasks, model_profiles=profiles, priorities=priorities
+        )
+        found |= {(row["task_type"], row["model_profile"], row["priority"]): row["id"] for row in rows}
+    return found
+
+
+async def describe_series(
+    connection: Connection, tenant: TenantId, ids: Sequence[int]
+) -> dict[int, tuple[str, str, str]]:
+    """Owner, task type and model profile of series."""
+    rows = await _sql.describe_series.rows(connection, tenant_id=tenant, ids=list(ids))
+    return {row["id"]: (row["owner_service"], row["task_type"], row["model_profile"]) for row in rows}
+
+
+async def reserve_keys(connection: Connection, tenant: TenantId, jobs: Sequence[NewJob]) -> set[UUID]:
+    """Take the jobs' idempotency keys; answers the jobs that got theirs."""
+    rows = await _sql.reserve_keys.rows(
+        connection,
+        tenant_id=tenant,
+        owner_services=[job.submission.owner_service for job in jobs],
+        keys=[job.submission.idempotency_key for job in jobs],
+        job_ids=[job.id for job in jobs],
+    )
+    return {row["job_id"] for row in rows}
+
+
+async def find_keys(
+    connection: Connection, tenant: TenantId, keys: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], UUID]:
+    """Jobs that hold (owner, key) pairs."""
+    rows = await _sql.find_keys.rows(
+        connection, tenant_id=tenant, owner_services=[owner for owner, _ in keys], keys=[key for _, key in keys]
+    )
+    return {(row["owner_service"], row["key"]): row["job_id"] for row in rows}
+
+
+async def release_key(connection: Connection, tenant: TenantId, owner_service: str, key: str, job_id: UUID) -> None:
+    """Free a key whose job was dropped by retention."""
+    await _sql.release_key.run(connection, tenant_id=tenant, owner_service=owner_service, key=key, job_id=job_id)
+
+
+async def create(connection: Connection, tenant: TenantId, jobs: Sequence[NewJob]) -> datetime:
+    """Insert jobs in the order given; answers when."""
+    rows = await _sql.create.rows(
+        connection,
+        tenant_id=tenant,
+        ids=[job.id for job in jobs],
+        series_ids=[job.series_id for job in jobs],
+        lane_ids=[job.lane_id for job in jobs],
+        owner_refs=[job.submission.owner_ref for job in jobs],
+        inputs=[job.submission.input for job in jobs],
+        max_attempts=[job.max_attempts for job in jobs],
+        timeouts=[job.submission.timeout_seconds for job in jobs],
+        run_ats=[job.submission.run_at for job in jobs],
+        keys=[job.submission.idempotency_key for job in jobs],
+        tags=["\x1f".join(job.submission.tags) or None for job in jobs],
+    )
+    created_at: datetime = rows[0]["created_at"]
+    return created_at
+
+
+async def claim(
+    connection: Connection, tenant: TenantId, request: ClaimRequest, *, lease: timedelta, from_start: bool
+) -> list[asyncpg.Record]:
+    """Lease ready jobs; the rows carry ``series_id`` in place of the owner's and the queue's names."""
+    rows: list[asyncpg.Record] = await _sql.claim.rows(
+        connection,
+        tenant_id=tenant,
+        worker_id=request.worker_id,
+        task_types=request.task_types,
+        model_profiles=request.model_profiles,
+        limit=request.limit,
+        lease_seconds=request.lease_seconds or lease.total_seconds(),
+        from_start=from_start,
+    )
+    return rows
+
+
+async def heartbeat(
+    connection: Connection, tenant: TenantId, beats: Sequence[JobHeartbeat]
+) -> dict[tuple[UUID, int], HeartbeatAnswer]:
+    """Extend leases; answers by (job, epoch) for those whose epoch holds."""
+    rows = await _sql.heartbeat.rows(
+        connection,
+        tenant_id=tenant,
+        job_ids=[beat.id for beat in beats],
+        epochs=[beat.epoch for beat in beats],
+        lease_seconds=[beat.lease_seconds for beat in beats],
+        progress=[beat.progress if isinstance(beat.progress, Raw) else None for beat in beats],
+    )
+    return {
+        (row["job_id"], row["epoch"]): HeartbeatAnswer(
+            id=row["job_id"], lease_expires_at=row["lease_until"], cancel_requested=row["cancel_requested"]
+        )
+        for row in rows
+    }
+
+
+async def complete(
+    connection: Connection, tenant: TenantId, completions: Sequence[JobCompletion]
+) -> set[tuple[UUID, int]]:
+    """Store results; answers the (job, epoch) pairs that held."""
+    rows = await _sql.complete.rows(
+        connection,
+        tenant_id=tenant,
+        job_ids=[completion.id for completion in completions],
+        epochs=[completion.epoch for completion in completions],
+        results=[completion.result for completion in completions],
+    )
+    return {(row["job_id"], row["epoch"]) for row in rows}
+
+
+async def find_finished(
+    connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]
+) -> dict[UUID, tuple[int | None, Status | None]]:
+    """Of the jobs that exist: the epoch they ended with, and how; (None, None) when they have not ended."""
+    rows = await _sql.find_finished.rows(connection, tenant_id=tenant, job_ids=list(job_ids))
+    return {row["job_id"]: (row["epoch"], Status(row["status"]) if row["status"] else None) for row in rows}
+
+
+def _held(row: asyncpg.Record, tenant: TenantId, worker_id: str | None) -> HeldLease:
+    return HeldLease(
+        tenant=tenant,
+        job_id=row["job_id"],
+        epoch=row["epoch"],
+        worker_id=worker_id,
+        tally=Tally(
+            failures=row["failures"],
+            losses=row["losses"],
+            max_attempts=row["max_attempts"],
+            cancel_requested=row["cancel_requested"],
+        ),
+    )
+
+
+async def lock_leases(connection: Connection, tenant: TenantId, leases: Sequence[tuple[UUID, int]]) -> list[HeldLease]:
+    """Lock the leases (job, epoch) that still hold, for the current transaction."""
+    rows = await _sql.lock_leases.rows(
+        connection,
+        tenant_id=tenant,
+        job_ids=[job_id for job_id, _ in leases],
+        epochs=[epoch for _, epoch in leases],
+    )
+    return [_held(row, tenant, None) for row in rows]
+
+
+async def lock_expired(
+    connection: Connection, *, recovered_at: datetime, cancel_grace: timedelta, limit: int
+) -> list[HeldLease]:
+    """Lock leases to rescue, of every tenant, for the current transaction."""
+    rows = await _sql.lock_expired.rows(
+        connection, recovered_at=recovered_at, cancel_grace_seconds=cancel_grace.total_seconds(), limit=limit
+    )
+    return [_held(row, TenantId(row["tenant_id"]), row["worker_id"]) for row in rows]
+
+
+async def lock_leases_of(connection: Connection, worker_ids: Sequence[str], *, limit: int) -> list[HeldLease]:
+    """Lock leases of dead workers, of every tenant, for the current transaction."""
+    rows = await _sql.lock_leases_of.rows(connection, worker_ids=list(worker_ids), limit=limit)
+    return [_held(row, TenantId(row["tenant_id"]), row["worker_id"]) for row in rows]
+
+
+async def end_attempts(
+    connection: Connection, tenant: TenantId, verdicts: Sequence[Verdict]
+) -> dict[tuple[UUID, int], EndedAttempt]:
+    """End attempts whose leases the current transaction holds; answers by (job, epoch)."""
+    again = [verdict.outcome if isinstance(verdict.outcome, Again) else None for verdict in verdicts]
+    rows = await _sql.end_attempts.rows(
+        connection,
+        tenant_id=tenant,
+        job_ids=[verdict.job_id for verdict in verdicts],
+        statuses=[v.outcome.status if isinstance(v.outcome, Over) else Status.PENDING for v in verdicts],
+        delays=[retry.delay.total_seconds() if retry else 0.0 for retry in again],
+        failures=[retry.failures if retry else 0 for retry in again],
+        losses=[retry.losses if retry else 0 for retry in again],
+        categories=[verdict.category for verdict in verdicts],
+        messages=[verdict.message for verdict in verdicts],
+    )
+    return {
+        (row["job_id"], row["epoch"]): EndedAttempt(
+            job_id=row["job_id"],
+            status=Status(row["status"]),
+            run_at=row["run_at"],
+            queue=(row["task_type"], row["model_profile"]),
+        )
+        for row in rows
+    }
+
+
+async def cancel(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]) -> dict[UUID, Status]:
+    """Cancel pending jobs and ask running ones to stop; answers what each was found as: cancelled or running."""
+    rows = await _sql.cancel.rows(connection, tenant_id=tenant, job_ids=list(job_ids))
+    return {row["job_id"]: Status(row["status"]) for row in rows}
+
+
+async def retry(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]) -> dict[UUID, Queue]:
+    """Send failed and running jobs back to pending; answers those it did, with their queues."""
+    rows = await _sql.retry.rows(connection, tenant_id=tenant, job_ids=list(job_ids))
+    return {row["job_id"]: (row["task_type"], row["model_profile"]) for row in rows}
+
+
+def _error(row: asyncpg.Record) -> JobError | None:
+    if row["error_category"] is None:
+        return None
+    return JobError(category=ErrorCategory(row["error_category"]), message=row["error_message"] or "")
+
+
+def _summary_fields(row: asyncpg.Record) -> dict[str, Any]:
+    return {
+        "id": row["id"],
+        "owner_service": row["owner_service"],
+        "owner_ref": row["owner_ref"],
+        "task_type": row["task_type"],
+        "model_profile": row["model_profile"],
+        "status": Status(row["status"]),
+        "priority": row["priority"],
+        "attempt": row["attempt"],
+        "max_attempts": row["max_attempts"],
+        "tags": row["tags"] or [],
+        "created_at": row["created_at"],
+        "run_at": row["run_at"],
+        "timeout_seconds": row["timeout_seconds"],
+        "idempotency_key": row["idempotency_key"],
+        "worker_id": row["worker_id"],
+        "lease_expires_at": row["lease_expires_at"],
+        "cancel_requested_at": row["cancel_requested_at"],
+        "started_at": row["started_at"],
+        "finished_at": row["finished_at"],
+        "progress": row["progress"],
+        "error": _error(row),
+    }
+
+
+async def get(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]) -> dict[UUID, Job]:
+    """Whole jobs, without their attempts."""
+    rows = await _sql.get.rows(connection, tenant_id=tenant, job_ids=list(job_ids))
+    return {row["id"]: Job(**_summary_fields(row), input=row["input"], result=row["result"]) for row in rows}
+
+
+async def attempts(connection: Connection, tenant: TenantId, job_id: UUID) -> list[Attempt]:
+    """A job's failed and lost attempts, oldest first."""
+    rows = await _sql.attempts.rows(connection, tenant_id=tenant, job_id=job_id)
+    return [
+        Attempt(
+            attempt=row["attempt"],
+            epoch=row["epoch"],
+            worker_id=row["worker_id"],
+            started_at=row["started_at"],
+            finished_at=row["finished_at"],
+            error=JobError(category=ErrorCategory(row["category"]), message=row["message"]),
+        )
+        for row in rows
+    ]
+
+
+async def match_series(connection: Connection, tenant: TenantId, where: JobFilter) -> list[int]:
+    """Series that the filter's owner and queue mean."""
+    rows = await _sql.match_series.rows(
+        connection,
+        tenant_id=tenant,
+        owner_service=where.owner_service,
+        task_type=where.task_type,
+        model_profile=where.model_profile,
+    )
+    return [row["id"] for row in rows]
+
+
+async def scan(
+    connection: Connection,
+    tenant: TenantId,
+    where: JobFilter,
+    *,
+    series: list[int] | None,
+    low: UUID,
+    high: UUID,
+    budget: int,
+) -> list[UUID]:
+    """Candidates for a filter, newest first, low <= id < high: from the narrowest index that serves it."""
+    bounds = {"tenant_id": tenant, "low": low, "high": high, "budget": budget}
+    statuses = set(where.status or ())
+    if where.owner_ref:
+        rows = await _sql.scan_owner_ref.rows(connection, owner_ref=where.owner_ref, **bounds)
+    elif statuses == {Status.RUNNING}:
+        rows = await _sql.scan_running.rows(connection, **bounds)
+    elif len(statuses) == 1 and statuses <= {Status.FAILED, Status.CANCELLED}:
+        rows = await _sql.scan_unsuccessful.rows(connection, status=next(iter(statuses)), **bounds)
+    elif series is not None:
+        rows = await _sql.scan_series.rows(connection, series_ids=series, **bounds)
+    elif statuses == {Status.PENDING}:
+        rows = await _sql.scan_pending.rows(connection, **bounds)
+    else:
+        rows = await _sql.scan_jobs.rows(connection, **bounds)
+    return [row["id"] for row in rows]
+
+
+async def matching(
+    connection: Connection, tenant: TenantId, job_ids: Sequence[UUID], where: JobFilter
+) -> list[JobSummary]:
+    """Those candidates that pass the whole filter, newest first."""
+    rows = await _sql.matching.rows(
+        connection,
+        tenant_id=tenant,
+        job_ids=list(job_ids),
+        owner_service=where.owner_service,
+        owner_ref=where.owner_ref,
+        task_type=where.task_type,
+        model_profile=where.model_profile,
+        statuses=where.status or None,
+        priority=where.priority,
+        worker_id=where.worker_id,
+        error_category=where.error_category,
+        idempotency_key=where.idempotency_key,
+        tags=where.tags or None,
+        max_attempts=where.max_attempts,
+        attempt=where.attempt,
+        created_after=where.created_after,
+        created_before=where.created_before,
+        finished_after=where.finished_after,
+        finished_before=where.finished_before,
+    )
+    return [JobSummary(**_summary_fields(row)) for row in rows]
+
+
+async def stats(connection: Connection, tenant: TenantId) -> Stats:
+    """All counters, from the counter tables alone."""
+    rows = await _sql.counts.rows(connection, tenant_id=tenant)
+    oldest_rows = await _sql.oldest_pending.rows(connection, tenant_id=tenant)
+    oldest = {(row["task_type"], row["model_profile"]): max(row["seconds"], 0.0) for row in oldest_rows}
+    owners: dict[tuple[Queue, str], Counts] = {}
+    for row in rows:
+        key = ((row["task_type"], row["model_profile"]), row["owner_service"])
+        owners[key] = _add(owners.get(key, Counts()), _counts(row))
+    queues: dict[Queue, list[OwnerCounts]] = {}
+    for (queue, owner), counts in owners.items():
+        queues.setdefault(queue, []).append(_owner_counts(owner, counts))
+    totals = Counts()
+    for counts in owners.values():
+        totals = _add(totals, counts)
+    return Stats(
+        totals=totals,
+        oldest_pending_seconds=max(oldest.values(), default=None),
+        queues=[_queue_counts(queue, parts, oldest.get(queue)) for queue, parts in queues.items()],
+    )
+
+
+def _counts(row: asyncpg.Record) -> Counts:
+    return Counts(
+        pending=row["pending"],
+        running=row["running"],
+        completed=row["completed"],
+        failed=row["failed"],
+        cancelled=row["cancelled"],
+        errors={row["category"]: row["errors"]} if row["category"] and row["errors"] else {},
+    )
+
+
+def _add(left: Counts, right: Counts) -> Counts:
+    errors = dict(left.errors)
+    for category, count in right.errors.items():
+        errors[category] = errors.get(category, 0) + count
+    return Counts(
+        pending=left.pending + right.pending,
+        running=left.running + right.running,
+        completed=left.completed + right.completed,
+        failed=left.failed + right.failed,
+        cancelled=left.cancelled + right.cancelled,
+        errors=errors,
+    )
+
+
+def _fields(counts: Counts) -> dict[str, Any]:
+    return {name: getattr(counts, name) for name in Counts.__struct_fields__}
+
+
+def _owner_counts(owner: str, counts: Counts) -> OwnerCounts:
+    return OwnerCounts(owner_service=owner, **_fields(counts))
+
+
+def _queue_counts(queue: Queue, owners: list[OwnerCounts], oldest: float | None) -> QueueCounts:
+    total = Counts()
+    for part in owners:
+        total = _add(total, part)
+    task_type, model_profile = queue
+    return QueueCounts(
+        task_type=task_type, model_profile=model_profile, oldest_pending_seconds=oldest, owners=owners, **_fields(total)
+    )
+
+
+async def event_horizon(connection: Connection) -> tuple[int, int]:
+    """The transaction number below which every event is settled, and what it would be if nobody were writing.
+
+    Run it as a statement of its own before reading; see the SQL.
+    """
+    (row,) = await _sql.event_horizon.rows(connection)
+    return row["horizon"], row["ahead"]
+
+
+async def read_events(
+    connection: Connection, tenant: TenantId, *, behind: tuple[int, int], horizon: int, limit: int
+) -> list[asyncpg.Record]:
+    """Event rows behind (txn, id), in order, below the horizon."""
+    txn, row_id = behind
+    rows: list[asyncpg.Record] = await _sql.read_events.rows(
+        connection, tenant_id=tenant, txn=txn, id=row_id, horizon=horizon, limit=limit
+    )
+    return rows
+
+
+async def read_job_events(
+    connection: Connection, tenant: TenantId, job_id: UUID, *, behind: tuple[int, int], horizon: int
+) -> list[asyncpg.Record]:
+    """Event rows that speak of a job, behind (txn, id), in order, below the horizon."""
+    txn, row_id = behind
+    rows: list[asyncpg.Record] = await _sql.read_job_events.rows(
+        connection, tenant_id=tenant, job_id=job_id, txn=txn, id=row_id, horizon=horizon
+    )
+    return rows
+
+
+async def promote(connection: Connection, *, limit: int) -> dict[Queue, int]:
+    """Move due jobs of every tenant to ready; answers how many of each queue."""
+    rows = await _sql.promote.rows(connection, limit=limit)
+    return {(row["task_type"], row["model_profile"]): row["jobs"] for row in rows}
+
+
+async def begin_rescue(connection: Connection) -> datetime | None:
+    """Note that rescue is on duty; answers since when without a gap, or None when another process has it now."""
+    row = await _sql.begin_rescue.row(connection)
+    return None if row is None else row["recovered_at"]
+
+
+async def roll_up(connection: Connection) -> int:
+    """Add counter deltas to the totals; answers how many deltas there were."""
+    count: int = await _sql.roll_up.value(connection)
+    return count
+
+
+async def raise_hints(connection: Connection) -> None:
+    """Move the lanes' hints to their first visible rows."""
+    await _sql.raise_hints.run(connection)
+
+
+async def ready_position(connection: Connection) -> int:
+    """How far the sequence of ready rows has come: it stands still while nothing becomes ready."""
+    position: int = await _sql.ready_position.value(connection)
+    return position

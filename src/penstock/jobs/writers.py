@@ -1,0 +1,158 @@
+"""The group commits of one tenant: what many callers hand in at once is written by one statement."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from random import random
+from typing import TypeVar
+from uuid import UUID
+
+from msgspec import UNSET
+
+from penstock.errors import NotFound, StaleEpoch
+from penstock.jobs import store
+from penstock.jobs.batcher import Batcher
+from penstock.jobs.job import Failure, HeartbeatAnswer, JobCompletion, JobHeartbeat, JobState
+from penstock.jobs.states import RetryPolicy, Status, after_failure
+from penstock.jobs.store import EndedAttempt, HeldLease, NewJob, TenantId, Verdict
+from penstock.postgres.pool import Database
+from penstock.postgres.wakeups import Wakeups
+
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
+Observe = Callable[[str, int], None]
+Meet = Callable[[store.Connection, Sequence[NewJob]], Awaitable[None]]
+
+
+def judge(lease: HeldLease, failure: Failure, policy: RetryPolicy) -> Verdict:
+    """What the rules say of a lease whose attempt ended with this failure."""
+    retry_after = None if failure.retry_after_seconds is None else timedelta(seconds=failure.retry_after_seconds)
+    outcome = after_failure(failure.category, lease.tally, policy, jitter=random(), retry_after=retry_after)
+    return Verdict(job_id=lease.job_id, outcome=outcome, category=failure.category, message=failure.message)
+
+
+def announce_ended(wakeups: Wakeups, ended: Sequence[EndedAttempt]) -> None:
+    """Wake those whom ended attempts concern: workers for jobs that are ready again, waiters for jobs that are over."""
+    if ended:
+        wakeups.announce(
+            ready=Counter(e.queue for e in ended if e.status is Status.PENDING and e.run_at is None),
+            finished=[e.job_id for e in ended if e.status.finished],
+        )
+
+
+class TenantWriters:
+    """Batchers for creates, completions, failures and heartbeats; ``drain`` writes what is queued."""
+
+    def __init__(
+        self,
+        database: Database,
+        tenant: TenantId,
+        *,
+        policy: RetryPolicy,
+        wakeups: Wakeups,
+        observe: Observe | None = None,
+    ) -> None:
+        self._database = database
+        self._tenant = tenant
+        self._policy = policy
+        self._wakeups = wakeups
+        self.creates: Batcher[NewJob, datetime | None] = _batcher("create", self.create, observe, lanes=2)
+        self.completions: Batcher[JobCompletion, JobState] = _batcher("complete", self._complete, observe, lanes=2)
+        self.failures: Batcher[tuple[UUID, Failure], JobState] = _batcher("fail", self._fail, observe, lanes=1)
+        self.heartbeats: Batcher[JobHeartbeat, HeartbeatAnswer] = _batcher(
+            "heartbeat", self._heartbeat, observe, lanes=1
+        )
+
+    async def drain(self) -> None:
+        """Wait until everything handed in is written."""
+        for batcher in (self.creates, self.completions, self.failures, self.heartbeats):
+            await batcher.drain()
+
+    async def create(self, jobs: Sequence[NewJob], *, meet: Meet | None = None) -> list[datetime | None]:
+        """Write new jobs in one transaction; answers when, or None where the idempotency key was taken before.
+
+        ``meet`` is shown the jobs whose keys other jobs hold, before anything is written, and may raise to stop it.
+        """
+        keyed = [job for job in jobs if job.submission.idempotency_key is not None]
+        async with self._database.acquire() as connection:
+            if not keyed:
+                fresh: Sequence[NewJob] = jobs
+                created_at: datetime | None = await store.create(connection, self._tenant, jobs)
+            else:
+                async with connection.transaction():
+                    reserved = await store.reserve_keys(connection, self._tenant, keyed)
+                    if meet is not None:
+                        own = {_key(job) for job in keyed if job.id in reserved}
+                        await meet(connection, [j for j in keyed if j.id not in reserved and _key(j) not in own])
+                    fresh = [job for job in jobs if job.submission.idempotency_key is None or job.id in reserved]
+                    created_at = await store.create(connection, self._tenant, fresh) if fresh else None
+        if fresh:
+            self._wakeups.announce(ready=Counter(job.queue for job in fresh))
+        written = {job.id for job in fresh}
+        return [created_at if job.id in written else None for job in jobs]
+
+    async def _heartbeat(self, beats: Sequence[JobHeartbeat]) -> list[HeartbeatAnswer | Exception]:
+        newest = {(beat.id, beat.epoch): beat for beat in beats}
+        async with self._database.acquire() as connection:
+            held = await store.heartbeat(connection, self._tenant, list(newest.values()))
+            lost = [beat.id for beat in beats if (beat.id, beat.epoch) not in held]
+            known = await store.find_finished(connection, self._tenant, lost) if lost else {}
+        if any(beat.progress is not UNSET for beat in beats):
+            self._wakeups.announce()
+        return [held.get((beat.id, beat.epoch)) or _lost(beat.id, beat.epoch, beat.id in known) for beat in beats]
+
+    async def _complete(self, completions: Sequence[JobCompletion]) -> list[JobState | Exception]:
+        first: dict[tuple[UUID, int], JobCompletion] = {}
+        for completion in completions:
+            first.setdefault((completion.id, completion.epoch), completion)
+        async with self._database.acquire() as connection:
+            stored = await store.complete(connection, self._tenant, list(first.values()))
+            lost = [job_id for job_id, epoch in first if (job_id, epoch) not in stored]
+            known = await store.find_finished(connection, self._tenant, lost) if lost else {}
+        if stored:
+            self._wakeups.announce(finished=[job_id for job_id, _ in stored])
+        return [
+            JobState(id=done.id, status=Status.COMPLETED)
+            if (done.id, done.epoch) in stored or known.get(done.id) == (done.epoch, Status.COMPLETED)
+            else _lost(done.id, done.epoch, done.id in known)
+            for done in completions
+        ]
+
+    async def _fail(self, failures: Sequence[tuple[UUID, Failure]]) -> list[JobState | Exception]:
+        reports = {(job_id, failure.epoch): failure for job_id, failure in failures}
+        async with self._database.acquire() as connection:
+            async with connection.transaction():
+                held = await store.lock_leases(connection, self._tenant, list(reports))
+                verdicts = [judge(lease, reports[lease.job_id, lease.epoch], self._policy) for lease in held]
+                ended = await store.end_attempts(connection, self._tenant, verdicts) if verdicts else {}
+            lost = [job_id for job_id, epoch in reports if (job_id, epoch) not in ended]
+            known = await store.find_finished(connection, self._tenant, lost) if lost else {}
+        announce_ended(self._wakeups, list(ended.values()))
+        return [
+            JobState(id=job_id, status=end.status, run_at=end.run_at)
+            if (end := ended.get((job_id, failure.epoch)))
+            else _lost(job_id, failure.epoch, job_id in known)
+            for job_id, failure in failures
+        ]
+
+
+def _batcher(
+    kind: str,
+    flush: Callable[[Sequence[Item]], Awaitable[Sequence[Answer | BaseException]]],
+    observe: Observe | None,
+    *,
+    lanes: int,
+) -> Batcher[Item, Answer]:
+    return Batcher(flush, lanes=lanes, observe=(lambda size: observe(kind, size)) if observe else None)
+
+
+def _key(job: NewJob) -> tuple[str, str | None]:
+    return (job.submission.owner_service, job.submission.idempotency_key)
+
+
+def _lost(job_id: UUID, epoch: int, exists: bool) -> StaleEpoch | NotFound:
+    if exists:
+        return StaleEpoch(f"epoch {epoch} no longer holds job {job_id}: its lease was lost, taken away or has ended")
+    return NotFound(f"there is no job {job_id}")
