@@ -1,0 +1,68 @@
+"""The housekeeper: every background duty of the job tables in one process. Any number of them may run."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from datetime import timedelta
+
+import structlog
+
+from penstock.jobs.service import JobLimits
+from penstock.postgres.address import database_url
+from penstock.postgres.pool import Database
+from penstock.postgres.wakeups import Wakeups
+from penstock.settings import Settings
+from penstock.workers.periodic import Periodic
+from penstock.workers.promoter import Promoter
+from penstock.workers.rescuer import Rescuer
+from penstock.workers.upkeep import Counters, Hints, Retention
+
+log = structlog.get_logger("penstock.housekeeper")
+
+
+class Housekeeper:
+    """Rescue, promotion, counters, hints and retention, side by side."""
+
+    def __init__(self, database: Database, limits: JobLimits, *, retention: timedelta) -> None:
+        self._wakeups = Wakeups(database)
+        self.duties: list[Periodic] = [
+            Rescuer(database, limits, self._wakeups),
+            Promoter(database, self._wakeups),
+            Counters(database),
+            Hints(database),
+            Retention(database, retention),
+        ]
+
+    async def run(self) -> None:
+        """Do all duties until ``stop``."""
+        self._wakeups.start()
+        try:
+            await asyncio.gather(*(duty.run() for duty in self.duties))
+        finally:
+            await self._wakeups.stop()
+
+    async def stop(self) -> None:
+        """End every duty after its pass in hand."""
+        await asyncio.gather(*(duty.stop() for duty in self.duties))
+
+
+async def run(settings: Settings) -> None:
+    """The process ``penstock housekeeper``: on duty until SIGTERM or SIGINT."""
+    database = Database(database_url(settings), application_name="penstock-housekeeper", max_size=4)
+    housekeeper = Housekeeper(
+        database,
+        JobLimits.from_settings(settings),
+        retention=timedelta(days=settings.penstock_retention_days),
+    )
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    log.info("housekeeper_started")
+    running = asyncio.create_task(housekeeper.run())
+    await stopping.wait()
+    await housekeeper.stop()
+    await running
+    await database.close()
+    log.info("housekeeper_stopped")

@@ -1,0 +1,69 @@
+"""A duty that is done again and again until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from datetime import timedelta
+
+import structlog
+
+from penstock.errors import DatabaseUnavailable
+
+log = structlog.get_logger("penstock.housekeeping")
+
+
+class Periodic(ABC):
+    """Calls ``once`` every ``interval``; while the database is away it tries more slowly and says so once.
+
+    ``stop`` is idempotent, waits until the pass in hand has ended, and is safe if ``run`` was never called.
+    """
+
+    def __init__(self, *, interval: timedelta) -> None:
+        self._interval = interval.total_seconds()
+        self._stopping = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._stopped.set()
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__.lower()
+
+    @abstractmethod
+    async def once(self) -> bool:
+        """One pass; True when there is more to do at once."""
+
+    async def run(self) -> None:
+        """Do the duty until ``stop``."""
+        self._stopped.clear()
+        away = False
+        try:
+            while not self._stopping.is_set():
+                more = False
+                try:
+                    more = await self.once()
+                    if away:
+                        log.info("duty_resumed", duty=self.name)
+                    away = False
+                except DatabaseUnavailable:
+                    if not away:
+                        log.warning("duty_suspended", duty=self.name, reason="the database is away")
+                    away = True
+                except Exception:  # a duty must not end by one bad pass: the next may go well
+                    log.exception("duty_failed", duty=self.name)
+                if not more:
+                    await self._pause(max(self._interval, 0.5) if away else self._interval)
+        finally:
+            self._stopped.set()
+
+    async def stop(self) -> None:
+        """End after the pass in hand."""
+        self._stopping.set()
+        await self._stopped.wait()
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass

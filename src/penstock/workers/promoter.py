@@ -1,0 +1,31 @@
+"""Moves jobs whose time has come from later to ready."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+
+from penstock.jobs import store
+from penstock.postgres.pool import Database
+from penstock.postgres.wakeups import Wakeups
+from penstock.workers.periodic import Periodic
+
+_CHUNK = 1000
+
+
+class Promoter(Periodic):
+    """Looks four times a second, so a job starts at most that late. Any number of processes may do so at once."""
+
+    def __init__(
+        self, database: Database, wakeups: Wakeups, *, interval: timedelta = timedelta(milliseconds=250)
+    ) -> None:
+        super().__init__(interval=interval)
+        self._database = database
+        self._wakeups = wakeups
+
+    async def once(self) -> bool:
+        async with self._database.acquire() as connection:
+            promoted = await store.promote(connection, limit=_CHUNK)
+        if promoted:
+            self._wakeups.announce(ready=Counter(promoted))
+        return sum(promoted.values()) == _CHUNK

@@ -1,0 +1,89 @@
+"""Rescues jobs from dead workers: leases that expired, and cancelled ones whose worker does not let go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from itertools import groupby
+
+import structlog
+
+from penstock.jobs import store
+from penstock.jobs.job import Failure
+from penstock.jobs.service import JobLimits
+from penstock.jobs.states import ErrorCategory
+from penstock.jobs.store import Connection, EndedAttempt, HeldLease
+from penstock.jobs.writers import announce_ended, judge
+from penstock.postgres.pool import Database
+from penstock.postgres.wakeups import Wakeups
+from penstock.workers.periodic import Periodic
+
+log = structlog.get_logger("penstock.rescuer")
+
+_CHUNK = 500
+
+
+class Rescuer(Periodic):
+    """Looks for leases to rescue once a second. Any number of processes may do so at once.
+
+    After the database was away, or nobody was on duty, every lease gets its whole length again before it counts as
+    expired: its worker could not send a heartbeat either.
+    """
+
+    def __init__(
+        self, database: Database, limits: JobLimits, wakeups: Wakeups, *, interval: timedelta = timedelta(seconds=1)
+    ) -> None:
+        super().__init__(interval=interval)
+        self._database = database
+        self._limits = limits
+        self._wakeups = wakeups
+
+    async def once(self) -> bool:
+        async with self._database.acquire() as connection:
+            async with connection.transaction():
+                await connection.execute("SET LOCAL synchronous_commit = off")
+                recovered_at = await store.begin_rescue(connection)
+            if recovered_at is None:
+                return False
+            async with connection.transaction():
+                held = await store.lock_expired(
+                    connection, recovered_at=recovered_at, cancel_grace=self._limits.cancel_grace, limit=_CHUNK
+                )
+                ended = await _end(connection, held, "the lease expired", self._limits)
+        announce_ended(self._wakeups, ended)
+        return len(held) == _CHUNK
+
+
+async def rescue_from(
+    database: Database, limits: JobLimits, worker_ids: Sequence[str], *, wakeups: Wakeups | None = None
+) -> int:
+    """Rescue at once what workers hold that are known to be dead; answers how many jobs."""
+    total = 0
+    while True:
+        async with database.acquire() as connection, connection.transaction():
+            held = await store.lock_leases_of(connection, worker_ids, limit=_CHUNK)
+            ended = await _end(connection, held, "the worker process died", limits)
+        if wakeups is not None:
+            announce_ended(wakeups, ended)
+        total += len(ended)
+        if len(held) < _CHUNK:
+            return total
+
+
+async def _end(connection: Connection, held: Sequence[HeldLease], why: str, limits: JobLimits) -> list[EndedAttempt]:
+    ended: list[EndedAttempt] = []
+    for tenant, leases in groupby(held, key=lambda lease: lease.tenant):
+        verdicts = [
+            judge(
+                lease,
+                Failure(
+                    epoch=lease.epoch, category=ErrorCategory.WORKER_LOST, message=f"{why} (worker {lease.worker_id})"
+                ),
+                limits.retry,
+            )
+            for lease in leases
+        ]
+        ended += (await store.end_attempts(connection, tenant, verdicts)).values()
+    if ended:
+        log.warning("leases_rescued", jobs=len(ended), workers=sorted({str(lease.worker_id) for lease in held})[:10])
+    return ended
