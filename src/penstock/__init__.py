@@ -1,0 +1,64 @@
+"""Penstock: durable jobs for AI models. What a user imports is here; it is loaded when it is first used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from penstock.client import BlockingClient, Client, Event, Job, JobOptions, Unreachable
+    from penstock.errors import (
+        CallerError,
+        IdempotencyConflict,
+        InvalidInput,
+        NotFound,
+        PenstockError,
+        ServiceError,
+        StaleEpoch,
+        Unauthorized,
+        WrongState,
+    )
+    from penstock.jobs.job import ClaimedJob, JobFilter
+    from penstock.jobs.states import ErrorCategory, Status
+    from penstock.workers.executors import Batched, ExecutionError, JobContext
+
+__all__ = [
+    "Batched",
+    "BlockingClient",
+    "CallerError",
+    "ClaimedJob",
+    "Client",
+    "ErrorCategory",
+    "Event",
+    "ExecutionError",
+    "IdempotencyConflict",
+    "InvalidInput",
+    "Job",
+    "JobContext",
+    "JobFilter",
+    "JobOptions",
+    "NotFound",
+    "PenstockError",
+    "ServiceError",
+    "StaleEpoch",
+    "Status",
+    "Unauthorized",
+    "Unreachable",
+    "WrongState",
+]
+
+_HOMES = {
+    "penstock.client": ("BlockingClient", "Client", "Event", "Job", "JobOptions", "Unreachable"),
+    "penstock.jobs.job": ("ClaimedJob", "JobFilter"),
+    "penstock.jobs.states": ("ErrorCategory", "Status"),
+    "penstock.workers.executors": ("Batched", "ExecutionError", "JobContext"),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module 'penstock' has no attribute {name!r}")
+    value: object = getattr(import_module(_HOME.get(name, "penstock.errors")), name)
+    globals()[name] = value
+    return value

@@ -7,6 +7,8 @@
     │   ├── MalformedBody           the body is not what its content type says
     │   ├── InvalidInput            well-formed, but a field breaks a rule
     │   ├── TooLarge                a body, field or list exceeds its configured size
+    │   ├── Unsupported             a media type or encoding that is not served
+    │   ├── Forbidden               the request comes from where it may not
     │   ├── Unauthorized            no token, or a wrong one
     │   ├── NotFound                nothing here has that id or path
     │   ├── MethodNotAllowed        the path exists, the method does not
@@ -81,6 +83,18 @@ class TooLarge(CallerError):
     """The request exceeds a configured size."""
 
     code = "too_large"
+
+
+class Unsupported(CallerError):
+    """This media type or encoding is not accepted."""
+
+    code = "unsupported"
+
+
+class Forbidden(CallerError):
+    """This request may not be made from there."""
+
+    code = "forbidden"
 
 
 class Unauthorized(CallerError):

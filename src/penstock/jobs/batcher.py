@@ -27,7 +27,7 @@ class Batcher(Generic[Item, Answer]):
     """Writes items in batches through ``flush``, which answers each in order, an exception as a value being raised.
 
     ``lanes`` batches may be in flight at once. A batch that the server refuses for its content is split in halves
-    until the bad item stands alone; only that item's caller gets the error.
+    until the bad item stands alone; only that item's caller gets the error, as ``refusal`` words it.
     """
 
     def __init__(
@@ -37,11 +37,13 @@ class Batcher(Generic[Item, Answer]):
         max_size: int = 512,
         lanes: int = 2,
         observe: Callable[[int], None] | None = None,
+        refusal: Callable[[Exception], Exception] | None = None,
     ) -> None:
         self._flush = flush
         self._max_size = max_size
         self._free_lanes = lanes
         self._observe = observe
+        self._refusal = refusal
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
         self._running: set[asyncio.Task[None]] = set()
 
@@ -80,7 +82,7 @@ class Batcher(Generic[Item, Answer]):
             answers = await self._flush_until_lucky([item for item, _ in batch])
         except _REFUSED as error:
             if len(batch) == 1:
-                _settle(batch[0][1], error)
+                _settle(batch[0][1], self._refusal(error) if self._refusal else error)
                 return
             middle = len(batch) // 2
             await self._write(batch[:middle])

@@ -1,9 +1,10 @@
-"""Who waits for work in this process, and who is woken when some arrives."""
+"""Claims of this process: who waits for work and is woken when some arrives, and where a claim begins to look."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import time
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 
 from penstock.jobs.job import ClaimRequest
@@ -52,3 +53,61 @@ class ClaimQueue:
                 if not waiter.news.is_set() and waiter.wants(task_type, model_profile):
                     waiter.news.set()
                     left -= 1
+
+
+class LaneCursors:
+    """Where this process left off in each lane a moment ago.
+
+    Behind the cursor lie rows that this process took: dead, but still in the way of an index scan while somebody's long
+    transaction keeps vacuum from removing them. Rows of a submit that overtook another's commit may lie there too, so
+    a cursor follows what was taken at a distance of ``lag`` seconds; and rows that another claim had locked and gave
+    back, so every ``memory`` seconds all cursors are forgotten and the next claim begins at the lane's hint.
+    """
+
+    def __init__(self, *, lag: float = 0.2, memory: float = 2.0) -> None:
+        self._lag = lag
+        self._memory = memory
+        self._taken: dict[int, int] = {}  # the number behind the last row taken, by lane
+        self._aging: dict[int, int] = {}
+        self._settled: dict[int, int] = {}
+        self._age_at = 0.0
+        self._forget_at = 0.0
+
+    def current(self) -> Mapping[int, int]:
+        """The first number worth looking at, by lane."""
+        now = time.monotonic()
+        if now >= self._forget_at:
+            self._taken, self._aging, self._settled = {}, {}, {}
+            self._forget_at = now + self._memory
+            self._age_at = now + self._lag
+        elif now >= self._age_at:
+            self._settled, self._aging = self._aging, dict(self._taken)
+            self._age_at = now + self._lag
+        return self._settled
+
+    def took(self, lane: int, seq: int) -> None:
+        """This process has taken the row ``seq``."""
+        if seq >= self._taken.get(lane, 0):
+            self._taken[lane] = seq + 1
+
+
+class FullLooks:
+    """How often a claim that found nothing looks from the very start of its lanes, before cursors and hints.
+
+    That finds a job committed late even when no housekeeper lowers the hints. It may walk over many dead rows, so it is
+    done every two seconds, and less often when it turns out to be slow: it takes a hundredth of the time at most.
+    """
+
+    def __init__(self, *, pause: float = 1.8) -> None:
+        self._pause = pause
+        self._next: dict[Hashable, float] = {}
+
+    def due(self, kind: Hashable) -> bool:
+        """Whether a claim of this kind should look now."""
+        return time.monotonic() >= self._next.get(kind, 0.0)
+
+    def took(self, kind: Hashable, seconds: float) -> None:
+        """A look of this kind was done and took so long."""
+        if len(self._next) > 1000:
+            self._next.clear()
+        self._next[kind] = time.monotonic() + max(self._pause, 100 * seconds)

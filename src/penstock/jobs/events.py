@@ -19,7 +19,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 import structlog
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from penstock.errors import DatabaseUnavailable, InvalidInput, NotFound, Overloaded
 from penstock.jobs import store
@@ -44,7 +44,7 @@ class Event(Struct, frozen=True, kw_only=True):
     type: str  # "job.created", "job.started", "job.progress", "job.completed", …
     time: datetime
     job_id: UUID
-    data: dict[str, Any]
+    data: dict[str, Any]  # progress in it is raw JSON
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -139,7 +139,9 @@ class EventTail:
                 async for _, event in self._history(job_id, position, horizon):
                     last = event
                     yield event
-            if job_id is not None and await self._is_over(job_id, position, last):
+            if last is not None and last.type in LAST_TYPES and job_id is not None:
+                return
+            if last is None and job_id is not None and await self.is_over(job_id, position):
                 return
             while True:
                 while reader.events:
@@ -156,9 +158,8 @@ class EventTail:
             if reader in self._joining:
                 self._joining.remove(reader)
 
-    async def _is_over(self, job_id: UUID, position: Position, last: Event | None) -> bool:
-        if last is not None:
-            return last.type in LAST_TYPES
+    async def is_over(self, job_id: UUID, position: Position) -> bool:
+        """Whether the job is finished and has no event behind ``position``; raises NotFound."""
         async with self._database.acquire() as connection:
             jobs = await store.get(connection, self._tenant, [job_id])
             if job_id not in jobs:
@@ -231,10 +232,23 @@ class EventTail:
         return [item for row in rows for item in _events_of(row, series)]
 
 
+def _detail(row: asyncpg.Record) -> Any:
+    """What a row tells beyond its columns: of all its jobs, or a list with one part per job.
+
+    Progress is anybody's JSON, so it is passed on unparsed; on one line, as event streams need it. A line break in
+    valid JSON always stands between tokens.
+    """
+    if row["detail"] is None:
+        return {}
+    if row["type"] == "job.progress":
+        return {"progress": Raw(bytes(row["detail"]).replace(b"\r", b" ").replace(b"\n", b" "))}
+    return msgspec.json.decode(row["detail"])
+
+
 def _events_of(row: asyncpg.Record, series: dict[int, tuple[str, str, str]]) -> Iterator[tuple[Position, Event]]:
     """The events that one stored row stands for, one per job."""
     job_ids = row["job_ids"] if row["job_id"] is None else [row["job_id"]]
-    detail = msgspec.json.decode(row["detail"]) if row["detail"] is not None else {}
+    detail = _detail(row)
     for index, job_id in enumerate(job_ids):
         data: dict[str, Any] = {}
         if row["series_ids"]:

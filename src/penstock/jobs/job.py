@@ -131,6 +131,21 @@ class JobPage(Struct, frozen=True, kw_only=True):
     next_cursor: str | None
 
 
+class Created(Struct, frozen=True, kw_only=True):
+    """One job of a batch."""
+
+    id: UUID
+    status: Status
+    created: bool  # false: an idempotency key found the job of an earlier request
+    created_at: datetime
+
+
+class CreatedBatch(Struct, frozen=True, kw_only=True):
+    """The jobs of a batch, in the order of the request."""
+
+    jobs: list[Created]
+
+
 class ClaimRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A worker asks for work. Without task types or model profiles it takes any."""
 
@@ -272,6 +287,13 @@ class JobFilter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     created_before: Moment | None = None  # exclusive
     finished_after: Moment | None = None  # inclusive
     finished_before: Moment | None = None  # exclusive
+
+
+class ListQuery(JobFilter, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A list's query: the filter, and which page."""
+
+    limit: Annotated[int, Meta(ge=1, le=500)] = 100
+    cursor: Annotated[str, Meta(max_length=100)] | None = None
 
 
 class BulkRequest(JobFilter, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -98,19 +98,21 @@ WITH submitted AS MATERIALIZED (
 SELECT clock() AS created_at;
 
 
--- name: claim(tenant_id, worker_id, task_types, model_profiles, limit, lease_seconds, from_start)
+-- name: claim(tenant_id, worker_id, task_types, model_profiles, limit, lease_seconds, cursor_lanes, cursor_seqs, from_start)
 -- Leases up to that many ready jobs, highest priority first, in lane order within one; lanes of equal priority take turns.
--- An empty list of types or profiles means any. from_start looks before the lanes' hints too.
+-- An empty list of types or profiles means any. The cursors are where this process left off in each lane a moment ago;
+-- the search begins there or at the lane's hint, whichever is further, but with from_start at the very start.
 -- Locks: the ready rows taken, skipping locked ones. Index: primary key of ready, from (lane, low_seq).
 WITH picked AS MATERIALIZED (
     SELECT r.lane_id, r.seq, n.priority
     FROM (
-        SELECT id, priority, CASE WHEN :from_start::bool THEN 0 ELSE low_seq END AS low_seq
-        FROM lane
-        WHERE tenant_id = :tenant_id
-          AND (cardinality(:task_types::text[]) = 0 OR task_type = ANY (:task_types::text[]))
-          AND (cardinality(:model_profiles::text[]) = 0 OR model_profile = ANY (:model_profiles::text[]))
-        ORDER BY priority DESC, random()
+        SELECT l.id, l.priority, CASE WHEN :from_start::bool THEN 0 ELSE greatest(l.low_seq, c.seq) END AS low_seq
+        FROM lane l
+        LEFT JOIN unnest(:cursor_lanes::int[], :cursor_seqs::bigint[]) AS c(lane_id, seq) ON c.lane_id = l.id
+        WHERE l.tenant_id = :tenant_id
+          AND (cardinality(:task_types::text[]) = 0 OR l.task_type = ANY (:task_types::text[]))
+          AND (cardinality(:model_profiles::text[]) = 0 OR l.model_profile = ANY (:model_profiles::text[]))
+        ORDER BY l.priority DESC, random()
     ) n
     CROSS JOIN LATERAL (
         SELECT lane_id, seq FROM ready
@@ -138,7 +140,7 @@ WITH picked AS MATERIALIZED (
            array_agg(attempt), json_build_object('worker_id', :worker_id::text)
     FROM leased HAVING count(*) > 0
 )
-SELECT l.job_id, l.epoch, l.series_id, l.attempt, l.lease_until, t.priority,
+SELECT l.job_id, l.epoch, l.series_id, l.attempt, l.lease_until, t.priority, t.lane_id, t.seq,
        j.owner_ref, j.max_attempts, j.timeout_seconds, j.created_at, j.tags, j.input
 FROM leased l
 JOIN taken t ON t.job_id = l.job_id
@@ -171,7 +173,7 @@ WITH beat AS MATERIALIZED (
 ), told AS (
     INSERT INTO event (tenant_id, at, type, job_id, series_ids, epochs, attempts, detail)
     SELECT :tenant_id, clock(), 'job.progress', job_id, ARRAY[series_id], ARRAY[epoch], ARRAY[attempt],
-           json_build_object('progress', progress)
+           progress
     FROM extended WHERE progress IS NOT NULL
 )
 SELECT job_id, epoch, lease_until, cancel_requested FROM extended;
@@ -531,9 +533,13 @@ WITH moments AS MATERIALIZED (
     UNION SELECT enqueued_at FROM later WHERE tenant_id = :tenant_id AND job_id = :job_id
 )
 SELECT e.txn, e.id, e.at, e.type, e.job_id, e.job_ids, e.series_ids, e.epochs, e.attempts, e.detail
-FROM moments m JOIN event e ON e.at = m.at
-WHERE e.tenant_id = :tenant_id AND e.job_id IS NULL AND :job_id = ANY (e.job_ids)
-  AND (e.txn, e.id) > (:txn::bigint, :id::bigint) AND e.txn < :horizon::bigint
+FROM moments m
+CROSS JOIN LATERAL (
+    SELECT * FROM event
+    WHERE at = m.at AND tenant_id = :tenant_id AND job_id IS NULL AND :job_id = ANY (job_ids)
+      AND (txn, id) > (:txn::bigint, :id::bigint) AND txn < :horizon::bigint
+    OFFSET 0 -- one look per moment, whatever a plan made while the table was small would prefer
+) e
 UNION ALL
 SELECT e.txn, e.id, e.at, e.type, e.job_id, e.job_ids, e.series_ids, e.epochs, e.attempts, e.detail
 FROM event e

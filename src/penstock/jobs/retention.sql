@@ -39,7 +39,7 @@ WITH old AS MATERIALIZED (
 SELECT count(*) FROM d;
 
 
--- name: drop_stray_events(cutoff)
+-- name: drop_stray_events(cutoff)!
 -- Removes old events from the default partition.
 DELETE FROM event_default WHERE at < :cutoff::timestamptz;
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import builtins
+import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeVar
@@ -21,8 +22,8 @@ from uuid_utils.compat import uuid7
 
 from penstock.errors import CallerError, IdempotencyConflict, InvalidInput, NotFound, WrongState
 from penstock.jobs import search, store
-from penstock.jobs.claims import ClaimQueue
-from penstock.jobs.events import Event, EventTail
+from penstock.jobs.claims import ClaimQueue, FullLooks, LaneCursors
+from penstock.jobs.events import Event, EventTail, Position
 from penstock.jobs.job import (
     ClaimedJob,
     ClaimRequest,
@@ -91,7 +92,8 @@ class JobService:
         self._database = database
         self._observe_batch = observe_batch
         self._claims = ClaimQueue()
-        self._looked_from_start: dict[Hashable, float] = {}
+        self._cursors = LaneCursors()
+        self._full_looks = FullLooks()
         self._finish_waiters: dict[UUID, set[asyncio.Event]] = {}
         self._writers_by_tenant: dict[TenantId, TenantWriters] = {}
         self._names_by_tenant: dict[TenantId, Names] = {}
@@ -122,10 +124,7 @@ class JobService:
             if not names.knows(submission):
                 await names.learn([submission])
             new = self._prepare(tenant, submission)
-            try:
-                created_at = await self._writers(tenant).creates.put(new)
-            except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:
-                raise InvalidInput.of("input", f"the database refuses it: {error}") from error
+            created_at = await self._writers(tenant).creates.put(new)
             if created_at is not None:
                 return Submitted(job=_as_created(new, created_at), created=True)
             async with self._database.acquire() as connection:
@@ -152,6 +151,8 @@ class JobService:
             try:
                 created = await self._writers(tenant).create(new, meet=meet)
             except _KeyFreed:
+                async with self._database.acquire() as connection:  # frees it for good: that transaction was undone
+                    await self._find_by_keys(connection, tenant, [s for s in submissions if s.idempotency_key])
                 continue
             except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:
                 raise InvalidInput.of("jobs", f"the database refuses a value: {error}") from error
@@ -236,10 +237,11 @@ class JobService:
 
     def events(self, tenant: TenantId, *, job_id: UUID | None = None, after: str | None = None) -> AsyncIterator[Event]:
         """Stored events behind ``after``, then live ones; see EventTail.stream. Raises NotFound, InvalidInput."""
-        tail = self._tails.get(tenant)
-        if tail is None:
-            tail = self._tails[tenant] = EventTail(self._database, tenant, self._names(tenant))
-        return tail.stream(job_id=job_id, after=after)
+        return self._tail(tenant).stream(job_id=job_id, after=after)
+
+    async def events_over(self, tenant: TenantId, job_id: UUID, position: Position) -> bool:
+        """Whether the job is finished and nothing happened to it behind ``position``; raises NotFound."""
+        return await self._tail(tenant).is_over(job_id, position)
 
     # Working
 
@@ -264,13 +266,16 @@ class JobService:
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
-            claiming.add_done_callback(lambda done: self._hand_back(tenant, done))
+            claiming.add_done_callback(lambda done: self._hand_back_claimed(tenant, done))
             raise
 
-    def _hand_back(self, tenant: TenantId, claiming: asyncio.Future[builtins.list[ClaimedJob]]) -> None:
-        if claiming.cancelled() or claiming.exception() is not None:
-            return
-        for job in claiming.result():
+    def _hand_back_claimed(self, tenant: TenantId, claiming: asyncio.Future[builtins.list[ClaimedJob]]) -> None:
+        if not claiming.cancelled() and claiming.exception() is None:
+            self.hand_back(tenant, claiming.result())
+
+    def hand_back(self, tenant: TenantId, jobs: Sequence[ClaimedJob]) -> None:
+        """Make jobs ready again whose worker left before it received them; they lose no attempt by it."""
+        for job in jobs:
             report = Failure(
                 epoch=job.epoch, category=ErrorCategory.SHUTDOWN, message="the worker left before it received the job"
             )
@@ -278,25 +283,22 @@ class JobService:
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _claim_now(self, tenant: TenantId, request: ClaimRequest) -> builtins.list[ClaimedJob]:
+        lease = self.limits.lease
+        kind = (tenant, tuple(request.task_types), tuple(request.model_profiles))
         async with self._database.acquire() as connection:
-            rows = await store.claim(connection, tenant, request, lease=self.limits.lease, from_start=False)
-            if not rows and self._may_look_from_start(tenant, request):
-                rows = await store.claim(connection, tenant, request, lease=self.limits.lease, from_start=True)
+            rows = await store.claim(
+                connection, tenant, request, lease=lease, cursors=self._cursors.current(), from_start=False
+            )
+            if not rows and self._full_looks.due(kind):
+                began = time.monotonic()
+                rows = await store.claim(connection, tenant, request, lease=lease, cursors={}, from_start=True)
+                self._full_looks.took(kind, time.monotonic() - began)
             names = await self._names(tenant).describe(connection, {row["series_id"] for row in rows}) if rows else {}
+        for row in rows:
+            self._cursors.took(row["lane_id"], row["seq"])
         if rows:
             self.wakeups.announce()
         return [_as_claimed(row, names[row["series_id"]]) for row in rows]
-
-    def _may_look_from_start(self, tenant: TenantId, request: ClaimRequest) -> bool:
-        """Whether an empty claim should look before the lanes' hints too, which it does every 2 s at most."""
-        now = asyncio.get_running_loop().time()
-        kind = (tenant, tuple(request.task_types), tuple(request.model_profiles))
-        if now - self._looked_from_start.get(kind, -_LOOK_AGAIN) < _LOOK_AGAIN * 0.9:
-            return False
-        if len(self._looked_from_start) > 1000:
-            self._looked_from_start.clear()
-        self._looked_from_start[kind] = now
-        return True
 
     async def heartbeat(
         self, tenant: TenantId, beats: Sequence[JobHeartbeat]
@@ -393,6 +395,12 @@ class JobService:
         return len(found)
 
     # Inside
+
+    def _tail(self, tenant: TenantId) -> EventTail:
+        tail = self._tails.get(tenant)
+        if tail is None:
+            tail = self._tails[tenant] = EventTail(self._database, tenant, self._names(tenant))
+        return tail
 
     def _names(self, tenant: TenantId) -> Names:
         names = self._names_by_tenant.get(tenant)
@@ -523,4 +531,7 @@ def _same_request(job: Job, submission: JobSubmission, limits: JobLimits) -> boo
 def _same_json(left: Raw, right: Raw) -> bool:
     if bytes(left) == bytes(right):
         return True
-    return bool(msgspec.json.decode(left) == msgspec.json.decode(right))
+    try:
+        return bool(msgspec.json.decode(left) == msgspec.json.decode(right))
+    except (msgspec.MsgspecError, RecursionError):  # a number beyond floats, or nested too deep: told apart by spelling
+        return False

@@ -6,7 +6,7 @@ tenant, and their rows say whose they are). None opens a transaction.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, NewType
@@ -170,9 +170,18 @@ async def create(connection: Connection, tenant: TenantId, jobs: Sequence[NewJob
 
 
 async def claim(
-    connection: Connection, tenant: TenantId, request: ClaimRequest, *, lease: timedelta, from_start: bool
+    connection: Connection,
+    tenant: TenantId,
+    request: ClaimRequest,
+    *,
+    lease: timedelta,
+    cursors: Mapping[int, int],
+    from_start: bool,
 ) -> list[asyncpg.Record]:
-    """Lease ready jobs; the rows carry ``series_id`` in place of the owner's and the queue's names."""
+    """Lease ready jobs; the rows carry ``series_id`` in place of the owner's and the queue's names.
+
+    ``cursors`` say by lane where to begin; ``from_start`` ignores them, and the lanes' hints.
+    """
     rows: list[asyncpg.Record] = await _sql.claim.rows(
         connection,
         tenant_id=tenant,
@@ -181,6 +190,8 @@ async def claim(
         model_profiles=request.model_profiles,
         limit=request.limit,
         lease_seconds=request.lease_seconds or lease.total_seconds(),
+        cursor_lanes=list(cursors),
+        cursor_seqs=list(cursors.values()),
         from_start=from_start,
     )
     return rows

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from msgspec import UNSET
 
-from penstock.errors import NotFound, StaleEpoch
+from penstock.errors import InvalidInput, NotFound, StaleEpoch
 from penstock.jobs import store
 from penstock.jobs.batcher import Batcher
 from penstock.jobs.job import Failure, HeartbeatAnswer, JobCompletion, JobHeartbeat, JobState
@@ -58,11 +58,17 @@ class TenantWriters:
         self._tenant = tenant
         self._policy = policy
         self._wakeups = wakeups
-        self.creates: Batcher[NewJob, datetime | None] = _batcher("create", self.create, observe, lanes=2)
-        self.completions: Batcher[JobCompletion, JobState] = _batcher("complete", self._complete, observe, lanes=2)
-        self.failures: Batcher[tuple[UUID, Failure], JobState] = _batcher("fail", self._fail, observe, lanes=1)
+        self.creates: Batcher[NewJob, datetime | None] = _batcher(
+            "create", self.create, observe, lanes=2, content="input"
+        )
+        self.completions: Batcher[JobCompletion, JobState] = _batcher(
+            "complete", self._complete, observe, lanes=2, content="result"
+        )
+        self.failures: Batcher[tuple[UUID, Failure], JobState] = _batcher(
+            "fail", self._fail, observe, lanes=1, content="message"
+        )
         self.heartbeats: Batcher[JobHeartbeat, HeartbeatAnswer] = _batcher(
-            "heartbeat", self._heartbeat, observe, lanes=1
+            "heartbeat", self._heartbeat, observe, lanes=1, content="progress"
         )
 
     async def drain(self) -> None:
@@ -144,8 +150,15 @@ def _batcher(
     observe: Observe | None,
     *,
     lanes: int,
+    content: str,
 ) -> Batcher[Item, Answer]:
-    return Batcher(flush, lanes=lanes, observe=(lambda size: observe(kind, size)) if observe else None)
+    """A batcher that blames the field which carries the caller's content for what the server refuses."""
+    return Batcher(
+        flush,
+        lanes=lanes,
+        observe=(lambda size: observe(kind, size)) if observe else None,
+        refusal=lambda error: InvalidInput.of(content, f"the database refuses it: {error}"),
+    )
 
 
 def _key(job: NewJob) -> tuple[str, str | None]:

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from penstock.errors import CannotStart
-from penstock.telemetry import logs
 
 USER: Final = "penstock"
 
-log = logs.get(__name__)
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +52,7 @@ class Account:
         """
         for folder in reversed(path.parents):
             if not self.can_pass(folder):
-                folder.chmod(stat.S_IMODE(folder.stat().st_mode) | stat.S_IXOTH)
+                _set_mode(folder, stat.S_IMODE(folder.stat().st_mode) | stat.S_IXOTH)
                 log.warning("folder_opened", folder=str(folder), user=USER, added="o+x", reason=str(path))
 
     def open_tree(self, root: Path) -> None:
@@ -63,7 +64,7 @@ class Account:
             mode = stat.S_IMODE(path.stat().st_mode)
             wanted = mode | stat.S_IROTH | (stat.S_IXOTH if mode & stat.S_IXUSR else 0)
             if wanted != mode:
-                path.chmod(wanted)
+                _set_mode(path, wanted)
                 changed += 1
         if changed:
             log.warning("programs_opened", folder=str(root), user=USER, added="o+rX", paths=changed)
@@ -100,6 +101,16 @@ def _create_user() -> None:
         f"PostgreSQL does not run as root, and there is no useradd or adduser to create the system user {USER}. "
         "Create it, start Penstock as another user, or set DATABASE_URL."
     )
+
+
+def _set_mode(path: Path, mode: int) -> None:
+    try:
+        path.chmod(mode)
+    except OSError as error:
+        raise CannotStart(
+            f"PostgreSQL runs as the user {USER}, who cannot reach {path}, and that cannot be changed "
+            f"({error.strerror}). Allow it, start Penstock as another user, or set DATABASE_URL."
+        ) from error
 
 
 def _exists() -> bool:

@@ -24,10 +24,10 @@ from typing import IO, Any, Final
 from urllib.parse import quote
 
 import asyncpg
+import structlog
 
 from penstock.errors import CannotStart
 from penstock.postgres import account, leftover
-from penstock.telemetry import logs
 
 MAJOR_VERSION: Final = "18"
 DATABASE: Final = "penstock"
@@ -67,7 +67,7 @@ _SETTINGS: Final = {
     "log_checkpoints": "off",
 }
 
-log = logs.get(__name__)
+log = structlog.get_logger(__name__)
 
 
 def program(name: str) -> Path:

@@ -9,12 +9,13 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from penstock.errors import CannotStart
-from penstock.telemetry import logs
 
 _LIMITS: Final = ((signal.SIGINT, 30.0), (signal.SIGQUIT, 10.0))
 
-log = logs.get(__name__)
+log = structlog.get_logger(__name__)
 
 
 async def stop_server(cluster: Path) -> None:

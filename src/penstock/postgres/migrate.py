@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import asyncpg
+import structlog
 
 from penstock.errors import CannotStart, DatabaseUnavailable
 from penstock.postgres.pool import UNREACHABLE
-from penstock.telemetry import logs
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -26,7 +26,7 @@ _FOLDER: Final = Path(__file__).with_name("migrations")
 _OLDEST_SERVER: Final = 15
 _ADVISORY_LOCK: Final = 0x70656E73746F636B  # "penstock": one migration at a time on a database
 
-log = logs.get(__name__)
+log = structlog.get_logger(__name__)
 
 
 @cache

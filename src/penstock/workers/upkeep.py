@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 
 from penstock.jobs import retention, store
@@ -23,15 +24,22 @@ class Counters(Periodic):
 
 
 class Hints(Periodic):
-    """Moves each lane's hint to its first row, once a second while jobs become ready."""
+    """Moves each lane's hint to its first row, once a second while jobs become ready.
+
+    Finding that row walks over dead ones. Where that is slow it is done less often: it takes a twentieth of the time.
+    """
 
     def __init__(self, database: Database, *, interval: timedelta = timedelta(seconds=1)) -> None:
         super().__init__(interval=interval)
         self._database = database
         self._seen: int | None = None
         self._quiet = 0
+        self._not_before = 0.0
 
     async def once(self) -> bool:
+        began = time.monotonic()
+        if began < self._not_before:
+            return False
         async with self._database.acquire() as connection:
             position = await store.ready_position(connection)
             self._quiet = self._quiet + 1 if position == self._seen else 0
@@ -40,6 +48,7 @@ class Hints(Periodic):
                 async with connection.transaction():
                     await connection.execute("SET LOCAL synchronous_commit = off")
                     await store.raise_hints(connection)
+        self._not_before = time.monotonic() + 20 * (time.monotonic() - began)
         return False
 
 

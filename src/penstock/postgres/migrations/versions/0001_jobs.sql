@@ -288,9 +288,10 @@ LEFT JOIN done d ON d.tenant_id = j.tenant_id AND d.job_id = j.id;
 -- Drops the partitions of one day. A job of that day that is not finished, or finished at or after the cutoff, is kept:
 -- it moves to the default partition, where retention removes it by row later. Answers how many were kept, or null when
 -- there is no such partition. Blocks all use of the tables while it runs, for as long as moving the kept jobs takes;
--- raises lock_not_available when it does not get them within 2 s.
+-- raises lock_not_available when it does not get them soon: before the server looks for deadlocks (1 s), so that it is
+-- never a caller's statement that has to give way.
 CREATE FUNCTION drop_day(day date, cutoff timestamptz) RETURNS bigint LANGUAGE plpgsql
-    SET lock_timeout = '2s' SET enable_seqscan = on SET enable_hashjoin = on SET plan_cache_mode = auto AS $$
+    SET lock_timeout = '400ms' SET enable_seqscan = on SET enable_hashjoin = on SET plan_cache_mode = auto AS $$
 DECLARE
     suffix text := to_char(day, 'YYYYMMDD');
     low uuid := uuid_floor(day::timestamp AT TIME ZONE 'UTC');
@@ -298,6 +299,7 @@ DECLARE
     parent text;
     kept bigint;
 BEGIN
+    LOCK TABLE ONLY job, ONLY done, ONLY attempt, ONLY event IN ACCESS EXCLUSIVE MODE;
     IF to_regclass(format('%I', 'event_' || suffix)) IS NOT NULL THEN
         EXECUTE format('ALTER TABLE event DETACH PARTITION %I', 'event_' || suffix);
         EXECUTE format('DROP TABLE %I', 'event_' || suffix);
@@ -305,7 +307,6 @@ BEGIN
     IF to_regclass(format('%I', 'job_' || suffix)) IS NULL THEN
         RETURN NULL;
     END IF;
-    LOCK TABLE ONLY job, ONLY done, ONLY attempt IN ACCESS EXCLUSIVE MODE;
     CREATE TEMPORARY TABLE kept_job (job_id uuid PRIMARY KEY) ON COMMIT DROP;
     EXECUTE format($insert$
         INSERT INTO kept_job

@@ -1,0 +1,153 @@
+"""How fast a claim is: on an empty history, behind millions of finished and ready jobs, and while vacuum is held back."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+
+from benchmarks.figures import Figure, Spread
+from benchmarks.ground import SUBMISSION, fresh_database, service
+from penstock.jobs.job import ClaimRequest, JobCompletion
+from penstock.jobs.service import JobLimits, JobService
+from penstock.jobs.store import DEFAULT_TENANT
+from penstock.postgres.embedded import EmbeddedServer
+from penstock.postgres.pool import Database
+from penstock.workers.housekeeper import Housekeeper
+
+FINISHED, READY = 5_000_000, 1_000_000
+_CLAIM = ClaimRequest(worker_id="bench", task_types=["noop"], limit=32)
+
+_FILL_FINISHED = """
+WITH made AS MATERIALIZED (
+    SELECT (uuid_floor(now() - interval '20 hours' * (n::float8 / $1))::text)::uuid AS low, n FROM generate_series(1, $1) n
+), ids AS MATERIALIZED (
+    SELECT (left(low::text, 14) || '7' || substr(md5(n::text), 1, 3) || '-8' || substr(md5(n::text), 4, 3) || '-'
+            || substr(md5(n::text), 7, 12))::uuid AS id FROM made
+), j AS (
+    INSERT INTO job (tenant_id, id, series_id, lane_id, owner_ref, input, max_attempts, created_at)
+    SELECT 1, id, 1, 1, '', '{}', 3, now() FROM ids
+)
+INSERT INTO done (tenant_id, job_id, series_id, attempt, epoch, enqueued_at, started_at, finished_at, status, worker_id, result)
+SELECT 1, id, 1, 1, 1, now(), now(), now(), 'completed', 'w', '{}' FROM ids
+"""
+
+
+async def run(server: EmbeddedServer) -> list[Figure]:
+    """Claim latencies; each figure is the p50 of claims of 32 jobs."""
+    async with fresh_database(server) as url, service(url) as (jobs, database):
+        async with _Kept(Housekeeper(database, JobLimits(), retention=timedelta(days=30))):
+            empty = await _claims(jobs, database, ready=20_000)
+            await _fill(database, FINISHED)
+            behind = await _claims(jobs, database, ready=READY)
+    async with fresh_database(server) as url, service(url) as (jobs, database):
+        async with _Kept(Housekeeper(database, JobLimits(), retention=timedelta(days=30))):
+            healthy, _ = await _under_load(jobs, seconds=10)
+            held, completed = await _behind_transaction(url, jobs)
+    return [
+        Figure(scenario="claim of 32, empty history, p50", value=empty.p50, unit="ms", note=str(empty)),
+        Figure(scenario="claim of 32, 5 M finished, 1 M ready, p50", value=behind.p50, unit="ms", note=str(behind)),
+        Figure(
+            scenario="ratio of the two",
+            value=behind.p50 / empty.p50,
+            unit="×",
+            promise=1.3,
+            at_most=True,
+        ),
+        Figure(scenario="claim at 2,000 jobs/s, p50", value=healthy.p50, unit="ms", note=str(healthy)),
+        Figure(
+            scenario="the same, a transaction held open for 60 s: last 15 s, p50",
+            value=held.p50,
+            unit="ms",
+            note=f"{held}; {completed:,.0f} jobs/s completed",
+        ),
+    ]
+
+
+async def _fill(database: Database, count: int) -> None:
+    async with database.acquire() as connection:
+        await connection.execute("SET statement_timeout = 0")
+        for _ in range(count // 250_000):
+            await connection.execute(
+                _FILL_FINISHED.replace("$1", "250000").replace("md5(n::text)", "md5(random()::text)"), timeout=300
+            )
+        await connection.execute("ANALYZE", timeout=300)
+        await connection.execute("CHECKPOINT", timeout=300)
+        await connection.execute("SET statement_timeout = '20s'")
+
+
+async def _claims(jobs: JobService, database: Database, *, ready: int) -> Spread:
+    for _ in range(ready // 10_000):
+        await jobs.submit_many(DEFAULT_TENANT, [SUBMISSION] * 10_000)
+    async with database.acquire() as connection:
+        await connection.execute("VACUUM ANALYZE ready, lease", timeout=300)
+        await connection.execute("CHECKPOINT", timeout=300)
+    samples = []
+    for number in range(600):
+        began = time.perf_counter()
+        claimed = await jobs.claim(DEFAULT_TENANT, _CLAIM)
+        if number >= 100:
+            samples.append(time.perf_counter() - began)
+        if len(claimed) != _CLAIM.limit:
+            raise RuntimeError("too few jobs to claim")
+        await jobs.complete_many(DEFAULT_TENANT, [JobCompletion(id=job.id, epoch=job.epoch) for job in claimed])
+    return Spread.of(samples)
+
+
+class _Kept:
+    """A housekeeper at work."""
+
+    def __init__(self, housekeeper: Housekeeper) -> None:
+        self._housekeeper = housekeeper
+
+    async def __aenter__(self) -> None:
+        self._task = asyncio.create_task(self._housekeeper.run())
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._housekeeper.stop()
+        await self._task
+
+
+async def _under_load(jobs: JobService, *, seconds: float, rate: int = 2000) -> tuple[Spread, float]:
+    """Submit at a steady rate and claim as it comes; claim latencies of the last quarter, and jobs completed per second."""
+    began = time.perf_counter()
+    end = began + seconds
+    samples: list[tuple[float, float]] = []
+    completed = 0
+
+    async def submitter() -> None:
+        step = 0.02
+        due = began
+        while (due := due + step) < end:
+            await asyncio.sleep(max(0.0, due - time.perf_counter()))
+            await jobs.submit_many(DEFAULT_TENANT, [SUBMISSION] * int(rate * step))
+
+    async def claimer() -> None:
+        nonlocal completed
+        while (now := time.perf_counter()) < end:
+            claimed = await jobs.claim(DEFAULT_TENANT, _CLAIM)
+            if not claimed:
+                await asyncio.sleep(0.005)
+                continue
+            samples.append((now, time.perf_counter() - now))
+            await jobs.complete_many(DEFAULT_TENANT, [JobCompletion(id=j.id, epoch=j.epoch) for j in claimed])
+            completed += len(claimed)
+
+    parts: list[Callable[[], Coroutine[Any, Any, None]]] = [submitter, claimer]
+    await asyncio.gather(*(part() for part in parts))
+    return Spread.of([took for at, took in samples if at > began + seconds * 0.75]), completed / seconds
+
+
+async def _behind_transaction(url: str, jobs: JobService) -> tuple[Spread, float]:
+    """The same load while a stranger keeps a snapshot open, which keeps vacuum from removing any dead row."""
+    stranger = await asyncpg.connect(url, server_settings={"idle_in_transaction_session_timeout": "0"})
+    try:
+        async with stranger.transaction(isolation="repeatable_read"):
+            await stranger.fetchval("SELECT count(*) FROM penstock.tenant")
+            return await _under_load(jobs, seconds=60)
+    finally:
+        await stranger.close()

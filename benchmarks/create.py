@@ -1,0 +1,98 @@
+"""Durable creates, by one caller and by many, in process and over HTTP, beside what PostgreSQL does with bare rows."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+import msgspec
+
+from benchmarks.figures import Figure, Spread
+from benchmarks.ground import INPUT, SUBMISSION, fresh_database, gateway, service
+from benchmarks.raw_http import Caller
+from penstock.jobs.store import DEFAULT_TENANT
+from penstock.postgres.embedded import EmbeddedServer
+
+
+async def run(server: EmbeddedServer) -> list[Figure]:
+    """All create scenarios."""
+    figures = [await _limit(server)]
+    for callers, calls, promise in ((1, 3000, None), (64, 60_000, 15_000.0)):
+        async with fresh_database(server) as url, service(url) as (jobs, _):
+
+            async def submit(jobs: object = jobs) -> None:
+                await jobs.submit(DEFAULT_TENANT, SUBMISSION)  # type: ignore[attr-defined]
+
+            rate, spread = await _timed([submit] * callers, calls)
+        figures.append(
+            Figure(
+                scenario=f"create, in process, {callers} callers",
+                value=rate,
+                unit="/s",
+                promise=promise,
+                note=str(spread),
+            )
+        )
+    for callers, calls, promise in ((1, 3000, None), (64, 40_000, 8_000.0)):
+        async with fresh_database(server) as url, gateway(url) as address:
+            lines = [await Caller.connect(address) for _ in range(callers)]
+            body = msgspec.json.encode(SUBMISSION)
+            rate, spread = await _timed([_poster(line, body) for line in lines], calls)
+            for line in lines:
+                line.close()
+        figures.append(
+            Figure(
+                scenario=f"create, HTTP, one gateway process, {callers} callers",
+                value=rate,
+                unit="/s",
+                promise=promise,
+                note=str(spread),
+            )
+        )
+    return figures
+
+
+def _poster(line: Caller, body: bytes) -> Callable[[], Awaitable[None]]:
+    request = line.request("POST", "/api/v1/jobs", body)
+
+    async def post() -> None:
+        status, answer = await line.send(request)
+        if status != 201:
+            raise RuntimeError(f"{status}: {answer[:200]!r}")
+
+    return post
+
+
+async def _timed(callers: list[Callable[[], Awaitable[None]]], calls: int) -> tuple[float, Spread]:
+    samples: list[float] = []
+    left = calls
+
+    async def caller(call: Callable[[], Awaitable[None]]) -> None:
+        nonlocal left
+        while left > 0:
+            left -= 1
+            began = time.perf_counter()
+            await call()
+            samples.append(time.perf_counter() - began)
+
+    await asyncio.gather(*(call() for call in callers))  # warm: connections, prepared statements
+    began = time.perf_counter()
+    await asyncio.gather(*(caller(call) for call in callers))
+    return len(samples) / (time.perf_counter() - began), Spread.of(samples)
+
+
+async def _limit(server: EmbeddedServer) -> Figure:
+    """Bare rows of the same size into one table without indexes, 32 at a time on one connection, each batch committed."""
+    async with fresh_database(server) as url:
+        connection = await asyncpg.connect(url)
+        await connection.execute("CREATE TABLE bare (id bigint, input text)")
+        ids, inputs = list(range(32)), [INPUT.decode()] * 32
+        batches = 1000
+        began = time.perf_counter()
+        for _ in range(batches):
+            await connection.execute("INSERT INTO bare SELECT * FROM unnest($1::bigint[], $2::text[])", ids, inputs)
+        elapsed = time.perf_counter() - began
+        await connection.close()
+    return Figure(scenario="limit: bare rows, 32 a commit, one connection", value=batches * 32 / elapsed, unit="/s")

@@ -1,0 +1,54 @@
+"""A worker process whose one executor does nothing; it ends when there is nothing left to do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from datetime import timedelta
+
+import uvloop
+from msgspec import Raw
+
+from benchmarks.ground import RESULT, SUBMISSION
+from penstock.jobs.job import ClaimedJob
+from penstock.jobs.service import JobService
+from penstock.jobs.store import DEFAULT_TENANT
+from penstock.postgres.pool import Database
+from penstock.workers.executors import Executors, JobContext
+from penstock.workers.worker import Worker
+
+_ANSWER = Raw(RESULT)
+
+
+async def noop(_job: ClaimedJob, _context: JobContext) -> Raw:
+    return _ANSWER
+
+
+async def main() -> None:
+    database = Database(os.environ["DATABASE_URL"], application_name="penstock-worker")
+    await database.open()
+    service = JobService(database)
+    await service.start()
+    executors = Executors()
+    executors.register(SUBMISSION.task_type, SUBMISSION.model_profile, noop)
+    worker = Worker(
+        service,
+        worker_id="bench",
+        executors=executors,
+        limit=int(os.environ.get("BENCH_LIMIT", "1000")),
+        lease=timedelta(minutes=15),
+        poll=timedelta(seconds=2),
+        grace=timedelta(seconds=5),
+    )
+    running = asyncio.create_task(worker.run())
+    if "BENCH_STAY" not in os.environ:
+        while (await service.stats(DEFAULT_TENANT)).totals.pending:
+            await asyncio.sleep(0.5)
+        await worker.stop()
+    await running
+    await service.stop()
+    await database.close()
+
+
+if __name__ == "__main__":
+    uvloop.run(main())

@@ -1,0 +1,242 @@
+"""The demonstration: 1,797 images as durable jobs, two workers, one killed half way; nothing is lost or doubled.
+
+    make demo        or        python -m examples.digits.demo
+
+Starts Penstock with a fresh data folder, and two digit workers as processes of their own. At the end everything is
+read back from what is stored; the exit status is 0 only if all of it is as it should be.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from sklearn.datasets import load_digits
+
+from examples.digits.stage import LEASE_SECONDS, Stage, WorkerProcess
+from examples.digits.worker import MODEL_PROFILE, TASK_TYPE, TRAINED_ON
+from penstock import Client, ErrorCategory, Job, Status
+
+_PATIENCE = 45.0  # seconds from the first submission until everything must be finished
+_AT_ONCE = 32  # requests in flight while reading back
+_BATCH = 100  # images in one submission
+
+
+@dataclass
+class Watch:
+    """What the event stream told while it happened: who holds what, and how far all is."""
+
+    completed: set[UUID] = field(default_factory=set)
+    holders: dict[UUID, str] = field(default_factory=dict)
+    half_way: asyncio.Event = field(default_factory=asyncio.Event)
+    finished: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def held_by(self, worker_id: str) -> int:
+        return sum(holder == worker_id for holder in self.holders.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kill:
+    """The end of a worker."""
+
+    worker: WorkerProcess
+    at: float  # epoch seconds
+    held: int  # jobs that it was seen to hold
+
+
+async def main() -> int:
+    console = Console(highlight=False, soft_wrap=True)
+    images, labels = load_digits(return_X_y=True)
+    total = len(images)
+    console.print(f"Penstock demo: {total:,} handwritten digits, two workers, one of them killed half way.\n")
+    async with Stage() as stage:
+        console.print(f"Started Penstock and its PostgreSQL in {stage.start_seconds:.1f} s, data in {stage.folder}.")
+        workers = [await stage.start_worker(f"digits-{number}") for number in (1, 2)]
+        async with Client(stage.url, token=stage.token, owner_service="demo") as client:
+            watch = Watch()
+            watching = asyncio.create_task(follow(client, watch, total))
+            try:
+                await stage.until_ready(workers)
+                console.print(f"Two workers are trained on the first {TRAINED_ON} images and wait for jobs.\n")
+                begun = time.perf_counter()
+                submitting = asyncio.create_task(submit(client, images))
+                kill, _ = await asyncio.gather(kill_one(stage, workers, watch, console), show(watch, total, console))
+                elapsed = time.perf_counter() - begun
+                ids = await submitting
+                jobs = await read_back(client, ids)
+                told = await stored_events(client, ids)
+            finally:
+                watching.cancel()
+                await asyncio.wait([watching])
+        sound = report(console, jobs, told, labels, elapsed, kill)
+    if stage.complaints:
+        console.print(f"Not everything stopped in order: {'; '.join(stage.complaints)}")
+    return 0 if sound and not stage.complaints else 1
+
+
+async def submit(client: Client, images: Sequence[Sequence[float]]) -> list[UUID]:
+    """Every image as a job; answers the jobs' ids in the order of the images."""
+    ids: list[UUID] = []
+    for start in range(0, len(images), _BATCH):
+        batch = images[start : start + _BATCH]
+        submissions = [
+            client.job(TASK_TYPE, MODEL_PROFILE, {"image": rows(image)}, owner_ref=f"image/{start + index}")
+            for index, image in enumerate(batch)
+        ]
+        ids += [created.id for created in await client.submit_many(submissions)]
+    return ids
+
+
+def rows(image: Sequence[float]) -> list[list[float]]:
+    """64 numbers as 8 rows of 8."""
+    return [[float(value) for value in image[row * 8 : row * 8 + 8]] for row in range(8)]
+
+
+async def follow(client: Client, watch: Watch, total: int) -> None:
+    """Keep the watch up to date from the live stream of events."""
+    async for event in client.events(after="0-0-0"):
+        match event.type:
+            case "job.started":
+                watch.holders[event.job_id] = str(event.data.get("worker_id"))
+            case "job.completed":
+                watch.holders.pop(event.job_id, None)
+                watch.completed.add(event.job_id)
+        if len(watch.completed) * 2 >= total:
+            watch.half_way.set()
+        if len(watch.completed) >= total:
+            watch.finished.set()
+
+
+async def kill_one(stage: Stage, workers: Sequence[WorkerProcess], watch: Watch, console: Console) -> Kill:
+    """SIGKILL the worker that holds most jobs, half way."""
+    await asyncio.wait_for(watch.half_way.wait(), _PATIENCE)
+    victim = max(workers, key=lambda worker: watch.held_by(worker.worker_id))
+    held = watch.held_by(victim.worker_id)
+    await stage.kill(victim)
+    console.print(f"Killed {victim.worker_id} (SIGKILL) with {len(watch.completed):,} images done.")
+    return Kill(worker=victim, at=time.time(), held=held)
+
+
+async def show(watch: Watch, total: int, console: Console) -> None:
+    """A progress bar on a terminal, a line now and then elsewhere, until everything is finished."""
+    columns = (TextColumn("Classified"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("", total=total)
+        said = -1
+        async with asyncio.timeout(_PATIENCE):
+            while not watch.finished.is_set():
+                done = len(watch.completed)
+                progress.update(bar, completed=done)
+                if not console.is_terminal and done * 4 // total > said:
+                    said = done * 4 // total
+                    console.print(f"Classified {done:,} of {total:,}")
+                try:
+                    async with asyncio.timeout(0.1):
+                        await watch.finished.wait()
+                except TimeoutError:
+                    continue
+        progress.update(bar, completed=total)
+
+
+async def read_back(client: Client, ids: Sequence[UUID]) -> list[Job]:
+    """Every job as it is stored, with its result and its attempts."""
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(job_id: UUID) -> Job:
+        async with gate:
+            return await client.get(job_id)
+
+    return await asyncio.gather(*(one(job_id) for job_id in ids))
+
+
+async def stored_events(client: Client, ids: Sequence[UUID]) -> dict[UUID, list[tuple[str, int]]]:
+    """All stored events of each job as (type, epoch), from the first to behind the last one of them.
+
+    The stream never ends by itself; one more job, created after all the others have finished, marks its end here.
+    """
+    mark = await client.submit("mark", "none")
+    told: dict[UUID, list[tuple[str, int]]] = {job_id: [] for job_id in ids}
+    async with asyncio.timeout(_PATIENCE):
+        async for event in client.events(after="0-0-0"):
+            if event.job_id == mark.id:
+                break
+            if event.job_id in told:
+                told[event.job_id].append((event.type, int(event.data.get("epoch", 0))))
+    await client.cancel(mark.id)
+    return told
+
+
+def report(
+    console: Console,
+    jobs: Sequence[Job],
+    told: dict[UUID, list[tuple[str, int]]],
+    labels: Sequence[int],
+    elapsed: float,
+    kill: Kill,
+) -> bool:
+    """Print what is stored, and whether all of it is as it should be."""
+    states = Counter(job.status.value for job in jobs)
+    once = sum(completed_once(job, told[job.id]) for job in jobs)
+    rescued = [job for job in jobs if any(a.error.category is ErrorCategory.WORKER_LOST for a in job.attempts)]
+    new = [(digit(job), int(label)) for job, label in list(zip(jobs, labels, strict=True))[TRAINED_ON:]]
+    right = sum(found == label for found, label in new)
+    waits = sorted((job.finished_at - job.created_at).total_seconds() for job in jobs if job.finished_at)
+    checks = {
+        f"{states['completed']:,} of {len(jobs):,} completed": states == {"completed": len(jobs)},
+        f"{once:,} of {len(jobs):,} exactly once (one result, under the newest epoch)": once == len(jobs),
+        f"Accuracy {right / len(new):.1%} on {len(new)} images that the model had not seen": right / len(new) > 0.9,
+    }
+    console.print()
+    for text, holds in checks.items():
+        console.print(f"{'yes' if holds else 'NO '}  {text}")
+    median, slowest = waits[len(waits) // 2], waits[len(waits) * 99 // 100]
+    console.print(
+        f"\n     {len(jobs) / elapsed:,.0f} jobs/s over HTTP, {elapsed:.1f} s in all, the kill included"
+        f"\n     Submit to result, all images submitted at once: p50 {median:.2f} s, p99 {slowest:.2f} s"
+        f"\n     {cost(jobs, rescued, kill)}"
+    )
+    return all(checks.values())
+
+
+def completed_once(job: Job, events: Sequence[tuple[str, int]]) -> bool:
+    """One completion, by the newest of the leases, and each lost one recorded."""
+    started = [epoch for kind, epoch in events if kind == "job.started"]
+    completed = [epoch for kind, epoch in events if kind == "job.completed"]
+    return (
+        job.status is Status.COMPLETED
+        and job.result is not None
+        and len(completed) == 1
+        and completed == [max(started, default=0)]
+        and len(started) == len(set(started)) == job.attempt == len(job.attempts) + 1
+    )
+
+
+def digit(job: Job) -> int:
+    """What the worker read."""
+    return int(job.result["digit"]) if job.result is not None else -1
+
+
+def cost(jobs: Sequence[Job], rescued: Sequence[Job], kill: Kill) -> str:
+    """What the kill cost, in words: jobs that ran again, and the time that this took longer."""
+    name = kill.worker.worker_id
+    if not rescued:
+        return f"The kill of {name} cost nothing: it held no job at that moment"
+    again = {job.id for job in rescued}
+    others = max(job.finished_at.timestamp() for job in jobs if job.id not in again and job.finished_at)
+    last = max(job.finished_at.timestamp() for job in rescued if job.finished_at)
+    extra = max(0.0, last - max(others, kill.at))
+    return (
+        f"The kill of {name} cost {len(rescued)} jobs a second attempt and {extra:.1f} s more"
+        f" (its leases of {LEASE_SECONDS:g} s had to expire)"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))

@@ -1,0 +1,160 @@
+"""What the demonstration plays on: Penstock with a fresh data folder, workers as processes, an end without remains."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from penstock import Client, PenstockError
+
+LEASE_SECONDS = 3.0  # short, so that what a dead worker held comes back soon
+_START = 40.0  # seconds for Penstock, or for a worker, to be there
+_STOP = 20.0
+_ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerProcess:
+    """A running digit worker."""
+
+    worker_id: str
+    process: Process
+
+
+class Stage:
+    """Starts everything on entry, stops and removes everything on exit; ``complaints`` says what did not stop well."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="penstock-demo-"))
+        self.token = secrets.token_hex(16)
+        self.url = f"http://127.0.0.1:{_free_port()}"
+        self.start_seconds = 0.0
+        self.complaints: list[str] = []
+        self._log_path = self.folder / "demo.log"
+        self._log = self._log_path.open("wb")
+        self._server: Process | None = None
+        self._workers: list[WorkerProcess] = []
+
+    async def __aenter__(self) -> Self:
+        self.folder.chmod(0o755)  # as root, PostgreSQL runs as a user of its own who must get through
+        try:
+            await self._start()
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stop()
+
+    async def start_worker(self, worker_id: str) -> WorkerProcess:
+        """A digit worker in a process of its own."""
+        process = await self._run(
+            "-m",
+            "examples.digits.worker",
+            WORKER_ID=worker_id,
+            LEASE_SECONDS=str(LEASE_SECONDS),
+            OMP_NUM_THREADS="1",
+        )
+        worker = WorkerProcess(worker_id=worker_id, process=process)
+        self._workers.append(worker)
+        return worker
+
+    async def kill(self, worker: WorkerProcess) -> None:
+        """SIGKILL: no goodbye."""
+        worker.process.kill()
+        await worker.process.wait()
+        self._workers.remove(worker)
+
+    async def until_ready(self, workers: Sequence[WorkerProcess]) -> None:
+        """Return when every worker has said that it takes jobs."""
+        begun = time.perf_counter()
+        while not all(f"{worker.worker_id} takes" in self._output() for worker in workers):
+            late = time.perf_counter() - begun > _START
+            if late or any(worker.process.returncode is not None for worker in workers):
+                raise SystemExit(f"A worker did not start:\n{self._output()[-4000:]}")
+            await asyncio.sleep(0.05)
+
+    async def _start(self) -> None:
+        begun = time.perf_counter()
+        self._server = await self._run(
+            "-m",
+            "penstock",
+            "serve",
+            PENSTOCK_DATA_DIR=str(self.folder / "data"),
+            HTTP_HOST="127.0.0.1",
+            HTTP_PORT=self.url.rpartition(":")[2],
+            PENSTOCK_WORKERS="0",
+            PENSTOCK_LOG_FORMAT="json",
+        )
+        await self._until_ready(begun)
+        self.start_seconds = time.perf_counter() - begun
+
+    async def _until_ready(self, begun: float) -> None:
+        async with Client(self.url, token=self.token) as client:
+            while time.perf_counter() - begun < _START and self._server and self._server.returncode is None:
+                try:
+                    await client.stats()
+                except PenstockError:
+                    await asyncio.sleep(0.05)
+                else:
+                    return
+        raise SystemExit(f"Penstock did not start:\n{self._output()[-4000:]}")
+
+    async def _run(self, *arguments: str, **environment: str) -> Process:
+        inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
+        ours = {"PENSTOCK_URL": self.url, "AI_SERVICE_TOKEN": self.token}
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            *arguments,
+            cwd=_ROOT,
+            env=inherited | ours | environment,
+            stdin=DEVNULL,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,  # Ctrl-C reaches the demonstration only, which then stops everything in order
+        )
+
+    async def _stop(self) -> None:
+        for worker in self._workers:
+            await self._end(worker.process, worker.worker_id)
+        if self._server is not None:
+            await self._end(self._server, "penstock serve")
+        self._log.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self.folder.exists():
+            self.complaints.append(f"{self.folder} could not be removed")
+
+    async def _end(self, process: Process, name: str) -> None:
+        """SIGTERM, and SIGKILL for what does not listen."""
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+        try:
+            status = await asyncio.wait_for(process.wait(), _STOP)
+        except TimeoutError:
+            os.killpg(process.pid, signal.SIGKILL)
+            status = await process.wait()
+        if status != 0:
+            self.complaints.append(f"{name} ended with status {status}")
+
+    def _output(self) -> str:
+        return self._log_path.read_text(errors="replace")
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,99 @@
+"""The conversations with the gateway that the job commands have; jobs come back as plain JSON objects."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Literal, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from penstock.cli.job_views import Bars, Job
+from penstock.client import Client
+from penstock.errors import FieldProblem, InvalidInput
+from penstock.jobs.job import JobFilter, JobSubmission
+
+T = TypeVar("T")
+Verb = Literal["retry", "cancel"]
+
+_PAGE = 100
+_LOOK_EVERY = timedelta(milliseconds=500)  # while watching; the answer comes at once when the job is finished
+
+
+async def submit(client: Client, fields: Mapping[str, Any]) -> Job:
+    """Create a job from its fields."""
+    submission = _typed({name: value for name, value in fields.items() if value is not None}, JobSubmission)
+    options = {name: getattr(submission, name) for name in JobSubmission.__struct_fields__}
+    return _plain(await client.submit(**options))
+
+
+async def get(client: Client, job_id: UUID) -> Job:
+    """One whole job."""
+    return _plain(await client.get(job_id))
+
+
+async def find(client: Client, where: Mapping[str, Any], limit: int) -> list[Job]:
+    """The newest ``limit`` jobs that the filter means, over as many pages as that takes."""
+    jobs: list[Job] = []
+    cursor: str | None = None
+    while len(jobs) < limit:
+        page = await client.list(_typed(where, JobFilter), limit=min(_PAGE, limit - len(jobs)), cursor=cursor)
+        jobs += [_plain(job) for job in page.jobs]
+        cursor = page.next_cursor
+        if cursor is None:
+            break
+    return jobs
+
+
+async def watch(client: Client, job_ids: Sequence[UUID], *, show: bool) -> list[Job]:
+    """The jobs once all are finished; meanwhile a bar for each, when ``show``."""
+    bars = Bars(show=show)
+    try:
+        return list(await asyncio.gather(*(_watch_one(client, job_id, bars) for job_id in job_ids)))
+    finally:
+        bars.close()
+
+
+async def change(client: Client, verb: Verb, job_ids: Sequence[UUID]) -> list[Job]:
+    """Retry or cancel these jobs, one after the other; ends at the first that is refused."""
+    call = client.retry if verb == "retry" else client.cancel
+    return [_plain(await call(job_id)) for job_id in job_ids]
+
+
+async def change_where(client: Client, verb: Verb, where: Mapping[str, Any], *, dry_run: bool) -> dict[str, Any]:
+    """Retry or cancel what the filter means; how many that were, or with ``dry_run`` would be."""
+    call = client.retry_where if verb == "retry" else client.cancel_where
+    return {"count": await call(_typed(where, JobFilter), dry_run=dry_run), "dry_run": dry_run}
+
+
+async def stats(client: Client) -> dict[str, Any]:
+    """All counters."""
+    return _plain(await client.stats())
+
+
+async def _watch_one(client: Client, job_id: UUID, bars: Bars) -> Job:
+    bars.update(job := _plain(await client.get(job_id)))
+    while not job["finished_at"]:
+        try:
+            job = _plain(await client.wait(job_id, timeout=_LOOK_EVERY))
+        except TimeoutError:
+            job = _plain(await client.get(job_id))
+        bars.update(job)
+    return job
+
+
+def _plain(value: msgspec.Struct) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(value))
+    return plain
+
+
+def _typed(fields: Mapping[str, Any], kind: type[T]) -> T:
+    """``fields`` as one of the API's types; a mistake is told before anything is sent."""
+    try:
+        return msgspec.json.decode(msgspec.json.encode(fields), type=kind)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at ")
+        problem = FieldProblem(field=path.strip("`").removeprefix("$.") or "request", detail=message)
+        raise InvalidInput([problem]) from None

@@ -1,0 +1,239 @@
+"""``penstock job`` and ``penstock stats``: the gateway's jobs from the command line."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from uuid import UUID
+
+import typer
+
+from penstock.cli import job_views
+from penstock.cli.job_views import Job
+from penstock.cli.output import AsJson, print_json, wants_json
+
+if TYPE_CHECKING:
+    from penstock.cli.job_calls import Verb
+    from penstock.client import Client
+
+T = TypeVar("T")
+
+app = typer.Typer(help="Submit and follow jobs, through the gateway at PENSTOCK_URL.", no_args_is_help=True)
+
+JobId = Annotated[UUID, typer.Argument(metavar="ID", help="The job's id.")]
+JobIds = Annotated[list[UUID] | None, typer.Argument(metavar="[ID]…", help="Job ids; without any, filters say which.")]
+OwnerService = Annotated[str | None, typer.Option("--owner-service", help="Only this caller's jobs.")]
+OwnerRef = Annotated[str | None, typer.Option("--owner-ref", help="Only jobs with this reference.")]
+TaskType = Annotated[str | None, typer.Option("--task-type", help="Only jobs of this type.")]
+ModelProfile = Annotated[str | None, typer.Option("--model-profile", help="Only jobs for this profile.")]
+Statuses = Annotated[list[str] | None, typer.Option("--status", help="Only jobs in this status; may be repeated.")]
+Category = Annotated[str | None, typer.Option("--error-category", help="Only jobs with this error.")]
+Tags = Annotated[list[str] | None, typer.Option("--tag", help="Only jobs with this tag; repeated: all of them.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; tell how many jobs are meant.")]
+
+
+@app.command()
+def submit(
+    task_type: Annotated[str, typer.Argument(help="What is to be done, such as llm_chat.")],
+    model_profile: Annotated[str, typer.Argument(help="What does it, such as qwen2.5-14b.")],
+    job_input: Annotated[
+        str, typer.Option("--input", "-i", metavar="JSON", help="JSON, @FILE, or - for standard input.")
+    ] = "{}",
+    owner_service: Annotated[str, typer.Option(help="On whose behalf.")] = "cli",
+    owner_ref: Annotated[str, typer.Option(help="The caller's own reference.")] = "",
+    priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher goes first.")] = 0,
+    max_attempts: Annotated[int | None, typer.Option(min=1, max=100, help="Attempts before it fails.")] = None,
+    run_at: Annotated[datetime | None, typer.Option(help="Not before this time (local).")] = None,
+    timeout_seconds: Annotated[float | None, typer.Option("--timeout", help="Limit of one attempt, seconds.")] = None,
+    idempotency_key: Annotated[str | None, typer.Option(help="The same key again gives the same job.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
+    watch_it: Annotated[bool, typer.Option("--watch", "-w", help="Wait until it is finished.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Submit one job."""
+    fields = {
+        "task_type": task_type,
+        "model_profile": model_profile,
+        "input": _read_input(job_input),
+        "owner_service": owner_service,
+        "owner_ref": owner_ref,
+        "priority": priority,
+        "max_attempts": max_attempts,
+        "run_at": run_at.astimezone() if run_at else None,
+        "timeout_seconds": timeout_seconds,
+        "idempotency_key": idempotency_key,
+        "tags": tag or [],
+    }
+
+    async def act(client: Client) -> Job:
+        from penstock.cli import job_calls
+
+        job = await job_calls.submit(client, fields)
+        if not watch_it:
+            return job
+        return (await job_calls.watch(client, [UUID(job["id"])], show=not wants_json(as_json)))[0]
+
+    job = _with_client(act)
+    job_views.show_job(job, as_json=as_json)
+    if watch_it:
+        _exit_by([job])
+
+
+@app.command()
+def get(job_id: JobId, as_json: AsJson = False) -> None:
+    """Show one job with everything that is known of it."""
+    from penstock.cli import job_calls
+
+    job_views.show_job(_with_client(lambda client: job_calls.get(client, job_id)), as_json=as_json)
+
+
+@app.command("list")
+def list_jobs(
+    owner_service: OwnerService = None,
+    owner_ref: OwnerRef = None,
+    task_type: TaskType = None,
+    model_profile: ModelProfile = None,
+    status: Statuses = None,
+    error_category: Category = None,
+    tag: Tags = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="At most so many.")] = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List jobs, newest first."""
+    from penstock.cli import job_calls
+
+    where = _filter(owner_service, owner_ref, task_type, model_profile, status, error_category, tag)
+    jobs = _with_client(lambda client: job_calls.find(client, where, limit))
+    job_views.show_jobs(jobs, as_json=as_json)
+
+
+@app.command()
+def watch(
+    job_ids: Annotated[list[UUID], typer.Argument(metavar="ID…", help="Job ids.")], as_json: AsJson = False
+) -> None:
+    """Follow jobs until all are finished; fails when one of them did not complete."""
+    from penstock.cli import job_calls
+
+    jobs = _with_client(lambda client: job_calls.watch(client, job_ids, show=not wants_json(as_json)))
+    job_views.show_jobs(jobs, as_json=as_json)
+    _exit_by(jobs)
+
+
+@app.command()
+def retry(
+    job_ids: JobIds = None,
+    owner_service: OwnerService = None,
+    owner_ref: OwnerRef = None,
+    task_type: TaskType = None,
+    model_profile: ModelProfile = None,
+    status: Statuses = None,
+    error_category: Category = None,
+    tag: Tags = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run jobs again from the start: these, or all that the filters mean."""
+    where = _filter(owner_service, owner_ref, task_type, model_profile, status, error_category, tag)
+    _change("retry", job_ids or [], where, dry_run=dry_run, as_json=as_json)
+
+
+@app.command()
+def cancel(
+    job_ids: JobIds = None,
+    owner_service: OwnerService = None,
+    owner_ref: OwnerRef = None,
+    task_type: TaskType = None,
+    model_profile: ModelProfile = None,
+    status: Statuses = None,
+    error_category: Category = None,
+    tag: Tags = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+) -> None:
+    """Cancel jobs: these, or all that the filters mean."""
+    where = _filter(owner_service, owner_ref, task_type, model_profile, status, error_category, tag)
+    _change("cancel", job_ids or [], where, dry_run=dry_run, as_json=as_json)
+
+
+def stats(as_json: AsJson = False) -> None:
+    """Show how many jobs there are in each queue and status."""
+    from penstock.cli import job_calls
+
+    job_views.show_stats(_with_client(job_calls.stats), as_json=as_json)
+
+
+def _change(verb: Verb, job_ids: list[UUID], where: dict[str, Any], *, dry_run: bool, as_json: bool) -> None:
+    from penstock.cli import job_calls
+
+    if bool(job_ids) == bool(where):
+        raise typer.BadParameter("name either job ids or at least one filter")
+    if job_ids and dry_run:
+        raise typer.BadParameter("--dry-run goes with filters")
+    if job_ids:
+        job_views.show_jobs(_with_client(lambda client: job_calls.change(client, verb, job_ids)), as_json=as_json)
+        return
+    answer = _with_client(lambda client: job_calls.change_where(client, verb, where, dry_run=dry_run))
+    if wants_json(as_json):
+        print_json(answer)
+    else:
+        typer.echo(f"{answer['count']} jobs {'are meant' if dry_run else 'changed'}.")
+
+
+def _filter(
+    owner_service: str | None,
+    owner_ref: str | None,
+    task_type: str | None,
+    model_profile: str | None,
+    status: list[str] | None,
+    error_category: str | None,
+    tags: list[str] | None,
+) -> dict[str, Any]:
+    fields = {
+        "owner_service": owner_service,
+        "owner_ref": owner_ref,
+        "task_type": task_type,
+        "model_profile": model_profile,
+        "status": status,
+        "error_category": error_category,
+        "tags": tags,
+    }
+    return {name: value for name, value in fields.items() if value}
+
+
+def _read_input(text: str) -> Any:
+    import json
+
+    try:
+        if text == "-":
+            text = sys.stdin.read()
+        elif text.startswith("@"):
+            text = Path(text[1:]).read_text(encoding="utf-8")
+        return json.loads(text)
+    except OSError as error:
+        raise typer.BadParameter(f"{error.filename}: {error.strerror}", param_hint="--input") from None
+    except ValueError:
+        raise typer.BadParameter("is not valid JSON", param_hint="--input") from None
+
+
+def _with_client(act: Callable[[Client], Awaitable[T]]) -> T:
+    """Run one conversation with the gateway that the settings name."""
+    from penstock.client import Client
+    from penstock.settings import load_settings
+
+    settings = load_settings()
+    token = settings.ai_service_token
+
+    async def run() -> T:
+        async with Client(settings.penstock_url, token=token.get_secret_value() if token else None) as client:
+            return await act(client)
+
+    return asyncio.run(run())
+
+
+def _exit_by(jobs: list[Job]) -> None:
+    if any(job["status"] != "completed" for job in jobs):
+        raise typer.Exit(1)

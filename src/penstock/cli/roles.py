@@ -1,0 +1,128 @@
+"""``penstock serve``, and its roles as processes of their own: gateway, worker, housekeeper."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from penstock.settings import Settings
+
+_DATABASE_PATIENCE: Final = timedelta(seconds=60)
+
+
+def serve() -> None:
+    """Run everything here: gateway, workers, housekeeper and, without DATABASE_URL, PostgreSQL itself."""
+    import uvloop
+
+    from penstock.settings import is_loopback, load_settings
+    from penstock.supervisor import serve as supervisor
+    from penstock.telemetry import logs
+
+    settings = supervisor.with_free_port(load_settings())
+    _configure_logs(settings, role="supervisor")
+    host = supervisor.reachable_address(settings)
+    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.http_port}"
+    where = {
+        "url": url,
+        "docs": f"{url}/docs",
+        "access": "open, this machine only" if is_loopback(settings.http_host) and not settings.ai_service_token
+        else "with AI_SERVICE_TOKEN",
+        "database": str(settings.penstock_data_dir) if settings.database_url is None else "DATABASE_URL",
+    }  # fmt: skip
+
+    def ready() -> None:
+        if _on_terminal(settings):
+            lines = "".join(f"    {name:9} {value}\n" for name, value in where.items())
+            print(f"\n  Penstock is ready.\n\n{lines}\n  Ctrl-C stops it.\n", flush=True)  # noqa: T201
+        else:
+            logs.get("penstock.serve").info("ready", **where)
+
+    with _crashes_logged():
+        uvloop.run(supervisor.serve(settings, on_ready=ready))
+
+
+def gateway() -> None:
+    """Run one HTTP gateway."""
+    settings = _begin("gateway")
+    from penstock.gateway import server
+
+    _run(settings, server.run)
+
+
+def worker() -> None:
+    """Run one worker for the built-in executors."""
+    settings = _begin("worker")
+    from penstock.workers import process
+
+    _run(settings, process.run)
+
+
+def housekeeper() -> None:
+    """Run one housekeeper: rescue, promotion, rollup, retention."""
+    settings = _begin("housekeeper")
+    from penstock.workers import housekeeper as part
+
+    _run(settings, part.run)
+
+
+def _begin(role: str) -> Settings:
+    from penstock.supervisor.bond import bind_to_supervisor
+
+    bind_to_supervisor()  # before anything slow
+    for number in (signal.SIGTERM, signal.SIGINT):
+        # Asked to stop before there is anything to drain; the role's own handlers replace these.
+        signal.signal(number, lambda *_: sys.exit(0))
+    from penstock.settings import load_settings
+
+    settings = load_settings()
+    _configure_logs(settings, role=role)
+    return settings
+
+
+def _run(settings: Settings, run: Callable[[Settings], Awaitable[None]]) -> None:
+    import uvloop
+
+    with _crashes_logged():
+        uvloop.run(_prepared(settings, run))
+
+
+@contextmanager
+def _crashes_logged() -> Iterator[None]:
+    """A mistake of ours ends the process with a log line like every other, in which secrets are masked."""
+    from penstock.errors import PenstockError
+    from penstock.telemetry import logs
+
+    try:
+        yield
+    except PenstockError:
+        raise  # said on purpose, for whoever started the process
+    except Exception:  # noqa: BLE001  (the process's outermost edge)
+        logs.get(__name__).exception("crashed")
+        sys.exit(1)
+
+
+async def _prepared(settings: Settings, run: Callable[[Settings], Awaitable[None]]) -> None:
+    from penstock.postgres.address import database_url
+    from penstock.postgres.migrate import migrate
+
+    if settings.migrate_on_start:
+        await migrate(database_url(settings), patience=_DATABASE_PATIENCE)
+    await run(settings)
+
+
+def _configure_logs(settings: Settings, *, role: str) -> None:
+    from penstock.telemetry import logs
+
+    logs.configure(
+        level=settings.penstock_log_level, form=settings.penstock_log_format, secrets=settings.secret_values()
+    )
+    logs.bind(role=role)
+
+
+def _on_terminal(settings: Settings) -> bool:
+    return settings.penstock_log_format == "console" or (settings.penstock_log_format == "auto" and sys.stdout.isatty())

@@ -1,0 +1,9 @@
+"""The Python client of Penstock: submit jobs, read them, be a worker. Needs a gateway's address, nothing else."""
+
+from penstock.client.blocking import BlockingClient
+from penstock.client.client import Client, JobOptions
+from penstock.client.stream import Event
+from penstock.client.transport import Unreachable
+from penstock.client.views import Job, JobPage, JobSummary
+
+__all__ = ["BlockingClient", "Client", "Event", "Job", "JobOptions", "JobPage", "JobSummary", "Unreachable"]

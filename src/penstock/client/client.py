@@ -1,0 +1,335 @@
+"""The asynchronous client: every call of the job API, events, and a whole worker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import socket
+from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Any, Self, TypedDict, Unpack
+from uuid import UUID
+
+import msgspec
+from msgspec import Raw, Struct
+
+from penstock.client.stream import LAST_TYPES, Event, Stream
+from penstock.client.transport import Query, Transport
+from penstock.client.views import Job, JobPage
+from penstock.client.work import HttpSource, PlainLog, stopped_by_signals
+from penstock.errors import CallerError, NotFound, StaleEpoch
+from penstock.jobs.job import (
+    BatchAnswer,
+    BatchCompletion,
+    BatchHeartbeat,
+    BatchItem,
+    BulkAnswer,
+    BulkRequest,
+    ClaimAnswer,
+    ClaimedJob,
+    ClaimRequest,
+    Completion,
+    Created,
+    CreatedBatch,
+    Failure,
+    HeartbeatAnswer,
+    JobCompletion,
+    JobFilter,
+    JobHeartbeat,
+    JobState,
+    JobSubmission,
+    Stats,
+)
+from penstock.workers.engine import Duty, Engine
+from penstock.workers.executors import Executor
+
+_JOBS = "/api/v1/jobs"
+_LONGEST_WAIT = 60.0  # seconds the gateway waits in one request
+
+
+class JobOptions(TypedDict, total=False):
+    """What may be said about a job beside its queue and input; see the API for each field."""
+
+    owner_service: str
+    owner_ref: str
+    priority: int
+    max_attempts: int | None
+    run_at: datetime | None
+    timeout_seconds: float | None
+    idempotency_key: str | None
+    tags: list[str]
+
+
+class _Batch(Struct):
+    jobs: Sequence[JobSubmission]
+
+
+class Client:
+    """Talks to one gateway; use it as ``async with Client(url, token=…) as client``.
+
+    Errors of the gateway come as the classes of ``penstock.errors``; a gateway that cannot be reached is Unreachable.
+    Calls that may be repeated are, for a few seconds. Every submission carries an idempotency key, made here if the
+    caller has none, so that one that is repeated after a cut connection creates one job.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8080",
+        *,
+        token: str | None = None,
+        owner_service: str = "python",
+        timeout: timedelta = timedelta(seconds=30),
+    ) -> None:
+        self.owner_service = owner_service  # of jobs that name none
+        self._transport = Transport(url, token=token, timeout=timeout)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._transport.close()
+
+    # Submitting
+
+    def job(
+        self,
+        task_type: str,
+        model_profile: str,
+        input: object = None,  # noqa: A002 - the contract's word
+        **options: Unpack[JobOptions],
+    ) -> JobSubmission:
+        """A submission for ``submit_many``. ``input`` is anything that can be written as JSON, or ``Raw`` JSON."""
+        fields: dict[str, Any] = {"owner_service": self.owner_service, **options}
+        if not fields.get("idempotency_key"):
+            fields["idempotency_key"] = secrets.token_hex(16)
+        return JobSubmission(
+            task_type=task_type, model_profile=model_profile, input=_raw({} if input is None else input), **fields
+        )
+
+    async def submit(
+        self,
+        task_type: str,
+        model_profile: str,
+        input: object = None,  # noqa: A002 - the contract's word
+        **options: Unpack[JobOptions],
+    ) -> Job:
+        """Create one durable job, or get the one that the same idempotency key made before."""
+        submission = self.job(task_type, model_profile, input, **options)
+        return await self._transport.call("POST", _JOBS, Job, body=submission)
+
+    async def submit_many(self, jobs: Iterable[JobSubmission]) -> Sequence[Created]:
+        """Create up to 10,000 jobs in one transaction, all or nothing; answers in order."""
+        submissions = [_keyed(job) for job in jobs]
+        created = await self._transport.call("POST", f"{_JOBS}/batch", CreatedBatch, body=_Batch(jobs=submissions))
+        return created.jobs
+
+    # Reading
+
+    async def get(self, job_id: UUID | str) -> Job:
+        """A whole job; raises NotFound."""
+        return await self._transport.call("GET", f"{_JOBS}/{_id(job_id)}", Job)
+
+    async def wait(self, job_id: UUID | str, timeout: timedelta | None = None) -> Job:
+        """The job once it is finished, however it ended; raises TimeoutError after ``timeout``."""
+        loop = asyncio.get_running_loop()
+        deadline = None if timeout is None else loop.time() + timeout.total_seconds()
+        while True:
+            left = _LONGEST_WAIT if deadline is None else min(_LONGEST_WAIT, max(0.0, deadline - loop.time()))
+            job = await self._transport.call(
+                "GET", f"{_JOBS}/{_id(job_id)}", Job, query={"wait": f"{left:.3f}"}, wait=left
+            )
+            if job.status.finished:
+                return job
+            if deadline is not None and loop.time() >= deadline:
+                raise TimeoutError(f"job {job_id} is still {job.status} after {timeout}")
+
+    async def list(self, where: JobFilter | None = None, *, limit: int = 100, cursor: str | None = None) -> JobPage:
+        """A page of jobs, newest first; the next one is behind its ``next_cursor``."""
+        query: dict[str, str | Sequence[str]] = {"limit": str(limit)}
+        if where is not None:
+            query |= _query(where)
+        if cursor is not None:
+            query["cursor"] = cursor
+        return await self._transport.call("GET", _JOBS, JobPage, query=query)
+
+    async def stats(self) -> Stats:
+        """Counters of everything, of each queue and of each owner."""
+        return await self._transport.call("GET", "/api/v1/stats", Stats)
+
+    async def events(self, job_id: UUID | str | None = None, *, after: str | None = None) -> AsyncIterator[Event]:
+        """What happens, as it happens: of one job from its creation to its end, or of all jobs from now on.
+
+        ``after`` is the id of the last event seen, to go on behind it. Connections that break are made again there.
+        """
+        path = "/api/v1/events" if job_id is None else f"{_JOBS}/{_id(job_id)}/events"
+        stream = Stream(self._transport, path, after=after)
+        last = ""
+        while True:
+            async for event in stream.connection():
+                last = event.type
+                yield event
+            if job_id is not None and stream.ended:
+                if last in LAST_TYPES:
+                    return
+                if not stream.count and (await self.get(job_id)).status.finished:
+                    return
+            await stream.pause()
+
+    # Working
+
+    async def claim(self, request: ClaimRequest) -> Sequence[ClaimedJob]:
+        """Lease jobs, waiting up to ``wait_seconds`` for the first.
+
+        Not repeated when the connection breaks: jobs whose answer was lost come back when their lease expires.
+        """
+        answer = await self._transport.call(
+            "POST", f"{_JOBS}/claim", ClaimAnswer, body=request, repeatable=False, wait=request.wait_seconds
+        )
+        return answer.jobs
+
+    async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatAnswer | CallerError]:
+        """Extend leases; answers in order, StaleEpoch and NotFound as values."""
+        if not beats:
+            return []
+        answer = await self._transport.call(
+            "POST", f"{_JOBS}/heartbeat", BatchAnswer, body=BatchHeartbeat(jobs=list(beats))
+        )
+        return [_beaten(item) for item in answer.results]
+
+    async def complete(self, completion: JobCompletion) -> JobState:
+        """Hand in a result; raises StaleEpoch when the lease is no longer ours. May be repeated."""
+        body = Completion(epoch=completion.epoch, worker_id=completion.worker_id, result=completion.result)
+        return await self._transport.call("POST", f"{_JOBS}/{completion.id}/complete", JobState, body=body)
+
+    async def complete_many(self, completions: Sequence[JobCompletion]) -> Sequence[JobState | CallerError]:
+        """Hand in results; answers in order, errors as values. Each stands or falls alone."""
+        if not completions:
+            return []
+        answer = await self._transport.call(
+            "POST", f"{_JOBS}/complete", BatchAnswer, body=BatchCompletion(jobs=list(completions))
+        )
+        return [
+            _refused(item) if item.code is not None or item.status is None else JobState(id=item.id, status=item.status)
+            for item in answer.results
+        ]
+
+    async def fail(self, job_id: UUID | str, failure: Failure) -> JobState:
+        """Report that an attempt ended without a result; raises StaleEpoch when the lease is no longer ours."""
+        return await self._transport.call("POST", f"{_JOBS}/{_id(job_id)}/fail", JobState, body=failure)
+
+    async def work(
+        self,
+        handler: Executor,
+        *,
+        worker_id: str | None = None,
+        task_types: Collection[str] = (),
+        model_profiles: Collection[str] = (),
+        limit: int = 1,
+        lease: timedelta = timedelta(seconds=60),
+        grace: timedelta = timedelta(seconds=30),
+        stop: asyncio.Event | None = None,
+    ) -> None:
+        """Be a worker: run ``await handler(job, context)`` for each job, up to ``limit`` at a time, until stopped.
+
+        The answer is the job's result; see ``penstock.workers.executors`` for errors, progress and batches. Leases are
+        kept by heartbeats; a cancelled job's handler gets CancelledError. ``stop`` ends it; without one, SIGTERM and
+        SIGINT do. Then running jobs have ``grace`` to finish, and the rest is handed back.
+        """
+        duty = Duty(
+            worker_id=worker_id or f"{socket.gethostname()}-{os.getpid()}",
+            task_types=tuple(task_types),
+            model_profiles=tuple(model_profiles),
+            limit=limit,
+            lease=lease,
+            poll=timedelta(seconds=20),
+            beat=timedelta(seconds=2),
+            grace=grace,
+        )
+        engine = Engine(HttpSource(self), handler, duty, log=PlainLog("penstock.worker"))
+        stopping = stop or asyncio.Event()
+        working = asyncio.create_task(engine.run())
+        waiting = asyncio.create_task(stopping.wait())
+        try:
+            if stop is None:
+                with stopped_by_signals(stopping):
+                    await self._work(engine, working, waiting)
+            else:
+                await self._work(engine, working, waiting)
+        finally:
+            waiting.cancel()
+            working.cancel()
+            await asyncio.wait([working, waiting])
+
+    async def _work(self, engine: Engine, working: asyncio.Task[None], waiting: asyncio.Task[bool]) -> None:
+        await asyncio.wait([working, waiting], return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            await engine.stop()
+        await working
+
+    # Changing one's mind
+
+    async def retry(self, job_id: UUID | str) -> Job:
+        """Send a failed job back to pending, or a running one, whose lease it takes away."""
+        return await self._transport.call("POST", f"{_JOBS}/{_id(job_id)}/retry", Job, repeatable=False)
+
+    async def cancel(self, job_id: UUID | str) -> Job:
+        """Cancel a pending job, or ask a running one to stop."""
+        return await self._transport.call("POST", f"{_JOBS}/{_id(job_id)}/cancel", Job)
+
+    async def retry_where(self, where: JobFilter, *, dry_run: bool = False) -> int:
+        """Retry every failed or running job that the filter means; answers how many."""
+        return await self._bulk("retry", where, dry_run=dry_run)
+
+    async def cancel_where(self, where: JobFilter, *, dry_run: bool = False) -> int:
+        """Cancel every unfinished job that the filter means; answers how many."""
+        return await self._bulk("cancel", where, dry_run=dry_run)
+
+    async def _bulk(self, verb: str, where: JobFilter, *, dry_run: bool) -> int:
+        body = {**_stated(BulkRequest(**msgspec.structs.asdict(where))), "dry_run": dry_run}
+        answer = await self._transport.call("POST", f"{_JOBS}/{verb}", BulkAnswer, body=body, repeatable=dry_run)
+        return answer.count
+
+
+def _id(job_id: UUID | str) -> UUID:
+    """A job's id; anything else must not become part of an address."""
+    return job_id if isinstance(job_id, UUID) else UUID(job_id)
+
+
+def _raw(value: object) -> Raw:
+    return value if isinstance(value, Raw) else Raw(msgspec.json.encode(value))
+
+
+def _keyed(job: JobSubmission) -> JobSubmission:
+    return job if job.idempotency_key else msgspec.structs.replace(job, idempotency_key=secrets.token_hex(16))
+
+
+def _stated(where: Struct) -> dict[str, Any]:
+    """The fields that say something, as JSON values."""
+    return {name: value for name, value in msgspec.to_builtins(where).items() if value is not None}
+
+
+def _query(where: JobFilter) -> Query:
+    return {
+        name: [str(item) for item in value] if isinstance(value, list) else str(value)
+        for name, value in _stated(where).items()
+    }
+
+
+def _refused(item: BatchItem) -> CallerError:
+    return NotFound(f"there is no job {item.id}") if item.code == NotFound.code else StaleEpoch()
+
+
+def _beaten(item: BatchItem) -> HeartbeatAnswer | CallerError:
+    if item.code is not None or item.lease_expires_at is None:
+        return _refused(item)
+    return HeartbeatAnswer(
+        id=item.id, lease_expires_at=item.lease_expires_at, cancel_requested=bool(item.cancel_requested)
+    )

@@ -1,0 +1,91 @@
+"""Server-sent events: the stream of what happens to jobs, resumed where it broke."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Any, Final
+from uuid import UUID
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+
+from penstock.client.transport import Transport, error_of
+from penstock.errors import ServiceError
+
+_SILENCE: Final = 90.0  # seconds without a byte after which a connection counts as dead; the gateway sends comments
+_LONGEST_PAUSE: Final = 5.0
+_LARGEST_LINE: Final = 2**24
+LAST_TYPES: Final = frozenset({"job.completed", "job.failed", "job.cancelled"})
+
+
+class Event(Struct, frozen=True, kw_only=True):
+    """One thing that happened to one job; ``id`` resumes the stream behind it."""
+
+    id: str
+    type: str  # "job.created", "job.started", "job.progress", "job.completed", …
+    time: datetime
+    subject: UUID  # the job
+    data: dict[str, Any] = {}
+
+    @property
+    def job_id(self) -> UUID:
+        return self.subject
+
+
+class Stream:
+    """One reader's way through the events; ``last_id`` is the last one it has seen."""
+
+    def __init__(self, transport: Transport, path: str, *, after: str | None) -> None:
+        self.last_id = after
+        self.ended = False  # the gateway closed the last connection in order
+        self.count = 0  # events on the last connection
+        self._transport = transport
+        self._path = path
+        self._retry = 0.2
+
+    async def connection(self) -> AsyncIterator[Event]:
+        """The events of one connection. It ends when the connection does, whether in order or not."""
+        self.ended, self.count = False, 0
+        headers = {"Accept": "text/event-stream"}
+        if self.last_id is not None:
+            headers["Last-Event-ID"] = self.last_id
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=_SILENCE)
+        try:
+            async with self._transport.session().get(
+                self._transport.url + self._path, headers=headers, timeout=timeout, max_line_size=_LARGEST_LINE
+            ) as response:
+                if response.status == 204:  # over: there is nothing behind the last event
+                    self.ended = True
+                    return
+                if response.status != 200:
+                    raise error_of(response.status, await response.read(), response.headers)
+                self._retry = 0.2
+                async for event in _parsed(response.content):
+                    self.last_id = event.id
+                    self.count += 1
+                    yield event
+                self.ended = True
+        except (aiohttp.ClientError, OSError, ServiceError):
+            return
+
+    async def pause(self) -> None:
+        """Wait before the next connection, longer each time one cannot be made."""
+        await asyncio.sleep(self._retry)
+        self._retry = min(self._retry * 2, _LONGEST_PAUSE)
+
+
+async def _parsed(content: aiohttp.StreamReader) -> AsyncIterator[Event]:
+    data: list[bytes] = []
+    pending = b""
+    async for chunk in content.iter_any():
+        *lines, pending = (pending + chunk).split(b"\n")
+        for line in lines:
+            text = line.rstrip(b"\r")
+            if text.startswith(b"data:"):
+                data.append(text[5:].removeprefix(b" "))
+            elif not text and data:
+                yield msgspec.json.decode(b"\n".join(data), type=Event)
+                data = []

@@ -1,0 +1,188 @@
+"""HTTP under the client: JSON bodies, problem details as errors, retries of what may be repeated."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from random import random
+from typing import Any, Final, TypeVar
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+
+from penstock.errors import CallerError, FieldProblem, InvalidInput, PenstockError, ServiceError
+
+T = TypeVar("T")
+Query = Mapping[str, str | Sequence[str]]
+
+_PAUSES: Final = (0.1, 0.3, 1.0, 3.0)  # seconds before each repetition, with jitter
+_LONGEST_RETRY_AFTER: Final = 30.0
+
+
+class Unreachable(ServiceError):
+    """The gateway cannot be reached, or the connection broke before it answered."""
+
+    code = "unreachable"
+
+
+class _Problem(Struct):
+    """RFC 9457 problem details, as far as the client reads them."""
+
+    code: str = ""
+    title: str = ""
+    detail: str = ""
+    errors: list[dict[str, str]] = []
+
+
+class Transport:
+    """One connection pool to one gateway."""
+
+    def __init__(self, url: str, *, token: str | None, timeout: timedelta) -> None:
+        self.url = url.rstrip("/")
+        self._token = token
+        self._timeout = timeout.total_seconds()
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    def session(self) -> aiohttp.ClientSession:
+        """The pool, opened on first use because it belongs to the running event loop."""
+        if self._session is None:
+            headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
+            self._session = aiohttp.ClientSession(
+                headers=headers, connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
+            )
+        return self._session
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        answer: type[T],
+        *,
+        body: object = None,
+        query: Query | None = None,
+        headers: Mapping[str, str] | None = None,
+        repeatable: bool = True,
+        wait: float = 0.0,
+    ) -> T:
+        """One request, answered as ``answer``; raises what the gateway's problem details mean.
+
+        A ``repeatable`` request is tried again while the gateway is away; any request whose connection was refused is,
+        because it was never sent. ``wait`` is what the gateway may take beyond the usual time, in seconds.
+        """
+        data = None if body is None else msgspec.json.encode(body)
+        pauses = iter(_PAUSES)
+        content: bytes | None = None
+        while content is None:
+            try:
+                content = await self._send(method, path, data, query, headers, wait)
+            except ServiceError as error:
+                if not _may_repeat(error, repeatable=repeatable):
+                    raise
+                await _pause(pauses, error)
+        try:
+            return msgspec.json.decode(content, type=answer)
+        except msgspec.MsgspecError as error:
+            raise ServiceError(f"{method} {path}: the answer is not what this client understands: {error}") from error
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        data: bytes | None,
+        query: Query | None,
+        headers: Mapping[str, str] | None,
+        wait: float,
+    ) -> bytes:
+        sent_headers = dict(headers or {})
+        if data is not None:
+            sent_headers["Content-Type"] = "application/json"
+        try:
+            async with self.session().request(
+                method,
+                self.url + path,
+                data=data,
+                params=_pairs(query),
+                headers=sent_headers,
+                timeout=aiohttp.ClientTimeout(total=self._timeout + wait),
+            ) as response:
+                content = await response.read()
+                if response.status >= 400:
+                    raise error_of(response.status, content, response.headers)
+                return content
+        except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
+            raise self.unreachable(error) from error
+
+    def unreachable(self, error: BaseException) -> Unreachable:
+        """The error for a connection that could not be made or kept."""
+        reason = str(error) or type(error).__name__
+        return Unreachable(f"no answer from {self.url}: {reason}")
+
+
+def error_of(status: int, content: bytes, headers: Mapping[str, str]) -> PenstockError:
+    """The error that an answer stands for: by its ``code``, else by its status."""
+    try:
+        problem = msgspec.json.decode(content, type=_Problem)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        problem = _Problem(detail=content[:200].decode("utf-8", "replace"))
+    message = problem.detail or problem.title or f"HTTP status {status}"
+    found = _CLASSES.get(problem.code)
+    error: PenstockError
+    if found is InvalidInput:
+        error = InvalidInput(
+            [FieldProblem(field=e.get("field", ""), detail=e.get("detail", "")) for e in problem.errors]
+        )
+        if not problem.errors:
+            error = InvalidInput.of("request", message)
+    elif found is not None:
+        error = found(message)
+    else:
+        error = CallerError(message) if status < 500 else ServiceError(message)
+    error.__dict__["status"] = status
+    error.__dict__["retry_after"] = _seconds(headers.get("Retry-After"))
+    return error
+
+
+def _may_repeat(error: ServiceError, *, repeatable: bool) -> bool:
+    """Whether a request that met this error may be sent again; one that never left may be in any case."""
+    if isinstance(error.__cause__, aiohttp.ClientConnectorError):
+        return True
+    return repeatable and (isinstance(error, Unreachable) or error.__dict__.get("status") == 503)
+
+
+async def _pause(pauses: Iterator[float], error: PenstockError) -> None:
+    """Wait before the next try; raises ``error`` when there were enough."""
+    pause = next(pauses, None)
+    if pause is None:
+        raise error
+    asked = error.__dict__.get("retry_after") or 0.0
+    await asyncio.sleep(max(pause * (0.5 + random()), min(asked, _LONGEST_RETRY_AFTER)))
+
+
+def _seconds(header: str | None) -> float | None:
+    return float(header) if header is not None and header.isascii() and header.isdigit() else None
+
+
+def _pairs(query: Query | None) -> list[tuple[str, str]]:
+    pairs: list[tuple[str, str]] = []
+    for name, value in (query or {}).items():
+        pairs += [(name, value)] if isinstance(value, str) else [(name, item) for item in value]
+    return pairs
+
+
+def _all_classes(root: type[PenstockError]) -> Iterator[type[PenstockError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _all_classes(child)
+
+
+# Classes that hold a list of problems cannot be made from a message; only InvalidInput of these travels.
+_CLASSES: Final[dict[str, type[Any]]] = {
+    error.code: error for error in (*_all_classes(CallerError), *_all_classes(ServiceError))
+}

@@ -1,0 +1,162 @@
+"""Assembles the HTTP app: routes, who may call them, what errors become, what is measured."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from starlette.routing import Route as Path
+from starlette.routing import Router
+from starlette.types import Receive, Scope, Send
+
+from penstock.errors import Forbidden, MethodNotAllowed, NotFound, PenstockError, ServiceError, Unauthorized
+from penstock.gateway import problems
+from penstock.gateway.openapi import document
+from penstock.gateway.sending import send_answer, send_stream
+from penstock.gateway.system import SystemRoutes
+from penstock.jobs import routes as job_routes
+from penstock.jobs.handlers import JobHandlers, Sizes
+from penstock.jobs.service import JobService
+from penstock.postgres.pool import Database
+from penstock.settings import Settings
+from penstock.telemetry import logs, metrics
+from penstock.web.call import Answer, Call, Disconnected, EventStream
+from penstock.web.route import Route
+
+log = logs.get(__name__)
+
+_SECONDS = metrics.histogram("penstock_http_seconds", "Time from a request's head to its answer.", ["method", "path"])
+_ANSWERS = metrics.counter("penstock_http_answers", "Answers by status.", ["method", "path", "status"])
+_BATCHES = metrics.histogram(
+    "penstock_group_commit_jobs",
+    "How many jobs one statement wrote.",
+    ["kind"],
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+)
+
+
+class Gateway:
+    """The ASGI app. ``stopping`` is set when the process is told to stop: long-polls and streams end then."""
+
+    def __init__(self, settings: Settings, database: Database, service: JobService) -> None:
+        self.stopping = asyncio.Event()
+        self._service = service
+        token = settings.ai_service_token
+        self._token = None if token is None else b"bearer " + token.get_secret_value().encode()
+        sizes = Sizes(
+            input=settings.penstock_max_input_bytes,
+            result=settings.penstock_max_result_bytes,
+            batch=settings.penstock_max_batch_bytes,
+        )
+        system = SystemRoutes(settings, database, service)
+        self.routes: list[Route] = [*job_routes.routes(JobHandlers(service, sizes)), *system.all()]
+        system.openapi = document(self.routes, secured=self._token is not None)
+        self._router = Router(routes=self._paths(), default=self._not_found, redirect_slashes=False)
+
+    async def start(self) -> None:
+        """Listen for wake-ups; the database need not be there."""
+        await self._service.start()
+
+    async def stop(self) -> None:
+        """End what waits and write what is queued."""
+        self.stopping.set()
+        await self._service.stop()
+
+    @staticmethod
+    def observe_batch(kind: str, size: int) -> None:
+        """Measure a group commit."""
+        _BATCHES.labels(kind).observe(size)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._router(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000})
+
+    def authorize(self, route: Route, call: Call) -> None:
+        """Raise Unauthorized without the token. Without a token configured, refuse what a foreign web page sends."""
+        if route.open:
+            return
+        if self._token is None:
+            if call.header(b"sec-fetch-site") == "cross-site":
+                raise Forbidden("web pages of other sites may not call this API while AI_SERVICE_TOKEN is not set")
+            return
+        scheme, _, secret = (call.header(b"authorization") or "").partition(" ")
+        given = (scheme.lower() + " " + secret.strip()).encode("latin-1")
+        if not hmac.compare_digest(given, self._token):
+            raise Unauthorized("send the header Authorization: Bearer <AI_SERVICE_TOKEN>")
+
+    def _paths(self) -> list[Path]:
+        by_path: dict[str, list[Route]] = {}
+        for route in self.routes:
+            by_path.setdefault(route.path, []).append(route)
+        fixed_first = sorted(by_path, key=lambda path: "{" in path)
+        return [Path(path, endpoint=_Endpoint(self, by_path[path])) for path in fixed_first]
+
+    async def _not_found(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        await send_answer(
+            send, scope["method"], problems.answer(NotFound(f"there is nothing at {scope['path'][:200]}"))
+        )
+
+
+class _Endpoint:
+    """All methods of one path."""
+
+    def __init__(self, gateway: Gateway, routes: Sequence[Route]) -> None:
+        self._gateway = gateway
+        self._routes = {route.method: route for route in routes}
+        if "GET" in self._routes:
+            self._routes["HEAD"] = self._routes["GET"]
+        self._allow = ", ".join([*self._routes, "OPTIONS"])
+        self._path = routes[0].path
+        self._answers: dict[tuple[str, int], Any] = {}
+        self._seconds = {method: _SECONDS.labels(method, self._path) for method in self._routes}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method = scope["method"]
+        route = self._routes.get(method)
+        if route is None:
+            await send_answer(send, method, self._other_method(method))
+            return
+        began = time.perf_counter()
+        call = Call(scope, receive, max_body_bytes=route.max_body_bytes, stopping=self._gateway.stopping)
+        try:
+            reply = await self._serve(route, call)
+        except Disconnected:
+            return
+        if isinstance(reply, EventStream):
+            self._count(method, 200)
+            await send_stream(send, call, reply, method)
+        else:
+            await send_answer(send, method, reply)
+            self._count(method, reply.status)
+            self._seconds[method].observe(time.perf_counter() - began)
+
+    async def _serve(self, route: Route, call: Call) -> Answer | EventStream:
+        try:
+            self._gateway.authorize(route, call)
+            return await route.handler(call)
+        except PenstockError as error:
+            if type(error) is ServiceError:
+                log.exception("request_failed", route=route.name)
+            return problems.answer(error)
+        except Disconnected:
+            raise
+        except Exception:  # whatever nobody foresaw is ours, and its details stay in the log
+            log.exception("request_failed", route=route.name)
+            return problems.unexpected()
+
+    def _other_method(self, method: str) -> Answer:
+        if method == "OPTIONS":
+            return Answer(status=204, headers=[(b"allow", self._allow.encode())])
+        error = MethodNotAllowed(f"{self._path} answers {self._allow}")
+        return problems.answer(error, allow=self._allow)
+
+    def _count(self, method: str, status: int) -> None:
+        child = self._answers.get((method, status))
+        if child is None:
+            child = self._answers[method, status] = _ANSWERS.labels(method, self._path, str(status))
+        child.inc()

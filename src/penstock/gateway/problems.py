@@ -1,0 +1,91 @@
+"""Errors as RFC 9457 problem details: one table from error class to status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from penstock import errors
+from penstock.web.call import Answer
+
+PROBLEM_JSON = b"application/problem+json"
+
+STATUSES: dict[type[errors.PenstockError], tuple[int, str]] = {
+    errors.MalformedBody: (400, "The body cannot be read"),
+    errors.Unauthorized: (401, "Not authenticated"),
+    errors.Forbidden: (403, "Not allowed from there"),
+    errors.NotFound: (404, "Not found"),
+    errors.MethodNotAllowed: (405, "Method not allowed"),
+    errors.StaleEpoch: (409, "The lease is no longer held"),
+    errors.WrongState: (409, "The job's state does not allow this"),
+    errors.TooLarge: (413, "Too large"),
+    errors.Unsupported: (415, "Not supported"),
+    errors.InvalidInput: (422, "A field breaks a rule"),
+    errors.IdempotencyConflict: (422, "The idempotency key was used for another request"),
+    errors.DatabaseUnavailable: (503, "The database is away"),
+    errors.Overloaded: (503, "Overloaded"),
+}
+_OURS = (500, "Internal error")
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """RFC 9457 problem details; ``code`` is stable, texts are for people."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    errors: list[dict[str, str]] = []  # field and detail of each mistake
+
+
+def status_of(error: type[errors.PenstockError]) -> tuple[int, str]:
+    """Status and title of an error class, by its nearest ancestor in the table."""
+    for ancestor in error.__mro__:
+        if ancestor in STATUSES:
+            return STATUSES[ancestor]
+    return _OURS
+
+
+def describe(error: errors.PenstockError) -> Problem:
+    """What the caller is told of an error. Ours say no more than their class does."""
+    status, title = status_of(type(error))
+    mistakes = error.problems if isinstance(error, errors.InvalidInput) else ()
+    return Problem(
+        type=f"urn:penstock:problem:{error.code}",
+        title=title,
+        status=status,
+        code=error.code,
+        detail=error.message if status != _OURS[0] else "The service failed to answer this request.",
+        errors=[{"field": mistake.field, "detail": mistake.detail} for mistake in mistakes],
+    )
+
+
+def answer(error: errors.PenstockError, *, allow: str | None = None) -> Answer:
+    """The answer to a request that ended in ``error``."""
+    problem = describe(error)
+    headers: list[tuple[bytes, bytes]] = []
+    if problem.status == 401:
+        headers.append((b"www-authenticate", b'Bearer realm="penstock"'))
+    if problem.status == 503:
+        headers.append((b"retry-after", b"1"))
+    if allow is not None:
+        headers.append((b"allow", allow.encode()))
+    return Answer(status=problem.status, body=msgspec.json.encode(problem), content_type=PROBLEM_JSON, headers=headers)
+
+
+def unexpected() -> Answer:
+    """The answer to a request that failed in a way nobody foresaw; the log has the details."""
+    return answer(errors.ServiceError())
+
+
+def schema_example(error: type[errors.PenstockError]) -> dict[str, Any]:
+    """A problem as the API's description shows it."""
+    sample = (
+        error([errors.FieldProblem(field="priority", detail="expected `int` <= 100")])
+        if issubclass(error, errors.InvalidInput)
+        else error()
+    )
+    example: dict[str, Any] = msgspec.to_builtins(describe(sample))
+    return example

@@ -1,0 +1,66 @@
+"""Answers and event streams, as ASGI messages."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.types import Send
+
+from penstock.errors import PenstockError
+from penstock.telemetry import logs
+from penstock.web.call import Answer, Call, EventStream
+
+log = logs.get(__name__)
+
+_PING_SECONDS = 15.0
+_STREAM_HEADERS = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+]
+
+
+async def send_answer(send: Send, method: str, answer: Answer) -> None:
+    """Send a whole answer; to HEAD without its body."""
+    headers = [(b"content-length", str(len(answer.body)).encode()), *answer.headers]
+    if answer.status == 204:
+        headers = answer.headers
+    elif answer.body:
+        headers.append((b"content-type", answer.content_type))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})
+
+
+async def send_stream(send: Send, call: Call, stream: EventStream, method: str) -> None:
+    """Send events as they come, until they end, the client leaves, or the process is told to stop.
+
+    A stream that fails ends: its reader comes back and resumes behind the last event it has seen.
+    """
+    await send({"type": "http.response.start", "status": 200, "headers": _STREAM_HEADERS})
+    if method == "HEAD":
+        await send({"type": "http.response.body", "body": b""})
+        return
+    await send({"type": "http.response.body", "body": b"retry: 1000\n\n", "more_body": True})
+    left = asyncio.ensure_future(call.disconnected())
+    stopping = asyncio.ensure_future(call.stopping.wait())
+    coming: asyncio.Future[Any] = asyncio.ensure_future(anext(stream.chunks, None))
+    try:
+        while not left.done() and not stopping.done():
+            await asyncio.wait([coming, left, stopping], timeout=_PING_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if not coming.done():
+                if not left.done() and not stopping.done():
+                    await send({"type": "http.response.body", "body": b": ping\n\n", "more_body": True})
+                continue
+            chunk = coming.result()
+            if chunk is None:
+                break
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            coming = asyncio.ensure_future(anext(stream.chunks, None))
+    except PenstockError as error:
+        log.info("stream_ended", reason=error.message)
+    finally:
+        for task in (left, stopping, coming):
+            task.cancel()
+        await asyncio.gather(coming, return_exceptions=True)
+    await send({"type": "http.response.body", "body": b""})

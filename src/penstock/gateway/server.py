@@ -1,0 +1,63 @@
+"""The process ``penstock gateway``."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from types import FrameType
+
+import uvicorn
+
+from penstock.gateway.app import Gateway
+from penstock.jobs.service import JobLimits, JobService
+from penstock.postgres.address import database_url
+from penstock.postgres.pool import Database
+from penstock.settings import Settings
+from penstock.telemetry import logs
+
+log = logs.get(__name__)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which tells the gateway to end what waits as soon as it is told to stop itself."""
+
+    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
+        super().__init__(config)
+        self._stopping = stopping
+        self._loop = asyncio.get_running_loop()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self._loop.call_soon_threadsafe(self._stopping.set)
+
+
+async def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; starts without the database too, answers 503 and recovers by itself."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # uvicorn raises the signal again when it has stopped; that ends nothing
+    database = Database(database_url(settings), application_name="penstock-gateway")
+    gateway = Gateway(
+        settings, database, JobService(database, JobLimits.from_settings(settings), observe_batch=Gateway.observe_batch)
+    )
+    await gateway.start()
+    config = uvicorn.Config(
+        gateway,
+        host=settings.http_host,
+        port=settings.http_port,
+        http="httptools",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        backlog=2048,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(settings.penstock_shutdown_grace.total_seconds()),
+    )
+    log.info("gateway_started", host=settings.http_host, port=settings.http_port)
+    try:
+        await _Server(config, gateway.stopping).serve()
+    finally:
+        await gateway.stop()
+        await database.close()
+        log.info("gateway_stopped")

@@ -1,0 +1,318 @@
+"""What each endpoint of jobs does: from a call to the service, and back to an answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, Raw, Struct
+
+from penstock.errors import (
+    CallerError,
+    InvalidInput,
+    TooLarge,
+)
+from penstock.jobs.events import Event, Position
+from penstock.jobs.job import (
+    BatchAnswer,
+    BatchCompletion,
+    BatchHeartbeat,
+    BatchItem,
+    BatchSubmission,
+    BulkAnswer,
+    BulkRequest,
+    ClaimAnswer,
+    ClaimRequest,
+    Completion,
+    Created,
+    CreatedBatch,
+    Failure,
+    Heartbeat,
+    Job,
+    JobCompletion,
+    JobFields,
+    JobFilter,
+    JobHeartbeat,
+    JobSubmission,
+    ListQuery,
+    Name,
+    WaitSeconds,
+)
+from penstock.jobs.service import JobService
+from penstock.jobs.store import DEFAULT_TENANT
+from penstock.web.call import Answer, Call, Disconnected, EventStream, answer
+from penstock.web.reading import convert
+
+T = TypeVar("T")
+
+_FILTERS: dict[str, bool] = {name: name in {"status", "tags"} for name in JobFilter.__struct_fields__}
+_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?:$|[,;\s])", re.IGNORECASE)
+_LONGEST_WAIT = 60.0
+
+_submission = msgspec.json.Decoder(JobSubmission)
+_batch = msgspec.json.Decoder(BatchSubmission)
+_bulk = msgspec.json.Decoder(BulkRequest)
+_claim = msgspec.json.Decoder(ClaimRequest)
+_heartbeat = msgspec.json.Decoder(Heartbeat)
+_heartbeats = msgspec.json.Decoder(BatchHeartbeat)
+_completion = msgspec.json.Decoder(Completion)
+_completions = msgspec.json.Decoder(BatchCompletion)
+_failure = msgspec.json.Decoder(Failure)
+_key = msgspec.json.Decoder(Name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How large what callers send may be, in bytes."""
+
+    input: int = 2**20
+    result: int = 16 * 2**20
+    batch: int = 64 * 2**20
+
+    @property
+    def one_job(self) -> int:
+        """A submission: its input, and room for the other fields."""
+        return self.input + 64 * 1024
+
+    @property
+    def one_result(self) -> int:
+        return self.result + 64 * 1024
+
+
+class JobHandlers:
+    """The endpoints, on a service."""
+
+    def __init__(self, service: JobService, sizes: Sizes | None = None) -> None:
+        self.sizes = sizes or Sizes()
+        self._service = service
+        self._tenant = DEFAULT_TENANT
+
+    # Submitting
+
+    async def submit(self, call: Call) -> Answer:
+        submission = _with_key(await call.read(_submission), call.header(b"idempotency-key"))
+        self._check_input(submission.input, "input")
+        wait = _preferred_wait(call.header(b"prefer"))
+        submitted = await self._service.submit(self._tenant, submission)
+        job = submitted.job
+        headers = [(b"location", b"/api/v1/jobs/" + str(job.id).encode())]
+        status = 201 if submitted.created else 200
+        if wait is not None:
+            headers.append((b"preference-applied", f"wait={wait:g}".encode()))
+            job = await self._wait(call, job.id, wait)
+            status = status if job.status.finished else 202
+        return answer(job, status, headers)
+
+    async def submit_batch(self, call: Call) -> Answer:
+        batch = await call.read(_batch)
+        submissions = [_merged(batch.defaults, job, index) for index, job in enumerate(batch.jobs)]
+        for index, submission in enumerate(submissions):
+            self._check_input(submission.input, f"jobs[{index}].input")
+        submitted = await self._service.submit_many(self._tenant, submissions)
+        created = [
+            Created(id=one.job.id, status=one.job.status, created=one.created, created_at=one.job.created_at)
+            for one in submitted
+        ]
+        return answer(CreatedBatch(jobs=created), 201)
+
+    # Reading
+
+    async def get(self, call: Call) -> Answer:
+        job_id = call.path_id()
+        query = call.query({"wait": False})
+        if "wait" not in query:
+            return answer(await self._service.get(self._tenant, job_id))
+        wait = _number(query["wait"][0], "wait", WaitSeconds)
+        return answer(await self._wait(call, job_id, wait))
+
+    async def list_jobs(self, call: Call) -> Answer:
+        query = call.query({**_FILTERS, "limit": False, "cursor": False})
+        values: dict[str, Any] = {name: value[0] for name, value in query.items()}
+        for name in ("status", "tags"):
+            if name in query:
+                values[name] = [part for value in query[name] for part in value.split(",") if part]
+        wanted = convert(values, ListQuery)
+        where = convert({n: v for n, v in values.items() if n not in {"limit", "cursor"}}, JobFilter)
+        return answer(await self._service.list(self._tenant, where, limit=wanted.limit, cursor=wanted.cursor))
+
+    async def stats(self, call: Call) -> Answer:
+        call.query({})
+        return answer(await self._service.stats(self._tenant))
+
+    async def job_events(self, call: Call) -> Answer | EventStream:
+        return await self._events(call, call.path_id())
+
+    async def events(self, call: Call) -> Answer | EventStream:
+        return await self._events(call, None)
+
+    # Working
+
+    async def claim(self, call: Call) -> Answer:
+        request = await call.read(_claim)
+        claiming = self._service.claim(self._tenant, request)
+        jobs = await call.unless_left(claiming) if request.wait_seconds else await claiming
+        if jobs and await call.gone():
+            self._service.hand_back(self._tenant, jobs)
+            raise Disconnected
+        return answer(ClaimAnswer(jobs=jobs or []))
+
+    async def heartbeat(self, call: Call) -> Answer:
+        job_id = call.path_id()
+        beat = await call.read(_heartbeat)
+        (told,) = await self._service.heartbeat(self._tenant, [_of_job(JobHeartbeat, job_id, beat)])
+        if isinstance(told, CallerError):
+            raise told
+        return answer(told)
+
+    async def heartbeat_many(self, call: Call) -> Answer:
+        beats = (await call.read(_heartbeats)).jobs
+        told = await self._service.heartbeat(self._tenant, beats)
+        items = [
+            BatchItem(id=beat.id, code=one.code)
+            if isinstance(one, CallerError)
+            else BatchItem(id=beat.id, lease_expires_at=one.lease_expires_at, cancel_requested=one.cancel_requested)
+            for beat, one in zip(beats, told, strict=True)
+        ]
+        return answer(BatchAnswer(results=items))
+
+    async def complete(self, call: Call) -> Answer:
+        job_id = call.path_id()
+        completion = await call.read(_completion)
+        self._check_result(completion.result, "result")
+        return answer(await self._service.complete(self._tenant, _of_job(JobCompletion, job_id, completion)))
+
+    async def complete_many(self, call: Call) -> Answer:
+        completions = (await call.read(_completions)).jobs
+        for index, completion in enumerate(completions):
+            self._check_result(completion.result, f"jobs[{index}].result")
+        told = await self._service.complete_many(self._tenant, completions)
+        items = [
+            BatchItem(id=done.id, code=one.code)
+            if isinstance(one, CallerError)
+            else BatchItem(id=done.id, status=one.status)
+            for done, one in zip(completions, told, strict=True)
+        ]
+        return answer(BatchAnswer(results=items))
+
+    async def fail(self, call: Call) -> Answer:
+        job_id = call.path_id()
+        return answer(await self._service.fail(self._tenant, job_id, await call.read(_failure)))
+
+    # Changing one's mind
+
+    async def retry(self, call: Call) -> Answer:
+        return answer(await self._service.retry(self._tenant, call.path_id()))
+
+    async def cancel(self, call: Call) -> Answer:
+        return answer(await self._service.cancel(self._tenant, call.path_id()))
+
+    async def retry_where(self, call: Call) -> Answer:
+        where, dry_run = _bulk_filter(await call.read(_bulk))
+        count = await self._service.retry_where(self._tenant, where, dry_run=dry_run)
+        return answer(BulkAnswer(count=count, dry_run=dry_run))
+
+    async def cancel_where(self, call: Call) -> Answer:
+        where, dry_run = _bulk_filter(await call.read(_bulk))
+        count = await self._service.cancel_where(self._tenant, where, dry_run=dry_run)
+        return answer(BulkAnswer(count=count, dry_run=dry_run))
+
+    # Inside
+
+    async def _wait(self, call: Call, job_id: UUID, seconds: float) -> Job:
+        waited = await call.unless_left(self._service.wait(self._tenant, job_id, timedelta(seconds=seconds)))
+        return waited or await self._service.get(self._tenant, job_id)
+
+    async def _events(self, call: Call, job_id: UUID | None) -> Answer | EventStream:
+        query = call.query({"after": False})
+        after = call.header(b"last-event-id") or query.get("after", [""])[0] or None
+        position = Position.parse(after) if after is not None else None
+        if job_id is not None:
+            await self._service.get(self._tenant, job_id)
+            if position is not None and await self._service.events_over(self._tenant, job_id, position):
+                return Answer(status=204)  # tells an EventSource not to come back
+        return EventStream(chunks=_as_chunks(self._service.events(self._tenant, job_id=job_id, after=after)))
+
+    def _check_input(self, value: Raw, field: str) -> None:
+        if len(bytes(value)) > self.sizes.input:
+            raise TooLarge(f"{field} has {len(bytes(value))} bytes; at most {self.sizes.input} are allowed")
+
+    def _check_result(self, value: Raw, field: str) -> None:
+        if len(bytes(value)) > self.sizes.result:
+            raise TooLarge(f"{field} has {len(bytes(value))} bytes; at most {self.sizes.result} are allowed")
+
+
+def _with_key(submission: JobSubmission, header: str | None) -> JobSubmission:
+    """The submission with the key of the ``Idempotency-Key`` header."""
+    if header is None:
+        return submission
+    key = header[1:-1] if len(header) > 1 and header[0] == header[-1] == '"' else header  # RFC 8941 strings are quoted
+    try:
+        key = msgspec.convert(key, Name)
+    except msgspec.ValidationError:
+        raise InvalidInput.of(
+            "Idempotency-Key", "must have 1 to 200 characters, none of them a control character"
+        ) from None
+    if submission.idempotency_key not in {None, key}:
+        raise InvalidInput.of("idempotency_key", "must equal the Idempotency-Key header")
+    return msgspec.structs.replace(submission, idempotency_key=key)
+
+
+def _preferred_wait(header: str | None) -> float | None:
+    """The seconds of ``Prefer: wait=N``, 60 at most; None when there is no such preference."""
+    found = _PREFER_WAIT.search(header) if header else None
+    return min(float(found[1]), _LONGEST_WAIT) if found else None
+
+
+def _merged(defaults: JobFields, job: JobFields, index: int) -> JobSubmission:
+    """A job of a batch with the batch's defaults filled in; raises InvalidInput for what is missing."""
+    values: dict[str, Any] = {}
+    for name in JobFields.__struct_fields__:
+        value = getattr(job, name)
+        if value is UNSET:
+            value = getattr(defaults, name)
+        if value is not UNSET:
+            values[name] = value
+    for name in ("owner_service", "task_type", "model_profile"):
+        if name not in values:
+            raise InvalidInput.of(f"jobs[{index}].{name}", "is required, here or in defaults")
+    return JobSubmission(**values)
+
+
+def _of_job(kind: Callable[..., T], job_id: UUID, report: Struct) -> T:
+    """A report about one job as the same report that names its job."""
+    return kind(id=job_id, **{name: getattr(report, name) for name in report.__struct_fields__})
+
+
+def _bulk_filter(request: BulkRequest) -> tuple[JobFilter, bool]:
+    values = {name: getattr(request, name) for name in JobFilter.__struct_fields__}
+    if all(value is None or value == [] for value in values.values()):
+        raise InvalidInput.of("body", f"needs at least one filter: {', '.join(values)}")
+    return JobFilter(**values), request.dry_run
+
+
+def _number(text: str, name: str, kind: Any) -> float:
+    try:
+        return float(msgspec.convert(text, kind, strict=False))
+    except (msgspec.ValidationError, ValueError):
+        raise InvalidInput.of(name, "must be a number of seconds from 0 to 60") from None
+
+
+async def _as_chunks(events: AsyncIterator[Event]) -> AsyncIterator[bytes]:
+    """Events as server-sent events, each a CloudEvent in structured mode."""
+    async for event in events:
+        cloud = {
+            "specversion": "1.0",
+            "id": event.id,
+            "source": "/api/v1/jobs",
+            "type": event.type,
+            "subject": str(event.job_id),
+            "time": event.time,
+            "datacontenttype": "application/json",
+            "data": event.data,
+        }
+        yield b"id: %b\nevent: %b\ndata: %b\n\n" % (event.id.encode(), event.type.encode(), msgspec.json.encode(cloud))

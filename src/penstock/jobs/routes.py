@@ -1,0 +1,300 @@
+"""The HTTP face of jobs: every endpoint under ``/api/v1`` that concerns them, declared once."""
+
+from __future__ import annotations
+
+import msgspec
+
+from penstock.errors import (
+    DatabaseUnavailable,
+    IdempotencyConflict,
+    InvalidInput,
+    MalformedBody,
+    NotFound,
+    StaleEpoch,
+    TooLarge,
+    Unsupported,
+    WrongState,
+)
+from penstock.jobs import examples
+from penstock.jobs.handlers import JobHandlers
+from penstock.jobs.job import (
+    BatchAnswer,
+    BatchCompletion,
+    BatchHeartbeat,
+    BatchSubmission,
+    BulkAnswer,
+    BulkRequest,
+    ClaimAnswer,
+    ClaimRequest,
+    Completion,
+    CreatedBatch,
+    Failure,
+    Heartbeat,
+    HeartbeatAnswer,
+    Job,
+    JobPage,
+    JobState,
+    JobSubmission,
+    ListQuery,
+    Name,
+    Stats,
+    WaitSeconds,
+)
+from penstock.web.route import Parameter, Response, Route
+
+_BODY_ERRORS = (MalformedBody, InvalidInput, TooLarge, Unsupported)
+
+_IDEMPOTENCY_KEY = Parameter(
+    name="Idempotency-Key", type=Name, description="the same as `idempotency_key` in the body", place="header"
+)
+_PREFER = Parameter(
+    name="Prefer",
+    type=str,
+    description="`wait=N`: answer when the job is finished, after N ≤ 60 seconds at the latest",
+    place="header",
+)
+_LIST_PARAMETERS = tuple(
+    Parameter(name=field.encode_name, type=field.type, description="filter", repeated=field.name in {"status", "tags"})
+    for field in msgspec.structs.fields(ListQuery)
+)
+
+
+def routes(jobs: JobHandlers) -> list[Route]:
+    """Every route of jobs."""
+    return [*_working(jobs), *_calling(jobs), *_watching(jobs), *_bulk(jobs)]
+
+
+def _calling(jobs: JobHandlers) -> list[Route]:
+    sizes = jobs.sizes
+    return [
+        Route(
+            method="POST",
+            path="/api/v1/jobs",
+            handler=jobs.submit,
+            name="submitJob",
+            tag="Jobs",
+            summary="Create a job",
+            description="With an idempotency key the same request creates one job, however often it is sent.",
+            request=JobSubmission,
+            request_example=examples.SUBMISSION,
+            parameters=(_IDEMPOTENCY_KEY, _PREFER),
+            responses={
+                201: Response(description="Created; with `Prefer: wait` finished too", type=Job, example=examples.JOB),
+                200: Response(description="The same request was made before; this is its job", type=Job),
+                202: Response(description="Created, and not finished within the time of `Prefer: wait`", type=Job),
+            },
+            errors=(*_BODY_ERRORS, IdempotencyConflict, DatabaseUnavailable),
+            max_body_bytes=sizes.one_job,
+        ),
+        Route(
+            method="GET",
+            path="/api/v1/jobs/{id}",
+            handler=jobs.get,
+            name="getJob",
+            tag="Jobs",
+            summary="Read a job: its state, result and failed attempts",
+            parameters=(
+                Parameter(name="wait", type=WaitSeconds, description="answer when finished, or after so long"),
+            ),
+            responses={200: Response(description="The job", type=Job, example=examples.DONE)},
+            errors=(InvalidInput, NotFound, DatabaseUnavailable),
+        ),
+        Route(
+            method="GET",
+            path="/api/v1/jobs",
+            handler=jobs.list_jobs,
+            name="listJobs",
+            tag="Jobs",
+            summary="List jobs, newest first",
+            description=(
+                "Every stated filter must match. A page may hold fewer jobs than asked for, even none: only a null "
+                "`next_cursor` is the end. Payloads are left out."
+            ),
+            parameters=_LIST_PARAMETERS,
+            responses={200: Response(description="A page", type=JobPage)},
+            errors=(InvalidInput, DatabaseUnavailable),
+        ),
+        Route(
+            method="POST",
+            path="/api/v1/jobs/batch",
+            handler=jobs.submit_batch,
+            name="submitJobs",
+            tag="Jobs",
+            summary="Create many jobs with shared defaults, all or nothing",
+            request=BatchSubmission,
+            request_example=examples.BATCH,
+            responses={201: Response(description="In the order of the request", type=CreatedBatch)},
+            errors=(*_BODY_ERRORS, IdempotencyConflict, DatabaseUnavailable),
+            max_body_bytes=sizes.batch,
+        ),
+        Route(
+            method="POST",
+            path="/api/v1/jobs/{id}/retry",
+            handler=jobs.retry,
+            name="retryJob",
+            tag="Jobs",
+            summary="Send a failed job back to pending, or a running one, whose lease it takes away",
+            responses={200: Response(description="The job, pending", type=Job)},
+            errors=(InvalidInput, NotFound, WrongState, DatabaseUnavailable),
+        ),
+        Route(
+            method="POST",
+            path="/api/v1/jobs/{id}/cancel",
+            handler=jobs.cancel,
+            name="cancelJob",
+            tag="Jobs",
+            summary="Cancel a pending job, or ask a running one to stop",
+            description="A running job ends when its worker lets go, or when a grace period is over.",
+            responses={
+                200: Response(description="The job: cancelled, or running with `cancel_requested_at`", type=Job)
+            },
+            errors=(InvalidInput, NotFound, WrongState, DatabaseUnavailable),
+        ),
+    ]
+
+
+def _bulk(jobs: JobHandlers) -> list[Route]:
+    return [
+        Route(
+            method="POST",
+            path=f"/api/v1/jobs/{verb}",
+            handler=handler,
+            name=f"{verb}Jobs",
+            tag="Jobs",
+            summary=summary,
+            description="Takes the list's filters, at least one. Works in chunks; `dry_run` only counts.",
+            request=BulkRequest,
+            request_example=examples.BULK,
+            responses={200: Response(description="How many", type=BulkAnswer)},
+            errors=(*_BODY_ERRORS, DatabaseUnavailable),
+        )
+        for verb, handler, summary in (
+            ("retry", jobs.retry_where, "Retry failed and running jobs by filter"),
+            ("cancel", jobs.cancel_where, "Cancel pending and running jobs by filter"),
+        )
+    ]
+
+
+def _working(jobs: JobHandlers) -> list[Route]:
+    sizes = jobs.sizes
+    errors = (*_BODY_ERRORS, NotFound, StaleEpoch, DatabaseUnavailable)
+    return [
+        Route(
+            method="POST",
+            path="/api/v1/jobs/claim",
+            handler=jobs.claim,
+            name="claimJobs",
+            tag="Workers",
+            summary="Lease pending jobs",
+            description="Waits up to `wait_seconds` for the first. Every report must name the job's `epoch`.",
+            request=ClaimRequest,
+            request_example=examples.CLAIM,
+            responses={200: Response(description="What was leased; may be empty", type=ClaimAnswer)},
+            errors=(*_BODY_ERRORS, DatabaseUnavailable),
+        ),
+        Route(
+            method="POST",
+            path="/api/v1/jobs/{id}/complete",
+            handler=jobs.complete,
+            name="completeJob",
+            tag="Workers",
+            summary="Hand in a result",
+            description="Repeating it with the same epoch succeeds.",
+            request=Completion,
+            request_example=examples.COMPLETION,
+            responses={200: Response(description="Stored", type=JobState)},
+            errors=errors,
+            max_body_bytes=sizes.one_result,
+        ),
+        Route(
+            method="POST",
+            path="/api/v1/jobs/{id}/heartbeat",
+            handler=jobs.heartbeat,
+            name="heartbeatJob",
+            tag="Workers",
+            summary="Keep a lease, tell progress, learn of a cancel",
+            request=Heartbeat,
+            request_example=examples.HEARTBEAT,
+            responses={200: Response(description="The lease is extended", type=HeartbeatAnswer)},
+            errors=errors,
+        ),
+        Route(
+            method="POST",
+            path="/api/v1/jobs/{id}/fail",
+            handler=jobs.fail,
+            name="failJob",
+            tag="Workers",
+            summary="Report that an attempt ended without a result",
+            request=Failure,
+            request_example=examples.FAILURE,
+            responses={200: Response(description="What becomes of the job", type=JobState)},
+            errors=errors,
+        ),
+        Route(
+            method="POST",
+            path="/api/v1/jobs/complete",
+            handler=jobs.complete_many,
+            name="completeJobs",
+            tag="Workers",
+            summary="Hand in many results; each stands or falls alone",
+            request=BatchCompletion,
+            responses={200: Response(description="In the order of the request", type=BatchAnswer)},
+            errors=(*_BODY_ERRORS, DatabaseUnavailable),
+            max_body_bytes=sizes.batch,
+        ),
+        Route(
+            method="POST",
+            path="/api/v1/jobs/heartbeat",
+            handler=jobs.heartbeat_many,
+            name="heartbeatJobs",
+            tag="Workers",
+            summary="Heartbeats for many jobs",
+            request=BatchHeartbeat,
+            responses={200: Response(description="In the order of the request", type=BatchAnswer)},
+            errors=(*_BODY_ERRORS, DatabaseUnavailable),
+            max_body_bytes=sizes.batch,
+        ),
+    ]
+
+
+def _watching(jobs: JobHandlers) -> list[Route]:
+    stream = Response(description="Server-sent events, each a CloudEvent", type=str, media_type="text/event-stream")
+    resume = (
+        Parameter(name="after", type=str, description="resume behind this event's id"),
+        Parameter(name="Last-Event-ID", type=str, description="the same, as EventSource sends it", place="header"),
+    )
+    return [
+        Route(
+            method="GET",
+            path="/api/v1/jobs/{id}/events",
+            handler=jobs.job_events,
+            name="watchJob",
+            tag="Events",
+            summary="Everything that happened to a job, then live; ends with the job",
+            parameters=resume,
+            responses={200: stream, 204: Response(description="The job is finished and has no later event")},
+            errors=(InvalidInput, NotFound, DatabaseUnavailable),
+        ),
+        Route(
+            method="GET",
+            path="/api/v1/events",
+            handler=jobs.events,
+            name="watchAll",
+            tag="Events",
+            summary="Events of all jobs from now on, or behind one",
+            parameters=resume,
+            responses={200: stream},
+            errors=(InvalidInput, DatabaseUnavailable),
+        ),
+        Route(
+            method="GET",
+            path="/api/v1/stats",
+            handler=jobs.stats,
+            name="getStats",
+            tag="Statistics",
+            summary="Counters per queue and owner",
+            description="`pending` and `running` are as they are now, the rest since the beginning.",
+            responses={200: Response(description="The counters", type=Stats)},
+            errors=(InvalidInput, DatabaseUnavailable),
+        ),
+    ]

@@ -1,0 +1,107 @@
+"""One child process, started again when it dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from penstock.supervisor.bond import SUPERVISOR_PID
+from penstock.telemetry import logs
+
+FIRST_PAUSE_SECONDS: Final = 0.1
+LONGEST_PAUSE_SECONDS: Final = 30.0
+_HEALTHY_AFTER_SECONDS: Final = 10.0
+
+log = logs.get(__name__)
+
+
+class Backoff:
+    """How long to wait before the next start: twice as long each time, from the start again after a healthy run."""
+
+    def __init__(self) -> None:
+        self._next = FIRST_PAUSE_SECONDS
+
+    def after_run_of(self, seconds: float) -> float:
+        """The pause after a run that lasted ``seconds``."""
+        if seconds >= _HEALTHY_AFTER_SECONDS:
+            self._next = FIRST_PAUSE_SECONDS
+        pause, self._next = self._next, min(self._next * 2, LONGEST_PAUSE_SECONDS)
+        return pause
+
+
+class Child:
+    """A process that should run until ``stop``; ``run`` starts it again, with growing pauses, when it ends."""
+
+    def __init__(self, name: str, command: Sequence[str], variables: Mapping[str, str]) -> None:
+        self.name = name
+        self._command = tuple(command)
+        self._variables = dict(variables)  # on top of our own environment
+        self._process: Process | None = None
+        self._stopping = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._stopped.set()
+
+    async def run(self) -> None:
+        """Return after ``stop``, when the process has ended."""
+        backoff = Backoff()
+        clock = asyncio.get_running_loop().time
+        self._stopped.clear()
+        try:
+            while not self._stopping.is_set():
+                began = clock()
+                process = self._process = await self._start()
+                status = await process.wait()
+                if self._stopping.is_set():
+                    log.info("child_stopped", child=self.name, status=_words(status))
+                    break
+                pause = backoff.after_run_of(clock() - began)
+                log.error("child_died", child=self.name, pid=process.pid, status=_words(status), restart_seconds=pause)
+                await self._pause(pause)
+        finally:
+            self._stopped.set()
+
+    async def stop(self, *, grace_seconds: float) -> None:
+        """Ask the process to finish (SIGTERM), kill it after ``grace_seconds``, and wait until it has ended."""
+        self._stopping.set()
+        self._signal(signal.SIGTERM)
+        try:
+            await asyncio.wait_for(self._stopped.wait(), grace_seconds)
+        except TimeoutError:
+            log.warning("child_killed", child=self.name, grace_seconds=grace_seconds)
+            self.kill()
+            await self._stopped.wait()
+
+    def kill(self) -> None:
+        """End the process at once; safe at any time."""
+        self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is not None and self._process.returncode is None:
+            self._process.send_signal(number)
+
+    async def _start(self) -> Process:
+        # A session of its own: Ctrl-C on the terminal is for the supervisor, which stops its parts in order.
+        process = await asyncio.create_subprocess_exec(
+            *self._command,
+            env={**os.environ, **self._variables, SUPERVISOR_PID: str(os.getpid())},
+            stdin=DEVNULL,
+            start_new_session=True,
+        )
+        log.debug("child_started", child=self.name, pid=process.pid)
+        if self._stopping.is_set():  # `stop` came while the process was being started
+            process.terminate()
+        return process
+
+    async def _pause(self, seconds: float) -> None:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except TimeoutError:
+            return
+
+
+def _words(status: int) -> str:
+    return f"exit {status}" if status >= 0 else signal.Signals(-status).name

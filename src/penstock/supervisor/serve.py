@@ -1,0 +1,217 @@
+"""``penstock serve``: every role on one machine, each in a process of its own, under one supervisor.
+
+It owns the embedded PostgreSQL (unless DATABASE_URL names another), brings the schema up to date, starts gateway,
+workers and housekeeper, starts again whatever dies, and on SIGTERM or SIGINT drains them together, the database last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import sys
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from typing import Any, Final
+
+from penstock.errors import CannotStart, PenstockError
+from penstock.postgres import migrate
+from penstock.postgres.address import database_url
+from penstock.postgres.embedded import EmbeddedServer
+from penstock.settings import Settings
+from penstock.supervisor.child import Backoff, Child
+from penstock.telemetry import logs
+
+_DATABASE_PATIENCE: Final = timedelta(seconds=60)
+_PORT_PATIENCE_SECONDS: Final = 2.0
+_EXIT_MARGIN_SECONDS: Final = 5.0  # what a child needs beyond the grace that it gives its own work
+
+log = logs.get(__name__)
+
+
+class Supervisor:
+    """Owns the database server and the children. ``on_ready`` is called once, when the gateway is ready."""
+
+    def __init__(self, settings: Settings, *, on_ready: Callable[[], None]) -> None:
+        self._settings = settings
+        self._on_ready = on_ready
+        self._server = EmbeddedServer(settings.penstock_data_dir) if settings.database_url is None else None
+        self._children: list[Child] = []
+        self._stop_asked = asyncio.Event()
+
+    async def run(self) -> None:
+        """Serve until ``stop``; everything has ended when this returns. Raises CannotStart."""
+        await check_ports(self._settings)
+        running: list[asyncio.Task[None]] = []
+        try:
+            url = await self._unless_stopped(self._database())
+            if url is None:
+                return
+            self._children = children(self._settings, url)
+            running = [asyncio.create_task(child.run(), name=child.name) for child in self._children]
+            if self._server is not None:
+                running.append(asyncio.create_task(self._keep_server(self._server), name="postgres"))
+            running.append(asyncio.create_task(self._announce(), name="announce"))
+            await self._until_stop_or_failure(running)
+        finally:
+            await self._wind_down(running)
+
+    def stop(self) -> None:
+        """Ask for an orderly end; asked a second time, for a quick one."""
+        if self._stop_asked.is_set():
+            for child in self._children:
+                child.kill()
+        self._stop_asked.set()
+
+    async def _database(self) -> str:
+        if self._server is not None:
+            await self._server.start()
+        url = database_url(self._settings)
+        bring_up = migrate.migrate if self._settings.migrate_on_start else migrate.check
+        await bring_up(url, patience=_DATABASE_PATIENCE)
+        return url
+
+    async def _unless_stopped(self, work: Coroutine[Any, Any, str]) -> str | None:
+        """What ``work`` returns, or None when we were asked to stop before it ended; then it is cancelled."""
+        task, stop = asyncio.create_task(work), asyncio.create_task(self._stop_asked.wait())
+        try:
+            await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
+            return None if stop.done() else task.result()
+        finally:
+            for one in (task, stop):
+                one.cancel()
+            await asyncio.gather(task, stop, return_exceptions=True)
+
+    async def _keep_server(self, server: EmbeddedServer) -> None:
+        """Start the database again whenever it dies; the children reconnect by themselves."""
+        backoff = Backoff()
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        while True:
+            status = await server.wait_died()
+            while server.pid is None:
+                pause = backoff.after_run_of(clock() - began)
+                log.error("postgres_died", status=status, restart_seconds=pause)
+                await asyncio.sleep(pause)
+                began = clock()
+                try:
+                    await server.start()
+                    log.info("postgres_restarted", pid=server.pid)
+                except PenstockError as error:
+                    log.error("postgres_restart_failed", reason=error.message)
+
+    async def _announce(self) -> None:
+        host, port = reachable_address(self._settings), self._settings.http_port
+        while not await answers_ready(host, port):  # noqa: ASYNC110  (another process has no event of ours)
+            await asyncio.sleep(0.03)
+        self._on_ready()
+
+    async def _until_stop_or_failure(self, running: list[asyncio.Task[None]]) -> None:
+        stop = asyncio.create_task(self._stop_asked.wait())
+        try:
+            watched: set[asyncio.Task[None] | asyncio.Task[bool]] = {stop, *running}
+            while not stop.done():
+                done, watched = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()  # a part that fails is a mistake of ours: end everything and show it
+        finally:
+            stop.cancel()
+
+    async def _wind_down(self, running: list[asyncio.Task[None]]) -> None:
+        log.info("draining", parts=[child.name for child in self._children])
+        by_name = {task.get_name(): task for task in running}
+        for name in ("announce", "postgres"):
+            if name in by_name:
+                by_name[name].cancel()
+        grace = self._settings.penstock_shutdown_grace.total_seconds() + _EXIT_MARGIN_SECONDS
+        await asyncio.gather(*(child.stop(grace_seconds=grace) for child in self._children))
+        await asyncio.gather(*running, return_exceptions=True)
+        if self._server is not None:
+            await self._server.stop()
+        log.info("stopped")
+
+
+async def serve(settings: Settings, *, on_ready: Callable[[], None]) -> None:
+    """Run a supervisor until SIGTERM, SIGINT or SIGHUP; a second signal ends what still drains."""
+    supervisor = Supervisor(settings, on_ready=on_ready)
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(number, supervisor.stop)
+    await supervisor.run()
+
+
+def children(settings: Settings, url: str) -> list[Child]:
+    """The processes that make up a whole Penstock on the database at ``url``."""
+    command = (sys.executable, "-m", "penstock")
+    shared = {
+        "DATABASE_URL": url,
+        "MIGRATE_ON_START": "false",  # done before they start
+        "HTTP_PORT": str(settings.http_port),
+        "PENSTOCK_WORKERS": "1",
+    }
+    found = [Child("gateway", [*command, "gateway"], shared), Child("housekeeper", [*command, "housekeeper"], shared)]
+    for index in range(settings.penstock_workers):
+        number = index + 1
+        one = {
+            "WORKER_ID": settings.worker_id if settings.penstock_workers == 1 else f"{settings.worker_id}-{number}",
+            "WORKER_HTTP_PORT": str(settings.worker_http_port + index if settings.worker_http_port else 0),
+        }
+        found.append(Child(f"worker-{number}", [*command, "worker"], shared | one))
+    return found
+
+
+def with_free_port(settings: Settings) -> Settings:
+    """``settings`` with a free port instead of HTTP_PORT=0: the supervisor must know where its gateway is."""
+    if settings.http_port:
+        return settings
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return settings.replace(http_port=probe.getsockname()[1])
+
+
+async def check_ports(settings: Settings) -> None:
+    """Raise CannotStart when a port that a child needs is taken and stays so: restarting it would never help.
+
+    A moment's patience, because the parts of a supervisor that was just killed may still be going.
+    """
+    wanted = [("HTTP_PORT", settings.http_host, settings.http_port)]
+    if settings.worker_http_port:
+        ports = range(settings.worker_http_port, settings.worker_http_port + settings.penstock_workers)
+        wanted += [("WORKER_HTTP_PORT", settings.worker_http_host, port) for port in ports]
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + _PORT_PATIENCE_SECONDS
+    for variable, host, port in wanted:
+        while (obstacle := _obstacle(host, port)) is not None:
+            if clock() > deadline:
+                raise CannotStart(f"Cannot listen on {host} port {port}: {obstacle}. Set {variable}.")
+            await asyncio.sleep(0.05)
+
+
+def _obstacle(host: str, port: int) -> str | None:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        return error.strerror
+    return None
+
+
+def reachable_address(settings: Settings) -> str:
+    """An address under which this machine reaches its own gateway."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.http_host, settings.http_host)  # noqa: S104
+
+
+async def answers_ready(host: str, port: int) -> bool:
+    """Whether a gateway there says that it is ready."""
+    try:
+        async with asyncio.timeout(5):
+            reader, writer = await asyncio.open_connection(host, port)
+            try:
+                writer.write(b"GET /readyz HTTP/1.1\r\nHost: penstock\r\nConnection: close\r\n\r\n")
+                return (await reader.readline()).split()[1:2] == [b"200"]
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return False

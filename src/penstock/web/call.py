@@ -1,0 +1,162 @@
+"""One request and its answer, close to ASGI: bytes in, bytes out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import parse_qsl
+from uuid import UUID
+
+import msgspec
+from starlette.types import Receive, Scope
+
+from penstock.errors import InvalidInput, TooLarge, Unsupported
+from penstock.web.reading import decode
+
+T = TypeVar("T")
+JSON = b"application/json"
+
+
+class Disconnected(Exception):
+    """The client has gone; there is nobody to answer."""
+
+
+class Call:
+    """A request: its parameters, headers and body.
+
+    ``stopping`` is set when the process is told to stop: what waits should then answer as it stands.
+    """
+
+    __slots__ = ("_receive", "_scope", "max_body_bytes", "stopping")
+
+    def __init__(self, scope: Scope, receive: Receive, *, max_body_bytes: int, stopping: asyncio.Event) -> None:
+        self._scope = scope
+        self._receive = receive
+        self.max_body_bytes = max_body_bytes
+        self.stopping = stopping
+
+    def header(self, name: bytes) -> str | None:
+        """A header's value by its lower-case name; the first if there are several."""
+        for key, value in self._scope["headers"]:
+            if key == name:
+                return str(value, "latin-1")
+        return None
+
+    def path_id(self) -> UUID:
+        """The ``{id}`` of the path; raises InvalidInput."""
+        text = self._scope["path_params"]["id"]
+        try:
+            return UUID(text)
+        except ValueError:
+            raise InvalidInput.of("id", "must be a UUID, as in the job's id") from None
+
+    def query(self, allowed: Mapping[str, bool]) -> dict[str, list[str]]:
+        """Query parameters by name; ``allowed`` says which there are, and which may be repeated.
+
+        Raises InvalidInput for an unknown name, or one that is repeated where that means nothing.
+        """
+        raw = self._scope["query_string"]
+        if not raw:
+            return {}
+        found: dict[str, list[str]] = {}
+        try:
+            pairs = parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=200)
+        except ValueError:
+            raise InvalidInput.of("query", "must be name=value pairs, percent-encoded as UTF-8") from None
+        for name, value in pairs:
+            if name not in allowed:
+                names = ", ".join(allowed) or "none"
+                raise InvalidInput.of(name[:100], f"is not a parameter of this path; there are: {names}")
+            if name in found and not allowed[name]:
+                raise InvalidInput.of(name, "must be given once")
+            found.setdefault(name, []).append(value)
+        return found
+
+    async def body(self) -> bytes:
+        """The whole body; raises TooLarge, Unsupported or Disconnected."""
+        encoding = self.header(b"content-encoding")
+        if encoding is not None and encoding.lower() != "identity":
+            raise Unsupported("compressed request bodies are not accepted: send it without Content-Encoding")
+        declared = self.header(b"content-length")
+        if declared is not None and declared.isdigit() and int(declared) > self.max_body_bytes:
+            raise TooLarge(f"the body has {declared} bytes; at most {self.max_body_bytes} are allowed")
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > self.max_body_bytes:
+                raise TooLarge(f"the body has more than the {self.max_body_bytes} bytes allowed")
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def read(self, decoder: msgspec.json.Decoder[T]) -> T:
+        """The body as a typed value; raises MalformedBody or InvalidInput, naming the field."""
+        return decode(await self.body(), decoder)
+
+    async def disconnected(self) -> None:
+        """Return when the client goes away. Only after the body was read."""
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def gone(self) -> bool:
+        """Whether the client has gone away. Only after the body was read."""
+        leaving = asyncio.ensure_future(self.disconnected())
+        await asyncio.sleep(0)
+        if leaving.done():
+            return True
+        leaving.cancel()
+        return False
+
+    async def unless_left(self, work: Awaitable[T]) -> T | None:
+        """What ``work`` answers; None when the process is told to stop first.
+
+        Raises Disconnected when the client leaves first. Whatever does not win is cancelled.
+        """
+        tasks: list[asyncio.Future[Any]] = [
+            asyncio.ensure_future(work),
+            asyncio.ensure_future(self.stopping.wait()),
+            asyncio.ensure_future(self.disconnected()),
+        ]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if tasks[0].done():
+                result: T = tasks[0].result()
+                return result
+            if tasks[2].done():
+                raise Disconnected
+            return None
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A whole answer."""
+
+    status: int = 200
+    body: bytes = b""
+    content_type: bytes = JSON
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventStream:
+    """Server-sent events: ready-made chunks, sent as they come, with a comment every 15 s of silence."""
+
+    chunks: AsyncIterator[bytes]
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def answer(value: Any, status: int = 200, headers: list[tuple[bytes, bytes]] | None = None) -> Answer:
+    """An answer whose body is ``value`` as JSON."""
+    return Answer(status=status, body=_encoder.encode(value), headers=headers or [])

@@ -1,0 +1,75 @@
+"""Turning bytes from outside into typed values, with errors that name the field."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+
+from penstock.errors import InvalidInput, MalformedBody
+
+T = TypeVar("T")
+
+_DEEPEST = 500  # levels of nesting in a body
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_BRACKET = re.compile(rb"[\[\]{}]")
+_AT = re.compile(r" - at `(?P<path>[^`]*)`$")
+_MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`")
+_UNKNOWN = re.compile(r"^Object contains unknown field `(?P<name>[^`]*)`")
+
+
+def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
+    """A typed value from a JSON body.
+
+    Raises MalformedBody for what is no JSON at all (or is nested too deeply, or is no UTF-8), InvalidInput for a field
+    that breaks a rule.
+    """
+    if not body:
+        raise MalformedBody("the body is empty; it must be JSON")
+    if not body.isascii():
+        try:
+            body.decode()
+        except UnicodeDecodeError:
+            raise MalformedBody("the body is not valid UTF-8") from None
+    if body.count(b"[") + body.count(b"{") > _DEEPEST and _depth(body) > _DEEPEST:
+        raise MalformedBody(f"the body is nested more than {_DEEPEST} levels deep")
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise invalid(str(error)) from None
+    except RecursionError:
+        raise MalformedBody(f"the body is nested more than {_DEEPEST} levels deep") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MalformedBody(f"the body is not valid JSON: {error}") from None
+
+
+def convert(values: Mapping[str, Any], to: type[T]) -> T:
+    """A typed value from query parameters, which are all text; raises InvalidInput."""
+    try:
+        return msgspec.convert(values, to, strict=False)
+    except msgspec.ValidationError as error:
+        raise invalid(str(error)) from None
+
+
+def invalid(message: str) -> InvalidInput:
+    """msgspec's complaint as one that names the field as the caller wrote it."""
+    at = _AT.search(message)
+    path = (at["path"] if at else "$").removeprefix("$").removeprefix(".")
+    said = _AT.sub("", message)
+    for pattern, what in ((_MISSING, "is required"), (_UNKNOWN, "is not a field of this request")):
+        found = pattern.match(said)
+        if found:
+            name = found["name"][:100]
+            return InvalidInput.of(f"{path}.{name}" if path else name, what)
+    return InvalidInput.of(path or "body", said[:1].lower() + said[1:])
+
+
+def _depth(body: bytes) -> int:
+    """The deepest nesting of brackets outside strings."""
+    deepest = depth = 0
+    for bracket in _BRACKET.findall(_STRING.sub(b"", body)):
+        depth += 1 if bracket in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest

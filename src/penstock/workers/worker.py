@@ -1,0 +1,173 @@
+"""The worker that takes its jobs straight from PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from penstock.errors import CallerError
+from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure, HeartbeatAnswer, JobCompletion, JobHeartbeat, JobState
+from penstock.jobs.service import JobService
+from penstock.jobs.store import DEFAULT_TENANT, TenantId
+from penstock.telemetry import logs, metrics
+from penstock.workers.engine import Duty, Engine
+from penstock.workers.executors import Executors
+
+log = logs.get(__name__)
+
+_ATTEMPTS = metrics.counter("penstock_worker_attempts", "Attempts that ended, by outcome.", ["outcome"])
+_SECONDS = metrics.histogram("penstock_worker_attempt_seconds", "Time from claim to report of one attempt.")
+_HUNG = 120.0  # seconds without a turn of the claim loop, though there is room, after which it counts as hung
+
+
+class ServiceSource:
+    """The jobs of one tenant, by the service."""
+
+    def __init__(self, service: JobService, tenant: TenantId) -> None:
+        self._service = service
+        self._tenant = tenant
+
+    async def claim(self, request: ClaimRequest) -> Sequence[ClaimedJob]:
+        return await self._service.claim(self._tenant, request)
+
+    async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatAnswer | CallerError]:
+        return await self._service.heartbeat(self._tenant, beats)
+
+    async def complete(self, completion: JobCompletion) -> JobState:
+        return await self._service.complete(self._tenant, completion)
+
+    async def fail(self, job_id: UUID, failure: Failure) -> JobState:
+        return await self._service.fail(self._tenant, job_id, failure)
+
+
+class Worker:
+    """Runs jobs with its executors until it is stopped; up to ``limit`` at a time with each of them.
+
+    It outlives the database: while that is away it keeps what it runs, and reports when it is back.
+    """
+
+    def __init__(
+        self,
+        service: JobService,
+        *,
+        worker_id: str,
+        executors: Executors,
+        limit: int,
+        lease: timedelta,
+        poll: timedelta = timedelta(seconds=2),
+        grace: timedelta = timedelta(seconds=30),
+        max_result_bytes: int | None = None,
+        tenant: TenantId = DEFAULT_TENANT,
+    ) -> None:
+        self.worker_id = worker_id
+        self._service = service
+        self._started_at: float | None = None
+        self._stopping = asyncio.Event()
+        self._stopped = asyncio.Event()
+        self._engines = [
+            Engine(
+                ServiceSource(service, tenant),
+                offer.executor,
+                Duty(
+                    worker_id=worker_id,
+                    task_types=offer.task_types,
+                    model_profiles=offer.model_profiles,
+                    limit=limit,
+                    lease=lease,
+                    poll=poll,
+                    grace=grace,
+                    max_result_bytes=max_result_bytes,
+                ),
+                log=log,
+                observe=_observe,
+            )
+            for offer in executors.offers
+        ]
+
+    async def run(self) -> None:
+        """Work until ``stop``. Without executors there is nothing to do but wait for it."""
+        self._started_at = time.monotonic()
+        watching = asyncio.create_task(self._watch_cancellations())
+        try:
+            async with asyncio.TaskGroup() as group:
+                for engine in self._engines:
+                    group.create_task(engine.run())
+                await self._stopping.wait()
+                for engine in self._engines:
+                    group.create_task(engine.stop())
+        finally:
+            watching.cancel()
+            self._stopped.set()
+
+    async def stop(self) -> None:
+        """Take no more jobs, finish or hand back what runs, within the grace; waits until that is done."""
+        self._stopping.set()
+        if self._started_at is not None:
+            await self._stopped.wait()
+
+    async def _watch_cancellations(self) -> None:
+        """A notice that some job was cancelled makes the engines ask at once whether it is one of theirs."""
+        cancellations = self._service.cancellations
+        while True:
+            await cancellations.wait()
+            cancellations.clear()
+            for engine in self._engines:
+                engine.look_at_leases()
+
+    @property
+    def ready(self) -> bool:
+        """Whether jobs can be taken: running, not draining, and the database answered the last call."""
+        return self.healthy and not self._stopping.is_set() and all(e.connected.is_set() for e in self._engines)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the claim loops turn. A database that is away does not make a worker unhealthy."""
+        if self._started_at is None:
+            return False
+        return not any(_hung(engine) for engine in self._engines)
+
+    def status(self) -> dict[str, object]:
+        """What the worker is and does, for people and monitors; holds no payloads."""
+        state = "starting" if self._started_at is None else "running"
+        if self._stopping.is_set():
+            state = "stopped" if self._stopped.is_set() else "draining"
+        outcomes: dict[str, int] = {}
+        for engine in self._engines:
+            for name, count in engine.outcomes.items():
+                outcomes[name] = outcomes.get(name, 0) + count
+        return {
+            "worker_id": self.worker_id,
+            "state": state,
+            "ready": self.ready,
+            "uptime_seconds": round(time.monotonic() - self._started_at, 3) if self._started_at is not None else 0.0,
+            "claimed": sum(engine.claimed for engine in self._engines),
+            "outcomes": outcomes,
+            "executors": [_describe(engine) for engine in self._engines],
+        }
+
+
+def _observe(outcome: str, seconds: float) -> None:
+    _ATTEMPTS.labels(outcome).inc()
+    _SECONDS.observe(seconds)
+
+
+def _hung(engine: Engine) -> bool:
+    has_room = len(engine.running) < engine.duty.limit
+    return has_room and engine.turned_at is not None and time.monotonic() - engine.turned_at > _HUNG
+
+
+def _describe(engine: Engine) -> dict[str, object]:
+    return {
+        "task_types": engine.duty.task_types,
+        "model_profiles": engine.duty.model_profiles,
+        "limit": engine.duty.limit,
+        "connected": engine.connected.is_set(),
+        "running": [
+            {"id": str(job.id), "epoch": job.epoch, "task_type": job.task_type, "attempt": job.attempt}
+            for job in engine.running[:100]
+        ],
+        "running_count": len(engine.running),
+    }

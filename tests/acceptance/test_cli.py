@@ -1,0 +1,210 @@
+"""The command line, as people and scripts use it: real processes, a real gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pty
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from penstock.supervisor.serve import answers_ready
+from tests.processes import PENSTOCK, clean_environment, free_port, penstock, until
+
+TOKEN = "a-token-that-must-not-be-shown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """What a command left."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        assert self.status == 0, self.err
+        return json.loads(self.out)
+
+
+async def run(folder: Path, *arguments: str, stdin: str = "", **variables: str) -> Done:
+    process = await asyncio.create_subprocess_exec(
+        *PENSTOCK,
+        *arguments,
+        env=clean_environment(**variables),
+        cwd=folder,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(stdin.encode()), 30)
+    assert process.returncode is not None
+    assert "Traceback" not in err.decode(), err.decode()
+    return Done(status=process.returncode, out=out.decode(), err=err.decode())
+
+
+async def run_on_terminal(folder: Path, *arguments: str, **variables: str) -> str:
+    """What a person sees on a terminal of 160 columns."""
+    ours, theirs = pty.openpty()
+    environment = clean_environment(**variables, COLUMNS="160", TERM="xterm", NO_COLOR="1")
+    process = await asyncio.create_subprocess_exec(
+        *PENSTOCK, *arguments, env=environment, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+
+    def read() -> bytes:
+        parts = []
+        try:
+            while part := os.read(ours, 65536):
+                parts.append(part)
+        except OSError:  # how a terminal says that the other side is gone
+            pass
+        return b"".join(parts)
+
+    shown = await asyncio.to_thread(read)
+    os.close(ours)
+    assert await process.wait() == 0, shown.decode()
+    return shown.decode()
+
+
+@pytest.fixture(scope="module")
+async def gateway(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, str]]:
+    """A gateway with a token, and the variables that let commands find it."""
+    folder, port = tmp_path_factory.mktemp("gateway"), free_port()
+    variables = {"AI_SERVICE_TOKEN": TOKEN, "HTTP_PORT": str(port), "PENSTOCK_URL": f"http://127.0.0.1:{port}"}
+    environment = clean_environment(DATABASE_URL=module_database_url, HTTP_HOST="127.0.0.1", **variables)
+    log = folder / "log"
+    async with penstock("gateway", environment=environment, folder=folder, log=log):
+        try:
+            await until(lambda: answers_ready("127.0.0.1", port), "the gateway is ready", seconds=15)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{log.read_text()}") from None
+        yield variables
+
+
+async def test_help_names_every_command(tmp_path: Path) -> None:
+    done = await run(tmp_path, "--help")
+    assert done.status == 0
+    for command in ("serve", "gateway", "worker", "housekeeper", "job", "stats", "config", "db"):
+        assert f"  {command} " in done.out
+
+
+async def test_wrong_usage_is_status_2(tmp_path: Path) -> None:
+    assert (await run(tmp_path, "sevre")).status == 2
+    assert (await run(tmp_path, "job", "get", "not-an-id")).status == 2
+    assert (await run(tmp_path, "job", "cancel")).status == 2
+    assert (await run(tmp_path, "job", "submit", "t", "m", "--input", "{oops")).status == 2
+
+
+async def test_wrong_settings_are_listed_together_with_status_2(tmp_path: Path) -> None:
+    for command in (("config", "show"), ("serve",), ("gateway",), ("worker",), ("stats",)):
+        done = await run(tmp_path, *command, HTTP_PORT="x", LLM_TIMEOUT="soon", AI_SERVICE_TOKEN="bad token here")
+        assert done.status == 2
+        assert all(name in done.err for name in ("HTTP_PORT", "LLM_TIMEOUT", "AI_SERVICE_TOKEN"))
+        assert "bad token here" not in done.err
+
+
+async def test_serving_the_world_without_a_token_is_refused_with_both_ways_out(tmp_path: Path) -> None:
+    done = await run(tmp_path, "serve", HTTP_HOST="0.0.0.0")
+    assert done.status == 2
+    assert "set AI_SERVICE_TOKEN, or listen on 127.0.0.1" in done.err
+
+
+async def test_config_show_masks_secrets_and_reads_dotenv(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text(
+        f"AI_SERVICE_TOKEN={TOKEN}\nDATABASE_URL=postgres://me:{TOKEN}@db/x\nHTTP_PORT=9999\n"
+    )
+    done = await run(tmp_path, "config", "show")
+    assert TOKEN not in done.out
+    assert done.json["HTTP_PORT"] == 9999
+    assert done.json["LLM_TIMEOUT"] == "5m"
+    assert done.json["DATABASE_URL"] == "postgres://me:******@db/x"
+    shown = await run_on_terminal(tmp_path, "config", "show")
+    assert TOKEN not in shown
+    assert "WORKER_LEASE_TIMEOUT" in shown
+    assert "15m" in shown
+    assert not shown.lstrip().startswith("{")
+
+
+async def test_db_commands_on_the_embedded_database(tmp_path: Path) -> None:
+    folder = str(tmp_path / "data")
+    assert (await run(tmp_path, "db", "migrate", PENSTOCK_DATA_DIR=folder)).status == 0
+    url = await run(tmp_path, "db", "url", PENSTOCK_DATA_DIR=folder)
+    assert url.out.strip().startswith("postgresql://penstock@/penstock?host=")
+    assert (tmp_path / "data" / "postgres" / "PG_VERSION").is_file()
+
+
+async def test_psql_opens_on_the_jobs(tmp_path: Path, database_url: str) -> None:
+    done = await run(tmp_path, "db", "psql", "-At", "-c", "SELECT name FROM tenant", DATABASE_URL=database_url)
+    assert (done.status, done.out.strip()) == (0, "default"), done.err
+
+
+async def test_a_gateway_that_is_away_is_one_clear_line(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    done = await run(tmp_path, "stats", PENSTOCK_URL=url)
+    assert done.status == 1
+    assert url in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
+async def test_a_wrong_token_is_one_clear_line(tmp_path: Path, gateway: dict[str, str]) -> None:
+    done = await run(tmp_path, "stats", **{**gateway, "AI_SERVICE_TOKEN": "another-token"})
+    assert done.status == 1
+    assert len(done.err.strip().splitlines()) == 1
+    assert "token" in done.err
+
+
+async def test_a_job_from_submit_to_cancel_and_back(tmp_path: Path, gateway: dict[str, str]) -> None:
+    owner = f"cli-{uuid4()}"
+    file = tmp_path / "input.json"
+    file.write_text('{"user": "grüß dich"}')
+    submit = ("job", "submit", "llm_chat", "tiny", "--owner-service", owner)
+    job = (
+        await run(tmp_path, *submit, "--input", f"@{file}", "--priority", "-5", "--tag", "a", "--tag", "b", **gateway)
+    ).json
+    assert (job["status"], job["priority"], job["tags"]) == ("pending", -5, ["a", "b"])
+    other = (await run(tmp_path, *submit, "-i", "-", stdin="[1, 2]", **gateway)).json
+
+    got = (await run(tmp_path, "job", "get", job["id"], **gateway)).json
+    assert got["input"] == {"user": "grüß dich"}
+    listed = (await run(tmp_path, "job", "list", "--owner-service", owner, **gateway)).json
+    assert [item["id"] for item in listed] == [other["id"], job["id"]]
+    tagged = (await run(tmp_path, "job", "list", "--owner-service", owner, "--tag", "a", **gateway)).json
+    assert [item["id"] for item in tagged] == [job["id"]]
+
+    cancelled = (await run(tmp_path, "job", "cancel", job["id"], **gateway)).json
+    assert [item["status"] for item in cancelled] == ["cancelled"]
+    meant = (await run(tmp_path, "job", "cancel", "--owner-service", owner, "--dry-run", **gateway)).json
+    assert meant == {"count": 1, "dry_run": True}
+    changed = (await run(tmp_path, "job", "cancel", "--owner-service", owner, **gateway)).json
+    assert changed == {"count": 1, "dry_run": False}
+    again = await run(tmp_path, "job", "retry", job["id"], **gateway)
+    watched = await run(tmp_path, "job", "watch", other["id"], **gateway)
+    assert watched.status == 1, "a job that did not complete is a failure for scripts"
+    assert again.status in (0, 1)
+
+
+async def test_tables_on_a_terminal(tmp_path: Path, gateway: dict[str, str]) -> None:
+    owner = f"table-{uuid4()}"
+    await run(tmp_path, "job", "submit", "vision", "large", "--owner-service", owner, **gateway)
+    listed = await run_on_terminal(tmp_path, "job", "list", "--owner-service", owner, **gateway)
+    assert "vision" in listed
+    assert "pending" in listed
+    assert not listed.lstrip().startswith("[")
+    counted = await run_on_terminal(tmp_path, "stats", **gateway)
+    assert "vision" in counted
+    assert "oldest pending" in counted
+    assert (await run(tmp_path, "stats", **gateway)).json["totals"]["pending"] >= 1
+
+
+async def test_a_job_that_is_not_there_is_one_clear_line(tmp_path: Path, gateway: dict[str, str]) -> None:
+    done = await run(tmp_path, "job", "get", str(uuid4()), **gateway)
+    assert done.status == 1
+    assert len(done.err.strip().splitlines()) == 1

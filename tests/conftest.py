@@ -1,0 +1,71 @@
+"""What all tests share: a private PostgreSQL of this session, and a migrated database of its own for each test."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+
+from penstock.postgres.embedded import EmbeddedServer, embedded_url
+from penstock.postgres.migrate import migrate
+from penstock.settings import Settings
+from penstock.telemetry import logs
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_settings_from_outside() -> Iterator[None]:
+    """The environment of whoever runs the tests must not reach them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in Settings.descriptions():
+            patch.delenv(name, raising=False)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _logs() -> None:
+    logs.configure(level="warning", form="json")
+
+
+@pytest.fixture(scope="session")
+async def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[EmbeddedServer]:
+    """A running PostgreSQL with the newest schema in its database ``penstock``, which serves as a template only."""
+    server = EmbeddedServer(tmp_path_factory.mktemp("postgres"))
+    await server.start()
+    try:
+        await migrate(server.url)
+        yield server
+    finally:
+        await server.stop()
+
+
+@asynccontextmanager
+async def own_database(server: EmbeddedServer) -> AsyncIterator[str]:
+    """The URL of a fresh database with the newest schema; dropped at the end, whoever is still connected."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    admin = await asyncpg.connect(embedded_url(server.data_dir, "postgres"))
+    try:
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE penstock")
+        yield embedded_url(server.data_dir, name)
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await admin.close()
+
+
+@pytest.fixture
+async def database_url(postgres_server: EmbeddedServer) -> AsyncIterator[str]:
+    """A database of this test's own, with the newest schema."""
+    async with own_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+async def module_database_url(postgres_server: EmbeddedServer) -> AsyncIterator[str]:
+    """A database that the tests of one module share, with the newest schema."""
+    async with own_database(postgres_server) as url:
+        yield url

@@ -1,0 +1,66 @@
+"""What the tests of the database layer share: a database per module, a tenant per test, a clock that can be moved."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from penstock.jobs.service import JobService
+from penstock.postgres.pool import Database
+from tests.db.stage import Caller, Clock, open_database, own_tenant, started
+
+
+@pytest.fixture(scope="module")
+async def database(module_database_url: str) -> AsyncIterator[Database]:
+    """Connections to the database that the tests of one module share."""
+    async with open_database(module_database_url) as database:
+        yield database
+
+
+@pytest.fixture
+async def service(database: Database) -> AsyncIterator[JobService]:
+    """A started service on the module's database."""
+    async with started(database) as service:
+        yield service
+
+
+@pytest.fixture
+async def caller(service: JobService, database: Database) -> Caller:
+    """The calls of a tenant of this test's own."""
+    return Caller(service, await own_tenant(database))
+
+
+@pytest.fixture
+async def far_caller(module_database_url: str, caller: Caller) -> AsyncIterator[Caller]:
+    """The same tenant through another process's stand-in: a service with a pool of its own."""
+    async with open_database(module_database_url) as far, started(far) as service:
+        yield Caller(service, caller.tenant)
+
+
+@pytest.fixture
+async def clock(database: Database) -> AsyncIterator[Clock]:
+    """The module's database clock; set right again after the test."""
+    clock = Clock(database)
+    yield clock
+    await clock.reset()
+
+
+@pytest.fixture
+async def fresh(database_url: str) -> AsyncIterator[Database]:
+    """Connections to a database that this test has for itself."""
+    async with open_database(database_url) as database:
+        yield database
+
+
+@pytest.fixture
+async def alone(fresh: Database) -> AsyncIterator[Caller]:
+    """The only caller of a database that this test has for itself."""
+    async with started(fresh) as service:
+        yield Caller(service, await own_tenant(fresh))
+
+
+@pytest.fixture
+async def fresh_clock(fresh: Database) -> Clock:
+    """The clock of this test's own database."""
+    return Clock(fresh)

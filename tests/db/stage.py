@@ -1,0 +1,244 @@
+"""The stage on which database tests play: services, tenants, a movable clock, and looks behind the scenes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+import msgspec
+from asyncpg import Record
+from msgspec import UNSET, Raw, UnsetType
+
+from penstock.errors import CallerError
+from penstock.jobs import store
+from penstock.jobs.events import Event
+from penstock.jobs.job import (
+    ClaimedJob,
+    ClaimRequest,
+    Failure,
+    HeartbeatAnswer,
+    Job,
+    JobCompletion,
+    JobFilter,
+    JobHeartbeat,
+    JobPage,
+    JobState,
+    JobSubmission,
+)
+from penstock.jobs.service import JobLimits, JobService
+from penstock.jobs.states import ErrorCategory, Status
+from penstock.jobs.store import Connection, TenantId
+from penstock.postgres.pool import Database
+from penstock.postgres.wakeups import Wakeups
+from penstock.workers.promoter import Promoter
+from penstock.workers.rescuer import Rescuer
+
+Answer = TypeVar("Answer")
+PLACES = ("ready", "later", "lease", "done")
+
+
+@asynccontextmanager
+async def open_database(url: str, *, max_size: int = 8) -> AsyncIterator[Database]:
+    """A pool as a process of ours has it."""
+    database = Database(url, application_name="penstock-test", max_size=max_size)
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def started(database: Database, limits: JobLimits | None = None) -> AsyncIterator[JobService]:
+    """A service that listens already."""
+    service = JobService(database, limits)
+    await service.start()
+    try:
+        await within(service.wakeups.listening.wait())
+        yield service
+    finally:
+        await service.stop()
+
+
+async def own_tenant(database: Database) -> TenantId:
+    """A tenant that nobody else uses."""
+    async with database.acquire() as connection:
+        return TenantId(
+            await connection.fetchval(
+                "INSERT INTO tenant (id, name) SELECT max(id) + 1, 'tenant ' || max(id) + 1 FROM tenant RETURNING id"
+            )
+        )
+
+
+async def within(waiting: Awaitable[Answer], seconds: float = 10.0) -> Answer:
+    """Await something that should come soon."""
+    return await asyncio.wait_for(waiting, seconds)
+
+
+async def ask(connection: Connection, sql: str, *arguments: Any) -> list[tuple[Any, ...]]:
+    """Rows of a statement as plain tuples, JSON as text."""
+    rows = await connection.fetch(sql, *arguments)
+    return [tuple(bytes(value).decode() if isinstance(value, Raw) else value for value in row) for row in rows]
+
+
+async def look(database: Database, sql: str, *arguments: Any) -> list[tuple[Any, ...]]:
+    """Rows of a statement of the test's own, planned without the hints of our sessions."""
+    async with database.acquire() as connection, connection.transaction():
+        await connection.execute("SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on")
+        return await ask(connection, sql, *arguments)
+
+
+async def run(database: Database, sql: str, *arguments: Any) -> None:
+    """A statement of the test's own, without an answer."""
+    async with database.acquire() as connection:
+        await connection.execute(sql, *arguments)
+
+
+async def places(database: Database, job_id: UUID) -> list[str]:
+    """Which of the four tables hold the job; it should be exactly one."""
+    sql = " UNION ALL ".join(f"SELECT '{place}' FROM {place} WHERE job_id = $1" for place in PLACES)
+    return [place for (place,) in await look(database, sql, job_id)]
+
+
+async def snapshot(database: Database) -> dict[str, list[tuple[Any, ...]]]:
+    """All rows about jobs, for comparing before and after."""
+    tables = ("job", *PLACES, "attempt", "event", "idempotency", "stat", "stat_delta")
+    return {table: await look(database, f"SELECT * FROM {table} t ORDER BY t::text") for table in tables}
+
+
+class Clock:
+    """The clock of one database. Moving it moves leases, due times and timestamps, for every connection."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.ahead = timedelta(0)
+
+    async def advance(self, by: timedelta) -> None:
+        """Let that much time pass at once."""
+        self.ahead += by
+        await run(
+            self._database,
+            "CREATE OR REPLACE FUNCTION clock() RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE"
+            f" RETURN now() + make_interval(secs => {self.ahead.total_seconds()})",
+        )
+
+    async def reset(self) -> None:
+        """Back to the real time."""
+        if self.ahead:
+            await self.advance(-self.ahead)
+
+
+class Caller:
+    """The calls of one tenant, with the fields filled in that a test does not care about."""
+
+    def __init__(self, service: JobService, tenant: TenantId) -> None:
+        self.service = service
+        self.tenant = tenant
+
+    async def submit(self, **fields: Any) -> Job:
+        return (await self.service.submit(self.tenant, submission(**fields))).job
+
+    async def submit_many(self, count: int, **fields: Any) -> list[Job]:
+        answers = await self.service.submit_many(self.tenant, [submission(**fields) for _ in range(count)])
+        return [answer.job for answer in answers]
+
+    async def claim(self, limit: int = 1, *, worker_id: str = "worker", **fields: Any) -> list[ClaimedJob]:
+        return await self.service.claim(self.tenant, ClaimRequest(worker_id=worker_id, limit=limit, **fields))
+
+    async def claim_one(self, **fields: Any) -> ClaimedJob:
+        (job,) = await self.claim(1, **fields)
+        return job
+
+    async def submit_and_claim(self, **fields: Any) -> ClaimedJob:
+        """A running job."""
+        await self.submit(**fields)
+        return await self.claim_one()
+
+    async def complete(self, job: ClaimedJob, result: bytes = b'"done"') -> JobState:
+        return await self.service.complete(
+            self.tenant, JobCompletion(id=job.id, epoch=job.epoch, result=Raw(result))
+        )
+
+    async def fail(
+        self,
+        job: ClaimedJob,
+        category: ErrorCategory = ErrorCategory.INTERNAL,
+        *,
+        message: str = "",
+        retry_after: float | None = None,
+    ) -> JobState:
+        failure = Failure(epoch=job.epoch, category=category, message=message, retry_after_seconds=retry_after)
+        return await self.service.fail(self.tenant, job.id, failure)
+
+    async def beat(
+        self, job: ClaimedJob, *, progress: bytes | None = None, lease_seconds: float | None = None
+    ) -> HeartbeatAnswer | CallerError:
+        told: Raw | UnsetType = UNSET if progress is None else Raw(progress)
+        beat = JobHeartbeat(id=job.id, epoch=job.epoch, progress=told, lease_seconds=lease_seconds)
+        (answer,) = await self.service.heartbeat(self.tenant, [beat])
+        return answer
+
+    async def get(self, job_id: UUID) -> Job:
+        return await self.service.get(self.tenant, job_id)
+
+    async def status(self, job_id: UUID) -> Status:
+        return (await self.get(job_id)).status
+
+    async def cancel(self, job_id: UUID) -> Job:
+        return await self.service.cancel(self.tenant, job_id)
+
+    async def retry(self, job_id: UUID) -> Job:
+        return await self.service.retry(self.tenant, job_id)
+
+    async def list(self, *, limit: int = 100, cursor: str | None = None, **where: Any) -> JobPage:
+        return await self.service.list(self.tenant, JobFilter(**where), limit=limit, cursor=cursor)
+
+    async def history(self, job_id: UUID) -> list[str]:
+        """The types of a finished job's events, in order."""
+        return [event.type async for event in self.service.events(self.tenant, job_id=job_id)]
+
+
+def submission(**fields: Any) -> JobSubmission:
+    """A submission with the fields that a test names, and defaults for the rest."""
+    if isinstance(fields.get("input"), bytes):
+        fields["input"] = Raw(fields["input"])
+    return JobSubmission(**({"owner_service": "tests", "task_type": "echo", "model_profile": "small"} | fields))
+
+
+async def claim_rows(
+    connection: Connection, tenant: TenantId, *, limit: int, worker_id: str = "w", from_start: bool = False
+) -> list[Record]:
+    """The claim statement by itself: no cursors of a process, no second look."""
+    request = ClaimRequest(worker_id=worker_id, limit=limit)
+    lease = timedelta(hours=1)
+    return await store.claim(connection, tenant, request, lease=lease, cursors={}, from_start=from_start)
+
+
+def rescuer(database: Database, limits: JobLimits | None = None) -> Rescuer:
+    """A rescuer to be run by hand, with ``once``."""
+    return Rescuer(database, limits or JobLimits(), Wakeups(database))
+
+
+async def rescue(database: Database, limits: JobLimits | None = None) -> None:
+    """One pass of the rescuer, on duty without a gap, as it is when it looks every second."""
+    await run(database, "UPDATE housekeeping SET last_at = clock() WHERE duty = 'rescue'")
+    await rescuer(database, limits).once()
+
+
+async def promote(database: Database, wakeups: Wakeups | None = None) -> None:
+    """One pass of the promoter; ``wakeups`` are its process's."""
+    await Promoter(database, wakeups or Wakeups(database)).once()
+
+
+def same_json(left: Raw | None, right: bytes) -> bool:
+    """Whether both are the same value."""
+    return left is not None and bool(msgspec.json.decode(left) == msgspec.json.decode(right))
+
+
+async def take(events: AsyncIterator[Event], count: int) -> Sequence[Event]:
+    """The next events of a stream."""
+    return [await within(anext(events)) for _ in range(count)]

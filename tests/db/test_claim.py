@@ -1,0 +1,234 @@
+"""Claiming: which jobs, in which order, how long a claim waits and what wakes it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from penstock.jobs.job import ClaimRequest
+from penstock.jobs.states import Status
+from penstock.postgres.pool import Database
+from tests.db.stage import Caller, Clock, places, promote, within
+from tests.processes import until
+
+
+async def test_jobs_of_one_queue_are_claimed_in_the_order_they_came(caller: Caller) -> None:
+    made = [(await caller.submit(owner_ref=f"{number}")).id for number in range(3)]
+    made += [job.id for job in await caller.submit_many(20)]
+    claimed = [job.id for _ in range(5) for job in await caller.claim(5)]
+    assert claimed == made
+
+
+async def test_a_higher_priority_is_claimed_first_whenever_it_came(caller: Caller) -> None:
+    priorities = [0, 5, -100, 100, 5, 0]
+    for priority in priorities:
+        await caller.submit(priority=priority)
+    assert [job.priority for job in await caller.claim(4)] == [100, 5, 5, 0]
+    assert [job.priority for job in await caller.claim(4)] == [0, -100]
+
+
+async def test_queues_of_equal_priority_take_turns(caller: Caller) -> None:
+    await caller.submit_many(300, task_type="busy")
+    await caller.submit_many(20, task_type="quiet")
+    claimed = Counter([(await caller.claim_one()).task_type for _ in range(60)])
+    assert claimed["quiet"] >= 5, "a queue that fills up first must not starve another"
+    assert claimed["busy"] >= 5
+
+
+async def test_a_claim_takes_only_the_queues_it_names(caller: Caller) -> None:
+    await caller.submit(task_type="a", model_profile="x")
+    await caller.submit(task_type="a", model_profile="y")
+    await caller.submit(task_type="b", model_profile="x")
+    assert await caller.claim(10, task_types=["c"]) == []
+    assert [job.model_profile for job in await caller.claim(10, task_types=["a"], model_profiles=["y"])] == ["y"]
+    assert [job.task_type for job in await caller.claim(10, task_types=["b", "c"])] == ["b"]
+    assert [job.task_type for job in await caller.claim(10, model_profiles=["x"])] == ["a"]
+    assert await caller.claim(10) == []
+
+
+async def test_a_claimed_job_carries_all_that_its_worker_needs(caller: Caller, database: Database) -> None:
+    made = await caller.submit(input=b"[1]", tags=["t"], timeout_seconds=3, priority=2, max_attempts=4, owner_ref="r")
+    job = await caller.claim_one(worker_id="w1", lease_seconds=60)
+    assert (job.id, job.owner_service, job.owner_ref) == (made.id, "tests", "r")
+    assert (job.task_type, job.model_profile) == ("echo", "small")
+    assert (job.attempt, job.max_attempts, job.timeout_seconds, job.priority) == (1, 4, 3.0, 2)
+    assert (bytes(job.input), job.tags, job.created_at) == (b"[1]", ["t"], made.created_at)
+    read = await caller.get(job.id)
+    assert (read.status, read.worker_id, read.attempt) == (Status.RUNNING, "w1", 1)
+    assert read.lease_expires_at == job.lease_expires_at
+    assert read.started_at is not None
+    assert job.lease_expires_at - read.started_at == timedelta(seconds=60)
+    assert await places(database, job.id) == ["lease"]
+
+
+async def test_a_lease_without_a_stated_length_has_the_configured_one(caller: Caller) -> None:
+    job = await caller.submit_and_claim()
+    read = await caller.get(job.id)
+    assert read.started_at is not None
+    assert job.lease_expires_at - read.started_at == caller.service.limits.lease
+
+
+async def test_a_claim_never_takes_more_than_its_limit(caller: Caller) -> None:
+    for priority in range(5):
+        await caller.submit_many(4, priority=priority)
+    assert len(await caller.claim(7)) == 7
+    assert len(await caller.claim(1000)) == 13
+
+
+async def test_epochs_grow_with_every_claim(caller: Caller) -> None:
+    await caller.submit_many(6)
+    epochs = [job.epoch for _ in range(3) for job in await caller.claim(2)]
+    assert len(set(epochs)) == 6
+    assert max(epochs[:2]) < min(epochs[2:4]) < min(epochs[4:])
+
+
+async def test_a_waiting_claim_gets_a_job_that_its_own_process_submits(caller: Caller) -> None:
+    waiting = asyncio.create_task(caller.claim(1, wait_seconds=30))
+    await _in_line(caller, 1)
+    made = await caller.submit()
+    (job,) = await within(waiting, 1.5)
+    assert job.id == made.id
+
+
+async def test_a_waiting_claim_is_woken_by_another_process(caller: Caller, far_caller: Caller) -> None:
+    waiting = asyncio.create_task(caller.claim(1, wait_seconds=30))
+    await _in_line(caller, 1)
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    made = await far_caller.submit()
+    (job,) = await within(waiting)
+    assert job.id == made.id
+    assert loop.time() - begun < 1.0, "sooner than the waiting claim would have looked by itself"
+
+
+async def test_as_many_waiting_claims_are_served_as_jobs_arrive(caller: Caller, far_caller: Caller) -> None:
+    waiting = [asyncio.create_task(caller.claim(1, wait_seconds=30)) for _ in range(6)]
+    await _in_line(caller, 6)
+    await far_caller.submit_many(4)
+    await until(lambda: sum(task.done() for task in waiting) == 4, "four of the six claims were answered")
+    await far_caller.submit_many(2)
+    served = [job.id for jobs in await within(asyncio.gather(*waiting)) for job in jobs]
+    assert len(set(served)) == 6
+
+
+async def test_a_waiting_claim_is_not_served_from_other_queues(caller: Caller) -> None:
+    waiting = asyncio.create_task(caller.claim(1, task_types=["mine"], wait_seconds=30))
+    await _in_line(caller, 1)
+    await caller.submit(task_type="other")
+    mine = await caller.submit(task_type="mine")
+    (job,) = await within(waiting)
+    assert job.id == mine.id
+
+
+async def test_a_claim_answers_with_nothing_when_its_time_is_up(caller: Caller) -> None:
+    assert await within(caller.claim(1, wait_seconds=0.05), 1.5) == []
+
+
+async def test_a_claim_that_is_cancelled_while_it_waits_takes_nothing(caller: Caller, database: Database) -> None:
+    waiting = asyncio.create_task(caller.claim(1, wait_seconds=30))
+    await _in_line(caller, 1)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    job = await caller.submit()
+    assert await places(database, job.id) == ["ready"]
+
+
+async def test_a_claim_that_is_cancelled_while_it_takes_hands_its_jobs_back_unburned(
+    caller: Caller, database: Database
+) -> None:
+    job = await caller.submit(max_attempts=1)
+    async with database.acquire() as connection, connection.transaction():
+        # The claim cannot get past the counters while this is held, so it is cancelled in its very middle.
+        await connection.execute("LOCK TABLE stat_delta IN ACCESS EXCLUSIVE MODE")
+        claiming = asyncio.create_task(caller.claim())
+        await until(lambda: _blocked(database), "the claim waits for the table")
+        claiming.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await claiming
+
+    async def is_back() -> bool:
+        return (await caller.get(job.id)).attempt == 1 and await places(database, job.id) == ["ready"]
+
+    await until(is_back, "the job was handed back")
+    again = await caller.claim_one()
+    assert (again.id, again.attempt) == (job.id, 2)
+    await caller.complete(again)
+
+
+async def test_a_scheduled_job_is_claimed_once_it_is_due(caller: Caller, database: Database, clock: Clock) -> None:
+    job = await caller.submit(run_at=datetime.now(UTC) + timedelta(minutes=10))
+    await promote(database)
+    assert await caller.claim() == []
+    await clock.advance(timedelta(minutes=11))
+    assert await caller.claim() == [], "only promotion makes it ready"
+    await promote(database)
+    assert (await caller.claim_one()).id == job.id
+
+
+async def test_promotion_wakes_waiting_claims_of_other_processes(
+    caller: Caller, far_caller: Caller, database: Database, clock: Clock
+) -> None:
+    await caller.submit(run_at=datetime.now(UTC) + timedelta(minutes=10))
+    waiting = asyncio.create_task(caller.claim(1, wait_seconds=30))
+    await _in_line(caller, 1)
+    await clock.advance(timedelta(minutes=11))
+    await promote(database, far_caller.service.wakeups)
+    assert len(await within(waiting, 1.5)) == 1
+
+
+async def test_due_jobs_become_ready_in_the_order_they_were_due(
+    caller: Caller, database: Database, clock: Clock
+) -> None:
+    now = datetime.now(UTC)
+    made = [await caller.submit(run_at=now + timedelta(minutes=minutes)) for minutes in (30, 10, 20)]
+    await clock.advance(timedelta(hours=1))
+    await promote(database)
+    assert [job.id for job in await caller.claim(3)] == [made[1].id, made[2].id, made[0].id]
+
+
+async def test_waiting_for_a_job_ends_when_another_process_finishes_it(caller: Caller, far_caller: Caller) -> None:
+    job = await caller.submit_and_claim()
+    loop = asyncio.get_running_loop()
+    waiting = asyncio.create_task(caller.service.wait(caller.tenant, job.id, timedelta(seconds=30)))
+    await until(lambda: job.id in caller.service._finish_waiters, "somebody waits")
+    begun = loop.time()
+    await far_caller.complete(job)
+    assert (await within(waiting)).status == "completed"
+    assert loop.time() - begun < 1.0
+
+
+async def test_waiting_for_a_job_answers_with_its_state_when_time_is_up(caller: Caller) -> None:
+    job = await caller.submit()
+    answer = await within(caller.service.wait(caller.tenant, job.id, timedelta(milliseconds=20)))
+    assert answer.status is Status.PENDING
+
+
+async def test_a_claim_of_the_most_jobs_at_once_is_quick(caller: Caller) -> None:
+    await caller.submit_many(1000)
+    loop = asyncio.get_running_loop()
+    begun = loop.time()
+    assert len(await caller.service.claim(caller.tenant, ClaimRequest(worker_id="w", limit=1000))) == 1000
+    assert loop.time() - begun < 2.0
+
+
+async def _blocked(database: Database) -> bool:
+    async with database.acquire() as connection:
+        return bool(
+            await connection.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+        )
+
+
+async def _in_line(caller: Caller, count: int) -> None:
+    """Wait until that many claims stand in line and have looked once."""
+
+    def waiting() -> bool:
+        waiters = caller.service._claims._waiters
+        return len(waiters) == count
+
+    await until(waiting, f"{count} claims wait")

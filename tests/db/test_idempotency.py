@@ -1,0 +1,157 @@
+"""Idempotency keys: one key, one job, however often and from wherever the request comes."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from penstock.errors import IdempotencyConflict
+from penstock.postgres.pool import Database
+from tests.db.stage import Caller, look, run, submission
+
+OTHERS: list[dict[str, Any]] = [
+    {"task_type": "other"},
+    {"model_profile": "other"},
+    {"owner_ref": "other"},
+    {"input": b'{"a": 2}'},
+    {"priority": 1},
+    {"max_attempts": 9},
+    {"timeout_seconds": 5},
+    {"tags": ["other"]},
+]
+
+
+async def test_the_same_request_with_the_same_key_returns_the_same_job(caller: Caller) -> None:
+    wanted = submission(idempotency_key="k", input=b'{"a": 1}')
+    first = await caller.service.submit(caller.tenant, wanted)
+    second = await caller.service.submit(caller.tenant, wanted)
+    assert (first.created, second.created) == (True, False)
+    assert second.job == first.job
+
+
+async def test_the_same_request_is_recognised_by_the_value_of_its_input_not_its_spelling(caller: Caller) -> None:
+    first = await caller.submit(idempotency_key="k", input=b'{"a": 1, "b": [2]}')
+    second = await caller.submit(idempotency_key="k", input=b' {"b":[2],"a":1} ')
+    assert second.id == first.id
+
+
+@pytest.mark.parametrize("other", OTHERS, ids=lambda other: next(iter(other)))
+async def test_another_request_with_the_same_key_is_refused(caller: Caller, other: dict[str, Any]) -> None:
+    base: dict[str, Any] = {"idempotency_key": "k", "input": b'{"a": 1}'}
+    await caller.submit(**base)
+    with pytest.raises(IdempotencyConflict):
+        await caller.submit(**(base | other))
+
+
+async def test_a_key_belongs_to_its_owner_service(caller: Caller) -> None:
+    first = await caller.submit(owner_service="one", idempotency_key="k")
+    second = await caller.submit(owner_service="two", idempotency_key="k")
+    assert first.id != second.id
+
+
+async def test_a_repeated_request_finds_the_job_as_it_is_by_now(caller: Caller) -> None:
+    await caller.submit(idempotency_key="k")
+    await caller.complete(await caller.claim_one(), b"[42]")
+    answer = await caller.service.submit(caller.tenant, submission(idempotency_key="k"))
+    assert not answer.created
+    assert (answer.job.status, bytes(answer.job.result or b"")) == ("completed", b"[42]")
+
+
+async def test_one_key_twice_in_one_batch_makes_one_job(caller: Caller) -> None:
+    wanted = [submission(idempotency_key="k"), submission(), submission(idempotency_key="k")]
+    first, _, third = await caller.service.submit_many(caller.tenant, wanted)
+    assert (first.created, third.created) == (True, False)
+    assert first.job.id == third.job.id
+
+
+async def test_one_key_for_two_requests_in_one_batch_refuses_the_batch(caller: Caller, database: Database) -> None:
+    with pytest.raises(IdempotencyConflict):
+        await caller.service.submit_many(
+            caller.tenant, [submission(idempotency_key="k"), submission(idempotency_key="k", priority=1)]
+        )
+    assert await look(database, "SELECT 1 FROM job WHERE tenant_id = $1", caller.tenant) == []
+
+
+async def test_a_repeated_batch_returns_the_jobs_of_the_first_and_makes_only_what_is_new(caller: Caller) -> None:
+    wanted = [submission(idempotency_key=f"k{number}") for number in range(20)]
+    first = await caller.service.submit_many(caller.tenant, wanted)
+    second = await caller.service.submit_many(caller.tenant, [*wanted, submission(idempotency_key="new")])
+    assert [answer.job.id for answer in second[:20]] == [answer.job.id for answer in first]
+    assert [answer.created for answer in second] == [False] * 20 + [True]
+
+
+async def test_a_batch_that_meets_another_request_under_its_key_creates_nothing(
+    caller: Caller, database: Database
+) -> None:
+    await caller.submit(idempotency_key="taken", priority=9)
+    wanted = [submission(idempotency_key="free"), submission(), submission(idempotency_key="taken")]
+    with pytest.raises(IdempotencyConflict):
+        await caller.service.submit_many(caller.tenant, wanted)
+    assert len(await look(database, "SELECT 1 FROM job WHERE tenant_id = $1", caller.tenant)) == 1
+    assert len(await look(database, "SELECT 1 FROM idempotency WHERE tenant_id = $1", caller.tenant)) == 1
+
+
+async def test_one_key_at_once_from_two_processes_makes_one_job(
+    caller: Caller, far_caller: Caller, database: Database
+) -> None:
+    for number in range(20):
+        key = f"k{number}"
+        answers = await asyncio.gather(
+            *((caller, far_caller)[turn % 2].submit(idempotency_key=key, input=b"[1]") for turn in range(8))
+        )
+        assert len({job.id for job in answers}) == 1
+    assert len(await look(database, "SELECT 1 FROM job WHERE tenant_id = $1", caller.tenant)) == 20
+
+
+async def test_batches_with_the_same_keys_in_opposite_orders_do_not_block_each_other_for_ever(
+    caller: Caller, far_caller: Caller, database: Database
+) -> None:
+    for round_number in range(5):
+        keys = [f"{round_number}/{number}" for number in range(50)]
+        forward = [submission(idempotency_key=key) for key in keys]
+        both = await asyncio.gather(
+            caller.service.submit_many(caller.tenant, forward),
+            far_caller.service.submit_many(caller.tenant, forward[::-1]),
+        )
+        assert [answer.job.id for answer in both[0]] == [answer.job.id for answer in both[1]][::-1]
+    assert len(await look(database, "SELECT 1 FROM job WHERE tenant_id = $1", caller.tenant)) == 250
+
+
+async def test_one_key_at_once_for_two_requests_serves_one_and_refuses_the_other(
+    caller: Caller, far_caller: Caller
+) -> None:
+    answers = await asyncio.gather(
+        *(caller.submit(idempotency_key="k", priority=1) for _ in range(3)),
+        *(far_caller.submit(idempotency_key="k", priority=2) for _ in range(3)),
+        return_exceptions=True,
+    )
+    refused = [isinstance(answer, IdempotencyConflict) for answer in answers]
+    assert refused in ([True] * 3 + [False] * 3, [False] * 3 + [True] * 3)
+
+
+async def test_a_key_whose_job_was_dropped_is_free_again(caller: Caller, database: Database) -> None:
+    first = await caller.submit(idempotency_key="k")
+    await run(database, "DELETE FROM ready WHERE job_id = $1", first.id)
+    await run(database, "DELETE FROM job WHERE id = $1", first.id)
+    second = await caller.service.submit(caller.tenant, submission(idempotency_key="k", priority=5))
+    assert second.created
+    assert second.job.id != first.id
+
+
+async def test_a_dropped_jobs_key_is_free_for_a_batch_too(caller: Caller, database: Database) -> None:
+    first = await caller.submit(idempotency_key="k")
+    await run(database, "DELETE FROM ready WHERE job_id = $1", first.id)
+    await run(database, "DELETE FROM job WHERE id = $1", first.id)
+    (answer,) = await caller.service.submit_many(caller.tenant, [submission(idempotency_key="k")])
+    assert answer.created
+
+
+async def test_inputs_that_cannot_be_compared_count_as_different(caller: Caller) -> None:
+    """A number that no machine number holds, and nesting deeper than a parser likes: stored, but not compared."""
+    for number, value in enumerate((b"1e400", b"[" * 3000 + b"]" * 3000)):
+        first = await caller.submit(idempotency_key=f"{number}", input=value)
+        assert (await caller.submit(idempotency_key=f"{number}", input=value)).id == first.id
+        with pytest.raises(IdempotencyConflict):
+            await caller.submit(idempotency_key=f"{number}", input=b" " + value)

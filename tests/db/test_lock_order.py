@@ -1,0 +1,248 @@
+"""Many statements at once over the same jobs: no deadlock, and no job given to two workers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import asyncpg
+from uuid_utils.compat import uuid7
+
+from penstock.jobs import retention, store
+from penstock.jobs.job import JobCompletion, JobHeartbeat
+from penstock.jobs.states import Again, ErrorCategory
+from penstock.jobs.store import Connection, TenantId, Verdict
+from penstock.postgres.pool import Database
+from tests.db.stage import Caller, claim_rows, look, open_database, snapshot, started, submission
+
+Held = dict[UUID, int]  # epoch by running job, as far as the test knows
+ROUNDS = 250
+AT_ONCE = 8
+
+
+class Crowd:
+    """Workers and callers that do everything at once to the same few jobs."""
+
+    def __init__(self, tenant: TenantId) -> None:
+        self.tenant = tenant
+        self.held: Held = {}
+        self.all: list[UUID] = []
+        self.random = random.Random(7)
+
+    def some(self) -> list[tuple[UUID, int]]:
+        """Leases in any order, some stale, some unknown."""
+        return [(job_id, self.held.get(job_id, 1)) for job_id in self.some_ids()]
+
+    def some_ids(self) -> list[UUID]:
+        return self.random.sample(self.all, k=self.random.randint(2, len(self.all)))
+
+    async def claim(self, connection: Connection) -> None:
+        limit = self.random.randint(1, 30)
+        rows = await claim_rows(connection, self.tenant, limit=limit, from_start=True)
+        self.held |= {row["job_id"]: row["epoch"] for row in rows}
+
+    async def heartbeat(self, connection: Connection) -> None:
+        beats = [JobHeartbeat(id=job_id, epoch=epoch) for job_id, epoch in self.some()]
+        await store.heartbeat(connection, self.tenant, beats)
+
+    async def complete(self, connection: Connection) -> None:
+        done = [JobCompletion(id=job_id, epoch=epoch) for job_id, epoch in self.some()[:5]]
+        await store.complete(connection, self.tenant, done)
+
+    async def fail(self, connection: Connection) -> None:
+        async with connection.transaction():
+            held = await store.lock_leases(connection, self.tenant, self.some())
+            again = Again(delay=timedelta(0), failures=0, losses=0)
+            verdicts = [
+                Verdict(job_id=lease.job_id, outcome=again, category=ErrorCategory.SHUTDOWN, message="")
+                for lease in held
+            ]
+            if verdicts:
+                await store.end_attempts(connection, self.tenant, verdicts)
+
+    async def cancel(self, connection: Connection) -> None:
+        await store.cancel(connection, self.tenant, self.some_ids()[:3])
+
+    async def retry(self, connection: Connection) -> None:
+        await store.retry(connection, self.tenant, self.some_ids())
+
+    async def rescue(self, connection: Connection) -> None:
+        async with connection.transaction():
+            held = await store.lock_leases_of(connection, ["w"], limit=20)
+            again = Again(delay=timedelta(seconds=1), failures=0, losses=0)
+            verdicts = [
+                Verdict(job_id=lease.job_id, outcome=again, category=ErrorCategory.WORKER_LOST, message="")
+                for lease in held
+            ]
+            if verdicts:
+                await store.end_attempts(connection, self.tenant, verdicts)
+
+    async def promote(self, connection: Connection) -> None:
+        await store.promote(connection, limit=50)
+
+    async def roll_up(self, connection: Connection) -> None:
+        await store.roll_up(connection)
+
+    async def raise_hints(self, connection: Connection) -> None:
+        await store.raise_hints(connection)
+
+
+async def test_statements_that_meet_on_the_same_jobs_in_opposite_orders_never_deadlock(
+    alone: Caller, fresh: Database
+) -> None:
+    crowd = Crowd(alone.tenant)
+    deeds: list[Callable[[Connection], Awaitable[None]]] = [
+        crowd.claim,
+        crowd.claim,
+        crowd.heartbeat,
+        crowd.complete,
+        crowd.fail,
+        crowd.cancel,
+        crowd.retry,
+        crowd.rescue,
+        crowd.promote,
+        crowd.roll_up,
+        crowd.raise_hints,
+    ]
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(fresh.acquire()) for _ in range(AT_ONCE - 1)]
+        for connection in connections:
+            await connection.execute("SET deadlock_timeout = '20ms'")
+        for _ in range(ROUNDS):
+            if len(await look(fresh, "SELECT 1 FROM done")) > len(crowd.all) // 2:
+                crowd.all = crowd.all[-10:]
+            if missing := 60 - len(crowd.all):
+                crowd.all += [job.id for job in await alone.submit_many(missing)]
+            chosen = crowd.random.choices(deeds, k=len(connections))
+            await asyncio.gather(*(deed(connection) for deed, connection in zip(chosen, connections, strict=True)))
+    await _assert_each_job_lies_in_one_place(fresh)
+
+
+async def test_the_whole_service_under_a_crowd_loses_and_doubles_nothing(alone: Caller, fresh: Database) -> None:
+    async with open_database(fresh.url) as far, started(far) as service:
+        callers = [alone, Caller(service, alone.tenant)]
+        made = await alone.submit_many(150)
+        ids = [job.id for job in made]
+
+        async def worker(caller: Caller) -> None:
+            while jobs := await caller.claim(10):
+                await asyncio.gather(*(caller.beat(job) for job in reversed(jobs)))
+                states = [caller.complete(job) for job in jobs]
+                await asyncio.gather(*states, return_exceptions=True)
+
+        async def meddler(caller: Caller, turn: int) -> None:
+            picked = random.Random(turn)
+            for job_id in picked.sample(ids, 30):
+                change = caller.cancel(job_id) if picked.random() < 0.5 else caller.retry(job_id)
+                await asyncio.gather(change, return_exceptions=True)
+
+        await asyncio.gather(
+            *(worker(callers[turn % 2]) for turn in range(4)), *(meddler(callers[turn % 2], turn) for turn in range(4))
+        )
+        await worker(alone)
+    await _assert_each_job_lies_in_one_place(fresh)
+    tables = await snapshot(fresh)
+    assert len(tables["ready"]) == len(tables["later"]) == 0
+    stats = (await alone.service.stats(alone.tenant)).totals
+    assert stats.completed + stats.cancelled + stats.running == 150
+    assert stats.completed > 0
+
+
+async def test_four_claimers_at_once_are_never_given_the_same_job(alone: Caller, fresh: Database) -> None:
+    for priority in (-1, 0, 1):
+        await alone.submit_many(800, priority=priority)
+    given: list[UUID] = []
+
+    async def claimer(number: int) -> None:
+        picked = random.Random(number)
+        async with open_database(fresh.url, max_size=2) as database:
+            while True:
+                async with database.acquire() as connection:
+                    rows = await claim_rows(
+                        connection, alone.tenant, limit=picked.randint(1, 20), worker_id=f"{number}"
+                    )
+                if not rows:
+                    return
+                given.extend(row["job_id"] for row in rows)
+
+    await asyncio.gather(*(claimer(number) for number in range(4)))
+    assert len(given) == len(set(given)) == 2400
+    epochs = await look(fresh, "SELECT count(DISTINCT epoch) FROM lease")
+    assert epochs == [(2400,)]
+
+
+async def test_partitions_come_and_go_under_load_without_harming_a_statement(alone: Caller, fresh: Database) -> None:
+    """Dropping and making days locks whole tables; whoever must give way, it is not the callers."""
+    stopping = asyncio.Event()
+    errors: list[BaseException] = []
+
+    async def load(number: int) -> None:
+        async with open_database(fresh.url, max_size=1) as database:
+            names = await _names(database, alone.tenant)
+            while not stopping.is_set():
+                try:
+                    async with database.acquire() as connection:
+                        await _one_life(connection, alone.tenant, names)
+                except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                    errors.append(error)
+
+    crowd = [asyncio.create_task(load(number)) for number in range(4)]
+    today = datetime.now(UTC).date()
+    dropped = 0
+    try:
+        async with open_database(fresh.url, max_size=1) as database, database.acquire() as connection:
+            for ahead in range(8, 14):
+                for _ in range(20):
+                    try:
+                        async with connection.transaction():
+                            await connection.execute("SET LOCAL lock_timeout = '400ms'")
+                            await connection.fetchval("SELECT ensure_day($1)", today + timedelta(days=ahead))
+                        dropped += await connection.fetchval(
+                            "SELECT drop_day($1, now()) IS NOT NULL", today + timedelta(days=ahead)
+                        )
+                        break
+                    except asyncpg.LockNotAvailableError:
+                        continue
+            await retention.make_room(connection)
+    finally:
+        stopping.set()
+        await asyncio.gather(*crowd)
+    assert errors == []
+    assert dropped >= 1
+
+
+async def _names(database: Database, tenant: TenantId) -> tuple[int, int]:
+    async with database.acquire() as connection:
+        series = await store.resolve_series(connection, tenant, [("tests", "echo", "small")])
+        lanes = await store.resolve_lanes(connection, tenant, [("echo", "small", 0)])
+    return next(iter(series.values())), next(iter(lanes.values()))
+
+
+async def _one_life(connection: Connection, tenant: TenantId, names: tuple[int, int]) -> None:
+    """A job from its creation to its end, by the statements alone, and the reads around it."""
+    series_id, lane_id = names
+    new = store.NewJob(id=uuid7(), series_id=series_id, lane_id=lane_id, max_attempts=3, submission=submission())
+    await store.create(connection, tenant, [new])
+    rows = await claim_rows(connection, tenant, limit=1)
+    await store.get(connection, tenant, [new.id])
+    await store.retry(connection, tenant, [new.id])
+    rows += await claim_rows(connection, tenant, limit=1)
+    completions = [JobCompletion(id=row["job_id"], epoch=row["epoch"]) for row in rows]
+    await store.complete(connection, tenant, completions)
+    await store.find_finished(connection, tenant, [new.id])
+    await store.read_job_events(connection, tenant, new.id, behind=(0, 0), horizon=2**62)
+
+
+async def _assert_each_job_lies_in_one_place(database: Database) -> None:
+    torn = await look(
+        database,
+        """SELECT id, count(p.place) FROM job LEFT JOIN (
+               SELECT job_id, 'ready' FROM ready UNION ALL SELECT job_id, 'later' FROM later
+               UNION ALL SELECT job_id, 'lease' FROM lease UNION ALL SELECT job_id, 'done' FROM done
+           ) AS p(job_id, place) ON p.job_id = job.id GROUP BY id HAVING count(p.place) <> 1""",
+    )
+    assert torn == []

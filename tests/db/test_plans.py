@@ -1,0 +1,345 @@
+"""The plans of hot statements on a filled database: index scans with a bound, and few rows read, however many there are.
+
+The statements run as our sessions run them: with the settings of the pool, as prepared statements with generic plans.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+from uuid_utils.compat import uuid7
+
+from penstock.jobs import store
+from penstock.jobs.service import JobService
+from penstock.jobs.store import TenantId
+from penstock.postgres.pool import Database
+from penstock.postgres.queries import Statement
+from tests.conftest import own_database
+from tests.db.stage import Caller, open_database, own_tenant, run, started
+
+DONE, READY, LEASED, LATER = 50_000, 10_000, 20, 500
+BIG = ("job", "done", "ready", "later", "attempt", "event", "idempotency")
+LIMIT = 10
+MAX_ID, MIN_ID = UUID(int=2**128 - 1), UUID(int=0)
+
+
+class Filled:
+    """A database that holds many jobs in every state, and one caller of it."""
+
+    def __init__(self, database: Database, service: JobService, tenant: TenantId) -> None:
+        self.database = database
+        self.caller = Caller(service, tenant)
+        self.tenant = tenant
+        self.done: list[UUID] = []
+        self.ready: list[UUID] = []
+        self.leased: list[tuple[UUID, int]] = []
+
+
+@pytest.fixture(scope="module")
+async def filled(postgres_server: Any) -> AsyncIterator[Filled]:
+    """Enough of everything that a plan which reads too much shows."""
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(own_database(postgres_server))
+        database = await stack.enter_async_context(open_database(url))
+        service = await stack.enter_async_context(started(database))
+        filled = Filled(database, service, await own_tenant(database))
+        for number in range(DONE // 10_000):
+            made = await filled.caller.submit_many(10_000, owner_ref=f"ref{number}", priority=number)
+            filled.done += [job.id for job in made]
+        await run(database, _FINISH_ALL)
+        filled.ready = [job.id for job in await filled.caller.submit_many(READY)]
+        later = datetime.fromisoformat("2099-01-01T00:00:00+00:00")
+        await filled.caller.submit_many(LATER, run_at=later)
+        filled.leased = [(job.id, job.epoch) for job in await filled.caller.claim(LEASED)]
+        await run(database, _OTHER_EVENTS)
+        await run(database, "ANALYZE")
+        yield filled
+
+
+# What 50,000 claims and completions leave behind, in one go.
+_FINISH_ALL = """
+WITH taken AS (DELETE FROM ready RETURNING *), numbered AS (SELECT *, row_number() OVER () AS n FROM taken), failed AS (
+    INSERT INTO attempt (tenant_id, job_id, epoch, attempt, enqueued_at, started_at, finished_at, worker_id, category, message)
+    SELECT tenant_id, job_id, n, 1, enqueued_at, clock(), clock(), 'w', 'internal', '' FROM numbered WHERE n % 10 = 0
+)
+INSERT INTO done (tenant_id, job_id, series_id, attempt, epoch, enqueued_at, started_at, finished_at, status, worker_id,
+                  error_category, error_message, result)
+SELECT tenant_id, job_id, series_id, 1, n, enqueued_at, clock(), clock(),
+       CASE n % 10 WHEN 0 THEN 'failed' WHEN 1 THEN 'cancelled' ELSE 'completed' END, 'w',
+       CASE n % 10 WHEN 0 THEN 'internal' END, '', CASE WHEN n % 10 > 1 THEN '1'::json END
+FROM numbered
+"""
+
+_OTHER_EVENTS = """
+INSERT INTO event (tenant_id, at, type, job_ids)
+SELECT 1, now() - make_interval(secs => n / 10.0), 'job.created', ARRAY[gen_random_uuid()] FROM generate_series(1, 20000) n
+"""
+
+
+async def test_a_claim_reads_about_as_many_ready_rows_as_it_takes(filled: Filled) -> None:
+    plan = await _explain(filled, "claim", **_claim(filled))
+    _assert_bounded(plan, rows=4 * LIMIT)
+    assert sum(_read(node) for node in plan if node["Node Type"] == "LockRows") <= LIMIT
+
+
+async def test_a_claim_by_names_is_as_cheap_as_one_for_any_work(filled: Filled) -> None:
+    names = {"task_types": ["echo", "other"], "model_profiles": ["small"]}
+    plan = await _explain(filled, "claim", **_claim(filled) | names)
+    _assert_bounded(plan, rows=4 * LIMIT)
+
+
+async def test_creating_jobs_reads_nothing_big(filled: Filled) -> None:
+    ids = [uuid7() for _ in range(LIMIT)]
+    plan = await _explain(
+        filled,
+        "create",
+        tenant_id=filled.tenant,
+        ids=ids,
+        series_ids=[1] * LIMIT,
+        lane_ids=[1] * LIMIT,
+        owner_refs=[""] * LIMIT,
+        inputs=["{}"] * LIMIT,
+        max_attempts=[3] * LIMIT,
+        timeouts=[1.0] * LIMIT,
+        run_ats=[None] * LIMIT,
+        keys=["k"] * LIMIT,
+        tags=["t"] * LIMIT,
+    )
+    _assert_bounded(plan, rows=0)
+
+
+async def test_completing_jobs_reads_their_leases_only(filled: Filled) -> None:
+    plan = await _explain(filled, "complete", **_leases(filled), results=["1"] * LIMIT)
+    _assert_bounded(plan, rows=0)
+    assert _rows_of(plan, "lease") <= 3 * LIMIT
+
+
+async def test_heartbeats_read_their_leases_only(filled: Filled) -> None:
+    plan = await _explain(
+        filled, "heartbeat", **_leases(filled), lease_seconds=[None] * LIMIT, progress=["{}"] * LIMIT
+    )
+    _assert_bounded(plan, rows=0)
+    assert _rows_of(plan, "lease") <= 3 * LIMIT
+
+
+async def test_ending_attempts_reads_their_leases_only(filled: Filled) -> None:
+    _assert_bounded(await _explain(filled, "lock_leases", **_leases(filled)), rows=0)
+    verdicts = {
+        "tenant_id": filled.tenant,
+        "job_ids": [job_id for job_id, _ in filled.leased[:LIMIT]],
+        "statuses": ["pending", "failed"] * (LIMIT // 2),
+        "delays": [0.0, 1.0] * (LIMIT // 2),
+        "failures": [1] * LIMIT,
+        "losses": [0] * LIMIT,
+        "categories": ["internal"] * LIMIT,
+        "messages": [""] * LIMIT,
+    }
+    _assert_bounded(await _explain(filled, "end_attempts", **verdicts), rows=0)
+
+
+@pytest.mark.parametrize("state", ["done", "ready", "leased"])
+@pytest.mark.parametrize("name", ["cancel", "retry", "get", "find_finished"])
+async def test_what_names_its_jobs_reads_only_those(filled: Filled, name: str, state: str) -> None:
+    plan = await _explain(filled, name, tenant_id=filled.tenant, job_ids=_some(filled, state))
+    _assert_bounded(plan, rows=8 * LIMIT)
+
+
+async def test_one_jobs_attempts_are_found_by_its_id(filled: Filled) -> None:
+    plan = await _explain(filled, "attempts", tenant_id=filled.tenant, job_id=filled.done[5])
+    _assert_bounded(plan, rows=2)
+
+
+async def test_idempotency_keys_are_found_by_the_key(filled: Filled) -> None:
+    keys = {"tenant_id": filled.tenant, "owner_services": ["tests"] * LIMIT, "keys": ["none"] * LIMIT}
+    _assert_bounded(await _explain(filled, "find_keys", **keys), rows=0)
+    keys["job_ids"] = [uuid7() for _ in range(LIMIT)]
+    _assert_bounded(await _explain(filled, "reserve_keys", **keys), rows=0)
+
+
+SCANS: dict[str, dict[str, Any]] = {
+    "scan_jobs": {},
+    "scan_series": {"series_ids": [1, 2, 3]},
+    "scan_owner_ref": {"owner_ref": "ref2"},
+    "scan_pending": {},
+    "scan_running": {},
+    "scan_unsuccessful": {"status": "failed"},
+}
+
+
+@pytest.mark.parametrize("name", SCANS)
+@pytest.mark.parametrize("place", ["newest", "middle"])
+async def test_a_lists_candidates_come_off_an_index_and_no_more_than_asked_for(
+    filled: Filled, name: str, place: str
+) -> None:
+    high = MAX_ID if place == "newest" else filled.done[DONE // 2]
+    bounds = {"tenant_id": filled.tenant, "low": MIN_ID, "high": high, "budget": LIMIT}
+    plan = await _explain(filled, name, **bounds, **SCANS[name])
+    _assert_bounded(plan, rows=4 * LIMIT)
+
+
+@pytest.mark.parametrize("state", ["done", "ready", "leased"])
+async def test_checking_candidates_reads_only_those(filled: Filled, state: str) -> None:
+    parameters = {name: None for name in _statement("matching").arguments_by_name()}
+    parameters |= {"tenant_id": filled.tenant, "job_ids": _some(filled, state), "owner_service": "tests"}
+    _assert_bounded(await _explain(filled, "matching", **parameters), rows=8 * LIMIT)
+
+
+async def test_promotion_looks_only_at_what_is_due(filled: Filled) -> None:
+    _assert_bounded(await _explain(filled, "promote", limit=LIMIT), rows=0)
+
+
+async def test_statistics_read_no_job(filled: Filled) -> None:
+    _assert_bounded(await _explain(filled, "counts", tenant_id=filled.tenant), rows=0)
+    plan = await _explain(filled, "oldest_pending", tenant_id=filled.tenant)
+    _assert_bounded(plan, rows=20)
+
+
+async def test_reading_events_behind_a_position_starts_there(filled: Filled) -> None:
+    async with filled.database.acquire() as connection:
+        last = await connection.fetchrow("SELECT txn, id FROM event ORDER BY txn DESC, id DESC LIMIT 1")
+    plan = await _explain(
+        filled, "read_events", tenant_id=1, txn=last["txn"], id=last["id"] - 3, horizon=2**62, limit=LIMIT
+    )
+    _assert_bounded(plan, rows=4)
+
+
+@pytest.mark.parametrize("state", ["done", "ready", "leased"])
+async def test_one_jobs_events_are_found_by_its_moments(filled: Filled, state: str) -> None:
+    job_id = _some(filled, state)[0]
+    plan = await _explain(
+        filled, "read_job_events", tenant_id=filled.tenant, job_id=job_id, txn=0, id=0, horizon=2**62
+    )
+    _assert_bounded(plan, rows=30)
+
+
+async def test_raising_hints_reads_one_row_per_lane(filled: Filled) -> None:
+    _assert_bounded(await _explain(filled, "raise_hints"), rows=20)
+
+
+class _Known(Statement):
+    """A statement of ours that also tells its parameters' names."""
+
+    __slots__ = ()
+
+    def arguments_by_name(self) -> list[str]:
+        return self._order
+
+
+def _statement(name: str) -> _Known:
+    statement = store._sql.statements[name]
+    return _Known(statement.name, statement.sql, statement._order)
+
+
+def _claim(filled: Filled) -> dict[str, Any]:
+    return {
+        "tenant_id": filled.tenant,
+        "worker_id": "w",
+        "task_types": [],
+        "model_profiles": [],
+        "limit": LIMIT,
+        "lease_seconds": 60.0,
+        "cursor_lanes": [],
+        "cursor_seqs": [],
+        "from_start": False,
+    }
+
+
+def _leases(filled: Filled) -> dict[str, Any]:
+    leases = filled.leased[:LIMIT]
+    return {
+        "tenant_id": filled.tenant,
+        "job_ids": [job_id for job_id, _ in leases],
+        "epochs": [epoch for _, epoch in leases],
+    }
+
+
+def _some(filled: Filled, state: str) -> list[UUID]:
+    if state == "leased":
+        return [job_id for job_id, _ in filled.leased[:LIMIT]]
+    ids = filled.done if state == "done" else filled.ready[LEASED:]
+    return ids[:: len(ids) // LIMIT][:LIMIT]
+
+
+async def _explain(filled: Filled, name: str, **parameters: Any) -> list[dict[str, Any]]:
+    """The nodes of the generic plan, as executed; what the statement changed is undone."""
+    statement = _statement(name)
+    values = ", ".join(_literal(value) for value in statement.arguments(parameters))
+    async with filled.database.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        try:
+            await connection.execute(f"PREPARE guarded AS {statement.sql.rstrip().rstrip(';')}")
+            execute = f"EXECUTE guarded({values})" if values else "EXECUTE guarded"
+            plan = await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {execute}")
+        finally:
+            await transaction.rollback()
+            await _forget(connection)
+    return list(_nodes(json.loads(bytes(plan))[0]["Plan"]))
+
+
+async def _forget(connection: asyncpg.Connection) -> None:
+    if await connection.fetchval("SELECT count(*) FROM pg_prepared_statements WHERE name = 'guarded'"):
+        await connection.execute("DEALLOCATE guarded")
+
+
+def _literal(value: Any) -> str:
+    match value:
+        case None:
+            return "NULL"
+        case bool() | int() | float():
+            return str(value)
+        case list() | tuple():
+            return "'{" + ",".join("NULL" if item is None else f'"{_escaped(item)}"' for item in value) + "}'"
+        case _:
+            return "'" + str(value).replace("'", "''") + "'"
+
+
+def _escaped(item: Any) -> str:
+    return str(item).replace("\\", "\\\\").replace('"', '\\"').replace("'", "''")
+
+
+def _nodes(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield node
+    for child in node.get("Plans", ()):
+        yield from _nodes(child)
+
+
+def _read(node: dict[str, Any]) -> float:
+    removed = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Index Recheck", 0)
+    return float((node["Actual Rows"] + removed) * node["Actual Loops"])
+
+
+def _is_big(relation: str) -> bool:
+    table, _, part = relation.partition("_")
+    return table in BIG and part != "seq"
+
+
+def _rows_of(plan: Sequence[dict[str, Any]], table: str) -> float:
+    return sum(
+        _read(node)
+        for node in plan
+        if node.get("Relation Name", "").partition("_")[0] == table and node["Node Type"] != "ModifyTable"
+    )
+
+
+def _assert_bounded(plan: Sequence[dict[str, Any]], *, rows: int) -> None:
+    """Big tables are read by bounded index scans only, and no more than that many rows of them all together."""
+    total = 0.0
+    for node in plan:
+        relation = node.get("Relation Name", "")
+        if not _is_big(relation) or node["Node Type"] == "ModifyTable":
+            continue
+        assert node["Node Type"] in {"Index Scan", "Index Only Scan", "Bitmap Heap Scan"}, (relation, node["Node Type"])
+        bound = "Index Cond" in node or node["Node Type"] == "Bitmap Heap Scan"
+        assert bound, f"{relation} is scanned along {node.get('Index Name')} without a bound"
+        total += _read(node)
+    assert total <= rows, [
+        (node["Relation Name"], node.get("Index Name"), _read(node)) for node in plan if "Relation Name" in node
+    ]

@@ -1,0 +1,248 @@
+"""What workers report: heartbeats, results, failures of every category."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from msgspec import Raw
+from uuid_utils.compat import uuid7
+
+from penstock.errors import NotFound, StaleEpoch
+from penstock.jobs.job import ClaimedJob, Failure, HeartbeatAnswer, JobCompletion, JobHeartbeat, JobState
+from penstock.jobs.service import JobLimits
+from penstock.jobs.states import ErrorCategory, RetryPolicy, Status
+from penstock.postgres.pool import Database
+from tests.db.stage import Caller, Clock, own_tenant, places, promote, rescue, same_json, started
+
+UNBURNED = {ErrorCategory.RATE_LIMITED, ErrorCategory.SHUTDOWN}
+FINAL = {ErrorCategory.BAD_INPUT: Status.FAILED, ErrorCategory.CANCELLED: Status.CANCELLED}
+
+
+async def test_a_heartbeat_extends_the_lease_by_its_length(caller: Caller, clock: Clock) -> None:
+    await caller.submit()
+    job = await caller.claim_one(lease_seconds=100)
+    await clock.advance(timedelta(seconds=60))
+    answer = await caller.beat(job)
+    assert isinstance(answer, HeartbeatAnswer)
+    extended = answer.lease_expires_at - job.lease_expires_at
+    assert timedelta(seconds=60) <= extended < timedelta(seconds=70)
+    assert not answer.cancel_requested
+    assert (await caller.get(job.id)).lease_expires_at == answer.lease_expires_at
+
+
+async def test_a_heartbeat_may_change_the_length_of_the_lease_for_good(caller: Caller) -> None:
+    job = await caller.submit_and_claim()
+    long = await caller.beat(job, lease_seconds=7200)
+    again = await caller.beat(job)
+    assert isinstance(long, HeartbeatAnswer)
+    assert isinstance(again, HeartbeatAnswer)
+    assert long.lease_expires_at - datetime.now(UTC) > timedelta(minutes=100)
+    assert again.lease_expires_at >= long.lease_expires_at
+
+
+async def test_progress_is_kept_until_it_is_told_anew_and_stays_with_the_result(caller: Caller) -> None:
+    job = await caller.submit_and_claim()
+    await caller.beat(job, progress=b'{"fraction": 0.25}')
+    await caller.beat(job)
+    assert same_json((await caller.get(job.id)).progress, b'{"fraction": 0.25}')
+    await caller.beat(job, progress=b'["any", 1, null]')
+    await caller.complete(job)
+    assert same_json((await caller.get(job.id)).progress, b'["any", 1, null]')
+
+
+async def test_heartbeats_of_many_jobs_are_answered_in_order_errors_as_values(caller: Caller) -> None:
+    await caller.submit_many(3)
+    first, second, third = await caller.claim(3)
+    await caller.complete(second)
+    unknown = uuid7()
+    beats = [
+        JobHeartbeat(id=third.id, epoch=third.epoch),
+        JobHeartbeat(id=second.id, epoch=second.epoch),
+        JobHeartbeat(id=unknown, epoch=1),
+        JobHeartbeat(id=first.id, epoch=first.epoch + 1000),
+        JobHeartbeat(id=first.id, epoch=first.epoch),
+    ]
+    answers = await caller.service.heartbeat(caller.tenant, beats)
+    assert [type(answer) for answer in answers] == [HeartbeatAnswer, StaleEpoch, NotFound, StaleEpoch, HeartbeatAnswer]
+    assert [answer.id for answer in answers if isinstance(answer, HeartbeatAnswer)] == [third.id, first.id]
+
+
+async def test_a_completed_job_keeps_its_result_as_it_was_written(caller: Caller, database: Database) -> None:
+    job = await caller.submit_and_claim()
+    state = await caller.complete(job, b'{"z": 1.50, "a": "\\u00e9"}')
+    assert state == JobState(id=job.id, status=Status.COMPLETED)
+    read = await caller.get(job.id)
+    assert read.result is not None
+    assert bytes(read.result) == b'{"z": 1.50, "a": "\\u00e9"}'
+    assert (read.status, read.worker_id, read.attempt, read.error) == (Status.COMPLETED, "worker", 1, None)
+    assert read.finished_at is not None
+    assert read.started_at is not None
+    assert read.created_at <= read.started_at <= read.finished_at
+    assert await places(database, job.id) == ["done"]
+
+
+@pytest.mark.parametrize("result", [b"null", b"0", b'""', b"[]"])
+async def test_any_json_is_a_result_null_too(caller: Caller, result: bytes) -> None:
+    job = await caller.submit_and_claim()
+    await caller.complete(job, result)
+    read = await caller.get(job.id)
+    assert read.status is Status.COMPLETED
+    assert read.result == Raw(result)
+
+
+async def test_repeating_a_completion_succeeds_and_changes_nothing(caller: Caller) -> None:
+    job = await caller.submit_and_claim()
+    await caller.complete(job, b"1")
+    before = await caller.get(job.id)
+    assert (await caller.complete(job, b"2")).status is Status.COMPLETED
+    assert await caller.get(job.id) == before
+
+
+async def test_the_same_completion_many_times_at_once_counts_once(caller: Caller, far_caller: Caller) -> None:
+    job = await caller.submit_and_claim()
+    states = await asyncio.gather(*((caller if number % 2 else far_caller).complete(job) for number in range(20)))
+    assert {state.status for state in states} == {Status.COMPLETED}
+    stats = await caller.service.stats(caller.tenant)
+    assert (stats.totals.completed, stats.totals.running) == (1, 0)
+    assert await caller.history(job.id) == ["job.created", "job.started", "job.completed"]
+
+
+async def test_completions_of_many_jobs_stand_or_fall_alone(caller: Caller) -> None:
+    await caller.submit_many(3)
+    good, stale, bad = await caller.claim(3)
+    completions = [
+        JobCompletion(id=good.id, epoch=good.epoch, result=Raw(b"1")),
+        JobCompletion(id=stale.id, epoch=stale.epoch - 1 or 99, result=Raw(b"1")),
+        JobCompletion(id=uuid7(), epoch=5, result=Raw(b"1")),
+    ]
+    answers = await caller.service.complete_many(caller.tenant, completions)
+    assert [type(answer) for answer in answers] == [JobState, StaleEpoch, NotFound]
+    assert await caller.status(stale.id) is Status.RUNNING
+    assert await caller.status(bad.id) is Status.RUNNING
+
+
+@pytest.mark.parametrize("category", ErrorCategory)
+async def test_each_category_of_failure_burns_an_attempt_or_does_not(
+    caller: Caller, database: Database, clock: Clock, category: ErrorCategory
+) -> None:
+    await caller.submit(max_attempts=2)
+    statuses = []
+    for _ in range(4):
+        jobs = await caller.claim(1, worker_id="w")
+        if not jobs:
+            break
+        statuses.append((await caller.fail(jobs[0], category, message="why")).status)
+        await clock.advance(timedelta(minutes=10))
+        await promote(database)
+    if category in FINAL:
+        assert statuses == [FINAL[category]]
+    elif category in UNBURNED:
+        assert statuses == [Status.PENDING] * 4
+    else:
+        assert statuses == [Status.PENDING, Status.FAILED]
+    (summary,) = (await caller.list()).jobs
+    job = await caller.get(summary.id)
+    assert [attempt.attempt for attempt in job.attempts] == list(range(1, len(statuses) + 1))
+    assert {(attempt.error.category, attempt.error.message) for attempt in job.attempts} == {(category, "why")}
+    if job.status.finished:
+        assert job.error is not None
+        assert (job.error.category, job.error.message) == (category, "why")
+        assert job.finished_at is not None
+
+
+async def test_a_failed_attempt_is_tried_again_after_its_backoff(
+    caller: Caller, database: Database, clock: Clock
+) -> None:
+    job = await caller.submit_and_claim()
+    state = await caller.fail(job, ErrorCategory.INTERNAL)
+    assert state.run_at is not None
+    wait = state.run_at - datetime.now(UTC)
+    assert timedelta(seconds=0.5) < wait < timedelta(seconds=3.1), "2 s, ±50 %"
+    assert await places(database, job.id) == ["later"]
+    assert (await caller.get(job.id)).run_at == state.run_at
+    await promote(database)
+    assert await caller.claim() == []
+    await clock.advance(timedelta(seconds=4))
+    await promote(database)
+    again = await caller.claim_one()
+    assert (again.id, again.attempt) == (job.id, 2)
+    assert again.epoch > job.epoch
+
+
+async def test_a_rate_limited_attempt_waits_as_long_as_the_provider_asked(caller: Caller) -> None:
+    job = await caller.submit_and_claim()
+    state = await caller.fail(job, ErrorCategory.RATE_LIMITED, retry_after=600)
+    assert state.status is Status.PENDING
+    assert state.run_at is not None
+    assert timedelta(seconds=590) < state.run_at - datetime.now(UTC) < timedelta(seconds=610)
+
+
+async def test_a_job_handed_back_at_shutdown_is_ready_at_once(caller: Caller) -> None:
+    job = await caller.submit_and_claim(max_attempts=1)
+    state = await caller.fail(job, ErrorCategory.SHUTDOWN)
+    assert (state.status, state.run_at) == (Status.PENDING, None)
+    assert (await caller.claim_one()).id == job.id
+
+
+async def test_a_job_handed_back_lines_up_behind_those_that_wait(caller: Caller) -> None:
+    job = await caller.submit_and_claim()
+    other = await caller.submit()
+    await caller.fail(job, ErrorCategory.SHUTDOWN)
+    assert [claimed.id for claimed in await caller.claim(2)] == [other.id, job.id]
+
+
+async def test_a_job_whose_workers_keep_dying_ends_as_failed(database: Database, clock: Clock) -> None:
+    limits = JobLimits(retry=RetryPolicy(max_lost_leases=3), max_attempts=100)
+    async with started(database, limits) as service:
+        caller = Caller(service, await own_tenant(database))
+        made = await caller.submit()
+        for round_number in range(1, 4):
+            job = await caller.claim_one(lease_seconds=10)
+            assert job.attempt == round_number
+            await clock.advance(timedelta(seconds=11))
+            await rescue(database, limits)
+        ended = await caller.get(made.id)
+        assert ended.status is Status.FAILED
+        assert ended.error is not None
+        assert ended.error.category is ErrorCategory.WORKER_LOST
+        assert len(ended.attempts) == 3
+
+
+async def test_failures_reported_together_are_each_judged_alone(caller: Caller) -> None:
+    await caller.submit_many(4)
+    jobs = await caller.claim(4)
+    categories = [ErrorCategory.BAD_INPUT, ErrorCategory.SHUTDOWN, ErrorCategory.CANCELLED, ErrorCategory.INTERNAL]
+    states = await asyncio.gather(*(caller.fail(job, category) for job, category in zip(jobs, categories, strict=True)))
+    assert [state.status for state in states] == ["failed", "pending", "cancelled", "pending"]
+
+
+async def test_failing_a_job_that_is_not_there_is_not_found(caller: Caller) -> None:
+    with pytest.raises(NotFound):
+        await caller.service.fail(caller.tenant, uuid7(), Failure(epoch=1))
+
+
+async def test_a_job_that_failed_twice_and_then_succeeded_tells_its_whole_story(
+    caller: Caller, database: Database, clock: Clock
+) -> None:
+    made = await caller.submit()
+    for message in ("first", "second"):
+        await caller.fail(await _claim_later(caller, database, clock), ErrorCategory.TIMEOUT, message=message)
+    await caller.complete(await _claim_later(caller, database, clock))
+    job = await caller.get(made.id)
+    assert (job.status, job.attempt, job.error) == (Status.COMPLETED, 3, None)
+    assert [(attempt.attempt, attempt.error.message) for attempt in job.attempts] == [(1, "first"), (2, "second")]
+    assert all(attempt.worker_id == "worker" for attempt in job.attempts)
+    assert await caller.history(made.id) == [
+        "job.created",
+        *("job.started", "job.retrying") * 2,
+        "job.started",
+        "job.completed",
+    ]
+
+
+async def _claim_later(caller: Caller, database: Database, clock: Clock) -> ClaimedJob:
+    await clock.advance(timedelta(minutes=6))
+    await promote(database)
+    return await caller.claim_one()

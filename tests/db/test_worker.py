@@ -1,0 +1,369 @@
+"""The worker on a real service: what it runs, and what it does when a job or the database goes away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+from msgspec import Raw
+
+from penstock.jobs.job import ClaimedJob, Job
+from penstock.jobs.states import ErrorCategory, Status
+from penstock.postgres.pool import Database
+from penstock.workers.executors import Batched, ExecutionError, Executor, Executors, JobContext
+from penstock.workers.worker import Worker
+from tests.db.stage import Caller, run, within
+from tests.processes import until
+
+
+@asynccontextmanager
+async def working(caller: Caller, executor: Executor, **options: Any) -> AsyncIterator[Worker]:
+    """A running worker for the queue of the tests; stopped at the end."""
+    executors = Executors()
+    executors.add(executor, task_types=["echo"], model_profiles=["small"])
+    settings: dict[str, Any] = {"limit": 8, "lease": timedelta(seconds=60), "grace": timedelta(seconds=5), "tenant": caller.tenant}
+    worker = Worker(caller.service, worker_id="worker", executors=executors, **(settings | options))
+    task = asyncio.create_task(worker.run())
+    try:
+        yield worker
+    finally:
+        await within(worker.stop())
+        await within(task)
+
+
+async def finished(caller: Caller, job: Job) -> Job:
+    return await within(caller.service.wait(caller.tenant, job.id, timedelta(seconds=9)))
+
+
+async def is_in(caller: Caller, job: Job, statuses: set[Status]) -> bool:
+    return await caller.status(job.id) in statuses
+
+
+async def echo(job: ClaimedJob, _context: JobContext) -> object:
+    return job.input
+
+
+class Held:
+    """An executor that begins and then waits until it is let go or interrupted."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.go = asyncio.Event()
+        self.interrupted = asyncio.Event()
+        self.context: JobContext | None = None
+
+    async def __call__(self, _job: ClaimedJob, context: JobContext, /) -> object:
+        self.context = context
+        self.begun.set()
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.interrupted.set()
+            raise
+        return "done"
+
+
+async def test_a_job_is_run_and_its_result_stored(caller: Caller) -> None:
+    async with working(caller, echo):
+        job = await finished(caller, await caller.submit(input=b'{"a": [1, 2]}'))
+    assert job.status is Status.COMPLETED
+    assert job.worker_id == "worker"
+    assert job.result == Raw(b'{"a": [1, 2]}')
+
+
+async def test_jobs_that_wait_already_are_drained_beyond_the_limit(caller: Caller) -> None:
+    jobs = await caller.submit_many(100)
+    async with working(caller, echo, limit=7) as worker:
+        for job in jobs:
+            assert (await finished(caller, job)).status is Status.COMPLETED
+    assert worker.status()["outcomes"] == {"completed": 100}
+
+
+async def test_only_its_own_queues_are_claimed(caller: Caller) -> None:
+    other = await caller.submit(task_type="other")
+    async with working(caller, echo):
+        await finished(caller, await caller.submit())
+    assert await caller.status(other.id) is Status.PENDING
+
+
+async def test_no_more_than_the_limit_runs_at_a_time(caller: Caller) -> None:
+    running, most = 0, 0
+
+    async def count(_job: ClaimedJob, _context: JobContext) -> None:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        running -= 1
+
+    jobs = await caller.submit_many(40)
+    async with working(caller, count, limit=3):
+        for job in jobs:
+            await finished(caller, job)
+    assert 1 <= most <= 3
+
+
+@pytest.mark.parametrize("result", [None, 7, "text", ["a"], {"b": None}])
+async def test_any_json_value_is_a_result(caller: Caller, result: object) -> None:
+    async def answer(_job: ClaimedJob, _context: JobContext) -> object:
+        return result
+
+    async with working(caller, answer):
+        job = await finished(caller, await caller.submit())
+    assert job.result is not None
+    assert job.status is Status.COMPLETED
+
+
+async def test_an_execution_error_decides_the_category(caller: Caller) -> None:
+    async def refuse(_job: ClaimedJob, _context: JobContext) -> object:
+        raise ExecutionError(ErrorCategory.BAD_INPUT, "input.x: missing")
+
+    async with working(caller, refuse):
+        job = await finished(caller, await caller.submit())
+    assert job.status is Status.FAILED
+    assert job.error is not None
+    assert (job.error.category, job.error.message) == (ErrorCategory.BAD_INPUT, "input.x: missing")
+
+
+async def test_any_other_exception_is_internal_and_names_its_class(caller: Caller) -> None:
+    async def break_down(_job: ClaimedJob, _context: JobContext) -> object:
+        raise ZeroDivisionError("by zero\x00" + "x" * 20_000)
+
+    async with working(caller, break_down):
+        job = await finished(caller, await caller.submit(max_attempts=1))
+    assert job.error is not None
+    assert job.error.category is ErrorCategory.INTERNAL
+    assert job.error.message.startswith("ZeroDivisionError: by zerox")
+    assert len(job.error.message) <= 2000
+
+
+@pytest.mark.parametrize("result", [object(), b"{not json", float])
+async def test_a_result_that_is_no_json_is_internal(caller: Caller, result: object) -> None:
+    async def answer(_job: ClaimedJob, _context: JobContext) -> object:
+        return result
+
+    async with working(caller, answer):
+        bad = await finished(caller, await caller.submit(max_attempts=1))
+    assert bad.status is Status.FAILED
+    assert bad.error is not None
+    assert bad.error.category is ErrorCategory.INTERNAL
+
+
+async def test_a_result_that_is_too_large_is_internal(caller: Caller) -> None:
+    async def answer(_job: ClaimedJob, _context: JobContext) -> object:
+        return "x" * 1000
+
+    async with working(caller, answer, max_result_bytes=100):
+        job = await finished(caller, await caller.submit(max_attempts=1))
+    assert job.error is not None
+    assert "1002 bytes" in job.error.message
+
+
+async def test_a_job_that_runs_too_long_is_interrupted_as_timeout(caller: Caller) -> None:
+    held = Held()
+    async with working(caller, held):
+        job = await finished(caller, await caller.submit(timeout_seconds=0.05, max_attempts=1))
+    assert held.interrupted.is_set()
+    assert job.error is not None
+    assert (job.error.category, job.error.message) == (ErrorCategory.TIMEOUT, "ran longer than 0.05 s")
+
+
+async def test_an_interruption_wins_over_an_executor_that_swallows_it(caller: Caller) -> None:
+    async def stubborn(_job: ClaimedJob, _context: JobContext) -> object:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return "late"
+
+    async with working(caller, stubborn):
+        job = await finished(caller, await caller.submit(timeout_seconds=0.05, max_attempts=1))
+    assert job.status is Status.FAILED
+
+
+async def test_cancelling_interrupts_a_running_job_at_once(caller: Caller, far_caller: Caller) -> None:
+    held = Held()
+    async with working(caller, held):
+        job = await caller.submit()
+        await within(held.begun.wait())
+        await far_caller.cancel(job.id)  # another process
+        await within(held.interrupted.wait(), 2)
+        assert (await finished(caller, job)).status is Status.CANCELLED
+
+
+async def test_a_lost_lease_interrupts_and_reports_nothing(caller: Caller) -> None:
+    held = Held()
+    async with working(caller, held, lease=timedelta(seconds=1)) as worker:
+        job = await caller.submit()
+        await within(held.begun.wait())
+        held.begun.clear()
+        await caller.retry(job.id)  # takes the lease away; this worker may claim it again
+        await within(held.interrupted.wait())
+        held.go.set()
+        ended = await finished(caller, job)
+    assert ended.status is Status.COMPLETED
+    assert ended.attempt == 2
+    assert worker.status()["outcomes"] == {"lost": 1, "completed": 1}
+
+
+async def test_heartbeats_keep_the_lease_and_carry_progress(caller: Caller) -> None:
+    held = Held()
+    async with working(caller, held, lease=timedelta(seconds=1)):
+        job = await caller.submit()
+        await within(held.begun.wait())
+        first = (await caller.get(job.id)).lease_expires_at
+        assert held.context is not None
+        held.context.progress({"fraction": 0.4})
+        async for event in caller.service.events(caller.tenant, job_id=job.id):
+            if event.type == "job.progress":
+                assert msgspec.json.decode(msgspec.json.encode(event.data))["progress"] == {"fraction": 0.4}
+                break
+        running = await caller.get(job.id)
+        assert running.progress == Raw(b'{"fraction":0.4}')
+        assert first is not None
+        assert running.lease_expires_at is not None
+        assert running.lease_expires_at > first
+        held.go.set()
+        assert (await finished(caller, job)).status is Status.COMPLETED
+
+
+async def test_stopping_lets_running_jobs_finish(caller: Caller) -> None:
+    held = Held()
+    async with working(caller, held) as worker:
+        job = await caller.submit()
+        await within(held.begun.wait())
+        late = await caller.submit()
+        stopping = asyncio.create_task(worker.stop())
+        held.go.set()
+        await within(stopping)
+        assert worker.status()["state"] == "stopped"
+    assert await caller.status(job.id) is Status.COMPLETED
+    await until(lambda: is_in(caller, late, {Status.COMPLETED, Status.PENDING}), "not left behind as running")
+
+
+async def test_stopping_hands_back_what_does_not_finish_in_time(caller: Caller) -> None:
+    held = Held()
+    async with working(caller, held, grace=timedelta(0)):
+        job = await caller.submit()
+        await within(held.begun.wait())
+    back = await caller.get(job.id)
+    assert back.status is Status.PENDING
+    assert [attempt.error.category for attempt in back.attempts] == [ErrorCategory.SHUTDOWN]
+
+
+async def test_a_cancelled_worker_hands_its_jobs_back_too(caller: Caller) -> None:
+    held = Held()
+    executors = Executors()
+    executors.add(held, task_types=["echo"], model_profiles=["small"])
+    worker = Worker(
+        caller.service, worker_id="w", executors=executors, limit=1, lease=timedelta(minutes=1), tenant=caller.tenant
+    )
+    task = asyncio.create_task(worker.run())
+    job = await caller.submit()
+    await within(held.begun.wait())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await within(task)
+    assert await caller.status(job.id) is Status.PENDING
+
+
+async def test_stop_is_safe_before_run_and_twice(caller: Caller) -> None:
+    executors = Executors()
+    executors.add(echo, task_types=["echo"], model_profiles=["small"])
+    worker = Worker(
+        caller.service, worker_id="w", executors=executors, limit=1, lease=timedelta(minutes=1), tenant=caller.tenant
+    )
+    await within(worker.stop())
+    await within(worker.run())
+    await within(worker.stop())
+    await within(worker.stop())
+
+
+async def test_a_worker_without_executors_is_healthy_and_waits(caller: Caller) -> None:
+    worker = Worker(
+        caller.service, worker_id="w", executors=Executors(), limit=1, lease=timedelta(minutes=1), tenant=caller.tenant
+    )
+    task = asyncio.create_task(worker.run())
+    await asyncio.sleep(0)
+    assert worker.healthy
+    assert not task.done()
+    await within(worker.stop())
+    await within(task)
+
+
+async def test_a_worker_outlives_its_database_connections(alone: Caller, fresh: Database, database_url: str) -> None:
+    held = Held()
+    async with working(alone, held, lease=timedelta(seconds=1)) as worker:
+        job = await alone.submit()
+        await within(held.begun.wait())
+        await without_database(database_url, held.go)
+        assert (await finished(alone, job)).status is Status.COMPLETED
+        held.begun.clear()
+        again = await alone.submit()
+        assert (await finished(alone, again)).status is Status.COMPLETED
+        assert worker.healthy
+
+
+async def without_database(url: str, go: asyncio.Event) -> None:
+    """Refuse and cut all connections to this database, let the job finish meanwhile, then let them in again."""
+    name = url.split("?", maxsplit=1)[0].rpartition("/")[2]
+    admin = await asyncpg.connect(url, database="postgres")
+    try:
+        await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        await admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", name)
+        go.set()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    finally:
+        await admin.close()
+
+
+async def test_batched_jobs_run_together_and_fail_alone(caller: Caller) -> None:
+    sizes: list[int] = []
+
+    async def handle(jobs: Sequence[ClaimedJob]) -> Sequence[object]:
+        sizes.append(len(jobs))
+        return [ExecutionError("bad_input", "odd one") if bytes(job.input) == b"13" else job.input for job in jobs]
+
+    jobs = [await caller.submit(input=str(number).encode()) for number in range(20)]
+    async with working(caller, Batched(handle, size=8), limit=16):
+        ended = [await finished(caller, job) for job in jobs]
+    assert [job.status for job in ended].count(Status.COMPLETED) == 19
+    assert ended[13].error is not None
+    assert ended[13].error.message == "odd one"
+    assert max(sizes) == 8
+    assert sum(sizes) == 20
+
+
+async def test_a_batch_that_breaks_fails_all_its_jobs(caller: Caller) -> None:
+    async def handle(_jobs: Sequence[ClaimedJob]) -> Sequence[object]:
+        return []
+
+    async with working(caller, Batched(handle, size=8)):
+        job = await finished(caller, await caller.submit(max_attempts=1))
+    assert job.error is not None
+    assert "0 results for 1 jobs" in job.error.message
+
+
+def test_one_queue_has_one_executor() -> None:
+    executors = Executors()
+    executors.add(echo, task_types=["a", "b"], model_profiles=["x"])
+    assert executors.find("b", "x") is echo
+    assert executors.find("b", "y") is None
+    with pytest.raises(ValueError, match=r"\(b, x\) has an executor already"):
+        executors.add(echo, task_types=["b"], model_profiles=["x"])
+
+
+async def test_schema_that_is_not_there_yet_is_waited_for(alone: Caller, fresh: Database) -> None:
+    await run(fresh, "ALTER SCHEMA penstock RENAME TO not_yet")
+    async with working(alone, echo) as worker:
+        await asyncio.sleep(0)
+        await run(fresh, "ALTER SCHEMA not_yet RENAME TO penstock")
+        assert (await finished(alone, await alone.submit())).status is Status.COMPLETED
+        assert worker.healthy

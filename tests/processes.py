@@ -1,0 +1,90 @@
+"""Real processes for tests: free ports, waiting on a condition with a limit, reading lines, finding children."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+PENSTOCK = (sys.executable, "-m", "penstock")
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def until(condition: Callable[[], bool | Awaitable[bool]], what: str, *, seconds: float = 10.0) -> None:
+    """Return as soon as ``condition`` holds; fail with ``what`` when it does not in time."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while True:
+        answer = condition()
+        if answer if isinstance(answer, bool) else await answer:
+            return
+        if loop.time() > deadline:
+            raise AssertionError(f"after {seconds} s still not: {what}")
+        await asyncio.sleep(0.01)
+
+
+def clean_environment(**variables: str) -> dict[str, str]:
+    """The environment for a process of a test: what programs need to run, and ``variables``."""
+    kept = {
+        name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH", "VIRTUAL_ENV") if name in os.environ
+    }
+    return kept | variables
+
+
+@asynccontextmanager
+async def penstock(
+    *arguments: str, environment: Mapping[str, str], folder: Path, log: Path | None = None
+) -> AsyncIterator[Process]:
+    """``penstock ARGUMENTS`` as a process of its own; killed at the end if it still runs.
+
+    ``folder`` is its working folder (no ``.env`` from outside). Output goes to ``log``, or nowhere.
+    """
+    with (log or Path(os.devnull)).open("ab") as out:
+        process = await asyncio.create_subprocess_exec(
+            *PENSTOCK,
+            *arguments,
+            env=dict(environment),
+            cwd=folder,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+        )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+def alive(pid: int) -> bool:
+    """Whether that process runs; one that has ended and waits to be collected does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def children(pid: int) -> dict[int, str]:
+    """The direct children of a process and their command lines, the name of the program first (Linux)."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == pid and alive(int(entry.name)):
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode().strip()
+        except (OSError, ValueError):
+            continue
+    return found

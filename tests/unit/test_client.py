@@ -1,0 +1,450 @@
+"""The client against real servers: gateways that answer by the contract, break connections, or are away."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from aiohttp import web
+
+import penstock
+from penstock import BlockingClient, Client, Unreachable, errors
+from penstock.gateway import problems
+from penstock.jobs.job import ClaimRequest, Failure, JobCompletion, JobFilter, JobHeartbeat
+from penstock.jobs.states import ErrorCategory, Status
+from tests.processes import free_port
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+JOB_ID = UUID("01990000-0000-7000-8000-000000000001")
+JOB: dict[str, Any] = {
+    "id": str(JOB_ID),
+    "owner_service": "python",
+    "owner_ref": "",
+    "task_type": "echo",
+    "model_profile": "small",
+    "status": "completed",
+    "priority": 0,
+    "attempt": 1,
+    "max_attempts": 3,
+    "tags": [],
+    "created_at": "2026-01-01T00:00:00Z",
+    "input": {},
+    "result": {"a": 1},
+    "something_newer": True,
+}
+CLAIMED = {
+    **{name: JOB[name] for name in JOB if name not in {"status", "result"}},
+    "epoch": 5,
+    "timeout_seconds": None,
+    "lease_expires_at": "2026-01-01T00:01:00Z",
+}
+
+
+class Gateway:
+    """Answers by a script: each request takes the next step; the last step stays."""
+
+    def __init__(self, *steps: Handler) -> None:
+        self.steps = list(steps)
+        self.requests: list[tuple[str, str, Any, dict[str, str]]] = []
+        self.url = ""
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        content = await request.read()
+        body = msgspec.json.decode(content) if content else None
+        self.requests.append((request.method, request.path_qs, body, dict(request.headers)))
+        step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
+        return await step(request)
+
+
+@asynccontextmanager
+async def gateway(*steps: Handler, port: int = 0) -> AsyncIterator[Gateway]:
+    server = Gateway(*steps)
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", server.handle)
+    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield server
+    finally:
+        await runner.cleanup()
+
+
+def says(content: object, status: int = 200) -> Handler:
+    async def step(_request: web.Request) -> web.Response:
+        return web.Response(body=msgspec.json.encode(content), status=status, content_type="application/json")
+
+    return step
+
+
+def refuses(error: errors.PenstockError) -> Handler:
+    told = problems.answer(error)
+
+    async def step(_request: web.Request) -> web.Response:
+        headers = {name.decode(): value.decode() for name, value in told.headers}
+        return web.Response(body=told.body, status=told.status, headers=headers | {"Retry-After": "0"})
+
+    return step
+
+
+async def cuts(request: web.Request) -> web.Response:
+    """Closes the connection instead of answering."""
+    assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+def streams(*events: tuple[str, str], breaks: bool = False) -> Handler:
+    """Server-sent events (id, type), then the end: in order, or by a broken connection."""
+
+    async def step(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        await response.write(b": hello\n\n")
+        for event_id, kind in events:
+            data = {"specversion": "1.0", "id": event_id, "type": kind, "subject": str(JOB_ID), "data": {"attempt": 1}}
+            text = msgspec.json.encode(data | {"time": "2026-01-01T00:00:00Z"}).decode()
+            await response.write(f"id: {event_id}\r\nevent: {kind}\r\ndata: {text}\r\n\r\n".encode())
+        if breaks:
+            assert request.transport is not None
+            request.transport.abort()
+        return response
+
+    return step
+
+
+async def test_a_submission_carries_the_token_and_a_key_of_its_own() -> None:
+    async with gateway(says(JOB, 201)) as server, Client(server.url + "/", token="secret") as client:
+        job = await client.submit("echo", "small", {"x": [1]}, priority=5, tags=["a"])
+        await client.submit("echo", "small")
+    assert job.id == JOB_ID
+    assert job.status is Status.COMPLETED
+    assert job.result == {"a": 1}
+    method, path, body, headers = server.requests[0]
+    assert (method, path, headers["Authorization"]) == ("POST", "/api/v1/jobs", "Bearer secret")
+    assert (body["owner_service"], body["input"], body["priority"]) == ("python", {"x": [1]}, 5)
+    keys = [body["idempotency_key"] for _, _, body, _ in server.requests]
+    assert all(keys)
+    assert keys[0] != keys[1]
+
+
+async def test_a_submission_is_repeated_with_the_same_key_after_a_cut_connection() -> None:
+    async with gateway(cuts, cuts, says(JOB, 201)) as server, Client(server.url) as client:
+        await client.submit("echo", "small")
+    assert len(server.requests) == 3
+    assert len({body["idempotency_key"] for _, _, body, _ in server.requests}) == 1
+
+
+async def test_a_batch_is_repeated_too() -> None:
+    created = {"id": str(JOB_ID), "status": "pending", "created": True, "created_at": "2026-01-01T00:00:00Z"}
+    async with gateway(cuts, says({"jobs": [created]}, 201)) as server, Client(server.url) as client:
+        (answer,) = await client.submit_many([client.job("echo", "small", 1)])
+    assert answer.id == JOB_ID
+    assert server.requests[0][2] == server.requests[1][2]
+
+
+async def test_a_claim_whose_answer_was_lost_is_not_repeated() -> None:
+    async with gateway(cuts, says({"jobs": []})) as server, Client(server.url) as client:
+        with pytest.raises(Unreachable):
+            await client.claim(ClaimRequest(worker_id="w"))
+        assert await client.claim(ClaimRequest(worker_id="w")) == []
+    assert len(server.requests) == 2
+
+
+async def test_a_gateway_without_its_database_is_asked_again() -> None:
+    away = refuses(errors.DatabaseUnavailable())
+    async with gateway(away, away, says(JOB)) as server, Client(server.url) as client:
+        assert (await client.get(JOB_ID)).id == JOB_ID
+    assert len(server.requests) == 3
+
+
+async def test_a_gateway_that_is_not_there_is_a_clear_error() -> None:
+    async with Client(f"http://127.0.0.1:{free_port()}") as client:
+        with pytest.raises(Unreachable, match=r"no answer from http://127\.0\.0\.1:\d+: "):
+            await client.get(JOB_ID)
+
+
+async def test_a_gateway_that_comes_late_is_reached() -> None:
+    port = free_port()
+    async with Client(f"http://127.0.0.1:{port}") as client:
+        asking = asyncio.create_task(client.get(JOB_ID))
+        await asyncio.sleep(0)
+        async with gateway(says(JOB), port=port):
+            assert (await asking).id == JOB_ID
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.MalformedBody(),
+        errors.InvalidInput.of("priority", "must be at most 100"),
+        errors.TooLarge("input has 2 MiB"),
+        errors.Unauthorized(),
+        errors.NotFound("there is no job"),
+        errors.StaleEpoch(),
+        errors.WrongState("job is completed"),
+        errors.IdempotencyConflict("the key was used"),
+    ],
+)
+async def test_problem_details_become_the_error_that_they_were(error: errors.CallerError) -> None:
+    async with gateway(refuses(error)) as server, Client(server.url) as client:
+        with pytest.raises(errors.CallerError) as caught:
+            await client.retry(JOB_ID)
+    assert type(caught.value) is type(error)
+    assert caught.value.message == error.message
+    assert len(server.requests) == 1
+
+
+async def test_an_answer_that_is_no_problem_is_told_by_its_status() -> None:
+    async def proxy(_request: web.Request) -> web.Response:
+        return web.Response(status=502, text="<html>Bad Gateway</html>")
+
+    async with gateway(proxy) as server, Client(server.url) as client:
+        with pytest.raises(errors.ServiceError, match="Bad Gateway"):
+            await client.stats()
+
+
+async def test_an_answer_of_another_service_is_a_clear_error() -> None:
+    async with gateway(says(["hello"])) as server, Client(server.url) as client:
+        with pytest.raises(errors.ServiceError, match="not what this client understands"):
+            await client.stats()
+
+
+async def test_wait_asks_until_the_job_is_finished() -> None:
+    running = JOB | {"status": "running"}
+    async with gateway(says(running), says(running), says(JOB)) as server, Client(server.url) as client:
+        assert (await client.wait(JOB_ID)).status is Status.COMPLETED
+    assert [path for _, path, _, _ in server.requests] == [f"/api/v1/jobs/{JOB_ID}?wait=60.000"] * 3
+
+
+async def test_wait_gives_up_when_time_is_over() -> None:
+    async with gateway(says(JOB | {"status": "running"})) as server, Client(server.url) as client:
+        with pytest.raises(TimeoutError, match="still running"):
+            await client.wait(JOB_ID, timedelta(0))
+
+
+async def test_filters_become_a_query() -> None:
+    async with gateway(says({"jobs": [], "next_cursor": None})) as server, Client(server.url) as client:
+        where = JobFilter(status=[Status.FAILED, Status.CANCELLED], owner_ref="a/b c", priority=-5)
+        await client.list(where, limit=7, cursor="abc")
+    path = server.requests[0][1]
+    assert path.startswith("/api/v1/jobs?")
+    assert {"limit=7", "cursor=abc", "status=failed", "status=cancelled", "priority=-5"} < set(path[13:].split("&"))
+
+
+async def test_bulk_calls_send_only_what_is_stated() -> None:
+    async with gateway(says({"count": 3, "dry_run": True})) as server, Client(server.url) as client:
+        assert await client.cancel_where(JobFilter(task_type="echo"), dry_run=True) == 3
+    assert server.requests[0][1:3] == ("/api/v1/jobs/cancel", {"task_type": "echo", "dry_run": True})
+
+
+async def test_batch_answers_hold_errors_as_values() -> None:
+    items = [
+        {"id": str(JOB_ID), "status": "completed"},
+        {"id": str(JOB_ID), "code": "stale_epoch"},
+        {"id": str(JOB_ID), "code": "not_found"},
+    ]
+    done = [JobCompletion(id=JOB_ID, epoch=number) for number in (1, 2, 3)]
+    async with gateway(says({"results": items})) as server, Client(server.url) as client:
+        first, second, third = await client.complete_many(done)
+    assert getattr(first, "status", None) is Status.COMPLETED
+    assert isinstance(second, errors.StaleEpoch)
+    assert isinstance(third, errors.NotFound)
+
+
+async def test_nothing_to_hand_in_is_no_request() -> None:
+    async with Client(f"http://127.0.0.1:{free_port()}") as client:
+        assert await client.complete_many([]) == []
+        assert await client.heartbeat([]) == []
+
+
+async def test_heartbeats_bring_back_cancellations() -> None:
+    item = {"id": str(JOB_ID), "lease_expires_at": "2026-01-01T00:00:00Z", "cancel_requested": True}
+    async with gateway(says({"results": [item]})) as server, Client(server.url) as client:
+        (answer,) = await client.heartbeat([JobHeartbeat(id=JOB_ID, epoch=5)])
+    assert getattr(answer, "cancel_requested", None) is True
+
+
+async def test_an_id_that_is_none_never_becomes_an_address() -> None:
+    async with Client() as client:
+        with pytest.raises(ValueError, match="hexadecimal"):
+            await client.get("../stats")
+
+
+async def test_a_broken_event_stream_is_resumed_behind_the_last_event() -> None:
+    first = streams(("1-1-1", "job.created"), ("1-2-1", "job.started"), breaks=True)
+    async with gateway(first, cuts, streams(("1-3-1", "job.completed"))) as server, Client(server.url) as client:
+        told = [event async for event in client.events(JOB_ID)]
+    assert [event.type for event in told] == ["job.created", "job.started", "job.completed"]
+    assert {event.job_id for event in told} == {JOB_ID}
+    assert [headers.get("Last-Event-ID") for _, _, _, headers in server.requests] == [None, "1-2-1", "1-2-1"]
+
+
+async def test_a_stream_that_a_gateway_ends_early_is_resumed() -> None:
+    early = streams(("1-1-1", "job.created"))
+    async with gateway(early, streams(("1-2-1", "job.cancelled"))) as server, Client(server.url) as client:
+        assert [event.id async for event in client.events(JOB_ID)] == ["1-1-1", "1-2-1"]
+
+
+async def test_the_stream_of_a_job_that_is_over_ends() -> None:
+    async def over(_request: web.Request) -> web.Response:
+        return web.Response(status=204)
+
+    async with gateway(over, says(JOB)) as server, Client(server.url) as client:
+        assert [event async for event in client.events(JOB_ID, after="1-9-1")] == []
+
+
+async def test_events_of_an_unknown_job_are_an_error() -> None:
+    async with gateway(refuses(errors.NotFound("there is no such job"))) as server, Client(server.url) as client:
+        with pytest.raises(errors.NotFound):
+            await anext(client.events(JOB_ID))
+
+
+class Desk:
+    """A gateway with a pile of jobs for one worker, which remembers what it was told."""
+
+    def __init__(self, jobs: Sequence[dict[str, Any]]) -> None:
+        self.pile = list(jobs)
+        self.completed: dict[int, Any] = {}
+        self.failed: dict[int, Any] = {}
+        self.reported = asyncio.Event()
+        self.cancel_all = False
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        body = msgspec.json.decode(await request.read())
+        match request.path.rpartition("/")[2]:
+            case "claim":
+                if not self.pile:
+                    await asyncio.Event().wait()
+                taken, self.pile = self.pile[: body["limit"]], self.pile[body["limit"] :]
+                return web.json_response({"jobs": taken})
+            case "complete" if "jobs" in body:
+                self.completed |= {item["epoch"]: item["result"] for item in body["jobs"]}
+                items = [{"id": item["id"], "status": "completed"} for item in body["jobs"]]
+                return self._told({"results": items})
+            case "complete":
+                self.completed[body["epoch"]] = body["result"]
+                return self._told({"id": str(JOB_ID), "status": "completed"})
+            case "fail":
+                self.failed[body["epoch"]] = body
+                return self._told({"id": str(JOB_ID), "status": "failed"})
+            case _:
+                end = "2027-01-01T00:00:00Z"
+                items = [
+                    {"id": item["id"], "lease_expires_at": end, "cancel_requested": self.cancel_all}
+                    for item in body["jobs"]
+                ]
+                return web.json_response({"results": items})
+
+    def _told(self, content: object) -> web.Response:
+        self.reported.set()
+        return web.json_response(content)
+
+
+def claimed(epoch: int, **fields: Any) -> dict[str, Any]:
+    return CLAIMED | {"epoch": epoch, "input": {"n": epoch}} | fields
+
+
+@asynccontextmanager
+async def working(desk: Desk, handler: Any, **options: Any) -> AsyncIterator[asyncio.Event]:
+    """A worker over HTTP for that desk; stopped at the end."""
+    stop = asyncio.Event()
+    async with gateway(desk.handle) as server, Client(server.url) as client:
+        task = asyncio.create_task(client.work(handler, stop=stop, **({"limit": 4} | options)))
+        try:
+            yield stop
+        finally:
+            stop.set()
+            await asyncio.wait_for(task, 10)
+
+
+async def test_work_runs_jobs_and_hands_in_results_and_failures() -> None:
+    async def handler(job: penstock.ClaimedJob, _context: penstock.JobContext) -> object:
+        if job.epoch == 2:
+            raise penstock.ExecutionError("rate_limited", "later", retry_after=timedelta(seconds=9))
+        return {"epoch": job.epoch}
+
+    desk = Desk([claimed(epoch) for epoch in range(1, 11)])
+    async with working(desk, handler):
+        while len(desk.completed) + len(desk.failed) < 10:
+            await asyncio.wait_for(desk.reported.wait(), 10)
+            desk.reported.clear()
+    assert desk.completed == {epoch: {"epoch": epoch} for epoch in range(1, 11) if epoch != 2}
+    assert desk.failed[2]["category"] == "rate_limited"
+    assert desk.failed[2]["retry_after_seconds"] == 9
+
+
+async def test_work_interrupts_a_cancelled_job() -> None:
+    interrupted = asyncio.Event()
+
+    async def handler(_job: penstock.ClaimedJob, context: penstock.JobContext) -> object:
+        context.progress({"fraction": 0.5})  # brings a heartbeat at once
+        try:
+            return await asyncio.Event().wait()
+        finally:
+            interrupted.set()
+
+    desk = Desk([claimed(1)])
+    desk.cancel_all = True
+    async with working(desk, handler):
+        await asyncio.wait_for(desk.reported.wait(), 10)
+    assert interrupted.is_set()
+    assert desk.failed[1]["category"] == "cancelled"
+
+
+async def test_work_hands_back_what_runs_when_it_is_stopped() -> None:
+    begun = asyncio.Event()
+
+    async def handler(_job: penstock.ClaimedJob, _context: penstock.JobContext) -> object:
+        begun.set()
+        return await asyncio.Event().wait()
+
+    desk = Desk([claimed(1)])
+    async with working(desk, handler, grace=timedelta(0)):
+        await asyncio.wait_for(begun.wait(), 10)
+    assert desk.failed[1]["category"] == "shutdown"
+
+
+async def test_work_ends_with_the_error_when_the_token_is_wrong() -> None:
+    async def handler(_job: penstock.ClaimedJob, _context: penstock.JobContext) -> object:
+        return None
+
+    async with gateway(refuses(errors.Unauthorized())) as server, Client(server.url) as client:
+        with pytest.raises(errors.Unauthorized):
+            await asyncio.wait_for(client.work(handler, stop=asyncio.Event()), 10)
+
+
+async def test_the_blocking_client_does_the_same_without_an_event_loop() -> None:
+    def use(url: str) -> None:
+        with BlockingClient(url) as client:
+            assert client.submit("echo", "small").id == JOB_ID
+            assert client.get(JOB_ID).status is Status.COMPLETED
+            assert [event.type for event in client.events(JOB_ID)] == ["job.created", "job.completed"]
+            with pytest.raises(errors.NotFound):
+                client.fail(JOB_ID, Failure(epoch=1, category=ErrorCategory.INTERNAL))
+        client.close()
+
+    story = streams(("1-1-1", "job.created"), ("1-2-1", "job.completed"))
+    async with gateway(says(JOB, 201), says(JOB), story, refuses(errors.NotFound())) as server:
+        await asyncio.to_thread(use, server.url)
+
+
+async def test_importing_penstock_is_cheap() -> None:
+    check = "import sys, penstock; sys.exit('aiohttp' in sys.modules or 'asyncpg' in sys.modules)"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", check)
+    assert await process.wait() == 0
+
+
+def test_everything_promised_can_be_imported() -> None:
+    for name in penstock.__all__:
+        assert getattr(penstock, name).__name__ == name
+    with pytest.raises(AttributeError):
+        _ = penstock.nothing_like_this

@@ -1,0 +1,133 @@
+"""The rules of a job's life, exhaustively: every category with every tally around its boundaries."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.jobs.states import (
+    FINISHED,
+    Again,
+    ErrorCategory,
+    Over,
+    RetryPolicy,
+    Status,
+    Tally,
+    after_failure,
+    may_cancel,
+    may_retry,
+)
+
+POLICY = RetryPolicy(base=timedelta(seconds=2), cap=timedelta(seconds=60), max_lost_leases=3)
+BURNING = (ErrorCategory.TIMEOUT, ErrorCategory.PROVIDER_ERROR, ErrorCategory.INTERNAL)
+FREE = (ErrorCategory.RATE_LIMITED, ErrorCategory.SHUTDOWN)
+TALLIES = [
+    Tally(failures=failures, losses=losses, max_attempts=most, cancel_requested=cancel)
+    for failures, losses, most, cancel in product(range(5), range(5), range(1, 5), (False, True))
+]
+WAITS = [None, timedelta(0), timedelta(seconds=1), timedelta(hours=2)]
+
+
+def expected(category: ErrorCategory, tally: Tally, jitter: float, retry_after: timedelta | None) -> Again | Over:
+    """The table of the rules, written down a second time as a list of sentences."""
+    floor = retry_after if retry_after is not None else timedelta(0)
+    failures, losses = tally.failures, tally.losses
+    spaced = min(timedelta(seconds=2) * 2**failures, timedelta(seconds=60)) * (0.5 + jitter)
+    last = failures + 1 >= tally.max_attempts
+    if tally.cancel_requested or category == "cancelled":
+        return Over(status=Status.CANCELLED)
+    if category == "bad_input":
+        return Over(status=Status.FAILED)
+    if category == "shutdown":
+        return Again(delay=floor, failures=failures, losses=losses)
+    if category == "rate_limited":
+        return Again(delay=spaced if retry_after is None else retry_after, failures=failures, losses=losses)
+    if category == "worker_lost":
+        if last or losses + 1 >= 3:
+            return Over(status=Status.FAILED)
+        return Again(delay=floor, failures=failures + 1, losses=losses + 1)
+    if last:
+        return Over(status=Status.FAILED)
+    return Again(delay=max(floor, spaced), failures=failures + 1, losses=losses)
+
+
+@pytest.mark.parametrize("category", ErrorCategory)
+def test_every_failure_of_every_tally_ends_as_the_table_of_rules_says(category: ErrorCategory) -> None:
+    for tally, jitter, wait in product(TALLIES, (0.0, 0.3, 0.999), WAITS):
+        outcome = after_failure(category, tally, POLICY, jitter=jitter, retry_after=wait)
+        assert outcome == expected(category, tally, jitter, wait), (category, tally, jitter, wait)
+
+
+@pytest.mark.parametrize("category", ErrorCategory)
+def test_a_cancelled_job_is_never_tried_again_whatever_its_worker_reports(category: ErrorCategory) -> None:
+    for tally in TALLIES:
+        if tally.cancel_requested:
+            assert after_failure(category, tally, POLICY, jitter=0.5) == Over(status=Status.CANCELLED)
+
+
+@pytest.mark.parametrize("category", BURNING)
+def test_a_burning_failure_is_tried_again_exactly_until_the_attempts_are_used_up(category: ErrorCategory) -> None:
+    failures = 0
+    outcomes = []
+    while True:
+        tally = Tally(failures=failures, losses=0, max_attempts=4, cancel_requested=False)
+        outcome = after_failure(category, tally, POLICY, jitter=0.5)
+        outcomes.append(outcome)
+        if isinstance(outcome, Over):
+            break
+        failures = outcome.failures
+    assert len(outcomes) == 4
+    assert outcomes[-1] == Over(status=Status.FAILED)
+
+
+@pytest.mark.parametrize("category", FREE)
+def test_rate_limits_and_shutdowns_cost_nothing_even_on_the_last_attempt(category: ErrorCategory) -> None:
+    for tally in TALLIES:
+        if not tally.cancel_requested:
+            outcome = after_failure(category, tally, POLICY, jitter=0.5)
+            assert isinstance(outcome, Again)
+            assert (outcome.failures, outcome.losses) == (tally.failures, tally.losses)
+
+
+def test_a_job_whose_workers_keep_dying_ends_after_the_set_number_of_lost_leases() -> None:
+    tally = Tally(failures=0, losses=1, max_attempts=100, cancel_requested=False)
+    assert isinstance(after_failure(ErrorCategory.WORKER_LOST, tally, POLICY, jitter=0), Again)
+    tally = Tally(failures=0, losses=2, max_attempts=100, cancel_requested=False)
+    assert after_failure(ErrorCategory.WORKER_LOST, tally, POLICY, jitter=0) == Over(status=Status.FAILED)
+
+
+@given(
+    failures=st.integers(-3, 10_000),
+    jitter=st.floats(0, 1, exclude_max=True),
+    base=st.timedeltas(timedelta(milliseconds=1), timedelta(hours=1)),
+    cap=st.timedeltas(timedelta(milliseconds=1), timedelta(days=7)),
+)
+def test_a_backoff_lies_within_half_and_one_and_a_half_of_its_step_and_never_far_above_the_cap(
+    failures: int, jitter: float, base: timedelta, cap: timedelta
+) -> None:
+    step = min(cap, base * 2 ** min(max(failures, 1) - 1, 32))
+    delay = RetryPolicy(base=base, cap=cap).backoff(failures, jitter=jitter)
+    assert step * 0.5 - timedelta(microseconds=1) <= delay <= step * 1.5 + timedelta(microseconds=1)
+    assert delay <= cap * 1.5 + timedelta(microseconds=1)
+
+
+def test_backoffs_double_until_the_cap() -> None:
+    delays = [POLICY.backoff(failures, jitter=0.5).total_seconds() for failures in range(1, 8)]
+    assert delays == [2, 4, 8, 16, 32, 60, 60]
+
+
+def test_jitter_spreads_equal_failures() -> None:
+    assert POLICY.backoff(1, jitter=0.0) == timedelta(seconds=1)
+    assert POLICY.backoff(1, jitter=0.5) == timedelta(seconds=2)
+    assert POLICY.backoff(1, jitter=0.75) == timedelta(seconds=2.5)
+
+
+@pytest.mark.parametrize("status", Status)
+def test_which_states_may_be_retried_and_cancelled(status: Status) -> None:
+    assert may_retry(status) == (status in {"failed", "running"})
+    assert may_cancel(status) == (status in {"pending", "running", "waiting"})
+    assert status.finished == (status in FINISHED) == (status in {"completed", "failed", "cancelled"})
