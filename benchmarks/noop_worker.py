@@ -30,7 +30,7 @@ async def main() -> None:
     service = JobService(database)
     await service.start()
     executors = Executors()
-    executors.register(SUBMISSION.task_type, SUBMISSION.model_profile, noop)
+    executors.add(noop, task_types=[SUBMISSION.task_type], model_profiles=[SUBMISSION.model_profile])
     worker = Worker(
         service,
         worker_id="bench",

@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-from msgspec import UNSET, Meta, Raw, Struct, UnsetType
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from penstock.jobs.states import ErrorCategory, Status
 
@@ -30,7 +30,13 @@ Epoch = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Moment = Annotated[datetime, Meta(tz=True)]
 Message = Annotated[str, Meta(max_length=10_000, pattern=r"^[^\x00]*$")]
 
-EMPTY_OBJECT = Raw(b"{}")
+
+def _empty_object() -> Raw:
+    return Raw(b"{}")
+
+
+def _null() -> Raw:
+    return Raw(b"null")
 
 
 class JobSubmission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,7 +46,7 @@ class JobSubmission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     task_type: Name
     model_profile: Name
     owner_ref: Reference = ""
-    input: Raw = EMPTY_OBJECT
+    input: Raw = field(default_factory=_empty_object)
     priority: Priority = 0
     max_attempts: MaxAttempts | None = None  # None: PENSTOCK_MAX_ATTEMPTS
     run_at: Moment | None = None  # None: at once
@@ -208,7 +214,7 @@ class Completion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     epoch: Epoch
     worker_id: Name | None = None
-    result: Raw = Raw(b"null")
+    result: Raw = field(default_factory=_null)
 
 
 class JobCompletion(Completion, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -85,14 +85,20 @@ class Wakeups:
         finished: list[UUID] | None = None,
         cancelled: bool = False,
     ) -> None:
-        """Tell this process at once and the others within a few milliseconds. Every announcement means new events."""
+        """Tell this process at once and the others within a few milliseconds. Every announcement means new events.
+
+        News that someone waits for goes out at once; news of events alone waits a moment for such company.
+        """
         if ready:
             self._ready.update(ready)
         if finished:
             self._finished += finished
         self._cancelled |= cancelled
         self._events = True
-        self._something.set()
+        if ready or finished or cancelled:
+            self._something.set()
+        elif not self._something.is_set():
+            asyncio.get_running_loop().call_later(self._pause, self._something.set)
         self._deliver(
             Notice(
                 ready=[(task, profile, count) for (task, profile), count in (ready or {}).items()],
@@ -110,6 +116,8 @@ class Wakeups:
         while True:
             await self._something.wait()
             self._something.clear()
+            if not self._events:  # it went out with other news
+                continue
             payload = self._take_payload()
             try:
                 if self._connection is not None:
