@@ -27,9 +27,10 @@ check: $(VENV)/.installed-dev ## lint, types, import contract; changes nothing
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-fix: $(VENV)/.installed-dev ## format, and mend what can be mended mechanically
+fix: $(VENV)/.installed-dev ## format, mend what can be mended mechanically, write generated tables
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+	$(BIN)/python -m scripts.settings_table
 
 bench: $(VENV)/.installed-dev ## measure throughput and latency and print a table (minutes)
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -61,7 +61,7 @@ _LIST_PARAMETERS = tuple(
 
 def routes(jobs: JobHandlers) -> list[Route]:
     """Every route of jobs."""
-    return [*_working(jobs), *_calling(jobs), *_watching(jobs), *_bulk(jobs)]
+    return [*_calling(jobs), *_bulk(jobs), *_watching(jobs), *_working(jobs)]
 
 
 def _calling(jobs: JobHandlers) -> list[Route]:
