@@ -15,9 +15,10 @@ model_profile="${MODEL_PROFILE:-bash}"
 lease="${LEASE_SECONDS:-30}"
 
 # What it takes to do one job: reads the input on stdin, writes the result on stdout, both JSON.
-# Exit status 2 means that the input can never work; any other failure is tried again.
+# Exit status 2 means that the input can never work; any other failure is tried again. `exec` makes the program itself
+# the process that is stopped when the job is cancelled.
 work() {
-    jq -ce 'if (.text | type) == "string" then {text: (.text | ascii_upcase)} else halt_error(2) end'
+    exec jq -ce 'if (.text | type) == "string" then {text: (.text | ascii_upcase)} else halt_error(2) end'
 }
 
 # call PATH BODY: posts JSON, prints the answer. The token goes in by a file descriptor, not by the command line, which
@@ -31,7 +32,8 @@ call() {
 # Keeps the lease of a job while the work of process $3 goes on; stops that work when the job was cancelled or lost.
 keep() {
     local id=$1 body=$2 busy=$3 answer
-    while sleep "$(jq -n "$lease / 3")"; do
+    exec 9<> <(:)
+    while ! read -rt "$((lease / 3 + 1))" -u 9; do # sleeps without a process that would outlive this one
         if ! answer=$(call "/$id/heartbeat" "$body" 2>/dev/null) || jq -e .cancel_requested <<<"$answer" >/dev/null; then
             kill "$busy" 2>/dev/null || true
             return
@@ -76,7 +78,7 @@ stopping=
 trap 'stopping=yes' TERM INT # the job in hand is finished first
 
 ask=$(jq -nc --arg worker "$worker" --arg type "$task_type" --arg profile "$model_profile" --argjson lease "$lease" \
-    '{worker_id: $worker, task_types: [$type], model_profiles: [$profile], limit: 1, lease_seconds: $lease, wait_seconds: 20}')
+    '{worker_id: $worker, task_types: [$type], model_profiles: [$profile], limit: 1, lease_seconds: $lease, wait_seconds: 5}')
 
 echo "$worker takes $task_type/$model_profile jobs from $url"
 done_jobs=0

@@ -13,7 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from uuid import UUID
 
 from rich.console import Console
@@ -22,24 +22,10 @@ from sklearn.datasets import load_digits
 
 from examples.digits.stage import LEASE_SECONDS, Stage, WorkerProcess
 from examples.digits.worker import MODEL_PROFILE, TASK_TYPE, TRAINED_ON
-from penstock import Client, ErrorCategory, Job, Status
+from penstock import Client, ErrorCategory, Job, JobFilter, Status
 
 _PATIENCE = 45.0  # seconds from the first submission until everything must be finished
 _AT_ONCE = 32  # requests in flight while reading back
-_BATCH = 100  # images in one submission
-
-
-@dataclass
-class Watch:
-    """What the event stream told while it happened: who holds what, and how far all is."""
-
-    completed: set[UUID] = field(default_factory=set)
-    holders: dict[UUID, str] = field(default_factory=dict)
-    half_way: asyncio.Event = field(default_factory=asyncio.Event)
-    finished: asyncio.Event = field(default_factory=asyncio.Event)
-
-    def held_by(self, worker_id: str) -> int:
-        return sum(holder == worker_id for holder in self.holders.values())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +34,7 @@ class Kill:
 
     worker: WorkerProcess
     at: float  # epoch seconds
-    held: int  # jobs that it was seen to hold
+    held: int  # jobs that it was working on
 
 
 async def main() -> int:
@@ -60,21 +46,17 @@ async def main() -> int:
         console.print(f"Started Penstock and its PostgreSQL in {stage.start_seconds:.1f} s, data in {stage.folder}.")
         workers = [await stage.start_worker(f"digits-{number}") for number in (1, 2)]
         async with Client(stage.url, token=stage.token, owner_service="demo") as client:
-            watch = Watch()
-            watching = asyncio.create_task(follow(client, watch, total))
-            try:
-                await stage.until_ready(workers)
-                console.print(f"Two workers are trained on the first {TRAINED_ON} images and wait for jobs.\n")
-                begun = time.perf_counter()
-                submitting = asyncio.create_task(submit(client, images))
-                kill, _ = await asyncio.gather(kill_one(stage, workers, watch, console), show(watch, total, console))
-                elapsed = time.perf_counter() - begun
-                ids = await submitting
-                jobs = await read_back(client, ids)
-                told = await stored_events(client, ids)
-            finally:
-                watching.cancel()
-                await asyncio.wait([watching])
+            await stage.until_ready(workers)
+            console.print(f"Two workers are trained on the first {TRAINED_ON} images and wait for jobs.\n")
+            begun = time.perf_counter()
+            async with asyncio.TaskGroup() as together:
+                together.create_task(show(client, total, console))
+                ids = await submit(client, images)
+                kill = await kill_one(stage, client, workers, total)
+                console.print(f"Killed {kill.worker.worker_id} (SIGKILL) with {kill.held} jobs in its hands.")
+            elapsed = time.perf_counter() - begun
+            jobs = await read_back(client, ids)
+            told = await stored_events(client, ids)
         sound = report(console, jobs, told, labels, elapsed, kill)
     if stage.complaints:
         console.print(f"Not everything stopped in order: {'; '.join(stage.complaints)}")
@@ -82,16 +64,12 @@ async def main() -> int:
 
 
 async def submit(client: Client, images: Sequence[Sequence[float]]) -> list[UUID]:
-    """Every image as a job; answers the jobs' ids in the order of the images."""
-    ids: list[UUID] = []
-    for start in range(0, len(images), _BATCH):
-        batch = images[start : start + _BATCH]
-        submissions = [
-            client.job(TASK_TYPE, MODEL_PROFILE, {"image": rows(image)}, owner_ref=f"image/{start + index}")
-            for index, image in enumerate(batch)
-        ]
-        ids += [created.id for created in await client.submit_many(submissions)]
-    return ids
+    """Every image as a job, in one transaction; answers the jobs' ids in the order of the images."""
+    created = await client.submit_many(
+        client.job(TASK_TYPE, MODEL_PROFILE, {"image": rows(image)}, owner_ref=f"image/{index}")
+        for index, image in enumerate(images)
+    )
+    return [job.id for job in created]
 
 
 def rows(image: Sequence[float]) -> list[list[float]]:
@@ -99,50 +77,43 @@ def rows(image: Sequence[float]) -> list[list[float]]:
     return [[float(value) for value in image[row * 8 : row * 8 + 8]] for row in range(8)]
 
 
-async def follow(client: Client, watch: Watch, total: int) -> None:
-    """Keep the watch up to date from the live stream of events."""
-    async for event in client.events(after="0-0-0"):
-        match event.type:
-            case "job.started":
-                watch.holders[event.job_id] = str(event.data.get("worker_id"))
-            case "job.completed":
-                watch.holders.pop(event.job_id, None)
-                watch.completed.add(event.job_id)
-        if len(watch.completed) * 2 >= total:
-            watch.half_way.set()
-        if len(watch.completed) >= total:
-            watch.finished.set()
+async def kill_one(stage: Stage, client: Client, workers: Sequence[WorkerProcess], total: int) -> Kill:
+    """SIGKILL a worker half way, at a moment when it has jobs in its hands.
+
+    It is frozen for a look at what it holds: otherwise the kill might fall between two batches and prove nothing.
+    """
+    async with asyncio.timeout(_PATIENCE):
+        while await completed(client) * 2 < total:
+            await asyncio.sleep(0.01)
+        while True:
+            for worker in workers:
+                stage.freeze(worker)
+                held = await client.list(JobFilter(status=[Status.RUNNING], worker_id=worker.worker_id), limit=500)
+                if held.jobs or await completed(client) == total:
+                    await stage.kill(worker)
+                    return Kill(worker=worker, at=time.time(), held=len(held.jobs))
+                stage.thaw(worker)
 
 
-async def kill_one(stage: Stage, workers: Sequence[WorkerProcess], watch: Watch, console: Console) -> Kill:
-    """SIGKILL the worker that holds most jobs, half way."""
-    await asyncio.wait_for(watch.half_way.wait(), _PATIENCE)
-    victim = max(workers, key=lambda worker: watch.held_by(worker.worker_id))
-    held = watch.held_by(victim.worker_id)
-    await stage.kill(victim)
-    console.print(f"Killed {victim.worker_id} (SIGKILL) with {len(watch.completed):,} images done.")
-    return Kill(worker=victim, at=time.time(), held=held)
+async def completed(client: Client) -> int:
+    """How many jobs are done."""
+    return (await client.stats()).totals.completed
 
 
-async def show(watch: Watch, total: int, console: Console) -> None:
+async def show(client: Client, total: int, console: Console) -> None:
     """A progress bar on a terminal, a line now and then elsewhere, until everything is finished."""
     columns = (TextColumn("Classified"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("", total=total)
-        said = -1
+        done, said = 0, -1
         async with asyncio.timeout(_PATIENCE):
-            while not watch.finished.is_set():
-                done = len(watch.completed)
+            while done < total:
+                done = await completed(client)
                 progress.update(bar, completed=done)
                 if not console.is_terminal and done * 4 // total > said:
                     said = done * 4 // total
                     console.print(f"Classified {done:,} of {total:,}")
-                try:
-                    async with asyncio.timeout(0.1):
-                        await watch.finished.wait()
-                except TimeoutError:
-                    continue
-        progress.update(bar, completed=total)
+                await asyncio.sleep(0.02)
 
 
 async def read_back(client: Client, ids: Sequence[UUID]) -> list[Job]:

@@ -72,6 +72,15 @@ class Stage:
         self._workers.append(worker)
         return worker
 
+    def freeze(self, worker: WorkerProcess) -> None:
+        """SIGSTOP: it stands still, with all that it holds."""
+        worker.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self, worker: WorkerProcess) -> None:
+        """SIGCONT: it goes on, if it stood still."""
+        if worker.process.returncode is None:
+            worker.process.send_signal(signal.SIGCONT)
+
     async def kill(self, worker: WorkerProcess) -> None:
         """SIGKILL: no goodbye."""
         worker.process.kill()
@@ -129,6 +138,7 @@ class Stage:
 
     async def _stop(self) -> None:
         for worker in self._workers:
+            self.thaw(worker)
             await self._end(worker.process, worker.worker_id)
         if self._server is not None:
             await self._end(self._server, "penstock serve")

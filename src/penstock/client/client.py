@@ -82,6 +82,7 @@ class Client:
         owner_service: str = "python",
         timeout: timedelta = timedelta(seconds=30),
     ) -> None:
+        self.url = url.rstrip("/")
         self.owner_service = owner_service  # of jobs that name none
         self._transport = Transport(url, token=token, timeout=timeout)
 

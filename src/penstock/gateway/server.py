@@ -31,6 +31,25 @@ class _Server(uvicorn.Server):
         self._loop.call_soon_threadsafe(self._stopping.set)
 
 
+def configuration(gateway: Gateway, settings: Settings) -> uvicorn.Config:
+    """How uvicorn serves the gateway."""
+    return uvicorn.Config(
+        gateway,
+        host=settings.http_host,
+        port=settings.http_port,
+        http="httptools",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,  # nothing here depends on the caller's address
+        server_header=False,
+        date_header=False,
+        backlog=2048,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=int(settings.penstock_shutdown_grace.total_seconds()),
+    )
+
+
 async def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; starts without the database too, answers 503 and recovers by itself."""
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -40,20 +59,7 @@ async def run(settings: Settings) -> None:
         settings, database, JobService(database, JobLimits.from_settings(settings), observe_batch=Gateway.observe_batch)
     )
     await gateway.start()
-    config = uvicorn.Config(
-        gateway,
-        host=settings.http_host,
-        port=settings.http_port,
-        http="httptools",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        date_header=False,
-        backlog=2048,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=int(settings.penstock_shutdown_grace.total_seconds()),
-    )
+    config = configuration(gateway, settings)
     log.info("gateway_started", host=settings.http_host, port=settings.http_port)
     try:
         await _Server(config, gateway.stopping).serve()

@@ -281,12 +281,12 @@ class JobFilter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     owner_ref: Reference | None = None
     task_type: Name | None = None
     model_profile: Name | None = None
-    status: list[Status] | None = None  # any of these
+    status: Annotated[list[Status], Meta(min_length=1)] | None = None  # any of these
     priority: Priority | None = None
     worker_id: Name | None = None
     error_category: ErrorCategory | None = None
     idempotency_key: Name | None = None
-    tags: Tags | None = None  # all of these
+    tags: Annotated[list[Tag], Meta(min_length=1, max_length=32)] | None = None  # all of these
     max_attempts: MaxAttempts | None = None
     attempt: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     created_after: Moment | None = None  # inclusive

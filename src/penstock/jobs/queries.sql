@@ -1,7 +1,8 @@
 -- Every statement about jobs. A job changes state by one of these, which also writes its counters and its event.
 --
 -- Rules kept here: each statement names its tenant; multi-row statements lock in job id order (or skip what is locked);
--- now is clock(), the database's; plans are nested loops over the named indexes (tests/db/test_plans.py).
+-- now is clock(), the database's. A table that may be large is looked up row by row in its named index, whatever the planner
+-- believes of its size: LATERAL with OFFSET 0 or FOR UPDATE is never turned into a join (tests/db/test_plans.py).
 
 
 -- name: resolve_series(tenant_id, owner_services, task_types, model_profiles)
@@ -104,7 +105,7 @@ SELECT clock() AS created_at;
 -- the search begins there or at the lane's hint, whichever is further, but with from_start at the very start.
 -- Locks: the ready rows taken, skipping locked ones. Index: primary key of ready, from (lane, low_seq).
 WITH picked AS MATERIALIZED (
-    SELECT r.lane_id, r.seq, n.priority
+    SELECT r.place
     FROM (
         SELECT l.id, l.priority, CASE WHEN :from_start::bool THEN 0 ELSE greatest(l.low_seq, c.seq) END AS low_seq
         FROM lane l
@@ -115,22 +116,23 @@ WITH picked AS MATERIALIZED (
         ORDER BY l.priority DESC, random()
     ) n
     CROSS JOIN LATERAL (
-        SELECT lane_id, seq FROM ready
+        SELECT ctid AS place FROM ready
         WHERE lane_id = n.id AND seq >= n.low_seq AND tenant_id = :tenant_id
         ORDER BY seq LIMIT :limit::int FOR UPDATE SKIP LOCKED
     ) r
     LIMIT :limit::int
 ), taken AS (
-    DELETE FROM ready r USING picked p
-    WHERE r.lane_id = p.lane_id AND r.seq = p.seq AND r.tenant_id = :tenant_id
-    RETURNING r.*, p.priority
+    DELETE FROM ready WHERE ctid = ANY (ARRAY(SELECT place FROM picked)) AND tenant_id = :tenant_id RETURNING *
 ), leased AS (
     INSERT INTO lease (tenant_id, job_id, epoch, lane_id, series_id, attempt, failures, losses, max_attempts, enqueued_at,
                        started_at, lease_until, lease_seconds, worker_id)
     SELECT :tenant_id, job_id, nextval('epoch'), lane_id, series_id, attempt + 1, failures, losses, max_attempts,
            enqueued_at, clock(), clock() + make_interval(secs => :lease_seconds), :lease_seconds, :worker_id
-    FROM taken
-    RETURNING job_id, epoch, series_id, attempt, lease_until
+    FROM (SELECT t.* FROM taken t JOIN lane n ON n.tenant_id = :tenant_id AND n.id = t.lane_id
+          ORDER BY n.priority DESC, t.seq) t
+    RETURNING job_id, epoch, lane_id, series_id, attempt, lease_until
+), reached AS (
+    SELECT lane_id, max(seq) AS seq FROM taken GROUP BY lane_id
 ), counted AS (
     INSERT INTO stat_delta (tenant_id, series_id, pending, running)
     SELECT :tenant_id, series_id, -count(*), count(*) FROM leased GROUP BY series_id
@@ -140,12 +142,13 @@ WITH picked AS MATERIALIZED (
            array_agg(attempt), json_build_object('worker_id', :worker_id::text)
     FROM leased HAVING count(*) > 0
 )
-SELECT l.job_id, l.epoch, l.series_id, l.attempt, l.lease_until, t.priority, t.lane_id, t.seq,
+SELECT l.job_id, l.epoch, l.series_id, l.attempt, l.lease_until, l.lane_id, n.priority, r.seq AS reached_seq,
        j.owner_ref, j.max_attempts, j.timeout_seconds, j.created_at, j.tags, j.input
 FROM leased l
-JOIN taken t ON t.job_id = l.job_id
-JOIN job j ON j.tenant_id = :tenant_id AND j.id = l.job_id
-ORDER BY t.priority DESC, t.seq;
+JOIN reached r ON r.lane_id = l.lane_id
+JOIN lane n ON n.tenant_id = :tenant_id AND n.id = l.lane_id
+CROSS JOIN LATERAL (SELECT * FROM job WHERE tenant_id = :tenant_id AND id = l.job_id OFFSET 0) j
+ORDER BY l.epoch;
 
 
 -- name: describe_series(tenant_id, ids)
@@ -158,16 +161,17 @@ SELECT id, owner_service, task_type, model_profile FROM series WHERE tenant_id =
 -- Locks: lease rows in job id order.
 WITH beat AS MATERIALIZED (
     SELECT l.job_id, b.lease_seconds, b.progress
-    FROM unnest(:job_ids::uuid[], :epochs::bigint[], :lease_seconds::float8[], :progress::json[])
-        AS b(job_id, epoch, lease_seconds, progress)
-    JOIN lease l ON l.tenant_id = :tenant_id AND l.job_id = b.job_id AND l.epoch = b.epoch
-    ORDER BY l.job_id FOR UPDATE OF l
+    FROM (SELECT * FROM unnest(:job_ids::uuid[], :epochs::bigint[], :lease_seconds::float8[], :progress::json[])
+              AS b(job_id, epoch, lease_seconds, progress) ORDER BY job_id) b
+    CROSS JOIN LATERAL (SELECT job_id FROM lease
+                        WHERE tenant_id = :tenant_id AND job_id = b.job_id AND epoch = b.epoch FOR UPDATE) l
 ), extended AS (
     UPDATE lease l
     SET lease_seconds = coalesce(b.lease_seconds, l.lease_seconds),
         lease_until = clock() + make_interval(secs => coalesce(b.lease_seconds, l.lease_seconds)),
         progress = coalesce(b.progress, l.progress)
-    FROM beat b WHERE l.tenant_id = :tenant_id AND l.job_id = b.job_id
+    FROM beat b
+    WHERE l.tenant_id = :tenant_id AND l.job_id = ANY (ARRAY(SELECT job_id FROM beat)) AND l.job_id = b.job_id
     RETURNING l.job_id, l.epoch, l.series_id, l.attempt, l.lease_until, l.cancel_requested_at IS NOT NULL AS cancel_requested,
               b.progress
 ), told AS (
@@ -183,11 +187,14 @@ SELECT job_id, epoch, lease_until, cancel_requested FROM extended;
 -- Stores results of leases whose epoch still holds. Not returned: stale. Locks: lease rows in job id order.
 WITH handed AS MATERIALIZED (
     SELECT l.job_id, h.result
-    FROM unnest(:job_ids::uuid[], :epochs::bigint[], :results::json[]) AS h(job_id, epoch, result)
-    JOIN lease l ON l.tenant_id = :tenant_id AND l.job_id = h.job_id AND l.epoch = h.epoch
-    ORDER BY l.job_id FOR UPDATE OF l
+    FROM (SELECT * FROM unnest(:job_ids::uuid[], :epochs::bigint[], :results::json[]) AS h(job_id, epoch, result)
+          ORDER BY job_id) h
+    CROSS JOIN LATERAL (SELECT job_id FROM lease
+                        WHERE tenant_id = :tenant_id AND job_id = h.job_id AND epoch = h.epoch FOR UPDATE) l
+), taken AS (
+    DELETE FROM lease WHERE tenant_id = :tenant_id AND job_id = ANY (ARRAY(SELECT job_id FROM handed)) RETURNING *
 ), ended AS (
-    DELETE FROM lease l USING handed h WHERE l.tenant_id = :tenant_id AND l.job_id = h.job_id RETURNING l.*, h.result
+    SELECT t.*, h.result FROM taken t JOIN handed h ON h.job_id = t.job_id
 ), kept AS (
     INSERT INTO done (tenant_id, job_id, series_id, attempt, epoch, enqueued_at, started_at, finished_at,
                       cancel_requested_at, status, worker_id, progress, result)
@@ -209,16 +216,16 @@ SELECT job_id, epoch FROM ended;
 -- How jobs that hold no lease ended, and which of them exist at all. Index: primary keys.
 SELECT j.id AS job_id, d.epoch, d.status
 FROM unnest(:job_ids::uuid[]) AS w(job_id)
-JOIN job j ON j.tenant_id = :tenant_id AND j.id = w.job_id
-LEFT JOIN done d ON d.tenant_id = :tenant_id AND d.job_id = j.id;
+CROSS JOIN LATERAL (SELECT id FROM job WHERE tenant_id = :tenant_id AND id = w.job_id OFFSET 0) j
+LEFT JOIN LATERAL (SELECT epoch, status FROM done WHERE tenant_id = :tenant_id AND job_id = w.job_id OFFSET 0) d ON true;
 
 
 -- name: lock_leases(tenant_id, job_ids, epochs)
 -- The leases whose epoch still holds, locked in job id order, for the rules to decide on.
 SELECT l.job_id, l.epoch, l.failures, l.losses, l.max_attempts, l.cancel_requested_at IS NOT NULL AS cancel_requested
-FROM unnest(:job_ids::uuid[], :epochs::bigint[]) AS f(job_id, epoch)
-JOIN lease l ON l.tenant_id = :tenant_id AND l.job_id = f.job_id AND l.epoch = f.epoch
-ORDER BY l.job_id FOR UPDATE OF l;
+FROM (SELECT * FROM unnest(:job_ids::uuid[], :epochs::bigint[]) AS f(job_id, epoch) ORDER BY job_id) f
+CROSS JOIN LATERAL (SELECT * FROM lease
+                    WHERE tenant_id = :tenant_id AND job_id = f.job_id AND epoch = f.epoch FOR UPDATE) l;
 
 
 -- name: lock_expired(recovered_at, cancel_grace_seconds, limit)
@@ -251,7 +258,8 @@ WITH verdict AS MATERIALIZED (
                          :categories::text[], :messages::text[])
         AS v(job_id, status, delay, failures, losses, category, message)
 ), ended AS (
-    DELETE FROM lease l USING verdict v WHERE l.tenant_id = :tenant_id AND l.job_id = v.job_id
+    DELETE FROM lease l USING verdict v
+    WHERE l.tenant_id = :tenant_id AND l.job_id = ANY (:job_ids::uuid[]) AND l.job_id = v.job_id
     RETURNING l.job_id, l.epoch, l.lane_id, l.series_id, l.attempt, v.failures, v.losses, l.max_attempts, l.enqueued_at,
               l.started_at, l.cancel_requested_at, l.worker_id, l.progress, v.status, v.category, v.message,
               CASE WHEN v.delay > 0 THEN clock() + make_interval(secs => v.delay) END AS run_at
@@ -292,22 +300,22 @@ FROM ended e JOIN series s ON s.tenant_id = :tenant_id AND s.id = e.series_id;
 -- Cancels pending jobs at once and asks for the end of running ones. Jobs in neither state are not returned.
 -- Locks: ready, later and lease rows, each in job id order; waits for a claim that is just taking one.
 WITH wanted AS MATERIALIZED (
-    SELECT DISTINCT job_id FROM unnest(:job_ids::uuid[]) AS w(job_id)
+    SELECT DISTINCT job_id FROM unnest(:job_ids::uuid[]) AS w(job_id) ORDER BY job_id
 ), held_ready AS MATERIALIZED (
-    SELECT r.lane_id, r.seq FROM wanted w JOIN ready r ON r.tenant_id = :tenant_id AND r.job_id = w.job_id
-    ORDER BY r.job_id FOR UPDATE OF r
+    SELECT r.place FROM wanted w
+    CROSS JOIN LATERAL (SELECT ctid AS place FROM ready WHERE tenant_id = :tenant_id AND job_id = w.job_id FOR UPDATE) r
 ), held_later AS MATERIALIZED (
-    SELECT l.job_id FROM wanted w JOIN later l ON l.tenant_id = :tenant_id AND l.job_id = w.job_id
-    ORDER BY l.job_id FOR UPDATE OF l
+    SELECT l.place FROM wanted w
+    CROSS JOIN LATERAL (SELECT ctid AS place FROM later WHERE tenant_id = :tenant_id AND job_id = w.job_id FOR UPDATE) l
 ), held_lease AS MATERIALIZED (
-    SELECT l.job_id, l.cancel_requested_at FROM wanted w JOIN lease l ON l.tenant_id = :tenant_id AND l.job_id = w.job_id
-    ORDER BY l.job_id FOR UPDATE OF l
+    SELECT l.job_id, l.cancel_requested_at FROM wanted w
+    CROSS JOIN LATERAL (SELECT * FROM lease WHERE tenant_id = :tenant_id AND job_id = w.job_id FOR UPDATE) l
 ), from_ready AS (
-    DELETE FROM ready r USING held_ready h WHERE r.lane_id = h.lane_id AND r.seq = h.seq AND r.tenant_id = :tenant_id
-    RETURNING r.job_id, r.series_id, r.attempt, r.enqueued_at
+    DELETE FROM ready WHERE ctid = ANY (ARRAY(SELECT place FROM held_ready)) AND tenant_id = :tenant_id
+    RETURNING job_id, series_id, attempt, enqueued_at
 ), from_later AS (
-    DELETE FROM later l USING held_later h WHERE l.tenant_id = :tenant_id AND l.job_id = h.job_id
-    RETURNING l.job_id, l.series_id, l.attempt, l.enqueued_at
+    DELETE FROM later WHERE ctid = ANY (ARRAY(SELECT place FROM held_later)) AND tenant_id = :tenant_id
+    RETURNING job_id, series_id, attempt, enqueued_at
 ), gone AS (
     SELECT * FROM from_ready UNION ALL SELECT * FROM from_later
 ), kept AS (
@@ -315,7 +323,9 @@ WITH wanted AS MATERIALIZED (
     SELECT :tenant_id, job_id, series_id, attempt, enqueued_at, clock(), clock(), 'cancelled' FROM gone
 ), asked AS (
     UPDATE lease l SET cancel_requested_at = clock()
-    FROM held_lease h WHERE l.tenant_id = :tenant_id AND l.job_id = h.job_id AND h.cancel_requested_at IS NULL
+    FROM held_lease h
+    WHERE l.tenant_id = :tenant_id AND l.job_id = ANY (ARRAY(SELECT job_id FROM held_lease)) AND l.job_id = h.job_id
+      AND h.cancel_requested_at IS NULL
     RETURNING l.job_id, l.series_id, l.epoch, l.attempt
 ), counted AS (
     INSERT INTO stat_delta (tenant_id, series_id, pending, cancelled)
@@ -337,18 +347,19 @@ SELECT job_id, 'running' AS status FROM held_lease;
 -- Sends failed jobs back to pending with a fresh allowance of attempts, and running ones too, whose lease it takes away.
 -- Jobs in neither state are not returned. Locks: done and lease rows, each in job id order.
 WITH wanted AS MATERIALIZED (
-    SELECT DISTINCT job_id FROM unnest(:job_ids::uuid[]) AS w(job_id)
+    SELECT DISTINCT job_id FROM unnest(:job_ids::uuid[]) AS w(job_id) ORDER BY job_id
 ), held_done AS MATERIALIZED (
-    SELECT d.job_id FROM wanted w JOIN done d ON d.tenant_id = :tenant_id AND d.job_id = w.job_id
-    WHERE d.status = 'failed' ORDER BY d.job_id FOR UPDATE OF d
+    SELECT d.job_id FROM wanted w
+    CROSS JOIN LATERAL (SELECT job_id FROM done WHERE tenant_id = :tenant_id AND job_id = w.job_id AND status = 'failed'
+                        FOR UPDATE) d
 ), held_lease AS MATERIALIZED (
-    SELECT l.job_id FROM wanted w JOIN lease l ON l.tenant_id = :tenant_id AND l.job_id = w.job_id
-    ORDER BY l.job_id FOR UPDATE OF l
+    SELECT l.job_id FROM wanted w
+    CROSS JOIN LATERAL (SELECT job_id FROM lease WHERE tenant_id = :tenant_id AND job_id = w.job_id FOR UPDATE) l
 ), from_done AS (
-    DELETE FROM done d USING held_done h WHERE d.tenant_id = :tenant_id AND d.job_id = h.job_id
-    RETURNING d.job_id, d.series_id, d.attempt
+    DELETE FROM done WHERE tenant_id = :tenant_id AND job_id = ANY (ARRAY(SELECT job_id FROM held_done))
+    RETURNING job_id, series_id, attempt
 ), from_lease AS (
-    DELETE FROM lease l USING held_lease h WHERE l.tenant_id = :tenant_id AND l.job_id = h.job_id RETURNING l.*
+    DELETE FROM lease WHERE tenant_id = :tenant_id AND job_id = ANY (ARRAY(SELECT job_id FROM held_lease)) RETURNING *
 ), logged AS (
     INSERT INTO attempt (tenant_id, job_id, epoch, attempt, enqueued_at, started_at, finished_at, worker_id, category, message)
     SELECT :tenant_id, job_id, epoch, attempt, enqueued_at, started_at, clock(), worker_id, 'worker_lost',
@@ -359,7 +370,9 @@ WITH wanted AS MATERIALIZED (
 ), queued AS (
     INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, max_attempts, enqueued_at)
     SELECT :tenant_id, a.job_id, j.lane_id, a.series_id, a.attempt, j.max_attempts, clock()
-    FROM again a JOIN job j ON j.tenant_id = :tenant_id AND j.id = a.job_id ORDER BY a.job_id
+    FROM again a
+    CROSS JOIN LATERAL (SELECT lane_id, max_attempts FROM job WHERE tenant_id = :tenant_id AND id = a.job_id OFFSET 0) j
+    ORDER BY a.job_id
 ), counted AS (
     INSERT INTO stat_delta (tenant_id, series_id, pending, failed, running)
     SELECT :tenant_id, series_id, sum(pending), sum(failed), sum(running)
@@ -380,7 +393,8 @@ FROM again a JOIN series s ON s.tenant_id = :tenant_id AND s.id = a.series_id;
 
 -- name: get(tenant_id, job_ids)
 -- Whole jobs. Index: primary keys of job, ready, later, lease, done.
-SELECT v.* FROM unnest(:job_ids::uuid[]) AS w(id) JOIN jobs v ON v.tenant_id = :tenant_id AND v.id = w.id;
+SELECT v.* FROM unnest(:job_ids::uuid[]) AS w(id)
+CROSS JOIN LATERAL (SELECT * FROM jobs WHERE tenant_id = :tenant_id AND id = w.id OFFSET 0) v;
 
 
 -- name: attempts(tenant_id, job_id)
@@ -438,7 +452,7 @@ SELECT v.id, v.owner_service, v.owner_ref, v.task_type, v.model_profile, v.statu
        v.tags, v.created_at, v.run_at, v.timeout_seconds, v.idempotency_key, v.worker_id, v.lease_expires_at,
        v.cancel_requested_at, v.started_at, v.finished_at, v.progress, v.error_category, v.error_message
 FROM unnest(:job_ids::uuid[]) AS w(id)
-JOIN jobs v ON v.tenant_id = :tenant_id AND v.id = w.id
+CROSS JOIN LATERAL (SELECT * FROM jobs WHERE tenant_id = :tenant_id AND id = w.id OFFSET 0) v
 WHERE (:owner_service::text IS NULL OR v.owner_service = :owner_service)
   AND (:owner_ref::text IS NULL OR v.owner_ref = :owner_ref)
   AND (:task_type::text IS NULL OR v.task_type = :task_type)

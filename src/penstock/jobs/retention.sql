@@ -30,11 +30,11 @@ WITH old AS MATERIALIZED (
     SELECT tenant_id, job_id FROM done_default WHERE finished_at < :cutoff::timestamptz
     ORDER BY tenant_id, job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED
 ), a AS (
-    DELETE FROM attempt_default t USING old o WHERE t.tenant_id = o.tenant_id AND t.job_id = o.job_id
+    DELETE FROM attempt_default WHERE (tenant_id, job_id) IN (SELECT tenant_id, job_id FROM old)
 ), j AS (
-    DELETE FROM job t USING old o WHERE t.tenant_id = o.tenant_id AND t.id = o.job_id
+    DELETE FROM job_default WHERE (tenant_id, id) IN (SELECT tenant_id, job_id FROM old)
 ), d AS (
-    DELETE FROM done_default t USING old o WHERE t.tenant_id = o.tenant_id AND t.job_id = o.job_id RETURNING 1
+    DELETE FROM done_default WHERE (tenant_id, job_id) IN (SELECT tenant_id, job_id FROM old) RETURNING 1
 )
 SELECT count(*) FROM d;
 
@@ -49,7 +49,7 @@ DELETE FROM event_default WHERE at < :cutoff::timestamptz;
 WITH gone AS MATERIALIZED (
     SELECT i.tenant_id, i.owner_service, i.key FROM idempotency i
     WHERE i.job_id < uuid_floor(:below::timestamptz)
-      AND NOT EXISTS (SELECT FROM job j WHERE j.tenant_id = i.tenant_id AND j.id = i.job_id)
+      AND NOT EXISTS (SELECT FROM job j WHERE j.tenant_id = i.tenant_id AND j.id = i.job_id OFFSET 0)
     ORDER BY i.job_id LIMIT :limit::int FOR UPDATE OF i SKIP LOCKED
 ), d AS (
     DELETE FROM idempotency i USING gone g

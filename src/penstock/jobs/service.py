@@ -92,6 +92,7 @@ class JobService:
         self._database = database
         self._observe_batch = observe_batch
         self._claims = ClaimQueue()
+        self._claiming: set[asyncio.Future[builtins.list[ClaimedJob]]] = set()
         self._cursors = LaneCursors()
         self._full_looks = FullLooks()
         self._finish_waiters: dict[UUID, set[asyncio.Event]] = {}
@@ -105,7 +106,8 @@ class JobService:
         self.wakeups.start()
 
     async def stop(self) -> None:
-        """Write what is queued, end open streams and stop listening."""
+        """Hand back what was claimed for callers that have gone, write what is queued, end streams, stop listening."""
+        await asyncio.gather(*self._claiming, return_exceptions=True)
         for writers in self._writers_by_tenant.values():
             await writers.drain()
         for tail in self._tails.values():
@@ -263,6 +265,8 @@ class JobService:
 
     async def _claim_or_hand_back(self, tenant: TenantId, request: ClaimRequest) -> builtins.list[ClaimedJob]:
         claiming = asyncio.ensure_future(self._claim_now(tenant, request))
+        self._claiming.add(claiming)
+        claiming.add_done_callback(self._claiming.discard)
         try:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
@@ -295,7 +299,7 @@ class JobService:
                 self._full_looks.took(kind, time.monotonic() - began)
             names = await self._names(tenant).describe(connection, {row["series_id"] for row in rows}) if rows else {}
         for row in rows:
-            self._cursors.took(row["lane_id"], row["seq"])
+            self._cursors.took(row["lane_id"], row["reached_seq"])
         if rows:
             self.wakeups.announce()
         return [_as_claimed(row, names[row["series_id"]]) for row in rows]

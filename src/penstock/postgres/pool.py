@@ -20,6 +20,7 @@ log = structlog.get_logger("penstock.postgres")
 UNREACHABLE: tuple[type[BaseException], ...] = (
     OSError,
     TimeoutError,
+    asyncpg.InternalClientError,  # the connection was lost in mid-answer
     asyncpg.InterfaceError,  # "connection is closed", "connection was closed in the middle of operation"
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,  # starting up, shutting down, in recovery
@@ -30,13 +31,15 @@ UNREACHABLE: tuple[type[BaseException], ...] = (
     asyncpg.IdleInTransactionSessionTimeoutError,
 )
 
-# Every statement of ours is a nested loop over named indexes; the planner must not leave that for a stale estimate,
-# nor spend milliseconds planning over partitions each time.
+# Estimates of queue tables are always stale: what was empty at analysis holds a million rows a minute later. Statements say
+# by their shape how large tables are looked up (LATERAL, ctid), these settings keep the planner from other ideas, and
+# plans are made once, for planning over partitions takes milliseconds.
 _SESSION = {
     "search_path": "penstock",
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
-    "enable_hashjoin": "off",
+    "enable_bitmapscan": "off",
+    "enable_material": "off",
     "enable_mergejoin": "off",
     "jit": "off",
     "statement_timeout": "20s",

@@ -45,12 +45,15 @@ class Call:
         return None
 
     def path_id(self) -> UUID:
-        """The ``{id}`` of the path; raises InvalidInput."""
-        text = self._scope["path_params"]["id"]
+        """The ``{id}`` of the path, in the one spelling that answers use; raises InvalidInput."""
+        text: str = self._scope["path_params"]["id"]
         try:
-            return UUID(text)
+            job_id = UUID(text)
         except ValueError:
-            raise InvalidInput.of("id", "must be a UUID, as in the job's id") from None
+            job_id = None
+        if job_id is None or str(job_id) != text.lower():
+            raise InvalidInput.of("id", "must be a UUID, as in the job's id")
+        return job_id
 
     def query(self, allowed: Mapping[str, bool]) -> dict[str, list[str]]:
         """Query parameters by name; ``allowed`` says which there are, and which may be repeated.

@@ -226,13 +226,15 @@ class Engine:
 
     def _request(self, limit: int) -> ClaimRequest:
         duty = self.duty
+        # The first call after a silence does not wait: its answer tells that the service is there.
+        wait = min(duty.poll.total_seconds(), _LONGEST_WAIT) if self.connected.is_set() else 0
         return ClaimRequest(
             worker_id=duty.worker_id,
             task_types=list(duty.task_types),
             model_profiles=list(duty.model_profiles),
             limit=min(limit, _LARGEST_CLAIM),
             lease_seconds=duty.lease.total_seconds(),
-            wait_seconds=min(duty.poll.total_seconds(), _LONGEST_WAIT),
+            wait_seconds=wait,
         )
 
     async def _back_off(self, pause: float, event: str, error: Exception) -> float:
