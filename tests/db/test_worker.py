@@ -27,8 +27,10 @@ async def working(caller: Caller, executor: Executor, **options: Any) -> AsyncIt
     """A running worker for the queue of the tests; stopped at the end."""
     executors = Executors()
     executors.add(executor, task_types=["echo"], model_profiles=["small"])
-    settings: dict[str, Any] = {"limit": 8, "lease": timedelta(seconds=60), "grace": timedelta(seconds=5), "tenant": caller.tenant}
-    worker = Worker(caller.service, worker_id="worker", executors=executors, **(settings | options))
+    settings: dict[str, Any] = {"limit": 8, "lease": timedelta(seconds=60), "grace": timedelta(seconds=5)}
+    worker = Worker(
+        caller.service, worker_id="worker", executors=executors, tenant=caller.tenant, **(settings | options)
+    )
     task = asyncio.create_task(worker.run())
     try:
         yield worker

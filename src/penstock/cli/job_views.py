@@ -11,7 +11,7 @@ from penstock.cli.output import print_json, print_table, wants_json
 
 Job = dict[str, Any]
 
-_LIST_COLUMNS = ("id", "status", "task type", "model profile", "owner", "attempt", "created", "error")
+_LIST_COLUMNS = ("id", "status", "queue", "owner", "attempt", "created", "error")
 
 
 def show_job(job: Job, *, as_json: bool) -> None:
@@ -40,8 +40,7 @@ def show_stats(stats: Mapping[str, Any], *, as_json: bool) -> None:
     states = ("pending", "running", "completed", "failed", "cancelled")
     rows = [
         (
-            queue["task_type"],
-            queue["model_profile"],
+            f"{queue['task_type']} / {queue['model_profile']}",
             *(queue[state] for state in states),
             _seconds(queue),
             _errors(queue),
@@ -49,8 +48,8 @@ def show_stats(stats: Mapping[str, Any], *, as_json: bool) -> None:
         for queue in stats["queues"]
     ]
     totals = stats["totals"]
-    rows.append(("all", "", *(totals[state] for state in states), _seconds(stats), _errors(totals)))
-    print_table(("task type", "model profile", *states, "oldest pending", "errors"), rows)
+    rows.append(("all", *(totals[state] for state in states), _seconds(stats), _errors(totals)))
+    print_table(("queue", *states, "oldest", "errors"), rows)
 
 
 class Bars:
@@ -95,8 +94,7 @@ def _row(job: Job) -> Sequence[object]:
     return (
         job["id"],
         job["status"],
-        job["task_type"],
-        job["model_profile"],
+        f"{job['task_type']} / {job['model_profile']}",
         job["owner_service"],
         f"{job['attempt']}/{job['max_attempts']}",
         _moment(job["created_at"]),
@@ -109,7 +107,7 @@ def _cell(value: object) -> str:
 
 
 def _moment(text: str) -> str:
-    return datetime.fromisoformat(text).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromisoformat(text).astimezone().strftime("%m-%d %H:%M:%S")
 
 
 def _seconds(counts: Mapping[str, Any]) -> str:

@@ -29,12 +29,19 @@ def print_json_line(value: Any) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-    """Print a table; None is an empty cell."""
+    """Print a table; None is an empty cell. Nothing is cut or broken: what is too wide, the terminal wraps."""
     from rich.console import Console
+    from rich.measure import Measurement
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(*columns, title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
-    for row in rows:
+    table = Table(title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    cells = [list(row) for row in rows]
+    for index, name in enumerate(columns):
+        numbers = bool(cells) and all(isinstance(row[index], int | float) for row in cells)
+        table.add_column(name, justify="right" if numbers else "left", no_wrap=True)
+    for row in cells:
         table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-    Console().print(table)
+    console = Console()
+    wide = console.options.update(width=10_000)
+    Console(width=max(console.width, Measurement.get(console, wide, table).maximum)).print(table)
