@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hmac
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -12,10 +11,11 @@ from starlette.routing import Route as Path
 from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
-from penstock.errors import Forbidden, MethodNotAllowed, NotFound, PenstockError, ServiceError, Unauthorized
+from penstock.errors import MethodNotAllowed, NotFound, PenstockError, ServiceError
 from penstock.gateway import problems
+from penstock.gateway.access import Access
 from penstock.gateway.openapi import document
-from penstock.gateway.sending import send_answer, send_stream
+from penstock.gateway.sending import passing_request_id_back, send_answer, send_stream
 from penstock.gateway.system import SystemRoutes
 from penstock.jobs import routes as job_routes
 from penstock.jobs.handlers import JobHandlers, Sizes
@@ -44,8 +44,7 @@ class Gateway:
     def __init__(self, settings: Settings, database: Database, service: JobService) -> None:
         self.stopping = asyncio.Event()
         self._service = service
-        token = settings.ai_service_token
-        self._token = None if token is None else b"bearer " + token.get_secret_value().encode()
+        self.access = Access(settings.ai_service_token)
         sizes = Sizes(
             input=settings.penstock_max_input_bytes,
             result=settings.penstock_max_result_bytes,
@@ -53,7 +52,7 @@ class Gateway:
         )
         system = SystemRoutes(settings, database, service)
         self.routes: list[Route] = [*job_routes.routes(JobHandlers(service, sizes)), *system.all()]
-        system.openapi = document(self.routes, secured=self._token is not None)
+        system.openapi = document(self.routes, secured=self.access.guarded)
         self._router = Router(routes=self._paths(), default=self._not_found, redirect_slashes=False)
 
     async def start(self) -> None:
@@ -72,22 +71,9 @@ class Gateway:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self._router(scope, receive, send)
+            await self._router(scope, receive, passing_request_id_back(scope, send))
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
-
-    def authorize(self, route: Route, call: Call) -> None:
-        """Raise Unauthorized without the token. Without a token configured, refuse what a foreign web page sends."""
-        if route.open:
-            return
-        if self._token is None:
-            if call.header(b"sec-fetch-site") == "cross-site":
-                raise Forbidden("web pages of other sites may not call this API while AI_SERVICE_TOKEN is not set")
-            return
-        scheme, _, secret = (call.header(b"authorization") or "").partition(" ")
-        given = (scheme.lower() + " " + secret.strip()).encode("latin-1")
-        if not hmac.compare_digest(given, self._token):
-            raise Unauthorized("send the header Authorization: Bearer <AI_SERVICE_TOKEN>")
 
     def _paths(self) -> list[Path]:
         by_path: dict[str, list[Route]] = {}
@@ -137,16 +123,17 @@ class _Endpoint:
 
     async def _serve(self, route: Route, call: Call) -> Answer | EventStream:
         try:
-            self._gateway.authorize(route, call)
+            if not route.open:
+                self._gateway.access.check(call)
             return await route.handler(call)
         except PenstockError as error:
             if type(error) is ServiceError:
-                log.exception("request_failed", route=route.name)
+                log.exception("request_failed", route=route.name, request_id=call.header(b"x-request-id"))
             return problems.answer(error)
         except Disconnected:
             raise
         except Exception:  # whatever nobody foresaw is ours, and its details stay in the log
-            log.exception("request_failed", route=route.name)
+            log.exception("request_failed", route=route.name, request_id=call.header(b"x-request-id"))
             return problems.unexpected()
 
     def _other_method(self, method: str) -> Answer:

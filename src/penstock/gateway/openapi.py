@@ -13,7 +13,8 @@ from penstock.gateway import problems
 from penstock.web.route import Parameter, Route
 
 _DESCRIPTION = """Durable jobs for AI models. Callers submit jobs and read results; workers claim jobs, keep their
-leases by heartbeats and hand in results. Errors are problem details (RFC 9457) with a stable `code`."""
+leases by heartbeats and hand in results. Errors are problem details (RFC 9457) with a stable `code`. An answer
+repeats the `X-Request-ID` of its request."""
 
 
 def document(routes: Sequence[Route], *, secured: bool) -> bytes:

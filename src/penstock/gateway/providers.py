@@ -9,6 +9,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 from pydantic import SecretStr
+from yarl import URL
 
 from penstock.settings import Settings
 
@@ -56,15 +57,20 @@ async def _ask(
 ) -> ProviderStatus:
     if url is None:
         return ProviderStatus(name=name, configured=False)
-    headers = {"Authorization": f"Bearer {key.get_secret_value()}"} if key is not None else {}
     began = time.perf_counter()
     try:
-        async with session.get(url + path, headers=headers, allow_redirects=False) as reply:
+        target = URL(url)
+        target = target.with_path(target.raw_path.rstrip("/") + path, encoded=True, keep_query=True)
+        headers = {}
+        if key is not None:  # before a password in the URL: aiohttp takes only one of the two
+            headers["Authorization"] = f"Bearer {key.get_secret_value()}"
+            target = target.with_user(None)
+        async with session.get(target, headers=headers, allow_redirects=False) as reply:
             body = await reply.content.read(_MOST_BYTES)
             status = reply.status
     except TimeoutError:
         return ProviderStatus(name=name, configured=True, reachable=False, error=f"no answer within {_SECONDS:g} s")
-    except aiohttp.ClientError as error:
+    except (aiohttp.ClientError, OSError, ValueError) as error:
         # Only the kind: a message may quote the URL, and the URL may hold a password.
         return ProviderStatus(name=name, configured=True, reachable=False, error=type(error).__name__)
     latency = round(1000 * (time.perf_counter() - began), 1)

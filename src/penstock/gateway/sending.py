@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from starlette.types import Send
+from starlette.types import Message, Scope, Send
 
 from penstock.errors import PenstockError
 from penstock.telemetry import logs
@@ -19,6 +19,20 @@ _STREAM_HEADERS = [
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
+
+
+def passing_request_id_back(scope: Scope, send: Send) -> Send:
+    """``send`` that repeats the request's ``X-Request-ID`` in the answer, where there is one."""
+    request_id = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
+    if request_id is None:
+        return send
+
+    async def send_with_id(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+        await send(message)
+
+    return send_with_id
 
 
 async def send_answer(send: Send, method: str, answer: Answer) -> None:

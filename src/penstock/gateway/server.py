@@ -7,6 +7,7 @@ import signal
 from types import FrameType
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from penstock.gateway.app import Gateway
 from penstock.jobs.service import JobLimits, JobService
@@ -31,10 +32,10 @@ class _Server(uvicorn.Server):
         self._loop.call_soon_threadsafe(self._stopping.set)
 
 
-def configuration(gateway: Gateway, settings: Settings) -> uvicorn.Config:
+def configuration(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     """How uvicorn serves the gateway."""
     return uvicorn.Config(
-        gateway,
+        app,
         host=settings.http_host,
         port=settings.http_port,
         http="httptools",

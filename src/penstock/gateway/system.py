@@ -54,7 +54,8 @@ _START = b"""window.ui = SwaggerUIBundle({url: "/openapi.json", dom_id: "#docs",
 # The page runs its own two scripts and talks to this service, nothing else.
 _PAGE_POLICY = (
     b"content-security-policy",
-    b"default-src 'none'; connect-src 'self'; img-src 'self' data:; script-src 'self'; style-src 'self' 'unsafe-inline'",
+    b"default-src 'none'; connect-src 'self'; script-src 'self'; "
+    b"style-src 'self' 'unsafe-inline'; img-src 'self' data:",
 )
 
 
@@ -64,6 +65,29 @@ def _asset(name: str) -> bytes:
     if spec is None or spec.origin is None:
         raise NotFound(f"the package that holds {name} is not installed")
     return Path(spec.origin).with_name("static").joinpath(name).read_bytes()
+
+
+_PROVIDERS = {
+    "providers": [
+        {
+            "name": "llm",
+            "configured": True,
+            "reachable": True,
+            "latency_ms": 4.2,
+            "models": ["qwen2.5-14b"],
+            "error": None,
+        },
+        {
+            "name": "whisperx",
+            "configured": False,
+            "reachable": None,
+            "latency_ms": None,
+            "models": [],
+            "error": None,
+        },
+    ]
+}
+_INFRA: dict[str, Any] = {"configured": False, "sidecars": []}
 
 
 class Health(Struct, frozen=True, kw_only=True):
@@ -146,7 +170,7 @@ class SystemRoutes:
                 name="health",
                 tag="System",
                 summary="Whether the process runs",
-                responses={200: Response(description="It does", type=Health)},
+                responses={200: Response(description="It does", type=Health, example={"status": "ok"})},
                 open=True,
             ),
             Route(
@@ -156,7 +180,7 @@ class SystemRoutes:
                 name="readiness",
                 tag="System",
                 summary="Whether PostgreSQL answers",
-                responses={200: Response(description="It does", type=Health)},
+                responses={200: Response(description="It does", type=Health, example={"status": "ok"})},
                 errors=(DatabaseUnavailable,),
                 open=True,
             ),
@@ -176,7 +200,7 @@ class SystemRoutes:
                 name="providersStatus",
                 tag="System",
                 summary="Whether the configured AI providers can be reached",
-                responses={200: Response(description="Each provider", type=ProvidersStatus)},
+                responses={200: Response(description="Each provider", type=ProvidersStatus, example=_PROVIDERS)},
             ),
             Route(
                 method="GET",
@@ -185,7 +209,7 @@ class SystemRoutes:
                 name="infraStatus",
                 tag="System",
                 summary="Telemetry of AI servers",
-                responses={200: Response(description="Each configured sidecar", type=InfraStatus)},
+                responses={200: Response(description="Each configured sidecar", type=InfraStatus, example=_INFRA)},
             ),
             Route(
                 method="GET",

@@ -79,3 +79,72 @@ FAILURE: dict[str, Any] = {
     "message": "the provider asks to wait",
     "retry_after_seconds": 30,
 }
+
+# Answers
+
+_OTHER_ID = "01a1fbba-bfa2-7d41-9d0c-55b1e9a7c3f0"
+_SUMMARY = {name: value for name, value in DONE.items() if name not in {"input", "result", "attempts"}}
+PAGE: dict[str, Any] = {"jobs": [_SUMMARY], "next_cursor": _ID}
+CREATED: dict[str, Any] = {
+    "jobs": [
+        {"id": _ID, "status": "pending", "created": True, "created_at": JOB["created_at"]},
+        {"id": _OTHER_ID, "status": "completed", "created": False, "created_at": "2026-01-29T21:00:00.000000Z"},
+    ]
+}
+CLAIMED: dict[str, Any] = {
+    "jobs": [
+        {
+            "id": _ID,
+            "epoch": 4711,
+            "owner_service": "telephony",
+            "owner_ref": "beeline/7f3a",
+            "task_type": "transcribe",
+            "model_profile": "whisperx",
+            "priority": 0,
+            "attempt": 1,
+            "max_attempts": 3,
+            "timeout_seconds": None,
+            "lease_expires_at": "2026-01-30T09:02:00.004000Z",
+            "created_at": JOB["created_at"],
+            "tags": [],
+            "input": {"url": "https://records.example/7f3a.wav"},
+        }
+    ]
+}
+COMPLETED: dict[str, Any] = {"id": _ID, "status": "completed", "run_at": None}
+BACKING_OFF: dict[str, Any] = {"id": _ID, "status": "pending", "run_at": "2026-01-30T09:00:30.000000Z"}
+BEATEN: dict[str, Any] = {"id": _ID, "lease_expires_at": "2026-01-30T09:02:10.000000Z", "cancel_requested": False}
+COMPLETIONS: dict[str, Any] = {"jobs": [{"id": _ID} | COMPLETION, {"id": _OTHER_ID, "epoch": 4712, "result": None}]}
+HEARTBEATS: dict[str, Any] = {"jobs": [{"id": _ID} | HEARTBEAT, {"id": _OTHER_ID, "epoch": 4712}]}
+ALL_COMPLETED: dict[str, Any] = {
+    "results": [{"id": _ID, "status": "completed"}, {"id": _OTHER_ID, "code": "stale_epoch"}]
+}
+ALL_BEATEN: dict[str, Any] = {"results": [BEATEN, {"id": _OTHER_ID, "code": "stale_epoch"}]}
+CHANGED: dict[str, Any] = {"count": 12, "dry_run": True}
+_COUNTS = {
+    "pending": 3,
+    "running": 1,
+    "completed": 1200,
+    "failed": 2,
+    "cancelled": 0,
+    "errors": {"timeout": 4, "bad_input": 2},
+}
+STATS: dict[str, Any] = {
+    "totals": _COUNTS,
+    "oldest_pending_seconds": 0.8,
+    "queues": [
+        {
+            "task_type": "call_analysis",
+            "model_profile": "qwen2.5-14b",
+            "oldest_pending_seconds": 0.8,
+            "owners": [{"owner_service": "telephony"} | _COUNTS],
+        }
+        | _COUNTS
+    ],
+}
+EVENT = (
+    "id: 9120-44-1\nevent: job.started\n"
+    'data: {"specversion":"1.0","id":"9120-44-1","source":"/api/v1/jobs","type":"job.started",'
+    f'"subject":"{_ID}","time":"2026-01-30T09:00:00.004000Z","datacontenttype":"application/json",'
+    '"data":{"owner_service":"telephony","task_type":"call_analysis","model_profile":"qwen2.5-14b","attempt":1}}\n\n'
+)

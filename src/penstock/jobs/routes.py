@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from penstock.errors import (
@@ -44,6 +46,7 @@ from penstock.web.route import Parameter, Response, Route
 
 _BODY_ERRORS = (MalformedBody, InvalidInput, TooLarge, Unsupported)
 
+_EventId = Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,18}(-[0-9]{1,18}){2})?$")]
 _IDEMPOTENCY_KEY = Parameter(
     name="Idempotency-Key", type=Name, description="the same as `idempotency_key` in the body", place="header"
 )
@@ -80,8 +83,14 @@ def _calling(jobs: JobHandlers) -> list[Route]:
             parameters=(_IDEMPOTENCY_KEY, _PREFER),
             responses={
                 201: Response(description="Created; with `Prefer: wait` finished too", type=Job, example=examples.JOB),
-                200: Response(description="The same request was made before; this is its job", type=Job),
-                202: Response(description="Created, and not finished within the time of `Prefer: wait`", type=Job),
+                200: Response(
+                    description="The same request was made before; this is its job", type=Job, example=examples.DONE
+                ),
+                202: Response(
+                    description="Created, and not finished within the time of `Prefer: wait`",
+                    type=Job,
+                    example=examples.JOB,
+                ),
             },
             errors=(*_BODY_ERRORS, IdempotencyConflict, DatabaseUnavailable),
             max_body_bytes=sizes.one_job,
@@ -111,7 +120,7 @@ def _calling(jobs: JobHandlers) -> list[Route]:
                 "`next_cursor` is the end. Payloads are left out."
             ),
             parameters=_LIST_PARAMETERS,
-            responses={200: Response(description="A page", type=JobPage)},
+            responses={200: Response(description="A page", type=JobPage, example=examples.PAGE)},
             errors=(InvalidInput, DatabaseUnavailable),
         ),
         Route(
@@ -123,7 +132,9 @@ def _calling(jobs: JobHandlers) -> list[Route]:
             summary="Create many jobs with shared defaults, all or nothing",
             request=BatchSubmission,
             request_example=examples.BATCH,
-            responses={201: Response(description="In the order of the request", type=CreatedBatch)},
+            responses={
+                201: Response(description="In the order of the request", type=CreatedBatch, example=examples.CREATED)
+            },
             errors=(*_BODY_ERRORS, IdempotencyConflict, DatabaseUnavailable),
             max_body_bytes=sizes.batch,
         ),
@@ -134,7 +145,7 @@ def _calling(jobs: JobHandlers) -> list[Route]:
             name="retryJob",
             tag="Jobs",
             summary="Send a failed job back to pending, or a running one, whose lease it takes away",
-            responses={200: Response(description="The job, pending", type=Job)},
+            responses={200: Response(description="The job, pending", type=Job, example=examples.JOB)},
             errors=(InvalidInput, NotFound, WrongState, DatabaseUnavailable),
         ),
         Route(
@@ -146,7 +157,11 @@ def _calling(jobs: JobHandlers) -> list[Route]:
             summary="Cancel a pending job, or ask a running one to stop",
             description="A running job ends when its worker lets go, or when a grace period is over.",
             responses={
-                200: Response(description="The job: cancelled, or running with `cancel_requested_at`", type=Job)
+                200: Response(
+                    description="The job: cancelled, or running with `cancel_requested_at`",
+                    type=Job,
+                    example=examples.JOB | {"status": "cancelled", "finished_at": "2026-01-30T09:00:02.000000Z"},
+                )
             },
             errors=(InvalidInput, NotFound, WrongState, DatabaseUnavailable),
         ),
@@ -165,7 +180,7 @@ def _bulk(jobs: JobHandlers) -> list[Route]:
             description="Takes the list's filters, at least one. Works in chunks; `dry_run` only counts.",
             request=BulkRequest,
             request_example=examples.BULK,
-            responses={200: Response(description="How many", type=BulkAnswer)},
+            responses={200: Response(description="How many", type=BulkAnswer, example=examples.CHANGED)},
             errors=(*_BODY_ERRORS, DatabaseUnavailable),
         )
         for verb, handler, summary in (
@@ -189,7 +204,9 @@ def _working(jobs: JobHandlers) -> list[Route]:
             description="Waits up to `wait_seconds` for the first. Every report must name the job's `epoch`.",
             request=ClaimRequest,
             request_example=examples.CLAIM,
-            responses={200: Response(description="What was leased; may be empty", type=ClaimAnswer)},
+            responses={
+                200: Response(description="What was leased; may be empty", type=ClaimAnswer, example=examples.CLAIMED)
+            },
             errors=(*_BODY_ERRORS, DatabaseUnavailable),
         ),
         Route(
@@ -202,7 +219,7 @@ def _working(jobs: JobHandlers) -> list[Route]:
             description="Repeating it with the same epoch succeeds.",
             request=Completion,
             request_example=examples.COMPLETION,
-            responses={200: Response(description="Stored", type=JobState)},
+            responses={200: Response(description="Stored", type=JobState, example=examples.COMPLETED)},
             errors=errors,
             max_body_bytes=sizes.one_result,
         ),
@@ -215,7 +232,9 @@ def _working(jobs: JobHandlers) -> list[Route]:
             summary="Keep a lease, tell progress, learn of a cancel",
             request=Heartbeat,
             request_example=examples.HEARTBEAT,
-            responses={200: Response(description="The lease is extended", type=HeartbeatAnswer)},
+            responses={
+                200: Response(description="The lease is extended", type=HeartbeatAnswer, example=examples.BEATEN)
+            },
             errors=errors,
         ),
         Route(
@@ -227,7 +246,9 @@ def _working(jobs: JobHandlers) -> list[Route]:
             summary="Report that an attempt ended without a result",
             request=Failure,
             request_example=examples.FAILURE,
-            responses={200: Response(description="What becomes of the job", type=JobState)},
+            responses={
+                200: Response(description="What becomes of the job", type=JobState, example=examples.BACKING_OFF)
+            },
             errors=errors,
         ),
         Route(
@@ -238,7 +259,12 @@ def _working(jobs: JobHandlers) -> list[Route]:
             tag="Workers",
             summary="Hand in many results; each stands or falls alone",
             request=BatchCompletion,
-            responses={200: Response(description="In the order of the request", type=BatchAnswer)},
+            request_example=examples.COMPLETIONS,
+            responses={
+                200: Response(
+                    description="In the order of the request", type=BatchAnswer, example=examples.ALL_COMPLETED
+                )
+            },
             errors=(*_BODY_ERRORS, DatabaseUnavailable),
             max_body_bytes=sizes.batch,
         ),
@@ -250,7 +276,10 @@ def _working(jobs: JobHandlers) -> list[Route]:
             tag="Workers",
             summary="Heartbeats for many jobs",
             request=BatchHeartbeat,
-            responses={200: Response(description="In the order of the request", type=BatchAnswer)},
+            request_example=examples.HEARTBEATS,
+            responses={
+                200: Response(description="In the order of the request", type=BatchAnswer, example=examples.ALL_BEATEN)
+            },
             errors=(*_BODY_ERRORS, DatabaseUnavailable),
             max_body_bytes=sizes.batch,
         ),
@@ -258,10 +287,15 @@ def _working(jobs: JobHandlers) -> list[Route]:
 
 
 def _watching(jobs: JobHandlers) -> list[Route]:
-    stream = Response(description="Server-sent events, each a CloudEvent", type=str, media_type="text/event-stream")
+    stream = Response(
+        description="Server-sent events, each a CloudEvent",
+        type=str,
+        media_type="text/event-stream",
+        example=examples.EVENT,
+    )
     resume = (
-        Parameter(name="after", type=str, description="resume behind this event's id"),
-        Parameter(name="Last-Event-ID", type=str, description="the same, as EventSource sends it", place="header"),
+        Parameter(name="after", type=_EventId, description="resume behind this event's id"),
+        Parameter(name="Last-Event-ID", type=_EventId, description="the same, as EventSource sends it", place="header"),
     )
     return [
         Route(
@@ -294,7 +328,7 @@ def _watching(jobs: JobHandlers) -> list[Route]:
             tag="Statistics",
             summary="Counters per queue and owner",
             description="`pending` and `running` are as they are now, the rest since the beginning.",
-            responses={200: Response(description="The counters", type=Stats)},
+            responses={200: Response(description="The counters", type=Stats, example=examples.STATS)},
             errors=(InvalidInput, DatabaseUnavailable),
         ),
     ]

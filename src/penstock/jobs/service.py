@@ -11,16 +11,14 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TypeVar
 from uuid import UUID
 
 import asyncpg
 import msgspec
-from msgspec import Raw
-from uuid_utils.compat import uuid7
 
-from penstock.errors import CallerError, IdempotencyConflict, InvalidInput, NotFound, WrongState
+from penstock.errors import CallerError, NotFound, WrongState
 from penstock.jobs import search, store
 from penstock.jobs.claims import ClaimQueue, FullLooks, LaneCursors
 from penstock.jobs.events import Event, EventTail, Position
@@ -41,7 +39,8 @@ from penstock.jobs.job import (
 )
 from penstock.jobs.names import Names
 from penstock.jobs.states import ErrorCategory, RetryPolicy, Status, may_cancel, may_retry
-from penstock.jobs.store import NewJob, TenantId
+from penstock.jobs.store import TenantId
+from penstock.jobs.submissions import Submissions
 from penstock.jobs.writers import Observe, TenantWriters
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Notice, Wakeups
@@ -50,7 +49,6 @@ from penstock.settings import Settings
 _LOOK_AGAIN = 2.0  # seconds after which whoever waits looks by himself: a wake-up may be lost
 _CHUNK = 1000  # jobs changed by one statement of a retry or cancel by filter
 Answer = TypeVar("Answer")
-Key = tuple[str, str]  # owner service, idempotency key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +74,16 @@ class JobLimits:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Room:
+    """What this process keeps for one tenant."""
+
+    names: Names
+    writers: TenantWriters
+    tail: EventTail
+    submissions: Submissions
+
+
 class JobService:
     """All that can be done with jobs, for every tenant, by one process.
 
@@ -96,9 +104,7 @@ class JobService:
         self._cursors = LaneCursors()
         self._full_looks = FullLooks()
         self._finish_waiters: dict[UUID, set[asyncio.Event]] = {}
-        self._writers_by_tenant: dict[TenantId, TenantWriters] = {}
-        self._names_by_tenant: dict[TenantId, Names] = {}
-        self._tails: dict[TenantId, EventTail] = {}
+        self._rooms: dict[TenantId, _Room] = {}
         self.wakeups.subscribe(self._notice)
 
     async def start(self) -> None:
@@ -108,10 +114,9 @@ class JobService:
     async def stop(self) -> None:
         """Hand back what was claimed for callers that have gone, write what is queued, end streams, stop listening."""
         await asyncio.gather(*self._claiming, return_exceptions=True)
-        for writers in self._writers_by_tenant.values():
-            await writers.drain()
-        for tail in self._tails.values():
-            await tail.stop()
+        for room in self._rooms.values():
+            await room.writers.drain()
+            await room.tail.stop()
         await self.wakeups.stop()
 
     # Submitting
@@ -121,78 +126,11 @@ class JobService:
 
         Raises IdempotencyConflict when the key was used for another request.
         """
-        while True:
-            names = self._names(tenant)
-            if not names.knows(submission):
-                await names.learn([submission])
-            new = self._prepare(tenant, submission)
-            created_at = await self._writers(tenant).creates.put(new)
-            if created_at is not None:
-                return Submitted(job=_as_created(new, created_at), created=True)
-            async with self._database.acquire() as connection:
-                existing = (await self._find_by_keys(connection, tenant, [submission]))[0]
-            if existing is not None:
-                return Submitted(job=existing, created=False)
+        return await self._room(tenant).submissions.submit(submission)
 
     async def submit_many(self, tenant: TenantId, submissions: Sequence[JobSubmission]) -> builtins.list[Submitted]:
         """Create many jobs in one transaction, all or nothing; answers in order. Raises as ``submit`` does."""
-        _refuse_conflicts(submissions)
-        await self._names(tenant).learn(submissions)
-        while True:
-            new = [self._prepare(tenant, submission) for submission in submissions]
-            found: dict[Key, Job] = {}
-
-            async def meet(connection: store.Connection, taken: Sequence[NewJob], met: dict[Key, Job] = found) -> None:
-                """Before anything is written: the jobs whose keys were taken earlier must be these very requests."""
-                jobs = await self._find_by_keys(connection, tenant, [job.submission for job in taken])
-                for job, existing in zip(taken, jobs, strict=True):
-                    if existing is None:
-                        raise _KeyFreed
-                    met[_key(job.submission)] = existing
-
-            try:
-                created = await self._writers(tenant).create(new, meet=meet)
-            except _KeyFreed:
-                async with self._database.acquire() as connection:  # frees it for good: that transaction was undone
-                    await self._find_by_keys(connection, tenant, [s for s in submissions if s.idempotency_key])
-                continue
-            except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:
-                raise InvalidInput.of("jobs", f"the database refuses a value: {error}") from error
-            made = {_key(job.submission): _as_created(job, at) for job, at in zip(new, created, strict=True) if at}
-            return [
-                Submitted(job=_as_created(job, at), created=True)
-                if at
-                else Submitted(job=(found | made)[_key(job.submission)], created=False)
-                for job, at in zip(new, created, strict=True)
-            ]
-
-    def _prepare(self, tenant: TenantId, submission: JobSubmission) -> NewJob:
-        series_id, lane_id = self._names(tenant).known_ids(submission)
-        return NewJob(
-            id=uuid7(),
-            series_id=series_id,
-            lane_id=lane_id,
-            max_attempts=submission.max_attempts or self.limits.max_attempts,
-            submission=submission,
-        )
-
-    async def _find_by_keys(
-        self, connection: store.Connection, tenant: TenantId, submissions: Sequence[JobSubmission]
-    ) -> builtins.list[Job | None]:
-        """The jobs that hold the submissions' keys; None where retention has dropped it, which frees the key."""
-        if not submissions:
-            return []
-        keys = [_key(submission) for submission in submissions]
-        ids = await store.find_keys(connection, tenant, keys)
-        jobs = await store.get(connection, tenant, sorted(set(ids.values())))
-        for (owner, key), job_id in ids.items():
-            if job_id not in jobs:
-                await store.release_key(connection, tenant, owner, key, job_id)
-        found = [jobs.get(ids[key]) if key in ids else None for key in keys]
-        for job, submission in zip(found, submissions, strict=True):
-            if job is not None and not _same_request(job, submission, self.limits):
-                raise _conflict(submission, f"job {job.id}")
-        return found
+        return await self._room(tenant).submissions.submit_many(submissions)
 
     # Reading
 
@@ -239,11 +177,11 @@ class JobService:
 
     def events(self, tenant: TenantId, *, job_id: UUID | None = None, after: str | None = None) -> AsyncIterator[Event]:
         """Stored events behind ``after``, then live ones; see EventTail.stream. Raises NotFound, InvalidInput."""
-        return self._tail(tenant).stream(job_id=job_id, after=after)
+        return self._room(tenant).tail.stream(job_id=job_id, after=after)
 
     async def events_over(self, tenant: TenantId, job_id: UUID, position: Position) -> bool:
         """Whether the job is finished and nothing happened to it behind ``position``; raises NotFound."""
-        return await self._tail(tenant).is_over(job_id, position)
+        return await self._room(tenant).tail.is_over(job_id, position)
 
     # Working
 
@@ -283,7 +221,7 @@ class JobService:
             report = Failure(
                 epoch=job.epoch, category=ErrorCategory.SHUTDOWN, message="the worker left before it received the job"
             )
-            future = self._writers(tenant).failures.put((job.id, report))
+            future = self._room(tenant).writers.failures.put((job.id, report))
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     async def _claim_now(self, tenant: TenantId, request: ClaimRequest) -> builtins.list[ClaimedJob]:
@@ -297,7 +235,9 @@ class JobService:
                 began = time.monotonic()
                 rows = await store.claim(connection, tenant, request, lease=lease, cursors={}, from_start=True)
                 self._full_looks.took(kind, time.monotonic() - began)
-            names = await self._names(tenant).describe(connection, {row["series_id"] for row in rows}) if rows else {}
+            names = (
+                await self._room(tenant).names.describe(connection, {row["series_id"] for row in rows}) if rows else {}
+            )
         for row in rows:
             self._cursors.took(row["lane_id"], row["reached_seq"])
         if rows:
@@ -308,23 +248,23 @@ class JobService:
         self, tenant: TenantId, beats: Sequence[JobHeartbeat]
     ) -> builtins.list[HeartbeatAnswer | CallerError]:
         """Extend leases; answers in order, StaleEpoch or NotFound as values."""
-        futures = [self._writers(tenant).heartbeats.put(beat) for beat in beats]
+        futures = [self._room(tenant).writers.heartbeats.put(beat) for beat in beats]
         return [await _or_caller_error(future) for future in futures]
 
     def complete(self, tenant: TenantId, completion: JobCompletion) -> Awaitable[JobState]:
         """Store a result. Repeating it with the same epoch succeeds; raises StaleEpoch, NotFound."""
-        return self._writers(tenant).completions.put(completion)
+        return self._room(tenant).writers.completions.put(completion)
 
     async def complete_many(
         self, tenant: TenantId, completions: Sequence[JobCompletion]
     ) -> builtins.list[JobState | CallerError]:
         """Store many results; answers in order, errors as values. Each stands or falls alone."""
-        futures = [self._writers(tenant).completions.put(completion) for completion in completions]
+        futures = [self._room(tenant).writers.completions.put(completion) for completion in completions]
         return [await _or_caller_error(future) for future in futures]
 
     async def fail(self, tenant: TenantId, job_id: UUID, failure: Failure) -> JobState:
         """End an attempt without a result: the job is pending again, or over. Raises StaleEpoch, NotFound."""
-        return await self._writers(tenant).failures.put((job_id, failure))
+        return await self._room(tenant).writers.failures.put((job_id, failure))
 
     # Changing one's mind
 
@@ -400,25 +340,20 @@ class JobService:
 
     # Inside
 
-    def _tail(self, tenant: TenantId) -> EventTail:
-        tail = self._tails.get(tenant)
-        if tail is None:
-            tail = self._tails[tenant] = EventTail(self._database, tenant, self._names(tenant))
-        return tail
-
-    def _names(self, tenant: TenantId) -> Names:
-        names = self._names_by_tenant.get(tenant)
-        if names is None:
-            names = self._names_by_tenant[tenant] = Names(self._database, tenant)
-        return names
-
-    def _writers(self, tenant: TenantId) -> TenantWriters:
-        writers = self._writers_by_tenant.get(tenant)
-        if writers is None:
-            writers = self._writers_by_tenant[tenant] = TenantWriters(
+    def _room(self, tenant: TenantId) -> _Room:
+        room = self._rooms.get(tenant)
+        if room is None:
+            names = Names(self._database, tenant)
+            writers = TenantWriters(
                 self._database, tenant, policy=self.limits.retry, wakeups=self.wakeups, observe=self._observe_batch
             )
-        return writers
+            room = self._rooms[tenant] = _Room(
+                names=names,
+                writers=writers,
+                tail=EventTail(self._database, tenant, names),
+                submissions=Submissions(self._database, tenant, names, writers, max_attempts=self.limits.max_attempts),
+            )
+        return room
 
     def _notice(self, notice: Notice) -> None:
         self._claims.notice(notice)
@@ -428,30 +363,8 @@ class JobService:
             for job_id in self._finish_waiters if notice.everything else notice.finished:
                 for news in self._finish_waiters.get(job_id, ()):
                     news.set()
-        for tail in self._tails.values():
-            tail.notice(notice)
-
-
-class _KeyFreed(Exception):
-    """A taken key turned out to belong to a job that retention has dropped; it is free now."""
-
-
-def _key(submission: JobSubmission) -> Key:
-    return (submission.owner_service, submission.idempotency_key or "")
-
-
-def _conflict(submission: JobSubmission, what: str) -> IdempotencyConflict:
-    return IdempotencyConflict(f"idempotency_key {submission.idempotency_key!r} was used for another request ({what})")
-
-
-def _refuse_conflicts(submissions: Sequence[JobSubmission]) -> None:
-    """Raise IdempotencyConflict when a batch uses one key for two different requests."""
-    first: dict[Key, JobSubmission] = {}
-    for submission in submissions:
-        if submission.idempotency_key is not None:
-            earlier = first.setdefault(_key(submission), submission)
-            if earlier is not submission and earlier != submission:
-                raise _conflict(submission, "in the same batch")
+        for room in self._rooms.values():
+            room.tail.notice(notice)
 
 
 async def _signal(event: asyncio.Event, seconds: float) -> None:
@@ -468,32 +381,6 @@ async def _or_caller_error(future: Awaitable[Answer]) -> Answer | CallerError:
         return await future
     except CallerError as error:
         return error
-
-
-def _as_created(new: NewJob, created_at: datetime) -> Job:
-    """A job as it stands right after its creation, without reading it back."""
-    submission = new.submission
-    return Job(
-        id=new.id,
-        owner_service=submission.owner_service,
-        owner_ref=submission.owner_ref,
-        task_type=submission.task_type,
-        model_profile=submission.model_profile,
-        status=Status.PENDING,
-        priority=submission.priority,
-        attempt=0,
-        max_attempts=new.max_attempts,
-        tags=submission.tags,
-        created_at=created_at,
-        run_at=submission.run_at,
-        timeout_seconds=submission.timeout_seconds,
-        idempotency_key=submission.idempotency_key,
-        input=submission.input,
-    )
-
-
-def _as_found(job: Job | None) -> Submitted | None:
-    return None if job is None else Submitted(job=job, created=False)
 
 
 def _as_claimed(row: asyncpg.Record, names: tuple[str, str, str]) -> ClaimedJob:
@@ -514,28 +401,3 @@ def _as_claimed(row: asyncpg.Record, names: tuple[str, str, str]) -> ClaimedJob:
         tags=row["tags"] or [],
         input=row["input"],
     )
-
-
-def _same_request(job: Job, submission: JobSubmission, limits: JobLimits) -> bool:
-    """Whether the job was made by this very request. Its due time may have moved since, so a lapsed one is not held
-    against it."""
-    return (
-        job.task_type == submission.task_type
-        and job.model_profile == submission.model_profile
-        and job.owner_ref == submission.owner_ref
-        and job.priority == submission.priority
-        and job.max_attempts == (submission.max_attempts or limits.max_attempts)
-        and job.timeout_seconds == submission.timeout_seconds
-        and job.tags == list(submission.tags)
-        and (job.attempt > 0 or job.run_at == submission.run_at)
-        and _same_json(job.input, submission.input)
-    )
-
-
-def _same_json(left: Raw, right: Raw) -> bool:
-    if bytes(left) == bytes(right):
-        return True
-    try:
-        return bool(msgspec.json.decode(left) == msgspec.json.decode(right))
-    except (msgspec.MsgspecError, RecursionError):  # a number beyond floats, or nested too deep: told apart by spelling
-        return False

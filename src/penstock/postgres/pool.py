@@ -31,9 +31,9 @@ UNREACHABLE: tuple[type[BaseException], ...] = (
     asyncpg.IdleInTransactionSessionTimeoutError,
 )
 
-# Estimates of queue tables are always stale: what was empty at analysis holds a million rows a minute later. Statements say
-# by their shape how large tables are looked up (LATERAL, ctid), these settings keep the planner from other ideas, and
-# plans are made once, for planning over partitions takes milliseconds.
+# Estimates of queue tables are always stale: what was empty at analysis holds a million rows a minute later. Statements
+# say by their shape how large tables are looked up (LATERAL, ctid), these settings keep the planner from other ideas,
+# and plans are made once, for planning over partitions takes milliseconds.
 _SESSION = {
     "search_path": "penstock",
     "plan_cache_mode": "force_generic_plan",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 from uuid import UUID
@@ -17,6 +18,13 @@ from penstock.web.reading import decode
 
 T = TypeVar("T")
 JSON = b"application/json"
+
+
+@lru_cache(maxsize=64)
+def _is_json(content_type: str) -> bool:
+    """Whether a body of this type may be read as JSON: nothing stated counts, and what ``curl --data`` states."""
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind in {"", "application/json", "application/x-www-form-urlencoded"} or kind.endswith("+json")
 
 
 class Disconnected(Exception):
@@ -82,6 +90,9 @@ class Call:
         encoding = self.header(b"content-encoding")
         if encoding is not None and encoding.lower() != "identity":
             raise Unsupported("compressed request bodies are not accepted: send it without Content-Encoding")
+        kind = self.header(b"content-type")
+        if kind is not None and not _is_json(kind):
+            raise Unsupported(f"the body must be application/json, not {kind[:100]}")
         declared = self.header(b"content-length")
         if declared is not None and declared.isdigit() and int(declared) > self.max_body_bytes:
             raise TooLarge(f"the body has {declared} bytes; at most {self.max_body_bytes} are allowed")

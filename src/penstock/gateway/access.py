@@ -1,0 +1,52 @@
+"""Who may call: the holder of the token; without one, programs of this machine, but no page of a foreign site."""
+
+from __future__ import annotations
+
+import hmac
+from functools import lru_cache
+
+from pydantic import SecretStr
+
+from penstock.errors import Forbidden, Unauthorized
+from penstock.settings import is_loopback
+from penstock.web.call import Call
+
+
+class Access:
+    """Decides by ``AI_SERVICE_TOKEN``."""
+
+    def __init__(self, token: SecretStr | None) -> None:
+        self._expected = None if token is None else b"bearer " + token.get_secret_value().encode()
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a token is needed at all."""
+        return self._expected is not None
+
+    def check(self, call: Call) -> None:
+        """Raise Unauthorized without the token, or Forbidden where a browser was led here by somebody else's page."""
+        if self._expected is None:
+            _refuse_foreign_pages(call)
+            return
+        scheme, _, secret = (call.header(b"authorization") or "").partition(" ")
+        given = f"{scheme.lower()} {secret.strip()}".encode("latin-1")
+        if not hmac.compare_digest(given, self._expected):
+            raise Unauthorized("send the header Authorization: Bearer <AI_SERVICE_TOKEN>")
+
+
+def _refuse_foreign_pages(call: Call) -> None:
+    """A page may reach an open service on this machine across sites, or by a name of its own that leads here."""
+    if call.header(b"sec-fetch-site") == "cross-site":
+        raise Forbidden("web pages of other sites may not call this API while AI_SERVICE_TOKEN is not set")
+    host = call.header(b"host")
+    if host is not None and not _names_this_machine(host):
+        raise Forbidden(
+            "while AI_SERVICE_TOKEN is not set, this API answers to localhost and loopback addresses only, "
+            f"not to {host[:100]!r}"
+        )
+
+
+@lru_cache(maxsize=64)
+def _names_this_machine(host: str) -> bool:
+    name = host.rpartition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
+    return is_loopback(name) or name.lower().endswith(".localhost")

@@ -1,0 +1,186 @@
+"""Submitting jobs: one or many, each once, however often an idempotent request is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import asyncpg
+import msgspec
+from msgspec import Raw
+from uuid_utils.compat import uuid7
+
+from penstock.errors import IdempotencyConflict, InvalidInput
+from penstock.jobs import store
+from penstock.jobs.job import Job, JobSubmission, Submitted
+from penstock.jobs.names import Names
+from penstock.jobs.states import Status
+from penstock.jobs.store import NewJob, TenantId
+from penstock.jobs.writers import TenantWriters
+from penstock.postgres.pool import Database
+
+Key = tuple[str, str]  # owner service, idempotency key
+
+
+class Submissions:
+    """The submitting side of one tenant."""
+
+    def __init__(
+        self, database: Database, tenant: TenantId, names: Names, writers: TenantWriters, *, max_attempts: int
+    ) -> None:
+        self._database = database
+        self._tenant = tenant
+        self._names = names
+        self._writers = writers
+        self._max_attempts = max_attempts  # of a job that names none
+
+    async def submit(self, submission: JobSubmission) -> Submitted:
+        """Create a job, or find the one that the same idempotency key and request made before.
+
+        Raises IdempotencyConflict when the key was used for another request.
+        """
+        while True:
+            names = self._names
+            if not names.knows(submission):
+                await names.learn([submission])
+            new = self._prepare(submission)
+            created_at = await self._writers.creates.put(new)
+            if created_at is not None:
+                return Submitted(job=_as_created(new, created_at), created=True)
+            async with self._database.acquire() as connection:
+                existing = (await self._find_by_keys(connection, [submission]))[0]
+            if existing is not None:
+                return Submitted(job=existing, created=False)
+
+    async def submit_many(self, submissions: Sequence[JobSubmission]) -> list[Submitted]:
+        """Create many jobs in one transaction, all or nothing; answers in order. Raises as ``submit`` does."""
+        _refuse_conflicts(submissions)
+        await self._names.learn(submissions)
+        while True:
+            new = [self._prepare(submission) for submission in submissions]
+            found: dict[Key, Job] = {}
+
+            async def meet(connection: store.Connection, taken: Sequence[NewJob], met: dict[Key, Job] = found) -> None:
+                """Before anything is written: the jobs whose keys were taken earlier must be these very requests."""
+                jobs = await self._find_by_keys(connection, [job.submission for job in taken])
+                for job, existing in zip(taken, jobs, strict=True):
+                    if existing is None:
+                        raise _KeyFreed
+                    met[_key(job.submission)] = existing
+
+            try:
+                created = await self._writers.create(new, meet=meet)
+            except _KeyFreed:
+                async with self._database.acquire() as connection:  # frees it for good: that transaction was undone
+                    await self._find_by_keys(connection, [s for s in submissions if s.idempotency_key])
+                continue
+            except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:
+                raise InvalidInput.of("jobs", f"the database refuses a value: {error}") from error
+            made = {_key(job.submission): _as_created(job, at) for job, at in zip(new, created, strict=True) if at}
+            return [
+                Submitted(job=_as_created(job, at), created=True)
+                if at
+                else Submitted(job=(found | made)[_key(job.submission)], created=False)
+                for job, at in zip(new, created, strict=True)
+            ]
+
+    def _prepare(self, submission: JobSubmission) -> NewJob:
+        series_id, lane_id = self._names.known_ids(submission)
+        return NewJob(
+            id=uuid7(),
+            series_id=series_id,
+            lane_id=lane_id,
+            max_attempts=submission.max_attempts or self._max_attempts,
+            submission=submission,
+        )
+
+    async def _find_by_keys(
+        self, connection: store.Connection, submissions: Sequence[JobSubmission]
+    ) -> list[Job | None]:
+        """The jobs that hold the submissions' keys; None where retention has dropped it, which frees the key."""
+        if not submissions:
+            return []
+        keys = [_key(submission) for submission in submissions]
+        ids = await store.find_keys(connection, self._tenant, keys)
+        jobs = await store.get(connection, self._tenant, sorted(set(ids.values())))
+        for (owner, key), job_id in ids.items():
+            if job_id not in jobs:
+                await store.release_key(connection, self._tenant, owner, key, job_id)
+        found = [jobs.get(ids[key]) if key in ids else None for key in keys]
+        for job, submission in zip(found, submissions, strict=True):
+            if job is not None and not _same_request(job, submission, self._max_attempts):
+                raise _conflict(submission, f"job {job.id}")
+        return found
+
+
+class _KeyFreed(Exception):
+    """A taken key turned out to belong to a job that retention has dropped; it is free now."""
+
+
+def _key(submission: JobSubmission) -> Key:
+    return (submission.owner_service, submission.idempotency_key or "")
+
+
+def _conflict(submission: JobSubmission, what: str) -> IdempotencyConflict:
+    return IdempotencyConflict(f"idempotency_key {submission.idempotency_key!r} was used for another request ({what})")
+
+
+def _refuse_conflicts(submissions: Sequence[JobSubmission]) -> None:
+    """Raise IdempotencyConflict when a batch uses one key for two different requests."""
+    first: dict[Key, JobSubmission] = {}
+    for submission in submissions:
+        if submission.idempotency_key is not None:
+            earlier = first.setdefault(_key(submission), submission)
+            if earlier is not submission and earlier != submission:
+                raise _conflict(submission, "in the same batch")
+
+
+def _as_created(new: NewJob, created_at: datetime) -> Job:
+    """A job as it stands right after its creation, without reading it back."""
+    submission = new.submission
+    return Job(
+        id=new.id,
+        owner_service=submission.owner_service,
+        owner_ref=submission.owner_ref,
+        task_type=submission.task_type,
+        model_profile=submission.model_profile,
+        status=Status.PENDING,
+        priority=submission.priority,
+        attempt=0,
+        max_attempts=new.max_attempts,
+        tags=submission.tags,
+        created_at=created_at,
+        run_at=submission.run_at,
+        timeout_seconds=submission.timeout_seconds,
+        idempotency_key=submission.idempotency_key,
+        input=submission.input,
+    )
+
+
+def _as_found(job: Job | None) -> Submitted | None:
+    return None if job is None else Submitted(job=job, created=False)
+
+
+def _same_request(job: Job, submission: JobSubmission, max_attempts: int) -> bool:
+    """Whether the job was made by this very request. Its due time may have moved since, so a lapsed one is not held
+    against it."""
+    return (
+        job.task_type == submission.task_type
+        and job.model_profile == submission.model_profile
+        and job.owner_ref == submission.owner_ref
+        and job.priority == submission.priority
+        and job.max_attempts == (submission.max_attempts or max_attempts)
+        and job.timeout_seconds == submission.timeout_seconds
+        and job.tags == list(submission.tags)
+        and (job.attempt > 0 or job.run_at == submission.run_at)
+        and _same_json(job.input, submission.input)
+    )
+
+
+def _same_json(left: Raw, right: Raw) -> bool:
+    if bytes(left) == bytes(right):
+        return True
+    try:
+        return bool(msgspec.json.decode(left) == msgspec.json.decode(right))
+    except (msgspec.MsgspecError, RecursionError):  # a number beyond floats, or nested too deep: told apart by spelling
+        return False
