@@ -159,9 +159,7 @@ class Caller:
         return await self.claim_one()
 
     async def complete(self, job: ClaimedJob, result: bytes = b'"done"') -> JobState:
-        return await self.service.complete(
-            self.tenant, JobCompletion(id=job.id, epoch=job.epoch, result=Raw(result))
-        )
+        return await self.service.complete(self.tenant, JobCompletion(id=job.id, epoch=job.epoch, result=Raw(result)))
 
     async def fail(
         self,

@@ -156,9 +156,7 @@ async def test_a_hint_never_passes_a_job_that_waits(alone: Caller, fresh: Databa
     await _pass_by_high(alone, 2000)
     for _ in range(3):
         await _raise(Hints(fresh))
-    passed = await look(
-        fresh, "SELECT 1 FROM ready r JOIN lane n ON n.id = r.lane_id WHERE r.seq < n.low_seq"
-    )
+    passed = await look(fresh, "SELECT 1 FROM ready r JOIN lane n ON n.id = r.lane_id WHERE r.seq < n.low_seq")
     assert passed == []
     assert len(await alone.claim(10)) == 1
 

@@ -122,9 +122,7 @@ async def test_completing_jobs_reads_their_leases_only(filled: Filled) -> None:
 
 
 async def test_heartbeats_read_their_leases_only(filled: Filled) -> None:
-    plan = await _explain(
-        filled, "heartbeat", **_leases(filled), lease_seconds=[None] * LIMIT, progress=["{}"] * LIMIT
-    )
+    plan = await _explain(filled, "heartbeat", **_leases(filled), lease_seconds=[None] * LIMIT, progress=["{}"] * LIMIT)
     _assert_bounded(plan, rows=0)
     assert _rows_of(plan, "lease") <= 3 * LIMIT
 
@@ -213,9 +211,7 @@ async def test_reading_events_behind_a_position_starts_there(filled: Filled) -> 
 @pytest.mark.parametrize("state", ["done", "ready", "leased"])
 async def test_one_jobs_events_are_found_by_its_moments(filled: Filled, state: str) -> None:
     job_id = _some(filled, state)[0]
-    plan = await _explain(
-        filled, "read_job_events", tenant_id=filled.tenant, job_id=job_id, txn=0, id=0, horizon=2**62
-    )
+    plan = await _explain(filled, "read_job_events", tenant_id=filled.tenant, job_id=job_id, txn=0, id=0, horizon=2**62)
     _assert_bounded(plan, rows=30)
 
 

@@ -43,6 +43,7 @@ class Gateway:
 
     def __init__(self, settings: Settings, database: Database, service: JobService) -> None:
         self.stopping = asyncio.Event()
+        self.logs_requests = settings.penstock_log_level == "debug"  # asked here once: a line costs what a request may
         self._service = service
         self.access = Access(settings.ai_service_token)
         sizes = Sizes(
@@ -118,8 +119,13 @@ class _Endpoint:
             await send_stream(send, call, reply, method)
         else:
             await send_answer(send, method, reply)
+            seconds = time.perf_counter() - began
             self._count(method, reply.status)
-            self._seconds[method].observe(time.perf_counter() - began)
+            self._seconds[method].observe(seconds)
+            if self._gateway.logs_requests:
+                log.debug(
+                    "request", method=method, path=scope["path"], status=reply.status, ms=round(1000 * seconds, 2)
+                )
 
     async def _serve(self, route: Route, call: Call) -> Answer | EventStream:
         try:

@@ -228,9 +228,10 @@ class JobHandlers:
         return waited or await self._service.get(self._tenant, job_id)
 
     async def _events(self, call: Call, job_id: UUID | None) -> Answer | EventStream:
-        query = call.query({"after": False})
-        after = call.header(b"last-event-id") or query.get("after", [""])[0] or None
-        position = Position.parse(after) if after is not None else None
+        given = call.query({"after": False}).get("after", [""])[0]
+        positions = [Position.parse(text) for text in (call.header(b"last-event-id"), given) if text]
+        position = positions[0] if positions else None
+        after = str(position) if position is not None else None
         if job_id is not None:
             await self._service.get(self._tenant, job_id)
             if position is not None and await self._service.events_over(self._tenant, job_id, position):

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from penstock.supervisor.bond import SUPERVISOR_PID
@@ -34,12 +34,23 @@ class Backoff:
 
 
 class Child:
-    """A process that should run until ``stop``; ``run`` starts it again, with growing pauses, when it ends."""
+    """A process that should run until ``stop``; ``run`` starts it again, with growing pauses, when it ends.
 
-    def __init__(self, name: str, command: Sequence[str], variables: Mapping[str, str]) -> None:
+    ``before_start`` is awaited before each start, the first included: whatever ran under this name is dead then.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        variables: Mapping[str, str],
+        *,
+        before_start: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self.name = name
         self._command = tuple(command)
         self._variables = dict(variables)  # on top of our own environment
+        self._before_start = before_start
         self._process: Process | None = None
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -52,6 +63,8 @@ class Child:
         self._stopped.clear()
         try:
             while not self._stopping.is_set():
+                if self._before_start is not None:
+                    await self._before_start()
                 began = clock()
                 process = self._process = await self._start()
                 status = await process.wait()

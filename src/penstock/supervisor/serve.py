@@ -12,13 +12,16 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 from penstock.errors import CannotStart, PenstockError
+from penstock.jobs.service import JobLimits
 from penstock.postgres import migrate
 from penstock.postgres.address import database_url
 from penstock.postgres.embedded import EmbeddedServer
 from penstock.settings import Settings
+from penstock.supervisor import estate
 from penstock.supervisor.child import Backoff, Child
 from penstock.telemetry import logs
 
@@ -152,11 +155,16 @@ def children(settings: Settings, url: str) -> list[Child]:
     found = [Child("gateway", [*command, "gateway"], shared), Child("housekeeper", [*command, "housekeeper"], shared)]
     for index in range(settings.penstock_workers):
         number = index + 1
+        worker_id = f"{settings.worker_id}-{number}"
         one = {
-            "WORKER_ID": settings.worker_id if settings.penstock_workers == 1 else f"{settings.worker_id}-{number}",
+            "WORKER_ID": worker_id,
             "WORKER_HTTP_PORT": str(settings.worker_http_port + index if settings.worker_http_port else 0),
         }
-        found.append(Child(f"worker-{number}", [*command, "worker"], shared | one))
+        hand_on = partial(estate.hand_on, url, JobLimits.from_settings(settings), worker_id)
+        ours_alone = settings.database_url is None
+        found.append(
+            Child(f"worker-{number}", [*command, "worker"], shared | one, before_start=hand_on if ours_alone else None)
+        )
     return found
 
 

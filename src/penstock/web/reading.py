@@ -48,9 +48,13 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 def convert(values: Mapping[str, Any], to: type[T]) -> T:
     """A typed value from query parameters, which are all text; raises InvalidInput."""
     try:
-        return msgspec.convert(values, to, strict=False)
+        converted = msgspec.convert(values, to, strict=False)
     except msgspec.ValidationError as error:
         raise invalid(str(error)) from None
+    for name in values:
+        if getattr(converted, name) is None:  # msgspec takes the text "null" for none at all
+            raise InvalidInput.of(name, "must be a value; leave the parameter out instead")
+    return converted
 
 
 def invalid(message: str) -> InvalidInput:

@@ -1,0 +1,34 @@
+"""What a dead worker leaves behind goes back to the others at once.
+
+Only under the embedded PostgreSQL: its data folder is locked by one supervisor, so the names that this one gives its
+workers are its alone. On a server of the user's own another machine may use the same names; there the lease decides.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from penstock.errors import DatabaseUnavailable
+from penstock.jobs.service import JobLimits
+from penstock.postgres.pool import Database
+from penstock.telemetry import logs
+from penstock.workers.rescuer import rescue_from
+
+_PATIENCE: Final = timedelta(seconds=10)  # the database may be starting again too
+
+log = logs.get(__name__)
+
+
+async def hand_on(url: str, limits: JobLimits, worker_id: str) -> None:
+    """Make ready what the worker of this name still holds; it is known to be dead."""
+    database = Database(url, application_name="penstock-supervisor", max_size=1)
+    try:
+        await database.open(patience=_PATIENCE)
+        jobs = await rescue_from(database, limits, [worker_id])
+        if jobs:
+            log.info("jobs_handed_on", worker_id=worker_id, jobs=jobs)
+    except DatabaseUnavailable:
+        log.warning("handing_on_failed", worker_id=worker_id, reason="the database is away; the leases must expire")
+    finally:
+        await database.close()
