@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from benchmarks.figures import Figure
 from benchmarks.ground import SUBMISSION, fresh_database, process, service
 from penstock.jobs.job import JobFilter
@@ -44,4 +42,5 @@ async def _drain(server: EmbeddedServer) -> float:
         async with database.acquire() as connection:
             span = await connection.fetchrow("SELECT min(started_at) AS first, max(finished_at) AS last FROM done")
         assert span is not None
-        return JOBS / (span["last"] - span["first"]).total_seconds()
+        seconds: float = (span["last"] - span["first"]).total_seconds()
+        return JOBS / seconds

@@ -84,7 +84,7 @@ async def _timed(callers: list[Callable[[], Awaitable[None]]], calls: int) -> tu
 
 
 async def _limit(server: EmbeddedServer) -> Figure:
-    """Bare rows of the same size into one table without indexes, 32 at a time on one connection, each batch committed."""
+    """Bare rows of the same size into a table without indexes, 32 a commit, on one connection."""
     async with fresh_database(server) as url:
         connection = await asyncpg.connect(url)
         await connection.execute("CREATE TABLE bare (id bigint, input text)")

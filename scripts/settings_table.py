@@ -1,4 +1,4 @@
-"""Writes the table of settings into docs/operations.md, from what the code says. Run by ``make fix``; a test compares."""
+"""Writes the table of settings into docs/operations.md, from what the code says; ``make fix`` runs it."""
 
 from __future__ import annotations
 

@@ -192,7 +192,7 @@ class Caller:
     async def retry(self, job_id: UUID) -> Job:
         return await self.service.retry(self.tenant, job_id)
 
-    async def list(self, *, limit: int = 100, cursor: str | None = None, **where: Any) -> JobPage:
+    async def page(self, *, limit: int = 100, cursor: str | None = None, **where: Any) -> JobPage:
         return await self.service.list(self.tenant, JobFilter(**where), limit=limit, cursor=cursor)
 
     async def history(self, job_id: UUID) -> list[str]:

@@ -179,7 +179,7 @@ async def test_what_is_no_event_id_and_what_is_no_job_is_said_so(caller: Caller)
 
 async def _drain(stream: AsyncIterator[Event], told: list[Event]) -> None:
     async for event in stream:
-        told.append(event)
+        told += [event]
 
 
 async def _types(caller: Caller, job_id: object) -> list[str]:

@@ -87,7 +87,7 @@ async def test_any_plain_text_is_a_name(caller: Caller, name: str) -> None:
     job = await caller.claim_one(task_types=[name], model_profiles=[name], worker_id=name)
     assert job.id == made.id
     await caller.fail(job, ErrorCategory.BAD_INPUT, message=name)
-    page = await caller.list(
+    page = await caller.page(
         owner_service=name, task_type=name, model_profile=name, owner_ref=name, tags=[name], worker_id=name
     )
     (found,) = page.jobs

@@ -1,4 +1,4 @@
-"""Long transactions: a job that is committed late is not lost behind the hints, and claims stay fast around dead rows."""
+"""Long transactions: a job committed late is not lost behind the hints, and claims stay fast around dead rows."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ async def test_a_claim_steps_over_the_dead_rows_that_a_long_transaction_keeps(al
         await _raise(hints)
         with_hint = await _buffers(fresh, alone, from_start=False)
         without = await _buffers(fresh, alone, from_start=True)
-    assert with_hint * 4 < without, "the hint saves the walk over what is dead"
+    assert with_hint + 200 < without, "the hint saves the walk over what is dead"
 
 
 async def test_claims_stay_complete_while_a_transaction_is_held_open(alone: Caller, fresh: Database) -> None:

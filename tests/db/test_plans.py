@@ -1,4 +1,4 @@
-"""The plans of hot statements on a filled database: index scans with a bound, and few rows read, however many there are.
+"""The plans of hot statements on a filled database: bounded index scans, few rows read, however many there are.
 
 The statements run as our sessions run them: with the settings of the pool, as prepared statements with generic plans.
 """
@@ -66,7 +66,8 @@ async def filled(postgres_server: Any) -> AsyncIterator[Filled]:
 # What 50,000 claims and completions leave behind, in one go.
 _FINISH_ALL = """
 WITH taken AS (DELETE FROM ready RETURNING *), numbered AS (SELECT *, row_number() OVER () AS n FROM taken), failed AS (
-    INSERT INTO attempt (tenant_id, job_id, epoch, attempt, enqueued_at, started_at, finished_at, worker_id, category, message)
+    INSERT INTO attempt (tenant_id, job_id, epoch, attempt, enqueued_at, started_at, finished_at, worker_id, category,
+                         message)
     SELECT tenant_id, job_id, n, 1, enqueued_at, clock(), clock(), 'w', 'internal', '' FROM numbered WHERE n % 10 = 0
 )
 INSERT INTO done (tenant_id, job_id, series_id, attempt, epoch, enqueued_at, started_at, finished_at, status, worker_id,
@@ -79,7 +80,8 @@ FROM numbered
 
 _OTHER_EVENTS = """
 INSERT INTO event (tenant_id, at, type, job_ids)
-SELECT 1, now() - make_interval(secs => n / 10.0), 'job.created', ARRAY[gen_random_uuid()] FROM generate_series(1, 20000) n
+SELECT 1, now() - make_interval(secs => n / 10.0), 'job.created', ARRAY[gen_random_uuid()]
+FROM generate_series(1, 20000) n
 """
 
 
@@ -184,7 +186,7 @@ async def test_a_lists_candidates_come_off_an_index_and_no_more_than_asked_for(
 
 @pytest.mark.parametrize("state", ["done", "ready", "leased"])
 async def test_checking_candidates_reads_only_those(filled: Filled, state: str) -> None:
-    parameters = {name: None for name in _statement("matching").arguments_by_name()}
+    parameters: dict[str, Any] = dict.fromkeys(_statement("matching").arguments_by_name())
     parameters |= {"tenant_id": filled.tenant, "job_ids": _some(filled, state), "owner_service": "tests"}
     _assert_bounded(await _explain(filled, "matching", **parameters), rows=8 * LIMIT)
 
@@ -201,7 +203,7 @@ async def test_statistics_read_no_job(filled: Filled) -> None:
 
 async def test_reading_events_behind_a_position_starts_there(filled: Filled) -> None:
     async with filled.database.acquire() as connection:
-        last = await connection.fetchrow("SELECT txn, id FROM event ORDER BY txn DESC, id DESC LIMIT 1")
+        (last,) = await connection.fetch("SELECT txn, id FROM event ORDER BY txn DESC, id DESC LIMIT 1")
     plan = await _explain(
         filled, "read_events", tenant_id=1, txn=last["txn"], id=last["id"] - 3, horizon=2**62, limit=LIMIT
     )

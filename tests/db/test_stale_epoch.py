@@ -59,7 +59,7 @@ async def _cancelled_after_the_grace(caller: Caller, job: ClaimedJob, database: 
 
 async def _completed_by_a_successor(caller: Caller, job: ClaimedJob, database: Database, clock: Clock) -> None:
     await _rescued_and_claimed_again(caller, job, database, clock)
-    (lease,) = (await caller.list(status=[Status.RUNNING])).jobs
+    (lease,) = (await caller.page(status=[Status.RUNNING])).jobs
     epoch = job.epoch + 1
     await caller.service.complete(caller.tenant, JobCompletion(id=lease.id, epoch=epoch, result=Raw(b'"right"')))
 

@@ -142,7 +142,7 @@ async def test_each_category_of_failure_burns_an_attempt_or_does_not(
         assert statuses == [Status.PENDING] * 4
     else:
         assert statuses == [Status.PENDING, Status.FAILED]
-    (summary,) = (await caller.list()).jobs
+    (summary,) = (await caller.page()).jobs
     job = await caller.get(summary.id)
     assert [attempt.attempt for attempt in job.attempts] == list(range(1, len(statuses) + 1))
     assert {(attempt.error.category, attempt.error.message) for attempt in job.attempts} == {(category, "why")}

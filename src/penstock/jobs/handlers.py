@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -40,6 +40,7 @@ from penstock.jobs.job import (
     JobHeartbeat,
     JobSubmission,
     ListQuery,
+    Moment,
     Name,
     WaitSeconds,
 )
@@ -51,6 +52,7 @@ from penstock.web.reading import convert
 T = TypeVar("T")
 
 _FILTERS: dict[str, bool] = {name: name in {"status", "tags"} for name in JobFilter.__struct_fields__}
+_MOMENTS = ("created_after", "created_before", "finished_after", "finished_before")
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?:$|[,;\s])", re.IGNORECASE)
 _LONGEST_WAIT = 60.0
 
@@ -96,6 +98,7 @@ class JobHandlers:
 
     async def submit(self, call: Call) -> Answer:
         submission = _with_key(await call.read(_submission), call.header(b"idempotency-key"))
+        _check_moment(submission.run_at, "run_at")
         self._check_input(submission.input, "input")
         wait = _preferred_wait(call.header(b"prefer"))
         submitted = await self._service.submit(self._tenant, submission)
@@ -113,6 +116,7 @@ class JobHandlers:
         submissions = [_merged(batch.defaults, job, index) for index, job in enumerate(batch.jobs)]
         for index, submission in enumerate(submissions):
             self._check_input(submission.input, f"jobs[{index}].input")
+            _check_moment(submission.run_at, f"jobs[{index}].run_at")
         submitted = await self._service.submit_many(self._tenant, submissions)
         created = [
             Created(id=one.job.id, status=one.job.status, created=one.created, created_at=one.job.created_at)
@@ -132,7 +136,9 @@ class JobHandlers:
 
     async def list_jobs(self, call: Call) -> Answer:
         query = call.query({**_FILTERS, "limit": False, "cursor": False})
-        values: dict[str, Any] = {name: value[0] for name, value in query.items()}
+        values: dict[str, Any] = {
+            name: _moment(value[0], name) if name in _MOMENTS else value[0] for name, value in query.items()
+        }
         for name in ("status", "tags"):
             if name in query:
                 values[name] = [part for value in query[name] for part in value.split(",") if part]
@@ -293,7 +299,25 @@ def _bulk_filter(request: BulkRequest) -> tuple[JobFilter, bool]:
     values = {name: getattr(request, name) for name in JobFilter.__struct_fields__}
     if all(value is None or value == [] for value in values.values()):
         raise InvalidInput.of("body", f"needs at least one filter: {', '.join(values)}")
+    for name in _MOMENTS:
+        _check_moment(values[name], name)
     return JobFilter(**values), request.dry_run
+
+
+def _moment(text: str, name: str) -> datetime:
+    """A time in a query."""
+    try:
+        moment: datetime = msgspec.convert(text, Moment)
+    except msgspec.ValidationError:
+        raise InvalidInput.of(name, "must be a time with its offset, as 2026-01-30T09:00:00Z") from None
+    _check_moment(moment, name)
+    return moment
+
+
+def _check_moment(moment: datetime | None, name: str) -> None:
+    """Refuse what is no time any more in another zone or an hour away from here."""
+    if moment is not None and not 1 < moment.year < 9999:
+        raise InvalidInput.of(name, "must lie in the years 2 to 9998")
 
 
 def _number(text: str, name: str, kind: Any) -> float:

@@ -1,0 +1,344 @@
+"""Random histories of jobs against a small model: whatever the order of calls, the invariants hold."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, TypeVar
+from uuid import UUID
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from penstock.errors import CallerError, IdempotencyConflict
+from penstock.jobs import store
+from penstock.jobs.job import ClaimedJob, JobFilter
+from penstock.jobs.service import JobLimits, JobService
+from penstock.jobs.states import Again, ErrorCategory, RetryPolicy, Status, Tally, after_failure
+from penstock.postgres.pool import Database
+from tests.db.stage import Caller, Clock, look, own_tenant, promote, rescue, run
+
+Answer = TypeVar("Answer")
+POLICY = RetryPolicy(base=timedelta(seconds=10), cap=timedelta(minutes=1), max_lost_leases=3)
+LIMITS = JobLimits(max_attempts=3, lease=timedelta(seconds=60), retry=POLICY, cancel_grace=timedelta(seconds=20))
+PICK = st.integers(0, 10**6)
+
+
+@dataclass
+class Model:
+    """What a job should be, by the rules alone."""
+
+    status: Status
+    max_attempts: int
+    due: float | None = None  # when a scheduled or backing-off job becomes ready, in seconds of the test's clock
+    failures: int = 0
+    losses: int = 0
+    cancelling_since: float | None = None
+    lease_until: float = 0.0
+    claimed: ClaimedJob | None = None
+    stale: list[ClaimedJob] = field(default_factory=list)
+    told: Counter[str] = field(default_factory=Counter)  # event types that must be stored
+    attempts: int = 0  # those that failed or were lost
+
+
+class JobMachine(RuleBasedStateMachine):
+    """Drives the service; the loop, the database and the clock come from the test."""
+
+    loop: asyncio.AbstractEventLoop
+    database: Database
+    service: JobService
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.jobs: dict[UUID, Model] = {}
+        self.keys: dict[str, tuple[UUID, int]] = {}
+        self.now = 0.0
+        self.highest_epoch = 0
+        self.numbers = itertools.count()
+
+    def do(self, work: Awaitable[Answer]) -> Answer:
+        return asyncio.run_coroutine_threadsafe(_awaited(work), self.loop).result(30)
+
+    @initialize()
+    def begin(self) -> None:
+        self.caller = Caller(self.service, self.do(own_tenant(self.database)))
+        self.clock = Clock(self.database)
+        self.do(self.clock.advance(timedelta(0)))
+
+    def pick(self, number: int, *statuses: Status) -> tuple[UUID, Model] | None:
+        found = [(job_id, job) for job_id, job in self.jobs.items() if job.status in statuses]
+        return found[number % len(found)] if found else None
+
+    # What callers do
+
+    @rule(priority=st.integers(-100, 100), attempts=st.sampled_from([1, 2, 2, 3]), delay=st.sampled_from([0, 0, 0, 30]))
+    def submit(self, priority: int, attempts: int, delay: int) -> None:
+        fields: dict[str, Any] = {"priority": priority, "max_attempts": attempts}
+        if delay:
+            (moment,) = self.do(look(self.database, "SELECT clock()"))[0]
+            fields["run_at"] = moment + timedelta(seconds=delay)
+        job = self.do(self.caller.submit(**fields))
+        due = self.now + delay if delay else None
+        self.jobs[job.id] = Model(Status.PENDING, attempts, due=due, told=Counter({"job.created": 1}))
+
+    @rule(key=st.sampled_from("abc"), priority=st.integers(0, 1))
+    def submit_with_key(self, key: str, priority: int) -> None:
+        known = self.keys.get(key)
+        if known is not None and known[1] != priority:
+            with pytest.raises(IdempotencyConflict):
+                self.do(self.caller.submit(idempotency_key=key, priority=priority))
+            return
+        job = self.do(self.caller.submit(idempotency_key=key, priority=priority))
+        if known is None:
+            self.keys[key] = (job.id, priority)
+            self.jobs[job.id] = Model(Status.PENDING, LIMITS.max_attempts, told=Counter({"job.created": 1}))
+        assert job.id == self.keys[key][0]
+
+    @rule(number=PICK)
+    def cancel(self, number: int) -> None:
+        picked = self.pick(number, Status.PENDING, Status.RUNNING)
+        if picked is None:
+            return
+        job_id, job = picked
+        self.do(self.caller.cancel(job_id))
+        if job.status is Status.PENDING:
+            job.status, job.due = Status.CANCELLED, None
+            job.told["job.cancelled"] += 1
+        elif job.cancelling_since is None:
+            job.cancelling_since = self.now
+            job.told["job.cancel_requested"] += 1
+
+    @rule(number=PICK)
+    def retry(self, number: int) -> None:
+        picked = self.pick(number, Status.FAILED, Status.RUNNING)
+        if picked is None:
+            return
+        job_id, job = picked
+        self.do(self.caller.retry(job_id))
+        if job.status is Status.RUNNING:
+            self.lose(job)
+        job.status, job.due, job.failures, job.losses = Status.PENDING, None, 0, 0
+        job.told["job.retried"] += 1
+
+    @rule(number=PICK)
+    def finished_changes_by_nothing_else(self, number: int) -> None:
+        picked = self.pick(number, Status.COMPLETED, Status.CANCELLED)
+        if picked is None:
+            return
+        job_id, job = picked
+        for change in (self.caller.retry, self.caller.cancel):
+            if job.status is Status.CANCELLED and change == self.caller.cancel:
+                continue  # cancelling twice is fine
+            with pytest.raises(CallerError):
+                self.do(change(job_id))
+
+    # What workers do
+
+    @rule(limit=st.integers(1, 4))
+    def claim(self, limit: int) -> None:
+        ready = [job for job in self.jobs.values() if job.status is Status.PENDING and job.due is None]
+        claimed = self.do(self.caller.claim(limit))
+        assert len(claimed) == min(limit, len(ready))
+        for one in claimed:
+            job = self.jobs[one.id]
+            assert (job.status, job.due) == (Status.PENDING, None)
+            assert one.epoch > self.highest_epoch
+            self.highest_epoch = one.epoch
+            job.status, job.claimed, job.lease_until = Status.RUNNING, one, self.now + 60
+            job.cancelling_since = None
+            job.told["job.started"] += 1
+
+    @rule(number=PICK)
+    def heartbeat(self, number: int) -> None:
+        picked = self.pick(number, Status.RUNNING)
+        if picked is None or picked[1].claimed is None:
+            return
+        answer = self.do(self.caller.beat(picked[1].claimed))
+        assert not isinstance(answer, CallerError)
+        assert answer.cancel_requested == (picked[1].cancelling_since is not None)
+        picked[1].lease_until = self.now + 60
+
+    @rule(number=PICK)
+    def complete(self, number: int) -> None:
+        picked = self.pick(number, Status.RUNNING)
+        if picked is None or picked[1].claimed is None:
+            return
+        job = picked[1]
+        self.do(self.caller.complete(picked[1].claimed))
+        self.do(self.caller.complete(picked[1].claimed))  # once more: the answer got lost, say
+        job.status, job.claimed = Status.COMPLETED, None
+        job.told["job.completed"] += 1
+
+    @rule(number=PICK, category=st.sampled_from([*ErrorCategory, *[ErrorCategory.TIMEOUT] * 6]))
+    def fail(self, number: int, category: ErrorCategory) -> None:
+        picked = self.pick(number, Status.RUNNING)
+        if picked is None or picked[1].claimed is None:
+            return
+        job = picked[1]
+        state = self.do(self.caller.fail(picked[1].claimed, category, retry_after=45))
+        self.end(job, category, retry_after=45.0)
+        assert state.status is job.status
+        assert (state.run_at is not None) == (job.due is not None)
+
+    @rule(number=PICK)
+    def report_with_a_stale_epoch(self, number: int) -> None:
+        found = [(job, claim) for job in self.jobs.values() for claim in job.stale]
+        if not found:
+            return
+        _, claim = found[number % len(found)]
+        for report in (self.caller.complete(claim), self.caller.fail(claim)):
+            with pytest.raises(CallerError):
+                self.do(report)
+        assert isinstance(self.do(self.caller.beat(claim)), CallerError)
+
+    # What time and the house do
+
+    @rule(seconds=st.sampled_from([5, 25, 70]))
+    def pass_time(self, seconds: int) -> None:
+        self.now += seconds
+        self.do(self.clock.advance(timedelta(seconds=seconds)))
+
+    @rule()
+    def pass_time_and_keep_house(self) -> None:
+        self.pass_time(55)
+        self.keep_house()
+
+    @rule()
+    def keep_house(self) -> None:
+        self.do(promote(self.database))
+        self.do(rescue(self.database, LIMITS))
+        for job in self.jobs.values():
+            if job.status is Status.PENDING and job.due is not None and job.due <= self.now:
+                job.due = None
+            if job.status is Status.RUNNING:
+                expired = job.lease_until < self.now
+                overdue = job.cancelling_since is not None and job.cancelling_since + 20 < self.now
+                if expired or overdue:
+                    self.end(job, ErrorCategory.WORKER_LOST)
+
+    @precondition(lambda self: bool(self.jobs))
+    @rule()
+    def roll_up(self) -> None:
+        self.do(_roll_up(self.database))
+
+    # The model
+
+    def lose(self, job: Model) -> None:
+        assert job.claimed is not None
+        job.stale.append(job.claimed)
+        job.claimed, job.cancelling_since = None, None
+        job.attempts += 1
+
+    def end(self, job: Model, category: ErrorCategory, retry_after: float | None = None) -> None:
+        """An attempt ends without a result: the rules, which have tests of their own, say what follows."""
+        tally = Tally(
+            failures=job.failures,
+            losses=job.losses,
+            max_attempts=job.max_attempts,
+            cancel_requested=job.cancelling_since is not None,
+        )
+        floor = None if retry_after is None else timedelta(seconds=retry_after)
+        outcome = after_failure(category, tally, POLICY, jitter=0.0, retry_after=floor)
+        self.lose(job)
+        if isinstance(outcome, Again):
+            job.status, job.failures, job.losses = Status.PENDING, outcome.failures, outcome.losses
+            job.due = self.now + outcome.delay.total_seconds() if outcome.delay else None
+            job.told["job.retrying"] += 1
+        else:
+            job.status = outcome.status
+            job.told[f"job.{outcome.status}"] += 1
+
+    # What always holds
+
+    @invariant()
+    def each_job_is_in_exactly_one_place_and_as_the_model_says(self) -> None:
+        if not self.jobs:
+            return
+        rows = self.do(
+            look(
+                self.database,
+                "SELECT job_id, 'pending' FROM ready WHERE tenant_id = $1 UNION ALL SELECT job_id, 'pending' FROM later"
+                " WHERE tenant_id = $1 UNION ALL SELECT job_id, 'running' FROM lease WHERE tenant_id = $1"
+                " UNION ALL SELECT job_id, status FROM done WHERE tenant_id = $1",
+                self.caller.tenant,
+            )
+        )
+        assert sorted((str(job_id), status) for job_id, status in rows) == sorted(
+            (str(job_id), job.status.value) for job_id, job in self.jobs.items()
+        )
+
+    @invariant()
+    def counters_equal_rows(self) -> None:
+        if not self.jobs:
+            return
+        totals = self.do(self.service.stats(self.caller.tenant)).totals
+        expected = Counter(job.status for job in self.jobs.values())
+        for status in (Status.PENDING, Status.RUNNING, Status.COMPLETED, Status.FAILED, Status.CANCELLED):
+            assert getattr(totals, status) == expected[status], status
+        assert sum(totals.errors.values()) == sum(job.attempts for job in self.jobs.values())
+
+    def teardown(self) -> None:
+        """Every transition has its event, and the list agrees with the model."""
+        if not self.jobs:
+            return
+        rows = self.do(
+            look(
+                self.database,
+                "SELECT told.id, type, count(*) FROM event, unnest(coalesce(job_ids, ARRAY[job_id])) AS told(id)"
+                " WHERE tenant_id = $1 AND type <> 'job.progress' GROUP BY 1, 2",
+                self.caller.tenant,
+            )
+        )
+        told = {(job_id, kind): count for job_id, kind, count in rows}
+        assert told == {(job_id, kind): n for job_id, job in self.jobs.items() for kind, n in job.told.items() if n}
+        page = self.do(self.service.list(self.caller.tenant, JobFilter(), limit=500))
+        assert {job.id: job.status for job in page.jobs} == {job_id: job.status for job_id, job in self.jobs.items()}
+        # The next history begins at the same time, with nothing left to rescue or promote.
+        self.do(_forget(self.database, self.caller))
+        self.do(self.clock.reset())
+
+
+async def _awaited(work: Awaitable[Answer]) -> Answer:
+    return await work
+
+
+async def _roll_up(database: Database) -> None:
+    async with database.acquire() as connection:
+        await store.roll_up(connection)
+
+
+async def _forget(database: Database, caller: Caller) -> None:
+    for place in ("ready", "later", "lease"):
+        await run(database, f"DELETE FROM {place} WHERE tenant_id = $1", caller.tenant)
+
+
+@pytest.mark.timeout(180)
+async def test_random_histories_keep_every_invariant(fresh: Database, alone: Caller) -> None:
+    """Hypothesis drives the machine from a thread; the service runs on this loop."""
+    service = JobService(fresh, LIMITS)
+    await service.start()
+    JobMachine.loop, JobMachine.database, JobMachine.service = asyncio.get_running_loop(), fresh, service
+    profile = settings(
+        max_examples=250,
+        stateful_step_count=50,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+    )
+    try:
+        await asyncio.to_thread(run_state_machine_as_test, JobMachine, settings=profile)
+    finally:
+        await service.stop()

@@ -1,0 +1,158 @@
+"""The stage of the gateway's tests: the real app behind a real server on a free port, and a caller that speaks HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import msgspec
+import uvicorn
+from pydantic import SecretStr
+from starlette.types import Receive, Scope, Send
+
+from penstock.gateway.app import Gateway
+from penstock.gateway.server import configuration
+from penstock.jobs.service import JobLimits, JobService
+from penstock.postgres.pool import Database
+from penstock.settings import Settings, load_settings
+
+SUBMISSION = {"owner_service": "tests", "task_type": "echo", "model_profile": "small"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An answer, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return msgspec.json.decode(self.body)
+
+    @property
+    def fields(self) -> list[str]:
+        """The fields that a problem blames."""
+        return [mistake["field"] for mistake in self.json.get("errors", [])]
+
+    @property
+    def outcome(self) -> tuple[int, str]:
+        """A problem's status and code."""
+        return (self.status, self.json["code"])
+
+
+class Caller:
+    """Calls to one gateway, as anybody's HTTP client makes them."""
+
+    def __init__(self, session: aiohttp.ClientSession, address: str, gateway: Gateway, in_progress: list[str]) -> None:
+        self.session = session
+        self.address = address
+        self.gateway = gateway
+        self.in_progress = in_progress  # the paths of requests that the gateway works on
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        value: Any = None,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """One request; ``value`` travels as JSON, ``body`` as it stands. Paths may begin behind ``/api/v1``."""
+        url = self.address + (path if path.startswith(_OUTSIDE) or path == "/" else "/api/v1" + path)
+        data = msgspec.json.encode(value) if value is not None else body
+        sent = {"Content-Type": "application/json"} if data is not None else {}
+        async with self.session.request(
+            method, url, data=data, headers=sent | dict(headers or {}), allow_redirects=False
+        ) as answer:
+            return Reply(status=answer.status, headers=answer.headers.copy(), body=await answer.read())
+
+    async def get(self, path: str, **headers: str) -> Reply:
+        return await self.call("GET", path, headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+    async def post(self, path: str, value: Any = None, **headers: str) -> Reply:
+        return await self.call("POST", path, value, headers={k.replace("_", "-"): v for k, v in headers.items()})
+
+    async def submit(self, **fields: Any) -> dict[str, Any]:
+        """A new job."""
+        reply = await self.post("/jobs", SUBMISSION | fields)
+        assert reply.status == 201, reply.body
+        job: dict[str, Any] = reply.json
+        return job
+
+    async def claim(self, **fields: Any) -> list[dict[str, Any]]:
+        reply = await self.post("/jobs/claim", {"worker_id": "w", "limit": 1000} | fields)
+        assert reply.status == 200, reply.body
+        jobs: list[dict[str, Any]] = reply.json["jobs"]
+        return jobs
+
+    async def running(self, **fields: Any) -> dict[str, Any]:
+        """A new job of a queue of its own, as its worker received it."""
+        job = await self.submit(**fields)
+        (claimed,) = await self.claim(task_types=[job["task_type"]])
+        assert claimed["id"] == job["id"]
+        return claimed
+
+    async def finished(self, **fields: Any) -> dict[str, Any]:
+        """A completed job."""
+        job = await self.running(**fields)
+        reply = await self.post(f"/jobs/{job['id']}/complete", {"epoch": job["epoch"], "result": 42})
+        assert reply.status == 200, reply.body
+        return job
+
+
+_OUTSIDE = ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/nowhere", "/api/")
+
+
+def settings_for(url: str, **changes: Any) -> Settings:
+    return load_settings(None).replace(database_url=SecretStr(url), **changes)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: they belong to the test run."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def serving(url: str, **changes: Any) -> AsyncIterator[Caller]:
+    """A gateway on that database, in this process, with changed settings; stopped as SIGTERM stops it."""
+    settings = settings_for(url, **changes)
+    database = Database(url, application_name="penstock-gateway")
+    gateway = Gateway(settings, database, JobService(database, JobLimits.from_settings(settings)))
+    in_progress: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        in_progress.append(scope["path"])
+        try:
+            await gateway(scope, receive, send)
+        finally:
+            in_progress.remove(scope["path"])
+
+    await gateway.start()
+    # With its protocol named: asyncio then sends at once, without waiting for company (TCP_NODELAY).
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        server = _Server(configuration(app, settings))
+        task = asyncio.create_task(server.serve(sockets=[listener]))
+        token = settings.ai_service_token
+        headers = {} if token is None else {"Authorization": f"Bearer {token.get_secret_value()}"}
+        try:
+            async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=20)) as session:
+                yield Caller(session, f"http://127.0.0.1:{listener.getsockname()[1]}", gateway, in_progress)
+        finally:
+            gateway.stopping.set()
+            server.should_exit = True
+            await task
+            await gateway.stop()
+            await database.close()

@@ -1,0 +1,71 @@
+"""Who may call: the bearer token, and what an open gateway still refuses."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from pydantic import SecretStr
+
+from tests.gateway.stage import SUBMISSION, Caller, serving
+
+_OPEN = ("/healthz", "/readyz", "/openapi.json", "/docs", "/docs/swagger-ui.css", "/")
+
+
+@pytest.fixture(scope="module")
+async def guarded(module_database_url: str) -> AsyncIterator[Caller]:
+    """Calls to a gateway with a token, which they bring."""
+    async with serving(module_database_url, ai_service_token=SecretStr("s3cret+token/=")) as caller:
+        yield caller
+
+
+async def test_the_right_token_opens_everything(guarded: Caller) -> None:
+    assert (await guarded.get("/jobs")).status == 200
+    assert (await guarded.post("/jobs", SUBMISSION)).status == 201
+    assert (await guarded.get("/metrics")).status == 200
+    assert (await guarded.get("/jobs", Authorization="bearer   s3cret+token/= ")).status == 200
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["", "Bearer", "Bearer ", "Bearer s3cret", "Bearer s3cret+token/=x", "Basic s3cret+token/=", "s3cret+token/=", "é"],
+)
+async def test_any_other_token_is_401_on_every_route_that_is_not_open(guarded: Caller, given: str) -> None:
+    for route in guarded.gateway.routes:
+        path = route.path.replace("{id}", "01a1fbba-bf9b-70c9-b890-daafa0bbb9de")
+        reply = await guarded.call(route.method, path, headers={"Authorization": given})
+        if route.open:
+            assert reply.status < 400, path
+        else:
+            assert reply.outcome == (401, "unauthorized"), path
+            assert reply.headers["www-authenticate"].startswith("Bearer")
+
+
+async def test_open_routes_are_these_and_no_others(guarded: Caller) -> None:
+    closed = [route.path for route in guarded.gateway.routes if not route.open]
+    assert all(path.startswith("/api/v1/") or path == "/metrics" for path in closed)
+    assert not [route.path for route in guarded.gateway.routes if route.open and route.path.startswith("/api/")]
+    for path in _OPEN:
+        assert (await guarded.get(path, Authorization="")).status < 400
+
+
+async def test_who_has_no_token_learns_nothing_from_a_body(guarded: Caller) -> None:
+    reply = await guarded.call("POST", "/jobs", body=b"{" * 10_000, headers={"Authorization": "Bearer no"})
+    assert reply.outcome == (401, "unauthorized")
+
+
+async def test_an_open_gateway_refuses_pages_of_other_sites(caller: Caller) -> None:
+    reply = await caller.post("/jobs", SUBMISSION, Sec_Fetch_Site="cross-site")
+    assert reply.outcome == (403, "forbidden")
+    assert (await caller.post("/jobs", SUBMISSION, Sec_Fetch_Site="same-origin")).status == 201
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "10.0.0.1", "127.0.0.1.evil.example", ""])
+async def test_an_open_gateway_refuses_names_that_are_not_this_machines(caller: Caller, host: str) -> None:
+    assert (await caller.post("/jobs", SUBMISSION, Host=host)).outcome == (403, "forbidden")
+    assert (await caller.get("/healthz", Host=host)).status == 200
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "[::1]:8080", "[::1]", "127.9.9.9"])
+async def test_an_open_gateway_answers_to_every_name_of_this_machine(caller: Caller, host: str) -> None:
+    assert (await caller.get("/jobs", Host=host)).status == 200

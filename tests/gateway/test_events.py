@@ -1,0 +1,180 @@
+"""Server-sent events: what happened to one job or all, resumable anywhere, on any gateway."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+
+from penstock.gateway import sending
+from tests.gateway.stage import Caller, serving
+from tests.processes import until
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    id: str
+    type: str
+    cloud: dict[str, Any]
+
+
+class Stream:
+    """An open event stream, read as EventSource reads it."""
+
+    def __init__(self, answer: aiohttp.ClientResponse) -> None:
+        self.answer = answer
+        self.comments = 0
+
+    async def next(self) -> Event | None:
+        """The next event; None at the end of the stream."""
+        fields: dict[str, str] = {}
+        while line := (await asyncio.wait_for(self.answer.content.readline(), 10)).decode():
+            name, _, value = line.rstrip("\n").partition(": ")
+            if line.startswith(":"):
+                self.comments += 1
+            elif line != "\n":
+                fields[name] = value
+            elif "data" in fields:
+                return Event(fields["id"], fields["event"], msgspec.json.decode(fields["data"]))
+        return None
+
+    async def rest(self) -> list[Event]:
+        """Everything until the stream ends."""
+        events = []
+        while (event := await self.next()) is not None:
+            events.append(event)
+        return events
+
+
+@asynccontextmanager
+async def stream(caller: Caller, path: str, **headers: str) -> AsyncIterator[Stream]:
+    async with caller.session.get(f"{caller.address}/api/v1{path}", headers=headers) as answer:
+        assert answer.status == 200, await answer.text()
+        yield Stream(answer)
+
+
+async def test_a_jobs_stream_tells_its_whole_life_and_ends(caller: Caller) -> None:
+    job = await caller.submit(task_type="told")
+    async with stream(caller, f"/jobs/{job['id']}/events") as events:
+        created = await events.next()
+        assert created is not None
+        assert created.type == "job.created"
+        assert created.cloud["data"]["task_type"] == "told"
+        assert created.cloud | {"data": None} == {
+            "specversion": "1.0",
+            "id": created.id,
+            "source": "/api/v1/jobs",
+            "type": "job.created",
+            "subject": job["id"],
+            "time": created.cloud["time"],
+            "datacontenttype": "application/json",
+            "data": None,
+        }
+        (claimed,) = await caller.claim(task_types=["told"])
+        beat = {"epoch": claimed["epoch"], "progress": {"text": "half\nway"}}
+        await caller.post(f"/jobs/{job['id']}/heartbeat", beat)
+        await caller.post(f"/jobs/{job['id']}/complete", {"epoch": claimed["epoch"], "result": 1})
+        rest = await events.rest()
+        assert [event.type for event in rest] == ["job.started", "job.progress", "job.completed"]
+        assert rest[1].cloud["data"]["progress"] == {"text": "half\nway"}
+        headers = events.answer.headers
+        assert headers["content-type"] == "text/event-stream; charset=utf-8"
+        assert "no-cache" in headers["cache-control"]
+        assert headers["x-accel-buffering"] == "no"
+
+
+async def test_a_reader_resumes_behind_the_last_event_it_saw_on_any_gateway(
+    caller: Caller, module_database_url: str
+) -> None:
+    job = await caller.finished(task_type="resumed")
+    async with stream(caller, f"/jobs/{job['id']}/events") as events:
+        told = await events.rest()
+    assert [event.type for event in told] == ["job.created", "job.started", "job.completed"]
+    path = f"/jobs/{job['id']}/events"
+    async with serving(module_database_url) as other:
+        for seen in range(len(told) - 1):
+            async with stream(other, path, **{"Last-Event-ID": told[seen].id}) as events:
+                assert await events.rest() == told[seen + 1 :]
+            async with stream(other, f"{path}?after={told[seen].id}") as events:
+                assert await events.rest() == told[seen + 1 :]
+    over = await caller.get(path, Last_Event_ID=told[-1].id)
+    assert (over.status, over.body) == (204, b"")  # EventSource does not come back after that
+
+
+async def test_the_stream_of_all_jobs_begins_now_or_behind_an_event(caller: Caller) -> None:
+    before = await caller.finished(task_type="all-events")
+    async with stream(caller, "/events") as events:
+        first = await caller.submit(task_type="all-events")
+        second = await caller.submit(task_type="all-events")
+        told = [await events.next(), await events.next()]
+    assert [event.cloud["subject"] for event in told if event] == [first["id"], second["id"]]
+    async with stream(caller, f"/jobs/{before['id']}/events") as events:
+        created = await events.next()
+    assert created is not None
+    async with stream(caller, "/events", **{"Last-Event-ID": created.id}) as events:
+        resumed = [await events.next() for _ in range(4)]
+    assert [(event.type, event.cloud["subject"]) for event in resumed if event] == [
+        ("job.started", before["id"]),
+        ("job.completed", before["id"]),
+        ("job.created", first["id"]),
+        ("job.created", second["id"]),
+    ]
+
+
+async def test_events_of_one_batch_can_be_resumed_in_its_middle(caller: Caller) -> None:
+    shared = {"owner_service": "tests", "task_type": "batch-events", "model_profile": "m"}
+    async with stream(caller, "/events") as events:
+        reply = await caller.post("/jobs/batch", {"defaults": shared, "jobs": [{}] * 5})
+        ids = [job["id"] for job in reply.json["jobs"]]
+        told = [event for _ in range(5) if (event := await events.next())]
+    assert sorted(event.cloud["subject"] for event in told) == sorted(ids)
+    async with stream(caller, "/events", **{"Last-Event-ID": told[1].id}) as events:
+        assert [await events.next() for _ in range(3)] == told[2:]
+
+
+@pytest.mark.parametrize("after", ["x", "1", "1-2", "1-2-3-4", "-1-2-3", "1-2-99999999999999999999", "１-1-1"])
+async def test_an_event_id_that_is_none_is_refused(caller: Caller, after: str) -> None:
+    for path in ("/events", f"/jobs/{(await caller.submit())['id']}/events"):
+        assert (await caller.get(f"{path}?after={after}")).outcome == (422, "invalid_input")
+        both = await caller.get(f"{path}?after={after}", Last_Event_ID="1-1-1")
+        assert both.outcome == (422, "invalid_input")
+
+
+async def test_silence_is_filled_with_comments(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sending, "_PING_SECONDS", 0.01)
+    async with stream(caller, "/events") as events:
+        waiting = asyncio.create_task(events.next())
+        await until(lambda: events.comments > 2, "comments come")
+        await caller.submit()
+        event = await waiting
+    assert event is not None
+    assert event.type == "job.created"
+
+
+async def test_a_reader_that_leaves_is_forgotten(caller: Caller) -> None:
+    async with stream(caller, "/events"):
+        await until(lambda: "/api/v1/events" in caller.in_progress, "the stream is open")
+    await until(lambda: "/api/v1/events" not in caller.in_progress, "the stream is closed")
+
+
+async def test_stopping_ends_streams_and_waiting_requests_at_once(module_database_url: str) -> None:
+    async with serving(module_database_url) as caller:
+        job = await caller.submit(task_type="stopping")
+        waiting = asyncio.create_task(caller.get(f"/jobs/{job['id']}?wait=60"))
+        preferring = asyncio.create_task(
+            caller.post("/jobs", {"owner_service": "t", "task_type": "t", "model_profile": "t"}, Prefer="wait=60")
+        )
+        claiming = asyncio.create_task(caller.claim(task_types=["nothing-of-it"], wait_seconds=60))
+        async with stream(caller, "/events") as events:
+            await until(lambda: len(caller.in_progress) == 4, "all wait")
+            caller.gateway.stopping.set()
+            assert [event.type for event in await events.rest()] in ([], ["job.created"])
+        assert (await waiting).json["status"] == "pending"
+        assert (await preferring).status == 202
+        assert await claiming == []

@@ -1,0 +1,95 @@
+"""The OpenAPI document: complete, in agreement with the routes, and with examples that are true."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jsonschema_rs
+import msgspec
+import pytest
+
+from penstock.gateway import problems
+from penstock.gateway.openapi import document
+from penstock.gateway.problems import STATUSES
+from tests.gateway.stage import Caller
+
+
+@pytest.fixture(scope="module")
+async def described(caller: Caller) -> dict[str, Any]:
+    reply = await caller.get("/openapi.json")
+    assert reply.status == 200
+    found: dict[str, Any] = reply.json
+    return found
+
+
+async def test_every_route_is_described(caller: Caller, described: dict[str, Any]) -> None:
+    assert described["openapi"].startswith("3.1")
+    told = {(method.upper(), path) for path, methods in described["paths"].items() for method in methods}
+    assert told == {(route.method, route.path) for route in caller.gateway.routes}
+    for route in caller.gateway.routes:
+        operation = described["paths"][route.path][route.method.lower()]
+        assert operation["summary"]
+        if route.path.startswith("/api/v1/"):
+            assert "401" in operation["responses"], route.path
+        if route.request is not None:
+            assert {"400", "413", "415", "422"} <= set(operation["responses"]), route.path
+            assert operation["requestBody"]["content"]["application/json"]["example"], route.path
+
+
+async def test_operations_have_names_of_their_own(described: dict[str, Any]) -> None:
+    names = [operation["operationId"] for methods in described["paths"].values() for operation in methods.values()]
+    assert len(set(names)) == len(names)
+
+
+async def test_references_lead_somewhere(described: dict[str, Any]) -> None:
+    schemas = described["components"]["schemas"]
+
+    def references(part: object) -> list[str]:
+        if isinstance(part, dict):
+            own = [part["$ref"]] if isinstance(part.get("$ref"), str) else []
+            return own + [found for value in part.values() for found in references(value)]
+        return [found for value in part for found in references(value)] if isinstance(part, list) else []
+
+    for reference in references(described):
+        assert reference.removeprefix("#/components/schemas/") in schemas, reference
+
+
+async def test_every_json_answer_has_an_example_that_fits_its_schema(described: dict[str, Any]) -> None:
+    for path, methods in described["paths"].items():
+        for operation in methods.values():
+            contents = [response.get("content", {}) for response in operation["responses"].values()]
+            contents.append(operation.get("requestBody", {}).get("content", {}))
+            for kind, content in (pair for found in contents for pair in found.items()):
+                examples = [example["value"] for example in content.get("examples", {}).values()]
+                examples += [content["example"]] if "example" in content else []
+                assert examples or "json" not in kind or path == "/openapi.json", path
+                schema = content["schema"] | {"components": described["components"]}
+                validator = jsonschema_rs.Draft202012Validator(schema)
+                for example in examples:
+                    validator.validate(example)
+
+
+async def test_examples_of_requests_are_accepted(caller: Caller) -> None:
+    for route in caller.gateway.routes:
+        if route.request_example is not None and "{id}" not in route.path:
+            at_once = {"wait_seconds": 0} if "wait_seconds" in route.request_example else {}
+            reply = await caller.post(route.path, route.request_example | at_once)
+            assert reply.status < 300, (route.path, reply.body)
+
+
+async def test_the_token_is_asked_for_only_where_one_is_set(caller: Caller, described: dict[str, Any]) -> None:
+    assert "security" not in described
+    secured = msgspec.json.decode(document(caller.gateway.routes, secured=True))
+    assert secured["security"] == [{"token": []}]
+    assert secured["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
+    assert secured["paths"]["/healthz"]["get"]["security"] == []
+    assert "security" not in secured["paths"]["/api/v1/jobs"]["post"]
+
+
+def test_every_error_has_a_status_and_a_code_of_its_own() -> None:
+    codes = [error.code for error in STATUSES]
+    assert len(set(codes)) == len(codes)
+    for error, (status, _) in STATUSES.items():
+        told = problems.schema_example(error)
+        assert (told["status"], told["code"]) == (status, error.code)
+        assert told["type"] == f"urn:penstock:problem:{error.code}"

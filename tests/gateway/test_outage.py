@@ -1,0 +1,74 @@
+"""The database is not there, goes away and comes back; the gateway says so and recovers by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from penstock.postgres.embedded import EmbeddedServer
+from penstock.postgres.migrate import migrate
+from tests.gateway.stage import SUBMISSION, Caller, serving
+from tests.processes import until
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
+    """A PostgreSQL of this test's own, not running yet."""
+    server = EmbeddedServer(tmp_path)
+    yield server
+    await server.stop()
+
+
+async def is_ready(caller: Caller) -> bool:
+    return (await caller.get("/readyz")).status == 200
+
+
+async def assert_away(caller: Caller) -> None:
+    """Everything that needs the database is 503, everything else works."""
+    for method, path, value in (
+        ("GET", "/readyz", None),
+        ("GET", "/jobs", None),
+        ("GET", "/stats", None),
+        ("GET", "/jobs/01a1fbba-bf9b-70c9-b890-daafa0bbb9de", None),
+        ("GET", "/jobs/01a1fbba-bf9b-70c9-b890-daafa0bbb9de/events", None),
+        ("POST", "/jobs", SUBMISSION),
+        ("POST", "/jobs/batch", {"jobs": [SUBMISSION]}),
+        ("POST", "/jobs/claim", {"worker_id": "w", "wait_seconds": 1}),
+        ("POST", "/jobs/01a1fbba-bf9b-70c9-b890-daafa0bbb9de/complete", {"epoch": 1}),
+        ("POST", "/jobs/cancel", {"task_type": "x"}),
+    ):
+        reply = await caller.call(method, path, value)
+        assert reply.outcome == (503, "database_unavailable"), path
+        assert int(reply.headers["retry-after"]) >= 1
+        assert reply.headers["content-type"] == "application/problem+json"
+    for path in ("/healthz", "/metrics", "/openapi.json"):
+        assert (await caller.get(path)).status == 200
+
+
+@pytest.mark.timeout(180)
+async def test_a_gateway_outlives_its_database(server: EmbeddedServer) -> None:
+    async with serving(server.url) as caller:
+        await assert_away(caller)
+
+        await server.start()
+        await migrate(server.url)
+        await until(lambda: is_ready(caller), "the gateway found its database", seconds=20)
+        job = await caller.submit()
+
+        claiming = asyncio.create_task(
+            caller.post("/jobs/claim", {"worker_id": "w", "task_types": ["no"], "wait_seconds": 60})
+        )
+        await until(lambda: "/api/v1/jobs/claim" in caller.in_progress, "a claim waits")
+        await server.stop()
+        await assert_away(caller)
+        assert (await claiming).outcome == (503, "database_unavailable")
+
+        await server.start()
+        await until(lambda: is_ready(caller), "the gateway found its database again", seconds=20)
+        assert (await caller.get(f"/jobs/{job['id']}")).json["status"] == "pending"
+        waiting = asyncio.create_task(caller.claim(wait_seconds=15, task_types=["after"]))
+        after = await caller.submit(task_type="after")
+        assert [claimed["id"] for claimed in await waiting] == [after["id"]]

@@ -1,0 +1,32 @@
+"""Requests made up from the OpenAPI document: no answer is a 500, and every answer is one that it promises."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from asyncio.subprocess import PIPE, STDOUT
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.stage import serving
+from tests.processes import clean_environment
+
+
+@pytest.mark.timeout(180)
+async def test_the_service_keeps_what_its_description_promises(module_database_url: str, tmp_path: Path) -> None:
+    async with serving(module_database_url) as caller:
+        caller.gateway.stopping.set()  # so that nothing waits: neither long-polls nor event streams
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "schemathesis.cli", "run", f"{caller.address}/openapi.json"),
+            *("--checks", "all", "--max-examples", "40", "--seed", "1", "--no-color"),
+            # A schema cannot say all: that one of two fields is enough, that 1.0 is no integer here.
+            *("--exclude-checks", "positive_data_acceptance"),
+            *("--request-timeout", "10", "--suppress-health-check", "all", "--continue-on-failure"),
+            cwd=tmp_path,
+            env=clean_environment(),
+            stdout=PIPE,
+            stderr=STDOUT,
+        )
+        output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()

@@ -1,0 +1,191 @@
+"""Endpoints about the service itself, and what holds for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+from aiohttp import web
+from pydantic import SecretStr
+
+from penstock.jobs.service import JobService
+from penstock.telemetry import logs
+from tests.gateway.stage import Caller, serving
+from tests.processes import free_port
+
+
+async def test_health_and_readiness(caller: Caller) -> None:
+    assert (await caller.get("/healthz")).json == {"status": "ok"}
+    assert (await caller.get("/readyz")).json == {"status": "ready"}
+
+
+async def test_metrics_tell_requests_batches_and_queues(caller: Caller) -> None:
+    await caller.submit(task_type="measured")
+    reply = await caller.get("/metrics")
+    assert reply.headers["content-type"].startswith("text/plain; version=")
+    lines = reply.body.decode().splitlines()
+    assert 'penstock_http_answers_total{method="POST",path="/api/v1/jobs",status="201"}' in {
+        line.rpartition(" ")[0] for line in lines
+    }
+    assert 'penstock_jobs{model_profile="small",status="pending",task_type="measured"} 1.0' in lines
+    assert any(line.startswith("penstock_http_seconds_bucket") for line in lines)
+    assert any(line.startswith("# TYPE penstock_group_commit_jobs histogram") for line in lines)
+    assert not re.search(r"[0-9a-f]{8}-[0-9a-f]{4}-", reply.body.decode())  # no ids in labels
+
+
+async def test_infra_status_says_that_nothing_is_configured(caller: Caller) -> None:
+    assert (await caller.get("/infra/status")).json == {"configured": False, "sidecars": []}
+
+
+async def test_the_documentation_works_without_other_hosts(caller: Caller) -> None:
+    home = await caller.get("/")
+    assert (home.status, home.headers["location"]) == (307, "/docs")
+    page = await caller.get("/docs")
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "'self'" in page.headers["content-security-policy"]
+    references = re.findall(r'(?:src|href)="([^"]+)"', page.body.decode())
+    local = [reference for reference in references if not reference.startswith("data:")]
+    assert len(local) == 3
+    for reference in local:
+        reply = await caller.get(reference)
+        assert reply.status == 200
+        assert len(reply.body) > 100
+        assert reply.headers["content-type"].partition(";")[0] in {"text/css", "text/javascript"}
+
+
+async def test_what_is_not_there_is_404_and_other_methods_405(caller: Caller) -> None:
+    for path in ("/nowhere", "/api/v1/nowhere", "/api/v1/jobs/", "/api/v2/jobs", "/docs/../etc/passwd", "/docs/x.js"):
+        assert (await caller.get(path)).outcome == (404, "not_found"), path
+    reply = await caller.call("DELETE", "/jobs")
+    assert reply.outcome == (405, "method_not_allowed")
+    assert set(reply.headers["allow"].split(", ")) == {"GET", "HEAD", "POST", "OPTIONS"}
+    assert (await caller.get("/jobs/claim")).outcome == (405, "method_not_allowed")
+    options = await caller.call("OPTIONS", "/jobs/claim")
+    assert (options.status, options.headers["allow"]) == (204, "POST, OPTIONS")
+    assert (await caller.call("BREW", "/jobs")).status in {400, 405}
+
+
+async def test_head_answers_as_get_without_the_body(caller: Caller) -> None:
+    job = await caller.submit()
+    for path in ("/jobs", f"/jobs/{job['id']}", "/healthz", "/openapi.json", "/events"):
+        head = await caller.call("HEAD", path)
+        assert (head.status, head.body) == (200, b"")
+    assert (await caller.call("HEAD", "/jobs?colour=red")).status == 422
+
+
+@pytest.mark.parametrize("path", ["/stats", "/healthz", "/readyz", "/metrics", "/providers/status", "/infra/status"])
+async def test_parameters_that_mean_nothing_are_refused(caller: Caller, path: str) -> None:
+    reply = await caller.get(f"{path}?colour=red")
+    assert (reply.outcome, reply.fields) == ((422, "invalid_input"), ["colour"])
+
+
+async def test_a_request_id_is_passed_back(caller: Caller) -> None:
+    assert (await caller.get("/healthz", X_Request_ID="abc-123")).headers["x-request-id"] == "abc-123"
+    assert (await caller.get("/nowhere", X_Request_ID="abc-123")).headers["x-request-id"] == "abc-123"
+    assert "x-request-id" not in (await caller.get("/healthz")).headers
+
+
+async def test_what_nobody_foresaw_is_500_without_a_detail_and_a_line_in_the_log(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def fail(*_: object) -> None:
+        raise RuntimeError("the vault's code is 1234")
+
+    monkeypatch.setattr(JobService, "stats", fail)
+    logs.configure(level="warning", form="json")
+    reply = await caller.get("/stats", X_Request_ID="abc-123")
+    assert reply.outcome == (500, "internal")
+    assert b"1234" not in reply.body
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "request_failed" in line]
+    told = msgspec.json.decode(line)
+    assert (told["route"], told["request_id"]) == ("getStats", "abc-123")
+    assert "the vault's code is 1234" in told["exception"]
+
+
+async def test_requests_are_logged_where_that_is_asked_for(
+    module_database_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure(level="debug", form="json")
+    try:
+        async with serving(module_database_url, penstock_log_level="debug") as caller:
+            await caller.get("/jobs/x")
+    finally:
+        logs.configure(level="warning", form="json")
+    lines = [msgspec.json.decode(line) for line in capsys.readouterr().out.splitlines()]
+    (told,) = [line for line in lines if line["event"] == "request"]
+    assert (told["method"], told["path"], told["status"]) == ("GET", "/api/v1/jobs/x", 422)
+    assert told["ms"] > 0
+
+
+@asynccontextmanager
+async def provider(handler: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
+    """A server that stands for an AI provider."""
+    app = web.Application()
+    app.router.add_route("*", "/{tail:.*}", handler)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_providers_are_checked_together_and_no_secret_is_told(module_database_url: str) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        asked.append((request.path, request.headers.get("Authorization")))
+        if request.path.startswith("/refuses"):
+            return web.Response(status=401, text="key-of-qwen is wrong")
+        if request.path.startswith("/whisper"):
+            return web.Response(status=404)
+        return web.json_response({"data": [{"id": "qwen2.5-14b"}, {"id": "other"}], "object": "list"})
+
+    async with (
+        provider(answer) as address,
+        serving(
+            module_database_url,
+            llm_base_url=f"http://{address}/v1",
+            llm_api_key=SecretStr("key-of-llm"),
+            whisperx_url=f"http://{address}/whisper",
+            qwen_audio_base_url=f"http://{address}/refuses",
+            qwen_audio_api_key=SecretStr("key-of-qwen"),
+            voxtral_base_url=f"http://someone:pass-word@127.0.0.1:{free_port()}/v1",
+        ) as caller,
+    ):
+        reply = await caller.get("/providers/status")
+    assert reply.status == 200
+    told = {one["name"]: one for one in reply.json["providers"]}
+    assert set(told) == {"llm", "whisperx", "qwen2-audio", "voxtral-small"}
+    assert (told["llm"]["reachable"], told["llm"]["models"]) == (True, ["qwen2.5-14b", "other"])
+    assert told["llm"]["latency_ms"] >= 0
+    assert (told["whisperx"]["reachable"], told["whisperx"]["error"]) == (True, None)
+    assert (told["qwen2-audio"]["reachable"], told["qwen2-audio"]["error"]) == (True, "HTTP status 401")
+    assert (told["voxtral-small"]["reachable"], told["voxtral-small"]["models"]) == (False, [])
+    assert ("/v1/models", "Bearer key-of-llm") in asked
+    for secret in (b"key-of", b"pass-word", b"someone", address.encode()):
+        assert secret not in reply.body
+
+
+async def test_a_provider_that_does_not_answer_holds_nobody_up(
+    module_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.gateway.providers._SECONDS", 0.05)
+    released = asyncio.Event()
+
+    async def hang(_request: web.Request) -> web.Response:
+        await released.wait()
+        return web.Response()
+
+    async with provider(hang) as address, serving(module_database_url, llm_base_url=f"http://{address}") as caller:
+        told = (await caller.get("/providers/status")).json["providers"]
+        released.set()
+    assert told[0]["reachable"] is False
+    assert "no answer within" in told[0]["error"]
+    assert [one["configured"] for one in told] == [True, False, False, False]

@@ -1,0 +1,193 @@
+"""Workers over HTTP: claim, heartbeat, complete, fail, alone and in batches; and workers that leave."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.gateway.stage import Caller, Reply, serving
+from tests.processes import until
+
+NOBODY = "01a1fbba-bf9b-70c9-b890-daafa0bbb9de"
+
+
+async def report(caller: Caller, job: dict[str, Any], verb: str, **fields: Any) -> Reply:
+    return await caller.post(f"/jobs/{job['id']}/{verb}", {"epoch": job["epoch"]} | fields)
+
+
+async def test_a_claimed_job_comes_with_its_epoch_and_input(caller: Caller) -> None:
+    job = await caller.submit(task_type="claimed", input={"n": 1}, tags=["t"])
+    (claimed,) = await caller.claim(task_types=["claimed", "other"], model_profiles=["small"], lease_seconds=60)
+    assert claimed["id"] == job["id"]
+    assert claimed["epoch"] > 0
+    assert (claimed["attempt"], claimed["max_attempts"], claimed["input"], claimed["tags"]) == (1, 3, {"n": 1}, ["t"])
+    assert await caller.claim(task_types=["claimed"]) == []
+    running = (await caller.get(f"/jobs/{job['id']}")).json
+    assert (running["status"], running["worker_id"]) == ("running", "w")
+    assert running["lease_expires_at"] == claimed["lease_expires_at"]
+
+
+async def test_a_claim_waits_for_the_first_job(caller: Caller) -> None:
+    claiming = asyncio.create_task(caller.claim(task_types=["awaited-work"], wait_seconds=15))
+    job = await caller.submit(task_type="awaited-work")
+    assert [claimed["id"] for claimed in await claiming] == [job["id"]]
+
+
+@pytest.mark.parametrize(
+    ("fields", "blamed"),
+    [
+        ({"worker_id": ""}, "worker_id"),
+        ({"limit": 0}, "limit"),
+        ({"limit": 1001}, "limit"),
+        ({"wait_seconds": 61}, "wait_seconds"),
+        ({"lease_seconds": 0}, "lease_seconds"),
+        ({"task_types": "echo"}, "task_types"),
+        ({"task_types": [""]}, "task_types[0]"),
+        ({"queue": "x"}, "queue"),
+    ],
+)
+async def test_a_claim_that_breaks_a_rule_is_refused(caller: Caller, fields: dict[str, Any], blamed: str) -> None:
+    reply = await caller.post("/jobs/claim", {"worker_id": "w"} | fields)
+    assert (reply.outcome, reply.fields) == ((422, "invalid_input"), [blamed])
+
+
+async def test_a_result_is_stored_and_may_be_handed_in_twice(caller: Caller) -> None:
+    job = await caller.running(task_type="completed")
+    for _ in range(2):
+        reply = await report(caller, job, "complete", worker_id="w", result={"text": "Grüße"})
+        assert (reply.status, reply.json["status"]) == (200, "completed")
+    read = (await caller.get(f"/jobs/{job['id']}")).json
+    assert (read["status"], read["result"], read["attempt"]) == ("completed", {"text": "Grüße"}, 1)
+    assert read["finished_at"] >= read["started_at"] >= read["created_at"]
+
+
+async def test_a_completion_without_a_result_stores_null(caller: Caller) -> None:
+    job = await caller.running(task_type="no-result")
+    assert (await report(caller, job, "complete")).status == 200
+    assert (await caller.get(f"/jobs/{job['id']}")).json["result"] is None
+
+
+@pytest.mark.parametrize("verb", ["complete", "fail", "heartbeat"])
+async def test_a_stale_epoch_is_409_and_an_unknown_job_404(caller: Caller, verb: str) -> None:
+    job = await caller.running(task_type=f"stale-{verb}")
+    assert (await report(caller, job | {"epoch": job["epoch"] + 1000}, verb)).outcome == (409, "stale_epoch")
+    assert (await report(caller, job | {"id": NOBODY}, verb)).outcome == (404, "not_found")
+    assert (await report(caller, job | {"id": "x"}, verb)).fields == ["id"]
+    assert (await report(caller, job | {"epoch": "1"}, verb)).fields == ["epoch"]
+    assert (await report(caller, job | {"epoch": 2**63}, verb)).fields == ["epoch"]
+    assert (await report(caller, job, verb)).status == 200
+
+
+async def test_a_failure_is_retried_or_final_by_its_category(caller: Caller) -> None:
+    job = await caller.running(task_type="failed", max_attempts=2)
+    again = await report(caller, job, "fail", category="provider_error", message="502", retry_after_seconds=60)
+    assert (again.json["status"], again.json["run_at"] is not None) == ("pending", True)
+    job = await caller.running(task_type="failed-for-good")
+    final = await report(caller, job, "fail", category="bad_input", message="no such file")
+    assert final.json["status"] == "failed"
+    read = (await caller.get(f"/jobs/{job['id']}")).json
+    assert read["error"] == {"category": "bad_input", "message": "no such file"}
+    assert [attempt["worker_id"] for attempt in read["attempts"]] == ["w"]
+    assert (await report(caller, job, "fail", category="sadness")).fields == ["category"]
+
+
+async def test_a_heartbeat_extends_the_lease_and_tells_progress(caller: Caller) -> None:
+    job = await caller.running(task_type="beating")
+    beat = await report(caller, job, "heartbeat", lease_seconds=3600, progress={"fraction": 0.4})
+    assert beat.json["lease_expires_at"] > job["lease_expires_at"]
+    assert beat.json["cancel_requested"] is False
+    assert (await caller.get(f"/jobs/{job['id']}")).json["progress"] == {"fraction": 0.4}
+
+
+async def test_many_heartbeats_and_results_stand_or_fall_alone(caller: Caller) -> None:
+    for _ in range(2):
+        await caller.submit(task_type="many")
+    first, second = await caller.claim(task_types=["many"])
+    reports = [
+        {"id": first["id"], "epoch": first["epoch"]},
+        {"id": NOBODY, "epoch": 1},
+        {"id": second["id"], "epoch": second["epoch"] + 1000},
+        {"id": second["id"], "epoch": second["epoch"]},
+    ]
+    beats = (await caller.post("/jobs/heartbeat", {"jobs": reports})).json["results"]
+    assert [beat.get("code") for beat in beats] == [None, "not_found", "stale_epoch", None]
+    assert [beat.get("cancel_requested") for beat in beats] == [False, None, None, False]
+    done = (await caller.post("/jobs/complete", {"jobs": [one | {"result": 1} for one in reports]})).json["results"]
+    assert [one.get("code") for one in done] == [None, "not_found", "stale_epoch", None]
+    assert [one.get("status") for one in done] == ["completed", None, None, "completed"]
+    assert [one["id"] for one in done] == [one["id"] for one in reports]
+
+
+async def test_a_bad_report_of_a_batch_is_named(caller: Caller) -> None:
+    reply = await caller.post("/jobs/complete", {"jobs": [{"id": NOBODY, "epoch": 1}, {"id": NOBODY}]})
+    assert reply.fields == ["jobs[1].epoch"]
+    reply = await caller.post("/jobs/heartbeat", {"jobs": [{"id": "me", "epoch": 1}]})
+    assert reply.fields == ["jobs[0].id"]
+    large = {"id": NOBODY, "epoch": 1, "result": "x" * 9000}
+    reply = await caller.post("/jobs/complete", {"jobs": [{"id": NOBODY, "epoch": 1}, large]})
+    assert reply.outcome == (413, "too_large")
+    assert "jobs[1].result" in reply.json["detail"]
+
+
+async def test_a_worker_that_leaves_while_it_waits_takes_no_job_along(caller: Caller) -> None:
+    claiming = asyncio.create_task(caller.claim(task_types=["left"], wait_seconds=30))
+    await until(lambda: "/api/v1/jobs/claim" in caller.in_progress, "the claim waits")
+    claiming.cancel()
+    await until(lambda: "/api/v1/jobs/claim" not in caller.in_progress, "the claim is given up")
+    job = await caller.submit(task_type="left")
+    (claimed,) = await caller.claim(task_types=["left"])
+    assert (claimed["id"], claimed["attempt"]) == (job["id"], 1)
+
+
+@asynccontextmanager
+async def blocked_claims(url: str) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
+    """Claims stop in the middle of their statement; yields how to see that one does."""
+    locker = await asyncpg.connect(url)
+
+    async def one_is_blocked() -> bool:
+        sql = "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND relation = 'penstock.ready'::regclass)"
+        return bool(await locker.fetchval(sql))
+
+    try:
+        async with locker.transaction():
+            await locker.execute("LOCK TABLE penstock.ready IN ACCESS EXCLUSIVE MODE")
+            yield one_is_blocked
+    finally:
+        await locker.close()
+
+
+@pytest.mark.parametrize("wait_seconds", [0, 30])
+async def test_a_worker_that_leaves_while_a_job_is_leased_for_it_gives_it_back(
+    caller: Caller, module_database_url: str, wait_seconds: int
+) -> None:
+    task_type = f"left-too-late-{wait_seconds}"
+    job = await caller.submit(task_type=task_type)
+    async with blocked_claims(module_database_url) as blocked:
+        claiming = asyncio.create_task(caller.claim(task_types=[task_type], wait_seconds=wait_seconds))
+        await until(blocked, "the claim is in the middle of its statement")
+        claiming.cancel()
+        await asyncio.wait([claiming])
+    (again,) = await caller.claim(task_types=[task_type], wait_seconds=15)
+    assert again["id"] == job["id"]
+    assert (await report(caller, again, "complete")).status == 200
+
+
+async def test_a_gateway_that_stops_while_it_leases_a_job_gives_it_back(
+    caller: Caller, module_database_url: str
+) -> None:
+    job = await caller.submit(task_type="stopped-too-early")
+    async with serving(module_database_url) as other:
+        async with blocked_claims(module_database_url) as blocked:
+            claiming = asyncio.create_task(other.claim(task_types=["stopped-too-early"], wait_seconds=30))
+            await until(blocked, "the claim is in the middle of its statement")
+            other.gateway.stopping.set()
+            assert await claiming == []
+            stopping = asyncio.create_task(other.gateway.stop())
+        await stopping
+        (again,) = await caller.claim(task_types=["stopped-too-early"])
+    assert again["id"] == job["id"]
