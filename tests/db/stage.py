@@ -116,6 +116,7 @@ class Clock:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.ahead = timedelta(0)
+        self._base = "now()"
 
     async def advance(self, by: timedelta) -> None:
         """Let that much time pass at once."""
@@ -123,12 +124,19 @@ class Clock:
         await run(
             self._database,
             "CREATE OR REPLACE FUNCTION clock() RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE"
-            f" RETURN now() + make_interval(secs => {self.ahead.total_seconds()})",
+            f" RETURN {self._base} + make_interval(secs => {self.ahead.total_seconds()})",
         )
+
+    async def freeze(self) -> None:
+        """Stand still at this moment: from now on time passes by ``advance`` alone."""
+        ((moment,),) = await look(self._database, "SELECT now()::text")
+        self._base = f"timestamptz '{moment}'"
+        await self.advance(timedelta(0))
 
     async def reset(self) -> None:
         """Back to the real time."""
-        if self.ahead:
+        if self.ahead or self._base != "now()":
+            self._base = "now()"
             await self.advance(-self.ahead)
 
 

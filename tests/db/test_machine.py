@@ -76,7 +76,7 @@ class JobMachine(RuleBasedStateMachine):
     def begin(self) -> None:
         self.caller = Caller(self.service, self.do(own_tenant(self.database)))
         self.clock = Clock(self.database)
-        self.do(self.clock.advance(timedelta(0)))
+        self.do(self.clock.freeze())  # so that the model's time is the database's to the second
 
     def pick(self, number: int, *statuses: Status) -> tuple[UUID, Model] | None:
         found = [(job_id, job) for job_id, job in self.jobs.items() if job.status in statuses]
@@ -234,6 +234,11 @@ class JobMachine(RuleBasedStateMachine):
     def roll_up(self) -> None:
         self.do(_roll_up(self.database))
 
+    @precondition(lambda self: bool(self.jobs))
+    @rule()
+    def raise_hints(self) -> None:
+        self.do(_raise_hints(self.database))
+
     # The model
 
     def lose(self, job: Model) -> None:
@@ -318,6 +323,11 @@ async def _awaited(work: Awaitable[Answer]) -> Answer:
 async def _roll_up(database: Database) -> None:
     async with database.acquire() as connection:
         await store.roll_up(connection)
+
+
+async def _raise_hints(database: Database) -> None:
+    async with database.acquire() as connection:
+        await store.raise_hints(connection)
 
 
 async def _forget(database: Database, caller: Caller) -> None:

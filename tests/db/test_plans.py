@@ -328,14 +328,14 @@ def _rows_of(plan: Sequence[dict[str, Any]], table: str) -> float:
 
 
 def _assert_bounded(plan: Sequence[dict[str, Any]], *, rows: int) -> None:
-    """Big tables are read by bounded index scans only, and no more than that many rows of them all together."""
+    """Big tables are read by bounded index scans or row addresses only, and no more rows than that all together."""
     total = 0.0
     for node in plan:
         relation = node.get("Relation Name", "")
         if not _is_big(relation) or node["Node Type"] == "ModifyTable":
             continue
-        assert node["Node Type"] in {"Index Scan", "Index Only Scan", "Bitmap Heap Scan"}, (relation, node["Node Type"])
-        bound = "Index Cond" in node or node["Node Type"] == "Bitmap Heap Scan"
+        assert node["Node Type"] in {"Index Scan", "Index Only Scan", "Tid Scan"}, (relation, node["Node Type"])
+        bound = "Index Cond" in node or "TID Cond" in node
         assert bound, f"{relation} is scanned along {node.get('Index Name')} without a bound"
         total += _read(node)
     assert total <= rows, [

@@ -19,7 +19,7 @@ async def test_the_service_keeps_what_its_description_promises(module_database_u
         caller.gateway.stopping.set()  # so that nothing waits: neither long-polls nor event streams
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{caller.address}/openapi.json"),
-            *("--checks", "all", "--max-examples", "40", "--seed", "1", "--no-color"),
+            *("--checks", "all", "--max-examples", "100", "--seed", "1", "--no-color"),
             # A schema cannot say all: that one of two fields is enough, that 1.0 is no integer here.
             *("--exclude-checks", "positive_data_acceptance"),
             *("--request-timeout", "10", "--suppress-health-check", "all", "--continue-on-failure"),

@@ -188,6 +188,8 @@ async def test_a_gateway_that_stops_while_it_leases_a_job_gives_it_back(
             other.gateway.stopping.set()
             assert await claiming == []
             stopping = asyncio.create_task(other.gateway.stop())
+            done, _ = await asyncio.wait([stopping], timeout=0.2)
+            assert not done, "it must wait for the claim, or nobody could hand the job back"
         await stopping
         (again,) = await caller.claim(task_types=["stopped-too-early"])
     assert again["id"] == job["id"]

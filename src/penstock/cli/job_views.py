@@ -49,7 +49,7 @@ def show_stats(stats: Mapping[str, Any], *, as_json: bool) -> None:
     ]
     totals = stats["totals"]
     rows.append(("all", *(totals[state] for state in states), _seconds(stats), _errors(totals)))
-    print_table(("queue", *states, "oldest", "errors"), rows)
+    print_table(("queue", *states, "oldest pending", "errors"), rows)
 
 
 class Bars:

@@ -31,7 +31,7 @@ class Access:
         scheme, _, secret = (call.header(b"authorization") or "").partition(" ")
         given = f"{scheme.lower()} {secret.strip()}".encode("latin-1")
         if not hmac.compare_digest(given, self._expected):
-            raise Unauthorized("send the header Authorization: Bearer <AI_SERVICE_TOKEN>")
+            raise Unauthorized("the right token is needed: send Authorization: Bearer <AI_SERVICE_TOKEN>")
 
 
 def _refuse_foreign_pages(call: Call) -> None:
