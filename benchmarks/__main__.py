@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
 import tempfile
 from pathlib import Path
 
 import uvloop
 
 from benchmarks import burndown, claims, create, footprint, latency
-from benchmarks.figures import Figure, show
+from benchmarks.figures import Figure, show, write_document
 from penstock.postgres.embedded import EmbeddedServer
 from penstock.telemetry import logs
 
@@ -42,10 +43,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scenario", nargs="*", choices=[*SCENARIOS, []], help="default: all")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here too")
+    parser.add_argument("--document", type=Path, metavar="FILE", help="write the table into this document")
+    parser.add_argument("--figures", type=Path, metavar="FILE", help="measure nothing; show what --json wrote")
     arguments = parser.parse_args()
     logs.configure(level="warning", form="console")
-    figures = uvloop.run(measure(arguments.scenario or list(SCENARIOS)))
+    if arguments.figures is not None:
+        figures = [Figure(**one) for one in json.loads(arguments.figures.read_text())["figures"]]
+    else:
+        figures = uvloop.run(measure(arguments.scenario or list(SCENARIOS)))
     show(figures, json_path=arguments.json)
+    if arguments.document is not None:
+        write_document(figures, arguments.document)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,9 @@ from rich.console import Console
 from rich.table import Table
 
 
+_MARKER = "<!-- written by: python -m benchmarks --document docs/performance.md -->"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
     """One measured number, with what it must reach, where something is promised."""
@@ -79,6 +82,25 @@ def show(figures: Sequence[Figure], *, json_path: Path | None) -> None:
     if json_path is not None:
         record = {"machine": machine(), "figures": [asdict(figure) for figure in figures]}
         json_path.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def write_document(figures: Sequence[Figure], document: Path) -> None:
+    """Write the table into the document, in place of the one behind its marker."""
+    text = document.read_text()
+    rows = [
+        f"| {figure.scenario} | {_number(figure.value)} {figure.unit} | {_promise(figure)} | {figure.note} |"
+        for figure in figures
+    ]
+    head = ["| scenario | measured | promised | spread |", "| --- | --- | --- | --- |"]
+    table = "\n".join([f"Measured on {machine()}.", "", *head, *rows])
+    before, _, _ = text.partition(_MARKER)
+    document.write_text(f"{before}{_MARKER}\n\n{table}\n")
+
+
+def _promise(figure: Figure) -> str:
+    if figure.promise is None:
+        return ""
+    return f"{'≤' if figure.at_most else '≥'} {_number(figure.promise)}{'' if figure.kept else ', **not kept**'}"
 
 
 def _number(value: float) -> str:

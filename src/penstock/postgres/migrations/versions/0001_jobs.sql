@@ -241,6 +241,7 @@ DECLARE
     low text;
     high text;
 BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext('penstock.ensure_day')); -- several housekeepers may begin the same day at once
     FOREACH parent IN ARRAY ARRAY['job', 'done', 'attempt', 'event'] LOOP
         child := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
         CONTINUE WHEN to_regclass(format('%I', child)) IS NOT NULL;
