@@ -1,100 +1,147 @@
-"""Statistics never count rows, and yet say what counting would."""
+"""Counters are never counted, and yet they always equal the rows."""
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections import Counter
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from penstock.errors import CallerError
+import pytest
+
 from penstock.jobs import store
-from penstock.jobs.job import Stats
-from penstock.jobs.states import ErrorCategory
+from penstock.jobs.job import Counts, Stats
+from penstock.jobs.states import ErrorCategory, Status
 from penstock.postgres.pool import Database
-from tests.db.stage import Caller, Clock, look, run
+from tests.db.stage import Caller, Clock, look, open_database, promote, rescue
 
-OWNERS, TASKS, PROFILES = ("a", "b"), ("x", "y"), ("m",)
-
-
-async def _some_life(caller: Caller, dice: random.Random) -> None:
-    """A mix of everything that can happen."""
-    for _ in range(60):
-        await caller.submit(
-            owner_service=dice.choice(OWNERS), task_type=dice.choice(TASKS), model_profile=dice.choice(PROFILES)
-        )
-    for job in await caller.claim(40):
-        match dice.randrange(5):
-            case 0 | 1:
-                await caller.complete(job)
-            case 2:
-                await caller.fail(job, dice.choice(list(ErrorCategory)))
-            case 3:
-                await caller.cancel(job.id)
-            case _:
-                pass
-    for listed in (await caller.page(limit=60)).jobs[::3]:
-        change = dice.choice([caller.cancel, caller.retry])
-        try:
-            await change(listed.id)
-        except CallerError:
-            continue
+Key = tuple[str, str, str]  # owner service, task type, model profile
 
 
-async def _counted(database: Database, caller: Caller) -> dict[tuple[str, str, str], Counter[str]]:
+async def _counted(database: Database, caller: Caller) -> dict[Key, Counts]:
+    """The counters as the rows would have them."""
     rows = await look(
         database,
         "SELECT owner_service, task_type, model_profile, status, count(*) FROM jobs WHERE tenant_id = $1"
         " GROUP BY 1, 2, 3, 4",
         caller.tenant,
     )
-    found: dict[tuple[str, str, str], Counter[str]] = {}
-    for owner, task, profile, status, number in rows:
-        found.setdefault((owner, task, profile), Counter())[status] = number
-    return found
+    errors = await look(
+        database,
+        "SELECT s.owner_service, s.task_type, s.model_profile, a.category, count(*) FROM attempt a"
+        " JOIN job j ON j.id = a.job_id JOIN series s ON s.id = j.series_id WHERE a.tenant_id = $1 GROUP BY 1, 2, 3, 4",
+        caller.tenant,
+    )
+    fields: dict[Key, dict[str, Any]] = {}
+    for owner, task, profile, status, count in rows:
+        fields.setdefault((owner, task, profile), {"errors": {}})[status] = count
+    for owner, task, profile, category, count in errors:
+        fields[owner, task, profile]["errors"][category] = count
+    return {key: Counts(**found) for key, found in fields.items()}
 
 
-def _told(stats: Stats) -> dict[tuple[str, str, str], Counter[str]]:
+def _told(stats: Stats) -> dict[Key, Counts]:
+    """The counters as the service tells them, by owner and queue."""
     return {
-        (owner.owner_service, queue.task_type, queue.model_profile): +Counter(
-            {name: getattr(owner, name) for name in ("pending", "running", "completed", "failed", "cancelled")}
+        (owner.owner_service, queue.task_type, queue.model_profile): Counts(
+            **{name: getattr(owner, name) for name in Counts.__struct_fields__}
         )
         for queue in stats.queues
         for owner in queue.owners
     }
 
 
-async def test_counters_equal_rows_before_and_after_they_are_rolled_up(alone: Caller, fresh: Database) -> None:
-    dice = random.Random(7)
-    for _ in range(3):
-        await _some_life(alone, dice)
-        assert _told(await alone.service.stats(alone.tenant)) == await _counted(fresh, alone)
-        async with fresh.acquire() as connection:
-            assert await store.roll_up(connection) > 0
-        assert _told(await alone.service.stats(alone.tenant)) == await _counted(fresh, alone)
-    assert await look(fresh, "SELECT count(*) FROM stat_delta") == [(0,)]
-    attempts = await look(fresh, "SELECT category, count(*) FROM attempt WHERE tenant_id = $1 GROUP BY 1", alone.tenant)
-    stats = await alone.service.stats(alone.tenant)
-    assert stats.totals.errors == dict(attempts)
-    assert sum(queue.pending for queue in stats.queues) == stats.totals.pending
+async def _roll_up(database: Database) -> int:
+    async with database.acquire() as connection:
+        return await store.roll_up(connection)
 
 
-async def test_the_oldest_pending_job_is_the_oldest_that_is_due(
-    alone: Caller, fresh: Database, fresh_clock: Clock
+async def _random_deed(caller: Caller, database: Database, clock: Clock, pick: random.Random) -> None:
+    names = {"owner_service": pick.choice("ab"), "task_type": pick.choice("tu"), "model_profile": pick.choice("mn")}
+    match pick.choice(["submit", "submit", "claim", "claim", "complete", "fail", "cancel", "retry", "time"]):
+        case "submit":
+            run_at = datetime.now(UTC) + clock.ahead + timedelta(minutes=3) if pick.random() < 0.3 else None
+            await caller.submit_many(pick.randint(1, 4), run_at=run_at, max_attempts=2, **names)
+        case "claim":
+            await caller.claim(pick.randint(1, 5))
+        case "complete":
+            for job in await caller.claim(2):
+                await caller.complete(job)
+        case "fail":
+            for job in await caller.claim(3):
+                await caller.fail(job, pick.choice(list(ErrorCategory)))
+        case "cancel" | "retry" as change:
+            for shown in (await caller.page(limit=100)).jobs[:: pick.randint(7, 20)]:
+                if change == "cancel" and not shown.status.finished:
+                    await caller.cancel(shown.id)
+                elif change == "retry" and shown.status in {Status.FAILED, Status.RUNNING}:
+                    await caller.retry(shown.id)
+        case "time":
+            await clock.advance(timedelta(minutes=pick.choice([1, 20])))
+            await promote(database)
+            await rescue(database)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_counters_equal_rows_after_any_history_rolled_up_or_not(
+    alone: Caller, fresh: Database, fresh_clock: Clock, seed: int
 ) -> None:
-    assert (await alone.service.stats(alone.tenant)).oldest_pending_seconds is None
-    await alone.submit()
-    await fresh_clock.advance(timedelta(seconds=100))
-    await alone.submit(task_type="other")
+    pick = random.Random(seed)
+    for _ in range(100):
+        await _random_deed(alone, fresh, fresh_clock, pick)
+        if pick.random() < 0.1:
+            await _roll_up(fresh)
+    expected = await _counted(fresh, alone)
+    assert len(expected) >= 5
+    before = await alone.service.stats(alone.tenant)
+    assert _told(before) == expected
+    await _roll_up(fresh)
+    assert await look(fresh, "SELECT 1 FROM stat_delta") == []
+    after = await alone.service.stats(alone.tenant)
+    assert _told(after) == expected
+    assert after.totals == before.totals
+    for queue in after.queues:
+        assert queue.pending == sum(owner.pending for owner in queue.owners)
+        assert queue.completed == sum(owner.completed for owner in queue.owners)
+    assert after.totals.running == sum(counts.running for counts in expected.values())
+
+
+async def test_a_reader_sees_each_job_once_while_the_counters_are_rolled_up(alone: Caller, fresh: Database) -> None:
+    await alone.submit_many(10)
+
+    async def roller() -> None:
+        async with open_database(fresh.url, max_size=1) as database:
+            for _ in range(60):
+                await _roll_up(database)
+
+    async def reader() -> None:
+        for _ in range(60):
+            totals = (await alone.service.stats(alone.tenant)).totals
+            assert totals.pending + totals.running + totals.completed == 10
+
+    async def worker() -> None:
+        for _ in range(10):
+            await alone.complete(await alone.claim_one())
+
+    await asyncio.gather(roller(), roller(), reader(), worker())
+    assert (await alone.service.stats(alone.tenant)).totals.completed == 10
+
+
+async def test_an_empty_house_counts_nothing(alone: Caller) -> None:
     stats = await alone.service.stats(alone.tenant)
-    ages = {queue.task_type: queue.oldest_pending_seconds for queue in stats.queues}
-    assert 100 <= (ages["echo"] or 0) < 110
-    assert (ages["other"] or 0) < 10
-    assert stats.oldest_pending_seconds == ages["echo"]
-    await alone.claim(2)
-    assert (await alone.service.stats(alone.tenant)).oldest_pending_seconds is None
+    assert (stats.totals, stats.queues, stats.oldest_pending_seconds) == (Counts(), [], None)
 
 
-async def test_totals_since_the_beginning_survive_retention(alone: Caller, fresh: Database) -> None:
-    await alone.complete(await alone.submit_and_claim())
-    await run(fresh, "DELETE FROM done")
-    assert (await alone.service.stats(alone.tenant)).totals.completed == 1
+async def test_the_oldest_wait_is_that_of_the_first_due_job(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
+    await alone.submit(task_type="old")
+    await alone.submit(task_type="far", run_at=datetime.now(UTC) + timedelta(days=1))
+    await fresh_clock.advance(timedelta(seconds=100))
+    await alone.submit(task_type="new")
+    stats = await alone.service.stats(alone.tenant)
+    waits = {queue.task_type: queue.oldest_pending_seconds for queue in stats.queues}
+    assert waits["far"] is None, "what is not due does not wait"
+    assert waits["old"] is not None
+    assert waits["new"] is not None
+    assert 100 <= waits["old"] < 130
+    assert 0 <= waits["new"] < 30
+    assert stats.oldest_pending_seconds == waits["old"]

@@ -1,154 +1,266 @@
-"""Old days are dropped as partitions; whatever is not finished, or finished lately, outlives its day."""
+"""Retention: finished jobs go with their day, whatever is unfinished or finished lately stays, keys live as jobs do."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from itertools import count
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime, timedelta
 from uuid import UUID
 
+import asyncpg
 import pytest
 
 from penstock.errors import NotFound
-from penstock.jobs import retention, store
-from penstock.jobs.job import JobSubmission
-from penstock.jobs.names import Names
+from penstock.jobs import retention
+from penstock.jobs.job import Job
 from penstock.jobs.states import ErrorCategory, Status
-from penstock.jobs.store import NewJob
 from penstock.postgres.pool import Database
-from tests.db.stage import Caller, Clock, look, promote, run, submission
+from penstock.workers.upkeep import Retention
+from tests.db.stage import Caller, Clock, look, places, promote, snapshot, submission, within
 
 KEEP = timedelta(days=30)
-OLD = datetime.now(UTC) - timedelta(days=40)
-_numbers = count(1)
+LATER = timedelta(days=40)
 
 
-async def _submit_old(caller: Caller, database: Database, **fields: object) -> UUID:
-    """A job whose id, and so whose partition, is of a day long ago."""
-    asked: JobSubmission = submission(**fields)
-    names = Names(database, caller.tenant)
-    await names.learn([asked])
-    series_id, lane_id = names.known_ids(asked)
-    milliseconds = int(OLD.timestamp() * 1000)
-    job_id = UUID(int=milliseconds << 80 | 7 << 76 | 2 << 62 | next(_numbers))
-    new = NewJob(id=job_id, series_id=series_id, lane_id=lane_id, max_attempts=3, submission=asked)
-    async with database.acquire() as connection, connection.transaction():
-        if asked.idempotency_key is not None:
-            assert await store.reserve_keys(connection, caller.tenant, [new]) == {job_id}
-        await store.create(connection, caller.tenant, [new])
-    return job_id
+async def _tidy(database: Database) -> None:
+    await Retention(database, KEEP).once()
 
 
-async def _old_day(database: Database) -> None:
-    async with database.acquire() as connection:
-        assert await connection.fetchval("SELECT ensure_day($1)", OLD.date())
+async def _days(database: Database, table: str) -> set[date]:
+    """The days that have a partition of this table."""
+    rows = await look(
+        database,
+        "SELECT to_date(right(c.relname, 8), 'YYYYMMDD') FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
+        " WHERE i.inhparent = $1::text::regclass AND c.relname ~ '_[0-9]{8}$'",
+        table,
+    )
+    return {day for (day,) in rows}
 
 
-async def _drop(database: Database) -> int:
-    async with database.acquire() as connection:
-        return await retention.drop_old(connection, KEEP)
-
-
-async def _age(database: Database, job_id: UUID, by: timedelta) -> None:
-    """Move the end of a finished job into the past."""
-    await run(database, "UPDATE done SET finished_at = finished_at - $2::interval WHERE job_id = $1", job_id, by)
-
-
-async def test_an_old_day_goes_with_its_finished_jobs_and_their_keys(alone: Caller, fresh: Database) -> None:
-    await _old_day(fresh)
-    job_id = await _submit_old(alone, fresh, idempotency_key="k")
-    claimed = await alone.claim_one()
-    await alone.fail(claimed, ErrorCategory.BAD_INPUT)
-    await _age(fresh, job_id, timedelta(days=35))
-    assert await _drop(fresh) == 1
-    with pytest.raises(NotFound):
-        await alone.get(job_id)
-    for table in ("job", "done", "attempt", "idempotency"):
+async def _rows_about(database: Database, job_id: UUID) -> dict[str, int]:
+    """How many rows of each table speak of the job."""
+    counts: dict[str, int] = {}
+    for table in ("job", "ready", "later", "lease", "done", "attempt", "idempotency"):
         column = "id" if table == "job" else "job_id"
-        assert await look(fresh, f"SELECT 1 FROM {table} WHERE {column} = $1", job_id) == []
-    again = await alone.submit(idempotency_key="k")
-    assert again.id != job_id
-    assert again.status is Status.PENDING
+        ((counts[table],),) = await look(database, f"SELECT count(*) FROM {table} WHERE {column} = $1", job_id)
+    return {table: count for table, count in counts.items() if count}
 
 
-async def test_what_is_not_finished_or_finished_lately_outlives_its_day(
+async def _completed(caller: Caller, **fields: str) -> Job:
+    """A job that failed once and then succeeded."""
+    job = await caller.submit(**fields)
+    await caller.fail(await caller.claim_one(), ErrorCategory.SHUTDOWN)
+    await caller.complete(await caller.claim_one())
+    return await caller.get(job.id)
+
+
+async def test_finished_jobs_go_with_their_day_and_their_attempts_and_keys_go_too(
     alone: Caller, fresh: Database, fresh_clock: Clock
 ) -> None:
-    await _old_day(fresh)
-    done_lately = await _submit_old(alone, fresh)
-    await alone.complete(await alone.claim_one(), b'"kept"')
-    running = await _submit_old(alone, fresh)
-    claimed = await alone.claim_one()
-    assert claimed.id == running
-    scheduled = await _submit_old(alone, fresh, run_at=datetime.now(UTC) + timedelta(days=300))
-    pending = await _submit_old(alone, fresh)
-    assert await _drop(fresh) == 1
-    assert await look(fresh, "SELECT count(*) FROM job_default") == [(4,)]
-    kept = await alone.get(done_lately)
-    assert (kept.status, bytes(kept.result or b"")) == (Status.COMPLETED, b'"kept"')
-    assert (await alone.complete(claimed)).status is Status.COMPLETED
-    later = await alone.claim_one()
-    assert later.id == pending
-    await alone.fail(later, ErrorCategory.BAD_INPUT)
-    await alone.retry(pending)
-    await alone.complete(await alone.claim_one())
-    await fresh_clock.advance(timedelta(days=301))
-    await promote(fresh)
-    assert (await alone.claim_one()).id == scheduled
-    assert len((await alone.page()).jobs) == 4
+    completed = await _completed(alone, idempotency_key="k")
+    failed = await alone.submit_and_claim(idempotency_key="l")
+    await alone.fail(failed, ErrorCategory.BAD_INPUT)
+    cancelled = await alone.submit(idempotency_key="m")
+    await alone.cancel(cancelled.id)
+    await fresh_clock.advance(LATER)
+    await _tidy(fresh)
+    for job_id in (completed.id, failed.id, cancelled.id):
+        assert await _rows_about(fresh, job_id) == {}
+        with pytest.raises(NotFound):
+            await alone.get(job_id)
+    assert (await alone.page()).jobs == []
+    again = await alone.service.submit(alone.tenant, submission(idempotency_key="k", priority=9))
+    assert again.created, "the key is free for any request"
 
 
-async def test_strays_are_removed_once_they_are_old_themselves(alone: Caller, fresh: Database) -> None:
-    await _old_day(fresh)
-    job_id = await _submit_old(alone, fresh)
-    waiting = await _submit_old(alone, fresh, priority=-5)
-    claimed = await alone.claim_one()
-    await _drop(fresh)
+async def test_jobs_that_are_not_finished_outlive_their_day_and_go_on(
+    alone: Caller, fresh: Database, fresh_clock: Clock
+) -> None:
+    pending = await alone.submit(idempotency_key="k", input=b"[1]")
+    far_ahead = await alone.submit(run_at=datetime.now(UTC) + timedelta(days=60), task_type="far")
+    await alone.submit(task_type="run")
+    running = await alone.claim_one(task_types=["run"], lease_seconds=86400)
+    before = {job_id: await alone.get(job_id) for job_id in (pending.id, far_ahead.id, running.id)}
+    await fresh_clock.advance(LATER)
+    await _tidy(fresh)
+    for job_id, job in before.items():
+        assert await alone.get(job_id) == job
+    assert {job.id for job in (await alone.page()).jobs} == before.keys()
+    assert (
+        await alone.service.submit(alone.tenant, submission(idempotency_key="k", input=b"[1]"))
+    ).job.id == pending.id
+
+    claimed = await alone.claim_one(task_types=["echo"])
+    assert (claimed.id, bytes(claimed.input)) == (pending.id, b"[1]")
     await alone.complete(claimed)
-    await _drop(fresh)
-    assert (await alone.get(job_id)).status is Status.COMPLETED
-    await _age(fresh, job_id, timedelta(days=35))
-    await _drop(fresh)
-    with pytest.raises(NotFound):
-        await alone.get(job_id)
-    assert (await alone.get(waiting)).status is Status.PENDING
-    assert await look(fresh, "SELECT count(*) FROM done_default") == [(0,)]
+    await alone.fail(running, ErrorCategory.SHUTDOWN)
+    await alone.complete(await alone.claim_one(task_types=["run"]))
+    await fresh_clock.advance(timedelta(days=21))
+    await promote(fresh)
+    await alone.complete(await alone.claim_one(task_types=["far"]))
+    assert {await alone.status(job_id) for job_id in before} == {Status.COMPLETED}
 
 
-async def test_young_days_stay(alone: Caller, fresh: Database) -> None:
-    job = await alone.submit_and_claim()
-    await alone.complete(job)
-    assert await _drop(fresh) == 0
-    assert (await alone.get(job.id)).status is Status.COMPLETED
+async def test_a_job_that_finished_lately_stays_however_old_it_is(
+    alone: Caller, fresh: Database, fresh_clock: Clock
+) -> None:
+    old, recent = await alone.submit(), await alone.submit(idempotency_key="k")
+    await alone.complete(await alone.claim_one())
+    await fresh_clock.advance(LATER - timedelta(days=5))
+    await alone.fail(await alone.claim_one(), ErrorCategory.SHUTDOWN)
+    await alone.complete(await alone.claim_one(), b'"late"')
+    kept = await alone.get(recent.id)
+    assert len(kept.attempts) == 1
+    await fresh_clock.advance(timedelta(days=5))
+    await _tidy(fresh)
+    assert await _rows_about(fresh, old.id) == {}
+    assert await alone.get(recent.id) == kept
+    assert await _rows_about(fresh, recent.id) == {"job": 1, "done": 1, "attempt": 1, "idempotency": 1}
 
 
-async def test_old_events_go_with_their_day(alone: Caller, fresh: Database) -> None:
-    await _old_day(fresh)
-    job = await alone.submit()
-    await run(
-        fresh,
-        "INSERT INTO event (tenant_id, at, type, job_id) VALUES ($1, $2, 'job.created', $3)",
-        alone.tenant,
-        OLD,
-        job.id,
-    )
-    assert await look(fresh, "SELECT count(*) FROM event") == [(2,)]
-    await _drop(fresh)
-    assert await look(fresh, "SELECT count(*) FROM event") == [(1,)]
+async def test_what_outlived_its_day_is_removed_by_row_once_it_is_old(
+    alone: Caller, fresh: Database, fresh_clock: Clock
+) -> None:
+    made = await alone.submit_many(1200, idempotency_key=None)
+    keyed = await alone.submit(idempotency_key="k")
+    unfinished = await alone.submit(priority=-100)
+    await fresh_clock.advance(LATER)
+    await _tidy(fresh)
+    jobs = await alone.claim(1000) + await alone.claim(201)
+    for job in jobs[:3]:
+        await alone.fail(job, ErrorCategory.SHUTDOWN)
+    jobs = jobs[3:] + await alone.claim(4, task_types=["echo"])
+    assert {job.id for job in jobs} == {job.id for job in [*made, keyed, unfinished]}
+    jobs = [job for job in jobs if job.id != unfinished.id]
+    await asyncio.gather(*(alone.complete(job) for job in jobs))
+    await _tidy(fresh)
+    assert await alone.status(keyed.id) is Status.COMPLETED, "finished today"
+    await fresh_clock.advance(KEEP + timedelta(days=2))
+    await _tidy(fresh)
+    for table in ("done", "attempt", "idempotency"):
+        assert await look(fresh, f"SELECT 1 FROM {table}") == [], table
+    assert await look(fresh, "SELECT id FROM job") == [(unfinished.id,)]
+    assert await places(fresh, unfinished.id) == ["lease"]
 
 
-async def test_partitions_stand_ready_a_week_ahead(fresh: Database) -> None:
-    async with fresh.acquire() as connection:
-        await retention.make_room(connection)
-        await retention.make_room(connection)
-        days = await connection.fetch("SELECT relname FROM pg_class WHERE relname ~ '^job_[0-9]{8}$' ORDER BY 1")
+async def test_nothing_of_the_last_days_is_touched(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
+    await _completed(alone, idempotency_key="k")
+    await alone.submit_many(3)
+    await fresh_clock.advance(KEEP)
+    before = await snapshot(fresh)
+    await _tidy(fresh)
+    assert await snapshot(fresh) == before
+
+
+async def test_events_go_with_their_day_those_of_unpartitioned_days_too(
+    alone: Caller, fresh: Database, fresh_clock: Clock
+) -> None:
+    await _completed(alone)
+    await fresh_clock.advance(timedelta(days=20))  # no partition yet: the default one takes them
+    await _completed(alone)
+    await fresh_clock.advance(timedelta(days=15))
+    await alone.submit()
+    await fresh_clock.advance(timedelta(days=5))
+    await _tidy(fresh)
+    assert len(await look(fresh, "SELECT 1 FROM event")) == 5 + 1
+    await fresh_clock.advance(timedelta(days=20))
+    await _tidy(fresh)
+    assert len(await look(fresh, "SELECT 1 FROM event")) == 1
+    await fresh_clock.advance(timedelta(days=20))
+    await _tidy(fresh)
+    assert await look(fresh, "SELECT 1 FROM event") == []
+
+
+async def test_partitions_stand_ready_a_week_ahead_and_old_ones_go(fresh: Database, fresh_clock: Clock) -> None:
     today = datetime.now(UTC).date()
-    expected = [f"job_{today + timedelta(days=ahead):%Y%m%d}" for ahead in range(-1, 8)]
-    assert [row["relname"] for row in days] == expected
+    await fresh_clock.advance(LATER)
+    await _tidy(fresh)
+    wanted = {today + LATER + timedelta(days=ahead) for ahead in range(-1, 8)}
+    for table in ("job", "done", "attempt", "event"):
+        assert await _days(fresh, table) == wanted, table
 
 
-async def test_a_day_that_lies_in_the_default_partition_stays_there(alone: Caller, fresh: Database) -> None:
-    job_id = await _submit_old(alone, fresh)
+async def test_a_day_that_has_its_partitions_is_left_as_it_is(fresh: Database) -> None:
+    before = await _days(fresh, "job")
+    await _tidy(fresh)
+    await _tidy(fresh)
+    assert await _days(fresh, "job") == before
+
+
+async def test_a_day_whose_rows_lie_in_a_default_partition_stays_there(alone: Caller, fresh: Database) -> None:
+    wild = datetime.now(UTC) + timedelta(days=20)
     async with fresh.acquire() as connection:
-        assert await connection.fetchval("SELECT ensure_day($1)", OLD.date()) is False
-    assert (await alone.get(job_id)).status is Status.PENDING
-    assert (await alone.claim_one()).id == job_id
+        await connection.execute(
+            "INSERT INTO event (tenant_id, at, type, job_id) VALUES ($1, $2, 'job.created', gen_random_uuid())",
+            alone.tenant,
+            wild,
+        )
+        assert not await connection.fetchval("SELECT ensure_day($1)", wild.date())
+        assert wild.date() not in await _days(fresh, "job"), "all of the day's partitions or none"
+        assert await connection.fetchval("SELECT ensure_day($1)", wild.date() + timedelta(days=1))
+
+
+async def test_counters_are_not_changed_by_retention(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
+    await _completed(alone)
+    await alone.submit()
+    before = (await alone.service.stats(alone.tenant)).totals
+    await fresh_clock.advance(LATER)
+    await _tidy(fresh)
+    assert (await alone.service.stats(alone.tenant)).totals == before
+
+
+async def test_retention_gives_way_to_whoever_uses_the_tables_and_comes_back(
+    alone: Caller, fresh: Database, fresh_clock: Clock
+) -> None:
+    old = await _completed(alone)
+    await fresh_clock.advance(LATER)
+    async with fresh.acquire() as connection:
+        await retention.make_room(connection)
+    async with _held(fresh, "SELECT count(*) FROM job"):
+        await within(_tidy(fresh))
+        assert await alone.status(old.id) is Status.COMPLETED
+    await _tidy(fresh)
+    assert await _rows_about(fresh, old.id) == {}
+
+
+async def test_two_housekeepers_may_tidy_at_once(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
+    old = await _completed(alone)
+    kept = await alone.submit()
+    await fresh_clock.advance(LATER)
+    answers = await asyncio.gather(_tidy(fresh), _tidy(fresh), return_exceptions=True)
+    assert not [answer for answer in answers if isinstance(answer, asyncpg.PostgresError)]
+    await _tidy(fresh)
+    assert await _rows_about(fresh, old.id) == {}
+    assert await alone.status(kept.id) is Status.PENDING
+
+
+async def test_a_kept_job_can_be_cancelled_retried_and_found(
+    alone: Caller, fresh: Database, fresh_clock: Clock
+) -> None:
+    one = await alone.submit(tags=["kept"])
+    two = await alone.submit(tags=["kept"], max_attempts=1)
+    await fresh_clock.advance(LATER)
+    await _tidy(fresh)
+    await alone.cancel(one.id)
+    (job,) = await alone.claim()
+    await alone.fail(job)
+    await alone.retry(two.id)
+    found = await alone.page(tags=["kept"])
+    assert {(job.id, job.status) for job in found.jobs} == {(one.id, "cancelled"), (two.id, "pending")}
+
+
+async def test_dropping_answers_how_many_days_went(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
+    await fresh_clock.advance(LATER)
+    async with fresh.acquire() as connection:
+        days = len(await _days(fresh, "job"))
+        assert await retention.drop_old(connection, KEEP) == days
+        assert await retention.drop_old(connection, KEEP) == 0
+
+
+@asynccontextmanager
+async def _held(database: Database, sql: str) -> AsyncIterator[None]:
+    """A reader's transaction that stays open."""
+    async with database.acquire() as connection, connection.transaction():
+        await connection.fetchval(sql)
+        yield

@@ -1,140 +1,209 @@
-"""Lists: every filter says what going through all jobs by hand would, page by page, with bounded work."""
+"""Lists: every filter against a plain Python reading of all jobs, on random data, page by page."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
+from uuid_utils.compat import uuid7
 
 from penstock.errors import InvalidInput
 from penstock.jobs import search
 from penstock.jobs.job import Job, JobSummary
 from penstock.jobs.states import ErrorCategory, Status
-from tests.db.stage import Caller, look
+from penstock.postgres.embedded import EmbeddedServer
+from tests.conftest import own_database
+from tests.db.stage import Caller, open_database, own_tenant, started
 
-Check = Callable[[JobSummary], bool]
-
-
-async def _crowd(caller: Caller) -> list[Job]:
-    """Jobs of every kind and state, oldest first."""
-    dice = random.Random(3)
-    made = [
-        await caller.submit(
-            owner_service=dice.choice(["a", "b", "rare"] if number % 10 == 0 else ["a", "b"]),
-            owner_ref=dice.choice(["", "r/1", "r/2"]),
-            task_type=dice.choice(["x", "y"]),
-            model_profile=dice.choice(["m", "n"]),
-            priority=dice.choice([-3, 0, 7]),
-            max_attempts=dice.choice([1, 3]),
-            tags=dice.sample(["red", "green", "blue"], dice.randrange(3)),
-            idempotency_key=f"key {number}" if number % 7 == 0 else None,
-        )
-        for number in range(90)
-    ]
-    for job in await caller.claim(20, worker_id="w1") + await caller.claim(20, worker_id="w2"):
-        match dice.randrange(4):
-            case 0:
-                await caller.complete(job)
-            case 1:
-                await caller.fail(job, dice.choice([ErrorCategory.BAD_INPUT, ErrorCategory.TIMEOUT]))
-            case 2:
-                await caller.fail(job, ErrorCategory.CANCELLED)
-            case _:
-                pass
-    return [await caller.get(job.id) for job in made]
+JOBS = 240
+OWNERS, TASKS, PROFILES = ("a", "b", "c"), ("read", "write"), ("small", "large")
+REFS, TAGS = ("", "r1", "r2"), ("x", "y", "z")
+CATEGORIES = (ErrorCategory.BAD_INPUT, ErrorCategory.INTERNAL, ErrorCategory.TIMEOUT)
 
 
-async def _walk(caller: Caller, *, limit: int = 100, **where: Any) -> list[JobSummary]:
-    found: list[JobSummary] = []
-    cursor: str | None = None
-    while True:
-        page = await caller.page(limit=limit, cursor=cursor, **where)
-        assert len(page.jobs) <= limit
-        found += page.jobs
-        if (cursor := page.next_cursor) is None:
-            return found
+class Library:
+    """Jobs in every state, and all that is known of them."""
+
+    def __init__(self, caller: Caller, jobs: list[Job]) -> None:
+        self.caller = caller
+        self.jobs = sorted(jobs, key=lambda job: job.id, reverse=True)
+
+    async def pages(self, *, limit: int, **where: Any) -> list[list[JobSummary]]:
+        """Every page of a list."""
+        pages: list[list[JobSummary]] = []
+        cursor: str | None = None
+        while True:
+            page = await self.caller.page(limit=limit, cursor=cursor, **where)
+            assert len(page.jobs) <= limit
+            pages.append(page.jobs)
+            cursor = page.next_cursor
+            if cursor is None:
+                return pages
+
+    def matching(self, **where: Any) -> list[UUID]:
+        return [job.id for job in self.jobs if all(RULES[name](job, value) for name, value in where.items())]
 
 
-async def test_every_filter_finds_what_looking_at_each_job_would(alone: Caller) -> None:
-    jobs = await _crowd(alone)
-    middle = jobs[45].created_at
-    finished = sorted(job.finished_at for job in jobs if job.finished_at is not None)
-    checks: list[tuple[dict[str, Any], Check]] = [
-        ({}, lambda _: True),
-        ({"owner_service": "rare"}, lambda job: job.owner_service == "rare"),
-        ({"owner_service": "nobody"}, lambda _: False),
-        ({"owner_ref": "r/1"}, lambda job: job.owner_ref == "r/1"),
-        ({"task_type": "x", "model_profile": "n"}, lambda job: (job.task_type, job.model_profile) == ("x", "n")),
-        *(({"status": [status]}, _has(status)) for status in Status),
-        ({"status": [Status.FAILED, Status.RUNNING]}, lambda job: job.status in {Status.FAILED, Status.RUNNING}),
-        ({"status": [Status.PENDING], "owner_service": "a"}, lambda j: (j.status, j.owner_service) == ("pending", "a")),
-        ({"priority": 7}, lambda job: job.priority == 7),
-        ({"worker_id": "w2"}, lambda job: job.worker_id == "w2"),
-        ({"error_category": "timeout"}, lambda job: job.error is not None and job.error.category == "timeout"),
-        ({"idempotency_key": "key 14"}, lambda job: job.idempotency_key == "key 14"),
-        ({"tags": ["red", "blue"]}, lambda job: {"red", "blue"} <= set(job.tags)),
-        ({"max_attempts": 1}, lambda job: job.max_attempts == 1),
-        ({"attempt": 0}, lambda job: job.attempt == 0),
-        ({"created_after": middle}, lambda job: job.created_at >= middle),
-        ({"created_before": middle}, lambda job: job.created_at < middle),
-        ({"finished_after": finished[3]}, lambda job: job.finished_at is not None and job.finished_at >= finished[3]),
-        ({"finished_before": finished[3]}, lambda job: job.finished_at is not None and job.finished_at < finished[3]),
-    ]
-    for where, check in checks:
-        for limit in (7, 100):
-            found = await _walk(alone, limit=limit, **where)
-            assert [job.id for job in found] == [job.id for job in reversed(jobs) if check(job)], (where, limit)
+# What each filter means.
+RULES: dict[str, Callable[[Job, Any], bool]] = {
+    "owner_service": lambda job, value: job.owner_service == value,
+    "owner_ref": lambda job, value: job.owner_ref == value,
+    "task_type": lambda job, value: job.task_type == value,
+    "model_profile": lambda job, value: job.model_profile == value,
+    "status": lambda job, value: job.status in value,
+    "priority": lambda job, value: job.priority == value,
+    "worker_id": lambda job, value: job.worker_id == value,
+    "error_category": lambda job, value: job.error is not None and job.error.category is value,
+    "idempotency_key": lambda job, value: job.idempotency_key == value,
+    "tags": lambda job, value: set(value) <= set(job.tags),
+    "max_attempts": lambda job, value: job.max_attempts == value,
+    "attempt": lambda job, value: job.attempt == value,
+    "created_after": lambda job, value: job.created_at >= value,
+    "created_before": lambda job, value: job.created_at < value,
+    "finished_after": lambda job, value: job.finished_at is not None and job.finished_at >= value,
+    "finished_before": lambda job, value: job.finished_at is not None and job.finished_at < value,
+}
 
 
-async def test_a_rare_match_costs_short_pages_not_a_long_request(
-    alone: Caller, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture(scope="module")
+async def library(postgres_server: EmbeddedServer) -> AsyncIterator[Library]:
+    """Random jobs, and a second tenant's that no list of the first may show."""
+    pick = random.Random(42)
+    async with AsyncExitStack() as stack:
+        url = await stack.enter_async_context(own_database(postgres_server))
+        database = await stack.enter_async_context(open_database(url))
+        service = await stack.enter_async_context(started(database))
+        strangers = Caller(service, await own_tenant(database))
+        await strangers.submit_many(20, owner_service="a", owner_ref="r1", tags=["x"])
+        caller = Caller(service, await own_tenant(database))
+        ids = [(await caller.submit(**_random_fields(pick, number))).id for number in range(JOBS)]
+        for turn in range(8):
+            for job in await caller.claim(25, worker_id=f"w{turn % 3}"):
+                match pick.choice(["complete", "complete", "fail", "fail", "leave", "cancel"]):
+                    case "complete":
+                        await caller.complete(job)
+                    case "fail":
+                        await caller.fail(job, pick.choice(CATEGORIES))
+                    case "cancel":
+                        await caller.fail(job, ErrorCategory.CANCELLED)
+        for job_id in pick.sample(ids, 30):
+            if await caller.status(job_id) is Status.PENDING:
+                await caller.cancel(job_id)
+        yield Library(caller, [await caller.get(job_id) for job_id in ids])
+
+
+def _random_fields(pick: random.Random, number: int) -> dict[str, Any]:
+    return {
+        "owner_service": pick.choice(OWNERS),
+        "owner_ref": pick.choice(REFS),
+        "task_type": pick.choice(TASKS),
+        "model_profile": pick.choice(PROFILES),
+        "priority": pick.randint(-1, 1),
+        "max_attempts": pick.choice([1, 2, 3]),
+        "tags": pick.sample(TAGS, pick.randint(0, 3)),
+        "idempotency_key": f"k{number}" if pick.random() < 0.3 else None,
+        "run_at": datetime.now(UTC) + timedelta(days=1) if pick.random() < 0.1 else None,
+    }
+
+
+def _single_filters(library: Library) -> dict[str, list[Any]]:
+    """Values for each filter: those that occur, and one that does not."""
+    moments = [job.created_at for job in library.jobs[:: JOBS // 5]] + [datetime(2001, 1, 1, tzinfo=UTC)]
+    ends = [*[job.finished_at for job in library.jobs if job.finished_at][::20], datetime(2099, 1, 1, tzinfo=UTC)]
+    return {
+        "owner_service": [*OWNERS, "nobody"],
+        "owner_ref": [*REFS, "nothing"],
+        "task_type": [*TASKS, "none"],
+        "model_profile": [*PROFILES, "none"],
+        "status": [*([status] for status in Status), [], [Status.FAILED, Status.CANCELLED], list(Status)],
+        "priority": [-1, 0, 1, 50],
+        "worker_id": ["w0", "w1", "w9"],
+        "error_category": [*CATEGORIES, ErrorCategory.RATE_LIMITED],
+        "idempotency_key": [*[job.idempotency_key for job in library.jobs if job.idempotency_key][:5], "absent"],
+        "tags": [["x"], ["x", "z"], ["x", "y", "z"], ["absent"], []],
+        "max_attempts": [1, 2, 3, 99],
+        "attempt": [0, 1, 5],
+        "created_after": moments,
+        "created_before": moments,
+        "finished_after": ends,
+        "finished_before": ends,
+    }
+
+
+def _meant(where: dict[str, Any]) -> dict[str, Any]:
+    """An empty list of states or tags asks for nothing."""
+    return {name: value for name, value in where.items() if value != []}
+
+
+@pytest.mark.parametrize("name", RULES)
+async def test_each_filter_by_itself_means_what_it_says(library: Library, name: str) -> None:
+    found_some = False
+    for value in _single_filters(library)[name]:
+        pages = await library.pages(limit=50, **{name: value})
+        expected = library.matching(**_meant({name: value}))
+        found_some |= bool(expected)
+        assert [job.id for page in pages for job in page] == expected, (name, value)
+    assert found_some, "the data should show something"
+
+
+async def test_any_combination_of_filters_and_page_sizes_finds_the_same_as_reading_everything(library: Library) -> None:
+    pick = random.Random(7)
+    values = _single_filters(library)
+    found = 0
+    for _ in range(150):
+        where = {name: pick.choice(values[name]) for name in pick.sample(sorted(values), pick.randint(0, 4))}
+        pages = await library.pages(limit=pick.choice([1, 3, 10, 100, 500]), **where)
+        ids = [job.id for page in pages for job in page]
+        assert ids == library.matching(**_meant(where)), where
+        found += len(ids)
+    assert found > 100
+
+
+async def test_a_list_shows_each_job_as_its_own_page_does_but_without_payloads(library: Library) -> None:
+    (page,) = await library.pages(limit=500)
+    for summary, job in zip(page, library.jobs, strict=True):
+        shown = {name: getattr(job, name) for name in JobSummary.__struct_fields__}
+        assert summary == JobSummary(**shown)
+
+
+@pytest.mark.parametrize("budget", [1, 7, 60])
+async def test_a_filter_that_matches_rarely_gives_short_pages_that_lead_to_everything(
+    library: Library, monkeypatch: pytest.MonkeyPatch, budget: int
 ) -> None:
-    monkeypatch.setattr(search, "_BUDGET", 100)
-    (first,) = await alone.submit_many(1, tags=["needle"])
-    await alone.submit_many(600)
-    pages = 0
-    cursor: str | None = None
-    found = []
-    while True:
-        page = await alone.page(limit=10, cursor=cursor, tags=["needle"])
-        pages += 1
-        found += [job.id for job in page.jobs]
-        if (cursor := page.next_cursor) is None:
-            break
-    assert found == [first.id]
-    assert pages >= 4, "each looked at about a hundred"
+    monkeypatch.setattr(search, "_BUDGET", budget)
+    where = {"worker_id": "w1", "tags": ["x", "y"]}
+    pages = await library.pages(limit=5, **where)
+    assert [job.id for page in pages for job in page] == library.matching(**where)
+    assert any(len(page) < 5 for page in pages[:-1]), "pages end by the budget, not only when they are full"
 
 
-async def test_pages_do_not_repeat_or_skip_while_jobs_arrive(alone: Caller) -> None:
-    before = await alone.submit_many(30)
-    page = await alone.page(limit=10)
-    await alone.submit_many(10)
-    rest = [job.id for job in page.jobs]
-    while page.next_cursor is not None:
-        page = await alone.page(limit=10, cursor=page.next_cursor)
-        rest += [job.id for job in page.jobs]
-    assert rest == [job.id for job in reversed(before)]
+async def test_jobs_submitted_while_one_turns_the_pages_do_not_shift_them(library: Library) -> None:
+    caller = Caller(library.caller.service, library.caller.tenant)
+    first = await caller.page(limit=10)
+    new = await caller.submit(owner_service="late")
+    try:
+        second = await caller.page(limit=10, cursor=first.next_cursor)
+        assert [job.id for job in [*first.jobs, *second.jobs]] == [job.id for job in library.jobs[:20]]
+    finally:
+        library.jobs.insert(0, await caller.get(new.id))
 
 
-async def test_a_cursor_that_is_none_of_ours_is_refused(alone: Caller) -> None:
-    with pytest.raises(InvalidInput, match="cursor"):
-        await alone.page(cursor="nonsense")
+@pytest.mark.parametrize("cursor", ["", "x", "12", "zzzzzzzz-zzzz-zzzz-zzzz-zzzzzzzzzzzz"])
+async def test_a_cursor_that_is_none_of_ours_is_refused(library: Library, cursor: str) -> None:
+    with pytest.raises(InvalidInput):
+        await library.caller.page(cursor=cursor)
 
 
-async def test_a_list_leaves_out_payloads(alone: Caller) -> None:
-    await alone.submit(input=b'{"secret": "' + b"x" * 1000 + b'"}')
-    (job,) = (await alone.page()).jobs
-    assert not hasattr(job, "input")
-    assert timedelta(0) <= (await _now(alone)) - job.created_at < timedelta(minutes=1)
+async def test_a_cursor_behind_the_oldest_job_ends_the_list(library: Library) -> None:
+    page = await library.caller.page(cursor=str(UUID(int=0)))
+    assert (page.jobs, page.next_cursor) == ([], None)
 
 
-async def _now(caller: Caller) -> Any:
-    ((moment,),) = await look(caller.service._database, "SELECT clock()")
-    return moment
-
-
-def _has(status: Status) -> Check:
-    return lambda job: job.status is status
+async def test_any_id_is_a_place_to_go_on_from(library: Library) -> None:
+    page = await library.caller.page(cursor=str(uuid7()), limit=3)
+    assert [job.id for job in page.jobs] == [job.id for job in library.jobs[:3]]

@@ -1,167 +1,316 @@
-"""No statement forgets its tenant: read from the statements themselves, and seen from what a second tenant can do."""
+"""No statement can forget its tenant: read in the statements themselves, and tried with another tenant's ids."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pglast
 import pytest
 from pglast import ast
+from pglast.enums import A_Expr_Kind, BoolExprType
 
-from penstock.errors import CallerError, NotFound
+from penstock.errors import NotFound, StaleEpoch
 from penstock.jobs import store
-from penstock.jobs.job import JobFilter
-from penstock.jobs.states import Status
-from penstock.postgres import queries
+from penstock.jobs.job import Counts, JobFilter
+from penstock.jobs.states import ErrorCategory
 from penstock.postgres.pool import Database
-from tests.db.stage import Caller, own_tenant, snapshot, take, within
+from tests.db.stage import Caller, look, own_tenant, snapshot, submission, take, within
 
-SQL = Path(store.__file__).with_name("queries.sql")
-STATEMENTS = queries.load(store.__file__).statements
-TENANT_TABLES = frozenset(
-    {"job", "jobs", "ready", "later", "lease", "done", "attempt", "event", "idempotency", "series", "lane", "stat"}
-    | {"stat_delta", "job_default", "done_default", "attempt_default", "event_default"}
-)
-EVERY = re.compile(r"^-- name: (\w+).*\n(?:--.*\n)*?-- tenant: every \(.+\)", re.MULTILINE)
-FOR_EVERY = frozenset(EVERY.findall(SQL.read_text()))
+SQL = Path(store.__file__).with_name("queries.sql").read_text()
+BLOCKS = dict(re.findall(r"^-- name: (\w+).*?\n(.*?)(?=^-- name: |\Z)", SQL, re.MULTILINE | re.DOTALL))
+EVERY = re.compile(r"^-- tenant: every \((.+)\)$", re.MULTILINE)
 
 
-def forgotten(sql: str, parameter: int) -> list[str]:
-    """The tables that a statement touches without binding their tenant to that parameter."""
-    (statement,) = pglast.parse_sql(sql)
-    return [problem for node in _queries(statement.stmt) for problem in _forgotten_by(node, parameter)]
+# Reading the statements
 
 
-def _kind(node: Any) -> str:
-    return type(node).__name__
+@dataclass
+class Reader:
+    """Finds the tables of a statement that are not tied to the tenant which the caller names."""
+
+    tenant_tables: frozenset[str]
+    tenant: int  # number of the parameter
+    forgotten: list[str] = field(default_factory=list)
+
+    def read(self, node: object, names: frozenset[str] = frozenset()) -> None:
+        """Look at a statement and all within it; ``names`` are the common table expressions in sight."""
+        match node:
+            case tuple():
+                for part in node:
+                    self.read(part, names)
+            case ast.SelectStmt() | ast.UpdateStmt() | ast.DeleteStmt() | ast.InsertStmt():
+                names = self._common_tables(node, names)
+                if isinstance(node, ast.InsertStmt):
+                    self._check_insert(node)
+                else:
+                    self._check_tables(node, names)
+                for part in _parts(node, without=("withClause", "relation")):
+                    self.read(part, names)
+            case ast.Node():
+                for part in _parts(node):
+                    self.read(part, names)
+
+    def _common_tables(self, node: Any, names: frozenset[str]) -> frozenset[str]:
+        for expression in node.withClause.ctes if node.withClause else ():
+            self.read(expression.ctequery, names)
+            names |= {expression.ctename}
+        return names
+
+    def _check_insert(self, node: Any) -> None:
+        table = node.relation.relname
+        if table not in self.tenant_tables:
+            return
+        columns = [column.name for column in node.cols or ()]
+        targets = node.selectStmt.targetList if isinstance(node.selectStmt, ast.SelectStmt) else None
+        if "tenant_id" not in columns or targets is None:
+            self.forgotten.append(f"INSERT INTO {table}")
+            return
+        if not self._is_tenant(targets[columns.index("tenant_id")].val):
+            self.forgotten.append(f"INSERT INTO {table}: tenant_id is not the caller's")
+
+    def _check_tables(self, node: Any, names: frozenset[str]) -> None:
+        tables = list(_tables(node))
+        conditions = list(_conjuncts(node.whereClause))
+        for join in _joins(node):
+            conditions += _conjuncts(join.quals)
+        tied = {alias for condition in conditions if (alias := self._ties(condition)) is not None}
+        for table in tables:
+            if table.relname in names or table.relname not in self.tenant_tables:
+                continue
+            alias = table.alias.aliasname if table.alias else table.relname
+            if alias not in tied and not ("" in tied and len(tables) == 1):
+                self.forgotten.append(f"{type(node).__name__} of {table.relname} {alias}")
+
+    def _ties(self, condition: object) -> str | None:
+        """The alias whose tenant_id this condition sets equal to the caller's tenant; "" without an alias."""
+        if not isinstance(condition, ast.A_Expr) or condition.kind != A_Expr_Kind.AEXPR_OP:
+            return None
+        if [name.sval for name in condition.name or ()] != ["="]:
+            return None
+        for column, value in ((condition.lexpr, condition.rexpr), (condition.rexpr, condition.lexpr)):
+            if isinstance(column, ast.ColumnRef) and self._is_tenant(value):
+                path = [part.sval for part in column.fields or () if isinstance(part, ast.String)]
+                if path[-1] == "tenant_id":
+                    return path[0] if len(path) > 1 else ""
+        return None
+
+    def _is_tenant(self, value: object) -> bool:
+        if isinstance(value, ast.TypeCast):
+            value = value.arg
+        return isinstance(value, ast.ParamRef) and value.number == self.tenant
 
 
-def _queries(node: Any) -> Iterator[Any]:
-    """Every query level inside a statement, itself included."""
-    parts: tuple[str, ...] = getattr(node, "__slots__", ())
-    if _kind(node) in {"SelectStmt", "InsertStmt", "UpdateStmt", "DeleteStmt"}:
-        yield node
-    if isinstance(node, ast.Node):
-        for name in parts:
-            yield from _queries(getattr(node, name))
-    elif isinstance(node, tuple):
-        for item in node:
-            yield from _queries(item)
+def _parts(node: ast.Node, without: tuple[str, ...] = ()) -> Iterator[object]:
+    for name in node:
+        if name not in without:
+            yield getattr(node, name)
 
 
-def _forgotten_by(query: Any, parameter: int) -> Iterator[str]:
-    if _kind(query) == "InsertStmt":
-        columns = {column.name for column in query.cols or ()}
-        if query.relation.relname in TENANT_TABLES and "tenant_id" not in columns:
-            yield f"INSERT INTO {query.relation.relname}"
-        return
-    tables: list[Any] = []
-    conditions = list(_conjuncts(getattr(query, "whereClause", None)))
-    for item in (*(getattr(query, "fromClause", None) or ()), *(getattr(query, "usingClause", None) or ())):
-        _collect(item, tables, conditions)
-    if _kind(query) in {"UpdateStmt", "DeleteStmt"}:
-        tables.append(query.relation)
-    mine = [table for table in tables if table.relname in TENANT_TABLES]
-    bound = {alias for condition in conditions if (alias := _bound(condition, parameter)) is not None}
-    for table in mine:
-        alias = table.alias.aliasname if table.alias else table.relname
-        if alias not in bound and not (len(mine) == 1 and "" in bound):
-            yield f"{type(query).__name__} on {table.relname}"
+def _sources(node: Any) -> Iterator[object]:
+    """What a statement takes rows from, joins opened up; not what lies within subqueries."""
+    todo: list[Any] = [*(getattr(node, "fromClause", None) or ()), *(getattr(node, "usingClause", None) or ())]
+    if not isinstance(node, ast.SelectStmt):
+        todo.append(node.relation)
+    while todo:
+        source = todo.pop()
+        yield source
+        if isinstance(source, ast.JoinExpr):
+            todo += [source.larg, source.rarg]
 
 
-def _collect(item: Any, tables: list[Any], conditions: list[Any]) -> None:
-    if _kind(item) == "RangeVar":
-        tables.append(item)
-    elif _kind(item) == "JoinExpr":
-        _collect(item.larg, tables, conditions)
-        _collect(item.rarg, tables, conditions)
-        conditions.extend(_conjuncts(item.quals))
+def _tables(node: Any) -> Iterator[ast.RangeVar]:
+    return (source for source in _sources(node) if isinstance(source, ast.RangeVar))
 
 
-def _conjuncts(condition: Any) -> Iterator[Any]:
-    if _kind(condition) == "BoolExpr" and condition.boolop == pglast.enums.BoolExprType.AND_EXPR:
-        for part in condition.args:
+def _joins(node: Any) -> Iterator[ast.JoinExpr]:
+    return (source for source in _sources(node) if isinstance(source, ast.JoinExpr))
+
+
+def _conjuncts(condition: Any) -> Iterator[object]:
+    if isinstance(condition, ast.BoolExpr) and condition.boolop == BoolExprType.AND_EXPR:
+        for part in condition.args or ():
             yield from _conjuncts(part)
     elif condition is not None:
         yield condition
 
 
-def _bound(condition: Any, parameter: int) -> str | None:
-    """The alias whose tenant_id the condition sets equal to the parameter; "" when the column stands alone."""
-    if _kind(condition) != "A_Expr" or condition.name[-1].sval != "=":
-        return None
-    sides = (condition.lexpr, condition.rexpr)
-    columns = [side for side in sides if _kind(side) == "ColumnRef"]
-    numbers = [side.number for side in sides if _kind(side) == "ParamRef"]
-    if numbers != [parameter] or len(columns) != 1:
-        return None
-    names = [field.sval for field in columns[0].fields]
-    return (names[0] if len(names) > 1 else "") if names[-1] == "tenant_id" else None
+def forgotten(sql: str, tenant_tables: frozenset[str], *, tenant: int) -> list[str]:
+    """The places of a statement that name a tenant's table without its tenant."""
+    reader = Reader(tenant_tables, tenant)
+    reader.read(pglast.parse_sql(sql))
+    return reader.forgotten
 
 
-@pytest.mark.parametrize("name", sorted(STATEMENTS.keys() - FOR_EVERY))
-def test_a_statement_binds_its_tenant_wherever_it_touches_one(name: str) -> None:
-    statement = STATEMENTS[name]
-    assert "tenant_id" in statement._order, "it takes a tenant, or says that it serves every one"
-    assert forgotten(statement.sql, statement._order.index("tenant_id") + 1) == []
+@pytest.fixture
+async def tenant_tables(database: Database) -> frozenset[str]:
+    """Every table and view of the real schema that carries a tenant."""
+    rows = await look(
+        database,
+        "SELECT table_name::text FROM information_schema.columns WHERE table_schema = 'penstock'"
+        " AND column_name = 'tenant_id'",
+    )
+    return frozenset(name for (name,) in rows)
 
 
-@pytest.mark.parametrize("name", sorted(FOR_EVERY))
-def test_only_duties_of_the_house_serve_every_tenant(name: str) -> None:
-    assert name in {
-        "begin_rescue", "event_horizon", "lock_expired", "lock_leases_of", "promote", "raise_hints", "ready_position",
-        "roll_up",
-    }  # fmt: skip
+def test_every_block_of_the_file_is_read() -> None:
+    assert BLOCKS.keys() == store._sql.statements.keys()
+    assert len(BLOCKS) > 30
 
 
-@pytest.mark.parametrize(
-    ("sql", "what"),
-    [
-        ("SELECT * FROM job WHERE id = $2", "SelectStmt on job"),
-        ("SELECT * FROM job j JOIN done d ON d.job_id = j.id WHERE j.tenant_id = $1", "SelectStmt on done"),
-        ("DELETE FROM ready WHERE lane_id = $2 OR tenant_id = $1", "DeleteStmt on ready"),
-        ("UPDATE lease l SET progress = NULL WHERE l.tenant_id = $2", "UpdateStmt on lease"),
-        ("INSERT INTO done (job_id) VALUES ($1)", "INSERT INTO done"),
-        ("WITH a AS (SELECT 1 FROM later) SELECT 1 FROM job WHERE tenant_id = $1", "SelectStmt on later"),
-    ],
-)
-def test_the_check_finds_a_forgetful_statement(sql: str, what: str) -> None:
-    assert forgotten(sql, 1) == [what]
+@pytest.mark.parametrize("name", sorted(BLOCKS))
+async def test_a_statement_ties_each_tenants_table_to_its_tenant_or_says_why_not(
+    name: str, tenant_tables: frozenset[str]
+) -> None:
+    assert {"job", "jobs", "lease", "done", "series", "event"} <= tenant_tables
+    statement = store._sql.statements[name]
+    reason = EVERY.search(BLOCKS[name])
+    if "tenant_id" not in statement._order:
+        assert reason, "a statement without a tenant must say why it serves every one"
+        return
+    assert not reason, "a statement that names a tenant serves that one alone"
+    tenant = statement._order.index("tenant_id") + 1
+    assert forgotten(statement.sql, tenant_tables, tenant=tenant) == []
 
 
-async def test_a_second_tenant_sees_and_changes_nothing(alone: Caller, fresh: Database) -> None:
-    other = Caller(alone.service, await own_tenant(fresh))
-    await alone.submit(idempotency_key="k", priority=3)
+TABLES = frozenset({"job", "lease", "ready"})
+FORGETFUL = [
+    "SELECT * FROM job WHERE id = $2",
+    "SELECT * FROM job WHERE tenant_id = $2",
+    "SELECT * FROM job WHERE tenant_id = $1 OR id = $2",
+    "SELECT * FROM job WHERE tenant_id <> $1",
+    "SELECT * FROM job j JOIN lease l ON l.job_id = j.id WHERE j.tenant_id = $1",
+    "SELECT * FROM job j LEFT JOIN lease l ON l.tenant_id = j.tenant_id WHERE j.tenant_id = $1",
+    "SELECT (SELECT count(*) FROM lease) FROM job WHERE tenant_id = $1",
+    "SELECT * FROM job WHERE tenant_id = $1 AND EXISTS (SELECT FROM lease WHERE job_id = id)",
+    "SELECT * FROM job WHERE tenant_id = $1 UNION ALL SELECT * FROM job",
+    "WITH x AS (SELECT * FROM job) SELECT * FROM x",
+    "WITH x AS (SELECT 1), y AS (DELETE FROM lease USING x RETURNING 1) SELECT * FROM y",
+    "WITH job AS (SELECT * FROM lease) SELECT * FROM job",
+    "SELECT * FROM unnest($2::int[]) u CROSS JOIN LATERAL (SELECT * FROM ready WHERE lane_id = u) r",
+    "UPDATE lease SET progress = NULL WHERE job_id = $2",
+    "UPDATE lease l SET progress = NULL FROM job j WHERE j.tenant_id = $1 AND l.job_id = j.id",
+    "DELETE FROM ready WHERE job_id = $2",
+    "INSERT INTO job (id) SELECT $2",
+    "INSERT INTO job (tenant_id, id) SELECT tenant_id, id FROM x",
+    "INSERT INTO job (tenant_id, id) VALUES (1, $2)",
+    "INSERT INTO job (tenant_id, id) SELECT $1, job_id FROM lease",
+]
+MINDFUL = [
+    "SELECT * FROM job WHERE tenant_id = $1 AND id = $2",
+    "SELECT * FROM job j JOIN lease l ON l.tenant_id = $1 AND l.job_id = j.id WHERE $1 = j.tenant_id",
+    "WITH job AS (SELECT * FROM lease WHERE tenant_id = $1) SELECT * FROM job",
+    "INSERT INTO job (tenant_id, id) SELECT $1, id FROM unnest($2::uuid[]) AS x(id)",
+    "DELETE FROM lease l USING x WHERE l.tenant_id = $1 AND l.job_id = x.id",
+]
+
+
+@pytest.mark.parametrize("sql", FORGETFUL)
+def test_the_reader_notices_a_forgotten_tenant(sql: str) -> None:
+    assert forgotten(sql, TABLES, tenant=1)
+
+
+@pytest.mark.parametrize("sql", MINDFUL)
+def test_the_reader_lets_mindful_statements_pass(sql: str) -> None:
+    assert forgotten(sql, TABLES, tenant=1) == []
+
+
+async def test_no_row_can_be_written_without_a_tenant(database: Database, tenant_tables: frozenset[str]) -> None:
+    rows = await look(
+        database,
+        "SELECT c.table_name::text FROM information_schema.columns c JOIN information_schema.tables t USING"
+        " (table_schema, table_name) WHERE c.table_schema = 'penstock' AND column_name = 'tenant_id'"
+        " AND t.table_type = 'BASE TABLE' AND (is_nullable = 'YES' OR column_default IS NOT NULL)",
+    )
+    assert rows == []
+    assert len(tenant_tables) > 10
+
+
+# Trying it
+
+
+@pytest.fixture
+async def stranger(caller: Caller, database: Database) -> Caller:
+    """Another tenant of the same service."""
+    return Caller(caller.service, await own_tenant(database))
+
+
+async def test_another_tenants_jobs_are_not_there(caller: Caller, stranger: Caller) -> None:
+    job = await caller.submit(owner_ref="secret", tags=["t"])
+    running = await caller.submit_and_claim(task_type="other")
+    for job_id in (job.id, running.id):
+        with pytest.raises(NotFound):
+            await stranger.get(job_id)
+        with pytest.raises(NotFound):
+            await within(stranger.service.wait(stranger.tenant, job_id, timedelta(seconds=5)))
+        with pytest.raises(NotFound):
+            await take(stranger.service.events(stranger.tenant, job_id=job_id), 1)
+    filters: list[dict[str, Any]] = [
+        {},
+        {"owner_service": "tests"},
+        {"owner_ref": "secret"},
+        {"tags": ["t"]},
+        {"status": ["running"]},
+    ]
+    for where in [*filters, {"status": ["pending"]}, {"worker_id": "worker"}]:
+        assert (await stranger.page(**where)).jobs == [], where
+    stats = await stranger.service.stats(stranger.tenant)
+    assert (stats.totals, stats.queues, stats.oldest_pending_seconds) == (Counts(), [], None)
+    assert await stranger.claim(100) == []
+
+
+async def test_no_call_with_another_tenants_ids_changes_a_row(alone: Caller, fresh: Database) -> None:
+    stranger = Caller(alone.service, await own_tenant(fresh))
+    await alone.submit_many(2)
+    await alone.submit(run_at=datetime.now(UTC) + timedelta(days=1))
+    failed = await alone.submit_and_claim(max_attempts=1)
+    await alone.fail(failed)
     running = await alone.claim_one()
-    pending = await alone.submit()
+    ids = [job.id for job in (await alone.page()).jobs]
+    service, tenant = stranger.service, stranger.tenant
     before = await snapshot(fresh)
-    for job_id in (running.id, pending.id):
-        for call in (other.get, other.cancel, other.retry):
+    for job_id in ids:
+        for change in (stranger.cancel(job_id), stranger.retry(job_id)):
             with pytest.raises(NotFound):
-                await call(job_id)
-    assert isinstance(await other.beat(running), CallerError)
-    for report in (other.complete(running), other.fail(running)):
+                await change
+    for report in (stranger.complete(running), stranger.fail(running, ErrorCategory.BAD_INPUT)):
         with pytest.raises(NotFound):
             await report
-    assert await other.claim(10) == []
-    assert (await other.page()).jobs == []
-    assert await other.service.cancel_where(other.tenant, JobFilter(owner_service="tests"), dry_run=False) == 0
-    assert await other.service.retry_where(other.tenant, JobFilter(owner_service="tests"), dry_run=False) == 0
-    assert (await other.service.stats(other.tenant)).queues == []
-    with pytest.raises(NotFound):
-        await within(anext(other.service.events(other.tenant, job_id=running.id)))
+    assert isinstance(await stranger.beat(running, progress=b"1"), NotFound)
+    everything = JobFilter(created_after=datetime(2001, 1, 1, tzinfo=UTC))
+    assert await service.cancel_where(tenant, everything, dry_run=False) == 0
+    assert await service.retry_where(tenant, everything, dry_run=False) == 0
+    assert await stranger.claim(100) == []
     assert await snapshot(fresh) == before
 
 
-async def test_tenants_may_use_the_same_names_and_keys(alone: Caller, fresh: Database) -> None:
-    other = Caller(alone.service, await own_tenant(fresh))
-    mine = await alone.submit(idempotency_key="k")
-    theirs = await other.submit(idempotency_key="k")
-    assert mine.id != theirs.id
-    assert [job.id for job in await other.claim(10)] == [theirs.id]
-    assert await alone.status(mine.id) is Status.PENDING
-    (event,) = await take(other.service.events(other.tenant, job_id=theirs.id), 1)
-    assert event.job_id == theirs.id
+async def test_a_finished_jobs_epoch_means_nothing_to_another_tenant(caller: Caller, stranger: Caller) -> None:
+    job = await caller.submit_and_claim()
+    await caller.complete(job)
+    with pytest.raises(NotFound):
+        await stranger.complete(job)
+    assert not isinstance(await stranger.beat(job), StaleEpoch), "not even that it exists is told"
+
+
+async def test_the_same_key_and_names_in_two_tenants_are_two_jobs(caller: Caller, stranger: Caller) -> None:
+    wanted = submission(idempotency_key="k")
+    first = await caller.service.submit(caller.tenant, wanted)
+    second = await stranger.service.submit(stranger.tenant, wanted)
+    assert second.created
+    assert first.job.id != second.job.id
+    assert [job.id for job in await stranger.claim(10)] == [second.job.id]
+    assert [job.id for job in await caller.claim(10)] == [first.job.id]
+
+
+async def test_a_tenants_event_stream_tells_its_own_events_only(caller: Caller, stranger: Caller) -> None:
+    mark = await stranger.submit()
+    (start,) = await take(stranger.service.events(stranger.tenant, job_id=mark.id), 1)
+    await asyncio.gather(*(caller.submit() for _ in range(5)))
+    own = await stranger.submit()
+    (event,) = await take(stranger.service.events(stranger.tenant, after=start.id), 1)
+    assert event.job_id == own.id

@@ -81,10 +81,12 @@ class _Reader:
     events: deque[tuple[Position, Event]] = field(default_factory=deque)
     news: asyncio.Event = field(default_factory=asyncio.Event)
     overrun: bool = False
+    told: Position = Position()  # the tail tells again from its last horizon when a look broke off half way
 
     def tell(self, position: Position, event: Event) -> None:
-        if self.job_id is not None and event.job_id != self.job_id:
+        if position <= self.told or (self.job_id is not None and event.job_id != self.job_id):
             return
+        self.told = position
         if len(self.events) >= _BACKLOG:
             self.overrun = True
         else:

@@ -1,0 +1,351 @@
+"""The database goes away and comes back: calls say so, nothing hangs, everything goes on by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import parse_qs, quote, urlsplit
+
+import pytest
+
+from penstock.errors import DatabaseUnavailable, PenstockError
+from penstock.jobs.job import HeartbeatAnswer
+from penstock.jobs.service import JobService
+from penstock.jobs.states import Status
+from penstock.postgres.pool import Database
+from tests.db.stage import Caller, look, own_tenant, places, submission, take, within
+from tests.processes import until
+
+_SOCKET = ".s.PGSQL.5432"
+
+
+class Line:
+    """The way to the server, which can be cut, mended, and made to lose an answer."""
+
+    def __init__(self, folder: Path, server_socket: str) -> None:
+        self.folder = folder
+        self._server_socket = server_socket
+        self._listener: asyncio.Server | None = None
+        self._ends: set[asyncio.StreamWriter] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loses_answer_to: bytes | None = None
+        self.lost = asyncio.Event()
+
+    async def mend(self) -> None:
+        """Let connections through."""
+        self._listener = await asyncio.start_unix_server(self._serve, self.folder / _SOCKET)
+
+    async def cut(self) -> None:
+        """Break every connection and refuse new ones."""
+        if self._listener is not None:
+            self._listener.close()
+            (self.folder / _SOCKET).unlink(missing_ok=True)
+        for end in list(self._ends):
+            end.transport.abort()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def lose_answer_to(self, words: bytes) -> None:
+        """Let the next message that holds these words through, and cut its connection when the answer comes."""
+        self.lost.clear()
+        self._loses_answer_to = words
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_unix_connection(self._server_socket)
+        self._ends |= {writer, up_writer}
+        swallow = asyncio.Event()
+
+        async def forth() -> None:
+            while data := await reader.read(2**16):
+                if self._loses_answer_to is not None and self._loses_answer_to in data:
+                    self._loses_answer_to = None
+                    swallow.set()
+                up_writer.write(data)
+
+        async def back() -> None:
+            while data := await up_reader.read(2**16):
+                if swallow.is_set():
+                    self.lost.set()
+                    return
+                writer.write(data)
+
+        ways = [asyncio.create_task(forth()), asyncio.create_task(back())]
+        self._tasks |= {*ways}
+        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        for end in (writer, up_writer):
+            end.transport.abort()
+            self._ends.discard(end)
+        await asyncio.gather(*ways, return_exceptions=True)
+        self._tasks -= {*ways}
+
+
+@pytest.fixture
+async def line(fresh: Database, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Line]:
+    """An open line to this test's own database."""
+    (host,) = parse_qs(urlsplit(fresh.url).query)["host"]
+    line = Line(tmp_path_factory.mktemp("line"), f"{host}/{_SOCKET}")
+    await line.mend()
+    yield line
+    await line.cut()
+
+
+@asynccontextmanager
+async def _service_over(line: Line, url: str) -> AsyncIterator[JobService]:
+    """A started service that reaches the database by this line."""
+    parts = urlsplit(url)
+    own = f"postgresql://{parts.netloc}{parts.path}?host={quote(str(line.folder), safe='/')}&port=5432"
+    database = Database(own, application_name="penstock-test")
+    service = JobService(database)
+    await service.start()
+    try:
+        yield service
+    finally:
+        await service.stop()
+        await database.close()
+
+
+@pytest.fixture
+async def caller(line: Line, fresh: Database) -> AsyncIterator[Caller]:
+    """The calls over the line."""
+    async with _service_over(line, fresh.url) as service:
+        await within(service.wakeups.listening.wait())
+        yield Caller(service, await own_tenant(fresh))
+
+
+async def _survives(work: Callable[[], Awaitable[object]]) -> None:
+    """Wait until the work succeeds; until then it may only say that the database is away."""
+
+    async def succeeded() -> bool:
+        try:
+            await work()
+        except DatabaseUnavailable:
+            return False
+        return True
+
+    await until(succeeded, "the service recovered")
+
+
+async def test_every_call_says_that_the_database_is_away_and_works_again_afterwards(line: Line, caller: Caller) -> None:
+    await caller.submit_many(3)
+    running = await caller.claim_one()
+    failing = await caller.claim_one()
+    service, tenant = caller.service, caller.tenant
+    await line.cut()
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "submit": caller.submit,
+        "submit of a new queue": lambda: caller.submit(task_type="new"),
+        "submit with a key": lambda: caller.submit(idempotency_key="k"),
+        "submit many": lambda: caller.submit_many(2),
+        "get": lambda: caller.get(running.id),
+        "wait": lambda: service.wait(tenant, running.id, timedelta(seconds=1)),
+        "list": caller.page,
+        "claim": lambda: caller.claim(1, task_types=["none"]),
+        "heartbeat": lambda: caller.beat(running),
+        "complete": lambda: caller.complete(running),
+        "fail": lambda: caller.fail(failing),
+        "stats": lambda: service.stats(tenant),
+    }
+    for name, call in calls.items():
+        try:
+            await within(call())
+        except DatabaseUnavailable:
+            continue
+        pytest.fail(f"{name} did not say that the database is away")
+    await line.mend()
+    for call in calls.values():
+        await _survives(call)
+    assert await caller.status(running.id) is Status.COMPLETED
+
+
+async def test_a_service_may_start_before_its_database(line: Line, fresh: Database) -> None:
+    await line.cut()
+    async with _service_over(line, fresh.url) as service:
+        caller = Caller(service, await own_tenant(fresh))
+        with pytest.raises(DatabaseUnavailable):
+            await within(caller.submit())
+        await line.mend()
+        await _survives(caller.submit)
+        await within(service.wakeups.listening.wait())
+
+
+async def test_connections_that_the_server_ends_are_replaced(caller: Caller, fresh: Database) -> None:
+    await asyncio.gather(*(caller.submit() for _ in range(20)))
+    await look(
+        fresh,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND pid <> pg_backend_pid()",
+    )
+    await _survives(caller.submit)
+    await _survives(lambda: caller.claim(100))
+
+
+async def test_under_load_an_outage_loses_no_job_that_was_answered(line: Line, caller: Caller, fresh: Database) -> None:
+    answered: set[object] = set()
+    stopping = asyncio.Event()
+
+    async def submitter() -> None:
+        while not stopping.is_set():
+            try:
+                answered.update([(await caller.submit()).id])
+            except DatabaseUnavailable:
+                await asyncio.sleep(0)
+
+    submitters = [asyncio.create_task(submitter()) for _ in range(16)]
+    for _ in range(3):
+        await _grows(answered, by=100)
+        await line.cut()
+        await line.mend()
+    await _grows(answered, by=100)
+    stopping.set()
+    await asyncio.gather(*submitters)
+    stored = {job_id for (job_id,) in await look(fresh, "SELECT id FROM job")}
+    assert answered <= stored
+    ((ready,),) = await look(fresh, "SELECT count(*) FROM ready")
+    assert ready == len(stored)
+
+
+async def test_a_cut_between_commit_and_answer_and_a_retry_with_the_same_key_create_one_job(
+    line: Line, caller: Caller, fresh: Database
+) -> None:
+    await caller.submit()  # makes the names
+    line.lose_answer_to(b"COMMIT")
+    with pytest.raises(DatabaseUnavailable):
+        await within(caller.submit(idempotency_key="k"))
+    assert line.lost.is_set()
+    answer = await within(caller.service.submit(caller.tenant, submission(idempotency_key="k")))
+    assert not answer.created
+    assert await look(fresh, "SELECT id FROM job WHERE idempotency_key = 'k'") == [(answer.job.id,)]
+
+
+async def test_a_batch_cut_between_commit_and_answer_and_sent_again_creates_its_jobs_once(
+    line: Line, caller: Caller, fresh: Database
+) -> None:
+    wanted = [submission(idempotency_key=f"k{number}") for number in range(50)]
+    line.lose_answer_to(b"COMMIT")
+    with pytest.raises(DatabaseUnavailable):
+        await within(caller.service.submit_many(caller.tenant, wanted))
+    answers = await within(caller.service.submit_many(caller.tenant, wanted))
+    assert not any(answer.created for answer in answers)
+    assert await look(fresh, "SELECT count(*) FROM job") == [(50,)]
+
+
+async def test_a_completion_whose_answer_was_lost_may_be_sent_again(
+    line: Line, caller: Caller, fresh: Database
+) -> None:
+    job = await caller.submit_and_claim()
+    line.lose_answer_to(b"the one")
+    with pytest.raises(DatabaseUnavailable):
+        await within(caller.complete(job, b'"the one"'))
+
+    async def committed() -> bool:
+        return await places(fresh, job.id) == ["done"]
+
+    await until(committed, "the server has committed")
+    assert (await within(caller.complete(job, b'"the one"'))).status is Status.COMPLETED
+    assert (await caller.service.stats(caller.tenant)).totals.completed == 1
+
+
+async def test_a_waiting_claim_is_served_after_an_outage(line: Line, caller: Caller, fresh: Database) -> None:
+    async def persistent() -> object:
+        while True:
+            try:
+                if jobs := await caller.claim(1, wait_seconds=30):
+                    return jobs[0].id
+            except DatabaseUnavailable:
+                await asyncio.sleep(0.01)
+
+    waiting = asyncio.create_task(persistent())
+    await until(lambda: bool(caller.service._claims._waiters), "a claim waits")
+    await line.cut()
+    await line.mend()
+    async with _service_over(line, fresh.url) as other:
+        made: list[object] = []
+
+        async def submit() -> None:
+            made.append((await Caller(other, caller.tenant).submit()).id)
+
+        await _survives(submit)
+        assert await within(waiting) == made[0]
+
+
+async def test_an_open_event_stream_goes_on_after_an_outage_without_a_gap_or_a_repetition(
+    line: Line, caller: Caller, fresh: Database
+) -> None:
+    mark = await caller.submit()
+    (start,) = await take(caller.service.events(caller.tenant, job_id=mark.id), 1)
+    stream = caller.service.events(caller.tenant, after=start.id)
+    first = await caller.submit()
+    told = [event.job_id for event in await take(stream, 1)]
+    made = [first.id]
+    await line.cut()
+    async with _service_over(line, fresh.url) as other:
+        far = Caller(other, caller.tenant)
+        await line.mend()
+        await _survives(far.submit)
+        made += [job_id for (job_id,) in await look(fresh, "SELECT id FROM job ORDER BY id")][2:]
+        made += [(await far.submit()).id for _ in range(5)]
+        told += [event.job_id for event in await take(stream, len(made) - 1)]
+    assert told == made
+
+
+async def test_a_worker_keeps_its_lease_through_an_outage(line: Line, caller: Caller) -> None:
+    job = await caller.submit_and_claim()
+    await line.cut()
+    with pytest.raises(DatabaseUnavailable):
+        await within(caller.beat(job))
+    await line.mend()
+    answers: list[object] = []
+
+    async def beat() -> None:
+        answers.append(await caller.beat(job))
+
+    await _survives(beat)
+    assert isinstance(answers[-1], HeartbeatAnswer)
+
+
+async def test_no_other_error_than_ours_comes_out_of_a_stormy_line(line: Line, caller: Caller) -> None:
+    """Cuts in the middle of everything, again and again."""
+    errors: list[BaseException] = []
+    stopping = asyncio.Event()
+
+    async def user() -> None:
+        while not stopping.is_set():
+            try:
+                await caller.submit(idempotency_key=None)
+                for job in await caller.claim(5):
+                    await caller.beat(job)
+                    await caller.complete(job)
+                await caller.page(limit=3)
+            except PenstockError:
+                await asyncio.sleep(0)
+            except Exception as error:  # noqa: BLE001  # what the test is looking for
+                errors.append(error)
+
+    users = [asyncio.create_task(user()) for _ in range(6)]
+    for _ in range(15):
+        goal = await _completed(caller) + 1
+
+        async def work_goes_on(goal: int = goal) -> bool:
+            return await _completed(caller) >= goal
+
+        await until(work_goes_on, "more completed jobs")
+        await line.cut()
+        await line.mend()
+    stopping.set()
+    await within(asyncio.gather(*users))
+    assert errors == []
+
+
+async def _completed(caller: Caller) -> int:
+    while True:
+        try:
+            return (await caller.service.stats(caller.tenant)).totals.completed
+        except DatabaseUnavailable:
+            await asyncio.sleep(0)
+
+
+async def _grows(answered: set[object], *, by: int) -> None:
+    goal = len(answered) + by
+    await until(lambda: len(answered) >= goal, f"{by} more jobs")
