@@ -13,7 +13,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-
 _MARKER = "<!-- written by: python -m benchmarks --document docs/performance.md -->"
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 
@@ -16,6 +18,14 @@ from penstock.settings import Settings
 from penstock.telemetry import logs
 
 _numbers = itertools.count(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Temporary folders of this session's own: pytest's usual one is shared, and every other session of the same user
+    that begins meanwhile closes it to the user that PostgreSQL runs as."""
+    folder = tempfile.mkdtemp(prefix="penstock-tests-")
+    os.environ["PYTEST_DEBUG_TEMPROOT"] = folder
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 @pytest.fixture(scope="session", autouse=True)
