@@ -11,7 +11,7 @@ from penstock.jobs.service import JobLimits
 from penstock.jobs.states import ErrorCategory, RetryPolicy, Status
 from penstock.postgres.pool import Database
 from penstock.workers.rescuer import rescue_from
-from tests.db.stage import Caller, Clock, places, rescue, rescuer, run
+from tests.db.stage import Caller, Clock, own_tenant, places, rescue, rescuer, run
 
 LIMITS = JobLimits(cancel_grace=timedelta(seconds=30))
 
@@ -100,6 +100,17 @@ async def test_many_rescuers_at_once_end_each_lease_once(alone: Caller, fresh: D
         seen = await alone.get(job.id)
         assert (seen.status, len(seen.attempts)) == (Status.PENDING, 1)
         assert await places(fresh, job.id) == ["ready"]
+
+
+async def test_one_pass_rescues_the_jobs_of_every_tenant(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
+    callers = [alone, *(Caller(alone.service, await own_tenant(fresh)) for _ in range(2))]
+    jobs = [await caller.submit_and_claim() for _ in range(3) for caller in callers]
+    await fresh_clock.advance(timedelta(minutes=16))
+    await rescue(fresh)
+    for number, job in enumerate(jobs):
+        assert await callers[number % 3].status(job.id) is Status.PENDING
+    for caller in callers:
+        assert (await caller.service.stats(caller.tenant)).totals.pending == 3
 
 
 async def test_a_job_whose_workers_keep_dying_ends_as_failed(

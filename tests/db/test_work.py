@@ -52,6 +52,16 @@ async def test_progress_is_kept_until_it_is_told_anew_and_stays_with_the_result(
     assert same_json((await caller.get(job.id)).progress, b'["any", 1, null]')
 
 
+async def test_progress_told_just_before_a_silent_heartbeat_is_not_forgotten(caller: Caller) -> None:
+    """Both arrive in one batch: the later one says nothing of progress, so the earlier one's holds."""
+    job = await caller.submit_and_claim()
+    await asyncio.gather(caller.beat(job, progress=b"0.5", lease_seconds=7200), caller.beat(job), caller.beat(job))
+    read = await caller.get(job.id)
+    assert same_json(read.progress, b"0.5")
+    assert read.lease_expires_at is not None
+    assert read.lease_expires_at - datetime.now(UTC) > timedelta(minutes=100)
+
+
 async def test_heartbeats_of_many_jobs_are_answered_in_order_errors_as_values(caller: Caller) -> None:
     await caller.submit_many(3)
     first, second, third = await caller.claim(3)

@@ -206,6 +206,10 @@ class EventTail:
             except DatabaseUnavailable:
                 await asyncio.sleep(0.2)
                 continue
+            except Exception:  # one bad look must not leave every open stream without a tail: the next may go well
+                log.exception("event_tail_failed")
+                await asyncio.sleep(1.0)
+                continue
             joining, self._joining = self._joining, []
             for reader in joining:
                 self._readers.add(reader)

@@ -19,7 +19,7 @@ import asyncpg
 import msgspec
 
 from penstock.errors import CallerError, NotFound, WrongState
-from penstock.jobs import search, store
+from penstock.jobs import search, statistics, store
 from penstock.jobs.claims import ClaimQueue, FullLooks, LaneCursors
 from penstock.jobs.events import Event, EventTail, Position
 from penstock.jobs.job import (
@@ -173,7 +173,7 @@ class JobService:
     async def stats(self, tenant: TenantId) -> Stats:
         """Counters per queue and owner; counts no rows."""
         async with self._database.acquire() as connection:
-            return await store.stats(connection, tenant)
+            return await statistics.gather(connection, tenant)
 
     def events(self, tenant: TenantId, *, job_id: UUID | None = None, after: str | None = None) -> AsyncIterator[Event]:
         """Stored events behind ``after``, then live ones; see EventTail.stream. Raises NotFound, InvalidInput."""

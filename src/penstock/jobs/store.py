@@ -18,7 +18,6 @@ from msgspec import Raw
 from penstock.jobs.job import (
     Attempt,
     ClaimRequest,
-    Counts,
     HeartbeatAnswer,
     Job,
     JobCompletion,
@@ -27,9 +26,6 @@ from penstock.jobs.job import (
     JobHeartbeat,
     JobSubmission,
     JobSummary,
-    OwnerCounts,
-    QueueCounts,
-    Stats,
 )
 from penstock.jobs.states import Again, ErrorCategory, Over, Status, Tally
 from penstock.postgres import queries
@@ -442,69 +438,15 @@ async def matching(
     return [JobSummary(**_summary_fields(row)) for row in rows]
 
 
-async def stats(connection: Connection, tenant: TenantId) -> Stats:
-    """All counters, from the counter tables alone."""
-    rows = await _sql.counts.rows(connection, tenant_id=tenant)
-    oldest_rows = await _sql.oldest_pending.rows(connection, tenant_id=tenant)
-    oldest = {(row["task_type"], row["model_profile"]): max(row["seconds"], 0.0) for row in oldest_rows}
-    owners: dict[tuple[Queue, str], Counts] = {}
-    for row in rows:
-        key = ((row["task_type"], row["model_profile"]), row["owner_service"])
-        owners[key] = _add(owners.get(key, Counts()), _counts(row))
-    queues: dict[Queue, list[OwnerCounts]] = {}
-    for (queue, owner), counts in owners.items():
-        queues.setdefault(queue, []).append(_owner_counts(owner, counts))
-    totals = Counts()
-    for counts in owners.values():
-        totals = _add(totals, counts)
-    return Stats(
-        totals=totals,
-        oldest_pending_seconds=max(oldest.values(), default=None),
-        queues=[_queue_counts(queue, parts, oldest.get(queue)) for queue, parts in queues.items()],
-    )
+async def counts(connection: Connection, tenant: TenantId) -> list[asyncpg.Record]:
+    """Counters by owner, queue and error category, from the counter tables alone."""
+    return await _sql.counts.rows(connection, tenant_id=tenant)
 
 
-def _counts(row: asyncpg.Record) -> Counts:
-    return Counts(
-        pending=row["pending"],
-        running=row["running"],
-        completed=row["completed"],
-        failed=row["failed"],
-        cancelled=row["cancelled"],
-        errors={row["category"]: row["errors"]} if row["category"] and row["errors"] else {},
-    )
-
-
-def _add(left: Counts, right: Counts) -> Counts:
-    errors = dict(left.errors)
-    for category, count in right.errors.items():
-        errors[category] = errors.get(category, 0) + count
-    return Counts(
-        pending=left.pending + right.pending,
-        running=left.running + right.running,
-        completed=left.completed + right.completed,
-        failed=left.failed + right.failed,
-        cancelled=left.cancelled + right.cancelled,
-        errors=errors,
-    )
-
-
-def _fields(counts: Counts) -> dict[str, Any]:
-    return {name: getattr(counts, name) for name in Counts.__struct_fields__}
-
-
-def _owner_counts(owner: str, counts: Counts) -> OwnerCounts:
-    return OwnerCounts(owner_service=owner, **_fields(counts))
-
-
-def _queue_counts(queue: Queue, owners: list[OwnerCounts], oldest: float | None) -> QueueCounts:
-    total = Counts()
-    for part in owners:
-        total = _add(total, part)
-    task_type, model_profile = queue
-    return QueueCounts(
-        task_type=task_type, model_profile=model_profile, oldest_pending_seconds=oldest, owners=owners, **_fields(total)
-    )
+async def oldest_pending(connection: Connection, tenant: TenantId) -> dict[Queue, float]:
+    """For how many seconds the oldest due job of each queue has waited."""
+    rows = await _sql.oldest_pending.rows(connection, tenant_id=tenant)
+    return {(row["task_type"], row["model_profile"]): max(row["seconds"], 0.0) for row in rows}
 
 
 async def event_horizon(connection: Connection) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from msgspec import UNSET
+from msgspec.structs import replace
 
 from penstock.errors import InvalidInput, NotFound, StaleEpoch
 from penstock.jobs import store
@@ -100,7 +101,10 @@ class TenantWriters:
         return [created_at if job.id in written else None for job in jobs]
 
     async def _heartbeat(self, beats: Sequence[JobHeartbeat]) -> list[HeartbeatAnswer | Exception]:
-        newest = {(beat.id, beat.epoch): beat for beat in beats}
+        newest: dict[tuple[UUID, int], JobHeartbeat] = {}
+        for beat in beats:
+            earlier = newest.get((beat.id, beat.epoch))
+            newest[beat.id, beat.epoch] = beat if earlier is None else _later_beat(earlier, beat)
         async with self._database.acquire() as connection:
             held = await store.heartbeat(connection, self._tenant, list(newest.values()))
             lost = [beat.id for beat in beats if (beat.id, beat.epoch) not in held]
@@ -169,3 +173,12 @@ def _lost(job_id: UUID, epoch: int, exists: bool) -> StaleEpoch | NotFound:
     if exists:
         return StaleEpoch(f"epoch {epoch} no longer holds job {job_id}: its lease was lost, taken away or has ended")
     return NotFound(f"there is no job {job_id}")
+
+
+def _later_beat(earlier: JobHeartbeat, beat: JobHeartbeat) -> JobHeartbeat:
+    """Two heartbeats of one lease as one: what the later does not state, the earlier one's holds."""
+    return replace(
+        beat,
+        progress=earlier.progress if beat.progress is UNSET else beat.progress,
+        lease_seconds=beat.lease_seconds or earlier.lease_seconds,
+    )

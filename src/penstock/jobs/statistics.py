@@ -1,0 +1,75 @@
+"""Statistics: the counter tables' rows, summed up by queue and owner. No job row is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import asyncpg
+
+from penstock.jobs import store
+from penstock.jobs.job import Counts, OwnerCounts, QueueCounts, Stats
+from penstock.jobs.store import Connection, Queue, TenantId
+
+
+async def gather(connection: Connection, tenant: TenantId) -> Stats:
+    """All counters, from the counter tables alone."""
+    rows = await store.counts(connection, tenant)
+    oldest = await store.oldest_pending(connection, tenant)
+    owners: dict[tuple[Queue, str], Counts] = {}
+    for row in rows:
+        key = ((row["task_type"], row["model_profile"]), row["owner_service"])
+        owners[key] = _add(owners.get(key, Counts()), _counts(row))
+    queues: dict[Queue, list[OwnerCounts]] = {}
+    for (queue, owner), counts in owners.items():
+        queues.setdefault(queue, []).append(_owner_counts(owner, counts))
+    totals = Counts()
+    for counts in owners.values():
+        totals = _add(totals, counts)
+    return Stats(
+        totals=totals,
+        oldest_pending_seconds=max(oldest.values(), default=None),
+        queues=[_queue_counts(queue, parts, oldest.get(queue)) for queue, parts in queues.items()],
+    )
+
+
+def _counts(row: asyncpg.Record) -> Counts:
+    return Counts(
+        pending=row["pending"],
+        running=row["running"],
+        completed=row["completed"],
+        failed=row["failed"],
+        cancelled=row["cancelled"],
+        errors={row["category"]: row["errors"]} if row["category"] and row["errors"] else {},
+    )
+
+
+def _add(left: Counts, right: Counts) -> Counts:
+    errors = dict(left.errors)
+    for category, count in right.errors.items():
+        errors[category] = errors.get(category, 0) + count
+    return Counts(
+        pending=left.pending + right.pending,
+        running=left.running + right.running,
+        completed=left.completed + right.completed,
+        failed=left.failed + right.failed,
+        cancelled=left.cancelled + right.cancelled,
+        errors=errors,
+    )
+
+
+def _fields(counts: Counts) -> dict[str, Any]:
+    return {name: getattr(counts, name) for name in Counts.__struct_fields__}
+
+
+def _owner_counts(owner: str, counts: Counts) -> OwnerCounts:
+    return OwnerCounts(owner_service=owner, **_fields(counts))
+
+
+def _queue_counts(queue: Queue, owners: list[OwnerCounts], oldest: float | None) -> QueueCounts:
+    total = Counts()
+    for part in owners:
+        total = _add(total, part)
+    task_type, model_profile = queue
+    return QueueCounts(
+        task_type=task_type, model_profile=model_profile, oldest_pending_seconds=oldest, owners=owners, **_fields(total)
+    )
