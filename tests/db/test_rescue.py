@@ -103,7 +103,7 @@ async def test_many_rescuers_at_once_end_each_lease_once(alone: Caller, fresh: D
 
 
 async def test_one_pass_rescues_the_jobs_of_every_tenant(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
-    callers = [alone, *(Caller(alone.service, await own_tenant(fresh)) for _ in range(2))]
+    callers = [alone, *[Caller(alone.service, await own_tenant(fresh)) for _ in range(2)]]
     jobs = [await caller.submit_and_claim() for _ in range(3) for caller in callers]
     await fresh_clock.advance(timedelta(minutes=16))
     await rescue(fresh)
