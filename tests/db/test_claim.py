@@ -11,7 +11,7 @@ import pytest
 from penstock.jobs.job import ClaimRequest
 from penstock.jobs.states import Status
 from penstock.postgres.pool import Database
-from tests.db.stage import Caller, Clock, places, promote, within
+from tests.db.stage import Caller, Clock, claim_rows, places, promote, within
 from tests.processes import until
 
 
@@ -76,6 +76,30 @@ async def test_a_claim_never_takes_more_than_its_limit(caller: Caller) -> None:
         await caller.submit_many(4, priority=priority)
     assert len(await caller.claim(7)) == 7
     assert len(await caller.claim(1000)) == 13
+
+
+async def test_a_claim_neither_waits_for_another_nor_takes_less_because_of_it(
+    caller: Caller, database: Database
+) -> None:
+    made = [job.id for job in await caller.submit_many(10)]
+    async with database.acquire() as connection, connection.transaction():
+        first = await claim_rows(connection, caller.tenant, limit=4)
+        second = await within(caller.claim(4), 2)
+        assert [row["job_id"] for row in first] == made[:4]
+        assert [job.id for job in second] == made[4:8]
+
+
+async def test_what_a_claim_that_came_to_nothing_had_locked_is_claimed_by_the_next(
+    caller: Caller, database: Database
+) -> None:
+    made = [job.id for job in await caller.submit_many(3)]
+    async with database.acquire() as connection:
+        transaction = connection.transaction()
+        await transaction.start()
+        assert len(await claim_rows(connection, caller.tenant, limit=3)) == 3
+        assert await caller.claim(3) == []
+        await transaction.rollback()
+    assert [job.id for job in await within(caller.claim(3, wait_seconds=10))] == made
 
 
 async def test_epochs_grow_with_every_claim(caller: Caller) -> None:

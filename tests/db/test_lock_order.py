@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import asyncpg
+import pytest
 from uuid_utils.compat import uuid7
 
 from penstock.jobs import retention, store
@@ -17,7 +18,8 @@ from penstock.jobs.job import JobCompletion, JobHeartbeat
 from penstock.jobs.states import Again, ErrorCategory
 from penstock.jobs.store import Connection, TenantId, Verdict
 from penstock.postgres.pool import Database
-from tests.db.stage import Caller, claim_rows, look, open_database, snapshot, started, submission
+from tests.db.stage import Caller, claim_rows, look, open_database, snapshot, started, submission, within
+from tests.processes import until
 
 Held = dict[UUID, int]  # epoch by running job, as far as the test knows
 ROUNDS = 250
@@ -120,6 +122,79 @@ async def test_statements_that_meet_on_the_same_jobs_in_opposite_orders_never_de
             chosen = crowd.random.choices(deeds, k=len(connections))
             await asyncio.gather(*(deed(connection) for deed, connection in zip(chosen, connections, strict=True)))
     await _assert_each_job_lies_in_one_place(fresh)
+
+
+Leases = Sequence[tuple[UUID, int]]
+
+
+async def _beat(connection: Connection, tenant: TenantId, leases: Leases) -> None:
+    await store.heartbeat(connection, tenant, [JobHeartbeat(id=job_id, epoch=epoch) for job_id, epoch in leases])
+
+
+async def _complete(connection: Connection, tenant: TenantId, leases: Leases) -> None:
+    await store.complete(connection, tenant, [JobCompletion(id=job_id, epoch=epoch) for job_id, epoch in leases])
+
+
+async def _lock(connection: Connection, tenant: TenantId, leases: Leases) -> None:
+    await store.lock_leases(connection, tenant, leases)
+
+
+async def _cancel(connection: Connection, tenant: TenantId, leases: Leases) -> None:
+    await store.cancel(connection, tenant, [job_id for job_id, _ in leases])
+
+
+async def _retry(connection: Connection, tenant: TenantId, leases: Leases) -> None:
+    await store.retry(connection, tenant, [job_id for job_id, _ in leases])
+
+
+ORDERED = [
+    (_beat, "lease"),
+    (_complete, "lease"),
+    (_lock, "lease"),
+    (_cancel, "lease"),
+    (_cancel, "ready"),
+    (_cancel, "later"),
+    (_retry, "lease"),
+    (_retry, "done"),
+]
+
+
+@pytest.mark.parametrize(("statement", "table"), ORDERED, ids=lambda part: getattr(part, "__name__", part).strip("_"))
+async def test_a_statement_over_many_jobs_locks_them_in_id_order_whatever_order_they_are_named_in(
+    alone: Caller, fresh: Database, statement: Callable[..., Awaitable[None]], table: str
+) -> None:
+    """While the lowest id is held by somebody else, no other row of the statement may be locked yet."""
+    leases = await _jobs_in(table, alone)
+    first, *others = sorted(leases)
+    lock = f"SELECT job_id FROM {table} WHERE job_id = ANY ($1::uuid[]) FOR UPDATE"
+    async with fresh.acquire() as holder, fresh.acquire() as connection, fresh.acquire() as prober:
+        transaction = holder.transaction()
+        await transaction.start()
+        await holder.fetch(lock, [first[0]])
+        pid = connection.get_server_pid()
+        work = asyncio.ensure_future(statement(connection, alone.tenant, [*reversed(others), first]))
+
+        async def waits() -> bool:
+            found = await prober.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted AND pid = $1", pid)
+            return bool(found)
+
+        await until(waits, "the statement waits for the first job")
+        async with prober.transaction():
+            free = await prober.fetch(f"{lock} SKIP LOCKED", [job_id for job_id, _ in others])
+        await transaction.rollback()
+        await within(work)
+    assert {row["job_id"] for row in free} == {job_id for job_id, _ in others}
+
+
+async def _jobs_in(table: str, caller: Caller) -> Leases:
+    """Some jobs that lie in this table, with the epochs of those that run."""
+    run_at = datetime.now(UTC) + timedelta(days=1) if table == "later" else None
+    made = await caller.submit_many(6, run_at=run_at, max_attempts=1)
+    claimed = await caller.claim(6) if table in {"lease", "done"} else []
+    if table == "done":
+        await asyncio.gather(*(caller.fail(job) for job in claimed))
+    epochs = {job.id: job.epoch for job in claimed}
+    return [(job.id, epochs.get(job.id, 1)) for job in made]
 
 
 async def test_the_whole_service_under_a_crowd_loses_and_doubles_nothing(alone: Caller, fresh: Database) -> None:

@@ -30,6 +30,10 @@ async def page(
         low = max(low, _id_floor(where.created_after - _CLOCK_SLACK))
     if where.created_before is not None:
         high = min(high, _id_floor(where.created_before + _CLOCK_SLACK))
+    if where.owner_service and where.idempotency_key:
+        held = await store.find_keys(connection, tenant, [(where.owner_service, where.idempotency_key)])
+        candidates = [job_id for job_id in held.values() if low <= job_id < high]
+        return JobPage(jobs=await store.matching(connection, tenant, candidates, where), next_cursor=None)
     series: list[int] | None = None
     if where.owner_service or where.task_type or where.model_profile:
         series = await store.match_series(connection, tenant, where)
