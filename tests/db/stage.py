@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -28,6 +28,7 @@ from penstock.jobs.job import (
     JobPage,
     JobState,
     JobSubmission,
+    LogLine,
 )
 from penstock.jobs.service import JobLimits, JobService
 from penstock.jobs.states import ErrorCategory, Status
@@ -39,6 +40,7 @@ from penstock.workers.rescuer import Rescuer
 
 Answer = TypeVar("Answer")
 PLACES = ("ready", "later", "lease", "done")
+LOGGED_AT = datetime(2026, 1, 30, 9, tzinfo=UTC)
 
 
 @asynccontextmanager
@@ -185,6 +187,28 @@ class Caller:
     ) -> HeartbeatAnswer | CallerError:
         told: Raw | UnsetType = UNSET if progress is None else Raw(progress)
         beat = JobHeartbeat(id=job.id, epoch=job.epoch, progress=told, lease_seconds=lease_seconds)
+        (answer,) = await self.service.heartbeat(self.tenant, [beat])
+        return answer
+
+    async def tell(
+        self,
+        job: ClaimedJob,
+        *chunks: bytes,
+        first: int = 0,
+        lines: Sequence[str] = (),
+        lines_from: int = 0,
+        progress: bytes | None = None,
+    ) -> HeartbeatAnswer | CallerError:
+        """A heartbeat with chunks of output, or lines of log."""
+        beat = JobHeartbeat(
+            id=job.id,
+            epoch=job.epoch,
+            progress=UNSET if progress is None else Raw(progress),
+            chunks=[Raw(chunk) for chunk in chunks] if chunks else UNSET,
+            chunks_from=first,
+            logs=[LogLine(time=LOGGED_AT, message=line) for line in lines] if lines else UNSET,
+            logs_from=lines_from,
+        )
         (answer,) = await self.service.heartbeat(self.tenant, [beat])
         return answer
 

@@ -84,6 +84,12 @@ SELECT 1, now() - make_interval(secs => n / 10.0), 'job.created', ARRAY[gen_rand
 FROM generate_series(1, 20000) n
 """
 
+_MUCH_OUTPUT = """
+INSERT INTO event (tenant_id, at, type, job_id, first, weight, detail)
+SELECT $1, now(), 'job.output', $2, n, 3, '[1]' FROM generate_series(1, 5000) n
+"""
+PAGE = {"limit": LIMIT, "most_bytes": 1_000_000}
+
 
 async def test_a_claim_reads_about_as_many_ready_rows_as_it_takes(filled: Filled) -> None:
     plan = await _explain(filled, "claim", **_claim(filled))
@@ -124,7 +130,17 @@ async def test_completing_jobs_reads_their_leases_only(filled: Filled) -> None:
 
 
 async def test_heartbeats_read_their_leases_only(filled: Filled) -> None:
-    plan = await _explain(filled, "heartbeat", **_leases(filled), lease_seconds=[None] * LIMIT, progress=["{}"] * LIMIT)
+    told = {
+        "lease_seconds": [None] * LIMIT,
+        "progress": ["{}"] * LIMIT,
+        "chunks": ["[1, 2]"] * LIMIT,
+        "chunks_from": [0] * LIMIT,
+        "chunks_to": [2] * LIMIT,
+        "lines": ["[{}]"] * LIMIT,
+        "lines_from": [0] * LIMIT,
+        "lines_to": [1] * LIMIT,
+    }
+    plan = await _explain(filled, "heartbeat", **_leases(filled), **told)
     _assert_bounded(plan, rows=0)
     assert _rows_of(plan, "lease") <= 3 * LIMIT
 
@@ -204,16 +220,24 @@ async def test_statistics_read_no_job(filled: Filled) -> None:
 async def test_reading_events_behind_a_position_starts_there(filled: Filled) -> None:
     async with filled.database.acquire() as connection:
         (last,) = await connection.fetch("SELECT txn, id FROM event ORDER BY txn DESC, id DESC LIMIT 1")
-    plan = await _explain(
-        filled, "read_events", tenant_id=1, txn=last["txn"], id=last["id"] - 3, horizon=2**62, limit=LIMIT
-    )
+    behind = {"txn": last["txn"], "id": last["id"] - 3, "horizon": 2**62}
+    plan = await _explain(filled, "read_events", tenant_id=1, **behind, **PAGE)
     _assert_bounded(plan, rows=4)
 
 
 @pytest.mark.parametrize("state", ["done", "ready", "leased"])
 async def test_one_jobs_events_are_found_by_its_moments(filled: Filled, state: str) -> None:
     job_id = _some(filled, state)[0]
-    plan = await _explain(filled, "read_job_events", tenant_id=filled.tenant, job_id=job_id, txn=0, id=0, horizon=2**62)
+    whole = {"txn": 0, "id": 0, "horizon": 2**62}
+    plan = await _explain(filled, "read_job_events", tenant_id=filled.tenant, job_id=job_id, **whole, **PAGE)
+    _assert_bounded(plan, rows=30)
+
+
+async def test_a_page_of_a_talkative_jobs_events_reads_no_more_than_the_page(filled: Filled) -> None:
+    job_id, _ = filled.leased[-1]
+    await run(filled.database, _MUCH_OUTPUT, filled.tenant, job_id)
+    behind = {"txn": 0, "id": 0, "horizon": 2**62}
+    plan = await _explain(filled, "read_job_events", tenant_id=filled.tenant, job_id=job_id, **behind, **PAGE)
     _assert_bounded(plan, rows=30)
 
 

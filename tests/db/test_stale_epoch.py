@@ -68,6 +68,14 @@ async def _beat(caller: Caller, job: ClaimedJob) -> None:
     assert isinstance(await caller.beat(job, progress=b'"zombie"', lease_seconds=9999), StaleEpoch)
 
 
+async def _tell(caller: Caller, job: ClaimedJob) -> None:
+    assert isinstance(await caller.tell(job, b'"zombie"', lines=["zombie"]), StaleEpoch)
+
+
+async def _tell_with_a_gap(caller: Caller, job: ClaimedJob) -> None:
+    assert isinstance(await caller.tell(job, b'"zombie"', first=99), StaleEpoch)
+
+
 async def _complete(caller: Caller, job: ClaimedJob) -> None:
     with pytest.raises(StaleEpoch):
         await caller.complete(job, b'"zombie"')
@@ -98,6 +106,8 @@ LOSSES: list[Loss] = [
 ]
 WRITES: dict[str, Write] = {
     "heartbeat": _beat,
+    "output": _tell,
+    "output with a gap": _tell_with_a_gap,
     "complete": _complete,
     "complete_many": _complete_many,
     **{f"fail {category}": _fail(category) for category in ErrorCategory},

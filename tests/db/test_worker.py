@@ -298,6 +298,194 @@ async def test_a_worker_without_executors_is_healthy_and_waits(caller: Caller) -
     await within(task)
 
 
+async def told(caller: Caller, job: Job) -> list[tuple[str, Any]]:
+    """A finished job's events from its start on, and what executors told in them."""
+    events = [event async for event in caller.service.events(caller.tenant, job_id=job.id)]
+    data = [msgspec.json.decode(msgspec.json.encode(event.data)) for event in events]
+    return [
+        (event.type, part.get("chunks") or [line["message"] for line in part.get("lines", ())] or part.get("progress"))
+        for event, part in zip(events, data, strict=True)
+        if event.type not in {"job.created", "job.started"}
+    ]
+
+
+async def test_what_was_told_last_is_stored_before_the_result(caller: Caller) -> None:
+    async def stream(_job: ClaimedJob, context: JobContext) -> object:
+        for number in range(1000):
+            context.chunk({"n": number})
+        context.log("half way")
+        context.log("odd\x00\ud83d", "warning")
+        context.progress(1)
+        return "all"
+
+    async with working(caller, stream):
+        job = await finished(caller, await caller.submit())
+        events = await told(caller, job)
+    assert events == [
+        ("job.progress", 1),
+        ("job.log", ["half way", "odd?"]),
+        ("job.output", [{"n": number} for number in range(1000)]),
+        ("job.completed", None),
+    ]
+    assert (job.progress, job.result) == (Raw(b"1"), Raw(b'"all"'))
+
+
+async def test_output_comes_while_the_job_runs_and_in_order(caller: Caller) -> None:
+    seen = asyncio.Event()
+
+    async def stream(_job: ClaimedJob, context: JobContext) -> object:
+        context.chunk("early")
+        await seen.wait()
+        context.chunk("late")
+        return None
+
+    async with working(caller, stream):
+        job = await caller.submit()
+        live = caller.service.events(caller.tenant, job_id=job.id)
+        while (event := await within(anext(live))).type != "job.output":
+            pass
+        assert bytes(event.data["chunks"]) == b'["early"]'
+        seen.set()
+        job = await finished(caller, job)
+        assert await told(caller, job) == [
+            ("job.output", ["early"]),
+            ("job.output", ["late"]),
+            ("job.completed", None),
+        ]
+
+
+@pytest.mark.parametrize("end", ["fails", "is cancelled", "times out", "is handed back"])
+async def test_output_is_kept_however_the_attempt_ends(caller: Caller, end: str) -> None:
+    begun = asyncio.Event()
+
+    async def stream(_job: ClaimedJob, context: JobContext) -> object:
+        context.chunk("before")
+        begun.set()
+        if end == "fails":
+            raise ExecutionError(ErrorCategory.BAD_INPUT, "no")
+        try:
+            return await asyncio.Event().wait()
+        finally:
+            context.chunk("last words")
+            asyncio.get_running_loop().call_later(0.01, context.chunk, "too late")
+
+    options = {"timeout_seconds": 0.05} if end == "times out" else {}
+    async with working(caller, stream, grace=timedelta(0)):
+        job = await caller.submit(max_attempts=1, **options)
+        await within(begun.wait())
+        if end == "is cancelled":
+            await caller.cancel(job.id)
+        if end != "is handed back":
+            await finished(caller, job)
+    if end == "is handed back":
+        assert await caller.status(job.id) is Status.PENDING
+        await caller.cancel(job.id)
+    events = await told(caller, job)
+    chunks = [chunk for kind, part in events if kind == "job.output" for chunk in part]
+    assert chunks == (["before"] if end == "fails" else ["before", "last words"])
+    kinds = [kind for kind, _ in events]
+    last = {"fails": "job.failed", "is cancelled": "job.cancelled", "times out": "job.failed"}.get(end, "job.retrying")
+    assert max(n for n, kind in enumerate(kinds) if kind == "job.output") < kinds.index(last)
+
+
+async def test_a_lost_attempt_tells_nothing_more(caller: Caller) -> None:
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def stream(job: ClaimedJob, context: JobContext) -> object:
+        begun.set()
+        if job.attempt == 1:
+            with suppress(asyncio.CancelledError):
+                await go.wait()
+        context.chunk(f"attempt {job.attempt}")
+        return job.attempt
+
+    async with working(caller, stream) as worker:
+        job = await caller.submit()
+        await within(begun.wait())
+        await caller.retry(job.id)
+        job = await finished(caller, job)
+        go.set()
+        await until(lambda: worker.status()["outcomes"] == {"lost": 1, "completed": 1}, "the first attempt is lost")
+    assert [part for kind, part in await told(caller, job) if kind == "job.output"] == [["attempt 2"]]
+
+
+async def test_a_stream_that_is_too_fast_is_slowed_and_loses_nothing(caller: Caller) -> None:
+    most = 0
+
+    async def stream(_job: ClaimedJob, context: JobContext) -> object:
+        nonlocal most
+        for number in range(60):
+            context.chunk(str(number) + "x" * 300_000)
+            await context.room()
+            most = max(most, context.outbox.parcel().chunks_from)
+        return None
+
+    async with working(caller, stream):
+        job = await finished(caller, await caller.submit())
+        events = [part for kind, part in await told(caller, job) if kind == "job.output"]
+    chunks = [chunk.rstrip("x") for part in events for chunk in part]
+    assert chunks == [str(number) for number in range(60)]
+    assert max(map(len, events)) == 3, "no heartbeat carries more than 1 MiB"
+    assert most > 20, "the executor waited for what it told to be stored"
+
+
+async def test_a_chunk_that_cannot_be_sent_is_the_executors_error_at_once(caller: Caller) -> None:
+    refusals: list[str] = []
+
+    async def stream(_job: ClaimedJob, context: JobContext) -> object:
+        for wrong in (b"{cut", b"1 2", b"", b'"\xff"', Raw(b"[" * 100_000), "x" * 2**20):
+            with pytest.raises(ValueError, match=r"."):
+                context.chunk(wrong)
+            refusals.append("refused")
+        for wrong in (b"{cut", "x" * 2**16):
+            with pytest.raises(ValueError, match=r"."):
+                context.progress(wrong)
+        context.chunk(Raw(b'{"a":  1}'))
+        return None
+
+    async with working(caller, stream):
+        job = await finished(caller, await caller.submit())
+    assert len(refusals) == 6
+    assert await told(caller, job) == [("job.output", [{"a": 1}]), ("job.completed", None)]
+
+
+async def test_output_that_the_service_refuses_fails_the_job_and_disturbs_no_other(caller: Caller) -> None:
+    """The context refuses what is wrong; should the database still refuse something, the job must not look whole."""
+
+    async def stream(job: ClaimedJob, context: JobContext) -> object:
+        if bytes(job.input) == b"1":
+            context.outbox.put_chunk(Raw(b"{cut"))
+        context.chunk("fine")
+        return "done"
+
+    async with working(caller, stream):
+        bad, good = await caller.submit(input=b"1", max_attempts=1), await caller.submit(input=b"2")
+        bad, good = await finished(caller, bad), await finished(caller, good)
+    assert good.status is Status.COMPLETED
+    assert bad.error is not None
+    assert bad.error.category is ErrorCategory.INTERNAL
+    assert bad.error.message.startswith("the job's output was refused: InvalidInput: chunks: the database refuses it")
+
+
+async def test_output_waits_for_a_database_that_is_away(alone: Caller, fresh: Database, database_url: str) -> None:
+    begun, go = asyncio.Event(), asyncio.Event()
+
+    async def stream(_job: ClaimedJob, context: JobContext) -> object:
+        begun.set()
+        await go.wait()
+        for number in range(100):
+            context.chunk(number)
+        return "done"
+
+    async with working(alone, stream):
+        job = await alone.submit()
+        await within(begun.wait())
+        await without_database(database_url, go)
+        job = await finished(alone, job)
+        assert job.status is Status.COMPLETED
+        assert await told(alone, job) == [("job.output", list(range(100))), ("job.completed", None)]
+
+
 async def test_a_worker_outlives_its_database_connections(alone: Caller, fresh: Database, database_url: str) -> None:
     held = Held()
     async with working(alone, held, lease=timedelta(seconds=1)) as worker:
@@ -360,6 +548,129 @@ def test_one_queue_has_one_executor() -> None:
     assert executors.find("b", "y") is None
     with pytest.raises(ValueError, match=r"\(b, x\) has an executor already"):
         executors.add(echo, task_types=["b"], model_profiles=["x"])
+
+
+@asynccontextmanager
+async def idle(caller: Caller, **options: Any) -> AsyncIterator[tuple[Worker, Executors]]:
+    """A running worker that serves nothing yet; stopped at the end."""
+    executors = Executors()
+    settings: dict[str, Any] = {"limit": 8, "lease": timedelta(seconds=60), "grace": timedelta(seconds=5)}
+    worker = Worker(
+        caller.service, worker_id="worker", executors=executors, tenant=caller.tenant, **(settings | options)
+    )
+    task = asyncio.create_task(worker.run())
+    await asyncio.sleep(0)
+    try:
+        yield worker, executors
+    finally:
+        await within(worker.stop())
+        await within(task)
+
+
+async def test_an_executor_that_is_added_to_a_running_worker_gets_jobs_at_once(caller: Caller) -> None:
+    waiting = await caller.submit()
+    async with idle(caller, poll=timedelta(seconds=30)) as (worker, executors):
+        assert worker.ready
+        assert worker.status()["executors"] == []
+        executors.add(echo, task_types=["echo"], model_profiles=["small"])
+        assert (await finished(caller, waiting)).status is Status.COMPLETED
+        assert (await finished(caller, await caller.submit())).status is Status.COMPLETED
+        other = await caller.submit(task_type="other")
+        executors.add(echo, task_types=["other"], model_profiles=["small"])
+        assert (await finished(caller, other)).status is Status.COMPLETED
+        assert worker.ready
+        assert worker.status()["outcomes"] == {"completed": 3}
+
+
+async def test_an_executor_that_is_removed_finishes_what_it_runs_and_claims_no_more(caller: Caller) -> None:
+    held = Held()
+    async with idle(caller, grace=timedelta(0)) as (worker, executors):
+        offer = executors.add(held, task_types=["echo"], model_profiles=["small"])
+        job = await caller.submit()
+        await within(held.begun.wait())
+        executors.remove(offer)
+        executors.remove(offer)
+        await until(lambda: _draining(worker) == [True], "the engine drains")
+        late = await caller.submit()
+        assert worker.ready
+        assert worker.healthy
+        held.go.set()
+        ended = await finished(caller, job)
+        await until(lambda: worker.status()["executors"] == [], "the engine is gone")
+        assert worker.status()["outcomes"] == {"completed": 1}
+        assert worker.status()["claimed"] == 1
+    assert (ended.status, ended.attempts) == (Status.COMPLETED, [])
+    assert (await caller.get(late.id)).attempt == 0
+
+
+async def test_a_queue_can_change_hands_while_the_old_executor_still_runs(caller: Caller) -> None:
+    old = Held()
+    async with idle(caller) as (worker, executors):
+        offer = executors.add(old, task_types=["echo"], model_profiles=["small"])
+        first = await caller.submit()
+        await within(old.begun.wait())
+        executors.remove(offer)
+        executors.add(echo, task_types=["echo"], model_profiles=["small"])
+        second = await finished(caller, await caller.submit(input=b"2"))
+        assert second.result == Raw(b"2")
+        assert sorted(_draining(worker)) == [False, True]
+        old.go.set()
+        assert (await finished(caller, first)).result == Raw(b'"done"')
+
+
+async def test_stopping_drains_withdrawn_executors_too(caller: Caller) -> None:
+    one, other = Held(), Held()
+    async with idle(caller, grace=timedelta(milliseconds=50)) as (_, executors):
+        offer = executors.add(one, task_types=["echo"], model_profiles=["small"])
+        executors.add(other, task_types=["other"], model_profiles=["small"])
+        jobs = [await caller.submit(), await caller.submit(task_type="other")]
+        await within(one.begun.wait())
+        await within(other.begun.wait())
+        executors.remove(offer)
+    for job in jobs:
+        back = await caller.get(job.id)
+        assert back.status is Status.PENDING
+        assert [attempt.error.category for attempt in back.attempts] == [ErrorCategory.SHUTDOWN]
+
+
+async def test_each_executor_may_have_a_limit_of_its_own(caller: Caller) -> None:
+    narrow, wide = Held(), Held()
+    async with idle(caller, limit=3, grace=timedelta(0)) as (worker, executors):
+        executors.add(narrow, task_types=["narrow"], model_profiles=["small"], limit=1)
+        executors.add(wide, task_types=["wide"], model_profiles=["small"])
+        await caller.submit_many(5, task_type="narrow")
+        await caller.submit_many(5, task_type="wide")
+        await until(lambda: _running(worker) == [1, 3], "each runs as many as it may")
+        executors_told = worker.status()["executors"]
+        assert isinstance(executors_told, list)
+        assert [one["limit"] for one in executors_told] == [1, 3]
+    with pytest.raises(ValueError, match="limit is 0"):
+        Executors().add(echo, task_types=["a"], model_profiles=["x"], limit=0)
+
+
+async def test_offers_that_come_and_go_quickly_leave_nothing_behind(caller: Caller) -> None:
+    async with idle(caller) as (worker, executors):
+        for _ in range(20):
+            offer = executors.add(echo, task_types=["echo"], model_profiles=["small"])
+            await asyncio.sleep(0)
+            executors.remove(offer)
+        job = await caller.submit()
+        await until(lambda: worker.status()["executors"] == [], "no engine is left")
+        assert await caller.status(job.id) is Status.PENDING
+        executors.add(echo, task_types=["echo"], model_profiles=["small"])
+        assert (await finished(caller, job)).status is Status.COMPLETED
+
+
+def _draining(worker: Worker) -> list[bool]:
+    executors = worker.status()["executors"]
+    assert isinstance(executors, list)
+    return [one["draining"] for one in executors]
+
+
+def _running(worker: Worker) -> list[int]:
+    executors = worker.status()["executors"]
+    assert isinstance(executors, list)
+    return [one["running_count"] for one in executors]
 
 
 async def test_schema_that_is_not_there_yet_is_waited_for(alone: Caller, fresh: Database) -> None:

@@ -19,7 +19,7 @@ from penstock.client.stream import LAST_TYPES, Event, Stream
 from penstock.client.transport import Query, Transport
 from penstock.client.views import Job, JobPage
 from penstock.client.work import HttpSource, PlainLog, stopped_by_signals
-from penstock.errors import CallerError, NotFound, StaleEpoch
+from penstock.errors import CallerError, InvalidInput, NotFound, StaleEpoch
 from penstock.jobs.job import (
     BatchAnswer,
     BatchCompletion,
@@ -325,6 +325,8 @@ def _query(where: JobFilter) -> Query:
 
 
 def _refused(item: BatchItem) -> CallerError:
+    if item.code == InvalidInput.code:
+        return InvalidInput.of(f"job {item.id}", item.detail or "was refused")
     return NotFound(f"there is no job {item.id}") if item.code == NotFound.code else StaleEpoch()
 
 

@@ -27,7 +27,8 @@ class Batcher(Generic[Item, Answer]):
     """Writes items in batches through ``flush``, which answers each in order, an exception as a value being raised.
 
     ``lanes`` batches may be in flight at once. A batch that the server refuses for its content is split in halves
-    until the bad item stands alone; only that item's caller gets the error, as ``refusal`` words it.
+    until the bad item stands alone; only that item's caller gets the error, as ``refusal`` words it. ``weigh`` says an
+    item's bytes: a batch takes no more than ``max_weight``, or one item.
     """
 
     def __init__(
@@ -37,13 +38,17 @@ class Batcher(Generic[Item, Answer]):
         max_size: int = 512,
         lanes: int = 2,
         observe: Callable[[int], None] | None = None,
-        refusal: Callable[[Exception], Exception] | None = None,
+        refusal: Callable[[Item, Exception], Exception] | None = None,
+        weigh: Callable[[Item], int] | None = None,
+        max_weight: int = 8 * 2**20,
     ) -> None:
         self._flush = flush
         self._max_size = max_size
         self._free_lanes = lanes
         self._observe = observe
         self._refusal = refusal
+        self._weigh = weigh
+        self._max_weight = max_weight
         self._waiting: deque[tuple[Item, asyncio.Future[Answer]]] = deque()
         self._running: set[asyncio.Task[None]] = set()
 
@@ -69,20 +74,33 @@ class Batcher(Generic[Item, Answer]):
     async def _run_lane(self) -> None:
         try:
             while self._waiting:
-                size = min(len(self._waiting), self._max_size)
-                batch = [self._waiting.popleft() for _ in range(size)]
+                batch = self._take()
                 if self._observe is not None:
-                    self._observe(size)
+                    self._observe(len(batch))
                 await self._write(batch)
         finally:
             self._free_lanes += 1
+
+    def _take(self) -> list[tuple[Item, asyncio.Future[Answer]]]:
+        size = min(len(self._waiting), self._max_size)
+        if self._weigh is None:
+            return [self._waiting.popleft() for _ in range(size)]
+        batch = [self._waiting.popleft()]
+        weight = self._weigh(batch[0][0])
+        while len(batch) < size:
+            weight += self._weigh(self._waiting[0][0])
+            if weight > self._max_weight:
+                break
+            batch.append(self._waiting.popleft())
+        return batch
 
     async def _write(self, batch: list[tuple[Item, asyncio.Future[Answer]]]) -> None:
         try:
             answers = await self._flush_until_lucky([item for item, _ in batch])
         except _REFUSED as error:
             if len(batch) == 1:
-                _settle(batch[0][1], self._refusal(error) if self._refusal else error)
+                item, future = batch[0]
+                _settle(future, self._refusal(item, error) if self._refusal else error)
                 return
             middle = len(batch) // 2
             await self._write(batch[:middle])

@@ -32,19 +32,24 @@ log = structlog.get_logger("penstock.events")
 
 LAST_TYPES = frozenset({"job.completed", "job.failed", "job.cancelled"})
 _EVERYTHING = 2**63 - 1
-_PAGE = 500
 _SOON, _LATER = 0.02, 1.0  # seconds to the next look when no notice comes
 _BACKLOG = 20_000  # events a slow reader may fall behind before it is sent away to resume
+_BACKLOG_BYTES = 64 * 2**20  # of what they tell
 
 
 class Event(Struct, frozen=True, kw_only=True):
     """One thing that happened to one job."""
 
     id: str
-    type: str  # "job.created", "job.started", "job.progress", "job.completed", …
+    type: str  # "job.created", "job.started", "job.progress", "job.output", "job.log", "job.completed", …
     time: datetime
     job_id: UUID
-    data: dict[str, Any]  # progress in it is raw JSON
+    data: dict[str, Any]  # what executors told (progress, chunks, lines) is raw JSON in it
+
+    @property
+    def weight(self) -> int:
+        """Bytes of raw JSON in it."""
+        return sum(len(value) for value in self.data.values() if isinstance(value, Raw))
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -81,17 +86,25 @@ class _Reader:
     events: deque[tuple[Position, Event]] = field(default_factory=deque)
     news: asyncio.Event = field(default_factory=asyncio.Event)
     overrun: bool = False
+    weight: int = 0  # bytes of raw JSON in ``events``
     told: Position = Position()  # the tail tells again from its last horizon when a look broke off half way
 
     def tell(self, position: Position, event: Event) -> None:
         if position <= self.told or (self.job_id is not None and event.job_id != self.job_id):
             return
         self.told = position
-        if len(self.events) >= _BACKLOG:
+        if len(self.events) >= _BACKLOG or self.weight >= _BACKLOG_BYTES:
             self.overrun = True
-        else:
+        elif not self.overrun:
             self.events.append((position, event))
+            self.weight += event.weight
         self.news.set()
+
+    def take(self) -> Event:
+        """The next event."""
+        _, event = self.events.popleft()
+        self.weight -= event.weight
+        return event
 
 
 class EventTail:
@@ -147,7 +160,7 @@ class EventTail:
                 return
             while True:
                 while reader.events:
-                    _, event = reader.events.popleft()
+                    event = reader.take()
                     yield event
                     if job_id is not None and event.type in LAST_TYPES and not reader.events:
                         return
@@ -166,11 +179,11 @@ class EventTail:
             jobs = await store.get(connection, self._tenant, [job_id])
             if job_id not in jobs:
                 raise NotFound(f"there is no job {job_id}")
-            if not jobs[job_id].status.finished:
-                return False
-            rows = await store.read_job_events(connection, self._tenant, job_id, behind=(0, 0), horizon=_EVERYTHING)
-            newest = [item for item in await self._expand(connection, rows) if item[1].job_id == job_id][-1:]
-        return not newest or newest[0][0] <= position
+        if not jobs[job_id].status.finished:
+            return False
+        async for _ in self._history(job_id, position, _EVERYTHING):
+            return False
+        return True
 
     async def _history(
         self, job_id: UUID | None, position: Position, horizon: int
@@ -179,18 +192,16 @@ class EventTail:
         while True:
             async with self._database.acquire() as connection:
                 if job_id is not None:
-                    rows = await store.read_job_events(connection, self._tenant, job_id, behind=behind, horizon=horizon)
+                    page = await store.read_job_events(connection, self._tenant, job_id, behind=behind, horizon=horizon)
                 else:
-                    rows = await store.read_events(
-                        connection, self._tenant, behind=behind, horizon=horizon, limit=_PAGE
-                    )
-                told = await self._expand(connection, rows)
+                    page = await store.read_events(connection, self._tenant, behind=behind, horizon=horizon)
+                told = await self._expand(connection, page.rows)
             for place, event in told:
                 if place > position and (job_id is None or event.job_id == job_id):
                     yield place, event
-            if job_id is not None or len(rows) < _PAGE:
+            if not page.more:
                 return
-            behind = (rows[-1]["txn"], rows[-1]["id"])
+            behind = (page.rows[-1]["txn"], page.rows[-1]["id"])
 
     async def _run(self) -> None:
         horizon = -1
@@ -225,13 +236,13 @@ class EventTail:
                 return new
             behind = (old - 1, _EVERYTHING)
             while True:
-                rows = await store.read_events(connection, self._tenant, behind=behind, horizon=new, limit=_PAGE)
-                for position, event in await self._expand(connection, rows):
+                page = await store.read_events(connection, self._tenant, behind=behind, horizon=new)
+                for position, event in await self._expand(connection, page.rows):
                     for reader in self._readers:
                         reader.tell(position, event)
-                if len(rows) < _PAGE:
+                if not page.more:
                     return max(old, new)
-                behind = (rows[-1]["txn"], rows[-1]["id"])
+                behind = (page.rows[-1]["txn"], page.rows[-1]["id"])
 
     async def _expand(self, connection: store.Connection, rows: list[asyncpg.Record]) -> list[tuple[Position, Event]]:
         series = await self._names.describe(connection, {s for row in rows for s in row["series_ids"] or ()})
@@ -241,14 +252,24 @@ class EventTail:
 def _detail(row: asyncpg.Record) -> Any:
     """What a row tells beyond its columns: of all its jobs, or a list with one part per job.
 
-    Progress is anybody's JSON, so it is passed on unparsed; on one line, as event streams need it. A line break in
-    valid JSON always stands between tokens.
+    What executors told is anybody's JSON, so it is passed on unparsed; on one line, as event streams need it. A line
+    break in valid JSON always stands between tokens.
     """
     if row["detail"] is None:
         return {}
-    if row["type"] == "job.progress":
-        return {"progress": Raw(bytes(row["detail"]).replace(b"\r", b" ").replace(b"\n", b" "))}
-    return msgspec.json.decode(row["detail"])
+    match row["type"]:
+        case "job.progress":
+            return {"progress": _on_one_line(row["detail"])}
+        case "job.output":
+            return {"first": row["first"], "chunks": _on_one_line(row["detail"])}
+        case "job.log":
+            return {"lines": _on_one_line(row["detail"])}
+        case _:
+            return msgspec.json.decode(row["detail"])
+
+
+def _on_one_line(value: Raw) -> Raw:
+    return Raw(bytes(value).replace(b"\r", b" ").replace(b"\n", b" "))
 
 
 def _events_of(row: asyncpg.Record, series: dict[int, tuple[str, str, str]]) -> Iterator[tuple[Position, Event]]:

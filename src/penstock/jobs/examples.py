@@ -71,7 +71,16 @@ CLAIM: dict[str, Any] = {
     "wait_seconds": 20,
 }
 COMPLETION: dict[str, Any] = {"worker_id": "gpu-1", "epoch": 4711, "result": {"text": "Good morning."}}
-HEARTBEAT: dict[str, Any] = {"worker_id": "gpu-1", "epoch": 4711, "lease_seconds": 120, "progress": {"fraction": 0.4}}
+HEARTBEAT: dict[str, Any] = {
+    "worker_id": "gpu-1",
+    "epoch": 4711,
+    "lease_seconds": 120,
+    "progress": {"fraction": 0.4},
+    "chunks": [{"text": "Good "}, {"text": "morning."}],
+    "chunks_from": 0,
+    "logs": [{"time": "2026-01-30T09:00:01.250000Z", "level": "info", "message": "loaded the recording"}],
+    "logs_from": 0,
+}
 FAILURE: dict[str, Any] = {
     "worker_id": "gpu-1",
     "epoch": 4711,

@@ -17,6 +17,7 @@ from penstock.errors import (
     InvalidInput,
     TooLarge,
 )
+from penstock.jobs import output
 from penstock.jobs.events import Event, Position
 from penstock.jobs.job import (
     BatchAnswer,
@@ -50,6 +51,7 @@ from penstock.web.call import Answer, Call, Disconnected, EventStream, answer
 from penstock.web.reading import convert
 
 T = TypeVar("T")
+Check = Callable[[JobSubmission, str], None]
 
 _FILTERS: dict[str, bool] = {name: name in {"status", "tags"} for name in JobFilter.__struct_fields__}
 _MOMENTS = ("created_after", "created_before", "finished_after", "finished_before")
@@ -75,6 +77,7 @@ class Sizes:
     input: int = 2**20
     result: int = 16 * 2**20
     batch: int = 64 * 2**20
+    one_heartbeat: int = 8 * 2**20  # more than what it may tell, so that what is refused is told why
 
     @property
     def one_job(self) -> int:
@@ -87,10 +90,15 @@ class Sizes:
 
 
 class JobHandlers:
-    """The endpoints, on a service."""
+    """The endpoints, on a service.
 
-    def __init__(self, service: JobService, sizes: Sizes | None = None) -> None:
+    ``check`` is shown every submission before anything is written, with the prefix of its fields ("" or "jobs[3].");
+    it may raise InvalidInput. It runs on the event loop, so it must be quick.
+    """
+
+    def __init__(self, service: JobService, sizes: Sizes | None = None, *, check: Check | None = None) -> None:
         self.sizes = sizes or Sizes()
+        self._check = check
         self._service = service
         self._tenant = DEFAULT_TENANT
 
@@ -100,6 +108,8 @@ class JobHandlers:
         submission = _with_key(await call.read(_submission), call.header(b"idempotency-key"))
         _check_moment(submission.run_at, "run_at")
         self._check_input(submission.input, "input")
+        if self._check is not None:
+            self._check(submission, "")
         wait = _preferred_wait(call.header(b"prefer"))
         submitted = await self._service.submit(self._tenant, submission)
         job = submitted.job
@@ -117,6 +127,8 @@ class JobHandlers:
         for index, submission in enumerate(submissions):
             self._check_input(submission.input, f"jobs[{index}].input")
             _check_moment(submission.run_at, f"jobs[{index}].run_at")
+            if self._check is not None:
+                self._check(submission, f"jobs[{index}].")
         submitted = await self._service.submit_many(self._tenant, submissions)
         created = [
             Created(id=one.job.id, status=one.job.status, created=one.created, created_at=one.job.created_at)
@@ -170,6 +182,7 @@ class JobHandlers:
     async def heartbeat(self, call: Call) -> Answer:
         job_id = call.path_id()
         beat = await call.read(_heartbeat)
+        output.check(beat)
         (told,) = await self._service.heartbeat(self._tenant, [_of_job(JobHeartbeat, job_id, beat)])
         if isinstance(told, CallerError):
             raise told
@@ -177,9 +190,11 @@ class JobHandlers:
 
     async def heartbeat_many(self, call: Call) -> Answer:
         beats = (await call.read(_heartbeats)).jobs
+        for index, beat in enumerate(beats):
+            output.check(beat, f"jobs[{index}].")
         told = await self._service.heartbeat(self._tenant, beats)
         items = [
-            BatchItem(id=beat.id, code=one.code)
+            _refused(beat.id, one)
             if isinstance(one, CallerError)
             else BatchItem(id=beat.id, lease_expires_at=one.lease_expires_at, cancel_requested=one.cancel_requested)
             for beat, one in zip(beats, told, strict=True)
@@ -198,9 +213,7 @@ class JobHandlers:
             self._check_result(completion.result, f"jobs[{index}].result")
         told = await self._service.complete_many(self._tenant, completions)
         items = [
-            BatchItem(id=done.id, code=one.code)
-            if isinstance(one, CallerError)
-            else BatchItem(id=done.id, status=one.status)
+            _refused(done.id, one) if isinstance(one, CallerError) else BatchItem(id=done.id, status=one.status)
             for done, one in zip(completions, told, strict=True)
         ]
         return answer(BatchAnswer(results=items))
@@ -293,6 +306,11 @@ def _merged(defaults: JobFields, job: JobFields, index: int) -> JobSubmission:
 def _of_job(kind: Callable[..., T], job_id: UUID, report: Struct) -> T:
     """A report about one job as the same report that names its job."""
     return kind(id=job_id, **{name: getattr(report, name) for name in report.__struct_fields__})
+
+
+def _refused(job_id: UUID, error: CallerError) -> BatchItem:
+    """An error of one item; what is wrong is said where the code does not tell it."""
+    return BatchItem(id=job_id, code=error.code, detail=error.message if isinstance(error, InvalidInput) else None)
 
 
 def _bulk_filter(request: BulkRequest) -> tuple[JobFilter, bool]:

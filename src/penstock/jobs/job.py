@@ -29,6 +29,7 @@ RetryAfterSeconds = Annotated[float, Meta(ge=0, le=7 * 24 * 3600)]
 Epoch = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Moment = Annotated[datetime, Meta(tz=True)]
 Message = Annotated[str, Meta(max_length=10_000, pattern=r"^[^\x00]*$")]
+EntryNumber = Annotated[int, Meta(ge=0, le=2_000_000_000)]
 
 
 def _empty_object() -> Raw:
@@ -186,13 +187,30 @@ class ClaimAnswer(Struct, frozen=True, kw_only=True):
     jobs: list[ClaimedJob]
 
 
+class LogLine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One line of a running job's log."""
+
+    time: Moment  # the worker's clock
+    level: Annotated[str, Meta(min_length=1, max_length=20, pattern=_PLAIN)] = "info"
+    message: Annotated[str, Meta(max_length=10_000)]
+
+
 class Heartbeat(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A worker is alive and still on it. ``progress`` is any JSON, ``{"fraction": 0.4}`` by convention."""
+    """A worker is alive and still on it. ``progress`` is any JSON, ``{"fraction": 0.4}`` by convention.
+
+    ``chunks`` are parts of the job's output, any JSON each. Chunks and log lines become the job's events; both are
+    numbered within the attempt, and the ``…_from`` say the number of the first one sent: what is stored already is left
+    out, so a heartbeat may be repeated. See ``jobs.output`` for how much fits in one.
+    """
 
     epoch: Epoch
     worker_id: Name | None = None
     lease_seconds: LeaseSeconds | None = None  # None: as long as at the claim
     progress: Raw | UnsetType = UNSET
+    chunks: list[Raw] | UnsetType = UNSET
+    chunks_from: EntryNumber | UnsetType = UNSET
+    logs: list[LogLine] | UnsetType = UNSET
+    logs_from: EntryNumber | UnsetType = UNSET
 
 
 class JobHeartbeat(Heartbeat, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -257,7 +275,8 @@ class BatchItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One answer of a batch call, in the order of the request: the error's code, or what came of it."""
 
     id: UUID
-    code: str | None = None  # "stale_epoch", "not_found"
+    code: str | None = None  # "stale_epoch", "not_found", "invalid_input"
+    detail: str | None = None  # what is wrong, beside "invalid_input"
     status: Status | None = None
     lease_expires_at: datetime | None = None
     cancel_requested: bool | None = None

@@ -156,31 +156,54 @@ ORDER BY l.epoch;
 SELECT id, owner_service, task_type, model_profile FROM series WHERE tenant_id = :tenant_id AND id = ANY (:ids::int[]);
 
 
--- name: heartbeat(tenant_id, job_ids, epochs, lease_seconds, progress)
--- Extends the leases whose epoch still holds, and tells progress where it is stated. Not returned: stale.
--- Locks: lease rows in job id order.
+-- name: heartbeat(tenant_id, job_ids, epochs, lease_seconds, progress, chunks, chunks_from, chunks_to, lines, lines_from, lines_to)
+-- Extends the leases whose epoch still holds, and tells progress, output and log where they are stated. Chunks and lines
+-- are JSON arrays, numbered within the attempt: from the first to before the last. The lease knows how many are stored,
+-- so what was told before is left out; a heartbeat that would leave a gap changes nothing (lease_until is null).
+-- Not returned: stale. Locks: lease rows in job id order.
 WITH beat AS MATERIALIZED (
-    SELECT l.job_id, b.lease_seconds, b.progress
-    FROM (SELECT * FROM unnest(:job_ids::uuid[], :epochs::bigint[], :lease_seconds::float8[], :progress::json[])
-              AS b(job_id, epoch, lease_seconds, progress) ORDER BY job_id) b
-    CROSS JOIN LATERAL (SELECT job_id FROM lease
+    SELECT b.*, l.chunks AS chunks_held, l.log_lines AS lines_held,
+           b.chunks_from <= l.chunks AND b.lines_from <= l.log_lines AS follows
+    FROM (SELECT * FROM unnest(:job_ids::uuid[], :epochs::bigint[], :lease_seconds::float8[], :progress::json[],
+                               :chunks::json[], :chunks_from::int[], :chunks_to::int[],
+                               :lines::json[], :lines_from::int[], :lines_to::int[])
+              AS b(job_id, epoch, lease_seconds, progress, chunks, chunks_from, chunks_to, lines, lines_from, lines_to)
+          ORDER BY job_id) b
+    CROSS JOIN LATERAL (SELECT chunks, log_lines FROM lease
                         WHERE tenant_id = :tenant_id AND job_id = b.job_id AND epoch = b.epoch FOR UPDATE) l
 ), extended AS (
     UPDATE lease l
     SET lease_seconds = coalesce(b.lease_seconds, l.lease_seconds),
         lease_until = clock() + make_interval(secs => coalesce(b.lease_seconds, l.lease_seconds)),
-        progress = coalesce(b.progress, l.progress)
+        progress = coalesce(b.progress, l.progress),
+        chunks = greatest(b.chunks_held, b.chunks_to),
+        log_lines = greatest(b.lines_held, b.lines_to)
     FROM beat b
-    WHERE l.tenant_id = :tenant_id AND l.job_id = ANY (ARRAY(SELECT job_id FROM beat)) AND l.job_id = b.job_id
+    WHERE l.tenant_id = :tenant_id AND l.job_id = ANY (ARRAY(SELECT job_id FROM beat)) AND l.job_id = b.job_id AND b.follows
     RETURNING l.job_id, l.epoch, l.series_id, l.attempt, l.lease_until, l.cancel_requested_at IS NOT NULL AS cancel_requested,
-              b.progress
+              b.progress, b.chunks, b.chunks_from, b.chunks_to, b.chunks_held, b.lines, b.lines_from, b.lines_to, b.lines_held
+), news AS (
+    SELECT x.*, n.* FROM extended x CROSS JOIN LATERAL (
+        SELECT 'job.progress' AS type, NULL::int AS first, x.progress AS detail WHERE x.progress IS NOT NULL
+        UNION ALL
+        SELECT 'job.log', NULL, CASE WHEN x.lines_from = x.lines_held THEN x.lines
+            ELSE (SELECT json_agg(e.line ORDER BY e.place) FROM json_array_elements(x.lines) WITH ORDINALITY AS e(line, place)
+                  WHERE e.place > x.lines_held - x.lines_from) END
+        WHERE x.lines_to > x.lines_held
+        UNION ALL
+        SELECT 'job.output', x.chunks_held, CASE WHEN x.chunks_from = x.chunks_held THEN x.chunks
+            ELSE (SELECT json_agg(e.chunk ORDER BY e.place) FROM json_array_elements(x.chunks) WITH ORDINALITY AS e(chunk, place)
+                  WHERE e.place > x.chunks_held - x.chunks_from) END
+        WHERE x.chunks_to > x.chunks_held
+    ) n
 ), told AS (
-    INSERT INTO event (tenant_id, at, type, job_id, series_ids, epochs, attempts, detail)
-    SELECT :tenant_id, clock(), 'job.progress', job_id, ARRAY[series_id], ARRAY[epoch], ARRAY[attempt],
-           progress
-    FROM extended WHERE progress IS NOT NULL
+    INSERT INTO event (tenant_id, at, type, job_id, series_ids, epochs, attempts, first, weight, detail)
+    SELECT :tenant_id, clock(), type, job_id, ARRAY[series_id], ARRAY[epoch], ARRAY[attempt], first,
+           octet_length(detail::text), detail
+    FROM news
 )
-SELECT job_id, epoch, lease_until, cancel_requested FROM extended;
+SELECT b.job_id, b.epoch, x.lease_until, x.cancel_requested, b.chunks_held, b.lines_held
+FROM beat b LEFT JOIN extended x ON x.job_id = b.job_id;
 
 
 -- name: complete(tenant_id, job_ids, epochs, results)
@@ -527,17 +550,26 @@ SELECT least(s.xmax, (SELECT min(w.low + ((s.xmax >> 32) << 32) - CASE WHEN w.lo
 FROM snapshot s;
 
 
--- name: read_events(tenant_id, txn, id, horizon, limit)
--- Events behind a position, in order, below the horizon. Index: event_order.
-SELECT e.txn, e.id, e.at, e.type, e.job_id, e.job_ids, e.series_ids, e.epochs, e.attempts, e.detail
-FROM event e
-WHERE e.tenant_id = :tenant_id AND (e.txn, e.id) > (:txn::bigint, :id::bigint) AND e.txn < :horizon::bigint
-ORDER BY e.txn, e.id LIMIT :limit::int;
+-- name: read_events(tenant_id, txn, id, horizon, limit, most_bytes)
+-- Events behind a position, in order, below the horizon: up to that many, and no more once their details exceed
+-- most_bytes; available: how many there would have been. Index: event_order.
+SELECT w.txn, w.id, w.at, w.type, w.job_id, w.job_ids, w.series_ids, w.epochs, w.attempts, w.first, w.detail, w.available
+FROM (
+    SELECT e.*, count(*) OVER () AS available, sum(coalesce(e.weight, 0)) OVER (ORDER BY e.txn, e.id) AS reached
+    FROM (
+        SELECT * FROM event
+        WHERE tenant_id = :tenant_id AND (txn, id) > (:txn::bigint, :id::bigint) AND txn < :horizon::bigint
+        ORDER BY txn, id LIMIT :limit::int
+    ) e
+) w
+WHERE w.reached - coalesce(w.weight, 0) <= :most_bytes::bigint
+ORDER BY w.txn, w.id;
 
 
--- name: read_job_events(tenant_id, job_id, txn, id, horizon)
--- A single job's stored events behind a position. A state row and its event carry the same clock(), for one statement
--- wrote both: that finds the event rows which speak for many jobs. Indexes: event_at, event_job, primary keys.
+-- name: read_job_events(tenant_id, job_id, txn, id, horizon, limit, most_bytes)
+-- A single job's stored events behind a position, as many as read_events would give. A state row and its event carry the
+-- same clock(), for one statement wrote both: that finds the event rows which speak for many jobs.
+-- Indexes: event_at, event_job, primary keys.
 WITH moments AS MATERIALIZED (
     SELECT created_at AS at FROM job WHERE tenant_id = :tenant_id AND id = :job_id
     UNION SELECT unnest(ARRAY[enqueued_at, started_at, finished_at]) FROM attempt WHERE tenant_id = :tenant_id AND job_id = :job_id
@@ -546,20 +578,27 @@ WITH moments AS MATERIALIZED (
     UNION SELECT enqueued_at FROM ready WHERE tenant_id = :tenant_id AND job_id = :job_id
     UNION SELECT enqueued_at FROM later WHERE tenant_id = :tenant_id AND job_id = :job_id
 )
-SELECT e.txn, e.id, e.at, e.type, e.job_id, e.job_ids, e.series_ids, e.epochs, e.attempts, e.detail
-FROM moments m
-CROSS JOIN LATERAL (
-    SELECT * FROM event
-    WHERE at = m.at AND tenant_id = :tenant_id AND job_id IS NULL AND :job_id = ANY (job_ids)
-      AND (txn, id) > (:txn::bigint, :id::bigint) AND txn < :horizon::bigint
-    OFFSET 0 -- one look per moment, whatever a plan made while the table was small would prefer
-) e
-UNION ALL
-SELECT e.txn, e.id, e.at, e.type, e.job_id, e.job_ids, e.series_ids, e.epochs, e.attempts, e.detail
-FROM event e
-WHERE e.tenant_id = :tenant_id AND e.job_id = :job_id
-  AND (e.txn, e.id) > (:txn::bigint, :id::bigint) AND e.txn < :horizon::bigint
-ORDER BY 1, 2;
+SELECT w.txn, w.id, w.at, w.type, w.job_id, w.job_ids, w.series_ids, w.epochs, w.attempts, w.first, w.detail, w.available
+FROM (
+    SELECT e.*, count(*) OVER () AS available, sum(coalesce(e.weight, 0)) OVER (ORDER BY e.txn, e.id) AS reached
+    FROM (
+        SELECT e.* FROM moments m
+        CROSS JOIN LATERAL (
+            SELECT * FROM event
+            WHERE at = m.at AND tenant_id = :tenant_id AND job_id IS NULL AND :job_id = ANY (job_ids)
+              AND (txn, id) > (:txn::bigint, :id::bigint) AND txn < :horizon::bigint
+            OFFSET 0 -- one look per moment, whatever a plan made while the table was small would prefer
+        ) e
+        UNION ALL
+        (SELECT * FROM event
+         WHERE tenant_id = :tenant_id AND job_id = :job_id
+           AND (txn, id) > (:txn::bigint, :id::bigint) AND txn < :horizon::bigint
+         ORDER BY txn, id LIMIT :limit::int)
+        ORDER BY txn, id LIMIT :limit::int
+    ) e
+) w
+WHERE w.reached - coalesce(w.weight, 0) <= :most_bytes::bigint
+ORDER BY w.txn, w.id;
 
 
 -- name: promote(limit)

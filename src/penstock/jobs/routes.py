@@ -17,7 +17,7 @@ from penstock.errors import (
     Unsupported,
     WrongState,
 )
-from penstock.jobs import examples
+from penstock.jobs import examples, output
 from penstock.jobs.handlers import JobHandlers
 from penstock.jobs.job import (
     BatchAnswer,
@@ -229,13 +229,19 @@ def _working(jobs: JobHandlers) -> list[Route]:
             handler=jobs.heartbeat,
             name="heartbeatJob",
             tag="Workers",
-            summary="Keep a lease, tell progress, learn of a cancel",
+            summary="Keep a lease, tell progress, output and log, learn of a cancel",
+            description=(
+                "`chunks` and `logs` become the job's events `job.output` and `job.log`. Both are numbered within the "
+                "attempt; `chunks_from` and `logs_from` are the numbers of the first ones sent, so that nothing "
+                f"repeated is told twice. Together at most {output.MOST_ENTRIES} entries and {output.MOST_BYTES} bytes."
+            ),
             request=Heartbeat,
             request_example=examples.HEARTBEAT,
             responses={
                 200: Response(description="The lease is extended", type=HeartbeatAnswer, example=examples.BEATEN)
             },
             errors=errors,
+            max_body_bytes=sizes.one_heartbeat,
         ),
         Route(
             method="POST",

@@ -27,6 +27,7 @@ from penstock.jobs.job import (
     JobSubmission,
     JobSummary,
 )
+from penstock.jobs.output import chunks_of, encoded, joined, lines_of, span
 from penstock.jobs.states import Again, ErrorCategory, Over, Status, Tally
 from penstock.postgres import queries
 
@@ -34,6 +35,9 @@ Connection = asyncpg.Connection
 TenantId = NewType("TenantId", int)
 DEFAULT_TENANT = TenantId(1)
 Queue = tuple[str, str]  # task type, model profile
+
+_PAGE = 500  # event rows read at once
+_PAGE_BYTES = 8 * 2**20  # of their details; the row that exceeds it is still read
 
 _sql = queries.load(__file__)
 
@@ -51,6 +55,22 @@ class NewJob:
     @property
     def queue(self) -> Queue:
         return (self.submission.task_type, self.submission.model_profile)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """A heartbeat that would leave out chunks or log lines; nothing of it was written."""
+
+    chunks: int  # how many of the attempt are stored
+    lines: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventPage:
+    """Stored event rows, in order; ``more``: there are others behind them."""
+
+    rows: list[asyncpg.Record]
+    more: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,8 +215,10 @@ async def claim(
 
 async def heartbeat(
     connection: Connection, tenant: TenantId, beats: Sequence[JobHeartbeat]
-) -> dict[tuple[UUID, int], HeartbeatAnswer]:
-    """Extend leases; answers by (job, epoch) for those whose epoch holds."""
+) -> dict[tuple[UUID, int], HeartbeatAnswer | Gap]:
+    """Extend leases, tell what the heartbeats carry; answers by (job, epoch) for those whose epoch holds."""
+    chunks = [span(beat.chunks_from, len(chunks_of(beat))) for beat in beats]
+    lines = [span(beat.logs_from, len(lines_of(beat))) for beat in beats]
     rows = await _sql.heartbeat.rows(
         connection,
         tenant_id=tenant,
@@ -204,11 +226,19 @@ async def heartbeat(
         epochs=[beat.epoch for beat in beats],
         lease_seconds=[beat.lease_seconds for beat in beats],
         progress=[beat.progress if isinstance(beat.progress, Raw) else None for beat in beats],
+        chunks=[joined(chunks_of(beat)) for beat in beats],
+        chunks_from=[first for first, _ in chunks],
+        chunks_to=[end for _, end in chunks],
+        lines=[encoded(lines_of(beat)) for beat in beats],
+        lines_from=[first for first, _ in lines],
+        lines_to=[end for _, end in lines],
     )
     return {
         (row["job_id"], row["epoch"]): HeartbeatAnswer(
             id=row["job_id"], lease_expires_at=row["lease_until"], cancel_requested=row["cancel_requested"]
         )
+        if row["lease_until"] is not None
+        else Gap(chunks=row["chunks_held"], lines=row["lines_held"])
         for row in rows
     }
 
@@ -458,26 +488,36 @@ async def event_horizon(connection: Connection) -> tuple[int, int]:
     return row["horizon"], row["ahead"]
 
 
-async def read_events(
-    connection: Connection, tenant: TenantId, *, behind: tuple[int, int], horizon: int, limit: int
-) -> list[asyncpg.Record]:
-    """Event rows behind (txn, id), in order, below the horizon."""
+async def read_events(connection: Connection, tenant: TenantId, *, behind: tuple[int, int], horizon: int) -> EventPage:
+    """A page of event rows behind (txn, id), in order, below the horizon."""
     txn, row_id = behind
-    rows: list[asyncpg.Record] = await _sql.read_events.rows(
-        connection, tenant_id=tenant, txn=txn, id=row_id, horizon=horizon, limit=limit
+    rows = await _sql.read_events.rows(
+        connection, tenant_id=tenant, txn=txn, id=row_id, horizon=horizon, limit=_PAGE, most_bytes=_PAGE_BYTES
     )
-    return rows
+    return _page(rows)
 
 
 async def read_job_events(
     connection: Connection, tenant: TenantId, job_id: UUID, *, behind: tuple[int, int], horizon: int
-) -> list[asyncpg.Record]:
-    """Event rows that speak of a job, behind (txn, id), in order, below the horizon."""
+) -> EventPage:
+    """A page of event rows that speak of a job, behind (txn, id), in order, below the horizon."""
     txn, row_id = behind
-    rows: list[asyncpg.Record] = await _sql.read_job_events.rows(
-        connection, tenant_id=tenant, job_id=job_id, txn=txn, id=row_id, horizon=horizon
+    rows = await _sql.read_job_events.rows(
+        connection,
+        tenant_id=tenant,
+        job_id=job_id,
+        txn=txn,
+        id=row_id,
+        horizon=horizon,
+        limit=_PAGE,
+        most_bytes=_PAGE_BYTES,
     )
-    return rows
+    return _page(rows)
+
+
+def _page(rows: list[asyncpg.Record]) -> EventPage:
+    available = rows[0]["available"] if rows else 0
+    return EventPage(rows=rows, more=available == _PAGE or available > len(rows))
 
 
 async def promote(connection: Connection, *, limit: int) -> dict[Queue, int]:

@@ -12,12 +12,12 @@ from uuid import UUID
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from penstock.errors import InvalidInput, NotFound, StaleEpoch
-from penstock.jobs import store
+from penstock.errors import CallerError, InvalidInput, NotFound, StaleEpoch
+from penstock.jobs import output, store
 from penstock.jobs.batcher import Batcher
 from penstock.jobs.job import Failure, HeartbeatAnswer, JobCompletion, JobHeartbeat, JobState
 from penstock.jobs.states import RetryPolicy, Status, after_failure
-from penstock.jobs.store import EndedAttempt, HeldLease, NewJob, TenantId, Verdict
+from penstock.jobs.store import EndedAttempt, Gap, HeldLease, NewJob, TenantId, Verdict
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
 
@@ -60,16 +60,16 @@ class TenantWriters:
         self._policy = policy
         self._wakeups = wakeups
         self.creates: Batcher[NewJob, datetime | None] = _batcher(
-            "create", self.create, observe, lanes=2, content="input"
+            "create", self.create, observe, lanes=2, content=lambda _: "input"
         )
         self.completions: Batcher[JobCompletion, JobState] = _batcher(
-            "complete", self._complete, observe, lanes=2, content="result"
+            "complete", self._complete, observe, lanes=2, content=lambda _: "result"
         )
         self.failures: Batcher[tuple[UUID, Failure], JobState] = _batcher(
-            "fail", self._fail, observe, lanes=1, content="message"
+            "fail", self._fail, observe, lanes=1, content=lambda _: "message"
         )
         self.heartbeats: Batcher[JobHeartbeat, HeartbeatAnswer] = _batcher(
-            "heartbeat", self._heartbeat, observe, lanes=1, content="progress"
+            "heartbeat", self._heartbeat, observe, lanes=1, content=_content_of_beat, weigh=output.size
         )
 
     async def drain(self) -> None:
@@ -101,17 +101,21 @@ class TenantWriters:
         return [created_at if job.id in written else None for job in jobs]
 
     async def _heartbeat(self, beats: Sequence[JobHeartbeat]) -> list[HeartbeatAnswer | Exception]:
-        newest: dict[tuple[UUID, int], JobHeartbeat] = {}
-        for beat in beats:
-            earlier = newest.get((beat.id, beat.epoch))
-            newest[beat.id, beat.epoch] = beat if earlier is None else _later_beat(earlier, beat)
+        turns, places = _turns(beats)
         async with self._database.acquire() as connection:
-            held = await store.heartbeat(connection, self._tenant, list(newest.values()))
-            lost = [beat.id for beat in beats if (beat.id, beat.epoch) not in held]
+            if len(turns) == 1:
+                told = [await store.heartbeat(connection, self._tenant, turns[0])]
+            else:  # all or nothing, so that a batch which is refused can be written again in halves
+                async with connection.transaction():
+                    told = [await store.heartbeat(connection, self._tenant, turn) for turn in turns]
+            lost = [beat.id for beat in turns[0] if (beat.id, beat.epoch) not in told[0]]
             known = await store.find_finished(connection, self._tenant, lost) if lost else {}
-        if any(beat.progress is not UNSET for beat in beats):
+        if any(beat.progress is not UNSET or output.tells(beat) for beat in beats):
             self._wakeups.announce()
-        return [held.get((beat.id, beat.epoch)) or _lost(beat.id, beat.epoch, beat.id in known) for beat in beats]
+        return [
+            _beaten(beat, told[place].get((beat.id, beat.epoch)), beat.id in known)
+            for beat, place in zip(beats, places, strict=True)
+        ]
 
     async def _complete(self, completions: Sequence[JobCompletion]) -> list[JobState | Exception]:
         first: dict[tuple[UUID, int], JobCompletion] = {}
@@ -154,14 +158,16 @@ def _batcher(
     observe: Observe | None,
     *,
     lanes: int,
-    content: str,
+    content: Callable[[Item], str],
+    weigh: Callable[[Item], int] | None = None,
 ) -> Batcher[Item, Answer]:
-    """A batcher that blames the field which carries the caller's content for what the server refuses."""
+    """A batcher that blames the field which carries the caller's ``content`` for what the server refuses."""
     return Batcher(
         flush,
         lanes=lanes,
         observe=(lambda size: observe(kind, size)) if observe else None,
-        refusal=lambda error: InvalidInput.of(content, f"the database refuses it: {error}"),
+        refusal=lambda item, error: InvalidInput.of(content(item), f"the database refuses it: {error}"),
+        weigh=weigh,
     )
 
 
@@ -175,10 +181,51 @@ def _lost(job_id: UUID, epoch: int, exists: bool) -> StaleEpoch | NotFound:
     return NotFound(f"there is no job {job_id}")
 
 
+def _beaten(beat: JobHeartbeat, told: HeartbeatAnswer | Gap | None, exists: bool) -> HeartbeatAnswer | CallerError:
+    if isinstance(told, Gap):
+        name, stored = (
+            ("chunks", told.chunks) if output.first_of(beat.chunks_from) > told.chunks else ("logs", told.lines)
+        )
+        return InvalidInput.of(f"{name}_from", f"must be at most {stored}: so many of this attempt are stored")
+    return told or _lost(beat.id, beat.epoch, exists)
+
+
+def _turns(beats: Sequence[JobHeartbeat]) -> tuple[list[list[JobHeartbeat]], list[int]]:
+    """Heartbeats as statements to run one after the other, and which of them speaks for each heartbeat.
+
+    A lease stands once in a statement: two heartbeats of it become one, unless both carry chunks or log lines.
+    """
+    turns: list[dict[tuple[UUID, int], JobHeartbeat]] = [{}]
+    newest: dict[tuple[UUID, int], int] = {}
+    places: list[int] = []
+    for beat in beats:
+        lease = (beat.id, beat.epoch)
+        place = newest.get(lease, 0)
+        earlier = turns[place].get(lease)
+        if earlier is not None and output.tells(earlier) and output.tells(beat):
+            place, earlier = place + 1, None
+            if place == len(turns):
+                turns.append({})
+        turns[place][lease] = beat if earlier is None else _later_beat(earlier, beat)
+        newest[lease] = place
+        places.append(place)
+    return [list(turn.values()) for turn in turns], places
+
+
 def _later_beat(earlier: JobHeartbeat, beat: JobHeartbeat) -> JobHeartbeat:
     """Two heartbeats of one lease as one: what the later does not state, the earlier one's holds."""
+    telling = beat if output.tells(beat) else earlier
     return replace(
         beat,
         progress=earlier.progress if beat.progress is UNSET else beat.progress,
         lease_seconds=beat.lease_seconds or earlier.lease_seconds,
+        chunks=telling.chunks,
+        chunks_from=telling.chunks_from,
+        logs=telling.logs,
+        logs_from=telling.logs_from,
     )
+
+
+def _content_of_beat(beat: JobHeartbeat) -> str:
+    """The field to blame: log lines are written here, so it is one of the others."""
+    return "chunks" if beat.chunks and beat.progress is UNSET else "progress"

@@ -3,27 +3,29 @@
 Needs no database itself: ``Worker`` drives it from PostgreSQL, ``penstock.Client.work`` over HTTP.
 
 Each job is one task. The next claim is in flight while jobs run. One heartbeat call speaks for all jobs; its answer
-brings cancellations and lost leases. What cannot be reported because the service is away is reported when it is back:
-the lease is kept alive until then, and a stale epoch is refused by the service, so nothing is done twice.
+brings cancellations and lost leases, and it carries what executors tell: progress, output, log. What of that is left
+when an executor ends is sent before the end is reported. While the service is away, reports wait until it is back: the
+lease is kept alive until then, and a stale epoch is refused by the service, so nothing is done twice.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from random import random
 from typing import Any, Protocol
 from uuid import UUID
 
-from msgspec import UNSET, Raw
+from msgspec import Raw
 
-from penstock.errors import CallerError, NotFound, ServiceError, StaleEpoch
+from penstock.errors import CallerError, InvalidInput, MalformedBody, NotFound, ServiceError, StaleEpoch, TooLarge
 from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure, HeartbeatAnswer, JobCompletion, JobHeartbeat
 from penstock.jobs.states import ErrorCategory
 from penstock.workers.executors import ExecutionError, Executor, JobContext, encode, shortened
+from penstock.workers.outbox import Outbox, Parcel
 
 _LARGEST_CLAIM = 1000  # jobs in one request
 _LONGEST_WAIT = 60.0  # seconds of one long-poll
@@ -32,6 +34,8 @@ _BEAT_PAUSE = 0.25  # seconds between heartbeats at least, however often somethi
 _HAND_BACK = 5.0  # seconds for interrupted executors to end, and for their reports
 _SURPRISES = 5  # unforeseen errors of a report after which it counts as refused
 _LONGEST_PAUSE = 2.0  # seconds between tries while the service is away
+_REFUSED = (InvalidInput, MalformedBody, TooLarge)  # what the service says of content that it cannot store
+_LARGEST_BEAT = 900 * 1024  # bytes of what executors told, in one heartbeat call for many jobs
 
 
 class JobSource(Protocol):
@@ -70,16 +74,21 @@ class Duty:
 class _Attempt:
     """One run of one job by this process."""
 
-    __slots__ = ("beat_at", "begun_at", "context", "interruptible", "job", "reason", "task")
+    __slots__ = ("beat_at", "begun_at", "context", "interruptible", "job", "reason", "refusal", "task")
 
     def __init__(self, job: ClaimedJob, now: float, changed: Callable[[], None]) -> None:
         self.job = job
         self.context = JobContext(changed)
+        self.refusal = ""  # why the service refused what the executor told
         self.begun_at = now
         self.beat_at = now  # when the lease was last known to be extended
         self.interruptible = False
         self.reason: ErrorCategory | None = None  # why it was interrupted; WORKER_LOST: it is no longer ours
         self.task: asyncio.Task[None] | None = None
+
+    @property
+    def outbox(self) -> Outbox:
+        return self.context.outbox
 
     def interrupt(self, reason: ErrorCategory) -> None:
         """Stop the executor; a lost lease outweighs every other reason. Nothing happens once it has ended."""
@@ -119,6 +128,7 @@ class Engine:
         self._room = asyncio.Event()
         self._beat_now = asyncio.Event()
         self._beat_all = False
+        self._withdrawing = asyncio.Event()
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
         self._started = False
@@ -128,19 +138,23 @@ class Engine:
     # Life
 
     async def run(self) -> None:
-        """Work until ``stop``; when cancelled, hand back at once what runs."""
+        """Work until ``stop``, or ``withdraw`` and the end of what runs; when cancelled, hand that back at once."""
         self._started = True
         self._room.set()
         loops = [asyncio.create_task(self._claim()), asyncio.create_task(self._beat())]
         stopping = asyncio.create_task(self._stopping.wait())
+        finishing = asyncio.create_task(self._finish(loops[0]))
         grace = timedelta(0)
         try:
-            ended, _ = await asyncio.wait([*loops, stopping], return_when=asyncio.FIRST_COMPLETED)
-            if stopping in ended:
+            await asyncio.wait([*loops, stopping, finishing], return_when=asyncio.FIRST_COMPLETED)
+            if self._withdrawing.is_set():  # which ended the claim loop
+                await asyncio.wait([loops[1], stopping, finishing], return_when=asyncio.FIRST_COMPLETED)
+            if stopping.done():
                 grace = self.duty.grace
         finally:
             self.draining = True
             stopping.cancel()
+            finishing.cancel()
             try:
                 await _cancelled(loops[0])
                 await self._drain(grace.total_seconds())
@@ -157,6 +171,15 @@ class Engine:
         if self._started:
             await self._stopped.wait()
 
+    def withdraw(self) -> None:
+        """Take no more jobs; ``run`` ends when those that run have, however long they take."""
+        self.draining = True
+        self._withdrawing.set()
+
+    @property
+    def withdrawn(self) -> bool:
+        return self._withdrawing.is_set()
+
     def look_at_leases(self) -> None:
         """Heartbeat all jobs soon: some job was asked to stop."""
         if self._attempts:
@@ -167,6 +190,13 @@ class Engine:
     def running(self) -> list[ClaimedJob]:
         """The jobs that are held now, oldest claim first."""
         return [attempt.job for attempt in self._attempts.values()]
+
+    async def _finish(self, claiming: asyncio.Task[None]) -> None:
+        await self._withdrawing.wait()
+        await _cancelled(claiming)
+        while self._attempts:
+            self._room.clear()
+            await self._room.wait()
 
     async def _drain(self, grace: float) -> None:
         await self._ended(grace)
@@ -259,6 +289,9 @@ class Engine:
     async def _attend(self, attempt: _Attempt) -> None:
         """One job from its claim to its report."""
         report = await self._execute(attempt)
+        attempt.outbox.close()
+        if report is not None:
+            report = await self._tell_rest(attempt, report)
         if report is not None:
             await self._report(attempt, report)
         else:
@@ -315,6 +348,8 @@ class Engine:
                 return self._failure(job, ErrorCategory.TIMEOUT, f"ran longer than {job.timeout_seconds:g} s")
             case ErrorCategory.CANCELLED:
                 return self._failure(job, ErrorCategory.CANCELLED, "cancelled on request")
+            case ErrorCategory.INTERNAL:
+                return self._failure(job, ErrorCategory.INTERNAL, f"the job's output was refused: {attempt.refusal}")
             case _:
                 return self._failure(job, ErrorCategory.SHUTDOWN, "the worker was told to stop")
 
@@ -330,6 +365,27 @@ class Engine:
         )
 
     # Reporting
+
+    async def _tell_rest(self, attempt: _Attempt, report: JobCompletion | Failure) -> JobCompletion | Failure | None:
+        """Send what the executor told last, however long the service is away; answers what to report then."""
+        pause, surprises = 0.0, 0
+        while attempt.outbox.waiting:
+            if attempt.reason is ErrorCategory.WORKER_LOST:
+                return None
+            try:
+                await self._beat_once([attempt], [attempt.outbox.parcel()])
+            except ServiceError as error:
+                pause = await self._back_off(pause, "heartbeat_failed", error)
+                continue
+            except Exception as error:  # noqa: BLE001 - as in reporting
+                surprises += 1
+                if surprises <= _SURPRISES:
+                    pause = await self._back_off(pause, "heartbeat_failed", error)
+                    continue
+                self._refuse(attempt, error)
+        if attempt.reason is ErrorCategory.WORKER_LOST:
+            return None
+        return self._interrupted(attempt) if attempt.refusal and isinstance(report, JobCompletion) else report
 
     async def _report(self, attempt: _Attempt, report: JobCompletion | Failure | None) -> None:
         """Hand in a result or failure, however long the service is away."""
@@ -391,7 +447,8 @@ class Engine:
             if not due:
                 continue
             try:
-                await self._beat_once(due)
+                for attempts, parcels in self._calls(due):
+                    await self._beat_once(attempts, parcels)
             except (ServiceError, CallerError) as error:
                 self._beat_all = True  # at once on recovery: leases may be about to expire
                 self._beat_now.set()
@@ -418,32 +475,72 @@ class Engine:
         return [
             attempt
             for attempt in self._attempts.values()
-            if everyone or attempt.beat_at <= before or attempt.context.unsent is not None
+            if everyone or attempt.beat_at <= before or (attempt.outbox.waiting and not attempt.outbox.closed)
         ]
 
-    async def _beat_once(self, attempts: Sequence[_Attempt]) -> None:
+    def _calls(self, due: Sequence[_Attempt]) -> Iterator[tuple[list[_Attempt], list[Parcel | None]]]:
+        """Attempts and what their heartbeats carry, divided into calls that are not too large.
+
+        Whose executor has ended sends its last words itself.
+        """
+        attempts: list[_Attempt] = []
+        parcels: list[Parcel | None] = []
+        size = 0
+        for attempt in due:
+            parcel = attempt.outbox.parcel() if attempt.outbox.waiting and not attempt.outbox.closed else None
+            size += parcel.size if parcel is not None else 0
+            if attempts and size > _LARGEST_BEAT:
+                yield attempts, parcels
+                attempts, parcels, size = [], [], parcel.size if parcel is not None else 0
+            attempts.append(attempt)
+            parcels.append(parcel)
+        yield attempts, parcels
+
+    async def _beat_once(self, attempts: Sequence[_Attempt], parcels: Sequence[Parcel | None]) -> None:
         now = time.monotonic()
-        sent = [attempt.context.unsent for attempt in attempts]
-        beats = [
-            JobHeartbeat(
-                id=attempt.job.id,
-                epoch=attempt.job.epoch,
-                worker_id=self.duty.worker_id,
-                lease_seconds=self.duty.lease.total_seconds(),
-                progress=UNSET if progress is None else progress,
-            )
-            for attempt, progress in zip(attempts, sent, strict=True)
-        ]
-        answers = await self._source.heartbeat(beats)
+        pairs = list(zip(attempts, parcels, strict=True))
+        try:
+            answers = await self._source.heartbeat([self._heartbeat(attempt, parcel) for attempt, parcel in pairs])
+        except _REFUSED as error:
+            if len(pairs) > 1:  # one of them is refused: each alone
+                for attempt, parcel in pairs:
+                    await self._beat_once([attempt], [parcel])
+                return
+            answers = [error]
         self.connected.set()
-        for attempt, progress, answer in zip(attempts, sent, answers, strict=True):
-            attempt.beat_at = now
-            if attempt.context.unsent is progress:
-                attempt.context.unsent = None
-            if isinstance(answer, (StaleEpoch, NotFound)):
-                attempt.interrupt(ErrorCategory.WORKER_LOST)
-            elif isinstance(answer, HeartbeatAnswer) and answer.cancel_requested:
+        for (attempt, parcel), answer in zip(pairs, answers, strict=True):
+            self._hear(attempt, parcel, answer, now)
+
+    def _heartbeat(self, attempt: _Attempt, parcel: Parcel | None) -> JobHeartbeat:
+        return JobHeartbeat(
+            id=attempt.job.id,
+            epoch=attempt.job.epoch,
+            worker_id=self.duty.worker_id,
+            lease_seconds=self.duty.lease.total_seconds(),
+            **(parcel.fields if parcel is not None else {}),
+        )
+
+    def _hear(
+        self, attempt: _Attempt, parcel: Parcel | None, answer: HeartbeatAnswer | CallerError, sent_at: float
+    ) -> None:
+        """Take in what a heartbeat brought back."""
+        attempt.beat_at = sent_at
+        if isinstance(answer, HeartbeatAnswer):
+            if parcel is not None:
+                attempt.outbox.stored(parcel)
+            if answer.cancel_requested:
                 attempt.interrupt(ErrorCategory.CANCELLED)
+        elif isinstance(answer, (StaleEpoch, NotFound)):
+            attempt.interrupt(ErrorCategory.WORKER_LOST)
+        elif parcel is not None:
+            self._refuse(attempt, answer)
+
+    def _refuse(self, attempt: _Attempt, error: Exception) -> None:
+        """What the executor told cannot be stored, and a job whose output has a hole must not complete."""
+        self._log.warning("output_refused", job_id=str(attempt.job.id), error=_described(error))
+        attempt.refusal = attempt.refusal or _described(error)
+        attempt.outbox.clear()
+        attempt.interrupt(ErrorCategory.INTERNAL)
 
 
 def _described(error: Exception) -> str:

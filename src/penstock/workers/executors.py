@@ -12,16 +12,20 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Protocol, TypeAlias
 
 import msgspec
 from msgspec import Raw
 
-from penstock.jobs.job import ClaimedJob
+from penstock.jobs.job import ClaimedJob, LogLine
+from penstock.jobs.output import LARGEST_PROGRESS
 from penstock.jobs.states import ErrorCategory
+from penstock.workers.outbox import LARGEST_CHUNK, Outbox
 
 _LONGEST_MESSAGE = 2000  # characters of an error message that are kept
+_LONGEST_LINE = 10_000  # characters of a log line's message that are kept
+_LONGEST_LEVEL = 20
 
 
 class ExecutionError(Exception):
@@ -42,18 +46,44 @@ class ExecutionError(Exception):
 
 
 class JobContext:
-    """What an executor may tell and ask while it runs one job."""
+    """What an executor may tell while it runs one job. To be used on the worker's event loop.
 
-    __slots__ = ("_changed", "unsent")
+    All of it is sent within a second, and before the job's end is reported; what is told later is ignored.
+    """
+
+    __slots__ = ("outbox",)
 
     def __init__(self, changed: Callable[[], None]) -> None:
-        self._changed = changed
-        self.unsent: Raw | None = None  # progress that no heartbeat has carried yet
+        self.outbox = Outbox(changed)
 
     def progress(self, value: object) -> None:
-        """Tell how far the job is: any JSON, ``{"fraction": 0.4}`` by convention. Sent within a second, newest wins."""
-        self.unsent = Raw(encode(value))
-        self._changed()
+        """Tell how far the job is: any JSON, ``{"fraction": 0.4}`` by convention. Newest wins.
+
+        Raises ValueError for ``bytes`` or ``Raw`` that are no JSON, and for more than 64 KiB.
+        """
+        self.outbox.put_progress(_checked(value, LARGEST_PROGRESS))
+
+    def chunk(self, value: object) -> None:
+        """Tell a part of the output: any JSON. None is lost, and their order is kept; see ``room``.
+
+        Raises ValueError for ``bytes`` or ``Raw`` that are no JSON, and for a chunk of almost 1 MiB or more.
+        """
+        self.outbox.put_chunk(_checked(value, LARGEST_CHUNK))
+
+    def log(self, message: str, level: str = "info") -> None:
+        """Tell a line of the job's log. Never raises; lines that come much too fast are dropped and counted."""
+        text = shortened(_plain(message), _LONGEST_LINE)
+        name = "".join(char for char in _plain(level) if char.isprintable())[:_LONGEST_LEVEL]
+        self.outbox.put_line(LogLine(time=datetime.now(UTC), level=name or "info", message=text))
+
+    @property
+    def crowded(self) -> bool:
+        """Whether ``room`` would wait."""
+        return self.outbox.crowded
+
+    async def room(self) -> None:
+        """Wait while too much output (10 MiB) is unsent. An executor that streams awaits it after each chunk."""
+        await self.outbox.room()
 
 
 class Executor(Protocol):
@@ -111,30 +141,67 @@ class Batched:
                 future.set_result(result)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Offer:
     """An executor and the queues it serves: every pair of these task types and model profiles."""
 
     executor: Executor
     task_types: tuple[str, ...]
     model_profiles: tuple[str, ...]
+    limit: int | None = None  # jobs at a time; None: the worker's
 
 
 class Executors:
-    """The executors of one worker, by (task type, model profile)."""
+    """The executors of one worker, by (task type, model profile).
+
+    They may come and go while the worker runs, on its event loop: an offer that is added gets jobs at once; one that is
+    removed gets no more, and what it runs may finish.
+    """
 
     def __init__(self) -> None:
         self.offers: list[Offer] = []
+        self._listeners: list[Callable[[], None]] = []
 
-    def add(self, executor: Executor, *, task_types: Collection[str], model_profiles: Collection[str]) -> None:
-        """Serve every pair of these types and profiles; raises ValueError for a pair that is served already."""
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` after every change."""
+        self._listeners.append(listener)
+
+    def add(
+        self,
+        executor: Executor,
+        *,
+        task_types: Collection[str],
+        model_profiles: Collection[str],
+        limit: int | None = None,
+    ) -> Offer:
+        """Serve every pair of these types and profiles, up to ``limit`` jobs at a time; answers what ``remove`` takes.
+
+        Raises ValueError for a pair that is served already.
+        """
         if not task_types or not model_profiles:
             raise ValueError("an executor needs at least one task type and one model profile")
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit is {limit}; an executor needs to run at least 1 job at a time")
         for task_type in task_types:
             for model_profile in model_profiles:
                 if self.find(task_type, model_profile) is not None:
                     raise ValueError(f"({task_type}, {model_profile}) has an executor already")
-        self.offers.append(Offer(executor=executor, task_types=tuple(task_types), model_profiles=tuple(model_profiles)))
+        offer = Offer(
+            executor=executor, task_types=tuple(task_types), model_profiles=tuple(model_profiles), limit=limit
+        )
+        self.offers.append(offer)
+        self._tell()
+        return offer
+
+    def remove(self, offer: Offer) -> None:
+        """Serve these queues no more; nothing happens if they were removed already."""
+        if offer in self.offers:
+            self.offers.remove(offer)
+            self._tell()
+
+    def _tell(self) -> None:
+        for listener in self._listeners:
+            listener()
 
     def find(self, task_type: str, model_profile: str) -> Executor | None:
         """The executor of a queue."""
@@ -151,7 +218,26 @@ def encode(value: object) -> bytes:
     return msgspec.json.encode(value)
 
 
-def shortened(message: str) -> str:
+def shortened(message: str, longest: int = _LONGEST_MESSAGE) -> str:
     """``message`` at a length that is stored, without the U+0000 that PostgreSQL cannot store."""
     clean = message.replace("\x00", "")
-    return clean if len(clean) <= _LONGEST_MESSAGE else clean[: _LONGEST_MESSAGE - 1] + "…"
+    return clean if len(clean) <= longest else clean[: longest - 1] + "…"
+
+
+def _plain(text: str) -> str:
+    """``text`` without halves of surrogate pairs, which no UTF-8 can hold."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _checked(value: object, most_bytes: int) -> Raw:
+    """``value`` as JSON that a heartbeat can carry."""
+    encoded = encode(value)
+    if len(encoded) > most_bytes:
+        raise ValueError(f"it has {len(encoded)} bytes as JSON; at most {most_bytes} are allowed")
+    if isinstance(value, (bytes, Raw)):
+        try:
+            str(encoded, "utf-8")
+            msgspec.json.decode(encoded, type=Raw)
+        except (ValueError, RecursionError) as error:  # what msgspec raises is a ValueError
+            raise ValueError(f"it is given as JSON and is none: {error}") from error
+    return Raw(encoded)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -14,7 +16,7 @@ from penstock.jobs.service import JobService
 from penstock.jobs.store import DEFAULT_TENANT, TenantId
 from penstock.telemetry import logs, metrics
 from penstock.workers.engine import Duty, Engine
-from penstock.workers.executors import Executors
+from penstock.workers.executors import Executors, Offer
 
 log = logs.get(__name__)
 
@@ -43,10 +45,23 @@ class ServiceSource:
         return await self._service.fail(self._tenant, job_id, failure)
 
 
-class Worker:
-    """Runs jobs with its executors until it is stopped; up to ``limit`` at a time with each of them.
+@dataclass(slots=True)
+class _Totals:
+    """What engines have done."""
 
-    It outlives the database: while that is away it keeps what it runs, and reports when it is back.
+    claimed: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    def add(self, engine: Engine) -> None:
+        self.claimed += engine.claimed
+        self.outcomes.update(engine.outcomes)
+
+
+class Worker:
+    """Runs jobs with its executors until it is stopped; up to ``limit`` at a time with each that names no limit.
+
+    One engine serves each offer; engines come and go with the offers. It outlives the database: while that is away it
+    keeps what it runs, and reports when it is back.
     """
 
     def __init__(
@@ -64,47 +79,65 @@ class Worker:
     ) -> None:
         self.worker_id = worker_id
         self._service = service
+        self._source = ServiceSource(service, tenant)
+        self._executors = executors
+        self._duty = Duty(  # of an offer, but for its queues and limit
+            worker_id=worker_id, limit=limit, lease=lease, poll=poll, grace=grace, max_result_bytes=max_result_bytes
+        )
         self._started_at: float | None = None
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
-        self._engines = [
-            Engine(
-                ServiceSource(service, tenant),
-                offer.executor,
-                Duty(
-                    worker_id=worker_id,
-                    task_types=offer.task_types,
-                    model_profiles=offer.model_profiles,
-                    limit=limit,
-                    lease=lease,
-                    poll=poll,
-                    grace=grace,
-                    max_result_bytes=max_result_bytes,
-                ),
-                log=log,
-                observe=_observe,
-            )
-            for offer in executors.offers
-        ]
+        self._changed = asyncio.Event()  # the offers have changed, or it is time to stop
+        self._engines: dict[Offer, Engine] = {}
+        self._past = _Totals()  # of engines that are no more
+        executors.subscribe(self._changed.set)
 
     async def run(self) -> None:
-        """Work until ``stop``. Without executors there is nothing to do but wait for it."""
+        """Work until ``stop``. While there are no executors there is nothing to do but wait for some."""
         self._started_at = time.monotonic()
         watching = asyncio.create_task(self._watch_cancellations())
         try:
             async with asyncio.TaskGroup() as group:
-                for engine in self._engines:
-                    group.create_task(engine.run())
-                await self._stopping.wait()
-                for engine in self._engines:
+                while not self._stopping.is_set():
+                    self._changed.clear()
+                    self._follow_offers(group)
+                    await self._changed.wait()
+                for engine in self._engines.values():
                     group.create_task(engine.stop())
         finally:
             watching.cancel()
             self._stopped.set()
 
+    def _follow_offers(self, group: asyncio.TaskGroup) -> None:
+        """Start engines for new offers, let those of withdrawn ones finish what they run."""
+        offers = self._executors.offers
+        for offer in offers:
+            if offer not in self._engines:
+                duty = replace(
+                    self._duty,
+                    task_types=offer.task_types,
+                    model_profiles=offer.model_profiles,
+                    limit=offer.limit or self._duty.limit,
+                )
+                engine = Engine(self._source, offer.executor, duty, log=log, observe=_observe)
+                self._engines[offer] = engine
+                group.create_task(self._serve(offer, engine))
+        for offer, engine in self._engines.items():
+            if offer not in offers:
+                engine.withdraw()
+
+    async def _serve(self, offer: Offer, engine: Engine) -> None:
+        try:
+            await engine.run()
+        finally:
+            if engine.withdrawn:
+                del self._engines[offer]
+                self._past.add(engine)
+
     async def stop(self) -> None:
         """Take no more jobs, finish or hand back what runs, within the grace; waits until that is done."""
         self._stopping.set()
+        self._changed.set()
         if self._started_at is not None:
             await self._stopped.wait()
 
@@ -114,38 +147,38 @@ class Worker:
         while True:
             await cancellations.wait()
             cancellations.clear()
-            for engine in self._engines:
+            for engine in self._engines.values():
                 engine.look_at_leases()
 
     @property
     def ready(self) -> bool:
         """Whether jobs can be taken: running, not draining, and the database answered the last call."""
-        return self.healthy and not self._stopping.is_set() and all(e.connected.is_set() for e in self._engines)
+        connected = all(engine.connected.is_set() for engine in self._engines.values() if not engine.draining)
+        return self.healthy and not self._stopping.is_set() and connected
 
     @property
     def healthy(self) -> bool:
         """Whether the claim loops turn. A database that is away does not make a worker unhealthy."""
         if self._started_at is None:
             return False
-        return not any(_hung(engine) for engine in self._engines)
+        return not any(_hung(engine) for engine in self._engines.values())
 
     def status(self) -> dict[str, object]:
         """What the worker is and does, for people and monitors; holds no payloads."""
         state = "starting" if self._started_at is None else "running"
         if self._stopping.is_set():
             state = "stopped" if self._stopped.is_set() else "draining"
-        outcomes: dict[str, int] = {}
-        for engine in self._engines:
-            for name, count in engine.outcomes.items():
-                outcomes[name] = outcomes.get(name, 0) + count
+        totals = _Totals(claimed=self._past.claimed, outcomes=self._past.outcomes.copy())
+        for engine in self._engines.values():
+            totals.add(engine)
         return {
             "worker_id": self.worker_id,
             "state": state,
             "ready": self.ready,
             "uptime_seconds": round(time.monotonic() - self._started_at, 3) if self._started_at is not None else 0.0,
-            "claimed": sum(engine.claimed for engine in self._engines),
-            "outcomes": outcomes,
-            "executors": [_describe(engine) for engine in self._engines],
+            "claimed": totals.claimed,
+            "outcomes": dict(totals.outcomes),
+            "executors": [_describe(engine) for engine in self._engines.values()],
         }
 
 
@@ -156,7 +189,12 @@ def _observe(outcome: str, seconds: float) -> None:
 
 def _hung(engine: Engine) -> bool:
     has_room = len(engine.running) < engine.duty.limit
-    return has_room and engine.turned_at is not None and time.monotonic() - engine.turned_at > _HUNG
+    return (
+        has_room
+        and not engine.draining
+        and engine.turned_at is not None
+        and time.monotonic() - engine.turned_at > _HUNG
+    )
 
 
 def _describe(engine: Engine) -> dict[str, object]:
@@ -164,6 +202,7 @@ def _describe(engine: Engine) -> dict[str, object]:
         "task_types": engine.duty.task_types,
         "model_profiles": engine.duty.model_profiles,
         "limit": engine.duty.limit,
+        "draining": engine.draining,
         "connected": engine.connected.is_set(),
         "running": [
             {"id": str(job.id), "epoch": job.epoch, "task_type": job.task_type, "attempt": job.attempt}

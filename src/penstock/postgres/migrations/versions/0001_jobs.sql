@@ -127,6 +127,8 @@ CREATE TABLE lease (
     cancel_requested_at timestamptz,
     worker_id           text NOT NULL,
     progress            json,
+    chunks              integer NOT NULL DEFAULT 0 CHECK (chunks >= 0), -- of this attempt's output: how many are stored
+    log_lines           integer NOT NULL DEFAULT 0 CHECK (log_lines >= 0), -- of this attempt's log: how many are stored
     PRIMARY KEY (tenant_id, job_id)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
         autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
@@ -171,8 +173,8 @@ CREATE TABLE attempt (
 ) PARTITION BY RANGE (job_id);
 
 -- What happened, written by the statement that made it happen. One row may speak for all jobs of a statement:
--- then job_id is null and the arrays run in parallel. A row about a single job (its progress) names it in job_id.
--- (txn, id) is the order in which readers pass; see jobs/events.py for why a reader misses nothing.
+-- then job_id is null and the arrays run in parallel. A row about a single job (its progress, output, log) names it in
+-- job_id. (txn, id) is the order in which readers pass; see jobs/events.py for why a reader misses nothing.
 CREATE TABLE event (
     txn        bigint NOT NULL DEFAULT pg_current_xact_id()::text::bigint,
     id         bigint NOT NULL DEFAULT nextval('event_id'),
@@ -184,6 +186,8 @@ CREATE TABLE event (
     series_ids integer[],
     epochs     bigint[],
     attempts   integer[],
+    first      integer, -- of output: the place of its first chunk in the attempt's output
+    weight     integer, -- bytes of a detail that may be large, so that readers can take a few at a time
     detail     json,
     CHECK ((job_id IS NULL) <> (job_ids IS NULL))
 ) PARTITION BY RANGE (at);

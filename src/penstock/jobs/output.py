@@ -1,0 +1,102 @@
+"""What a running job tells beside its result: chunks of output and log lines, and how much fits in one heartbeat.
+
+Both are numbered within the attempt from 0. A heartbeat names the number of its first ones, so that one which is sent
+again, because its answer was lost, is not told twice.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+from msgspec import UNSET, Raw, UnsetType
+
+from penstock.errors import InvalidInput, TooLarge
+from penstock.jobs.job import Heartbeat, LogLine
+
+MOST_ENTRIES = 10_000  # chunks and lines of one heartbeat
+MOST_BYTES = 2**20  # of their JSON
+LARGEST_PROGRESS = 64 * 1024  # bytes of its JSON
+
+_lines = msgspec.json.Encoder()
+
+
+def tells(beat: Heartbeat) -> bool:
+    """Whether the heartbeat carries chunks or lines."""
+    return bool(beat.chunks) or bool(beat.logs)
+
+
+def chunks_of(beat: Heartbeat) -> list[Raw]:
+    return beat.chunks if isinstance(beat.chunks, list) else []
+
+
+def lines_of(beat: Heartbeat) -> list[LogLine]:
+    return beat.logs if isinstance(beat.logs, list) else []
+
+
+def first_of(number: int | UnsetType) -> int:
+    return number if isinstance(number, int) else 0
+
+
+def span(first: int | UnsetType, count: int) -> tuple[int, int]:
+    """The numbers of a heartbeat's entries: from the first to behind the last; nothing told is (0, 0)."""
+    return (first_of(first), first_of(first) + count) if count else (0, 0)
+
+
+def joined(chunks: list[Raw]) -> Raw | None:
+    """Chunks as one JSON array, each as it was written; None where there are none."""
+    return Raw(b"[%b]" % b",".join(chunks)) if chunks else None
+
+
+def encoded(lines: list[LogLine]) -> Raw | None:
+    """Lines as one JSON array; None where there are none."""
+    return Raw(_lines.encode(lines)) if lines else None
+
+
+def size(beat: Heartbeat) -> int:
+    """The bytes of JSON that a heartbeat carries, its progress included."""
+    if beat.progress is UNSET and not tells(beat):
+        return 0
+    told = len(beat.progress) if isinstance(beat.progress, Raw) else 0
+    return told + _told(beat)
+
+
+def check(beat: Heartbeat, prefix: str = "") -> None:
+    """Raise InvalidInput for entries without a number, or more of them than one heartbeat may carry.
+
+    Raises TooLarge for progress that is.
+    """
+    if isinstance(beat.progress, Raw) and len(beat.progress) > LARGEST_PROGRESS:
+        raise TooLarge(f"{prefix}progress has {len(beat.progress)} bytes; at most {LARGEST_PROGRESS} are allowed")
+    if not tells(beat):
+        return
+    for name, first in (("chunks", beat.chunks_from), ("logs", beat.logs_from)):
+        if getattr(beat, name) and first is UNSET:
+            raise InvalidInput.of(
+                f"{prefix}{name}_from", f"is required with {name}: the number of the first one in this attempt, from 0"
+            )
+    blamed = f"{prefix}chunks" if beat.chunks else f"{prefix}logs"
+    count = len(chunks_of(beat)) + len(lines_of(beat))
+    if count > MOST_ENTRIES:
+        raise InvalidInput.of(
+            blamed,
+            f"with chunks and logs together, {count} were sent; at most {MOST_ENTRIES} are allowed in one heartbeat",
+        )
+    told = _told(beat)
+    if told > MOST_BYTES:
+        raise InvalidInput.of(
+            blamed, f"chunks and logs have {told} bytes; at most {MOST_BYTES} are allowed in one heartbeat"
+        )
+    for index, line in enumerate(lines_of(beat)):
+        if not _is_telling(line.time):
+            raise InvalidInput.of(f"{prefix}logs[{index}].time", "must lie in the years 2 to 9998")
+
+
+def _told(beat: Heartbeat) -> int:
+    chunks, lines = chunks_of(beat), lines_of(beat)
+    return sum(map(len, chunks)) + (len(_lines.encode(lines)) if lines else 0)
+
+
+def _is_telling(moment: datetime) -> bool:
+    """Whether it is a time in every zone."""
+    return 1 < moment.year < 9999

@@ -1,0 +1,179 @@
+"""What an executor has told and no heartbeat has carried yet: its progress, chunks of output, log lines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+from msgspec import UNSET, Raw
+
+from penstock.jobs.job import LogLine
+from penstock.jobs.output import MOST_BYTES, MOST_ENTRIES
+
+LARGEST_CHUNK = MOST_BYTES - 1024  # so that each fits in a heartbeat
+_PLEASANT = 900 * 1024  # bytes of entries, each with its comma, in one heartbeat; but always one chunk
+_PLENTY = 10 * 2**20  # bytes of unsent chunks beyond which an executor should wait
+_MOST_LINES = 5000  # unsent lines; a heartbeat carries them all
+_MOST_LINE_BYTES = 512 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parcel:
+    """What one heartbeat carries of an outbox."""
+
+    progress: Raw | None
+    chunks: list[Raw]
+    chunks_from: int
+    lines: list[LogLine]
+    lines_from: int
+    size: int  # bytes
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """It, as fields of a heartbeat."""
+        return {
+            "progress": UNSET if self.progress is None else self.progress,
+            "chunks": self.chunks or UNSET,
+            "chunks_from": self.chunks_from if self.chunks else UNSET,
+            "logs": self.lines or UNSET,
+            "logs_from": self.lines_from if self.lines else UNSET,
+        }
+
+
+class Outbox:
+    """Keeps what was told, numbered within the attempt, until it is known to be stored.
+
+    ``changed`` is called when there is something to send. Chunks are never dropped; ``room`` says when to go on. Lines
+    are dropped while too many wait, and a line says how many were. After ``close`` nothing more is taken.
+    """
+
+    __slots__ = (
+        "_changed",
+        "_chunk_bytes",
+        "_chunks",
+        "_chunks_from",
+        "_dropped",
+        "_line_bytes",
+        "_lines",
+        "_lines_from",
+        "_progress",
+        "_relieved",
+        "closed",
+    )
+
+    def __init__(self, changed: Callable[[], None]) -> None:
+        self.closed = False
+        self._changed = changed
+        self._progress: Raw | None = None
+        self._chunks: deque[Raw] = deque()
+        self._chunks_from = 0
+        self._chunk_bytes = 0
+        self._lines: deque[tuple[LogLine, int]] = deque()
+        self._lines_from = 0
+        self._line_bytes = 0
+        self._dropped = 0  # lines since the last that was taken
+        self._relieved = asyncio.Event()
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is something to send."""
+        return self._progress is not None or bool(self._chunks) or bool(self._lines)
+
+    def put_progress(self, value: Raw) -> None:
+        """The newest counts; an earlier one that was not sent is forgotten."""
+        if not self.closed:
+            self._progress = value
+            self._changed()
+
+    def put_chunk(self, chunk: Raw) -> None:
+        if not self.closed:
+            self._chunks.append(chunk)
+            self._chunk_bytes += len(chunk)
+            self._changed()
+
+    def put_line(self, line: LogLine) -> None:
+        if self.closed:
+            return
+        if len(self._lines) >= _MOST_LINES or self._line_bytes >= _MOST_LINE_BYTES:
+            self._dropped += 1
+            return
+        self._tell_dropped()
+        self._append(line)
+        self._changed()
+
+    def close(self) -> None:
+        """Take nothing more, whoever still calls; let those go on who wait for room."""
+        if not self.closed:
+            self._tell_dropped()
+            self.closed = True
+            self._relieved.set()
+
+    def clear(self) -> None:
+        """Forget what was not sent: it was refused."""
+        self.close()
+        self._progress = None
+        self._chunks.clear()
+        self._lines.clear()
+
+    @property
+    def crowded(self) -> bool:
+        """Whether more chunks are unsent than should be."""
+        return self._chunk_bytes > _PLENTY and not self.closed
+
+    async def room(self) -> None:
+        """Wait while it is crowded."""
+        while self.crowded:
+            self._relieved.clear()
+            await self._relieved.wait()
+
+    def parcel(self) -> Parcel:
+        """What the next heartbeat should carry; it stays here until it is ``stored``."""
+        lines = [line for line, _ in self._lines]
+        size = self._line_bytes
+        if self._chunks and size + len(self._chunks[0]) + 1 > _PLEASANT:  # it goes alone, or it might wait for ever
+            lines, size = [], 0
+        chunks: list[Raw] = []
+        for chunk in self._chunks:
+            reached = size + len(chunk) + 1
+            if (chunks and reached > _PLEASANT) or len(chunks) + len(lines) == MOST_ENTRIES:
+                break
+            chunks.append(chunk)
+            size = reached
+        return Parcel(
+            progress=self._progress,
+            chunks=chunks,
+            chunks_from=self._chunks_from,
+            lines=lines,
+            lines_from=self._lines_from,
+            size=size + (len(self._progress) if self._progress is not None else 0),
+        )
+
+    def stored(self, parcel: Parcel) -> None:
+        """Let go of what the parcel carried. Parcels may overlap and be stored in any order."""
+        if self._progress is parcel.progress:
+            self._progress = None
+        while self._chunks and self._chunks_from < parcel.chunks_from + len(parcel.chunks):
+            self._chunk_bytes -= len(self._chunks.popleft())
+            self._chunks_from += 1
+        while self._lines and self._lines_from < parcel.lines_from + len(parcel.lines):
+            _, size = self._lines.popleft()
+            self._line_bytes -= size
+            self._lines_from += 1
+        if self._chunk_bytes <= _PLENTY:
+            self._relieved.set()
+
+    def _append(self, line: LogLine) -> None:
+        size = len(msgspec.json.encode(line)) + 1
+        self._lines.append((line, size))
+        self._line_bytes += size
+
+    def _tell_dropped(self) -> None:
+        if self._dropped:
+            count, self._dropped = self._dropped, 0
+            message = f"{count} lines were dropped here: they came faster than they were stored"
+            self._append(LogLine(time=datetime.now(UTC), level="warning", message=message))

@@ -1,0 +1,86 @@
+"""A check of submissions: it sees every job of a request before anything is written, and may refuse it by its field."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+from starlette.types import Message
+
+from penstock.errors import InvalidInput
+from penstock.jobs.handlers import JobHandlers
+from penstock.jobs.job import JobFilter, JobSubmission
+from penstock.jobs.service import JobService
+from penstock.jobs.store import DEFAULT_TENANT
+from penstock.postgres.pool import Database
+from penstock.web.call import Answer, Call
+from tests.gateway.stage import SUBMISSION
+
+
+class Checked:
+    """Job handlers whose check refuses inputs without a text."""
+
+    def __init__(self, service: JobService) -> None:
+        self.service = service
+        self.seen: list[str] = []
+        self.handlers = JobHandlers(service, check=self.check)
+
+    def check(self, submission: JobSubmission, prefix: str) -> None:
+        self.seen.append(prefix)
+        if submission.task_type == "predict" and "text" not in msgspec.json.decode(submission.input):
+            raise InvalidInput.of(f"{prefix}input.text", "is required")
+
+    async def count(self) -> int:
+        return len((await self.service.list(DEFAULT_TENANT, JobFilter())).jobs)
+
+
+@pytest.fixture
+async def checked(database_url: str) -> AsyncIterator[Checked]:
+    """Handlers on a database of this test's own."""
+    database = Database(database_url, application_name="penstock-test")
+    service = JobService(database)
+    await service.start()
+    try:
+        yield Checked(service)
+    finally:
+        await service.stop()
+        await database.close()
+
+
+def posted(value: Any) -> Call:
+    """A request with that body."""
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": msgspec.json.encode(value)}
+
+    scope = {"type": "http", "headers": [], "query_string": b"", "path_params": {}}
+    return Call(scope, receive, max_body_bytes=2**20, stopping=asyncio.Event())
+
+
+PREDICT = SUBMISSION | {"task_type": "predict"}
+GOOD, BAD = PREDICT | {"input": {"text": "hi"}}, PREDICT | {"input": {"txt": "hi"}}
+
+
+async def test_a_refused_submission_is_not_written(checked: Checked) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        await checked.handlers.submit(posted(BAD))
+    assert [problem.field for problem in caught.value.problems] == ["input.text"]
+    assert await checked.count() == 0
+    answer = await checked.handlers.submit(posted(GOOD))
+    assert isinstance(answer, Answer)
+    assert answer.status == 201
+    assert checked.seen == ["", ""]
+
+
+async def test_one_refused_job_of_a_batch_stops_them_all_and_is_named(checked: Checked) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        await checked.handlers.submit_batch(posted({"jobs": [GOOD, SUBMISSION, BAD, GOOD]}))
+    assert [problem.field for problem in caught.value.problems] == ["jobs[2].input.text"]
+    assert await checked.count() == 0
+    merged = {"defaults": PREDICT, "jobs": [{"input": {"text": "a"}}, {"input": {"text": "b"}}]}
+    assert (await checked.handlers.submit_batch(posted(merged))).status == 201
+    assert await checked.count() == 2
+    assert checked.seen == ["jobs[0].", "jobs[1].", "jobs[2].", "jobs[0].", "jobs[1]."]
