@@ -27,7 +27,7 @@ _ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerProcess:
-    """A running digit worker."""
+    """A running worker."""
 
     worker_id: str
     process: Process
@@ -48,6 +48,8 @@ class Stage:
         self._workers: list[WorkerProcess] = []
 
     async def __aenter__(self) -> Self:
+        (self.folder / "models").mkdir()
+        (self.folder / "models" / "digits").symlink_to(_ROOT / "examples" / "models" / "digits")
         self.folder.chmod(0o755)  # as root, PostgreSQL runs as a user of its own who must get through
         try:
             await self._start()
@@ -60,13 +62,15 @@ class Stage:
         await self._stop()
 
     async def start_worker(self, worker_id: str) -> WorkerProcess:
-        """A digit worker in a process of its own."""
+        """A worker that hosts the model itself, in a process of its own."""
         process = await self._run(
             "-m",
-            "examples.digits.worker",
+            "penstock",
+            "worker",
             WORKER_ID=worker_id,
-            LEASE_SECONDS=str(LEASE_SECONDS),
-            OMP_NUM_THREADS="1",
+            WORKER_HTTP_PORT="0",
+            WORKER_LEASE_TIMEOUT=f"{LEASE_SECONDS:g}s",
+            WORKER_POLL_INTERVAL="200ms",
         )
         worker = WorkerProcess(worker_id=worker_id, process=process)
         self._workers.append(worker)
@@ -90,7 +94,7 @@ class Stage:
     async def until_ready(self, workers: Sequence[WorkerProcess]) -> None:
         """Return when every worker has said that it takes jobs."""
         begun = time.perf_counter()
-        while not all(f"{worker.worker_id} takes" in self._output() for worker in workers):
+        while not all(f'"worker_id":"{worker.worker_id}"' in self._output() for worker in workers):
             late = time.perf_counter() - begun > _START
             if late or any(worker.process.returncode is not None for worker in workers):
                 raise SystemExit(f"A worker did not start:\n{self._output()[-4000:]}")
@@ -102,11 +106,9 @@ class Stage:
             "-m",
             "penstock",
             "serve",
-            PENSTOCK_DATA_DIR=str(self.folder / "data"),
             HTTP_HOST="127.0.0.1",
             HTTP_PORT=self.url.rpartition(":")[2],
             PENSTOCK_WORKERS="0",
-            PENSTOCK_LOG_FORMAT="json",
         )
         await self._until_ready(begun)
         self.start_seconds = time.perf_counter() - begun
@@ -124,7 +126,12 @@ class Stage:
 
     async def _run(self, *arguments: str, **environment: str) -> Process:
         inherited = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH") if name in os.environ}
-        ours = {"PENSTOCK_URL": self.url, "AI_SERVICE_TOKEN": self.token}
+        ours = {
+            "AI_SERVICE_TOKEN": self.token,
+            "PENSTOCK_DATA_DIR": str(self.folder / "data"),
+            "PENSTOCK_MODELS_DIR": str(self.folder / "models"),
+            "PENSTOCK_LOG_FORMAT": "json",
+        }
         return await asyncio.create_subprocess_exec(
             sys.executable,
             *arguments,

@@ -1,4 +1,7 @@
-"""Penstock: durable jobs for AI models. What a user imports is here; it is loaded when it is first used."""
+"""Penstock: durable jobs for AI models. What a user imports is here; it is loaded when it is first used.
+
+Models import it too, in interpreters of their own, where only msgspec and pydantic are installed.
+"""
 
 from __future__ import annotations
 
@@ -20,18 +23,27 @@ if TYPE_CHECKING:
     )
     from penstock.jobs.job import ClaimedJob, JobFilter
     from penstock.jobs.states import ErrorCategory, Status
+    from penstock.models.arrays import Array
+    from penstock.models.context import BadInput, Context, context
+    from penstock.models.media import Audio, File, Image
     from penstock.workers.executors import Batched, ExecutionError, JobContext
 
 __all__ = [
+    "Array",
+    "Audio",
+    "BadInput",
     "Batched",
     "BlockingClient",
     "CallerError",
     "ClaimedJob",
     "Client",
+    "Context",
     "ErrorCategory",
     "Event",
     "ExecutionError",
+    "File",
     "IdempotencyConflict",
+    "Image",
     "InvalidInput",
     "Job",
     "JobContext",
@@ -45,12 +57,16 @@ __all__ = [
     "Unauthorized",
     "Unreachable",
     "WrongState",
+    "context",
 ]
 
 _HOMES = {
     "penstock.client": ("BlockingClient", "Client", "Event", "Job", "JobOptions", "Unreachable"),
     "penstock.jobs.job": ("ClaimedJob", "JobFilter"),
     "penstock.jobs.states": ("ErrorCategory", "Status"),
+    "penstock.models.context": ("BadInput", "Context", "context"),
+    "penstock.models.arrays": ("Array",),
+    "penstock.models.media": ("Audio", "File", "Image"),
     "penstock.workers.executors": ("Batched", "ExecutionError", "JobContext"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

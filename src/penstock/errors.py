@@ -14,10 +14,17 @@
     │   ├── MethodNotAllowed        the path exists, the method does not
     │   ├── StaleEpoch              the lease that the caller names is no longer its own
     │   ├── WrongState              the job's state does not allow the operation
-    │   └── IdempotencyConflict     the key was used before for another request
+    │   ├── IdempotencyConflict     the key was used before for another request
+    │   ├── AlreadyExists           a model of that name and version is registered already
+    │   └── PoisonInput             this input has brought replicas down again and again
     ├── ServiceError                our side could not serve a sound request
     │   ├── DatabaseUnavailable     PostgreSQL cannot be reached; try again
-    │   └── Overloaded              a bounded queue is full; try again later
+    │   ├── Overloaded              a bounded queue is full; try again later
+    │   ├── ModelFailed             the model raised an exception
+    │   ├── ModelCrashed            the replica died under the call
+    │   ├── ModelTimeout            the model took longer than its limit
+    │   ├── ModelUnavailable        the model cannot be loaded, or not at present
+    │   └── ProviderFailed          a server behind the model failed
     ├── CannotStart                 a process of ours cannot start here; says what to do about it
     └── SettingsError               the environment is wrong; lists every mistake
 
@@ -29,6 +36,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import ClassVar
 
 
@@ -133,6 +141,18 @@ class IdempotencyConflict(CallerError):
     code = "idempotency_conflict"
 
 
+class AlreadyExists(CallerError):
+    """A model of this name and version is registered already."""
+
+    code = "already_exists"
+
+
+class PoisonInput(CallerError):
+    """This input has brought replicas of the model down repeatedly; it is refused for a while."""
+
+    code = "poison_input"
+
+
 class ServiceError(PenstockError):
     """The service could not answer; the request may be repeated."""
 
@@ -149,6 +169,40 @@ class Overloaded(ServiceError):
     """The service is at its limit; try again later."""
 
     code = "overloaded"
+
+    def __init__(self, message: str | None = None, *, retry_after: timedelta | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after  # None: soon
+
+
+class ModelFailed(ServiceError):
+    """The model raised an exception."""
+
+    code = "model_failed"
+
+
+class ModelCrashed(ServiceError):
+    """The replica that ran this call died."""
+
+    code = "model_crashed"
+
+
+class ModelTimeout(ServiceError):
+    """The model took longer than its limit."""
+
+    code = "model_timeout"
+
+
+class ModelUnavailable(ServiceError):
+    """The model is not loaded and cannot be at present."""
+
+    code = "model_unavailable"
+
+
+class ProviderFailed(ServiceError):
+    """A server behind the model failed."""
+
+    code = "provider_failed"
 
 
 class CannotStart(PenstockError):

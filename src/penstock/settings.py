@@ -153,6 +153,13 @@ class Settings(BaseSettings):
     penstock_shutdown_grace: Duration = Field(
         timedelta(seconds=30), le=timedelta(hours=1), description="on SIGTERM, time to finish or hand back what runs"
     )
+    penstock_models_dir: Folder | None = Field(
+        None, description="folder of model manifests: NAME.toml or NAME/model.toml; watched for changes"
+    )
+    penstock_models_url: HttpUrl | None = Field(
+        None, description="gateway that runs a worker's predict jobs; unset: the worker runs PENSTOCK_MODELS_DIR itself"
+    )
+    penstock_max_call_bytes: Bytes = Field(64 * MEBIBYTE, description="largest body of a live call to a model")
     penstock_workers: int = Field(1, ge=0, le=256, description="worker processes that penstock serve starts")
     penstock_log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
     penstock_log_format: Literal["auto", "json", "console"] = Field(

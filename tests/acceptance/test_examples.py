@@ -15,10 +15,8 @@ from pathlib import Path
 import pytest
 from sklearn.datasets import load_digits
 
-from examples.digits import demo
-from examples.digits.worker import MODEL_PROFILE, TASK_TYPE, TRAINED_ON, pixels, train
-from penstock import Client, ErrorCategory, ExecutionError, PenstockError, Status
-from penstock.jobs.job import ClaimRequest, Failure
+from examples.models.digits.digits import TRAINED_ON, Digits
+from penstock import Client, ErrorCategory, PenstockError, Status
 from tests.processes import clean_environment, free_port, penstock, until
 
 ROOT = Path(__file__).parents[2]
@@ -107,42 +105,18 @@ class TestShellWorker:
 
 
 class TestDigits:
-    """``examples/digits``."""
+    """``examples/models/digits`` and ``examples/digits``."""
 
     def test_the_model_reads_images_that_it_has_not_seen(self) -> None:
+        """Alone and together the same."""
         digits = load_digits()
-        assert train().score(digits.data[TRAINED_ON:], digits.target[TRAINED_ON:]) > 0.95
-
-    async def test_bad_images_are_named(self, gateway: Client) -> None:
-        inputs: tuple[dict[str, object], ...] = (
-            {"image": [[0.0] * 8] * 7},
-            {"image": "x"},
-            {},
-            {"image": [[1.0], [1.0, 2.0]]},
-        )
-        for number, content in enumerate(inputs):
-            await gateway.submit("pixels", str(number), content)
-            request = ClaimRequest(worker_id="tests", task_types=["pixels"], model_profiles=[str(number)])
-            (claimed,) = await gateway.claim(request)
-            problem = pixels(claimed)
-            assert isinstance(problem, ExecutionError)
-            assert problem.category is ErrorCategory.BAD_INPUT
-            await gateway.fail(claimed.id, Failure(epoch=claimed.epoch, category=problem.category))
-
-    async def test_the_worker_classifies_over_http_and_ends_in_order(self, gateway: Client) -> None:
-        digits = load_digits()
-        count = 50
-        jobs = await gateway.submit_many(
-            gateway.job(TASK_TYPE, MODEL_PROFILE, {"image": demo.rows(image)}) for image in digits.data[:count]
-        )
-        bad = await gateway.submit(TASK_TYPE, MODEL_PROFILE, {"image": []})
-        async with program(sys.executable, "-m", "examples.digits.worker", client=gateway) as process:
-            done = [await gateway.wait(job.id, SOON) for job in jobs]
-            assert (await gateway.wait(bad.id, SOON)).status is Status.FAILED
-            process.send_signal(signal.SIGTERM)
-            await said(process)
-        right = sum(job.result == {"digit": int(label)} for job, label in zip(done, digits.target, strict=False))
-        assert right >= count - 1
+        model = Digits()
+        model.load()
+        images = list(digits.images[TRAINED_ON:])
+        found = [answer["digit"] for answer in model.predict_batch(images)]
+        right = sum(digit == label for digit, label in zip(found, digits.target[TRAINED_ON:], strict=True))
+        assert right / len(images) > 0.95
+        assert [model.predict(image)["digit"] for image in images[:50]] == found[:50]
 
     @pytest.mark.timeout(180)
     async def test_the_demonstration_succeeds_and_leaves_nothing(self, tmp_path: Path) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -18,6 +20,8 @@ from starlette.types import Receive, Scope, Send
 from penstock.gateway.app import Gateway
 from penstock.gateway.server import configuration
 from penstock.jobs.service import JobLimits, JobService
+from penstock.models.host.host import ModelHost
+from penstock.models.service import ModelService
 from penstock.postgres.pool import Database
 from penstock.settings import Settings, load_settings
 
@@ -69,8 +73,9 @@ class Caller:
         url = self.address + (path if path.startswith(_OUTSIDE) or path == "/" else "/api/v1" + path)
         data = msgspec.json.encode(value) if value is not None else body
         sent = {"Content-Type": "application/json"} if data is not None else {}
+        content = io.BytesIO(data) if data is not None and len(data) >= 2**20 else data  # aiohttp warns of large bytes
         async with self.session.request(
-            method, url, data=data, headers=sent | dict(headers or {}), allow_redirects=False
+            method, url, data=content, headers=sent | dict(headers or {}), allow_redirects=False
         ) as answer:
             return Reply(status=answer.status, headers=answer.headers.copy(), body=await answer.read())
 
@@ -108,7 +113,7 @@ class Caller:
         return job
 
 
-_OUTSIDE = ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/nowhere", "/api/")
+_OUTSIDE = ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/nowhere", "/api/", "/get", "/post")
 
 
 def settings_for(url: str, **changes: Any) -> Settings:
@@ -124,11 +129,12 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serving(url: str, **changes: Any) -> AsyncIterator[Caller]:
+async def serving(url: str, *, models_folder: Path | None = None, **changes: Any) -> AsyncIterator[Caller]:
     """A gateway on that database, in this process, with changed settings; stopped as SIGTERM stops it."""
     settings = settings_for(url, **changes)
     database = Database(url, application_name="penstock-gateway")
-    gateway = Gateway(settings, database, JobService(database, JobLimits.from_settings(settings)))
+    models = ModelService(ModelHost(private=Settings.descriptions()), folder=models_folder, database=database)
+    gateway = Gateway(settings, database, JobService(database, JobLimits.from_settings(settings)), models)
     in_progress: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -71,7 +71,7 @@ async def test_every_json_answer_has_an_example_that_fits_its_schema(described: 
 
 async def test_examples_of_requests_are_accepted(caller: Caller) -> None:
     for route in caller.gateway.routes:
-        if route.request_example is not None and "{id}" not in route.path:
+        if route.request_example is not None and "{" not in route.path:
             at_once = {"wait_seconds": 0} if "wait_seconds" in route.request_example else {}
             reply = await caller.post(route.path, route.request_example | at_once)
             assert reply.status < 300, (route.path, reply.body)

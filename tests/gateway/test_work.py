@@ -8,8 +8,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
+import msgspec
 import pytest
+from msgspec import Raw
 
+from penstock import ClaimedJob, Client, JobContext
 from tests.gateway.stage import Caller, Reply, serving
 from tests.processes import until
 
@@ -102,6 +105,139 @@ async def test_a_heartbeat_extends_the_lease_and_tells_progress(caller: Caller) 
     assert beat.json["lease_expires_at"] > job["lease_expires_at"]
     assert beat.json["cancel_requested"] is False
     assert (await caller.get(f"/jobs/{job['id']}")).json["progress"] == {"fraction": 0.4}
+
+
+async def output_of(caller: Caller, job: dict[str, Any]) -> list[dict[str, Any]]:
+    """What a finished job's events tell of its output and log."""
+    reply = await caller.get(f"/jobs/{job['id']}/events")
+    events = [msgspec.json.decode(line[6:]) for line in reply.body.splitlines() if line.startswith(b"data: ")]
+    return [
+        {name: event["data"].get(name) for name in ("first", "chunks", "lines")}
+        for event in events
+        if event["type"] in {"job.output", "job.log"}
+    ]
+
+
+async def test_a_heartbeat_tells_output_and_log_once(caller: Caller) -> None:
+    job = await caller.running(task_type="telling")
+    line = {"time": "2026-01-30T09:00:00Z", "level": "warning", "message": "it is\nhot"}
+    for _ in range(2):
+        beat = await report(caller, job, "heartbeat", chunks=["a", {"b": 1}], chunks_from=0, logs=[line], logs_from=0)
+        assert beat.status == 200
+    beats = [{"id": job["id"], "epoch": job["epoch"], "chunks": [{"b": 1}, None], "chunks_from": 1}]
+    assert (await caller.post("/jobs/heartbeat", {"jobs": beats})).json["results"][0].get("code") is None
+    assert (await report(caller, job, "complete")).status == 200
+    assert await output_of(caller, job) == [
+        {"first": None, "chunks": None, "lines": [line]},
+        {"first": 0, "chunks": ["a", {"b": 1}], "lines": None},
+        {"first": 2, "chunks": [None], "lines": None},
+    ]
+
+
+LINE = {"time": "2026-01-30T09:00:00Z", "message": "x"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "blamed"),
+    [
+        ({"chunks": [1]}, "chunks_from"),
+        ({"logs": [LINE]}, "logs_from"),
+        ({"chunks": 1, "chunks_from": 0}, "chunks"),
+        ({"chunks": [1], "chunks_from": -1}, "chunks_from"),
+        ({"chunks": [1], "chunks_from": 2**31}, "chunks_from"),
+        ({"chunks": [1], "chunks_from": 1}, "chunks_from"),
+        ({"logs": [LINE], "logs_from": 3}, "logs_from"),
+        ({"chunks": [0] * 10_001, "chunks_from": 0}, "chunks"),
+        ({"chunks": [0] * 9_999, "chunks_from": 0, "logs": [LINE] * 2, "logs_from": 0}, "chunks"),
+        ({"chunks": ["x" * 2**20], "chunks_from": 0}, "chunks"),
+        ({"logs": [LINE | {"message": "x" * 9_999}] * 105, "logs_from": 0}, "logs"),
+        ({"logs": [LINE | {"message": "x" * 10_001}], "logs_from": 0}, "logs[0].message"),
+        ({"logs": [LINE | {"level": ""}], "logs_from": 0}, "logs[0].level"),
+        ({"logs": [LINE | {"time": "2026-01-30T09:00:00"}], "logs_from": 0}, "logs[0].time"),
+        ({"logs": [LINE, LINE | {"time": "0001-01-01T00:00:00+05:00"}], "logs_from": 0}, "logs[1].time"),
+        ({"logs": [LINE | {"source": "x"}], "logs_from": 0}, "logs[0].source"),
+    ],
+)
+async def test_a_heartbeat_that_tells_wrongly_is_refused_alone_and_in_a_batch(
+    caller: Caller, fields: dict[str, Any], blamed: str
+) -> None:
+    job = await caller.running(task_type="telling-wrongly")
+    reply = await report(caller, job, "heartbeat", progress=1, **fields)
+    assert (reply.outcome, reply.fields) == ((422, "invalid_input"), [blamed])
+    both = [{"id": job["id"], "epoch": job["epoch"]}, {"id": job["id"], "epoch": job["epoch"]} | fields]
+    reply = await caller.post("/jobs/heartbeat", {"jobs": both[1:]})
+    if reply.status == 200:  # what only the lease knows concerns one job, not the request
+        (item,) = reply.json["results"]
+        assert item["code"] == "invalid_input"
+        assert item["detail"].startswith(f"{blamed}: must be at most 0")
+    else:
+        assert (reply.status, reply.fields) == (422, [f"jobs[0].{blamed}"])
+    assert (await caller.get(f"/jobs/{job['id']}")).json["progress"] is None
+    assert (await report(caller, job, "complete")).status == 200
+    assert await output_of(caller, job) == []
+
+
+async def test_a_stale_worker_tells_nothing(caller: Caller) -> None:
+    job = await caller.running(task_type="telling-stale")
+    await caller.post(f"/jobs/{job['id']}/retry")
+    assert (await report(caller, job, "heartbeat", chunks=[1], chunks_from=0)).outcome == (409, "stale_epoch")
+    (again,) = await caller.claim(task_types=["telling-stale"])
+    assert (await report(caller, job, "heartbeat", chunks=[1], chunks_from=0)).outcome == (409, "stale_epoch")
+    assert (await report(caller, again, "complete")).status == 200
+    assert await output_of(caller, job) == []
+
+
+async def test_a_worker_over_http_streams_its_output_into_the_jobs_events(caller: Caller) -> None:
+    async def stream(job: ClaimedJob, context: JobContext) -> object:
+        for number in range(3000):
+            context.chunk({"n": number})
+            context.log(f"line {number}") if number % 100 == 0 else None
+            if number % 1000 == 0:
+                await asyncio.sleep(0.3)  # so that some of it travels before the end
+        return job.attempt
+
+    jobs = [await caller.submit(task_type="streaming") for _ in range(3)]
+    stop = asyncio.Event()
+    async with Client(caller.address) as client:
+        working = asyncio.create_task(client.work(stream, task_types=["streaming"], limit=3, stop=stop))
+        for job in jobs:
+            assert (await client.wait(job["id"])).status == "completed"
+        stop.set()
+        await working
+    for job in jobs:
+        told = await output_of(caller, job)
+        parts = [part for part in told if part["chunks"] is not None]
+        assert len(parts) > 1
+        assert [chunk["n"] for part in parts for chunk in part["chunks"]] == list(range(3000))
+        assert [part["chunks"][0]["n"] for part in parts] == [part["first"] for part in parts]
+        lines = [line["message"] for part in told for line in part["lines"] or ()]
+        assert lines == [f"line {number}" for number in range(0, 3000, 100)]
+
+
+async def test_output_that_is_refused_over_http_fails_its_own_job_only(caller: Caller) -> None:
+    together = asyncio.Barrier(3)
+
+    async def stream(job: ClaimedJob, context: JobContext) -> object:
+        await together.wait()
+        if bytes(job.input) == b"1":
+            context.outbox.put_chunk(Raw(b"{cut"))  # past the check that an executor meets
+        else:
+            context.chunk("x" * 600_000)
+        await asyncio.sleep(0.4)  # so that one heartbeat call speaks for all three
+        return "done"
+
+    jobs = [await caller.submit(task_type="refused", max_attempts=1, input=number) for number in range(3)]
+    stop = asyncio.Event()
+    async with Client(caller.address) as client:
+        working = asyncio.create_task(client.work(stream, task_types=["refused"], limit=3, stop=stop))
+        ended = [await client.wait(job["id"]) for job in jobs]
+        stop.set()
+        await working
+    assert [job.status for job in ended] == ["completed", "failed", "completed"]
+    assert ended[1].error is not None
+    assert "the job's output was refused: MalformedBody" in ended[1].error.message
+    for job in (jobs[0], jobs[2]):
+        assert [len(chunk) for part in await output_of(caller, job) for chunk in part["chunks"]] == [600_000]
 
 
 async def test_many_heartbeats_and_results_stand_or_fall_alone(caller: Caller) -> None:

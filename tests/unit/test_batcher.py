@@ -36,6 +36,17 @@ class Ledger:
             self._go.release()
 
 
+async def test_a_batch_takes_no_more_than_its_weight_but_always_one_item() -> None:
+    ledger = Ledger()
+    batcher: Batcher[int, int] = Batcher(ledger.flush, lanes=1, weigh=lambda item: item, max_weight=10)
+    putting = [batcher.put(item) for item in (1, 4, 6, 1, 50, 3, 7, 1)]
+    for _ in range(5):
+        await ledger.begun.acquire()
+        ledger.let_go()
+    assert await asyncio.gather(*putting) == [10, 40, 60, 10, 500, 30, 70, 10]
+    assert ledger.batches == [[1, 4], [6, 1], [50], [3, 7], [1]]
+
+
 async def test_an_idle_batcher_writes_a_single_item_at_once() -> None:
     ledger = Ledger(held=False)
     batcher: Batcher[int, int] = Batcher(ledger.flush)

@@ -6,7 +6,8 @@ import asyncio
 import sys
 from pathlib import Path
 
-from penstock.supervisor.child import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Backoff, Child
+from penstock.backoff import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Backoff
+from penstock.supervisor.child import Child
 from tests.processes import alive, clean_environment, until
 
 NOTE = "import os, sys; print(os.getpid(), file=open(sys.argv[1], 'a'), flush=True)\n"

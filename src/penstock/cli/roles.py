@@ -25,8 +25,7 @@ def serve() -> None:
 
     settings = supervisor.with_free_port(load_settings())
     _configure_logs(settings, role="supervisor")
-    host = supervisor.reachable_address(settings)
-    url = f"http://{f'[{host}]' if ':' in host else host}:{settings.http_port}"
+    url = supervisor.gateway_url(settings)
     where = {
         "url": url,
         "docs": f"{url}/docs",

@@ -15,11 +15,18 @@ from penstock.errors import MethodNotAllowed, NotFound, PenstockError, ServiceEr
 from penstock.gateway import problems
 from penstock.gateway.access import Access
 from penstock.gateway.openapi import document
+from penstock.gateway.predicting import PredictCheck
 from penstock.gateway.sending import passing_request_id_back, send_answer, send_stream
 from penstock.gateway.system import SystemRoutes
 from penstock.jobs import routes as job_routes
 from penstock.jobs.handlers import JobHandlers, Sizes
 from penstock.jobs.service import JobService
+from penstock.models import backend
+from penstock.models import routes as model_routes
+from penstock.models.backend import BackendHandlers
+from penstock.models.handlers import ModelHandlers
+from penstock.models.host.host import ModelHost
+from penstock.models.service import ModelService
 from penstock.postgres.pool import Database
 from penstock.settings import Settings
 from penstock.telemetry import logs, metrics
@@ -41,10 +48,13 @@ _BATCHES = metrics.histogram(
 class Gateway:
     """The ASGI app. ``stopping`` is set when the process is told to stop: long-polls and streams end then."""
 
-    def __init__(self, settings: Settings, database: Database, service: JobService) -> None:
+    def __init__(
+        self, settings: Settings, database: Database, service: JobService, models: ModelService | None = None
+    ) -> None:
         self.stopping = asyncio.Event()
         self.logs_requests = settings.penstock_log_level == "debug"  # asked here once: a line costs what a request may
         self._service = service
+        self._models = models or ModelService(ModelHost())
         self.access = Access(settings.ai_service_token)
         sizes = Sizes(
             input=settings.penstock_max_input_bytes,
@@ -52,17 +62,30 @@ class Gateway:
             batch=settings.penstock_max_batch_bytes,
         )
         system = SystemRoutes(settings, database, service)
-        self.routes: list[Route] = [*job_routes.routes(JobHandlers(service, sizes)), *system.all()]
+        models_api = ModelHandlers(
+            self._models, describe=problems.describe, max_call_bytes=settings.penstock_max_call_bytes
+        )
+        backend_api = BackendHandlers(
+            self._models, describe=problems.describe, max_call_bytes=settings.penstock_max_call_bytes
+        )
+        self.routes: list[Route] = [
+            *job_routes.routes(JobHandlers(service, sizes, check=PredictCheck(self._models.host))),
+            *model_routes.routes(models_api),
+            *backend.routes(backend_api),
+            *system.all(),
+        ]
         system.openapi = document(self.routes, secured=self.access.guarded)
         self._router = Router(routes=self._paths(), default=self._not_found, redirect_slashes=False)
 
     async def start(self) -> None:
         """Listen for wake-ups; the database need not be there."""
         await self._service.start()
+        await self._models.start()
 
     async def stop(self) -> None:
         """End what waits and write what is queued."""
         self.stopping.set()
+        await self._models.stop()
         await self._service.stop()
 
     @staticmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
@@ -42,6 +43,7 @@ def document(routes: Sequence[Route], *, secured: bool) -> bytes:
     return msgspec.json.encode(described)
 
 
+_IN_PATH = re.compile(r"{(\w+)}")
 _LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
 
 
@@ -72,10 +74,9 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     if route.description:
         operation["description"] = route.description
     parameters = [_parameter(parameter, schemas) for parameter in route.parameters]
-    if "{id}" in route.path:
-        parameters.insert(
-            0, {"name": "id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
-        )
+    for name in reversed(_IN_PATH.findall(route.path)):
+        schema = {"type": "string", "format": "uuid"} if name == "id" else {"type": "string"}
+        parameters.insert(0, {"name": name, "in": "path", "required": True, "schema": schema})
     if parameters:
         operation["parameters"] = parameters
     if route.request is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -23,10 +25,18 @@ STATUSES: dict[type[errors.PenstockError], tuple[int, str]] = {
     errors.Unsupported: (415, "Not supported"),
     errors.InvalidInput: (422, "A field breaks a rule"),
     errors.IdempotencyConflict: (422, "The idempotency key was used for another request"),
+    errors.AlreadyExists: (409, "Already registered"),
+    errors.PoisonInput: (422, "This input brings the model down"),
+    errors.ModelFailed: (500, "The model failed"),
+    errors.ModelCrashed: (502, "The model crashed"),
+    errors.ProviderFailed: (502, "The server behind the model failed"),
+    errors.ModelTimeout: (504, "The model took too long"),
+    errors.ModelUnavailable: (503, "The model is not available"),
     errors.DatabaseUnavailable: (503, "The database is away"),
     errors.Overloaded: (503, "Overloaded"),
 }
 _OURS = (500, "Internal error")
+_SOON = timedelta(seconds=1)
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -57,7 +67,7 @@ def describe(error: errors.PenstockError) -> Problem:
         title=title,
         status=status,
         code=error.code,
-        detail=error.message if status != _OURS[0] else "The service failed to answer this request.",
+        detail=error.message if (status, title) != _OURS else "The service failed to answer this request.",
         errors=[{"field": mistake.field, "detail": mistake.detail} for mistake in mistakes],
     )
 
@@ -69,7 +79,8 @@ def answer(error: errors.PenstockError, *, allow: str | None = None) -> Answer:
     if problem.status == 401:
         headers.append((b"www-authenticate", b'Bearer realm="penstock"'))
     if problem.status == 503:
-        headers.append((b"retry-after", b"1"))
+        wait = (error.retry_after if isinstance(error, errors.Overloaded) else None) or _SOON
+        headers.append((b"retry-after", str(math.ceil(wait.total_seconds())).encode()))
     if allow is not None:
         headers.append((b"allow", allow.encode()))
     return Answer(status=problem.status, body=msgspec.json.encode(problem), content_type=PROBLEM_JSON, headers=headers)

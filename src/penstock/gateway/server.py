@@ -11,6 +11,8 @@ from starlette.types import ASGIApp
 
 from penstock.gateway.app import Gateway
 from penstock.jobs.service import JobLimits, JobService
+from penstock.models.host.host import ModelHost
+from penstock.models.service import ModelService
 from penstock.postgres.address import database_url
 from penstock.postgres.pool import Database
 from penstock.settings import Settings
@@ -56,9 +58,11 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # uvicorn raises the signal again when it has stopped; that ends nothing
     database = Database(database_url(settings), application_name="penstock-gateway")
-    gateway = Gateway(
-        settings, database, JobService(database, JobLimits.from_settings(settings), observe_batch=Gateway.observe_batch)
+    jobs = JobService(database, JobLimits.from_settings(settings), observe_batch=Gateway.observe_batch)
+    models = ModelService(
+        ModelHost(private=Settings.descriptions()), folder=settings.penstock_models_dir, database=database
     )
+    gateway = Gateway(settings, database, jobs, models)
     await gateway.start()
     config = configuration(gateway, settings)
     log.info("gateway_started", host=settings.http_host, port=settings.http_port)

@@ -7,30 +7,12 @@ import os
 import signal
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final
 
+from penstock.backoff import Backoff
 from penstock.supervisor.bond import SUPERVISOR_PID
 from penstock.telemetry import logs
 
-FIRST_PAUSE_SECONDS: Final = 0.1
-LONGEST_PAUSE_SECONDS: Final = 30.0
-_HEALTHY_AFTER_SECONDS: Final = 10.0
-
 log = logs.get(__name__)
-
-
-class Backoff:
-    """How long to wait before the next start: twice as long each time, from the start again after a healthy run."""
-
-    def __init__(self) -> None:
-        self._next = FIRST_PAUSE_SECONDS
-
-    def after_run_of(self, seconds: float) -> float:
-        """The pause after a run that lasted ``seconds``."""
-        if seconds >= _HEALTHY_AFTER_SECONDS:
-            self._next = FIRST_PAUSE_SECONDS
-        pause, self._next = self._next, min(self._next * 2, LONGEST_PAUSE_SECONDS)
-        return pause
 
 
 class Child:

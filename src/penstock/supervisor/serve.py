@@ -15,6 +15,7 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
+from penstock.backoff import Backoff
 from penstock.errors import CannotStart, PenstockError
 from penstock.jobs.service import JobLimits
 from penstock.postgres import migrate
@@ -22,7 +23,7 @@ from penstock.postgres.address import database_url
 from penstock.postgres.embedded import EmbeddedServer
 from penstock.settings import Settings
 from penstock.supervisor import estate
-from penstock.supervisor.child import Backoff, Child
+from penstock.supervisor.child import Child
 from penstock.telemetry import logs
 
 _DATABASE_PATIENCE: Final = timedelta(seconds=60)
@@ -153,11 +154,13 @@ def children(settings: Settings, url: str) -> list[Child]:
         "PENSTOCK_WORKERS": "1",
     }
     found = [Child("gateway", [*command, "gateway"], shared), Child("housekeeper", [*command, "housekeeper"], shared)]
+    models_url = settings.penstock_models_url or gateway_url(settings)
     for index in range(settings.penstock_workers):
         number = index + 1
         worker_id = f"{settings.worker_id}-{number}"
         one = {
             "WORKER_ID": worker_id,
+            "PENSTOCK_MODELS_URL": models_url,  # one machine loads a model once: in the gateway
             "WORKER_HTTP_PORT": str(settings.worker_http_port + index if settings.worker_http_port else 0),
         }
         hand_on = partial(estate.hand_on, url, JobLimits.from_settings(settings), worker_id)
@@ -209,6 +212,12 @@ def _obstacle(host: str, port: int) -> str | None:
 def reachable_address(settings: Settings) -> str:
     """An address under which this machine reaches its own gateway."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.http_host, settings.http_host)  # noqa: S104
+
+
+def gateway_url(settings: Settings) -> str:
+    """The URL under which this machine reaches its own gateway."""
+    host = reachable_address(settings)
+    return f"http://{f'[{host}]' if ':' in host else host}:{settings.http_port}"
 
 
 async def answers_ready(host: str, port: int) -> bool:

@@ -21,7 +21,7 @@ JSON = b"application/json"
 
 
 @lru_cache(maxsize=64)
-def _is_json(content_type: str) -> bool:
+def is_json(content_type: str) -> bool:
     """Whether a body of this type may be read as JSON: nothing stated counts, and what ``curl --data`` states."""
     kind = content_type.partition(";")[0].strip().lower()
     return kind in {"", "application/json", "application/x-www-form-urlencoded"} or kind.endswith("+json")
@@ -85,18 +85,27 @@ class Call:
             found.setdefault(name, []).append(value)
         return found
 
+    def path(self, name: str) -> str:
+        """A part of the path by its name in the route."""
+        part: str = self._scope["path_params"][name]
+        return part
+
     async def body(self) -> bytes:
-        """The whole body; raises TooLarge, Unsupported or Disconnected."""
+        """The whole body, which says that it is JSON or nothing; raises TooLarge, Unsupported or Disconnected."""
+        kind = self.header(b"content-type")
+        if kind is not None and not is_json(kind):
+            raise Unsupported(f"the body must be application/json, not {kind[:100]}")
+        chunks = [chunk async for chunk in self.chunks()]
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives, whatever it is; raises TooLarge, Unsupported or Disconnected."""
         encoding = self.header(b"content-encoding")
         if encoding is not None and encoding.lower() != "identity":
             raise Unsupported("compressed request bodies are not accepted: send it without Content-Encoding")
-        kind = self.header(b"content-type")
-        if kind is not None and not _is_json(kind):
-            raise Unsupported(f"the body must be application/json, not {kind[:100]}")
         declared = self.header(b"content-length")
         if declared is not None and declared.isdigit() and int(declared) > self.max_body_bytes:
             raise TooLarge(f"the body has {declared} bytes; at most {self.max_body_bytes} are allowed")
-        chunks: list[bytes] = []
         size = 0
         while True:
             message = await self._receive()
@@ -106,13 +115,19 @@ class Call:
             size += len(chunk)
             if size > self.max_body_bytes:
                 raise TooLarge(f"the body has more than the {self.max_body_bytes} bytes allowed")
-            chunks.append(chunk)
+            yield chunk
             if not message.get("more_body", False):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                return
 
     async def read(self, decoder: msgspec.json.Decoder[T]) -> T:
         """The body as a typed value; raises MalformedBody or InvalidInput, naming the field."""
         return decode(await self.body(), decoder)
+
+    @property
+    def query_string(self) -> bytes:
+        """The query as it stands in the URL."""
+        raw: bytes = self._scope["query_string"]
+        return raw
 
     async def disconnected(self) -> None:
         """Return when the client goes away. Only after the body was read."""

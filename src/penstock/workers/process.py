@@ -8,11 +8,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
 from penstock.jobs.service import JobLimits, JobService
+from penstock.models.host.host import ModelHost
+from penstock.models.service import ModelService
 from penstock.postgres.address import database_url
 from penstock.postgres.pool import Database
 from penstock.settings import Settings
 from penstock.telemetry import logs
-from penstock.workers import http, llm
+from penstock.workers import http, llm, models
 from penstock.workers.executors import Executors
 from penstock.workers.worker import Worker
 
@@ -91,22 +93,49 @@ async def _service(settings: Settings) -> AsyncIterator[JobService]:
 
 @asynccontextmanager
 async def _executors(settings: Settings) -> AsyncIterator[Executors]:
-    """What this worker can run by its settings."""
+    """What this worker can run by its settings: the LLM, and models as they come and go."""
     executors = Executors()
-    if settings.llm_base_url is None:
-        log.warning("nothing_to_run", reason="LLM_BASE_URL is not set, so there is no built-in executor to offer")
+    async with AsyncExitStack() as parts:
+        if settings.llm_base_url is not None:
+            chat = llm.ChatExecutor(
+                llm.ChatEndpoint(
+                    base_url=settings.llm_base_url,
+                    model=settings.llm_model,
+                    api_key=settings.llm_api_key.get_secret_value() if settings.llm_api_key else None,
+                    timeout=settings.llm_timeout,
+                )
+            )
+            parts.push_async_callback(chat.close)
+            executors.add(chat, task_types=llm.TASK_TYPES, model_profiles=[settings.llm_model])
+        found = await parts.enter_async_context(_models(settings))
+        if found is not None:
+            offering = asyncio.create_task(models.offer(found, executors))
+            parts.callback(offering.cancel)
+        elif settings.llm_base_url is None:
+            log.warning(
+                "nothing_to_run", reason="none of LLM_BASE_URL, PENSTOCK_MODELS_DIR and PENSTOCK_MODELS_URL is set"
+            )
         yield executors
-        return
-    chat = llm.ChatExecutor(
-        llm.ChatEndpoint(
-            base_url=settings.llm_base_url,
-            model=settings.llm_model,
-            api_key=settings.llm_api_key.get_secret_value() if settings.llm_api_key else None,
-            timeout=settings.llm_timeout,
+
+
+@asynccontextmanager
+async def _models(settings: Settings) -> AsyncIterator[models.Models | None]:
+    """The models that predict jobs run on: a gateway's, or this process's own."""
+    token = settings.ai_service_token
+    if settings.penstock_models_url is not None:
+        remote = models.GatewayModels(
+            settings.penstock_models_url, token=token.get_secret_value() if token is not None else None
         )
-    )
-    executors.add(chat, task_types=llm.TASK_TYPES, model_profiles=[settings.llm_model])
-    try:
-        yield executors
-    finally:
-        await chat.close()
+        try:
+            yield remote
+        finally:
+            await remote.close()
+    elif settings.penstock_models_dir is not None:
+        service = ModelService(ModelHost(private=Settings.descriptions()), folder=settings.penstock_models_dir)
+        await service.start()
+        try:
+            yield models.HostedModels(service)
+        finally:
+            await service.stop()
+    else:
+        yield None

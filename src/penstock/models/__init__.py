@@ -1,0 +1,1 @@
+"""Models: one contract, several runtimes, each in processes of its own."""

@@ -1,0 +1,76 @@
+"""From a model's output to an HTTP answer: JSON, or the bytes of its media."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import msgspec
+
+from penstock.models.host.calls import Answered
+from penstock.models.runtimes.base import Segment
+from penstock.web.call import JSON, Answer, Call
+
+
+def as_answer(call: Call, answered: Answered, request_id: str) -> Answer:
+    """The answer to a live call. Media come as bytes when they are the whole output, or when ``Accept`` names their
+    type; otherwise as ``data:`` URLs in the JSON."""
+    headers = [
+        (b"x-request-id", request_id.encode("latin-1", "replace")),
+        (b"x-model-version", answered.version.encode()),
+        (b"server-timing", _timing(answered)),
+    ]
+    if call.header(b"x-request-id") is not None:
+        del headers[0]  # the gateway repeats it
+    if not answered.segments:
+        return Answer(body=answered.json, headers=headers)
+    segment = _as_bytes(call.header(b"accept") or "*/*", answered.segments)
+    if segment is not None:
+        if segment.name:
+            headers.append((b"content-disposition", _disposition(segment.name)))
+        return Answer(
+            body=bytes(segment.data), content_type=segment.media_type.encode("latin-1", "replace"), headers=headers
+        )
+    return Answer(body=with_media(answered.json, answered.segments), content_type=JSON, headers=headers)
+
+
+def with_media(json: bytes, segments: Sequence[Segment]) -> bytes:
+    """JSON with its media written into it as ``data:`` URLs."""
+    if not segments:
+        return json
+    value: Any = msgspec.json.decode(json)
+    for segment in segments:
+        url = f"data:{segment.media_type};base64,{base64.b64encode(segment.data).decode()}"
+        if not segment.path:
+            return msgspec.json.encode(url)
+        where = value
+        for step in segment.path[:-1]:
+            where = where[step]
+        where[segment.path[-1]] = url
+    return msgspec.json.encode(value)
+
+
+def _as_bytes(accept: str, segments: Sequence[Segment]) -> Segment | None:
+    """The segment that answers as bytes, if one does."""
+    wanted = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
+    whole = segments[0] if len(segments) == 1 and not segments[0].path else None
+    if whole is not None and not any(fnmatchcase("application/json", one) for one in wanted if one != "*/*"):
+        return whole
+    named = [
+        one
+        for one in wanted
+        if one.partition("/")[0] in {"image", "audio", "video"} or one == "application/octet-stream"
+    ]
+    matching = [segment for segment in segments if any(fnmatchcase(segment.media_type, one) for one in named)]
+    return matching[0] if len(matching) == 1 else None
+
+
+def _timing(answered: Answered) -> bytes:
+    return b"queue;dur=%.3f, model;dur=%.3f" % (1000 * answered.queue_seconds, 1000 * answered.model_seconds)
+
+
+def _disposition(name: str) -> bytes:
+    plain = "".join(letter for letter in name if letter.isascii() and letter.isprintable() and letter not in '"\\/;')
+    return b'inline; filename="%s"' % (plain or "output").encode()

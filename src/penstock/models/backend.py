@@ -1,0 +1,189 @@
+"""The interface of the AI Backend document: ``/{get|post}/{operation}?id=…`` by GET or POST, with its own error bodies.
+
+Where the document says nothing it follows the original's second branch: a missing or unknown id is answered with status
+400 and ``{"content": …}``, a failure with ``{"error": …}``. Queries are read leniently, as the document's own examples
+need it: a second ``?`` counts as ``&``, quotes around values are dropped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import unquote_plus
+from uuid import uuid4
+
+import msgspec
+
+from penstock.errors import InvalidInput, ModelUnavailable, NotFound, PenstockError
+from penstock.models.answers import as_answer
+from penstock.models.handlers import Describe, answered
+from penstock.models.host.deployment import Deployment
+from penstock.models.host.logbook import Wanted
+from penstock.models.requests import read_input
+from penstock.models.service import ModelService
+from penstock.web.call import Answer, Call, answer
+from penstock.web.route import Parameter, Response, Route
+
+OPERATIONS = ("predict", "getlogs", "cleanlogs", "addmodel")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_DEFAULT_DESTINATION = "127.0.0.1:8080"
+_MOST_LINES = 10_000
+_BARE = {"/get": "getlogs", "/post": "predict"}  # the original's first branch had no operations in its paths
+
+_CONTENT = {"content": "id is not registered: 7"}
+_FAILURES = (409, 413, 415, 422, 500, 502, 503, 504)
+
+_json = msgspec.json.Decoder(dict[str, Any])
+
+
+class BackendHandlers:
+    """The endpoints, on a service."""
+
+    def __init__(self, service: ModelService, *, describe: Describe, max_call_bytes: int) -> None:
+        self.max_call_bytes = max_call_bytes
+        self._service = service
+        self._describe = describe
+
+    async def operate(self, call: Call) -> Answer:
+        """Do what the path says."""
+        return await self._operate(call, call.path("operation").lower())
+
+    def bare(self, operation: str) -> Callable[[Call], Awaitable[Answer]]:
+        """A handler for a path without an operation."""
+
+        async def handle(call: Call) -> Answer:
+            return await self._operate(call, operation)
+
+        return handle
+
+    async def _operate(self, call: Call, operation: str) -> Answer:
+        query = lenient_query(call.query_string)
+        if operation not in OPERATIONS:
+            return _told(404, f"Unknown operation: {operation[:100]}. There are: {', '.join(OPERATIONS)}")
+        try:
+            if operation == "addmodel":
+                return await self._add(call, query)
+            deployment = self._deployment(query)
+            match operation:
+                case "getlogs":
+                    lines = deployment.logbook.newest(Wanted(), _MOST_LINES)
+                    return answer({"logs": lines})
+                case "cleanlogs":
+                    return answer({"logs": [], "cleared": deployment.logbook.clear()})
+                case _:
+                    return await self._predict(call, deployment)
+        except _UnknownId as error:
+            return _told(400, str(error))
+        except PenstockError as error:
+            return answer({"error": error.message}, self._describe(error).status)
+
+    async def _predict(self, call: Call, deployment: Deployment) -> Answer:
+        try:
+            if deployment.schema is None:
+                await deployment.describe()
+            given = await read_input(call, deployment)
+            request_id = call.header(b"x-request-id") or uuid4().hex
+            live = self._service.host.call(deployment, given.json, given.segments, request_id=request_id)
+            return as_answer(call, await answered(call, live), request_id)
+        except ModelUnavailable as error:
+            name = deployment.model.name
+            message = f"Model is not ready. Model {name} with id {name} is down: {error.message}"
+            return answer({"error": message}, self._describe(error).status)
+
+    def _deployment(self, query: Mapping[str, str]) -> Deployment:
+        name = _id(query)
+        try:
+            return self._service.host.find(name)
+        except NotFound:
+            raise _UnknownId(f"id is not registered: {name}") from None
+
+    async def _add(self, call: Call, query: Mapping[str, str]) -> Answer:
+        body = b"".join([chunk async for chunk in call.chunks()])
+        try:
+            stated: dict[str, Any] = _json.decode(body) if body.strip() else {}
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raise InvalidInput.of("body", "must be a JSON object, or empty") from None
+        stated |= query
+        name = _id({key: value for key, value in stated.items() if isinstance(value, str)})
+        kind = str(stated.get("type", "httpmodel")).lower()
+        if kind == "httpmodel":
+            destination = str(stated.get("dest") or stated.get("destination") or _DEFAULT_DESTINATION)
+            url = destination if "://" in destination else f"http://{destination}"
+            deployment = await self._service.add({"name": name, "runtime": "http", "http": {"url": url}})
+        elif kind == "subprocessmodel":  # what runs a command stands in the operator's folder; a caller only names it
+            deployment = await self._service.add({"name": name})
+        else:
+            raise InvalidInput.of("type", "must be HttpModel or SubprocessModel")
+        return answer(
+            {"id": deployment.model.name, "type": deployment.model.manifest.runtime, "content": "model added"}
+        )
+
+
+class _UnknownId(Exception):
+    """There is no such model; the text is the original's."""
+
+
+def _id(query: Mapping[str, str]) -> str:
+    name = query.get("id", "")
+    if not name:
+        raise _UnknownId("No model with matching id. Given id is empty: ")
+    if not _NAME.fullmatch(name):
+        raise _UnknownId(f"Not an id: {name[:200]}")
+    return name
+
+
+def lenient_query(raw: bytes) -> dict[str, str]:
+    """Query parameters as the document writes them: ``id=x?type=httpmodel?dest="127.0.0.1:8888"``. The first of a name
+    counts."""
+    found: dict[str, str] = {}
+    for pair in raw.decode("latin-1").replace("?", "&").split("&")[:100]:
+        name, _, value = pair.partition("=")
+        if name:
+            found.setdefault(unquote_plus(name).lower(), unquote_plus(value, errors="replace").strip().strip("\"'“”"))
+    return found
+
+
+def _told(status: int, content: str) -> Answer:
+    return answer({"content": content}, status)
+
+
+def routes(backend: BackendHandlers) -> list[Route]:
+    """Every route: both methods for both prefixes."""
+    found = []
+    for prefix, operation in _BARE.items():
+        for method in ("GET", "POST"):
+            for path, handler in (
+                (f"{prefix}/{{operation}}", backend.operate),
+                (prefix, backend.bare(operation)),
+            ):
+                found.append(_route(method, path, handler, backend.max_call_bytes))
+    return found
+
+
+def _route(method: str, path: str, handler: Callable[[Call], Awaitable[Answer]], max_call_bytes: int) -> Route:
+    name = "".join(part.capitalize() for part in path.replace("{", "").replace("}", "").split("/"))
+    return Route(
+        method=method,
+        path=path,
+        handler=handler,
+        name=f"backend{method.capitalize()}{name}",
+        tag="AI Backend",
+        summary="Call a model, read or clean its log, or add one: the interface of the AI Backend document",
+        description="Operations: predict, getlogs, cleanlogs, addmodel (`&type=httpmodel&dest=host:port`).",
+        parameters=(
+            Parameter(name="id", type=str, description="the model's name"),
+            Parameter(name="type", type=str, description="of addmodel: HttpModel or SubprocessModel"),
+            Parameter(name="dest", type=str, description="of addmodel: where the model answers"),
+        ),
+        responses={
+            200: Response(description="The model's answer, or the log", type=Any, example={"answer": "42"}),
+            400: Response(description="No such id", type=dict[str, str], example=_CONTENT),
+            404: Response(description="No such operation", type=dict[str, str], example=_CONTENT),
+        }
+        | {
+            status: Response(description="It failed", type=dict[str, str], example={"error": "why it failed"})
+            for status in _FAILURES
+        },
+        max_body_bytes=max_call_bytes,
+    )

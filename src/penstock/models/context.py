@@ -1,0 +1,111 @@
+"""What a Python model may tell and ask while it runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Final
+
+from penstock.models.interrupting import shielded
+from penstock.models.runtimes.base import Call, current_call
+
+_LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+_log = logging.getLogger("penstock.model")
+
+
+class BadInput(Exception):
+    """A model raises it for input that it refuses: its caller is told the message, as for a violation of the schema.
+
+    ``field`` is the part that is wrong, such as ``image`` or ``items[2].text``.
+    """
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+
+class Context:
+    """The running call, for a ``predict`` with a parameter of this type, and from ``penstock.context()``.
+
+    In ``predict_batch`` it stands for all calls of the batch; while a model is loaded, for none.
+    """
+
+    __slots__ = ("_calls", "_device")
+
+    def __init__(self, calls: Sequence[Call] = (), device: str = "cpu") -> None:
+        self._calls = calls
+        self._device = device
+
+    @property
+    def request_id(self) -> str:
+        """What the caller's request is known by in logs; empty where there is not exactly one call."""
+        return self._calls[0].request_id if len(self._calls) == 1 else ""
+
+    @property
+    def cancelled(self) -> bool:
+        """Nobody waits for the answer any more: end as soon as you can."""
+        return bool(self._calls) and all(call.cancelled for call in self._calls)
+
+    @property
+    def device(self) -> str:
+        """Where the model is to run, as its manifest states it: ``cpu``, ``cuda:0``, …"""
+        return self._device
+
+    def progress(self, value: object) -> None:
+        """Tell the caller how far the work is: a fraction from 0.0 to 1.0, or any JSON. Raises ValueError."""
+        if isinstance(value, float):
+            if not 0 <= value <= 1:
+                raise ValueError(f"a fraction must be from 0.0 to 1.0, not {value}")
+            value = {"fraction": value}
+        with shielded():
+            for call in self._calls:
+                call.progress(value)
+
+    def log(self, message: str, level: str = "info") -> None:
+        """Write a line into the model's log, marked with the call's request id.
+
+        ``level``: ``debug``, ``info``, ``warning`` or ``error``. Raises ValueError.
+        """
+        if level not in _LEVELS:
+            raise ValueError(f"level must be one of {', '.join(_LEVELS)}, not {level!r}")
+        if not self._calls:
+            _log.log(_LEVELS[level], "%s", message)
+            return
+        with shielded():
+            if len(self._calls) == 1:
+                self._calls[0].log(message, level)
+            else:
+                self._calls[0].wire.log(None, level, message)
+
+
+_current: ContextVar[Context | None] = ContextVar("penstock_context", default=None)
+
+
+def context() -> Context:
+    """The context of the call that runs in this thread or task. Raises RuntimeError where none does; a thread that a
+    model starts gets its context handed over."""
+    current = _current.get()
+    if current is None:
+        raise RuntimeError("no model is running in this thread: hand the Context over to threads that you start")
+    return current
+
+
+class Running:
+    """For runtimes: within ``with``, ``calls`` are the ones that run in this thread or task."""
+
+    __slots__ = ("_before", "_calls", "_context", "_marked")
+
+    def __init__(self, calls: Sequence[Call], device: str) -> None:
+        self._calls = calls
+        self._context = Context(calls, device)
+
+    def __enter__(self) -> Context:
+        self._before = _current.set(self._context)
+        self._marked = current_call.set(self._calls[0] if len(self._calls) == 1 else None)
+        return self._context
+
+    def __exit__(self, *_error: object) -> None:
+        current_call.reset(self._marked)
+        _current.reset(self._before)

@@ -1,0 +1,130 @@
+"""Media inside JSON as ``data:`` URLs, for runtimes that have no other way to carry them, and out of it again.
+
+Used in replicas: imports stay within msgspec and the standard library.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+
+from penstock.models.runtimes.base import Output, Segment
+
+Path = tuple[str | int, ...]
+
+_LONGEST_HEAD: Final = 1000  # characters of a URL before its comma
+
+
+class Unreadable(ValueError):
+    """A ``data:`` URL, or the JSON around it, cannot be read. ``field`` says where, such as ``images[2]``."""
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+
+def inlined(json: bytes, segments: Sequence[Segment]) -> bytes:
+    """JSON with ``segments`` written into it, where it held null. Without segments, ``json`` as it is."""
+    if not segments:
+        return json
+    value: Any = msgspec.json.decode(json)
+    for segment in segments:
+        url = f"data:{segment.media_type};base64,{base64.b64encode(segment.data).decode()}"
+        value = put(value, segment.path, url)
+    return msgspec.json.encode(value)
+
+
+class Lifter:
+    """Takes media out of JSON, at the places where one JSON Schema says ``"format": "media"``.
+
+    The places are found through ``properties``, ``additionalProperties``, ``items`` and ``anyOf``.
+    """
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        self._schema: Mapping[str, Any] = schema if _speaks_of_media(schema) else {}
+
+    def lift(self, json: bytes) -> Output:
+        """The same value with null where ``data:`` URLs stood, and those as segments. Other strings stay. Raises
+        Unreadable."""
+        if not self._schema:
+            return Output(json)
+        try:
+            value: Any = msgspec.json.decode(json)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise Unreadable(f"it is not JSON that can be read: {error}") from None
+        found = dict(_found(self._schema, value, ()))
+        if not found:
+            return Output(json)
+        segments = [_segment(url, path) for path, url in found.items()]
+        for path in found:
+            value = put(value, path, None)
+        return Output(msgspec.json.encode(value), segments)
+
+
+def put(value: Any, path: Path, new: object) -> Any:
+    """``value`` with ``new`` at ``path``; changed in place, unless the path is empty."""
+    if not path:
+        return new
+    where = value
+    for step in path[:-1]:
+        where = where[step]
+    where[path[-1]] = new
+    return value
+
+
+def named(path: Path) -> str:
+    """A path as errors name it: ``items[2].text``."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
+
+
+def _speaks_of_media(schema: Any) -> bool:
+    if isinstance(schema, Mapping):
+        return schema.get("format") == "media" or any(_speaks_of_media(inner) for inner in schema.values())
+    return isinstance(schema, list) and any(_speaks_of_media(inner) for inner in schema)
+
+
+def _found(schema: Any, value: Any, path: Path) -> Iterator[tuple[Path, str]]:
+    """Where in ``value`` there are ``data:`` URLs that ``schema`` says are media; a place may come twice."""
+    if not isinstance(schema, Mapping):
+        return
+    if isinstance(value, str):
+        if value.startswith("data:") and _is_media(schema):
+            yield path, value
+        return
+    for choice in schema.get("anyOf", ()):
+        yield from _found(choice, value, path)
+    if isinstance(value, dict):
+        properties = schema.get("properties", {})
+        for name, inner in value.items():
+            yield from _found(properties.get(name, schema.get("additionalProperties")), inner, (*path, name))
+    elif isinstance(value, list) and "items" in schema:
+        for index, inner in enumerate(value):
+            yield from _found(schema["items"], inner, (*path, index))
+
+
+def _is_media(schema: Any) -> bool:
+    if not isinstance(schema, Mapping):
+        return False
+    return schema.get("format") == "media" or any(_is_media(choice) for choice in schema.get("anyOf", ()))
+
+
+def _segment(url: str, path: Path) -> Segment:
+    comma = url.find(",", 0, _LONGEST_HEAD)
+    if comma < 0:
+        raise Unreadable("must be a data: URL, like data:image/png;base64,iVBORw0KGgo=", named(path))
+    stated, *parameters = url[5:comma].split(";")
+    body = url[comma + 1 :]
+    if parameters and parameters[-1].strip().lower() == "base64":
+        try:
+            data = binascii.a2b_base64(body, strict_mode=True)
+        except ValueError as error:  # binascii.Error is one
+            raise Unreadable(f"has base64 that is not valid: {error}", named(path)) from None
+    else:
+        data = unquote_to_bytes(body)
+    return Segment(data, stated.strip().lower() or "text/plain", path)

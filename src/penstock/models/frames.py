@@ -1,0 +1,218 @@
+"""The frames that a host and its replicas exchange over a stream socket: the codec, and what the headers hold.
+
+A frame is a prefix of 17 bytes, a header in msgpack and a body of raw bytes::
+
+    u32 length of header and body | u8 kind | u64 id | u32 length of the header | header | body
+
+all little-endian. ``id`` names the call that a frame is about; 0 where it is about none. Media travel as *segments* in
+the body behind the JSON, with their sizes in the header, so nothing is ever encoded as text on the way.
+
+Used on both sides, also by interpreters that have nothing but msgspec: imports stay within that.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+PREFIX: Final = struct.Struct("<IBQI")
+LARGEST: Final = 512 * 2**20  # bytes of one frame
+
+# Host to replica, data. Its end is the replica's: it unloads and exits.
+CALL: Final = 1  # header Call; body: JSON input, then segments
+BATCH: Final = 2  # header Batch: the next so many calls belong together
+# Host to replica, control
+SETUP: Final = 16  # body: what to run, in JSON
+CANCEL: Final = 17  # the caller of `id` has gone
+PAUSE: Final = 18  # hold back chunks of `id`
+RESUME: Final = 19
+PING: Final = 20
+# Replica to host, data
+RESULT: Final = 32  # header Reply; body: JSON output, then segments. Ends the call.
+CHUNK: Final = 33  # header Reply; body as above
+FAILURE: Final = 34  # header Failed. Ends the call.
+PROGRESS: Final = 35  # body: JSON
+LOG: Final = 36  # header LogLine; `id` is 0 outside of calls
+# Replica to host, control
+HELLO: Final = 48  # body: the model's schema, in JSON
+READY: Final = 49  # loaded; calls may come
+PONG: Final = 50
+BROKEN: Final = 51  # header Failed: it cannot be described or loaded
+
+KINDS: Final = frozenset({CALL, BATCH, *range(SETUP, PING + 1), *range(RESULT, LOG + 1), *range(HELLO, BROKEN + 1)})
+
+
+class ProtocolError(Exception):
+    """The peer sent what is no frame, or one that does not belong here."""
+
+
+class SegmentHeader(Struct, frozen=True, array_like=True):
+    """A piece of media in a frame's body."""
+
+    size: int  # bytes
+    media_type: str
+    path: list[str | int] = []  # where it stands in the JSON, which holds null there; empty: it is the whole value
+    name: str | None = None  # a file name
+
+
+class Call(Struct, frozen=True, array_like=True):
+    """What a call states beside its input."""
+
+    request_id: str = ""
+    streams: bool = False  # the caller reads chunks as they come
+    segments: list[SegmentHeader] = []
+
+
+class Setup(Struct, frozen=True, kw_only=True):
+    """What a replica is to run."""
+
+    runtime: str
+    name: str
+    version: str
+    folder: str
+    options: dict[str, Any]
+    schema: Any  # as the manifest states it
+    device: str
+    concurrency: int
+    timeout: float  # seconds
+    describe_only: bool = False  # say what the model's schema is, and exit
+
+
+class Batch(Struct, frozen=True, array_like=True):
+    count: int
+
+
+class Reply(Struct, frozen=True, array_like=True):
+    """What a result or chunk states beside its JSON."""
+
+    micros: int = 0  # of a result: microseconds in the model
+    segments: list[SegmentHeader] = []
+
+
+class Failed(Struct, frozen=True, array_like=True):
+    """Why a call, or a load, ended without a result."""
+
+    kind: str  # of penstock.models.runtimes.base.Kind
+    message: str
+    field: str | None = None
+    retry_after: float | None = None  # seconds
+
+
+class LogLine(Struct, frozen=True, array_like=True):
+    """One line of a model's log."""
+
+    level: str  # "debug", "info", "warning", "error"
+    message: str
+
+
+class Frame(NamedTuple):
+    """A frame as it arrived."""
+
+    kind: int
+    id: int
+    header: bytes
+    body: bytes
+
+
+_header = msgspec.msgpack.Encoder()
+_EMPTY: Final = b""
+
+
+def encode(kind: int, id: int = 0, header: Struct | None = None, body: bytes = _EMPTY) -> bytes:  # noqa: A002
+    """One frame as bytes."""
+    head = _EMPTY if header is None else _header.encode(header)
+    return PREFIX.pack(len(head) + len(body), kind, id, len(head)) + head + body
+
+
+def encode_parts(
+    kind: int,
+    id: int,  # noqa: A002
+    header: Struct | None,
+    parts: Sequence[bytes | memoryview],
+) -> list[bytes | memoryview]:
+    """One frame as pieces to write one after the other, so that large segments are not copied."""
+    head = _EMPTY if header is None else _header.encode(header)
+    size = len(head) + sum(len(part) for part in parts)
+    if size > LARGEST:
+        raise ProtocolError(f"a frame of {size} bytes exceeds the {LARGEST} allowed")
+    return [PREFIX.pack(size, kind, id, len(head)) + head, *parts]
+
+
+class Decoder:
+    """Cuts a stream of bytes into frames. Raises ProtocolError at the first byte that cannot be right."""
+
+    def __init__(self, *, largest: int = LARGEST) -> None:
+        self._largest = largest
+        self._pending = bytearray()
+        self._needed = 0  # bytes until the frame at the start of `_pending` is whole
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that ``data`` completes, in order."""
+        pending = self._pending
+        if pending:
+            pending += data
+            if len(pending) < self._needed:
+                return []
+            data = bytes(pending)
+            pending.clear()
+        frames, rest = self._cut(data)
+        if rest < len(data):
+            pending += memoryview(data)[rest:]
+        return frames
+
+    def _cut(self, data: bytes) -> tuple[list[Frame], int]:
+        frames: list[Frame] = []
+        start, size = 0, len(data)
+        self._needed = 0
+        while size - start >= 17:
+            length, kind, call_id, head = PREFIX.unpack_from(data, start)
+            if kind not in KINDS or length > self._largest or head > length:
+                raise ProtocolError(f"no frame: kind {kind}, {length} bytes, of them {head} header")
+            begin = start + 17
+            end = begin + length
+            if end > size:
+                self._needed = end - start
+                break
+            middle = begin + head
+            frames.append(Frame(kind, call_id, data[begin:middle], data[middle:end]))
+            start = end
+        return frames, start
+
+    @property
+    def idle(self) -> bool:
+        """Whether no part of a frame is waiting for the rest."""
+        return not self._pending
+
+
+def split(body: bytes, segments: Sequence[SegmentHeader]) -> tuple[bytes, list[memoryview]]:
+    """A body's JSON and its segments; raises ProtocolError when the sizes do not fit."""
+    if not segments:
+        return body, []
+    total = sum(segment.size for segment in segments)
+    if total > len(body) or any(segment.size < 0 for segment in segments):
+        raise ProtocolError("segments exceed the frame")
+    view = memoryview(body)
+    start = len(body) - total
+    json = bytes(view[:start])
+    pieces = []
+    for segment in segments:
+        pieces.append(view[start : start + segment.size])
+        start += segment.size
+    return json, pieces
+
+
+def header_decoder(kind: type[Any]) -> msgspec.msgpack.Decoder[Any]:
+    """A decoder for headers of that type; see ``decode_header``."""
+    return msgspec.msgpack.Decoder(kind)
+
+
+def decode_header(decoder: msgspec.msgpack.Decoder[Any], header: bytes) -> Any:
+    """A frame's header as a typed value; raises ProtocolError."""
+    try:
+        return decoder.decode(header)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise ProtocolError(f"a header cannot be read: {error}") from None

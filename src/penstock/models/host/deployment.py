@@ -1,0 +1,494 @@
+"""One version of a model: its queue, its replicas, and which call goes to which of them."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import Final, Protocol
+
+from penstock.backoff import Backoff
+from penstock.errors import (
+    InvalidInput,
+    ModelCrashed,
+    ModelFailed,
+    ModelTimeout,
+    ModelUnavailable,
+    Overloaded,
+    PenstockError,
+    PoisonInput,
+    ProviderFailed,
+)
+from penstock.models import frames
+from penstock.models.checking import Checker
+from penstock.models.host.calls import LiveCall
+from penstock.models.host.guardian import Guardian
+from penstock.models.host.logbook import Logbook
+from penstock.models.host.measures import Measures
+from penstock.models.host.poison import Poison
+from penstock.models.host.replica import Replica
+from penstock.models.manifest import Model
+from penstock.models.runtimes.base import CallFailed, Schema, Segment
+from penstock.telemetry import logs
+
+log = logs.get(__name__)
+
+_MOST_ATTEMPTS: Final = 2  # replicas that one call may bring down
+_AHEAD_SECONDS: Final = 0.001  # work that is sent to a busy replica, so that it need not wait for the next call
+_MOST_AHEAD: Final = 16  # calls
+_LONGEST_RESTART: Final = 1.0  # seconds before a replica is replaced that had loaded
+_STOP_GRACE: Final = 10.0  # seconds for a replica to unload
+
+
+class Turn(Protocol):
+    """Leave to be loaded, where models must not be loaded together."""
+
+    @property
+    def granted(self) -> bool: ...
+    def ask(self) -> None:
+        """There is work: may this model be loaded? ``pump`` is called when it may."""
+
+    def idle(self) -> None:
+        """All work is done, for now."""
+
+
+class Deployment:
+    """A model's version at work. ``call`` is synchronous: when it returns, the call is sent or stands in the queue.
+
+    Replicas are started by the first call, or by ``load``. A deployment that is retired takes no new calls, finishes
+    what it has, and ends.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        guardian: Guardian,
+        logbook: Logbook,
+        private: frozenset[str],
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.model = model
+        self.schema: Schema | None = None  # None: not yet known
+        self.checker = Checker({})
+        self.logbook = logbook
+        self.measures = Measures(model.name)
+        self.replicas: list[Replica] = []
+        self.problem: str | None = None  # why the last start failed
+        self.turn: Turn | None = None
+        self.retired = False
+        self.held = False  # no new calls are sent: somebody else's turn is next
+        self.last_used_at = time.monotonic()
+        self.restarts = 0
+        self._guardian = guardian
+        self._private = private
+        self._on_change = on_change
+        self._queue: deque[LiveCall] = deque()
+        self._poison = Poison()
+        self._backoff = Backoff()
+        self._not_before = 0.0  # monotonic time of the next start, after one that failed
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._starting = 0
+        self._company: asyncio.TimerHandle | None = None  # a batch waits for more calls
+        self._seconds = 1.0  # what a call takes in the model, smoothed
+        self._describing = asyncio.Lock()
+        self._wanted = False  # replicas are to be kept running
+        self._ended = asyncio.Event()
+
+    # Calls
+
+    def call(self, call: LiveCall) -> None:
+        """Take a call. Raises Overloaded (the queue is full), PoisonInput, ModelUnavailable (it is being removed)."""
+        if self._poison and self._poison.knows(call):
+            raise PoisonInput
+        if self.retired:
+            raise ModelUnavailable(f"model {self.model.name} is being removed")
+        if not self._queue and not self.held:
+            replica = self._free_replica()
+            if replica is not None:
+                self.last_used_at = time.monotonic()
+                self._send(replica, [call])
+                return
+        if len(self._queue) >= self.model.manifest.queue:
+            self.measures.refused("overloaded")
+            raise Overloaded(
+                f"{len(self._queue)} calls wait for model {self.model.name} already", retry_after=self._wait_estimate()
+            )
+        self.last_used_at = time.monotonic()
+        self._queue.append(call)
+        if not self.replicas and not self._starting:
+            self._ask_to_load()
+        else:
+            self._pump()
+
+    def abandon(self, call: LiveCall) -> None:
+        """The caller has gone: its place is free, and running work is cancelled where the runtime can."""
+        if call.done.done():
+            return
+        call.abandoned = True
+        call.done.cancel()
+        if call.replica is None:
+            with suppress(ValueError):
+                self._queue.remove(call)
+            self._idle_check()
+        else:
+            call.replica.cancel(call)
+
+    @property
+    def places(self) -> int:
+        """Calls that all replicas together can work on at a time."""
+        stated = self.model.manifest
+        together = stated.batching.max_size if stated.batching is not None else 1
+        return stated.replicas * self.model.concurrency * together
+
+    @property
+    def waiting(self) -> int:
+        """Calls in the queue."""
+        return len(self._queue)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls in replicas."""
+        return sum(replica.load for replica in self.replicas)
+
+    @property
+    def settled(self) -> bool:
+        """Whether no replica is on its way up."""
+        return not self._starting
+
+    @property
+    def ready(self) -> bool:
+        """Whether some replica takes calls."""
+        return any(replica.state == "ready" for replica in self.replicas)
+
+    # Life
+
+    async def describe(self) -> Schema:
+        """The model's schema; starts a process for it where only the code can tell. Raises ModelUnavailable."""
+        async with self._describing:
+            if self.schema is not None:
+                return self.schema
+            try:
+                if self.model.manifest.runtime == "python" or self.model.manifest.schema is None:
+                    schema = await self._new_replica(member=False).describe()
+                else:
+                    schema = self.model.schema
+                self._know(schema)
+            except CallFailed as error:
+                raise self._unavailable(error) from None
+            self.problem = None
+            return schema
+
+    async def load(self) -> None:
+        """Start all replicas and wait until one is ready. Raises ModelUnavailable."""
+        if self.turn is not None and not self.turn.granted:
+            self.turn.ask()
+            return  # it is loaded when its turn comes
+        self._wanted = True
+        missing = self.model.manifest.replicas - len(self.replicas) - self._starting
+        starts = [self._start_soon() for _ in range(missing)]
+        if starts and not self.ready:
+            await asyncio.wait(starts, return_when=asyncio.FIRST_COMPLETED)
+            self._check_up()
+
+    async def unload(self) -> None:
+        """Let running calls finish, then end all replicas; queued calls stay."""
+        self._wanted = False
+        self.held = True
+        try:
+            while self.in_flight and not self._ended.is_set():
+                await self._settled()
+            await self._stop_replicas(grace=_STOP_GRACE)
+        finally:
+            self.held = False
+
+    async def retire(self) -> None:
+        """Take no new calls, finish what there is, end."""
+        self.retired = True
+        while (self._queue or self.in_flight) and not self._ended.is_set():
+            await self._settled()
+        await self.stop(grace=_STOP_GRACE)
+
+    async def stop(self, *, grace: float = 0.0) -> None:
+        """End now: calls that run or wait are failed."""
+        self.retired, self._wanted = True, False
+        self._ended.set()
+        for call in self._take_queue():
+            call.fail(ModelUnavailable(f"model {self.model.name} is being stopped"))
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._stop_replicas(grace=grace)
+
+    def pump(self) -> None:
+        """Something changed outside: see what can be sent or started."""
+        if self._queue and not self.replicas and not self._starting:
+            self._ask_to_load()
+        else:
+            self._pump()
+
+    async def _stop_replicas(self, *, grace: float) -> None:
+        await asyncio.gather(*(replica.stop(grace=grace) for replica in list(self.replicas)))
+
+    async def _settled(self) -> None:
+        """Wait until a call has ended."""
+        self._change = asyncio.Event()
+        await self._change.wait()
+
+    _change: asyncio.Event | None = None
+
+    def _check_up(self) -> None:
+        if self.problem is not None and not self.ready:
+            raise ModelUnavailable(f"model {self.model.name} cannot be loaded: {self.problem}")
+
+    def _ask_to_load(self) -> None:
+        if self.turn is not None and not self.turn.granted:
+            self.turn.ask()
+            return
+        pause = self._not_before - time.monotonic()
+        if pause > 0:
+            error = ModelUnavailable(f"model {self.model.name} could not be loaded: {self.problem}; tried again soon")
+            for call in self._take_queue():
+                call.fail(error)
+            return
+        self._wanted = True
+        for _ in range(self.model.manifest.replicas):
+            self._start_soon()
+
+    def _start_soon(self, pause: float = 0.0) -> asyncio.Task[None]:
+        self._starting += 1
+        task = asyncio.get_running_loop().create_task(self._start_one(pause))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _start_one(self, pause: float) -> None:
+        replica: Replica | None = None
+        began = time.monotonic()
+        try:
+            if pause:
+                await asyncio.sleep(pause)
+            if not self._wanted:
+                return
+            began = time.monotonic()
+            replica = self._new_replica(member=True)
+            self.replicas.append(replica)
+            self._know(await replica.start())
+            self.problem = None
+            log.info("replica_ready", model=self.model.name, replica=replica.name, seconds=replica.load_seconds)
+        except CallFailed as error:
+            self._failed_to_start(error, time.monotonic() - began)
+        finally:
+            self._starting -= 1
+            if replica is not None and replica.state == "dead" and replica in self.replicas:
+                self.replicas.remove(replica)
+        self._on_change()
+        self._pump()
+
+    def _failed_to_start(self, error: CallFailed, seconds: float) -> None:
+        self.problem = self.logbook.masked(error.message)
+        pause = self._backoff.after_run_of(seconds)
+        self._not_before = time.monotonic() + pause
+        log.warning("replica_failed_to_start", model=self.model.name, reason=self.problem, again_seconds=pause)
+        if not self.ready and self._starting <= 1:
+            for call in self._take_queue():
+                call.fail(ModelUnavailable(f"model {self.model.name} cannot be loaded: {self.problem}"))
+        if self.model.manifest.eager and self._wanted:
+            self._start_soon(pause)
+        self._idle_check()
+
+    def _new_replica(self, *, member: bool) -> Replica:
+        owner = self if member else _Nobody()
+        return Replica(self.model, owner, self._guardian, self.logbook, self._private)
+
+    def _know(self, schema: Schema) -> None:
+        if self.schema is None:
+            try:
+                Checker.check_schema(schema.input, "input")
+            except InvalidInput as error:
+                raise CallFailed("unavailable", f"its schema is wrong: {error.message}") from None
+            self.schema = schema
+            self.checker = Checker(schema.input)
+            self._on_change()
+
+    def _unavailable(self, error: CallFailed) -> ModelUnavailable:
+        self.problem = self.logbook.masked(error.message)
+        return ModelUnavailable(f"model {self.model.name} cannot be loaded: {self.problem}")
+
+    # Sending
+
+    def _free_replica(self) -> Replica | None:
+        """The ready replica with the fewest calls in flight, if it has a free place."""
+        best: Replica | None = None
+        for replica in self.replicas:
+            if replica.state == "ready" and (best is None or replica.load < best.load):
+                best = replica
+        if best is None:
+            return None
+        places = self.model.concurrency
+        if best.busy < places or (self.model.manifest.batching is None and best.busy < places + self._ahead()):
+            return best
+        return None
+
+    def _ahead(self) -> int:
+        """How many calls may be sent before a place is free: as many as a very quick model does in a moment."""
+        return min(_MOST_AHEAD, int(_AHEAD_SECONDS / self._seconds)) if self._seconds < _AHEAD_SECONDS else 0
+
+    def _pump(self) -> None:
+        if self._change is not None:
+            self._change.set()
+        if self.held:
+            return
+        while self._queue:
+            replica = self._free_replica()
+            if replica is None:
+                return
+            if self._waits_for_company():
+                return
+            self._send(replica, self._next_group())
+        self._idle_check()
+
+    def _next_group(self) -> list[LiveCall]:
+        batching = self.model.manifest.batching
+        size = 1 if batching is None or self.schema is None or not self.schema.batches else batching.max_size
+        return [self._queue.popleft() for _ in range(min(size, len(self._queue)))]
+
+    def _waits_for_company(self) -> bool:
+        """Whether a batch that is not full waits a little longer. A call that finds a replica idle never comes here."""
+        batching = self.model.manifest.batching
+        if batching is None or not batching.max_wait_ms or len(self._queue) >= batching.max_size:
+            return False
+        left = self._queue[0].accepted_at + batching.max_wait_ms / 1000 - time.perf_counter()
+        if left <= 0:
+            return False
+        if self._company is None:
+            self._company = asyncio.get_running_loop().call_later(left, self._company_over)
+        return True
+
+    def _company_over(self) -> None:
+        self._company = None
+        self._pump()
+
+    def _send(self, replica: Replica, calls: Sequence[LiveCall]) -> None:
+        if len(calls) == 1:
+            replica.send(calls[0], ahead=replica.busy >= self.model.concurrency)
+        else:
+            self.measures.batched(len(calls))
+            replica.send_batch(calls)
+
+    def _take_queue(self) -> list[LiveCall]:
+        taken = list(self._queue)
+        self._queue.clear()
+        return taken
+
+    def _wait_estimate(self) -> timedelta:
+        """When there may be room again: the time that the queue takes."""
+        places = max(1, len(self.replicas)) * self.model.concurrency
+        size = self.model.manifest.batching.max_size if self.model.manifest.batching else 1
+        return timedelta(seconds=min(60, max(1, math.ceil(len(self._queue) * self._seconds / places / size))))
+
+    def _idle_check(self) -> None:
+        if self.turn is not None and not self._queue and not self.in_flight:
+            self.turn.idle()
+
+    # What replicas report (penstock.models.host.replica.Owner)
+
+    def answered(self, call: LiveCall, json: bytes, segments: Sequence[Segment], micros: int) -> None:
+        """A call ended well."""
+        seconds = micros / 1e6
+        self.last_used_at = time.monotonic()
+        self._seconds += 0.1 * (seconds - self._seconds)
+        if self._queue or self._change is not None or self.turn is not None:
+            self._pump()  # the replica's next work before this one's answer
+        if not json:
+            json, segments = call.collected()
+        self.measures.answered(seconds)
+        call.succeed(json, segments, model_seconds=seconds, version=self.model.version)
+
+    def refused(self, call: LiveCall, failed: frames.Failed) -> None:
+        """A call ended badly, the replica lives on."""
+        self._pump()
+        self.measures.refused(failed.kind)
+        call.fail(self._error(failed))
+
+    def timed_out(self, call: LiveCall) -> None:
+        """A call has had its time."""
+        self.measures.refused("timeout")
+        call.fail(ModelTimeout(f"model {self.model.name} took longer than {self.model.timeout.total_seconds():g} s"))
+
+    def ended(self, replica: Replica, started: Sequence[LiveCall], unstarted: Sequence[LiveCall]) -> None:
+        """A replica is gone; what it held goes to another one, or back to its callers."""
+        if replica in self.replicas:
+            self.replicas.remove(replica)
+        reason = self.logbook.masked(replica.end_reason or "it ended")
+        again = [call for call in unstarted if not call.done.done()]
+        for call in started:
+            if call.timed_out or call.done.done():
+                continue
+            call.attempts += 1
+            self._poison.blame(call, alone=len(started) == 1)
+            if self._may_retry(call, replica):
+                again.append(call)
+            else:
+                self.measures.refused("crashed")
+                call.fail(ModelCrashed(f"the replica that ran this call ended: {reason}"))
+        for call in reversed(again):
+            call.begin_again()
+            self._queue.appendleft(call)
+        if replica.load_seconds is not None and self._wanted:
+            self.restarts += 1
+            pause = self._backoff.after_run_of(time.monotonic() - replica.started_at)
+            log.warning(
+                "replica_died", model=self.model.name, replica=replica.name, reason=reason, restart_seconds=pause
+            )
+            self._start_soon(pause)
+        self._on_change()
+        self._pump()
+
+    def _pause_after(self, replica: Replica) -> float:
+        """Before a replica is replaced that had loaded: none if it did some good, so that one bad input disturbs nobody
+        else; a short one if it died at its first call."""
+        if replica.answers:
+            return 0.0
+        return min(self._backoff.after_run_of(time.monotonic() - replica.started_at), _LONGEST_RESTART)
+
+    def _may_retry(self, call: LiveCall, replica: Replica) -> bool:
+        return (
+            self.model.manifest.retry
+            and not replica.over_limit  # it would go over it again
+            and not self._ended.is_set()
+            and not call.told_something
+            and call.attempts < _MOST_ATTEMPTS
+            and not self._poison.knows(call)
+        )
+
+    def _error(self, failed: frames.Failed) -> PenstockError:
+        message = self.logbook.masked(failed.message)
+        name = self.model.name
+        match failed.kind:
+            case "bad_input":
+                return InvalidInput.of(failed.field or "body", message)
+            case "rate_limited":
+                wait = timedelta(seconds=min(failed.retry_after, 3600)) if failed.retry_after else None
+                return Overloaded(f"model {name}: {message}", retry_after=wait)
+            case "timeout":
+                return ModelTimeout(f"model {name}: {message}")
+            case "provider":
+                return ProviderFailed(f"model {name}: {message}")
+            case "unavailable":
+                return ModelUnavailable(f"model {name}: {message}")
+            case _:
+                return ModelFailed(f"model {name}: {message}")
+
+
+class _Nobody:
+    """Owns a replica that only says what its schema is."""
+
+    def answered(self, call: LiveCall, json: bytes, segments: Sequence[Segment], micros: int) -> None: ...
+    def refused(self, call: LiveCall, failed: frames.Failed) -> None: ...
+    def timed_out(self, call: LiveCall) -> None: ...
+    def ended(self, replica: Replica, started: Sequence[LiveCall], unstarted: Sequence[LiveCall]) -> None: ...

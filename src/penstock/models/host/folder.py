@@ -1,0 +1,83 @@
+"""The operator's folder of manifests: what stands in it, and what changes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from watchfiles import awatch
+
+from penstock.errors import InvalidInput
+from penstock.models import manifest
+from penstock.models.manifest import FILE_NAME, Model
+from penstock.telemetry import logs
+
+log = logs.get(__name__)
+
+_MOST: Final = 1000  # manifests
+_GATHER_MILLISECONDS: Final = 100  # changes that belong together
+
+
+class ModelsFolder:
+    """One folder: ``NAME.toml``, or ``NAME/model.toml``, for each model."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.models: dict[tuple[str, str], Model] = {}  # by name and version
+        self.problems: dict[str, str] = {}  # by file, relative to the folder
+
+    def scan(self) -> None:
+        """Read all manifests; what is wrong with one stands in ``problems``, and does not concern the others."""
+        models: dict[tuple[str, str], Model] = {}
+        problems: dict[str, str] = {}
+        for file in self._files():
+            name = str(file.relative_to(self.path))
+            try:
+                model = manifest.read(file)
+            except InvalidInput as error:
+                problems[name] = error.message
+                continue
+            key = (model.name, model.version)
+            if key in models:
+                problems[name] = f"model {model.name} version {model.version} stands in another file too"
+            else:
+                models[key] = model
+        for name in problems.keys() - self.problems.keys():
+            log.warning("manifest_refused", file=name, reason=problems[name])
+        self.models, self.problems = models, problems
+
+    def _files(self) -> list[Path]:
+        if not self.path.is_dir():
+            return []
+        found = [*self.path.glob("*.toml"), *self.path.glob(f"*/{FILE_NAME}")]
+        hidden = [file for file in found if any(part.startswith(".") for part in file.relative_to(self.path).parts)]
+        return sorted(set(found) - set(hidden))[:_MOST]
+
+    async def watch(self, on_change: Callable[[], Awaitable[None]], stopping: asyncio.Event) -> None:
+        """Call ``on_change`` after manifests have changed, until ``stopping``. The folder may come and go."""
+        while not stopping.is_set():
+            if not self.path.is_dir():
+                await _pause(stopping, 2.0)
+                if self.path.is_dir():
+                    await on_change()
+                continue
+            try:
+                async for changes in awatch(
+                    self.path, stop_event=stopping, step=_GATHER_MILLISECONDS, watch_filter=None, yield_on_timeout=False
+                ):
+                    if any(path.endswith(".toml") or Path(path).parent == self.path for _, path in changes):
+                        await on_change()
+            except OSError as error:  # the folder has gone, or the system's watches are used up
+                log.warning("models_folder_not_watched", reason=str(error))
+                await _pause(stopping, 5.0)
+                await on_change()
+
+
+async def _pause(stopping: asyncio.Event, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await stopping.wait()
+    except TimeoutError:
+        pass

@@ -1,0 +1,37 @@
+"""The guardian's process: kills process groups when its host has ended. Executed by path, never imported.
+
+Reads process groups from standard input, one a line: ``123`` to watch, ``-123`` to forget. At the end of the input,
+which is the end of the host, whatever is left gets a second to end by itself and is killed then.
+"""
+
+import os
+import signal
+import sys
+import time
+
+PATIENCE_SECONDS = 1.0
+
+
+def main() -> None:
+    groups: set[int] = set()
+    for line in sys.stdin.buffer:
+        number = int(line)
+        (groups.add if number > 0 else groups.discard)(abs(number))
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while groups and time.monotonic() < deadline:
+        time.sleep(0.05)
+        groups = {group for group in groups if send(group, 0)}
+    for group in groups:
+        send(group, signal.SIGKILL)
+
+
+def send(group: int, number: int) -> bool:
+    """Whether the group is still there."""
+    try:
+        os.killpg(group, number)
+    except OSError:
+        return False
+    return True
+
+
+main()

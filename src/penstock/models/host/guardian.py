@@ -1,0 +1,65 @@
+"""Makes sure that no replica outlives its host, however the host ends.
+
+A small process waits at a pipe that only the host holds open. The host tells it the process group of every replica
+(``123``) and of every one that has ended (``-123``). When the pipe closes, whatever group is left is killed: the
+replica, the program that it started, and what that started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from pathlib import Path
+from typing import Final
+
+from penstock.telemetry import logs
+
+log = logs.get(__name__)
+
+_SCRIPT: Final = Path(__file__).with_name("guard.py")
+
+
+class Guardian:
+    """The host's end of that pipe. The process is started with the first replica."""
+
+    def __init__(self) -> None:
+        self._groups: set[int] = set()
+        self._process: Process | None = None
+        self._starting = asyncio.Lock()
+
+    async def watch(self, group: int) -> None:
+        """Kill this process group when the host ends."""
+        self._groups.add(group)
+        async with self._starting:
+            if self._process is None or self._process.returncode is not None:
+                await self._start()
+            else:
+                self._tell(group)
+
+    def release(self, group: int) -> None:
+        """This group has ended."""
+        if group in self._groups:
+            self._groups.discard(group)
+            self._tell(-group)
+
+    async def stop(self) -> None:
+        """The host ends in order; what is still watched is killed."""
+        process, self._process = self._process, None
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
+            await process.wait()
+
+    async def _start(self) -> None:
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-I", "-S", str(_SCRIPT), stdin=PIPE, stdout=DEVNULL, stderr=DEVNULL,
+            start_new_session=True, cwd="/", env={"PATH": os.defpath},
+        )  # fmt: skip
+        for group in self._groups:
+            self._tell(group)
+
+    def _tell(self, number: int) -> None:
+        process = self._process
+        if process is not None and process.stdin is not None and not process.stdin.is_closing():
+            process.stdin.write(b"%d\n" % number)

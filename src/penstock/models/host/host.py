@@ -1,0 +1,329 @@
+"""All models of this process: registered, called, reloaded, replaced, removed."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, Final
+
+import psutil
+
+from penstock.errors import AlreadyExists, InvalidInput, ModelUnavailable, NotFound
+from penstock.models.host.calls import Listener, LiveCall
+from penstock.models.host.deployment import Deployment
+from penstock.models.host.guardian import Guardian
+from penstock.models.host.logbook import Logbook
+from penstock.models.host.replica import Replica
+from penstock.models.host.turns import Group, GroupTurn
+from penstock.models.manifest import Model
+from penstock.models.runtimes.base import Segment
+from penstock.telemetry import logs
+
+log = logs.get(__name__)
+
+_TICK: Final = 0.25  # seconds between looks at memory, idle time and signs of life
+_PING_EVERY: Final = 5.0
+_PING_PATIENCE: Final = 30.0  # seconds that an idle replica may be silent
+_AT_ONCE: Final = 2  # models whose code is imported at the same time
+
+
+class Entry:
+    """A model's name: its versions, which of them is meant without a version, its log."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.versions: dict[str, Deployment] = {}
+        self.default = ""
+        self.logbook = Logbook()
+
+
+class ModelHost:
+    """Owns every model that this process serves. All calls go through ``call``; nothing here touches a database.
+
+    ``private`` names environment variables that no replica sees. ``start`` needs no models; ``stop`` ends all replicas.
+    """
+
+    def __init__(self, *, private: Iterable[str] = ()) -> None:
+        self.entries: dict[str, Entry] = {}
+        self.guardian = Guardian()
+        self.changed = asyncio.Event()  # set when models or schemas come and go; whoever waits clears it
+        self._private = frozenset(private)
+        self._groups: dict[str, Group] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._loop_task: asyncio.Task[None] | None = None
+        self._describing = asyncio.Semaphore(_AT_ONCE)
+        self._changing: dict[str, asyncio.Lock] = {}
+        self._stopping = False
+
+    # Life
+
+    async def start(self) -> None:
+        """Begin to look after replicas."""
+        if self._loop_task is None:
+            self._loop_task = asyncio.create_task(self._look_after())
+
+    async def stop(self, *, grace: float = 5.0) -> None:
+        """End all replicas; calls that run or wait are failed."""
+        self._stopping = True
+        tasks = [*self._tasks, *([self._loop_task] if self._loop_task else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(deployment.stop(grace=grace) for deployment in self.deployments()))
+        await self.guardian.stop()
+
+    # Calls
+
+    def find(self, name: str, version: str | None = None) -> Deployment:
+        """A model by name, and version if not the newest; raises NotFound."""
+        entry = self.entries.get(name)
+        if entry is None:
+            raise NotFound(f"there is no model {name[:100]!r} here")
+        deployment = entry.versions.get(version or entry.default)
+        if deployment is None:
+            known = ", ".join(entry.versions)
+            raise NotFound(f"model {name} has no version {str(version)[:50]!r}; there are: {known}")
+        return deployment
+
+    def call(
+        self,
+        deployment: Deployment,
+        input: bytes,  # noqa: A002
+        segments: Sequence[Segment] = (),
+        *,
+        request_id: str = "",
+        streams: bool = False,
+        collects: bool | None = None,
+        listener: Listener | None = None,
+    ) -> LiveCall:
+        """Hand in a call whose input was checked. Raises Overloaded, PoisonInput, ModelUnavailable.
+
+        ``streams``: the caller reads chunks as they come; ``collects``: the answer holds all of them (by default where
+        it does not stream).
+        A version that was replaced a moment ago hands the call to the one that took its place.
+        """
+        call = LiveCall(
+            input,
+            segments,
+            request_id=request_id,
+            streams=streams,
+            collects=not streams if collects is None else collects,
+            listener=listener,
+        )
+        if deployment.retired:
+            deployment = self.find(deployment.model.name)
+        deployment.call(call)
+        call.deployment = deployment
+        return call
+
+    # Registering
+
+    async def add(self, model: Model, *, replace: bool = False, wait: bool = True) -> Deployment:
+        """Register a model, or a version of one, or with ``replace`` a new form of a version that is there.
+
+        The new one takes calls once it is ready (described, and loaded if the one before was); the one before finishes
+        what it has. Raises AlreadyExists, InvalidInput (no room on its device), or, with ``wait``, ModelUnavailable
+        when its code or schema is unusable; nothing has changed then.
+        """
+        async with self._changing.setdefault(model.name, asyncio.Lock()):
+            entry = self.entries.get(model.name)
+            before = entry.versions.get(model.version) if entry is not None else None
+            if before is not None and not replace:
+                raise AlreadyExists(f"model {model.name} version {model.version} is registered already")
+            self._check_device(model, instead_of=before)
+            entry = entry or Entry(model.name)
+            entry.logbook.hide(model.secrets)
+            deployment = self._deployment(model, entry)
+            if wait or before is not None:
+                try:
+                    await self._make_ready(deployment, before)
+                except BaseException:
+                    self._spawn(self._discard(deployment))
+                    raise
+            self.entries[model.name] = entry
+            entry.versions[model.version] = deployment
+            entry.default = model.version
+            if before is not None:
+                self._spawn(self._retire(before))
+            elif not wait:
+                self._spawn(self._introduce(deployment))
+            elif model.manifest.eager:
+                self._spawn(self._load(deployment))
+            self.changed.set()
+            log.info("model_added", model=model.name, version=model.version, runtime=model.manifest.runtime)
+            return deployment
+
+    async def remove(self, name: str, version: str | None = None) -> None:
+        """Take a model away, or one version of it; what it runs is finished. Raises NotFound."""
+        entry = self.entries.get(name)
+        if entry is None or (version is not None and version not in entry.versions):
+            self.find(name, version)
+            raise NotFound
+        for gone in [version] if version is not None else list(entry.versions):
+            self._spawn(self._retire(entry.versions.pop(gone)))
+        if entry.versions:
+            if entry.default not in entry.versions:
+                entry.default = list(entry.versions)[-1]
+        else:
+            del self.entries[name]
+            self._changing.pop(name, None)
+        self.changed.set()
+        log.info("model_removed", model=name, version=version)
+
+    async def reload(self, model: Model) -> Deployment:
+        """Start a registered version afresh: its code is imported and, if it was loaded, loaded again."""
+        return await self.add(model, replace=True)
+
+    def deployments(self) -> list[Deployment]:
+        """Every version of every model."""
+        return [deployment for entry in self.entries.values() for deployment in entry.versions.values()]
+
+    async def _make_ready(self, deployment: Deployment, before: Deployment | None) -> None:
+        async with self._describing:
+            await deployment.describe()
+        if before is None or not (before.ready or deployment.model.manifest.eager):
+            return
+        if deployment.turn is None:
+            await deployment.load()
+        # In a group the old one must end first: the new one is loaded by its first call, in its turn.
+
+    async def _introduce(self, deployment: Deployment) -> None:
+        """Describe and perhaps load a model that is listed already; what goes wrong stands in its ``problem``."""
+        try:
+            async with self._describing:
+                await deployment.describe()
+            if deployment.model.manifest.eager:
+                await deployment.load()
+        except ModelUnavailable as error:
+            log.warning("model_unavailable", model=deployment.model.name, reason=error.message)
+        self.changed.set()
+
+    async def _load(self, deployment: Deployment) -> None:
+        try:
+            await deployment.load()
+        except ModelUnavailable as error:
+            log.warning("model_unavailable", model=deployment.model.name, reason=error.message)
+
+    def _deployment(self, model: Model, entry: Entry) -> Deployment:
+        deployment = Deployment(
+            model, guardian=self.guardian, logbook=entry.logbook, private=self._private, on_change=self.changed.set
+        )
+        if model.manifest.exclusive is not None:
+            group = self._groups.setdefault(model.manifest.exclusive, Group(model.manifest.exclusive))
+            deployment.turn = group.turn_of(deployment)
+        return deployment
+
+    async def _retire(self, deployment: Deployment) -> None:
+        await deployment.retire()
+        self._leave_group(deployment)
+
+    async def _discard(self, deployment: Deployment) -> None:
+        await deployment.stop()
+        self._leave_group(deployment)
+
+    @staticmethod
+    def _leave_group(deployment: Deployment) -> None:
+        if isinstance(deployment.turn, GroupTurn):
+            deployment.turn.group.leave(deployment)
+
+    def _check_device(self, model: Model, *, instead_of: Deployment | None) -> None:
+        """The shares of one device must not exceed it; a group takes as much as its largest member."""
+        share = _share(model)
+        if not share:
+            return
+        alone = 0.0
+        groups: dict[str, float] = {}
+        others = [deployment.model for deployment in self.deployments() if deployment is not instead_of]
+        for one in [*others, model]:
+            if one.manifest.device != model.manifest.device:
+                continue
+            if one.manifest.exclusive is None:
+                alone += _share(one)
+            else:
+                groups[one.manifest.exclusive] = max(groups.get(one.manifest.exclusive, 0.0), _share(one))
+        total = alone + sum(groups.values())
+        if total > 1 + 1e-9:
+            raise InvalidInput.of(
+                "device_share", f"{model.manifest.device} has {max(0.0, 1 - total + share):.2f} left, of 1.0"
+            )
+
+    # Looking after replicas
+
+    async def _look_after(self) -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            try:
+                now = time.monotonic()
+                for deployment in self.deployments():
+                    self._unload_if_idle(deployment, now)
+                    for replica in deployment.replicas:
+                        self._check_life(replica, now)
+                await self._check_memory()
+            except Exception:  # the loop outlives what nobody foresaw
+                log.exception("looking_after_replicas_failed")
+
+    def _unload_if_idle(self, deployment: Deployment, now: float) -> None:
+        after = deployment.model.unload_after
+        if after is None or not deployment.ready or deployment.held or deployment.waiting or deployment.in_flight:
+            return
+        if now - deployment.last_used_at >= after.total_seconds():
+            log.info("model_unloaded", model=deployment.model.name, idle_seconds=after.total_seconds())
+            self._spawn(self._unload(deployment))
+
+    @staticmethod
+    async def _unload(deployment: Deployment) -> None:
+        await deployment.unload()
+        deployment.pump()  # a call may have come meanwhile
+
+    @staticmethod
+    def _check_life(replica: Replica, now: float) -> None:
+        if replica.state != "ready" or replica.load:
+            return  # a call that hangs is ended by its timeout
+        if now - replica.ponged_at > _PING_PATIENCE and replica.pinged_at > replica.ponged_at:
+            replica.kill(f"gave no sign of life for {_PING_PATIENCE:g} s")
+        elif now - replica.pinged_at > _PING_EVERY:
+            replica.ping()
+
+    async def _check_memory(self) -> None:
+        limited = [
+            (replica, deployment.model.memory_limit_bytes or 0)
+            for deployment in self.deployments()
+            for replica in deployment.replicas
+            if deployment.model.memory_limit_bytes is not None and replica.pid is not None
+        ]
+        if not limited:
+            return
+        used = await asyncio.to_thread(lambda: [_memory(replica.pid) for replica, _ in limited])
+        for (replica, limit), size in zip(limited, used, strict=True):
+            if size > limit:
+                replica.over_limit = True
+                replica.kill(f"used {size >> 20} MiB of memory; its limit is {limit >> 20} MiB")
+
+    def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("model_change_failed", exc_info=task.exception())
+
+
+def _share(model: Model) -> float:
+    return (model.manifest.device_share or 0.0) * model.manifest.replicas
+
+
+def _memory(pid: int | None) -> int:
+    """Bytes of resident memory of a process and what it has started."""
+    if pid is None:
+        return 0
+    total = 0
+    try:
+        process = psutil.Process(pid)
+        for one in [process, *process.children(recursive=True)]:
+            total += one.memory_info().rss
+    except psutil.Error:
+        pass  # it has ended
+    return total

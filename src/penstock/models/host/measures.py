@@ -1,0 +1,62 @@
+"""What is counted about models, for /metrics and for people."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from penstock.telemetry import metrics
+
+_CALLS = metrics.counter("penstock_model_calls", "Calls that ended, by outcome.", ["model", "outcome"])
+_SECONDS = metrics.histogram("penstock_model_seconds", "Time of a call in the model.", ["model"])
+_BATCHES = metrics.histogram(
+    "penstock_model_batch_calls", "Calls answered together.", ["model"], buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
+)
+
+
+class Counts(Struct, frozen=True, kw_only=True):
+    """Calls of one version since it was registered here."""
+
+    completed: int
+    failed: dict[str, int]  # by reason
+    batches: int
+    mean_batch: float | None  # calls in a batch
+    mean_seconds: float | None  # in the model
+
+
+class Measures:
+    """The counters of one version; those of /metrics go by the model's name."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._answered = _CALLS.labels(name, "completed")
+        self._seconds = _SECONDS.labels(name)
+        self._batches = _BATCHES.labels(name)
+        self.completed = 0
+        self.total_seconds = 0.0
+        self.failed: dict[str, int] = {}
+        self.batches = 0
+        self.batched_calls = 0
+
+    def answered(self, seconds: float) -> None:
+        self.completed += 1
+        self.total_seconds += seconds
+        self._answered.inc()
+        self._seconds.observe(seconds)
+
+    def refused(self, outcome: str) -> None:
+        self.failed[outcome] = self.failed.get(outcome, 0) + 1
+        _CALLS.labels(self._name, outcome).inc()
+
+    def batched(self, size: int) -> None:
+        self.batches += 1
+        self.batched_calls += size
+        self._batches.observe(size)
+
+    def counts(self) -> Counts:
+        return Counts(
+            completed=self.completed,
+            failed=dict(self.failed),
+            batches=self.batches,
+            mean_batch=self.batched_calls / self.batches if self.batches else None,
+            mean_seconds=self.total_seconds / self.completed if self.completed else None,
+        )

@@ -1,0 +1,45 @@
+"""Inputs that bring replicas down: after the second time they are refused for a while."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import OrderedDict
+from typing import Final
+
+from penstock.models.host.calls import LiveCall
+
+_DEATHS: Final = 2
+_REMEMBERED: Final = 1000  # inputs
+_SECONDS: Final = 600.0
+
+
+class Poison:
+    """Counts replicas that died, by the input they had. Costs nothing until the first one does."""
+
+    def __init__(self) -> None:
+        self._deaths: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
+
+    def __bool__(self) -> bool:
+        return bool(self._deaths)
+
+    def blame(self, call: LiveCall, *, alone: bool) -> None:
+        """A replica died while it had this call; ``alone`` if it had no other. A shared death counts half."""
+        key = _key(call)
+        count, _ = self._deaths.pop(key, (0, 0.0))
+        self._deaths[key] = (count + (2 if alone else 1), time.monotonic())
+        while len(self._deaths) > _REMEMBERED:
+            self._deaths.popitem(last=False)
+
+    def knows(self, call: LiveCall) -> bool:
+        """Whether this input has done it too often."""
+        count, at = self._deaths.get(_key(call), (0, 0.0))
+        return count >= 2 * _DEATHS and time.monotonic() - at < _SECONDS
+
+
+def _key(call: LiveCall) -> bytes:
+    digest = hashlib.blake2b(call.input, digest_size=16)
+    for segment in call.segments:
+        digest.update(segment.media_type.encode())
+        digest.update(segment.data)
+    return digest.digest()

@@ -1,0 +1,87 @@
+"""What a replica's process starts with: interpreter, environment, working folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from penstock.errors import ModelUnavailable
+from penstock.models.manifest import REMOTE, Model
+
+START = Path(__file__).parents[1] / "replica" / "start.py"
+_ALWAYS = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "SSL_CERT_FILE", "SSL_CERT_DIR")
+_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+def command(model: Model, data_fd: int, control_fd: int) -> list[str]:
+    """The command of a replica."""
+    return [interpreter(model), str(START), str(data_fd), str(control_fd)]
+
+
+def interpreter(model: Model) -> str:
+    """The Python that runs the replica: the model's own if it names one, a file or a virtual environment's folder."""
+    stated = model.manifest.options.get("interpreter") if model.manifest.runtime == "python" else None
+    if not isinstance(stated, str):
+        return sys.executable
+    path = model.folder / Path(stated).expanduser()
+    return str(path / "bin" / "python" if path.is_dir() else path)
+
+
+def working_folder(model: Model) -> Path:
+    """Where a replica runs; raises ModelUnavailable when it is not there."""
+    if model.source == "api":
+        return Path("/")
+    folder = model.folder / Path(model.manifest.folder).expanduser()
+    if not folder.is_dir():
+        raise ModelUnavailable(f"model {model.name}: its folder {model.manifest.folder!r} does not exist")
+    return folder
+
+
+def environment(model: Model, *, ours: Mapping[str, str], private: frozenset[str]) -> dict[str, str]:
+    """The environment of a replica.
+
+    ``ours`` is the host's own. A model of the operator's gets it without ``private``, our own settings; its manifest
+    adds to it and may refer to the host's variables as ``${NAME}``. A model that an API caller registered gets nothing
+    of it but what every program needs: otherwise it could send the rest to a server of the caller's choice.
+    """
+    trusted = model.source == "folder"
+    found = {name: value for name, value in ours.items() if name in _ALWAYS or (trusted and name not in private)}
+    found["PYTHONUNBUFFERED"] = "1"
+    found.setdefault("LANG", "C.UTF-8")
+    if model.manifest.runtime in REMOTE:
+        found["PYTHONDONTWRITEBYTECODE"] = "1"
+    for name, value in model.manifest.environment.items():
+        found[name] = _REFERENCE.sub(lambda match: ours.get(match[1], ""), value) if trusted else value
+    found["PENSTOCK_MODEL"] = model.name
+    found["PENSTOCK_MODEL_VERSION"] = model.version
+    found["CUDA_VISIBLE_DEVICES"] = _visible_device(model, ours)
+    return found
+
+
+def device_inside(model: Model) -> str:
+    """The device as the model should name it: of the GPUs it sees only its own, so that is number 0."""
+    return "cuda:0" if model.manifest.device.startswith("cuda") else "cpu"
+
+
+def _visible_device(model: Model, ours: Mapping[str, str]) -> str:
+    """The one GPU that the replica may see; of those that the host itself may."""
+    if model.manifest.device == "cpu":
+        return ""
+    index = int(model.manifest.device.partition(":")[2])
+    visible = ours.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        return str(index)
+    allowed = [part.strip() for part in visible.split(",") if part.strip()]
+    if index >= len(allowed):
+        raise ModelUnavailable(
+            f"model {model.name}: there is no {model.manifest.device} here; CUDA_VISIBLE_DEVICES allows {len(allowed)}"
+        )
+    return allowed[index]
+
+
+def our_environment() -> Mapping[str, str]:
+    """The host's own environment."""
+    return os.environ

@@ -1,0 +1,117 @@
+"""Ending blocking Python code of a model from another thread, and only that code.
+
+CPython can raise an exception in another thread between two bytecodes. It must never hit code that is not the model's:
+a socket half written, a lock half taken. So the model's code runs between ``Interruptible.enter`` and ``leave``, and
+what it calls of ours runs in ``shielded``. Code that blocks outside of Python is reached only when it returns.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from penstock.models.runtimes.base import Call, Cancelled
+
+_ENOUGH = 10  # turns of a loop, each of which lets a pending exception out
+
+
+class Interruptible:
+    """The sections of one thread in which the model's code runs for ``calls``.
+
+    One token decides who acts: it lies there while the model's code runs. Whoever takes it out, the thread that leaves
+    or the one that interrupts, has won; ``list.append`` and ``list.pop`` are atomic. A lock could itself be interrupted
+    between being taken and being noted as taken. At most one exception is sent or raised in the object's life.
+    """
+
+    __slots__ = ("_calls", "_inside", "_over", "_sent", "_thread", "_token", "_told")
+
+    def __init__(self, calls: Sequence[Call]) -> None:
+        self._calls = calls
+        self._thread = threading.get_ident()
+        self._token: list[None] = []
+        self._told = False  # an exception is being sent, was sent, or was raised on entering
+        self._over = False  # and it has arrived
+        self._inside = False  # between enter and leave; written by the model's thread only
+        self._sent = threading.Lock()  # held until the exception has been sent
+        self._sent.acquire()
+        _of_thread[self._thread] = self
+        for call in calls:
+            call.on_cancel = self.interrupt
+
+    def enter(self) -> None:
+        """From here on the model's code runs. Raises Cancelled when all callers have gone before."""
+        self._inside = True
+        if self._told:
+            return  # it has been told; its cleaning up is not disturbed
+        self._token.append(None)
+        # After the token, so that one who cancels in between either finds the token or is seen here.
+        if self._gone() and self._take():
+            self._told = self._over = True
+            self._inside = False
+            raise Cancelled
+
+    def leave(self) -> bool:
+        """Nothing interrupts this thread any more. True when an exception came too late for the model's code to see."""
+        try:
+            self._inside = False
+            if self._over or self._take():
+                return False
+            self._sent.acquire()
+            for _ in range(_ENOUGH):
+                pass
+            self._over = True
+        except Cancelled:
+            self._over = True
+            return True
+        return False
+
+    def end(self) -> None:
+        """The calls are over."""
+        _of_thread.pop(self._thread, None)
+
+    def interrupt(self) -> None:
+        """A caller has gone: raise Cancelled in the model's code, if it runs and nobody waits for it any more.
+
+        From one thread only, the one that cancels calls.
+        """
+        if self._told or not self._gone() or not self._take():
+            return  # code that is not inside now sees it on entering
+        self._told = True
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(Cancelled))
+        self._sent.release()
+
+    @property
+    def inside(self) -> bool:
+        return self._inside
+
+    def _gone(self) -> bool:
+        return all([call.cancelled for call in self._calls])  # noqa: C419  (a list is half as dear as a generator)
+
+    def _take(self) -> bool:
+        try:
+            self._token.pop()
+        except IndexError:
+            return False
+        return True
+
+
+_of_thread: dict[int, Interruptible] = {}
+
+
+@contextmanager
+def shielded() -> Iterator[None]:
+    """Code of ours that a model calls, such as writing a log line, is not interrupted. Raises Cancelled afterwards when
+    the callers have gone meanwhile."""
+    section = _of_thread.get(threading.get_ident())
+    if section is None or not section.inside:
+        yield
+        return
+    late = section.leave()
+    try:
+        yield
+    finally:
+        section.enter()
+        if late:
+            raise Cancelled

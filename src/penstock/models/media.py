@@ -1,0 +1,254 @@
+"""Pictures, sound and files as types of a Python model's parameters and results.
+
+Inside Penstock media travel as raw bytes beside the JSON; a caller may also write them into it as a ``data:`` URL.
+Pillow and numpy are imported when they are first needed.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import re
+import wave
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
+from urllib.parse import unquote_to_bytes
+
+from pydantic_core import core_schema
+
+from penstock.models.context import BadInput
+
+if TYPE_CHECKING:
+    import numpy
+    import PIL.Image
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+    from pydantic.json_schema import JsonSchemaValue
+
+_TYPE = re.compile(r"[\w.+-]{1,100}/[\w.+-]{1,100}", re.ASCII)
+_LONGEST_HEAD: Final = 1000  # characters of a data: URL before its comma
+_FULL_SCALE: Final = {1: 2**7, 2: 2**15, 3: 2**23, 4: 2**31}  # of a wav's samples, by their bytes
+
+
+class Lifted:
+    """The media of one output, taken out of its JSON while it is written; a placeholder string stands there instead.
+
+    It is the serialisation's context; without one, media are written as ``data:`` URLs.
+    """
+
+    __slots__ = ("files", "mark")
+
+    def __init__(self, mark: str) -> None:
+        self.mark = mark  # no string of an output begins with it
+        self.files: list[File] = []
+
+    def take(self, file: File) -> str:
+        self.files.append(file)
+        return f"{self.mark}{len(self.files) - 1}"
+
+
+class File:
+    """Bytes with a media type. Never changes.
+
+    As a parameter it takes any media; ``Image`` and ``Audio`` take only theirs.
+    """
+
+    __slots__ = ("data", "media_type", "name")
+    allowed: ClassVar[str] = "application/octet-stream"  # what the JSON Schema states; this one stands for any
+    usual: ClassVar[str] = "application/octet-stream"
+
+    data: bytes
+    media_type: str
+    name: str | None
+
+    def __init__(self, data: bytes | bytearray | memoryview, media_type: str = "", name: str | None = None) -> None:
+        """Raises ValueError when ``media_type``, by default the class's usual one, is none or not of this class."""
+        media_type = media_type.lower() or self.usual
+        if not _TYPE.fullmatch(media_type):
+            raise ValueError(f"media type must be like image/png, not {media_type[:100]!r}")
+        if not self.accepts(media_type):
+            raise ValueError(f"must be of media type {self.allowed}, not {media_type}")
+        put = super().__setattr__
+        put("data", data if isinstance(data, bytes) else bytes(data))
+        put("media_type", media_type)
+        put("name", name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a {type(self).__name__} does not change: {name} cannot be set")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a {type(self).__name__} does not change: {name} cannot be deleted")
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return (self.media_type, self.name, self.data) == (other.media_type, other.name, other.data)
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.media_type, self.name, self.data))
+
+    def __repr__(self) -> str:
+        named = f", name={self.name!r}" if self.name is not None else ""
+        return f"{type(self).__name__}(<{len(self.data)} bytes>, {self.media_type!r}{named})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.data, self.media_type, self.name)
+
+    @classmethod
+    def accepts(cls, media_type: str) -> bool:
+        """Whether media of that type are of this class."""
+        return cls.allowed == File.allowed or fnmatchcase(media_type, cls.allowed)
+
+    @classmethod
+    def of_url(cls, url: str) -> Self:
+        """Decodes a ``data:`` URL; raises ValueError. Nothing is ever fetched."""
+        if not url.startswith("data:"):
+            raise ValueError(f"must be a data: URL of media type {cls.allowed}")
+        comma = url.find(",", 0, _LONGEST_HEAD)
+        if comma < 0:
+            raise ValueError("must be a data: URL, like data:image/png;base64,iVBORw0KGgo=")
+        stated, *parameters = url[5:comma].split(";")
+        body = url[comma + 1 :]
+        if parameters and parameters[-1].strip().lower() == "base64":
+            try:
+                data = binascii.a2b_base64(body, strict_mode=True)
+            except ValueError as error:  # binascii.Error is one
+                raise ValueError(f"its base64 is not valid: {error}") from None
+        else:
+            data = unquote_to_bytes(body)
+        return cls(data, stated.strip() or "text/plain")
+
+    def url(self) -> str:
+        """The same as a ``data:`` URL."""
+        return f"data:{self.media_type};base64,{base64.b64encode(self.data).decode()}"
+
+    @classmethod
+    def taken(cls, value: object) -> Self:
+        """The value as one of this class: an instance, a File whose media type fits, or a ``data:`` URL. Raises
+        ValueError."""
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, str):
+            return cls.of_url(value)
+        if isinstance(value, File):
+            return cls(value.data, value.media_type, value.name)
+        raise ValueError(f"must be media of type {cls.allowed}: an upload, or a data: URL")
+
+    def _written(self, info: core_schema.SerializationInfo[Any]) -> str:
+        return info.context.take(self) if isinstance(info.context, Lifted) else self.url()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: Any, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls.taken,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                cls._written, info_arg=True, return_schema=core_schema.str_schema(), when_used="json"
+            ),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, _schema: core_schema.CoreSchema, _handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return media_schema(cls.allowed)
+
+
+class Image(File):
+    """A picture of any format; ``open`` decodes it with Pillow."""
+
+    __slots__ = ()
+    allowed = "image/*"
+    usual = "image/png"
+
+    def open(self) -> PIL.Image.Image:
+        """The picture, decoded. Raises BadInput when the bytes are none that Pillow reads, and ImportError without
+        Pillow."""
+        pillow = _pillow()
+        try:
+            picture: PIL.Image.Image = pillow.open(io.BytesIO(self.data))
+            picture.load()
+        except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
+            raise BadInput(f"the {self.media_type} is no picture that can be read: {error}") from error
+        return picture
+
+    @classmethod
+    def from_pil(cls, picture: PIL.Image.Image, format: str = "PNG") -> Image:  # noqa: A002  (Pillow's own word)
+        """Encodes a picture. Raises ValueError for a format that Pillow does not write."""
+        pillow = _pillow()
+        encoded = io.BytesIO()
+        try:
+            picture.save(encoded, format=format)
+        except KeyError:
+            raise ValueError(f"format must be one that Pillow writes, such as PNG or JPEG, not {format!r}") from None
+        return cls(encoded.getvalue(), pillow.MIME[format.upper()])
+
+
+class Audio(File):
+    """Sound of any format; ``samples`` reads PCM wav."""
+
+    __slots__ = ()
+    allowed = "audio/*"
+    usual = "audio/wav"
+
+    @classmethod
+    def of_samples(cls, samples: numpy.ndarray, rate: int) -> Audio:
+        """A wav (16 bit) of float samples [frames] or [frames, channels] from -1.0 to 1.0; what is louder is cut off.
+        ``rate`` in frames per second."""
+        np = numpy_itself()
+        array = np.asarray(samples, dtype=np.float64)
+        if array.ndim == 1:
+            array = array[:, None]
+        if array.ndim != 2 or array.shape[1] == 0:
+            raise ValueError(f"samples must have the shape [frames] or [frames, channels], not {list(array.shape)}")
+        scaled = np.clip(np.nan_to_num(array), -1.0, 1.0) * 32767
+        encoded = io.BytesIO()
+        with wave.open(encoded, "wb") as file:
+            file.setnchannels(array.shape[1])
+            file.setsampwidth(2)
+            file.setframerate(rate)
+            file.writeframes(np.rint(scaled).astype("<i2").tobytes())
+        return cls(encoded.getvalue(), "audio/wav")
+
+    def samples(self) -> tuple[numpy.ndarray, int]:
+        """(float32 [frames, channels] from -1.0 to 1.0, frames per second). Raises BadInput if it is no PCM wav."""
+        np = numpy_itself()
+        try:
+            with wave.open(io.BytesIO(self.data), "rb") as file:
+                width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
+                raw = file.readframes(file.getnframes())
+        except (wave.Error, EOFError, OSError, RuntimeError) as error:
+            raise BadInput(f"the {self.media_type} is no PCM wav: {str(error) or 'it ends too early'}") from error
+        if width not in _FULL_SCALE:
+            raise BadInput(f"the {self.media_type} has samples of {8 * width} bits; 8, 16, 24 and 32 can be read")
+        raw = raw[: len(raw) // (width * channels) * width * channels]
+        if width == 1:
+            numbers = np.frombuffer(raw, dtype=np.uint8).astype(np.int32) - 128
+        elif width == 3:  # three bytes become the upper ones of four
+            wide = np.zeros((len(raw) // 3, 4), dtype=np.uint8)
+            wide[:, 1:] = np.frombuffer(raw, dtype=np.uint8).reshape(-1, 3)
+            numbers = wide.view("<i4").reshape(-1) >> 8
+        else:
+            numbers = np.frombuffer(raw, dtype=f"<i{width}")
+        return (numbers.reshape(-1, channels) / _FULL_SCALE[width]).astype(np.float32), rate
+
+
+def media_schema(media_type: str) -> dict[str, Any]:
+    """The JSON Schema of media."""
+    return {"type": "string", "format": "media", "contentMediaType": media_type}
+
+
+def _pillow() -> Any:
+    try:
+        import PIL.Image  # noqa: PLC0415
+    except ImportError as error:
+        raise ImportError("pictures are opened and made with Pillow: install the package Pillow") from error
+    return PIL.Image
+
+
+def numpy_itself() -> Any:
+    try:
+        import numpy as np  # noqa: PLC0415
+        import numpy.lib.format  # noqa: PLC0415
+    except ImportError as error:
+        raise ImportError("arrays and samples need numpy: install the package numpy") from error
+    return np

@@ -1,0 +1,180 @@
+"""A program that a replica has started and talks with in lines over pipes."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Final
+
+from penstock.models.runtimes.base import CallFailed
+
+BOUND: Final = Path(__file__).with_name("bound_program.py")
+LONGEST_LINE: Final = 64 * 2**20  # bytes, without the newline
+
+_READ: Final = 2**20  # bytes
+_LOOK_SECONDS: Final = 1.0  # how often one who waits for a line looks whether the program is still there
+_CLOSED_SECONDS: Final = 1.0  # that a program which closed its output has to end
+_END_SECONDS: Final = 3.0  # for a program whose input was closed, before it is asked to terminate
+_TERMINATE_SECONDS: Final = 2.0  # and before it is killed
+
+
+class TooLong(Exception):
+    """The program wrote a line of more than LONGEST_LINE bytes."""
+
+
+class Program:
+    """One run of a program. It dies with this process, whose process group, working folder, environment and standard
+    error it shares; no other file of ours is open in it.
+
+    One thread at a time may send and read; signals, ``wait`` and ``stop`` come from any.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        """Starts it; ``command[0]`` is a path. Raises CallFailed (``unavailable``)."""
+        status, status_there = os.pipe()
+        with os.fdopen(status, "rb") as told:
+            try:
+                self._process = subprocess.Popen(  # noqa: S603  (the operator's command, through no shell)
+                    [sys.executable, "-I", "-S", str(BOUND), str(os.getpid()), str(status_there), *command],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    bufsize=0,
+                    pass_fds=(status_there,),
+                )
+            except OSError as error:
+                raise CallFailed("unavailable", f"{command[0]} cannot be started: {error.strerror}") from error
+            finally:
+                os.close(status_there)
+            problem = told.read().decode(errors="replace")  # ends when the program has begun
+        self._input: IO[bytes] = self._process.stdin  # type: ignore[assignment]  # a pipe, as asked for
+        self._output: IO[bytes] = self._process.stdout  # type: ignore[assignment]  # as above
+        if problem:
+            self._process.wait()
+            self._close()
+            raise CallFailed("unavailable", f"{command[0]} cannot be started: {problem}")
+        os.set_blocking(self._input.fileno(), False)
+        self.unwanted = threading.Event()  # it is being stopped
+        self._ended = threading.Event()
+        self._unsent = memoryview(b"")
+        self._received = bytearray()
+        self._searched = 0  # bytes of `_received` that hold no newline
+        threading.Thread(target=self._watch, name="penstock-program", daemon=True).start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    # Lines
+
+    def send(self, line: bytes) -> None:
+        """Send a line, which has no newline of its own. What the pipe cannot take goes out while ``line`` waits."""
+        self._unsent = memoryview(line + b"\n")
+        self._write()
+
+    def line(self) -> bytes | None:
+        """The next line that is not empty, without its newline; waits for it. None when there will be none. Raises
+        TooLong."""
+        while True:
+            end = self._received.find(b"\n", self._searched)
+            if end >= 0:
+                with memoryview(self._received) as view:
+                    found = bytes(view[:end]).strip()
+                del self._received[: end + 1]
+                self._searched = 0
+                if found:
+                    return found
+                continue
+            self._searched = len(self._received)
+            if self._searched > LONGEST_LINE:
+                raise TooLong
+            if not self._exchange():
+                return None
+
+    def surplus(self) -> int:
+        """Bytes that nobody has asked for: written since the last line was read, blank space aside."""
+        while select.select([self._output], [], [], 0)[0]:
+            data = os.read(self._output.fileno(), _READ)
+            if not data:
+                break
+            self._received += data
+            if len(self._received) > _READ:
+                break
+        return len(self._received.strip())
+
+    def _exchange(self) -> bool:
+        """Wait until bytes can go out or have come in; False when no more will come."""
+        poller = select.poll()
+        poller.register(self._output, select.POLLIN)
+        if self._unsent:
+            poller.register(self._input, select.POLLOUT)
+        events = poller.poll(1000 * _LOOK_SECONDS)
+        if not events:  # what it had started may hold its output open after its end
+            return not self._ended.is_set()
+        for descriptor, _ in events:
+            if descriptor == self._output.fileno():
+                data = os.read(descriptor, _READ)
+                if not data:
+                    return False
+                self._received += data
+            else:
+                self._write()
+        return True
+
+    def _write(self) -> None:
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[os.write(self._input.fileno(), self._unsent) :]
+        except BlockingIOError:
+            pass
+        except BrokenPipeError:  # it reads no more; what it has written still counts
+            self._unsent = memoryview(b"")
+
+    # Life
+
+    def signal(self, number: signal.Signals) -> None:
+        with suppress(ProcessLookupError):
+            self._process.send_signal(number)
+
+    def wait(self) -> None:
+        """Wait until the program has ended."""
+        self._ended.wait()
+
+    def how_it_ended(self) -> str:
+        """In words, for one who found that it writes no more."""
+        if not self._ended.wait(_CLOSED_SECONDS):
+            return "the program closed its output and went on"
+        status = self._process.returncode
+        if status >= 0:
+            return f"the program ended with exit status {status}"
+        with suppress(ValueError):
+            return f"the program was ended by signal {signal.Signals(-status).name}"
+        return f"the program was ended by signal {-status}"
+
+    def stop(self, *, patience: bool = True) -> None:
+        """End it: by the end of its input, by SIGTERM, by SIGKILL; without patience by the last at once."""
+        self.unwanted.set()
+        with suppress(OSError):
+            self._input.close()
+        if patience and not self._ended.wait(_END_SECONDS):
+            self.signal(signal.SIGTERM)
+            self._ended.wait(_TERMINATE_SECONDS)
+        if not self._ended.is_set():
+            self.signal(signal.SIGKILL)
+            self._ended.wait()
+        self._close()
+
+    def _watch(self) -> None:
+        self._process.wait()
+        self._ended.set()
+
+    def _close(self) -> None:
+        for pipe in (self._input, self._output):
+            with suppress(OSError):
+                pipe.close()

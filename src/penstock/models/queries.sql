@@ -1,0 +1,18 @@
+-- Models that were registered, or taken away, at run time. Loaded by penstock.models.store.
+
+-- name: position(tenant_id)
+-- Where the newest change is: tells cheaply whether there is news. Index: model_changed.
+SELECT coalesce((SELECT changed FROM model WHERE tenant_id = :tenant_id ORDER BY changed DESC LIMIT 1), 0);
+
+
+-- name: read_all(tenant_id)
+-- Every row, the oldest change first. Index: model_changed.
+SELECT name, version, manifest, removed FROM model WHERE tenant_id = :tenant_id ORDER BY changed;
+
+
+-- name: put(tenant_id, name, version, manifest, removed)
+-- Registers a version, or takes it away. A null manifest means the one in the operator's folder. Locks: the row.
+INSERT INTO model (tenant_id, name, version, manifest, removed, changed)
+VALUES (:tenant_id, :name, :version, :manifest::json, :removed, nextval('model_change'))
+ON CONFLICT (tenant_id, name, version)
+DO UPDATE SET manifest = excluded.manifest, removed = excluded.removed, changed = excluded.changed;

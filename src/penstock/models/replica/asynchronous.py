@@ -1,0 +1,158 @@
+"""A replica whose runtime is a coroutine: every call is a task on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Never
+
+from penstock.models import frames
+from penstock.models.replica import output
+from penstock.models.replica.blocking import Groups
+from penstock.models.replica.wire import Control, ReplicaWire, failure, result
+from penstock.models.runtimes.base import AsyncRuntime, Call, CallFailed, Cancelled, Output, current_call
+
+_UNLOAD_SECONDS = 5.0
+
+
+class AsyncReplica(asyncio.Protocol):
+    """Reads calls, runs each as a task, writes answers."""
+
+    def __init__(self, runtime: AsyncRuntime, data: socket.socket, control: Control) -> None:
+        self._runtime = runtime
+        self._data = data
+        self._control = control
+        self._wire = ReplicaWire(self._send)
+        self._groups = Groups(self._wire)
+        self._tasks: dict[int, tuple[Call, asyncio.Task[None]]] = {}
+        self._closed = asyncio.Event()
+        self._thread = threading.get_ident()
+        self._loop: asyncio.AbstractEventLoop
+        self._transport: asyncio.WriteTransport | None = None
+
+    def run(self, give_up: Callable[[Control, BaseException], Never]) -> None:
+        """Load, answer calls until the host closes the socket, unload."""
+        runner = asyncio.Runner(loop_factory=_fastest_loop())
+        with runner:
+            runner.run(self._run(give_up))
+
+    async def _run(self, give_up: Callable[[Control, BaseException], Never]) -> None:
+        self._loop = asyncio.get_running_loop()
+        output.capture(lambda level, line: self._wire.log(current_call.get(), level, line))
+        try:
+            await self._loop.create_unix_connection(lambda: self, sock=self._data)
+            await self._runtime.load()
+        except BaseException as error:  # noqa: BLE001 - foreign code; the host is told
+            give_up(self._control, error)
+        self._control.on_call = lambda kind, call_id: self._call_soon(self._on_control, kind, call_id)
+        self._control.listen()
+        self._control.send(frames.encode(frames.READY))
+        await self._closed.wait()
+        for _, task in list(self._tasks.values()):
+            task.cancel()
+        try:
+            async with asyncio.timeout(_UNLOAD_SECONDS):
+                await self._runtime.unload()
+        except TimeoutError:
+            pass
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        for group in self._groups.feed(data):
+            task = self._loop.create_task(self._answer(group))
+            for call in group:
+                self._tasks[call.id] = (call, task)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._closed.set()
+
+    # Calls
+
+    async def _answer(self, group: list[Call]) -> None:
+        try:
+            if len(group) == 1:
+                await self._one(group[0])
+            else:
+                await self._batch(group)
+        except SystemExit as error:
+            output.flush()
+            os._exit(error.code if isinstance(error.code, int) else 1)  # a model that exits takes its replica along
+        finally:
+            for call in group:
+                self._tasks.pop(call.id, None)
+
+    async def _one(self, call: Call) -> None:
+        current_call.set(call)
+        began = time.perf_counter()
+        try:
+            answer = await self._runtime.predict(call)
+            output.flush()
+            parts = result(call.id, answer, round(1e6 * (time.perf_counter() - began)))
+        except (Cancelled, asyncio.CancelledError):
+            parts = [failure(call.id, CallFailed("cancelled", "the caller has gone"))]
+        except Exception as error:  # noqa: BLE001 - foreign code; its error is its caller's answer
+            output.failed(error)
+            parts = [failure(call.id, error)]
+        self._send(parts)
+
+    async def _batch(self, group: list[Call]) -> None:
+        began = time.perf_counter()
+        answers: Sequence[Output | Exception]
+        try:
+            answers = await self._runtime.predict_batch(group)
+            if len(answers) != len(group):
+                raise CallFailed("failed", f"predict_batch answered {len(answers)} results for {len(group)} calls")
+        except (Cancelled, asyncio.CancelledError):
+            answers = [CallFailed("cancelled", "the caller has gone")] * len(group)
+        except Exception as error:  # noqa: BLE001 - as above; it belongs to all of them
+            output.failed(error)
+            answers = [error] * len(group)
+        micros = round(1e6 * (time.perf_counter() - began))
+        for call, answer in zip(group, answers, strict=True):
+            if isinstance(answer, Exception):
+                self._send([failure(call.id, answer)])
+            else:
+                self._send(result(call.id, answer, micros))
+
+    def _on_control(self, kind: int, call_id: int) -> None:
+        call, task = self._tasks.get(call_id, (None, None))
+        if call is None or task is None:
+            return
+        match kind:
+            case frames.CANCEL:
+                call.cancel()
+                if len([other for other, of in self._tasks.values() if of is task and not other.cancelled]) == 0:
+                    task.cancel()  # a batch goes on while somebody still waits for it
+            case frames.PAUSE:
+                call.pause()
+            case frames.RESUME:
+                call.resume()
+
+    # Bytes
+
+    def _call_soon(self, function: Callable[..., object], *arguments: Any) -> None:
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _send(self, parts: Sequence[bytes | memoryview]) -> None:
+        if threading.get_ident() != self._thread:
+            self._call_soon(self._send, parts)
+        elif self._transport is not None:
+            self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
+
+
+def _fastest_loop() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop  # noqa: PLC0415  (a model's own interpreter may be without it)
+    except ModuleNotFoundError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop

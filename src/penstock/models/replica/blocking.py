@@ -1,0 +1,226 @@
+"""A replica whose runtime blocks: calls run on the main thread one after the other, or in so many threads."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Never
+
+from penstock.models import frames
+from penstock.models.interrupting import shielded
+from penstock.models.replica import output
+from penstock.models.replica.wire import Control, ReplicaWire, failure, received, result
+from penstock.models.runtimes.base import BlockingRuntime, Call, CallFailed, Cancelled, Output, current_call
+
+_READ = 2**18  # bytes
+_TOGETHER = 0.0002  # seconds that an answer may wait for the next one to travel with it
+_MOST_TOGETHER = 2**16  # bytes
+
+_batch_header = frames.header_decoder(frames.Batch)
+
+
+class BlockingReplica:
+    """Reads calls, runs them, writes answers; cancels and pauses come in on the control thread."""
+
+    def __init__(self, runtime: BlockingRuntime, data: socket.socket, control: Control, *, threads: int) -> None:
+        self._runtime = runtime
+        self._data = data
+        self._control = control
+        self._threads = threads
+        self._wire = ReplicaWire(self._send)
+        self._sending = threading.Lock()
+        self._unsent: list[bytes | memoryview] = []
+        self._unsent_bytes = 0
+        self._unsent_since = 0.0
+        self._calls: dict[int, Call] = {}  # received and not answered
+
+    def run(self, give_up: Callable[[Control, BaseException], Never]) -> None:
+        """Load, answer calls until the host closes the socket, unload."""
+        output.capture(self._log)
+        try:
+            self._runtime.load()
+        except BaseException as error:  # noqa: BLE001 - foreign code; the host is told
+            give_up(self._control, error)
+        self._control.on_call = self._on_control
+        self._control.listen()
+        self._control.send(frames.encode(frames.READY))
+        try:
+            if self._threads > 1:
+                self._serve_in_threads()
+            else:
+                self._serve()
+        finally:
+            self._runtime.unload()
+
+    def _log(self, level: str, line: str) -> None:
+        """A line that the model wrote; a cancel must not break off the writing of a frame."""
+        with shielded():
+            self._wire.log(current_call.get(), level, line)
+
+    # Calls
+
+    def _serve(self) -> None:
+        waiting: deque[list[Call]] = deque()
+        decoder = Groups(self._wire)
+        while data := self._receive():
+            for group in decoder.feed(data):
+                self._calls.update((call.id, call) for call in group)
+                waiting.append(group)
+            while waiting:
+                self._answer(waiting.popleft(), more=bool(waiting))
+
+    def _serve_in_threads(self) -> None:
+        decoder = Groups(self._wire)
+        with ThreadPoolExecutor(self._threads, thread_name_prefix="penstock-call") as pool:
+            while data := self._receive():
+                for group in decoder.feed(data):
+                    self._calls.update((call.id, call) for call in group)
+                    pool.submit(self._answer, group, more=False)
+
+    def _answer(self, group: list[Call], *, more: bool) -> None:
+        """Run calls that belong together and write their answers; ``more``: others wait behind them."""
+        try:
+            if len(group) == 1:
+                self._one(group[0], more=more)
+            else:
+                self._batch(group)
+        except SystemExit as error:
+            output.flush()
+            os._exit(error.code if isinstance(error.code, int) else 1)  # a model that exits takes its replica along
+
+    def _one(self, call: Call, *, more: bool) -> None:
+        current_call.set(call)
+        began = time.perf_counter()
+        try:
+            if call.cancelled:
+                raise Cancelled
+            answer = self._runtime.predict(call)
+            output.flush()
+            parts = result(call.id, answer, round(1e6 * (time.perf_counter() - began)))
+        except Exception as error:  # noqa: BLE001 - foreign code; its error is its caller's answer
+            parts = self._failed(call, error)
+        except Cancelled:
+            parts = [failure(call.id, CallFailed("cancelled", "the caller has gone"))]
+        self._finish(call)
+        self._send(parts, together=more)
+
+    def _batch(self, group: list[Call]) -> None:
+        wanted = [call for call in group if not call.cancelled]
+        current_call.set(wanted[0] if len(wanted) == 1 else None)
+        began = time.perf_counter()
+        answers: Sequence[Output | Exception] = []
+        try:
+            if wanted:
+                answers = self._runtime.predict_batch(wanted)
+            if len(answers) != len(wanted):
+                raise CallFailed("failed", f"predict_batch answered {len(answers)} results for {len(wanted)} calls")
+        except Exception as error:  # noqa: BLE001 - as above; it belongs to all of them
+            answers = [error] * len(wanted)
+        except Cancelled:
+            answers = [CallFailed("cancelled", "the caller has gone")] * len(wanted)
+        micros = round(1e6 * (time.perf_counter() - began))
+        parts: list[bytes | memoryview] = []
+        for call, answer in zip(wanted, answers, strict=True):
+            try:
+                parts += (
+                    [failure(call.id, answer)] if isinstance(answer, Exception) else result(call.id, answer, micros)
+                )
+            except frames.ProtocolError as error:
+                parts += self._failed(call, error)
+        for call in group:
+            if call not in wanted:
+                parts.append(failure(call.id, CallFailed("cancelled", "the caller has gone")))
+            self._finish(call)
+        self._send(parts)
+
+    def _failed(self, call: Call, error: Exception) -> list[bytes | memoryview]:
+        output.failed(error)
+        return [failure(call.id, error)]
+
+    def _finish(self, call: Call) -> None:
+        self._calls.pop(call.id, None)
+        current_call.set(None)
+
+    def _on_control(self, kind: int, call_id: int) -> None:
+        call = self._calls.get(call_id)
+        if call is None:
+            return
+        match kind:
+            case frames.CANCEL:
+                call.cancel()
+            case frames.PAUSE:
+                call.pause()
+            case frames.RESUME:
+                call.resume()
+
+    # Bytes
+
+    def _receive(self) -> bytes:
+        self._flush()
+        try:
+            return self._data.recv(_READ)
+        except OSError:
+            return b""
+
+    def _send(self, parts: Sequence[bytes | memoryview], *, together: bool = False) -> None:
+        """Write to the host. ``together``: answers that follow at once may travel in one system call."""
+        with self._sending:
+            self._unsent += parts
+            self._unsent_bytes += sum(map(len, parts))
+            now = time.perf_counter()
+            if together and self._unsent_bytes < _MOST_TOGETHER:
+                if not self._unsent_since:
+                    self._unsent_since = now
+                if now - self._unsent_since < _TOGETHER:
+                    return
+            self._write()
+
+    def _flush(self) -> None:
+        with self._sending:
+            self._write()
+
+    def _write(self) -> None:
+        parts, self._unsent = self._unsent, []
+        self._unsent_bytes, self._unsent_since = 0, 0.0
+        if not parts:
+            return
+        try:
+            if sum(map(len, parts)) <= _MOST_TOGETHER:
+                self._data.sendall(b"".join(parts))
+            else:
+                for part in parts:
+                    self._data.sendall(part)
+        except OSError:
+            pass  # the host has gone: reading ends the process
+
+
+class Groups:
+    """Calls as they arrive, those that belong together as one group."""
+
+    def __init__(self, wire: ReplicaWire) -> None:
+        self._wire = wire
+        self._decoder = frames.Decoder()
+        self._group: list[Call] = []
+        self._missing = 0
+
+    def feed(self, data: bytes) -> list[list[Call]]:
+        groups: list[list[Call]] = []
+        for frame in self._decoder.feed(data):
+            if frame.kind == frames.BATCH:
+                self._missing = frames.decode_header(_batch_header, frame.header).count
+                self._group = []
+                continue
+            call = received(frame, self._wire)
+            if not self._missing:
+                groups.append([call])
+                continue
+            self._group.append(call)
+            self._missing -= 1
+            if not self._missing:
+                groups.append(self._group)
+        return groups

@@ -1,0 +1,97 @@
+"""What a model prints and logs becomes lines of its log, marked with the call that wrote them."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+
+from penstock.models.runtimes.base import CallFailed
+
+Write = Callable[[str, str], None]  # level, message
+
+_LONGEST = 16 * 1024  # characters of one line
+
+
+class _Lines(io.TextIOBase):
+    """A text stream that hands on whole lines. Threads and calls do not mix their halves."""
+
+    def __init__(self, write: Write, level: str, descriptor: int) -> None:
+        self._write = write
+        self._level = level
+        self._descriptor = descriptor
+        self._parts = threading.local()
+
+    def write(self, text: str) -> int:
+        started: str = getattr(self._parts, "text", "")
+        *lines, rest = (started + text).split("\n")
+        for line in lines:
+            self._line(line)
+        if len(rest) > _LONGEST:
+            self._line(rest)
+            rest = ""
+        self._parts.text = rest
+        return len(text)
+
+    def flush(self) -> None:
+        rest: str = getattr(self._parts, "text", "")
+        if rest:
+            self._parts.text = ""
+            self._line(rest)
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def writable(self) -> bool:
+        return True
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # the base says str | None
+        return "utf-8"
+
+    def _line(self, line: str) -> None:
+        line = line.rpartition("\r")[2] or line.rstrip("\r")  # of a progress bar, what was to be seen last
+        if line.strip():
+            self._write(self._level, line)
+
+
+class _Handler(logging.Handler):
+    """Log records of libraries and models."""
+
+    def __init__(self, write: Write) -> None:
+        super().__init__()
+        self._write = write
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = "debug" if record.levelno < logging.INFO else "info"
+        if record.levelno >= logging.WARNING:
+            level = "error" if record.levelno >= logging.ERROR else "warning"
+        try:
+            self._write(level, f"{record.name}: {self.format(record)}")
+        except Exception:  # noqa: BLE001 - what cannot be logged must not end a call
+            self.handleError(record)
+
+
+def capture(write: Write) -> None:
+    """Redirect this process's printed text and log records to ``write``."""
+    sys.stdout = _Lines(write, "info", 1)
+    sys.stderr = _Lines(write, "warning", 2)
+    logging.basicConfig(handlers=[_Handler(write)], level=logging.INFO, force=True)
+
+
+def flush() -> None:
+    """Hand on what stands in unfinished lines; at the end of each call."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def failed(error: Exception) -> None:
+    """Write the traceback of a model's exception into its log; what it refuses on purpose needs none."""
+    if isinstance(error, CallFailed):
+        return
+    flush()
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        print(line, file=sys.stderr)  # noqa: T201

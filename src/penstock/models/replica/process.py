@@ -1,0 +1,83 @@
+"""The process of a replica: describes its model, loads it, answers calls until the host closes the data socket."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+from typing import Never
+
+import msgspec
+
+from penstock.models import frames, runtimes
+from penstock.models.replica import output
+from penstock.models.replica.asynchronous import AsyncReplica
+from penstock.models.replica.blocking import BlockingReplica
+from penstock.models.replica.wire import Control, failure
+from penstock.models.runtimes.base import AsyncRuntime, BlockingRuntime, CallFailed, Runtime, Schema, Spec
+
+BROKEN_STATUS = 71  # the model could not be described or loaded; the host was told why
+
+
+def run(data_fd: int, control_fd: int) -> None:
+    """Be a replica until the host has gone or wants no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C on the host's terminal is the host's
+    faulthandler.enable()  # a crash in native code says where, into the log
+    for descriptor in (data_fd, control_fd):
+        os.set_inheritable(descriptor, False)  # for no program that the model starts
+    data, control = socket.socket(fileno=data_fd), Control(socket.socket(fileno=control_fd), _before_calls)
+    try:
+        setup = msgspec.json.decode(control.first().body, type=frames.Setup)
+    except EOFError:
+        return
+    try:
+        runtime = runtimes.find(setup.runtime).create(_spec(setup))
+        schema = runtime.describe()
+    except BaseException as error:  # noqa: BLE001 - foreign code; whatever it raises is told to the host
+        _give_up(control, error)
+    control.send(frames.encode(frames.HELLO, 0, None, msgspec.json.encode(schema)))
+    if setup.describe_only:
+        return
+    match runtime:
+        case BlockingRuntime():
+            BlockingReplica(runtime, data, control, threads=setup.concurrency).run(_give_up)
+        case AsyncRuntime():
+            AsyncReplica(runtime, data, control).run(_give_up)
+        case _:
+            _give_up(control, _no_runtime(runtime))
+    output.flush()
+
+
+def _spec(setup: frames.Setup) -> Spec:
+    return Spec(
+        name=setup.name,
+        version=setup.version,
+        folder=Path(setup.folder),
+        options=setup.options,
+        schema=msgspec.convert(setup.schema, Schema),
+        device=setup.device,
+        concurrency=setup.concurrency,
+        timeout=setup.timeout,
+    )
+
+
+def _before_calls(_kind: int, _call_id: int) -> None:
+    """There is no call yet that a control frame could be about."""
+
+
+def _no_runtime(runtime: Runtime) -> CallFailed:
+    return CallFailed("unavailable", f"{type(runtime).__name__} is neither a BlockingRuntime nor an AsyncRuntime")
+
+
+def _give_up(control: Control, error: BaseException) -> Never:
+    """Tell the host why there will be no replica, and end at once: half-loaded models may have threads that stay."""
+    if not isinstance(error, CallFailed):
+        traceback.print_exception(error, file=sys.__stderr__)
+    control.send(failure(0, error, kind=frames.BROKEN))
+    if sys.__stderr__ is not None:
+        sys.__stderr__.flush()
+    os._exit(BROKEN_STATUS)

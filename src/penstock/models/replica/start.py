@@ -1,0 +1,37 @@
+"""Where a replica's process begins. Executed by path, never imported.
+
+    python start.py DATA_FD CONTROL_FD
+
+The interpreter may be one of the model's own, in which Penstock is not installed: the package is then taken from where
+this file stands, without putting the folder of all our dependencies on its path. Such an interpreter needs msgspec,
+and pydantic for python models.
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]  # of the package
+
+
+def main() -> None:
+    if sys.path and Path(sys.path[0] or ".").resolve() == Path(__file__).resolve().parent:
+        del sys.path[0]  # the folder of this script is no place to import from
+    spec = importlib.util.spec_from_file_location(
+        "penstock", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    if spec is None or spec.loader is None:
+        sys.exit(f"the package at {ROOT} cannot be imported")
+    package = importlib.util.module_from_spec(spec)
+    sys.modules["penstock"] = package
+    spec.loader.exec_module(package)
+    try:
+        from penstock.models.replica.process import run  # noqa: PLC0415  (only now can it be found)
+    except ModuleNotFoundError as error:
+        sys.exit(
+            f"{sys.executable} cannot run models: it has no module {error.name!r}. Install msgspec and pydantic in it."
+        )
+    run(int(sys.argv[1]), int(sys.argv[2]))
+
+
+main()

@@ -1,0 +1,131 @@
+"""A replica's end of the sockets: what calls send, and what the control thread hears."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from penstock.models import frames
+from penstock.models.runtimes.base import Call, CallFailed, Output, Segment
+
+_LONGEST_LINE = 16 * 1024  # characters of a log line
+_LONGEST_MESSAGE = 4000  # characters of an error
+
+_call_header = frames.header_decoder(frames.Call)
+
+
+class Sender(Protocol):
+    """Writes bytes to the host, from any thread."""
+
+    def __call__(self, parts: Sequence[bytes | memoryview]) -> None: ...
+
+
+class ReplicaWire:
+    """Turns what a call tells into frames."""
+
+    def __init__(self, send: Sender) -> None:
+        self._send = send
+
+    def chunk(self, call: Call, output: Output) -> None:
+        self._send(_reply(frames.CHUNK, call.id, output, 0))
+
+    def progress(self, call: Call, value: bytes) -> None:
+        self._send([frames.encode(frames.PROGRESS, call.id, None, value)])
+
+    def log(self, call: Call | None, level: str, message: str) -> None:
+        line = frames.LogLine(level, message if len(message) <= _LONGEST_LINE else message[:_LONGEST_LINE] + "…")
+        self._send([frames.encode(frames.LOG, 0 if call is None else call.id, line)])
+
+
+def result(call_id: int, output: Output | None, micros: int) -> list[bytes | memoryview]:
+    """The frame that ends a call well; without an output, its chunks were all."""
+    if output is None:
+        return [frames.encode(frames.RESULT, call_id, frames.Reply(micros))]
+    return _reply(frames.RESULT, call_id, output, micros)
+
+
+def failure(call_id: int, error: BaseException, *, kind: int = frames.FAILURE) -> bytes:
+    """The frame that ends a call, or a start, badly."""
+    if isinstance(error, CallFailed):
+        failed = frames.Failed(error.kind, error.message[:_LONGEST_MESSAGE], error.field, error.retry_after)
+    else:
+        failed = frames.Failed("failed", described(error))
+    return frames.encode(kind, call_id, failed)
+
+
+def described(error: BaseException) -> str:
+    """An exception in one line."""
+    text = " ".join(str(error).split())
+    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return said if len(said) <= _LONGEST_MESSAGE else said[:_LONGEST_MESSAGE] + "…"
+
+
+def received(frame: frames.Frame, wire: ReplicaWire) -> Call:
+    """A call from its frame."""
+    if frame.header == _PLAIN_HEADER:
+        return Call(frame.id, frame.body, (), request_id="", streams=False, wire=wire)
+    header: frames.Call = frames.decode_header(_call_header, frame.header)
+    json, pieces = frames.split(frame.body, header.segments)
+    segments = [
+        Segment(piece, stated.media_type, tuple(stated.path), stated.name)
+        for piece, stated in zip(pieces, header.segments, strict=True)
+    ]
+    return Call(frame.id, json, segments, request_id=header.request_id, streams=header.streams, wire=wire)
+
+
+_PLAIN_HEADER = msgspec.msgpack.encode(frames.Call())
+
+
+def _reply(kind: int, call_id: int, output: Output, micros: int) -> list[bytes | memoryview]:
+    if not output.segments:
+        return [frames.encode(kind, call_id, frames.Reply(micros), output.json)]
+    headers = [
+        frames.SegmentHeader(len(segment.data), segment.media_type, list(segment.path), segment.name)
+        for segment in output.segments
+    ]
+    parts = [output.json, *(segment.data for segment in output.segments)]
+    return frames.encode_parts(kind, call_id, frames.Reply(micros, headers), parts)
+
+
+class Control:
+    """The second socket: cancels, pauses and pings, which never queue behind data. A thread of its own."""
+
+    def __init__(self, connection: socket.socket, on_call: Callable[[int, int], None]) -> None:
+        self._connection = connection
+        self.on_call = on_call  # (kind of frame, id of the call)
+        self._lock = threading.Lock()
+        self._decoder = frames.Decoder()
+
+    def first(self) -> frames.Frame:
+        """The host's first frame; waits for it. Raises EOFError when there is none."""
+        while True:
+            data = self._connection.recv(2**16)
+            if not data:
+                raise EOFError
+            found = self._decoder.feed(data)
+            if found:
+                return found[0]
+
+    def send(self, frame: bytes) -> None:
+        with self._lock:
+            self._connection.sendall(frame)
+
+    def listen(self) -> None:
+        """Start the thread; it ends with the connection."""
+        threading.Thread(target=self._run, name="penstock-control", daemon=True).start()
+
+    def _run(self) -> None:
+        pong = frames.encode(frames.PONG)
+        try:
+            while data := self._connection.recv(2**16):
+                for frame in self._decoder.feed(data):
+                    if frame.kind == frames.PING:
+                        self.send(pong)
+                    else:
+                        self.on_call(frame.kind, frame.id)
+        except OSError:
+            pass  # the host has gone; the data socket ends the process

@@ -1,0 +1,144 @@
+"""From an HTTP request to a model's input: JSON, a form with files, or the bytes of one file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from penstock.errors import InvalidInput, Unsupported
+from penstock.models.host.deployment import Deployment
+from penstock.models.runtimes.base import Segment
+from penstock.web.call import Call, is_json
+from penstock.web.forms import Part, read_form
+from penstock.web.reading import decode
+
+_any = msgspec.json.Decoder()
+_FORM = "multipart/form-data"
+_INPUT = "input"  # the part of a form that holds the other fields as one JSON object
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """An input that its model's schema allows: JSON with null where segments stand."""
+
+    json: bytes
+    segments: Sequence[Segment] = ()
+
+
+async def read_input(call: Call, deployment: Deployment) -> Input:
+    """The input of a request, checked. Raises MalformedBody, InvalidInput, Unsupported, TooLarge, Disconnected."""
+    stated = call.header(b"content-type")
+    if stated is None or is_json(stated):
+        return checked(await call.body() or b"{}", deployment)
+    kind = stated.partition(";")[0].strip().lower()
+    if kind == _FORM:
+        return _from_form(await read_form(call, stated), deployment)
+    if kind.startswith(("text/", "application/xml")):
+        raise Unsupported(f"the body must be application/json, {_FORM}, or one file's bytes, not {kind[:100]}")
+    return _from_file(b"".join([chunk async for chunk in call.chunks()]), kind, deployment)
+
+
+def checked(body: bytes, deployment: Deployment) -> Input:
+    """A JSON body as an input; raises MalformedBody or InvalidInput."""
+    deployment.checker.check(decode(body, _any))
+    return Input(body)
+
+
+def _from_form(parts: Sequence[Part], deployment: Deployment) -> Input:
+    properties = _properties(deployment)
+    shown: dict[str, Any] = {}  # as the schema is to see it
+    segments: list[Segment] = []
+    for part in parts:
+        if part.name == _INPUT and part.filename is None:
+            shown |= _object(part.data)
+    for part in parts:
+        if part.filename is not None:
+            several = _takes_many(properties.get(part.name))
+            path: tuple[str | int, ...] = (part.name, len(shown.get(part.name, []))) if several else (part.name,)
+            segment = Segment(part.data, part.media_type or "application/octet-stream", path, part.filename or None)
+            segments.append(segment)
+            if several:
+                shown.setdefault(part.name, []).append(_placeholder(segment))
+            elif part.name in shown:
+                raise InvalidInput.of(part.name, "must be given once")
+            else:
+                shown[part.name] = _placeholder(segment)
+        elif part.name != _INPUT:
+            if part.name in shown:
+                raise InvalidInput.of(part.name, "must be given once")
+            shown[part.name] = _field(part, properties.get(part.name))
+    deployment.checker.check(shown)
+    for segment in segments:
+        _set(shown, segment.path, None)
+    return Input(msgspec.json.encode(shown), segments)
+
+
+def _from_file(data: bytes, media_type: str, deployment: Deployment) -> Input:
+    """The bytes of the one media that the model takes."""
+    names = [name for name, schema in _properties(deployment).items() if is_media(schema)]
+    if len(names) != 1:
+        takes = f"{len(names)} files" if names else "no file"
+        raise Unsupported(f"this model takes {takes}: send application/json or {_FORM}, not {media_type[:100]}")
+    segment = Segment(data, media_type, (names[0],))
+    deployment.checker.check({names[0]: _placeholder(segment)})
+    return Input(msgspec.json.encode({names[0]: None}), [segment])
+
+
+def is_media(schema: Any) -> bool:
+    """Whether a JSON Schema means media, perhaps among other choices."""
+    if not isinstance(schema, Mapping):
+        return False
+    return schema.get("format") == "media" or any(is_media(one) for one in schema.get("anyOf", ()))
+
+
+def _takes_many(schema: Any) -> bool:
+    if not isinstance(schema, Mapping):
+        return False
+    return schema.get("type") == "array" and is_media(schema.get("items")) and not is_media(schema)
+
+
+def _properties(deployment: Deployment) -> Mapping[str, Any]:
+    properties = deployment.schema.input.get("properties", {}) if deployment.schema is not None else {}
+    return properties if isinstance(properties, Mapping) else {}
+
+
+def _field(part: Part, schema: Any) -> Any:
+    """A form's text as the schema wants it: text where it may be text, JSON otherwise."""
+    try:
+        text = part.data.decode()
+    except UnicodeDecodeError:
+        raise InvalidInput.of(part.name, "is not valid UTF-8; send a file with a file name") from None
+    if part.media_type != "application/json" and _may_be_text(schema):
+        return text
+    try:
+        return decode(part.data, _any)
+    except Exception:  # noqa: BLE001 - then it is text, and the schema says what it should be
+        return text
+
+
+def _may_be_text(schema: Any) -> bool:
+    if not isinstance(schema, Mapping) or "type" not in schema:
+        return isinstance(schema, Mapping) and any(_may_be_text(one) for one in schema.get("anyOf", ()))
+    kinds = schema["type"]
+    return "string" in (kinds if isinstance(kinds, list) else [kinds])
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    value = decode(data, _any)
+    if not isinstance(value, dict):
+        raise InvalidInput.of(_INPUT, "must be a JSON object")
+    return value
+
+
+def _placeholder(segment: Segment) -> str:
+    """What the schema sees of media that travel beside the JSON."""
+    return f"data:{segment.media_type},"
+
+
+def _set(value: Any, path: Sequence[str | int], to: Any) -> None:
+    for step in path[:-1]:
+        value = value[step]
+    value[path[-1]] = to

@@ -1,0 +1,235 @@
+"""What a runtime is: the contract between a replica, which speaks frames, and the code that executes a model.
+
+A runtime is one small class in one file: it derives from ``BlockingRuntime`` or ``AsyncRuntime``, gets the manifest,
+and answers calls. Everything else (processes, queues, limits, restarts, logs, schema checks) is around it.
+
+Imports stay within msgspec and the standard library: replicas run in interpreters of the model's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Protocol
+
+import msgspec
+from msgspec import Struct
+
+Kind = Literal["bad_input", "failed", "provider", "rate_limited", "timeout", "cancelled", "unavailable"]
+
+
+class CallFailed(Exception):
+    """A call ends without a result, for a reason that its caller is told.
+
+    ``kind``: ``bad_input`` the input breaks a rule (``field`` names which part); ``failed`` the model raised;
+    ``provider`` a server behind the model failed; ``rate_limited`` it is busy (``retry_after`` in seconds);
+    ``timeout`` it took too long; ``cancelled``; ``unavailable`` the model cannot be loaded.
+    """
+
+    def __init__(self, kind: Kind, message: str, *, field: str | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.kind: Kind = kind
+        self.field = field
+        self.retry_after = retry_after
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0])
+
+
+class Cancelled(BaseException):
+    """The caller of the running call has gone; raised inside a model where it can be. Not an ``Exception``, so that
+    a model's ``except Exception`` does not swallow it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A piece of media: raw bytes, and where in the JSON it stands (which holds null there)."""
+
+    data: bytes | memoryview
+    media_type: str = "application/octet-stream"
+    path: tuple[str | int, ...] = ()
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """An output or chunk: JSON, and the media that stand in it."""
+
+    json: bytes
+    segments: Sequence[Segment] = ()
+
+
+class Schema(Struct, kw_only=True, forbid_unknown_fields=True):
+    """What a model takes and gives, the same for every runtime."""
+
+    input: dict[str, Any] = msgspec.field(default_factory=dict)  # JSON Schema of the input, which is any JSON value
+    output: dict[str, Any] = msgspec.field(default_factory=dict)  # of the output; of one chunk when it streams
+    description: str = ""
+    streams: bool = False  # it answers with chunks; a caller who wants one answer gets the list of them
+    batches: bool = False  # it can answer several calls together
+    cancels: bool = False  # a running call ends when its caller goes
+
+
+current_call: ContextVar[Call | None] = ContextVar("current_call", default=None)  # of this thread or task
+
+
+class Wire(Protocol):
+    """A call's way back to the host; its methods never block, except ``hold`` while the caller reads too slowly."""
+
+    def chunk(self, call: Call, output: Output) -> None: ...
+    def progress(self, call: Call, value: bytes) -> None: ...
+    def log(self, call: Call | None, level: str, message: str) -> None: ...
+
+
+class Call:
+    """One call as a runtime sees it."""
+
+    __slots__ = ("_room", "_wake", "cancelled", "id", "input", "on_cancel", "request_id", "segments", "streams", "wire")
+
+    def __init__(
+        self,
+        id: int,  # noqa: A002
+        input: bytes,  # noqa: A002
+        segments: Sequence[Segment],
+        *,
+        request_id: str,
+        streams: bool,
+        wire: Wire,
+    ) -> None:
+        self.id = id
+        self.input = input  # JSON that the schema allows, with null where segments stand
+        self.segments = segments
+        self.request_id = request_id
+        self.streams = streams  # the caller reads chunks as they come
+        self.wire = wire
+        self.cancelled = False  # the caller has gone: end as soon as you can
+        self.on_cancel: Callable[[], None] | None = None  # called once, on the control thread, when `cancelled` is set
+        self._room = threading.Event()
+        self._room.set()
+        self._wake: Callable[[], object] | None = None
+
+    def chunk(self, output: Output) -> None:
+        """Hand a chunk to the caller. From blocking code: waits while the caller reads too slowly."""
+        if self.cancelled:
+            raise Cancelled
+        if not self._room.is_set():
+            self._room.wait()
+            if self.cancelled:
+                raise Cancelled
+        self.wire.chunk(self, output)
+
+    async def chunk_async(self, output: Output) -> None:
+        """The same from a coroutine."""
+        while not self._room.is_set():
+            resumed = asyncio.Event()
+            self._wake = partial(asyncio.get_running_loop().call_soon_threadsafe, resumed.set)
+            if not self._room.is_set():
+                await resumed.wait()
+        self.wire.chunk(self, output)
+
+    def progress(self, value: object) -> None:
+        """Tell how far the call is: any JSON, ``{"fraction": 0.4}`` by convention."""
+        self.wire.progress(self, msgspec.json.encode(value))
+
+    def log(self, message: str, level: str = "info") -> None:
+        """Write a line into the model's log, marked with this call's request id."""
+        self.wire.log(self, level, message)
+
+    # For the replica
+
+    def pause(self) -> None:
+        self._room.clear()
+
+    def resume(self) -> None:
+        self._room.set()
+        if self._wake is not None:
+            self._wake()
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        self.resume()
+        if self.on_cancel is not None:
+            self.on_cancel()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spec:
+    """What a replica is to run: the part of the manifest that concerns a runtime."""
+
+    name: str
+    version: str
+    folder: Path  # the manifest's folder; relative paths in options start here
+    options: Mapping[str, Any]  # the manifest's table [RUNTIME]
+    schema: Schema  # as the manifest states it
+    device: str = "cpu"
+    concurrency: int = 1
+    timeout: float = 60.0  # seconds
+
+
+class Runtime(ABC):
+    """Executes one model in this process. Raising CallFailed with ``unavailable`` tells why it cannot start."""
+
+    name: ClassVar[str]
+    default_concurrency: ClassVar[int] = 1  # calls at a time in one replica, where the manifest states none
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+
+    @classmethod
+    def create(cls, spec: Spec) -> Runtime:
+        """The runtime for that model."""
+        return cls(spec)
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any], folder: Path) -> Sequence[tuple[str, str]]:
+        """What is wrong with a manifest's options: (option, what is wrong and what is allowed). Runs in the host, so it
+        must not touch what the model brings."""
+        return ()
+
+    def describe(self) -> Schema:
+        """The model's schema. Called before ``load``; may import the model's code but must load no weights."""
+        return self.spec.schema
+
+
+class BlockingRuntime(Runtime):
+    """A runtime whose calls block. With ``concurrency`` above one they run in so many threads."""
+
+    def load(self) -> None:
+        """Make ready for calls; once per replica, on the main thread."""
+
+    def unload(self) -> None:
+        """The replica ends in order."""
+
+    @abstractmethod
+    def predict(self, call: Call) -> Output | None:
+        """Answer one call; None after handing out chunks with ``call.chunk``. Raises CallFailed; any other exception
+        counts as ``failed`` with its text."""
+
+    def predict_batch(self, calls: Sequence[Call]) -> Sequence[Output | Exception]:
+        """Answer several calls together: same length, same order. Only where the schema says ``batches``."""
+        raise NotImplementedError
+
+
+class AsyncRuntime(Runtime):
+    """A runtime on the replica's event loop; a cancelled call is a cancelled task."""
+
+    async def load(self) -> None:
+        """Make ready for calls; once per replica."""
+
+    async def unload(self) -> None:
+        """The replica ends in order."""
+
+    @abstractmethod
+    async def predict(self, call: Call) -> Output | None:
+        """As ``BlockingRuntime.predict``; chunks go out with ``await call.chunk_async``."""
+
+    async def predict_batch(self, calls: Sequence[Call]) -> Sequence[Output | Exception]:
+        """As ``BlockingRuntime.predict_batch``."""
+        raise NotImplementedError

@@ -1,0 +1,349 @@
+"""The runtime of Python models: a class with a typed ``predict``, in an interpreter of its own.
+
+The manifest's table::
+
+    [python]
+    class = "model:Embedding"        # module:Class; modules are searched for in the manifest's folder first
+    interpreter = "venv"             # a Python, or the folder of a virtual environment; by default Penstock's own
+    config = { model = "tiny" }      # keyword arguments of the class
+
+The class:
+
+- ``predict`` is plain, async, or a generator of either kind, which streams. Its annotations become the JSON Schema.
+  A parameter annotated ``Context`` gets the running call.
+- ``load`` and ``unload`` (each plain or async) run once per replica. ``__init__`` runs just before ``load``.
+- ``predict_batch`` takes one list with an element for each call: the value of ``predict``'s parameter where that has
+  only one, else a read-only object with all parameters as attributes. It returns a list of the same length in the same
+  order. An element that is an exception (``BadInput``, say) fails its own call only.
+- ``BadInput`` refuses an input. Any other exception fails the call.
+
+A call whose caller has gone is ended: a coroutine is cancelled, a generator closed, and plain code interrupted by an
+exception (``Cancelled``, no ``Exception``) as soon as it runs Python again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import re
+import sys
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+from penstock.models.context import BadInput, Running
+from penstock.models.contract import Contract, bad_input
+from penstock.models.interrupting import Interruptible
+from penstock.models.runtimes.base import AsyncRuntime, BlockingRuntime, Call, CallFailed, Output, Runtime, Schema, Spec
+from penstock.models.signature import ContractError
+
+_CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_OPTIONS = ("class", "interpreter", "config")
+_Result = TypeVar("_Result")
+
+
+class PythonRuntime(Runtime):
+    """``python``: by the class, one of the two below."""
+
+    name: ClassVar[str] = "python"
+
+    @classmethod
+    def create(cls, spec: Spec) -> Runtime:
+        """Imports the class. Raises CallFailed (``unavailable``)."""
+        model = _Model(spec)
+        return _Async(spec, model) if model.contract.asynchronous else _Blocking(spec, model)
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any], folder: Path) -> Sequence[tuple[str, str]]:
+        problems: list[tuple[str, str]] = []
+        stated = options.get("class")
+        if not isinstance(stated, str) or not _CLASS.fullmatch(stated):
+            problems.append(("class", 'is required, as "module:Class"'))
+        if not isinstance(options.get("config", {}), Mapping):
+            problems.append(("config", "must be a table: the keyword arguments of the class"))
+        if "interpreter" in options:
+            if not isinstance(options["interpreter"], str) or not options["interpreter"]:
+                problems.append(("interpreter", "must be the path of a Python, or of a virtual environment's folder"))
+            elif interpreter(options, folder) is None:
+                problems.append(("interpreter", f"must exist, and be a Python or a folder with bin/python: {folder}"))
+        problems.extend(
+            (name, f"is no option of the python runtime: it has {', '.join(_OPTIONS)}")
+            for name in options
+            if name not in _OPTIONS
+        )
+        return problems
+
+
+def interpreter(options: Mapping[str, Any], folder: Path) -> Path | None:
+    """The Python that a model's replicas run in; None where the manifest names none, or none that exists.
+
+    Symbolic links are kept: a virtual environment's Python is one, and its place is what makes it.
+    """
+    stated = options.get("interpreter")
+    if not stated:
+        return None
+    path = folder / Path(stated).expanduser()
+    if path.is_dir():
+        path = path / "bin" / "python"
+    return path.absolute() if path.is_file() else None
+
+
+class _Model:
+    """The class of one manifest, and its instance once loaded."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        where = spec.options["class"]
+        found = _imported(where, spec.folder)
+        try:
+            self.contract = Contract(found)
+        except ContractError as error:
+            raise CallFailed("unavailable", str(error)) from None
+        self._make = found
+        self._config: Mapping[str, Any] = spec.options.get("config", {})
+        try:
+            inspect.signature(found).bind(**self._config)
+        except TypeError as error:
+            raise CallFailed("unavailable", f"the table config does not fit {where}: {error}") from None
+        except ValueError:
+            pass  # a class of C code does not tell
+        self.predict: Callable[..., Any] = _not_loaded
+        self.predict_batch: Callable[..., Any] = _not_loaded
+        self._instance: Any = None
+
+    def running(self, calls: Sequence[Call] = ()) -> Running:
+        return Running(calls, self.spec.device)
+
+    def make(self) -> Any:
+        """The instance's ``load``, called: an awaitable if it is async."""
+        self._instance = self._make(**self._config)
+        self.predict = self._instance.predict
+        if self.contract.batches:
+            self.predict_batch = self._instance.predict_batch
+        return _called(self._instance, "load")
+
+    def end(self) -> Any:
+        """``unload``, called, where there is one and the model was made."""
+        instance, self._instance = self._instance, None
+        return _called(instance, "unload")
+
+    def describe(self) -> Schema:
+        schema = self.contract.schema
+        schema.description = schema.description or self.spec.schema.description
+        return schema
+
+    def arguments(self, call: Call, context: Any) -> dict[str, Any]:
+        arguments = self.contract.arguments(call.input, call.segments)
+        if self.contract.context is not None:
+            arguments[self.contract.context] = context
+        return arguments
+
+    def elements(self, calls: Sequence[Call]) -> tuple[list[Any], list[CallFailed | None]]:
+        """What ``predict_batch`` gets, and for each call the failure that keeps it out."""
+        elements: list[Any] = []
+        failures: list[CallFailed | None] = []
+        for call in calls:
+            try:
+                elements.append(self.contract.element(self.contract.arguments(call.input, call.segments)))
+                failures.append(None)
+            except CallFailed as failure:
+                failures.append(failure)
+        return elements, failures
+
+    def results(self, given: Any, failures: Sequence[CallFailed | None]) -> list[Output | Exception]:
+        """What ``predict_batch`` returned, for each call its own. Raises CallFailed when it is no such list."""
+        expected = failures.count(None)
+        if not isinstance(given, list | tuple):
+            kind = type(given).__name__
+            raise CallFailed("failed", f"predict_batch must return a list of {expected} results, not a {kind}")
+        if len(given) != expected:
+            raise CallFailed("failed", f"predict_batch must return {expected} results, one for each call: {len(given)}")
+        values = iter(given)
+        return [self._result(next(values)) if failure is None else failure for failure in failures]
+
+    def _result(self, value: Any) -> Output | Exception:
+        if isinstance(value, BadInput):
+            return bad_input(value)
+        if isinstance(value, Exception):
+            return value
+        try:
+            return self.contract.output(value)
+        except CallFailed as failure:
+            return failure
+
+
+class _Blocking(BlockingRuntime):
+    """A model whose ``predict`` blocks."""
+
+    def __init__(self, spec: Spec, model: _Model) -> None:
+        super().__init__(spec)
+        self._model = model
+
+    def describe(self) -> Schema:
+        return self._model.describe()
+
+    def load(self) -> None:
+        with self._model.running():
+            _finished(self._model.make())
+
+    def unload(self) -> None:
+        with self._model.running():
+            _finished(self._model.end())
+
+    def predict(self, call: Call) -> Output | None:
+        model = self._model
+        with model.running((call,)) as context:
+            arguments = model.arguments(call, context)
+            section = Interruptible((call,))
+            try:
+                value = _inside(section, lambda: model.predict(**arguments))
+                if not model.contract.streams:
+                    return model.contract.output(value)
+                self._stream(call, section, value)
+            except BadInput as refusal:
+                raise bad_input(refusal) from refusal
+            finally:
+                section.end()
+        return None
+
+    def predict_batch(self, calls: Sequence[Call]) -> Sequence[Output | Exception]:
+        model = self._model
+        elements, failures = model.elements(calls)
+        given: Any = []
+        if elements:
+            with model.running(calls):
+                section = Interruptible(calls)
+                try:
+                    given = _inside(section, lambda: model.predict_batch(elements))
+                except BadInput as refusal:
+                    raise bad_input(refusal) from refusal
+                finally:
+                    section.end()
+        return model.results(given, failures)
+
+    def _stream(self, call: Call, section: Interruptible, values: Iterable[Any]) -> None:
+        """Hand out what the model yields; only the model's own code is interrupted, not the sending."""
+        write = self._model.contract.output
+        iterator = iter(values)
+        try:
+            while True:
+                section.enter()
+                try:
+                    value = next(iterator)
+                except StopIteration:
+                    return
+                finally:
+                    section.leave()
+                call.chunk(write(value))
+        finally:
+            close = getattr(iterator, "close", None)
+            if close is not None:
+                close()
+
+
+class _Async(AsyncRuntime):
+    """A model whose ``predict`` is a coroutine or an async generator."""
+
+    def __init__(self, spec: Spec, model: _Model) -> None:
+        super().__init__(spec)
+        self._model = model
+
+    def describe(self) -> Schema:
+        return self._model.describe()
+
+    async def load(self) -> None:
+        with self._model.running():
+            await _awaited(self._model.make())
+
+    async def unload(self) -> None:
+        with self._model.running():
+            await _awaited(self._model.end())
+
+    async def predict(self, call: Call) -> Output | None:
+        model = self._model
+        with model.running((call,)) as context:
+            arguments = model.arguments(call, context)
+            try:
+                value = await _awaited(model.predict(**arguments))
+                if not model.contract.streams:
+                    return model.contract.output(value)
+                await self._stream(call, value)
+            except BadInput as refusal:
+                raise bad_input(refusal) from refusal
+        return None
+
+    async def predict_batch(self, calls: Sequence[Call]) -> Sequence[Output | Exception]:
+        model = self._model
+        elements, failures = model.elements(calls)
+        given: Any = []
+        if elements:
+            with model.running(calls):
+                try:
+                    given = await model.predict_batch(elements)
+                except BadInput as refusal:
+                    raise bad_input(refusal) from refusal
+        return model.results(given, failures)
+
+    async def _stream(self, call: Call, values: AsyncIterator[Any]) -> None:
+        write = self._model.contract.output
+        try:
+            async for value in values:
+                await call.chunk_async(write(value))
+        finally:
+            close = getattr(values, "aclose", None)
+            if close is not None:
+                await close()
+
+
+def _inside(section: Interruptible, code: Callable[[], _Result]) -> _Result:
+    section.enter()
+    try:
+        return code()
+    finally:
+        section.leave()
+
+
+def _imported(where: str, folder: Path) -> type:
+    """The class ``module:Class``; raises CallFailed. The module may be one of Penstock's own names only by mistake, so
+    the folder goes first."""
+    module, _, name = where.partition(":")
+    place = str(folder.absolute())
+    if place not in sys.path:
+        sys.path.insert(0, place)
+    try:
+        found: Any = import_module(module)
+    except Exception as error:  # a model's module may raise anything
+        traceback.print_exc()  # for the model's log
+        raise CallFailed("unavailable", f"{module} cannot be imported: {type(error).__name__}: {error}") from error
+    for part in name.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise CallFailed("unavailable", f"{module} has no class {name}") from None
+    if not isinstance(found, type):
+        raise CallFailed("unavailable", f"{where} is a {type(found).__name__}, not a class")
+    return found
+
+
+def _called(instance: Any, name: str) -> Any:
+    method = getattr(instance, name, None)
+    return None if method is None else method()
+
+
+def _finished(value: Any) -> None:
+    if inspect.isawaitable(value):
+
+        async def finish() -> None:
+            await value
+
+        asyncio.run(finish())
+
+
+async def _awaited(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
+
+
+def _not_loaded(*_arguments: Any, **_named: Any) -> Any:
+    raise CallFailed("unavailable", "the model is not loaded yet")

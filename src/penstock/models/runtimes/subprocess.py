@@ -1,0 +1,344 @@
+"""The runtime of programs in any language: JSON lines on standard input and output."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar, Final, NoReturn
+
+import msgspec
+
+from penstock.models.data_urls import Lifter, Unreadable, inlined
+from penstock.models.program import LONGEST_LINE, Program, TooLong
+from penstock.models.runtimes.base import BlockingRuntime, Call, CallFailed, Cancelled, Output, Schema, Spec
+
+GONE_STATUS: Final = 70  # exit status of a replica whose program has ended
+
+_OPTIONS: Final = ("command", "cancel")
+_LAST_ANSWER_SECONDS: Final = 0.2  # that an answer has to leave, when the program ends right after it
+_QUOTED: Final = 200  # characters of a line that an error quotes
+_LEVELS: Final = frozenset({"debug", "info", "warning", "error"})
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_json = msgspec.json.Decoder(msgspec.Raw)
+
+
+class OutOfStep(Exception):
+    """The program said what has no place in the protocol: which answer is whose can no longer be known."""
+
+
+class SubprocessRuntime(BlockingRuntime):
+    """``subprocess``: a program that reads inputs from standard input and writes answers to standard output.
+
+    The manifest's table::
+
+        [subprocess]
+        command = ["java", "Words.java"]  # or one string, taken apart as a shell would; no shell runs it
+        cancel = "signal"                 # optional: SIGINT tells the program that the caller has gone
+
+    The program is looked for in the manifest's folder, then on the PATH. It is started once per replica and gets the
+    calls one after the other; standard error is its log.
+
+    **Lines.** Each call is one line of JSON (UTF-8, ended by a newline, at most 64 MiB) on standard input: the input as
+    the model's schema describes it. The program answers with lines of JSON. Empty lines are skipped. A line is one of:
+
+    - an object with ``"final": false``: more will follow. If it has a member ``output``, that is a chunk of the answer.
+      If it has ``progress`` (any JSON) or ``log`` (a text, or an object with ``message`` and perhaps ``level``: debug,
+      info, warning, error), these are told, with or without ``output`` beside them. If it has none of the three, the
+      object without ``final`` is the chunk.
+    - an object with ``"final": true``: as above, and the answer ends. ``{"final": true}`` alone adds no chunk.
+    - an object with the single member ``error`` (``"final": true`` may stand beside it): the call fails. The error is a
+      text, or an object with ``message`` and, when the input is to blame, ``field``; it has no other members.
+    - anything else: the whole answer.
+
+    An answer of one piece is the result, unless the schema says that the model streams; then it is the only chunk.
+
+    **Media** come as ``data:`` URLs at their places in the input. A ``data:`` URL in an answer becomes media where the
+    output's schema says ``"format": "media"``.
+
+    **Order.** A line that is not JSON, or is too long, fails its call, and the program is started anew; so it is when
+    it has written what no call asked for. Otherwise an answer could reach the wrong caller. The program must flush its
+    output after each line. When it ends, its replica ends with it, and the host starts another one.
+
+    **Cancelling.** With ``cancel = "signal"`` the program gets SIGINT when the caller has gone. It must end its answer
+    in one of the ways above (nobody reads it), and must ignore a signal that comes while it waits for input. Without
+    the option it is left to finish.
+    """
+
+    name: ClassVar[str] = "subprocess"
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        self._signals = spec.options.get("cancel") == "signal"
+        self._lifter = Lifter(spec.schema.output)
+        self._program: Program | None = None
+        self._turn = threading.Lock()  # held by the call that talks with the program
+        self._running: Call | None = None
+        self._signalling = threading.Lock()  # so that no signal is sent for a call that has ended
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any], folder: Path) -> Sequence[tuple[str, str]]:
+        problems: list[tuple[str, str]] = []
+        try:
+            program = _words(options.get("command"))[0]
+        except ValueError as error:
+            problems.append(("command", str(error)))
+        else:
+            if _found(program, folder) is None:
+                problems.append(
+                    ("command", f"must begin with a program in the manifest's folder or on the PATH: {program}")
+                )
+        if options.get("cancel", "signal") != "signal":
+            problems.append(("cancel", 'must be "signal", or not stand there'))
+        problems.extend(
+            (name, f"is no option of the subprocess runtime: it has {', '.join(_OPTIONS)}")
+            for name in options
+            if name not in _OPTIONS
+        )
+        return problems
+
+    def describe(self) -> Schema:
+        return msgspec.structs.replace(self.spec.schema, cancels=self._signals)
+
+    def load(self) -> None:
+        self._program = self._started()
+
+    def unload(self) -> None:
+        program, self._program = self._program, None
+        if program is not None:
+            program.stop()
+
+    def predict(self, call: Call) -> Output | None:
+        line = _line(call)
+        with self._turn:
+            program = self._in_step(call)
+            with self._signalling:
+                self._running = call
+            if self._signals:
+                call.on_cancel = partial(self._interrupt, call)
+            try:
+                if call.cancelled:
+                    raise Cancelled
+                program.send(line)
+                return self._answer(call, program)
+            except OutOfStep as error:
+                self._replace(program)
+                raise CallFailed("failed", f"the program answered {error}") from None
+            finally:
+                with self._signalling:
+                    self._running = None
+
+    def _answer(self, call: Call, program: Program) -> Output | None:
+        """The answer, read to its end even when it has failed before: the next line belongs to the next call."""
+        failure: BaseException | None = None
+        answer: Output | None = None
+        streamed = self.spec.schema.streams
+        while True:
+            said = self._said(program)
+            try:
+                if failure is None:
+                    answer = self._told(call, said)
+                    if answer is not None and (streamed or not said.final):
+                        streamed = True
+                        call.chunk(answer)
+                        answer = None
+            except (Exception, Cancelled) as error:  # noqa: BLE001 - kept until the end
+                failure = error
+            if said.final:
+                if call.cancelled:
+                    raise Cancelled
+                if failure is not None:
+                    raise failure
+                return answer
+
+    def _said(self, program: Program) -> Said:
+        try:
+            line = program.line()
+        except TooLong:
+            raise OutOfStep(f"a line of more than {LONGEST_LINE} bytes") from None
+        if line is None:
+            self._end(program)
+        return read(line)
+
+    def _told(self, call: Call, said: Said) -> Output | None:
+        """What a line adds to the answer; the rest of it is told."""
+        if call.cancelled:
+            raise Cancelled
+        if said.error is not None:
+            raise said.error
+        if said.progress is not None:
+            call.progress(said.progress)
+        if said.log is not None:
+            call.log(said.log.message, said.log.level)
+        if said.output is None:
+            return None
+        try:
+            return self._lifter.lift(said.output)
+        except Unreadable as error:
+            where = f": {error.field}" if error.field else ":"
+            raise CallFailed("failed", f"the program's answer cannot be used{where} {error.message}") from None
+
+    # The program's life
+
+    def _started(self) -> Program:
+        program, *arguments = _words(self.spec.options.get("command"))
+        path = _found(program, self.spec.folder)
+        if path is None:
+            raise CallFailed("unavailable", f"there is no program {program} in the manifest's folder or on the PATH")
+        started = Program([path, *arguments])
+        threading.Thread(target=self._watch, args=(started,), name="penstock-watch", daemon=True).start()
+        return started
+
+    def _in_step(self, call: Call) -> Program:
+        program = self._program
+        if program is None:
+            raise CallFailed("unavailable", "the program is not running")
+        surplus = program.surplus()
+        if not surplus:
+            return program
+        # Its text may stem from another caller's input, so it is not told.
+        call.log(f"the program wrote {surplus} bytes that no call asked for; it is started anew", "warning")
+        return self._replace(program)
+
+    def _replace(self, program: Program) -> Program:
+        program.stop(patience=False)
+        self._program = None
+        self._program = started = self._started()
+        return started
+
+    def _interrupt(self, call: Call) -> None:
+        with self._signalling:
+            if self._running is call and self._program is not None:
+                self._program.signal(signal.SIGINT)
+
+    def _watch(self, program: Program) -> None:
+        """End the replica when its program has ended on its own."""
+        program.wait()
+        with self._turn:
+            pass  # a call may still be reading what it left behind
+        if not program.unwanted.wait(_LAST_ANSWER_SECONDS):
+            self._end(program)
+
+    def _end(self, program: Program) -> NoReturn:
+        """A replica without its program is of no use; its host sees it end and starts another one."""
+        os.write(2, f"{program.how_it_ended()}; its replica ends with it\n".encode())
+        os._exit(GONE_STATUS)
+
+
+class Log(msgspec.Struct, forbid_unknown_fields=True):
+    """A log line as a program may state it."""
+
+    message: str
+    level: str = "info"
+
+
+class Refusal(msgspec.Struct, forbid_unknown_fields=True):
+    """An error as a program may state it."""
+
+    message: str
+    field: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What one line of a program means."""
+
+    final: bool = True
+    output: bytes | None = None
+    progress: msgspec.Raw | None = None
+    log: Log | None = None
+    error: CallFailed | None = None
+
+
+def read(line: bytes) -> Said:
+    """What a line means, as the runtime's docstring says. Raises OutOfStep when it is not JSON."""
+    try:
+        if not line.isascii():
+            line.decode()
+        if not line.startswith(b"{"):
+            _json.decode(line)
+            return Said(output=line)
+        members = _members.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise OutOfStep(f"a line that is not JSON: {_short(line)}") from None
+    stated = members.pop("final", None)
+    final = {b"true": True, b"false": False}.get(bytes(stated)) if stated is not None else None
+    if final is not False and members.keys() == {"error"}:
+        error = _refusal(members["error"])
+        if error is not None:
+            return Said(error=error)
+    if final is None:
+        return Said(output=line)
+    if members.keys().isdisjoint({"output", "progress", "log"}):
+        return Said(final=final, output=msgspec.json.encode(members) if members or not final else None)
+    return Said(
+        final=final,
+        output=bytes(members["output"]) if "output" in members else None,
+        progress=members.get("progress"),
+        log=_log(members["log"]) if "log" in members else None,
+    )
+
+
+def _refusal(stated: msgspec.Raw) -> CallFailed | None:
+    try:
+        found = msgspec.json.decode(stated, type=str | Refusal)
+    except msgspec.DecodeError:
+        return None  # it is an answer like any other
+    if isinstance(found, str):
+        return CallFailed("failed", found)
+    return CallFailed("failed" if found.field is None else "bad_input", found.message, field=found.field)
+
+
+def _log(stated: msgspec.Raw) -> Log:
+    try:
+        found = msgspec.json.decode(stated, type=str | Log)
+    except msgspec.DecodeError:
+        return Log(bytes(stated).decode())
+    if isinstance(found, str):
+        return Log(found)
+    return found if found.level in _LEVELS else Log(found.message)
+
+
+def _line(call: Call) -> bytes:
+    """A call's input as one line."""
+    line = inlined(call.input, call.segments)
+    if b"\n" in line or b"\r" in line:
+        line = msgspec.json.format(line, indent=-1)
+    if len(line) > LONGEST_LINE:
+        raise CallFailed("bad_input", f"as one line of JSON it has {len(line)} bytes; the model takes {LONGEST_LINE}")
+    return line
+
+
+def _words(command: object) -> list[str]:
+    """The program and its arguments; raises ValueError."""
+    words = command
+    if isinstance(command, str):
+        try:
+            words = shlex.split(command)
+        except ValueError as error:
+            raise ValueError(f"cannot be taken apart as a shell would: {error}") from None
+    if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words) or not words[0]:
+        raise ValueError('is required: the program and its arguments, as ["java", "Words.java"] or "java Words.java"')
+    if any("\0" in word for word in words):
+        raise ValueError("must hold no NUL characters")
+    return words
+
+
+def _found(program: str, folder: Path) -> str | None:
+    """The path of a program: in the folder, or on the PATH. None where it is not, or may not be executed."""
+    path = (folder / program).absolute()
+    if path.is_file() and os.access(path, os.X_OK):
+        return str(path)
+    return None if "/" in program else shutil.which(program)
+
+
+def _short(line: bytes) -> str:
+    text = " ".join(line[: 4 * _QUOTED].decode("utf-8", "replace").split())
+    return text if len(text) <= _QUOTED else text[:_QUOTED] + "…"

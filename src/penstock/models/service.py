@@ -1,0 +1,238 @@
+"""The models of this process: those of the operator's folder and those registered at run time, kept as they should be.
+
+What is registered over HTTP is stored in PostgreSQL first; every host looks there now and then, so that all of them
+serve the same models. The folder is each host's own. Without the database the models that are known go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from penstock.errors import AlreadyExists, DatabaseUnavailable, InvalidInput, NotFound, PenstockError
+from penstock.models import manifest, store
+from penstock.models.host.deployment import Deployment
+from penstock.models.host.folder import ModelsFolder
+from penstock.models.host.host import Entry, ModelHost
+from penstock.models.manifest import REMOTE, Model
+from penstock.models.store import Row
+from penstock.postgres.pool import Database
+from penstock.telemetry import logs
+
+log = logs.get(__name__)
+
+_LOOK_EVERY: Final = 2.0  # seconds between looks whether another process registered something
+_MOST_BYTES: Final = 64 * 1024  # of a manifest that is registered at run time
+
+Key = tuple[str, str]  # name and version
+
+
+class ModelService:
+    """Registers, replaces and removes models; ``host`` runs them.
+
+    ``start`` reads the folder and needs no database: what is stored is taken up as soon as it can be read.
+    """
+
+    def __init__(
+        self, host: ModelHost, *, folder: Path | None = None, database: Database | None = None, tenant: int = 1
+    ) -> None:
+        self.host = host
+        self.folder = ModelsFolder(folder) if folder is not None else None
+        self._database = database
+        self._tenant = tenant
+        self._rows: dict[Key, Row] = {}
+        self._position = -1
+        self._stopping = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._turn = asyncio.Lock()  # one change of the set of models at a time
+        self._tried: dict[Key, str] = {}  # fingerprints that could not be used: tried again when they change
+
+    async def start(self) -> None:
+        await self.host.start()
+        await self._look(wait=False)
+        if self.folder is not None:
+            self._tasks.append(asyncio.create_task(self.folder.watch(self._folder_changed, self._stopping)))
+        if self._database is not None:
+            self._tasks.append(asyncio.create_task(self._follow(self._database)))
+
+    async def stop(self) -> None:
+        self._stopping.set()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.host.stop()
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Manifests of the folder that cannot be used, by file."""
+        return {} if self.folder is None else dict(self.folder.problems)
+
+    def entry(self, name: str) -> Entry:
+        """A model by name; raises NotFound."""
+        self.host.find(name)
+        return self.host.entries[name]
+
+    # Changing what there is
+
+    async def add(self, stated: Mapping[str, Any], *, replace: bool = False) -> Deployment:
+        """Register a model at run time: one that a server elsewhere runs, or one of the operator's folder by name.
+
+        Raises InvalidInput, AlreadyExists, NotFound (no such manifest), ModelUnavailable, DatabaseUnavailable.
+        """
+        if "runtime" not in stated:
+            return await self._add_from_folder(stated, replace=replace)
+        if stated["runtime"] not in REMOTE:
+            raise InvalidInput.of(
+                "runtime",
+                f"over HTTP only {' and '.join(sorted(REMOTE))} models can be registered; others come from a manifest "
+                "in the server's folder PENSTOCK_MODELS_DIR and are named without a runtime",
+            )
+        text = msgspec.json.encode(stated)
+        if len(text) > _MOST_BYTES:
+            raise InvalidInput.of("body", f"a manifest has at most {_MOST_BYTES} bytes")
+        model = manifest.check(stated, folder=Path("/"), source="api")
+        async with self._turn:
+            existing = self.host.entries.get(model.name)
+            if existing is not None and model.version in existing.versions:
+                before = existing.versions[model.version].model
+                if before.source == "folder":
+                    raise AlreadyExists(f"model {model.name} version {model.version} stands in the server's folder")
+                if before.fingerprint == model.fingerprint and not replace:
+                    return existing.versions[model.version]  # the same request again
+            deployment = await self.host.add(model, replace=replace)
+            try:
+                await self._put(Row(name=model.name, version=model.version, manifest=text, removed=False))
+            except PenstockError:
+                await self.host.remove(model.name, model.version)
+                raise
+            return deployment
+
+    async def remove(self, name: str, version: str | None = None) -> None:
+        """Take a model away, or one version; one of the folder stays away until it is added again by name."""
+        async with self._turn:
+            entry = self.entry(name)
+            self.host.find(name, version)
+            for gone in [version] if version is not None else list(entry.versions):
+                stored = self._rows.get((name, gone))
+                text = stored.manifest if stored is not None else None
+                await self._put(Row(name=name, version=gone, manifest=text, removed=True))
+            await self.host.remove(name, version)
+
+    async def reload(self, name: str, version: str | None = None) -> Deployment:
+        """Import and load a version again, with its manifest as it stands now. Raises what ``add`` raises."""
+        async with self._turn:
+            model = self.host.find(name, version).model
+            if self.folder is not None and model.source == "folder":
+                await asyncio.to_thread(self.folder.scan)
+                fresh = self.folder.models.get((model.name, model.version))
+                if fresh is None:
+                    reasons = "; ".join(f"{file}: {reason}" for file, reason in self.folder.problems.items())
+                    raise InvalidInput.of("manifest", f"version {model.version} is not in the folder now. {reasons}")
+                model = fresh
+            return await self.host.reload(model)
+
+    async def _add_from_folder(self, stated: Mapping[str, Any], *, replace: bool) -> Deployment:
+        extra = sorted(stated.keys() - {"name", "version"})
+        if extra:
+            raise InvalidInput.of(extra[0][:100], "goes with a runtime; a model of the server's folder has just a name")
+        name = stated.get("name")
+        if not isinstance(name, str):
+            raise InvalidInput.of("name", "is required")
+        async with self._turn:
+            if self.folder is not None:
+                await asyncio.to_thread(self.folder.scan)
+            known = {} if self.folder is None else self.folder.models
+            found = [model for model in known.values() if model.name == name]
+            if "version" in stated:
+                found = [model for model in found if model.version == stated["version"]]
+            if not found:
+                raise NotFound(
+                    f"there is no manifest of a model {name[:100]!r} in the server's folder; "
+                    "to register one that a server elsewhere runs, state a runtime: " + " or ".join(sorted(REMOTE))
+                )
+            model = found[-1]
+            deployment = await self.host.add(model, replace=replace)
+            await self._put(Row(name=model.name, version=model.version, manifest=None, removed=False))
+            return deployment
+
+    async def _put(self, row: Row) -> None:
+        if self._database is None:
+            raise DatabaseUnavailable("models are registered in the database, and there is none")
+        async with self._database.acquire() as connection:
+            await store.put(connection, self._tenant, row)
+        self._rows[row.name, row.version] = row
+
+    # Keeping up
+
+    async def _folder_changed(self) -> None:
+        await self._look(wait=True)
+
+    async def _follow(self, database: Database) -> None:
+        away = False
+        while True:
+            try:
+                async with database.acquire() as connection:
+                    position = await store.position(connection, self._tenant)
+                    if position != self._position:
+                        rows = await store.read_all(connection, self._tenant)
+                        self._rows = {(row.name, row.version): row for row in rows}
+                        await self._look(wait=True)
+                        self._position = position
+                away = False
+            except DatabaseUnavailable:
+                if not away:
+                    log.warning("models_not_followed", reason="the database is away")
+                away = True
+            except Exception:  # the loop outlives what nobody foresaw: a table that is not there yet
+                log.exception("models_not_followed")
+            await asyncio.sleep(_LOOK_EVERY)
+
+    async def _look(self, *, wait: bool) -> None:
+        """Make the host's models what folder and table say."""
+        async with self._turn:
+            if self.folder is not None:
+                await asyncio.to_thread(self.folder.scan)
+            wanted = self._wanted()
+            current = {(d.model.name, d.model.version): d for d in self.host.deployments()}
+            for key in current.keys() - wanted.keys():
+                await self.host.remove(*key)
+            for key, model in sorted(wanted.items(), key=lambda item: _order(item[0])):
+                before = current.get(key)
+                if before is not None and before.model.fingerprint == model.fingerprint:
+                    continue
+                if self._tried.get(key) != model.fingerprint:
+                    await self._take_up(model, replace=before is not None, wait=wait and before is not None)
+
+    def _wanted(self) -> dict[Key, Model]:
+        wanted: dict[Key, Model] = {} if self.folder is None else dict(self.folder.models)
+        for key, row in self._rows.items():
+            if row.removed:
+                wanted.pop(key, None)
+            elif row.manifest is not None:
+                try:
+                    wanted[key] = manifest.check(msgspec.json.decode(row.manifest), folder=Path("/"), source="api")
+                except InvalidInput as error:  # stored by a newer or older Penstock
+                    log.warning("stored_model_refused", model=row.name, version=row.version, reason=error.message)
+        return wanted
+
+    async def _take_up(self, model: Model, *, replace: bool, wait: bool) -> None:
+        try:
+            await self.host.add(model, replace=replace, wait=wait)
+            self._tried.pop((model.name, model.version), None)
+        except PenstockError as error:  # the one before stays
+            self._tried[model.name, model.version] = model.fingerprint
+            log.warning("model_not_taken_up", model=model.name, version=model.version, reason=error.message)
+            entry = self.host.entries.get(model.name)
+            if entry is not None:
+                entry.logbook.add("error", f"the new manifest is not used: {error.message}", version=model.version)
+
+
+def _order(key: Key) -> tuple[str, list[tuple[int, str]]]:
+    """Versions in the order that people mean: 2 before 10. The last one becomes the default."""
+    name, version = key
+    parts = version.replace("-", ".").replace("+", ".").replace("_", ".").split(".")
+    return (name, [(int(part), "") if part.isdigit() else (-1, part) for part in parts])

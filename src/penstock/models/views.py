@@ -1,0 +1,158 @@
+"""Models as callers see them: the wire types of the model API."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from msgspec import Struct
+
+from penstock.models.host.deployment import Deployment
+from penstock.models.host.host import Entry
+from penstock.models.host.logbook import LogEntry
+from penstock.models.host.measures import Counts
+from penstock.models.manifest import public_options
+
+
+class ModelSummary(Struct, frozen=True, kw_only=True):
+    """A model in a list."""
+
+    name: str
+    version: str  # the one that is meant when none is named
+    versions: list[str]
+    runtime: str
+    description: str
+    state: str  # "describing", "unloaded", "loading", "ready", "unavailable"
+    streams: bool
+    places: int  # calls that it can work on at a time
+    source: str  # "folder": a manifest of the operator's; "api": registered at run time
+    problem: str | None = None
+
+
+class ModelPage(Struct, frozen=True, kw_only=True):
+    """All models, and the manifests that cannot be read."""
+
+    models: list[ModelSummary]
+    problems: dict[str, str]  # by file
+
+
+class ReplicaView(Struct, frozen=True, kw_only=True):
+    """One replica."""
+
+    name: str
+    pid: int | None
+    state: str  # "starting", "ready", "stopping"
+    in_flight: int
+    answers: int
+    uptime_seconds: float
+    load_seconds: float | None
+
+
+class VersionView(Struct, frozen=True, kw_only=True):
+    """One version and how it does."""
+
+    version: str
+    state: str
+    problem: str | None
+    replicas: list[ReplicaView]
+    waiting: int  # calls in the queue
+    in_flight: int  # calls in replicas
+    restarts: int
+    counts: Counts
+
+
+class ModelView(ModelSummary, frozen=True, kw_only=True):
+    """Everything that is known of a model."""
+
+    input_schema: dict[str, Any] | None  # null: not yet known
+    output_schema: dict[str, Any] | None  # of one chunk where it streams
+    batches: bool
+    examples: list[Any]
+    options: dict[str, Any]  # secrets masked
+    details: list[VersionView]
+
+
+class LogPage(Struct, frozen=True, kw_only=True):
+    """Lines of a model's log, oldest first."""
+
+    lines: list[LogEntry]
+
+
+class Cleared(Struct, frozen=True, kw_only=True):
+    """How many lines were forgotten."""
+
+    cleared: int
+
+
+def state_of(deployment: Deployment) -> str:
+    """What a version is doing, in one word."""
+    if deployment.ready:
+        return "ready"
+    if deployment.problem is not None:
+        return "unavailable"
+    if not deployment.settled:
+        return "loading"
+    return "describing" if deployment.schema is None else "unloaded"
+
+
+def summary(entry: Entry) -> dict[str, Any]:
+    """The fields of ``ModelSummary``."""
+    deployment = entry.versions[entry.default]
+    schema = deployment.schema or deployment.model.schema
+    return {
+        "name": entry.name,
+        "version": entry.default,
+        "versions": list(entry.versions),
+        "runtime": deployment.model.manifest.runtime,
+        "description": deployment.model.manifest.description or schema.description,
+        "state": state_of(deployment),
+        "streams": schema.streams,
+        "places": deployment.places,
+        "source": deployment.model.source,
+        "problem": deployment.problem,
+    }
+
+
+def summarised(entry: Entry) -> ModelSummary:
+    """A model for a list."""
+    return ModelSummary(**summary(entry))
+
+
+def whole(entry: Entry) -> ModelView:
+    """A model with everything."""
+    deployment = entry.versions[entry.default]
+    schema = deployment.schema
+    return ModelView(
+        **summary(entry),
+        input_schema=None if schema is None else schema.input,
+        output_schema=None if schema is None else schema.output,
+        batches=schema is not None and schema.batches and deployment.model.manifest.batching is not None,
+        examples=deployment.model.manifest.examples,
+        options=public_options(deployment.model.manifest.options),
+        details=[_version(one) for one in entry.versions.values()],
+    )
+
+
+def _version(deployment: Deployment) -> VersionView:
+    now = time.monotonic()
+    return VersionView(
+        version=deployment.model.version,
+        state=state_of(deployment),
+        problem=deployment.problem,
+        replicas=[
+            ReplicaView(
+                name=replica.name,
+                pid=replica.pid,
+                state=replica.state,
+                in_flight=replica.load,
+                answers=replica.answers,
+                uptime_seconds=round(now - replica.started_at, 3),
+                load_seconds=None if replica.load_seconds is None else round(replica.load_seconds, 3),
+            )
+            for replica in deployment.replicas
+        ],
+        waiting=deployment.waiting,
+        in_flight=deployment.in_flight,
+        restarts=deployment.restarts,
+        counts=deployment.measures.counts(),
+    )

@@ -1,0 +1,71 @@
+"""What is wrong with a value, in words: pydantic's findings as one field's name and what is allowed there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from pydantic_core import ValidationError
+
+from penstock.models.runtimes.base import CallFailed
+
+NO_INPUT: Final = "is not an input of this model"
+_MOST_PROBLEMS: Final = 5  # of one call's input that are told
+
+
+def refusal(error: ValidationError, given: Any) -> CallFailed:
+    problems = _problems(error, given)
+    (field, detail), *more = problems.items()
+    others = "".join(f"; {name or 'the input'} {words}" for name, words in more[: _MOST_PROBLEMS - 1])
+    return CallFailed("bad_input", detail + others, field=field or None)
+
+
+def first(error: ValidationError, given: Any) -> tuple[str, str]:
+    return next(iter(_problems(error, given).items()))
+
+
+def _problems(error: ValidationError, given: Any) -> dict[str, str]:
+    """Field → what is allowed there. The branches of a union speak of one field, and are joined by "or"."""
+    found: dict[str, list[str]] = {}
+    for problem in error.errors(include_url=False, include_context=False, include_input=False):
+        words = found.setdefault(_located(problem["loc"], given, missing=problem["type"] == "missing"), [])
+        words.append(_words(problem["type"], problem["msg"]))
+    return {field: " or ".join(dict.fromkeys(words)) for field, words in found.items()}
+
+
+def _located(location: tuple[int | str, ...], given: Any, *, missing: bool) -> str:
+    """A place as the caller knows it: pydantic also names the branches of unions, which stand nowhere in the input."""
+    path: list[str | int] = []
+    for index, part in enumerate(location):
+        if isinstance(given, Mapping) and part in given:
+            given = given[part]
+            path.append(part)
+        elif isinstance(given, Mapping) and missing and index == len(location) - 1:
+            path.append(part)
+        elif isinstance(given, list) and isinstance(part, int) and part < len(given):
+            given = given[part]
+            path.append(part)
+    return dotted(path)
+
+
+def dotted(path: Sequence[str | int]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+
+
+_SHOULD = re.compile(r"^(?:Input|[A-Z]\w*(?: \w+)?) should ")
+
+
+def _words(kind: str, message: str) -> str:
+    match kind:
+        case "missing":
+            return "is required"
+        case "extra_forbidden":
+            return NO_INPUT
+        case "value_error" | "assertion_error":
+            return message.partition(", ")[2]
+        case "json_invalid":
+            return f"is not valid JSON: {message.partition(': ')[2]}"
+        case "dict_type" | "model_type" | "dataclass_type" | "model_attributes_type":
+            return "must be an object"
+    return _SHOULD.sub("must ", message)

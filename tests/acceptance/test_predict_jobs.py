@@ -1,0 +1,133 @@
+"""Jobs that run on models: through the gateway that hosts them, and by a worker that hosts them itself."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from penstock import Client, ErrorCategory, Status
+from penstock.errors import InvalidInput, PenstockError
+from tests.processes import clean_environment, free_port, penstock, until
+
+SOON = timedelta(seconds=30)
+
+COUNTING = '''
+from collections.abc import Iterator
+from penstock import Context
+
+class Counting:
+    """Counts to n."""
+
+    def predict(self, n: int, context: Context) -> Iterator[int]:
+        for number in range(n):
+            context.progress(number / n)
+            print("at", number)
+            yield number
+'''
+ADDING = '''
+import time
+from typing import Annotated
+from pydantic import Field
+
+class Adding:
+    """Adds one."""
+
+    def predict(self, n: Annotated[int, Field(ge=0)]) -> dict[str, int]:
+        return self.predict_batch([n])[0]
+
+    def predict_batch(self, numbers: list[int]) -> list[dict[str, int]]:
+        time.sleep(0.05)
+        return [{"sum": n + 1, "together": len(numbers)} for n in numbers]
+'''
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with two models."""
+    models = tmp_path / "models"
+    for name, code, more in (("counting", COUNTING, ""), ("adding", ADDING, "[batching]\nmax_size = 16\n")):
+        (models / name).mkdir(parents=True)
+        (models / name / f"{name}_model.py").write_text(code)
+        manifest = f'runtime = "python"\n[python]\nclass = "{name}_model:{name.capitalize()}"\n{more}'
+        (models / name / "model.toml").write_text(manifest)
+    return models
+
+
+@asynccontextmanager
+async def served(url: str, folder: Path, *, by: str) -> AsyncIterator[Client]:
+    """A gateway and a worker; ``by`` says which of them hosts the models."""
+    port = free_port()
+    shared = {
+        "DATABASE_URL": url,
+        "AI_SERVICE_TOKEN": "these-tests",
+        "HTTP_HOST": "127.0.0.1",
+        "HTTP_PORT": str(port),
+        "WORKER_HTTP_PORT": "0",
+        "WORKER_POLL_INTERVAL": "100ms",
+    }
+    gateway_alone = {"PENSTOCK_MODELS_DIR": str(folder)} if by == "gateway" else {}
+    worker_alone = (
+        {"PENSTOCK_MODELS_DIR": str(folder)} if by == "worker" else {"PENSTOCK_MODELS_URL": f"http://127.0.0.1:{port}"}
+    )
+    log = folder.parent / "log"
+    async with (
+        penstock("gateway", environment=clean_environment(**shared, **gateway_alone), folder=folder.parent, log=log),
+        penstock("worker", environment=clean_environment(**shared, **worker_alone), folder=folder.parent, log=log),
+        Client(f"http://127.0.0.1:{port}", token="these-tests", owner_service="tests") as client,
+    ):
+
+        async def answers() -> bool:
+            try:
+                await client.stats()
+            except PenstockError:
+                return False
+            return True
+
+        try:
+            await until(answers, "the gateway answers", seconds=30)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{log.read_text()}") from None
+        yield client
+
+
+@pytest.mark.parametrize("by", ["gateway", "worker"])
+async def test_jobs_run_on_models(module_database_url: str, folder: Path, by: str) -> None:
+    """Results come back, calls are answered together, and what a model streams and prints are the job's events."""
+    async with served(module_database_url, folder, by=by) as client:
+        counting = await client.submit("predict", "counting", {"n": 3})
+        assert (await client.wait(counting.id, SOON)).result == [0, 1, 2]
+        told = [event async for event in client.events(counting.id)]
+        chunks = [chunk for event in told if event.type == "job.output" for chunk in event.data["chunks"]]
+        lines = [line["message"] for event in told if event.type == "job.log" for line in event.data["lines"]]
+        assert chunks == [0, 1, 2]
+        assert lines == ["at 0", "at 1", "at 2"]
+        assert told[-1].type == "job.completed"
+
+        jobs = await client.submit_many(client.job("predict", "adding", {"n": n}) for n in range(40))
+        done = [await client.wait(job.id, SOON) for job in jobs]
+        results = [job.result for job in done]
+        assert [result["sum"] for result in results if result] == list(range(1, 41))
+        assert max(result["together"] for result in results if result) > 4
+
+
+@pytest.mark.parametrize("by", ["gateway", "worker"])
+async def test_an_input_that_the_model_refuses_ends_as_bad_input(
+    module_database_url: str, folder: Path, by: str
+) -> None:
+    """At submission where the gateway knows the schema; else when the job runs, and it is not tried again."""
+    async with served(module_database_url, folder, by=by) as client:
+        assert (await client.wait((await client.submit("predict", "adding", {"n": 1})).id, SOON)).result
+        if by == "gateway":
+            with pytest.raises(InvalidInput, match=r"input\.n"):
+                await client.submit("predict", "adding", {"n": -1})
+            return
+        job = await client.wait((await client.submit("predict", "adding", {"n": -1})).id, SOON)
+        assert job.status is Status.FAILED
+        assert job.error is not None
+        assert job.error.category is ErrorCategory.BAD_INPUT
+        assert "input.n" in job.error.message
+        assert job.attempt == 1

@@ -1,0 +1,461 @@
+"""Models over HTTP: calls, streams, media, logs, registration; and the interface of the AI Backend document."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from tests.gateway.stage import Caller, serving
+from tests.processes import free_port, until
+
+MODELS = {
+    "greet": '''
+        from typing import Annotated, Literal
+        from pydantic import Field
+
+        class Model:
+            """Greets."""
+
+            def predict(
+                self, name: Annotated[str, Field(max_length=10)], tone: Literal["warm", "cold"] = "warm"
+            ) -> dict[str, str]:
+                print("greeting", name)
+                if name == "nobody":
+                    raise LookupError("there is nobody")
+                return {"text": f"{'Dear' if tone == 'warm' else 'Oh,'} {name}"}
+    ''',
+    "count": """
+        import os, time
+        from collections.abc import Iterator
+        from penstock import Context
+
+        class Model:
+            def predict(self, n: int, context: Context, fail: bool = False, wait_for: str = "") -> Iterator[int]:
+                for number in range(n):
+                    context.progress(number / n)
+                    yield number
+                while wait_for and not os.path.exists(wait_for):
+                    time.sleep(0.002)
+                if fail:
+                    raise RuntimeError("half way")
+    """,
+    "mirror": """
+        from penstock import File
+
+        class Model:
+            def predict(self, picture: File, note: str = "", sizes: list[int] = []) -> File:
+                return File(picture.data[::-1], "image/x-mirrored", name="mirrored.img")
+    """,
+    "measure": """
+        from typing import Any
+        from penstock import File, Image
+
+        class Model:
+            def predict(self, files: list[File], cover: Image | None = None, factor: int = 1) -> dict[str, Any]:
+                return {
+                    "sizes": [len(file.data) * factor for file in files],
+                    "names": [file.name for file in files],
+                    "cover": cover,
+                }
+    """,
+}
+
+
+@pytest.fixture(scope="module")
+async def caller(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Caller]:
+    """A gateway with some models."""
+    import textwrap
+
+    folder = tmp_path_factory.mktemp("models")
+    for name, code in MODELS.items():
+        (folder / name).mkdir()
+        (folder / name / f"{name}_code.py").write_text(textwrap.dedent(code))
+        (folder / name / "model.toml").write_text(f'runtime = "python"\n[python]\nclass = "{name}_code:Model"\n')
+    (folder / "broken.toml").write_text("runtime = 'python'\nreplicas = 0\n[python]\nclass = 'x:Y'\n")
+    async with serving(module_database_url, models_folder=folder) as caller:
+        yield caller
+
+
+def events(body: bytes) -> list[tuple[str, str]]:
+    """Server-sent events as (name, data)."""
+    found = []
+    for text in body.decode().split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
+        if "event" in fields:
+            found.append((fields["event"], fields["data"]))
+    return found
+
+
+class TestCalls:
+    """``/predict`` and ``/stream``."""
+
+    async def test_a_call_is_answered_with_the_output_itself(self, caller: Caller) -> None:
+        """What else is known of it stands in headers."""
+        reply = await caller.post("/models/greet/predict", {"name": "Ada"}, X_Request_ID="r1")
+        assert (reply.status, reply.json) == (200, {"text": "Dear Ada"})
+        assert reply.headers["X-Model-Version"] == "1"
+        assert reply.headers["X-Request-ID"] == "r1"
+        assert "model;dur=" in reply.headers["Server-Timing"]
+
+    @pytest.mark.parametrize(
+        ("given", "field"),
+        [({}, "name"), ({"name": 5}, "name"), ({"name": "x" * 11}, "name"), ({"name": "a", "tone": "sour"}, "tone"),
+         ({"name": "a", "extra": 1}, "extra"), ([], "body"), ("text", "body")],
+    )  # fmt: skip
+    async def test_a_violation_of_the_schema_names_the_field(self, caller: Caller, given: Any, field: str) -> None:
+        """With 422, before the model sees it."""
+        reply = await caller.post("/models/greet/predict", given)
+        assert reply.outcome == (422, "invalid_input")
+        assert reply.fields == [field]
+
+    @pytest.mark.parametrize("body", [b"{", b"\xff", b"nan", b"[" * 5000])
+    async def test_what_is_no_json_is_refused(self, caller: Caller, body: bytes) -> None:
+        """With 400."""
+        assert (await caller.call("POST", "/models/greet/predict", body=body)).outcome == (400, "malformed_body")
+
+    async def test_unknown_names_are_404(self, caller: Caller) -> None:
+        """Models and versions."""
+        assert (await caller.post("/models/none/predict", {})).outcome == (404, "not_found")
+        assert (await caller.post("/models/greet/predict?version=9", {"name": "a"})).outcome == (404, "not_found")
+        assert (await caller.get("/models/none")).status == 404
+
+    async def test_an_exception_of_the_model_is_told(self, caller: Caller) -> None:
+        """In one line, without a traceback."""
+        reply = await caller.post("/models/greet/predict", {"name": "nobody"})
+        assert reply.outcome == (500, "model_failed")
+        assert reply.json["detail"] == "model greet: LookupError: there is nobody"
+
+    async def test_a_stream_tells_chunks_and_ends(self, caller: Caller) -> None:
+        """As server-sent events; the same by ``Accept`` on predict; as a list without."""
+        reply = await caller.post("/models/count/stream", {"n": 3})
+        assert reply.headers["Content-Type"].startswith("text/event-stream")
+        told = events(reply.body)
+        assert [data for name, data in told if name == "chunk"] == ["0", "1", "2"]
+        assert [name for name, _ in told if name != "chunk"] == ["progress", "progress", "progress", "done"]
+        same = await caller.post("/models/count/predict", {"n": 3}, Accept="text/event-stream")
+        assert [name for name, _ in events(same.body)] == [name for name, _ in told]
+        assert (await caller.post("/models/count/predict", {"n": 3})).json == [0, 1, 2]
+
+    async def test_a_model_that_does_not_stream_tells_its_output_at_the_end(self, caller: Caller) -> None:
+        """With its log lines where they are asked for."""
+        reply = await caller.post("/models/greet/stream?logs=true", {"name": "Ada"})
+        told = dict(events(reply.body))
+        assert '"message":"greeting Ada"' in told["log"]
+        assert told["done"].startswith('{"output":{"text":"Dear Ada"},')
+
+    async def test_a_stream_that_fails_half_way_says_so(self, caller: Caller) -> None:
+        """As its last event; one that fails at once is a plain error."""
+        reply = await caller.post("/models/count/stream", {"n": 2, "fail": True})
+        assert reply.status == 200
+        name, data = events(reply.body)[-1]
+        assert name == "error"
+        assert '"code":"model_failed"' in data
+        assert (await caller.post("/models/count/stream", {"n": 0, "fail": True})).outcome == (500, "model_failed")
+
+    async def test_a_caller_who_leaves_ends_the_call(self, caller: Caller, tmp_path: Path) -> None:
+        """Streaming or not: the model's next call is answered."""
+        for path in ("/models/count/stream", "/models/count/predict"):
+            given = {"n": 1, "wait_for": str(tmp_path / "never")}
+            with pytest.raises(asyncio.TimeoutError):
+                async with asyncio.timeout(0.3):
+                    await caller.post(path, given)
+            assert (await caller.post("/models/count/predict", {"n": 1})).json == [0]
+
+
+class TestMedia:
+    """Files in and out."""
+
+    DATA = bytes(range(256)) * 40
+
+    async def test_bytes_in_and_bytes_out(self, caller: Caller) -> None:
+        """Where the model takes one file and gives one."""
+        reply = await caller.call(
+            "POST", "/models/mirror/predict", body=self.DATA, headers={"Content-Type": "image/png"}
+        )
+        assert reply.body == self.DATA[::-1]
+        assert reply.headers["Content-Type"] == "image/x-mirrored"
+        assert reply.headers["Content-Disposition"] == 'inline; filename="mirrored.img"'
+
+    async def test_json_in_and_json_out(self, caller: Caller) -> None:
+        """As ``data:`` URLs."""
+        url = "data:image/png;base64," + base64.b64encode(self.DATA).decode()
+        reply = await caller.post("/models/mirror/predict", {"picture": url}, Accept="application/json")
+        assert reply.json == "data:image/x-mirrored;base64," + base64.b64encode(self.DATA[::-1]).decode()
+
+    async def test_a_form(self, caller: Caller) -> None:
+        """Several files of one name are a list; text becomes what the schema wants."""
+        form = aiohttp.FormData()
+        form.add_field("files", b"12345", filename="a.bin", content_type="application/octet-stream")
+        form.add_field("files", b"123", filename="b.txt", content_type="text/plain")
+        form.add_field("cover", b"GIF", filename="c.gif", content_type="image/gif")
+        form.add_field("factor", "10")
+        async with caller.session.post(f"{caller.address}/api/v1/models/measure/predict", data=form) as reply:
+            assert reply.status == 200, await reply.text()
+            assert await reply.json() == {
+                "sizes": [50, 30],
+                "names": ["a.bin", "b.txt"],
+                "cover": "data:image/gif;base64,R0lG",
+            }
+
+    async def test_a_form_with_json_and_a_wrong_file(self, caller: Caller) -> None:
+        """The part ``input`` holds other fields as JSON; a file of the wrong type names its field."""
+        form = aiohttp.FormData()
+        form.add_field("input", '{"factor": 2}', content_type="application/json")
+        form.add_field("files", b"12345", filename="a.bin")
+        form.add_field("cover", b"RIFF", filename="c.wav", content_type="audio/wav")
+        async with caller.session.post(f"{caller.address}/api/v1/models/measure/predict", data=form) as reply:
+            problem = await reply.json()
+        assert reply.status == 422
+        assert [mistake["field"] for mistake in problem["errors"]] == ["cover"]
+
+    @pytest.mark.parametrize(
+        ("kind", "body"),
+        [
+            ("multipart/form-data", b"x"),
+            ("multipart/form-data; boundary=abc", b"--abc\r\nnonsense"),
+            ("multipart/form-data; boundary=abc", b'--abc\r\nContent-Disposition: form-data; name="a"\r\n\r\nhalf'),
+            ("multipart/form-data; boundary=abc", b"--abc\r\nContent-Disposition: form-data\r\n\r\nx\r\n--abc--\r\n"),
+        ],
+    )
+    async def test_a_broken_form_is_refused(self, caller: Caller, kind: str, body: bytes) -> None:
+        """Clearly, with 400."""
+        reply = await caller.call("POST", "/models/measure/predict", body=body, headers={"Content-Type": kind})
+        assert reply.outcome == (400, "malformed_body")
+
+    async def test_bytes_for_a_model_without_a_file_are_refused(self, caller: Caller) -> None:
+        """And text that is no JSON."""
+        for kind in ("image/png", "text/csv"):
+            reply = await caller.call("POST", "/models/greet/predict", body=b"x", headers={"Content-Type": kind})
+            assert reply.outcome == (415, "unsupported")
+
+
+class TestLooking:
+    """Lists, details, logs."""
+
+    async def test_the_list_names_models_and_broken_manifests(self, caller: Caller) -> None:
+        """With what is wrong with them."""
+        page = (await caller.get("/models")).json
+        assert [model["name"] for model in page["models"] if model["source"] == "folder"] == sorted(MODELS)
+        assert page["problems"] == {"broken.toml": "replicas: expected `int` >= 1"}
+
+    async def test_a_model_tells_its_schema_and_how_it_does(self, caller: Caller) -> None:
+        """Versions, replicas, counters."""
+        await caller.post("/models/greet/predict", {"name": "Ada"})
+        model = (await caller.get("/models/greet")).json
+        assert model["description"] == "Greets."
+        assert model["state"] == "ready"
+        assert model["input_schema"]["required"] == ["name"]
+        (version,) = model["details"]
+        assert version["counts"]["completed"] >= 1
+        assert [replica["state"] for replica in version["replicas"]] == ["ready"]
+
+    async def test_logs_are_filtered_and_cleaned(self, caller: Caller) -> None:
+        """By request, level, time."""
+        await caller.post("/models/greet/predict", {"name": "Eve"}, X_Request_ID="findme")
+        lines = (await caller.get("/models/greet/logs?request_id=findme")).json["lines"]
+        assert [line["message"] for line in lines] == ["greeting Eve"]
+        assert (await caller.get("/models/greet/logs?request_id=findme&level=error")).json["lines"] == []
+        later = lines[0]["time"].replace("Z", "%2B00:00")
+        assert len((await caller.get(f"/models/greet/logs?request_id=findme&since={later}")).json["lines"]) == 1
+        assert (await caller.get(f"/models/greet/logs?request_id=findme&until={later}")).json["lines"] == []
+        assert (await caller.get("/models/greet/logs?level=loud")).fields == ["level"]
+        assert (await caller.call("DELETE", "/models/greet/logs")).json["cleared"] >= 1
+        assert (await caller.get("/models/greet/logs")).json["lines"] == []
+
+    async def test_logs_can_be_followed(self, caller: Caller) -> None:
+        """Lines come as they are written."""
+        url = f"{caller.address}/api/v1/models/greet/logs?follow=true&request_id=live"
+        async with caller.session.get(url) as reply:
+            await caller.post("/models/greet/predict", {"name": "Bob"}, X_Request_ID="live")
+            async with asyncio.timeout(5):
+                async for line in reply.content:
+                    if b"greeting Bob" in line:
+                        break
+
+
+class TestRegistering:
+    """Models at run time."""
+
+    async def test_a_server_elsewhere_becomes_a_model(self, caller: Caller) -> None:
+        """Called like every other, replaced, removed; other gateways on the database follow."""
+        async with upper_server() as address:
+            stated = {"name": "upper", "runtime": "http", "http": {"url": f"{address}/upper"}}
+            assert (await caller.post("/models", stated)).status == 201
+            assert (await caller.post("/models", stated)).status == 201  # the same again is the same
+            assert (await caller.post("/models/upper/predict", {"text": "a"})).json == {"text": "A"}
+            other = stated | {"description": "another"}
+            assert (await caller.post("/models", other)).outcome == (409, "already_exists")
+            assert (await caller.post("/models?replace=true", other)).status == 201
+            assert (await caller.get("/models/upper")).json["description"] == "another"
+            database = caller.gateway._models._database
+            assert database is not None
+            async with database.acquire() as connection:
+                assert await connection.fetchval("SELECT count(*) FROM model WHERE name = 'upper' AND NOT removed") == 1
+            assert (await caller.call("DELETE", "/models/upper")).status == 204
+            assert (await caller.post("/models/upper/predict", {})).status == 404
+
+    async def test_what_is_registered_survives_a_restart_and_reaches_other_gateways(self, database_url: str) -> None:
+        """And what was removed stays away."""
+        async with upper_server() as address:
+            stated = {"name": "upper", "runtime": "http", "http": {"url": f"{address}/upper"}}
+            async with serving(database_url) as one, serving(database_url) as two:
+                await one.post("/models", stated)
+
+                async def known() -> bool:
+                    return (await two.get("/models/upper")).status == 200
+
+                await until(known, "the other gateway has it")
+                assert (await two.post("/models/upper/predict", {"text": "b"})).json == {"text": "B"}
+            async with serving(database_url) as again:
+
+                async def back() -> bool:
+                    return (await again.get("/models/upper")).status == 200
+
+                await until(back, "it is there after a restart")
+
+    @pytest.mark.parametrize(
+        ("stated", "field"),
+        [
+            ({"name": "x", "runtime": "python", "python": {"class": "os:system"}}, "runtime"),
+            ({"name": "x", "runtime": "subprocess", "subprocess": {"command": ["/bin/sh"]}}, "runtime"),
+            ({"name": "x", "runtime": "native", "native": {"library": "/lib/libc.so.6"}}, "runtime"),
+            ({"name": "../x", "runtime": "http", "http": {"url": "http://127.0.0.1:1"}}, "name"),
+            ({"name": "x", "runtime": "http", "http": {"url": "file:///etc/passwd"}}, "http.url"),
+            ({"name": "x", "runtime": "http"}, "http.url"),
+            ({"name": "x", "runtime": "http", "http": {"url": "http://127.0.0.1:1"}, "replicas": 0}, "replicas"),
+            ({"name": "x", "runtime": "http", "http": {"url": "http://169.254.169.254/"}}, "http.url"),
+            ({"name": "x", "command": "/bin/sh"}, "command"),
+            ({"runtime": "http"}, "name"),
+        ],
+    )
+    async def test_what_a_caller_may_not_register(self, caller: Caller, stated: dict[str, Any], field: str) -> None:
+        """Code and commands come from the operator's folder only; every mistake names its field."""
+        reply = await caller.post("/models", stated)
+        assert reply.status == 422, reply.body
+        assert field in reply.fields
+
+    async def test_a_model_of_the_folder_can_be_taken_away_and_brought_back_by_name(self, caller: Caller) -> None:
+        """Its manifest stays where it is."""
+        assert (await caller.call("DELETE", "/models/measure")).status == 204
+        assert (await caller.get("/models/measure")).status == 404
+        assert (await caller.post("/models", {"name": "measure"})).status == 201
+        assert (await caller.get("/models/measure")).status == 200
+        assert (await caller.post("/models", {"name": "never"})).outcome == (404, "not_found")
+
+    async def test_a_reload_and_a_changed_folder(self, database_url: str, tmp_path: Path) -> None:
+        """New manifests are taken up, changed ones replace, deleted ones go; a reload reads the code again."""
+        code = "class Model:\n    def predict(self) -> str:\n        return 'one'\n"
+        (tmp_path / "say").mkdir()
+        (tmp_path / "say" / "say_code.py").write_text(code)
+        manifest = 'runtime = "python"\n[python]\nclass = "say_code:Model"\n'
+        (tmp_path / "say" / "model.toml").write_text(manifest)
+        async with serving(database_url, models_folder=tmp_path) as caller:
+            assert (await caller.post("/models/say/predict", {})).json == "one"
+            (tmp_path / "say" / "say_code.py").write_text(code.replace("one", "two"))
+            assert (await caller.post("/models/say/reload")).status == 200
+            assert (await caller.post("/models/say/predict", {})).json == "two"
+            (tmp_path / "say" / "say_code.py").write_text("class")
+            refused = await caller.post("/models/say/reload")
+            assert refused.outcome == (503, "model_unavailable")
+            assert "SyntaxError" in refused.json["detail"]
+            assert (await caller.post("/models/say/predict", {})).json == "two"
+
+            (tmp_path / "say" / "say_code.py").write_text(code.replace("one", "three"))
+            (tmp_path / "say" / "model.toml").write_text('version = "2"\n' + manifest)
+
+            async def answers_three() -> bool:
+                return (await caller.post("/models/say/predict", {})).body == b'"three"'
+
+            await until(answers_three, "the changed manifest is taken up")
+            (tmp_path / "say" / "model.toml").unlink()
+
+            async def gone() -> bool:
+                return (await caller.get("/models/say")).status == 404
+
+            await until(gone, "a deleted manifest takes its model along")
+
+
+class TestBackendDocument:
+    """``/{get|post}/{operation}?id=``: the AI Backend document's interface."""
+
+    @pytest.mark.parametrize("method", ["GET", "POST"])
+    @pytest.mark.parametrize("prefix", ["get", "post"])
+    async def test_predict(self, caller: Caller, method: str, prefix: str) -> None:
+        """By either method on either path, with the model's own answer."""
+        body = b'{"name": "Ada"}'
+        reply = await caller.call(method, f"/{prefix}/predict?id=greet", body=body)
+        assert (reply.status, reply.json) == (200, {"text": "Dear Ada"})
+
+    @pytest.mark.parametrize(
+        ("query", "content"),
+        [
+            ("", "No model with matching id. Given id is empty: "),
+            ("?id=", "No model with matching id. Given id is empty: "),
+            ("?id=a/b", "Not an id: a/b"),
+            ("?id=nothing", "id is not registered: nothing"),
+        ],
+    )
+    async def test_wrong_ids(self, caller: Caller, query: str, content: str) -> None:
+        """Its own error bodies."""
+        reply = await caller.call("POST", f"/post/predict{query}", body=b"{}")
+        assert (reply.status, reply.json) == (400, {"content": content})
+
+    async def test_failures(self, caller: Caller) -> None:
+        """As ``error``."""
+        reply = await caller.call("POST", "/post/predict?id=greet", body=b'{"name": "nobody"}')
+        assert reply.status == 500
+        assert list(reply.json) == ["error"]
+        reply = await caller.call("POST", "/post/predict?id=greet", body=b'{"name": 1}')
+        assert (reply.status, list(reply.json)) == (422, ["error"])
+        reply = await caller.call("POST", "/post/paint?id=greet", body=b"{}")
+        assert reply.status == 404
+        assert reply.json["content"].startswith("Unknown operation: paint")
+
+    async def test_logs(self, caller: Caller) -> None:
+        """In JSON, and cleaned."""
+        await caller.call("POST", "/post/predict?id=greet", body=b'{"name": "Ada"}')
+        reply = await caller.call("GET", "/get/getlogs?id=greet")
+        assert reply.json["logs"][-1]["message"] == "greeting Ada"
+        assert (await caller.call("GET", "/get/cleanlogs?id=greet")).json["logs"] == []
+        assert (await caller.call("GET", "/get?id=greet")).json == {"logs": []}
+
+    async def test_addmodel_as_the_document_writes_it(self, caller: Caller) -> None:
+        """With two question marks and quotes around the destination."""
+        async with upper_server() as address:
+            host = address.removeprefix("http://")
+            path = f'/post/addmodel?id=myverygoodmodel?type=httpmodel?dest="{host}"'
+            reply = await caller.call("POST", path.replace('"', "%22"))
+            assert reply.status == 200, reply.body
+            answer = await caller.call("POST", "/post/predict?id=myverygoodmodel", body=b'{"text": "x"}')
+            assert answer.json == {"text": "X"}
+            named = await caller.call("POST", "/post/addmodel?id=mirror&type=SubprocessModel")
+            assert named.status == 409  # it is there already
+            wrong = await caller.call("POST", "/post/addmodel?id=x&type=carrier-pigeon")
+            assert wrong.status == 422
+
+
+class upper_server:  # noqa: N801 - used like a function
+    """A model's server as the document has it: JSON by POST at any path, upper case back."""
+
+    async def __aenter__(self) -> str:
+        async def upper(request: web.Request) -> web.Response:
+            given = await request.json()
+            return web.json_response({"text": str(given["text"]).upper()})
+
+        application = web.Application()
+        application.router.add_post("/{path:.*}", upper)
+        self._runner = web.AppRunner(application)
+        await self._runner.setup()
+        port = free_port()
+        await web.TCPSite(self._runner, "127.0.0.1", port).start()
+        return f"http://127.0.0.1:{port}"
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()

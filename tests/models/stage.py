@@ -1,0 +1,109 @@
+"""The stage of the models' tests: a real host with real replicas, on models that the tests write into a folder."""
+
+from __future__ import annotations
+
+import asyncio
+import textwrap
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from penstock.models import manifest
+from penstock.models.host.calls import Answered, Listener, LiveCall
+from penstock.models.host.deployment import Deployment
+from penstock.models.host.host import ModelHost
+from penstock.models.host.logbook import LogEntry, Wanted
+from penstock.models.manifest import Model
+from penstock.models.runtimes.base import Segment
+
+
+class Stage:
+    """A host, and a folder for the models of one test."""
+
+    def __init__(self, host: ModelHost, folder: Path) -> None:
+        self.host = host
+        self.folder = folder
+
+    def python(self, name: str, code: str, **stated: Any) -> Model:
+        """A python model: its class is called Model; ``stated`` goes into its manifest."""
+        folder = self.folder / f"{name}-{len(list(self.folder.iterdir()))}"
+        folder.mkdir()
+        (folder / "model.py").write_text(textwrap.dedent(code))
+        options = {"class": "model:Model"} | stated.pop("python", {})
+        return self.model(name, "python", options, folder=folder, **stated)
+
+    def model(
+        self, name: str, runtime: str, options: dict[str, Any], *, folder: Path | None = None, **stated: Any
+    ) -> Model:
+        """A model of any runtime."""
+        whole = {"name": name, "runtime": runtime, runtime: options} | stated
+        return manifest.check(whole, folder=folder or self.folder, source="folder")
+
+    async def serve(self, name: str, code: str, **stated: Any) -> Deployment:
+        """A python model, registered."""
+        return await self.host.add(self.python(name, code, **stated))
+
+    async def call(self, deployment: Deployment, value: Any, **options: Any) -> Any:
+        """One call's output."""
+        return read(await self.begin(deployment, value, **options).done)
+
+    def begin(
+        self,
+        deployment: Deployment,
+        value: Any,
+        segments: Sequence[Segment] = (),
+        *,
+        request_id: str = "",
+        streams: bool = False,
+        listener: Listener | None = None,
+    ) -> LiveCall:
+        """A call on its way; its input is checked as the gateway does it."""
+        deployment.checker.check(value)
+        body = msgspec.json.encode(value)
+        return self.host.call(deployment, body, segments, request_id=request_id, streams=streams, listener=listener)
+
+    def lines(self, deployment: Deployment, **wanted: Any) -> list[LogEntry]:
+        return deployment.logbook.newest(Wanted(**wanted), 10_000)
+
+
+def read(answered: Answered) -> Any:
+    """An answer's JSON."""
+    return msgspec.json.decode(answered.json)
+
+
+class Heard:
+    """A listener that keeps what it hears; ``chunk_came`` is set by the first chunk."""
+
+    def __init__(self) -> None:
+        self.chunks: list[Any] = []
+        self.progressed: list[Any] = []
+        self.lines: list[str] = []
+        self.chunk_came = asyncio.Event()
+        self.something_came = asyncio.Event()
+
+    def chunk(self, json: bytes, segments: Sequence[Segment]) -> None:
+        self.chunks.append(msgspec.json.decode(json))
+        self.chunk_came.set()
+        self.something_came.set()
+
+    def progress(self, json: bytes) -> None:
+        self.progressed.append(msgspec.json.decode(json))
+        self.something_came.set()
+
+    def log(self, level: str, message: str) -> None:
+        self.lines.append(message)
+        self.something_came.set()
+
+
+@asynccontextmanager
+async def staged(folder: Path, **options: Any) -> AsyncIterator[Stage]:
+    """A stage; all replicas have ended when it is left."""
+    host = ModelHost(**options)
+    await host.start()
+    try:
+        yield Stage(host, folder)
+    finally:
+        await host.stop()

@@ -1,0 +1,91 @@
+"""The frame codec: whatever is cut how, the same frames come out; whatever is no frame is refused."""
+
+from __future__ import annotations
+
+import contextlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.models import frames
+from penstock.models.frames import Decoder, Frame, ProtocolError, SegmentHeader
+
+some_frames = st.lists(
+    st.builds(
+        Frame,
+        st.sampled_from(sorted(frames.KINDS)),
+        st.integers(0, 2**64 - 1),
+        st.binary(max_size=50),
+        st.binary(max_size=300),
+    ),
+    max_size=8,
+)
+
+
+def raw(frame: Frame) -> bytes:
+    """A frame with a header of any bytes."""
+    return frames.PREFIX.pack(len(frame.header) + len(frame.body), frame.kind, frame.id, len(frame.header)) + (
+        frame.header + frame.body
+    )
+
+
+@given(some_frames, st.lists(st.integers(1, 400), max_size=20))
+def test_frames_survive_any_cut(sent: list[Frame], cuts: list[int]) -> None:
+    """A stream of bytes has no edges: every way to cut it gives the same frames."""
+    stream = b"".join(map(raw, sent))
+    decoder = Decoder()
+    received: list[Frame] = []
+    for size in [*cuts, len(stream) + 1]:
+        received += decoder.feed(stream[:size])
+        stream = stream[size:]
+    assert received == sent
+    assert decoder.idle
+
+
+@given(st.binary(max_size=400))
+def test_any_bytes_give_frames_or_a_protocol_error(data: bytes) -> None:
+    """Nothing else, and never more memory than what came."""
+    decoder = Decoder(largest=1000)
+    with contextlib.suppress(ProtocolError):
+        for start in range(0, len(data), 7):
+            for frame in decoder.feed(data[start : start + 7]):
+                assert len(frame.header) + len(frame.body) <= 1000
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        frames.PREFIX.pack(10, 99, 1, 0),  # no such kind
+        frames.PREFIX.pack(2**32 - 1, frames.CALL, 1, 0),  # larger than allowed
+        frames.PREFIX.pack(5, frames.CALL, 1, 6),  # a header longer than the frame
+    ],
+)
+def test_what_cannot_be_a_frame_is_refused_at_its_first_bytes(prefix: bytes) -> None:
+    """Before anything is kept for it."""
+    with pytest.raises(ProtocolError):
+        Decoder().feed(prefix)
+
+
+@given(st.binary(max_size=100), st.lists(st.binary(max_size=100), max_size=4))
+def test_segments_come_out_as_they_went_in(json: bytes, pieces: list[bytes]) -> None:
+    """The JSON and each piece of media, whatever bytes they are."""
+    headers = [SegmentHeader(len(piece), "image/png") for piece in pieces]
+    stream = b"".join(frames.encode_parts(frames.CALL, 7, frames.Call("r", False, headers), [json, *pieces]))
+    (frame,) = Decoder().feed(stream)
+    header = frames.decode_header(frames.header_decoder(frames.Call), frame.header)
+    got_json, got = frames.split(frame.body, header.segments)
+    assert got_json == json
+    assert [bytes(piece) for piece in got] == pieces
+
+
+@given(st.lists(st.integers(-5, 50), min_size=1, max_size=4))
+def test_segments_that_do_not_fit_are_refused(sizes: list[int]) -> None:
+    """Sizes are the peer's word; they are checked against what came."""
+    body = b"x" * 20
+    headers = [SegmentHeader(size, "image/png") for size in sizes]
+    if sum(sizes) > len(body) or min(sizes) < 0:
+        with pytest.raises(ProtocolError):
+            frames.split(body, headers)
+    else:
+        assert len(frames.split(body, headers)[1]) == len(sizes)

@@ -1,0 +1,494 @@
+"""A host and its replicas: who gets which call, and what happens when a replica dies, hangs or grows."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock.errors import (
+    AlreadyExists,
+    InvalidInput,
+    ModelCrashed,
+    ModelFailed,
+    ModelTimeout,
+    ModelUnavailable,
+    NotFound,
+    Overloaded,
+    PoisonInput,
+)
+from tests.models.stage import Heard, Stage, read, staged
+from tests.processes import alive, until
+
+ECHO = """
+class Model:
+    def predict(self, text: str) -> str:
+        return text
+"""
+
+# Waits for a file to appear, so that a test decides when a call ends.
+GATE = """
+import os, time
+
+class Model:
+    def predict(self, gate: str, note: str = "") -> int:
+        while not os.path.exists(gate):
+            time.sleep(0.002)
+        return os.getpid()
+"""
+
+DANGEROUS = """
+import ctypes, os, signal, time
+
+class Model:
+    def predict(self, how: str, once: str = "") -> str:
+        if once and os.path.exists(once):
+            return "survived"
+        if once:
+            open(once, "w").close()
+        if how == "exit":
+            os._exit(9)
+        if how == "segfault":
+            ctypes.string_at(0)
+        if how == "abort":
+            os.abort()
+        if how == "raise":
+            raise RuntimeError("this is what went wrong")
+        if how == "hang":
+            time.sleep(60)
+        if how == "grow":
+            self.kept = bytearray(400 * 2**20)
+            time.sleep(60)
+        return how
+"""
+
+
+async def test_a_model_answers_and_its_schema_guards_it(stage: Stage) -> None:
+    """The schema comes from the class, and a violation names the field before a replica is even started."""
+    model = await stage.serve("echo", ECHO)
+    with pytest.raises(InvalidInput, match="text: "):
+        stage.begin(model, {"text": 5})
+    assert not model.replicas
+    assert await stage.call(model, {"text": "hello"}) == "hello"
+
+
+async def test_an_exception_is_its_callers_alone(stage: Stage) -> None:
+    """The replica lives on, and the log has the traceback."""
+    model = await stage.serve("risky", DANGEROUS)
+    with pytest.raises(ModelFailed, match="RuntimeError: this is what went wrong"):
+        await stage.call(model, {"how": "raise"}, request_id="r-77")
+    assert await stage.call(model, {"how": "fine"}) == "fine"
+    assert model.restarts == 0
+    assert any("Traceback" in line.message for line in stage.lines(model, request_id="r-77", level="warning"))
+
+
+@pytest.mark.parametrize(("how", "said"), [("exit", "exit status 9"), ("segfault", "SIGSEGV"), ("abort", "SIGABRT")])
+async def test_a_caller_whose_replica_dies_is_told_at_once(stage: Stage, how: str, said: str) -> None:
+    """Without leave to retry: a clear error within a second, and the model serves on."""
+    model = await stage.serve("risky", DANGEROUS, retry=False)
+    await stage.call(model, {"how": "fine"})
+    async with asyncio.timeout(1):
+        with pytest.raises(ModelCrashed, match=said):
+            await stage.call(model, {"how": how})
+    assert await stage.call(model, {"how": "fine"}) == "fine"
+
+
+async def test_a_call_whose_replica_dies_is_answered_by_another_one(stage: Stage, tmp_path: Path) -> None:
+    """With leave to retry nobody notices."""
+    model = await stage.serve("risky", DANGEROUS)
+    assert await stage.call(model, {"how": "exit", "once": str(tmp_path / "died")}) == "survived"
+
+
+async def test_calls_that_wait_do_not_notice_a_crash(stage: Stage, tmp_path: Path) -> None:
+    """Only the call that was running is touched."""
+    model = await stage.serve("risky", DANGEROUS, retry=False)
+    await stage.call(model, {"how": "fine"})
+    bad = stage.begin(model, {"how": "exit"})
+    others = [stage.begin(model, {"how": f"fine {number}"}) for number in range(20)]
+    with pytest.raises(ModelCrashed):
+        await bad.done
+    assert [read(await call.done) for call in others] == [f"fine {number}" for number in range(20)]
+
+
+async def test_an_input_that_kills_replicas_is_refused_as_poison(stage: Stage) -> None:
+    """After two deaths nothing is put at risk again; other inputs go on."""
+    model = await stage.serve("risky", DANGEROUS)
+    with pytest.raises(ModelCrashed):
+        await stage.call(model, {"how": "exit"})
+    with pytest.raises(PoisonInput):
+        stage.begin(model, {"how": "exit"})
+    assert await stage.call(model, {"how": "fine"}) == "fine"
+
+
+async def test_a_call_that_hangs_is_ended_and_its_replica_replaced(stage: Stage) -> None:
+    """The caller hears at the limit; what cannot be stopped is killed a second later."""
+    model = await stage.serve("risky", DANGEROUS, timeout=0.3)
+    await stage.call(model, {"how": "fine"})
+    before = model.replicas[0]
+    async with asyncio.timeout(1):
+        with pytest.raises(ModelTimeout, match=r"longer than 0\.3 s"):
+            await stage.call(model, {"how": "hang"})
+    assert await stage.call(model, {"how": "fine"}) == "fine"
+    assert model.replicas[0] is not before
+
+
+async def test_a_call_that_can_be_stopped_costs_no_replica(stage: Stage) -> None:
+    """Python code is interrupted where it stands; the loaded model stays."""
+    model = await stage.serve(
+        "looping",
+        """
+        import time
+
+        class Model:
+            def predict(self, seconds: float) -> str:
+                end = time.monotonic() + seconds
+                while time.monotonic() < end:
+                    time.sleep(0.001)
+                return "done"
+        """,
+        timeout=0.2,
+    )
+    assert await stage.call(model, {"seconds": 0.0}) == "done"
+    replica = model.replicas[0]
+    with pytest.raises(ModelTimeout):
+        await stage.call(model, {"seconds": 30.0})
+    assert await stage.call(model, {"seconds": 0.0}) == "done"
+    assert model.replicas == [replica]
+
+
+async def test_a_replica_that_passes_its_memory_limit_is_killed(stage: Stage) -> None:
+    """And its caller is told why; it is not tried again, for it would grow again."""
+    model = await stage.serve("risky", DANGEROUS, memory_limit="200MiB")
+    with pytest.raises(ModelCrashed, match="its limit is 200 MiB"):
+        await stage.call(model, {"how": "grow"})
+    assert await stage.call(model, {"how": "fine"}) == "fine"
+
+
+async def test_the_queue_is_bounded(stage: Stage, tmp_path: Path) -> None:
+    """A full queue says so at once, with an estimate when there is room."""
+    gate = tmp_path / "gate"
+    model = await stage.serve("gated", GATE, queue=2)
+    running = [stage.begin(model, {"gate": str(gate)})]
+    await until(lambda: model.in_flight == 1, "the first call runs")
+    running += [stage.begin(model, {"gate": str(gate)}) for _ in range(2)]
+    with pytest.raises(Overloaded) as caught:
+        stage.begin(model, {"gate": str(gate)})
+    assert caught.value.retry_after is not None
+    gate.touch()
+    assert len({read(await call.done) for call in running}) == 1
+
+
+async def test_a_caller_who_leaves_frees_his_place(stage: Stage, tmp_path: Path) -> None:
+    """In the queue at once; a call that runs is cancelled, and the next one starts."""
+    gate = tmp_path / "gate"
+    model = await stage.serve("gated", GATE, queue=1)
+    running = stage.begin(model, {"gate": str(gate)})
+    await until(lambda: model.in_flight == 1, "the first call runs")
+    waiting = stage.begin(model, {"gate": str(gate)})
+    waiting.abandon()
+    assert model.waiting == 0
+    other = tmp_path / "other"
+    other.touch()
+    next_one = stage.begin(model, {"gate": str(other)})
+    running.abandon()
+    assert isinstance(read(await next_one.done), int)
+    assert model.restarts == 0
+
+
+async def test_the_replica_with_the_fewest_calls_gets_the_next(stage: Stage, tmp_path: Path) -> None:
+    """Four calls on two replicas with two places each: two and two."""
+    gate = tmp_path / "gate"
+    model = await stage.serve("gated", GATE, replicas=2, concurrency=2, eager=True)
+    await until(lambda: [replica.state for replica in model.replicas] == ["ready", "ready"], "both are loaded")
+    calls = [stage.begin(model, {"gate": str(gate), "note": str(number)}) for number in range(4)]
+    assert sorted(replica.load for replica in model.replicas) == [2, 2]
+    gate.touch()
+    pids = [read(await call.done) for call in calls]
+    assert sorted(map(pids.count, set(pids))) == [2, 2]
+
+
+async def test_calls_are_answered_together(stage: Stage) -> None:
+    """What waits while a batch runs becomes the next one, and each gets its own answer; one's error is its own."""
+    model = await stage.serve(
+        "doubling",
+        """
+        import time
+        from penstock import BadInput
+
+        class Model:
+            def predict(self, number: int) -> dict:
+                return self.predict_batch([number])[0]
+
+            def predict_batch(self, numbers: list[int]) -> list[dict]:
+                time.sleep(0.05)
+                return [
+                    BadInput("not 13", field="number") if n == 13 else {"twice": 2 * n, "of": len(numbers)}
+                    for n in numbers
+                ]
+        """,
+        batching={"max_size": 8},
+    )
+    await stage.call(model, {"number": 1})
+    calls = [stage.begin(model, {"number": number}) for number in range(17)]
+    results = await asyncio.gather(*(call.done for call in calls), return_exceptions=True)
+    refused = results.pop(13)
+    assert isinstance(refused, InvalidInput)
+    assert refused.problems[0].field == "number"
+    answers: list[Any] = [read(result) for result in results if not isinstance(result, BaseException)]
+    assert [answer["twice"] for answer in answers] == [2 * n for n in range(17) if n != 13]
+    assert [answer["of"] for answer in answers][:9] == [1, *[8] * 8]  # a lone call does not wait for company
+    assert model.measures.counts().batches == 2
+
+
+async def test_a_batch_that_is_not_full_waits_a_moment(stage: Stage) -> None:
+    """While a replica is busy: then calls that come within ``max_wait_ms`` travel together."""
+    model = await stage.serve(
+        "counting",
+        """
+        class Model:
+            def predict(self, number: int) -> int:
+                return 1
+
+            def predict_batch(self, numbers: list[int]) -> list[int]:
+                return [len(numbers)] * len(numbers)
+        """,
+        batching={"max_size": 4, "max_wait_ms": 2000},
+    )
+    await stage.call(model, {"number": 0})
+    first = stage.begin(model, {"number": 1})
+    others = [stage.begin(model, {"number": number}) for number in range(4)]
+    assert read(await first.done) == 1
+    assert [read(await call.done) for call in others] == [4, 4, 4, 4]
+
+
+async def test_chunks_progress_and_lines_reach_the_listener(stage: Stage) -> None:
+    """In order, and marked with the call."""
+    model = await stage.serve(
+        "talking",
+        """
+        from collections.abc import Iterator
+        from penstock import Context
+
+        class Model:
+            def predict(self, n: int, context: Context) -> Iterator[int]:
+                for number in range(n):
+                    print("at", number)
+                    context.progress(number / n)
+                    yield number
+        """,
+    )
+    assert model.schema is not None
+    assert model.schema.streams
+    heard = Heard()
+    call = stage.begin(model, {"n": 3}, streams=True, listener=heard, request_id="mine")
+    await call.done
+    assert heard.chunks == [0, 1, 2]
+    assert heard.progressed == [{"fraction": 0.0}, {"fraction": 1 / 3}, {"fraction": 2 / 3}]
+    assert heard.lines == ["at 0", "at 1", "at 2"]
+    assert [line.message for line in stage.lines(model, request_id="mine")] == heard.lines
+    assert await stage.call(model, {"n": 3}) == [0, 1, 2]
+
+
+async def test_an_idle_model_is_unloaded_and_loaded_again(stage: Stage) -> None:
+    """By its next call."""
+    model = await stage.serve("echo", ECHO, unload_after=0.3)
+    assert await stage.call(model, {"text": "a"}) == "a"
+    pid = model.replicas[0].pid
+    await until(lambda: not model.replicas, "unloaded")
+    assert pid is not None
+    assert not alive(pid)
+    assert await stage.call(model, {"text": "b"}) == "b"
+
+
+async def test_models_of_one_group_are_never_loaded_together(stage: Stage) -> None:
+    """Queued work decides whose turn it is, and every call is answered."""
+    one = await stage.serve("one", ECHO, exclusive="gpu")
+    two = await stage.serve("two", ECHO, exclusive="gpu")
+    together = 0
+
+    async def watch() -> None:
+        nonlocal together
+        while True:
+            together = max(together, len(one.replicas) * len(two.replicas))
+            await asyncio.sleep(0)
+
+    watching = asyncio.create_task(watch())
+    calls = [stage.begin((one, two)[number % 2], {"text": str(number)}) for number in range(40)]
+    assert [read(await call.done) for call in calls] == [str(number) for number in range(40)]
+    watching.cancel()
+    assert together == 0
+    assert one.restarts == two.restarts == 0
+
+
+async def test_a_reload_drops_no_call(stage: Stage) -> None:
+    """Calls go on while the new replicas load; then they go to the new ones, and what runs on the old is finished."""
+    code = """
+    import os, time
+
+    class Model:
+        def predict(self, text: str) -> str:
+            time.sleep(0.005)
+            return "{}"
+    """
+    await stage.serve("changing", code.format("old"))
+    seen: list[str] = []
+    over = asyncio.Event()
+
+    async def caller() -> None:
+        while not over.is_set():
+            seen.append(await stage.call(stage.host.find("changing"), {"text": "?"}))
+
+    callers = [asyncio.create_task(caller()) for _ in range(4)]
+    await until(lambda: len(seen) > 20, "calls go on")
+    fresh = await stage.host.add(stage.python("changing", code.format("new")), replace=True)
+    await until(lambda: seen[-4:] == ["new"] * 4, "the new version answers")
+    over.set()
+    await asyncio.gather(*callers)
+    assert set(seen) == {"old", "new"}
+    assert seen.index("new") > 20
+    assert stage.host.find("changing") is fresh
+
+
+async def test_a_stream_on_the_old_version_is_finished(stage: Stage, tmp_path: Path) -> None:
+    """Though the new one answers already."""
+    code = """
+    import os, time
+    from collections.abc import Iterator
+
+    class Model:
+        def predict(self, gate: str) -> Iterator[str]:
+            yield "{}"
+            while not os.path.exists(gate):
+                time.sleep(0.002)
+            yield "end"
+    """
+    old = await stage.serve("story", code.format("old"))
+    heard = Heard()
+    call = stage.begin(old, {"gate": str(tmp_path / "gate")}, streams=True, listener=heard)
+    await heard.chunk_came.wait()
+    new = await stage.host.add(stage.python("story", code.format("new")), replace=True)
+    assert await stage.call(new, {"gate": "/"}) == ["new", "end"]
+    (tmp_path / "gate").touch()
+    await call.done
+    assert heard.chunks == ["old", "end"]
+    await until(lambda: not old.replicas, "the old version has ended")
+
+
+async def test_a_new_form_that_cannot_be_loaded_changes_nothing(stage: Stage) -> None:
+    """The old one goes on, and whoever asked is told why."""
+    old = await stage.serve("echo", ECHO)
+    await stage.call(old, {"text": "x"})
+    broken = ECHO + "    def load(self):\n        raise OSError('no weights here')\n"
+    with pytest.raises(ModelUnavailable, match="no weights here"):
+        await stage.host.add(stage.python("echo", broken), replace=True)
+    with pytest.raises(ModelUnavailable, match="SyntaxError"):
+        await stage.host.add(stage.python("echo", "class Model"), replace=True)
+    assert stage.host.find("echo") is old
+    assert await stage.call(old, {"text": "still"}) == "still"
+
+
+async def test_versions_live_side_by_side(stage: Stage) -> None:
+    """The one added last is meant when none is named; removing it brings the other back."""
+    await stage.serve("echo", ECHO.replace("return text", "return 'one'"))
+    await stage.serve("echo", ECHO.replace("return text", "return 'two'"), version="2")
+    assert await stage.call(stage.host.find("echo"), {"text": ""}) == "two"
+    assert await stage.call(stage.host.find("echo", "1"), {"text": ""}) == "one"
+    with pytest.raises(AlreadyExists):
+        await stage.serve("echo", ECHO)
+    await stage.host.remove("echo", "2")
+    assert await stage.call(stage.host.find("echo"), {"text": ""}) == "one"
+    await stage.host.remove("echo")
+    with pytest.raises(NotFound):
+        stage.host.find("echo")
+
+
+async def test_a_removed_model_finishes_what_it_runs(stage: Stage, tmp_path: Path) -> None:
+    """And what waits."""
+    gate = tmp_path / "gate"
+    model = await stage.serve("gated", GATE)
+    calls = [stage.begin(model, {"gate": str(gate)}) for _ in range(3)]
+    await until(lambda: model.in_flight == 1, "the first call runs")
+    await stage.host.remove("gated")
+    gate.touch()
+    assert len([await call.done for call in calls]) == 3
+    await until(lambda: not model.replicas, "its replicas have ended")
+
+
+async def test_a_model_that_cannot_load_says_why(stage: Stage) -> None:
+    """To every caller, at once; and it is tried again later."""
+    broken = ECHO + "    def load(self):\n        raise OSError('no weights here')\n"
+    model = await stage.serve("broken", broken)
+    with pytest.raises(ModelUnavailable, match="no weights here"):
+        await stage.call(model, {"text": "x"})
+    with pytest.raises(ModelUnavailable, match="no weights here"):
+        await stage.call(model, {"text": "x"})
+
+
+async def test_secrets_of_a_manifest_leave_nowhere(stage: Stage) -> None:
+    """Neither by an exception's text nor by the log."""
+    model = await stage.serve(
+        "leaking",
+        """
+        import os
+
+        class Model:
+            def predict(self) -> str:
+                print("the key is", os.environ["SERVICE_API_KEY"])
+                raise ValueError("cannot use " + os.environ["SERVICE_API_KEY"])
+        """,
+        environment={"SERVICE_API_KEY": "sk-canary-93"},
+    )
+    with pytest.raises(ModelFailed) as caught:
+        await stage.call(model, {})
+    assert "sk-canary-93" not in caught.value.message
+    text = "\n".join(line.message for line in stage.lines(model))
+    assert "the key is ******" in text
+    assert "sk-canary-93" not in text
+
+
+async def test_a_replica_sees_none_of_our_own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the host knows of databases and tokens is not the model's business."""
+    monkeypatch.setenv("DATABASE_URL", "postgresql://canary")
+    monkeypatch.setenv("FAVOURITE_COLOUR", "blue")
+    async with staged(tmp_path, private=["DATABASE_URL"]) as stage:
+        model = await stage.serve(
+            "curious",
+            """
+            import os
+
+            class Model:
+                def predict(self) -> dict[str, str]:
+                    return dict(os.environ)
+            """,
+            environment={"MOOD": "${FAVOURITE_COLOUR}ish"},
+        )
+        seen = await stage.call(model, {})
+    assert "DATABASE_URL" not in seen
+    assert seen["FAVOURITE_COLOUR"] == "blue"
+    assert seen["MOOD"] == "blueish"
+    assert seen["CUDA_VISIBLE_DEVICES"] == ""
+
+
+async def test_a_replica_killed_from_outside_is_replaced(stage: Stage) -> None:
+    """As by the system when memory runs out."""
+    model = await stage.serve("echo", ECHO)
+    await stage.call(model, {"text": "x"})
+    pid = model.replicas[0].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: model.restarts == 1, "noticed")
+    assert await stage.call(model, {"text": "again"}) == "again"
+
+
+async def test_the_shares_of_a_device_are_not_exceeded(stage: Stage) -> None:
+    """Two replicas of 0.3 and one of 0.5 do not fit on one GPU; the members of a group count once."""
+    await stage.host.add(stage.python("small", ECHO, device="cuda:0", device_share=0.3, replicas=2), wait=False)
+    with pytest.raises(InvalidInput, match=r"cuda:0 has 0\.40 left"):
+        await stage.host.add(stage.python("big", ECHO, device="cuda:0", device_share=0.5), wait=False)
+    for name in ("a", "b"):
+        one = stage.python(name, ECHO, device="cuda:0", device_share=0.4, exclusive="big ones")
+        await stage.host.add(one, wait=False)

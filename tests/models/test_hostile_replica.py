@@ -1,0 +1,73 @@
+"""A replica whose process says anything at all over its sockets: it is ended, and the host lives on."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import random
+from typing import Any
+
+import pytest
+
+from penstock.errors import PenstockError
+from penstock.models import frames
+from tests.models.stage import Stage
+
+# Finds the replica's own data and control sockets, and writes what it is told to write into one of them.
+FUZZING = """
+import base64, os, socket, stat, sys
+
+def sockets():
+    for number in range(3, 64):
+        try:
+            if stat.S_ISSOCK(os.fstat(number).st_mode):
+                yield number
+        except OSError:
+            pass
+
+class Model:
+    def predict(self, where: int, data: str) -> str:
+        found = sorted(sockets())
+        os.write(found[where], base64.b64decode(data))
+        return "sent"
+"""
+
+ECHO = """
+class Model:
+    def predict(self, text: str) -> str:
+        return text
+"""
+
+
+def junk(seed: int) -> bytes:
+    """Bytes that resemble frames more or less: right prefixes with wrong kinds, sizes, headers and call ids."""
+    rng = random.Random(seed)
+    kind = rng.choice([*sorted(frames.KINDS), 0, 77, 255])
+    body = rng.randbytes(rng.randrange(0, 200))
+    match rng.randrange(4):
+        case 0:
+            return rng.randbytes(rng.randrange(1, 300))
+        case 1:
+            head = rng.randrange(0, len(body) + 1)
+            return frames.PREFIX.pack(len(body), kind, rng.randrange(0, 50), head) + body
+        case 2:
+            header = frames.Reply(1, [frames.SegmentHeader(rng.randrange(-9, 999), "x", [1, "y"])])
+            return frames.encode(kind, rng.randrange(0, 50), header, body)
+        case _:
+            return frames.encode(kind, rng.randrange(0, 50), frames.Failed("nonsense", "x" * 99), body) * 3
+
+
+@pytest.mark.parametrize("seed", range(24))
+async def test_no_bytes_of_a_replica_disturb_the_host(stage: Stage, seed: int) -> None:
+    """Whatever becomes of the call, the other model answers, and this one does again."""
+    hostile = await stage.serve("hostile", FUZZING, retry=False, timeout=5)
+    good = await stage.serve("good", ECHO)
+    given: dict[str, Any] = {"where": seed % 2, "data": base64.b64encode(junk(seed)).decode()}
+    with contextlib.suppress(PenstockError):
+        await stage.call(hostile, given)
+    assert await stage.call(good, {"text": "calm"}) == "calm"
+    harmless = {"where": 0, "data": ""}
+    try:
+        await stage.call(hostile, harmless)
+    except PenstockError:  # the junk may have been a failure of the next call, or half a frame that swallowed it
+        assert await stage.call(hostile, harmless) == "sent"

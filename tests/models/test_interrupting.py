@@ -1,0 +1,147 @@
+"""Interrupting a model's code: at any moment, and never anybody else's."""
+
+# ruff: noqa: ARG002  (a wire's methods)
+
+from __future__ import annotations
+
+import queue
+import random
+import sys
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+import penstock
+from penstock import Context
+from penstock.models import interrupting
+from penstock.models.context import Running
+from penstock.models.interrupting import Interruptible, shielded
+from penstock.models.runtimes.base import Call, Cancelled, Output
+
+LIMIT = 60.0  # seconds that anything here may take
+TURNS = 2000
+LINES = 40  # that one call logs
+
+
+class FragileWire:
+    """Counts how often its writing was interrupted, which must never be."""
+
+    def __init__(self) -> None:
+        self.broken = 0
+
+    def chunk(self, call: Call, output: Output) -> None:
+        self._work()
+
+    def progress(self, call: Call, value: bytes) -> None:
+        self._work()
+
+    def log(self, call: Call | None, level: str, message: str) -> None:
+        self._work()
+
+    def _work(self) -> None:
+        done = False
+        try:
+            for _ in range(20):
+                pass
+            done = True
+        finally:
+            self.broken += not done
+
+
+class Trial:
+    """Calls one after the other, each cancelled by another thread somewhere in its course or just after it."""
+
+    def __init__(self) -> None:
+        self.wire = FragileWire()
+        self.cancelled = self.finished = self.stray = 0
+        self._chance = random.Random(1)
+        self._going: queue.SimpleQueue[Call | None] = queue.SimpleQueue()
+        self._gone = threading.Semaphore(0)
+
+    def run(self) -> None:
+        """Makes the calls, in this thread."""
+        canceller = threading.Thread(target=self._cancel, daemon=True)
+        canceller.start()
+        for _ in range(TURNS):
+            self._one()
+            try:
+                for _ in range(50):
+                    pass
+                self._gone.acquire()
+            except Cancelled:
+                self.stray += 1
+        self._going.put(None)
+        canceller.join(LIMIT)
+
+    def _one(self) -> None:
+        call = Call(1, b"{}", (), request_id="", streams=False, wire=self.wire)
+        section = Interruptible((call,))
+        moment = self._chance.randrange(LINES + 1)
+        try:
+            with Running((call,), "cpu"):
+                section.enter()
+                try:
+                    self._model(call, moment)
+                finally:
+                    section.leave()
+            if moment == LINES:
+                self._going.put(call)
+            self.finished += 1
+        except Cancelled:
+            self.cancelled += 1
+        finally:
+            section.end()
+
+    def _model(self, call: Call, moment: int) -> None:
+        for line in range(LINES):
+            if line == moment:
+                with shielded():
+                    self._going.put(call)
+            penstock.context().log("line")
+            sum(range(30))
+
+    def _cancel(self) -> None:
+        while (call := self._going.get()) is not None:
+            call.cancel()
+            self._gone.release()
+
+
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads change places as often as can be."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_cancelling_at_any_moment_never_hits_code_that_is_not_the_models(restless: None) -> None:
+    """Nothing that the model calls of ours is broken off, and no exception is left behind for the code after it."""
+    trial = Trial()
+    ended = threading.Event()
+
+    def run() -> None:
+        try:
+            trial.run()
+        finally:
+            ended.set()
+
+    threading.Thread(target=run, daemon=True).start()
+    assert ended.wait(LIMIT)
+    assert (trial.wire.broken, trial.stray) == (0, 0)
+    assert trial.cancelled + trial.finished == TURNS
+    assert trial.cancelled > 0
+    assert trial.finished > 0
+    assert not interrupting._of_thread
+
+
+def test_shielding_outside_of_a_model_does_nothing() -> None:
+    with shielded():
+        pass
+    with pytest.raises(RuntimeError, match="no model is running"):
+        penstock.context()
+    with pytest.raises(ValueError, match=r"from 0\.0 to 1\.0"):
+        Context().progress(1.5)
+    with pytest.raises(ValueError, match="level must be one of"):
+        Context().log("x", "loud")
