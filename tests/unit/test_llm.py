@@ -16,8 +16,9 @@ from msgspec import Raw
 
 from penstock.jobs.job import ClaimedJob
 from penstock.jobs.states import ErrorCategory
+from penstock.models.provider import retry_after
 from penstock.workers.executors import ExecutionError, JobContext
-from penstock.workers.llm import ChatEndpoint, ChatExecutor, ChatResult, request_body, retry_after
+from penstock.workers.llm import ChatEndpoint, ChatExecutor, ChatResult, request_body
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 KEY = "sk-very-secret-key"

@@ -1,0 +1,177 @@
+"""Connections to servers elsewhere: each goes to an address that was resolved and checked for that very connection.
+
+A name may lead somewhere else a moment later, and an address may be written in many ways; so what is checked is the
+address that the connection is made to, whatever it was called. Imports stay within the standard library and aiohttp:
+runtimes use this inside replicas.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_CONNECT_SECONDS = 10.0
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+# Where clouds tell secrets to whoever asks from inside, beside the link-local addresses.
+_METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200", "192.0.0.192")))
+
+
+class AddressRefused(OSError):
+    """A host leads to an address that may not be connected to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Which addresses may be connected to.
+
+    By default this machine and private networks are, for that is where model servers stand; ``public`` allows only what
+    is reachable from the whole internet. Link-local, multicast, unspecified and reserved addresses never are. With
+    ``networks`` an address must lie in one of them as well.
+    """
+
+    public: bool = False
+    networks: Sequence[Network] = field(default=())
+
+    def refusal(self, address: Address) -> str | None:
+        """Why an address may not be connected to; None where it may."""
+        inner = _unwrapped(address)
+        if (
+            inner.is_link_local
+            or inner.is_multicast
+            or inner.is_unspecified
+            or (inner.is_reserved and not inner.is_loopback)
+            or inner in _METADATA
+        ):
+            return "is link-local, multicast or reserved"
+        if self.public and not inner.is_global:
+            return "is not on the public internet"
+        if self.networks and not any(inner in one for one in self.networks if one.version == inner.version):
+            return "is outside of the allowed networks"
+        return None
+
+    def check(self, host: str, address: str) -> None:
+        """Raise AddressRefused when ``host``, which leads to ``address``, may not be connected to."""
+        try:
+            reason = self.refusal(ipaddress.ip_address(address.partition("%")[0]))
+        except ValueError:
+            reason = "is no address"
+        if reason is not None:
+            raise AddressRefused(f"{host} may not be connected to: its address {reason}")
+
+
+class CheckedResolver(AbstractResolver):
+    """Resolves names with the system's resolver, or another one, and checks each address that comes out."""
+
+    def __init__(self, policy: Policy, inner: AbstractResolver | None = None) -> None:
+        self._policy = policy
+        self._inner = inner or aiohttp.ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._inner.resolve(host, port, family)
+        allowed = [one for one in found if not self._refused(one["host"])]
+        if found and not allowed:
+            self._policy.check(host, found[0]["host"])
+        return allowed
+
+    def _refused(self, address: str) -> bool:
+        try:
+            self._policy.check(address, address)
+        except AddressRefused:
+            return True
+        return False
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+def session(
+    policy: Policy,
+    *,
+    seconds: float,
+    headers: Mapping[str, str] | None = None,
+    resolver: AbstractResolver | None = None,
+) -> aiohttp.ClientSession:
+    """A pool of connections under ``policy``: kept alive, without cookies, proxies of the environment, or redirects'
+    memory. Each request ends after ``seconds``. Literal addresses do not pass the resolver: check their URLs first."""
+    return aiohttp.ClientSession(
+        headers=dict(headers or {}),
+        timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=min(seconds, _CONNECT_SECONDS)),
+        connector=aiohttp.TCPConnector(resolver=CheckedResolver(policy, resolver), limit=0, use_dns_cache=False),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        trust_env=False,
+    )
+
+
+def check_url(url: Any, policy: Policy | None = None) -> str | None:
+    """What is wrong with a server's URL: scheme, host, credentials in it, a literal address that is refused; or None."""
+    if not isinstance(url, str):
+        return "is required: where the server answers, such as http://127.0.0.1:8000"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return "must be a URL such as http://127.0.0.1:8000"
+    if parts.scheme not in {"http", "https"} or not host or port == 0:
+        return "must be a URL that begins with http:// or https://"
+    if parts.username is not None or parts.password is not None:
+        return "must hold no user or password: credentials go into headers"
+    if parts.fragment:
+        return "must hold no fragment (#…)"
+    if any(character.isspace() or ord(character) < 32 for character in url):
+        return "must hold no spaces"
+    literal = _literal(host)
+    if literal is not None:
+        reason = (policy or Policy()).refusal(literal)
+        if reason is not None:
+            return f"may not be connected to: its address {reason}"
+    return None
+
+
+def networks(stated: Any) -> list[Network]:
+    """Networks from a list of CIDRs; raises ValueError, which says what is allowed."""
+    if not isinstance(stated, list) or not all(isinstance(one, str) for one in stated):
+        raise ValueError('must be a list of networks such as ["10.0.0.0/8"]')
+    try:
+        return [ipaddress.ip_network(one, strict=False) for one in stated]
+    except ValueError:
+        raise ValueError('must hold networks such as "10.0.0.0/8" or "fd00::/8"') from None
+
+
+def _literal(host: str) -> Address | None:
+    """A host that is an address, in any spelling that the system takes for one."""
+    bare = host.strip("[]").rstrip(".").partition("%")[0]
+    try:
+        return ipaddress.ip_address(bare)
+    except ValueError:
+        pass
+    try:
+        return ipaddress.ip_address(socket.inet_aton(bare)) if bare[:1].isdigit() else None
+    except OSError:
+        return None
+
+
+def _unwrapped(address: Address) -> Address:
+    """The IPv4 address that an IPv6 address stands for, if it stands for one."""
+    if isinstance(address, ipaddress.IPv4Address):
+        return address
+    if address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    if address.sixtofour is not None:
+        return address.sixtofour
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    if address.teredo is not None:
+        return address.teredo[1]
+    return address

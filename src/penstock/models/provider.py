@@ -1,0 +1,228 @@
+"""Talking to a server behind a model: requests, bounded answers, streams, and what each way to fail means.
+
+What the ``http`` and ``openai`` runtimes share with the LLM worker. Imports stay within msgspec, aiohttp and the
+standard library.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Any, Final
+from urllib.parse import quote, unquote
+
+import aiohttp
+import msgspec
+from aiohttp.abc import AbstractResolver
+
+from penstock.models import outbound
+from penstock.models.outbound import AddressRefused, Policy
+from penstock.models.runtimes.base import CallFailed
+
+LARGEST_ANSWER: Final = 64 * 2**20  # bytes
+_MASK: Final = "******"
+_LONGEST_DETAIL: Final = 300  # characters of a server's own words in an error
+_LONGEST_RETRY_AFTER: Final = timedelta(days=7)
+_LONGEST_LINE: Final = 8 * 2**20  # bytes of one line of a stream
+_CALLERS_FAULT: Final = frozenset({400, 413, 422})
+_TOO_SLOW: Final = frozenset({408, 504})
+_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+
+
+class Provider:
+    """One server, under one policy, with pooled connections. Raises CallFailed only.
+
+    ``hints`` says what to check when the server refuses credentials, or knows no such address. ``secrets`` are masked
+    in every message; ``who`` is what messages call the server. ``close`` it at the end.
+    """
+
+    def __init__(
+        self,
+        *,
+        headers: Mapping[str, str],
+        seconds: float,
+        secrets: Collection[str] = (),
+        policy: Policy | None = None,
+        largest: int = LARGEST_ANSWER,
+        hints: Mapping[str, str] | None = None,
+        who: str = "server",
+        resolver: AbstractResolver | None = None,
+    ) -> None:
+        self._headers = dict(headers)
+        self._seconds = seconds
+        self._secrets = spelled(secrets)
+        self._policy = policy or Policy()
+        self._largest = largest
+        self._hints = hints or {}
+        self._who = who
+        self._resolver = resolver
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close all connections."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def post(self, url: str, *, headers: Mapping[str, str], **body: Any) -> tuple[bytes, str]:
+        """A request and its whole answer: the bytes, and their media type in lower case without parameters."""
+        async with self.open(url, headers=headers, **body) as response:
+            kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+            return await self._whole(response), kind
+
+    @asynccontextmanager
+    async def open(self, url: str, *, headers: Mapping[str, str], **body: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A request whose answer is read by the block; its status is 2xx."""
+        problem = outbound.check_url(url, self._policy)
+        if problem is not None:
+            raise CallFailed("provider", f"the {self._who}'s address {problem}")
+        try:
+            # A redirect would take the request, and our credentials, to another address.
+            async with self._connected().post(url, headers=headers, allow_redirects=False, **body) as response:
+                if not 200 <= response.status < 300:
+                    raise self._refused(response.status, response.headers, await self._whole(response))
+                yield response
+        except TimeoutError:
+            raise CallFailed("timeout", f"the {self._who} did not answer within {self._seconds:g} s") from None
+        except AddressRefused as error:
+            raise CallFailed("provider", str(error)) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._broken(error) from None
+
+    async def lines(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """The lines of a streamed answer as they come, without their ends; bounded as the whole answer is."""
+        rest = b""
+        size = 0
+        async for piece in response.content.iter_any():
+            size += len(piece)
+            if size > self._largest:
+                raise CallFailed("provider", f"the {self._who}'s answer exceeds {self._largest} bytes")
+            *whole, rest = _LINE_END.split(rest + piece)
+            for line in whole:
+                yield line
+            if len(rest) > _LONGEST_LINE:
+                raise CallFailed("provider", f"a line of the {self._who}'s answer exceeds {_LONGEST_LINE} bytes")
+        if rest:
+            yield rest
+
+    async def events(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """The data of server-sent events, as they come; comments and other fields are passed over."""
+        data: list[bytes] = []
+        async for line in self.lines(response):
+            if line.startswith(b"data:"):
+                data.append(line[5:].removeprefix(b" "))
+            elif not line and data:
+                yield b"\n".join(data)
+                data = []
+        if data:
+            yield b"\n".join(data)
+
+    def masked(self, text: str) -> str:
+        """``text`` without our secrets."""
+        for secret in self._secrets:
+            if secret in text:
+                text = text.replace(secret, _MASK)
+        return text
+
+    async def _whole(self, response: aiohttp.ClientResponse) -> bytes:
+        body = bytearray()
+        async for piece in response.content.iter_any():
+            body += piece
+            if len(body) > self._largest:
+                raise CallFailed("provider", f"the {self._who}'s answer exceeds {self._largest} bytes")
+        return bytes(body)
+
+    def _connected(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = outbound.session(
+                self._policy, seconds=self._seconds, headers=self._headers, resolver=self._resolver
+            )
+        return self._session
+
+    def _broken(self, error: Exception) -> CallFailed:
+        """The system's own words for a refused connection; other texts may quote the request."""
+        cause: Exception = error
+        if isinstance(error, aiohttp.ClientConnectorError):
+            cause = error.os_error
+            if isinstance(cause.__cause__, AddressRefused):
+                return CallFailed("provider", str(cause.__cause__))
+            if isinstance(cause, AddressRefused):
+                return CallFailed("provider", str(cause))
+        said = f": {self.masked(cause.strerror)}" if isinstance(cause, OSError) and cause.strerror else ""
+        return CallFailed("provider", f"the connection to the {self._who} failed ({type(error).__name__}{said})")
+
+    def _refused(self, status: int, headers: Mapping[str, str], body: bytes) -> CallFailed:
+        detail = self.masked(own_words(body))
+        said = f"{status}: {detail}" if detail else f"{status}"
+        wait = retry_after(headers.get("Retry-After"), now=datetime.now(UTC))
+        seconds = None if wait is None else wait.total_seconds()
+        if status == 429:
+            return CallFailed("rate_limited", f"the {self._who} limits us ({said})", retry_after=seconds)
+        if status in _TOO_SLOW:
+            return CallFailed("timeout", f"the {self._who} timed out ({said})", retry_after=seconds)
+        if status in _CALLERS_FAULT:
+            return CallFailed("bad_input", f"the {self._who} refuses the input ({said})")
+        if status in {401, 403}:
+            message = f"the {self._who} refuses our credentials{self._hint('credentials')} ({said})"
+        elif status == 404:
+            message = f"the {self._who} knows no such address or model{self._hint('address')} ({said})"
+        elif 300 <= status < 400:
+            message = f"the {self._who} redirects, which is not followed{self._hint('address')} ({status})"
+        elif status >= 500:
+            message = f"the {self._who} failed ({said})"
+        else:
+            message = f"the {self._who} answered unexpectedly ({said})"
+        return CallFailed("provider", message, retry_after=seconds)
+
+    def _hint(self, name: str) -> str:
+        return f": check {self._hints[name]}" if name in self._hints else ""
+
+
+def spelled(secrets: Collection[str]) -> list[str]:
+    """Secrets in every spelling in which a server may echo them, longest first; very short ones are left out."""
+    known = set(secrets)
+    known |= {unquote(secret) for secret in known} | {quote(secret, safe="") for secret in known}
+    return sorted((secret for secret in known if len(secret) > 3), key=len, reverse=True)
+
+
+def retry_after(header: str | None, *, now: datetime) -> timedelta | None:
+    """What a Retry-After header asks for, in seconds or as a date; None when it is absent or unreadable."""
+    if header is None:
+        return None
+    text = header.strip()
+    if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text):
+        wait = timedelta(seconds=float(text))
+    else:
+        try:
+            when = parsedate_to_datetime(text)
+        except ValueError:
+            return None
+        wait = (when if when.tzinfo is not None else when.replace(tzinfo=UTC)) - now
+    return min(max(wait, timedelta(0)), _LONGEST_RETRY_AFTER)
+
+
+def own_words(body: bytes) -> str:
+    """A server's own words about an error, in one line."""
+    text = body[:4096].decode("utf-8", "replace")
+    try:
+        said = msgspec.json.decode(body)
+        error = said.get("error", said) if isinstance(said, dict) else said
+        message = error.get("message", error.get("detail")) if isinstance(error, dict) else error
+        if isinstance(message, str):
+            text = message
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_DETAIL else line[: _LONGEST_DETAIL - 1] + "…"
+
+
+def as_json(body: bytes, what: str = "the server's answer") -> bytes:
+    """``body``, which must be JSON that can be read; raises CallFailed."""
+    try:
+        msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise CallFailed("provider", f"{what} is not JSON") from None
+    return body

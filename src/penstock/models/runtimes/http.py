@@ -1,0 +1,247 @@
+"""The runtime of models that a server elsewhere runs: it takes the input as JSON by POST.
+
+The manifest's table::
+
+    [http]
+    url = "http://127.0.0.1:8000"    # with this alone the input is posted there as it is, and the answer is the output
+    path = "/predict"
+    headers = { Authorization = "env:MODEL_TOKEN" }   # env:NAME takes a variable of the replica's environment
+    timeout = "30s"                  # by default the manifest's
+    media = "data_url"               # how media stand in the JSON: "data_url", "base64", or "url" (only URLs pass)
+    input_key = "instances"          # the input is sent as {"instances": …}
+    output_key = "predictions"       # the output is that member of the answer
+    stream = "sse"                   # the answer comes in parts: "sse" or "ndjson", each a chunk
+    max_bytes = 67108864             # longest answer
+    networks = ["10.0.0.0/8"]        # the server's address must lie in one of these
+
+An answer of another content type than JSON (a picture, say) is the output as media.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import msgspec
+
+from penstock import durations
+from penstock.models import outbound
+from penstock.models.data_urls import Lifter, Unreadable, inlined, named, put
+from penstock.models.outbound import Policy
+from penstock.models.provider import LARGEST_ANSWER, Provider, as_json
+from penstock.models.runtimes.base import AsyncRuntime, Call, CallFailed, Output, Schema, Segment, Spec
+
+_OPTIONS = (
+    "url", "path", "headers", "timeout", "media", "input_key", "output_key", "stream", "max_bytes", "networks",
+)  # fmt: skip
+_MEDIA = ("data_url", "base64", "url")
+_STREAMS = ("sse", "ndjson")
+_TELLING = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE = re.compile(r"[ -~]*")
+_FIXED = frozenset({"content-type", "content-length", "host", "transfer-encoding", "connection"})
+_HINTS = {"credentials": "[http] headers", "address": "[http] url and path"}
+
+
+class HttpRuntime(AsyncRuntime):
+    """``http``: posts the input, with pooled connections; a cancelled call closes its request."""
+
+    name: ClassVar[str] = "http"
+    default_concurrency: ClassVar[int] = 64
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        options = spec.options
+        self._url = server_url(options)
+        self._media = options.get("media", "data_url")
+        self._stream = options.get("stream")
+        self._input_key: str | None = options.get("input_key")
+        self._output_key: str | None = options.get("output_key")
+        self._lifter = Lifter(spec.schema.output)
+        headers = stated_headers(options)
+        self._server = Provider(
+            headers=headers,
+            seconds=seconds_of(options, spec.timeout),
+            secrets=secrets_in(headers, options),
+            policy=policy_of(options),
+            largest=options.get("max_bytes", LARGEST_ANSWER),
+            hints=_HINTS,
+        )
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any], folder: Path) -> Sequence[tuple[str, str]]:
+        problems = check_server(options, "url", _OPTIONS)
+        for name, allowed in (("media", _MEDIA), ("stream", _STREAMS)):
+            if options.get(name, allowed[0]) not in allowed:
+                problems.append((name, f"must be one of {', '.join(allowed)}"))
+        for name in ("input_key", "output_key"):
+            if not isinstance(options.get(name, "x"), str) or options.get(name, "x") == "":
+                problems.append((name, "must be the name of a member"))
+        if not isinstance(options.get("path", ""), str) or not options.get("path", "/").startswith("/"):
+            problems.append(("path", 'must begin with "/"'))
+        size = options.get("max_bytes", 1024)
+        if not isinstance(size, int) or isinstance(size, bool) or not 1024 <= size <= 2**30:
+            problems.append(("max_bytes", "must be a number of bytes from 1 KiB to 1 GiB"))
+        return problems
+
+    def describe(self) -> Schema:
+        schema = self.spec.schema
+        schema.cancels = True
+        schema.streams = schema.streams or self._stream is not None
+        return schema
+
+    async def unload(self) -> None:
+        await self._server.close()
+
+    async def predict(self, call: Call) -> Output | None:
+        body = self._body(call)
+        headers = {"Content-Type": "application/json", "Accept": "application/json, */*;q=0.5"}
+        if call.request_id:
+            headers["Idempotency-Key"] = call.request_id
+        if self._stream is not None:
+            await self._follow(call, body, headers)
+            return None
+        answer, kind = await self._server.post(self._url, headers=headers, data=body)
+        if kind.startswith(("image/", "audio/", "video/")) or kind == "application/octet-stream":
+            return Output(b"null", [Segment(answer, kind)])
+        return self._output(answer)
+
+    async def _follow(self, call: Call, body: bytes, headers: dict[str, str]) -> None:
+        headers["Accept"] = "text/event-stream" if self._stream == "sse" else "application/x-ndjson"
+        async with self._server.open(self._url, headers=headers, data=body) as response:
+            parts = self._server.events if self._stream == "sse" else self._server.lines
+            async for part in parts(response):
+                if part.strip() == b"[DONE]":
+                    break
+                if part.strip():
+                    await call.chunk_async(self._output(part))
+
+    def _body(self, call: Call) -> bytes:
+        json = call.input
+        if call.segments or (self._media != "data_url" and b"data:" in json):
+            json = self._with_media(call)
+        if self._input_key is None:
+            return json
+        return b"{" + msgspec.json.encode(self._input_key) + b":" + json + b"}"
+
+    def _with_media(self, call: Call) -> bytes:
+        if self._media == "data_url":
+            return inlined(call.input, call.segments)
+        value: Any = msgspec.json.decode(call.input)
+        segments = list(call.segments)
+        try:
+            lifted = Lifter(self.spec.schema.input).lift(call.input)  # what the caller wrote into the JSON itself
+        except Unreadable as error:
+            raise CallFailed("bad_input", error.message, field=error.field) from None
+        if lifted.segments:
+            value = msgspec.json.decode(lifted.json)
+            segments += lifted.segments
+        for segment in segments:
+            if self._media == "url":
+                raise CallFailed(
+                    "bad_input", "must be a URL that the model's server can reach, not the media itself",
+                    field=named(segment.path) or None,
+                )  # fmt: skip
+            value = put(value, segment.path, base64.b64encode(segment.data).decode())
+        return msgspec.json.encode(value)
+
+    def _output(self, answer: bytes) -> Output:
+        json = as_json(answer)
+        if self._output_key is not None:
+            whole = msgspec.json.decode(json)
+            if not isinstance(whole, dict) or self._output_key not in whole:
+                raise CallFailed("provider", f"the server's answer has no member {self._output_key!r}")
+            json = msgspec.json.encode(whole[self._output_key])
+        try:
+            return self._lifter.lift(json)
+        except Unreadable as error:
+            raise CallFailed("provider", f"the server's answer: {error.field or 'it'} {error.message}") from None
+
+
+# Shared with the openai runtime
+
+
+def server_url(options: Mapping[str, Any]) -> str:
+    """Where requests go."""
+    url = str(options["url"])
+    return url if "path" not in options else url.rstrip("/") + str(options["path"])
+
+
+def stated_headers(options: Mapping[str, Any]) -> dict[str, str]:
+    """The manifest's headers, with ``env:NAME`` replaced. Raises CallFailed (``unavailable``) when NAME is not set."""
+    found: dict[str, str] = {}
+    for name, stated in options.get("headers", {}).items():
+        found[name] = from_environment(stated, f"headers.{name}")
+    return found
+
+
+def secrets_in(headers: Mapping[str, str], options: Mapping[str, Any]) -> list[str]:
+    """What of the headers must be masked: whatever comes from the environment, or stands under a telling name; with and
+    without a word such as Bearer before it."""
+    stated = options.get("headers", {})
+    secret = [
+        value
+        for name, value in headers.items()
+        if str(stated.get(name, "env:")).startswith("env:") or _TELLING.search(name)
+    ]
+    return [part for value in secret for part in (value, value.rpartition(" ")[2])]
+
+
+def from_environment(stated: str, option: str) -> str:
+    """A value, or the variable that ``env:NAME`` means; raises CallFailed (``unavailable``)."""
+    if not stated.startswith("env:"):
+        return stated
+    value = os.environ.get(stated[4:], "").strip()
+    if not value or not _HEADER_VALUE.fullmatch(value):
+        raise CallFailed("unavailable", f"{option}: the variable {stated[4:]} is not set in the model's environment")
+    return value
+
+
+def seconds_of(options: Mapping[str, Any], default: float) -> float:
+    """The limit of one request, in seconds."""
+    stated = options.get("timeout", default)
+    return durations.parse(stated).total_seconds() if isinstance(stated, str) else float(stated)
+
+
+def policy_of(options: Mapping[str, Any]) -> Policy:
+    """Which addresses may be connected to."""
+    return Policy(networks=tuple(outbound.networks(options.get("networks", []))))
+
+
+def check_server(options: Mapping[str, Any], address: str, allowed: Sequence[str]) -> list[tuple[str, str]]:
+    """What is wrong with the options that both runtimes have."""
+    problems: list[tuple[str, str]] = []
+    policy = None
+    try:
+        policy = policy_of(options)
+    except ValueError as error:
+        problems.append(("networks", str(error)))
+    problem = outbound.check_url(options.get(address), policy)
+    if problem is not None:
+        problems.append((address, problem))
+    try:
+        if not 0 < seconds_of(options, 1.0) <= 24 * 3600:
+            raise ValueError("must be more than 0 and at most 24 hours")
+    except (ValueError, TypeError) as error:
+        problems.append(("timeout", str(error)))
+    problems += _check_headers(options.get("headers", {}))
+    problems += [
+        (name, f"is no option of this runtime: it has {', '.join(allowed)}") for name in options if name not in allowed
+    ]
+    return problems
+
+
+def _check_headers(headers: Any) -> list[tuple[str, str]]:
+    if not isinstance(headers, Mapping):
+        return [("headers", "must be a table of header names and values")]
+    problems: list[tuple[str, str]] = []
+    for name, value in headers.items():
+        if not _HEADER.fullmatch(name) or name.lower() in _FIXED:
+            problems.append((f"headers.{name[:50]}", "is no header that may be set"))
+        elif not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+            problems.append((f"headers.{name}", "must be a text of visible ASCII characters"))
+    return problems

@@ -1,0 +1,320 @@
+"""The runtime of models behind an OpenAI-compatible server: chat, embeddings, transcription.
+
+The manifest's table::
+
+    [openai]
+    base_url = "http://127.0.0.1:8000/v1"
+    model = "qwen2.5-14b"            # the name that the server knows it by
+    task = "chat"                    # "chat", "embeddings" or "transcription"
+    api_key_env = "LLM_API_KEY"      # the variable of the replica's environment that holds the key; or api_key itself
+    defaults = { temperature = 0.2 } # sent with every request, unless the input says otherwise
+    headers = {}                     # as with the http runtime, like timeout and networks
+
+Inputs and outputs:
+
+- chat: ``messages``, or ``system`` and ``user``, and whatever else the protocol has; ``{"content", "model", "usage",
+  "finish_reason", "tool_calls", "duration_ms"}``. To a caller who streams it sends chunks ``{"delta": "…"}`` first.
+- embeddings: ``input``, a text or a list of them; ``{"embeddings": [[…]], "model", "usage"}``.
+- transcription: ``audio`` and, if wanted, ``language`` and ``prompt``; ``{"text", "segments", "language", …}``.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+
+from penstock.models.chat import Choice, completion, messages_of
+from penstock.models.data_urls import Lifter, Unreadable, inlined
+from penstock.models.provider import Provider, as_json
+from penstock.models.runtimes.base import AsyncRuntime, Call, CallFailed, Output, Schema, Spec
+from penstock.models.runtimes.http import (
+    check_server,
+    from_environment,
+    policy_of,
+    seconds_of,
+    secrets_in,
+    stated_headers,
+)
+
+_OPTIONS = ("base_url", "model", "task", "api_key", "api_key_env", "defaults", "headers", "timeout", "networks")
+_HINTS = {"credentials": "[openai] api_key_env", "address": "[openai] base_url and model"}
+_TEXT = {"type": "string", "minLength": 1}
+
+_CHAT_INPUT: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "messages": {"type": "array", "minItems": 1, "items": {"type": "object", "required": ["role"]}},
+        "system": {"type": "string"},
+        "user": _TEXT,
+        "max_tokens": {"type": "integer", "minimum": 1},
+        "temperature": {"type": "number", "minimum": 0},
+        "response_format": {"type": "object"},
+    },
+    "anyOf": [{"required": ["messages"]}, {"required": ["user"]}],
+}
+_CHAT_OUTPUT: dict[str, Any] = {
+    "type": "object",
+    "properties": {"content": {"type": ["string", "null"]}, "model": {"type": "string"}, "usage": {}},
+    "required": ["content"],
+}
+_EMBEDDINGS_INPUT: dict[str, Any] = {
+    "type": "object",
+    "properties": {"input": {"anyOf": [_TEXT, {"type": "array", "minItems": 1, "items": _TEXT}]}},
+    "required": ["input"],
+}
+_EMBEDDINGS_OUTPUT: dict[str, Any] = {
+    "type": "object",
+    "properties": {"embeddings": {"type": "array", "items": {"type": "array", "items": {"type": "number"}}}},
+    "required": ["embeddings"],
+}
+_TRANSCRIPTION_INPUT: dict[str, Any] = {
+    "type": "object",
+    "properties": {
+        "audio": {"type": "string", "format": "media", "contentMediaType": "audio/*"},
+        "language": _TEXT,
+        "prompt": {"type": "string"},
+    },
+    "required": ["audio"],
+    "additionalProperties": False,
+}
+_TRANSCRIPTION_OUTPUT: dict[str, Any] = {
+    "type": "object",
+    "properties": {"text": {"type": "string"}, "segments": {"type": "array"}},
+    "required": ["text"],
+}
+_SCHEMAS = {
+    "chat": (_CHAT_INPUT, _CHAT_OUTPUT),
+    "embeddings": (_EMBEDDINGS_INPUT, _EMBEDDINGS_OUTPUT),
+    "transcription": (_TRANSCRIPTION_INPUT, _TRANSCRIPTION_OUTPUT),
+}
+
+
+class _Delta(Struct):
+    content: str | None = None
+
+
+class _PartChoice(Struct):
+    delta: _Delta = msgspec.field(default_factory=_Delta)
+    finish_reason: str | None = None
+
+
+class _Part(Struct):
+    """A chunk of a streamed chat."""
+
+    choices: list[_PartChoice] = []
+    model: str | None = None
+    usage: dict[str, Any] | None = None
+    error: Any = None
+
+
+class _Embedding(Struct):
+    index: int
+    embedding: list[float]
+
+
+class _Embeddings(Struct):
+    data: list[_Embedding]
+    model: str | None = None
+    usage: dict[str, Any] | None = None
+
+
+class OpenaiRuntime(AsyncRuntime):
+    """``openai``: one server, one of its models, one task."""
+
+    name: ClassVar[str] = "openai"
+    default_concurrency: ClassVar[int] = 64
+
+    def __init__(self, spec: Spec) -> None:
+        super().__init__(spec)
+        options = spec.options
+        self._base = str(options["base_url"]).rstrip("/")
+        self._model: str = options["model"]
+        self._task: str = options.get("task", "chat")
+        self._defaults: Mapping[str, Any] = options.get("defaults", {})
+        headers = stated_headers(options)
+        key = self._key(options)
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        self._lifter = Lifter(_SCHEMAS[self._task][0])
+        self._server = Provider(
+            headers=headers,
+            seconds=seconds_of(options, spec.timeout),
+            secrets=[key, *secrets_in(headers, options)],
+            policy=policy_of(options),
+            hints=_HINTS,
+            who="provider",
+        )
+
+    @staticmethod
+    def _key(options: Mapping[str, Any]) -> str:
+        if "api_key_env" in options:
+            return from_environment(f"env:{options['api_key_env']}", "api_key_env")
+        return from_environment(str(options.get("api_key", "")), "api_key")
+
+    @classmethod
+    def check(cls, options: Mapping[str, Any], folder: Path) -> Sequence[tuple[str, str]]:
+        problems = check_server(options, "base_url", _OPTIONS)
+        if not isinstance(options.get("model"), str) or not options["model"]:
+            problems.append(("model", "is required: the name that the server knows the model by"))
+        if options.get("task", "chat") not in _SCHEMAS:
+            problems.append(("task", f"must be one of {', '.join(_SCHEMAS)}"))
+        if not isinstance(options.get("defaults", {}), Mapping):
+            problems.append(("defaults", "must be a table of what is sent with every request"))
+        for name in ("api_key", "api_key_env"):
+            if not isinstance(options.get(name, ""), str) or options.get(name) == "":
+                problems.append((name, "must be a text"))
+        if "api_key" in options and "api_key_env" in options:
+            problems.append(("api_key", "must not be given beside api_key_env"))
+        return problems
+
+    def describe(self) -> Schema:
+        stated = self.spec.schema
+        own = _SCHEMAS[self._task]
+        return Schema(
+            input=stated.input or own[0],
+            output=stated.output or own[1],
+            description=stated.description or f"{self._model}: {self._task}.",
+            cancels=True,
+        )
+
+    async def unload(self) -> None:
+        await self._server.close()
+
+    async def predict(self, call: Call) -> Output | None:
+        match self._task:
+            case "chat":
+                return await self._chat(call)
+            case "embeddings":
+                return await self._embed(call)
+            case _:
+                return await self._transcribe(call)
+
+    # Chat
+
+    async def _chat(self, call: Call) -> Output:
+        begun = time.monotonic()
+        request = self._chat_request(call)
+        if call.streams:
+            answer = await self._chat_stream(call, request)
+        else:
+            body, _ = await self._post(call, "/chat/completions", request)
+            whole = completion(body)
+            choice: Choice = whole.choices[0]
+            message = choice.message
+            answer = {
+                "content": message.content if isinstance(message.content, str) else None,
+                "model": whole.model or self._model,
+                "usage": whole.usage,
+                "finish_reason": choice.finish_reason,
+            }
+            if message.tool_calls:
+                answer["tool_calls"] = message.tool_calls
+        return Output(msgspec.json.encode(answer | {"duration_ms": round(1000 * (time.monotonic() - begun))}))
+
+    def _chat_request(self, call: Call) -> dict[str, Any]:
+        stated = _object(inlined(call.input, call.segments))
+        messages = messages_of(stated.pop("messages", None), stated.pop("system", None), stated.pop("user", None))
+        request = {**self._defaults, **stated, "model": self._model, "messages": messages}
+        if call.streams:
+            return request | {"stream": True, "stream_options": {"include_usage": True}}
+        return request | {"stream": False}
+
+    async def _chat_stream(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
+        said: list[str] = []
+        answer: dict[str, Any] = {"content": None, "model": self._model, "usage": None, "finish_reason": None}
+        headers = self._headers(call) | {"Accept": "text/event-stream", "Content-Type": "application/json"}
+        url = f"{self._base}/chat/completions"
+        ended = False
+        async with self._server.open(url, headers=headers, data=msgspec.json.encode(request)) as response:
+            async for data in self._server.events(response):
+                if data == b"[DONE]":
+                    ended = True
+                    break
+                part = _part(data)
+                if part.error is not None:
+                    raise CallFailed("provider", f"the provider failed: {self._server.masked(str(part.error)[:300])}")
+                answer["model"] = part.model or answer["model"]
+                answer["usage"] = part.usage or answer["usage"]
+                for choice in part.choices[:1]:
+                    answer["finish_reason"] = choice.finish_reason or answer["finish_reason"]
+                    if choice.delta.content:
+                        said.append(choice.delta.content)
+                        await call.chunk_async(Output(msgspec.json.encode({"delta": choice.delta.content})))
+        if not ended and answer["finish_reason"] is None:
+            raise CallFailed("provider", "the provider's stream ended before its answer did")
+        return answer | {"content": "".join(said)}
+
+    # Embeddings
+
+    async def _embed(self, call: Call) -> Output:
+        stated = _object(call.input)
+        several = isinstance(stated.get("input"), list)
+        body, _ = await self._post(call, "/embeddings", {**self._defaults, **stated, "model": self._model})
+        try:
+            found = msgspec.json.decode(body, type=_Embeddings)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise CallFailed("provider", f"the provider's answer is no list of embeddings: {error}") from None
+        vectors = [one.embedding for one in sorted(found.data, key=lambda one: one.index)]
+        if len(vectors) != (len(stated["input"]) if several else 1):
+            raise CallFailed("provider", f"the provider answered {len(vectors)} embeddings")
+        return Output(
+            msgspec.json.encode({"embeddings": vectors, "model": found.model or self._model, "usage": found.usage})
+        )
+
+    # Transcription
+
+    async def _transcribe(self, call: Call) -> Output:
+        try:
+            lifted = self._lifter.lift(call.input)
+        except Unreadable as error:
+            raise CallFailed("bad_input", error.message, field=error.field) from None
+        segments = [*call.segments, *lifted.segments]
+        if not segments:
+            raise CallFailed("bad_input", "must be an audio file", field="audio")
+        audio, stated = segments[0], _object(lifted.json)
+        form = aiohttp.FormData(default_to_multipart=True)
+        ending = mimetypes.guess_extension(audio.media_type) or ".wav"
+        form.add_field(
+            "file", bytes(audio.data), filename=audio.name or f"audio{ending}", content_type=audio.media_type
+        )
+        fields = {"model": self._model, "response_format": "verbose_json", **self._defaults}
+        fields |= {name: stated[name] for name in ("language", "prompt") if stated.get(name)}
+        for name, value in fields.items():
+            form.add_field(name, value if isinstance(value, str) else msgspec.json.encode(value).decode())
+        body, _ = await self._server.post(f"{self._base}/audio/transcriptions", headers=self._headers(call), data=form)
+        answer = _object(as_json(body, "the provider's answer"), "provider")
+        if not isinstance(answer.get("text"), str):
+            raise CallFailed("provider", "the provider's answer has no text")
+        kept = {name: answer[name] for name in ("text", "language", "duration", "segments", "words") if name in answer}
+        return Output(msgspec.json.encode({"segments": [], "model": self._model} | kept))
+
+    async def _post(self, call: Call, path: str, request: dict[str, Any]) -> tuple[bytes, str]:
+        headers = self._headers(call) | {"Content-Type": "application/json", "Accept": "application/json"}
+        return await self._server.post(f"{self._base}{path}", headers=headers, data=msgspec.json.encode(request))
+
+    @staticmethod
+    def _headers(call: Call) -> dict[str, str]:
+        return {"Idempotency-Key": call.request_id} if call.request_id else {}
+
+
+def _object(json: bytes, blame: str = "input") -> dict[str, Any]:
+    value = msgspec.json.decode(json)
+    if not isinstance(value, dict):
+        if blame == "provider":
+            raise CallFailed("provider", "the provider's answer is no object")
+        raise CallFailed("bad_input", "must be an object")
+    return value
+
+
+def _part(data: bytes) -> _Part:
+    try:
+        return msgspec.json.decode(data, type=_Part)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CallFailed("provider", f"a part of the provider's stream cannot be read: {error}") from None
