@@ -9,13 +9,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from penstock.client import BlockingClient, Client, Event, Job, JobOptions, Unreachable
+    from penstock.client import BlockingClient, Client, Event, Job, JobOptions, MediaAnswer, ModelEvent, Unreachable
     from penstock.errors import (
+        AlreadyExists,
         CallerError,
         IdempotencyConflict,
         InvalidInput,
+        ModelCrashed,
+        ModelFailed,
+        ModelTimeout,
+        ModelUnavailable,
         NotFound,
+        Overloaded,
         PenstockError,
+        PoisonInput,
+        ProviderFailed,
         ServiceError,
         StaleEpoch,
         Unauthorized,
@@ -29,6 +37,7 @@ if TYPE_CHECKING:
     from penstock.workers.executors import Batched, ExecutionError, JobContext
 
 __all__ = [
+    "AlreadyExists",
     "Array",
     "Audio",
     "BadInput",
@@ -49,8 +58,17 @@ __all__ = [
     "JobContext",
     "JobFilter",
     "JobOptions",
+    "MediaAnswer",
+    "ModelCrashed",
+    "ModelEvent",
+    "ModelFailed",
+    "ModelTimeout",
+    "ModelUnavailable",
     "NotFound",
+    "Overloaded",
     "PenstockError",
+    "PoisonInput",
+    "ProviderFailed",
     "ServiceError",
     "StaleEpoch",
     "Status",
@@ -61,7 +79,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "penstock.client": ("BlockingClient", "Client", "Event", "Job", "JobOptions", "Unreachable"),
+    "penstock.client": (
+        "BlockingClient",
+        "Client",
+        "Event",
+        "Job",
+        "JobOptions",
+        "MediaAnswer",
+        "ModelEvent",
+        "Unreachable",
+    ),
     "penstock.jobs.job": ("ClaimedJob", "JobFilter"),
     "penstock.jobs.states": ("ErrorCategory", "Status"),
     "penstock.models.context": ("BadInput", "Context", "context"),

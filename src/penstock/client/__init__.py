@@ -2,8 +2,20 @@
 
 from penstock.client.blocking import BlockingClient
 from penstock.client.client import Client, JobOptions
+from penstock.client.models import MediaAnswer, ModelEvent
 from penstock.client.stream import Event
 from penstock.client.transport import Unreachable
 from penstock.client.views import Job, JobPage, JobSummary
 
-__all__ = ["BlockingClient", "Client", "Event", "Job", "JobOptions", "JobPage", "JobSummary", "Unreachable"]
+__all__ = [
+    "BlockingClient",
+    "Client",
+    "Event",
+    "Job",
+    "JobOptions",
+    "JobPage",
+    "JobSummary",
+    "MediaAnswer",
+    "ModelEvent",
+    "Unreachable",
+]

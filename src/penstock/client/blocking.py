@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from uuid import UUID
 
 from penstock.client.client import Client
+from penstock.client.models import File, ModelEvent
 from penstock.client.stream import Event
 from penstock.jobs.job import JobSubmission
 
@@ -95,10 +96,32 @@ class BlockingClient:
     cancel = _blocking(Client.cancel)
     retry_where = _blocking(Client.retry_where)
     cancel_where = _blocking(Client.cancel_where)
+    predict = _blocking(Client.predict)
+    models = _blocking(Client.models)
+    model = _blocking(Client.model)
+    add_model = _blocking(Client.add_model)
+    remove_model = _blocking(Client.remove_model)
+    reload_model = _blocking(Client.reload_model)
+    model_logs = _blocking(Client.model_logs)
+    clean_model_logs = _blocking(Client.clean_model_logs)
+
+    def stream(
+        self,
+        name: str,
+        input: object = None,  # noqa: A002 - the contract's word
+        *,
+        files: Mapping[str, File] | None = None,
+        version: str | None = None,
+        logs: bool = False,
+    ) -> Iterator[ModelEvent]:
+        """As ``Client.stream``; each step blocks until the next event."""
+        return self._steps(self.client.stream(name, input, files=files, version=version, logs=logs))
 
     def events(self, job_id: UUID | str | None = None, *, after: str | None = None) -> Iterator[Event]:
         """As ``Client.events``; each step blocks until the next event."""
-        stream: AsyncIterator[Event] = self.client.events(job_id, after=after)
+        return self._steps(self.client.events(job_id, after=after))
+
+    def _steps(self, stream: AsyncIterator[T]) -> Iterator[T]:
         try:
             while True:
                 try:
@@ -109,11 +132,11 @@ class BlockingClient:
             self.run(_closed(stream))
 
 
-async def _next(stream: AsyncIterator[Event]) -> Event:
+async def _next(stream: AsyncIterator[T]) -> T:
     return await anext(stream)
 
 
-async def _closed(stream: AsyncIterator[Event]) -> None:
+async def _closed(stream: AsyncIterator[Any]) -> None:
     close = getattr(stream, "aclose", None)
     if close is not None:
         await close()

@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Raw, Struct
 
+from penstock.client.models import ModelCalls
 from penstock.client.stream import LAST_TYPES, Event, Stream
 from penstock.client.transport import Query, Transport
 from penstock.client.views import Job, JobPage
@@ -66,7 +67,7 @@ class _Batch(Struct):
     jobs: Sequence[JobSubmission]
 
 
-class Client:
+class Client(ModelCalls):
     """Talks to one gateway; use it as ``async with Client(url, token=…) as client``.
 
     Errors of the gateway come as the classes of ``penstock.errors``; a gateway that cannot be reached is Unreachable.

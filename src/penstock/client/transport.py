@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from penstock.errors import CallerError, FieldProblem, InvalidInput, PenstockError, ServiceError
+from penstock.errors import CallerError, FieldProblem, InvalidInput, Overloaded, PenstockError, ServiceError
 
 T = TypeVar("T")
 Query = Mapping[str, str | Sequence[str]]
@@ -87,7 +87,7 @@ class Transport:
                     raise
                 await _pause(pauses, error)
         try:
-            return msgspec.json.decode(content, type=answer)
+            return msgspec.json.decode(content or b"null", type=answer)
         except msgspec.MsgspecError as error:
             raise ServiceError(f"{method} {path}: the answer is not what this client understands: {error}") from error
 
@@ -144,8 +144,11 @@ def error_of(status: int, content: bytes, headers: Mapping[str, str]) -> Penstoc
         error = found(message)
     else:
         error = CallerError(message) if status < 500 else ServiceError(message)
+    wait = _seconds(headers.get("Retry-After"))
+    if isinstance(error, Overloaded) and wait is not None:
+        error.retry_after = timedelta(seconds=wait)
     error.__dict__["status"] = status
-    error.__dict__["retry_after"] = _seconds(headers.get("Retry-After"))
+    error.__dict__["asked_to_wait"] = wait
     return error
 
 
@@ -161,7 +164,7 @@ async def _pause(pauses: Iterator[float], error: PenstockError) -> None:
     pause = next(pauses, None)
     if pause is None:
         raise error
-    asked = error.__dict__.get("retry_after") or 0.0
+    asked = error.__dict__.get("asked_to_wait") or 0.0
     await asyncio.sleep(max(pause * (0.5 + random()), min(asked, _LONGEST_RETRY_AFTER)))
 
 

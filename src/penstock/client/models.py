@@ -1,0 +1,278 @@
+"""The model calls of the client: predict, stream, and what there is to know and change about models."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+from urllib.parse import quote
+
+import aiohttp
+import msgspec
+from msgspec import Struct
+
+from penstock.client.transport import Query, Transport, error_of
+from penstock.errors import ServiceError
+
+File = Path | bytes | tuple[str, bytes, str]  # a path, bytes, or (file name, bytes, media type)
+
+_MODELS: Final = "/api/v1/models"
+_LARGEST_BUFFER: Final = 2**20  # bytes read ahead of a stream
+
+
+class MediaAnswer(Struct, frozen=True, kw_only=True):
+    """An output that is one piece of media: its bytes."""
+
+    data: bytes
+    media_type: str
+    name: str | None = None
+
+
+class ModelEvent(Struct, frozen=True, kw_only=True):
+    """One event of a streamed call: ``chunk`` and ``progress`` with their value, ``log`` with level and message, and at
+    the end ``done``, whose data has ``output`` where that did not come as chunks."""
+
+    type: str
+    data: Any
+
+
+class ModelCalls:
+    """The part of ``Client`` that concerns models. Calls to models are never repeated: they may have had an effect."""
+
+    _transport: Transport
+
+    async def predict(
+        self,
+        name: str,
+        input: object = None,  # noqa: A002 - the contract's word
+        *,
+        files: Mapping[str, File] | None = None,
+        version: str | None = None,
+        request_id: str | None = None,
+        timeout: timedelta | None = None,
+    ) -> Any:
+        """A model's output: its JSON value, or a MediaAnswer where it is one piece of media.
+
+        ``input`` is anything that can be written as JSON; ``files`` are media by the names of their fields. ``timeout``
+        is for the whole call; None waits as long as the gateway does.
+        """
+        path = f"{_MODELS}/{quote(name, safe='')}/predict"
+        async with self._open(path, input, files, _given(version=version), request_id, timeout) as response:
+            try:
+                content = await response.read()
+            except (aiohttp.ClientError, OSError) as error:
+                raise self._transport.unreachable(error) from error
+            kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+            if kind == "application/json":
+                return msgspec.json.decode(content)
+            disposition = response.content_disposition
+            return MediaAnswer(
+                data=content, media_type=kind, name=None if disposition is None else disposition.filename
+            )
+
+    async def stream(
+        self,
+        name: str,
+        input: object = None,  # noqa: A002 - the contract's word
+        *,
+        files: Mapping[str, File] | None = None,
+        version: str | None = None,
+        request_id: str | None = None,
+        logs: bool = False,
+    ) -> AsyncIterator[ModelEvent]:
+        """A call's events as they come; the last one is ``done``. Raises what the call ends with. To leave the loop is
+        to abandon the call."""
+        path = f"{_MODELS}/{quote(name, safe='')}/stream"
+        query = _given(version=version, logs="true" if logs else None)
+        async with self._open(path, input, files, query, request_id, None) as response:
+            try:
+                async for kind, data in _events(response.content):
+                    if kind == "error":
+                        raise error_of(500, data, {})
+                    yield ModelEvent(type=kind, data=msgspec.json.decode(data))
+                    if kind == "done":
+                        return
+            except (aiohttp.ClientError, OSError) as error:
+                raise self._transport.unreachable(error) from error
+        raise ServiceError("the stream ended before the call did")
+
+    async def models(self) -> dict[str, Any]:
+        """All models, and the manifests that cannot be read: ``models`` and ``problems``."""
+        return await self._transport.call("GET", _MODELS, dict[str, Any])
+
+    async def model(self, name: str) -> dict[str, Any]:
+        """Everything that is known of one model."""
+        return await self._transport.call("GET", _path(name), dict[str, Any])
+
+    async def add_model(self, manifest: Mapping[str, Any], *, replace: bool = False) -> dict[str, Any]:
+        """Register a model: a manifest with a runtime ``http`` or ``openai``, or a name of the server's folder."""
+        query = {"replace": "true"} if replace else {}
+        return await self._transport.call(
+            "POST", _MODELS, dict[str, Any], body=manifest, query=query, repeatable=False, wait=_LOADING
+        )
+
+    async def remove_model(self, name: str, *, version: str | None = None) -> None:
+        """Take a model away, or one version of it; what it runs is finished."""
+        await self._transport.call("DELETE", _path(name), object, query=_given(version=version), repeatable=False)
+
+    async def reload_model(self, name: str, *, version: str | None = None) -> dict[str, Any]:
+        """Import and load a model again; calls go on meanwhile."""
+        query = _given(version=version)
+        return await self._transport.call(
+            "POST", f"{_path(name)}/reload", dict[str, Any], query=query, repeatable=False, wait=_LOADING
+        )
+
+    async def model_logs(
+        self,
+        name: str,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        level: str | None = None,
+        request_id: str | None = None,
+        version: str | None = None,
+        limit: int = 1000,
+    ) -> list[dict[str, Any]]:
+        """The newest lines of a model's log that are meant, oldest first. ``level``: that one or worse."""
+        query = _log_query(since=since, until=until, level=level, request_id=request_id, version=version, limit=limit)
+        page = await self._transport.call("GET", f"{_path(name)}/logs", dict[str, Any], query=query)
+        lines: list[dict[str, Any]] = page["lines"]
+        return lines
+
+    async def follow_model_logs(
+        self,
+        name: str,
+        *,
+        since: datetime | None = None,
+        level: str | None = None,
+        request_id: str | None = None,
+        version: str | None = None,
+        limit: int = 100,
+    ) -> AsyncIterator[dict[str, Any]]:
+        """The newest lines, then new ones as they come, until the connection ends."""
+        query = _log_query(since=since, level=level, request_id=request_id, version=version, limit=limit)
+        url = f"{self._transport.url}{_path(name)}/logs"
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
+        try:
+            async with self._transport.session().get(
+                url, params=query | {"follow": "true"}, timeout=timeout
+            ) as response:
+                if response.status != 200:
+                    raise error_of(response.status, await response.read(), response.headers)
+                async for _, data in _events(response.content):
+                    yield msgspec.json.decode(data)
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._transport.unreachable(error) from error
+
+    async def clean_model_logs(self, name: str) -> int:
+        """Forget a model's log; answers how many lines there were."""
+        answer = await self._transport.call("DELETE", f"{_path(name)}/logs", dict[str, int])
+        return answer["cleared"]
+
+    def _open(
+        self,
+        path: str,
+        input: object,  # noqa: A002
+        files: Mapping[str, File] | None,
+        query: dict[str, str],
+        request_id: str | None,
+        timeout: timedelta | None,
+    ) -> _Opened:
+        headers = {"X-Request-ID": request_id} if request_id else {}
+        body: Any
+        if files:
+            body = _form(input, files)
+        else:
+            headers["Content-Type"] = "application/json"
+            body = aiohttp.BytesPayload(msgspec.json.encode({} if input is None else input))
+        return _Opened(self._transport, path, body, query, headers, timeout)
+
+
+_LOADING: Final = 600.0  # seconds that a gateway may need to import and load
+
+
+class _Opened:
+    """A call whose answer is being read; errors of the gateway are raised on entry."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        path: str,
+        body: Any,
+        query: Query,
+        headers: Mapping[str, str],
+        timeout: timedelta | None,
+    ) -> None:
+        self._transport = transport
+        total = None if timeout is None else timeout.total_seconds()
+        self._request = transport.session().post(
+            transport.url + path,
+            data=body,
+            params=dict(query),
+            headers=headers,
+            timeout=aiohttp.ClientTimeout(total=total, sock_connect=10),
+            read_bufsize=_LARGEST_BUFFER,
+        )
+
+    async def __aenter__(self) -> aiohttp.ClientResponse:
+        try:
+            response = await self._request.__aenter__()
+            if response.status >= 400:
+                raise error_of(response.status, await response.read(), response.headers)
+            return response
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._transport.unreachable(error) from error
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._request.__aexit__(kind, error, trace)
+
+
+def _form(input: object, files: Mapping[str, File]) -> aiohttp.FormData:  # noqa: A002
+    form = aiohttp.FormData(default_to_multipart=True)
+    if input is not None:
+        form.add_field("input", msgspec.json.encode(input).decode(), content_type="application/json")
+    for name, file in files.items():
+        match file:
+            case Path():
+                form.add_field(name, file.read_bytes(), filename=file.name)
+            case bytes():
+                form.add_field(name, file, filename=name)
+            case (filename, data, media_type):
+                form.add_field(name, data, filename=filename, content_type=media_type)
+    return form
+
+
+async def _events(content: aiohttp.StreamReader) -> AsyncIterator[tuple[str, bytes]]:
+    """Server-sent events as (name, data); the gateway writes the data on one line."""
+    rest = b""
+    async for piece in content.iter_any():
+        *whole, rest = (rest + piece).split(b"\n\n")
+        for text in whole:
+            name, data = "", b""
+            for line in text.split(b"\n"):
+                if line.startswith(b"event: "):
+                    name = line[7:].decode()
+                elif line.startswith(b"data: "):
+                    data = line[6:]
+            if name:
+                yield name, data
+
+
+def _path(name: str) -> str:
+    return f"{_MODELS}/{quote(name, safe='')}"
+
+
+def _given(**values: str | None) -> dict[str, str]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _log_query(**values: object) -> dict[str, str]:
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else str(value)
+        for name, value in values.items()
+        if value is not None
+    }
