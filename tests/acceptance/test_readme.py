@@ -1,4 +1,4 @@
-"""The examples of the README work as they stand there."""
+"""The examples of the README and of the guide to models work as they stand there."""
 
 from __future__ import annotations
 
@@ -21,10 +21,22 @@ ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
 
-def example(language: str) -> str:
-    """The README's only example in a language."""
-    (found,) = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
-    return str(found)
+GUIDE = (ROOT / "docs" / "models.md").read_text()
+
+
+def example(language: str, containing: str, text: str = README) -> str:
+    """The only example in a language that contains some words."""
+    blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
+    (found,) = (block for block in blocks if containing in block)
+    return found
+
+
+def put_model(folder: Path, name: str, text: str) -> None:
+    """The model of a text, in a folder of its own."""
+    (folder / name).mkdir(parents=True)
+    manifest = example("toml", "summary:Summary", text).replace("summary:", f"{name}:")
+    (folder / name / "model.toml").write_text(manifest)
+    (folder / name / f"{name}.py").write_text(example("python", "class Summary", text))
 
 
 @pytest.fixture(scope="module")
@@ -33,11 +45,14 @@ async def address(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str
     folder = tmp_path_factory.mktemp("readme")
     port = free_port()
     address = f"http://127.0.0.1:{port}"
+    put_model(folder / "models", "summary", README)
+    put_model(folder / "models", "guided", GUIDE)
     async with _language_model() as model:
         environment = clean_environment(
             HTTP_PORT=str(port),
             WORKER_HTTP_PORT=str(free_port()),
             PENSTOCK_DATA_DIR=str(folder / "data"),
+            PENSTOCK_MODELS_DIR=str(folder / "models"),
             LLM_BASE_URL=model,
         )
         async with penstock("serve", environment=environment, folder=folder) as serve:
@@ -48,7 +63,7 @@ async def address(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str
 
 
 async def test_the_example_in_curl(address: str) -> None:
-    script = example("bash").replace("http://127.0.0.1:8080", address)
+    script = example("bash", "jobs/claim").replace("http://127.0.0.1:8080", address)
     out = await _run("bash", "-euo", "pipefail", "-c", script)
     assert '"status": "completed"' in out
     assert '"text": "HELLO"' in out
@@ -60,9 +75,19 @@ async def test_the_example_in_curl(address: str) -> None:
 
 
 async def test_the_example_in_python(address: str) -> None:
-    out = await _run(sys.executable, "-c", example("python").replace("http://127.0.0.1:8080", address))
+    out = await _run(sys.executable, "-c", example("python", "client.submit").replace("http://127.0.0.1:8080", address))
     assert out.startswith("completed ")
     assert "You said: Say hello." in out
+
+
+async def test_the_model(address: str) -> None:
+    call = example("bash", "models/summary/predict").replace("http://127.0.0.1:8080", address)
+    assert json.loads(await _run("bash", "-c", call)) == {"summary": "a penstock…"}
+
+
+async def test_the_guides_model(address: str) -> None:
+    call = example("bash", "models/summary/predict", GUIDE).replace("models/summary", "models/guided")
+    assert json.loads(await _run("bash", "-c", f"api={address}/api/v1\n{call}")) == {"summary": "a penstock…"}
 
 
 def test_the_readme_names_only_files_that_exist() -> None:
