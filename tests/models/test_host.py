@@ -428,8 +428,10 @@ async def test_a_model_that_cannot_load_says_why(stage: Stage) -> None:
         await stage.call(model, {"text": "x"})
 
 
-async def test_secrets_of_a_manifest_leave_nowhere(stage: Stage) -> None:
-    """Neither by an exception's text nor by the log."""
+@pytest.mark.parametrize("stated", ["sk-canary-93", "${CANARY}"])
+async def test_secrets_of_a_manifest_leave_nowhere(stage: Stage, monkeypatch: pytest.MonkeyPatch, stated: str) -> None:
+    """Neither by an exception's text nor by the log, whether written there or referred to."""
+    monkeypatch.setenv("CANARY", "sk-canary-93")
     model = await stage.serve(
         "leaking",
         """
@@ -440,7 +442,7 @@ async def test_secrets_of_a_manifest_leave_nowhere(stage: Stage) -> None:
                 print("the key is", os.environ["SERVICE_API_KEY"])
                 raise ValueError("cannot use " + os.environ["SERVICE_API_KEY"])
         """,
-        environment={"SERVICE_API_KEY": "sk-canary-93"},
+        environment={"SERVICE_API_KEY": stated},
     )
     with pytest.raises(ModelFailed) as caught:
         await stage.call(model, {})

@@ -57,7 +57,7 @@ async def send_stream(send: Send, call: Call, stream: EventStream, method: str) 
         return
     await send({"type": "http.response.body", "body": b"retry: 1000\n\n", "more_body": True})
     left = asyncio.ensure_future(call.disconnected())
-    stopping = asyncio.ensure_future(call.stopping.wait())
+    stopping = asyncio.ensure_future(call.stopping.wait() if stream.endless else asyncio.Event().wait())
     coming: asyncio.Future[Any] = asyncio.ensure_future(anext(stream.chunks, None))
     try:
         while not left.done() and not stopping.done():

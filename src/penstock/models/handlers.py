@@ -76,7 +76,7 @@ class ModelHandlers:
         except BaseException:
             live.abandon()
             raise
-        return EventStream(chunks=feed.events(self._describe))
+        return EventStream(chunks=feed.events(self._describe), endless=False)
 
     def _begin(self, deployment: Deployment, given: Input, request_id: str, listener: Listener) -> LiveCall:
         return self._host.call(

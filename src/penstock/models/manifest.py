@@ -23,7 +23,7 @@ FILE_NAME = "model.toml"
 REMOTE = frozenset({"http", "openai"})  # runtimes that run no code of the operator's: an API caller may register them
 _LARGEST = 2**20  # bytes of a manifest
 _SECRET = re.compile(r"key|token|secret|password|passwd|credential|authorization", re.IGNORECASE)
-_SHORTEST_SECRET = 4
+SHORTEST_SECRET = 4  # characters; shorter ones would mask half of every text
 
 ModelName = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Version = Annotated[str, Meta(min_length=1, max_length=50, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
@@ -175,6 +175,11 @@ def _bytes(stated: int | str) -> int:
     return size
 
 
+def is_secret(name: str) -> bool:
+    """Whether what stands under this name is a secret."""
+    return _SECRET.search(name) is not None
+
+
 def _secrets(manifest: Manifest) -> list[str]:
     """Values that must leave in no answer, log or error: what stands under a name that speaks of a secret."""
     found: list[str] = []
@@ -183,7 +188,7 @@ def _secrets(manifest: Manifest) -> list[str]:
         if isinstance(value, Mapping):
             for key, inner in value.items():
                 look(str(key), inner)
-        elif isinstance(value, str) and _SECRET.search(name) and len(value) >= _SHORTEST_SECRET:
+        elif isinstance(value, str) and is_secret(name) and len(value) >= SHORTEST_SECRET:
             found.append(value)
 
     look("", manifest.environment)
@@ -198,7 +203,7 @@ def public_options(options: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping):
             shown[name] = public_options(value)
         else:
-            shown[name] = "******" if _SECRET.search(name) and isinstance(value, str) else value
+            shown[name] = "******" if is_secret(name) and isinstance(value, str) else value
     return shown
 
 

@@ -178,9 +178,13 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventStream:
-    """Server-sent events: ready-made chunks, sent as they come, with a comment every 15 s of silence."""
+    """Server-sent events: ready-made chunks, sent as they come, with a comment every 15 s of silence.
+
+    An ``endless`` one ends when the process is told to stop; the others are let finish, as plain answers are.
+    """
 
     chunks: AsyncIterator[bytes]
+    endless: bool = True
 
 
 _encoder = msgspec.json.Encoder()

@@ -76,7 +76,7 @@ class Deployment:
         self.schema: Schema | None = None  # None: not yet known
         self.checker = Checker({})
         self.logbook = logbook
-        self.measures = Measures(model.name)
+        self.measures = Measures(model.name, model.version)
         self.replicas: list[Replica] = []
         self.problem: str | None = None  # why the last start failed
         self.turn: Turn | None = None

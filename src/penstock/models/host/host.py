@@ -10,6 +10,7 @@ from typing import Any, Final
 import psutil
 
 from penstock.errors import AlreadyExists, InvalidInput, ModelUnavailable, NotFound
+from penstock.models.host import surroundings
 from penstock.models.host.calls import Listener, LiveCall
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.guardian import Guardian
@@ -133,7 +134,7 @@ class ModelHost:
                 raise AlreadyExists(f"model {model.name} version {model.version} is registered already")
             self._check_device(model, instead_of=before)
             entry = entry or Entry(model.name)
-            entry.logbook.hide(model.secrets)
+            entry.logbook.hide(surroundings.secrets(model, ours=surroundings.our_environment()))
             deployment = self._deployment(model, entry)
             if wait or before is not None:
                 try:
@@ -161,7 +162,9 @@ class ModelHost:
             self.find(name, version)
             raise NotFound
         for gone in [version] if version is not None else list(entry.versions):
-            self._spawn(self._retire(entry.versions.pop(gone)))
+            deployment = entry.versions.pop(gone)
+            deployment.measures.forget()
+            self._spawn(self._retire(deployment))
         if entry.versions:
             if entry.default not in entry.versions:
                 entry.default = list(entry.versions)[-1]
@@ -256,6 +259,7 @@ class ModelHost:
             try:
                 now = time.monotonic()
                 for deployment in self.deployments():
+                    deployment.measures.load(deployment.waiting, deployment.in_flight, len(deployment.replicas))
                     self._unload_if_idle(deployment, now)
                     for replica in deployment.replicas:
                         self._check_life(replica, now)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from msgspec import Struct
 
 from penstock.telemetry import metrics
@@ -11,6 +13,9 @@ _SECONDS = metrics.histogram("penstock_model_seconds", "Time of a call in the mo
 _BATCHES = metrics.histogram(
     "penstock_model_batch_calls", "Calls answered together.", ["model"], buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
 )
+_WAITING = metrics.gauge("penstock_model_waiting", "Calls in the queue.", ["model", "version"])
+_IN_FLIGHT = metrics.gauge("penstock_model_in_flight", "Calls in replicas.", ["model", "version"])
+_REPLICAS = metrics.gauge("penstock_model_replicas", "Replicas, those that start included.", ["model", "version"])
 
 
 class Counts(Struct, frozen=True, kw_only=True):
@@ -26,8 +31,9 @@ class Counts(Struct, frozen=True, kw_only=True):
 class Measures:
     """The counters of one version; those of /metrics go by the model's name."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, version: str) -> None:
         self._name = name
+        self._labels = (name, version)
         self._answered = _CALLS.labels(name, "completed")
         self._seconds = _SECONDS.labels(name)
         self._batches = _BATCHES.labels(name)
@@ -51,6 +57,18 @@ class Measures:
         self.batches += 1
         self.batched_calls += size
         self._batches.observe(size)
+
+    def load(self, waiting: int, in_flight: int, replicas: int) -> None:
+        """How things stand, told now and then."""
+        _WAITING.labels(*self._labels).set(waiting)
+        _IN_FLIGHT.labels(*self._labels).set(in_flight)
+        _REPLICAS.labels(*self._labels).set(replicas)
+
+    def forget(self) -> None:
+        """The version is gone: how it stands is told no more."""
+        for gauge in (_WAITING, _IN_FLIGHT, _REPLICAS):
+            with suppress(KeyError):
+                gauge.remove(*self._labels)
 
     def counts(self) -> Counts:
         return Counts(

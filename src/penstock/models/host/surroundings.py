@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from penstock.errors import ModelUnavailable
-from penstock.models.manifest import REMOTE, Model
+from penstock.models.manifest import REMOTE, SHORTEST_SECRET, Model, is_secret
 
 START = Path(__file__).parents[1] / "replica" / "start.py"
 _ALWAYS = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -59,6 +59,15 @@ def environment(model: Model, *, ours: Mapping[str, str], private: frozenset[str
     found["PENSTOCK_MODEL_VERSION"] = model.version
     found["CUDA_VISIBLE_DEVICES"] = _visible_device(model, ours)
     return found
+
+
+def secrets(model: Model, *, ours: Mapping[str, str]) -> list[str]:
+    """Values that must leave in no answer, log or error: the manifest's own, and what it refers to of the host's."""
+    if model.source != "folder":
+        return list(model.secrets)
+    stated = [value for name, value in model.manifest.environment.items() if is_secret(name)]
+    known = [_REFERENCE.sub(lambda match: ours.get(match[1], ""), value) for value in stated]
+    return [*model.secrets, *(value for value in known if len(value) >= SHORTEST_SECRET)]
 
 
 def device_inside(model: Model) -> str:
