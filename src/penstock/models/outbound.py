@@ -115,7 +115,7 @@ def session(
 
 
 def check_url(url: Any, policy: Policy | None = None) -> str | None:
-    """What is wrong with a server's URL: scheme, host, credentials in it, a literal address that is refused; or None."""
+    """What is wrong with a server's URL (scheme, host, credentials in it, an address that is refused), or None."""
     if not isinstance(url, str):
         return "is required: where the server answers, such as http://127.0.0.1:8000"
     try:

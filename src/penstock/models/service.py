@@ -7,7 +7,9 @@ serve the same models. The folder is each host's own. Without the database the m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,7 +50,8 @@ class ModelService:
         self._position = -1
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._turn = asyncio.Lock()  # one change of the set of models at a time
+        self._looking = asyncio.Lock()
+        self._changing: Counter[str] = Counter()  # models that somebody is changing: none of a look's business
         self._tried: dict[Key, str] = {}  # fingerprints that could not be used: tried again when they change
 
     async def start(self) -> None:
@@ -95,7 +98,7 @@ class ModelService:
         if len(text) > _MOST_BYTES:
             raise InvalidInput.of("body", f"a manifest has at most {_MOST_BYTES} bytes")
         model = manifest.check(stated, folder=Path("/"), source="api")
-        async with self._turn:
+        with self._changes(model.name):
             existing = self.host.entries.get(model.name)
             if existing is not None and model.version in existing.versions:
                 before = existing.versions[model.version].model
@@ -113,7 +116,7 @@ class ModelService:
 
     async def remove(self, name: str, version: str | None = None) -> None:
         """Take a model away, or one version; one of the folder stays away until it is added again by name."""
-        async with self._turn:
+        with self._changes(name):
             entry = self.entry(name)
             self.host.find(name, version)
             for gone in [version] if version is not None else list(entry.versions):
@@ -124,7 +127,7 @@ class ModelService:
 
     async def reload(self, name: str, version: str | None = None) -> Deployment:
         """Import and load a version again, with its manifest as it stands now. Raises what ``add`` raises."""
-        async with self._turn:
+        with self._changes(name):
             model = self.host.find(name, version).model
             if self.folder is not None and model.source == "folder":
                 await asyncio.to_thread(self.folder.scan)
@@ -142,7 +145,7 @@ class ModelService:
         name = stated.get("name")
         if not isinstance(name, str):
             raise InvalidInput.of("name", "is required")
-        async with self._turn:
+        with self._changes(name):
             if self.folder is not None:
                 await asyncio.to_thread(self.folder.scan)
             known = {} if self.folder is None else self.folder.models
@@ -191,21 +194,37 @@ class ModelService:
                 log.exception("models_not_followed")
             await asyncio.sleep(_LOOK_EVERY)
 
+    @contextmanager
+    def _changes(self, name: str) -> Iterator[None]:
+        """A model that is being changed on request; loading may take minutes, which must not hold up the others."""
+        self._changing[name] += 1
+        try:
+            yield
+        finally:
+            self._changing[name] -= 1
+
     async def _look(self, *, wait: bool) -> None:
         """Make the host's models what folder and table say."""
-        async with self._turn:
+        async with self._looking:
             if self.folder is not None:
                 await asyncio.to_thread(self.folder.scan)
             wanted = self._wanted()
             current = {(d.model.name, d.model.version): d for d in self.host.deployments()}
             for key in current.keys() - wanted.keys():
-                await self.host.remove(*key)
+                if not self._changing[key[0]]:
+                    with suppress(NotFound):
+                        await self.host.remove(*key)
+            replacing = []
             for key, model in sorted(wanted.items(), key=lambda item: _order(item[0])):
                 before = current.get(key)
-                if before is not None and before.model.fingerprint == model.fingerprint:
+                same = before is not None and before.model.fingerprint == model.fingerprint
+                if same or self._changing[model.name] or self._tried.get(key) == model.fingerprint:
                     continue
-                if self._tried.get(key) != model.fingerprint:
-                    await self._take_up(model, replace=before is not None, wait=wait and before is not None)
+                if before is None:
+                    await self._take_up(model, replace=False, wait=False)
+                else:
+                    replacing.append(self._take_up(model, replace=True, wait=wait))
+            await asyncio.gather(*replacing)
 
     def _wanted(self) -> dict[Key, Model]:
         wanted: dict[Key, Model] = {} if self.folder is None else dict(self.folder.models)

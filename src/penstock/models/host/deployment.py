@@ -281,6 +281,8 @@ class Deployment:
             self.problem = None
             log.info("replica_ready", model=self.model.name, replica=replica.name, seconds=replica.load_seconds)
         except CallFailed as error:
+            if replica is not None:
+                replica.kill("cannot be used")  # it may have loaded with a schema that cannot
             self._failed_to_start(error, time.monotonic() - began)
         finally:
             self._starting -= 1

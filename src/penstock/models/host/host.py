@@ -55,7 +55,7 @@ class ModelHost:
         self._loop_task: asyncio.Task[None] | None = None
         self._describing = asyncio.Semaphore(_AT_ONCE)
         self._changing: dict[str, asyncio.Lock] = {}
-        self._stopping = False
+        self._leaving: set[Deployment] = set()  # replaced or removed, and not yet at their end
 
     # Life
 
@@ -66,12 +66,12 @@ class ModelHost:
 
     async def stop(self, *, grace: float = 5.0) -> None:
         """End all replicas; calls that run or wait are failed."""
-        self._stopping = True
         tasks = [*self._tasks, *([self._loop_task] if self._loop_task else [])]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(deployment.stop(grace=grace) for deployment in self.deployments()))
+        everything = [*self.deployments(), *self._leaving]
+        await asyncio.gather(*(deployment.stop(grace=grace) for deployment in everything))
         await self.guardian.stop()
 
     # Calls
@@ -140,12 +140,14 @@ class ModelHost:
                 try:
                     await self._make_ready(deployment, before)
                 except BaseException:
+                    self._leaving.add(deployment)
                     self._spawn(self._discard(deployment))
                     raise
             self.entries[model.name] = entry
             entry.versions[model.version] = deployment
             entry.default = model.version
             if before is not None:
+                self._leaving.add(before)
                 self._spawn(self._retire(before))
             elif not wait:
                 self._spawn(self._introduce(deployment))
@@ -163,6 +165,7 @@ class ModelHost:
             raise NotFound
         for gone in [version] if version is not None else list(entry.versions):
             deployment = entry.versions.pop(gone)
+            self._leaving.add(deployment)
             deployment.measures.forget()
             self._spawn(self._retire(deployment))
         if entry.versions:
@@ -219,14 +222,14 @@ class ModelHost:
 
     async def _retire(self, deployment: Deployment) -> None:
         await deployment.retire()
-        self._leave_group(deployment)
+        self._gone(deployment)
 
     async def _discard(self, deployment: Deployment) -> None:
         await deployment.stop()
-        self._leave_group(deployment)
+        self._gone(deployment)
 
-    @staticmethod
-    def _leave_group(deployment: Deployment) -> None:
+    def _gone(self, deployment: Deployment) -> None:
+        self._leaving.discard(deployment)
         if isinstance(deployment.turn, GroupTurn):
             deployment.turn.group.leave(deployment)
 

@@ -98,6 +98,7 @@ class Replica:
         self._tasks: list[asyncio.Task[None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._timeout = model.timeout.total_seconds()
+        self._last_words = ""
         self.pinged_at = 0.0
         self.ponged_at = 0.0
 
@@ -250,7 +251,8 @@ class Replica:
                 transport.abort()
         if not orderly and how != _words(0):
             self._logbook.add("error", f"the replica ended: {how}", version=self.model.version, replica=self.name)
-        error = CallFailed("unavailable", f"its process ended: {how}")
+        said = f", and said: {self._last_words}" if self._last_words else ""
+        error = CallFailed("unavailable", f"its process ended: {how}{said}")
         for future in (self._described, self._ready):
             if not future.done():
                 future.set_exception(error)
@@ -492,6 +494,7 @@ class Replica:
     def _raw_line(self, line: bytes, level: str) -> None:
         text = line[:_LONGEST_LINE].decode("utf-8", "replace").rstrip()
         if text:
+            self._last_words = text[:300]
             # With one call at a time there is no doubt whose line it is.
             call = next(iter(self.running.values())) if len(self.running) == 1 else None
             self._log(level, text, call)

@@ -1,0 +1,100 @@
+"""What a replica's process starts with: interpreter, folder, environment, device."""
+
+from __future__ import annotations
+
+import sys
+import venv
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from penstock.errors import ModelUnavailable
+from penstock.models import manifest
+from penstock.models.host import surroundings
+from penstock.models.manifest import Model
+from tests.models.stage import Stage
+
+
+def model(home: Path, source: str = "folder", **stated: Any) -> Model:
+    """A model that is only read."""
+    whole = {"name": "m", "runtime": "http", "http": {"url": "http://127.0.0.1:1"}} | stated
+    return manifest.check(whole, folder=home, source=source)
+
+
+def environment(of: Model, ours: dict[str, str]) -> dict[str, str]:
+    return surroundings.environment(of, ours=ours, private=frozenset({"DATABASE_URL"}))
+
+
+@pytest.mark.parametrize(
+    ("device", "ours", "visible", "inside"),
+    [
+        ("cpu", {}, "", "cpu"),
+        ("cuda:0", {}, "0", "cuda:0"),
+        ("cuda:3", {}, "3", "cuda:0"),
+        ("cuda:1", {"CUDA_VISIBLE_DEVICES": "4,7"}, "7", "cuda:0"),
+        ("cuda:1", {"CUDA_VISIBLE_DEVICES": "GPU-a, GPU-b"}, "GPU-b", "cuda:0"),
+    ],
+)
+def test_a_replica_sees_its_own_device_only(
+    tmp_path: Path, device: str, ours: dict[str, str], visible: str, inside: str
+) -> None:
+    """As number 0, whichever it is of those that the host may use."""
+    one = model(tmp_path, device=device)
+    assert environment(one, ours)["CUDA_VISIBLE_DEVICES"] == visible
+    assert surroundings.device_inside(one) == inside
+
+
+def test_a_device_that_the_host_may_not_use(tmp_path: Path) -> None:
+    """Is said to be missing."""
+    with pytest.raises(ModelUnavailable, match="cuda:2"):
+        environment(model(tmp_path, device="cuda:2"), {"CUDA_VISIBLE_DEVICES": "0"})
+
+
+def test_a_registered_model_gets_nothing_of_the_hosts_environment(tmp_path: Path) -> None:
+    """Neither directly nor by reference: it could send it anywhere."""
+    ours = {"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "s3cr3t", "DATABASE_URL": "postgresql://x"}
+    stated = {"NOTE": "${AWS_SECRET_ACCESS_KEY}"}
+    seen = environment(model(tmp_path, source="api", environment=stated), ours)
+    assert "s3cr3t" not in " ".join(seen.values())
+    assert seen["PATH"] == "/bin"
+    trusted = environment(model(tmp_path, environment=stated), ours)
+    assert trusted["NOTE"] == "s3cr3t"
+    assert "DATABASE_URL" not in trusted
+
+
+async def test_a_model_may_have_an_interpreter_of_its_own(stage: Stage, tmp_path: Path) -> None:
+    """A virtual environment with msgspec and pydantic; Penstock need not be installed in it."""
+    home = tmp_path / "own"
+    venv.create(home, symlinks=True)
+    packages = next((home / "lib").glob("python*/site-packages"))
+    # Stands in for an installation: those two, and what pydantic needs, by links.
+    ours = Path(msgspec.__file__).parents[1]
+    for name in ("msgspec", "pydantic", "pydantic_core", "annotated_types", "typing_inspection"):
+        (packages / name).symlink_to(ours / name)
+    (packages / "typing_extensions.py").symlink_to(ours / "typing_extensions.py")
+    code = """
+    import importlib.util, sys
+
+    class Model:
+        def predict(self, word: str) -> list[str]:
+            return [sys.prefix, word, str(importlib.util.find_spec("aiohttp"))]
+    """
+    one = await stage.serve("elsewhere", code, python={"interpreter": str(home)})
+    assert await stage.call(one, {"word": "x"}) == [str(home), "x", "None"]
+    assert str(home) != sys.prefix
+
+
+async def test_an_interpreter_without_what_it_needs_says_so(stage: Stage, tmp_path: Path) -> None:
+    """By the name of what is missing."""
+    home = tmp_path / "bare"
+    venv.create(home, symlinks=True)
+    with pytest.raises(ModelUnavailable, match="has no module 'msgspec'"):
+        await stage.serve("bare", "class Model: ...", python={"interpreter": str(home)})
+
+
+def test_a_working_folder_that_is_not_there(tmp_path: Path) -> None:
+    """Is said to be missing, before anything is started."""
+    with pytest.raises(ModelUnavailable, match="'nowhere' does not exist"):
+        surroundings.working_folder(model(tmp_path, folder="nowhere"))
