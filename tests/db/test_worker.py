@@ -656,7 +656,11 @@ async def test_offers_that_come_and_go_quickly_leave_nothing_behind(caller: Call
             executors.remove(offer)
         job = await caller.submit()
         await until(lambda: worker.status()["executors"] == [], "no engine is left")
-        assert await caller.status(job.id) is Status.PENDING
+
+        async def pending() -> bool:  # a claim that was on its way when its offer went is handed back
+            return await caller.status(job.id) is Status.PENDING
+
+        await until(pending, "nobody holds the job")
         executors.add(echo, task_types=["echo"], model_profiles=["small"])
         assert (await finished(caller, job)).status is Status.COMPLETED
 

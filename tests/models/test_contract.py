@@ -1,7 +1,5 @@
 """From signatures to JSON Schema, from JSON to arguments, from results to JSON and media."""
 
-# ruff: noqa: ARG002  (models here are about their signatures)
-
 from __future__ import annotations
 
 import base64

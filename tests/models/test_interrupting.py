@@ -1,7 +1,5 @@
 """Interrupting a model's code: at any moment, and never anybody else's."""
 
-# ruff: noqa: ARG002  (a wire's methods)
-
 from __future__ import annotations
 
 import queue

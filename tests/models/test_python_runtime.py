@@ -1,7 +1,5 @@
 """The python runtime: loading classes, answering, streaming, batches, refusals, and cancelling in the midst of code."""
 
-# ruff: noqa: ARG002  (models here are about their signatures)
-
 from __future__ import annotations
 
 import asyncio

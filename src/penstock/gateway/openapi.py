@@ -115,7 +115,7 @@ def _responses(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
             media = {"schema": schemas[_key(response.type)] if response.type is not None else {}}
             if response.example is not None:
                 media["example"] = response.example
-            described["content"] = {response.media_type: media}
+            described["content"] = {response.media_type: media, **{kind: {"schema": {}} for kind in response.also}}
         responses[str(status)] = described
     always: tuple[type[PenstockError], ...] = () if route.open else (Unauthorized, Forbidden)
     grouped: dict[int, list[type[PenstockError]]] = {}

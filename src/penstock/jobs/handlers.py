@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -41,14 +41,13 @@ from penstock.jobs.job import (
     JobHeartbeat,
     JobSubmission,
     ListQuery,
-    Moment,
     Name,
     WaitSeconds,
 )
 from penstock.jobs.service import JobService
 from penstock.jobs.store import DEFAULT_TENANT
 from penstock.web.call import Answer, Call, Disconnected, EventStream, answer
-from penstock.web.reading import convert
+from penstock.web.reading import check_moment, convert, moment
 
 T = TypeVar("T")
 Check = Callable[[JobSubmission, str], None]
@@ -106,7 +105,7 @@ class JobHandlers:
 
     async def submit(self, call: Call) -> Answer:
         submission = _with_key(await call.read(_submission), call.header(b"idempotency-key"))
-        _check_moment(submission.run_at, "run_at")
+        check_moment(submission.run_at, "run_at")
         self._check_input(submission.input, "input")
         if self._check is not None:
             self._check(submission, "")
@@ -126,7 +125,7 @@ class JobHandlers:
         submissions = [_merged(batch.defaults, job, index) for index, job in enumerate(batch.jobs)]
         for index, submission in enumerate(submissions):
             self._check_input(submission.input, f"jobs[{index}].input")
-            _check_moment(submission.run_at, f"jobs[{index}].run_at")
+            check_moment(submission.run_at, f"jobs[{index}].run_at")
             if self._check is not None:
                 self._check(submission, f"jobs[{index}].")
         submitted = await self._service.submit_many(self._tenant, submissions)
@@ -149,7 +148,7 @@ class JobHandlers:
     async def list_jobs(self, call: Call) -> Answer:
         query = call.query({**_FILTERS, "limit": False, "cursor": False})
         values: dict[str, Any] = {
-            name: _moment(value[0], name) if name in _MOMENTS else value[0] for name, value in query.items()
+            name: moment(value[0], name) if name in _MOMENTS else value[0] for name, value in query.items()
         }
         for name in ("status", "tags"):
             if name in query:
@@ -318,24 +317,8 @@ def _bulk_filter(request: BulkRequest) -> tuple[JobFilter, bool]:
     if all(value is None or value == [] for value in values.values()):
         raise InvalidInput.of("body", f"needs at least one filter: {', '.join(values)}")
     for name in _MOMENTS:
-        _check_moment(values[name], name)
+        check_moment(values[name], name)
     return JobFilter(**values), request.dry_run
-
-
-def _moment(text: str, name: str) -> datetime:
-    """A time in a query."""
-    try:
-        moment: datetime = msgspec.convert(text, Moment)
-    except msgspec.ValidationError:
-        raise InvalidInput.of(name, "must be a time with its offset, as 2026-01-30T09:00:00Z") from None
-    _check_moment(moment, name)
-    return moment
-
-
-def _check_moment(moment: datetime | None, name: str) -> None:
-    """Refuse what is no time any more in another zone or an hour away from here."""
-    if moment is not None and not 1 < moment.year < 9999:
-        raise InvalidInput.of(name, "must lie in the years 2 to 9998")
 
 
 def _number(text: str, name: str, kind: Any) -> float:

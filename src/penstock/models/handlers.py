@@ -21,7 +21,7 @@ from penstock.models.service import ModelService
 from penstock.models.streaming import EventFeed, event
 from penstock.models.views import Cleared, LogPage, ModelPage, summarised, whole
 from penstock.web.call import Answer, Call, Disconnected, EventStream, answer
-from penstock.web.reading import convert
+from penstock.web.reading import convert, moment
 
 _BEGIN_SECONDS = 1.0  # that a stream waits for its first event before it is answered with status 200
 _LOOK_AWAY_SECONDS = 0.02  # a call that is answered sooner is not watched for a caller who leaves
@@ -102,7 +102,10 @@ class ModelHandlers:
 
     async def logs(self, call: Call) -> Answer | EventStream:
         query = call.query(dict.fromkeys(LogQuery.__struct_fields__, False))
-        wanted = convert({name: value[0] for name, value in query.items()}, LogQuery)
+        values: dict[str, Any] = {
+            name: moment(value[0], name) if name in {"since", "until"} else value[0] for name, value in query.items()
+        }
+        wanted = convert(values, LogQuery)
         logbook = self.service.entry(call.path("name")).logbook
         which = Wanted(
             since=wanted.since,

@@ -63,7 +63,14 @@ def _calling(models: ModelHandlers) -> list[Route]:
             request=dict[str, Any],
             request_example=examples.INPUT,
             parameters=(_VERSION, _REQUEST_ID),
-            responses={200: Response(description="The output", type=Any, example=examples.OUTPUT)},
+            responses={
+                200: Response(
+                    description="The output",
+                    type=Any,
+                    example=examples.OUTPUT,
+                    also=("text/event-stream", "application/octet-stream", "image/*", "audio/*"),
+                )
+            },
             errors=_CALL,
             max_body_bytes=models.max_call_bytes,
         ),
@@ -121,7 +128,11 @@ def _looking(models: ModelHandlers) -> list[Route]:
                 Parameter(name=field.encode_name, type=field.type, description=_LOG_FILTERS[field.name])
                 for field in msgspec.structs.fields(LogQuery)
             ),
-            responses={200: Response(description="Lines, oldest first", type=LogPage, example=examples.LOGS)},
+            responses={
+                200: Response(
+                    description="Lines, oldest first", type=LogPage, example=examples.LOGS, also=("text/event-stream",)
+                )
+            },
             errors=(InvalidInput, NotFound),
         ),
     ]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from datetime import datetime
+from typing import Annotated, Any, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from penstock.errors import InvalidInput, MalformedBody
 
 T = TypeVar("T")
+Moment = Annotated[datetime, Meta(tz=True)]
 
 _DEEPEST = 500  # levels of nesting in a body
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
@@ -55,6 +58,22 @@ def convert(values: Mapping[str, Any], to: type[T]) -> T:
         if getattr(converted, name) is None:  # msgspec takes the text "null" for none at all
             raise InvalidInput.of(name, "must be a value; leave the parameter out instead")
     return converted
+
+
+def moment(text: str, name: str) -> datetime:
+    """A time in a query; raises InvalidInput."""
+    try:
+        found: datetime = msgspec.convert(text, Moment)
+    except msgspec.ValidationError:
+        raise InvalidInput.of(name, "must be a time with its offset, as 2026-01-30T09:00:00Z") from None
+    check_moment(found, name)
+    return found
+
+
+def check_moment(found: datetime | None, name: str) -> None:
+    """Refuse what is no time any more in another zone or an hour away from here."""
+    if found is not None and not 1 < found.year < 9999:
+        raise InvalidInput.of(name, "must lie in the years 2 to 9998")
 
 
 def invalid(message: str) -> InvalidInput:

@@ -30,6 +30,7 @@ class Response:
     description: str
     type: Any = None
     media_type: str = "application/json"
+    also: tuple[str, ...] = ()  # other media types that the same status may have
     example: Any = None
 
 
