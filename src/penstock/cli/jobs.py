@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
-from collections.abc import Awaitable, Callable
 from datetime import datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
 import typer
 
 from penstock.cli import job_views
+from penstock.cli.gateway import read_input, with_client
 from penstock.cli.job_views import Job
 from penstock.cli.output import AsJson, print_json, wants_json
 
 if TYPE_CHECKING:
     from penstock.cli.job_calls import Verb
     from penstock.client import Client
-
-T = TypeVar("T")
 
 app = typer.Typer(help="Submit and follow jobs, through the gateway at PENSTOCK_URL.", no_args_is_help=True)
 
@@ -58,7 +53,7 @@ def submit(
     fields = {
         "task_type": task_type,
         "model_profile": model_profile,
-        "input": _read_input(job_input),
+        "input": read_input(job_input),
         "owner_service": owner_service,
         "owner_ref": owner_ref,
         "priority": priority,
@@ -77,7 +72,7 @@ def submit(
             return job
         return (await job_calls.watch(client, [UUID(job["id"])], show=not wants_json(as_json)))[0]
 
-    job = _with_client(act)
+    job = with_client(act)
     job_views.show_job(job, as_json=as_json)
     if watch_it:
         _exit_by([job])
@@ -88,7 +83,7 @@ def get(job_id: JobId, as_json: AsJson = False) -> None:
     """Show one job with everything that is known of it."""
     from penstock.cli import job_calls
 
-    job_views.show_job(_with_client(lambda client: job_calls.get(client, job_id)), as_json=as_json)
+    job_views.show_job(with_client(lambda client: job_calls.get(client, job_id)), as_json=as_json)
 
 
 @app.command("list")
@@ -107,7 +102,7 @@ def list_jobs(
     from penstock.cli import job_calls
 
     where = _filter(owner_service, owner_ref, task_type, model_profile, status, error_category, tag)
-    jobs = _with_client(lambda client: job_calls.find(client, where, limit))
+    jobs = with_client(lambda client: job_calls.find(client, where, limit))
     job_views.show_jobs(jobs, as_json=as_json)
 
 
@@ -118,7 +113,7 @@ def watch(
     """Follow jobs until all are finished; fails when one of them did not complete."""
     from penstock.cli import job_calls
 
-    jobs = _with_client(lambda client: job_calls.watch(client, job_ids, show=not wants_json(as_json)))
+    jobs = with_client(lambda client: job_calls.watch(client, job_ids, show=not wants_json(as_json)))
     job_views.show_jobs(jobs, as_json=as_json)
     _exit_by(jobs)
 
@@ -163,7 +158,7 @@ def stats(as_json: AsJson = False) -> None:
     """Show how many jobs there are in each queue and status."""
     from penstock.cli import job_calls
 
-    job_views.show_stats(_with_client(job_calls.stats), as_json=as_json)
+    job_views.show_stats(with_client(job_calls.stats), as_json=as_json)
 
 
 def _change(verb: Verb, job_ids: list[UUID], where: dict[str, Any], *, dry_run: bool, as_json: bool) -> None:
@@ -174,9 +169,9 @@ def _change(verb: Verb, job_ids: list[UUID], where: dict[str, Any], *, dry_run: 
     if job_ids and dry_run:
         raise typer.BadParameter("--dry-run goes with filters")
     if job_ids:
-        job_views.show_jobs(_with_client(lambda client: job_calls.change(client, verb, job_ids)), as_json=as_json)
+        job_views.show_jobs(with_client(lambda client: job_calls.change(client, verb, job_ids)), as_json=as_json)
         return
-    answer = _with_client(lambda client: job_calls.change_where(client, verb, where, dry_run=dry_run))
+    answer = with_client(lambda client: job_calls.change_where(client, verb, where, dry_run=dry_run))
     if wants_json(as_json):
         print_json(answer)
     else:
@@ -202,36 +197,6 @@ def _filter(
         "tags": tags,
     }
     return {name: value for name, value in fields.items() if value}
-
-
-def _read_input(text: str) -> Any:
-    import json
-
-    try:
-        if text == "-":
-            text = sys.stdin.read()
-        elif text.startswith("@"):
-            text = Path(text[1:]).read_text(encoding="utf-8")
-        return json.loads(text)
-    except OSError as error:
-        raise typer.BadParameter(f"{error.filename}: {error.strerror}", param_hint="--input") from None
-    except ValueError:
-        raise typer.BadParameter("is not valid JSON", param_hint="--input") from None
-
-
-def _with_client(act: Callable[[Client], Awaitable[T]]) -> T:
-    """Run one conversation with the gateway that the settings name."""
-    from penstock.client import Client
-    from penstock.settings import load_settings
-
-    settings = load_settings()
-    token = settings.ai_service_token
-
-    async def run() -> T:
-        async with Client(settings.penstock_url, token=token.get_secret_value() if token else None) as client:
-            return await act(client)
-
-    return asyncio.run(run())
 
 
 def _exit_by(jobs: list[Job]) -> None:

@@ -11,12 +11,12 @@ import sys
 
 import typer
 
-from penstock.cli import config, database, jobs, roles
+from penstock.cli import config, database, jobs, models, roles
 from penstock.errors import PenstockError, SettingsError
 
 app = typer.Typer(
     name="penstock",
-    help="Durable jobs for AI models: one gateway, any worker, nothing but PostgreSQL.",
+    help="One backend for all your AI models: live calls, streams and durable jobs, on nothing but PostgreSQL.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -27,6 +27,7 @@ app.command("gateway")(roles.gateway)
 app.command("worker")(roles.worker)
 app.command("housekeeper")(roles.housekeeper)
 app.add_typer(jobs.app, name="job")
+app.add_typer(models.app, name="model")
 app.command("stats")(jobs.stats)
 app.add_typer(config.app, name="config")
 app.add_typer(database.app, name="db")

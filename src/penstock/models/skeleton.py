@@ -1,0 +1,154 @@
+"""A small model that works, to begin from: ``penstock model new``."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from penstock.errors import AlreadyExists, InvalidInput
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
+
+_PYTHON = {
+    "model.toml": """\
+runtime = "python"
+examples = [{{ text = "a penstock feeds a turbine", words = 2 }}]
+
+[python]
+class = "{module}:{Class}"
+""",
+    "{module}.py": '''\
+"""The model {name}."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from penstock import BadInput
+
+
+class {Class}:
+    """Tells the first words of a text."""
+
+    def load(self) -> None:
+        """Called once, before the first call: load weights here."""
+        self.end = "…"
+
+    def predict(
+        self,
+        text: Annotated[str, Field(min_length=1, description="what is to be shortened")],
+        words: Annotated[int, Field(ge=1, le=30)] = 3,
+    ) -> dict[str, str]:
+        if not text.split():
+            raise BadInput("must hold at least one word", field="text")
+        return {{"summary": " ".join(text.split()[:words]) + self.end}}
+''',
+    "test_{module}.py": '''\
+"""The model {name}, tried without Penstock around it."""
+
+import pytest
+from {module} import {Class}
+
+from penstock import BadInput
+
+
+@pytest.fixture
+def model() -> {Class}:
+    model = {Class}()
+    model.load()
+    return model
+
+
+def test_it_tells_the_first_words(model: {Class}) -> None:
+    assert model.predict("a penstock feeds a turbine", words=2) == {{"summary": "a penstock…"}}
+
+
+def test_it_refuses_what_holds_no_words(model: {Class}) -> None:
+    with pytest.raises(BadInput):
+        model.predict("   ")
+''',
+}
+_SUBPROCESS = {
+    "model.toml": """\
+runtime = "subprocess"
+description = "Tells the first words of a text."
+examples = [{{ text = "a penstock feeds a turbine", words = 2 }}]
+
+[subprocess]
+command = ["python3", "{module}.py"]
+
+[schema.input]
+type = "object"
+required = ["text"]
+additionalProperties = false
+
+[schema.input.properties]
+text = {{ type = "string", minLength = 1 }}
+words = {{ type = "integer", minimum = 1, maximum = 30 }}
+
+[schema.output]
+type = "object"
+required = ["summary"]
+""",
+    "{module}.py": '''\
+"""The model {name}: one JSON line in, one JSON line out. What is written to standard error is its log."""
+
+import json
+import sys
+
+
+def answer(given: dict) -> dict:
+    """One call."""
+    return {{"summary": " ".join(given["text"].split()[: given.get("words", 3)]) + "…"}}
+
+
+def main() -> None:
+    for line in sys.stdin:
+        print(json.dumps(answer(json.loads(line))), flush=True)
+
+
+if __name__ == "__main__":
+    main()
+''',
+    "test_{module}.py": '''\
+"""The model {name}, tried without Penstock around it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+
+def test_a_line_in_is_a_line_out() -> None:
+    program = Path(__file__).with_name("{module}.py")
+    given = json.dumps({{"text": "a penstock feeds a turbine", "words": 2}})
+    done = subprocess.run([sys.executable, program], input=given, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == {{"summary": "a penstock…"}}
+''',
+}
+_KINDS = {"python": _PYTHON, "subprocess": _SUBPROCESS}
+
+
+def write(name: str, folder: Path, runtime: str) -> list[Path]:
+    """Make ``folder/name`` with a model in it; answers the files, the manifest first.
+
+    Raises InvalidInput, or AlreadyExists where there is such a folder: nothing is ever overwritten.
+    """
+    if not _NAME.fullmatch(name):
+        raise InvalidInput.of("NAME", "must begin with a letter and hold letters, digits, - and _ only")
+    if runtime not in _KINDS:
+        raise InvalidInput.of("--runtime", f"must be one of {', '.join(_KINDS)}")
+    home = folder / name
+    module = re.sub(r"\W", "_", name).lower() + "_model"
+    words = {"name": name, "module": module, "Class": "".join(part.title() for part in re.split(r"[_-]", name))}
+    try:
+        home.mkdir(parents=True)
+    except FileExistsError:
+        raise AlreadyExists(f"{home} exists already") from None
+    except OSError as error:
+        raise InvalidInput.of("--folder", f"{home}: {error.strerror}") from None
+    made = []
+    for path, text in _KINDS[runtime].items():
+        made.append(home / path.format(**words))
+        made[-1].write_text(text.format(**words), encoding="utf-8")
+    return made

@@ -1,0 +1,174 @@
+"""Trying a model out where it stands, without a gateway: ``penstock model test``."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from penstock.errors import InvalidInput, PenstockError
+from penstock.models import manifest
+from penstock.models.answers import with_media
+from penstock.models.checking import Checker
+from penstock.models.host.deployment import Deployment
+from penstock.models.host.host import ModelHost
+from penstock.models.host.logbook import Wanted
+
+_SHOWN: Final = 60  # characters of a value in the report
+_TOLERANCE: Final = 1e-4  # relative, between batched and single results
+_LINES: Final = 5  # of the log, when something fails
+_TOGETHER: Final = 32  # calls of the batch trial
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One call of the trial."""
+
+    input: str  # shortened
+    milliseconds: float
+    output: str  # shortened
+    problem: str | None  # None: it answered, and the output fits its schema
+
+
+@dataclass(slots=True)
+class Report:
+    """What a trial found."""
+
+    name: str
+    version: str
+    runtime: str
+    load_seconds: float = 0.0
+    calls: list[Tried] = field(default_factory=list)
+    batched: str | None = None
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        """Whether the model works as far as it was tried."""
+        return not self.problems and bool(self.calls) and all(call.problem is None for call in self.calls)
+
+
+async def run(path: Path) -> Report:
+    """Load the model of a manifest, an absolute path, and call it with its examples. Raises InvalidInput for the
+    manifest itself."""
+    model = manifest.read(path)
+    report = Report(model.name, model.version, model.manifest.runtime)
+    host = ModelHost()
+    await host.start()
+    try:
+        began = time.monotonic()
+        deployment = await host.add(model)
+        await deployment.load()
+        report.load_seconds = time.monotonic() - began
+        await _try(host, deployment, report)
+    except PenstockError as error:
+        report.problems.append(error.message)
+    finally:
+        if not report.sound and model.name in host.entries:
+            lines = host.entries[model.name].logbook.newest(Wanted(level="warning"), _LINES)
+            report.problems += [f"log: {line.message}" for line in lines]
+        await host.stop()
+    return report
+
+
+async def _try(host: ModelHost, deployment: Deployment, report: Report) -> None:
+    schema = deployment.schema
+    inputs = deployment.model.manifest.examples or (_examples(schema.input) if schema is not None else [])
+    if schema is None or not inputs:
+        report.problems.append("nothing to try: state inputs under `examples` in the manifest")
+        return
+    output = Checker({"type": "array", "items": schema.output} if schema.streams else schema.output)
+    outputs: list[Any] = []
+    for given in inputs:
+        tried, value = await _call(host, deployment, given, output)
+        report.calls.append(tried)
+        outputs.append(value)
+    batching = deployment.model.manifest.batching
+    if schema.batches and batching is not None and report.sound:
+        await _together(host, deployment, report, inputs, outputs)
+
+
+async def _call(host: ModelHost, deployment: Deployment, given: Any, output: Checker) -> tuple[Tried, Any]:
+    began = time.perf_counter()
+    value: Any = None
+    problem: str | None = None
+    try:
+        value = await _answer(host, deployment, given)
+        output.check(value, prefix="output")
+    except PenstockError as error:
+        problem = error.message
+    milliseconds = 1000 * (time.perf_counter() - began)
+    return Tried(_short(given), milliseconds, _short(value), problem), value
+
+
+async def _answer(host: ModelHost, deployment: Deployment, given: Any) -> Any:
+    deployment.checker.check(given)
+    answered = await host.call(deployment, msgspec.json.encode(given)).done
+    return msgspec.json.decode(with_media(answered.json, answered.segments))
+
+
+async def _together(
+    host: ModelHost, deployment: Deployment, report: Report, inputs: list[Any], outputs: list[Any]
+) -> None:
+    """The same inputs again, many at a time: the outputs must be the same."""
+    count = min(_TOGETHER, deployment.model.manifest.queue)
+    pairs = list(itertools.islice(itertools.cycle(zip(inputs, outputs, strict=True)), count))
+    began = time.perf_counter()
+    answers = await asyncio.gather(*(_answer(host, deployment, given) for given, _ in pairs), return_exceptions=True)
+    seconds = time.perf_counter() - began
+    for (given, alone), answer in zip(pairs, answers, strict=True):
+        if isinstance(answer, BaseException):
+            report.problems.append(f"together with others {_short(given)} fails: {answer}")
+            return
+        if not same(alone, answer):
+            report.problems.append(
+                f"together with others {_short(given)} gives {_short(answer)}, alone {_short(alone)}"
+            )
+            return
+    counts = deployment.measures.counts()
+    size = 1.0 if counts.mean_batch is None else counts.mean_batch
+    report.batched = (
+        f"{len(pairs)} calls in {counts.batches} batches of {size:.1f} on average, "
+        f"{1000 * seconds / len(pairs):.2f} ms each, the same as alone"
+    )
+
+
+def same(left: Any, right: Any) -> bool:
+    """Whether two outputs are equal; numbers with a fraction may differ by what rounding does."""
+    if isinstance(left, float) and isinstance(right, int | float) and not isinstance(right, bool):
+        return math.isclose(left, right, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
+    if isinstance(left, dict) and isinstance(right, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, list) and isinstance(right, list):
+        return len(left) == len(right) and all(map(same, left, right))
+    return bool(left == right)
+
+
+def _examples(schema: Mapping[str, Any]) -> list[Any]:
+    """One input made of what a schema says of its fields, if that is enough."""
+    if isinstance(schema.get("examples"), list):
+        return list(schema["examples"])
+    found: dict[str, Any] = {}
+    for name, stated in schema.get("properties", {}).items():
+        for source in ("examples", "default", "const", "enum"):
+            if source in stated:
+                value = stated[source]
+                found[name] = value[0] if source in {"examples", "enum"} else value
+                break
+    try:
+        Checker(schema).check(found)
+    except InvalidInput:
+        return []
+    return [found] if found or not schema.get("properties") else []
+
+
+def _short(value: Any) -> str:
+    text = msgspec.json.encode(value).decode()
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

@@ -1,0 +1,220 @@
+"""``penstock model …`` as people and scripts use it: real processes, a real gateway with models."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from penstock.supervisor.serve import answers_ready
+from tests.acceptance.test_cli import Done, run, run_on_terminal
+from tests.processes import clean_environment, free_port, penstock, until
+
+TOKEN = "a-token-that-must-not-be-shown"
+MODELS = {
+    "greet": """
+class Model:
+    \"\"\"Greets.\"\"\"
+
+    def predict(self, name: str, times: int = 1) -> dict[str, str]:
+        print("greeting", name)
+        return {"text": f"Dear {name}" * times}
+""",
+    "story": """
+from collections.abc import Iterator
+
+class Model:
+    def predict(self, words: list[str]) -> Iterator[str]:
+        for word in words:
+            yield word + " "
+""",
+    "mirror": """
+from penstock import File
+
+class Model:
+    def predict(self, file: File) -> File:
+        return File(file.data[::-1], "image/x-mirrored")
+""",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Where commands are run, and what they are told."""
+
+    folder: Path
+    variables: dict[str, str]
+
+    async def __call__(self, *arguments: str, stdin: str = "") -> Done:
+        return await run(self.folder, "model", *arguments, stdin=stdin, **self.variables)
+
+    async def terminal(self, *arguments: str) -> str:
+        return await run_on_terminal(self.folder, "model", *arguments, **self.variables)
+
+
+@pytest.fixture(scope="module")
+async def desk(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
+    """Commands against a gateway with three models."""
+    folder = tmp_path_factory.mktemp("cli")
+    for name, code in MODELS.items():
+        (folder / "models" / name).mkdir(parents=True)
+        (folder / "models" / name / f"{name}_code.py").write_text(code)
+        (folder / "models" / name / "model.toml").write_text(
+            f'runtime = "python"\n[python]\nclass = "{name}_code:Model"\n'
+        )
+    port = free_port()
+    environment = clean_environment(
+        DATABASE_URL=module_database_url,
+        AI_SERVICE_TOKEN=TOKEN,
+        HTTP_HOST="127.0.0.1",
+        HTTP_PORT=str(port),
+        PENSTOCK_MODELS_DIR=str(folder / "models"),
+    )
+    async with penstock("gateway", environment=environment, folder=folder):
+        await until(lambda: answers_ready("127.0.0.1", port), "the gateway is ready", seconds=30)
+        yield Desk(folder, {"PENSTOCK_URL": f"http://127.0.0.1:{port}", "AI_SERVICE_TOKEN": TOKEN})
+
+
+async def test_list_and_show(desk: Desk) -> None:
+    """JSON for programs, tables for people."""
+    assert {model["name"] for model in (await desk("list")).json["models"]} == set(MODELS)
+    assert (await desk("show", "greet")).json["description"] == "Greets."
+    table = await desk.terminal("list")
+    assert "greet" in table
+    assert "Greets." in table
+    shown = await desk.terminal("show", "greet")
+    assert "takes" in shown
+    assert "name, times" in shown
+    assert (await desk("schema", "greet")).json["input"]["required"] == ["name"]
+
+
+async def test_predict(desk: Desk) -> None:
+    """Fields, a whole input, standard input; the output to a file."""
+    assert (await desk("predict", "greet", "name=Ada", "times=2")).json == {"text": "Dear AdaDear Ada"}
+    assert (await desk("predict", "greet", "--input", '{"name": "Eve"}')).json == {"text": "Dear Eve"}
+    assert (await desk("predict", "greet", "-i", "-", "times=1", stdin='{"name": "Bob"}')).json == {"text": "Dear Bob"}
+    assert (await desk("predict", "greet", "name=Ada", "-o", "answer.json")).status == 0
+    assert json.loads((desk.folder / "answer.json").read_text()) == {"text": "Dear Ada"}
+
+
+async def test_media(desk: Desk) -> None:
+    """In from a file, out to a file or a pipe; never onto a terminal."""
+    (desk.folder / "a.img").write_bytes(b"abc")
+    done = await desk("predict", "mirror", "--file", "file=a.img", "--output", "b.img")
+    assert done.status == 0, done.err
+    assert (desk.folder / "b.img").read_bytes() == b"cba"
+    assert (await desk("predict", "mirror", "-f", "file=a.img")).out == "cba"
+    with pytest.raises(AssertionError, match="--output: the output is 3 bytes of image/x-mirrored"):  # exit status 2
+        await desk.terminal("predict", "mirror", "-f", "file=a.img")
+
+
+async def test_stream(desk: Desk) -> None:
+    """A JSON line for each chunk; on a terminal the text as it comes."""
+    lines = (await desk("stream", "story", 'words=["once", "upon"]')).out.splitlines()
+    assert [json.loads(line) for line in lines] == ["once ", "upon "]
+    assert "once upon" in await desk.terminal("stream", "story", 'words=["once", "upon"]')
+
+
+async def test_logs(desk: Desk) -> None:
+    """Read, filtered, followed, forgotten."""
+    await desk("predict", "greet", "name=Logged")
+    assert [line["message"] for line in (await desk("logs", "greet", "-n", "1")).json] == ["greeting Logged"]
+    assert (await desk("logs", "greet", "--level", "error", "--since", "1h")).json == []
+    assert "greeting Logged" in await desk.terminal("logs", "greet", "-n", "1")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "penstock", "model", "logs", "greet", "--follow", "-n", "1"),
+        env=clean_environment(**desk.variables),
+        cwd=desk.folder,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    async with asyncio.timeout(20):
+        assert json.loads(await process.stdout.readline())["message"] == "greeting Logged"
+        await desk("predict", "greet", "name=Later")
+        assert json.loads(await process.stdout.readline())["message"] == "greeting Later"
+    process.kill()
+    await process.wait()
+    assert "lines forgotten" in (await desk("clean-logs", "greet")).out
+    assert (await desk("logs", "greet")).json == []
+
+
+async def test_add_reload_remove(desk: Desk) -> None:
+    """What another server runs, by options or a manifest; what stands in the server's folder, by name."""
+    url = desk.variables["PENSTOCK_URL"] + "/post/predict?id=greet"  # a model of our own, through its other door
+    added = await desk("add", "again", "--runtime", "http", "--url", url)
+    assert added.json["source"] == "api"
+    (desk.folder / "third.toml").write_text(f'runtime = "http"\n[http]\nurl = "{url}"\n')
+    assert (await desk("add", "--manifest", "third.toml")).json["name"] == "third"
+    assert (await desk("reload", "third")).json["name"] == "third"
+    assert (await desk("remove", "third")).status == 0
+    assert (await desk("remove", "greet")).status == 0
+    assert (await desk("add", "greet")).json["source"] == "folder"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "said"),
+    [
+        (("show", "nothing"), 1, "there is no model 'nothing'"),
+        (("predict", "greet", "name=5"), 1, "name: "),
+        (("predict", "greet", "name"), 2, "KEY=VALUE"),
+        (("predict", "mirror", "-f", "file=missing"), 2, "there is no file missing"),
+        (("add", "x", "--runtime", "python"), 1, "runtime: over HTTP only http and openai"),
+        (("add", "x", "--url", "http://h"), 2, "goes with --runtime"),
+        (("logs", "greet", "--since", "yesterday"), 2, "must be a time"),
+    ],
+)
+async def test_mistakes_are_told_in_a_line(desk: Desk, arguments: tuple[str, ...], status: int, said: str) -> None:
+    """What was wrong, and no traceback."""
+    done = await desk(*arguments)
+    assert done.status == status
+    assert said in " ".join(done.err.replace("│", " ").split())
+    assert TOKEN not in done.err
+
+
+@pytest.mark.parametrize("runtime", ["python", "subprocess"])
+async def test_a_new_model_works_as_it_is_made(tmp_path: Path, runtime: str) -> None:
+    """Its trial succeeds, and so does its own test."""
+    made = await run(tmp_path, "model", "new", "my-model", "--runtime", runtime)
+    assert made.status == 0, made.err
+    report = (await run(tmp_path, "model", "test", "my-model")).json
+    assert report["sound"]
+    assert report["calls"][0]["output"] == '{"summary":"a penstock…"}'
+    own = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), "my-model"),
+        cwd=tmp_path,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert await own.wait() == 0
+    again = await run(tmp_path, "model", "new", "my-model")
+    assert (again.status, again.err) == (1, "penstock: my-model exists already\n")
+
+
+async def test_a_trial_finds_what_is_wrong(tmp_path: Path) -> None:
+    """Outputs that do not fit, batches that answer otherwise, models that do not load, manifests without examples."""
+
+    async def tried(code: str, more: str = "") -> tuple[int, str]:
+        (tmp_path / "model.py").write_text(code)
+        (tmp_path / "model.toml").write_text(
+            f'name = "m"\nruntime = "python"\n{more}\n[python]\nclass = "model:Model"\n'
+        )
+        done = await run(tmp_path, "model", "test", "model.toml")
+        return done.status, done.out
+
+    example = "examples = [{ n = 1 }, { n = 2 }]\nbatching = { max_size = 4 }"
+    good = "class Model:\n    def predict(self, n: int) -> int:\n        return n\n"
+    assert (await tried(good, example))[0] == 0
+    status, out = await tried(good.replace("return n", "return 'x'"), example)
+    assert (status, "int" in out) == (1, True)
+    batch = "\n    def predict_batch(self, n: list[int]) -> list[int]:\n        return [max(n)] * len(n)\n"
+    status, out = await tried(good + batch, example)
+    assert (status, "together with others" in out) == (1, True)
+    status, out = await tried(good + "\n    def load(self):\n        raise OSError('no weights')\n", example)
+    assert (status, "no weights" in out) == (1, True)
+    status, out = await tried(good)
+    assert (status, "nothing to try" in out) == (1, True)
