@@ -494,3 +494,30 @@ async def test_the_shares_of_a_device_are_not_exceeded(stage: Stage) -> None:
     for name in ("a", "b"):
         one = stage.python(name, ECHO, device="cuda:0", device_share=0.4, exclusive="big ones")
         await stage.host.add(one, wait=False)
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+async def test_callers_who_leave_at_once_cost_no_place(stage: Stage, kind: str) -> None:
+    """Their cancels may overtake their calls, on a socket of their own; each call must end all the same."""
+    model = await stage.serve(
+        "slow",
+        f"""
+        import asyncio, time
+
+        class Model:
+            {kind} predict(self, seconds: float) -> str:
+                end = time.monotonic() + seconds
+                while time.monotonic() < end:
+                    {"await asyncio.sleep(0.001)" if kind == "async def" else "time.sleep(0.001)"}
+                return "done"
+        """,
+    )
+    assert await stage.call(model, {"seconds": 0.0}) == "done"
+    for number in range(100):
+        call = stage.begin(model, {"seconds": 60.0})
+        for _ in range(number % 5):
+            await asyncio.sleep(0)
+        call.abandon()
+    assert await stage.call(model, {"seconds": 0.0}) == "done"
+    assert model.restarts == 0
+    assert model.in_flight == 0

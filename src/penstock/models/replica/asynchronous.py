@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any, Never
 
 from penstock.models import frames
@@ -30,6 +31,8 @@ class AsyncReplica(asyncio.Protocol):
         self._wire = ReplicaWire(self._send)
         self._groups = Groups(self._wire)
         self._tasks: dict[int, tuple[Call, asyncio.Task[None]]] = {}
+        self._newest = 0  # id of the last call received; they grow
+        self._cancelled_early: set[int] = set()
         self._closed = asyncio.Event()
         self._thread = threading.get_ident()
         self._loop: asyncio.AbstractEventLoop
@@ -69,8 +72,13 @@ class AsyncReplica(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         for group in self._groups.feed(data):
             task = self._loop.create_task(self._answer(group))
+            task.add_done_callback(partial(self._ended, group))
             for call in group:
                 self._tasks[call.id] = (call, task)
+                self._newest = call.id
+                if call.id in self._cancelled_early:
+                    self._cancelled_early.discard(call.id)
+                    self._on_control(frames.CANCEL, call.id)
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._closed.set()
@@ -86,9 +94,13 @@ class AsyncReplica(asyncio.Protocol):
         except SystemExit as error:
             output.flush()
             os._exit(error.code if isinstance(error.code, int) else 1)  # a model that exits takes its replica along
-        finally:
+
+    def _ended(self, group: list[Call], task: asyncio.Task[None]) -> None:
+        for call in group:
+            self._tasks.pop(call.id, None)
+        if task.cancelled():  # before it had begun: nothing was answered
             for call in group:
-                self._tasks.pop(call.id, None)
+                self._send([failure(call.id, CallFailed("cancelled", "the caller has gone"))])
 
     async def _one(self, call: Call) -> None:
         current_call.set(call)
@@ -126,6 +138,8 @@ class AsyncReplica(asyncio.Protocol):
     def _on_control(self, kind: int, call_id: int) -> None:
         call, task = self._tasks.get(call_id, (None, None))
         if call is None or task is None:
+            if kind == frames.CANCEL and call_id > self._newest:  # it came the other way, and was quicker
+                self._cancelled_early.add(call_id)
             return
         match kind:
             case frames.CANCEL:

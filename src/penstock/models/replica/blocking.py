@@ -38,6 +38,9 @@ class BlockingReplica:
         self._unsent_bytes = 0
         self._unsent_since = 0.0
         self._calls: dict[int, Call] = {}  # received and not answered
+        self._newest = 0  # id of the last one received; they grow
+        self._cancelled_early: set[int] = set()
+        self._noting = threading.Lock()
 
     def run(self, give_up: Callable[[Control, BaseException], Never]) -> None:
         """Load, answer calls until the host closes the socket, unload."""
@@ -69,7 +72,7 @@ class BlockingReplica:
         decoder = Groups(self._wire)
         while data := self._receive():
             for group in decoder.feed(data):
-                self._calls.update((call.id, call) for call in group)
+                self._take(group)
                 waiting.append(group)
             while waiting:
                 self._answer(waiting.popleft(), more=bool(waiting))
@@ -79,8 +82,18 @@ class BlockingReplica:
         with ThreadPoolExecutor(self._threads, thread_name_prefix="penstock-call") as pool:
             while data := self._receive():
                 for group in decoder.feed(data):
-                    self._calls.update((call.id, call) for call in group)
+                    self._take(group)
                     pool.submit(self._answer, group, more=False)
+
+    def _take(self, group: list[Call]) -> None:
+        """Note calls that have arrived. Their cancels come another way, and may have been quicker."""
+        with self._noting:
+            for call in group:
+                self._calls[call.id] = call
+                self._newest = call.id
+                if call.id in self._cancelled_early:
+                    self._cancelled_early.discard(call.id)
+                    call.cancelled = True
 
     def _answer(self, group: list[Call], *, more: bool) -> None:
         """Run calls that belong together and write their answers; ``more``: others wait behind them."""
@@ -147,9 +160,12 @@ class BlockingReplica:
         current_call.set(None)
 
     def _on_control(self, kind: int, call_id: int) -> None:
-        call = self._calls.get(call_id)
-        if call is None:
-            return
+        with self._noting:
+            call = self._calls.get(call_id)
+            if call is None:
+                if kind == frames.CANCEL and call_id > self._newest:
+                    self._cancelled_early.add(call_id)
+                return
         match kind:
             case frames.CANCEL:
                 call.cancel()

@@ -1,0 +1,237 @@
+"""The suite that every runtime passes: whatever executes a model, its callers notice the same."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+import psutil
+import pytest
+
+from penstock.errors import InvalidInput, ModelCrashed, ModelTimeout, ProviderFailed
+from penstock.models.host.calls import LiveCall
+from penstock.models.host.deployment import Deployment
+from penstock.models.runtimes.base import Segment
+from tests.models.stage import Heard, Stage, read
+from tests.models.subjects import NAMES, Subject, subject
+from tests.processes import alive, until
+
+LARGE = bytes(range(256)) * (10 * 2**20 // 256)  # 10 MB
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A subject on a stage."""
+
+    subject: Subject
+    stage: Stage
+
+    async def plain(self, **stated: Any) -> Deployment:
+        """Its plain model, loaded."""
+        model = self.stage.model("plain", self.subject.runtime, dict(self.subject.plain), **self._stated(stated))
+        deployment = await self.stage.host.add(model)
+        await self.ask(deployment, op="echo", text="warm")
+        return deployment
+
+    async def streaming(self) -> Deployment:
+        stated = self._stated({})
+        if "schema" in stated:
+            stated["schema"] = {"input": stated["schema"]["input"], "streams": True}
+        model = self.stage.model("streaming", self.subject.runtime, dict(self.subject.streaming), **stated)
+        return await self.stage.host.add(model)
+
+    def begin(self, deployment: Deployment, *segments: Segment, request_id: str = "", **given: Any) -> LiveCall:
+        return self.stage.begin(deployment, self.subject.as_input(given), segments, request_id=request_id)
+
+    async def ask(self, deployment: Deployment, **given: Any) -> str:
+        """A call that answers a text."""
+        return self.subject.as_text(read(await self.begin(deployment, **given).done))
+
+    def has(self, *operations: str) -> bool:
+        return not any(operation in self.subject.without for operation in operations)
+
+    def _stated(self, stated: dict[str, Any]) -> dict[str, Any]:
+        return dict(self.subject.stated) | stated
+
+
+@pytest.fixture(params=NAMES)
+async def trial(request: pytest.FixtureRequest, stage: Stage) -> AsyncIterator[Trial]:
+    async with subject(request.param, stage) as found:
+        yield Trial(found, stage)
+
+
+@asynccontextmanager
+async def undisturbed(trial: Trial) -> AsyncIterator[None]:
+    """Another model is called all the time, and each of its calls is answered."""
+    other = await trial.stage.serve("other", "class Model:\n    def predict(self, n: int) -> int:\n        return n\n")
+    over = asyncio.Event()
+    count = 0
+
+    async def call() -> None:
+        nonlocal count
+        while not over.is_set():
+            assert await trial.stage.call(other, {"n": count}) == count
+            count += 1
+
+    calling = asyncio.create_task(call())
+    yield
+    over.set()
+    await calling
+    assert count > 0
+    assert other.restarts == 0
+
+
+async def test_it_answers(trial: Trial) -> None:
+    """With what it was given."""
+    model = await trial.plain()
+    assert await trial.ask(model, op="echo", text="hello") == "hello"
+
+
+async def test_it_streams(trial: Trial) -> None:
+    """Chunks in order, and the end."""
+    model = await trial.streaming()
+    heard = Heard()
+    given = trial.subject.as_input({"op": "stream", "n": 50})
+    await trial.stage.begin(model, given, streams=True, listener=heard).done
+    assert [trial.subject.as_chunk(chunk) for chunk in heard.chunks] == list(range(50))
+
+
+async def test_its_schema_guards_it(trial: Trial) -> None:
+    """A violation names the field, and no replica sees it."""
+    model = await trial.plain()
+    before = model.replicas[0].answers
+    with pytest.raises(InvalidInput) as caught:
+        trial.stage.begin(model, {"op": 5, "user": 5})
+    assert {problem.field for problem in caught.value.problems} & {"op", "user"}
+    assert model.replicas[0].answers == before
+
+
+async def test_an_exception_is_told(trial: Trial) -> None:
+    """In its own words, and the replica lives on."""
+    model = await trial.plain()
+    with pytest.raises(trial.subject.failed, match="this is what went wrong"):
+        await trial.ask(model, op="raise")
+    assert await trial.ask(model, op="echo", text="on") == "on"
+    assert model.restarts == 0
+
+
+@pytest.mark.parametrize("how", ["exit", "segfault", "abort"])
+async def test_a_crash_is_told_at_once(trial: Trial, how: str) -> None:
+    """Within a second; nothing else is disturbed, and the model serves again."""
+    model = await trial.plain(retry=False)
+    async with undisturbed(trial):
+        if trial.has(how):
+            call = trial.begin(model, op=how)
+        else:
+            call = trial.begin(model, op="sleep", seconds=30)
+            pid = model.replicas[0].pid
+            assert pid is not None
+            os.kill(pid, signal.SIGKILL)
+        async with asyncio.timeout(1):
+            with pytest.raises(ModelCrashed):
+                await call.done
+        assert await trial.ask(model, op="echo", text="again") == "again"
+
+
+async def test_a_server_that_cuts_the_connection_costs_no_replica(trial: Trial) -> None:
+    """Where there is a server."""
+    if trial.subject.failed is not ProviderFailed:
+        assert trial.has("exit")  # its crashes are those above
+        return
+    model = await trial.plain()
+    with pytest.raises(ProviderFailed):
+        await trial.ask(model, op="cut")
+    assert await trial.ask(model, op="echo", text="on") == "on"
+    assert model.restarts == 0
+
+
+async def test_a_call_that_hangs_is_ended(trial: Trial) -> None:
+    """At its limit; the model serves on."""
+    model = await trial.plain(timeout=0.3)
+    async with asyncio.timeout(1):
+        with pytest.raises(ModelTimeout):
+            await trial.ask(model, op="sleep", seconds=30)
+    assert await trial.ask(model, op="echo", text="on") == "on"
+
+
+async def test_memory_is_limited(trial: Trial) -> None:
+    """With what the replica has started; where the memory is the model's own and not a server's."""
+    if not trial.has("grow"):
+        assert trial.subject.without["grow"]
+        return
+    model = await trial.plain(memory_limit="200MiB")
+    with pytest.raises(ModelCrashed, match="its limit is 200 MiB"):
+        await trial.ask(model, op="grow")
+    assert await trial.ask(model, op="echo", text="on") == "on"
+
+
+async def test_ten_megabytes_in_and_out(trial: Trial) -> None:
+    """As they are, byte for byte."""
+    if not trial.has("blob"):
+        assert trial.subject.without["blob"]
+        return
+    model = await trial.plain()
+    body = msgspec.json.encode({"op": "blob", "blob": None})
+    call = trial.stage.host.call(model, body, [Segment(LARGE, "image/x-large", ("blob",))])
+    (segment,) = (await call.done).segments
+    assert segment.media_type == "image/x-mirrored"
+    assert bytes(segment.data) == LARGE[::-1]
+
+
+async def test_two_hundred_calls_at_once(trial: Trial) -> None:
+    """Each gets its own answer."""
+    model = await trial.plain(queue=300)
+    texts = [f"call {number}" for number in range(200)]
+    assert await asyncio.gather(*(trial.ask(model, op="echo", text=text) for text in texts)) == texts
+
+
+async def test_a_caller_who_leaves_ends_his_call(trial: Trial) -> None:
+    """Where the runtime can; the place is free for the next one in any case."""
+    model = await trial.plain(concurrency=1)
+    seconds = 30.0 if trial.subject.cancels else 0.3
+    call = trial.begin(model, op="sleep", seconds=seconds)
+    await until(lambda: model.in_flight == 1, "it runs")
+    call.abandon()
+    async with asyncio.timeout(5):
+        assert await trial.ask(model, op="echo", text="next") == "next"
+    assert model.restarts == 0
+
+
+async def test_a_killed_replica_is_replaced_and_its_call_answered(trial: Trial) -> None:
+    """By the new one, where the model may be tried again."""
+    model = await trial.plain()
+    pid = model.replicas[0].pid
+    assert pid is not None
+    call = trial.begin(model, op="sleep", seconds=0.2)
+    os.kill(pid, signal.SIGKILL)
+    await call.done
+    assert model.restarts == 1
+    assert not alive(pid)
+
+
+async def test_its_log_has_what_it_says(trial: Trial) -> None:
+    """Marked with the call."""
+    if not trial.has("print"):
+        assert trial.subject.without["print"]
+        return
+    model = await trial.plain()
+    await trial.begin(model, op="print", text="a word", request_id="mine").done
+    await until(lambda: "a word" in [line.message for line in trial.stage.lines(model)], "it is logged")
+    (line,) = [line for line in trial.stage.lines(model) if line.message == "a word"]
+    if trial.subject.runtime == "python":  # of the others it is known while the call runs
+        assert line.request_id == "mine"
+
+
+async def test_nothing_of_it_is_left(trial: Trial) -> None:
+    """When the model is removed: no process of it, nor of what it has started."""
+    model = await trial.plain()
+    pid = model.replicas[0].pid
+    family = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
+    await trial.stage.host.remove("plain")
+    await until(lambda: not any(alive(one) for one in family if one is not None), "all have ended")
