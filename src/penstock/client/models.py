@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -186,7 +187,7 @@ class ModelCalls:
             body = _form(input, files)
         else:
             headers["Content-Type"] = "application/json"
-            body = aiohttp.BytesPayload(msgspec.json.encode({} if input is None else input))
+            body = io.BytesIO(msgspec.json.encode({} if input is None else input))
         return _Opened(self._transport, path, body, query, headers, timeout)
 
 
@@ -238,11 +239,11 @@ def _form(input: object, files: Mapping[str, File]) -> aiohttp.FormData:  # noqa
     for name, file in files.items():
         match file:
             case Path():
-                form.add_field(name, file.read_bytes(), filename=file.name)
+                form.add_field(name, io.BytesIO(file.read_bytes()), filename=file.name)
             case bytes():
-                form.add_field(name, file, filename=name)
+                form.add_field(name, io.BytesIO(file), filename=name)
             case (filename, data, media_type):
-                form.add_field(name, data, filename=filename, content_type=media_type)
+                form.add_field(name, io.BytesIO(data), filename=filename, content_type=media_type)
     return form
 
 

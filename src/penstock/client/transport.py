@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from random import random
@@ -19,6 +20,7 @@ Query = Mapping[str, str | Sequence[str]]
 
 _PAUSES: Final = (0.1, 0.3, 1.0, 3.0)  # seconds before each repetition, with jitter
 _LONGEST_RETRY_AFTER: Final = 30.0
+_LARGE: Final = 2**19  # bytes
 
 
 class Unreachable(ServiceError):
@@ -107,7 +109,7 @@ class Transport:
             async with self.session().request(
                 method,
                 self.url + path,
-                data=data,
+                data=data if data is None or len(data) < _LARGE else io.BytesIO(data),  # large ones go in pieces
                 params=_pairs(query),
                 headers=sent_headers,
                 timeout=aiohttp.ClientTimeout(total=self._timeout + wait),

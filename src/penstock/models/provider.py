@@ -6,6 +6,7 @@ standard library.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
@@ -76,6 +77,8 @@ class Provider:
     @asynccontextmanager
     async def open(self, url: str, *, headers: Mapping[str, str], **body: Any) -> AsyncIterator[aiohttp.ClientResponse]:
         """A request whose answer is read by the block; its status is 2xx."""
+        if isinstance(body.get("data"), bytes):
+            body["data"] = io.BytesIO(body["data"])  # written in pieces: a large body holds up nobody
         problem = outbound.check_url(url, self._policy)
         if problem is not None:
             raise CallFailed("provider", f"the {self._who}'s address {problem}")

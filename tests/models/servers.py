@@ -1,0 +1,124 @@
+"""Servers behind models, as they are met: quick, slow, failing, limiting, lying, cut off half-way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a server was asked."""
+
+    address: str
+    bodies: list[bytes] = field(default_factory=list)
+    headers: list[dict[str, str]] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
+    ports: set[int] = field(default_factory=set)  # of the callers' connections
+    left: asyncio.Event = field(default_factory=asyncio.Event)  # a caller went before the answer
+
+    @property
+    def json(self) -> Any:
+        """The last request."""
+        return json.loads(self.bodies[-1])
+
+
+@asynccontextmanager
+async def serving(handler: Handler) -> AsyncIterator[Seen]:
+    """A server that answers every POST with ``handler``."""
+    seen = Seen("")
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        seen.bodies.append(await request.read())
+        seen.headers.append(dict(request.headers))
+        seen.paths.append(request.path_qs)
+        assert request.transport is not None
+        seen.ports.add(request.transport.get_extra_info("peername")[1])
+        try:
+            return await handler(request)
+        except (asyncio.CancelledError, ConnectionError):
+            seen.left.set()
+            raise
+
+    application = web.Application(client_max_size=2**28)
+    application.router.add_route("*", "/{path:.*}", handle)
+    runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    seen.address = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield seen
+    finally:
+        await runner.cleanup()
+
+
+def answering(value: Any, status: int = 200, **headers: str) -> Handler:
+    """Answers with JSON."""
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.json_response(value, status=status, headers=headers)
+
+    return answer
+
+
+def sending(body: bytes, kind: str, status: int = 200) -> Handler:
+    """Answers with these bytes."""
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=body, content_type=kind, status=status)
+
+    return answer
+
+
+def streaming(pieces: list[bytes], kind: str = "text/event-stream", *, cut: bool = False) -> Handler:
+    """Answers with pieces, each in a packet of its own; ``cut``: and breaks the connection off."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": kind})
+        await response.prepare(request)
+        for piece in pieces:
+            await response.write(piece)
+            await asyncio.sleep(0)
+        if cut:
+            assert request.transport is not None
+            request.transport.abort()
+        return response
+
+    return answer
+
+
+async def hanging(_: web.Request) -> web.StreamResponse:
+    """Never answers."""
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+@asynccontextmanager
+async def raw(reply: bytes) -> AsyncIterator[str]:
+    """A server that answers every connection with the same bytes and closes it."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(reply)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+def closed_port() -> str:
+    """An address where nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"

@@ -1,0 +1,261 @@
+"""The http runtime: what it sends, what it makes of each answer, and what it never lets out."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock.models.runtimes.base import Call, CallFailed, Output, Schema, Segment, Spec
+from penstock.models.runtimes.http import HttpRuntime
+from tests.models.collecting import CollectingWire, call_with, data_of, read
+from tests.models.servers import answering, closed_port, hanging, raw, sending, serving, streaming
+
+MEDIA: dict[str, Any] = {"type": "object", "properties": {"image": {"type": "string", "format": "media"}}}
+
+
+@asynccontextmanager
+async def runtime(url: str, *, schema: Schema | None = None, **options: Any) -> AsyncIterator[HttpRuntime]:
+    """The runtime of a manifest with these options."""
+    stated = {"url": url} | options
+    assert not HttpRuntime.check(stated, Path("/"))
+    made = HttpRuntime(
+        Spec(name="m", version="1", folder=Path("/"), options=stated, schema=schema or Schema(), timeout=5)
+    )
+    try:
+        yield made
+    finally:
+        await made.unload()
+
+
+async def ask(url: str, value: Any = None, *segments: Segment, **options: Any) -> Output:
+    async with runtime(url, **options) as made:
+        answer = await made.predict(call_with(CollectingWire(), value or {"text": "hi"}, *segments))
+        assert answer is not None
+        return answer
+
+
+async def test_the_input_is_posted_as_it_is() -> None:
+    """With nothing but an address; the call's id makes a repetition known."""
+    async with serving(answering({"answer": 42})) as seen:
+        assert read(await ask(seen.address, {"text": "hi"})) == {"answer": 42}
+        assert seen.json == {"text": "hi"}
+        assert seen.headers[0]["Content-Type"] == "application/json"
+        assert seen.headers[0]["Idempotency-Key"] == "request-1"
+
+
+async def test_path_headers_and_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the manifest states them."""
+    monkeypatch.setenv("MODEL_TOKEN", "sk-canary")
+    async with serving(answering({"predictions": [1], "other": 2})) as seen:
+        options: dict[str, Any] = {
+            "path": "/v1/predict",
+            "headers": {"X-Kind": "test", "Authorization": "env:MODEL_TOKEN"},
+            "input_key": "instances",
+            "output_key": "predictions",
+        }
+        assert read(await ask(seen.address, **options)) == [1]
+        assert seen.paths == ["/v1/predict"]
+        assert seen.json == {"instances": {"text": "hi"}}
+        assert (seen.headers[0]["X-Kind"], seen.headers[0]["Authorization"]) == ("test", "sk-canary")
+        with pytest.raises(CallFailed, match="has no member 'missing'"):
+            await ask(seen.address, output_key="missing")
+
+
+async def test_a_variable_that_is_not_set_is_named() -> None:
+    """When the model is loaded."""
+    with pytest.raises(CallFailed, match="NO_SUCH_VARIABLE is not set") as caught:
+        async with runtime("http://127.0.0.1:1", headers={"Authorization": "env:NO_SUCH_VARIABLE"}):
+            pass
+    assert caught.value.kind == "unavailable"
+
+
+@pytest.mark.parametrize(("media", "sent"), [("data_url", "data:image/png;base64,iVBO"), ("base64", "iVBO")])
+@pytest.mark.parametrize("written", [False, True])
+async def test_media_go_as_the_manifest_says(media: str, sent: str, written: bool) -> None:
+    """Whether they came beside the JSON or in it."""
+    schema = Schema(input=MEDIA)
+    async with serving(answering({})) as seen:
+        if written:
+            await ask(seen.address, {"image": "data:image/png;base64,iVBO"}, schema=schema, media=media)
+        else:
+            segment = Segment(base64.b64decode("iVBO"), "image/png", ("image",))
+            await ask(seen.address, {"image": None}, segment, schema=schema, media=media)
+        assert seen.json == {"image": sent}
+
+
+async def test_media_as_urls_are_passed_on_and_bytes_are_refused() -> None:
+    """Where the server fetches them itself."""
+    schema = Schema(input=MEDIA)
+    async with serving(answering({})) as seen:
+        await ask(seen.address, {"image": "https://h/a.png"}, schema=schema, media="url")
+        assert seen.json == {"image": "https://h/a.png"}
+        with pytest.raises(CallFailed, match="must be a URL") as caught:
+            await ask(seen.address, {"image": None}, Segment(b"x", "image/png", ("image",)), schema=schema, media="url")
+    assert (caught.value.kind, caught.value.field) == ("bad_input", "image")
+
+
+async def test_media_come_back_as_bytes_or_inside_json() -> None:
+    """A picture is the whole output; a data: URL is lifted where the schema says so."""
+    async with serving(sending(b"PNG", "image/png")) as seen:
+        answer = await ask(seen.address)
+        assert (data_of(answer.segments), answer.segments[0].media_type) == ([b"PNG"], "image/png")
+    async with serving(answering({"image": "data:image/gif;base64,R0lG"})) as seen:
+        answer = await ask(seen.address, schema=Schema(output=MEDIA))
+        assert (read(answer), data_of(answer.segments)) == ({"image": None}, [b"GIF"])
+
+
+@pytest.mark.parametrize("stream", ["sse", "ndjson"])
+async def test_answers_in_parts(stream: str) -> None:
+    """Cut anywhere, also inside a character."""
+    text = {
+        "sse": 'data: {"a": "ü"}\n\n: a comment\n\nevent: x\r\ndata: 2\r\n\r\ndata: [DONE]\n\ndata: 3\n\n',
+        "ndjson": '{"a": "ü"}\n\n2\n',
+    }[stream].encode()
+    for size in (1, 3, 7, len(text)):
+        pieces = [text[start : start + size] for start in range(0, len(text), size)]
+        async with serving(streaming(pieces)) as seen, runtime(seen.address, stream=stream) as made:
+            wire = CollectingWire()
+            assert await made.predict(call_with(wire, {}, streams=True)) is None
+            assert wire.values == [{"a": "ü"}, 2]
+            assert made.describe().streams
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "said"),
+    [
+        (400, "bad_input", "refuses the input"),
+        (422, "bad_input", "refuses the input"),
+        (401, "provider", r"check \[http\] headers"),
+        (404, "provider", r"check \[http\] url"),
+        (408, "timeout", "timed out"),
+        (504, "timeout", "timed out"),
+        (500, "provider", "failed"),
+        (503, "provider", "failed"),
+        (418, "provider", "unexpectedly"),
+        (301, "provider", "redirects"),
+    ],
+)
+async def test_what_statuses_mean(status: int, kind: str, said: str) -> None:
+    """With the server's own words."""
+    async with serving(answering({"error": {"message": "the reason"}}, status=status)) as seen:
+        with pytest.raises(CallFailed, match=said) as caught:
+            await ask(seen.address)
+    assert caught.value.kind == kind
+    assert status == 301 or "the reason" in caught.value.message
+
+
+async def test_a_server_that_limits_us() -> None:
+    """Says for how long."""
+    async with serving(answering({}, 429, **{"Retry-After": "7"})) as seen:
+        with pytest.raises(CallFailed) as caught:
+            await ask(seen.address)
+    assert (caught.value.kind, caught.value.retry_after) == ("rate_limited", 7.0)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"half": ',
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: x\r\n\r\n{}",
+        b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"a"',
+        b"nonsense\r\n\r\n",
+        b"",
+    ],
+)
+async def test_servers_that_lie_or_hang_up(reply: bytes) -> None:
+    """Are the provider's failure, whatever they said."""
+    async with raw(reply) as address:
+        with pytest.raises(CallFailed) as caught:
+            await ask(address)
+    assert caught.value.kind == "provider"
+
+
+async def test_answers_that_cannot_be_used() -> None:
+    """No JSON, too much of it, nobody there, too late."""
+    async with serving(sending(b"<html>", "text/html")) as seen:
+        with pytest.raises(CallFailed, match="is not JSON"):
+            await ask(seen.address)
+    async with serving(sending(b'"' + b"x" * 5000 + b'"', "application/json")) as seen:
+        with pytest.raises(CallFailed, match="exceeds 2000 bytes"):
+            await ask(seen.address, max_bytes=2000)
+    with pytest.raises(CallFailed, match="connection to the server failed"):
+        await ask(closed_port())
+    async with serving(hanging) as seen:
+        with pytest.raises(CallFailed, match=r"did not answer within 0\.2 s") as caught:
+            await ask(seen.address, timeout="200ms")
+    assert caught.value.kind == "timeout"
+    async with serving(streaming([b"data: 1\n\n"], cut=True)) as seen:
+        with pytest.raises(CallFailed) as caught:
+            async with runtime(seen.address, stream="sse") as made:
+                await made.predict(call_with(CollectingWire(), {}, streams=True))
+    assert caught.value.kind == "provider"
+
+
+async def test_a_cancelled_call_closes_its_request() -> None:
+    """The server notices."""
+    async with serving(hanging) as seen, runtime(seen.address) as made:
+        calling = asyncio.create_task(_predict(made, call_with(CollectingWire(), {})))
+        while not seen.bodies:
+            await asyncio.sleep(0.001)
+        calling.cancel()
+        async with asyncio.timeout(5):
+            await seen.left.wait()
+
+
+async def _predict(made: HttpRuntime, call: Call) -> Output | None:
+    return await made.predict(call)
+
+
+async def test_many_calls_share_a_few_connections() -> None:
+    """One after the other on one; large bodies are no trouble."""
+    async with serving(answering({})) as seen, runtime(seen.address) as made:
+        for _ in range(5):
+            await made.predict(call_with(CollectingWire(), {}))
+        assert len(seen.ports) == 1
+        await made.predict(call_with(CollectingWire(), {"text": "x" * (10 * 2**20)}))
+        assert len(seen.bodies[-1]) > 10 * 2**20
+
+
+async def test_secrets_leave_in_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the server says them back."""
+    monkeypatch.setenv("MODEL_TOKEN", "Bearer sk-canary/93")
+    for said in ("sk-canary/93", "sk-canary%2F93", "Bearer sk-canary/93"):
+        async with serving(answering({"error": f"wrong: {said}"}, status=401)) as seen:
+            with pytest.raises(CallFailed) as caught:
+                await ask(seen.address, headers={"Authorization": "env:MODEL_TOKEN", "X-Kind": "wrong"})
+        assert "canary" not in caught.value.message
+        assert "wrong" in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({}, "url"),
+        ({"url": "ftp://h"}, "url"),
+        ({"url": "http://169.254.169.254"}, "url"),
+        ({"url": "http://10.0.0.1", "networks": ["192.168.0.0/16"]}, "url"),
+        ({"url": "http://h", "networks": "10.0.0.0/8"}, "networks"),
+        ({"url": "http://h", "path": "x"}, "path"),
+        ({"url": "http://h", "timeout": "soon"}, "timeout"),
+        ({"url": "http://h", "timeout": -1}, "timeout"),
+        ({"url": "http://h", "timeout": []}, "timeout"),
+        ({"url": "http://h", "media": "pigeon"}, "media"),
+        ({"url": "http://h", "stream": "drip"}, "stream"),
+        ({"url": "http://h", "input_key": 5}, "input_key"),
+        ({"url": "http://h", "max_bytes": True}, "max_bytes"),
+        ({"url": "http://h", "headers": []}, "headers"),
+        ({"url": "http://h", "headers": {"Host": "x"}}, "headers.Host"),
+        ({"url": "http://h", "headers": {"X": "a\r\nb: c"}}, "headers.X"),
+        ({"url": "http://h", "headers": {"X Y": "z"}}, "headers.X Y"),
+        ({"url": "http://h", "command": "sh"}, "command"),
+    ],
+)
+def test_mistakes_in_a_manifest_are_named(options: dict[str, Any], field: str) -> None:
+    """Before anything is started."""
+    assert field in [name for name, _ in HttpRuntime.check(options, Path("/"))]

@@ -1,0 +1,266 @@
+"""The openai runtime: chat, embeddings and transcription, against servers that speak the protocol."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import struct
+import wave
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from penstock.models.checking import Checker
+from penstock.models.runtimes.base import CallFailed, Schema, Segment, Spec
+from penstock.models.runtimes.openai import OpenaiRuntime
+from tests.models.collecting import CollectingWire, call_with, read
+from tests.models.servers import answering, sending, serving, streaming
+
+SAID = {
+    "model": "served-model",
+    "choices": [{"message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}],
+    "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
+}
+
+
+@asynccontextmanager
+async def runtime(address: str, **options: Any) -> AsyncIterator[OpenaiRuntime]:
+    """The runtime of a manifest with these options."""
+    stated = {"base_url": f"{address}/v1", "model": "asked-model"} | options
+    assert not OpenaiRuntime.check(stated, Path("/"))
+    made = OpenaiRuntime(Spec(name="m", version="1", folder=Path("/"), options=stated, schema=Schema(), timeout=5))
+    try:
+        yield made
+    finally:
+        await made.unload()
+
+
+async def ask(address: str, value: Any, *segments: Segment, **options: Any) -> Any:
+    async with runtime(address, **options) as made:
+        Checker(made.describe().input).check(value)
+        answer = read(await made.predict(call_with(CollectingWire(), value, *segments)))
+        Checker(made.describe().output).check(answer)
+        return answer
+
+
+class TestChat:
+    async def test_a_text_is_answered(self) -> None:
+        """With what there is to say beside it."""
+        async with serving(answering(SAID)) as seen:
+            answer = await ask(seen.address, {"system": "Be brief.", "user": "Hi", "max_tokens": 5})
+            assert seen.paths == ["/v1/chat/completions"]
+            assert seen.json == {
+                "model": "asked-model",
+                "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
+                "max_tokens": 5,
+                "stream": False,
+            }
+        assert answer.pop("duration_ms") >= 0
+        assert answer == {
+            "content": "Hello",
+            "model": "served-model",
+            "usage": SAID["usage"],
+            "finish_reason": "stop",
+        }
+
+    async def test_messages_pass_through_with_images_and_whatever_else(self) -> None:
+        """Defaults below, the model's name above what the caller says."""
+        picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBO"}}
+        messages = [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, picture]}]
+        async with serving(answering(SAID)) as seen:
+            given = {"messages": messages, "temperature": 0.9, "model": "another", "tools": [{"type": "function"}]}
+            await ask(seen.address, given, defaults={"temperature": 0.1, "seed": 7})
+            assert seen.json["messages"] == messages
+            assert (seen.json["temperature"], seen.json["seed"]) == (0.9, 7)
+            assert seen.json["model"] == "asked-model"
+            assert seen.json["tools"] == [{"type": "function"}]
+
+    async def test_tool_calls_are_an_answer_too(self) -> None:
+        """Without content."""
+        message = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function"}]}
+        async with serving(answering({"choices": [{"message": message, "finish_reason": "tool_calls"}]})) as seen:
+            answer = await ask(seen.address, {"user": "Hi"})
+        assert (answer["content"], answer["tool_calls"]) == (None, message["tool_calls"])
+
+    async def test_a_stream_comes_as_chunks_and_as_a_whole(self) -> None:
+        """However the server cuts it."""
+        parts: list[dict[str, Any]] = [{"choices": [{"delta": {"role": "assistant"}}]}]
+        parts += [{"choices": [{"delta": {"content": word}}]} for word in ("Grü", "ße ", "🐍")]
+        parts += [{"choices": [{"delta": {}, "finish_reason": "stop"}]}, {"choices": [], "usage": {"total_tokens": 9}}]
+        text = "".join(f"data: {json.dumps(part, ensure_ascii=False)}\n\n" for part in parts) + "data: [DONE]\n\n"
+        for size in (1, 5, 1000):
+            body = text.encode()
+            pieces = [body[start : start + size] for start in range(0, len(body), size)]
+            async with serving(streaming(pieces)) as seen, runtime(seen.address) as made:
+                wire = CollectingWire()
+                answer = read(await made.predict(call_with(wire, {"user": "Hi"}, streams=True)))
+                assert wire.values == [{"delta": "Grü"}, {"delta": "ße "}, {"delta": "🐍"}]
+                assert (answer["content"], answer["finish_reason"]) == ("Grüße 🐍", "stop")
+                assert answer["usage"] == {"total_tokens": 9}
+                assert seen.json["stream_options"] == {"include_usage": True}
+
+    @pytest.mark.parametrize(
+        "pieces",
+        [
+            [b'data: {"choices": [{"delta": {"content": "half"}}]}\n\n'],
+            [b'data: {"error": {"message": "out of memory"}}\n\n'],
+            [b"data: nonsense\n\n"],
+            [b'data: {"choices": 5}\n\n'],
+        ],
+    )
+    async def test_a_stream_that_breaks_is_the_providers_failure(self, pieces: list[bytes]) -> None:
+        """Cut, in error, or no stream of this protocol."""
+        async with serving(streaming(pieces)) as seen, runtime(seen.address) as made:
+            with pytest.raises(CallFailed) as caught:
+                await made.predict(call_with(CollectingWire(), {"user": "Hi"}, streams=True))
+        assert caught.value.kind == "provider"
+
+    @pytest.mark.parametrize(
+        "body", [b"[]", b"{}", b'{"choices": []}', b'{"choices": [{"message": {}}]}', b"no", b"\xff"]
+    )
+    async def test_answers_that_are_none(self, body: bytes) -> None:
+        """Are the provider's failure too."""
+        async with serving(sending(body, "application/json")) as seen:
+            with pytest.raises(CallFailed) as caught:
+                await ask(seen.address, {"user": "Hi"})
+        assert caught.value.kind == "provider"
+
+    @pytest.mark.parametrize(
+        ("given", "field"),
+        [
+            ({"messages": []}, "messages"),
+            ({"messages": [5]}, "messages[0]"),
+            ({"messages": [{"content": "x"}]}, "messages[0].role"),
+            ({"messages": [{"role": "user"}]}, "messages[0].content"),
+            ({"user": ""}, "user"),
+            ({"user": 5}, "user"),
+            ({}, "user"),
+        ],
+    )
+    async def test_mistakes_are_named(self, given: dict[str, Any], field: str) -> None:
+        """Whatever a manifest's own schema let through."""
+        async with runtime("http://127.0.0.1:1") as made:
+            with pytest.raises(CallFailed) as caught:
+                await made.predict(call_with(CollectingWire(), given))
+        assert (caught.value.kind, caught.value.field) == ("bad_input", field)
+
+
+class TestKeys:
+    async def test_a_key_comes_from_the_environment_and_leaves_in_no_message(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("SOME_KEY", "sk-canary-93")
+        async with serving(answering({"error": {"message": "bad key sk-canary-93"}}, status=401)) as seen:
+            with pytest.raises(CallFailed, match="api_key_env") as caught:
+                await ask(seen.address, {"user": "Hi"}, api_key_env="SOME_KEY")
+            assert seen.headers[0]["Authorization"] == "Bearer sk-canary-93"
+        assert "canary" not in caught.value.message
+
+    async def test_a_key_that_is_not_set_is_named(self) -> None:
+        with pytest.raises(CallFailed, match="NO_SUCH_KEY is not set"):
+            async with runtime("http://127.0.0.1:1", api_key_env="NO_SUCH_KEY"):
+                pass
+
+
+class TestEmbeddings:
+    @pytest.mark.parametrize("given", ["one", ["one", "two"]])
+    async def test_vectors_come_in_the_order_of_the_texts(self, given: Any) -> None:
+        """Whatever the order of the answer."""
+        count = 2 if isinstance(given, list) else 1
+        data = [{"index": index, "embedding": [index, 0.5]} for index in reversed(range(count))]
+        async with serving(answering({"data": data, "model": "e", "usage": {"total_tokens": 2}})) as seen:
+            answer = await ask(seen.address, {"input": given}, task="embeddings")
+            assert seen.paths == ["/v1/embeddings"]
+            assert seen.json == {"input": given, "model": "asked-model"}
+        assert answer["embeddings"] == [[index, 0.5] for index in range(count)]
+
+    async def test_a_wrong_number_of_vectors_is_refused(self) -> None:
+        async with serving(answering({"data": []})) as seen:
+            with pytest.raises(CallFailed, match="answered 0 embeddings"):
+                await ask(seen.address, {"input": "x"}, task="embeddings")
+
+
+class TestTranscription:
+    async def test_audio_travels_as_a_form(self) -> None:
+        """With language and prompt; words and segments come back."""
+        heard: dict[str, Any] = {}
+
+        async def transcribe(request: web.Request) -> web.StreamResponse:
+            form = await request.post()
+            file = form["file"]
+            assert isinstance(file, web.FileField)
+            heard.update({key: value for key, value in form.items() if isinstance(value, str)})
+            heard["file"] = (file.filename, file.content_type, file.file.read())
+            segments = [{"id": 0, "start": 0.0, "end": 0.1, "text": "beep"}]
+            return web.json_response(
+                {"task": "transcribe", "text": "beep", "language": "en", "duration": 0.1, "segments": segments}
+            )
+
+        sound = beep()
+        async with serving_form(transcribe) as address:
+            answer = await ask(
+                address,
+                {"audio": "data:audio/wav;base64,AA==", "language": "en", "prompt": "a sound"},
+                task="transcription",
+            )
+            assert answer["text"] == "beep"
+            async with runtime(address, task="transcription") as made:
+                call = call_with(CollectingWire(), {"audio": None}, Segment(sound, "audio/wav", ("audio",), "beep.wav"))
+                answer = read(await made.predict(call))
+        assert answer["segments"][0]["text"] == "beep"
+        assert heard["file"] == ("beep.wav", "audio/wav", sound)
+        assert (heard["model"], heard["response_format"]) == ("asked-model", "verbose_json")
+
+    async def test_without_audio_it_is_bad_input(self) -> None:
+        async with runtime("http://127.0.0.1:1", task="transcription") as made:
+            with pytest.raises(CallFailed) as caught:
+                await made.predict(call_with(CollectingWire(), {"audio": None}))
+        assert (caught.value.kind, caught.value.field) == ("bad_input", "audio")
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ({"base_url": "nothing"}, "base_url"),
+        ({"model": ""}, "model"),
+        ({"task": "paint"}, "task"),
+        ({"defaults": []}, "defaults"),
+        ({"api_key": "a", "api_key_env": "B"}, "api_key"),
+        ({"api_key": 5}, "api_key"),
+        ({"url": "http://h"}, "url"),
+    ],
+)
+def test_mistakes_in_a_manifest_are_named(options: dict[str, Any], field: str) -> None:
+    stated = {"base_url": "http://h/v1", "model": "m"} | options
+    assert field in [name for name, _ in OpenaiRuntime.check(stated, Path("/"))]
+
+
+@asynccontextmanager
+async def serving_form(handler: Any) -> AsyncIterator[str]:
+    """A server whose handler reads the form itself."""
+    application = web.Application()
+    application.router.add_post("/v1/audio/transcriptions", handler)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+def beep() -> bytes:
+    """A tenth of a second of sound, as a wav file."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        frames = (int(9000 * math.sin(2 * math.pi * 440 * n / 8000)) for n in range(800))
+        file.writeframes(b"".join(struct.pack("<h", frame) for frame in frames))
+    return buffer.getvalue()
