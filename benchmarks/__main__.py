@@ -11,6 +11,7 @@ import uvloop
 
 from benchmarks import burndown, claims, create, footprint, latency
 from benchmarks.figures import Figure, show, write_document
+from benchmarks.serving import run as serving
 from penstock.postgres.embedded import EmbeddedServer
 from penstock.telemetry import logs
 
@@ -20,6 +21,7 @@ SCENARIOS = {
     "latency": latency.run,
     "claims": claims.run,
     "footprint": footprint.run,
+    "serving": serving.run,
 }
 
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-_MARKER = "<!-- written by: python -m benchmarks --document docs/performance.md -->"
+_BEGIN = "<!-- figures of {}, written by: python -m benchmarks --document docs/performance.md -->"
+_END = "<!-- end of figures -->"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class Figure:
     promise: float | None = None
     at_most: bool = False  # the promise is an upper bound
     note: str = ""
+    group: str = "jobs"  # the table that it belongs to
 
     @property
     def kept(self) -> bool | None:
@@ -84,16 +86,26 @@ def show(figures: Sequence[Figure], *, json_path: Path | None) -> None:
 
 
 def write_document(figures: Sequence[Figure], document: Path) -> None:
-    """Write the table into the document, in place of the one behind its marker."""
+    """Write the tables of the groups that were measured into the document, each between its markers."""
     text = document.read_text()
+    for group in dict.fromkeys(figure.group for figure in figures):
+        begin = _BEGIN.format(group)
+        before, found, rest = text.partition(begin)
+        _, ended, after = rest.partition(_END)
+        if not found or not ended:
+            raise SystemExit(f"{document} has no place for figures of {group}: {begin} … {_END}")
+        table = _table([figure for figure in figures if figure.group == group])
+        text = f"{before}{begin}\n\n{table}\n\n{_END}{after}"
+    document.write_text(text)
+
+
+def _table(figures: Sequence[Figure]) -> str:
     rows = [
         f"| {figure.scenario} | {_number(figure.value)} {figure.unit} | {_promise(figure)} | {figure.note} |"
         for figure in figures
     ]
     head = ["| scenario | measured | promised | spread |", "| --- | --- | --- | --- |"]
-    table = "\n".join([f"Measured on {machine()}.", "", *head, *rows])
-    before, _, _ = text.partition(_MARKER)
-    document.write_text(f"{before}{_MARKER}\n\n{table}\n")
+    return "\n".join([f"Measured on {machine()}.", "", *head, *rows])
 
 
 def _promise(figure: Figure) -> str:

@@ -12,20 +12,11 @@ from datetime import timedelta
 from typing import Final, Protocol
 
 from penstock.backoff import Backoff
-from penstock.errors import (
-    InvalidInput,
-    ModelCrashed,
-    ModelFailed,
-    ModelTimeout,
-    ModelUnavailable,
-    Overloaded,
-    PenstockError,
-    PoisonInput,
-    ProviderFailed,
-)
+from penstock.errors import InvalidInput, ModelCrashed, ModelTimeout, ModelUnavailable, Overloaded, PoisonInput
 from penstock.models import frames
 from penstock.models.checking import Checker
 from penstock.models.host.calls import LiveCall
+from penstock.models.host.failures import error_of
 from penstock.models.host.guardian import Guardian
 from penstock.models.host.logbook import Logbook
 from penstock.models.host.measures import Measures
@@ -98,6 +89,8 @@ class Deployment:
         self._describing = asyncio.Lock()
         self._wanted = False  # replicas are to be kept running
         self._ended = asyncio.Event()
+        self._change = asyncio.Event()  # a call has ended
+        self._watchers = 0  # who waits for that
 
     # Calls
 
@@ -236,10 +229,12 @@ class Deployment:
 
     async def _settled(self) -> None:
         """Wait until a call has ended."""
-        self._change = asyncio.Event()
-        await self._change.wait()
-
-    _change: asyncio.Event | None = None
+        self._change.clear()
+        self._watchers += 1
+        try:
+            await self._change.wait()
+        finally:
+            self._watchers -= 1
 
     def _check_up(self) -> None:
         if self.problem is not None and not self.ready:
@@ -299,7 +294,7 @@ class Deployment:
         if not self.ready and self._starting <= 1:
             for call in self._take_queue():
                 call.fail(ModelUnavailable(f"model {self.model.name} cannot be loaded: {self.problem}"))
-        if self.model.manifest.eager and self._wanted:
+        if self._wanted and (self.model.manifest.eager or self.ready):
             self._start_soon(pause)
         self._idle_check()
 
@@ -341,7 +336,7 @@ class Deployment:
         return min(_MOST_AHEAD, int(_AHEAD_SECONDS / self._seconds)) if self._seconds < _AHEAD_SECONDS else 0
 
     def _pump(self) -> None:
-        if self._change is not None:
+        if self._watchers:
             self._change.set()
         if self.held:
             return
@@ -404,7 +399,7 @@ class Deployment:
         seconds = micros / 1e6
         self.last_used_at = time.monotonic()
         self._seconds += 0.1 * (seconds - self._seconds)
-        if self._queue or self._change is not None or self.turn is not None:
+        if self._queue or self._watchers or self.turn is not None:
             self._pump()  # the replica's next work before this one's answer
         if not json:
             json, segments = call.collected()
@@ -415,7 +410,7 @@ class Deployment:
         """A call ended badly, the replica lives on."""
         self._pump()
         self.measures.refused(failed.kind)
-        call.fail(self._error(failed))
+        call.fail(error_of(failed, self.model.name, self.logbook.masked(failed.message)))
 
     def timed_out(self, call: LiveCall) -> None:
         """A call has had its time."""
@@ -467,24 +462,6 @@ class Deployment:
             and call.attempts < _MOST_ATTEMPTS
             and not self._poison.knows(call)
         )
-
-    def _error(self, failed: frames.Failed) -> PenstockError:
-        message = self.logbook.masked(failed.message)
-        name = self.model.name
-        match failed.kind:
-            case "bad_input":
-                return InvalidInput.of(failed.field or "body", message)
-            case "rate_limited":
-                wait = timedelta(seconds=min(failed.retry_after, 3600)) if failed.retry_after else None
-                return Overloaded(f"model {name}: {message}", retry_after=wait)
-            case "timeout":
-                return ModelTimeout(f"model {name}: {message}")
-            case "provider":
-                return ProviderFailed(f"model {name}: {message}")
-            case "unavailable":
-                return ModelUnavailable(f"model {name}: {message}")
-            case _:
-                return ModelFailed(f"model {name}: {message}")
 
 
 class _Nobody:

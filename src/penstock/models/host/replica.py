@@ -1,40 +1,30 @@
-"""One replica process as its host sees it."""
+"""One replica as its host sees it: what it was sent, what it answers, whether it lives."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-import os
-import signal
-import socket
 import time
-from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from functools import partial
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 import msgspec
 
-from penstock.errors import PenstockError
 from penstock.models import frames
 from penstock.models.host import surroundings
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.guardian import Guardian
 from penstock.models.host.logbook import Logbook
+from penstock.models.host.process import ReplicaProcess, words_for
 from penstock.models.manifest import Model
 from penstock.models.runtimes.base import CallFailed, Schema, Segment
 from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
-_READ: Final = 2**16
-_LONGEST_LINE: Final = 16 * 1024
 _STOP_SECONDS: Final = 1.0  # for a call that has had its time to stop, before its replica is killed
-_LAST_WORDS_SECONDS: Final = 0.5  # to read what a process wrote before it ended
-
-Receive = Callable[[Sequence[frames.Frame]], None]
+_LONGEST_LINE: Final = 16 * 1024  # characters of a log line
 
 _numbers = itertools.count(1)
 _call_ids = itertools.count(1)
@@ -81,21 +71,15 @@ class Replica:
         self.ahead: deque[LiveCall] = deque()
         self.busy = 0  # places taken
         self.answers = 0
-        self.pid: int | None = None
         self.end_reason: str | None = None  # why we killed it
         self.over_limit = False  # because it used too much memory
         self.exited = asyncio.Event()
         self._owner = owner
-        self._guardian = guardian
         self._logbook = logbook
-        self._private = private
+        self._process = ReplicaProcess(model, self, guardian, private)
         self._batches: dict[int, Batch] = {}
-        self._process: Process | None = None
-        self._data: asyncio.WriteTransport | None = None
-        self._control: asyncio.WriteTransport | None = None
         self._described: asyncio.Future[Schema] = asyncio.get_running_loop().create_future()
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._tasks: list[asyncio.Task[None]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._timeout = model.timeout.total_seconds()
         self._last_words = ""
@@ -113,7 +97,7 @@ class Replica:
         except TimeoutError:
             raise CallFailed("unavailable", "its code could not be imported in time") from None
         finally:
-            self._data_close()
+            self._process.finish()
             await self._end(grace=5.0)
 
     async def start(self) -> Schema:
@@ -142,7 +126,7 @@ class Replica:
         """End in order: the process unloads its model and exits; killed after ``grace`` seconds."""
         if self.state != "dead":
             self.state = "stopping"
-            self._data_close()
+            self._process.finish()
             await self._end(grace=grace)
 
     def kill(self, reason: str) -> None:
@@ -152,7 +136,12 @@ class Replica:
         self.end_reason = reason
         if self.state == "ready":
             self.state = "stopping"
-        self._kill_group()
+        self._process.kill()
+
+    @property
+    def pid(self) -> int | None:
+        """The process, once it is started."""
+        return self._process.pid
 
     @property
     def load(self) -> int:
@@ -160,59 +149,22 @@ class Replica:
         return len(self.running) + len(self.ahead)
 
     async def _start(self, *, describe_only: bool) -> None:
-        """Start the process and tell it what to run. A start that is cancelled leaves no process behind."""
-        starting = asyncio.ensure_future(self._start_process(describe_only=describe_only))
+        """Start the process. A start that is cancelled leaves none behind."""
+        setup = msgspec.json.encode(self._setup(describe_only=describe_only))
+        starting = asyncio.ensure_future(self._process.start(setup))
         try:
             await asyncio.shield(starting)
-        except asyncio.CancelledError:
-            await asyncio.wait([starting])
-            self.kill("was not needed any more")
-            await self.exited.wait()
-            raise
-
-    async def _start_process(self, *, describe_only: bool) -> None:
-        data, data_there = socket.socketpair()
-        control, control_there = socket.socketpair()
-        try:
-            with data_there, control_there:
-                process = self._process = await self._spawn(data_there.fileno(), control_there.fileno())
-        except (PenstockError, OSError) as error:
-            data.close()
-            control.close()
+        except CallFailed:
             self.state = "dead"
             self.exited.set()
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise CallFailed("unavailable", f"its process cannot be started: {reason}") from error
-        self.pid = process.pid
-        loop = asyncio.get_running_loop()
-        self._tasks = [
-            loop.create_task(self._read_lines(process.stdout, "info")),
-            loop.create_task(self._read_lines(process.stderr, "warning")),
-            loop.create_task(self._watch(process)),
-        ]
-        await self._guardian.watch(process.pid)
-        self._data = await self._connect(data, self._on_data)
-        self._control = await self._connect(control, self._on_control)
-        setup = msgspec.json.encode(self._setup(describe_only=describe_only))
-        self._tell(frames.encode(frames.SETUP, 0, None, setup))
-
-    async def _spawn(self, data_fd: int, control_fd: int) -> Process:
-        return await asyncio.create_subprocess_exec(
-            *surroundings.command(self.model, data_fd, control_fd),
-            stdin=DEVNULL,
-            stdout=PIPE,
-            stderr=PIPE,
-            env=surroundings.environment(self.model, ours=surroundings.our_environment(), private=self._private),
-            cwd=surroundings.working_folder(self.model),
-            pass_fds=(data_fd, control_fd),
-            start_new_session=True,
-        )
-
-    async def _connect(self, connection: socket.socket, receive: Receive) -> asyncio.WriteTransport:
-        connection.setblocking(False)
-        loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_unix_connection(partial(_Channel, receive, self._broken), sock=connection)
-        return transport
+            raise
+        except asyncio.CancelledError:
+            await asyncio.wait([starting])
+            starting.exception()  # nobody wants to know it any more
+            self.kill("was not needed any more")
+            if self.pid is not None:
+                await self.exited.wait()
+            raise
 
     def _setup(self, *, describe_only: bool) -> frames.Setup:
         model = self.model
@@ -229,27 +181,14 @@ class Replica:
             describe_only=describe_only,
         )
 
-    async def _watch(self, process: Process) -> None:
-        status = await process.wait()
-        self._kill_group()  # what the process had started must not outlive it
-        self._guardian.release(process.pid)
-        await asyncio.wait(self._tasks[:2], timeout=_LAST_WORDS_SECONDS)
-        for task in self._tasks[:2]:
-            task.cancel()
-        self._died(self.end_reason or _words(status))
-
-    def _died(self, how: str) -> None:
-        if self.state == "dead":
-            return
+    def process_ended(self, how: str) -> None:
+        """The process has ended, by itself or by ``kill``; its calls are handed back."""
         orderly = self.state == "stopping" and self.end_reason is None
         self.state = "dead"
-        self.end_reason = how
+        self.end_reason = how = self.end_reason or how
         if self._timer is not None:
             self._timer.cancel()
-        for transport in (self._data, self._control):
-            if transport is not None:
-                transport.abort()
-        if not orderly and how != _words(0):
+        if not orderly and how != words_for(0):
             self._logbook.add("error", f"the replica ended: {how}", version=self.model.version, replica=self.name)
         said = f", and said: {self._last_words}" if self._last_words else ""
         error = CallFailed("unavailable", f"its process ended: {how}{said}")
@@ -266,7 +205,7 @@ class Replica:
         self._owner.ended(self, started, unstarted)
 
     async def _end(self, *, grace: float) -> None:
-        if self._process is None:
+        if self.pid is None:
             return
         try:
             async with asyncio.timeout(grace):
@@ -275,16 +214,7 @@ class Replica:
             self.kill(f"did not end within {grace:g} s")
             await self.exited.wait()
 
-    def _kill_group(self) -> None:
-        if self.pid is not None:
-            with suppress(ProcessLookupError, PermissionError):  # it has ended
-                os.killpg(self.pid, signal.SIGKILL)
-
-    def _data_close(self) -> None:
-        if self._data is not None and not self._data.is_closing():
-            self._data.close()
-
-    def _broken(self, problem: str) -> None:
+    def protocol_broken(self, problem: str) -> None:
         """The peer breaks the protocol: nothing that it says can be trusted any more."""
         log.warning("replica_protocol_error", model=self.model.name, replica=self.name, problem=problem)
         self.kill(f"broke the protocol: {problem}")
@@ -295,7 +225,7 @@ class Replica:
         """Send one call; ``ahead`` of the ones that run."""
         self.busy += 1
         self._note(call, ahead=ahead)
-        self._write(self._parts(call))
+        self._process.write(self._parts(call))
 
     def send_batch(self, calls: Sequence[LiveCall]) -> None:
         """Send calls that are to be answered together."""
@@ -306,20 +236,20 @@ class Replica:
             self._note(call, ahead=False)
             self._batches[call.id] = batch
             parts += self._parts(call)
-        self._write(parts)
+        self._process.write(parts)
 
     def cancel(self, call: LiveCall) -> None:
         """Its caller has gone: the replica ends the work where it can."""
-        self._tell(frames.encode(frames.CANCEL, call.id))
+        self._process.tell(frames.encode(frames.CANCEL, call.id))
 
     def hold_back(self, call: LiveCall, *, hold: bool) -> None:
         """Have the model wait before its next chunk, or go on."""
-        self._tell(frames.encode(frames.PAUSE if hold else frames.RESUME, call.id))
+        self._process.tell(frames.encode(frames.PAUSE if hold else frames.RESUME, call.id))
 
     def ping(self) -> None:
         """Ask for a sign of life; ``ponged_at`` tells when one came."""
         self.pinged_at = time.monotonic()
-        self._tell(frames.encode(frames.PING))
+        self._process.tell(frames.encode(frames.PING))
 
     def _note(self, call: LiveCall, *, ahead: bool) -> None:
         call.id = next(_call_ids)
@@ -345,17 +275,6 @@ class Replica:
         header = frames.Call(call.request_id, call.streams, stated)
         return frames.encode_parts(frames.CALL, call.id, header, [call.input, *(s.data for s in segments)])
 
-    def _write(self, parts: Sequence[bytes | memoryview]) -> None:
-        if self._data is not None and not self._data.is_closing():
-            if len(parts) == 1:
-                self._data.write(parts[0])
-            else:
-                self._data.writelines(parts)
-
-    def _tell(self, frame: bytes) -> None:
-        if self._control is not None and not self._control.is_closing():
-            self._control.write(frame)
-
     def _check_timeout(self) -> None:
         """Calls that have had their time are over for their callers; the replica may stop them, or it is killed."""
         self._timer = None
@@ -378,9 +297,9 @@ class Replica:
         if due:
             self._timer = asyncio.get_running_loop().call_later(min(due), self._check_timeout)
 
-    # Receiving
+    # What the process says (penstock.models.host.process.Hearer)
 
-    def _on_data(self, found: Sequence[frames.Frame]) -> None:
+    def data_came(self, found: Sequence[frames.Frame]) -> None:
         for frame in found:
             kind = frame.kind
             if kind == frames.RESULT:
@@ -451,7 +370,7 @@ class Replica:
             self._begin(self.ahead.popleft(), time.perf_counter())
         return call
 
-    def _on_control(self, found: Sequence[frames.Frame]) -> None:
+    def control_came(self, found: Sequence[frames.Frame]) -> None:
         for frame in found:
             match frame.kind:
                 case frames.HELLO:
@@ -479,48 +398,12 @@ class Replica:
                 future.set_exception(CallFailed("unavailable", message))
                 future.exception()
 
-    async def _read_lines(self, stream: asyncio.StreamReader | None, level: str) -> None:
-        """What the process writes past our own capture: native code, programs, last words."""
-        rest = b""
-        while stream is not None and (data := await stream.read(_READ)):
-            *lines, rest = (rest + data).split(b"\n")
-            if len(rest) > _LONGEST_LINE:
-                lines.append(rest)
-                rest = b""
-            for line in lines:
-                self._raw_line(line, level)
-        self._raw_line(rest, level)
-
-    def _raw_line(self, line: bytes, level: str) -> None:
-        text = line[:_LONGEST_LINE].decode("utf-8", "replace").rstrip()
-        if text:
-            self._last_words = text[:300]
-            # With one call at a time there is no doubt whose line it is.
-            call = next(iter(self.running.values())) if len(self.running) == 1 else None
-            self._log(level, text, call)
-
-
-class _Channel(asyncio.Protocol):
-    """Our end of one socket; whatever the peer sends, an exception never leaves it."""
-
-    def __init__(self, receive: Receive, broken: Callable[[str], None]) -> None:
-        self._receive = receive
-        self._broken = broken
-        self._decoder = frames.Decoder()
-        self._failed = False
-
-    def data_received(self, data: bytes) -> None:
-        if self._failed:
-            return
-        try:
-            self._receive(self._decoder.feed(data))
-        except frames.ProtocolError as error:
-            self._failed = True
-            self._broken(str(error))
-        except Exception:  # a mistake of ours in one replica must not disturb the others
-            self._failed = True
-            log.exception("replica_frame_failed")
-            self._broken("a frame could not be handled")
+    def line_came(self, level: str, text: str) -> None:
+        """What the process wrote past our own capture."""
+        self._last_words = text[:300]
+        # With one call at a time there is no doubt whose line it is.
+        call = next(iter(self.running.values())) if len(self.running) == 1 else None
+        self._log(level, text, call)
 
 
 def _output(frame: frames.Frame, reply: frames.Reply) -> tuple[bytes, Sequence[Segment]]:
@@ -543,12 +426,3 @@ def _json(body: bytes) -> bytes:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise frames.ProtocolError("a value is not JSON") from None
     return body
-
-
-def _words(status: int) -> str:
-    if status >= 0:
-        return f"exit status {status}"
-    try:
-        return f"signal {signal.Signals(-status).name}"
-    except ValueError:
-        return f"signal {-status}"

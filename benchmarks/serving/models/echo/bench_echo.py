@@ -1,0 +1,8 @@
+"""Answers what it is asked."""
+
+from __future__ import annotations
+
+
+class Echo:
+    def predict(self, text: str, n: int) -> dict[str, str | int]:
+        return {"text": text, "n": n}

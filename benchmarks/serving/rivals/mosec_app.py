@@ -1,0 +1,68 @@
+"""mosec with one worker a route. Run in an environment of its own."""
+
+import time
+from typing import Any
+
+import msgspec
+from mosec import Runtime, Server, SSEWorker, ValidationError, Worker
+
+
+class Text(msgspec.Struct):
+    text: str
+    n: int
+
+
+class Number(msgspec.Struct):
+    n: int
+    pause: float = 0.0
+
+
+class Echo(Worker):
+    def deserialize(self, data: bytes) -> Any:
+        try:
+            return msgspec.json.decode(data, type=Text)
+        except msgspec.ValidationError as error:
+            raise ValidationError(str(error)) from error
+
+    def serialize(self, data: Any) -> bytes:
+        return msgspec.json.encode(data)
+
+    def forward(self, data: Any) -> Any:
+        return data
+
+
+class Batch(Worker):
+    def deserialize(self, data: bytes) -> Any:
+        return msgspec.json.decode(data, type=Number)
+
+    def serialize(self, data: Any) -> bytes:
+        return msgspec.json.encode(data)
+
+    def forward(self, data: list[Any]) -> list[Any]:
+        time.sleep(0.020 + 0.001 * len(data))
+        return data
+
+
+class Count(SSEWorker):
+    def deserialize(self, data: bytes) -> Any:
+        return msgspec.json.decode(data, type=Number)
+
+    def forward(self, data: Any) -> Any:
+        given = data[0] if isinstance(data, list) else data
+        for number in range(given.n):
+            if given.pause:
+                time.sleep(given.pause)
+            self.send_stream_event('{"i":%d,"at":%r}' % (number, time.monotonic()), index=0)
+        return [given] if isinstance(data, list) else given
+
+
+if __name__ == "__main__":
+    server = Server()
+    server.register_runtime(
+        {
+            "/echo": [Runtime(Echo, num=1)],
+            "/batch": [Runtime(Batch, num=1, max_batch_size=16, max_wait_time=10)],
+            "/count": [Runtime(Count, num=1, timeout=60)],
+        }
+    )
+    server.run()

@@ -1,0 +1,185 @@
+"""The servers that are measured: Penstock, its rivals in environments of their own, and a bare upload as the limit."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import venv
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import psutil
+
+from benchmarks.ground import free_port
+
+HERE = Path(__file__).parent
+ENVIRONMENTS = Path("~/.cache/penstock-bench").expanduser()
+TOKEN = "a-token-of-the-benchmark"
+_START_SECONDS = 90.0
+
+PACKAGES = {
+    "fastapi": ("fastapi", "uvicorn", "uvloop", "httptools", "prometheus-client", "python-multipart"),
+    "litserve": ("litserve",),
+    "bentoml": ("bentoml",),
+    "mosec": ("mosec", "msgspec"),
+}
+
+
+@dataclass(slots=True)
+class Subject:
+    """A server that runs."""
+
+    name: str
+    port: int
+    pid: int
+    paths: Mapping[str, str]  # by scenario; what it cannot do is not there
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def cpu_seconds(self) -> float:
+        """What all its processes have used so far."""
+        total = 0.0
+        for process in self._family():
+            try:
+                times = process.cpu_times()
+            except psutil.Error:
+                continue
+            total += times.user + times.system
+        return total
+
+    def _family(self) -> list[psutil.Process]:
+        try:
+            parent = psutil.Process(self.pid)
+            return [parent, *parent.children(recursive=True)]
+        except psutil.Error:
+            return []
+
+
+def prepare(name: str) -> str | None:
+    """Make a rival's environment unless it is there; answers why that failed, or None."""
+    home = ENVIRONMENTS / name
+    done = home / ".installed"
+    if done.exists():
+        return None
+    home.mkdir(parents=True, exist_ok=True)
+    venv.create(home, with_pip=True)
+    command = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", *PACKAGES[name]]
+    installed = subprocess.run(command, capture_output=True, text=True, check=False)
+    if installed.returncode:
+        return (installed.stderr.strip().splitlines() or ["pip failed"])[-1][:200]
+    done.touch()
+    return None
+
+
+def version_of(name: str) -> str:
+    """The version that is measured."""
+    code = f"from importlib.metadata import version; print(version({name!r}))"
+    return subprocess.run(
+        [ENVIRONMENTS / name / "bin" / "python", "-c", code], capture_output=True, text=True, check=False
+    ).stdout.strip()
+
+
+@asynccontextmanager
+async def penstock(folder: Path) -> AsyncIterator[Subject]:
+    """Penstock with the models beside this file, behind a token, with metrics."""
+    port = free_port()
+    variables = {
+        "PENSTOCK_DATA_DIR": str(folder / "data"),
+        "PENSTOCK_MODELS_DIR": str(HERE / "models"),
+        "PENSTOCK_WORKERS": "0",
+        "PENSTOCK_LOG_LEVEL": "warning",
+        "AI_SERVICE_TOKEN": TOKEN,
+        "HTTP_HOST": "127.0.0.1",
+        "HTTP_PORT": str(port),
+    }
+    paths = {name: f"/api/v1/models/{name}/predict" for name in ("echo", "batch", "blob")}
+    paths |= {"count": "/api/v1/models/count/stream", "raw": paths["blob"]}
+    command = [sys.executable, "-m", "penstock", "serve"]
+    async with _server("penstock", command, variables, port, paths, {"Authorization": f"Bearer {TOKEN}"}) as subject:
+        yield subject
+
+
+@asynccontextmanager
+async def rival(name: str) -> AsyncIterator[Subject]:
+    """A rival; its environment is there."""
+    port = free_port()
+    programs = ENVIRONMENTS / name / "bin"
+    paths = {scenario: f"/{scenario}" for scenario in ("echo", "batch", "count")}
+    headers: dict[str, str] = {}
+    command = [str(programs / "python"), f"{name}_app.py"]
+    match name:
+        case "fastapi":
+            del paths["batch"]
+            paths["blob"] = "/blob"
+            headers["Authorization"] = f"Bearer {TOKEN}"
+        case "bentoml":
+            command = [str(programs / "bentoml"), "serve", "bentoml_app:Bench", "--port", str(port)]
+        case "mosec":
+            command += ["--port", str(port), "--timeout", "60000"]
+    variables = {"PORT": str(port), "TOKEN": TOKEN, "PATH": f"{programs}:{os.environ['PATH']}"}
+    variables |= {"BENTOML_DO_NOT_TRACK": "true", "LITSERVE_DISABLE_TELEMETRY": "1"}
+    async with _server(name, command, variables, port, paths, headers) as subject:
+        yield subject
+
+
+@asynccontextmanager
+async def bare() -> AsyncIterator[Subject]:
+    """An upload that nobody looks at."""
+    port = free_port()
+    command = [sys.executable, "bare_app.py"]
+    async with _server("bare upload", command, {"PORT": str(port)}, port, {"blob": "/", "raw": "/"}, {}) as subject:
+        yield subject
+
+
+@asynccontextmanager
+async def _server(
+    name: str,
+    command: list[str],
+    variables: Mapping[str, str],
+    port: int,
+    paths: Mapping[str, str],
+    headers: Mapping[str, str],
+) -> AsyncIterator[Subject]:
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=HERE / "rivals" if name != "penstock" else HERE.parents[1],
+        env={**os.environ, **variables},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        subject = Subject(name, port, process.pid, paths, headers)
+        await _until_it_answers(subject, process)
+        yield subject
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            try:
+                await asyncio.wait_for(process.wait(), 15)
+            except TimeoutError:
+                os.killpg(process.pid, signal.SIGKILL)
+                await process.wait()
+
+
+async def _until_it_answers(subject: Subject, process: asyncio.subprocess.Process) -> None:
+    path = subject.paths.get("echo", "/")
+    deadline = asyncio.get_running_loop().time() + _START_SECONDS
+    async with aiohttp.ClientSession(headers=dict(subject.headers)) as session:
+        while True:
+            try:
+                url = f"http://127.0.0.1:{subject.port}{path}"
+                async with session.post(url, json={"text": "x", "n": 1}) as reply:
+                    if reply.status == 200:
+                        return
+            except (aiohttp.ClientError, OSError):
+                pass
+            if process.returncode is not None or asyncio.get_running_loop().time() > deadline:
+                raise RuntimeError(f"{subject.name} does not answer")
+            await asyncio.sleep(0.2)
