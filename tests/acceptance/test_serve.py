@@ -119,6 +119,34 @@ async def test_killed_and_started_again_it_leaves_no_orphan(tmp_path: Path) -> N
             assert await asyncio.wait_for(again.wait(), 20) == 0
 
 
+async def test_killed_it_leaves_no_replica(tmp_path: Path) -> None:
+    """Nor what a replica has started, though nobody was told to stop: within five seconds all of it has ended."""
+    folder = tmp_path / "models" / "busy"
+    folder.mkdir(parents=True)
+    (folder / "model.toml").write_text('runtime = "python"\neager = true\n[python]\nclass = "busy:Busy"\n')
+    (folder / "busy.py").write_text(
+        "import subprocess\n"
+        "class Busy:\n"
+        "    def load(self):\n"
+        "        self.child = subprocess.Popen(['sleep', '300'])\n"
+        "    def predict(self) -> int:\n"
+        "        return self.child.pid\n"
+    )
+    async with serving(tmp_path, PENSTOCK_MODELS_DIR=str(tmp_path / "models")) as served:
+        found: list[int] = []
+
+        async def loaded() -> bool:
+            gateway = served.part("gateway")
+            replicas = [pid for pid, command in children(gateway).items() if "start.py" in command]
+            found[:] = [*replicas, *(child for pid in replicas for child in children(pid))]
+            return len(found) == 2
+
+        await until(loaded, "the model is loaded", seconds=20)
+        served.process.kill()
+        await served.process.wait()
+        await until(lambda: not any(map(alive, found)), "no orphan is left", seconds=5)
+
+
 async def test_a_second_one_on_the_same_folder_is_refused(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         environment = served.environment | {"HTTP_PORT": str(free_port()), "WORKER_HTTP_PORT": str(free_port())}

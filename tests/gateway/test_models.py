@@ -77,7 +77,9 @@ async def caller(module_database_url: str, tmp_path_factory: pytest.TempPathFact
     for name, code in MODELS.items():
         (folder / name).mkdir()
         (folder / name / f"{name}_code.py").write_text(textwrap.dedent(code))
-        (folder / name / "model.toml").write_text(f'runtime = "python"\n[python]\nclass = "{name}_code:Model"\n')
+        (folder / name / "model.toml").write_text(
+            f'runtime = "python"\nqueue = 2\n[python]\nclass = "{name}_code:Model"\n'
+        )
     (folder / "broken.toml").write_text("runtime = 'python'\nreplicas = 0\n[python]\nclass = 'x:Y'\n")
     async with serving(module_database_url, models_folder=folder) as caller:
         yield caller
@@ -167,6 +169,19 @@ class TestCalls:
                 async with asyncio.timeout(0.3):
                     await caller.post(path, given)
             assert (await caller.post("/models/count/predict", {"n": 1})).json == [0]
+
+    async def test_a_full_queue_says_when_to_come_back(self, caller: Caller, tmp_path: Path) -> None:
+        """With 503, at once."""
+        gate = tmp_path / "gate"
+        given = {"n": 1, "wait_for": str(gate)}
+        waiting = [asyncio.create_task(caller.post("/models/count/predict", given)) for _ in range(3)]
+        model = caller.gateway._models.host.find("count")
+        await until(lambda: (model.in_flight, model.waiting) == (1, 2), "one runs, the queue is full")
+        refused = await caller.post("/models/count/predict", given)
+        assert refused.outcome == (503, "overloaded")
+        assert int(refused.headers["Retry-After"]) >= 1
+        gate.touch()
+        assert [(await one).json for one in waiting] == [[0]] * 3
 
 
 class TestMedia:

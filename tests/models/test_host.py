@@ -521,3 +521,18 @@ async def test_callers_who_leave_at_once_cost_no_place(stage: Stage, kind: str) 
         await until(lambda: not model.in_flight, "its place is free", seconds=5)
     assert await stage.call(model, {"seconds": 0.0}) == "done"
     assert model.restarts == 0
+
+
+async def test_a_replica_that_gives_no_sign_of_life_is_replaced(tmp_path: Path) -> None:
+    """Though nobody calls it: the next caller finds one that works. One that answers is left alone."""
+    async with staged(tmp_path, ping_every=0.1, ping_patience=0.5) as stage:
+        model = await stage.serve("echo", ECHO)
+        healthy = await stage.serve("healthy", ECHO)
+        assert await stage.call(model, {"text": "x"}) == "x"
+        assert await stage.call(healthy, {"text": "x"}) == "x"
+        pid = model.replicas[0].pid
+        assert pid is not None
+        os.kill(pid, signal.SIGSTOP)
+        await until(lambda: not alive(pid), "it is killed", seconds=5)
+        assert await stage.call(model, {"text": "again"}) == "again"
+        assert (model.restarts, healthy.restarts) == (1, 0)

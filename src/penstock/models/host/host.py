@@ -42,14 +42,20 @@ class Entry:
 class ModelHost:
     """Owns every model that this process serves. All calls go through ``call``; nothing here touches a database.
 
-    ``private`` names environment variables that no replica sees. ``start`` needs no models; ``stop`` ends all replicas.
+    ``private`` names environment variables that no replica sees. An idle replica is asked for a sign of life every
+    ``ping_every`` seconds and killed after ``ping_patience`` without one. ``start`` needs no models; ``stop`` ends all
+    replicas.
     """
 
-    def __init__(self, *, private: Iterable[str] = ()) -> None:
+    def __init__(
+        self, *, private: Iterable[str] = (), ping_every: float = _PING_EVERY, ping_patience: float = _PING_PATIENCE
+    ) -> None:
         self.entries: dict[str, Entry] = {}
         self.guardian = Guardian()
         self.changed = asyncio.Event()  # set when models or schemas come and go; whoever waits clears it
         self._private = frozenset(private)
+        self._ping_every = ping_every
+        self._ping_patience = ping_patience
         self._groups: dict[str, Group] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop_task: asyncio.Task[None] | None = None
@@ -283,13 +289,12 @@ class ModelHost:
         await deployment.unload()
         deployment.pump()  # a call may have come meanwhile
 
-    @staticmethod
-    def _check_life(replica: Replica, now: float) -> None:
+    def _check_life(self, replica: Replica, now: float) -> None:
         if replica.state != "ready" or replica.load:
             return  # a call that hangs is ended by its timeout
-        if now - replica.ponged_at > _PING_PATIENCE and replica.pinged_at > replica.ponged_at:
-            replica.kill(f"gave no sign of life for {_PING_PATIENCE:g} s")
-        elif now - replica.pinged_at > _PING_EVERY:
+        if now - replica.ponged_at > self._ping_patience and replica.pinged_at > replica.ponged_at:
+            replica.kill(f"gave no sign of life for {self._ping_patience:g} s")
+        elif now - replica.pinged_at > self._ping_every:
             replica.ping()
 
     async def _check_memory(self) -> None:
