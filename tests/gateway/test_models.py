@@ -348,6 +348,12 @@ class TestRegistering:
             ({"name": "x", "runtime": "http", "http": {"url": "http://169.254.169.254/"}}, "http.url"),
             ({"name": "x", "command": "/bin/sh"}, "command"),
             ({"runtime": "http"}, "name"),
+            (
+                {"name": "x", "runtime": "http", "http": {"url": "http://h"}, "environment": {"LD_PRELOAD": "x.so"}},
+                "environment",
+            ),
+            ({"name": "x", "runtime": "http", "http": {"url": "http://h"}, "folder": "/etc"}, "folder"),
+            ({"name": "x", "runtime": "http", "http": {"url": "http://h"}, "replicas": 200}, "replicas"),
         ],
     )
     async def test_what_a_caller_may_not_register(self, caller: Caller, stated: dict[str, Any], field: str) -> None:

@@ -53,13 +53,12 @@ def test_a_device_that_the_host_may_not_use(tmp_path: Path) -> None:
 
 
 def test_a_registered_model_gets_nothing_of_the_hosts_environment(tmp_path: Path) -> None:
-    """Neither directly nor by reference: it could send it anywhere."""
+    """It could send it anywhere. A model of the operator's gets what is not ours alone, and may refer to it."""
     ours = {"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "s3cr3t", "DATABASE_URL": "postgresql://x"}
-    stated = {"NOTE": "${AWS_SECRET_ACCESS_KEY}"}
-    seen = environment(model(tmp_path, source="api", environment=stated), ours)
+    seen = environment(model(tmp_path, source="api"), ours)
     assert "s3cr3t" not in " ".join(seen.values())
     assert seen["PATH"] == "/bin"
-    trusted = environment(model(tmp_path, environment=stated), ours)
+    trusted = environment(model(tmp_path, environment={"NOTE": "${AWS_SECRET_ACCESS_KEY}"}), ours)
     assert trusted["NOTE"] == "s3cr3t"
     assert "DATABASE_URL" not in trusted
 

@@ -22,6 +22,7 @@ from penstock.web.reading import invalid
 FILE_NAME = "model.toml"
 REMOTE = frozenset({"http", "openai"})  # runtimes that run no code of the operator's: an API caller may register them
 _LARGEST = 2**20  # bytes of a manifest
+_MOST_REGISTERED_REPLICAS = 8  # of a model that is registered over HTTP
 _SECRET = re.compile(r"key|token|secret|password|passwd|credential|authorization", re.IGNORECASE)
 SHORTEST_SECRET = 4  # characters; shorter ones would mask half of every text
 
@@ -131,6 +132,8 @@ def check(stated: Mapping[str, Any], *, folder: Path, source: str) -> Model:
     ]
     if manifest.batching is not None and manifest.runtime != "python":
         problems.append(FieldProblem(field="batching", detail="only python models answer several calls together"))
+    if source == "api":
+        problems += _not_for_callers(stated, manifest)
     if problems:
         raise InvalidInput(problems)
     _check_schema(manifest)
@@ -146,6 +149,18 @@ def check(stated: Mapping[str, Any], *, folder: Path, source: str) -> Model:
         secrets=tuple(_secrets(manifest)),
         fingerprint=hashlib.sha256(msgspec.json.encode(manifest, order="sorted")).hexdigest(),
     )
+
+
+def _not_for_callers(stated: Mapping[str, Any], manifest: Manifest) -> list[FieldProblem]:
+    """What only the operator may state: a variable such as LD_PRELOAD, or a folder, decides which code is run."""
+    problems = [
+        FieldProblem(field=name, detail="goes with a manifest of the server's folder only")
+        for name in ("environment", "folder")
+        if name in stated
+    ]
+    if manifest.replicas > _MOST_REGISTERED_REPLICAS:
+        problems.append(FieldProblem(field="replicas", detail=f"must be at most {_MOST_REGISTERED_REPLICAS} here"))
+    return problems
 
 
 def _duration(stated: float | str, name: str) -> timedelta:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.errors import AlreadyExists, DatabaseUnavailable, InvalidInput, NotFound, PenstockError
+from penstock.errors import AlreadyExists, DatabaseUnavailable, InvalidInput, NotFound, Overloaded, PenstockError
 from penstock.models import manifest, store
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.folder import ModelsFolder
@@ -28,6 +28,7 @@ from penstock.telemetry import logs
 log = logs.get(__name__)
 
 _LOOK_EVERY: Final = 2.0  # seconds between looks whether another process registered something
+_MOST_REGISTERED: Final = 500  # models that are registered over HTTP
 _MOST_BYTES: Final = 64 * 1024  # of a manifest that is registered at run time
 
 Key = tuple[str, str]  # name and version
@@ -98,6 +99,9 @@ class ModelService:
         if len(text) > _MOST_BYTES:
             raise InvalidInput.of("body", f"a manifest has at most {_MOST_BYTES} bytes")
         model = manifest.check(stated, folder=Path("/"), source="api")
+        registered = sum(deployment.model.source == "api" for deployment in self.host.deployments())
+        if registered >= _MOST_REGISTERED and not replace:
+            raise Overloaded(f"{registered} models are registered at run time already; remove some first")
         with self._changes(model.name):
             existing = self.host.entries.get(model.name)
             if existing is not None and model.version in existing.versions:
