@@ -395,6 +395,15 @@ class TestRegistering:
                 return (await caller.post("/models/say/predict", {})).body == b'"three"'
 
             await until(answers_three, "the changed manifest is taken up")
+            native = tmp_path / "late.toml"
+            native.write_text('runtime = "native"\n[native]\nlibrary = "./liblate.so"\n')
+
+            async def refused_manifest(wanted: bool) -> bool:
+                return ("late.toml" in (await caller.get("/models")).json["problems"]) is wanted
+
+            await until(lambda: refused_manifest(True), "a library that is not there is told")
+            (tmp_path / "liblate.so").write_bytes(b"")
+            await until(lambda: refused_manifest(False), "it is there now")
             (tmp_path / "say" / "model.toml").unlink()
 
             async def gone() -> bool:

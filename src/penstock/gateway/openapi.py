@@ -13,8 +13,8 @@ from penstock.errors import Forbidden, PenstockError, Unauthorized
 from penstock.gateway import problems
 from penstock.web.route import Parameter, Route
 
-_DESCRIPTION = """Durable jobs for AI models. Callers submit jobs and read results; workers claim jobs, keep their
-leases by heartbeats and hand in results. Errors are problem details (RFC 9457) with a stable `code`. An answer
+_DESCRIPTION = """One backend for AI models: call them live, stream from them, or give them durable jobs. Callers submit
+jobs and read results; workers claim jobs, keep their leases by heartbeats and hand in results. Errors are problem details (RFC 9457) with a stable `code`. An answer
 repeats the `X-Request-ID` of its request."""
 
 

@@ -55,6 +55,10 @@ class ModelsFolder:
         hidden = [file for file in found if any(part.startswith(".") for part in file.relative_to(self.path).parts)]
         return sorted(set(found) - set(hidden))[:_MOST]
 
+    def _matters(self, changed: Path) -> bool:
+        """Whether a change may concern a manifest. What one lacks may be anything beside it: a library, say."""
+        return bool(self.problems) or changed.suffix == ".toml" or changed.parent == self.path
+
     async def watch(self, on_change: Callable[[], Awaitable[None]], stopping: asyncio.Event) -> None:
         """Call ``on_change`` after manifests have changed, until ``stopping``. The folder may come and go."""
         while not stopping.is_set():
@@ -67,7 +71,7 @@ class ModelsFolder:
                 async for changes in awatch(
                     self.path, stop_event=stopping, step=_GATHER_MILLISECONDS, watch_filter=None, yield_on_timeout=False
                 ):
-                    if any(path.endswith(".toml") or Path(path).parent == self.path for _, path in changes):
+                    if any(self._matters(Path(path)) for _, path in changes):
                         await on_change()
             except OSError as error:  # the folder has gone, or the system's watches are used up
                 log.warning("models_folder_not_watched", reason=str(error))
