@@ -14,8 +14,8 @@ from penstock.gateway import problems
 from penstock.web.route import Parameter, Route
 
 _DESCRIPTION = """One backend for AI models: call them live, stream from them, or give them durable jobs. Callers submit
-jobs and read results; workers claim jobs, keep their leases by heartbeats and hand in results. Errors are problem details (RFC 9457) with a stable `code`. An answer
-repeats the `X-Request-ID` of its request."""
+jobs and read results; workers claim jobs, keep their leases by heartbeats and hand in results. Errors are problem
+details (RFC 9457) with a stable `code`. An answer repeats the `X-Request-ID` of its request."""
 
 
 def document(routes: Sequence[Route], *, secured: bool) -> bytes:
