@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from penstock.errors import ModelUnavailable
-from penstock.models.manifest import REMOTE, SHORTEST_SECRET, Model, is_secret
+from penstock.models.manifest import SHORTEST_SECRET, Model, is_secret
 
 START = Path(__file__).parents[1] / "replica" / "start.py"
 _ALWAYS = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -51,8 +51,9 @@ def environment(model: Model, *, ours: Mapping[str, str], private: frozenset[str
     found = {name: value for name, value in ours.items() if name in _ALWAYS or (trusted and name not in private)}
     found["PYTHONUNBUFFERED"] = "1"
     found.setdefault("LANG", "C.UTF-8")
-    if model.manifest.runtime in REMOTE:
-        found["PYTHONDONTWRITEBYTECODE"] = "1"
+    # Python takes a cached file for current that is as large as the source and of the same second: a reload right
+    # after an edit would load the old code. It also keeps the operator's folder as it is.
+    found["PYTHONDONTWRITEBYTECODE"] = "1"
     for name, value in model.manifest.environment.items():
         found[name] = _REFERENCE.sub(lambda match: ours.get(match[1], ""), value) if trusted else value
     found["PENSTOCK_MODEL"] = model.name
