@@ -536,3 +536,13 @@ async def test_a_replica_that_gives_no_sign_of_life_is_replaced(tmp_path: Path) 
         await until(lambda: not alive(pid), "it is killed", seconds=5)
         assert await stage.call(model, {"text": "again"}) == "again"
         assert (model.restarts, healthy.restarts) == (1, 0)
+
+
+async def test_callers_of_a_broken_model_do_not_keep_it_importing(stage: Stage) -> None:
+    """They hear why, at once; it is tried again after a pause that grows."""
+    model = await stage.host.add(stage.python("broken", "class Model"), wait=False)
+    for _ in range(3):
+        with pytest.raises(ModelUnavailable, match="SyntaxError"):
+            await model.describe()
+    starts = [line for line in stage.lines(model) if "cannot start" in line.message]
+    assert len(starts) < 3

@@ -51,7 +51,7 @@ class Manifest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     )
     eager: bool = False  # load at start, not at the first call
     batching: Batching | None = None
-    queue: Annotated[int, Meta(ge=0, le=100_000)] = 128  # calls that may wait for a replica
+    queue: Annotated[int, Meta(ge=1, le=100_000)] = 128  # calls that may wait for a replica
     timeout: Seconds | str = 60.0  # of one call in a replica
     start_timeout: Seconds | str = 300.0  # of importing and loading
     unload_after: Seconds | str | None = None  # idle time after which replicas end; None: they stay

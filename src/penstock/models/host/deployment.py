@@ -165,6 +165,9 @@ class Deployment:
         async with self._describing:
             if self.schema is not None:
                 return self.schema
+            if time.monotonic() < self._not_before:  # callers of a broken model must not keep the machine importing it
+                raise ModelUnavailable(f"model {self.model.name} cannot be loaded: {self.problem}; tried again soon")
+            began = time.monotonic()
             try:
                 if self.model.manifest.runtime == "python" or self.model.manifest.schema is None:
                     schema = await self._new_replica(member=False).describe()
@@ -172,7 +175,8 @@ class Deployment:
                     schema = self.model.schema
                 self._know(schema)
             except CallFailed as error:
-                raise self._unavailable(error) from None
+                self._note_failure(error, time.monotonic() - began)
+                raise ModelUnavailable(f"model {self.model.name} cannot be loaded: {self.problem}") from None
             self.problem = None
             return schema
 
@@ -286,10 +290,15 @@ class Deployment:
         self._on_change()
         self._pump()
 
-    def _failed_to_start(self, error: CallFailed, seconds: float) -> None:
+    def _note_failure(self, error: CallFailed, seconds: float) -> float:
+        """Remember why it failed, and when to try again at the earliest; answers the pause."""
         self.problem = self.logbook.masked(error.message)
         pause = self._backoff.after_run_of(seconds)
         self._not_before = time.monotonic() + pause
+        return pause
+
+    def _failed_to_start(self, error: CallFailed, seconds: float) -> None:
+        pause = self._note_failure(error, seconds)
         log.warning("replica_failed_to_start", model=self.model.name, reason=self.problem, again_seconds=pause)
         if not self.ready and self._starting <= 1:
             for call in self._take_queue():
@@ -311,10 +320,6 @@ class Deployment:
             self.schema = schema
             self.checker = Checker(schema.input)
             self._on_change()
-
-    def _unavailable(self, error: CallFailed) -> ModelUnavailable:
-        self.problem = self.logbook.masked(error.message)
-        return ModelUnavailable(f"model {self.model.name} cannot be loaded: {self.problem}")
 
     # Sending
 
