@@ -1,11 +1,14 @@
-"""The Python client of Penstock: submit jobs, read them, be a worker. Needs a gateway's address, nothing else."""
+"""The Python client of Penstock: call models, submit jobs, read them, be a worker.
+
+Needs a gateway's address, nothing else.
+"""
 
 from penstock.client.blocking import BlockingClient
 from penstock.client.client import Client, JobOptions
-from penstock.client.models import MediaAnswer, ModelEvent
+from penstock.client.models import ModelEvent
 from penstock.client.stream import Event
 from penstock.client.transport import Unreachable
-from penstock.client.views import Job, JobPage, JobSummary
+from penstock.client.views import Job, JobPage, JobSummary, MediaAnswer
 
 __all__ = [
     "BlockingClient",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from uuid import UUID
@@ -108,14 +108,36 @@ class BlockingClient:
     def stream(
         self,
         name: str,
+        /,
         input: object = None,  # noqa: A002 - the contract's word
         *,
         files: Mapping[str, File] | None = None,
         version: str | None = None,
+        request_id: str | None = None,
         logs: bool = False,
+        **fields: object,
     ) -> Iterator[ModelEvent]:
         """As ``Client.stream``; each step blocks until the next event."""
-        return self._steps(self.client.stream(name, input, files=files, version=version, logs=logs))
+        return self._steps(
+            self.client.stream(name, input, files=files, version=version, request_id=request_id, logs=logs, **fields)
+        )
+
+    def follow_model_logs(
+        self,
+        name: str,
+        *,
+        since: datetime | None = None,
+        level: str | None = None,
+        request_id: str | None = None,
+        version: str | None = None,
+        limit: int = 100,
+    ) -> Iterator[dict[str, Any]]:
+        """As ``Client.follow_model_logs``; each step blocks until the next line."""
+        return self._steps(
+            self.client.follow_model_logs(
+                name, since=since, level=level, request_id=request_id, version=version, limit=limit
+            )
+        )
 
     def events(self, job_id: UUID | str | None = None, *, after: str | None = None) -> Iterator[Event]:
         """As ``Client.events``; each step blocks until the next event."""

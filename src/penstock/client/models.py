@@ -15,20 +15,13 @@ import msgspec
 from msgspec import Struct
 
 from penstock.client.transport import Query, Transport, error_of
+from penstock.client.views import MediaAnswer
 from penstock.errors import ServiceError
 
 File = Path | bytes | tuple[str, bytes, str]  # a path, bytes, or (file name, bytes, media type)
 
 _MODELS: Final = "/api/v1/models"
 _LARGEST_BUFFER: Final = 2**20  # bytes read ahead of a stream
-
-
-class MediaAnswer(Struct, frozen=True, kw_only=True):
-    """An output that is one piece of media: its bytes."""
-
-    data: bytes
-    media_type: str
-    name: str | None = None
 
 
 class ModelEvent(Struct, frozen=True, kw_only=True):
@@ -40,34 +33,43 @@ class ModelEvent(Struct, frozen=True, kw_only=True):
 
 
 class ModelCalls:
-    """The part of ``Client`` that concerns models. Calls to models are never repeated: they may have had an effect."""
+    """The part of ``Client`` that concerns models.
+
+    Calls to models are never repeated, not even one that was refused with Overloaded: the caller knows whether it is
+    still worth it, and ``retry_after`` says when. Fields of the input may be named as arguments, beside ``input`` or
+    instead of it; one that is called like an option, such as ``version``, goes into ``input``.
+    """
 
     _transport: Transport
 
     async def predict(
         self,
         name: str,
+        /,
         input: object = None,  # noqa: A002 - the contract's word
         *,
         files: Mapping[str, File] | None = None,
         version: str | None = None,
         request_id: str | None = None,
         timeout: timedelta | None = None,
+        **fields: object,
     ) -> Any:
         """A model's output: its JSON value, or a MediaAnswer where it is one piece of media.
 
         ``input`` is anything that can be written as JSON; ``files`` are media by the names of their fields. ``timeout``
-        is for the whole call; None waits as long as the gateway does.
+        is for the whole call, Unreachable after it; None waits as long as the gateway does.
         """
-        path = f"{_MODELS}/{quote(name, safe='')}/predict"
-        async with self._open(path, input, files, _given(version=version), request_id, timeout) as response:
+        whole = _merged(input, fields)
+        async with self._open(f"{_path(name)}/predict", whole, files, _given(version=version), request_id, timeout) as (
+            response
+        ):
             try:
                 content = await response.read()
             except (aiohttp.ClientError, OSError) as error:
                 raise self._transport.unreachable(error) from error
             kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
             if kind == "application/json":
-                return msgspec.json.decode(content)
+                return _decoded(content)
             disposition = response.content_disposition
             return MediaAnswer(
                 data=content, media_type=kind, name=None if disposition is None else disposition.filename
@@ -76,23 +78,25 @@ class ModelCalls:
     async def stream(
         self,
         name: str,
+        /,
         input: object = None,  # noqa: A002 - the contract's word
         *,
         files: Mapping[str, File] | None = None,
         version: str | None = None,
         request_id: str | None = None,
         logs: bool = False,
+        **fields: object,
     ) -> AsyncIterator[ModelEvent]:
         """A call's events as they come; the last one is ``done``. Raises what the call ends with. To leave the loop is
         to abandon the call."""
-        path = f"{_MODELS}/{quote(name, safe='')}/stream"
         query = _given(version=version, logs="true" if logs else None)
-        async with self._open(path, input, files, query, request_id, None) as response:
+        whole = _merged(input, fields)
+        async with self._open(f"{_path(name)}/stream", whole, files, query, request_id, None) as response:
             try:
                 async for kind, data in _events(response.content):
                     if kind == "error":
                         raise error_of(500, data, {})
-                    yield ModelEvent(type=kind, data=msgspec.json.decode(data))
+                    yield ModelEvent(type=kind, data=_decoded(data))
                     if kind == "done":
                         return
             except (aiohttp.ClientError, OSError) as error:
@@ -163,7 +167,7 @@ class ModelCalls:
                 if response.status != 200:
                     raise error_of(response.status, await response.read(), response.headers)
                 async for _, data in _events(response.content):
-                    yield msgspec.json.decode(data)
+                    yield _decoded(data)
         except (aiohttp.ClientError, OSError) as error:
             raise self._transport.unreachable(error) from error
 
@@ -220,9 +224,10 @@ class _Opened:
     async def __aenter__(self) -> aiohttp.ClientResponse:
         try:
             response = await self._request.__aenter__()
-            if response.status >= 400:
+            if response.status < 400:
+                return response
+            async with response:  # given back also when the caller is cancelled meanwhile
                 raise error_of(response.status, await response.read(), response.headers)
-            return response
         except (aiohttp.ClientError, OSError) as error:
             raise self._transport.unreachable(error) from error
 
@@ -261,6 +266,27 @@ async def _events(content: aiohttp.StreamReader) -> AsyncIterator[tuple[str, byt
                     data = line[6:]
             if name:
                 yield name, data
+
+
+def _merged(input: object, fields: Mapping[str, object]) -> object:  # noqa: A002
+    """The input with the fields that were named as arguments."""
+    if not fields:
+        return input
+    if input is None:
+        return fields
+    if not isinstance(input, Mapping):
+        raise TypeError(f"fields such as {next(iter(fields))!r} go with an input that is an object, not {input!r:.50}")
+    twice = sorted(fields.keys() & input.keys())
+    if twice:
+        raise TypeError(f"the field {twice[0]!r} is given twice: in the input and as an argument")
+    return {**input, **fields}
+
+
+def _decoded(content: bytes) -> Any:
+    try:
+        return msgspec.json.decode(content)
+    except msgspec.MsgspecError as error:
+        raise ServiceError(f"the answer is not what this client understands: {error}") from error
 
 
 def _path(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Jobs as the client's users see them: the wire types, with their JSON parsed."""
+"""What the client's users see: jobs as the wire types with their JSON parsed, and outputs that are media."""
 
 from __future__ import annotations
 
@@ -21,6 +21,14 @@ class Job(job.Job, frozen=True, kw_only=True):
     input: Any = None
     result: Any = None
     progress: Any = None
+
+
+class MediaAnswer(Struct, frozen=True, kw_only=True):
+    """A model's output that is one piece of media: its bytes."""
+
+    data: bytes
+    media_type: str
+    name: str | None = None
 
 
 class JobPage(Struct, frozen=True, kw_only=True):

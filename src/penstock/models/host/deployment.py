@@ -11,12 +11,12 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Final, Protocol
 
-from penstock.backoff import Backoff
 from penstock.errors import InvalidInput, ModelCrashed, ModelTimeout, ModelUnavailable, Overloaded, PoisonInput
 from penstock.models import frames
 from penstock.models.checking import Checker
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.failures import error_of
+from penstock.models.host.fleet import Fleet
 from penstock.models.host.guardian import Guardian
 from penstock.models.host.logbook import Logbook
 from penstock.models.host.measures import Measures
@@ -31,7 +31,6 @@ log = logs.get(__name__)
 _MOST_ATTEMPTS: Final = 2  # replicas that one call may bring down
 _AHEAD_SECONDS: Final = 0.001  # work that is sent to a busy replica, so that it need not wait for the next call
 _MOST_AHEAD: Final = 16  # calls
-_LONGEST_RESTART: Final = 1.0  # seconds before a replica is replaced that had loaded
 _STOP_GRACE: Final = 10.0  # seconds for a replica to unload
 
 
@@ -68,26 +67,19 @@ class Deployment:
         self.checker = Checker({})
         self.logbook = logbook
         self.measures = Measures(model.name, model.version)
-        self.replicas: list[Replica] = []
-        self.problem: str | None = None  # why the last start failed
+        self.fleet = Fleet(model, self, logbook, lambda: self._new_replica(member=True))
         self.turn: Turn | None = None
         self.retired = False
         self.held = False  # no new calls are sent: somebody else's turn is next
         self.last_used_at = time.monotonic()
-        self.restarts = 0
         self._guardian = guardian
         self._private = private
         self._on_change = on_change
         self._queue: deque[LiveCall] = deque()
         self._poison = Poison()
-        self._backoff = Backoff()
-        self._not_before = 0.0  # monotonic time of the next start, after one that failed
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._starting = 0
         self._company: asyncio.TimerHandle | None = None  # a batch waits for more calls
         self._seconds = 1.0  # what a call takes in the model, smoothed
         self._describing = asyncio.Lock()
-        self._wanted = False  # replicas are to be kept running
         self._ended = asyncio.Event()
         self._change = asyncio.Event()  # a call has ended
         self._watchers = 0  # who waits for that
@@ -113,10 +105,7 @@ class Deployment:
             )
         self.last_used_at = time.monotonic()
         self._queue.append(call)
-        if not self.replicas and not self._starting:
-            self._ask_to_load()
-        else:
-            self._pump()
+        self.pump()
 
     def abandon(self, call: LiveCall) -> None:
         """The caller has gone: its place is free, and running work is cancelled where the runtime can."""
@@ -146,17 +135,32 @@ class Deployment:
     @property
     def in_flight(self) -> int:
         """Calls in replicas."""
-        return sum(replica.load for replica in self.replicas)
+        return self.fleet.in_flight
+
+    @property
+    def replicas(self) -> list[Replica]:
+        """Those that live."""
+        return self.fleet.replicas
+
+    @property
+    def problem(self) -> str | None:
+        """Why the last start failed; None after one that did not."""
+        return self.fleet.problem
+
+    @property
+    def restarts(self) -> int:
+        """Replicas that were replaced because they died."""
+        return self.fleet.restarts
 
     @property
     def settled(self) -> bool:
         """Whether no replica is on its way up."""
-        return not self._starting
+        return self.fleet.settled
 
     @property
     def ready(self) -> bool:
         """Whether some replica takes calls."""
-        return any(replica.state == "ready" for replica in self.replicas)
+        return self.fleet.ready
 
     # Life
 
@@ -165,7 +169,7 @@ class Deployment:
         async with self._describing:
             if self.schema is not None:
                 return self.schema
-            if time.monotonic() < self._not_before:  # callers of a broken model must not keep the machine importing it
+            if self.fleet.resting:  # callers of a broken model must not keep the machine importing it
                 raise ModelUnavailable(f"model {self.model.name} cannot be loaded: {self.problem}; tried again soon")
             began = time.monotonic()
             try:
@@ -175,9 +179,9 @@ class Deployment:
                     schema = self.model.schema
                 self._know(schema)
             except CallFailed as error:
-                self._note_failure(error, time.monotonic() - began)
+                self.fleet.note_failure(error, time.monotonic() - began)
                 raise ModelUnavailable(f"model {self.model.name} cannot be loaded: {self.problem}") from None
-            self.problem = None
+            self.fleet.problem = None
             return schema
 
     async def load(self) -> None:
@@ -185,21 +189,18 @@ class Deployment:
         if self.turn is not None and not self.turn.granted:
             self.turn.ask()
             return  # it is loaded when its turn comes
-        self._wanted = True
-        missing = self.model.manifest.replicas - len(self.replicas) - self._starting
-        starts = [self._start_soon() for _ in range(missing)]
+        starts = self.fleet.bring_up()
         if starts and not self.ready:
             await asyncio.wait(starts, return_when=asyncio.FIRST_COMPLETED)
             self._check_up()
 
     async def unload(self) -> None:
         """Let running calls finish, then end all replicas; queued calls stay."""
-        self._wanted = False
         self.held = True
         try:
             while self.in_flight and not self._ended.is_set():
                 await self._settled()
-            await self._stop_replicas(grace=_STOP_GRACE)
+            await self.fleet.take_down(grace=_STOP_GRACE)
         finally:
             self.held = False
 
@@ -212,24 +213,17 @@ class Deployment:
 
     async def stop(self, *, grace: float = 0.0) -> None:
         """End now: calls that run or wait are failed."""
-        self.retired, self._wanted = True, False
+        self.retired = True
         self._ended.set()
-        for call in self._take_queue():
-            call.fail(ModelUnavailable(f"model {self.model.name} is being stopped"))
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._stop_replicas(grace=grace)
+        self._fail_queue(f"model {self.model.name} is being stopped")
+        await self.fleet.stop(grace=grace)
 
     def pump(self) -> None:
         """Something changed outside: see what can be sent or started."""
-        if self._queue and not self.replicas and not self._starting:
+        if self._queue and self.fleet.absent:
             self._ask_to_load()
         else:
             self._pump()
-
-    async def _stop_replicas(self, *, grace: float) -> None:
-        await asyncio.gather(*(replica.stop(grace=grace) for replica in list(self.replicas)))
 
     async def _settled(self) -> None:
         """Wait until a call has ended."""
@@ -248,64 +242,27 @@ class Deployment:
         if self.turn is not None and not self.turn.granted:
             self.turn.ask()
             return
-        pause = self._not_before - time.monotonic()
-        if pause > 0:
-            error = ModelUnavailable(f"model {self.model.name} could not be loaded: {self.problem}; tried again soon")
-            for call in self._take_queue():
-                call.fail(error)
-            return
-        self._wanted = True
-        for _ in range(self.model.manifest.replicas):
-            self._start_soon()
+        if self.fleet.resting:
+            self._fail_queue(f"model {self.model.name} could not be loaded: {self.problem}; tried again soon")
+        else:
+            self.fleet.bring_up()
 
-    def _start_soon(self, pause: float = 0.0) -> asyncio.Task[None]:
-        self._starting += 1
-        task = asyncio.get_running_loop().create_task(self._start_one(pause))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
+    # What becomes of the fleet (penstock.models.host.fleet.Commander)
 
-    async def _start_one(self, pause: float) -> None:
-        replica: Replica | None = None
-        began = time.monotonic()
-        try:
-            if pause:
-                await asyncio.sleep(pause)
-            if not self._wanted:
-                return
-            began = time.monotonic()
-            replica = self._new_replica(member=True)
-            self.replicas.append(replica)
-            self._know(await replica.start())
-            self.problem = None
-            log.info("replica_ready", model=self.model.name, replica=replica.name, seconds=replica.load_seconds)
-        except CallFailed as error:
-            if replica is not None:
-                replica.kill("cannot be used")  # it may have loaded with a schema that cannot
-            self._failed_to_start(error, time.monotonic() - began)
-        finally:
-            self._starting -= 1
-            if replica is not None and replica.state == "dead" and replica in self.replicas:
-                self.replicas.remove(replica)
+    def replica_loaded(self, schema: Schema) -> None:
+        """One more is ready."""
+        self._know(schema)
+
+    def replica_failed(self) -> None:
+        """One could not be started: unless others are there or coming, nobody need wait."""
+        if not self.ready and self.settled:
+            self._fail_queue(f"model {self.model.name} cannot be loaded: {self.problem}")
+        self._idle_check()
+
+    def fleet_changed(self) -> None:
+        """Something is different: see what can be sent now."""
         self._on_change()
         self._pump()
-
-    def _note_failure(self, error: CallFailed, seconds: float) -> float:
-        """Remember why it failed, and when to try again at the earliest; answers the pause."""
-        self.problem = self.logbook.masked(error.message)
-        pause = self._backoff.after_run_of(seconds)
-        self._not_before = time.monotonic() + pause
-        return pause
-
-    def _failed_to_start(self, error: CallFailed, seconds: float) -> None:
-        pause = self._note_failure(error, seconds)
-        log.warning("replica_failed_to_start", model=self.model.name, reason=self.problem, again_seconds=pause)
-        if not self.ready and self._starting <= 1:
-            for call in self._take_queue():
-                call.fail(ModelUnavailable(f"model {self.model.name} cannot be loaded: {self.problem}"))
-        if self._wanted and (self.model.manifest.eager or self.ready):
-            self._start_soon(pause)
-        self._idle_check()
 
     def _new_replica(self, *, member: bool) -> Replica:
         owner = self if member else _Nobody()
@@ -325,10 +282,7 @@ class Deployment:
 
     def _free_replica(self) -> Replica | None:
         """The ready replica with the fewest calls in flight, if it has a free place."""
-        best: Replica | None = None
-        for replica in self.replicas:
-            if replica.state == "ready" and (best is None or replica.load < best.load):
-                best = replica
+        best = self.fleet.least_loaded()
         if best is None:
             return None
         places = self.model.concurrency
@@ -382,10 +336,12 @@ class Deployment:
             self.measures.batched(len(calls))
             replica.send_batch(calls)
 
-    def _take_queue(self) -> list[LiveCall]:
+    def _fail_queue(self, reason: str) -> None:
+        """Nobody will answer the calls that wait."""
         taken = list(self._queue)
         self._queue.clear()
-        return taken
+        for call in taken:
+            call.fail(ModelUnavailable(reason))
 
     def _wait_estimate(self) -> timedelta:
         """When there may be room again: the time that the queue takes."""
@@ -424,8 +380,6 @@ class Deployment:
 
     def ended(self, replica: Replica, started: Sequence[LiveCall], unstarted: Sequence[LiveCall]) -> None:
         """A replica is gone; what it held goes to another one, or back to its callers."""
-        if replica in self.replicas:
-            self.replicas.remove(replica)
         reason = self.logbook.masked(replica.end_reason or "it ended")
         again = [call for call in unstarted if not call.done.done()]
         for call in started:
@@ -441,22 +395,8 @@ class Deployment:
         for call in reversed(again):
             call.begin_again()
             self._queue.appendleft(call)
-        if replica.load_seconds is not None and self._wanted:
-            self.restarts += 1
-            pause = self._backoff.after_run_of(time.monotonic() - replica.started_at)
-            log.warning(
-                "replica_died", model=self.model.name, replica=replica.name, reason=reason, restart_seconds=pause
-            )
-            self._start_soon(pause)
-        self._on_change()
-        self._pump()
-
-    def _pause_after(self, replica: Replica) -> float:
-        """Before a replica is replaced that had loaded: none if it did some good, so that one bad input disturbs nobody
-        else; a short one if it died at its first call."""
-        if replica.answers:
-            return 0.0
-        return min(self._backoff.after_run_of(time.monotonic() - replica.started_at), _LONGEST_RESTART)
+        self.fleet.replace(replica)
+        self.fleet_changed()
 
     def _may_retry(self, call: LiveCall, replica: Replica) -> bool:
         return (
