@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.models import trial
 from penstock.supervisor.serve import answers_ready
 from tests.acceptance.test_cli import Done, run, run_on_terminal
 from tests.processes import clean_environment, free_port, penstock, until
@@ -32,6 +33,14 @@ class Model:
     def predict(self, words: list[str]) -> Iterator[str]:
         for word in words:
             yield word + " "
+""",
+    "steps": """
+from collections.abc import Iterator
+
+class Model:
+    def predict(self) -> Iterator[dict[str, object]]:
+        yield {"delta": "so"}
+        yield {"delta": None, "done": True}
 """,
     "mirror": """
 from penstock import File
@@ -98,6 +107,7 @@ async def test_predict(desk: Desk) -> None:
     assert (await desk("predict", "greet", "name=Ada", "times=2")).json == {"text": "Dear AdaDear Ada"}
     assert (await desk("predict", "greet", "--input", '{"name": "Eve"}')).json == {"text": "Dear Eve"}
     assert (await desk("predict", "greet", "-i", "-", "times=1", stdin='{"name": "Bob"}')).json == {"text": "Dear Bob"}
+    assert (await desk("predict", "greet", "name=NaN")).json == {"text": "Dear NaN"}
     assert (await desk("predict", "greet", "name=Ada", "-o", "answer.json")).status == 0
     assert json.loads((desk.folder / "answer.json").read_text()) == {"text": "Dear Ada"}
 
@@ -118,6 +128,7 @@ async def test_stream(desk: Desk) -> None:
     lines = (await desk("stream", "story", 'words=["once", "upon"]')).out.splitlines()
     assert [json.loads(line) for line in lines] == ["once ", "upon "]
     assert "once upon" in await desk.terminal("stream", "story", 'words=["once", "upon"]')
+    assert (await desk.terminal("stream", "steps")).splitlines() == ["so", '{"delta": null, "done": true}']
 
 
 async def test_logs(desk: Desk) -> None:
@@ -148,6 +159,12 @@ async def test_add_reload_remove(desk: Desk) -> None:
     url = desk.variables["PENSTOCK_URL"] + "/post/predict?id=greet"  # a model of our own, through its other door
     added = await desk("add", "again", "--runtime", "http", "--url", url)
     assert added.json["source"] == "api"
+    openai = ("--runtime", "openai", "--base-url", "http://127.0.0.1:1/v1", "--model", "tiny", "--task", "embeddings")
+    assert (await desk("add", "vectors", *openai)).json["options"]["model"] == "tiny"
+    assert (await desk("schema", "vectors")).json["input"]["required"] == ["input"]
+    assert (await desk("add", "vectors", *openai[:-1], "chat")).status == 1
+    replaced = await desk("add", "vectors", *openai[:-1], "chat", "--replace")
+    assert replaced.json["options"]["task"] == "chat"
     (desk.folder / "third.toml").write_text(f'runtime = "http"\n[http]\nurl = "{url}"\n')
     assert (await desk("add", "--manifest", "third.toml")).json["name"] == "third"
     assert (await desk("reload", "third")).json["name"] == "third"
@@ -159,8 +176,17 @@ async def test_add_reload_remove(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "said"),
     [
-        (("show", "nothing"), 1, "there is no model 'nothing'"),
+        *(
+            ((command, "nothing"), 1, "there is no model 'nothing'")
+            for command in ("show", "schema", "predict", "stream", "logs", "clean-logs", "reload", "remove")
+        ),
+        (("add", "nothing"), 1, "there is no manifest of a model 'nothing'"),
+        (("logs", "nothing", "--follow"), 1, "there is no model 'nothing'"),
         (("predict", "greet", "name=5"), 1, "name: "),
+        (("stream", "story", "words=[1]"), 1, "words[0]: "),
+        (("predict", "greet", "--input", "[]"), 1, "object"),
+        (("predict", "greet", "name=Ada", "-o", "no/where.json"), 2, "there is no folder no"),
+        (("predict", "greet", "name=Ada", "-o", "models"), 2, "models: Is a directory"),
         (("predict", "greet", "name"), 2, "KEY=VALUE"),
         (("predict", "mirror", "-f", "file=missing"), 2, "there is no file missing"),
         (("add", "x", "--runtime", "python"), 1, "runtime: over HTTP only http and openai"),
@@ -174,6 +200,33 @@ async def test_mistakes_are_told_in_a_line(desk: Desk, arguments: tuple[str, ...
     assert done.status == status
     assert said in " ".join(done.err.replace("│", " ").split())
     assert TOKEN not in done.err
+
+
+@pytest.mark.parametrize("arguments", [("list",), ("predict", "greet"), ("stream", "greet"), ("logs", "greet", "-f")])
+async def test_a_gateway_that_is_away_is_one_clear_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """With its address."""
+    url = f"http://127.0.0.1:{free_port()}"
+    done = await run(tmp_path, "model", *arguments, PENSTOCK_URL=url)
+    assert (done.status, done.out) == (1, "")
+    assert url in done.err
+    assert len(done.err.strip().splitlines()) == 1
+
+
+async def test_help_shows_how_commands_are_used(tmp_path: Path) -> None:
+    """Every command that takes arguments has an example."""
+    commands = ("show", "schema", "add", "remove", "reload", "predict", "stream", "logs", "new", "test")
+    told = await asyncio.gather(*(run(tmp_path, "model", command, "--help") for command in commands))
+    for command, done in zip(commands, told, strict=True):
+        assert f"\n  penstock model {command} " in done.out
+
+
+async def test_a_new_model_may_have_any_name(tmp_path: Path) -> None:
+    """Also one that means something in Python, or in the code that is written."""
+    for name in ("none", "bad-input"):
+        assert (await run(tmp_path, "model", "new", name)).status == 0
+        assert (await run(tmp_path, "model", "test", name)).json["sound"]
+    for name in ("../up", "", "1st"):
+        assert (await run(tmp_path, "model", "new", name)).status == 1
 
 
 @pytest.mark.parametrize("runtime", ["python", "subprocess"])
@@ -218,3 +271,41 @@ async def test_a_trial_finds_what_is_wrong(tmp_path: Path) -> None:
     assert (status, "no weights" in out) == (1, True)
     status, out = await tried(good)
     assert (status, "nothing to try" in out) == (1, True)
+    status, out = await tried(good.replace("n: int", "n: int = 1"))
+    assert (status, '"input": "{\\"n\\":1}"' in out) == (0, True), "defaults are an example"
+    right = batch.replace("[max(n)] * len(n)", "n")
+    status, out = await tried(good + right, example)
+    assert (status, "32 calls: " in out, "batches of" in out) == (0, True, True)
+
+
+async def test_a_trial_shows_the_model_what_a_gateway_does(tmp_path: Path) -> None:
+    """The environment without our own settings."""
+    (tmp_path / "check.toml").write_text('runtime = "python"\nexamples = [{}]\n[python]\nclass = "check:Model"\n')
+    (tmp_path / "check.py").write_text(
+        "import os\nclass Model:\n    def predict(self) -> list[bool]:\n"
+        "        return [name in os.environ for name in ('AI_SERVICE_TOKEN', 'DATABASE_URL', 'OF_THE_MODEL')]\n"
+    )
+    variables = {"AI_SERVICE_TOKEN": TOKEN, "DATABASE_URL": "postgresql://x/y", "OF_THE_MODEL": "1"}
+    done = await run(tmp_path, "model", "test", "check.toml", **variables)
+    assert done.json["calls"][0]["output"] == "[false,false,true]"
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "equal"),
+    [
+        ({"a": [1, "x", None]}, {"a": [1, "x", None]}, True),
+        (0.5, 0.50000001, True),
+        (1.0, 1, True),
+        (1, 1.00000001, True),
+        (0.5, 0.51, False),
+        (1, 2, False),
+        (1, True, False),
+        (False, 0.0, False),
+        ("a", "b", False),
+        ([1], [1, 1], False),
+        ({"a": 1}, {"b": 1}, False),
+    ],
+)
+def test_when_two_outputs_are_the_same(left: object, right: object, equal: bool) -> None:
+    """Rounding may differ, nothing else."""
+    assert trial.same(left, right) is trial.same(right, left) is equal

@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from penstock import BlockingClient, Client, InvalidInput, MediaAnswer, ModelFailed, NotFound
+from penstock import (
+    AlreadyExists,
+    BlockingClient,
+    Client,
+    InvalidInput,
+    MediaAnswer,
+    ModelCrashed,
+    ModelFailed,
+    ModelTimeout,
+    ModelUnavailable,
+    NotFound,
+    Overloaded,
+    PoisonInput,
+    ProviderFailed,
+    ServiceError,
+    Unreachable,
+)
 from tests.gateway.stage import Caller, serving
+from tests.processes import free_port, until
+from tests.unit.test_client import cuts, gateway, refuses, says
 
 CODE = {
     "greet": """
@@ -38,7 +58,36 @@ class Model:
     def predict(self, file: File, times: int = 1) -> File:
         return File(file.data[::-1] * times, "image/x-mirrored", name="mirrored.img")
 """,
+    "gate": """
+class Model:
+    def predict(self, path: str) -> str:
+        with open(path) as file:  # waits for a writer
+            return file.read()
+""",
+    "dies": """
+import os
+
+class Model:
+    def predict(self, n: int) -> int:
+        os._exit(3)
+""",
+    "hangs": """
+import threading
+
+class Model:
+    def predict(self) -> None:
+        threading.Event().wait()
+""",
+    "unloadable": """
+class Model:
+    def load(self) -> None:
+        raise OSError("no weights")
+
+    def predict(self) -> None: ...
+""",
 }
+PATHS = ("predict", "stream")
+MANIFEST = {"gate": "queue = 1", "dies": "retry = false", "hangs": "timeout = 0.2"}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +96,9 @@ async def caller(module_database_url: str, tmp_path_factory: pytest.TempPathFact
     for name, code in CODE.items():
         (folder / name).mkdir()
         (folder / name / f"{name}_model.py").write_text(code)
-        (folder / name / "model.toml").write_text(f'runtime = "python"\n[python]\nclass = "{name}_model:Model"\n')
+        (folder / name / "model.toml").write_text(
+            f'runtime = "python"\n{MANIFEST.get(name, "")}\n[python]\nclass = "{name}_model:Model"\n'
+        )
     async with serving(module_database_url, models_folder=folder) as caller:
         yield caller
 
@@ -69,6 +120,97 @@ async def test_predict(client: Client) -> None:
         await client.predict("none", {})
     with pytest.raises(NotFound):
         await client.predict("greet", {"name": "Ada"}, version="9")
+
+
+async def test_fields_as_arguments(client: Client) -> None:
+    """They are the input, or stand beside it; a field may be called ``name`` like the parameter."""
+    assert await client.predict("greet", name="Ada") == "Dear Ada"
+    assert await client.predict("count", {"n": 2}, fail=False) == [0, 1]
+    assert (await client.predict("mirror", files={"file": b"ab"}, times=2)).data == b"baba"
+    assert [event.data async for event in client.stream("count", n=2)][:2] == [0, 1]
+    with pytest.raises(TypeError, match="'n' is given twice"):
+        await client.predict("count", {"n": 2}, n=3)
+    with pytest.raises(TypeError, match="go with an input that is an object"):
+        await client.predict("count", [2], n=3)
+
+
+async def test_errors_of_models(client: Client) -> None:
+    """Each is the class that says whose fault it was."""
+    with pytest.raises(ModelTimeout):
+        await client.predict("hangs")
+    with pytest.raises(ModelUnavailable, match="no weights"):
+        await client.predict("unloadable")
+    for _ in range(2):
+        with pytest.raises(ModelCrashed):
+            await client.predict("dies", n=1)
+    with pytest.raises(PoisonInput):
+        await client.predict("dies", n=1)
+    manifest = {"name": "far", "runtime": "http", "http": {"url": f"http://127.0.0.1:{free_port()}"}}
+    await client.add_model(manifest)
+    with pytest.raises(AlreadyExists):
+        await client.add_model(manifest | {"description": "another"})
+    assert (await client.add_model(manifest | {"description": "another"}, replace=True))["description"] == "another"
+    with pytest.raises(ProviderFailed):
+        await client.predict("far")
+    await client.remove_model("far")
+
+
+async def test_a_full_queue(client: Client, tmp_path: Path) -> None:
+    """It is refused at once, and says when to come again."""
+    gates = [tmp_path / "first", tmp_path / "second"]
+    for gate in gates:
+        os.mkfifo(gate)
+
+    async def busy(in_flight: int, waiting: int) -> bool:
+        (version,) = (await client.model("gate"))["details"]
+        return (version["in_flight"], version["waiting"]) == (in_flight, waiting)
+
+    first = asyncio.create_task(client.predict("gate", path=str(gates[0])))
+    await until(lambda: busy(1, 0), "the model is busy")
+    second = asyncio.create_task(client.predict("gate", path=str(gates[1])))
+    await until(lambda: busy(1, 1), "its queue is full")
+    with pytest.raises(Overloaded) as refused:
+        await client.predict("gate", path="")
+    assert refused.value.retry_after is not None
+    for gate, word in zip(gates, ("one", "two"), strict=True):
+        await asyncio.wait_for(asyncio.to_thread(gate.write_text, word), 10)
+    assert await asyncio.wait_for(asyncio.gather(first, second), 10) == ["one", "two"]
+
+
+async def test_calls_are_never_repeated() -> None:
+    """Neither one whose answer was lost, nor one that was refused for now: the caller decides."""
+    async with gateway(cuts) as server, Client(server.url) as client:
+        with pytest.raises(Unreachable):
+            await client.predict("m", n=1)
+        with pytest.raises(Unreachable):
+            await anext(client.stream("m", n=1))
+        assert [path for _, path, _, _ in server.requests] == [f"/api/v1/models/m/{verb}" for verb in PATHS]
+    async with gateway(refuses(Overloaded(retry_after=timedelta(seconds=1)))) as server, Client(server.url) as client:
+        with pytest.raises(Overloaded):
+            await client.predict("m")
+        assert len(server.requests) == 1
+
+
+async def test_a_gateway_that_is_away_or_late_or_none() -> None:
+    """Errors that name it."""
+    async with Client(f"http://127.0.0.1:{free_port()}") as client:
+        with pytest.raises(Unreachable, match=client.url):
+            await client.predict("m")
+    async with gateway(says({}, 200)) as server, Client(server.url) as client:
+        with pytest.raises(ServiceError, match="the stream ended before the call did"):
+            await anext(client.stream("m"))
+
+
+async def test_a_call_that_takes_too_long_for_its_caller(client: Client, tmp_path: Path) -> None:
+    """It is given up, and its place becomes free."""
+    os.mkfifo(tmp_path / "never")
+    with pytest.raises(Unreachable):
+        await client.predict("gate", path=str(tmp_path / "never"), timeout=timedelta(seconds=0.3))
+
+    async def free() -> bool:
+        return not (await client.model("gate"))["details"][0]["in_flight"]
+
+    await until(free, "the call was cancelled")
 
 
 async def test_media(client: Client, tmp_path: Path) -> None:
@@ -125,6 +267,10 @@ async def test_the_blocking_client(caller: Caller) -> None:
     def work() -> list[str]:
         with BlockingClient(caller.address) as client:
             assert client.predict("greet", {"name": "Ada"}) == "Dear Ada"
+            assert client.predict("greet", name="Eve", request_id="blocking") == "Dear Eve"
+            assert next(client.follow_model_logs("greet", request_id="blocking"))["message"] == "greeting Eve"
+            list(client.stream("greet", name="Bob", request_id="marked"))
+            assert [line["message"] for line in client.model_logs("greet", request_id="marked")] == ["greeting Bob"]
             return [event.type for event in client.stream("count", {"n": 3})]
 
     assert await asyncio.to_thread(work) == ["chunk", "chunk", "chunk", "done"]

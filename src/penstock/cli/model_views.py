@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import sys
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from penstock.cli.output import print_json, print_table, wants_json
+from penstock.cli.output import print_json, print_json_line, print_table, wants_json
 
 if TYPE_CHECKING:
+    from penstock.client import ModelEvent
     from penstock.models.trial import Report
 
 _COLUMNS = ("name", "version", "runtime", "state", "description")
@@ -63,6 +67,70 @@ def show_line(line: Mapping[str, Any]) -> None:
     typer.secho(f"{at} {line['level']:7} {line['replica']}{mark}  {line['message']}", fg=colour)
 
 
+def show_output(answer: Any, output: Path | None) -> None:
+    """A model's output, to a file if one is named; media are refused on a terminal."""
+    from penstock.client import MediaAnswer
+
+    if isinstance(answer, MediaAnswer):
+        size = f"{len(answer.data)} bytes of {answer.media_type}"
+        if output is not None:
+            _write(output, answer.data)
+            typer.echo(f"{output}: {size}", err=True)
+        elif sys.stdout.isatty():
+            raise typer.BadParameter(f"the output is {size}: name a file for it", param_hint="--output")
+        else:
+            sys.stdout.buffer.write(answer.data)
+    elif output is not None:
+        _write(output, json.dumps(answer, indent=2, ensure_ascii=False).encode() + b"\n")
+    elif isinstance(answer, str) and sys.stdout.isatty():
+        typer.echo(answer)
+    else:
+        print_json(answer)
+
+
+class Chunks:
+    """A call's output as it comes: ``plain`` for people, text without line breaks of our own; otherwise JSON lines."""
+
+    def __init__(self, *, plain: bool) -> None:
+        self._plain = plain
+        self._text = ""  # that was shown
+        self._in_line = False  # the terminal's line is not at its end
+
+    def show(self, event: ModelEvent) -> None:
+        """Show what an event holds of the output."""
+        if event.type == "chunk":
+            self._show(event.data)
+        elif event.type == "done" and "output" in event.data and not self._was_told(event.data["output"]):
+            self._show(event.data["output"])
+
+    def close(self) -> None:
+        """End the line that the last text left open."""
+        if self._in_line:
+            self._write("\n")
+
+    def _show(self, value: Any) -> None:
+        if not self._plain:
+            print_json_line(value)
+            return
+        delta = value.get("delta") if isinstance(value, dict) else value
+        if isinstance(delta, str):
+            self._text += delta
+            self._write(delta)
+        else:
+            self._write(("\n" if self._in_line else "") + json.dumps(value, ensure_ascii=False) + "\n")
+
+    def _was_told(self, output: Any) -> bool:
+        """Whether people have read it already, chunk by chunk: as with a chat, whose output repeats its text."""
+        texts = output.values() if isinstance(output, dict) else [output]
+        return self._plain and bool(self._text) and self._text in texts
+
+    def _write(self, text: str) -> None:
+        if text:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            self._in_line = not text.endswith("\n")
+
+
 def show_trial(report: Report, *, as_json: bool) -> None:
     """Print what a trial found."""
     if wants_json(as_json):
@@ -79,6 +147,13 @@ def show_trial(report: Report, *, as_json: bool) -> None:
     for problem in report.problems:
         typer.secho(problem, fg="red")
     typer.echo("It works." if report.sound else "It does not work yet.")
+
+
+def _write(path: Path, data: bytes) -> None:
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        raise typer.BadParameter(f"{path}: {error.strerror}", param_hint="--output") from None
 
 
 def _cell(value: Any) -> str:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from penstock.cli import model_views
-from penstock.cli.gateway import read_input, with_client
+from penstock.cli import model_arguments, model_views
+from penstock.cli.gateway import with_client
 from penstock.cli.output import AsJson, print_json, print_json_line, wants_json
 
 if TYPE_CHECKING:
-    from penstock.client import Client, ModelEvent
+    from penstock.client import Client
 
 app = typer.Typer(help="Call models and look after them, through the gateway at PENSTOCK_URL.", no_args_is_help=True)
 
@@ -38,13 +37,19 @@ def list_models(as_json: AsJson = False) -> None:
 
 @app.command()
 def show(name: Name, as_json: AsJson = False) -> None:
-    """Show one model: its versions, replicas, load and counters."""
+    """Show one model: its versions, replicas, load and counters.
+
+    penstock model show summary
+    """
     model_views.show_model(with_client(lambda client: client.model(name)), as_json=as_json)
 
 
 @app.command()
 def schema(name: Name) -> None:
-    """Print what a model takes and gives, as JSON Schema."""
+    """Print what a model takes and gives, as JSON Schema.
+
+    penstock model schema summary | jq .input
+    """
     model = with_client(lambda client: client.model(name))
     print_json({"input": model["input_schema"], "output": model["output_schema"], "streams": model["streams"]})
 
@@ -64,32 +69,33 @@ def add(
     """Register a model that another server runs, or one of the server's folder by name.
 
     penstock model add shout --runtime http --url http://127.0.0.1:8888/predict
+
+    penstock model add chat --runtime openai --base-url http://127.0.0.1:8000/v1 --model qwen2.5-14b
+
+    penstock model add --manifest chat.toml --replace
+
+    A server that wants a key: state it in a manifest of the server's folder, whose models see its variables.
     """
-    stated = _read_manifest(manifest) if manifest is not None else {}
-    if name is not None:
-        stated["name"] = name
-    if runtime is not None:
-        stated["runtime"] = runtime
     options = {"url": url, "base_url": base_url, "model": model, "task": task}
-    given = {key: value for key, value in options.items() if value is not None}
-    if given:
-        if "runtime" not in stated:
-            raise typer.BadParameter("goes with --runtime", param_hint=f"--{next(iter(given)).replace('_', '-')}")
-        stated[stated["runtime"]] = stated.get(stated["runtime"], {}) | given
-    if "name" not in stated:
-        raise typer.BadParameter("name the model, or a --manifest that does")
+    stated = model_arguments.manifest(manifest, name, runtime, options)
     model_views.show_model(with_client(lambda client: client.add_model(stated, replace=replace)), as_json=as_json)
 
 
 @app.command()
 def remove(name: Name, version: Version = None) -> None:
-    """Take a model away, or one version of it; what it runs is finished."""
+    """Take a model away, or one version of it; what it runs is finished.
+
+    penstock model remove summary --version 1
+    """
     with_client(lambda client: client.remove_model(name, version=version))
 
 
 @app.command()
 def reload(name: Name, version: Version = None, as_json: AsJson = False) -> None:
-    """Import and load a model again; calls go on meanwhile."""
+    """Import and load a model again; calls go on meanwhile.
+
+    penstock model reload summary
+    """
     model_views.show_model(with_client(lambda client: client.reload_model(name, version=version)), as_json=as_json)
 
 
@@ -106,22 +112,15 @@ def predict(
 
     penstock model predict summary text="A penstock feeds a turbine." words=2
 
+    penstock model predict summary --input @request.json words=5
+
     penstock model predict edges -f image=cat.pgm -o edges.pgm
     """
-    from penstock.client import MediaAnswer
-
-    given, media = _input(fields, whole), _files(files)
+    given, media = model_arguments.model_input(fields, whole), model_arguments.files(files)
+    if output is not None and not output.absolute().parent.is_dir():  # told before the model has worked for it
+        raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
     answer = with_client(lambda client: client.predict(name, given, files=media, version=version))
-    if isinstance(answer, MediaAnswer):
-        _write_media(answer.data, answer.media_type, output)
-    elif output is not None:
-        import json
-
-        output.write_text(json.dumps(answer, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    elif isinstance(answer, str) and sys.stdout.isatty():
-        typer.echo(answer)
-    else:
-        print_json(answer)
+    model_views.show_output(answer, output)
 
 
 @app.command()
@@ -133,16 +132,21 @@ def stream(
     version: Version = None,
     as_json: AsJson = False,
 ) -> None:
-    """Call a model and print its chunks as they come: text as it is on a terminal, otherwise a JSON line each."""
-    given, media, plain = _input(fields, whole), _files(files), not wants_json(as_json)
+    """Call a model and print its chunks as they come: text as it is on a terminal, otherwise a JSON line each.
+
+    penstock model stream chat user="Write a limerick."
+    """
+    given, media = model_arguments.model_input(fields, whole), model_arguments.files(files)
+    chunks = model_views.Chunks(plain=not wants_json(as_json))
 
     async def follow(client: Client) -> None:
         async for event in client.stream(name, given, files=media, version=version):
-            _show_event(event, plain=plain)
+            chunks.show(event)
 
-    with_client(follow)
-    if plain:
-        typer.echo()
+    try:
+        with_client(follow)
+    finally:
+        chunks.close()
 
 
 @app.command()
@@ -156,8 +160,11 @@ def logs(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="At most so many.")] = 200,
     as_json: AsJson = False,
 ) -> None:
-    """Print the newest lines of a model's log."""
-    after, plain = _since(since), not wants_json(as_json)
+    """Print the newest lines of a model's log.
+
+    penstock model logs summary --level warning --since 5m --follow
+    """
+    after, plain = model_arguments.since(since), not wants_json(as_json)
 
     async def read(client: Client) -> None:
         if not follow:
@@ -191,7 +198,10 @@ def new(
     folder: Annotated[Path, typer.Option(help="Where its folder is made.")] = Path(),
     runtime: Annotated[str, typer.Option(help="python or subprocess.")] = "python",
 ) -> None:
-    """Make a small model that works, with its manifest and its test, to begin from."""
+    """Make a small model that works, with its manifest and its test, to begin from.
+
+    penstock model new summary --folder models
+    """
     from penstock.models import skeleton
 
     made = skeleton.write(name, folder, runtime)
@@ -208,106 +218,18 @@ def try_out(
     """Load a model here, without a gateway, call it with its examples, and check what it answers.
 
     Each output must fit the model's schema; a model that answers calls together must answer them as it does alone.
+
+    penstock model test models/summary/model.toml
     """
     import asyncio
 
     from penstock.models import trial
+    from penstock.settings import Settings
     from penstock.telemetry import logs as our_logs
 
     our_logs.configure(level="error", stream=sys.stderr)
     path = (manifest / "model.toml" if manifest.is_dir() else manifest).absolute()
-    report = asyncio.run(trial.run(path))
+    report = asyncio.run(trial.run(path, private=Settings.descriptions()))
     model_views.show_trial(report, as_json=as_json)
     if not report.sound:
         raise typer.Exit(1)
-
-
-def _input(fields: list[str] | None, whole: str | None) -> Any:
-    """The input of a call, or None for an empty one."""
-    import json
-
-    given: Any = read_input(whole) if whole is not None else {}
-    for field in fields or []:
-        key, equals, text = field.partition("=")
-        if not equals or not key:
-            raise typer.BadParameter(f"{field!r} is not KEY=VALUE")
-        if not isinstance(given, dict):
-            raise typer.BadParameter("fields go with an input that is an object")
-        try:
-            given[key] = json.loads(text)
-        except ValueError:
-            given[key] = text
-    return given or None
-
-
-def _files(stated: list[str] | None) -> dict[str, Path] | None:
-    found: dict[str, Path] = {}
-    for one in stated or []:
-        field, equals, path = one.partition("=")
-        if not equals or not field:
-            raise typer.BadParameter(f"{one!r} is not FIELD=PATH", param_hint="--file")
-        if not Path(path).is_file():
-            raise typer.BadParameter(f"there is no file {path}", param_hint="--file")
-        found[field] = Path(path)
-    return found or None
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    import json
-    import tomllib
-
-    try:
-        text = path.read_text(encoding="utf-8")
-        read: Any = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except OSError as error:
-        raise typer.BadParameter(f"{path}: {error.strerror}", param_hint="--manifest") from None
-    except ValueError as error:
-        raise typer.BadParameter(f"{path}: {error}", param_hint="--manifest") from None
-    if not isinstance(read, dict):
-        raise typer.BadParameter(f"{path}: is no table", param_hint="--manifest")
-    read.setdefault("name", path.parent.name if path.name == "model.toml" else path.stem)
-    return read
-
-
-def _write_media(data: bytes, media_type: str, output: Path | None) -> None:
-    if output is not None:
-        output.write_bytes(data)
-        typer.echo(f"{output}: {len(data)} bytes, {media_type}", err=True)
-    elif sys.stdout.isatty():
-        raise typer.BadParameter(
-            f"the output is {len(data)} bytes of {media_type}: name a file for it", param_hint="--output"
-        )
-    else:
-        sys.stdout.buffer.write(data)
-
-
-def _show_event(event: ModelEvent, *, plain: bool) -> None:
-    value = event.data
-    if event.type == "done":
-        if "output" not in value:
-            return
-        value = value["output"]
-    elif event.type != "chunk":
-        return
-    if plain:
-        text = value.get("delta", value) if isinstance(value, dict) else value
-        sys.stdout.write(text if isinstance(text, str) else f"{text}\n")
-        sys.stdout.flush()
-    else:
-        print_json_line(value)
-
-
-def _since(stated: str | None) -> datetime | None:
-    from penstock import durations
-
-    if stated is None:
-        return None
-    try:
-        return datetime.now(UTC) - durations.parse(stated)
-    except ValueError:
-        pass
-    try:
-        found = datetime.fromisoformat(stated)
-    except ValueError:
-        raise typer.BadParameter("must be a time, or how long ago such as 5m", param_hint="--since") from None
-    return found.astimezone() if found.tzinfo is None else found

@@ -59,10 +59,8 @@ class ModelCalls:
         ``input`` is anything that can be written as JSON; ``files`` are media by the names of their fields. ``timeout``
         is for the whole call, Unreachable after it; None waits as long as the gateway does.
         """
-        whole = _merged(input, fields)
-        async with self._open(f"{_path(name)}/predict", whole, files, _given(version=version), request_id, timeout) as (
-            response
-        ):
+        path, query = f"{_path(name)}/predict", _given(version=version)
+        async with self._open(path, _merged(input, fields), files, query, request_id, timeout) as response:
             try:
                 content = await response.read()
             except (aiohttp.ClientError, OSError) as error:
@@ -89,9 +87,8 @@ class ModelCalls:
     ) -> AsyncIterator[ModelEvent]:
         """A call's events as they come; the last one is ``done``. Raises what the call ends with. To leave the loop is
         to abandon the call."""
-        query = _given(version=version, logs="true" if logs else None)
-        whole = _merged(input, fields)
-        async with self._open(f"{_path(name)}/stream", whole, files, query, request_id, None) as response:
+        path, query = f"{_path(name)}/stream", _given(version=version, logs="true" if logs else None)
+        async with self._open(path, _merged(input, fields), files, query, request_id, None) as response:
             try:
                 async for kind, data in _events(response.content):
                     if kind == "error":

@@ -9,6 +9,14 @@ from penstock.errors import AlreadyExists, InvalidInput
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,99}")
 
+_README = """\
+# {name}
+
+- `penstock model test {name}` loads the model and calls it with the examples of its manifest.
+- `pytest {name}` runs its test.
+- A gateway serves it when PENSTOCK_MODELS_DIR names the folder that this one is in.
+- Then: `penstock model predict {name} text="a penstock feeds a turbine" words=2`
+"""
 _PYTHON = {
     "model.toml": """\
 runtime = "python"
@@ -67,6 +75,7 @@ def test_it_refuses_what_holds_no_words(model: {Class}) -> None:
     with pytest.raises(BadInput):
         model.predict("   ")
 ''',
+    "README.md": _README,
 }
 _SUBPROCESS = {
     "model.toml": """\
@@ -125,6 +134,7 @@ def test_a_line_in_is_a_line_out() -> None:
     done = subprocess.run([sys.executable, program], input=given, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == {{"summary": "a penstock…"}}
 ''',
+    "README.md": _README,
 }
 _KINDS = {"python": _PYTHON, "subprocess": _SUBPROCESS}
 
@@ -140,7 +150,9 @@ def write(name: str, folder: Path, runtime: str) -> list[Path]:
         raise InvalidInput.of("--runtime", f"must be one of {', '.join(_KINDS)}")
     home = folder / name
     module = re.sub(r"\W", "_", name).lower() + "_model"
-    words = {"name": name, "module": module, "Class": "".join(part.title() for part in re.split(r"[_-]", name))}
+    title = "".join(part.title() for part in re.split(r"[_-]", name))
+    # Its end keeps the class from being called None, or BadInput, which the code imports.
+    words = {"name": name, "module": module, "Class": title.removesuffix("Model") + "Model"}
     try:
         home.mkdir(parents=True)
     except FileExistsError:

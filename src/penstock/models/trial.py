@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -55,12 +55,15 @@ class Report:
         return not self.problems and bool(self.calls) and all(call.problem is None for call in self.calls)
 
 
-async def run(path: Path) -> Report:
-    """Load the model of a manifest, an absolute path, and call it with its examples. Raises InvalidInput for the
-    manifest itself."""
+async def run(path: Path, *, private: Iterable[str] = ()) -> Report:
+    """Load the model of a manifest, an absolute path, and call it with its examples.
+
+    ``private`` names variables that the model must not see, as it sees none of them in a gateway. Raises InvalidInput
+    for the manifest itself.
+    """
     model = manifest.read(path)
     report = Report(model.name, model.version, model.manifest.runtime)
-    host = ModelHost()
+    host = ModelHost(private=private)
     await host.start()
     try:
         began = time.monotonic()
@@ -133,16 +136,26 @@ async def _together(
             )
             return
     counts = deployment.measures.counts()
-    size = 1.0 if counts.mean_batch is None else counts.mean_batch
+    size = counts.mean_batch or 0.0
+    alone = len(pairs) - round(size * counts.batches)
+    if not counts.batches:
+        report.batched = f"of {len(pairs)} calls no two were answered together: nothing was compared"
+        return
     report.batched = (
-        f"{len(pairs)} calls in {counts.batches} batches of {size:.1f} on average, "
-        f"{1000 * seconds / len(pairs):.2f} ms each, the same as alone"
+        f"{len(pairs)} calls: {counts.batches} batches of {size:.1f} calls on average, {alone} alone; "
+        f"{1000 * seconds / len(pairs):.2f} ms each, the same outputs"
     )
+    if len(inputs) == 1:
+        report.batched += "; more than one example would also show outputs that are mixed up"
 
 
 def same(left: Any, right: Any) -> bool:
     """Whether two outputs are equal; numbers with a fraction may differ by what rounding does."""
-    if isinstance(left, float) and isinstance(right, int | float) and not isinstance(right, bool):
+    if isinstance(left, bool) or isinstance(right, bool):
+        return left is right
+    if isinstance(left, int | float) and isinstance(right, int | float):
+        if isinstance(left, int) and isinstance(right, int):
+            return left == right
         return math.isclose(left, right, rel_tol=_TOLERANCE, abs_tol=_TOLERANCE)
     if isinstance(left, dict) and isinstance(right, dict):
         return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)

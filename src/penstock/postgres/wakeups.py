@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import msgspec
 import structlog
 from msgspec import Struct
@@ -147,10 +148,7 @@ class Wakeups:
         pause = 0.1
         while True:
             try:
-                connection = await self._database.connect()
-                connection.add_termination_listener(lambda _connection: self._lost.set())
-                self._lost.clear()
-                await connection.add_listener(CHANNEL, self._receive)
+                connection = await self._listening_connection()
             except _LOST:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 1.0)
@@ -164,6 +162,18 @@ class Wakeups:
             self._connection = None
             connection.terminate()
             log.warning("wakeups_lost")
+
+    async def _listening_connection(self) -> asyncpg.Connection:
+        """A connection that listens; none is left behind when that fails or is given up."""
+        connection = await self._database.connect()
+        try:
+            connection.add_termination_listener(lambda _connection: self._lost.set())
+            self._lost.clear()
+            await connection.add_listener(CHANNEL, self._receive)
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection
 
     def _receive(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         try:
