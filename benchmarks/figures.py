@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
 import sys
@@ -115,4 +116,6 @@ def _promise(figure: Figure) -> str:
 
 
 def _number(value: float) -> str:
+    if math.isnan(value):
+        return "–"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"

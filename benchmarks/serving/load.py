@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +28,31 @@ class Plan(Struct, kw_only=True):
     body: str = ""  # text, or the path of a file as @PATH
     connections: int = 1
     seconds: float = 3.0
-    stream: bool = False  # one request, of whose answer the chunks are counted
+    streams: int = 0  # instead of calls for some seconds: so many streams one after the other, whose chunks are counted
 
 
 class Found(Struct, kw_only=True):
     """What came of it."""
 
-    answers: int
-    refused: int  # answers whose status is not 200
+    answers: int  # chunks, if these are streams
+    refused: int = 0  # answers whose status is not 200
+    different: int = 0  # answers that are unlike the first
+    first: str = ""  # the first answer
     seconds: float
-    p50_ms: float
-    p99_ms: float
-    delays_ms: list[float] = []  # of streams: from each chunk's making to its arrival
+    p50_ms: float = 0.0
+    p99_ms: float = 0.0
+    delays_ms: list[float] = []  # of each stream: from the making of its first chunk to the arrival
+    own_cpu_us: float = 0.0  # of this process, for each answer
+
+
+@dataclass(slots=True)
+class Tally:
+    """What all connections have seen."""
+
+    seconds: list[float] = field(default_factory=list)  # of each good answer
+    refused: int = 0
+    different: int = 0
+    first: bytes | None = None
 
 
 def request(plan: Plan) -> bytes:
@@ -52,14 +66,14 @@ def request(plan: Plan) -> bytes:
 class Connection(asyncio.Protocol):
     """One caller: a request, its answer, the next request."""
 
-    def __init__(self, data: bytes, until: float, samples: list[float], refused: list[int]) -> None:
+    def __init__(self, data: bytes, until: float, tally: Tally) -> None:
         self._request = data
         self._until = until
-        self._samples = samples
-        self._refused = refused
+        self._tally = tally
         self._transport: asyncio.Transport
         self._sent_at = 0.0
         self._pending = b""
+        self._over = False
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: Any) -> None:
@@ -74,16 +88,25 @@ class Connection(asyncio.Protocol):
             return
         self._pending = b""
         now = time.perf_counter()
+        tally = self._tally
         if data[9:12] == b"200":
-            self._samples.append(now - self._sent_at)
+            tally.seconds.append(now - self._sent_at)
         else:
-            self._refused.append(int(data[9:12]))
+            tally.refused += 1
+        body = data[end + 4 :]
+        if tally.first is None:
+            tally.first = body
+        elif body != tally.first:
+            tally.different += 1
         if now < self._until:
             self._send()
         else:
+            self._over = True
             self._transport.close()
 
     def connection_lost(self, _error: Exception | None) -> None:
+        if not self._over:
+            self._tally.refused += 1  # the server hung up on a call
         if not self.over.done():
             self.over.set_result(None)
 
@@ -104,63 +127,71 @@ def _length(head: bytes) -> int:
 async def load(plan: Plan) -> Found:
     """Call with all connections until the time is over."""
     loop = asyncio.get_running_loop()
-    samples: list[float] = []
-    refused: list[int] = []
+    tally = Tally()
     data = request(plan)
+    used = time.process_time()
     began = time.perf_counter()
+    until = began + plan.seconds
     made = [
-        await loop.create_connection(
-            lambda: Connection(data, began + plan.seconds, samples, refused), plan.host, plan.port
-        )
+        await loop.create_connection(lambda: Connection(data, until, tally), plan.host, plan.port)
         for _ in range(plan.connections)
     ]
     await asyncio.gather(*(connection.over for _, connection in made))
     took = time.perf_counter() - began
-    samples.sort()
+    used = time.process_time() - used
+    tally.seconds.sort()
     return Found(
-        answers=len(samples),
-        refused=len(refused),
+        answers=len(tally.seconds),
+        refused=tally.refused,
+        different=tally.different,
+        first=(tally.first or b"")[:1000].decode("utf-8", "replace"),
         seconds=took,
-        p50_ms=_percentile(samples, 0.5),
-        p99_ms=_percentile(samples, 0.99),
+        p50_ms=_percentile(tally.seconds, 0.5),
+        p99_ms=_percentile(tally.seconds, 0.99),
+        own_cpu_us=1e6 * used / max(1, len(tally.seconds)),
     )
 
 
 def _percentile(ordered: list[float], share: float) -> float:
-    return 1000 * ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else float("nan")
+    return 1000 * ordered[min(len(ordered) - 1, int(len(ordered) * share))] if ordered else 0.0
 
 
-async def stream(plan: Plan) -> Found:
-    """One request; every chunk's delay, by the time that stands in it."""
-    reader, writer = await asyncio.open_connection(plan.host, plan.port, limit=2**22)
-    began = time.perf_counter()
-    writer.write(request(plan).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1))
-    delays: list[float] = []
-    rest = b""
-    while piece := await reader.read(2**18):
-        now = time.monotonic()
-        *lines, rest = (rest + piece).split(b"\n")
-        for line in lines:
-            at = line.find(b'"at":')
-            if at >= 0:
-                text = line[at + 5 :].strip()
-                delays.append(now - float(text[: text.index(b"}")].strip(b' "\\')))
-    took = time.perf_counter() - began
-    writer.close()
-    ordered = sorted(delays)
-    return Found(
-        answers=len(delays),
-        refused=0,
-        seconds=took,
-        p50_ms=_percentile(ordered, 0.5),
-        p99_ms=_percentile(ordered, 0.99),
-        delays_ms=[1000 * delay for delay in delays[:3]],
-    )
+async def streams(plan: Plan) -> Found:
+    """Read streams one after the other, each on a connection of its own."""
+    data = request(plan).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
+    found = Found(answers=0, seconds=0.0)
+    used = time.process_time()
+    for _ in range(plan.streams):
+        reader, writer = await asyncio.open_connection(plan.host, plan.port, limit=2**22)
+        pieces: list[bytes] = []
+        delay: float | None = None
+        began = time.perf_counter()
+        writer.write(data)
+        while piece := await reader.read(2**18):
+            now = time.monotonic()
+            pieces.append(piece)
+            if delay is None:
+                delay = _delay(b"".join(pieces), now)
+        found.seconds += time.perf_counter() - began
+        writer.close()
+        whole = b"".join(pieces)
+        found.refused += whole[9:12] != b"200" or b"event: error" in whole
+        found.answers += whole.count(b'"at":')
+        found.delays_ms.append(1000 * (delay or 0.0))
+    found.own_cpu_us = 1e6 * (time.process_time() - used) / max(1, found.answers)
+    return found
+
+
+def _delay(text: bytes, now: float) -> float | None:
+    """How old the first chunk is, by the time that stands in it; None if it has not come whole."""
+    _, found, rest = text.partition(b'"at":')
+    stated, ended, _ = rest.partition(b"}")
+    return now - float(stated) if found and ended else None
 
 
 def main() -> None:
     plan = msgspec.json.decode(sys.argv[1], type=Plan)
-    found = uvloop.run(stream(plan) if plan.stream else load(plan))
+    found = uvloop.run(streams(plan) if plan.streams else load(plan))
     sys.stdout.write(msgspec.json.encode(found).decode() + "\n")
 
 

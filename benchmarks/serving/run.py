@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import statistics
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -20,11 +22,21 @@ from benchmarks.serving.load import Found, Plan
 from benchmarks.serving.subjects import Subject
 from penstock.postgres.embedded import EmbeddedServer
 
-ROUNDS = 3
+ROUNDS = 3  # that count; one before them warms up
 _SECONDS = 3.0
-_ECHO = json.dumps({"text": "a penstock feeds a turbine", "n": 3})
+_BLOB_SECONDS = 1.5
+_WARM_UP_SECONDS = 1.0
+_ECHO = '{"text":"a penstock feeds a turbine","n":3}'
 _IDEAL = 16 / (0.020 + 16 * 0.001)  # calls a second in full batches
 _CHUNKS = 30_000
+_FIRST_CHUNKS = 40  # streams in a round
+_BLOB = 2**20  # bytes
+_OURS = "penstock"
+_BARE = "bare upload"
+
+
+class VoidError(Exception):
+    """What was answered is not what was asked for, so how fast it came means nothing."""
 
 
 @dataclass(slots=True)
@@ -32,6 +44,7 @@ class Measured:
     """Samples of one subject in one scenario."""
 
     values: dict[str, list[float]] = field(default_factory=dict)
+    void: str | None = None  # why they do not count
 
     def add(self, name: str, value: float) -> None:
         self.values.setdefault(name, []).append(value)
@@ -40,91 +53,122 @@ class Measured:
         return statistics.median(self.values[name])
 
     def spread(self, name: str) -> str:
-        return f"{min(self.values[name]):,.2f} to {max(self.values[name]):,.2f}"
+        values = self.values[name]
+        return " to ".join(f"{one:,.0f}" if one >= 100 else f"{one:.2f}" for one in (min(values), max(values)))
+
+
+@dataclass(frozen=True, slots=True)
+class Uploads:
+    """The files that uploads send."""
+
+    blob: Path
+    form: Path
+
+    @classmethod
+    def make(cls, folder: Path) -> Uploads:
+        made = cls(folder / "blob", folder / "form")
+        data = b"\x00\xff" * (_BLOB // 2)
+        head = b'--edge\r\nContent-Disposition: form-data; name="file"; filename="b.bin"\r\n'
+        kind = b"Content-Type: application/octet-stream\r\n\r\n"
+        made.blob.write_bytes(data)
+        made.form.write_bytes(head + kind + data + b"\r\n--edge--\r\n")
+        return made
 
 
 Results = dict[tuple[str, str], Measured]  # by scenario and subject
+Scenario = Callable[[Subject, Measured, float], Awaitable[None]]  # the number: seconds, as a share of the usual
 
 
 async def run(_server: EmbeddedServer) -> list[Figure]:
     """All scenarios; needs no database of the benchmark's."""
-    figures: list[Figure] = []
+    absent: dict[str, str] = {}
     running: list[Subject] = []
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="penstock-bench-")))
         folder.chmod(0o711)
         running.append(await stack.enter_async_context(subjects.penstock(folder)))
         for name in subjects.PACKAGES:
-            problem = subjects.prepare(name)
+            problem = await asyncio.to_thread(subjects.prepare, name)
             if problem is None:
                 try:
                     running.append(await stack.enter_async_context(subjects.rival(name)))
                 except RuntimeError as error:
                     problem = str(error)
             if problem is not None:
-                figures.append(
-                    Figure(scenario=f"{name}: not measured", value=float("nan"), unit="", note=problem, group="serving")
-                )
+                absent[subjects.label(name)] = problem
         running.append(await stack.enter_async_context(subjects.bare()))
-        results = await _measure(running, folder)
-    return figures + _figures(results, [subject.name for subject in running])
+        results = await _measure(running, Uploads.make(folder))
+    return _figures(results, running) + [
+        Figure(scenario=f"{name}: not measured", value=math.nan, unit="", note=problem, group="serving")
+        for name, problem in absent.items()
+    ]
 
 
-async def _measure(running: list[Subject], folder: Path) -> Results:
+async def _measure(running: list[Subject], uploads: Uploads) -> Results:
+    """Round by round, and in a round scenario by scenario, so that a noisy moment meets all subjects."""
+    scenarios: dict[str, Scenario] = {
+        "echo": _echo,
+        "batch": _batch,
+        "count": _count,
+        "blob": partial(_upload, scenario="blob", body=uploads.form, kind="multipart/form-data; boundary=edge"),
+        "raw": partial(_upload, scenario="raw", body=uploads.blob, kind="application/octet-stream"),
+    }
     results: Results = {}
-    blob = folder / "blob"
-    blob.write_bytes(b"\x00\xff" * 2**19)
-    form = folder / "form"
-    head = b'--edge\r\nContent-Disposition: form-data; name="file"; filename="b.bin"\r\n'
-    kind = b"Content-Type: application/octet-stream\r\n\r\n"
-    form.write_bytes(head + kind + blob.read_bytes() + b"\r\n--edge--\r\n")
     for number in range(ROUNDS + 1):
-        for subject in running:
-            print(f"  round {number} of {ROUNDS}: {subject.name}", flush=True)
-            keep = number > 0  # the first round warms up
-            await _round(subject, results if keep else {}, blob, form)
+        for scenario, measure in scenarios.items():
+            print(f"  round {number} of {ROUNDS}: {scenario}", flush=True)
+            for subject in running:
+                if scenario not in subject.paths:
+                    continue
+                to = results.setdefault((scenario, subject.name), Measured())
+                try:
+                    if number > 0:
+                        await measure(subject, to, 1.0)
+                    else:
+                        await measure(subject, Measured(), _WARM_UP_SECONDS / _SECONDS)
+                except VoidError as problem:
+                    to.void = str(problem)
     return results
 
 
-async def _round(subject: Subject, results: Results, blob: Path, form: Path) -> None:
-    def measured(scenario: str) -> Measured:
-        return results.setdefault((scenario, subject.name), Measured())
-
-    if "echo" in subject.paths:
-        for scenario, connections in (("echo32", 32), ("echo1", 1)):
-            before = subject.cpu_seconds()
-            found = await _load(subject, "echo", body=_ECHO, connections=connections, seconds=_SECONDS)
-            used = subject.cpu_seconds() - before
-            to = measured(scenario)
-            to.add("rate", found.answers / found.seconds)
-            to.add("cpu", 1e6 * used / found.answers)
-            to.add("p50", found.p50_ms)
-            to.add("p99", found.p99_ms)
-    if "batch" in subject.paths:
-        found = await _load(subject, "batch", body='{"n": 5}' if subject.name != "bentoml" else '{"n": [5]}',
-                            connections=64, seconds=_SECONDS)  # fmt: skip
-        measured("batch").add("rate", found.answers / found.seconds)
-    if "count" in subject.paths:
-        await _streams(subject, measured("count"))
-    for scenario, file, kind in (
-        ("blob", form, "multipart/form-data; boundary=edge"),
-        ("raw", blob, "application/octet-stream"),
-    ):
-        if scenario in subject.paths:
-            found = await _load(subject, scenario, body=f"@{file}", seconds=1.5, kind=kind)
-            measured(scenario).add("p50", found.p50_ms)
+async def _echo(subject: Subject, to: Measured, share: float) -> None:
+    for connections in (32, 1):
+        before = subject.cpu_seconds()
+        found = await _load(subject, "echo", body=_ECHO, connections=connections, seconds=share * _SECONDS)
+        used = subject.cpu_seconds() - before
+        if json.loads(found.first) != json.loads(_ECHO):
+            raise VoidError(f"answered {found.first[:100]}")
+        to.add(f"rate {connections}", found.answers / found.seconds)
+        to.add(f"cpu {connections}", 1e6 * used / found.answers)
+        to.add(f"own cpu {connections}", found.own_cpu_us)
+        to.add(f"p50 {connections}", found.p50_ms)
+        to.add(f"p99 {connections}", found.p99_ms)
 
 
-async def _streams(subject: Subject, to: Measured) -> None:
-    found = await _load(subject, "count", body=json.dumps({"n": _CHUNKS}), stream=True)
-    if found.answers != _CHUNKS:
-        raise RuntimeError(f"{subject.name} streamed {found.answers} chunks of {_CHUNKS}")
+async def _batch(subject: Subject, to: Measured, share: float) -> None:
+    body = '{"n": [5]}' if subject.name == "bentoml" else '{"n": 5}'  # it batches lists
+    found = await _load(subject, "batch", body=body, connections=64, seconds=share * _SECONDS)
+    if "5" not in found.first:
+        raise VoidError(f"answered {found.first[:100]}")
     to.add("rate", found.answers / found.seconds)
-    first = [
-        (await _load(subject, "count", body=json.dumps({"n": 3, "pause": 0.02}), stream=True)).delays_ms[0]
-        for _ in range(7)
-    ]
-    to.add("first", statistics.median(first))
+
+
+async def _count(subject: Subject, to: Measured, _share: float) -> None:
+    found = await _load(subject, "count", body=json.dumps({"n": _CHUNKS}), streams=1)
+    if found.answers != _CHUNKS:
+        raise VoidError(f"{found.answers} chunks came of {_CHUNKS}")
+    to.add("rate", found.answers / found.seconds)
+    found = await _load(subject, "count", body=json.dumps({"n": 2, "pause": 0.005}), streams=_FIRST_CHUNKS)
+    if found.answers != 2 * _FIRST_CHUNKS:
+        raise VoidError(f"{found.answers} chunks came of {2 * _FIRST_CHUNKS}")
+    to.add("first", statistics.median(found.delays_ms))
+
+
+async def _upload(subject: Subject, to: Measured, share: float, *, scenario: str, body: Path, kind: str) -> None:
+    found = await _load(subject, scenario, body=f"@{body}", seconds=share * _BLOB_SECONDS, kind=kind)
+    if subject.name != _BARE and str(_BLOB) not in found.first:
+        raise VoidError(f"answered {found.first[:100]}")
+    to.add("p50", found.p50_ms)
 
 
 async def _load(
@@ -134,9 +178,10 @@ async def _load(
     body: str,
     connections: int = 1,
     seconds: float = 1.0,
-    stream: bool = False,
+    streams: int = 0,
     kind: str = "application/json",
 ) -> Found:
+    """What one run of the load generator found. Raises VoidError unless all was answered, and well."""
     plan = Plan(
         port=subject.port,
         path=subject.paths[scenario],
@@ -144,73 +189,106 @@ async def _load(
         body=body,
         connections=connections,
         seconds=seconds,
-        stream=stream,
+        streams=streams,
     )
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "benchmarks.serving.load", msgspec.json.encode(plan).decode()),
         stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
     )
-    out, _ = await asyncio.wait_for(process.communicate(), 120)
+    try:
+        out, problem = await asyncio.wait_for(process.communicate(), 60)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise VoidError("did not answer within a minute") from None
     if process.returncode:
-        raise RuntimeError(f"the load on {subject.name} ({scenario}) failed")
+        raise VoidError((problem.decode().strip().splitlines() or ["the load generator failed"])[-1][:200])
     found = msgspec.json.decode(out, type=Found)
     if found.refused or not found.answers:
-        raise RuntimeError(f"{subject.name} refused {found.refused} calls of {scenario}")
+        raise VoidError(f"refused {found.refused} calls of {found.refused + found.answers}")
+    if found.different:
+        raise VoidError(f"answered {found.different} calls of {found.answers} in another way")
     return found
 
 
-def _figures(results: Results, names: list[str]) -> list[Figure]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """What is shown of a scenario, for each subject."""
+
+    scenario: str
+    text: str
+    value: str
+    unit: str
+    promise: float | None = None
+    at_most: bool = False
+    scale: float = 1.0
+    note: Callable[[Measured], str] | None = None
+
+
+def _latency(connections: int) -> Callable[[Measured], str]:
+    return lambda it: f"p50 {it.median(f'p50 {connections}'):.2f} ms, p99 {it.median(f'p99 {connections}'):.2f} ms"
+
+
+_ROWS = (
+    _Row(scenario="echo", text="echo, 32 connections", value="rate 32", unit="/s", promise=6000, note=_latency(32)),
+    _Row(
+        scenario="echo",
+        text="its CPU, all processes",
+        value="cpu 32",
+        unit="µs a call",
+        promise=160,
+        at_most=True,
+        note=lambda it: f"{it.spread('cpu 32')}; the load generator's own {it.median('own cpu 32'):.1f}",
+    ),
+    _Row(scenario="echo", text="echo, one caller, p50", value="p50 1", unit="ms", promise=0.5, at_most=True),
+    _Row(
+        scenario="batch",
+        text="batches of 16, 64 callers",
+        value="rate",
+        unit="% of the ideal",
+        promise=93,
+        scale=100 / _IDEAL,
+        note=lambda it: f"{it.spread('rate')} /s",
+    ),
+    _Row(scenario="count", text="first chunk behind the model", value="first", unit="ms", promise=1.0, at_most=True),
+    _Row(scenario="count", text="one stream of 30,000 chunks", value="rate", unit="chunks/s", promise=30_000),
+    _Row(scenario="blob", text="1 MB as a form, p50", value="p50", unit="ms"),
+    _Row(scenario="raw", text="1 MB as it is, p50", value="p50", unit="ms"),
+)
+
+
+def _figures(results: Results, running: list[Subject]) -> list[Figure]:
     figures: list[Figure] = []
-
-    def rows(
-        scenario: str,
-        text: str,
-        value: str,
-        unit: str,
-        promise: float | None,
-        *,
-        at_most: bool = False,
-        scale: Callable[[float], float] = float,
-        note: Callable[[Measured], str] = lambda _: "",
-    ) -> None:
-        for name in names:
-            measured = results.get((scenario, name))
-            if measured is None or value not in measured.values:
-                continue
-            ours = name == "penstock"
-            figures.append(
-                Figure(
-                    scenario=f"{text}: {name}",
-                    value=scale(measured.median(value)),
-                    unit=unit,
-                    promise=promise if ours else None,
-                    at_most=at_most,
-                    note=note(measured) or measured.spread(value),
-                    group="serving",
-                )
-            )
-
-    def latency(measured: Measured) -> str:
-        return f"p50 {measured.median('p50'):.2f} ms, p99 {measured.median('p99'):.2f} ms"
-
-    rows("echo32", "echo, 32 connections", "rate", "/s", 6000, note=latency)
-    rows("echo32", "its CPU, all processes", "cpu", "µs a call", 160, at_most=True)
-    rows("echo1", "echo, one caller, p50", "p50", "ms", 0.5, at_most=True)
-    rows("batch", "batches of 16, 64 callers", "rate", "% of the ideal", 93, scale=lambda rate: 100 * rate / _IDEAL)
-    rows("count", "first chunk behind the model", "first", "ms", 1.0, at_most=True)
-    rows("count", "one stream of 30,000 chunks", "rate", "chunks/s", 30_000)
-    for scenario, text in (("blob", "1 MB as a form"), ("raw", "1 MB as it is")):
-        rows(scenario, f"{text}, p50", "p50", "ms", None)
-        ours, limit = results.get((scenario, "penstock")), results.get((scenario, "bare upload"))
-        if ours is not None and limit is not None:
-            figures.append(
-                Figure(
-                    scenario=f"{text}, above the bare upload",
-                    value=ours.median("p50") - limit.median("p50"),
-                    unit="ms",
-                    promise=1.0,
-                    at_most=True,
-                    group="serving",
-                )
-            )
+    for row in _ROWS:
+        figures += [figure for subject in running if (figure := _figure(row, results, subject)) is not None]
+        ours, bare = results.get((row.scenario, _OURS)), results.get((row.scenario, _BARE))
+        if ours is not None and bare is not None and not ours.void and not bare.void:
+            above = ours.median(row.value) - bare.median(row.value)
+            text = row.text.replace(", p50", ", above the bare upload")
+            figures.append(Figure(scenario=text, value=above, unit="ms", promise=1.0, at_most=True, group="serving"))
     return figures
+
+
+def _figure(row: _Row, results: Results, subject: Subject) -> Figure | None:
+    """The subject's figure in a row; one without a number says why there is none."""
+    promise = row.promise if subject.name == _OURS else None
+    scenario = f"{row.text}: {subject.label}"
+    measured = results.get((row.scenario, subject.name))
+    if measured is None:
+        why = subjects.LEFT_OUT.get(subject.name, {}).get(row.scenario)
+        return Figure(scenario=scenario, value=math.nan, unit="", note=why, group="serving") if why else None
+    if measured.void is not None:
+        note = f"void: {measured.void}"
+        return Figure(scenario=scenario, value=math.nan, unit="", promise=promise, note=note, group="serving")
+    note = row.note(measured) if row.note is not None else measured.spread(row.value)
+    unequal = subjects.UNEQUAL.get(subject.name) if row.value == "rate 32" else None
+    return Figure(
+        scenario=scenario,
+        value=row.scale * measured.median(row.value),
+        unit=row.unit,
+        promise=promise,
+        at_most=row.at_most,
+        note=f"{note}; {unequal}" if unequal else note,
+        group="serving",
+    )

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import venv
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,11 +23,29 @@ ENVIRONMENTS = Path("~/.cache/penstock-bench").expanduser()
 TOKEN = "a-token-of-the-benchmark"
 _START_SECONDS = 90.0
 
-PACKAGES = {
-    "fastapi": ("fastapi", "uvicorn", "uvloop", "httptools", "prometheus-client", "python-multipart"),
-    "litserve": ("litserve",),
-    "bentoml": ("bentoml",),
-    "mosec": ("mosec", "msgspec"),
+PACKAGES = {  # what is measured first; pinned, for versions differ more than machines do
+    "fastapi": (
+        "fastapi==0.165.0",
+        "uvicorn==0.54.0",
+        "uvloop==0.23.0",
+        "httptools==0.9.0",
+        "prometheus-client==0.26.0",
+        "python-multipart==0.0.34",
+    ),
+    "litserve": ("litserve==0.2.19", "uvloop==0.23.0", "httptools==0.9.0", "python-multipart==0.0.34"),
+    "bentoml": ("bentoml==1.4.39", "uvloop==0.23.0", "httptools==0.9.0"),
+    "mosec": ("mosec==0.9.8", "msgspec==0.22.0"),
+}
+LEFT_OUT = {
+    "fastapi": {"batch": "has no batching"},
+    "litserve": {"raw": "takes JSON and forms only"},
+    "mosec": {"blob": "reads no forms"},
+}
+UNEQUAL = {
+    "fastapi": "the model runs in the server's own process",
+    "litserve": "no metrics",
+    "bentoml": "the model runs in the server's own process",
+    "mosec": "no token check",
 }
 
 
@@ -38,6 +56,7 @@ class Subject:
     name: str
     port: int
     pid: int
+    label: str  # with its version
     paths: Mapping[str, str]  # by scenario; what it cannot do is not there
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -64,24 +83,28 @@ def prepare(name: str) -> str | None:
     """Make a rival's environment unless it is there; answers why that failed, or None."""
     home = ENVIRONMENTS / name
     done = home / ".installed"
-    if done.exists():
+    wanted = "\n".join(PACKAGES[name])
+    if done.exists() and done.read_text() == wanted:
         return None
+    print(f"  installing {', '.join(PACKAGES[name])} into {home}", flush=True)
+    done.unlink(missing_ok=True)
     home.mkdir(parents=True, exist_ok=True)
-    venv.create(home, with_pip=True)
+    try:
+        venv.create(home, with_pip=True, clear=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"no environment: {error}"[:200]
     command = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", *PACKAGES[name]]
     installed = subprocess.run(command, capture_output=True, text=True, check=False)
     if installed.returncode:
-        return (installed.stderr.strip().splitlines() or ["pip failed"])[-1][:200]
-    done.touch()
+        lines = [line for line in installed.stderr.splitlines() if line.startswith("ERROR")]
+        return (lines or ["ERROR: pip failed"])[0][:200]
+    done.write_text(wanted)
     return None
 
 
-def version_of(name: str) -> str:
-    """The version that is measured."""
-    code = f"from importlib.metadata import version; print(version({name!r}))"
-    return subprocess.run(
-        [ENVIRONMENTS / name / "bin" / "python", "-c", code], capture_output=True, text=True, check=False
-    ).stdout.strip()
+def label(name: str) -> str:
+    """The rival with its version."""
+    return PACKAGES[name][0].replace("==", " ")
 
 
 @asynccontextmanager
@@ -109,19 +132,23 @@ async def rival(name: str) -> AsyncIterator[Subject]:
     """A rival; its environment is there."""
     port = free_port()
     programs = ENVIRONMENTS / name / "bin"
-    paths = {scenario: f"/{scenario}" for scenario in ("echo", "batch", "count")}
-    headers: dict[str, str] = {}
+    left_out = LEFT_OUT.get(name, {})
+    paths = {one: f"/{one}" for one in ("echo", "batch", "count", "blob", "raw") if one not in left_out}
+    headers = {"Authorization": f"Bearer {TOKEN}"}
     command = [str(programs / "python"), f"{name}_app.py"]
     match name:
-        case "fastapi":
-            del paths["batch"]
-            paths["blob"] = "/blob"
-            headers["Authorization"] = f"Bearer {TOKEN}"
+        case "litserve":
+            headers = {"X-API-Key": TOKEN}
         case "bentoml":
             command = [str(programs / "bentoml"), "serve", "bentoml_app:Bench", "--port", str(port)]
         case "mosec":
             command += ["--port", str(port), "--timeout", "60000"]
-    variables = {"PORT": str(port), "TOKEN": TOKEN, "PATH": f"{programs}:{os.environ['PATH']}"}
+    variables = {
+        "PORT": str(port),
+        "TOKEN": TOKEN,
+        "LIT_SERVER_API_KEY": TOKEN,
+        "PATH": f"{programs}:{os.environ['PATH']}",
+    }
     variables |= {"BENTOML_DO_NOT_TRACK": "true", "LITSERVE_DISABLE_TELEMETRY": "1"}
     async with _server(name, command, variables, port, paths, headers) as subject:
         yield subject
@@ -155,17 +182,17 @@ async def _server(
         start_new_session=True,
     )
     try:
-        subject = Subject(name, port, process.pid, paths, headers)
+        subject = Subject(name, port, process.pid, label(name) if name in PACKAGES else name, paths, headers)
         await _until_it_answers(subject, process)
         yield subject
     finally:
         if process.returncode is None:
             process.terminate()
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), 15)
-            except TimeoutError:
-                os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)  # a server may leave processes of its own behind
+        await process.wait()
 
 
 async def _until_it_answers(subject: Subject, process: asyncio.subprocess.Process) -> None:

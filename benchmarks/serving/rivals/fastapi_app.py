@@ -1,14 +1,15 @@
 """FastAPI in one process with its model: what everybody begins with. Run in an environment of its own."""
 
+import asyncio
 import hmac
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from typing import Annotated
 
 import uvicorn
-from fastapi import Depends, FastAPI, Header, HTTPException, UploadFile
+from fastapi import Depends, FastAPI, Header, HTTPException, Request, UploadFile
 from fastapi.responses import StreamingResponse
 from prometheus_client import Counter, Histogram
 from pydantic import BaseModel
@@ -46,10 +47,10 @@ async def echo(given: Text) -> Text:
 
 @app.post("/count")
 async def count(given: Number) -> StreamingResponse:
-    def chunks() -> Iterator[str]:
+    async def chunks() -> AsyncIterator[str]:
         for number in range(given.n):
             if given.pause:
-                time.sleep(given.pause)
+                await asyncio.sleep(given.pause)
             yield "data: " + json.dumps({"i": number, "at": time.monotonic()}) + "\n\n"
 
     return StreamingResponse(chunks(), media_type="text/event-stream")
@@ -58,6 +59,11 @@ async def count(given: Number) -> StreamingResponse:
 @app.post("/blob")
 async def blob(file: UploadFile) -> int:
     return len(await file.read())
+
+
+@app.post("/raw")
+async def raw(request: Request) -> int:
+    return len(await request.body())
 
 
 uvicorn.run(app, port=int(os.environ["PORT"]), access_log=False, log_level="error")

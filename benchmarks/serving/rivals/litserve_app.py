@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 import litserve
+from fastapi import Request
 from pydantic import BaseModel
 
 
@@ -72,12 +73,27 @@ class Count(litserve.LitAPI):
             yield "data: " + json.dumps(output) + "\n\n"
 
 
+class Blob(litserve.LitAPI):
+    def setup(self, device: str) -> None:
+        pass
+
+    def decode_request(self, request: Request) -> bytes:
+        return request["file"].file.read()
+
+    def predict(self, data: bytes) -> int:
+        return len(data)
+
+    def encode_response(self, output: int) -> dict:
+        return {"size": output}
+
+
 if __name__ == "__main__":
     server = litserve.LitServer(
         [
             Echo(api_path="/echo"),
             Batch(api_path="/batch", max_batch_size=16, batch_timeout=0.01),
             Count(api_path="/count", stream=True),
+            Blob(api_path="/blob"),
         ],
         accelerator="cpu",
         workers_per_device=1,

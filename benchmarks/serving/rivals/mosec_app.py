@@ -53,7 +53,18 @@ class Count(SSEWorker):
             if given.pause:
                 time.sleep(given.pause)
             self.send_stream_event('{"i":%d,"at":%r}' % (number, time.monotonic()), index=0)
-        return [given] if isinstance(data, list) else given
+        return [None] if isinstance(data, list) else None
+
+
+class Raw(Worker):
+    def deserialize(self, data: bytes) -> Any:
+        return data
+
+    def serialize(self, data: Any) -> bytes:
+        return msgspec.json.encode(data)
+
+    def forward(self, data: Any) -> Any:
+        return len(data)
 
 
 if __name__ == "__main__":
@@ -63,6 +74,7 @@ if __name__ == "__main__":
             "/echo": [Runtime(Echo, num=1)],
             "/batch": [Runtime(Batch, num=1, max_batch_size=16, max_wait_time=10)],
             "/count": [Runtime(Count, num=1, timeout=60)],
+            "/raw": [Runtime(Raw, num=1)],
         }
     )
     server.run()
