@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 
 from penstock.models import trial
 from penstock.supervisor.serve import answers_ready
 from tests.acceptance.test_cli import Done, run, run_on_terminal
 from tests.processes import clean_environment, free_port, penstock, until
+from tests.unit.test_client import gateway
 
 TOKEN = "a-token-that-must-not-be-shown"
 MODELS = {
@@ -129,6 +131,31 @@ async def test_stream(desk: Desk) -> None:
     assert [json.loads(line) for line in lines] == ["once ", "upon "]
     assert "once upon" in await desk.terminal("stream", "story", 'words=["once", "upon"]')
     assert (await desk.terminal("stream", "steps")).splitlines() == ["so", '{"delta": null, "done": true}']
+
+
+async def chat(request: web.Request) -> web.StreamResponse:
+    """An OpenAI-compatible server that says two words, one after the other."""
+    assert (await request.json())["stream"] is True
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    for delta in ({"content": "Good "}, {"content": "day"}):
+        part = {"model": "tiny", "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+        await response.write(b"data: " + json.dumps(part).encode() + b"\n\n")
+    end = {"model": "tiny", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    await response.write(b"data: " + json.dumps(end).encode() + b"\n\ndata: [DONE]\n\n")
+    return response
+
+
+async def test_a_streamed_chat(desk: Desk) -> None:
+    """People read its words once; programs get the whole output after the chunks."""
+    async with gateway(chat) as server:
+        options = ("--runtime", "openai", "--base-url", f"{server.url}/v1", "--model", "tiny")
+        assert (await desk("add", "chat", *options)).status == 0
+        assert (await desk.terminal("stream", "chat", "user=hello")).splitlines() == ["Good day"]
+        lines = [json.loads(line) for line in (await desk("stream", "chat", "user=hello")).out.splitlines()]
+        assert lines[:-1] == [{"delta": "Good "}, {"delta": "day"}]
+        assert lines[-1]["content"] == "Good day"
+        assert (await desk("remove", "chat")).status == 0
 
 
 async def test_logs(desk: Desk) -> None:

@@ -71,6 +71,14 @@ class Model:
     def predict(self, n: int) -> int:
         os._exit(3)
 """,
+    "waits": """
+import asyncio
+
+class Model:
+    async def predict(self) -> None:
+        print("waiting")
+        await asyncio.Event().wait()
+""",
     "hangs": """
 import threading
 
@@ -86,8 +94,7 @@ class Model:
     def predict(self) -> None: ...
 """,
 }
-PATHS = ("predict", "stream")
-MANIFEST = {"gate": "queue = 1", "dies": "retry = false", "hangs": "timeout = 0.2"}
+MANIFEST = {"gate": "queue = 1", "dies": "retry = false", "hangs": "timeout = 0.2", "waits": "eager = true"}
 
 
 @pytest.fixture(scope="module")
@@ -174,7 +181,8 @@ async def test_a_full_queue(client: Client, tmp_path: Path) -> None:
     assert refused.value.retry_after is not None
     for gate, word in zip(gates, ("one", "two"), strict=True):
         await asyncio.wait_for(asyncio.to_thread(gate.write_text, word), 10)
-    assert await asyncio.wait_for(asyncio.gather(first, second), 10) == ["one", "two"]
+    async with asyncio.timeout(10):
+        assert (await first, await second) == ("one", "two")
 
 
 async def test_calls_are_never_repeated() -> None:
@@ -184,7 +192,8 @@ async def test_calls_are_never_repeated() -> None:
             await client.predict("m", n=1)
         with pytest.raises(Unreachable):
             await anext(client.stream("m", n=1))
-        assert [path for _, path, _, _ in server.requests] == [f"/api/v1/models/m/{verb}" for verb in PATHS]
+        paths = [path for _, path, _, _ in server.requests]
+        assert paths == ["/api/v1/models/m/predict", "/api/v1/models/m/stream"]
     async with gateway(refuses(Overloaded(retry_after=timedelta(seconds=1)))) as server, Client(server.url) as client:
         with pytest.raises(Overloaded):
             await client.predict("m")
@@ -201,14 +210,19 @@ async def test_a_gateway_that_is_away_or_late_or_none() -> None:
             await anext(client.stream("m"))
 
 
-async def test_a_call_that_takes_too_long_for_its_caller(client: Client, tmp_path: Path) -> None:
+async def test_a_call_that_takes_too_long_for_its_caller(client: Client) -> None:
     """It is given up, and its place becomes free."""
-    os.mkfifo(tmp_path / "never")
+
+    async def ready() -> bool:
+        return bool((await client.model("waits"))["state"] == "ready")
+
+    await until(ready, "it is loaded")
     with pytest.raises(Unreachable):
-        await client.predict("gate", path=str(tmp_path / "never"), timeout=timedelta(seconds=0.3))
+        await client.predict("waits", timeout=timedelta(seconds=1))
+    assert [line["message"] for line in await client.model_logs("waits")] == ["waiting"], "it had begun"
 
     async def free() -> bool:
-        return not (await client.model("gate"))["details"][0]["in_flight"]
+        return not (await client.model("waits"))["details"][0]["in_flight"]
 
     await until(free, "the call was cancelled")
 

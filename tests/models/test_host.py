@@ -546,3 +546,10 @@ async def test_callers_of_a_broken_model_do_not_keep_it_importing(stage: Stage) 
             await model.describe()
     starts = [line for line in stage.lines(model) if "cannot start" in line.message]
     assert len(starts) < 3
+
+
+async def test_a_variable_that_is_missing_is_named(stage: Stage) -> None:
+    """Its name is no secret, though what it would hold is."""
+    options = {"base_url": "http://127.0.0.1:1/v1", "model": "m", "api_key_env": "NO_SUCH_KEY"}
+    with pytest.raises(ModelUnavailable, match="the variable NO_SUCH_KEY is not set"):
+        await stage.host.add(stage.model("chat", "openai", options))

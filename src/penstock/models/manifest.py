@@ -195,6 +195,11 @@ def is_secret(name: str) -> bool:
     return _SECRET.search(name) is not None
 
 
+def _names_it(name: str, value: str) -> bool:
+    """Whether a value only names the variable that holds the secret."""
+    return name.endswith("_env") or value.startswith(("env:", "${"))
+
+
 def _secrets(manifest: Manifest) -> list[str]:
     """Values that must leave in no answer, log or error: what stands under a name that speaks of a secret."""
     found: list[str] = []
@@ -203,7 +208,9 @@ def _secrets(manifest: Manifest) -> list[str]:
         if isinstance(value, Mapping):
             for key, inner in value.items():
                 look(str(key), inner)
-        elif isinstance(value, str) and is_secret(name) and len(value) >= SHORTEST_SECRET:
+        elif (
+            isinstance(value, str) and is_secret(name) and len(value) >= SHORTEST_SECRET and not _names_it(name, value)
+        ):
             found.append(value)
 
     look("", manifest.environment)
