@@ -19,11 +19,18 @@ from penstock.errors import NotFound, StaleEpoch
 from penstock.jobs import store
 from penstock.jobs.job import Counts, JobFilter
 from penstock.jobs.states import ErrorCategory
+from penstock.models import store as model_store
 from penstock.postgres.pool import Database
 from tests.db.stage import Caller, look, own_tenant, snapshot, submission, take, within
 
-SQL = Path(store.__file__).with_name("queries.sql").read_text()
-BLOCKS = dict(re.findall(r"^-- name: (\w+).*?\n(.*?)(?=^-- name: |\Z)", SQL, re.MULTILINE | re.DOTALL))
+_BLOCK = re.compile(r"^-- name: (\w+).*?\n(.*?)(?=^-- name: |\Z)", re.MULTILINE | re.DOTALL)
+ROOMS = {"jobs": store, "models": model_store}
+STATEMENTS = {f"{room}.{name}": found for room, one in ROOMS.items() for name, found in one._sql.statements.items()}
+BLOCKS = {
+    f"{room}.{name}": text
+    for room, one in ROOMS.items()
+    for name, text in _BLOCK.findall(Path(str(one.__file__)).with_name("queries.sql").read_text())
+}
 EVERY = re.compile(r"^-- tenant: every \((.+)\)$", re.MULTILINE)
 
 
@@ -159,7 +166,7 @@ async def tenant_tables(database: Database) -> frozenset[str]:
 
 
 def test_every_block_of_the_file_is_read() -> None:
-    assert BLOCKS.keys() == store._sql.statements.keys()
+    assert BLOCKS.keys() == STATEMENTS.keys()
     assert len(BLOCKS) > 30
 
 
@@ -167,8 +174,8 @@ def test_every_block_of_the_file_is_read() -> None:
 async def test_a_statement_ties_each_tenants_table_to_its_tenant_or_says_why_not(
     name: str, tenant_tables: frozenset[str]
 ) -> None:
-    assert {"job", "jobs", "lease", "done", "series", "event"} <= tenant_tables
-    statement = store._sql.statements[name]
+    assert {"job", "jobs", "lease", "done", "series", "event", "model"} <= tenant_tables
+    statement = STATEMENTS[name]
     reason = EVERY.search(BLOCKS[name])
     if "tenant_id" not in statement._order:
         assert reason, "a statement without a tenant must say why it serves every one"

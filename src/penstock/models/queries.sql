@@ -13,6 +13,6 @@ SELECT name, version, manifest, removed FROM model WHERE tenant_id = :tenant_id 
 -- name: put(tenant_id, name, version, manifest, removed)
 -- Registers a version, or takes it away. A null manifest means the one in the operator's folder. Locks: the row.
 INSERT INTO model (tenant_id, name, version, manifest, removed, changed)
-VALUES (:tenant_id, :name, :version, :manifest::json, :removed, nextval('model_change'))
+SELECT :tenant_id::integer, :name::text, :version::text, :manifest::json, :removed::boolean, nextval('model_change')
 ON CONFLICT (tenant_id, name, version)
 DO UPDATE SET manifest = excluded.manifest, removed = excluded.removed, changed = excluded.changed;
