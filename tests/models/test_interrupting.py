@@ -134,6 +134,76 @@ def test_cancelling_at_any_moment_never_hits_code_that_is_not_the_models(restles
     assert not interrupting._of_thread
 
 
+class Dropped:
+    """Runs code in its finalizer, out of which no exception comes."""
+
+    def __del__(self) -> None:
+        for _ in range(1000):
+            pass
+
+
+@pytest.fixture
+def noticing(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What was lost is noticed; returns what else was unraisable."""
+    others: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: others.append(unraisable.exc_type))
+    interrupting.notice_what_is_lost()
+    return others
+
+
+def test_an_exception_that_a_finalizer_loses_is_sent_again(noticing: list[object]) -> None:
+    """Half of what the model runs is finalizers; without being sent again half of the calls would never end."""
+    wire = FragileWire()
+    ended = 0
+
+    def model(begun: threading.Event) -> None:
+        begun.set()
+        while True:
+            Dropped()
+            for _ in range(1000):
+                pass
+
+    def cancel(call: Call, begun: threading.Event) -> None:
+        begun.wait()
+        call.cancel()
+
+    def run() -> None:
+        nonlocal ended
+        for _ in range(50):
+            call = Call(1, b"{}", (), request_id="", streams=False, wire=wire)
+            section = Interruptible((call,))
+            begun = threading.Event()
+            canceller = threading.Thread(target=cancel, args=(call, begun))
+            try:
+                canceller.start()
+                section.enter()
+                try:
+                    model(begun)
+                finally:
+                    section.leave()
+            except Cancelled:
+                ended += 1
+            finally:
+                section.end()
+                canceller.join(LIMIT)
+
+    running = threading.Thread(target=run, daemon=True)
+    running.start()
+    running.join(LIMIT)
+    assert not running.is_alive()
+    assert ended == 50
+    assert noticing == []
+
+
+def test_what_else_is_unraisable_is_reported_as_before(noticing: list[object]) -> None:
+    class Broken:
+        def __del__(self) -> None:
+            raise LookupError
+
+    Broken()
+    assert noticing == [LookupError]
+
+
 def test_shielding_outside_of_a_model_does_nothing() -> None:
     with shielded():
         pass

@@ -15,6 +15,7 @@ from pydantic import Field
 import penstock
 from penstock import BadInput, Context, Image
 from penstock.models import runtimes
+from penstock.models.interrupting import notice_what_is_lost
 from penstock.models.runtimes.base import (
     AsyncRuntime,
     BlockingRuntime,
@@ -331,6 +332,14 @@ async def test_a_batch_of_one_parameter_is_a_list_of_its_values() -> None:
 # Cancelling
 
 
+@pytest.fixture
+def noticing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a replica: a callback of the garbage collector may be what an exception hits."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    notice_what_is_lost()
+
+
+@pytest.mark.usefixtures("noticing")
 @pytest.mark.parametrize("how", ["computes", "logs"])
 def test_plain_code_is_interrupted_once(how: str) -> None:
     runtime = blocking(Busy)
@@ -353,6 +362,7 @@ def test_a_model_may_ask_whether_its_caller_has_gone() -> None:
     assert not instance(runtime).started.is_set()
 
 
+@pytest.mark.usefixtures("noticing")
 def test_a_generator_is_interrupted_between_its_chunks() -> None:
     runtime = blocking(Steps)
     wire = CollectingWire()
@@ -376,6 +386,7 @@ def test_a_reader_that_goes_while_it_is_slow_ends_the_stream() -> None:
     assert isinstance(running.error, Cancelled)
 
 
+@pytest.mark.usefixtures("noticing")
 def test_a_batch_is_interrupted_when_its_last_caller_has_gone() -> None:
     runtime = blocking(Busy)
     first, second = (call_with(CollectingWire(), {"how": "x"}) for _ in range(2))

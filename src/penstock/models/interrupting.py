@@ -3,11 +3,16 @@
 CPython can raise an exception in another thread between two bytecodes. It must never hit code that is not the model's:
 a socket half written, a lock half taken. So the model's code runs between ``Interruptible.enter`` and ``leave``, and
 what it calls of ours runs in ``shielded``. Code that blocks outside of Python is reached only when it returns.
+
+The exception can also hit what the interpreter itself calls in that thread, a finalizer or a callback of the garbage
+collector, where it goes no further: Python hands it to ``sys.unraisablehook``. The hook of ``notice_what_is_lost`` has
+it sent once more.
 """
 
 from __future__ import annotations
 
 import ctypes
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +20,7 @@ from contextlib import contextmanager
 from penstock.models.runtimes.base import Call, Cancelled
 
 _ENOUGH = 10  # turns of a loop, each of which lets a pending exception out
+_AGAIN = 0.01  # seconds after which an exception that was lost is sent once more
 
 
 class Interruptible:
@@ -22,10 +28,10 @@ class Interruptible:
 
     One token decides who acts: it lies there while the model's code runs. Whoever takes it out, the thread that leaves
     or the one that interrupts, has won; ``list.append`` and ``list.pop`` are atomic. A lock could itself be interrupted
-    between being taken and being noted as taken. At most one exception is sent or raised in the object's life.
+    between being taken and being noted as taken. The model's code sees at most one exception in the object's life.
     """
 
-    __slots__ = ("_calls", "_inside", "_over", "_sent", "_thread", "_token", "_told")
+    __slots__ = ("_calls", "_inside", "_late", "_over", "_sent", "_thread", "_token", "_told")
 
     def __init__(self, calls: Sequence[Call]) -> None:
         self._calls = calls
@@ -33,6 +39,7 @@ class Interruptible:
         self._token: list[None] = []
         self._told = False  # an exception is being sent, was sent, or was raised on entering
         self._over = False  # and it has arrived
+        self._late = False  # it was lost while this thread left
         self._inside = False  # between enter and leave; written by the model's thread only
         self._sent = threading.Lock()  # held until the exception has been sent
         self._sent.acquire()
@@ -61,11 +68,10 @@ class Interruptible:
             self._sent.acquire()
             for _ in range(_ENOUGH):
                 pass
-            self._over = True
         except Cancelled:
-            self._over = True
-            return True
-        return False
+            self._late = True
+        self._over = True
+        return self._late
 
     def end(self) -> None:
         """The calls are over."""
@@ -74,13 +80,25 @@ class Interruptible:
     def interrupt(self) -> None:
         """A caller has gone: raise Cancelled in the model's code, if it runs and nobody waits for it any more.
 
-        From one thread only, the one that cancels calls.
+        From one thread at a time, the one that cancels calls.
         """
         if self._told or not self._gone() or not self._take():
             return  # code that is not inside now sees it on entering
         self._told = True
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(Cancelled))
         self._sent.release()
+
+    def lost(self) -> None:
+        """The exception went no further than something that the interpreter called in this thread: send it again."""
+        if not self._inside:
+            self._late = True
+            return
+        self._sent.acquire()
+        self._told = False
+        self._token.append(None)
+        again = threading.Timer(_AGAIN, self.interrupt)
+        again.daemon = True
+        again.start()
 
     @property
     def inside(self) -> bool:
@@ -98,6 +116,20 @@ class Interruptible:
 
 
 _of_thread: dict[int, Interruptible] = {}
+
+
+def notice_what_is_lost() -> None:
+    """Have this process send a Cancelled again that could not be raised where it arrived."""
+    otherwise = sys.unraisablehook
+
+    def hook(unraisable: sys.UnraisableHookArgs, /) -> None:
+        section = _of_thread.get(threading.get_ident())
+        if section is not None and issubclass(unraisable.exc_type, Cancelled):
+            section.lost()
+        else:
+            otherwise(unraisable)
+
+    sys.unraisablehook = hook
 
 
 @contextmanager

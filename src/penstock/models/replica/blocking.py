@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Never
 
 from penstock.models import frames
-from penstock.models.interrupting import shielded
+from penstock.models.interrupting import notice_what_is_lost, shielded
 from penstock.models.replica import output
 from penstock.models.replica.wire import Control, ReplicaWire, failure, received, result
 from penstock.models.runtimes.base import BlockingRuntime, Call, CallFailed, Cancelled, Output, current_call
@@ -45,6 +45,7 @@ class BlockingReplica:
     def run(self, give_up: Callable[[Control, BaseException], Never]) -> None:
         """Load, answer calls until the host closes the socket, unload."""
         output.capture(self._log)
+        notice_what_is_lost()
         try:
             self._runtime.load()
         except BaseException as error:  # noqa: BLE001 - foreign code; the host is told
