@@ -36,7 +36,7 @@ from penstock.errors import FieldProblem, SettingsError
 MASK: Final = "******"
 MEBIBYTE: Final = 2**20
 
-Provider = Literal["whisperx", "qwen2-audio", "voxtral-small"]
+Transcriber = Literal["whisperx", "qwen2-audio", "voxtral-small"]
 
 
 def _split(value: object) -> object:
@@ -64,8 +64,16 @@ def _header_value(value: SecretStr) -> SecretStr:
     return SecretStr(stripped)
 
 
+def _network(value: str) -> str:
+    try:
+        return str(ipaddress.ip_network(value, strict=False))
+    except ValueError:
+        raise ValueError("must be a network such as 10.2.0.0/16 or fd00::/8") from None
+
+
 Duration = Annotated[timedelta, BeforeValidator(lambda v: durations.parse(v) if isinstance(v, str) else v)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Network = Annotated[str, AfterValidator(_network)]
 Key = Annotated[SecretStr, AfterValidator(_header_value)]
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Folder = Annotated[Path, AfterValidator(lambda path: path.expanduser().absolute())]
@@ -101,10 +109,21 @@ class Settings(BaseSettings):
     llm_api_key: Key | None = Field(None, description="key of the primary LLM")
     llm_model: Text = Field("qwen2.5-14b", description="model_profile that the built-in LLM worker takes")
     llm_timeout: Duration = Field(timedelta(minutes=5), ge=_SECOND, le=_DAY, description="limit of one LLM call")
-    transcription_providers: Annotated[tuple[Provider, ...], NoDecode, BeforeValidator(_split)] = Field(
+    transcription_providers: Annotated[tuple[Transcriber, ...], NoDecode, BeforeValidator(_split)] = Field(
         ("whisperx",), description="ordered, comma-separated: whisperx, qwen2-audio, voxtral-small"
     )
+    transcription_mode: Literal["first", "all", "race"] = Field(
+        "all", description="all: ask every provider and compare; first: until one succeeds; race: the fastest wins"
+    )
+    transcription_timeout: Duration = Field(
+        timedelta(minutes=30), ge=_SECOND, le=_DAY, description="limit of one provider's transcription"
+    )
     whisperx_url: HttpUrl | None = Field(None, description="WhisperX endpoint for transcription jobs")
+    whisperx_interface: Literal["transcribe", "asr", "openai"] = Field(
+        "transcribe", description="what WHISPERX_URL speaks: POST /transcribe, POST /asr, or /v1/audio/transcriptions"
+    )
+    whisperx_model: Text | None = Field(None, description="model name sent to it; unset: the server's own choice")
+    whisperx_api_key: Key | None = Field(None, description="bearer token of WhisperX")
     qwen_audio_base_url: HttpUrl | None = Field(None, description="OpenAI-compatible endpoint for Qwen2-Audio")
     qwen_audio_model: Text = Field("Qwen/Qwen2-Audio-7B-Instruct", description="model name sent to it")
     qwen_audio_api_key: Key | None = Field(None, description="falls back to AUDIO_LLM_API_KEY, then LLM_API_KEY")
@@ -160,6 +179,34 @@ class Settings(BaseSettings):
         None, description="gateway that runs a worker's predict jobs; unset: the worker runs PENSTOCK_MODELS_DIR itself"
     )
     penstock_max_call_bytes: Bytes = Field(64 * MEBIBYTE, description="largest body of a live call to a model")
+    penstock_profiles: Folder | None = Field(
+        None, description="file of providers and model profiles; unset: profiles.toml in the working directory, if any"
+    )
+    penstock_provider_concurrency: int = Field(
+        8, ge=1, le=10_000, description="calls of one worker to one provider at a time, unless its profile says more"
+    )
+    penstock_fetch_networks: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (), description="private networks that URLs in jobs may lead to, such as 10.2.0.0/16; public addresses always"
+    )
+    penstock_max_blob_bytes: Annotated[int, Field(ge=1024, le=2**32)] = Field(
+        256 * MEBIBYTE, description="largest uploaded file, and largest recording fetched from a URL"
+    )
+    infra_sidecar_urls: Annotated[tuple[HttpUrl, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (), description="comma-separated addresses of sidecars, shown by /api/v1/infra/status"
+    )
+    infra_sidecar_token: Key | None = Field(None, description="token of the sidecars; a sidecar itself requires it")
+    sidecar_http_host: Text = Field("0.0.0.0", description="address of a sidecar")  # noqa: S104
+    sidecar_http_port: Port = Field(8090, description="its port; 0 takes a free one")
+    sidecar_docker_socket: Folder = Field(Path("/var/run/docker.sock"), description="where its containers are listed")
+    sidecar_vllm_urls: Annotated[tuple[HttpUrl, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (), description="comma-separated vLLM servers beside it, whose metrics it reads"
+    )
+    sidecar_whisperx_urls: Annotated[tuple[HttpUrl, ...], NoDecode, BeforeValidator(_split)] = Field(
+        (), description="comma-separated WhisperX servers beside it, whose health it reads"
+    )
+    sidecar_interval: Duration = Field(
+        timedelta(seconds=2), ge=100 * _MILLISECOND, le=timedelta(minutes=1), description="it measures this often"
+    )
     penstock_workers: int = Field(1, ge=0, le=256, description="worker processes that penstock serve starts")
     penstock_log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least level logged")
     penstock_log_format: Literal["auto", "json", "console"] = Field(
@@ -177,7 +224,7 @@ class Settings(BaseSettings):
 
     @field_validator("transcription_providers")
     @classmethod
-    def _each_once(cls, value: tuple[Provider, ...]) -> tuple[Provider, ...]:
+    def _each_once(cls, value: tuple[Transcriber, ...]) -> tuple[Transcriber, ...]:
         if len(set(value)) != len(value) or not value:
             raise ValueError("must name at least one provider, and each only once")
         return value
@@ -305,7 +352,7 @@ def _printable(name: str, value: object) -> str | int | bool | None:
         case timedelta():
             return durations.text(value)
         case tuple():
-            return ",".join(value)
+            return ",".join(mask_url(one) for one in value)
         case bool() | int() | None:
             return value
         case _:
@@ -314,6 +361,9 @@ def _printable(name: str, value: object) -> str | int | bool | None:
 
 def _secrets_in(values: Iterator[object]) -> Iterator[str]:
     for value in values:
+        if isinstance(value, tuple):
+            yield from _secrets_in(iter(value))
+            continue
         secret = value.get_secret_value() if isinstance(value, SecretStr) else value
         if not isinstance(secret, str):
             continue
