@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
+from penstock.models.provider import Provider
 from penstock.models.runtimes.base import CallFailed
 
 
@@ -74,3 +77,62 @@ def completion(body: bytes) -> Completion:
     if not isinstance(message.content, str) and not message.tool_calls:
         raise CallFailed("provider", "the provider's answer has no content")
     return answer
+
+
+class _Delta(Struct):
+    content: str | None = None
+
+
+class _PartChoice(Struct):
+    delta: _Delta = msgspec.field(default_factory=_Delta)
+    finish_reason: str | None = None
+
+
+class _Part(Struct):
+    """A chunk of a streamed chat."""
+
+    choices: list[_PartChoice] = []
+    model: str | None = None
+    usage: dict[str, Any] | None = None
+    error: Any = None
+
+
+class ChatStream:
+    """A streamed chat as it is read: what was said so far, by which model, and what it used."""
+
+    def __init__(self) -> None:
+        self.model: str | None = None
+        self.usage: dict[str, Any] | None = None
+        self.finish_reason: str | None = None
+        self._said: list[str] = []
+
+    @property
+    def content(self) -> str:
+        return "".join(self._said)
+
+    async def deltas(self, server: Provider, response: aiohttp.ClientResponse) -> AsyncIterator[str]:
+        """What the model says, piece by piece. Raises CallFailed (``provider``), also for a stream that was cut off."""
+        ended = False
+        async for data in server.events(response):
+            if data == b"[DONE]":
+                ended = True
+                break
+            part = _part(data)
+            if part.error is not None:
+                raise CallFailed("provider", f"the provider failed: {server.masked(str(part.error)[:300])}")
+            self.model = part.model or self.model
+            self.usage = part.usage or self.usage
+            for choice in part.choices[:1]:
+                self.finish_reason = choice.finish_reason or self.finish_reason
+                if choice.delta.content:
+                    self._said.append(choice.delta.content)
+                    yield choice.delta.content
+        if not ended and self.finish_reason is None:
+            raise CallFailed("provider", "the provider's stream ended before its answer did")
+
+
+def _part(data: bytes) -> _Part:
+    try:
+        return msgspec.json.decode(data, type=_Part)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise CallFailed("provider", f"a part of the provider's stream cannot be read: {error}") from None

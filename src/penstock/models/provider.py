@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -30,6 +30,7 @@ _LONGEST_RETRY_AFTER: Final = timedelta(days=7)
 _LONGEST_LINE: Final = 8 * 2**20  # bytes of one line of a stream
 _CALLERS_FAULT: Final = frozenset({400, 413, 422})
 _TOO_SLOW: Final = frozenset({408, 504})
+Heed = Callable[[int, Mapping[str, str]], None]
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 
 
@@ -37,7 +38,8 @@ class Provider:
     """One server, under one policy, with pooled connections. Raises CallFailed only.
 
     ``hints`` says what to check when the server refuses credentials, or knows no such address. ``secrets`` are masked
-    in every message; ``who`` is what messages call the server. ``close`` it at the end.
+    in every message; ``who`` is what messages call the server; ``heed`` is told the status and headers of every answer.
+    ``close`` it at the end.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Provider:
         hints: Mapping[str, str] | None = None,
         who: str = "server",
         resolver: AbstractResolver | None = None,
+        heed: Heed | None = None,
     ) -> None:
         self._headers = dict(headers)
         self._seconds = seconds
@@ -60,6 +63,7 @@ class Provider:
         self._hints = hints or {}
         self._who = who
         self._resolver = resolver
+        self._heed = heed
         self._session: aiohttp.ClientSession | None = None
 
     async def close(self) -> None:
@@ -74,8 +78,15 @@ class Provider:
             kind = response.headers.get("Content-Type", "").partition(";")[0].strip().lower()
             return await self._whole(response), kind
 
+    async def get(self, url: str, *, headers: Mapping[str, str]) -> bytes:
+        """What is at an address."""
+        async with self.open(url, headers=headers, method="GET") as response:
+            return await self._whole(response)
+
     @asynccontextmanager
-    async def open(self, url: str, *, headers: Mapping[str, str], **body: Any) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def open(
+        self, url: str, *, headers: Mapping[str, str], method: str = "POST", **body: Any
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A request whose answer is read by the block; its status is 2xx."""
         if isinstance(body.get("data"), bytes):
             body["data"] = io.BytesIO(body["data"])  # written in pieces: a large body holds up nobody
@@ -84,7 +95,11 @@ class Provider:
             raise CallFailed("provider", f"the {self._who}'s address {problem}")
         try:
             # A redirect would take the request, and our credentials, to another address.
-            async with self._connected().post(url, headers=headers, allow_redirects=False, **body) as response:
+            async with self._connected().request(
+                method, url, headers=headers, allow_redirects=False, **body
+            ) as response:
+                if self._heed is not None:
+                    self._heed(response.status, response.headers)
                 if not 200 <= response.status < 300:
                     raise self._refused(response.status, response.headers, await self._whole(response))
                 yield response

@@ -30,7 +30,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from penstock.models.chat import Choice, completion, messages_of
+from penstock.models.chat import ChatStream, Choice, completion, messages_of
 from penstock.models.data_urls import Lifter, Unreadable, inlined
 from penstock.models.provider import Provider, as_json
 from penstock.models.runtimes.base import AsyncRuntime, Call, CallFailed, Output, Schema, Spec
@@ -94,24 +94,6 @@ _SCHEMAS = {
     "embeddings": (_EMBEDDINGS_INPUT, _EMBEDDINGS_OUTPUT),
     "transcription": (_TRANSCRIPTION_INPUT, _TRANSCRIPTION_OUTPUT),
 }
-
-
-class _Delta(Struct):
-    content: str | None = None
-
-
-class _PartChoice(Struct):
-    delta: _Delta = msgspec.field(default_factory=_Delta)
-    finish_reason: str | None = None
-
-
-class _Part(Struct):
-    """A chunk of a streamed chat."""
-
-    choices: list[_PartChoice] = []
-    model: str | None = None
-    usage: dict[str, Any] | None = None
-    error: Any = None
 
 
 class _Embedding(Struct):
@@ -227,29 +209,18 @@ class OpenaiRuntime(AsyncRuntime):
         return request | {"stream": False}
 
     async def _chat_stream(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
-        said: list[str] = []
-        answer: dict[str, Any] = {"content": None, "model": self._model, "usage": None, "finish_reason": None}
+        stream = ChatStream()
         headers = self._headers(call) | {"Accept": "text/event-stream", "Content-Type": "application/json"}
         url = f"{self._base}/chat/completions"
-        ended = False
         async with self._server.open(url, headers=headers, data=msgspec.json.encode(request)) as response:
-            async for data in self._server.events(response):
-                if data == b"[DONE]":
-                    ended = True
-                    break
-                part = _part(data)
-                if part.error is not None:
-                    raise CallFailed("provider", f"the provider failed: {self._server.masked(str(part.error)[:300])}")
-                answer["model"] = part.model or answer["model"]
-                answer["usage"] = part.usage or answer["usage"]
-                for choice in part.choices[:1]:
-                    answer["finish_reason"] = choice.finish_reason or answer["finish_reason"]
-                    if choice.delta.content:
-                        said.append(choice.delta.content)
-                        await call.chunk_async(Output(msgspec.json.encode({"delta": choice.delta.content})))
-        if not ended and answer["finish_reason"] is None:
-            raise CallFailed("provider", "the provider's stream ended before its answer did")
-        return answer | {"content": "".join(said)}
+            async for delta in stream.deltas(self._server, response):
+                await call.chunk_async(Output(msgspec.json.encode({"delta": delta})))
+        return {
+            "content": stream.content,
+            "model": stream.model or self._model,
+            "usage": stream.usage,
+            "finish_reason": stream.finish_reason,
+        }
 
     # Embeddings
 
@@ -311,10 +282,3 @@ def _object(json: bytes, blame: str = "input") -> dict[str, Any]:
             raise CallFailed("provider", "the provider's answer is no object")
         raise CallFailed("bad_input", "must be an object")
     return value
-
-
-def _part(data: bytes) -> _Part:
-    try:
-        return msgspec.json.decode(data, type=_Part)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise CallFailed("provider", f"a part of the provider's stream cannot be read: {error}") from None
