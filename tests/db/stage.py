@@ -33,6 +33,7 @@ from penstock.jobs.job import (
 from penstock.jobs.service import JobLimits, JobService
 from penstock.jobs.states import ErrorCategory, Status
 from penstock.jobs.store import Connection, TenantId
+from penstock.jobs.usage import Usage
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
 from penstock.workers.promoter import Promoter
@@ -108,7 +109,7 @@ async def places(database: Database, job_id: UUID) -> list[str]:
 
 async def snapshot(database: Database) -> dict[str, list[tuple[Any, ...]]]:
     """All rows about jobs, for comparing before and after."""
-    tables = ("job", *PLACES, "attempt", "event", "idempotency", "stat", "stat_delta")
+    tables = ("job", *PLACES, "attempt", "event", "idempotency", "stat", "stat_delta", "usage", "usage_delta")
     return {table: await look(database, f"SELECT * FROM {table} t ORDER BY t::text") for table in tables}
 
 
@@ -168,8 +169,9 @@ class Caller:
         await self.submit(**fields)
         return await self.claim_one()
 
-    async def complete(self, job: ClaimedJob, result: bytes = b'"done"') -> JobState:
-        return await self.service.complete(self.tenant, JobCompletion(id=job.id, epoch=job.epoch, result=Raw(result)))
+    async def complete(self, job: ClaimedJob, result: bytes = b'"done"', *, usage: Sequence[Usage] = ()) -> JobState:
+        completion = JobCompletion(id=job.id, epoch=job.epoch, result=Raw(result), usage=list(usage))
+        return await self.service.complete(self.tenant, completion)
 
     async def fail(
         self,
@@ -178,8 +180,15 @@ class Caller:
         *,
         message: str = "",
         retry_after: float | None = None,
+        usage: Sequence[Usage] = (),
     ) -> JobState:
-        failure = Failure(epoch=job.epoch, category=category, message=message, retry_after_seconds=retry_after)
+        failure = Failure(
+            epoch=job.epoch,
+            category=category,
+            message=message,
+            retry_after_seconds=retry_after,
+            usage=list(usage),
+        )
         return await self.service.fail(self.tenant, job.id, failure)
 
     async def beat(

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import reduce
 from typing import Any
 
 import pytest
 
+from penstock.errors import StaleEpoch
 from penstock.jobs import store
 from penstock.jobs.job import Counts, Stats
 from penstock.jobs.states import ErrorCategory, Status
+from penstock.jobs.usage import Usage, UsageCounts, read
 from penstock.postgres.pool import Database
 from tests.db.stage import Caller, Clock, look, open_database, promote, rescue
 
@@ -37,6 +41,16 @@ async def _counted(database: Database, caller: Caller) -> dict[Key, Counts]:
         fields.setdefault((owner, task, profile), {"errors": {}})[status] = count
     for owner, task, profile, category, count in errors:
         fields[owner, task, profile]["errors"][category] = count
+    used = await look(
+        database,
+        "SELECT s.owner_service, s.task_type, s.model_profile, u.usage FROM (SELECT job_id, usage FROM done"
+        " UNION ALL SELECT job_id, usage FROM attempt) u JOIN job j ON j.id = u.job_id"
+        " JOIN series s ON s.id = j.series_id WHERE j.tenant_id = $1 AND u.usage IS NOT NULL",
+        caller.tenant,
+    )
+    for owner, task, profile, column in used:
+        so_far = fields[owner, task, profile].setdefault("usage", UsageCounts())
+        fields[owner, task, profile]["usage"] = sum_of([so_far, *map(counted, read(column))])
     return {key: Counts(**found) for key, found in fields.items()}
 
 
@@ -56,6 +70,34 @@ async def _roll_up(database: Database) -> int:
         return await store.roll_up(connection)
 
 
+def counted(usage: Usage) -> UsageCounts:
+    """One call, as the counters should have it."""
+    return UsageCounts(
+        calls=int(usage.status != "skipped"),
+        failures=int(usage.status not in {"completed", "skipped"}),
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        audio_seconds=usage.audio_seconds,
+        milliseconds=usage.duration_ms,
+    )
+
+
+def sum_of(parts: Sequence[UsageCounts]) -> UsageCounts:
+    return reduce(UsageCounts.plus, parts, UsageCounts())
+
+
+def _some_usage(pick: random.Random) -> list[Usage]:
+    """What an attempt used: of none to three providers."""
+    return [
+        Usage(provider=provider, model="m", status="failed", error="it broke")
+        if pick.random() < 0.3
+        else Usage(
+            provider=provider, prompt_tokens=pick.randint(0, 9), audio_seconds=pick.randint(0, 9) / 4, duration_ms=5
+        )
+        for provider in pick.sample("xyz", k=pick.randint(0, 3))
+    ]
+
+
 async def _random_deed(caller: Caller, database: Database, clock: Clock, pick: random.Random) -> None:
     names = {"owner_service": pick.choice("ab"), "task_type": pick.choice("tu"), "model_profile": pick.choice("mn")}
     match pick.choice(["submit", "submit", "claim", "claim", "complete", "fail", "cancel", "retry", "time"]):
@@ -66,10 +108,10 @@ async def _random_deed(caller: Caller, database: Database, clock: Clock, pick: r
             await caller.claim(pick.randint(1, 5))
         case "complete":
             for job in await caller.claim(2):
-                await caller.complete(job)
+                await caller.complete(job, usage=_some_usage(pick))
         case "fail":
             for job in await caller.claim(3):
-                await caller.fail(job, pick.choice(list(ErrorCategory)))
+                await caller.fail(job, pick.choice(list(ErrorCategory)), usage=_some_usage(pick))
         case "cancel" | "retry" as change:
             for shown in (await caller.page(limit=100)).jobs[:: pick.randint(7, 20)]:
                 if change == "cancel" and not shown.status.finished:
@@ -96,14 +138,43 @@ async def test_counters_equal_rows_after_any_history_rolled_up_or_not(
     before = await alone.service.stats(alone.tenant)
     assert _told(before) == expected
     await _roll_up(fresh)
-    assert await look(fresh, "SELECT 1 FROM stat_delta") == []
+    assert await look(fresh, "SELECT 1 FROM stat_delta UNION ALL SELECT 1 FROM usage_delta") == []
     after = await alone.service.stats(alone.tenant)
     assert _told(after) == expected
     assert after.totals == before.totals
+    assert after.totals.usage == sum_of(after.providers)
+    assert after.totals.usage.prompt_tokens > 0
     for queue in after.queues:
+        assert queue.usage == sum_of([owner.usage for owner in queue.owners])
         assert queue.pending == sum(owner.pending for owner in queue.owners)
         assert queue.completed == sum(owner.completed for owner in queue.owners)
     assert after.totals.running == sum(counts.running for counts in expected.values())
+
+
+async def test_usage_stands_with_its_attempt_and_is_counted_once(caller: Caller) -> None:
+    """A call that was not made counts nowhere; a stale or repeated report changes nothing."""
+    job = await caller.submit(owner_service="shop")
+    first = await caller.claim_one()
+    slow = Usage(provider="a", model="m1", status="failed", error="HTTP 500", duration_ms=70)
+    await caller.fail(
+        first, ErrorCategory.SHUTDOWN, usage=[slow, Usage(provider="b", status="skipped", error="not now")]
+    )
+    second = await caller.claim_one()
+    good = Usage(provider="b", model="m2", prompt_tokens=3, completion_tokens=4, audio_seconds=1.5, duration_ms=30)
+    for _ in range(2):
+        await caller.complete(second, usage=[good])
+    with pytest.raises(StaleEpoch):
+        await caller.complete(first, usage=[good])
+    after = await caller.service.get(caller.tenant, job.id)
+    assert after.usage == [good]
+    assert [attempt.usage for attempt in after.attempts] == [
+        [slow, Usage(provider="b", status="skipped", error="not now")]
+    ]
+    stats = await caller.service.stats(caller.tenant)
+    assert stats.totals.usage == UsageCounts(
+        calls=2, failures=1, prompt_tokens=3, completion_tokens=4, audio_seconds=1.5, milliseconds=100
+    )
+    assert [(one.provider, one.model, one.calls) for one in stats.providers] == [("a", "m1", 1), ("b", "m2", 1)]
 
 
 async def test_a_reader_sees_each_job_once_while_the_counters_are_rolled_up(alone: Caller, fresh: Database) -> None:

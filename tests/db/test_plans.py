@@ -16,9 +16,10 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
-from penstock.jobs import store
+from penstock.jobs import store, usage
 from penstock.jobs.service import JobService
 from penstock.jobs.store import TenantId
+from penstock.jobs.usage import Usage
 from penstock.postgres.pool import Database
 from penstock.postgres.queries import Statement
 from tests.conftest import own_database
@@ -26,6 +27,7 @@ from tests.db.stage import Caller, open_database, own_tenant, run, started
 
 DONE, READY, LEASED, LATER = 50_000, 10_000, 20, 500
 BIG = ("job", "done", "ready", "later", "attempt", "event", "idempotency")
+USAGE = (usage.stored([Usage(provider="p", model="m", prompt_tokens=1)]) or b"").decode()
 LIMIT = 10
 MAX_ID, MIN_ID = UUID(int=2**128 - 1), UUID(int=0)
 
@@ -124,7 +126,7 @@ async def test_creating_jobs_reads_nothing_big(filled: Filled) -> None:
 
 
 async def test_completing_jobs_reads_their_leases_only(filled: Filled) -> None:
-    plan = await _explain(filled, "complete", **_leases(filled), results=["1"] * LIMIT)
+    plan = await _explain(filled, "complete", **_leases(filled), results=["1"] * LIMIT, usages=[USAGE] * LIMIT)
     _assert_bounded(plan, rows=0)
     assert _rows_of(plan, "lease") <= 3 * LIMIT
 
@@ -156,6 +158,7 @@ async def test_ending_attempts_reads_their_leases_only(filled: Filled) -> None:
         "losses": [0] * LIMIT,
         "categories": ["internal"] * LIMIT,
         "messages": [""] * LIMIT,
+        "usages": [USAGE] * LIMIT,
     }
     _assert_bounded(await _explain(filled, "end_attempts", **verdicts), rows=0)
 

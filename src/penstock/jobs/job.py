@@ -13,6 +13,7 @@ from uuid import UUID
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from penstock.jobs.states import ErrorCategory, Status
+from penstock.jobs.usage import ProviderCounts, Usage, UsageCounts, Usages
 
 # No control characters: they have no meaning in names, and PostgreSQL has no U+0000 at all.
 _PLAIN = r"^[^\x00-\x1f\x7f]*$"
@@ -95,6 +96,7 @@ class Attempt(Struct, frozen=True, kw_only=True):
     started_at: datetime
     finished_at: datetime
     error: JobError
+    usage: list[Usage] = []
 
 
 class JobSummary(Struct, frozen=True, kw_only=True):
@@ -128,6 +130,7 @@ class Job(JobSummary, frozen=True, kw_only=True):
 
     input: Raw
     result: Raw | None = None
+    usage: list[Usage] = []  # of the attempt that completed
     attempts: list[Attempt] = []
 
 
@@ -233,6 +236,7 @@ class Completion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     epoch: Epoch
     worker_id: Name | None = None
     result: Raw = field(default_factory=_null)
+    usage: Usages = []
 
 
 class JobCompletion(Completion, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -249,6 +253,7 @@ class Failure(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     message: Message = ""
     worker_id: Name | None = None
     retry_after_seconds: RetryAfterSeconds | None = None
+    usage: Usages = []
 
 
 class BatchHeartbeat(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -343,6 +348,7 @@ class Counts(Struct, frozen=True, kw_only=True):
     failed: int = 0
     cancelled: int = 0
     errors: dict[str, int] = {}  # attempts that ended in an error, by category, retried ones included
+    usage: UsageCounts = UsageCounts()
 
 
 class OwnerCounts(Counts, frozen=True, kw_only=True):
@@ -361,8 +367,9 @@ class QueueCounts(Counts, frozen=True, kw_only=True):
 
 
 class Stats(Struct, frozen=True, kw_only=True):
-    """Counters of everything, and of each queue and owner."""
+    """Counters of everything, of each queue and owner, and of each provider."""
 
     totals: Counts
     oldest_pending_seconds: float | None
     queues: list[QueueCounts]
+    providers: list[ProviderCounts] = []

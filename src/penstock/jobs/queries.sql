@@ -206,27 +206,37 @@ SELECT b.job_id, b.epoch, x.lease_until, x.cancel_requested, b.chunks_held, b.li
 FROM beat b LEFT JOIN extended x ON x.job_id = b.job_id;
 
 
--- name: complete(tenant_id, job_ids, epochs, results)
--- Stores results of leases whose epoch still holds. Not returned: stale. Locks: lease rows in job id order.
+-- name: complete(tenant_id, job_ids, epochs, results, usages)
+-- Stores results of leases whose epoch still holds, and what they used. Not returned: stale. Locks: lease rows in job id order.
 WITH handed AS MATERIALIZED (
-    SELECT l.job_id, h.result
-    FROM (SELECT * FROM unnest(:job_ids::uuid[], :epochs::bigint[], :results::json[]) AS h(job_id, epoch, result)
+    SELECT l.job_id, h.result, h.usage
+    FROM (SELECT * FROM unnest(:job_ids::uuid[], :epochs::bigint[], :results::json[], :usages::json[])
+              AS h(job_id, epoch, result, usage)
           ORDER BY job_id) h
     CROSS JOIN LATERAL (SELECT job_id FROM lease
                         WHERE tenant_id = :tenant_id AND job_id = h.job_id AND epoch = h.epoch FOR UPDATE) l
 ), taken AS (
     DELETE FROM lease WHERE tenant_id = :tenant_id AND job_id = ANY (ARRAY(SELECT job_id FROM handed)) RETURNING *
 ), ended AS (
-    SELECT t.*, h.result FROM taken t JOIN handed h ON h.job_id = t.job_id
+    SELECT t.*, h.result, h.usage FROM taken t JOIN handed h ON h.job_id = t.job_id
 ), kept AS (
     INSERT INTO done (tenant_id, job_id, series_id, attempt, epoch, enqueued_at, started_at, finished_at,
-                      cancel_requested_at, status, worker_id, progress, result)
+                      cancel_requested_at, status, worker_id, progress, result, usage)
     SELECT :tenant_id, job_id, series_id, attempt, epoch, enqueued_at, started_at, clock(),
-           cancel_requested_at, 'completed', worker_id, progress, result
+           cancel_requested_at, 'completed', worker_id, progress, result, usage
     FROM ended
 ), counted AS (
     INSERT INTO stat_delta (tenant_id, series_id, running, completed)
     SELECT :tenant_id, series_id, -count(*), count(*) FROM ended GROUP BY series_id
+), metered AS (
+    INSERT INTO usage_delta (tenant_id, series_id, provider, model, calls, failures, prompt_tokens, completion_tokens,
+                             audio_seconds, milliseconds)
+    SELECT :tenant_id, e.series_id, u.provider, u.model, count(*), count(*) FILTER (WHERE u.status <> 'completed'),
+           sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.audio_seconds), sum(u.duration_ms)
+    FROM ended e CROSS JOIN LATERAL json_to_recordset(e.usage)
+         AS u(provider text, model text, status text, prompt_tokens bigint, completion_tokens bigint,
+              audio_seconds float8, duration_ms bigint)
+    WHERE u.status <> 'skipped' GROUP BY e.series_id, u.provider, u.model
 ), told AS (
     INSERT INTO event (tenant_id, at, type, job_ids, series_ids, epochs, attempts)
     SELECT :tenant_id, clock(), 'job.completed', array_agg(job_id), array_agg(series_id), array_agg(epoch), array_agg(attempt)
@@ -273,22 +283,24 @@ WHERE l.worker_id = ANY (:worker_ids::text[])
 ORDER BY l.tenant_id, l.job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED;
 
 
--- name: end_attempts(tenant_id, job_ids, statuses, delays, failures, losses, categories, messages)
+-- name: end_attempts(tenant_id, job_ids, statuses, delays, failures, losses, categories, messages, usages)
 -- Ends attempts without a result, as the rules decided: status pending goes back (now, or after the delay in seconds),
 -- failed and cancelled are over. The leases are locked by the caller's transaction.
 WITH verdict AS MATERIALIZED (
     SELECT * FROM unnest(:job_ids::uuid[], :statuses::text[], :delays::float8[], :failures::smallint[], :losses::smallint[],
-                         :categories::text[], :messages::text[])
-        AS v(job_id, status, delay, failures, losses, category, message)
+                         :categories::text[], :messages::text[], :usages::json[])
+        AS v(job_id, status, delay, failures, losses, category, message, usage)
 ), ended AS (
     DELETE FROM lease l USING verdict v
     WHERE l.tenant_id = :tenant_id AND l.job_id = ANY (:job_ids::uuid[]) AND l.job_id = v.job_id
     RETURNING l.job_id, l.epoch, l.lane_id, l.series_id, l.attempt, v.failures, v.losses, l.max_attempts, l.enqueued_at,
-              l.started_at, l.cancel_requested_at, l.worker_id, l.progress, v.status, v.category, v.message,
+              l.started_at, l.cancel_requested_at, l.worker_id, l.progress, v.status, v.category, v.message, v.usage,
               CASE WHEN v.delay > 0 THEN clock() + make_interval(secs => v.delay) END AS run_at
 ), logged AS (
-    INSERT INTO attempt (tenant_id, job_id, epoch, attempt, enqueued_at, started_at, finished_at, worker_id, category, message)
-    SELECT :tenant_id, job_id, epoch, attempt, enqueued_at, started_at, clock(), worker_id, category, message FROM ended
+    INSERT INTO attempt (tenant_id, job_id, epoch, attempt, enqueued_at, started_at, finished_at, worker_id, category, message,
+                         usage)
+    SELECT :tenant_id, job_id, epoch, attempt, enqueued_at, started_at, clock(), worker_id, category, message, usage
+    FROM ended
 ), queued AS (
     INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, enqueued_at)
     SELECT :tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, clock()
@@ -308,6 +320,15 @@ WITH verdict AS MATERIALIZED (
     SELECT :tenant_id, series_id, -count(*), count(*) FILTER (WHERE status = 'pending'),
            count(*) FILTER (WHERE status = 'failed'), count(*) FILTER (WHERE status = 'cancelled'), count(*), category
     FROM ended GROUP BY series_id, category
+), metered AS (
+    INSERT INTO usage_delta (tenant_id, series_id, provider, model, calls, failures, prompt_tokens, completion_tokens,
+                             audio_seconds, milliseconds)
+    SELECT :tenant_id, e.series_id, u.provider, u.model, count(*), count(*) FILTER (WHERE u.status <> 'completed'),
+           sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.audio_seconds), sum(u.duration_ms)
+    FROM ended e CROSS JOIN LATERAL json_to_recordset(e.usage)
+         AS u(provider text, model text, status text, prompt_tokens bigint, completion_tokens bigint,
+              audio_seconds float8, duration_ms bigint)
+    WHERE u.status <> 'skipped' GROUP BY e.series_id, u.provider, u.model
 ), told AS (
     INSERT INTO event (tenant_id, at, type, job_ids, series_ids, epochs, attempts, detail)
     SELECT :tenant_id, clock(), CASE status WHEN 'pending' THEN 'job.retrying' ELSE 'job.' || status END,
@@ -422,7 +443,7 @@ CROSS JOIN LATERAL (SELECT * FROM jobs WHERE tenant_id = :tenant_id AND id = w.i
 
 -- name: attempts(tenant_id, job_id)
 -- A job's failed and lost attempts, oldest first. Index: primary key of attempt.
-SELECT attempt, epoch, worker_id, started_at, finished_at, category, message
+SELECT attempt, epoch, worker_id, started_at, finished_at, category, message, usage
 FROM attempt WHERE tenant_id = :tenant_id AND job_id = :job_id ORDER BY epoch;
 
 
@@ -518,6 +539,18 @@ FROM (
 ) c JOIN series s ON s.tenant_id = :tenant_id AND s.id = c.series_id
 GROUP BY s.owner_service, s.task_type, s.model_profile, c.category
 ORDER BY s.task_type, s.model_profile, s.owner_service, c.category;
+
+
+-- name: usage_counts(tenant_id)
+-- What was used by owner, queue, provider and model: rolled up plus not yet.
+SELECT s.owner_service, s.task_type, s.model_profile, u.provider, u.model, sum(u.calls)::bigint AS calls,
+       sum(u.failures)::bigint AS failures, sum(u.prompt_tokens)::bigint AS prompt_tokens,
+       sum(u.completion_tokens)::bigint AS completion_tokens, sum(u.audio_seconds) AS audio_seconds,
+       sum(u.milliseconds)::bigint AS milliseconds
+FROM (SELECT * FROM usage WHERE tenant_id = :tenant_id UNION ALL SELECT * FROM usage_delta WHERE tenant_id = :tenant_id) u
+JOIN series s ON s.tenant_id = :tenant_id AND s.id = u.series_id
+GROUP BY s.owner_service, s.task_type, s.model_profile, u.provider, u.model
+ORDER BY s.task_type, s.model_profile, s.owner_service, u.provider, u.model;
 
 
 -- name: oldest_pending(tenant_id)
@@ -651,6 +684,28 @@ WITH turn AS MATERIALIZED (
     SET pending = t.pending + excluded.pending, running = t.running + excluded.running,
         completed = t.completed + excluded.completed, failed = t.failed + excluded.failed,
         cancelled = t.cancelled + excluded.cancelled, errors = t.errors + excluded.errors
+)
+SELECT count(*) FROM taken;
+
+
+-- name: roll_up_usage()
+-- tenant: every (rows keep their tenant)
+-- As roll_up, for what was used.
+WITH turn AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock(hashtext('penstock.roll_up_usage')) AS mine
+), taken AS (
+    DELETE FROM usage_delta WHERE (SELECT mine FROM turn) RETURNING *
+), added AS (
+    INSERT INTO usage AS t (tenant_id, series_id, provider, model, calls, failures, prompt_tokens, completion_tokens,
+                            audio_seconds, milliseconds)
+    SELECT tenant_id, series_id, provider, model, sum(calls), sum(failures), sum(prompt_tokens), sum(completion_tokens),
+           sum(audio_seconds), sum(milliseconds)
+    FROM taken GROUP BY tenant_id, series_id, provider, model ORDER BY tenant_id, series_id, provider, model
+    ON CONFLICT (tenant_id, series_id, provider, model) DO UPDATE
+    SET calls = t.calls + excluded.calls, failures = t.failures + excluded.failures,
+        prompt_tokens = t.prompt_tokens + excluded.prompt_tokens,
+        completion_tokens = t.completion_tokens + excluded.completion_tokens,
+        audio_seconds = t.audio_seconds + excluded.audio_seconds, milliseconds = t.milliseconds + excluded.milliseconds
 )
 SELECT count(*) FROM taken;
 

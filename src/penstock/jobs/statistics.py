@@ -9,6 +9,7 @@ import asyncpg
 from penstock.jobs import store
 from penstock.jobs.job import Counts, OwnerCounts, QueueCounts, Stats
 from penstock.jobs.store import Connection, Queue, TenantId
+from penstock.jobs.usage import ProviderCounts, UsageCounts
 
 
 async def gather(connection: Connection, tenant: TenantId) -> Stats:
@@ -19,6 +20,13 @@ async def gather(connection: Connection, tenant: TenantId) -> Stats:
     for row in rows:
         key = ((row["task_type"], row["model_profile"]), row["owner_service"])
         owners[key] = _add(owners.get(key, Counts()), _counts(row))
+    providers: dict[tuple[str, str], UsageCounts] = {}
+    for row in await store.usage_counts(connection, tenant):
+        used = _used(row)
+        key = ((row["task_type"], row["model_profile"]), row["owner_service"])
+        owners[key] = _add(owners.get(key, Counts()), Counts(usage=used))
+        served = (row["provider"], row["model"])
+        providers[served] = providers.get(served, UsageCounts()).plus(used)
     queues: dict[Queue, list[OwnerCounts]] = {}
     for (queue, owner), counts in owners.items():
         queues.setdefault(queue, []).append(_owner_counts(owner, counts))
@@ -29,7 +37,15 @@ async def gather(connection: Connection, tenant: TenantId) -> Stats:
         totals=totals,
         oldest_pending_seconds=max(oldest.values(), default=None),
         queues=[_queue_counts(queue, parts, oldest.get(queue)) for queue, parts in queues.items()],
+        providers=[
+            ProviderCounts(provider=provider, model=model, **_fields(used))
+            for (provider, model), used in sorted(providers.items())
+        ],
     )
+
+
+def _used(row: asyncpg.Record) -> UsageCounts:
+    return UsageCounts(**{name: row[name] for name in UsageCounts.__struct_fields__})
 
 
 def _counts(row: asyncpg.Record) -> Counts:
@@ -54,11 +70,12 @@ def _add(left: Counts, right: Counts) -> Counts:
         failed=left.failed + right.failed,
         cancelled=left.cancelled + right.cancelled,
         errors=errors,
+        usage=left.usage.plus(right.usage),
     )
 
 
-def _fields(counts: Counts) -> dict[str, Any]:
-    return {name: getattr(counts, name) for name in Counts.__struct_fields__}
+def _fields(counts: Counts | UsageCounts) -> dict[str, Any]:
+    return {name: getattr(counts, name) for name in counts.__struct_fields__}
 
 
 def _owner_counts(owner: str, counts: Counts) -> OwnerCounts:

@@ -15,6 +15,7 @@ from uuid import UUID
 import asyncpg
 from msgspec import Raw
 
+from penstock.jobs import usage
 from penstock.jobs.job import (
     Attempt,
     ClaimRequest,
@@ -29,6 +30,7 @@ from penstock.jobs.job import (
 )
 from penstock.jobs.output import chunks_of, encoded, joined, lines_of, span
 from penstock.jobs.states import Again, ErrorCategory, Over, Status, Tally
+from penstock.jobs.usage import Usage
 from penstock.postgres import queries
 
 Connection = asyncpg.Connection
@@ -92,6 +94,7 @@ class Verdict:
     outcome: Again | Over
     category: ErrorCategory
     message: str
+    usage: Sequence[Usage] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,6 +256,7 @@ async def complete(
         job_ids=[completion.id for completion in completions],
         epochs=[completion.epoch for completion in completions],
         results=[completion.result for completion in completions],
+        usages=[usage.stored(completion.usage) for completion in completions],
     )
     return {(row["job_id"], row["epoch"]) for row in rows}
 
@@ -322,6 +326,7 @@ async def end_attempts(
         losses=[retry.losses if retry else 0 for retry in again],
         categories=[verdict.category for verdict in verdicts],
         messages=[verdict.message for verdict in verdicts],
+        usages=[usage.stored(verdict.usage) for verdict in verdicts],
     )
     return {
         (row["job_id"], row["epoch"]): EndedAttempt(
@@ -381,7 +386,10 @@ def _summary_fields(row: asyncpg.Record) -> dict[str, Any]:
 async def get(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]) -> dict[UUID, Job]:
     """Whole jobs, without their attempts."""
     rows = await _sql.get.rows(connection, tenant_id=tenant, job_ids=list(job_ids))
-    return {row["id"]: Job(**_summary_fields(row), input=row["input"], result=row["result"]) for row in rows}
+    return {
+        row["id"]: Job(**_summary_fields(row), input=row["input"], result=row["result"], usage=usage.read(row["usage"]))
+        for row in rows
+    }
 
 
 async def attempts(connection: Connection, tenant: TenantId, job_id: UUID) -> list[Attempt]:
@@ -395,6 +403,7 @@ async def attempts(connection: Connection, tenant: TenantId, job_id: UUID) -> li
             started_at=row["started_at"],
             finished_at=row["finished_at"],
             error=JobError(category=ErrorCategory(row["category"]), message=row["message"]),
+            usage=usage.read(row["usage"]),
         )
         for row in rows
     ]
@@ -473,6 +482,11 @@ async def counts(connection: Connection, tenant: TenantId) -> list[asyncpg.Recor
     return await _sql.counts.rows(connection, tenant_id=tenant)
 
 
+async def usage_counts(connection: Connection, tenant: TenantId) -> list[asyncpg.Record]:
+    """What was used by owner, queue, provider and model."""
+    return await _sql.usage_counts.rows(connection, tenant_id=tenant)
+
+
 async def oldest_pending(connection: Connection, tenant: TenantId) -> dict[Queue, float]:
     """For how many seconds the oldest due job of each queue has waited."""
     rows = await _sql.oldest_pending.rows(connection, tenant_id=tenant)
@@ -534,8 +548,9 @@ async def begin_rescue(connection: Connection) -> datetime | None:
 
 async def roll_up(connection: Connection) -> int:
     """Add counter deltas to the totals; answers how many deltas there were."""
-    count: int = await _sql.roll_up.value(connection)
-    return count
+    counted: int = await _sql.roll_up.value(connection)
+    used: int = await _sql.roll_up_usage.value(connection)
+    return counted + used
 
 
 async def raise_hints(connection: Connection) -> None:

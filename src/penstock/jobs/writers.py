@@ -31,7 +31,13 @@ def judge(lease: HeldLease, failure: Failure, policy: RetryPolicy) -> Verdict:
     """What the rules say of a lease whose attempt ended with this failure."""
     retry_after = None if failure.retry_after_seconds is None else timedelta(seconds=failure.retry_after_seconds)
     outcome = after_failure(failure.category, lease.tally, policy, jitter=random(), retry_after=retry_after)
-    return Verdict(job_id=lease.job_id, outcome=outcome, category=failure.category, message=failure.message)
+    return Verdict(
+        job_id=lease.job_id,
+        outcome=outcome,
+        category=failure.category,
+        message=failure.message,
+        usage=failure.usage,
+    )
 
 
 def announce_ended(wakeups: Wakeups, ended: Sequence[EndedAttempt]) -> None:

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from msgspec import Raw
+from msgspec.structs import replace
 
 from penstock.errors import CallerError, InvalidInput, MalformedBody, NotFound, ServiceError, StaleEpoch, TooLarge
 from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure, HeartbeatAnswer, JobCompletion, JobHeartbeat
@@ -36,6 +37,9 @@ _SURPRISES = 5  # unforeseen errors of a report after which it counts as refused
 _LONGEST_PAUSE = 2.0  # seconds between tries while the service is away
 _REFUSED = (InvalidInput, MalformedBody, TooLarge)  # what the service says of content that it cannot store
 _LARGEST_BEAT = 900 * 1024  # bytes of what executors told, in one heartbeat call for many jobs
+
+
+Report = JobCompletion | Failure
 
 
 class JobSource(Protocol):
@@ -208,7 +212,7 @@ class Engine:
             self._log.warning("attempt_abandoned", job_id=str(attempt.job.id), epoch=attempt.job.epoch)
             if attempt.task is not None:
                 attempt.task.cancel()
-        reports = [self._report(attempt, self._interrupted(attempt)) for attempt in stubborn]
+        reports = [self._report(attempt, _with_usage(self._interrupted(attempt), attempt)) for attempt in stubborn]
         try:
             async with asyncio.timeout(_LONGEST_PAUSE):
                 await asyncio.gather(*reports)
@@ -288,7 +292,7 @@ class Engine:
 
     async def _attend(self, attempt: _Attempt) -> None:
         """One job from its claim to its report."""
-        report = await self._execute(attempt)
+        report = _with_usage(await self._execute(attempt), attempt)
         attempt.outbox.close()
         if report is not None:
             report = await self._tell_rest(attempt, report)
@@ -299,7 +303,7 @@ class Engine:
         self._attempts.pop(attempt.job.epoch, None)
         self._room.set()
 
-    async def _execute(self, attempt: _Attempt) -> JobCompletion | Failure | None:
+    async def _execute(self, attempt: _Attempt) -> Report | None:
         """Run the executor; answers what to report, or None when the job is no longer ours."""
         job = attempt.job
         timer = None
@@ -366,7 +370,7 @@ class Engine:
 
     # Reporting
 
-    async def _tell_rest(self, attempt: _Attempt, report: JobCompletion | Failure) -> JobCompletion | Failure | None:
+    async def _tell_rest(self, attempt: _Attempt, report: Report) -> Report | None:
         """Send what the executor told last, however long the service is away; answers what to report then."""
         pause, surprises = 0.0, 0
         while attempt.outbox.waiting:
@@ -385,9 +389,11 @@ class Engine:
                 self._refuse(attempt, error)
         if attempt.reason is ErrorCategory.WORKER_LOST:
             return None
-        return self._interrupted(attempt) if attempt.refusal and isinstance(report, JobCompletion) else report
+        if attempt.refusal and isinstance(report, JobCompletion):
+            return _with_usage(self._interrupted(attempt), attempt)
+        return report
 
-    async def _report(self, attempt: _Attempt, report: JobCompletion | Failure | None) -> None:
+    async def _report(self, attempt: _Attempt, report: Report | None) -> None:
         """Hand in a result or failure, however long the service is away."""
         pause, surprises = 0.0, 0
         while report is not None:
@@ -411,11 +417,12 @@ class Engine:
                     return
                 message = f"the result was refused: {_described(error)}"
                 report, surprises = self._failure(attempt.job, ErrorCategory.INTERNAL, message), 0
+                report = _with_usage(report, attempt)
             else:
                 self._tell(attempt, report)
                 return
 
-    def _tell(self, attempt: _Attempt, outcome: JobCompletion | Failure | str) -> None:
+    def _tell(self, attempt: _Attempt, outcome: Report | str) -> None:
         seconds = time.monotonic() - attempt.begun_at
         job = attempt.job
         if isinstance(outcome, JobCompletion):
@@ -541,6 +548,11 @@ class Engine:
         attempt.refusal = attempt.refusal or _described(error)
         attempt.outbox.clear()
         attempt.interrupt(ErrorCategory.INTERNAL)
+
+
+def _with_usage(report: Report | None, attempt: _Attempt) -> Report | None:
+    """A report that also tells what the attempt used."""
+    return replace(report, usage=attempt.context.usage) if report is not None and attempt.context.usage else report
 
 
 def _described(error: Exception) -> str:

@@ -21,11 +21,13 @@ from msgspec import Raw
 from penstock.jobs.job import ClaimedJob, LogLine
 from penstock.jobs.output import LARGEST_PROGRESS
 from penstock.jobs.states import ErrorCategory
+from penstock.jobs.usage import Usage
 from penstock.workers.outbox import LARGEST_CHUNK, Outbox
 
 _LONGEST_MESSAGE = 2000  # characters of an error message that are kept
 _LONGEST_LINE = 10_000  # characters of a log line's message that are kept
 _LONGEST_LEVEL = 20
+_MOST_USAGES = 100
 
 
 class ExecutionError(Exception):
@@ -51,10 +53,17 @@ class JobContext:
     All of it is sent within a second, and before the job's end is reported; what is told later is ignored.
     """
 
-    __slots__ = ("outbox",)
+    __slots__ = ("outbox", "usage")
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self.outbox = Outbox(changed)
+        self.usage: list[Usage] = []
+
+    def used(self, usage: Usage) -> None:
+        """Tell what a call to a provider used, or that it failed. Stored with the attempt's end, however it ends, and
+        summed up in the statistics; the first hundred count."""
+        if len(self.usage) < _MOST_USAGES:
+            self.usage.append(usage)
 
     def progress(self, value: object) -> None:
         """Tell how far the job is: any JSON, ``{"fraction": 0.4}`` by convention. Newest wins.

@@ -150,6 +150,7 @@ CREATE TABLE done (
     error_message       text,
     progress            json,
     result              json,
+    usage               json, -- of the attempt that completed: its calls to providers
     PRIMARY KEY (tenant_id, job_id),
     CHECK ((status = 'completed') = (result IS NOT NULL)),
     CHECK ((status = 'failed') <= (error_category IS NOT NULL))
@@ -169,6 +170,7 @@ CREATE TABLE attempt (
     worker_id   text NOT NULL,
     category    text NOT NULL,
     message     text NOT NULL,
+    usage       json, -- its calls to providers
     PRIMARY KEY (tenant_id, job_id, epoch)
 ) PARTITION BY RANGE (job_id);
 
@@ -219,6 +221,34 @@ CREATE TABLE stat (
     cancelled bigint NOT NULL,
     errors    bigint NOT NULL,
     PRIMARY KEY (tenant_id, series_id, category)
+) WITH (fillfactor = 50);
+
+-- What attempts used of the providers behind them, counted in the same way.
+CREATE TABLE usage_delta (
+    tenant_id         integer NOT NULL,
+    series_id         integer NOT NULL,
+    provider          text NOT NULL,
+    model             text NOT NULL,
+    calls             bigint NOT NULL,
+    failures          bigint NOT NULL,
+    prompt_tokens     bigint NOT NULL,
+    completion_tokens bigint NOT NULL,
+    audio_seconds     double precision NOT NULL,
+    milliseconds      bigint NOT NULL
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0,
+        vacuum_truncate = off);
+CREATE TABLE usage (
+    tenant_id         integer NOT NULL,
+    series_id         integer NOT NULL,
+    provider          text NOT NULL,
+    model             text NOT NULL,
+    calls             bigint NOT NULL,
+    failures          bigint NOT NULL,
+    prompt_tokens     bigint NOT NULL,
+    completion_tokens bigint NOT NULL,
+    audio_seconds     double precision NOT NULL,
+    milliseconds      bigint NOT NULL,
+    PRIMARY KEY (tenant_id, series_id, provider, model)
 ) WITH (fillfactor = 50);
 
 -- When a background duty last ran, shared by all housekeepers. recovered_at: when duty resumed after the last gap.
@@ -281,7 +311,7 @@ SELECT j.tenant_id, j.id, j.series_id, j.lane_id, s.owner_service, j.owner_ref, 
        coalesce(d.cancel_requested_at, l.cancel_requested_at) AS cancel_requested_at,
        coalesce(d.enqueued_at, l.enqueued_at, r.enqueued_at, w.enqueued_at) AS enqueued_at,
        coalesce(d.started_at, l.started_at) AS started_at,
-       d.finished_at, coalesce(d.progress, l.progress) AS progress, d.result, d.error_category, d.error_message
+       d.finished_at, coalesce(d.progress, l.progress) AS progress, d.result, d.usage, d.error_category, d.error_message
 FROM job j
 JOIN series s ON s.id = j.series_id
 JOIN lane n ON n.id = j.lane_id

@@ -1,0 +1,71 @@
+"""What attempts used of the providers behind them: reported with an attempt's end, and summed up."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+_LONGEST_ERROR = 2000
+_PLAIN = r"^[^\x00-\x1f\x7f]*$"  # PostgreSQL has no U+0000, and names no other control character
+Count = Annotated[int, Meta(ge=0, le=2**53)]
+
+
+class Usage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One call to one provider, as a worker reports it. ``skipped``: the provider was not asked after all."""
+
+    provider: Annotated[str, Meta(min_length=1, max_length=200, pattern=_PLAIN)]
+    model: Annotated[str, Meta(max_length=500, pattern=_PLAIN)] = ""
+    status: Literal["completed", "failed", "cancelled", "skipped"] = "completed"
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
+    audio_seconds: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
+    duration_ms: Count = 0
+    error: Annotated[str, Meta(max_length=_LONGEST_ERROR, pattern=r"^[^\x00]*$")] | None = None
+
+
+Usages = Annotated[list[Usage], Meta(max_length=100)]
+
+
+class UsageCounts(Struct, frozen=True, kw_only=True):
+    """What calls to providers used, since the beginning; those of attempts that failed count too."""
+
+    calls: int = 0
+    failures: int = 0  # calls that ended without an answer
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    audio_seconds: float = 0.0
+    milliseconds: int = 0  # that providers took
+
+    def plus(self, other: UsageCounts) -> UsageCounts:
+        """Both together."""
+        return UsageCounts(
+            calls=self.calls + other.calls,
+            failures=self.failures + other.failures,
+            prompt_tokens=self.prompt_tokens + other.prompt_tokens,
+            completion_tokens=self.completion_tokens + other.completion_tokens,
+            audio_seconds=round(self.audio_seconds + other.audio_seconds, 3),
+            milliseconds=self.milliseconds + other.milliseconds,
+        )
+
+
+class ProviderCounts(UsageCounts, frozen=True, kw_only=True):
+    """The part of it that one model of one provider served."""
+
+    provider: str
+    model: str
+
+
+_stored = msgspec.json.Decoder(list[Usage])
+
+
+def stored(usages: Sequence[Usage]) -> bytes | None:
+    """As a column holds it; None for nothing."""
+    return msgspec.json.encode(usages) if usages else None
+
+
+def read(column: bytes | None) -> list[Usage]:
+    """What a column holds."""
+    return _stored.decode(column) if column is not None else []
