@@ -1,0 +1,264 @@
+"""Decodes one file of a stranger's, in a process of its own with little room.
+
+    python -I decoder.py '{"path": …, "format": …, "max_seconds": …, "cpu_seconds": …, "memory_bytes": …}'
+
+With ``output`` and ``rate`` it also writes a 16-bit mono wav. Prints one line of JSON: what the file holds, or
+``{"error": …}`` if it is no good, or ``{"failed": …}`` if the output cannot be written. Imports only the standard
+library and, once its limits hold, PyAV.
+
+FFmpeg is confined: the one reader that the caller names, so that no playlist can be opened, and with it no other file;
+no protocol but ``file``; a few decoders.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import resource
+import signal
+import sys
+import wave
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+if TYPE_CHECKING:
+    from av import AudioFrame, AudioResampler
+    from av.audio.stream import AudioStream
+    from av.container import InputContainer
+
+_PR_SET_PDEATHSIG: Final = 1
+_ROOM_BYTES: Final = 2**20  # to write, beyond what the longest output takes
+_MOST_CHANNELS: Final = 64
+_MOST_HERTZ: Final = 768_000
+
+# Whatever else FFmpeg can decode was written for other uses than recordings, and is less looked at.
+_CODECS: Final = frozenset(
+    {
+        "aac",
+        "aac_latm",
+        "ac3",
+        "adpcm_ima_qt",
+        "adpcm_ima_wav",
+        "adpcm_ms",
+        "alac",
+        "eac3",
+        "flac",
+        "gsm_ms",
+        "mp1",
+        "mp1float",
+        "mp2",
+        "mp2float",
+        "mp3",
+        "mp3float",
+        "libopus",
+        "libvorbis",
+        "opus",
+        "pcm_alaw",
+        "pcm_f32be",
+        "pcm_f32le",
+        "pcm_f64be",
+        "pcm_f64le",
+        "pcm_mulaw",
+        "pcm_s16be",
+        "pcm_s16le",
+        "pcm_s24be",
+        "pcm_s24le",
+        "pcm_s32be",
+        "pcm_s32le",
+        "pcm_s8",
+        "pcm_u8",
+        "vorbis",
+    }
+)
+
+
+class Unusable(Exception):
+    """What is wrong with the file, for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wish:
+    """What the caller wants done."""
+
+    path: str
+    format: str  # FFmpeg's name of the reader
+    max_seconds: float
+    cpu_seconds: int
+    memory_bytes: int
+    output: str | None = None
+    rate: int = 16_000  # of the output, in hertz
+
+
+def confine(wish: Wish) -> None:
+    """Take away what decoding does not need; what the system does not know is left out."""
+    length = _ROOM_BYTES + (int(wish.max_seconds * wish.rate * 2) if wish.output else 0)
+    for kind, most in (
+        (resource.RLIMIT_AS, wish.memory_bytes),
+        (resource.RLIMIT_CPU, wish.cpu_seconds),
+        (resource.RLIMIT_FSIZE, length),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        _, hard = resource.getrlimit(kind)
+        bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        with suppress(ValueError, OSError):
+            resource.setrlimit(kind, (bound, bound))
+    if sys.platform == "linux":  # it ends with whoever started it, however that ends
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
+
+
+def decode(wish: Wish) -> dict[str, Any]:
+    """What the file holds; writes the output if one is wanted. Raises Unusable."""
+    import av  # noqa: PLC0415 - once the limits hold
+    import av.logging  # noqa: PLC0415
+
+    av.logging.set_level(None)
+    options = {
+        "protocol_whitelist": "file",
+        "format_whitelist": "wav,mp3,flac,ogg,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm",
+        "codec_whitelist": ",".join(sorted(_CODECS)),
+    }
+    if wish.format == "mp4":  # no samples from other files
+        options |= {"enable_drefs": "0", "use_absolute_path": "0"}
+    try:
+        with av.open(
+            f"file:{wish.path}", "r", format=wish.format, container_options=options, metadata_errors="replace"
+        ) as container:
+            return _read(container, wish)
+    except av.error.FFmpegError as error:
+        raise Unusable(f"is no audio that can be read: {error.strerror}") from None
+
+
+def _read(container: InputContainer, wish: Wish) -> dict[str, Any]:
+    stream: AudioStream | None = next(iter(container.streams.audio), None)
+    if stream is None:
+        raise Unusable("has no audio track")
+    codec = getattr(stream.codec_context, "name", "unknown")  # FFmpeg may have none for it
+    if codec not in _CODECS:
+        raise Unusable(f"is no audio that can be read: its codec ({codec}) is not supported")
+    stream.codec_context.thread_count = 1  # more of them take more memory, not less time
+    with ExitStack() as stack:
+        output = None if wish.output is None else stack.enter_context(_Output(wish.output, wish.rate))
+        measure = _Measure(wish.max_seconds, output)
+        _feed(container, stream, measure)
+        if output is not None:
+            output.finish()
+    if not measure.seconds:
+        raise Unusable("is no audio that can be read: it holds no sound")
+    return {
+        "duration_seconds": round(measure.seconds if output is None else output.seconds, 6),
+        "codec": codec,
+        "sample_rate": measure.rate if output is None else wish.rate,
+        "channels": measure.channels if output is None else 1,
+        "format": container.format.name,
+    }
+
+
+def _feed(container: InputContainer, stream: AudioStream, measure: _Measure) -> None:
+    """Every frame of a stream. Some that are broken are left out, as players do; more broken than sound is no audio."""
+    import av  # noqa: PLC0415
+
+    good = bad = 0
+    packets = iter(container.demux(stream))
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError:  # the file ends in the middle, or what follows is something else
+            bad += 1
+            break
+        if packet is None:
+            break
+        try:
+            for frame in packet.decode():
+                measure.take(frame)
+                good += 1
+        except av.error.FFmpegError:
+            bad += 1
+    if bad > good:
+        raise Unusable("is no audio that can be read: most of it is broken")
+
+
+class _Measure:
+    """Counts what was decoded, by the samples themselves: heads and timestamps may say anything."""
+
+    def __init__(self, max_seconds: float, output: _Output | None) -> None:
+        self.seconds = 0.0
+        self.rate = 0
+        self.channels = 0
+        self._max_seconds = max_seconds
+        self._output = output
+
+    def take(self, frame: AudioFrame) -> None:
+        rate, channels = frame.sample_rate, frame.layout.nb_channels
+        if not 1 <= rate <= _MOST_HERTZ or not 1 <= channels <= _MOST_CHANNELS:
+            raise Unusable(f"is no audio that can be read: {channels} channels at {rate} Hz")
+        self.rate, self.channels = self.rate or rate, self.channels or channels
+        self.seconds += frame.samples / rate
+        if self.seconds > self._max_seconds:
+            raise Unusable(f"is longer than {self._max_seconds:g} seconds")
+        if self._output is not None:
+            self._output.take(frame)
+
+
+class _Output:
+    """A wav of 16 bits and one channel."""
+
+    def __init__(self, path: str, rate: int) -> None:
+        self._samples = 0
+        self._rate = rate
+        self._like: tuple[object, ...] = ()
+        self._resampler: AudioResampler | None = None
+        self._file = wave.open(path, "wb")  # noqa: SIM115 - closed by __exit__
+        self._file.setnchannels(1)
+        self._file.setsampwidth(2)
+        self._file.setframerate(rate)
+
+    @property
+    def seconds(self) -> float:
+        return self._samples / self._rate
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._file.close()
+
+    def take(self, frame: AudioFrame) -> None:
+        """Convert a frame; a file may change its rate or channels in the middle."""
+        from av import AudioResampler  # noqa: PLC0415
+
+        like = (frame.sample_rate, frame.format.name, frame.layout.name)
+        if self._resampler is None or like != self._like:
+            self.finish()
+            self._like, self._resampler = like, AudioResampler("s16", "mono", self._rate)
+        frame.pts = None  # what it says of time is not believed
+        self._write(self._resampler.resample(frame))
+
+    def finish(self) -> None:
+        """Write what the converter still holds."""
+        if self._resampler is not None:
+            self._write(self._resampler.resample(None))
+            self._resampler = None
+
+    def _write(self, frames: list[AudioFrame]) -> None:
+        for frame in frames:
+            self._file.writeframesraw(bytes(frame.planes[0])[: 2 * frame.samples])
+            self._samples += frame.samples
+
+
+def main() -> None:
+    wish = Wish(**json.loads(sys.argv[1]))
+    confine(wish)
+    try:
+        told = decode(wish)
+    except Unusable as error:
+        told = {"error": str(error)}
+    except MemoryError:
+        told = {"error": "needs too much memory to be read"}
+    except OSError as error:  # the output cannot be written, which is not the file's fault
+        told = {"failed": error.strerror}
+    sys.stdout.write(json.dumps(told) + "\n")
+
+
+if __name__ == "__main__":
+    main()

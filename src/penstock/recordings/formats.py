@@ -1,0 +1,134 @@
+"""The formats of recordings, and how to tell them by their first bytes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+HEAD_BYTES: Final = 64 * 1024  # of a file are enough to tell its format
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """One format: its name, what FFmpeg's reader of it is called, and what others call it."""
+
+    name: str
+    demuxer: str
+    media_types: tuple[str, ...]  # the first is what we say
+    extensions: tuple[str, ...]  # with the dot, in lower case; the first is what we use
+
+    @property
+    def media_type(self) -> str:
+        return self.media_types[0]
+
+    @property
+    def extension(self) -> str:
+        return self.extensions[0]
+
+
+WAV: Final = Format(
+    name="wav",
+    demuxer="wav",
+    media_types=("audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave"),
+    extensions=(".wav", ".wave"),
+)
+MP3: Final = Format(
+    name="mp3", demuxer="mp3", media_types=("audio/mpeg", "audio/mp3", "audio/x-mp3"), extensions=(".mp3", ".mpga")
+)
+FLAC: Final = Format(name="flac", demuxer="flac", media_types=("audio/flac", "audio/x-flac"), extensions=(".flac",))
+OGG: Final = Format(
+    name="ogg", demuxer="ogg", media_types=("audio/ogg", "application/ogg", "audio/vorbis"), extensions=(".ogg", ".oga")
+)
+OPUS: Final = Format(
+    name="opus", demuxer="ogg", media_types=("audio/ogg; codecs=opus", "audio/opus"), extensions=(".opus",)
+)
+M4A: Final = Format(
+    name="m4a",
+    demuxer="mp4",
+    media_types=("audio/mp4", "audio/m4a", "audio/x-m4a", "video/mp4"),
+    extensions=(".m4a", ".mp4", ".m4b", ".mov"),
+)
+WEBM: Final = Format(
+    name="webm",
+    demuxer="webm",
+    media_types=("audio/webm", "video/webm", "audio/x-matroska", "video/x-matroska"),
+    extensions=(".webm", ".weba", ".mka", ".mkv"),
+)
+FORMATS: Final = (WAV, MP3, FLAC, OGG, OPUS, M4A, WEBM)
+
+
+def sniff(head: bytes) -> Format | None:
+    """The format that a file's first bytes are of, whatever its name says; None if it is none of ours.
+
+    Of what may follow behind it nothing is known.
+    """
+    if head[_id3_length(head) :].startswith(b"fLaC"):
+        return FLAC
+    return next((found for test, found in _TESTS if test(head)), None)
+
+
+def of_media_type(stated: str) -> Format | None:
+    """The format that a media type names; parameters other than ``codecs=opus`` say nothing."""
+    kind, _, parameters = stated.lower().partition(";")
+    if kind.strip() == "audio/ogg" and "opus" in parameters:
+        return OPUS
+    return next((one for one in FORMATS if kind.strip() in one.media_types), None)
+
+
+def of_filename(name: str) -> Format | None:
+    """The format that a file's name ends like."""
+    return next((one for one in FORMATS if name.lower().endswith(one.extensions)), None)
+
+
+def _is_wav(head: bytes) -> bool:
+    return head[:4] in {b"RIFF", b"RIFX", b"RF64", b"BW64"} and head[8:12] == b"WAVE"
+
+
+def _is_opus(head: bytes) -> bool:
+    if not _is_ogg(head) or len(head) < 27:
+        return False
+    first_packet = 27 + head[26]  # behind the page's head and its table of segments
+    return head[first_packet : first_packet + 8] == b"OpusHead"
+
+
+def _is_ogg(head: bytes) -> bool:
+    return head.startswith(b"OggS\0")
+
+
+def _is_m4a(head: bytes) -> bool:
+    return head[4:8] == b"ftyp"
+
+
+def _is_webm(head: bytes) -> bool:
+    return head.startswith(b"\x1a\x45\xdf\xa3") and any(kind in head[:4096] for kind in (b"webm", b"matroska"))
+
+
+def _is_mp3(head: bytes) -> bool:
+    return head.startswith(b"ID3") or _is_mpeg_frame(head[:4])
+
+
+def _is_mpeg_frame(head: bytes) -> bool:
+    """The head of an MPEG audio frame: its sync, and no field with a value that is reserved."""
+    if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
+        return False
+    version, layer, bitrate, rate = head[1] >> 3 & 3, head[1] >> 1 & 3, head[2] >> 4, head[2] >> 2 & 3
+    return version != 1 and layer != 0 and bitrate not in {0, 15} and rate != 3
+
+
+def _id3_length(head: bytes) -> int:
+    """How many bytes an ID3 tag takes at the start; 0 if there is none."""
+    if not head.startswith(b"ID3") or len(head) < 10:
+        return 0
+    size = head[6:10]
+    return 10 + (size[0] << 21 | size[1] << 14 | size[2] << 7 | size[3])
+
+
+_TESTS: Final[tuple[tuple[Callable[[bytes], bool], Format], ...]] = (
+    (_is_wav, WAV),
+    (_is_opus, OPUS),
+    (_is_ogg, OGG),
+    (_is_m4a, M4A),
+    (_is_webm, WEBM),
+    (_is_mp3, MP3),
+)

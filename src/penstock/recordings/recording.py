@@ -1,0 +1,196 @@
+"""Recordings: files of strangers, examined and converted by processes of their own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from penstock.recordings import formats
+from penstock.recordings.formats import Format
+
+_DECODER: Final = Path(__file__).with_name("decoder.py")
+_LONGEST_ANSWER: Final = 64 * 1024  # bytes
+_NEEDED: Final = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # all that the decoder sees of our environment
+
+
+class UnusableAudio(Exception):
+    """A file that is no recording that can be used; the text says why, and goes behind "the file …"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What one file may take."""
+
+    max_seconds: float = 4 * 3600.0  # of sound
+    timeout: timedelta = timedelta(minutes=5)  # to decode it; as much of a processor's time
+    memory_bytes: int = 2 * 2**30
+
+
+DEFAULT_LIMITS: Final = Limits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recording:
+    """A file that was decoded to its end."""
+
+    path: Path
+    format: Format
+    codec: str
+    media_type: str
+    size_bytes: int
+    duration_seconds: float  # of the sound, counted by its samples
+    sample_rate: int  # in hertz
+    channels: int
+
+
+class _Told(msgspec.Struct):
+    """The decoder's answer."""
+
+    error: str | None = None
+    failed: str | None = None
+    duration_seconds: float = 0.0
+    codec: str = ""
+    sample_rate: int = 0
+    channels: int = 0
+
+
+async def examine(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> Recording:
+    """What a file holds. Raises UnusableAudio, whatever the file does to its decoder."""
+    size, head = await asyncio.to_thread(_begin, path)
+    found = formats.sniff(head)
+    if found is None:
+        known = ", ".join(one.name for one in formats.FORMATS)
+        raise UnusableAudio(f"is no audio that can be read: it begins like none of {known}")
+    told = await _decode(path, found, limits)
+    return _recording(path, found, size, told)
+
+
+async def converted(
+    recording: Recording, to: Path, *, rate: int = 16_000, limits: Limits = DEFAULT_LIMITS
+) -> Recording:
+    """The recording as a 16-bit mono wav of ``rate`` hertz, written to ``to``; no file is left there if it fails.
+
+    Raises UnusableAudio, or OSError when the file cannot be written.
+    """
+    if not 4_000 <= rate <= 192_000:
+        raise ValueError(f"rate must be 4000 to 192000 hertz, not {rate}")
+    try:
+        told = await _decode(recording.path, recording.format, limits, output=to, rate=rate)
+        size = (await asyncio.to_thread(to.stat)).st_size
+    except BaseException:  # also when the caller is cancelled
+        _remove(to)
+        raise
+    return _recording(to, formats.WAV, size, told, codec="pcm_s16le")
+
+
+def _remove(path: Path) -> None:
+    path.unlink(missing_ok=True)
+
+
+def _recording(path: Path, found: Format, size: int, told: _Told, *, codec: str | None = None) -> Recording:
+    return Recording(
+        path=path,
+        format=found,
+        codec=codec or told.codec,
+        media_type=found.media_type,
+        size_bytes=size,
+        duration_seconds=told.duration_seconds,
+        sample_rate=told.sample_rate,
+        channels=told.channels,
+    )
+
+
+def _begin(path: Path) -> tuple[int, bytes]:
+    """A file's size and first bytes."""
+    try:
+        known = path.stat()
+        if not stat.S_ISREG(known.st_mode):  # to open a pipe would wait for its writer
+            raise UnusableAudio("is no file")
+        with path.open("rb") as file:
+            head = file.read(formats.HEAD_BYTES)
+    except OSError as error:
+        raise UnusableAudio(f"cannot be read: {error.strerror}") from error
+    if not head:
+        raise UnusableAudio("is empty")
+    return known.st_size, head
+
+
+def _wish(path: Path, found: Format, limits: Limits, output: Path | None, rate: int) -> str:
+    """What the decoder is told."""
+    wish: dict[str, Any] = {
+        "path": str(path.absolute()),
+        "format": found.demuxer,
+        "max_seconds": limits.max_seconds,
+        "cpu_seconds": max(1, round(limits.timeout.total_seconds())),
+        "memory_bytes": limits.memory_bytes,
+    }
+    if output is not None:
+        wish |= {"output": str(output.absolute()), "rate": rate}
+    return msgspec.json.encode(wish).decode()
+
+
+async def _decode(
+    path: Path, found: Format, limits: Limits, *, output: Path | None = None, rate: int = 16_000
+) -> _Told:
+    """Run the decoder and read its answer. When this returns or raises, the process is gone."""
+    seconds = limits.timeout.total_seconds()
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-I",  # by its path, with nothing of ours in its way or within its reach
+        str(_DECODER),
+        _wish(path, found, limits, output, rate),
+        stdin=DEVNULL,
+        stdout=PIPE,
+        stderr=DEVNULL,
+        env={name: os.environ[name] for name in _NEEDED if name in os.environ},
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(seconds):
+            answer = await _answer_of(process)
+    except TimeoutError:
+        raise UnusableAudio(f"takes more than {seconds:g} seconds to be read") from None
+    finally:
+        await _end(process)
+    try:
+        told = msgspec.json.decode(answer, type=_Told)
+    except msgspec.MsgspecError:
+        raise UnusableAudio(f"is no audio that can be read: its decoder {_how(process)}") from None
+    if told.error is not None:
+        raise UnusableAudio(told.error)
+    if told.failed is not None:
+        raise OSError(f"{output} cannot be written: {told.failed}")
+    return told
+
+
+async def _answer_of(process: Process) -> bytes:
+    """What a process prints until it ends; of one that prints too much, only the beginning."""
+    stdout = process.stdout
+    answer = b""
+    while stdout is not None and len(answer) <= _LONGEST_ANSWER and (piece := await stdout.read(_LONGEST_ANSWER)):
+        answer += piece
+    if len(answer) <= _LONGEST_ANSWER:
+        await process.wait()
+    return answer
+
+
+async def _end(process: Process) -> None:
+    if process.returncode is None:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await asyncio.shield(process.wait())
+
+
+def _how(process: Process) -> str:
+    code = process.returncode
+    return f"was killed by signal {-code}" if code is not None and code < 0 else f"ended with status {code}"
