@@ -15,6 +15,7 @@ import pytest
 from pglast import ast
 from pglast.enums import A_Expr_Kind, BoolExprType
 
+from penstock.blobs import store as blob_store
 from penstock.errors import NotFound, StaleEpoch
 from penstock.jobs import store
 from penstock.jobs.job import Counts, JobFilter
@@ -24,7 +25,7 @@ from penstock.postgres.pool import Database
 from tests.db.stage import Caller, look, own_tenant, snapshot, submission, take, within
 
 _BLOCK = re.compile(r"^-- name: (\w+).*?\n(.*?)(?=^-- name: |\Z)", re.MULTILINE | re.DOTALL)
-ROOMS = {"jobs": store, "models": model_store}
+ROOMS = {"jobs": store, "models": model_store, "blobs": blob_store}
 STATEMENTS = {f"{room}.{name}": found for room, one in ROOMS.items() for name, found in one._sql.statements.items()}
 BLOCKS = {
     f"{room}.{name}": text
@@ -174,7 +175,7 @@ def test_every_block_of_the_file_is_read() -> None:
 async def test_a_statement_ties_each_tenants_table_to_its_tenant_or_says_why_not(
     name: str, tenant_tables: frozenset[str]
 ) -> None:
-    assert {"job", "jobs", "lease", "done", "series", "event", "model"} <= tenant_tables
+    assert {"job", "jobs", "lease", "done", "series", "event", "model", "blob", "blob_part"} <= tenant_tables
     statement = STATEMENTS[name]
     reason = EVERY.search(BLOCKS[name])
     if "tenant_id" not in statement._order:

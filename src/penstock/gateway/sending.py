@@ -1,4 +1,4 @@
-"""Answers and event streams, as ASGI messages."""
+"""Answers and streams, as ASGI messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.types import Message, Scope, Send
 
 from penstock.errors import PenstockError
 from penstock.telemetry import logs
-from penstock.web.call import Answer, Call, EventStream
+from penstock.web.call import Answer, ByteStream, Call, EventStream
 
 log = logs.get(__name__)
 
@@ -44,6 +44,34 @@ async def send_answer(send: Send, method: str, answer: Answer) -> None:
         headers.append((b"content-type", answer.content_type))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
     await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})
+
+
+async def send_bytes(send: Send, call: Call, stream: ByteStream, method: str) -> None:
+    """Send bytes as they come, no faster than the client takes them, until they end or it leaves.
+
+    A failure leaves the answer shorter than it says: the server then cuts the connection.
+    """
+    headers = [
+        (b"content-length", str(stream.size).encode()),
+        (b"content-type", stream.content_type),
+        *stream.headers,
+    ]
+    await send({"type": "http.response.start", "status": stream.status, "headers": headers})
+    if method == "HEAD":
+        await send({"type": "http.response.body", "body": b""})
+        return
+    left = asyncio.ensure_future(call.disconnected())
+    try:
+        async for chunk in stream.chunks:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            if left.done():
+                return
+    except PenstockError as error:
+        log.warning("answer_cut", reason=error.message)
+        return
+    finally:
+        left.cancel()
+    await send({"type": "http.response.body", "body": b""})
 
 
 async def send_stream(send: Send, call: Call, stream: EventStream, method: str) -> None:

@@ -45,6 +45,12 @@ class Call:
         self.max_body_bytes = max_body_bytes
         self.stopping = stopping
 
+    @property
+    def method(self) -> str:
+        """The request's method; a route of GET answers HEAD too."""
+        method: str = self._scope["method"]
+        return method
+
     def header(self, name: bytes) -> str | None:
         """A header's value by its lower-case name; the first if there are several."""
         for key, value in self._scope["headers"]:
@@ -173,6 +179,20 @@ class Answer:
     status: int = 200
     body: bytes = b""
     content_type: bytes = JSON
+    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ByteStream:
+    """Bytes that are sent as they come: ``size`` of them, as the answer's head promises.
+
+    If ``chunks`` fails the connection is cut, so that nobody takes what was sent for the whole.
+    """
+
+    chunks: AsyncIterator[bytes]
+    size: int
+    content_type: bytes
+    status: int = 200
     headers: list[tuple[bytes, bytes]] = field(default_factory=list)
 
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.errors import PenstockError
-from penstock.web.call import Answer, Call, EventStream
+from penstock.web.call import Answer, ByteStream, Call, EventStream
 
-Handler = Callable[[Call], Awaitable[Answer | EventStream]]
+Handler = Callable[[Call], Awaitable[Answer | ByteStream | EventStream]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The housekeeper: every background duty of the job tables in one process. Any number of them may run."""
+"""The housekeeper: every background duty in one process. Any number of them may run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from penstock.settings import Settings
 from penstock.workers.periodic import Periodic
 from penstock.workers.promoter import Promoter
 from penstock.workers.rescuer import Rescuer
+from penstock.workers.sweeper import Sweeper
 from penstock.workers.upkeep import Counters, Hints, Retention
 
 log = structlog.get_logger("penstock.housekeeper")
 
 
 class Housekeeper:
-    """Rescue, promotion, counters, hints and retention, side by side."""
+    """Rescue, promotion, counters, hints, retention and sweeping, side by side."""
 
     def __init__(self, database: Database, limits: JobLimits, *, retention: timedelta) -> None:
         self._wakeups = Wakeups(database)
@@ -32,6 +33,7 @@ class Housekeeper:
             Counters(database),
             Hints(database),
             Retention(database, retention),
+            Sweeper(database),
         ]
 
     async def run(self) -> None:

@@ -1,0 +1,94 @@
+"""What each endpoint of blobs does: from a call to the service, and back to an answer."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+from penstock.blobs.names import attachment
+from penstock.blobs.ranges import UNSATISFIABLE, wanted
+from penstock.blobs.service import BlobService
+from penstock.errors import InvalidInput
+from penstock.web.call import Answer, ByteStream, Call, answer
+from penstock.web.forms import Part, read_form
+
+_FORM: Final = "multipart/form-data"
+_NEVER_SHOWN: Final = [  # it is somebody's file: no browser may take it for a page of this service
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; sandbox"),
+]
+
+
+class BlobHandlers:
+    """The endpoints, on a service, for one tenant."""
+
+    def __init__(self, service: BlobService, *, tenant: int = 1) -> None:
+        self.max_bytes = service.max_bytes
+        self._service = service
+        self._tenant = tenant
+
+    async def put(self, call: Call) -> Answer:
+        """Keep the body, or the one file of a form."""
+        named = call.query({"filename": False}).get("filename")
+        filename = named[0] if named else None
+        stated = call.header(b"content-type")
+        if stated is not None and stated.partition(";")[0].strip().lower() == _FORM:
+            part = _only_file(await read_form(call, stated))
+            blob = await self._service.put(
+                self._tenant, _whole(part.data), media_type=part.media_type, filename=filename or part.filename
+            )
+        else:
+            blob = await self._service.put(self._tenant, call.chunks(), media_type=stated, filename=filename)
+        return answer(blob, 201, [(b"location", f"/api/v1/blobs/{blob.id}".encode())])
+
+    async def read(self, call: Call) -> Answer | ByteStream:
+        """The bytes, or one range of them."""
+        call.query({})
+        blob = await self._service.get(self._tenant, call.path_id())
+        etag = f'"{blob.sha256}"'
+        asked = call.header(b"range") if call.method == "GET" else None
+        if call.header(b"if-range") not in {None, etag}:
+            asked = None
+        span = wanted(asked, blob.size_bytes)
+        if span is UNSATISFIABLE:
+            return Answer(status=416, headers=[(b"content-range", b"bytes */%d" % blob.size_bytes)])
+        headers = [
+            *_NEVER_SHOWN,
+            (b"content-disposition", attachment(blob.filename)),
+            (b"accept-ranges", b"bytes"),
+            (b"etag", etag.encode()),
+        ]
+        start, end = (0, blob.size_bytes) if span is None else (span.start, span.stop)
+        if span is not None:
+            headers.append((b"content-range", b"bytes %d-%d/%d" % (start, end - 1, blob.size_bytes)))
+        return ByteStream(
+            chunks=self._service.read(self._tenant, blob.id, start, end),
+            size=end - start,
+            status=200 if span is None else 206,
+            content_type=blob.media_type.encode(),
+            headers=headers,
+        )
+
+    async def info(self, call: Call) -> Answer:
+        """What is known of a blob."""
+        call.query({})
+        return answer(await self._service.get(self._tenant, call.path_id()))
+
+    async def delete(self, call: Call) -> Answer:
+        """Delete a blob."""
+        call.query({})
+        await self._service.delete(self._tenant, call.path_id())
+        return Answer(status=204)
+
+
+def _only_file(parts: list[Part]) -> Part:
+    for part in parts:
+        if part.filename is None:
+            raise InvalidInput.of(part.name[:100], "is no file: a form holds one file and nothing else")
+    if len(parts) != 1:
+        raise InvalidInput.of("body", f"must hold exactly one file, not {len(parts)}")
+    return parts[0]
+
+
+async def _whole(data: bytes) -> AsyncIterator[bytes]:
+    yield data

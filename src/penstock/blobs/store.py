@@ -1,0 +1,82 @@
+"""Rows in, rows out: blobs and their parts. Every function takes the connection first and a tenant second (those that
+sweep serve every tenant, and answer whose what they found is); none opens a transaction."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+import asyncpg
+
+from penstock.blobs.blob import Blob
+from penstock.postgres import queries
+
+_sql = queries.load(__file__)
+
+
+async def put_part(connection: asyncpg.Connection, tenant: int, blob_id: UUID, number: int, data: bytes) -> bool:
+    """Keep one part; false: the upload has lasted too long."""
+    kept = await _sql.put_part.value(connection, tenant_id=tenant, blob_id=blob_id, number=number, data=data)
+    return kept is not None
+
+
+async def finish(
+    connection: asyncpg.Connection,
+    tenant: int,
+    blob_id: UUID,
+    *,
+    media_type: str,
+    filename: str | None,
+    size: int,
+    sha256: str,
+    keep: timedelta,
+) -> Blob | None:
+    """Make a blob of the parts that were kept; None: the upload has lasted too long."""
+    row = await _sql.finish.row(
+        connection,
+        tenant_id=tenant,
+        id=blob_id,
+        media_type=media_type,
+        filename=filename,
+        size_bytes=size,
+        sha256=sha256,
+        keep_seconds=keep.total_seconds(),
+    )
+    return None if row is None else Blob(**row)
+
+
+async def find(connection: asyncpg.Connection, tenant: int, blob_id: UUID) -> Blob | None:
+    """A blob that has not expired."""
+    row = await _sql.find.row(connection, tenant_id=tenant, id=blob_id)
+    return None if row is None else Blob(**row)
+
+
+async def read_part(
+    connection: asyncpg.Connection, tenant: int, blob_id: UUID, number: int, *, first: int, count: int
+) -> bytes | None:
+    """So many bytes of a part, from ``first`` on; None: the part is gone."""
+    data: bytes | None = await _sql.read_part.value(
+        connection, tenant_id=tenant, blob_id=blob_id, number=number, first=first, count=count
+    )
+    return data
+
+
+async def remove(connection: asyncpg.Connection, tenant: int, blob_id: UUID) -> bool:
+    """End a blob; its parts are still there."""
+    return await _sql.remove.value(connection, tenant_id=tenant, id=blob_id) is not None
+
+
+async def drop_parts(connection: asyncpg.Connection, tenant: int, blob_id: UUID, *, limit: int) -> int:
+    """Remove up to so many parts that belong to no blob; answers how many."""
+    dropped: int = await _sql.drop_parts.value(connection, tenant_id=tenant, blob_id=blob_id, limit=limit)
+    return dropped
+
+
+async def expire(connection: asyncpg.Connection, *, limit: int) -> list[tuple[int, UUID]]:
+    """End blobs whose time is over; answers tenants and ids."""
+    return [(row["tenant_id"], row["id"]) for row in await _sql.expire.rows(connection, limit=limit)]
+
+
+async def abandoned(connection: asyncpg.Connection, *, limit: int) -> list[tuple[int, UUID]]:
+    """Parts that belong to no blob and have not for a day: tenants and ids."""
+    return [(row["tenant_id"], row["id"]) for row in await _sql.abandoned.rows(connection, limit=limit)]

@@ -1,0 +1,97 @@
+"""The blob calls of the client: files that are kept by the gateway until they expire."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import mimetypes
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Final
+from uuid import UUID
+
+import aiohttp
+import msgspec
+
+from penstock.blobs.blob import Blob
+from penstock.client.transport import Transport, error_of
+from penstock.client.views import MediaAnswer
+from penstock.errors import ServiceError
+
+_BLOBS: Final = "/api/v1/blobs"
+_UNKNOWN: Final = "application/octet-stream"
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=10)  # a large file takes what it takes
+_PIECE: Final = 2**18  # bytes
+
+
+class BlobCalls:
+    """The part of ``Client`` that concerns blobs."""
+
+    _transport: Transport
+
+    async def upload(
+        self, file: Path | str | bytes, media_type: str | None = None, *, filename: str | None = None
+    ) -> Blob:
+        """Upload a file, by its path or its bytes. Not repeated when the connection breaks.
+
+        The media type is guessed from the file's name where none is given.
+        """
+        if isinstance(file, bytes):
+            return await self._put(io.BytesIO(file), media_type, filename)
+        path = Path(file)
+        content = await asyncio.to_thread(path.open, "rb")
+        with content:
+            return await self._put(content, media_type, filename or path.name)
+
+    async def download(self, blob_id: UUID | str) -> MediaAnswer:
+        """A whole blob, with its bytes; raises NotFound."""
+        known = await self.blob(blob_id)
+        data = b"".join([piece async for piece in self.download_pieces(blob_id)])
+        return MediaAnswer(data=data, media_type=known.media_type, name=known.filename)
+
+    async def download_pieces(self, blob_id: UUID | str) -> AsyncIterator[bytes]:
+        """A blob's bytes as they come, for what should not stand in memory as a whole."""
+        with self._unreachable():
+            async with self._transport.session().get(self._url(blob_id), timeout=_TIMEOUT) as response:
+                if response.status != 200:
+                    raise error_of(response.status, await response.read(), response.headers)
+                async for piece in response.content.iter_chunked(_PIECE):
+                    yield piece
+
+    async def blob(self, blob_id: UUID | str) -> Blob:
+        """What is known of a blob; raises NotFound."""
+        return await self._transport.call("GET", f"{_BLOBS}/{UUID(str(blob_id))}/info", Blob)
+
+    async def delete_blob(self, blob_id: UUID | str) -> None:
+        """Delete a blob; raises NotFound."""
+        await self._transport.call("DELETE", f"{_BLOBS}/{UUID(str(blob_id))}", object, repeatable=False)
+
+    async def _put(self, content: IO[bytes], media_type: str | None, filename: str | None) -> Blob:
+        kind = media_type or mimetypes.guess_type(filename or "")[0] or _UNKNOWN
+        with self._unreachable():
+            async with self._transport.session().post(
+                self._transport.url + _BLOBS,
+                data=content,
+                params={} if filename is None else {"filename": filename},
+                headers={"Content-Type": kind},
+                timeout=_TIMEOUT,
+            ) as response:
+                answer = await response.read()
+                if response.status != 201:
+                    raise error_of(response.status, answer, response.headers)
+        try:
+            return msgspec.json.decode(answer, type=Blob)
+        except msgspec.MsgspecError as error:
+            raise ServiceError(f"the answer is not what this client understands: {error}") from error
+
+    def _url(self, blob_id: UUID | str) -> str:
+        return f"{self._transport.url}{_BLOBS}/{UUID(str(blob_id))}"
+
+    @contextmanager
+    def _unreachable(self) -> Iterator[None]:
+        """A connection that cannot be made, or breaks, becomes Unreachable."""
+        try:
+            yield
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._transport.unreachable(error) from error

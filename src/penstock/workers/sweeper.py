@@ -1,0 +1,29 @@
+"""Removes blobs whose time is over, and what was left of uploads that never finished."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from penstock.blobs import store
+from penstock.blobs.service import drop_parts
+from penstock.postgres.pool import Database
+from penstock.workers.periodic import Periodic
+
+_CHUNK: Final = 100  # blobs of one pass
+
+
+class Sweeper(Periodic):
+    """Looks every ten minutes. Any number of processes may do so at once."""
+
+    def __init__(self, database: Database, *, interval: timedelta = timedelta(minutes=10)) -> None:
+        super().__init__(interval=interval)
+        self._database = database
+
+    async def once(self) -> bool:
+        async with self._database.acquire() as connection:
+            expired = await store.expire(connection, limit=_CHUNK)
+            abandoned = await store.abandoned(connection, limit=_CHUNK)
+        for tenant, blob_id in dict.fromkeys([*expired, *abandoned]):
+            await drop_parts(self._database, tenant, blob_id)
+        return _CHUNK in {len(expired), len(abandoned)}
