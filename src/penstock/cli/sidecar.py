@@ -1,0 +1,16 @@
+"""``penstock sidecar``: what runs beside the models on a GPU host."""
+
+from __future__ import annotations
+
+from penstock.cli import roles
+
+
+def sidecar() -> None:
+    """Tell of this host's GPUs, containers, vLLM and WhisperX; needs INFRA_SIDECAR_TOKEN, changes nothing."""
+    settings = roles._begin("sidecar")
+    import uvloop
+
+    from penstock.sidecar import server
+
+    with roles._crashes_logged():
+        uvloop.run(server.run(settings))

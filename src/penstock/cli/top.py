@@ -1,0 +1,84 @@
+"""``penstock top``: GPUs, containers, providers and queues, live."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from penstock.cli.gateway import with_client
+from penstock.cli.output import print_json
+
+if TYPE_CHECKING:
+    from penstock.cli.top_views import Look
+    from penstock.client import Client
+
+_PATIENCE_SECONDS: Final = 8.0  # for one frame: longer than the client tries to reach a gateway that is away
+
+
+def top(
+    interval: Annotated[
+        float, typer.Option("--interval", "-i", min=0.2, max=3600.0, metavar="SECONDS", help="Look this often.")
+    ] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="Print one frame and exit; this is what a pipe gets.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what the sidecars tell as JSON and exit.")] = False,
+) -> None:
+    """Watch the AI servers: GPUs, containers, vLLM, WhisperX, providers, queues. Ctrl-C ends it."""
+    if as_json:
+        print_json(with_client(lambda client: client.infra_status()))
+    elif once or not sys.stdout.isatty():
+        _print_once()
+    else:
+        with suppress(KeyboardInterrupt):
+            with_client(lambda client: _watch(client, interval))
+
+
+def _print_once() -> None:
+    from rich.console import Console
+
+    from penstock.cli import top_views
+
+    seen = with_client(_look)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=max(console.width, top_views.COMFORTABLE_WIDTH))
+    console.print(top_views.frame(seen))
+    if seen.nothing:
+        raise typer.Exit(1)
+
+
+async def _watch(client: Client, interval: float) -> None:
+    from rich.live import Live
+
+    from penstock.cli import top_views
+
+    with Live(screen=True, auto_refresh=False) as live:
+        while True:
+            live.update(top_views.frame(await _look(client)), refresh=True)
+            await asyncio.sleep(interval)
+
+
+async def _look(client: Client) -> Look:
+    """Everything that one frame shows; what cannot be learned is there as its error."""
+    from penstock.cli.top_views import Look
+
+    infra, providers, stats = await asyncio.gather(
+        _told(client.infra_status()), _told(client.providers_status()), _told(client.stats())
+    )
+    return Look(url=client.url, infra=infra, providers=providers, stats=stats)
+
+
+async def _told(call: Awaitable[Any]) -> Any:
+    from penstock.errors import PenstockError
+
+    try:
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            return await call
+    except TimeoutError:
+        return PenstockError(f"no answer within {_PATIENCE_SECONDS:g} s")
+    except PenstockError as error:
+        return error

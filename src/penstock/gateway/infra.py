@@ -1,0 +1,134 @@
+"""What the sidecars on GPU hosts tell: asked together, kept for two seconds, never trusted."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Annotated, Final
+
+import aiohttp
+import msgspec
+from msgspec import Meta, Struct
+from pydantic import SecretStr
+
+from penstock.errors import PenstockError
+from penstock.settings import Settings, mask_url
+from penstock.sidecar.asking import PATIENCE_SECONDS, Unanswered, ask, place, too_slow
+from penstock.sidecar.telemetry import Number, Report, Telemetry
+from penstock.web.reading import decode
+
+_KEPT_SECONDS: Final = 2.0
+_REPORT: Final = msgspec.json.Decoder(Report)
+
+Age = Annotated[float, Meta(description="seconds since the sidecar measured this; grows while it is away")]
+
+
+class SidecarStatus(Struct, frozen=True, kw_only=True):
+    """One sidecar. While it is away, its last good telemetry stays, with the age that it has by now."""
+
+    name: str  # host:port
+    url: str
+    reachable: bool  # it gave a sound answer
+    latency_ms: Number | None = None
+    age_seconds: Age | None = None
+    error: str | None = None
+    telemetry: Telemetry | None = None
+
+
+class InfraStatus(Struct, frozen=True, kw_only=True):
+    """Telemetry of AI servers by their sidecars."""
+
+    configured: bool
+    sidecars: list[SidecarStatus]
+
+
+class Infra:
+    """All configured sidecars. One refresh at a time: whoever asks meanwhile waits for it."""
+
+    def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        token = settings.infra_sidecar_token
+        self._clock = clock
+        self._sidecars = [_Sidecar(url, token, clock) for url in settings.infra_sidecar_urls]
+        self._session: aiohttp.ClientSession | None = None
+        self._refreshing: asyncio.Task[None] | None = None
+        self._refreshed_at: float | None = None
+
+    async def status(self) -> InfraStatus:
+        """Every sidecar, as seen within the last two seconds; takes three seconds at most and raises nothing."""
+        if self._sidecars and (self._refreshed_at is None or self._clock() - self._refreshed_at > _KEPT_SECONDS):
+            if self._refreshing is None:
+                self._refreshing = asyncio.create_task(self._refresh())
+            await asyncio.shield(self._refreshing)  # a caller that leaves takes nothing from the others
+        return InfraStatus(configured=bool(self._sidecars), sidecars=[one.status() for one in self._sidecars])
+
+    async def close(self) -> None:
+        """Give up what is being asked and close the connections; may be repeated."""
+        if self._refreshing is not None:
+            self._refreshing.cancel()
+            await asyncio.wait([self._refreshing])
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+    async def _refresh(self) -> None:
+        try:
+            if self._session is None:
+                self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+            session = self._session
+            await asyncio.gather(*(one.refresh(session) for one in self._sidecars))
+            self._refreshed_at = self._clock()
+        finally:
+            self._refreshing = None
+
+
+class _Sidecar:
+    """One sidecar and what it told last."""
+
+    def __init__(self, url: str, token: SecretStr | None, clock: Callable[[], float]) -> None:
+        self._url = url
+        self._clock = clock
+        self._token = None if token is None else token.get_secret_value()
+        self._report: Report | None = None
+        self._reported_at = 0.0
+        self._latency_ms: float | None = None
+        self._error: str | None = None
+
+    async def refresh(self, session: aiohttp.ClientSession) -> None:
+        """Ask it; raises nothing."""
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                self._report, self._latency_ms = await self._ask(session)
+            self._reported_at, self._error = self._clock(), None
+        except TimeoutError:
+            self._latency_ms, self._error = None, too_slow(PATIENCE_SECONDS)
+        except Unanswered as error:
+            self._latency_ms, self._error = None, str(error)
+
+    def status(self) -> SidecarStatus:
+        """It at this moment."""
+        report = self._report
+        age = None if report is None else round(report.age_seconds + self._clock() - self._reported_at, 3)
+        return SidecarStatus(
+            name=place(self._url),
+            url=mask_url(self._url),
+            reachable=self._error is None,
+            latency_ms=self._latency_ms,
+            age_seconds=age,
+            error=self._error,
+            telemetry=None if report is None else report.telemetry,
+        )
+
+    async def _ask(self, session: aiohttp.ClientSession) -> tuple[Report, float]:
+        headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
+        reply = await ask(session, self._url, "/status", headers=headers)
+        if reply.status == 401:
+            raise Unanswered("HTTP status 401: it does not take INFRA_SIDECAR_TOKEN")
+        if reply.status != 200:
+            raise Unanswered(f"HTTP status {reply.status}")
+        if self._token is not None and self._token.encode() in reply.body:
+            raise Unanswered("the answer repeats the token: this is no sidecar")
+        try:
+            return decode(reply.body, _REPORT), reply.latency_ms
+        except PenstockError:
+            raise Unanswered("the answer is not what a sidecar tells") from None

@@ -1,0 +1,1 @@
+"""What runs beside the models on a GPU host: measures GPUs, containers, vLLM and WhisperX; changes nothing."""

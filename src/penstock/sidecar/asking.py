@@ -1,0 +1,100 @@
+"""A bounded question over HTTP. What is told of a failure may be shown to anybody: no URL, no password."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiohttp
+from yarl import URL
+
+from penstock.settings import mask_url
+
+MOST_BYTES: Final = 4 * 2**20  # of one answer
+PATIENCE_SECONDS: Final = 3.0  # for one source
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+class Unanswered(Exception):
+    """A source gave no answer that could be used; the message says why."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """A whole answer."""
+
+    status: int
+    body: bytes
+    latency_ms: float
+
+
+async def ask(
+    session: aiohttp.ClientSession, base: str, path: str, *, headers: Mapping[str, str] | None = None
+) -> Reply:
+    """``GET base + path``; a user and password in ``base`` are sent along unless ``headers`` authorize already.
+
+    Raises Unanswered. Sets no limit of time: the caller does.
+    """
+    began = time.perf_counter()
+    try:
+        target = _target(base, path)
+        if headers and "Authorization" in headers:
+            target = target.with_user(None)  # aiohttp takes only one of the two
+        async with session.get(target, headers=headers, allow_redirects=False) as response:
+            body = await _bounded(response)
+            return Reply(status=response.status, body=body, latency_ms=round(1000 * (time.perf_counter() - began), 1))
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        if isinstance(error, TimeoutError):
+            raise
+        raise Unanswered(reason(error)) from None
+
+
+def place(url: str) -> str:
+    """``host:port`` of a URL."""
+    rest = mask_url(url).partition("://")[2].rpartition("@")[2]  # the last one: a password may hold an unescaped @
+    authority = re.split("[/?#]", rest, maxsplit=1)[0]
+    try:
+        parts = urlsplit(url)
+        if parts.port is None:
+            return f"{authority}:{_PORTS[parts.scheme]}"
+    except (ValueError, KeyError):
+        pass
+    return authority
+
+
+def too_slow(seconds: float) -> str:
+    """How a source is described that was given up."""
+    return f"no answer within {seconds:g} s"
+
+
+def reason(error: BaseException) -> str:
+    """Why a connection failed; never the error's own text, which may quote a URL."""
+    match error:
+        case aiohttp.ClientConnectorDNSError():
+            return "the host's name is not known"
+        case aiohttp.ClientConnectorError() if (error.os_error.errno or 0) > 0:
+            return f"cannot connect: {os.strerror(error.os_error.errno or 0)}"
+        case aiohttp.ServerDisconnectedError():
+            return "the connection was closed before an answer"
+        case _:
+            return type(error).__name__
+
+
+def _target(base: str, path: str) -> URL:
+    target = URL(base)
+    return target.with_path(target.raw_path.rstrip("/") + path, encoded=True, keep_query=True)
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    parts, size = [], 0
+    async for part in response.content.iter_any():
+        size += len(part)
+        if size > MOST_BYTES:
+            raise Unanswered(f"the answer has more than {MOST_BYTES // 2**20} MiB")
+        parts.append(part)
+    return b"".join(parts)

@@ -1,0 +1,30 @@
+"""Whether a WhisperX server answers."""
+
+from __future__ import annotations
+
+import aiohttp
+
+from penstock.settings import mask_url
+from penstock.sidecar.asking import ask
+from penstock.sidecar.telemetry import HealthCheck
+
+
+class WhisperxReader:
+    """Asks one server for its health, and those that have no such page for their first one."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self.url = url
+        self._session = session
+
+    async def read(self) -> HealthCheck:
+        """What it answered; raises Unanswered when it did not."""
+        reply = await ask(self._session, self.url, "/health")
+        if reply.status == 404:
+            reply = await ask(self._session, self.url, "/")
+        return HealthCheck(
+            url=mask_url(self.url),
+            reachable=True,
+            status=reply.status,
+            latency_ms=reply.latency_ms,
+            error=f"HTTP status {reply.status}" if reply.status >= 400 else None,
+        )

@@ -1,0 +1,27 @@
+"""Reads GPUs whenever a line comes: the seconds to wait. A program of its own, because a library is loaded once."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import msgspec
+
+from penstock.sidecar.asking import Unanswered
+from penstock.sidecar.gpus import GpuReader
+
+
+async def main() -> None:
+    reader = GpuReader()
+    while line := await asyncio.to_thread(sys.stdin.readline):
+        try:
+            async with asyncio.timeout(float(line)):
+                answer: object = await reader.read()
+        except (TimeoutError, Unanswered) as error:
+            answer = {"error": str(error) or type(error).__name__}
+        sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

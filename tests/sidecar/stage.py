@@ -1,0 +1,154 @@
+"""The stage of the sidecar's tests: a Docker that listens on a socket, a fake NVML, servers that tell metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+CONTAINER = "8dfafdbc3a40" + 52 * "0"
+
+
+def build_nvml(folder: Path) -> Path:
+    """Compile the fake library; the folder is for LD_LIBRARY_PATH."""
+    source = Path(__file__).with_name("nvml.c")
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", "-Wall", "-Werror", "-o", str(folder / "libnvidia-ml.so.1"), str(source)], check=True
+    )
+    return folder
+
+
+def listed(name: str, **changes: Any) -> dict[str, Any]:
+    """A container as ``GET /containers/json`` lists it."""
+    return {
+        "Id": name.encode().hex().ljust(64, "0"),
+        "Names": [f"/{name}"],
+        "Image": f"images/{name}:latest",
+        "ImageID": "sha256:" + 64 * "a",
+        "Command": "serve --api-key secret-of-a-command",
+        "Created": 1_767_225_600,
+        "Ports": [{"PrivatePort": 8000, "PublicPort": 8000, "Type": "tcp"}],
+        "Labels": {"com.docker.compose.project": "ai-server"},
+        "State": "running",
+        "Status": "Up 2 hours (healthy)",
+        "HostConfig": {"NetworkMode": "ai-server_default"},
+        "NetworkSettings": {"Networks": {}},
+        "Mounts": [],
+    } | changes
+
+
+def usage(*, container: int, machine: int, cores: int = 8, **memory: Any) -> dict[str, Any]:
+    """What ``GET /containers/{id}/stats?one-shot=true`` tells, on a machine with cgroup v2."""
+    return {
+        "read": "2026-01-01T00:00:00.000000000Z",
+        "preread": "0001-01-01T00:00:00Z",
+        "pids_stats": {"current": 12, "limit": 18446744073709551615},
+        "blkio_stats": {"io_service_bytes_recursive": None},
+        "num_procs": 0,
+        "cpu_stats": {
+            "cpu_usage": {"total_usage": container, "usage_in_kernelmode": 1, "usage_in_usermode": 1},
+            "system_cpu_usage": machine,
+            "online_cpus": cores,
+            "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
+        },
+        "precpu_stats": {"cpu_usage": {"total_usage": 0}, "throttling_data": {}},
+        "memory_stats": {"usage": 3000, "limit": 8000, "stats": {"anon": 1500, "inactive_file": 1000}} | memory,
+        "networks": {"eth0": {"rx_bytes": 1, "tx_bytes": 1}},
+    }
+
+
+class Docker:
+    """A Docker daemon's API, as far as it is asked for containers."""
+
+    def __init__(self) -> None:
+        self.containers: list[dict[str, Any]] = []
+        self.stats: dict[str, Any] = {}  # by name; what is missing never answers
+        self.paths: list[str] = []
+        self.left = asyncio.Event()  # somebody gave up a container that never answers
+
+    async def list(self, request: web.Request) -> web.Response:
+        self.paths.append(request.path_qs)
+        every = request.query.get("all") == "true"
+        return web.json_response([one for one in self.containers if every or one["State"] == "running"])
+
+    async def stat(self, request: web.Request) -> web.Response:
+        self.paths.append(request.path_qs)
+        name = next(one["Names"][0][1:] for one in self.containers if one["Id"] == request.match_info["id"])
+        if name not in self.stats:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.left.set()
+        if isinstance(self.stats[name], bytes):
+            return web.Response(body=self.stats[name], content_type="application/json")
+        if isinstance(self.stats[name], int):
+            return web.json_response({"message": "no such container"}, status=self.stats[name])
+        return web.json_response(self.stats[name])
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[Path]:
+        """The path of its socket."""
+        application = web.Application()
+        application.router.add_get("/containers/json", self.list)
+        application.router.add_get("/containers/{id}/stats", self.stat)
+        runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+        await runner.setup()
+        with tempfile.TemporaryDirectory(prefix="docker-") as folder:  # a socket's path must be short
+            path = Path(folder) / "docker.sock"
+            await web.UnixSite(runner, str(path)).start()
+            try:
+                yield path
+            finally:
+                await runner.cleanup()
+
+
+METRICS = """\
+# HELP python_gc_objects_collected_total Objects collected during gc
+# TYPE python_gc_objects_collected_total counter
+python_gc_objects_collected_total{generation="0"} 10207.0
+# HELP vllm:num_requests_running Number of requests in model execution batches.
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="qwen2.5-14b"} 3.0
+vllm:num_requests_running{engine="1",model_name="qwen2.5-14b"} 2.0
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting{engine="0",model_name="qwen2.5-14b"} 7.0
+vllm:num_requests_waiting{engine="1",model_name="qwen2.5-14b"} 0.0
+# TYPE vllm:num_requests_waiting_by_reason gauge
+vllm:num_requests_waiting_by_reason{engine="0",model_name="qwen2.5-14b",reason="capacity"} 7.0
+# HELP vllm:kv_cache_usage_perc KV-cache usage. 1 means 100 percent usage.
+# TYPE vllm:kv_cache_usage_perc gauge
+vllm:kv_cache_usage_perc{engine="0",model_name="qwen2.5-14b"} 0.25
+vllm:kv_cache_usage_perc{engine="1",model_name="qwen2.5-14b"} 0.5
+# TYPE vllm:prompt_tokens_total counter
+vllm:prompt_tokens_total{engine="0",model_name="qwen2.5-14b"} %(prompt)s
+vllm:prompt_tokens_total{engine="1",model_name="qwen2.5-14b"} 100.0
+# TYPE vllm:prompt_tokens_created gauge
+vllm:prompt_tokens_created{engine="0",model_name="qwen2.5-14b"} 1.7e+09
+# TYPE vllm:generation_tokens_total counter
+vllm:generation_tokens_total{engine="0",model_name="qwen2.5-14b"} %(generation)s
+vllm:generation_tokens_total{engine="1",model_name="qwen2.5-14b"} 5.0
+# TYPE vllm:iteration_tokens_total histogram
+vllm:iteration_tokens_total_bucket{engine="0",le="1.0",model_name="qwen2.5-14b"} 3.0
+vllm:iteration_tokens_total_sum{engine="0",model_name="qwen2.5-14b"} 3.0
+"""
+
+
+def metrics(prompt: float = 1000, generation: float = 50) -> bytes:
+    """What a vLLM server of today, with two engines, tells at ``/metrics``."""
+    return (METRICS % {"prompt": prompt, "generation": generation}).encode()
+
+
+OLD_METRICS = b"""\
+# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{model_name="opt \\"125m\\""} 1.0
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting{model_name="opt \\"125m\\""} NaN
+# TYPE vllm:gpu_cache_usage_perc gauge
+vllm:gpu_cache_usage_perc{model_name="opt \\"125m\\""} 0.125
+"""

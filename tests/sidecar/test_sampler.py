@@ -1,0 +1,183 @@
+"""Measuring everything at once: nobody waits for a source that hangs, and each failure is that source's own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from penstock.sidecar.containers import ContainerReader
+from penstock.sidecar.gpus import GpuReader
+from penstock.sidecar.sampler import Sampler, Sources
+from penstock.sidecar.telemetry import Gpu, HealthCheck
+from penstock.sidecar.vllm import VllmReader
+from penstock.sidecar.whisperx import WhisperxReader
+from penstock.telemetry import logs
+from tests.models.servers import answering, closed_port, hanging, sending, serving
+from tests.sidecar.stage import Docker, listed, metrics, usage
+
+
+class StuckGpus(GpuReader):
+    """A driver that never answers."""
+
+    async def read(self) -> list[Gpu]:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+class BrokenGpus(GpuReader):
+    """A mistake of ours."""
+
+    async def read(self) -> list[Gpu]:
+        raise RuntimeError("secret-of-a-mistake")
+
+
+@asynccontextmanager
+async def sampler(
+    *,
+    gpus: GpuReader | None = None,
+    socket: Path = Path("/nowhere/docker.sock"),
+    vllm: tuple[str, ...] = (),
+    whisperx: tuple[str, ...] = (),
+    interval: timedelta = timedelta(milliseconds=10),
+    patience: timedelta = timedelta(seconds=3),
+) -> AsyncIterator[Sampler]:
+    containers = ContainerReader(socket)
+    async with aiohttp.ClientSession() as session:
+        sources = Sources(
+            gpus=gpus or GpuReader(),
+            containers=containers,
+            vllm=[VllmReader(session, url) for url in vllm],
+            whisperx=[WhisperxReader(session, url) for url in whisperx],
+        )
+        yield Sampler(sources, interval=interval, patience=patience, host="gpu-1")
+        await containers.close()
+
+
+async def test_all_sources_are_told_together() -> None:
+    docker = Docker()
+    docker.containers = [listed("vllm")]
+    docker.stats["vllm"] = usage(container=1, machine=1)
+    before = datetime.now(UTC)
+    async with (
+        docker.listening() as socket,
+        serving(sending(metrics(), "text/plain")) as vllm,
+        serving(answering({})) as whisperx,
+        sampler(socket=socket, vllm=(vllm.address,), whisperx=(whisperx.address,)) as one,
+    ):
+        told = await one.sample()
+    assert before <= told.sampled_at <= datetime.now(UTC)
+    assert (told.host, told.gpus, told.errors) == ("gpu-1", [], {})
+    assert [container.name for container in told.containers] == ["vllm"]
+    assert [(server.url, server.reachable) for server in told.vllm] == [(vllm.address, True)]
+    assert [(check.url, check.reachable) for check in told.whisperx] == [(whisperx.address, True)]
+
+
+async def test_those_that_hang_or_fail_delay_and_hide_nobody() -> None:
+    docker = Docker()
+    docker.containers = [listed("vllm")]
+    docker.stats["vllm"] = usage(container=1, machine=1)
+    away = closed_port().replace("://", "://admin:pass-word@")
+    async with (
+        docker.listening() as socket,
+        serving(hanging) as stuck,
+        serving(sending(metrics(), "text/plain")) as vllm,
+        sampler(
+            gpus=StuckGpus(),
+            socket=socket,
+            vllm=(stuck.address, vllm.address),
+            whisperx=(stuck.address, away),
+            patience=timedelta(milliseconds=200),
+        ) as one,
+    ):
+        began = time.monotonic()
+        told = await one.sample()
+        assert time.monotonic() - began < 2, "all are waited for at once"
+    slow = "no answer within 0.2 s"
+    assert [container.name for container in told.containers] == ["vllm"]
+    assert [(server.reachable, server.error) for server in told.vllm] == [(False, slow), (True, None)]
+    masked = away.replace("admin:pass-word", "******")
+    assert told.whisperx == [
+        HealthCheck(url=stuck.address, reachable=False, error=slow),
+        HealthCheck(url=masked, reachable=False, error="cannot connect: Connection refused"),
+    ]
+    hosts = stuck.address.removeprefix("http://"), away.rpartition("@")[2]
+    assert told.errors == {
+        "gpus": slow,
+        f"vllm {hosts[0]}": slow,
+        f"whisperx {hosts[0]}": slow,
+        f"whisperx {hosts[1]}": "cannot connect: Connection refused",
+    }
+
+
+async def test_a_mistake_in_a_source_is_its_error_line_and_its_details_stay_in_the_log(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure(level="warning", form="json")
+    async with sampler(gpus=BrokenGpus()) as one:
+        assert (await one.sample()).errors == {"gpus": "RuntimeError"}
+    assert "secret-of-a-mistake" in capsys.readouterr().out
+
+
+async def test_it_measures_again_and_again_and_tells_how_old_the_newest_is() -> None:
+    async with serving(answering({})) as whisperx, sampler(whisperx=(whisperx.address,)) as one:
+        running = asyncio.create_task(one.run())
+        first = await asyncio.wait_for(one.report(), 10)
+        async with asyncio.timeout(10):
+            while (later := await one.report()).telemetry.sampled_at == first.telemetry.sampled_at:
+                await asyncio.sleep(0)
+        assert 0 <= later.age_seconds < 10
+        await one.stop()
+        await one.stop()
+        await asyncio.wait_for(running, 1)
+
+
+async def test_a_source_that_keeps_failing_is_logged_once_and_once_when_it_is_well_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.configure(level="info", form="json")
+    asked, healthy, seen = asyncio.Event(), asyncio.Event(), 0
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        nonlocal seen
+        seen += 1
+        if seen == 4:
+            asked.set()
+        return await answering({}, 200 if healthy.is_set() else 503)(request)
+
+    try:
+        async with serving(answer) as whisperx, sampler(whisperx=(whisperx.address,)) as one:
+            running = asyncio.create_task(one.run())
+            await asyncio.wait_for(asked.wait(), 10)
+            healthy.set()
+            async with asyncio.timeout(10):
+                while (await one.report()).telemetry.errors:
+                    await asyncio.sleep(0)
+            await one.stop()
+            await running
+    finally:
+        logs.configure(level="warning", form="json")
+    out = capsys.readouterr().out
+    assert (out.count("source_failing"), out.count("source_recovered")) == (1, 1)
+
+
+async def test_stopping_does_not_wait_for_a_source_that_hangs() -> None:
+    async with serving(hanging) as stuck, sampler(vllm=(stuck.address,), patience=timedelta(hours=1)) as one:
+        running = asyncio.create_task(one.run())
+        async with asyncio.timeout(10):
+            while not stuck.paths:
+                await asyncio.sleep(0.001)
+        await asyncio.wait_for(one.stop(), 10)
+        await asyncio.wait_for(running, 10)
+
+
+async def test_stopping_what_never_ran_is_fine() -> None:
+    async with sampler() as one:
+        await asyncio.wait_for(one.stop(), 1)

@@ -1,0 +1,207 @@
+"""``penstock sidecar``, the real process: asked with and without its token, for what it may tell and what not."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+from multidict import CIMultiDictProxy
+
+from penstock.sidecar.telemetry import Report
+from tests.models.servers import answering, closed_port, hanging, sending, serving
+from tests.processes import clean_environment, penstock, until
+from tests.sidecar.stage import Docker, build_nvml, listed, metrics, usage
+
+TOKEN = "token-of-these-sidecars"
+SECRETS = (TOKEN, "vllm-user", "vllm-pass", "whisper-user", "whisper-pass", "secret-of-a")
+
+
+class Sidecar:
+    """A running one."""
+
+    def __init__(self, process: Process, url: str, log: Path) -> None:
+        self.process = process
+        self.url = url
+        self.log = log
+        self.told: list[str] = []  # every answer's head and body
+
+    async def ask(
+        self, path: str = "/status", *, authorization: str | None = f"Bearer {TOKEN}", method: str = "GET"
+    ) -> tuple[int, CIMultiDictProxy[str], bytes]:
+        headers = {} if authorization is None else {"Authorization": authorization}
+        async with (
+            aiohttp.ClientSession() as session,
+            session.request(method, self.url + path, headers=headers, allow_redirects=False) as answer,
+        ):
+            body = await answer.read()
+            self.told.append(f"{answer.raw_headers} {body.decode()}")
+            return answer.status, answer.headers, body
+
+    async def report(self) -> Report:
+        status, _, body = await self.ask()
+        assert status == 200, body
+        return msgspec.json.decode(body, type=Report)
+
+    async def code(self, *arguments: Any, **options: Any) -> tuple[int, str]:
+        """Status and code of a problem."""
+        status, headers, body = await self.ask(*arguments, **options)
+        assert headers["Content-Type"] == "application/problem+json"
+        problem = msgspec.json.decode(body)
+        assert problem["status"] == status
+        return status, problem["code"]
+
+    async def end(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return await asyncio.wait_for(self.process.wait(), 20)
+
+
+def started_at(log: Path) -> int | None:
+    """The port that a sidecar says it listens on."""
+    for line in log.read_bytes().splitlines():
+        if b"sidecar_started" in line:
+            port: int = msgspec.json.decode(line)["port"]
+            return port
+    return None
+
+
+@asynccontextmanager
+async def sidecar(folder: Path, **variables: str) -> AsyncIterator[Sidecar]:
+    log = folder / "sidecar.log"
+    environment = clean_environment(
+        **{
+            "INFRA_SIDECAR_TOKEN": TOKEN,
+            "SIDECAR_HTTP_HOST": "127.0.0.1",
+            "SIDECAR_HTTP_PORT": "0",
+            "SIDECAR_INTERVAL": "100ms",
+            "PENSTOCK_LOG_LEVEL": "debug",
+            **variables,
+        }
+    )
+    async with penstock("sidecar", environment=environment, folder=folder, log=log) as process:
+        try:
+            await until(lambda: started_at(log) is not None, "the sidecar listens", seconds=20)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{log.read_text()}") from None
+        yield Sidecar(process, f"http://127.0.0.1:{started_at(log)}", log)
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_nvml(tmp_path_factory.mktemp("nvml"))
+
+
+async def test_it_tells_of_everything_beside_it_and_of_no_secret(library: Path, tmp_path: Path) -> None:
+    docker = Docker()
+    docker.containers = [listed("vllm"), listed("whisperx", Status="Up 1 second (health: starting)")]
+    docker.stats |= {"vllm": usage(container=1, machine=1), "whisperx": usage(container=1, machine=1)}
+    async with (
+        docker.listening() as socket,
+        serving(sending(metrics(), "text/plain")) as vllm,
+        serving(answering({}, 500)) as whisperx,
+        sidecar(
+            tmp_path,
+            LD_LIBRARY_PATH=str(library),
+            FAKE_NVML=str(tmp_path),
+            SIDECAR_DOCKER_SOCKET=str(socket),
+            SIDECAR_VLLM_URLS=f"{vllm.address.replace('://', '://vllm-user:vllm-pass@')},"
+            f"{closed_port().replace('://', '://vllm-user:vllm-pass@')}?token=vllm-pass",
+            SIDECAR_WHISPERX_URLS=whisperx.address.replace("://", "://whisper-user:whisper-pass@"),
+        ) as running,
+    ):
+        told = (await running.report()).telemetry
+        assert [gpu.name for gpu in told.gpus] == ["NVIDIA A100-SXM4-80GB", None, None]
+        assert [(one.name, one.health) for one in told.containers] == [("vllm", "healthy"), ("whisperx", "starting")]
+        assert [server.reachable for server in told.vllm] == [True, False]
+        assert [model.requests_running for model in told.vllm[0].models] == [5]
+        assert [(check.status, check.error) for check in told.whisperx] == [(500, "HTTP status 500")]
+        assert len(told.errors) == 2
+        for refused in (None, "Bearer wrong", f"Basic {TOKEN}"):
+            assert await running.code(authorization=refused) == (401, "unauthorized")
+        assert await running.end() == 0
+        assert vllm.headers[0]["Authorization"].startswith("Basic ")
+    printed = running.log.read_text()
+    assert "source_failing" in printed
+    assert "sidecar_stopped" in printed
+    for secret in SECRETS:
+        assert secret not in printed + "".join(running.told)
+
+
+async def test_the_token_is_needed_for_the_status_alone_and_nothing_can_be_changed(tmp_path: Path) -> None:
+    async with sidecar(tmp_path) as running:
+        assert (await running.ask("/healthz", authorization=None))[0] == 200
+        assert (await running.ask("/status"))[0] == 200
+        assert (await running.ask("/status", authorization=f"bearer  {TOKEN}"))[0] == 200
+        status, _, body = await running.ask("/status", method="HEAD")
+        assert (status, body) == (200, b"")
+        assert (await running.ask("/status", method="HEAD", authorization=None))[0] == 401
+        for wrong in (
+            None,
+            "",
+            "Bearer",
+            "Bearer wrong",
+            f"Bearer {TOKEN}x",
+            f"Bearer {TOKEN[:-1]}",
+            TOKEN,
+            "Bearer é",
+        ):
+            assert await running.code(authorization=wrong) == (401, "unauthorized")
+        _, headers, _ = await running.ask("/status", authorization=None)
+        assert headers["WWW-Authenticate"] == 'Bearer realm="penstock"'
+        for path in ("/", "/status/", "/healthz/", "/metrics", "/docs", "/api/v1/infra/status", "/../etc/passwd"):
+            assert await running.code(path) == (404, "not_found")
+        for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS"):
+            assert await running.code(method=method) == (405, "method_not_allowed")
+            assert await running.code("/healthz", method=method) == (405, "method_not_allowed")
+        assert await running.end() == 0
+
+
+async def test_without_anything_to_measure_it_tells_empty_lists(tmp_path: Path) -> None:
+    async with sidecar(tmp_path) as running:
+        report = await running.report()
+        told = report.telemetry
+        assert 0 <= report.age_seconds < 10
+        assert (told.gpus, told.containers, told.vllm, told.whisperx, told.errors) == ([], [], [], [], {})
+
+
+async def test_a_socket_that_was_named_and_is_not_there_is_an_error_line(tmp_path: Path) -> None:
+    async with sidecar(tmp_path, SIDECAR_DOCKER_SOCKET=str(tmp_path / "none.sock")) as running:
+        told = (await running.report()).telemetry
+        assert told.containers == []
+        assert "SIDECAR_DOCKER_SOCKET" in told.errors["containers"]
+
+
+async def test_it_ends_at_once_while_a_server_hangs(tmp_path: Path) -> None:
+    async with serving(hanging) as stuck, sidecar(tmp_path, SIDECAR_VLLM_URLS=stuck.address) as running:
+        await until(lambda: bool(stuck.paths), "it asks")
+        assert await running.end() == 0
+
+
+@pytest.mark.parametrize("variables", [{}, {"INFRA_SIDECAR_TOKEN": ""}])
+async def test_without_a_token_it_does_not_start_and_says_why(tmp_path: Path, variables: dict[str, str]) -> None:
+    log = tmp_path / "log"
+    environment = clean_environment(SIDECAR_HTTP_PORT="0", **variables)
+    async with penstock("sidecar", environment=environment, folder=tmp_path, log=log) as process:
+        assert await asyncio.wait_for(process.wait(), 20) == 2
+    assert "INFRA_SIDECAR_TOKEN: " in log.read_text()
+    assert "Traceback" not in log.read_text()
+
+
+async def test_a_port_in_use_is_told_by_its_variable(tmp_path: Path) -> None:
+    async with sidecar(tmp_path) as first:
+        log = tmp_path / "second.log"
+        environment = clean_environment(
+            INFRA_SIDECAR_TOKEN=TOKEN,
+            SIDECAR_HTTP_HOST="127.0.0.1",
+            SIDECAR_HTTP_PORT=first.url.rpartition(":")[2],
+        )
+        async with penstock("sidecar", environment=environment, folder=tmp_path, log=log) as second:
+            assert await asyncio.wait_for(second.wait(), 20) == 2
+        assert "SIDECAR_HTTP_PORT: cannot listen on 127.0.0.1" in log.read_text()

@@ -1,0 +1,259 @@
+"""``penstock top`` as people and scripts use it: one frame, JSON, live on a terminal, without a gateway."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pty
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import web
+
+from penstock.gateway.infra import InfraStatus, SidecarStatus
+from penstock.sidecar.telemetry import Container, Gpu, GpuProcess, HealthCheck, Telemetry, VllmModel, VllmServer
+from tests.models.servers import closed_port, serving
+from tests.processes import PENSTOCK, clean_environment, until
+
+TOKEN = "a-token-that-must-not-be-shown"
+GIB = 2**30
+TELEMETRY = Telemetry(
+    sampled_at=datetime(2026, 1, 1, tzinfo=UTC),
+    host="ai-server",
+    gpus=[
+        Gpu(
+            index=0,
+            name="NVIDIA A100",
+            memory_used_bytes=60 * GIB,
+            memory_total_bytes=80 * GIB,
+            utilization_percent=87,
+            temperature_celsius=64,
+            power_watts=312.5,
+            power_limit_watts=400,
+            processes=[GpuProcess(pid=1, name="python3", memory_bytes=40 * GIB), GpuProcess(pid=4322)],
+        ),
+        Gpu(index=1),
+    ],
+    containers=[
+        Container(id="8dfafdbc3a40", name="vllm", image="vllm/vllm-openai", state="running", health="healthy"),
+        Container(id="8dfafdbc3a41", name="evil\x1b[2J", image="x", state="exited", cpu_percent=150.5),
+    ],
+    vllm=[
+        VllmServer(
+            url="http://vllm:8000",
+            reachable=True,
+            models=[VllmModel(name="qwen2.5-14b", requests_running=5, cache_usage=0.5, prompt_tokens_per_second=1500)],
+        ),
+        VllmServer(url="http://qwen-audio:8000", reachable=False, error="no answer within 3 s"),
+    ],
+    whisperx=[HealthCheck(url="http://whisperx-1:9000", reachable=True, status=200, latency_ms=3.5)],
+    errors={"containers": "cannot connect: Permission denied", "vllm qwen-audio:8000": "no answer within 3 s"},
+)
+INFRA = InfraStatus(
+    configured=True,
+    sidecars=[
+        SidecarStatus(
+            name="10.2.3.5:8090",
+            url="http://10.2.3.5:8090",
+            reachable=True,
+            latency_ms=3.0,
+            age_seconds=0.5,
+            telemetry=TELEMETRY,
+        ),
+        SidecarStatus(
+            name="10.2.3.6:8090",
+            url="http://10.2.3.6:8090",
+            reachable=False,
+            error="no answer within 3 s",
+            age_seconds=34.0,
+            telemetry=Telemetry(sampled_at=datetime(2026, 1, 1, tzinfo=UTC), host="other-server"),
+        ),
+    ],
+)
+PROVIDERS = {
+    "providers": [
+        {"name": "llm", "configured": True, "reachable": True, "latency_ms": 4.2, "models": ["qwen2.5-14b"]},
+        {"name": "whisperx", "configured": True, "reachable": False, "error": "TimeoutError", "something_newer": 1},
+        {"name": "voxtral-small", "configured": False},
+    ]
+}
+COUNTS = {"pending": 4, "running": 2, "completed": 12345, "failed": 1, "cancelled": 0, "errors": {}}
+STATS = {
+    "totals": COUNTS,
+    "queues": [{"task_type": "transcription", "model_profile": "whisperx", "oldest_pending_seconds": 75.5} | COUNTS],
+    "owners": [],
+    "oldest_pending_seconds": 75.5,
+}
+SHOWN = (
+    "10.2.3.5:8090",
+    "ai-server  measured 0.5 s ago",
+    "0 NVIDIA A100",
+    "87 %",
+    "60.0 / 80.0",
+    "312.5 / 400",
+    "python3 40.0, 4322 –",
+    "1 unknown",
+    "vllm/vllm-openai",
+    "150.5 %",
+    "evil�[2J",
+    "containers: cannot connect: Permission denied",
+    "1,500",
+    "50 %",
+    "qwen-audio:8000",
+    "whisperx-1:9000",
+    "10.2.3.6:8090  other-server  measured 34.0 s ago  no answer within 3 s",
+    "TimeoutError",
+    "transcription / whisperx",
+    "12,345",
+    "75.5 s",
+)
+
+
+async def gateway(request: web.Request) -> web.StreamResponse:
+    """Answers as a gateway does to whoever brings the token."""
+    if request.headers.get("Authorization") != f"Bearer {TOKEN}":
+        problem = {"code": "unauthorized", "detail": "the right token is needed"}
+        return web.json_response(problem, status=401, content_type="application/problem+json")
+    values: dict[str, Any] = {
+        "/api/v1/infra/status": INFRA,
+        "/api/v1/providers/status": PROVIDERS,
+        "/api/v1/stats": STATS,
+    }
+    return web.Response(body=msgspec.json.encode(values[request.path]), content_type="application/json")
+
+
+async def run(folder: Path, url: str, *arguments: str, token: str = TOKEN) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of ``penstock top``."""
+    process = await asyncio.create_subprocess_exec(
+        *PENSTOCK,
+        "top",
+        *arguments,
+        env=clean_environment(PENSTOCK_URL=url, AI_SERVICE_TOKEN=token),
+        cwd=folder,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    out, err = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode is not None
+    assert TOKEN not in out.decode() + err.decode()
+    return process.returncode, out.decode(), err.decode()
+
+
+class Terminal:
+    """A terminal of 150 columns with ``penstock top`` on it."""
+
+    def __init__(self, process: asyncio.subprocess.Process, descriptor: int) -> None:
+        self.process = process
+        self.shown = ""
+        self._descriptor = descriptor
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(descriptor, self._read)
+
+    def _read(self) -> None:
+        try:
+            part = os.read(self._descriptor, 65536)
+        except OSError:  # how a terminal says that the other side is gone
+            part = b""
+        self.shown += part.decode("utf-8", "replace")
+        if not part:
+            self._loop.remove_reader(self._descriptor)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._descriptor)
+        os.close(self._descriptor)
+
+
+@asynccontextmanager
+async def on_terminal(folder: Path, url: str, *arguments: str) -> AsyncIterator[Terminal]:
+    ours, theirs = pty.openpty()
+    environment = clean_environment(
+        PENSTOCK_URL=url, AI_SERVICE_TOKEN=TOKEN, COLUMNS="150", LINES="60", TERM="xterm", NO_COLOR="1"
+    )
+    process = await asyncio.create_subprocess_exec(
+        *PENSTOCK, "top", *arguments, env=environment, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    terminal = Terminal(process, ours)
+    try:
+        yield terminal
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        terminal.close()
+
+
+async def test_one_frame_shows_everything_and_obeys_no_name(tmp_path: Path) -> None:
+    async with serving(gateway) as server:
+        for arguments in (("--once",), ()):
+            status, out, err = await run(tmp_path, server.address, *arguments)
+            assert (status, err) == (0, "")
+            for text in SHOWN:
+                assert text in out
+            assert "voxtral-small" not in out, "it is not configured"
+            assert "\x1b" not in out
+
+
+async def test_json_is_what_the_sidecars_tell(tmp_path: Path) -> None:
+    async with serving(gateway) as server:
+        status, out, _ = await run(tmp_path, server.address, "--json")
+    assert status == 0
+    assert msgspec.json.decode(out, type=InfraStatus) == INFRA
+
+
+async def test_live_it_looks_again_goes_on_without_a_gateway_and_leaves_quietly(tmp_path: Path) -> None:
+    away = False
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.json_response({"detail": "it is away"}, status=500) if away else await gateway(request)
+
+    async with serving(answer) as server, on_terminal(tmp_path, server.address, "--interval", "0.2") as terminal:
+        await until(lambda: terminal.shown.count("penstock top") >= 3, "three frames", seconds=20)
+        assert "0 NVIDIA A100" in terminal.shown
+        away = True
+        await until(lambda: "it is away" in terminal.shown, "the error is shown")
+        away, terminal.shown = False, ""
+        await until(lambda: "0 NVIDIA A100" in terminal.shown, "it goes on")
+        terminal.process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(terminal.process.wait(), 20) == 0
+    assert "Traceback" not in terminal.shown
+    assert "Aborted" not in terminal.shown
+
+
+async def test_a_gateway_that_is_away_or_refuses_is_told_in_the_frame_with_status_1(tmp_path: Path) -> None:
+    url = closed_port()
+    status, out, err = await run(tmp_path, url, "--once")
+    assert (status, err) == (1, "")
+    assert f"no answer from {url}" in out
+    async with serving(gateway) as server:
+        status, out, _ = await run(tmp_path, server.address, "--once", token="another")
+    assert status == 1
+    assert out.count("the right token is needed") == 1
+
+
+async def test_a_gateway_without_sidecars_or_of_another_version(tmp_path: Path) -> None:
+    told: dict[str, Any] = {"configured": False, "sidecars": []}
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        return web.json_response(told) if request.path == "/api/v1/infra/status" else await gateway(request)
+
+    async with serving(answer) as server:
+        _, out, _ = await run(tmp_path, server.address, "--once")
+        assert "INFRA_SIDECAR_URLS is not set" in out
+        assert "transcription / whisperx" in out
+        told = {"configured": "yes"}
+        status, out, _ = await run(tmp_path, server.address, "--once")
+        assert status == 0
+        assert "not what this version understands" in out
+
+
+async def test_an_interval_that_is_too_short_is_refused(tmp_path: Path) -> None:
+    status, _, err = await run(tmp_path, "http://127.0.0.1:1", "--interval", "0")
+    assert status == 2
+    assert "--interval" in err
