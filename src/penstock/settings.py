@@ -8,6 +8,7 @@ means "not set". Variables may also stand in a file ``.env`` in the working dire
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import socket
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,7 @@ from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import unquote, urlsplit
 
 import platformdirs
+from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -315,6 +317,12 @@ def load_settings(env_file: Path | None = Path(".env")) -> Settings:
         raise SettingsError([_problem(detail) for detail in details]) from None
     except (UnreadableSource, OSError, UnicodeDecodeError):
         raise SettingsError([FieldProblem(field=str(env_file), detail="cannot be read as KEY=value lines")]) from None
+
+
+def environment(env_file: Path | None = Path(".env")) -> dict[str, str]:
+    """All variables as ``load_settings`` sees them, for files that refer to them as ``${NAME}``."""
+    stated = dotenv_values(env_file) if env_file is not None and env_file.is_file() else {}
+    return {name: value for name, value in stated.items() if value is not None} | dict(os.environ)
 
 
 def is_loopback(host: str) -> bool:

@@ -23,6 +23,7 @@ from penstock.jobs.service import JobLimits, JobService
 from penstock.models.host.host import ModelHost
 from penstock.models.service import ModelService
 from penstock.postgres.pool import Database
+from penstock.providers.catalogue import load
 from penstock.settings import Settings, load_settings
 
 SUBMISSION = {"owner_service": "tests", "task_type": "echo", "model_profile": "small"}
@@ -134,7 +135,8 @@ async def serving(url: str, *, models_folder: Path | None = None, **changes: Any
     settings = settings_for(url, **changes)
     database = Database(url, application_name="penstock-gateway")
     models = ModelService(ModelHost(private=Settings.descriptions()), folder=models_folder, database=database)
-    gateway = Gateway(settings, database, JobService(database, JobLimits.from_settings(settings)), models)
+    jobs = JobService(database, JobLimits.from_settings(settings))
+    gateway = Gateway(settings, database, jobs, models, load(settings, {}))
     in_progress: list[str] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

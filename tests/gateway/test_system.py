@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 
 import msgspec
 import pytest
-from aiohttp import web
-from pydantic import SecretStr
 
 from penstock.jobs.service import JobService
 from penstock.telemetry import logs
 from tests.gateway.stage import Caller, serving
-from tests.processes import free_port
 
 
 async def test_health_and_readiness(caller: Caller) -> None:
@@ -119,73 +113,3 @@ async def test_requests_are_logged_where_that_is_asked_for(
     (told,) = [line for line in lines if line["event"] == "request"]
     assert (told["method"], told["path"], told["status"]) == ("GET", "/api/v1/jobs/x", 422)
     assert told["ms"] > 0
-
-
-@asynccontextmanager
-async def provider(handler: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
-    """A server that stands for an AI provider."""
-    app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", handler)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        await runner.cleanup()
-
-
-async def test_providers_are_checked_together_and_no_secret_is_told(module_database_url: str) -> None:
-    asked: list[tuple[str, str | None]] = []
-
-    async def answer(request: web.Request) -> web.Response:
-        asked.append((request.path, request.headers.get("Authorization")))
-        if request.path.startswith("/refuses"):
-            return web.Response(status=401, text="key-of-qwen is wrong")
-        if request.path.startswith("/whisper"):
-            return web.Response(status=404)
-        return web.json_response({"data": [{"id": "qwen2.5-14b"}, {"id": "other"}], "object": "list"})
-
-    async with (
-        provider(answer) as address,
-        serving(
-            module_database_url,
-            llm_base_url=f"http://{address}/v1",
-            llm_api_key=SecretStr("key-of-llm"),
-            whisperx_url=f"http://{address}/whisper",
-            qwen_audio_base_url=f"http://{address}/refuses",
-            qwen_audio_api_key=SecretStr("key-of-qwen"),
-            voxtral_base_url=f"http://someone:pass-word@127.0.0.1:{free_port()}/v1",
-        ) as caller,
-    ):
-        reply = await caller.get("/providers/status")
-    assert reply.status == 200
-    told = {one["name"]: one for one in reply.json["providers"]}
-    assert set(told) == {"llm", "whisperx", "qwen2-audio", "voxtral-small"}
-    assert (told["llm"]["reachable"], told["llm"]["models"]) == (True, ["qwen2.5-14b", "other"])
-    assert told["llm"]["latency_ms"] >= 0
-    assert (told["whisperx"]["reachable"], told["whisperx"]["error"]) == (True, None)
-    assert (told["qwen2-audio"]["reachable"], told["qwen2-audio"]["error"]) == (True, "HTTP status 401")
-    assert (told["voxtral-small"]["reachable"], told["voxtral-small"]["models"]) == (False, [])
-    assert ("/v1/models", "Bearer key-of-llm") in asked
-    for secret in (b"key-of", b"pass-word", b"someone", address.encode()):
-        assert secret not in reply.body
-
-
-async def test_a_provider_that_does_not_answer_holds_nobody_up(
-    module_database_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("penstock.gateway.providers._SECONDS", 0.05)
-    released = asyncio.Event()
-
-    async def hang(_request: web.Request) -> web.Response:
-        await released.wait()
-        return web.Response()
-
-    async with provider(hang) as address, serving(module_database_url, llm_base_url=f"http://{address}") as caller:
-        told = (await caller.get("/providers/status")).json["providers"]
-        released.set()
-    assert told[0]["reachable"] is False
-    assert "no answer within" in told[0]["error"]
-    assert [one["configured"] for one in told] == [True, False, False, False]

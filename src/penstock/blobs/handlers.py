@@ -13,6 +13,7 @@ from penstock.web.call import Answer, ByteStream, Call, answer
 from penstock.web.forms import Part, read_form
 
 _FORM: Final = "multipart/form-data"
+LARGEST_FORM: Final = 64 * 2**20  # bytes: a form stands in memory, a plain body does not
 _NEVER_SHOWN: Final = [  # it is somebody's file: no browser may take it for a page of this service
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; sandbox"),
@@ -33,6 +34,7 @@ class BlobHandlers:
         filename = named[0] if named else None
         stated = call.header(b"content-type")
         if stated is not None and stated.partition(";")[0].strip().lower() == _FORM:
+            call.max_body_bytes = min(call.max_body_bytes, LARGEST_FORM)
             part = _only_file(await read_form(call, stated))
             blob = await self._service.put(
                 self._tenant, _whole(part.data), media_type=part.media_type, filename=filename or part.filename

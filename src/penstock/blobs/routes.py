@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from penstock.blobs.blob import Blob
-from penstock.blobs.handlers import BlobHandlers
+from penstock.blobs.handlers import LARGEST_FORM, BlobHandlers
 from penstock.errors import DatabaseUnavailable, InvalidInput, MalformedBody, NotFound, TooLarge, Unsupported
 from penstock.web.route import Parameter, Response, Route
 
@@ -38,7 +38,9 @@ def routes(blobs: BlobHandlers) -> list[Route]:
             tag="Blobs",
             summary="Upload a file",
             description="The body is the file's bytes, its media type in `Content-Type`; or `multipart/form-data` with "
-            f"one file. At most {blobs.max_bytes} bytes. It is kept until `expires_at` or until it is deleted.",
+            f"one file. At most {blobs.max_bytes} bytes, or {min(LARGEST_FORM, blobs.max_bytes)} as a form. It is kept "
+            "until `expires_at` or until it is deleted.",
+            uploads=True,
             parameters=(
                 Parameter(
                     name="filename",

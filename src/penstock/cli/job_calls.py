@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
@@ -27,6 +28,14 @@ async def submit(client: Client, fields: Mapping[str, Any]) -> Job:
     submission = _typed({name: value for name, value in fields.items() if value is not None}, JobSubmission)
     options = {name: getattr(submission, name) for name in JobSubmission.__struct_fields__}
     return _plain(await client.submit(**options))
+
+
+async def with_uploads(client: Client, job_input: Any, files: Mapping[str, Path]) -> dict[str, Any]:
+    """A job's input with the ids of files that are uploaded for it."""
+    if not isinstance(job_input, dict):
+        raise InvalidInput.of("input", "must be an object: it names the uploaded files")
+    ids = {field: str((await client.upload(path)).id) for field, path in files.items()}
+    return job_input | ids
 
 
 async def get(client: Client, job_id: UUID) -> Job:

@@ -50,6 +50,12 @@ def show_stats(stats: Mapping[str, Any], *, as_json: bool) -> None:
     totals = stats["totals"]
     rows.append(("all", *(totals[state] for state in states), _seconds(stats), _errors(totals)))
     print_table(("queue", *states, "oldest pending", "errors"), rows)
+    if stats["providers"]:
+        print_table(
+            ("provider", "model", "calls", "failed", "prompt tokens", "completion tokens", "sound", "time"),
+            [_used(one) for one in stats["providers"]],
+            title="\nUsed of providers",
+        )
 
 
 class Bars:
@@ -99,6 +105,19 @@ def _row(job: Job) -> Sequence[object]:
         f"{job['attempt']}/{job['max_attempts']}",
         _moment(job["created_at"]),
         f"{error['category']}: {error['message']}"[:60] if error else None,
+    )
+
+
+def _used(one: Mapping[str, Any]) -> Sequence[object]:
+    return (
+        one["provider"],
+        one["model"],
+        one["calls"],
+        one["failures"],
+        one["prompt_tokens"],
+        one["completion_tokens"],
+        f"{one['audio_seconds']:.1f} s",
+        f"{one['milliseconds'] / 1000:.1f} s",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from uuid import UUID
 
@@ -38,6 +39,10 @@ def submit(
     job_input: Annotated[
         str, typer.Option("--input", "-i", metavar="JSON", help="JSON, @FILE, or - for standard input.")
     ] = "{}",
+    files: Annotated[
+        list[str] | None,
+        typer.Option("--file", metavar="FIELD=PATH", help="Upload a file and put its id into that field of the input."),
+    ] = None,
     owner_service: Annotated[str, typer.Option(help="On whose behalf.")] = "cli",
     owner_ref: Annotated[str, typer.Option(help="The caller's own reference.")] = "",
     priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher goes first.")] = 0,
@@ -49,7 +54,11 @@ def submit(
     watch_it: Annotated[bool, typer.Option("--watch", "-w", help="Wait until it is finished.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Submit one job."""
+    """Submit one job.
+
+    penstock job submit transcription whisperx --file audio_blob=meeting.wav --watch
+    """
+    uploads = _uploads(files or [])
     fields = {
         "task_type": task_type,
         "model_profile": model_profile,
@@ -67,6 +76,8 @@ def submit(
     async def act(client: Client) -> Job:
         from penstock.cli import job_calls
 
+        if uploads:
+            fields["input"] = await job_calls.with_uploads(client, fields["input"], uploads)
         job = await job_calls.submit(client, fields)
         if not watch_it:
             return job
@@ -176,6 +187,19 @@ def _change(verb: Verb, job_ids: list[UUID], where: dict[str, Any], *, dry_run: 
         print_json(answer)
     else:
         typer.echo(f"{answer['count']} jobs {'are meant' if dry_run else 'changed'}.")
+
+
+def _uploads(stated: list[str]) -> dict[str, Path]:
+    """The files of ``--file FIELD=PATH``; none is uploaded before all are known to be there."""
+    found: dict[str, Path] = {}
+    for one in stated:
+        field, equals, path = one.partition("=")
+        if not equals or not field:
+            raise typer.BadParameter("must be FIELD=PATH, such as audio_blob=meeting.wav", param_hint="--file")
+        if not Path(path).is_file():
+            raise typer.BadParameter(f"there is no file {path}", param_hint="--file")
+        found[field] = Path(path)
+    return found
 
 
 def _filter(

@@ -11,7 +11,7 @@ import sys
 
 import typer
 
-from penstock.cli import config, database, jobs, models, roles
+from penstock.cli import blobs, compare, config, database, jobs, models, roles, sidecar, top
 from penstock.errors import PenstockError, SettingsError
 
 app = typer.Typer(
@@ -26,9 +26,13 @@ app.command("serve")(roles.serve)
 app.command("gateway")(roles.gateway)
 app.command("worker")(roles.worker)
 app.command("housekeeper")(roles.housekeeper)
+app.command("sidecar")(sidecar.sidecar)
 app.add_typer(jobs.app, name="job")
 app.add_typer(models.app, name="model")
+app.add_typer(blobs.app, name="blob")
 app.command("stats")(jobs.stats)
+app.command("compare")(compare.compare)
+app.command("top")(top.top)
 app.add_typer(config.app, name="config")
 app.add_typer(database.app, name="db")
 

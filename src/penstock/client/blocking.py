@@ -87,6 +87,9 @@ class BlockingClient:
     wait = _blocking(Client.wait)
     list = _blocking(Client.list)
     stats = _blocking(Client.stats)
+    compare = _blocking(Client.compare)
+    providers_status = _blocking(Client.providers_status)
+    infra_status = _blocking(Client.infra_status)
     claim = _blocking(Client.claim)
     heartbeat = _blocking(Client.heartbeat)
     complete = _blocking(Client.complete)
@@ -104,6 +107,10 @@ class BlockingClient:
     reload_model = _blocking(Client.reload_model)
     model_logs = _blocking(Client.model_logs)
     clean_model_logs = _blocking(Client.clean_model_logs)
+    upload = _blocking(Client.upload)
+    download = _blocking(Client.download)
+    blob = _blocking(Client.blob)
+    delete_blob = _blocking(Client.delete_blob)
 
     def stream(
         self,

@@ -15,6 +15,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Raw, Struct
 
+from penstock.client.blobs import BlobCalls
 from penstock.client.models import ModelCalls
 from penstock.client.stream import LAST_TYPES, Event, Stream
 from penstock.client.transport import Query, Transport
@@ -67,7 +68,7 @@ class _Batch(Struct):
     jobs: Sequence[JobSubmission]
 
 
-class Client(ModelCalls):
+class Client(ModelCalls, BlobCalls):
     """Talks to one gateway; use it as ``async with Client(url, token=…) as client``.
 
     Errors of the gateway come as the classes of ``penstock.errors``; a gateway that cannot be reached is Unreachable.
@@ -166,6 +167,25 @@ class Client(ModelCalls):
         """Counters of everything, of each queue and of each owner."""
         return await self._transport.call("GET", "/api/v1/stats", Stats)
 
+    async def compare(
+        self, job_ids: Collection[UUID | str] = (), *, where: JobFilter | None = None, limit: int = 500
+    ) -> dict[str, Any]:
+        """How providers did over these jobs, or over the newest ``limit`` finished ones that a filter means: ``jobs``,
+        ``providers`` and ``agreement``, as the API tells them."""
+        if job_ids:
+            query: Query = {"id": [str(_id(job_id)) for job_id in job_ids]}
+        else:
+            query = {"limit": str(limit), **_query(where or JobFilter())}
+        return await self._transport.call("GET", "/api/v1/comparisons", dict[str, Any], query=query)
+
+    async def providers_status(self) -> dict[str, Any]:
+        """Whether the configured AI providers can be reached: ``providers``."""
+        return await self._transport.call("GET", "/api/v1/providers/status", dict[str, Any])
+
+    async def infra_status(self) -> dict[str, Any]:
+        """What the sidecars on GPU hosts tell: ``configured`` and ``sidecars``."""
+        return await self._transport.call("GET", "/api/v1/infra/status", dict[str, Any])
+
     async def events(self, job_id: UUID | str | None = None, *, after: str | None = None) -> AsyncIterator[Event]:
         """What happens, as it happens: of one job from its creation to its end, or of all jobs from now on.
 
@@ -208,7 +228,12 @@ class Client(ModelCalls):
 
     async def complete(self, completion: JobCompletion) -> JobState:
         """Hand in a result; raises StaleEpoch when the lease is no longer ours. May be repeated."""
-        body = Completion(epoch=completion.epoch, worker_id=completion.worker_id, result=completion.result)
+        body = Completion(
+            epoch=completion.epoch,
+            worker_id=completion.worker_id,
+            result=completion.result,
+            usage=completion.usage,
+        )
         return await self._transport.call("POST", f"{_JOBS}/{completion.id}/complete", JobState, body=body)
 
     async def complete_many(self, completions: Sequence[JobCompletion]) -> Sequence[JobState | CallerError]:

@@ -5,18 +5,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from starlette.routing import Route as Path
 from starlette.routing import Router
 from starlette.types import Receive, Scope, Send
 
+from penstock.blobs import routes as blob_routes
+from penstock.blobs.handlers import BlobHandlers
+from penstock.blobs.service import BlobService
 from penstock.errors import MethodNotAllowed, NotFound, PenstockError, ServiceError
 from penstock.gateway import problems
 from penstock.gateway.access import Access
+from penstock.gateway.comparisons import ComparisonRoutes
+from penstock.gateway.infra import Infra
+from penstock.gateway.inputs import InputCheck
 from penstock.gateway.openapi import document
-from penstock.gateway.predicting import PredictCheck
-from penstock.gateway.sending import passing_request_id_back, send_answer, send_stream
+from penstock.gateway.providers import ProvidersWatch
+from penstock.gateway.sending import passing_request_id_back, send_answer, send_bytes, send_stream
 from penstock.gateway.system import SystemRoutes
 from penstock.jobs import routes as job_routes
 from penstock.jobs.handlers import JobHandlers, Sizes
@@ -28,9 +35,10 @@ from penstock.models.handlers import ModelHandlers
 from penstock.models.host.host import ModelHost
 from penstock.models.service import ModelService
 from penstock.postgres.pool import Database
+from penstock.providers.catalogue import Catalogue
 from penstock.settings import Settings
 from penstock.telemetry import logs, metrics
-from penstock.web.call import Answer, Call, Disconnected, EventStream
+from penstock.web.call import Answer, ByteStream, Call, Disconnected, EventStream
 from penstock.web.route import Route
 
 log = logs.get(__name__)
@@ -49,7 +57,12 @@ class Gateway:
     """The ASGI app. ``stopping`` is set when the process is told to stop: long-polls and streams end then."""
 
     def __init__(
-        self, settings: Settings, database: Database, service: JobService, models: ModelService | None = None
+        self,
+        settings: Settings,
+        database: Database,
+        service: JobService,
+        models: ModelService | None = None,
+        catalogue: Catalogue | None = None,
     ) -> None:
         self.stopping = asyncio.Event()
         self.logs_requests = settings.penstock_log_level == "debug"  # asked here once: a line costs what a request may
@@ -61,16 +74,26 @@ class Gateway:
             result=settings.penstock_max_result_bytes,
             batch=settings.penstock_max_batch_bytes,
         )
-        system = SystemRoutes(settings, database, service)
+        catalogue = catalogue or Catalogue({}, {})
+        self._providers = ProvidersWatch(catalogue, database)
+        self._infra = Infra(settings)
+        system = SystemRoutes(database, service, self._providers, self._infra)
         models_api = ModelHandlers(
             self._models, describe=problems.describe, max_call_bytes=settings.penstock_max_call_bytes
         )
         backend_api = BackendHandlers(
             self._models, describe=problems.describe, max_call_bytes=settings.penstock_max_call_bytes
         )
+        blobs = BlobService(
+            database,
+            max_bytes=settings.penstock_max_blob_bytes,
+            keep=timedelta(days=settings.penstock_retention_days),
+        )
         self.routes: list[Route] = [  # the router searches in this order: what is called most stands first
             *model_routes.routes(models_api),
-            *job_routes.routes(JobHandlers(service, sizes, check=PredictCheck(self._models.host))),
+            *job_routes.routes(JobHandlers(service, sizes, check=InputCheck(self._models.host, catalogue))),
+            *ComparisonRoutes(service).all(),
+            *blob_routes.routes(BlobHandlers(blobs)),
             *backend.routes(backend_api),
             *system.all(),
         ]
@@ -91,6 +114,8 @@ class Gateway:
     async def stop(self) -> None:
         """End what waits and write what is queued."""
         self.stopping.set()
+        await self._providers.close()
+        await self._infra.close()
         await self._models.stop()
         await self._service.stop()
 
@@ -147,6 +172,9 @@ class _Endpoint:
         if isinstance(reply, EventStream):
             self._count(method, 200)
             await send_stream(send, call, reply, method)
+        elif isinstance(reply, ByteStream):
+            self._count(method, reply.status)
+            await send_bytes(send, call, reply, method)
         else:
             await send_answer(send, method, reply)
             seconds = time.perf_counter() - began
@@ -157,7 +185,7 @@ class _Endpoint:
                     "request", method=method, path=scope["path"], status=reply.status, ms=round(1000 * seconds, 2)
                 )
 
-    async def _serve(self, route: Route, call: Call) -> Answer | EventStream:
+    async def _serve(self, route: Route, call: Call) -> Answer | ByteStream | EventStream:
         try:
             if not route.open:
                 self._gateway.access.check(call)

@@ -47,6 +47,15 @@ _IN_PATH = re.compile(r"{(\w+)}")
 _LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
 
 
+_BINARY = {"type": "string", "contentMediaType": "application/octet-stream"}
+_UPLOAD = {
+    "*/*": {"schema": {}},
+    "multipart/form-data": {
+        "schema": {"type": "object", "properties": {"file": _BINARY}, "required": ["file"]},
+    },
+}
+
+
 def _key(wire_type: Any) -> str:
     return repr(wire_type)
 
@@ -84,6 +93,8 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
         if route.request_example is not None:
             media["example"] = route.request_example
         operation["requestBody"] = {"required": True, "content": {"application/json": media}}
+    if route.uploads:
+        operation["requestBody"] = {"required": True, "content": _UPLOAD}
     if route.open:
         operation["security"] = []
     return operation

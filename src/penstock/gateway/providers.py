@@ -1,35 +1,166 @@
-"""Whether the configured AI providers can be reached. Nothing secret is ever part of the answer."""
+"""Whether the providers can be reached, and how they stand with the workers. Nothing secret is part of the answer."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Final
 
-import aiohttp
 import msgspec
 from msgspec import Struct
-from pydantic import SecretStr
-from yarl import URL
 
-from penstock.settings import Settings
+from penstock.errors import ServiceError
+from penstock.models.provider import Provider
+from penstock.models.runtimes.base import CallFailed
+from penstock.postgres.pool import Database
+from penstock.providers import store
+from penstock.providers.catalogue import Catalogue, Kind, ProviderSpec
+from penstock.providers.limits import BreakerState
+from penstock.providers.reports import LastError
+from penstock.providers.store import WorkerReport
+from penstock.telemetry import logs
 
-_SECONDS = 3.0
-_MOST_BYTES = 2**20
+log = logs.get(__name__)
+
+_SECONDS: Final = 3.0  # that one check takes at most
+_KEPT: Final = 5.0  # seconds that an answer serves
+_FRESH: Final = timedelta(seconds=30)  # workers say it again every ten seconds
+_MOST_BYTES: Final = 2**20
+_MOST_MODELS: Final = 100
+_DOCUMENTED: Final = ("llm", "whisperx", "qwen2-audio", "voxtral-small")
+_WORST: Final = (BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED)
 
 
 class ProviderStatus(Struct, frozen=True, kw_only=True):
-    """One provider. ``reachable`` is null where none is configured."""
+    """One provider, asked just now, and as workers have met it. What is not known is null."""
 
     name: str
     configured: bool
+    kind: str | None = None  # chat, whisperx or audio-chat
+    model: str | None = None  # what it is asked for
+    profiles: list[str] = []  # that ask it
     reachable: bool | None = None
     latency_ms: float | None = None
-    models: list[str] = []  # those that an OpenAI-compatible provider lists
-    error: str | None = None
+    models: list[str] = []  # that an OpenAI-compatible server lists
+    error: str | None = None  # of asking it just now
+    breaker: str | None = None  # the worst of the workers': closed, open or half_open; null: none has asked it lately
+    wait_seconds: float | None = None  # the longest that a worker's next call must wait
+    running: int | None = None  # calls of all workers
+    last_error: LastError | None = None  # the newest that a worker met
+    workers: int = 0  # that have asked it lately
 
 
 class ProvidersStatus(Struct, frozen=True, kw_only=True):
     providers: list[ProviderStatus]
+
+
+class ProvidersWatch:
+    """Asks every provider at once, for three seconds at most; whoever wants to know within five seconds shares it."""
+
+    def __init__(self, catalogue: Catalogue, database: Database) -> None:
+        self._catalogue = catalogue
+        self._database = database
+        self._looking: asyncio.Task[ProvidersStatus] | None = None
+        self._looked_at = 0.0
+
+    async def status(self) -> ProvidersStatus:
+        """How all of them are."""
+        looking = self._looking
+        if looking is None or (looking.done() and (_failed(looking) or time.monotonic() - self._looked_at >= _KEPT)):
+            looking = self._looking = asyncio.create_task(self._look())
+        return await asyncio.shield(looking)
+
+    async def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+
+    async def _look(self) -> ProvidersStatus:
+        specs = list(self._catalogue.providers.values())
+        reporting = asyncio.ensure_future(self._reports())
+        asked = await asyncio.gather(*(self._ask(spec) for spec in specs))
+        reports = await reporting
+        known = [_with_reports(one, reports) for one in asked]
+        absent = [name for name in _DOCUMENTED if name not in self._catalogue.providers]
+        self._looked_at = time.monotonic()
+        return ProvidersStatus(providers=[*known, *(ProviderStatus(name=name, configured=False) for name in absent)])
+
+    async def _reports(self) -> list[WorkerReport]:
+        try:
+            async with asyncio.timeout(_SECONDS), self._database.acquire() as connection:
+                return await store.recent_reports(connection, within=_FRESH)
+        except (ServiceError, TimeoutError):
+            return []  # what this process can see by itself is told all the same
+
+    async def _ask(self, spec: ProviderSpec) -> ProviderStatus:
+        heard: list[tuple[int, float]] = []
+        began = time.perf_counter()
+
+        def heed(status: int, _headers: Mapping[str, str]) -> None:
+            heard.append((status, round(1000 * (time.perf_counter() - began), 1)))
+
+        server = Provider(
+            headers={},
+            seconds=_SECONDS,
+            secrets=spec.endpoint.secrets,
+            largest=_MOST_BYTES,
+            hints=spec.hints,
+            who="provider",
+            heed=heed,
+        )
+        models: list[str] = []
+        error: str | None = None
+        try:
+            async with asyncio.timeout(_SECONDS):
+                body = await server.get(_address(spec), headers=spec.endpoint.headers)
+            models = _listed(body)
+        except TimeoutError:
+            error = f"the provider did not answer within {_SECONDS:g} s"
+        except CallFailed as failed:
+            # A server that takes recordings need not have a health page: that it answers is what counts.
+            error = failed.message if _lists_models(spec) or not heard or heard[0][0] >= 500 else None
+        finally:
+            await server.close()
+        status, latency = heard[0] if heard else (None, None)
+        return ProviderStatus(
+            name=spec.name,
+            configured=True,
+            kind=spec.kind.value,
+            model=spec.model or None,
+            profiles=[profile.name for profile in self._catalogue.profiles.values() if spec in profile.providers],
+            reachable=status is not None and status < 500,
+            latency_ms=latency,
+            models=models,
+            error=error,
+        )
+
+
+def _failed(look: asyncio.Task[ProvidersStatus]) -> bool:
+    return look.cancelled() or look.exception() is not None
+
+
+def _lists_models(spec: ProviderSpec) -> bool:
+    return spec.kind is not Kind.WHISPERX or spec.interface == "openai"
+
+
+def _address(spec: ProviderSpec) -> str:
+    """Where to look: the models of an OpenAI-compatible server, the health of another."""
+    if spec.kind is not Kind.WHISPERX:
+        return spec.endpoint.url("/models")
+    for ending in ("/audio/transcriptions", "/transcribe", "/asr"):
+        if spec.endpoint.path.endswith(ending):
+            url = spec.endpoint.url()
+            place = url.index(ending, url.index("://") + 3)
+            base, rest = url[:place], url[place + len(ending) :]
+            break
+    else:
+        base, _, rest = spec.endpoint.url().partition("?")
+        rest = f"?{rest}" if rest else ""
+    if spec.interface == "openai":
+        return (base if spec.endpoint.path else f"{base}/v1") + "/models" + rest
+    return base + "/health" + rest
 
 
 class _Models(Struct):
@@ -39,53 +170,25 @@ class _Models(Struct):
     data: list[Model]
 
 
-async def check(settings: Settings) -> ProvidersStatus:
-    """Ask every configured provider at once, for three seconds at most."""
-    asked = (
-        ("llm", settings.llm_base_url, settings.llm_api_key, "/models"),
-        ("whisperx", settings.whisperx_url, None, ""),
-        ("qwen2-audio", settings.qwen_audio_base_url, settings.qwen_audio_key, "/models"),
-        ("voxtral-small", settings.voxtral_base_url, settings.voxtral_key, "/models"),
-    )
-    timeout = aiohttp.ClientTimeout(total=_SECONDS)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
-        return ProvidersStatus(providers=await asyncio.gather(*(_ask(session, *one) for one in asked)))
-
-
-async def _ask(
-    session: aiohttp.ClientSession, name: str, url: str | None, key: SecretStr | None, path: str
-) -> ProviderStatus:
-    if url is None:
-        return ProviderStatus(name=name, configured=False)
-    began = time.perf_counter()
+def _listed(body: bytes) -> list[str]:
     try:
-        target = URL(url)
-        target = target.with_path(target.raw_path.rstrip("/") + path, encoded=True, keep_query=True)
-        headers = {}
-        if key is not None:  # before a password in the URL: aiohttp takes only one of the two
-            headers["Authorization"] = f"Bearer {key.get_secret_value()}"
-            target = target.with_user(None)
-        async with session.get(target, headers=headers, allow_redirects=False) as reply:
-            body = await reply.content.read(_MOST_BYTES)
-            status = reply.status
-    except TimeoutError:
-        return ProviderStatus(name=name, configured=True, reachable=False, error=f"no answer within {_SECONDS:g} s")
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        # Only the kind: a message may quote the URL, and the URL may hold a password.
-        return ProviderStatus(name=name, configured=True, reachable=False, error=type(error).__name__)
-    latency = round(1000 * (time.perf_counter() - began), 1)
-    return ProviderStatus(
-        name=name,
-        configured=True,
-        reachable=status < 500,
-        latency_ms=latency,
-        models=_models(body) if path else [],
-        error=f"HTTP status {status}" if status >= 400 and path else None,
-    )
-
-
-def _models(body: bytes) -> list[str]:
-    try:
-        return [model.id for model in msgspec.json.decode(body, type=_Models).data][:100]
-    except msgspec.MsgspecError:
+        return [model.id for model in msgspec.json.decode(body, type=_Models).data][:_MOST_MODELS]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return []
+
+
+def _with_reports(status: ProviderStatus, reports: Sequence[WorkerReport]) -> ProviderStatus:
+    """A provider with what workers say of it."""
+    own = [one.report for one in reports if one.provider == status.name]
+    if not own:
+        return status
+    errors = [one.last_error for one in own if one.last_error is not None]
+    states = {one.breaker for one in own}
+    return msgspec.structs.replace(
+        status,
+        breaker=next((state.value for state in _WORST if state.value in states), None),
+        wait_seconds=max(one.wait_seconds for one in own),
+        running=sum(one.running for one in own),
+        last_error=max(errors, key=lambda error: error.at, default=None),
+        workers=len(own),
+    )

@@ -15,7 +15,8 @@ from penstock.models.host.host import ModelHost
 from penstock.models.service import ModelService
 from penstock.postgres.address import database_url
 from penstock.postgres.pool import Database
-from penstock.settings import Settings
+from penstock.providers.catalogue import load
+from penstock.settings import Settings, environment
 from penstock.telemetry import logs
 
 log = logs.get(__name__)
@@ -57,12 +58,14 @@ async def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; starts without the database too, answers 503 and recovers by itself."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # uvicorn raises the signal again when it has stopped; that ends nothing
+    catalogue = load(settings, environment())
+    logs.mask(catalogue.secrets)
     database = Database(database_url(settings), application_name="penstock-gateway")
     jobs = JobService(database, JobLimits.from_settings(settings), observe_batch=Gateway.observe_batch)
     models = ModelService(
         ModelHost(private=Settings.descriptions()), folder=settings.penstock_models_dir, database=database
     )
-    gateway = Gateway(settings, database, jobs, models)
+    gateway = Gateway(settings, database, jobs, models, catalogue)
     await gateway.start()
     config = configuration(gateway, settings)
     log.info("gateway_started", host=settings.http_host, port=settings.http_port)

@@ -11,13 +11,12 @@ from typing import Any
 from msgspec import Struct
 
 from penstock.errors import DatabaseUnavailable, NotFound
-from penstock.gateway import providers
-from penstock.gateway.providers import ProvidersStatus
+from penstock.gateway.infra import Infra, InfraStatus
+from penstock.gateway.providers import ProvidersStatus, ProvidersWatch
 from penstock.jobs.job import Stats
 from penstock.jobs.service import JobService
 from penstock.jobs.store import DEFAULT_TENANT
 from penstock.postgres.pool import Database
-from penstock.settings import Settings
 from penstock.telemetry import metrics
 from penstock.web.call import Answer, Call, answer
 from penstock.web.route import Response, Route
@@ -71,19 +70,24 @@ _PROVIDERS = {
         {
             "name": "llm",
             "configured": True,
+            "kind": "chat",
+            "model": "qwen2.5-14b",
+            "profiles": ["qwen2.5-14b"],
             "reachable": True,
             "latency_ms": 4.2,
             "models": ["qwen2.5-14b"],
             "error": None,
+            "breaker": "closed",
+            "wait_seconds": 0.0,
+            "running": 2,
+            "last_error": {
+                "category": "rate_limited",
+                "message": "the provider limits us (429)",
+                "at": "2026-01-30T09:00:00Z",
+            },
+            "workers": 1,
         },
-        {
-            "name": "whisperx",
-            "configured": False,
-            "reachable": None,
-            "latency_ms": None,
-            "models": [],
-            "error": None,
-        },
+        {"name": "whisperx", "configured": False},
     ]
 }
 _INFRA: dict[str, Any] = {"configured": False, "sidecars": []}
@@ -95,21 +99,15 @@ class Health(Struct, frozen=True, kw_only=True):
     status: str
 
 
-class InfraStatus(Struct, frozen=True, kw_only=True):
-    """Telemetry of AI servers by their sidecars; none can be configured yet."""
-
-    configured: bool
-    sidecars: list[dict[str, str]]
-
-
 class SystemRoutes:
     """The endpoints; ``openapi`` is set once all routes are known."""
 
-    def __init__(self, settings: Settings, database: Database, service: JobService) -> None:
+    def __init__(self, database: Database, service: JobService, providers: ProvidersWatch, infra: Infra) -> None:
         self.openapi = b"{}"
-        self._settings = settings
         self._database = database
         self._service = service
+        self._providers = providers
+        self._infra = infra
         self._stats_at = 0.0
 
     async def healthz(self, call: Call) -> Answer:
@@ -151,11 +149,11 @@ class SystemRoutes:
 
     async def providers(self, call: Call) -> Answer:
         call.query({})
-        return answer(await providers.check(self._settings))
+        return answer(await self._providers.status())
 
     async def infra(self, call: Call) -> Answer:
         call.query({})
-        return answer(InfraStatus(configured=False, sidecars=[]))
+        return answer(await self._infra.status())
 
     def all(self) -> list[Route]:
         """Every route."""
@@ -198,7 +196,7 @@ class SystemRoutes:
                 handler=self.providers,
                 name="providersStatus",
                 tag="System",
-                summary="Whether the configured AI providers can be reached",
+                summary="Whether the configured AI providers can be reached, and how they stand with the workers",
                 responses={200: Response(description="Each provider", type=ProvidersStatus, example=_PROVIDERS)},
             ),
             Route(

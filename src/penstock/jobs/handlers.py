@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -52,7 +52,8 @@ from penstock.web.reading import check_moment, convert, moment
 T = TypeVar("T")
 Check = Callable[[JobSubmission, str], None]
 
-_FILTERS: dict[str, bool] = {name: name in {"status", "tags"} for name in JobFilter.__struct_fields__}
+_LISTS = frozenset({"status", "tags"})  # filters that may be repeated
+FILTERS: dict[str, bool] = {name: name in _LISTS for name in JobFilter.__struct_fields__}
 _MOMENTS = ("created_after", "created_before", "finished_after", "finished_before")
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?:$|[,;\s])", re.IGNORECASE)
 _LONGEST_WAIT = 60.0
@@ -146,15 +147,9 @@ class JobHandlers:
         return answer(await self._wait(call, job_id, wait))
 
     async def list_jobs(self, call: Call) -> Answer:
-        query = call.query({**_FILTERS, "limit": False, "cursor": False})
-        values: dict[str, Any] = {
-            name: moment(value[0], name) if name in _MOMENTS else value[0] for name, value in query.items()
-        }
-        for name in ("status", "tags"):
-            if name in query:
-                values[name] = [part for value in query[name] for part in value.split(",") if part]
-        wanted = convert(values, ListQuery)
-        where = convert({n: v for n, v in values.items() if n not in {"limit", "cursor"}}, JobFilter)
+        query = call.query({**FILTERS, "limit": False, "cursor": False})
+        wanted = convert(_values(query), ListQuery)
+        where = filter_of(query)
         return answer(await self._service.list(self._tenant, where, limit=wanted.limit, cursor=wanted.cursor))
 
     async def stats(self, call: Call) -> Answer:
@@ -263,6 +258,22 @@ class JobHandlers:
     def _check_result(self, value: Raw, field: str) -> None:
         if len(bytes(value)) > self.sizes.result:
             raise TooLarge(f"{field} has {len(bytes(value))} bytes; at most {self.sizes.result} are allowed")
+
+
+def filter_of(query: Mapping[str, Sequence[str]]) -> JobFilter:
+    """The filter that query parameters state, among others; raises InvalidInput."""
+    return convert(_values({name: value for name, value in query.items() if name in FILTERS}), JobFilter)
+
+
+def _values(query: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    return {
+        name: [part for one in value for part in one.split(",") if part]
+        if name in _LISTS
+        else moment(value[0], name)
+        if name in _MOMENTS
+        else value[0]
+        for name, value in query.items()
+    }
 
 
 def _with_key(submission: JobSubmission, header: str | None) -> JobSubmission:

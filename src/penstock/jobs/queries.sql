@@ -447,6 +447,19 @@ SELECT attempt, epoch, worker_id, started_at, finished_at, category, message, us
 FROM attempt WHERE tenant_id = :tenant_id AND job_id = :job_id ORDER BY epoch;
 
 
+-- name: usage_of(tenant_id, job_ids)
+-- What jobs used of providers, attempt by attempt, and the agreement that a result tells of. Index: primary keys.
+SELECT w.id, u.usage, u.agreement
+FROM unnest(:job_ids::uuid[]) AS w(id)
+CROSS JOIN LATERAL (
+    (SELECT usage, CASE WHEN json_typeof(result) = 'object' AND json_typeof(result->'agreement') = 'array'
+                        THEN result->'agreement' END AS agreement
+     FROM done WHERE tenant_id = :tenant_id AND job_id = w.id AND usage IS NOT NULL OFFSET 0)
+    UNION ALL
+    (SELECT usage, NULL FROM attempt WHERE tenant_id = :tenant_id AND job_id = w.id AND usage IS NOT NULL OFFSET 0)
+) u;
+
+
 -- name: scan_jobs(tenant_id, low, high, budget)
 -- Candidates of a list, newest first: any job. low <= id < high. Index: primary key of job.
 SELECT id FROM job WHERE tenant_id = :tenant_id AND id >= :low::uuid AND id < :high::uuid ORDER BY id DESC LIMIT :budget::int;

@@ -39,7 +39,7 @@ from penstock.jobs.job import (
 )
 from penstock.jobs.names import Names
 from penstock.jobs.states import ErrorCategory, RetryPolicy, Status, may_cancel, may_retry
-from penstock.jobs.store import TenantId
+from penstock.jobs.store import TenantId, UsedByJob
 from penstock.jobs.submissions import Submissions
 from penstock.jobs.writers import Observe, TenantWriters
 from penstock.postgres.pool import Database
@@ -169,6 +169,11 @@ class JobService:
         """A page of jobs, newest first; raises InvalidInput for a foreign cursor."""
         async with self._database.acquire() as connection:
             return await search.page(connection, tenant, where, limit=limit, cursor=cursor)
+
+    async def usage_of(self, tenant: TenantId, job_ids: Sequence[UUID]) -> Sequence[UsedByJob]:
+        """What jobs used of providers, attempt by attempt, and how their results say that those agree."""
+        async with self._database.acquire() as connection:
+            return await store.usage_of(connection, tenant, job_ids)
 
     async def stats(self, tenant: TenantId) -> Stats:
         """Counters per queue and owner; counts no rows."""

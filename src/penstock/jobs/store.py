@@ -105,6 +105,15 @@ class EndedAttempt:
     queue: Queue
 
 
+@dataclass(frozen=True, slots=True)
+class UsedByJob:
+    """One attempt's calls to providers; ``agreement`` is the JSON list that the job's result tells of, if it does."""
+
+    job_id: UUID
+    usage: list[Usage]
+    agreement: Raw | None
+
+
 async def resolve_series(
     connection: Connection, tenant: TenantId, wanted: Sequence[tuple[str, str, str]]
 ) -> dict[tuple[str, str, str], int]:
@@ -407,6 +416,12 @@ async def attempts(connection: Connection, tenant: TenantId, job_id: UUID) -> li
         )
         for row in rows
     ]
+
+
+async def usage_of(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]) -> list[UsedByJob]:
+    """What jobs used of providers: a row for each attempt that asked any."""
+    rows = await _sql.usage_of.rows(connection, tenant_id=tenant, job_ids=list(job_ids))
+    return [UsedByJob(row["id"], usage.read(row["usage"]), row["agreement"]) for row in rows]
 
 
 async def match_series(connection: Connection, tenant: TenantId, where: JobFilter) -> list[int]:

@@ -10,6 +10,7 @@ from msgspec import Meta, Struct
 
 _LONGEST_ERROR = 2000
 _PLAIN = r"^[^\x00-\x1f\x7f]*$"  # PostgreSQL has no U+0000, and names no other control character
+Outcome = Literal["completed", "failed", "cancelled", "skipped"]
 Count = Annotated[int, Meta(ge=0, le=2**53)]
 
 
@@ -18,7 +19,7 @@ class Usage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     provider: Annotated[str, Meta(min_length=1, max_length=200, pattern=_PLAIN)]
     model: Annotated[str, Meta(max_length=500, pattern=_PLAIN)] = ""
-    status: Literal["completed", "failed", "cancelled", "skipped"] = "completed"
+    status: Outcome = "completed"
     prompt_tokens: Count = 0
     completion_tokens: Count = 0
     audio_seconds: Annotated[float, Meta(ge=0, le=1e9)] = 0.0

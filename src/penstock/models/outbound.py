@@ -35,12 +35,13 @@ class Policy:
     """Which addresses may be connected to.
 
     By default this machine and private networks are, for that is where model servers stand; ``public`` allows only what
-    is reachable from the whole internet. Link-local, multicast, unspecified and reserved addresses never are. With
-    ``networks`` an address must lie in one of them as well.
+    is reachable from the whole internet, and what lies in ``also``. Link-local, multicast, unspecified and reserved
+    addresses never are. With ``networks`` an address must lie in one of them as well.
     """
 
     public: bool = False
     networks: Sequence[Network] = field(default=())
+    also: Sequence[Network] = field(default=())
 
     def refusal(self, address: Address) -> str | None:
         """Why an address may not be connected to; None where it may."""
@@ -53,9 +54,9 @@ class Policy:
             or inner in _METADATA
         ):
             return "is link-local, multicast or reserved"
-        if self.public and not inner.is_global:
+        if self.public and not inner.is_global and not _lies_in(inner, self.also):
             return "is not on the public internet"
-        if self.networks and not any(inner in one for one in self.networks if one.version == inner.version):
+        if self.networks and not _lies_in(inner, self.networks):
             return "is outside of the allowed networks"
         return None
 
@@ -147,6 +148,10 @@ def networks(stated: Any) -> list[Network]:
         return [ipaddress.ip_network(one, strict=False) for one in stated]
     except ValueError:
         raise ValueError('must hold networks such as "10.0.0.0/8" or "fd00::/8"') from None
+
+
+def _lies_in(address: Address, allowed: Sequence[Network]) -> bool:
+    return any(address in one for one in allowed if one.version == address.version)
 
 
 def _literal(host: str) -> Address | None:

@@ -40,8 +40,13 @@ class RedactSecrets:
     """A processor that masks fields whose name speaks of a secret, and known secret values wherever they stand."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        # The longest first: one secret may be part of another.
-        self._secrets = sorted({s for s in secrets if len(s) >= _SHORTEST_KNOWN_SECRET}, key=len, reverse=True)
+        self._secrets: list[str] = []
+        self.add(secrets)
+
+    def add(self, secrets: Iterable[str]) -> None:
+        """Mask these values as well."""
+        known = {*self._secrets, *(s for s in secrets if len(s) >= _SHORTEST_KNOWN_SECRET)}
+        self._secrets = sorted(known, key=len, reverse=True)  # the longest first: one secret may be part of another
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         return {key: self._field(str(key), value) for key, value in event.items()}
@@ -94,7 +99,7 @@ def configure(
     ending: Sequence[Processor] = (
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
         structlog.processors.format_exc_info,
-        RedactSecrets(secrets),
+        _redactor(secrets),
         *_renderer(pretty=pretty, colors=out.isatty()),
     )
     handler = logging.StreamHandler(out)
@@ -112,6 +117,21 @@ def configure(
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,  # a later `configure` must reach loggers that were used before it
     )
+
+
+def mask(secrets: Iterable[str]) -> None:
+    """Mask these values too, in every line from now on: secrets that were learned after ``configure``."""
+    for redactor in _redactors:
+        redactor.add(secrets)
+
+
+_redactors: list[RedactSecrets] = []
+
+
+def _redactor(secrets: Iterable[str]) -> RedactSecrets:
+    """The one that masks from now on."""
+    _redactors[:] = [RedactSecrets(secrets)]
+    return _redactors[0]
 
 
 def get(name: str) -> FilteringBoundLogger:

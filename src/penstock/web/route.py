@@ -47,6 +47,7 @@ class Route:
     tag: str
     request: Any = None
     request_example: Any = None
+    uploads: bool = False  # the body is a file of any type, or a form with one
     parameters: tuple[Parameter, ...] = ()
     responses: dict[int, Response]
     errors: tuple[type[PenstockError], ...] = ()

@@ -5,17 +5,26 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from datetime import timedelta
 
+from penstock.blobs.service import BlobService
+from penstock.errors import DatabaseUnavailable
 from penstock.jobs.service import JobLimits, JobService
 from penstock.models.host.host import ModelHost
 from penstock.models.service import ModelService
 from penstock.postgres.address import database_url
 from penstock.postgres.pool import Database
-from penstock.settings import Settings
+from penstock.providers.catalogue import Catalogue, load
+from penstock.providers.fetching import Fetcher
+from penstock.providers.servers import Servers
+from penstock.settings import Settings, environment
 from penstock.telemetry import logs
-from penstock.workers import http, llm, models
+from penstock.workers import chat, http, models, transcription
+from penstock.workers.chat import ChatExecutor
 from penstock.workers.executors import Executors
+from penstock.workers.reporter import Reporter
+from penstock.workers.transcription import TranscriptionExecutor
 from penstock.workers.worker import Worker
 
 log = logs.get(__name__)
@@ -27,8 +36,9 @@ async def run(settings: Settings) -> None:
     The database need not be there: the worker waits for it.
     """
     async with AsyncExitStack() as parts:
-        executors = await parts.enter_async_context(_executors(settings))
-        service = await parts.enter_async_context(_service(settings))
+        database = await parts.enter_async_context(_database(settings))
+        executors = await parts.enter_async_context(_executors(settings, database))
+        service = await parts.enter_async_context(_service(settings, database))
         worker = Worker(
             service,
             worker_id=settings.worker_id,
@@ -80,42 +90,82 @@ def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def _service(settings: Settings) -> AsyncIterator[JobService]:
+async def _database(settings: Settings) -> AsyncIterator[Database]:
     database = Database(database_url(settings), application_name="penstock-worker")
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+@asynccontextmanager
+async def _service(settings: Settings, database: Database) -> AsyncIterator[JobService]:
     service = JobService(database, JobLimits.from_settings(settings))
     await service.start()
     try:
         yield service
     finally:
         await service.stop()
-        await database.close()
 
 
 @asynccontextmanager
-async def _executors(settings: Settings) -> AsyncIterator[Executors]:
-    """What this worker can run by its settings: the LLM, and models as they come and go."""
+async def _executors(settings: Settings, database: Database) -> AsyncIterator[Executors]:
+    """What this worker can run by its settings: profiles of providers, and models as they come and go."""
     executors = Executors()
     async with AsyncExitStack() as parts:
-        if settings.llm_base_url is not None:
-            chat = llm.ChatExecutor(
-                llm.ChatEndpoint(
-                    base_url=settings.llm_base_url,
-                    model=settings.llm_model,
-                    api_key=settings.llm_api_key.get_secret_value() if settings.llm_api_key else None,
-                    timeout=settings.llm_timeout,
-                )
-            )
-            parts.push_async_callback(chat.close)
-            executors.add(chat, task_types=llm.TASK_TYPES, model_profiles=[settings.llm_model])
+        catalogue = load(settings, environment())
+        logs.mask(catalogue.secrets)
+        if catalogue.profiles:
+            await parts.enter_async_context(_profiles(settings, catalogue, database, executors))
         found = await parts.enter_async_context(_models(settings))
         if found is not None:
             offering = asyncio.create_task(models.offer(found, executors))
             parts.callback(offering.cancel)
-        elif settings.llm_base_url is None:
+        elif not catalogue.profiles:
             log.warning(
-                "nothing_to_run", reason="none of LLM_BASE_URL, PENSTOCK_MODELS_DIR and PENSTOCK_MODELS_URL is set"
+                "nothing_to_run",
+                reason="there are no model profiles (LLM_BASE_URL, WHISPERX_URL, profiles.toml), "
+                "and neither PENSTOCK_MODELS_DIR nor PENSTOCK_MODELS_URL is set",
             )
         yield executors
+
+
+@asynccontextmanager
+async def _profiles(
+    settings: Settings, catalogue: Catalogue, database: Database, executors: Executors
+) -> AsyncIterator[None]:
+    """An executor for each profile, and reports of how its providers stand."""
+    servers = Servers(catalogue)
+    fetcher = Fetcher(settings.penstock_fetch_networks, most_bytes=settings.penstock_max_blob_bytes)
+    blobs = BlobService(
+        database,
+        max_bytes=settings.penstock_max_blob_bytes,
+        keep=timedelta(days=settings.penstock_retention_days),
+    )
+    reporter = Reporter(database, servers, settings.worker_id)
+    reporting = asyncio.create_task(reporter.run())
+    for profile in catalogue.profiles.values():
+        limit = min(profile.concurrency, settings.worker_claim_limit)
+        if profile.transcribes:
+            executors.add(
+                TranscriptionExecutor(profile, servers, fetcher=fetcher, blobs=blobs),
+                task_types=transcription.TASK_TYPES,
+                model_profiles=[profile.name],
+                limit=limit,
+            )
+        else:
+            executors.add(
+                ChatExecutor(profile, servers), task_types=chat.TASK_TYPES, model_profiles=[profile.name], limit=limit
+            )
+    try:
+        yield
+    finally:
+        await reporter.stop()
+        await reporting
+        with suppress(DatabaseUnavailable):
+            await reporter.withdraw()
+        await servers.close()
+        await fetcher.close()
 
 
 @asynccontextmanager

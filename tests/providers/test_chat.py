@@ -7,21 +7,24 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID
 
 import msgspec
 import pytest
 from aiohttp import web
-from msgspec import Raw
 
 from penstock.jobs.job import ClaimedJob
 from penstock.jobs.states import ErrorCategory
 from penstock.models.provider import retry_after
-from penstock.workers.executors import ExecutionError, JobContext
-from penstock.workers.llm import ChatEndpoint, ChatExecutor, ChatResult, request_body
+from penstock.providers.asking import Mode
+from penstock.providers.endpoint import Endpoint
+from penstock.providers.errors import WorkFailed
+from penstock.workers.chat import ChatExecutor, ChatResult, request
+from penstock.workers.executors import ExecutionError
+from tests.models.servers import answering as wholly
+from tests.models.servers import serving, streaming
+from tests.providers.stage import KEY, context, job, opened, profile, spec
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-KEY = "sk-very-secret-key"
 ANSWER = {
     "model": "served-model",
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}],
@@ -45,34 +48,6 @@ async def provider(handler: Handler) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-@asynccontextmanager
-async def executor(base_url: str, **options: Any) -> AsyncIterator[ChatExecutor]:
-    chat = ChatExecutor(ChatEndpoint(**({"base_url": base_url, "model": "qwen", "api_key": KEY} | options)))
-    try:
-        yield chat
-    finally:
-        await chat.close()
-
-
-def job(**fields: object) -> ClaimedJob:
-    return ClaimedJob(
-        id=UUID(int=7),
-        epoch=3,
-        owner_service="tests",
-        owner_ref="",
-        task_type="llm_chat",
-        model_profile="qwen",
-        priority=0,
-        attempt=1,
-        max_attempts=3,
-        timeout_seconds=None,
-        lease_expires_at=_NOW,
-        created_at=_NOW,
-        tags=[],
-        input=Raw(msgspec.json.encode(fields)),
-    )
-
-
 def answering(status: int, body: object = None, **headers: str) -> Handler:
     content = body if isinstance(body, bytes) else msgspec.json.encode(body)
 
@@ -83,8 +58,9 @@ def answering(status: int, body: object = None, **headers: str) -> Handler:
 
 
 async def run(base_url: str, claimed: ClaimedJob | None = None, **options: Any) -> ChatResult:
-    async with executor(base_url, **options) as chat:
-        return await chat(claimed or job(user="Hi"), JobContext(lambda: None))
+    provider = spec(base_url, **options)
+    async with opened([provider]) as servers:
+        return await ChatExecutor(profile(provider), servers)(claimed or job(user="Hi"), context())
 
 
 async def failure(handler: Handler, **options: Any) -> ExecutionError:
@@ -115,7 +91,7 @@ async def test_messages_are_passed_on_and_the_answer_is_the_documented_result() 
         result = await run(url, claimed)
     assert seen.path == "/chat/completions"
     assert seen.headers["Authorization"] == f"Bearer {KEY}"
-    assert seen.headers["Idempotency-Key"] == f"{claimed.id}-3"
+    assert seen.headers["Idempotency-Key"] == f"{claimed.id}-3-llm"
     assert seen.body == {
         "model": "qwen",
         "messages": messages,
@@ -155,6 +131,14 @@ async def test_without_a_key_the_urls_user_and_password_are_used() -> None:
     assert seen.headers["Authorization"] == "Basic dXNlcjpwYXNzQHdvcmQ="
 
 
+PROFILE = profile(spec("http://nowhere.example"))
+
+
+def asked(fields: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any], bool]:
+    """What a job's input asks for."""
+    return request(msgspec.json.encode(fields), PROFILE)
+
+
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
@@ -173,23 +157,22 @@ async def test_without_a_key_the_urls_user_and_password_are_used() -> None:
     ],
 )
 def test_bad_input_names_the_field(fields: dict[str, object], named: str) -> None:
-    with pytest.raises(ExecutionError) as caught:
-        request_body(msgspec.json.encode(fields), "qwen")
+    with pytest.raises(WorkFailed) as caught:
+        asked(fields)
     assert caught.value.category is ErrorCategory.BAD_INPUT
     assert caught.value.message.startswith(f"{named}:")
 
 
 @pytest.mark.parametrize("content", [b"[]", b'"text"', b"null", b"7"])
 def test_input_that_is_no_object_is_bad_input(content: bytes) -> None:
-    with pytest.raises(ExecutionError) as caught:
-        request_body(content, "qwen")
+    with pytest.raises(WorkFailed) as caught:
+        request(content, PROFILE)
     assert caught.value.category is ErrorCategory.BAD_INPUT
 
 
 def test_with_messages_the_callers_own_user_field_is_left_alone() -> None:
     messages = [{"role": "user", "content": "Hi"}]
-    body = msgspec.json.decode(request_body(msgspec.json.encode({"messages": messages, "user": {"id": 5}}), "qwen"))
-    assert body == {"model": "qwen", "messages": messages}
+    assert asked({"messages": messages, "user": {"id": 5}}) == (messages, {}, False)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +198,10 @@ async def test_provider_statuses_map_to_categories(status: int, category: ErrorC
     assert error.category is category
     if status not in {204, 302}:
         assert "the reason" in error.message
-    assert error.retry_after is None
+    if status == 429:
+        assert timedelta(0) < (error.retry_after or timedelta(0)) <= timedelta(seconds=1)
+    else:
+        assert error.retry_after is None
 
 
 async def test_retry_after_is_kept() -> None:
@@ -319,5 +305,117 @@ async def test_secrets_appear_in_no_message_even_when_the_provider_echoes_them(s
     assert "hunter22" not in caught.value.message
 
 
-def test_the_endpoint_does_not_print_its_key() -> None:
-    assert KEY not in repr(ChatEndpoint(base_url="http://x", model="m", api_key=KEY))
+def test_an_endpoint_does_not_print_its_secrets() -> None:
+    endpoint = Endpoint(base_url="http://user:hunter22@x", api_key=KEY)
+    assert KEY not in repr(endpoint)
+    assert "hunter22" not in repr(endpoint)
+    assert {KEY, "user:hunter22", "hunter22"} <= endpoint.secrets
+
+
+# Streaming
+
+
+async def test_a_streamed_answer_is_the_jobs_output_while_it_comes() -> None:
+    told = context()
+    async with serving(streaming(stream("Hel", "lo"))) as seen:
+        provider = spec(seen.address)
+        async with opened([provider]) as servers:
+            result = await ChatExecutor(profile(provider), servers)(job(user="Hi", stream=True), told)
+    assert (result.content, result.model, result.usage) == ("Hello", "served-model", ANSWER["usage"])
+    assert seen.json["stream"] is True
+    parcel = told.outbox.parcel()
+    assert [msgspec.json.decode(chunk) for chunk in parcel.chunks] == [{"delta": "Hel"}, {"delta": "lo"}]
+
+
+@pytest.mark.parametrize("cut", [True, False])
+async def test_a_stream_that_ends_early_is_the_providers_error_and_nobody_takes_over(cut: bool) -> None:
+    """What was told already would stand before another provider's answer."""
+    async with serving(streaming(stream("Hel", "lo")[:1], cut=cut)) as broken, serving(wholly(ANSWER)) as other:
+        specs = [spec(broken.address, name="broken"), spec(other.address, name="other")]
+        async with opened(specs) as servers:
+            with pytest.raises(ExecutionError) as caught:
+                await ChatExecutor(profile(*specs), servers)(job(user="Hi", stream=True), context())
+    assert caught.value.category is ErrorCategory.PROVIDER_ERROR
+    assert other.bodies == []
+
+
+async def test_a_stream_that_never_began_falls_back() -> None:
+    async with serving(wholly({"error": "no"}, 500)) as broken, serving(streaming(stream("Hi"))) as other:
+        specs = [spec(broken.address, name="broken"), spec(other.address, name="other")]
+        async with opened(specs) as servers:
+            result = await ChatExecutor(profile(*specs), servers)(job(user="Hi", stream=True), context())
+    assert (result.content, result.provider) == ("Hi", "other")
+
+
+# Several providers
+
+
+async def test_the_next_provider_answers_when_one_fails_and_the_attempts_tell() -> None:
+    told = context()
+    async with serving(wholly({"error": "out of memory"}, 500)) as broken, serving(wholly(ANSWER)) as other:
+        specs = [spec(broken.address, name="broken", model="big"), spec(other.address, name="other")]
+        async with opened(specs) as servers:
+            result = await ChatExecutor(profile(*specs), servers)(job(user="Hi"), told)
+    assert (result.content, result.provider) == ("Hello", "other")
+    first, second = result.attempts
+    assert (first.provider, first.model, first.status, first.text) == ("broken", "big", "failed", None)
+    assert first.error is not None
+    assert "out of memory" in first.error
+    assert (second.provider, second.model, second.status, second.text) == (
+        "other",
+        "served-model",
+        "completed",
+        "Hello",
+    )
+    assert (second.usage.prompt_tokens, second.usage.completion_tokens) == (3, 1)
+    assert [(one.provider, one.status, one.prompt_tokens) for one in told.usage] == [
+        ("broken", "failed", 0),
+        ("other", "completed", 3),
+    ]
+
+
+async def test_all_answers_are_compared() -> None:
+    first, second = said("one two three four"), said("One, two; three five.")
+    async with serving(wholly(first)) as left, serving(wholly(second)) as right:
+        specs = [spec(left.address, name="left"), spec(right.address, name="right")]
+        async with opened(specs) as servers:
+            result = await ChatExecutor(profile(*specs, mode=Mode.ALL), servers)(job(user="Hi"), context())
+    assert result.content == "one two three four"
+    (agreement,) = result.agreement
+    assert (agreement.reference, agreement.hypothesis, agreement.wer, agreement.words) == ("left", "right", 0.25, 4)
+
+
+async def test_images_pass_through_and_a_profiles_defaults_stand_below_the_jobs_input() -> None:
+    parts = [
+        {"type": "text", "text": "What is this?"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}},
+    ]
+    seen = Seen()
+    async with provider(seen.answer) as url:
+        vision = spec(url, defaults={"presence_penalty": 1})
+        seeing = profile(vision, max_tokens=300, temperature=0.5, chat_template_kwargs={"x": 1})
+        async with opened([vision]) as servers:
+            claimed = job(messages=[{"role": "user", "content": parts}], temperature=0)
+            await ChatExecutor(seeing, servers)(claimed, context())
+    assert seen.body == {
+        "model": "qwen",
+        "messages": [{"role": "user", "content": parts}],
+        "max_tokens": 300,
+        "temperature": 0.0,
+        "presence_penalty": 1,
+        "chat_template_kwargs": {"x": 1},
+    }
+
+
+def said(content: str) -> dict[str, Any]:
+    """A completion with this content."""
+    return ANSWER | {"choices": [{"message": {"role": "assistant", "content": content}}]}
+
+
+def stream(*deltas: str) -> list[bytes]:
+    """The events of a streamed completion."""
+    parts: list[dict[str, Any]] = [
+        {"model": "served-model", "choices": [{"index": 0, "delta": {"content": delta}}]} for delta in deltas
+    ]
+    parts.append({"choices": [], "usage": ANSWER["usage"]})
+    return [b"data: " + msgspec.json.encode(part) + b"\n\n" for part in parts] + [b"data: [DONE]\n\n"]

@@ -1,0 +1,158 @@
+"""``GET /api/v1/comparisons``: how providers did over many jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+import msgspec
+from msgspec import Meta
+
+from penstock.errors import DatabaseUnavailable, InvalidInput
+from penstock.jobs.handlers import FILTERS, filter_of
+from penstock.jobs.job import JobFilter
+from penstock.jobs.service import JobService
+from penstock.jobs.states import Status
+from penstock.jobs.store import DEFAULT_TENANT, UsedByJob
+from penstock.providers.agreement import Agreement
+from penstock.providers.comparing import Compared, Comparison, compare
+from penstock.web.call import Answer, Call, answer
+from penstock.web.reading import convert
+from penstock.web.route import Parameter, Response, Route
+
+_PAGE: Final = 500
+_MOST_PAGES: Final = 20  # looked through for jobs that fit: a filter that matches rarely ends there
+Limit = Annotated[int, Meta(ge=1, le=5000)]
+
+_EXAMPLE: dict[str, Any] = {
+    "jobs": 120,
+    "providers": [
+        {
+            "provider": "whisperx",
+            "models": ["large-v3"],
+            "calls": 121,
+            "completed": 120,
+            "failed": 1,
+            "cancelled": 0,
+            "skipped": 0,
+            "failure_rate": 0.0083,
+            "latency_ms": {"p50": 2100, "p95": 6300, "longest": 9800},
+            "prompt_tokens": 0,
+            "completion_tokens": 0,
+            "audio_seconds": 5400.0,
+            "realtime_factor": 0.05,
+            "errors": {"the provider failed (500)": 1},
+        }
+    ],
+    "agreement": [
+        {
+            "reference": "whisperx",
+            "hypothesis": "voxtral-small",
+            "jobs": 119,
+            "wer": 0.081,
+            "wer_median": 0.067,
+            "wer_worst": 0.5,
+        }
+    ],
+}
+
+
+class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    limit: Limit = 500
+
+
+class ComparisonRoutes:
+    """The endpoint, on the job service."""
+
+    def __init__(self, service: JobService) -> None:
+        self._service = service
+
+    async def compare(self, call: Call) -> Answer:
+        query = call.query({**FILTERS, "id": True, "limit": False})
+        if "id" in query:
+            others = [name for name in query if name != "id"]
+            if others:
+                raise InvalidInput.of(others[0], "does not go with id")
+            ids = [_uuid(text) for text in query["id"]]
+        else:
+            wanted = convert({"limit": query["limit"][0]} if "limit" in query else {}, _Wanted)
+            ids = await self._find(filter_of(query), wanted.limit)
+        return answer(compare(_by_job(await self._used(ids))))
+
+    async def _find(self, where: JobFilter, limit: int) -> list[UUID]:
+        """The newest finished jobs that the filter means."""
+        if where.status is None:
+            where = msgspec.structs.replace(where, status=[Status.COMPLETED, Status.FAILED])
+        found: list[UUID] = []
+        cursor: str | None = None
+        for _ in range(_MOST_PAGES):
+            page = await self._service.list(DEFAULT_TENANT, where, limit=min(_PAGE, limit - len(found)), cursor=cursor)
+            found += [job.id for job in page.jobs]
+            cursor = page.next_cursor
+            if cursor is None or len(found) >= limit:
+                break
+        return found
+
+    async def _used(self, ids: Sequence[UUID]) -> list[UsedByJob]:
+        used: list[UsedByJob] = []
+        for first in range(0, len(ids), _PAGE):
+            used += await self._service.usage_of(DEFAULT_TENANT, ids[first : first + _PAGE])
+        return used
+
+    def all(self) -> list[Route]:
+        """Every route."""
+        return [
+            Route(
+                method="GET",
+                path="/api/v1/comparisons",
+                handler=self.compare,
+                name="compareProviders",
+                tag="Providers",
+                summary="How providers did over many jobs: agreement, failures, latency",
+                description=(
+                    "Of the newest finished jobs that match every stated filter, or of the jobs named by `id`. "
+                    "Word error rates come from jobs whose mode was `all`."
+                ),
+                parameters=(
+                    Parameter(name="id", type=UUID, description="these jobs; goes with no filter", repeated=True),
+                    Parameter(name="limit", type=Limit, description="at most so many jobs; 500 unless told"),
+                    *(
+                        Parameter(
+                            name=field.encode_name, type=field.type, description="filter", repeated=FILTERS[field.name]
+                        )
+                        for field in msgspec.structs.fields(JobFilter)
+                    ),
+                ),
+                responses={200: Response(description="The summary", type=Comparison, example=_EXAMPLE)},
+                errors=(InvalidInput, DatabaseUnavailable),
+            )
+        ]
+
+
+def _by_job(used: Sequence[UsedByJob]) -> list[Compared]:
+    by_job: dict[UUID, list[UsedByJob]] = {}
+    for one in used:
+        by_job.setdefault(one.job_id, []).append(one)
+    return [
+        Compared(
+            usage=[usage for row in rows for usage in row.usage],
+            agreement=[pair for row in rows if row.agreement is not None for pair in _agreement(bytes(row.agreement))],
+        )
+        for rows in by_job.values()
+    ]
+
+
+def _agreement(column: bytes) -> list[Agreement]:
+    """What a result calls so; nothing where it means something else, for anyone's worker may write results."""
+    try:
+        return msgspec.json.decode(column, type=list[Agreement])
+    except msgspec.MsgspecError:
+        return []
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise InvalidInput.of("id", "must be a UUID, as in the job's id") from None

@@ -1,0 +1,54 @@
+"""Jobs for models and providers that this gateway knows are checked when they are submitted, not when they run."""
+
+from __future__ import annotations
+
+import msgspec
+
+from penstock.errors import InvalidInput
+from penstock.jobs.job import JobSubmission
+from penstock.models.host.host import ModelHost
+from penstock.providers.catalogue import Catalogue, Profile
+from penstock.providers.errors import WorkFailed
+from penstock.web.reading import decode
+from penstock.workers import chat, transcription
+
+PREDICT = "predict"
+_any = msgspec.json.Decoder()
+
+
+class InputCheck:
+    """Refuses a job whose input its model, or its built-in worker, would refuse.
+
+    A model or profile that this gateway does not know, or not yet, may be served by a worker elsewhere: such a job is
+    accepted, and its worker checks it.
+    """
+
+    def __init__(self, host: ModelHost, catalogue: Catalogue) -> None:
+        self._host = host
+        self._profiles = catalogue.profiles
+
+    def __call__(self, submission: JobSubmission, prefix: str) -> None:
+        """Raise InvalidInput that names the field below ``prefix``."""
+        if submission.task_type == PREDICT:
+            self._check_model(submission, prefix)
+            return
+        profile = self._profiles.get(submission.model_profile)
+        if profile is not None:
+            try:
+                _check_profile(submission, profile)
+            except WorkFailed as error:
+                field, _, detail = error.message.partition(": ")
+                raise InvalidInput.of(prefix + field, detail) from None
+
+    def _check_model(self, submission: JobSubmission, prefix: str) -> None:
+        entry = self._host.entries.get(submission.model_profile)
+        if entry is not None:
+            checker = entry.versions[entry.default].checker
+            checker.check(decode(bytes(submission.input), _any), prefix=f"{prefix}input")
+
+
+def _check_profile(submission: JobSubmission, profile: Profile) -> None:
+    if profile.transcribes and submission.task_type in transcription.TASK_TYPES:
+        transcription.read(bytes(submission.input), profile)
+    elif not profile.transcribes and submission.task_type in chat.TASK_TYPES:
+        chat.request(bytes(submission.input), profile)

@@ -1,0 +1,88 @@
+"""Chat models that hear: a recording as ``input_audio`` of OpenAI's ``/chat/completions``."""
+
+from __future__ import annotations
+
+import asyncio
+from base64 import b64encode
+from pathlib import Path
+from typing import Any, Final
+from uuid import uuid4
+
+from msgspec.structs import replace
+
+from penstock.models.provider import Heed
+from penstock.models.runtimes.base import CallFailed
+from penstock.providers.asking import Reply
+from penstock.providers.catalogue import ProviderSpec
+from penstock.providers.chat import ChatServer
+from penstock.providers.speech import SpeechRequest, whole
+from penstock.recordings.recording import Recording, UnusableAudio, converted
+
+_TAKEN: Final = frozenset({"wav", "mp3"})  # what input_audio knows
+_LARGEST: Final = 128 * 2**20  # bytes of a recording that travels inside JSON
+
+
+class AudioChatServer:
+    """One server and its connections; ``close`` it at the end. Other formats than wav and mp3 are converted to wav."""
+
+    def __init__(self, spec: ProviderSpec, heed: Heed | None = None) -> None:
+        self._spec = spec
+        self._chat = ChatServer(spec, heed)
+
+    async def ask(self, recording: Recording, request: SpeechRequest, *, key: str) -> Reply:
+        sent = recording
+        if recording.format.name not in _TAKEN:
+            sent = await self._as_wav(recording)
+        if sent.size_bytes > _LARGEST:
+            raise CallFailed("bad_input", f"the recording has {sent.size_bytes} bytes; at most {_LARGEST} can be sent")
+        audio = await asyncio.to_thread(_encoded, sent.path)
+        parts: list[dict[str, Any]] = [
+            {"type": "input_audio", "input_audio": {"data": audio, "format": sent.format.name}},
+            {"type": "text", "text": instruction(self._spec.prompt, request)},
+        ]
+        options = {"max_tokens": self._spec.max_tokens, "temperature": 0} | dict(self._spec.defaults)
+        reply = await self._chat.ask([{"role": "user", "content": parts}], options, key=key)
+        text = reply.text.strip()
+        return Reply(
+            text=text,
+            model=reply.model,
+            used=replace(reply.used, audio_seconds=recording.duration_seconds),
+            segments=[whole(text, recording)] if text else [],
+            language=request.language,
+            usage=reply.usage,
+        )
+
+    async def _as_wav(self, recording: Recording) -> Recording:
+        try:
+            return await converted(recording, recording.path.with_name(f"{uuid4().hex}.wav"))
+        except UnusableAudio as error:
+            raise CallFailed("bad_input", f"the recording {error}") from None
+        except OSError as error:
+            raise CallFailed("failed", f"the recording cannot be converted here: {error.strerror or error}") from None
+
+    async def close(self) -> None:
+        await self._chat.close()
+
+
+def instruction(prompt: str, request: SpeechRequest) -> str:
+    """What the model is told to do: the configured prompt, and what the caller knows and wants."""
+    lines = [prompt]
+    if request.language:
+        lines.append(f"The language spoken is {request.language}.")
+    if request.diarization:
+        lines.append("Begin a new line whenever the speaker changes, with SPEAKER_00: for the first, then SPEAKER_01:.")
+        if request.min_speakers or request.max_speakers:
+            lines.append(f"There are {_range(request.min_speakers, request.max_speakers)} speakers.")
+    if request.prompt:
+        lines.append(f"What may help to understand it: {request.prompt}")
+    return "\n".join(lines)
+
+
+def _range(least: int | None, most: int | None) -> str:
+    if least == most:
+        return str(least)
+    return f"{least or 1} or more" if most is None else f"{least or 1} to {most}"
+
+
+def _encoded(path: Path) -> str:
+    return b64encode(path.read_bytes()).decode()

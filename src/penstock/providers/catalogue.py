@@ -1,0 +1,307 @@
+"""Which providers and model profiles there are: from the environment, and from the file ``profiles.toml``.
+
+A provider is a server; a profile is a name that jobs use as their ``model_profile``: one or several providers, and how
+they are asked. The environment makes the providers ``llm``, ``whisperx``, ``qwen2-audio`` and ``voxtral-small``, and
+profiles for them; the file adds others, or replaces these.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from penstock import durations
+from penstock.errors import FieldProblem, SettingsError
+from penstock.providers.asking import Mode
+from penstock.providers.endpoint import Endpoint
+from penstock.settings import Settings
+
+DEFAULT_FILE: Final = Path("profiles.toml")
+_REFERENCE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
+
+
+class Kind(StrEnum):
+    """What a provider speaks, and so what it can be asked."""
+
+    CHAT = "chat"  # OpenAI's /chat/completions
+    WHISPERX = "whisperx"  # transcription as a form with a file
+    AUDIO_CHAT = "audio-chat"  # transcription by a chat model that takes input_audio
+
+    @property
+    def transcribes(self) -> bool:
+        return self is not Kind.CHAT
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderSpec:
+    """One provider: where it is, what it runs, and how much of it we may use."""
+
+    name: str
+    kind: Kind
+    endpoint: Endpoint
+    model: str  # "" for the server's own choice
+    timeout: timedelta = timedelta(minutes=5)
+    concurrency: int = 8  # calls of one process at a time
+    interface: str = "transcribe"  # of whisperx: transcribe, asr or openai
+    prompt: str = ""  # of audio-chat: the instruction
+    max_tokens: int = 4096  # of audio-chat
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # sent with every request
+    hints: Mapping[str, str] = field(default_factory=dict)  # what to check when it refuses us
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """A name for jobs: providers of one family, in order, and how they are asked."""
+
+    name: str
+    providers: tuple[ProviderSpec, ...]
+    mode: Mode
+    defaults: Mapping[str, Any] = field(default_factory=dict)  # of a job's input
+
+    @property
+    def transcribes(self) -> bool:
+        return self.providers[0].kind.transcribes
+
+    @property
+    def concurrency(self) -> int:
+        """How many jobs keep its providers busy: those of the first, or of the narrowest where all are asked."""
+        every = [provider.concurrency for provider in self.providers]
+        return every[0] if self.mode is Mode.FIRST else min(every)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """All providers and profiles, by name."""
+
+    providers: Mapping[str, ProviderSpec]
+    profiles: Mapping[str, Profile]
+
+    @property
+    def secrets(self) -> set[str]:
+        """Every secret of every provider."""
+        return {secret for provider in self.providers.values() for secret in provider.endpoint.secrets}
+
+
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class _StatedProvider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    kind: Literal["chat", "whisperx", "audio-chat"]
+    url: Annotated[str, Meta(min_length=1)]
+    model: str = ""
+    api_key: str = ""
+    timeout: str = ""
+    concurrency: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    interface: Literal["transcribe", "asr", "openai"] | None = None
+    prompt: str | None = None
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    defaults: dict[str, Any] = {}
+
+
+class _StatedProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    providers: Annotated[list[Name], Meta(min_length=1, max_length=20)]
+    mode: Mode = Mode.FIRST
+    defaults: dict[str, Any] = {}
+
+
+class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    providers: dict[Name, _StatedProvider] = {}
+    profiles: dict[Name, _StatedProfile] = {}
+
+
+def load(settings: Settings, environment: Mapping[str, str]) -> Catalogue:
+    """The catalogue by settings and file; ``environment`` holds what ``${NAME}`` in the file refers to.
+
+    Raises SettingsError, which lists all mistakes of the file at once.
+    """
+    providers = {provider.name: provider for provider in _from_settings(settings)}
+    path = settings.penstock_profiles
+    if path is None and not DEFAULT_FILE.is_file():
+        return Catalogue(providers, dict(_default_profiles(settings, providers)))
+    path = path or DEFAULT_FILE
+    stated = _read(path)
+    problems: list[FieldProblem] = []
+    for name, provider in stated.providers.items():
+        made = _provider(name, provider, settings, environment)
+        if isinstance(made, ProviderSpec):
+            providers[name] = made
+        else:
+            problems += [FieldProblem(field=f"{path}: providers.{name}.{part}", detail=what) for part, what in made]
+    profiles = dict(_default_profiles(settings, providers))
+    broken = {problem.field for problem in problems}
+    for name, profile in stated.profiles.items():
+        wrong = list(_profile_problems(name, profile, providers, stated.providers))
+        problems += [FieldProblem(field=f"{path}: profiles.{name}.{part}", detail=what) for part, what in wrong]
+        if not wrong and not broken:
+            members = tuple(providers[member] for member in profile.providers)
+            profiles[name] = Profile(name=name, providers=members, mode=profile.mode, defaults=profile.defaults)
+    if problems:
+        raise SettingsError(problems)
+    return Catalogue(providers, profiles)
+
+
+def _from_settings(settings: Settings) -> Iterator[ProviderSpec]:
+    """The providers of the documented variables, those that have a URL."""
+
+    def endpoint(url: str, key: Any) -> Endpoint:
+        return Endpoint(base_url=url, api_key=key.get_secret_value() if key is not None else None)
+
+    concurrency = settings.penstock_provider_concurrency
+    if settings.llm_base_url is not None:
+        yield ProviderSpec(
+            name="llm",
+            kind=Kind.CHAT,
+            endpoint=endpoint(settings.llm_base_url, settings.llm_api_key),
+            model=settings.llm_model,
+            timeout=settings.llm_timeout,
+            concurrency=concurrency,
+            hints={"credentials": "LLM_API_KEY", "address": "LLM_BASE_URL and LLM_MODEL"},
+        )
+    if settings.whisperx_url is not None:
+        yield ProviderSpec(
+            name="whisperx",
+            kind=Kind.WHISPERX,
+            endpoint=endpoint(settings.whisperx_url, settings.whisperx_api_key),
+            model=settings.whisperx_model or "",
+            timeout=settings.transcription_timeout,
+            concurrency=concurrency,
+            interface=settings.whisperx_interface,
+            hints={"credentials": "WHISPERX_API_KEY", "address": "WHISPERX_URL and WHISPERX_INTERFACE"},
+        )
+    for name, url, key, model, prefix in (
+        (
+            "qwen2-audio",
+            settings.qwen_audio_base_url,
+            settings.qwen_audio_key,
+            settings.qwen_audio_model,
+            "QWEN_AUDIO",
+        ),
+        ("voxtral-small", settings.voxtral_base_url, settings.voxtral_key, settings.voxtral_model, "VOXTRAL"),
+    ):
+        if url is not None:
+            yield ProviderSpec(
+                name=name,
+                kind=Kind.AUDIO_CHAT,
+                endpoint=endpoint(url, key),
+                model=model,
+                timeout=settings.transcription_timeout,
+                concurrency=concurrency,
+                prompt=settings.audio_llm_prompt,
+                max_tokens=settings.audio_llm_max_tokens,
+                hints={"credentials": f"{prefix}_API_KEY", "address": f"{prefix}_BASE_URL and {prefix}_MODEL"},
+            )
+
+
+def _default_profiles(settings: Settings, providers: Mapping[str, ProviderSpec]) -> Iterator[tuple[str, Profile]]:
+    """The profiles of the documented variables.
+
+    ``whisperx`` is the profile that callers name for transcription: all of TRANSCRIPTION_PROVIDERS, in order. The audio
+    models have a profile each as well, and LLM_MODEL is one.
+    """
+    if "llm" in providers:
+        name = settings.llm_model
+        yield name, Profile(name=name, providers=(providers["llm"],), mode=Mode.FIRST)
+    for name in ("qwen2-audio", "voxtral-small"):
+        if name in providers and providers[name].kind.transcribes:
+            yield name, Profile(name=name, providers=(providers[name],), mode=Mode.FIRST)
+    listed = tuple(
+        providers[name]
+        for name in settings.transcription_providers
+        if name in providers and providers[name].kind.transcribes
+    )
+    if listed:
+        yield "whisperx", Profile(name="whisperx", providers=listed, mode=Mode(settings.transcription_mode))
+
+
+def _read(path: Path) -> _File:
+    try:
+        stated = tomllib.loads(path.read_text(encoding="utf-8"))
+        return msgspec.convert(stated, _File)
+    except OSError as error:
+        raise SettingsError([FieldProblem(field="PENSTOCK_PROFILES", detail=f"{path}: {error.strerror}")]) from None
+    except UnicodeDecodeError:
+        raise SettingsError([FieldProblem(field=str(path), detail="is not UTF-8")]) from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError([FieldProblem(field=str(path), detail=f"is not TOML: {error}")]) from None
+    except msgspec.ValidationError as error:
+        text, _, where = str(error).partition(" - at `$.")
+        raise SettingsError([FieldProblem(field=f"{path}: {where.rstrip('`') or 'file'}", detail=text)]) from None
+
+
+def _provider(
+    name: str, stated: _StatedProvider, settings: Settings, environment: Mapping[str, str]
+) -> ProviderSpec | list[tuple[str, str]]:
+    """A provider of the file, or what is wrong with it by field."""
+    problems = list(_provider_problems(name, stated, environment))
+    timeout = settings.llm_timeout if stated.kind == "chat" else settings.transcription_timeout
+    if stated.timeout:
+        try:
+            timeout = durations.parse(stated.timeout)
+        except ValueError as error:
+            problems.append(("timeout", str(error)))
+    if problems:
+        return problems
+    return ProviderSpec(
+        name=name,
+        kind=Kind(stated.kind),
+        endpoint=Endpoint(
+            base_url=_filled(stated.url, environment).rstrip("/"), api_key=_filled(stated.api_key, environment) or None
+        ),
+        model=stated.model,
+        timeout=timeout,
+        concurrency=stated.concurrency or settings.penstock_provider_concurrency,
+        interface=stated.interface or "transcribe",
+        prompt=stated.prompt if stated.prompt is not None else settings.audio_llm_prompt,
+        max_tokens=stated.max_tokens or settings.audio_llm_max_tokens,
+        defaults=stated.defaults,
+        hints={"credentials": f"api_key of provider {name}", "address": f"url and model of provider {name}"},
+    )
+
+
+def _provider_problems(name: str, stated: _StatedProvider, environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    if not _NAME.fullmatch(name):
+        yield "name", "must hold no control characters"
+    for part in ("url", "api_key"):
+        missing = [found for found in _REFERENCE.findall(getattr(stated, part)) if not environment.get(found)]
+        if missing:
+            yield part, f"names variables that are not set: {', '.join(missing)}"
+    url = _filled(stated.url, environment)
+    if not re.fullmatch(r"https?://[^\s/?#]+\S*", url):
+        yield "url", "must be a URL that begins with http:// or https://"
+    if not re.fullmatch(r"[!-~]*", _filled(stated.api_key, environment)):
+        yield "api_key", "must be visible ASCII characters without spaces"
+    if stated.kind != "whisperx" and not stated.model:
+        yield "model", "is required: the name that the server knows the model by"
+    for part, kind in (("interface", "whisperx"), ("prompt", "audio-chat"), ("max_tokens", "audio-chat")):
+        if getattr(stated, part) is not None and stated.kind != kind:
+            yield part, f'goes with kind = "{kind}" only'
+
+
+def _profile_problems(
+    name: str, stated: _StatedProfile, providers: Mapping[str, ProviderSpec], in_file: Iterable[str]
+) -> Iterator[tuple[str, str]]:
+    if not _NAME.fullmatch(name):
+        yield "name", "must hold no control characters"
+    if len(set(stated.providers)) != len(stated.providers):
+        yield "providers", "must name each provider only once"
+    missing = [member for member in stated.providers if member not in providers and member not in in_file]
+    if missing:
+        known = ", ".join(sorted({*providers, *in_file})) or "none"
+        yield "providers", f"there is no provider {', '.join(missing)}; there are: {known}"
+    families = {providers[member].kind.transcribes for member in stated.providers if member in providers}
+    if len(families) > 1:
+        yield "providers", "must be all for chat or all for transcription"
+
+
+def _filled(text: str, environment: Mapping[str, str]) -> str:
+    return _REFERENCE.sub(lambda match: environment.get(match[1], ""), text)

@@ -1,0 +1,84 @@
+"""A chat provider: any OpenAI-compatible ``/chat/completions``."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from penstock.models.chat import ChatStream, completion
+from penstock.models.provider import Heed, Provider
+from penstock.models.runtimes.base import CallFailed
+from penstock.providers.asking import Reply, Used
+from penstock.providers.catalogue import ProviderSpec
+
+_LARGEST_ANSWER: Final = 16 * 2**20  # bytes
+Delta = Callable[[str], Awaitable[None]]
+
+
+class ChatServer:
+    """One provider and its connections; ``close`` it at the end."""
+
+    def __init__(self, spec: ProviderSpec, heed: Heed | None = None) -> None:
+        self._spec = spec
+        self._server = connected(spec, heed, largest=_LARGEST_ANSWER)
+
+    async def ask(
+        self, messages: list[dict[str, Any]], options: Mapping[str, Any], *, key: str, said: Delta | None = None
+    ) -> Reply:
+        """One completion. ``key`` is its idempotency key; with ``said`` the answer is streamed to it as it comes.
+
+        Raises CallFailed.
+        """
+        url = self._spec.endpoint.url("/chat/completions")
+        request = {**self._spec.defaults, **options, "model": self._spec.model, "messages": messages}
+        headers = {**self._spec.endpoint.headers, "Content-Type": "application/json", "Idempotency-Key": key}
+        if said is not None:
+            return await self._stream(url, request, headers, said)
+        headers["Accept"] = "application/json"
+        body, _ = await self._server.post(url, headers=headers, data=msgspec.json.encode(request))
+        answer = completion(body)
+        content = answer.choices[0].message.content
+        if not isinstance(content, str):
+            raise CallFailed("provider", "the provider's answer has no content")
+        return self._reply(content, answer.model, answer.usage)
+
+    async def _stream(self, url: str, request: dict[str, Any], headers: dict[str, str], said: Delta) -> Reply:
+        stream = ChatStream()
+        headers["Accept"] = "text/event-stream"
+        body = msgspec.json.encode(request | {"stream": True, "stream_options": {"include_usage": True}})
+        async with self._server.open(url, headers=headers, data=body) as response:
+            async for delta in stream.deltas(self._server, response):
+                await said(delta)
+        return self._reply(stream.content, stream.model, stream.usage)
+
+    def _reply(self, content: str, model: str | None, usage: dict[str, Any] | None) -> Reply:
+        return Reply(text=content, model=model or self._spec.model, used=tokens(usage), usage=usage)
+
+    async def close(self) -> None:
+        await self._server.close()
+
+
+def connected(spec: ProviderSpec, heed: Heed | None, *, largest: int) -> Provider:
+    """The connections to a provider, with its secrets masked in every message."""
+    return Provider(
+        headers={},
+        seconds=spec.timeout.total_seconds(),
+        secrets=spec.endpoint.secrets,
+        largest=largest,
+        hints=spec.hints,
+        who="provider",
+        heed=heed,
+    )
+
+
+def tokens(usage: Mapping[str, Any] | None) -> Used:
+    """The tokens of a provider's account; what is absent or no number counts as none."""
+    stated = usage or {}
+
+    def count(name: str) -> int:
+        value = stated.get(name)
+        return value if isinstance(value, int) and 0 <= value < 2**53 else 0
+
+    return Used(prompt_tokens=count("prompt_tokens"), completion_tokens=count("completion_tokens"))

@@ -1,0 +1,140 @@
+"""What many jobs tell of the providers that were asked for them: agreement, failures, latency."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from msgspec import Struct
+
+from penstock.jobs.usage import Usage
+from penstock.providers.agreement import Agreement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """What one job tells: every call made for it, those of attempts that failed too, and how its answers agree."""
+
+    usage: Sequence[Usage]
+    agreement: Sequence[Agreement]
+
+
+class Latency(Struct, frozen=True, kw_only=True):
+    """How long calls took that were answered, in milliseconds."""
+
+    p50: int
+    p95: int
+    longest: int
+
+
+class ProviderRecord(Struct, frozen=True, kw_only=True):
+    """How one provider did. Of a race's losers nothing is known but that they were asked (``cancelled``)."""
+
+    provider: str
+    models: list[str]
+    calls: int  # made: completed, failed and cancelled
+    completed: int
+    failed: int
+    cancelled: int
+    skipped: int  # not made: it limited us, or had failed too often
+    failure_rate: float | None  # of those that ended by themselves; null when none did
+    latency_ms: Latency | None
+    prompt_tokens: int
+    completion_tokens: int
+    audio_seconds: float
+    realtime_factor: float | None  # seconds it took for a second of sound; null without sound
+    errors: dict[str, int]  # its commonest error texts
+
+
+class PairRecord(Struct, frozen=True, kw_only=True):
+    """How far two providers' texts were apart: word error rates against ``reference``, over the jobs that have both."""
+
+    reference: str
+    hypothesis: str
+    jobs: int
+    wer: float | None  # errors of all jobs over words of all jobs
+    wer_median: float | None
+    wer_worst: float | None
+
+
+class Comparison(Struct, frozen=True, kw_only=True):
+    """A summary of jobs."""
+
+    jobs: int  # that asked providers
+    providers: list[ProviderRecord]
+    agreement: list[PairRecord]
+
+
+_ERRORS = 5  # texts that are told of each provider
+
+
+def compare(jobs: Iterable[Compared]) -> Comparison:
+    """Summarise what jobs tell; those that asked no provider are left out."""
+    asked = [job for job in jobs if job.usage]
+    calls: dict[str, list[Usage]] = {}
+    pairs: dict[tuple[str, str], list[Agreement]] = {}
+    for job in asked:
+        for usage in job.usage:
+            calls.setdefault(usage.provider, []).append(usage)
+        for one in job.agreement:
+            pairs.setdefault((one.reference, one.hypothesis), []).append(one)
+    return Comparison(
+        jobs=len(asked),
+        providers=[_record(name, calls[name]) for name in sorted(calls)],
+        agreement=[_pair(*pair, pairs[pair]) for pair in sorted(pairs)],
+    )
+
+
+def _record(provider: str, calls: Sequence[Usage]) -> ProviderRecord:
+    outcomes = Counter(call.status for call in calls)
+    completed = [call for call in calls if call.status == "completed"]
+    ended = outcomes["completed"] + outcomes["failed"]
+    heard = [call for call in completed if call.audio_seconds]
+    sound = sum(call.audio_seconds for call in heard)
+    return ProviderRecord(
+        provider=provider,
+        models=sorted({call.model for call in calls if call.model}),
+        calls=len(calls) - outcomes["skipped"],
+        completed=outcomes["completed"],
+        failed=outcomes["failed"],
+        cancelled=outcomes["cancelled"],
+        skipped=outcomes["skipped"],
+        failure_rate=round(outcomes["failed"] / ended, 4) if ended else None,
+        latency_ms=_latency([call.duration_ms for call in completed]),
+        prompt_tokens=sum(call.prompt_tokens for call in calls),
+        completion_tokens=sum(call.completion_tokens for call in calls),
+        audio_seconds=round(sound, 3),
+        realtime_factor=round(sum(call.duration_ms for call in heard) / 1000 / sound, 4) if sound else None,
+        errors=dict(
+            Counter(call.error for call in calls if call.status == "failed" and call.error).most_common(_ERRORS)
+        ),
+    )
+
+
+def _latency(milliseconds: Sequence[int]) -> Latency | None:
+    if not milliseconds:
+        return None
+    ordered = sorted(milliseconds)
+    return Latency(p50=_quantile(ordered, 0.5), p95=_quantile(ordered, 0.95), longest=ordered[-1])
+
+
+def _quantile(ordered: Sequence[int], part: float) -> int:
+    """The nearest rank: a value that was measured."""
+    return ordered[max(math.ceil(len(ordered) * part) - 1, 0)]
+
+
+def _pair(reference: str, hypothesis: str, found: Sequence[Agreement]) -> PairRecord:
+    known = [(one.wer, one.words) for one in found if one.wer is not None]
+    words = sum(count for _, count in known)
+    rates = [rate for rate, _ in known]
+    return PairRecord(
+        reference=reference,
+        hypothesis=hypothesis,
+        jobs=len(found),
+        wer=round(sum(rate * count for rate, count in known) / words, 4) if words else (0.0 if known else None),
+        wer_median=round(statistics.median(rates), 4) if rates else None,
+        wer_worst=max(rates) if rates else None,
+    )

@@ -1,0 +1,131 @@
+"""Fetching a file from a URL that a caller named: only from addresses that may be reached, and never too much."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Final
+from urllib.parse import urljoin, urlsplit
+
+import aiohttp
+from aiohttp.abc import AbstractResolver
+
+from penstock.jobs.states import ErrorCategory
+from penstock.models import outbound
+from penstock.models.outbound import AddressRefused, Policy
+from penstock.models.provider import retry_after
+from penstock.providers.errors import WorkFailed
+
+_SECONDS: Final = 300.0
+_REDIRECTS: Final = 5
+_PIECE: Final = 2**20  # bytes written at once
+_GONE: Final = range(400, 500)
+
+
+class Fetcher:
+    """Fetches from public addresses and the given private networks; ``close`` it at the end."""
+
+    def __init__(
+        self,
+        networks: Sequence[str] = (),
+        *,
+        most_bytes: int,
+        seconds: float = _SECONDS,
+        resolver: AbstractResolver | None = None,
+    ) -> None:
+        self._policy = Policy(public=True, also=outbound.networks(list(networks)))
+        self._most = most_bytes
+        self._seconds = seconds
+        self._resolver = resolver
+        self._session: aiohttp.ClientSession | None = None
+
+    async def fetch(self, url: str, to: Path, *, field: str) -> None:
+        """Write what is at ``url`` to a file; each redirect is checked as the first address is.
+
+        Raises WorkFailed, whose message names ``field`` and the host but no more of the URL: its query may be a secret.
+        """
+        try:
+            async with asyncio.timeout(self._seconds):
+                await self._follow(url, to, field)
+        except TimeoutError:
+            raise WorkFailed(ErrorCategory.TIMEOUT, f"{_place(url)} took longer than {self._seconds:g} s") from None
+        except (aiohttp.ClientError, OSError) as error:
+            refused = _refusal(error)
+            if refused is not None:
+                raise WorkFailed(ErrorCategory.BAD_INPUT, f"input.{field}: {refused}") from None
+            raise WorkFailed(ErrorCategory.PROVIDER_ERROR, f"{_place(url)} broke off: {type(error).__name__}") from None
+
+    async def _follow(self, url: str, to: Path, field: str) -> None:
+        for _ in range(_REDIRECTS + 1):
+            problem = outbound.check_url(url, self._policy)
+            if problem is not None:
+                raise WorkFailed(ErrorCategory.BAD_INPUT, f"input.{field}: {problem}")
+            async with self._connected().get(url, allow_redirects=False) as response:
+                if response.status in {301, 302, 303, 307, 308} and "Location" in response.headers:
+                    url = urljoin(url, response.headers["Location"])
+                    continue
+                self._check(url, response, field)
+                await self._save(response, to, field)
+                return
+        raise WorkFailed(ErrorCategory.BAD_INPUT, f"input.{field}: redirects more than {_REDIRECTS} times")
+
+    def _check(self, url: str, response: aiohttp.ClientResponse, field: str) -> None:
+        status = response.status
+        if 200 <= status < 300:
+            if (response.content_length or 0) > self._most:
+                raise self._too_large(field)
+            return
+        said = f"{_place(url)} answered with status {status}"
+        if status in {429, 503}:
+            wait = retry_after(response.headers.get("Retry-After"), now=datetime.now(UTC))
+            raise WorkFailed(ErrorCategory.RATE_LIMITED, said, retry_after=wait)
+        if status in _GONE and status != 408:
+            raise WorkFailed(ErrorCategory.BAD_INPUT, f"input.{field}: {said}")
+        raise WorkFailed(ErrorCategory.PROVIDER_ERROR, said)
+
+    async def _save(self, response: aiohttp.ClientResponse, to: Path, field: str) -> None:
+        size = 0
+        with await asyncio.to_thread(to.open, "wb") as file:
+            piece = bytearray()
+            async for part in response.content.iter_any():
+                size += len(part)
+                if size > self._most:
+                    raise self._too_large(field)
+                piece += part
+                if len(piece) >= _PIECE:
+                    await asyncio.to_thread(_write, file, bytes(piece))
+                    piece.clear()
+            await asyncio.to_thread(_write, file, bytes(piece))
+
+    def _too_large(self, field: str) -> WorkFailed:
+        return WorkFailed(ErrorCategory.BAD_INPUT, f"input.{field}: the file has more than {self._most} bytes")
+
+    def _connected(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = outbound.session(self._policy, seconds=self._seconds, resolver=self._resolver)
+        return self._session
+
+    async def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+
+def _write(file: IO[bytes], piece: bytes) -> None:
+    file.write(piece)
+
+
+def _place(url: str) -> str:
+    return urlsplit(url).hostname or "the host"
+
+
+def _refusal(error: BaseException) -> str | None:
+    """What the guard said, if it was the guard."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, AddressRefused):
+            return str(seen)
+        seen = seen.os_error if isinstance(seen, aiohttp.ClientConnectorError) else seen.__cause__
+    return None

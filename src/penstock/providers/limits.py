@@ -1,0 +1,159 @@
+"""When a provider may be asked again: what its answers tell of its rate limit, and a breaker for when it fails.
+
+Pure of I/O; times are seconds of the clock that the caller passes in.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Final
+
+from penstock.models.provider import retry_after
+
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_EPOCH: Final = 1e8  # a "reset" above this many seconds is a moment, not a wait
+_FIRST_PAUSE: Final = 1.0  # after a refusal that names no wait; doubles with each one that follows
+_LONGEST_PAUSE: Final = 60.0
+_LONGEST_STATED: Final = 7 * 24 * 3600.0
+
+_FAILURES: Final = 5  # in a row, that open the breaker
+_FIRST_REST: Final = 10.0  # seconds; doubles each time the trial fails too
+_LONGEST_REST: Final = 300.0
+_TRIAL_POLL: Final = 0.5  # seconds after which others look again while one call tries
+
+
+class RateLimit:
+    """What is known of a provider's rate limit.
+
+    Learned from answers: ``x-ratelimit-remaining-requests`` with its limit and reset, which say how fast requests are
+    given back; the same for tokens; ``x-ratelimit-remaining`` or ``ratelimit-remaining`` with a reset, which end a
+    window; and refusals (429), with or without ``Retry-After``.
+    """
+
+    def __init__(self) -> None:
+        self.remaining: int | None = None  # requests that may begin before ``renewed_at``; None: not known
+        self.renewed_at = 0.0
+        self.paused_until = 0.0
+        self._refusals = 0  # in a row, without a stated wait
+
+    def wait(self, now: float) -> float:
+        """Seconds until the next call may begin."""
+        wait = self.paused_until - now
+        if self.remaining is not None and self.remaining <= 0:
+            wait = max(wait, self.renewed_at - now)
+        return max(wait, 0.0)
+
+    def begin(self, now: float) -> None:
+        """A call begins."""
+        if self.remaining is not None:
+            self.remaining = self.remaining - 1 if now < self.renewed_at else None
+
+    def heed(self, status: int, headers: Mapping[str, str], now: float, *, beside: int) -> None:
+        """An answer came; ``beside``: calls that are still running, which it may not have counted."""
+        if status != 429:
+            self._refusals = 0
+        waits = [self._requests(headers, now, beside), _tokens(headers)]
+        stated = retry_after(headers.get("Retry-After"), now=datetime.now(UTC))
+        if status == 429 or (status == 503 and stated is not None):
+            waits.append(self._refused(stated.total_seconds() if stated is not None else None, waits))
+        self.paused_until = max(self.paused_until, now + min(max(waits), _LONGEST_STATED))
+
+    def _requests(self, headers: Mapping[str, str], now: float, beside: int) -> float:
+        """Note how many requests remain; answers the seconds to wait for that reason."""
+        remaining = _number(headers.get("x-ratelimit-remaining-requests"))
+        if remaining is not None:
+            limit = _number(headers.get("x-ratelimit-limit-requests"))
+            reset = _seconds(headers.get("x-ratelimit-reset-requests"))
+            # The reset says when the limit is whole again; it fills evenly, so the next request comes sooner.
+            wait = reset / max(limit - remaining, 1) if limit else reset
+        else:
+            name = "x-ratelimit-" if "x-ratelimit-remaining" in headers else "ratelimit-"
+            remaining = _number(headers.get(f"{name}remaining"))
+            wait = _seconds(headers.get(f"{name}reset"))
+        if remaining is None:
+            return 0.0
+        self.remaining = max(int(remaining) - beside, 0)
+        self.renewed_at = now + wait
+        return wait if remaining <= 0 else 0.0
+
+    def _refused(self, stated: float | None, learned: list[float]) -> float:
+        if stated is not None or any(learned):
+            return stated or 0.0
+        self._refusals += 1
+        return min(_FIRST_PAUSE * 2.0 ** min(self._refusals - 1, 16), _LONGEST_PAUSE)
+
+
+class BreakerState(StrEnum):
+    CLOSED = "closed"  # calls go through
+    OPEN = "open"  # they do not, for a while
+    HALF_OPEN = "half_open"  # one goes through and decides
+
+
+class Breaker:
+    """Stops calls to a provider that fails again and again, and lets one try from time to time."""
+
+    def __init__(self) -> None:
+        self.state = BreakerState.CLOSED
+        self.failures = 0  # in a row
+        self._until = 0.0
+        self._rest = _FIRST_REST
+        self._trying = False
+
+    def wait(self, now: float) -> float:
+        """Seconds until a call may begin."""
+        if self.state is BreakerState.OPEN:
+            return max(self._until - now, 0.0)
+        return _TRIAL_POLL if self._trying else 0.0
+
+    def begin(self) -> None:
+        """A call begins, after ``wait`` answered 0."""
+        if self.state is not BreakerState.CLOSED:
+            self.state = BreakerState.HALF_OPEN
+            self._trying = True
+
+    def succeeded(self) -> None:
+        """A call came through: the provider works, whatever it answered."""
+        self.state, self.failures, self._rest, self._trying = BreakerState.CLOSED, 0, _FIRST_REST, False
+
+    def failed(self, now: float) -> None:
+        """A call failed by the provider's fault."""
+        self.failures += 1
+        if self.state is BreakerState.HALF_OPEN:
+            self._rest = min(self._rest * 2, _LONGEST_REST)
+        elif self.failures < _FAILURES:
+            return
+        self.state, self._until, self._trying = BreakerState.OPEN, now + self._rest, False
+
+    def abandoned(self) -> None:
+        """A call was given up and tells nothing; if it was the trial, the next one tries."""
+        self._trying = False
+
+
+def _tokens(headers: Mapping[str, str]) -> float:
+    """Seconds to wait because the token limit is used up."""
+    remaining = _number(headers.get("x-ratelimit-remaining-tokens"))
+    if remaining is None or remaining > 0:
+        return 0.0
+    return _seconds(headers.get("x-ratelimit-reset-tokens"))
+
+
+def _number(text: str | None) -> float | None:
+    """A count in a header; None when it is absent or unreadable."""
+    return float(text) if text is not None and re.fullmatch(r"\s*\d{1,15}\s*", text) else None
+
+
+def _seconds(text: str | None) -> float:
+    """A wait in a header: seconds, ``6m0s``, ``12ms``, or a moment in seconds since 1970; 0 when unreadable."""
+    if text is None:
+        return 0.0
+    text = text.strip()
+    if re.fullmatch(r"\d{1,12}(\.\d{1,9})?", text):
+        value = float(text)
+        return max(value - datetime.now(UTC).timestamp(), 0.0) if value > _EPOCH else value
+    if re.fullmatch(r"(?:\d{1,9}(?:\.\d{1,9})?(?:ms|h|m|s)){1,4}", text):
+        return sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(text))
+    return 0.0

@@ -1,0 +1,56 @@
+"""The providers of one process: their connections and gates, opened when they are first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from penstock.providers.audio_chat import AudioChatServer
+from penstock.providers.catalogue import Catalogue, Kind, ProviderSpec
+from penstock.providers.chat import ChatServer
+from penstock.providers.gate import Gate
+from penstock.providers.reports import ProviderReport
+from penstock.providers.speech import SpeechServer
+from penstock.providers.whisperx import WhisperXServer
+
+
+class Servers:
+    """Connections to the providers of a catalogue; ``close`` them at the end.
+
+    ``changed`` is called when a report of one of them would read otherwise.
+    """
+
+    def __init__(self, catalogue: Catalogue, *, changed: Callable[[], None] | None = None) -> None:
+        self._catalogue = catalogue
+        self._changed = changed
+        self._gates: dict[str, Gate] = {}
+        self._chat: dict[str, ChatServer] = {}
+        self._speech: dict[str, SpeechServer] = {}
+
+    def gate(self, spec: ProviderSpec) -> Gate:
+        """What every call to that provider passes."""
+        if spec.name not in self._gates:
+            self._gates[spec.name] = Gate(spec.concurrency, changed=self._changed)
+        return self._gates[spec.name]
+
+    def chat(self, spec: ProviderSpec) -> ChatServer:
+        """A provider of kind chat."""
+        if spec.name not in self._chat:
+            self._chat[spec.name] = ChatServer(spec, self.gate(spec).heed)
+        return self._chat[spec.name]
+
+    def speech(self, spec: ProviderSpec) -> SpeechServer:
+        """A provider that transcribes."""
+        if spec.name not in self._speech:
+            make = WhisperXServer if spec.kind is Kind.WHISPERX else AudioChatServer
+            self._speech[spec.name] = make(spec, self.gate(spec).heed)
+        return self._speech[spec.name]
+
+    def reports(self) -> dict[str, ProviderReport]:
+        """How each provider that was asked stands with this process."""
+        return {name: gate.report() for name, gate in self._gates.items()}
+
+    async def close(self) -> None:
+        for chat in self._chat.values():
+            await chat.close()
+        for speech in self._speech.values():
+            await speech.close()

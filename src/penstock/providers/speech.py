@@ -1,0 +1,94 @@
+"""What is asked of a provider that transcribes, and how its many ways to answer become one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import msgspec
+
+from penstock.models.runtimes.base import CallFailed
+from penstock.providers.asking import Reply, Used
+from penstock.recordings.recording import Recording
+
+_KEPT: Final = ("id", "speaker", "words", "avg_logprob", "no_speech_prob")  # of a segment, beside its times and text
+_MOST_SEGMENTS: Final = 200_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpeechRequest:
+    """What the caller knows and wants of a recording. What is None is left to the provider."""
+
+    language: str | None = None  # ISO 639-1, such as "en"
+    diarization: bool = False  # say who speaks
+    min_speakers: int | None = None
+    max_speakers: int | None = None
+    prompt: str | None = None  # names and words that occur
+
+
+class SpeechServer(Protocol):
+    """A provider that transcribes. ``ask`` raises CallFailed; ``key`` is the idempotency key."""
+
+    async def ask(self, recording: Recording, request: SpeechRequest, *, key: str) -> Reply: ...
+    async def close(self) -> None: ...
+
+
+def transcript(body: bytes, recording: Recording, model: str) -> Reply:
+    """A transcription server's answer: JSON with ``segments``, ``text`` or both, or with those under ``result``.
+
+    Raises CallFailed (``provider``) for anything else.
+    """
+    try:
+        answer = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise CallFailed("provider", "the provider's answer is not JSON") from None
+    if isinstance(answer, dict) and isinstance(answer.get("result"), dict):
+        answer = answer["result"]
+    if not isinstance(answer, dict):
+        raise CallFailed("provider", "the provider's answer is no object")
+    stated = answer.get("segments")
+    if stated is not None and not isinstance(stated, list):
+        raise CallFailed("provider", "the provider's segments are no list")
+    text = answer.get("text")
+    if not isinstance(text, str) and stated is None:
+        raise CallFailed("provider", "the provider's answer has neither text nor segments")
+    segments = [_segment(one) for one in (stated or [])[:_MOST_SEGMENTS]]
+    if not isinstance(text, str):
+        text = " ".join(one["text"] for one in segments if one["text"])
+    if stated is None:
+        segments = [whole(text, recording)] if text.strip() else []
+    language = answer.get("language")
+    served = answer.get("model")
+    return Reply(
+        text=text.strip(),
+        model=served if isinstance(served, str) and served else model,
+        used=Used(audio_seconds=recording.duration_seconds),
+        segments=segments,
+        language=language if isinstance(language, str) else None,
+    )
+
+
+def whole(text: str, recording: Recording) -> dict[str, Any]:
+    """One segment for all that was said, of a provider that tells no times."""
+    return {"start": 0.0, "end": round(recording.duration_seconds, 3), "text": text.strip()}
+
+
+def _segment(stated: Any) -> dict[str, Any]:
+    if not isinstance(stated, Mapping) or not isinstance(stated.get("text"), str):
+        raise CallFailed("provider", "a segment of the provider's answer has no text")
+    found: dict[str, Any] = {
+        "start": _seconds(stated.get("start")),
+        "end": _seconds(stated.get("end")),
+        "text": stated["text"].strip(),
+    }
+    return found | {name: stated[name] for name in _KEPT if stated.get(name) is not None}
+
+
+def _seconds(stated: Any) -> float | None:
+    """A time in a recording; some servers write numbers as texts."""
+    try:
+        value = float(stated)
+    except (TypeError, ValueError):
+        return None
+    return round(value, 3) if 0 <= value < 1e9 else None

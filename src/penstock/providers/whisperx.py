@@ -1,0 +1,84 @@
+"""Transcription servers that take a form with a file: WhisperX servers, and OpenAI's ``/v1/audio/transcriptions``."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+
+from penstock.models.provider import Heed
+from penstock.providers.asking import Reply
+from penstock.providers.catalogue import ProviderSpec
+from penstock.providers.chat import connected
+from penstock.providers.speech import SpeechRequest, transcript
+from penstock.recordings.recording import Recording
+
+_LARGEST_ANSWER: Final = 64 * 2**20  # bytes
+_PATHS: Final = {"transcribe": "/transcribe", "asr": "/asr", "openai": "/audio/transcriptions"}
+_DEFAULT_MODEL: Final = "whisper-1"  # OpenAI's interface requires a name
+
+
+class WhisperXServer:
+    """One server and its connections; ``close`` it at the end. It decodes every format by itself.
+
+    Its interface is one of three: ``transcribe`` (the file in ``file``, options as fields of the form), ``asr`` (the
+    file in ``audio_file``, options in the query; whisper-asr-webservice), ``openai`` (as OpenAI documents it, with
+    ``response_format=verbose_json``; options that OpenAI does not know are sent only when a job asks for them).
+    """
+
+    def __init__(self, spec: ProviderSpec, heed: Heed | None = None) -> None:
+        self._spec = spec
+        self._server = connected(spec, heed, largest=_LARGEST_ANSWER)
+
+    async def ask(self, recording: Recording, request: SpeechRequest, *, key: str) -> Reply:
+        options = {name: _written(value) for name, value in self._options(request).items()}
+        headers = {**self._spec.endpoint.headers, "Accept": "application/json", "Idempotency-Key": key}
+        form = aiohttp.FormData(default_to_multipart=True)
+        in_query = self._spec.interface == "asr"
+        if not in_query:
+            for name, value in options.items():
+                form.add_field(name, value)
+        with recording.path.open("rb") as file:
+            form.add_field(
+                "audio_file" if in_query else "file",
+                file,
+                filename=f"recording{recording.format.extension}",
+                content_type=recording.media_type,
+            )
+            query = options if in_query else None
+            body, _ = await self._server.post(self._url(), headers=headers, data=form, params=query)
+        return transcript(body, recording, self._spec.model or self._spec.interface)
+
+    def _url(self) -> str:
+        """The configured address, if it names an endpoint, or the usual one below it."""
+        endpoint = self._spec.endpoint
+        path = _PATHS[self._spec.interface]
+        if endpoint.path.endswith(path):
+            return endpoint.url()
+        return endpoint.url("/v1" + path if self._spec.interface == "openai" and not endpoint.path else path)
+
+    def _options(self, request: SpeechRequest) -> dict[str, Any]:
+        stated: dict[str, Any] = {"language": request.language}
+        if request.diarization:
+            stated |= {"diarize": True, "min_speakers": request.min_speakers, "max_speakers": request.max_speakers}
+        match self._spec.interface:
+            case "openai":
+                stated |= {
+                    "model": self._spec.model or _DEFAULT_MODEL,
+                    "response_format": "verbose_json",
+                    "prompt": request.prompt,
+                }
+            case "asr":
+                stated |= {"task": "transcribe", "output": "json", "encode": True, "initial_prompt": request.prompt}
+            case _:
+                stated |= {"model": self._spec.model or None, "initial_prompt": request.prompt}
+        return {**self._spec.defaults, **{name: value for name, value in stated.items() if value is not None}}
+
+    async def close(self) -> None:
+        await self._server.close()
+
+
+def _written(value: Any) -> str:
+    """An option as a field of a form."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

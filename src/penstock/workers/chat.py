@@ -1,0 +1,123 @@
+"""The built-in executor for chat jobs: one profile, and the OpenAI-compatible providers behind it."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any, Final
+
+from msgspec import Meta, Struct
+
+from penstock.jobs.job import ClaimedJob
+from penstock.models.chat import messages_of
+from penstock.models.runtimes.base import CallFailed
+from penstock.providers import asking
+from penstock.providers.agreement import Agreement
+from penstock.providers.asking import Candidate, Mode, ProviderAttempt, Reply
+from penstock.providers.catalogue import Profile, ProviderSpec
+from penstock.providers.servers import Servers
+from penstock.workers import provided
+from penstock.workers.executors import JobContext
+
+TASK_TYPES: Final = ("llm_chat", "chat_completion", "call_analysis")
+
+
+class ChatInput(Struct, frozen=True, kw_only=True):
+    """What the executor reads of a job's ``input``; every other field is the caller's own and is ignored."""
+
+    messages: list[dict[str, Any]] | None = None
+    system: Any = None  # read only without messages
+    user: Any = None  # read only without messages
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    response_format: dict[str, Any] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    stream: bool = False  # tell the answer as the job's output while it comes; of profiles with the mode "first"
+
+
+_PASSED_ON: Final = ("max_tokens", "response_format", "temperature", "top_p", "stop", "seed")
+
+
+class ChatResult(Struct, frozen=True, kw_only=True):
+    """A job's ``result``: the answer that counts, and what every provider did."""
+
+    content: str
+    model: str
+    usage: dict[str, Any] | None
+    duration_ms: int
+    provider: str
+    attempts: list[ProviderAttempt]
+    agreement: list[Agreement] = []  # of every pair of answers, with the mode "all"
+
+
+class ChatExecutor:
+    """Runs the chat jobs of one profile."""
+
+    def __init__(self, profile: Profile, servers: Servers) -> None:
+        self._profile = profile
+        self._servers = servers
+
+    async def __call__(self, job: ClaimedJob, context: JobContext, /) -> ChatResult:
+        begun = time.monotonic()
+        with provided.errors():
+            messages, options, streams = request(bytes(job.input), self._profile)
+            talk = _Talk(context) if streams and self._profile.mode is Mode.FIRST else None
+            answered = await asking.ask(
+                [self._candidate(one, job, messages, options, talk) for one in self._profile.providers],
+                self._profile.mode,
+                patience=provided.patience(job),
+                tell=provided.teller(context),
+                stop=lambda: talk is not None and talk.begun,
+            )
+        return ChatResult(
+            content=answered.reply.text,
+            model=answered.reply.model,
+            usage=answered.reply.usage,
+            duration_ms=round(1000 * (time.monotonic() - begun)),
+            provider=answered.provider,
+            attempts=answered.attempts,
+            agreement=await provided.agreement(self._profile.mode, answered.attempts),
+        )
+
+    def _candidate(
+        self,
+        spec: ProviderSpec,
+        job: ClaimedJob,
+        messages: list[dict[str, Any]],
+        options: dict[str, Any],
+        talk: _Talk | None,
+    ) -> Candidate:
+        server = self._servers.chat(spec)
+        said = None if talk is None else talk.say
+
+        async def ask() -> Reply:
+            return await server.ask(messages, options, key=provided.key(job, spec), said=said)
+
+        return Candidate(name=spec.name, model=spec.model, gate=self._servers.gate(spec), ask=ask)
+
+
+class _Talk:
+    """An answer on its way to those who follow the job. Once it has begun no other provider can take over."""
+
+    def __init__(self, context: JobContext) -> None:
+        self.begun = False
+        self._context = context
+
+    async def say(self, delta: str) -> None:
+        self.begun = True
+        self._context.chunk({"delta": delta})
+        await self._context.room()
+
+
+def request(job_input: bytes, profile: Profile) -> tuple[list[dict[str, Any]], dict[str, Any], bool]:
+    """The messages and options that a job's ``input`` asks for, filled up with the profile's defaults, and whether it
+    asks for a stream; raises WorkFailed (bad_input) that names the field."""
+    try:
+        chat = provided.read(job_input, profile.defaults, ChatInput)
+        messages = messages_of(chat.messages, chat.system, chat.user)
+    except CallFailed as error:
+        raise provided.bad_input(error.message, error.field) from error
+    options = {name: value for name in _PASSED_ON if (value := getattr(chat, name)) is not None}
+    others = {name: value for name, value in profile.defaults.items() if name not in ChatInput.__struct_fields__}
+    return messages, others | options, chat.stream

@@ -1,0 +1,98 @@
+"""What the executors that ask providers have in common."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from penstock.jobs.job import ClaimedJob
+from penstock.jobs.states import ErrorCategory
+from penstock.jobs.usage import Usage
+from penstock.providers.agreement import Agreement, agreements
+from penstock.providers.asking import Mode, ProviderAttempt
+from penstock.providers.catalogue import ProviderSpec
+from penstock.providers.errors import WorkFailed
+from penstock.workers.executors import ExecutionError, JobContext, shortened
+
+Input = TypeVar("Input", bound=Struct)
+
+_PATIENCE: Final = 20.0  # seconds that a job waits here for a provider that may not be asked, before it is handed back
+
+
+def read(job_input: bytes, defaults: Mapping[str, Any], kind: type[Input]) -> Input:
+    """A job's ``input`` with ``defaults`` where it says nothing; raises WorkFailed (bad_input) that names the field."""
+    try:
+        stated = msgspec.json.decode(job_input)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise bad_input("is not readable JSON") from None
+    if not isinstance(stated, dict):
+        raise bad_input("must be an object")
+    try:
+        return msgspec.convert({**defaults, **stated}, kind)
+    except msgspec.ValidationError as error:
+        text, _, path = str(error).partition(" - at `$")
+        raise bad_input(text, path.rstrip("`").replace("[...]", "[]").lstrip(".") or None) from None
+
+
+def bad_input(message: str, field: str | None = None) -> WorkFailed:
+    """A mistake in the input, as ``input.max_tokens: …``."""
+    return WorkFailed(ErrorCategory.BAD_INPUT, f"input.{field}: {message}" if field else f"input: {message}")
+
+
+@contextmanager
+def errors() -> Iterator[None]:
+    """What work with providers raises, as an executor raises it."""
+    try:
+        yield
+    except WorkFailed as error:
+        raise ExecutionError(error.category, error.message, retry_after=error.retry_after) from error
+
+
+def patience(job: ClaimedJob) -> float:
+    """Seconds to wait for a provider: less than the job has, so that waiting does not burn its attempt."""
+    return _PATIENCE if job.timeout_seconds is None else min(_PATIENCE, job.timeout_seconds / 2)
+
+
+def key(job: ClaimedJob, spec: ProviderSpec) -> str:
+    """The idempotency key of this attempt's call: a worker that has lost the job cannot claim its answer."""
+    return f"{job.id}-{job.epoch}-{spec.name}"
+
+
+def teller(context: JobContext) -> Callable[[ProviderAttempt], None]:
+    """Tells the job's log and its usage of what providers did."""
+
+    def tell(attempt: ProviderAttempt) -> None:
+        context.used(
+            Usage(
+                provider=attempt.provider,
+                model=_plain(attempt.model),
+                status=attempt.status,
+                prompt_tokens=attempt.usage.prompt_tokens,
+                completion_tokens=attempt.usage.completion_tokens,
+                audio_seconds=attempt.usage.audio_seconds,
+                duration_ms=attempt.duration_ms,
+                error=shortened(attempt.error) if attempt.error is not None else None,
+            )
+        )
+        said = f": {attempt.error}" if attempt.error is not None else ""
+        level = "info" if attempt.status == "completed" else "warning"
+        context.log(f"{attempt.provider} {attempt.status} after {attempt.duration_ms} ms{said}", level)
+
+    return tell
+
+
+async def agreement(mode: Mode, attempts: Sequence[ProviderAttempt]) -> list[Agreement]:
+    """How far the answers of all providers agree; nothing in the other modes."""
+    if mode is not Mode.ALL or len(attempts) < 2:
+        return []
+    return await asyncio.to_thread(agreements, attempts)
+
+
+def _plain(name: str) -> str:
+    """A name that a provider made up, as it can be stored."""
+    return "".join(character for character in name if character.isprintable())[:500]

@@ -1,0 +1,207 @@
+"""The built-in executor for transcription jobs: a recording, and the providers that are asked what is said in it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from msgspec import Meta, Struct
+
+from penstock.blobs.service import BlobService
+from penstock.errors import NotFound
+from penstock.jobs.job import ClaimedJob
+from penstock.jobs.store import DEFAULT_TENANT, TenantId
+from penstock.models.outbound import check_url
+from penstock.providers import asking
+from penstock.providers.agreement import Agreement
+from penstock.providers.asking import Candidate, Mode, ProviderAttempt, Reply
+from penstock.providers.catalogue import Profile, ProviderSpec
+from penstock.providers.fetching import Fetcher
+from penstock.providers.servers import Servers
+from penstock.providers.speech import SpeechRequest
+from penstock.recordings.recording import Recording, UnusableAudio, examine
+from penstock.workers import provided
+from penstock.workers.executors import JobContext
+
+TASK_TYPES: Final = ("transcription", "transcribe")
+
+Speakers = Annotated[int, Meta(ge=1, le=100)]
+
+
+class TranscriptionInput(Struct, frozen=True, kw_only=True):
+    """What the executor reads of a job's ``input``; every other field is the caller's own and is ignored.
+
+    Exactly one of ``audio_url``, ``audio`` and ``audio_blob`` says where the recording is.
+    """
+
+    audio_url: str | None = None  # http or https
+    audio: str | None = None  # base64, or a data: URL
+    audio_blob: UUID | None = None  # of an uploaded file
+    language: Annotated[str, Meta(min_length=1, max_length=50)] | None = None
+    diarization: bool = False
+    min_speakers: Speakers | None = None
+    max_speakers: Speakers | None = None
+    prompt: Annotated[str, Meta(max_length=10_000)] | None = None
+    mode: Mode | None = None  # None: the profile's
+    providers: Annotated[list[str], Meta(min_length=1, max_length=20)] | None = None  # of the profile's; None: all
+
+    @property
+    def source(self) -> str:
+        """Which field says where the recording is; raises WorkFailed unless exactly one does."""
+        stated = [name for name in ("audio_url", "audio", "audio_blob") if getattr(self, name) is not None]
+        if len(stated) != 1:
+            raise provided.bad_input("needs exactly one of audio_url, audio and audio_blob")
+        return stated[0]
+
+
+class TranscriptionResult(Struct, frozen=True, kw_only=True):
+    """A job's ``result``: the transcript of the first provider that succeeded, and what every provider did."""
+
+    segments: list[dict[str, Any]]  # start and end in seconds, text; speaker and words where the provider tells them
+    text: str
+    language: str | None
+    provider: str
+    model: str
+    audio_seconds: float
+    duration_ms: int
+    attempts: list[ProviderAttempt]
+    agreement: list[Agreement] = []  # of every pair of transcripts, with the mode "all"
+
+
+class TranscriptionExecutor:
+    """Runs the transcription jobs of one profile."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        servers: Servers,
+        *,
+        fetcher: Fetcher,
+        blobs: BlobService,
+        tenant: TenantId = DEFAULT_TENANT,
+    ) -> None:
+        self._profile = profile
+        self._servers = servers
+        self._fetcher = fetcher
+        self._blobs = blobs
+        self._tenant = tenant
+
+    async def __call__(self, job: ClaimedJob, context: JobContext, /) -> TranscriptionResult:
+        begun = time.monotonic()
+        with provided.errors():
+            wanted = read(bytes(job.input), self._profile)
+            specs = _chosen(self._profile, wanted.providers)
+            mode = wanted.mode or self._profile.mode
+            async with self._recording(wanted, context) as recording:
+                context.progress({"stage": "transcribing", "audio_seconds": round(recording.duration_seconds, 1)})
+                answered = await asking.ask(
+                    [self._candidate(spec, job, recording, _request(wanted)) for spec in specs],
+                    mode,
+                    patience=provided.patience(job),
+                    tell=provided.teller(context),
+                )
+        reply = answered.reply
+        return TranscriptionResult(
+            segments=reply.segments or [],
+            text=reply.text,
+            language=reply.language or wanted.language,
+            provider=answered.provider,
+            model=reply.model,
+            audio_seconds=round(recording.duration_seconds, 3),
+            duration_ms=round(1000 * (time.monotonic() - begun)),
+            attempts=answered.attempts,
+            agreement=await provided.agreement(mode, answered.attempts),
+        )
+
+    def _candidate(
+        self, spec: ProviderSpec, job: ClaimedJob, recording: Recording, request: SpeechRequest
+    ) -> Candidate:
+        server = self._servers.speech(spec)
+
+        async def ask() -> Reply:
+            return await server.ask(recording, request, key=provided.key(job, spec))
+
+        return Candidate(name=spec.name, model=spec.model or spec.name, gate=self._servers.gate(spec), ask=ask)
+
+    @asynccontextmanager
+    async def _recording(self, wanted: TranscriptionInput, context: JobContext) -> AsyncIterator[Recording]:
+        """The recording in a folder of its own, which goes when the block ends."""
+        folder = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix="penstock-recording-")
+        try:
+            path = Path(folder.name) / "recording"
+            context.progress({"stage": "fetching"})
+            await self._save(wanted, path)
+            try:
+                yield await examine(path)
+            except UnusableAudio as error:
+                raise provided.bad_input(f"the file {error}", wanted.source) from None
+        finally:
+            await asyncio.to_thread(folder.cleanup)
+
+    async def _save(self, wanted: TranscriptionInput, path: Path) -> None:
+        if wanted.audio_url is not None:
+            await self._fetcher.fetch(wanted.audio_url, path, field="audio_url")
+        elif wanted.audio_blob is not None:
+            try:
+                with await asyncio.to_thread(path.open, "wb") as file:
+                    async for part in self._blobs.read(self._tenant, wanted.audio_blob):
+                        await asyncio.to_thread(file.write, part)
+            except NotFound as error:
+                raise provided.bad_input(error.message, "audio_blob") from None
+        else:
+            await asyncio.to_thread(path.write_bytes, _decoded(wanted.audio or ""))
+
+
+def _decoded(audio: str) -> bytes:
+    """Base64, with or without ``data:…;base64,`` before it."""
+    text = audio
+    if audio.startswith("data:"):
+        head, comma, text = audio.partition(",")
+        if not comma or not head.endswith(";base64"):
+            raise provided.bad_input("must be a data: URL in base64", "audio")
+    try:
+        return base64.b64decode("".join(text.split()), validate=True)
+    except (binascii.Error, ValueError):
+        raise provided.bad_input("must be base64, or a data: URL in base64", "audio") from None
+
+
+def read(job_input: bytes, profile: Profile) -> TranscriptionInput:
+    """A job's ``input``, filled up with the profile's defaults; raises WorkFailed (bad_input) that names the field."""
+    wanted = provided.read(job_input, profile.defaults, TranscriptionInput)
+    source = wanted.source
+    if source == "audio_url":
+        problem = check_url(wanted.audio_url)
+        if problem is not None:
+            raise provided.bad_input(problem, source)
+    if wanted.min_speakers and wanted.max_speakers and wanted.min_speakers > wanted.max_speakers:
+        raise provided.bad_input("must not exceed max_speakers", "min_speakers")
+    _chosen(profile, wanted.providers)
+    return wanted
+
+
+def _chosen(profile: Profile, names: Sequence[str] | None) -> list[ProviderSpec]:
+    """The profile's providers, or those of them that a job names."""
+    known = {spec.name: spec for spec in profile.providers}
+    if names is None:
+        return list(known.values())
+    if len(set(names)) != len(names) or not set(names) <= set(known):
+        raise provided.bad_input(f"must name each once, of: {', '.join(known)}", "providers")
+    return [known[name] for name in names]
+
+
+def _request(wanted: TranscriptionInput) -> SpeechRequest:
+    return SpeechRequest(
+        language=wanted.language,
+        diarization=wanted.diarization,
+        min_speakers=wanted.min_speakers,
+        max_speakers=wanted.max_speakers,
+        prompt=wanted.prompt,
+    )

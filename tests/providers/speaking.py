@@ -1,0 +1,135 @@
+"""Recordings made here, and servers that transcribe them as the real ones are asked to."""
+
+from __future__ import annotations
+
+import base64
+import math
+import shutil
+import struct
+import subprocess
+import wave
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import av
+from aiohttp import BodyPartReader, web
+
+TEXT = "The quick brown fox jumps over the lazy dog."
+SEGMENTS: list[dict[str, Any]] = [
+    {"id": 0, "start": 0.0, "end": 1.25, "text": " The quick brown fox", "speaker": "SPEAKER_00", "tokens": [1, 2]},
+    {"id": 1, "start": "1.25", "end": 2.5, "text": "jumps over the lazy dog.", "words": [{"word": "jumps"}]},
+]
+
+
+def spoken(path: Path, text: str = TEXT) -> Path:
+    """A wav of somebody who says it, by espeak-ng; without that, a tone of two seconds."""
+    program = shutil.which("espeak-ng")
+    if program is not None:
+        subprocess.run([program, "-w", str(path), text], check=True, timeout=30)
+        return path
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        samples = (round(9000 * math.sin(number / 8)) for number in range(32_000))
+        file.writeframes(b"".join(struct.pack("<h", sample) for sample in samples))
+    return path
+
+
+def encoded(wav: Path, to: Path, codec: str, rate: int = 16_000) -> Path:
+    """The same sound in another format, which the file's name says."""
+    layout = "stereo" if codec == "vorbis" else "mono"  # FFmpeg's own encoder knows nothing else
+    with av.open(str(wav)) as source, av.open(str(to), "w") as target:
+        stream = target.add_stream(codec, rate=rate, layout=layout, options={"strict": "-2"})
+        assert isinstance(stream, av.AudioStream)
+        resampler = av.AudioResampler(stream.format, layout, rate, stream.frame_size or None)
+        for frame in [*source.decode(audio=0), None]:
+            for part in resampler.resample(frame):
+                target.mux(stream.encode(part))
+        target.mux(stream.encode(None))
+    return to
+
+
+@dataclass(slots=True)
+class Heard:
+    """What a transcription server was asked, of its last request."""
+
+    address: str = ""
+    path: str = ""
+    headers: dict[str, str] = field(default_factory=dict)
+    fields: dict[str, str] = field(default_factory=dict)  # of the form, and of the query
+    files: dict[str, tuple[str, str, bytes]] = field(default_factory=dict)  # name, media type, bytes
+    chats: list[dict[str, Any]] = field(default_factory=list)
+    count: int = 0
+
+    @property
+    def audio(self) -> tuple[str, bytes]:
+        """Format and bytes of the recording in the last chat."""
+        (part,) = [part for part in self.chats[-1]["messages"][0]["content"] if part["type"] == "input_audio"]
+        return part["input_audio"]["format"], base64.b64decode(part["input_audio"]["data"], validate=True)
+
+    @property
+    def instruction(self) -> str:
+        """What the last chat was told beside the recording."""
+        (part,) = [part for part in self.chats[-1]["messages"][0]["content"] if part["type"] == "text"]
+        text: str = part["text"]
+        return text
+
+
+@asynccontextmanager
+async def transcribing(answer: Any = None, *, status: int = 200, text: str = TEXT) -> AsyncIterator[Heard]:
+    """A server with the interfaces of WhisperX servers, OpenAI's transcriptions and chat with ``input_audio``.
+
+    Refuses what such servers refuse: a form without a file, a wrong file field, no model where one is required.
+    """
+    heard = Heard()
+
+    async def transcribe(request: web.Request) -> web.Response:
+        heard.count += 1
+        heard.path, heard.headers = request.path, dict(request.headers)
+        heard.fields, heard.files = dict(request.query), {}
+        form = await request.multipart()
+        while isinstance(part := await form.next(), BodyPartReader):
+            data, name = bytes(await part.read()), part.name or ""
+            if part.filename is not None:
+                heard.files[name] = (part.filename, part.headers["Content-Type"], data)
+            else:
+                heard.fields[name] = data.decode()
+        wanted = "audio_file" if request.path.endswith("/asr") else "file"
+        if set(heard.files) != {wanted}:
+            return web.json_response({"detail": f"field {wanted} required"}, status=422)
+        if request.path.endswith("/transcriptions") and "model" not in heard.fields:
+            return web.json_response({"error": {"message": "you must provide a model parameter"}}, status=400)
+        if status != 200:
+            return web.json_response({"detail": "the model failed"}, status=status)
+        return web.json_response({"text": text, "segments": SEGMENTS, "language": "en"} if answer is None else answer)
+
+    async def chat(request: web.Request) -> web.Response:
+        heard.count += 1
+        heard.path, heard.headers = request.path, dict(request.headers)
+        heard.chats.append(await request.json())
+        if status != 200:
+            return web.json_response({"error": {"message": "the model failed"}}, status=status)
+        usage = {"prompt_tokens": 90, "completion_tokens": 12, "total_tokens": 102}
+        message = {"role": "assistant", "content": text}
+        return web.json_response({"model": "served-audio", "choices": [{"message": message}], "usage": usage})
+
+    application = web.Application(client_max_size=2**28)
+    application.add_routes(
+        [
+            *(
+                web.post(path, transcribe)
+                for path in ("/transcribe", "/asr", "/v1/audio/transcriptions", "/x/transcribe")
+            ),
+            web.post("/v1/chat/completions", chat),
+        ]
+    )
+    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    heard.address = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    try:
+        yield heard
+    finally:
+        await runner.cleanup()

@@ -1,0 +1,252 @@
+"""One or several providers are asked: in order, all, or in a race; behind their gates."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from penstock.jobs.states import ErrorCategory
+from penstock.models.runtimes.base import CallFailed
+from penstock.providers import asking
+from penstock.providers.asking import Answered, Candidate, Mode, ProviderAttempt, Reply, Used
+from penstock.providers.errors import WorkFailed
+from penstock.providers.gate import Gate, NotNow
+from tests.providers.stage import StandingClock
+
+Ask = Callable[[], Awaitable[Reply]]
+
+
+def saying(text: str) -> Ask:
+    async def ask() -> Reply:
+        return Reply(text=text, model="m", used=Used(prompt_tokens=1))
+
+    return ask
+
+
+def failing(kind: str = "provider", *, retry_after: float | None = None) -> Ask:
+    async def ask() -> Reply:
+        raise CallFailed(kind, f"it is {kind}", retry_after=retry_after)  # type: ignore[arg-type]  # of a parameter
+
+    return ask
+
+
+class Hanging:
+    """A provider that answers when it is told to, and knows whether its caller left."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.left = False
+        self._answer = asyncio.Event()
+
+    def answer(self) -> None:
+        self._answer.set()
+
+    async def __call__(self) -> Reply:
+        self.begun.set()
+        try:
+            await self._answer.wait()
+        except asyncio.CancelledError:
+            self.left = True
+            raise
+        return Reply(text="late", model="m", used=Used())
+
+
+class Told(list[ProviderAttempt]):
+    pass
+
+
+def candidate(name: str, ask: Ask, gate: Gate | None = None) -> Candidate:
+    return Candidate(name=name, model="m", gate=gate or Gate(8), ask=ask)
+
+
+async def asked(mode: Mode, *candidates: Candidate, told: Told | None = None, patience: float = 0.0) -> Answered:
+    return await asking.ask(candidates, mode, patience=patience, tell=(told if told is not None else Told()).append)
+
+
+def outcomes(answered: Answered) -> list[tuple[str, str]]:
+    return [(attempt.provider, attempt.status) for attempt in answered.attempts]
+
+
+def closed(clock: StandingClock, seconds: str = "30") -> Gate:
+    """The gate of a provider that limits us."""
+    gate = Gate(1, clock=clock)
+    gate.heed(429, {"Retry-After": seconds})
+    return gate
+
+
+async def test_first_stops_at_the_first_success() -> None:
+    told = Told()
+    answered = await asked(
+        Mode.FIRST, candidate("a", failing()), candidate("b", saying("B")), candidate("c", saying("C")), told=told
+    )
+    assert (answered.provider, answered.reply.text) == ("b", "B")
+    assert outcomes(answered) == [("a", "failed"), ("b", "completed")]
+    assert told == answered.attempts
+
+
+async def test_first_passes_over_who_may_not_be_asked_now() -> None:
+    clock = StandingClock()
+    answered = await asked(Mode.FIRST, candidate("a", saying("A"), closed(clock)), candidate("b", saying("B")))
+    assert (answered.reply.text, outcomes(answered)) == ("B", [("b", "completed"), ("a", "skipped")])
+
+
+async def test_first_waits_for_who_was_passed_over_when_no_other_succeeds() -> None:
+    limited = Gate(1)
+    limited.heed(429, {"Retry-After": "0.05"})
+    answered = await asked(Mode.FIRST, candidate("a", saying("A"), limited), candidate("b", failing()), patience=10)
+    assert (answered.reply.text, outcomes(answered)) == ("A", [("b", "failed"), ("a", "completed")])
+
+
+async def test_all_asks_everybody_at_once_and_the_first_in_order_counts() -> None:
+    slow = Hanging()
+    running = asyncio.ensure_future(
+        asked(Mode.ALL, candidate("a", failing()), candidate("b", slow), candidate("c", saying("C")))
+    )
+    await slow.begun.wait()
+    slow.answer()
+    answered = await running
+    assert answered.reply.text == "late"
+    assert outcomes(answered) == [("a", "failed"), ("b", "completed"), ("c", "completed")]
+
+
+async def test_race_takes_the_quickest_and_lets_the_others_go() -> None:
+    slow = Hanging()
+    answered = await asked(Mode.RACE, candidate("a", slow), candidate("b", failing()), candidate("c", saying("C")))
+    assert answered.reply.text == "C"
+    assert sorted(outcomes(answered)) == [("a", "cancelled"), ("b", "failed"), ("c", "completed")]
+    assert outcomes(answered)[0] == ("c", "completed")
+    assert slow.left
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+async def test_whoever_is_cancelled_lets_go_of_its_providers(mode: Mode) -> None:
+    slow = Hanging()
+    running = asyncio.ensure_future(asked(mode, candidate("a", slow)))
+    await slow.begun.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert slow.left
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+@pytest.mark.parametrize(
+    ("kinds", "category"),
+    [
+        (["provider"], ErrorCategory.PROVIDER_ERROR),
+        (["bad_input", "bad_input"], ErrorCategory.BAD_INPUT),
+        (["bad_input", "provider"], ErrorCategory.PROVIDER_ERROR),
+        (["timeout", "timeout"], ErrorCategory.TIMEOUT),
+        (["timeout", "provider"], ErrorCategory.PROVIDER_ERROR),
+        (["provider", "rate_limited"], ErrorCategory.RATE_LIMITED),
+        (["rate_limited", "bad_input"], ErrorCategory.RATE_LIMITED),
+    ],
+)
+async def test_when_all_fail_the_error_says_whether_to_try_again(
+    mode: Mode, kinds: list[str], category: ErrorCategory
+) -> None:
+    with pytest.raises(WorkFailed) as caught:
+        await asked(mode, *(candidate(f"p{place}", failing(kind)) for place, kind in enumerate(kinds)))
+    assert caught.value.category is category
+    for place, kind in enumerate(kinds):
+        assert f"p{place}: it is {kind}" in caught.value.message
+
+
+async def test_the_job_waits_for_the_provider_that_may_be_asked_soonest() -> None:
+    clock = StandingClock()
+    with pytest.raises(WorkFailed) as caught:
+        await asked(
+            Mode.ALL, candidate("a", saying("A"), closed(clock, "30")), candidate("b", saying("B"), closed(clock, "12"))
+        )
+    assert caught.value.category is ErrorCategory.RATE_LIMITED
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_after.total_seconds() == pytest.approx(12)
+
+
+# The gate
+
+
+async def test_a_gate_lets_so_many_through_and_keeps_the_order() -> None:
+    gate, order, slow = Gate(2), [], [Hanging(), Hanging(), Hanging()]
+
+    async def call(place: int) -> None:
+        async with gate.turn(0):
+            order.append(place)
+            await slow[place]()
+
+    calls = [asyncio.ensure_future(call(place)) for place in range(3)]
+    await slow[1].begun.wait()
+    assert (order, gate.report().running) == ([0, 1], 2)
+    slow[0].answer()
+    await slow[2].begun.wait()
+    for one in slow[1:]:
+        one.answer()
+    await asyncio.gather(*calls)
+    assert (order, gate.report().running) == ([0, 1, 2], 0)
+
+
+async def test_a_gate_opens_and_closes_with_its_provider() -> None:
+    clock = StandingClock()
+    gate = Gate(4, clock=clock)
+    for _ in range(5):
+        with pytest.raises(CallFailed):
+            async with gate.turn(0):
+                raise CallFailed("provider", "HTTP 500")
+    with pytest.raises(NotNow, match=r"it failed 5 times in a row \(the last: HTTP 500\)") as refused:
+        async with gate.turn(1):
+            raise AssertionError
+    assert refused.value.seconds == pytest.approx(10)
+    report = gate.report()
+    assert (report.breaker, report.failures_in_a_row, report.wait_seconds) == ("open", 5, 10)
+    assert report.last_error is not None
+    assert (report.last_error.category, report.last_error.message) == ("provider_error", "HTTP 500")
+    clock.now += 10
+    async with gate.turn(0):
+        assert gate.report().breaker == "half_open"
+        with pytest.raises(NotNow):
+            async with gate.turn(0):
+                raise AssertionError
+    assert gate.report().breaker == "closed"
+
+
+@pytest.mark.parametrize("kind", ["bad_input", "rate_limited"])
+async def test_what_is_not_the_providers_fault_opens_no_breaker(kind: str) -> None:
+    gate = Gate(4)
+    for _ in range(10):
+        with pytest.raises(CallFailed):
+            async with gate.turn(0):
+                await failing(kind)()
+    assert gate.report().breaker == "closed"
+
+
+async def test_a_trial_that_is_given_up_leaves_the_gate_usable() -> None:
+    clock = StandingClock()
+    gate = Gate(4, clock=clock)
+    for _ in range(5):
+        with pytest.raises(CallFailed):
+            async with gate.turn(0):
+                raise CallFailed("timeout", "slow")
+    clock.now += 10
+    slow = Hanging()
+
+    async def trial() -> None:
+        async with gate.turn(0):
+            await slow()
+
+    running = asyncio.ensure_future(trial())
+    await slow.begun.wait()
+    running.cancel()
+    await asyncio.wait([running])
+    async with gate.turn(0):
+        pass
+    assert gate.report().breaker == "closed"
+
+
+async def test_a_gate_tells_when_something_changed() -> None:
+    changes: list[None] = []
+    gate = Gate(1, changed=lambda: changes.append(None))
+    async with gate.turn(0):
+        assert len(changes) == 1
+    assert len(changes) == 2

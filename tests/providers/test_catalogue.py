@@ -1,0 +1,211 @@
+"""Providers and profiles: of the documented variables, and of the file."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock.errors import SettingsError
+from penstock.providers.asking import Mode
+from penstock.providers.catalogue import Catalogue, Kind, load
+from penstock.settings import Settings
+
+SPEECH: dict[str, Any] = {
+    "whisperx_url": "http://w:8001",
+    "qwen_audio_base_url": "http://q:8003/v1",
+    "voxtral_base_url": "http://v:8004/v1",
+}
+
+
+def settings(**fields: Any) -> Settings:
+    return Settings(**fields)
+
+
+def file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "profiles.toml"
+    path.write_text(text)
+    return path
+
+
+def loaded(tmp_path: Path, text: str, environment: dict[str, str] | None = None, **fields: Any) -> Catalogue:
+    return load(settings(penstock_profiles=file(tmp_path, text), **fields), environment or {})
+
+
+def problems(tmp_path: Path, text: str, **fields: Any) -> dict[str, str]:
+    with pytest.raises(SettingsError) as caught:
+        loaded(tmp_path, text, **fields)
+    assert caught.value.problems
+    return {one.field.rpartition(": ")[2]: one.detail for one in caught.value.problems}
+
+
+def test_without_anything_there_is_nothing() -> None:
+    assert load(settings(), {}) == Catalogue({}, {})
+
+
+def test_the_llm_of_the_environment_is_the_profile_of_its_model() -> None:
+    catalogue = load(settings(llm_base_url="http://llm/v1", llm_api_key="sk-1234", llm_timeout="2m"), {})
+    (profile,) = catalogue.profiles.values()
+    (provider,) = profile.providers
+    assert (profile.name, profile.mode, profile.transcribes) == ("qwen2.5-14b", Mode.FIRST, False)
+    assert (provider.name, provider.kind, provider.model) == ("llm", Kind.CHAT, "qwen2.5-14b")
+    assert provider.endpoint.headers == {"Authorization": "Bearer sk-1234"}
+    assert provider.timeout == timedelta(minutes=2)
+
+
+def test_whisperx_is_the_profile_of_all_listed_providers_in_order() -> None:
+    listed = "voxtral-small,whisperx,qwen2-audio"
+    catalogue = load(settings(**SPEECH, transcription_providers=listed), {})
+    profile = catalogue.profiles["whisperx"]
+    assert [provider.name for provider in profile.providers] == listed.split(",")
+    assert (profile.mode, profile.transcribes) == (Mode.ALL, True)
+    assert set(catalogue.profiles) == {"whisperx", "qwen2-audio", "voxtral-small"}
+
+
+def test_a_listed_provider_without_an_address_is_left_out() -> None:
+    """The document says to set addresses only once the models are there."""
+    catalogue = load(
+        settings(whisperx_url="http://w", transcription_providers="whisperx,qwen2-audio", transcription_mode="first"),
+        {},
+    )
+    profile = catalogue.profiles["whisperx"]
+    assert ([provider.name for provider in profile.providers], profile.mode) == (["whisperx"], Mode.FIRST)
+    assert "whisperx" not in load(settings(transcription_providers="whisperx"), {}).profiles
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({"qwen_audio_api_key": "own1", "audio_llm_api_key": "audio", "llm_api_key": "llm1"}, "own1"),
+        ({"audio_llm_api_key": "audio", "llm_api_key": "llm1"}, "audio"),
+        ({"llm_api_key": "llm1"}, "llm1"),
+    ],
+)
+def test_keys_of_audio_models_fall_back_as_documented(keys: dict[str, str], expected: str) -> None:
+    catalogue = load(settings(**SPEECH, **keys), {})
+    assert catalogue.providers["qwen2-audio"].endpoint.api_key == expected
+    assert catalogue.providers["voxtral-small"].endpoint.api_key == keys.get("audio_llm_api_key", keys["llm_api_key"])
+    assert catalogue.providers["whisperx"].endpoint.api_key is None
+
+
+FILE = """
+[providers.big]
+kind = "chat"
+url = "http://${HOST}:8000/v1/"
+model = "qwen2.5-32b"
+api_key = "${BIG_KEY}"
+timeout = "90s"
+concurrency = 2
+defaults = { top_k = 20 }
+
+[providers.cloud]
+kind = "whisperx"
+interface = "openai"
+url = "https://api.example/v1"
+model = "whisper-1"
+
+[profiles.vision]
+providers = ["big", "llm"]
+defaults = { max_tokens = 300 }
+
+[profiles.whisperx]
+providers = ["cloud", "whisperx"]
+mode = "race"
+"""
+
+
+def test_the_file_adds_and_replaces(tmp_path: Path) -> None:
+    known = {"HOST": "10.2.3.5", "BIG_KEY": "sk-big-key"}
+    catalogue = loaded(tmp_path, FILE, known, llm_base_url="http://llm", **SPEECH)
+    vision = catalogue.profiles["vision"]
+    big = vision.providers[0]
+    assert [provider.name for provider in vision.providers] == ["big", "llm"]
+    assert (big.endpoint.url("/chat/completions"), big.endpoint.api_key) == (
+        "http://10.2.3.5:8000/v1/chat/completions",
+        "sk-big-key",
+    )
+    assert (big.timeout, big.concurrency, big.defaults) == (timedelta(seconds=90), 2, {"top_k": 20})
+    assert (vision.mode, vision.defaults, vision.concurrency) == (Mode.FIRST, {"max_tokens": 300}, 2)
+    race = catalogue.profiles["whisperx"]
+    assert ([provider.name for provider in race.providers], race.mode) == (["cloud", "whisperx"], Mode.RACE)
+    assert "sk-big-key" in catalogue.secrets
+    assert "sk-big-key" not in repr(catalogue)
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    found = problems(
+        tmp_path,
+        """
+        [providers.a]
+        kind = "chat"
+        url = "ftp://x"
+        timeout = "soon"
+        interface = "asr"
+        api_key = "${NOT_SET}"
+        [profiles.b]
+        providers = ["nobody", "a", "a"]
+        """,
+    )
+    assert set(found) == {
+        "providers.a.url",
+        "providers.a.model",
+        "providers.a.timeout",
+        "providers.a.interface",
+        "providers.a.api_key",
+        "profiles.b.providers",
+    }
+    assert "NOT_SET" in found["providers.a.api_key"]
+    assert "nobody" in found["profiles.b.providers"]
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("[providers.a]\nkind = 'chat'\nurl = 'http://x'\nmodel = 'm'\ncolour = 1", "providers[...]"),
+        ("[providers.a]\nkind = 'telnet'\nurl = 'http://x'\nmodel = 'm'", "providers[...].kind"),
+        ("[profiles.a]\nproviders = []", "profiles[...].providers"),
+        ("[profiles.a]\nproviders = ['x']\nmode = 'some'", "profiles[...].mode"),
+        ("[provider.a]", "file"),
+    ],
+)
+def test_what_the_file_may_hold_is_checked(tmp_path: Path, text: str, field: str) -> None:
+    assert field in problems(tmp_path, text)
+
+
+def test_chat_and_transcription_do_not_mix(tmp_path: Path) -> None:
+    text = FILE.replace('providers = ["big", "llm"]', 'providers = ["big", "cloud"]')
+    with pytest.raises(SettingsError, match="all for chat or all for transcription"):
+        loaded(tmp_path, text, {"HOST": "h", "BIG_KEY": "sk-big-key"}, **SPEECH)
+
+
+@pytest.mark.parametrize("content", [b"[providers", b"\xff\xfe"])
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "profiles.toml"
+    path.write_bytes(content)
+    with pytest.raises(SettingsError, match=r"profiles\.toml"):
+        load(settings(penstock_profiles=path), {})
+    with pytest.raises(SettingsError, match="PENSTOCK_PROFILES"):
+        load(settings(penstock_profiles=tmp_path / "absent.toml"), {})
+
+
+def test_a_file_in_the_working_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file(tmp_path, "[providers.a]\nkind = 'chat'\nurl = 'http://x'\nmodel = 'm'\n[profiles.mine]\nproviders = ['a']")
+    monkeypatch.chdir(tmp_path)
+    assert set(load(settings(), {}).profiles) == {"mine"}
+
+
+def test_the_file_of_the_guide_is_one_that_loads(tmp_path: Path) -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "providers.md").read_text()
+    (text,) = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
+    catalogue = loaded(
+        tmp_path,
+        text,
+        {"BIG_KEY": "sk-big-key", "CLOUD_KEY": "sk-cloud-key"},
+        llm_base_url="http://llm",
+        whisperx_url="http://whisperx",
+    )
+    assert [one.name for one in catalogue.profiles["vision"].providers] == ["big", "llm"]
+    assert [one.name for one in catalogue.profiles["whisperx"].providers] == ["whisperx", "cloud-whisper"]

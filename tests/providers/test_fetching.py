@@ -1,0 +1,183 @@
+"""Files from URLs that callers name: only from where they may come, whole, and never too much."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from penstock.jobs.states import ErrorCategory
+from penstock.providers.errors import WorkFailed
+from penstock.providers.fetching import Fetcher
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+HERE = ("127.0.0.0/8",)
+MOST = 200_000
+CONTENT = bytes(range(256)) * 500
+
+
+@asynccontextmanager
+async def site(handler: Handler) -> AsyncIterator[str]:
+    application = web.Application()
+    application.router.add_get("/{path:.*}", handler)
+    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def fetch(url: str, to: Path, *, networks: tuple[str, ...] = HERE, seconds: float = 20) -> bytes:
+    fetcher = Fetcher(networks, most_bytes=MOST, seconds=seconds)
+    try:
+        await fetcher.fetch(url, to, field="audio_url")
+    finally:
+        await fetcher.close()
+    return to.read_bytes()
+
+
+async def failure(
+    handler: Handler, tmp_path: Path, *, seconds: float = 20, path: str = "/a?signature=s3cr3t"
+) -> WorkFailed:
+    async with site(handler) as url:
+        with pytest.raises(WorkFailed) as caught:
+            await fetch(url + path, tmp_path / "file", seconds=seconds)
+    assert "s3cr3t" not in caught.value.message
+    return caught.value
+
+
+async def whole(_: web.Request) -> web.Response:
+    return web.Response(body=CONTENT)
+
+
+def status(code: int, **headers: str) -> Handler:
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(status=code, headers={name.replace("_", "-"): value for name, value in headers.items()})
+
+    return answer
+
+
+async def test_a_file_arrives_whole(tmp_path: Path) -> None:
+    async with site(whole) as url:
+        assert await fetch(f"{url}/call.wav", tmp_path / "file") == CONTENT
+
+
+async def test_redirects_are_followed(tmp_path: Path) -> None:
+    async def moving(request: web.Request) -> web.Response:
+        step = int(request.path.strip("/") or 0)
+        return (
+            web.Response(body=CONTENT) if step == 5 else web.Response(status=302, headers={"Location": f"/{step + 1}"})
+        )
+
+    async with site(moving) as url:
+        assert await fetch(url, tmp_path / "file") == CONTENT
+
+
+async def test_private_addresses_are_refused_unless_they_are_allowed(tmp_path: Path) -> None:
+    async with site(whole) as url:
+        for address in (url, url.replace("127.0.0.1", "localhost")):
+            with pytest.raises(WorkFailed, match=r"input\.audio_url: .*is not on the public internet") as caught:
+                await fetch(address, tmp_path / "file", networks=("10.0.0.0/8",))
+            assert caught.value.category is ErrorCategory.BAD_INPUT
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "http://169.254.169.254/latest/meta-data",
+        "http://[::1]:1/",
+        "file:///etc/passwd",
+        "ftp://x/",
+        "http://10.0.0.1/",
+    ],
+)
+async def test_a_redirect_leads_nowhere_else(tmp_path: Path, target: str) -> None:
+    error = await failure(status(302, Location=target), tmp_path)
+    assert error.category is ErrorCategory.BAD_INPUT
+
+
+@pytest.mark.parametrize(
+    "url", ["", "call.wav", "file:///etc/passwd", "http://", "http://u:p@127.0.0.1/", "http://a b/"]
+)
+async def test_what_is_no_address(tmp_path: Path, url: str) -> None:
+    with pytest.raises(WorkFailed, match=r"input\.audio_url") as caught:
+        await fetch(url, tmp_path / "file")
+    assert caught.value.category is ErrorCategory.BAD_INPUT
+
+
+@pytest.mark.parametrize(
+    ("code", "category"),
+    [
+        (404, ErrorCategory.BAD_INPUT),
+        (403, ErrorCategory.BAD_INPUT),
+        (408, ErrorCategory.PROVIDER_ERROR),
+        (500, ErrorCategory.PROVIDER_ERROR),
+        (304, ErrorCategory.PROVIDER_ERROR),
+        (429, ErrorCategory.RATE_LIMITED),
+        (503, ErrorCategory.RATE_LIMITED),
+    ],
+)
+async def test_statuses_say_whose_fault_it_is(tmp_path: Path, code: int, category: ErrorCategory) -> None:
+    error = await failure(status(code, Retry_After="9"), tmp_path)
+    assert error.category is category
+    if category is ErrorCategory.RATE_LIMITED:
+        assert error.retry_after is not None
+        assert error.retry_after.total_seconds() == 9
+
+
+async def test_redirects_in_a_circle_end(tmp_path: Path) -> None:
+    assert "more than 5 times" in (await failure(status(302, Location="/a"), tmp_path)).message
+
+
+async def test_too_much_is_refused_by_its_head_and_by_its_body(tmp_path: Path) -> None:
+    async def endless(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(bytes(50_000))
+
+    async def large(_: web.Request) -> web.Response:
+        return web.Response(body=bytes(MOST + 1))
+
+    for handler in (endless, large):
+        error = await failure(handler, tmp_path)
+        assert (error.category, "more than 200000 bytes" in error.message) == (ErrorCategory.BAD_INPUT, True)
+
+
+async def test_a_body_that_ends_early_is_not_taken_for_the_file(tmp_path: Path) -> None:
+    async def lying(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": "1000"})
+        await response.prepare(request)
+        await response.write(b"only this")
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    assert (await failure(lying, tmp_path)).category is ErrorCategory.PROVIDER_ERROR
+
+
+@pytest.mark.parametrize("drips", [True, False])
+async def test_a_slow_host_is_a_timeout(tmp_path: Path, drips: bool) -> None:
+    async def slow(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            if drips:
+                await response.write(b".")
+            await asyncio.sleep(0.01)
+
+    assert (await failure(slow, tmp_path, seconds=0.2)).category is ErrorCategory.TIMEOUT
+
+
+async def test_a_host_that_is_not_there(tmp_path: Path) -> None:
+    async with site(whole) as url:
+        pass
+    with pytest.raises(WorkFailed) as caught:
+        await fetch(url, tmp_path / "file")
+    assert caught.value.category is ErrorCategory.PROVIDER_ERROR

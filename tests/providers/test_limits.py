@@ -1,0 +1,135 @@
+"""What a provider's answers tell of its rate limit, and when the breaker lets calls through."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import pytest
+from multidict import CIMultiDict
+
+from penstock.providers.limits import Breaker, BreakerState, RateLimit
+
+NOW = 1000.0
+
+
+def after(status: int = 200, *, beside: int = 0, headers: Mapping[str, str] | None = None, **named: str) -> RateLimit:
+    """What is known after one answer."""
+    limit = RateLimit()
+    told = {name.replace("_", "-"): value for name, value in (named | dict(headers or {})).items()}
+    limit.heed(status, CIMultiDict(told), NOW, beside=beside)
+    return limit
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "wait"),
+    [
+        (200, {}, 0),
+        (429, {}, 1),
+        (429, {"Retry_After": "7"}, 7),
+        (429, {"Retry_After": "nonsense"}, 1),
+        (503, {"Retry_After": "5"}, 5),
+        (503, {}, 0),
+        (429, {"x_ratelimit_remaining_requests": "0", "x_ratelimit_reset_requests": "1m2.5s"}, 62.5),
+        (200, {"x_ratelimit_remaining_requests": "0", "x_ratelimit_reset_requests": "250ms"}, 0.25),
+        # 60 a minute, none left: the next one is given back after a second, all of them after a minute
+        (
+            200,
+            {
+                "x_ratelimit_limit_requests": "60",
+                "x_ratelimit_remaining_requests": "0",
+                "x_ratelimit_reset_requests": "1m0s",
+            },
+            1,
+        ),
+        (200, {"x_ratelimit_remaining_requests": "3", "x_ratelimit_reset_requests": "60s"}, 0),
+        (200, {"x_ratelimit_remaining_tokens": "0", "x_ratelimit_reset_tokens": "6s"}, 6),
+        (200, {"x_ratelimit_remaining_tokens": "12", "x_ratelimit_reset_tokens": "6s"}, 0),
+        (200, {"x_ratelimit_remaining": "0", "x_ratelimit_reset": "20"}, 20),
+        (200, {"ratelimit_remaining": "0", "ratelimit_reset": "20"}, 20),
+        (200, {"x_ratelimit_remaining_requests": "-1", "x_ratelimit_reset_requests": "6s"}, 0),
+        (200, {"x_ratelimit_remaining_requests": "many", "x_ratelimit_reset_requests": "6s"}, 0),
+        (200, {"x_ratelimit_remaining_requests": "0", "x_ratelimit_reset_requests": "soon"}, 0),
+        (429, {"Retry_After": "99999999"}, 7 * 24 * 3600),
+    ],
+)
+def test_the_wait_that_an_answer_asks_for(status: int, headers: dict[str, str], wait: float) -> None:
+    assert after(status, headers=headers).wait(NOW) == pytest.approx(wait)
+
+
+def test_a_reset_may_be_a_moment() -> None:
+    limit = after(429, x_ratelimit_remaining="0", x_ratelimit_reset=str(int(time.time()) + 30))
+    assert 28 <= limit.wait(NOW) <= 30
+
+
+def test_refusals_that_name_no_wait_are_waited_out_longer_each_time() -> None:
+    limit = RateLimit()
+    waits = []
+    now = NOW
+    for _ in range(9):
+        limit.heed(429, {}, now, beside=0)
+        waits.append(limit.wait(now))
+        now += limit.wait(now)
+    assert waits == pytest.approx([1, 2, 4, 8, 16, 32, 60, 60, 60])
+    limit.heed(200, {}, now, beside=0)
+    limit.heed(429, {}, now, beside=0)
+    assert limit.wait(now) == pytest.approx(1)
+
+
+def test_what_remains_is_counted_down_and_renewed() -> None:
+    limit = after(x_ratelimit_remaining="2", x_ratelimit_reset="10")
+    for wait in (0, 0, 10):
+        assert limit.wait(NOW) == pytest.approx(wait)
+        if not wait:
+            limit.begin(NOW)
+    assert limit.wait(NOW + 10) == 0
+    limit.begin(NOW + 10)
+    assert limit.remaining is None
+
+
+def test_calls_that_still_run_are_counted_off() -> None:
+    """They may have begun after the provider wrote its answer."""
+    limit = after(x_ratelimit_remaining="3", x_ratelimit_reset="10", beside=3)
+    assert limit.wait(NOW) == pytest.approx(10)
+
+
+def test_a_shorter_wait_never_shortens_a_longer_one() -> None:
+    limit = after(429, Retry_After="30")
+    limit.heed(429, {"Retry-After": "1"}, NOW, beside=0)
+    assert limit.wait(NOW) == pytest.approx(30)
+
+
+def test_the_breaker_opens_after_failures_in_a_row_and_one_trial_closes_it() -> None:
+    breaker = Breaker()
+    for _ in range(4):
+        breaker.failed(NOW)
+    breaker.succeeded()
+    for _ in range(4):
+        breaker.failed(NOW)
+    assert breaker.wait(NOW) == 0
+    breaker.failed(NOW)
+    assert (breaker.state, breaker.wait(NOW)) == (BreakerState.OPEN, 10)
+    later = NOW + 10
+    assert breaker.wait(later) == 0
+    breaker.begin()
+    assert breaker.state is BreakerState.HALF_OPEN
+    assert breaker.wait(later) > 0, "only one call tries"
+    breaker.succeeded()
+    assert (breaker.state, breaker.wait(later)) == (BreakerState.CLOSED, 0)
+
+
+def test_a_trial_that_fails_opens_it_for_longer_and_one_that_is_given_up_leaves_the_next_to_try() -> None:
+    breaker = Breaker()
+    for _ in range(5):
+        breaker.failed(NOW)
+    now, waits = NOW, []
+    for _ in range(7):
+        waits.append(breaker.wait(now))
+        now += waits[-1]
+        breaker.begin()
+        breaker.failed(now)
+    assert waits == [10, 20, 40, 80, 160, 300, 300]
+    now += breaker.wait(now)
+    breaker.begin()
+    breaker.abandoned()
+    assert breaker.wait(now) == 0

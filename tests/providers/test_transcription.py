@@ -1,0 +1,243 @@
+"""Transcription jobs: from a recording, wherever it is, to what several providers hear in it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from penstock.blobs.service import BlobService
+from penstock.jobs.states import ErrorCategory
+from penstock.postgres.pool import Database
+from penstock.providers.asking import Mode
+from penstock.providers.catalogue import Kind, ProviderSpec
+from penstock.providers.fetching import Fetcher
+from penstock.recordings.recording import examine
+from penstock.workers.executors import ExecutionError, JobContext
+from penstock.workers.transcription import TranscriptionExecutor, TranscriptionResult
+from tests.models.servers import hanging, raw, serving
+from tests.providers.speaking import SEGMENTS, TEXT, encoded, spoken, transcribing
+from tests.providers.stage import context, job, opened, profile, spec
+from tests.providers.test_fetching import site
+
+MOST = 2**22
+
+
+@pytest.fixture(scope="session")
+def wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return spoken(tmp_path_factory.mktemp("speech") / "speech.wav")
+
+
+@asynccontextmanager
+async def executor(
+    *specs: ProviderSpec, mode: Mode = Mode.ALL, **defaults: Any
+) -> AsyncIterator[TranscriptionExecutor]:
+    fetcher = Fetcher(["127.0.0.0/8"], most_bytes=MOST)
+    nowhere = Database("postgresql://nowhere.invalid/none", application_name="penstock-test")
+    blobs = BlobService(nowhere, max_bytes=MOST, keep=timedelta(days=1))
+    async with opened(specs) as servers:
+        try:
+            yield TranscriptionExecutor(profile(*specs, mode=mode, **defaults), servers, fetcher=fetcher, blobs=blobs)
+        finally:
+            await fetcher.close()
+
+
+async def transcribed(
+    *specs: ProviderSpec, told: JobContext | None = None, asked: Mode = Mode.ALL, **stated: Any
+) -> TranscriptionResult:
+    async with executor(*specs, mode=asked) as run:
+        return await run(job(task_type="transcription", **stated), told or context())
+
+
+async def failure(*specs: ProviderSpec, **stated: Any) -> ExecutionError:
+    with pytest.raises(ExecutionError) as caught:
+        await transcribed(*specs, **stated)
+    return caught.value
+
+
+def whisperx(address: str, name: str = "whisperx", **fields: Any) -> ProviderSpec:
+    return spec(address, name=name, kind=Kind.WHISPERX, **({"model": "large-v3"} | fields))
+
+
+def audio_llm(address: str, name: str = "voxtral-small") -> ProviderSpec:
+    return spec(f"{address}/v1", name=name, kind=Kind.AUDIO_CHAT, model="voxtral", prompt="Transcribe.")
+
+
+def base64_of(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()
+
+
+async def test_all_providers_are_asked_and_compared(wav: Path) -> None:
+    told = context()
+    async with transcribing() as first, transcribing(text="The quick brown dog jumps over the lazy dog") as second:
+        result = await transcribed(
+            whisperx(first.address), audio_llm(second.address), told=told, audio=base64_of(wav), language="en"
+        )
+    assert (result.text, result.provider, result.language, len(result.segments)) == (TEXT, "whisperx", "en", 2)
+    left, right = result.attempts
+    assert (left.provider, left.model, left.status, left.text) == ("whisperx", "large-v3", "completed", TEXT)
+    assert left.segments == result.segments
+    assert (right.provider, right.model, right.status) == ("voxtral-small", "served-audio", "completed")
+    assert right.usage.completion_tokens == 12
+    (agreement,) = result.agreement
+    assert (agreement.reference, agreement.hypothesis, agreement.words) == ("whisperx", "voxtral-small", 9)
+    assert agreement.wer == pytest.approx(1 / 9, abs=0.0001)
+    assert {(one.provider, one.status) for one in told.usage} == {
+        ("whisperx", "completed"),
+        ("voxtral-small", "completed"),
+    }
+    assert all(one.audio_seconds == pytest.approx(result.audio_seconds, abs=0.001) for one in told.usage)
+    assert result.audio_seconds > 1
+    assert {line.message.split(" after ")[0] for line in told.outbox.parcel().lines} == {
+        "whisperx completed",
+        "voxtral-small completed",
+    }
+
+
+async def test_with_the_mode_first_the_next_one_stands_in(wav: Path) -> None:
+    async with transcribing(status=500) as broken, transcribing() as other:
+        result = await transcribed(
+            whisperx(broken.address), audio_llm(other.address), asked=Mode.FIRST, audio=base64_of(wav)
+        )
+    assert (result.provider, result.text) == ("voxtral-small", TEXT)
+    assert [(one.provider, one.status) for one in result.attempts] == [
+        ("whisperx", "failed"),
+        ("voxtral-small", "completed"),
+    ]
+    assert result.agreement == []
+
+
+async def test_a_job_may_choose_mode_and_providers(wav: Path) -> None:
+    async with transcribing() as first, transcribing() as second:
+        specs = (whisperx(first.address), audio_llm(second.address))
+        result = await transcribed(*specs, audio=base64_of(wav), mode="first", providers=["voxtral-small", "whisperx"])
+        assert [one.provider for one in result.attempts] == ["voxtral-small"]
+        assert first.count == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "rate"),
+    [
+        ("a.wav", "pcm_s16le", 8_000),
+        ("a.mp3", "libmp3lame", 16_000),
+        ("a.flac", "flac", 16_000),
+        ("a.ogg", "vorbis", 44_100),
+        ("a.opus", "libopus", 48_000),
+        ("a.m4a", "aac", 44_100),
+    ],
+)
+async def test_every_format_arrives_from_a_url_as_it_is(
+    tmp_path: Path, wav: Path, name: str, codec: str, rate: int
+) -> None:
+    path = encoded(wav, tmp_path / name, codec, rate)
+
+    async def file(_: web.Request) -> web.StreamResponse:
+        return web.FileResponse(path)
+
+    async with site(file) as url, transcribing() as heard:
+        result = await transcribed(whisperx(heard.address), audio_url=f"{url}/{name}")
+    (sent,) = heard.files.values()
+    assert (sent[0], sent[2]) == (f"recording{path.suffix}", path.read_bytes())
+    assert result.audio_seconds == pytest.approx((await _seconds(wav)), abs=0.2)
+
+
+async def _seconds(wav: Path) -> float:
+    return (await examine(wav)).duration_seconds
+
+
+async def test_base64_may_be_a_data_url_and_folded(wav: Path) -> None:
+    text = base64_of(wav)
+    folded = "\n".join(text[place : place + 76] for place in range(0, len(text), 76))
+    async with transcribing() as heard:
+        for audio in (f"data:audio/wav;base64,{text}", folded):
+            assert (await transcribed(whisperx(heard.address), audio=audio)).text == TEXT
+
+
+@pytest.mark.parametrize(
+    ("stated", "field"),
+    [
+        ({}, "input: needs exactly one"),
+        ({"audio": "AAAA", "audio_url": "http://x"}, "input: needs exactly one"),
+        ({"audio": "not base64!"}, "input.audio: "),
+        ({"audio": "data:audio/wav,AAAA"}, "input.audio: "),
+        ({"audio": ""}, "input.audio: the file is empty"),
+        ({"audio": "AAAA"}, "input.audio: the file is no audio"),
+        ({"audio": 7}, "input.audio: "),
+        ({"audio_url": "file:///etc/passwd"}, "input.audio_url: "),
+        ({"audio_url": "http://10.1.2.3/a.wav"}, "input.audio_url: "),
+        ({"audio_blob": "seven"}, "input.audio_blob: "),
+        ({"audio": "AAAA", "mode": "some"}, "input.mode: "),
+        ({"audio": "AAAA", "providers": ["nobody"]}, "input.providers: must name each once, of: whisperx"),
+        ({"audio": "AAAA", "providers": []}, "input.providers: "),
+        ({"audio": "AAAA", "min_speakers": 0}, "input.min_speakers: "),
+        ({"audio": "AAAA", "language": ""}, "input.language: "),
+    ],
+)
+async def test_bad_input_names_the_field_and_asks_nobody(stated: dict[str, Any], field: str) -> None:
+    async with transcribing() as heard:
+        error = await failure(whisperx(heard.address), **stated)
+    assert error.category is ErrorCategory.BAD_INPUT
+    assert error.message.startswith(field)
+    assert heard.count == 0
+
+
+async def test_more_speakers_at_least_than_at_most(wav: Path) -> None:
+    async with transcribing() as heard:
+        error = await failure(whisperx(heard.address), audio=base64_of(wav), min_speakers=3, max_speakers=2)
+    assert error.message.startswith("input.min_speakers: ")
+    assert heard.count == 0
+
+
+async def test_when_nobody_succeeds_the_error_tells_of_each(wav: Path) -> None:
+    async with transcribing(status=500) as left, transcribing(status=503) as right:
+        error = await failure(whisperx(left.address), audio_llm(right.address), audio=base64_of(wav))
+    assert error.category is ErrorCategory.PROVIDER_ERROR
+    assert "whisperx: the provider failed (500" in error.message
+    assert "voxtral-small: the provider failed (503" in error.message
+
+
+async def test_slow_lying_and_cut_providers(wav: Path) -> None:
+    """Each ends in its own category; together they are the providers' error."""
+    lying = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n{"text": "x"}'
+    async with serving(hanging) as slow, raw(lying) as liar, raw(b"HTTP/1.1 200 OK\r\nConte") as cut:
+        for address, category in (
+            (slow.address, ErrorCategory.TIMEOUT),
+            (liar, ErrorCategory.PROVIDER_ERROR),
+            (cut, ErrorCategory.PROVIDER_ERROR),
+        ):
+            provider = whisperx(address, timeout=timedelta(seconds=0.5))
+            assert (await failure(provider, audio=base64_of(wav))).category is category
+
+
+async def test_a_cancelled_job_leaves_no_file_and_lets_the_provider_go(
+    wav: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    async with serving(hanging) as slow, executor(whisperx(slow.address)) as run:
+        running = asyncio.ensure_future(run(job(audio=base64_of(wav)), context()))
+        async with asyncio.timeout(20):
+            while not slow.bodies:
+                await asyncio.sleep(0.01)
+        assert list(tmp_path.iterdir())
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await asyncio.wait_for(slow.left.wait(), 20)
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_segments_that_come_are_what_the_result_holds(wav: Path) -> None:
+    async with transcribing({"segments": SEGMENTS}) as heard:
+        result = await transcribed(whisperx(heard.address), audio=base64_of(wav), diarization=True, prompt="Fox")
+    assert [(one["start"], one["text"]) for one in result.segments] == [
+        (0.0, "The quick brown fox"),
+        (1.25, "jumps over the lazy dog."),
+    ]
+    assert (heard.fields["diarize"], heard.fields["initial_prompt"]) == ("true", "Fox")
