@@ -120,6 +120,39 @@ async def test_race_takes_the_quickest_and_lets_the_others_go() -> None:
     assert slow.left
 
 
+async def resting(clock: StandingClock) -> Gate:
+    """The gate of a provider that failed too often."""
+    gate = Gate(4, clock=clock)
+    for _ in range(5):
+        with pytest.raises(CallFailed):
+            async with gate.turn(0):
+                await failing()()
+    return gate
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+async def test_who_failed_too_often_holds_up_nobody(mode: Mode) -> None:
+    gate = await resting(StandingClock())
+    answered = await asked(mode, candidate("a", saying("A"), gate), candidate("b", saying("B")), patience=20)
+    assert answered.reply.text == "B"
+    assert sorted(outcomes(answered)) == [("a", "skipped"), ("b", "completed")]
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+async def test_who_failed_too_often_is_asked_when_no_other_succeeds(mode: Mode) -> None:
+    clock = StandingClock()
+    gate = await resting(clock)
+
+    async def fail_a_while() -> Reply:
+        clock.now += 10
+        raise CallFailed("provider", "no")
+
+    answered = await asked(mode, candidate("a", saying("A"), gate), candidate("b", fail_a_while), patience=20)
+    assert sorted(outcomes(answered)) == [("a", "completed"), ("b", "failed")]
+    if mode is Mode.ALL:
+        assert outcomes(answered) == [("a", "completed"), ("b", "failed")]
+
+
 @pytest.mark.parametrize("mode", list(Mode))
 async def test_whoever_is_cancelled_lets_go_of_its_providers(mode: Mode) -> None:
     slow = Hanging()

@@ -66,7 +66,7 @@ def _show(summary: Mapping[str, Any]) -> None:
     if not summary["jobs"]:
         typer.echo("No finished job that is meant has asked a provider.")
         return
-    typer.echo(f"{summary['jobs']} jobs")
+    typer.echo(f"{summary['jobs']} job{'' if summary['jobs'] == 1 else 's'}")
     print_table(
         (
             "provider",
@@ -75,7 +75,7 @@ def _show(summary: Mapping[str, Any]) -> None:
             "failed",
             "p50 ms",
             "p95 ms",
-            "per second of sound",
+            "time per s of sound",
             "tokens",
             "commonest error",
         ),

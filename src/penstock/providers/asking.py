@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, assert_never
+from typing import Any, TypeAlias, assert_never
 
 from msgspec import Struct
 
@@ -92,6 +92,7 @@ class _Outcome:
 
 
 Tell = Callable[[ProviderAttempt], None]
+_Together: TypeAlias = Callable[[Sequence[Candidate], float, Tell], Awaitable[list[_Outcome]]]
 
 
 def _never() -> bool:
@@ -110,11 +111,14 @@ async def ask(
         case Mode.FIRST:
             outcomes = await _first(candidates, patience, tell, stop)
         case Mode.ALL:
-            outcomes = await asyncio.gather(*(_one(candidate, patience, tell) for candidate in candidates))
+            outcomes = await _together(candidates, patience, tell, _all)
         case Mode.RACE:
-            outcomes = await _race(candidates, patience, tell)
+            outcomes = await _together(candidates, patience, tell, _race)
         case _:
             assert_never(mode)
+    if mode is Mode.ALL:
+        order = [candidate.name for candidate in candidates]
+        outcomes.sort(key=lambda outcome: order.index(outcome.attempt.provider))
     attempts = [outcome.attempt for outcome in outcomes]
     for outcome in outcomes:
         if outcome.reply is not None:
@@ -140,6 +144,20 @@ async def _first(
         if outcomes[-1].reply is not None or stop():
             break
     return outcomes
+
+
+async def _together(candidates: Sequence[Candidate], patience: float, tell: Tell, run: _Together) -> list[_Outcome]:
+    """At once, but for those that failed too often of late: they hold up nobody, unless no other succeeds."""
+    awake = [candidate for candidate in candidates if not candidate.gate.resting]
+    resting = [candidate for candidate in candidates if candidate.gate.resting]
+    outcomes = await run(awake, patience, tell)
+    if any(outcome.reply is not None for outcome in outcomes):
+        return [*outcomes, *(_passed_over(candidate, tell) for candidate in resting)]
+    return [*outcomes, *await run(resting, patience, tell)]
+
+
+async def _all(candidates: Sequence[Candidate], patience: float, tell: Tell) -> list[_Outcome]:
+    return await asyncio.gather(*(_one(candidate, patience, tell) for candidate in candidates))
 
 
 async def _race(candidates: Sequence[Candidate], patience: float, tell: Tell) -> list[_Outcome]:
@@ -200,7 +218,7 @@ async def _one(candidate: Candidate, patience: float, tell: Tell) -> _Outcome:
 
 
 def _passed_over(candidate: Candidate, tell: Tell) -> _Outcome:
-    attempt = _attempt(candidate, "skipped", error="it may not be asked just now", category=ErrorCategory.RATE_LIMITED)
+    attempt = _attempt(candidate, "skipped", error=candidate.gate.reason, category=ErrorCategory.RATE_LIMITED)
     tell(attempt)
     return _Outcome(attempt)
 

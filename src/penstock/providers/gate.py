@@ -52,6 +52,19 @@ class Gate:
         now = self._clock()
         return max(self._limit.wait(now), self._breaker.wait(now))
 
+    @property
+    def resting(self) -> bool:
+        """Whether it has failed so often that it is not asked for a while."""
+        return self._breaker.state is not BreakerState.CLOSED and self._breaker.wait(self._clock()) > 0
+
+    @property
+    def reason(self) -> str:
+        """Why calls wait, for people."""
+        if self._breaker.state is BreakerState.CLOSED:
+            return "it limits our rate"
+        said = f" (the last: {self._last_error.message})" if self._last_error is not None else ""
+        return f"it failed {self._breaker.failures} times in a row{said}"
+
     def heed(self, status: int, headers: Mapping[str, str]) -> None:
         """Learn from the head of an answer."""
         self._limit.heed(status, headers, self._clock(), beside=max(self._running - 1, 0))
@@ -66,7 +79,7 @@ class Gate:
         async with self._slots:
             while (wait := self.wait()) > 0:
                 if self._clock() + wait > deadline:
-                    raise NotNow(self._reason(), wait)
+                    raise NotNow(self.reason, wait)
                 await asyncio.sleep(wait)
             self._begin()
             try:
@@ -109,9 +122,3 @@ class Gate:
             self._breaker.succeeded()
         else:
             self._breaker.failed(self._clock())
-
-    def _reason(self) -> str:
-        if self._breaker.state is BreakerState.CLOSED:
-            return "it limits our rate"
-        said = f" (the last: {self._last_error.message})" if self._last_error is not None else ""
-        return f"it failed {self._breaker.failures} times in a row{said}"
