@@ -9,7 +9,7 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import burndown, claims, create, footprint, latency
+from benchmarks import burndown, claims, create, footprint, latency, providers
 from benchmarks.figures import Figure, show, write_document
 from benchmarks.serving import run as serving
 from penstock.postgres.embedded import EmbeddedServer
@@ -22,6 +22,7 @@ SCENARIOS = {
     "claims": claims.run,
     "footprint": footprint.run,
     "serving": serving.run,
+    "providers": providers.run,
 }
 
 

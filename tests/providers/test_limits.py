@@ -93,6 +93,16 @@ def test_calls_that_still_run_are_counted_off() -> None:
     assert limit.wait(NOW) == pytest.approx(10)
 
 
+def test_a_limit_that_is_known_holds_for_any_minute() -> None:
+    limit = RateLimit(per_minute=3)
+    for second in (0, 10, 50):
+        assert limit.wait(NOW + second) == 0
+        limit.begin(NOW + second)
+    assert limit.wait(NOW + 50) == pytest.approx(10)
+    limit.begin(NOW + 60)
+    assert limit.wait(NOW + 61) == pytest.approx(9)
+
+
 def test_a_shorter_wait_never_shortens_a_longer_one() -> None:
     limit = after(429, Retry_After="30")
     limit.heed(429, {"Retry-After": "1"}, NOW, beside=0)

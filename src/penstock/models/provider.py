@@ -27,6 +27,7 @@ LARGEST_ANSWER: Final = 64 * 2**20  # bytes
 _MASK: Final = "******"
 _LONGEST_DETAIL: Final = 300  # characters of a server's own words in an error
 _LONGEST_RETRY_AFTER: Final = timedelta(days=7)
+_LARGE: Final = 2**16  # bytes
 _LONGEST_LINE: Final = 8 * 2**20  # bytes of one line of a stream
 _CALLERS_FAULT: Final = frozenset({400, 413, 422})
 _TOO_SLOW: Final = frozenset({408, 504})
@@ -88,8 +89,9 @@ class Provider:
         self, url: str, *, headers: Mapping[str, str], method: str = "POST", **body: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """A request whose answer is read by the block; its status is 2xx."""
-        if isinstance(body.get("data"), bytes):
-            body["data"] = io.BytesIO(body["data"])  # written in pieces: a large body holds up nobody
+        data = body.get("data")
+        if isinstance(data, bytes) and len(data) > _LARGE:
+            body["data"] = io.BytesIO(data)  # written in pieces: a large body holds up nobody
         problem = outbound.check_url(url, self._policy)
         if problem is not None:
             raise CallFailed("provider", f"the {self._who}'s address {problem}")

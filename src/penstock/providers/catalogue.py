@@ -52,6 +52,7 @@ class ProviderSpec:
     model: str  # "" for the server's own choice
     timeout: timedelta = timedelta(minutes=5)
     concurrency: int = 8  # calls of one process at a time
+    requests_per_minute: int | None = None  # of one process; None: learned from its answers
     interface: str = "transcribe"  # of whisperx: transcribe, asr or openai
     prompt: str = ""  # of audio-chat: the instruction
     max_tokens: int = 4096  # of audio-chat
@@ -102,6 +103,7 @@ class _StatedProvider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     api_key: str = ""
     timeout: str = ""
     concurrency: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    requests_per_minute: Annotated[int, Meta(ge=1, le=100_000)] | None = None
     interface: Literal["transcribe", "asr", "openai"] | None = None
     prompt: str | None = None
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
@@ -260,6 +262,7 @@ def _provider(
         model=stated.model,
         timeout=timeout,
         concurrency=stated.concurrency or settings.penstock_provider_concurrency,
+        requests_per_minute=stated.requests_per_minute,
         interface=stated.interface or "transcribe",
         prompt=stated.prompt if stated.prompt is not None else settings.audio_llm_prompt,
         max_tokens=stated.max_tokens or settings.audio_llm_max_tokens,

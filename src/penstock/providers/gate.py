@@ -26,7 +26,8 @@ class NotNow(Exception):
 
 
 class Gate:
-    """Lets up to ``concurrency`` calls through, in order, and none while the provider limits us or its breaker is open.
+    """Lets up to ``concurrency`` calls through, in order, and none while the provider limits us or its breaker is open;
+    with ``per_minute``, so many within any minute.
 
     Of one process and one event loop. ``changed`` is called when a report would read otherwise.
     """
@@ -35,6 +36,7 @@ class Gate:
         self,
         concurrency: int,
         *,
+        per_minute: int | None = None,
         clock: Callable[[], float] = time.monotonic,
         changed: Callable[[], None] | None = None,
     ) -> None:
@@ -43,7 +45,7 @@ class Gate:
         self._changed = changed or (lambda: None)
         self._slots = asyncio.Semaphore(concurrency)
         self._running = 0
-        self._limit = RateLimit()
+        self._limit = RateLimit(per_minute)
         self._breaker = Breaker()
         self._last_error: LastError | None = None
 

@@ -6,6 +6,7 @@ Pure of I/O; times are seconds of the clock that the caller passes in.
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -15,6 +16,7 @@ from penstock.models.provider import retry_after
 
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_MINUTE: Final = 60.0
 _EPOCH: Final = 1e8  # a "reset" above this many seconds is a moment, not a wait
 _FIRST_PAUSE: Final = 1.0  # after a refusal that names no wait; doubles with each one that follows
 _LONGEST_PAUSE: Final = 60.0
@@ -31,10 +33,12 @@ class RateLimit:
 
     Learned from answers: ``x-ratelimit-remaining-requests`` with its limit and reset, which say how fast requests are
     given back; the same for tokens; ``x-ratelimit-remaining`` or ``ratelimit-remaining`` with a reset, which end a
-    window; and refusals (429), with or without ``Retry-After``.
+    window; and refusals (429), with or without ``Retry-After``. ``per_minute`` is a limit that is known beforehand: so
+    many calls begin within any minute.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, per_minute: int | None = None) -> None:
+        self._begun: deque[float] | None = None if per_minute is None else deque(maxlen=per_minute)
         self.remaining: int | None = None  # requests that may begin before ``renewed_at``; None: not known
         self.renewed_at = 0.0
         self.paused_until = 0.0
@@ -45,10 +49,14 @@ class RateLimit:
         wait = self.paused_until - now
         if self.remaining is not None and self.remaining <= 0:
             wait = max(wait, self.renewed_at - now)
+        if self._begun is not None and len(self._begun) == self._begun.maxlen:
+            wait = max(wait, self._begun[0] + _MINUTE - now)
         return max(wait, 0.0)
 
     def begin(self, now: float) -> None:
         """A call begins."""
+        if self._begun is not None:
+            self._begun.append(now)
         if self.remaining is not None:
             self.remaining = self.remaining - 1 if now < self.renewed_at else None
 

@@ -29,7 +29,7 @@ class Servers:
     def gate(self, spec: ProviderSpec) -> Gate:
         """What every call to that provider passes."""
         if spec.name not in self._gates:
-            self._gates[spec.name] = Gate(spec.concurrency, changed=self._changed)
+            self._gates[spec.name] = Gate(spec.concurrency, per_minute=spec.requests_per_minute, changed=self._changed)
         return self._gates[spec.name]
 
     def chat(self, spec: ProviderSpec) -> ChatServer:

@@ -64,7 +64,7 @@ def key(job: ClaimedJob, spec: ProviderSpec) -> str:
 
 
 def teller(context: JobContext) -> Callable[[ProviderAttempt], None]:
-    """Tells the job's log and its usage of what providers did."""
+    """Tells the job's usage of what providers did, and its log of what went wrong: a line costs a job a heartbeat."""
 
     def tell(attempt: ProviderAttempt) -> None:
         context.used(
@@ -79,9 +79,10 @@ def teller(context: JobContext) -> Callable[[ProviderAttempt], None]:
                 error=shortened(attempt.error) if attempt.error is not None else None,
             )
         )
-        said = f": {attempt.error}" if attempt.error is not None else ""
-        level = "info" if attempt.status == "completed" else "warning"
-        context.log(f"{attempt.provider} {attempt.status} after {attempt.duration_ms} ms{said}", level)
+        if attempt.status in {"failed", "skipped"}:
+            context.log(
+                f"{attempt.provider} {attempt.status} after {attempt.duration_ms} ms: {attempt.error}", "warning"
+            )
 
     return tell
 

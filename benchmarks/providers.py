@@ -1,0 +1,200 @@
+"""Chat and transcription jobs on a provider that answers at once: what Penstock adds to asking it directly."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import math
+import random
+import statistics
+import struct
+import time
+import wave
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+import aiohttp
+import msgspec
+from msgspec import Raw
+
+from benchmarks.figures import Figure
+from benchmarks.ground import free_port, fresh_database, process, service
+from penstock.blobs.service import BlobService
+from penstock.jobs.job import JobSubmission
+from penstock.jobs.states import Status
+from penstock.jobs.store import DEFAULT_TENANT
+from penstock.postgres.embedded import EmbeddedServer
+from penstock.providers.agreement import rate
+from penstock.providers.gate import Gate
+
+CHATS = 5000
+AT_ONCE = 64
+RECORDINGS = 30
+SECONDS = 60  # of each recording
+TURNS = 20_000
+WORDS = 9000  # spoken in about an hour
+
+_MESSAGES = [{"role": "user", "content": "Classify this text. " + "x" * 400}]
+
+
+async def run(server: EmbeddedServer) -> list[Figure]:
+    """Each against its own limit, in one run."""
+    async with _provider() as address:
+        direct = await _direct(address)
+        jobs = await _chat_jobs(server, address)
+        overhead = await _transcriptions(server, address)
+    return [
+        Figure(
+            scenario=f"chat calls straight to the provider, {AT_ONCE} at once", value=direct, unit="/s", group=_GROUP
+        ),
+        Figure(
+            scenario="chat jobs on it, one worker process",
+            value=jobs,
+            unit="/s",
+            note=f"{100 * jobs / direct:.0f} % of straight calls; results stored, usage counted",
+            group=_GROUP,
+        ),
+        Figure(
+            scenario=f"a transcription job of {SECONDS} s of wav, submit to result, p50",
+            value=1000 * overhead,
+            unit="ms",
+            note="the provider takes none of it",
+            group=_GROUP,
+        ),
+        Figure(scenario="passing a gate", value=await _gate(), unit="µs", group=_GROUP),
+        Figure(
+            scenario=f"word error rate of two texts of {WORDS:,} words",
+            value=_agreement(),
+            unit="ms",
+            note="an hour of speech, one word in ten differs",
+            group=_GROUP,
+        ),
+    ]
+
+
+_GROUP = "providers"
+
+
+@asynccontextmanager
+async def _provider() -> AsyncIterator[str]:
+    port = free_port()
+    async with process("-m", "benchmarks.instant_provider", str(port)):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.01)
+                continue
+            writer.close()
+            break
+        yield f"http://127.0.0.1:{port}"
+
+
+async def _direct(address: str) -> float:
+    """Calls per second by aiohttp, as the worker makes them."""
+    body = msgspec.json.encode({"model": "m", "messages": _MESSAGES})
+    left = iter(range(CHATS))
+
+    async def caller(session: aiohttp.ClientSession) -> None:
+        for _ in left:
+            async with session.post(f"{address}/v1/chat/completions", data=body) as answer:
+                msgspec.json.decode(await answer.read())
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        began = time.perf_counter()
+        await asyncio.gather(*(caller(session) for _ in range(AT_ONCE)))
+        return CHATS / (time.perf_counter() - began)
+
+
+async def _chat_jobs(server: EmbeddedServer, address: str) -> float:
+    """Completed jobs per second, by the times that the database noted."""
+    chat = JobSubmission(
+        owner_service="bench",
+        task_type="llm_chat",
+        model_profile="m",
+        input=Raw(msgspec.json.encode({"messages": _MESSAGES})),
+    )
+    async with fresh_database(server) as url, service(url) as (jobs, database):
+        for _ in range(CHATS // 1000):
+            await jobs.submit_many(DEFAULT_TENANT, [chat] * 1000)
+        async with _worker(url, LLM_BASE_URL=f"{address}/v1", LLM_MODEL="m"):
+            while (await jobs.stats(DEFAULT_TENANT)).totals.completed < CHATS:
+                await asyncio.sleep(0.05)
+        used = (await jobs.stats(DEFAULT_TENANT)).totals.usage
+        if used.calls != CHATS or used.prompt_tokens != 30 * CHATS:
+            raise RuntimeError(f"usage was not counted once for each job: {used}")
+        async with database.acquire() as connection:
+            span = await connection.fetchrow("SELECT min(started_at) AS first, max(finished_at) AS last FROM done")
+        assert span is not None
+        seconds: float = (span["last"] - span["first"]).total_seconds()
+        return CHATS / seconds
+
+
+async def _transcriptions(server: EmbeddedServer, address: str) -> float:
+    """Seconds from submitting a job about an uploaded recording to its result, one after the other."""
+    samples: list[float] = []
+    async with fresh_database(server) as url, service(url) as (jobs, database):
+        blobs = BlobService(database, max_bytes=2**26, keep=timedelta(days=1))
+        blob = await blobs.put(DEFAULT_TENANT, _once(_sound()), media_type="audio/wav", filename="a.wav")
+        job_input = Raw(msgspec.json.encode({"audio_blob": blob.id}))
+        submission = JobSubmission(
+            owner_service="bench", task_type="transcription", model_profile="whisperx", input=job_input
+        )
+        async with _worker(url, WHISPERX_URL=address):
+            for _ in range(RECORDINGS + 3):
+                began = time.perf_counter()
+                job = (await jobs.submit(DEFAULT_TENANT, submission)).job
+                done = await jobs.wait(DEFAULT_TENANT, job.id, timedelta(seconds=30))
+                if done.status is not Status.COMPLETED:
+                    raise RuntimeError(f"{done.status}: {done.error}")
+                samples.append(time.perf_counter() - began)
+    return statistics.median(samples[3:])
+
+
+@asynccontextmanager
+async def _worker(url: str, **variables: str) -> AsyncIterator[None]:
+    async with process(
+        "-m",
+        "penstock",
+        "worker",
+        DATABASE_URL=url,
+        WORKER_HTTP_PORT="0",
+        WORKER_CLAIM_LIMIT=str(AT_ONCE),
+        PENSTOCK_PROVIDER_CONCURRENCY=str(AT_ONCE),
+        **variables,
+    ):
+        yield
+
+
+async def _gate() -> float:
+    """Microseconds that a call spends at an open gate."""
+    gate = Gate(8)
+    began = time.perf_counter()
+    for _ in range(TURNS):
+        async with gate.turn(0):
+            pass
+    return 1e6 * (time.perf_counter() - began) / TURNS
+
+
+def _agreement() -> float:
+    pick = random.Random(1)
+    reference = [f"word{pick.randrange(3000)}" for _ in range(WORDS)]
+    hypothesis = [word if pick.random() > 0.1 else "other" for word in reference]
+    began = time.perf_counter()
+    if not 0.05 < (rate(reference, hypothesis) or 0) < 0.15:
+        raise RuntimeError("the rate is wrong")
+    return 1000 * (time.perf_counter() - began)
+
+
+def _sound() -> bytes:
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setparams((1, 2, 16_000, 0, "NONE", ""))
+        second = b"".join(struct.pack("<h", round(9000 * math.sin(number / 8))) for number in range(16_000))
+        sound.writeframes(second * SECONDS)
+    return file.getvalue()
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
