@@ -92,7 +92,20 @@ async def gateway(module_database_url: str, tmp_path_factory: pytest.TempPathFac
 async def test_help_names_every_command(tmp_path: Path) -> None:
     done = await run(tmp_path, "--help")
     assert done.status == 0
-    for command in ("serve", "gateway", "worker", "housekeeper", "job", "stats", "config", "db"):
+    for command in (
+        "serve",
+        "gateway",
+        "worker",
+        "housekeeper",
+        "sidecar",
+        "job",
+        "blob",
+        "stats",
+        "compare",
+        "top",
+        "config",
+        "db",
+    ):
         assert f"  {command} " in done.out
 
 
