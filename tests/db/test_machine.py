@@ -250,6 +250,7 @@ class JobMachine(RuleBasedStateMachine):
     def end(self, job: Model, category: ErrorCategory, retry_after: float | None = None) -> None:
         """An attempt ends without a result: the rules, which have tests of their own, say what follows."""
         tally = Tally(
+            attempt=job.attempts + 1,
             failures=job.failures,
             losses=job.losses,
             max_attempts=job.max_attempts,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -322,3 +324,10 @@ async def test_a_tenants_event_stream_tells_its_own_events_only(caller: Caller, 
     own = await stranger.submit()
     (event,) = await take(stranger.service.events(stranger.tenant, after=start.id), 1)
     assert event.job_id == own.id
+
+
+def test_reading_the_statements_prints_nothing() -> None:
+    """The library that reads them warns of blocks that it takes for something else, before logs are set up."""
+    imports = "; ".join(f"import penstock.{room}.store" for room in ("jobs", "models", "blobs", "providers"))
+    done = subprocess.run([sys.executable, "-c", imports], check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

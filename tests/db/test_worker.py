@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from msgspec import Raw
 
+from penstock.errors import DatabaseUnavailable
 from penstock.jobs.job import ClaimedJob, Job
 from penstock.jobs.states import ErrorCategory, Status
 from penstock.postgres.pool import Database
@@ -492,11 +493,21 @@ async def test_a_worker_outlives_its_database_connections(alone: Caller, fresh: 
         job = await alone.submit()
         await within(held.begun.wait())
         await without_database(database_url, held.go)
+        await until(lambda: reached(alone), "the connections of this process have been made anew")
         assert (await finished(alone, job)).status is Status.COMPLETED
         held.begun.clear()
         again = await alone.submit()
         assert (await finished(alone, again)).status is Status.COMPLETED
         assert worker.healthy
+
+
+async def reached(caller: Caller) -> bool:
+    """Whether every connection that the caller may get works: one that was cut is noticed when it is used."""
+    try:
+        await asyncio.gather(*(caller.service.stats(caller.tenant) for _ in range(16)))
+    except DatabaseUnavailable:
+        return False
+    return True
 
 
 async def without_database(url: str, go: asyncio.Event) -> None:

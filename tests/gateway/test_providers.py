@@ -98,6 +98,22 @@ async def test_a_provider_that_does_not_answer_holds_nobody_up(
     assert [one["configured"] for one in told] == [True, False, False, False]
 
 
+async def test_a_secret_that_is_echoed_as_a_models_name_is_masked(module_database_url: str) -> None:
+    async def answer(request: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": request.headers["Authorization"]}, {"id": "x" * 5000}]})
+
+    async with (
+        provider(answer) as address,
+        serving(
+            module_database_url, llm_base_url=f"http://{address}?k=in-the-query", llm_api_key=SecretStr("key-of-llm")
+        ) as caller,
+    ):
+        reply = await caller.get("/providers/status")
+    assert b"key-of-llm" not in reply.body
+    assert b"in-the-query" not in reply.body
+    assert [len(name) for name in reply.json["providers"][0]["models"]] == [len("Bearer ******"), 200]
+
+
 async def test_a_look_is_shared_and_kept_for_a_while(module_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = 0
 
@@ -191,6 +207,10 @@ async def compared(module_database_url: str) -> AsyncIterator[tuple[Any, list[st
         ]
         ids.append(await _finished(service, "compare", [failed, Usage(provider="a", status="skipped")], None))
         ids.append(await _finished(service, "compare", [], b'{"agreement": "as he likes"}'))
+        deep = b'{"agreement": [{"reference": "a", "x": ' + b"[" * 3000 + b"]" * 3000 + b"}]}"
+        several = [Usage(provider="a"), Usage(provider="b")]
+        ids.append(await _finished(service, "another", several, deep))
+        ids.append(await _finished(service, "another", several, b'{"agreement": [{"words": 1e400}]}'))
         ids.append(await _finished(service, "another", [Usage(provider="c", duration_ms=1)], b'{"agreement": [1]}'))
         await service.stop()
     async with serving(module_database_url) as caller:
@@ -209,9 +229,11 @@ async def test_many_jobs_are_summarised(compared: tuple[Any, list[str]]) -> None
     (pair,) = told["agreement"]
     assert (pair["reference"], pair["hypothesis"]) == ("a", "b")
     assert (pair["wer"], pair["wer_median"], pair["wer_worst"]) == (0.125, 0.25, 0.5)
-    chosen = (await caller.get(f"/comparisons?id={ids[0]}&id={ids[2]}")).json
+    chosen = (await caller.get(f"/comparisons?id={ids[0]}&id={ids[2]}&id={ids[0]}")).json
     assert (chosen["jobs"], chosen["agreement"][0]["jobs"]) == (2, 1)
     assert [(one["calls"], one["skipped"]) for one in chosen["providers"]] == [(1, 1), (2, 0)]
+    hostile = (await caller.get("/comparisons?task_type=another")).json
+    assert (hostile["jobs"] >= 3, hostile["agreement"]) == (True, [])
     assert (await caller.get("/comparisons?task_type=nothing")).json == {"jobs": 0, "providers": [], "agreement": []}
 
 

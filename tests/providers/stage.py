@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from penstock.jobs.job import ClaimedJob
 from penstock.providers.asking import Mode
-from penstock.providers.catalogue import Catalogue, Kind, Profile, ProviderSpec
+from penstock.providers.catalogue import Kind, Profile, ProviderSpec
 from penstock.providers.endpoint import Endpoint
 from penstock.providers.servers import Servers
 from penstock.workers.executors import JobContext
@@ -46,9 +46,9 @@ def profile(*specs: ProviderSpec, mode: Mode = Mode.FIRST, **defaults: Any) -> P
 
 
 @asynccontextmanager
-async def opened(specs: Sequence[ProviderSpec]) -> AsyncIterator[Servers]:
+async def opened() -> AsyncIterator[Servers]:
     """Connections to providers."""
-    servers = Servers(Catalogue({one.name: one for one in specs}, {}))
+    servers = Servers()
     try:
         yield servers
     finally:

@@ -24,6 +24,9 @@ from penstock.providers.asking import ProviderAttempt
         ("Straße", "STRASSE", 0.0),
         ("don't e-mail", "don't “e-mail”", 0.0),
         ("Привет, мир", "привет мир", 0.0),
+        ("今日はいい天気", "今日はいい天気です", 0.2857),
+        ("你好，世界", "你好世界", 0.0),
+        ("สวัสดี", "สวัสดี", 0.0),
     ],
 )
 def test_word_error_rate(reference: str, hypothesis: str, expected: float | None) -> None:

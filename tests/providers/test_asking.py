@@ -53,16 +53,20 @@ class Hanging:
         return Reply(text="late", model="m", used=Used())
 
 
-class Told(list[ProviderAttempt]):
-    pass
-
-
 def candidate(name: str, ask: Ask, gate: Gate | None = None) -> Candidate:
     return Candidate(name=name, model="m", gate=gate or Gate(8), ask=ask)
 
 
-async def asked(mode: Mode, *candidates: Candidate, told: Told | None = None, patience: float = 0.0) -> Answered:
-    return await asking.ask(candidates, mode, patience=patience, tell=(told if told is not None else Told()).append)
+async def asked(
+    mode: Mode,
+    *candidates: Candidate,
+    told: list[ProviderAttempt] | None = None,
+    patience: float = 0.0,
+    stop: Callable[[], bool] = lambda: False,
+) -> Answered:
+    heard = told if told is not None else []
+    tell = lambda _, attempt: heard.append(attempt)  # noqa: E731
+    return await asking.ask(candidates, mode, patience=patience, tell=tell, stop=stop)
 
 
 def outcomes(answered: Answered) -> list[tuple[str, str]]:
@@ -77,7 +81,7 @@ def closed(clock: StandingClock, seconds: str = "30") -> Gate:
 
 
 async def test_first_stops_at_the_first_success() -> None:
-    told = Told()
+    told: list[ProviderAttempt] = []
     answered = await asked(
         Mode.FIRST, candidate("a", failing()), candidate("b", saying("B")), candidate("c", saying("C")), told=told
     )
@@ -93,9 +97,14 @@ async def test_first_passes_over_who_may_not_be_asked_now() -> None:
 
 
 async def test_first_waits_for_who_was_passed_over_when_no_other_succeeds() -> None:
-    limited = Gate(1)
-    limited.heed(429, {"Retry-After": "0.05"})
-    answered = await asked(Mode.FIRST, candidate("a", saying("A"), limited), candidate("b", failing()), patience=10)
+    clock = StandingClock()
+    limited = closed(clock)
+
+    async def fail_a_while() -> Reply:
+        clock.now += 30
+        raise CallFailed("provider", "no")
+
+    answered = await asked(Mode.FIRST, candidate("a", saying("A"), limited), candidate("b", fail_a_while), patience=10)
     assert (answered.reply.text, outcomes(answered)) == ("A", [("b", "failed"), ("a", "completed")])
 
 
@@ -118,6 +127,96 @@ async def test_race_takes_the_quickest_and_lets_the_others_go() -> None:
     assert sorted(outcomes(answered)) == [("a", "cancelled"), ("b", "failed"), ("c", "completed")]
     assert outcomes(answered)[0] == ("c", "completed")
     assert slow.left
+
+
+async def test_race_tells_of_each_once_also_of_those_that_end_together_and_never_began() -> None:
+    told: list[ProviderAttempt] = []
+    busy = Gate(1)
+    slow = Hanging()
+    async with busy.turn(0):
+        answered = await asked(
+            Mode.RACE,
+            candidate("a", saying("A")),
+            candidate("b", saying("B")),
+            candidate("c", slow, busy),
+            told=told,
+        )
+    assert answered.reply.text == "A"
+    assert sorted(outcomes(answered)) == [("a", "completed"), ("b", "completed"), ("c", "skipped")]
+    assert sorted(told, key=lambda one: one.provider) == sorted(answered.attempts, key=lambda one: one.provider)
+    assert not slow.begun.is_set()
+
+
+async def test_what_nobody_foresaw_ends_all_calls() -> None:
+    slow = Hanging()
+
+    async def break_down() -> Reply:
+        await slow.begun.wait()
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await asked(Mode.ALL, candidate("a", slow), candidate("b", break_down))
+    assert slow.left
+
+
+async def test_what_must_be_done_before_is_neither_the_providers_time_nor_its_fault() -> None:
+    gate = Gate(1)
+
+    async def prepare() -> None:
+        assert gate.report().running == 0
+        raise CallFailed("failed", "the disk is full")
+
+    one = Candidate(name="a", model="m", gate=gate, ask=saying("A"), prepare=prepare)
+    for _ in range(6):
+        with pytest.raises(WorkFailed, match="the disk is full") as caught:
+            await asked(Mode.FIRST, one)
+        assert caught.value.category is ErrorCategory.INTERNAL
+    report = gate.report()
+    assert (report.breaker, report.last_error) == ("closed", None)
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+async def test_a_call_that_is_cancelled_leaves_its_trace(mode: Mode) -> None:
+    told: list[ProviderAttempt] = []
+    slow = Hanging()
+    running = asyncio.ensure_future(asked(mode, candidate("a", slow), told=told))
+    await slow.begun.wait()
+    running.cancel()
+    await asyncio.wait([running])
+    assert [(one.status, one.error) for one in told] == [("cancelled", "the job ended before it answered")]
+
+
+async def test_a_stream_that_broke_is_the_error_whoever_was_passed_over() -> None:
+    """Otherwise it would be told again and again without burning an attempt."""
+    begun = False
+
+    async def cut() -> Reply:
+        nonlocal begun
+        begun = True
+        raise CallFailed("provider", "cut")
+
+    limited = candidate("a", saying("A"), closed(StandingClock()))
+    with pytest.raises(WorkFailed) as caught:
+        await asked(Mode.FIRST, limited, candidate("b", cut), stop=lambda: begun)
+    assert (caught.value.category, caught.value.message) == (ErrorCategory.PROVIDER_ERROR, "b: cut")
+
+
+async def test_patience_is_for_all_of_them_together() -> None:
+    """Two providers that rest are not waited for one after the other."""
+    clock = StandingClock()
+    first, second = await resting(clock), await resting(clock)
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(WorkFailed) as caught:
+        await asked(Mode.FIRST, candidate("a", saying("A"), first), candidate("b", saying("B"), second), patience=0.05)
+    assert caught.value.category is ErrorCategory.RATE_LIMITED, "none was asked: nothing is burned"
+    assert asyncio.get_running_loop().time() - began < 5
+
+
+async def test_who_rests_does_not_make_a_failure_free() -> None:
+    gate = await resting(StandingClock())
+    with pytest.raises(WorkFailed) as caught:
+        await asked(Mode.ALL, candidate("a", saying("A"), gate), candidate("b", failing()))
+    assert caught.value.category is ErrorCategory.PROVIDER_ERROR
 
 
 async def resting(clock: StandingClock) -> Gate:
@@ -275,11 +374,3 @@ async def test_a_trial_that_is_given_up_leaves_the_gate_usable() -> None:
     async with gate.turn(0):
         pass
     assert gate.report().breaker == "closed"
-
-
-async def test_a_gate_tells_when_something_changed() -> None:
-    changes: list[None] = []
-    gate = Gate(1, changed=lambda: changes.append(None))
-    async with gate.turn(0):
-        assert len(changes) == 1
-    assert len(changes) == 2

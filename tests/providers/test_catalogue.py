@@ -12,6 +12,7 @@ import pytest
 from penstock.errors import SettingsError
 from penstock.providers.asking import Mode
 from penstock.providers.catalogue import Catalogue, Kind, load
+from penstock.providers.endpoint import Endpoint
 from penstock.settings import Settings
 
 SPEECH: dict[str, Any] = {
@@ -173,6 +174,31 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
 )
 def test_what_the_file_may_hold_is_checked(tmp_path: Path, text: str, field: str) -> None:
     assert field in problems(tmp_path, text)
+
+
+@pytest.mark.parametrize(
+    ("text", "field"),
+    [
+        ("[providers.a]\nkind = 'chat'\nurl = 'http://[bad'\nmodel = 'm'", "providers.a.url"),
+        ("[providers.a]\nkind = 'chat'\nurl = 'http://h:99999'\nmodel = 'm'", "providers.a.url"),
+        (
+            "[providers.a]\nkind = 'chat'\nurl = 'http://h'\nmodel = 'm'\ndefaults = { stream = true }",
+            "providers.a.defaults",
+        ),
+        ("[providers.whisperx]\nkind = 'chat'\nurl = 'http://h'\nmodel = 'm'", "providers.whisperx.kind"),
+        ("[providers.llm]\nkind = 'whisperx'\nurl = 'http://h'", "providers.llm.kind"),
+        ("[profiles.a]\nproviders = ['llm']\ndefaults = { max_tokens = 'many' }", "profiles.a.defaults"),
+        ("[profiles.a]\nproviders = ['whisperx']\ndefaults = { mode = 'some' }", "profiles.a.defaults"),
+    ],
+)
+def test_what_would_only_fail_later_is_told_at_start(tmp_path: Path, text: str, field: str) -> None:
+    assert set(problems(tmp_path, text, llm_base_url="http://llm", whisperx_url="http://w")) == {field}
+
+
+def test_secrets_are_also_those_in_queries() -> None:
+    endpoint = Endpoint(base_url="http://h/v1?api_key=super%2Fsecret&x=true")
+    assert {"super/secret", "api_key=super%2Fsecret&x=true"} <= endpoint.secrets
+    assert "true" not in endpoint.secrets
 
 
 def test_chat_and_transcription_do_not_mix(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from penstock.jobs.job import ClaimedJob
 from penstock.jobs.states import ErrorCategory
+from penstock.jobs.usage import Usage
 from penstock.models.provider import retry_after
 from penstock.providers.asking import Mode
 from penstock.providers.endpoint import Endpoint
@@ -59,7 +60,7 @@ def answering(status: int, body: object = None, **headers: str) -> Handler:
 
 async def run(base_url: str, claimed: ClaimedJob | None = None, **options: Any) -> ChatResult:
     provider = spec(base_url, **options)
-    async with opened([provider]) as servers:
+    async with opened() as servers:
         return await ChatExecutor(profile(provider), servers)(claimed or job(user="Hi"), context())
 
 
@@ -305,6 +306,55 @@ async def test_secrets_appear_in_no_message_even_when_the_provider_echoes_them(s
     assert "hunter22" not in caught.value.message
 
 
+@pytest.mark.parametrize("length", [250, 270, 285, 290, 295, 3980, 4085])
+async def test_no_part_of_a_secret_is_told_where_an_error_is_cut(length: int) -> None:
+    for space in ("x", " "):
+        error = await failure(answering(500, {"error": {"message": space * length + KEY + " and more " * 50}}))
+        assert KEY[:6] not in error.message
+
+
+async def test_what_a_provider_echoes_in_an_answer_is_masked() -> None:
+    echoing = ANSWER | {
+        "model": f"served for {KEY}",
+        "choices": [{"message": {"role": "assistant", "content": f"your key is {KEY}"}}],
+    }
+    async with provider(answering(200, echoing)) as url:
+        result = await run(url)
+    assert KEY not in repr(result)
+    parts = [{"choices": [{"delta": {"content": f"your key is {KEY}"}}], "model": KEY}]
+    events = [b"data: " + msgspec.json.encode(part) + b"\n\n" for part in parts] + [b"data: [DONE]\n\n"]
+    told = context()
+    async with serving(streaming(events)) as seen, opened() as servers:
+        chat = spec(seen.address)
+        result = await ChatExecutor(profile(chat), servers)(job(user="Hi", stream=True), told)
+    assert KEY not in repr(result)
+    assert KEY.encode() not in b"".join(bytes(chunk) for chunk in told.outbox.parcel().chunks)
+
+
+@pytest.mark.parametrize("tokens", [True, -1, 1.5, "3", 10**30, None])
+async def test_an_account_that_cannot_be_true_counts_as_none(tokens: object) -> None:
+    told = context()
+    async with provider(answering(200, ANSWER | {"usage": {"prompt_tokens": tokens}})) as url, opened() as servers:
+        chat = spec(url)
+        await ChatExecutor(profile(chat), servers)(job(user="Hi"), told)
+    assert [type(one.prompt_tokens) for one in told.usage] == [int]
+    assert told.usage[0].prompt_tokens == 0
+
+
+def test_usage_that_cannot_be_stored_is_refused_at_once() -> None:
+    for wrong in (Usage(provider="", duration_ms=1), Usage(provider="p", prompt_tokens=-1), Usage(provider="a\x00")):
+        with pytest.raises(ValueError):  # noqa: PT011
+            context().used(wrong)
+
+
+async def test_a_delta_of_any_length_is_told() -> None:
+    told = context()
+    async with serving(streaming(stream("x" * 2_000_000))) as seen, opened() as servers:
+        chat = spec(seen.address)
+        result = await ChatExecutor(profile(chat), servers)(job(user="Hi", stream=True), told)
+    assert len(result.content) == 2_000_000
+
+
 def test_an_endpoint_does_not_print_its_secrets() -> None:
     endpoint = Endpoint(base_url="http://user:hunter22@x", api_key=KEY)
     assert KEY not in repr(endpoint)
@@ -319,7 +369,7 @@ async def test_a_streamed_answer_is_the_jobs_output_while_it_comes() -> None:
     told = context()
     async with serving(streaming(stream("Hel", "lo"))) as seen:
         provider = spec(seen.address)
-        async with opened([provider]) as servers:
+        async with opened() as servers:
             result = await ChatExecutor(profile(provider), servers)(job(user="Hi", stream=True), told)
     assert (result.content, result.model, result.usage) == ("Hello", "served-model", ANSWER["usage"])
     assert seen.json["stream"] is True
@@ -332,7 +382,7 @@ async def test_a_stream_that_ends_early_is_the_providers_error_and_nobody_takes_
     """What was told already would stand before another provider's answer."""
     async with serving(streaming(stream("Hel", "lo")[:1], cut=cut)) as broken, serving(wholly(ANSWER)) as other:
         specs = [spec(broken.address, name="broken"), spec(other.address, name="other")]
-        async with opened(specs) as servers:
+        async with opened() as servers:
             with pytest.raises(ExecutionError) as caught:
                 await ChatExecutor(profile(*specs), servers)(job(user="Hi", stream=True), context())
     assert caught.value.category is ErrorCategory.PROVIDER_ERROR
@@ -342,7 +392,7 @@ async def test_a_stream_that_ends_early_is_the_providers_error_and_nobody_takes_
 async def test_a_stream_that_never_began_falls_back() -> None:
     async with serving(wholly({"error": "no"}, 500)) as broken, serving(streaming(stream("Hi"))) as other:
         specs = [spec(broken.address, name="broken"), spec(other.address, name="other")]
-        async with opened(specs) as servers:
+        async with opened() as servers:
             result = await ChatExecutor(profile(*specs), servers)(job(user="Hi", stream=True), context())
     assert (result.content, result.provider) == ("Hi", "other")
 
@@ -354,7 +404,7 @@ async def test_the_next_provider_answers_when_one_fails_and_the_attempts_tell() 
     told = context()
     async with serving(wholly({"error": "out of memory"}, 500)) as broken, serving(wholly(ANSWER)) as other:
         specs = [spec(broken.address, name="broken", model="big"), spec(other.address, name="other")]
-        async with opened(specs) as servers:
+        async with opened() as servers:
             result = await ChatExecutor(profile(*specs), servers)(job(user="Hi"), told)
     assert (result.content, result.provider) == ("Hello", "other")
     first, second = result.attempts
@@ -378,7 +428,7 @@ async def test_all_answers_are_compared() -> None:
     first, second = said("one two three four"), said("One, two; three five.")
     async with serving(wholly(first)) as left, serving(wholly(second)) as right:
         specs = [spec(left.address, name="left"), spec(right.address, name="right")]
-        async with opened(specs) as servers:
+        async with opened() as servers:
             result = await ChatExecutor(profile(*specs, mode=Mode.ALL), servers)(job(user="Hi"), context())
     assert result.content == "one two three four"
     (agreement,) = result.agreement
@@ -394,7 +444,7 @@ async def test_images_pass_through_and_a_profiles_defaults_stand_below_the_jobs_
     async with provider(seen.answer) as url:
         vision = spec(url, defaults={"presence_penalty": 1})
         seeing = profile(vision, max_tokens=300, temperature=0.5, chat_template_kwargs={"x": 1})
-        async with opened([vision]) as servers:
+        async with opened() as servers:
             claimed = job(messages=[{"role": "user", "content": parts}], temperature=0)
             await ChatExecutor(seeing, servers)(claimed, context())
     assert seen.body == {

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from aiohttp import web
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from penstock.jobs.states import ErrorCategory
 from penstock.providers.errors import WorkFailed
@@ -90,6 +92,7 @@ async def test_private_addresses_are_refused_unless_they_are_allowed(tmp_path: P
 @pytest.mark.parametrize(
     "target",
     [
+        "http://[bad",
         "http://169.254.169.254/latest/meta-data",
         "http://[::1]:1/",
         "file:///etc/passwd",
@@ -129,6 +132,37 @@ async def test_statuses_say_whose_fault_it_is(tmp_path: Path, code: int, categor
     if category is ErrorCategory.RATE_LIMITED:
         assert error.retry_after is not None
         assert error.retry_after.total_seconds() == 9
+
+
+async def test_a_host_that_is_busy_and_names_no_wait_burns_the_attempt(tmp_path: Path) -> None:
+    """A URL that always answers so must not keep its job for ever."""
+    assert (await failure(status(503), tmp_path)).category is ErrorCategory.PROVIDER_ERROR
+
+
+async def test_a_name_that_leads_to_a_private_address_is_refused(tmp_path: Path) -> None:
+    class Leading(AbstractResolver):
+        async def resolve(
+            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        ) -> list[ResolveResult]:
+            one = ResolveResult(
+                hostname=host, host="10.0.0.7", port=port, family=family, proto=0, flags=socket.AI_NUMERICHOST
+            )
+            return [one]
+
+        async def close(self) -> None:
+            pass
+
+    fetcher = Fetcher(HERE, most_bytes=MOST, resolver=Leading())
+    with pytest.raises(WorkFailed, match="not on the public internet"):
+        await fetcher.fetch("http://calls.example/a.wav", tmp_path / "file", field="audio_url")
+    await fetcher.close()
+
+
+async def test_a_disk_of_ours_that_fails_is_our_fault(tmp_path: Path) -> None:
+    async with site(whole) as url:
+        with pytest.raises(WorkFailed, match="cannot be kept here") as caught:
+            await fetch(url, tmp_path / "absent" / "file")
+    assert caught.value.category is ErrorCategory.INTERNAL
 
 
 async def test_redirects_in_a_circle_end(tmp_path: Path) -> None:

@@ -13,11 +13,11 @@ from penstock.providers.limits import Breaker, BreakerState, RateLimit
 NOW = 1000.0
 
 
-def after(status: int = 200, *, beside: int = 0, headers: Mapping[str, str] | None = None, **named: str) -> RateLimit:
+def after(status: int = 200, *, headers: Mapping[str, str] | None = None, **named: str) -> RateLimit:
     """What is known after one answer."""
     limit = RateLimit()
     told = {name.replace("_", "-"): value for name, value in (named | dict(headers or {})).items()}
-    limit.heed(status, CIMultiDict(told), NOW, beside=beside)
+    limit.heed(status, CIMultiDict(told), NOW)
     return limit
 
 
@@ -28,6 +28,9 @@ def after(status: int = 200, *, beside: int = 0, headers: Mapping[str, str] | No
         (429, {}, 1),
         (429, {"Retry_After": "7"}, 7),
         (429, {"Retry_After": "nonsense"}, 1),
+        (429, {"Retry_After": "0"}, 1),
+        (429, {"Retry_After": "0.01"}, 1),
+        (429, {"Retry_After": "Thu, 01 Jan 2026 00:00:00 GMT"}, 1),
         (503, {"Retry_After": "5"}, 5),
         (503, {}, 0),
         (429, {"x_ratelimit_remaining_requests": "0", "x_ratelimit_reset_requests": "1m2.5s"}, 62.5),
@@ -50,7 +53,7 @@ def after(status: int = 200, *, beside: int = 0, headers: Mapping[str, str] | No
         (200, {"x_ratelimit_remaining_requests": "-1", "x_ratelimit_reset_requests": "6s"}, 0),
         (200, {"x_ratelimit_remaining_requests": "many", "x_ratelimit_reset_requests": "6s"}, 0),
         (200, {"x_ratelimit_remaining_requests": "0", "x_ratelimit_reset_requests": "soon"}, 0),
-        (429, {"Retry_After": "99999999"}, 7 * 24 * 3600),
+        (429, {"Retry_After": "99999999"}, 3600),
     ],
 )
 def test_the_wait_that_an_answer_asks_for(status: int, headers: dict[str, str], wait: float) -> None:
@@ -67,12 +70,12 @@ def test_refusals_that_name_no_wait_are_waited_out_longer_each_time() -> None:
     waits = []
     now = NOW
     for _ in range(9):
-        limit.heed(429, {}, now, beside=0)
+        limit.heed(429, {}, now)
         waits.append(limit.wait(now))
         now += limit.wait(now)
     assert waits == pytest.approx([1, 2, 4, 8, 16, 32, 60, 60, 60])
-    limit.heed(200, {}, now, beside=0)
-    limit.heed(429, {}, now, beside=0)
+    limit.heed(200, {}, now)
+    limit.heed(429, {}, now)
     assert limit.wait(now) == pytest.approx(1)
 
 
@@ -87,10 +90,20 @@ def test_what_remains_is_counted_down_and_renewed() -> None:
     assert limit.remaining is None
 
 
-def test_calls_that_still_run_are_counted_off() -> None:
-    """They may have begun after the provider wrote its answer."""
-    limit = after(x_ratelimit_remaining="3", x_ratelimit_reset="10", beside=3)
-    assert limit.wait(NOW) == pytest.approx(10)
+def test_of_a_limit_that_fills_evenly_one_call_begins_at_a_time() -> None:
+    """60 a minute and none left: one each second, not all of them after the first."""
+    limit = after(
+        headers={
+            "x-ratelimit-limit-requests": "60",
+            "x-ratelimit-remaining-requests": "0",
+            "x-ratelimit-reset-requests": "60s",
+        }
+    )
+    for second in range(1, 5):
+        assert limit.wait(NOW + second - 0.1) == pytest.approx(0.1)
+        assert limit.wait(NOW + second) == 0
+        limit.begin(NOW + second)
+        assert limit.wait(NOW + second) == pytest.approx(1)
 
 
 def test_a_limit_that_is_known_holds_for_any_minute() -> None:
@@ -105,41 +118,57 @@ def test_a_limit_that_is_known_holds_for_any_minute() -> None:
 
 def test_a_shorter_wait_never_shortens_a_longer_one() -> None:
     limit = after(429, Retry_After="30")
-    limit.heed(429, {"Retry-After": "1"}, NOW, beside=0)
+    limit.heed(429, {"Retry-After": "1"}, NOW)
     assert limit.wait(NOW) == pytest.approx(30)
+
+
+def failed(breaker: Breaker, times: int, now: float = NOW, *, trial: bool = False) -> None:
+    for _ in range(times):
+        breaker.failed(now, trial=trial)
 
 
 def test_the_breaker_opens_after_failures_in_a_row_and_one_trial_closes_it() -> None:
     breaker = Breaker()
-    for _ in range(4):
-        breaker.failed(NOW)
-    breaker.succeeded()
-    for _ in range(4):
-        breaker.failed(NOW)
+    failed(breaker, 4)
+    breaker.succeeded(trial=False)
+    failed(breaker, 4)
     assert breaker.wait(NOW) == 0
-    breaker.failed(NOW)
+    failed(breaker, 1)
     assert (breaker.state, breaker.wait(NOW)) == (BreakerState.OPEN, 10)
     later = NOW + 10
     assert breaker.wait(later) == 0
-    breaker.begin()
+    assert breaker.begin()
     assert breaker.state is BreakerState.HALF_OPEN
     assert breaker.wait(later) > 0, "only one call tries"
-    breaker.succeeded()
+    breaker.succeeded(trial=True)
     assert (breaker.state, breaker.wait(later)) == (BreakerState.CLOSED, 0)
+    assert not breaker.begin()
 
 
 def test_a_trial_that_fails_opens_it_for_longer_and_one_that_is_given_up_leaves_the_next_to_try() -> None:
     breaker = Breaker()
-    for _ in range(5):
-        breaker.failed(NOW)
+    failed(breaker, 5)
     now, waits = NOW, []
     for _ in range(7):
         waits.append(breaker.wait(now))
         now += waits[-1]
-        breaker.begin()
-        breaker.failed(now)
+        assert breaker.begin()
+        failed(breaker, 1, now, trial=True)
     assert waits == [10, 20, 40, 80, 160, 300, 300]
     now += breaker.wait(now)
     breaker.begin()
-    breaker.abandoned()
+    breaker.abandoned(trial=True)
     assert breaker.wait(now) == 0
+
+
+def test_calls_that_began_before_it_opened_decide_nothing() -> None:
+    breaker = Breaker()
+    failed(breaker, 5)
+    failed(breaker, 3, NOW + 9)
+    assert breaker.wait(NOW + 9) == pytest.approx(1), "its rest is not lengthened"
+    breaker.succeeded(trial=False)
+    assert breaker.state is BreakerState.OPEN
+    breaker.begin()
+    breaker.abandoned(trial=False)
+    failed(breaker, 1, NOW + 10)
+    assert (breaker.state, breaker.wait(NOW + 10) > 0) == (BreakerState.HALF_OPEN, True)

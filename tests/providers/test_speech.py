@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import wave
 from io import BytesIO
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from penstock.models.runtimes.base import CallFailed
 from penstock.providers.asking import Reply
 from penstock.providers.catalogue import Kind, ProviderSpec
-from penstock.providers.speech import SpeechRequest, transcript
+from penstock.providers.speech import Sound, SpeechRequest, transcript
 from penstock.recordings.recording import Recording, examine
 from tests.providers.speaking import SEGMENTS, TEXT, encoded, spoken, transcribing
 from tests.providers.stage import KEY, opened, spec
@@ -32,8 +33,9 @@ async def recording(wav: Path) -> Recording:
 
 
 async def ask(provider: ProviderSpec, recording: Recording, request: SpeechRequest) -> Reply:
-    async with opened([provider]) as servers:
-        return await servers.speech(provider).ask(recording, request, key="the-key")
+    async with opened() as servers:
+        server = servers.speech(provider)
+        return await server.ask(await Sound(recording).taken_by(server), request, key="the-key")
 
 
 def whisperx(address: str, **fields: Any) -> ProviderSpec:
@@ -132,7 +134,7 @@ def audio_llm(address: str, **fields: Any) -> ProviderSpec:
         "prompt": "Transcribe.",
         "max_tokens": 99,
     } | fields
-    return spec(f"{address}/v1", name="qwen2-audio", kind=Kind.AUDIO_CHAT, **stated)
+    return spec(f"{address}/v1", kind=Kind.AUDIO_CHAT, **({"name": "qwen2-audio"} | stated))
 
 
 async def test_a_chat_model_hears_the_recording(recording: Recording) -> None:
@@ -176,6 +178,15 @@ async def test_a_chat_model_gets_as_wav_what_it_does_not_know(
         assert sound.getnframes() / 16_000 == pytest.approx(recording.duration_seconds, abs=0.1)
 
 
+async def test_a_recording_is_converted_once_for_all(tmp_path: Path, wav: Path) -> None:
+    sound = Sound(await examine(encoded(wav, tmp_path / "a.flac", "flac")))
+    async with opened() as servers:
+        first, second = (servers.speech(audio_llm("http://h", name=name)) for name in ("a", "b"))
+        taken = await asyncio.gather(sound.taken_by(first), sound.taken_by(second))
+        assert taken[0] is taken[1]
+        assert await sound.taken_by(servers.speech(whisperx("http://h"))) is sound.recording
+
+
 async def test_mp3_goes_as_it_is(tmp_path: Path, wav: Path) -> None:
     recording = await examine(encoded(wav, tmp_path / "a.mp3", "libmp3lame"))
     async with transcribing() as heard:
@@ -196,6 +207,7 @@ async def test_mp3_goes_as_it_is(tmp_path: Path, wav: Path) -> None:
         ({"text": ""}, "", 0),
         ({"segments": [{"text": "no times"}]}, "no times", 1),
         ({"segments": [{"text": "odd", "start": "NaN", "end": -1}]}, "odd", 1),
+        ({"segments": [{"text": "odd", "start": "9" * 400, "end": [1]}]}, "odd", 1),
     ],
 )
 async def test_the_ways_to_answer(recording: Recording, answer: Any, text: str, segments: int) -> None:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 
 from penstock.blobs.service import BlobService
 from penstock.jobs.states import ErrorCategory
 from penstock.postgres.pool import Database
-from penstock.providers.asking import Mode
+from penstock.providers.asking import Mode, ProviderAttempt
 from penstock.providers.catalogue import Kind, ProviderSpec
 from penstock.providers.fetching import Fetcher
 from penstock.recordings.recording import examine
 from penstock.workers.executors import ExecutionError, JobContext
-from penstock.workers.transcription import TranscriptionExecutor, TranscriptionResult
+from penstock.workers.transcription import TranscriptionExecutor, TranscriptionResult, fitted, sweep
 from tests.models.servers import hanging, raw, serving
 from tests.providers.speaking import SEGMENTS, TEXT, encoded, spoken, transcribing
 from tests.providers.stage import context, job, opened, profile, spec
@@ -42,7 +45,7 @@ async def executor(
     fetcher = Fetcher(["127.0.0.0/8"], most_bytes=MOST)
     nowhere = Database("postgresql://nowhere.invalid/none", application_name="penstock-test")
     blobs = BlobService(nowhere, max_bytes=MOST, keep=timedelta(days=1))
-    async with opened(specs) as servers:
+    async with opened() as servers:
         try:
             yield TranscriptionExecutor(profile(*specs, mode=mode, **defaults), servers, fetcher=fetcher, blobs=blobs)
         finally:
@@ -240,3 +243,42 @@ async def test_segments_that_come_are_what_the_result_holds(wav: Path) -> None:
         (1.25, "jumps over the lazy dog."),
     ]
     assert (heard.fields["diarize"], heard.fields["initial_prompt"]) == ("true", "Fox")
+
+
+def test_a_result_that_is_too_large_loses_its_details_first() -> None:
+    words = [{"word": "w" * 20, "start": 0.0} for _ in range(100)]
+    segments: list[dict[str, Any]] = [{"start": 0.0, "end": 1.0, "text": "w", "words": words} for _ in range(10)]
+    attempt = ProviderAttempt(provider="a", model="m", status="completed", text="w", segments=segments)
+    whole = TranscriptionResult(
+        segments=segments,
+        text="w",
+        language=None,
+        provider="a",
+        model="m",
+        audio_seconds=1.0,
+        duration_ms=1,
+        attempts=[attempt],
+    )
+    size = len(msgspec.json.encode(whole))
+    assert fitted(whole, size) == whole
+    without_words = fitted(whole, size - 1)
+    assert (without_words.segments, without_words.attempts[0].segments) == (
+        segments,
+        [{"start": 0.0, "end": 1.0, "text": "w"}] * 10,
+    )
+    least = fitted(whole, 1)
+    assert (least.text, least.attempts[0].segments, "words" in least.segments[0]) == ("w", None, False)
+
+
+def test_what_killed_workers_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    for owner in (gone.pid, os.getpid(), os.getppid()):
+        (tmp_path / f"penstock-recording-{owner}-abc").mkdir()
+    (tmp_path / "penstock-recording-notes").mkdir()
+    sweep()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"penstock-recording-{os.getppid()}-abc",
+        "penstock-recording-notes",
+    }

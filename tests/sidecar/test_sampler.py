@@ -39,6 +39,13 @@ class BrokenGpus(GpuReader):
         raise RuntimeError("secret-of-a-mistake")
 
 
+class NoGpus(GpuReader):
+    """A host without GPUs, whatever this one has."""
+
+    async def read(self) -> list[Gpu]:
+        return []
+
+
 @asynccontextmanager
 async def sampler(
     *,
@@ -52,7 +59,7 @@ async def sampler(
     containers = ContainerReader(socket)
     async with aiohttp.ClientSession() as session:
         sources = Sources(
-            gpus=gpus or GpuReader(),
+            gpus=gpus or NoGpus(),
             containers=containers,
             vllm=[VllmReader(session, url) for url in vllm],
             whisperx=[WhisperxReader(session, url) for url in whisperx],

@@ -26,8 +26,8 @@ POLICY = RetryPolicy(base=timedelta(seconds=2), cap=timedelta(seconds=60), max_l
 BURNING = (ErrorCategory.TIMEOUT, ErrorCategory.PROVIDER_ERROR, ErrorCategory.INTERNAL)
 FREE = (ErrorCategory.RATE_LIMITED, ErrorCategory.SHUTDOWN)
 TALLIES = [
-    Tally(failures=failures, losses=losses, max_attempts=most, cancel_requested=cancel)
-    for failures, losses, most, cancel in product(range(5), range(5), range(1, 5), (False, True))
+    Tally(attempt=failures + free, failures=failures, losses=losses, max_attempts=most, cancel_requested=cancel)
+    for failures, losses, most, cancel, free in product(range(5), range(5), range(1, 5), (False, True), (1, 4))
 ]
 WAITS = [None, timedelta(0), timedelta(seconds=1), timedelta(hours=2)]
 
@@ -45,7 +45,11 @@ def expected(category: ErrorCategory, tally: Tally, jitter: float, retry_after: 
     if category == "shutdown":
         return Again(delay=floor, failures=failures, losses=losses)
     if category == "rate_limited":
-        return Again(delay=spaced if retry_after is None else retry_after, failures=failures, losses=losses)
+        free = tally.attempt - failures
+        step = (
+            timedelta(seconds=2) if retry_after is not None else min(timedelta(seconds=2) * 2 ** (free - 1), POLICY.cap)
+        )
+        return Again(delay=max(floor, step * (0.5 + jitter)), failures=failures, losses=losses)
     if category == "worker_lost":
         if last or losses + 1 >= 3:
             return Over(status=Status.FAILED)
@@ -74,7 +78,7 @@ def test_a_burning_failure_is_tried_again_exactly_until_the_attempts_are_used_up
     failures = 0
     outcomes = []
     while True:
-        tally = Tally(failures=failures, losses=0, max_attempts=4, cancel_requested=False)
+        tally = Tally(attempt=failures + 1, failures=failures, losses=0, max_attempts=4, cancel_requested=False)
         outcome = after_failure(category, tally, POLICY, jitter=0.5)
         outcomes.append(outcome)
         if isinstance(outcome, Over):
@@ -93,10 +97,24 @@ def test_rate_limits_and_shutdowns_cost_nothing_even_on_the_last_attempt(categor
             assert (outcome.failures, outcome.losses) == (tally.failures, tally.losses)
 
 
+def test_rate_limits_cost_attempts_after_a_thousand_that_cost_nothing() -> None:
+    """Otherwise a job could go round for ever."""
+    attempt, failures = 0, 0
+    while True:
+        attempt += 1
+        tally = Tally(attempt=attempt, failures=failures, losses=0, max_attempts=3, cancel_requested=False)
+        outcome = after_failure(ErrorCategory.RATE_LIMITED, tally, POLICY, jitter=0.5, retry_after=timedelta(0))
+        if isinstance(outcome, Over):
+            break
+        assert outcome.delay >= timedelta(seconds=1), "nor come back at once"
+        failures = outcome.failures
+    assert (attempt, outcome.status) == (1003, Status.FAILED)
+
+
 def test_a_job_whose_workers_keep_dying_ends_after_the_set_number_of_lost_leases() -> None:
-    tally = Tally(failures=0, losses=1, max_attempts=100, cancel_requested=False)
+    tally = Tally(attempt=2, failures=0, losses=1, max_attempts=100, cancel_requested=False)
     assert isinstance(after_failure(ErrorCategory.WORKER_LOST, tally, POLICY, jitter=0), Again)
-    tally = Tally(failures=0, losses=2, max_attempts=100, cancel_requested=False)
+    tally = Tally(attempt=3, failures=0, losses=2, max_attempts=100, cancel_requested=False)
     assert after_failure(ErrorCategory.WORKER_LOST, tally, POLICY, jitter=0) == Over(status=Status.FAILED)
 
 

@@ -41,13 +41,13 @@ def serve() -> None:
         else:
             logs.get("penstock.serve").info("ready", **where)
 
-    with _crashes_logged():
+    with crashes_logged():
         uvloop.run(supervisor.serve(settings, on_ready=ready))
 
 
 def gateway() -> None:
     """Run one HTTP gateway."""
-    settings = _begin("gateway")
+    settings = begin("gateway")
     from penstock.gateway import server
 
     _run(settings, server.run)
@@ -55,7 +55,7 @@ def gateway() -> None:
 
 def worker() -> None:
     """Run one worker for the built-in executors."""
-    settings = _begin("worker")
+    settings = begin("worker")
     from penstock.workers import process
 
     _run(settings, process.run)
@@ -63,13 +63,14 @@ def worker() -> None:
 
 def housekeeper() -> None:
     """Run one housekeeper: rescue, promotion, rollup, retention."""
-    settings = _begin("housekeeper")
+    settings = begin("housekeeper")
     from penstock.workers import housekeeper as part
 
     _run(settings, part.run)
 
 
-def _begin(role: str) -> Settings:
+def begin(role: str) -> Settings:
+    """What every role's process does first: bind itself to its supervisor, read the settings, set up the logs."""
     from penstock.supervisor.bond import bind_to_supervisor
 
     bind_to_supervisor()  # before anything slow
@@ -86,12 +87,12 @@ def _begin(role: str) -> Settings:
 def _run(settings: Settings, run: Callable[[Settings], Awaitable[None]]) -> None:
     import uvloop
 
-    with _crashes_logged():
+    with crashes_logged():
         uvloop.run(_prepared(settings, run))
 
 
 @contextmanager
-def _crashes_logged() -> Iterator[None]:
+def crashes_logged() -> Iterator[None]:
     """A mistake of ours ends the process with a log line like every other, in which secrets are masked."""
     from penstock.errors import PenstockError
     from penstock.telemetry import logs

@@ -7,10 +7,10 @@ from penstock.cli import roles
 
 def sidecar() -> None:
     """Tell of this host's GPUs, containers, vLLM and WhisperX; needs INFRA_SIDECAR_TOKEN, changes nothing."""
-    settings = roles._begin("sidecar")
+    settings = roles.begin("sidecar")
     import uvloop
 
     from penstock.sidecar import server
 
-    with roles._crashes_logged():
+    with roles.crashes_logged():
         uvloop.run(server.run(settings))

@@ -29,6 +29,11 @@ _GIBIBYTE: Final = 2**30
 _UNKNOWN: Final = "–"
 
 
+class _LastError(Struct):
+    category: str
+    message: str
+
+
 class _Provider(Struct):
     """What is shown of a provider."""
 
@@ -36,8 +41,11 @@ class _Provider(Struct):
     configured: bool
     reachable: bool | None = None
     latency_ms: float | None = None
-    models: list[str] = []
     error: str | None = None
+    breaker: str | None = None
+    wait_seconds: float | None = None
+    running: int | None = None
+    last_error: _LastError | None = None
 
 
 class _Providers(Struct):
@@ -183,14 +191,16 @@ def _providers(told: _Providers | PenstockError) -> Iterator[RenderableType]:
     if shown:
         yield Text()
         yield _table(
-            ("provider", "state", "ms", "models", "problem"),
+            ("provider", "state", "ms", "breaker", "running", "wait", "problem"),
             (
                 (
                     one.name,
                     _coloured("up" if one.reachable else "away", good={"up"}),
                     _number(one.latency_ms),
-                    ", ".join(one.models),
-                    one.error,
+                    _coloured(one.breaker, good={"closed"}) if one.breaker is not None else "",
+                    _number(one.running),
+                    _duration(one.wait_seconds) if one.wait_seconds else "",
+                    one.error or (one.last_error.message if one.last_error is not None else None),
                 )
                 for one in shown
             ),

@@ -22,6 +22,7 @@ from penstock.web.reading import convert
 from penstock.web.route import Parameter, Response, Route
 
 _PAGE: Final = 500
+_RESULTS: Final = 50  # jobs whose results one statement reads: they may be large
 _MOST_PAGES: Final = 20  # looked through for jobs that fit: a filter that matches rarely ends there
 Limit = Annotated[int, Meta(ge=1, le=5000)]
 
@@ -74,7 +75,7 @@ class ComparisonRoutes:
             others = [name for name in query if name != "id"]
             if others:
                 raise InvalidInput.of(others[0], "does not go with id")
-            ids = [_uuid(text) for text in query["id"]]
+            ids = list(dict.fromkeys(_uuid(text) for text in query["id"]))
         else:
             wanted = convert({"limit": query["limit"][0]} if "limit" in query else {}, _Wanted)
             ids = await self._find(filter_of(query), wanted.limit)
@@ -96,8 +97,8 @@ class ComparisonRoutes:
 
     async def _used(self, ids: Sequence[UUID]) -> list[UsedByJob]:
         used: list[UsedByJob] = []
-        for first in range(0, len(ids), _PAGE):
-            used += await self._service.usage_of(DEFAULT_TENANT, ids[first : first + _PAGE])
+        for first in range(0, len(ids), _RESULTS):
+            used += await self._service.usage_of(DEFAULT_TENANT, ids[first : first + _RESULTS])
         return used
 
     def all(self) -> list[Route]:
@@ -147,7 +148,7 @@ def _agreement(column: bytes) -> list[Agreement]:
     """What a result calls so; nothing where it means something else, for anyone's worker may write results."""
     try:
         return msgspec.json.decode(column, type=list[Agreement])
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return []
 
 

@@ -37,8 +37,7 @@ class InputCheck:
             try:
                 _check_profile(submission, profile)
             except WorkFailed as error:
-                field, _, detail = error.message.partition(": ")
-                raise InvalidInput.of(prefix + field, detail) from None
+                raise InvalidInput.of(f"{prefix}{error.field or 'input'}", error.detail) from None
 
     def _check_model(self, submission: JobSubmission, prefix: str) -> None:
         entry = self._host.entries.get(submission.model_profile)

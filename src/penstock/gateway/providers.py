@@ -29,6 +29,7 @@ _KEPT: Final = 5.0  # seconds that an answer serves
 _FRESH: Final = timedelta(seconds=30)  # workers say it again every ten seconds
 _MOST_BYTES: Final = 2**20
 _MOST_MODELS: Final = 100
+_LONGEST_NAME: Final = 200  # characters of what a server calls a model
 _DOCUMENTED: Final = ("llm", "whisperx", "qwen2-audio", "voxtral-small")
 _WORST: Final = (BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED)
 
@@ -115,7 +116,7 @@ class ProvidersWatch:
         try:
             async with asyncio.timeout(_SECONDS):
                 body = await server.get(_address(spec), headers=spec.endpoint.headers)
-            models = _listed(body)
+            models = [server.masked(name)[:_LONGEST_NAME] for name in _listed(body)]
         except TimeoutError:
             error = f"the provider did not answer within {_SECONDS:g} s"
         except CallFailed as failed:

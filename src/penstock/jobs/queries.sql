@@ -231,7 +231,7 @@ WITH handed AS MATERIALIZED (
 ), metered AS (
     INSERT INTO usage_delta (tenant_id, series_id, provider, model, calls, failures, prompt_tokens, completion_tokens,
                              audio_seconds, milliseconds)
-    SELECT :tenant_id, e.series_id, u.provider, u.model, count(*), count(*) FILTER (WHERE u.status <> 'completed'),
+    SELECT :tenant_id, e.series_id, u.provider, u.model, count(*), count(*) FILTER (WHERE u.status = 'failed'),
            sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.audio_seconds), sum(u.duration_ms)
     FROM ended e CROSS JOIN LATERAL json_to_recordset(e.usage)
          AS u(provider text, model text, status text, prompt_tokens bigint, completion_tokens bigint,
@@ -255,7 +255,7 @@ LEFT JOIN LATERAL (SELECT epoch, status FROM done WHERE tenant_id = :tenant_id A
 
 -- name: lock_leases(tenant_id, job_ids, epochs)
 -- The leases whose epoch still holds, locked in job id order, for the rules to decide on.
-SELECT l.job_id, l.epoch, l.failures, l.losses, l.max_attempts, l.cancel_requested_at IS NOT NULL AS cancel_requested
+SELECT l.job_id, l.epoch, l.attempt, l.failures, l.losses, l.max_attempts, l.cancel_requested_at IS NOT NULL AS cancel_requested
 FROM (SELECT * FROM unnest(:job_ids::uuid[], :epochs::bigint[]) AS f(job_id, epoch) ORDER BY job_id) f
 CROSS JOIN LATERAL (SELECT * FROM lease
                     WHERE tenant_id = :tenant_id AND job_id = f.job_id AND epoch = f.epoch FOR UPDATE) l;
@@ -265,7 +265,7 @@ CROSS JOIN LATERAL (SELECT * FROM lease
 -- tenant: every (a duty of the house; the rows say whose they are)
 -- Leases to rescue: expired, or cancelled and not given up within the grace. After a gap of service (recovered_at) each
 -- lease gets its whole length again. Scans lease, which holds only what runs now. Skips what somebody is just ending.
-SELECT l.tenant_id, l.job_id, l.epoch, l.worker_id, l.failures, l.losses, l.max_attempts,
+SELECT l.tenant_id, l.job_id, l.epoch, l.worker_id, l.attempt, l.failures, l.losses, l.max_attempts,
        l.cancel_requested_at IS NOT NULL AS cancel_requested
 FROM lease l
 WHERE greatest(l.lease_until, :recovered_at::timestamptz + make_interval(secs => l.lease_seconds)) < clock()
@@ -276,7 +276,7 @@ ORDER BY l.tenant_id, l.job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED;
 -- name: lock_leases_of(worker_ids, limit)
 -- tenant: every (a duty of the house; the rows say whose they are)
 -- Leases of workers that are known to be dead. Scans lease. Skips what is locked.
-SELECT l.tenant_id, l.job_id, l.epoch, l.worker_id, l.failures, l.losses, l.max_attempts,
+SELECT l.tenant_id, l.job_id, l.epoch, l.worker_id, l.attempt, l.failures, l.losses, l.max_attempts,
        l.cancel_requested_at IS NOT NULL AS cancel_requested
 FROM lease l
 WHERE l.worker_id = ANY (:worker_ids::text[])
@@ -323,7 +323,7 @@ WITH verdict AS MATERIALIZED (
 ), metered AS (
     INSERT INTO usage_delta (tenant_id, series_id, provider, model, calls, failures, prompt_tokens, completion_tokens,
                              audio_seconds, milliseconds)
-    SELECT :tenant_id, e.series_id, u.provider, u.model, count(*), count(*) FILTER (WHERE u.status <> 'completed'),
+    SELECT :tenant_id, e.series_id, u.provider, u.model, count(*), count(*) FILTER (WHERE u.status = 'failed'),
            sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.audio_seconds), sum(u.duration_ms)
     FROM ended e CROSS JOIN LATERAL json_to_recordset(e.usage)
          AS u(provider text, model text, status text, prompt_tokens bigint, completion_tokens bigint,
@@ -442,21 +442,25 @@ CROSS JOIN LATERAL (SELECT * FROM jobs WHERE tenant_id = :tenant_id AND id = w.i
 
 
 -- name: attempts(tenant_id, job_id)
--- A job's failed and lost attempts, oldest first. Index: primary key of attempt.
-SELECT attempt, epoch, worker_id, started_at, finished_at, category, message, usage
-FROM attempt WHERE tenant_id = :tenant_id AND job_id = :job_id ORDER BY epoch;
+-- A job's failed and lost attempts, oldest first, of many the newest thousand. Index: primary key of attempt.
+SELECT * FROM (
+    SELECT attempt, epoch, worker_id, started_at, finished_at, category, message, usage
+    FROM attempt WHERE tenant_id = :tenant_id AND job_id = :job_id ORDER BY epoch DESC LIMIT 1000
+) newest ORDER BY epoch;
 
 
 -- name: usage_of(tenant_id, job_ids)
--- What jobs used of providers, attempt by attempt, and the agreement that a result tells of. Index: primary keys.
+-- What jobs used of providers, attempt by attempt, and the agreement that a result tells of; the result is read only where
+-- several providers were asked. Index: primary keys.
 SELECT w.id, u.usage, u.agreement
 FROM unnest(:job_ids::uuid[]) AS w(id)
 CROSS JOIN LATERAL (
-    (SELECT usage, CASE WHEN json_typeof(result) = 'object' AND json_typeof(result->'agreement') = 'array'
-                        THEN result->'agreement' END AS agreement
+    (SELECT usage, CASE WHEN json_array_length(usage) > 1 AND json_typeof(result) = 'object'
+                             AND json_typeof(result->'agreement') = 'array' THEN result->'agreement' END AS agreement
      FROM done WHERE tenant_id = :tenant_id AND job_id = w.id AND usage IS NOT NULL OFFSET 0)
     UNION ALL
-    (SELECT usage, NULL FROM attempt WHERE tenant_id = :tenant_id AND job_id = w.id AND usage IS NOT NULL OFFSET 0)
+    (SELECT usage, NULL FROM attempt WHERE tenant_id = :tenant_id AND job_id = w.id AND usage IS NOT NULL
+     ORDER BY epoch DESC LIMIT 100)
 ) u;
 
 

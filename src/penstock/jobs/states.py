@@ -50,6 +50,7 @@ class RetryPolicy:
     base: timedelta = timedelta(seconds=2)
     cap: timedelta = timedelta(minutes=5)
     max_lost_leases: int = 5  # a job whose workers keep dying ends after this many lost leases
+    max_free_attempts: int = 1000  # attempts that cost nothing; from then on rate limits do
 
     def backoff(self, failures: int, *, jitter: float) -> timedelta:
         """Delay before the next attempt after ``failures`` (≥ 1) burned ones; ``jitter`` is in [0, 1)."""
@@ -61,10 +62,16 @@ class RetryPolicy:
 class Tally:
     """What a running attempt knows of the job's past."""
 
+    attempt: int  # this one; the first is 1
     failures: int  # attempts burned so far, this one not counted
     losses: int  # leases lost so far, this one not counted
     max_attempts: int
     cancel_requested: bool
+
+    @property
+    def free(self) -> int:
+        """Attempts so far that cost nothing, this one counted."""
+        return max(self.attempt - self.failures, 1)  # lost leases are failures too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +101,7 @@ def after_failure(
     """Decide what a job does when its attempt ended with ``category``.
 
     ``retry_after`` is a floor that a provider or worker asked for; it lengthens the delay of every
-    retried category. Cancellation wins over every retry.
+    retried category. Cancellation wins over every retry. Rate limits cost nothing, but not for ever.
     """
     if tally.cancel_requested or category is ErrorCategory.CANCELLED:
         return Over(status=Status.CANCELLED)
@@ -106,8 +113,12 @@ def after_failure(
         case ErrorCategory.SHUTDOWN:
             return Again(delay=floor, failures=failures, losses=losses)
         case ErrorCategory.RATE_LIMITED:
-            delay = retry_after if retry_after is not None else policy.backoff(failures + 1, jitter=jitter)
-            return Again(delay=delay, failures=failures, losses=losses)
+            # Where no wait is stated it grows; a stated one is never so short that the job comes back at once for ever.
+            least = policy.backoff(tally.free if retry_after is None else 1, jitter=jitter)
+            burned = tally.free > policy.max_free_attempts
+            if burned and failures + 1 >= tally.max_attempts:
+                return Over(status=Status.FAILED)
+            return Again(delay=max(floor, least), failures=failures + burned, losses=losses)
         case ErrorCategory.WORKER_LOST:
             losses += 1
             failures += 1

@@ -285,6 +285,7 @@ def _held(row: asyncpg.Record, tenant: TenantId, worker_id: str | None) -> HeldL
         epoch=row["epoch"],
         worker_id=worker_id,
         tally=Tally(
+            attempt=row["attempt"],
             failures=row["failures"],
             losses=row["losses"],
             max_attempts=row["max_attempts"],

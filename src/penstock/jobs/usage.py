@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 _LONGEST_ERROR = 2000
 _PLAIN = r"^[^\x00-\x1f\x7f]*$"  # PostgreSQL has no U+0000, and names no other control character
 Outcome = Literal["completed", "failed", "cancelled", "skipped"]
-Count = Annotated[int, Meta(ge=0, le=2**53)]
+Count = Annotated[int, Meta(ge=0, le=10**12)]  # sums of millions of them fit into a bigint
 
 
 class Usage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,7 +59,7 @@ class ProviderCounts(UsageCounts, frozen=True, kw_only=True):
     model: str
 
 
-_stored = msgspec.json.Decoder(list[Usage])
+_stored = msgspec.json.Decoder(list[dict[str, Any]])
 
 
 def stored(usages: Sequence[Usage]) -> bytes | None:
@@ -68,5 +68,10 @@ def stored(usages: Sequence[Usage]) -> bytes | None:
 
 
 def read(column: bytes | None) -> list[Usage]:
-    """What a column holds."""
-    return _stored.decode(column) if column is not None else []
+    """What a column holds; fields that a later version wrote are passed over."""
+    if column is None:
+        return []
+    return [
+        Usage(**{name: value for name, value in one.items() if name in Usage.__struct_fields__})
+        for one in _stored.decode(column)
+    ]

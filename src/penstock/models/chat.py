@@ -119,7 +119,7 @@ class ChatStream:
                 break
             part = _part(data)
             if part.error is not None:
-                raise CallFailed("provider", f"the provider failed: {server.masked(str(part.error)[:300])}")
+                raise CallFailed("provider", f"the provider failed: {server.said(str(part.error))}")
             self.model = part.model or self.model
             self.usage = part.usage or self.usage
             for choice in part.choices[:1]:

@@ -25,6 +25,8 @@ from penstock.models.runtimes.base import CallFailed
 
 LARGEST_ANSWER: Final = 64 * 2**20  # bytes
 _MASK: Final = "******"
+_READ_OF_WORDS: Final = 4096  # bytes, or characters, of them that are read
+_SHORTEST_IN_BODY: Final = 8
 _LONGEST_DETAIL: Final = 300  # characters of a server's own words in an error
 _LONGEST_RETRY_AFTER: Final = timedelta(days=7)
 _LARGE: Final = 2**16  # bytes
@@ -147,6 +149,22 @@ class Provider:
                 text = text.replace(secret, _MASK)
         return text
 
+    def masked_bytes(self, body: bytes) -> bytes:
+        """JSON without our secrets; short ones stay, which may well stand there by chance."""
+        for secret in self._secrets:
+            if len(secret) >= _SHORTEST_IN_BODY and secret.encode() in body:
+                body = body.replace(secret.encode(), _MASK.encode())
+        return body
+
+    def said(self, text: str) -> str:
+        """A server's own words, as much of them as an error tells, without our secrets."""
+        plain = self.masked(text[:_READ_OF_WORDS])
+        for secret in self._secrets:  # the first part of one may stand at the very end
+            part = next((n for n in range(len(secret) - 1, 3, -1) if plain.endswith(secret[:n])), 0)
+            plain = plain[: len(plain) - part]
+        line = " ".join(plain.split())
+        return line if len(line) <= _LONGEST_DETAIL else line[: _LONGEST_DETAIL - 1] + "…"
+
     async def _whole(self, response: aiohttp.ClientResponse) -> bytes:
         body = bytearray()
         async for piece in response.content.iter_any():
@@ -175,7 +193,7 @@ class Provider:
         return CallFailed("provider", f"the connection to the {self._who} failed ({type(error).__name__}{said})")
 
     def _refused(self, status: int, headers: Mapping[str, str], body: bytes) -> CallFailed:
-        detail = self.masked(own_words(body))
+        detail = self.said(own_words(body))
         said = f"{status}: {detail}" if detail else f"{status}"
         wait = retry_after(headers.get("Retry-After"), now=datetime.now(UTC))
         seconds = None if wait is None else wait.total_seconds()
@@ -225,8 +243,8 @@ def retry_after(header: str | None, *, now: datetime) -> timedelta | None:
 
 
 def own_words(body: bytes) -> str:
-    """A server's own words about an error, in one line."""
-    text = body[:4096].decode("utf-8", "replace")
+    """A server's own words about an error; see ``Provider.said`` for how much of it may be told."""
+    text = body[:_READ_OF_WORDS].decode("utf-8", "replace")
     try:
         said = msgspec.json.decode(body)
         error = said.get("error", said) if isinstance(said, dict) else said
@@ -235,8 +253,7 @@ def own_words(body: bytes) -> str:
             text = message
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
-    line = " ".join(text.split())
-    return line if len(line) <= _LONGEST_DETAIL else line[: _LONGEST_DETAIL - 1] + "…"
+    return text
 
 
 def as_json(body: bytes, what: str = "the server's answer") -> bytes:

@@ -6,14 +6,19 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from itertools import combinations
-from typing import Final
+from typing import Annotated, Final
 
 import jiwer
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from penstock.providers.asking import ProviderAttempt
 
-_LONGEST: Final = 50_000  # words; longer texts are compared up to there
+_LONGEST: Final = 20_000  # words, of about two hours; longer texts are compared up to there
+# Han, kana, Thai, Lao, Burmese, Khmer; what combines with a character stays with it.
+_UNSPACED: Final = re.compile(
+    "([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
+    "[\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ecd\u102b-\u103e\u17b6-\u17d3]*)"
+)
 _SPACE: Final = re.compile(r"\s+")
 
 
@@ -27,12 +32,12 @@ class Agreement(Struct, frozen=True, kw_only=True):
 
     reference: str
     hypothesis: str
-    wer: float | None
-    words: int  # of the reference
+    wer: Annotated[float, Meta(ge=0, le=1e6)] | None
+    words: Annotated[int, Meta(ge=0, le=10**9)]  # of the reference
 
 
 def agreements(attempts: Sequence[ProviderAttempt]) -> list[Agreement]:
-    """Every pair of providers that answered, in their order. Takes a second for an hour of speech: not on a loop."""
+    """Every pair of providers that answered, in their order. Holds the interpreter for up to 0.1 s a pair."""
     texts = [(one.provider, words(one.text or "")) for one in attempts if one.status == "completed"]
     return [
         Agreement(reference=reference, hypothesis=hypothesis, wer=rate(left, right), words=len(left))
@@ -50,8 +55,11 @@ def rate(reference: Sequence[str], hypothesis: Sequence[str]) -> float | None:
 
 
 def words(text: str) -> list[str]:
-    """The words that count: in lower case, without punctuation but for marks inside a word (don't, e-mail)."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
+    """The words that count: in lower case, without punctuation but for marks inside a word (don't, e-mail).
+
+    Of scripts without spaces between words each character counts as one.
+    """
+    plain = _UNSPACED.sub(r" \1 ", unicodedata.normalize("NFKC", text).casefold())
     found = (word.strip("".join({c for c in word if _is_mark(c)})) for word in _SPACE.split(plain))
     return [word for word in found if word][:_LONGEST]
 

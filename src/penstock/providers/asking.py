@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import Any, TypeAlias, assert_never
+from typing import Any, assert_never
 
 from msgspec import Struct
 
@@ -37,7 +37,8 @@ class Used(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What one provider answered. ``usage`` is the provider's own account of it, if it gave one."""
+    """What one provider answered. ``usage`` is the provider's own account of it, if it gave one; segments and language
+    are those of a transcript."""
 
     text: str
     model: str
@@ -51,7 +52,7 @@ class ProviderAttempt(Struct, frozen=True, kw_only=True):
     """What became of asking one provider, as it stands in a job's result.
 
     ``status``: completed, failed, skipped (it was not asked: it limits us, or failed too often), cancelled (another one
-    was quicker).
+    was quicker, or the job ended).
     """
 
     provider: str
@@ -67,12 +68,17 @@ class ProviderAttempt(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A provider that can be asked. ``ask`` raises CallFailed; ``model`` is what it is believed to run."""
+    """A provider that can be asked; ``model`` is what it is believed to run.
+
+    ``ask`` raises CallFailed. ``prepare`` does what must be done before, which is not the provider's time; it raises
+    CallFailed too, which does not count against the provider.
+    """
 
     name: str
     model: str
     gate: Gate
     ask: Callable[[], Awaitable[Reply]]
+    prepare: Callable[[], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,15 +90,7 @@ class Answered:
     attempts: list[ProviderAttempt]
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    attempt: ProviderAttempt
-    reply: Reply | None = None
-    retry_after: float | None = None  # seconds, where the provider or its gate named them
-
-
-Tell = Callable[[ProviderAttempt], None]
-_Together: TypeAlias = Callable[[Sequence[Candidate], float, Tell], Awaitable[list[_Outcome]]]
+Tell = Callable[[Candidate, ProviderAttempt], None]
 
 
 def _never() -> bool:
@@ -104,129 +102,162 @@ async def ask(
 ) -> Answered:
     """Ask providers in a mode; ``tell`` is told of every attempt as it ends.
 
-    ``patience``: seconds to wait for a provider that may not be asked just now, when there is none that may. With
+    ``patience``: seconds to wait, all in all, for providers that may not be asked just now, when no other may. With
     ``stop`` no other provider is asked after one that failed. Raises WorkFailed when none of them succeeds.
     """
+    asking = _Asking(patience, tell)
     match mode:
         case Mode.FIRST:
-            outcomes = await _first(candidates, patience, tell, stop)
+            await asking.first(candidates, stop)
         case Mode.ALL:
-            outcomes = await _together(candidates, patience, tell, _all)
+            await asking.together(candidates, asking.all)
         case Mode.RACE:
-            outcomes = await _together(candidates, patience, tell, _race)
+            await asking.together(candidates, asking.race)
         case _:
             assert_never(mode)
+    outcomes = asking.outcomes
     if mode is Mode.ALL:
         order = [candidate.name for candidate in candidates]
         outcomes.sort(key=lambda outcome: order.index(outcome.attempt.provider))
-    attempts = [outcome.attempt for outcome in outcomes]
+    elif mode is Mode.RACE:
+        outcomes.sort(key=lambda outcome: outcome.reply is None)
     for outcome in outcomes:
         if outcome.reply is not None:
+            attempts = [one.attempt for one in outcomes]
             return Answered(provider=outcome.attempt.provider, reply=outcome.reply, attempts=attempts)
-    raise _no_answer(outcomes)
+    raise _no_answer([one for one in outcomes if one.attempt.status == "failed"] if stop() else outcomes)
 
 
-async def _first(
-    candidates: Sequence[Candidate], patience: float, tell: Tell, stop: Callable[[], bool]
-) -> list[_Outcome]:
-    """In order; those that may not be asked now are passed over, and waited for only when no other succeeded."""
-    outcomes: list[_Outcome] = []
-    later: list[Candidate] = []
-    for candidate in candidates:
-        if len(candidates) > 1 and candidate.gate.wait() > 0:
-            later.append(candidate)
-            continue
-        outcomes.append(await _one(candidate, 0.0 if len(candidates) > 1 else patience, tell))
-        if outcomes[-1].reply is not None or stop():
-            return [*outcomes, *(_passed_over(candidate, tell) for candidate in later)]
-    for candidate in sorted(later, key=lambda one: one.gate.wait()):
-        outcomes.append(await _one(candidate, patience, tell))
-        if outcomes[-1].reply is not None or stop():
-            break
-    return outcomes
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    attempt: ProviderAttempt
+    reply: Reply | None = None
+    retry_after: float | None = None  # seconds, where the provider or its gate named them
 
 
-async def _together(candidates: Sequence[Candidate], patience: float, tell: Tell, run: _Together) -> list[_Outcome]:
-    """At once, but for those that failed too often of late: they hold up nobody, unless no other succeeds."""
-    awake = [candidate for candidate in candidates if not candidate.gate.resting]
-    resting = [candidate for candidate in candidates if candidate.gate.resting]
-    outcomes = await run(awake, patience, tell)
-    if any(outcome.reply is not None for outcome in outcomes):
-        return [*outcomes, *(_passed_over(candidate, tell) for candidate in resting)]
-    return [*outcomes, *await run(resting, patience, tell)]
+class _Asking:
+    """One asking: what became of each provider so far, in the order in which that was known."""
 
+    def __init__(self, patience: float, tell: Tell) -> None:
+        self.outcomes: list[_Outcome] = []
+        self._deadline = time.monotonic() + patience
+        self._tell = tell
+        self._beaten = False
 
-async def _all(candidates: Sequence[Candidate], patience: float, tell: Tell) -> list[_Outcome]:
-    return await asyncio.gather(*(_one(candidate, patience, tell) for candidate in candidates))
+    @property
+    def succeeded(self) -> bool:
+        return any(outcome.reply is not None for outcome in self.outcomes)
 
-
-async def _race(candidates: Sequence[Candidate], patience: float, tell: Tell) -> list[_Outcome]:
-    """The quickest stands first, then those that failed before it, then those that were given up."""
-    tasks = {asyncio.ensure_future(_one(candidate, patience, tell)): candidate for candidate in candidates}
-    ended: list[_Outcome] = []
-    try:
-        for task in asyncio.as_completed(tasks):
-            outcome = await task
-            ended.append(outcome)
-            if outcome.reply is not None:
+    async def first(self, candidates: Sequence[Candidate], stop: Callable[[], bool]) -> None:
+        """In order; those that may not be asked now are passed over, and waited for only when no other succeeded."""
+        later: list[Candidate] = []
+        for candidate in candidates:
+            if len(candidates) > 1 and candidate.gate.wait() > 0:
+                later.append(candidate)
+                continue
+            await self._one(candidate, patient=len(candidates) == 1)
+            if self.succeeded or stop():
                 break
-    finally:
-        for running in tasks:
-            running.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    known = {outcome.attempt.provider for outcome in ended}
-    beaten = [_given_up(one, tell) for one in candidates if one.name not in known]
-    return [*sorted(ended, key=lambda outcome: outcome.reply is None), *beaten]
+        for candidate in sorted(later, key=lambda one: one.gate.wait()):
+            if self.succeeded or stop():
+                self._skip(candidate)
+            else:
+                await self._one(candidate, patient=True)
 
+    async def together(
+        self, candidates: Sequence[Candidate], run: Callable[[Sequence[Candidate]], Awaitable[None]]
+    ) -> None:
+        """At once, but for those that failed too often of late: they hold up nobody, unless no other succeeds."""
+        awake: list[Candidate] = []
+        resting: list[Candidate] = []
+        for candidate in candidates:
+            (resting if candidate.gate.resting else awake).append(candidate)
+        await run(awake)
+        if not self.succeeded:
+            await run(resting)
+            return
+        for candidate in resting:
+            self._skip(candidate)
 
-async def _one(candidate: Candidate, patience: float, tell: Tell) -> _Outcome:
-    begun = time.monotonic()
-    try:
-        async with candidate.gate.turn(patience):
-            begun = time.monotonic()  # waiting for one's turn is not the provider's time
-            reply = await candidate.ask()
-    except NotNow as refusal:
-        outcome = _Outcome(
-            _attempt(candidate, "skipped", error=refusal.reason, category=ErrorCategory.RATE_LIMITED),
-            retry_after=refusal.seconds,
-        )
-    except CallFailed as error:
-        where = f"{error.field}: " if error.field else ""
-        outcome = _Outcome(
-            _attempt(
-                candidate,
-                "failed",
-                error=where + error.message,
-                category=category_of(error),
+    async def all(self, candidates: Sequence[Candidate]) -> None:
+        """Everybody to the end."""
+        tasks = [asyncio.ensure_future(self._one(candidate, patient=True)) for candidate in candidates]
+        try:
+            await asyncio.gather(*tasks)
+        finally:  # nobody goes on when something unforeseen ends this
+            await _ended(tasks)
+
+    async def race(self, candidates: Sequence[Candidate]) -> None:
+        """Until one succeeds; the others are let go."""
+        tasks = {asyncio.ensure_future(self._one(candidate, patient=True)) for candidate in candidates}
+        running = set(tasks)
+        try:
+            while running and not self.succeeded:
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+        finally:
+            self._beaten = self.succeeded
+            await _ended(tasks)
+
+    async def _one(self, candidate: Candidate, *, patient: bool) -> None:
+        patience = max(self._deadline - time.monotonic(), 0.0) if patient else 0.0
+        begun: float | None = None
+        try:
+            if candidate.prepare is not None:
+                await candidate.prepare()
+            async with candidate.gate.turn(patience):
+                begun = time.monotonic()  # waiting for one's turn is not the provider's time
+                reply = await candidate.ask()
+        except NotNow as refusal:
+            category = ErrorCategory.RATE_LIMITED if refusal.limited else ErrorCategory.PROVIDER_ERROR
+            attempt = _attempt(candidate, "skipped", error=refusal.reason, category=category)
+            self._note(candidate, _Outcome(attempt, retry_after=refusal.seconds))
+        except CallFailed as error:
+            wait = error.retry_after if error.retry_after is not None else candidate.gate.wait() or None
+            self._note(candidate, _Outcome(_failed(candidate, error, _since(begun)), retry_after=wait))
+        except asyncio.CancelledError:
+            self._let_go(candidate, begun)
+            raise
+        else:
+            attempt = ProviderAttempt(
+                provider=candidate.name,
+                model=reply.model,
+                status="completed",
+                text=reply.text,
+                segments=reply.segments,
                 duration_ms=_since(begun),
-            ),
-            retry_after=error.retry_after if error.retry_after is not None else candidate.gate.wait() or None,
-        )
-    else:
-        attempt = ProviderAttempt(
-            provider=candidate.name,
-            model=reply.model,
-            status="completed",
-            text=reply.text,
-            segments=reply.segments,
-            duration_ms=_since(begun),
-            usage=reply.used,
-        )
-        outcome = _Outcome(attempt, reply)
-    tell(outcome.attempt)
-    return outcome
+                usage=reply.used,
+            )
+            self._note(candidate, _Outcome(attempt, reply))
+
+    def _let_go(self, candidate: Candidate, begun: float | None) -> None:
+        """A call was cancelled while it ran, or before it began."""
+        why = "another provider was quicker" if self._beaten else "the job ended before it answered"
+        status: Outcome = "skipped" if begun is None else "cancelled"
+        self._note(candidate, _Outcome(_attempt(candidate, status, error=why, duration_ms=_since(begun))))
+
+    def _skip(self, candidate: Candidate) -> None:
+        category = ErrorCategory.PROVIDER_ERROR if candidate.gate.resting else ErrorCategory.RATE_LIMITED
+        attempt = _attempt(candidate, "skipped", error=candidate.gate.reason, category=category)
+        self._note(candidate, _Outcome(attempt))
+
+    def _note(self, candidate: Candidate, outcome: _Outcome) -> None:
+        self.outcomes.append(outcome)
+        self._tell(candidate, outcome.attempt)
 
 
-def _passed_over(candidate: Candidate, tell: Tell) -> _Outcome:
-    attempt = _attempt(candidate, "skipped", error=candidate.gate.reason, category=ErrorCategory.RATE_LIMITED)
-    tell(attempt)
-    return _Outcome(attempt)
+async def _ended(tasks: Collection[asyncio.Future[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _given_up(candidate: Candidate, tell: Tell) -> _Outcome:
-    attempt = _attempt(candidate, "cancelled", error="another provider was quicker")
-    tell(attempt)
-    return _Outcome(attempt)
+def _failed(candidate: Candidate, error: CallFailed, duration_ms: int) -> ProviderAttempt:
+    where = f"{error.field}: " if error.field else ""
+    return _attempt(
+        candidate, "failed", error=where + error.message, category=category_of(error), duration_ms=duration_ms
+    )
 
 
 def _attempt(
@@ -245,32 +276,27 @@ def _attempt(
 def _no_answer(outcomes: Sequence[_Outcome]) -> WorkFailed:
     """What the job's rules should know: whether to try again, and when.
 
-    A provider that may be asked later outweighs those that failed: then the job waits, and burns no attempt. Input is
-    bad only when every provider says so; one of them may merely be unable to take it.
+    A provider that limits us outweighs those that failed; so it is when none was asked because all of them rest:
+    then the job waits, and burns no attempt. Input is bad only when every provider that was asked says so; one of them
+    may merely be unable to take it.
     """
     message = "; ".join(f"{one.attempt.provider}: {one.attempt.error}" for one in outcomes)
-    categories = {one.attempt.error_category for one in outcomes}
-    if ErrorCategory.RATE_LIMITED in categories:
-        waits = [
-            one.retry_after
-            for one in outcomes
-            if one.attempt.error_category is ErrorCategory.RATE_LIMITED and one.retry_after is not None
-        ]
-        return WorkFailed(
-            ErrorCategory.RATE_LIMITED, message, retry_after=timedelta(seconds=min(waits)) if waits else None
-        )
-    if len(categories) == 1 and None not in categories:
-        (category,) = categories
-        return WorkFailed(category or ErrorCategory.PROVIDER_ERROR, message, retry_after=_soonest(outcomes))
-    return WorkFailed(ErrorCategory.PROVIDER_ERROR, message, retry_after=_soonest(outcomes))
+    limited = [one for one in outcomes if one.attempt.error_category is ErrorCategory.RATE_LIMITED]
+    asked = [one for one in outcomes if one.attempt.status == "failed"]
+    if limited or not asked:
+        waits = [one.retry_after for one in limited or outcomes if one.retry_after is not None]
+        soonest = timedelta(seconds=min(waits)) if waits else None
+        return WorkFailed(ErrorCategory.RATE_LIMITED, message, retry_after=soonest)
+    categories = {one.attempt.error_category for one in asked}
+    category = categories.pop() if len(categories) == 1 else None
+    return WorkFailed(category or ErrorCategory.PROVIDER_ERROR, message, retry_after=_soonest(asked))
 
 
 def _soonest(outcomes: Sequence[_Outcome]) -> timedelta | None:
     """When the first of the providers may be asked again; None when one of them names no wait."""
-    waits = [one.retry_after for one in outcomes]
-    stated = [wait for wait in waits if wait is not None]
-    return timedelta(seconds=min(stated)) if stated and len(stated) == len(waits) else None
+    stated = [one.retry_after for one in outcomes if one.retry_after is not None]
+    return timedelta(seconds=min(stated)) if stated and len(stated) == len(outcomes) else None
 
 
-def _since(begun: float) -> int:
-    return round(1000 * (time.monotonic() - begun))
+def _since(begun: float | None) -> int:
+    return 0 if begun is None else round(1000 * (time.monotonic() - begun))

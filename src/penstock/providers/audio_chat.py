@@ -6,7 +6,6 @@ import asyncio
 from base64 import b64encode
 from pathlib import Path
 from typing import Any, Final
-from uuid import uuid4
 
 from msgspec.structs import replace
 
@@ -16,28 +15,27 @@ from penstock.providers.asking import Reply
 from penstock.providers.catalogue import ProviderSpec
 from penstock.providers.chat import ChatServer
 from penstock.providers.speech import SpeechRequest, whole
-from penstock.recordings.recording import Recording, UnusableAudio, converted
+from penstock.recordings.recording import Recording
 
-_TAKEN: Final = frozenset({"wav", "mp3"})  # what input_audio knows
 _LARGEST: Final = 128 * 2**20  # bytes of a recording that travels inside JSON
 
 
 class AudioChatServer:
-    """One server and its connections; ``close`` it at the end. Other formats than wav and mp3 are converted to wav."""
+    """One server and its connections; ``close`` it at the end."""
+
+    takes: frozenset[str] | None = frozenset({"wav", "mp3"})  # what input_audio knows
 
     def __init__(self, spec: ProviderSpec, heed: Heed | None = None) -> None:
         self._spec = spec
         self._chat = ChatServer(spec, heed)
 
     async def ask(self, recording: Recording, request: SpeechRequest, *, key: str) -> Reply:
-        sent = recording
-        if recording.format.name not in _TAKEN:
-            sent = await self._as_wav(recording)
-        if sent.size_bytes > _LARGEST:
-            raise CallFailed("bad_input", f"the recording has {sent.size_bytes} bytes; at most {_LARGEST} can be sent")
-        audio = await asyncio.to_thread(_encoded, sent.path)
+        if recording.size_bytes > _LARGEST:
+            message = f"the recording has {recording.size_bytes} bytes; at most {_LARGEST} can be sent"
+            raise CallFailed("bad_input", message)
+        audio = await asyncio.to_thread(_encoded, recording.path)
         parts: list[dict[str, Any]] = [
-            {"type": "input_audio", "input_audio": {"data": audio, "format": sent.format.name}},
+            {"type": "input_audio", "input_audio": {"data": audio, "format": recording.format.name}},
             {"type": "text", "text": instruction(self._spec.prompt, request)},
         ]
         options = {"max_tokens": self._spec.max_tokens, "temperature": 0} | dict(self._spec.defaults)
@@ -51,14 +49,6 @@ class AudioChatServer:
             language=request.language,
             usage=reply.usage,
         )
-
-    async def _as_wav(self, recording: Recording) -> Recording:
-        try:
-            return await converted(recording, recording.path.with_name(f"{uuid4().hex}.wav"))
-        except UnusableAudio as error:
-            raise CallFailed("bad_input", f"the recording {error}") from None
-        except OSError as error:
-            raise CallFailed("failed", f"the recording cannot be converted here: {error.strerror or error}") from None
 
     async def close(self) -> None:
         await self._chat.close()

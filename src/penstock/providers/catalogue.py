@@ -15,18 +15,27 @@ from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
+from pydantic import SecretStr
 
 from penstock import durations
 from penstock.errors import FieldProblem, SettingsError
 from penstock.providers.asking import Mode
 from penstock.providers.endpoint import Endpoint
+from penstock.providers.inputs import ChatInput, TranscriptionInput
 from penstock.settings import Settings
 
 DEFAULT_FILE: Final = Path("profiles.toml")
 _REFERENCE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_FAMILIES: Final = {
+    "llm": False,
+    "whisperx": True,
+    "qwen2-audio": True,
+    "voxtral-small": True,
+}  # whether it transcribes
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 
 
@@ -155,7 +164,7 @@ def load(settings: Settings, environment: Mapping[str, str]) -> Catalogue:
 def _from_settings(settings: Settings) -> Iterator[ProviderSpec]:
     """The providers of the documented variables, those that have a URL."""
 
-    def endpoint(url: str, key: Any) -> Endpoint:
+    def endpoint(url: str, key: SecretStr | None) -> Endpoint:
         return Endpoint(base_url=url, api_key=key.get_secret_value() if key is not None else None)
 
     concurrency = settings.penstock_provider_concurrency
@@ -214,13 +223,9 @@ def _default_profiles(settings: Settings, providers: Mapping[str, ProviderSpec])
         name = settings.llm_model
         yield name, Profile(name=name, providers=(providers["llm"],), mode=Mode.FIRST)
     for name in ("qwen2-audio", "voxtral-small"):
-        if name in providers and providers[name].kind.transcribes:
+        if name in providers:
             yield name, Profile(name=name, providers=(providers[name],), mode=Mode.FIRST)
-    listed = tuple(
-        providers[name]
-        for name in settings.transcription_providers
-        if name in providers and providers[name].kind.transcribes
-    )
+    listed = tuple(providers[name] for name in settings.transcription_providers if name in providers)
     if listed:
         yield "whisperx", Profile(name="whisperx", providers=listed, mode=Mode(settings.transcription_mode))
 
@@ -278,13 +283,21 @@ def _provider_problems(name: str, stated: _StatedProvider, environment: Mapping[
         missing = [found for found in _REFERENCE.findall(getattr(stated, part)) if not environment.get(found)]
         if missing:
             yield part, f"names variables that are not set: {', '.join(missing)}"
-    url = _filled(stated.url, environment)
-    if not re.fullmatch(r"https?://[^\s/?#]+\S*", url):
+    if not _is_url(_filled(stated.url, environment)):
         yield "url", "must be a URL that begins with http:// or https://"
     if not re.fullmatch(r"[!-~]*", _filled(stated.api_key, environment)):
         yield "api_key", "must be visible ASCII characters without spaces"
     if stated.kind != "whisperx" and not stated.model:
         yield "model", "is required: the name that the server knows the model by"
+    family = _FAMILIES.get(name)
+    if family is not None and Kind(stated.kind).transcribes != family:
+        yield (
+            "kind",
+            f"must be {'whisperx or audio-chat' if family else 'chat'}: the variables of {name} make profiles of it",
+        )
+    own = sorted({"model", "messages", "stream", "stream_options"} & set(stated.defaults))
+    if stated.kind != "whisperx" and own:
+        yield "defaults", f"must not hold {', '.join(own)}"
     for part, kind in (("interface", "whisperx"), ("prompt", "audio-chat"), ("max_tokens", "audio-chat")):
         if getattr(stated, part) is not None and stated.kind != kind:
             yield part, f'goes with kind = "{kind}" only'
@@ -304,6 +317,26 @@ def _profile_problems(
     families = {providers[member].kind.transcribes for member in stated.providers if member in providers}
     if len(families) > 1:
         yield "providers", "must be all for chat or all for transcription"
+    elif families:
+        for problem in _default_problems(stated.defaults, transcribes=families.pop()):
+            yield "defaults", problem
+
+
+def _default_problems(defaults: Mapping[str, Any], *, transcribes: bool) -> Iterator[str]:
+    """What is wrong with a profile's defaults; jobs would be refused for it, by names that they do not hold."""
+    try:
+        msgspec.convert(dict(defaults), TranscriptionInput if transcribes else ChatInput)
+    except msgspec.ValidationError as error:
+        text, _, where = str(error).partition(" - at `$.")
+        yield f"{where.rstrip('`')}: {text}" if where else text
+
+
+def _is_url(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0 and " " not in text
+    except ValueError:
+        return False
 
 
 def _filled(text: str, environment: Mapping[str, str]) -> str:

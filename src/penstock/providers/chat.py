@@ -14,6 +14,8 @@ from penstock.providers.asking import Reply, Used
 from penstock.providers.catalogue import ProviderSpec
 
 _LARGEST_ANSWER: Final = 16 * 2**20  # bytes
+_LONGEST_NAME: Final = 200  # characters of what a server calls its model
+_MOST_TOKENS: Final = 10**9  # of one call; more is no account that can be true
 Delta = Callable[[str], Awaitable[None]]
 
 
@@ -38,7 +40,7 @@ class ChatServer:
             return await self._stream(url, request, headers, said)
         headers["Accept"] = "application/json"
         body, _ = await self._server.post(url, headers=headers, data=msgspec.json.encode(request))
-        answer = completion(body)
+        answer = completion(self._server.masked_bytes(body))
         content = answer.choices[0].message.content
         if not isinstance(content, str):
             raise CallFailed("provider", "the provider's answer has no content")
@@ -50,11 +52,12 @@ class ChatServer:
         body = msgspec.json.encode(request | {"stream": True, "stream_options": {"include_usage": True}})
         async with self._server.open(url, headers=headers, data=body) as response:
             async for delta in stream.deltas(self._server, response):
-                await said(delta)
-        return self._reply(stream.content, stream.model, stream.usage)
+                await said(self._server.masked(delta))
+        return self._reply(self._server.masked(stream.content), stream.model, stream.usage)
 
     def _reply(self, content: str, model: str | None, usage: dict[str, Any] | None) -> Reply:
-        return Reply(text=content, model=model or self._spec.model, used=tokens(usage), usage=usage)
+        served = self._server.masked(model)[:_LONGEST_NAME] if model else self._spec.model
+        return Reply(text=content, model=served, used=tokens(usage), usage=usage)
 
     async def close(self) -> None:
         await self._server.close()
@@ -79,6 +82,6 @@ def tokens(usage: Mapping[str, Any] | None) -> Used:
 
     def count(name: str) -> int:
         value = stated.get(name)
-        return value if isinstance(value, int) and 0 <= value < 2**53 else 0
+        return value if type(value) is int and 0 <= value <= _MOST_TOKENS else 0  # true is an int as well
 
     return Used(prompt_tokens=count("prompt_tokens"), completion_tokens=count("completion_tokens"))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from base64 import b64encode
 from dataclasses import dataclass, field
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
+
+_SHORTEST_VALUE = 6  # characters of a query's value that may be a secret; "true" is none
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,4 +43,6 @@ class Endpoint:
         """What must be masked wherever a provider echoes it."""
         user, _, _ = urlsplit(self.base_url).netloc.rpartition("@")
         basic = self.headers.get("Authorization", "").partition(" ")[2]
-        return {self.api_key or "", user, *user.split(":", 1), basic, urlsplit(self.base_url).query} - {""}
+        query = urlsplit(self.base_url).query
+        stated = {value for _, value in parse_qsl(query) if len(value) >= _SHORTEST_VALUE}
+        return {self.api_key or "", user, *user.split(":", 1), basic, query, *stated} - {""}

@@ -13,6 +13,7 @@ _CATEGORIES: Final = {
     "rate_limited": ErrorCategory.RATE_LIMITED,
     "timeout": ErrorCategory.TIMEOUT,
     "cancelled": ErrorCategory.CANCELLED,
+    "failed": ErrorCategory.INTERNAL,
 }
 
 
@@ -24,8 +25,20 @@ def category_of(error: CallFailed) -> ErrorCategory:
 class WorkFailed(Exception):
     """A job cannot be done now, or at all: ``category`` says which. Its message is its owner's to read: no secrets."""
 
-    def __init__(self, category: ErrorCategory, message: str, *, retry_after: timedelta | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self,
+        category: ErrorCategory,
+        message: str,
+        *,
+        field: str | None = None,
+        retry_after: timedelta | None = None,
+    ) -> None:
+        super().__init__(f"{field}: {message}" if field else message)
         self.category = category
-        self.message = message
+        self.field = field  # of the input, such as "input.max_tokens"
+        self.detail = message
         self.retry_after = retry_after
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Any, Final, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
@@ -17,6 +17,8 @@ from penstock.models import outbound
 from penstock.models.outbound import AddressRefused, Policy
 from penstock.models.provider import retry_after
 from penstock.providers.errors import WorkFailed
+
+T = TypeVar("T")
 
 _SECONDS: Final = 300.0
 _REDIRECTS: Final = 5
@@ -51,25 +53,28 @@ class Fetcher:
                 await self._follow(url, to, field)
         except TimeoutError:
             raise WorkFailed(ErrorCategory.TIMEOUT, f"{_place(url)} took longer than {self._seconds:g} s") from None
+        except _OwnFault as error:
+            said = error.error.strerror or type(error.error).__name__
+            raise WorkFailed(ErrorCategory.INTERNAL, f"the file cannot be kept here: {said}") from None
         except (aiohttp.ClientError, OSError) as error:
             refused = _refusal(error)
             if refused is not None:
-                raise WorkFailed(ErrorCategory.BAD_INPUT, f"input.{field}: {refused}") from None
+                raise WorkFailed(ErrorCategory.BAD_INPUT, refused, field=f"input.{field}") from None
             raise WorkFailed(ErrorCategory.PROVIDER_ERROR, f"{_place(url)} broke off: {type(error).__name__}") from None
 
     async def _follow(self, url: str, to: Path, field: str) -> None:
         for _ in range(_REDIRECTS + 1):
             problem = outbound.check_url(url, self._policy)
             if problem is not None:
-                raise WorkFailed(ErrorCategory.BAD_INPUT, f"input.{field}: {problem}")
+                raise WorkFailed(ErrorCategory.BAD_INPUT, problem, field=f"input.{field}")
             async with self._connected().get(url, allow_redirects=False) as response:
                 if response.status in {301, 302, 303, 307, 308} and "Location" in response.headers:
-                    url = urljoin(url, response.headers["Location"])
+                    url = _redirected(url, response.headers["Location"], field)
                     continue
                 self._check(url, response, field)
                 await self._save(response, to, field)
                 return
-        raise WorkFailed(ErrorCategory.BAD_INPUT, f"input.{field}: redirects more than {_REDIRECTS} times")
+        raise WorkFailed(ErrorCategory.BAD_INPUT, f"redirects more than {_REDIRECTS} times", field=f"input.{field}")
 
     def _check(self, url: str, response: aiohttp.ClientResponse, field: str) -> None:
         status = response.status
@@ -78,16 +83,16 @@ class Fetcher:
                 raise self._too_large(field)
             return
         said = f"{_place(url)} answered with status {status}"
-        if status in {429, 503}:
-            wait = retry_after(response.headers.get("Retry-After"), now=datetime.now(UTC))
+        wait = retry_after(response.headers.get("Retry-After"), now=datetime.now(UTC))
+        if status == 429 or (status == 503 and wait is not None):
             raise WorkFailed(ErrorCategory.RATE_LIMITED, said, retry_after=wait)
         if status in _GONE and status != 408:
-            raise WorkFailed(ErrorCategory.BAD_INPUT, f"input.{field}: {said}")
+            raise WorkFailed(ErrorCategory.BAD_INPUT, said, field=f"input.{field}")
         raise WorkFailed(ErrorCategory.PROVIDER_ERROR, said)
 
     async def _save(self, response: aiohttp.ClientResponse, to: Path, field: str) -> None:
         size = 0
-        with await asyncio.to_thread(to.open, "wb") as file:
+        with await _ours(to.open, "wb") as file:
             piece = bytearray()
             async for part in response.content.iter_any():
                 size += len(part)
@@ -95,12 +100,12 @@ class Fetcher:
                     raise self._too_large(field)
                 piece += part
                 if len(piece) >= _PIECE:
-                    await asyncio.to_thread(_write, file, bytes(piece))
+                    await _ours(_write, file, bytes(piece))
                     piece.clear()
-            await asyncio.to_thread(_write, file, bytes(piece))
+            await _ours(_write, file, bytes(piece))
 
     def _too_large(self, field: str) -> WorkFailed:
-        return WorkFailed(ErrorCategory.BAD_INPUT, f"input.{field}: the file has more than {self._most} bytes")
+        return WorkFailed(ErrorCategory.BAD_INPUT, f"the file has more than {self._most} bytes", field=f"input.{field}")
 
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -111,6 +116,29 @@ class Fetcher:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+
+class _OwnFault(Exception):
+    """Our own disk fails, not the host."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__()
+        self.error = error
+
+
+async def _ours(work: Callable[..., T], *arguments: Any) -> T:
+    """Work with our own files, in a thread."""
+    try:
+        return await asyncio.to_thread(work, *arguments)
+    except OSError as error:
+        raise _OwnFault(error) from error
+
+
+def _redirected(url: str, location: str, field: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise WorkFailed(ErrorCategory.BAD_INPUT, "redirects to what is no URL", field=f"input.{field}") from None
 
 
 def _write(file: IO[bytes], piece: bytes) -> None:

@@ -13,41 +13,38 @@ from penstock.providers.errors import category_of
 from penstock.providers.limits import Breaker, BreakerState, RateLimit
 from penstock.providers.reports import LastError, ProviderReport
 
-_OURS = frozenset({"bad_input"})  # failures that say nothing against the provider
+_LONGEST_MESSAGE = 500  # characters of an error that are reported
 
 
 class NotNow(Exception):
-    """A provider may not be asked for longer than one is willing to wait."""
+    """A provider may not be asked for longer than one is willing to wait.
 
-    def __init__(self, reason: str, seconds: float) -> None:
+    ``limited``: by its rate limit; otherwise because it failed too often.
+    """
+
+    def __init__(self, reason: str, seconds: float, *, limited: bool) -> None:
         super().__init__(reason)
         self.reason = reason
         self.seconds = seconds
+        self.limited = limited
 
 
 class Gate:
     """Lets up to ``concurrency`` calls through, in order, and none while the provider limits us or its breaker is open;
-    with ``per_minute``, so many within any minute.
-
-    Of one process and one event loop. ``changed`` is called when a report would read otherwise.
+    with ``per_minute``, so many within any minute. Of one process and one event loop.
     """
 
     def __init__(
-        self,
-        concurrency: int,
-        *,
-        per_minute: int | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        changed: Callable[[], None] | None = None,
+        self, concurrency: int, *, per_minute: int | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.concurrency = concurrency
         self._clock = clock
-        self._changed = changed or (lambda: None)
         self._slots = asyncio.Semaphore(concurrency)
         self._running = 0
         self._limit = RateLimit(per_minute)
         self._breaker = Breaker()
         self._last_error: LastError | None = None
+        self._moved = asyncio.Event()  # set, and replaced, when the wait may have become shorter
 
     def wait(self) -> float:
         """Seconds until a call may begin, apart from waiting for others to end."""
@@ -57,19 +54,19 @@ class Gate:
     @property
     def resting(self) -> bool:
         """Whether it has failed so often that it is not asked for a while."""
-        return self._breaker.state is not BreakerState.CLOSED and self._breaker.wait(self._clock()) > 0
+        return self._breaker.wait(self._clock()) > 0
 
     @property
     def reason(self) -> str:
         """Why calls wait, for people."""
         if self._breaker.state is BreakerState.CLOSED:
-            return "it limits our rate"
+            return "its rate limit is used up"
         said = f" (the last: {self._last_error.message})" if self._last_error is not None else ""
         return f"it failed {self._breaker.failures} times in a row{said}"
 
     def heed(self, status: int, headers: Mapping[str, str]) -> None:
         """Learn from the head of an answer."""
-        self._limit.heed(status, headers, self._clock(), beside=max(self._running - 1, 0))
+        self._limit.heed(status, headers, self._clock())
 
     @asynccontextmanager
     async def turn(self, patience: float) -> AsyncIterator[None]:
@@ -81,22 +78,25 @@ class Gate:
         async with self._slots:
             while (wait := self.wait()) > 0:
                 if self._clock() + wait > deadline:
-                    raise NotNow(self.reason, wait)
-                await asyncio.sleep(wait)
-            self._begin()
+                    raise NotNow(self.reason, wait, limited=not self.resting)
+                await self._pause(wait)
+            self._limit.begin(self._clock())
+            trial = self._breaker.begin()
+            self._running += 1
             try:
                 yield
             except CallFailed as error:
-                self._note(error)
+                self._note(error, trial=trial)
                 raise
             except BaseException:
-                self._breaker.abandoned()
+                self._breaker.abandoned(trial=trial)
                 raise
             else:
-                self._breaker.succeeded()
+                self._breaker.succeeded(trial=trial)
             finally:
                 self._running -= 1
-                self._changed()
+                self._moved.set()
+                self._moved = asyncio.Event()
 
     def report(self) -> ProviderReport:
         """How the provider stands with this process."""
@@ -109,18 +109,18 @@ class Gate:
             last_error=self._last_error,
         )
 
-    def _begin(self) -> None:
-        self._limit.begin(self._clock())
-        self._breaker.begin()
-        self._running += 1
-        self._changed()
+    async def _pause(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._moved.wait()
+        except TimeoutError:
+            pass
 
-    def _note(self, error: CallFailed) -> None:
-        if error.kind in _OURS:
-            self._breaker.succeeded()
-            return
-        self._last_error = LastError(category=category_of(error), message=error.message[:500], at=datetime.now(UTC))
-        if error.kind == "rate_limited":
-            self._breaker.succeeded()
+    def _note(self, error: CallFailed, *, trial: bool) -> None:
+        if error.kind != "bad_input":
+            message = error.message[:_LONGEST_MESSAGE]
+            self._last_error = LastError(category=category_of(error), message=message, at=datetime.now(UTC))
+        if error.kind in {"bad_input", "rate_limited"}:  # it works, whatever it says
+            self._breaker.succeeded(trial=trial)
         else:
-            self._breaker.failed(self._clock())
+            self._breaker.failed(self._clock(), trial=trial)

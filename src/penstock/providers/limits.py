@@ -20,7 +20,8 @@ _MINUTE: Final = 60.0
 _EPOCH: Final = 1e8  # a "reset" above this many seconds is a moment, not a wait
 _FIRST_PAUSE: Final = 1.0  # after a refusal that names no wait; doubles with each one that follows
 _LONGEST_PAUSE: Final = 60.0
-_LONGEST_STATED: Final = 7 * 24 * 3600.0
+_LONGEST_STATED: Final = 3600.0  # seconds; then one call sees whether it still holds
+_SHORTEST_STATED: Final = 1.0  # what is less, or past, states no wait: servers round, and clocks differ
 
 _FAILURES: Final = 5  # in a row, that open the breaker
 _FIRST_REST: Final = 10.0  # seconds; doubles each time the trial fails too
@@ -41,6 +42,7 @@ class RateLimit:
         self._begun: deque[float] | None = None if per_minute is None else deque(maxlen=per_minute)
         self.remaining: int | None = None  # requests that may begin before ``renewed_at``; None: not known
         self.renewed_at = 0.0
+        self._interval: float | None = None  # seconds in which one request is given back, where that is known
         self.paused_until = 0.0
         self._refusals = 0  # in a row, without a stated wait
 
@@ -57,20 +59,26 @@ class RateLimit:
         """A call begins."""
         if self._begun is not None:
             self._begun.append(now)
-        if self.remaining is not None:
-            self.remaining = self.remaining - 1 if now < self.renewed_at else None
+        if self.remaining is None:
+            return
+        if now < self.renewed_at:
+            self.remaining -= 1
+        elif self._interval:
+            self.remaining, self.renewed_at = 0, now + self._interval  # the one that was given back is taken
+        else:
+            self.remaining = None
 
-    def heed(self, status: int, headers: Mapping[str, str], now: float, *, beside: int) -> None:
-        """An answer came; ``beside``: calls that are still running, which it may not have counted."""
+    def heed(self, status: int, headers: Mapping[str, str], now: float) -> None:
+        """An answer came."""
         if status != 429:
             self._refusals = 0
-        waits = [self._requests(headers, now, beside), _tokens(headers)]
+        waits = [self._requests(headers, now), _tokens(headers)]
         stated = retry_after(headers.get("Retry-After"), now=datetime.now(UTC))
         if status == 429 or (status == 503 and stated is not None):
             waits.append(self._refused(stated.total_seconds() if stated is not None else None, waits))
         self.paused_until = max(self.paused_until, now + min(max(waits), _LONGEST_STATED))
 
-    def _requests(self, headers: Mapping[str, str], now: float, beside: int) -> float:
+    def _requests(self, headers: Mapping[str, str], now: float) -> float:
         """Note how many requests remain; answers the seconds to wait for that reason."""
         remaining = _number(headers.get("x-ratelimit-remaining-requests"))
         if remaining is not None:
@@ -78,18 +86,20 @@ class RateLimit:
             reset = _seconds(headers.get("x-ratelimit-reset-requests"))
             # The reset says when the limit is whole again; it fills evenly, so the next request comes sooner.
             wait = reset / max(limit - remaining, 1) if limit else reset
+            self._interval = wait if limit else None
         else:
             name = "x-ratelimit-" if "x-ratelimit-remaining" in headers else "ratelimit-"
             remaining = _number(headers.get(f"{name}remaining"))
             wait = _seconds(headers.get(f"{name}reset"))
+            self._interval = None
         if remaining is None:
             return 0.0
-        self.remaining = max(int(remaining) - beside, 0)
+        self.remaining = int(remaining)
         self.renewed_at = now + wait
         return wait if remaining <= 0 else 0.0
 
     def _refused(self, stated: float | None, learned: list[float]) -> float:
-        if stated is not None or any(learned):
+        if max(stated or 0.0, *learned) >= _SHORTEST_STATED:
             return stated or 0.0
         self._refusals += 1
         return min(_FIRST_PAUSE * 2.0 ** min(self._refusals - 1, 16), _LONGEST_PAUSE)
@@ -117,28 +127,34 @@ class Breaker:
             return max(self._until - now, 0.0)
         return _TRIAL_POLL if self._trying else 0.0
 
-    def begin(self) -> None:
-        """A call begins, after ``wait`` answered 0."""
-        if self.state is not BreakerState.CLOSED:
-            self.state = BreakerState.HALF_OPEN
-            self._trying = True
+    def begin(self) -> bool:
+        """A call begins, after ``wait`` answered 0; answers whether it is the trial that decides."""
+        if self.state is BreakerState.CLOSED:
+            return False
+        self.state = BreakerState.HALF_OPEN
+        self._trying = True
+        return True
 
-    def succeeded(self) -> None:
-        """A call came through: the provider works, whatever it answered."""
-        self.state, self.failures, self._rest, self._trying = BreakerState.CLOSED, 0, _FIRST_REST, False
+    def succeeded(self, *, trial: bool) -> None:
+        """A call came through: the provider works, whatever it answered. Calls that began before it opened say nothing
+        of how it is now."""
+        if trial or self.state is BreakerState.CLOSED:
+            self.state, self.failures, self._rest, self._trying = BreakerState.CLOSED, 0, _FIRST_REST, False
 
-    def failed(self, now: float) -> None:
+    def failed(self, now: float, *, trial: bool) -> None:
         """A call failed by the provider's fault."""
-        self.failures += 1
-        if self.state is BreakerState.HALF_OPEN:
+        if trial:
             self._rest = min(self._rest * 2, _LONGEST_REST)
-        elif self.failures < _FAILURES:
+        elif self.state is not BreakerState.CLOSED:
             return
-        self.state, self._until, self._trying = BreakerState.OPEN, now + self._rest, False
+        self.failures += 1
+        if trial or self.failures >= _FAILURES:
+            self.state, self._until, self._trying = BreakerState.OPEN, now + self._rest, False
 
-    def abandoned(self) -> None:
+    def abandoned(self, *, trial: bool) -> None:
         """A call was given up and tells nothing; if it was the trial, the next one tries."""
-        self._trying = False
+        if trial:
+            self._trying = False
 
 
 def _tokens(headers: Mapping[str, str]) -> float:

@@ -2,13 +2,12 @@
 
 -- name: put_reports(worker_id, providers, reports)
 -- tenant: every (of the house)
--- What one worker has to say now; what it said before of other providers goes, and what silent workers said long ago.
--- Locks: its own rows, in order of their providers.
+-- What one worker has to say now, in place of what it said before. Locks: its own rows, in order of their providers.
 WITH said AS (
     SELECT * FROM unnest(:providers::text[], :reports::json[]) AS s(provider, report) ORDER BY provider
 ), gone AS (
     DELETE FROM provider_report
-    WHERE (worker_id = :worker_id AND provider <> ALL (:providers::text[])) OR at < clock() - interval '1 hour'
+    WHERE worker_id = :worker_id AND provider <> ALL (:providers::text[])
 )
 INSERT INTO provider_report (worker_id, provider, at, report)
 SELECT :worker_id::text, provider, clock(), report FROM said
@@ -17,8 +16,17 @@ ON CONFLICT (worker_id, provider) DO UPDATE SET at = excluded.at, report = exclu
 
 -- name: drop_reports(worker_id)
 -- tenant: every (of the house)
--- A worker has stopped.
-DELETE FROM provider_report WHERE worker_id = :worker_id;
+-- A worker has stopped. Locks: its own rows.
+DELETE FROM provider_report WHERE worker_id = :worker_id RETURNING provider;
+
+
+-- name: sweep_reports(seconds)
+-- tenant: every (of the house)
+-- What workers said so long ago that they are no more. Locks: their rows, skipping those that somebody just writes.
+DELETE FROM provider_report WHERE (worker_id, provider) IN (
+    SELECT worker_id, provider FROM provider_report WHERE at < clock() - make_interval(secs => :seconds::float8)
+    ORDER BY worker_id, provider LIMIT 1000 FOR UPDATE SKIP LOCKED
+) RETURNING provider;
 
 
 -- name: recent_reports(seconds)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from penstock.providers.audio_chat import AudioChatServer
-from penstock.providers.catalogue import Catalogue, Kind, ProviderSpec
+from penstock.providers.catalogue import Kind, ProviderSpec
 from penstock.providers.chat import ChatServer
 from penstock.providers.gate import Gate
 from penstock.providers.reports import ProviderReport
@@ -14,14 +12,9 @@ from penstock.providers.whisperx import WhisperXServer
 
 
 class Servers:
-    """Connections to the providers of a catalogue; ``close`` them at the end.
+    """Connections to providers; ``close`` them at the end."""
 
-    ``changed`` is called when a report of one of them would read otherwise.
-    """
-
-    def __init__(self, catalogue: Catalogue, *, changed: Callable[[], None] | None = None) -> None:
-        self._catalogue = catalogue
-        self._changed = changed
+    def __init__(self) -> None:
         self._gates: dict[str, Gate] = {}
         self._chat: dict[str, ChatServer] = {}
         self._speech: dict[str, SpeechServer] = {}
@@ -29,7 +22,7 @@ class Servers:
     def gate(self, spec: ProviderSpec) -> Gate:
         """What every call to that provider passes."""
         if spec.name not in self._gates:
-            self._gates[spec.name] = Gate(spec.concurrency, per_minute=spec.requests_per_minute, changed=self._changed)
+            self._gates[spec.name] = Gate(spec.concurrency, per_minute=spec.requests_per_minute)
         return self._gates[spec.name]
 
     def chat(self, spec: ProviderSpec) -> ChatServer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -10,9 +11,10 @@ import msgspec
 
 from penstock.models.runtimes.base import CallFailed
 from penstock.providers.asking import Reply, Used
-from penstock.recordings.recording import Recording
+from penstock.recordings.recording import Recording, UnusableAudio, converted
 
 _KEPT: Final = ("id", "speaker", "words", "avg_logprob", "no_speech_prob")  # of a segment, beside its times and text
+_LONGEST_NAME: Final = 200  # characters of what a server calls its model
 _MOST_SEGMENTS: Final = 200_000
 
 
@@ -27,8 +29,38 @@ class SpeechRequest:
     prompt: str | None = None  # names and words that occur
 
 
+class Sound:
+    """A recording as a caller gave it, and converted for providers that do not take its format: once, whoever asks."""
+
+    def __init__(self, recording: Recording) -> None:
+        self.recording = recording
+        self._converting = asyncio.Lock()
+        self._wav: Recording | None = None
+
+    async def taken_by(self, server: SpeechServer) -> Recording:
+        """The recording in a format that the server takes; raises CallFailed."""
+        if server.takes is None or self.recording.format.name in server.takes:
+            return self.recording
+        async with self._converting:
+            if self._wav is None:
+                self._wav = await self._converted()
+        return self._wav
+
+    async def _converted(self) -> Recording:
+        try:
+            return await converted(self.recording, self.recording.path.with_name("converted.wav"))
+        except UnusableAudio as error:
+            raise CallFailed("bad_input", f"the recording {error}") from None
+        except OSError as error:
+            raise CallFailed("failed", f"the recording cannot be converted here: {error.strerror or error}") from None
+
+
 class SpeechServer(Protocol):
     """A provider that transcribes. ``ask`` raises CallFailed; ``key`` is the idempotency key."""
+
+    @property
+    def takes(self) -> frozenset[str] | None:
+        """The names of the formats that it takes; None: any."""
 
     async def ask(self, recording: Recording, request: SpeechRequest, *, key: str) -> Reply: ...
     async def close(self) -> None: ...
@@ -62,7 +94,7 @@ def transcript(body: bytes, recording: Recording, model: str) -> Reply:
     served = answer.get("model")
     return Reply(
         text=text.strip(),
-        model=served if isinstance(served, str) and served else model,
+        model=served[:_LONGEST_NAME] if isinstance(served, str) and served else model,
         used=Used(audio_seconds=recording.duration_seconds),
         segments=segments,
         language=language if isinstance(language, str) else None,
@@ -89,6 +121,6 @@ def _seconds(stated: Any) -> float | None:
     """A time in a recording; some servers write numbers as texts."""
     try:
         value = float(stated)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return round(value, 3) if 0 <= value < 1e9 else None

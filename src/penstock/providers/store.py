@@ -39,6 +39,11 @@ async def drop_reports(connection: asyncpg.Connection, worker_id: str) -> None:
     await _sql.drop_reports.run(connection, worker_id=worker_id)
 
 
+async def sweep_reports(connection: asyncpg.Connection, *, older: timedelta) -> None:
+    """Forget what workers said so long ago."""
+    await _sql.sweep_reports.run(connection, seconds=older.total_seconds())
+
+
 async def recent_reports(connection: asyncpg.Connection, *, within: timedelta) -> list[WorkerReport]:
     """What workers said lately."""
     return [

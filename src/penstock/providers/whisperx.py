@@ -27,6 +27,8 @@ class WhisperXServer:
     ``response_format=verbose_json``; options that OpenAI does not know are sent only when a job asks for them).
     """
 
+    takes: frozenset[str] | None = None
+
     def __init__(self, spec: ProviderSpec, heed: Heed | None = None) -> None:
         self._spec = spec
         self._server = connected(spec, heed, largest=_LARGEST_ANSWER)
@@ -48,7 +50,7 @@ class WhisperXServer:
             )
             query = options if in_query else None
             body, _ = await self._server.post(self._url(), headers=headers, data=form, params=query)
-        return transcript(body, recording, self._spec.model or self._spec.name)
+        return transcript(self._server.masked_bytes(body), recording, self._spec.model or self._spec.name)
 
     def _url(self) -> str:
         """The configured address, if it names an endpoint, or the usual one below it."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from penstock.jobs.job import ClaimedJob
 from penstock.models.chat import messages_of
@@ -14,26 +14,13 @@ from penstock.providers import asking
 from penstock.providers.agreement import Agreement
 from penstock.providers.asking import Candidate, Mode, ProviderAttempt, Reply
 from penstock.providers.catalogue import Profile, ProviderSpec
+from penstock.providers.inputs import ChatInput
 from penstock.providers.servers import Servers
 from penstock.workers import provided
 from penstock.workers.executors import JobContext
 
+_LONGEST_DELTA: Final = 100_000  # characters of one chunk of the job's output
 TASK_TYPES: Final = ("llm_chat", "chat_completion", "call_analysis")
-
-
-class ChatInput(Struct, frozen=True, kw_only=True):
-    """What the executor reads of a job's ``input``; every other field is the caller's own and is ignored."""
-
-    messages: list[dict[str, Any]] | None = None
-    system: Any = None  # read only without messages
-    user: Any = None  # read only without messages
-    max_tokens: Annotated[int, Meta(ge=1)] | None = None
-    response_format: dict[str, Any] | None = None
-    temperature: float | None = None
-    top_p: float | None = None
-    stop: str | list[str] | None = None
-    seed: int | None = None
-    stream: bool = False  # tell the answer as the job's output while it comes; of profiles with the mode "first"
 
 
 _PASSED_ON: Final = ("max_tokens", "response_format", "temperature", "top_p", "stop", "seed")
@@ -106,8 +93,9 @@ class _Talk:
 
     async def say(self, delta: str) -> None:
         self.begun = True
-        self._context.chunk({"delta": delta})
-        await self._context.room()
+        for start in range(0, len(delta), _LONGEST_DELTA):
+            self._context.chunk({"delta": delta[start : start + _LONGEST_DELTA]})
+            await self._context.room()
 
 
 def request(job_input: bytes, profile: Profile) -> tuple[list[dict[str, Any]], dict[str, Any], bool]:

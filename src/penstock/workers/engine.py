@@ -417,7 +417,6 @@ class Engine:
                     return
                 message = f"the result was refused: {_described(error)}"
                 report, surprises = self._failure(attempt.job, ErrorCategory.INTERNAL, message), 0
-                report = _with_usage(report, attempt)
             else:
                 self._tell(attempt, report)
                 return

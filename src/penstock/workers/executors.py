@@ -61,9 +61,9 @@ class JobContext:
 
     def used(self, usage: Usage) -> None:
         """Tell what a call to a provider used, or that it failed. Stored with the attempt's end, however it ends, and
-        summed up in the statistics; the first hundred count."""
+        summed up in the statistics; the first hundred count. Raises ValueError for what cannot be stored."""
         if len(self.usage) < _MOST_USAGES:
-            self.usage.append(usage)
+            self.usage.append(msgspec.convert(msgspec.to_builtins(usage), Usage))
 
     def progress(self, value: object) -> None:
         """Tell how far the job is: any JSON, ``{"fraction": 0.4}`` by convention. Newest wins.

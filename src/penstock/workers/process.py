@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
@@ -135,20 +136,27 @@ async def _profiles(
     settings: Settings, catalogue: Catalogue, database: Database, executors: Executors
 ) -> AsyncIterator[None]:
     """An executor for each profile, and reports of how its providers stand."""
-    servers = Servers(catalogue)
+    await asyncio.to_thread(transcription.sweep)
+    servers = Servers()
     fetcher = Fetcher(settings.penstock_fetch_networks, most_bytes=settings.penstock_max_blob_bytes)
     blobs = BlobService(
         database,
         max_bytes=settings.penstock_max_blob_bytes,
         keep=timedelta(days=settings.penstock_retention_days),
     )
-    reporter = Reporter(database, servers, settings.worker_id)
+    reporter = Reporter(database, servers, f"{settings.worker_id}/{os.getpid()}")
     reporting = asyncio.create_task(reporter.run())
     for profile in catalogue.profiles.values():
         limit = min(profile.concurrency, settings.worker_claim_limit)
         if profile.transcribes:
             executors.add(
-                TranscriptionExecutor(profile, servers, fetcher=fetcher, blobs=blobs),
+                TranscriptionExecutor(
+                    profile,
+                    servers,
+                    fetcher=fetcher,
+                    blobs=blobs,
+                    most_bytes=settings.penstock_max_result_bytes,
+                ),
                 task_types=transcription.TASK_TYPES,
                 model_profiles=[profile.name],
                 limit=limit,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
@@ -14,7 +14,7 @@ from penstock.jobs.job import ClaimedJob
 from penstock.jobs.states import ErrorCategory
 from penstock.jobs.usage import Usage
 from penstock.providers.agreement import Agreement, agreements
-from penstock.providers.asking import Mode, ProviderAttempt
+from penstock.providers.asking import Candidate, Mode, ProviderAttempt, Tell
 from penstock.providers.catalogue import ProviderSpec
 from penstock.providers.errors import WorkFailed
 from penstock.workers.executors import ExecutionError, JobContext, shortened
@@ -41,7 +41,7 @@ def read(job_input: bytes, defaults: Mapping[str, Any], kind: type[Input]) -> In
 
 def bad_input(message: str, field: str | None = None) -> WorkFailed:
     """A mistake in the input, as ``input.max_tokens: …``."""
-    return WorkFailed(ErrorCategory.BAD_INPUT, f"input.{field}: {message}" if field else f"input: {message}")
+    return WorkFailed(ErrorCategory.BAD_INPUT, message, field=f"input.{field}" if field else "input")
 
 
 @contextmanager
@@ -63,14 +63,17 @@ def key(job: ClaimedJob, spec: ProviderSpec) -> str:
     return f"{job.id}-{job.epoch}-{spec.name}"
 
 
-def teller(context: JobContext) -> Callable[[ProviderAttempt], None]:
-    """Tells the job's usage of what providers did, and its log of what went wrong: a line costs a job a heartbeat."""
+def teller(context: JobContext) -> Tell:
+    """Tells the job's usage of what providers did, and its log of what went wrong: a line costs a job a heartbeat.
 
-    def tell(attempt: ProviderAttempt) -> None:
+    Usage is counted under the model that a provider is configured with: what servers call theirs may change each time.
+    """
+
+    def tell(candidate: Candidate, attempt: ProviderAttempt) -> None:
         context.used(
             Usage(
                 provider=attempt.provider,
-                model=_plain(attempt.model),
+                model=candidate.model,
                 status=attempt.status,
                 prompt_tokens=attempt.usage.prompt_tokens,
                 completion_tokens=attempt.usage.completion_tokens,
@@ -92,8 +95,3 @@ async def agreement(mode: Mode, attempts: Sequence[ProviderAttempt]) -> list[Agr
     if mode is not Mode.ALL or len(attempts) < 2:
         return []
     return await asyncio.to_thread(agreements, attempts)
-
-
-def _plain(name: str) -> str:
-    """A name that a provider made up, as it can be stored."""
-    return "".join(character for character in name if character.isprintable())[:500]

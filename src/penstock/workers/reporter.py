@@ -12,7 +12,6 @@ from penstock.providers.reports import ProviderReport
 from penstock.providers.servers import Servers
 from penstock.workers.periodic import Periodic
 
-FRESH: Final = timedelta(seconds=30)  # an older report counts as none
 _AGAIN: Final = 10.0  # seconds after which what has not changed is said again
 
 

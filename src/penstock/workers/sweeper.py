@@ -1,4 +1,4 @@
-"""Removes blobs whose time is over, and what was left of uploads that never finished."""
+"""Removes what is left: blobs whose time is over, uploads that never finished, reports of workers that are gone."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Final
 from penstock.blobs import store
 from penstock.blobs.service import drop_parts
 from penstock.postgres.pool import Database
+from penstock.providers import store as reports
 from penstock.workers.periodic import Periodic
 
 _CHUNK: Final = 100  # blobs of one pass
+_SILENT: Final = timedelta(hours=1)
 
 
 class Sweeper(Periodic):
@@ -24,6 +26,7 @@ class Sweeper(Periodic):
         async with self._database.acquire() as connection:
             expired = await store.expire(connection, limit=_CHUNK)
             abandoned = await store.abandoned(connection, limit=_CHUNK)
+            await reports.sweep_reports(connection, older=_SILENT)
         for tenant, blob_id in dict.fromkeys([*expired, *abandoned]):
             await drop_parts(self._database, tenant, blob_id)
         return _CHUNK in {len(expired), len(abandoned)}

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import os
+import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any, Final
-from uuid import UUID
+from typing import Any, Final
 
-from msgspec import Meta, Struct
+import msgspec
+import psutil
+from msgspec import Struct
+from msgspec.structs import replace
 
 from penstock.blobs.service import BlobService
 from penstock.errors import NotFound
@@ -22,44 +26,18 @@ from penstock.jobs.store import DEFAULT_TENANT, TenantId
 from penstock.models.outbound import check_url
 from penstock.providers import asking
 from penstock.providers.agreement import Agreement
-from penstock.providers.asking import Candidate, Mode, ProviderAttempt, Reply
+from penstock.providers.asking import Candidate, ProviderAttempt, Reply
 from penstock.providers.catalogue import Profile, ProviderSpec
 from penstock.providers.fetching import Fetcher
+from penstock.providers.inputs import TranscriptionInput
 from penstock.providers.servers import Servers
-from penstock.providers.speech import SpeechRequest
+from penstock.providers.speech import Sound, SpeechRequest
 from penstock.recordings.recording import Recording, UnusableAudio, examine
 from penstock.workers import provided
 from penstock.workers.executors import JobContext
 
+_FOLDER: Final = "penstock-recording-"
 TASK_TYPES: Final = ("transcription", "transcribe")
-
-Speakers = Annotated[int, Meta(ge=1, le=100)]
-
-
-class TranscriptionInput(Struct, frozen=True, kw_only=True):
-    """What the executor reads of a job's ``input``; every other field is the caller's own and is ignored.
-
-    Exactly one of ``audio_url``, ``audio`` and ``audio_blob`` says where the recording is.
-    """
-
-    audio_url: str | None = None  # http or https
-    audio: str | None = None  # base64, or a data: URL
-    audio_blob: UUID | None = None  # of an uploaded file
-    language: Annotated[str, Meta(min_length=1, max_length=50)] | None = None
-    diarization: bool = False
-    min_speakers: Speakers | None = None
-    max_speakers: Speakers | None = None
-    prompt: Annotated[str, Meta(max_length=10_000)] | None = None
-    mode: Mode | None = None  # None: the profile's
-    providers: Annotated[list[str], Meta(min_length=1, max_length=20)] | None = None  # of the profile's; None: all
-
-    @property
-    def source(self) -> str:
-        """Which field says where the recording is; raises WorkFailed unless exactly one does."""
-        stated = [name for name in ("audio_url", "audio", "audio_blob") if getattr(self, name) is not None]
-        if len(stated) != 1:
-            raise provided.bad_input("needs exactly one of audio_url, audio and audio_blob")
-        return stated[0]
 
 
 class TranscriptionResult(Struct, frozen=True, kw_only=True):
@@ -87,7 +65,9 @@ class TranscriptionExecutor:
         fetcher: Fetcher,
         blobs: BlobService,
         tenant: TenantId = DEFAULT_TENANT,
+        most_bytes: int | None = None,
     ) -> None:
+        self._most_bytes = most_bytes
         self._profile = profile
         self._servers = servers
         self._fetcher = fetcher
@@ -101,15 +81,16 @@ class TranscriptionExecutor:
             specs = _chosen(self._profile, wanted.providers)
             mode = wanted.mode or self._profile.mode
             async with self._recording(wanted, context) as recording:
+                sound = Sound(recording)
                 context.progress({"stage": "transcribing", "audio_seconds": round(recording.duration_seconds, 1)})
                 answered = await asking.ask(
-                    [self._candidate(spec, job, recording, _request(wanted)) for spec in specs],
+                    [self._candidate(spec, job, sound, _request(wanted)) for spec in specs],
                     mode,
                     patience=provided.patience(job),
                     tell=provided.teller(context),
                 )
         reply = answered.reply
-        return TranscriptionResult(
+        result = TranscriptionResult(
             segments=reply.segments or [],
             text=reply.text,
             language=reply.language or wanted.language,
@@ -120,29 +101,34 @@ class TranscriptionExecutor:
             attempts=answered.attempts,
             agreement=await provided.agreement(mode, answered.attempts),
         )
+        return result if self._most_bytes is None else fitted(result, self._most_bytes)
 
-    def _candidate(
-        self, spec: ProviderSpec, job: ClaimedJob, recording: Recording, request: SpeechRequest
-    ) -> Candidate:
+    def _candidate(self, spec: ProviderSpec, job: ClaimedJob, sound: Sound, request: SpeechRequest) -> Candidate:
         server = self._servers.speech(spec)
 
-        async def ask() -> Reply:
-            return await server.ask(recording, request, key=provided.key(job, spec))
+        async def prepare() -> None:
+            await sound.taken_by(server)
 
-        return Candidate(name=spec.name, model=spec.model or spec.name, gate=self._servers.gate(spec), ask=ask)
+        async def ask() -> Reply:
+            return await server.ask(await sound.taken_by(server), request, key=provided.key(job, spec))
+
+        return Candidate(
+            name=spec.name, model=spec.model or spec.name, gate=self._servers.gate(spec), ask=ask, prepare=prepare
+        )
 
     @asynccontextmanager
     async def _recording(self, wanted: TranscriptionInput, context: JobContext) -> AsyncIterator[Recording]:
         """The recording in a folder of its own, which goes when the block ends."""
-        folder = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix="penstock-recording-")
+        folder = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix=f"{_FOLDER}{os.getpid()}-")
         try:
             path = Path(folder.name) / "recording"
             context.progress({"stage": "fetching"})
             await self._save(wanted, path)
             try:
-                yield await examine(path)
+                recording = await examine(path)
             except UnusableAudio as error:
-                raise provided.bad_input(f"the file {error}", wanted.source) from None
+                raise provided.bad_input(f"the file {error}", source_of(wanted)) from None
+            yield recording
         finally:
             await asyncio.to_thread(folder.cleanup)
 
@@ -158,6 +144,43 @@ class TranscriptionExecutor:
                 raise provided.bad_input(error.message, "audio_blob") from None
         else:
             await asyncio.to_thread(path.write_bytes, _decoded(wanted.audio or ""))
+
+
+def fitted(result: TranscriptionResult, most_bytes: int) -> TranscriptionResult:
+    """A result that can be stored: a transcript that was paid for is not thrown away for its details. What it has too
+    much goes first from the attempts, then from the result: the words' times, then the attempts' segments."""
+    for shorten in (_attempts_without_words, _attempts_without_segments, _segments_without_words):
+        if len(msgspec.json.encode(result)) <= most_bytes:
+            break
+        result = shorten(result)
+    return result
+
+
+def _attempts_without_words(result: TranscriptionResult) -> TranscriptionResult:
+    attempts = [replace(attempt, segments=_without_words(attempt.segments)) for attempt in result.attempts]
+    return replace(result, attempts=attempts)
+
+
+def _attempts_without_segments(result: TranscriptionResult) -> TranscriptionResult:
+    return replace(result, attempts=[replace(attempt, segments=None) for attempt in result.attempts])
+
+
+def _segments_without_words(result: TranscriptionResult) -> TranscriptionResult:
+    return replace(result, segments=_without_words(result.segments) or [])
+
+
+def _without_words(segments: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+    if segments is None:
+        return None
+    return [{name: value for name, value in one.items() if name != "words"} for one in segments]
+
+
+def sweep() -> None:
+    """Remove recordings that workers left which were killed. To be called once, before the first job."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*-*"):
+        owner = folder.name.removeprefix(_FOLDER).partition("-")[0]
+        if owner.isdigit() and (int(owner) == os.getpid() or not psutil.pid_exists(int(owner))):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _decoded(audio: str) -> bytes:
@@ -176,7 +199,7 @@ def _decoded(audio: str) -> bytes:
 def read(job_input: bytes, profile: Profile) -> TranscriptionInput:
     """A job's ``input``, filled up with the profile's defaults; raises WorkFailed (bad_input) that names the field."""
     wanted = provided.read(job_input, profile.defaults, TranscriptionInput)
-    source = wanted.source
+    source = source_of(wanted)
     if source == "audio_url":
         problem = check_url(wanted.audio_url)
         if problem is not None:
@@ -185,6 +208,14 @@ def read(job_input: bytes, profile: Profile) -> TranscriptionInput:
         raise provided.bad_input("must not exceed max_speakers", "min_speakers")
     _chosen(profile, wanted.providers)
     return wanted
+
+
+def source_of(wanted: TranscriptionInput) -> str:
+    """Which field says where the recording is; raises WorkFailed unless exactly one does."""
+    stated = [name for name in ("audio_url", "audio", "audio_blob") if getattr(wanted, name) is not None]
+    if len(stated) != 1:
+        raise provided.bad_input("needs exactly one of audio_url, audio and audio_blob")
+    return stated[0]
 
 
 def _chosen(profile: Profile, names: Sequence[str] | None) -> list[ProviderSpec]:

@@ -1,0 +1,45 @@
+"""What jobs for profiles may say: the parts of their ``input`` that the built-in workers read."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from msgspec import Meta, Struct
+
+from penstock.providers.asking import Mode
+
+Speakers = Annotated[int, Meta(ge=1, le=100)]
+
+
+class ChatInput(Struct, frozen=True, kw_only=True):
+    """What the executor reads of a job's ``input``; every other field is the caller's own and is ignored."""
+
+    messages: list[dict[str, Any]] | None = None
+    system: Any = None  # read only without messages
+    user: Any = None  # read only without messages
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    response_format: dict[str, Any] | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    stream: bool = False  # tell the answer as the job's output while it comes; of profiles with the mode "first"
+
+
+class TranscriptionInput(Struct, frozen=True, kw_only=True):
+    """What the executor reads of a job's ``input``; every other field is the caller's own and is ignored.
+
+    Exactly one of ``audio_url``, ``audio`` and ``audio_blob`` says where the recording is.
+    """
+
+    audio_url: str | None = None  # http or https
+    audio: str | None = None  # base64, or a data: URL
+    audio_blob: UUID | None = None  # of an uploaded file
+    language: Annotated[str, Meta(min_length=1, max_length=50)] | None = None
+    diarization: bool = False
+    min_speakers: Speakers | None = None
+    max_speakers: Speakers | None = None
+    prompt: Annotated[str, Meta(max_length=10_000)] | None = None
+    mode: Mode | None = None  # None: the profile's
+    providers: Annotated[list[str], Meta(min_length=1, max_length=20)] | None = None  # of the profile's; None: all
