@@ -24,10 +24,11 @@ from penstock.jobs.job import Counts, JobFilter
 from penstock.jobs.states import ErrorCategory
 from penstock.models import store as model_store
 from penstock.postgres.pool import Database
+from penstock.providers import store as provider_store
 from tests.db.stage import Caller, look, own_tenant, snapshot, submission, take, within
 
 _BLOCK = re.compile(r"^-- name: (\w+).*?\n(.*?)(?=^-- name: |\Z)", re.MULTILINE | re.DOTALL)
-ROOMS = {"jobs": store, "models": model_store, "blobs": blob_store}
+ROOMS = {"jobs": store, "models": model_store, "blobs": blob_store, "providers": provider_store}
 STATEMENTS = {f"{room}.{name}": found for room, one in ROOMS.items() for name, found in one._sql.statements.items()}
 BLOCKS = {
     f"{room}.{name}": text
