@@ -109,6 +109,21 @@ async def test_help_names_every_command(tmp_path: Path) -> None:
         assert f"  {command} " in done.out
 
 
+async def test_profiles_are_shown_without_secrets_and_checked_by_every_role_at_once(tmp_path: Path) -> None:
+    known = {"LLM_BASE_URL": "http://someone:hunter22@h/v1?key=in-the-query", "LLM_API_KEY": "sk-hidden"}
+    done = await run(tmp_path, "config", "profiles", "--json", **known)
+    (profile,) = json.loads(done.out)
+    assert (profile["profile"], profile["providers"][0]["url"]) == ("qwen2.5-14b", "http://h/v1")
+    for secret in ("hunter22", "in-the-query", "sk-hidden"):
+        assert secret not in done.out
+    (tmp_path / "profiles.toml").write_text("[providers.a]\nkind = 'telnet'\n[profiles.b]\nproviders = []")
+    for role in (("config", "profiles"), ("serve",), ("gateway",), ("worker",)):
+        done = await run(tmp_path, *role, DATABASE_URL="postgresql://nobody@127.0.0.1:1/none")
+        assert done.status == 2
+        assert "providers.a.kind" in done.err
+        assert "profiles.b.providers" in done.err
+
+
 async def test_wrong_usage_is_status_2(tmp_path: Path) -> None:
     assert (await run(tmp_path, "sevre")).status == 2
     assert (await run(tmp_path, "job", "get", "not-an-id")).status == 2

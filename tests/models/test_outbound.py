@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 
+import aiohttp
 import pytest
 from aiohttp.abc import AbstractResolver, ResolveResult
 from hypothesis import given
@@ -29,6 +30,9 @@ METADATA = [
     "http://[2002:a9fe:a9fe::1]/",
     "http://[fe80::1%25eth0]/",
     "http://[fd00:ec2::254]/",
+    "http://\uff11\uff16\uff19.\uff12\uff15\uff14.169.254/",  # of full width: to the HTTP client digits
+    "http://169\u3002254\u3002169\u3002254/",  # and so with dots
+    "http://\u2460\u2465\u2468.254.169.254/",
 ]
 
 
@@ -181,3 +185,25 @@ async def test_a_literal_address_does_not_pass_by_the_resolver() -> None:
         await post("http://169.254.169.254/", None)
     with pytest.raises(AddressRefused):
         Policy().check("h", "169.254.169.254")
+
+
+@pytest.mark.parametrize("url", [f"http://{'a' * 70}.com/", "http://a..b/", "http://\u2025/", "http://xn--/"])
+def test_hosts_that_are_no_names(url: str) -> None:
+    """They are told as mistakes, not met as surprises."""
+    assert outbound.check_url(url) is None or "must be a URL" in str(outbound.check_url(url))
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "\uff11\uff12\uff17.0.0.1", "2130706433", "[::ffff:127.0.0.1]", "localhost"]
+)
+async def test_no_socket_is_made_for_an_address_that_is_refused(host: str) -> None:
+    """Also where nobody looked at the URL before."""
+    async with serving(answering({})) as seen:
+        port = seen.address.rpartition(":")[2]
+        session = outbound.session(Policy(public=True), seconds=5)
+        try:
+            with pytest.raises(aiohttp.ClientError):
+                await session.get(f"http://{host}:{port}/")
+        finally:
+            await session.close()
+        assert seen.bodies == []

@@ -165,15 +165,21 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "field"),
     [
-        ("[providers.a]\nkind = 'chat'\nurl = 'http://x'\nmodel = 'm'\ncolour = 1", "providers[...]"),
-        ("[providers.a]\nkind = 'telnet'\nurl = 'http://x'\nmodel = 'm'", "providers[...].kind"),
-        ("[profiles.a]\nproviders = []", "profiles[...].providers"),
-        ("[profiles.a]\nproviders = ['x']\nmode = 'some'", "profiles[...].mode"),
-        ("[provider.a]", "file"),
+        ("[providers.a]\nkind = 'chat'\nurl = 'http://x'\nmodel = 'm'\ncolour = 1", "providers.a"),
+        ("[providers.a]\nkind = 'telnet'\nurl = 'http://x'\nmodel = 'm'", "providers.a.kind"),
+        ("[profiles.a]\nproviders = []", "profiles.a.providers"),
+        ("[profiles.a]\nproviders = ['x']\nmode = 'some'", "profiles.a.mode"),
+        ("[provider.a]", "provider"),
+        ("providers = 3", "providers"),
+        ("[providers]\na = 3", "providers.a"),
+        ("[providers.a]\nkind = 'chat'\nurl = 'http://x'\nmodel = 'm'\napi_key = '${KEY'", "providers.a.api_key"),
+        ("[providers.a]\nkind = 'chat'\nurl = 'http://x'\nmodel = 'm'\ntimeout = '9999999h'", "providers.a.timeout"),
+        (f"[providers.a]\ndefaults.x = {'[' * 5000}{']' * 5000}", "profiles.toml"),
+        ("[providers.a.defaults" + ".x" * 900 + "]", "providers.a"),
     ],
 )
 def test_what_the_file_may_hold_is_checked(tmp_path: Path, text: str, field: str) -> None:
-    assert field in problems(tmp_path, text)
+    assert field in {name.rpartition("/")[2] for name in problems(tmp_path, text)}
 
 
 @pytest.mark.parametrize(
@@ -199,6 +205,13 @@ def test_secrets_are_also_those_in_queries() -> None:
     endpoint = Endpoint(base_url="http://h/v1?api_key=super%2Fsecret&x=true")
     assert {"super/secret", "api_key=super%2Fsecret&x=true"} <= endpoint.secrets
     assert "true" not in endpoint.secrets
+
+
+def test_mistakes_of_form_are_told_together_with_the_others(tmp_path: Path) -> None:
+    text = (
+        "[providers.a]\nkind = 3\n[providers.b]\nkind = 'chat'\nurl = 'x'\nmodel = 'm'\n[profiles.c]\nproviders = ['d']"
+    )
+    assert set(problems(tmp_path, text)) == {"providers.a.kind", "providers.b.url", "profiles.c.providers"}
 
 
 def test_chat_and_transcription_do_not_mix(tmp_path: Path) -> None:

@@ -331,7 +331,39 @@ async def test_what_a_provider_echoes_in_an_answer_is_masked() -> None:
     assert KEY.encode() not in b"".join(bytes(chunk) for chunk in told.outbox.parcel().chunks)
 
 
-@pytest.mark.parametrize("tokens", [True, -1, 1.5, "3", 10**30, None])
+async def test_a_key_that_json_writes_otherwise_is_masked_there_too() -> None:
+    key = 'sk-="quoted"\\42'
+
+    async def echo(request: web.Request) -> web.Response:
+        return web.json_response({"error": dict(request.headers)}, status=500)
+
+    async with provider(echo) as url:
+        with pytest.raises(ExecutionError) as caught:
+            await run(url, api_key=key)
+    assert "quoted" not in caught.value.message
+
+
+async def test_an_answer_is_not_thrown_away_for_being_told_twice() -> None:
+    async with provider(answering(200, said("x" * 5000))) as url, opened() as servers:
+        chat = spec(url)
+        result = await ChatExecutor(profile(chat), servers, most_bytes=8000)(job(user="Hi"), context())
+    assert (len(result.content), result.attempts[0].text) == (5000, None)
+
+
+async def test_a_refusal_whose_words_do_not_arrive_is_still_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.models.provider._EXCUSE_SECONDS", 0.05)
+
+    async def dripping(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=429, headers={"Retry-After": "7"})
+        await response.prepare(request)
+        await asyncio.Event().wait()
+        return response
+
+    error = await failure(dripping)
+    assert (error.category, error.retry_after) == (ErrorCategory.RATE_LIMITED, timedelta(seconds=7))
+
+
+@pytest.mark.parametrize("tokens", [True, -1, "3", 10**30, None, [3]])
 async def test_an_account_that_cannot_be_true_counts_as_none(tokens: object) -> None:
     told = context()
     async with provider(answering(200, ANSWER | {"usage": {"prompt_tokens": tokens}})) as url, opened() as servers:

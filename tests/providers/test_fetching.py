@@ -83,7 +83,8 @@ async def test_redirects_are_followed(tmp_path: Path) -> None:
 
 async def test_private_addresses_are_refused_unless_they_are_allowed(tmp_path: Path) -> None:
     async with site(whole) as url:
-        for address in (url, url.replace("127.0.0.1", "localhost")):
+        other_widths = "\uff11\uff12\uff17.0.0.1"
+        for address in (url, url.replace("127.0.0.1", "localhost"), url.replace("127.0.0.1", other_widths)):
             with pytest.raises(WorkFailed, match=r"input\.audio_url: .*is not on the public internet") as caught:
                 await fetch(address, tmp_path / "file", networks=("10.0.0.0/8",))
             assert caught.value.category is ErrorCategory.BAD_INPUT
@@ -106,7 +107,16 @@ async def test_a_redirect_leads_nowhere_else(tmp_path: Path, target: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "url", ["", "call.wav", "file:///etc/passwd", "http://", "http://u:p@127.0.0.1/", "http://a b/"]
+    "url",
+    [
+        "",
+        "call.wav",
+        f"http://{'a' * 70}.com/",
+        "file:///etc/passwd",
+        "http://",
+        "http://u:p@127.0.0.1/",
+        "http://a b/",
+    ],
 )
 async def test_what_is_no_address(tmp_path: Path, url: str) -> None:
     with pytest.raises(WorkFailed, match=r"input\.audio_url") as caught:

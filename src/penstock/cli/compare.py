@@ -9,7 +9,7 @@ from uuid import UUID
 import typer
 
 from penstock.cli.gateway import with_client
-from penstock.cli.output import AsJson, print_json, print_table, wants_json
+from penstock.cli.output import AsJson, harmless, print_json, print_table, wants_json
 
 if TYPE_CHECKING:
     from penstock.client import Client
@@ -52,7 +52,8 @@ def compare(
     _show(summary)
     for attempt in attempts:
         heard = attempt.get("text") if attempt.get("status") == "completed" else attempt.get("error")
-        typer.echo(f"\n{attempt.get('provider')} ({attempt.get('model')}), {attempt.get('status')}:\n{heard or ''}")
+        head = f"{attempt.get('provider')} ({attempt.get('model')}), {attempt.get('status')}:"
+        typer.echo(f"\n{harmless(head)}\n{harmless(str(heard or ''), lines=True)}")
 
 
 async def _texts(client: Client, job_id: UUID) -> list[dict[str, Any]]:

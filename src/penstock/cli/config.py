@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import typer
 
 from penstock.cli.output import AsJson, print_json, print_table, wants_json
@@ -25,3 +28,35 @@ def show(as_json: AsJson = False) -> None:
     else:
         meanings = Settings.descriptions()
         print_table(("variable", "value", "meaning"), ((name, value, meanings[name]) for name, value in values.items()))
+
+
+@app.command()
+def profiles(as_json: AsJson = False) -> None:
+    """Print the model profiles that jobs may name, and check profiles.toml."""
+    from penstock.providers.catalogue import load
+    from penstock.settings import environment, load_settings
+
+    catalogue = load(load_settings(), environment())
+    rows: list[dict[str, Any]] = [
+        {
+            "profile": profile.name,
+            "task": "transcription" if profile.transcribes else "chat",
+            "mode": profile.mode.value,
+            "providers": [
+                {"name": one.name, "kind": one.kind.value, "url": one.endpoint.shown, "model": one.model}
+                for one in profile.providers
+            ],
+        }
+        for profile in catalogue.profiles.values()
+    ]
+    if wants_json(as_json):
+        print_json(rows)
+        return
+    columns = ("profile", "task", "mode", "provider", "kind", "model", "url")
+    print_table(columns, (_row(profile, one) for profile in rows for one in profile["providers"]))
+
+
+def _row(profile: dict[str, Any], provider: dict[str, Any]) -> Sequence[object]:
+    first = provider is profile["providers"][0]
+    head = (profile["profile"], profile["task"], profile["mode"]) if first else ("", "", "")
+    return (*head, provider["name"], provider["kind"], provider["model"] or None, provider["url"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
@@ -17,15 +18,32 @@ def wants_json(asked: bool) -> bool:
     return asked or not sys.stdout.isatty()
 
 
+def harmless(text: str, *, lines: bool = False) -> str:
+    """``text`` as a terminal may get it: without what would move its cursor or rename its window. ``lines`` keeps line
+    breaks."""
+    return "".join(
+        letter if letter.isprintable() or (lines and letter in "\n\t") else "\N{REPLACEMENT CHARACTER}"
+        for letter in text
+    )
+
+
 def print_json(value: Any) -> None:
     """Print one JSON document."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(_escaped(json.dumps(value, indent=2, ensure_ascii=False, default=str)) + "\n")
 
 
 def print_json_line(value: Any) -> None:
     """Print one JSON document on a line of its own, at once: one of a stream."""
-    sys.stdout.write(json.dumps(value, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.write(_escaped(json.dumps(value, ensure_ascii=False, default=str)) + "\n")
     sys.stdout.flush()
+
+
+def _escaped(text: str) -> str:
+    """JSON in which the controls that JSON allows in strings are escaped as well: some terminals obey them."""
+    return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+_CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
@@ -41,7 +59,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, tit
         numbers = bool(cells) and all(isinstance(row[index], int | float) for row in cells)
         table.add_column(name, justify="right" if numbers else "left", no_wrap=True)
     for row in cells:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+        table.add_row(*(Text("" if cell is None else harmless(str(cell), lines=True)) for cell in row))
     console = Console()
     wide = console.options.update(width=10_000)
     Console(width=max(console.width, Measurement.get(console, wide, table).maximum)).print(table)

@@ -24,6 +24,7 @@ def serve() -> None:
     from penstock.telemetry import logs
 
     settings = supervisor.with_free_port(load_settings())
+    _check_profiles(settings)
     _configure_logs(settings, role="supervisor")
     url = supervisor.gateway_url(settings)
     where = {
@@ -48,6 +49,7 @@ def serve() -> None:
 def gateway() -> None:
     """Run one HTTP gateway."""
     settings = begin("gateway")
+    _check_profiles(settings)
     from penstock.gateway import server
 
     _run(settings, server.run)
@@ -56,6 +58,7 @@ def gateway() -> None:
 def worker() -> None:
     """Run one worker for the built-in executors."""
     settings = begin("worker")
+    _check_profiles(settings)
     from penstock.workers import process
 
     _run(settings, process.run)
@@ -67,6 +70,14 @@ def housekeeper() -> None:
     from penstock.workers import housekeeper as part
 
     _run(settings, part.run)
+
+
+def _check_profiles(settings: Settings) -> None:
+    """Tell of mistakes in profiles.toml at once, whether or not the database is there."""
+    from penstock.providers.catalogue import load
+    from penstock.settings import environment
+
+    load(settings, environment())
 
 
 def begin(role: str) -> Settings:

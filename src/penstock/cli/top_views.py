@@ -13,6 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from penstock.cli.output import harmless
 from penstock.errors import PenstockError
 from penstock.gateway.infra import InfraStatus, SidecarStatus
 from penstock.jobs.job import Stats
@@ -94,7 +95,7 @@ def _sidecar(sidecar: SidecarStatus) -> Iterator[RenderableType]:
     host = "" if sidecar.telemetry is None else f"{sidecar.telemetry.host}  "
     heading = _title(sidecar.name, host + age)
     if sidecar.error is not None:
-        heading.append(f"  {_plain(sidecar.error)}", style="bold red")
+        heading.append(f"  {harmless(sidecar.error)}", style="bold red")
     yield Text()
     yield heading
     if sidecar.telemetry is not None:
@@ -105,7 +106,7 @@ def _sidecar(sidecar: SidecarStatus) -> Iterator[RenderableType]:
         yield from _whisperx(told.whisperx)
         for source, problem in told.errors.items():
             if source in {"gpus", "containers"}:  # servers show theirs in their row
-                yield Text(f"{source}: {_plain(problem)}", style="red")
+                yield Text(f"{source}: {harmless(problem)}", style="red")
 
 
 def _gpus(gpus: Sequence[Gpu]) -> Iterator[RenderableType]:
@@ -150,7 +151,7 @@ def _vllm(servers: Sequence[VllmServer]) -> Iterator[RenderableType]:
     for server in servers:
         where = place(server.url)
         if server.error is not None:
-            rows.append((where, Text(_plain(server.error), style="red"), *[None] * 5))
+            rows.append((where, Text(harmless(server.error), style="red"), *[None] * 5))
         rows += [
             (
                 where,
@@ -239,11 +240,11 @@ def _read(told: dict[str, Any] | PenstockError, kind: type[T]) -> T | PenstockEr
 
 
 def _title(name: str, rest: str) -> Text:
-    return Text.assemble((_plain(name), "bold"), "  ", (_plain(rest), "dim"))
+    return Text.assemble((harmless(name), "bold"), "  ", (harmless(rest), "dim"))
 
 
 def _error(error: object) -> Text:
-    return Text(f"\n{_plain(str(error))}", style="bold red")
+    return Text(f"\n{harmless(str(error))}", style="bold red")
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
@@ -256,12 +257,7 @@ def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
 
 
 def _drawn(cell: Cell) -> Text:
-    return cell if isinstance(cell, Text) else Text("" if cell is None else _plain(str(cell)))
-
-
-def _plain(text: str) -> str:
-    """Without what a terminal would obey: names come from other machines."""
-    return "".join(letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text)
+    return cell if isinstance(cell, Text) else Text("" if cell is None else harmless(str(cell)))
 
 
 def _bar(value: float | None, whole: float | None) -> Text:
@@ -276,7 +272,7 @@ def _bar(value: float | None, whole: float | None) -> Text:
 def _coloured(word: str | None, *, good: set[str]) -> Text:
     if word is None:
         return Text(_UNKNOWN, style="dim")
-    return Text(_plain(word), style="green" if word in good else "yellow")
+    return Text(harmless(word), style="green" if word in good else "yellow")
 
 
 def _number(value: float | None, unit: str = "") -> str:

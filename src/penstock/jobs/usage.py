@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 _LONGEST_ERROR = 2000
-_PLAIN = r"^[^\x00-\x1f\x7f]*$"  # PostgreSQL has no U+0000, and names no other control character
+_PLAIN = r"^[^\x00-\x1f\x7f-\x9f]*$"  # PostgreSQL has no U+0000, and names no other control character
 Outcome = Literal["completed", "failed", "cancelled", "skipped"]
 Count = Annotated[int, Meta(ge=0, le=10**12)]  # sums of millions of them fit into a bigint
 

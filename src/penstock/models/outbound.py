@@ -1,8 +1,8 @@
-"""Connections to servers elsewhere: each goes to an address that was resolved and checked for that very connection.
+"""Connections to servers elsewhere: each goes to an address that was checked for that very connection.
 
-A name may lead somewhere else a moment later, and an address may be written in many ways; so what is checked is the
-address that the connection is made to, whatever it was called. Imports stay within the standard library and aiohttp:
-runtimes use this inside replicas.
+A name may lead somewhere else a moment later, and an address may be written in many ways, some of which only the HTTP
+client takes for one; so what is checked is the address that a socket is made for, whatever it was called. Imports stay
+within the standard library and aiohttp: runtimes use this inside replicas.
 """
 
 from __future__ import annotations
@@ -16,11 +16,16 @@ from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
+
+AddrInfoType = tuple[int, int, int, str, tuple[Any, ...]]  # as getaddrinfo gives them
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _CONNECT_SECONDS = 10.0
+_LONGEST_HOST = 253  # letters, as the domain name system has it
+_LONGEST_LABEL = 63
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 # Where clouds tell secrets to whoever asks from inside, beside the link-local addresses.
 _METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200", "192.0.0.192")))
@@ -105,11 +110,19 @@ def session(
     resolver: AbstractResolver | None = None,
 ) -> aiohttp.ClientSession:
     """A pool of connections under ``policy``: kept alive, without cookies, proxies of the environment, or redirects'
-    memory. Each request ends after ``seconds``. Literal addresses do not pass the resolver: check their URLs first."""
+    memory. Each request ends after ``seconds``. No socket is made for an address that is refused."""
+
+    def checked(address: AddrInfoType) -> socket.socket:
+        family, kind, protocol, _, place = address
+        policy.check(str(place[0]), str(place[0]))
+        return socket.socket(family, kind, protocol)
+
     return aiohttp.ClientSession(
         headers=dict(headers or {}),
         timeout=aiohttp.ClientTimeout(total=seconds, sock_connect=min(seconds, _CONNECT_SECONDS)),
-        connector=aiohttp.TCPConnector(resolver=CheckedResolver(policy, resolver), limit=0, use_dns_cache=False),
+        connector=aiohttp.TCPConnector(
+            resolver=CheckedResolver(policy, resolver), limit=0, use_dns_cache=False, socket_factory=checked
+        ),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
     )
@@ -132,7 +145,13 @@ def check_url(url: Any, policy: Policy | None = None) -> str | None:
         return "must hold no fragment (#…)"
     if any(character.isspace() or ord(character) < 32 for character in url):
         return "must hold no spaces"
-    literal = _literal(host)
+    try:
+        real = URL(url).raw_host or ""  # as the HTTP client reads it: letters of other widths become plain ones
+    except ValueError:  # UnicodeError is one: a label that is too long, or none
+        return "must be a URL whose host is a name or an address"
+    if len(real) > _LONGEST_HOST or any(len(label) > _LONGEST_LABEL for label in real.split(".")):
+        return "must be a URL whose host is a name or an address"
+    literal = _literal(host) or _literal(real)
     if literal is not None:
         reason = (policy or Policy()).refusal(literal)
         if reason is not None:

@@ -6,6 +6,7 @@ standard library.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
@@ -29,6 +30,7 @@ _READ_OF_WORDS: Final = 4096  # bytes, or characters, of them that are read
 _SHORTEST_IN_BODY: Final = 8
 _LONGEST_DETAIL: Final = 300  # characters of a server's own words in an error
 _LONGEST_RETRY_AFTER: Final = timedelta(days=7)
+_EXCUSE_SECONDS: Final = 10.0
 _LARGE: Final = 2**16  # bytes
 _LONGEST_LINE: Final = 8 * 2**20  # bytes of one line of a stream
 _CALLERS_FAULT: Final = frozenset({400, 413, 422})
@@ -105,7 +107,7 @@ class Provider:
                 if self._heed is not None:
                     self._heed(response.status, response.headers)
                 if not 200 <= response.status < 300:
-                    raise self._refused(response.status, response.headers, await self._whole(response))
+                    raise self._refused(response.status, response.headers, await self._excuse(response))
                 yield response
         except TimeoutError:
             raise CallFailed("timeout", f"the {self._who} did not answer within {self._seconds:g} s") from None
@@ -165,6 +167,14 @@ class Provider:
         line = " ".join(plain.split())
         return line if len(line) <= _LONGEST_DETAIL else line[: _LONGEST_DETAIL - 1] + "…"
 
+    async def _excuse(self, response: aiohttp.ClientResponse) -> bytes:
+        """What a server says about an error; its status counts even when that does not arrive."""
+        try:
+            async with asyncio.timeout(_EXCUSE_SECONDS):
+                return await self._whole(response)
+        except (TimeoutError, aiohttp.ClientError, OSError, CallFailed):
+            return b""
+
     async def _whole(self, response: aiohttp.ClientResponse) -> bytes:
         body = bytearray()
         async for piece in response.content.iter_any():
@@ -223,6 +233,7 @@ def spelled(secrets: Collection[str]) -> list[str]:
     """Secrets in every spelling in which a server may echo them, longest first; very short ones are left out."""
     known = set(secrets)
     known |= {unquote(secret) for secret in known} | {quote(secret, safe="") for secret in known}
+    known |= {msgspec.json.encode(secret).decode()[1:-1] for secret in known}  # inside JSON
     return sorted((secret for secret in known if len(secret) > 3), key=len, reverse=True)
 
 

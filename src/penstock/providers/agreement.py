@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 
 from penstock.providers.asking import ProviderAttempt
 
+_MOST_CHARACTERS: Final = 200_000  # of a text that are looked at
 _LONGEST: Final = 20_000  # words, of about two hours; longer texts are compared up to there
 # Han, kana, Thai, Lao, Burmese, Khmer; what combines with a character stays with it.
 _UNSPACED: Final = re.compile(
@@ -59,7 +60,7 @@ def words(text: str) -> list[str]:
 
     Of scripts without spaces between words each character counts as one.
     """
-    plain = _UNSPACED.sub(r" \1 ", unicodedata.normalize("NFKC", text).casefold())
+    plain = _UNSPACED.sub(r" \1 ", unicodedata.normalize("NFKC", text[:_MOST_CHARACTERS]).casefold())
     found = (word.strip("".join({c for c in word if _is_mark(c)})) for word in _SPACE.split(plain))
     return [word for word in found if word][:_LONGEST]
 

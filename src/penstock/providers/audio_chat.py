@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from base64 import b64encode
-from pathlib import Path
 from typing import Any, Final
 
 from msgspec.structs import replace
@@ -13,11 +10,11 @@ from penstock.models.provider import Heed
 from penstock.models.runtimes.base import CallFailed
 from penstock.providers.asking import Reply
 from penstock.providers.catalogue import ProviderSpec
-from penstock.providers.chat import ChatServer
+from penstock.providers.chat import Attached, ChatServer
 from penstock.providers.speech import SpeechRequest, whole
 from penstock.recordings.recording import Recording
 
-_LARGEST: Final = 128 * 2**20  # bytes of a recording that travels inside JSON
+_LARGEST: Final = 128 * 2**20  # bytes of a recording, of which the server makes a third more
 
 
 class AudioChatServer:
@@ -33,13 +30,13 @@ class AudioChatServer:
         if recording.size_bytes > _LARGEST:
             message = f"the recording has {recording.size_bytes} bytes; at most {_LARGEST} can be sent"
             raise CallFailed("bad_input", message)
-        audio = await asyncio.to_thread(_encoded, recording.path)
+        audio = Attached(recording.path, recording.size_bytes)
         parts: list[dict[str, Any]] = [
-            {"type": "input_audio", "input_audio": {"data": audio, "format": recording.format.name}},
+            {"type": "input_audio", "input_audio": {"data": audio.mark, "format": recording.format.name}},
             {"type": "text", "text": instruction(self._spec.prompt, request)},
         ]
         options = {"max_tokens": self._spec.max_tokens, "temperature": 0} | dict(self._spec.defaults)
-        reply = await self._chat.ask([{"role": "user", "content": parts}], options, key=key)
+        reply = await self._chat.ask([{"role": "user", "content": parts}], options, key=key, attached=audio)
         text = reply.text.strip()
         return Reply(
             text=text,
@@ -72,7 +69,3 @@ def _range(least: int | None, most: int | None) -> str:
     if least == most:
         return str(least)
     return f"{least or 1} or more" if most is None else f"{least or 1} to {most}"
-
-
-def _encoded(path: Path) -> str:
-    return b64encode(path.read_bytes()).decode()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -36,6 +36,7 @@ _FAMILIES: Final = {
     "qwen2-audio": True,
     "voxtral-small": True,
 }  # whether it transcribes
+_LONGEST_TIMEOUT: Final = timedelta(days=1)
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 
 
@@ -105,6 +106,9 @@ class Catalogue:
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
+Stated = TypeVar("Stated")
+
+
 class _StatedProvider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     kind: Literal["chat", "whisperx", "audio-chat"]
     url: Annotated[str, Meta(min_length=1)]
@@ -125,9 +129,13 @@ class _StatedProfile(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     defaults: dict[str, Any] = {}
 
 
-class _File(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    providers: dict[Name, _StatedProvider] = {}
-    profiles: dict[Name, _StatedProfile] = {}
+@dataclass(slots=True)
+class _File:
+    """What a file states, as far as it can be read, and what is wrong with the rest."""
+
+    providers: dict[str, _StatedProvider] = field(default_factory=dict)
+    profiles: dict[str, _StatedProfile] = field(default_factory=dict)
+    problems: list[FieldProblem] = field(default_factory=list)
 
 
 def load(settings: Settings, environment: Mapping[str, str]) -> Catalogue:
@@ -141,7 +149,7 @@ def load(settings: Settings, environment: Mapping[str, str]) -> Catalogue:
         return Catalogue(providers, dict(_default_profiles(settings, providers)))
     path = path or DEFAULT_FILE
     stated = _read(path)
-    problems: list[FieldProblem] = []
+    problems = stated.problems
     for name, provider in stated.providers.items():
         made = _provider(name, provider, settings, environment)
         if isinstance(made, ProviderSpec):
@@ -149,11 +157,10 @@ def load(settings: Settings, environment: Mapping[str, str]) -> Catalogue:
         else:
             problems += [FieldProblem(field=f"{path}: providers.{name}.{part}", detail=what) for part, what in made]
     profiles = dict(_default_profiles(settings, providers))
-    broken = {problem.field for problem in problems}
     for name, profile in stated.profiles.items():
         wrong = list(_profile_problems(name, profile, providers, stated.providers))
         problems += [FieldProblem(field=f"{path}: profiles.{name}.{part}", detail=what) for part, what in wrong]
-        if not wrong and not broken:
+        if not problems:
             members = tuple(providers[member] for member in profile.providers)
             profiles[name] = Profile(name=name, providers=members, mode=profile.mode, defaults=profile.defaults)
     if problems:
@@ -231,18 +238,42 @@ def _default_profiles(settings: Settings, providers: Mapping[str, ProviderSpec])
 
 
 def _read(path: Path) -> _File:
+    """The file's parts, each checked by itself; raises SettingsError when it is no TOML at all."""
     try:
-        stated = tomllib.loads(path.read_text(encoding="utf-8"))
-        return msgspec.convert(stated, _File)
+        found = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError([FieldProblem(field="PENSTOCK_PROFILES", detail=f"{path}: {error.strerror}")]) from None
     except UnicodeDecodeError:
         raise SettingsError([FieldProblem(field=str(path), detail="is not UTF-8")]) from None
     except tomllib.TOMLDecodeError as error:
         raise SettingsError([FieldProblem(field=str(path), detail=f"is not TOML: {error}")]) from None
-    except msgspec.ValidationError as error:
-        text, _, where = str(error).partition(" - at `$.")
-        raise SettingsError([FieldProblem(field=f"{path}: {where.rstrip('`') or 'file'}", detail=text)]) from None
+    except RecursionError:
+        raise SettingsError([FieldProblem(field=str(path), detail="is nested too deeply")]) from None
+    file = _File()
+    for name in found.keys() - {"providers", "profiles"}:
+        file.problems.append(
+            FieldProblem(field=f"{path}: {name}", detail="is not known; there are providers and profiles")
+        )
+    _read_table(found.get("providers", {}), f"{path}: providers", _StatedProvider, file.providers, file.problems)
+    _read_table(found.get("profiles", {}), f"{path}: profiles", _StatedProfile, file.profiles, file.problems)
+    return file
+
+
+def _read_table(
+    table: Any, where: str, kind: type[Stated], into: dict[str, Stated], problems: list[FieldProblem]
+) -> None:
+    if not isinstance(table, dict):
+        problems.append(FieldProblem(field=where, detail="must be a table"))
+        return
+    for name, stated in table.items():
+        try:
+            msgspec.json.encode(stated)  # what cannot be sent to a provider, for its depth or for being a date
+            into[name] = msgspec.convert(stated, kind)
+        except msgspec.ValidationError as error:
+            text, _, part = str(error).partition(" - at `$")
+            problems.append(FieldProblem(field=f"{where}.{name}{part.rstrip('`')}", detail=text))
+        except RecursionError:
+            problems.append(FieldProblem(field=f"{where}.{name}", detail="is nested too deeply"))
 
 
 def _provider(
@@ -254,8 +285,10 @@ def _provider(
     if stated.timeout:
         try:
             timeout = durations.parse(stated.timeout)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             problems.append(("timeout", str(error)))
+        if not timedelta(0) < timeout <= _LONGEST_TIMEOUT:
+            problems.append(("timeout", "must be more than 0 and at most 24h"))
     if problems:
         return problems
     return ProviderSpec(
@@ -283,6 +316,8 @@ def _provider_problems(name: str, stated: _StatedProvider, environment: Mapping[
         missing = [found for found in _REFERENCE.findall(getattr(stated, part)) if not environment.get(found)]
         if missing:
             yield part, f"names variables that are not set: {', '.join(missing)}"
+        elif "${" in _REFERENCE.sub("", getattr(stated, part)):
+            yield part, "holds ${ without a name and }"
     if not _is_url(_filled(stated.url, environment)):
         yield "url", "must be a URL that begins with http:// or https://"
     if not re.fullmatch(r"[!-~]*", _filled(stated.api_key, environment)):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+import asyncio
+from base64 import b64encode
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 import msgspec
 
@@ -16,7 +20,29 @@ from penstock.providers.catalogue import ProviderSpec
 _LARGEST_ANSWER: Final = 16 * 2**20  # bytes
 _LONGEST_NAME: Final = 200  # characters of what a server calls its model
 _MOST_TOKENS: Final = 10**9  # of one call; more is no account that can be true
+_PIECE: Final = 3 * 2**18  # bytes encoded at once; a multiple of three
 Delta = Callable[[str], Awaitable[None]]
+
+
+class Attached:
+    """A file inside a request: read and encoded while it is sent, so that it never stands in memory whole."""
+
+    def __init__(self, path: Path, size: int) -> None:
+        self.mark = uuid4().hex  # stands for it in the request
+        self._path = path
+        self._size = size
+
+    def put_into(self, request: bytes) -> tuple[int, AsyncIterator[bytes]]:
+        """The length of a request with the file in the place of its mark, and its pieces."""
+        before, _, behind = request.partition(self.mark.encode())
+        return len(before) + 4 * ((self._size + 2) // 3) + len(behind), self._pieces(before, behind)
+
+    async def _pieces(self, before: bytes, behind: bytes) -> AsyncIterator[bytes]:
+        yield before
+        with await asyncio.to_thread(self._path.open, "rb") as file:
+            while piece := await asyncio.to_thread(file.read, _PIECE):
+                yield await asyncio.to_thread(b64encode, piece)
+        yield behind
 
 
 class ChatServer:
@@ -27,11 +53,16 @@ class ChatServer:
         self._server = connected(spec, heed, largest=_LARGEST_ANSWER)
 
     async def ask(
-        self, messages: list[dict[str, Any]], options: Mapping[str, Any], *, key: str, said: Delta | None = None
+        self,
+        messages: list[dict[str, Any]],
+        options: Mapping[str, Any],
+        *,
+        key: str,
+        said: Delta | None = None,
+        attached: Attached | None = None,
     ) -> Reply:
-        """One completion. ``key`` is its idempotency key; with ``said`` the answer is streamed to it as it comes.
-
-        Raises CallFailed.
+        """One completion. ``key`` is its idempotency key; with ``said`` the answer is streamed to it as it comes; the
+        text of ``attached`` in the messages is sent as its file in base64. Raises CallFailed.
         """
         url = self._spec.endpoint.url("/chat/completions")
         request = {**self._spec.defaults, **options, "model": self._spec.model, "messages": messages}
@@ -39,7 +70,11 @@ class ChatServer:
         if said is not None:
             return await self._stream(url, request, headers, said)
         headers["Accept"] = "application/json"
-        body, _ = await self._server.post(url, headers=headers, data=msgspec.json.encode(request))
+        sent: Any = msgspec.json.encode(request)
+        if attached is not None:
+            size, sent = attached.put_into(sent)
+            headers["Content-Length"] = str(size)
+        body, _ = await self._server.post(url, headers=headers, data=sent)
         answer = completion(self._server.masked_bytes(body))
         content = answer.choices[0].message.content
         if not isinstance(content, str):
@@ -82,6 +117,8 @@ def tokens(usage: Mapping[str, Any] | None) -> Used:
 
     def count(name: str) -> int:
         value = stated.get(name)
-        return value if type(value) is int and 0 <= value <= _MOST_TOKENS else 0  # true is an int as well
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= _MOST_TOKENS:
+            return 0
+        return int(value)
 
     return Used(prompt_tokens=count("prompt_tokens"), completion_tokens=count("completion_tokens"))

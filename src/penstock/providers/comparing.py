@@ -68,6 +68,7 @@ class Comparison(Struct, frozen=True, kw_only=True):
     agreement: list[PairRecord]
 
 
+_MOST_PAIRS = 400  # of twenty providers; anyone's workers write results
 _ERRORS = 5  # texts that are told of each provider
 
 
@@ -79,8 +80,9 @@ def compare(jobs: Iterable[Compared]) -> Comparison:
     for job in asked:
         for usage in job.usage:
             calls.setdefault(usage.provider, []).append(usage)
-        for one in job.agreement:
-            pairs.setdefault((one.reference, one.hypothesis), []).append(one)
+        for pair, one in {(one.reference, one.hypothesis): one for one in job.agreement[:_MOST_PAIRS]}.items():
+            if pair in pairs or len(pairs) < _MOST_PAIRS:
+                pairs.setdefault(pair, []).append(one)
     return Comparison(
         jobs=len(asked),
         providers=[_record(name, calls[name]) for name in sorted(calls)],

@@ -28,6 +28,11 @@ class Endpoint:
         return urlsplit(self.base_url).path.rstrip("/")
 
     @property
+    def shown(self) -> str:
+        """The base URL for people: without credentials, and without a query, which may hold some."""
+        return self.url().partition("?")[0]
+
+    @property
     def headers(self) -> dict[str, str]:
         """What proves who we are: the key, or else the URL's user name and password."""
         if self.api_key:

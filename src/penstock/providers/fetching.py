@@ -56,7 +56,7 @@ class Fetcher:
         except _OwnFault as error:
             said = error.error.strerror or type(error.error).__name__
             raise WorkFailed(ErrorCategory.INTERNAL, f"the file cannot be kept here: {said}") from None
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, UnicodeError) as error:
             refused = _refusal(error)
             if refused is not None:
                 raise WorkFailed(ErrorCategory.BAD_INPUT, refused, field=f"input.{field}") from None

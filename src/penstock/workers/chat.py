@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any, Final
 
+import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from penstock.jobs.job import ClaimedJob
 from penstock.models.chat import messages_of
@@ -41,9 +43,10 @@ class ChatResult(Struct, frozen=True, kw_only=True):
 class ChatExecutor:
     """Runs the chat jobs of one profile."""
 
-    def __init__(self, profile: Profile, servers: Servers) -> None:
+    def __init__(self, profile: Profile, servers: Servers, *, most_bytes: int | None = None) -> None:
         self._profile = profile
         self._servers = servers
+        self._most_bytes = most_bytes
 
     async def __call__(self, job: ClaimedJob, context: JobContext, /) -> ChatResult:
         begun = time.monotonic()
@@ -57,7 +60,7 @@ class ChatExecutor:
                 tell=provided.teller(context),
                 stop=lambda: talk is not None and talk.begun,
             )
-        return ChatResult(
+        result = ChatResult(
             content=answered.reply.text,
             model=answered.reply.model,
             usage=answered.reply.usage,
@@ -66,6 +69,10 @@ class ChatExecutor:
             attempts=answered.attempts,
             agreement=await provided.agreement(self._profile.mode, answered.attempts),
         )
+        if self._most_bytes is not None and len(msgspec.json.encode(result)) > self._most_bytes:
+            # An answer that was paid for is not thrown away for being told twice.
+            result = replace(result, attempts=[replace(attempt, text=None) for attempt in result.attempts])
+        return result
 
     def _candidate(
         self,

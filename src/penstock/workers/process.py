@@ -163,7 +163,10 @@ async def _profiles(
             )
         else:
             executors.add(
-                ChatExecutor(profile, servers), task_types=chat.TASK_TYPES, model_profiles=[profile.name], limit=limit
+                ChatExecutor(profile, servers, most_bytes=settings.penstock_max_result_bytes),
+                task_types=chat.TASK_TYPES,
+                model_profiles=[profile.name],
+                limit=limit,
             )
     try:
         yield
