@@ -164,7 +164,7 @@ async def test_ending_attempts_reads_their_leases_only(filled: Filled) -> None:
 
 
 @pytest.mark.parametrize("state", ["done", "ready", "leased"])
-@pytest.mark.parametrize("name", ["cancel", "retry", "get", "find_finished"])
+@pytest.mark.parametrize("name", ["cancel", "retry", "get", "find_finished", "usage_of"])
 async def test_what_names_its_jobs_reads_only_those(filled: Filled, name: str, state: str) -> None:
     plan = await _explain(filled, name, tenant_id=filled.tenant, job_ids=_some(filled, state))
     _assert_bounded(plan, rows=8 * LIMIT)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from penstock.sidecar.gpus import GpuReader
 from tests.processes import clean_environment
 from tests.sidecar.stage import build_nvml
 
@@ -127,3 +129,15 @@ async def test_a_driver_that_answers_late_is_asked_again(library: Path, tmp_path
         async with asyncio.timeout(10):
             while len(answer := await probe.read()) != 3:
                 assert "has not answered" in answer["error"]
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="this machine has no NVIDIA GPU")
+async def test_a_real_gpu_is_told_as_nvidia_smi_tells_it() -> None:
+    query = "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"
+    asking = await asyncio.create_subprocess_exec("nvidia-smi", *query, stdout=asyncio.subprocess.PIPE)
+    shown, _ = await asyncio.wait_for(asking.communicate(), 60)
+    expected = [line.rsplit(", ", 1) for line in shown.decode().strip().splitlines()]
+    told = await GpuReader().read()
+    assert [gpu.name for gpu in told] == [name for name, _ in expected]
+    for gpu, (_, mebibytes) in zip(told, expected, strict=True):
+        assert gpu.memory_total_bytes == pytest.approx(int(mebibytes) * 2**20, rel=0.05)
