@@ -221,7 +221,7 @@ async def test_live_it_looks_again_goes_on_without_a_gateway_and_leaves_quietly(
         away, terminal.shown = False, ""
         await until(lambda: "0 NVIDIA A100" in terminal.shown, "it goes on")
         terminal.process.send_signal(signal.SIGINT)
-        assert await asyncio.wait_for(terminal.process.wait(), 60) == 0
+        assert await asyncio.wait_for(terminal.process.wait(), 20) == 0
     assert "Traceback" not in terminal.shown
     assert "Aborted" not in terminal.shown
 
