@@ -330,5 +330,8 @@ async def test_status_shows_every_provider_with_what_workers_met(house: House) -
     assert not status["broken"]["reachable"]
     assert status["broken"]["last_error"]["category"] == "provider_error"
     assert status["broken"]["workers"] == 1
+    measured = await house.get("/metrics", port=house.worker_port)
+    assert 'penstock_provider_calls_total{outcome="failed",provider="broken"}' in measured
+    assert 'penstock_provider_seconds_count{provider="seeing"}' in measured
     shown = await house.penstock("top", "--once")
     assert "broken" in shown

@@ -17,10 +17,13 @@ from penstock.providers.agreement import Agreement, agreements
 from penstock.providers.asking import Candidate, Mode, ProviderAttempt, Tell
 from penstock.providers.catalogue import ProviderSpec
 from penstock.providers.errors import WorkFailed
+from penstock.telemetry import metrics
 from penstock.workers.executors import ExecutionError, JobContext, shortened
 
 Input = TypeVar("Input", bound=Struct)
 
+_CALLS = metrics.counter("penstock_provider_calls", "Calls to providers, by outcome.", ["provider", "outcome"])
+_SECONDS = metrics.histogram("penstock_provider_seconds", "Time that providers took to answer.", ["provider"])
 _PATIENCE: Final = 20.0  # seconds that a job waits here for a provider that may not be asked, before it is handed back
 
 
@@ -82,6 +85,9 @@ def teller(context: JobContext) -> Tell:
                 error=shortened(attempt.error) if attempt.error is not None else None,
             )
         )
+        _CALLS.labels(attempt.provider, attempt.status).inc()
+        if attempt.status == "completed":
+            _SECONDS.labels(attempt.provider).observe(attempt.duration_ms / 1000)
         if attempt.status in {"failed", "skipped"}:
             context.log(
                 f"{attempt.provider} {attempt.status} after {attempt.duration_ms} ms: {attempt.error}", "warning"
