@@ -28,8 +28,9 @@ import penstock
 from penstock import Array, Audio, BadInput, Context, File, Image
 from penstock.models.checking import Checker
 from penstock.models.contract import Contract
-from penstock.models.runtimes.base import CallFailed, Segment
+from penstock.models.runtimes.base import Segment
 from penstock.models.signature import ContractError
+from penstock.outbound.failure import CallFailed
 
 PIXEL = Image.from_pil(PIL.Image.new("RGB", (2, 3), "red"))
 

@@ -13,8 +13,9 @@ import pytest
 
 from penstock.models import manifest
 from penstock.models.checking import Checker
-from penstock.models.runtimes.base import BlockingRuntime, CallFailed, Output, Schema, Spec
+from penstock.models.runtimes.base import BlockingRuntime, Output, Schema, Spec
 from penstock.models.runtimes.python import PythonRuntime
+from penstock.outbound.failure import CallFailed
 from tests.models.collecting import CollectingWire, call_with, read
 
 FOLDER = Path(__file__).parents[2] / "examples" / "models" / "embedding"

@@ -20,7 +20,6 @@ from penstock.models.runtimes.base import (
     AsyncRuntime,
     BlockingRuntime,
     Call,
-    CallFailed,
     Cancelled,
     Output,
     Runtime,
@@ -30,6 +29,7 @@ from penstock.models.runtimes.base import (
     current_call,
 )
 from penstock.models.runtimes.python import PythonRuntime, interpreter
+from penstock.outbound.failure import CallFailed
 from tests.models.collecting import CollectingWire, call_with, data_of, read
 
 LIMIT = 20.0  # seconds that anything here may take

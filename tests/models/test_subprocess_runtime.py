@@ -22,8 +22,9 @@ import pytest
 from penstock.errors import InvalidInput, ModelCrashed
 from penstock.models import manifest
 from penstock.models.program import LONGEST_LINE, Program
-from penstock.models.runtimes.base import Call, CallFailed, Cancelled, Output, Schema, Segment, Spec
+from penstock.models.runtimes.base import Call, Cancelled, Output, Schema, Segment, Spec
 from penstock.models.runtimes.subprocess import GONE_STATUS, OutOfStep, SubprocessRuntime, read
+from penstock.outbound.failure import CallFailed
 from tests.models.collecting import CollectingWire, call_with, data_of
 from tests.models.collecting import read as value_of
 from tests.models.stage import Heard, Stage

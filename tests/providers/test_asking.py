@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from penstock.jobs.states import ErrorCategory
-from penstock.models.runtimes.base import CallFailed
+from penstock.outbound.failure import CallFailed
 from penstock.providers import asking
 from penstock.providers.asking import Answered, Candidate, Mode, ProviderAttempt, Reply, Used
 from penstock.providers.errors import WorkFailed

@@ -15,7 +15,7 @@ from aiohttp import web
 from penstock.jobs.job import ClaimedJob
 from penstock.jobs.states import ErrorCategory
 from penstock.jobs.usage import Usage
-from penstock.models.provider import retry_after
+from penstock.outbound.provider import retry_after
 from penstock.providers.asking import Mode
 from penstock.providers.endpoint import Endpoint
 from penstock.providers.errors import WorkFailed
@@ -351,7 +351,7 @@ async def test_an_answer_is_not_thrown_away_for_being_told_twice() -> None:
 
 
 async def test_a_refusal_whose_words_do_not_arrive_is_still_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.models.provider._EXCUSE_SECONDS", 0.05)
+    monkeypatch.setattr("penstock.outbound.provider._EXCUSE_SECONDS", 0.05)
 
     async def dripping(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(status=429, headers={"Retry-After": "7"})

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from penstock.models.runtimes.base import CallFailed
+from penstock.outbound.failure import CallFailed
 from penstock.providers.asking import Reply
 from penstock.providers.catalogue import Kind, ProviderSpec
 from penstock.providers.speech import Sound, SpeechRequest, transcript

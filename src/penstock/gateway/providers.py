@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Struct
 
 from penstock.errors import ServiceError
-from penstock.models.provider import Provider
-from penstock.models.runtimes.base import CallFailed
+from penstock.outbound.failure import CallFailed
+from penstock.outbound.provider import Provider
 from penstock.postgres.pool import Database
 from penstock.providers import store
 from penstock.providers.catalogue import Catalogue, Kind, ProviderSpec

@@ -22,9 +22,10 @@ from pydantic_core import PydanticSerializationError, ValidationError
 from penstock.models.context import BadInput
 from penstock.models.described import describe, short, trouble
 from penstock.models.media import File, Lifted
-from penstock.models.runtimes.base import CallFailed, Output, Schema, Segment
+from penstock.models.runtimes.base import Output, Schema, Segment
 from penstock.models.signature import ContractError, Signature, description
 from penstock.models.violations import NO_INPUT, dotted, first, refusal
+from penstock.outbound.failure import CallFailed
 
 _MARK: Final = f"media:{uuid4().hex}:"  # placeholders of media in outputs; nobody outside can know it
 _INPUTS: Final = ConfigDict(extra="forbid", val_json_bytes="base64")  # of the object that holds the parameters

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
 
-from penstock.models.runtimes.base import CallFailed
+from penstock.outbound.failure import CallFailed
 
 BOUND: Final = Path(__file__).with_name("bound_program.py")
 LONGEST_LINE: Final = 64 * 2**20  # bytes, without the newline

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from pydantic_core import ValidationError
 
-from penstock.models.runtimes.base import CallFailed
+from penstock.outbound.failure import CallFailed
 
 NO_INPUT: Final = "is not an input of this model"
 _MOST_PROBLEMS: Final = 5  # of one call's input that are told

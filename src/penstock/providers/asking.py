@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from penstock.jobs.states import ErrorCategory
 from penstock.jobs.usage import Outcome
-from penstock.models.runtimes.base import CallFailed
+from penstock.outbound.failure import CallFailed
 from penstock.providers.errors import WorkFailed, category_of
 from penstock.providers.gate import Gate, NotNow
 

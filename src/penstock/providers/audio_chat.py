@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from penstock.models.provider import Heed
-from penstock.models.runtimes.base import CallFailed
+from penstock.outbound.failure import CallFailed
+from penstock.outbound.provider import Heed
 from penstock.providers.asking import Reply
 from penstock.providers.catalogue import ProviderSpec
 from penstock.providers.chat import Attached, ChatServer

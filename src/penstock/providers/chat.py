@@ -11,9 +11,9 @@ from uuid import uuid4
 
 import msgspec
 
-from penstock.models.chat import ChatStream, completion
-from penstock.models.provider import Heed, Provider
-from penstock.models.runtimes.base import CallFailed
+from penstock.outbound.chat import ChatStream, completion
+from penstock.outbound.failure import CallFailed
+from penstock.outbound.provider import Heed, Provider
 from penstock.providers.asking import Reply, Used
 from penstock.providers.catalogue import ProviderSpec
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Final
 
 from penstock.jobs.states import ErrorCategory
-from penstock.models.runtimes.base import CallFailed
+from penstock.outbound.failure import CallFailed
 
 _CATEGORIES: Final = {
     "bad_input": ErrorCategory.BAD_INPUT,

@@ -13,9 +13,9 @@ import aiohttp
 from aiohttp.abc import AbstractResolver
 
 from penstock.jobs.states import ErrorCategory
-from penstock.models import outbound
-from penstock.models.outbound import AddressRefused, Policy
-from penstock.models.provider import retry_after
+from penstock.outbound import addresses
+from penstock.outbound.addresses import AddressRefused, Policy
+from penstock.outbound.provider import retry_after
 from penstock.providers.errors import WorkFailed
 
 T = TypeVar("T")
@@ -37,7 +37,7 @@ class Fetcher:
         seconds: float = _SECONDS,
         resolver: AbstractResolver | None = None,
     ) -> None:
-        self._policy = Policy(public=True, also=outbound.networks(list(networks)))
+        self._policy = Policy(public=True, also=addresses.networks(list(networks)))
         self._most = most_bytes
         self._seconds = seconds
         self._resolver = resolver
@@ -64,7 +64,7 @@ class Fetcher:
 
     async def _follow(self, url: str, to: Path, field: str) -> None:
         for _ in range(_REDIRECTS + 1):
-            problem = outbound.check_url(url, self._policy)
+            problem = addresses.check_url(url, self._policy)
             if problem is not None:
                 raise WorkFailed(ErrorCategory.BAD_INPUT, problem, field=f"input.{field}")
             async with self._connected().get(url, allow_redirects=False) as response:
@@ -109,7 +109,7 @@ class Fetcher:
 
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = outbound.session(self._policy, seconds=self._seconds, resolver=self._resolver)
+            self._session = addresses.session(self._policy, seconds=self._seconds, resolver=self._resolver)
         return self._session
 
     async def close(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
-from penstock.models.runtimes.base import CallFailed
+from penstock.outbound.failure import CallFailed
 from penstock.providers.errors import category_of
 from penstock.providers.limits import Breaker, BreakerState, RateLimit
 from penstock.providers.reports import LastError, ProviderReport

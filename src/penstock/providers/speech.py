@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from penstock.models.runtimes.base import CallFailed
+from penstock.outbound.failure import CallFailed
 from penstock.providers.asking import Reply, Used
 from penstock.recordings.recording import Recording, UnusableAudio, converted
 

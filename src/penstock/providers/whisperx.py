@@ -7,7 +7,7 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
-from penstock.models.provider import Heed
+from penstock.outbound.provider import Heed
 from penstock.providers.asking import Reply
 from penstock.providers.catalogue import ProviderSpec
 from penstock.providers.chat import connected

@@ -10,8 +10,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from penstock.jobs.job import ClaimedJob
-from penstock.models.chat import messages_of
-from penstock.models.runtimes.base import CallFailed
+from penstock.outbound.chat import messages_of
+from penstock.outbound.failure import CallFailed
 from penstock.providers import asking
 from penstock.providers.agreement import Agreement
 from penstock.providers.asking import Candidate, Mode, ProviderAttempt, Reply

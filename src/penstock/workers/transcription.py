@@ -23,7 +23,7 @@ from penstock.blobs.service import BlobService
 from penstock.errors import NotFound
 from penstock.jobs.job import ClaimedJob
 from penstock.jobs.store import DEFAULT_TENANT, TenantId
-from penstock.models.outbound import check_url
+from penstock.outbound.addresses import check_url
 from penstock.providers import asking
 from penstock.providers.agreement import Agreement
 from penstock.providers.asking import Candidate, ProviderAttempt, Reply

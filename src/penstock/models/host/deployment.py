@@ -23,7 +23,8 @@ from penstock.models.host.measures import Measures
 from penstock.models.host.poison import Poison
 from penstock.models.host.replica import Replica
 from penstock.models.manifest import Model
-from penstock.models.runtimes.base import CallFailed, Schema, Segment
+from penstock.models.runtimes.base import Schema, Segment
+from penstock.outbound.failure import CallFailed
 from penstock.telemetry import logs
 
 log = logs.get(__name__)

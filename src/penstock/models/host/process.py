@@ -17,7 +17,7 @@ from penstock.models import frames
 from penstock.models.host import surroundings
 from penstock.models.host.guardian import Guardian
 from penstock.models.manifest import Model
-from penstock.models.runtimes.base import CallFailed
+from penstock.outbound.failure import CallFailed
 from penstock.telemetry import logs
 
 log = logs.get(__name__)

@@ -18,7 +18,8 @@ from penstock.models.host.guardian import Guardian
 from penstock.models.host.logbook import Logbook
 from penstock.models.host.process import ReplicaProcess, words_for
 from penstock.models.manifest import Model
-from penstock.models.runtimes.base import CallFailed, Schema, Segment
+from penstock.models.runtimes.base import Schema, Segment
+from penstock.outbound.failure import CallFailed
 from penstock.telemetry import logs
 
 log = logs.get(__name__)

@@ -16,7 +16,8 @@ from penstock.models import frames
 from penstock.models.replica import output
 from penstock.models.replica.blocking import Groups
 from penstock.models.replica.wire import Control, ReplicaWire, failure, result
-from penstock.models.runtimes.base import AsyncRuntime, Call, CallFailed, Cancelled, Output, current_call
+from penstock.models.runtimes.base import AsyncRuntime, Call, Cancelled, Output, current_call
+from penstock.outbound.failure import CallFailed
 
 _UNLOAD_SECONDS = 5.0
 

@@ -9,7 +9,7 @@ import threading
 import traceback
 from collections.abc import Callable
 
-from penstock.models.runtimes.base import CallFailed
+from penstock.outbound.failure import CallFailed
 
 Write = Callable[[str, str], None]  # level, message
 

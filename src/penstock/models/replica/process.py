@@ -18,7 +18,8 @@ from penstock.models.replica import output
 from penstock.models.replica.asynchronous import AsyncReplica
 from penstock.models.replica.blocking import BlockingReplica
 from penstock.models.replica.wire import Control, failure
-from penstock.models.runtimes.base import AsyncRuntime, BlockingRuntime, CallFailed, Runtime, Schema, Spec
+from penstock.models.runtimes.base import AsyncRuntime, BlockingRuntime, Runtime, Schema, Spec
+from penstock.outbound.failure import CallFailed
 
 BROKEN_STATUS = 71  # the model could not be described or loaded; the host was told why
 

@@ -10,7 +10,8 @@ from typing import Protocol
 import msgspec
 
 from penstock.models import frames
-from penstock.models.runtimes.base import Call, CallFailed, Output, Segment
+from penstock.models.runtimes.base import Call, Output, Segment
+from penstock.outbound.failure import CallFailed
 
 _LONGEST_LINE = 16 * 1024  # characters of a log line
 _LONGEST_MESSAGE = 4000  # characters of an error

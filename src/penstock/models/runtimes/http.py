@@ -29,11 +29,12 @@ from typing import Any, ClassVar
 import msgspec
 
 from penstock import durations
-from penstock.models import outbound
 from penstock.models.data_urls import Lifter, Unreadable, inlined, named, put
-from penstock.models.outbound import Policy
-from penstock.models.provider import LARGEST_ANSWER, Provider, as_json
-from penstock.models.runtimes.base import AsyncRuntime, Call, CallFailed, Output, Schema, Segment, Spec
+from penstock.models.runtimes.base import AsyncRuntime, Call, Output, Schema, Segment, Spec
+from penstock.outbound import addresses
+from penstock.outbound.addresses import Policy
+from penstock.outbound.failure import CallFailed
+from penstock.outbound.provider import LARGEST_ANSWER, Provider, as_json
 
 _OPTIONS = (
     "url", "path", "headers", "timeout", "media", "input_key", "output_key", "stream", "max_bytes", "networks",
@@ -209,7 +210,7 @@ def seconds_of(options: Mapping[str, Any], default: float) -> float:
 
 def policy_of(options: Mapping[str, Any]) -> Policy:
     """Which addresses may be connected to."""
-    return Policy(networks=tuple(outbound.networks(options.get("networks", []))))
+    return Policy(networks=tuple(addresses.networks(options.get("networks", []))))
 
 
 def check_server(options: Mapping[str, Any], address: str, allowed: Sequence[str]) -> list[tuple[str, str]]:
@@ -220,7 +221,7 @@ def check_server(options: Mapping[str, Any], address: str, allowed: Sequence[str
         policy = policy_of(options)
     except ValueError as error:
         problems.append(("networks", str(error)))
-    problem = outbound.check_url(options.get(address), policy)
+    problem = addresses.check_url(options.get(address), policy)
     if problem is not None:
         problems.append((address, problem))
     try:

@@ -11,7 +11,8 @@ import msgspec
 
 from penstock.models import frames
 from penstock.models.data_urls import Lifter, Unreadable
-from penstock.models.runtimes.base import BlockingRuntime, Call, CallFailed, Cancelled, Output, Segment, Spec
+from penstock.models.runtimes.base import BlockingRuntime, Call, Cancelled, Output, Segment, Spec
+from penstock.outbound.failure import CallFailed
 
 HEADER: Final = Path(__file__).parents[2] / "include" / "penstock.h"
 

@@ -30,10 +30,8 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from penstock.models.chat import ChatStream, Choice, completion, messages_of
 from penstock.models.data_urls import Lifter, Unreadable, inlined
-from penstock.models.provider import Provider, as_json
-from penstock.models.runtimes.base import AsyncRuntime, Call, CallFailed, Output, Schema, Spec
+from penstock.models.runtimes.base import AsyncRuntime, Call, Output, Schema, Spec
 from penstock.models.runtimes.http import (
     check_server,
     from_environment,
@@ -42,6 +40,9 @@ from penstock.models.runtimes.http import (
     secrets_in,
     stated_headers,
 )
+from penstock.outbound.chat import ChatStream, Choice, completion, messages_of
+from penstock.outbound.failure import CallFailed
+from penstock.outbound.provider import Provider, as_json
 
 _OPTIONS = ("base_url", "model", "task", "api_key", "api_key_env", "defaults", "headers", "timeout", "networks")
 _HINTS = {"credentials": "[openai] api_key_env", "address": "[openai] base_url and model"}

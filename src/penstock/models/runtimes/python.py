@@ -36,8 +36,9 @@ from typing import Any, ClassVar, TypeVar
 from penstock.models.context import BadInput, Running
 from penstock.models.contract import Contract, bad_input
 from penstock.models.interrupting import Interruptible
-from penstock.models.runtimes.base import AsyncRuntime, BlockingRuntime, Call, CallFailed, Output, Runtime, Schema, Spec
+from penstock.models.runtimes.base import AsyncRuntime, BlockingRuntime, Call, Output, Runtime, Schema, Spec
 from penstock.models.signature import ContractError
+from penstock.outbound.failure import CallFailed
 
 _CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _OPTIONS = ("class", "interpreter", "config")

@@ -17,7 +17,8 @@ import msgspec
 
 from penstock.models.data_urls import Lifter, Unreadable, inlined
 from penstock.models.program import LONGEST_LINE, Program, TooLong
-from penstock.models.runtimes.base import BlockingRuntime, Call, CallFailed, Cancelled, Output, Schema, Spec
+from penstock.models.runtimes.base import BlockingRuntime, Call, Cancelled, Output, Schema, Spec
+from penstock.outbound.failure import CallFailed
 
 GONE_STATUS: Final = 70  # exit status of a replica whose program has ended
 

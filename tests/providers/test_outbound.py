@@ -11,10 +11,10 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.models import outbound
-from penstock.models.outbound import AddressRefused, Policy
-from penstock.models.provider import Provider
-from penstock.models.runtimes.base import CallFailed
+from penstock.outbound import addresses
+from penstock.outbound.addresses import AddressRefused, Policy
+from penstock.outbound.failure import CallFailed
+from penstock.outbound.provider import Provider
 from tests.models.servers import answering, serving
 
 METADATA = [
@@ -39,13 +39,13 @@ METADATA = [
 @pytest.mark.parametrize("url", METADATA)
 def test_no_spelling_of_a_metadata_service_passes(url: str) -> None:
     """Whatever the system would take it for."""
-    assert "may not be connected to" in str(outbound.check_url(url))
+    assert "may not be connected to" in str(addresses.check_url(url))
 
 
 @pytest.mark.parametrize("url", ["http://0.0.0.0/", "http://[::]/", "http://224.0.0.1/", "http://255.255.255.255/"])
 def test_addresses_that_are_nobodys(url: str) -> None:
     """Unspecified, multicast, broadcast."""
-    assert outbound.check_url(url) is not None
+    assert addresses.check_url(url) is not None
 
 
 @pytest.mark.parametrize(
@@ -53,14 +53,14 @@ def test_addresses_that_are_nobodys(url: str) -> None:
 )
 def test_where_model_servers_stand(url: str) -> None:
     """This machine, private networks, names."""
-    assert outbound.check_url(url) is None
+    assert addresses.check_url(url) is None
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1/", "http://10.1.2.3/", "http://[::1]/", "http://192.168.1.1/"])
 def test_a_public_policy_refuses_private_addresses(url: str) -> None:
     """And lets public ones through."""
-    assert outbound.check_url(url, Policy(public=True)) is not None
-    assert outbound.check_url("http://93.184.216.34/", Policy(public=True)) is None
+    assert addresses.check_url(url, Policy(public=True)) is not None
+    assert addresses.check_url("http://93.184.216.34/", Policy(public=True)) is None
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_a_public_policy_refuses_private_addresses(url: str) -> None:
 )
 def test_what_is_no_servers_url(url: object, said: str) -> None:
     """Is told in words."""
-    assert said in str(outbound.check_url(url))
+    assert said in str(addresses.check_url(url))
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -97,7 +97,7 @@ def test_an_ipv4_address_inside_ipv6_is_judged_as_itself(number: int) -> None:
 def test_no_text_makes_the_check_fail_in_another_way(text: str) -> None:
     """It answers, whatever it is asked."""
     for url in (text, f"http://{text}", f"http://{text}/", f"http://[{text}]/"):
-        outbound.check_url(url)
+        addresses.check_url(url)
 
 
 class Names(AbstractResolver):
@@ -149,7 +149,7 @@ async def test_of_several_addresses_only_those_allowed_are_used() -> None:
     async with serving(answering({"ok": True})) as seen:
         url = f"http://models.example:{seen.address.rpartition(':')[2]}/"
         assert await post(url, Names(["169.254.169.254", "127.0.0.1"])) == b'{"ok": true}'
-        narrow = Policy(networks=tuple(outbound.networks(["10.0.0.0/8"])))
+        narrow = Policy(networks=tuple(addresses.networks(["10.0.0.0/8"])))
         with pytest.raises(CallFailed, match="outside of the allowed networks"):
             await post(url, Names(["127.0.0.1"]), narrow)
         with pytest.raises(CallFailed, match="outside of the allowed networks"):
@@ -173,10 +173,10 @@ async def test_redirects_proxies_and_cookies_are_not_followed(monkeypatch: pytes
 
 def test_networks_are_read_or_refused() -> None:
     """By name."""
-    assert [str(one) for one in outbound.networks(["10.1.2.3/8", "::1"])] == ["10.0.0.0/8", "::1/128"]
+    assert [str(one) for one in addresses.networks(["10.1.2.3/8", "::1"])] == ["10.0.0.0/8", "::1/128"]
     for wrong in ("10.0.0.0/8", [5], ["here"]):
         with pytest.raises(ValueError, match="networks"):
-            outbound.networks(wrong)
+            addresses.networks(wrong)
 
 
 async def test_a_literal_address_does_not_pass_by_the_resolver() -> None:
@@ -190,7 +190,7 @@ async def test_a_literal_address_does_not_pass_by_the_resolver() -> None:
 @pytest.mark.parametrize("url", [f"http://{'a' * 70}.com/", "http://a..b/", "http://\u2025/", "http://xn--/"])
 def test_hosts_that_are_no_names(url: str) -> None:
     """They are told as mistakes, not met as surprises."""
-    assert outbound.check_url(url) is None or "must be a URL" in str(outbound.check_url(url))
+    assert addresses.check_url(url) is None or "must be a URL" in str(addresses.check_url(url))
 
 
 @pytest.mark.parametrize(
@@ -200,7 +200,7 @@ async def test_no_socket_is_made_for_an_address_that_is_refused(host: str) -> No
     """Also where nobody looked at the URL before."""
     async with serving(answering({})) as seen:
         port = seen.address.rpartition(":")[2]
-        session = outbound.session(Policy(public=True), seconds=5)
+        session = addresses.session(Policy(public=True), seconds=5)
         try:
             with pytest.raises(aiohttp.ClientError):
                 await session.get(f"http://{host}:{port}/")

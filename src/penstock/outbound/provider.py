@@ -1,7 +1,7 @@
 """Talking to a server behind a model: requests, bounded answers, streams, and what each way to fail means.
 
-What the ``http`` and ``openai`` runtimes share with the LLM worker. Imports stay within msgspec, aiohttp and the
-standard library.
+What the ``http`` and ``openai`` runtimes share with the providers of speech and language. Used in replicas: imports stay
+within msgspec, aiohttp and the standard library.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import aiohttp
 import msgspec
 from aiohttp.abc import AbstractResolver
 
-from penstock.models import outbound
-from penstock.models.outbound import AddressRefused, Policy
-from penstock.models.runtimes.base import CallFailed
+from penstock.outbound import addresses
+from penstock.outbound.addresses import AddressRefused, Policy
+from penstock.outbound.failure import CallFailed
 
 LARGEST_ANSWER: Final = 64 * 2**20  # bytes
 _MASK: Final = "******"
@@ -96,7 +96,7 @@ class Provider:
         data = body.get("data")
         if isinstance(data, bytes) and len(data) > _LARGE:
             body["data"] = io.BytesIO(data)  # written in pieces: a large body holds up nobody
-        problem = outbound.check_url(url, self._policy)
+        problem = addresses.check_url(url, self._policy)
         if problem is not None:
             raise CallFailed("provider", f"the {self._who}'s address {problem}")
         try:
@@ -185,7 +185,7 @@ class Provider:
 
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:
-            self._session = outbound.session(
+            self._session = addresses.session(
                 self._policy, seconds=self._seconds, headers=self._headers, resolver=self._resolver
             )
         return self._session

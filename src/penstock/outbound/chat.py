@@ -1,4 +1,4 @@
-"""The part of OpenAI's chat protocol that the ``openai`` runtime and the LLM worker share."""
+"""The part of OpenAI's chat protocol that the ``openai`` runtime and the providers share."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import aiohttp
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
-from penstock.models.provider import Provider
-from penstock.models.runtimes.base import CallFailed
+from penstock.outbound.failure import CallFailed
+from penstock.outbound.provider import Provider
 
 
 class Message(Struct):

@@ -1,0 +1,1 @@
+"""Servers elsewhere: connections to addresses that were checked, and what their answers mean."""
