@@ -1,7 +1,7 @@
 """Talking to a server behind a model: requests, bounded answers, streams, and what each way to fail means.
 
-What the ``http`` and ``openai`` runtimes share with the providers of speech and language. Used in replicas: imports stay
-within msgspec, aiohttp and the standard library.
+What the ``http`` and ``openai`` runtimes share with the providers of speech and language. Used in replicas: imports
+stay within msgspec, aiohttp and the standard library.
 """
 
 from __future__ import annotations
