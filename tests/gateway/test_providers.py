@@ -211,6 +211,7 @@ async def compared(module_database_url: str) -> AsyncIterator[tuple[Any, list[st
         several = [Usage(provider="a"), Usage(provider="b")]
         ids.append(await _finished(service, "another", several, deep))
         ids.append(await _finished(service, "another", several, b'{"agreement": [{"words": 1e400}]}'))
+        ids.append(await _finished(service, "another", several, b'{"text": "\\u0000", "agreement": []}'))
         ids.append(await _finished(service, "another", [Usage(provider="c", duration_ms=1)], b'{"agreement": [1]}'))
         await service.stop()
     async with serving(module_database_url) as caller:

@@ -343,6 +343,18 @@ async def test_a_key_that_json_writes_otherwise_is_masked_there_too() -> None:
     assert "quoted" not in caught.value.message
 
 
+async def test_what_means_nothing_in_a_text_is_left_out() -> None:
+    """PostgreSQL keeps U+0000 but takes nothing apart that holds it."""
+    odd = said("a\0b\\u0000c") | {"model": "m\0", "usage": {"prompt_tokens": 1, "x\0": ["\0"]}}
+    async with provider(answering(200, odd)) as url:
+        result = await run(url)
+    assert (result.content, result.model, result.usage) == ("ab\\u0000c", "m", {"prompt_tokens": 1, "x": [""]})
+    async with serving(streaming(stream("a\0", "b"))) as seen, opened() as servers:
+        chat = spec(seen.address)
+        result = await ChatExecutor(profile(chat), servers)(job(user="Hi", stream=True), context())
+    assert result.content == "ab"
+
+
 async def test_an_answer_is_not_thrown_away_for_being_told_twice() -> None:
     async with provider(answering(200, said("x" * 5000))) as url, opened() as servers:
         chat = spec(url)

@@ -451,12 +451,15 @@ SELECT * FROM (
 
 -- name: usage_of(tenant_id, job_ids)
 -- What jobs used of providers, attempt by attempt, and the agreement that a result tells of; the result is read only where
--- several providers were asked. Index: primary keys.
+-- several providers were asked, and not where it holds U+0000, which PostgreSQL passes on but does not take apart.
+-- Index: primary keys.
 SELECT w.id, u.usage, u.agreement
 FROM unnest(:job_ids::uuid[]) AS w(id)
 CROSS JOIN LATERAL (
     (SELECT usage, CASE WHEN json_array_length(usage) > 1 AND json_typeof(result) = 'object'
-                             AND json_typeof(result->'agreement') = 'array' THEN result->'agreement' END AS agreement
+                         THEN CASE WHEN position('\u0000' IN result::text) = 0
+                                   THEN CASE WHEN json_typeof(result->'agreement') = 'array' THEN result->'agreement' END
+                              END END AS agreement
      FROM done WHERE tenant_id = :tenant_id AND job_id = w.id AND usage IS NOT NULL OFFSET 0)
     UNION ALL
     (SELECT usage, NULL FROM attempt WHERE tenant_id = :tenant_id AND job_id = w.id AND usage IS NOT NULL

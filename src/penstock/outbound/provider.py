@@ -158,6 +158,16 @@ class Provider:
                 body = body.replace(secret.encode(), _MASK.encode())
         return body
 
+    def plain(self, body: bytes) -> bytes:
+        """JSON as it may be kept: without our secrets, and without U+0000, which means nothing in a text."""
+        body = self.masked_bytes(body)
+        if b"\\u0000" not in body:
+            return body
+        try:
+            return msgspec.json.encode(_without_nul(msgspec.json.decode(body)))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return body  # whoever reads it tells what is wrong with it
+
     def said(self, text: str) -> str:
         """A server's own words, as much of them as an error tells, without our secrets."""
         plain = self.masked(text[:_READ_OF_WORDS])
@@ -227,6 +237,18 @@ class Provider:
 
     def _hint(self, name: str) -> str:
         return f": check {self._hints[name]}" if name in self._hints else ""
+
+
+def _without_nul(value: Any) -> Any:
+    match value:
+        case str():
+            return value.replace("\0", "")
+        case list():
+            return [_without_nul(one) for one in value]
+        case dict():
+            return {_without_nul(name): _without_nul(one) for name, one in value.items()}
+        case _:
+            return value
 
 
 def spelled(secrets: Collection[str]) -> list[str]:

@@ -75,7 +75,7 @@ class ChatServer:
             size, sent = attached.put_into(sent)
             headers["Content-Length"] = str(size)
         body, _ = await self._server.post(url, headers=headers, data=sent)
-        answer = completion(self._server.masked_bytes(body))
+        answer = completion(self._server.plain(body))
         content = answer.choices[0].message.content
         if not isinstance(content, str):
             raise CallFailed("provider", "the provider's answer has no content")
@@ -87,11 +87,12 @@ class ChatServer:
         body = msgspec.json.encode(request | {"stream": True, "stream_options": {"include_usage": True}})
         async with self._server.open(url, headers=headers, data=body) as response:
             async for delta in stream.deltas(self._server, response):
-                await said(self._server.masked(delta))
-        return self._reply(self._server.masked(stream.content), stream.model, stream.usage)
+                await said(self._server.masked(delta.replace("\0", "")))
+        content = self._server.masked(stream.content.replace("\0", ""))
+        return self._reply(content, stream.model, stream.usage)
 
     def _reply(self, content: str, model: str | None, usage: dict[str, Any] | None) -> Reply:
-        served = self._server.masked(model)[:_LONGEST_NAME] if model else self._spec.model
+        served = self._server.masked(model.replace("\0", ""))[:_LONGEST_NAME] if model else self._spec.model
         return Reply(text=content, model=served, used=tokens(usage), usage=usage)
 
     async def close(self) -> None:
