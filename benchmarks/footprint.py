@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 
 from benchmarks.figures import Figure
-from benchmarks.ground import free_port, process, until_ready
+from benchmarks.ground import process, until_ready
 from penstock.postgres.embedded import EmbeddedServer
+from penstock.supervisor.ports import free_port
 
 _SECONDS = 20.0
 

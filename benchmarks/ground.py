@@ -6,7 +6,6 @@ import asyncio
 import itertools
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +20,7 @@ from penstock.jobs.service import JobService
 from penstock.postgres.embedded import EmbeddedServer, embedded_url
 from penstock.postgres.migrate import migrate
 from penstock.postgres.pool import Database
+from penstock.supervisor.ports import free_port
 
 INPUT = b'{"text":"' + b"x" * 480 + b'"}'  # about 500 bytes, as jobs of the kind have
 RESULT = b'{"content":"' + b"y" * 250 + b'"}'
@@ -58,13 +58,6 @@ async def service(url: str) -> AsyncIterator[tuple[JobService, Database]]:
     finally:
         await jobs.stop()
         await database.close()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

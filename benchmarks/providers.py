@@ -19,7 +19,7 @@ import msgspec
 from msgspec import Raw
 
 from benchmarks.figures import Figure
-from benchmarks.ground import free_port, fresh_database, process, service
+from benchmarks.ground import fresh_database, process, service
 from penstock.blobs.service import BlobService
 from penstock.jobs.job import JobSubmission
 from penstock.jobs.states import Status
@@ -27,6 +27,7 @@ from penstock.jobs.store import DEFAULT_TENANT
 from penstock.postgres.embedded import EmbeddedServer
 from penstock.providers.agreement import rate
 from penstock.providers.gate import Gate
+from penstock.supervisor.ports import free_port
 
 CHATS = 5000
 AT_ONCE = 64

@@ -1,10 +1,9 @@
-"""Real processes for tests: free ports, waiting on a condition with a limit, reading lines, finding children."""
+"""Real processes for tests: waiting on a condition with a limit, reading lines, finding children."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -12,14 +11,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 PENSTOCK = (sys.executable, "-m", "penstock")
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 async def until(condition: Callable[[], bool | Awaitable[bool]], what: str, *, seconds: float = 10.0) -> None:

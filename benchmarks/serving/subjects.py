@@ -16,7 +16,7 @@ from pathlib import Path
 import aiohttp
 import psutil
 
-from benchmarks.ground import free_port
+from penstock.supervisor.ports import free_port
 
 HERE = Path(__file__).parent
 ENVIRONMENTS = Path("~/.cache/penstock-bench").expanduser()

@@ -7,7 +7,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Self
 
 from penstock import Client, PenstockError
+from penstock.supervisor.ports import free_port
 
 LEASE_SECONDS = 3.0  # short, so that what a dead worker held comes back soon
 _START = 40.0  # seconds for Penstock, or for a worker, to be there
@@ -39,7 +39,7 @@ class Stage:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="penstock-demo-"))
         self.token = secrets.token_hex(16)
-        self.url = f"http://127.0.0.1:{_free_port()}"
+        self.url = f"http://127.0.0.1:{free_port()}"
         self.start_seconds = 0.0
         self.complaints: list[str] = []
         self._log_path = self.folder / "demo.log"
@@ -168,10 +168,3 @@ class Stage:
 
     def _output(self) -> str:
         return self._log_path.read_text(errors="replace")
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -14,8 +14,9 @@ from uuid import uuid4
 
 import pytest
 
+from penstock.supervisor.ports import free_port
 from penstock.supervisor.serve import answers_ready
-from tests.processes import PENSTOCK, clean_environment, free_port, penstock, until
+from tests.processes import PENSTOCK, clean_environment, penstock, until
 
 TOKEN = "a-token-that-must-not-be-shown"
 

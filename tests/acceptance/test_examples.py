@@ -17,7 +17,8 @@ from sklearn.datasets import load_digits
 
 from examples.models.digits.digits import TRAINED_ON, Digits
 from penstock import Client, ErrorCategory, PenstockError, Status
-from tests.processes import clean_environment, free_port, penstock, until
+from penstock.supervisor.ports import free_port
+from tests.processes import clean_environment, penstock, until
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "a-token-of-these-tests"

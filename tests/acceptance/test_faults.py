@@ -26,10 +26,11 @@ from penstock.jobs.store import DEFAULT_TENANT
 from penstock.postgres.embedded import EmbeddedServer, embedded_url, socket_folder
 from penstock.postgres.migrate import migrate
 from penstock.postgres.pool import Database
+from penstock.supervisor.ports import free_port
 from penstock.workers.executors import Executors
 from penstock.workers.housekeeper import Housekeeper
 from penstock.workers.worker import Worker
-from tests.processes import PENSTOCK, alive, children, clean_environment, free_port, until
+from tests.processes import PENSTOCK, alive, children, clean_environment, until
 
 ROOT = Path(__file__).parents[2]
 JOB = JobSubmission(owner_service="tests", task_type="echo", model_profile="small")

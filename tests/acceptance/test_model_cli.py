@@ -13,9 +13,10 @@ import pytest
 from aiohttp import web
 
 from penstock.models import trial
+from penstock.supervisor.ports import free_port
 from penstock.supervisor.serve import answers_ready
 from tests.acceptance.test_cli import Done, run, run_on_terminal
-from tests.processes import clean_environment, free_port, penstock, until
+from tests.processes import clean_environment, penstock, until
 from tests.unit.test_client import gateway
 
 TOKEN = "a-token-that-must-not-be-shown"

@@ -11,7 +11,8 @@ import pytest
 
 from penstock import Client, ErrorCategory, Status
 from penstock.errors import InvalidInput, PenstockError
-from tests.processes import clean_environment, free_port, penstock, until
+from penstock.supervisor.ports import free_port
+from tests.processes import clean_environment, penstock, until
 
 SOON = timedelta(seconds=30)
 

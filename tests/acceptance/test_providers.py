@@ -19,8 +19,9 @@ from aiohttp import web
 
 from penstock.client import Client
 from penstock.errors import PenstockError
+from penstock.supervisor.ports import free_port
 from tests.models.servers import serving
-from tests.processes import PENSTOCK, clean_environment, free_port, until
+from tests.processes import PENSTOCK, clean_environment, until
 from tests.providers.speaking import TEXT, Heard, encoded, spoken, transcribing
 from tests.providers.test_fetching import site
 

@@ -15,7 +15,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from tests.processes import clean_environment, free_port, penstock, until
+from penstock.supervisor.ports import free_port
+from tests.processes import clean_environment, penstock, until
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from penstock.supervisor.ports import free_port
 from penstock.supervisor.serve import answers_ready
-from tests.processes import alive, children, clean_environment, free_port, penstock, until
+from tests.processes import alive, children, clean_environment, penstock, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found through /proc")
 
@@ -53,7 +54,7 @@ async def serving(folder: Path, **variables: str) -> AsyncIterator[Served]:
     port = free_port()
     environment = clean_environment(
         HTTP_PORT=str(port),
-        WORKER_HTTP_PORT=str(free_port()),
+        WORKER_HTTP_PORT=str(free_port(2)),  # a second worker takes the next
         PENSTOCK_DATA_DIR=str(folder / "data"),
         PENSTOCK_SHUTDOWN_GRACE="5s",
         **variables,

@@ -21,8 +21,9 @@ from penstock.jobs.service import JobService
 from penstock.jobs.states import ErrorCategory, Status
 from penstock.jobs.store import DEFAULT_TENANT
 from penstock.postgres.pool import Database
+from penstock.supervisor.ports import free_port
 from tests.db.stage import submission
-from tests.processes import clean_environment, free_port, penstock, until
+from tests.processes import clean_environment, penstock, until
 
 KEY = "sk-of-these-tests"
 

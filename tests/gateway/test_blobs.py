@@ -18,9 +18,10 @@ from penstock import BlockingClient, Client, NotFound, Unreachable, errors
 from penstock.blobs.blob import PART_BYTES
 from penstock.blobs.ranges import UNSATISFIABLE, wanted
 from penstock.postgres.pool import Database
+from penstock.supervisor.ports import free_port
 from tests.db.stage import open_database
 from tests.gateway.stage import Caller, Reply, serving
-from tests.processes import clean_environment, free_port, penstock, until
+from tests.processes import clean_environment, penstock, until
 
 MOST = 3 * 2**20 + 1000
 CONTENT = random.Random(2).randbytes(3 * 2**20 + 7)

@@ -27,8 +27,9 @@ from penstock import (
     ServiceError,
     Unreachable,
 )
+from penstock.supervisor.ports import free_port
 from tests.gateway.stage import Caller, serving
-from tests.processes import free_port, until
+from tests.processes import until
 from tests.unit.test_client import cuts, gateway, refuses, says
 
 CODE = {

@@ -12,8 +12,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from penstock.supervisor.ports import free_port
 from tests.gateway.stage import Caller, serving
-from tests.processes import free_port, until
+from tests.processes import until
 
 MODELS = {
     "greet": '''

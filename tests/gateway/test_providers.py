@@ -20,9 +20,9 @@ from penstock.jobs.store import DEFAULT_TENANT
 from penstock.jobs.usage import Usage
 from penstock.providers import store
 from penstock.providers.reports import LastError, ProviderReport
+from penstock.supervisor.ports import free_port
 from tests.db.stage import open_database
 from tests.gateway.stage import serving
-from tests.processes import free_port
 
 
 @asynccontextmanager

@@ -9,8 +9,9 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from penstock.supervisor.ports import free_port
 from tests.gateway.stage import SUBMISSION
-from tests.processes import clean_environment, free_port, penstock, until
+from tests.processes import clean_environment, penstock, until
 
 
 async def answers(session: aiohttp.ClientSession, path: str) -> bool:

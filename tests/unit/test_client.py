@@ -19,7 +19,7 @@ from penstock import BlockingClient, Client, Unreachable, errors
 from penstock.gateway import problems
 from penstock.jobs.job import ClaimRequest, Failure, JobCompletion, JobFilter, JobHeartbeat
 from penstock.jobs.states import ErrorCategory, Status
-from tests.processes import free_port
+from penstock.supervisor.ports import free_port
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 JOB_ID = UUID("01990000-0000-7000-8000-000000000001")

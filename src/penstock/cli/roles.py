@@ -21,9 +21,10 @@ def serve() -> None:
 
     from penstock.settings import is_loopback, load_settings
     from penstock.supervisor import serve as supervisor
+    from penstock.supervisor.ports import with_free_port
     from penstock.telemetry import logs
 
-    settings = supervisor.with_free_port(load_settings())
+    settings = with_free_port(load_settings())
     _check_profiles(settings)
     _configure_logs(settings, role="supervisor")
     url = supervisor.gateway_url(settings)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import sys
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
@@ -16,7 +15,7 @@ from functools import partial
 from typing import Any, Final
 
 from penstock.backoff import Backoff
-from penstock.errors import CannotStart, PenstockError
+from penstock.errors import PenstockError
 from penstock.jobs.service import JobLimits
 from penstock.postgres import migrate
 from penstock.postgres.address import database_url
@@ -24,10 +23,10 @@ from penstock.postgres.embedded import EmbeddedServer
 from penstock.settings import Settings
 from penstock.supervisor import estate
 from penstock.supervisor.child import Child
+from penstock.supervisor.ports import check_ports
 from penstock.telemetry import logs
 
 _DATABASE_PATIENCE: Final = timedelta(seconds=60)
-_PORT_PATIENCE_SECONDS: Final = 2.0
 _EXIT_MARGIN_SECONDS: Final = 5.0  # what a child needs beyond the grace that it gives its own work
 
 log = logs.get(__name__)
@@ -169,44 +168,6 @@ def children(settings: Settings, url: str) -> list[Child]:
             Child(f"worker-{number}", [*command, "worker"], shared | one, before_start=hand_on if ours_alone else None)
         )
     return found
-
-
-def with_free_port(settings: Settings) -> Settings:
-    """``settings`` with a free port instead of HTTP_PORT=0: the supervisor must know where its gateway is."""
-    if settings.http_port:
-        return settings
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return settings.replace(http_port=probe.getsockname()[1])
-
-
-async def check_ports(settings: Settings) -> None:
-    """Raise CannotStart when a port that a child needs is taken and stays so: restarting it would never help.
-
-    A moment's patience, because the parts of a supervisor that was just killed may still be going.
-    """
-    wanted = [("HTTP_PORT", settings.http_host, settings.http_port)]
-    if settings.worker_http_port:
-        ports = range(settings.worker_http_port, settings.worker_http_port + settings.penstock_workers)
-        wanted += [("WORKER_HTTP_PORT", settings.worker_http_host, port) for port in ports]
-    clock = asyncio.get_running_loop().time
-    deadline = clock() + _PORT_PATIENCE_SECONDS
-    for variable, host, port in wanted:
-        while (obstacle := _obstacle(host, port)) is not None:
-            if clock() > deadline:
-                raise CannotStart(f"Cannot listen on {host} port {port}: {obstacle}. Set {variable}.")
-            await asyncio.sleep(0.05)
-
-
-def _obstacle(host: str, port: int) -> str | None:
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-    except OSError as error:
-        return error.strerror
-    return None
 
 
 def reachable_address(settings: Settings) -> str:

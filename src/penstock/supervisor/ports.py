@@ -1,0 +1,92 @@
+"""TCP ports: free ones that stay free until they are listened on, and the check that those wanted can be had."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+from pathlib import Path
+from typing import Final
+
+from penstock.errors import CannotStart
+from penstock.settings import Settings
+
+_PATIENCE_SECONDS: Final = 2.0
+_LOWEST: Final = 10_000  # below are the ports that programs are known by
+_HIGHEST: Final = 65_535
+_LOCAL_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_IANA_DYNAMIC: Final = (49_152, 65_535)  # what systems without that file use
+_TRIES: Final = 200
+
+_random: Final = random.SystemRandom()
+_given: Final = set[int]()
+
+
+def free_port(count: int = 1) -> int:
+    """The first of ``count`` TCP ports in a row that nobody listens on; never the same twice in a process.
+
+    They lie outside the range that the kernel takes the ports of outgoing connections from. A port from within it
+    may be taken before anybody listens on it, even by a connection to that very port.
+    """
+    low, high = _taken_by_connections()
+    choices = [*range(_LOWEST, low), *range(high + 1, _HIGHEST + 1)]
+    for _ in range(_TRIES if choices else 0):
+        first: int = _random.choice(choices)
+        ports = range(first, first + count)
+        if ports[-1] in choices and not _given.intersection(ports) and all(map(_is_free, ports)):
+            _given.update(ports)
+            return first
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def with_free_port(settings: Settings) -> Settings:
+    """``settings`` with a free port instead of HTTP_PORT=0: the supervisor must know where its gateway is."""
+    return settings if settings.http_port else settings.replace(http_port=free_port())
+
+
+async def check_ports(settings: Settings) -> None:
+    """Raise CannotStart when a port that a child needs is taken and stays so: restarting it would never help.
+
+    A moment's patience, because the parts of a supervisor that was just killed may still be going.
+    """
+    wanted = [("HTTP_PORT", settings.http_host, settings.http_port)]
+    if settings.worker_http_port:
+        ports = range(settings.worker_http_port, settings.worker_http_port + settings.penstock_workers)
+        wanted += [("WORKER_HTTP_PORT", settings.worker_http_host, port) for port in ports]
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + _PATIENCE_SECONDS
+    for variable, host, port in wanted:
+        while (obstacle := _obstacle(host, port)) is not None:
+            if clock() > deadline:
+                raise CannotStart(f"Cannot listen on {host} port {port}: {obstacle}. Set {variable}.")
+            await asyncio.sleep(0.05)
+
+
+def _obstacle(host: str, port: int) -> str | None:
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        return error.strerror
+    return None
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.bind(("", port))
+        return True
+    return False
+
+
+def _taken_by_connections() -> tuple[int, int]:
+    try:
+        low, high = map(int, _LOCAL_RANGE.read_text().split())
+    except (OSError, ValueError):
+        return _IANA_DYNAMIC
+    return low, high
