@@ -12,6 +12,7 @@ import pytest
 from penstock import Client, ErrorCategory, Status
 from penstock.errors import InvalidInput, PenstockError
 from penstock.supervisor.ports import free_port
+from tests.models.servers import answering, serving
 from tests.processes import clean_environment, penstock, until
 
 SOON = timedelta(seconds=30)
@@ -132,3 +133,25 @@ async def test_an_input_that_the_model_refuses_ends_as_bad_input(
         assert job.error.category is ErrorCategory.BAD_INPUT
         assert "input.n" in job.error.message
         assert job.attempt == 1
+
+
+async def test_a_model_registered_over_http_runs_where_workers_host_models(
+    module_database_url: str, folder: Path
+) -> None:
+    """They look in the table too, and take up what replaces it."""
+    async with (
+        serving(answering({"echo": 7})) as elsewhere,
+        served(module_database_url, folder, by="worker") as client,
+    ):
+        await client.add_model({"name": "far", "runtime": "http", "http": {"url": elsewhere.address}})
+        job = await client.submit("predict", "far", {"n": 7})
+        assert (await client.wait(job.id, SOON)).result == {"echo": 7}
+        assert elsewhere.json == {"n": 7}
+        manifest = {"name": "far", "runtime": "http", "http": {"url": elsewhere.address, "path": "/second"}}
+        await client.add_model(manifest, replace=True)
+
+        async def taken_up() -> bool:
+            await client.wait((await client.submit("predict", "far", {"n": 8})).id, SOON)
+            return elsewhere.paths[-1] == "/second"
+
+        await until(taken_up, "the worker calls the new path")

@@ -1,7 +1,7 @@
 """The models of this process: those of the operator's folder and those registered at run time, kept as they should be.
 
-What is registered over HTTP is stored in PostgreSQL first; every host looks there now and then, so that all of them
-serve the same models. The folder is each host's own. Without the database the models that are known go on.
+What is registered over HTTP is stored in PostgreSQL first; every host, gateway or worker, looks there now and then, so
+that all of them serve the same models. The folder is each host's own. Without the database the known models go on.
 """
 
 from __future__ import annotations
@@ -49,6 +49,7 @@ class ModelService:
         self._tenant = tenant
         self._rows: dict[Key, Row] = {}
         self._position = -1
+        self._puts = 0
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._looking = asyncio.Lock()
@@ -174,6 +175,7 @@ class ModelService:
         async with self._database.acquire() as connection:
             await store.put(connection, self._tenant, row)
         self._rows[row.name, row.version] = row
+        self._puts += 1
 
     # Keeping up
 
@@ -183,15 +185,17 @@ class ModelService:
     async def _follow(self, database: Database) -> None:
         away = False
         while True:
+            puts = self._puts
             try:
                 async with database.acquire() as connection:
                     position = await store.position(connection, self._tenant)
-                    if position != self._position:
-                        rows = await store.read_all(connection, self._tenant)
-                        self._rows = {(row.name, row.version): row for row in rows}
-                        await self._look(wait=True)
-                        self._position = position
+                    news = position != self._position
+                    rows = await store.read_all(connection, self._tenant) if news else []
                 away = False
+                if news and puts == self._puts:  # else what was read may be older than what this process wrote
+                    self._rows = {(row.name, row.version): row for row in rows}
+                    await self._look(wait=True)
+                    self._position = position
             except DatabaseUnavailable:
                 if not away:
                     log.warning("models_not_followed", reason="the database is away")

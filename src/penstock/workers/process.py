@@ -118,7 +118,7 @@ async def _executors(settings: Settings, database: Database) -> AsyncIterator[Ex
         logs.mask(catalogue.secrets)
         if catalogue.profiles:
             await parts.enter_async_context(_profiles(settings, catalogue, database, executors))
-        found = await parts.enter_async_context(_models(settings))
+        found = await parts.enter_async_context(_models(settings, database))
         if found is not None:
             offering = asyncio.create_task(models.offer(found, executors))
             parts.callback(offering.cancel)
@@ -180,7 +180,7 @@ async def _profiles(
 
 
 @asynccontextmanager
-async def _models(settings: Settings) -> AsyncIterator[models.Models | None]:
+async def _models(settings: Settings, database: Database) -> AsyncIterator[models.Models | None]:
     """The models that predict jobs run on: a gateway's, or this process's own."""
     token = settings.ai_service_token
     if settings.penstock_models_url is not None:
@@ -192,7 +192,9 @@ async def _models(settings: Settings) -> AsyncIterator[models.Models | None]:
         finally:
             await remote.close()
     elif settings.penstock_models_dir is not None:
-        service = ModelService(ModelHost(private=Settings.descriptions()), folder=settings.penstock_models_dir)
+        service = ModelService(
+            ModelHost(private=Settings.descriptions()), folder=settings.penstock_models_dir, database=database
+        )
         await service.start()
         try:
             yield models.HostedModels(service)
