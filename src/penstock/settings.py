@@ -86,6 +86,7 @@ Bytes = Annotated[int, Field(ge=1024, le=2**30)]
 _MILLISECOND = timedelta(milliseconds=1)
 _SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
+_PIECE = timedelta(seconds=5)  # of a recording
 
 
 class Settings(BaseSettings):
@@ -129,9 +130,15 @@ class Settings(BaseSettings):
     qwen_audio_base_url: HttpUrl | None = Field(None, description="OpenAI-compatible endpoint for Qwen2-Audio")
     qwen_audio_model: Text = Field("Qwen/Qwen2-Audio-7B-Instruct", description="model name sent to it")
     qwen_audio_api_key: Key | None = Field(None, description="falls back to AUDIO_LLM_API_KEY, then LLM_API_KEY")
+    qwen_audio_max_duration: Duration = Field(
+        timedelta(seconds=30), ge=_PIECE, le=_DAY, description="it hears no more at once: longer recordings are cut"
+    )
     voxtral_base_url: HttpUrl | None = Field(None, description="OpenAI-compatible endpoint for Voxtral")
     voxtral_model: Text = Field("mistralai/Voxtral-Small-24B-2507", description="model name sent to it")
     voxtral_api_key: Key | None = Field(None, description="falls back to AUDIO_LLM_API_KEY, then LLM_API_KEY")
+    voxtral_max_duration: Duration = Field(
+        timedelta(minutes=10), ge=_PIECE, le=_DAY, description="longer recordings are sent to it in pieces"
+    )
     audio_llm_api_key: Key | None = Field(None, description="key shared by the audio LLM providers")
     audio_llm_prompt: Text = Field(
         "Transcribe this recording word for word in the language spoken. Answer with the transcript only.",

@@ -24,6 +24,7 @@ from tests.models.servers import serving
 from tests.processes import PENSTOCK, clean_environment, until
 from tests.providers.speaking import TEXT, Heard, encoded, spoken, transcribing
 from tests.providers.test_fetching import site
+from tests.unit.test_cutting import recorded
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="penstock serve is run as it is on Linux")
 
@@ -155,6 +156,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
             WHISPERX_URL=whisperx.address.replace("http://", "http://someone:canary-password@"),
             WHISPERX_API_KEY="canary-whisper-key",
             QWEN_AUDIO_BASE_URL=f"{audio_llm.address}/v1",
+            QWEN_AUDIO_MAX_DURATION="5s",
             AUDIO_LLM_API_KEY="canary-audio-key",
             VOXTRAL_BASE_URL=failing.address.replace("http://", "http://someone:canary-password@"),
             FILE_KEY="canary-file-key",
@@ -220,6 +222,23 @@ async def test_an_uploaded_recording_is_transcribed_by_all_and_compared(
     assert {one["provider"]: one["status"] for one in job["usage"]} == {
         "whisperx": "completed",
         "qwen2-audio": "completed",
+    }
+
+
+async def test_a_long_recording_is_heard_in_pieces_where_a_model_hears_no_more(house: House, tmp_path: Path) -> None:
+    long = recorded(tmp_path / "long.wav", [(3.6, 9000), (0.4, 0)] * 3)
+    blob = await house.client.upload(long.path)
+    before = house.audio_llm.count
+    job = await house.run("transcription", "whisperx", {"audio_blob": str(blob.id), "mode": "all"})
+    assert house.audio_llm.count - before == 3
+    whisperx, audio_llm = job["result"]["attempts"]
+    assert [round(one["start"]) for one in audio_llm["segments"]] == [0, 4, 8]
+    assert audio_llm["usage"]["audio_seconds"] == whisperx["usage"]["audio_seconds"] == 12
+    assert job["progress"] == {
+        "stage": "transcribing",
+        "audio_seconds": 12.0,
+        "provider": "qwen2-audio",
+        "heard_seconds": 12.0,
     }
 
 

@@ -107,6 +107,7 @@ kind = "whisperx"
 interface = "openai"
 url = "https://api.example/v1"
 model = "whisper-1"
+max_duration = "20m"
 
 [profiles.vision]
 providers = ["big", "llm"]
@@ -132,6 +133,7 @@ def test_the_file_adds_and_replaces(tmp_path: Path) -> None:
     assert (vision.mode, vision.defaults, vision.concurrency) == (Mode.FIRST, {"max_tokens": 300}, 2)
     race = catalogue.profiles["whisperx"]
     assert ([provider.name for provider in race.providers], race.mode) == (["cloud", "whisperx"], Mode.RACE)
+    assert race.providers[0].max_duration == timedelta(minutes=20)
     assert "sk-big-key" in catalogue.secrets
     assert "sk-big-key" not in repr(catalogue)
 
@@ -174,6 +176,11 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
         ("[providers]\na = 3", "providers.a"),
         ("[providers.a]\nkind = 'chat'\nurl = 'http://x'\nmodel = 'm'\napi_key = '${KEY'", "providers.a.api_key"),
         ("[providers.a]\nkind = 'chat'\nurl = 'http://x'\nmodel = 'm'\ntimeout = '9999999h'", "providers.a.timeout"),
+        ("[providers.a]\nkind = 'whisperx'\nurl = 'http://x'\nmax_duration = '1s'", "providers.a.max_duration"),
+        (
+            "[providers.a]\nkind = 'chat'\nurl = 'http://x'\nmodel = 'm'\nmax_duration = '30s'",
+            "providers.a.max_duration",
+        ),
         (f"[providers.a]\ndefaults.x = {'[' * 5000}{']' * 5000}", "profiles.toml"),
         ("[providers.a.defaults" + ".x" * 900 + "]", "providers.a"),
     ],

@@ -100,6 +100,7 @@ async def test_messages_are_passed_on_and_the_answer_is_the_documented_result() 
         "response_format": {"type": "json_object"},
     }
     assert (result.content, result.model, result.usage) == ("Hello", "served-model", ANSWER["usage"])
+    assert result.finish_reason == "stop"
     assert result.duration_ms >= 0
 
 

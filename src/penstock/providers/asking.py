@@ -37,8 +37,8 @@ class Used(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """What one provider answered. ``usage`` is the provider's own account of it, if it gave one; segments and language
-    are those of a transcript."""
+    """What one provider answered. ``usage`` is the provider's own account of it, if it gave one, and ``finish_reason``
+    why a chat model stopped, in its words; segments and language are those of a transcript."""
 
     text: str
     model: str
@@ -46,6 +46,7 @@ class Reply:
     segments: list[dict[str, Any]] | None = None
     language: str | None = None
     usage: dict[str, Any] | None = None
+    finish_reason: str | None = None
 
 
 class ProviderAttempt(Struct, frozen=True, kw_only=True):

@@ -23,6 +23,7 @@ class AudioChatServer:
     takes: frozenset[str] | None = frozenset({"wav", "mp3"})  # what input_audio knows
 
     def __init__(self, spec: ProviderSpec, heed: Heed | None = None) -> None:
+        self.max_seconds = None if spec.max_duration is None else spec.max_duration.total_seconds()
         self._spec = spec
         self._chat = ChatServer(spec, heed)
 
@@ -37,6 +38,10 @@ class AudioChatServer:
         ]
         options = {"max_tokens": self._spec.max_tokens, "temperature": 0} | dict(self._spec.defaults)
         reply = await self._chat.ask([{"role": "user", "content": parts}], options, key=key, attached=audio)
+        if reply.finish_reason == "length":  # half a transcript that looks like a whole one is worse than none
+            most = options["max_tokens"]
+            message = f"the transcript was cut off after max_tokens ({most}); raise it, or lower max_duration"
+            raise CallFailed("bad_input", message)
         text = reply.text.strip()
         return Reply(
             text=text,

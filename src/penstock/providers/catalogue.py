@@ -36,7 +36,9 @@ _FAMILIES: Final = {
     "qwen2-audio": True,
     "voxtral-small": True,
 }  # whether it transcribes
-_LONGEST_TIMEOUT: Final = timedelta(days=1)
+_SHORTEST_TIMEOUT: Final = timedelta(milliseconds=1)
+_SHORTEST_PIECE: Final = timedelta(seconds=5)  # of a recording
+_LONGEST: Final = timedelta(days=1)
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 
 
@@ -66,6 +68,7 @@ class ProviderSpec:
     interface: str = "transcribe"  # of whisperx: transcribe, asr or openai
     prompt: str = ""  # of audio-chat: the instruction
     max_tokens: int = 4096  # of audio-chat
+    max_duration: timedelta | None = None  # of a recording heard at once; longer ones are cut. None: any
     defaults: Mapping[str, Any] = field(default_factory=dict)  # sent with every request
     hints: Mapping[str, str] = field(default_factory=dict)  # what to check when it refuses us
 
@@ -120,6 +123,7 @@ class _StatedProvider(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     interface: Literal["transcribe", "asr", "openai"] | None = None
     prompt: str | None = None
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_duration: str = ""
     defaults: dict[str, Any] = {}
 
 
@@ -196,15 +200,23 @@ def _from_settings(settings: Settings) -> Iterator[ProviderSpec]:
             interface=settings.whisperx_interface,
             hints={"credentials": "WHISPERX_API_KEY", "address": "WHISPERX_URL and WHISPERX_INTERFACE"},
         )
-    for name, url, key, model, prefix in (
+    for name, url, key, model, longest, prefix in (
         (
             "qwen2-audio",
             settings.qwen_audio_base_url,
             settings.qwen_audio_key,
             settings.qwen_audio_model,
+            settings.qwen_audio_max_duration,
             "QWEN_AUDIO",
         ),
-        ("voxtral-small", settings.voxtral_base_url, settings.voxtral_key, settings.voxtral_model, "VOXTRAL"),
+        (
+            "voxtral-small",
+            settings.voxtral_base_url,
+            settings.voxtral_key,
+            settings.voxtral_model,
+            settings.voxtral_max_duration,
+            "VOXTRAL",
+        ),
     ):
         if url is not None:
             yield ProviderSpec(
@@ -216,6 +228,7 @@ def _from_settings(settings: Settings) -> Iterator[ProviderSpec]:
                 concurrency=concurrency,
                 prompt=settings.audio_llm_prompt,
                 max_tokens=settings.audio_llm_max_tokens,
+                max_duration=longest,
                 hints={"credentials": f"{prefix}_API_KEY", "address": f"{prefix}_BASE_URL and {prefix}_MODEL"},
             )
 
@@ -282,13 +295,15 @@ def _provider(
     """A provider of the file, or what is wrong with it by field."""
     problems = list(_provider_problems(name, stated, environment))
     timeout = settings.llm_timeout if stated.kind == "chat" else settings.transcription_timeout
-    if stated.timeout:
-        try:
-            timeout = durations.parse(stated.timeout)
-        except (ValueError, OverflowError) as error:
-            problems.append(("timeout", str(error)))
-        if not timedelta(0) < timeout <= _LONGEST_TIMEOUT:
-            problems.append(("timeout", "must be more than 0 and at most 24h"))
+    max_duration: timedelta | None = None
+    try:
+        timeout = _duration(stated.timeout, least=_SHORTEST_TIMEOUT) or timeout
+    except ValueError as error:
+        problems.append(("timeout", str(error)))
+    try:
+        max_duration = _duration(stated.max_duration, least=_SHORTEST_PIECE)
+    except ValueError as error:
+        problems.append(("max_duration", str(error)))
     if problems:
         return problems
     return ProviderSpec(
@@ -304,9 +319,20 @@ def _provider(
         interface=stated.interface or "transcribe",
         prompt=stated.prompt if stated.prompt is not None else settings.audio_llm_prompt,
         max_tokens=stated.max_tokens or settings.audio_llm_max_tokens,
+        max_duration=max_duration,
         defaults=stated.defaults,
         hints={"credentials": f"api_key of provider {name}", "address": f"url and model of provider {name}"},
     )
+
+
+def _duration(text: str, *, least: timedelta) -> timedelta | None:
+    """A duration of the file, None where none is stated; raises ValueError for one that is not allowed."""
+    if not text:
+        return None
+    found = durations.parse(text)
+    if not least <= found <= _LONGEST:
+        raise ValueError(f"must be {durations.text(least)} to 24h")
+    return found
 
 
 def _provider_problems(name: str, stated: _StatedProvider, environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
@@ -336,6 +362,8 @@ def _provider_problems(name: str, stated: _StatedProvider, environment: Mapping[
     for part, kind in (("interface", "whisperx"), ("prompt", "audio-chat"), ("max_tokens", "audio-chat")):
         if getattr(stated, part) is not None and stated.kind != kind:
             yield part, f'goes with kind = "{kind}" only'
+    if stated.max_duration and not Kind(stated.kind).transcribes:
+        yield "max_duration", "goes with providers that transcribe only"
 
 
 def _profile_problems(

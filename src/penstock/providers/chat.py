@@ -18,7 +18,7 @@ from penstock.providers.asking import Reply, Used
 from penstock.providers.catalogue import ProviderSpec
 
 _LARGEST_ANSWER: Final = 16 * 2**20  # bytes
-_LONGEST_NAME: Final = 200  # characters of what a server calls its model
+_LONGEST_NAME: Final = 200  # characters of what a server calls its model, or the reason why it stopped
 _MOST_TOKENS: Final = 10**9  # of one call; more is no account that can be true
 _PIECE: Final = 3 * 2**18  # bytes encoded at once; a multiple of three
 Delta = Callable[[str], Awaitable[None]]
@@ -76,10 +76,11 @@ class ChatServer:
             headers["Content-Length"] = str(size)
         body, _ = await self._server.post(url, headers=headers, data=sent)
         answer = completion(self._server.plain(body))
-        content = answer.choices[0].message.content
+        choice = answer.choices[0]
+        content = choice.message.content
         if not isinstance(content, str):
             raise CallFailed("provider", "the provider's answer has no content")
-        return self._reply(content, answer.model, answer.usage)
+        return self._reply(content, answer.model, answer.usage, choice.finish_reason)
 
     async def _stream(self, url: str, request: dict[str, Any], headers: dict[str, str], said: Delta) -> Reply:
         stream = ChatStream()
@@ -89,11 +90,20 @@ class ChatServer:
             async for delta in stream.deltas(self._server, response):
                 await said(self._server.masked(delta.replace("\0", "")))
         content = self._server.masked(stream.content.replace("\0", ""))
-        return self._reply(content, stream.model, stream.usage)
+        return self._reply(content, stream.model, stream.usage, stream.finish_reason)
 
-    def _reply(self, content: str, model: str | None, usage: dict[str, Any] | None) -> Reply:
-        served = self._server.masked(model.replace("\0", ""))[:_LONGEST_NAME] if model else self._spec.model
-        return Reply(text=content, model=served, used=tokens(usage), usage=usage)
+    def _reply(self, content: str, model: str | None, usage: dict[str, Any] | None, finish_reason: str | None) -> Reply:
+        return Reply(
+            text=content,
+            model=self._named(model) or self._spec.model,
+            used=tokens(usage),
+            usage=usage,
+            finish_reason=self._named(finish_reason) or None,
+        )
+
+    def _named(self, stated: str | None) -> str:
+        """A short text of the provider's."""
+        return self._server.masked((stated or "").replace("\0", ""))[:_LONGEST_NAME]
 
     async def close(self) -> None:
         await self._server.close()

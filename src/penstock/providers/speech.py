@@ -38,8 +38,10 @@ class Sound:
         self._wav: Recording | None = None
 
     async def taken_by(self, server: SpeechServer) -> Recording:
-        """The recording in a format that the server takes; raises CallFailed."""
-        if server.takes is None or self.recording.format.name in server.takes:
+        """The recording in a format that the server takes, or that can be cut; raises CallFailed."""
+        taken = server.takes is None or self.recording.format.name in server.takes
+        too_long = server.max_seconds is not None and self.recording.duration_seconds > server.max_seconds
+        if taken and not too_long:
             return self.recording
         async with self._converting:
             if self._wav is None:
@@ -61,6 +63,10 @@ class SpeechServer(Protocol):
     @property
     def takes(self) -> frozenset[str] | None:
         """The names of the formats that it takes; None: any."""
+
+    @property
+    def max_seconds(self) -> float | None:
+        """How long a recording it hears at once; None: any."""
 
     async def ask(self, recording: Recording, request: SpeechRequest, *, key: str) -> Reply: ...
     async def close(self) -> None: ...

@@ -30,6 +30,7 @@ class WhisperXServer:
     takes: frozenset[str] | None = None
 
     def __init__(self, spec: ProviderSpec, heed: Heed | None = None) -> None:
+        self.max_seconds = None if spec.max_duration is None else spec.max_duration.total_seconds()
         self._spec = spec
         self._server = connected(spec, heed, largest=_LARGEST_ANSWER)
 

@@ -34,6 +34,7 @@ class ChatResult(Struct, frozen=True, kw_only=True):
     content: str
     model: str
     usage: dict[str, Any] | None
+    finish_reason: str | None  # why the model stopped, in the provider's words: "stop", "length" (it was cut off), …
     duration_ms: int
     provider: str
     attempts: list[ProviderAttempt]
@@ -64,6 +65,7 @@ class ChatExecutor:
             content=answered.reply.text,
             model=answered.reply.model,
             usage=answered.reply.usage,
+            finish_reason=answered.reply.finish_reason,
             duration_ms=round(1000 * (time.monotonic() - begun)),
             provider=answered.provider,
             attempts=answered.attempts,

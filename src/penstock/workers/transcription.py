@@ -24,7 +24,7 @@ from penstock.errors import NotFound
 from penstock.jobs.job import ClaimedJob
 from penstock.jobs.store import DEFAULT_TENANT, TenantId
 from penstock.outbound.addresses import check_url
-from penstock.providers import asking
+from penstock.providers import asking, pieces
 from penstock.providers.agreement import Agreement
 from penstock.providers.asking import Candidate, ProviderAttempt, Reply
 from penstock.providers.catalogue import Profile, ProviderSpec
@@ -82,9 +82,9 @@ class TranscriptionExecutor:
             mode = wanted.mode or self._profile.mode
             async with self._recording(wanted, context) as recording:
                 sound = Sound(recording)
-                context.progress({"stage": "transcribing", "audio_seconds": round(recording.duration_seconds, 1)})
+                context.progress(_transcribing(sound))
                 answered = await asking.ask(
-                    [self._candidate(spec, job, sound, _request(wanted)) for spec in specs],
+                    [self._candidate(spec, job, sound, _request(wanted), context) for spec in specs],
                     mode,
                     patience=provided.patience(job),
                     tell=provided.teller(context),
@@ -103,14 +103,20 @@ class TranscriptionExecutor:
         )
         return result if self._most_bytes is None else fitted(result, self._most_bytes)
 
-    def _candidate(self, spec: ProviderSpec, job: ClaimedJob, sound: Sound, request: SpeechRequest) -> Candidate:
+    def _candidate(
+        self, spec: ProviderSpec, job: ClaimedJob, sound: Sound, request: SpeechRequest, context: JobContext
+    ) -> Candidate:
         server = self._servers.speech(spec)
+
+        def tell(seconds: float) -> None:
+            context.progress(_transcribing(sound) | {"provider": spec.name, "heard_seconds": round(seconds, 1)})
 
         async def prepare() -> None:
             await sound.taken_by(server)
 
         async def ask() -> Reply:
-            return await server.ask(await sound.taken_by(server), request, key=provided.key(job, spec))
+            key, seconds = provided.key(job, spec), spec.timeout.total_seconds()
+            return await pieces.transcribed(server, sound, request, key=key, seconds=seconds, tell=tell)
 
         return Candidate(
             name=spec.name, model=spec.model or spec.name, gate=self._servers.gate(spec), ask=ask, prepare=prepare
@@ -216,6 +222,10 @@ def source_of(wanted: TranscriptionInput) -> str:
     if len(stated) != 1:
         raise provided.bad_input("needs exactly one of audio_url, audio and audio_blob")
     return stated[0]
+
+
+def _transcribing(sound: Sound) -> dict[str, Any]:
+    return {"stage": "transcribing", "audio_seconds": round(sound.recording.duration_seconds, 1)}
 
 
 def _chosen(profile: Profile, names: Sequence[str] | None) -> list[ProviderSpec]:

@@ -1,0 +1,211 @@
+"""Recordings that are longer than a provider hears at once: what it is sent, and how its answers become one."""
+
+from __future__ import annotations
+
+import base64
+import json
+import wave
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from penstock.jobs.states import ErrorCategory
+from penstock.outbound.failure import CallFailed
+from penstock.providers import pieces
+from penstock.providers.asking import Reply
+from penstock.providers.catalogue import Kind, ProviderSpec
+from penstock.providers.errors import category_of
+from penstock.providers.speech import Sound, SpeechRequest
+from penstock.recordings.recording import Recording, examine
+from tests.models.servers import Seen, serving
+from tests.providers.speaking import encoded
+from tests.providers.stage import opened, spec
+from tests.unit.test_cutting import recorded
+
+LONGEST = timedelta(seconds=6)
+Answers = Callable[[int], web.Response]
+
+
+@pytest.fixture(scope="session")
+def wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 s, with a pause every five."""
+    return recorded(tmp_path_factory.mktemp("long") / "long.wav", [(4.6, 9000), (0.4, 0)] * 4).path
+
+
+@pytest.fixture
+async def recording(wav: Path, tmp_path: Path) -> Recording:
+    own = tmp_path / "recording"
+    own.write_bytes(wav.read_bytes())
+    return await examine(own)
+
+
+def said(text: str, **fields: Any) -> web.Response:
+    """A chat completion."""
+    usage = {"prompt_tokens": 100, "completion_tokens": 10}
+    choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"} | fields
+    return web.json_response({"model": "served-audio", "choices": [choice], "usage": usage})
+
+
+@asynccontextmanager
+async def hearing(answers: Answers) -> AsyncIterator[Seen]:
+    """A server that answers its first request with ``answers(1)``, and so on."""
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        return answers(len(seen.bodies))
+
+    async with serving(answer) as seen:
+        yield seen
+
+
+async def transcribed(
+    provider: ProviderSpec,
+    recording: Recording,
+    request: SpeechRequest | None = None,
+    *,
+    seconds: float = 20,
+    tell: Callable[[float], None] = lambda _: None,
+) -> Reply:
+    async with opened() as servers:
+        return await pieces.transcribed(
+            servers.speech(provider),
+            Sound(recording),
+            request or SpeechRequest(),
+            key="job/../1",
+            seconds=seconds,
+            tell=tell,
+        )
+
+
+def audio_model(seen: Seen, **fields: Any) -> ProviderSpec:
+    return spec(seen.address, name="qwen2-audio", kind=Kind.AUDIO_CHAT, **{"max_duration": LONGEST, **fields})
+
+
+def seconds_of(body: bytes) -> float:
+    """How long the recording in a chat is."""
+    (part,) = [part for part in json.loads(body)["messages"][0]["content"] if part["type"] == "input_audio"]
+    with wave.open(BytesIO(base64.b64decode(part["input_audio"]["data"]))) as file:
+        seconds: float = file.getnframes() / file.getframerate()
+        return seconds
+
+
+@pytest.mark.parametrize("codec", ["wav", "mp3"])
+async def test_a_chat_model_hears_a_long_recording_piece_by_piece(recording: Recording, codec: str) -> None:
+    """Each piece is one segment, at its time; a format that is taken whole is converted to be cut."""
+    if codec != "wav":
+        recording = await examine(encoded(recording.path, recording.path.with_suffix(f".{codec}"), codec))
+    told: list[float] = []
+    async with hearing(lambda number: said(f" Words {number}. ")) as seen:
+        reply = await transcribed(audio_model(seen), recording, tell=told.append)
+    assert reply.text == "Words 1. Words 2. Words 3. Words 4."
+    lengths = [seconds_of(body) for body in seen.bodies]
+    assert max(lengths) <= 6
+    assert sum(lengths) == pytest.approx(recording.duration_seconds, abs=0.1)
+    assert reply.segments is not None
+    assert [segment["text"] for segment in reply.segments] == ["Words 1.", "Words 2.", "Words 3.", "Words 4."]
+    assert [segment["start"] for segment in reply.segments] == pytest.approx([0, 4.8, 9.8, 14.8], abs=0.25)
+    assert reply.segments[0]["end"] == reply.segments[1]["start"] == round(told[0], 3)
+    assert told[-1] == pytest.approx(recording.duration_seconds, abs=0.1)
+    assert (reply.model, reply.used.prompt_tokens, reply.used.completion_tokens) == ("served-audio", 400, 40)
+    assert reply.used.audio_seconds == pytest.approx(recording.duration_seconds, abs=0.1)
+    keys = [headers["Idempotency-Key"] for headers in seen.headers]
+    assert keys == [f"job/../1-{number}" for number in (1, 2, 3, 4)]
+    assert sorted(path.name for path in recording.path.parent.iterdir() if "piece" in path.name) == []
+
+
+async def test_times_of_segments_and_words_are_those_of_the_whole(recording: Recording) -> None:
+    answer = {
+        "text": "a b",
+        "language": "de",
+        "segments": [
+            {"id": 0, "start": 0.5, "end": 2.0, "text": "a b", "speaker": "SPEAKER_00"}
+            | {"words": [{"word": "a", "start": 0.5, "end": 1.0}, {"word": "b"}, "odd"]},
+            {"text": "c"},
+        ],
+    }
+    async with hearing(lambda _: web.json_response(answer)) as seen:
+        provider = spec(seen.address, name="whisperx", kind=Kind.WHISPERX, model="", max_duration=timedelta(seconds=12))
+        reply = await transcribed(provider, recording, SpeechRequest(diarization=True))
+    assert reply.text == "a b\na b"
+    assert reply.language == "de"
+    assert reply.segments is not None
+    first, _, second, third = reply.segments
+    begins = second["start"] - 0.5
+    assert begins == pytest.approx(9.8, abs=0.25)
+    assert first["words"][0] == {"word": "a", "start": 0.5, "end": 1.0}
+    assert second == {
+        "start": round(begins + 0.5, 3),
+        "end": round(begins + 2.0, 3),
+        "text": "a b",
+        "speaker": "SPEAKER_00",
+        "words": [
+            {"word": "a", "start": round(begins + 0.5, 3), "end": round(begins + 1.0, 3)},
+            {"word": "b"},
+            "odd",
+        ],
+    }
+    assert third == {"start": None, "end": None, "text": "c"}
+
+
+async def test_what_is_short_enough_is_sent_as_it_is(recording: Recording) -> None:
+    async with hearing(lambda _: said("All.")) as seen:
+        reply = await transcribed(audio_model(seen, max_duration=timedelta(seconds=20.5)), recording)
+    assert [seconds_of(body) for body in seen.bodies] == [20.0]
+    assert seen.headers[0]["Idempotency-Key"] == "job/../1"
+    assert reply.segments == [{"start": 0.0, "end": 20.0, "text": "All."}]
+
+
+async def test_a_piece_that_fails_in_passing_is_tried_again(recording: Recording) -> None:
+    """What came before it would be lost with it."""
+
+    def answers(number: int) -> web.Response:
+        if number in {2, 4}:
+            return web.json_response({}, status=429 if number == 2 else 503, headers={"Retry-After": "0"})
+        return said(f"{number}")
+
+    async with hearing(answers) as seen:
+        reply = await transcribed(audio_model(seen), recording)
+    assert reply.text == "1 3 5 6"
+    assert len(seen.bodies) == 6
+
+
+@pytest.mark.parametrize(
+    ("failing", "status", "headers", "asked", "category"),
+    [
+        (1, 503, {"Retry-After": "0"}, 1, ErrorCategory.PROVIDER_ERROR),  # nothing is lost yet: as every call
+        (2, 503, {"Retry-After": "0"}, 4, ErrorCategory.PROVIDER_ERROR),
+        (2, 429, {"Retry-After": "60"}, 2, ErrorCategory.RATE_LIMITED),
+        (2, 422, {}, 2, ErrorCategory.BAD_INPUT),
+    ],
+)
+async def test_one_that_goes_on_failing_fails_all(
+    recording: Recording, failing: int, status: int, headers: dict[str, str], asked: int, category: ErrorCategory
+) -> None:
+    async with hearing(
+        lambda number: web.json_response({}, status=status, headers=headers) if number >= failing else said("Words.")
+    ) as seen:
+        with pytest.raises(CallFailed, match=rf"\(piece {failing} of 4, at \d+ s\)$") as caught:
+            await transcribed(audio_model(seen), recording)
+    assert len(seen.bodies) == asked
+    assert category_of(caught.value) is category
+    assert not list(recording.path.parent.glob("piece-*"))
+
+
+async def test_all_pieces_together_have_the_providers_time(recording: Recording) -> None:
+    async with hearing(lambda number: said("Words.") if number < 3 else web.json_response({}, status=503)) as seen:
+        with pytest.raises(CallFailed, match=r"it took longer than 0\.5 s for all pieces") as caught:
+            await transcribed(audio_model(seen), recording, seconds=0.5)
+    assert category_of(caught.value) is ErrorCategory.TIMEOUT
+    assert not list(recording.path.parent.glob("piece-*"))
+
+
+async def test_half_a_transcript_is_none(recording: Recording) -> None:
+    async with hearing(lambda _: said("Words that never", finish_reason="length")) as seen:
+        with pytest.raises(CallFailed, match=r"cut off after max_tokens \(4096\)") as caught:
+            await transcribed(audio_model(seen, max_duration=None), recording)
+    assert category_of(caught.value) is ErrorCategory.BAD_INPUT

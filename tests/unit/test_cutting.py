@@ -1,0 +1,84 @@
+"""Cutting recordings: at quiet places, never too long, nothing lost."""
+
+from __future__ import annotations
+
+import math
+import struct
+import wave
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock.recordings import cutting, formats
+from penstock.recordings.recording import Recording
+
+RATE = 4000
+
+
+def recorded(path: Path, loudness: list[tuple[float, int]]) -> Recording:
+    """A wav of tones, each so many seconds long and so loud."""
+    samples: list[int] = []
+    for seconds, loud in loudness:
+        samples += [round(loud * math.sin(number)) for number in range(round(seconds * RATE))]
+    with wave.open(str(path), "wb") as file:
+        file.setparams((1, 2, RATE, 0, "NONE", ""))
+        file.writeframes(struct.pack(f"<{len(samples)}h", *samples))
+    return Recording(
+        path=path,
+        format=formats.WAV,
+        codec="pcm_s16le",
+        media_type="audio/wav",
+        size_bytes=path.stat().st_size,
+        duration_seconds=len(samples) / RATE,
+        sample_rate=RATE,
+        channels=1,
+    )
+
+
+async def test_cuts_fall_into_pauses(tmp_path: Path) -> None:
+    """Words of a second, pauses of 0.4 s after every second one, shorter ones between."""
+    speech = [(1.0, 9000), (0.1, 0), (1.0, 9000), (0.4, 30)] * 8  # 20 s
+    recording = recorded(tmp_path / "speech.wav", speech)
+    cuts = await cutting.cuts(recording, 6)
+    assert (cuts[0], cuts[-1]) == (0, 20)
+    assert len(cuts) == 5
+    for cut in cuts[1:-1]:
+        assert 2.1 < cut % 2.5 < 2.5
+
+
+async def test_where_nothing_is_quieter_pieces_are_alike(tmp_path: Path) -> None:
+    recording = recorded(tmp_path / "silence.wav", [(20.0, 0)])
+    assert [round(end - begin, 1) for begin, end in pairwise(await cutting.cuts(recording, 6))] == [5, 5, 5, 5]
+
+
+@pytest.mark.parametrize("seconds", [0.001, 5.999, 6.0])
+async def test_what_is_short_enough_stays_whole(tmp_path: Path, seconds: float) -> None:
+    recording = recorded(tmp_path / "short.wav", [(seconds, 500)])
+    assert await cutting.cuts(recording, 6) == [0, recording.duration_seconds]
+
+
+@given(
+    loudness=st.lists(st.tuples(st.floats(0, 3), st.integers(0, 9000)), max_size=6).filter(
+        lambda tones: sum(round(seconds * RATE) for seconds, _ in tones) > 0
+    ),
+    longest=st.floats(0.5, 4),
+)
+@settings(deadline=None, max_examples=40)
+async def test_pieces_are_never_too_long_and_make_the_whole(
+    tmp_path_factory: pytest.TempPathFactory, loudness: list[tuple[float, int]], longest: float
+) -> None:
+    folder = tmp_path_factory.mktemp("cutting")
+    recording = recorded(folder / "whole.wav", loudness)
+    cuts = await cutting.cuts(recording, longest)
+    joined = b""
+    for begin, end in pairwise(cuts):
+        assert 0 < end - begin <= longest
+        piece = await cutting.piece(recording, begin, end, folder / "piece.wav")
+        assert piece.duration_seconds == pytest.approx(end - begin)
+        with wave.open(str(piece.path), "rb") as file:
+            joined += file.readframes(file.getnframes())
+    with wave.open(str(recording.path), "rb") as file:
+        assert joined == file.readframes(file.getnframes())
