@@ -181,6 +181,35 @@ async def test_connections_that_the_server_ends_are_replaced(caller: Caller, fre
     await _survives(lambda: caller.claim(100))
 
 
+async def test_a_server_that_is_no_longer_the_primary_is_away_until_it_is_again(
+    line: Line, caller: Caller, fresh: Database
+) -> None:
+    """NOTIFY is refused as well; hints go out again afterwards."""
+    (name,) = (await look(fresh, "SELECT current_database()"))[0]
+    await look(fresh, f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    await line.cut()
+    await line.mend()
+    try:
+        await _survives(lambda: caller.service.stats(caller.tenant))
+        with pytest.raises(DatabaseUnavailable):
+            await within(caller.submit())
+        caller.service.wakeups.announce(cancelled=True)
+    finally:
+        async with fresh.acquire() as connection:
+            await connection.execute(
+                f'SET SESSION CHARACTERISTICS AS TRANSACTION READ WRITE; ALTER DATABASE "{name}" '
+                "RESET default_transaction_read_only"
+            )
+    await line.cut()
+    await line.mend()
+    async with _service_over(line, fresh.url) as other:
+        waiting = asyncio.create_task(Caller(other, caller.tenant).claim(1, wait_seconds=30))
+        await until(lambda: bool(other._claims._waiters), "a claim waits")
+        await within(other.wakeups.listening.wait())
+        await _survives(caller.submit)
+        assert len(await within(waiting)) == 1
+
+
 async def test_under_load_an_outage_loses_no_job_that_was_answered(line: Line, caller: Caller, fresh: Database) -> None:
     answered: set[object] = set()
     stopping = asyncio.Event()

@@ -26,7 +26,10 @@ UNREACHABLE: tuple[type[BaseException], ...] = (
     asyncpg.CannotConnectNowError,  # starting up, shutting down, in recovery
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
-    asyncpg.TooManyConnectionsError,
+    asyncpg.InsufficientResourcesError,  # too many connections, no memory, a full disk
+    asyncpg.ReadOnlySQLTransactionError,  # no longer the primary
+    asyncpg.InvalidAuthorizationSpecificationError,  # at start that is told apart; later somebody is changing passwords
+    asyncpg.InvalidCatalogNameError,
     asyncpg.QueryCanceledError,
     asyncpg.IdleInTransactionSessionTimeoutError,
 )

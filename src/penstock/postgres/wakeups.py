@@ -92,7 +92,7 @@ class Wakeups:
         """
         if ready:
             self._ready.update(ready)
-        if finished:
+        if finished and len(self._finished) <= _MOST_FINISHED:  # with more of them, they are not named
             self._finished += finished
         self._cancelled |= cancelled
         self._events = True
@@ -125,6 +125,9 @@ class Wakeups:
                     await self._connection.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)
             except UNREACHABLE:
                 self._lost.set()
+            except Exception:  # the loop outlives what nobody foresaw; a hint may be lost
+                log.exception("wakeup_not_sent")
+                self._lost.set()
             await asyncio.sleep(self._pause)
 
     def _take_payload(self) -> str:
@@ -149,7 +152,9 @@ class Wakeups:
         while True:
             try:
                 connection = await self._listening_connection()
-            except _LOST:
+            except Exception as error:  # noqa: BLE001 - as in sending
+                if not isinstance(error, _LOST):
+                    log.warning("wakeups_not_heard", reason=str(error) or type(error).__name__)
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, 1.0)
                 continue
