@@ -12,6 +12,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from penstock.errors import DatabaseUnavailable
+from penstock.models import store
 from penstock.supervisor.ports import free_port
 from tests.gateway.stage import Caller, serving
 from tests.processes import until
@@ -335,6 +337,26 @@ class TestRegistering:
                     return (await again.get("/models/upper")).status == 200
 
                 await until(back, "it is there after a restart")
+
+    async def test_what_cannot_be_stored_changes_nothing(self, caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The model that was to be replaced goes on."""
+
+        async def away(*_: object) -> None:
+            raise DatabaseUnavailable
+
+        async with upper_server() as address:
+            stated = {"name": "kept", "runtime": "http", "http": {"url": f"{address}/upper"}}
+            assert (await caller.post("/models", stated)).status == 201
+            with monkeypatch.context() as patched:
+                patched.setattr(store, "put", away)
+                changed = stated | {"description": "changed"}
+                assert (await caller.post("/models?replace=true", changed)).status == 503
+                assert (await caller.post("/models", stated | {"name": "new"})).status == 503
+                assert (await caller.call("DELETE", "/models/kept")).status == 503
+            assert (await caller.get("/models/new")).status == 404
+            assert (await caller.get("/models/kept")).json["description"] == ""
+            assert (await caller.post("/models/kept/predict", {"text": "b"})).json == {"text": "B"}
+            assert (await caller.call("DELETE", "/models/kept")).status == 204
 
     @pytest.mark.parametrize(
         ("stated", "field"),

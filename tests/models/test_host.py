@@ -12,6 +12,7 @@ import pytest
 
 from penstock.errors import (
     AlreadyExists,
+    DatabaseUnavailable,
     InvalidInput,
     ModelCrashed,
     ModelFailed,
@@ -389,6 +390,57 @@ async def test_a_new_form_that_cannot_be_loaded_changes_nothing(stage: Stage) ->
         await stage.host.add(stage.python("echo", "class Model"), replace=True)
     assert stage.host.find("echo") is old
     assert await stage.call(old, {"text": "still"}) == "still"
+
+
+async def test_a_model_is_published_once_that_is_confirmed(stage: Stage) -> None:
+    """What keeps it from being confirmed leaves everything as it was."""
+    old = await stage.serve("echo", ECHO)
+
+    async def refused() -> None:
+        assert stage.host.find("echo") is old
+        raise DatabaseUnavailable
+
+    with pytest.raises(DatabaseUnavailable):
+        await stage.host.add(stage.python("echo", ECHO, version="2"), confirm=refused)
+    with pytest.raises(DatabaseUnavailable):
+        await stage.host.add(stage.python("echo", ECHO), replace=True, confirm=refused)
+    assert stage.host.deployments() == [old]
+    assert await stage.call(old, {"text": "still"}) == "still"
+
+
+async def test_a_removal_waits_for_the_change_before_it(stage: Stage, tmp_path: Path) -> None:
+    """Nothing is left of either; and what is added afterwards is there."""
+    await stage.call(await stage.serve("echo", ECHO), {"text": "x"})
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    slow = ECHO + f"    def load(self):\n        open({str(gate)!r}).read()\n"
+    replacing = asyncio.create_task(stage.host.add(stage.python("echo", slow), replace=True))
+    writer = await asyncio.to_thread(os.open, gate, os.O_WRONLY)  # it is loading
+    removing = asyncio.create_task(stage.host.remove("echo"))
+    adding = asyncio.create_task(stage.host.add(stage.python("echo", ECHO)))
+    os.close(writer)
+    replaced = await replacing
+    await removing
+    added = await adding
+    assert stage.host.deployments() == [added]
+    assert await stage.call(added, {"text": "new"}) == "new"
+    await until(lambda: not replaced.replicas, "the replaced one has ended")
+
+
+async def test_a_start_that_fails_in_an_unforeseen_way_leaves_nobody_waiting(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error in (OSError(24, "Too many open files"), RuntimeError("nobody thought of it")):
+        model = await stage.serve("echo", ECHO, version=type(error).__name__)
+
+        async def fails(_group: int, error: Exception = error) -> None:
+            raise error
+
+        with monkeypatch.context() as patched:
+            patched.setattr(stage.host.guardian, "watch", fails)
+            with pytest.raises(ModelUnavailable, match=r"Too many open files|could not be started"):
+                await stage.call(model, {"text": "x"})
+        await until(lambda model=model: not model.replicas, "none is left")  # type: ignore[misc]
 
 
 async def test_versions_live_side_by_side(stage: Stage) -> None:

@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -113,13 +114,8 @@ class ModelService:
                     raise AlreadyExists(f"model {model.name} version {model.version} stands in the server's folder")
                 if before.fingerprint == model.fingerprint and not replace:
                     return existing.versions[model.version]  # the same request again
-            deployment = await self.host.add(model, replace=replace)
-            try:
-                await self._put(Row(name=model.name, version=model.version, manifest=text, removed=False))
-            except PenstockError:
-                await self.host.remove(model.name, model.version)
-                raise
-            return deployment
+            row = Row(name=model.name, version=model.version, manifest=text, removed=False)
+            return await self.host.add(model, replace=replace, confirm=partial(self._put, row))
 
     async def remove(self, name: str, version: str | None = None) -> None:
         """Take a model away, or one version; one of the folder stays away until it is added again by name."""
@@ -165,9 +161,8 @@ class ModelService:
                     "to register one that a server elsewhere runs, state a runtime: " + " or ".join(sorted(REMOTE))
                 )
             model = found[-1]
-            deployment = await self.host.add(model, replace=replace)
-            await self._put(Row(name=model.name, version=model.version, manifest=None, removed=False))
-            return deployment
+            row = Row(name=model.name, version=model.version, manifest=None, removed=False)
+            return await self.host.add(model, replace=replace, confirm=partial(self._put, row))
 
     async def _put(self, row: Row) -> None:
         if self._database is None:
@@ -212,6 +207,8 @@ class ModelService:
             yield
         finally:
             self._changing[name] -= 1
+            if not self._changing[name]:
+                del self._changing[name]
 
     async def _look(self, *, wait: bool) -> None:
         """Make the host's models what folder and table say."""

@@ -148,6 +148,11 @@ class Fleet:
             failure = error
             if replica is not None:
                 replica.kill("cannot be used")  # it may have loaded, with a schema that cannot
+        except Exception:  # callers wait for this start, whatever becomes of it
+            log.exception("replica_start_failed", model=self._model.name)
+            failure = CallFailed("unavailable", "it could not be started, for a reason that stands in the log")
+            if replica is not None:
+                replica.kill("cannot be used")
         finally:
             self._starting -= 1
             if replica is not None and replica.state == "dead" and replica in self.replicas:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import psutil
 
@@ -60,7 +61,7 @@ class ModelHost:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop_task: asyncio.Task[None] | None = None
         self._describing = asyncio.Semaphore(_AT_ONCE)
-        self._changing: dict[str, asyncio.Lock] = {}
+        self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._leaving: set[Deployment] = set()  # replaced or removed, and not yet at their end
 
     # Life
@@ -126,14 +127,22 @@ class ModelHost:
 
     # Registering
 
-    async def add(self, model: Model, *, replace: bool = False, wait: bool = True) -> Deployment:
+    async def add(
+        self,
+        model: Model,
+        *,
+        replace: bool = False,
+        wait: bool = True,
+        confirm: Callable[[], Awaitable[None]] | None = None,
+    ) -> Deployment:
         """Register a model, or a version of one, or with ``replace`` a new form of a version that is there.
 
-        The new one takes calls once it is ready (described, and loaded if the one before was); the one before finishes
-        what it has. Raises AlreadyExists, InvalidInput (no room on its device), or, with ``wait``, ModelUnavailable
-        when its code or schema is unusable; nothing has changed then.
+        The new one takes calls once it is ready (described, and loaded if the one before was) and ``confirm`` has
+        returned; the one before finishes what it has. Raises AlreadyExists, InvalidInput (no room on its device), with
+        ``wait`` ModelUnavailable when its code or schema is unusable, and what ``confirm`` raises; nothing has changed
+        then.
         """
-        async with self._changing.setdefault(model.name, asyncio.Lock()):
+        async with self._lock(model.name):
             entry = self.entries.get(model.name)
             before = entry.versions.get(model.version) if entry is not None else None
             if before is not None and not replace:
@@ -142,13 +151,15 @@ class ModelHost:
             entry = entry or Entry(model.name)
             entry.logbook.hide(surroundings.secrets(model, ours=surroundings.our_environment()))
             deployment = self._deployment(model, entry)
-            if wait or before is not None:
-                try:
+            try:
+                if wait or before is not None:
                     await self._make_ready(deployment, before)
-                except BaseException:
-                    self._leaving.add(deployment)
-                    self._spawn(self._discard(deployment))
-                    raise
+                if confirm is not None:
+                    await confirm()
+            except BaseException:
+                self._leaving.add(deployment)
+                self._spawn(self._discard(deployment))
+                raise
             self.entries[model.name] = entry
             entry.versions[model.version] = deployment
             entry.default = model.version
@@ -165,23 +176,28 @@ class ModelHost:
 
     async def remove(self, name: str, version: str | None = None) -> None:
         """Take a model away, or one version of it; what it runs is finished. Raises NotFound."""
-        entry = self.entries.get(name)
-        if entry is None or (version is not None and version not in entry.versions):
-            self.find(name, version)
-            raise NotFound
-        for gone in [version] if version is not None else list(entry.versions):
-            deployment = entry.versions.pop(gone)
-            self._leaving.add(deployment)
-            deployment.measures.forget()
-            self._spawn(self._retire(deployment))
-        if entry.versions:
-            if entry.default not in entry.versions:
+        self.find(name, version)
+        async with self._lock(name):
+            self.find(name, version)  # somebody else may have taken it away meanwhile
+            entry = self.entries[name]
+            for gone in [version] if version is not None else list(entry.versions):
+                deployment = entry.versions.pop(gone)
+                self._leaving.add(deployment)
+                deployment.measures.forget()
+                self._spawn(self._retire(deployment))
+            if not entry.versions:
+                del self.entries[name]
+            elif entry.default not in entry.versions:
                 entry.default = list(entry.versions)[-1]
-        else:
-            del self.entries[name]
-            self._changing.pop(name, None)
-        self.changed.set()
-        log.info("model_removed", model=name, version=version)
+            self.changed.set()
+            log.info("model_removed", model=name, version=version)
+
+    def _lock(self, name: str) -> asyncio.Lock:
+        """For whoever changes a model; it lives as long as somebody holds or awaits it."""
+        lock = self._changing.get(name)
+        if lock is None:
+            lock = self._changing[name] = asyncio.Lock()
+        return lock
 
     async def reload(self, model: Model) -> Deployment:
         """Start a registered version afresh: its code is imported and, if it was loaded, loaded again."""

@@ -55,26 +55,14 @@ class ReplicaProcess:
 
     async def start(self, setup: bytes) -> None:
         """Start it and tell it what to run. Raises CallFailed when it cannot be started."""
-        data, data_there = socket.socketpair()
-        control, control_there = socket.socketpair()
         try:
-            with data_there, control_there:
-                process = await self._spawn(data_there.fileno(), control_there.fileno())
+            await self._start()
         except (PenstockError, OSError) as error:
-            data.close()
-            control.close()
-            reason = error.strerror if isinstance(error, OSError) else error
+            self.kill()
+            if self._watching is not None:
+                await asyncio.wait([self._watching])
+            reason = error.strerror or error if isinstance(error, OSError) else error
             raise CallFailed("unavailable", f"its process cannot be started: {reason}") from error
-        self.pid = process.pid
-        loop = asyncio.get_running_loop()
-        self._reading = [
-            loop.create_task(self._read_lines(process.stdout, "info")),
-            loop.create_task(self._read_lines(process.stderr, "warning")),
-        ]
-        self._watching = loop.create_task(self._watch(process))
-        await self._guardian.watch(process.pid)
-        self._data = await self._connect(data, self._hearer.data_came)
-        self._control = await self._connect(control, self._hearer.control_came)
         self.tell(frames.encode(frames.SETUP, 0, None, setup))
 
     def write(self, parts: Sequence[bytes | memoryview]) -> None:
@@ -100,6 +88,30 @@ class ReplicaProcess:
         if self.pid is not None:
             with suppress(ProcessLookupError, PermissionError):  # it has ended
                 os.killpg(self.pid, signal.SIGKILL)
+
+    async def _start(self) -> None:
+        data, data_there = socket.socketpair()
+        control, control_there = socket.socketpair()
+        try:
+            with data_there, control_there:
+                process = await self._spawn(data_there.fileno(), control_there.fileno())
+            self._attend(process)
+            await self._guardian.watch(process.pid)
+            self._data = await self._connect(data, self._hearer.data_came)
+            self._control = await self._connect(control, self._hearer.control_came)
+        finally:  # once connected they belong to their transports
+            for end, transport in ((data, self._data), (control, self._control)):
+                if transport is None:
+                    end.close()
+
+    def _attend(self, process: Process) -> None:
+        self.pid = process.pid
+        loop = asyncio.get_running_loop()
+        self._reading = [
+            loop.create_task(self._read_lines(process.stdout, "info")),
+            loop.create_task(self._read_lines(process.stderr, "warning")),
+        ]
+        self._watching = loop.create_task(self._watch(process))
 
     async def _spawn(self, data_fd: int, control_fd: int) -> Process:
         return await asyncio.create_subprocess_exec(

@@ -82,6 +82,8 @@ class Group:
                 await before.unload()
                 if before.waiting and not before.retired:
                     self._waiting.setdefault(before)  # behind those that wait already
+        except Exception:  # the others' turn must come all the same
+            log.exception("turn_not_ended_in_order", group=self.name)
         finally:
             self.holder = next(iter(self._waiting), None)
             if self.holder is not None:
