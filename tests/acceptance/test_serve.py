@@ -80,7 +80,7 @@ async def test_it_serves_and_ends_in_order(tmp_path: Path) -> None:
         assert await asyncio.wait_for(served.process.wait(), 20) == 0
         assert not [pid for pid in parts if alive(pid)]
         assert "database system is shut down" in (tmp_path / "data" / "postgres.log").read_text()
-        assert served.log.read_text().count('"status":"exit 0"') == 4, (
+        assert served.log.read_text().count('"status":"exit status 0"') == 4, (
             "all parts ended by themselves, without a mistake"
         )
 

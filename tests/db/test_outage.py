@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 
 from penstock.errors import DatabaseUnavailable, PenstockError
+from penstock.jobs.events import Position
 from penstock.jobs.job import HeartbeatAnswer
 from penstock.jobs.service import JobService
 from penstock.jobs.states import Status
@@ -304,7 +305,7 @@ async def test_an_open_event_stream_goes_on_after_an_outage_without_a_gap_or_a_r
 ) -> None:
     mark = await caller.submit()
     (start,) = await take(caller.service.events(caller.tenant, job_id=mark.id), 1)
-    stream = caller.service.events(caller.tenant, after=start.id)
+    stream = caller.service.events(caller.tenant, after=Position.parse(start.id))
     first = await caller.submit()
     told = [event.job_id for event in await take(stream, 1)]
     made = [first.id]

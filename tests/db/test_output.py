@@ -14,7 +14,7 @@ from msgspec import Raw
 from penstock.errors import InvalidInput, Overloaded, StaleEpoch
 from penstock.jobs import events as events_module
 from penstock.jobs import store
-from penstock.jobs.events import Event
+from penstock.jobs.events import Event, Position
 from penstock.jobs.job import ClaimedJob, HeartbeatAnswer, JobHeartbeat
 from penstock.jobs.states import ErrorCategory
 from penstock.postgres.pool import Database
@@ -24,7 +24,8 @@ from tests.db.test_hostile_values import KEPT, REFUSED
 
 async def told(caller: Caller, job: ClaimedJob, *, after: str | None = None) -> list[Event]:
     """A finished job's events."""
-    stream = caller.service.events(caller.tenant, job_id=job.id, after=after)
+    position = Position.parse(after) if after is not None else None
+    stream = caller.service.events(caller.tenant, job_id=job.id, after=position)
     return [event async for event in stream]
 
 
@@ -201,10 +202,10 @@ async def test_a_long_output_is_read_page_by_page(
     await caller.complete(job)
     stored = await within(told(caller, job))
     assert [event.type for event in stored] == ["job.created", "job.started", *["job.output"] * 20, "job.completed"]
-    after_start = caller.service.events(caller.tenant, after=stored[1].id)
+    after_start = caller.service.events(caller.tenant, after=Position.parse(stored[1].id))
     assert [event.id for event in await take(after_start, 21)] == [event.id for event in stored[2:]]
-    assert await caller.service.events_over(caller.tenant, job.id, events_module.Position.parse(stored[-1].id))
-    assert not await caller.service.events_over(caller.tenant, job.id, events_module.Position.parse(stored[-2].id))
+    assert await caller.service.events_over(caller.tenant, job.id, Position.parse(stored[-1].id))
+    assert not await caller.service.events_over(caller.tenant, job.id, Position.parse(stored[-2].id))
 
 
 async def test_a_reader_with_too_much_unread_output_is_sent_away_to_resume(

@@ -20,6 +20,7 @@ from pglast.enums import A_Expr_Kind, BoolExprType
 from penstock.blobs import store as blob_store
 from penstock.errors import NotFound, StaleEpoch
 from penstock.jobs import store
+from penstock.jobs.events import Position
 from penstock.jobs.job import Counts, JobFilter
 from penstock.jobs.states import ErrorCategory
 from penstock.models import store as model_store
@@ -323,7 +324,7 @@ async def test_a_tenants_event_stream_tells_its_own_events_only(caller: Caller, 
     (start,) = await take(stranger.service.events(stranger.tenant, job_id=mark.id), 1)
     await asyncio.gather(*(caller.submit() for _ in range(5)))
     own = await stranger.submit()
-    (event,) = await take(stranger.service.events(stranger.tenant, after=start.id), 1)
+    (event,) = await take(stranger.service.events(stranger.tenant, after=Position.parse(start.id)), 1)
     assert event.job_id == own.id
 
 

@@ -141,7 +141,8 @@ async def test_events_of_one_batch_can_be_resumed_in_its_middle(caller: Caller) 
 @pytest.mark.parametrize("after", ["x", "1", "1-2", "1-2-3-4", "-1-2-3", "1-2-99999999999999999999", "１-1-1"])
 async def test_an_event_id_that_is_none_is_refused(caller: Caller, after: str) -> None:
     for path in ("/events", f"/jobs/{(await caller.submit())['id']}/events"):
-        assert (await caller.get(f"{path}?after={after}")).outcome == (422, "invalid_input")
+        refused = await caller.get(f"{path}?after={after}")
+        assert (refused.outcome, refused.fields) == ((422, "invalid_input"), ["after"])
         both = await caller.get(f"{path}?after={after}", Last_Event_ID="1-1-1")
         assert both.outcome == (422, "invalid_input")
 

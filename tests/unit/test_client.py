@@ -251,13 +251,21 @@ async def test_batch_answers_hold_errors_as_values() -> None:
         {"id": str(JOB_ID), "status": "completed"},
         {"id": str(JOB_ID), "code": "stale_epoch"},
         {"id": str(JOB_ID), "code": "not_found"},
+        {"id": str(JOB_ID), "code": "too_large", "detail": "the result has 9 bytes"},
+        {"id": str(JOB_ID), "code": "invalid_input", "detail": "must be smaller"},
+        {"id": str(JOB_ID), "code": "of_a_later_version", "detail": "no more room"},
     ]
-    done = [JobCompletion(id=JOB_ID, epoch=number) for number in (1, 2, 3)]
+    done = [JobCompletion(id=JOB_ID, epoch=number) for number in range(1, 7)]
     async with gateway(says({"results": items})) as server, Client(server.url) as client:
-        first, second, third = await client.complete_many(done)
+        first, second, third, *others = await client.complete_many(done)
     assert getattr(first, "status", None) is Status.COMPLETED
     assert isinstance(second, errors.StaleEpoch)
     assert isinstance(third, errors.NotFound)
+    assert [(type(one), str(one)) for one in others] == [  # a worker would take these for a lost lease otherwise
+        (errors.TooLarge, "the result has 9 bytes"),
+        (errors.InvalidInput, f"job {JOB_ID}: must be smaller"),
+        (errors.CallerError, "no more room"),
+    ]
 
 
 async def test_nothing_to_hand_in_is_no_request() -> None:

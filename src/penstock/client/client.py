@@ -18,10 +18,10 @@ from msgspec import Raw, Struct
 from penstock.client.blobs import BlobCalls
 from penstock.client.models import ModelCalls
 from penstock.client.stream import LAST_TYPES, Event, Stream
-from penstock.client.transport import Query, Transport
+from penstock.client.transport import Query, Transport, error_named
 from penstock.client.views import Job, JobPage
 from penstock.client.work import HttpSource, PlainLog, stopped_by_signals
-from penstock.errors import CallerError, InvalidInput, NotFound, StaleEpoch
+from penstock.errors import CallerError
 from penstock.jobs.job import (
     BatchAnswer,
     BatchCompletion,
@@ -351,9 +351,10 @@ def _query(where: JobFilter) -> Query:
 
 
 def _refused(item: BatchItem) -> CallerError:
-    if item.code == InvalidInput.code:
-        return InvalidInput.of(f"job {item.id}", item.detail or "was refused")
-    return NotFound(f"there is no job {item.id}") if item.code == NotFound.code else StaleEpoch()
+    """What the gateway says of one item of a batch."""
+    message = item.detail or f"job {item.id} was refused"
+    error = error_named(item.code or "", message, field=f"job {item.id}")
+    return error if isinstance(error, CallerError) else CallerError(message)
 
 
 def _beaten(item: BatchItem) -> HeartbeatAnswer | CallerError:

@@ -29,6 +29,16 @@ class Unreachable(ServiceError):
     code = "unreachable"
 
 
+class _Refused(Exception):
+    """An answer that is an error, with its status and the seconds that it asks to wait."""
+
+    def __init__(self, error: PenstockError, status: int, wait: float | None) -> None:
+        super().__init__(error)
+        self.error = error
+        self.status = status
+        self.wait = wait
+
+
 class _Problem(Struct):
     """RFC 9457 problem details, as far as the client reads them."""
 
@@ -84,10 +94,15 @@ class Transport:
         while content is None:
             try:
                 content = await self._send(method, path, data, query, headers, wait)
-            except ServiceError as error:
-                if not _may_repeat(error, repeatable=repeatable):
+            except _Refused as refused:
+                if not repeatable or refused.status != 503:
+                    raise refused.error from None
+                await _pause(pauses, refused.error, refused.wait)
+            except Unreachable as error:
+                never_sent = isinstance(error.__cause__, aiohttp.ClientConnectorError)
+                if not repeatable and not never_sent:
                     raise
-                await _pause(pauses, error)
+                await _pause(pauses, error, None)
         try:
             return msgspec.json.decode(content or b"null", type=answer)
         except msgspec.MsgspecError as error:
@@ -116,7 +131,8 @@ class Transport:
             ) as response:
                 content = await response.read()
                 if response.status >= 400:
-                    raise error_of(response.status, content, response.headers)
+                    error = error_of(response.status, content, response.headers)
+                    raise _Refused(error, response.status, _seconds(response.headers.get("Retry-After")))
                 return content
         except (aiohttp.ClientError, OSError) as error:  # TimeoutError is an OSError
             raise self.unreachable(error) from error
@@ -134,40 +150,32 @@ def error_of(status: int, content: bytes, headers: Mapping[str, str]) -> Penstoc
     except (msgspec.MsgspecError, UnicodeDecodeError):
         problem = _Problem(detail=content[:200].decode("utf-8", "replace"))
     message = problem.detail or problem.title or f"HTTP status {status}"
-    found = _CLASSES.get(problem.code)
-    error: PenstockError
-    if found is InvalidInput:
-        error = InvalidInput(
+    if problem.errors and problem.code == InvalidInput.code:
+        return InvalidInput(
             [FieldProblem(field=e.get("field", ""), detail=e.get("detail", "")) for e in problem.errors]
         )
-        if not problem.errors:
-            error = InvalidInput.of("request", message)
-    elif found is not None:
-        error = found(message)
-    else:
-        error = CallerError(message) if status < 500 else ServiceError(message)
+    error = error_named(problem.code, message) or (CallerError(message) if status < 500 else ServiceError(message))
     wait = _seconds(headers.get("Retry-After"))
     if isinstance(error, Overloaded) and wait is not None:
         error.retry_after = timedelta(seconds=wait)
-    error.__dict__["status"] = status
-    error.__dict__["asked_to_wait"] = wait
     return error
 
 
-def _may_repeat(error: ServiceError, *, repeatable: bool) -> bool:
-    """Whether a request that met this error may be sent again; one that never left may be in any case."""
-    if isinstance(error.__cause__, aiohttp.ClientConnectorError):
-        return True
-    return repeatable and (isinstance(error, Unreachable) or error.__dict__.get("status") == 503)
+def error_named(code: str, message: str, *, field: str = "request") -> PenstockError | None:
+    """The error with a stable ``code``, None for one that this client does not know; ``field`` is what InvalidInput
+    blames."""
+    found = _CLASSES.get(code)
+    if found is InvalidInput:
+        return InvalidInput.of(field, message)
+    return None if found is None else found(message)
 
 
-async def _pause(pauses: Iterator[float], error: PenstockError) -> None:
-    """Wait before the next try; raises ``error`` when there were enough."""
+async def _pause(pauses: Iterator[float], error: PenstockError, asked: float | None) -> None:
+    """Wait before the next try, as long as was asked for within reason; raises ``error`` when there were enough."""
     pause = next(pauses, None)
     if pause is None:
-        raise error
-    asked = error.__dict__.get("asked_to_wait") or 0.0
-    await asyncio.sleep(max(pause * (0.5 + random()), min(asked, _LONGEST_RETRY_AFTER)))
+        raise error from error.__cause__
+    await asyncio.sleep(max(pause * (0.5 + random()), min(asked or 0.0, _LONGEST_RETRY_AFTER)))
 
 
 def _seconds(header: str | None) -> float | None:

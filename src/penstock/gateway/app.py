@@ -139,6 +139,7 @@ class Gateway:
         return {path: _Endpoint(self, routes) for path, routes in by_path.items()}
 
     async def _not_found(self, scope: Scope, _receive: Receive, send: Send) -> None:
+        _ANSWERS.labels("any", "none", "404").inc()  # what strangers ask for must not become names of series
         await send_answer(
             send, scope["method"], problems.answer(NotFound(f"there is nothing at {scope['path'][:200]}"))
         )
@@ -161,7 +162,9 @@ class _Endpoint:
         method = scope["method"]
         route = self._routes.get(method)
         if route is None:
-            await send_answer(send, method, self._other_method(method))
+            other = self._other_method(method)
+            self._count("other", other.status)
+            await send_answer(send, method, other)
             return
         began = time.perf_counter()
         call = Call(scope, receive, max_body_bytes=route.max_body_bytes, stopping=self._gateway.stopping)
@@ -170,20 +173,21 @@ class _Endpoint:
         except Disconnected:
             return
         if isinstance(reply, EventStream):
-            self._count(method, 200)
+            status = 200
+            self._count(method, status)
             await send_stream(send, call, reply, method)
         elif isinstance(reply, ByteStream):
-            self._count(method, reply.status)
+            status = reply.status
+            self._count(method, status)
             await send_bytes(send, call, reply, method)
         else:
+            status = reply.status
             await send_answer(send, method, reply)
-            seconds = time.perf_counter() - began
-            self._count(method, reply.status)
-            self._seconds[method].observe(seconds)
-            if self._gateway.logs_requests:
-                log.debug(
-                    "request", method=method, path=scope["path"], status=reply.status, ms=round(1000 * seconds, 2)
-                )
+            self._count(method, status)
+            self._seconds[method].observe(time.perf_counter() - began)
+        if self._gateway.logs_requests:
+            milliseconds = round(1000 * (time.perf_counter() - began), 2)
+            log.debug("request", method=method, path=scope["path"], status=status, ms=milliseconds)
 
     async def _serve(self, route: Route, call: Call) -> Answer | ByteStream | EventStream:
         try:

@@ -56,8 +56,6 @@ def configuration(app: ASGIApp, settings: Settings) -> uvicorn.Config:
 
 async def run(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; starts without the database too, answers 503 and recovers by itself."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # uvicorn raises the signal again when it has stopped; that ends nothing
     catalogue = load(settings, environment())
     logs.mask(catalogue.secrets)
     database = Database(database_url(settings), application_name="penstock-gateway")
@@ -68,6 +66,8 @@ async def run(settings: Settings) -> None:
     gateway = Gateway(settings, database, jobs, models, catalogue)
     await gateway.start()
     config = configuration(gateway, settings)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # uvicorn raises the signal again when it has stopped; that ends nothing
     log.info("gateway_started", host=settings.http_host, port=settings.http_port)
     try:
         await _Server(config, gateway.stopping).serve()

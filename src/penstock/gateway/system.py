@@ -177,7 +177,7 @@ class SystemRoutes:
                 name="readiness",
                 tag="System",
                 summary="Whether PostgreSQL answers",
-                responses={200: Response(description="It does", type=Health, example={"status": "ok"})},
+                responses={200: Response(description="It does", type=Health, example={"status": "ready"})},
                 errors=(DatabaseUnavailable,),
                 open=True,
             ),

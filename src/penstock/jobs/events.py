@@ -61,12 +61,12 @@ class Position:
     n: int = 0
 
     @classmethod
-    def parse(cls, text: str) -> Position:
-        """Read an event id; raises InvalidInput."""
+    def parse(cls, text: str, field: str = "after") -> Position:
+        """Read an event id; raises InvalidInput, which blames ``field``."""
         parts = text.split("-")
         if len(parts) == 3 and all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts):
             return cls(*map(int, parts))
-        raise InvalidInput.of("Last-Event-ID", "must be the id of an event that this service sent")
+        raise InvalidInput.of(field, "must be the id of an event that this service sent")
 
     @property
     def before_row(self) -> tuple[int, int]:
@@ -135,13 +135,13 @@ class EventTail:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 
-    async def stream(self, *, job_id: UUID | None, after: str | None) -> AsyncIterator[Event]:
+    async def stream(self, *, job_id: UUID | None, after: Position | None) -> AsyncIterator[Event]:
         """Stored events behind ``after``, then live ones.
 
         Without ``after`` a job's stream starts at its creation, the stream of all jobs now. A job's stream ends with
         its last event when it is finished. Raises Overloaded when the reader falls too far behind: it may resume.
         """
-        position = Position.parse(after) if after is not None else Position()
+        position = after or Position()
         reader = _Reader(job_id=job_id, joined=asyncio.get_running_loop().create_future())
         self._joining.append(reader)
         self._news.set()

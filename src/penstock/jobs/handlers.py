@@ -241,15 +241,17 @@ class JobHandlers:
         return waited or await self._service.get(self._tenant, job_id)
 
     async def _events(self, call: Call, job_id: UUID | None) -> Answer | EventStream:
-        given = call.query({"after": False}).get("after", [""])[0]
-        positions = [Position.parse(text) for text in (call.header(b"last-event-id"), given) if text]
+        stated = {
+            "Last-Event-ID": call.header(b"last-event-id"),
+            "after": call.query({"after": False}).get("after", [""])[0],
+        }
+        positions = [Position.parse(text, field) for field, text in stated.items() if text]
         position = positions[0] if positions else None
-        after = str(position) if position is not None else None
         if job_id is not None:
             await self._service.get(self._tenant, job_id)
             if position is not None and await self._service.events_over(self._tenant, job_id, position):
                 return Answer(status=204)  # tells an EventSource not to come back
-        return EventStream(chunks=_as_chunks(self._service.events(self._tenant, job_id=job_id, after=after)))
+        return EventStream(chunks=_as_chunks(self._service.events(self._tenant, job_id=job_id, after=position)))
 
     def _check_input(self, value: Raw, field: str) -> None:
         if len(bytes(value)) > self.sizes.input:

@@ -180,8 +180,10 @@ class JobService:
         async with self._database.acquire() as connection:
             return await statistics.gather(connection, tenant)
 
-    def events(self, tenant: TenantId, *, job_id: UUID | None = None, after: str | None = None) -> AsyncIterator[Event]:
-        """Stored events behind ``after``, then live ones; see EventTail.stream. Raises NotFound, InvalidInput."""
+    def events(
+        self, tenant: TenantId, *, job_id: UUID | None = None, after: Position | None = None
+    ) -> AsyncIterator[Event]:
+        """Stored events behind ``after``, then live ones; see EventTail.stream. Raises NotFound."""
         return self._room(tenant).tail.stream(job_id=job_id, after=after)
 
     async def events_over(self, tenant: TenantId, job_id: UUID, position: Position) -> bool:

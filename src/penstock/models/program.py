@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Final
 
+from penstock import exits
 from penstock.outbound.failure import CallFailed
 
 BOUND: Final = Path(__file__).with_name("bound_program.py")
@@ -151,11 +152,7 @@ class Program:
         if not self._ended.wait(_CLOSED_SECONDS):
             return "the program closed its output and went on"
         status = self._process.returncode
-        if status >= 0:
-            return f"the program ended with exit status {status}"
-        with suppress(ValueError):
-            return f"the program was ended by signal {signal.Signals(-status).name}"
-        return f"the program was ended by signal {-status}"
+        return f"the program {'ended with' if status >= 0 else 'was ended by'} {exits.described(status)}"
 
     def stop(self, *, patience: bool = True) -> None:
         """End it: by the end of its input, by SIGTERM, by SIGKILL; without patience by the last at once."""

@@ -8,6 +8,7 @@ import signal
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
+from penstock import exits
 from penstock.backoff import Backoff
 from penstock.supervisor.bond import SUPERVISOR_PID
 from penstock.telemetry import logs
@@ -51,10 +52,16 @@ class Child:
                 process = self._process = await self._start()
                 status = await process.wait()
                 if self._stopping.is_set():
-                    log.info("child_stopped", child=self.name, status=_words(status))
+                    log.info("child_stopped", child=self.name, status=exits.described(status))
                     break
                 pause = backoff.after_run_of(clock() - began)
-                log.error("child_died", child=self.name, pid=process.pid, status=_words(status), restart_seconds=pause)
+                log.error(
+                    "child_died",
+                    child=self.name,
+                    pid=process.pid,
+                    status=exits.described(status),
+                    restart_seconds=pause,
+                )
                 await self._pause(pause)
         finally:
             self._stopped.set()
@@ -96,7 +103,3 @@ class Child:
             await asyncio.wait_for(self._stopping.wait(), seconds)
         except TimeoutError:
             return
-
-
-def _words(status: int) -> str:
-    return f"exit {status}" if status >= 0 else signal.Signals(-status).name

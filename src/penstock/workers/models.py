@@ -66,6 +66,15 @@ class Models(Protocol):
 async def offer(models: Models, executors: Executors) -> None:
     """Keep the executors in step with the models there are, without end."""
     offers: dict[str, tuple[int, Offer]] = {}
+    while True:
+        try:
+            await _follow(models, executors, offers)
+        except Exception:  # the loop outlives what nobody foresaw: a worker without its models looks well and is not
+            log.exception("models_not_offered")
+        await asyncio.sleep(_LOOK_EVERY)
+
+
+async def _follow(models: Models, executors: Executors, offers: dict[str, tuple[int, Offer]]) -> None:
     async for places in models.names():
         for name in list(offers):
             if offers[name][0] != places.get(name):

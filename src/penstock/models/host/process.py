@@ -12,6 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, Protocol
 
+from penstock import exits
 from penstock.errors import PenstockError
 from penstock.models import frames
 from penstock.models.host import surroundings
@@ -142,7 +143,7 @@ class ReplicaProcess:
         for transport in (self._data, self._control):
             if transport is not None:
                 transport.abort()
-        self._hearer.process_ended(words_for(status))
+        self._hearer.process_ended(exits.described(status))
 
     async def _read_lines(self, stream: asyncio.StreamReader | None, level: str) -> None:
         """What the process writes past our own capture: native code, programs, last words."""
@@ -183,13 +184,3 @@ class _Channel(asyncio.Protocol):
             self._failed = True
             log.exception("replica_frame_failed")
             self._broken("a frame could not be handled")
-
-
-def words_for(status: int) -> str:
-    """How a process ended, from its status."""
-    if status >= 0:
-        return f"exit status {status}"
-    try:
-        return f"signal {signal.Signals(-status).name}"
-    except ValueError:
-        return f"signal {-status}"

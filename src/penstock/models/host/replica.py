@@ -11,12 +11,13 @@ from typing import Final, Protocol
 
 import msgspec
 
+from penstock import exits
 from penstock.models import frames
 from penstock.models.host import surroundings
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.guardian import Guardian
 from penstock.models.host.logbook import Logbook
-from penstock.models.host.process import ReplicaProcess, words_for
+from penstock.models.host.process import ReplicaProcess
 from penstock.models.manifest import Model
 from penstock.models.runtimes.base import Schema, Segment
 from penstock.outbound.failure import CallFailed
@@ -189,7 +190,7 @@ class Replica:
         self.end_reason = how = self.end_reason or how
         if self._timer is not None:
             self._timer.cancel()
-        if not orderly and how != words_for(0):
+        if not orderly and how != exits.described(0):
             self._logbook.add("error", f"the replica ended: {how}", version=self.model.version, replica=self.name)
         said = f", and said: {self._last_words}" if self._last_words else ""
         error = CallFailed("unavailable", f"its process ended: {how}{said}")
