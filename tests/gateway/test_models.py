@@ -393,6 +393,21 @@ class TestRegistering:
         assert (await caller.get("/models/measure")).status == 200
         assert (await caller.post("/models", {"name": "never"})).outcome == (404, "not_found")
 
+    async def test_a_model_that_was_removed_is_listed_as_such(self, caller: Caller) -> None:
+        """It hides what stands in the folder, which nobody could see otherwise."""
+        assert (await caller.call("DELETE", "/models/greet")).status == 204
+        try:
+            assert "was removed" in (await caller.get("/models")).json["problems"]["greet/model.toml"]
+        finally:
+            assert (await caller.post("/models", {"name": "greet"})).status == 201
+        assert (await caller.get("/models")).json["problems"].keys() == {"broken.toml"}
+
+    async def test_no_caller_takes_over_the_name_of_a_model_of_the_folder(self, caller: Caller) -> None:
+        """In no version."""
+        stated = {"name": "greet", "version": "99", "runtime": "http", "http": {"url": "http://127.0.0.1:1"}}
+        for replace in ("", "?replace=true"):
+            assert (await caller.post(f"/models{replace}", stated)).outcome == (409, "already_exists")
+
     async def test_a_reload_and_a_changed_folder(self, database_url: str, tmp_path: Path) -> None:
         """New manifests are taken up, changed ones replace, deleted ones go; a reload reads the code again."""
         code = "class Model:\n    def predict(self) -> str:\n        return 'one'\n"
@@ -418,6 +433,15 @@ class TestRegistering:
                 return (await caller.post("/models/say/predict", {})).body == b'"three"'
 
             await until(answers_three, "the changed manifest is taken up")
+            (tmp_path / "say" / "model.toml").write_text('version = "2"\nclas = 3\n' + manifest)
+
+            async def problem() -> bool:
+                return "say/model.toml" in (await caller.get("/models")).json["problems"]
+
+            await until(problem, "the mistake in it is told")
+            assert (await caller.post("/models/say/predict", {})).json == "three"
+            assert (await caller.post("/models/say/reload")).outcome == (422, "invalid_input")
+            (tmp_path / "say" / "model.toml").write_text('version = "2"\n' + manifest)
             native = tmp_path / "late.toml"
             native.write_text('runtime = "native"\n[native]\nlibrary = "./liblate.so"\n')
 
@@ -490,8 +514,8 @@ class TestBackendDocument:
             assert answer.json == {"text": "X"}
             named = await caller.call("POST", "/post/addmodel?id=mirror&type=SubprocessModel")
             assert named.status == 409  # it is there already
-            wrong = await caller.call("POST", "/post/addmodel?id=x&type=carrier-pigeon")
-            assert wrong.status == 422
+            for wrong in ("id=x&type=carrier-pigeon", "id=x", "id=x&dest="):
+                assert (await caller.call("POST", f"/post/addmodel?{wrong}")).status == 422
 
 
 class upper_server:  # noqa: N801 - used like a function

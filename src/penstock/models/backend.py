@@ -27,7 +27,6 @@ from penstock.web.route import Parameter, Response, Route
 
 OPERATIONS = ("predict", "getlogs", "cleanlogs", "addmodel")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_DEFAULT_DESTINATION = "127.0.0.1:8080"
 _MOST_LINES = 10_000
 _BARE = {"/get": "getlogs", "/post": "predict"}  # the original's first branch had no operations in its paths
 
@@ -108,7 +107,9 @@ class BackendHandlers:
         name = _id({key: value for key, value in stated.items() if isinstance(value, str)})
         kind = str(stated.get("type", "httpmodel")).lower()
         if kind == "httpmodel":
-            destination = str(stated.get("dest") or stated.get("destination") or _DEFAULT_DESTINATION)
+            destination = str(stated.get("dest") or stated.get("destination") or "")
+            if not destination:
+                raise InvalidInput.of("dest", "is required: where the model answers, such as 127.0.0.1:8888")
             url = destination if "://" in destination else f"http://{destination}"
             deployment = await self._service.add({"name": name, "runtime": "http", "http": {"url": url}})
         elif kind == "subprocessmodel":  # what runs a command stands in the operator's folder; a caller only names it

@@ -19,7 +19,7 @@ import msgspec
 from penstock.errors import AlreadyExists, DatabaseUnavailable, InvalidInput, NotFound, Overloaded, PenstockError
 from penstock.models import manifest, store
 from penstock.models.host.deployment import Deployment
-from penstock.models.host.folder import ModelsFolder
+from penstock.models.host.folder import Key, ModelsFolder
 from penstock.models.host.host import Entry, ModelHost
 from penstock.models.manifest import REMOTE, Model
 from penstock.models.store import Row
@@ -31,8 +31,6 @@ log = logs.get(__name__)
 _LOOK_EVERY: Final = 2.0  # seconds between looks whether another process registered something
 _MOST_REGISTERED: Final = 500  # models that are registered over HTTP
 _MOST_BYTES: Final = 64 * 1024  # of a manifest that is registered at run time
-
-Key = tuple[str, str]  # name and version
 
 
 class ModelService:
@@ -76,8 +74,15 @@ class ModelService:
 
     @property
     def problems(self) -> dict[str, str]:
-        """Manifests of the folder that cannot be used, by file."""
-        return {} if self.folder is None else dict(self.folder.problems)
+        """Manifests of the folder that are not used as they stand, by file."""
+        if self.folder is None:
+            return {}
+        hidden = {
+            self.folder.files[key]: f"model {key[0]} version {key[1]} was removed; add it by its name to bring it back"
+            for key in self.folder.models
+            if self._hidden(key)
+        }
+        return hidden | self.folder.problems
 
     def entry(self, name: str) -> Entry:
         """A model by name; raises NotFound."""
@@ -108,12 +113,13 @@ class ModelService:
             raise Overloaded(f"{registered} models are registered at run time already; remove some first")
         with self._changes(model.name):
             existing = self.host.entries.get(model.name)
-            if existing is not None and model.version in existing.versions:
-                before = existing.versions[model.version].model
-                if before.source == "folder":
-                    raise AlreadyExists(f"model {model.name} version {model.version} stands in the server's folder")
+            versions = {} if existing is None else existing.versions
+            if any(one.model.source == "folder" for one in versions.values()):
+                raise AlreadyExists(f"model {model.name} stands in the server's folder: take another name")
+            if model.version in versions:
+                before = versions[model.version].model
                 if before.fingerprint == model.fingerprint and not replace:
-                    return existing.versions[model.version]  # the same request again
+                    return versions[model.version]  # the same request again
             row = Row(name=model.name, version=model.version, manifest=text, removed=False)
             return await self.host.add(model, replace=replace, confirm=partial(self._put, row))
 
@@ -124,7 +130,8 @@ class ModelService:
             self.host.find(name, version)
             for gone in [version] if version is not None else list(entry.versions):
                 stored = self._rows.get((name, gone))
-                text = stored.manifest if stored is not None else None
+                registered = entry.versions[gone].model.source == "api"
+                text = stored.manifest if stored is not None and registered else None
                 await self._put(Row(name=name, version=gone, manifest=text, removed=True))
             await self.host.remove(name, version)
 
@@ -134,7 +141,7 @@ class ModelService:
             model = self.host.find(name, version).model
             if self.folder is not None and model.source == "folder":
                 await asyncio.to_thread(self.folder.scan)
-                fresh = self.folder.models.get((model.name, model.version))
+                fresh = self.folder.find(model.name, model.version)
                 if fresh is None:
                     reasons = "; ".join(f"{file}: {reason}" for file, reason in self.folder.problems.items())
                     raise InvalidInput.of("manifest", f"version {model.version} is not in the folder now. {reasons}")
@@ -236,14 +243,19 @@ class ModelService:
     def _wanted(self) -> dict[Key, Model]:
         wanted: dict[Key, Model] = {} if self.folder is None else dict(self.folder.models)
         for key, row in self._rows.items():
-            if row.removed:
+            if self._hidden(key):
                 wanted.pop(key, None)
-            elif row.manifest is not None:
+            elif not row.removed and row.manifest is not None and key not in wanted:  # the operator's own comes first
                 try:
                     wanted[key] = manifest.check(msgspec.json.decode(row.manifest), folder=Path("/"), source="api")
                 except InvalidInput as error:  # stored by a newer or older Penstock
                     log.warning("stored_model_refused", model=row.name, version=row.version, reason=error.message)
         return wanted
+
+    def _hidden(self, key: Key) -> bool:
+        """Whether a model of the folder was taken away at run time."""
+        row = self._rows.get(key)
+        return row is not None and row.removed and row.manifest is None
 
     async def _take_up(self, model: Model, *, replace: bool, wait: bool) -> None:
         try:

@@ -17,6 +17,7 @@ from penstock.telemetry import logs
 log = logs.get(__name__)
 
 _MOST: Final = 1000  # manifests
+Key = tuple[str, str]  # a model's name and version
 _GATHER_MILLISECONDS: Final = 100  # changes that belong together
 
 
@@ -25,28 +26,41 @@ class ModelsFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.models: dict[tuple[str, str], Model] = {}  # by name and version
-        self.problems: dict[str, str] = {}  # by file, relative to the folder
+        self.models: dict[Key, Model] = {}
+        self.files: dict[Key, str] = {}  # where each stands, relative to the folder
+        self.problems: dict[str, str] = {}  # by file
 
     def scan(self) -> None:
-        """Read all manifests; what is wrong with one stands in ``problems``, and does not concern the others."""
-        models: dict[tuple[str, str], Model] = {}
+        """Read all manifests; what is wrong with one stands in ``problems``, and does not concern the others.
+
+        A manifest that was good and is so no more counts as it was, until it is mended or gone.
+        """
+        before = {file: self.models[key] for key, file in self.files.items()}
+        models: dict[Key, Model] = {}
+        files: dict[Key, str] = {}
         problems: dict[str, str] = {}
-        for file in self._files():
-            name = str(file.relative_to(self.path))
+        for path in self._files():
+            file = str(path.relative_to(self.path))
             try:
-                model = manifest.read(file)
+                model = manifest.read(path)
             except InvalidInput as error:
-                problems[name] = error.message
-                continue
+                problems[file] = error.message
+                if file not in before:
+                    continue
+                model = before[file]
             key = (model.name, model.version)
             if key in models:
-                problems[name] = f"model {model.name} version {model.version} stands in another file too"
+                problems[file] = f"model {model.name} version {model.version} stands in {files[key]} too"
             else:
-                models[key] = model
-        for name in problems.keys() - self.problems.keys():
-            log.warning("manifest_refused", file=name, reason=problems[name])
-        self.models, self.problems = models, problems
+                models[key], files[key] = model, file
+        for file in problems.keys() - self.problems.keys():
+            log.warning("manifest_refused", file=file, reason=problems[file])
+        self.models, self.files, self.problems = models, files, problems
+
+    def find(self, name: str, version: str) -> Model | None:
+        """A model as its manifest stands now; None when there is none, or it cannot be used."""
+        key = (name, version)
+        return None if self.files.get(key) in self.problems else self.models.get(key)
 
     def _files(self) -> list[Path]:
         if not self.path.is_dir():
