@@ -222,6 +222,24 @@ class TestMedia:
                 "cover": "data:image/gif;base64,R0lG",
             }
 
+    async def test_files_whose_sender_knows_no_type(self, caller: Caller) -> None:
+        """As curl sends what it does not know; and bytes without a Content-Type."""
+        form = aiohttp.FormData()
+        form.add_field("files", b"12345", filename="a", content_type="application/octet-stream")
+        form.add_field("cover", b"\x89PNG\r\n\x1a\n", filename="cover", content_type="application/octet-stream")
+        async with caller.session.post(f"{caller.address}/api/v1/models/measure/predict", data=form) as reply:
+            assert reply.status == 200, await reply.text()
+            assert (await reply.json())["cover"] == "data:image/png;base64,iVBORw0KGgo="
+        bare = await caller.session.post(
+            f"{caller.address}/api/v1/models/mirror/predict",
+            data=b"\x89PNG\r\n\x1a\n",
+            skip_auto_headers=["Content-Type"],
+        )
+        assert (bare.status, (await bare.json())["detail"]) == (
+            415,
+            "the body looks like image/png: state that in the header Content-Type",
+        )
+
     async def test_a_form_with_json_and_a_wrong_file(self, caller: Caller) -> None:
         """The part ``input`` holds other fields as JSON; a file of the wrong type names its field."""
         form = aiohttp.FormData()

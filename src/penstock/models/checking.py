@@ -9,9 +9,9 @@ from typing import Any, Final
 import jsonschema_rs
 
 from penstock.errors import FieldProblem, InvalidInput
+from penstock.models import mistakes
 
 _MOST_PROBLEMS: Final = 20
-_LONGEST_DETAIL: Final = 300  # characters; a message may quote the whole value
 _SCHEMES: Final = ("data:", "http://", "https://")
 
 
@@ -46,10 +46,10 @@ class Checker:
             return
         problems: list[FieldProblem] = []
         for error in self._validator.iter_errors(value):
-            problems.append(_problem(error, prefix))
-            if len(problems) == _MOST_PROBLEMS:
+            problems += mistakes.problems(error, prefix)
+            if len(problems) >= _MOST_PROBLEMS:
                 break
-        raise InvalidInput(problems)
+        raise InvalidInput(problems[:_MOST_PROBLEMS])
 
     @staticmethod
     def check_schema(schema: Mapping[str, Any], field: str) -> None:
@@ -57,7 +57,7 @@ class Checker:
         try:
             _validator(schema)
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
-            raise InvalidInput.of(field, f"is no JSON Schema (2020-12): {_short(str(error))}") from None
+            raise InvalidInput.of(field, f"is no JSON Schema (2020-12): {mistakes.short(str(error))}") from None
 
 
 def _validator(schema: Mapping[str, Any]) -> jsonschema_rs.Draft202012Validator:
@@ -70,22 +70,3 @@ def _validator(schema: Mapping[str, Any]) -> jsonschema_rs.Draft202012Validator:
         mask="this value",  # which may be huge, or secret, is not quoted in messages
         offline=True,  # a schema fetches nothing
     )
-
-
-def _problem(error: Any, prefix: str) -> FieldProblem:
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in error.instance_path)
-    kind = error.kind
-    detail = str(error.message)
-    match type(kind).__name__:
-        case "Required":
-            path, detail = f"{path}.{kind.property}", "is required"
-        case "AdditionalProperties":
-            path, detail = f"{path}.{kind.unexpected[0]}", "is not an input of this model"
-        case "Format":
-            detail = "must be a data: URL" if kind.format == "media" else f"must be a {kind.format}"
-    return FieldProblem(field=(prefix + path).lstrip(".") or "body", detail=_short(detail))
-
-
-def _short(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _LONGEST_DETAIL else line[:_LONGEST_DETAIL] + "…"

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from penstock.errors import InvalidInput, Unsupported
+from penstock.models import media_types
 from penstock.models.host.deployment import Deployment
 from penstock.models.runtimes.base import Segment
 from penstock.web.call import Call, is_json
@@ -32,7 +33,10 @@ async def read_input(call: Call, deployment: Deployment) -> Input:
     """The input of a request, checked. Raises MalformedBody, InvalidInput, Unsupported, TooLarge, Disconnected."""
     stated = call.header(b"content-type")
     if stated is None or is_json(stated):
-        return checked(await call.body() or b"{}", deployment)
+        body = await call.body() or b"{}"
+        if stated is None and (media_type := media_types.told("", body)) != media_types.UNKNOWN:
+            raise Unsupported(f"the body looks like {media_type}: state that in the header Content-Type")
+        return checked(body, deployment)
     kind = stated.partition(";")[0].strip().lower()
     if kind == _FORM:
         return _from_form(await read_form(call, stated), deployment)
@@ -58,7 +62,8 @@ def _from_form(parts: Sequence[Part], deployment: Deployment) -> Input:
         if part.filename is not None:
             several = _takes_many(properties.get(part.name))
             path: tuple[str | int, ...] = (part.name, len(shown.get(part.name, []))) if several else (part.name,)
-            segment = Segment(part.data, part.media_type or "application/octet-stream", path, part.filename or None)
+            kind = media_types.told(part.media_type, part.data, part.filename)
+            segment = Segment(part.data, kind, path, part.filename or None)
             segments.append(segment)
             if several:
                 shown.setdefault(part.name, []).append(_placeholder(segment))
@@ -82,7 +87,7 @@ def _from_file(data: bytes, media_type: str, deployment: Deployment) -> Input:
     if len(names) != 1:
         takes = f"{len(names)} files" if names else "no file"
         raise Unsupported(f"this model takes {takes}: send application/json or {_FORM}, not {media_type[:100]}")
-    segment = Segment(data, media_type, (names[0],))
+    segment = Segment(data, media_types.told(media_type, data), (names[0],))
     deployment.checker.check({names[0]: _placeholder(segment)})
     return Input(msgspec.json.encode({names[0]: None}), [segment])
 

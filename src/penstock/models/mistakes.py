@@ -1,0 +1,86 @@
+"""What a value breaks in its JSON Schema, in words: jsonschema_rs's findings as fields and what is allowed there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from penstock.errors import FieldProblem
+from penstock.models.violations import dotted
+
+_LONGEST_DETAIL: Final = 300  # characters
+_DEEPEST: Final = 10  # choices within choices
+
+
+def problems(error: Any, prefix: str, depth: int = 0) -> Iterator[FieldProblem]:
+    """The mistakes behind one error (a ``jsonschema_rs.ValidationError``), each named below ``prefix``.
+
+    Of a choice (``anyOf``) that is broken those of the alternative are told which the value is meant to be: the only
+    one beside null, or the only one of its type. Where that cannot be known, what every alternative wants.
+    """
+    kind = type(error.kind).__name__
+    if kind not in {"AnyOf", "OneOfNotValid"} or depth == _DEEPEST:
+        field, detail = _told(error)
+        yield FieldProblem(field=(prefix + field).lstrip(".") or "body", detail=short(detail))
+        return
+    alternatives = [branch for branch in error.kind.context if branch and not _wants_null(branch)]
+    meant = [branch for branch in alternatives if not _of_another_type(branch, error)] or alternatives
+    if len(meant) == 1:
+        for one in meant[0]:
+            yield from problems(one, prefix, depth + 1)
+        return
+    wishes = dict.fromkeys(_wish(branch[0], error) for branch in meant)
+    detail = " or ".join(wishes) if wishes else "is not allowed"
+    yield FieldProblem(field=(prefix + _path(error)).lstrip(".") or "body", detail=short(detail))
+
+
+def short(text: str) -> str:
+    """A message on one line, cut off where it becomes a page."""
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_DETAIL else line[:_LONGEST_DETAIL] + "…"
+
+
+def _told(error: Any) -> tuple[str, str]:
+    """The field and what is wrong with it."""
+    path, kind = _path(error), error.kind
+    match type(kind).__name__:
+        case "Required":
+            return f"{path}.{kind.property}", "is required"
+        case "AdditionalProperties":
+            return f"{path}.{kind.unexpected[0]}", "is not an input of this model"
+        case "Format":
+            return path, "must be a data: URL" if kind.format == "media" else f"must be a {kind.format}"
+        case "Type":
+            return path, f"must be of type {' or '.join(kind.types)}"
+        case "Enum":
+            return path, f"must be one of {_listed(kind.options)}"
+        case "Constant":
+            return path, f"must be {json.dumps(kind.expected_value, ensure_ascii=False)}"
+    return path, str(error.message)
+
+
+def _wish(error: Any, choice: Any) -> str:
+    """What one alternative wants, told at the field of the choice."""
+    field, detail = _told(error)
+    inside = field[len(_path(choice)) :].lstrip(".")
+    return f"{inside} {detail}" if inside else detail
+
+
+def _path(error: Any) -> str:
+    path = dotted(list(error.instance_path))
+    return path if not path or path.startswith("[") else f".{path}"
+
+
+def _listed(options: Sequence[Any]) -> str:
+    return ", ".join(json.dumps(option, ensure_ascii=False) for option in options)
+
+
+def _wants_null(branch: Sequence[Any]) -> bool:
+    return type(branch[0].kind).__name__ == "Type" and list(branch[0].kind.types) == ["null"]
+
+
+def _of_another_type(branch: Sequence[Any], choice: Any) -> bool:
+    """Whether the value is not even of the alternative's type."""
+    here = list(choice.instance_path)
+    return any(type(one.kind).__name__ == "Type" and list(one.instance_path) == here for one in branch)

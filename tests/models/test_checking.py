@@ -1,0 +1,90 @@
+"""What is wrong with an input, in words that its sender understands; and the types of files that come without one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from penstock.errors import InvalidInput
+from penstock.models import media_types
+from penstock.models.checking import Checker
+
+PERSON = {
+    "type": "object",
+    "properties": {"age": {"type": "integer", "minimum": 0}},
+    "required": ["age"],
+    "additionalProperties": False,
+}
+NPY = {"type": "string", "format": "media", "contentMediaType": "application/x-npy"}
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "who": {"anyOf": [PERSON, {"type": "null"}]},
+        "people": {"type": "array", "items": {"anyOf": [PERSON, {"type": "null"}]}},
+        "tone": {"enum": ["warm", "cold"]},
+        "version": {"const": 3},
+        "rows": {"anyOf": [{"type": "array", "items": {"type": "number"}}, NPY]},
+        "either": {
+            "anyOf": [{"type": "object", "required": ["url"]}, {"type": "object", "required": ["text"]}],
+        },
+        "number": {"oneOf": [{"type": "integer"}, {"type": "boolean"}]},
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"who": {"age": -1}}, ["input.who.age: this value is less than the minimum of 0"]),
+        (
+            {"who": {"age": "x", "b": 1}},
+            ["input.who.age: must be of type integer", "input.who.b: is not an input of this model"],
+        ),
+        ({"who": 3}, ["input.who: must be of type object"]),
+        ({"people": [None, {}]}, ["input.people[1].age: is required"]),
+        ({"tone": "grey"}, ['input.tone: must be one of "warm", "cold"']),
+        ({"version": 4}, ["input.version: must be 3"]),
+        ({"rows": "data:image/png,"}, ["input.rows: must be of media type application/x-npy"]),
+        ({"rows": [1, "a"]}, ["input.rows[1]: must be of type number"]),
+        ({"rows": 3}, ["input.rows: must be of type array or must be of type string"]),
+        ({"either": {}}, ["input.either: url is required or text is required"]),
+        ({"number": "s"}, ["input.number: must be of type integer or must be of type boolean"]),
+        ([], ["input: must be of type object"]),
+    ],
+)
+def test_a_mistake_names_its_field_and_what_is_allowed(given: Any, told: list[str]) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        Checker(SCHEMA).check(given, prefix="input")
+    assert [f"{one.field}: {one.detail}" for one in refused.value.problems] == told
+
+
+def test_choices_within_choices_end() -> None:
+    schema = {"$ref": "#/$defs/x", "$defs": {"x": {"anyOf": [{"type": "array", "items": {"$ref": "#/$defs/x"}}]}}}
+    value: Any = 3
+    for _ in range(100):
+        value = [value]
+    with pytest.raises(InvalidInput) as refused:
+        Checker(schema).check(value)
+    assert len(str(refused.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("stated", "data", "name", "told"),
+    [
+        ("image/png", b"\xff\xd8\xff", "a.gif", "image/png"),  # what is stated is believed
+        ("", b"", "rows.npy", "application/x-npy"),
+        ("application/octet-stream", b"", "Photo.JPG", "image/jpeg"),
+        (None, b"\x89PNG\r\n\x1a\n", "photo", "image/png"),
+        (None, b"RIFF\0\0\0\0WAVEfmt ", None, "audio/wav"),
+        (None, b"RIFF\0\0\0\0WEBPVP8 ", None, "image/webp"),
+        (None, b"RIFF", None, "application/octet-stream"),
+        (None, b"\x93NUMPY\1\0", None, "application/x-npy"),
+        (None, b"what is this", "notes.tar.gz", "application/octet-stream"),
+        (None, b"", "", "application/octet-stream"),
+    ],
+)
+def test_a_file_without_a_type_is_known_by_its_name_or_its_first_bytes(
+    stated: str | None, data: bytes, name: str | None, told: str
+) -> None:
+    assert media_types.told(stated, data, name) == told
