@@ -167,7 +167,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "field"),
     [
-        ("[providers.a]\nkind = 'chat'\nurl = 'http://x'\nmodel = 'm'\ncolour = 1", "providers.a"),
+        ("[providers.a]\nkind = 'chat'\nurl = 'http://x'\nmodel = 'm'\ncolour = 1", "providers.a.colour"),
         ("[providers.a]\nkind = 'telnet'\nurl = 'http://x'\nmodel = 'm'", "providers.a.kind"),
         ("[profiles.a]\nproviders = []", "profiles.a.providers"),
         ("[profiles.a]\nproviders = ['x']\nmode = 'some'", "profiles.a.mode"),
@@ -182,7 +182,7 @@ def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
             "providers.a.max_duration",
         ),
         (f"[providers.a]\ndefaults.x = {'[' * 5000}{']' * 5000}", "profiles.toml"),
-        ("[providers.a.defaults" + ".x" * 900 + "]", "providers.a"),
+        ("[providers.a.defaults" + ".x" * 900 + "]", "providers.a.kind"),
     ],
 )
 def test_what_the_file_may_hold_is_checked(tmp_path: Path, text: str, field: str) -> None:
@@ -218,7 +218,12 @@ def test_mistakes_of_form_are_told_together_with_the_others(tmp_path: Path) -> N
     text = (
         "[providers.a]\nkind = 3\n[providers.b]\nkind = 'chat'\nurl = 'x'\nmodel = 'm'\n[profiles.c]\nproviders = ['d']"
     )
-    assert set(problems(tmp_path, text)) == {"providers.a.kind", "providers.b.url", "profiles.c.providers"}
+    assert set(problems(tmp_path, text)) == {
+        "providers.a.kind",
+        "providers.a.url",
+        "providers.b.url",
+        "profiles.c.providers",
+    }
 
 
 def test_chat_and_transcription_do_not_mix(tmp_path: Path) -> None:

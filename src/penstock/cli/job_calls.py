@@ -13,8 +13,9 @@ import msgspec
 
 from penstock.cli.job_views import Bars, Job
 from penstock.client import Client
-from penstock.errors import FieldProblem, InvalidInput
+from penstock.errors import InvalidInput
 from penstock.jobs.job import JobFilter, JobSubmission
+from penstock.web.reading import decode
 
 T = TypeVar("T")
 Verb = Literal["retry", "cancel"]
@@ -100,9 +101,4 @@ def _plain(value: msgspec.Struct) -> dict[str, Any]:
 
 def _typed(fields: Mapping[str, Any], kind: type[T]) -> T:
     """``fields`` as one of the API's types; a mistake is told before anything is sent."""
-    try:
-        return msgspec.json.decode(msgspec.json.encode(fields), type=kind)
-    except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at ")
-        problem = FieldProblem(field=path.strip("`").removeprefix("$.") or "request", detail=message)
-        raise InvalidInput([problem]) from None
+    return decode(msgspec.json.encode(fields), msgspec.json.Decoder(kind))

@@ -17,7 +17,7 @@ from penstock import durations
 from penstock.errors import FieldProblem, InvalidInput
 from penstock.models import runtimes
 from penstock.models.runtimes.base import Schema
-from penstock.web.reading import invalid
+from penstock.web.mistakes import converted
 
 FILE_NAME = "model.toml"
 REMOTE = frozenset({"http", "openai"})  # runtimes that run no code of the operator's: an API caller may register them
@@ -122,10 +122,7 @@ def check(stated: Mapping[str, Any], *, folder: Path, source: str) -> Model:
     if "options" in stated or not isinstance(options, dict):
         raise InvalidInput.of(runtime, f"must be a table: what concerns the runtime stands in [{runtime}]")
     stated["options"] = options
-    try:
-        manifest = msgspec.convert(stated, Manifest)
-    except msgspec.ValidationError as error:
-        raise invalid(str(error)) from None
+    manifest = converted(stated, Manifest)
     problems = [
         FieldProblem(field=f"{runtime}.{name}" if name else runtime, detail=detail)
         for name, detail in runtimes.find(runtime).check(options, folder)

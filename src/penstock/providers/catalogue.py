@@ -22,11 +22,12 @@ from msgspec import Meta, Struct
 from pydantic import SecretStr
 
 from penstock import durations
-from penstock.errors import FieldProblem, SettingsError
+from penstock.errors import FieldProblem, InvalidInput, SettingsError
 from penstock.providers.asking import Mode
 from penstock.providers.endpoint import Endpoint
 from penstock.providers.inputs import ChatInput, TranscriptionInput
 from penstock.settings import Settings
+from penstock.web.mistakes import converted
 
 DEFAULT_FILE: Final = Path("profiles.toml")
 _REFERENCE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -281,10 +282,11 @@ def _read_table(
     for name, stated in table.items():
         try:
             msgspec.json.encode(stated)  # what cannot be sent to a provider, for its depth or for being a date
-            into[name] = msgspec.convert(stated, kind)
-        except msgspec.ValidationError as error:
-            text, _, part = str(error).partition(" - at `$")
-            problems.append(FieldProblem(field=f"{where}.{name}{part.rstrip('`')}", detail=text))
+            into[name] = converted(stated, kind)
+        except InvalidInput as error:
+            for one in error.problems:
+                below = "" if one.field == "body" else f".{one.field}"
+                problems.append(FieldProblem(field=f"{where}.{name}{below}", detail=one.detail))
         except RecursionError:
             problems.append(FieldProblem(field=f"{where}.{name}", detail="is nested too deeply"))
 
@@ -388,10 +390,10 @@ def _profile_problems(
 def _default_problems(defaults: Mapping[str, Any], *, transcribes: bool) -> Iterator[str]:
     """What is wrong with a profile's defaults; jobs would be refused for it, by names that they do not hold."""
     try:
-        msgspec.convert(dict(defaults), TranscriptionInput if transcribes else ChatInput)
-    except msgspec.ValidationError as error:
-        text, _, where = str(error).partition(" - at `$.")
-        yield f"{where.rstrip('`')}: {text}" if where else text
+        converted(defaults, TranscriptionInput if transcribes else ChatInput)
+    except InvalidInput as error:
+        for problem in error.problems:
+            yield f"{problem.field}: {problem.detail}"
 
 
 def _is_url(text: str) -> bool:

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from penstock.errors import InvalidInput, MalformedBody
+from penstock.web import mistakes
 
 T = TypeVar("T")
 Moment = Annotated[datetime, Meta(tz=True)]
@@ -18,9 +19,6 @@ Moment = Annotated[datetime, Meta(tz=True)]
 _DEEPEST = 500  # levels of nesting in a body
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
-_AT = re.compile(r" - at `(?P<path>[^`]*)`$")
-_MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`")
-_UNKNOWN = re.compile(r"^Object contains unknown field `(?P<name>[^`]*)`")
 
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
@@ -41,7 +39,8 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise invalid(str(error)) from None
+        problems = mistakes.all_of(msgspec.json.decode(body), decoder.type)
+        raise InvalidInput(problems) if problems else mistakes.invalid(str(error), decoder.type) from None
     except RecursionError:
         raise MalformedBody(f"the body is nested more than {_DEEPEST} levels deep") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -53,7 +52,7 @@ def convert(values: Mapping[str, Any], to: type[T]) -> T:
     try:
         converted = msgspec.convert(values, to, strict=False)
     except msgspec.ValidationError as error:
-        raise invalid(str(error)) from None
+        raise mistakes.invalid(str(error), to) from None
     for name in values:
         if getattr(converted, name) is None:  # msgspec takes the text "null" for none at all
             raise InvalidInput.of(name, "must be a value; leave the parameter out instead")
@@ -74,19 +73,6 @@ def check_moment(found: datetime | None, name: str) -> None:
     """Refuse what is no time any more in another zone or an hour away from here."""
     if found is not None and not 1 < found.year < 9999:
         raise InvalidInput.of(name, "must lie in the years 2 to 9998")
-
-
-def invalid(message: str) -> InvalidInput:
-    """msgspec's complaint as one that names the field as the caller wrote it."""
-    at = _AT.search(message)
-    path = (at["path"] if at else "$").removeprefix("$").removeprefix(".")
-    said = _AT.sub("", message)
-    for pattern, what in ((_MISSING, "is required"), (_UNKNOWN, "is not a field of this request")):
-        found = pattern.match(said)
-        if found:
-            name = found["name"][:100]
-            return InvalidInput.of(f"{path}.{name}" if path else name, what)
-    return InvalidInput.of(path or "body", said[:1].lower() + said[1:])
 
 
 def _depth(body: bytes) -> int:

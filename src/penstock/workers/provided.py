@@ -10,6 +10,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Struct
 
+from penstock.errors import InvalidInput
 from penstock.jobs.job import ClaimedJob
 from penstock.jobs.states import ErrorCategory
 from penstock.jobs.usage import Usage
@@ -18,6 +19,7 @@ from penstock.providers.asking import Candidate, Mode, ProviderAttempt, Tell
 from penstock.providers.catalogue import ProviderSpec
 from penstock.providers.errors import WorkFailed
 from penstock.telemetry import metrics
+from penstock.web.mistakes import converted
 from penstock.workers.executors import ExecutionError, JobContext, shortened
 
 Input = TypeVar("Input", bound=Struct)
@@ -36,10 +38,11 @@ def read(job_input: bytes, defaults: Mapping[str, Any], kind: type[Input]) -> In
     if not isinstance(stated, dict):
         raise bad_input("must be an object")
     try:
-        return msgspec.convert({**defaults, **stated}, kind)
-    except msgspec.ValidationError as error:
-        text, _, path = str(error).partition(" - at `$")
-        raise bad_input(text, path.rstrip("`").replace("[...]", "[]").lstrip(".") or None) from None
+        return converted({**defaults, **stated}, kind)
+    except InvalidInput as error:
+        first, *more = error.problems
+        others = "".join(f"; input.{one.field}: {one.detail}" for one in more)
+        raise bad_input(first.detail + others, first.field) from None
 
 
 def bad_input(message: str, field: str | None = None) -> WorkFailed:

@@ -1,0 +1,127 @@
+"""What is wrong with a value that should be of a type: msgspec's complaints as fields and what is allowed there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+from msgspec import Struct, inspect
+
+from penstock.errors import FieldProblem, InvalidInput
+
+T = TypeVar("T")
+
+_AT: Final = re.compile(r" - at `(?P<path>[^`]*)`$")
+_MISSING: Final = re.compile(r"^Object missing required field `(?P<name>[^`]*)`")
+_UNKNOWN: Final = re.compile(r"^Object contains unknown field `(?P<name>[^`]*)`")
+_ENUM: Final = re.compile(r"^Invalid enum value")
+_STEP: Final = re.compile(r"\.?([^.\[\]]+)|\[([^\]]*)\]")
+_LONGEST_NAME: Final = 100  # characters of a field that a caller made up
+_MOST_NAMED: Final = 40  # fields or values that are listed
+
+
+def converted(stated: Mapping[str, Any], kind: type[T]) -> T:
+    """``stated`` as a structure of that kind; raises InvalidInput with every field that is wrong, not just the first.
+
+    Raises RecursionError when it is nested too deeply.
+    """
+    try:
+        return msgspec.convert(stated, kind)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(all_of(stated, kind) or [_problem(str(error), kind)]) from None
+
+
+def all_of(stated: Any, kind: Any) -> list[FieldProblem]:
+    """What is wrong with each field of a structure; nothing for what is no structure."""
+    if not isinstance(stated, Mapping) or not (isinstance(kind, type) and issubclass(kind, Struct)):
+        return []
+    problems: list[FieldProblem] = []
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    if kind.__struct_config__.forbid_unknown_fields:
+        problems += [_unknown(str(name), "", list(fields)) for name in stated.keys() - fields.keys()]
+    for name, field in fields.items():
+        if name not in stated:
+            if field.required:
+                problems.append(FieldProblem(field=name, detail="is required"))
+            continue
+        try:
+            msgspec.json.decode(msgspec.json.encode(stated[name]), type=field.type)  # only so Raw takes any JSON
+        except msgspec.ValidationError as error:
+            problems.append(_problem(str(error), field.type, name))
+    return problems
+
+
+def invalid(message: str, kind: Any = Any) -> InvalidInput:
+    """One complaint about a value that should be of that kind."""
+    return InvalidInput([_problem(message, kind)])
+
+
+def _problem(message: str, kind: Any, prefix: str = "") -> FieldProblem:
+    at = _AT.search(message)
+    below = (at["path"] if at else "$").removeprefix("$").replace("[...]", "[]")
+    path = f"{prefix}{below}".lstrip(".")
+    said = _AT.sub("", message)
+    if missing := _MISSING.match(said):
+        return FieldProblem(field=_joined(path, missing["name"]), detail="is required")
+    if unknown := _UNKNOWN.match(said):
+        return _unknown(unknown["name"], path, [name for one in _types_at(kind, below) for name in _names(one)])
+    if _ENUM.match(said):
+        values = [str(value) for one in _types_at(kind, below) for value in _values(one)]
+        if 0 < len(values) <= _MOST_NAMED:
+            return FieldProblem(field=path or "body", detail=f"must be one of {', '.join(values)}")
+    return FieldProblem(field=path or "body", detail=said[:1].lower() + said[1:])
+
+
+def _unknown(name: str, path: str, known: Sequence[str]) -> FieldProblem:
+    there_are = f"; there are: {', '.join(known)}" if 0 < len(known) <= _MOST_NAMED else ""
+    return FieldProblem(field=_joined(path, name[:_LONGEST_NAME]), detail=f"is not known here{there_are}")
+
+
+def _joined(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name
+
+
+def _types_at(kind: Any, path: str) -> list[inspect.Type]:
+    """The types that a value may have there, unions taken apart."""
+    types = list(_apart(inspect.type_info(kind)))
+    for name, _index in _STEP.findall(path):
+        types = [inner for outer in types for inner in _inside(outer, name)]
+    return types
+
+
+def _apart(kind: inspect.Type) -> Iterator[inspect.Type]:
+    if isinstance(kind, inspect.Metadata):
+        yield from _apart(kind.type)
+    elif isinstance(kind, inspect.UnionType):
+        for one in kind.types:
+            yield from _apart(one)
+    else:
+        yield kind
+
+
+def _inside(kind: inspect.Type, name: str) -> Iterator[inspect.Type]:
+    """One step down: to a field by its name, or into a list or dictionary without one."""
+    match kind:
+        case inspect.StructType() if name:
+            for field in kind.fields:
+                if field.encode_name == name:
+                    yield from _apart(field.type)
+        case inspect.DictType():
+            yield from _apart(kind.value_type)
+        case inspect.ListType() | inspect.SetType() | inspect.VarTupleType() if not name:
+            yield from _apart(kind.item_type)
+
+
+def _values(kind: inspect.Type) -> list[Any]:
+    match kind:
+        case inspect.EnumType():
+            return [member.value for member in kind.cls]
+        case inspect.LiteralType():
+            return list(kind.values)
+    return []
+
+
+def _names(kind: inspect.Type) -> list[str]:
+    return [field.encode_name for field in kind.fields] if isinstance(kind, inspect.StructType) else []

@@ -1,0 +1,90 @@
+"""Every field that is wrong is named, with what is allowed there."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from functools import partial
+from typing import Annotated, Any, Literal
+
+import msgspec
+import pytest
+from msgspec import Meta, Raw, Struct
+
+from penstock.errors import InvalidInput
+from penstock.web.mistakes import converted
+from penstock.web.reading import decode
+
+
+class Colour(StrEnum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Wheel(Struct, forbid_unknown_fields=True):
+    spokes: int
+    rim: Literal["thin", "wide"] = "thin"
+
+
+class Cart(Struct, forbid_unknown_fields=True, rename={"kind": "type"}):
+    kind: str
+    wheels: list[Wheel]
+    colour: Colour | None = None
+    load: Annotated[int, Meta(ge=0)] | Literal["none"] = 0
+    parts: dict[str, Literal["wood", "iron"]] = {}
+    notes: list[Raw] = []
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, ["type: is required", "wheels: is required"]),
+        (
+            {"type": 3, "wheels": [], "colour": "green"},
+            ["type: expected `str`, got `int`", "colour: must be one of red, blue"],
+        ),
+        (
+            {"type": "x", "wheels": [{"spokes": 8}, {"rim": "thin"}]},
+            ["wheels[1].spokes: is required"],
+        ),
+        (
+            {"type": "x", "wheels": [{"spokes": 8, "tyre": 1}]},
+            ["wheels[0].tyre: is not known here; there are: spokes, rim"],
+        ),
+        ({"type": "x", "wheels": [{"spokes": 1, "rim": "round"}]}, ["wheels[0].rim: must be one of thin, wide"]),
+        (
+            {"type": "x", "wheels": [], "kind": "y", "load": -1},
+            [
+                "kind: is not known here; there are: type, wheels, colour, load, parts, notes",
+                "load: expected `int` >= 0",
+            ],
+        ),
+        ({"type": "x", "wheels": [], "load": "much"}, ["load: must be one of none"]),
+        ({"type": "x", "wheels": [], "parts": {"a": "wood", "b": "gold"}}, ["parts[]: must be one of iron, wood"]),
+        ({"type": "x", "wheels": [], "notes": {}}, ["notes: expected `array`, got `object`"]),
+    ],
+)
+def test_every_mistake_is_told(given: dict[str, Any], told: list[str]) -> None:
+    decoder = msgspec.json.Decoder(Cart)
+    for read in (partial(decode, msgspec.json.encode(given), decoder), partial(converted, given, Cart)):
+        with pytest.raises(InvalidInput) as refused:
+            read()
+        assert [f"{one.field}: {one.detail}" for one in refused.value.problems] == told
+
+
+def test_what_is_no_structure_is_told_as_a_whole() -> None:
+    for body in (b"[]", b"3", b'"x"', b"null"):
+        with pytest.raises(InvalidInput, match=r"^body: expected `object`"):
+            decode(body, msgspec.json.Decoder(Cart))
+
+
+def test_what_is_right_is_taken() -> None:
+    body = b'{"type": "x", "wheels": [{"spokes": 1}], "notes": [1, {"a": []}], "load": "none"}'
+    cart = decode(body, msgspec.json.Decoder(Cart))
+    assert [bytes(note) for note in cart.notes] == [b"1", b'{"a": []}']
+    assert converted({"type": "x", "wheels": []}, Cart) == Cart(kind="x", wheels=[])
+
+
+def test_a_made_up_name_is_not_repeated_at_length() -> None:
+    with pytest.raises(InvalidInput) as refused:
+        converted({"x" * 10_000: 1, "type": "x", "wheels": []}, Cart)
+    assert len(str(refused.value)) < 300
