@@ -147,7 +147,10 @@ class Settings(BaseSettings):
     audio_llm_max_tokens: int = Field(4096, ge=1, description="longest answer of an audio LLM, in tokens")
 
     worker_id: Text = Field(default_factory=socket.gethostname, max_length=200, description="name of this worker")
-    worker_http_host: Text = Field("0.0.0.0", description="address of a worker's health endpoints")  # noqa: S104
+    worker_http_host: Text = Field(
+        "0.0.0.0",  # noqa: S104
+        description="address of a worker's health endpoints; under serve the gateway's unless set",
+    )
     worker_http_port: Port = Field(8081, description="their port; 0 takes a free one; under serve, the first worker's")
     worker_poll_interval: Duration = Field(
         timedelta(seconds=2),

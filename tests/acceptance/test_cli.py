@@ -6,6 +6,9 @@ import asyncio
 import json
 import os
 import pty
+import re
+import socket
+import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,6 +111,32 @@ async def test_help_names_every_command(tmp_path: Path) -> None:
         "db",
     ):
         assert f"  {command} " in done.out
+
+
+async def test_the_version_and_the_short_help(tmp_path: Path) -> None:
+    assert re.fullmatch(r"penstock \d+\.\d+.*\n", (await run(tmp_path, "--version")).out)
+    assert (await run(tmp_path, "job", "-h")).out.startswith("Usage: ")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_told_in_a_line(tmp_path: Path) -> None:
+    with Path("/dev/full").open("wb") as full:
+        command = [*PENSTOCK, "config", "show", "--json"]
+        done = subprocess.run(
+            command, env=clean_environment(), cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert (done.returncode, done.stderr) == (1, "penstock: No space left on device\n")
+
+
+async def test_a_gateway_whose_port_is_taken_names_the_setting(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        nowhere = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "MIGRATE_ON_START": "false"}
+        done = await run(tmp_path, "gateway", HTTP_PORT=port, **nowhere)
+    assert (done.status, done.out) == (2, "")
+    assert f"HTTP_PORT: cannot listen on 127.0.0.1 port {port}: Address already in use" in done.err
 
 
 async def test_profiles_are_shown_without_secrets_and_checked_by_every_role_at_once(tmp_path: Path) -> None:
@@ -224,6 +253,7 @@ async def test_tables_on_a_terminal(tmp_path: Path, gateway: dict[str, str]) -> 
     owner = f"table-{uuid4()}"
     await run(tmp_path, "job", "submit", "vision", "large", "--owner-service", owner, **gateway)
     listed = await run_on_terminal(tmp_path, "job", "list", "--owner-service", owner, **gateway)
+    assert not any(line.endswith(" ") for line in listed.splitlines())  # they would wrap into empty lines
     assert "vision" in listed
     assert "pending" in listed
     assert not listed.lstrip().startswith("[")

@@ -176,6 +176,11 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
                     worker_port=worker_port,
                 )
             )
+            async with (
+                aiohttp.ClientSession() as stranger,
+                stranger.get(f"http://127.0.0.1:{worker_port}/metrics") as no,
+            ):
+                assert no.status == 401
             for path in ("/healthz", "/worker/status", "/metrics"):
                 await told.get(path, port=worker_port)
             for path in ("/metrics", "/api/v1/stats", "/api/v1/providers/status", "/openapi.json", "/api/v1/jobs"):

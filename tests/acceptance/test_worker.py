@@ -142,7 +142,7 @@ async def test_it_runs_chat_jobs_of_its_model(service: JobService, database_url:
             assert (status["worker_id"], status["state"]) == ("chat-1", "running")
             assert status["outcomes"] == {"completed": 3}
             assert await running.status_of("/healthz") == 200
-            assert await running.status_of("/metrics") == 200
+            assert await running.status_of("/metrics") == 200  # without AI_SERVICE_TOKEN
             assert await running.end() == 0
         assert KEY not in running.log.read_text()
     assert (await service.get(DEFAULT_TENANT, other.id)).status is Status.PENDING

@@ -77,6 +77,12 @@ def test_what_is_no_structure_is_told_as_a_whole() -> None:
             decode(body, msgspec.json.Decoder(Cart))
 
 
+def test_numbers_that_json_knows_and_nobody_else() -> None:
+    for body in (b'{"type": 1e999, "wheels": []}', b'{"type": "x", "wheels": [{"spokes": 1e999}]}'):
+        with pytest.raises(InvalidInput):
+            decode(body, msgspec.json.Decoder(Cart))
+
+
 def test_what_is_right_is_taken() -> None:
     body = b'{"type": "x", "wheels": [{"spokes": 1}], "notes": [1, {"a": []}], "load": "none"}'
     cart = decode(body, msgspec.json.Decoder(Cart))

@@ -33,7 +33,8 @@ def migrate() -> None:
 
 @app.command()
 def url() -> None:
-    """Print the address of the database, with its password: for other programs."""
+    """Print the address of the database, for other programs: as DATABASE_URL has it, or of the embedded one here, which
+    wants no password."""
     from penstock.postgres.address import database_url
     from penstock.settings import load_settings
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import Annotated
 
 import typer
 
@@ -21,6 +22,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Settings are environment variables, or lines of a file .env: penstock config show lists them all.",
 )
 app.command("serve")(roles.serve)
 app.command("gateway")(roles.gateway)
@@ -40,16 +43,45 @@ app.add_typer(database.app, name="db")
 def main() -> None:
     """Run the command line of this process and exit."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where it can still be told that this fails
     except SettingsError as error:
         _fail(error.message, status=2)
     except PenstockError as error:
         _fail(error.message, status=1)
     except BrokenPipeError:  # the reader of our output had enough: `penstock job list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _mute()
         sys.exit(1)
+    except OSError as error:  # such as a full disk
+        _mute()
+        where = f"{error.filename}: " if error.filename else ""
+        _fail(f"{where}{error.strerror or error}", status=1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _mute() -> None:
+    """Write nothing more: what is left in the buffer would meet the same error at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"penstock {version('penstock')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _show: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 def _fail(message: str, *, status: int) -> None:

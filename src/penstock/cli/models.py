@@ -114,7 +114,7 @@ def predict(
 
     penstock model predict summary --input @request.json words=5
 
-    penstock model predict edges -f image=cat.pgm -o edges.pgm
+    penstock model predict edges-c -f image=cat.pgm
     """
     given, media = model_arguments.model_input(fields, whole), model_arguments.files(files)
     if output is not None and not output.absolute().parent.is_dir():  # told before the model has worked for it

@@ -43,6 +43,7 @@ def _escaped(text: str) -> str:
     return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
+_FILLING = re.compile(r" +((?:\x1b\[0m)?)$", re.MULTILINE)
 _CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
@@ -62,4 +63,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, tit
         table.add_row(*(Text("" if cell is None else harmless(str(cell), lines=True)) for cell in row))
     console = Console()
     wide = console.options.update(width=10_000)
-    Console(width=max(console.width, Measurement.get(console, wide, table).maximum)).print(table)
+    whole = Console(width=max(console.width, Measurement.get(console, wide, table).maximum))
+    with whole.capture() as printed:
+        whole.print(table)
+    # Blanks that fill a row up to the widest one would be wrapped into empty lines.
+    console.file.write(_FILLING.sub("", printed.get()))

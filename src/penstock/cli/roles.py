@@ -21,10 +21,10 @@ def serve() -> None:
 
     from penstock.settings import is_loopback, load_settings
     from penstock.supervisor import serve as supervisor
-    from penstock.supervisor.ports import with_free_port
+    from penstock.supervisor.ports import settled
     from penstock.telemetry import logs
 
-    settings = with_free_port(load_settings())
+    settings = settled(load_settings())
     _check_profiles(settings)
     _configure_logs(settings, role="supervisor")
     url = supervisor.gateway_url(settings)

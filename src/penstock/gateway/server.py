@@ -18,6 +18,7 @@ from penstock.postgres.pool import Database
 from penstock.providers.catalogue import load
 from penstock.settings import Settings, environment
 from penstock.telemetry import logs
+from penstock.web.listening import listeners
 
 log = logs.get(__name__)
 
@@ -39,8 +40,6 @@ def configuration(app: ASGIApp, settings: Settings) -> uvicorn.Config:
     """How uvicorn serves the gateway."""
     return uvicorn.Config(
         app,
-        host=settings.http_host,
-        port=settings.http_port,
         http="httptools",
         lifespan="off",
         log_config=None,
@@ -48,14 +47,17 @@ def configuration(app: ASGIApp, settings: Settings) -> uvicorn.Config:
         proxy_headers=False,  # nothing here depends on the caller's address
         server_header=False,
         date_header=False,
-        backlog=2048,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=int(settings.penstock_shutdown_grace.total_seconds()),
     )
 
 
 async def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; starts without the database too, answers 503 and recovers by itself."""
+    """Serve until SIGTERM or SIGINT; starts without the database too, answers 503 and recovers by itself.
+
+    Raises SettingsError when the address cannot be listened on.
+    """
+    sockets = listeners(settings.http_host, settings.http_port, "HTTP_PORT")
     catalogue = load(settings, environment())
     logs.mask(catalogue.secrets)
     database = Database(database_url(settings), application_name="penstock-gateway")
@@ -68,9 +70,9 @@ async def run(settings: Settings) -> None:
     config = configuration(gateway, settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # uvicorn raises the signal again when it has stopped; that ends nothing
-    log.info("gateway_started", host=settings.http_host, port=settings.http_port)
+    log.info("gateway_started", host=settings.http_host, port=sockets[0].getsockname()[1])
     try:
-        await _Server(config, gateway.stopping).serve()
+        await _Server(config, gateway.stopping).serve(sockets=sockets)
     finally:
         await gateway.stop()
         await database.close()

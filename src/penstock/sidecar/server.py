@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import hmac
 import signal
-import socket
 from collections.abc import Mapping
 
 import msgspec
@@ -24,6 +23,7 @@ from penstock.errors import FieldProblem, SettingsError, Unauthorized
 from penstock.settings import Settings
 from penstock.sidecar.sampler import Sampler, sources
 from penstock.telemetry import logs
+from penstock.web.listening import listeners
 
 log = logs.get(__name__)
 
@@ -38,16 +38,16 @@ async def run(settings: Settings) -> None:
     token = _required_token(settings)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # uvicorn raises the signal again when it has stopped; that ends nothing
-    with _listener(settings) as listener:
-        async with sources(settings) as found:
-            sampler = Sampler(found, interval=settings.sidecar_interval)
-            sampling = asyncio.create_task(sampler.run())
-            log.info("sidecar_started", host=settings.sidecar_http_host, port=listener.getsockname()[1])
-            try:
-                await uvicorn.Server(configuration(application(sampler, token))).serve(sockets=[listener])
-            finally:
-                await sampler.stop()
-                await sampling
+    sockets = listeners(settings.sidecar_http_host, settings.sidecar_http_port, "SIDECAR_HTTP_PORT")
+    async with sources(settings) as found:
+        sampler = Sampler(found, interval=settings.sidecar_interval)
+        sampling = asyncio.create_task(sampler.run())
+        log.info("sidecar_started", host=settings.sidecar_http_host, port=sockets[0].getsockname()[1])
+        try:
+            await uvicorn.Server(configuration(application(sampler, token))).serve(sockets=sockets)
+        finally:
+            await sampler.stop()
+            await sampling
     log.info("sidecar_stopped")
 
 
@@ -95,16 +95,6 @@ def _required_token(settings: Settings) -> SecretStr:
         )
         raise SettingsError([problem])
     return settings.infra_sidecar_token
-
-
-def _listener(settings: Settings) -> socket.socket:
-    host, port = settings.sidecar_http_host, settings.sidecar_http_port
-    try:
-        family, *_, address = socket.getaddrinfo(host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
-        return socket.create_server(address[:2], family=family, backlog=128)
-    except OSError as error:
-        detail = f"cannot listen on {host} port {port}: {error.strerror or error}"
-        raise SettingsError([FieldProblem(field="SIDECAR_HTTP_PORT", detail=detail)]) from error
 
 
 async def _unauthorized(_request: Request, error: Exception) -> Response:

@@ -43,9 +43,16 @@ def free_port(count: int = 1) -> int:
         return port
 
 
-def with_free_port(settings: Settings) -> Settings:
-    """``settings`` with a free port instead of HTTP_PORT=0: the supervisor must know where its gateway is."""
-    return settings if settings.http_port else settings.replace(http_port=free_port())
+def settled(settings: Settings) -> Settings:
+    """``settings`` as all children are to have them: with a free port instead of HTTP_PORT=0, for the supervisor must
+    know where its gateway is; and with workers that others reach no more than the gateway, unless WORKER_HTTP_HOST is
+    set."""
+    changes: dict[str, object] = {}
+    if not settings.http_port:
+        changes["http_port"] = free_port()
+    if "worker_http_host" not in settings.model_fields_set:
+        changes["worker_http_host"] = settings.http_host
+    return settings.replace(**changes)
 
 
 async def check_ports(settings: Settings) -> None:

@@ -160,6 +160,7 @@ def children(settings: Settings, url: str) -> list[Child]:
         one = {
             "WORKER_ID": worker_id,
             "PENSTOCK_MODELS_URL": models_url,  # one machine loads a model once: in the gateway
+            "WORKER_HTTP_HOST": settings.worker_http_host,
             "WORKER_HTTP_PORT": str(settings.worker_http_port + index if settings.worker_http_port else 0),
         }
         hand_on = partial(estate.hand_on, url, JobLimits.from_settings(settings), worker_id)

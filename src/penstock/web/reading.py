@@ -39,12 +39,20 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        problems = mistakes.all_of(msgspec.json.decode(body), decoder.type)
-        raise InvalidInput(problems) if problems else mistakes.invalid(str(error), decoder.type) from None
+        raise _mistakes(body, decoder.type, str(error)) from None
     except RecursionError:
         raise MalformedBody(f"the body is nested more than {_DEEPEST} levels deep") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedBody(f"the body is not valid JSON: {error}") from None
+
+
+def _mistakes(body: bytes, kind: object, first: str) -> InvalidInput:
+    """All that is wrong with a body, or the first of it where it cannot be taken apart: a number is out of range."""
+    try:
+        problems = mistakes.all_of(msgspec.json.decode(body), kind)
+    except (msgspec.DecodeError, RecursionError):
+        problems = []
+    return InvalidInput(problems) if problems else mistakes.invalid(first, kind)
 
 
 def convert(values: Mapping[str, Any], to: type[T]) -> T:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import msgspec
 from aiohttp import web
+from pydantic import SecretStr
 
 from penstock.errors import FieldProblem, SettingsError
 from penstock.telemetry import metrics
@@ -14,13 +16,14 @@ from penstock.workers.worker import Worker
 
 
 @asynccontextmanager
-async def serving(worker: Worker, *, host: str, port: int) -> AsyncIterator[int]:
+async def serving(worker: Worker, *, host: str, port: int, token: SecretStr | None = None) -> AsyncIterator[int]:
     """Serve a worker's health while the block runs; yields the port, which port 0 leaves to the system.
 
-    ``/healthz``: the process works. ``/readyz``: it takes jobs. ``/worker/status``: what it does. ``/metrics``.
+    ``/healthz``: the process works. ``/readyz``: it takes jobs. ``/worker/status``: what it does. ``/metrics`` needs
+    the token, if there is one, as a gateway's does.
     Raises SettingsError when the address cannot be listened on.
     """
-    runner = web.AppRunner(_application(worker), access_log=None)
+    runner = web.AppRunner(_application(worker, token), access_log=None)
     await runner.setup()
     try:
         site = web.TCPSite(runner, host, port)
@@ -36,7 +39,9 @@ async def serving(worker: Worker, *, host: str, port: int) -> AsyncIterator[int]
         await runner.cleanup()
 
 
-def _application(worker: Worker) -> web.Application:
+def _application(worker: Worker, token: SecretStr | None) -> web.Application:
+    expected = None if token is None else b"bearer " + token.get_secret_value().encode()
+
     async def health(_request: web.Request) -> web.Response:
         return _json({"status": "ok" if worker.healthy else "failing"}, 200 if worker.healthy else 503)
 
@@ -46,7 +51,11 @@ def _application(worker: Worker) -> web.Application:
     async def status(_request: web.Request) -> web.Response:
         return _json(worker.status(), 200)
 
-    async def measured(_request: web.Request) -> web.Response:
+    async def measured(request: web.Request) -> web.Response:
+        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
+        given = f"{scheme.lower()} {secret.strip()}".encode("utf-8", "surrogateescape")
+        if expected is not None and not hmac.compare_digest(given, expected):
+            return _json({"detail": "the right token is needed: send Authorization: Bearer <AI_SERVICE_TOKEN>"}, 401)
         return web.Response(body=metrics.exposition(), headers={"Content-Type": metrics.CONTENT_TYPE})
 
     application = web.Application()

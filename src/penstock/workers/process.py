@@ -51,7 +51,12 @@ async def run(settings: Settings) -> None:
             max_result_bytes=settings.penstock_max_result_bytes,
         )
         port = await parts.enter_async_context(
-            http.serving(worker, host=settings.worker_http_host, port=settings.worker_http_port)
+            http.serving(
+                worker,
+                host=settings.worker_http_host,
+                port=settings.worker_http_port,
+                token=settings.ai_service_token,
+            )
         )
         log.info("worker_started", worker_id=settings.worker_id, port=port, limit=settings.worker_claim_limit)
         await _until_signal(worker)

@@ -79,7 +79,9 @@ def capture(write: Write) -> None:
     """Redirect this process's printed text and log records to ``write``."""
     sys.stdout = _Lines(write, "info", 1)
     sys.stderr = _Lines(write, "warning", 2)
-    logging.basicConfig(handlers=[_Handler(write)], level=logging.INFO, force=True)
+    handler = _Handler(write)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.INFO, force=True)
 
 
 def flush() -> None:
