@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -10,7 +11,7 @@ import pytest
 from penstock.jobs.states import ErrorCategory
 from penstock.outbound.failure import CallFailed
 from penstock.providers import asking
-from penstock.providers.asking import Answered, Candidate, Mode, ProviderAttempt, Reply, Used
+from penstock.providers.asking import Answered, Candidate, Mode, ProviderAttempt, Reply, Turn, Used
 from penstock.providers.errors import WorkFailed
 from penstock.providers.gate import Gate, NotNow
 from tests.providers.stage import StandingClock
@@ -53,8 +54,14 @@ class Hanging:
         return Reply(text="late", model="m", used=Used())
 
 
-def candidate(name: str, ask: Ask, gate: Gate | None = None) -> Candidate:
-    return Candidate(name=name, model="m", gate=gate or Gate(8), ask=ask)
+def candidate(
+    name: str, ask: Ask, gate: Gate | None = None, prepare: Callable[[], Awaitable[None]] | None = None
+) -> Candidate:
+    async def in_turn(turn: Turn) -> Reply:
+        async with turn():
+            return await ask()
+
+    return Candidate(name=name, model="m", gate=gate or Gate(8), ask=in_turn, prepare=prepare)
 
 
 async def asked(
@@ -147,16 +154,16 @@ async def test_race_tells_of_each_once_also_of_those_that_end_together_and_never
     assert not slow.begun.is_set()
 
 
-async def test_what_nobody_foresaw_ends_all_calls() -> None:
-    slow = Hanging()
-
+@pytest.mark.parametrize("mode", list(Mode))
+async def test_what_nobody_foresaw_with_one_costs_no_other_its_answer(mode: Mode) -> None:
     async def break_down() -> Reply:
-        await slow.begun.wait()
-        raise LookupError
+        raise LookupError("secret")
 
-    with pytest.raises(LookupError):
-        await asked(Mode.ALL, candidate("a", slow), candidate("b", break_down))
-    assert slow.left
+    answered = await asked(mode, candidate("a", break_down), candidate("b", saying("B")))
+    assert answered.reply.text == "B"
+    (broken,) = [one for one in answered.attempts if one.provider == "a"]
+    assert (broken.status, broken.error) == ("failed", "it could not be asked (LookupError)")
+    assert broken.error_category is ErrorCategory.INTERNAL
 
 
 async def test_what_must_be_done_before_is_neither_the_providers_time_nor_its_fault() -> None:
@@ -166,7 +173,7 @@ async def test_what_must_be_done_before_is_neither_the_providers_time_nor_its_fa
         assert gate.report().running == 0
         raise CallFailed("failed", "the disk is full")
 
-    one = Candidate(name="a", model="m", gate=gate, ask=saying("A"), prepare=prepare)
+    one = candidate("a", saying("A"), gate, prepare)
     for _ in range(6):
         with pytest.raises(WorkFailed, match="the disk is full") as caught:
             await asked(Mode.FIRST, one)
@@ -297,6 +304,37 @@ async def test_the_job_waits_for_the_provider_that_may_be_asked_soonest() -> Non
     assert caught.value.retry_after.total_seconds() == pytest.approx(12)
 
 
+@pytest.mark.parametrize("mode", list(Mode))
+async def test_input_is_not_bad_while_somebody_was_not_asked(mode: Mode) -> None:
+    gate = await resting(StandingClock())
+    with pytest.raises(WorkFailed) as caught:
+        await asked(mode, candidate("a", saying("A"), gate), candidate("b", failing("bad_input")))
+    assert caught.value.category is ErrorCategory.PROVIDER_ERROR
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_after.total_seconds() == pytest.approx(10)
+
+
+async def test_what_was_paid_before_a_failure_is_told() -> None:
+    told: list[ProviderAttempt] = []
+
+    async def twice(turn: Turn) -> Reply:
+        async with turn():
+            turn.paid(Used(prompt_tokens=5, audio_seconds=1.5))
+        async with turn():
+            raise CallFailed("provider", "no")
+
+    with pytest.raises(WorkFailed):
+        await asked(Mode.FIRST, Candidate(name="a", model="m", gate=Gate(1), ask=twice), told=told)
+    assert told[0].usage == Used(prompt_tokens=5, audio_seconds=1.5)
+
+
+async def test_a_stated_wait_of_days_is_an_hour() -> None:
+    with pytest.raises(WorkFailed) as caught:
+        await asked(Mode.FIRST, candidate("a", failing("rate_limited", retry_after=7 * 24 * 3600)))
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_after.total_seconds() == 3600
+
+
 # The gate
 
 
@@ -317,6 +355,76 @@ async def test_a_gate_lets_so_many_through_and_keeps_the_order() -> None:
         one.answer()
     await asyncio.gather(*calls)
     assert (order, gate.report().running) == ([0, 1, 2], 0)
+
+
+async def test_who_waits_for_a_place_learns_at_once_that_it_is_no_use() -> None:
+    """A place is held by calls, not by those who wait for the provider's sake."""
+    gate = Gate(1, clock=StandingClock())
+    slow = Hanging()
+
+    async def call(patience: float) -> None:
+        async with gate.turn(patience):
+            await slow()
+
+    first = asyncio.ensure_future(call(0))
+    await slow.begun.wait()
+    patient, impatient = asyncio.ensure_future(call(60)), asyncio.ensure_future(call(20))
+    await asyncio.sleep(0)
+    gate.heed(429, {"Retry-After": "30"})
+    with pytest.raises(NotNow, match="its rate limit is used up"):
+        await impatient
+    assert not patient.done()
+    slow.answer()
+    await first
+    assert gate.report().running == 0
+    patient.cancel()
+    await asyncio.wait([patient])
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_a_gate_loses_no_place_whatever_happens(seed: int) -> None:
+    """Calls that fail, succeed, are refused, limited, and cancelled at every moment."""
+    choose = random.Random(seed)
+    clock = StandingClock()
+    gate = Gate(3, per_minute=choose.choice([None, 20]), clock=clock)
+    running = most = trials = 0
+
+    async def call() -> None:
+        nonlocal running, most, trials
+        async with gate.turn(choose.choice([0, 1, 1000])):
+            running += 1
+            trial = gate.report().breaker == "half_open"
+            trials += trial
+            most = max(most, running)
+            assert trials <= 1
+            try:
+                for _ in range(choose.randrange(4)):
+                    await asyncio.sleep(0)
+                match choose.randrange(5):
+                    case 0:
+                        raise CallFailed("provider", "no")
+                    case 1:
+                        gate.heed(429, {"Retry-After": str(choose.randrange(3))})
+                        raise CallFailed("rate_limited", "later")
+                    case 2:
+                        raise LookupError
+            finally:
+                running -= 1
+                trials -= trial
+
+    for _ in range(400):
+        calls = [asyncio.ensure_future(call()) for _ in range(choose.randrange(1, 9))]
+        while not all(one.done() for one in calls):
+            await asyncio.sleep(0)
+            clock.now += choose.choice([0, 0, 0, 0.3, 5])
+            gate.heed(200, {})  # looks at the queue, as its timer would
+            if choose.random() < 0.2:
+                choose.choice(calls).cancel()
+        assert {type(one.exception()) for one in calls if not one.cancelled()} <= {
+            type(None), CallFailed, LookupError, NotNow
+        }  # fmt: skip
+        assert (running, gate.report().running) == (0, 0)
+    assert most == 3
 
 
 async def test_a_gate_opens_and_closes_with_its_provider() -> None:

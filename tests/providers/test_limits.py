@@ -60,6 +60,36 @@ def test_the_wait_that_an_answer_asks_for(status: int, headers: dict[str, str], 
     assert after(status, headers=headers).wait(NOW) == pytest.approx(wait)
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        "Mon, 01 Jan 2024 00:00:00 +99999999999999999999",
+        "Mon, 01 Jan 99999999999999 00:00:00 GMT",
+        "Fri, 31 Dec 9999 23:59:59 -2359",
+        "Sat, 01 Jan 0001 00:00:00 +2359",
+        "nan",
+        "-5",
+        "",
+    ],
+)
+def test_a_wait_that_cannot_be_read_is_none(header: str) -> None:
+    limit = RateLimit()
+    limit.heed(503, {"Retry-After": header}, 1000.0)
+    assert limit.wait(1000.0) <= 3600
+
+
+@pytest.mark.parametrize("reset", ["999999999h", "48h", "99999999", "4102444800"])
+def test_a_window_that_ends_in_days_is_tried_after_an_hour(reset: str) -> None:
+    for headers in (
+        {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": reset},
+        {"x-ratelimit-remaining": "0", "x-ratelimit-reset": reset},
+        {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": reset},
+    ):
+        limit = RateLimit()
+        limit.heed(200, headers, 1000.0)
+        assert limit.wait(1000.0) == 3600
+
+
 def test_a_reset_may_be_a_moment() -> None:
     limit = after(429, x_ratelimit_remaining="0", x_ratelimit_reset=str(int(time.time()) + 30))
     assert 28 <= limit.wait(NOW) <= 30

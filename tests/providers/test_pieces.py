@@ -18,9 +18,10 @@ from aiohttp import web
 from penstock.jobs.states import ErrorCategory
 from penstock.outbound.failure import CallFailed
 from penstock.providers import pieces
-from penstock.providers.asking import Reply
+from penstock.providers.asking import Reply, Turn
 from penstock.providers.catalogue import Kind, ProviderSpec
 from penstock.providers.errors import category_of
+from penstock.providers.gate import NotNow
 from penstock.providers.speech import Sound, SpeechRequest
 from penstock.recordings.recording import Recording, examine
 from tests.models.servers import Seen, serving
@@ -70,12 +71,17 @@ async def transcribed(
     *,
     seconds: float = 20,
     tell: Callable[[float], None] = lambda _: None,
+    turns: list[Turn] | None = None,
 ) -> Reply:
     async with opened() as servers:
+        turn = Turn(servers.gate(provider), 0)
+        if turns is not None:
+            turns.append(turn)
         return await pieces.transcribed(
             servers.speech(provider),
             Sound(recording),
             request or SpeechRequest(),
+            turn,
             key="job/../1",
             seconds=seconds,
             tell=tell,
@@ -179,7 +185,6 @@ async def test_a_piece_that_fails_in_passing_is_tried_again(recording: Recording
     [
         (1, 503, {"Retry-After": "0"}, 1, ErrorCategory.PROVIDER_ERROR),  # nothing is lost yet: as every call
         (2, 503, {"Retry-After": "0"}, 4, ErrorCategory.PROVIDER_ERROR),
-        (2, 429, {"Retry-After": "60"}, 2, ErrorCategory.RATE_LIMITED),
         (2, 422, {}, 2, ErrorCategory.BAD_INPUT),
     ],
 )
@@ -194,6 +199,24 @@ async def test_one_that_goes_on_failing_fails_all(
     assert len(seen.bodies) == asked
     assert category_of(caught.value) is category
     assert not list(recording.path.parent.glob("piece-*"))
+
+
+async def test_each_piece_passes_the_gate(recording: Recording) -> None:
+    """And keeps the provider's limits. What was paid until then is counted all the same."""
+    turns: list[Turn] = []
+    async with hearing(lambda number: said("Words.") if number < 3 else too_many()) as seen:
+        with pytest.raises(NotNow) as caught:
+            await transcribed(audio_model(seen), recording, turns=turns)
+    assert caught.value.limited
+    assert len(seen.bodies) == 3
+    (turn,) = turns
+    assert turn.begun
+    assert (turn.used.prompt_tokens, turn.used.completion_tokens) == (200, 20)
+    assert turn.used.audio_seconds == pytest.approx(9.8, abs=0.5)
+
+
+def too_many() -> web.Response:
+    return web.json_response({}, status=429, headers={"Retry-After": "60"})
 
 
 async def test_all_pieces_together_have_the_providers_time(recording: Recording) -> None:

@@ -269,9 +269,9 @@ def retry_after(header: str | None, *, now: datetime) -> timedelta | None:
     else:
         try:
             when = parsedate_to_datetime(text)
-        except ValueError:
+            wait = (when if when.tzinfo is not None else when.replace(tzinfo=UTC)) - now
+        except (ValueError, OverflowError):  # a year or an offset that no date has
             return None
-        wait = (when if when.tzinfo is not None else when.replace(tzinfo=UTC)) - now
     return min(max(wait, timedelta(0)), _LONGEST_RETRY_AFTER)
 
 

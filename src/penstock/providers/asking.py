@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -17,6 +18,10 @@ from penstock.jobs.usage import Outcome
 from penstock.outbound.failure import CallFailed
 from penstock.providers.errors import WorkFailed, category_of
 from penstock.providers.gate import Gate, NotNow
+from penstock.providers.limits import LONGEST_STATED
+from penstock.telemetry import logs
+
+log = logs.get(__name__)
 
 
 class Mode(StrEnum):
@@ -67,18 +72,55 @@ class ProviderAttempt(Struct, frozen=True, kw_only=True):
     error_category: ErrorCategory | None = None
 
 
+class Turn:
+    """The way of one asking through a provider's gate: ``async with turn():`` around each call.
+
+    Counts the provider's time, and by ``paid`` what calls used before one that fails.
+    """
+
+    def __init__(self, gate: Gate, patience: float) -> None:
+        self.seconds = 0.0  # that the provider took
+        self.begun = False  # whether it was asked at all
+        self.used = Used()
+        self._gate = gate
+        self._patience = patience
+
+    @asynccontextmanager
+    async def __call__(self, patience: float | None = None) -> AsyncIterator[None]:
+        """One call. Raises NotNow when the provider may not be asked within ``patience`` seconds."""
+        async with self._gate.turn(self._patience if patience is None else patience):
+            self.begun = True
+            began = time.monotonic()
+            try:
+                yield
+            finally:
+                self.seconds += time.monotonic() - began
+
+    def paid(self, used: Used) -> None:
+        """A call succeeded, though the asking may still fail."""
+        self.used = Used(
+            prompt_tokens=self.used.prompt_tokens + used.prompt_tokens,
+            completion_tokens=self.used.completion_tokens + used.completion_tokens,
+            audio_seconds=self.used.audio_seconds + used.audio_seconds,
+        )
+
+    @property
+    def duration_ms(self) -> int:
+        return round(1000 * self.seconds)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
     """A provider that can be asked; ``model`` is what it is believed to run.
 
-    ``ask`` raises CallFailed. ``prepare`` does what must be done before, which is not the provider's time; it raises
-    CallFailed too, which does not count against the provider.
+    ``ask`` raises CallFailed; each call to the provider goes in a turn of its own. ``prepare`` does what must be done
+    before, which is not the provider's time; it raises CallFailed too, which does not count against the provider.
     """
 
     name: str
     model: str
     gate: Gate
-    ask: Callable[[], Awaitable[Reply]]
+    ask: Callable[[Turn], Awaitable[Reply]]
     prepare: Callable[[], Awaitable[None]] | None = None
 
 
@@ -202,24 +244,27 @@ class _Asking:
             await _ended(tasks)
 
     async def _one(self, candidate: Candidate, *, patient: bool) -> None:
-        patience = max(self._deadline - time.monotonic(), 0.0) if patient else 0.0
-        begun: float | None = None
+        turn = Turn(candidate.gate, max(self._deadline - time.monotonic(), 0.0) if patient else 0.0)
         try:
             if candidate.prepare is not None:
                 await candidate.prepare()
-            async with candidate.gate.turn(patience):
-                begun = time.monotonic()  # waiting for one's turn is not the provider's time
-                reply = await candidate.ask()
+            reply = await candidate.ask(turn)
         except NotNow as refusal:
             category = ErrorCategory.RATE_LIMITED if refusal.limited else ErrorCategory.PROVIDER_ERROR
-            attempt = _attempt(candidate, "skipped", error=refusal.reason, category=category)
+            status: Outcome = "failed" if turn.begun else "skipped"
+            attempt = _attempt(candidate, status, error=refusal.reason, category=category, turn=turn)
             self._note(candidate, _Outcome(attempt, retry_after=refusal.seconds))
         except CallFailed as error:
-            wait = error.retry_after if error.retry_after is not None else candidate.gate.wait() or None
-            self._note(candidate, _Outcome(_failed(candidate, error, _since(begun)), retry_after=wait))
+            stated = error.retry_after if error.retry_after is not None else candidate.gate.wait() or None
+            wait = None if stated is None else min(stated, LONGEST_STATED)
+            self._note(candidate, _Outcome(_failed(candidate, error, turn), retry_after=wait))
         except asyncio.CancelledError:
-            self._let_go(candidate, begun)
+            self._let_go(candidate, turn)
             raise
+        except Exception as error:  # a mistake of ours with one provider is no reason to lose what another answers
+            log.exception("asking_failed", provider=candidate.name)
+            failed = CallFailed("failed", f"it could not be asked ({type(error).__name__})")
+            self._note(candidate, _Outcome(_failed(candidate, failed, turn)))
         else:
             attempt = ProviderAttempt(
                 provider=candidate.name,
@@ -227,21 +272,21 @@ class _Asking:
                 status="completed",
                 text=reply.text,
                 segments=reply.segments,
-                duration_ms=_since(begun),
+                duration_ms=turn.duration_ms,
                 usage=reply.used,
             )
             self._note(candidate, _Outcome(attempt, reply))
 
-    def _let_go(self, candidate: Candidate, begun: float | None) -> None:
+    def _let_go(self, candidate: Candidate, turn: Turn) -> None:
         """A call was cancelled while it ran, or before it began."""
         why = "another provider was quicker" if self._beaten else "the job ended before it answered"
-        status: Outcome = "skipped" if begun is None else "cancelled"
-        self._note(candidate, _Outcome(_attempt(candidate, status, error=why, duration_ms=_since(begun))))
+        status: Outcome = "cancelled" if turn.begun else "skipped"
+        self._note(candidate, _Outcome(_attempt(candidate, status, error=why, turn=turn)))
 
     def _skip(self, candidate: Candidate) -> None:
         category = ErrorCategory.PROVIDER_ERROR if candidate.gate.resting else ErrorCategory.RATE_LIMITED
         attempt = _attempt(candidate, "skipped", error=candidate.gate.reason, category=category)
-        self._note(candidate, _Outcome(attempt))
+        self._note(candidate, _Outcome(attempt, retry_after=candidate.gate.wait()))
 
     def _note(self, candidate: Candidate, outcome: _Outcome) -> None:
         self.outcomes.append(outcome)
@@ -254,15 +299,18 @@ async def _ended(tasks: Collection[asyncio.Future[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _failed(candidate: Candidate, error: CallFailed, duration_ms: int) -> ProviderAttempt:
+def _failed(candidate: Candidate, error: CallFailed, turn: Turn) -> ProviderAttempt:
     where = f"{error.field}: " if error.field else ""
-    return _attempt(
-        candidate, "failed", error=where + error.message, category=category_of(error), duration_ms=duration_ms
-    )
+    return _attempt(candidate, "failed", error=where + error.message, category=category_of(error), turn=turn)
 
 
 def _attempt(
-    candidate: Candidate, status: Outcome, *, error: str, category: ErrorCategory | None = None, duration_ms: int = 0
+    candidate: Candidate,
+    status: Outcome,
+    *,
+    error: str,
+    category: ErrorCategory | None = None,
+    turn: Turn | None = None,
 ) -> ProviderAttempt:
     return ProviderAttempt(
         provider=candidate.name,
@@ -270,7 +318,8 @@ def _attempt(
         status=status,
         error=error,
         error_category=category,
-        duration_ms=duration_ms,
+        duration_ms=0 if turn is None else turn.duration_ms,
+        usage=Used() if turn is None else turn.used,
     )
 
 
@@ -278,7 +327,7 @@ def _no_answer(outcomes: Sequence[_Outcome]) -> WorkFailed:
     """What the job's rules should know: whether to try again, and when.
 
     A provider that limits us outweighs those that failed; so it is when none was asked because all of them rest:
-    then the job waits, and burns no attempt. Input is bad only when every provider that was asked says so; one of them
+    then the job waits, and burns no attempt. Input is bad only when every provider was asked and says so; one of them
     may merely be unable to take it.
     """
     message = "; ".join(f"{one.attempt.provider}: {one.attempt.error}" for one in outcomes)
@@ -290,6 +339,9 @@ def _no_answer(outcomes: Sequence[_Outcome]) -> WorkFailed:
         return WorkFailed(ErrorCategory.RATE_LIMITED, message, retry_after=soonest)
     categories = {one.attempt.error_category for one in asked}
     category = categories.pop() if len(categories) == 1 else None
+    skipped = [one for one in outcomes if one.attempt.status == "skipped"]
+    if category is ErrorCategory.BAD_INPUT and skipped:
+        return WorkFailed(ErrorCategory.PROVIDER_ERROR, message, retry_after=_soonest(skipped))
     return WorkFailed(category or ErrorCategory.PROVIDER_ERROR, message, retry_after=_soonest(asked))
 
 
@@ -297,7 +349,3 @@ def _soonest(outcomes: Sequence[_Outcome]) -> timedelta | None:
     """When the first of the providers may be asked again; None when one of them names no wait."""
     stated = [one.retry_after for one in outcomes if one.retry_after is not None]
     return timedelta(seconds=min(stated)) if stated and len(stated) == len(outcomes) else None
-
-
-def _since(begun: float | None) -> int:
-    return 0 if begun is None else round(1000 * (time.monotonic() - begun))

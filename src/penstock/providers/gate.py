@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from penstock.outbound.failure import CallFailed
@@ -29,6 +31,14 @@ class NotNow(Exception):
         self.limited = limited
 
 
+@dataclass(eq=False, slots=True)
+class _Waiting:
+    """A call that waits for its turn; granted with whether it is the breaker's trial, or refused with NotNow."""
+
+    granted: asyncio.Future[bool]
+    deadline: float
+
+
 class Gate:
     """Lets up to ``concurrency`` calls through, in order, and none while the provider limits us or its breaker is open;
     with ``per_minute``, so many within any minute. Of one process and one event loop.
@@ -39,12 +49,12 @@ class Gate:
     ) -> None:
         self.concurrency = concurrency
         self._clock = clock
-        self._slots = asyncio.Semaphore(concurrency)
+        self._queue: deque[_Waiting] = deque()
         self._running = 0
         self._limit = RateLimit(per_minute)
         self._breaker = Breaker()
         self._last_error: LastError | None = None
-        self._moved = asyncio.Event()  # set, and replaced, when the wait may have become shorter
+        self._timer: asyncio.TimerHandle | None = None  # when the queue is looked at again
 
     def wait(self) -> float:
         """Seconds until a call may begin, apart from waiting for others to end."""
@@ -67,36 +77,29 @@ class Gate:
     def heed(self, status: int, headers: Mapping[str, str]) -> None:
         """Learn from the head of an answer."""
         self._limit.heed(status, headers, self._clock())
+        self._admit()
 
     @asynccontextmanager
     async def turn(self, patience: float) -> AsyncIterator[None]:
-        """The block is one call. Raises NotNow when the wait for the provider's sake exceeds ``patience`` seconds.
+        """The block is one call. Raises NotNow when the wait for the provider's sake exceeds ``patience`` seconds, at
+        once when that is known; the wait for other calls to end has no limit.
 
         A CallFailed that leaves the block is noted; what a call that is cancelled did is not known.
         """
-        deadline = self._clock() + patience
-        async with self._slots:
-            while (wait := self.wait()) > 0:
-                if self._clock() + wait > deadline:
-                    raise NotNow(self.reason, wait, limited=not self.resting)
-                await self._pause(wait)
-            self._limit.begin(self._clock())
-            trial = self._breaker.begin()
-            self._running += 1
-            try:
-                yield
-            except CallFailed as error:
-                self._note(error, trial=trial)
-                raise
-            except BaseException:
-                self._breaker.abandoned(trial=trial)
-                raise
-            else:
-                self._breaker.succeeded(trial=trial)
-            finally:
-                self._running -= 1
-                self._moved.set()
-                self._moved = asyncio.Event()
+        trial = await self._place(patience)
+        try:
+            yield
+        except CallFailed as error:
+            self._note(error, trial=trial)
+            raise
+        except BaseException:
+            self._breaker.abandoned(trial=trial)
+            raise
+        else:
+            self._breaker.succeeded(trial=trial)
+        finally:
+            self._running -= 1
+            self._admit()
 
     def report(self) -> ProviderReport:
         """How the provider stands with this process."""
@@ -109,12 +112,60 @@ class Gate:
             last_error=self._last_error,
         )
 
-    async def _pause(self, seconds: float) -> None:
+    async def _place(self, patience: float) -> bool:
+        """Wait for one's turn, and take it; answers whether it is the breaker's trial."""
+        if not self._queue and self._running < self.concurrency and not self.wait():
+            return self._begin()
+        waiting = _Waiting(asyncio.get_running_loop().create_future(), self._clock() + patience)
+        self._queue.append(waiting)
+        self._admit()
         try:
-            async with asyncio.timeout(seconds):
-                await self._moved.wait()
-        except TimeoutError:
-            pass
+            return await waiting.granted
+        except asyncio.CancelledError:
+            granted = waiting.granted
+            if granted.cancelled() or granted.exception() is not None:
+                self._admit()  # which forgets it
+            else:  # it was granted at the same moment
+                self._breaker.abandoned(trial=granted.result())
+                self._running -= 1
+                self._admit()
+            raise
+
+    def _begin(self) -> bool:
+        self._limit.begin(self._clock())
+        self._running += 1
+        return self._breaker.begin()
+
+    def _admit(self) -> None:
+        """Let through who may go now, refuse who would wait too long, and look again when the wait is over."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        while self._queue:
+            if self._queue[0].granted.done():  # its caller has left
+                self._queue.popleft()
+                continue
+            wait = self.wait()
+            if wait > 0:
+                self._refuse_the_impatient(wait)
+                if self._queue:
+                    self._timer = asyncio.get_running_loop().call_later(wait, self._admit)
+                return
+            if self._running >= self.concurrency:
+                return
+            self._queue.popleft().granted.set_result(self._begin())
+
+    def _refuse_the_impatient(self, wait: float) -> None:
+        until = self._clock() + wait
+        staying = deque[_Waiting]()
+        for waiting in self._queue:
+            if waiting.granted.done():
+                continue
+            if until > waiting.deadline:
+                waiting.granted.set_exception(NotNow(self.reason, wait, limited=not self.resting))
+            else:
+                staying.append(waiting)
+        self._queue = staying
 
     def _note(self, error: CallFailed, *, trial: bool) -> None:
         if error.kind != "bad_input":

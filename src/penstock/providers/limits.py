@@ -20,7 +20,7 @@ _MINUTE: Final = 60.0
 _EPOCH: Final = 1e8  # a "reset" above this many seconds is a moment, not a wait
 _FIRST_PAUSE: Final = 1.0  # after a refusal that names no wait; doubles with each one that follows
 _LONGEST_PAUSE: Final = 60.0
-_LONGEST_STATED: Final = 3600.0  # seconds; then one call sees whether it still holds
+LONGEST_STATED: Final = 3600.0  # seconds; then one call sees whether it still holds
 _SHORTEST_STATED: Final = 1.0  # what is less, or past, states no wait: servers round, and clocks differ
 
 _FAILURES: Final = 5  # in a row, that open the breaker
@@ -76,7 +76,7 @@ class RateLimit:
         stated = retry_after(headers.get("Retry-After"), now=datetime.now(UTC))
         if status == 429 or (status == 503 and stated is not None):
             waits.append(self._refused(stated.total_seconds() if stated is not None else None, waits))
-        self.paused_until = max(self.paused_until, now + min(max(waits), _LONGEST_STATED))
+        self.paused_until = max(self.paused_until, now + min(max(waits), LONGEST_STATED))
 
     def _requests(self, headers: Mapping[str, str], now: float) -> float:
         """Note how many requests remain; answers the seconds to wait for that reason."""
@@ -95,7 +95,7 @@ class RateLimit:
         if remaining is None:
             return 0.0
         self.remaining = int(remaining)
-        self.renewed_at = now + wait
+        self.renewed_at = now + min(wait, LONGEST_STATED)
         return wait if remaining <= 0 else 0.0
 
     def _refused(self, stated: float | None, learned: list[float]) -> float:

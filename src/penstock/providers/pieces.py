@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,14 +11,13 @@ from typing import Any, Final
 from uuid import uuid4
 
 from penstock.outbound.failure import CallFailed
-from penstock.providers.asking import Reply, Used
+from penstock.providers.asking import Reply, Turn, Used
 from penstock.providers.speech import Sound, SpeechRequest, SpeechServer
 from penstock.recordings import cutting
 from penstock.recordings.recording import Recording
 
-_TRIES: Final = 3  # of a piece, once others are done: they would be lost with it
-_LONGEST_WAIT: Final = 20.0  # seconds, for a provider that limits us in the middle
-_PASSING: Final = frozenset({"provider", "rate_limited"})  # what may be otherwise the next time
+_SHORTEST_WAIT: Final = 1.0  # seconds, for a provider that limits us
+_TRIES: Final = 3  # of a piece at which the provider fails
 
 Tell = Callable[[float], None]
 
@@ -31,55 +31,75 @@ class _Heard:
 
 
 async def transcribed(
-    server: SpeechServer, sound: Sound, request: SpeechRequest, *, key: str, seconds: float, tell: Tell
+    server: SpeechServer, sound: Sound, request: SpeechRequest, turn: Turn, *, key: str, seconds: float, tell: Tell
 ) -> Reply:
     """What a provider hears in a recording, within ``seconds``; ``tell`` is told how many seconds of it are done.
 
-    Raises CallFailed. ``key`` is the idempotency key; each piece has one of its own.
+    Each piece is a call, with a turn and an idempotency key of its own. Raises CallFailed, NotNow.
     """
     recording = await sound.taken_by(server)
     if server.max_seconds is None or recording.duration_seconds <= server.max_seconds:
-        return await server.ask(recording, request, key=key)
+        async with turn():
+            return await server.ask(recording, request, key=key)
+    work = _Piecewise(server, recording, request, turn, key, tell)
     try:
         async with asyncio.timeout(seconds):
-            heard = await _piecewise(server, recording, server.max_seconds, request, key, tell)
+            return _joined(await work.all(server.max_seconds, time.monotonic() + seconds), request)
     except TimeoutError:
         raise CallFailed("timeout", f"it took longer than {seconds:g} s for all pieces of the recording") from None
     except OSError as error:
         raise CallFailed("failed", f"the recording cannot be cut here: {error.strerror or error}") from None
-    return _joined(heard, request)
 
 
-async def _piecewise(
-    server: SpeechServer, recording: Recording, longest: float, request: SpeechRequest, key: str, tell: Tell
-) -> list[_Heard]:
-    heard: list[_Heard] = []
-    spans = list(pairwise(await cutting.cuts(recording, longest)))
-    for number, (begin, end) in enumerate(spans, start=1):
-        path = recording.path.with_name(f"piece-{uuid4().hex}.wav")
-        try:
-            piece = await cutting.piece(recording, begin, end, path)
-            reply = await _patiently(server, piece, request, f"{key}-{number}", tries=_TRIES if heard else 1)
-        except CallFailed as error:
-            message = f"{error.message} (piece {number} of {len(spans)}, at {begin:.0f} s)"
-            raise CallFailed(error.kind, message, field=error.field, retry_after=error.retry_after) from error
-        finally:
-            path.unlink(missing_ok=True)
-        heard.append(_Heard(begin, reply))
-        tell(end)
-    return heard
+@dataclass(frozen=True, slots=True)
+class _Piecewise:
+    """One recording on its way through one provider."""
 
+    server: SpeechServer
+    recording: Recording
+    request: SpeechRequest
+    turn: Turn
+    key: str
+    tell: Tell
 
-async def _patiently(server: SpeechServer, piece: Recording, request: SpeechRequest, key: str, *, tries: int) -> Reply:
-    for again in range(1, tries):
-        try:
-            return await server.ask(piece, request, key=key)
-        except CallFailed as error:
-            wait = error.retry_after if error.retry_after is not None else float(again)
-            if error.kind not in _PASSING or wait > _LONGEST_WAIT:
-                raise
-        await asyncio.sleep(wait)
-    return await server.ask(piece, request, key=key)
+    async def all(self, longest: float, deadline: float) -> list[_Heard]:
+        heard: list[_Heard] = []
+        spans = list(pairwise(await cutting.cuts(self.recording, longest)))
+        for number, (begin, end) in enumerate(spans, start=1):
+            path = self.recording.path.with_name(f"piece-{uuid4().hex}.wav")
+            try:
+                piece = await cutting.piece(self.recording, begin, end, path)
+                ask = self._patiently if heard else self._once
+                reply = await ask(piece, f"{self.key}-{number}", deadline)
+            except CallFailed as error:
+                message = f"{error.message} (piece {number} of {len(spans)}, at {begin:.0f} s)"
+                raise CallFailed(error.kind, message, field=error.field, retry_after=error.retry_after) from error
+            finally:
+                path.unlink(missing_ok=True)
+            heard.append(_Heard(begin, reply))
+            self.turn.paid(reply.used)
+            self.tell(end)
+        return heard
+
+    async def _once(self, piece: Recording, key: str, _deadline: float) -> Reply:
+        async with self.turn():
+            return await self.server.ask(piece, self.request, key=key)
+
+    async def _patiently(self, piece: Recording, key: str, deadline: float) -> Reply:
+        """What came before this piece would be lost with it: wait for the provider as long as there is time."""
+        failures = 0
+        while True:
+            try:
+                async with self.turn(deadline - time.monotonic()):
+                    return await self.server.ask(piece, self.request, key=key)
+            except CallFailed as error:
+                if error.kind == "rate_limited":
+                    await asyncio.sleep(_SHORTEST_WAIT)  # its gate knows how long
+                    continue
+                failures += 1
+                if error.kind != "provider" or failures == _TRIES:
+                    raise
+                await asyncio.sleep(error.retry_after if error.retry_after is not None else failures)
 
 
 def _joined(heard: Sequence[_Heard], request: SpeechRequest) -> Reply:

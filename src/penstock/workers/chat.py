@@ -14,7 +14,7 @@ from penstock.outbound.chat import messages_of
 from penstock.outbound.failure import CallFailed
 from penstock.providers import asking
 from penstock.providers.agreement import Agreement
-from penstock.providers.asking import Candidate, Mode, ProviderAttempt, Reply
+from penstock.providers.asking import Candidate, Mode, ProviderAttempt, Reply, Turn
 from penstock.providers.catalogue import Profile, ProviderSpec
 from penstock.providers.inputs import ChatInput
 from penstock.providers.servers import Servers
@@ -87,8 +87,9 @@ class ChatExecutor:
         server = self._servers.chat(spec)
         said = None if talk is None else talk.say
 
-        async def ask() -> Reply:
-            return await server.ask(messages, options, key=provided.key(job, spec), said=said)
+        async def ask(turn: Turn) -> Reply:
+            async with turn():
+                return await server.ask(messages, options, key=provided.key(job, spec), said=said)
 
         return Candidate(name=spec.name, model=spec.model, gate=self._servers.gate(spec), ask=ask)
 

@@ -26,7 +26,7 @@ from penstock.jobs.store import DEFAULT_TENANT, TenantId
 from penstock.outbound.addresses import check_url
 from penstock.providers import asking, pieces
 from penstock.providers.agreement import Agreement
-from penstock.providers.asking import Candidate, ProviderAttempt, Reply
+from penstock.providers.asking import Candidate, ProviderAttempt, Reply, Turn
 from penstock.providers.catalogue import Profile, ProviderSpec
 from penstock.providers.fetching import Fetcher
 from penstock.providers.inputs import TranscriptionInput
@@ -114,9 +114,9 @@ class TranscriptionExecutor:
         async def prepare() -> None:
             await sound.taken_by(server)
 
-        async def ask() -> Reply:
+        async def ask(turn: Turn) -> Reply:
             key, seconds = provided.key(job, spec), spec.timeout.total_seconds()
-            return await pieces.transcribed(server, sound, request, key=key, seconds=seconds, tell=tell)
+            return await pieces.transcribed(server, sound, request, turn, key=key, seconds=seconds, tell=tell)
 
         return Candidate(
             name=spec.name, model=spec.model or spec.name, gate=self._servers.gate(spec), ask=ask, prepare=prepare
