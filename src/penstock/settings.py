@@ -34,8 +34,8 @@ from pydantic_settings.exceptions import SettingsError as UnreadableSource
 
 from penstock import durations
 from penstock.errors import FieldProblem, SettingsError
+from penstock.masking import MASK
 
-MASK: Final = "******"
 MEBIBYTE: Final = 2**20
 
 Transcriber = Literal["whisperx", "qwen2-audio", "voxtral-small"]

@@ -356,6 +356,74 @@ async def test_what_means_nothing_in_a_text_is_left_out() -> None:
     assert result.content == "ab"
 
 
+async def test_credentials_in_other_spellings_are_masked_and_words_are_not() -> None:
+    """In answers, their accounts, and errors."""
+
+    async def echo(request: web.Request) -> web.Response:
+        words = (await request.json())["messages"][0]["content"]
+        key = request.headers["Authorization"].removeprefix("Bearer ")
+        slashed = key.replace("/", "\\/").replace("c", "\\u0063")
+        body = (
+            f'{{"choices": [{{"message": {{"content": "{words} {slashed}"}}}}], "usage": {{"{slashed}": "{slashed}"}}}}'
+        )
+        return web.Response(text=body, content_type="application/json")
+
+    async with provider(echo) as url:
+        result = await run(url, api_key="canary-KEY/abc+def==")
+        assert (result.content, result.usage) == ("Hi ******", {"******": "******"})
+        result = await run(url, api_key="anything")
+        assert result.content == "Hi anything"
+
+    async def slashed(request: web.Request) -> web.Response:
+        key = request.headers["Authorization"].replace("/", "\\/")
+        return web.Response(text=f'{{"reason": "{key} is wrong"}}', content_type="application/json", status=500)
+
+    async with provider(slashed) as url:
+        with pytest.raises(ExecutionError) as caught:
+            await run(url, api_key="canary-KEY/abc+def==")
+    assert "Bearer ****** is wrong" in caught.value.message
+
+
+async def test_a_streamed_answer_tells_no_credential_in_pieces() -> None:
+    key = "canary-KEY/abc+def=="
+    events = [*stream("the key is ", "canary-KE", "Y/abc+d", "ef== indeed"), *stream()[-1:]]
+    events[4] = b'data: {"choices": [], "usage": {"prompt_tokens": 3, "x": "canary-KEY/abc+def=="}}\n\n'
+    told = context()
+    async with serving(streaming(events)) as seen, opened() as servers:
+        chat = spec(seen.address, api_key=key)
+        result = await ChatExecutor(profile(chat), servers)(job(user="Hi", stream=True), told)
+    assert result.content == "the key is ****** indeed"
+    assert result.usage == {"prompt_tokens": 3, "x": "******"}
+    deltas = [msgspec.json.decode(chunk)["delta"] for chunk in told.outbox.parcel().chunks]
+    assert "".join(deltas) == result.content
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+async def test_events_may_come_in_any_pieces_with_any_line_ends(size: int, end: str) -> None:
+    whole = b"\xef\xbb\xbf" + b"".join(stream("Hel", "lo")).replace(b"\n", end.encode())
+    pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
+    async with serving(streaming(pieces)) as seen, opened() as servers:
+        result = await ChatExecutor(profile(spec(seen.address)), servers)(job(user="Hi", stream=True), context())
+    assert result.content == "Hello"
+
+
+async def test_an_error_with_a_nul_is_told_without_it() -> None:
+    async with provider(answering(500, {"error": {"message": "a\0b"}})) as url:
+        with pytest.raises(ExecutionError, match="500: ab"):
+            await run(url)
+
+
+async def test_what_must_be_cleaned_and_cannot_be_read_is_the_providers_error() -> None:
+    async def deep(_: web.Request) -> web.Response:
+        body = '{"choices": [{"message": {"content": "\\u0000"}}], "x": ' + "[" * 5000 + "]" * 5000 + "}"
+        return web.Response(text=body, content_type="application/json")
+
+    async with provider(deep) as url:
+        with pytest.raises(ExecutionError, match="is not JSON that can be read"):
+            await run(url)
+
+
 async def test_an_answer_is_not_thrown_away_for_being_told_twice() -> None:
     async with provider(answering(200, said("x" * 5000))) as url, opened() as servers:
         chat = spec(url)

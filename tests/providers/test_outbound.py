@@ -56,7 +56,19 @@ def test_where_model_servers_stand(url: str) -> None:
     assert addresses.check_url(url) is None
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1/", "http://10.1.2.3/", "http://[::1]/", "http://192.168.1.1/"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1/",
+        "http://10.1.2.3/",
+        "http://[::1]/",
+        "http://192.168.1.1/",
+        "http://168.63.129.16/",
+        "http://192.0.0.9/",
+        "http://[fec0::1]/",
+        "http://[3fff::1]/",
+    ],
+)
 def test_a_public_policy_refuses_private_addresses(url: str) -> None:
     """And lets public ones through."""
     assert addresses.check_url(url, Policy(public=True)) is not None

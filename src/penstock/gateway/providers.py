@@ -122,6 +122,9 @@ class ProvidersWatch:
         except CallFailed as failed:
             # A server that takes recordings need not have a health page: that it answers is what counts.
             error = failed.message if _lists_models(spec) or not heard or heard[0][0] >= 500 else None
+        except Exception as surprise:  # one provider's answer must not hide how the others are
+            log.exception("provider_not_asked", provider=spec.name)
+            error = f"the provider could not be asked ({type(surprise).__name__})"
         finally:
             await server.close()
         status, latency = heard[0] if heard else (None, None)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct, field
 
-from penstock import durations
+from penstock import durations, masking
 from penstock.errors import FieldProblem, InvalidInput
 from penstock.models import runtimes
 from penstock.models.runtimes.base import Schema
@@ -24,7 +24,6 @@ REMOTE = frozenset({"http", "openai"})  # runtimes that run no code of the opera
 _LARGEST = 2**20  # bytes of a manifest
 _MOST_REGISTERED_REPLICAS = 8  # of a model that is registered over HTTP
 _SECRET = re.compile(r"key|token|secret|password|passwd|credential|authorization", re.IGNORECASE)
-SHORTEST_SECRET = 4  # characters; shorter ones would mask half of every text
 
 ModelName = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Version = Annotated[str, Meta(min_length=1, max_length=50, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
@@ -206,7 +205,7 @@ def _secrets(manifest: Manifest) -> list[str]:
             for key, inner in value.items():
                 look(str(key), inner)
         elif (
-            isinstance(value, str) and is_secret(name) and len(value) >= SHORTEST_SECRET and not _names_it(name, value)
+            isinstance(value, str) and is_secret(name) and len(value) >= masking.SHORTEST and not _names_it(name, value)
         ):
             found.append(value)
 
@@ -222,7 +221,7 @@ def public_options(options: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping):
             shown[name] = public_options(value)
         else:
-            shown[name] = "******" if is_secret(name) and isinstance(value, str) else value
+            shown[name] = masking.MASK if is_secret(name) and isinstance(value, str) else value
     return shown
 
 

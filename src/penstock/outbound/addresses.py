@@ -28,7 +28,9 @@ _LONGEST_HOST = 253  # letters, as the domain name system has it
 _LONGEST_LABEL = 63
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 # Where clouds tell secrets to whoever asks from inside, beside the link-local addresses.
-_METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200", "192.0.0.192")))
+_METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200", "192.0.0.192", "168.63.129.16")))
+# Not reachable from the whole internet, which older Pythons do not know (IANA's registries of special addresses).
+_SPECIAL = [ipaddress.ip_network(one) for one in ("192.0.0.0/24", "fec0::/10", "3fff::/20", "5f00::/16", "100::/64")]
 
 
 class AddressRefused(OSError):
@@ -59,7 +61,8 @@ class Policy:
             or inner in _METADATA
         ):
             return "is link-local, multicast or reserved"
-        if self.public and not inner.is_global and not _lies_in(inner, self.also):
+        special = not inner.is_global or _lies_in(inner, _SPECIAL)
+        if self.public and special and not _lies_in(inner, self.also):
             return "is not on the public internet"
         if self.networks and not _lies_in(inner, self.networks):
             return "is outside of the allowed networks"

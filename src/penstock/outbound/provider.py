@@ -14,37 +14,38 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any, Final
-from urllib.parse import quote, unquote
 
 import aiohttp
 import msgspec
 from aiohttp.abc import AbstractResolver
 
+from penstock.masking import SHORTEST, Masker, spelled
 from penstock.outbound import addresses
 from penstock.outbound.addresses import AddressRefused, Policy
 from penstock.outbound.failure import CallFailed
 
 LARGEST_ANSWER: Final = 64 * 2**20  # bytes
-_MASK: Final = "******"
 _READ_OF_WORDS: Final = 4096  # bytes, or characters, of them that are read
-_SHORTEST_IN_BODY: Final = 8
 _LONGEST_DETAIL: Final = 300  # characters of a server's own words in an error
 _LONGEST_RETRY_AFTER: Final = timedelta(days=7)
 _EXCUSE_SECONDS: Final = 10.0
 _LARGE: Final = 2**16  # bytes
+_LARGE_JSON: Final = 2**18  # bytes; what is larger is cleaned beside the event loop
 _LONGEST_LINE: Final = 8 * 2**20  # bytes of one line of a stream
 _CALLERS_FAULT: Final = frozenset({400, 413, 422})
 _TOO_SLOW: Final = frozenset({408, 504})
 Heed = Callable[[int, Mapping[str, str]], None]
-_LINE_END: Final = re.compile(rb"\r\n|\n|\r")
+_LINE_END: Final = re.compile(rb"\r\n|\n|\r(?!\Z)")  # a CR at the very end may be the half of one
+_HIDING: Final = re.compile(rb"\\(?:/|u00[0-7])")  # spellings of plain characters inside JSON
+_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 class Provider:
     """One server, under one policy, with pooled connections. Raises CallFailed only.
 
     ``hints`` says what to check when the server refuses credentials, or knows no such address. ``secrets`` are masked
-    in every message; ``who`` is what messages call the server; ``heed`` is told the status and headers of every answer.
-    ``close`` it at the end.
+    in every message, ``credentials``, which stand in no text by chance, in answers too; ``who`` is what messages call
+    the server; ``heed`` is told the status and headers of every answer. ``close`` it at the end.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Provider:
         headers: Mapping[str, str],
         seconds: float,
         secrets: Collection[str] = (),
+        credentials: Collection[str] = (),
         policy: Policy | None = None,
         largest: int = LARGEST_ANSWER,
         hints: Mapping[str, str] | None = None,
@@ -62,7 +64,8 @@ class Provider:
     ) -> None:
         self._headers = dict(headers)
         self._seconds = seconds
-        self._secrets = spelled(secrets)
+        self._secrets = Masker(spelled(secrets))
+        self.credentials = Masker(spelled(credentials))
         self._policy = policy or Policy()
         self._largest = largest
         self._hints = hints or {}
@@ -118,24 +121,33 @@ class Provider:
 
     async def lines(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         """The lines of a streamed answer as they come, without their ends; bounded as the whole answer is."""
-        rest = b""
+        rest = bytearray()  # only what is new is searched: a line may come byte by byte
         size = 0
         async for piece in response.content.iter_any():
             size += len(piece)
             if size > self._largest:
                 raise CallFailed("provider", f"the {self._who}'s answer exceeds {self._largest} bytes")
-            *whole, rest = _LINE_END.split(rest + piece)
-            for line in whole:
-                yield line
+            if rest.endswith(b"\r"):
+                piece = b"\r" + piece  # noqa: PLW2901
+                del rest[-1]
+            first, *more = _LINE_END.split(piece)
+            rest += first
+            for line in more:
+                yield bytes(rest)
+                rest = bytearray(line)
             if len(rest) > _LONGEST_LINE:
                 raise CallFailed("provider", f"a line of the {self._who}'s answer exceeds {_LONGEST_LINE} bytes")
         if rest:
-            yield rest
+            yield bytes(rest.removesuffix(b"\r"))
 
     async def events(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         """The data of server-sent events, as they come; comments and other fields are passed over."""
         data: list[bytes] = []
+        first = True
         async for line in self.lines(response):
+            if first:
+                line = line.removeprefix(_BYTE_ORDER_MARK)  # noqa: PLW2901
+                first = False
             if line.startswith(b"data:"):
                 data.append(line[5:].removeprefix(b" "))
             elif not line and data:
@@ -146,34 +158,26 @@ class Provider:
 
     def masked(self, text: str) -> str:
         """``text`` without our secrets."""
-        for secret in self._secrets:
-            if secret in text:
-                text = text.replace(secret, _MASK)
-        return text
+        return self._secrets.text(text)
 
-    def masked_bytes(self, body: bytes) -> bytes:
-        """JSON without our secrets; short ones stay, which may well stand there by chance."""
-        for secret in self._secrets:
-            if len(secret) >= _SHORTEST_IN_BODY and secret.encode() in body:
-                body = body.replace(secret.encode(), _MASK.encode())
-        return body
-
-    def plain(self, body: bytes) -> bytes:
-        """JSON as it may be kept: without our secrets, and without U+0000, which means nothing in a text."""
-        body = self.masked_bytes(body)
-        if b"\\u0000" not in body:
+    async def plain(self, body: bytes) -> bytes:
+        """JSON as it may be kept: without our credentials, however they are spelled, and without U+0000, which means
+        nothing in a text. Raises CallFailed for what would have to be cleaned and cannot be read."""
+        if not _HIDING.search(body) and not self.credentials.within(body):
             return body
+        return await asyncio.to_thread(self._cleaned, body) if len(body) > _LARGE_JSON else self._cleaned(body)
+
+    def _cleaned(self, body: bytes) -> bytes:
         try:
-            return msgspec.json.encode(_without_nul(msgspec.json.decode(body)))
+            return msgspec.json.encode(self.credentials.value(msgspec.json.decode(body)))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return body  # whoever reads it tells what is wrong with it
+            raise CallFailed("provider", f"the {self._who}'s answer is not JSON that can be read") from None
 
     def said(self, text: str) -> str:
         """A server's own words, as much of them as an error tells, without our secrets."""
         plain = self.masked(text[:_READ_OF_WORDS])
-        for secret in self._secrets:  # the first part of one may stand at the very end
-            part = next((n for n in range(len(secret) - 1, 3, -1) if plain.endswith(secret[:n])), 0)
-            plain = plain[: len(plain) - part]
+        part = self._secrets.unfinished(plain)  # of one whose rest was cut off
+        plain = plain[: len(plain) - part].replace("\0", "") if part >= SHORTEST else plain.replace("\0", "")
         line = " ".join(plain.split())
         return line if len(line) <= _LONGEST_DETAIL else line[: _LONGEST_DETAIL - 1] + "…"
 
@@ -239,26 +243,6 @@ class Provider:
         return f": check {self._hints[name]}" if name in self._hints else ""
 
 
-def _without_nul(value: Any) -> Any:
-    match value:
-        case str():
-            return value.replace("\0", "")
-        case list():
-            return [_without_nul(one) for one in value]
-        case dict():
-            return {_without_nul(name): _without_nul(one) for name, one in value.items()}
-        case _:
-            return value
-
-
-def spelled(secrets: Collection[str]) -> list[str]:
-    """Secrets in every spelling in which a server may echo them, longest first; very short ones are left out."""
-    known = set(secrets)
-    known |= {unquote(secret) for secret in known} | {quote(secret, safe="") for secret in known}
-    known |= {msgspec.json.encode(secret).decode()[1:-1] for secret in known}  # inside JSON
-    return sorted((secret for secret in known if len(secret) > 3), key=len, reverse=True)
-
-
 def retry_after(header: str | None, *, now: datetime) -> timedelta | None:
     """What a Retry-After header asks for, in seconds or as a date; None when it is absent or unreadable."""
     if header is None:
@@ -277,16 +261,16 @@ def retry_after(header: str | None, *, now: datetime) -> timedelta | None:
 
 def own_words(body: bytes) -> str:
     """A server's own words about an error; see ``Provider.said`` for how much of it may be told."""
-    text = body[:_READ_OF_WORDS].decode("utf-8", "replace")
     try:
         said = msgspec.json.decode(body)
         error = said.get("error", said) if isinstance(said, dict) else said
         message = error.get("message", error.get("detail")) if isinstance(error, dict) else error
         if isinstance(message, str):
-            text = message
+            return message
+        body = msgspec.json.encode(said)  # in one spelling, in which secrets are known
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
-    return text
+    return body[:_READ_OF_WORDS].decode("utf-8", "replace")
 
 
 def as_json(body: bytes, what: str = "the server's answer") -> bytes:

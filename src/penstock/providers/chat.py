@@ -11,6 +11,7 @@ from uuid import uuid4
 
 import msgspec
 
+from penstock.masking import MaskedStream
 from penstock.outbound.chat import ChatStream, completion
 from penstock.outbound.failure import CallFailed
 from penstock.outbound.provider import Heed, Provider
@@ -75,7 +76,7 @@ class ChatServer:
             size, sent = attached.put_into(sent)
             headers["Content-Length"] = str(size)
         body, _ = await self._server.post(url, headers=headers, data=sent)
-        answer = completion(self._server.plain(body))
+        answer = completion(await self._server.plain(body))
         choice = answer.choices[0]
         content = choice.message.content
         if not isinstance(content, str):
@@ -83,21 +84,24 @@ class ChatServer:
         return self._reply(content, answer.model, answer.usage, choice.finish_reason)
 
     async def _stream(self, url: str, request: dict[str, Any], headers: dict[str, str], said: Delta) -> Reply:
-        stream = ChatStream()
+        stream, told = ChatStream(), MaskedStream(self._server.credentials)
         headers["Accept"] = "text/event-stream"
         body = msgspec.json.encode(request | {"stream": True, "stream_options": {"include_usage": True}})
         async with self._server.open(url, headers=headers, data=body) as response:
             async for delta in stream.deltas(self._server, response):
-                await said(self._server.masked(delta.replace("\0", "")))
-        content = self._server.masked(stream.content.replace("\0", ""))
-        return self._reply(content, stream.model, stream.usage, stream.finish_reason)
+                if piece := told.feed(delta.replace("\0", "")):
+                    await said(piece)
+        if piece := told.end():
+            await said(piece)
+        return self._reply(stream.content, stream.model, stream.usage, stream.finish_reason)
 
     def _reply(self, content: str, model: str | None, usage: dict[str, Any] | None, finish_reason: str | None) -> Reply:
+        clean = self._server.credentials.value
         return Reply(
-            text=content,
+            text=clean(content),
             model=self._named(model) or self._spec.model,
             used=tokens(usage),
-            usage=usage,
+            usage=clean(usage),
             finish_reason=self._named(finish_reason) or None,
         )
 
@@ -115,6 +119,7 @@ def connected(spec: ProviderSpec, heed: Heed | None, *, largest: int) -> Provide
         headers={},
         seconds=spec.timeout.total_seconds(),
         secrets=spec.endpoint.secrets,
+        credentials=spec.endpoint.credentials,
         largest=largest,
         hints=spec.hints,
         who="provider",

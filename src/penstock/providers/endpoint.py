@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from base64 import b64encode
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
+from penstock.masking import is_no_word
+
 _SHORTEST_VALUE = 6  # characters of a query's value that may be a secret; "true" is none
+_A_KEY = re.compile(r"key|code|token|secret|password|sig|auth|credential", re.IGNORECASE)  # what a value is called
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +51,21 @@ class Endpoint:
     def secrets(self) -> set[str]:
         """What must be masked wherever a provider echoes it."""
         user, _, _ = urlsplit(self.base_url).netloc.rpartition("@")
-        basic = self.headers.get("Authorization", "").partition(" ")[2]
         query = urlsplit(self.base_url).query
-        stated = {value for _, value in parse_qsl(query) if len(value) >= _SHORTEST_VALUE}
-        return {self.api_key or "", user, *user.split(":", 1), basic, query, *stated} - {""}
+        stated = {value for _, value in _stated(query) if len(value) >= _SHORTEST_VALUE}
+        return {*self.credentials, self.api_key or "", user, *user.split(":", 1), query, *stated} - {""}
+
+    @property
+    def credentials(self) -> set[str]:
+        """Those of the secrets that prove who we are, and stand in no answer by chance."""
+        user, _, _ = urlsplit(self.base_url).netloc.rpartition("@")
+        query = urlsplit(self.base_url).query
+        keys = {value for name, value in _stated(query) if _A_KEY.search(name)}
+        basic = self.headers.get("Authorization", "").partition(" ")[2]
+        return {one for one in {self.api_key or "", user.partition(":")[2], basic, *keys} if is_no_word(one)}
+
+
+def _stated(query: str) -> list[tuple[str, str]]:
+    """A query's names and values, as they are written and as they are meant."""
+    written = [(name, value) for name, _, value in (one.partition("=") for one in query.split("&"))]
+    return [*written, *parse_qsl(query)]

@@ -94,8 +94,8 @@ def transcript(body: bytes, recording: Recording, model: str) -> Reply:
     segments = [_segment(one) for one in (stated or [])[:_MOST_SEGMENTS]]
     if not isinstance(text, str):
         text = " ".join(one["text"] for one in segments if one["text"])
-    if stated is None:
-        segments = [whole(text, recording)] if text.strip() else []
+    if not segments and text.strip():
+        segments = [whole(text, recording)]
     language = answer.get("language")
     served = answer.get("model")
     return Reply(

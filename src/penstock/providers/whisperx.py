@@ -51,7 +51,7 @@ class WhisperXServer:
             )
             query = options if in_query else None
             body, _ = await self._server.post(self._url(), headers=headers, data=form, params=query)
-        return transcript(self._server.plain(body), recording, self._spec.model or self._spec.name)
+        return transcript(await self._server.plain(body), recording, self._spec.model or self._spec.name)
 
     def _url(self) -> str:
         """The configured address, if it names an endpoint, or the usual one below it."""

@@ -58,12 +58,13 @@ WEBM: Final = Format(
 FORMATS: Final = (WAV, MP3, FLAC, OGG, OPUS, M4A, WEBM)
 
 
-def sniff(head: bytes) -> Format | None:
+def sniff(head: bytes, behind_tag: bytes = b"") -> Format | None:
     """The format that a file's first bytes are of, whatever its name says; None if it is none of ours.
 
-    Of what may follow behind it nothing is known.
+    ``behind_tag``: what follows an ID3 tag that is longer than the head. Of what may follow behind that nothing is
+    known.
     """
-    if head[_id3_length(head) :].startswith(b"fLaC"):
+    if b"fLaC" in {head[id3_length(head) :][:4], behind_tag[:4]}:
         return FLAC
     return next((found for test, found in _TESTS if test(head)), None)
 
@@ -116,7 +117,7 @@ def _is_mpeg_frame(head: bytes) -> bool:
     return version != 1 and layer != 0 and bitrate not in {0, 15} and rate != 3
 
 
-def _id3_length(head: bytes) -> int:
+def id3_length(head: bytes) -> int:
     """How many bytes an ID3 tag takes at the start; 0 if there is none."""
     if not head.startswith(b"ID3") or len(head) < 10:
         return 0

@@ -66,8 +66,8 @@ class _Told(msgspec.Struct):
 
 async def examine(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> Recording:
     """What a file holds. Raises UnusableAudio, whatever the file does to its decoder."""
-    size, head = await asyncio.to_thread(_begin, path)
-    found = formats.sniff(head)
+    size, head, behind_tag = await asyncio.to_thread(_begin, path)
+    found = formats.sniff(head, behind_tag)
     if found is None:
         known = ", ".join(one.name for one in formats.FORMATS)
         raise UnusableAudio(f"is no audio that can be read: it begins like none of {known}")
@@ -110,19 +110,24 @@ def _recording(path: Path, found: Format, size: int, told: _Told, *, codec: str 
     )
 
 
-def _begin(path: Path) -> tuple[int, bytes]:
-    """A file's size and first bytes."""
+def _begin(path: Path) -> tuple[int, bytes, bytes]:
+    """A file's size, its first bytes, and those behind a tag that is longer."""
     try:
         known = path.stat()
         if not stat.S_ISREG(known.st_mode):  # to open a pipe would wait for its writer
             raise UnusableAudio("is no file")
         with path.open("rb") as file:
             head = file.read(formats.HEAD_BYTES)
+            tag = formats.id3_length(head)
+            behind_tag = b""
+            if tag > len(head) - 4:
+                file.seek(tag)
+                behind_tag = file.read(4)
     except OSError as error:
         raise UnusableAudio(f"cannot be read: {error.strerror}") from error
     if not head:
         raise UnusableAudio("is empty")
-    return known.st_size, head
+    return known.st_size, head, behind_tag
 
 
 def _wish(path: Path, found: Format, limits: Limits, output: Path | None, rate: int) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import aiohttp
@@ -20,9 +21,10 @@ _PROMPT: Final = "vllm:prompt_tokens_total"
 _GENERATION: Final = "vllm:generation_tokens_total"
 _WANTED: Final = frozenset({_RUNNING, _WAITING, *_CACHE, _PROMPT, _GENERATION})
 _MOST_LINES: Final = 10_000
+_LONGEST_LINE: Final = 4096  # characters; its parser takes the square of that
 
 Series = tuple[str, str, str]  # metric, model, the other labels (such as the engine's number)
-Values = Mapping[Series, float]
+Values = dict[Series, float]
 
 
 class VllmReader:
@@ -43,7 +45,7 @@ class VllmReader:
         if reply.status != 200:
             raise Unanswered(f"HTTP status {reply.status}")
         now = self._clock()
-        values = parsed(reply.body)
+        values = await asyncio.to_thread(parsed, reply.body)
         models = summed(values, self._before, now - self._before_at)
         self._before, self._before_at = values, now
         return models
@@ -54,6 +56,8 @@ def parsed(body: bytes) -> Values:
     lines = [line for line in body.decode("utf-8", "replace").splitlines() if _name(line) in _WANTED]
     if not lines:
         raise Unanswered("the answer holds no metrics of vLLM")
+    if any(len(line) > _LONGEST_LINE for line in lines):
+        raise Unanswered(f"a series in the answer has more than {_LONGEST_LINE} characters")
     if len(lines) > _MOST_LINES:
         raise Unanswered(f"the answer holds more than {_MOST_LINES} series")
     try:
@@ -70,16 +74,20 @@ def parsed(body: bytes) -> Values:
 
 def summed(values: Values, before: Values, seconds: float) -> list[VllmModel]:
     """Each model over its engines; rates over the time since ``before``."""
+    by_model: dict[str, dict[str, Values]] = {}
+    for series, value in values.items():
+        metric, model, _ = series
+        by_model.setdefault(model, {}).setdefault(metric, {})[series] = value
     return [
         VllmModel(
             name=model,
-            requests_running=_total(values, _RUNNING, model),
-            requests_waiting=_total(values, _WAITING, model),
-            cache_usage=_cache(values, model),
-            prompt_tokens_per_second=_rate(values, before, _PROMPT, model, seconds),
-            generation_tokens_per_second=_rate(values, before, _GENERATION, model, seconds),
+            requests_running=_total(told.get(_RUNNING)),
+            requests_waiting=_total(told.get(_WAITING)),
+            cache_usage=next((_largest(told[metric]) for metric in _CACHE if metric in told), None),
+            prompt_tokens_per_second=_rate(told.get(_PROMPT), before, seconds),
+            generation_tokens_per_second=_rate(told.get(_GENERATION), before, seconds),
         )
-        for model in sorted({model for _, model, _ in values})
+        for model, told in sorted(by_model.items())
     ]
 
 
@@ -91,26 +99,18 @@ def _others(labels: Mapping[str, str]) -> str:
     return ",".join(f"{name}={value}" for name, value in sorted(labels.items()) if name != "model_name")
 
 
-def _of(values: Values, metric: str, model: str) -> Iterable[tuple[Series, float]]:
-    return (item for item in values.items() if item[0][0] == metric and item[0][1] == model)
+def _total(told: Values | None) -> int | None:
+    return int(max(0.0, sum(told.values()))) if told else None
 
 
-def _total(values: Values, metric: str, model: str) -> int | None:
-    found = [value for _, value in _of(values, metric, model)]
-    return int(max(0.0, sum(found))) if found else None
+def _largest(told: Values) -> float:
+    return round(max(0.0, *told.values()), 4)
 
 
-def _cache(values: Values, model: str) -> float | None:
-    for metric in _CACHE:
-        found = [value for _, value in _of(values, metric, model)]
-        if found:
-            return round(max(0.0, *found), 4)
-    return None
-
-
-def _rate(values: Values, before: Values, metric: str, model: str, seconds: float) -> float | None:
+def _rate(told: Values | None, before: Values, seconds: float) -> float | None:
     """Of one counter over all engines; None at the first look, and when an engine began to count anew."""
-    found = list(_of(values, metric, model))
-    if not found or seconds <= 0 or any(series not in before or value < before[series] for series, value in found):
+    if not told or seconds <= 0:
         return None
-    return round(sum(value - before[series] for series, value in found) / seconds, 2)
+    if any(series not in before or value < before[series] for series, value in told.items()):
+        return None
+    return round(sum(value - before[series] for series, value in told.items()) / seconds, 2)

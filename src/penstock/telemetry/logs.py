@@ -15,12 +15,11 @@ from typing import Any, Final, Literal, TextIO
 import structlog
 from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
+from penstock.masking import MASK, Masker
+
 Format = Literal["auto", "json", "console"]
 Level = Literal["debug", "info", "warning", "error"]
 
-MASK: Final = "******"
-# Shorter known secrets are masked by key only: masking "a" wherever it occurs would make logs unreadable.
-_SHORTEST_KNOWN_SECRET: Final = 4
 _SECRET_KEYS: Final = (
     "authorization",
     "cookie",
@@ -40,13 +39,11 @@ class RedactSecrets:
     """A processor that masks fields whose name speaks of a secret, and known secret values wherever they stand."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._secrets: list[str] = []
-        self.add(secrets)
+        self._secrets = Masker(secrets)
 
     def add(self, secrets: Iterable[str]) -> None:
         """Mask these values as well."""
-        known = {*self._secrets, *(s for s in secrets if len(s) >= _SHORTEST_KNOWN_SECRET)}
-        self._secrets = sorted(known, key=len, reverse=True)  # the longest first: one secret may be part of another
+        self._secrets.add(secrets)
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         return {key: self._field(str(key), value) for key, value in event.items()}
@@ -60,9 +57,9 @@ class RedactSecrets:
     def _value(self, value: object) -> object:
         match value:
             case str():
-                return self._text(value)
+                return self._secrets.text(value)
             case bytes():
-                return self._text(value.decode("utf-8", "replace"))
+                return self._secrets.text(value.decode("utf-8", "replace"))
             case Mapping():
                 return {key: self._field(str(key), item) for key, item in value.items()}
             case list() | tuple() | set() | frozenset():
@@ -70,13 +67,7 @@ class RedactSecrets:
             case bool() | int() | float() | None:
                 return value
             case _:
-                return self._text(str(value))
-
-    def _text(self, text: str) -> str:
-        for secret in self._secrets:
-            if secret in text:
-                text = text.replace(secret, MASK)
-        return text
+                return self._secrets.text(str(value))
 
 
 def configure(

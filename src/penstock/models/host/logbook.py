@@ -11,11 +11,12 @@ from typing import Final
 
 from msgspec import Struct
 
+from penstock.masking import Masker
+
 LEVELS: Final = ("debug", "info", "warning", "error")
 _MOST_LINES: Final = 10_000
 _MOST_BYTES: Final = 8 * 2**20
 _BEHIND: Final = 5000  # lines that a follower may fall behind before it misses some
-_MASK: Final = "******"
 
 
 class LogEntry(Struct, frozen=True, kw_only=True):
@@ -58,18 +59,15 @@ class Logbook:
         self._bytes = 0
         self._numbers = itertools.count(1)
         self._followers: set[asyncio.Queue[LogEntry]] = set()
-        self._secrets: list[str] = []
+        self._secrets = Masker()
 
     def hide(self, secrets: Sequence[str]) -> None:
         """Mask these values from now on."""
-        self._secrets = sorted({*self._secrets, *secrets}, key=len, reverse=True)
+        self._secrets.add(secrets)
 
     def masked(self, text: str) -> str:
         """``text`` without the known secrets."""
-        for secret in self._secrets:
-            if secret in text:
-                text = text.replace(secret, _MASK)
-        return text
+        return self._secrets.text(text)
 
     def add(
         self, level: str, message: str, *, version: str, replica: str = "", request_id: str | None = None

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from penstock import masking
 from penstock.errors import ModelUnavailable
-from penstock.models.manifest import SHORTEST_SECRET, Model, is_secret
+from penstock.models.manifest import Model, is_secret
 
 START = Path(__file__).parents[1] / "replica" / "start.py"
 _ALWAYS = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "SSL_CERT_FILE", "SSL_CERT_DIR")
@@ -63,12 +64,13 @@ def environment(model: Model, *, ours: Mapping[str, str], private: frozenset[str
 
 
 def secrets(model: Model, *, ours: Mapping[str, str]) -> list[str]:
-    """Values that must leave in no answer, log or error: the manifest's own, and what it refers to of the host's."""
+    """Values that must never appear in an answer, a log or an error: the manifest's own, and those of the host that it
+    refers to."""
     if model.source != "folder":
         return list(model.secrets)
     stated = [value for name, value in model.manifest.environment.items() if is_secret(name)]
     known = [_REFERENCE.sub(lambda match: ours.get(match[1], ""), value) for value in stated]
-    return [*model.secrets, *(value for value in known if len(value) >= SHORTEST_SECRET)]
+    return [*model.secrets, *(value for value in known if len(value) >= masking.SHORTEST)]
 
 
 def device_inside(model: Model) -> str:

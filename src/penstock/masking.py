@@ -1,0 +1,96 @@
+"""Keeping known secrets out of what is told: logs, errors, answers."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterable
+from typing import Any, Final
+from urllib.parse import quote, unquote
+
+MASK: Final = "******"
+SHORTEST: Final = 4  # characters; masking shorter ones would make texts unreadable
+
+
+class Masker:
+    """Replaces known secrets. The longest go first, for one may be part of another."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._secrets: list[str] = []
+        self.add(secrets)
+
+    def add(self, secrets: Iterable[str]) -> None:
+        """Mask these as well, from now on."""
+        known = {*self._secrets, *(secret for secret in secrets if len(secret) >= SHORTEST)}
+        self._secrets = sorted(known, key=len, reverse=True)
+        self._first_letters = {secret[0] for secret in known}
+        self._encoded = [secret.encode() for secret in self._secrets]
+        self._longest = max(map(len, known), default=0)
+
+    def __bool__(self) -> bool:
+        return bool(self._secrets)
+
+    def text(self, text: str) -> str:
+        """``text`` without the secrets."""
+        for secret in self._secrets:
+            if secret in text:
+                text = text.replace(secret, MASK)
+        return text
+
+    def value(self, value: Any) -> Any:
+        """A JSON value whose texts and names hold no secret, and no U+0000, which no database keeps."""
+        match value:
+            case str():
+                return self.text(value.replace("\0", ""))
+            case list():
+                return [self.value(one) for one in value]
+            case dict():
+                return {self.value(name): self.value(one) for name, one in value.items()}
+            case _:
+                return value
+
+    def within(self, data: bytes) -> bool:
+        """Whether one of them stands in UTF-8 text, as it is."""
+        return any(secret in data for secret in self._encoded)
+
+    def unfinished(self, text: str) -> int:
+        """How many characters at the end of a text may be the beginning of a secret."""
+        for start in range(max(0, len(text) - self._longest + 1), len(text)):
+            if text[start] in self._first_letters:
+                end = text[start:]
+                if any(secret.startswith(end) for secret in self._secrets):
+                    return len(end)
+        return 0
+
+
+class MaskedStream:
+    """A text that comes piece by piece: what may be the beginning of a secret waits for the next piece."""
+
+    def __init__(self, masker: Masker) -> None:
+        self._masker = masker
+        self._held = ""
+
+    def feed(self, piece: str) -> str:
+        """What can be told now."""
+        text = self._masker.text(self._held + piece)
+        held = self._masker.unfinished(text)
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held]
+
+    def end(self) -> str:
+        """What was held back: no secret after all."""
+        held, self._held = self._held, ""
+        return held
+
+
+def spelled(secrets: Iterable[str]) -> set[str]:
+    """Secrets in the spellings in which a server may echo them: in a URL, inside JSON, in a page."""
+    known = set(secrets)
+    known |= {unquote(secret) for secret in known} | {quote(secret, safe="") for secret in known}
+    known |= {json.dumps(secret, ensure_ascii=False)[1:-1] for secret in known}
+    return known | {html.escape(secret) for secret in known}
+
+
+def is_no_word(secret: str) -> bool:
+    """Whether a secret stands in no text by chance, as ``anything`` or ``transcribe`` may."""
+    return len(secret) >= 16 or (len(secret) >= 8 and not secret.isalpha())

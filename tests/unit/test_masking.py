@@ -1,0 +1,76 @@
+"""Secrets in every spelling, in pieces, and words that are none."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from penstock.masking import MASK, MaskedStream, Masker, is_no_word, spelled
+from penstock.providers.endpoint import Endpoint
+
+SECRET = "canary-KEY/abc+def=="
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        SECRET,
+        "canary-KEY%2Fabc%2Bdef%3D%3D",
+        'a "quoted\\"secret"',
+    ],
+)
+def test_a_secret_is_known_in_other_spellings(told: str) -> None:
+    masker = Masker(spelled([SECRET, 'quoted"secret']))
+    assert "canary" not in masker.text(told)
+    assert MASK in masker.text(told)
+
+
+def test_inside_html() -> None:
+    assert Masker(spelled(["a&b<secret>"])).text("<p>a&amp;b&lt;secret&gt;</p>") == f"<p>{MASK}</p>"
+
+
+def test_the_longest_goes_first() -> None:
+    masker = Masker(["secret", "secret-of-secrets"])
+    masker.add(["abc"])  # too short
+    assert masker.text("abc secret secret-of-secrets") == f"abc {MASK} {MASK}"
+
+
+def test_values_lose_secrets_and_nul_wherever_they_stand() -> None:
+    value = {"a\0": [f"x{SECRET}", 3, None, {SECRET: True}]}
+    assert Masker([SECRET]).value(value) == {"a": [f"x{MASK}", 3, None, {MASK: True}]}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_stream_tells_what_the_whole_would_wherever_it_is_cut(seed: int) -> None:
+    choose = random.Random(seed)
+    masker = Masker([SECRET, "canary-other"])
+    text = "".join(choose.choice([SECRET, "canary", "canary-", "c", " ", "def==", "canary-other"]) for _ in range(40))
+    stream, told = MaskedStream(masker), []
+    at = 0
+    while at < len(text):
+        step = choose.randrange(1, 12)
+        told.append(stream.feed(text[at : at + step]))
+        at += step
+    told.append(stream.end())
+    assert "".join(told) == masker.text(text)
+    assert SECRET not in "".join(told)
+
+
+def test_what_is_no_beginning_of_a_secret_is_told_at_once() -> None:
+    stream = MaskedStream(Masker([SECRET]))
+    assert [stream.feed(piece) for piece in ("hello ", "can", " we", "canary", "-")] == ["hello ", "", "can we", "", ""]
+    assert stream.end() == "canary-"
+
+
+def test_which_secrets_may_be_masked_in_answers() -> None:
+    for word in ("anything", "transcribe", "short-1", "none"):
+        assert not is_no_word(word)
+    for secret in ("sk-12345", "longer-than-that", "abcdefghijklmnopq"):
+        assert is_no_word(secret)
+    endpoint = Endpoint(
+        base_url="http://segments:pass-word-1@h/asr?task=transcribe&output=segments&code=abc+defghi==",
+        api_key="anything",
+    )
+    assert endpoint.credentials == {"pass-word-1", "abc+defghi==", "abc defghi=="}
+    assert {"anything", "segments", "abc+defghi==", "transcribe"} < endpoint.secrets
