@@ -44,8 +44,9 @@ from penstock.jobs.job import (
     JobSubmission,
     Stats,
 )
-from penstock.workers.engine import Duty, Engine
+from penstock.workers.engine import Engine
 from penstock.workers.executors import Executor
+from penstock.workers.source import Duty
 
 _JOBS = "/api/v1/jobs"
 _LONGEST_WAIT = 60.0  # seconds the gateway waits in one request

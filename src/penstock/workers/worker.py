@@ -15,8 +15,9 @@ from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure, HeartbeatAnswer
 from penstock.jobs.service import JobService
 from penstock.jobs.store import DEFAULT_TENANT, TenantId
 from penstock.telemetry import logs, metrics
-from penstock.workers.engine import Duty, Engine
+from penstock.workers.engine import Engine
 from penstock.workers.executors import Executors, Offer
+from penstock.workers.source import Duty
 
 log = logs.get(__name__)
 

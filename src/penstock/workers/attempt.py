@@ -1,0 +1,161 @@
+"""One attempt at one job: its executor is run, interrupted, and what came of it becomes a report."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeVar
+
+from msgspec import Raw
+from msgspec.structs import replace
+
+from penstock.jobs.job import LONGEST_RETRY_AFTER, ClaimedJob, Failure, JobCompletion
+from penstock.jobs.states import ErrorCategory
+from penstock.workers.executors import ExecutionError, Executor, JobContext, encode, shortened
+from penstock.workers.link import described
+from penstock.workers.outbox import Outbox
+from penstock.workers.source import Duty, Report
+
+R = TypeVar("R", bound=Report)
+
+
+class Attempt:
+    """One run of one job by this process. ``changed`` is called when the executor has told something.
+
+    ``report`` is what it ended with, until that is stored.
+    """
+
+    __slots__ = (
+        "_duty",
+        "_interruptible",
+        "_reason",
+        "_refusal",
+        "beat_at",
+        "begun_at",
+        "context",
+        "job",
+        "report",
+        "task",
+    )
+
+    def __init__(self, job: ClaimedJob, duty: Duty, now: float, changed: Callable[[], None]) -> None:
+        self.job = job
+        self.context = JobContext(changed)
+        self.begun_at = now
+        self.beat_at = now  # when the lease was last known to be extended
+        self.task: asyncio.Task[None] | None = None
+        self.report: Report | None = None
+        self._duty = duty
+        self._interruptible = False
+        self._reason: ErrorCategory | None = None  # why it was interrupted; WORKER_LOST: it is no longer ours
+        self._refusal = ""  # why the service refused what the executor told
+
+    @property
+    def outbox(self) -> Outbox:
+        return self.context.outbox
+
+    @property
+    def lost(self) -> bool:
+        """Whether the job is no longer ours."""
+        return self._reason is ErrorCategory.WORKER_LOST
+
+    def interrupt(self, reason: ErrorCategory) -> None:
+        """Stop the executor; a lost lease outweighs every other reason. Nothing happens once it has ended."""
+        if self._reason is None or reason is ErrorCategory.WORKER_LOST:
+            self._reason = reason
+        if self._interruptible and self.task is not None:
+            self.task.cancel()
+
+    def refuse(self, error: Exception) -> None:
+        """What the executor told cannot be stored, and a job whose output has a hole must not complete."""
+        self._refusal = self._refusal or described(error)
+        self.outbox.clear()
+        self.interrupt(ErrorCategory.INTERNAL)
+        if isinstance(self.report, JobCompletion):
+            self.report = self.interrupted()
+
+    async def execute(self, executor: Executor) -> None:
+        """Run the executor; ``report`` is None afterwards when the job is no longer ours."""
+        report = await self._executed(executor)
+        self.report = None if report is None else self._with_usage(report)
+        self.outbox.close()
+
+    def interrupted(self) -> Failure | None:
+        """The report of an attempt that was interrupted; None when the job is no longer ours."""
+        match self._reason:
+            case ErrorCategory.WORKER_LOST:
+                return None
+            case ErrorCategory.TIMEOUT:
+                found = self.failure(ErrorCategory.TIMEOUT, f"ran longer than {self.job.timeout_seconds:g} s")
+            case ErrorCategory.CANCELLED:
+                found = self.failure(ErrorCategory.CANCELLED, "cancelled on request")
+            case ErrorCategory.INTERNAL:
+                found = self.failure(ErrorCategory.INTERNAL, f"the job's output was refused: {self._refusal}")
+            case _:
+                found = self.failure(ErrorCategory.SHUTDOWN, "the worker was told to stop")
+        return self._with_usage(found)
+
+    def failure(self, category: ErrorCategory, message: str, retry_after: timedelta | None = None) -> Failure:
+        """A report that the attempt ended without a result."""
+        seconds = None if retry_after is None else min(max(0.0, retry_after.total_seconds()), LONGEST_RETRY_AFTER)
+        return Failure(
+            epoch=self.job.epoch,
+            worker_id=self._duty.worker_id,
+            category=category,
+            message=shortened(message),
+            retry_after_seconds=seconds,
+        )
+
+    def simplify(self, error: Exception) -> bool:
+        """Make of a report that the service refuses one that it may take; False when there is nothing simpler."""
+        report = self.report
+        if isinstance(report, JobCompletion):
+            refused = self.failure(ErrorCategory.INTERNAL, f"the result was refused: {described(error)}")
+            self.report = replace(refused, usage=report.usage)
+        elif report is not None and report != (bare := self.failure(report.category, "")):
+            self.report = bare
+        else:
+            return False
+        return True
+
+    async def _executed(self, executor: Executor) -> Report | None:
+        job = self.job
+        timer = None
+        if job.timeout_seconds is not None:
+            loop = asyncio.get_running_loop()
+            timer = loop.call_later(job.timeout_seconds, self.interrupt, ErrorCategory.TIMEOUT)
+        result = b""
+        try:
+            if self._reason is None:
+                self._interruptible = True
+                result = encode(await executor(job, self.context))
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._reason is None and task is not None and task.cancelling():
+                raise  # the event loop is being torn down
+            if self._reason is None:
+                return self.failure(ErrorCategory.INTERNAL, "the executor cancelled itself")
+            while task is not None and task.cancelling():
+                task.uncancel()
+        except ExecutionError as error:
+            if self._reason is None:
+                return self.failure(error.category, error.message, error.retry_after)
+        except Exception as error:  # noqa: BLE001 - executors are foreign code; whatever they raise ends the attempt
+            if self._reason is None:
+                return self.failure(ErrorCategory.INTERNAL, described(error))
+        finally:
+            self._interruptible = False
+            if timer is not None:
+                timer.cancel()
+        if self._reason is not None:
+            return self.interrupted()
+        most = self._duty.max_result_bytes
+        if most is not None and len(result) > most:
+            message = f"the result has {len(result)} bytes; at most {most} are allowed"
+            return self.failure(ErrorCategory.INTERNAL, message)
+        return JobCompletion(id=job.id, epoch=job.epoch, worker_id=self._duty.worker_id, result=Raw(result))
+
+    def _with_usage(self, report: R) -> R:
+        """A report that also tells what the attempt used."""
+        return replace(report, usage=self.context.usage) if self.context.usage else report

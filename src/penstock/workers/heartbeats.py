@@ -1,0 +1,166 @@
+"""One heartbeat call speaks for all jobs that a worker holds.
+
+It extends their leases, carries what executors tell (progress, output, log), and its answer brings cancellations and
+lost leases.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from penstock.errors import CallerError, InvalidInput, MalformedBody, NotFound, ServiceError, StaleEpoch, TooLarge
+from penstock.jobs.job import HeartbeatAnswer, JobHeartbeat
+from penstock.jobs.states import ErrorCategory
+from penstock.workers.attempt import Attempt
+from penstock.workers.link import Link, described
+from penstock.workers.outbox import Parcel
+from penstock.workers.source import Duty, JobSource, Log
+
+_PAUSE: Final = 0.25  # seconds between heartbeats at least, however often something asks for one
+_LARGEST: Final = 900 * 1024  # bytes of what executors told, in one call for many jobs
+_REFUSED: Final = (InvalidInput, MalformedBody, TooLarge)  # what the service says of content that it cannot store
+_SURPRISES: Final = 5  # unforeseen errors of one job's last words after which they count as refused
+
+Call = tuple[list[Attempt], list[Parcel | None]]
+
+
+class Heartbeats:
+    """Keeps the leases of ``attempts``, which come and go."""
+
+    def __init__(self, source: JobSource, duty: Duty, link: Link, log: Log, attempts: Mapping[int, Attempt]) -> None:
+        self._source = source
+        self._duty = duty
+        self._link = link
+        self._log = log
+        self._attempts = attempts
+        self._every = min(duty.lease.total_seconds() / 3, duty.beat.total_seconds())
+        self._now = asyncio.Event()
+        self._all = False
+
+    def soon(self) -> None:
+        """Something was told: let it go out."""
+        self._now.set()
+
+    def all_soon(self) -> None:
+        """Speak for all jobs soon: some job was asked to stop, or a lease may be about to expire."""
+        if self._attempts:
+            self._all = True
+            self._now.set()
+
+    async def run(self) -> None:
+        """Beat without end; a loop that ended would lose every lease."""
+        pause = 0.0
+        while True:
+            await self._next()
+            everyone, self._all = self._all, False
+            due = self._due(everyone)
+            if not due:
+                continue
+            try:
+                for attempts, parcels in _calls(due):
+                    await self._beat(attempts, parcels)
+            except Exception as error:  # noqa: BLE001 - the service is away, or something that nobody foresaw
+                self.all_soon()
+                pause = await self._link.back_off(pause, "heartbeat_failed", error)
+                continue
+            pause = 0.0
+            await asyncio.sleep(_PAUSE)
+
+    async def tell_rest(self, attempt: Attempt) -> None:
+        """Send what an executor told last, however long the service is away, unless the job is lost meanwhile."""
+        pause, surprises = 0.0, 0
+        while attempt.outbox.waiting and not attempt.lost:
+            try:
+                await self._beat([attempt], [attempt.outbox.parcel()])
+            except ServiceError as error:
+                pause = await self._link.back_off(pause, "heartbeat_failed", error)
+            except Exception as error:  # noqa: BLE001 - as in run
+                surprises += 1
+                if surprises > _SURPRISES:
+                    self._refuse(attempt, error)
+                else:
+                    pause = await self._link.back_off(pause, "heartbeat_failed", error)
+
+    async def _next(self) -> None:
+        try:
+            async with asyncio.timeout(self._every / 2):
+                await self._now.wait()
+        except TimeoutError:
+            pass
+        self._now.clear()
+
+    def _due(self, everyone: bool) -> list[Attempt]:
+        before = time.monotonic() - self._every / 2
+        return [
+            attempt
+            for attempt in self._attempts.values()
+            if everyone or attempt.beat_at <= before or _has_news(attempt)
+        ]
+
+    async def _beat(self, attempts: Sequence[Attempt], parcels: Sequence[Parcel | None]) -> None:
+        now = time.monotonic()
+        pairs = list(zip(attempts, parcels, strict=True))
+        try:
+            answers = await self._source.heartbeat([self._heartbeat(attempt, parcel) for attempt, parcel in pairs])
+        except _REFUSED as error:
+            if len(pairs) > 1:  # one of them is refused: each alone
+                for attempt, parcel in pairs:
+                    await self._beat([attempt], [parcel])
+                return
+            answers = [error]
+        self._link.connected.set()
+        for (attempt, parcel), answer in zip(pairs, answers, strict=True):
+            self._hear(attempt, parcel, answer, now)
+
+    def _heartbeat(self, attempt: Attempt, parcel: Parcel | None) -> JobHeartbeat:
+        return JobHeartbeat(
+            id=attempt.job.id,
+            epoch=attempt.job.epoch,
+            worker_id=self._duty.worker_id,
+            lease_seconds=self._duty.lease.total_seconds(),
+            **(parcel.fields if parcel is not None else {}),
+        )
+
+    def _hear(
+        self, attempt: Attempt, parcel: Parcel | None, answer: HeartbeatAnswer | CallerError, sent_at: float
+    ) -> None:
+        """Take in what a heartbeat brought back."""
+        attempt.beat_at = sent_at
+        if isinstance(answer, HeartbeatAnswer):
+            if parcel is not None:
+                attempt.outbox.stored(parcel)
+            if answer.cancel_requested:
+                attempt.interrupt(ErrorCategory.CANCELLED)
+        elif isinstance(answer, (StaleEpoch, NotFound)):
+            attempt.interrupt(ErrorCategory.WORKER_LOST)
+        elif parcel is not None:
+            self._refuse(attempt, answer)
+
+    def _refuse(self, attempt: Attempt, error: Exception) -> None:
+        self._log.warning("output_refused", job_id=str(attempt.job.id), error=described(error))
+        attempt.refuse(error)
+
+
+def _has_news(attempt: Attempt) -> bool:
+    """Whether something waits to be sent; whose executor has ended sends its last words itself."""
+    return attempt.outbox.waiting and not attempt.outbox.closed
+
+
+def _calls(due: Sequence[Attempt]) -> Iterator[Call]:
+    """Attempts and what their heartbeats carry, divided into calls that are not too large."""
+    attempts: list[Attempt] = []
+    parcels: list[Parcel | None] = []
+    size = 0
+    for attempt in due:
+        parcel = attempt.outbox.parcel() if _has_news(attempt) else None
+        own = parcel.size if parcel is not None else 0
+        if attempts and size + own > _LARGEST:
+            yield attempts, parcels
+            attempts, parcels, size = [], [], 0
+        attempts.append(attempt)
+        parcels.append(parcel)
+        size += own
+    yield attempts, parcels

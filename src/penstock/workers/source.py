@@ -1,0 +1,47 @@
+"""Where a worker's jobs come from, and what it claims of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+from penstock.errors import CallerError
+from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure, HeartbeatAnswer, JobCompletion, JobHeartbeat
+
+Report = JobCompletion | Failure
+
+
+class JobSource(Protocol):
+    """Where jobs come from and results go. Raises ServiceError while it is away."""
+
+    async def claim(self, request: ClaimRequest) -> Sequence[ClaimedJob]: ...
+    async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatAnswer | CallerError]: ...
+    async def complete(self, completion: JobCompletion) -> object: ...
+    async def fail(self, job_id: UUID, failure: Failure) -> object: ...
+
+
+class Log(Protocol):
+    """The part of a structured logger that workers use."""
+
+    def debug(self, event: str, **fields: Any) -> object: ...
+    def info(self, event: str, **fields: Any) -> object: ...
+    def warning(self, event: str, **fields: Any) -> object: ...
+    def exception(self, event: str, **fields: Any) -> object: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duty:
+    """What an engine claims and how it keeps what it claimed."""
+
+    worker_id: str
+    task_types: tuple[str, ...] = ()  # none: any
+    model_profiles: tuple[str, ...] = ()  # none: any
+    limit: int = 1  # jobs that run at a time
+    lease: timedelta = timedelta(minutes=15)
+    poll: timedelta = timedelta(seconds=2)  # look for jobs at least this often; news of jobs come sooner
+    beat: timedelta = timedelta(seconds=5)  # longest time between heartbeats; a third of the lease if that is less
+    grace: timedelta = timedelta(seconds=30)  # for running jobs to finish at a stop
+    max_result_bytes: int | None = None

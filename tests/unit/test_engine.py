@@ -1,0 +1,173 @@
+"""What an engine does when its source of jobs is away, or refuses what it reports. No database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import pytest
+import structlog
+
+from penstock.errors import CallerError, InvalidInput, ServiceError
+from penstock.jobs.job import (
+    LONGEST_RETRY_AFTER,
+    ClaimedJob,
+    ClaimRequest,
+    Failure,
+    HeartbeatAnswer,
+    JobCompletion,
+    JobHeartbeat,
+)
+from penstock.jobs.states import ErrorCategory
+from penstock.jobs.usage import Usage
+from penstock.workers.engine import Engine
+from penstock.workers.executors import ExecutionError, Executor, JobContext
+from penstock.workers.source import Duty, Report
+from tests.processes import until
+from tests.providers.stage import job
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+PAID = Usage(provider="llm", model="m", status="completed", prompt_tokens=3)
+
+
+class Source:
+    """Has one job; may be away, and refuse reports."""
+
+    def __init__(self) -> None:
+        self.jobs = [job()]
+        self.reported: list[Report] = []
+        self.away = False
+        self.refusals: list[Exception] = []
+        self.tried = 0
+
+    async def claim(self, request: ClaimRequest) -> Sequence[ClaimedJob]:
+        if not self.jobs:
+            await asyncio.sleep(request.wait_seconds)
+            return []
+        return [self.jobs.pop()]
+
+    async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatAnswer | CallerError]:
+        return [HeartbeatAnswer(id=beat.id, lease_expires_at=NOW, cancel_requested=False) for beat in beats]
+
+    async def complete(self, completion: JobCompletion) -> object:
+        self._take(completion)
+        return None
+
+    async def fail(self, _job_id: UUID, failure: Failure) -> object:
+        self._take(failure)
+        return None
+
+    def _take(self, report: Report) -> None:
+        self.tried += 1
+        if self.away:
+            raise ServiceError("away")
+        if self.refusals:
+            raise self.refusals.pop(0)
+        self.reported.append(report)
+
+
+def engine(source: Source, executor: Executor, **duty: Any) -> Engine:
+    stated: dict[str, Any] = {"grace": timedelta(0)} | duty
+    return Engine(source, executor, Duty(worker_id="w", **stated), log=structlog.get_logger("tests"))
+
+
+async def run_until_reported(source: Source, executor: Executor) -> Report:
+    working = engine(source, executor)
+    running = asyncio.create_task(working.run())
+    await until(lambda: bool(source.reported), "the job's end is reported")
+    await working.stop()
+    await running
+    (report,) = source.reported
+    return report
+
+
+async def test_a_result_that_waits_for_the_service_outlives_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was paid for; the job must not run again because the service was away when the worker was told to stop."""
+    monkeypatch.setattr("penstock.workers.engine._HAND_BACK", 0.01)
+    source = Source()
+    source.away = True
+
+    async def answer(_job: ClaimedJob, _context: JobContext) -> object:
+        return "paid"
+
+    working = engine(source, answer)
+
+    def back_at_the_last_moment(event: str, **_: object) -> None:
+        source.away = source.away and event != "attempt_abandoned"
+
+    monkeypatch.setattr(working, "_log", SimpleNamespace(warning=back_at_the_last_moment, debug=lambda *_, **__: None))
+    running = asyncio.create_task(working.run())
+    await until(lambda: source.tried > 0, "the result was handed in once")
+    await working.stop()
+    await running
+    assert [type(report) for report in source.reported] == [JobCompletion]
+
+
+async def test_what_a_hanging_executor_would_have_answered_is_handed_back() -> None:
+    source = Source()
+    begun = asyncio.Event()
+
+    async def hang(_job: ClaimedJob, _context: JobContext) -> object:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    working = engine(source, hang)
+    running = asyncio.create_task(working.run())
+    await begun.wait()
+    await working.stop()
+    await running
+    (report,) = source.reported
+    assert isinstance(report, Failure)
+    assert report.category is ErrorCategory.SHUTDOWN
+
+
+async def test_a_wait_beyond_what_can_be_stored_is_shortened() -> None:
+    async def much_later(_job: ClaimedJob, _context: JobContext) -> object:
+        raise ExecutionError(ErrorCategory.RATE_LIMITED, "later", retry_after=timedelta(days=400_000))
+
+    report = await run_until_reported(Source(), much_later)
+    assert isinstance(report, Failure)
+    assert report.retry_after_seconds == LONGEST_RETRY_AFTER
+
+
+@pytest.mark.parametrize("refused", [1, 2])
+async def test_a_report_that_is_refused_becomes_a_simpler_one(refused: int) -> None:
+    """Until nothing is left to simplify: a job that nobody reports is lost for the length of its lease."""
+    source = Source()
+    source.refusals = [InvalidInput.of("result", "is odd") for _ in range(refused)]
+
+    async def answer(_job: ClaimedJob, context: JobContext) -> object:
+        context.used(PAID)
+        return "odd"
+
+    report = await run_until_reported(source, answer)
+    assert isinstance(report, Failure)
+    assert report.category is ErrorCategory.INTERNAL
+    if refused == 1:
+        assert report.message == "the result was refused: InvalidInput: result: is odd"
+        assert report.usage == [PAID]
+    else:
+        assert (report.message, report.usage) == ("", [])
+
+
+async def test_a_report_that_is_always_refused_is_given_up_and_the_worker_goes_on() -> None:
+    source = Source()
+    source.refusals = [InvalidInput.of("message", "is odd")] * 2
+    source.jobs.append(job())
+    count = 0
+
+    async def fail_once(_job: ClaimedJob, _context: JobContext) -> object:
+        nonlocal count
+        count += 1
+        if count == 1:
+            raise ExecutionError(ErrorCategory.BAD_INPUT, "no")
+        return "yes"
+
+    report = await run_until_reported(source, fail_once)
+    assert isinstance(report, JobCompletion)
+    assert source.tried == 3
