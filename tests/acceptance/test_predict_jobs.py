@@ -117,6 +117,23 @@ async def test_jobs_run_on_models(module_database_url: str, folder: Path, by: st
 
 
 @pytest.mark.parametrize("by", ["gateway", "worker"])
+async def test_jobs_take_uploads(module_database_url: str, folder: Path, by: str) -> None:
+    """Files of any size, where a job's input itself may have 1 MiB."""
+    (folder / "weighing").mkdir()
+    (folder / "weighing" / "weighing_model.py").write_text(
+        "from penstock import File\n\nclass Weighing:\n    def predict(self, file: File) -> int:\n"
+        "        return len(file.data)\n"
+    )
+    (folder / "weighing" / "model.toml").write_text('runtime = "python"\n[python]\nclass = "weighing_model:Weighing"\n')
+    heavy = folder.parent / "heavy.bin"
+    heavy.write_bytes(bytes(3_000_000))
+    async with served(module_database_url, folder, by=by) as client:
+        blob = await client.upload(heavy)
+        job = await client.submit("predict", "weighing", {"file": f"blob:{blob.id}"})
+        assert (await client.wait(job.id, SOON)).result == 3_000_000
+
+
+@pytest.mark.parametrize("by", ["gateway", "worker"])
 async def test_an_input_that_the_model_refuses_ends_as_bad_input(
     module_database_url: str, folder: Path, by: str
 ) -> None:

@@ -207,6 +207,31 @@ class TestMedia:
         reply = await caller.post("/models/mirror/predict", {"picture": url}, Accept="application/json")
         assert reply.json == "data:image/x-mirrored;base64," + base64.b64encode(self.DATA[::-1]).decode()
 
+    async def test_uploads_are_named_by_their_ids(self, caller: Caller) -> None:
+        """Alone and in lists; each is checked by its type, and one that is not there is the caller's mistake."""
+        form = aiohttp.FormData()
+        form.add_field("file", b"GIF89a...", filename="cover.gif", content_type="image/gif")
+        async with caller.session.post(f"{caller.address}/api/v1/blobs", data=form) as reply:
+            cover = f"blob:{(await reply.json())['id']}"
+        given = {"files": [cover, "data:text/plain,abc"], "cover": cover, "factor": 2}
+        told = await caller.post("/models/measure/predict", given)
+        assert told.json == {
+            "sizes": [18, 6],
+            "names": ["cover.gif", None],
+            "cover": "data:image/gif;base64,R0lGODlhLi4u",
+        }
+        text = await caller.call("POST", "/blobs", body=b"words", headers={"Content-Type": "text/plain"})
+        wrong = await caller.post("/models/measure/predict", {"files": [], "cover": f"blob:{text.json['id']}"})
+        assert (wrong.outcome, wrong.fields) == ((422, "invalid_input"), ["cover"])
+        nowhere = "blob:01990000-0000-7000-8000-000000000007"
+        for field, missing in (("files[1]", {"files": [cover, nowhere]}), ("cover", {"files": [], "cover": nowhere})):
+            refused = await caller.post("/models/measure/predict", missing)
+            assert (refused.outcome, refused.fields) == ((422, "invalid_input"), [field])
+            assert "there is no blob" in refused.json["errors"][0]["detail"]
+        for odd in ("blob:", "blob:x", "blob:../etc"):
+            assert (await caller.post("/models/measure/predict", {"files": [odd]})).status == 422
+        assert (await caller.post("/models/greet/predict", {"name": "blob:x"})).json == {"text": "Dear blob:x"}
+
     async def test_a_form(self, caller: Caller) -> None:
         """Several files of one name are a list; text becomes what the schema wants."""
         form = aiohttp.FormData()

@@ -31,11 +31,12 @@ async def submit(client: Client, fields: Mapping[str, Any]) -> Job:
     return _plain(await client.submit(**options))
 
 
-async def with_uploads(client: Client, job_input: Any, files: Mapping[str, Path]) -> dict[str, Any]:
-    """A job's input with the ids of files that are uploaded for it."""
+async def with_uploads(client: Client, task_type: str, job_input: Any, files: Mapping[str, Path]) -> dict[str, Any]:
+    """A job's input with the ids of files that are uploaded for it, as jobs of that type take them."""
     if not isinstance(job_input, dict):
         raise InvalidInput.of("input", "must be an object: it names the uploaded files")
-    ids = {field: str((await client.upload(path)).id) for field, path in files.items()}
+    scheme = "blob:" if task_type == "predict" else ""  # models take media in other forms too
+    ids = {field: f"{scheme}{(await client.upload(path)).id}" for field, path in files.items()}
     return job_input | ids
 
 

@@ -57,6 +57,8 @@ def submit(
     """Submit one job.
 
     penstock job submit transcription whisperx --file audio_blob=meeting.wav --watch
+
+    penstock job submit predict edges-c --file image=cat.pgm --watch
     """
     uploads = _uploads(files or [])
     fields = {
@@ -77,7 +79,7 @@ def submit(
         from penstock.cli import job_calls
 
         if uploads:
-            fields["input"] = await job_calls.with_uploads(client, fields["input"], uploads)
+            fields["input"] = await job_calls.with_uploads(client, task_type, fields["input"], uploads)
         job = await job_calls.submit(client, fields)
         if not watch_it:
             return job

@@ -40,6 +40,7 @@ from penstock.settings import Settings
 from penstock.telemetry import logs, metrics
 from penstock.web.call import Answer, ByteStream, Call, Disconnected, EventStream
 from penstock.web.route import Route
+from penstock.workers.uploads import loader
 
 log = logs.get(__name__)
 
@@ -78,17 +79,15 @@ class Gateway:
         self._providers = ProvidersWatch(catalogue, database)
         self._infra = Infra(settings)
         system = SystemRoutes(database, service, self._providers, self._infra)
-        models_api = ModelHandlers(
-            self._models, describe=problems.describe, max_call_bytes=settings.penstock_max_call_bytes
-        )
-        backend_api = BackendHandlers(
-            self._models, describe=problems.describe, max_call_bytes=settings.penstock_max_call_bytes
-        )
         blobs = BlobService(
             database,
             max_bytes=settings.penstock_max_blob_bytes,
             keep=timedelta(days=settings.penstock_retention_days),
         )
+        most = settings.penstock_max_call_bytes
+        load = loader(blobs, most_bytes=most)
+        models_api = ModelHandlers(self._models, describe=problems.describe, max_call_bytes=most, load=load)
+        backend_api = BackendHandlers(self._models, describe=problems.describe, max_call_bytes=most, load=load)
         self.routes: list[Route] = [  # the router searches in this order: what is called most stands first
             *model_routes.routes(models_api),
             *job_routes.routes(JobHandlers(service, sizes, check=InputCheck(self._models.host, catalogue))),

@@ -22,6 +22,7 @@ from penstock.models.host.deployment import Deployment
 from penstock.models.host.logbook import Wanted
 from penstock.models.requests import read_input
 from penstock.models.service import ModelService
+from penstock.models.uploads import Load
 from penstock.web.call import Answer, Call, answer
 from penstock.web.route import Parameter, Response, Route
 
@@ -39,10 +40,11 @@ _json = msgspec.json.Decoder(dict[str, Any])
 class BackendHandlers:
     """The endpoints, on a service."""
 
-    def __init__(self, service: ModelService, *, describe: Describe, max_call_bytes: int) -> None:
+    def __init__(self, service: ModelService, *, describe: Describe, max_call_bytes: int, load: Load) -> None:
         self.max_call_bytes = max_call_bytes
         self._service = service
         self._describe = describe
+        self._load = load
 
     async def operate(self, call: Call) -> Answer:
         """Do what the path says."""
@@ -81,7 +83,7 @@ class BackendHandlers:
         try:
             if deployment.schema is None:
                 await deployment.describe()
-            given = await read_input(call, deployment)
+            given = await read_input(call, deployment, self._load)
             request_id = call.header(b"x-request-id") or uuid4().hex
             live = self._service.host.call(deployment, given.json, given.segments, request_id=request_id)
             return as_answer(call, await answered(call, live), request_id)

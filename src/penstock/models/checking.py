@@ -10,9 +10,10 @@ import jsonschema_rs
 
 from penstock.errors import FieldProblem, InvalidInput
 from penstock.models import mistakes
+from penstock.models.uploads import upload_id
 
 _MOST_PROBLEMS: Final = 20
-_SCHEMES: Final = ("data:", "http://", "https://")
+_URLS: Final = ("data:", "http://", "https://")
 
 
 class _MediaType:
@@ -31,7 +32,7 @@ class _MediaType:
 
 
 def _is_media(value: str) -> bool:
-    return value.startswith(_SCHEMES)
+    return value.startswith(_URLS) or upload_id(value) is not None
 
 
 class Checker:

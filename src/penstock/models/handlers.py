@@ -19,6 +19,7 @@ from penstock.models.host.logbook import LEVELS, Logbook, Wanted
 from penstock.models.requests import Input, read_input
 from penstock.models.service import ModelService
 from penstock.models.streaming import EventFeed, event
+from penstock.models.uploads import Load
 from penstock.models.views import Cleared, LogPage, ModelPage, summarised, whole
 from penstock.web.call import Answer, Call, Disconnected, EventStream, answer
 from penstock.web.reading import convert, moment
@@ -46,11 +47,12 @@ class LogQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class ModelHandlers:
     """The endpoints, on a service. ``describe`` says how an error within a stream is told."""
 
-    def __init__(self, service: ModelService, *, describe: Describe, max_call_bytes: int) -> None:
+    def __init__(self, service: ModelService, *, describe: Describe, max_call_bytes: int, load: Load) -> None:
         self.max_call_bytes = max_call_bytes
         self.service = service
         self._host = service.host
         self._describe = describe
+        self._load = load
 
     # Calling
 
@@ -59,7 +61,7 @@ class ModelHandlers:
             return await self.stream(call)
         query = call.query({"version": False}) if call.query_string else {}
         deployment = await self._deployment(call.path("name"), query)
-        given = await read_input(call, deployment)
+        given = await read_input(call, deployment, self._load)
         request_id = _request_id(call)
         live = self._host.call(deployment, given.json, given.segments, request_id=request_id)
         return as_answer(call, await answered(call, live), request_id)
@@ -68,7 +70,7 @@ class ModelHandlers:
         query = call.query({"version": False, "logs": False})
         logs = _flag(query, "logs")
         deployment = await self._deployment(call.path("name"), query)
-        given = await read_input(call, deployment)
+        given = await read_input(call, deployment, self._load)
         feed = EventFeed(logs=logs)
         feed.call = live = self._begin(deployment, given, _request_id(call), feed)
         try:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from penstock.errors import FieldProblem
 from penstock.models.violations import dotted
 
+_MEDIA: Final = "must be a data: URL, or blob: and the id of an upload"
 _LONGEST_DETAIL: Final = 300  # characters
 _DEEPEST: Final = 10  # choices within choices
 
@@ -50,7 +51,12 @@ def _told(error: Any) -> tuple[str, str]:
         case "AdditionalProperties":
             return f"{path}.{kind.unexpected[0]}", "is not an input of this model"
         case "Format":
-            return path, "must be a data: URL" if kind.format == "media" else f"must be a {kind.format}"
+            return (
+                path,
+                "must be a data: URL, or blob: and the id of an upload"
+                if kind.format == "media"
+                else f"must be a {kind.format}",
+            )
         case "Type":
             return path, f"must be of type {' or '.join(kind.types)}"
         case "Enum":

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
-from penstock.errors import InvalidInput, Unsupported
+from penstock.errors import InvalidInput, NotFound, TooLarge, Unsupported
 from penstock.models import media_types
 from penstock.models.host.deployment import Deployment
 from penstock.models.runtimes.base import Segment
+from penstock.models.uploads import SCHEME, Load, Path, is_media, takes_many, uploads_in
+from penstock.models.violations import dotted
 from penstock.web.call import Call, is_json
 from penstock.web.forms import Part, read_form
 from penstock.web.reading import decode
@@ -29,14 +32,15 @@ class Input:
     segments: Sequence[Segment] = ()
 
 
-async def read_input(call: Call, deployment: Deployment) -> Input:
-    """The input of a request, checked. Raises MalformedBody, InvalidInput, Unsupported, TooLarge, Disconnected."""
+async def read_input(call: Call, deployment: Deployment, load: Load) -> Input:
+    """The input of a request, checked; ``load`` reads uploads that it names. Raises MalformedBody, InvalidInput,
+    Unsupported, TooLarge, Disconnected."""
     stated = call.header(b"content-type")
     if stated is None or is_json(stated):
         body = await call.body() or b"{}"
         if stated is None and (media_type := media_types.told("", body)) != media_types.UNKNOWN:
             raise Unsupported(f"the body looks like {media_type}: state that in the header Content-Type")
-        return checked(body, deployment)
+        return await from_json(body, deployment, load)
     kind = stated.partition(";")[0].strip().lower()
     if kind == _FORM:
         return _from_form(await read_form(call, stated), deployment)
@@ -45,10 +49,30 @@ async def read_input(call: Call, deployment: Deployment) -> Input:
     return _from_file(b"".join([chunk async for chunk in call.chunks()]), kind, deployment)
 
 
-def checked(body: bytes, deployment: Deployment) -> Input:
-    """A JSON body as an input; raises MalformedBody or InvalidInput."""
-    deployment.checker.check(decode(body, _any))
-    return Input(body)
+async def from_json(body: bytes, deployment: Deployment, load: Load) -> Input:
+    """A JSON body as an input; raises MalformedBody, InvalidInput, TooLarge."""
+    value = decode(body, _any)
+    deployment.checker.check(value)
+    if SCHEME.encode() not in body:
+        return Input(body)
+    segments = [await _loaded(load, path, upload) for path, upload in list(uploads_in(value, _properties(deployment)))]
+    if not segments:
+        return Input(body)
+    for segment in segments:
+        _set(value, segment.path, _placeholder(segment))
+    deployment.checker.check(value)  # their types are known now
+    for segment in segments:
+        _set(value, segment.path, None)
+    return Input(msgspec.json.encode(value), segments)
+
+
+async def _loaded(load: Load, path: Path, upload_id: UUID) -> Segment:
+    try:
+        upload = await load(upload_id)
+    except (NotFound, TooLarge) as error:
+        raise InvalidInput.of(dotted(path), error.message) from None
+    kind = media_types.told(upload.media_type, upload.data, upload.name)
+    return Segment(upload.data, kind, path, upload.name)
 
 
 def _from_form(parts: Sequence[Part], deployment: Deployment) -> Input:
@@ -60,7 +84,7 @@ def _from_form(parts: Sequence[Part], deployment: Deployment) -> Input:
             shown |= _object(part.data)
     for part in parts:
         if part.filename is not None:
-            several = _takes_many(properties.get(part.name))
+            several = takes_many(properties.get(part.name))
             path: tuple[str | int, ...] = (part.name, len(shown.get(part.name, []))) if several else (part.name,)
             kind = media_types.told(part.media_type, part.data, part.filename)
             segment = Segment(part.data, kind, path, part.filename or None)
@@ -90,19 +114,6 @@ def _from_file(data: bytes, media_type: str, deployment: Deployment) -> Input:
     segment = Segment(data, media_types.told(media_type, data), (names[0],))
     deployment.checker.check({names[0]: _placeholder(segment)})
     return Input(msgspec.json.encode({names[0]: None}), [segment])
-
-
-def is_media(schema: Any) -> bool:
-    """Whether a JSON Schema means media, perhaps among other choices."""
-    if not isinstance(schema, Mapping):
-        return False
-    return schema.get("format") == "media" or any(is_media(one) for one in schema.get("anyOf", ()))
-
-
-def _takes_many(schema: Any) -> bool:
-    if not isinstance(schema, Mapping):
-        return False
-    return schema.get("type") == "array" and is_media(schema.get("items")) and not is_media(schema)
 
 
 def _properties(deployment: Deployment) -> Mapping[str, Any]:

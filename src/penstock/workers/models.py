@@ -28,9 +28,10 @@ from penstock.jobs.job import ClaimedJob
 from penstock.jobs.states import ErrorCategory
 from penstock.models.answers import with_media
 from penstock.models.host.calls import LiveCall
-from penstock.models.requests import checked
+from penstock.models.requests import from_json
 from penstock.models.runtimes.base import Segment
 from penstock.models.service import ModelService
+from penstock.models.uploads import Load
 from penstock.telemetry import logs
 from penstock.workers.executors import ExecutionError, Executors, JobContext, Offer
 
@@ -97,8 +98,9 @@ def _executor(models: Models, name: str) -> Any:
 class HostedModels:
     """The models of this process."""
 
-    def __init__(self, service: ModelService) -> None:
+    def __init__(self, service: ModelService, load: Load) -> None:
         self._host = service.host
+        self._load = load
 
     async def names(self) -> AsyncIterator[Mapping[str, int]]:
         while True:
@@ -112,9 +114,15 @@ class HostedModels:
             deployment = self._host.find(name)
             if deployment.schema is None:
                 await deployment.describe()
-            given = checked(bytes(job.input), deployment)
+            given = await from_json(bytes(job.input), deployment, self._load)
             told.call = live = self._host.call(
-                deployment, given.json, request_id=_request_id(job), streams=True, collects=True, listener=told
+                deployment,
+                given.json,
+                given.segments,
+                request_id=_request_id(job),
+                streams=True,
+                collects=True,
+                listener=told,
             )
             try:
                 done = await live.done

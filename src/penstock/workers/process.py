@@ -26,6 +26,7 @@ from penstock.workers.chat import ChatExecutor
 from penstock.workers.executors import Executors
 from penstock.workers.reporter import Reporter
 from penstock.workers.transcription import TranscriptionExecutor
+from penstock.workers.uploads import loader
 from penstock.workers.worker import Worker
 
 log = logs.get(__name__)
@@ -201,8 +202,13 @@ async def _models(settings: Settings, database: Database) -> AsyncIterator[model
             ModelHost(private=Settings.descriptions()), folder=settings.penstock_models_dir, database=database
         )
         await service.start()
+        blobs = BlobService(
+            database,
+            max_bytes=settings.penstock_max_blob_bytes,
+            keep=timedelta(days=settings.penstock_retention_days),
+        )
         try:
-            yield models.HostedModels(service)
+            yield models.HostedModels(service, loader(blobs, most_bytes=settings.penstock_max_call_bytes))
         finally:
             await service.stop()
     else:
