@@ -7,6 +7,7 @@ means "not set". Variables may also stand in a file ``.env`` in the working dire
 
 from __future__ import annotations
 
+import difflib
 import ipaddress
 import os
 import re
@@ -84,6 +85,7 @@ Count = Annotated[int, Field(ge=1, le=100)]
 Bytes = Annotated[int, Field(ge=1024, le=2**30)]
 
 _MILLISECOND = timedelta(milliseconds=1)
+_NO_SETTINGS = frozenset({"PENSTOCK_SUPERVISOR_PID", "PENSTOCK_MODEL", "PENSTOCK_MODEL_VERSION"})  # told to children
 _SECOND = timedelta(seconds=1)
 _DAY = timedelta(days=1)
 _PIECE = timedelta(seconds=5)  # of a recording
@@ -333,6 +335,19 @@ def environment(env_file: Path | None = Path(".env")) -> dict[str, str]:
     """All variables as ``load_settings`` sees them, for files that refer to them as ``${NAME}``."""
     stated = dotenv_values(env_file) if env_file is not None and env_file.is_file() else {}
     return {name: value for name, value in stated.items() if value is not None} | dict(os.environ)
+
+
+def misspelt(env_file: Path | None = Path(".env")) -> dict[str, str]:
+    """Names that are set and known to nobody, and what may be meant: a misspelt token leaves the door open."""
+    known = set(Settings.descriptions())
+    stated = dotenv_values(env_file) if env_file is not None and env_file.is_file() else {}
+    ours = [name for name in os.environ if name.startswith("PENSTOCK_") and name not in _NO_SETTINGS]
+    found: dict[str, str] = {}
+    for name in {*ours, *(one.upper() for one in stated)} - known:
+        close = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        if close:
+            found[name] = close[0]
+    return found
 
 
 def is_loopback(host: str) -> bool:

@@ -113,6 +113,15 @@ async def test_help_names_every_command(tmp_path: Path) -> None:
         assert f"  {command} " in done.out
 
 
+async def test_a_misspelt_setting_is_told(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("AI_SERVICE_TOKN=x\nUNRELATED=1\n")
+    done = await run(tmp_path, "config", "show", PENSTOCK_WORKRS="3", PENSTOCK_SOMETHING_ELSE_ENTIRELY="1")
+    assert sorted(done.err.splitlines()) == [
+        "penstock: AI_SERVICE_TOKN is set, which is no setting; is AI_SERVICE_TOKEN meant?",
+        "penstock: PENSTOCK_WORKRS is set, which is no setting; is PENSTOCK_WORKERS meant?",
+    ]
+
+
 async def test_the_version_and_the_short_help(tmp_path: Path) -> None:
     assert re.fullmatch(r"penstock \d+\.\d+.*\n", (await run(tmp_path, "--version")).out)
     assert (await run(tmp_path, "job", "-h")).out.startswith("Usage: ")

@@ -20,9 +20,11 @@ def _group() -> None:
 @app.command()
 def show(as_json: AsJson = False) -> None:
     """Print every setting's effective value; secrets are masked."""
-    from penstock.settings import Settings, load_settings
+    from penstock.settings import Settings, load_settings, misspelt
 
     values = load_settings().masked()
+    for name, meant in misspelt().items():
+        typer.echo(f"penstock: {name} is set, which is no setting; is {meant} meant?", err=True)
     if wants_json(as_json):
         print_json(values)
     else:

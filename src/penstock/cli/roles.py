@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -27,6 +28,7 @@ def serve() -> None:
     settings = settled(load_settings())
     _check_profiles(settings)
     _configure_logs(settings, role="supervisor")
+    _warn_of_misspelt_settings()
     url = supervisor.gateway_url(settings)
     where = {
         "url": url,
@@ -83,8 +85,9 @@ def _check_profiles(settings: Settings) -> None:
 
 def begin(role: str) -> Settings:
     """What every role's process does first: bind itself to its supervisor, read the settings, set up the logs."""
-    from penstock.supervisor.bond import bind_to_supervisor
+    from penstock.supervisor.bond import SUPERVISOR_PID, bind_to_supervisor
 
+    alone = SUPERVISOR_PID not in os.environ
     bind_to_supervisor()  # before anything slow
     for number in (signal.SIGTERM, signal.SIGINT):
         # Asked to stop before there is anything to drain; the role's own handlers replace these.
@@ -93,6 +96,8 @@ def begin(role: str) -> Settings:
 
     settings = load_settings()
     _configure_logs(settings, role=role)
+    if alone:
+        _warn_of_misspelt_settings()
     return settings
 
 
@@ -134,6 +139,14 @@ def _configure_logs(settings: Settings, *, role: str) -> None:
         level=settings.penstock_log_level, form=settings.penstock_log_format, secrets=settings.secret_values()
     )
     logs.bind(role=role)
+
+
+def _warn_of_misspelt_settings() -> None:
+    from penstock.settings import misspelt
+    from penstock.telemetry import logs
+
+    for name, meant in misspelt().items():
+        logs.get(__name__).warning("setting_not_known", name=name, meant=meant)
 
 
 def _on_terminal(settings: Settings) -> bool:

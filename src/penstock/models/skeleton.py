@@ -13,7 +13,7 @@ _README = """\
 # {name}
 
 - `penstock model test {name}` loads the model and calls it with the examples of its manifest.
-- `pytest {name}` runs its test.
+- `pytest {name}` runs its test (`pip install pytest` where it is not there).
 - A gateway serves it when PENSTOCK_MODELS_DIR names the folder that this one is in.
 - Then: `penstock model predict {name} text="a penstock feeds a turbine" words=2`
 """

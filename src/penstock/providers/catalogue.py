@@ -107,6 +107,12 @@ class Catalogue:
         return {secret for provider in self.providers.values() for secret in provider.endpoint.secrets}
 
 
+_MADE_BY: Final = {
+    "llm": "LLM_BASE_URL",
+    "whisperx": "WHISPERX_URL",
+    "qwen2-audio": "QWEN_AUDIO_BASE_URL",
+    "voxtral-small": "VOXTRAL_BASE_URL",
+}
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 
 
@@ -378,7 +384,9 @@ def _profile_problems(
     missing = [member for member in stated.providers if member not in providers and member not in in_file]
     if missing:
         known = ", ".join(sorted({*providers, *in_file})) or "none"
-        yield "providers", f"there is no provider {', '.join(missing)}; there are: {known}"
+        unset = [f"{member} ({_MADE_BY[member]} is not set)" for member in missing if member in _MADE_BY]
+        hint = f"; of the environment: {', '.join(unset)}" if unset else ""
+        yield "providers", f"there is no provider {', '.join(missing)}; there are: {known}{hint}"
     families = {providers[member].kind.transcribes for member in stated.providers if member in providers}
     if len(families) > 1:
         yield "providers", "must be all for chat or all for transcription"
