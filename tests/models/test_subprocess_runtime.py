@@ -590,7 +590,7 @@ async def test_a_replica_whose_program_ends_is_started_again_and_says_why(stage:
     program = "import sys\nfor line in sys.stdin: print(line, flush=True) if len(line) > 2 else sys.exit(3)"
     command = [sys.executable, "-c", program]
     model = await stage.host.add(stage.model("exit", "subprocess", {"command": command}, retry=False))
-    with pytest.raises(ModelCrashed):
+    with pytest.raises(ModelCrashed, match="the program ended with exit status 3"):
         await stage.call(model, 1)
     assert await stage.call(model, "text") == "text"
     said = [line.message for line in stage.lines(model)]

@@ -133,6 +133,8 @@ class Chunks:
 
 def show_trial(report: Report, *, as_json: bool) -> None:
     """Print what a trial found."""
+    from penstock.models.trial import shortened
+
     if wants_json(as_json):
         print_json(dataclasses.asdict(report) | {"sound": report.sound})
         return
@@ -140,7 +142,10 @@ def show_trial(report: Report, *, as_json: bool) -> None:
     if report.calls:
         print_table(
             ("input", "ms", "output", "verdict"),
-            ((call.input, round(call.milliseconds, 2), call.output, call.problem or "fits") for call in report.calls),
+            (
+                (shortened(call.input), round(call.milliseconds, 2), shortened(call.output), call.problem or "fits")
+                for call in report.calls
+            ),
         )
     if report.batched is not None:
         typer.echo(f"Together: {report.batched}")

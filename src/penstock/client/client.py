@@ -72,9 +72,10 @@ class _Batch(Struct):
 class Client(ModelCalls, BlobCalls):
     """Talks to one gateway; use it as ``async with Client(url, token=…) as client``.
 
-    Errors of the gateway come as the classes of ``penstock.errors``; a gateway that cannot be reached is Unreachable.
-    Calls that may be repeated are, for a few seconds. Every submission carries an idempotency key, made here if the
-    caller has none, so that one that is repeated after a cut connection creates one job.
+    Raises ValueError for a URL that is none over HTTP. Errors of the gateway come as the classes of
+    ``penstock.errors``; a gateway that cannot be reached is Unreachable. Calls that may be repeated are, four times at
+    most, each after a pause that the gateway may make longer. Every submission carries an idempotency key, made here if
+    the caller has none, so that one that is repeated after a cut connection creates one job.
     """
 
     def __init__(

@@ -52,6 +52,8 @@ class Transport:
     """One connection pool to one gateway."""
 
     def __init__(self, url: str, *, token: str | None, timeout: timedelta) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError(f"url must begin with http:// or https://, not {url[:100]!r}")
         self.url = url.rstrip("/")
         self._token = token
         self._timeout = timeout.total_seconds()
@@ -140,6 +142,8 @@ class Transport:
     def unreachable(self, error: BaseException) -> Unreachable:
         """The error for a connection that could not be made or kept."""
         reason = str(error) or type(error).__name__
+        if isinstance(error, aiohttp.ClientConnectorError):
+            reason = error.os_error.strerror or reason
         return Unreachable(f"no answer from {self.url}: {reason}")
 
 

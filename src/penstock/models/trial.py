@@ -31,9 +31,9 @@ _TOGETHER: Final = 32  # calls of the batch trial
 class Tried:
     """One call of the trial."""
 
-    input: str  # shortened
+    input: Any
     milliseconds: float
-    output: str  # shortened
+    output: Any
     problem: str | None  # None: it answered, and the output fits its schema
 
 
@@ -108,7 +108,7 @@ async def _call(host: ModelHost, deployment: Deployment, given: Any, output: Che
     except PenstockError as error:
         problem = error.message
     milliseconds = 1000 * (time.perf_counter() - began)
-    return Tried(_short(given), milliseconds, _short(value), problem), value
+    return Tried(given, milliseconds, value, problem), value
 
 
 async def _answer(host: ModelHost, deployment: Deployment, given: Any) -> Any:
@@ -128,11 +128,11 @@ async def _together(
     seconds = time.perf_counter() - began
     for (given, alone), answer in zip(pairs, answers, strict=True):
         if isinstance(answer, BaseException):
-            report.problems.append(f"together with others {_short(given)} fails: {answer}")
+            report.problems.append(f"together with others {shortened(given)} fails: {answer}")
             return
         if not same(alone, answer):
             report.problems.append(
-                f"together with others {_short(given)} gives {_short(answer)}, alone {_short(alone)}"
+                f"together with others {shortened(given)} gives {shortened(answer)}, alone {shortened(alone)}"
             )
             return
     counts = deployment.measures.counts()
@@ -182,6 +182,7 @@ def _examples(schema: Mapping[str, Any]) -> list[Any]:
     return [found] if found or not schema.get("properties") else []
 
 
-def _short(value: Any) -> str:
+def shortened(value: Any) -> str:
+    """A value for people: JSON, cut off."""
     text = msgspec.json.encode(value).decode()
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

@@ -11,6 +11,7 @@ from datetime import timedelta
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import structlog
@@ -109,10 +110,22 @@ async def _reach(url: str, patience: timedelta) -> asyncpg.Connection[Any]:
             raise CannotStart(f"DATABASE_URL: {error}") from error
         except UNREACHABLE as error:
             if loop.time() + pause > deadline:
-                raise DatabaseUnavailable from error
+                raise DatabaseUnavailable(_not_reached(url, error)) from error
             log.warning("database_away", reason=str(error) or type(error).__name__, retry_seconds=pause)
         await asyncio.sleep(pause)
         pause = min(pause * 2, 2.0)
+
+
+def _not_reached(url: str, error: BaseException) -> str:
+    parts = urlsplit(url)
+    folder = parse_qs(parts.query).get("host", [""])[0]
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if folder.startswith("/"):
+        return (
+            f"The database in {folder} cannot be reached: {reason}. `penstock serve` starts the embedded one; "
+            "DATABASE_URL names another."
+        )
+    return f"The database at {parts.netloc.rpartition('@')[2]} cannot be reached: {reason}."
 
 
 async def _upgrade(connection: asyncpg.Connection[Any]) -> None:

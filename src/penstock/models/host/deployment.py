@@ -381,7 +381,8 @@ class Deployment:
 
     def ended(self, replica: Replica, started: Sequence[LiveCall], unstarted: Sequence[LiveCall]) -> None:
         """A replica is gone; what it held goes to another one, or back to its callers."""
-        reason = self.logbook.masked(replica.end_reason or "it ended")
+        said = f", and said: {replica.last_words}" if replica.last_words else ""
+        reason = self.logbook.masked(f"{replica.end_reason or 'it ended'}{said}")
         again = [call for call in unstarted if not call.done.done()]
         for call in started:
             if call.timed_out or call.done.done():

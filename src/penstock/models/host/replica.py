@@ -84,7 +84,7 @@ class Replica:
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._timeout = model.timeout.total_seconds()
-        self._last_words = ""
+        self.last_words = ""  # the newest line of its log past our own capture
         self.pinged_at = 0.0
         self.ponged_at = 0.0
 
@@ -192,7 +192,7 @@ class Replica:
             self._timer.cancel()
         if not orderly and how != exits.described(0):
             self._logbook.add("error", f"the replica ended: {how}", version=self.model.version, replica=self.name)
-        said = f", and said: {self._last_words}" if self._last_words else ""
+        said = f", and said: {self.last_words}" if self.last_words else ""
         error = CallFailed("unavailable", f"its process ended: {how}{said}")
         for future in (self._described, self._ready):
             if not future.done():
@@ -402,7 +402,7 @@ class Replica:
 
     def line_came(self, level: str, text: str) -> None:
         """What the process wrote past our own capture."""
-        self._last_words = text[:300]
+        self.last_words = text[:300]
         # With one call at a time there is no doubt whose line it is.
         call = next(iter(self.running.values())) if len(self.running) == 1 else None
         self._log(level, text, call)

@@ -75,8 +75,12 @@ class _Handler(logging.Handler):
             self.handleError(record)
 
 
+_writers: list[Write] = []
+
+
 def capture(write: Write) -> None:
     """Redirect this process's printed text and log records to ``write``."""
+    _writers[:] = [write]
     sys.stdout = _Lines(write, "info", 1)
     sys.stderr = _Lines(write, "warning", 2)
     handler = _Handler(write)
@@ -96,4 +100,5 @@ def failed(error: Exception) -> None:
         return
     flush()
     for line in "".join(traceback.format_exception(error)).splitlines():
-        print(line, file=sys.stderr)  # noqa: T201
+        for write in _writers:
+            write("error", line)
