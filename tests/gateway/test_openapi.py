@@ -36,6 +36,19 @@ async def test_every_route_is_described(caller: Caller, described: dict[str, Any
             assert operation["requestBody"]["content"]["application/json"]["example"], route.path
 
 
+async def test_what_a_caller_states_is_explained(described: dict[str, Any]) -> None:
+    """Every parameter, and every field of a job."""
+    for path, methods in described["paths"].items():
+        for operation in methods.values():
+            for parameter in operation.get("parameters", []):
+                assert parameter["description"], (path, parameter["name"])
+    job = described["components"]["schemas"]["JobSubmission"]["properties"]
+    for name, schema in job.items():
+        assert "description" in str(schema) or name == "input", name
+    predict = described["paths"]["/api/v1/models/{name}/predict"]["post"]["requestBody"]["content"]
+    assert set(predict) == {"application/json", "multipart/form-data", "application/octet-stream"}
+
+
 async def test_operations_have_names_of_their_own(described: dict[str, Any]) -> None:
     names = [operation["operationId"] for methods in described["paths"].values() for operation in methods.values()]
     assert len(set(names)) == len(names)

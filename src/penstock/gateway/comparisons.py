@@ -12,6 +12,7 @@ from msgspec import Meta
 from penstock.errors import DatabaseUnavailable, InvalidInput
 from penstock.jobs.handlers import FILTERS, filter_of
 from penstock.jobs.job import JobFilter
+from penstock.jobs.routes import FILTER_MEANINGS
 from penstock.jobs.service import JobService
 from penstock.jobs.states import Status
 from penstock.jobs.store import DEFAULT_TENANT, UsedByJob
@@ -120,7 +121,10 @@ class ComparisonRoutes:
                     Parameter(name="limit", type=Limit, description="at most so many jobs; 500 unless told"),
                     *(
                         Parameter(
-                            name=field.encode_name, type=field.type, description="filter", repeated=FILTERS[field.name]
+                            name=field.encode_name,
+                            type=field.type,
+                            description=FILTER_MEANINGS.get(field.name, "exactly this"),
+                            repeated=FILTERS[field.name],
                         )
                         for field in msgspec.structs.fields(JobFilter)
                     ),

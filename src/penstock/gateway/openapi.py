@@ -56,6 +56,24 @@ _UPLOAD = {
 }
 
 
+_MEDIA = {
+    "multipart/form-data": {
+        "schema": {
+            "type": "object",
+            "description": "Media as files, other fields as text; or as one JSON object in the part `input`.",
+            "properties": {"input": {"type": "object"}},
+            "additionalProperties": True,
+        }
+    },
+    "application/octet-stream": {"schema": {"description": "The bytes of the one media that the model takes."}},
+}
+_PATHS = {
+    "id": "As the answer to its creation tells it.",
+    "name": "The model's name.",
+    "operation": "predict, getlogs, cleanlogs or addmodel.",
+}
+
+
 def _key(wire_type: Any) -> str:
     return repr(wire_type)
 
@@ -85,14 +103,16 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     parameters = [_parameter(parameter, schemas) for parameter in route.parameters]
     for name in reversed(_IN_PATH.findall(route.path)):
         schema = {"type": "string", "format": "uuid"} if name == "id" else {"type": "string"}
-        parameters.insert(0, {"name": name, "in": "path", "required": True, "schema": schema})
+        described = {"name": name, "in": "path", "required": True, "description": _PATHS[name], "schema": schema}
+        parameters.insert(0, described)
     if parameters:
         operation["parameters"] = parameters
     if route.request is not None:
         media: dict[str, Any] = {"schema": schemas[_key(route.request)]}
         if route.request_example is not None:
             media["example"] = route.request_example
-        operation["requestBody"] = {"required": True, "content": {"application/json": media}}
+        also = _MEDIA if route.takes_media else {}
+        operation["requestBody"] = {"required": True, "content": {"application/json": media, **also}}
     if route.uploads:
         operation["requestBody"] = {"required": True, "content": _UPLOAD}
     if route.open:

@@ -34,6 +34,24 @@ Message = Annotated[str, Meta(max_length=10_000, pattern=r"^[^\x00]*$")]
 EntryNumber = Annotated[int, Meta(ge=0, le=2_000_000_000)]
 
 
+# The same with what they mean, for the description of the API.
+OwnerService = Annotated[Name, Meta(description="The service on whose behalf the job runs.")]
+OwnerRef = Annotated[Reference, Meta(description="The owner's own reference, such as an order's number.")]
+TaskType = Annotated[Name, Meta(description="What is to be done; with model_profile it names the queue.")]
+ModelProfile = Annotated[Name, Meta(description="What does it: a model's or a profile's name.")]
+JobPriority = Annotated[Priority, Meta(description="Higher goes first.")]
+Attempts = Annotated[MaxAttempts, Meta(description="How often it is tried; null: PENSTOCK_MAX_ATTEMPTS.")]
+RunAt = Annotated[Moment, Meta(description="Not before this time; null: at once.")]
+AttemptSeconds = Annotated[TimeoutSeconds, Meta(description="Longest time of one attempt, in seconds; null: no limit.")]
+IdempotencyKey = Annotated[
+    Name, Meta(description="The same key of the same owner with the same request is the same job.")
+]
+JobTags = Annotated[Tags, Meta(description="Words to find it by.")]
+WorkerId = Annotated[Name, Meta(description="The worker's name, for people.")]
+TheEpoch = Annotated[Epoch, Meta(description="Of the claim: it names the lease that the worker holds.")]
+Lease = Annotated[LeaseSeconds, Meta(description="Length of the lease in seconds.")]
+
+
 def _empty_object() -> Raw:
     return Raw(b"{}")
 
@@ -45,33 +63,33 @@ def _null() -> Raw:
 class JobSubmission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a caller states about a new job."""
 
-    owner_service: Name
-    task_type: Name
-    model_profile: Name
-    owner_ref: Reference = ""
+    owner_service: OwnerService
+    task_type: TaskType
+    model_profile: ModelProfile
+    owner_ref: OwnerRef = ""
     input: Raw = field(default_factory=_empty_object)
-    priority: Priority = 0
-    max_attempts: MaxAttempts | None = None  # None: PENSTOCK_MAX_ATTEMPTS
-    run_at: Moment | None = None  # None: at once
-    timeout_seconds: TimeoutSeconds | None = None  # None: no limit on one attempt
-    idempotency_key: Name | None = None
-    tags: Tags = []
+    priority: JobPriority = 0
+    max_attempts: Attempts | None = None
+    run_at: RunAt | None = None
+    timeout_seconds: AttemptSeconds | None = None
+    idempotency_key: IdempotencyKey | None = None
+    tags: JobTags = []
 
 
 class JobFields(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A job of a batch, or the batch's defaults: any subset of a submission's fields."""
 
-    owner_service: Name | UnsetType = UNSET
-    task_type: Name | UnsetType = UNSET
-    model_profile: Name | UnsetType = UNSET
-    owner_ref: Reference | UnsetType = UNSET
+    owner_service: OwnerService | UnsetType = UNSET
+    task_type: TaskType | UnsetType = UNSET
+    model_profile: ModelProfile | UnsetType = UNSET
+    owner_ref: OwnerRef | UnsetType = UNSET
     input: Raw | UnsetType = UNSET
-    priority: Priority | UnsetType = UNSET
-    max_attempts: MaxAttempts | None | UnsetType = UNSET
-    run_at: Moment | None | UnsetType = UNSET
-    timeout_seconds: TimeoutSeconds | None | UnsetType = UNSET
-    idempotency_key: Name | None | UnsetType = UNSET
-    tags: Tags | UnsetType = UNSET
+    priority: JobPriority | UnsetType = UNSET
+    max_attempts: Attempts | None | UnsetType = UNSET
+    run_at: RunAt | None | UnsetType = UNSET
+    timeout_seconds: AttemptSeconds | None | UnsetType = UNSET
+    idempotency_key: IdempotencyKey | None | UnsetType = UNSET
+    tags: JobTags | UnsetType = UNSET
 
 
 class BatchSubmission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -160,12 +178,12 @@ class CreatedBatch(Struct, frozen=True, kw_only=True):
 class ClaimRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A worker asks for work. Without task types or model profiles it takes any."""
 
-    worker_id: Name
-    task_types: Annotated[list[Name], Meta(max_length=100)] = []
-    model_profiles: Annotated[list[Name], Meta(max_length=100)] = []
-    limit: Annotated[int, Meta(ge=1, le=1000)] = 1
-    lease_seconds: LeaseSeconds | None = None  # None: WORKER_LEASE_TIMEOUT
-    wait_seconds: WaitSeconds = 0
+    worker_id: WorkerId
+    task_types: Annotated[list[Name], Meta(max_length=100, description="Of these types only; empty: of any.")] = []
+    model_profiles: Annotated[list[Name], Meta(max_length=100, description="For these only; empty: for any.")] = []
+    limit: Annotated[int, Meta(ge=1, le=1000, description="So many jobs at most.")] = 1
+    lease_seconds: Lease | None = None  # None: WORKER_LEASE_TIMEOUT
+    wait_seconds: Annotated[WaitSeconds, Meta(description="Wait so long for the first job.")] = 0
 
 
 class ClaimedJob(Struct, frozen=True, kw_only=True):
@@ -207,9 +225,9 @@ class Heartbeat(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     out, so a heartbeat may be repeated. See ``jobs.output`` for how much fits in one.
     """
 
-    epoch: Epoch
-    worker_id: Name | None = None
-    lease_seconds: LeaseSeconds | None = None  # None: as long as at the claim
+    epoch: TheEpoch
+    worker_id: WorkerId | None = None
+    lease_seconds: Lease | None = None  # None: as long as at the claim
     progress: Raw | UnsetType = UNSET
     chunks: list[Raw] | UnsetType = UNSET
     chunks_from: EntryNumber | UnsetType = UNSET
@@ -234,8 +252,8 @@ class HeartbeatAnswer(Struct, frozen=True, kw_only=True):
 class Completion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A worker hands in a result."""
 
-    epoch: Epoch
-    worker_id: Name | None = None
+    epoch: TheEpoch
+    worker_id: WorkerId | None = None
     result: Raw = field(default_factory=_null)
     usage: Usages = []
 
@@ -249,11 +267,11 @@ class JobCompletion(Completion, frozen=True, kw_only=True, forbid_unknown_fields
 class Failure(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A worker reports that its attempt ended without a result."""
 
-    epoch: Epoch
+    epoch: TheEpoch
     category: ErrorCategory = ErrorCategory.INTERNAL
     message: Message = ""
-    worker_id: Name | None = None
-    retry_after_seconds: RetryAfterSeconds | None = None
+    worker_id: WorkerId | None = None
+    retry_after_seconds: Annotated[RetryAfterSeconds, Meta(description="Not to be tried before.")] | None = None
     usage: Usages = []
 
 

@@ -46,6 +46,17 @@ from penstock.web.route import Parameter, Response, Route
 
 _BODY_ERRORS = (MalformedBody, InvalidInput, TooLarge, Unsupported)
 
+FILTER_MEANINGS = {
+    "status": "any of these; may be repeated",
+    "tags": "all of these; may be repeated",
+    "created_after": "at this time or later, with its offset: 2026-01-30T09:00:00Z",
+    "created_before": "before this time",
+    "finished_after": "at this time or later",
+    "finished_before": "before this time",
+    "error_category": "of the last attempt",
+    "worker_id": "of the worker that holds it, or held it last",
+}
+
 _EventId = Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,18}(-[0-9]{1,18}){2})?$")]
 _IDEMPOTENCY_KEY = Parameter(
     name="Idempotency-Key", type=Name, description="the same as `idempotency_key` in the body", place="header"
@@ -57,7 +68,12 @@ _PREFER = Parameter(
     place="header",
 )
 _LIST_PARAMETERS = tuple(
-    Parameter(name=field.encode_name, type=field.type, description="filter", repeated=field.name in {"status", "tags"})
+    Parameter(
+        name=field.encode_name,
+        type=field.type,
+        description=FILTER_MEANINGS.get(field.name, "exactly this"),
+        repeated=field.name in {"status", "tags"},
+    )
     for field in msgspec.structs.fields(ListQuery)
 )
 

@@ -62,6 +62,7 @@ def _calling(models: ModelHandlers) -> list[Route]:
             "A model that streams answers the list of its chunks. `Accept: text/event-stream` streams as below.",
             request=dict[str, Any],
             request_example=examples.INPUT,
+            takes_media=True,
             parameters=(_VERSION, _REQUEST_ID),
             responses={
                 200: Response(
@@ -86,6 +87,7 @@ def _calling(models: ModelHandlers) -> list[Route]:
             "(with `output` where that did not come as chunks) or `error` with a problem.",
             request=dict[str, Any],
             request_example=examples.INPUT,
+            takes_media=True,
             parameters=(_VERSION, _REQUEST_ID, _LOGS),
             responses={200: Response(description="Events", type=str, media_type="text/event-stream")},
             errors=_CALL,

@@ -48,6 +48,7 @@ class Route:
     request: Any = None
     request_example: Any = None
     uploads: bool = False  # the body is a file of any type, or a form with one
+    takes_media: bool = False  # beside JSON: a form with media as files, or the bytes of one
     parameters: tuple[Parameter, ...] = ()
     responses: dict[int, Response]
     errors: tuple[type[PenstockError], ...] = ()
