@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from penstock.errors import StaleEpoch
-from penstock.jobs import store
+from penstock.jobs import duties
 from penstock.jobs.job import Counts, Stats
 from penstock.jobs.states import ErrorCategory, Status
 from penstock.jobs.usage import Usage, UsageCounts, read
@@ -67,7 +67,7 @@ def _told(stats: Stats) -> dict[Key, Counts]:
 
 async def _roll_up(database: Database) -> int:
     async with database.acquire() as connection:
-        return await store.roll_up(connection)
+        return await duties.roll_up(connection)
 
 
 def counted(usage: Usage) -> UsageCounts:

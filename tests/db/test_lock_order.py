@@ -13,7 +13,7 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
-from penstock.jobs import retention, store
+from penstock.jobs import duties, event_store, reading, retention, store
 from penstock.jobs.job import JobCompletion, JobHeartbeat
 from penstock.jobs.states import Again, ErrorCategory
 from penstock.jobs.store import Connection, TenantId, Verdict
@@ -74,7 +74,7 @@ class Crowd:
 
     async def rescue(self, connection: Connection) -> None:
         async with connection.transaction():
-            held = await store.lock_leases_of(connection, ["w"], limit=20)
+            held = await duties.lock_leases_of(connection, ["w"], limit=20)
             again = Again(delay=timedelta(seconds=1), failures=0, losses=0)
             verdicts = [
                 Verdict(job_id=lease.job_id, outcome=again, category=ErrorCategory.WORKER_LOST, message="")
@@ -84,13 +84,13 @@ class Crowd:
                 await store.end_attempts(connection, self.tenant, verdicts)
 
     async def promote(self, connection: Connection) -> None:
-        await store.promote(connection, limit=50)
+        await duties.promote(connection, limit=50)
 
     async def roll_up(self, connection: Connection) -> None:
-        await store.roll_up(connection)
+        await duties.roll_up(connection)
 
     async def raise_hints(self, connection: Connection) -> None:
-        await store.raise_hints(connection)
+        await duties.raise_hints(connection)
 
 
 async def test_statements_that_meet_on_the_same_jobs_in_opposite_orders_never_deadlock(
@@ -303,13 +303,13 @@ async def _one_life(connection: Connection, tenant: TenantId, names: tuple[int, 
     new = store.NewJob(id=uuid7(), series_id=series_id, lane_id=lane_id, max_attempts=3, submission=submission())
     await store.create(connection, tenant, [new])
     rows = await claim_rows(connection, tenant, limit=1)
-    await store.get(connection, tenant, [new.id])
+    await reading.get(connection, tenant, [new.id])
     await store.retry(connection, tenant, [new.id])
     rows += await claim_rows(connection, tenant, limit=1)
     completions = [JobCompletion(id=row["job_id"], epoch=row["epoch"]) for row in rows]
     await store.complete(connection, tenant, completions)
     await store.find_finished(connection, tenant, [new.id])
-    await store.read_job_events(connection, tenant, new.id, behind=(0, 0), horizon=2**62)
+    await event_store.read_job_events(connection, tenant, new.id, behind=(0, 0), horizon=2**62)
 
 
 async def _assert_each_job_lies_in_one_place(database: Database) -> None:

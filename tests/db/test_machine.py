@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 )
 
 from penstock.errors import CallerError, IdempotencyConflict
-from penstock.jobs import store
+from penstock.jobs import duties
 from penstock.jobs.job import ClaimedJob, JobFilter
 from penstock.jobs.service import JobLimits, JobService
 from penstock.jobs.states import Again, ErrorCategory, RetryPolicy, Status, Tally, after_failure
@@ -323,12 +323,12 @@ async def _awaited(work: Awaitable[Answer]) -> Answer:
 
 async def _roll_up(database: Database) -> None:
     async with database.acquire() as connection:
-        await store.roll_up(connection)
+        await duties.roll_up(connection)
 
 
 async def _raise_hints(database: Database) -> None:
     async with database.acquire() as connection:
-        await store.raise_hints(connection)
+        await duties.raise_hints(connection)
 
 
 async def _forget(database: Database, caller: Caller) -> None:

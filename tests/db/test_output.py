@@ -12,8 +12,8 @@ import pytest
 from msgspec import Raw
 
 from penstock.errors import InvalidInput, Overloaded, StaleEpoch
+from penstock.jobs import event_store
 from penstock.jobs import events as events_module
-from penstock.jobs import store
 from penstock.jobs.events import Event, Position
 from penstock.jobs.job import ClaimedJob, HeartbeatAnswer, JobHeartbeat
 from penstock.jobs.states import ErrorCategory
@@ -191,8 +191,8 @@ async def test_live_readers_of_the_job_and_of_all_jobs_get_output_as_it_comes(
 async def test_a_long_output_is_read_page_by_page(
     caller: Caller, monkeypatch: pytest.MonkeyPatch, rows: int, size: int
 ) -> None:
-    monkeypatch.setattr(store, "_PAGE", rows)
-    monkeypatch.setattr(store, "_PAGE_BYTES", size)
+    monkeypatch.setattr(event_store, "_PAGE", rows)
+    monkeypatch.setattr(event_store, "_PAGE_BYTES", size)
     job = await caller.submit_and_claim()
     live = caller.service.events(caller.tenant, job_id=job.id)
     await take(live, 2)

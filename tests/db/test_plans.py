@@ -16,7 +16,7 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
-from penstock.jobs import store, usage
+from penstock.jobs import duties, event_store, reading, store, usage
 from penstock.jobs.service import JobService
 from penstock.jobs.store import TenantId
 from penstock.jobs.usage import Usage
@@ -258,7 +258,8 @@ class _Known(Statement):
 
 
 def _statement(name: str) -> _Known:
-    statement = store._sql.statements[name]
+    statements = {**store._sql.statements, **reading._sql.statements, **event_store._sql.statements}
+    statement = (statements | duties._sql.statements)[name]
     return _Known(statement.name, statement.sql, statement._order)
 
 

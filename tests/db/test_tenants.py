@@ -19,7 +19,7 @@ from pglast.enums import A_Expr_Kind, BoolExprType
 
 from penstock.blobs import store as blob_store
 from penstock.errors import NotFound, StaleEpoch
-from penstock.jobs import store
+from penstock.jobs import duties, event_store, reading, store
 from penstock.jobs.events import Position
 from penstock.jobs.job import Counts, JobFilter
 from penstock.jobs.states import ErrorCategory
@@ -29,13 +29,25 @@ from penstock.providers import store as provider_store
 from tests.db.stage import Caller, look, own_tenant, snapshot, submission, take, within
 
 _BLOCK = re.compile(r"^-- name: (\w+).*?\n(.*?)(?=^-- name: |\Z)", re.MULTILINE | re.DOTALL)
-ROOMS = {"jobs": store, "models": model_store, "blobs": blob_store, "providers": provider_store}
-STATEMENTS = {f"{room}.{name}": found for room, one in ROOMS.items() for name, found in one._sql.statements.items()}
-BLOCKS = {
-    f"{room}.{name}": text
-    for room, one in ROOMS.items()
-    for name, text in _BLOCK.findall(Path(str(one.__file__)).with_name("queries.sql").read_text())
+ROOMS = {
+    "jobs": (store, reading, event_store, duties),
+    "models": (model_store,),
+    "blobs": (blob_store,),
+    "providers": (provider_store,),
 }
+STATEMENTS = {
+    f"{room}.{name}": found
+    for room, modules in ROOMS.items()
+    for one in modules
+    for name, found in one._sql.statements.items()
+}
+FILES = {
+    (room, file)
+    for room, modules in ROOMS.items()
+    for file in Path(str(modules[0].__file__)).parent.glob("*.sql")
+    if file.name != "retention.sql"  # whole days of every tenant
+}
+BLOCKS = {f"{room}.{name}": text for room, file in FILES for name, text in _BLOCK.findall(file.read_text())}
 EVERY = re.compile(r"^-- tenant: every \((.+)\)$", re.MULTILINE)
 
 

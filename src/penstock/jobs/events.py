@@ -22,7 +22,7 @@ import structlog
 from msgspec import Raw, Struct
 
 from penstock.errors import DatabaseUnavailable, InvalidInput, NotFound, Overloaded
-from penstock.jobs import store
+from penstock.jobs import event_store, reading, store
 from penstock.jobs.names import Names
 from penstock.jobs.store import TenantId
 from penstock.postgres.pool import Database
@@ -176,7 +176,7 @@ class EventTail:
     async def is_over(self, job_id: UUID, position: Position) -> bool:
         """Whether the job is finished and has no event behind ``position``; raises NotFound."""
         async with self._database.acquire() as connection:
-            jobs = await store.get(connection, self._tenant, [job_id])
+            jobs = await reading.get(connection, self._tenant, [job_id])
             if job_id not in jobs:
                 raise NotFound(f"there is no job {job_id}")
         if not jobs[job_id].status.finished:
@@ -192,9 +192,11 @@ class EventTail:
         while True:
             async with self._database.acquire() as connection:
                 if job_id is not None:
-                    page = await store.read_job_events(connection, self._tenant, job_id, behind=behind, horizon=horizon)
+                    page = await event_store.read_job_events(
+                        connection, self._tenant, job_id, behind=behind, horizon=horizon
+                    )
                 else:
-                    page = await store.read_events(connection, self._tenant, behind=behind, horizon=horizon)
+                    page = await event_store.read_events(connection, self._tenant, behind=behind, horizon=horizon)
                 told = await self._expand(connection, page.rows)
             for place, event in told:
                 if place > position and (job_id is None or event.job_id == job_id):
@@ -230,13 +232,13 @@ class EventTail:
     async def _advance(self, old: int) -> int:
         """Tell everything between the old horizon and a new one; answers the new one."""
         async with self._database.acquire() as connection:
-            new, ahead = await store.event_horizon(connection)
+            new, ahead = await event_store.event_horizon(connection)
             self._held_back = new < ahead
             if old < 0 or not self._readers:
                 return new
             behind = (old - 1, _EVERYTHING)
             while True:
-                page = await store.read_events(connection, self._tenant, behind=behind, horizon=new)
+                page = await event_store.read_events(connection, self._tenant, behind=behind, horizon=new)
                 for position, event in await self._expand(connection, page.rows):
                     for reader in self._readers:
                         reader.tell(position, event)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from penstock.errors import InvalidInput
-from penstock.jobs import store
+from penstock.jobs import reading, store
 from penstock.jobs.job import JobFilter, JobPage, JobSummary
 from penstock.jobs.store import Connection, TenantId
 
@@ -33,17 +33,17 @@ async def page(
     if where.owner_service and where.idempotency_key:
         held = await store.find_keys(connection, tenant, [(where.owner_service, where.idempotency_key)])
         candidates = [job_id for job_id in held.values() if low <= job_id < high]
-        return JobPage(jobs=await store.matching(connection, tenant, candidates, where), next_cursor=None)
+        return JobPage(jobs=await reading.matching(connection, tenant, candidates, where), next_cursor=None)
     series: list[int] | None = None
     if where.owner_service or where.task_type or where.model_profile:
-        series = await store.match_series(connection, tenant, where)
+        series = await reading.match_series(connection, tenant, where)
         if not series:
             return JobPage(jobs=[], next_cursor=None)
     found: list[JobSummary] = []
     looked, step = 0, limit + 1
     while True:
-        candidates = await store.scan(connection, tenant, where, series=series, low=low, high=high, budget=step)
-        matches = await store.matching(connection, tenant, candidates, where) if candidates else []
+        candidates = await reading.scan(connection, tenant, where, series=series, low=low, high=high, budget=step)
+        matches = await reading.matching(connection, tenant, candidates, where) if candidates else []
         room = limit - len(found)
         found += matches[:room]
         if len(matches) > room:

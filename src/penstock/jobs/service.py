@@ -19,7 +19,7 @@ import asyncpg
 import msgspec
 
 from penstock.errors import CallerError, NotFound, WrongState
-from penstock.jobs import search, statistics, store
+from penstock.jobs import reading, search, statistics, store
 from penstock.jobs.claims import ClaimQueue, FullLooks, LaneCursors
 from penstock.jobs.events import Event, EventTail, Position
 from penstock.jobs.job import (
@@ -38,8 +38,9 @@ from penstock.jobs.job import (
     Submitted,
 )
 from penstock.jobs.names import Names
+from penstock.jobs.reading import UsedByJob
 from penstock.jobs.states import ErrorCategory, RetryPolicy, Status, may_cancel, may_retry
-from penstock.jobs.store import TenantId, UsedByJob
+from penstock.jobs.store import TenantId
 from penstock.jobs.submissions import Submissions
 from penstock.jobs.writers import Observe, TenantWriters
 from penstock.postgres.pool import Database
@@ -137,11 +138,11 @@ class JobService:
     async def get(self, tenant: TenantId, job_id: UUID) -> Job:
         """The whole job; raises NotFound."""
         async with self._database.acquire() as connection:
-            job = (await store.get(connection, tenant, [job_id])).get(job_id)
+            job = (await reading.get(connection, tenant, [job_id])).get(job_id)
             if job is None:
                 raise NotFound(f"there is no job {job_id}")
             if job.attempt > 1 or (job.attempt == 1 and job.status not in {Status.RUNNING, Status.COMPLETED}):
-                attempts = await store.attempts(connection, tenant, job_id)
+                attempts = await reading.attempts(connection, tenant, job_id)
                 job = msgspec.structs.replace(job, attempts=attempts)
         return job
 
@@ -173,7 +174,7 @@ class JobService:
     async def usage_of(self, tenant: TenantId, job_ids: Sequence[UUID]) -> Sequence[UsedByJob]:
         """What jobs used of providers, attempt by attempt, and how their results say that those agree."""
         async with self._database.acquire() as connection:
-            return await store.usage_of(connection, tenant, job_ids)
+            return await reading.usage_of(connection, tenant, job_ids)
 
     async def stats(self, tenant: TenantId) -> Stats:
         """Counters per queue and owner; counts no rows."""

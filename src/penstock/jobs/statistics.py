@@ -6,7 +6,7 @@ from typing import Any
 
 import asyncpg
 
-from penstock.jobs import store
+from penstock.jobs import reading
 from penstock.jobs.job import Counts, OwnerCounts, QueueCounts, Stats
 from penstock.jobs.store import Connection, Queue, TenantId
 from penstock.jobs.usage import ProviderCounts, UsageCounts
@@ -14,14 +14,14 @@ from penstock.jobs.usage import ProviderCounts, UsageCounts
 
 async def gather(connection: Connection, tenant: TenantId) -> Stats:
     """All counters, from the counter tables alone."""
-    rows = await store.counts(connection, tenant)
-    oldest = await store.oldest_pending(connection, tenant)
+    rows = await reading.counts(connection, tenant)
+    oldest = await reading.oldest_pending(connection, tenant)
     owners: dict[tuple[Queue, str], Counts] = {}
     for row in rows:
         key = ((row["task_type"], row["model_profile"]), row["owner_service"])
         owners[key] = _add(owners.get(key, Counts()), _counts(row))
     providers: dict[tuple[str, str], UsageCounts] = {}
-    for row in await store.usage_counts(connection, tenant):
+    for row in await reading.usage_counts(connection, tenant):
         used = _used(row)
         key = ((row["task_type"], row["model_profile"]), row["owner_service"])
         owners[key] = _add(owners.get(key, Counts()), Counts(usage=used))

@@ -1,7 +1,7 @@
-"""Rows in, rows out: the typed face of ``queries.sql``.
+"""Rows in, rows out: how jobs come and change, the typed face of ``queries.sql``.
 
-Every function takes the connection first and a tenant second (the duties of the house take none: they serve every
-tenant, and their rows say whose they are). None opens a transaction.
+Every function takes the connection first and a tenant second. None opens a transaction. What is only read is in
+``reading`` and ``event_store``, what is done for every tenant in ``duties``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NewType
+from typing import NewType
 from uuid import UUID
 
 import asyncpg
@@ -17,16 +17,11 @@ from msgspec import Raw
 
 from penstock.jobs import usage
 from penstock.jobs.job import (
-    Attempt,
     ClaimRequest,
     HeartbeatAnswer,
-    Job,
     JobCompletion,
-    JobError,
-    JobFilter,
     JobHeartbeat,
     JobSubmission,
-    JobSummary,
 )
 from penstock.jobs.output import chunks_of, encoded, joined, lines_of, span
 from penstock.jobs.states import Again, ErrorCategory, Over, Status, Tally
@@ -37,9 +32,6 @@ Connection = asyncpg.Connection
 TenantId = NewType("TenantId", int)
 DEFAULT_TENANT = TenantId(1)
 Queue = tuple[str, str]  # task type, model profile
-
-_PAGE = 500  # event rows read at once
-_PAGE_BYTES = 8 * 2**20  # of their details; the row that exceeds it is still read
 
 _sql = queries.load(__file__)
 
@@ -65,14 +57,6 @@ class Gap:
 
     chunks: int  # how many of the attempt are stored
     lines: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventPage:
-    """Stored event rows, in order; ``more``: there are others behind them."""
-
-    rows: list[asyncpg.Record]
-    more: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,15 +87,6 @@ class EndedAttempt:
     status: Status
     run_at: datetime | None
     queue: Queue
-
-
-@dataclass(frozen=True, slots=True)
-class UsedByJob:
-    """One attempt's calls to providers; ``agreement`` is the JSON list that the job's result tells of, if it does."""
-
-    job_id: UUID
-    usage: list[Usage]
-    agreement: Raw | None
 
 
 async def resolve_series(
@@ -278,7 +253,8 @@ async def find_finished(
     return {row["job_id"]: (row["epoch"], Status(row["status"]) if row["status"] else None) for row in rows}
 
 
-def _held(row: asyncpg.Record, tenant: TenantId, worker_id: str | None) -> HeldLease:
+def held(row: asyncpg.Record, tenant: TenantId, worker_id: str | None) -> HeldLease:
+    """A locked lease's row."""
     return HeldLease(
         tenant=tenant,
         job_id=row["job_id"],
@@ -302,23 +278,7 @@ async def lock_leases(connection: Connection, tenant: TenantId, leases: Sequence
         job_ids=[job_id for job_id, _ in leases],
         epochs=[epoch for _, epoch in leases],
     )
-    return [_held(row, tenant, None) for row in rows]
-
-
-async def lock_expired(
-    connection: Connection, *, recovered_at: datetime, cancel_grace: timedelta, limit: int
-) -> list[HeldLease]:
-    """Lock leases to rescue, of every tenant, for the current transaction."""
-    rows = await _sql.lock_expired.rows(
-        connection, recovered_at=recovered_at, cancel_grace_seconds=cancel_grace.total_seconds(), limit=limit
-    )
-    return [_held(row, TenantId(row["tenant_id"]), row["worker_id"]) for row in rows]
-
-
-async def lock_leases_of(connection: Connection, worker_ids: Sequence[str], *, limit: int) -> list[HeldLease]:
-    """Lock leases of dead workers, of every tenant, for the current transaction."""
-    rows = await _sql.lock_leases_of.rows(connection, worker_ids=list(worker_ids), limit=limit)
-    return [_held(row, TenantId(row["tenant_id"]), row["worker_id"]) for row in rows]
+    return [held(row, tenant, None) for row in rows]
 
 
 async def end_attempts(
@@ -359,222 +319,3 @@ async def retry(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID
     """Send failed and running jobs back to pending; answers those it did, with their queues."""
     rows = await _sql.retry.rows(connection, tenant_id=tenant, job_ids=list(job_ids))
     return {row["job_id"]: (row["task_type"], row["model_profile"]) for row in rows}
-
-
-def _error(row: asyncpg.Record) -> JobError | None:
-    if row["error_category"] is None:
-        return None
-    return JobError(category=ErrorCategory(row["error_category"]), message=row["error_message"] or "")
-
-
-def _summary_fields(row: asyncpg.Record) -> dict[str, Any]:
-    return {
-        "id": row["id"],
-        "owner_service": row["owner_service"],
-        "owner_ref": row["owner_ref"],
-        "task_type": row["task_type"],
-        "model_profile": row["model_profile"],
-        "status": Status(row["status"]),
-        "priority": row["priority"],
-        "attempt": row["attempt"],
-        "max_attempts": row["max_attempts"],
-        "tags": row["tags"] or [],
-        "created_at": row["created_at"],
-        "run_at": row["run_at"],
-        "timeout_seconds": row["timeout_seconds"],
-        "idempotency_key": row["idempotency_key"],
-        "worker_id": row["worker_id"],
-        "lease_expires_at": row["lease_expires_at"],
-        "cancel_requested_at": row["cancel_requested_at"],
-        "started_at": row["started_at"],
-        "finished_at": row["finished_at"],
-        "progress": row["progress"],
-        "error": _error(row),
-    }
-
-
-async def get(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]) -> dict[UUID, Job]:
-    """Whole jobs, without their attempts."""
-    rows = await _sql.get.rows(connection, tenant_id=tenant, job_ids=list(job_ids))
-    return {
-        row["id"]: Job(**_summary_fields(row), input=row["input"], result=row["result"], usage=usage.read(row["usage"]))
-        for row in rows
-    }
-
-
-async def attempts(connection: Connection, tenant: TenantId, job_id: UUID) -> list[Attempt]:
-    """A job's failed and lost attempts, oldest first."""
-    rows = await _sql.attempts.rows(connection, tenant_id=tenant, job_id=job_id)
-    return [
-        Attempt(
-            attempt=row["attempt"],
-            epoch=row["epoch"],
-            worker_id=row["worker_id"],
-            started_at=row["started_at"],
-            finished_at=row["finished_at"],
-            error=JobError(category=ErrorCategory(row["category"]), message=row["message"]),
-            usage=usage.read(row["usage"]),
-        )
-        for row in rows
-    ]
-
-
-async def usage_of(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]) -> list[UsedByJob]:
-    """What jobs used of providers: a row for each attempt that asked any."""
-    rows = await _sql.usage_of.rows(connection, tenant_id=tenant, job_ids=list(job_ids))
-    return [UsedByJob(row["id"], usage.read(row["usage"]), row["agreement"]) for row in rows]
-
-
-async def match_series(connection: Connection, tenant: TenantId, where: JobFilter) -> list[int]:
-    """Series that the filter's owner and queue mean."""
-    rows = await _sql.match_series.rows(
-        connection,
-        tenant_id=tenant,
-        owner_service=where.owner_service,
-        task_type=where.task_type,
-        model_profile=where.model_profile,
-    )
-    return [row["id"] for row in rows]
-
-
-async def scan(
-    connection: Connection,
-    tenant: TenantId,
-    where: JobFilter,
-    *,
-    series: list[int] | None,
-    low: UUID,
-    high: UUID,
-    budget: int,
-) -> list[UUID]:
-    """Candidates for a filter, newest first, low <= id < high: from the narrowest index that serves it."""
-    bounds = {"tenant_id": tenant, "low": low, "high": high, "budget": budget}
-    statuses = set(where.status or ())
-    if where.owner_ref:
-        rows = await _sql.scan_owner_ref.rows(connection, owner_ref=where.owner_ref, **bounds)
-    elif statuses == {Status.RUNNING}:
-        rows = await _sql.scan_running.rows(connection, **bounds)
-    elif len(statuses) == 1 and statuses <= {Status.FAILED, Status.CANCELLED}:
-        rows = await _sql.scan_unsuccessful.rows(connection, status=next(iter(statuses)), **bounds)
-    elif series is not None:
-        rows = await _sql.scan_series.rows(connection, series_ids=series, **bounds)
-    elif statuses == {Status.PENDING}:
-        rows = await _sql.scan_pending.rows(connection, **bounds)
-    else:
-        rows = await _sql.scan_jobs.rows(connection, **bounds)
-    return [row["id"] for row in rows]
-
-
-async def matching(
-    connection: Connection, tenant: TenantId, job_ids: Sequence[UUID], where: JobFilter
-) -> list[JobSummary]:
-    """Those candidates that pass the whole filter, newest first."""
-    rows = await _sql.matching.rows(
-        connection,
-        tenant_id=tenant,
-        job_ids=list(job_ids),
-        owner_service=where.owner_service,
-        owner_ref=where.owner_ref,
-        task_type=where.task_type,
-        model_profile=where.model_profile,
-        statuses=where.status or None,
-        priority=where.priority,
-        worker_id=where.worker_id,
-        error_category=where.error_category,
-        idempotency_key=where.idempotency_key,
-        tags=where.tags or None,
-        max_attempts=where.max_attempts,
-        attempt=where.attempt,
-        created_after=where.created_after,
-        created_before=where.created_before,
-        finished_after=where.finished_after,
-        finished_before=where.finished_before,
-    )
-    return [JobSummary(**_summary_fields(row)) for row in rows]
-
-
-async def counts(connection: Connection, tenant: TenantId) -> list[asyncpg.Record]:
-    """Counters by owner, queue and error category, from the counter tables alone."""
-    return await _sql.counts.rows(connection, tenant_id=tenant)
-
-
-async def usage_counts(connection: Connection, tenant: TenantId) -> list[asyncpg.Record]:
-    """What was used by owner, queue, provider and model."""
-    return await _sql.usage_counts.rows(connection, tenant_id=tenant)
-
-
-async def oldest_pending(connection: Connection, tenant: TenantId) -> dict[Queue, float]:
-    """For how many seconds the oldest due job of each queue has waited."""
-    rows = await _sql.oldest_pending.rows(connection, tenant_id=tenant)
-    return {(row["task_type"], row["model_profile"]): max(row["seconds"], 0.0) for row in rows}
-
-
-async def event_horizon(connection: Connection) -> tuple[int, int]:
-    """The transaction number below which every event is settled, and what it would be if nobody were writing.
-
-    Run it as a statement of its own before reading; see the SQL.
-    """
-    (row,) = await _sql.event_horizon.rows(connection)
-    return row["horizon"], row["ahead"]
-
-
-async def read_events(connection: Connection, tenant: TenantId, *, behind: tuple[int, int], horizon: int) -> EventPage:
-    """A page of event rows behind (txn, id), in order, below the horizon."""
-    txn, row_id = behind
-    rows = await _sql.read_events.rows(
-        connection, tenant_id=tenant, txn=txn, id=row_id, horizon=horizon, limit=_PAGE, most_bytes=_PAGE_BYTES
-    )
-    return _page(rows)
-
-
-async def read_job_events(
-    connection: Connection, tenant: TenantId, job_id: UUID, *, behind: tuple[int, int], horizon: int
-) -> EventPage:
-    """A page of event rows that speak of a job, behind (txn, id), in order, below the horizon."""
-    txn, row_id = behind
-    rows = await _sql.read_job_events.rows(
-        connection,
-        tenant_id=tenant,
-        job_id=job_id,
-        txn=txn,
-        id=row_id,
-        horizon=horizon,
-        limit=_PAGE,
-        most_bytes=_PAGE_BYTES,
-    )
-    return _page(rows)
-
-
-def _page(rows: list[asyncpg.Record]) -> EventPage:
-    available = rows[0]["available"] if rows else 0
-    return EventPage(rows=rows, more=available == _PAGE or available > len(rows))
-
-
-async def promote(connection: Connection, *, limit: int) -> dict[Queue, int]:
-    """Move due jobs of every tenant to ready; answers how many of each queue."""
-    rows = await _sql.promote.rows(connection, limit=limit)
-    return {(row["task_type"], row["model_profile"]): row["jobs"] for row in rows}
-
-
-async def begin_rescue(connection: Connection) -> datetime | None:
-    """Note that rescue is on duty; answers since when without a gap, or None when another process has it now."""
-    row = await _sql.begin_rescue.row(connection)
-    return None if row is None else row["recovered_at"]
-
-
-async def roll_up(connection: Connection) -> int:
-    """Add counter deltas to the totals; answers how many deltas there were."""
-    counted: int = await _sql.roll_up.value(connection)
-    used: int = await _sql.roll_up_usage.value(connection)
-    return counted + used
-
-
-async def raise_hints(connection: Connection) -> None:
-    """Move the lanes' hints to their first visible rows."""
-    await _sql.raise_hints.run(connection)
-
-
-async def ready_position(connection: Connection) -> int:
-    """How far the sequence of ready rows has come: it stands still while nothing becomes ready."""
-    position: int = await _sql.ready_position.value(connection)
-    return position

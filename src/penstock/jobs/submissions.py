@@ -11,7 +11,7 @@ from msgspec import Raw
 from uuid_utils.compat import uuid7
 
 from penstock.errors import IdempotencyConflict, InvalidInput
-from penstock.jobs import store
+from penstock.jobs import reading, store
 from penstock.jobs.job import Job, JobSubmission, Submitted
 from penstock.jobs.names import Names
 from penstock.jobs.states import Status
@@ -102,7 +102,7 @@ class Submissions:
             return []
         keys = [_key(submission) for submission in submissions]
         ids = await store.find_keys(connection, self._tenant, keys)
-        jobs = await store.get(connection, self._tenant, sorted(set(ids.values())))
+        jobs = await reading.get(connection, self._tenant, sorted(set(ids.values())))
         for (owner, key), job_id in ids.items():
             if job_id not in jobs:
                 await store.release_key(connection, self._tenant, owner, key, job_id)

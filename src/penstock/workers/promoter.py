@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import timedelta
 
-from penstock.jobs import store
+from penstock.jobs import duties
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
 from penstock.workers.periodic import Periodic
@@ -25,7 +25,7 @@ class Promoter(Periodic):
 
     async def once(self) -> bool:
         async with self._database.acquire() as connection:
-            promoted = await store.promote(connection, limit=_CHUNK)
+            promoted = await duties.promote(connection, limit=_CHUNK)
         if promoted:
             self._wakeups.announce(ready=Counter(promoted))
         return sum(promoted.values()) == _CHUNK

@@ -8,7 +8,7 @@ from itertools import groupby
 
 import structlog
 
-from penstock.jobs import store
+from penstock.jobs import duties, store
 from penstock.jobs.job import Failure
 from penstock.jobs.service import JobLimits
 from penstock.jobs.states import ErrorCategory
@@ -42,11 +42,11 @@ class Rescuer(Periodic):
         async with self._database.acquire() as connection:
             async with connection.transaction():
                 await connection.execute("SET LOCAL synchronous_commit = off")
-                recovered_at = await store.begin_rescue(connection)
+                recovered_at = await duties.begin_rescue(connection)
             if recovered_at is None:
                 return False
             async with connection.transaction():
-                held = await store.lock_expired(
+                held = await duties.lock_expired(
                     connection, recovered_at=recovered_at, cancel_grace=self._limits.cancel_grace, limit=_CHUNK
                 )
                 ended = await _end(connection, held, "the lease expired", self._limits)
@@ -61,7 +61,7 @@ async def rescue_from(
     total = 0
     while True:
         async with database.acquire() as connection, connection.transaction():
-            held = await store.lock_leases_of(connection, worker_ids, limit=_CHUNK)
+            held = await duties.lock_leases_of(connection, worker_ids, limit=_CHUNK)
             ended = await _end(connection, held, "the worker process died", limits)
         if wakeups is not None:
             announce_ended(wakeups, ended)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 
-from penstock.jobs import retention, store
+from penstock.jobs import duties, retention
 from penstock.postgres.pool import Database
 from penstock.workers.periodic import Periodic
 
@@ -19,7 +19,7 @@ class Counters(Periodic):
 
     async def once(self) -> bool:
         async with self._database.acquire() as connection:
-            await store.roll_up(connection)
+            await duties.roll_up(connection)
         return False
 
 
@@ -41,13 +41,13 @@ class Hints(Periodic):
         if began < self._not_before:
             return False
         async with self._database.acquire() as connection:
-            position = await store.ready_position(connection)
+            position = await duties.ready_position(connection)
             self._quiet = self._quiet + 1 if position == self._seen else 0
             self._seen = position
             if self._quiet < 5:  # late commits show up within a few passes; then nothing can change
                 async with connection.transaction():
                     await connection.execute("SET LOCAL synchronous_commit = off")
-                    await store.raise_hints(connection)
+                    await duties.raise_hints(connection)
         self._not_before = time.monotonic() + 20 * (time.monotonic() - began)
         return False
 

@@ -1,0 +1,60 @@
+"""What the house does for every tenant: the typed face of ``duties.sql``. Rows say whose they are.
+
+The conventions are those of ``store``, but that no function takes a tenant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from penstock.jobs.store import Connection, HeldLease, Queue, TenantId, held
+from penstock.postgres import queries
+
+_sql = queries.load(__file__, "duties.sql")
+
+
+async def lock_expired(
+    connection: Connection, *, recovered_at: datetime, cancel_grace: timedelta, limit: int
+) -> list[HeldLease]:
+    """Lock leases to rescue, of every tenant, for the current transaction."""
+    rows = await _sql.lock_expired.rows(
+        connection, recovered_at=recovered_at, cancel_grace_seconds=cancel_grace.total_seconds(), limit=limit
+    )
+    return [held(row, TenantId(row["tenant_id"]), row["worker_id"]) for row in rows]
+
+
+async def lock_leases_of(connection: Connection, worker_ids: Sequence[str], *, limit: int) -> list[HeldLease]:
+    """Lock leases of dead workers, of every tenant, for the current transaction."""
+    rows = await _sql.lock_leases_of.rows(connection, worker_ids=list(worker_ids), limit=limit)
+    return [held(row, TenantId(row["tenant_id"]), row["worker_id"]) for row in rows]
+
+
+async def promote(connection: Connection, *, limit: int) -> dict[Queue, int]:
+    """Move due jobs of every tenant to ready; answers how many of each queue."""
+    rows = await _sql.promote.rows(connection, limit=limit)
+    return {(row["task_type"], row["model_profile"]): row["jobs"] for row in rows}
+
+
+async def begin_rescue(connection: Connection) -> datetime | None:
+    """Note that rescue is on duty; answers since when without a gap, or None when another process has it now."""
+    row = await _sql.begin_rescue.row(connection)
+    return None if row is None else row["recovered_at"]
+
+
+async def roll_up(connection: Connection) -> int:
+    """Add counter deltas to the totals; answers how many deltas there were."""
+    counted: int = await _sql.roll_up.value(connection)
+    used: int = await _sql.roll_up_usage.value(connection)
+    return counted + used
+
+
+async def raise_hints(connection: Connection) -> None:
+    """Move the lanes' hints to their first visible rows."""
+    await _sql.raise_hints.run(connection)
+
+
+async def ready_position(connection: Connection) -> int:
+    """How far the sequence of ready rows has come: it stands still while nothing becomes ready."""
+    position: int = await _sql.ready_position.value(connection)
+    return position

@@ -1,0 +1,122 @@
+-- What the house does for every tenant: rescue, promotion, roll-up, hints. Loaded by penstock.jobs.duties.
+-- The rules at the head of queries.sql hold here too.
+
+
+-- name: lock_expired(recovered_at, cancel_grace_seconds, limit)
+-- tenant: every (a duty of the house; the rows say whose they are)
+-- Leases to rescue: expired, or cancelled and not given up within the grace. After a gap of service (recovered_at) each
+-- lease gets its whole length again. Scans lease, which holds only what runs now. Skips what somebody is just ending.
+SELECT l.tenant_id, l.job_id, l.epoch, l.worker_id, l.attempt, l.failures, l.losses, l.max_attempts,
+       l.cancel_requested_at IS NOT NULL AS cancel_requested
+FROM lease l
+WHERE greatest(l.lease_until, :recovered_at::timestamptz + make_interval(secs => l.lease_seconds)) < clock()
+   OR l.cancel_requested_at + make_interval(secs => :cancel_grace_seconds::float8) < clock()
+ORDER BY l.tenant_id, l.job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED;
+
+
+-- name: lock_leases_of(worker_ids, limit)
+-- tenant: every (a duty of the house; the rows say whose they are)
+-- Leases of workers that are known to be dead. Scans lease. Skips what is locked.
+SELECT l.tenant_id, l.job_id, l.epoch, l.worker_id, l.attempt, l.failures, l.losses, l.max_attempts,
+       l.cancel_requested_at IS NOT NULL AS cancel_requested
+FROM lease l
+WHERE l.worker_id = ANY (:worker_ids::text[])
+ORDER BY l.tenant_id, l.job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED;
+
+
+-- name: promote(limit)
+-- tenant: every (a duty of the house; rows keep their tenant)
+-- Moves due jobs from later to ready. Locks: later rows in due order, skipping locked ones. Index: later_due.
+WITH due AS MATERIALIZED (
+    SELECT tenant_id, job_id FROM later WHERE run_at <= clock() ORDER BY run_at, job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED
+), moved AS (
+    DELETE FROM later l USING due d WHERE l.tenant_id = d.tenant_id AND l.job_id = d.job_id RETURNING l.*
+), queued AS (
+    INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, enqueued_at)
+    SELECT tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, run_at
+    FROM moved ORDER BY run_at, job_id
+)
+SELECT s.task_type, s.model_profile, count(*) AS jobs
+FROM moved m JOIN series s ON s.tenant_id = m.tenant_id AND s.id = m.series_id
+GROUP BY s.task_type, s.model_profile;
+
+
+-- name: begin_rescue()
+-- tenant: every (no tenant's row)
+-- Notes that rescue is on duty, and since when without a gap: a gap longer than 5 s, or a restart of the server, means
+-- that healthy workers may not have reached the database either. Locks: one row; null when another process has it now.
+UPDATE housekeeping h
+SET recovered_at = CASE WHEN clock() - h.last_at > interval '5 seconds' OR pg_postmaster_start_time() > h.last_at
+                        THEN clock() ELSE h.recovered_at END,
+    last_at = clock()
+WHERE h.duty = (SELECT duty FROM housekeeping WHERE duty = 'rescue' FOR UPDATE SKIP LOCKED)
+RETURNING h.recovered_at;
+
+
+-- name: roll_up()
+-- tenant: every (rows keep their tenant)
+-- Adds the appended counter deltas to the totals; answers how many there were. One process at a time.
+WITH turn AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock(hashtext('penstock.roll_up')) AS mine
+), taken AS (
+    DELETE FROM stat_delta WHERE (SELECT mine FROM turn) RETURNING *
+), summed AS (
+    SELECT tenant_id, series_id, '' AS category, sum(pending) AS pending, sum(running) AS running,
+           sum(completed) AS completed, sum(failed) AS failed, sum(cancelled) AS cancelled, 0::bigint AS errors
+    FROM taken GROUP BY tenant_id, series_id
+    UNION ALL
+    SELECT tenant_id, series_id, category, 0, 0, 0, 0, 0, sum(errors) FROM taken WHERE errors <> 0
+    GROUP BY tenant_id, series_id, category
+), added AS (
+    INSERT INTO stat AS t (tenant_id, series_id, category, pending, running, completed, failed, cancelled, errors)
+    SELECT * FROM summed ORDER BY tenant_id, series_id, category
+    ON CONFLICT (tenant_id, series_id, category) DO UPDATE
+    SET pending = t.pending + excluded.pending, running = t.running + excluded.running,
+        completed = t.completed + excluded.completed, failed = t.failed + excluded.failed,
+        cancelled = t.cancelled + excluded.cancelled, errors = t.errors + excluded.errors
+)
+SELECT count(*) FROM taken;
+
+
+-- name: roll_up_usage()
+-- tenant: every (rows keep their tenant)
+-- As roll_up, for what was used.
+WITH turn AS MATERIALIZED (
+    SELECT pg_try_advisory_xact_lock(hashtext('penstock.roll_up_usage')) AS mine
+), taken AS (
+    DELETE FROM usage_delta WHERE (SELECT mine FROM turn) RETURNING *
+), added AS (
+    INSERT INTO usage AS t (tenant_id, series_id, provider, model, calls, failures, prompt_tokens, completion_tokens,
+                            audio_seconds, milliseconds)
+    SELECT tenant_id, series_id, provider, model, sum(calls), sum(failures), sum(prompt_tokens), sum(completion_tokens),
+           sum(audio_seconds), sum(milliseconds)
+    FROM taken GROUP BY tenant_id, series_id, provider, model ORDER BY tenant_id, series_id, provider, model
+    ON CONFLICT (tenant_id, series_id, provider, model) DO UPDATE
+    SET calls = t.calls + excluded.calls, failures = t.failures + excluded.failures,
+        prompt_tokens = t.prompt_tokens + excluded.prompt_tokens,
+        completion_tokens = t.completion_tokens + excluded.completion_tokens,
+        audio_seconds = t.audio_seconds + excluded.audio_seconds, milliseconds = t.milliseconds + excluded.milliseconds
+)
+SELECT count(*) FROM taken;
+
+
+-- name: raise_hints()
+-- tenant: every (a hint, no data)
+-- Sets each lane's low_seq to its first visible row: in an empty lane, to where the sequence stood at the last pass. Only
+-- changes that matter are written. A row committed late lies before the hint until the next pass lowers it.
+WITH pass AS (
+    UPDATE housekeeping h SET last_at = clock(), note = (SELECT last_value FROM ready_seq)
+    FROM (SELECT duty, note FROM housekeeping WHERE duty = 'lanes' FOR UPDATE SKIP LOCKED) old
+    WHERE h.duty = old.duty RETURNING old.note
+)
+UPDATE lane n SET low_seq = f.first
+FROM pass, LATERAL (
+    SELECT m.id, coalesce((SELECT min(r.seq) FROM ready r WHERE r.lane_id = m.id), pass.note) AS first FROM lane m
+) f
+WHERE n.id = f.id AND (f.first < n.low_seq OR f.first > n.low_seq + 500);
+
+
+-- name: ready_position()
+-- tenant: every (a number, no row)
+-- How far the sequence of ready rows has come.
+SELECT last_value FROM ready_seq;

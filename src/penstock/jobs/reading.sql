@@ -1,0 +1,151 @@
+-- Jobs, lists and counts as they are read. Loaded by penstock.jobs.reading.
+-- The rules at the head of queries.sql hold here too.
+
+
+-- name: get(tenant_id, job_ids)
+-- Whole jobs. Index: primary keys of job, ready, later, lease, done.
+SELECT v.* FROM unnest(:job_ids::uuid[]) AS w(id)
+CROSS JOIN LATERAL (SELECT * FROM jobs WHERE tenant_id = :tenant_id AND id = w.id OFFSET 0) v;
+
+
+-- name: attempts(tenant_id, job_id)
+-- A job's failed and lost attempts, oldest first, of many the newest thousand. Index: primary key of attempt.
+SELECT * FROM (
+    SELECT attempt, epoch, worker_id, started_at, finished_at, category, message, usage
+    FROM attempt WHERE tenant_id = :tenant_id AND job_id = :job_id ORDER BY epoch DESC LIMIT 1000
+) newest ORDER BY epoch;
+
+
+-- name: usage_of(tenant_id, job_ids)
+-- What jobs used of providers, attempt by attempt, and the agreement that a result tells of; the result is read only where
+-- several providers were asked, and not where it holds U+0000, which PostgreSQL passes on but does not take apart.
+-- Index: primary keys.
+SELECT w.id, u.usage, u.agreement
+FROM unnest(:job_ids::uuid[]) AS w(id)
+CROSS JOIN LATERAL (
+    (SELECT usage, CASE WHEN json_array_length(usage) > 1 AND json_typeof(result) = 'object'
+                         THEN CASE WHEN position('\u0000' IN result::text) = 0
+                                   THEN CASE WHEN json_typeof(result->'agreement') = 'array' THEN result->'agreement' END
+                              END END AS agreement
+     FROM done WHERE tenant_id = :tenant_id AND job_id = w.id AND usage IS NOT NULL OFFSET 0)
+    UNION ALL
+    (SELECT usage, NULL FROM attempt WHERE tenant_id = :tenant_id AND job_id = w.id AND usage IS NOT NULL
+     ORDER BY epoch DESC LIMIT 100)
+) u;
+
+
+-- name: scan_jobs(tenant_id, low, high, budget)
+-- Candidates of a list, newest first: any job. low <= id < high. Index: primary key of job.
+SELECT id FROM job WHERE tenant_id = :tenant_id AND id >= :low::uuid AND id < :high::uuid ORDER BY id DESC LIMIT :budget::int;
+
+
+-- name: scan_series(tenant_id, series_ids, low, high, budget)
+-- Candidates of a list, newest first: jobs of these series. Index: job_series, once per series.
+SELECT j.id FROM unnest(:series_ids::int[]) AS s(id)
+CROSS JOIN LATERAL (
+    SELECT id FROM job WHERE series_id = s.id AND tenant_id = :tenant_id AND id >= :low::uuid AND id < :high::uuid
+    ORDER BY id DESC LIMIT :budget::int
+) j ORDER BY j.id DESC LIMIT :budget::int;
+
+
+-- name: scan_owner_ref(tenant_id, owner_ref, low, high, budget)
+-- Candidates of a list, newest first: jobs about one reference. Index: job_owner_ref.
+SELECT id FROM job WHERE tenant_id = :tenant_id AND owner_ref = :owner_ref AND owner_ref <> ''
+  AND id >= :low::uuid AND id < :high::uuid ORDER BY id DESC LIMIT :budget::int;
+
+
+-- name: scan_pending(tenant_id, low, high, budget)
+-- Candidates of a list, newest first: ready and later jobs. Index: the tables' keys by job id.
+SELECT job_id AS id FROM (
+    (SELECT job_id FROM ready WHERE tenant_id = :tenant_id AND job_id >= :low::uuid AND job_id < :high::uuid
+     ORDER BY job_id DESC LIMIT :budget::int)
+    UNION ALL
+    (SELECT job_id FROM later WHERE tenant_id = :tenant_id AND job_id >= :low::uuid AND job_id < :high::uuid
+     ORDER BY job_id DESC LIMIT :budget::int)
+) p ORDER BY job_id DESC LIMIT :budget::int;
+
+
+-- name: scan_running(tenant_id, low, high, budget)
+-- Candidates of a list, newest first: leased jobs. Index: primary key of lease.
+SELECT job_id AS id FROM lease WHERE tenant_id = :tenant_id AND job_id >= :low::uuid AND job_id < :high::uuid
+ORDER BY job_id DESC LIMIT :budget::int;
+
+
+-- name: scan_unsuccessful(tenant_id, status, low, high, budget)
+-- Candidates of a list, newest first: jobs that failed, or were cancelled. Index: done_unsuccessful.
+SELECT job_id AS id FROM done WHERE tenant_id = :tenant_id AND status = :status AND status <> 'completed'
+  AND job_id >= :low::uuid AND job_id < :high::uuid ORDER BY job_id DESC LIMIT :budget::int;
+
+
+-- name: matching(tenant_id, job_ids, owner_service, owner_ref, task_type, model_profile, statuses, priority, worker_id, error_category, idempotency_key, tags, max_attempts, attempt, created_after, created_before, finished_after, finished_before)
+-- Those candidates that pass the whole filter, newest first, without their payloads. Index: primary keys.
+SELECT v.id, v.owner_service, v.owner_ref, v.task_type, v.model_profile, v.status, v.priority, v.attempt, v.max_attempts,
+       v.tags, v.created_at, v.run_at, v.timeout_seconds, v.idempotency_key, v.worker_id, v.lease_expires_at,
+       v.cancel_requested_at, v.started_at, v.finished_at, v.progress, v.error_category, v.error_message
+FROM unnest(:job_ids::uuid[]) AS w(id)
+CROSS JOIN LATERAL (SELECT * FROM jobs WHERE tenant_id = :tenant_id AND id = w.id OFFSET 0) v
+WHERE (:owner_service::text IS NULL OR v.owner_service = :owner_service)
+  AND (:owner_ref::text IS NULL OR v.owner_ref = :owner_ref)
+  AND (:task_type::text IS NULL OR v.task_type = :task_type)
+  AND (:model_profile::text IS NULL OR v.model_profile = :model_profile)
+  AND (:statuses::text[] IS NULL OR v.status = ANY (:statuses))
+  AND (:priority::smallint IS NULL OR v.priority = :priority)
+  AND (:worker_id::text IS NULL OR v.worker_id = :worker_id)
+  AND (:error_category::text IS NULL OR v.error_category = :error_category)
+  AND (:idempotency_key::text IS NULL OR v.idempotency_key = :idempotency_key)
+  AND (:tags::text[] IS NULL OR v.tags @> :tags)
+  AND (:max_attempts::smallint IS NULL OR v.max_attempts = :max_attempts)
+  AND (:attempt::int IS NULL OR v.attempt = :attempt)
+  AND (:created_after::timestamptz IS NULL OR v.created_at >= :created_after)
+  AND (:created_before::timestamptz IS NULL OR v.created_at < :created_before)
+  AND (:finished_after::timestamptz IS NULL OR v.finished_at >= :finished_after)
+  AND (:finished_before::timestamptz IS NULL OR v.finished_at < :finished_before)
+ORDER BY v.id DESC;
+
+
+-- name: match_series(tenant_id, owner_service, task_type, model_profile)
+-- The series that a filter by owner or queue means.
+SELECT id FROM series
+WHERE tenant_id = :tenant_id
+  AND (:owner_service::text IS NULL OR owner_service = :owner_service)
+  AND (:task_type::text IS NULL OR task_type = :task_type)
+  AND (:model_profile::text IS NULL OR model_profile = :model_profile);
+
+
+-- name: counts(tenant_id)
+-- Counters by owner, queue and error category: rolled up plus not yet. Reads no job row.
+SELECT s.owner_service, s.task_type, s.model_profile, c.category, sum(c.pending)::bigint AS pending,
+       sum(c.running)::bigint AS running, sum(c.completed)::bigint AS completed, sum(c.failed)::bigint AS failed,
+       sum(c.cancelled)::bigint AS cancelled, sum(c.errors)::bigint AS errors
+FROM (
+    SELECT series_id, category, pending, running, completed, failed, cancelled, errors
+    FROM stat WHERE tenant_id = :tenant_id
+    UNION ALL
+    SELECT series_id, category, pending, running, completed, failed, cancelled, errors
+    FROM stat_delta WHERE tenant_id = :tenant_id
+) c JOIN series s ON s.tenant_id = :tenant_id AND s.id = c.series_id
+GROUP BY s.owner_service, s.task_type, s.model_profile, c.category
+ORDER BY s.task_type, s.model_profile, s.owner_service, c.category;
+
+
+-- name: usage_counts(tenant_id)
+-- What was used by owner, queue, provider and model: rolled up plus not yet.
+SELECT s.owner_service, s.task_type, s.model_profile, u.provider, u.model, sum(u.calls)::bigint AS calls,
+       sum(u.failures)::bigint AS failures, sum(u.prompt_tokens)::bigint AS prompt_tokens,
+       sum(u.completion_tokens)::bigint AS completion_tokens, sum(u.audio_seconds) AS audio_seconds,
+       sum(u.milliseconds)::bigint AS milliseconds
+FROM (SELECT * FROM usage WHERE tenant_id = :tenant_id UNION ALL SELECT * FROM usage_delta WHERE tenant_id = :tenant_id) u
+JOIN series s ON s.tenant_id = :tenant_id AND s.id = u.series_id
+GROUP BY s.owner_service, s.task_type, s.model_profile, u.provider, u.model
+ORDER BY s.task_type, s.model_profile, s.owner_service, u.provider, u.model;
+
+
+-- name: oldest_pending(tenant_id)
+-- Since when the first row of each queue has waited. Index: primary key of ready, once per lane.
+SELECT n.task_type, n.model_profile, extract(epoch FROM clock() - min(r.enqueued_at))::float8 AS seconds
+FROM lane n
+CROSS JOIN LATERAL (
+    SELECT enqueued_at FROM ready WHERE lane_id = n.id AND seq >= n.low_seq AND tenant_id = :tenant_id ORDER BY seq LIMIT 1
+) r
+WHERE n.tenant_id = :tenant_id
+GROUP BY n.task_type, n.model_profile;
