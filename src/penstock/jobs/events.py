@@ -27,6 +27,7 @@ from penstock.jobs.names import Names
 from penstock.jobs.store import TenantId
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Notice
+from penstock.waiting import set_within
 
 log = structlog.get_logger("penstock.events")
 
@@ -208,11 +209,7 @@ class EventTail:
     async def _run(self) -> None:
         horizon = -1
         while self._readers or self._joining:
-            try:
-                async with asyncio.timeout(_SOON if self._held_back else _LATER):
-                    await self._news.wait()
-            except TimeoutError:
-                pass
+            await set_within(self._news, _SOON if self._held_back else _LATER)
             self._news.clear()
             try:
                 horizon = await self._advance(horizon)

@@ -46,6 +46,7 @@ from penstock.jobs.writers import Observe, TenantWriters
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Notice, Wakeups
 from penstock.settings import Settings
+from penstock.waiting import set_within
 
 _LOOK_AGAIN = 2.0  # seconds after which whoever waits looks by himself: a wake-up may be lost
 _CHUNK = 1000  # jobs changed by one statement of a retry or cancel by filter
@@ -159,7 +160,7 @@ class JobService:
                 left = deadline - loop.time()
                 if job.status.finished or left <= 0:
                     return job
-                await _signal(news, min(left, _LOOK_AGAIN))
+                await set_within(news, min(left, _LOOK_AGAIN))
         finally:
             waiters = self._finish_waiters[job_id]
             waiters.discard(news)
@@ -207,7 +208,7 @@ class JobService:
                 left = deadline - loop.time()
                 if jobs or left <= 0:
                     return jobs
-                await _signal(news, min(left, _LOOK_AGAIN))
+                await set_within(news, min(left, _LOOK_AGAIN))
 
     async def _claim_or_hand_back(self, tenant: TenantId, request: ClaimRequest) -> builtins.list[ClaimedJob]:
         claiming = asyncio.ensure_future(self._claim_now(tenant, request))
@@ -373,15 +374,6 @@ class JobService:
                     news.set()
         for room in self._rooms.values():
             room.tail.notice(notice)
-
-
-async def _signal(event: asyncio.Event, seconds: float) -> None:
-    """Wait for the event, or for the time to pass."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass
 
 
 async def _or_caller_error(future: Awaitable[Answer]) -> Answer | CallerError:

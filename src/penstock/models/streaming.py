@@ -12,6 +12,7 @@ from penstock.errors import PenstockError, ServiceError
 from penstock.models.answers import with_media
 from penstock.models.host.calls import Answered, LiveCall
 from penstock.models.runtimes.base import Segment
+from penstock.waiting import set_within
 
 _HOLD_AT: Final = 2048  # events that the caller may be behind before its model is held back
 
@@ -57,10 +58,7 @@ class EventFeed:
         before anything was told: then a plain error can still be answered."""
         call = self._attached()
         call.done.add_done_callback(lambda _: self._news.set())
-        try:
-            async with asyncio.timeout(seconds):
-                await self._news.wait()
-        except TimeoutError:
+        if not await set_within(self._news, seconds):
             return
         if call.done.done() and not self._waiting:
             call.done.result()

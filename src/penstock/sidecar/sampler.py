@@ -21,6 +21,7 @@ from penstock.sidecar.telemetry import HealthCheck, Report, Telemetry, VllmServe
 from penstock.sidecar.vllm import VllmReader
 from penstock.sidecar.whisperx import WhisperxReader
 from penstock.telemetry import logs
+from penstock.waiting import set_within
 
 T = TypeVar("T")
 
@@ -107,7 +108,7 @@ class Sampler:
                     self._tell(telemetry.errors)
                     self._newest = began, telemetry
                     self._measured.set()
-                await self._pause(began + self._interval - time.monotonic())
+                await set_within(self._stopping, began + self._interval - time.monotonic())
         finally:
             self._stopped.set()
 
@@ -180,10 +181,3 @@ class Sampler:
         for source in self._failing.keys() - errors.keys():
             log.info("source_recovered", source=source)
         self._failing = errors
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(max(0.0, seconds)):
-                await self._stopping.wait()
-        except TimeoutError:
-            pass

@@ -12,6 +12,7 @@ from penstock import exits
 from penstock.backoff import Backoff
 from penstock.supervisor.bond import SUPERVISOR_PID
 from penstock.telemetry import logs
+from penstock.waiting import set_within
 
 log = logs.get(__name__)
 
@@ -62,7 +63,7 @@ class Child:
                     status=exits.described(status),
                     restart_seconds=pause,
                 )
-                await self._pause(pause)
+                await set_within(self._stopping, pause)
         finally:
             self._stopped.set()
 
@@ -70,9 +71,7 @@ class Child:
         """Ask the process to finish (SIGTERM), kill it after ``grace_seconds``, and wait until it has ended."""
         self._stopping.set()
         self._signal(signal.SIGTERM)
-        try:
-            await asyncio.wait_for(self._stopped.wait(), grace_seconds)
-        except TimeoutError:
+        if not await set_within(self._stopped, grace_seconds):
             log.warning("child_killed", child=self.name, grace_seconds=grace_seconds)
             self.kill()
             await self._stopped.wait()
@@ -97,9 +96,3 @@ class Child:
         if self._stopping.is_set():  # `stop` came while the process was being started
             process.terminate()
         return process
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._stopping.wait(), seconds)
-        except TimeoutError:
-            return

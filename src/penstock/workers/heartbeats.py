@@ -14,6 +14,7 @@ from typing import Final
 from penstock.errors import CallerError, InvalidInput, MalformedBody, NotFound, ServiceError, StaleEpoch, TooLarge
 from penstock.jobs.job import HeartbeatAnswer, JobHeartbeat
 from penstock.jobs.states import ErrorCategory
+from penstock.waiting import set_within
 from penstock.workers.attempt import Attempt
 from penstock.workers.link import Link, described
 from penstock.workers.outbox import Parcel
@@ -85,11 +86,7 @@ class Heartbeats:
                     pause = await self._link.back_off(pause, "heartbeat_failed", error)
 
     async def _next(self) -> None:
-        try:
-            async with asyncio.timeout(self._every / 2):
-                await self._now.wait()
-        except TimeoutError:
-            pass
+        await set_within(self._now, self._every / 2)
         self._now.clear()
 
     def _due(self, everyone: bool) -> list[Attempt]:

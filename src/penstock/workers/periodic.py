@@ -9,6 +9,7 @@ from datetime import timedelta
 import structlog
 
 from penstock.errors import DatabaseUnavailable
+from penstock.waiting import set_within
 
 log = structlog.get_logger("penstock.housekeeping")
 
@@ -52,7 +53,7 @@ class Periodic(ABC):
                 except Exception:  # a duty must not end by one bad pass: the next may go well
                     log.exception("duty_failed", duty=self.name)
                 if not more:
-                    await self._pause(max(self._interval, 0.5) if away else self._interval)
+                    await set_within(self._stopping, max(self._interval, 0.5) if away else self._interval)
         finally:
             self._stopped.set()
 
@@ -60,10 +61,3 @@ class Periodic(ABC):
         """End after the pass in hand."""
         self._stopping.set()
         await self._stopped.wait()
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._stopping.wait()
-        except TimeoutError:
-            pass

@@ -13,6 +13,7 @@ from penstock.errors import InvalidInput
 from penstock.models import manifest
 from penstock.models.manifest import FILE_NAME, Model
 from penstock.telemetry import logs
+from penstock.waiting import set_within
 
 log = logs.get(__name__)
 
@@ -77,7 +78,7 @@ class ModelsFolder:
         """Call ``on_change`` after manifests have changed, until ``stopping``. The folder may come and go."""
         while not stopping.is_set():
             if not self.path.is_dir():
-                await _pause(stopping, 2.0)
+                await set_within(stopping, 2.0)
                 if self.path.is_dir():
                     await on_change()
                 continue
@@ -89,13 +90,5 @@ class ModelsFolder:
                         await on_change()
             except OSError as error:  # the folder has gone, or the system's watches are used up
                 log.warning("models_folder_not_watched", reason=str(error))
-                await _pause(stopping, 5.0)
+                await set_within(stopping, 5.0)
                 await on_change()
-
-
-async def _pause(stopping: asyncio.Event, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await stopping.wait()
-    except TimeoutError:
-        pass

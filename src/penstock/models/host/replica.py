@@ -22,6 +22,7 @@ from penstock.models.manifest import Model
 from penstock.models.runtimes.base import Schema, Segment
 from penstock.outbound.failure import CallFailed
 from penstock.telemetry import logs
+from penstock.waiting import set_within
 
 log = logs.get(__name__)
 
@@ -209,10 +210,7 @@ class Replica:
     async def _end(self, *, grace: float) -> None:
         if self.pid is None:
             return
-        try:
-            async with asyncio.timeout(grace):
-                await self.exited.wait()
-        except TimeoutError:
+        if not await set_within(self.exited, grace):
             self.kill(f"did not end within {grace:g} s")
             await self.exited.wait()
 
