@@ -17,6 +17,7 @@ from msgspec import Struct
 from penstock.client.transport import Query, Transport, error_of
 from penstock.client.views import MediaAnswer
 from penstock.errors import ServiceError
+from penstock.event_stream import events_of
 
 File = Path | bytes | tuple[str, bytes, str]  # a path, bytes, or (file name, bytes, media type)
 
@@ -90,11 +91,11 @@ class ModelCalls:
         path, query = f"{_path(name)}/stream", _given(version=version, logs="true" if logs else None)
         async with self._open(path, _merged(input, fields), files, query, request_id, None) as response:
             try:
-                async for kind, data in _events(response.content):
-                    if kind == "error":
-                        raise error_of(500, data, {})
-                    yield ModelEvent(type=kind, data=_decoded(data))
-                    if kind == "done":
+                async for event in events_of(response.content.iter_any()):
+                    if event.name == "error":
+                        raise error_of(500, event.data, {})
+                    yield ModelEvent(type=event.name, data=_decoded(event.data))
+                    if event.name == "done":
                         return
             except (aiohttp.ClientError, OSError) as error:
                 raise self._transport.unreachable(error) from error
@@ -163,8 +164,8 @@ class ModelCalls:
             ) as response:
                 if response.status != 200:
                     raise error_of(response.status, await response.read(), response.headers)
-                async for _, data in _events(response.content):
-                    yield _decoded(data)
+                async for event in events_of(response.content.iter_any()):
+                    yield _decoded(event.data)
         except (aiohttp.ClientError, OSError) as error:
             raise self._transport.unreachable(error) from error
 
@@ -247,22 +248,6 @@ def _form(input: object, files: Mapping[str, File]) -> aiohttp.FormData:  # noqa
             case (filename, data, media_type):
                 form.add_field(name, io.BytesIO(data), filename=filename, content_type=media_type)
     return form
-
-
-async def _events(content: aiohttp.StreamReader) -> AsyncIterator[tuple[str, bytes]]:
-    """Server-sent events as (name, data); the gateway writes the data on one line."""
-    rest = b""
-    async for piece in content.iter_any():
-        *whole, rest = (rest + piece).split(b"\n\n")
-        for text in whole:
-            name, data = "", b""
-            for line in text.split(b"\n"):
-                if line.startswith(b"event: "):
-                    name = line[7:].decode()
-                elif line.startswith(b"data: "):
-                    data = line[6:]
-            if name:
-                yield name, data
 
 
 def _merged(input: object, fields: Mapping[str, object]) -> object:  # noqa: A002

@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from penstock.client.transport import Transport, error_of
 from penstock.errors import ServiceError
+from penstock.event_stream import events_of
 
 _SILENCE: Final = 90.0  # seconds without a byte after which a connection counts as dead; the gateway sends comments
 _LONGEST_PAUSE: Final = 5.0
@@ -63,7 +64,8 @@ class Stream:
                 if response.status != 200:
                     raise error_of(response.status, await response.read(), response.headers)
                 self._retry = 0.2
-                async for event in _parsed(response.content):
+                async for told in events_of(response.content.iter_any()):
+                    event = msgspec.json.decode(told.data, type=Event)
                     self.last_id = event.id
                     self.count += 1
                     yield event
@@ -75,17 +77,3 @@ class Stream:
         """Wait before the next connection, longer each time one cannot be made."""
         await asyncio.sleep(self._retry)
         self._retry = min(self._retry * 2, _LONGEST_PAUSE)
-
-
-async def _parsed(content: aiohttp.StreamReader) -> AsyncIterator[Event]:
-    data: list[bytes] = []
-    pending = b""
-    async for chunk in content.iter_any():
-        *lines, pending = (pending + chunk).split(b"\n")
-        for line in lines:
-            text = line.rstrip(b"\r")
-            if text.startswith(b"data:"):
-                data.append(text[5:].removeprefix(b" "))
-            elif not text and data:
-                yield msgspec.json.decode(b"\n".join(data), type=Event)
-                data = []

@@ -13,12 +13,13 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiohttp
 import msgspec
 from aiohttp.abc import AbstractResolver
 
+from penstock.event_stream import Events, Lines, TooLong
 from penstock.masking import SHORTEST, Masker, spelled
 from penstock.outbound import addresses
 from penstock.outbound.addresses import AddressRefused, Policy
@@ -35,9 +36,8 @@ _LONGEST_LINE: Final = 8 * 2**20  # bytes of one line of a stream
 _CALLERS_FAULT: Final = frozenset({400, 413, 422})
 _TOO_SLOW: Final = frozenset({408, 504})
 Heed = Callable[[int, Mapping[str, str]], None]
-_LINE_END: Final = re.compile(rb"\r\n|\n|\r(?!\Z)")  # a CR at the very end may be the half of one
+Part = TypeVar("Part")
 _HIDING: Final = re.compile(rb"\\(?:/|u00[0-7])")  # spellings of plain characters inside JSON
-_BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 
 
 class Provider:
@@ -121,40 +121,35 @@ class Provider:
 
     async def lines(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         """The lines of a streamed answer as they come, without their ends; bounded as the whole answer is."""
-        rest = bytearray()  # only what is new is searched: a line may come byte by byte
+        lines = Lines(_LONGEST_LINE)
+        async for piece in self._pieces(response):
+            for line in self._bounded(lines.feed, piece):
+                yield line
+        for line in lines.end():
+            yield line
+
+    async def events(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+        """The data of server-sent events, as they come; comments and other fields are passed over."""
+        events = Events(_LONGEST_LINE)
+        async for piece in self._pieces(response):
+            for event in self._bounded(events.feed, piece):
+                yield event.data
+        for event in events.end():
+            yield event.data
+
+    async def _pieces(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
         size = 0
         async for piece in response.content.iter_any():
             size += len(piece)
             if size > self._largest:
                 raise CallFailed("provider", f"the {self._who}'s answer exceeds {self._largest} bytes")
-            if rest.endswith(b"\r"):
-                piece = b"\r" + piece  # noqa: PLW2901
-                del rest[-1]
-            first, *more = _LINE_END.split(piece)
-            rest += first
-            for line in more:
-                yield bytes(rest)
-                rest = bytearray(line)
-            if len(rest) > _LONGEST_LINE:
-                raise CallFailed("provider", f"a line of the {self._who}'s answer exceeds {_LONGEST_LINE} bytes")
-        if rest:
-            yield bytes(rest.removesuffix(b"\r"))
+            yield piece
 
-    async def events(self, response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-        """The data of server-sent events, as they come; comments and other fields are passed over."""
-        data: list[bytes] = []
-        first = True
-        async for line in self.lines(response):
-            if first:
-                line = line.removeprefix(_BYTE_ORDER_MARK)  # noqa: PLW2901
-                first = False
-            if line.startswith(b"data:"):
-                data.append(line[5:].removeprefix(b" "))
-            elif not line and data:
-                yield b"\n".join(data)
-                data = []
-        if data:
-            yield b"\n".join(data)
+    def _bounded(self, feed: Callable[[bytes], list[Part]], piece: bytes) -> list[Part]:
+        try:
+            return feed(piece)
+        except TooLong as error:
+            raise CallFailed("provider", f"of the {self._who}'s answer {error}") from None
 
     def masked(self, text: str) -> str:
         """``text`` without our secrets."""
@@ -190,12 +185,7 @@ class Provider:
             return b""
 
     async def _whole(self, response: aiohttp.ClientResponse) -> bytes:
-        body = bytearray()
-        async for piece in response.content.iter_any():
-            body += piece
-            if len(body) > self._largest:
-                raise CallFailed("provider", f"the {self._who}'s answer exceeds {self._largest} bytes")
-        return bytes(body)
+        return b"".join([piece async for piece in self._pieces(response)])
 
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:

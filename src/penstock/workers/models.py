@@ -24,6 +24,7 @@ from penstock.errors import (
     PenstockError,
     ProviderFailed,
 )
+from penstock.event_stream import events_of
 from penstock.jobs.job import ClaimedJob
 from penstock.jobs.states import ErrorCategory
 from penstock.models.answers import with_media
@@ -249,8 +250,9 @@ class GatewayModels:
     async def _follow(self, reply: aiohttp.ClientResponse, context: JobContext) -> bytes:
         """Read events to the end; answers the result."""
         chunks: list[bytes] = []
-        async for name, data in _events(reply):
-            match name:
+        async for event in events_of(reply.content.iter_any()):
+            data = event.data
+            match event.name:
                 case "chunk":
                     chunks.append(data)
                     try:
@@ -281,22 +283,6 @@ class GatewayModels:
                 read_bufsize=2**20,
             )
         return self._session
-
-
-async def _events(reply: aiohttp.ClientResponse) -> AsyncIterator[tuple[str, bytes]]:
-    """Server-sent events as (name, data); those of Penstock have one line of data."""
-    rest = b""
-    async for piece in reply.content.iter_any():
-        *whole, rest = (rest + piece).split(b"\n\n")
-        for text in whole:
-            name, data = "", b""
-            for line in text.split(b"\n"):
-                if line.startswith(b"event: "):
-                    name = line[7:].decode()
-                elif line.startswith(b"data: "):
-                    data = line[6:]
-            if name:
-                yield name, data
 
 
 def _refused(body: bytes, retry_after: float | None) -> ExecutionError:
