@@ -19,6 +19,7 @@ from penstock.errors import MethodNotAllowed, NotFound, PenstockError, ServiceEr
 from penstock.gateway import problems
 from penstock.gateway.access import Access
 from penstock.gateway.comparisons import ComparisonRoutes
+from penstock.gateway.documentation import DocumentationRoutes
 from penstock.gateway.infra import Infra
 from penstock.gateway.inputs import InputCheck
 from penstock.gateway.openapi import document
@@ -78,7 +79,7 @@ class Gateway:
         catalogue = catalogue or Catalogue({}, {})
         self._providers = ProvidersWatch(catalogue, database)
         self._infra = Infra(settings)
-        system = SystemRoutes(database, service, self._providers, self._infra)
+        system, documentation = SystemRoutes(database, service, self._providers, self._infra), DocumentationRoutes()
         blobs = BlobService(
             database,
             max_bytes=settings.penstock_max_blob_bytes,
@@ -95,8 +96,9 @@ class Gateway:
             *blob_routes.routes(BlobHandlers(blobs)),
             *backend.routes(backend_api),
             *system.all(),
+            *documentation.all(),
         ]
-        system.openapi = document(self.routes, secured=self.access.guarded)
+        documentation.openapi = document(self.routes, secured=self.access.guarded)
         endpoints = self._endpoints()
         self._fixed = {path: endpoint for path, endpoint in endpoints.items() if "{" not in path}
         self._router = Router(
