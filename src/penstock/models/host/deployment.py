@@ -1,14 +1,10 @@
-"""One version of a model: its queue, its replicas, and which call goes to which of them."""
+"""One version of a model at work: its calls, its replicas, and its life."""
 
 from __future__ import annotations
 
 import asyncio
-import math
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from datetime import timedelta
 from typing import Final, Protocol
 
 from penstock.errors import InvalidInput, ModelCrashed, ModelTimeout, ModelUnavailable, Overloaded, PoisonInput
@@ -21,6 +17,7 @@ from penstock.models.host.guardian import Guardian
 from penstock.models.host.logbook import Logbook
 from penstock.models.host.measures import Measures
 from penstock.models.host.poison import Poison
+from penstock.models.host.queue import CallQueue
 from penstock.models.host.replica import Replica
 from penstock.models.manifest import Model
 from penstock.models.runtimes.base import Schema, Segment
@@ -30,8 +27,6 @@ from penstock.telemetry import logs
 log = logs.get(__name__)
 
 _MOST_ATTEMPTS: Final = 2  # replicas that one call may bring down
-_AHEAD_SECONDS: Final = 0.001  # work that is sent to a busy replica, so that it need not wait for the next call
-_MOST_AHEAD: Final = 16  # calls
 _STOP_GRACE: Final = 10.0  # seconds for a replica to unload
 
 
@@ -76,10 +71,8 @@ class Deployment:
         self._guardian = guardian
         self._private = private
         self._on_change = on_change
-        self._queue: deque[LiveCall] = deque()
+        self._queue = CallQueue(model, self.fleet, self.measures, self._pump)
         self._poison = Poison()
-        self._company: asyncio.TimerHandle | None = None  # a batch waits for more calls
-        self._seconds = 1.0  # what a call takes in the model, smoothed
         self._describing = asyncio.Lock()
         self._ended = asyncio.Event()
         self._change = asyncio.Event()  # a call has ended
@@ -93,19 +86,18 @@ class Deployment:
             raise PoisonInput
         if self.retired:
             raise ModelUnavailable(f"model {self.model.name} is being removed")
-        if not self._queue and not self.held:
-            replica = self._free_replica()
-            if replica is not None:
-                self.last_used_at = time.monotonic()
-                self._send(replica, [call])
-                return
-        if len(self._queue) >= self.model.manifest.queue:
+        call.deployment = self
+        if not self._queue and not self.held and self._queue.send_now(call):
+            self.last_used_at = time.monotonic()
+            return
+        if self._queue.full:
             self.measures.refused("overloaded")
             raise Overloaded(
-                f"{len(self._queue)} calls wait for model {self.model.name} already", retry_after=self._wait_estimate()
+                f"{len(self._queue)} calls wait for model {self.model.name} already",
+                retry_after=self._queue.wait_estimate(),
             )
         self.last_used_at = time.monotonic()
-        self._queue.append(call)
+        self._queue.add(call)
         self.pump()
 
     def abandon(self, call: LiveCall) -> None:
@@ -115,8 +107,7 @@ class Deployment:
         call.abandoned = True
         call.done.cancel()
         if call.replica is None:
-            with suppress(ValueError):
-                self._queue.remove(call)
+            self._queue.remove(call)
             self._idle_check()
         else:
             call.replica.cancel(call)
@@ -216,7 +207,7 @@ class Deployment:
         """End now: calls that run or wait are failed."""
         self.retired = True
         self._ended.set()
-        self._fail_queue(f"model {self.model.name} is being stopped")
+        self._queue.fail(f"model {self.model.name} is being stopped")
         await self.fleet.stop(grace=grace)
 
     def pump(self) -> None:
@@ -244,7 +235,7 @@ class Deployment:
             self.turn.ask()
             return
         if self.fleet.resting:
-            self._fail_queue(f"model {self.model.name} could not be loaded: {self.problem}; tried again soon")
+            self._queue.fail(f"model {self.model.name} could not be loaded: {self.problem}; tried again soon")
         else:
             self.fleet.bring_up()
 
@@ -257,7 +248,7 @@ class Deployment:
     def replica_failed(self) -> None:
         """One could not be started: unless others are there or coming, nobody need wait."""
         if not self.ready and self.settled:
-            self._fail_queue(f"model {self.model.name} cannot be loaded: {self.problem}")
+            self._queue.fail(f"model {self.model.name} cannot be loaded: {self.problem}")
         self._idle_check()
 
     def fleet_changed(self) -> None:
@@ -277,78 +268,19 @@ class Deployment:
                 raise CallFailed("unavailable", f"its schema is wrong: {error.message}") from None
             self.schema = schema
             self.checker = Checker(schema.input)
+            batching = self.model.manifest.batching
+            if batching is not None and schema.batches:
+                self._queue.together = batching.max_size
             self._on_change()
-
-    # Sending
-
-    def _free_replica(self) -> Replica | None:
-        """The ready replica with the fewest calls in flight, if it has a free place."""
-        best = self.fleet.least_loaded()
-        if best is None:
-            return None
-        places = self.model.concurrency
-        if best.busy < places or (self.model.manifest.batching is None and best.busy < places + self._ahead()):
-            return best
-        return None
-
-    def _ahead(self) -> int:
-        """How many calls may be sent before a place is free: as many as a very quick model does in a moment."""
-        return min(_MOST_AHEAD, int(_AHEAD_SECONDS / self._seconds)) if self._seconds < _AHEAD_SECONDS else 0
 
     def _pump(self) -> None:
         if self._watchers:
             self._change.set()
         if self.held:
             return
-        while self._queue:
-            replica = self._free_replica()
-            if replica is None:
-                return
-            if self._waits_for_company():
-                return
-            self._send(replica, self._next_group())
-        self._idle_check()
-
-    def _next_group(self) -> list[LiveCall]:
-        batching = self.model.manifest.batching
-        size = 1 if batching is None or self.schema is None or not self.schema.batches else batching.max_size
-        return [self._queue.popleft() for _ in range(min(size, len(self._queue)))]
-
-    def _waits_for_company(self) -> bool:
-        """Whether a batch that is not full waits a little longer. A call that finds a replica idle never comes here."""
-        batching = self.model.manifest.batching
-        if batching is None or not batching.max_wait_ms or len(self._queue) >= batching.max_size:
-            return False
-        left = self._queue[0].accepted_at + batching.max_wait_ms / 1000 - time.perf_counter()
-        if left <= 0:
-            return False
-        if self._company is None:
-            self._company = asyncio.get_running_loop().call_later(left, self._company_over)
-        return True
-
-    def _company_over(self) -> None:
-        self._company = None
-        self._pump()
-
-    def _send(self, replica: Replica, calls: Sequence[LiveCall]) -> None:
-        if len(calls) == 1:
-            replica.send(calls[0], ahead=replica.busy >= self.model.concurrency)
-        else:
-            self.measures.batched(len(calls))
-            replica.send_batch(calls)
-
-    def _fail_queue(self, reason: str) -> None:
-        """Nobody will answer the calls that wait."""
-        taken = list(self._queue)
-        self._queue.clear()
-        for call in taken:
-            call.fail(ModelUnavailable(reason))
-
-    def _wait_estimate(self) -> timedelta:
-        """When there may be room again: the time that the queue takes."""
-        places = max(1, len(self.replicas)) * self.model.concurrency
-        size = self.model.manifest.batching.max_size if self.model.manifest.batching else 1
-        return timedelta(seconds=min(60, max(1, math.ceil(len(self._queue) * self._seconds / places / size))))
+        self._queue.send()
+        if not self._queue:
+            self._idle_check()
 
     def _idle_check(self) -> None:
         if self.turn is not None and not self._queue and not self.in_flight:
@@ -360,7 +292,7 @@ class Deployment:
         """A call ended well."""
         seconds = micros / 1e6
         self.last_used_at = time.monotonic()
-        self._seconds += 0.1 * (seconds - self._seconds)
+        self._queue.took(seconds)
         if self._queue or self._watchers or self.turn is not None:
             self._pump()  # the replica's next work before this one's answer
         if not json:
@@ -394,9 +326,9 @@ class Deployment:
             else:
                 self.measures.refused("crashed")
                 call.fail(ModelCrashed(f"the replica that ran this call ended: {reason}"))
-        for call in reversed(again):
+        for call in again:
             call.begin_again()
-            self._queue.appendleft(call)
+        self._queue.put_back(again)
         self.fleet.replace(replica)
         self.fleet_changed()
 

@@ -122,7 +122,6 @@ class ModelHost:
         if deployment.retired:
             deployment = self.find(deployment.model.name)
         deployment.call(call)
-        call.deployment = deployment
         return call
 
     # Registering
