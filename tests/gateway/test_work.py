@@ -193,7 +193,7 @@ async def test_a_worker_over_http_streams_its_output_into_the_jobs_events(caller
             context.chunk({"n": number})
             context.log(f"line {number}") if number % 100 == 0 else None
             if number % 1000 == 0:
-                await asyncio.sleep(0.3)  # so that some of it travels before the end
+                await until(lambda: not context.outbox.waiting, "what was told so far has travelled")
         return job.attempt
 
     jobs = [await caller.submit(task_type="streaming") for _ in range(3)]
@@ -223,7 +223,7 @@ async def test_output_that_is_refused_over_http_fails_its_own_job_only(caller: C
             context.outbox.put_chunk(Raw(b"{cut"))  # past the check that an executor meets
         else:
             context.chunk("x" * 600_000)
-        await asyncio.sleep(0.4)  # so that one heartbeat call speaks for all three
+        await until(lambda: not context.outbox.waiting, "a heartbeat has spoken for all three")
         return "done"
 
     jobs = [await caller.submit(task_type="refused", max_attempts=1, input=number) for number in range(3)]
