@@ -13,10 +13,14 @@ from msgspec import Meta, Struct
 from pydantic import SecretStr
 
 from penstock.errors import PenstockError
+from penstock.gateway.looks import SharedLook
 from penstock.settings import Settings, mask_url
 from penstock.sidecar.asking import PATIENCE_SECONDS, Unanswered, ask, place, too_slow
 from penstock.sidecar.telemetry import Number, Report, Telemetry
+from penstock.telemetry import logs
 from penstock.web.reading import decode
+
+log = logs.get(__name__)
 
 _KEPT_SECONDS: Final = 2.0
 _REPORT: Final = msgspec.json.Decoder(Report)
@@ -44,42 +48,32 @@ class InfraStatus(Struct, frozen=True, kw_only=True):
 
 
 class Infra:
-    """All configured sidecars. One refresh at a time: whoever asks meanwhile waits for it."""
+    """All configured sidecars."""
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
         token = settings.infra_sidecar_token
-        self._clock = clock
         self._sidecars = [_Sidecar(url, token, clock) for url in settings.infra_sidecar_urls]
         self._session: aiohttp.ClientSession | None = None
-        self._refreshing: asyncio.Task[None] | None = None
-        self._refreshed_at: float | None = None
+        self._refreshed = SharedLook(self._refresh, keep=_KEPT_SECONDS, clock=clock)
 
     async def status(self) -> InfraStatus:
         """Every sidecar, as seen within the last two seconds; takes three seconds at most and raises nothing."""
-        if self._sidecars and (self._refreshed_at is None or self._clock() - self._refreshed_at > _KEPT_SECONDS):
-            if self._refreshing is None:
-                self._refreshing = asyncio.create_task(self._refresh())
-            await asyncio.shield(self._refreshing)  # a caller that leaves takes nothing from the others
+        if self._sidecars:
+            await self._refreshed()
         return InfraStatus(configured=bool(self._sidecars), sidecars=[one.status() for one in self._sidecars])
 
     async def close(self) -> None:
         """Give up what is being asked and close the connections; may be repeated."""
-        if self._refreshing is not None:
-            self._refreshing.cancel()
-            await asyncio.wait([self._refreshing])
+        await self._refreshed.close()
         session, self._session = self._session, None
         if session is not None:
             await session.close()
 
     async def _refresh(self) -> None:
-        try:
-            if self._session is None:
-                self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
-            session = self._session
-            await asyncio.gather(*(one.refresh(session) for one in self._sidecars))
-            self._refreshed_at = self._clock()
-        finally:
-            self._refreshing = None
+        if self._session is None:
+            self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        session = self._session
+        await asyncio.gather(*(one.refresh(session) for one in self._sidecars))
 
 
 class _Sidecar:
@@ -104,6 +98,9 @@ class _Sidecar:
             self._latency_ms, self._error = None, too_slow(PATIENCE_SECONDS)
         except Unanswered as error:
             self._latency_ms, self._error = None, str(error)
+        except Exception as error:  # one sidecar's answer must not hide the others
+            log.exception("sidecar_not_asked", sidecar=place(self._url))
+            self._latency_ms, self._error = None, f"it could not be asked ({type(error).__name__})"
 
     def status(self) -> SidecarStatus:
         """It at this moment."""

@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from penstock.errors import ServiceError
+from penstock.gateway.looks import SharedLook
 from penstock.outbound.failure import CallFailed
 from penstock.outbound.provider import Provider
 from penstock.postgres.pool import Database
@@ -63,20 +64,10 @@ class ProvidersWatch:
     def __init__(self, catalogue: Catalogue, database: Database) -> None:
         self._catalogue = catalogue
         self._database = database
-        self._looking: asyncio.Task[ProvidersStatus] | None = None
-        self._looked_at = 0.0
-
-    async def status(self) -> ProvidersStatus:
-        """How all of them are."""
-        looking = self._looking
-        if looking is None or (looking.done() and (_failed(looking) or time.monotonic() - self._looked_at >= _KEPT)):
-            looking = self._looking = asyncio.create_task(self._look())
-        return await asyncio.shield(looking)
+        self.status = SharedLook(self._look, keep=_KEPT)
 
     async def close(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.gather(self._looking, return_exceptions=True)
+        await self.status.close()
 
     async def _look(self) -> ProvidersStatus:
         specs = list(self._catalogue.providers.values())
@@ -85,7 +76,6 @@ class ProvidersWatch:
         reports = await reporting
         known = [_with_reports(one, reports) for one in asked]
         absent = [name for name in _DOCUMENTED if name not in self._catalogue.providers]
-        self._looked_at = time.monotonic()
         return ProvidersStatus(providers=[*known, *(ProviderStatus(name=name, configured=False) for name in absent)])
 
     async def _reports(self) -> list[WorkerReport]:
@@ -139,10 +129,6 @@ class ProvidersWatch:
             models=models,
             error=error,
         )
-
-
-def _failed(look: asyncio.Task[ProvidersStatus]) -> bool:
-    return look.cancelled() or look.exception() is not None
 
 
 def _lists_models(spec: ProviderSpec) -> bool:
