@@ -18,7 +18,6 @@ from uuid import UUID
 
 import asyncpg
 import msgspec
-import structlog
 from msgspec import Raw, Struct
 
 from penstock.errors import DatabaseUnavailable, InvalidInput, NotFound, Overloaded
@@ -27,9 +26,10 @@ from penstock.jobs.names import Names
 from penstock.jobs.store import TenantId
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Notice
+from penstock.telemetry import logs
 from penstock.waiting import set_within
 
-log = structlog.get_logger("penstock.events")
+log = logs.get(__name__)
 
 LAST_TYPES = frozenset({"job.completed", "job.failed", "job.cancelled"})
 _EVERYTHING = 2**63 - 1

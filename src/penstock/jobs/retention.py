@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, time, timedelta
 
 import asyncpg
-import structlog
 
 from penstock.jobs.store import Connection
 from penstock.postgres import queries
+from penstock.telemetry import logs
 
-log = structlog.get_logger("penstock.retention")
+log = logs.get(__name__)
 
 _AHEAD = 7  # days for which partitions stand ready
 _CHUNK = 1000

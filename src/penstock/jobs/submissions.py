@@ -157,10 +157,6 @@ def _as_created(new: NewJob, created_at: datetime) -> Job:
     )
 
 
-def _as_found(job: Job | None) -> Submitted | None:
-    return None if job is None else Submitted(job=job, created=False)
-
-
 def _same_request(job: Job, submission: JobSubmission, max_attempts: int) -> bool:
     """Whether the job was made by this very request. Its due time may have moved since, so a lapsed one is not held
     against it."""

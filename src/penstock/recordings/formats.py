@@ -15,46 +15,17 @@ class Format:
 
     name: str
     demuxer: str
-    media_types: tuple[str, ...]  # the first is what we say
-    extensions: tuple[str, ...]  # with the dot, in lower case; the first is what we use
-
-    @property
-    def media_type(self) -> str:
-        return self.media_types[0]
-
-    @property
-    def extension(self) -> str:
-        return self.extensions[0]
+    media_type: str
+    extension: str  # with the dot
 
 
-WAV: Final = Format(
-    name="wav",
-    demuxer="wav",
-    media_types=("audio/wav", "audio/x-wav", "audio/wave", "audio/vnd.wave"),
-    extensions=(".wav", ".wave"),
-)
-MP3: Final = Format(
-    name="mp3", demuxer="mp3", media_types=("audio/mpeg", "audio/mp3", "audio/x-mp3"), extensions=(".mp3", ".mpga")
-)
-FLAC: Final = Format(name="flac", demuxer="flac", media_types=("audio/flac", "audio/x-flac"), extensions=(".flac",))
-OGG: Final = Format(
-    name="ogg", demuxer="ogg", media_types=("audio/ogg", "application/ogg", "audio/vorbis"), extensions=(".ogg", ".oga")
-)
-OPUS: Final = Format(
-    name="opus", demuxer="ogg", media_types=("audio/ogg; codecs=opus", "audio/opus"), extensions=(".opus",)
-)
-M4A: Final = Format(
-    name="m4a",
-    demuxer="mp4",
-    media_types=("audio/mp4", "audio/m4a", "audio/x-m4a", "video/mp4"),
-    extensions=(".m4a", ".mp4", ".m4b", ".mov"),
-)
-WEBM: Final = Format(
-    name="webm",
-    demuxer="webm",
-    media_types=("audio/webm", "video/webm", "audio/x-matroska", "video/x-matroska"),
-    extensions=(".webm", ".weba", ".mka", ".mkv"),
-)
+WAV: Final = Format(name="wav", demuxer="wav", media_type="audio/wav", extension=".wav")
+MP3: Final = Format(name="mp3", demuxer="mp3", media_type="audio/mpeg", extension=".mp3")
+FLAC: Final = Format(name="flac", demuxer="flac", media_type="audio/flac", extension=".flac")
+OGG: Final = Format(name="ogg", demuxer="ogg", media_type="audio/ogg", extension=".ogg")
+OPUS: Final = Format(name="opus", demuxer="ogg", media_type="audio/ogg; codecs=opus", extension=".opus")
+M4A: Final = Format(name="m4a", demuxer="mp4", media_type="audio/mp4", extension=".m4a")
+WEBM: Final = Format(name="webm", demuxer="webm", media_type="audio/webm", extension=".webm")
 FORMATS: Final = (WAV, MP3, FLAC, OGG, OPUS, M4A, WEBM)
 
 
@@ -67,19 +38,6 @@ def sniff(head: bytes, behind_tag: bytes = b"") -> Format | None:
     if b"fLaC" in {head[id3_length(head) :][:4], behind_tag[:4]}:
         return FLAC
     return next((found for test, found in _TESTS if test(head)), None)
-
-
-def of_media_type(stated: str) -> Format | None:
-    """The format that a media type names; parameters other than ``codecs=opus`` say nothing."""
-    kind, _, parameters = stated.lower().partition(";")
-    if kind.strip() == "audio/ogg" and "opus" in parameters:
-        return OPUS
-    return next((one for one in FORMATS if kind.strip() in one.media_types), None)
-
-
-def of_filename(name: str) -> Format | None:
-    """The format that a file's name ends like."""
-    return next((one for one in FORMATS if name.lower().endswith(one.extensions)), None)
 
 
 def _is_wav(head: bytes) -> bool:

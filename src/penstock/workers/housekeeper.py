@@ -6,20 +6,19 @@ import asyncio
 import signal
 from datetime import timedelta
 
-import structlog
-
 from penstock.jobs.service import JobLimits
 from penstock.postgres.address import database_url
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
 from penstock.settings import Settings
+from penstock.telemetry import logs
 from penstock.workers.periodic import Periodic
 from penstock.workers.promoter import Promoter
 from penstock.workers.rescuer import Rescuer
 from penstock.workers.sweeper import Sweeper
 from penstock.workers.upkeep import Counters, Hints, Retention
 
-log = structlog.get_logger("penstock.housekeeper")
+log = logs.get(__name__)
 
 
 class Housekeeper:

@@ -6,12 +6,11 @@ import asyncio
 from abc import ABC, abstractmethod
 from datetime import timedelta
 
-import structlog
-
 from penstock.errors import DatabaseUnavailable
+from penstock.telemetry import logs
 from penstock.waiting import set_within
 
-log = structlog.get_logger("penstock.housekeeping")
+log = logs.get(__name__)
 
 
 class Periodic(ABC):

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 from itertools import groupby
 
-import structlog
-
 from penstock.jobs import duties, store
 from penstock.jobs.job import Failure
 from penstock.jobs.service import JobLimits
@@ -16,9 +14,10 @@ from penstock.jobs.store import Connection, EndedAttempt, HeldLease
 from penstock.jobs.writers import announce_ended, judge
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
+from penstock.telemetry import logs
 from penstock.workers.periodic import Periodic
 
-log = structlog.get_logger("penstock.rescuer")
+log = logs.get(__name__)
 
 _CHUNK = 500
 
