@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 import msgspec
+import typer
 
 from penstock.cli.job_views import Bars, Job
 from penstock.client import Client
@@ -21,6 +24,7 @@ T = TypeVar("T")
 Verb = Literal["retry", "cancel"]
 
 _PAGE = 100
+_PATIENCE_SECONDS = 10.0  # before one who watches is told that perhaps nobody takes the job
 _LOOK_EVERY = timedelta(milliseconds=500)  # while watching; the answer comes at once when the job is finished
 
 
@@ -86,12 +90,17 @@ async def stats(client: Client) -> dict[str, Any]:
 
 async def _watch_one(client: Client, job_id: UUID, bars: Bars) -> Job:
     bars.update(job := _plain(await client.get(job_id)))
+    patient_until = time.monotonic() + _PATIENCE_SECONDS
     while not job["finished_at"]:
         try:
             job = _plain(await client.wait(job_id, timeout=_LOOK_EVERY))
         except TimeoutError:
             job = _plain(await client.get(job_id))
         bars.update(job)
+        if not job["attempt"] and not job["run_at"] and time.monotonic() > patient_until:
+            patient_until = math.inf
+            queue = f"{job['task_type']} jobs for {job['model_profile']}"
+            typer.echo(f"penstock: job {job_id} still waits. Is there a worker that takes {queue}?", err=True)
     return job
 
 
