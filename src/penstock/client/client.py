@@ -20,7 +20,7 @@ from penstock.client.models import ModelCalls
 from penstock.client.stream import LAST_TYPES, Event, Stream
 from penstock.client.transport import Query, Transport, error_named
 from penstock.client.views import Job, JobPage
-from penstock.client.work import HttpSource, PlainLog, stopped_by_signals
+from penstock.client.work import HttpSource, PlainLog
 from penstock.errors import CallerError
 from penstock.jobs.job import (
     BatchAnswer,
@@ -44,6 +44,7 @@ from penstock.jobs.job import (
     JobSubmission,
     Stats,
 )
+from penstock.stopping import on_signals
 from penstock.workers.engine import Engine
 from penstock.workers.executors import Executor
 from penstock.workers.source import Duty
@@ -288,7 +289,7 @@ class Client(ModelCalls, BlobCalls):
         waiting = asyncio.create_task(stopping.wait())
         try:
             if stop is None:
-                with stopped_by_signals(stopping):
+                with on_signals(stopping.set):
                     await self._work(engine, working, waiting)
             else:
                 await self._work(engine, working, waiting)

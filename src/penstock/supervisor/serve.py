@@ -21,6 +21,7 @@ from penstock.postgres import migrate
 from penstock.postgres.address import database_url
 from penstock.postgres.embedded import EmbeddedServer
 from penstock.settings import Settings
+from penstock.stopping import on_signals
 from penstock.supervisor import estate
 from penstock.supervisor.child import Child
 from penstock.supervisor.ports import check_ports
@@ -137,10 +138,8 @@ class Supervisor:
 async def serve(settings: Settings, *, on_ready: Callable[[], None]) -> None:
     """Run a supervisor until SIGTERM, SIGINT or SIGHUP; a second signal ends what still drains."""
     supervisor = Supervisor(settings, on_ready=on_ready)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        loop.add_signal_handler(number, supervisor.stop)
-    await supervisor.run()
+    with on_signals(supervisor.stop, signal.SIGHUP):
+        await supervisor.run()
 
 
 def children(settings: Settings, url: str) -> list[Child]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from datetime import timedelta
 
 from penstock.jobs.service import JobLimits
@@ -11,6 +10,7 @@ from penstock.postgres.address import database_url
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
 from penstock.settings import Settings
+from penstock.stopping import on_signals
 from penstock.telemetry import logs
 from penstock.workers.periodic import Periodic
 from penstock.workers.promoter import Promoter
@@ -56,14 +56,16 @@ async def run(settings: Settings) -> None:
         JobLimits.from_settings(settings),
         retention=timedelta(days=settings.penstock_retention_days),
     )
-    loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
     log.info("housekeeper_started")
     running = asyncio.create_task(housekeeper.run())
-    await stopping.wait()
-    await housekeeper.stop()
-    await running
-    await database.close()
+    asked = asyncio.create_task(stopping.wait())
+    try:
+        with on_signals(stopping.set):
+            await asyncio.wait([running, asked], return_when=asyncio.FIRST_COMPLETED)  # duties end when told to only
+            await housekeeper.stop()
+            await running
+    finally:
+        asked.cancel()
+        await database.close()
     log.info("housekeeper_stopped")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 
 from penstock.blobs.service import BlobService
@@ -20,6 +19,7 @@ from penstock.providers.catalogue import Catalogue, load
 from penstock.providers.fetching import Fetcher
 from penstock.providers.servers import Servers
 from penstock.settings import Settings, environment
+from penstock.stopping import on_signals
 from penstock.telemetry import logs
 from penstock.workers import chat, http, models, transcription
 from penstock.workers.chat import ChatExecutor
@@ -75,25 +75,12 @@ async def _until_signal(worker: Worker) -> None:
             log.info("worker_draining")
             stopping.append(asyncio.create_task(worker.stop()))
 
-    with _on_signals(stop):
+    with on_signals(stop):
         try:
             await working
         except asyncio.CancelledError:
             if not stopping:  # cancelled from outside, not by the second signal
                 raise
-
-
-@contextmanager
-def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
-    loop = asyncio.get_running_loop()
-    signals = (signal.SIGTERM, signal.SIGINT)
-    for number in signals:
-        loop.add_signal_handler(number, stop)
-    try:
-        yield
-    finally:
-        for number in signals:
-            loop.remove_signal_handler(number)
 
 
 @asynccontextmanager

@@ -1,0 +1,30 @@
+"""Signals that ask a process to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+USUAL: Final = (signal.SIGTERM, signal.SIGINT)
+
+
+@contextmanager
+def on_signals(call: Callable[[], None], *more: signal.Signals) -> Iterator[None]:
+    """While the block runs, SIGTERM, SIGINT and ``more`` call ``call`` on the running event loop. Outside the main
+    thread signals are not ours."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    numbers = (*USUAL, *more)
+    for number in numbers:
+        loop.add_signal_handler(number, call)
+    try:
+        yield
+    finally:
+        for number in numbers:
+            loop.remove_signal_handler(number)
