@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import textwrap
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,19 @@ MODELS = {
             def predict(self, picture: File, note: str = "", sizes: list[int] = []) -> File:
                 return File(picture.data[::-1], "image/x-mirrored", name="mirrored.img")
     """,
+    "nest": """
+        from pydantic import BaseModel
+        from penstock import Image
+
+        class Inside(BaseModel):
+            picture: Image
+
+        class Model:
+            def predict(
+                self, inside: Inside, several: list[Image] | None = None, many: list[int] | None = None
+            ) -> list[int]:
+                return [len(one.data) for one in several or []]
+    """,
     "measure": """
         from typing import Any
         from penstock import File, Image
@@ -74,18 +88,21 @@ MODELS = {
 @pytest.fixture(scope="module")
 async def caller(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Caller]:
     """A gateway with some models."""
-    import textwrap
-
     folder = tmp_path_factory.mktemp("models")
-    for name, code in MODELS.items():
+    put(folder, MODELS)
+    (folder / "broken.toml").write_text("runtime = 'python'\nreplicas = 0\n[python]\nclass = 'x:Y'\n")
+    async with serving(module_database_url, models_folder=folder) as caller:
+        yield caller
+
+
+def put(folder: Path, models: dict[str, str]) -> None:
+    """The models' code and manifests in a folder."""
+    for name, code in models.items():
         (folder / name).mkdir()
         (folder / name / f"{name}_code.py").write_text(textwrap.dedent(code))
         (folder / name / "model.toml").write_text(
             f'runtime = "python"\nqueue = 2\n[python]\nclass = "{name}_code:Model"\n'
         )
-    (folder / "broken.toml").write_text("runtime = 'python'\nreplicas = 0\n[python]\nclass = 'x:Y'\n")
-    async with serving(module_database_url, models_folder=folder) as caller:
-        yield caller
 
 
 def events(body: bytes) -> list[tuple[str, str]]:
@@ -228,9 +245,32 @@ class TestMedia:
             refused = await caller.post("/models/measure/predict", missing)
             assert (refused.outcome, refused.fields) == ((422, "invalid_input"), [field])
             assert "there is no blob" in refused.json["errors"][0]["detail"]
+        nested = await caller.post("/models/nest/predict", {"inside": {"picture": cover}, "several": [cover]})
+        assert (nested.outcome, nested.fields) == ((422, "invalid_input"), ["inside.picture"])
+        several = await caller.post(
+            "/models/nest/predict", {"inside": {"picture": "data:image/gif,"}, "several": [cover]}
+        )
+        assert several.json == [9]
         for odd in ("blob:", "blob:x", "blob:../etc"):
             assert (await caller.post("/models/measure/predict", {"files": [odd]})).status == 422
         assert (await caller.post("/models/greet/predict", {"name": "blob:x"})).json == {"text": "Dear blob:x"}
+
+    async def test_uploads_of_one_call_are_bounded_together(self, database_url: str, tmp_path: Path) -> None:
+        """Also when one of them is named again and again."""
+        put(tmp_path, {"measure": MODELS["measure"]})
+        async with serving(database_url, models_folder=tmp_path, penstock_max_call_bytes=100_000) as caller:
+            blob = (await caller.call("POST", "/blobs", body=bytes(40_000))).json["id"]
+            few = await caller.post("/models/measure/predict", {"files": [f"blob:{blob}"] * 2})
+            assert few.json["sizes"] == [40_000, 40_000]
+            many = await caller.post("/models/measure/predict", {"files": [f"blob:{blob}"] * 3})
+            assert (many.outcome, many.fields) == ((422, "invalid_input"), ["files[2]"])
+
+    async def test_what_holds_many_values_is_refused_quickly(self, caller: Caller) -> None:
+        """Without an explanation: to find every mistake among a million takes the validator a minute."""
+        refused = await caller.post("/models/nest/predict", {"inside": {"picture": "data:,"}, "many": [""] * 200_000})
+        assert (refused.outcome, refused.fields) == ((422, "invalid_input"), ["body"])
+        few = await caller.post("/models/nest/predict", {"inside": {"picture": "data:image/gif,"}, "many": [1, ""]})
+        assert few.fields == ["many[1]"]
 
     async def test_a_form(self, caller: Caller) -> None:
         """Several files of one name are a list; text becomes what the schema wants."""

@@ -171,3 +171,24 @@ async def test_a_report_that_is_always_refused_is_given_up_and_the_worker_goes_o
     report = await run_until_reported(source, fail_once)
     assert isinstance(report, JobCompletion)
     assert source.tried == 3
+
+
+async def test_when_everything_is_cancelled_what_is_held_is_handed_back() -> None:
+    """As ``asyncio.run`` ends a program whose worker runs beside other things."""
+    source = Source()
+    begun = asyncio.Event()
+
+    async def hang(_job: ClaimedJob, _context: JobContext) -> object:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    ours = {asyncio.current_task()}
+    running = asyncio.create_task(engine(source, hang).run())
+    await begun.wait()
+    for task in asyncio.all_tasks() - ours:
+        task.cancel()
+    await asyncio.wait([running])
+    (report,) = source.reported
+    assert isinstance(report, Failure)
+    assert report.category is ErrorCategory.SHUTDOWN

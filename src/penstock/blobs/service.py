@@ -89,7 +89,7 @@ class BlobService:
         """A blob with all its bytes; raises NotFound, TooLarge."""
         blob = await self.get(tenant, blob_id)
         if blob.size_bytes > most_bytes:
-            raise TooLarge(f"blob {blob_id} has {blob.size_bytes} bytes; at most {most_bytes} are allowed here")
+            raise TooLarge(f"blob {blob_id} has {blob.size_bytes} bytes; {most_bytes} are left of what is allowed here")
         return blob, b"".join([part async for part in self.read(tenant, blob_id)])
 
     async def delete(self, tenant: int, blob_id: UUID) -> None:

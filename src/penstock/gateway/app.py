@@ -41,7 +41,7 @@ from penstock.settings import Settings
 from penstock.telemetry import logs, metrics
 from penstock.web.call import Answer, ByteStream, Call, Disconnected, EventStream
 from penstock.web.route import Route
-from penstock.workers.uploads import loader
+from penstock.workers.uploads import UploadLoader
 
 log = logs.get(__name__)
 
@@ -86,7 +86,7 @@ class Gateway:
             keep=timedelta(days=settings.penstock_retention_days),
         )
         most = settings.penstock_max_call_bytes
-        load = loader(blobs, most_bytes=most)
+        load = UploadLoader(blobs, most_bytes=most)
         models_api = ModelHandlers(self._models, describe=problems.describe, max_call_bytes=most, load=load)
         backend_api = BackendHandlers(self._models, describe=problems.describe, max_call_bytes=most, load=load)
         self.routes: list[Route] = [  # the router searches in this order: what is called most stands first

@@ -42,8 +42,9 @@ class InputCheck:
     def _check_model(self, submission: JobSubmission, prefix: str) -> None:
         entry = self._host.entries.get(submission.model_profile)
         if entry is not None:
-            checker = entry.versions[entry.default].checker
-            checker.check(decode(bytes(submission.input), _any), prefix=f"{prefix}input")
+            given = bytes(submission.input)
+            checker = entry.versions[entry.default].checker_of_jobs
+            checker.check(decode(given, _any), prefix=f"{prefix}input", json=given)
 
 
 def _check_profile(submission: JobSubmission, profile: Profile) -> None:

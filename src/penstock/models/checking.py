@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from itertools import islice
 from typing import Any, Final
 
 import jsonschema_rs
 
-from penstock.errors import FieldProblem, InvalidInput
+from penstock.errors import InvalidInput
 from penstock.models import mistakes
 from penstock.models.uploads import upload_id
 
 _MOST_PROBLEMS: Final = 20
+_MOST_EXPLAINED: Final = 5000  # values of an input
 _URLS: Final = ("data:", "http://", "https://")
 
 
@@ -32,25 +34,33 @@ class _MediaType:
 
 
 def _is_media(value: str) -> bool:
-    return value.startswith(_URLS) or upload_id(value) is not None
+    return value.startswith(_URLS)
+
+
+def _may_be_media(value: str) -> bool:
+    return _is_media(value) or upload_id(value) is not None
 
 
 class Checker:
-    """Checks values against one schema. An empty schema allows everything, at no cost."""
+    """Checks values against one schema. An empty schema allows everything, at no cost. With ``uploads`` media may be
+    named as ``blob:ID`` where they stand."""
 
-    def __init__(self, schema: Mapping[str, Any]) -> None:
-        self._validator = _validator(schema) if schema else None
+    def __init__(self, schema: Mapping[str, Any], *, uploads: bool = False) -> None:
+        self._validator = _validator(schema, uploads=uploads) if schema else None
 
-    def check(self, value: Any, *, prefix: str = "") -> None:
-        """Raise InvalidInput that names each field which breaks a rule, below ``prefix``."""
+    def check(self, value: Any, *, prefix: str = "", json: bytes = b"") -> None:
+        """Raise InvalidInput that names each field which breaks a rule, below ``prefix``.
+
+        ``json`` is what the value was read from, where that may be large: to find what is wrong with many values takes
+        the validator a thousand times as long as to see that something is, so they are refused without an explanation.
+        """
         if self._validator is None or self._validator.is_valid(value):
             return
-        problems: list[FieldProblem] = []
-        for error in self._validator.iter_errors(value):
-            problems += mistakes.problems(error, prefix)
-            if len(problems) >= _MOST_PROBLEMS:
-                break
-        raise InvalidInput(problems[:_MOST_PROBLEMS])
+        if json.count(b",") > _MOST_EXPLAINED:
+            detail = f"does not fit the model's schema; where is not told of more than {_MOST_EXPLAINED} values"
+            raise InvalidInput.of(prefix or "body", detail)
+        found = (one for error in self._validator.iter_errors(value) for one in mistakes.problems(error, prefix))
+        raise InvalidInput(list(islice(found, _MOST_PROBLEMS)))
 
     @staticmethod
     def check_schema(schema: Mapping[str, Any], field: str) -> None:
@@ -61,10 +71,10 @@ class Checker:
             raise InvalidInput.of(field, f"is no JSON Schema (2020-12): {mistakes.short(str(error))}") from None
 
 
-def _validator(schema: Mapping[str, Any]) -> jsonschema_rs.Draft202012Validator:
+def _validator(schema: Mapping[str, Any], *, uploads: bool = False) -> jsonschema_rs.Draft202012Validator:
     return jsonschema_rs.Draft202012Validator(
         dict(schema),
-        formats={"media": _is_media},
+        formats={"media": _may_be_media if uploads else _is_media},
         validate_formats=True,
         keywords={"contentMediaType": _MediaType},
         pattern_options=jsonschema_rs.RegexOptions(),  # linear time: no pattern can hang the gateway

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from penstock.errors import FieldProblem
@@ -12,6 +13,7 @@ from penstock.models.violations import dotted
 _MEDIA: Final = "must be a data: URL, or blob: and the id of an upload"
 _LONGEST_DETAIL: Final = 300  # characters
 _DEEPEST: Final = 10  # choices within choices
+_LOOKED_AT: Final = 20  # errors of an alternative
 
 
 def problems(error: Any, prefix: str, depth: int = 0) -> Iterator[FieldProblem]:
@@ -89,4 +91,5 @@ def _wants_null(branch: Sequence[Any]) -> bool:
 def _of_another_type(branch: Sequence[Any], choice: Any) -> bool:
     """Whether the value is not even of the alternative's type."""
     here = list(choice.instance_path)
-    return any(type(one.kind).__name__ == "Type" and list(one.instance_path) == here for one in branch)
+    first = islice(branch, _LOOKED_AT)
+    return any(type(one.kind).__name__ == "Type" and list(one.instance_path) == here for one in first)

@@ -13,7 +13,7 @@ from penstock.errors import InvalidInput, NotFound, TooLarge, Unsupported
 from penstock.models import media_types
 from penstock.models.host.deployment import Deployment
 from penstock.models.runtimes.base import Segment
-from penstock.models.uploads import SCHEME, Load, Path, is_media, takes_many, uploads_in
+from penstock.models.uploads import Load, Upload, is_media, takes_many, uploads_in
 from penstock.models.violations import dotted
 from penstock.web.call import Call, is_json
 from penstock.web.forms import Part, read_form
@@ -50,29 +50,39 @@ async def read_input(call: Call, deployment: Deployment, load: Load) -> Input:
 
 
 async def from_json(body: bytes, deployment: Deployment, load: Load) -> Input:
-    """A JSON body as an input; raises MalformedBody, InvalidInput, TooLarge."""
+    """A JSON body as an input; raises MalformedBody, InvalidInput."""
     value = decode(body, _any)
-    deployment.checker.check(value)
-    if SCHEME.encode() not in body:
-        return Input(body)
-    segments = [await _loaded(load, path, upload) for path, upload in list(uploads_in(value, _properties(deployment)))]
-    if not segments:
-        return Input(body)
+    segments = await _uploads(value, body, deployment, load)
     for segment in segments:
         _set(value, segment.path, _placeholder(segment))
-    deployment.checker.check(value)  # their types are known now
+    deployment.checker.check(value, json=body)
+    if not segments:
+        return Input(body)
     for segment in segments:
         _set(value, segment.path, None)
     return Input(msgspec.json.encode(value), segments)
 
 
-async def _loaded(load: Load, path: Path, upload_id: UUID) -> Segment:
-    try:
-        upload = await load(upload_id)
-    except (NotFound, TooLarge) as error:
-        raise InvalidInput.of(dotted(path), error.message) from None
-    kind = media_types.told(upload.media_type, upload.data, upload.name)
-    return Segment(upload.data, kind, path, upload.name)
+async def _uploads(value: Any, body: bytes, deployment: Deployment, load: Load) -> list[Segment]:
+    """The uploads that an input names, each read once; together they are no larger than a call may be."""
+    found = list(uploads_in(value, _properties(deployment)))
+    if not found:
+        return []
+    deployment.checker_of_jobs.check(value, json=body)  # before anything is read
+    left = load.most_bytes
+    read: dict[UUID, Upload] = {}
+    segments: list[Segment] = []
+    for path, upload_id in found:
+        try:
+            upload = read[upload_id] = read.get(upload_id) or await load(upload_id, most_bytes=left)
+        except (NotFound, TooLarge) as error:
+            raise InvalidInput.of(dotted(path), error.message) from None
+        left -= len(upload.data)  # also of one that is named again: it is sent again
+        if left < 0:
+            raise InvalidInput.of(dotted(path), f"with this the uploads exceed {load.most_bytes} bytes")
+        kind = media_types.told(upload.media_type, upload.data, upload.name)
+        segments.append(Segment(upload.data, kind, path, upload.name))
+    return segments
 
 
 def _from_form(parts: Sequence[Part], deployment: Deployment) -> Input:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 from uuid import UUID
 
 SCHEME: Final = "blob:"
@@ -20,8 +20,12 @@ class Upload:
     name: str | None
 
 
-Load = Callable[[UUID], Awaitable[Upload]]
-"""Reads an upload; raises NotFound, or TooLarge for one that no call may bring along."""
+class Load(Protocol):
+    """Reads an upload of at most ``most_bytes``; raises NotFound, TooLarge."""
+
+    most_bytes: int  # of all uploads of one call
+
+    async def __call__(self, upload_id: UUID, *, most_bytes: int) -> Upload: ...
 
 
 def upload_id(text: str) -> UUID | None:
@@ -59,7 +63,9 @@ def is_media(schema: Any) -> bool:
 
 
 def takes_many(schema: Any) -> bool:
-    """Whether a JSON Schema means a list of media."""
-    if not isinstance(schema, Mapping):
+    """Whether a JSON Schema means a list of media, perhaps among other choices."""
+    if not isinstance(schema, Mapping) or is_media(schema):
         return False
-    return schema.get("type") == "array" and is_media(schema.get("items")) and not is_media(schema)
+    if schema.get("type") == "array" and is_media(schema.get("items")):
+        return True
+    return any(takes_many(one) for one in schema.get("anyOf", ()))

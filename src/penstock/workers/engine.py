@@ -213,9 +213,16 @@ class Engine:
             if attempt.lost:
                 attempt.report = None
             await self._report(attempt)
-        finally:
-            self._attempts.pop(attempt.job.epoch, None)
-            self._room.set()
+        except asyncio.CancelledError:
+            raise  # the end of all: what this attempt has, or holds, is handed in by ``_drain``
+        except BaseException:
+            self._forget(attempt)
+            raise
+        self._forget(attempt)
+
+    def _forget(self, attempt: Attempt) -> None:
+        self._attempts.pop(attempt.job.epoch, None)
+        self._room.set()
 
     # Reporting
 

@@ -26,7 +26,7 @@ from penstock.workers.chat import ChatExecutor
 from penstock.workers.executors import Executors
 from penstock.workers.reporter import Reporter
 from penstock.workers.transcription import TranscriptionExecutor
-from penstock.workers.uploads import loader
+from penstock.workers.uploads import UploadLoader
 from penstock.workers.worker import Worker
 
 log = logs.get(__name__)
@@ -195,7 +195,7 @@ async def _models(settings: Settings, database: Database) -> AsyncIterator[model
             keep=timedelta(days=settings.penstock_retention_days),
         )
         try:
-            yield models.HostedModels(service, loader(blobs, most_bytes=settings.penstock_max_call_bytes))
+            yield models.HostedModels(service, UploadLoader(blobs, most_bytes=settings.penstock_max_call_bytes))
         finally:
             await service.stop()
     else:

@@ -6,14 +6,17 @@ from uuid import UUID
 
 from penstock.blobs.service import BlobService
 from penstock.jobs.store import DEFAULT_TENANT, TenantId
-from penstock.models.uploads import Load, Upload
+from penstock.models.uploads import Upload
 
 
-def loader(blobs: BlobService, *, most_bytes: int, tenant: TenantId = DEFAULT_TENANT) -> Load:
-    """What reads a tenant's uploads of at most so many bytes, for inputs that name them."""
+class UploadLoader:
+    """Reads a tenant's uploads for inputs that name them."""
 
-    async def load(blob_id: UUID) -> Upload:
-        blob, data = await blobs.whole(tenant, blob_id, most_bytes=most_bytes)
+    def __init__(self, blobs: BlobService, *, most_bytes: int, tenant: TenantId = DEFAULT_TENANT) -> None:
+        self.most_bytes = most_bytes
+        self._blobs = blobs
+        self._tenant = tenant
+
+    async def __call__(self, upload_id: UUID, *, most_bytes: int) -> Upload:
+        blob, data = await self._blobs.whole(self._tenant, upload_id, most_bytes=most_bytes)
         return Upload(data=data, media_type=blob.media_type, name=blob.filename)
-
-    return load

@@ -61,6 +61,7 @@ class Deployment:
         self.model = model
         self.schema: Schema | None = None  # None: not yet known
         self.checker = Checker({})
+        self.checker_of_jobs = Checker({})  # whose inputs may name uploads, which are read when they run
         self.logbook = logbook
         self.measures = Measures(model.name, model.version)
         self.fleet = Fleet(model, self, logbook, lambda: self._new_replica(member=True))
@@ -268,6 +269,7 @@ class Deployment:
                 raise CallFailed("unavailable", f"its schema is wrong: {error.message}") from None
             self.schema = schema
             self.checker = Checker(schema.input)
+            self.checker_of_jobs = Checker(schema.input, uploads=True)
             batching = self.model.manifest.batching
             if batching is not None and schema.batches:
                 self._queue.together = batching.max_size
