@@ -85,7 +85,7 @@ class Events:
         value = value.removeprefix(b" ")
         if name == b"data":
             self._data.append(value)
-            self._size += len(value)
+            self._size += len(value) + 1
             if self._size > self._longest:
                 raise TooLong(f"an event exceeds {self._longest} bytes")
         elif name == b"event":

@@ -490,6 +490,29 @@ class TestRegistering:
         stated = {"name": "greet", "version": "99", "runtime": "http", "http": {"url": "http://127.0.0.1:1"}}
         for replace in ("", "?replace=true"):
             assert (await caller.post(f"/models{replace}", stated)).outcome == (409, "already_exists")
+        assert (await caller.call("DELETE", "/models/greet")).status == 204
+        try:
+            assert (await caller.post("/models", stated)).outcome == (409, "already_exists")
+        finally:
+            assert (await caller.post("/models", {"name": "greet"})).status == 201
+
+    async def test_what_is_removed_while_it_is_replaced_stays_away(self, caller: Caller) -> None:
+        """In the host and in the table, which would bring it back."""
+        service = caller.gateway._models
+        async with upper_server() as address:
+            stated = {"name": "fleeting", "runtime": "http", "http": {"url": f"{address}/upper"}}
+            await service.add(stated)
+            await asyncio.gather(
+                service.add(stated | {"description": "another"}, replace=True), service.remove("fleeting")
+            )
+            assert "fleeting" not in service.host.entries
+            database = service._database
+            assert database is not None
+            async with database.acquire() as connection:
+                assert await connection.fetchval("SELECT removed FROM model WHERE name = 'fleeting'")
+            first, second = await asyncio.gather(service.add(stated), service.add(stated))
+            assert first is second
+            await service.remove("fleeting")
 
     async def test_a_reload_and_a_changed_folder(self, database_url: str, tmp_path: Path) -> None:
         """New manifests are taken up, changed ones replace, deleted ones go; a reload reads the code again."""

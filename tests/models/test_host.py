@@ -538,6 +538,15 @@ async def test_a_replica_killed_from_outside_is_replaced(stage: Stage) -> None:
     assert await stage.call(model, {"text": "again"}) == "again"
 
 
+async def test_the_shares_of_a_device_are_not_exceeded_by_two_that_come_at_once(stage: Stage) -> None:
+    added = await asyncio.gather(
+        *(stage.host.add(stage.python(f"m{number}", ECHO, device="cuda:0", device_share=0.7)) for number in range(2)),
+        return_exceptions=True,
+    )
+    assert sorted(type(one).__name__ for one in added) == ["Deployment", "InvalidInput"]
+    assert len(stage.host.deployments()) == 1
+
+
 async def test_the_shares_of_a_device_are_not_exceeded(stage: Stage) -> None:
     """Two replicas of 0.3 and one of 0.5 do not fit on one GPU; the members of a group count once."""
     await stage.host.add(stage.python("small", ECHO, device="cuda:0", device_share=0.3, replicas=2), wait=False)

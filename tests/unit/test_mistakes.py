@@ -77,6 +77,14 @@ def test_what_is_no_structure_is_told_as_a_whole() -> None:
             decode(body, msgspec.json.Decoder(Cart))
 
 
+def test_a_hundred_thousand_mistakes_are_told_in_a_few_lines() -> None:
+    body = msgspec.json.encode({f"x{number}": 1 for number in range(100_000)})
+    with pytest.raises(InvalidInput) as refused:
+        decode(body, msgspec.json.Decoder(Cart))
+    assert len(refused.value.problems) == 20
+    assert len(str(refused.value)) < 2000
+
+
 def test_numbers_that_json_knows_and_nobody_else() -> None:
     for body in (b'{"type": 1e999, "wheels": []}', b'{"type": "x", "wheels": [{"spokes": 1e999}]}'):
         with pytest.raises(InvalidInput):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -114,26 +114,26 @@ class ModelService:
         with self._changes(model.name):
             existing = self.host.entries.get(model.name)
             versions = {} if existing is None else existing.versions
-            if any(one.model.source == "folder" for one in versions.values()):
+            in_folder = self.folder is not None and any(name == model.name for name, _ in self.folder.models)
+            if in_folder or any(one.model.source == "folder" for one in versions.values()):
                 raise AlreadyExists(f"model {model.name} stands in the server's folder: take another name")
             if model.version in versions:
                 before = versions[model.version].model
                 if before.fingerprint == model.fingerprint and not replace:
                     return versions[model.version]  # the same request again
             row = Row(name=model.name, version=model.version, manifest=text, removed=False)
-            return await self.host.add(model, replace=replace, confirm=partial(self._put, row))
+            try:
+                return await self.host.add(model, replace=replace, confirm=partial(self._put, row))
+            except AlreadyExists:
+                there = self.host.find(model.name, model.version)
+                if there.model.fingerprint == model.fingerprint:  # the same request, at the same time
+                    return there
+                raise
 
     async def remove(self, name: str, version: str | None = None) -> None:
         """Take a model away, or one version; one of the folder stays away until it is added again by name."""
         with self._changes(name):
-            entry = self.entry(name)
-            self.host.find(name, version)
-            for gone in [version] if version is not None else list(entry.versions):
-                stored = self._rows.get((name, gone))
-                registered = entry.versions[gone].model.source == "api"
-                text = stored.manifest if stored is not None and registered else None
-                await self._put(Row(name=name, version=gone, manifest=text, removed=True))
-            await self.host.remove(name, version)
+            await self.host.remove(name, version, confirm=self._put_away)
 
     async def reload(self, name: str, version: str | None = None) -> Deployment:
         """Import and load a version again, with its manifest as it stands now. Raises what ``add`` raises."""
@@ -168,8 +168,17 @@ class ModelService:
                     "to register one that a server elsewhere runs, state a runtime: " + " or ".join(sorted(REMOTE))
                 )
             model = found[-1]
+            if self.folder is not None and self.folder.find(model.name, model.version) is None:
+                file = self.folder.files[model.name, model.version]
+                raise InvalidInput.of("manifest", f"{file}: {self.folder.problems[file]}")
             row = Row(name=model.name, version=model.version, manifest=None, removed=False)
             return await self.host.add(model, replace=replace, confirm=partial(self._put, row))
+
+    async def _put_away(self, models: Sequence[Model]) -> None:
+        for model in models:
+            stored = self._rows.get((model.name, model.version))
+            text = stored.manifest if stored is not None and model.source == "api" else None
+            await self._put(Row(name=model.name, version=model.version, manifest=text, removed=True))
 
     async def _put(self, row: Row) -> None:
         if self._database is None:

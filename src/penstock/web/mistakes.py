@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -19,6 +20,7 @@ _UNKNOWN: Final = re.compile(r"^Object contains unknown field `(?P<name>[^`]*)`"
 _ENUM: Final = re.compile(r"^Invalid enum value")
 _STEP: Final = re.compile(r"\.?([^.\[\]]+)|\[([^\]]*)\]")
 _LONGEST_NAME: Final = 100  # characters of a field that a caller made up
+_MOST_PROBLEMS: Final = 20
 _MOST_NAMED: Final = 40  # fields or values that are listed
 
 
@@ -40,7 +42,8 @@ def all_of(stated: Any, kind: Any) -> list[FieldProblem]:
     problems: list[FieldProblem] = []
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
     if kind.__struct_config__.forbid_unknown_fields:
-        problems += [_unknown(str(name), "", list(fields)) for name in stated.keys() - fields.keys()]
+        unknown = islice((name for name in stated if name not in fields), _MOST_PROBLEMS)
+        problems += [_unknown(str(name), "", [] if index else list(fields)) for index, name in enumerate(unknown)]
     for name, field in fields.items():
         if name not in stated:
             if field.required:
@@ -50,7 +53,7 @@ def all_of(stated: Any, kind: Any) -> list[FieldProblem]:
             msgspec.json.decode(msgspec.json.encode(stated[name]), type=field.type)  # only so Raw takes any JSON
         except msgspec.ValidationError as error:
             problems.append(_problem(str(error), field.type, name))
-    return problems
+    return problems[:_MOST_PROBLEMS]
 
 
 def invalid(message: str, kind: Any = Any) -> InvalidInput:

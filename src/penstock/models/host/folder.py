@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
@@ -30,12 +31,17 @@ class ModelsFolder:
         self.models: dict[Key, Model] = {}
         self.files: dict[Key, str] = {}  # where each stands, relative to the folder
         self.problems: dict[str, str] = {}  # by file
+        self._scanning = threading.Lock()
 
     def scan(self) -> None:
         """Read all manifests; what is wrong with one stands in ``problems``, and does not concern the others.
 
         A manifest that was good and is so no more counts as it was, until it is mended or gone.
         """
+        with self._scanning:  # in threads, perhaps two at once
+            self._scan()
+
+    def _scan(self) -> None:
         before = {file: self.models[key] for key, file in self.files.items()}
         models: dict[Key, Model] = {}
         files: dict[Key, str] = {}
@@ -46,14 +52,16 @@ class ModelsFolder:
                 model = manifest.read(path)
             except InvalidInput as error:
                 problems[file] = error.message
-                if file not in before:
-                    continue
-                model = before[file]
+                continue
             key = (model.name, model.version)
             if key in models:
                 problems[file] = f"model {model.name} version {model.version} stands in {files[key]} too"
             else:
                 models[key], files[key] = model, file
+        for file in problems.keys() & before.keys():  # what was good; another file with a good one goes before it
+            key = (before[file].name, before[file].version)
+            if key not in models:
+                models[key], files[key] = before[file], file
         for file in problems.keys() - self.problems.keys():
             log.warning("manifest_refused", file=file, reason=problems[file])
         self.models, self.files, self.problems = models, files, problems
@@ -88,7 +96,7 @@ class ModelsFolder:
                 ):
                     if any(self._matters(Path(path)) for _, path in changes):
                         await on_change()
-            except OSError as error:  # the folder has gone, or the system's watches are used up
-                log.warning("models_folder_not_watched", reason=str(error))
+            except Exception as error:  # noqa: BLE001 - the folder has gone, the system's watches are used up, …
+                log.warning("models_folder_not_watched", reason=str(error) or type(error).__name__)
                 await set_within(stopping, 5.0)
                 await on_change()

@@ -153,6 +153,7 @@ class ModelHost:
             try:
                 if wait or before is not None:
                     await self._make_ready(deployment, before)
+                self._check_device(model, instead_of=before)  # others may have come while it was made ready
                 if confirm is not None:
                     await confirm()
             except BaseException:
@@ -161,7 +162,8 @@ class ModelHost:
                 raise
             self.entries[model.name] = entry
             entry.versions[model.version] = deployment
-            entry.default = model.version
+            if before is None:
+                entry.default = model.version
             if before is not None:
                 self._leaving.add(before)
                 self._spawn(self._retire(before))
@@ -173,14 +175,24 @@ class ModelHost:
             log.info("model_added", model=model.name, version=model.version, runtime=model.manifest.runtime)
             return deployment
 
-    async def remove(self, name: str, version: str | None = None) -> None:
-        """Take a model away, or one version of it; what it runs is finished. Raises NotFound."""
+    async def remove(
+        self,
+        name: str,
+        version: str | None = None,
+        *,
+        confirm: Callable[[Sequence[Model]], Awaitable[None]] | None = None,
+    ) -> None:
+        """Take a model away, or one version of it, once ``confirm`` has returned for what goes; what it runs is
+        finished. Raises NotFound, and what ``confirm`` raises; nothing has changed then."""
         self.find(name, version)
         async with self._lock(name):
             self.find(name, version)  # somebody else may have taken it away meanwhile
             entry = self.entries[name]
-            for gone in [version] if version is not None else list(entry.versions):
-                deployment = entry.versions.pop(gone)
+            going = [entry.versions[version]] if version is not None else list(entry.versions.values())
+            if confirm is not None:
+                await confirm([deployment.model for deployment in going])
+            for deployment in going:
+                del entry.versions[deployment.model.version]
                 self._leaving.add(deployment)
                 deployment.measures.forget()
                 self._spawn(self._retire(deployment))

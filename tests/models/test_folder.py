@@ -1,0 +1,59 @@
+"""The operator's folder: what stands in it, and what a mistake does."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+from penstock.models.host.folder import ModelsFolder
+
+GOOD = 'name = "x"\nruntime = "http"\n[http]\nurl = "http://127.0.0.1:1"\n'
+
+
+def test_a_mistake_leaves_the_model_as_it_was_until_it_is_mended_or_gone(tmp_path: Path) -> None:
+    folder, file = ModelsFolder(tmp_path), tmp_path / "a.toml"
+    file.write_text(GOOD)
+    folder.scan()
+    good = folder.models["x", "1"]
+    file.write_text(GOOD + "oops")
+    folder.scan()
+    assert (folder.models["x", "1"], set(folder.problems)) == (good, {"a.toml"})
+    assert folder.find("x", "1") is None
+    file.write_text(GOOD + "[schema.input]\n")
+    folder.scan()
+    assert (folder.find("x", "1") is not None, folder.problems) == (True, {})
+    file.unlink()
+    folder.scan()
+    assert folder.models == {}
+
+
+def test_a_good_file_goes_before_one_that_was_good(tmp_path: Path) -> None:
+    folder = ModelsFolder(tmp_path)
+    (tmp_path / "a.toml").write_text(GOOD)
+    folder.scan()
+    (tmp_path / "a.toml").write_text("oops")
+    (tmp_path / "b.toml").write_text(GOOD + "[schema.input]\n")
+    folder.scan()
+    assert folder.files == {("x", "1"): "b.toml"}
+    assert folder.find("x", "1") is not None
+
+
+def test_looks_in_several_threads_do_not_disturb_each_other(tmp_path: Path) -> None:
+    folder = ModelsFolder(tmp_path)
+    errors: list[BaseException] = []
+
+    def look() -> None:
+        try:
+            for number in range(40):
+                (tmp_path / f"m{number % 3}.toml").write_text(GOOD.replace('"x"', f'"m{number % 3}"'))
+                folder.scan()
+        except BaseException as error:  # noqa: BLE001 - what the test looks for
+            errors.append(error)
+
+    threads = [threading.Thread(target=look) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert len(folder.models) == 3
