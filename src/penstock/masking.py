@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Iterable
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
 MASK: Final = "******"
+_HEX: Final = re.compile(r"\\u[0-9a-f]{4}")
 SHORTEST: Final = 4  # characters; masking shorter ones would make texts unreadable
 
 
@@ -62,6 +64,17 @@ class Masker:
                     return len(end)
         return 0
 
+    def before_any(self, text: str, cut: int) -> int:
+        """``cut``, or the place before it where a secret begins that it would divide."""
+        divided = True
+        while divided:
+            divided = False
+            for secret in self._secrets:
+                start = text.find(secret, max(0, cut - len(secret) + 1), cut + len(secret) - 1)
+                if 0 <= start < cut < start + len(secret):
+                    cut, divided = start, True
+        return cut
+
 
 class MaskedStream:
     """A text that comes piece by piece: what may be the beginning of a secret waits for the next piece."""
@@ -72,15 +85,15 @@ class MaskedStream:
 
     def feed(self, piece: str) -> str:
         """What can be told now."""
-        text = self._masker.text(self._held + piece)
-        held = self._masker.unfinished(text)
-        self._held = text[len(text) - held :]
-        return text[: len(text) - held]
+        text = self._held + piece
+        cut = self._masker.before_any(text, len(text) - self._masker.unfinished(text))
+        self._held = text[cut:]
+        return self._masker.text(text[:cut])
 
     def end(self) -> str:
-        """What was held back: no secret after all."""
+        """What was held back."""
         held, self._held = self._held, ""
-        return held
+        return self._masker.text(held)
 
 
 def spelled(secrets: Iterable[str]) -> set[str]:
@@ -88,6 +101,8 @@ def spelled(secrets: Iterable[str]) -> set[str]:
     known = set(secrets)
     known |= {unquote(secret) for secret in known} | {quote(secret, safe="") for secret in known}
     known |= {json.dumps(secret, ensure_ascii=False)[1:-1] for secret in known}
+    escaped = {json.dumps(secret)[1:-1] for secret in known}  # as servers write letters beyond ASCII
+    known |= escaped | {_HEX.sub(lambda match: match[0].upper().replace("U", "u"), one) for one in escaped}
     return known | {html.escape(secret) for secret in known}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import wave
@@ -220,15 +221,57 @@ def too_many() -> web.Response:
 
 
 async def test_all_pieces_together_have_the_providers_time(recording: Recording) -> None:
-    async with hearing(lambda number: said("Words.") if number < 3 else web.json_response({}, status=503)) as seen:
+    async def answer(_: web.Request) -> web.StreamResponse:
+        if len(seen.bodies) == 3:
+            await asyncio.Event().wait()
+        return said("Words.")
+
+    async with serving(answer) as seen:
         with pytest.raises(CallFailed, match=r"it took longer than 0\.5 s for all pieces") as caught:
             await transcribed(audio_model(seen), recording, seconds=0.5)
     assert category_of(caught.value) is ErrorCategory.TIMEOUT
+    assert len(seen.bodies) == 3
     assert not list(recording.path.parent.glob("piece-*"))
 
 
+async def test_a_provider_that_hangs_opens_its_breaker_in_pieces_too(recording: Recording) -> None:
+    async def hang(_: web.Request) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async with serving(hang) as seen, opened() as servers:
+        provider = audio_model(seen)
+        gate = servers.gate(provider)
+        for _ in range(5):
+            with pytest.raises(CallFailed, match=r"longer than 0\.02 s"):
+                await pieces.transcribed(
+                    servers.speech(provider),
+                    Sound(recording),
+                    SpeechRequest(),
+                    Turn(gate, 0),
+                    key="k",
+                    seconds=0.02,
+                    tell=lambda _: None,
+                )
+        assert gate.report().breaker == "open"
+
+
+async def test_a_wait_that_is_too_long_is_told_at_once(recording: Recording) -> None:
+    def answers(number: int) -> web.Response:
+        down = web.json_response({"error": "down"}, status=503, headers={"Retry-After": "3600"})
+        return said("Words.") if number < 2 else down
+
+    async with hearing(answers) as seen:
+        with pytest.raises((CallFailed, NotNow)) as caught:
+            await transcribed(audio_model(seen), recording)
+    assert "503: down" in str(caught.value)
+    assert len(seen.bodies) == 2
+
+
 async def test_half_a_transcript_is_none(recording: Recording) -> None:
+    turns: list[Turn] = []
     async with hearing(lambda _: said("Words that never", finish_reason="length")) as seen:
         with pytest.raises(CallFailed, match=r"cut off after max_tokens \(4096\)") as caught:
-            await transcribed(audio_model(seen, max_duration=None), recording)
+            await transcribed(audio_model(seen, max_duration=None), recording, turns=turns)
     assert category_of(caught.value) is ErrorCategory.BAD_INPUT
+    assert (turns[0].used.completion_tokens, turns[0].used.audio_seconds) == (10, 20), "it was paid all the same"

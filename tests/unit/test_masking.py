@@ -57,6 +57,35 @@ def test_a_stream_tells_what_the_whole_would_wherever_it_is_cut(seed: int) -> No
     assert SECRET not in "".join(told)
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_a_stream_of_secrets_that_are_parts_of_each_other_tells_none(seed: int) -> None:
+    secrets = ["secret-1234", "secret-12345678", "4-secret", "1234-5678"]
+    choose = random.Random(seed)
+    text = "".join(choose.choice([*secrets, "secret", "-", "1234", "5678", " "]) for _ in range(40))
+    masker = Masker(secrets)
+    stream, told, at = MaskedStream(masker), [], 0
+    while at < len(text):
+        step = choose.randrange(1, 12)
+        told.append(stream.feed(text[at : at + step]))
+        at += step
+    told.append(stream.end())
+    assert not [secret for secret in secrets if secret in "".join(told)]
+
+
+@pytest.mark.parametrize("cut", range(1, 40))
+def test_a_secret_that_begins_like_another_is_masked_whole(cut: int) -> None:
+    masker = Masker(["secret-1234", "secret-12345678"])
+    text = "the secret-1234 and secret-12345678 end"
+    stream = MaskedStream(masker)
+    assert stream.feed(text[:cut]) + stream.feed(text[cut:]) + stream.end() == "the ****** and ****** end"
+
+
+def test_letters_beyond_ascii_as_servers_write_them() -> None:
+    masker = Masker(spelled(["Passwört-1234"]))
+    for echoed in ("Passwört-1234", "Passw\\u00f6rt-1234", "Passw\\u00F6rt-1234", "Passw%C3%B6rt-1234"):
+        assert masker.text(f"<{echoed}>") == f"<{MASK}>"
+
+
 def test_what_is_no_beginning_of_a_secret_is_told_at_once() -> None:
     stream = MaskedStream(Masker([SECRET]))
     assert [stream.feed(piece) for piece in ("hello ", "can", " we", "canary", "-")] == ["hello ", "", "can we", "", ""]

@@ -72,6 +72,14 @@ class ProviderAttempt(Struct, frozen=True, kw_only=True):
     error_category: ErrorCategory | None = None
 
 
+class PaidInVain(CallFailed):
+    """A call that failed though the provider did its work, and counts it."""
+
+    def __init__(self, message: str, used: Used) -> None:
+        super().__init__("bad_input", message)
+        self.used = used
+
+
 class Turn:
     """The way of one asking through a provider's gate: ``async with turn():`` around each call.
 
@@ -93,6 +101,9 @@ class Turn:
             began = time.monotonic()
             try:
                 yield
+            except PaidInVain as error:
+                self.paid(error.used)
+                raise
             finally:
                 self.seconds += time.monotonic() - began
 

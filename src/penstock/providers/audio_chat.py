@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from penstock.outbound.failure import CallFailed
 from penstock.outbound.provider import Heed
-from penstock.providers.asking import Reply
+from penstock.providers.asking import PaidInVain, Reply
 from penstock.providers.catalogue import ProviderSpec
 from penstock.providers.chat import Attached, ChatServer
 from penstock.providers.speech import SpeechRequest, whole
@@ -41,7 +41,7 @@ class AudioChatServer:
         if reply.finish_reason == "length":  # half a transcript that looks like a whole one is worse than none
             most = options["max_tokens"]
             message = f"the transcript was cut off after max_tokens ({most}); raise it, or lower max_duration"
-            raise CallFailed("bad_input", message)
+            raise PaidInVain(message, replace(reply.used, audio_seconds=recording.duration_seconds))
         text = reply.text.strip()
         return Reply(
             text=text,

@@ -17,6 +17,7 @@ from penstock.recordings import cutting
 from penstock.recordings.recording import Recording
 
 _SHORTEST_WAIT: Final = 1.0  # seconds, for a provider that limits us
+_MARGIN: Final = 1.0  # seconds
 _TRIES: Final = 3  # of a piece at which the provider fails
 
 Tell = Callable[[float], None]
@@ -41,12 +42,12 @@ async def transcribed(
     if server.max_seconds is None or recording.duration_seconds <= server.max_seconds:
         async with turn():
             return await server.ask(recording, request, key=key)
-    work = _Piecewise(server, recording, request, turn, key, tell)
+    work = _Piecewise(server, recording, request, turn, key, seconds, tell)
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds + _MARGIN):
             return _joined(await work.all(server.max_seconds, time.monotonic() + seconds), request)
-    except TimeoutError:
-        raise CallFailed("timeout", f"it took longer than {seconds:g} s for all pieces of the recording") from None
+    except TimeoutError:  # other calls had all places of the provider
+        raise _too_long(seconds) from None
     except OSError as error:
         raise CallFailed("failed", f"the recording cannot be cut here: {error.strerror or error}") from None
 
@@ -60,6 +61,7 @@ class _Piecewise:
     request: SpeechRequest
     turn: Turn
     key: str
+    seconds: float
     tell: Tell
 
     async def all(self, longest: float, deadline: float) -> list[_Heard]:
@@ -81,9 +83,9 @@ class _Piecewise:
             self.tell(end)
         return heard
 
-    async def _once(self, piece: Recording, key: str, _deadline: float) -> Reply:
+    async def _once(self, piece: Recording, key: str, deadline: float) -> Reply:
         async with self.turn():
-            return await self.server.ask(piece, self.request, key=key)
+            return await self._ask(piece, key, deadline)
 
     async def _patiently(self, piece: Recording, key: str, deadline: float) -> Reply:
         """What came before this piece would be lost with it: wait for the provider as long as there is time."""
@@ -91,15 +93,28 @@ class _Piecewise:
         while True:
             try:
                 async with self.turn(deadline - time.monotonic()):
-                    return await self.server.ask(piece, self.request, key=key)
+                    return await self._ask(piece, key, deadline)
             except CallFailed as error:
                 if error.kind == "rate_limited":
                     await asyncio.sleep(_SHORTEST_WAIT)  # its gate knows how long
                     continue
                 failures += 1
-                if error.kind != "provider" or failures == _TRIES:
+                pause = error.retry_after if error.retry_after is not None else float(failures)
+                if error.kind != "provider" or failures == _TRIES or time.monotonic() + pause >= deadline:
                     raise
-                await asyncio.sleep(error.retry_after if error.retry_after is not None else failures)
+                await asyncio.sleep(pause)
+
+    async def _ask(self, piece: Recording, key: str, deadline: float) -> Reply:
+        """One call, within the time that is left: within its turn, for its gate is to know of a provider that hangs."""
+        try:
+            async with asyncio.timeout(deadline - time.monotonic()):
+                return await self.server.ask(piece, self.request, key=key)
+        except TimeoutError:
+            raise _too_long(self.seconds) from None
+
+
+def _too_long(seconds: float) -> CallFailed:
+    return CallFailed("timeout", f"it took longer than {seconds:g} s for all pieces of the recording")
 
 
 def _joined(heard: Sequence[_Heard], request: SpeechRequest) -> Reply:
