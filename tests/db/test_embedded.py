@@ -42,13 +42,10 @@ async def value(url: str, query: str) -> object:
         await connection.close()
 
 
-async def test_a_new_folder_becomes_a_server_within_seconds(tmp_path: Path) -> None:
-    loop = asyncio.get_running_loop()
+async def test_a_new_folder_becomes_a_server(tmp_path: Path) -> None:
     server = EmbeddedServer(tmp_path / "data")
-    began = loop.time()
     await server.start()
     try:
-        assert loop.time() - began < 4
         assert await value(server.url, "SELECT upper('straße-ж')") == "STRAßE-Ж"
         assert await value(server.url, "SHOW server_encoding") == "UTF8"
         assert await value(server.url, "SHOW listen_addresses") == ""

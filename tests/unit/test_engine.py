@@ -26,6 +26,7 @@ from penstock.jobs.states import ErrorCategory
 from penstock.jobs.usage import Usage
 from penstock.workers.engine import Engine
 from penstock.workers.executors import ExecutionError, Executor, JobContext
+from penstock.workers.link import Link
 from penstock.workers.source import Duty, Report
 from tests.processes import until
 from tests.providers.stage import job
@@ -192,3 +193,29 @@ async def test_when_everything_is_cancelled_what_is_held_is_handed_back() -> Non
     (report,) = source.reported
     assert isinstance(report, Failure)
     assert report.category is ErrorCategory.SHUTDOWN
+
+
+async def test_heartbeats_come_back_well_within_a_short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an outage every lease gets its whole length again, however short that is."""
+    pauses: list[float] = []
+
+    async def back_off(_link: Link, _pause: float, _event: str, _error: Exception, *, most: float = 99.0) -> float:
+        pauses.append(most)
+        await asyncio.sleep(0)
+        return 0.0
+
+    async def away(_source: Source, _beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatAnswer | CallerError]:
+        raise ServiceError("away")
+
+    async def hang(_job: ClaimedJob, _context: JobContext) -> object:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(Link, "back_off", back_off)
+    monkeypatch.setattr(Source, "heartbeat", away)
+    working = engine(Source(), hang, lease=timedelta(seconds=1))
+    running = asyncio.create_task(working.run())
+    await until(lambda: len(pauses) > 3, "it goes on trying")
+    await working.stop()
+    await running
+    assert max(pauses) < 0.2

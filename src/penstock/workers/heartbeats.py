@@ -65,7 +65,7 @@ class Heartbeats:
                     await self._beat(attempts, parcels)
             except Exception as error:  # noqa: BLE001 - the service is away, or something that nobody foresaw
                 self.all_soon()
-                pause = await self._link.back_off(pause, "heartbeat_failed", error)
+                pause = await self._back_off(pause, error)
                 continue
             pause = 0.0
             await asyncio.sleep(_PAUSE)
@@ -77,13 +77,17 @@ class Heartbeats:
             try:
                 await self._beat([attempt], [attempt.outbox.parcel()])
             except ServiceError as error:
-                pause = await self._link.back_off(pause, "heartbeat_failed", error)
+                pause = await self._back_off(pause, error)
             except Exception as error:  # noqa: BLE001 - as in run
                 surprises += 1
                 if surprises > _SURPRISES:
                     self._refuse(attempt, error)
                 else:
-                    pause = await self._link.back_off(pause, "heartbeat_failed", error)
+                    pause = await self._back_off(pause, error)
+
+    async def _back_off(self, pause: float, error: Exception) -> float:
+        """After an outage a lease lasts as long again as it is: the next try must come well within that."""
+        return await self._link.back_off(pause, "heartbeat_failed", error, most=self._every / 2)
 
     async def _next(self) -> None:
         await set_within(self._now, self._every / 2)

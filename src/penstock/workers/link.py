@@ -19,13 +19,13 @@ class Link:
         self.connected = asyncio.Event()
         self._log = log
 
-    async def back_off(self, pause: float, event: str, error: Exception) -> float:
-        """Wait after a call that failed, longer each time; answers the pause to hand in the next time. Only the first
-        failure is logged, as ``event``."""
+    async def back_off(self, pause: float, event: str, error: Exception, *, most: float = _LONGEST_PAUSE) -> float:
+        """Wait after a call that failed, longer each time, ``most`` seconds at last; answers the pause to hand in the
+        next time. Only the first failure is logged, as ``event``."""
         if self.connected.is_set() or not pause:
             self.connected.clear()
             self._log.warning(event, error=described(error))
-        pause = min(max(pause * 2, _FIRST_PAUSE), _LONGEST_PAUSE)
+        pause = min(max(pause * 2, _FIRST_PAUSE), most, _LONGEST_PAUSE)
         await asyncio.sleep(pause * (0.5 + random() / 2))
         return pause
 
