@@ -119,7 +119,7 @@ class TestDigits:
         assert right / len(images) > 0.95
         assert [model.predict(image)["digit"] for image in images[:50]] == found[:50]
 
-    @pytest.mark.timeout(180)
+    @pytest.mark.timeout(400)
     async def test_the_demonstration_succeeds_and_leaves_nothing(self, tmp_path: Path) -> None:
         environment = clean_environment(TMPDIR=str(tmp_path))
         tmp_path.chmod(0o755)

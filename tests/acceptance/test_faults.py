@@ -181,7 +181,7 @@ async def test_a_worker_that_slept_past_its_lease_changes_nothing_when_it_wakes(
         assert [attempt.worker_id for attempt in after.attempts] == ["sleeper"]
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("victim", ["gateway", "postgres"])
 async def test_what_serve_runs_may_be_killed_under_load(victim: str, tmp_path: Path) -> None:
     """Every submit that was answered is kept; one that was not is sent again with its key and makes no second job."""
@@ -208,7 +208,7 @@ async def test_what_serve_runs_may_be_killed_under_load(victim: str, tmp_path: P
         await _all_completed_once(service, database, list(ids.values()))
 
 
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 async def test_jobs_of_a_killed_worker_of_serve_are_handed_on_at_once(tmp_path: Path) -> None:
     """With the lease of 15 minutes that is the default: the supervisor knows that the worker is dead."""
     tmp_path.chmod(0o711)

@@ -70,7 +70,7 @@ class JobMachine(RuleBasedStateMachine):
         self.numbers = itertools.count()
 
     def do(self, work: Awaitable[Answer]) -> Answer:
-        return asyncio.run_coroutine_threadsafe(_awaited(work), self.loop).result(30)
+        return asyncio.run_coroutine_threadsafe(_awaited(work), self.loop).result(100)
 
     @initialize()
     def begin(self) -> None:
@@ -336,7 +336,7 @@ async def _forget(database: Database, caller: Caller) -> None:
         await run(database, f"DELETE FROM {place} WHERE tenant_id = $1", caller.tenant)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 async def test_random_histories_keep_every_invariant(fresh: Database, alone: Caller) -> None:
     """Hypothesis drives the machine from a thread; the service runs on this loop."""
     service = JobService(fresh, LIMITS)

@@ -48,7 +48,7 @@ async def assert_away(caller: Caller) -> None:
         assert (await caller.get(path)).status == 200
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 async def test_a_gateway_outlives_its_database(server: EmbeddedServer) -> None:
     async with serving(server.url) as caller:
         await assert_away(caller)

@@ -13,7 +13,7 @@ from tests.gateway.stage import serving
 from tests.processes import clean_environment
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 async def test_the_service_keeps_what_its_description_promises(module_database_url: str, tmp_path: Path) -> None:
     async with serving(module_database_url) as caller:
         caller.gateway.stopping.set()  # so that nothing waits: neither long-polls nor event streams
