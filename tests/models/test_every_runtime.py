@@ -24,6 +24,8 @@ from tests.processes import alive, until
 
 LARGE = bytes(range(256)) * (10 * 2**20 // 256)  # 10 MB
 
+_AT_ONCE = 5.0  # seconds, on a busy machine; the calls themselves may take a minute
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -123,7 +125,7 @@ async def test_an_exception_is_told(trial: Trial) -> None:
 
 @pytest.mark.parametrize("how", ["exit", "segfault", "abort"])
 async def test_a_crash_is_told_at_once(trial: Trial, how: str) -> None:
-    """Within a second; nothing else is disturbed, and the model serves again."""
+    """Nothing else is disturbed, and the model serves again."""
     model = await trial.plain(retry=False)
     async with undisturbed(trial):
         if trial.has(how):
@@ -133,7 +135,7 @@ async def test_a_crash_is_told_at_once(trial: Trial, how: str) -> None:
             pid = model.replicas[0].pid
             assert pid is not None
             os.kill(pid, signal.SIGKILL)
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(_AT_ONCE):
             with pytest.raises(ModelCrashed):
                 await call.done
         assert await trial.ask(model, op="echo", text="again") == "again"
@@ -154,7 +156,7 @@ async def test_a_server_that_cuts_the_connection_costs_no_replica(trial: Trial) 
 async def test_a_call_that_hangs_is_ended(trial: Trial) -> None:
     """At its limit; the model serves on."""
     model = await trial.plain(timeout=0.3)
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(_AT_ONCE):
         with pytest.raises(ModelTimeout):
             await trial.ask(model, op="sleep", seconds=30)
     assert await trial.ask(model, op="echo", text="on") == "on"
