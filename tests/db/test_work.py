@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 import pytest
 from msgspec import Raw
 from uuid_utils.compat import uuid7
 
 from penstock.errors import NotFound, StaleEpoch
-from penstock.jobs.job import ClaimedJob, Failure, HeartbeatAnswer, JobCompletion, JobHeartbeat, JobState
+from penstock.jobs.job import ClaimedJob, Failure, HeartbeatAnswer, Job, JobCompletion, JobHeartbeat, JobState
 from penstock.jobs.service import JobLimits
 from penstock.jobs.states import ErrorCategory, RetryPolicy, Status
+from penstock.jobs.store import TenantId
 from penstock.postgres.pool import Database
-from tests.db.stage import Caller, Clock, own_tenant, places, promote, rescue, same_json, started
+from tests.db.stage import Caller, Clock, own_tenant, places, promote, rescue, same_json, started, within
 
 UNBURNED = {ErrorCategory.RATE_LIMITED, ErrorCategory.SHUTDOWN}
 FINAL = {ErrorCategory.BAD_INPUT: Status.FAILED, ErrorCategory.CANCELLED: Status.CANCELLED}
@@ -256,3 +258,24 @@ async def _claim_later(caller: Caller, database: Database, clock: Clock) -> Clai
     await clock.advance(timedelta(minutes=6))
     await promote(database)
     return await caller.claim_one()
+
+
+async def test_a_caller_who_leaves_breaks_no_statement_off(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That would take a connection of its own, and may hit the next statement; what was asked is read to its end."""
+    job = await caller.submit()
+    begun, ended = asyncio.Event(), asyncio.Event()
+    get = caller.service.get
+
+    async def slowly(tenant: TenantId, job_id: UUID) -> Job:
+        begun.set()
+        found = await get(tenant, job_id)
+        ended.set()
+        return found
+
+    monkeypatch.setattr(caller.service, "get", slowly)
+    waiting = asyncio.create_task(caller.service.wait(caller.tenant, job.id, timedelta(seconds=9)))
+    await begun.wait()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    await within(ended.wait())

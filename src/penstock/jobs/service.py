@@ -9,10 +9,10 @@ import asyncio
 import builtins
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -156,7 +156,7 @@ class JobService:
         try:
             while True:
                 news.clear()
-                job = await self.get(tenant, job_id)
+                job = await _to_its_end(self.get(tenant, job_id))
                 left = deadline - loop.time()
                 if job.status.finished or left <= 0:
                     return job
@@ -374,6 +374,17 @@ class JobService:
                     news.set()
         for room in self._rooms.values():
             room.tail.notice(notice)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, Answer]) -> Answer:
+    """What ``work`` answers. It goes on to its end when its caller is cancelled: to break a statement off takes a
+    connection of its own, and callers who wait leave all the time."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody wants to know any more
+        raise
 
 
 async def _or_caller_error(future: Awaitable[Answer]) -> Answer | CallerError:
