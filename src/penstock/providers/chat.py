@@ -93,21 +93,18 @@ class ChatServer:
                     await said(piece)
         if piece := told.end():
             await said(piece)
-        return self._reply(stream.content, stream.model, stream.usage, stream.finish_reason)
+        clean = self._server.credentials.value
+        return self._reply(clean(stream.content), clean(stream.model), clean(stream.usage), clean(stream.finish_reason))
 
     def _reply(self, content: str, model: str | None, usage: dict[str, Any] | None, finish_reason: str | None) -> Reply:
-        clean = self._server.credentials.value
+        """An answer that holds no credentials any more; names may be our secrets by chance, and are nobody's words."""
         return Reply(
-            text=clean(content),
-            model=self._named(model) or self._spec.model,
+            text=content,
+            model=self._server.masked(model)[:_LONGEST_NAME] if model else self._spec.model,
             used=tokens(usage),
-            usage=clean(usage),
-            finish_reason=self._named(finish_reason) or None,
+            usage=usage,
+            finish_reason=self._server.masked(finish_reason)[:_LONGEST_NAME] if finish_reason else None,
         )
-
-    def _named(self, stated: str | None) -> str:
-        """A short text of the provider's."""
-        return self._server.masked((stated or "").replace("\0", ""))[:_LONGEST_NAME]
 
     async def close(self) -> None:
         await self._server.close()
