@@ -71,6 +71,18 @@ class Source:
         self.reported.append(report)
 
 
+def hanging() -> tuple[asyncio.Event, Executor]:
+    """An executor that never answers by itself, and what is set once it has begun."""
+    begun = asyncio.Event()
+
+    async def hang(_job: ClaimedJob, _context: JobContext) -> object:
+        begun.set()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    return begun, hang
+
+
 def engine(source: Source, executor: Executor, **duty: Any) -> Engine:
     stated: dict[str, Any] = {"grace": timedelta(0)} | duty
     return Engine(source, executor, Duty(worker_id="w", **stated), log=structlog.get_logger("tests"))
@@ -110,13 +122,7 @@ async def test_a_result_that_waits_for_the_service_outlives_the_stop(monkeypatch
 
 async def test_what_a_hanging_executor_would_have_answered_is_handed_back() -> None:
     source = Source()
-    begun = asyncio.Event()
-
-    async def hang(_job: ClaimedJob, _context: JobContext) -> object:
-        begun.set()
-        await asyncio.Event().wait()
-        raise AssertionError
-
+    begun, hang = hanging()
     working = engine(source, hang)
     running = asyncio.create_task(working.run())
     await begun.wait()
@@ -177,13 +183,7 @@ async def test_a_report_that_is_always_refused_is_given_up_and_the_worker_goes_o
 async def test_when_everything_is_cancelled_what_is_held_is_handed_back() -> None:
     """As ``asyncio.run`` ends a program whose worker runs beside other things."""
     source = Source()
-    begun = asyncio.Event()
-
-    async def hang(_job: ClaimedJob, _context: JobContext) -> object:
-        begun.set()
-        await asyncio.Event().wait()
-        raise AssertionError
-
+    begun, hang = hanging()
     ours = {asyncio.current_task()}
     running = asyncio.create_task(engine(source, hang).run())
     await begun.wait()
