@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct, inspect
 
 from penstock.errors import FieldProblem, InvalidInput
+from penstock.suggestions import did_you_mean
 
 T = TypeVar("T")
 
@@ -79,7 +80,8 @@ def _problem(message: str, kind: Any, prefix: str = "") -> FieldProblem:
 
 def _unknown(name: str, path: str, known: Sequence[str]) -> FieldProblem:
     there_are = f"; there are: {', '.join(known)}" if 0 < len(known) <= _MOST_NAMED else ""
-    return FieldProblem(field=_joined(path, name[:_LONGEST_NAME]), detail=f"is not known here{there_are}")
+    detail = f"is not known here{did_you_mean(name, known) or there_are}"
+    return FieldProblem(field=_joined(path, name[:_LONGEST_NAME]), detail=detail)
 
 
 def _joined(path: str, name: str) -> str:
