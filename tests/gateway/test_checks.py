@@ -16,7 +16,8 @@ from penstock.jobs.job import JobFilter, JobSubmission
 from penstock.jobs.service import JobService
 from penstock.jobs.store import DEFAULT_TENANT
 from penstock.postgres.pool import Database
-from penstock.web.call import Answer, Call
+from penstock.web.request import Request
+from penstock.web.response import Response
 from tests.gateway.stage import SUBMISSION
 
 
@@ -50,14 +51,14 @@ async def checked(database_url: str) -> AsyncIterator[Checked]:
         await database.close()
 
 
-def posted(value: Any) -> Call:
+def posted(value: Any) -> Request:
     """A request with that body."""
 
     async def receive() -> Message:
         return {"type": "http.request", "body": msgspec.json.encode(value)}
 
     scope = {"type": "http", "headers": [], "query_string": b"", "path_params": {}}
-    return Call(scope, receive, max_body_bytes=2**20, stopping=asyncio.Event())
+    return Request(scope, receive, max_body_bytes=2**20, stopping=asyncio.Event())
 
 
 PREDICT = SUBMISSION | {"task_type": "predict"}
@@ -70,7 +71,7 @@ async def test_a_refused_submission_is_not_written(checked: Checked) -> None:
     assert [problem.field for problem in caught.value.problems] == ["input.text"]
     assert await checked.count() == 0
     answer = await checked.handlers.submit(posted(GOOD))
-    assert isinstance(answer, Answer)
+    assert isinstance(answer, Response)
     assert answer.status == 201
     assert checked.seen == ["", ""]
 

@@ -86,7 +86,7 @@ def says(content: object, status: int = 200) -> Handler:
 
 
 def refuses(error: errors.PenstockError) -> Handler:
-    told = problems.answer(error)
+    told = problems.response(error)
 
     async def step(_request: web.Request) -> web.Response:
         headers = {name.decode(): value.decode() for name, value in told.headers}

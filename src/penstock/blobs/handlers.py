@@ -1,4 +1,4 @@
-"""What each endpoint of blobs does: from a call to the service, and back to an answer."""
+"""What each endpoint of blobs does: from a request to the service, and back to a response."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from penstock.blobs.names import attachment
 from penstock.blobs.ranges import UNSATISFIABLE, wanted
 from penstock.blobs.service import BlobService
 from penstock.errors import InvalidInput
-from penstock.web.call import Answer, ByteStream, Call, answer
 from penstock.web.forms import Part, read_form
+from penstock.web.request import Request
+from penstock.web.response import ByteStream, Response, json_response
 
 _FORM: Final = "multipart/form-data"
 LARGEST_FORM: Final = 64 * 2**20  # bytes: a form stands in memory, a plain body does not
@@ -28,32 +29,32 @@ class BlobHandlers:
         self._service = service
         self._tenant = tenant
 
-    async def put(self, call: Call) -> Answer:
+    async def put(self, request: Request) -> Response:
         """Keep the body, or the one file of a form."""
-        named = call.query({"filename": False}).get("filename")
+        named = request.query({"filename": False}).get("filename")
         filename = named[0] if named else None
-        stated = call.header(b"content-type")
+        stated = request.header(b"content-type")
         if stated is not None and stated.partition(";")[0].strip().lower() == _FORM:
-            call.max_body_bytes = min(call.max_body_bytes, LARGEST_FORM)
-            part = _only_file(await read_form(call, stated))
+            request.max_body_bytes = min(request.max_body_bytes, LARGEST_FORM)
+            part = _only_file(await read_form(request, stated))
             blob = await self._service.put(
                 self._tenant, _whole(part.data), media_type=part.media_type, filename=filename or part.filename
             )
         else:
-            blob = await self._service.put(self._tenant, call.chunks(), media_type=stated, filename=filename)
-        return answer(blob, 201, [(b"location", f"/api/v1/blobs/{blob.id}".encode())])
+            blob = await self._service.put(self._tenant, request.chunks(), media_type=stated, filename=filename)
+        return json_response(blob, 201, [(b"location", f"/api/v1/blobs/{blob.id}".encode())])
 
-    async def read(self, call: Call) -> Answer | ByteStream:
+    async def read(self, request: Request) -> Response | ByteStream:
         """The bytes, or one range of them."""
-        call.query({})
-        blob = await self._service.get(self._tenant, call.path_id())
+        request.query({})
+        blob = await self._service.get(self._tenant, request.path_id())
         etag = f'"{blob.sha256}"'
-        asked = call.header(b"range") if call.method == "GET" else None
-        if call.header(b"if-range") not in {None, etag}:
+        asked = request.header(b"range") if request.method == "GET" else None
+        if request.header(b"if-range") not in {None, etag}:
             asked = None
         span = wanted(asked, blob.size_bytes)
         if span is UNSATISFIABLE:
-            return Answer(status=416, headers=[(b"content-range", b"bytes */%d" % blob.size_bytes)])
+            return Response(status=416, headers=[(b"content-range", b"bytes */%d" % blob.size_bytes)])
         headers = [
             *_NEVER_SHOWN,
             (b"content-disposition", attachment(blob.filename)),
@@ -71,16 +72,16 @@ class BlobHandlers:
             headers=headers,
         )
 
-    async def info(self, call: Call) -> Answer:
+    async def info(self, request: Request) -> Response:
         """What is known of a blob."""
-        call.query({})
-        return answer(await self._service.get(self._tenant, call.path_id()))
+        request.query({})
+        return json_response(await self._service.get(self._tenant, request.path_id()))
 
-    async def delete(self, call: Call) -> Answer:
+    async def delete(self, request: Request) -> Response:
         """Delete a blob."""
-        call.query({})
-        await self._service.delete(self._tenant, call.path_id())
-        return Answer(status=204)
+        request.query({})
+        await self._service.delete(self._tenant, request.path_id())
+        return Response(status=204)
 
 
 def _only_file(parts: list[Part]) -> Part:

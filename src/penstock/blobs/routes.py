@@ -11,7 +11,7 @@ import msgspec
 from penstock.blobs.blob import Blob
 from penstock.blobs.handlers import LARGEST_FORM, BlobHandlers
 from penstock.errors import DatabaseUnavailable, InvalidInput, MalformedBody, NotFound, TooLarge, Unsupported
-from penstock.web.route import Parameter, Response, Route
+from penstock.web.route import Parameter, ResponseSpec, Route
 
 _NAMED = (InvalidInput, NotFound, DatabaseUnavailable)
 _EXAMPLE: Any = msgspec.to_builtins(
@@ -48,7 +48,7 @@ def routes(blobs: BlobHandlers) -> list[Route]:
                     description="the file's name; folders and letters that control anything are dropped from it",
                 ),
             ),
-            responses={201: Response(description="What is known of it", type=Blob, example=_EXAMPLE)},
+            responses={201: ResponseSpec(description="What is known of it", type=Blob, example=_EXAMPLE)},
             errors=(InvalidInput, MalformedBody, TooLarge, Unsupported, DatabaseUnavailable),
             max_body_bytes=blobs.max_bytes,
         ),
@@ -64,9 +64,9 @@ def routes(blobs: BlobHandlers) -> list[Route]:
                 Parameter(name="Range", type=str, description="such as `bytes=0-499`; one range", place="header"),
             ),
             responses={
-                200: Response(description="The bytes", media_type="*/*"),
-                206: Response(description="The range", media_type="*/*"),
-                416: Response(description="The range lies behind the file's end"),
+                200: ResponseSpec(description="The bytes", media_type="*/*"),
+                206: ResponseSpec(description="The range", media_type="*/*"),
+                416: ResponseSpec(description="The range lies behind the file's end"),
             },
             errors=_NAMED,
         ),
@@ -77,7 +77,7 @@ def routes(blobs: BlobHandlers) -> list[Route]:
             name="getBlob",
             tag="Blobs",
             summary="What is known of a file",
-            responses={200: Response(description="Its type, name, size and times", type=Blob, example=_EXAMPLE)},
+            responses={200: ResponseSpec(description="Its type, name, size and times", type=Blob, example=_EXAMPLE)},
             errors=_NAMED,
         ),
         Route(
@@ -87,7 +87,7 @@ def routes(blobs: BlobHandlers) -> list[Route]:
             name="deleteBlob",
             tag="Blobs",
             summary="Delete a file",
-            responses={204: Response(description="It is gone")},
+            responses={204: ResponseSpec(description="It is gone")},
             errors=_NAMED,
         ),
     ]

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from penstock.errors import Forbidden, Unauthorized
 from penstock.settings import is_loopback
-from penstock.web.call import Call
+from penstock.web.request import Request
 
 
 class Access:
@@ -23,22 +23,22 @@ class Access:
         """Whether a token is needed at all."""
         return self._expected is not None
 
-    def check(self, call: Call) -> None:
+    def check(self, request: Request) -> None:
         """Raise Unauthorized without the token, or Forbidden where a browser was led here by somebody else's page."""
         if self._expected is None:
-            _refuse_foreign_pages(call)
+            _refuse_foreign_pages(request)
             return
-        scheme, _, secret = (call.header(b"authorization") or "").partition(" ")
+        scheme, _, secret = (request.header(b"authorization") or "").partition(" ")
         given = f"{scheme.lower()} {secret.strip()}".encode("latin-1")
         if not hmac.compare_digest(given, self._expected):
             raise Unauthorized("the right token is needed: send Authorization: Bearer <AI_SERVICE_TOKEN>")
 
 
-def _refuse_foreign_pages(call: Call) -> None:
+def _refuse_foreign_pages(request: Request) -> None:
     """A page may reach an open service on this machine across sites, or by a name of its own that leads here."""
-    if call.header(b"sec-fetch-site") == "cross-site":
+    if request.header(b"sec-fetch-site") == "cross-site":
         raise Forbidden("web pages of other sites may not call this API while AI_SERVICE_TOKEN is not set")
-    host = call.header(b"host")
+    host = request.header(b"host")
     if host is not None and not _names_this_machine(host):
         raise Forbidden(
             "while AI_SERVICE_TOKEN is not set, this API answers to localhost and loopback addresses only, "

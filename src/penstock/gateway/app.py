@@ -24,7 +24,7 @@ from penstock.gateway.infra import Infra
 from penstock.gateway.inputs import InputCheck
 from penstock.gateway.openapi import document
 from penstock.gateway.providers import ProvidersWatch
-from penstock.gateway.sending import passing_request_id_back, send_answer, send_bytes, send_stream
+from penstock.gateway.sending import passing_request_id_back, send_bytes, send_response, send_stream
 from penstock.gateway.system import SystemRoutes
 from penstock.jobs import routes as job_routes
 from penstock.jobs.handlers import JobHandlers, Sizes
@@ -39,7 +39,8 @@ from penstock.postgres.pool import Database
 from penstock.providers.catalogue import Catalogue
 from penstock.settings import Settings
 from penstock.telemetry import logs, metrics
-from penstock.web.call import Answer, ByteStream, Call, Disconnected, EventStream
+from penstock.web.request import Disconnected, Request
+from penstock.web.response import ByteStream, EventStream, Response
 from penstock.web.route import Route
 from penstock.workers.uploads import UploadLoader
 
@@ -141,8 +142,8 @@ class Gateway:
 
     async def _not_found(self, scope: Scope, _receive: Receive, send: Send) -> None:
         _ANSWERS.labels("any", "none", "404").inc()  # what strangers ask for must not become names of series
-        await send_answer(
-            send, scope["method"], problems.answer(NotFound(f"there is nothing at {scope['path'][:200]}"))
+        await send_response(
+            send, scope["method"], problems.response(NotFound(f"there is nothing at {scope['path'][:200]}"))
         )
 
 
@@ -165,51 +166,51 @@ class _Endpoint:
         if route is None:
             other = self._other_method(method)
             self._count("other", other.status)
-            await send_answer(send, method, other)
+            await send_response(send, method, other)
             return
         began = time.perf_counter()
-        call = Call(scope, receive, max_body_bytes=route.max_body_bytes, stopping=self._gateway.stopping)
+        request = Request(scope, receive, max_body_bytes=route.max_body_bytes, stopping=self._gateway.stopping)
         try:
-            reply = await self._serve(route, call)
+            response = await self._serve(route, request)
         except Disconnected:
             return
-        if isinstance(reply, EventStream):
+        if isinstance(response, EventStream):
             status = 200
             self._count(method, status)
-            await send_stream(send, call, reply, method)
-        elif isinstance(reply, ByteStream):
-            status = reply.status
+            await send_stream(send, request, response, method)
+        elif isinstance(response, ByteStream):
+            status = response.status
             self._count(method, status)
-            await send_bytes(send, call, reply, method)
+            await send_bytes(send, request, response, method)
         else:
-            status = reply.status
-            await send_answer(send, method, reply)
+            status = response.status
+            await send_response(send, method, response)
             self._count(method, status)
             self._seconds[method].observe(time.perf_counter() - began)
         if self._gateway.logs_requests:
             milliseconds = round(1000 * (time.perf_counter() - began), 2)
             log.debug("request", method=method, path=scope["path"], status=status, ms=milliseconds)
 
-    async def _serve(self, route: Route, call: Call) -> Answer | ByteStream | EventStream:
+    async def _serve(self, route: Route, request: Request) -> Response | ByteStream | EventStream:
         try:
             if not route.open:
-                self._gateway.access.check(call)
-            return await route.handler(call)
+                self._gateway.access.check(request)
+            return await route.handler(request)
         except PenstockError as error:
             if type(error) is ServiceError:
-                log.exception("request_failed", route=route.name, request_id=call.header(b"x-request-id"))
-            return problems.answer(error)
+                log.exception("request_failed", route=route.name, request_id=request.header(b"x-request-id"))
+            return problems.response(error)
         except Disconnected:
             raise
         except Exception:  # whatever nobody foresaw is ours, and its details stay in the log
-            log.exception("request_failed", route=route.name, request_id=call.header(b"x-request-id"))
+            log.exception("request_failed", route=route.name, request_id=request.header(b"x-request-id"))
             return problems.unexpected()
 
-    def _other_method(self, method: str) -> Answer:
+    def _other_method(self, method: str) -> Response:
         if method == "OPTIONS":
-            return Answer(status=204, headers=[(b"allow", self._allow.encode())])
+            return Response(status=204, headers=[(b"allow", self._allow.encode())])
         error = MethodNotAllowed(f"{self._path} answers {self._allow}")
-        return problems.answer(error, allow=self._allow)
+        return problems.response(error, allow=self._allow)
 
     def _count(self, method: str, status: int) -> None:
         child = self._answers.get((method, status))

@@ -19,9 +19,10 @@ from penstock.jobs.states import Status
 from penstock.jobs.store import DEFAULT_TENANT
 from penstock.providers.agreement import Agreement
 from penstock.providers.comparing import Compared, Comparison, compare
-from penstock.web.call import Answer, Call, answer
 from penstock.web.reading import convert
-from penstock.web.route import Parameter, Response, Route
+from penstock.web.request import Request
+from penstock.web.response import Response, json_response
+from penstock.web.route import Parameter, ResponseSpec, Route
 
 _PAGE: Final = 500
 _RESULTS: Final = 50  # jobs whose results one statement reads: they may be large
@@ -71,8 +72,8 @@ class ComparisonRoutes:
     def __init__(self, service: JobService) -> None:
         self._service = service
 
-    async def compare(self, call: Call) -> Answer:
-        query = call.query({**FILTERS, "id": True, "limit": False})
+    async def compare(self, request: Request) -> Response:
+        query = request.query({**FILTERS, "id": True, "limit": False})
         if "id" in query:
             others = [name for name in query if name != "id"]
             if others:
@@ -81,7 +82,7 @@ class ComparisonRoutes:
         else:
             wanted = convert({"limit": query["limit"][0]} if "limit" in query else {}, _Wanted)
             ids = await self._find(filter_of(query), wanted.limit)
-        return answer(compare(_by_job(await self._used(ids))))
+        return json_response(compare(_by_job(await self._used(ids))))
 
     async def _find(self, where: JobFilter, limit: int) -> list[UUID]:
         """The newest finished jobs that the filter means."""
@@ -130,7 +131,7 @@ class ComparisonRoutes:
                         for field in msgspec.structs.fields(JobFilter)
                     ),
                 ),
-                responses={200: Response(description="The summary", type=Comparison, example=_EXAMPLE)},
+                responses={200: ResponseSpec(description="The summary", type=Comparison, example=_EXAMPLE)},
                 errors=(InvalidInput, DatabaseUnavailable),
             )
         ]

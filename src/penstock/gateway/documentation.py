@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from penstock.errors import NotFound
-from penstock.web.call import Answer, Call
-from penstock.web.route import Response, Route
+from penstock.web.request import Request
+from penstock.web.response import Response
+from penstock.web.route import ResponseSpec, Route
 
 _PAGE: Final = b"""<!doctype html>
 <html lang="en">
@@ -43,30 +44,30 @@ class DocumentationRoutes:
     def __init__(self) -> None:
         self.openapi = b"{}"
 
-    async def described(self, call: Call) -> Answer:
-        call.query({})
-        return Answer(body=self.openapi)
+    async def described(self, request: Request) -> Response:
+        request.query({})
+        return Response(body=self.openapi)
 
-    async def page(self, _call: Call) -> Answer:
-        return Answer(body=_PAGE, content_type=b"text/html; charset=utf-8", headers=[_PAGE_POLICY])
+    async def page(self, _request: Request) -> Response:
+        return Response(body=_PAGE, content_type=b"text/html; charset=utf-8", headers=[_PAGE_POLICY])
 
-    async def script(self, _call: Call) -> Answer:
-        return Answer(body=_asset("swagger-ui-bundle.js"), content_type=b"text/javascript", headers=_CACHED)
+    async def script(self, _request: Request) -> Response:
+        return Response(body=_asset("swagger-ui-bundle.js"), content_type=b"text/javascript", headers=_CACHED)
 
-    async def style(self, _call: Call) -> Answer:
-        return Answer(body=_asset("swagger-ui.css"), content_type=b"text/css", headers=_CACHED)
+    async def style(self, _request: Request) -> Response:
+        return Response(body=_asset("swagger-ui.css"), content_type=b"text/css", headers=_CACHED)
 
-    async def start(self, _call: Call) -> Answer:
-        return Answer(body=_START, content_type=b"text/javascript")
+    async def start(self, _request: Request) -> Response:
+        return Response(body=_START, content_type=b"text/javascript")
 
-    async def home(self, _call: Call) -> Answer:
-        return Answer(status=307, headers=[(b"location", b"/docs")])
+    async def home(self, _request: Request) -> Response:
+        return Response(status=307, headers=[(b"location", b"/docs")])
 
     def all(self) -> list[Route]:
         """Every route."""
-        page = Response(description="The page", type=str, media_type="text/html")
-        script = Response(description="The script", type=str, media_type="text/javascript")
-        style = Response(description="The style", type=str, media_type="text/css")
+        page = ResponseSpec(description="The page", type=str, media_type="text/html")
+        script = ResponseSpec(description="The script", type=str, media_type="text/javascript")
+        style = ResponseSpec(description="The style", type=str, media_type="text/css")
         described = Route(
             method="GET",
             path="/openapi.json",
@@ -74,11 +75,11 @@ class DocumentationRoutes:
             name="openapi",
             tag="System",
             summary="This description",
-            responses={200: Response(description="OpenAPI 3.1", type=dict[str, Any])},
+            responses={200: ResponseSpec(description="OpenAPI 3.1", type=dict[str, Any])},
             open=True,
         )
         parts = (
-            ("/", self.home, "home", "Leads to the documentation", 307, Response(description="To /docs")),
+            ("/", self.home, "home", "Leads to the documentation", 307, ResponseSpec(description="To /docs")),
             ("/docs", self.page, "docs", "This API, to read and try", 200, page),
             ("/docs/swagger-ui-bundle.js", self.script, "docsScript", "Part of the page", 200, script),
             ("/docs/start.js", self.start, "docsStart", "Part of the page", 200, script),

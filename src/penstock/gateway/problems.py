@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from penstock import errors
-from penstock.web.call import Answer
+from penstock.web.response import Response
 
 PROBLEM_JSON = b"application/problem+json"
 
@@ -72,8 +72,8 @@ def describe(error: errors.PenstockError) -> Problem:
     )
 
 
-def answer(error: errors.PenstockError, *, allow: str | None = None) -> Answer:
-    """The answer to a request that ended in ``error``."""
+def response(error: errors.PenstockError, *, allow: str | None = None) -> Response:
+    """Return the response to a request that ended in ``error``."""
     problem = describe(error)
     headers: list[tuple[bytes, bytes]] = []
     if problem.status == 401:
@@ -83,12 +83,14 @@ def answer(error: errors.PenstockError, *, allow: str | None = None) -> Answer:
         headers.append((b"retry-after", str(math.ceil(wait.total_seconds())).encode()))
     if allow is not None:
         headers.append((b"allow", allow.encode()))
-    return Answer(status=problem.status, body=msgspec.json.encode(problem), content_type=PROBLEM_JSON, headers=headers)
+    return Response(
+        status=problem.status, body=msgspec.json.encode(problem), content_type=PROBLEM_JSON, headers=headers
+    )
 
 
-def unexpected() -> Answer:
-    """The answer to a request that failed in a way nobody foresaw; the log has the details."""
-    return answer(errors.ServiceError())
+def unexpected() -> Response:
+    """Return the response to a request that failed unexpectedly; the log has the details."""
+    return response(errors.ServiceError())
 
 
 def schema_example(error: type[errors.PenstockError]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Answers and streams, as ASGI messages."""
+"""Send responses and streams as ASGI messages."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from starlette.types import Message, Scope, Send
 
 from penstock.errors import PenstockError
 from penstock.telemetry import logs
-from penstock.web.call import Answer, ByteStream, Call, EventStream
+from penstock.web.request import Request
+from penstock.web.response import ByteStream, EventStream, Response
 
 log = logs.get(__name__)
 
@@ -22,7 +23,7 @@ _STREAM_HEADERS = [
 
 
 def passing_request_id_back(scope: Scope, send: Send) -> Send:
-    """``send`` that repeats the request's ``X-Request-ID`` in the answer, where there is one."""
+    """``send`` that repeats the request's ``X-Request-ID`` in the response, where there is one."""
     request_id = next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
     if request_id is None:
         return send
@@ -35,21 +36,21 @@ def passing_request_id_back(scope: Scope, send: Send) -> Send:
     return send_with_id
 
 
-async def send_answer(send: Send, method: str, answer: Answer) -> None:
-    """Send a whole answer; to HEAD without its body."""
-    headers = [(b"content-length", str(len(answer.body)).encode()), *answer.headers]
-    if answer.status == 204:
-        headers = answer.headers
-    elif answer.body:
-        headers.append((b"content-type", answer.content_type))
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})
+async def send_response(send: Send, method: str, response: Response) -> None:
+    """Send a whole response; to HEAD without its body."""
+    headers = [(b"content-length", str(len(response.body)).encode()), *response.headers]
+    if response.status == 204:
+        headers = response.headers
+    elif response.body:
+        headers.append((b"content-type", response.content_type))
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else response.body})
 
 
-async def send_bytes(send: Send, call: Call, stream: ByteStream, method: str) -> None:
+async def send_bytes(send: Send, request: Request, stream: ByteStream, method: str) -> None:
     """Send bytes as they come, no faster than the client takes them, until they end or it leaves.
 
-    A failure leaves the answer shorter than it says: the server then cuts the connection.
+    A failure leaves the response shorter than it says: the server then cuts the connection.
     """
     headers = [
         (b"content-length", str(stream.size).encode()),
@@ -60,7 +61,7 @@ async def send_bytes(send: Send, call: Call, stream: ByteStream, method: str) ->
     if method == "HEAD":
         await send({"type": "http.response.body", "body": b""})
         return
-    left = asyncio.ensure_future(call.disconnected())
+    left = asyncio.ensure_future(request.disconnected())
     try:
         async for chunk in stream.chunks:
             await send({"type": "http.response.body", "body": chunk, "more_body": True})
@@ -74,7 +75,7 @@ async def send_bytes(send: Send, call: Call, stream: ByteStream, method: str) ->
     await send({"type": "http.response.body", "body": b""})
 
 
-async def send_stream(send: Send, call: Call, stream: EventStream, method: str) -> None:
+async def send_stream(send: Send, request: Request, stream: EventStream, method: str) -> None:
     """Send events as they come, until they end, the client leaves, or the process is told to stop.
 
     A stream that fails ends: its reader comes back and resumes behind the last event it has seen.
@@ -84,8 +85,8 @@ async def send_stream(send: Send, call: Call, stream: EventStream, method: str) 
         await send({"type": "http.response.body", "body": b""})
         return
     await send({"type": "http.response.body", "body": b"retry: 1000\n\n", "more_body": True})
-    left = asyncio.ensure_future(call.disconnected())
-    stopping = asyncio.ensure_future(call.stopping.wait() if stream.endless else asyncio.Event().wait())
+    left = asyncio.ensure_future(request.disconnected())
+    stopping = asyncio.ensure_future(request.stopping.wait() if stream.endless else asyncio.Event().wait())
     coming: asyncio.Future[Any] = asyncio.ensure_future(anext(stream.chunks, None))
     try:
         while not left.done() and not stopping.done():

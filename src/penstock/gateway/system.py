@@ -16,8 +16,9 @@ from penstock.jobs.service import JobService
 from penstock.jobs.store import DEFAULT_TENANT
 from penstock.postgres.pool import Database
 from penstock.telemetry import metrics
-from penstock.web.call import Answer, Call, answer
-from penstock.web.route import Response, Route
+from penstock.web.request import Request
+from penstock.web.response import Response, json_response
+from penstock.web.route import ResponseSpec, Route
 
 _STATS_SECONDS = 1.0  # how long one look at the counters serves scrapes
 
@@ -65,31 +66,31 @@ class SystemRoutes:
         self._infra = infra
         self._stats_at = 0.0
 
-    async def healthz(self, call: Call) -> Answer:
-        call.query({})
-        return answer(Health(status="ok"))
+    async def healthz(self, request: Request) -> Response:
+        request.query({})
+        return json_response(Health(status="ok"))
 
-    async def readyz(self, call: Call) -> Answer:
-        call.query({})
+    async def readyz(self, request: Request) -> Response:
+        request.query({})
         await self._database.ping()
-        return answer(Health(status="ready"))
+        return json_response(Health(status="ready"))
 
-    async def metrics(self, call: Call) -> Answer:
-        call.query({})
+    async def metrics(self, request: Request) -> Response:
+        request.query({})
         now = time.monotonic()
         if now - self._stats_at >= _STATS_SECONDS:
             self._stats_at = now
             with suppress(DatabaseUnavailable):  # what this process knows of itself is told all the same
                 measure(await self._service.stats(DEFAULT_TENANT))
-        return Answer(body=metrics.exposition(), content_type=metrics.CONTENT_TYPE.encode())
+        return Response(body=metrics.exposition(), content_type=metrics.CONTENT_TYPE.encode())
 
-    async def providers(self, call: Call) -> Answer:
-        call.query({})
-        return answer(await self._providers.status())
+    async def providers(self, request: Request) -> Response:
+        request.query({})
+        return json_response(await self._providers.status())
 
-    async def infra(self, call: Call) -> Answer:
-        call.query({})
-        return answer(await self._infra.status())
+    async def infra(self, request: Request) -> Response:
+        request.query({})
+        return json_response(await self._infra.status())
 
     def all(self) -> list[Route]:
         """Every route."""
@@ -101,7 +102,7 @@ class SystemRoutes:
                 name="health",
                 tag="System",
                 summary="Whether the process runs",
-                responses={200: Response(description="It does", type=Health, example={"status": "ok"})},
+                responses={200: ResponseSpec(description="It does", type=Health, example={"status": "ok"})},
                 open=True,
             ),
             Route(
@@ -111,7 +112,7 @@ class SystemRoutes:
                 name="readiness",
                 tag="System",
                 summary="Whether PostgreSQL answers",
-                responses={200: Response(description="It does", type=Health, example={"status": "ready"})},
+                responses={200: ResponseSpec(description="It does", type=Health, example={"status": "ready"})},
                 errors=(DatabaseUnavailable,),
                 open=True,
             ),
@@ -122,7 +123,7 @@ class SystemRoutes:
                 name="metrics",
                 tag="System",
                 summary="Prometheus metrics",
-                responses={200: Response(description="The metrics", type=str, media_type="text/plain")},
+                responses={200: ResponseSpec(description="The metrics", type=str, media_type="text/plain")},
             ),
             Route(
                 method="GET",
@@ -131,7 +132,7 @@ class SystemRoutes:
                 name="providersStatus",
                 tag="System",
                 summary="Whether the configured AI providers can be reached, and how they stand with the workers",
-                responses={200: Response(description="Each provider", type=ProvidersStatus, example=_PROVIDERS)},
+                responses={200: ResponseSpec(description="Each provider", type=ProvidersStatus, example=_PROVIDERS)},
             ),
             Route(
                 method="GET",
@@ -140,6 +141,6 @@ class SystemRoutes:
                 name="infraStatus",
                 tag="System",
                 summary="Telemetry of AI servers",
-                responses={200: Response(description="Each configured sidecar", type=InfraStatus, example=_INFRA)},
+                responses={200: ResponseSpec(description="Each configured sidecar", type=InfraStatus, example=_INFRA)},
             ),
         ]

@@ -1,4 +1,4 @@
-"""What each endpoint of jobs does: from a call to the service, and back to an answer."""
+"""What each endpoint of jobs does: from a request to the service, and back to a response."""
 
 from __future__ import annotations
 
@@ -46,8 +46,9 @@ from penstock.jobs.job import (
 )
 from penstock.jobs.service import JobService
 from penstock.jobs.store import DEFAULT_TENANT
-from penstock.web.call import Answer, Call, Disconnected, EventStream, answer
 from penstock.web.reading import check_moment, convert, moment
+from penstock.web.request import Disconnected, Request
+from penstock.web.response import EventStream, Response, json_response
 
 T = TypeVar("T")
 Check = Callable[[JobSubmission, str], None]
@@ -104,25 +105,25 @@ class JobHandlers:
 
     # Submitting
 
-    async def submit(self, call: Call) -> Answer:
-        submission = _with_key(await call.read(_submission), call.header(b"idempotency-key"))
+    async def submit(self, request: Request) -> Response:
+        submission = _with_key(await request.read(_submission), request.header(b"idempotency-key"))
         check_moment(submission.run_at, "run_at")
         self._check_input(submission.input, "input")
         if self._check is not None:
             self._check(submission, "")
-        wait = _preferred_wait(call.header(b"prefer"))
+        wait = _preferred_wait(request.header(b"prefer"))
         submitted = await self._service.submit(self._tenant, submission)
         job = submitted.job
         headers = [(b"location", b"/api/v1/jobs/" + str(job.id).encode())]
         status = 201 if submitted.created else 200
         if wait is not None:
             headers.append((b"preference-applied", f"wait={wait:g}".encode()))
-            job = await self._wait(call, job.id, wait)
+            job = await self._wait(request, job.id, wait)
             status = status if job.status.finished else 202
-        return answer(job, status, headers)
+        return json_response(job, status, headers)
 
-    async def submit_batch(self, call: Call) -> Answer:
-        batch = await call.read(_batch)
+    async def submit_batch(self, request: Request) -> Response:
+        batch = await request.read(_batch)
         submissions = [_merged(batch.defaults, job, index) for index, job in enumerate(batch.jobs)]
         for index, submission in enumerate(submissions):
             self._check_input(submission.input, f"jobs[{index}].input")
@@ -134,56 +135,56 @@ class JobHandlers:
             Created(id=one.job.id, status=one.job.status, created=one.created, created_at=one.job.created_at)
             for one in submitted
         ]
-        return answer(CreatedBatch(jobs=created), 201)
+        return json_response(CreatedBatch(jobs=created), 201)
 
     # Reading
 
-    async def get(self, call: Call) -> Answer:
-        job_id = call.path_id()
-        query = call.query({"wait": False})
+    async def get(self, request: Request) -> Response:
+        job_id = request.path_id()
+        query = request.query({"wait": False})
         if "wait" not in query:
-            return answer(await self._service.get(self._tenant, job_id))
+            return json_response(await self._service.get(self._tenant, job_id))
         wait = _number(query["wait"][0], "wait", WaitSeconds)
-        return answer(await self._wait(call, job_id, wait))
+        return json_response(await self._wait(request, job_id, wait))
 
-    async def list_jobs(self, call: Call) -> Answer:
-        query = call.query({**FILTERS, "limit": False, "cursor": False})
+    async def list_jobs(self, request: Request) -> Response:
+        query = request.query({**FILTERS, "limit": False, "cursor": False})
         wanted = convert(_values(query), ListQuery)
         where = filter_of(query)
-        return answer(await self._service.list(self._tenant, where, limit=wanted.limit, cursor=wanted.cursor))
+        return json_response(await self._service.list(self._tenant, where, limit=wanted.limit, cursor=wanted.cursor))
 
-    async def stats(self, call: Call) -> Answer:
-        call.query({})
-        return answer(await self._service.stats(self._tenant))
+    async def stats(self, request: Request) -> Response:
+        request.query({})
+        return json_response(await self._service.stats(self._tenant))
 
-    async def job_events(self, call: Call) -> Answer | EventStream:
-        return await self._events(call, call.path_id())
+    async def job_events(self, request: Request) -> Response | EventStream:
+        return await self._events(request, request.path_id())
 
-    async def events(self, call: Call) -> Answer | EventStream:
-        return await self._events(call, None)
+    async def events(self, request: Request) -> Response | EventStream:
+        return await self._events(request, None)
 
     # Working
 
-    async def claim(self, call: Call) -> Answer:
-        request = await call.read(_claim)
-        claiming = self._service.claim(self._tenant, request)
-        jobs = await call.unless_left(claiming) if request.wait_seconds else await claiming
-        if jobs and await call.gone():
+    async def claim(self, request: Request) -> Response:
+        wanted = await request.read(_claim)
+        claiming = self._service.claim(self._tenant, wanted)
+        jobs = await request.unless_left(claiming) if wanted.wait_seconds else await claiming
+        if jobs and await request.gone():
             self._service.hand_back(self._tenant, jobs)
             raise Disconnected
-        return answer(ClaimAnswer(jobs=jobs or []))
+        return json_response(ClaimAnswer(jobs=jobs or []))
 
-    async def heartbeat(self, call: Call) -> Answer:
-        job_id = call.path_id()
-        beat = await call.read(_heartbeat)
+    async def heartbeat(self, request: Request) -> Response:
+        job_id = request.path_id()
+        beat = await request.read(_heartbeat)
         output.check(beat)
         (told,) = await self._service.heartbeat(self._tenant, [_of_job(JobHeartbeat, job_id, beat)])
         if isinstance(told, CallerError):
             raise told
-        return answer(told)
+        return json_response(told)
 
-    async def heartbeat_many(self, call: Call) -> Answer:
-        beats = (await call.read(_heartbeats)).jobs
+    async def heartbeat_many(self, request: Request) -> Response:
+        beats = (await request.read(_heartbeats)).jobs
         for index, beat in enumerate(beats):
             output.check(beat, f"jobs[{index}].")
         told = await self._service.heartbeat(self._tenant, beats)
@@ -193,16 +194,16 @@ class JobHandlers:
             else BatchItem(id=beat.id, lease_expires_at=one.lease_expires_at, cancel_requested=one.cancel_requested)
             for beat, one in zip(beats, told, strict=True)
         ]
-        return answer(BatchAnswer(results=items))
+        return json_response(BatchAnswer(results=items))
 
-    async def complete(self, call: Call) -> Answer:
-        job_id = call.path_id()
-        completion = await call.read(_completion)
+    async def complete(self, request: Request) -> Response:
+        job_id = request.path_id()
+        completion = await request.read(_completion)
         self._check_result(completion.result, "result")
-        return answer(await self._service.complete(self._tenant, _of_job(JobCompletion, job_id, completion)))
+        return json_response(await self._service.complete(self._tenant, _of_job(JobCompletion, job_id, completion)))
 
-    async def complete_many(self, call: Call) -> Answer:
-        completions = (await call.read(_completions)).jobs
+    async def complete_many(self, request: Request) -> Response:
+        completions = (await request.read(_completions)).jobs
         for index, completion in enumerate(completions):
             self._check_result(completion.result, f"jobs[{index}].result")
         told = await self._service.complete_many(self._tenant, completions)
@@ -210,47 +211,47 @@ class JobHandlers:
             _refused(done.id, one) if isinstance(one, CallerError) else BatchItem(id=done.id, status=one.status)
             for done, one in zip(completions, told, strict=True)
         ]
-        return answer(BatchAnswer(results=items))
+        return json_response(BatchAnswer(results=items))
 
-    async def fail(self, call: Call) -> Answer:
-        job_id = call.path_id()
-        return answer(await self._service.fail(self._tenant, job_id, await call.read(_failure)))
+    async def fail(self, request: Request) -> Response:
+        job_id = request.path_id()
+        return json_response(await self._service.fail(self._tenant, job_id, await request.read(_failure)))
 
     # Changing one's mind
 
-    async def retry(self, call: Call) -> Answer:
-        return answer(await self._service.retry(self._tenant, call.path_id()))
+    async def retry(self, request: Request) -> Response:
+        return json_response(await self._service.retry(self._tenant, request.path_id()))
 
-    async def cancel(self, call: Call) -> Answer:
-        return answer(await self._service.cancel(self._tenant, call.path_id()))
+    async def cancel(self, request: Request) -> Response:
+        return json_response(await self._service.cancel(self._tenant, request.path_id()))
 
-    async def retry_where(self, call: Call) -> Answer:
-        where, dry_run = _bulk_filter(await call.read(_bulk))
+    async def retry_where(self, request: Request) -> Response:
+        where, dry_run = _bulk_filter(await request.read(_bulk))
         count = await self._service.retry_where(self._tenant, where, dry_run=dry_run)
-        return answer(BulkAnswer(count=count, dry_run=dry_run))
+        return json_response(BulkAnswer(count=count, dry_run=dry_run))
 
-    async def cancel_where(self, call: Call) -> Answer:
-        where, dry_run = _bulk_filter(await call.read(_bulk))
+    async def cancel_where(self, request: Request) -> Response:
+        where, dry_run = _bulk_filter(await request.read(_bulk))
         count = await self._service.cancel_where(self._tenant, where, dry_run=dry_run)
-        return answer(BulkAnswer(count=count, dry_run=dry_run))
+        return json_response(BulkAnswer(count=count, dry_run=dry_run))
 
     # Inside
 
-    async def _wait(self, call: Call, job_id: UUID, seconds: float) -> Job:
-        waited = await call.unless_left(self._service.wait(self._tenant, job_id, timedelta(seconds=seconds)))
+    async def _wait(self, request: Request, job_id: UUID, seconds: float) -> Job:
+        waited = await request.unless_left(self._service.wait(self._tenant, job_id, timedelta(seconds=seconds)))
         return waited or await self._service.get(self._tenant, job_id)
 
-    async def _events(self, call: Call, job_id: UUID | None) -> Answer | EventStream:
+    async def _events(self, request: Request, job_id: UUID | None) -> Response | EventStream:
         stated = {
-            "Last-Event-ID": call.header(b"last-event-id"),
-            "after": call.query({"after": False}).get("after", [""])[0],
+            "Last-Event-ID": request.header(b"last-event-id"),
+            "after": request.query({"after": False}).get("after", [""])[0],
         }
         positions = [Position.parse(text, field) for field, text in stated.items() if text]
         position = positions[0] if positions else None
         if job_id is not None:
             await self._service.get(self._tenant, job_id)
             if position is not None and await self._service.events_over(self._tenant, job_id, position):
-                return Answer(status=204)  # tells an EventSource not to come back
+                return Response(status=204)  # tells an EventSource not to come back
         return EventStream(chunks=_as_chunks(self._service.events(self._tenant, job_id=job_id, after=position)))
 
     def _check_input(self, value: Raw, field: str) -> None:

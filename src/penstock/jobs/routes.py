@@ -42,7 +42,7 @@ from penstock.jobs.job import (
     Stats,
     WaitSeconds,
 )
-from penstock.web.route import Parameter, Response, Route
+from penstock.web.route import Parameter, ResponseSpec, Route
 
 _BODY_ERRORS = (MalformedBody, InvalidInput, TooLarge, Unsupported)
 
@@ -98,11 +98,13 @@ def _calling(jobs: JobHandlers) -> list[Route]:
             request_example=examples.SUBMISSION,
             parameters=(_IDEMPOTENCY_KEY, _PREFER),
             responses={
-                201: Response(description="Created; with `Prefer: wait` finished too", type=Job, example=examples.JOB),
-                200: Response(
+                201: ResponseSpec(
+                    description="Created; with `Prefer: wait` finished too", type=Job, example=examples.JOB
+                ),
+                200: ResponseSpec(
                     description="The same request was made before; this is its job", type=Job, example=examples.DONE
                 ),
-                202: Response(
+                202: ResponseSpec(
                     description="Created, and not finished within the time of `Prefer: wait`",
                     type=Job,
                     example=examples.JOB,
@@ -121,7 +123,7 @@ def _calling(jobs: JobHandlers) -> list[Route]:
             parameters=(
                 Parameter(name="wait", type=WaitSeconds, description="answer when finished, or after so long"),
             ),
-            responses={200: Response(description="The job", type=Job, example=examples.DONE)},
+            responses={200: ResponseSpec(description="The job", type=Job, example=examples.DONE)},
             errors=(InvalidInput, NotFound, DatabaseUnavailable),
         ),
         Route(
@@ -136,7 +138,7 @@ def _calling(jobs: JobHandlers) -> list[Route]:
                 "`next_cursor` is the end. Payloads are left out."
             ),
             parameters=_LIST_PARAMETERS,
-            responses={200: Response(description="A page", type=JobPage, example=examples.PAGE)},
+            responses={200: ResponseSpec(description="A page", type=JobPage, example=examples.PAGE)},
             errors=(InvalidInput, DatabaseUnavailable),
         ),
         Route(
@@ -149,7 +151,9 @@ def _calling(jobs: JobHandlers) -> list[Route]:
             request=BatchSubmission,
             request_example=examples.BATCH,
             responses={
-                201: Response(description="In the order of the request", type=CreatedBatch, example=examples.CREATED)
+                201: ResponseSpec(
+                    description="In the order of the request", type=CreatedBatch, example=examples.CREATED
+                )
             },
             errors=(*_BODY_ERRORS, IdempotencyConflict, DatabaseUnavailable),
             max_body_bytes=sizes.batch,
@@ -161,7 +165,7 @@ def _calling(jobs: JobHandlers) -> list[Route]:
             name="retryJob",
             tag="Jobs",
             summary="Send a failed job back to pending, or a running one, whose lease it takes away",
-            responses={200: Response(description="The job, pending", type=Job, example=examples.JOB)},
+            responses={200: ResponseSpec(description="The job, pending", type=Job, example=examples.JOB)},
             errors=(InvalidInput, NotFound, WrongState, DatabaseUnavailable),
         ),
         Route(
@@ -173,7 +177,7 @@ def _calling(jobs: JobHandlers) -> list[Route]:
             summary="Cancel a pending job, or ask a running one to stop",
             description="A running job ends when its worker lets go, or when a grace period is over.",
             responses={
-                200: Response(
+                200: ResponseSpec(
                     description="The job: cancelled, or running with `cancel_requested_at`",
                     type=Job,
                     example=examples.JOB | {"status": "cancelled", "finished_at": "2026-01-30T09:00:02.000000Z"},
@@ -196,7 +200,7 @@ def _bulk(jobs: JobHandlers) -> list[Route]:
             description="Takes the list's filters, at least one. Works in chunks; `dry_run` only counts.",
             request=BulkRequest,
             request_example=examples.BULK,
-            responses={200: Response(description="How many", type=BulkAnswer, example=examples.CHANGED)},
+            responses={200: ResponseSpec(description="How many", type=BulkAnswer, example=examples.CHANGED)},
             errors=(*_BODY_ERRORS, DatabaseUnavailable),
         )
         for verb, handler, summary in (
@@ -221,7 +225,9 @@ def _working(jobs: JobHandlers) -> list[Route]:
             request=ClaimRequest,
             request_example=examples.CLAIM,
             responses={
-                200: Response(description="What was leased; may be empty", type=ClaimAnswer, example=examples.CLAIMED)
+                200: ResponseSpec(
+                    description="What was leased; may be empty", type=ClaimAnswer, example=examples.CLAIMED
+                )
             },
             errors=(*_BODY_ERRORS, DatabaseUnavailable),
         ),
@@ -235,7 +241,7 @@ def _working(jobs: JobHandlers) -> list[Route]:
             description="Repeating it with the same epoch succeeds.",
             request=Completion,
             request_example=examples.COMPLETION,
-            responses={200: Response(description="Stored", type=JobState, example=examples.COMPLETED)},
+            responses={200: ResponseSpec(description="Stored", type=JobState, example=examples.COMPLETED)},
             errors=errors,
             max_body_bytes=sizes.one_result,
         ),
@@ -254,7 +260,7 @@ def _working(jobs: JobHandlers) -> list[Route]:
             request=Heartbeat,
             request_example=examples.HEARTBEAT,
             responses={
-                200: Response(description="The lease is extended", type=HeartbeatAnswer, example=examples.BEATEN)
+                200: ResponseSpec(description="The lease is extended", type=HeartbeatAnswer, example=examples.BEATEN)
             },
             errors=errors,
             max_body_bytes=sizes.one_heartbeat,
@@ -269,7 +275,7 @@ def _working(jobs: JobHandlers) -> list[Route]:
             request=Failure,
             request_example=examples.FAILURE,
             responses={
-                200: Response(description="What becomes of the job", type=JobState, example=examples.BACKING_OFF)
+                200: ResponseSpec(description="What becomes of the job", type=JobState, example=examples.BACKING_OFF)
             },
             errors=errors,
         ),
@@ -283,7 +289,7 @@ def _working(jobs: JobHandlers) -> list[Route]:
             request=BatchCompletion,
             request_example=examples.COMPLETIONS,
             responses={
-                200: Response(
+                200: ResponseSpec(
                     description="In the order of the request", type=BatchAnswer, example=examples.ALL_COMPLETED
                 )
             },
@@ -300,7 +306,9 @@ def _working(jobs: JobHandlers) -> list[Route]:
             request=BatchHeartbeat,
             request_example=examples.HEARTBEATS,
             responses={
-                200: Response(description="In the order of the request", type=BatchAnswer, example=examples.ALL_BEATEN)
+                200: ResponseSpec(
+                    description="In the order of the request", type=BatchAnswer, example=examples.ALL_BEATEN
+                )
             },
             errors=(*_BODY_ERRORS, DatabaseUnavailable),
             max_body_bytes=sizes.batch,
@@ -309,7 +317,7 @@ def _working(jobs: JobHandlers) -> list[Route]:
 
 
 def _watching(jobs: JobHandlers) -> list[Route]:
-    stream = Response(
+    stream = ResponseSpec(
         description="Server-sent events, each a CloudEvent",
         type=str,
         media_type="text/event-stream",
@@ -328,7 +336,7 @@ def _watching(jobs: JobHandlers) -> list[Route]:
             tag="Events",
             summary="Everything that happened to a job, then live; ends with the job",
             parameters=resume,
-            responses={200: stream, 204: Response(description="The job is finished and has no later event")},
+            responses={200: stream, 204: ResponseSpec(description="The job is finished and has no later event")},
             errors=(InvalidInput, NotFound, DatabaseUnavailable),
         ),
         Route(
@@ -350,7 +358,7 @@ def _watching(jobs: JobHandlers) -> list[Route]:
             tag="Statistics",
             summary="Counters per queue and owner",
             description="`pending` and `running` are as they are now, the rest since the beginning.",
-            responses={200: Response(description="The counters", type=Stats, example=examples.STATS)},
+            responses={200: ResponseSpec(description="The counters", type=Stats, example=examples.STATS)},
             errors=(InvalidInput, DatabaseUnavailable),
         ),
     ]

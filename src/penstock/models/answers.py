@@ -11,10 +11,11 @@ import msgspec
 
 from penstock.models.host.calls import Answered
 from penstock.models.runtimes.base import Segment
-from penstock.web.call import JSON, Answer, Call
+from penstock.web.request import Request
+from penstock.web.response import JSON, Response
 
 
-def as_answer(call: Call, answered: Answered, request_id: str) -> Answer:
+def as_response(request: Request, answered: Answered, request_id: str) -> Response:
     """The answer to a live call. Media come as bytes when they are the whole output, or when ``Accept`` names their
     type; otherwise as ``data:`` URLs in the JSON."""
     headers = [
@@ -22,18 +23,18 @@ def as_answer(call: Call, answered: Answered, request_id: str) -> Answer:
         (b"x-model-version", answered.version.encode()),
         (b"server-timing", _timing(answered)),
     ]
-    if call.header(b"x-request-id") is not None:
+    if request.header(b"x-request-id") is not None:
         del headers[0]  # the gateway repeats it
     if not answered.segments:
-        return Answer(body=answered.json, headers=headers)
-    segment = _as_bytes(call.header(b"accept") or "*/*", answered.segments)
+        return Response(body=answered.json, headers=headers)
+    segment = _as_bytes(request.header(b"accept") or "*/*", answered.segments)
     if segment is not None:
         if segment.name:
             headers.append((b"content-disposition", _disposition(segment.name)))
-        return Answer(
+        return Response(
             body=bytes(segment.data), content_type=segment.media_type.encode("latin-1", "replace"), headers=headers
         )
-    return Answer(body=with_media(answered.json, answered.segments), content_type=JSON, headers=headers)
+    return Response(body=with_media(answered.json, answered.segments), content_type=JSON, headers=headers)
 
 
 def with_media(json: bytes, segments: Sequence[Segment]) -> bytes:

@@ -16,15 +16,16 @@ from uuid import uuid4
 import msgspec
 
 from penstock.errors import InvalidInput, ModelUnavailable, NotFound, PenstockError
-from penstock.models.answers import as_answer
+from penstock.models.answers import as_response
 from penstock.models.handlers import Describe, answered
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.logbook import Wanted
 from penstock.models.requests import read_input
 from penstock.models.service import ModelService
 from penstock.models.uploads import Load
-from penstock.web.call import Answer, Call, answer
-from penstock.web.route import Parameter, Response, Route
+from penstock.web.request import Request
+from penstock.web.response import Response, json_response
+from penstock.web.route import Parameter, ResponseSpec, Route
 
 OPERATIONS = ("predict", "getlogs", "cleanlogs", "addmodel")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -46,51 +47,51 @@ class BackendHandlers:
         self._describe = describe
         self._load = load
 
-    async def operate(self, call: Call) -> Answer:
+    async def operate(self, request: Request) -> Response:
         """Do what the path says."""
-        return await self._operate(call, call.path("operation").lower())
+        return await self._operate(request, request.path("operation").lower())
 
-    def bare(self, operation: str) -> Callable[[Call], Awaitable[Answer]]:
+    def bare(self, operation: str) -> Callable[[Request], Awaitable[Response]]:
         """A handler for a path without an operation."""
 
-        async def handle(call: Call) -> Answer:
-            return await self._operate(call, operation)
+        async def handle(request: Request) -> Response:
+            return await self._operate(request, operation)
 
         return handle
 
-    async def _operate(self, call: Call, operation: str) -> Answer:
-        query = lenient_query(call.query_string)
+    async def _operate(self, request: Request, operation: str) -> Response:
+        query = lenient_query(request.query_string)
         if operation not in OPERATIONS:
             return _told(404, f"Unknown operation: {operation[:100]}. There are: {', '.join(OPERATIONS)}")
         try:
             if operation == "addmodel":
-                return await self._add(call, query)
+                return await self._add(request, query)
             deployment = self._deployment(query)
             match operation:
                 case "getlogs":
                     lines = deployment.logbook.newest(Wanted(), _MOST_LINES)
-                    return answer({"logs": lines})
+                    return json_response({"logs": lines})
                 case "cleanlogs":
-                    return answer({"logs": [], "cleared": deployment.logbook.clear()})
+                    return json_response({"logs": [], "cleared": deployment.logbook.clear()})
                 case _:
-                    return await self._predict(call, deployment)
+                    return await self._predict(request, deployment)
         except _UnknownId as error:
             return _told(400, str(error))
         except PenstockError as error:
-            return answer({"error": error.message}, self._describe(error).status)
+            return json_response({"error": error.message}, self._describe(error).status)
 
-    async def _predict(self, call: Call, deployment: Deployment) -> Answer:
+    async def _predict(self, request: Request, deployment: Deployment) -> Response:
         try:
             if deployment.schema is None:
                 await deployment.describe()
-            given = await read_input(call, deployment, self._load)
-            request_id = call.header(b"x-request-id") or uuid4().hex
+            given = await read_input(request, deployment, self._load)
+            request_id = request.header(b"x-request-id") or uuid4().hex
             live = self._service.host.call(deployment, given.json, given.segments, request_id=request_id)
-            return as_answer(call, await answered(call, live), request_id)
+            return as_response(request, await answered(request, live), request_id)
         except ModelUnavailable as error:
             name = deployment.model.name
             message = f"Model is not ready. Model {name} with id {name} is down: {error.message}"
-            return answer({"error": message}, self._describe(error).status)
+            return json_response({"error": message}, self._describe(error).status)
 
     def _deployment(self, query: Mapping[str, str]) -> Deployment:
         name = _id(query)
@@ -99,8 +100,8 @@ class BackendHandlers:
         except NotFound:
             raise _UnknownId(f"id is not registered: {name}") from None
 
-    async def _add(self, call: Call, query: Mapping[str, str]) -> Answer:
-        body = b"".join([chunk async for chunk in call.chunks()])
+    async def _add(self, request: Request, query: Mapping[str, str]) -> Response:
+        body = b"".join([chunk async for chunk in request.chunks()])
         try:
             stated: dict[str, Any] = _json.decode(body) if body.strip() else {}
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -118,7 +119,7 @@ class BackendHandlers:
             deployment = await self._service.add({"name": name})
         else:
             raise InvalidInput.of("type", "must be HttpModel or SubprocessModel")
-        return answer(
+        return json_response(
             {"id": deployment.model.name, "type": deployment.model.manifest.runtime, "content": "model added"}
         )
 
@@ -147,8 +148,8 @@ def lenient_query(raw: bytes) -> dict[str, str]:
     return found
 
 
-def _told(status: int, content: str) -> Answer:
-    return answer({"content": content}, status)
+def _told(status: int, content: str) -> Response:
+    return json_response({"content": content}, status)
 
 
 def routes(backend: BackendHandlers) -> list[Route]:
@@ -164,7 +165,7 @@ def routes(backend: BackendHandlers) -> list[Route]:
     return found
 
 
-def _route(method: str, path: str, handler: Callable[[Call], Awaitable[Answer]], max_call_bytes: int) -> Route:
+def _route(method: str, path: str, handler: Callable[[Request], Awaitable[Response]], max_call_bytes: int) -> Route:
     name = "".join(part.capitalize() for part in path.replace("{", "").replace("}", "").split("/"))
     return Route(
         method=method,
@@ -180,12 +181,12 @@ def _route(method: str, path: str, handler: Callable[[Call], Awaitable[Answer]],
             Parameter(name="dest", type=str, description="of addmodel: where the model answers"),
         ),
         responses={
-            200: Response(description="The model's answer, or the log", type=Any, example={"answer": "42"}),
-            400: Response(description="No such id", type=dict[str, str], example=_CONTENT),
-            404: Response(description="No such operation", type=dict[str, str], example=_CONTENT),
+            200: ResponseSpec(description="The model's answer, or the log", type=Any, example={"answer": "42"}),
+            400: ResponseSpec(description="No such id", type=dict[str, str], example=_CONTENT),
+            404: ResponseSpec(description="No such operation", type=dict[str, str], example=_CONTENT),
         }
         | {
-            status: Response(description="It failed", type=dict[str, str], example={"error": "why it failed"})
+            status: ResponseSpec(description="It failed", type=dict[str, str], example={"error": "why it failed"})
             for status in _FAILURES
         },
         max_body_bytes=max_call_bytes,

@@ -1,4 +1,4 @@
-"""What each endpoint of models does: from a call to the host, and back to an answer."""
+"""What each endpoint of models does: from a request to the host, and back to a response."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from penstock.errors import InvalidInput, PenstockError
-from penstock.models.answers import as_answer
+from penstock.models.answers import as_response
 from penstock.models.host.calls import Answered, Listener, LiveCall
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.logbook import LEVELS, Logbook, Wanted
@@ -21,8 +21,9 @@ from penstock.models.service import ModelService
 from penstock.models.streaming import EventFeed, event
 from penstock.models.uploads import Load
 from penstock.models.views import Cleared, LogPage, ModelPage, summarised, whole
-from penstock.web.call import Answer, Call, Disconnected, EventStream, answer
 from penstock.web.reading import convert, moment
+from penstock.web.request import Disconnected, Request
+from penstock.web.response import EventStream, Response, json_response
 
 _BEGIN_SECONDS = 1.0  # that a stream waits for its first event before it is answered with status 200
 _LOOK_AWAY_SECONDS = 0.02  # a call that is answered sooner is not watched for a caller who leaves
@@ -56,23 +57,23 @@ class ModelHandlers:
 
     # Calling
 
-    async def predict(self, call: Call) -> Answer | EventStream:
-        if "text/event-stream" in (call.header(b"accept") or ""):
-            return await self.stream(call)
-        query = call.query({"version": False}) if call.query_string else {}
-        deployment = await self._deployment(call.path("name"), query)
-        given = await read_input(call, deployment, self._load)
-        request_id = _request_id(call)
+    async def predict(self, request: Request) -> Response | EventStream:
+        if "text/event-stream" in (request.header(b"accept") or ""):
+            return await self.stream(request)
+        query = request.query({"version": False}) if request.query_string else {}
+        deployment = await self._deployment(request.path("name"), query)
+        given = await read_input(request, deployment, self._load)
+        request_id = _request_id(request)
         live = self._host.call(deployment, given.json, given.segments, request_id=request_id)
-        return as_answer(call, await answered(call, live), request_id)
+        return as_response(request, await answered(request, live), request_id)
 
-    async def stream(self, call: Call) -> Answer | EventStream:
-        query = call.query({"version": False, "logs": False})
+    async def stream(self, request: Request) -> Response | EventStream:
+        query = request.query({"version": False, "logs": False})
         logs = _flag(query, "logs")
-        deployment = await self._deployment(call.path("name"), query)
-        given = await read_input(call, deployment, self._load)
+        deployment = await self._deployment(request.path("name"), query)
+        given = await read_input(request, deployment, self._load)
         feed = EventFeed(logs=logs)
-        feed.call = live = self._begin(deployment, given, _request_id(call), feed)
+        feed.call = live = self._begin(deployment, given, _request_id(request), feed)
         try:
             await feed.begun(_BEGIN_SECONDS)
         except BaseException:
@@ -93,22 +94,22 @@ class ModelHandlers:
 
     # Looking
 
-    async def list_models(self, call: Call) -> Answer:
-        call.query({})
+    async def list_models(self, request: Request) -> Response:
+        request.query({})
         entries = sorted(self._host.entries.values(), key=lambda entry: entry.name)
-        return answer(ModelPage(models=[summarised(entry) for entry in entries], problems=self.service.problems))
+        return json_response(ModelPage(models=[summarised(entry) for entry in entries], problems=self.service.problems))
 
-    async def get(self, call: Call) -> Answer:
-        call.query({})
-        return answer(whole(self.service.entry(call.path("name"))))
+    async def get(self, request: Request) -> Response:
+        request.query({})
+        return json_response(whole(self.service.entry(request.path("name"))))
 
-    async def logs(self, call: Call) -> Answer | EventStream:
-        query = call.query(dict.fromkeys(LogQuery.__struct_fields__, False))
+    async def logs(self, request: Request) -> Response | EventStream:
+        query = request.query(dict.fromkeys(LogQuery.__struct_fields__, False))
         values: dict[str, Any] = {
             name: moment(value[0], name) if name in {"since", "until"} else value[0] for name, value in query.items()
         }
         wanted = convert(values, LogQuery)
-        logbook = self.service.entry(call.path("name")).logbook
+        logbook = self.service.entry(request.path("name")).logbook
         which = Wanted(
             since=wanted.since,
             until=wanted.until,
@@ -116,42 +117,42 @@ class ModelHandlers:
             request_id=wanted.request_id,
             version=wanted.version,
         )
-        if wanted.follow or "text/event-stream" in (call.header(b"accept") or ""):
+        if wanted.follow or "text/event-stream" in (request.header(b"accept") or ""):
             return EventStream(chunks=_followed(logbook, which, wanted.limit))
-        return answer(LogPage(lines=logbook.newest(which, wanted.limit)))
+        return json_response(LogPage(lines=logbook.newest(which, wanted.limit)))
 
-    async def clean_logs(self, call: Call) -> Answer:
-        call.query({})
-        return answer(Cleared(cleared=self.service.entry(call.path("name")).logbook.clear()))
+    async def clean_logs(self, request: Request) -> Response:
+        request.query({})
+        return json_response(Cleared(cleared=self.service.entry(request.path("name")).logbook.clear()))
 
     # Changing
 
-    async def add(self, call: Call) -> Answer:
-        query = call.query({"replace": False})
-        stated: dict[str, Any] = await call.read(_stated)
+    async def add(self, request: Request) -> Response:
+        query = request.query({"replace": False})
+        stated: dict[str, Any] = await request.read(_stated)
         deployment = await self.service.add(stated, replace=_flag(query, "replace"))
         name = deployment.model.name
-        return answer(whole(self.service.entry(name)), 201, [(b"location", f"/api/v1/models/{name}".encode())])
+        return json_response(whole(self.service.entry(name)), 201, [(b"location", f"/api/v1/models/{name}".encode())])
 
-    async def remove(self, call: Call) -> Answer:
-        query = call.query({"version": False})
-        await self.service.remove(call.path("name"), query["version"][0] if "version" in query else None)
-        return Answer(status=204)
+    async def remove(self, request: Request) -> Response:
+        query = request.query({"version": False})
+        await self.service.remove(request.path("name"), query["version"][0] if "version" in query else None)
+        return Response(status=204)
 
-    async def reload(self, call: Call) -> Answer:
-        query = call.query({"version": False})
-        name = call.path("name")
+    async def reload(self, request: Request) -> Response:
+        query = request.query({"version": False})
+        name = request.path("name")
         await self.service.reload(name, query["version"][0] if "version" in query else None)
-        return answer(whole(self.service.entry(name)))
+        return json_response(whole(self.service.entry(name)))
 
 
-async def answered(call: Call, live: LiveCall) -> Answered:
+async def answered(request: Request, live: LiveCall) -> Answered:
     """The call's end; a caller who leaves meanwhile abandons it. Raises what ended it, or Disconnected."""
     loop = asyncio.get_running_loop()
     watch: list[asyncio.Task[None]] = []
 
     def look() -> None:
-        watch.append(loop.create_task(_abandon_when_left(call, live)))
+        watch.append(loop.create_task(_abandon_when_left(request, live)))
 
     timer = loop.call_later(_LOOK_AWAY_SECONDS, look)
     try:
@@ -167,8 +168,8 @@ async def answered(call: Call, live: LiveCall) -> Answered:
             watch[0].cancel()
 
 
-async def _abandon_when_left(call: Call, live: LiveCall) -> None:
-    await call.disconnected()
+async def _abandon_when_left(request: Request, live: LiveCall) -> None:
+    await request.disconnected()
     live.abandon()
 
 
@@ -184,6 +185,6 @@ def _flag(query: dict[str, list[str]], name: str) -> bool:
     return value in {"true", "1"}
 
 
-def _request_id(call: Call) -> str:
-    stated = call.header(b"x-request-id")
+def _request_id(request: Request) -> str:
+    stated = request.header(b"x-request-id")
     return stated[:_LONGEST_REQUEST_ID] if stated else uuid4().hex

@@ -15,9 +15,9 @@ from penstock.models.host.deployment import Deployment
 from penstock.models.runtimes.base import Segment
 from penstock.models.uploads import Load, Upload, is_media, takes_many, uploads_in
 from penstock.models.violations import dotted
-from penstock.web.call import Call, is_json
 from penstock.web.forms import Part, read_form
 from penstock.web.reading import decode
+from penstock.web.request import Request, is_json
 
 _any = msgspec.json.Decoder()
 _FORM = "multipart/form-data"
@@ -32,21 +32,21 @@ class Input:
     segments: Sequence[Segment] = ()
 
 
-async def read_input(call: Call, deployment: Deployment, load: Load) -> Input:
+async def read_input(request: Request, deployment: Deployment, load: Load) -> Input:
     """The input of a request, checked; ``load`` reads uploads that it names. Raises MalformedBody, InvalidInput,
     Unsupported, TooLarge, Disconnected."""
-    stated = call.header(b"content-type")
+    stated = request.header(b"content-type")
     if stated is None or is_json(stated):
-        body = await call.body() or b"{}"
+        body = await request.body() or b"{}"
         if stated is None and (media_type := media_types.told("", body)) != media_types.UNKNOWN:
             raise Unsupported(f"the body looks like {media_type}: state that in the header Content-Type")
         return await from_json(body, deployment, load)
     kind = stated.partition(";")[0].strip().lower()
     if kind == _FORM:
-        return _from_form(await read_form(call, stated), deployment)
+        return _from_form(await read_form(request, stated), deployment)
     if kind.startswith(("text/", "application/xml")):
         raise Unsupported(f"the body must be application/json, {_FORM}, or one file's bytes, not {kind[:100]}")
-    return _from_file(b"".join([chunk async for chunk in call.chunks()]), kind, deployment)
+    return _from_file(b"".join([chunk async for chunk in request.chunks()]), kind, deployment)
 
 
 async def from_json(body: bytes, deployment: Deployment, load: Load) -> Input:

@@ -25,7 +25,7 @@ from penstock.errors import (
 from penstock.models import examples
 from penstock.models.handlers import LogQuery, ModelHandlers
 from penstock.models.views import Cleared, LogPage, ModelPage, ModelView
-from penstock.web.route import Parameter, Response, Route
+from penstock.web.route import Parameter, ResponseSpec, Route
 
 _BODY = (MalformedBody, InvalidInput, TooLarge, Unsupported)
 _MODEL = (ModelFailed, ModelCrashed, ModelTimeout, ModelUnavailable, ProviderFailed)
@@ -65,7 +65,7 @@ def _calling(models: ModelHandlers) -> list[Route]:
             takes_media=True,
             parameters=(_VERSION, _REQUEST_ID),
             responses={
-                200: Response(
+                200: ResponseSpec(
                     description="The output",
                     type=Any,
                     example=examples.OUTPUT,
@@ -89,7 +89,7 @@ def _calling(models: ModelHandlers) -> list[Route]:
             request_example=examples.INPUT,
             takes_media=True,
             parameters=(_VERSION, _REQUEST_ID, _LOGS),
-            responses={200: Response(description="Events", type=str, media_type="text/event-stream")},
+            responses={200: ResponseSpec(description="Events", type=str, media_type="text/event-stream")},
             errors=_CALL,
             max_body_bytes=models.max_call_bytes,
         ),
@@ -105,7 +105,7 @@ def _looking(models: ModelHandlers) -> list[Route]:
             name="listModels",
             tag="Models",
             summary="List all models",
-            responses={200: Response(description="All of them", type=ModelPage, example=examples.PAGE)},
+            responses={200: ResponseSpec(description="All of them", type=ModelPage, example=examples.PAGE)},
             errors=(InvalidInput,),
         ),
         Route(
@@ -115,7 +115,7 @@ def _looking(models: ModelHandlers) -> list[Route]:
             name="getModel",
             tag="Models",
             summary="A model's schema, versions, replicas, load and counters",
-            responses={200: Response(description="The model", type=ModelView, example=examples.MODEL)},
+            responses={200: ResponseSpec(description="The model", type=ModelView, example=examples.MODEL)},
             errors=(InvalidInput, NotFound),
         ),
         Route(
@@ -131,7 +131,7 @@ def _looking(models: ModelHandlers) -> list[Route]:
                 for field in msgspec.structs.fields(LogQuery)
             ),
             responses={
-                200: Response(
+                200: ResponseSpec(
                     description="Lines, oldest first", type=LogPage, example=examples.LOGS, also=("text/event-stream",)
                 )
             },
@@ -165,7 +165,7 @@ def _changing(models: ModelHandlers) -> list[Route]:
             request=dict[str, Any],
             request_example=examples.ADDITION,
             parameters=(_REPLACE,),
-            responses={201: Response(description="The model", type=ModelView, example=examples.MODEL)},
+            responses={201: ResponseSpec(description="The model", type=ModelView, example=examples.MODEL)},
             errors=(*_BODY, NotFound, AlreadyExists, ModelUnavailable, DatabaseUnavailable),
         ),
         Route(
@@ -176,7 +176,7 @@ def _changing(models: ModelHandlers) -> list[Route]:
             tag="Models",
             summary="Take a model away, or one version of it; what it runs is finished",
             parameters=(_VERSION,),
-            responses={204: Response(description="It is gone")},
+            responses={204: ResponseSpec(description="It is gone")},
             errors=(InvalidInput, NotFound, DatabaseUnavailable),
         ),
         Route(
@@ -187,7 +187,7 @@ def _changing(models: ModelHandlers) -> list[Route]:
             tag="Models",
             summary="Import and load a model again; calls go on meanwhile",
             parameters=(_VERSION,),
-            responses={200: Response(description="The model", type=ModelView, example=examples.MODEL)},
+            responses={200: ResponseSpec(description="The model", type=ModelView, example=examples.MODEL)},
             errors=(InvalidInput, NotFound, ModelUnavailable),
         ),
         Route(
@@ -197,7 +197,7 @@ def _changing(models: ModelHandlers) -> list[Route]:
             name="cleanModelLogs",
             tag="Models",
             summary="Forget the lines of a model's log",
-            responses={200: Response(description="How many there were", type=Cleared, example=examples.CLEARED)},
+            responses={200: ResponseSpec(description="How many there were", type=Cleared, example=examples.CLEARED)},
             errors=(InvalidInput, NotFound),
         ),
     ]

@@ -1,1 +1,1 @@
-"""HTTP as the rooms see it: a call comes in, an answer goes out, a route is declared once."""
+"""HTTP as the rooms see it: requests, responses, and routes that are declared once."""

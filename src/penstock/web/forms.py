@@ -10,7 +10,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from penstock.errors import MalformedBody, TooLarge
-from penstock.web.call import Call
+from penstock.web.request import Request
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
@@ -30,8 +30,8 @@ class Part:
     data: bytes
 
 
-async def read_form(call: Call, content_type: str) -> list[Part]:
-    """All parts in order; raises MalformedBody or TooLarge. The body as a whole is bounded by the call."""
+async def read_form(request: Request, content_type: str) -> list[Part]:
+    """All parts in order; raises MalformedBody or TooLarge. The route bounds the body as a whole."""
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary")
     if not boundary:
@@ -39,7 +39,7 @@ async def read_form(call: Call, content_type: str) -> list[Part]:
     collector = _Collector()
     try:
         parser = MultipartParser(boundary, collector.callbacks())
-        async for chunk in call.chunks():
+        async for chunk in request.chunks():
             parser.write(chunk)
         parser.finalize()
     except (FormParserError, UnicodeDecodeError, ValueError) as error:

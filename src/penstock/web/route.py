@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.errors import PenstockError
-from penstock.web.call import Answer, ByteStream, Call, EventStream
+from penstock.web.request import Request
+from penstock.web.response import ByteStream, EventStream, Response
 
-Handler = Callable[[Call], Awaitable[Answer | ByteStream | EventStream]]
+Handler = Callable[[Request], Awaitable[Response | ByteStream | EventStream]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,7 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Response:
+class ResponseSpec:
     """One of a route's answers that are no errors."""
 
     description: str
@@ -50,7 +51,7 @@ class Route:
     uploads: bool = False  # the body is a file of any type, or a form with one
     takes_media: bool = False  # beside JSON: a form with media as files, or the bytes of one
     parameters: tuple[Parameter, ...] = ()
-    responses: dict[int, Response]
+    responses: dict[int, ResponseSpec]
     errors: tuple[type[PenstockError], ...] = ()
     open: bool = False  # needs no token
     max_body_bytes: int = 64 * 1024

@@ -1,10 +1,9 @@
-"""One request and its answer, close to ASGI: bytes in, bytes out."""
+"""An HTTP request, close to ASGI: bytes in."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping
-from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, TypeVar
 from urllib.parse import parse_qsl
@@ -17,7 +16,6 @@ from penstock.errors import InvalidInput, TooLarge, Unsupported
 from penstock.web.reading import decode
 
 T = TypeVar("T")
-JSON = b"application/json"
 
 
 @lru_cache(maxsize=64)
@@ -31,7 +29,7 @@ class Disconnected(Exception):
     """The client has gone; there is nobody to answer."""
 
 
-class Call:
+class Request:
     """A request: its parameters, headers and body.
 
     ``stopping`` is set when the process is told to stop: what waits should then answer as it stands.
@@ -170,46 +168,3 @@ class Call:
         finally:
             for task in tasks:
                 task.cancel()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A whole answer."""
-
-    status: int = 200
-    body: bytes = b""
-    content_type: bytes = JSON
-    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ByteStream:
-    """Bytes that are sent as they come: ``size`` of them, as the answer's head promises.
-
-    If ``chunks`` fails the connection is cut, so that nobody takes what was sent for the whole.
-    """
-
-    chunks: AsyncIterator[bytes]
-    size: int
-    content_type: bytes
-    status: int = 200
-    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventStream:
-    """Server-sent events: ready-made chunks, sent as they come, with a comment every 15 s of silence.
-
-    An ``endless`` one ends when the process is told to stop; the others are let finish, as plain answers are.
-    """
-
-    chunks: AsyncIterator[bytes]
-    endless: bool = True
-
-
-_encoder = msgspec.json.Encoder()
-
-
-def answer(value: Any, status: int = 200, headers: list[tuple[bytes, bytes]] | None = None) -> Answer:
-    """An answer whose body is ``value`` as JSON."""
-    return Answer(status=status, body=_encoder.encode(value), headers=headers or [])
