@@ -17,9 +17,9 @@ demo: $(VENV)/.installed-demo ## classify 1,797 images as durable jobs and kill 
 run: $(VENV)/.installed-demo ## start Penstock here: gateway, worker, housekeeper and its own PostgreSQL
 	$(BIN)/penstock serve
 
-test: $(VENV)/.installed-dev ## run all tests (they start their own servers on free ports)
+test: $(VENV)/.installed-dev ## run all tests on all cores (they start their own servers on free ports)
 	@scripts/test-tools
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(VENV)/.installed-dev ## lint, types, import contract; changes nothing
 	$(BIN)/ruff check .

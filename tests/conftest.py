@@ -9,6 +9,8 @@ import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
 
 import asyncpg
 import pytest
@@ -16,20 +18,38 @@ import pytest
 from penstock.postgres.embedded import EmbeddedServer, embedded_url
 from penstock.postgres.migrate import migrate
 from penstock.settings import Settings
+from penstock.supervisor import ports
 from penstock.telemetry import logs
 
+_MAX_TEST_PROCESSES: Final = 8  # each has a PostgreSQL of its own
 _numbers = itertools.count(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Temporary folders of this session's own: pytest's usual one is shared, and every other session of the same user
-    that begins meanwhile closes it to the user that PostgreSQL runs as."""
-    folder = tempfile.mkdtemp(prefix="penstock-tests-")
-    os.environ["PYTEST_DEBUG_TEMPROOT"] = folder
-    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    """Give this session its own temporary folders, and each of its processes its own share of the ports.
+
+    pytest's usual temporary folder is shared: every other session of the same user that begins meanwhile closes it to
+    the account that PostgreSQL runs as.
+    """
+    worker: dict[str, int] | None = getattr(config, "workerinput", None)  # set by pytest-xdist
+    if worker is None:
+        folder = tempfile.mkdtemp(prefix="penstock-tests-")
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    else:
+        ports.use_share(int(str(worker["workerid"]).removeprefix("gw")), worker["workercount"])
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell starts what runs in its background so, and programs that tests start would inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One process per core, but none besides pytest's own for a single file."""
+    named = [Path(argument.partition("::")[0]) for argument in config.args]
+    files = sum(1 if path.is_file() else len(list(path.rglob("test_*.py"))) for path in named)
+    wanted = min(len(os.sched_getaffinity(0)), files, _MAX_TEST_PROCESSES)
+    return wanted if wanted > 1 else 0
 
 
 @pytest.fixture(scope="session", autouse=True)

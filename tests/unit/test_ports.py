@@ -17,6 +17,7 @@ def _only(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, low: int, high: int) 
     monkeypatch.setattr(ports, "_LOCAL_RANGE", taken)
     monkeypatch.setattr(ports, "_LOWEST", low)
     monkeypatch.setattr(ports, "_given", set())
+    monkeypatch.setattr(ports, "_share", (0, 1))
 
 
 def test_no_connection_takes_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -39,6 +40,16 @@ def test_one_that_is_listened_on_is_not_given(monkeypatch: pytest.MonkeyPatch, t
         listening.bind((host, first + 1))
         listening.listen()
         assert {ports.free_port(), ports.free_port()} == {first, first + 2}
+
+
+def test_processes_with_shares_never_get_the_same_port(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _only(monkeypatch, tmp_path, 20_000, 20_100)
+    given = []
+    for index in range(3):
+        monkeypatch.setattr(ports, "_given", set())  # as in another process
+        ports.use_share(index, 3)
+        given += [{ports.free_port() for _ in range(20)}]
+    assert len(set.union(*given)) == 60
 
 
 def test_where_connections_may_take_all_the_system_chooses(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -21,6 +21,14 @@ _TRIES: Final = 200
 
 _random: Final = random.SystemRandom()
 _given: Final = set[int]()
+_share: tuple[int, int] = (0, 1)
+
+
+def use_share(index: int, count: int) -> None:
+    """Take free ports only from the share ``index`` of ``count``, so that processes that start servers on one machine
+    at the same time do not give the same port twice."""
+    global _share  # noqa: PLW0603  (one per process, like the ports that it has given)
+    _share = (index, count)
 
 
 def free_port(count: int = 1) -> int:
@@ -30,7 +38,7 @@ def free_port(count: int = 1) -> int:
     may be taken before anybody listens on it, even by a connection to that very port.
     """
     low, high = _taken_by_connections()
-    choices = [*range(_LOWEST, low), *range(high + 1, _HIGHEST + 1)]
+    choices = _slice([*range(_LOWEST, low), *range(high + 1, _HIGHEST + 1)])
     for _ in range(_TRIES if choices else 0):
         first: int = _random.choice(choices)
         ports = range(first, first + count)
@@ -71,6 +79,11 @@ async def check_ports(settings: Settings) -> None:
             if clock() > deadline:
                 raise CannotStart(f"Cannot listen on {host} port {port}: {obstacle}. Set {variable}.")
             await asyncio.sleep(0.05)
+
+
+def _slice(ports: list[int]) -> list[int]:
+    index, count = _share
+    return ports[len(ports) * index // count : len(ports) * (index + 1) // count]
 
 
 def _obstacle(host: str, port: int) -> str | None:
