@@ -5,8 +5,8 @@ from __future__ import annotations
 from benchmarks.figures import Figure
 from benchmarks.ground import SUBMISSION, fresh_database, process, service
 from penstock.jobs.job import JobFilter
+from penstock.jobs.sql.store import DEFAULT_TENANT
 from penstock.jobs.states import Status
-from penstock.jobs.store import DEFAULT_TENANT
 from penstock.postgres.embedded import EmbeddedServer
 
 JOBS = 50_000

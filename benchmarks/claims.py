@@ -15,7 +15,7 @@ from benchmarks.figures import Figure, Spread
 from benchmarks.ground import SUBMISSION, fresh_database, service
 from penstock.jobs.job import ClaimRequest, JobCompletion
 from penstock.jobs.service import JobLimits, JobService
-from penstock.jobs.store import DEFAULT_TENANT
+from penstock.jobs.sql.store import DEFAULT_TENANT
 from penstock.postgres.embedded import EmbeddedServer
 from penstock.postgres.pool import Database
 from penstock.workers.housekeeper import Housekeeper

@@ -12,7 +12,7 @@ from msgspec import Raw
 from benchmarks.ground import RESULT, SUBMISSION
 from penstock.jobs.job import ClaimedJob
 from penstock.jobs.service import JobService
-from penstock.jobs.store import DEFAULT_TENANT
+from penstock.jobs.sql.store import DEFAULT_TENANT
 from penstock.postgres.pool import Database
 from penstock.workers.executors import Executors, JobContext
 from penstock.workers.worker import Worker

@@ -21,8 +21,8 @@ from penstock.client import Client
 from penstock.errors import PenstockError
 from penstock.jobs.job import ClaimRequest, JobCompletion, JobFilter, JobSubmission
 from penstock.jobs.service import JobLimits, JobService
+from penstock.jobs.sql.store import DEFAULT_TENANT
 from penstock.jobs.states import Status
-from penstock.jobs.store import DEFAULT_TENANT
 from penstock.postgres.embedded import EmbeddedServer, embedded_url, socket_folder
 from penstock.postgres.migrate import migrate
 from penstock.postgres.pool import Database

@@ -18,8 +18,8 @@ from msgspec import Raw
 
 from penstock.jobs.job import Job
 from penstock.jobs.service import JobService
+from penstock.jobs.sql.store import DEFAULT_TENANT
 from penstock.jobs.states import ErrorCategory, Status
-from penstock.jobs.store import DEFAULT_TENANT
 from penstock.postgres.pool import Database
 from penstock.supervisor.ports import free_port
 from tests.db.stage import submission

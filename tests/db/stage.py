@@ -14,7 +14,6 @@ from asyncpg import Record
 from msgspec import UNSET, Raw, UnsetType
 
 from penstock.errors import CallerError
-from penstock.jobs import store
 from penstock.jobs.events import Event
 from penstock.jobs.job import (
     ClaimedJob,
@@ -31,8 +30,9 @@ from penstock.jobs.job import (
     LogLine,
 )
 from penstock.jobs.service import JobLimits, JobService
+from penstock.jobs.sql import store
+from penstock.jobs.sql.store import Connection, TenantId
 from penstock.jobs.states import ErrorCategory, Status
-from penstock.jobs.store import Connection, TenantId
 from penstock.jobs.usage import Usage
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from penstock.errors import StaleEpoch
-from penstock.jobs import duties
 from penstock.jobs.job import Counts, Stats
+from penstock.jobs.sql import duties
 from penstock.jobs.states import ErrorCategory, Status
 from penstock.jobs.usage import Usage, UsageCounts, read
 from penstock.postgres.pool import Database

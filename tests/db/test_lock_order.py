@@ -13,10 +13,11 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
-from penstock.jobs import duties, event_store, reading, retention, store
+from penstock.jobs import event_store
 from penstock.jobs.job import JobCompletion, JobHeartbeat
+from penstock.jobs.sql import duties, reading, retention, store
+from penstock.jobs.sql.store import Connection, TenantId, Verdict
 from penstock.jobs.states import Again, ErrorCategory
-from penstock.jobs.store import Connection, TenantId, Verdict
 from penstock.postgres.pool import Database
 from tests.db.stage import Caller, claim_rows, look, open_database, snapshot, started, submission, within
 from tests.processes import until

@@ -24,9 +24,9 @@ from hypothesis.stateful import (
 )
 
 from penstock.errors import CallerError, IdempotencyConflict
-from penstock.jobs import duties
 from penstock.jobs.job import ClaimedJob, JobFilter
 from penstock.jobs.service import JobLimits, JobService
+from penstock.jobs.sql import duties
 from penstock.jobs.states import Again, ErrorCategory, RetryPolicy, Status, Tally, after_failure
 from penstock.postgres.pool import Database
 from tests.db.stage import Caller, Clock, look, own_tenant, promote, rescue, run

@@ -16,9 +16,10 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
-from penstock.jobs import duties, event_store, reading, store, usage
+from penstock.jobs import event_store, usage
 from penstock.jobs.service import JobService
-from penstock.jobs.store import TenantId
+from penstock.jobs.sql import duties, reading, store
+from penstock.jobs.sql.store import TenantId
 from penstock.jobs.usage import Usage
 from penstock.postgres.pool import Database
 from penstock.postgres.queries import Statement

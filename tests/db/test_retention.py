@@ -12,8 +12,8 @@ import asyncpg
 import pytest
 
 from penstock.errors import NotFound
-from penstock.jobs import retention
 from penstock.jobs.job import Job
+from penstock.jobs.sql import retention
 from penstock.jobs.states import ErrorCategory, Status
 from penstock.postgres.pool import Database
 from penstock.workers.upkeep import Retention

@@ -10,10 +10,10 @@ import pytest
 from msgspec import Raw
 
 from penstock.errors import StaleEpoch
-from penstock.jobs import store
 from penstock.jobs.job import ClaimedJob, Failure, JobCompletion, JobHeartbeat
+from penstock.jobs.sql import store
+from penstock.jobs.sql.store import TenantId, Verdict
 from penstock.jobs.states import ErrorCategory, Over, Status
-from penstock.jobs.store import TenantId, Verdict
 from penstock.postgres.pool import Database
 from tests.db.stage import Caller, Clock, rescue, snapshot
 from tests.processes import until

@@ -19,9 +19,10 @@ from pglast.enums import A_Expr_Kind, BoolExprType
 
 from penstock.blobs import store as blob_store
 from penstock.errors import NotFound, StaleEpoch
-from penstock.jobs import duties, event_store, reading, store
+from penstock.jobs import event_store
 from penstock.jobs.events import Position
 from penstock.jobs.job import Counts, JobFilter
+from penstock.jobs.sql import duties, reading, store
 from penstock.jobs.states import ErrorCategory
 from penstock.models import store as model_store
 from penstock.postgres.pool import Database
@@ -35,6 +36,7 @@ ROOMS = {
     "blobs": (blob_store,),
     "providers": (provider_store,),
 }
+SOURCES = Path(store.__file__).parents[2]
 STATEMENTS = {
     f"{room}.{name}": found
     for room, modules in ROOMS.items()
@@ -43,8 +45,8 @@ STATEMENTS = {
 }
 FILES = {
     (room, file)
-    for room, modules in ROOMS.items()
-    for file in Path(str(modules[0].__file__)).parent.glob("*.sql")
+    for room in ROOMS
+    for file in (SOURCES / room).rglob("*.sql")
     if file.name != "retention.sql"  # whole days of every tenant
 }
 BLOCKS = {f"{room}.{name}": text for room, file in FILES for name, text in _BLOCK.findall(file.read_text())}
@@ -342,6 +344,6 @@ async def test_a_tenants_event_stream_tells_its_own_events_only(caller: Caller, 
 
 def test_reading_the_statements_prints_nothing() -> None:
     """The library that reads them warns of blocks that it takes for something else, before logs are set up."""
-    imports = "; ".join(f"import penstock.{room}.store" for room in ("jobs", "models", "blobs", "providers"))
+    imports = "; ".join(f"import penstock.{room}.store" for room in ("jobs.sql", "models", "blobs", "providers"))
     done = subprocess.run([sys.executable, "-c", imports], check=False, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -14,7 +14,7 @@ from penstock.errors import InvalidInput
 from penstock.jobs.handlers import JobHandlers
 from penstock.jobs.job import JobFilter, JobSubmission
 from penstock.jobs.service import JobService
-from penstock.jobs.store import DEFAULT_TENANT
+from penstock.jobs.sql.store import DEFAULT_TENANT
 from penstock.postgres.pool import Database
 from penstock.web.request import Request
 from penstock.web.response import Response

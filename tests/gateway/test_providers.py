@@ -15,8 +15,8 @@ from pydantic import SecretStr
 
 from penstock.jobs.job import ClaimRequest, Failure, JobCompletion, JobSubmission
 from penstock.jobs.service import JobService
+from penstock.jobs.sql.store import DEFAULT_TENANT
 from penstock.jobs.states import ErrorCategory
-from penstock.jobs.store import DEFAULT_TENANT
 from penstock.jobs.usage import Usage
 from penstock.providers import store
 from penstock.providers.reports import LastError, ProviderReport

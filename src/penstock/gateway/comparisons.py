@@ -12,11 +12,11 @@ from msgspec import Meta
 from penstock.errors import DatabaseUnavailable, InvalidInput
 from penstock.jobs.handlers import FILTERS, filter_of
 from penstock.jobs.job import JobFilter
-from penstock.jobs.reading import UsedByJob
 from penstock.jobs.routes import FILTER_MEANINGS
 from penstock.jobs.service import JobService
+from penstock.jobs.sql.reading import UsedByJob
+from penstock.jobs.sql.store import DEFAULT_TENANT
 from penstock.jobs.states import Status
-from penstock.jobs.store import DEFAULT_TENANT
 from penstock.providers.agreement import Agreement
 from penstock.providers.comparing import Compared, Comparison, compare
 from penstock.web.reading import convert

@@ -13,7 +13,7 @@ from penstock.gateway.infra import Infra, InfraStatus
 from penstock.gateway.job_metrics import measure
 from penstock.gateway.providers import ProvidersStatus, ProvidersWatch
 from penstock.jobs.service import JobService
-from penstock.jobs.store import DEFAULT_TENANT
+from penstock.jobs.sql.store import DEFAULT_TENANT
 from penstock.postgres.pool import Database
 from penstock.telemetry import metrics
 from penstock.web.request import Request

@@ -7,7 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
-from penstock.jobs.store import Connection, TenantId
+from penstock.jobs.sql.store import Connection, TenantId
 from penstock.postgres import queries
 
 _PAGE = 500  # event rows read at once

@@ -21,9 +21,10 @@ import msgspec
 from msgspec import Raw, Struct
 
 from penstock.errors import DatabaseUnavailable, InvalidInput, NotFound, Overloaded
-from penstock.jobs import event_store, reading, store
+from penstock.jobs import event_store
 from penstock.jobs.names import Names
-from penstock.jobs.store import TenantId
+from penstock.jobs.sql import reading, store
+from penstock.jobs.sql.store import TenantId
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Notice
 from penstock.telemetry import logs

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from penstock.jobs import store
 from penstock.jobs.job import JobSubmission
-from penstock.jobs.store import Connection, TenantId
+from penstock.jobs.sql import store
+from penstock.jobs.sql.store import Connection, TenantId
 from penstock.postgres.pool import Database
 
 _MOST = 50_000  # names of each kind that one process remembers

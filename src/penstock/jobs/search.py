@@ -11,9 +11,9 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from penstock.errors import InvalidInput
-from penstock.jobs import reading, store
 from penstock.jobs.job import JobFilter, JobPage, JobSummary
-from penstock.jobs.store import Connection, TenantId
+from penstock.jobs.sql import reading, store
+from penstock.jobs.sql.store import Connection, TenantId
 
 _BUDGET = 20_000  # candidates looked at for one page
 _MIN, _MAX = UUID(int=0), UUID(int=2**128 - 1)

@@ -19,7 +19,7 @@ import asyncpg
 import msgspec
 
 from penstock.errors import CallerError, NotFound, WrongState
-from penstock.jobs import reading, search, statistics, store
+from penstock.jobs import search, statistics
 from penstock.jobs.claims import ClaimQueue, FullLooks, LaneCursors
 from penstock.jobs.events import Event, EventTail, Position
 from penstock.jobs.job import (
@@ -38,9 +38,10 @@ from penstock.jobs.job import (
     Submitted,
 )
 from penstock.jobs.names import Names
-from penstock.jobs.reading import UsedByJob
+from penstock.jobs.sql import reading, store
+from penstock.jobs.sql.reading import UsedByJob
+from penstock.jobs.sql.store import TenantId
 from penstock.jobs.states import ErrorCategory, RetryPolicy, Status, may_cancel, may_retry
-from penstock.jobs.store import TenantId
 from penstock.jobs.submissions import Submissions
 from penstock.jobs.writers import Observe, TenantWriters
 from penstock.postgres.pool import Database

@@ -6,9 +6,9 @@ from typing import Any
 
 import asyncpg
 
-from penstock.jobs import reading
 from penstock.jobs.job import Counts, OwnerCounts, QueueCounts, Stats
-from penstock.jobs.store import Connection, Queue, TenantId
+from penstock.jobs.sql import reading
+from penstock.jobs.sql.store import Connection, Queue, TenantId
 from penstock.jobs.usage import ProviderCounts, UsageCounts
 
 

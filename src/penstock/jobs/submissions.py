@@ -11,11 +11,11 @@ from msgspec import Raw
 from uuid_utils.compat import uuid7
 
 from penstock.errors import IdempotencyConflict, InvalidInput
-from penstock.jobs import reading, store
 from penstock.jobs.job import Job, JobSubmission, Submitted
 from penstock.jobs.names import Names
+from penstock.jobs.sql import reading, store
+from penstock.jobs.sql.store import NewJob, TenantId
 from penstock.jobs.states import Status
-from penstock.jobs.store import NewJob, TenantId
 from penstock.jobs.writers import TenantWriters
 from penstock.postgres.pool import Database
 

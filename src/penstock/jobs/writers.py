@@ -13,11 +13,12 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from penstock.errors import CallerError, InvalidInput, NotFound, StaleEpoch
-from penstock.jobs import output, store
+from penstock.jobs import output
 from penstock.jobs.batcher import Batcher
 from penstock.jobs.job import Failure, HeartbeatAnswer, JobCompletion, JobHeartbeat, JobState
+from penstock.jobs.sql import store
+from penstock.jobs.sql.store import EndedAttempt, Gap, HeldLease, NewJob, TenantId, Verdict
 from penstock.jobs.states import RetryPolicy, Status, after_failure
-from penstock.jobs.store import EndedAttempt, Gap, HeldLease, NewJob, TenantId, Verdict
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import timedelta
 
-from penstock.jobs import duties
+from penstock.jobs.sql import duties
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
 from penstock.workers.periodic import Periodic

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 from itertools import groupby
 
-from penstock.jobs import duties, store
 from penstock.jobs.job import Failure
 from penstock.jobs.service import JobLimits
+from penstock.jobs.sql import duties, store
+from penstock.jobs.sql.store import Connection, EndedAttempt, HeldLease
 from penstock.jobs.states import ErrorCategory
-from penstock.jobs.store import Connection, EndedAttempt, HeldLease
 from penstock.jobs.writers import announce_ended, judge
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups

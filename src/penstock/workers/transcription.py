@@ -22,7 +22,7 @@ from msgspec.structs import replace
 from penstock.blobs.service import BlobService
 from penstock.errors import NotFound
 from penstock.jobs.job import ClaimedJob
-from penstock.jobs.store import DEFAULT_TENANT, TenantId
+from penstock.jobs.sql.store import DEFAULT_TENANT, TenantId
 from penstock.outbound.addresses import check_url
 from penstock.providers import asking, pieces
 from penstock.providers.agreement import Agreement

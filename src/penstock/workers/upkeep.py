@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from datetime import timedelta
 
-from penstock.jobs import duties, retention
+from penstock.jobs.sql import duties, retention
 from penstock.postgres.pool import Database
 from penstock.workers.periodic import Periodic
 

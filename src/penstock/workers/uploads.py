@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from penstock.blobs.service import BlobService
-from penstock.jobs.store import DEFAULT_TENANT, TenantId
+from penstock.jobs.sql.store import DEFAULT_TENANT, TenantId
 from penstock.models.uploads import Upload
 
 

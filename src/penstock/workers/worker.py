@@ -13,7 +13,7 @@ from uuid import UUID
 from penstock.errors import CallerError
 from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure, HeartbeatAnswer, JobCompletion, JobHeartbeat, JobState
 from penstock.jobs.service import JobService
-from penstock.jobs.store import DEFAULT_TENANT, TenantId
+from penstock.jobs.sql.store import DEFAULT_TENANT, TenantId
 from penstock.telemetry import logs, metrics
 from penstock.workers.engine import Engine
 from penstock.workers.executors import Executors, Offer

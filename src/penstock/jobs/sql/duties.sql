@@ -1,4 +1,4 @@
--- What the house does for every tenant: rescue, promotion, roll-up, hints. Loaded by penstock.jobs.duties.
+-- What the house does for every tenant: rescue, promotion, roll-up, hints. Loaded by penstock.jobs.sql.duties.
 -- The rules at the head of queries.sql hold here too.
 
 

@@ -1,4 +1,4 @@
--- Jobs, lists and counts as they are read. Loaded by penstock.jobs.reading.
+-- Jobs, lists and counts as they are read. Loaded by penstock.jobs.sql.reading.
 -- The rules at the head of queries.sql hold here too.
 
 

@@ -6,7 +6,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import asyncpg
 
-from penstock.jobs.store import Connection
+from penstock.jobs.sql.store import Connection
 from penstock.postgres import queries
 from penstock.telemetry import logs
 

@@ -12,8 +12,8 @@ from msgspec import Raw
 
 from penstock.jobs import usage
 from penstock.jobs.job import Attempt, Job, JobError, JobFilter, JobSummary
+from penstock.jobs.sql.store import Connection, Queue, TenantId
 from penstock.jobs.states import ErrorCategory, Status
-from penstock.jobs.store import Connection, Queue, TenantId
 from penstock.jobs.usage import Usage
 from penstock.postgres import queries
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from penstock.jobs.store import Connection, HeldLease, Queue, TenantId, held
+from penstock.jobs.sql.store import Connection, HeldLease, Queue, TenantId, held
 from penstock.postgres import queries
 
 _sql = queries.load(__file__, "duties.sql")

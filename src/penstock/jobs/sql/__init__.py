@@ -1,0 +1,1 @@
+"""The statements about jobs, and their typed functions: one module beside each ``.sql`` file."""
