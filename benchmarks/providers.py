@@ -173,7 +173,7 @@ async def _gate() -> float:
     gate = Gate(8)
     began = time.perf_counter()
     for _ in range(TURNS):
-        async with gate.turn(0):
+        async with gate.slot(0):
             pass
     return 1e6 * (time.perf_counter() - began) / TURNS
 

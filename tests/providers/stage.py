@@ -12,8 +12,8 @@ import msgspec
 from msgspec import Raw
 
 from penstock.jobs.job import ClaimedJob
-from penstock.providers.asking import Mode
 from penstock.providers.catalogue import Kind, Profile, ProviderSpec
+from penstock.providers.dispatch import Mode
 from penstock.providers.endpoint import Endpoint
 from penstock.providers.servers import Servers
 from penstock.workers.executors import JobContext

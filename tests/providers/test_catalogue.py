@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from penstock.errors import SettingsError
-from penstock.providers.asking import Mode
 from penstock.providers.catalogue import Catalogue, Kind, load
+from penstock.providers.dispatch import Mode
 from penstock.providers.endpoint import Endpoint
 from penstock.settings import Settings
 

@@ -15,8 +15,8 @@ from aiohttp import web
 from penstock.jobs.job import ClaimedJob
 from penstock.jobs.states import ErrorCategory
 from penstock.jobs.usage import Usage
-from penstock.outbound.provider import retry_after
-from penstock.providers.asking import Mode
+from penstock.outbound.peer import retry_after
+from penstock.providers.dispatch import Mode
 from penstock.providers.endpoint import Endpoint
 from penstock.providers.errors import WorkFailed
 from penstock.workers.chat import ChatExecutor, ChatResult, request
@@ -427,12 +427,12 @@ async def test_what_must_be_cleaned_and_cannot_be_read_is_the_providers_error() 
 async def test_an_answer_is_not_thrown_away_for_being_told_twice() -> None:
     async with provider(answering(200, said("x" * 5000))) as url, opened() as servers:
         chat = spec(url)
-        result = await ChatExecutor(profile(chat), servers, most_bytes=8000)(job(user="Hi"), context())
+        result = await ChatExecutor(profile(chat), servers, max_result_bytes=8000)(job(user="Hi"), context())
     assert (len(result.content), result.attempts[0].text) == (5000, None)
 
 
 async def test_a_refusal_whose_words_do_not_arrive_is_still_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.outbound.provider._EXCUSE_SECONDS", 0.05)
+    monkeypatch.setattr("penstock.outbound.peer._ERROR_BODY_SECONDS", 0.05)
 
     async def dripping(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(status=429, headers={"Retry-After": "7"})

@@ -36,7 +36,7 @@ async def site(handler: Handler) -> AsyncIterator[str]:
 
 
 async def fetch(url: str, to: Path, *, networks: tuple[str, ...] = HERE, seconds: float = 20) -> bytes:
-    fetcher = Fetcher(networks, most_bytes=MOST, seconds=seconds)
+    fetcher = Fetcher(networks, max_bytes=MOST, seconds=seconds)
     try:
         await fetcher.fetch(url, to, field="audio_url")
     finally:
@@ -162,7 +162,7 @@ async def test_a_name_that_leads_to_a_private_address_is_refused(tmp_path: Path)
         async def close(self) -> None:
             pass
 
-    fetcher = Fetcher(HERE, most_bytes=MOST, resolver=Leading())
+    fetcher = Fetcher(HERE, max_bytes=MOST, resolver=Leading())
     with pytest.raises(WorkFailed, match="not on the public internet"):
         await fetcher.fetch("http://calls.example/a.wav", tmp_path / "file", field="audio_url")
     await fetcher.close()

@@ -17,7 +17,7 @@ def after(status: int = 200, *, headers: Mapping[str, str] | None = None, **name
     """What is known after one answer."""
     limit = RateLimit()
     told = {name.replace("_", "-"): value for name, value in (named | dict(headers or {})).items()}
-    limit.heed(status, CIMultiDict(told), NOW)
+    limit.observe(status, CIMultiDict(told), NOW)
     return limit
 
 
@@ -74,7 +74,7 @@ def test_the_wait_that_an_answer_asks_for(status: int, headers: dict[str, str], 
 )
 def test_a_wait_that_cannot_be_read_is_none(header: str) -> None:
     limit = RateLimit()
-    limit.heed(503, {"Retry-After": header}, 1000.0)
+    limit.observe(503, {"Retry-After": header}, 1000.0)
     assert limit.wait(1000.0) <= 3600
 
 
@@ -86,7 +86,7 @@ def test_a_window_that_ends_in_days_is_tried_after_an_hour(reset: str) -> None:
         {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": reset},
     ):
         limit = RateLimit()
-        limit.heed(200, headers, 1000.0)
+        limit.observe(200, headers, 1000.0)
         assert limit.wait(1000.0) == 3600
 
 
@@ -100,12 +100,12 @@ def test_refusals_that_name_no_wait_are_waited_out_longer_each_time() -> None:
     waits = []
     now = NOW
     for _ in range(9):
-        limit.heed(429, {}, now)
+        limit.observe(429, {}, now)
         waits.append(limit.wait(now))
         now += limit.wait(now)
     assert waits == pytest.approx([1, 2, 4, 8, 16, 32, 60, 60, 60])
-    limit.heed(200, {}, now)
-    limit.heed(429, {}, now)
+    limit.observe(200, {}, now)
+    limit.observe(429, {}, now)
     assert limit.wait(now) == pytest.approx(1)
 
 
@@ -148,7 +148,7 @@ def test_a_limit_that_is_known_holds_for_any_minute() -> None:
 
 def test_a_shorter_wait_never_shortens_a_longer_one() -> None:
     limit = after(429, Retry_After="30")
-    limit.heed(429, {"Retry-After": "1"}, NOW)
+    limit.observe(429, {"Retry-After": "1"}, NOW)
     assert limit.wait(NOW) == pytest.approx(30)
 
 

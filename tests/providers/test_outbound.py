@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from penstock.outbound import addresses
 from penstock.outbound.addresses import AddressRefused, Policy
 from penstock.outbound.failure import CallFailed
-from penstock.outbound.provider import Provider
+from penstock.outbound.peer import Peer
 from tests.models.servers import answering, serving
 
 METADATA = [
@@ -133,7 +133,7 @@ class Names(AbstractResolver):
 
 
 async def post(url: str, resolver: AbstractResolver | None, policy: Policy | None = None) -> bytes:
-    provider = Provider(headers={}, seconds=5, policy=policy, resolver=resolver)
+    provider = Peer(headers={}, timeout_seconds=5, policy=policy, resolver=resolver)
     try:
         body, _ = await provider.post(url, headers={}, data=b"{}")
         return body
@@ -175,7 +175,7 @@ async def test_redirects_proxies_and_cookies_are_not_followed(monkeypatch: pytes
         with pytest.raises(CallFailed, match="redirects, which is not followed"):
             await post(seen.address, None)
     async with serving(answering({}, 200, **{"Set-Cookie": "a=b"})) as seen:
-        provider = Provider(headers={}, seconds=5)
+        provider = Peer(headers={}, timeout_seconds=5)
         for _ in range(3):
             await provider.post(seen.address, headers={}, data=b"{}")
         await provider.close()

@@ -19,10 +19,10 @@ from aiohttp import web
 from penstock.jobs.states import ErrorCategory
 from penstock.outbound.failure import CallFailed
 from penstock.providers import pieces
-from penstock.providers.asking import Reply, Turn
 from penstock.providers.catalogue import Kind, ProviderSpec
+from penstock.providers.dispatch import MeteredGate, Reply
 from penstock.providers.errors import category_of
-from penstock.providers.gate import NotNow
+from penstock.providers.gate import GateClosed
 from penstock.providers.speech import Sound, SpeechRequest
 from penstock.recordings.recording import Recording, examine
 from tests.models.servers import Seen, serving
@@ -71,21 +71,21 @@ async def transcribed(
     request: SpeechRequest | None = None,
     *,
     seconds: float = 20,
-    tell: Callable[[float], None] = lambda _: None,
-    turns: list[Turn] | None = None,
+    on_progress: Callable[[float], None] = lambda _: None,
+    gates: list[MeteredGate] | None = None,
 ) -> Reply:
     async with opened() as servers:
-        turn = Turn(servers.gate(provider), 0)
-        if turns is not None:
-            turns.append(turn)
+        gate = MeteredGate(servers.gate(provider), 0)
+        if gates is not None:
+            gates.append(gate)
         return await pieces.transcribed(
             servers.speech(provider),
             Sound(recording),
             request or SpeechRequest(),
-            turn,
+            gate,
             key="job/../1",
             seconds=seconds,
-            tell=tell,
+            on_progress=on_progress,
         )
 
 
@@ -108,7 +108,7 @@ async def test_a_chat_model_hears_a_long_recording_piece_by_piece(recording: Rec
         recording = await examine(encoded(recording.path, recording.path.with_suffix(f".{codec}"), codec))
     told: list[float] = []
     async with hearing(lambda number: said(f" Words {number}. ")) as seen:
-        reply = await transcribed(audio_model(seen), recording, tell=told.append)
+        reply = await transcribed(audio_model(seen), recording, on_progress=told.append)
     assert reply.text == "Words 1. Words 2. Words 3. Words 4."
     lengths = [seconds_of(body) for body in seen.bodies]
     assert max(lengths) <= 6
@@ -204,16 +204,16 @@ async def test_one_that_goes_on_failing_fails_all(
 
 async def test_each_piece_passes_the_gate(recording: Recording) -> None:
     """And keeps the provider's limits. What was paid until then is counted all the same."""
-    turns: list[Turn] = []
+    gates: list[MeteredGate] = []
     async with hearing(lambda number: said("Words.") if number < 3 else too_many()) as seen:
-        with pytest.raises(NotNow) as caught:
-            await transcribed(audio_model(seen), recording, turns=turns)
+        with pytest.raises(GateClosed) as caught:
+            await transcribed(audio_model(seen), recording, gates=gates)
     assert caught.value.limited
     assert len(seen.bodies) == 3
-    (turn,) = turns
-    assert turn.begun
-    assert (turn.used.prompt_tokens, turn.used.completion_tokens) == (200, 20)
-    assert turn.used.audio_seconds == pytest.approx(9.8, abs=0.5)
+    (gate,) = gates
+    assert gate.entered
+    assert (gate.used.prompt_tokens, gate.used.completion_tokens) == (200, 20)
+    assert gate.used.audio_seconds == pytest.approx(9.8, abs=0.5)
 
 
 def too_many() -> web.Response:
@@ -248,10 +248,10 @@ async def test_a_provider_that_hangs_opens_its_breaker_in_pieces_too(recording: 
                     servers.speech(provider),
                     Sound(recording),
                     SpeechRequest(),
-                    Turn(gate, 0),
+                    MeteredGate(gate, 0),
                     key="k",
                     seconds=0.02,
-                    tell=lambda _: None,
+                    on_progress=lambda _: None,
                 )
         assert gate.report().breaker == "open"
 
@@ -262,16 +262,16 @@ async def test_a_wait_that_is_too_long_is_told_at_once(recording: Recording) -> 
         return said("Words.") if number < 2 else down
 
     async with hearing(answers) as seen:
-        with pytest.raises((CallFailed, NotNow)) as caught:
+        with pytest.raises((CallFailed, GateClosed)) as caught:
             await transcribed(audio_model(seen), recording)
     assert "503: down" in str(caught.value)
     assert len(seen.bodies) == 2
 
 
 async def test_half_a_transcript_is_none(recording: Recording) -> None:
-    turns: list[Turn] = []
+    gates: list[MeteredGate] = []
     async with hearing(lambda _: said("Words that never", finish_reason="length")) as seen:
         with pytest.raises(CallFailed, match=r"cut off after max_tokens \(4096\)") as caught:
-            await transcribed(audio_model(seen, max_duration=None), recording, turns=turns)
+            await transcribed(audio_model(seen, max_duration=None), recording, gates=gates)
     assert category_of(caught.value) is ErrorCategory.BAD_INPUT
-    assert (turns[0].used.completion_tokens, turns[0].used.audio_seconds) == (10, 20), "it was paid all the same"
+    assert (gates[0].used.completion_tokens, gates[0].used.audio_seconds) == (10, 20), "it was paid all the same"

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from penstock.outbound.failure import CallFailed
-from penstock.providers.asking import Reply
 from penstock.providers.catalogue import Kind, ProviderSpec
+from penstock.providers.dispatch import Reply
 from penstock.providers.speech import Sound, SpeechRequest, transcript
 from penstock.recordings.recording import Recording, examine
 from tests.providers.speaking import SEGMENTS, TEXT, encoded, spoken, transcribing
@@ -35,7 +35,7 @@ async def recording(wav: Path) -> Recording:
 async def ask(provider: ProviderSpec, recording: Recording, request: SpeechRequest) -> Reply:
     async with opened() as servers:
         server = servers.speech(provider)
-        return await server.ask(await Sound(recording).taken_by(server), request, key="the-key")
+        return await server.transcribe(await Sound(recording).taken_by(server), request, key="the-key")
 
 
 def whisperx(address: str, **fields: Any) -> ProviderSpec:

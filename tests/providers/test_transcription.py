@@ -19,8 +19,8 @@ from aiohttp import web
 from penstock.blobs.service import BlobService
 from penstock.jobs.states import ErrorCategory
 from penstock.postgres.pool import Database
-from penstock.providers.asking import Mode, ProviderAttempt
 from penstock.providers.catalogue import Kind, ProviderSpec
+from penstock.providers.dispatch import Mode, ProviderAttempt
 from penstock.providers.fetching import Fetcher
 from penstock.recordings.recording import examine
 from penstock.workers.executors import ExecutionError, JobContext
@@ -42,7 +42,7 @@ def wav(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def executor(
     *specs: ProviderSpec, mode: Mode = Mode.ALL, **defaults: Any
 ) -> AsyncIterator[TranscriptionExecutor]:
-    fetcher = Fetcher(["127.0.0.0/8"], most_bytes=MOST)
+    fetcher = Fetcher(["127.0.0.0/8"], max_bytes=MOST)
     nowhere = Database("postgresql://nowhere.invalid/none", application_name="penstock-test")
     blobs = BlobService(nowhere, max_bytes=MOST, keep=timedelta(days=1))
     async with opened() as servers:

@@ -7,7 +7,7 @@ import sys
 
 import msgspec
 
-from penstock.sidecar.asking import Unanswered
+from penstock.sidecar.fetching import SourceFailed
 from penstock.sidecar.gpus import GpuReader
 
 
@@ -17,7 +17,7 @@ async def main() -> None:
         try:
             async with asyncio.timeout(float(line)):
                 answer: object = await reader.read()
-        except (TimeoutError, Unanswered) as error:
+        except (TimeoutError, SourceFailed) as error:
             answer = {"error": str(error) or type(error).__name__}
         sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
         sys.stdout.flush()

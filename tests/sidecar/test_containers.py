@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from penstock.sidecar.asking import Unanswered
 from penstock.sidecar.containers import ContainerReader
+from penstock.sidecar.fetching import SourceFailed
 from penstock.sidecar.telemetry import Container
 from tests.sidecar.stage import Docker, listed, usage
 
@@ -115,7 +115,7 @@ async def test_no_socket_is_no_error_unless_somebody_named_it(tmp_path: Path) ->
     async with reading(tmp_path / "docker.sock") as reader:
         assert await reader.read() == []
     async with reading(tmp_path / "docker.sock", required=True) as reader:
-        with pytest.raises(Unanswered, match="SIDECAR_DOCKER_SOCKET"):
+        with pytest.raises(SourceFailed, match="SIDECAR_DOCKER_SOCKET"):
             await reader.read()
 
 
@@ -123,13 +123,13 @@ async def test_a_socket_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
     plain = tmp_path / "file"
     plain.touch()
     async with reading(plain) as reader:
-        with pytest.raises(Unanswered, match="cannot connect: Connection refused"):
+        with pytest.raises(SourceFailed, match="cannot connect: Connection refused"):
             await reader.read()
     with TemporaryDirectory(prefix="docker-") as folder, socket.socket(socket.AF_UNIX) as dead:
         path = Path(folder) / "docker.sock"
         dead.bind(str(path))
         async with reading(path) as reader:
-            with pytest.raises(Unanswered, match="cannot connect: Connection refused"):
+            with pytest.raises(SourceFailed, match="cannot connect: Connection refused"):
                 await reader.read()
 
 
@@ -137,5 +137,5 @@ async def test_what_is_not_docker_is_told_as_that() -> None:
     docker = Docker()
     docker.containers = [{"State": "running", "Id": 5}]
     async with docker.listening() as path, reading(path) as reader:
-        with pytest.raises(Unanswered, match="is not Docker"):
+        with pytest.raises(SourceFailed, match="is not Docker"):
             await reader.read()

@@ -63,7 +63,7 @@ async def seen(handler: Handler, *, token: str | None = TOKEN) -> SidecarStatus:
 
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.gateway.infra.PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr("penstock.gateway.infra.TIMEOUT_SECONDS", 0.2)
 
 
 async def test_none_configured() -> None:

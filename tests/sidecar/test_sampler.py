@@ -54,7 +54,7 @@ async def sampler(
     vllm: tuple[str, ...] = (),
     whisperx: tuple[str, ...] = (),
     interval: timedelta = timedelta(milliseconds=10),
-    patience: timedelta = timedelta(seconds=3),
+    timeout: timedelta = timedelta(seconds=3),
 ) -> AsyncIterator[Sampler]:
     containers = ContainerReader(socket)
     async with aiohttp.ClientSession() as session:
@@ -64,7 +64,7 @@ async def sampler(
             vllm=[VllmReader(session, url) for url in vllm],
             whisperx=[WhisperxReader(session, url) for url in whisperx],
         )
-        yield Sampler(sources, interval=interval, patience=patience, host="gpu-1")
+        yield Sampler(sources, interval=interval, timeout=timeout, host="gpu-1")
         await containers.close()
 
 
@@ -101,7 +101,7 @@ async def test_those_that_hang_or_fail_delay_and_hide_nobody() -> None:
             socket=socket,
             vllm=(stuck.address, vllm.address),
             whisperx=(stuck.address, away),
-            patience=timedelta(milliseconds=200),
+            timeout=timedelta(milliseconds=200),
         ) as one,
     ):
         began = time.monotonic()
@@ -176,7 +176,7 @@ async def test_a_source_that_keeps_failing_is_logged_once_and_once_when_it_is_we
 
 
 async def test_stopping_does_not_wait_for_a_source_that_hangs() -> None:
-    async with serving(hanging) as stuck, sampler(vllm=(stuck.address,), patience=timedelta(hours=1)) as one:
+    async with serving(hanging) as stuck, sampler(vllm=(stuck.address,), timeout=timedelta(hours=1)) as one:
         running = asyncio.create_task(one.run())
         async with asyncio.timeout(10):
             while not stuck.paths:

@@ -33,7 +33,7 @@ class Sidecar:
         self.log = log
         self.told: list[str] = []  # every answer's head and body
 
-    async def ask(
+    async def fetch(
         self, path: str = "/status", *, authorization: str | None = f"Bearer {TOKEN}", method: str = "GET"
     ) -> tuple[int, CIMultiDictProxy[str], bytes]:
         headers = {} if authorization is None else {"Authorization": authorization}
@@ -46,13 +46,13 @@ class Sidecar:
             return answer.status, answer.headers, body
 
     async def report(self) -> Report:
-        status, _, body = await self.ask()
+        status, _, body = await self.fetch()
         assert status == 200, body
         return msgspec.json.decode(body, type=Report)
 
     async def code(self, *arguments: Any, **options: Any) -> tuple[int, str]:
         """Status and code of a problem."""
-        status, headers, body = await self.ask(*arguments, **options)
+        status, headers, body = await self.fetch(*arguments, **options)
         assert headers["Content-Type"] == "application/problem+json"
         problem = msgspec.json.decode(body)
         assert problem["status"] == status
@@ -136,12 +136,12 @@ async def test_it_tells_of_everything_beside_it_and_of_no_secret(library: Path, 
 
 async def test_the_token_is_needed_for_the_status_alone_and_nothing_can_be_changed(tmp_path: Path) -> None:
     async with sidecar(tmp_path) as running:
-        assert (await running.ask("/healthz", authorization=None))[0] == 200
-        assert (await running.ask("/status"))[0] == 200
-        assert (await running.ask("/status", authorization=f"bearer  {TOKEN}"))[0] == 200
-        status, _, body = await running.ask("/status", method="HEAD")
+        assert (await running.fetch("/healthz", authorization=None))[0] == 200
+        assert (await running.fetch("/status"))[0] == 200
+        assert (await running.fetch("/status", authorization=f"bearer  {TOKEN}"))[0] == 200
+        status, _, body = await running.fetch("/status", method="HEAD")
         assert (status, body) == (200, b"")
-        assert (await running.ask("/status", method="HEAD", authorization=None))[0] == 401
+        assert (await running.fetch("/status", method="HEAD", authorization=None))[0] == 401
         for wrong in (
             None,
             "",
@@ -153,7 +153,7 @@ async def test_the_token_is_needed_for_the_status_alone_and_nothing_can_be_chang
             "Bearer é",
         ):
             assert await running.code(authorization=wrong) == (401, "unauthorized")
-        _, headers, _ = await running.ask("/status", authorization=None)
+        _, headers, _ = await running.fetch("/status", authorization=None)
         assert headers["WWW-Authenticate"] == 'Bearer realm="penstock"'
         for path in ("/", "/status/", "/healthz/", "/metrics", "/docs", "/api/v1/infra/status", "/../etc/passwd"):
             assert await running.code(path) == (404, "not_found")

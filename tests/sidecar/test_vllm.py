@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from penstock.sidecar.asking import Unanswered
+from penstock.sidecar.fetching import SourceFailed
 from penstock.sidecar.telemetry import VllmModel
 from penstock.sidecar.vllm import VllmReader
 from tests.models.servers import Handler, closed_port, raw, sending, serving
@@ -25,7 +25,7 @@ async def reading(url: str, clock: Callable[[], float]) -> AsyncIterator[VllmRea
 async def refused(handler: Handler) -> str:
     """What is told of a server that answers so."""
     async with serving(handler) as server, reading(server.address, lambda: 0.0) as reader:
-        with pytest.raises(Unanswered) as told:
+        with pytest.raises(SourceFailed) as told:
             await reader.read()
     return str(told.value)
 
@@ -88,10 +88,10 @@ async def test_another_status_or_nobody_is_told_without_the_url() -> None:
     assert await refused(sending(b"", "text/plain", 503)) == "HTTP status 503"
     url = closed_port().replace("http://", "http://admin:pass-word@")
     async with reading(url, lambda: 0.0) as reader:
-        with pytest.raises(Unanswered, match=r"^cannot connect: Connection refused$"):
+        with pytest.raises(SourceFailed, match=r"^cannot connect: Connection refused$"):
             await reader.read()
     async with raw(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n") as url, reading(url, lambda: 0.0) as reader:
-        with pytest.raises(Unanswered, match=r"^ClientResponseError$"):
+        with pytest.raises(SourceFailed, match=r"^ClientResponseError$"):
             await reader.read()
 
 

@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from penstock.sidecar.asking import Unanswered
+from penstock.sidecar.fetching import SourceFailed
 from penstock.sidecar.telemetry import HealthCheck
 from penstock.sidecar.whisperx import WhisperxReader
 from tests.models.servers import Handler, answering, closed_port, serving
@@ -43,5 +43,5 @@ async def test_an_ill_one_is_reachable_with_an_error() -> None:
 
 async def test_nobody_there() -> None:
     async with aiohttp.ClientSession() as session:
-        with pytest.raises(Unanswered, match="cannot connect"):
+        with pytest.raises(SourceFailed, match="cannot connect"):
             await WhisperxReader(session, closed_port()).read()

@@ -85,11 +85,11 @@ class BlobService:
             yield data
             position += count
 
-    async def whole(self, tenant: int, blob_id: UUID, *, most_bytes: int) -> tuple[Blob, bytes]:
+    async def whole(self, tenant: int, blob_id: UUID, *, max_bytes: int) -> tuple[Blob, bytes]:
         """A blob with all its bytes; raises NotFound, TooLarge."""
         blob = await self.get(tenant, blob_id)
-        if blob.size_bytes > most_bytes:
-            raise TooLarge(f"blob {blob_id} has {blob.size_bytes} bytes; {most_bytes} are left of what is allowed here")
+        if blob.size_bytes > max_bytes:
+            raise TooLarge(f"blob {blob_id} has {blob.size_bytes} bytes; {max_bytes} are left of what is allowed here")
         return blob, b"".join([part async for part in self.read(tenant, blob_id)])
 
     async def delete(self, tenant: int, blob_id: UUID) -> None:

@@ -18,7 +18,7 @@ from penstock.errors import PenstockError
 from penstock.gateway.infra import InfraStatus, SidecarStatus
 from penstock.jobs.job import Stats
 from penstock.settings import mask_url
-from penstock.sidecar.asking import place
+from penstock.sidecar.fetching import place
 from penstock.sidecar.telemetry import Container, Gpu, HealthCheck, VllmServer
 
 T = TypeVar("T")

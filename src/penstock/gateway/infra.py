@@ -12,10 +12,10 @@ import msgspec
 from msgspec import Meta, Struct
 from pydantic import SecretStr
 
+from penstock.cached import Cached
 from penstock.errors import PenstockError
-from penstock.gateway.looks import SharedLook
 from penstock.settings import Settings, mask_url
-from penstock.sidecar.asking import PATIENCE_SECONDS, Unanswered, ask, place, too_slow
+from penstock.sidecar.fetching import TIMEOUT_SECONDS, SourceFailed, fetch, place, too_slow
 from penstock.sidecar.telemetry import Number, Report, Telemetry
 from penstock.telemetry import logs
 from penstock.web.reading import decode
@@ -54,7 +54,7 @@ class Infra:
         token = settings.infra_sidecar_token
         self._sidecars = [_Sidecar(url, token, clock) for url in settings.infra_sidecar_urls]
         self._session: aiohttp.ClientSession | None = None
-        self._refreshed = SharedLook(self._refresh, keep=_KEPT_SECONDS, clock=clock)
+        self._refreshed = Cached(self._refresh, keep=_KEPT_SECONDS, clock=clock)
 
     async def status(self) -> InfraStatus:
         """Every sidecar, as seen within the last two seconds; takes three seconds at most and raises nothing."""
@@ -91,12 +91,12 @@ class _Sidecar:
     async def refresh(self, session: aiohttp.ClientSession) -> None:
         """Ask it; raises nothing."""
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(TIMEOUT_SECONDS):
                 self._report, self._latency_ms = await self._ask(session)
             self._reported_at, self._error = self._clock(), None
         except TimeoutError:
-            self._latency_ms, self._error = None, too_slow(PATIENCE_SECONDS)
-        except Unanswered as error:
+            self._latency_ms, self._error = None, too_slow(TIMEOUT_SECONDS)
+        except SourceFailed as error:
             self._latency_ms, self._error = None, str(error)
         except Exception as error:  # one sidecar's answer must not hide the others
             log.exception("sidecar_not_asked", sidecar=place(self._url))
@@ -118,14 +118,14 @@ class _Sidecar:
 
     async def _ask(self, session: aiohttp.ClientSession) -> tuple[Report, float]:
         headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
-        reply = await ask(session, self._url, "/status", headers=headers)
+        reply = await fetch(session, self._url, "/status", headers=headers)
         if reply.status == 401:
-            raise Unanswered("HTTP status 401: it does not take INFRA_SIDECAR_TOKEN")
+            raise SourceFailed("HTTP status 401: it does not take INFRA_SIDECAR_TOKEN")
         if reply.status != 200:
-            raise Unanswered(f"HTTP status {reply.status}")
+            raise SourceFailed(f"HTTP status {reply.status}")
         if self._token is not None and self._token.encode() in reply.body:
-            raise Unanswered("the answer repeats the token: this is no sidecar")
+            raise SourceFailed("the answer repeats the token: this is no sidecar")
         try:
             return decode(reply.body, _REPORT), reply.latency_ms
         except PenstockError:
-            raise Unanswered("the answer is not what a sidecar tells") from None
+            raise SourceFailed("the answer is not what a sidecar tells") from None

@@ -11,10 +11,10 @@ from typing import Final
 import msgspec
 from msgspec import Struct
 
+from penstock.cached import Cached
 from penstock.errors import ServiceError
-from penstock.gateway.looks import SharedLook
 from penstock.outbound.failure import CallFailed
-from penstock.outbound.provider import Provider
+from penstock.outbound.peer import Peer
 from penstock.postgres.pool import Database
 from penstock.providers import store
 from penstock.providers.catalogue import Catalogue, Kind, ProviderSpec
@@ -64,7 +64,7 @@ class ProvidersWatch:
     def __init__(self, catalogue: Catalogue, database: Database) -> None:
         self._catalogue = catalogue
         self._database = database
-        self.status = SharedLook(self._look, keep=_KEPT)
+        self.status = Cached(self._look, keep=_KEPT)
 
     async def close(self) -> None:
         await self.status.close()
@@ -89,17 +89,17 @@ class ProvidersWatch:
         heard: list[tuple[int, float]] = []
         began = time.perf_counter()
 
-        def heed(status: int, _headers: Mapping[str, str]) -> None:
+        def observe(status: int, _headers: Mapping[str, str]) -> None:
             heard.append((status, round(1000 * (time.perf_counter() - began), 1)))
 
-        server = Provider(
+        server = Peer(
             headers={},
-            seconds=_SECONDS,
+            timeout_seconds=_SECONDS,
             secrets=spec.endpoint.secrets,
-            largest=_MOST_BYTES,
+            max_bytes=_MOST_BYTES,
             hints=spec.hints,
-            who="provider",
-            heed=heed,
+            name="provider",
+            observe=observe,
         )
         models: list[str] = []
         error: str | None = None

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from penstock.outbound.failure import CallFailed
-from penstock.outbound.provider import Provider
+from penstock.outbound.peer import Peer
 
 
 class Message(Struct):
@@ -110,7 +110,7 @@ class ChatStream:
     def content(self) -> str:
         return "".join(self._said)
 
-    async def deltas(self, server: Provider, response: aiohttp.ClientResponse) -> AsyncIterator[str]:
+    async def deltas(self, server: Peer, response: aiohttp.ClientResponse) -> AsyncIterator[str]:
         """What the model says, piece by piece. Raises CallFailed (``provider``), also for a stream that was cut off."""
         ended = False
         async for data in server.events(response):
@@ -119,7 +119,7 @@ class ChatStream:
                 break
             part = _part(data)
             if part.error is not None:
-                raise CallFailed("provider", f"the provider failed: {server.said(str(part.error))}")
+                raise CallFailed("provider", f"the provider failed: {server.excerpt(str(part.error))}")
             self.model = part.model or self.model
             self.usage = part.usage or self.usage
             for choice in part.choices[:1]:

@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import jiwer
 from msgspec import Meta, Struct
 
-from penstock.providers.asking import ProviderAttempt
+from penstock.providers.dispatch import ProviderAttempt
 
 _MOST_CHARACTERS: Final = 200_000  # of a text that are looked at
 _LONGEST: Final = 20_000  # words, of about two hours; longer texts are compared up to there

@@ -7,10 +7,10 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from penstock.outbound.failure import CallFailed
-from penstock.outbound.provider import Heed
-from penstock.providers.asking import PaidInVain, Reply
+from penstock.outbound.peer import ObserveHead
 from penstock.providers.catalogue import ProviderSpec
 from penstock.providers.chat import Attached, ChatServer
+from penstock.providers.dispatch import ChargedFailure, Reply
 from penstock.providers.speech import SpeechRequest, whole
 from penstock.recordings.recording import Recording
 
@@ -22,12 +22,12 @@ class AudioChatServer:
 
     takes: frozenset[str] | None = frozenset({"wav", "mp3"})  # what input_audio knows
 
-    def __init__(self, spec: ProviderSpec, heed: Heed | None = None) -> None:
+    def __init__(self, spec: ProviderSpec, observe: ObserveHead | None = None) -> None:
         self.max_seconds = None if spec.max_duration is None else spec.max_duration.total_seconds()
         self._spec = spec
-        self._chat = ChatServer(spec, heed)
+        self._chat = ChatServer(spec, observe)
 
-    async def ask(self, recording: Recording, request: SpeechRequest, *, key: str) -> Reply:
+    async def transcribe(self, recording: Recording, request: SpeechRequest, *, key: str) -> Reply:
         if recording.size_bytes > _LARGEST:
             message = f"the recording has {recording.size_bytes} bytes; at most {_LARGEST} can be sent"
             raise CallFailed("bad_input", message)
@@ -37,11 +37,11 @@ class AudioChatServer:
             {"type": "text", "text": instruction(self._spec.prompt, request)},
         ]
         options = {"max_tokens": self._spec.max_tokens, "temperature": 0} | dict(self._spec.defaults)
-        reply = await self._chat.ask([{"role": "user", "content": parts}], options, key=key, attached=audio)
+        reply = await self._chat.complete([{"role": "user", "content": parts}], options, key=key, attached=audio)
         if reply.finish_reason == "length":  # half a transcript that looks like a whole one is worse than none
             most = options["max_tokens"]
             message = f"the transcript was cut off after max_tokens ({most}); raise it, or lower max_duration"
-            raise PaidInVain(message, replace(reply.used, audio_seconds=recording.duration_seconds))
+            raise ChargedFailure(message, replace(reply.used, audio_seconds=recording.duration_seconds))
         text = reply.text.strip()
         return Reply(
             text=text,

@@ -23,7 +23,7 @@ from pydantic import SecretStr
 
 from penstock import durations
 from penstock.errors import FieldProblem, InvalidInput, SettingsError
-from penstock.providers.asking import Mode
+from penstock.providers.dispatch import Mode
 from penstock.providers.endpoint import Endpoint
 from penstock.providers.inputs import ChatInput, TranscriptionInput
 from penstock.settings import Settings

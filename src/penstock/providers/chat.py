@@ -14,9 +14,9 @@ import msgspec
 from penstock.masking import MaskedStream
 from penstock.outbound.chat import ChatStream, completion
 from penstock.outbound.failure import CallFailed
-from penstock.outbound.provider import Heed, Provider
-from penstock.providers.asking import Reply, Used
+from penstock.outbound.peer import ObserveHead, Peer
 from penstock.providers.catalogue import ProviderSpec
+from penstock.providers.dispatch import Reply, Used
 
 _LARGEST_ANSWER: Final = 16 * 2**20  # bytes
 _LONGEST_NAME: Final = 200  # characters of what a server calls its model, or the reason why it stopped
@@ -49,11 +49,11 @@ class Attached:
 class ChatServer:
     """One provider and its connections; ``close`` it at the end."""
 
-    def __init__(self, spec: ProviderSpec, heed: Heed | None = None) -> None:
+    def __init__(self, spec: ProviderSpec, observe: ObserveHead | None = None) -> None:
         self._spec = spec
-        self._server = connected(spec, heed, largest=_LARGEST_ANSWER)
+        self._server = connected(spec, observe, max_bytes=_LARGEST_ANSWER)
 
-    async def ask(
+    async def complete(
         self,
         messages: list[dict[str, Any]],
         options: Mapping[str, Any],
@@ -76,7 +76,7 @@ class ChatServer:
             size, sent = attached.put_into(sent)
             headers["Content-Length"] = str(size)
         body, _ = await self._server.post(url, headers=headers, data=sent)
-        answer = completion(await self._server.plain(body))
+        answer = completion(await self._server.cleaned(body))
         choice = answer.choices[0]
         content = choice.message.content
         if not isinstance(content, str):
@@ -110,17 +110,17 @@ class ChatServer:
         await self._server.close()
 
 
-def connected(spec: ProviderSpec, heed: Heed | None, *, largest: int) -> Provider:
+def connected(spec: ProviderSpec, observe: ObserveHead | None, *, max_bytes: int) -> Peer:
     """The connections to a provider, with its secrets masked in every message."""
-    return Provider(
+    return Peer(
         headers={},
-        seconds=spec.timeout.total_seconds(),
+        timeout_seconds=spec.timeout.total_seconds(),
         secrets=spec.endpoint.secrets,
         credentials=spec.endpoint.credentials,
-        largest=largest,
+        max_bytes=max_bytes,
         hints=spec.hints,
-        who="provider",
-        heed=heed,
+        name="provider",
+        observe=observe,
     )
 
 

@@ -15,7 +15,7 @@ from aiohttp.abc import AbstractResolver
 from penstock.jobs.states import ErrorCategory
 from penstock.outbound import addresses
 from penstock.outbound.addresses import AddressRefused, Policy
-from penstock.outbound.provider import retry_after
+from penstock.outbound.peer import retry_after
 from penstock.providers.errors import WorkFailed
 
 T = TypeVar("T")
@@ -33,12 +33,12 @@ class Fetcher:
         self,
         networks: Sequence[str] = (),
         *,
-        most_bytes: int,
+        max_bytes: int,
         seconds: float = _SECONDS,
         resolver: AbstractResolver | None = None,
     ) -> None:
         self._policy = Policy(public=True, also=addresses.networks(list(networks)))
-        self._most = most_bytes
+        self._max_bytes = max_bytes
         self._seconds = seconds
         self._resolver = resolver
         self._session: aiohttp.ClientSession | None = None
@@ -79,7 +79,7 @@ class Fetcher:
     def _check(self, url: str, response: aiohttp.ClientResponse, field: str) -> None:
         status = response.status
         if 200 <= status < 300:
-            if (response.content_length or 0) > self._most:
+            if (response.content_length or 0) > self._max_bytes:
                 raise self._too_large(field)
             return
         said = f"{_place(url)} answered with status {status}"
@@ -96,7 +96,7 @@ class Fetcher:
             piece = bytearray()
             async for part in response.content.iter_any():
                 size += len(part)
-                if size > self._most:
+                if size > self._max_bytes:
                     raise self._too_large(field)
                 piece += part
                 if len(piece) >= _PIECE:
@@ -105,7 +105,9 @@ class Fetcher:
             await _ours(_write, file, bytes(piece))
 
     def _too_large(self, field: str) -> WorkFailed:
-        return WorkFailed(ErrorCategory.BAD_INPUT, f"the file has more than {self._most} bytes", field=f"input.{field}")
+        return WorkFailed(
+            ErrorCategory.BAD_INPUT, f"the file has more than {self._max_bytes} bytes", field=f"input.{field}"
+        )
 
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:

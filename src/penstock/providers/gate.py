@@ -18,7 +18,7 @@ from penstock.providers.reports import LastError, ProviderReport
 _LONGEST_MESSAGE = 500  # characters of an error that are reported
 
 
-class NotNow(Exception):
+class GateClosed(Exception):
     """A provider may not be asked for longer than one is willing to wait.
 
     ``limited``: by its rate limit; otherwise because it failed too often.
@@ -33,7 +33,7 @@ class NotNow(Exception):
 
 @dataclass(eq=False, slots=True)
 class _Waiting:
-    """A call that waits for its turn; granted with whether it is the breaker's trial, or refused with NotNow."""
+    """A call that waits for a slot; granted with whether it is the breaker's trial, or refused with GateClosed."""
 
     granted: asyncio.Future[bool]
     deadline: float
@@ -74,19 +74,19 @@ class Gate:
         said = f" (the last: {self._last_error.message})" if self._last_error is not None else ""
         return f"it failed {self._breaker.failures} times in a row{said}"
 
-    def heed(self, status: int, headers: Mapping[str, str]) -> None:
+    def observe(self, status: int, headers: Mapping[str, str]) -> None:
         """Learn from the head of an answer."""
-        self._limit.heed(status, headers, self._clock())
+        self._limit.observe(status, headers, self._clock())
         self._admit()
 
     @asynccontextmanager
-    async def turn(self, patience: float) -> AsyncIterator[None]:
-        """The block is one call. Raises NotNow when the wait for the provider's sake exceeds ``patience`` seconds, at
-        once when that is known; the wait for other calls to end has no limit.
+    async def slot(self, max_wait_seconds: float) -> AsyncIterator[None]:
+        """Make one call inside the block. Raise GateClosed, as soon as it is known, when the gate stays closed for more
+        than ``max_wait_seconds``; the wait for other calls to end has no limit.
 
         A CallFailed that leaves the block is noted; what a call that is cancelled did is not known.
         """
-        trial = await self._place(patience)
+        trial = await self._place(max_wait_seconds)
         try:
             yield
         except CallFailed as error:
@@ -112,11 +112,11 @@ class Gate:
             last_error=self._last_error,
         )
 
-    async def _place(self, patience: float) -> bool:
-        """Wait for one's turn, and take it; answers whether it is the breaker's trial."""
+    async def _place(self, max_wait_seconds: float) -> bool:
+        """Wait for a slot and take it; return whether it is the breaker's trial."""
         if not self._queue and self._running < self.concurrency and not self.wait():
             return self._begin()
-        waiting = _Waiting(asyncio.get_running_loop().create_future(), self._clock() + patience)
+        waiting = _Waiting(asyncio.get_running_loop().create_future(), self._clock() + max_wait_seconds)
         self._queue.append(waiting)
         self._admit()
         try:
@@ -162,7 +162,7 @@ class Gate:
             if waiting.granted.done():
                 continue
             if until > waiting.deadline:
-                waiting.granted.set_exception(NotNow(self.reason, wait, limited=not self.resting))
+                waiting.granted.set_exception(GateClosed(self.reason, wait, limited=not self.resting))
             else:
                 staying.append(waiting)
         self._queue = staying

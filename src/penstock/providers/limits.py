@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-from penstock.outbound.provider import retry_after
+from penstock.outbound.peer import retry_after
 
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -68,7 +68,7 @@ class RateLimit:
         else:
             self.remaining = None
 
-    def heed(self, status: int, headers: Mapping[str, str], now: float) -> None:
+    def observe(self, status: int, headers: Mapping[str, str], now: float) -> None:
         """An answer came."""
         if status != 429:
             self._refusals = 0

@@ -11,7 +11,7 @@ from typing import Any, Final
 from uuid import uuid4
 
 from penstock.outbound.failure import CallFailed
-from penstock.providers.asking import Reply, Turn, Used
+from penstock.providers.dispatch import MeteredGate, Reply, Used
 from penstock.providers.speech import Sound, SpeechRequest, SpeechServer
 from penstock.recordings import cutting
 from penstock.recordings.recording import Recording
@@ -20,7 +20,7 @@ _SHORTEST_WAIT: Final = 1.0  # seconds, for a provider that limits us
 _MARGIN: Final = 1.0  # seconds
 _TRIES: Final = 3  # of a piece at which the provider fails
 
-Tell = Callable[[float], None]
+OnProgress = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +32,24 @@ class _Heard:
 
 
 async def transcribed(
-    server: SpeechServer, sound: Sound, request: SpeechRequest, turn: Turn, *, key: str, seconds: float, tell: Tell
+    server: SpeechServer,
+    sound: Sound,
+    request: SpeechRequest,
+    gate: MeteredGate,
+    *,
+    key: str,
+    seconds: float,
+    on_progress: OnProgress,
 ) -> Reply:
-    """What a provider hears in a recording, within ``seconds``; ``tell`` is told how many seconds of it are done.
+    """Transcribe a recording within ``seconds``; ``on_progress`` is called with the seconds that are done.
 
-    Each piece is a call, with a turn and an idempotency key of its own. Raises CallFailed, NotNow.
+    Each piece is a call, with a slot and an idempotency key of its own. Raises CallFailed, GateClosed.
     """
     recording = await sound.taken_by(server)
     if server.max_seconds is None or recording.duration_seconds <= server.max_seconds:
-        async with turn():
-            return await server.ask(recording, request, key=key)
-    work = _Piecewise(server, recording, request, turn, key, seconds, tell)
+        async with gate.slot():
+            return await server.transcribe(recording, request, key=key)
+    work = _Piecewise(server, recording, request, gate, key, seconds, on_progress)
     try:
         async with asyncio.timeout(seconds + _MARGIN):
             return _joined(await work.all(server.max_seconds, time.monotonic() + seconds), request)
@@ -59,10 +66,10 @@ class _Piecewise:
     server: SpeechServer
     recording: Recording
     request: SpeechRequest
-    turn: Turn
+    gate: MeteredGate
     key: str
     seconds: float
-    tell: Tell
+    on_progress: OnProgress
 
     async def all(self, longest: float, deadline: float) -> list[_Heard]:
         heard: list[_Heard] = []
@@ -71,29 +78,29 @@ class _Piecewise:
             path = self.recording.path.with_name(f"piece-{uuid4().hex}.wav")
             try:
                 piece = await cutting.piece(self.recording, begin, end, path)
-                ask = self._patiently if heard else self._once
-                reply = await ask(piece, f"{self.key}-{number}", deadline)
+                send = self._with_retries if heard else self._once
+                reply = await send(piece, f"{self.key}-{number}", deadline)
             except CallFailed as error:
                 message = f"{error.message} (piece {number} of {len(spans)}, at {begin:.0f} s)"
                 raise CallFailed(error.kind, message, field=error.field, retry_after=error.retry_after) from error
             finally:
                 path.unlink(missing_ok=True)
             heard.append(_Heard(begin, reply))
-            self.turn.paid(reply.used)
-            self.tell(end)
+            self.gate.paid(reply.used)
+            self.on_progress(end)
         return heard
 
     async def _once(self, piece: Recording, key: str, deadline: float) -> Reply:
-        async with self.turn():
-            return await self._ask(piece, key, deadline)
+        async with self.gate.slot():
+            return await self._call(piece, key, deadline)
 
-    async def _patiently(self, piece: Recording, key: str, deadline: float) -> Reply:
+    async def _with_retries(self, piece: Recording, key: str, deadline: float) -> Reply:
         """What came before this piece would be lost with it: wait for the provider as long as there is time."""
         failures = 0
         while True:
             try:
-                async with self.turn(deadline - time.monotonic()):
-                    return await self._ask(piece, key, deadline)
+                async with self.gate.slot(deadline - time.monotonic()):
+                    return await self._call(piece, key, deadline)
             except CallFailed as error:
                 if error.kind == "rate_limited":
                     await asyncio.sleep(_SHORTEST_WAIT)  # its gate knows how long
@@ -104,11 +111,11 @@ class _Piecewise:
                     raise
                 await asyncio.sleep(pause)
 
-    async def _ask(self, piece: Recording, key: str, deadline: float) -> Reply:
-        """One call, within the time that is left: within its turn, for its gate is to know of a provider that hangs."""
+    async def _call(self, piece: Recording, key: str, deadline: float) -> Reply:
+        """One call, within the time that is left: inside its slot, so that the gate knows of a provider that hangs."""
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
-                return await self.server.ask(piece, self.request, key=key)
+                return await self.server.transcribe(piece, self.request, key=key)
         except TimeoutError:
             raise _too_long(self.seconds) from None
 

@@ -28,14 +28,14 @@ class Servers:
     def chat(self, spec: ProviderSpec) -> ChatServer:
         """A provider of kind chat."""
         if spec.name not in self._chat:
-            self._chat[spec.name] = ChatServer(spec, self.gate(spec).heed)
+            self._chat[spec.name] = ChatServer(spec, self.gate(spec).observe)
         return self._chat[spec.name]
 
     def speech(self, spec: ProviderSpec) -> SpeechServer:
         """A provider that transcribes."""
         if spec.name not in self._speech:
             make = WhisperXServer if spec.kind is Kind.WHISPERX else AudioChatServer
-            self._speech[spec.name] = make(spec, self.gate(spec).heed)
+            self._speech[spec.name] = make(spec, self.gate(spec).observe)
         return self._speech[spec.name]
 
     def reports(self) -> dict[str, ProviderReport]:

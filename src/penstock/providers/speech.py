@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from penstock.outbound.failure import CallFailed
-from penstock.providers.asking import Reply, Used
+from penstock.providers.dispatch import Reply, Used
 from penstock.recordings.recording import Recording, UnusableAudio, converted
 
 _KEPT: Final = ("id", "speaker", "words", "avg_logprob", "no_speech_prob")  # of a segment, beside its times and text
@@ -58,7 +58,7 @@ class Sound:
 
 
 class SpeechServer(Protocol):
-    """A provider that transcribes. ``ask`` raises CallFailed; ``key`` is the idempotency key."""
+    """A provider that transcribes. ``transcribe`` raises CallFailed; ``key`` is the idempotency key."""
 
     @property
     def takes(self) -> frozenset[str] | None:
@@ -68,7 +68,7 @@ class SpeechServer(Protocol):
     def max_seconds(self) -> float | None:
         """How long a recording it hears at once; None: any."""
 
-    async def ask(self, recording: Recording, request: SpeechRequest, *, key: str) -> Reply: ...
+    async def transcribe(self, recording: Recording, request: SpeechRequest, *, key: str) -> Reply: ...
     async def close(self) -> None: ...
 
 

@@ -7,10 +7,10 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
-from penstock.outbound.provider import Heed
-from penstock.providers.asking import Reply
+from penstock.outbound.peer import ObserveHead
 from penstock.providers.catalogue import ProviderSpec
 from penstock.providers.chat import connected
+from penstock.providers.dispatch import Reply
 from penstock.providers.speech import SpeechRequest, transcript
 from penstock.recordings.recording import Recording
 
@@ -29,12 +29,12 @@ class WhisperXServer:
 
     takes: frozenset[str] | None = None
 
-    def __init__(self, spec: ProviderSpec, heed: Heed | None = None) -> None:
+    def __init__(self, spec: ProviderSpec, observe: ObserveHead | None = None) -> None:
         self.max_seconds = None if spec.max_duration is None else spec.max_duration.total_seconds()
         self._spec = spec
-        self._server = connected(spec, heed, largest=_LARGEST_ANSWER)
+        self._server = connected(spec, observe, max_bytes=_LARGEST_ANSWER)
 
-    async def ask(self, recording: Recording, request: SpeechRequest, *, key: str) -> Reply:
+    async def transcribe(self, recording: Recording, request: SpeechRequest, *, key: str) -> Reply:
         options = {name: _written(value) for name, value in self._options(request).items()}
         headers = {**self._spec.endpoint.headers, "Accept": "application/json", "Idempotency-Key": key}
         form = aiohttp.FormData(default_to_multipart=True)
@@ -51,7 +51,7 @@ class WhisperXServer:
             )
             query = options if in_query else None
             body, _ = await self._server.post(self._url(), headers=headers, data=form, params=query)
-        return transcript(await self._server.plain(body), recording, self._spec.model or self._spec.name)
+        return transcript(await self._server.cleaned(body), recording, self._spec.model or self._spec.name)
 
     def _url(self) -> str:
         """The configured address, if it names an endpoint, or the usual one below it."""

@@ -13,7 +13,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from penstock.sidecar.asking import Reply, Unanswered, ask
+from penstock.sidecar.fetching import Reply, SourceFailed, fetch
 from penstock.sidecar.telemetry import Container
 
 T = TypeVar("T")
@@ -77,7 +77,7 @@ class ContainerReader:
         self._before: dict[str, _Cores] = {}
 
     async def read(self) -> list[Container]:
-        """All containers, by name; none without a socket. Raises Unanswered when it is there and cannot be used."""
+        """All containers, by name; none without a socket. Raises SourceFailed when it is there and cannot be used."""
         if not self._is_there():
             return []
         listed = _decoded(await self._get("/containers/json", "?all=true"), list[_Listed])
@@ -101,9 +101,9 @@ class ContainerReader:
             if self._socket.exists():
                 return True
         except OSError:
-            raise Unanswered(f"{self._socket} (SIDECAR_DOCKER_SOCKET) cannot be looked at") from None
+            raise SourceFailed(f"{self._socket} (SIDECAR_DOCKER_SOCKET) cannot be looked at") from None
         if self._required:
-            raise Unanswered(f"there is no {self._socket} (SIDECAR_DOCKER_SOCKET)")
+            raise SourceFailed(f"there is no {self._socket} (SIDECAR_DOCKER_SOCKET)")
         return False
 
     async def _stats(self, listed: _Listed) -> _Stats | None:
@@ -114,23 +114,23 @@ class ContainerReader:
         try:
             async with asyncio.timeout(_STATS_SECONDS):
                 return _decoded(await self._get(path, "?stream=false&one-shot=true"), _Stats)
-        except (Unanswered, TimeoutError):
+        except (SourceFailed, TimeoutError):
             return None
 
     async def _get(self, path: str, query: str) -> Reply:
         if self._session is None:
             connector = aiohttp.UnixConnector(str(self._socket), limit=_AT_A_TIME)
             self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
-        return await ask(self._session, f"http://docker{query}", path)
+        return await fetch(self._session, f"http://docker{query}", path)
 
 
 def _decoded(reply: Reply, kind: type[T]) -> T:
     if reply.status != 200:
-        raise Unanswered(f"Docker answers with HTTP status {reply.status}")
+        raise SourceFailed(f"Docker answers with HTTP status {reply.status}")
     try:
         return msgspec.json.decode(reply.body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise Unanswered("what answers at SIDECAR_DOCKER_SOCKET is not Docker") from None
+        raise SourceFailed("what answers at SIDECAR_DOCKER_SOCKET is not Docker") from None
 
 
 def _container(listed: _Listed, stats: _Stats | None, cpu_percent: float | None) -> Container:

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 
 import pynvml  # type: ignore[import-untyped]  # NVIDIA ships no types
 
-from penstock.sidecar.asking import Unanswered
+from penstock.sidecar.fetching import SourceFailed
 from penstock.sidecar.telemetry import Gpu, GpuProcess
 
 T = TypeVar("T")
@@ -33,9 +33,9 @@ class GpuReader:
         self._busy = False
 
     async def read(self) -> list[Gpu]:
-        """All GPUs; none without a driver. Raises Unanswered when the driver is there and fails."""
+        """All GPUs; none without a driver. Raises SourceFailed when the driver is there and fails."""
         if self._busy:
-            raise Unanswered("the driver has not answered the last question yet")
+            raise SourceFailed("the driver has not answered the last question yet")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[list[Gpu]] = loop.create_future()
 
@@ -72,7 +72,7 @@ class GpuReader:
             self._forget()
             if error.value in _NO_GPUS_HERE:
                 return []
-            raise Unanswered(f"NVML: {error}") from None
+            raise SourceFailed(f"NVML: {error}") from None
 
     def _forget(self) -> None:
         if self._started:

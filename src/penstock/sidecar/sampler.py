@@ -14,8 +14,8 @@ from typing import Any, Generic, TypeVar
 import aiohttp
 
 from penstock.settings import Settings, mask_url
-from penstock.sidecar.asking import PATIENCE_SECONDS, Unanswered, place, too_slow
 from penstock.sidecar.containers import ContainerReader
+from penstock.sidecar.fetching import TIMEOUT_SECONDS, SourceFailed, place, too_slow
 from penstock.sidecar.gpus import GpuReader
 from penstock.sidecar.telemetry import HealthCheck, Report, Telemetry, VllmServer
 from penstock.sidecar.vllm import VllmReader
@@ -65,7 +65,7 @@ class _Found(Generic[T]):
 
 
 class Sampler:
-    """Asks all sources at once every ``interval``, each for ``patience`` at most, so that none delays the others.
+    """Asks all sources at once every ``interval``, each for ``timeout`` at most, so that none delays the others.
 
     ``stop`` is idempotent, gives up the measurement in hand, and is safe if ``run`` was never called.
     """
@@ -75,12 +75,12 @@ class Sampler:
         sources: Sources,
         *,
         interval: timedelta,
-        patience: timedelta = timedelta(seconds=PATIENCE_SECONDS),
+        timeout: timedelta = timedelta(seconds=TIMEOUT_SECONDS),
         host: str | None = None,
     ) -> None:
         self._sources = sources
         self._interval = interval.total_seconds()
-        self._patience = patience.total_seconds()
+        self._timeout = timeout.total_seconds()
         self._host = host or gethostname()
         self._newest: tuple[float, Telemetry] | None = None  # with the monotonic time when it began
         self._measured = asyncio.Event()
@@ -163,11 +163,11 @@ class Sampler:
 
     async def _within(self, reading: Coroutine[Any, Any, T]) -> _Found[T]:
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._timeout):
                 return _Found(value=await reading)
         except TimeoutError:
-            return _Found(error=too_slow(self._patience))
-        except Unanswered as error:
+            return _Found(error=too_slow(self._timeout))
+        except SourceFailed as error:
             return _Found(error=str(error))
         except Exception as error:  # one source's fault, foreseen or not, is that source's line
             log.exception("source_failed")

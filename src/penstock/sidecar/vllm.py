@@ -11,7 +11,7 @@ from typing import Final
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from penstock.sidecar.asking import Unanswered, ask
+from penstock.sidecar.fetching import SourceFailed, fetch
 from penstock.sidecar.telemetry import VllmModel
 
 _RUNNING: Final = "vllm:num_requests_running"
@@ -40,10 +40,10 @@ class VllmReader:
         self._before_at = 0.0
 
     async def read(self) -> list[VllmModel]:
-        """Its models; raises Unanswered."""
-        reply = await ask(self._session, self.url, "/metrics")
+        """Its models; raises SourceFailed."""
+        reply = await fetch(self._session, self.url, "/metrics")
         if reply.status != 200:
-            raise Unanswered(f"HTTP status {reply.status}")
+            raise SourceFailed(f"HTTP status {reply.status}")
         now = self._clock()
         values = await asyncio.to_thread(parsed, reply.body)
         models = summed(values, self._before, now - self._before_at)
@@ -52,14 +52,14 @@ class VllmReader:
 
 
 def parsed(body: bytes) -> Values:
-    """The metrics that are of interest here; raises Unanswered for what is no such text."""
+    """The metrics that are of interest here; raises SourceFailed for what is no such text."""
     lines = [line for line in body.decode("utf-8", "replace").splitlines() if _name(line) in _WANTED]
     if not lines:
-        raise Unanswered("the answer holds no metrics of vLLM")
+        raise SourceFailed("the answer holds no metrics of vLLM")
     if any(len(line) > _LONGEST_LINE for line in lines):
-        raise Unanswered(f"a series in the answer has more than {_LONGEST_LINE} characters")
+        raise SourceFailed(f"a series in the answer has more than {_LONGEST_LINE} characters")
     if len(lines) > _MOST_LINES:
-        raise Unanswered(f"the answer holds more than {_MOST_LINES} series")
+        raise SourceFailed(f"the answer holds more than {_MOST_LINES} series")
     try:
         samples = [
             sample
@@ -68,7 +68,7 @@ def parsed(body: bytes) -> Values:
             if sample.name in _WANTED and math.isfinite(sample.value)
         ]
     except Exception:  # noqa: BLE001 - its parser lets through whatever it trips over: KeyError, IndexError, …
-        raise Unanswered("the answer is not in the format of Prometheus") from None
+        raise SourceFailed("the answer is not in the format of Prometheus") from None
     return {(one.name, one.labels.get("model_name", ""), _others(one.labels)): one.value for one in samples}
 
 

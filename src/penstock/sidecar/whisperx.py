@@ -5,7 +5,7 @@ from __future__ import annotations
 import aiohttp
 
 from penstock.settings import mask_url
-from penstock.sidecar.asking import ask
+from penstock.sidecar.fetching import fetch
 from penstock.sidecar.telemetry import HealthCheck
 
 
@@ -17,10 +17,10 @@ class WhisperxReader:
         self._session = session
 
     async def read(self) -> HealthCheck:
-        """What it answered; raises Unanswered when it did not."""
-        reply = await ask(self._session, self.url, "/health")
+        """What it answered; raises SourceFailed when it did not."""
+        reply = await fetch(self._session, self.url, "/health")
         if reply.status == 404:
-            reply = await ask(self._session, self.url, "/")
+            reply = await fetch(self._session, self.url, "/")
         return HealthCheck(
             url=mask_url(self.url),
             reachable=True,

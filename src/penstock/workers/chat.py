@@ -12,10 +12,10 @@ from msgspec.structs import replace
 from penstock.jobs.job import ClaimedJob
 from penstock.outbound.chat import messages_of
 from penstock.outbound.failure import CallFailed
-from penstock.providers import asking
+from penstock.providers import dispatch
 from penstock.providers.agreement import Agreement
-from penstock.providers.asking import Candidate, Mode, ProviderAttempt, Reply, Turn
 from penstock.providers.catalogue import Profile, ProviderSpec
+from penstock.providers.dispatch import Candidate, MeteredGate, Mode, ProviderAttempt, Reply
 from penstock.providers.inputs import ChatInput
 from penstock.providers.servers import Servers
 from penstock.workers import provided
@@ -44,21 +44,21 @@ class ChatResult(Struct, frozen=True, kw_only=True):
 class ChatExecutor:
     """Runs the chat jobs of one profile."""
 
-    def __init__(self, profile: Profile, servers: Servers, *, most_bytes: int | None = None) -> None:
+    def __init__(self, profile: Profile, servers: Servers, *, max_result_bytes: int | None = None) -> None:
         self._profile = profile
         self._servers = servers
-        self._most_bytes = most_bytes
+        self._max_result_bytes = max_result_bytes
 
     async def __call__(self, job: ClaimedJob, context: JobContext, /) -> ChatResult:
         begun = time.monotonic()
         with provided.errors():
             messages, options, streams = request(bytes(job.input), self._profile)
             talk = _Talk(context) if streams and self._profile.mode is Mode.FIRST else None
-            answered = await asking.ask(
+            answered = await dispatch.dispatch(
                 [self._candidate(one, job, messages, options, talk) for one in self._profile.providers],
                 self._profile.mode,
-                patience=provided.patience(job),
-                tell=provided.teller(context),
+                max_wait_seconds=provided.max_wait_seconds(job),
+                on_attempt=provided.attempt_recorder(context),
                 stop=lambda: talk is not None and talk.begun,
             )
         result = ChatResult(
@@ -71,7 +71,7 @@ class ChatExecutor:
             attempts=answered.attempts,
             agreement=await provided.agreement(self._profile.mode, answered.attempts),
         )
-        if self._most_bytes is not None and len(msgspec.json.encode(result)) > self._most_bytes:
+        if self._max_result_bytes is not None and len(msgspec.json.encode(result)) > self._max_result_bytes:
             # An answer that was paid for is not thrown away for being told twice.
             result = replace(result, attempts=[replace(attempt, text=None) for attempt in result.attempts])
         return result
@@ -87,11 +87,11 @@ class ChatExecutor:
         server = self._servers.chat(spec)
         said = None if talk is None else talk.say
 
-        async def ask(turn: Turn) -> Reply:
-            async with turn():
-                return await server.ask(messages, options, key=provided.key(job, spec), said=said)
+        async def call(gate: MeteredGate) -> Reply:
+            async with gate.slot():
+                return await server.complete(messages, options, key=provided.key(job, spec), said=said)
 
-        return Candidate(name=spec.name, model=spec.model, gate=self._servers.gate(spec), ask=ask)
+        return Candidate(name=spec.name, model=spec.model, gate=self._servers.gate(spec), call=call)
 
 
 class _Talk:

@@ -131,7 +131,7 @@ async def _profiles(
     """An executor for each profile, and reports of how its providers stand."""
     await asyncio.to_thread(transcription.sweep)
     servers = Servers()
-    fetcher = Fetcher(settings.penstock_fetch_networks, most_bytes=settings.penstock_max_blob_bytes)
+    fetcher = Fetcher(settings.penstock_fetch_networks, max_bytes=settings.penstock_max_blob_bytes)
     blobs = BlobService(
         database,
         max_bytes=settings.penstock_max_blob_bytes,
@@ -148,7 +148,7 @@ async def _profiles(
                     servers,
                     fetcher=fetcher,
                     blobs=blobs,
-                    most_bytes=settings.penstock_max_result_bytes,
+                    max_result_bytes=settings.penstock_max_result_bytes,
                 ),
                 task_types=transcription.TASK_TYPES,
                 model_profiles=[profile.name],
@@ -156,7 +156,7 @@ async def _profiles(
             )
         else:
             executors.add(
-                ChatExecutor(profile, servers, most_bytes=settings.penstock_max_result_bytes),
+                ChatExecutor(profile, servers, max_result_bytes=settings.penstock_max_result_bytes),
                 task_types=chat.TASK_TYPES,
                 model_profiles=[profile.name],
                 limit=limit,

@@ -15,8 +15,8 @@ from penstock.jobs.job import ClaimedJob
 from penstock.jobs.states import ErrorCategory
 from penstock.jobs.usage import Usage
 from penstock.providers.agreement import Agreement, agreements
-from penstock.providers.asking import Candidate, Mode, ProviderAttempt, Tell
 from penstock.providers.catalogue import ProviderSpec
+from penstock.providers.dispatch import Candidate, Mode, OnAttempt, ProviderAttempt
 from penstock.providers.errors import WorkFailed
 from penstock.telemetry import metrics
 from penstock.web.mistakes import converted
@@ -26,7 +26,7 @@ Input = TypeVar("Input", bound=Struct)
 
 _CALLS = metrics.counter("penstock_provider_calls", "Calls to providers, by outcome.", ["provider", "outcome"])
 _SECONDS = metrics.histogram("penstock_provider_seconds", "Time that providers took to answer.", ["provider"])
-_PATIENCE: Final = 20.0  # seconds that a job waits here for a provider that may not be asked, before it is handed back
+_MAX_WAIT_SECONDS: Final = 20.0  # that a job waits in its worker for closed gates, before it is handed back
 
 
 def read(job_input: bytes, defaults: Mapping[str, Any], kind: type[Input]) -> Input:
@@ -59,9 +59,9 @@ def errors() -> Iterator[None]:
         raise ExecutionError(error.category, error.message, retry_after=error.retry_after) from error
 
 
-def patience(job: ClaimedJob) -> float:
+def max_wait_seconds(job: ClaimedJob) -> float:
     """Seconds to wait for a provider: less than the job has, so that waiting does not burn its attempt."""
-    return _PATIENCE if job.timeout_seconds is None else min(_PATIENCE, job.timeout_seconds / 2)
+    return _MAX_WAIT_SECONDS if job.timeout_seconds is None else min(_MAX_WAIT_SECONDS, job.timeout_seconds / 2)
 
 
 def key(job: ClaimedJob, spec: ProviderSpec) -> str:
@@ -69,13 +69,13 @@ def key(job: ClaimedJob, spec: ProviderSpec) -> str:
     return f"{job.id}-{job.epoch}-{spec.name}"
 
 
-def teller(context: JobContext) -> Tell:
+def attempt_recorder(context: JobContext) -> OnAttempt:
     """Tells the job's usage of what providers did, and its log of what went wrong: a line costs a job a heartbeat.
 
     Usage is counted under the model that a provider is configured with: what servers call theirs may change each time.
     """
 
-    def tell(candidate: Candidate, attempt: ProviderAttempt) -> None:
+    def record(candidate: Candidate, attempt: ProviderAttempt) -> None:
         context.used(
             Usage(
                 provider=attempt.provider,
@@ -96,7 +96,7 @@ def teller(context: JobContext) -> Tell:
                 f"{attempt.provider} {attempt.status} after {attempt.duration_ms} ms: {attempt.error}", "warning"
             )
 
-    return tell
+    return record
 
 
 async def agreement(mode: Mode, attempts: Sequence[ProviderAttempt]) -> list[Agreement]:

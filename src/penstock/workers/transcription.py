@@ -24,10 +24,10 @@ from penstock.errors import NotFound
 from penstock.jobs.job import ClaimedJob
 from penstock.jobs.sql.store import DEFAULT_TENANT, TenantId
 from penstock.outbound.addresses import check_url
-from penstock.providers import asking, pieces
+from penstock.providers import dispatch, pieces
 from penstock.providers.agreement import Agreement
-from penstock.providers.asking import Candidate, ProviderAttempt, Reply, Turn
 from penstock.providers.catalogue import Profile, ProviderSpec
+from penstock.providers.dispatch import Candidate, MeteredGate, ProviderAttempt, Reply
 from penstock.providers.fetching import Fetcher
 from penstock.providers.inputs import TranscriptionInput
 from penstock.providers.servers import Servers
@@ -65,9 +65,9 @@ class TranscriptionExecutor:
         fetcher: Fetcher,
         blobs: BlobService,
         tenant: TenantId = DEFAULT_TENANT,
-        most_bytes: int | None = None,
+        max_result_bytes: int | None = None,
     ) -> None:
-        self._most_bytes = most_bytes
+        self._max_result_bytes = max_result_bytes
         self._profile = profile
         self._servers = servers
         self._fetcher = fetcher
@@ -83,11 +83,11 @@ class TranscriptionExecutor:
             async with self._recording(wanted, context) as recording:
                 sound = Sound(recording)
                 context.progress(_transcribing(sound))
-                answered = await asking.ask(
+                answered = await dispatch.dispatch(
                     [self._candidate(spec, job, sound, _request(wanted), context) for spec in specs],
                     mode,
-                    patience=provided.patience(job),
-                    tell=provided.teller(context),
+                    max_wait_seconds=provided.max_wait_seconds(job),
+                    on_attempt=provided.attempt_recorder(context),
                 )
         reply = answered.reply
         result = TranscriptionResult(
@@ -101,25 +101,27 @@ class TranscriptionExecutor:
             attempts=answered.attempts,
             agreement=await provided.agreement(mode, answered.attempts),
         )
-        return result if self._most_bytes is None else fitted(result, self._most_bytes)
+        return result if self._max_result_bytes is None else fitted(result, self._max_result_bytes)
 
     def _candidate(
         self, spec: ProviderSpec, job: ClaimedJob, sound: Sound, request: SpeechRequest, context: JobContext
     ) -> Candidate:
         server = self._servers.speech(spec)
 
-        def tell(seconds: float) -> None:
+        def report_progress(seconds: float) -> None:
             context.progress(_transcribing(sound) | {"provider": spec.name, "heard_seconds": round(seconds, 1)})
 
         async def prepare() -> None:
             await sound.taken_by(server)
 
-        async def ask(turn: Turn) -> Reply:
+        async def call(gate: MeteredGate) -> Reply:
             key, seconds = provided.key(job, spec), spec.timeout.total_seconds()
-            return await pieces.transcribed(server, sound, request, turn, key=key, seconds=seconds, tell=tell)
+            return await pieces.transcribed(
+                server, sound, request, gate, key=key, seconds=seconds, on_progress=report_progress
+            )
 
         return Candidate(
-            name=spec.name, model=spec.model or spec.name, gate=self._servers.gate(spec), ask=ask, prepare=prepare
+            name=spec.name, model=spec.model or spec.name, gate=self._servers.gate(spec), call=call, prepare=prepare
         )
 
     @asynccontextmanager
@@ -152,11 +154,11 @@ class TranscriptionExecutor:
             await asyncio.to_thread(path.write_bytes, _decoded(wanted.audio or ""))
 
 
-def fitted(result: TranscriptionResult, most_bytes: int) -> TranscriptionResult:
+def fitted(result: TranscriptionResult, max_result_bytes: int) -> TranscriptionResult:
     """A result that can be stored: a transcript that was paid for is not thrown away for its details. What it has too
     much goes first from the attempts, then from the result: the words' times, then the attempts' segments."""
     for shorten in (_attempts_without_words, _attempts_without_segments, _segments_without_words):
-        if len(msgspec.json.encode(result)) <= most_bytes:
+        if len(msgspec.json.encode(result)) <= max_result_bytes:
             break
         result = shorten(result)
     return result

@@ -18,5 +18,5 @@ class UploadLoader:
         self._tenant = tenant
 
     async def __call__(self, upload_id: UUID, *, most_bytes: int) -> Upload:
-        blob, data = await self._blobs.whole(self._tenant, upload_id, most_bytes=most_bytes)
+        blob, data = await self._blobs.whole(self._tenant, upload_id, max_bytes=most_bytes)
         return Upload(data=data, media_type=blob.media_type, name=blob.filename)

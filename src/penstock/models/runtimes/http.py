@@ -34,7 +34,7 @@ from penstock.models.runtimes.base import AsyncRuntime, Call, Output, Schema, Se
 from penstock.outbound import addresses
 from penstock.outbound.addresses import Policy
 from penstock.outbound.failure import CallFailed
-from penstock.outbound.provider import LARGEST_ANSWER, Provider, as_json
+from penstock.outbound.peer import MAX_RESPONSE_BYTES, Peer, as_json
 
 _OPTIONS = (
     "url", "path", "headers", "timeout", "media", "input_key", "output_key", "stream", "max_bytes", "networks",
@@ -64,12 +64,12 @@ class HttpRuntime(AsyncRuntime):
         self._output_key: str | None = options.get("output_key")
         self._lifter = Lifter(spec.schema.output)
         headers = stated_headers(options)
-        self._server = Provider(
+        self._server = Peer(
             headers=headers,
-            seconds=seconds_of(options, spec.timeout),
+            timeout_seconds=seconds_of(options, spec.timeout),
             secrets=secrets_in(headers, options),
             policy=policy_of(options),
-            largest=options.get("max_bytes", LARGEST_ANSWER),
+            max_bytes=options.get("max_bytes", MAX_RESPONSE_BYTES),
             hints=_HINTS,
         )
 

@@ -42,7 +42,7 @@ from penstock.models.runtimes.http import (
 )
 from penstock.outbound.chat import ChatStream, Choice, completion, messages_of
 from penstock.outbound.failure import CallFailed
-from penstock.outbound.provider import Provider, as_json
+from penstock.outbound.peer import Peer, as_json
 
 _OPTIONS = ("base_url", "model", "task", "api_key", "api_key_env", "defaults", "headers", "timeout", "networks")
 _HINTS = {"credentials": "[openai] api_key_env", "address": "[openai] base_url and model"}
@@ -126,13 +126,13 @@ class OpenaiRuntime(AsyncRuntime):
         if key:
             headers["Authorization"] = f"Bearer {key}"
         self._lifter = Lifter(_SCHEMAS[self._task][0])
-        self._server = Provider(
+        self._server = Peer(
             headers=headers,
-            seconds=seconds_of(options, spec.timeout),
+            timeout_seconds=seconds_of(options, spec.timeout),
             secrets=[key, *secrets_in(headers, options)],
             policy=policy_of(options),
             hints=_HINTS,
-            who="provider",
+            name="provider",
         )
 
     @staticmethod

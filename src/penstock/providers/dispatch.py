@@ -17,7 +17,7 @@ from penstock.jobs.states import ErrorCategory
 from penstock.jobs.usage import Outcome
 from penstock.outbound.failure import CallFailed
 from penstock.providers.errors import WorkFailed, category_of
-from penstock.providers.gate import Gate, NotNow
+from penstock.providers.gate import Gate, GateClosed
 from penstock.providers.limits import LONGEST_STATED
 from penstock.telemetry import logs
 
@@ -72,7 +72,7 @@ class ProviderAttempt(Struct, frozen=True, kw_only=True):
     error_category: ErrorCategory | None = None
 
 
-class PaidInVain(CallFailed):
+class ChargedFailure(CallFailed):
     """A call that failed though the provider did its work, and counts it."""
 
     def __init__(self, message: str, used: Used) -> None:
@@ -80,28 +80,28 @@ class PaidInVain(CallFailed):
         self.used = used
 
 
-class Turn:
-    """The way of one asking through a provider's gate: ``async with turn():`` around each call.
+class MeteredGate:
+    """The way of one asking through a provider's gate: ``async with gate.slot():`` around each call.
 
     Counts the provider's time, and by ``paid`` what calls used before one that fails.
     """
 
-    def __init__(self, gate: Gate, patience: float) -> None:
+    def __init__(self, gate: Gate, max_wait_seconds: float) -> None:
         self.seconds = 0.0  # that the provider took
-        self.begun = False  # whether it was asked at all
+        self.entered = False  # whether it was asked at all
         self.used = Used()
         self._gate = gate
-        self._patience = patience
+        self._max_wait_seconds = max_wait_seconds
 
     @asynccontextmanager
-    async def __call__(self, patience: float | None = None) -> AsyncIterator[None]:
-        """One call. Raises NotNow when the provider may not be asked within ``patience`` seconds."""
-        async with self._gate.turn(self._patience if patience is None else patience):
-            self.begun = True
+    async def slot(self, max_wait_seconds: float | None = None) -> AsyncIterator[None]:
+        """One call. Raises GateClosed when the provider may not be asked within ``max_wait_seconds`` seconds."""
+        async with self._gate.slot(self._max_wait_seconds if max_wait_seconds is None else max_wait_seconds):
+            self.entered = True
             began = time.monotonic()
             try:
                 yield
-            except PaidInVain as error:
+            except ChargedFailure as error:
                 self.paid(error.used)
                 raise
             finally:
@@ -124,19 +124,19 @@ class Turn:
 class Candidate:
     """A provider that can be asked; ``model`` is what it is believed to run.
 
-    ``ask`` raises CallFailed; each call to the provider goes in a turn of its own. ``prepare`` does what must be done
+    ``call`` raises CallFailed; each call to the provider goes in a slot of its own. ``prepare`` does what must be done
     before, which is not the provider's time; it raises CallFailed too, which does not count against the provider.
     """
 
     name: str
     model: str
     gate: Gate
-    ask: Callable[[Turn], Awaitable[Reply]]
+    call: Callable[[MeteredGate], Awaitable[Reply]]
     prepare: Callable[[], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answered:
+class Dispatched:
     """The reply that counts, who gave it, and what became of every provider."""
 
     provider: str
@@ -144,32 +144,37 @@ class Answered:
     attempts: list[ProviderAttempt]
 
 
-Tell = Callable[[Candidate, ProviderAttempt], None]
+OnAttempt = Callable[[Candidate, ProviderAttempt], None]
 
 
 def _never() -> bool:
     return False
 
 
-async def ask(
-    candidates: Sequence[Candidate], mode: Mode, *, patience: float, tell: Tell, stop: Callable[[], bool] = _never
-) -> Answered:
-    """Ask providers in a mode; ``tell`` is told of every attempt as it ends.
+async def dispatch(
+    candidates: Sequence[Candidate],
+    mode: Mode,
+    *,
+    max_wait_seconds: float,
+    on_attempt: OnAttempt,
+    stop: Callable[[], bool] = _never,
+) -> Dispatched:
+    """Ask providers in a mode; ``on_attempt`` is called with every attempt as it ends.
 
-    ``patience``: seconds to wait, all in all, for providers that may not be asked just now, when no other may. With
-    ``stop`` no other provider is asked after one that failed. Raises WorkFailed when none of them succeeds.
+    ``max_wait_seconds`` bounds the whole wait for closed gates, which happens only when no open one is left. Once
+    ``stop`` returns true, no further provider is called after a failure. Raises WorkFailed when none succeeds.
     """
-    asking = _Asking(patience, tell)
+    run = _Dispatch(max_wait_seconds, on_attempt)
     match mode:
         case Mode.FIRST:
-            await asking.first(candidates, stop)
+            await run.first(candidates, stop)
         case Mode.ALL:
-            await asking.together(candidates, asking.all)
+            await run.together(candidates, run.all)
         case Mode.RACE:
-            await asking.together(candidates, asking.race)
+            await run.together(candidates, run.race)
         case _:
             assert_never(mode)
-    outcomes = asking.outcomes
+    outcomes = run.outcomes
     if mode is Mode.ALL:
         order = [candidate.name for candidate in candidates]
         outcomes.sort(key=lambda outcome: order.index(outcome.attempt.provider))
@@ -178,7 +183,7 @@ async def ask(
     for outcome in outcomes:
         if outcome.reply is not None:
             attempts = [one.attempt for one in outcomes]
-            return Answered(provider=outcome.attempt.provider, reply=outcome.reply, attempts=attempts)
+            return Dispatched(provider=outcome.attempt.provider, reply=outcome.reply, attempts=attempts)
     raise _no_answer([one for one in outcomes if one.attempt.status == "failed"] if stop() else outcomes)
 
 
@@ -189,13 +194,13 @@ class _Outcome:
     retry_after: float | None = None  # seconds, where the provider or its gate named them
 
 
-class _Asking:
+class _Dispatch:
     """One asking: what became of each provider so far, in the order in which that was known."""
 
-    def __init__(self, patience: float, tell: Tell) -> None:
+    def __init__(self, max_wait_seconds: float, on_attempt: OnAttempt) -> None:
         self.outcomes: list[_Outcome] = []
-        self._deadline = time.monotonic() + patience
-        self._tell = tell
+        self._deadline = time.monotonic() + max_wait_seconds
+        self._on_attempt = on_attempt
         self._beaten = False
 
     @property
@@ -255,27 +260,27 @@ class _Asking:
             await _ended(tasks)
 
     async def _one(self, candidate: Candidate, *, patient: bool) -> None:
-        turn = Turn(candidate.gate, max(self._deadline - time.monotonic(), 0.0) if patient else 0.0)
+        gate = MeteredGate(candidate.gate, max(self._deadline - time.monotonic(), 0.0) if patient else 0.0)
         try:
             if candidate.prepare is not None:
                 await candidate.prepare()
-            reply = await candidate.ask(turn)
-        except NotNow as refusal:
+            reply = await candidate.call(gate)
+        except GateClosed as refusal:
             category = ErrorCategory.RATE_LIMITED if refusal.limited else ErrorCategory.PROVIDER_ERROR
-            status: Outcome = "failed" if turn.begun else "skipped"
-            attempt = _attempt(candidate, status, error=refusal.reason, category=category, turn=turn)
+            status: Outcome = "failed" if gate.entered else "skipped"
+            attempt = _attempt(candidate, status, error=refusal.reason, category=category, gate=gate)
             self._note(candidate, _Outcome(attempt, retry_after=refusal.seconds))
         except CallFailed as error:
             stated = error.retry_after if error.retry_after is not None else candidate.gate.wait() or None
             wait = None if stated is None else min(stated, LONGEST_STATED)
-            self._note(candidate, _Outcome(_failed(candidate, error, turn), retry_after=wait))
+            self._note(candidate, _Outcome(_failed(candidate, error, gate), retry_after=wait))
         except asyncio.CancelledError:
-            self._let_go(candidate, turn)
+            self._let_go(candidate, gate)
             raise
         except Exception as error:  # a mistake of ours with one provider is no reason to lose what another answers
-            log.exception("asking_failed", provider=candidate.name)
+            log.exception("provider_call_failed", provider=candidate.name)
             failed = CallFailed("failed", f"it could not be asked ({type(error).__name__})")
-            self._note(candidate, _Outcome(_failed(candidate, failed, turn)))
+            self._note(candidate, _Outcome(_failed(candidate, failed, gate)))
         else:
             attempt = ProviderAttempt(
                 provider=candidate.name,
@@ -283,16 +288,16 @@ class _Asking:
                 status="completed",
                 text=reply.text,
                 segments=reply.segments,
-                duration_ms=turn.duration_ms,
+                duration_ms=gate.duration_ms,
                 usage=reply.used,
             )
             self._note(candidate, _Outcome(attempt, reply))
 
-    def _let_go(self, candidate: Candidate, turn: Turn) -> None:
+    def _let_go(self, candidate: Candidate, gate: MeteredGate) -> None:
         """A call was cancelled while it ran, or before it began."""
         why = "another provider was quicker" if self._beaten else "the job ended before it answered"
-        status: Outcome = "cancelled" if turn.begun else "skipped"
-        self._note(candidate, _Outcome(_attempt(candidate, status, error=why, turn=turn)))
+        status: Outcome = "cancelled" if gate.entered else "skipped"
+        self._note(candidate, _Outcome(_attempt(candidate, status, error=why, gate=gate)))
 
     def _skip(self, candidate: Candidate) -> None:
         category = ErrorCategory.PROVIDER_ERROR if candidate.gate.resting else ErrorCategory.RATE_LIMITED
@@ -301,7 +306,7 @@ class _Asking:
 
     def _note(self, candidate: Candidate, outcome: _Outcome) -> None:
         self.outcomes.append(outcome)
-        self._tell(candidate, outcome.attempt)
+        self._on_attempt(candidate, outcome.attempt)
 
 
 async def _ended(tasks: Collection[asyncio.Future[None]]) -> None:
@@ -310,9 +315,9 @@ async def _ended(tasks: Collection[asyncio.Future[None]]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _failed(candidate: Candidate, error: CallFailed, turn: Turn) -> ProviderAttempt:
+def _failed(candidate: Candidate, error: CallFailed, gate: MeteredGate) -> ProviderAttempt:
     where = f"{error.field}: " if error.field else ""
-    return _attempt(candidate, "failed", error=where + error.message, category=category_of(error), turn=turn)
+    return _attempt(candidate, "failed", error=where + error.message, category=category_of(error), gate=gate)
 
 
 def _attempt(
@@ -321,7 +326,7 @@ def _attempt(
     *,
     error: str,
     category: ErrorCategory | None = None,
-    turn: Turn | None = None,
+    gate: MeteredGate | None = None,
 ) -> ProviderAttempt:
     return ProviderAttempt(
         provider=candidate.name,
@@ -329,8 +334,8 @@ def _attempt(
         status=status,
         error=error,
         error_category=category,
-        duration_ms=0 if turn is None else turn.duration_ms,
-        usage=Used() if turn is None else turn.used,
+        duration_ms=0 if gate is None else gate.duration_ms,
+        usage=Used() if gate is None else gate.used,
     )
 
 

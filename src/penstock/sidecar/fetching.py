@@ -15,12 +15,12 @@ from yarl import URL
 
 from penstock.settings import mask_url
 
-MOST_BYTES: Final = 4 * 2**20  # of one answer
-PATIENCE_SECONDS: Final = 3.0  # for one source
+MAX_BYTES: Final = 4 * 2**20  # of one answer
+TIMEOUT_SECONDS: Final = 3.0  # for one source
 _PORTS: Final = {"http": 80, "https": 443}
 
 
-class Unanswered(Exception):
+class SourceFailed(Exception):
     """A source gave no answer that could be used; the message says why."""
 
 
@@ -33,12 +33,12 @@ class Reply:
     latency_ms: float
 
 
-async def ask(
+async def fetch(
     session: aiohttp.ClientSession, base: str, path: str, *, headers: Mapping[str, str] | None = None
 ) -> Reply:
     """``GET base + path``; a user and password in ``base`` are sent along unless ``headers`` authorize already.
 
-    Raises Unanswered. Sets no limit of time: the caller does.
+    Raises SourceFailed. Sets no limit of time: the caller does.
     """
     began = time.perf_counter()
     try:
@@ -51,7 +51,7 @@ async def ask(
     except (aiohttp.ClientError, OSError, ValueError) as error:
         if isinstance(error, TimeoutError):
             raise
-        raise Unanswered(reason(error)) from None
+        raise SourceFailed(reason(error)) from None
 
 
 def place(url: str) -> str:
@@ -94,7 +94,7 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
     parts, size = [], 0
     async for part in response.content.iter_any():
         size += len(part)
-        if size > MOST_BYTES:
-            raise Unanswered(f"the answer has more than {MOST_BYTES // 2**20} MiB")
+        if size > MAX_BYTES:
+            raise SourceFailed(f"the answer has more than {MAX_BYTES // 2**20} MiB")
         parts.append(part)
     return b"".join(parts)

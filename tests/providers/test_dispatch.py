@@ -10,27 +10,27 @@ import pytest
 
 from penstock.jobs.states import ErrorCategory
 from penstock.outbound.failure import CallFailed
-from penstock.providers import asking
-from penstock.providers.asking import Answered, Candidate, Mode, ProviderAttempt, Reply, Turn, Used
+from penstock.providers import dispatch
+from penstock.providers.dispatch import Candidate, Dispatched, MeteredGate, Mode, ProviderAttempt, Reply, Used
 from penstock.providers.errors import WorkFailed
-from penstock.providers.gate import Gate, NotNow
+from penstock.providers.gate import Gate, GateClosed
 from tests.providers.stage import StandingClock
 
-Ask = Callable[[], Awaitable[Reply]]
+CallProvider = Callable[[], Awaitable[Reply]]
 
 
-def saying(text: str) -> Ask:
-    async def ask() -> Reply:
+def saying(text: str) -> CallProvider:
+    async def call() -> Reply:
         return Reply(text=text, model="m", used=Used(prompt_tokens=1))
 
-    return ask
+    return call
 
 
-def failing(kind: str = "provider", *, retry_after: float | None = None) -> Ask:
-    async def ask() -> Reply:
+def failing(kind: str = "provider", *, retry_after: float | None = None) -> CallProvider:
+    async def call() -> Reply:
         raise CallFailed(kind, f"it is {kind}", retry_after=retry_after)  # type: ignore[arg-type]  # of a parameter
 
-    return ask
+    return call
 
 
 class Hanging:
@@ -55,35 +55,37 @@ class Hanging:
 
 
 def candidate(
-    name: str, ask: Ask, gate: Gate | None = None, prepare: Callable[[], Awaitable[None]] | None = None
+    name: str, call: CallProvider, gate: Gate | None = None, prepare: Callable[[], Awaitable[None]] | None = None
 ) -> Candidate:
-    async def in_turn(turn: Turn) -> Reply:
-        async with turn():
-            return await ask()
+    async def in_slot(gate: MeteredGate) -> Reply:
+        async with gate.slot():
+            return await call()
 
-    return Candidate(name=name, model="m", gate=gate or Gate(8), ask=in_turn, prepare=prepare)
+    return Candidate(name=name, model="m", gate=gate or Gate(8), call=in_slot, prepare=prepare)
 
 
 async def asked(
     mode: Mode,
     *candidates: Candidate,
     told: list[ProviderAttempt] | None = None,
-    patience: float = 0.0,
+    max_wait_seconds: float = 0.0,
     stop: Callable[[], bool] = lambda: False,
-) -> Answered:
+) -> Dispatched:
     heard = told if told is not None else []
-    tell = lambda _, attempt: heard.append(attempt)  # noqa: E731
-    return await asking.ask(candidates, mode, patience=patience, tell=tell, stop=stop)
+    on_attempt = lambda _, attempt: heard.append(attempt)  # noqa: E731
+    return await dispatch.dispatch(
+        candidates, mode, max_wait_seconds=max_wait_seconds, on_attempt=on_attempt, stop=stop
+    )
 
 
-def outcomes(answered: Answered) -> list[tuple[str, str]]:
+def outcomes(answered: Dispatched) -> list[tuple[str, str]]:
     return [(attempt.provider, attempt.status) for attempt in answered.attempts]
 
 
 def closed(clock: StandingClock, seconds: str = "30") -> Gate:
     """The gate of a provider that limits us."""
     gate = Gate(1, clock=clock)
-    gate.heed(429, {"Retry-After": seconds})
+    gate.observe(429, {"Retry-After": seconds})
     return gate
 
 
@@ -111,7 +113,9 @@ async def test_first_waits_for_who_was_passed_over_when_no_other_succeeds() -> N
         clock.now += 30
         raise CallFailed("provider", "no")
 
-    answered = await asked(Mode.FIRST, candidate("a", saying("A"), limited), candidate("b", fail_a_while), patience=10)
+    answered = await asked(
+        Mode.FIRST, candidate("a", saying("A"), limited), candidate("b", fail_a_while), max_wait_seconds=10
+    )
     assert (answered.reply.text, outcomes(answered)) == ("A", [("b", "failed"), ("a", "completed")])
 
 
@@ -140,7 +144,7 @@ async def test_race_tells_of_each_once_also_of_those_that_end_together_and_never
     told: list[ProviderAttempt] = []
     busy = Gate(1)
     slow = Hanging()
-    async with busy.turn(0):
+    async with busy.slot(0):
         answered = await asked(
             Mode.RACE,
             candidate("a", saying("A")),
@@ -214,7 +218,9 @@ async def test_patience_is_for_all_of_them_together() -> None:
     first, second = await resting(clock), await resting(clock)
     began = asyncio.get_running_loop().time()
     with pytest.raises(WorkFailed) as caught:
-        await asked(Mode.FIRST, candidate("a", saying("A"), first), candidate("b", saying("B"), second), patience=0.05)
+        await asked(
+            Mode.FIRST, candidate("a", saying("A"), first), candidate("b", saying("B"), second), max_wait_seconds=0.05
+        )
     assert caught.value.category is ErrorCategory.RATE_LIMITED, "none was asked: nothing is burned"
     assert asyncio.get_running_loop().time() - began < 5
 
@@ -231,7 +237,7 @@ async def resting(clock: StandingClock) -> Gate:
     gate = Gate(4, clock=clock)
     for _ in range(5):
         with pytest.raises(CallFailed):
-            async with gate.turn(0):
+            async with gate.slot(0):
                 await failing()()
     return gate
 
@@ -239,7 +245,7 @@ async def resting(clock: StandingClock) -> Gate:
 @pytest.mark.parametrize("mode", list(Mode))
 async def test_who_failed_too_often_holds_up_nobody(mode: Mode) -> None:
     gate = await resting(StandingClock())
-    answered = await asked(mode, candidate("a", saying("A"), gate), candidate("b", saying("B")), patience=20)
+    answered = await asked(mode, candidate("a", saying("A"), gate), candidate("b", saying("B")), max_wait_seconds=20)
     assert answered.reply.text == "B"
     assert sorted(outcomes(answered)) == [("a", "skipped"), ("b", "completed")]
 
@@ -253,7 +259,7 @@ async def test_who_failed_too_often_is_asked_when_no_other_succeeds(mode: Mode) 
         clock.now += 10
         raise CallFailed("provider", "no")
 
-    answered = await asked(mode, candidate("a", saying("A"), gate), candidate("b", fail_a_while), patience=20)
+    answered = await asked(mode, candidate("a", saying("A"), gate), candidate("b", fail_a_while), max_wait_seconds=20)
     assert sorted(outcomes(answered)) == [("a", "completed"), ("b", "failed")]
     if mode is Mode.ALL:
         assert outcomes(answered) == [("a", "completed"), ("b", "failed")]
@@ -317,14 +323,14 @@ async def test_input_is_not_bad_while_somebody_was_not_asked(mode: Mode) -> None
 async def test_what_was_paid_before_a_failure_is_told() -> None:
     told: list[ProviderAttempt] = []
 
-    async def twice(turn: Turn) -> Reply:
-        async with turn():
-            turn.paid(Used(prompt_tokens=5, audio_seconds=1.5))
-        async with turn():
+    async def twice(gate: MeteredGate) -> Reply:
+        async with gate.slot():
+            gate.paid(Used(prompt_tokens=5, audio_seconds=1.5))
+        async with gate.slot():
             raise CallFailed("provider", "no")
 
     with pytest.raises(WorkFailed):
-        await asked(Mode.FIRST, Candidate(name="a", model="m", gate=Gate(1), ask=twice), told=told)
+        await asked(Mode.FIRST, Candidate(name="a", model="m", gate=Gate(1), call=twice), told=told)
     assert told[0].usage == Used(prompt_tokens=5, audio_seconds=1.5)
 
 
@@ -342,7 +348,7 @@ async def test_a_gate_lets_so_many_through_and_keeps_the_order() -> None:
     gate, order, slow = Gate(2), [], [Hanging(), Hanging(), Hanging()]
 
     async def call(place: int) -> None:
-        async with gate.turn(0):
+        async with gate.slot(0):
             order.append(place)
             await slow[place]()
 
@@ -362,16 +368,16 @@ async def test_who_waits_for_a_place_learns_at_once_that_it_is_no_use() -> None:
     gate = Gate(1, clock=StandingClock())
     slow = Hanging()
 
-    async def call(patience: float) -> None:
-        async with gate.turn(patience):
+    async def call(max_wait_seconds: float) -> None:
+        async with gate.slot(max_wait_seconds):
             await slow()
 
     first = asyncio.ensure_future(call(0))
     await slow.begun.wait()
     patient, impatient = asyncio.ensure_future(call(60)), asyncio.ensure_future(call(20))
     await asyncio.sleep(0)
-    gate.heed(429, {"Retry-After": "30"})
-    with pytest.raises(NotNow, match="its rate limit is used up"):
+    gate.observe(429, {"Retry-After": "30"})
+    with pytest.raises(GateClosed, match="its rate limit is used up"):
         await impatient
     assert not patient.done()
     slow.answer()
@@ -391,7 +397,7 @@ async def test_a_gate_loses_no_place_whatever_happens(seed: int) -> None:
 
     async def call() -> None:
         nonlocal running, most, trials
-        async with gate.turn(choose.choice([0, 1, 1000])):
+        async with gate.slot(choose.choice([0, 1, 1000])):
             running += 1
             trial = gate.report().breaker == "half_open"
             trials += trial
@@ -404,7 +410,7 @@ async def test_a_gate_loses_no_place_whatever_happens(seed: int) -> None:
                     case 0:
                         raise CallFailed("provider", "no")
                     case 1:
-                        gate.heed(429, {"Retry-After": str(choose.randrange(3))})
+                        gate.observe(429, {"Retry-After": str(choose.randrange(3))})
                         raise CallFailed("rate_limited", "later")
                     case 2:
                         raise LookupError
@@ -417,11 +423,11 @@ async def test_a_gate_loses_no_place_whatever_happens(seed: int) -> None:
         while not all(one.done() for one in calls):
             await asyncio.sleep(0)
             clock.now += choose.choice([0, 0, 0, 0.3, 5])
-            gate.heed(200, {})  # looks at the queue, as its timer would
+            gate.observe(200, {})  # looks at the queue, as its timer would
             if choose.random() < 0.2:
                 choose.choice(calls).cancel()
         assert {type(one.exception()) for one in calls if not one.cancelled()} <= {
-            type(None), CallFailed, LookupError, NotNow
+            type(None), CallFailed, LookupError, GateClosed
         }  # fmt: skip
         assert (running, gate.report().running) == (0, 0)
     assert most == 3
@@ -432,10 +438,10 @@ async def test_a_gate_opens_and_closes_with_its_provider() -> None:
     gate = Gate(4, clock=clock)
     for _ in range(5):
         with pytest.raises(CallFailed):
-            async with gate.turn(0):
+            async with gate.slot(0):
                 raise CallFailed("provider", "HTTP 500")
-    with pytest.raises(NotNow, match=r"it failed 5 times in a row \(the last: HTTP 500\)") as refused:
-        async with gate.turn(1):
+    with pytest.raises(GateClosed, match=r"it failed 5 times in a row \(the last: HTTP 500\)") as refused:
+        async with gate.slot(1):
             raise AssertionError
     assert refused.value.seconds == pytest.approx(10)
     report = gate.report()
@@ -443,10 +449,10 @@ async def test_a_gate_opens_and_closes_with_its_provider() -> None:
     assert report.last_error is not None
     assert (report.last_error.category, report.last_error.message) == ("provider_error", "HTTP 500")
     clock.now += 10
-    async with gate.turn(0):
+    async with gate.slot(0):
         assert gate.report().breaker == "half_open"
-        with pytest.raises(NotNow):
-            async with gate.turn(0):
+        with pytest.raises(GateClosed):
+            async with gate.slot(0):
                 raise AssertionError
     assert gate.report().breaker == "closed"
 
@@ -456,7 +462,7 @@ async def test_what_is_not_the_providers_fault_opens_no_breaker(kind: str) -> No
     gate = Gate(4)
     for _ in range(10):
         with pytest.raises(CallFailed):
-            async with gate.turn(0):
+            async with gate.slot(0):
                 await failing(kind)()
     assert gate.report().breaker == "closed"
 
@@ -466,19 +472,19 @@ async def test_a_trial_that_is_given_up_leaves_the_gate_usable() -> None:
     gate = Gate(4, clock=clock)
     for _ in range(5):
         with pytest.raises(CallFailed):
-            async with gate.turn(0):
+            async with gate.slot(0):
                 raise CallFailed("timeout", "slow")
     clock.now += 10
     slow = Hanging()
 
     async def trial() -> None:
-        async with gate.turn(0):
+        async with gate.slot(0):
             await slow()
 
     running = asyncio.ensure_future(trial())
     await slow.begun.wait()
     running.cancel()
     await asyncio.wait([running])
-    async with gate.turn(0):
+    async with gate.slot(0):
         pass
     assert gate.report().breaker == "closed"
