@@ -14,7 +14,8 @@ from penstock.jobs.job import ClaimedJob
 from penstock.jobs.service import JobService
 from penstock.jobs.sql.store import DEFAULT_TENANT
 from penstock.postgres.pool import Database
-from penstock.workers.executors import Executors, JobContext
+from penstock.work.context import JobContext
+from penstock.work.executors import Executors
 from penstock.workers.worker import Worker
 
 _ANSWER = Raw(RESULT)

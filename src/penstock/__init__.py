@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from penstock.models.arrays import Array
     from penstock.models.context import BadInput, Context, context
     from penstock.models.media import Audio, File, Image
-    from penstock.workers.executors import Batched, ExecutionError, JobContext
+    from penstock.work.batched import Batched
+    from penstock.work.context import JobContext
+    from penstock.work.executor import ExecutionError
 
 __all__ = [
     "AlreadyExists",
@@ -94,7 +96,9 @@ _HOMES = {
     "penstock.models.context": ("BadInput", "Context", "context"),
     "penstock.models.arrays": ("Array",),
     "penstock.models.media": ("Audio", "File", "Image"),
-    "penstock.workers.executors": ("Batched", "ExecutionError", "JobContext"),
+    "penstock.work.batched": ("Batched",),
+    "penstock.work.context": ("JobContext",),
+    "penstock.work.executor": ("ExecutionError",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

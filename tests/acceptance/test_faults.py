@@ -19,6 +19,7 @@ from aiohttp import web
 
 from penstock.client import Client
 from penstock.errors import PenstockError
+from penstock.housekeeping.housekeeper import Housekeeper
 from penstock.jobs.job import ClaimRequest, JobCompletion, JobFilter, JobSubmission
 from penstock.jobs.service import JobLimits, JobService
 from penstock.jobs.sql.store import DEFAULT_TENANT
@@ -27,8 +28,7 @@ from penstock.postgres.embedded import EmbeddedServer, embedded_url, socket_fold
 from penstock.postgres.migrate import migrate
 from penstock.postgres.pool import Database
 from penstock.supervisor.ports import free_port
-from penstock.workers.executors import Executors
-from penstock.workers.housekeeper import Housekeeper
+from penstock.work.executors import Executors
 from penstock.workers.worker import Worker
 from tests.processes import PENSTOCK, alive, children, clean_environment, until
 

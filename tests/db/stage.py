@@ -14,6 +14,8 @@ from asyncpg import Record
 from msgspec import UNSET, Raw, UnsetType
 
 from penstock.errors import CallerError
+from penstock.housekeeping.promoter import Promoter
+from penstock.housekeeping.rescuer import Rescuer
 from penstock.jobs.events import Event
 from penstock.jobs.job import (
     ClaimedJob,
@@ -36,8 +38,6 @@ from penstock.jobs.states import ErrorCategory, Status
 from penstock.jobs.usage import Usage
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
-from penstock.workers.promoter import Promoter
-from penstock.workers.rescuer import Rescuer
 
 Answer = TypeVar("Answer")
 PLACES = ("ready", "later", "lease", "done")

@@ -17,10 +17,10 @@ from penstock.blobs import store
 from penstock.blobs.blob import PART_BYTES, Blob
 from penstock.blobs.service import BlobService
 from penstock.errors import InvalidInput, NotFound, TooLarge
+from penstock.housekeeping.housekeeper import Housekeeper
+from penstock.housekeeping.sweeper import Sweeper
 from penstock.jobs.service import JobLimits
 from penstock.postgres.pool import Database
-from penstock.workers.housekeeper import Housekeeper
-from penstock.workers.sweeper import Sweeper
 from tests.db.stage import Clock, look, own_tenant, within
 
 KEEP = timedelta(days=30)

@@ -12,10 +12,10 @@ from uuid import UUID
 import asyncpg
 from uuid_utils.compat import uuid7
 
+from penstock.housekeeping.hints import Hints
 from penstock.jobs.sql import store
 from penstock.jobs.sql.store import Connection
 from penstock.postgres.pool import Database
-from penstock.workers.upkeep import Hints
 from tests.db.stage import Caller, claim_rows, look, open_database, run, started, submission, within
 
 

@@ -6,11 +6,11 @@ import asyncio
 from datetime import timedelta
 
 from penstock.errors import StaleEpoch
+from penstock.housekeeping.rescuer import rescue_from
 from penstock.jobs.job import HeartbeatAnswer
 from penstock.jobs.service import JobLimits
 from penstock.jobs.states import ErrorCategory, RetryPolicy, Status
 from penstock.postgres.pool import Database
-from penstock.workers.rescuer import rescue_from
 from tests.db.stage import Caller, Clock, own_tenant, places, rescue, rescuer, run
 
 LIMITS = JobLimits(cancel_grace=timedelta(seconds=30))

@@ -12,11 +12,11 @@ import asyncpg
 import pytest
 
 from penstock.errors import NotFound
+from penstock.housekeeping.retention import Retention
 from penstock.jobs.job import Job
 from penstock.jobs.sql import retention
 from penstock.jobs.states import ErrorCategory, Status
 from penstock.postgres.pool import Database
-from penstock.workers.upkeep import Retention
 from tests.db.stage import Caller, Clock, look, places, promote, snapshot, submission, within
 
 KEEP = timedelta(days=30)

@@ -17,7 +17,10 @@ from penstock.errors import DatabaseUnavailable
 from penstock.jobs.job import ClaimedJob, Job
 from penstock.jobs.states import ErrorCategory, Status
 from penstock.postgres.pool import Database
-from penstock.workers.executors import Batched, ExecutionError, Executor, Executors, JobContext
+from penstock.work.batched import Batched
+from penstock.work.context import JobContext
+from penstock.work.executor import ExecutionError, Executor
+from penstock.work.executors import Executors
 from penstock.workers.worker import Worker
 from tests.db.stage import Caller, run, within
 from tests.processes import until

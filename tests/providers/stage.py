@@ -16,7 +16,7 @@ from penstock.providers.catalogue import Kind, Profile, ProviderSpec
 from penstock.providers.dispatch import Mode
 from penstock.providers.endpoint import Endpoint
 from penstock.providers.servers import Servers
-from penstock.workers.executors import JobContext
+from penstock.work.context import JobContext
 
 KEY = "sk-very-secret-key"
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)

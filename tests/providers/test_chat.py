@@ -19,8 +19,9 @@ from penstock.outbound.peer import retry_after
 from penstock.providers.dispatch import Mode
 from penstock.providers.endpoint import Endpoint
 from penstock.providers.errors import WorkFailed
-from penstock.workers.chat import ChatExecutor, ChatResult, request
-from penstock.workers.executors import ExecutionError
+from penstock.providers.job_inputs import chat as request
+from penstock.work.executor import ExecutionError
+from penstock.workers.chat import ChatExecutor, ChatResult
 from tests.models.servers import answering as wholly
 from tests.models.servers import serving, streaming
 from tests.providers.stage import KEY, context, job, opened, profile, spec

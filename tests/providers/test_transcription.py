@@ -23,7 +23,8 @@ from penstock.providers.catalogue import Kind, ProviderSpec
 from penstock.providers.dispatch import Mode, ProviderAttempt
 from penstock.providers.fetching import Fetcher
 from penstock.recordings.recording import examine
-from penstock.workers.executors import ExecutionError, JobContext
+from penstock.work.context import JobContext
+from penstock.work.executor import ExecutionError
 from penstock.workers.transcription import TranscriptionExecutor, TranscriptionResult, fitted, sweep
 from tests.models.servers import hanging, raw, serving
 from tests.providers.speaking import SEGMENTS, TEXT, encoded, spoken, transcribing

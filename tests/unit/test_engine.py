@@ -24,10 +24,11 @@ from penstock.jobs.job import (
 )
 from penstock.jobs.states import ErrorCategory
 from penstock.jobs.usage import Usage
-from penstock.workers.engine import Engine
-from penstock.workers.executors import ExecutionError, Executor, JobContext
-from penstock.workers.link import Link
-from penstock.workers.source import Duty, Report
+from penstock.work.context import JobContext
+from penstock.work.engine import Engine
+from penstock.work.executor import ExecutionError, Executor
+from penstock.work.link import Link
+from penstock.work.source import Duty, Report
 from tests.processes import until
 from tests.providers.stage import job
 
@@ -100,7 +101,7 @@ async def run_until_reported(source: Source, executor: Executor) -> Report:
 
 async def test_a_result_that_waits_for_the_service_outlives_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     """It was paid for; the job must not run again because the service was away when the worker was told to stop."""
-    monkeypatch.setattr("penstock.workers.engine._HAND_BACK", 0.01)
+    monkeypatch.setattr("penstock.work.engine._HAND_BACK", 0.01)
     source = Source()
     source.away = True
 

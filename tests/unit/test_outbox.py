@@ -15,8 +15,8 @@ from msgspec import Raw
 from penstock.errors import InvalidInput
 from penstock.jobs import output
 from penstock.jobs.job import Heartbeat, LogLine
-from penstock.workers import outbox as outbox_module
-from penstock.workers.outbox import LARGEST_CHUNK, Outbox, Parcel
+from penstock.work import outbox as outbox_module
+from penstock.work.outbox import LARGEST_CHUNK, Outbox, Parcel
 
 NOW = datetime(2026, 1, 30, 9, tzinfo=UTC)
 

@@ -70,7 +70,7 @@ def worker() -> None:
 def housekeeper() -> None:
     """Run one housekeeper: rescue, promotion, rollup, retention."""
     settings = begin("housekeeper")
-    from penstock.workers import housekeeper as part
+    from penstock.housekeeping import housekeeper as part
 
     _run(settings, part.run)
 

@@ -45,9 +45,9 @@ from penstock.jobs.job import (
     Stats,
 )
 from penstock.stopping import on_signals
-from penstock.workers.engine import Engine
-from penstock.workers.executors import Executor
-from penstock.workers.source import Duty
+from penstock.work.engine import Engine
+from penstock.work.executor import Executor
+from penstock.work.source import Duty
 
 _JOBS = "/api/v1/jobs"
 _LONGEST_WAIT = 60.0  # seconds the gateway waits in one request
@@ -269,7 +269,7 @@ class Client(ModelCalls, BlobCalls):
     ) -> None:
         """Be a worker: run ``await handler(job, context)`` for each job, up to ``limit`` at a time, until stopped.
 
-        The answer is the job's result; see ``penstock.workers.executors`` for errors, progress and batches. Leases are
+        The answer is the job's result; see ``penstock.work.executors`` for errors, progress and batches. Leases are
         kept by heartbeats; a cancelled job's handler gets CancelledError. ``stop`` ends it; without one, SIGTERM and
         SIGINT do. Then running jobs have ``grace`` to finish, and the rest is handed back.
         """

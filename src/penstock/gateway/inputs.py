@@ -7,10 +7,10 @@ import msgspec
 from penstock.errors import InvalidInput
 from penstock.jobs.job import JobSubmission
 from penstock.models.host.host import ModelHost
+from penstock.providers import job_inputs
 from penstock.providers.catalogue import Catalogue, Profile
 from penstock.providers.errors import WorkFailed
 from penstock.web.reading import decode
-from penstock.workers import chat, transcription
 
 PREDICT = "predict"
 _any = msgspec.json.Decoder()
@@ -48,7 +48,7 @@ class InputCheck:
 
 
 def _check_profile(submission: JobSubmission, profile: Profile) -> None:
-    if profile.transcribes and submission.task_type in transcription.TASK_TYPES:
-        transcription.read(bytes(submission.input), profile)
-    elif not profile.transcribes and submission.task_type in chat.TASK_TYPES:
-        chat.request(bytes(submission.input), profile)
+    if profile.transcribes and submission.task_type in job_inputs.TRANSCRIPTION_TASKS:
+        job_inputs.transcription(bytes(submission.input), profile)
+    elif not profile.transcribes and submission.task_type in job_inputs.CHAT_TASKS:
+        job_inputs.chat(bytes(submission.input), profile)

@@ -10,10 +10,10 @@ from datetime import timedelta
 from typing import Final
 
 from penstock.errors import DatabaseUnavailable
+from penstock.housekeeping.rescuer import rescue_from
 from penstock.jobs.service import JobLimits
 from penstock.postgres.pool import Database
 from penstock.telemetry import logs
-from penstock.workers.rescuer import rescue_from
 
 _PATIENCE: Final = timedelta(seconds=10)  # the database may be starting again too
 

@@ -1,0 +1,1 @@
+"""Workers that claim straight from PostgreSQL, and their executors."""

@@ -10,22 +10,15 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from penstock.jobs.job import ClaimedJob
-from penstock.outbound.chat import messages_of
-from penstock.outbound.failure import CallFailed
-from penstock.providers import dispatch
+from penstock.providers import dispatch, job_inputs
 from penstock.providers.agreement import Agreement
 from penstock.providers.catalogue import Profile, ProviderSpec
 from penstock.providers.dispatch import Candidate, MeteredGate, Mode, ProviderAttempt, Reply
-from penstock.providers.inputs import ChatInput
 from penstock.providers.servers import Servers
-from penstock.workers import provided
-from penstock.workers.executors import JobContext
+from penstock.work.context import JobContext
+from penstock.workers import provider_jobs
 
 _LONGEST_DELTA: Final = 100_000  # characters of one chunk of the job's output
-TASK_TYPES: Final = ("llm_chat", "chat_completion", "call_analysis")
-
-
-_PASSED_ON: Final = ("max_tokens", "response_format", "temperature", "top_p", "stop", "seed")
 
 
 class ChatResult(Struct, frozen=True, kw_only=True):
@@ -51,14 +44,14 @@ class ChatExecutor:
 
     async def __call__(self, job: ClaimedJob, context: JobContext, /) -> ChatResult:
         begun = time.monotonic()
-        with provided.errors():
-            messages, options, streams = request(bytes(job.input), self._profile)
+        with provider_jobs.errors():
+            messages, options, streams = job_inputs.chat(bytes(job.input), self._profile)
             talk = _Talk(context) if streams and self._profile.mode is Mode.FIRST else None
             answered = await dispatch.dispatch(
                 [self._candidate(one, job, messages, options, talk) for one in self._profile.providers],
                 self._profile.mode,
-                max_wait_seconds=provided.max_wait_seconds(job),
-                on_attempt=provided.attempt_recorder(context),
+                max_wait_seconds=provider_jobs.max_wait_seconds(job),
+                on_attempt=provider_jobs.attempt_recorder(context),
                 stop=lambda: talk is not None and talk.begun,
             )
         result = ChatResult(
@@ -69,7 +62,7 @@ class ChatExecutor:
             duration_ms=round(1000 * (time.monotonic() - begun)),
             provider=answered.provider,
             attempts=answered.attempts,
-            agreement=await provided.agreement(self._profile.mode, answered.attempts),
+            agreement=await provider_jobs.agreement(self._profile.mode, answered.attempts),
         )
         if self._max_result_bytes is not None and len(msgspec.json.encode(result)) > self._max_result_bytes:
             # An answer that was paid for is not thrown away for being told twice.
@@ -89,7 +82,7 @@ class ChatExecutor:
 
         async def call(gate: MeteredGate) -> Reply:
             async with gate.slot():
-                return await server.complete(messages, options, key=provided.key(job, spec), said=said)
+                return await server.complete(messages, options, key=provider_jobs.key(job, spec), said=said)
 
         return Candidate(name=spec.name, model=spec.model, gate=self._servers.gate(spec), call=call)
 
@@ -106,16 +99,3 @@ class _Talk:
         for start in range(0, len(delta), _LONGEST_DELTA):
             self._context.chunk({"delta": delta[start : start + _LONGEST_DELTA]})
             await self._context.room()
-
-
-def request(job_input: bytes, profile: Profile) -> tuple[list[dict[str, Any]], dict[str, Any], bool]:
-    """The messages and options that a job's ``input`` asks for, filled up with the profile's defaults, and whether it
-    asks for a stream; raises WorkFailed (bad_input) that names the field."""
-    try:
-        chat = provided.read(job_input, profile.defaults, ChatInput)
-        messages = messages_of(chat.messages, chat.system, chat.user)
-    except CallFailed as error:
-        raise provided.bad_input(error.message, error.field) from error
-    options = {name: value for name in _PASSED_ON if (value := getattr(chat, name)) is not None}
-    others = {name: value for name, value in profile.defaults.items() if name not in ChatInput.__struct_fields__}
-    return messages, others | options, chat.stream

@@ -15,16 +15,17 @@ from penstock.models.host.host import ModelHost
 from penstock.models.service import ModelService
 from penstock.postgres.address import database_url
 from penstock.postgres.pool import Database
+from penstock.providers import job_inputs
 from penstock.providers.catalogue import Catalogue, load
 from penstock.providers.fetching import Fetcher
+from penstock.providers.reporter import Reporter
 from penstock.providers.servers import Servers
 from penstock.settings import Settings, environment
 from penstock.stopping import on_signals
 from penstock.telemetry import logs
-from penstock.workers import chat, http, models, transcription
+from penstock.work.executors import Executors
+from penstock.workers import http, predict, transcription
 from penstock.workers.chat import ChatExecutor
-from penstock.workers.executors import Executors
-from penstock.workers.reporter import Reporter
 from penstock.workers.transcription import TranscriptionExecutor
 from penstock.workers.uploads import UploadLoader
 from penstock.workers.worker import Worker
@@ -113,7 +114,7 @@ async def _executors(settings: Settings, database: Database) -> AsyncIterator[Ex
             await parts.enter_async_context(_profiles(settings, catalogue, database, executors))
         found = await parts.enter_async_context(_models(settings, database))
         if found is not None:
-            offering = asyncio.create_task(models.offer(found, executors))
+            offering = asyncio.create_task(predict.offer(found, executors))
             parts.callback(offering.cancel)
         elif not catalogue.profiles:
             log.warning(
@@ -150,14 +151,14 @@ async def _profiles(
                     blobs=blobs,
                     max_result_bytes=settings.penstock_max_result_bytes,
                 ),
-                task_types=transcription.TASK_TYPES,
+                task_types=job_inputs.TRANSCRIPTION_TASKS,
                 model_profiles=[profile.name],
                 limit=limit,
             )
         else:
             executors.add(
                 ChatExecutor(profile, servers, max_result_bytes=settings.penstock_max_result_bytes),
-                task_types=chat.TASK_TYPES,
+                task_types=job_inputs.CHAT_TASKS,
                 model_profiles=[profile.name],
                 limit=limit,
             )
@@ -173,11 +174,11 @@ async def _profiles(
 
 
 @asynccontextmanager
-async def _models(settings: Settings, database: Database) -> AsyncIterator[models.Models | None]:
+async def _models(settings: Settings, database: Database) -> AsyncIterator[predict.Models | None]:
     """The models that predict jobs run on: a gateway's, or this process's own."""
     token = settings.ai_service_token
     if settings.penstock_models_url is not None:
-        remote = models.GatewayModels(
+        remote = predict.GatewayModels(
             settings.penstock_models_url, token=token.get_secret_value() if token is not None else None
         )
         try:
@@ -195,7 +196,7 @@ async def _models(settings: Settings, database: Database) -> AsyncIterator[model
             keep=timedelta(days=settings.penstock_retention_days),
         )
         try:
-            yield models.HostedModels(service, UploadLoader(blobs, most_bytes=settings.penstock_max_call_bytes))
+            yield predict.HostedModels(service, UploadLoader(blobs, most_bytes=settings.penstock_max_call_bytes))
         finally:
             await service.stop()
     else:

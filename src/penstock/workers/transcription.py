@@ -9,7 +9,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -23,8 +23,7 @@ from penstock.blobs.service import BlobService
 from penstock.errors import NotFound
 from penstock.jobs.job import ClaimedJob
 from penstock.jobs.sql.store import DEFAULT_TENANT, TenantId
-from penstock.outbound.addresses import check_url
-from penstock.providers import dispatch, pieces
+from penstock.providers import dispatch, job_inputs, pieces
 from penstock.providers.agreement import Agreement
 from penstock.providers.catalogue import Profile, ProviderSpec
 from penstock.providers.dispatch import Candidate, MeteredGate, ProviderAttempt, Reply
@@ -33,11 +32,10 @@ from penstock.providers.inputs import TranscriptionInput
 from penstock.providers.servers import Servers
 from penstock.providers.speech import Sound, SpeechRequest
 from penstock.recordings.recording import Recording, UnusableAudio, examine
-from penstock.workers import provided
-from penstock.workers.executors import JobContext
+from penstock.work.context import JobContext
+from penstock.workers import provider_jobs
 
 _FOLDER: Final = "penstock-recording-"
-TASK_TYPES: Final = ("transcription", "transcribe")
 
 
 class TranscriptionResult(Struct, frozen=True, kw_only=True):
@@ -76,9 +74,9 @@ class TranscriptionExecutor:
 
     async def __call__(self, job: ClaimedJob, context: JobContext, /) -> TranscriptionResult:
         begun = time.monotonic()
-        with provided.errors():
-            wanted = read(bytes(job.input), self._profile)
-            specs = _chosen(self._profile, wanted.providers)
+        with provider_jobs.errors():
+            wanted = job_inputs.transcription(bytes(job.input), self._profile)
+            specs = job_inputs.chosen_providers(self._profile, wanted.providers)
             mode = wanted.mode or self._profile.mode
             async with self._recording(wanted, context) as recording:
                 sound = Sound(recording)
@@ -86,8 +84,8 @@ class TranscriptionExecutor:
                 answered = await dispatch.dispatch(
                     [self._candidate(spec, job, sound, _request(wanted), context) for spec in specs],
                     mode,
-                    max_wait_seconds=provided.max_wait_seconds(job),
-                    on_attempt=provided.attempt_recorder(context),
+                    max_wait_seconds=provider_jobs.max_wait_seconds(job),
+                    on_attempt=provider_jobs.attempt_recorder(context),
                 )
         reply = answered.reply
         result = TranscriptionResult(
@@ -99,7 +97,7 @@ class TranscriptionExecutor:
             audio_seconds=round(recording.duration_seconds, 3),
             duration_ms=round(1000 * (time.monotonic() - begun)),
             attempts=answered.attempts,
-            agreement=await provided.agreement(mode, answered.attempts),
+            agreement=await provider_jobs.agreement(mode, answered.attempts),
         )
         return result if self._max_result_bytes is None else fitted(result, self._max_result_bytes)
 
@@ -115,7 +113,7 @@ class TranscriptionExecutor:
             await sound.taken_by(server)
 
         async def call(gate: MeteredGate) -> Reply:
-            key, seconds = provided.key(job, spec), spec.timeout.total_seconds()
+            key, seconds = provider_jobs.key(job, spec), spec.timeout.total_seconds()
             return await pieces.transcribed(
                 server, sound, request, gate, key=key, seconds=seconds, on_progress=report_progress
             )
@@ -135,7 +133,7 @@ class TranscriptionExecutor:
             try:
                 recording = await examine(path)
             except UnusableAudio as error:
-                raise provided.bad_input(f"the file {error}", source_of(wanted)) from None
+                raise job_inputs.bad_input(f"the file {error}", job_inputs.source_of(wanted)) from None
             yield recording
         finally:
             await asyncio.to_thread(folder.cleanup)
@@ -149,7 +147,7 @@ class TranscriptionExecutor:
                     async for part in self._blobs.read(self._tenant, wanted.audio_blob):
                         await asyncio.to_thread(file.write, part)
             except NotFound as error:
-                raise provided.bad_input(error.message, "audio_blob") from None
+                raise job_inputs.bad_input(error.message, "audio_blob") from None
         else:
             await asyncio.to_thread(path.write_bytes, _decoded(wanted.audio or ""))
 
@@ -197,47 +195,15 @@ def _decoded(audio: str) -> bytes:
     if audio.startswith("data:"):
         head, comma, text = audio.partition(",")
         if not comma or not head.endswith(";base64"):
-            raise provided.bad_input("must be a data: URL in base64", "audio")
+            raise job_inputs.bad_input("must be a data: URL in base64", "audio")
     try:
         return base64.b64decode("".join(text.split()), validate=True)
     except (binascii.Error, ValueError):
-        raise provided.bad_input("must be base64, or a data: URL in base64", "audio") from None
-
-
-def read(job_input: bytes, profile: Profile) -> TranscriptionInput:
-    """A job's ``input``, filled up with the profile's defaults; raises WorkFailed (bad_input) that names the field."""
-    wanted = provided.read(job_input, profile.defaults, TranscriptionInput)
-    source = source_of(wanted)
-    if source == "audio_url":
-        problem = check_url(wanted.audio_url)
-        if problem is not None:
-            raise provided.bad_input(problem, source)
-    if wanted.min_speakers and wanted.max_speakers and wanted.min_speakers > wanted.max_speakers:
-        raise provided.bad_input("must not exceed max_speakers", "min_speakers")
-    _chosen(profile, wanted.providers)
-    return wanted
-
-
-def source_of(wanted: TranscriptionInput) -> str:
-    """Which field says where the recording is; raises WorkFailed unless exactly one does."""
-    stated = [name for name in ("audio_url", "audio", "audio_blob") if getattr(wanted, name) is not None]
-    if len(stated) != 1:
-        raise provided.bad_input("needs exactly one of audio_url, audio and audio_blob")
-    return stated[0]
+        raise job_inputs.bad_input("must be base64, or a data: URL in base64", "audio") from None
 
 
 def _transcribing(sound: Sound) -> dict[str, Any]:
     return {"stage": "transcribing", "audio_seconds": round(sound.recording.duration_seconds, 1)}
-
-
-def _chosen(profile: Profile, names: Sequence[str] | None) -> list[ProviderSpec]:
-    """The profile's providers, or those of them that a job names."""
-    known = {spec.name: spec for spec in profile.providers}
-    if names is None:
-        return list(known.values())
-    if len(set(names)) != len(names) or not set(names) <= set(known):
-        raise provided.bad_input(f"must name each once, of: {', '.join(known)}", "providers")
-    return [known[name] for name in names]
 
 
 def _request(wanted: TranscriptionInput) -> SpeechRequest:

@@ -15,9 +15,9 @@ from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure, HeartbeatAnswer
 from penstock.jobs.service import JobService
 from penstock.jobs.sql.store import DEFAULT_TENANT, TenantId
 from penstock.telemetry import logs, metrics
-from penstock.workers.engine import Engine
-from penstock.workers.executors import Executors, Offer
-from penstock.workers.source import Duty
+from penstock.work.engine import Engine
+from penstock.work.executors import Executors, Offer
+from penstock.work.source import Duty
 
 log = logs.get(__name__)
 

@@ -15,10 +15,10 @@ from penstock.errors import CallerError, InvalidInput, MalformedBody, NotFound, 
 from penstock.jobs.job import HeartbeatAnswer, JobHeartbeat
 from penstock.jobs.states import ErrorCategory
 from penstock.waiting import set_within
-from penstock.workers.attempt import Attempt
-from penstock.workers.link import Link, described
-from penstock.workers.outbox import Parcel
-from penstock.workers.source import Duty, JobSource, Log
+from penstock.work.attempt import Attempt
+from penstock.work.link import Link, described
+from penstock.work.outbox import Parcel
+from penstock.work.source import Duty, JobSource, Log
 
 _PAUSE: Final = 0.25  # seconds between heartbeats at least, however often something asks for one
 _LARGEST: Final = 900 * 1024  # bytes of what executors told, in one call for many jobs

@@ -34,7 +34,9 @@ from penstock.models.runtimes.base import Segment
 from penstock.models.service import ModelService
 from penstock.models.uploads import Load
 from penstock.telemetry import logs
-from penstock.workers.executors import ExecutionError, Executors, JobContext, Offer
+from penstock.work.context import JobContext
+from penstock.work.executor import ExecutionError
+from penstock.work.executors import Executors, Offer
 
 log = logs.get(__name__)
 

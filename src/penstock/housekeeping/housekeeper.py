@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+from penstock.housekeeping.counters import Counters
+from penstock.housekeeping.hints import Hints
+from penstock.housekeeping.promoter import Promoter
+from penstock.housekeeping.rescuer import Rescuer
+from penstock.housekeeping.retention import Retention
+from penstock.housekeeping.sweeper import Sweeper
 from penstock.jobs.service import JobLimits
 from penstock.postgres.address import database_url
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
+from penstock.processes.periodic import Periodic
 from penstock.settings import Settings
 from penstock.stopping import on_signals
 from penstock.telemetry import logs
-from penstock.workers.periodic import Periodic
-from penstock.workers.promoter import Promoter
-from penstock.workers.rescuer import Rescuer
-from penstock.workers.sweeper import Sweeper
-from penstock.workers.upkeep import Counters, Hints, Retention
 
 log = logs.get(__name__)
 

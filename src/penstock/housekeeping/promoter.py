@@ -8,7 +8,7 @@ from datetime import timedelta
 from penstock.jobs.sql import duties
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
-from penstock.workers.periodic import Periodic
+from penstock.processes.periodic import Periodic
 
 _CHUNK = 1000
 

@@ -1,26 +1,13 @@
-"""Keeps reads cheap: rolls up counter deltas, moves the lanes' hints, makes and drops partitions."""
+"""Moves the lanes' hints, where claims begin to read."""
 
 from __future__ import annotations
 
 import time
 from datetime import timedelta
 
-from penstock.jobs.sql import duties, retention
+from penstock.jobs.sql import duties
 from penstock.postgres.pool import Database
-from penstock.workers.periodic import Periodic
-
-
-class Counters(Periodic):
-    """Rolls counter deltas up into totals, once a second."""
-
-    def __init__(self, database: Database, *, interval: timedelta = timedelta(seconds=1)) -> None:
-        super().__init__(interval=interval)
-        self._database = database
-
-    async def once(self) -> bool:
-        async with self._database.acquire() as connection:
-            await duties.roll_up(connection)
-        return False
+from penstock.processes.periodic import Periodic
 
 
 class Hints(Periodic):
@@ -49,19 +36,4 @@ class Hints(Periodic):
                     await connection.execute("SET LOCAL synchronous_commit = off")
                     await duties.raise_hints(connection)
         self._not_before = time.monotonic() + 20 * (time.monotonic() - began)
-        return False
-
-
-class Retention(Periodic):
-    """Makes partitions ahead and drops old days, once an hour."""
-
-    def __init__(self, database: Database, keep: timedelta, *, interval: timedelta = timedelta(hours=1)) -> None:
-        super().__init__(interval=interval)
-        self._database = database
-        self._keep = keep
-
-    async def once(self) -> bool:
-        async with self._database.acquire() as connection:
-            await retention.make_room(connection)
-            await retention.drop_old(connection, self._keep)
         return False

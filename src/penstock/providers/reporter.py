@@ -7,10 +7,10 @@ from datetime import timedelta
 from typing import Final
 
 from penstock.postgres.pool import Database
+from penstock.processes.periodic import Periodic
 from penstock.providers import store
 from penstock.providers.reports import ProviderReport
 from penstock.providers.servers import Servers
-from penstock.workers.periodic import Periodic
 
 _AGAIN: Final = 10.0  # seconds after which what has not changed is said again
 

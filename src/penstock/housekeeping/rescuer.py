@@ -14,8 +14,8 @@ from penstock.jobs.states import ErrorCategory
 from penstock.jobs.writers import announce_ended, judge
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
+from penstock.processes.periodic import Periodic
 from penstock.telemetry import logs
-from penstock.workers.periodic import Periodic
 
 log = logs.get(__name__)
 

@@ -8,8 +8,8 @@ from typing import Final
 from penstock.blobs import store
 from penstock.blobs.service import drop_parts
 from penstock.postgres.pool import Database
+from penstock.processes.periodic import Periodic
 from penstock.providers import store as reports
-from penstock.workers.periodic import Periodic
 
 _CHUNK: Final = 100  # blobs of one pass
 _SILENT: Final = timedelta(hours=1)

@@ -19,11 +19,11 @@ from typing import Final
 from penstock.errors import CallerError, NotFound, ServiceError, StaleEpoch
 from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure, JobCompletion
 from penstock.jobs.states import ErrorCategory
-from penstock.workers.attempt import Attempt
-from penstock.workers.executors import Executor
-from penstock.workers.heartbeats import Heartbeats
-from penstock.workers.link import Link
-from penstock.workers.source import Duty, JobSource, Log
+from penstock.work.attempt import Attempt
+from penstock.work.executor import Executor
+from penstock.work.heartbeats import Heartbeats
+from penstock.work.link import Link
+from penstock.work.source import Duty, JobSource, Log
 
 _LARGEST_CLAIM: Final = 1000  # jobs in one request
 _LONGEST_WAIT: Final = 60.0  # seconds of one long-poll

@@ -12,10 +12,11 @@ from msgspec.structs import replace
 
 from penstock.jobs.job import LONGEST_RETRY_AFTER, ClaimedJob, Failure, JobCompletion
 from penstock.jobs.states import ErrorCategory
-from penstock.workers.executors import ExecutionError, Executor, JobContext, encode, shortened
-from penstock.workers.link import described
-from penstock.workers.outbox import Outbox
-from penstock.workers.source import Duty, Report
+from penstock.work.context import JobContext, encode, shortened
+from penstock.work.executor import ExecutionError, Executor
+from penstock.work.link import described
+from penstock.work.outbox import Outbox
+from penstock.work.source import Duty, Report
 
 R = TypeVar("R", bound=Report)
 

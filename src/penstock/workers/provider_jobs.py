@@ -3,51 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from typing import Final
 
-import msgspec
-from msgspec import Struct
-
-from penstock.errors import InvalidInput
 from penstock.jobs.job import ClaimedJob
-from penstock.jobs.states import ErrorCategory
 from penstock.jobs.usage import Usage
 from penstock.providers.agreement import Agreement, agreements
 from penstock.providers.catalogue import ProviderSpec
 from penstock.providers.dispatch import Candidate, Mode, OnAttempt, ProviderAttempt
 from penstock.providers.errors import WorkFailed
 from penstock.telemetry import metrics
-from penstock.web.mistakes import converted
-from penstock.workers.executors import ExecutionError, JobContext, shortened
-
-Input = TypeVar("Input", bound=Struct)
+from penstock.work.context import JobContext, shortened
+from penstock.work.executor import ExecutionError
 
 _CALLS = metrics.counter("penstock_provider_calls", "Calls to providers, by outcome.", ["provider", "outcome"])
 _SECONDS = metrics.histogram("penstock_provider_seconds", "Time that providers took to answer.", ["provider"])
 _MAX_WAIT_SECONDS: Final = 20.0  # that a job waits in its worker for closed gates, before it is handed back
-
-
-def read(job_input: bytes, defaults: Mapping[str, Any], kind: type[Input]) -> Input:
-    """A job's ``input`` with ``defaults`` where it says nothing; raises WorkFailed (bad_input) that names the field."""
-    try:
-        stated = msgspec.json.decode(job_input)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise bad_input("is not readable JSON") from None
-    if not isinstance(stated, dict):
-        raise bad_input("must be an object")
-    try:
-        return converted({**defaults, **stated}, kind)
-    except InvalidInput as error:
-        first, *more = error.problems
-        others = "".join(f"; input.{one.field}: {one.detail}" for one in more)
-        raise bad_input(first.detail + others, first.field) from None
-
-
-def bad_input(message: str, field: str | None = None) -> WorkFailed:
-    """A mistake in the input, as ``input.max_tokens: …``."""
-    return WorkFailed(ErrorCategory.BAD_INPUT, message, field=f"input.{field}" if field else "input")
 
 
 @contextmanager

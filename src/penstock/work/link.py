@@ -6,7 +6,7 @@ import asyncio
 from random import random
 from typing import Final
 
-from penstock.workers.source import Log
+from penstock.work.source import Log
 
 _FIRST_PAUSE: Final = 0.1  # seconds
 _LONGEST_PAUSE: Final = 2.0  # seconds between tries

@@ -1,0 +1,1 @@
+"""Periodic work across all tenants: rescue, promotion, roll-up, retention and sweeping."""

@@ -1,0 +1,92 @@
+"""Reads the ``input`` of jobs for profiles: the gateway checks it with this, and the executors run on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from penstock.errors import InvalidInput
+from penstock.jobs.states import ErrorCategory
+from penstock.outbound.addresses import check_url
+from penstock.outbound.chat import messages_of
+from penstock.outbound.failure import CallFailed
+from penstock.providers.catalogue import Profile, ProviderSpec
+from penstock.providers.errors import WorkFailed
+from penstock.providers.inputs import ChatInput, TranscriptionInput
+from penstock.web.mistakes import converted
+
+CHAT_TASKS: Final = ("llm_chat", "chat_completion", "call_analysis")
+TRANSCRIPTION_TASKS: Final = ("transcription", "transcribe")
+
+Input = TypeVar("Input", bound=Struct)
+
+_PASSED_ON: Final = ("max_tokens", "response_format", "temperature", "top_p", "stop", "seed")
+
+
+def chat(job_input: bytes, profile: Profile) -> tuple[list[dict[str, Any]], dict[str, Any], bool]:
+    """The messages and options that a job's ``input`` asks for, filled up with the profile's defaults, and whether it
+    asks for a stream; raises WorkFailed (bad_input) that names the field."""
+    try:
+        wanted = _merged(job_input, profile.defaults, ChatInput)
+        messages = messages_of(wanted.messages, wanted.system, wanted.user)
+    except CallFailed as error:
+        raise bad_input(error.message, error.field) from error
+    options = {name: value for name in _PASSED_ON if (value := getattr(wanted, name)) is not None}
+    others = {name: value for name, value in profile.defaults.items() if name not in ChatInput.__struct_fields__}
+    return messages, others | options, wanted.stream
+
+
+def transcription(job_input: bytes, profile: Profile) -> TranscriptionInput:
+    """A job's ``input``, filled up with the profile's defaults; raises WorkFailed (bad_input) that names the field."""
+    wanted = _merged(job_input, profile.defaults, TranscriptionInput)
+    source = source_of(wanted)
+    if source == "audio_url":
+        problem = check_url(wanted.audio_url)
+        if problem is not None:
+            raise bad_input(problem, source)
+    if wanted.min_speakers and wanted.max_speakers and wanted.min_speakers > wanted.max_speakers:
+        raise bad_input("must not exceed max_speakers", "min_speakers")
+    chosen_providers(profile, wanted.providers)
+    return wanted
+
+
+def source_of(wanted: TranscriptionInput) -> str:
+    """Which field says where the recording is; raises WorkFailed unless exactly one does."""
+    stated = [name for name in ("audio_url", "audio", "audio_blob") if getattr(wanted, name) is not None]
+    if len(stated) != 1:
+        raise bad_input("needs exactly one of audio_url, audio and audio_blob")
+    return stated[0]
+
+
+def chosen_providers(profile: Profile, names: Sequence[str] | None) -> list[ProviderSpec]:
+    """The profile's providers, or those of them that a job names."""
+    known = {spec.name: spec for spec in profile.providers}
+    if names is None:
+        return list(known.values())
+    if len(set(names)) != len(names) or not set(names) <= set(known):
+        raise bad_input(f"must name each once, of: {', '.join(known)}", "providers")
+    return [known[name] for name in names]
+
+
+def bad_input(message: str, field: str | None = None) -> WorkFailed:
+    """A mistake in the input, as ``input.max_tokens: …``."""
+    return WorkFailed(ErrorCategory.BAD_INPUT, message, field=f"input.{field}" if field else "input")
+
+
+def _merged(job_input: bytes, defaults: Mapping[str, Any], kind: type[Input]) -> Input:
+    """A job's ``input`` with ``defaults`` where it says nothing; raises WorkFailed (bad_input) that names the field."""
+    try:
+        stated = msgspec.json.decode(job_input)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise bad_input("is not readable JSON") from None
+    if not isinstance(stated, dict):
+        raise bad_input("must be an object")
+    try:
+        return converted({**defaults, **stated}, kind)
+    except InvalidInput as error:
+        first, *more = error.problems
+        others = "".join(f"; input.{one.field}: {one.detail}" for one in more)
+        raise bad_input(first.detail + others, first.field) from None

@@ -1,0 +1,40 @@
+"""What runs a job: the contract of executors.
+
+An executor is an async callable ``(job, context) -> result``. The result is anything that can be written as JSON;
+``bytes`` and ``msgspec.Raw`` are taken for JSON as they are. It runs on the worker's event loop: code that blocks
+belongs in a thread or process of its own. When the job is cancelled, times out, is lost or handed back, the executor
+gets ``asyncio.CancelledError``; from then on its result no longer counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from datetime import timedelta
+from typing import Protocol
+
+from penstock.jobs.job import ClaimedJob
+from penstock.jobs.states import ErrorCategory
+from penstock.work.context import JobContext
+
+
+class ExecutionError(Exception):
+    """An attempt ended without a result, for a known reason.
+
+    ``category`` decides whether the job is tried again; ``retry_after`` is the earliest time for that.
+    The message is stored with the job and shown to its owner: never put secrets in it.
+    """
+
+    def __init__(self, category: ErrorCategory | str, message: str, *, retry_after: timedelta | None = None) -> None:
+        super().__init__(message)
+        self.category = ErrorCategory(category)
+        self.retry_after = retry_after
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0])
+
+
+class Executor(Protocol):
+    """Runs one attempt of one job."""
+
+    def __call__(self, job: ClaimedJob, context: JobContext, /) -> Awaitable[object]: ...

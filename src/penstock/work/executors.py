@@ -1,0 +1,78 @@
+"""Which executor a worker has for which queue."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from penstock.work.executor import Executor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Offer:
+    """An executor and the queues it serves: every pair of these task types and model profiles."""
+
+    executor: Executor
+    task_types: tuple[str, ...]
+    model_profiles: tuple[str, ...]
+    limit: int | None = None  # jobs at a time; None: the worker's
+
+
+class Executors:
+    """The executors of one worker, by (task type, model profile).
+
+    They may come and go while the worker runs, on its event loop: an offer that is added gets jobs at once; one that is
+    removed gets no more, and what it runs may finish.
+    """
+
+    def __init__(self) -> None:
+        self.offers: list[Offer] = []
+        self._listeners: list[Callable[[], None]] = []
+
+    def subscribe(self, listener: Callable[[], None]) -> None:
+        """Call ``listener`` after every change."""
+        self._listeners.append(listener)
+
+    def add(
+        self,
+        executor: Executor,
+        *,
+        task_types: Collection[str],
+        model_profiles: Collection[str],
+        limit: int | None = None,
+    ) -> Offer:
+        """Serve every pair of these types and profiles, up to ``limit`` jobs at a time; answers what ``remove`` takes.
+
+        Raises ValueError for a pair that is served already.
+        """
+        if not task_types or not model_profiles:
+            raise ValueError("an executor needs at least one task type and one model profile")
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit is {limit}; an executor needs to run at least 1 job at a time")
+        for task_type in task_types:
+            for model_profile in model_profiles:
+                if self.find(task_type, model_profile) is not None:
+                    raise ValueError(f"({task_type}, {model_profile}) has an executor already")
+        offer = Offer(
+            executor=executor, task_types=tuple(task_types), model_profiles=tuple(model_profiles), limit=limit
+        )
+        self.offers.append(offer)
+        self._tell()
+        return offer
+
+    def remove(self, offer: Offer) -> None:
+        """Serve these queues no more; nothing happens if they were removed already."""
+        if offer in self.offers:
+            self.offers.remove(offer)
+            self._tell()
+
+    def _tell(self) -> None:
+        for listener in self._listeners:
+            listener()
+
+    def find(self, task_type: str, model_profile: str) -> Executor | None:
+        """The executor of a queue."""
+        for offer in self.offers:
+            if task_type in offer.task_types and model_profile in offer.model_profiles:
+                return offer.executor
+        return None
