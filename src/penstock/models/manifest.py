@@ -1,11 +1,13 @@
-"""What an operator states about a model: ``model.toml``, or the same as JSON when it is registered at run time."""
+"""The manifest of a model: ``model.toml``, or the same as JSON where a model is registered at run time."""
 
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import stat
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,17 +15,21 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta, Struct, field
 
-from penstock import durations, masking
+from penstock import durations
 from penstock.errors import FieldProblem, InvalidInput
-from penstock.models import runtimes
+from penstock.models import runtimes, secrets
+from penstock.models.checking import Checker
 from penstock.models.runtimes.base import Schema
-from penstock.web.mistakes import converted
+from penstock.suggestions import did_you_mean
+from penstock.web.mistakes import all_of
 
 FILE_NAME = "model.toml"
 REMOTE = frozenset({"http", "openai"})  # runtimes that run no code of the operator's: an API caller may register them
-_LARGEST = 2**20  # bytes of a manifest
-_MOST_REGISTERED_REPLICAS = 8  # of a model that is registered over HTTP
-_SECRET = re.compile(r"key|token|secret|password|passwd|credential|authorization", re.IGNORECASE)
+_MAX_BYTES = 2**20
+_MAX_REGISTERED_REPLICAS = 8  # of a model that is registered over HTTP
+_MAX_DURATION = timedelta(days=1)
+_MAX_PROBLEMS = 40  # that are reported of one manifest
+_DURATIONS = ("timeout", "start_timeout", "unload_after")
 
 ModelName = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Version = Annotated[str, Meta(min_length=1, max_length=50, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
@@ -37,8 +43,8 @@ class Batching(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     max_wait_ms: Annotated[float, Meta(ge=0, le=10_000)] = 0  # the longest that a call waits for company
 
 
-class Manifest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """A model as it is stated. ``options`` is the table that is named after the runtime."""
+class Stated(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
+    """The keys of a manifest, without the table that is named after the runtime."""
 
     name: ModelName
     runtime: str
@@ -65,6 +71,11 @@ class Manifest(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     retry: bool = True  # a call whose replica dies may run again in another one
     schema: Schema | None = None
     examples: list[Any] = []  # inputs that the schema allows
+
+
+class Manifest(Stated, kw_only=True, frozen=True):
+    """A manifest, with the table that is named after its runtime."""
+
     options: dict[str, Any] = {}
 
 
@@ -72,7 +83,7 @@ class Model(Struct, kw_only=True, frozen=True):
     """A manifest that was read and checked, with its texts turned into numbers."""
 
     manifest: Manifest
-    folder: Path  # where it stands; relative paths start here
+    folder: Path  # the manifest's; relative paths start here
     source: str  # "folder" or "api"
     timeout: timedelta
     start_timeout: timedelta
@@ -92,146 +103,202 @@ class Model(Struct, kw_only=True, frozen=True):
 
     @property
     def schema(self) -> Schema:
-        """As the manifest states it; a python model's own comes from its signature."""
+        """The schema that the manifest states; a model whose runtime describes it has another one."""
         return self.manifest.schema or Schema(description=self.manifest.description)
 
 
+class BrokenManifest(InvalidInput):
+    """A manifest file that cannot be used: it is about ``model``, and ``version`` where it states one."""
+
+    def __init__(self, problems: Sequence[FieldProblem], *, model: str, version: str | None) -> None:
+        super().__init__(problems)
+        self.model = model
+        self.version = version
+
+
 def read(path: Path) -> Model:
-    """The model of a manifest file; raises InvalidInput, with every field named as it stands in the file."""
+    """Return the model of a manifest file. Raises BrokenManifest, which names every key as it stands in the file."""
+    default = path.parent.name if path.name == FILE_NAME else path.stem
+    stated: dict[str, Any] = {}
     try:
-        if path.stat().st_size > _LARGEST:
-            raise InvalidInput.of(path.name, f"has more than {_LARGEST} bytes")
-        with path.open("rb") as file:
-            stated = tomllib.load(file)
+        stated = _parsed(path)
+        stated.setdefault("name", default)
+        return check(stated, folder=path.parent, source="folder")
+    except InvalidInput as error:
+        name, version = stated.get("name"), stated.get("version")
+        raise BrokenManifest(
+            error.problems,
+            model=name if isinstance(name, str) else default,
+            version=version if isinstance(version, str) else None,
+        ) from None
+
+
+def _parsed(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(_content(path).decode())
     except OSError as error:
         raise InvalidInput.of(path.name, f"cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput.of(path.name, f"is not valid TOML: {error}") from None
-    stated.setdefault("name", path.parent.name if path.name == FILE_NAME else path.stem)
-    return check(stated, folder=path.parent, source="folder")
+
+
+def _content(path: Path) -> bytes:
+    """Return what a file holds. Opening a FIFO would wait for its writer, and reading a device may never end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise InvalidInput.of(path.name, "must be a regular file")
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # it may have become a FIFO meanwhile
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise InvalidInput.of(path.name, "must be a regular file")
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise InvalidInput.of(path.name, f"must have at most {_MAX_BYTES} bytes")
+    return content
 
 
 def check(stated: Mapping[str, Any], *, folder: Path, source: str) -> Model:
-    """A model from what was stated; raises InvalidInput."""
-    stated = dict(stated)
-    runtime = stated.get("runtime")
-    if not isinstance(runtime, str) or runtime not in runtimes.names():
-        raise InvalidInput.of("runtime", f"must be one of {', '.join(runtimes.names())}")
-    options = stated.pop(runtime, {})
-    if "options" in stated or not isinstance(options, dict):
-        raise InvalidInput.of(runtime, f"must be a table: what concerns the runtime stands in [{runtime}]")
-    stated["options"] = options
-    manifest = converted(stated, Manifest)
+    """Return the model of a manifest. Raises InvalidInput, which names every mistake."""
+    tables = {name: stated[name] for name in runtimes.names() if name in stated}
+    own = {name: value for name, value in stated.items() if name not in tables}
     problems = [
-        FieldProblem(field=f"{runtime}.{name}" if name else runtime, detail=detail)
-        for name, detail in runtimes.find(runtime).check(options, folder)
+        *_check_runtime(own, tables),
+        *_check_keys(own),
+        *_check_options(own.get("runtime"), tables, folder),
     ]
-    if manifest.batching is not None and manifest.runtime != "python":
-        problems.append(FieldProblem(field="batching", detail="only python models answer several calls together"))
+    wrong = {problem.field.partition(".")[0].partition("[")[0] for problem in problems}
+    sound = {name: value for name, value in own.items() if name not in wrong}
+    problems += _check_values(sound)
     if source == "api":
-        problems += _not_for_callers(stated, manifest)
+        problems += _check_registered(sound)
     if problems:
-        raise InvalidInput(problems)
-    _check_schema(manifest)
+        raise InvalidInput(problems[:_MAX_PROBLEMS])
+    return _model(msgspec.convert({**own, "options": tables.get(own["runtime"], {})}, Manifest), folder, source)
+
+
+def _model(manifest: Manifest, folder: Path, source: str) -> Model:
     return Model(
         manifest=manifest,
         folder=folder,
         source=source,
-        timeout=_duration(manifest.timeout, "timeout"),
-        start_timeout=_duration(manifest.start_timeout, "start_timeout"),
-        unload_after=None if manifest.unload_after is None else _duration(manifest.unload_after, "unload_after"),
+        timeout=_duration(manifest.timeout),
+        start_timeout=_duration(manifest.start_timeout),
+        unload_after=None if manifest.unload_after is None else _duration(manifest.unload_after),
         memory_limit_bytes=None if manifest.memory_limit is None else _bytes(manifest.memory_limit),
-        concurrency=manifest.concurrency or runtimes.find(runtime).default_concurrency,
-        secrets=tuple(_secrets(manifest)),
+        concurrency=manifest.concurrency or runtimes.find(manifest.runtime).default_concurrency,
+        secrets=secrets.secrets_in(manifest.environment, manifest.options),
         fingerprint=hashlib.sha256(msgspec.json.encode(manifest, order="sorted")).hexdigest(),
     )
 
 
-def _not_for_callers(stated: Mapping[str, Any], manifest: Manifest) -> list[FieldProblem]:
-    """What only the operator may state: a variable such as LD_PRELOAD, or a folder, decides which code is run."""
-    problems = [
-        FieldProblem(field=name, detail="goes with a manifest of the server's folder only")
-        for name in ("environment", "folder")
-        if name in stated
-    ]
-    if manifest.replicas > _MOST_REGISTERED_REPLICAS:
-        problems.append(FieldProblem(field="replicas", detail=f"must be at most {_MOST_REGISTERED_REPLICAS} here"))
-    return problems
+def _check_runtime(own: Mapping[str, Any], tables: Mapping[str, Any]) -> Iterator[FieldProblem]:
+    stated = own.get("runtime")
+    if stated is None and len(tables) == 1:
+        (table,) = tables
+        yield FieldProblem(field="runtime", detail=f'is required; the table [{table}] suggests runtime = "{table}"')
+    elif stated is None:
+        yield FieldProblem(field="runtime", detail=f"is required: one of {', '.join(runtimes.names())}")
+    elif stated not in runtimes.names():
+        detail = f"must be one of {', '.join(runtimes.names())}{did_you_mean(str(stated), runtimes.names())}"
+        yield FieldProblem(field="runtime", detail=detail)
 
 
-def _duration(stated: float | str, name: str) -> timedelta:
-    if isinstance(stated, str):
+def _check_keys(own: Mapping[str, Any]) -> Iterator[FieldProblem]:
+    """Report keys that a manifest does not have, and values of the wrong type."""
+    known = Stated.__struct_fields__
+    for name in own.keys() - set(known):
+        yield FieldProblem(field=name[:100], detail=f"is not known here{_hint(name, own.get('runtime'))}")
+    given = {name: value for name, value in own.items() if name in known and name != "runtime"}
+    yield from (problem for problem in all_of({"runtime": "", **given}, Stated))
+
+
+def _hint(unknown: str, runtime: object) -> str:
+    if unknown == "options":
+        return f"; what concerns the runtime stands in the table [{runtime}]"
+    known = Stated.__struct_fields__
+    suggested = did_you_mean(unknown, [*known, *([runtime] if isinstance(runtime, str) else [])])
+    return suggested or f"; there are: {', '.join(known)}, and the runtime's table"
+
+
+def _check_options(runtime: object, tables: Mapping[str, Any], folder: Path) -> Iterator[FieldProblem]:
+    if runtime not in runtimes.names():
+        return
+    assert isinstance(runtime, str)  # noqa: S101 - it is one of the names
+    for name in tables.keys() - {runtime}:
+        detail = f"belongs to the runtime {name}, and this model's runtime is {runtime}"
+        yield FieldProblem(field=name, detail=detail)
+    options = tables.get(runtime, {})
+    if not isinstance(options, Mapping):
+        yield FieldProblem(field=runtime, detail=f"must be a table: what concerns the runtime stands in [{runtime}]")
+        return
+    for name, detail in runtimes.find(runtime).check(options, folder):
+        yield FieldProblem(field=f"{runtime}.{name}" if name else runtime, detail=detail)
+
+
+def _check_values(sound: Mapping[str, Any]) -> Iterator[FieldProblem]:
+    """Report what the types of a manifest's keys cannot say; ``sound`` are the keys whose types are right."""
+    for name in _DURATIONS:
+        if sound.get(name) is not None:
+            yield from _problem(name, _duration, sound[name])
+    if sound.get("memory_limit") is not None:
+        yield from _problem("memory_limit", _bytes, sound["memory_limit"])
+    if sound.get("batching") is not None and sound.get("runtime", "python") != "python":
+        yield FieldProblem(field="batching", detail="only python models answer several calls together")
+    if sound.get("schema") is not None:
+        yield from _check_schema(msgspec.convert(sound["schema"], Schema), sound.get("examples", []))
+
+
+def _problem(name: str, convert: Callable[[Any], object], value: object) -> Iterator[FieldProblem]:
+    try:
+        convert(value)
+    except ValueError as error:
+        yield FieldProblem(field=name, detail=str(error))
+
+
+def _check_schema(schema: Schema, examples: Sequence[Any]) -> Iterator[FieldProblem]:
+    for name in ("input", "output"):
         try:
-            parsed = durations.parse(stated)
-        except ValueError as error:
-            raise InvalidInput.of(name, str(error)) from None
-        if not timedelta(0) < parsed <= timedelta(days=1):
-            raise InvalidInput.of(name, "must be more than 0 and at most 24 hours")
-        return parsed
-    return timedelta(seconds=stated)
+            Checker.check_schema(getattr(schema, name), f"schema.{name}")
+        except InvalidInput as error:
+            yield from error.problems
+            if name == "input":
+                examples = ()
+    checker = Checker(schema.input) if examples else None
+    for index, example in enumerate(examples):
+        try:
+            assert checker is not None  # noqa: S101 - there are examples
+            checker.check(example, prefix=f"examples[{index}]")
+        except InvalidInput as error:
+            yield from error.problems
+
+
+def _check_registered(sound: Mapping[str, Any]) -> Iterator[FieldProblem]:
+    """Report what only the operator may state: a variable such as LD_PRELOAD, or a folder, decides which code runs."""
+    for name in ("environment", "folder"):
+        if name in sound:
+            yield FieldProblem(field=name, detail="may stand only in a manifest of the server's folder")
+    if sound.get("replicas", 1) > _MAX_REGISTERED_REPLICAS:
+        yield FieldProblem(field="replicas", detail=f"must be at most {_MAX_REGISTERED_REPLICAS} here")
+
+
+def _duration(stated: float | str) -> timedelta:
+    """Return the duration that a manifest states. Raises ValueError."""
+    duration = durations.parse(stated) if isinstance(stated, str) else timedelta(seconds=stated)
+    if not timedelta(0) < duration <= _MAX_DURATION:
+        raise ValueError("must be more than 0 and at most 24 hours")
+    return duration
 
 
 _SIZE = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*(K|M|G|T)i?B?", re.IGNORECASE)
 
 
 def _bytes(stated: int | str) -> int:
+    """Return the size that a manifest states. Raises ValueError."""
     if isinstance(stated, int):
         return stated
     found = _SIZE.fullmatch(stated.strip())
     if found is None:
-        raise InvalidInput.of("memory_limit", 'must be a number of bytes, or a size such as "512MiB" or "8GiB"')
+        raise ValueError('must be a number of bytes, or a size such as "512MiB" or "8GiB"')
     size = int(float(found[1]) * 1024 ** ("KMGT".index(found[2].upper()) + 1))
     if size < 2**20:
-        raise InvalidInput.of("memory_limit", "must be at least 1 MiB")
+        raise ValueError("must be at least 1 MiB")
     return size
-
-
-def is_secret(name: str) -> bool:
-    """Whether what stands under this name is a secret."""
-    return _SECRET.search(name) is not None
-
-
-def _names_it(name: str, value: str) -> bool:
-    """Whether a value only names the variable that holds the secret."""
-    return name.endswith("_env") or value.startswith(("env:", "${"))
-
-
-def _secrets(manifest: Manifest) -> list[str]:
-    """Values that must leave in no answer, log or error: what stands under a name that speaks of a secret."""
-    found: list[str] = []
-
-    def look(name: str, value: object) -> None:
-        if isinstance(value, Mapping):
-            for key, inner in value.items():
-                look(str(key), inner)
-        elif (
-            isinstance(value, str) and is_secret(name) and len(value) >= masking.SHORTEST and not _names_it(name, value)
-        ):
-            found.append(value)
-
-    look("", manifest.environment)
-    look("", manifest.options)
-    return sorted(set(found), key=len, reverse=True)
-
-
-def public_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as they may be shown: secrets masked."""
-    shown: dict[str, Any] = {}
-    for name, value in options.items():
-        if isinstance(value, Mapping):
-            shown[name] = public_options(value)
-        else:
-            shown[name] = masking.MASK if is_secret(name) and isinstance(value, str) else value
-    return shown
-
-
-def _check_schema(manifest: Manifest) -> None:
-    if manifest.schema is None:
-        return
-    from penstock.models.checking import Checker  # noqa: PLC0415
-
-    for name in ("input", "output"):
-        Checker.check_schema(getattr(manifest.schema, name), f"schema.{name}")
-    checker = Checker(manifest.schema.input)
-    for index, example in enumerate(manifest.examples):
-        checker.check(example, prefix=f"examples[{index}]")

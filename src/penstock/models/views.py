@@ -11,7 +11,7 @@ from penstock.models.host.deployment import Deployment
 from penstock.models.host.host import Entry
 from penstock.models.host.logbook import LogEntry
 from penstock.models.host.measures import Counts
-from penstock.models.manifest import public_options
+from penstock.models.secrets import masked
 
 
 class ModelSummary(Struct, frozen=True, kw_only=True):
@@ -128,7 +128,7 @@ def whole(entry: Entry) -> ModelView:
         output_schema=None if schema is None else schema.output,
         batches=schema is not None and schema.batches and deployment.model.manifest.batching is not None,
         examples=deployment.model.manifest.examples,
-        options=public_options(deployment.model.manifest.options),
+        options=masked(deployment.model.manifest.options),
         details=[_version(one) for one in entry.versions.values()],
     )
 

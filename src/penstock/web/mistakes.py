@@ -37,7 +37,7 @@ def converted(stated: Mapping[str, Any], kind: type[T]) -> T:
 
 
 def all_of(stated: Any, kind: Any) -> list[FieldProblem]:
-    """What is wrong with each field of a structure; nothing for what is no structure."""
+    """Return what is wrong with each field of a structure, and of those inside it; nothing for any other value."""
     if not isinstance(stated, Mapping) or not (isinstance(kind, type) and issubclass(kind, Struct)):
         return []
     problems: list[FieldProblem] = []
@@ -50,11 +50,27 @@ def all_of(stated: Any, kind: Any) -> list[FieldProblem]:
             if field.required:
                 problems.append(FieldProblem(field=name, detail="is required"))
             continue
+        if inner := _mistakes_inside(stated[name], field.type, name):
+            problems += inner
+            continue
         try:
             msgspec.json.decode(msgspec.json.encode(stated[name]), type=field.type)  # only so Raw takes any JSON
         except msgspec.ValidationError as error:
             problems.append(_problem(str(error), field.type, name))
     return problems[:_MOST_PROBLEMS]
+
+
+def _mistakes_inside(stated: Any, kind: Any, name: str) -> list[FieldProblem]:
+    """Return the mistakes of a field that holds a structure, each named below ``name``."""
+    if not isinstance(stated, Mapping):
+        return []
+    structures = [one for one in _apart(inspect.type_info(kind)) if isinstance(one, inspect.StructType)]
+    if len(structures) != 1:
+        return []
+    return [
+        FieldProblem(field=_joined(name, problem.field), detail=problem.detail)
+        for problem in all_of(stated, structures[0].cls)
+    ]
 
 
 def invalid(message: str, kind: Any = Any) -> InvalidInput:

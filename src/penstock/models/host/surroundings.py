@@ -10,7 +10,8 @@ from pathlib import Path
 
 from penstock import masking
 from penstock.errors import ModelUnavailable
-from penstock.models.manifest import Model, is_secret
+from penstock.models.manifest import Model
+from penstock.models.secrets import is_secret
 
 START = Path(__file__).parents[1] / "replica" / "start.py"
 _ALWAYS = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "SSL_CERT_FILE", "SSL_CERT_DIR")

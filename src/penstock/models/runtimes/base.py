@@ -21,6 +21,8 @@ from typing import Any, ClassVar, Protocol
 import msgspec
 from msgspec import Struct
 
+from penstock.suggestions import did_you_mean
+
 
 class Cancelled(BaseException):
     """The caller of the running call has gone; raised inside a model where it can be. Not an ``Exception``, so that
@@ -175,6 +177,18 @@ class Runtime(ABC):
     def describe(self) -> Schema:
         """The model's schema. Called before ``load``; may import the model's code but must load no weights."""
         return self.spec.schema
+
+
+def unknown_options(runtime: str, options: Mapping[str, Any], known: Sequence[str]) -> list[tuple[str, str]]:
+    """Return what is wrong with options that a runtime does not have."""
+    return [
+        (
+            name[:100],
+            f"is not an option of the {runtime} runtime{did_you_mean(name, known) or '; it has ' + ', '.join(known)}",
+        )
+        for name in options
+        if name not in known
+    ]
 
 
 class BlockingRuntime(Runtime):

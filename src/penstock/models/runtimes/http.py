@@ -30,7 +30,7 @@ import msgspec
 
 from penstock import durations
 from penstock.models.data_urls import Lifter, Unreadable, inlined, named, put
-from penstock.models.runtimes.base import AsyncRuntime, Call, Output, Schema, Segment, Spec
+from penstock.models.runtimes.base import AsyncRuntime, Call, Output, Schema, Segment, Spec, unknown_options
 from penstock.outbound import addresses
 from penstock.outbound.addresses import Policy
 from penstock.outbound.failure import CallFailed
@@ -75,7 +75,7 @@ class HttpRuntime(AsyncRuntime):
 
     @classmethod
     def check(cls, options: Mapping[str, Any], folder: Path) -> Sequence[tuple[str, str]]:
-        problems = check_server(options, "url", _OPTIONS)
+        problems = check_server(cls.name, options, "url", _OPTIONS)
         for name, allowed in (("media", _MEDIA), ("stream", _STREAMS)):
             if options.get(name, allowed[0]) not in allowed:
                 problems.append((name, f"must be one of {', '.join(allowed)}"))
@@ -213,7 +213,9 @@ def policy_of(options: Mapping[str, Any]) -> Policy:
     return Policy(networks=tuple(addresses.networks(options.get("networks", []))))
 
 
-def check_server(options: Mapping[str, Any], address: str, allowed: Sequence[str]) -> list[tuple[str, str]]:
+def check_server(
+    runtime: str, options: Mapping[str, Any], address: str, allowed: Sequence[str]
+) -> list[tuple[str, str]]:
     """What is wrong with the options that both runtimes have."""
     problems: list[tuple[str, str]] = []
     policy = None
@@ -230,10 +232,7 @@ def check_server(options: Mapping[str, Any], address: str, allowed: Sequence[str
     except (ValueError, TypeError) as error:
         problems.append(("timeout", str(error)))
     problems += _check_headers(options.get("headers", {}))
-    problems += [
-        (name, f"is no option of this runtime: it has {', '.join(allowed)}") for name in options if name not in allowed
-    ]
-    return problems
+    return problems + unknown_options(runtime, options, allowed)
 
 
 def _check_headers(headers: Any) -> list[tuple[str, str]]:

@@ -11,7 +11,7 @@ import msgspec
 
 from penstock.models import frames
 from penstock.models.data_urls import Lifter, Unreadable
-from penstock.models.runtimes.base import BlockingRuntime, Call, Cancelled, Output, Segment, Spec
+from penstock.models.runtimes.base import BlockingRuntime, Call, Cancelled, Output, Segment, Spec, unknown_options
 from penstock.outbound.failure import CallFailed
 
 HEADER: Final = Path(__file__).parents[2] / "include" / "penstock.h"
@@ -62,11 +62,7 @@ class NativeRuntime(BlockingRuntime):
             problems.append(("library", f"must exist in the manifest's folder: {stated} (has it been compiled?)"))
         if not isinstance(options.get("config", {}), Mapping):
             problems.append(("config", "must be a table; the library gets it as JSON"))
-        problems.extend(
-            (name, f"is no option of the native runtime: it has {', '.join(_OPTIONS)}")
-            for name in options
-            if name not in _OPTIONS
-        )
+        problems += unknown_options(cls.name, options, _OPTIONS)
         return problems
 
     def load(self) -> None:

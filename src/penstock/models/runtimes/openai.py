@@ -143,7 +143,7 @@ class OpenaiRuntime(AsyncRuntime):
 
     @classmethod
     def check(cls, options: Mapping[str, Any], folder: Path) -> Sequence[tuple[str, str]]:
-        problems = check_server(options, "base_url", _OPTIONS)
+        problems = check_server(cls.name, options, "base_url", _OPTIONS)
         if not isinstance(options.get("model"), str) or not options["model"]:
             problems.append(("model", "is required: the name that the server knows the model by"))
         if options.get("task", "chat") not in _SCHEMAS:

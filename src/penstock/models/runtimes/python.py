@@ -36,7 +36,16 @@ from typing import Any, ClassVar, TypeVar
 from penstock.models.context import BadInput, Running
 from penstock.models.contract import Contract, bad_input
 from penstock.models.interrupting import Interruptible
-from penstock.models.runtimes.base import AsyncRuntime, BlockingRuntime, Call, Output, Runtime, Schema, Spec
+from penstock.models.runtimes.base import (
+    AsyncRuntime,
+    BlockingRuntime,
+    Call,
+    Output,
+    Runtime,
+    Schema,
+    Spec,
+    unknown_options,
+)
 from penstock.models.signature import ContractError
 from penstock.outbound.failure import CallFailed
 
@@ -68,12 +77,13 @@ class PythonRuntime(Runtime):
             if not isinstance(options["interpreter"], str) or not options["interpreter"]:
                 problems.append(("interpreter", "must be the path of a Python, or of a virtual environment's folder"))
             elif interpreter(options, folder) is None:
-                problems.append(("interpreter", f"must exist, and be a Python or a folder with bin/python: {folder}"))
-        problems.extend(
-            (name, f"is no option of the python runtime: it has {', '.join(_OPTIONS)}")
-            for name in options
-            if name not in _OPTIONS
-        )
+                problems.append(
+                    (
+                        "interpreter",
+                        f"must exist, and be a Python or a folder with bin/python: {options['interpreter']}",
+                    )
+                )
+        problems += unknown_options(cls.name, options, _OPTIONS)
         return problems
 
 

@@ -17,7 +17,7 @@ import msgspec
 
 from penstock.models.data_urls import Lifter, Unreadable, inlined
 from penstock.models.program import LONGEST_LINE, Program, TooLong
-from penstock.models.runtimes.base import BlockingRuntime, Call, Cancelled, Output, Schema, Spec
+from penstock.models.runtimes.base import BlockingRuntime, Call, Cancelled, Output, Schema, Spec, unknown_options
 from penstock.outbound.failure import CallFailed
 
 GONE_STATUS: Final = 70  # exit status of a replica whose program has ended
@@ -98,11 +98,7 @@ class SubprocessRuntime(BlockingRuntime):
                 )
         if options.get("cancel", "signal") != "signal":
             problems.append(("cancel", 'must be "signal", or not stand there'))
-        problems.extend(
-            (name, f"is no option of the subprocess runtime: it has {', '.join(_OPTIONS)}")
-            for name in options
-            if name not in _OPTIONS
-        )
+        problems += unknown_options(cls.name, options, _OPTIONS)
         return problems
 
     def describe(self) -> Schema:
