@@ -24,6 +24,7 @@
     │   ├── ModelCrashed            the replica died under the call
     │   ├── ModelTimeout            the model took longer than its limit
     │   ├── ModelUnavailable        the model cannot be loaded, or not at present
+    │   │   └── ModelBroken         its manifest is wrong
     │   └── ProviderFailed          a server behind the model failed
     ├── CannotStart                 a process of ours cannot start here; says what to do about it
     └── SettingsError               the environment is wrong; lists every mistake
@@ -197,6 +198,16 @@ class ModelUnavailable(ServiceError):
     """The model is not loaded and cannot be at present."""
 
     code = "model_unavailable"
+
+
+class ModelBroken(ModelUnavailable):
+    """The model's manifest is wrong."""
+
+    code = "model_broken"
+
+    def __init__(self, message: str | None = None, problems: Sequence[FieldProblem] = ()) -> None:
+        super().__init__(message)
+        self.problems: tuple[FieldProblem, ...] = tuple(problems)
 
 
 class ProviderFailed(ServiceError):

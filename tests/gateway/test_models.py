@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 import textwrap
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -90,7 +91,8 @@ async def caller(module_database_url: str, tmp_path_factory: pytest.TempPathFact
     """A gateway with some models."""
     folder = tmp_path_factory.mktemp("models")
     put(folder, MODELS)
-    (folder / "broken.toml").write_text("runtime = 'python'\nreplicas = 0\n[python]\nclass = 'x:Y'\n")
+    (folder / "broken.toml").write_text("runtime = 'python'\nreplicas = 0\nreplikas = 1\n[python]\nclas = 'x:Y'\n")
+    os.mkfifo(folder / "pipe.toml")  # nothing waits for its writer
     async with serving(module_database_url, models_folder=folder) as caller:
         yield caller
 
@@ -147,6 +149,25 @@ class TestCalls:
         assert (await caller.post("/models/none/predict", {})).outcome == (404, "not_found")
         assert (await caller.post("/models/greet/predict?version=9", {"name": "a"})).outcome == (404, "not_found")
         assert (await caller.get("/models/none")).status == 404
+
+    async def test_an_unknown_name_suggests_the_one_that_was_meant(self, caller: Caller) -> None:
+        """In the error's text."""
+        reply = await caller.post("/models/great/predict", {})
+        assert reply.json["detail"] == "there is no model 'great' here; did you mean greet?"
+
+    @pytest.mark.parametrize(
+        ("method", "path"),
+        [("POST", "/predict"), ("POST", "/stream"), ("GET", ""), ("GET", "/logs"), ("POST", "/reload")],
+    )
+    async def test_a_model_whose_manifest_is_wrong_says_so(self, caller: Caller, method: str, path: str) -> None:
+        """With 503, every mistake, and no path of the server."""
+        reply = await caller.call(method, f"/models/broken{path}", {} if method == "POST" else None)
+        assert reply.outcome == (503, "model_broken")
+        assert reply.json["detail"].startswith("model broken cannot be used: in its manifest broken.toml, ")
+        assert set(reply.fields) == {"replikas", "replicas", "python.class", "python.clas"}
+        folder = caller.gateway._models.folder
+        assert folder is not None
+        assert str(folder.path) not in reply.body.decode()
 
     async def test_an_exception_of_the_model_is_told(self, caller: Caller) -> None:
         """In one line, without a traceback."""
@@ -344,7 +365,9 @@ class TestLooking:
         """With what is wrong with them."""
         page = (await caller.get("/models")).json
         assert [model["name"] for model in page["models"] if model["source"] == "folder"] == sorted(MODELS)
-        assert page["problems"] == {"broken.toml": "replicas: expected `int` >= 1"}
+        assert page["problems"].keys() == {"broken.toml", "pipe.toml"}
+        assert "replicas: expected `int` >= 1" in page["problems"]["broken.toml"]
+        assert page["problems"]["pipe.toml"] == "pipe.toml: must be a regular file"
 
     async def test_a_model_tells_its_schema_and_how_it_does(self, caller: Caller) -> None:
         """Versions, replicas, counters."""
@@ -483,7 +506,7 @@ class TestRegistering:
             assert "was removed" in (await caller.get("/models")).json["problems"]["greet/model.toml"]
         finally:
             assert (await caller.post("/models", {"name": "greet"})).status == 201
-        assert (await caller.get("/models")).json["problems"].keys() == {"broken.toml"}
+        assert (await caller.get("/models")).json["problems"].keys() == {"broken.toml", "pipe.toml"}
 
     async def test_no_caller_takes_over_the_name_of_a_model_of_the_folder(self, caller: Caller) -> None:
         """In no version."""
@@ -495,6 +518,11 @@ class TestRegistering:
             assert (await caller.post("/models", stated)).outcome == (409, "already_exists")
         finally:
             assert (await caller.post("/models", {"name": "greet"})).status == 201
+
+    async def test_no_caller_takes_over_the_name_of_a_broken_manifest(self, caller: Caller) -> None:
+        """It belongs to the operator, who will mend it."""
+        stated = {"name": "broken", "runtime": "http", "http": {"url": "http://127.0.0.1:1"}}
+        assert (await caller.post("/models", stated)).outcome == (409, "already_exists")
 
     async def test_what_is_removed_while_it_is_replaced_stays_away(self, caller: Caller) -> None:
         """In the host and in the table, which would bring it back."""

@@ -32,6 +32,7 @@ STATUSES: dict[type[errors.PenstockError], tuple[int, str]] = {
     errors.ProviderFailed: (502, "The server behind the model failed"),
     errors.ModelTimeout: (504, "The model took too long"),
     errors.ModelUnavailable: (503, "The model is not available"),
+    errors.ModelBroken: (503, "The model's manifest is wrong"),
     errors.DatabaseUnavailable: (503, "The database is away"),
     errors.Overloaded: (503, "Overloaded"),
 }
@@ -61,7 +62,7 @@ def status_of(error: type[errors.PenstockError]) -> tuple[int, str]:
 def describe(error: errors.PenstockError) -> Problem:
     """What the caller is told of an error. Ours say no more than their class does."""
     status, title = status_of(type(error))
-    mistakes = error.problems if isinstance(error, errors.InvalidInput) else ()
+    mistakes = error.problems if isinstance(error, errors.InvalidInput | errors.ModelBroken) else ()
     return Problem(
         type=f"urn:penstock:problem:{error.code}",
         title=title,

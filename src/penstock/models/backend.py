@@ -96,7 +96,7 @@ class BackendHandlers:
     def _deployment(self, query: Mapping[str, str]) -> Deployment:
         name = _id(query)
         try:
-            return self._service.host.find(name)
+            return self._service.find(name)
         except NotFound:
             raise _UnknownId(f"id is not registered: {name}") from None
 

@@ -87,7 +87,7 @@ class ModelHandlers:
         )
 
     async def _deployment(self, name: str, query: dict[str, list[str]]) -> Deployment:
-        deployment = self._host.find(name, query["version"][0] if "version" in query else None)
+        deployment = self.service.find(name, query["version"][0] if "version" in query else None)
         if deployment.schema is None:
             await deployment.describe()
         return deployment

@@ -11,6 +11,7 @@ from penstock.errors import (
     DatabaseUnavailable,
     InvalidInput,
     MalformedBody,
+    ModelBroken,
     ModelCrashed,
     ModelFailed,
     ModelTimeout,
@@ -28,7 +29,7 @@ from penstock.models.views import Cleared, LogPage, ModelPage, ModelView
 from penstock.web.route import Parameter, ResponseSpec, Route
 
 _BODY = (MalformedBody, InvalidInput, TooLarge, Unsupported)
-_MODEL = (ModelFailed, ModelCrashed, ModelTimeout, ModelUnavailable, ProviderFailed)
+_MODEL = (ModelFailed, ModelCrashed, ModelTimeout, ModelUnavailable, ModelBroken, ProviderFailed)
 _CALL = (*_BODY, NotFound, PoisonInput, Overloaded, *_MODEL)
 _VERSION = Parameter(name="version", type=str, description="a version; without it the newest")
 _REQUEST_ID = Parameter(
@@ -116,7 +117,7 @@ def _looking(models: ModelHandlers) -> list[Route]:
             tag="Models",
             summary="A model's schema, versions, replicas, load and counters",
             responses={200: ResponseSpec(description="The model", type=ModelView, example=examples.MODEL)},
-            errors=(InvalidInput, NotFound),
+            errors=(InvalidInput, NotFound, ModelBroken),
         ),
         Route(
             method="GET",
@@ -135,7 +136,7 @@ def _looking(models: ModelHandlers) -> list[Route]:
                     description="Lines, oldest first", type=LogPage, example=examples.LOGS, also=("text/event-stream",)
                 )
             },
-            errors=(InvalidInput, NotFound),
+            errors=(InvalidInput, NotFound, ModelBroken),
         ),
     ]
 
@@ -166,7 +167,7 @@ def _changing(models: ModelHandlers) -> list[Route]:
             request_example=examples.ADDITION,
             parameters=(_REPLACE,),
             responses={201: ResponseSpec(description="The model", type=ModelView, example=examples.MODEL)},
-            errors=(*_BODY, NotFound, AlreadyExists, ModelUnavailable, DatabaseUnavailable),
+            errors=(*_BODY, NotFound, AlreadyExists, ModelUnavailable, ModelBroken, DatabaseUnavailable),
         ),
         Route(
             method="DELETE",
@@ -188,7 +189,7 @@ def _changing(models: ModelHandlers) -> list[Route]:
             summary="Import and load a model again; calls go on meanwhile",
             parameters=(_VERSION,),
             responses={200: ResponseSpec(description="The model", type=ModelView, example=examples.MODEL)},
-            errors=(InvalidInput, NotFound, ModelUnavailable),
+            errors=(InvalidInput, NotFound, ModelUnavailable, ModelBroken),
         ),
         Route(
             method="DELETE",
@@ -198,6 +199,6 @@ def _changing(models: ModelHandlers) -> list[Route]:
             tag="Models",
             summary="Forget the lines of a model's log",
             responses={200: ResponseSpec(description="How many there were", type=Cleared, example=examples.CLEARED)},
-            errors=(InvalidInput, NotFound),
+            errors=(InvalidInput, NotFound, ModelBroken),
         ),
     ]

@@ -16,7 +16,15 @@ from typing import Any, Final
 
 import msgspec
 
-from penstock.errors import AlreadyExists, DatabaseUnavailable, InvalidInput, NotFound, Overloaded, PenstockError
+from penstock.errors import (
+    AlreadyExists,
+    DatabaseUnavailable,
+    InvalidInput,
+    ModelBroken,
+    NotFound,
+    Overloaded,
+    PenstockError,
+)
 from penstock.models import manifest, store
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.folder import Key, ModelsFolder
@@ -24,6 +32,7 @@ from penstock.models.host.host import Entry, ModelHost
 from penstock.models.manifest import REMOTE, Model
 from penstock.models.store import Row
 from penstock.postgres.pool import Database
+from penstock.suggestions import did_you_mean
 from penstock.telemetry import logs
 
 log = logs.get(__name__)
@@ -84,10 +93,30 @@ class ModelService:
         }
         return hidden | self.folder.problems
 
+    def find(self, name: str, version: str | None = None) -> Deployment:
+        """Return a model by name, and version if not the newest. Raises NotFound and ModelBroken."""
+        try:
+            return self.host.find(name, version)
+        except NotFound:
+            self._explain_absence(name, version)
+            raise
+
     def entry(self, name: str) -> Entry:
-        """A model by name; raises NotFound."""
-        self.host.find(name)
+        """Return a model with all its versions. Raises NotFound and ModelBroken."""
+        self.find(name)
         return self.host.entries[name]
+
+    def _explain_absence(self, name: str, version: str | None) -> None:
+        """Raise what is wrong with a model of the folder that is not served; nothing for one that is not there."""
+        if self.folder is None:
+            return
+        for file, broken in self.folder.broken.items():
+            if broken.model == name and version in {None, broken.version or "1"}:
+                raise ModelBroken(
+                    f"model {name} cannot be used: in its manifest {file}, {broken.message}", broken.problems
+                )
+        if name not in self.host.entries and any(key[0] == name and self._hidden(key) for key in self.folder.models):
+            raise NotFound(f"model {name} was removed; add it by its name to bring it back")
 
     # Changing what there is
 
@@ -114,8 +143,9 @@ class ModelService:
         with self._changes(model.name):
             existing = self.host.entries.get(model.name)
             versions = {} if existing is None else existing.versions
-            in_folder = self.folder is not None and any(name == model.name for name, _ in self.folder.models)
-            if in_folder or any(one.model.source == "folder" for one in versions.values()):
+            if (self.folder is not None and self.folder.has(model.name)) or any(
+                one.model.source == "folder" for one in versions.values()
+            ):
                 raise AlreadyExists(f"model {model.name} stands in the server's folder: take another name")
             if model.version in versions:
                 before = versions[model.version].model
@@ -138,7 +168,7 @@ class ModelService:
     async def reload(self, name: str, version: str | None = None) -> Deployment:
         """Import and load a version again, with its manifest as it stands now. Raises what ``add`` raises."""
         with self._changes(name):
-            model = self.host.find(name, version).model
+            model = self.find(name, version).model
             if self.folder is not None and model.source == "folder":
                 await asyncio.to_thread(self.folder.scan)
                 fresh = self.folder.find(model.name, model.version)
@@ -163,9 +193,11 @@ class ModelService:
             if "version" in stated:
                 found = [model for model in found if model.version == stated["version"]]
             if not found:
+                self._explain_absence(name, stated.get("version"))
+                suggestion = did_you_mean(name, {model.name for model in known.values()})
                 raise NotFound(
-                    f"there is no manifest of a model {name[:100]!r} in the server's folder; "
-                    "to register one that a server elsewhere runs, state a runtime: " + " or ".join(sorted(REMOTE))
+                    f"there is no manifest of a model {name[:100]!r} in the server's folder{suggestion or ';'} "
+                    f"To register one that a server elsewhere runs, state a runtime: {' or '.join(sorted(REMOTE))}"
                 )
             model = found[-1]
             if self.folder is not None and self.folder.find(model.name, model.version) is None:

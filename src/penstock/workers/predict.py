@@ -102,6 +102,7 @@ class HostedModels:
     """The models of this process."""
 
     def __init__(self, service: ModelService, load: Load) -> None:
+        self._service = service
         self._host = service.host
         self._load = load
 
@@ -114,7 +115,7 @@ class HostedModels:
     async def predict(self, name: str, job: ClaimedJob, context: JobContext) -> bytes:
         told = _Told(context)
         try:
-            deployment = self._host.find(name)
+            deployment = self._service.find(name)
             if deployment.schema is None:
                 await deployment.describe()
             given = await from_json(bytes(job.input), deployment, self._load)

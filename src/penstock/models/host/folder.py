@@ -10,9 +10,8 @@ from typing import Final
 
 from watchfiles import awatch
 
-from penstock.errors import InvalidInput
 from penstock.models import manifest
-from penstock.models.manifest import FILE_NAME, Model
+from penstock.models.manifest import FILE_NAME, BrokenManifest, Model
 from penstock.telemetry import logs
 from penstock.waiting import set_within
 
@@ -31,6 +30,7 @@ class ModelsFolder:
         self.models: dict[Key, Model] = {}
         self.files: dict[Key, str] = {}  # where each stands, relative to the folder
         self.problems: dict[str, str] = {}  # by file
+        self.broken: dict[str, BrokenManifest] = {}  # those whose manifests are wrong, by file
         self._scanning = threading.Lock()
 
     def scan(self) -> None:
@@ -46,12 +46,13 @@ class ModelsFolder:
         models: dict[Key, Model] = {}
         files: dict[Key, str] = {}
         problems: dict[str, str] = {}
+        broken: dict[str, BrokenManifest] = {}
         for path in self._files():
             file = str(path.relative_to(self.path))
             try:
                 model = manifest.read(path)
-            except InvalidInput as error:
-                problems[file] = error.message
+            except BrokenManifest as error:
+                problems[file], broken[file] = error.message, error
                 continue
             key = (model.name, model.version)
             if key in models:
@@ -62,14 +63,19 @@ class ModelsFolder:
             key = (before[file].name, before[file].version)
             if key not in models:
                 models[key], files[key] = before[file], file
-        for file in problems.keys() - self.problems.keys():
-            log.warning("manifest_refused", file=file, reason=problems[file])
-        self.models, self.files, self.problems = models, files, problems
+        for file, reason in problems.items():
+            if self.problems.get(file) != reason:
+                log.warning("manifest_refused", file=file, reason=reason)
+        self.models, self.files, self.problems, self.broken = models, files, problems, broken
 
     def find(self, name: str, version: str) -> Model | None:
         """A model as its manifest stands now; None when there is none, or it cannot be used."""
         key = (name, version)
         return None if self.files.get(key) in self.problems else self.models.get(key)
+
+    def has(self, name: str) -> bool:
+        """Return whether a manifest is about a model of that name, be it right or wrong."""
+        return any(key[0] == name for key in self.models) or any(one.model == name for one in self.broken.values())
 
     def _files(self) -> list[Path]:
         if not self.path.is_dir():

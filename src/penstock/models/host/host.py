@@ -20,6 +20,7 @@ from penstock.models.host.replica import Replica
 from penstock.models.host.turns import Group, GroupTurn
 from penstock.models.manifest import Model
 from penstock.models.runtimes.base import Segment
+from penstock.suggestions import did_you_mean
 from penstock.telemetry import logs
 
 log = logs.get(__name__)
@@ -87,11 +88,11 @@ class ModelHost:
         """A model by name, and version if not the newest; raises NotFound."""
         entry = self.entries.get(name)
         if entry is None:
-            raise NotFound(f"there is no model {name[:100]!r} here")
+            raise NotFound(f"there is no model {name[:100]!r} here{did_you_mean(name, self.entries)}")
         deployment = entry.versions.get(version or entry.default)
         if deployment is None:
             known = ", ".join(entry.versions)
-            raise NotFound(f"model {name} has no version {str(version)[:50]!r}; there are: {known}")
+            raise NotFound(f"model {name} has no version {str(version)[:50]!r}; it has: {known}")
         return deployment
 
     def call(
