@@ -5,9 +5,9 @@ from __future__ import annotations
 from benchmarks.figures import Figure
 from benchmarks.ground import SUBMISSION, fresh_database, process, service
 from penstock.jobs.job import JobFilter
-from penstock.jobs.sql.store import DEFAULT_TENANT
 from penstock.jobs.states import Status
 from penstock.postgres.embedded import EmbeddedServer
+from penstock.tenants.principal import DEFAULT_TENANT
 
 JOBS = 50_000
 _CHUNK = 5000

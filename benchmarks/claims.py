@@ -16,9 +16,9 @@ from benchmarks.ground import SUBMISSION, fresh_database, service
 from penstock.housekeeping.housekeeper import Housekeeper
 from penstock.jobs.job import ClaimRequest, JobCompletion
 from penstock.jobs.service import JobLimits, JobService
-from penstock.jobs.sql.store import DEFAULT_TENANT
 from penstock.postgres.embedded import EmbeddedServer
 from penstock.postgres.pool import Database
+from penstock.tenants.principal import DEFAULT_TENANT
 
 FINISHED, READY = 5_000_000, 1_000_000
 _CLAIM = ClaimRequest(worker_id="bench", task_types=["noop"], limit=32)

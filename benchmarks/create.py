@@ -12,8 +12,8 @@ import msgspec
 from benchmarks.figures import Figure, Spread
 from benchmarks.ground import INPUT, SUBMISSION, fresh_database, gateway, service
 from benchmarks.raw_http import Caller
-from penstock.jobs.sql.store import DEFAULT_TENANT
 from penstock.postgres.embedded import EmbeddedServer
+from penstock.tenants.principal import DEFAULT_TENANT
 
 
 async def run(server: EmbeddedServer) -> list[Figure]:

@@ -12,8 +12,8 @@ from msgspec import Raw
 from benchmarks.ground import RESULT, SUBMISSION
 from penstock.jobs.job import ClaimedJob
 from penstock.jobs.service import JobService
-from penstock.jobs.sql.store import DEFAULT_TENANT
 from penstock.postgres.pool import Database
+from penstock.tenants.principal import DEFAULT_TENANT
 from penstock.work.context import JobContext
 from penstock.work.executors import Executors
 from penstock.workers.worker import Worker

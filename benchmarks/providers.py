@@ -22,12 +22,12 @@ from benchmarks.figures import Figure
 from benchmarks.ground import fresh_database, process, service
 from penstock.blobs.service import BlobService
 from penstock.jobs.job import JobSubmission
-from penstock.jobs.sql.store import DEFAULT_TENANT
 from penstock.jobs.states import Status
 from penstock.postgres.embedded import EmbeddedServer
 from penstock.providers.agreement import rate
 from penstock.providers.gate import Gate
 from penstock.supervisor.ports import free_port
+from penstock.tenants.principal import DEFAULT_TENANT
 
 CHATS = 5000
 AT_ONCE = 64

@@ -22,12 +22,12 @@ from penstock.errors import PenstockError
 from penstock.housekeeping.housekeeper import Housekeeper
 from penstock.jobs.job import ClaimRequest, JobCompletion, JobFilter, JobSubmission
 from penstock.jobs.service import JobLimits, JobService
-from penstock.jobs.sql.store import DEFAULT_TENANT
 from penstock.jobs.states import Status
 from penstock.postgres.embedded import EmbeddedServer, embedded_url, socket_folder
 from penstock.postgres.migrate import migrate
 from penstock.postgres.pool import Database
 from penstock.supervisor.ports import free_port
+from penstock.tenants.principal import DEFAULT_TENANT
 from penstock.work.executors import Executors
 from penstock.workers.worker import Worker
 from tests.processes import PENSTOCK, alive, children, clean_environment, until

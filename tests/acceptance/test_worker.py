@@ -18,10 +18,10 @@ from msgspec import Raw
 
 from penstock.jobs.job import Job
 from penstock.jobs.service import JobService
-from penstock.jobs.sql.store import DEFAULT_TENANT
 from penstock.jobs.states import ErrorCategory, Status
 from penstock.postgres.pool import Database
 from penstock.supervisor.ports import free_port
+from penstock.tenants.principal import DEFAULT_TENANT
 from tests.db.stage import submission
 from tests.processes import clean_environment, penstock, until
 

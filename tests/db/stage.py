@@ -33,11 +33,12 @@ from penstock.jobs.job import (
 )
 from penstock.jobs.service import JobLimits, JobService
 from penstock.jobs.sql import store
-from penstock.jobs.sql.store import Connection, TenantId
+from penstock.jobs.sql.store import Connection
 from penstock.jobs.states import ErrorCategory, Status
 from penstock.jobs.usage import Usage
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
+from penstock.tenants.principal import TenantId
 
 Answer = TypeVar("Answer")
 PLACES = ("ready", "later", "lease", "done")

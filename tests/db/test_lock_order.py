@@ -16,9 +16,10 @@ from uuid_utils.compat import uuid7
 from penstock.jobs import event_store
 from penstock.jobs.job import JobCompletion, JobHeartbeat
 from penstock.jobs.sql import duties, reading, retention, store
-from penstock.jobs.sql.store import Connection, TenantId, Verdict
+from penstock.jobs.sql.store import Connection, Verdict
 from penstock.jobs.states import Again, ErrorCategory
 from penstock.postgres.pool import Database
+from penstock.tenants.principal import TenantId
 from tests.db.stage import Caller, claim_rows, look, open_database, snapshot, started, submission, within
 from tests.processes import until
 

@@ -19,10 +19,10 @@ from uuid_utils.compat import uuid7
 from penstock.jobs import event_store, usage
 from penstock.jobs.service import JobService
 from penstock.jobs.sql import duties, reading, store
-from penstock.jobs.sql.store import TenantId
 from penstock.jobs.usage import Usage
 from penstock.postgres.pool import Database
 from penstock.postgres.queries import Statement
+from penstock.tenants.principal import TenantId
 from tests.conftest import own_database
 from tests.db.stage import Caller, open_database, own_tenant, run, started
 

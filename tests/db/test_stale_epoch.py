@@ -12,9 +12,10 @@ from msgspec import Raw
 from penstock.errors import StaleEpoch
 from penstock.jobs.job import ClaimedJob, Failure, JobCompletion, JobHeartbeat
 from penstock.jobs.sql import store
-from penstock.jobs.sql.store import TenantId, Verdict
+from penstock.jobs.sql.store import Verdict
 from penstock.jobs.states import ErrorCategory, Over, Status
 from penstock.postgres.pool import Database
+from penstock.tenants.principal import TenantId
 from tests.db.stage import Caller, Clock, rescue, snapshot
 from tests.processes import until
 

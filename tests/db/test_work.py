@@ -13,9 +13,9 @@ from uuid_utils.compat import uuid7
 from penstock.errors import NotFound, StaleEpoch
 from penstock.jobs.job import ClaimedJob, Failure, HeartbeatAnswer, Job, JobCompletion, JobHeartbeat, JobState
 from penstock.jobs.service import JobLimits
-from penstock.jobs.sql.store import TenantId
 from penstock.jobs.states import ErrorCategory, RetryPolicy, Status
 from penstock.postgres.pool import Database
+from penstock.tenants.principal import TenantId
 from tests.db.stage import Caller, Clock, own_tenant, places, promote, rescue, same_json, started, within
 
 UNBURNED = {ErrorCategory.RATE_LIMITED, ErrorCategory.SHUTDOWN}

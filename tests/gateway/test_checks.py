@@ -14,8 +14,8 @@ from penstock.errors import InvalidInput
 from penstock.jobs.handlers import JobHandlers
 from penstock.jobs.job import JobFilter, JobSubmission
 from penstock.jobs.service import JobService
-from penstock.jobs.sql.store import DEFAULT_TENANT
 from penstock.postgres.pool import Database
+from penstock.tenants.principal import DEFAULT_TENANT
 from penstock.web.request import Request
 from penstock.web.response import Response
 from tests.gateway.stage import SUBMISSION

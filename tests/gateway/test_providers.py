@@ -15,12 +15,12 @@ from pydantic import SecretStr
 
 from penstock.jobs.job import ClaimRequest, Failure, JobCompletion, JobSubmission
 from penstock.jobs.service import JobService
-from penstock.jobs.sql.store import DEFAULT_TENANT
 from penstock.jobs.states import ErrorCategory
 from penstock.jobs.usage import Usage
 from penstock.providers import store
 from penstock.providers.reports import LastError, ProviderReport
 from penstock.supervisor.ports import free_port
+from penstock.tenants.principal import DEFAULT_TENANT
 from tests.db.stage import open_database
 from tests.gateway.stage import serving
 

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 
 from penstock.errors import Forbidden, Unauthorized
 from penstock.settings import is_loopback
+from penstock.tenants.principal import OPERATOR, Principal
 from penstock.web.request import Request
 
 
@@ -23,15 +24,17 @@ class Access:
         """Whether a token is needed at all."""
         return self._expected is not None
 
-    def check(self, request: Request) -> None:
-        """Raise Unauthorized without the token, or Forbidden where a browser was led here by somebody else's page."""
+    def check(self, request: Request) -> Principal:
+        """Return the sender of a request; raises Unauthorized without the token, and Forbidden for a browser that a
+        page of another site sent here."""
         if self._expected is None:
             _refuse_foreign_pages(request)
-            return
+            return OPERATOR
         scheme, _, secret = (request.header(b"authorization") or "").partition(" ")
         given = f"{scheme.lower()} {secret.strip()}".encode("latin-1")
         if not hmac.compare_digest(given, self._expected):
             raise Unauthorized("the right token is needed: send Authorization: Bearer <AI_SERVICE_TOKEN>")
+        return OPERATOR
 
 
 def _refuse_foreign_pages(request: Request) -> None:

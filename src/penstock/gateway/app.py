@@ -194,7 +194,7 @@ class _Endpoint:
     async def _serve(self, route: Route, request: Request) -> Response | ByteStream | EventStream:
         try:
             if not route.open:
-                self._gateway.access.check(request)
+                request.principal = self._gateway.access.check(request)
             return await route.handler(request)
         except PenstockError as error:
             if type(error) is ServiceError:

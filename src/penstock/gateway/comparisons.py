@@ -15,10 +15,10 @@ from penstock.jobs.job import JobFilter
 from penstock.jobs.routes import FILTER_MEANINGS
 from penstock.jobs.service import JobService
 from penstock.jobs.sql.reading import UsedByJob
-from penstock.jobs.sql.store import DEFAULT_TENANT
 from penstock.jobs.states import Status
 from penstock.providers.agreement import Agreement
 from penstock.providers.comparing import Compared, Comparison, compare
+from penstock.tenants.principal import DEFAULT_TENANT
 from penstock.web.reading import convert
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response

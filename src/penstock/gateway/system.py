@@ -13,9 +13,9 @@ from penstock.gateway.infra import Infra, InfraStatus
 from penstock.gateway.job_metrics import measure
 from penstock.gateway.providers import ProvidersStatus, ProvidersWatch
 from penstock.jobs.service import JobService
-from penstock.jobs.sql.store import DEFAULT_TENANT
 from penstock.postgres.pool import Database
 from penstock.telemetry import metrics
+from penstock.tenants.principal import DEFAULT_TENANT
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
 from penstock.web.route import ResponseSpec, Route

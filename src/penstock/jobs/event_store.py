@@ -7,8 +7,9 @@ from uuid import UUID
 
 import asyncpg
 
-from penstock.jobs.sql.store import Connection, TenantId
+from penstock.jobs.sql.store import Connection
 from penstock.postgres import queries
+from penstock.tenants.principal import TenantId
 
 _PAGE = 500  # event rows read at once
 _PAGE_BYTES = 8 * 2**20  # of their details; the row that exceeds it is still read

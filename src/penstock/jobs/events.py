@@ -24,10 +24,10 @@ from penstock.errors import DatabaseUnavailable, InvalidInput, NotFound, Overloa
 from penstock.jobs import event_store
 from penstock.jobs.names import Names
 from penstock.jobs.sql import reading, store
-from penstock.jobs.sql.store import TenantId
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Notice
 from penstock.telemetry import logs
+from penstock.tenants.principal import TenantId
 from penstock.waiting import set_within
 
 log = logs.get(__name__)

@@ -45,7 +45,7 @@ from penstock.jobs.job import (
     WaitSeconds,
 )
 from penstock.jobs.service import JobService
-from penstock.jobs.sql.store import DEFAULT_TENANT
+from penstock.tenants.principal import DEFAULT_TENANT
 from penstock.web.reading import check_moment, convert, moment
 from penstock.web.request import Disconnected, Request
 from penstock.web.response import EventStream, Response, json_response

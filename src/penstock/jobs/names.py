@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from penstock.jobs.job import JobSubmission
 from penstock.jobs.sql import store
-from penstock.jobs.sql.store import Connection, TenantId
+from penstock.jobs.sql.store import Connection
 from penstock.postgres.pool import Database
+from penstock.tenants.principal import TenantId
 
 _MOST = 50_000  # names of each kind that one process remembers
 

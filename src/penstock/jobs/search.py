@@ -13,7 +13,8 @@ from uuid import UUID
 from penstock.errors import InvalidInput
 from penstock.jobs.job import JobFilter, JobPage, JobSummary
 from penstock.jobs.sql import reading, store
-from penstock.jobs.sql.store import Connection, TenantId
+from penstock.jobs.sql.store import Connection
+from penstock.tenants.principal import TenantId
 
 _BUDGET = 20_000  # candidates looked at for one page
 _MIN, _MAX = UUID(int=0), UUID(int=2**128 - 1)

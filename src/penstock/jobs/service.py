@@ -40,13 +40,13 @@ from penstock.jobs.job import (
 from penstock.jobs.names import Names
 from penstock.jobs.sql import reading, store
 from penstock.jobs.sql.reading import UsedByJob
-from penstock.jobs.sql.store import TenantId
 from penstock.jobs.states import ErrorCategory, RetryPolicy, Status, may_cancel, may_retry
 from penstock.jobs.submissions import Submissions
 from penstock.jobs.writers import Observe, TenantWriters
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Notice, Wakeups
 from penstock.settings import Settings
+from penstock.tenants.principal import TenantId
 from penstock.waiting import set_within
 
 _LOOK_AGAIN = 2.0  # seconds after which whoever waits looks by himself: a wake-up may be lost

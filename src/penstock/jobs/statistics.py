@@ -8,8 +8,9 @@ import asyncpg
 
 from penstock.jobs.job import Counts, OwnerCounts, QueueCounts, Stats
 from penstock.jobs.sql import reading
-from penstock.jobs.sql.store import Connection, Queue, TenantId
+from penstock.jobs.sql.store import Connection, Queue
 from penstock.jobs.usage import ProviderCounts, UsageCounts
+from penstock.tenants.principal import TenantId
 
 
 async def gather(connection: Connection, tenant: TenantId) -> Stats:

@@ -14,10 +14,11 @@ from penstock.errors import IdempotencyConflict, InvalidInput
 from penstock.jobs.job import Job, JobSubmission, Submitted
 from penstock.jobs.names import Names
 from penstock.jobs.sql import reading, store
-from penstock.jobs.sql.store import NewJob, TenantId
+from penstock.jobs.sql.store import NewJob
 from penstock.jobs.states import Status
 from penstock.jobs.writers import TenantWriters
 from penstock.postgres.pool import Database
+from penstock.tenants.principal import TenantId
 
 Key = tuple[str, str]  # owner service, idempotency key
 

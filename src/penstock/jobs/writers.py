@@ -17,10 +17,11 @@ from penstock.jobs import output
 from penstock.jobs.batcher import Batcher
 from penstock.jobs.job import Failure, HeartbeatAnswer, JobCompletion, JobHeartbeat, JobState
 from penstock.jobs.sql import store
-from penstock.jobs.sql.store import EndedAttempt, Gap, HeldLease, NewJob, TenantId, Verdict
+from penstock.jobs.sql.store import EndedAttempt, Gap, HeldLease, NewJob, Verdict
 from penstock.jobs.states import RetryPolicy, Status, after_failure
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
+from penstock.tenants.principal import TenantId
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")

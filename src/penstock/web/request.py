@@ -13,6 +13,7 @@ import msgspec
 from starlette.types import Receive, Scope
 
 from penstock.errors import InvalidInput, TooLarge, Unsupported
+from penstock.tenants.principal import Principal
 from penstock.web.reading import decode
 
 T = TypeVar("T")
@@ -32,10 +33,13 @@ class Disconnected(Exception):
 class Request:
     """A request: its parameters, headers and body.
 
-    ``stopping`` is set when the process is told to stop: what waits should then answer as it stands.
+    ``stopping`` is set when the process begins to stop: a handler that waits should then return what it has.
+    ``principal`` is set by the access check; routes that are open to everyone have none.
     """
 
-    __slots__ = ("_receive", "_scope", "max_body_bytes", "stopping")
+    __slots__ = ("_receive", "_scope", "max_body_bytes", "principal", "stopping")
+
+    principal: Principal
 
     def __init__(self, scope: Scope, receive: Receive, *, max_body_bytes: int, stopping: asyncio.Event) -> None:
         self._scope = scope

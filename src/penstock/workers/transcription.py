@@ -22,7 +22,6 @@ from msgspec.structs import replace
 from penstock.blobs.service import BlobService
 from penstock.errors import NotFound
 from penstock.jobs.job import ClaimedJob
-from penstock.jobs.sql.store import DEFAULT_TENANT, TenantId
 from penstock.providers import dispatch, job_inputs, pieces
 from penstock.providers.agreement import Agreement
 from penstock.providers.catalogue import Profile, ProviderSpec
@@ -32,6 +31,7 @@ from penstock.providers.inputs import TranscriptionInput
 from penstock.providers.servers import Servers
 from penstock.providers.speech import Sound, SpeechRequest
 from penstock.recordings.recording import Recording, UnusableAudio, examine
+from penstock.tenants.principal import DEFAULT_TENANT, TenantId
 from penstock.work.context import JobContext
 from penstock.workers import provider_jobs
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from uuid import UUID
 
 from penstock.blobs.service import BlobService
-from penstock.jobs.sql.store import DEFAULT_TENANT, TenantId
 from penstock.models.uploads import Upload
+from penstock.tenants.principal import DEFAULT_TENANT, TenantId
 
 
 class UploadLoader:

@@ -13,8 +13,8 @@ from uuid import UUID
 from penstock.errors import CallerError
 from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure, HeartbeatAnswer, JobCompletion, JobHeartbeat, JobState
 from penstock.jobs.service import JobService
-from penstock.jobs.sql.store import DEFAULT_TENANT, TenantId
 from penstock.telemetry import logs, metrics
+from penstock.tenants.principal import DEFAULT_TENANT, TenantId
 from penstock.work.engine import Engine
 from penstock.work.executors import Executors, Offer
 from penstock.work.source import Duty

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from penstock.jobs.sql.store import Connection, HeldLease, Queue, TenantId, held
+from penstock.jobs.sql.store import Connection, HeldLease, Queue, held
 from penstock.postgres import queries
+from penstock.tenants.principal import TenantId
 
 _sql = queries.load(__file__, "duties.sql")
 

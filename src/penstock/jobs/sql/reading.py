@@ -12,10 +12,11 @@ from msgspec import Raw
 
 from penstock.jobs import usage
 from penstock.jobs.job import Attempt, Job, JobError, JobFilter, JobSummary
-from penstock.jobs.sql.store import Connection, Queue, TenantId
+from penstock.jobs.sql.store import Connection, Queue
 from penstock.jobs.states import ErrorCategory, Status
 from penstock.jobs.usage import Usage
 from penstock.postgres import queries
+from penstock.tenants.principal import TenantId
 
 _sql = queries.load(__file__, "reading.sql")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import NewType
 from uuid import UUID
 
 import asyncpg
@@ -27,10 +26,9 @@ from penstock.jobs.output import chunks_of, encoded, joined, lines_of, span
 from penstock.jobs.states import Again, ErrorCategory, Over, Status, Tally
 from penstock.jobs.usage import Usage
 from penstock.postgres import queries
+from penstock.tenants.principal import TenantId
 
 Connection = asyncpg.Connection
-TenantId = NewType("TenantId", int)
-DEFAULT_TENANT = TenantId(1)
 Queue = tuple[str, str]  # task type, model profile
 
 _sql = queries.load(__file__)

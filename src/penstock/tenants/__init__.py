@@ -1,0 +1,1 @@
+"""Who owns data and who sends requests: tenants and principals."""
