@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     )
     from penstock.jobs.job import ClaimedJob, JobFilter
     from penstock.jobs.states import ErrorCategory, Status
-    from penstock.models.arrays import Array
-    from penstock.models.context import BadInput, Context, context
-    from penstock.models.media import Audio, File, Image
+    from penstock.models.replica.contract.arrays import Array
+    from penstock.models.replica.contract.context import BadInput, Context, context
+    from penstock.models.replica.contract.media import Audio, File, Image
     from penstock.work.batched import Batched
     from penstock.work.context import JobContext
     from penstock.work.executor import ExecutionError
@@ -95,9 +95,9 @@ _HOMES = {
     ),
     "penstock.jobs.job": ("ClaimedJob", "JobFilter"),
     "penstock.jobs.states": ("ErrorCategory", "Status"),
-    "penstock.models.context": ("BadInput", "Context", "context"),
-    "penstock.models.arrays": ("Array",),
-    "penstock.models.media": ("Audio", "File", "Image"),
+    "penstock.models.replica.contract.context": ("BadInput", "Context", "context"),
+    "penstock.models.replica.contract.arrays": ("Array",),
+    "penstock.models.replica.contract.media": ("Audio", "File", "Image"),
     "penstock.work.batched": ("Batched",),
     "penstock.work.context": ("JobContext",),
     "penstock.work.executor": ("ExecutionError",),

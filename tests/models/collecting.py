@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from penstock.models.runtimes.base import Call, Output, Segment
+from penstock.models.replica.runtime import Call, Output, Segment
 
 _numbers = itertools.count(1)
 

@@ -12,12 +12,12 @@ from typing import Any
 import msgspec
 
 from penstock.models import manifest
-from penstock.models.host.calls import Answered, Listener, LiveCall
+from penstock.models.host.calls import CallResult, Listener, LiveCall
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.host import ModelHost
 from penstock.models.host.logbook import LogEntry, Wanted
 from penstock.models.manifest import Model
-from penstock.models.runtimes.base import Segment
+from penstock.models.replica.runtime import Segment
 
 
 class Stage:
@@ -69,7 +69,7 @@ class Stage:
         return deployment.logbook.newest(Wanted(**wanted), 10_000)
 
 
-def read(answered: Answered) -> Any:
+def read(answered: CallResult) -> Any:
     """An answer's JSON."""
     return msgspec.json.decode(answered.json)
 

@@ -27,9 +27,9 @@ from pydantic import BaseModel, Field
 import penstock
 from penstock import Array, Audio, BadInput, Context, File, Image
 from penstock.models.checking import Checker
-from penstock.models.contract import Contract
-from penstock.models.runtimes.base import Segment
-from penstock.models.signature import ContractError
+from penstock.models.replica.contract.contract import Contract
+from penstock.models.replica.contract.signature import ContractError
+from penstock.models.replica.runtime import Segment
 from penstock.outbound.failure import CallFailed
 
 PIXEL = Image.from_pil(PIL.Image.new("RGB", (2, 3), "red"))

@@ -13,8 +13,8 @@ import pytest
 
 from penstock.models import manifest
 from penstock.models.checking import Checker
-from penstock.models.runtimes.base import BlockingRuntime, Output, Schema, Spec
-from penstock.models.runtimes.python import PythonRuntime
+from penstock.models.replica.runtime import BlockingRuntime, Output, Schema, Spec
+from penstock.models.replica.runtimes.python import PythonRuntime
 from penstock.outbound.failure import CallFailed
 from tests.models.collecting import CollectingWire, call_with, read
 

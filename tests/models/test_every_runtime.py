@@ -17,7 +17,7 @@ import pytest
 from penstock.errors import InvalidInput, ModelCrashed, ModelTimeout, ProviderFailed
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.deployment import Deployment
-from penstock.models.runtimes.base import Segment
+from penstock.models.replica.runtime import Segment
 from tests.models.stage import Heard, Stage, read
 from tests.models.subjects import NAMES, Subject, subject
 from tests.processes import alive, until

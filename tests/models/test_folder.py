@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
-from penstock.models.host.folder import ModelsFolder
+from penstock.models.folder import ModelsFolder
 
 GOOD = 'name = "x"\nruntime = "http"\n[http]\nurl = "http://127.0.0.1:1"\n'
 

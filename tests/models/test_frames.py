@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from penstock.models import frames
-from penstock.models.frames import Decoder, Frame, ProtocolError, SegmentHeader
+from penstock.models.replica import frames
+from penstock.models.replica.frames import Decoder, Frame, ProtocolError, SegmentHeader
 
 some_frames = st.lists(
     st.builds(
@@ -71,9 +71,9 @@ def test_what_cannot_be_a_frame_is_refused_at_its_first_bytes(prefix: bytes) -> 
 def test_segments_come_out_as_they_went_in(json: bytes, pieces: list[bytes]) -> None:
     """The JSON and each piece of media, whatever bytes they are."""
     headers = [SegmentHeader(len(piece), "image/png") for piece in pieces]
-    stream = b"".join(frames.encode_parts(frames.CALL, 7, frames.Call("r", False, headers), [json, *pieces]))
+    stream = b"".join(frames.encode_parts(frames.CALL, 7, frames.CallHeader("r", False, headers), [json, *pieces]))
     (frame,) = Decoder().feed(stream)
-    header = frames.decode_header(frames.header_decoder(frames.Call), frame.header)
+    header = frames.decode_header(frames.header_decoder(frames.CallHeader), frame.header)
     got_json, got = frames.split(frame.body, header.segments)
     assert got_json == json
     assert [bytes(piece) for piece in got] == pieces

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from penstock.errors import PenstockError
-from penstock.models import frames
+from penstock.models.replica import frames
 from tests.models.stage import Stage
 
 # Finds the replica's own data and control sockets, and writes what it is told to write into one of them.
@@ -51,10 +51,10 @@ def junk(seed: int) -> bytes:
             head = rng.randrange(0, len(body) + 1)
             return frames.PREFIX.pack(len(body), kind, rng.randrange(0, 50), head) + body
         case 2:
-            header = frames.Reply(1, [frames.SegmentHeader(rng.randrange(-9, 999), "x", [1, "y"])])
+            header = frames.OutputHeader(1, [frames.SegmentHeader(rng.randrange(-9, 999), "x", [1, "y"])])
             return frames.encode(kind, rng.randrange(0, 50), header, body)
         case _:
-            return frames.encode(kind, rng.randrange(0, 50), frames.Failed("nonsense", "x" * 99), body) * 3
+            return frames.encode(kind, rng.randrange(0, 50), frames.FailureHeader("nonsense", "x" * 99), body) * 3
 
 
 @pytest.mark.parametrize("seed", range(24))

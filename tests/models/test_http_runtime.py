@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from penstock.models.runtimes.base import Call, Output, Schema, Segment, Spec
-from penstock.models.runtimes.http import HttpRuntime
+from penstock.models.replica.runtime import Call, Output, Schema, Segment, Spec
+from penstock.models.replica.runtimes.http import HttpRuntime
 from penstock.outbound.failure import CallFailed
 from tests.models.collecting import CollectingWire, call_with, data_of, read
 from tests.models.servers import answering, closed_port, hanging, raw, sending, serving, streaming

@@ -12,10 +12,10 @@ import pytest
 
 import penstock
 from penstock import Context
-from penstock.models import interrupting
-from penstock.models.context import Running
-from penstock.models.interrupting import Interruptible, shielded
-from penstock.models.runtimes.base import Call, Cancelled, Output
+from penstock.models.replica import interrupting
+from penstock.models.replica.contract.context import Running
+from penstock.models.replica.interrupting import Interruptible, shielded
+from penstock.models.replica.runtime import Call, Cancelled, Output
 
 LIMIT = 60.0  # seconds that anything here may take
 TURNS = 2000

@@ -16,8 +16,8 @@ import pytest
 from aiohttp import web
 
 from penstock.models.checking import Checker
-from penstock.models.runtimes.base import Schema, Segment, Spec
-from penstock.models.runtimes.openai import OpenaiRuntime
+from penstock.models.replica.runtime import Schema, Segment, Spec
+from penstock.models.replica.runtimes.openai import OpenaiRuntime
 from penstock.outbound.failure import CallFailed
 from tests.models.collecting import CollectingWire, call_with, read
 from tests.models.servers import answering, sending, serving, streaming

@@ -14,9 +14,9 @@ from pydantic import Field
 
 import penstock
 from penstock import BadInput, Context, Image
-from penstock.models import runtimes
-from penstock.models.interrupting import notice_what_is_lost
-from penstock.models.runtimes.base import (
+from penstock.models.replica import runtimes
+from penstock.models.replica.interrupting import notice_what_is_lost
+from penstock.models.replica.runtime import (
     AsyncRuntime,
     BlockingRuntime,
     Call,
@@ -28,7 +28,7 @@ from penstock.models.runtimes.base import (
     Spec,
     current_call,
 )
-from penstock.models.runtimes.python import PythonRuntime, interpreter
+from penstock.models.replica.runtimes.python import PythonRuntime, interpreter
 from penstock.outbound.failure import CallFailed
 from tests.models.collecting import CollectingWire, call_with, data_of, read
 

@@ -21,9 +21,9 @@ import pytest
 
 from penstock.errors import InvalidInput, ModelCrashed
 from penstock.models import manifest
-from penstock.models.program import LONGEST_LINE, Program
-from penstock.models.runtimes.base import Call, Cancelled, Output, Schema, Segment, Spec
-from penstock.models.runtimes.subprocess import GONE_STATUS, OutOfStep, SubprocessRuntime, read
+from penstock.models.replica.program import LONGEST_LINE, Program
+from penstock.models.replica.runtime import Call, Cancelled, Output, Schema, Segment, Spec
+from penstock.models.replica.runtimes.subprocess import GONE_STATUS, OutOfStep, SubprocessRuntime, read
 from penstock.outbound.failure import CallFailed
 from tests.models.collecting import CollectingWire, call_with, data_of
 from tests.models.collecting import read as value_of
@@ -424,8 +424,8 @@ def test_a_call_that_was_cancelled_before_never_reaches_the_program(model: Make)
 ALONE = """
 import sys
 from pathlib import Path
-from penstock.models.runtimes.base import Schema, Spec
-from penstock.models.runtimes.subprocess import SubprocessRuntime
+from penstock.models.replica.runtime import Schema, Spec
+from penstock.models.replica.runtimes.subprocess import SubprocessRuntime
 from tests.models.collecting import CollectingWire, call_with
 
 options = {"command": [sys.executable, "-c", sys.argv[1]]}
@@ -522,8 +522,8 @@ def test_unloading_closes_the_input_and_waits() -> None:
 
 
 def test_a_program_that_ignores_the_end_of_its_input_is_killed(model: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.models.program._END_SECONDS", 0.05)
-    monkeypatch.setattr("penstock.models.program._TERMINATE_SECONDS", 0.05)
+    monkeypatch.setattr("penstock.models.replica.program._END_SECONDS", 0.05)
+    monkeypatch.setattr("penstock.models.replica.program._TERMINATE_SECONDS", 0.05)
     found = model("""
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         print(sys.stdin.readline(), flush=True)

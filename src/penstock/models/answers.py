@@ -9,13 +9,13 @@ from typing import Any
 
 import msgspec
 
-from penstock.models.host.calls import Answered
-from penstock.models.runtimes.base import Segment
+from penstock.models.host.calls import CallResult
+from penstock.models.replica.runtime import Segment
 from penstock.web.request import Request
 from penstock.web.response import JSON, Response
 
 
-def as_response(request: Request, answered: Answered, request_id: str) -> Response:
+def as_response(request: Request, answered: CallResult, request_id: str) -> Response:
     """The answer to a live call. Media come as bytes when they are the whole output, or when ``Accept`` names their
     type; otherwise as ``data:`` URLs in the JSON."""
     headers = [
@@ -68,7 +68,7 @@ def _as_bytes(accept: str, segments: Sequence[Segment]) -> Segment | None:
     return matching[0] if len(matching) == 1 else None
 
 
-def _timing(answered: Answered) -> bytes:
+def _timing(answered: CallResult) -> bytes:
     return b"queue;dur=%.3f, model;dur=%.3f" % (1000 * answered.queue_seconds, 1000 * answered.model_seconds)
 
 

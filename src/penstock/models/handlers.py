@@ -13,7 +13,7 @@ from msgspec import Meta, Struct
 
 from penstock.errors import InvalidInput, PenstockError
 from penstock.models.answers import as_response
-from penstock.models.host.calls import Answered, Listener, LiveCall
+from penstock.models.host.calls import CallResult, Listener, LiveCall
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.logbook import LEVELS, Logbook, Wanted
 from penstock.models.requests import Input, read_input
@@ -146,7 +146,7 @@ class ModelHandlers:
         return json_response(whole(self.service.entry(name)))
 
 
-async def answered(request: Request, live: LiveCall) -> Answered:
+async def answered(request: Request, live: LiveCall) -> CallResult:
     """The call's end; a caller who leaves meanwhile abandons it. Raises what ended it, or Disconnected."""
     loop = asyncio.get_running_loop()
     watch: list[asyncio.Task[None]] = []

@@ -17,9 +17,10 @@ from msgspec import Meta, Struct, field
 
 from penstock import durations
 from penstock.errors import FieldProblem, InvalidInput
-from penstock.models import runtimes, secrets
+from penstock.models import secrets
 from penstock.models.checking import Checker
-from penstock.models.runtimes.base import Schema
+from penstock.models.replica import runtimes
+from penstock.models.replica.runtime import Schema
 from penstock.suggestions import did_you_mean
 from penstock.web.mistakes import all_of
 

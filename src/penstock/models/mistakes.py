@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, Final
 
 from penstock.errors import FieldProblem
-from penstock.models.violations import dotted
+from penstock.models.replica.contract.violations import dotted
 
 _MEDIA: Final = "must be a data: URL, or blob: and the id of an upload"
 _LONGEST_DETAIL: Final = 300  # characters

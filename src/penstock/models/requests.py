@@ -12,9 +12,9 @@ import msgspec
 from penstock.errors import InvalidInput, NotFound, TooLarge, Unsupported
 from penstock.models import media_types
 from penstock.models.host.deployment import Deployment
-from penstock.models.runtimes.base import Segment
+from penstock.models.replica.contract.violations import dotted
+from penstock.models.replica.runtime import Segment
 from penstock.models.uploads import Load, Upload, is_media, takes_many, uploads_in
-from penstock.models.violations import dotted
 from penstock.web.forms import Part, read_form
 from penstock.web.reading import decode
 from penstock.web.request import Request, is_json

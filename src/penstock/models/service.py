@@ -26,8 +26,8 @@ from penstock.errors import (
     PenstockError,
 )
 from penstock.models import manifest, store
+from penstock.models.folder import Key, ModelsFolder
 from penstock.models.host.deployment import Deployment
-from penstock.models.host.folder import Key, ModelsFolder
 from penstock.models.host.host import Entry, ModelHost
 from penstock.models.manifest import REMOTE, Model
 from penstock.models.store import Row

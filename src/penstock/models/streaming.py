@@ -10,8 +10,8 @@ import msgspec
 
 from penstock.errors import PenstockError, ServiceError
 from penstock.models.answers import with_media
-from penstock.models.host.calls import Answered, LiveCall
-from penstock.models.runtimes.base import Segment
+from penstock.models.host.calls import CallResult, LiveCall
+from penstock.models.replica.runtime import Segment
 from penstock.waiting import set_within
 
 _HOLD_AT: Final = 2048  # events that the caller may be behind before its model is held back
@@ -99,7 +99,7 @@ class EventFeed:
         return self.call
 
 
-def done(answered: Answered, *, chunks: int) -> bytes:
+def done(answered: CallResult, *, chunks: int) -> bytes:
     """The last event of a call that went well: with its output where that did not come as chunks."""
     facts = msgspec.json.encode(
         {"chunks": chunks, "version": answered.version, "model_seconds": round(answered.model_seconds, 6)}

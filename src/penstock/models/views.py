@@ -10,7 +10,7 @@ from msgspec import Struct
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.host import Entry
 from penstock.models.host.logbook import LogEntry
-from penstock.models.host.measures import Counts
+from penstock.models.host.metrics import Counts
 from penstock.models.secrets import masked
 
 

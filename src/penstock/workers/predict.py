@@ -29,8 +29,8 @@ from penstock.jobs.job import ClaimedJob
 from penstock.jobs.states import ErrorCategory
 from penstock.models.answers import with_media
 from penstock.models.host.calls import LiveCall
+from penstock.models.replica.runtime import Segment
 from penstock.models.requests import from_json
-from penstock.models.runtimes.base import Segment
 from penstock.models.service import ModelService
 from penstock.models.uploads import Load
 from penstock.telemetry import logs

@@ -21,7 +21,7 @@ from typing import Any
 from aiohttp import web
 
 from penstock.errors import ModelFailed, PenstockError, ProviderFailed
-from penstock.models.runtimes.native import HEADER
+from penstock.models.replica.runtimes.native import HEADER
 from tests.models.stage import Stage
 
 HERE = Path(__file__).parent

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from penstock.models.runtimes.base import Segment
+from penstock.models.replica.runtime import Segment
 
 if TYPE_CHECKING:
     from penstock.models.host.deployment import Deployment
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class CallResult:
     """How a call ended well."""
 
     json: bytes  # null where segments stand
@@ -73,7 +73,7 @@ class LiveCall:
         self.request_id = request_id
         self.streams = streams  # the caller reads chunks as they come
         self.listener = listener
-        self.done: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[CallResult] = asyncio.get_running_loop().create_future()
         self.accepted_at = time.perf_counter()
         self.sent_at = 0.0
         self.started_at = 0.0  # when a replica can have begun it; 0: not yet
@@ -111,7 +111,7 @@ class LiveCall:
     def succeed(self, json: bytes, segments: Sequence[Segment], *, model_seconds: float, version: str) -> None:
         if not self.done.done():
             queue_seconds = max(0.0, self.sent_at - self.accepted_at)
-            self.done.set_result(Answered(json, segments, model_seconds, queue_seconds, version))
+            self.done.set_result(CallResult(json, segments, model_seconds, queue_seconds, version))
 
     def fail(self, error: Exception) -> None:
         if not self.done.done():

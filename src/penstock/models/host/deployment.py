@@ -8,19 +8,19 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from penstock.errors import InvalidInput, ModelCrashed, ModelTimeout, ModelUnavailable, Overloaded, PoisonInput
-from penstock.models import frames
 from penstock.models.checking import Checker
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.failures import error_of
 from penstock.models.host.fleet import Fleet
 from penstock.models.host.guardian import Guardian
 from penstock.models.host.logbook import Logbook
-from penstock.models.host.measures import Measures
+from penstock.models.host.metrics import Measures
 from penstock.models.host.poison import Poison
 from penstock.models.host.queue import CallQueue
 from penstock.models.host.replica import Replica
 from penstock.models.manifest import Model
-from penstock.models.runtimes.base import Schema, Segment
+from penstock.models.replica import frames
+from penstock.models.replica.runtime import Schema, Segment
 from penstock.outbound.failure import CallFailed
 from penstock.telemetry import logs
 
@@ -302,7 +302,7 @@ class Deployment:
         self.measures.answered(seconds)
         call.succeed(json, segments, model_seconds=seconds, version=self.model.version)
 
-    def refused(self, call: LiveCall, failed: frames.Failed) -> None:
+    def refused(self, call: LiveCall, failed: frames.FailureHeader) -> None:
         """A call ended badly, the replica lives on."""
         self._pump()
         self.measures.refused(failed.kind)
@@ -349,6 +349,6 @@ class _Nobody:
     """Owns a replica that only says what its schema is."""
 
     def answered(self, call: LiveCall, json: bytes, segments: Sequence[Segment], micros: int) -> None: ...
-    def refused(self, call: LiveCall, failed: frames.Failed) -> None: ...
+    def refused(self, call: LiveCall, failed: frames.FailureHeader) -> None: ...
     def timed_out(self, call: LiveCall) -> None: ...
     def ended(self, replica: Replica, started: Sequence[LiveCall], unstarted: Sequence[LiveCall]) -> None: ...

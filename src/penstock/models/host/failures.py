@@ -13,12 +13,12 @@ from penstock.errors import (
     PenstockError,
     ProviderFailed,
 )
-from penstock.models import frames
+from penstock.models.replica import frames
 
 _LONGEST_WAIT = 3600.0  # seconds
 
 
-def error_of(failed: frames.Failed, model: str, message: str) -> PenstockError:
+def error_of(failed: frames.FailureHeader, model: str, message: str) -> PenstockError:
     """The error for a failure of a model's call; ``message`` is the failure's own, without secrets."""
     told = f"model {model}: {message}"
     match failed.kind:

@@ -11,7 +11,7 @@ from penstock.backoff import Backoff
 from penstock.models.host.logbook import Logbook
 from penstock.models.host.replica import Replica
 from penstock.models.manifest import Model
-from penstock.models.runtimes.base import Schema
+from penstock.models.replica.runtime import Schema
 from penstock.outbound.failure import CallFailed
 from penstock.telemetry import logs
 

@@ -11,15 +11,15 @@ from weakref import WeakValueDictionary
 import psutil
 
 from penstock.errors import AlreadyExists, InvalidInput, ModelUnavailable, NotFound
-from penstock.models.host import surroundings
+from penstock.models.host import environment
 from penstock.models.host.calls import Listener, LiveCall
 from penstock.models.host.deployment import Deployment
+from penstock.models.host.exclusive import Group, GroupTurn
 from penstock.models.host.guardian import Guardian
 from penstock.models.host.logbook import Logbook
 from penstock.models.host.replica import Replica
-from penstock.models.host.turns import Group, GroupTurn
 from penstock.models.manifest import Model
-from penstock.models.runtimes.base import Segment
+from penstock.models.replica.runtime import Segment
 from penstock.suggestions import did_you_mean
 from penstock.telemetry import logs
 
@@ -149,7 +149,7 @@ class ModelHost:
                 raise AlreadyExists(f"model {model.name} version {model.version} is registered already")
             self._check_device(model, instead_of=before)
             entry = entry or Entry(model.name)
-            entry.logbook.hide(surroundings.secrets(model, ours=surroundings.our_environment()))
+            entry.logbook.hide(environment.secrets(model, ours=environment.of_host()))
             deployment = self._deployment(model, entry)
             try:
                 if wait or before is not None:

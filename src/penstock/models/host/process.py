@@ -14,10 +14,10 @@ from typing import Final, Protocol
 
 from penstock import exits
 from penstock.errors import PenstockError
-from penstock.models import frames
-from penstock.models.host import surroundings
+from penstock.models.host import environment
 from penstock.models.host.guardian import Guardian
 from penstock.models.manifest import Model
+from penstock.models.replica import frames
 from penstock.outbound.failure import CallFailed
 from penstock.telemetry import logs
 
@@ -116,12 +116,12 @@ class ReplicaProcess:
 
     async def _spawn(self, data_fd: int, control_fd: int) -> Process:
         return await asyncio.create_subprocess_exec(
-            *surroundings.command(self._model, data_fd, control_fd),
+            *environment.command(self._model, data_fd, control_fd),
             stdin=DEVNULL,
             stdout=PIPE,
             stderr=PIPE,
-            env=surroundings.environment(self._model, ours=surroundings.our_environment(), private=self._private),
-            cwd=surroundings.working_folder(self._model),
+            env=environment.variables(self._model, ours=environment.of_host(), private=self._private),
+            cwd=environment.working_folder(self._model),
             pass_fds=(data_fd, control_fd),
             start_new_session=True,
         )

@@ -14,7 +14,7 @@ from typing import Final
 from penstock.errors import ModelUnavailable
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.fleet import Fleet
-from penstock.models.host.measures import Measures
+from penstock.models.host.metrics import Measures
 from penstock.models.host.replica import Replica
 from penstock.models.manifest import Model
 

@@ -12,14 +12,14 @@ from typing import Final, Protocol
 import msgspec
 
 from penstock import exits
-from penstock.models import frames
-from penstock.models.host import surroundings
+from penstock.models.host import environment
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.guardian import Guardian
 from penstock.models.host.logbook import Logbook
 from penstock.models.host.process import ReplicaProcess
 from penstock.models.manifest import Model
-from penstock.models.runtimes.base import Schema, Segment
+from penstock.models.replica import frames
+from penstock.models.replica.runtime import Schema, Segment
 from penstock.outbound.failure import CallFailed
 from penstock.telemetry import logs
 from penstock.waiting import set_within
@@ -31,16 +31,16 @@ _LONGEST_LINE: Final = 16 * 1024  # characters of a log line
 
 _numbers = itertools.count(1)
 _call_ids = itertools.count(1)
-_reply = frames.header_decoder(frames.Reply)
-_failed = frames.header_decoder(frames.Failed)
-_line = frames.header_decoder(frames.LogLine)
+_reply = frames.header_decoder(frames.OutputHeader)
+_failed = frames.header_decoder(frames.FailureHeader)
+_line = frames.header_decoder(frames.LogHeader)
 
 
 class Owner(Protocol):
     """Who a replica belongs to. Called on the event loop."""
 
     def answered(self, call: LiveCall, json: bytes, segments: Sequence[Segment], micros: int) -> None: ...
-    def refused(self, call: LiveCall, failed: frames.Failed) -> None: ...
+    def refused(self, call: LiveCall, failed: frames.FailureHeader) -> None: ...
     def timed_out(self, call: LiveCall) -> None: ...
     def ended(self, replica: Replica, started: Sequence[LiveCall], unstarted: Sequence[LiveCall]) -> None: ...
 
@@ -178,7 +178,7 @@ class Replica:
             folder=str(model.folder),
             options=model.manifest.options,
             schema=msgspec.to_builtins(model.schema),
-            device=surroundings.device_inside(model),
+            device=environment.device_inside(model),
             concurrency=model.concurrency,
             timeout=self._timeout,
             describe_only=describe_only,
@@ -231,7 +231,7 @@ class Replica:
         """Send calls that are to be answered together."""
         self.busy += 1
         batch = Batch(len(calls))
-        parts: list[bytes | memoryview] = [frames.encode(frames.BATCH, 0, frames.Batch(len(calls)))]
+        parts: list[bytes | memoryview] = [frames.encode(frames.BATCH, 0, frames.BatchHeader(len(calls)))]
         for call in calls:
             self._note(call, ahead=False)
             self._batches[call.id] = batch
@@ -269,10 +269,10 @@ class Replica:
     def _parts(self, call: LiveCall) -> list[bytes | memoryview]:
         segments = call.segments
         if not segments:
-            header = frames.Call(call.request_id, call.streams)
+            header = frames.CallHeader(call.request_id, call.streams)
             return [frames.encode(frames.CALL, call.id, header, call.input)]
         stated = [frames.SegmentHeader(len(s.data), s.media_type, list(s.path), s.name) for s in segments]
-        header = frames.Call(call.request_id, call.streams, stated)
+        header = frames.CallHeader(call.request_id, call.streams, stated)
         return frames.encode_parts(frames.CALL, call.id, header, [call.input, *(s.data for s in segments)])
 
     def _check_timeout(self) -> None:
@@ -303,7 +303,7 @@ class Replica:
         for frame in found:
             kind = frame.kind
             if kind == frames.RESULT:
-                reply: frames.Reply = frames.decode_header(_reply, frame.header)
+                reply: frames.OutputHeader = frames.decode_header(_reply, frame.header)
                 json, segments = _output(frame, reply)
                 if json:
                     _json(json)
@@ -312,7 +312,7 @@ class Replica:
             elif kind == frames.CHUNK:
                 self._chunk(frame)
             elif kind == frames.FAILURE:
-                failed: frames.Failed = frames.decode_header(_failed, frame.header)
+                failed: frames.FailureHeader = frames.decode_header(_failed, frame.header)
                 self._owner.refused(self._finish(frame.id), failed)
             elif kind == frames.PROGRESS:
                 self._progress(frame)
@@ -333,7 +333,7 @@ class Replica:
             call.listener.progress(_json(frame.body))
 
     def _log_frame(self, frame: frames.Frame) -> None:
-        line: frames.LogLine = frames.decode_header(_line, frame.header)
+        line: frames.LogHeader = frames.decode_header(_line, frame.header)
         call = self.running.get(frame.id) or next((one for one in self.ahead if one.id == frame.id), None)
         self._log(line.level, line.message, call)
 
@@ -390,7 +390,7 @@ class Replica:
                 case _:
                     raise frames.ProtocolError(f"kind {frame.kind} on the control channel")
 
-    def _cannot_start(self, failed: frames.Failed) -> None:
+    def _cannot_start(self, failed: frames.FailureHeader) -> None:
         message = self._logbook.masked(failed.message)
         self._logbook.add("error", f"cannot start: {message}", version=self.model.version, replica=self.name)
         for future in (self._described, self._ready):
@@ -406,7 +406,7 @@ class Replica:
         self._log(level, text, call)
 
 
-def _output(frame: frames.Frame, reply: frames.Reply) -> tuple[bytes, Sequence[Segment]]:
+def _output(frame: frames.Frame, reply: frames.OutputHeader) -> tuple[bytes, Sequence[Segment]]:
     if not reply.segments:
         return frame.body, ()
     json, pieces = frames.split(frame.body, reply.segments)

@@ -12,11 +12,10 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Never
 
-from penstock.models import frames
-from penstock.models.replica import output
+from penstock.models.replica import frames, output
 from penstock.models.replica.blocking import Groups
+from penstock.models.replica.runtime import AsyncRuntime, Call, Cancelled, Output, current_call
 from penstock.models.replica.wire import Control, ReplicaWire, failure, result
-from penstock.models.runtimes.base import AsyncRuntime, Call, Cancelled, Output, current_call
 from penstock.outbound.failure import CallFailed
 
 _UNLOAD_SECONDS = 5.0

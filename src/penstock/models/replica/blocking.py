@@ -11,18 +11,17 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Never
 
-from penstock.models import frames
-from penstock.models.interrupting import notice_what_is_lost, shielded
-from penstock.models.replica import output
+from penstock.models.replica import frames, output
+from penstock.models.replica.interrupting import notice_what_is_lost, shielded
+from penstock.models.replica.runtime import BlockingRuntime, Call, Cancelled, Output, current_call
 from penstock.models.replica.wire import Control, ReplicaWire, failure, received, result
-from penstock.models.runtimes.base import BlockingRuntime, Call, Cancelled, Output, current_call
 from penstock.outbound.failure import CallFailed
 
 _READ = 2**18  # bytes
 _TOGETHER = 0.0002  # seconds that an answer may wait for the next one to travel with it
 _MOST_TOGETHER = 2**16  # bytes
 
-_batch_header = frames.header_decoder(frames.Batch)
+_batch_header = frames.header_decoder(frames.BatchHeader)
 
 
 class BlockingReplica:

@@ -13,12 +13,11 @@ from typing import Never
 
 import msgspec
 
-from penstock.models import frames, runtimes
-from penstock.models.replica import output
+from penstock.models.replica import frames, output, runtimes
 from penstock.models.replica.asynchronous import AsyncReplica
 from penstock.models.replica.blocking import BlockingReplica
+from penstock.models.replica.runtime import AsyncRuntime, BlockingRuntime, Runtime, Schema, Spec
 from penstock.models.replica.wire import Control, failure
-from penstock.models.runtimes.base import AsyncRuntime, BlockingRuntime, Runtime, Schema, Spec
 from penstock.outbound.failure import CallFailed
 
 BROKEN_STATUS = 71  # the model could not be described or loaded; the host was told why

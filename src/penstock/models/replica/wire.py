@@ -9,14 +9,14 @@ from typing import Protocol
 
 import msgspec
 
-from penstock.models import frames
-from penstock.models.runtimes.base import Call, Output, Segment
+from penstock.models.replica import frames
+from penstock.models.replica.runtime import Call, Output, Segment
 from penstock.outbound.failure import CallFailed
 
 _LONGEST_LINE = 16 * 1024  # characters of a log line
 _LONGEST_MESSAGE = 4000  # characters of an error
 
-_call_header = frames.header_decoder(frames.Call)
+_call_header = frames.header_decoder(frames.CallHeader)
 
 
 class Sender(Protocol):
@@ -38,23 +38,23 @@ class ReplicaWire:
         self._send([frames.encode(frames.PROGRESS, call.id, None, value)])
 
     def log(self, call: Call | None, level: str, message: str) -> None:
-        line = frames.LogLine(level, message if len(message) <= _LONGEST_LINE else message[:_LONGEST_LINE] + "…")
+        line = frames.LogHeader(level, message if len(message) <= _LONGEST_LINE else message[:_LONGEST_LINE] + "…")
         self._send([frames.encode(frames.LOG, 0 if call is None else call.id, line)])
 
 
 def result(call_id: int, output: Output | None, micros: int) -> list[bytes | memoryview]:
     """The frame that ends a call well; without an output, its chunks were all."""
     if output is None:
-        return [frames.encode(frames.RESULT, call_id, frames.Reply(micros))]
+        return [frames.encode(frames.RESULT, call_id, frames.OutputHeader(micros))]
     return _reply(frames.RESULT, call_id, output, micros)
 
 
 def failure(call_id: int, error: BaseException, *, kind: int = frames.FAILURE) -> bytes:
     """The frame that ends a call, or a start, badly."""
     if isinstance(error, CallFailed):
-        failed = frames.Failed(error.kind, error.message[:_LONGEST_MESSAGE], error.field, error.retry_after)
+        failed = frames.FailureHeader(error.kind, error.message[:_LONGEST_MESSAGE], error.field, error.retry_after)
     else:
-        failed = frames.Failed("failed", described(error))
+        failed = frames.FailureHeader("failed", described(error))
     return frames.encode(kind, call_id, failed)
 
 
@@ -69,7 +69,7 @@ def received(frame: frames.Frame, wire: ReplicaWire) -> Call:
     """A call from its frame."""
     if frame.header == _PLAIN_HEADER:
         return Call(frame.id, frame.body, (), request_id="", streams=False, wire=wire)
-    header: frames.Call = frames.decode_header(_call_header, frame.header)
+    header: frames.CallHeader = frames.decode_header(_call_header, frame.header)
     json, pieces = frames.split(frame.body, header.segments)
     segments = [
         Segment(piece, stated.media_type, tuple(stated.path), stated.name)
@@ -78,18 +78,18 @@ def received(frame: frames.Frame, wire: ReplicaWire) -> Call:
     return Call(frame.id, json, segments, request_id=header.request_id, streams=header.streams, wire=wire)
 
 
-_PLAIN_HEADER = msgspec.msgpack.encode(frames.Call())
+_PLAIN_HEADER = msgspec.msgpack.encode(frames.CallHeader())
 
 
 def _reply(kind: int, call_id: int, output: Output, micros: int) -> list[bytes | memoryview]:
     if not output.segments:
-        return [frames.encode(kind, call_id, frames.Reply(micros), output.json)]
+        return [frames.encode(kind, call_id, frames.OutputHeader(micros), output.json)]
     headers = [
         frames.SegmentHeader(len(segment.data), segment.media_type, list(segment.path), segment.name)
         for segment in output.segments
     ]
     parts = [output.json, *(segment.data for segment in output.segments)]
-    return frames.encode_parts(kind, call_id, frames.Reply(micros, headers), parts)
+    return frames.encode_parts(kind, call_id, frames.OutputHeader(micros, headers), parts)
 
 
 class Control:

@@ -15,9 +15,9 @@ from typing import Any, ClassVar, Final, NoReturn
 
 import msgspec
 
-from penstock.models.data_urls import Lifter, Unreadable, inlined
-from penstock.models.program import LONGEST_LINE, Program, TooLong
-from penstock.models.runtimes.base import BlockingRuntime, Call, Cancelled, Output, Schema, Spec, unknown_options
+from penstock.models.replica.data_urls import Lifter, Unreadable, inlined
+from penstock.models.replica.program import LONGEST_LINE, Program, TooLong
+from penstock.models.replica.runtime import BlockingRuntime, Call, Cancelled, Output, Schema, Spec, unknown_options
 from penstock.outbound.failure import CallFailed
 
 GONE_STATUS: Final = 70  # exit status of a replica whose program has ended

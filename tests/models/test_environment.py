@@ -12,7 +12,7 @@ import pytest
 
 from penstock.errors import ModelUnavailable
 from penstock.models import manifest
-from penstock.models.host import surroundings
+from penstock.models.host import environment
 from penstock.models.manifest import Model
 from tests.models.stage import Stage
 
@@ -23,8 +23,8 @@ def model(home: Path, source: str = "folder", **stated: Any) -> Model:
     return manifest.check(whole, folder=home, source=source)
 
 
-def environment(of: Model, ours: dict[str, str]) -> dict[str, str]:
-    return surroundings.environment(of, ours=ours, private=frozenset({"DATABASE_URL"}))
+def variables(of: Model, ours: dict[str, str]) -> dict[str, str]:
+    return environment.variables(of, ours=ours, private=frozenset({"DATABASE_URL"}))
 
 
 @pytest.mark.parametrize(
@@ -42,23 +42,23 @@ def test_a_replica_sees_its_own_device_only(
 ) -> None:
     """As number 0, whichever it is of those that the host may use."""
     one = model(tmp_path, device=device)
-    assert environment(one, ours)["CUDA_VISIBLE_DEVICES"] == visible
-    assert surroundings.device_inside(one) == inside
+    assert variables(one, ours)["CUDA_VISIBLE_DEVICES"] == visible
+    assert environment.device_inside(one) == inside
 
 
 def test_a_device_that_the_host_may_not_use(tmp_path: Path) -> None:
     """Is said to be missing."""
     with pytest.raises(ModelUnavailable, match="cuda:2"):
-        environment(model(tmp_path, device="cuda:2"), {"CUDA_VISIBLE_DEVICES": "0"})
+        variables(model(tmp_path, device="cuda:2"), {"CUDA_VISIBLE_DEVICES": "0"})
 
 
 def test_a_registered_model_gets_nothing_of_the_hosts_environment(tmp_path: Path) -> None:
     """It could send it anywhere. A model of the operator's gets what is not ours alone, and may refer to it."""
     ours = {"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "s3cr3t", "DATABASE_URL": "postgresql://x"}
-    seen = environment(model(tmp_path, source="api"), ours)
+    seen = variables(model(tmp_path, source="api"), ours)
     assert "s3cr3t" not in " ".join(seen.values())
     assert seen["PATH"] == "/bin"
-    trusted = environment(model(tmp_path, environment={"NOTE": "${AWS_SECRET_ACCESS_KEY}"}), ours)
+    trusted = variables(model(tmp_path, environment={"NOTE": "${AWS_SECRET_ACCESS_KEY}"}), ours)
     assert trusted["NOTE"] == "s3cr3t"
     assert "DATABASE_URL" not in trusted
 
@@ -96,4 +96,4 @@ async def test_an_interpreter_without_what_it_needs_says_so(stage: Stage, tmp_pa
 def test_a_working_folder_that_is_not_there(tmp_path: Path) -> None:
     """Is said to be missing, before anything is started."""
     with pytest.raises(ModelUnavailable, match="'nowhere' does not exist"):
-        surroundings.working_folder(model(tmp_path, folder="nowhere"))
+        environment.working_folder(model(tmp_path, folder="nowhere"))

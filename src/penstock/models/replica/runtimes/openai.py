@@ -30,9 +30,9 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from penstock.models.data_urls import Lifter, Unreadable, inlined
-from penstock.models.runtimes.base import AsyncRuntime, Call, Output, Schema, Spec
-from penstock.models.runtimes.http import (
+from penstock.models.replica.data_urls import Lifter, Unreadable, inlined
+from penstock.models.replica.runtime import AsyncRuntime, Call, Output, Schema, Spec
+from penstock.models.replica.runtimes.http import (
     check_server,
     from_environment,
     policy_of,

@@ -13,7 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
-from penstock.models.runtimes.base import Output, Segment
+from penstock.models.replica.runtime import Output, Segment
 
 Path = tuple[str | int, ...]
 

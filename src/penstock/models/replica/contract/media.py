@@ -17,7 +17,7 @@ from urllib.parse import unquote_to_bytes
 
 from pydantic_core import core_schema
 
-from penstock.models.context import BadInput
+from penstock.models.replica.contract.context import BadInput
 
 if TYPE_CHECKING:
     import numpy

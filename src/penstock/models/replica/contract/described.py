@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from penstock.models.signature import bare, name_of
+from penstock.models.replica.contract.signature import bare, name_of
 
 Mode = Literal["validation", "serialization"]
 

@@ -1,7 +1,7 @@
 """The ways to execute a model, one file each. They run inside replicas, never in the gateway.
 
-A runtime is a module here whose name is the runtime's, with one class that derives from ``base.Runtime`` and has that
-name. Nothing else needs to know it.
+A runtime is a module here whose name is the runtime's, with one class that derives from ``Runtime`` and has that name.
+Nothing else needs to know it.
 """
 
 from __future__ import annotations
@@ -10,15 +10,13 @@ import pkgutil
 from functools import cache
 from importlib import import_module
 
-from penstock.models.runtimes.base import Runtime
-
-_PARTS = frozenset({"base"})
+from penstock.models.replica.runtime import Runtime
 
 
 @cache
 def names() -> tuple[str, ...]:
     """All runtimes."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__) if module.name not in _PARTS))
+    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
 
 
 def find(name: str) -> type[Runtime]:

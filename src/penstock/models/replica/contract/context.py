@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 from typing import Final
 
-from penstock.models.interrupting import shielded
-from penstock.models.runtimes.base import Call, current_call
+from penstock.models.replica.interrupting import shielded
+from penstock.models.replica.runtime import Call, current_call
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _log = logging.getLogger("penstock.model")

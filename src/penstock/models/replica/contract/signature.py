@@ -20,7 +20,7 @@ import pydantic
 import typing_extensions
 from pydantic.fields import FieldInfo
 
-from penstock.models.context import Context
+from penstock.models.replica.contract.context import Context
 
 _STREAMS: Final = (Iterator, Generator, AsyncIterator, AsyncGenerator)
 _LOOSE_STREAMS: Final = (*_STREAMS, Iterable, AsyncIterable)  # what a generator function may be annotated with

@@ -33,10 +33,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
-from penstock.models.context import BadInput, Running
-from penstock.models.contract import Contract, bad_input
-from penstock.models.interrupting import Interruptible
-from penstock.models.runtimes.base import (
+from penstock.models.replica.contract.context import BadInput, Running
+from penstock.models.replica.contract.contract import Contract, bad_input
+from penstock.models.replica.contract.signature import ContractError
+from penstock.models.replica.interrupting import Interruptible
+from penstock.models.replica.runtime import (
     AsyncRuntime,
     BlockingRuntime,
     Call,
@@ -46,7 +47,6 @@ from penstock.models.runtimes.base import (
     Spec,
     unknown_options,
 )
-from penstock.models.signature import ContractError
 from penstock.outbound.failure import CallFailed
 
 _CLASS = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")

@@ -9,12 +9,12 @@ from typing import Any, ClassVar, Final, cast
 import cffi  # type: ignore[import-untyped]  # it brings no types
 import msgspec
 
-from penstock.models import frames
-from penstock.models.data_urls import Lifter, Unreadable
-from penstock.models.runtimes.base import BlockingRuntime, Call, Cancelled, Output, Segment, Spec, unknown_options
+from penstock.models.replica import frames
+from penstock.models.replica.data_urls import Lifter, Unreadable
+from penstock.models.replica.runtime import BlockingRuntime, Call, Cancelled, Output, Segment, Spec, unknown_options
 from penstock.outbound.failure import CallFailed
 
-HEADER: Final = Path(__file__).parents[2] / "include" / "penstock.h"
+HEADER: Final = Path(__file__).parents[3] / "include" / "penstock.h"
 
 _OPTIONS: Final = ("library", "config")
 _FUNCTIONS: Final = (

@@ -42,7 +42,7 @@ def working_folder(model: Model) -> Path:
     return folder
 
 
-def environment(model: Model, *, ours: Mapping[str, str], private: frozenset[str]) -> dict[str, str]:
+def variables(model: Model, *, ours: Mapping[str, str], private: frozenset[str]) -> dict[str, str]:
     """The environment of a replica.
 
     ``ours`` is the host's own. A model of the operator's gets it without ``private``, our own settings; its manifest
@@ -95,6 +95,6 @@ def _visible_device(model: Model, ours: Mapping[str, str]) -> str:
     return allowed[index]
 
 
-def our_environment() -> Mapping[str, str]:
+def of_host() -> Mapping[str, str]:
     """The host's own environment."""
     return os.environ

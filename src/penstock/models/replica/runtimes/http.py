@@ -29,8 +29,8 @@ from typing import Any, ClassVar
 import msgspec
 
 from penstock import durations
-from penstock.models.data_urls import Lifter, Unreadable, inlined, named, put
-from penstock.models.runtimes.base import AsyncRuntime, Call, Output, Schema, Segment, Spec, unknown_options
+from penstock.models.replica.data_urls import Lifter, Unreadable, inlined, named, put
+from penstock.models.replica.runtime import AsyncRuntime, Call, Output, Schema, Segment, Spec, unknown_options
 from penstock.outbound import addresses
 from penstock.outbound.addresses import Policy
 from penstock.outbound.failure import CallFailed

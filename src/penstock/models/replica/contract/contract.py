@@ -19,12 +19,12 @@ import typing_extensions
 from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic_core import PydanticSerializationError, ValidationError
 
-from penstock.models.context import BadInput
-from penstock.models.described import describe, short, trouble
-from penstock.models.media import File, Lifted
-from penstock.models.runtimes.base import Output, Schema, Segment
-from penstock.models.signature import ContractError, Signature, description
-from penstock.models.violations import NO_INPUT, dotted, first, refusal
+from penstock.models.replica.contract.context import BadInput
+from penstock.models.replica.contract.described import describe, short, trouble
+from penstock.models.replica.contract.media import File, Lifted
+from penstock.models.replica.contract.signature import ContractError, Signature, description
+from penstock.models.replica.contract.violations import NO_INPUT, dotted, first, refusal
+from penstock.models.replica.runtime import Output, Schema, Segment
 from penstock.outbound.failure import CallFailed
 
 _MARK: Final = f"media:{uuid4().hex}:"  # placeholders of media in outputs; nobody outside can know it

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from penstock.models.runtimes.base import Call, Cancelled
+from penstock.models.replica.runtime import Call, Cancelled
 
 _ENOUGH = 10  # turns of a loop, each of which lets a pending exception out
 _AGAIN = 0.01  # seconds after which an exception that was lost is sent once more

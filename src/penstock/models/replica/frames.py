@@ -23,8 +23,8 @@ PREFIX: Final = struct.Struct("<IBQI")
 LARGEST: Final = 512 * 2**20  # bytes of one frame
 
 # Host to replica, data. Its end is the replica's: it unloads and exits.
-CALL: Final = 1  # header Call; body: JSON input, then segments
-BATCH: Final = 2  # header Batch: the next so many calls belong together
+CALL: Final = 1  # header CallHeader; body: JSON input, then segments
+BATCH: Final = 2  # header BatchHeader: the next so many calls belong together
 # Host to replica, control
 SETUP: Final = 16  # body: what to run, in JSON
 CANCEL: Final = 17  # the caller of `id` has gone
@@ -32,16 +32,16 @@ PAUSE: Final = 18  # hold back chunks of `id`
 RESUME: Final = 19
 PING: Final = 20
 # Replica to host, data
-RESULT: Final = 32  # header Reply; body: JSON output, then segments. Ends the call.
-CHUNK: Final = 33  # header Reply; body as above
-FAILURE: Final = 34  # header Failed. Ends the call.
+RESULT: Final = 32  # header OutputHeader; body: JSON output, then segments. Ends the call.
+CHUNK: Final = 33  # header OutputHeader; body as above
+FAILURE: Final = 34  # header FailureHeader. Ends the call.
 PROGRESS: Final = 35  # body: JSON
-LOG: Final = 36  # header LogLine; `id` is 0 outside of calls
+LOG: Final = 36  # header LogHeader; `id` is 0 outside of calls
 # Replica to host, control
 HELLO: Final = 48  # body: the model's schema, in JSON
 READY: Final = 49  # loaded; calls may come
 PONG: Final = 50
-BROKEN: Final = 51  # header Failed: it cannot be described or loaded
+BROKEN: Final = 51  # header FailureHeader: it cannot be described or loaded
 
 KINDS: Final = frozenset({CALL, BATCH, *range(SETUP, PING + 1), *range(RESULT, LOG + 1), *range(HELLO, BROKEN + 1)})
 
@@ -59,7 +59,7 @@ class SegmentHeader(Struct, frozen=True, array_like=True):
     name: str | None = None  # a file name
 
 
-class Call(Struct, frozen=True, array_like=True):
+class CallHeader(Struct, frozen=True, array_like=True):
     """What a call states beside its input."""
 
     request_id: str = ""
@@ -82,27 +82,27 @@ class Setup(Struct, frozen=True, kw_only=True):
     describe_only: bool = False  # say what the model's schema is, and exit
 
 
-class Batch(Struct, frozen=True, array_like=True):
+class BatchHeader(Struct, frozen=True, array_like=True):
     count: int
 
 
-class Reply(Struct, frozen=True, array_like=True):
+class OutputHeader(Struct, frozen=True, array_like=True):
     """What a result or chunk states beside its JSON."""
 
     micros: int = 0  # of a result: microseconds in the model
     segments: list[SegmentHeader] = []
 
 
-class Failed(Struct, frozen=True, array_like=True):
+class FailureHeader(Struct, frozen=True, array_like=True):
     """Why a call, or a load, ended without a result."""
 
-    kind: str  # of penstock.models.runtimes.base.Kind
+    kind: str  # of penstock.outbound.failure.Kind
     message: str
     field: str | None = None
     retry_after: float | None = None  # seconds
 
 
-class LogLine(Struct, frozen=True, array_like=True):
+class LogHeader(Struct, frozen=True, array_like=True):
     """One line of a model's log."""
 
     level: str  # "debug", "info", "warning", "error"
