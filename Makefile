@@ -38,7 +38,7 @@ bench: $(VENV)/.installed-dev ## measure throughput and latency and print a tabl
 lock: $(VENV)/.installed-dev ## resolve the newest allowed versions into the lock files
 	$(PIP) uv
 	$(BIN)/uv pip compile pyproject.toml --all-extras --output-file requirements.lock $(UV_COMPILE)
-	$(BIN)/uv pip compile pyproject.toml --extra examples --extra build --constraint requirements.lock \
+	$(BIN)/uv pip compile pyproject.toml --extra examples --extra media --extra build --constraint requirements.lock \
 		--output-file requirements-demo.lock $(UV_COMPILE)
 
 clean: ## remove the virtual environment and what tools left behind
