@@ -1,9 +1,10 @@
-"""What the model commands are told: inputs, files, manifests, times. Mistakes are typer.BadParameter."""
+"""The arguments of the model commands: inputs, files, manifests, times. Mistakes are typer.BadParameter."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NoReturn
@@ -11,25 +12,63 @@ from typing import Any, NoReturn
 import typer
 
 from penstock.cli.gateway import read_input
+from penstock.models.uploads import is_media
 
 
-def model_input(fields: list[str] | None, whole: str | None) -> Any:
-    """The input of a call: ``whole``, with KEY=VALUE fields over it; None when nothing is stated."""
+@dataclass(frozen=True, slots=True)
+class CallInput:
+    """The input of a call and its media, which travel beside it."""
+
+    value: Any  # None where nothing is stated
+    files: dict[str, Path] | None
+
+
+def call_input(fields: list[str] | None, whole: str | None, stated_files: list[str] | None) -> CallInput | str:
+    """Return the input of a call: ``whole``, with KEY=VALUE fields over it.
+
+    A single VALUE without a KEY is returned as the text it is: what it means depends on the model (``place``).
+    """
+    media = files(stated_files)
+    bare = [field for field in fields or [] if not field.partition("=")[1]]
+    if bare and (len(fields or []) > 1 or whole is not None):
+        raise typer.BadParameter(f"{bare[0]!r} is not KEY=VALUE")
+    if bare:
+        return bare[0]
     if whole is None and not fields:
-        return None
+        return CallInput(None, media)
     given: Any = {} if whole is None else read_input(whole)
     for field in fields or []:
-        key, equals, text = field.partition("=")
-        if not equals or not key:
+        key, _, text = field.partition("=")
+        if not key:
             raise typer.BadParameter(f"{field!r} is not KEY=VALUE")
         if not isinstance(given, dict):
             raise typer.BadParameter("fields go with an input that is an object")
         given[key] = _value(text)
-    return given
+    return CallInput(given, media)
+
+
+def place(text: str, schema: Mapping[str, Any] | None, media: dict[str, Path] | None = None) -> CallInput:
+    """Return a single VALUE as the input that a model's schema wants: the whole input, or its only field.
+
+    A field that takes media takes the path of a file.
+    """
+    properties = (schema or {}).get("properties")
+    if not isinstance(properties, dict) or not properties:
+        return CallInput(_as(schema or {}, text), media)
+    required = [name for name in properties if name in (schema or {}).get("required", ())]
+    left = [name for name in required or properties if name not in (media or {})]
+    if len(left) != 1:
+        raise typer.BadParameter(f"{text!r} is not KEY=VALUE; the model's fields are {', '.join(properties)}")
+    (name,) = left
+    if not is_media(properties[name]) or text.startswith(("data:", "blob:", "http://", "https://")):
+        return CallInput({name: _as(properties[name], text)}, media)
+    if not Path(text).is_file():
+        raise typer.BadParameter(f"the model takes a file as {name}, and there is no file {text}")
+    return CallInput(None, {**(media or {}), name: Path(text)})
 
 
 def files(stated: list[str] | None) -> dict[str, Path] | None:
-    """The media of a call from FIELD=PATH."""
+    """Return the media of a call from FIELD=PATH."""
     found: dict[str, Path] = {}
     for one in stated or []:
         field, equals, path = one.partition("=")
@@ -80,6 +119,11 @@ def since(stated: str | None) -> datetime | None:
     except ValueError:
         raise typer.BadParameter("must be a time, or how long ago such as 5m", param_hint="--since") from None
     return found.astimezone() if found.tzinfo is None else found
+
+
+def _as(schema: Mapping[str, Any], text: str) -> Any:
+    """Return a text as its schema wants it: text where only text is allowed, JSON where it is JSON."""
+    return text if schema.get("type") == "string" else _value(text)
 
 
 def _value(text: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,7 +21,10 @@ Name = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")]
 Version = Annotated[str | None, typer.Option(help="A version; without it the newest.")]
 Fields = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]…", help="Fields of the input: JSON where it is JSON, otherwise text."),
+    typer.Argument(
+        metavar="[KEY=VALUE]…",
+        help="Fields of the input, or the VALUE of its only one: JSON where it is JSON, otherwise text.",
+    ),
 ]
 Input = Annotated[
     str | None, typer.Option("--input", "-i", metavar="JSON", help="The input: JSON, @FILE, or - for standard input.")
@@ -114,13 +117,29 @@ def predict(
 
     penstock model predict summary --input @request.json words=5
 
+    penstock model predict half 5
+
     penstock model predict edges-c -f image=cat.pgm
     """
-    given, media = model_arguments.model_input(fields, whole), model_arguments.files(files)
+    stated = model_arguments.call_input(fields, whole, files)
     if output is not None and not output.absolute().parent.is_dir():  # told before the model has worked for it
         raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
-    answer = with_client(lambda client: client.predict(name, given, files=media, version=version))
-    model_views.show_output(answer, output)
+
+    async def call(client: Client) -> Any:
+        given = await _placed(client, name, stated, files)
+        return await client.predict(name, given.value, files=given.files, version=version)
+
+    model_views.show_output(with_client(call), output)
+
+
+async def _placed(
+    client: Client, name: str, stated: model_arguments.CallInput | str, files: list[str] | None
+) -> model_arguments.CallInput:
+    """Return the input of a call; what a single VALUE means is found in the model's schema."""
+    if not isinstance(stated, str):
+        return stated
+    schema = (await client.model(name))["input_schema"]
+    return model_arguments.place(stated, schema, model_arguments.files(files))
 
 
 @app.command()
@@ -136,11 +155,12 @@ def stream(
 
     penstock model stream chat user="Write a limerick."
     """
-    given, media = model_arguments.model_input(fields, whole), model_arguments.files(files)
+    stated = model_arguments.call_input(fields, whole, files)
     chunks = model_views.Chunks(plain=not wants_json(as_json))
 
     async def follow(client: Client) -> None:
-        async for event in client.stream(name, given, files=media, version=version):
+        given = await _placed(client, name, stated, files)
+        async for event in client.stream(name, given.value, files=given.files, version=version):
             chunks.show(event)
 
     try:
