@@ -17,7 +17,7 @@ from aiohttp import web
 from penstock.errors import DatabaseUnavailable
 from penstock.models import store
 from penstock.supervisor.ports import free_port
-from tests.gateway.stage import Caller, serving
+from tests.gateway.stage import Caller, Reply, serving
 from tests.processes import until
 
 MODELS = {
@@ -309,22 +309,40 @@ class TestMedia:
             }
 
     async def test_files_whose_sender_knows_no_type(self, caller: Caller) -> None:
-        """As curl sends what it does not know; and bytes without a Content-Type."""
+        """As curl sends what it does not know in a form."""
         form = aiohttp.FormData()
         form.add_field("files", b"12345", filename="a", content_type="application/octet-stream")
         form.add_field("cover", b"\x89PNG\r\n\x1a\n", filename="cover", content_type="application/octet-stream")
         async with caller.session.post(f"{caller.address}/api/v1/models/measure/predict", data=form) as reply:
             assert reply.status == 200, await reply.text()
             assert (await reply.json())["cover"] == "data:image/png;base64,iVBORw0KGgo="
-        bare = await caller.session.post(
-            f"{caller.address}/api/v1/models/mirror/predict",
-            data=b"\x89PNG\r\n\x1a\n",
-            skip_auto_headers=["Content-Type"],
-        )
-        assert (bare.status, (await bare.json())["detail"]) == (
-            415,
-            "the body looks like image/png: state that in the header Content-Type",
-        )
+
+    @pytest.mark.parametrize("content_type", [None, "application/x-www-form-urlencoded"])
+    async def test_bytes_without_a_type_are_known_by_their_first_bytes(
+        self, caller: Caller, content_type: str | None
+    ) -> None:
+        """As ``curl --data-binary @red.png`` sends them; JSON without a type stays JSON."""
+
+        async def send(model: str, body: bytes) -> Reply:
+            async with caller.session.post(
+                f"{caller.address}/api/v1/models/{model}/predict",
+                data=body,
+                headers={} if content_type is None else {"Content-Type": content_type},
+                skip_auto_headers=["Content-Type"],
+            ) as reply:
+                return Reply(status=reply.status, headers=reply.headers, body=await reply.read())
+
+        picture = b"\x89PNG\r\n\x1a\n" + self.DATA
+        answered = await send("mirror", picture)
+        assert (answered.status, answered.body) == (200, picture[::-1])
+        assert (await send("greet", b'{"name": "Ada"}')).json == {"text": "Dear Ada"}
+        refused = await send("greet", picture)
+        assert refused.outcome == (415, "unsupported")
+        assert "takes no file" in refused.json["detail"]
+        unknown = await send("mirror", b"\xfe\x00\x01")
+        assert unknown.outcome == (415, "unsupported")
+        assert "Content-Type" in unknown.json["detail"]
+        assert (await send("mirror", b"word")).outcome == (400, "malformed_body")
 
     async def test_a_form_with_json_and_a_wrong_file(self, caller: Caller) -> None:
         """The part ``input`` holds other fields as JSON; a file of the wrong type names its field."""

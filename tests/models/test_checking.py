@@ -87,4 +87,4 @@ def test_choices_within_choices_end() -> None:
 def test_a_file_without_a_type_is_known_by_its_name_or_its_first_bytes(
     stated: str | None, data: bytes, name: str | None, told: str
 ) -> None:
-    assert media_types.told(stated, data, name) == told
+    assert media_types.resolved(stated, data, name) == told

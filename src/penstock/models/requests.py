@@ -21,6 +21,7 @@ from penstock.web.request import Request, is_json
 
 _any = msgspec.json.Decoder()
 _FORM = "multipart/form-data"
+_JSON_BEGINS = frozenset({b"{", b"[", b'"'})
 _INPUT = "input"  # the part of a form that holds the other fields as one JSON object
 
 
@@ -38,8 +39,11 @@ async def read_input(request: Request, deployment: Deployment, load: Load) -> In
     stated = request.header(b"content-type")
     if stated is None or is_json(stated):
         body = await request.body() or b"{}"
-        if stated is None and (media_type := media_types.told("", body)) != media_types.UNKNOWN:
-            raise Unsupported(f"the body looks like {media_type}: state that in the header Content-Type")
+        if _states_nothing(stated) and body[:1] not in _JSON_BEGINS:
+            media_type = media_types.by_first_bytes(body)
+            if media_type is not None:
+                return _from_file(body, media_type, deployment)
+            _require_text(body)
         return await from_json(body, deployment, load)
     kind = stated.partition(";")[0].strip().lower()
     if kind == _FORM:
@@ -47,6 +51,22 @@ async def read_input(request: Request, deployment: Deployment, load: Load) -> In
     if kind.startswith(("text/", "application/xml")):
         raise Unsupported(f"the body must be application/json, {_FORM}, or one file's bytes, not {kind[:100]}")
     return _from_file(b"".join([chunk async for chunk in request.chunks()]), kind, deployment)
+
+
+def _states_nothing(content_type: str | None) -> bool:
+    """Return whether a request states no media type: ``curl --data-binary`` sends that of a form, and means none."""
+    return content_type is None or content_type.startswith("application/x-www-form-urlencoded")
+
+
+def _require_text(body: bytes) -> None:
+    """Refuse bytes that cannot be JSON, with what is missing."""
+    try:
+        body.decode()
+    except UnicodeDecodeError:
+        raise Unsupported(
+            "the body is not JSON, and its first bytes show no media type: state one in the header Content-Type, "
+            "such as image/png"
+        ) from None
 
 
 async def from_json(body: bytes, deployment: Deployment, load: Load) -> Input:
@@ -80,7 +100,7 @@ async def _uploads(value: Any, body: bytes, deployment: Deployment, load: Load) 
         left -= len(upload.data)  # also of one that is named again: it is sent again
         if left < 0:
             raise InvalidInput.of(dotted(path), f"with this the uploads exceed {load.most_bytes} bytes")
-        kind = media_types.told(upload.media_type, upload.data, upload.name)
+        kind = media_types.resolved(upload.media_type, upload.data, upload.name)
         segments.append(Segment(upload.data, kind, path, upload.name))
     return segments
 
@@ -96,7 +116,7 @@ def _from_form(parts: Sequence[Part], deployment: Deployment) -> Input:
         if part.filename is not None:
             several = takes_many(properties.get(part.name))
             path: tuple[str | int, ...] = (part.name, len(shown.get(part.name, []))) if several else (part.name,)
-            kind = media_types.told(part.media_type, part.data, part.filename)
+            kind = media_types.resolved(part.media_type, part.data, part.filename)
             segment = Segment(part.data, kind, path, part.filename or None)
             segments.append(segment)
             if several:
@@ -121,7 +141,7 @@ def _from_file(data: bytes, media_type: str, deployment: Deployment) -> Input:
     if len(names) != 1:
         takes = f"{len(names)} files" if names else "no file"
         raise Unsupported(f"this model takes {takes}: send application/json or {_FORM}, not {media_type[:100]}")
-    segment = Segment(data, media_types.told(media_type, data), (names[0],))
+    segment = Segment(data, media_types.resolved(media_type, data), (names[0],))
     deployment.checker.check({names[0]: _placeholder(segment)})
     return Input(msgspec.json.encode({names[0]: None}), [segment])
 
