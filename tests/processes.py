@@ -13,8 +13,11 @@ from pathlib import Path
 PENSTOCK = (sys.executable, "-m", "penstock")
 
 
-async def until(condition: Callable[[], bool | Awaitable[bool]], what: str, *, seconds: float = 10.0) -> None:
-    """Return as soon as ``condition`` holds; fail with ``what`` when it does not in time."""
+async def until(condition: Callable[[], bool | Awaitable[bool]], what: str, *, seconds: float = 60.0) -> None:
+    """Return as soon as ``condition`` holds; fail with ``what`` when it does not in time.
+
+    The limit is against hanging, not a measurement: other programs may keep the machine busy.
+    """
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while True:

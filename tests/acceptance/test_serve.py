@@ -20,7 +20,7 @@ from tests.processes import alive, children, clean_environment, penstock, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found through /proc")
 
-READY_WITHIN_SECONDS = 15.0  # the aim is 5; machines that run tests are busy
+READY_WITHIN_SECONDS = 60.0  # a limit against hanging: machines that run tests are busy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from penstock.backoff import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Backoff
+from penstock.processes.backoff import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Backoff
 from penstock.supervisor.child import Child
 from tests.processes import alive, clean_environment, until
 
@@ -77,7 +77,7 @@ async def test_stopping_what_never_ran_is_fine() -> None:
 async def test_a_child_ends_with_its_supervisor(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     text = (
-        "from penstock.supervisor.bond import bind_to_supervisor\nbind_to_supervisor()\n"
+        "from penstock.processes.binding import bind_to_supervisor\nbind_to_supervisor()\n"
         + NOTE
         + "import signal; signal.pause()"
     )

@@ -85,7 +85,7 @@ def _check_profiles(settings: Settings) -> None:
 
 def begin(role: str) -> Settings:
     """What every role's process does first: bind itself to its supervisor, read the settings, set up the logs."""
-    from penstock.supervisor.bond import SUPERVISOR_PID, bind_to_supervisor
+    from penstock.processes.binding import SUPERVISOR_PID, bind_to_supervisor
 
     alone = SUPERVISOR_PID not in os.environ
     bind_to_supervisor()  # before anything slow

@@ -44,7 +44,7 @@ from penstock.jobs.job import (
     JobSubmission,
     Stats,
 )
-from penstock.stopping import on_signals
+from penstock.processes.stopping import on_signals
 from penstock.work.engine import Engine
 from penstock.work.executor import Executor
 from penstock.work.source import Duty

@@ -16,8 +16,8 @@ from penstock.postgres.address import database_url
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
 from penstock.processes.periodic import Periodic
+from penstock.processes.stopping import on_signals
 from penstock.settings import Settings
-from penstock.stopping import on_signals
 from penstock.telemetry import logs
 
 log = logs.get(__name__)

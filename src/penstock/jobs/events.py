@@ -26,9 +26,9 @@ from penstock.jobs.names import Names
 from penstock.jobs.sql import reading, store
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Notice
+from penstock.processes.waiting import set_within
 from penstock.telemetry import logs
 from penstock.tenants.principal import TenantId
-from penstock.waiting import set_within
 
 log = logs.get(__name__)
 

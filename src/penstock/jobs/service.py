@@ -45,9 +45,9 @@ from penstock.jobs.submissions import Submissions
 from penstock.jobs.writers import Observe, TenantWriters
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Notice, Wakeups
+from penstock.processes.waiting import set_within
 from penstock.settings import Settings
 from penstock.tenants.principal import TenantId
-from penstock.waiting import set_within
 
 _LOOK_AGAIN = 2.0  # seconds after which whoever waits looks by himself: a wake-up may be lost
 _CHUNK = 1000  # jobs changed by one statement of a retry or cancel by filter

@@ -12,8 +12,8 @@ from watchfiles import awatch
 
 from penstock.models import manifest
 from penstock.models.manifest import FILE_NAME, BrokenManifest, Model
+from penstock.processes.waiting import set_within
 from penstock.telemetry import logs
-from penstock.waiting import set_within
 
 log = logs.get(__name__)
 

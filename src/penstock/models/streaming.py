@@ -12,7 +12,7 @@ from penstock.errors import PenstockError, ServiceError
 from penstock.models.answers import with_media
 from penstock.models.host.calls import CallResult, LiveCall
 from penstock.models.replica.runtime import Segment
-from penstock.waiting import set_within
+from penstock.processes.waiting import set_within
 
 _HOLD_AT: Final = 2048  # events that the caller may be behind before its model is held back
 

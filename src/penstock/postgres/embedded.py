@@ -17,7 +17,6 @@ import importlib.util
 import os
 import shutil
 import signal
-import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from pathlib import Path
 from typing import IO, Any, Final
@@ -28,6 +27,7 @@ import structlog
 
 from penstock.errors import CannotStart
 from penstock.postgres import account, leftover
+from penstock.processes.binding import bound
 
 MAJOR_VERSION: Final = "18"
 DATABASE: Final = "penstock"
@@ -37,7 +37,6 @@ _SOCKET_NAME: Final = ".s.PGSQL.5432.lock"  # the longest name that appears ther
 _START_LIMIT_SECONDS: Final = 60.0  # crash recovery of a large log takes its time
 _STOP_LIMIT_SECONDS: Final = 20.0
 _LARGEST_LOG_BYTES: Final = 8 * 2**20
-_BOUND_CHILD: Final = Path(__file__).with_name("bound_child.py")
 
 # Our answers mean "it is on disk": fsync and synchronous_commit stay on, whatever a benchmark would like.
 _SETTINGS: Final = {
@@ -245,12 +244,10 @@ class EmbeddedServer:
 
     async def _spawn(self, path: Path, *arguments: str, die_with: signal.Signals, out: int | IO[Any]) -> Process:
         # Sessions of their own: Ctrl-C on the terminal is for the supervisor, which stops its parts in order.
-        user = [str(-1 if number is None else number) for number in (self._account.uid, self._account.gid)]
-        wrapper = [sys.executable, "-I", "-S", str(_BOUND_CHILD), str(os.getpid()), *user, str(int(die_with))]
+        user = self._account
         return await asyncio.create_subprocess_exec(
-            *wrapper,
-            str(path),
-            *arguments,
+            *bound([str(path), *arguments], number=die_with, uid=user.uid, gid=user.gid, umask=0o077),
+            cwd="/",  # the caller's folder may be closed to that user
             stdin=DEVNULL,
             stdout=out,
             stderr=asyncio.subprocess.STDOUT,

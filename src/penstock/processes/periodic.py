@@ -6,11 +6,12 @@ import asyncio
 from abc import ABC, abstractmethod
 from datetime import timedelta
 
-from penstock.errors import DatabaseUnavailable
-from penstock.telemetry import logs
-from penstock.waiting import set_within
+import structlog
 
-log = logs.get(__name__)
+from penstock.errors import DatabaseUnavailable
+from penstock.processes.waiting import set_within
+
+log = structlog.get_logger(__name__)
 
 
 class Periodic(ABC):

@@ -12,10 +12,8 @@ no protocol but ``file``; a few decoders.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import resource
-import signal
 import sys
 import wave
 from contextlib import ExitStack, suppress
@@ -27,7 +25,6 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
-_PR_SET_PDEATHSIG: Final = 1
 _ROOM_BYTES: Final = 2**20  # to write, beyond what the longest output takes
 _MOST_CHANNELS: Final = 64
 _MOST_HERTZ: Final = 768_000
@@ -103,8 +100,6 @@ def confine(wish: Wish) -> None:
         bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
         with suppress(ValueError, OSError):
             resource.setrlimit(kind, (bound, bound))
-    if sys.platform == "linux":  # it ends with whoever started it, however that ends
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL), 0, 0, 0)
 
 
 def decode(wish: Wish) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
+from penstock.processes.binding import bound
 from penstock.recordings import formats
 from penstock.recordings.formats import Format
 
@@ -150,10 +151,8 @@ async def _decode(
     """Run the decoder and read its answer. When this returns or raises, the process is gone."""
     seconds = limits.timeout.total_seconds()
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-I",  # by its path, with nothing of ours in its way or within its reach
-        str(_DECODER),
-        _wish(path, found, limits, output, rate),
+        # Isolated and by its path: it imports nothing of ours.
+        *bound([sys.executable, "-I", str(_DECODER), _wish(path, found, limits, output, rate)]),
         stdin=DEVNULL,
         stdout=PIPE,
         stderr=DEVNULL,

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 import aiohttp
 
+from penstock.processes.waiting import set_within
 from penstock.settings import Settings, mask_url
 from penstock.sidecar.containers import ContainerReader
 from penstock.sidecar.fetching import TIMEOUT_SECONDS, SourceFailed, place, too_slow
@@ -21,7 +22,6 @@ from penstock.sidecar.telemetry import HealthCheck, Report, Telemetry, VllmServe
 from penstock.sidecar.vllm import VllmReader
 from penstock.sidecar.whisperx import WhisperxReader
 from penstock.telemetry import logs
-from penstock.waiting import set_within
 
 T = TypeVar("T")
 

@@ -8,11 +8,11 @@ import signal
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from penstock import exits
-from penstock.backoff import Backoff
-from penstock.supervisor.bond import SUPERVISOR_PID
+from penstock.processes import exits
+from penstock.processes.backoff import Backoff
+from penstock.processes.binding import SUPERVISOR_PID
+from penstock.processes.waiting import set_within
 from penstock.telemetry import logs
-from penstock.waiting import set_within
 
 log = logs.get(__name__)
 

@@ -14,14 +14,14 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
-from penstock.backoff import Backoff
 from penstock.errors import PenstockError
 from penstock.jobs.service import JobLimits
 from penstock.postgres import migrate
 from penstock.postgres.address import database_url
 from penstock.postgres.embedded import EmbeddedServer
+from penstock.processes.backoff import Backoff
+from penstock.processes.stopping import on_signals
 from penstock.settings import Settings
-from penstock.stopping import on_signals
 from penstock.supervisor import estate
 from penstock.supervisor.child import Child
 from penstock.supervisor.ports import check_ports

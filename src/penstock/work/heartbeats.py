@@ -14,7 +14,7 @@ from typing import Final
 from penstock.errors import CallerError, InvalidInput, MalformedBody, NotFound, ServiceError, StaleEpoch, TooLarge
 from penstock.jobs.job import HeartbeatAnswer, JobHeartbeat
 from penstock.jobs.states import ErrorCategory
-from penstock.waiting import set_within
+from penstock.processes.waiting import set_within
 from penstock.work.attempt import Attempt
 from penstock.work.link import Link, described
 from penstock.work.outbox import Parcel

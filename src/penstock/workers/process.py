@@ -15,13 +15,13 @@ from penstock.models.host.host import ModelHost
 from penstock.models.service import ModelService
 from penstock.postgres.address import database_url
 from penstock.postgres.pool import Database
+from penstock.processes.stopping import on_signals
 from penstock.providers import job_inputs
 from penstock.providers.catalogue import Catalogue, load
 from penstock.providers.fetching import Fetcher
 from penstock.providers.reporter import Reporter
 from penstock.providers.servers import Servers
 from penstock.settings import Settings, environment
-from penstock.stopping import on_signals
 from penstock.telemetry import logs
 from penstock.work.executors import Executors
 from penstock.workers import http, predict, transcription

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from penstock.backoff import Backoff
 from penstock.models.host.logbook import Logbook
 from penstock.models.host.replica import Replica
 from penstock.models.manifest import Model
 from penstock.models.replica.runtime import Schema
 from penstock.outbound.failure import CallFailed
+from penstock.processes.backoff import Backoff
 from penstock.telemetry import logs
 
 log = logs.get(__name__)

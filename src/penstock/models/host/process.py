@@ -12,13 +12,13 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, Protocol
 
-from penstock import exits
 from penstock.errors import PenstockError
 from penstock.models.host import environment
 from penstock.models.host.guardian import Guardian
 from penstock.models.manifest import Model
 from penstock.models.replica import frames
 from penstock.outbound.failure import CallFailed
+from penstock.processes import exits
 from penstock.telemetry import logs
 
 log = logs.get(__name__)

@@ -11,7 +11,6 @@ from typing import Final, Protocol
 
 import msgspec
 
-from penstock import exits
 from penstock.models.host import environment
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.guardian import Guardian
@@ -21,8 +20,9 @@ from penstock.models.manifest import Model
 from penstock.models.replica import frames
 from penstock.models.replica.runtime import Schema, Segment
 from penstock.outbound.failure import CallFailed
+from penstock.processes import exits
+from penstock.processes.waiting import set_within
 from penstock.telemetry import logs
-from penstock.waiting import set_within
 
 log = logs.get(__name__)
 

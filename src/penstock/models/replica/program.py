@@ -6,17 +6,15 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import IO, Final
 
-from penstock import exits
 from penstock.outbound.failure import CallFailed
+from penstock.processes import exits
+from penstock.processes.binding import bound
 
-BOUND: Final = Path(__file__).with_name("bound_program.py")
 LONGEST_LINE: Final = 64 * 2**20  # bytes, without the newline
 
 _READ: Final = 2**20  # bytes
@@ -43,7 +41,7 @@ class Program:
         with os.fdopen(status, "rb") as told:
             try:
                 self._process = subprocess.Popen(  # noqa: S603  (the operator's command, through no shell)
-                    [sys.executable, "-I", "-S", str(BOUND), str(os.getpid()), str(status_there), *command],
+                    bound(command, status_fd=status_there),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     bufsize=0,

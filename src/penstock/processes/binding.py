@@ -1,0 +1,92 @@
+"""Bind a process to its parent: when the parent dies, however it dies, the kernel sends the process a signal.
+
+A child of the supervisor calls ``bind_to_supervisor``. ``bound`` starts any other program through this file::
+
+    python -I -S binding.py PARENT_PID SIGNAL UID GID UMASK STATUS_FD PROGRAM [ARGUMENT…]
+
+It changes to UID, GID and UMASK, binds itself to PARENT_PID, gives signals their default action back, and becomes
+PROGRAM. If that fails, the reason is written to STATUS_FD, which is closed otherwise. ``-1`` stands for "keep" or
+"none".
+
+This needs a process of its own, because code between fork and exec is not safe in a process with threads, and it has
+to be the last step, because the kernel forgets the request when the user changes. The interpreter may be any
+Python 3.9 in which Penstock is not installed: only the standard library is imported.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+SUPERVISOR_PID = "PENSTOCK_SUPERVISOR_PID"  # between our own processes; not a setting
+_PR_SET_PDEATHSIG = 1
+_IGNORED_BY_PYTHON = (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ)  # by some of our processes; a program inherits it
+
+
+def bind_to_parent(parent: int, number: int = signal.SIGKILL) -> None:
+    """Let the kernel send ``number`` to this process when ``parent`` dies; exit at once if it is dead already.
+
+    Outside Linux only the check is made.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+    if os.getppid() != parent:  # it died before the kernel knew of our request
+        os._exit(1)
+
+
+def bind_to_supervisor() -> None:
+    """Bind this process to the supervisor that started it; do nothing in a process that was started by hand.
+
+    The signal is SIGKILL, because the supervisor's database goes down at the same moment: nothing is left to drain to,
+    and a lingering gateway would hold the port that the next start needs.
+    """
+    supervisor = os.environ.pop(SUPERVISOR_PID, "")
+    if supervisor:
+        bind_to_parent(int(supervisor))
+
+
+def bound(
+    program: Sequence[str],
+    *,
+    number: int = signal.SIGKILL,
+    uid: int | None = None,
+    gid: int | None = None,
+    umask: int | None = None,
+    status_fd: int | None = None,
+) -> list[str]:
+    """The command that runs ``program``, whose first item is a path, bound to this process.
+
+    ``status_fd`` has to be inheritable.
+    """
+    options = [os.getpid(), int(number), *(-1 if given is None else given for given in (uid, gid, umask, status_fd))]
+    return [sys.executable, "-I", "-S", __file__, *map(str, options), *program]
+
+
+def _main() -> None:
+    parent, number, uid, gid, umask, status_fd = (int(argument) for argument in sys.argv[1:7])
+    program = sys.argv[7:]
+    if uid != -1:
+        os.setgroups([])
+        os.setgid(gid)
+        os.setuid(uid)
+    if umask != -1:
+        os.umask(umask)
+    if status_fd != -1:
+        os.set_inheritable(status_fd, False)
+    bind_to_parent(parent, number)
+    for ignored in _IGNORED_BY_PYTHON:
+        signal.signal(ignored, signal.SIG_DFL)
+    try:
+        os.execv(program[0], program)  # noqa: S606  (no shell is what we want)
+    except OSError as error:
+        if status_fd == -1:
+            raise
+        os.write(status_fd, str(error.strerror).encode())
+        os._exit(127)
+
+
+if __name__ == "__main__":
+    _main()
