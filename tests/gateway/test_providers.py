@@ -94,7 +94,7 @@ async def test_a_provider_that_does_not_answer_holds_nobody_up(
         told = (await caller.get("/providers/status")).json["providers"]
         released.set()
     assert told[0]["reachable"] is False
-    assert "did not answer within" in told[0]["error"]
+    assert "did not respond within" in told[0]["error"]
     assert [one["configured"] for one in told] == [True, False, False, False]
 
 

@@ -188,7 +188,7 @@ async def test_answers_that_cannot_be_used() -> None:
     with pytest.raises(CallFailed, match="connection to the server failed"):
         await ask(closed_port())
     async with serving(hanging) as seen:
-        with pytest.raises(CallFailed, match=r"did not answer within 0\.2 s") as caught:
+        with pytest.raises(CallFailed, match=r"did not respond within 0\.2 s") as caught:
             await ask(seen.address, timeout="200ms")
     assert caught.value.kind == "timeout"
     async with serving(streaming([b"data: 1\n\n"], cut=True)) as seen:

@@ -182,7 +182,7 @@ class TestEmbeddings:
 
     async def test_a_wrong_number_of_vectors_is_refused(self) -> None:
         async with serving(answering({"data": []})) as seen:
-            with pytest.raises(CallFailed, match="answered 0 embeddings"):
+            with pytest.raises(CallFailed, match="returned 0 embeddings for 1 inputs"):
                 await ask(seen.address, {"input": "x"}, task="embeddings")
 
 

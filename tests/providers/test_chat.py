@@ -15,7 +15,7 @@ from aiohttp import web
 from penstock.jobs.job import ClaimedJob
 from penstock.jobs.states import ErrorCategory
 from penstock.jobs.usage import Usage
-from penstock.outbound.peer import retry_after
+from penstock.outbound.refusals import retry_after
 from penstock.providers.dispatch import Mode
 from penstock.providers.endpoint import Endpoint
 from penstock.providers.errors import WorkFailed

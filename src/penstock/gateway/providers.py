@@ -108,7 +108,7 @@ class ProvidersWatch:
                 body = await server.get(_address(spec), headers=spec.endpoint.headers)
             models = [server.masked(name)[:_LONGEST_NAME] for name in _listed(body)]
         except TimeoutError:
-            error = f"the provider did not answer within {_SECONDS:g} s"
+            error = f"the provider did not respond within {_SECONDS:g} s"
         except CallFailed as failed:
             # A server that takes recordings need not have a health page: that it answers is what counts.
             error = failed.message if _lists_models(spec) or not heard or heard[0][0] >= 500 else None

@@ -15,7 +15,7 @@ from aiohttp.abc import AbstractResolver
 from penstock.jobs.states import ErrorCategory
 from penstock.outbound import addresses
 from penstock.outbound.addresses import AddressRefused, Policy
-from penstock.outbound.peer import retry_after
+from penstock.outbound.refusals import retry_after
 from penstock.providers.errors import WorkFailed
 
 T = TypeVar("T")

@@ -10,8 +10,8 @@ from msgspec import Struct
 
 from penstock.errors import InvalidInput
 from penstock.jobs.states import ErrorCategory
+from penstock.openai.chat import messages_of
 from penstock.outbound.addresses import check_url
-from penstock.outbound.chat import messages_of
 from penstock.outbound.failure import CallFailed
 from penstock.providers.catalogue import Profile, ProviderSpec
 from penstock.providers.errors import WorkFailed

@@ -80,17 +80,17 @@ def transcript(body: bytes, recording: Recording, model: str) -> Reply:
     try:
         answer = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise CallFailed("provider", "the provider's answer is not JSON") from None
+        raise CallFailed("provider", "the provider's response is not JSON") from None
     if isinstance(answer, dict) and isinstance(answer.get("result"), dict):
         answer = answer["result"]
     if not isinstance(answer, dict):
-        raise CallFailed("provider", "the provider's answer is no object")
+        raise CallFailed("provider", "the provider's response is not an object")
     stated = answer.get("segments")
     if stated is not None and not isinstance(stated, list):
-        raise CallFailed("provider", "the provider's segments are no list")
+        raise CallFailed("provider", "the provider's segments are not a list")
     text = answer.get("text")
     if not isinstance(text, str) and stated is None:
-        raise CallFailed("provider", "the provider's answer has neither text nor segments")
+        raise CallFailed("provider", "the provider's response has neither text nor segments")
     segments = [_segment(one) for one in (stated or [])[:_MOST_SEGMENTS]]
     if not isinstance(text, str):
         text = " ".join(one["text"] for one in segments if one["text"])
@@ -114,7 +114,7 @@ def whole(text: str, recording: Recording) -> dict[str, Any]:
 
 def _segment(stated: Any) -> dict[str, Any]:
     if not isinstance(stated, Mapping) or not isinstance(stated.get("text"), str):
-        raise CallFailed("provider", "a segment of the provider's answer has no text")
+        raise CallFailed("provider", "a segment of the provider's response has no text")
     found: dict[str, Any] = {
         "start": _seconds(stated.get("start")),
         "end": _seconds(stated.get("end")),

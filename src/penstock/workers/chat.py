@@ -78,11 +78,11 @@ class ChatExecutor:
         talk: _Talk | None,
     ) -> Candidate:
         server = self._servers.chat(spec)
-        said = None if talk is None else talk.say
+        on_delta = None if talk is None else talk.say
 
         async def call(gate: MeteredGate) -> Reply:
             async with gate.slot():
-                return await server.complete(messages, options, key=provider_jobs.key(job, spec), said=said)
+                return await server.complete(messages, options, key=provider_jobs.key(job, spec), on_delta=on_delta)
 
         return Candidate(name=spec.name, model=spec.model, gate=self._servers.gate(spec), call=call)
 

@@ -28,7 +28,6 @@ from typing import Any, ClassVar
 
 import aiohttp
 import msgspec
-from msgspec import Struct
 
 from penstock.models.replica.data_urls import Lifter, Unreadable, inlined
 from penstock.models.replica.runtime import AsyncRuntime, Call, Output, Schema, Spec
@@ -40,9 +39,12 @@ from penstock.models.replica.runtimes.http import (
     secrets_in,
     stated_headers,
 )
-from penstock.outbound.chat import ChatStream, Choice, completion, messages_of
+from penstock.openai.chat import messages_of
+from penstock.openai.client import Client
+from penstock.openai.streams import ChatStream
+from penstock.openai.transcriptions import form_fields
 from penstock.outbound.failure import CallFailed
-from penstock.outbound.peer import Peer, as_json
+from penstock.outbound.peer import Peer
 
 _OPTIONS = ("base_url", "model", "task", "api_key", "api_key_env", "defaults", "headers", "timeout", "networks")
 _HINTS = {"credentials": "[openai] api_key_env", "address": "[openai] base_url and model"}
@@ -97,17 +99,6 @@ _SCHEMAS = {
 }
 
 
-class _Embedding(Struct):
-    index: int
-    embedding: list[float]
-
-
-class _Embeddings(Struct):
-    data: list[_Embedding]
-    model: str | None = None
-    usage: dict[str, Any] | None = None
-
-
 class OpenaiRuntime(AsyncRuntime):
     """``openai``: one server, one of its models, one task."""
 
@@ -117,7 +108,6 @@ class OpenaiRuntime(AsyncRuntime):
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
         options = spec.options
-        self._base = str(options["base_url"]).rstrip("/")
         self._model: str = options["model"]
         self._task: str = options.get("task", "chat")
         self._defaults: Mapping[str, Any] = options.get("defaults", {})
@@ -126,7 +116,7 @@ class OpenaiRuntime(AsyncRuntime):
         if key:
             headers["Authorization"] = f"Bearer {key}"
         self._lifter = Lifter(_SCHEMAS[self._task][0])
-        self._server = Peer(
+        self._peer = Peer(
             headers=headers,
             timeout_seconds=seconds_of(options, spec.timeout),
             secrets=[key, *secrets_in(headers, options)],
@@ -134,6 +124,8 @@ class OpenaiRuntime(AsyncRuntime):
             hints=_HINTS,
             name="provider",
         )
+        base = str(options["base_url"]).rstrip("/")
+        self._client = Client(self._peer, lambda path: base + path)
 
     @staticmethod
     def _key(options: Mapping[str, Any]) -> str:
@@ -168,7 +160,7 @@ class OpenaiRuntime(AsyncRuntime):
         )
 
     async def unload(self) -> None:
-        await self._server.close()
+        await self._peer.close()
 
     async def predict(self, call: Call) -> Output | None:
         match self._task:
@@ -184,61 +176,51 @@ class OpenaiRuntime(AsyncRuntime):
     async def _chat(self, call: Call) -> Output:
         begun = time.monotonic()
         request = self._chat_request(call)
-        if call.streams:
-            answer = await self._chat_stream(call, request)
-        else:
-            body, _ = await self._post(call, "/chat/completions", request)
-            whole = completion(body)
-            choice: Choice = whole.choices[0]
-            message = choice.message
-            answer = {
-                "content": message.content if isinstance(message.content, str) else None,
-                "model": whole.model or self._model,
-                "usage": whole.usage,
-                "finish_reason": choice.finish_reason,
-            }
-            if message.tool_calls:
-                answer["tool_calls"] = message.tool_calls
-        return Output(msgspec.json.encode(answer | {"duration_ms": round(1000 * (time.monotonic() - begun))}))
+        response = await (self._streamed(call, request) if call.streams else self._completed(call, request))
+        return Output(msgspec.json.encode(response | {"duration_ms": round(1000 * (time.monotonic() - begun))}))
 
     def _chat_request(self, call: Call) -> dict[str, Any]:
         stated = _object(inlined(call.input, call.segments))
         messages = messages_of(stated.pop("messages", None), stated.pop("system", None), stated.pop("user", None))
-        request = {**self._defaults, **stated, "model": self._model, "messages": messages}
-        if call.streams:
-            return request | {"stream": True, "stream_options": {"include_usage": True}}
-        return request | {"stream": False}
+        return {**self._defaults, **stated, "model": self._model, "messages": messages}
 
-    async def _chat_stream(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
-        stream = ChatStream()
-        headers = self._headers(call) | {"Accept": "text/event-stream", "Content-Type": "application/json"}
-        url = f"{self._base}/chat/completions"
-        async with self._server.open(url, headers=headers, data=msgspec.json.encode(request)) as response:
-            async for delta in stream.deltas(self._server, response):
-                await call.chunk_async(Output(msgspec.json.encode({"delta": delta})))
-        return {
+    async def _completed(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
+        data = msgspec.json.encode(request | {"stream": False})
+        response = await self._client.complete(data, key=call.request_id)
+        choice = response.choices[0]
+        found = {
+            "content": choice.message.text,
+            "model": response.model or self._model,
+            "usage": response.usage,
+            "finish_reason": choice.finish_reason,
+        }
+        return found | {"tool_calls": choice.message.tool_calls} if choice.message.tool_calls else found
+
+    async def _streamed(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
+        stream = ChatStream(self._peer.excerpt)
+        async for delta in self._client.stream(request, key=call.request_id, into=stream):
+            await call.chunk_async(Output(msgspec.json.encode({"delta": delta})))
+        found = {
             "content": stream.content,
             "model": stream.model or self._model,
             "usage": stream.usage,
             "finish_reason": stream.finish_reason,
         }
+        return found | {"tool_calls": stream.tool_calls} if stream.tool_calls else found
 
     # Embeddings
 
     async def _embed(self, call: Call) -> Output:
         stated = _object(call.input)
-        several = isinstance(stated.get("input"), list)
-        body, _ = await self._post(call, "/embeddings", {**self._defaults, **stated, "model": self._model})
-        try:
-            found = msgspec.json.decode(body, type=_Embeddings)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise CallFailed("provider", f"the provider's answer is no list of embeddings: {error}") from None
-        vectors = [one.embedding for one in sorted(found.data, key=lambda one: one.index)]
-        if len(vectors) != (len(stated["input"]) if several else 1):
-            raise CallFailed("provider", f"the provider answered {len(vectors)} embeddings")
-        return Output(
-            msgspec.json.encode({"embeddings": vectors, "model": found.model or self._model, "usage": found.usage})
-        )
+        expected = len(stated["input"]) if isinstance(stated.get("input"), list) else 1
+        request = {**self._defaults, **stated, "model": self._model}
+        response = await self._client.embed(request, key=call.request_id, expected=expected)
+        found = {
+            "embeddings": response.vectors(),
+            "model": response.model or self._model,
+            "usage": response.usage,
+        }
+        return Output(msgspec.json.encode(found))
 
     # Transcription
 
@@ -256,30 +238,17 @@ class OpenaiRuntime(AsyncRuntime):
         form.add_field(
             "file", bytes(audio.data), filename=audio.name or f"audio{ending}", content_type=audio.media_type
         )
-        fields = {"model": self._model, "response_format": "verbose_json", **self._defaults}
-        fields |= {name: stated[name] for name in ("language", "prompt") if stated.get(name)}
-        for name, value in fields.items():
-            form.add_field(name, value if isinstance(value, str) else msgspec.json.encode(value).decode())
-        body, _ = await self._server.post(f"{self._base}/audio/transcriptions", headers=self._headers(call), data=form)
-        answer = _object(as_json(body, "the provider's answer"), "provider")
-        if not isinstance(answer.get("text"), str):
-            raise CallFailed("provider", "the provider's answer has no text")
-        kept = {name: answer[name] for name in ("text", "language", "duration", "segments", "words") if name in answer}
+        options = {"model": self._model, "response_format": "verbose_json", **self._defaults}
+        options |= {name: stated[name] for name in ("language", "prompt") if stated.get(name)}
+        for name, value in form_fields(options):
+            form.add_field(name, value)
+        response = await self._client.transcribe(form, key=call.request_id)
+        kept: dict[str, Any] = msgspec.to_builtins(response)
         return Output(msgspec.json.encode({"segments": [], "model": self._model} | kept))
 
-    async def _post(self, call: Call, path: str, request: dict[str, Any]) -> tuple[bytes, str]:
-        headers = self._headers(call) | {"Content-Type": "application/json", "Accept": "application/json"}
-        return await self._server.post(f"{self._base}{path}", headers=headers, data=msgspec.json.encode(request))
 
-    @staticmethod
-    def _headers(call: Call) -> dict[str, str]:
-        return {"Idempotency-Key": call.request_id} if call.request_id else {}
-
-
-def _object(json: bytes, blame: str = "input") -> dict[str, Any]:
+def _object(json: bytes) -> dict[str, Any]:
     value = msgspec.json.decode(json)
     if not isinstance(value, dict):
-        if blame == "provider":
-            raise CallFailed("provider", "the provider's answer is no object")
         raise CallFailed("bad_input", "must be an object")
     return value

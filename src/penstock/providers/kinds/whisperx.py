@@ -5,18 +5,17 @@ from __future__ import annotations
 from typing import Any, Final
 
 import aiohttp
-import msgspec
 
+from penstock.openai import transcriptions
 from penstock.outbound.peer import ObserveHead
 from penstock.providers.catalogue import ProviderSpec
-from penstock.providers.chat import connected
 from penstock.providers.dispatch import Reply
+from penstock.providers.kinds.chat import peer_of
 from penstock.providers.speech import SpeechRequest, transcript
 from penstock.recordings.recording import Recording
 
 _LARGEST_ANSWER: Final = 64 * 2**20  # bytes
-_PATHS: Final = {"transcribe": "/transcribe", "asr": "/asr", "openai": "/audio/transcriptions"}
-_DEFAULT_MODEL: Final = "whisper-1"  # OpenAI's interface requires a name
+_PATHS: Final = {"transcribe": "/transcribe", "asr": "/asr", "openai": transcriptions.PATH}
 
 
 class WhisperXServer:
@@ -32,10 +31,10 @@ class WhisperXServer:
     def __init__(self, spec: ProviderSpec, observe: ObserveHead | None = None) -> None:
         self.max_seconds = None if spec.max_duration is None else spec.max_duration.total_seconds()
         self._spec = spec
-        self._server = connected(spec, observe, max_bytes=_LARGEST_ANSWER)
+        self._peer = peer_of(spec, observe, max_bytes=_LARGEST_ANSWER)
 
     async def transcribe(self, recording: Recording, request: SpeechRequest, *, key: str) -> Reply:
-        options = {name: _written(value) for name, value in self._options(request).items()}
+        options = dict(transcriptions.form_fields(self._options(request)))
         headers = {**self._spec.endpoint.headers, "Accept": "application/json", "Idempotency-Key": key}
         form = aiohttp.FormData(default_to_multipart=True)
         in_query = self._spec.interface == "asr"
@@ -50,8 +49,8 @@ class WhisperXServer:
                 content_type=recording.media_type,
             )
             query = options if in_query else None
-            body, _ = await self._server.post(self._url(), headers=headers, data=form, params=query)
-        return transcript(await self._server.cleaned(body), recording, self._spec.model or self._spec.name)
+            body, _ = await self._peer.post(self._url(), headers=headers, data=form, params=query)
+        return transcript(await self._peer.cleaned(body), recording, self._spec.model or self._spec.name)
 
     def _url(self) -> str:
         """The configured address, if it names an endpoint, or the usual one below it."""
@@ -68,7 +67,7 @@ class WhisperXServer:
         match self._spec.interface:
             case "openai":
                 stated |= {
-                    "model": self._spec.model or _DEFAULT_MODEL,
+                    "model": self._spec.model or transcriptions.DEFAULT_MODEL,
                     "response_format": "verbose_json",
                     "prompt": request.prompt,
                 }
@@ -79,9 +78,4 @@ class WhisperXServer:
         return {**self._spec.defaults, **{name: value for name, value in stated.items() if value is not None}}
 
     async def close(self) -> None:
-        await self._server.close()
-
-
-def _written(value: Any) -> str:
-    """An option as a field of a form."""
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        await self._peer.close()

@@ -9,8 +9,8 @@ from msgspec.structs import replace
 from penstock.outbound.failure import CallFailed
 from penstock.outbound.peer import ObserveHead
 from penstock.providers.catalogue import ProviderSpec
-from penstock.providers.chat import Attached, ChatServer
 from penstock.providers.dispatch import ChargedFailure, Reply
+from penstock.providers.kinds.chat import Attachment, ChatServer
 from penstock.providers.speech import SpeechRequest, whole
 from penstock.recordings.recording import Recording
 
@@ -31,13 +31,13 @@ class AudioChatServer:
         if recording.size_bytes > _LARGEST:
             message = f"the recording has {recording.size_bytes} bytes; at most {_LARGEST} can be sent"
             raise CallFailed("bad_input", message)
-        audio = Attached(recording.path, recording.size_bytes)
+        audio = Attachment(recording.path, recording.size_bytes)
         parts: list[dict[str, Any]] = [
             {"type": "input_audio", "input_audio": {"data": audio.mark, "format": recording.format.name}},
             {"type": "text", "text": instruction(self._spec.prompt, request)},
         ]
         options = {"max_tokens": self._spec.max_tokens, "temperature": 0} | dict(self._spec.defaults)
-        reply = await self._chat.complete([{"role": "user", "content": parts}], options, key=key, attached=audio)
+        reply = await self._chat.complete([{"role": "user", "content": parts}], options, key=key, attachment=audio)
         if reply.finish_reason == "length":  # half a transcript that looks like a whole one is worse than none
             most = options["max_tokens"]
             message = f"the transcript was cut off after max_tokens ({most}); raise it, or lower max_duration"

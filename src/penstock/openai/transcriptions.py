@@ -1,0 +1,41 @@
+"""Transcriptions: a form with a file in, ``verbose_json`` out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from penstock.outbound.failure import CallFailed
+
+PATH: Final = "/audio/transcriptions"
+DEFAULT_MODEL: Final = "whisper-1"  # the protocol requires a name
+
+
+class Transcription(Struct, omit_defaults=True):
+    """A server's response in the format ``verbose_json``; ``json`` has the text only."""
+
+    text: str
+    language: str | None = None
+    duration: float | str | None = None  # seconds; OpenAI writes a text
+    segments: list[dict[str, Any]] | None = None
+    words: list[dict[str, Any]] | None = None
+
+
+def form_fields(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield options as fields of a form; what is None is left out, and what is not a text is written as JSON."""
+    for name, value in options.items():
+        if value is not None:
+            yield name, value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def transcription(body: bytes) -> Transcription:
+    """Return a server's response, typed. Raises CallFailed (``provider``)."""
+    try:
+        return msgspec.json.decode(body, type=Transcription)
+    except msgspec.ValidationError as error:
+        raise CallFailed("provider", f"the provider's response is not a transcription: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        raise CallFailed("provider", "the provider's response is not JSON") from None

@@ -1,0 +1,83 @@
+"""What a response that is not a success means: its status, its Retry-After, and the server's own words."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+import msgspec
+
+from penstock.outbound.failure import CallFailed, Kind
+
+READ_CHARACTERS: Final = 4096  # characters, or bytes, of a server's own words that are read
+_MAX_RETRY_AFTER: Final = timedelta(days=7)
+_CALLERS_FAULT: Final = frozenset({400, 413, 422})
+_TOO_SLOW: Final = frozenset({408, 504})
+_SECONDS: Final = re.compile(r"\d{1,9}(\.\d{1,9})?")
+
+
+def failure_of(
+    status: int, wait: timedelta | None, *, name: str, detail: str, check: dict[str, str] | None = None
+) -> CallFailed:
+    """Return the failure that a status outside of 2xx means for a call to the server called ``name``.
+
+    ``detail`` holds the server's own words; ``check`` says what to check when it refuses the credentials or knows
+    no such address.
+    """
+    kind, message = _meaning(status, name, check or {})
+    said = f"{status}: {detail}" if detail and not 300 <= status < 400 else f"{status}"
+    seconds = None if wait is None or kind == "bad_input" else wait.total_seconds()
+    return CallFailed(kind, f"{message} ({said})", retry_after=seconds)
+
+
+def _meaning(status: int, name: str, check: dict[str, str]) -> tuple[Kind, str]:
+    def hint(topic: str) -> str:
+        return f": check {check[topic]}" if topic in check else ""
+
+    if status == 429:
+        return "rate_limited", f"the {name} limits us"
+    if status in _TOO_SLOW:
+        return "timeout", f"the {name} timed out"
+    if status in _CALLERS_FAULT:
+        return "bad_input", f"the {name} refuses the input"
+    if status in {401, 403}:
+        return "provider", f"the {name} refuses our credentials{hint('credentials')}"
+    if status == 404:
+        return "provider", f"the {name} knows no such address or model{hint('address')}"
+    if 300 <= status < 400:
+        return "provider", f"the {name} redirects, which is not followed{hint('address')}"
+    if status >= 500:
+        return "provider", f"the {name} failed"
+    return "provider", f"the {name} responded unexpectedly"
+
+
+def retry_after(header: str | None, *, now: datetime) -> timedelta | None:
+    """Return what a Retry-After header asks for, in seconds or as a date; None when it is absent or unreadable."""
+    if header is None:
+        return None
+    text = header.strip()
+    if _SECONDS.fullmatch(text):
+        wait = timedelta(seconds=float(text))
+    else:
+        try:
+            when = parsedate_to_datetime(text)
+            wait = (when if when.tzinfo is not None else when.replace(tzinfo=UTC)) - now
+        except (ValueError, OverflowError):  # a year or an offset that no date has
+            return None
+    return min(max(wait, timedelta(0)), _MAX_RETRY_AFTER)
+
+
+def error_text(body: bytes) -> str:
+    """Return a server's own words about an error; ``Peer.excerpt`` bounds and masks them."""
+    try:
+        stated = msgspec.json.decode(body)
+        error = stated.get("error", stated) if isinstance(stated, dict) else stated
+        message = error.get("message", error.get("detail")) if isinstance(error, dict) else error
+        if isinstance(message, str):
+            return message
+        body = msgspec.json.encode(stated)  # in one spelling, in which secrets are known
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    return body[:READ_CHARACTERS].decode("utf-8", "replace")

@@ -1,0 +1,1 @@
+"""The kinds of servers that providers are: one file for each."""
