@@ -28,7 +28,7 @@ from penstock.models.replica.runtime import (
     Spec,
     current_call,
 )
-from penstock.models.replica.runtimes.python import PythonRuntime, interpreter
+from penstock.models.replica.runtimes.python import PythonRuntime
 from penstock.outbound.failure import CallFailed
 from tests.models.collecting import CollectingWire, call_with, data_of, read
 
@@ -412,8 +412,8 @@ def test_options_are_checked_without_touching_the_model(tmp_path: Path) -> None:
         {"class": "a:B", "interpreter": sys.executable},
     ]
     assert [list(PythonRuntime.check(options, tmp_path)) for options in good] == [[], [], []]
-    assert interpreter({"interpreter": "venv"}, tmp_path) == venv / "python"
-    assert interpreter({}, tmp_path) is None
+    assert PythonRuntime.interpreter({"interpreter": "venv"}, tmp_path) == venv / "python"
+    assert PythonRuntime.interpreter({}, tmp_path) is None
     wrong: list[tuple[dict[str, Any], str]] = [
         ({}, "class"),
         ({"class": "model.py"}, "class"),

@@ -20,12 +20,11 @@ from penstock.errors import FieldProblem, InvalidInput
 from penstock.models import secrets
 from penstock.models.checking import Checker
 from penstock.models.replica import runtimes
-from penstock.models.replica.runtime import Schema
+from penstock.models.replica.runtime import Runtime, Schema
 from penstock.suggestions import did_you_mean
 from penstock.web.mistakes import all_of
 
 FILE_NAME = "model.toml"
-REMOTE = frozenset({"http", "openai"})  # runtimes that run no code of the operator's: an API caller may register them
 _MAX_BYTES = 2**20
 _MAX_REGISTERED_REPLICAS = 8  # of a model that is registered over HTTP
 _MAX_DURATION = timedelta(days=1)
@@ -103,6 +102,11 @@ class Model(Struct, kw_only=True, frozen=True):
         return self.manifest.version
 
     @property
+    def runtime(self) -> type[Runtime]:
+        """The runtime's class, for its traits."""
+        return runtimes.find(self.manifest.runtime)
+
+    @property
     def schema(self) -> Schema:
         """The schema that the manifest states; a model whose runtime describes it has another one."""
         return self.manifest.schema or Schema(description=self.manifest.description)
@@ -159,7 +163,7 @@ def _content(path: Path) -> bytes:
 
 def check(stated: Mapping[str, Any], *, folder: Path, source: str) -> Model:
     """Return the model of a manifest. Raises InvalidInput, which names every mistake."""
-    tables = {name: stated[name] for name in runtimes.names() if name in stated}
+    tables = {name: stated[name] for name in runtimes.NAMES if name in stated}
     own = {name: value for name, value in stated.items() if name not in tables}
     problems = [
         *_check_runtime(own, tables),
@@ -197,9 +201,9 @@ def _check_runtime(own: Mapping[str, Any], tables: Mapping[str, Any]) -> Iterato
         (table,) = tables
         yield FieldProblem(field="runtime", detail=f'is required; the table [{table}] suggests runtime = "{table}"')
     elif stated is None:
-        yield FieldProblem(field="runtime", detail=f"is required: one of {', '.join(runtimes.names())}")
-    elif stated not in runtimes.names():
-        detail = f"must be one of {', '.join(runtimes.names())}{did_you_mean(str(stated), runtimes.names())}"
+        yield FieldProblem(field="runtime", detail=f"is required: one of {', '.join(runtimes.NAMES)}")
+    elif stated not in runtimes.NAMES:
+        detail = f"must be one of {', '.join(runtimes.NAMES)}{did_you_mean(str(stated), runtimes.NAMES)}"
         yield FieldProblem(field="runtime", detail=detail)
 
 
@@ -221,7 +225,7 @@ def _hint(unknown: str, runtime: object) -> str:
 
 
 def _check_options(runtime: object, tables: Mapping[str, Any], folder: Path) -> Iterator[FieldProblem]:
-    if runtime not in runtimes.names():
+    if runtime not in runtimes.NAMES:
         return
     assert isinstance(runtime, str)  # noqa: S101 - it is one of the names
     for name in tables.keys() - {runtime}:
@@ -242,8 +246,11 @@ def _check_values(sound: Mapping[str, Any]) -> Iterator[FieldProblem]:
             yield from _problem(name, _duration, sound[name])
     if sound.get("memory_limit") is not None:
         yield from _problem("memory_limit", _bytes, sound["memory_limit"])
-    if sound.get("batching") is not None and sound.get("runtime", "python") != "python":
-        yield FieldProblem(field="batching", detail="only python models answer several calls together")
+    runtime = sound.get("runtime")
+    if sound.get("batching") is not None and runtime is not None and not runtimes.find(runtime).batches:
+        yield FieldProblem(
+            field="batching", detail=f"models of the runtime {runtime} do not run several calls together"
+        )
     if sound.get("schema") is not None:
         yield from _check_schema(msgspec.convert(sound["schema"], Schema), sound.get("examples", []))
 

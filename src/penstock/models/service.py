@@ -29,7 +29,8 @@ from penstock.models import manifest, store
 from penstock.models.folder import Key, ModelsFolder
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.host import Entry, ModelHost
-from penstock.models.manifest import REMOTE, Model
+from penstock.models.manifest import Model
+from penstock.models.replica import runtimes
 from penstock.models.store import Row
 from penstock.postgres.pool import Database
 from penstock.suggestions import did_you_mean
@@ -127,11 +128,11 @@ class ModelService:
         """
         if "runtime" not in stated:
             return await self._add_from_folder(stated, replace=replace)
-        if stated["runtime"] not in REMOTE:
+        if not _registrable(stated["runtime"]):
             raise InvalidInput.of(
                 "runtime",
-                f"over HTTP only {' and '.join(sorted(REMOTE))} models can be registered; others come from a manifest "
-                "in the server's folder PENSTOCK_MODELS_DIR and are named without a runtime",
+                f"over HTTP only {' and '.join(runtimes.registrable())} models can be registered; others come from a "
+                "manifest in the server's folder PENSTOCK_MODELS_DIR and are named without a runtime",
             )
         text = msgspec.json.encode(stated)
         if len(text) > _MOST_BYTES:
@@ -194,10 +195,11 @@ class ModelService:
                 found = [model for model in found if model.version == stated["version"]]
             if not found:
                 self._explain_absence(name, stated.get("version"))
-                suggestion = did_you_mean(name, {model.name for model in known.values()})
+                suggestion = did_you_mean(name, {model.name for model in known.values()}) or "."
+                names = " or ".join(runtimes.registrable())
                 raise NotFound(
-                    f"there is no manifest of a model {name[:100]!r} in the server's folder{suggestion or ';'} "
-                    f"To register one that a server elsewhere runs, state a runtime: {' or '.join(sorted(REMOTE))}"
+                    f"there is no manifest of a model {name[:100]!r} in the server's folder{suggestion} "
+                    f"To register one that a server elsewhere runs, state a runtime: {names}"
                 )
             model = found[-1]
             if self.folder is not None and self.folder.find(model.name, model.version) is None:
@@ -308,6 +310,10 @@ class ModelService:
             entry = self.host.entries.get(model.name)
             if entry is not None:
                 entry.logbook.add("error", f"the new manifest is not used: {error.message}", version=model.version)
+
+
+def _registrable(runtime: object) -> bool:
+    return runtime in runtimes.NAMES and runtimes.find(str(runtime)).registrable
 
 
 def _order(key: Key) -> tuple[str, list[tuple[int, str]]]:

@@ -166,7 +166,7 @@ class Deployment:
                 raise ModelUnavailable(f"model {self.model.name} cannot be loaded: {self.problem}; tried again soon")
             began = time.monotonic()
             try:
-                if self.model.manifest.runtime == "python" or self.model.manifest.schema is None:
+                if self.model.runtime.describes_itself or self.model.manifest.schema is None:
                     schema = await self._new_replica(member=False).describe()
                 else:
                     schema = self.model.schema

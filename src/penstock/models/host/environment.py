@@ -24,12 +24,9 @@ def command(model: Model, data_fd: int, control_fd: int) -> list[str]:
 
 
 def interpreter(model: Model) -> str:
-    """The Python that runs the replica: the model's own if it names one, a file or a virtual environment's folder."""
-    stated = model.manifest.options.get("interpreter") if model.manifest.runtime == "python" else None
-    if not isinstance(stated, str):
-        return sys.executable
-    path = model.folder / Path(stated).expanduser()
-    return str(path / "bin" / "python" if path.is_dir() else path)
+    """Return the Python that runs the replica: the model's own if it names one."""
+    own = model.runtime.interpreter(model.manifest.options, model.folder)
+    return sys.executable if own is None else str(own)
 
 
 def working_folder(model: Model) -> Path:

@@ -159,6 +159,9 @@ class Runtime(ABC):
 
     name: ClassVar[str]
     default_concurrency: ClassVar[int] = 1  # calls at a time in one replica, where the manifest states none
+    registrable: ClassVar[bool] = False  # runs no code of the operator's: a caller may register such a model over HTTP
+    describes_itself: ClassVar[bool] = False  # the model's code states the schema, whatever the manifest does
+    batches: ClassVar[bool] = False  # may run several calls together
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
@@ -173,6 +176,11 @@ class Runtime(ABC):
         """What is wrong with a manifest's options: (option, what is wrong and what is allowed). Runs in the host, so it
         must not touch what the model brings."""
         return ()
+
+    @classmethod
+    def interpreter(cls, options: Mapping[str, Any], folder: Path) -> Path | None:
+        """Return the Python that runs the replicas; None for Penstock's own. Runs in the host."""
+        return None
 
     def describe(self) -> Schema:
         """The model's schema. Called before ``load``; may import the model's code but must load no weights."""

@@ -1,30 +1,34 @@
-"""The ways to execute a model, one file each. They run inside replicas, never in the gateway.
+"""The registry of runtimes: the ways to execute a model, one file each.
 
-A runtime is a module here whose name is the runtime's, with one class that derives from ``Runtime`` and has that name.
-Nothing else needs to know it.
+They run inside replicas. A host imports one to check manifests and to read its traits, never to call a model.
 """
 
 from __future__ import annotations
 
-import pkgutil
 from functools import cache
 from importlib import import_module
+from typing import Final
 
 from penstock.models.replica.runtime import Runtime
 
+_CLASSES: Final = {  # module:class; a replica imports only what its own runtime needs
+    "http": "http:HttpRuntime",
+    "native": "native:NativeRuntime",
+    "openai": "openai:OpenaiRuntime",
+    "python": "python:PythonRuntime",
+    "subprocess": "subprocess:SubprocessRuntime",
+}
+NAMES: Final = tuple(_CLASSES)
+
 
 @cache
-def names() -> tuple[str, ...]:
-    """All runtimes."""
-    return tuple(sorted(module.name for module in pkgutil.iter_modules(__path__)))
-
-
 def find(name: str) -> type[Runtime]:
-    """The runtime of that name; raises KeyError. Imports its module, and with it what that needs."""
-    if name not in names():
-        raise KeyError(name)
-    module = import_module(f"{__name__}.{name}")
-    for value in vars(module).values():
-        if isinstance(value, type) and issubclass(value, Runtime) and getattr(value, "name", None) == name:
-            return value
-    raise KeyError(name)
+    """Return the runtime of that name; importing it imports what it needs. Raises KeyError."""
+    module, _, class_name = _CLASSES[name].partition(":")
+    found: type[Runtime] = getattr(import_module(f"{__name__}.{module}"), class_name)
+    return found
+
+
+def registrable() -> tuple[str, ...]:
+    """Return the names of the runtimes whose models may be registered over HTTP."""
+    return tuple(name for name in NAMES if find(name).registrable)

@@ -31,7 +31,7 @@ import msgspec
 
 from penstock.models.replica.data_urls import Lifter, Unreadable, inlined
 from penstock.models.replica.runtime import AsyncRuntime, Call, Output, Schema, Spec
-from penstock.models.replica.runtimes.http import (
+from penstock.models.replica.server_options import (
     check_server,
     from_environment,
     policy_of,
@@ -103,6 +103,7 @@ class OpenaiRuntime(AsyncRuntime):
     """``openai``: one server, one of its models, one task."""
 
     name: ClassVar[str] = "openai"
+    registrable: ClassVar[bool] = True
     default_concurrency: ClassVar[int] = 64
 
     def __init__(self, spec: Spec) -> None:

@@ -58,6 +58,8 @@ class PythonRuntime(Runtime):
     """``python``: by the class, one of the two below."""
 
     name: ClassVar[str] = "python"
+    describes_itself: ClassVar[bool] = True
+    batches: ClassVar[bool] = True
 
     @classmethod
     def create(cls, spec: Spec) -> Runtime:
@@ -76,7 +78,7 @@ class PythonRuntime(Runtime):
         if "interpreter" in options:
             if not isinstance(options["interpreter"], str) or not options["interpreter"]:
                 problems.append(("interpreter", "must be the path of a Python, or of a virtual environment's folder"))
-            elif interpreter(options, folder) is None:
+            elif not _interpreter(options["interpreter"], folder).is_file():
                 problems.append(
                     (
                         "interpreter",
@@ -86,19 +88,19 @@ class PythonRuntime(Runtime):
         problems += unknown_options(cls.name, options, _OPTIONS)
         return problems
 
+    @classmethod
+    def interpreter(cls, options: Mapping[str, Any], folder: Path) -> Path | None:
+        stated = options.get("interpreter")
+        return _interpreter(stated, folder) if stated else None
 
-def interpreter(options: Mapping[str, Any], folder: Path) -> Path | None:
-    """The Python that a model's replicas run in; None where the manifest names none, or none that exists.
+
+def _interpreter(stated: str, folder: Path) -> Path:
+    """Return the path of a Python, which may be stated as a virtual environment's folder.
 
     Symbolic links are kept: a virtual environment's Python is one, and its place is what makes it.
     """
-    stated = options.get("interpreter")
-    if not stated:
-        return None
     path = folder / Path(stated).expanduser()
-    if path.is_dir():
-        path = path / "bin" / "python"
-    return path.absolute() if path.is_file() else None
+    return (path / "bin" / "python" if path.is_dir() else path).absolute()
 
 
 class _Model:

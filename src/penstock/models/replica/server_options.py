@@ -1,0 +1,100 @@
+"""Options of models that a server elsewhere runs: its address, headers, secrets and time limit."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from penstock import durations
+from penstock.models.replica.runtime import unknown_options
+from penstock.outbound import addresses
+from penstock.outbound.addresses import Policy
+from penstock.outbound.failure import CallFailed
+
+_SECRET_HEADER: Final = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
+_HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER_VALUE: Final = re.compile(r"[ -~]*")
+_FIXED: Final = frozenset({"content-type", "content-length", "host", "transfer-encoding", "connection"})
+
+
+def server_url(options: Mapping[str, Any]) -> str:
+    """Where requests go."""
+    url = str(options["url"])
+    return url if "path" not in options else url.rstrip("/") + str(options["path"])
+
+
+def stated_headers(options: Mapping[str, Any]) -> dict[str, str]:
+    """The manifest's headers, with ``env:NAME`` replaced. Raises CallFailed (``unavailable``) when NAME is not set."""
+    found: dict[str, str] = {}
+    for name, stated in options.get("headers", {}).items():
+        found[name] = from_environment(stated, f"headers.{name}")
+    return found
+
+
+def secrets_in(headers: Mapping[str, str], options: Mapping[str, Any]) -> list[str]:
+    """What of the headers must be masked: whatever comes from the environment, or stands under a telling name; with and
+    without a word such as Bearer before it."""
+    stated = options.get("headers", {})
+    secret = [
+        value
+        for name, value in headers.items()
+        if str(stated.get(name, "env:")).startswith("env:") or _SECRET_HEADER.search(name)
+    ]
+    return [part for value in secret for part in (value, value.rpartition(" ")[2])]
+
+
+def from_environment(stated: str, option: str) -> str:
+    """A value, or the variable that ``env:NAME`` means; raises CallFailed (``unavailable``)."""
+    if not stated.startswith("env:"):
+        return stated
+    value = os.environ.get(stated[4:], "").strip()
+    if not value or not _HEADER_VALUE.fullmatch(value):
+        raise CallFailed("unavailable", f"{option}: the variable {stated[4:]} is not set in the model's environment")
+    return value
+
+
+def seconds_of(options: Mapping[str, Any], default: float) -> float:
+    """The limit of one request, in seconds."""
+    stated = options.get("timeout", default)
+    return durations.parse(stated).total_seconds() if isinstance(stated, str) else float(stated)
+
+
+def policy_of(options: Mapping[str, Any]) -> Policy:
+    """Which addresses may be connected to."""
+    return Policy(networks=tuple(addresses.networks(options.get("networks", []))))
+
+
+def check_server(
+    runtime: str, options: Mapping[str, Any], address: str, allowed: Sequence[str]
+) -> list[tuple[str, str]]:
+    """What is wrong with the options that both runtimes have."""
+    problems: list[tuple[str, str]] = []
+    policy = None
+    try:
+        policy = policy_of(options)
+    except ValueError as error:
+        problems.append(("networks", str(error)))
+    problem = addresses.check_url(options.get(address), policy)
+    if problem is not None:
+        problems.append((address, problem))
+    try:
+        if not 0 < seconds_of(options, 1.0) <= 24 * 3600:
+            raise ValueError("must be more than 0 and at most 24 hours")
+    except (ValueError, TypeError) as error:
+        problems.append(("timeout", str(error)))
+    problems += _check_headers(options.get("headers", {}))
+    return problems + unknown_options(runtime, options, allowed)
+
+
+def _check_headers(headers: Any) -> list[tuple[str, str]]:
+    if not isinstance(headers, Mapping):
+        return [("headers", "must be a table of header names and values")]
+    problems: list[tuple[str, str]] = []
+    for name, value in headers.items():
+        if not _HEADER.fullmatch(name) or name.lower() in _FIXED:
+            problems.append((f"headers.{name[:50]}", "is no header that may be set"))
+        elif not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
+            problems.append((f"headers.{name}", "must be a text of visible ASCII characters"))
+    return problems
