@@ -1,41 +1,47 @@
-"""Writes the table of settings into docs/operations.md, from what the code says; ``make fix`` runs it."""
+"""Writes the tables of settings into docs/operations.md, from what the code says; ``make fix`` runs it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from penstock.settings import Settings
+from penstock.settings.printing import printable
+from penstock.settings.settings import GROUPS
+from penstock.settings.variable import Variable, variables
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "operations.md"
+_BEGIN = "<!-- settings: written by `make fix` -->\n"
 _HEAD = "| variable | default | meaning |\n| --- | --- | --- |\n"
-# Defaults that depend on the machine, or on another variable.
-_WORDS = {
-    "HTTP_HOST": "`0.0.0.0`; without a token `127.0.0.1`",
-    "WORKER_ID": "the host's name",
-    "PENSTOCK_DATA_DIR": "the platform's user data folder",
-    "PENSTOCK_URL": "`http://127.0.0.1:8080`",
-}
 
 
-def table() -> str:
-    """The table, with one row per variable."""
-    defaults = Settings.model_construct().masked()
-    return _HEAD + "".join(
-        f"| `{name}` | {_WORDS.get(name, _shown(defaults[name]))} | {meaning} |\n"
-        for name, meaning in Settings.descriptions().items()
+def tables() -> str:
+    """One table per group, with one row per variable."""
+    return "".join(f"\n### {_title(group)}\n\n{_HEAD}{_rows(group)}" for group in GROUPS)
+
+
+def _title(group: type) -> str:
+    return (group.__doc__ or "").removesuffix(".")
+
+
+def _rows(group: type) -> str:
+    return "".join(
+        f"| `{name.upper()}` | {_default(name, variable)} | {variable.meaning} |\n"
+        for name, variable in variables(group).items()
     )
 
 
-def _shown(value: object) -> str:
-    if value is None:
+def _default(name: str, variable: Variable) -> str:
+    if variable.derived is not None:
+        return variable.derived_meaning
+    shown = printable(name, variable.default)
+    if shown is None:
         return ""
-    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+    return f"`{str(shown).lower() if isinstance(shown, bool) else shown}`"
 
 
-def with_table(document: str) -> str:
-    """The document with its last table, which is this one, written anew."""
-    return document[: document.index(_HEAD)] + table()
+def with_tables(document: str) -> str:
+    """The document with what follows the mark, which is these tables, written anew."""
+    return document[: document.index(_BEGIN)] + _BEGIN + tables()
 
 
 if __name__ == "__main__":
-    DOCUMENT.write_text(with_table(DOCUMENT.read_text()))
+    DOCUMENT.write_text(with_tables(DOCUMENT.read_text()))

@@ -2,16 +2,44 @@
 
 from __future__ import annotations
 
+import hmac
 import html
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
 MASK: Final = "******"
 _HEX: Final = re.compile(r"\\u[0-9a-f]{4}")
 SHORTEST: Final = 4  # characters; masking shorter ones would make texts unreadable
+
+
+_PASSWORD_PARAMETER: Final = re.compile(r"(?i)([?&](?:[\w-]*(?:password|passwd|token|secret|key))=)([^&#]*)")
+
+
+class Secret:
+    """A text that is printed nowhere by accident: only ``reveal`` returns it."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return f"Secret({MASK})"
+
+    def __str__(self) -> str:
+        return MASK
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and hmac.compare_digest(self._text.encode(), other._text.encode())
+
+    def __hash__(self) -> int:
+        return hash(self._text)
 
 
 class Masker:
@@ -109,3 +137,23 @@ def spelled(secrets: Iterable[str]) -> set[str]:
 def is_no_word(secret: str) -> bool:
     """Whether a secret stands in no text by chance, as ``anything`` or ``transcribe`` may."""
     return len(secret) >= 16 or (len(secret) >= 8 and not secret.isalpha())
+
+
+def mask_url(url: str) -> str:
+    """``url`` without its password; a URL over HTTP loses its user name too, which is often a key."""
+    masked = _PASSWORD_PARAMETER.sub(rf"\1{MASK}", url)
+    scheme, separator, rest = masked.partition("://")
+    user, at, host = rest.rpartition("@")  # the last one: a password may hold an unescaped @
+    if not at:
+        return masked
+    name, colon, _ = user.partition(":")
+    shown = f"{name}{colon}{MASK if colon else ''}" if scheme.startswith("postgres") else MASK
+    return f"{scheme}{separator}{shown}@{host}"
+
+
+def secrets_of_url(url: str) -> Iterator[str]:
+    """The password of a URL, as it is and unquoted, and the parameters that ``mask_url`` masks."""
+    user, at, _ = url.partition("://")[2].rpartition("@")
+    password = user.partition(":")[2] if at else ""
+    yield from {part for part in (password, unquote(password)) if part}
+    yield from (found for _, found in _PASSWORD_PARAMETER.findall(url) if found)

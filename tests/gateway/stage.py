@@ -14,12 +14,12 @@ from typing import Any
 import aiohttp
 import msgspec
 import uvicorn
-from pydantic import SecretStr
 from starlette.types import Receive, Scope, Send
 
 from penstock.gateway.app import Gateway
 from penstock.gateway.server import configuration
 from penstock.jobs.service import JobLimits, JobService
+from penstock.masking import Secret
 from penstock.models.host.host import ModelHost
 from penstock.models.service import ModelService
 from penstock.postgres.pool import Database
@@ -118,7 +118,7 @@ _OUTSIDE = ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/nowhe
 
 
 def settings_for(url: str, **changes: Any) -> Settings:
-    return load_settings(None).replace(database_url=SecretStr(url), **changes)
+    return load_settings(None).replace(database_url=Secret(url), **changes)
 
 
 class _Server(uvicorn.Server):
@@ -154,7 +154,7 @@ async def serving(url: str, *, models_folder: Path | None = None, **changes: Any
         server = _Server(configuration(app, settings))
         task = asyncio.create_task(server.serve(sockets=[listener]))
         token = settings.ai_service_token
-        headers = {} if token is None else {"Authorization": f"Bearer {token.get_secret_value()}"}
+        headers = {} if token is None else {"Authorization": f"Bearer {token.reveal()}"}
         try:
             async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=20)) as session:
                 yield Caller(session, f"http://127.0.0.1:{listener.getsockname()[1]}", gateway, in_progress)

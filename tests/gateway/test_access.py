@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 
 import pytest
-from pydantic import SecretStr
 
+from penstock.masking import Secret
 from tests.gateway.stage import SUBMISSION, Caller, serving
 
 _OPEN = ("/healthz", "/readyz", "/openapi.json", "/docs", "/docs/swagger-ui.css", "/")
@@ -15,7 +15,7 @@ _OPEN = ("/healthz", "/readyz", "/openapi.json", "/docs", "/docs/swagger-ui.css"
 @pytest.fixture(scope="module")
 async def guarded(module_database_url: str) -> AsyncIterator[Caller]:
     """Calls to a gateway with a token, which they bring."""
-    async with serving(module_database_url, ai_service_token=SecretStr("s3cret+token/=")) as caller:
+    async with serving(module_database_url, ai_service_token=Secret("s3cret+token/=")) as caller:
         yield caller
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from aiohttp import web
 from msgspec import Raw
-from pydantic import SecretStr
 
 from penstock.jobs.job import ClaimRequest, Failure, JobCompletion, JobSubmission
 from penstock.jobs.service import JobService
 from penstock.jobs.states import ErrorCategory
 from penstock.jobs.usage import Usage
+from penstock.masking import Secret
 from penstock.providers import store
 from penstock.providers.reports import LastError, ProviderReport
 from penstock.supervisor.ports import free_port
@@ -56,10 +56,10 @@ async def test_providers_are_checked_together_and_no_secret_is_told(module_datab
         serving(
             module_database_url,
             llm_base_url=f"http://{address}/v1",
-            llm_api_key=SecretStr("key-of-llm"),
+            llm_api_key=Secret("key-of-llm"),
             whisperx_url=f"http://{address}/whisper",
             qwen_audio_base_url=f"http://{address}/refuses",
-            qwen_audio_api_key=SecretStr("key-of-qwen"),
+            qwen_audio_api_key=Secret("key-of-qwen"),
             voxtral_base_url=f"http://someone:pass-word@127.0.0.1:{free_port()}/v1",
         ) as caller,
     ):
@@ -105,7 +105,7 @@ async def test_a_secret_that_is_echoed_as_a_models_name_is_masked(module_databas
     async with (
         provider(answer) as address,
         serving(
-            module_database_url, llm_base_url=f"http://{address}?k=in-the-query", llm_api_key=SecretStr("key-of-llm")
+            module_database_url, llm_base_url=f"http://{address}?k=in-the-query", llm_api_key=Secret("key-of-llm")
         ) as caller,
     ):
         reply = await caller.get("/providers/status")

@@ -13,7 +13,7 @@ from penstock.errors import SettingsError
 from penstock.providers.catalogue import Catalogue, Kind, load
 from penstock.providers.dispatch import Mode
 from penstock.providers.endpoint import Endpoint
-from penstock.settings import Settings
+from penstock.settings import Settings, load_settings
 
 SPEECH: dict[str, Any] = {
     "whisperx_url": "http://w:8001",
@@ -23,7 +23,7 @@ SPEECH: dict[str, Any] = {
 
 
 def settings(**fields: Any) -> Settings:
-    return Settings(**fields)
+    return load_settings(None).replace(**fields)
 
 
 def file(tmp_path: Path, text: str) -> Path:

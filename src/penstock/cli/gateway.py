@@ -25,7 +25,7 @@ def with_client(act: Callable[[Client], Awaitable[T]]) -> T:
     token = settings.ai_service_token
 
     async def run() -> T:
-        async with Client(settings.penstock_url, token=token.get_secret_value() if token else None) as client:
+        async with Client(settings.penstock_url, token=token.reveal() if token else None) as client:
             return await act(client)
 
     return asyncio.run(run())

@@ -20,7 +20,8 @@ def serve() -> None:
     """Run everything here: gateway, workers, housekeeper and, without DATABASE_URL, PostgreSQL itself."""
     import uvloop
 
-    from penstock.settings import is_loopback, load_settings
+    from penstock.settings import load_settings
+    from penstock.settings.gateway import is_loopback
     from penstock.supervisor import serve as supervisor
     from penstock.supervisor.ports import settled
     from penstock.telemetry import logs

@@ -17,7 +17,7 @@ from penstock.cli.output import harmless
 from penstock.errors import PenstockError
 from penstock.gateway.infra import InfraStatus, SidecarStatus
 from penstock.jobs.job import Stats
-from penstock.settings import mask_url
+from penstock.masking import mask_url
 from penstock.sidecar.fetching import place
 from penstock.sidecar.telemetry import Container, Gpu, HealthCheck, VllmServer
 

@@ -201,5 +201,5 @@ def _all_classes(root: type[PenstockError]) -> Iterator[type[PenstockError]]:
 
 # Classes that hold a list of problems cannot be made from a message; only InvalidInput of these travels.
 _CLASSES: Final[dict[str, type[Any]]] = {
-    error.code: error for error in (*_all_classes(CallerError), *_all_classes(ServiceError))
+    error.code: error for error in (*_all_classes(CallerError), *_all_classes(ServiceError)) if "code" in vars(error)
 }

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hmac
 from functools import lru_cache
 
-from pydantic import SecretStr
-
 from penstock.errors import Forbidden, Unauthorized
-from penstock.settings import is_loopback
+from penstock.masking import Secret
+from penstock.settings.gateway import is_loopback
 from penstock.tenants.principal import OPERATOR, Principal
 from penstock.web.request import Request
 
@@ -16,8 +15,8 @@ from penstock.web.request import Request
 class Access:
     """Decides by ``AI_SERVICE_TOKEN``."""
 
-    def __init__(self, token: SecretStr | None) -> None:
-        self._expected = None if token is None else b"bearer " + token.get_secret_value().encode()
+    def __init__(self, token: Secret | None) -> None:
+        self._expected = None if token is None else b"bearer " + token.reveal().encode()
 
     @property
     def guarded(self) -> bool:

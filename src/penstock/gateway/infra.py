@@ -10,11 +10,11 @@ from typing import Annotated, Final
 import aiohttp
 import msgspec
 from msgspec import Meta, Struct
-from pydantic import SecretStr
 
 from penstock.cached import Cached
 from penstock.errors import PenstockError
-from penstock.settings import Settings, mask_url
+from penstock.masking import Secret, mask_url
+from penstock.settings import Settings
 from penstock.sidecar.fetching import TIMEOUT_SECONDS, SourceFailed, fetch, place, too_slow
 from penstock.sidecar.telemetry import Number, Report, Telemetry
 from penstock.telemetry import logs
@@ -79,10 +79,10 @@ class Infra:
 class _Sidecar:
     """One sidecar and what it told last."""
 
-    def __init__(self, url: str, token: SecretStr | None, clock: Callable[[], float]) -> None:
+    def __init__(self, url: str, token: Secret | None, clock: Callable[[], float]) -> None:
         self._url = url
         self._clock = clock
-        self._token = None if token is None else token.get_secret_value()
+        self._token = None if token is None else token.reveal()
         self._report: Report | None = None
         self._reported_at = 0.0
         self._latency_ms: float | None = None

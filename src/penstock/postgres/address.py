@@ -9,5 +9,5 @@ from penstock.settings import Settings
 def database_url(settings: Settings) -> str:
     """DATABASE_URL, or the address of the embedded server of the data folder; starts nothing."""
     if settings.database_url is not None:
-        return settings.database_url.get_secret_value()
+        return settings.database_url.reveal()
     return embedded_url(settings.penstock_data_dir)

@@ -19,15 +19,15 @@ from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta, Struct
-from pydantic import SecretStr
 
 from penstock import durations
+from penstock.checking import converted
 from penstock.errors import FieldProblem, InvalidInput, SettingsError
+from penstock.masking import Secret
 from penstock.providers.dispatch import Mode
 from penstock.providers.endpoint import Endpoint
 from penstock.providers.inputs import ChatInput, TranscriptionInput
 from penstock.settings import Settings
-from penstock.web.mistakes import converted
 
 DEFAULT_FILE: Final = Path("profiles.toml")
 _REFERENCE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -182,8 +182,8 @@ def load(settings: Settings, environment: Mapping[str, str]) -> Catalogue:
 def _from_settings(settings: Settings) -> Iterator[ProviderSpec]:
     """The providers of the documented variables, those that have a URL."""
 
-    def endpoint(url: str, key: SecretStr | None) -> Endpoint:
-        return Endpoint(base_url=url, api_key=key.get_secret_value() if key is not None else None)
+    def endpoint(url: str, key: Secret | None) -> Endpoint:
+        return Endpoint(base_url=url, api_key=key.reveal() if key is not None else None)
 
     concurrency = settings.penstock_provider_concurrency
     if settings.llm_base_url is not None:

@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 from msgspec import Struct
 
+from penstock.checking import converted
 from penstock.errors import InvalidInput
 from penstock.jobs.states import ErrorCategory
 from penstock.openai.chat import messages_of
@@ -16,7 +17,6 @@ from penstock.outbound.failure import CallFailed
 from penstock.providers.catalogue import Profile, ProviderSpec
 from penstock.providers.errors import WorkFailed
 from penstock.providers.inputs import ChatInput, TranscriptionInput
-from penstock.web.mistakes import converted
 
 CHAT_TASKS: Final = ("llm_chat", "chat_completion", "call_analysis")
 TRANSCRIPTION_TASKS: Final = ("transcription", "transcribe")

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from yarl import URL
 
-from penstock.settings import mask_url
+from penstock.masking import mask_url
 
 MAX_BYTES: Final = 4 * 2**20  # of one answer
 TIMEOUT_SECONDS: Final = 3.0  # for one source

@@ -13,8 +13,10 @@ from typing import Any, Generic, TypeVar
 
 import aiohttp
 
+from penstock.masking import mask_url
 from penstock.processes.waiting import set_within
-from penstock.settings import Settings, mask_url
+from penstock.settings import Settings
+from penstock.settings.sidecar import USUAL_DOCKER_SOCKET
 from penstock.sidecar.containers import ContainerReader
 from penstock.sidecar.fetching import TIMEOUT_SECONDS, SourceFailed, place, too_slow
 from penstock.sidecar.gpus import GpuReader
@@ -42,8 +44,7 @@ class Sources:
 async def sources(settings: Settings) -> AsyncIterator[Sources]:
     """The sources that the settings name; their connections are closed at the end."""
     socket = settings.sidecar_docker_socket
-    usual = type(settings).model_fields["sidecar_docker_socket"].default
-    containers = ContainerReader(socket, required=socket != usual)
+    containers = ContainerReader(socket, required=socket != USUAL_DOCKER_SOCKET)
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
         try:
             yield Sources(

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 
 import msgspec
 import uvicorn
-from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -20,6 +19,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from penstock.errors import FieldProblem, SettingsError, Unauthorized
+from penstock.masking import Secret
 from penstock.settings import Settings
 from penstock.sidecar.sampler import Sampler, sources
 from penstock.telemetry import logs
@@ -51,9 +51,9 @@ async def run(settings: Settings) -> None:
     log.info("sidecar_stopped")
 
 
-def application(sampler: Sampler, token: SecretStr) -> Starlette:
+def application(sampler: Sampler, token: Secret) -> Starlette:
     """The app around a running sampler."""
-    expected = b"bearer " + token.get_secret_value().encode()
+    expected = b"bearer " + token.reveal().encode()
 
     async def health(_request: Request) -> Response:
         return _json({"status": "ok"})
@@ -88,7 +88,7 @@ def configuration(app: Starlette) -> uvicorn.Config:
     )
 
 
-def _required_token(settings: Settings) -> SecretStr:
+def _required_token(settings: Settings) -> Secret:
     if settings.infra_sidecar_token is None:
         problem = FieldProblem(
             field="INFRA_SIDECAR_TOKEN", detail="a sidecar tells what runs on this host only to whoever brings a token"

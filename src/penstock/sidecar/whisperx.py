@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import aiohttp
 
-from penstock.settings import mask_url
+from penstock.masking import mask_url
 from penstock.sidecar.fetching import fetch
 from penstock.sidecar.telemetry import HealthCheck
 

@@ -58,7 +58,7 @@ def settled(settings: Settings) -> Settings:
     changes: dict[str, object] = {}
     if not settings.http_port:
         changes["http_port"] = free_port()
-    if "worker_http_host" not in settings.model_fields_set:
+    if "worker_http_host" not in settings.stated:
         changes["worker_http_host"] = settings.http_host
     return settings.replace(**changes)
 

@@ -10,8 +10,8 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
+from penstock import checking
 from penstock.errors import InvalidInput, MalformedBody
-from penstock.web import mistakes
 
 T = TypeVar("T")
 Moment = Annotated[datetime, Meta(tz=True)]
@@ -49,10 +49,10 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
 def _mistakes(body: bytes, kind: object, first: str) -> InvalidInput:
     """All that is wrong with a body, or the first of it where it cannot be taken apart: a number is out of range."""
     try:
-        problems = mistakes.all_of(msgspec.json.decode(body), kind)
+        problems = checking.all_of(msgspec.json.decode(body), kind)
     except (msgspec.DecodeError, RecursionError):
         problems = []
-    return InvalidInput(problems) if problems else mistakes.invalid(first, kind)
+    return InvalidInput(problems) if problems else checking.invalid(first, kind)
 
 
 def convert(values: Mapping[str, Any], to: type[T]) -> T:
@@ -60,7 +60,7 @@ def convert(values: Mapping[str, Any], to: type[T]) -> T:
     try:
         converted = msgspec.convert(values, to, strict=False)
     except msgspec.ValidationError as error:
-        raise mistakes.invalid(str(error), to) from None
+        raise checking.invalid(str(error), to) from None
     for name in values:
         if getattr(converted, name) is None:  # msgspec takes the text "null" for none at all
             raise InvalidInput.of(name, "must be a value; leave the parameter out instead")

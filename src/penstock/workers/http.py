@@ -8,15 +8,15 @@ from contextlib import asynccontextmanager
 
 import msgspec
 from aiohttp import web
-from pydantic import SecretStr
 
 from penstock.errors import FieldProblem, SettingsError
+from penstock.masking import Secret
 from penstock.telemetry import metrics
 from penstock.workers.worker import Worker
 
 
 @asynccontextmanager
-async def serving(worker: Worker, *, host: str, port: int, token: SecretStr | None = None) -> AsyncIterator[int]:
+async def serving(worker: Worker, *, host: str, port: int, token: Secret | None = None) -> AsyncIterator[int]:
     """Serve a worker's health while the block runs; yields the port, which port 0 leaves to the system.
 
     ``/healthz``: the process works. ``/readyz``: it takes jobs. ``/worker/status``: what it does. ``/metrics`` needs
@@ -39,8 +39,8 @@ async def serving(worker: Worker, *, host: str, port: int, token: SecretStr | No
         await runner.cleanup()
 
 
-def _application(worker: Worker, token: SecretStr | None) -> web.Application:
-    expected = None if token is None else b"bearer " + token.get_secret_value().encode()
+def _application(worker: Worker, token: Secret | None) -> web.Application:
+    expected = None if token is None else b"bearer " + token.reveal().encode()
 
     async def health(_request: web.Request) -> web.Response:
         return _json({"status": "ok" if worker.healthy else "failing"}, 200 if worker.healthy else 503)

@@ -179,7 +179,7 @@ async def _models(settings: Settings, database: Database) -> AsyncIterator[predi
     token = settings.ai_service_token
     if settings.penstock_models_url is not None:
         remote = predict.GatewayModels(
-            settings.penstock_models_url, token=token.get_secret_value() if token is not None else None
+            settings.penstock_models_url, token=token.reveal() if token is not None else None
         )
         try:
             yield remote

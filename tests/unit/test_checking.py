@@ -10,8 +10,8 @@ import msgspec
 import pytest
 from msgspec import Meta, Raw, Struct
 
+from penstock.checking import converted
 from penstock.errors import InvalidInput
-from penstock.web.mistakes import converted
 from penstock.web.reading import decode
 
 

@@ -1,0 +1,59 @@
+"""Settings of the gateway: who may call it, where it listens, how much it takes."""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from typing import Final
+
+from penstock.masking import Secret
+from penstock.settings.kinds import MEBIBYTE, header_secret, http_url, port, size, text
+from penstock.settings.variable import Known, Relation, setting
+
+
+def _host(known: Known) -> str:
+    """`0.0.0.0`; without a token `127.0.0.1`."""
+    # Without a token the API is open to anyone who can connect, so then it is this machine only.
+    return "0.0.0.0" if known.get("ai_service_token") else "127.0.0.1"  # noqa: S104
+
+
+def _own_gateway(known: Known) -> str:
+    """`http://127.0.0.1:8080`."""
+    return f"http://127.0.0.1:{known.get('http_port') or 8080}"
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class GatewaySettings:
+    """The gateway."""
+
+    ai_service_token: Secret | None = setting(header_secret, None, "bearer token that every /api/v1 call must bring")
+    http_host: str = setting(
+        text, derived=_host, meaning="address of the gateway; without AI_SERVICE_TOKEN only a loopback address"
+    )
+    http_port: int = setting(port, 8080, "port of the gateway; 0 takes a free one")
+    penstock_url: str = setting(
+        http_url, derived=_own_gateway, meaning="the gateway that penstock job and penstock stats talk to"
+    )
+    penstock_max_call_bytes: int = setting(size, 64 * MEBIBYTE, "largest body of a live call to a model")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can connect to a server that listens on ``host``."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _open_only_to_this_machine(token: Secret | None, host: str) -> str | None:
+    if token is not None or is_loopback(host):
+        return None
+    return (
+        "without AI_SERVICE_TOKEN the API is open to everyone who can reach this address: "
+        "set AI_SERVICE_TOKEN, or listen on 127.0.0.1"
+    )
+
+
+RELATIONS: Final = (
+    Relation(blames="http_host", over=("ai_service_token", "http_host"), problem=_open_only_to_this_machine),
+)

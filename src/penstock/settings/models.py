@@ -1,0 +1,21 @@
+"""Settings of models."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock.settings.kinds import folder, http_url
+from penstock.settings.variable import setting
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class ModelSettings:
+    """Models."""
+
+    penstock_models_dir: Path | None = setting(
+        folder, None, "folder of model manifests: NAME.toml or NAME/model.toml; watched for changes"
+    )
+    penstock_models_url: str | None = setting(
+        http_url, None, "gateway that runs a worker's predict jobs; unset: the worker runs PENSTOCK_MODELS_DIR itself"
+    )
