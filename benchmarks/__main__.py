@@ -11,6 +11,7 @@ import uvloop
 
 from benchmarks import burndown, claims, create, footprint, latency, providers
 from benchmarks.figures import Figure, show, write_document
+from benchmarks.queues import run as queues
 from benchmarks.serving import run as serving
 from penstock.postgres.embedded import EmbeddedServer
 from penstock.telemetry import logs
@@ -21,6 +22,7 @@ SCENARIOS = {
     "latency": latency.run,
     "claims": claims.run,
     "footprint": footprint.run,
+    "queues": queues.run,
     "serving": serving.run,
     "providers": providers.run,
 }

@@ -25,7 +25,7 @@ async def run(server: EmbeddedServer) -> list[Figure]:
             async def submit(jobs: object = jobs) -> None:
                 await jobs.submit(DEFAULT_TENANT, SUBMISSION)  # type: ignore[attr-defined]
 
-            rate, spread = await _timed([submit] * callers, calls)
+            rate, spread = await timed([submit] * callers, calls)
         figures.append(
             Figure(
                 scenario=f"create, in process, {callers} callers",
@@ -39,7 +39,7 @@ async def run(server: EmbeddedServer) -> list[Figure]:
         async with fresh_database(server) as url, gateway(url) as address:
             lines = [await Caller.connect(address) for _ in range(callers)]
             body = msgspec.json.encode(SUBMISSION)
-            rate, spread = await _timed([_poster(line, body) for line in lines], calls)
+            rate, spread = await timed([poster(line, "/api/v1/jobs", body) for line in lines], calls)
             for line in lines:
                 line.close()
         figures.append(
@@ -54,8 +54,9 @@ async def run(server: EmbeddedServer) -> list[Figure]:
     return figures
 
 
-def _poster(line: Caller, body: bytes) -> Callable[[], Awaitable[None]]:
-    request = line.request("POST", "/api/v1/jobs", body)
+def poster(line: Caller, path: str, body: bytes) -> Callable[[], Awaitable[None]]:
+    """Return a call that posts the body once and expects 201."""
+    request = line.request("POST", path, body)
 
     async def post() -> None:
         status, answer = await line.send(request)
@@ -65,7 +66,8 @@ def _poster(line: Caller, body: bytes) -> Callable[[], Awaitable[None]]:
     return post
 
 
-async def _timed(callers: list[Callable[[], Awaitable[None]]], calls: int) -> tuple[float, Spread]:
+async def timed(callers: list[Callable[[], Awaitable[None]]], calls: int) -> tuple[float, Spread]:
+    """Make so many calls, all callers at once; return calls per second and how long they took."""
     samples: list[float] = []
     left = calls
 

@@ -31,13 +31,14 @@ _numbers = itertools.count(1)
 
 
 @asynccontextmanager
-async def fresh_database(server: EmbeddedServer) -> AsyncIterator[str]:
-    """The URL of an empty, migrated database."""
+async def fresh_database(server: EmbeddedServer, *, migrated: bool = True) -> AsyncIterator[str]:
+    """Yield the URL of an empty database, with Penstock's schema unless ``migrated`` is False."""
     name = f"bench_{next(_numbers)}"
     admin = await asyncpg.connect(embedded_url(server.data_dir, "postgres"))
     await admin.execute(f"CREATE DATABASE {name}")
     url = embedded_url(server.data_dir, name)
-    await migrate(url)
+    if migrated:
+        await migrate(url)
     await admin.execute("CHECKPOINT")
     try:
         yield url

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from datetime import timedelta
 
 import uvloop
@@ -13,6 +14,7 @@ from benchmarks.ground import RESULT, SUBMISSION
 from penstock.jobs.job import ClaimedJob
 from penstock.jobs.service import JobService
 from penstock.postgres.pool import Database
+from penstock.telemetry import logs
 from penstock.tenants.principal import DEFAULT_TENANT
 from penstock.work.context import JobContext
 from penstock.work.executors import Executors
@@ -26,6 +28,7 @@ async def noop(_job: ClaimedJob, _context: JobContext) -> Raw:
 
 
 async def main() -> None:
+    logs.configure(level="info", form="json")  # as the product does: the lines of attempts are at "debug"
     database = Database(os.environ["DATABASE_URL"], application_name="penstock-worker")
     await database.open()
     service = JobService(database)
@@ -41,6 +44,7 @@ async def main() -> None:
         poll=timedelta(seconds=2),
         grace=timedelta(seconds=5),
     )
+    print("begin", time.time(), flush=True)
     running = asyncio.create_task(worker.run())
     if "BENCH_STAY" not in os.environ:
         while (await service.stats(DEFAULT_TENANT)).totals.pending:

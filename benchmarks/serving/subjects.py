@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import subprocess
 import sys
-import venv
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,10 +14,10 @@ from pathlib import Path
 import aiohttp
 import psutil
 
+from benchmarks import environments
 from penstock.supervisor.ports import free_port
 
 HERE = Path(__file__).parent
-ENVIRONMENTS = Path("~/.cache/penstock-bench").expanduser()
 TOKEN = "a-token-of-the-benchmark"
 _START_SECONDS = 90.0
 
@@ -80,31 +78,13 @@ class Subject:
 
 
 def prepare(name: str) -> str | None:
-    """Make a rival's environment unless it is there; answers why that failed, or None."""
-    home = ENVIRONMENTS / name
-    done = home / ".installed"
-    wanted = "\n".join(PACKAGES[name])
-    if done.exists() and done.read_text() == wanted:
-        return None
-    print(f"  installing {', '.join(PACKAGES[name])} into {home}", flush=True)
-    done.unlink(missing_ok=True)
-    home.mkdir(parents=True, exist_ok=True)
-    try:
-        venv.create(home, with_pip=True, clear=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        return f"no environment: {error}"[:200]
-    command = [str(home / "bin" / "python"), "-m", "pip", "install", "--quiet", *PACKAGES[name]]
-    installed = subprocess.run(command, capture_output=True, text=True, check=False)
-    if installed.returncode:
-        lines = [line for line in installed.stderr.splitlines() if line.startswith("ERROR")]
-        return (lines or ["ERROR: pip failed"])[0][:200]
-    done.write_text(wanted)
-    return None
+    """Make a rival's environment unless it exists; return why that failed, or None."""
+    return environments.prepare(name, PACKAGES[name])
 
 
 def label(name: str) -> str:
     """The rival with its version."""
-    return PACKAGES[name][0].replace("==", " ")
+    return environments.label(PACKAGES[name][0])
 
 
 @asynccontextmanager
@@ -131,7 +111,7 @@ async def penstock(folder: Path) -> AsyncIterator[Subject]:
 async def rival(name: str) -> AsyncIterator[Subject]:
     """A rival; its environment is there."""
     port = free_port()
-    programs = ENVIRONMENTS / name / "bin"
+    programs = environments.ENVIRONMENTS / name / "bin"
     left_out = LEFT_OUT.get(name, {})
     paths = {one: f"/{one}" for one in ("echo", "batch", "count", "blob", "raw") if one not in left_out}
     headers = {"Authorization": f"Bearer {TOKEN}"}
