@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, assert_never
@@ -40,8 +38,7 @@ class Used(Struct, frozen=True, kw_only=True):
     audio_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class Reply(Struct, frozen=True, kw_only=True):
     """What one provider answered. ``usage`` is the provider's own account of it, if it gave one, and ``finish_reason``
     why a chat model stopped, in its words; segments and language are those of a transcript."""
 
@@ -90,22 +87,13 @@ class MeteredGate:
         self.seconds = 0.0  # that the provider took
         self.entered = False  # whether it was asked at all
         self.used = Used()
-        self._gate = gate
+        self.gate = gate
         self._max_wait_seconds = max_wait_seconds
 
-    @asynccontextmanager
-    async def slot(self, max_wait_seconds: float | None = None) -> AsyncIterator[None]:
-        """One call. Raises GateClosed when the provider may not be asked within ``max_wait_seconds`` seconds."""
-        async with self._gate.slot(self._max_wait_seconds if max_wait_seconds is None else max_wait_seconds):
-            self.entered = True
-            began = time.monotonic()
-            try:
-                yield
-            except ChargedFailure as error:
-                self.paid(error.used)
-                raise
-            finally:
-                self.seconds += time.monotonic() - began
+    def slot(self, max_wait_seconds: float | None = None) -> MeteredSlot:
+        """Make one call inside the block. Entering raises GateClosed when the gate stays closed for more than
+        ``max_wait_seconds``; None: for more than what was set at first."""
+        return MeteredSlot(self, self._max_wait_seconds if max_wait_seconds is None else max_wait_seconds)
 
     def paid(self, used: Used) -> None:
         """A call succeeded, though the asking may still fail."""
@@ -120,8 +108,30 @@ class MeteredGate:
         return round(1000 * self.seconds)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Candidate:
+class MeteredSlot:
+    """One call through a metered gate."""
+
+    __slots__ = ("_began", "_gate", "_max_wait_seconds", "_trial")
+
+    def __init__(self, gate: MeteredGate, max_wait_seconds: float) -> None:
+        self._gate = gate
+        self._max_wait_seconds = max_wait_seconds
+        self._began = 0.0
+        self._trial = False
+
+    async def __aenter__(self) -> None:
+        self._trial = await self._gate.gate.enter(self._max_wait_seconds)
+        self._gate.entered = True
+        self._began = time.monotonic()
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._gate.seconds += time.monotonic() - self._began
+        if isinstance(error, ChargedFailure):
+            self._gate.paid(error.used)
+        self._gate.gate.leave(error, trial=self._trial)
+
+
+class Candidate(Struct, frozen=True, kw_only=True):
     """A provider that can be asked; ``model`` is what it is believed to run.
 
     ``call`` raises CallFailed; each call to the provider goes in a slot of its own. ``prepare`` does what must be done
@@ -135,8 +145,7 @@ class Candidate:
     prepare: Callable[[], Awaitable[None]] | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dispatched:
+class Dispatched(Struct, frozen=True, kw_only=True):
     """The reply that counts, who gave it, and what became of every provider."""
 
     provider: str
@@ -187,8 +196,7 @@ async def dispatch(
     raise _no_answer([one for one in outcomes if one.attempt.status == "failed"] if stop() else outcomes)
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
+class _Outcome(Struct, frozen=True):
     attempt: ProviderAttempt
     reply: Reply | None = None
     retry_after: float | None = None  # seconds, where the provider or its gate named them

@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -37,6 +36,23 @@ class _Waiting:
 
     granted: asyncio.Future[bool]
     deadline: float
+
+
+class Slot:
+    """One call's place at a gate. A class of its own, and no generator: each call of each job passes here."""
+
+    __slots__ = ("_gate", "_max_wait_seconds", "_trial")
+
+    def __init__(self, gate: Gate, max_wait_seconds: float) -> None:
+        self._gate = gate
+        self._max_wait_seconds = max_wait_seconds
+        self._trial = False
+
+    async def __aenter__(self) -> None:
+        self._trial = await self._gate.enter(self._max_wait_seconds)
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        self._gate.leave(error, trial=self._trial)
 
 
 class Gate:
@@ -79,41 +95,17 @@ class Gate:
         self._limit.observe(status, headers, self._clock())
         self._admit()
 
-    @asynccontextmanager
-    async def slot(self, max_wait_seconds: float) -> AsyncIterator[None]:
-        """Make one call inside the block. Raise GateClosed, as soon as it is known, when the gate stays closed for more
-        than ``max_wait_seconds``; the wait for other calls to end has no limit.
+    def slot(self, max_wait_seconds: float) -> Slot:
+        """Make one call inside the block ``async with gate.slot(…)``.
 
-        A CallFailed that leaves the block is noted; what a call that is cancelled did is not known.
+        Entering raises GateClosed, as soon as it is known, when the gate stays closed for more than
+        ``max_wait_seconds``; the wait for other calls to end has no limit. A CallFailed that leaves the block is noted;
+        what a call did that was cancelled is not known.
         """
-        trial = await self._place(max_wait_seconds)
-        try:
-            yield
-        except CallFailed as error:
-            self._note(error, trial=trial)
-            raise
-        except BaseException:
-            self._breaker.abandoned(trial=trial)
-            raise
-        else:
-            self._breaker.succeeded(trial=trial)
-        finally:
-            self._running -= 1
-            self._admit()
+        return Slot(self, max_wait_seconds)
 
-    def report(self) -> ProviderReport:
-        """How the provider stands with this process."""
-        return ProviderReport(
-            breaker=self._breaker.state.value,
-            failures_in_a_row=self._breaker.failures,
-            wait_seconds=round(self.wait(), 1),
-            running=self._running,
-            concurrency=self.concurrency,
-            last_error=self._last_error,
-        )
-
-    async def _place(self, max_wait_seconds: float) -> bool:
-        """Wait for a slot and take it; return whether it is the breaker's trial."""
+    async def enter(self, max_wait_seconds: float) -> bool:
+        """Wait for a slot and take it; return whether the call is the breaker's trial. See ``slot``."""
         if not self._queue and self._running < self.concurrency and not self.wait():
             return self._begin()
         waiting = _Waiting(asyncio.get_running_loop().create_future(), self._clock() + max_wait_seconds)
@@ -131,13 +123,35 @@ class Gate:
                 self._admit()
             raise
 
+    def leave(self, error: BaseException | None, *, trial: bool) -> None:
+        """Give the slot back; ``error`` is what left the block."""
+        if error is None:
+            self._breaker.succeeded(trial=trial)
+        elif isinstance(error, CallFailed):
+            self._note(error, trial=trial)
+        else:
+            self._breaker.abandoned(trial=trial)
+        self._running -= 1
+        self._admit()
+
+    def report(self) -> ProviderReport:
+        """How the provider stands with this process."""
+        return ProviderReport(
+            breaker=self._breaker.state.value,
+            failures_in_a_row=self._breaker.failures,
+            wait_seconds=round(self.wait(), 1),
+            running=self._running,
+            concurrency=self.concurrency,
+            last_error=self._last_error,
+        )
+
     def _begin(self) -> bool:
         self._limit.begin(self._clock())
         self._running += 1
         return self._breaker.begin()
 
     def _admit(self) -> None:
-        """Let through who may go now, refuse who would wait too long, and look again when the wait is over."""
+        """Let calls through that may begin, refuse those that would wait too long, and return when the wait is over."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -78,6 +79,9 @@ def bad_input(message: str, field: str | None = None) -> WorkFailed:
 
 def _merged(job_input: bytes, defaults: Mapping[str, Any], kind: type[Input]) -> Input:
     """A job's ``input`` with ``defaults`` where it says nothing; raises WorkFailed (bad_input) that names the field."""
+    if not defaults:
+        with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            return msgspec.json.decode(job_input, type=kind)
     try:
         stated = msgspec.json.decode(job_input)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

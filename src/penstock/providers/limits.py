@@ -17,6 +17,9 @@ from penstock.outbound.refusals import retry_after
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _MINUTE: Final = 60.0
+_REMAINING: Final = (  # headers without which a response says nothing of a limit
+    "x-ratelimit-remaining-requests", "x-ratelimit-remaining-tokens", "x-ratelimit-remaining", "ratelimit-remaining",
+)  # fmt: skip
 _EPOCH: Final = 1e8  # a "reset" above this many seconds is a moment, not a wait
 _FIRST_PAUSE: Final = 1.0  # after a refusal that names no wait; doubles with each one that follows
 _LONGEST_PAUSE: Final = 60.0
@@ -72,10 +75,15 @@ class RateLimit:
         """An answer came."""
         if status != 429:
             self._refusals = 0
+        refused = status in {429, 503}
+        if not refused and not any(name in headers for name in _REMAINING):
+            self._interval = None  # as most servers respond
+            return
         waits = [self._requests(headers, now), _tokens(headers)]
-        stated = retry_after(headers.get("Retry-After"), now=datetime.now(UTC))
-        if status == 429 or (status == 503 and stated is not None):
-            waits.append(self._refused(stated.total_seconds() if stated is not None else None, waits))
+        if refused:
+            stated = retry_after(headers.get("Retry-After"), now=datetime.now(UTC))
+            if status == 429 or stated is not None:
+                waits.append(self._refused(stated.total_seconds() if stated is not None else None, waits))
         self.paused_until = max(self.paused_until, now + min(max(waits), LONGEST_STATED))
 
     def _requests(self, headers: Mapping[str, str], now: float) -> float:

@@ -64,10 +64,7 @@ class ChatExecutor:
             attempts=answered.attempts,
             agreement=await provider_jobs.agreement(self._profile.mode, answered.attempts),
         )
-        if self._max_result_bytes is not None and len(msgspec.json.encode(result)) > self._max_result_bytes:
-            # An answer that was paid for is not thrown away for being told twice.
-            result = replace(result, attempts=[replace(attempt, text=None) for attempt in result.attempts])
-        return result
+        return result if self._max_result_bytes is None else fitted(result, self._max_result_bytes)
 
     def _candidate(
         self,
@@ -85,6 +82,17 @@ class ChatExecutor:
                 return await server.complete(messages, options, key=provider_jobs.key(job, spec), on_delta=on_delta)
 
         return Candidate(name=spec.name, model=spec.model, gate=self._servers.gate(spec), call=call)
+
+
+def fitted(result: ChatResult, max_bytes: int) -> ChatResult:
+    """Return a result that can be stored: a reply that was paid for is not lost for standing in the attempts as well.
+
+    A character takes up to six bytes as JSON, so short texts need not be measured.
+    """
+    characters = sum(len(attempt.text or "") for attempt in result.attempts)
+    if 24 * characters < max_bytes or len(msgspec.json.encode(result)) <= max_bytes:
+        return result
+    return replace(result, attempts=[replace(attempt, text=None) for attempt in result.attempts])
 
 
 class _Talk:

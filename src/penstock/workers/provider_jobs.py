@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from penstock.jobs.job import ClaimedJob
 from penstock.jobs.usage import Usage
@@ -19,6 +19,8 @@ from penstock.work.executor import ExecutionError
 
 _CALLS = metrics.counter("penstock_provider_calls", "Calls to providers, by outcome.", ["provider", "outcome"])
 _SECONDS = metrics.histogram("penstock_provider_seconds", "Time that providers took to answer.", ["provider"])
+_CALLS_OF: Final[dict[tuple[str, str], Any]] = {}
+_SECONDS_OF: Final[dict[str, Any]] = {}
 _MAX_WAIT_SECONDS: Final = 20.0  # that a job waits in its worker for closed gates, before it is handed back
 
 
@@ -60,15 +62,24 @@ def attempt_recorder(context: JobContext) -> OnAttempt:
                 error=shortened(attempt.error) if attempt.error is not None else None,
             )
         )
-        _CALLS.labels(attempt.provider, attempt.status).inc()
-        if attempt.status == "completed":
-            _SECONDS.labels(attempt.provider).observe(attempt.duration_ms / 1000)
+        _count(attempt)
         if attempt.status in {"failed", "skipped"}:
             context.log(
                 f"{attempt.provider} {attempt.status} after {attempt.duration_ms} ms: {attempt.error}", "warning"
             )
 
     return record
+
+
+def _count(attempt: ProviderAttempt) -> None:
+    """Measure an attempt. To find a metric's child costs more than to count, so children are kept; they are few."""
+    counted = (attempt.provider, attempt.status)
+    if counted not in _CALLS_OF:
+        _CALLS_OF[counted] = _CALLS.labels(*counted)
+        _SECONDS_OF[attempt.provider] = _SECONDS.labels(attempt.provider)
+    _CALLS_OF[counted].inc()
+    if attempt.status == "completed":
+        _SECONDS_OF[attempt.provider].observe(attempt.duration_ms / 1000)
 
 
 async def agreement(mode: Mode, attempts: Sequence[ProviderAttempt]) -> list[Agreement]:
