@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import struct
 import subprocess
 import sys
@@ -22,7 +23,7 @@ import PIL.Image
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 import penstock
 from penstock import Array, Audio, BadInput, Context, File, Image
@@ -572,17 +573,62 @@ def test_what_has_no_annotation_is_written_as_well_as_can_be() -> None:
     contract = Contract(NoAnnotations)
     assert contract.schema.output == {}
     written = contract.output(
-        {"array": np.arange(3), "scalar": np.float32(0.5), "box": Box(1), "bytes": b"\xff", "nan": float("nan")}
+        {"array": np.arange(3), "scalar": np.float32(0.5), "box": Box(1), "bytes": b"\xff", "none": None}
     )
     assert json.loads(written.json) == {
         "array": [0, 1, 2],
         "scalar": 0.5,
         "box": {"left": 1, "colour": "red"},
         "bytes": "_w==",
-        "nan": None,
+        "none": None,
     }
     with pytest.raises(CallFailed, match="a object cannot be written as JSON"):
         contract.output(object())
+
+
+@dataclass
+class Score:
+    value: float
+    margin: float | None = None
+
+
+class Loose(BaseModel):
+    model_config = ConfigDict(ser_json_inf_nan="constants")
+    value: float
+
+
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    ("stated", "make", "where"),
+    [
+        (float, lambda odd: odd, "the whole"),
+        (float | None, lambda odd: odd, "the whole"),
+        (list[float | None], lambda odd: [1.0, None, odd], "[2]"),
+        (dict[str, float], lambda odd: {"mood": odd}, "mood"),
+        (Score, lambda odd: Score(0.5, odd), "margin"),
+        (list[Item], lambda odd: [Item(text="a"), Item(text="b", weight=odd)], "[1].weight"),
+        (Loose, lambda odd: Loose(value=odd), "value"),
+        (dict[str, Any], lambda odd: {"a": [np.float32(odd)]}, "a[0]"),
+        (dict[str, Any], lambda odd: {"image": PIXEL, "score": Score(odd)}, "score.value"),
+        (Any, lambda odd: {"a": [odd]}, "a[0]"),
+        (Any, lambda odd: np.array([[1, odd]]), "[0][1]"),
+        (Any, Score, "value"),
+        (Annotated[np.ndarray, Array("float32", (None,))], lambda odd: np.array([0, odd], "float32"), "[1]"),
+    ],
+)
+def test_numbers_that_are_not_finite_break_the_contract(stated: Any, make: Any, where: str, odd: float) -> None:
+    with pytest.raises(CallFailed, match="is NaN or infinite, which JSON cannot hold") as caught:
+        returning(stated).output(make(odd))
+    assert caught.value.kind == "failed"
+    assert f" {where} is NaN" in caught.value.message
+
+
+def test_null_and_words_that_look_like_numbers_are_written_as_they_are() -> None:
+    given = {"a": None, "b": "NaN", "c": ["-Infinity", None], "image": PIXEL}
+    for stated in (dict[str, Any], Any):
+        output = returning(stated).output(given)
+        assert json.loads(output.json) == {"a": None, "b": "NaN", "c": ["-Infinity", None], "image": None}
+        assert len(output.segments) == 1
 
 
 def test_media_leave_beside_the_json() -> None:

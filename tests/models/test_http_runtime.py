@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import html
+import json
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
+from penstock.masking import MASK, Masker
 from penstock.models.replica.runtime import Call, Output, Schema, Segment, Spec
 from penstock.models.replica.runtimes.http import HttpRuntime
 from penstock.outbound.failure import CallFailed
@@ -232,6 +237,87 @@ async def test_secrets_leave_in_no_message(monkeypatch: pytest.MonkeyPatch) -> N
                 await ask(seen.address, headers={"Authorization": "env:MODEL_TOKEN", "X-Kind": "wrong"})
         assert "canary" not in caught.value.message
         assert "wrong" in caught.value.message
+
+
+KEY = "sk-canary/93+q&x"
+SPELLINGS = [KEY, quote(KEY, safe=""), html.escape(KEY)]
+
+
+@pytest.mark.parametrize("said", [*SPELLINGS, f"Bearer {KEY}", f"x{KEY}y{KEY}"])
+@pytest.mark.parametrize("escaped", [False, True])
+async def test_no_output_shows_a_key_that_the_server_echoes(
+    said: str, escaped: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In whichever spelling: plain, percent-encoded, with ``\\u`` escapes, in names of members."""
+    monkeypatch.setenv("MODEL_TOKEN", f"Bearer {KEY}")
+    body = json.dumps({"headers": {"Authorization": said, said: 1}, "list": ["safe", said]}, ensure_ascii=False)
+    sent = "".join(f"\\u{ord(one):04x}" if one in "sk-canary/93+q&x" else one for one in body) if escaped else body
+    async with serving(sending(sent.encode(), "application/json")) as seen:
+        answer = await ask(seen.address, headers={"X-Kind": "EMPTY", "Authorization": "env:MODEL_TOKEN"})
+    shown = json.dumps(read(answer), ensure_ascii=False)
+    assert "canary" not in shown
+    assert MASK in shown
+    assert read(answer)["list"][0] == "safe"
+
+
+@pytest.mark.parametrize("stream", ["sse", "ndjson"])
+@pytest.mark.parametrize("seed", range(12))
+async def test_no_stream_shows_a_key_wherever_it_is_cut(
+    stream: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when it is divided among chunks; everything else arrives, in order."""
+    choose = random.Random(seed)
+    monkeypatch.setenv("MODEL_TOKEN", f"Bearer {KEY}")
+    text = "".join(choose.choice([KEY, "sk-", "sk-canary", "words ", "ä", f"Bearer {KEY}"]) for _ in range(30))
+    pieces: list[dict[str, Any]] = []
+    while text:
+        step = choose.randrange(1, 9)
+        pieces.append({"delta": text[:step], "n": len(pieces)} if choose.random() < 0.9 else {"n": len(pieces)})
+        text = text[step:] if "delta" in pieces[-1] else text
+    lines = [json.dumps(piece).encode() for piece in pieces]
+    sent = [b"data: " + line + b"\n\n" if stream == "sse" else line + b"\n" for line in lines]
+    async with serving(streaming(sent)) as seen:
+        wire = CollectingWire()
+        async with runtime(seen.address, stream=stream, headers={"Authorization": "env:MODEL_TOKEN"}) as made:
+            await made.predict(call_with(wire, {}, streams=True))
+    whole = "".join(piece.get("delta", "") for piece in pieces)
+    assert "".join(value.get("delta", "") for value in wire.values) == Masker([KEY, f"Bearer {KEY}"]).text(whole)
+    assert [value["n"] for value in wire.values] == list(range(len(pieces)))
+
+
+async def test_binary_media_stay_byte_for_byte_and_text_media_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether they are the whole response or stand in its JSON."""
+    monkeypatch.setenv("MODEL_TOKEN", KEY)
+    options: dict[str, Any] = {"headers": {"Authorization": "env:MODEL_TOKEN"}}
+    picture = b"\x89PNG" + KEY.encode() + b"\xff"
+    async with serving(sending(picture, "image/png")) as seen:
+        assert data_of((await ask(seen.address, **options)).segments) == [picture]
+    for media_type, kept in (("image/png", True), ("text/plain", False), ("application/json", False)):
+        url = f"data:{media_type};base64,{base64.b64encode(KEY.encode()).decode()}"
+        async with serving(answering({"image": url})) as seen:
+            answer = await ask(seen.address, schema=Schema(output=MEDIA), **options)
+        assert data_of(answer.segments) == [KEY.encode() if kept else MASK.encode()]
+
+
+async def test_a_key_in_the_address_is_masked_too() -> None:
+    async with serving(answering({"asked": f"/p?api_key={KEY[:12]}"})) as seen:
+        assert read(await ask(f"{seen.address}/p?api_key={KEY[:12]}")) == {"asked": f"/p?api_key={MASK}"}
+
+
+async def test_a_word_that_is_a_key_garbles_no_answer() -> None:
+    """As ``EMPTY``, which many servers take for a key."""
+    async with serving(answering({"text": "an EMPTY glass"})) as seen:
+        answer = await ask(seen.address, headers={"Authorization": "Bearer EMPTY"})
+    assert read(answer) == {"text": "an EMPTY glass"}
+
+
+async def test_numbers_that_are_not_finite_are_named() -> None:
+    """As Python's servers write them."""
+    for body in (b'{"score": NaN}', b"[1, -Infinity]"):
+        async with serving(sending(body, "application/json")) as seen:
+            with pytest.raises(CallFailed, match="holds NaN or an infinity") as caught:
+                await ask(seen.address)
+        assert caught.value.kind == "provider"
 
 
 @pytest.mark.parametrize(

@@ -420,6 +420,11 @@ def test_an_error_reaches_the_caller_with_its_kind(
     assert (failed.value.kind, failed.value.message, failed.value.field) == (kind, message, field)
 
 
+def printed(form: str, number: str) -> str:
+    """A body of predict that prints a number as C does."""
+    return f'static char text[40]; snprintf(text, 40, "{form}", {number}); say(result, text);'
+
+
 PART = "static penstock_part part; part = (penstock_part){{0}}; result->parts = &part; result->count = 1; "
 
 
@@ -428,6 +433,9 @@ PART = "static penstock_part part; part = (penstock_part){{0}}; result->parts = 
     [
         ("result->json.size = 5;", "json that is null, but its size is 5"),
         ('say(result, "{1}");', "what is not JSON"),
+        (printed("[1, %g]", '-strtod("inf", NULL)'), "NaN or an infinity"),
+        (printed("%g", 'strtod("nan", NULL)'), "NaN or an infinity"),
+        ('say(result, "{\\"score\\": NaN}");', "NaN or an infinity"),
         ('say(result, "\\"\\xff\\"");', "what is not JSON"),
         ('result->json.data = ""; result->json.size = (size_t)-1;', "536870912 are allowed"),
         ('say(result, "1"); result->count = 1;', "parts are null, but their count is 1"),

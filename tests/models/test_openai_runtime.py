@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from penstock.masking import MASK
 from penstock.models.checking import Checker
 from penstock.models.replica.runtime import Schema, Segment, Spec
 from penstock.models.replica.runtimes.openai import OpenaiRuntime
@@ -161,6 +162,24 @@ class TestKeys:
                 await ask(seen.address, {"user": "Hi"}, api_key_env="SOME_KEY")
             assert seen.headers[0]["Authorization"] == "Bearer sk-canary-93"
         assert "canary" not in caught.value.message
+
+    async def test_no_output_shows_a_key_that_the_server_echoes(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whole, streamed in pieces, and in the output that repeats the stream."""
+        monkeypatch.setenv("SOME_KEY", "sk-canary-93")
+        said = {"choices": [{"message": {"content": "You sent Bearer sk-canary-93."}}]}
+        async with serving(answering(said)) as seen:
+            answer = await ask(seen.address, {"user": "Hi"}, api_key_env="SOME_KEY")
+        assert answer["content"] == f"You sent {MASK}."
+        parts = [{"choices": [{"delta": {"content": piece}}]} for piece in ("It is sk-", "cana", "ry-93, and sk-can")]
+        pieces = [f"data: {json.dumps(part)}\n\n".encode() for part in parts]
+        async with (
+            serving(streaming([*pieces, b"data: [DONE]\n\n"])) as seen,
+            runtime(seen.address, api_key_env="SOME_KEY") as made,
+        ):
+            wire = CollectingWire()
+            answer = read(await made.predict(call_with(wire, {"user": "Hi"}, streams=True)))
+        assert "".join(value["delta"] for value in wire.values) == f"It is {MASK}, and sk-can"
+        assert answer["content"] == f"It is {MASK}, and sk-can"
 
     async def test_a_key_that_is_not_set_is_named(self) -> None:
         with pytest.raises(CallFailed, match="NO_SUCH_KEY is not set"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -327,6 +328,36 @@ async def test_a_batch_of_one_parameter_is_a_list_of_its_values() -> None:
     runtime = await gentle(Lengths)
     calls = [call_with(CollectingWire(), {"text": text}) for text in ("a", "bcd")]
     assert answers(await runtime.predict_batch(calls)) == [1, 3]
+
+
+class Halves:
+    """Answers NaN where it is given 0."""
+
+    def predict(self, number: float) -> float:
+        return number or math.nan
+
+    def predict_batch(self, numbers: list[float]) -> list[float]:
+        return [self.predict(number) for number in numbers]
+
+
+class Counting:
+    def predict(self) -> Iterator[float]:
+        yield 1.0
+        yield math.inf
+
+
+def test_nan_fails_only_its_own_call_of_a_batch() -> None:
+    given = [call_with(CollectingWire(), {"number": number}) for number in (1.5, 0, 2.5)]
+    first, second, third = answers(blocking(Halves).predict_batch(given))
+    assert (first, third) == (1.5, 2.5)
+    assert (second.kind, "is NaN or infinite" in second.message) == ("failed", True)
+
+
+def test_an_infinite_chunk_ends_its_stream() -> None:
+    wire = CollectingWire()
+    with pytest.raises(CallFailed, match="of what it yielded, the whole is NaN or infinite"):
+        blocking(Counting).predict(call_with(wire, {}))
+    assert wire.values == [1.0]
 
 
 # Cancelling

@@ -267,6 +267,9 @@ MISBEHAVING = """
         elif asked == "huge":
             sys.stdout.write("x" * (65 * 2**20))
             print(flush=True)
+        elif asked == "nan":
+            print(json.dumps({"final": False, "output": float("nan")}), flush=True)
+            print(json.dumps({"score": float("inf")}), flush=True)
         elif asked == "latin":
             sys.stdout.buffer.write(b'{"text": "\\xe4"}\\n')
             sys.stdout.flush()
@@ -293,6 +296,14 @@ def test_what_is_no_answer_fails_its_call_and_the_next_call_meets_a_new_program(
     after = pid_of(found)
     assert isinstance(after, int)
     assert after != before
+
+
+def test_nan_fails_its_call_and_the_program_stays(model: Make) -> None:
+    found = model(MISBEHAVING)
+    before = pid_of(found)
+    with pytest.raises(CallFailed, match="the program's answer holds NaN or an infinity, which JSON does not have"):
+        ask(found, "nan")
+    assert pid_of(found) == before
 
 
 def test_a_surplus_line_reaches_no_other_caller(model: Make) -> None:

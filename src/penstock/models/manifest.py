@@ -18,9 +18,8 @@ from msgspec import Meta, Struct, field
 from penstock import durations
 from penstock.checking import all_of
 from penstock.errors import FieldProblem, InvalidInput
-from penstock.models import secrets
 from penstock.models.checking import Checker
-from penstock.models.replica import runtimes
+from penstock.models.replica import runtimes, secrets
 from penstock.models.replica.runtime import Runtime, Schema
 from penstock.suggestions import did_you_mean
 

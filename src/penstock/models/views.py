@@ -11,7 +11,7 @@ from penstock.models.host.deployment import Deployment
 from penstock.models.host.host import Entry
 from penstock.models.host.logbook import LogEntry
 from penstock.models.host.metrics import Counts
-from penstock.models.secrets import masked
+from penstock.models.replica.secrets import masked
 
 
 class ModelSummary(Struct, frozen=True, kw_only=True):

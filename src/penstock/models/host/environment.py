@@ -11,7 +11,7 @@ from pathlib import Path
 from penstock import masking
 from penstock.errors import ModelUnavailable
 from penstock.models.manifest import Model
-from penstock.models.secrets import is_secret
+from penstock.models.replica.secrets import is_secret
 
 START = Path(__file__).parents[1] / "replica" / "start.py"
 _ALWAYS = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "SSL_CERT_FILE", "SSL_CERT_DIR")

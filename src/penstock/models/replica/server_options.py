@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from penstock import durations
+from penstock.masking import is_no_word
 from penstock.models.replica.runtime import unknown_options
+from penstock.models.replica.secrets import secrets_in_url
 from penstock.outbound import addresses
 from penstock.outbound.addresses import Policy
 from penstock.outbound.failure import CallFailed
@@ -33,16 +35,24 @@ def stated_headers(options: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def secrets_in(headers: Mapping[str, str], options: Mapping[str, Any]) -> list[str]:
-    """What of the headers must be masked: whatever comes from the environment, or stands under a telling name; with and
-    without a word such as Bearer before it."""
+def secrets_in(headers: Mapping[str, str], options: Mapping[str, Any], url: str = "") -> list[str]:
+    """Return what must be masked of the headers and the URL: values from the environment, and those under the name of
+    a secret, with and without a word such as Bearer before them."""
     stated = options.get("headers", {})
     secret = [
         value
         for name, value in headers.items()
         if str(stated.get(name, "env:")).startswith("env:") or _SECRET_HEADER.search(name)
     ]
-    return [part for value in secret for part in (value, value.rpartition(" ")[2])]
+    return [*(part for value in secret for part in (value, value.rpartition(" ")[2])), *secrets_in_url(url)]
+
+
+def credentials_in(secrets: Iterable[str]) -> list[str]:
+    """Return the secrets that are masked in what the server responds too: those that occur in no text by chance.
+
+    A key such as ``EMPTY`` or ``anything`` would garble the words of a language model.
+    """
+    return [secret for secret in secrets if is_no_word(secret)]
 
 
 def from_environment(stated: str, option: str) -> str:

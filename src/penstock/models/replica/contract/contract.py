@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import sys
 from collections import namedtuple
 from collections.abc import Mapping, Sequence
@@ -70,7 +71,7 @@ class Contract:
 
     def output(self, value: Any) -> Output:
         """What ``predict`` returned or yielded, as JSON and media. Raises CallFailed (``failed``) when it is not of
-        the annotated type. NaN and infinities become null."""
+        the annotated type, or holds NaN or an infinity, which JSON does not have."""
         return self._gives(value)
 
 
@@ -138,11 +139,14 @@ class _Giver:
             return
         self._checked = adapter.validator.validate_python
         self._written = adapter.serializer.to_json
+        self._dumped = adapter.serializer.to_python
 
     def __call__(self, value: Any) -> Output:
         lifted = Lifted(_MARK)
         if self._anything:
             written = self._write_anything(value, lifted)
+            if _may_not_be_finite(written):
+                self._require_finite(value, _dump_anything(value))
         else:
             try:
                 written = self._written(
@@ -155,6 +159,8 @@ class _Giver:
             except (ValidationError, PydanticSerializationError):
                 lifted.files.clear()
                 written = self._write_again(value, lifted)
+            if _may_not_be_finite(written):
+                self._require_finite(value, self._dump(value))
         if not lifted.files:
             return Output(written)
         return _take_out(written, lifted)
@@ -162,7 +168,7 @@ class _Giver:
     def _write_anything(self, value: Any, lifted: Lifted) -> bytes:
         try:
             return pydantic_core.to_json(
-                value, fallback=_Fallback(lifted), context=lifted, bytes_mode="base64", inf_nan_mode="null"
+                value, fallback=_Fallback(lifted), context=lifted, bytes_mode="base64", inf_nan_mode="constants"
             )
         except (PydanticSerializationError, ValueError) as error:
             raise CallFailed("failed", f"what the model gives cannot be written as JSON: {short(error)}") from None
@@ -182,6 +188,55 @@ class _Giver:
             ) from None
         except PydanticSerializationError as error:
             raise CallFailed("failed", f"what the model gives cannot be written as JSON: {short(error)}") from None
+
+    def _dump(self, value: Any) -> Any:
+        """Return what is written as JSON as Python's own values, in which NaN is not null."""
+        lifted = Lifted(_MARK)
+        try:
+            checked = self._checked(value)
+        except ValidationError:
+            checked = self._checked(_apart(value))
+        return self._dumped(
+            checked, mode="json", by_alias=True, warnings=False, context=lifted, fallback=_Fallback(lifted)
+        )
+
+    def _require_finite(self, value: Any, dumped: Any) -> None:
+        """Refuse NaN in what the model gave, and in what its types make of that."""
+        where = _not_finite(_apart(value))
+        if where is None:
+            where = _not_finite(dumped)
+        if where is not None:
+            place = dotted(where) or "the whole"
+            raise CallFailed(
+                "failed",
+                f"the model broke its contract: of what {self._what}, {place} is NaN or infinite, "
+                "which JSON cannot hold",
+            )
+
+
+def _may_not_be_finite(written: bytes) -> bool:
+    """Return whether JSON may have held NaN or an infinity: pydantic writes null for them, or their names."""
+    return b"null" in written or b"NaN" in written or b"Infinity" in written
+
+
+def _not_finite(value: Any, path: tuple[str | int, ...] = ()) -> tuple[str | int, ...] | None:
+    """Return the place of the first number that is not finite."""
+    if isinstance(value, float):
+        return None if math.isfinite(value) else path
+    if isinstance(value, dict):
+        places = (_not_finite(inner, (*path, str(name))) for name, inner in value.items())
+    elif isinstance(value, list | tuple):
+        places = (_not_finite(inner, (*path, index)) for index, inner in enumerate(value))
+    else:
+        return None
+    return next((place for place in places if place is not None), None)
+
+
+def _dump_anything(value: Any) -> Any:
+    lifted = Lifted(_MARK)
+    return pydantic_core.to_jsonable_python(
+        value, fallback=_Fallback(lifted), context=lifted, bytes_mode="base64", inf_nan_mode="constants"
+    )
 
 
 class _Fallback:

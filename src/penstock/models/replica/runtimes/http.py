@@ -27,9 +27,12 @@ from typing import Any, ClassVar
 import msgspec
 
 from penstock.models.replica.data_urls import Lifter, Unreadable, inlined, named, put
+from penstock.models.replica.finite import NOT_FINITE, names_no_number
+from penstock.models.replica.output_masking import MaskedChunks, masked_segment
 from penstock.models.replica.runtime import AsyncRuntime, Call, Output, Schema, Segment, Spec
 from penstock.models.replica.server_options import (
     check_server,
+    credentials_in,
     policy_of,
     seconds_of,
     secrets_in,
@@ -64,10 +67,12 @@ class HttpRuntime(AsyncRuntime):
         self._output_key: str | None = options.get("output_key")
         self._lifter = Lifter(spec.schema.output)
         headers = stated_headers(options)
-        self._server = Peer(
+        secrets = secrets_in(headers, options, self._url)
+        self._peer = Peer(
             headers=headers,
             timeout_seconds=seconds_of(options, spec.timeout),
-            secrets=secrets_in(headers, options),
+            secrets=secrets,
+            credentials=credentials_in(secrets),
             policy=policy_of(options),
             max_bytes=options.get("max_bytes", MAX_RESPONSE_BYTES),
             hints=_HINTS,
@@ -96,7 +101,7 @@ class HttpRuntime(AsyncRuntime):
         return schema
 
     async def unload(self) -> None:
-        await self._server.close()
+        await self._peer.close()
 
     async def predict(self, call: Call) -> Output | None:
         body = self._body(call)
@@ -106,20 +111,33 @@ class HttpRuntime(AsyncRuntime):
         if self._stream is not None:
             await self._follow(call, body, headers)
             return None
-        answer, kind = await self._server.post(self._url, headers=headers, data=body)
+        response, kind = await self._peer.post(self._url, headers=headers, data=body)
         if kind.startswith(("image/", "audio/", "video/")) or kind == "application/octet-stream":
-            return Output(b"null", [Segment(answer, kind)])
-        return self._output(answer)
+            return Output(b"null", [Segment(response, kind)])
+        return await self._masked(self._output(response))
 
     async def _follow(self, call: Call, body: bytes, headers: dict[str, str]) -> None:
         headers["Accept"] = "text/event-stream" if self._stream == "sse" else "application/x-ndjson"
-        async with self._server.open(self._url, headers=headers, data=body) as response:
-            parts = self._server.events if self._stream == "sse" else self._server.lines
+        chunks = MaskedChunks(self._peer.credentials) if self._peer.credentials else None
+        async with self._peer.open(self._url, headers=headers, data=body) as response:
+            parts = self._peer.events if self._stream == "sse" else self._peer.lines
             async for part in parts(response):
                 if part.strip() == b"[DONE]":
                     break
                 if part.strip():
-                    await call.chunk_async(self._output(part))
+                    output = self._output(part)
+                    for chunk in (output,) if chunks is None else chunks.feed(output):
+                        await call.chunk_async(chunk)
+        for chunk in chunks.end() if chunks is not None else ():
+            await call.chunk_async(chunk)
+
+    async def _masked(self, output: Output) -> Output:
+        """Return an output without our credentials, which the server may echo."""
+        masker = self._peer.credentials
+        if not masker:
+            return output
+        segments = [masked_segment(masker, segment) for segment in output.segments]
+        return Output(await self._peer.cleaned(output.json), segments)
 
     def _body(self, call: Call) -> bytes:
         json = call.input
@@ -150,14 +168,19 @@ class HttpRuntime(AsyncRuntime):
             value = put(value, segment.path, base64.b64encode(segment.data).decode())
         return msgspec.json.encode(value)
 
-    def _output(self, answer: bytes) -> Output:
-        json = as_json(answer)
+    def _output(self, body: bytes) -> Output:
+        try:
+            json = as_json(body)
+        except CallFailed:
+            if names_no_number(body):
+                raise CallFailed("provider", f"the server's response holds {NOT_FINITE}") from None
+            raise
         if self._output_key is not None:
             whole = msgspec.json.decode(json)
             if not isinstance(whole, dict) or self._output_key not in whole:
-                raise CallFailed("provider", f"the server's answer has no member {self._output_key!r}")
+                raise CallFailed("provider", f"the server's response has no member {self._output_key!r}")
             json = msgspec.json.encode(whole[self._output_key])
         try:
             return self._lifter.lift(json)
         except Unreadable as error:
-            raise CallFailed("provider", f"the server's answer: {error.field or 'it'} {error.message}") from None
+            raise CallFailed("provider", f"the server's response: {error.field or 'it'} {error.message}") from None

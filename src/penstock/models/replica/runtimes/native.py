@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final, cast
@@ -11,6 +12,7 @@ import msgspec
 
 from penstock.models.replica import frames
 from penstock.models.replica.data_urls import Lifter, Unreadable
+from penstock.models.replica.finite import NOT_FINITE, names_no_number
 from penstock.models.replica.runtime import BlockingRuntime, Call, Cancelled, Output, Segment, Spec, unknown_options
 from penstock.outbound.failure import CallFailed
 
@@ -27,6 +29,7 @@ _FUNCTIONS: Final = (
 _LEVELS: Final = ("debug", "info", "warning", "error")  # by their numbers in the header
 _ANY_TYPE: Final = "application/octet-stream"
 
+_C_NAMES: Final = re.compile(rb"(?:^|[\[,:])\s*-?(?:nan|inf)(?:inity)?\s*(?:$|[\],}])")
 _json = msgspec.json.Decoder(msgspec.Raw)
 
 
@@ -248,7 +251,8 @@ class Interface:
                 json.decode()
             _json.decode(json)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise CallFailed("failed", f"the library gave what is not JSON: {error}") from None
+            said = NOT_FINITE if _is_not_finite(json) else f"what is not JSON: {error}"
+            raise CallFailed("failed", f"the library gave {said}") from None
         return json
 
     def _text(self, stated: Any, what: str) -> str:
@@ -301,6 +305,11 @@ class Interface:
 
     def _running(self, context: Any) -> Running:
         return cast("Running", self.ffi.from_handle(context))
+
+
+def _is_not_finite(json: bytes) -> bool:
+    """Return whether JSON holds what C's printf makes of NaN and infinities, or what other languages do."""
+    return _C_NAMES.search(json) is not None or names_no_number(json)
 
 
 def pointer(path: Sequence[str | int]) -> str:

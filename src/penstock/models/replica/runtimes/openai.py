@@ -29,10 +29,12 @@ from typing import Any, ClassVar
 import aiohttp
 import msgspec
 
+from penstock.masking import MaskedStream
 from penstock.models.replica.data_urls import Lifter, Unreadable, inlined
 from penstock.models.replica.runtime import AsyncRuntime, Call, Output, Schema, Spec
 from penstock.models.replica.server_options import (
     check_server,
+    credentials_in,
     from_environment,
     policy_of,
     seconds_of,
@@ -117,15 +119,17 @@ class OpenaiRuntime(AsyncRuntime):
         if key:
             headers["Authorization"] = f"Bearer {key}"
         self._lifter = Lifter(_SCHEMAS[self._task][0])
+        base = str(options["base_url"]).rstrip("/")
+        secrets = [key, *secrets_in(headers, options, base)]
         self._peer = Peer(
             headers=headers,
             timeout_seconds=seconds_of(options, spec.timeout),
-            secrets=[key, *secrets_in(headers, options)],
+            secrets=secrets,
+            credentials=credentials_in(secrets),
             policy=policy_of(options),
             hints=_HINTS,
             name="provider",
         )
-        base = str(options["base_url"]).rstrip("/")
         self._client = Client(self._peer, lambda path: base + path)
 
     @staticmethod
@@ -198,16 +202,22 @@ class OpenaiRuntime(AsyncRuntime):
         return found | {"tool_calls": choice.message.tool_calls} if choice.message.tool_calls else found
 
     async def _streamed(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
-        stream = ChatStream(self._peer.excerpt)
+        stream, masked = ChatStream(self._peer.excerpt), MaskedStream(self._peer.credentials)
         async for delta in self._client.stream(request, key=call.request_id, into=stream):
-            await call.chunk_async(Output(msgspec.json.encode({"delta": delta})))
-        found = {
+            if text := masked.feed(delta):
+                await call.chunk_async(_delta(text))
+        if text := masked.end():
+            await call.chunk_async(_delta(text))
+        found: dict[str, Any] = {
             "content": stream.content,
             "model": stream.model or self._model,
             "usage": stream.usage,
             "finish_reason": stream.finish_reason,
         }
-        return found | {"tool_calls": stream.tool_calls} if stream.tool_calls else found
+        if stream.tool_calls:
+            found["tool_calls"] = stream.tool_calls
+        cleaned: dict[str, Any] = self._peer.credentials.value(found) if self._peer.credentials else found
+        return cleaned
 
     # Embeddings
 
@@ -246,6 +256,10 @@ class OpenaiRuntime(AsyncRuntime):
         response = await self._client.transcribe(form, key=call.request_id)
         kept: dict[str, Any] = msgspec.to_builtins(response)
         return Output(msgspec.json.encode({"segments": [], "model": self._model} | kept))
+
+
+def _delta(text: str) -> Output:
+    return Output(msgspec.json.encode({"delta": text}))
 
 
 def _object(json: bytes) -> dict[str, Any]:

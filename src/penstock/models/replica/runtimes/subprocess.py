@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -16,6 +17,7 @@ from typing import Any, ClassVar, Final, NoReturn
 import msgspec
 
 from penstock.models.replica.data_urls import Lifter, Unreadable, inlined
+from penstock.models.replica.finite import NOT_FINITE, names_no_number
 from penstock.models.replica.program import LONGEST_LINE, Program, TooLong
 from penstock.models.replica.runtime import BlockingRuntime, Call, Cancelled, Output, Schema, Spec, unknown_options
 from penstock.outbound.failure import CallFailed
@@ -264,6 +266,8 @@ def read(line: bytes) -> Said:
             return Said(output=line)
         members = _members.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        if names_no_number(line):
+            return _not_finite(line)
         raise OutOfStep(f"a line that is not JSON: {_short(line)}") from None
     stated = members.pop("final", None)
     final = {b"true": True, b"false": False}.get(bytes(stated)) if stated is not None else None
@@ -281,6 +285,13 @@ def read(line: bytes) -> Said:
         progress=members.get("progress"),
         log=_log(members["log"]) if "log" in members else None,
     )
+
+
+def _not_finite(line: bytes) -> Said:
+    """What a line means that holds NaN, as many libraries write it: a failure, but the program is still in step."""
+    stated = json.loads(line)
+    final = not (isinstance(stated, dict) and stated.get("final") is False)
+    return Said(final=final, error=CallFailed("failed", f"the program's answer holds {NOT_FINITE}"))
 
 
 def _refusal(stated: msgspec.Raw) -> CallFailed | None:

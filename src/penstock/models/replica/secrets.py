@@ -8,12 +8,19 @@ from typing import Any, Final
 
 from penstock import masking
 
-_SECRET: Final = re.compile(r"key|token|secret|password|passwd|credential|authorization", re.IGNORECASE)
+_NAMES: Final = "key|token|secret|password|passwd|credential|authorization"
+_SECRET: Final = re.compile(_NAMES, re.IGNORECASE)
+_IN_QUERY: Final = re.compile(rf"([?&][^=&#]*(?:{_NAMES})[^=&#]*=)([^&#]+)", re.IGNORECASE)
 
 
 def is_secret(name: str) -> bool:
     """Return whether a value under this name is a secret."""
     return _SECRET.search(name) is not None
+
+
+def secrets_in_url(url: str) -> list[str]:
+    """Return the values of a URL's query under the name of a secret, as they are written."""
+    return [match[2] for match in _IN_QUERY.finditer(url)]
 
 
 def secrets_in(*tables: Mapping[str, Any]) -> tuple[str, ...]:
@@ -33,7 +40,9 @@ def masked(table: Mapping[str, Any]) -> dict[str, Any]:
 def _shown(name: str, value: Any) -> Any:
     if isinstance(value, Mapping):
         return masked(value)
-    return masking.MASK if is_secret(name) and isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return masking.MASK if is_secret(name) else _IN_QUERY.sub(rf"\g<1>{masking.MASK}", value)
 
 
 def _secrets(table: Mapping[str, Any]) -> Iterator[str]:
@@ -42,6 +51,8 @@ def _secrets(table: Mapping[str, Any]) -> Iterator[str]:
             yield from _secrets(value)
         elif isinstance(value, str) and _is_secret_value(str(name), value):
             yield value
+        elif isinstance(value, str):
+            yield from (one for one in secrets_in_url(value) if len(one) >= masking.SHORTEST)
 
 
 def _is_secret_value(name: str, value: str) -> bool:
