@@ -17,6 +17,7 @@ from uuid import uuid4
 
 import pytest
 
+from penstock.postgres.embedded import EmbeddedServer
 from penstock.supervisor.ports import free_port
 from penstock.supervisor.serve import answers_ready
 from tests.processes import PENSTOCK, clean_environment, penstock, until
@@ -146,6 +147,33 @@ async def test_a_gateway_whose_port_is_taken_names_the_setting(tmp_path: Path) -
         done = await run(tmp_path, "gateway", HTTP_PORT=port, **nowhere)
     assert (done.status, done.out) == (2, "")
     assert f"HTTP_PORT: cannot listen on 127.0.0.1 port {port}: Address already in use" in done.err
+
+
+async def test_an_address_of_the_database_that_cannot_be_read_is_told_without_its_password(tmp_path: Path) -> None:
+    for role in (("gateway",), ("worker",), ("db", "migrate"), ("db", "url"), ("config", "show")):
+        done = await run(tmp_path, *role, DATABASE_URL="postgresql://u:hunter22@[bad/db")
+        assert done.status == 2, done.err
+        assert "DATABASE_URL: must name its host" in done.err
+        assert "hunter22" not in done.err + done.out
+
+
+async def test_a_gateway_without_a_database_says_once_what_to_do_and_waits(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    environment = clean_environment(PENSTOCK_DATA_DIR=str(tmp_path / "data"), HTTP_PORT=str(free_port()))
+    async with penstock("gateway", environment=environment, folder=tmp_path, log=log) as process:
+        await until(lambda: "database_away" in log.read_text(), "the gateway reports that there is no database")
+        # A server of the same folder that comes ends the wait: by then it was tried several times.
+        server = EmbeddedServer(tmp_path / "data")
+        await server.start()
+        try:
+            await until(lambda: "gateway_started" in log.read_text(), "the gateway has found the database", seconds=20)
+        finally:
+            process.kill()
+            await process.wait()
+            await server.stop()
+    told = [line for line in log.read_text().splitlines() if "database_away" in line]
+    assert len(told) == 1
+    assert "Set DATABASE_URL, or run `penstock serve`" in told[0]
 
 
 async def test_profiles_are_shown_without_secrets_and_checked_by_every_role_at_once(tmp_path: Path) -> None:

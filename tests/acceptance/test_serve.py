@@ -76,6 +76,8 @@ async def test_it_serves_and_ends_in_order(tmp_path: Path) -> None:
         assert len([command for command in parts.values() if command.endswith("worker")]) == 2
         for event in ("ready", "worker_started", "housekeeper_started"):
             await until(lambda e=event: f'"event":"{e}"' in served.log.read_text(), event)  # type: ignore[misc]  # its type is clear
+        for worker_id in ("w-1", "w-2"):
+            await until(lambda i=worker_id: f'"worker_id":"{i}"' in served.log.read_text(), worker_id)  # type: ignore[misc]  # its type is clear
         served.process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(served.process.wait(), 20) == 0
         assert not [pid for pid in parts if alive(pid)]
@@ -86,7 +88,8 @@ async def test_it_serves_and_ends_in_order(tmp_path: Path) -> None:
 
 
 async def test_ctrl_c_is_an_orderly_end(tmp_path: Path) -> None:
-    async with serving(tmp_path) as served:
+    async with serving(tmp_path, WORKER_ID="alone") as served:
+        await until(lambda: '"worker_id":"alone"' in served.log.read_text(), "the only worker bears the name as it is")
         served.process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(served.process.wait(), 20) == 0
 

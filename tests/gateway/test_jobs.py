@@ -304,6 +304,19 @@ async def test_retry_and_cancel_by_filter_count_and_change(caller: Caller) -> No
     assert statuses == {"cancelled"}
 
 
+@pytest.mark.parametrize("stated", ["pending", ["pending"]])
+async def test_a_bulk_change_takes_one_status_or_tag_or_a_list_of_them(caller: Caller, stated: object) -> None:
+    owner = f"one-or-many-{stated}"
+    job = await caller.submit(owner_service=owner, tags=["a", "b"])
+    await caller.submit(owner_service=owner, tags=["a"])
+    for status, tags, count in ((stated, "b", 1), (stated, ["a", "b"], 1), (stated, "a", 2), ("running", "a", 0)):
+        body = {"owner_service": owner, "status": status, "tags": tags, "dry_run": True}
+        assert (await caller.post("/jobs/cancel", body)).json["count"] == count
+    assert (await caller.post("/jobs/cancel", {"tags": "a\x00"})).fields == ["tags[0]"]
+    await caller.post("/jobs/cancel", {"owner_service": owner, "status": stated, "tags": "b"})
+    assert (await caller.get(f"/jobs/{job['id']}")).json["status"] == "cancelled"
+
+
 @pytest.mark.parametrize("verb", ["retry", "cancel"])
 async def test_a_bulk_change_names_the_field_that_breaks_a_rule(caller: Caller, verb: str) -> None:
     for fields, blamed in (

@@ -84,6 +84,36 @@ def test_listening_elsewhere_without_a_token_names_both_ways_out(monkeypatch: py
     assert "set AI_SERVICE_TOKEN, or listen on 127.0.0.1" in found["HTTP_HOST"]
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["@[bad/db", "@host:port/db", "@host:99999/db", "@host:1:2/db", "@[::1/db", "/x@host/db", "@host:1,[bad/db"],
+)
+def test_an_address_that_the_driver_cannot_read_is_refused_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    found = problems(monkeypatch, DATABASE_URL=f"postgresql://user:hunter22{address}")
+    assert list(found) == ["DATABASE_URL"]
+    assert "percent-encoded" in found["DATABASE_URL"]
+    assert "hunter22" not in str(found)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "host/db",
+        "host:5432/db",
+        "[::1]:5432/db",
+        "h1:1,h2:2/db",
+        "/db?host=/run/postgresql",
+        "host",
+        "[fe80::1%eth0]/db",
+    ],
+)
+def test_every_form_of_address_that_the_driver_reads_is_taken(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    for user in ("", "user@", "user:hunter%2F22@"):
+        assert load(monkeypatch, DATABASE_URL=f"postgresql://{user}{address}").database_url is not None
+
+
 def test_all_mistakes_are_reported_at_once_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     found = problems(
         monkeypatch,

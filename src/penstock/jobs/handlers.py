@@ -327,12 +327,18 @@ def _refused(job_id: UUID, error: CallerError) -> BatchItem:
 
 
 def _bulk_filter(request: BulkRequest) -> tuple[JobFilter, bool]:
-    values = {name: getattr(request, name) for name in JobFilter.__struct_fields__}
-    if all(value is None or value == [] for value in values.values()):
-        raise InvalidInput.of("body", f"needs at least one filter: {', '.join(values)}")
+    stated = {name: getattr(request, name) for name in JobFilter.__struct_fields__}
+    for name in _LISTS:
+        if isinstance(stated[name], str):
+            stated[name] = [stated[name]]
+    if isinstance(request.tags, str):
+        convert({"tags": stated["tags"]}, JobFilter)
+    where = JobFilter(**stated)
+    if where == JobFilter():
+        raise InvalidInput.of("body", f"needs at least one filter: {', '.join(JobFilter.__struct_fields__)}")
     for name in _MOMENTS:
-        check_moment(values[name], name)
-    return JobFilter(**values), request.dry_run
+        check_moment(getattr(where, name), name)
+    return where, request.dry_run
 
 
 def _number(text: str, name: str, kind: Any) -> float:

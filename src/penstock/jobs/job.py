@@ -317,25 +317,30 @@ class Submitted(Struct, frozen=True, kw_only=True):
     created: bool
 
 
-class JobFilter(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which jobs a list, a retry or a cancel means. Every stated field must match."""
+class _SingleFilters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The filters that take one value."""
 
     owner_service: Name | None = None
     owner_ref: Reference | None = None
     task_type: Name | None = None
     model_profile: Name | None = None
-    status: Annotated[list[Status], Meta(min_length=1)] | None = None  # any of these
     priority: Priority | None = None
     worker_id: Name | None = None
     error_category: ErrorCategory | None = None
     idempotency_key: Name | None = None
-    tags: Annotated[list[Tag], Meta(min_length=1, max_length=32)] | None = None  # all of these
     max_attempts: MaxAttempts | None = None
     attempt: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     created_after: Moment | None = None  # inclusive
     created_before: Moment | None = None  # exclusive
     finished_after: Moment | None = None  # inclusive
     finished_before: Moment | None = None  # exclusive
+
+
+class JobFilter(_SingleFilters, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which jobs a list, a retry or a cancel means. Every stated field must match."""
+
+    status: Annotated[list[Status], Meta(min_length=1)] | None = None  # any of these
+    tags: Annotated[list[Tag], Meta(min_length=1, max_length=32)] | None = None  # all of these
 
 
 class ListQuery(JobFilter, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -345,9 +350,15 @@ class ListQuery(JobFilter, frozen=True, kw_only=True, forbid_unknown_fields=True
     cursor: Annotated[str, Meta(max_length=100)] | None = None
 
 
-class BulkRequest(JobFilter, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Retry or cancel by filter: the filter's fields, and whether only to count."""
+class BulkRequest(_SingleFilters, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Retry or cancel by filter: the filter's fields, and whether only to count.
 
+    ``status`` and ``tags`` take one value or a list, as they do in the query of a list.
+    """
+
+    status: Annotated[list[Status], Meta(min_length=1)] | Status | None = None
+    # Not a Tag: msgspec 0.22 crashes when it frees a decoder for a union of a list and a string with a pattern.
+    tags: Annotated[list[Tag], Meta(min_length=1, max_length=32)] | str | None = None
     dry_run: bool = False
 
 

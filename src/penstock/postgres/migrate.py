@@ -17,6 +17,7 @@ import asyncpg
 import structlog
 
 from penstock.errors import CannotStart, DatabaseUnavailable
+from penstock.postgres.embedded import DATABASE
 from penstock.postgres.pool import UNREACHABLE
 
 if TYPE_CHECKING:
@@ -102,30 +103,45 @@ async def _reach(url: str, patience: timedelta) -> asyncpg.Connection[Any]:
     loop = asyncio.get_running_loop()
     deadline = loop.time() + patience.total_seconds()
     pause = 0.05
+    logged = False
     settings = {"application_name": "penstock-migrate", "search_path": SCHEMA, "statement_timeout": "0"}
     while True:
         try:
             return await asyncpg.connect(url, timeout=5, server_settings=settings)
-        except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
+        except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.ClientConfigurationError) as error:
             raise CannotStart(f"DATABASE_URL: {error}") from error
         except UNREACHABLE as error:
+            if isinstance(error, asyncpg.InvalidCatalogNameError) and not _is_embedded(url):
+                raise CannotStart(f"DATABASE_URL: {error}") from error
             if loop.time() + pause > deadline:
                 raise DatabaseUnavailable(_not_reached(url, error)) from error
-            log.warning("database_away", reason=str(error) or type(error).__name__, retry_seconds=pause)
+            if not logged:
+                log.warning("database_away", reason=_not_reached(url, error), waiting_seconds=patience.total_seconds())
+                logged = True
         await asyncio.sleep(pause)
         pause = min(pause * 2, 2.0)
 
 
 def _not_reached(url: str, error: BaseException) -> str:
-    parts = urlsplit(url)
-    folder = parse_qs(parts.query).get("host", [""])[0]
+    folder = _socket_folder(url)
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    if folder.startswith("/"):
+    if folder is not None:
         return (
-            f"The database in {folder} cannot be reached: {reason}. `penstock serve` starts the embedded one; "
-            "DATABASE_URL names another."
+            f"The database in {folder} cannot be reached: {reason}. Set DATABASE_URL, or run `penstock serve`, which "
+            "starts the embedded PostgreSQL there."
         )
-    return f"The database at {parts.netloc.rpartition('@')[2]} cannot be reached: {reason}."
+    return f"The database at {urlsplit(url).netloc.rpartition('@')[2]} cannot be reached: {reason}."
+
+
+def _is_embedded(url: str) -> bool:
+    """Return whether this may be the embedded server's database, which it creates after it has started."""
+    return _socket_folder(url) is not None and urlsplit(url).path == f"/{DATABASE}"
+
+
+def _socket_folder(url: str) -> str | None:
+    """Return the folder of the server's socket; None for a server over TCP."""
+    folder = parse_qs(urlsplit(url).query).get("host", [""])[0]
+    return folder if folder.startswith("/") else None
 
 
 async def _upgrade(connection: asyncpg.Connection[Any]) -> None:

@@ -122,16 +122,23 @@ def http_url(value: object) -> str:
 
 
 def database_url(value: object) -> Secret:
-    """The URL of a PostgreSQL server."""
+    """The URL of a PostgreSQL server, as the driver can read it: its own messages may quote a part of the password."""
     given = _secret(value)
-    try:
-        parts = urlsplit(given)
-        good = parts.scheme in {"postgres", "postgresql"} and parts.port != 0
-    except ValueError:
-        good = False
-    if not good:
+    url = _DATABASE_URL.match(given)
+    if url is None:
         raise ValueError("must be a URL of the form postgresql://user:password@host:5432/database")
+    for host in url["hosts"].split(","):
+        found = _DATABASE_HOST.fullmatch(host)
+        if found is None or not 0 < int(found["port"] or 5432) <= 65_535:
+            raise ValueError(
+                "must name its host as host:5432 or [2001:db8::1]:5432; in user and password, special characters are "
+                "percent-encoded: %2F for /, %40 for @, %23 for #"
+            )
     return Secret(given)
+
+
+_DATABASE_URL: Final = re.compile(r"postgres(?:ql)?://(?:[^/?#]*@)?(?P<hosts>[^/?#@]*)")
+_DATABASE_HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\[\]:\s]*)(?::(?P<port>[0-9]{1,5})?)?")
 
 
 def header_secret(value: object) -> Secret:

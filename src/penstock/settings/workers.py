@@ -22,7 +22,11 @@ def _host_name(_known: Known) -> str:
 class WorkerSettings:
     """Workers."""
 
-    worker_id: str = setting(short_text(200), derived=_host_name, meaning="name of this worker")
+    worker_id: str = setting(
+        short_text(200),
+        derived=_host_name,
+        meaning="name of this worker; several under serve append -1, -2, … to it",
+    )
     worker_http_host: str = setting(
         text,
         "0.0.0.0",  # noqa: S104

@@ -155,7 +155,7 @@ def children(settings: Settings, url: str) -> list[Child]:
     models_url = settings.penstock_models_url or gateway_url(settings)
     for index in range(settings.penstock_workers):
         number = index + 1
-        worker_id = f"{settings.worker_id}-{number}"
+        worker_id = settings.worker_id if settings.penstock_workers == 1 else f"{settings.worker_id}-{number}"
         one = {
             "WORKER_ID": worker_id,
             "PENSTOCK_MODELS_URL": models_url,  # one machine loads a model once: in the gateway
