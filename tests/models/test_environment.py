@@ -27,31 +27,6 @@ def variables(of: Model, ours: dict[str, str]) -> dict[str, str]:
     return environment.variables(of, ours=ours, private=frozenset({"DATABASE_URL"}))
 
 
-@pytest.mark.parametrize(
-    ("device", "ours", "visible", "inside"),
-    [
-        ("cpu", {}, "", "cpu"),
-        ("cuda:0", {}, "0", "cuda:0"),
-        ("cuda:3", {}, "3", "cuda:0"),
-        ("cuda:1", {"CUDA_VISIBLE_DEVICES": "4,7"}, "7", "cuda:0"),
-        ("cuda:1", {"CUDA_VISIBLE_DEVICES": "GPU-a, GPU-b"}, "GPU-b", "cuda:0"),
-    ],
-)
-def test_a_replica_sees_its_own_device_only(
-    tmp_path: Path, device: str, ours: dict[str, str], visible: str, inside: str
-) -> None:
-    """As number 0, whichever it is of those that the host may use."""
-    one = model(tmp_path, device=device)
-    assert variables(one, ours)["CUDA_VISIBLE_DEVICES"] == visible
-    assert environment.device_inside(one) == inside
-
-
-def test_a_device_that_the_host_may_not_use(tmp_path: Path) -> None:
-    """Is said to be missing."""
-    with pytest.raises(ModelUnavailable, match="cuda:2"):
-        variables(model(tmp_path, device="cuda:2"), {"CUDA_VISIBLE_DEVICES": "0"})
-
-
 def test_a_registered_model_gets_nothing_of_the_hosts_environment(tmp_path: Path) -> None:
     """It could send it anywhere. A model of the operator's gets what is not ours alone, and may refer to it."""
     ours = {"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "s3cr3t", "DATABASE_URL": "postgresql://x"}

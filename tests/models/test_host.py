@@ -540,7 +540,7 @@ async def test_a_replica_killed_from_outside_is_replaced(stage: Stage) -> None:
 
 async def test_the_shares_of_a_device_are_not_exceeded_by_two_that_come_at_once(stage: Stage) -> None:
     added = await asyncio.gather(
-        *(stage.host.add(stage.python(f"m{number}", ECHO, device="cuda:0", device_share=0.7)) for number in range(2)),
+        *(stage.host.add(stage.python(f"m{number}", ECHO, device="cpu", device_share=0.7)) for number in range(2)),
         return_exceptions=True,
     )
     assert sorted(type(one).__name__ for one in added) == ["Deployment", "InvalidInput"]

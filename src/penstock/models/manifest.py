@@ -62,7 +62,7 @@ class Stated(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     environment: dict[str, str] = {}
     folder: str = "."  # working folder of the replicas
     memory_limit: Annotated[int, Meta(ge=2**20)] | str | None = None  # bytes of a replica and its children together
-    device: Annotated[str, Meta(pattern=r"^(cpu|cuda:[0-9]{1,3})$")] = "cpu"
+    device: Annotated[str, Meta(pattern=r"^(cpu|auto|cuda:[0-9]{1,3})$")] = "cpu"
     device_share: Annotated[float, Meta(gt=0, le=1)] | None = None  # the part of the device that one replica takes
     exclusive: Annotated[str, Meta(min_length=1, max_length=100)] | None = (
         None  # group of which one is loaded at a time
@@ -249,6 +249,10 @@ def _check_values(sound: Mapping[str, Any]) -> Iterator[FieldProblem]:
     if sound.get("batching") is not None and runtime is not None and not runtimes.find(runtime).batches:
         yield FieldProblem(
             field="batching", detail=f"models of the runtime {runtime} do not run several calls together"
+        )
+    if sound.get("device_share") is not None and sound.get("device") == "auto":
+        yield FieldProblem(
+            field="device_share", detail='does not go with the device "auto": state one such as "cuda:0"'
         )
     if sound.get("schema") is not None:
         yield from _check_schema(msgspec.convert(sound["schema"], Schema), sound.get("examples", []))

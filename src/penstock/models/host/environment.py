@@ -39,8 +39,10 @@ def working_folder(model: Model) -> Path:
     return folder
 
 
-def variables(model: Model, *, ours: Mapping[str, str], private: frozenset[str]) -> dict[str, str]:
-    """The environment of a replica.
+def variables(
+    model: Model, *, ours: Mapping[str, str], private: frozenset[str], visible_devices: str = ""
+) -> dict[str, str]:
+    """Return the environment of a replica, which sees the GPU ``visible_devices`` only.
 
     ``ours`` is the host's own. A model of the operator's gets it without ``private``, our own settings; its manifest
     adds to it and may refer to the host's variables as ``${NAME}``. A model that an API caller registered gets nothing
@@ -57,7 +59,8 @@ def variables(model: Model, *, ours: Mapping[str, str], private: frozenset[str])
         found[name] = _REFERENCE.sub(lambda match: ours.get(match[1], ""), value) if trusted else value
     found["PENSTOCK_MODEL"] = model.name
     found["PENSTOCK_MODEL_VERSION"] = model.version
-    found["CUDA_VISIBLE_DEVICES"] = _visible_device(model, ours)
+    found["CUDA_VISIBLE_DEVICES"] = visible_devices
+    found.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the order of the driver's tools, in which we count
     return found
 
 
@@ -69,27 +72,6 @@ def secrets(model: Model, *, ours: Mapping[str, str]) -> list[str]:
     stated = [value for name, value in model.manifest.environment.items() if is_secret(name)]
     known = [_REFERENCE.sub(lambda match: ours.get(match[1], ""), value) for value in stated]
     return [*model.secrets, *(value for value in known if len(value) >= masking.SHORTEST)]
-
-
-def device_inside(model: Model) -> str:
-    """The device as the model should name it: of the GPUs it sees only its own, so that is number 0."""
-    return "cuda:0" if model.manifest.device.startswith("cuda") else "cpu"
-
-
-def _visible_device(model: Model, ours: Mapping[str, str]) -> str:
-    """The one GPU that the replica may see; of those that the host itself may."""
-    if model.manifest.device == "cpu":
-        return ""
-    index = int(model.manifest.device.partition(":")[2])
-    visible = ours.get("CUDA_VISIBLE_DEVICES")
-    if visible is None:
-        return str(index)
-    allowed = [part.strip() for part in visible.split(",") if part.strip()]
-    if index >= len(allowed):
-        raise ModelUnavailable(
-            f"model {model.name}: there is no {model.manifest.device} here; CUDA_VISIBLE_DEVICES allows {len(allowed)}"
-        )
-    return allowed[index]
 
 
 def of_host() -> Mapping[str, str]:

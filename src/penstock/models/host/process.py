@@ -54,10 +54,10 @@ class ReplicaProcess:
         self._reading: list[asyncio.Task[None]] = []
         self._watching: asyncio.Task[None] | None = None
 
-    async def start(self, setup: bytes) -> None:
-        """Start it and tell it what to run. Raises CallFailed when it cannot be started."""
+    async def start(self, setup: bytes, visible_devices: str = "") -> None:
+        """Start it and send what to run. It sees the GPU ``visible_devices`` only. Raises CallFailed."""
         try:
-            await self._start()
+            await self._start(visible_devices)
         except (PenstockError, OSError) as error:
             self.kill()
             if self._watching is not None:
@@ -90,12 +90,12 @@ class ReplicaProcess:
             with suppress(ProcessLookupError, PermissionError):  # it has ended
                 os.killpg(self.pid, signal.SIGKILL)
 
-    async def _start(self) -> None:
+    async def _start(self, visible_devices: str) -> None:
         data, data_there = socket.socketpair()
         control, control_there = socket.socketpair()
         try:
             with data_there, control_there:
-                process = await self._spawn(data_there.fileno(), control_there.fileno())
+                process = await self._spawn(data_there.fileno(), control_there.fileno(), visible_devices)
             self._attend(process)
             await self._guardian.watch(process.pid)
             self._data = await self._connect(data, self._hearer.data_came)
@@ -114,13 +114,15 @@ class ReplicaProcess:
         ]
         self._watching = loop.create_task(self._watch(process))
 
-    async def _spawn(self, data_fd: int, control_fd: int) -> Process:
+    async def _spawn(self, data_fd: int, control_fd: int, visible_devices: str) -> Process:
         return await asyncio.create_subprocess_exec(
             *environment.command(self._model, data_fd, control_fd),
             stdin=DEVNULL,
             stdout=PIPE,
             stderr=PIPE,
-            env=environment.variables(self._model, ours=environment.of_host(), private=self._private),
+            env=environment.variables(
+                self._model, ours=environment.of_host(), private=self._private, visible_devices=visible_devices
+            ),
             cwd=environment.working_folder(self._model),
             pass_fds=(data_fd, control_fd),
             start_new_session=True,

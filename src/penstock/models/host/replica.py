@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from penstock.models.host import environment
+from penstock.models.host import devices, environment
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.guardian import Guardian
 from penstock.models.host.logbook import Logbook
@@ -153,8 +153,7 @@ class Replica:
 
     async def _start(self, *, describe_only: bool) -> None:
         """Start the process. A start that is cancelled leaves none behind."""
-        setup = msgspec.json.encode(self._setup(describe_only=describe_only))
-        starting = asyncio.ensure_future(self._process.start(setup))
+        starting = asyncio.ensure_future(self._start_process(describe_only=describe_only))
         try:
             await asyncio.shield(starting)
         except CallFailed:
@@ -169,7 +168,12 @@ class Replica:
                 await self.exited.wait()
             raise
 
-    def _setup(self, *, describe_only: bool) -> frames.Setup:
+    async def _start_process(self, *, describe_only: bool) -> None:
+        placement = await devices.place(self.model.manifest.device, environment.of_host())
+        setup = msgspec.json.encode(self._setup(placement.device, describe_only=describe_only))
+        await self._process.start(setup, placement.visible)
+
+    def _setup(self, device: str, *, describe_only: bool) -> frames.Setup:
         model = self.model
         return frames.Setup(
             runtime=model.manifest.runtime,
@@ -178,7 +182,7 @@ class Replica:
             folder=str(model.folder),
             options=model.manifest.options,
             schema=msgspec.to_builtins(model.schema),
-            device=environment.device_inside(model),
+            device=device,
             concurrency=model.concurrency,
             timeout=self._timeout,
             describe_only=describe_only,

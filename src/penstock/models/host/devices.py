@@ -1,0 +1,164 @@
+"""The devices of this host: which there are, and which one a replica gets."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from penstock.outbound.failure import CallFailed
+
+CPU: Final = "cpu"
+AUTO: Final = "auto"  # the GPU with the most free memory; the CPU where there is none
+_DRIVER_SECONDS: Final = 10.0  # a driver in trouble may block for minutes
+_ROOMY: Final = 0.9  # GPUs with this share of the most free memory are taken in turns
+_UNCOUNTED: Final = (Path("/dev/kfd"), Path("/dev/nvgpu"), Path("/dev/nvhost-gpu"))  # of GPUs that NVML does not know
+_turns = itertools.count()
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU that this process may use."""
+
+    id: str  # as CUDA_VISIBLE_DEVICES names it
+    uuid: str
+    name: str
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where one replica runs."""
+
+    device: str  # as the model names it: of the GPUs it sees only its own, so that is number 0
+    visible: str  # CUDA_VISIBLE_DEVICES of the replica
+
+
+async def place(stated: str, environment: Mapping[str, str]) -> Placement:
+    """Return the place of a replica whose manifest states ``cpu``, ``auto`` or ``cuda:N``.
+
+    Raises CallFailed (``unavailable``), which names the devices there are.
+    """
+    if stated == CPU:
+        return Placement(CPU, "")
+    return choose(stated, await _found(), environment.get("CUDA_VISIBLE_DEVICES"))
+
+
+def choose(stated: str, gpus: Sequence[Gpu] | None, allowed: str | None) -> Placement:
+    """Return the place of a replica, given the GPUs of this host (None: they cannot be counted) and the ones that
+    CUDA_VISIBLE_DEVICES allows."""
+    if gpus is None:
+        return _trusted(stated, allowed)
+    usable = visible(gpus, allowed)
+    if stated == AUTO:
+        return Placement("cuda:0", _roomiest(usable).id) if usable else Placement(CPU, "")
+    index = int(stated.partition(":")[2])
+    if index < len(usable):
+        return Placement("cuda:0", usable[index].id)
+    there_are = ", ".join([CPU, *(f"cuda:{number} ({gpu.name})" for number, gpu in enumerate(usable))])
+    limited = "" if allowed is None else f", of those that CUDA_VISIBLE_DEVICES={allowed[:100]!r} allows"
+    raise CallFailed("unavailable", f"there is no {stated} here; there is {there_are}{limited}")
+
+
+def visible(gpus: Sequence[Gpu], allowed: str | None) -> list[Gpu]:
+    """Return the GPUs that CUDA_VISIBLE_DEVICES allows, in the order of their numbers.
+
+    As CUDA reads it: indices, or the beginnings of UUIDs; whatever follows an entry that names no GPU does not count.
+    """
+    if allowed is None:
+        return list(gpus)
+    found: list[Gpu] = []
+    for entry in (part.strip() for part in allowed.split(",")):
+        gpu = _named(gpus, entry)
+        if gpu is None:
+            break
+        found.append(gpu)
+    return found
+
+
+def _named(gpus: Sequence[Gpu], entry: str) -> Gpu | None:
+    if entry.isdigit():
+        return gpus[int(entry)] if int(entry) < len(gpus) else None
+    if entry.startswith("MIG-") and gpus:  # a part of one of them, which NVML lists elsewhere
+        return Gpu(entry, entry, "MIG", 0)
+    if not entry.startswith("GPU-"):
+        return None
+    matching = [gpu for gpu in gpus if gpu.uuid.startswith(entry)]
+    return Gpu(entry, matching[0].uuid, matching[0].name, matching[0].free_bytes) if len(matching) == 1 else None
+
+
+def _roomiest(gpus: Sequence[Gpu]) -> Gpu:
+    """Return the GPU with the most free memory; of several that have about as much, each in its turn, so that replicas
+    that start together spread."""
+    most = max(gpu.free_bytes for gpu in gpus)
+    roomy = [gpu for gpu in gpus if gpu.free_bytes >= _ROOMY * most]
+    return roomy[next(_turns) % len(roomy)]
+
+
+def _trusted(stated: str, allowed: str | None) -> Placement:
+    """Return what is stated, where nobody can say whether it is there."""
+    entries = [part.strip() for part in (allowed or "").split(",") if part.strip()]
+    index = 0 if stated == AUTO else int(stated.partition(":")[2])
+    if allowed is None:
+        return Placement("cuda:0", str(index))
+    if index < len(entries):
+        return Placement("cuda:0", entries[index])
+    raise CallFailed("unavailable", f"there is no {stated} here; CUDA_VISIBLE_DEVICES allows {len(entries)}")
+
+
+async def _found() -> list[Gpu] | None:
+    """Return the GPUs of this host; None where they cannot be counted. Raises CallFailed."""
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[list[Gpu] | None] = loop.create_future()
+
+    def settle(gpus: list[Gpu] | None) -> None:
+        if not answer.done():
+            answer.set_result(gpus)
+
+    def read() -> None:
+        gpus = read_gpus()
+        with suppress(RuntimeError):  # the loop has ended
+            loop.call_soon_threadsafe(settle, gpus)
+
+    # A daemon: one that is stuck in the driver must not keep the process from ending.
+    threading.Thread(target=read, name="penstock-devices", daemon=True).start()
+    try:
+        async with asyncio.timeout(_DRIVER_SECONDS):
+            return await answer
+    except TimeoutError:
+        raise CallFailed("unavailable", f"the GPU driver has not responded for {_DRIVER_SECONDS:g} s") from None
+
+
+def read_gpus() -> list[Gpu] | None:
+    """Return the GPUs that NVIDIA's management library lists; None where there are GPUs that it does not know. Blocks.
+
+    A GPU that has fallen off the bus is listed without memory, so that the others keep their numbers.
+    """
+    import pynvml  # type: ignore[import-untyped]  # noqa: PLC0415  (only hosts with such models need it)
+
+    try:
+        pynvml.nvmlInit()
+        try:
+            return [_read(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError:
+        return None if any(path.exists() for path in _UNCOUNTED) else []
+
+
+def _read(nvml: Any, index: int) -> Gpu:
+    uuid, name, free = "", "unusable", 0
+    with suppress(nvml.NVMLError, UnicodeDecodeError):
+        handle = nvml.nvmlDeviceGetHandleByIndex(index)
+        name = "GPU"
+        with suppress(nvml.NVMLError, UnicodeDecodeError):
+            name = nvml.nvmlDeviceGetName(handle)
+        with suppress(nvml.NVMLError, UnicodeDecodeError):
+            uuid = nvml.nvmlDeviceGetUUID(handle)
+        free = nvml.nvmlDeviceGetMemoryInfo(handle).free
+    return Gpu(str(index), uuid, name, free)
