@@ -212,6 +212,26 @@ async def test_retry_after_is_kept() -> None:
     assert error.retry_after == timedelta(seconds=7)
 
 
+async def test_a_refused_job_waits_for_the_reset_that_the_server_states() -> None:
+    """Its headers allow a request a second, and yet it refuses: the whole reset is waited for, and nothing is sent."""
+    requests = 0
+
+    async def handler(_: web.Request) -> web.Response:
+        nonlocal requests
+        requests += 1
+        limits = {"limit-requests": "60", "remaining-requests": "0", "reset-requests": "1m0s"}
+        return web.Response(status=429, headers={f"x-ratelimit-{name}": value for name, value in limits.items()})
+
+    async with provider(handler) as url, opened() as servers:
+        executor = ChatExecutor(profile(spec(url)), servers)
+        for _ in range(2):
+            with pytest.raises(ExecutionError) as caught:
+                await executor(job(user="Hi"), context())
+            assert caught.value.category is ErrorCategory.RATE_LIMITED
+            assert timedelta(seconds=50) < (caught.value.retry_after or timedelta(0)) <= timedelta(seconds=60)
+    assert requests == 1
+
+
 @pytest.mark.parametrize(
     ("header", "wait"),
     [

@@ -45,6 +45,35 @@ def after(status: int = 200, *, headers: Mapping[str, str] | None = None, **name
             },
             1,
         ),
+        # who refuses with the same headers is not tried after a second: the stated reset holds
+        (
+            429,
+            {
+                "x_ratelimit_limit_requests": "60",
+                "x_ratelimit_remaining_requests": "0",
+                "x_ratelimit_reset_requests": "1m0s",
+            },
+            60,
+        ),
+        (429, {"x_ratelimit_reset_requests": "30s"}, 30),
+        (429, {"x_ratelimit_reset": "30"}, 30),
+        (429, {"ratelimit_reset": "30"}, 30),
+        # requests remain, so it was the tokens that did not suffice, though some are left
+        (
+            429,
+            {
+                "x_ratelimit_remaining_requests": "59",
+                "x_ratelimit_reset_requests": "1s",
+                "x_ratelimit_remaining_tokens": "120",
+                "x_ratelimit_reset_tokens": "45s",
+            },
+            45,
+        ),
+        (429, {"x_ratelimit_remaining_tokens": "0", "x_ratelimit_reset_tokens": "45s"}, 45),
+        # a wait that is named is the wait, whatever else is said
+        (429, {"Retry_After": "5", "x_ratelimit_remaining_requests": "9", "x_ratelimit_reset_requests": "60s"}, 5),
+        (429, {"Retry_After_Ms": "2500", "Retry_After": "3"}, 2.5),
+        (429, {"Retry_After_Ms": "soon", "Retry_After": "3"}, 3),
         (200, {"x_ratelimit_remaining_requests": "3", "x_ratelimit_reset_requests": "60s"}, 0),
         (200, {"x_ratelimit_remaining_tokens": "0", "x_ratelimit_reset_tokens": "6s"}, 6),
         (200, {"x_ratelimit_remaining_tokens": "12", "x_ratelimit_reset_tokens": "6s"}, 0),

@@ -24,7 +24,7 @@ from penstock.masking import SHORTEST, Masker, spelled
 from penstock.outbound import addresses
 from penstock.outbound.addresses import AddressRefused, Policy
 from penstock.outbound.failure import CallFailed
-from penstock.outbound.refusals import READ_CHARACTERS, error_text, failure_of, retry_after
+from penstock.outbound.refusals import READ_CHARACTERS, error_text, failure_of, stated_wait
 
 MAX_RESPONSE_BYTES: Final = 64 * 2**20
 _EXCERPT_LENGTH: Final = 300  # characters of a server's own words in an error
@@ -175,7 +175,7 @@ class Peer:
         if 200 <= response.status < 300:
             return
         detail = self.excerpt(error_text(await self._error_body(response)))
-        wait = retry_after(response.headers.get("Retry-After"), now=datetime.now(UTC))
+        wait = stated_wait(response.headers, now=datetime.now(UTC))
         raise failure_of(response.status, wait, name=self._name, detail=detail, check=self._hints)
 
     async def _error_body(self, response: aiohttp.ClientResponse) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -51,6 +52,14 @@ def _meaning(status: int, name: str, check: dict[str, str]) -> tuple[Kind, str]:
     if status >= 500:
         return "provider", f"the {name} failed"
     return "provider", f"the {name} responded unexpectedly"
+
+
+def stated_wait(headers: Mapping[str, str], *, now: datetime) -> timedelta | None:
+    """Return the wait that a response asks for: by ``Retry-After-Ms``, as OpenAI sends it, or by ``Retry-After``."""
+    milliseconds = headers.get("Retry-After-Ms")
+    if milliseconds is not None and _SECONDS.fullmatch(milliseconds.strip()):
+        return min(timedelta(milliseconds=float(milliseconds)), _MAX_RETRY_AFTER)
+    return retry_after(headers.get("Retry-After"), now=now)
 
 
 def retry_after(header: str | None, *, now: datetime) -> timedelta | None:

@@ -15,7 +15,7 @@ from aiohttp.abc import AbstractResolver
 from penstock.jobs.states import ErrorCategory
 from penstock.outbound import addresses
 from penstock.outbound.addresses import AddressRefused, Policy
-from penstock.outbound.refusals import retry_after
+from penstock.outbound.refusals import stated_wait
 from penstock.providers.errors import WorkFailed
 
 T = TypeVar("T")
@@ -83,7 +83,7 @@ class Fetcher:
                 raise self._too_large(field)
             return
         said = f"{_place(url)} answered with status {status}"
-        wait = retry_after(response.headers.get("Retry-After"), now=datetime.now(UTC))
+        wait = stated_wait(response.headers, now=datetime.now(UTC))
         if status == 429 or (status == 503 and wait is not None):
             raise WorkFailed(ErrorCategory.RATE_LIMITED, said, retry_after=wait)
         if status in _GONE and status != 408:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
-from penstock.outbound.refusals import retry_after
+from penstock.outbound.refusals import stated_wait
 
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -81,9 +81,11 @@ class RateLimit:
             return
         waits = [self._requests(headers, now), _tokens(headers)]
         if refused:
-            stated = retry_after(headers.get("Retry-After"), now=datetime.now(UTC))
-            if status == 429 or stated is not None:
-                waits.append(self._refused(stated.total_seconds() if stated is not None else None, waits))
+            stated = stated_wait(headers, now=datetime.now(UTC))
+            if stated is not None:
+                waits.append(self._refused(max(*waits, stated.total_seconds())))
+            elif status == 429:
+                waits.append(self._refused(max(*waits, _reset_of_refusal(headers))))
         self.paused_until = max(self.paused_until, now + min(max(waits), LONGEST_STATED))
 
     def _requests(self, headers: Mapping[str, str], now: float) -> float:
@@ -106,9 +108,10 @@ class RateLimit:
         self.renewed_at = now + min(wait, LONGEST_STATED)
         return wait if remaining <= 0 else 0.0
 
-    def _refused(self, stated: float | None, learned: list[float]) -> float:
-        if max(stated or 0.0, *learned) >= _SHORTEST_STATED:
-            return stated or 0.0
+    def _refused(self, stated: float) -> float:
+        """Return the seconds to wait after a refusal whose headers ask for ``stated`` seconds."""
+        if stated >= _SHORTEST_STATED:
+            return stated
         self._refusals += 1
         return min(_FIRST_PAUSE * 2.0 ** min(self._refusals - 1, 16), _LONGEST_PAUSE)
 
@@ -171,6 +174,23 @@ def _tokens(headers: Mapping[str, str]) -> float:
     if remaining is None or remaining > 0:
         return 0.0
     return _seconds(headers.get("x-ratelimit-reset-tokens"))
+
+
+def _reset_of_refusal(headers: Mapping[str, str]) -> float:
+    """Return when the limit is renewed that a refusal without Retry-After met, in seconds; 0 where it says nothing.
+
+    It met the limit of requests when none remains, or none is counted; that of tokens when too few remain, which is so
+    where requests do remain. A limit that fills evenly may let a call through sooner, but a server that refused has
+    just shown that it counts otherwise; so the whole reset is waited for.
+    """
+    requests, tokens = (_number(headers.get(f"x-ratelimit-remaining-{kind}")) for kind in ("requests", "tokens"))
+    waits = [0.0]
+    if not requests:
+        plain = "x-ratelimit-reset" if "x-ratelimit-reset" in headers else "ratelimit-reset"
+        waits += [_seconds(headers.get("x-ratelimit-reset-requests")), _seconds(headers.get(plain))]
+    if requests or not tokens:
+        waits.append(_seconds(headers.get("x-ratelimit-reset-tokens")))
+    return max(waits)
 
 
 def _number(text: str | None) -> float | None:
