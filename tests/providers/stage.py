@@ -12,9 +12,9 @@ import msgspec
 from msgspec import Raw
 
 from penstock.jobs.job import ClaimedJob
-from penstock.providers.catalogue import Kind, Profile, ProviderSpec
 from penstock.providers.dispatch import Mode
 from penstock.providers.endpoint import Endpoint
+from penstock.providers.profile import Kind, Profile, ProviderSpec
 from penstock.providers.servers import Servers
 from penstock.work.context import JobContext
 

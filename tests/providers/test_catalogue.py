@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from penstock.errors import SettingsError
-from penstock.providers.catalogue import Catalogue, Kind, load
+from penstock.providers.catalogue import load
 from penstock.providers.dispatch import Mode
 from penstock.providers.endpoint import Endpoint
+from penstock.providers.profile import Catalogue, Kind
 from penstock.settings import Settings, load_settings
 
 SPEECH: dict[str, Any] = {
@@ -36,9 +37,9 @@ def loaded(tmp_path: Path, text: str, environment: dict[str, str] | None = None,
     return load(settings(penstock_profiles=file(tmp_path, text), **fields), environment or {})
 
 
-def problems(tmp_path: Path, text: str, **fields: Any) -> dict[str, str]:
+def problems(tmp_path: Path, text: str, environment: dict[str, str] | None = None, **fields: Any) -> dict[str, str]:
     with pytest.raises(SettingsError) as caught:
-        loaded(tmp_path, text, **fields)
+        loaded(tmp_path, text, environment, **fields)
     assert caught.value.problems
     return {one.field.rpartition(": ")[2]: one.detail for one in caught.value.problems}
 
@@ -53,7 +54,7 @@ def test_the_llm_of_the_environment_is_the_profile_of_its_model() -> None:
     (provider,) = profile.providers
     assert (profile.name, profile.mode, profile.transcribes) == ("qwen2.5-14b", Mode.FIRST, False)
     assert (provider.name, provider.kind, provider.model) == ("llm", Kind.CHAT, "qwen2.5-14b")
-    assert provider.endpoint.headers == {"Authorization": "Bearer sk-1234"}
+    assert provider.server.headers == {"Authorization": "Bearer sk-1234"}
     assert provider.timeout == timedelta(minutes=2)
 
 
@@ -87,9 +88,9 @@ def test_a_listed_provider_without_an_address_is_left_out() -> None:
 )
 def test_keys_of_audio_models_fall_back_as_documented(keys: dict[str, str], expected: str) -> None:
     catalogue = load(settings(**SPEECH, **keys), {})
-    assert catalogue.providers["qwen2-audio"].endpoint.api_key == expected
-    assert catalogue.providers["voxtral-small"].endpoint.api_key == keys.get("audio_llm_api_key", keys["llm_api_key"])
-    assert catalogue.providers["whisperx"].endpoint.api_key is None
+    assert catalogue.providers["qwen2-audio"].server.api_key == expected
+    assert catalogue.providers["voxtral-small"].server.api_key == keys.get("audio_llm_api_key", keys["llm_api_key"])
+    assert catalogue.providers["whisperx"].server.api_key is None
 
 
 FILE = """
@@ -125,7 +126,7 @@ def test_the_file_adds_and_replaces(tmp_path: Path) -> None:
     vision = catalogue.profiles["vision"]
     big = vision.providers[0]
     assert [provider.name for provider in vision.providers] == ["big", "llm"]
-    assert (big.endpoint.url("/chat/completions"), big.endpoint.api_key) == (
+    assert (big.server.url("/chat/completions"), big.server.api_key) == (
         "http://10.2.3.5:8000/v1/chat/completions",
         "sk-big-key",
     )
@@ -138,7 +139,7 @@ def test_the_file_adds_and_replaces(tmp_path: Path) -> None:
     assert "sk-big-key" not in repr(catalogue)
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
     found = problems(
         tmp_path,
         """
@@ -204,7 +205,7 @@ def test_what_the_file_may_hold_is_checked(tmp_path: Path, text: str, field: str
         ("[profiles.a]\nproviders = ['whisperx']\ndefaults = { mode = 'some' }", "profiles.a.defaults"),
     ],
 )
-def test_what_would_only_fail_later_is_told_at_start(tmp_path: Path, text: str, field: str) -> None:
+def test_what_would_only_fail_later_is_reported_at_start(tmp_path: Path, text: str, field: str) -> None:
     assert set(problems(tmp_path, text, llm_base_url="http://llm", whisperx_url="http://w")) == {field}
 
 
@@ -214,16 +215,67 @@ def test_secrets_are_also_those_in_queries() -> None:
     assert "true" not in endpoint.secrets
 
 
-def test_mistakes_of_form_are_told_together_with_the_others(tmp_path: Path) -> None:
-    text = (
-        "[providers.a]\nkind = 3\n[providers.b]\nkind = 'chat'\nurl = 'x'\nmodel = 'm'\n[profiles.c]\nproviders = ['d']"
+def test_one_mistake_hides_no_other(tmp_path: Path) -> None:
+    """A table with a mistake of form is checked like any other, and so are those that name it."""
+    found = problems(
+        tmp_path,
+        """
+        [provider.x]
+        [providers.a]
+        kind = 3
+        url = "x"
+        timeout = "soon"
+        concurency = 4
+        [providers.b]
+        kind = "chat"
+        url = "http://b"
+        interface = "asr"
+        max_tokens = 0
+        defaults = { model = "m" }
+        [providers.c]
+        kind = "whisperx"
+        url = "http://${WHISPER_HOTS}"
+        api_key = "two words"
+        [profiles.mixed]
+        providers = ["b", "c", "whipserx"]
+        mode = "quickest"
+        [profiles.defaults]
+        providers = ["a", "b"]
+        defaults = { max_tokens = "many" }
+        """,
+        environment={"WHISPER_HOST": "h"},
+        whisperx_url="http://w",
     )
-    assert set(problems(tmp_path, text)) == {
-        "providers.a.kind",
-        "providers.a.url",
-        "providers.b.url",
-        "profiles.c.providers",
+    assert found == {
+        "provider": "is not known here; did you mean providers?",
+        "providers.a.concurency": "is not known here; did you mean concurrency?",
+        "providers.a.kind": found["providers.a.kind"],
+        "providers.a.timeout": found["providers.a.timeout"],
+        "providers.a.url": "must be a URL that begins with http:// or https://",
+        "providers.b.model": "is required: the name that the server knows the model by",
+        "providers.b.interface": 'goes with kind = "whisperx" only',
+        "providers.b.max_tokens": found["providers.b.max_tokens"],
+        "providers.b.defaults": "must not hold model",
+        "providers.c.url": "names variables that are not set: WHISPER_HOTS; did you mean WHISPER_HOST?",
+        "providers.c.api_key": "must be visible ASCII characters without spaces",
+        "profiles.mixed.mode": "must be one of first, all, race",
+        "profiles.mixed.providers": "must be all for chat or all for transcription",
+        "profiles.defaults.defaults": found["profiles.defaults.defaults"],
     }
+    assert "max_tokens" in found["profiles.defaults.defaults"]
+
+
+def test_a_provider_that_is_not_there_is_named_with_the_one_that_was_meant(tmp_path: Path) -> None:
+    found = problems(tmp_path, "[profiles.a]\nproviders = ['whipserx', 'llm']", whisperx_url="http://w")
+    assert found["profiles.a.providers"] == (
+        "there is no provider whipserx, llm; did you mean whisperx?; there are: whisperx; "
+        "of the environment: llm (LLM_BASE_URL is not set)"
+    )
+
+
+def test_a_file_without_an_end_is_refused(tmp_path: Path) -> None:
+    found = problems(tmp_path, "#" * (2**22 + 1))
+    assert list(found.values()) == ["has more than 4194304 bytes"]
 
 
 def test_chat_and_transcription_do_not_mix(tmp_path: Path) -> None:

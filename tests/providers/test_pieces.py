@@ -19,10 +19,10 @@ from aiohttp import web
 from penstock.jobs.states import ErrorCategory
 from penstock.outbound.failure import CallFailed
 from penstock.providers import pieces
-from penstock.providers.catalogue import Kind, ProviderSpec
 from penstock.providers.dispatch import MeteredGate, Reply
 from penstock.providers.errors import category_of
 from penstock.providers.gate import GateClosed
+from penstock.providers.profile import Kind, ProviderSpec
 from penstock.providers.speech import Sound, SpeechRequest
 from penstock.recordings.recording import Recording, examine
 from tests.models.servers import Seen, serving

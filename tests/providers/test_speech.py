@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from penstock.outbound.failure import CallFailed
-from penstock.providers.catalogue import Kind, ProviderSpec
 from penstock.providers.dispatch import Reply
+from penstock.providers.profile import Kind, ProviderSpec
 from penstock.providers.speech import Sound, SpeechRequest, transcript
 from penstock.recordings.recording import Recording, examine
 from tests.providers.speaking import SEGMENTS, TEXT, encoded, spoken, transcribing

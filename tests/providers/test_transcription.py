@@ -19,9 +19,9 @@ from aiohttp import web
 from penstock.blobs.service import BlobService
 from penstock.jobs.states import ErrorCategory
 from penstock.postgres.pool import Database
-from penstock.providers.catalogue import Kind, ProviderSpec
 from penstock.providers.dispatch import Mode, ProviderAttempt
 from penstock.providers.fetching import Fetcher
+from penstock.providers.profile import Kind, ProviderSpec
 from penstock.recordings.recording import examine
 from penstock.work.context import JobContext
 from penstock.work.executor import ExecutionError

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from penstock.cli.output import AsJson, print_json, print_table, wants_json
+
+if TYPE_CHECKING:
+    from penstock.providers.profile import ProviderSpec
 
 app = typer.Typer(help="Settings.", no_args_is_help=True)
 
@@ -44,10 +47,7 @@ def profiles(as_json: AsJson = False) -> None:
             "profile": profile.name,
             "task": "transcription" if profile.transcribes else "chat",
             "mode": profile.mode.value,
-            "providers": [
-                {"name": one.name, "kind": one.kind.value, "url": one.endpoint.shown, "model": one.model}
-                for one in profile.providers
-            ],
+            "providers": [_provider(one) for one in profile.providers],
         }
         for profile in catalogue.profiles.values()
     ]
@@ -56,6 +56,11 @@ def profiles(as_json: AsJson = False) -> None:
         return
     columns = ("profile", "task", "mode", "provider", "kind", "model", "url")
     print_table(columns, (_row(profile, one) for profile in rows for one in profile["providers"]))
+
+
+def _provider(spec: ProviderSpec) -> dict[str, Any]:
+    url = None if spec.endpoint is None else spec.endpoint.shown
+    return {"name": spec.name, "kind": spec.kind.value, "url": url, "model": spec.model}
 
 
 def _row(profile: dict[str, Any], provider: dict[str, Any]) -> Sequence[object]:

@@ -36,7 +36,7 @@ from penstock.models.handlers import ModelHandlers
 from penstock.models.host.host import ModelHost
 from penstock.models.service import ModelService
 from penstock.postgres.pool import Database
-from penstock.providers.catalogue import Catalogue
+from penstock.providers.profile import Catalogue
 from penstock.settings import Settings
 from penstock.telemetry import logs, metrics
 from penstock.web.request import Disconnected, Request

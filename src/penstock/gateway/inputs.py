@@ -8,8 +8,8 @@ from penstock.errors import InvalidInput
 from penstock.jobs.job import JobSubmission
 from penstock.models.host.host import ModelHost
 from penstock.providers import job_inputs
-from penstock.providers.catalogue import Catalogue, Profile
 from penstock.providers.errors import WorkFailed
+from penstock.providers.profile import Catalogue, Profile
 from penstock.web.reading import decode
 
 PREDICT = "predict"

@@ -17,8 +17,8 @@ from penstock.outbound.failure import CallFailed
 from penstock.outbound.peer import Peer
 from penstock.postgres.pool import Database
 from penstock.providers import store
-from penstock.providers.catalogue import Catalogue, Kind, ProviderSpec
 from penstock.providers.limits import BreakerState
+from penstock.providers.profile import Catalogue, Kind, ProviderSpec
 from penstock.providers.reports import LastError
 from penstock.providers.store import WorkerReport
 from penstock.telemetry import logs
@@ -95,7 +95,7 @@ class ProvidersWatch:
         server = Peer(
             headers={},
             timeout_seconds=_SECONDS,
-            secrets=spec.endpoint.secrets,
+            secrets=spec.server.secrets,
             max_bytes=_MOST_BYTES,
             hints=spec.hints,
             name="provider",
@@ -105,7 +105,7 @@ class ProvidersWatch:
         error: str | None = None
         try:
             async with asyncio.timeout(_SECONDS):
-                body = await server.get(_address(spec), headers=spec.endpoint.headers)
+                body = await server.get(_address(spec), headers=spec.server.headers)
             models = [server.masked(name)[:_LONGEST_NAME] for name in _listed(body)]
         except TimeoutError:
             error = f"the provider did not respond within {_SECONDS:g} s"
@@ -138,18 +138,18 @@ def _lists_models(spec: ProviderSpec) -> bool:
 def _address(spec: ProviderSpec) -> str:
     """Where to look: the models of an OpenAI-compatible server, the health of another."""
     if spec.kind is not Kind.WHISPERX:
-        return spec.endpoint.url("/models")
+        return spec.server.url("/models")
     for ending in ("/audio/transcriptions", "/transcribe", "/asr"):
-        if spec.endpoint.path.endswith(ending):
-            url = spec.endpoint.url()
+        if spec.server.path.endswith(ending):
+            url = spec.server.url()
             place = url.index(ending, url.index("://") + 3)
             base, rest = url[:place], url[place + len(ending) :]
             break
     else:
-        base, _, rest = spec.endpoint.url().partition("?")
+        base, _, rest = spec.server.url().partition("?")
         rest = f"?{rest}" if rest else ""
     if spec.interface == "openai":
-        return (base if spec.endpoint.path else f"{base}/v1") + "/models" + rest
+        return (base if spec.server.path else f"{base}/v1") + "/models" + rest
     return base + "/health" + rest
 
 

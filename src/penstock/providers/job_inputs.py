@@ -15,9 +15,9 @@ from penstock.jobs.states import ErrorCategory
 from penstock.openai.chat import messages_of
 from penstock.outbound.addresses import check_url
 from penstock.outbound.failure import CallFailed
-from penstock.providers.catalogue import Profile, ProviderSpec
 from penstock.providers.errors import WorkFailed
 from penstock.providers.inputs import ChatInput, TranscriptionInput
+from penstock.providers.profile import Profile, ProviderSpec
 
 CHAT_TASKS: Final = ("llm_chat", "chat_completion", "call_analysis")
 TRANSCRIPTION_TASKS: Final = ("transcription", "transcribe")

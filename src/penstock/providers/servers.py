@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from penstock.providers.catalogue import Kind, ProviderSpec
 from penstock.providers.gate import Gate
 from penstock.providers.kinds.audio_chat import AudioChatServer
 from penstock.providers.kinds.chat import ChatServer
 from penstock.providers.kinds.whisperx import WhisperXServer
+from penstock.providers.profile import Kind, ProviderSpec
 from penstock.providers.reports import ProviderReport
 from penstock.providers.speech import SpeechServer
 

@@ -12,8 +12,8 @@ from msgspec.structs import replace
 from penstock.jobs.job import ClaimedJob
 from penstock.providers import dispatch, job_inputs
 from penstock.providers.agreement import Agreement
-from penstock.providers.catalogue import Profile, ProviderSpec
 from penstock.providers.dispatch import Candidate, MeteredGate, Mode, ProviderAttempt, Reply
+from penstock.providers.profile import Profile, ProviderSpec
 from penstock.providers.servers import Servers
 from penstock.work.context import JobContext
 from penstock.workers import provider_jobs

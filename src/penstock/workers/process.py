@@ -17,8 +17,9 @@ from penstock.postgres.address import database_url
 from penstock.postgres.pool import Database
 from penstock.processes.stopping import on_signals
 from penstock.providers import job_inputs
-from penstock.providers.catalogue import Catalogue, load
+from penstock.providers.catalogue import load
 from penstock.providers.fetching import Fetcher
+from penstock.providers.profile import Catalogue
 from penstock.providers.reporter import Reporter
 from penstock.providers.servers import Servers
 from penstock.settings import Settings, environment

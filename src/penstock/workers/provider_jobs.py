@@ -10,9 +10,9 @@ from typing import Any, Final
 from penstock.jobs.job import ClaimedJob
 from penstock.jobs.usage import Usage
 from penstock.providers.agreement import Agreement, agreements
-from penstock.providers.catalogue import ProviderSpec
 from penstock.providers.dispatch import Candidate, Mode, OnAttempt, ProviderAttempt
 from penstock.providers.errors import WorkFailed
+from penstock.providers.profile import ProviderSpec
 from penstock.telemetry import metrics
 from penstock.work.context import JobContext, shortened
 from penstock.work.executor import ExecutionError

@@ -24,10 +24,10 @@ from penstock.errors import NotFound
 from penstock.jobs.job import ClaimedJob
 from penstock.providers import dispatch, job_inputs, pieces
 from penstock.providers.agreement import Agreement
-from penstock.providers.catalogue import Profile, ProviderSpec
 from penstock.providers.dispatch import Candidate, MeteredGate, ProviderAttempt, Reply
 from penstock.providers.fetching import Fetcher
 from penstock.providers.inputs import TranscriptionInput
+from penstock.providers.profile import Profile, ProviderSpec
 from penstock.providers.servers import Servers
 from penstock.providers.speech import Sound, SpeechRequest
 from penstock.recordings.recording import Recording, UnusableAudio, examine

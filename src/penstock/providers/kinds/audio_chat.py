@@ -8,9 +8,9 @@ from msgspec.structs import replace
 
 from penstock.outbound.failure import CallFailed
 from penstock.outbound.peer import ObserveHead
-from penstock.providers.catalogue import ProviderSpec
 from penstock.providers.dispatch import ChargedFailure, Reply
 from penstock.providers.kinds.chat import Attachment, ChatServer
+from penstock.providers.profile import ProviderSpec
 from penstock.providers.speech import SpeechRequest, whole
 from penstock.recordings.recording import Recording
 

@@ -16,8 +16,8 @@ from penstock.openai.client import Client
 from penstock.openai.streams import ChatStream
 from penstock.outbound.failure import CallFailed
 from penstock.outbound.peer import ObserveHead, Peer
-from penstock.providers.catalogue import ProviderSpec
 from penstock.providers.dispatch import Reply, Used
+from penstock.providers.profile import ProviderSpec
 
 _MAX_RESPONSE_BYTES: Final = 16 * 2**20
 _NAME_LENGTH: Final = 200  # characters of what a server calls its model, or the reason why it stopped
@@ -53,7 +53,7 @@ class ChatServer:
     def __init__(self, spec: ProviderSpec, observe: ObserveHead | None = None) -> None:
         self._spec = spec
         self._peer = peer_of(spec, observe, max_bytes=_MAX_RESPONSE_BYTES)
-        self._client = Client(self._peer, spec.endpoint.url, spec.endpoint.headers)
+        self._client = Client(self._peer, spec.server.url, spec.server.headers)
 
     async def complete(
         self,
@@ -113,8 +113,8 @@ def peer_of(spec: ProviderSpec, observe: ObserveHead | None, *, max_bytes: int) 
     return Peer(
         headers={},
         timeout_seconds=spec.timeout.total_seconds(),
-        secrets=spec.endpoint.secrets,
-        credentials=spec.endpoint.credentials,
+        secrets=spec.server.secrets,
+        credentials=spec.server.credentials,
         max_bytes=max_bytes,
         hints=spec.hints,
         name="provider",

@@ -8,9 +8,9 @@ import aiohttp
 
 from penstock.openai import transcriptions
 from penstock.outbound.peer import ObserveHead
-from penstock.providers.catalogue import ProviderSpec
 from penstock.providers.dispatch import Reply
 from penstock.providers.kinds.chat import peer_of
+from penstock.providers.profile import ProviderSpec
 from penstock.providers.speech import SpeechRequest, transcript
 from penstock.recordings.recording import Recording
 
@@ -35,7 +35,7 @@ class WhisperXServer:
 
     async def transcribe(self, recording: Recording, request: SpeechRequest, *, key: str) -> Reply:
         options = dict(transcriptions.form_fields(self._options(request)))
-        headers = {**self._spec.endpoint.headers, "Accept": "application/json", "Idempotency-Key": key}
+        headers = {**self._spec.server.headers, "Accept": "application/json", "Idempotency-Key": key}
         form = aiohttp.FormData(default_to_multipart=True)
         in_query = self._spec.interface == "asr"
         if not in_query:
@@ -54,7 +54,7 @@ class WhisperXServer:
 
     def _url(self) -> str:
         """The configured address, if it names an endpoint, or the usual one below it."""
-        endpoint = self._spec.endpoint
+        endpoint = self._spec.server
         path = _PATHS[self._spec.interface]
         if endpoint.path.endswith(path):
             return endpoint.url()

@@ -1,0 +1,146 @@
+"""``profiles.toml``: its tables, and every mistake in them.
+
+A table is checked field by field, so that one mistake hides no other: a provider whose ``kind`` is wrong still has its
+URL checked, and a profile that names it is not told that there is no such provider.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from penstock.checking import all_of
+from penstock.errors import FieldProblem, SettingsError
+from penstock.providers.dispatch import Mode
+from penstock.suggestions import did_you_mean
+
+_TABLES: Final = ("providers", "profiles")
+_MAX_FILE_BYTES: Final = 4 * 2**20
+_NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
+Name = Annotated[str, Meta(min_length=1, max_length=200)]
+
+
+class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[providers.NAME]``; which fields go with which kind is checked in ``catalogue``."""
+
+    kind: Literal["chat", "whisperx", "audio-chat"]
+    url: Annotated[str, Meta(min_length=1)] | None = None
+    model: str = ""
+    api_key: str = ""
+    timeout: str = ""
+    concurrency: Annotated[int, Meta(ge=1, le=10_000)] | None = None
+    requests_per_minute: Annotated[int, Meta(ge=1, le=100_000)] | None = None
+    interface: Literal["transcribe", "asr", "openai"] | None = None
+    prompt: str | None = None
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_duration: str = ""
+    defaults: dict[str, Any] = {}
+
+
+class ProfileTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[profiles.NAME]``."""
+
+    providers: Annotated[list[Name], Meta(min_length=1, max_length=20)]
+    mode: Mode = Mode.FIRST
+    defaults: dict[str, Any] = {}
+
+
+@dataclass(slots=True)
+class Problems:
+    """The mistakes of a file, as they are found."""
+
+    path: Path
+    found: list[FieldProblem] = field(default_factory=list)
+
+    def add(self, where: str, detail: str) -> None:
+        self.found.append(FieldProblem(field=f"{self.path}: {where}", detail=detail))
+
+    def raise_any(self) -> None:
+        """Raise SettingsError with all mistakes, if there are any."""
+        if self.found:
+            raise SettingsError(self.found)
+
+
+@dataclass(slots=True)
+class ProfilesFile:
+    """A file's tables by name, as the fields of each that could be read."""
+
+    providers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    profiles: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def read(problems: Problems) -> ProfilesFile:
+    """Read the file, and add what is wrong with the form of its tables. Raises SettingsError for what is not TOML."""
+    found = _toml(problems.path)
+    for name in sorted(found.keys() - set(_TABLES)):
+        problems.add(name, f"is not known here{did_you_mean(name, _TABLES) or '; there are: providers, profiles'}")
+    file = ProfilesFile()
+    for name, fields in _tables(found, "providers", ProviderTable, problems):
+        file.providers[name] = fields
+    for name, fields in _tables(found, "profiles", ProfileTable, problems):
+        file.profiles[name] = fields
+    return file
+
+
+def _toml(path: Path) -> dict[str, Any]:
+    def refused(where: object, detail: str) -> SettingsError:
+        return SettingsError([FieldProblem(field=str(where), detail=detail)])
+
+    try:
+        with path.open("rb") as file:
+            text = file.read(_MAX_FILE_BYTES + 1)
+        if len(text) > _MAX_FILE_BYTES:
+            raise refused(path, f"has more than {_MAX_FILE_BYTES} bytes")
+        return tomllib.loads(text.decode("utf-8"))
+    except OSError as error:
+        raise refused("PENSTOCK_PROFILES", f"{path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise refused(path, "is not UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise refused(path, f"is not TOML: {error}") from None
+    except RecursionError:
+        raise refused(path, "is nested too deeply") from None
+
+
+def _tables(
+    found: Mapping[str, Any], group: str, kind: type[Struct], problems: Problems
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield each table of a group by its name, with the fields that could be read."""
+    tables = found.get(group, {})
+    if not isinstance(tables, dict):
+        problems.add(group, "must be a table")
+        return
+    for name, table in tables.items():
+        where = f"{group}.{name}"
+        if not _NAME.fullmatch(name):
+            problems.add(f"{where}.name", "must hold no control characters, and at most 200 characters")
+        if not isinstance(table, dict):
+            problems.add(where, "must be a table")
+            yield name, {}
+            continue
+        try:
+            msgspec.json.encode(table)  # what cannot be sent to a provider, for its depth
+            for one in all_of(table, kind):
+                problems.add(f"{where}.{one.field}", one.detail)
+            yield name, _readable(table, kind)
+        except RecursionError:
+            problems.add(where, "is nested too deeply")
+            yield name, {}
+
+
+def _readable(table: Mapping[str, Any], kind: type[Struct]) -> dict[str, Any]:
+    """Return the fields of a table that are of their types."""
+    found: dict[str, Any] = {}
+    for one in msgspec.structs.fields(kind):
+        if one.encode_name in table:
+            with suppress(msgspec.ValidationError):
+                found[one.name] = msgspec.convert(table[one.encode_name], one.type)
+    return found
