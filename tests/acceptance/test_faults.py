@@ -138,7 +138,7 @@ async def _all_completed_once(service: JobService, database: Database, ids: Sequ
     async with database.acquire() as connection:
         ended = await connection.fetch(
             "SELECT ended.id, count(*) AS times FROM event, unnest(job_ids) AS ended(id)"
-            " WHERE type = 'job.completed' GROUP BY 1"
+            " WHERE kind = 'job.completed' GROUP BY 1"
         )
         rows = await connection.fetchval("SELECT count(*) FROM done")
     assert {row["id"]: row["times"] for row in ended} == dict.fromkeys(ids, 1)

@@ -14,9 +14,10 @@ from asyncpg import Record
 from msgspec import UNSET, Raw, UnsetType
 
 from penstock.errors import CallerError
+from penstock.events.event import Event
+from penstock.events.position import Position
 from penstock.housekeeping.promoter import Promoter
 from penstock.housekeeping.rescuer import Rescuer
-from penstock.jobs.events import Event
 from penstock.jobs.job import (
     ClaimedJob,
     ClaimRequest,
@@ -237,9 +238,19 @@ class Caller:
     async def page(self, *, limit: int = 100, cursor: str | None = None, **where: Any) -> JobPage:
         return await self.service.list(self.tenant, JobFilter(**where), limit=limit, cursor=cursor)
 
+    async def watch(self, job_id: UUID | None = None, *, after: str | None = None) -> AsyncIterator[Event]:
+        """An open stream of one job's events, or of all; ``after`` is an event id."""
+        position = None if after is None else Position.parse(after)
+        return await self.service.events(self.tenant, job_id=job_id, after=position)
+
+    async def events(self, job_id: UUID | None = None, *, after: str | None = None) -> AsyncIterator[Event]:
+        """As ``watch``; opened when the first event is asked for."""
+        async for event in await self.watch(job_id, after=after):
+            yield event
+
     async def history(self, job_id: UUID) -> list[str]:
         """The types of a finished job's events, in order."""
-        return [event.type async for event in self.service.events(self.tenant, job_id=job_id)]
+        return [event.type async for event in self.events(job_id)]
 
 
 def submission(**fields: Any) -> JobSubmission:

@@ -72,7 +72,7 @@ async def test_strange_progress_reaches_readers_of_the_job_and_of_its_events(cal
     job = await caller.submit_and_claim()
     await caller.beat(job, progress=KEPT[name])
     assert bytes((await caller.get(job.id)).progress or b"") == KEPT[name]
-    stream = caller.service.events(caller.tenant, job_id=job.id)
+    stream = caller.events(job.id)
     events = await take(stream, 3)
     assert [event.type for event in events] == ["job.created", "job.started", "job.progress"]
     await caller.complete(job)

@@ -13,9 +13,10 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
-from penstock.jobs import event_store
+from penstock.events import store as event_log
+from penstock.events.position import START
 from penstock.jobs.job import JobCompletion, JobHeartbeat
-from penstock.jobs.sql import duties, reading, retention, store
+from penstock.jobs.sql import duties, history, reading, retention, store
 from penstock.jobs.sql.store import Connection, Verdict
 from penstock.jobs.states import Again, ErrorCategory
 from penstock.postgres.pool import Database
@@ -311,7 +312,9 @@ async def _one_life(connection: Connection, tenant: TenantId, names: tuple[int, 
     completions = [JobCompletion(id=row["job_id"], epoch=row["epoch"]) for row in rows]
     await store.complete(connection, tenant, completions)
     await store.find_finished(connection, tenant, [new.id])
-    await event_store.read_job_events(connection, tenant, new.id, behind=(0, 0), horizon=2**62)
+    await history.read_job_events(connection, tenant, new.id, row_id=0)
+    await event_log.position_events(connection)
+    await event_log.read_events(connection, tenant, behind=START)
 
 
 async def _assert_each_job_lies_in_one_place(database: Database) -> None:

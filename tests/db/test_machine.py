@@ -303,8 +303,8 @@ class JobMachine(RuleBasedStateMachine):
         rows = self.do(
             look(
                 self.database,
-                "SELECT told.id, type, count(*) FROM event, unnest(coalesce(job_ids, ARRAY[job_id])) AS told(id)"
-                " WHERE tenant_id = $1 AND type <> 'job.progress' GROUP BY 1, 2",
+                "SELECT told.id, kind, count(*) FROM event, unnest(coalesce(job_ids, ARRAY[job_id])) AS told(id)"
+                " WHERE tenant_id = $1 AND kind <> 'job.progress' GROUP BY 1, 2",
                 self.caller.tenant,
             )
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 from typing import Any
 
@@ -11,22 +10,23 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from penstock.errors import InvalidInput, Overloaded, StaleEpoch
-from penstock.jobs import event_store
-from penstock.jobs import events as events_module
-from penstock.jobs.events import Event, Position
+from penstock.errors import InvalidInput, StaleEpoch
+from penstock.events import store as event_log
+from penstock.events import tail as tail_module
+from penstock.events.event import Event
+from penstock.events.position import Position
 from penstock.jobs.job import ClaimedJob, HeartbeatAnswer, JobHeartbeat
+from penstock.jobs.sql import history
 from penstock.jobs.states import ErrorCategory
 from penstock.postgres.pool import Database
 from tests.db.stage import LOGGED_AT, Caller, Clock, look, rescue, snapshot, take, within
 from tests.db.test_hostile_values import KEPT, REFUSED
+from tests.processes import until
 
 
 async def told(caller: Caller, job: ClaimedJob, *, after: str | None = None) -> list[Event]:
     """A finished job's events."""
-    position = Position.parse(after) if after is not None else None
-    stream = caller.service.events(caller.tenant, job_id=job.id, after=position)
-    return [event async for event in stream]
+    return [event async for event in caller.events(job.id, after=after)]
 
 
 def read(event: Event) -> dict[str, Any]:
@@ -174,15 +174,11 @@ async def test_live_readers_of_the_job_and_of_all_jobs_get_output_as_it_comes(
     caller: Caller, far_caller: Caller
 ) -> None:
     job = await far_caller.submit_and_claim()
-    one = caller.service.events(caller.tenant, job_id=job.id)
+    one = caller.events(job.id)
     await take(one, 2)
-    everything = caller.service.events(caller.tenant)
-    first = asyncio.ensure_future(anext(everything))
-    tail = caller.service._rooms[caller.tenant].tail
-    while len(tail._readers) < 2:
-        await asyncio.sleep(0)
+    everything = await caller.watch()
     await far_caller.tell(job, b"[1]", b"[2]")
-    assert read(await within(first))["chunks"] == [[1], [2]]
+    assert read(await within(anext(everything)))["chunks"] == [[1], [2]]
     (event,) = await take(one, 1)
     assert (event.type, read(event)["chunks"]) == ("job.output", [[1], [2]])
 
@@ -191,10 +187,11 @@ async def test_live_readers_of_the_job_and_of_all_jobs_get_output_as_it_comes(
 async def test_a_long_output_is_read_page_by_page(
     caller: Caller, monkeypatch: pytest.MonkeyPatch, rows: int, size: int
 ) -> None:
-    monkeypatch.setattr(event_store, "_PAGE", rows)
-    monkeypatch.setattr(event_store, "_PAGE_BYTES", size)
+    for module in (event_log, history):
+        monkeypatch.setattr(module, "_PAGE", rows)
+        monkeypatch.setattr(module, "_PAGE_BYTES", size)
     job = await caller.submit_and_claim()
-    live = caller.service.events(caller.tenant, job_id=job.id)
+    live = caller.events(job.id)
     await take(live, 2)
     for number in range(20):
         await caller.tell(job, b'"%020d"' % number, first=number)
@@ -202,30 +199,28 @@ async def test_a_long_output_is_read_page_by_page(
     await caller.complete(job)
     stored = await within(told(caller, job))
     assert [event.type for event in stored] == ["job.created", "job.started", *["job.output"] * 20, "job.completed"]
-    after_start = caller.service.events(caller.tenant, after=Position.parse(stored[1].id))
+    after_start = caller.events(after=stored[1].id)
     assert [event.id for event in await take(after_start, 21)] == [event.id for event in stored[2:]]
     assert await caller.service.events_over(caller.tenant, job.id, Position.parse(stored[-1].id))
     assert not await caller.service.events_over(caller.tenant, job.id, Position.parse(stored[-2].id))
 
 
-async def test_a_reader_with_too_much_unread_output_is_sent_away_to_resume(
+async def test_a_reader_with_too_much_unread_output_reads_it_from_the_database(
     alone: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events_module, "_BACKLOG_BYTES", 100)
+    monkeypatch.setattr(tail_module, "_READER_BYTES", 100)
     job = await alone.submit_and_claim()
-    stream = alone.service.events(alone.tenant, job_id=job.id)
+    stream = alone.events(job.id)
     seen = list(await take(stream, 2))
-    tail = alone.service._rooms[alone.tenant].tail
-    (reader,) = tail._readers
+    tail = alone.service._rooms[alone.tenant].events.tail
     for number in range(20):
         await alone.tell(job, b'"%020d"' % number, first=number)
-    while not reader.overrun:
-        await asyncio.sleep(0.001)
-    with pytest.raises(Overloaded):
-        await _drain(stream, seen)
+    await until(lambda: tail.end.number == 22, "the tail has read everything")
+    assert tail._bytes == 0
+    seen += await take(stream, 10)
     await alone.complete(job)
-    rest = await within(told(alone, job, after=seen[-1].id))
-    assert outputs(seen + rest) == [(number, [f"{number:020d}"]) for number in range(20)]
+    seen += [event async for event in stream]
+    assert outputs(seen) == [(number, [f"{number:020d}"]) for number in range(20)]
 
 
 @pytest.mark.parametrize("name", KEPT)
@@ -276,14 +271,9 @@ async def test_rows_about_output_go_with_their_job(caller: Caller, database: Dat
     await caller.tell(job, b'"ab"', lines=["c"])
     rows = await look(
         database,
-        "SELECT type, tenant_id, first, weight = octet_length(detail::text), tableoid::regclass::text"
+        "SELECT kind, tenant_id, first, weight = octet_length(data::text), tableoid::regclass::text"
         " FROM event WHERE job_id = $1 ORDER BY id",
         job.id,
     )
     assert [row[:4] for row in rows] == [("job.log", caller.tenant, None, True), ("job.output", caller.tenant, 0, True)]
     assert all("event_2" in row[4] for row in rows), rows
-
-
-async def _drain(stream: AsyncIterator[Event], seen: list[Event]) -> None:
-    async for event in stream:
-        seen += [event]

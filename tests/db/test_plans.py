@@ -16,9 +16,10 @@ import asyncpg
 import pytest
 from uuid_utils.compat import uuid7
 
-from penstock.jobs import event_store, usage
+from penstock.events import store as event_log
+from penstock.jobs import usage
 from penstock.jobs.service import JobService
-from penstock.jobs.sql import duties, reading, store
+from penstock.jobs.sql import duties, history, reading, store
 from penstock.jobs.usage import Usage
 from penstock.postgres.pool import Database
 from penstock.postgres.queries import Statement
@@ -62,6 +63,7 @@ async def filled(postgres_server: Any) -> AsyncIterator[Filled]:
         await filled.caller.submit_many(LATER, run_at=later)
         filled.leased = [(job.id, job.epoch) for job in await filled.caller.claim(LEASED)]
         await run(database, _OTHER_EVENTS)
+        await run(database, "SELECT position_events(0, 100000)")
         await run(database, "ANALYZE")
         yield filled
 
@@ -82,16 +84,16 @@ FROM numbered
 """
 
 _OTHER_EVENTS = """
-INSERT INTO event (tenant_id, at, type, job_ids)
+INSERT INTO event (tenant_id, at, kind, job_ids)
 SELECT 1, now() - make_interval(secs => n / 10.0), 'job.created', ARRAY[gen_random_uuid()]
 FROM generate_series(1, 20000) n
 """
 
 _MUCH_OUTPUT = """
-INSERT INTO event (tenant_id, at, type, job_id, first, weight, detail)
+INSERT INTO event (tenant_id, at, kind, job_id, first, weight, data)
 SELECT $1, now(), 'job.output', $2, n, 3, '[1]' FROM generate_series(1, 5000) n
 """
-PAGE = {"limit": LIMIT, "most_bytes": 1_000_000}
+PAGE = {"limit": LIMIT, "max_bytes": 1_000_000}
 
 
 async def test_a_claim_reads_about_as_many_ready_rows_as_it_takes(filled: Filled) -> None:
@@ -223,26 +225,54 @@ async def test_statistics_read_no_job(filled: Filled) -> None:
 
 async def test_reading_events_behind_a_position_starts_there(filled: Filled) -> None:
     async with filled.database.acquire() as connection:
-        (last,) = await connection.fetch("SELECT txn, id FROM event ORDER BY txn DESC, id DESC LIMIT 1")
-    behind = {"txn": last["txn"], "id": last["id"] - 3, "horizon": 2**62}
+        end = (await event_log.end_position(connection, 1)).number
+    behind = {"known": end - 3, "behind": end - 3, "upto": 2**62}
     plan = await _explain(filled, "read_events", tenant_id=1, **behind, **PAGE)
-    _assert_bounded(plan, rows=4)
+    _assert_bounded(plan, rows=12)
+
+
+async def test_finding_a_position_and_the_end_reads_single_rows(filled: Filled) -> None:
+    _assert_bounded(await _explain(filled, "locate", tenant_id=1, position=10_000), rows=2)
+    _assert_bounded(await _explain(filled, "end_position", tenant_id=1), rows=2)
 
 
 @pytest.mark.parametrize("state", ["done", "ready", "leased"])
 async def test_one_jobs_events_are_found_by_its_moments(filled: Filled, state: str) -> None:
     job_id = _some(filled, state)[0]
-    whole = {"txn": 0, "id": 0, "horizon": 2**62}
-    plan = await _explain(filled, "read_job_events", tenant_id=filled.tenant, job_id=job_id, **whole, **PAGE)
+    plan = await _explain(filled, "read_job_events", tenant_id=filled.tenant, job_id=job_id, row_id=0, **PAGE)
     _assert_bounded(plan, rows=30)
 
 
 async def test_a_page_of_a_talkative_jobs_events_reads_no_more_than_the_page(filled: Filled) -> None:
     job_id, _ = filled.leased[-1]
     await run(filled.database, _MUCH_OUTPUT, filled.tenant, job_id)
-    behind = {"txn": 0, "id": 0, "horizon": 2**62}
-    plan = await _explain(filled, "read_job_events", tenant_id=filled.tenant, job_id=job_id, **behind, **PAGE)
-    _assert_bounded(plan, rows=30)
+    await run(filled.database, "SELECT position_events(0, 10000)")
+    plan = await _explain(filled, "read_job_events", tenant_id=filled.tenant, job_id=job_id, row_id=0, **PAGE)
+    _assert_bounded(plan, rows=40)
+
+
+async def test_a_pass_that_numbers_events_reads_only_those_without_a_position(filled: Filled) -> None:
+    """Also where ids are missing below them, and while dead rows of earlier passes cannot be vacuumed."""
+    await run(filled.database, "SELECT position_events(0, 10000)")
+    for _ in range(3):
+        await filled.caller.submit()
+    async with filled.database.acquire() as connection:
+        source = await connection.fetchval("SELECT prosrc FROM pg_proc WHERE proname = 'position_events'")
+        (last,) = await connection.fetch("SELECT pass, reached FROM event_pass ORDER BY pass DESC LIMIT 1")
+    parameters = {
+        "last.missing": ("$1::int8multirange", "{[5,7),[9000,9002)}"),
+        "last.reached": ("$2::bigint", last["reached"]),
+        "last.pass": ("$3::bigint", last["pass"]),
+        "at_most": ("$4::int", 5000),
+        "settled": ("$5::bigint", 0),
+    }
+    statement = source[source.index("WITH found") : source.index("RETURN given")].replace("INTO given", "")
+    for name, (parameter, _) in parameters.items():
+        statement = statement.replace(name, parameter)
+    plan = await _explain_text(filled, statement, [value for _, value in parameters.values()])
+    _assert_bounded(plan, rows=20)
+    newest = await _explain_text(filled, "SELECT * FROM event_pass ORDER BY pass DESC LIMIT 1", [])
+    assert [node["Node Type"] for node in newest] == ["Limit", "Index Scan"]
 
 
 async def test_raising_hints_reads_one_row_per_lane(filled: Filled) -> None:
@@ -259,8 +289,8 @@ class _Known(Statement):
 
 
 def _statement(name: str) -> _Known:
-    statements = {**store._sql.statements, **reading._sql.statements, **event_store._sql.statements}
-    statement = (statements | duties._sql.statements)[name]
+    statements = {**store._sql.statements, **reading._sql.statements, **event_log._sql.statements}
+    statement = (statements | duties._sql.statements | history._sql.statements)[name]
     return _Known(statement.name, statement.sql, statement._order)
 
 
@@ -297,12 +327,16 @@ def _some(filled: Filled, state: str) -> list[UUID]:
 async def _explain(filled: Filled, name: str, **parameters: Any) -> list[dict[str, Any]]:
     """The nodes of the generic plan, as executed; what the statement changed is undone."""
     statement = _statement(name)
-    values = ", ".join(_literal(value) for value in statement.arguments(parameters))
+    return await _explain_text(filled, statement.sql, statement.arguments(parameters))
+
+
+async def _explain_text(filled: Filled, sql: str, arguments: Sequence[Any]) -> list[dict[str, Any]]:
+    values = ", ".join(_literal(value) for value in arguments)
     async with filled.database.acquire() as connection:
         transaction = connection.transaction()
         await transaction.start()
         try:
-            await connection.execute(f"PREPARE guarded AS {statement.sql.rstrip().rstrip(';')}")
+            await connection.execute(f"PREPARE guarded AS {sql.rstrip().rstrip(';')}")
             execute = f"EXECUTE guarded({values})" if values else "EXECUTE guarded"
             plan = await connection.fetchval(f"EXPLAIN (ANALYZE, FORMAT JSON) {execute}")
         finally:

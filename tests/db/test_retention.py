@@ -192,7 +192,7 @@ async def test_a_day_whose_rows_lie_in_a_default_partition_stays_there(alone: Ca
     wild = datetime.now(UTC) + timedelta(days=20)
     async with fresh.acquire() as connection:
         await connection.execute(
-            "INSERT INTO event (tenant_id, at, type, job_id) VALUES ($1, $2, 'job.created', gen_random_uuid())",
+            "INSERT INTO event (tenant_id, at, kind, job_id) VALUES ($1, $2, 'job.created', gen_random_uuid())",
             alone.tenant,
             wild,
         )

@@ -19,10 +19,9 @@ from pglast.enums import A_Expr_Kind, BoolExprType
 
 from penstock.blobs import store as blob_store
 from penstock.errors import NotFound, StaleEpoch
-from penstock.jobs import event_store
-from penstock.jobs.events import Position
+from penstock.events import store as event_log
 from penstock.jobs.job import Counts, JobFilter
-from penstock.jobs.sql import duties, reading, store
+from penstock.jobs.sql import duties, history, reading, store
 from penstock.jobs.states import ErrorCategory
 from penstock.models import store as model_store
 from penstock.postgres.pool import Database
@@ -31,7 +30,8 @@ from tests.db.stage import Caller, look, own_tenant, snapshot, submission, take,
 
 _BLOCK = re.compile(r"^-- name: (\w+).*?\n(.*?)(?=^-- name: |\Z)", re.MULTILINE | re.DOTALL)
 ROOMS = {
-    "jobs": (store, reading, event_store, duties),
+    "jobs": (store, reading, history, duties),
+    "events": (event_log,),
     "models": (model_store,),
     "blobs": (blob_store,),
     "providers": (provider_store,),
@@ -275,7 +275,7 @@ async def test_another_tenants_jobs_are_not_there(caller: Caller, stranger: Call
         with pytest.raises(NotFound):
             await within(stranger.service.wait(stranger.tenant, job_id, timedelta(seconds=5)))
         with pytest.raises(NotFound):
-            await take(stranger.service.events(stranger.tenant, job_id=job_id), 1)
+            await take(stranger.events(job_id), 1)
     filters: list[dict[str, Any]] = [
         {},
         {"owner_service": "tests"},
@@ -335,11 +335,11 @@ async def test_the_same_key_and_names_in_two_tenants_are_two_jobs(caller: Caller
 
 async def test_a_tenants_event_stream_tells_its_own_events_only(caller: Caller, stranger: Caller) -> None:
     mark = await stranger.submit()
-    (start,) = await take(stranger.service.events(stranger.tenant, job_id=mark.id), 1)
+    (start,) = await take(stranger.events(mark.id), 1)
     await asyncio.gather(*(caller.submit() for _ in range(5)))
     own = await stranger.submit()
-    (event,) = await take(stranger.service.events(stranger.tenant, after=Position.parse(start.id)), 1)
-    assert event.job_id == own.id
+    (event,) = await take(stranger.events(after=start.id), 1)
+    assert event.subject == own.id
 
 
 def test_reading_the_statements_prints_nothing() -> None:

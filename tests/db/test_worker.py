@@ -225,7 +225,7 @@ async def test_heartbeats_keep_the_lease_and_carry_progress(caller: Caller) -> N
         first = (await caller.get(job.id)).lease_expires_at
         assert held.context is not None
         held.context.progress({"fraction": 0.4})
-        async for event in caller.service.events(caller.tenant, job_id=job.id):
+        async for event in caller.events(job.id):
             if event.type == "job.progress":
                 assert msgspec.json.decode(msgspec.json.encode(event.data))["progress"] == {"fraction": 0.4}
                 break
@@ -304,7 +304,7 @@ async def test_a_worker_without_executors_is_healthy_and_waits(caller: Caller) -
 
 async def told(caller: Caller, job: Job) -> list[tuple[str, Any]]:
     """A finished job's events from its start on, and what executors told in them."""
-    events = [event async for event in caller.service.events(caller.tenant, job_id=job.id)]
+    events = [event async for event in caller.events(job.id)]
     data = [msgspec.json.decode(msgspec.json.encode(event.data)) for event in events]
     return [
         (event.type, part.get("chunks") or [line["message"] for line in part.get("lines", ())] or part.get("progress"))
@@ -345,7 +345,7 @@ async def test_output_comes_while_the_job_runs_and_in_order(caller: Caller) -> N
 
     async with working(caller, stream):
         job = await caller.submit()
-        live = caller.service.events(caller.tenant, job_id=job.id)
+        live = caller.events(job.id)
         while (event := await within(anext(live))).type != "job.output":
             pass
         assert bytes(event.data["chunks"]) == b'["early"]'
@@ -485,6 +485,7 @@ async def test_output_waits_for_a_database_that_is_away(alone: Caller, fresh: Da
         job = await alone.submit()
         await within(begun.wait())
         await without_database(database_url, go)
+        await until(lambda: reached(alone), "the connections of this process have been made anew")
         job = await finished(alone, job)
         assert job.status is Status.COMPLETED
         assert await told(alone, job) == [("job.output", list(range(100))), ("job.completed", None)]

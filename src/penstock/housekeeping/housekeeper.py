@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 
+from penstock.events.positions import Positions
 from penstock.housekeeping.counters import Counters
 from penstock.housekeeping.hints import Hints
 from penstock.housekeeping.promoter import Promoter
@@ -24,7 +25,7 @@ log = logs.get(__name__)
 
 
 class Housekeeper:
-    """Rescue, promotion, counters, hints, retention and sweeping, side by side."""
+    """Rescue, promotion, counters, hints, positions of events, retention and sweeping, side by side."""
 
     def __init__(self, database: Database, limits: JobLimits, *, retention: timedelta) -> None:
         self._wakeups = Wakeups(database)
@@ -33,6 +34,7 @@ class Housekeeper:
             Promoter(database, self._wakeups),
             Counters(database),
             Hints(database),
+            Positions(database),
             Retention(database, retention),
             Sweeper(database),
         ]

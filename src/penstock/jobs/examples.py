@@ -152,8 +152,8 @@ STATS: dict[str, Any] = {
     ],
 }
 EVENT = (
-    "id: 9120-44-1\nevent: job.started\n"
-    'data: {"specversion":"1.0","id":"9120-44-1","source":"/api/v1/jobs","type":"job.started",'
+    "id: 9120-1-2894967296\nevent: job.started\n"
+    'data: {"specversion":"1.0","id":"9120-1-2894967296","source":"/api/v1/jobs","type":"job.started",'
     f'"subject":"{_ID}","time":"2026-01-30T09:00:00.004000Z","datacontenttype":"application/json",'
     '"data":{"owner_service":"telephony","task_type":"call_analysis","model_profile":"qwen2.5-14b","attempt":1}}\n\n'
 )

@@ -17,8 +17,9 @@ from penstock.errors import (
     InvalidInput,
     TooLarge,
 )
+from penstock.events.event import Event
+from penstock.events.position import Position
 from penstock.jobs import output
-from penstock.jobs.events import Event, Position
 from penstock.jobs.job import (
     BatchAnswer,
     BatchCompletion,
@@ -252,7 +253,8 @@ class JobHandlers:
             await self._service.get(self._tenant, job_id)
             if position is not None and await self._service.events_over(self._tenant, job_id, position):
                 return Response(status=204)  # tells an EventSource not to come back
-        return EventStream(chunks=_as_chunks(self._service.events(self._tenant, job_id=job_id, after=position)))
+        events = await self._service.events(self._tenant, job_id=job_id, after=position)
+        return EventStream(chunks=_as_chunks(events))
 
     def _check_input(self, value: Raw, field: str) -> None:
         if len(bytes(value)) > self.sizes.input:
@@ -351,14 +353,16 @@ def _number(text: str, name: str, kind: Any) -> float:
 async def _as_chunks(events: AsyncIterator[Event]) -> AsyncIterator[bytes]:
     """Events as server-sent events, each a CloudEvent in structured mode."""
     async for event in events:
-        cloud = {
+        cloud: dict[str, Any] = {
             "specversion": "1.0",
             "id": event.id,
-            "source": "/api/v1/jobs",
+            "source": event.source,
             "type": event.type,
-            "subject": str(event.job_id),
-            "time": event.time,
             "datacontenttype": "application/json",
             "data": event.data,
         }
+        if event.subject is not None:
+            cloud["subject"] = str(event.subject)
+        if event.time is not None:
+            cloud["time"] = event.time
         yield b"id: %b\nevent: %b\ndata: %b\n\n" % (event.id.encode(), event.type.encode(), msgspec.json.encode(cloud))

@@ -318,7 +318,12 @@ def _working(jobs: JobHandlers) -> list[Route]:
 
 def _watching(jobs: JobHandlers) -> list[Route]:
     stream = ResponseSpec(
-        description="Server-sent events, each a CloudEvent",
+        description=(
+            "Server-sent events, each a CloudEvent. An event of type `reset` says that the events behind the reader's "
+            "last id cannot be given: `data.reason` is `expired` (retention has dropped them), `ahead` or `replaced` "
+            "(the database went back, as after a restore). What the reader holds may be out of date; the stream goes "
+            "on with the job's first event, or for all jobs with what happens from now on."
+        ),
         type=str,
         media_type="text/event-stream",
         example=examples.EVENT,

@@ -19,9 +19,11 @@ import asyncpg
 import msgspec
 
 from penstock.errors import CallerError, NotFound, WrongState
+from penstock.events.event import Event
+from penstock.events.position import Position
 from penstock.jobs import search, statistics
 from penstock.jobs.claims import ClaimQueue, FullLooks, LaneCursors
-from penstock.jobs.events import Event, EventTail, Position
+from penstock.jobs.events import JobEvents
 from penstock.jobs.job import (
     ClaimedJob,
     ClaimRequest,
@@ -83,7 +85,7 @@ class _Room:
 
     names: Names
     writers: TenantWriters
-    tail: EventTail
+    events: JobEvents
     submissions: Submissions
 
 
@@ -119,7 +121,7 @@ class JobService:
         await asyncio.gather(*self._claiming, return_exceptions=True)
         for room in self._rooms.values():
             await room.writers.drain()
-            await room.tail.stop()
+            await room.events.tail.stop()
         await self.wakeups.stop()
 
     # Submitting
@@ -183,15 +185,16 @@ class JobService:
         async with self._database.acquire() as connection:
             return await statistics.gather(connection, tenant)
 
-    def events(
+    async def events(
         self, tenant: TenantId, *, job_id: UUID | None = None, after: Position | None = None
     ) -> AsyncIterator[Event]:
-        """Stored events behind ``after``, then live ones; see EventTail.stream. Raises NotFound."""
-        return self._room(tenant).tail.stream(job_id=job_id, after=after)
+        """Open a stream of one job's events, or of all; see JobEvents. Raises DatabaseUnavailable."""
+        events = self._room(tenant).events
+        return await (events.all(after) if job_id is None else events.of_job(job_id, after))
 
-    async def events_over(self, tenant: TenantId, job_id: UUID, position: Position) -> bool:
-        """Whether the job is finished and nothing happened to it behind ``position``; raises NotFound."""
-        return await self._room(tenant).tail.is_over(job_id, position)
+    async def events_over(self, tenant: TenantId, job_id: UUID, after: Position) -> bool:
+        """Whether the job has finished and nothing happened to it behind ``after``; raises NotFound."""
+        return await self._room(tenant).events.is_over(job_id, after)
 
     # Working
 
@@ -360,7 +363,7 @@ class JobService:
             room = self._rooms[tenant] = _Room(
                 names=names,
                 writers=writers,
-                tail=EventTail(self._database, tenant, names),
+                events=JobEvents(self._database, tenant, names),
                 submissions=Submissions(self._database, tenant, names, writers, max_attempts=self.limits.max_attempts),
             )
         return room
@@ -373,8 +376,9 @@ class JobService:
             for job_id in self._finish_waiters if notice.everything else notice.finished:
                 for news in self._finish_waiters.get(job_id, ()):
                     news.set()
-        for room in self._rooms.values():
-            room.tail.notice(notice)
+        if notice.events or notice.everything:
+            for room in self._rooms.values():
+                room.events.tail.wake()
 
 
 async def _to_its_end(work: Coroutine[Any, Any, Answer]) -> Answer:

@@ -64,10 +64,7 @@ async def _keep_session(connection: asyncpg.Connection) -> None:
 
 
 class Database:
-    """A pool of connections that survives the server: it reconnects by itself and says when it cannot.
-
-    ``application_name`` must begin with ``penstock-``: the event horizon counts on it.
-    """
+    """A pool of connections that survives the server: it reconnects by itself and says when it cannot."""
 
     def __init__(self, url: str, *, application_name: str, max_size: int = 8) -> None:
         self.url = url

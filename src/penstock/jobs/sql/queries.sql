@@ -93,7 +93,7 @@ WITH submitted AS MATERIALIZED (
     INSERT INTO stat_delta (tenant_id, series_id, pending)
     SELECT :tenant_id, series_id, count(*) FROM submitted GROUP BY series_id
 ), told AS (
-    INSERT INTO event (tenant_id, at, type, job_ids, series_ids)
+    INSERT INTO event (tenant_id, at, kind, job_ids, series_ids)
     SELECT :tenant_id, clock(), 'job.created', array_agg(id), array_agg(series_id) FROM submitted
 )
 SELECT clock() AS created_at;
@@ -137,7 +137,7 @@ WITH picked AS MATERIALIZED (
     INSERT INTO stat_delta (tenant_id, series_id, pending, running)
     SELECT :tenant_id, series_id, -count(*), count(*) FROM leased GROUP BY series_id
 ), told AS (
-    INSERT INTO event (tenant_id, at, type, job_ids, series_ids, epochs, attempts, detail)
+    INSERT INTO event (tenant_id, at, kind, job_ids, series_ids, epochs, attempts, data)
     SELECT :tenant_id, clock(), 'job.started', array_agg(job_id), array_agg(series_id), array_agg(epoch),
            array_agg(attempt), json_build_object('worker_id', :worker_id::text)
     FROM leased HAVING count(*) > 0
@@ -184,7 +184,7 @@ WITH beat AS MATERIALIZED (
               b.progress, b.chunks, b.chunks_from, b.chunks_to, b.chunks_held, b.lines, b.lines_from, b.lines_to, b.lines_held
 ), news AS (
     SELECT x.*, n.* FROM extended x CROSS JOIN LATERAL (
-        SELECT 'job.progress' AS type, NULL::int AS first, x.progress AS detail WHERE x.progress IS NOT NULL
+        SELECT 'job.progress' AS kind, NULL::int AS first, x.progress AS data WHERE x.progress IS NOT NULL
         UNION ALL
         SELECT 'job.log', NULL, CASE WHEN x.lines_from = x.lines_held THEN x.lines
             ELSE (SELECT json_agg(e.line ORDER BY e.place) FROM json_array_elements(x.lines) WITH ORDINALITY AS e(line, place)
@@ -197,9 +197,9 @@ WITH beat AS MATERIALIZED (
         WHERE x.chunks_to > x.chunks_held
     ) n
 ), told AS (
-    INSERT INTO event (tenant_id, at, type, job_id, series_ids, epochs, attempts, first, weight, detail)
-    SELECT :tenant_id, clock(), type, job_id, ARRAY[series_id], ARRAY[epoch], ARRAY[attempt], first,
-           octet_length(detail::text), detail
+    INSERT INTO event (tenant_id, at, kind, job_id, series_ids, epochs, attempts, first, weight, data)
+    SELECT :tenant_id, clock(), kind, job_id, ARRAY[series_id], ARRAY[epoch], ARRAY[attempt], first,
+           octet_length(data::text), data
     FROM news
 )
 SELECT b.job_id, b.epoch, x.lease_until, x.cancel_requested, b.chunks_held, b.lines_held
@@ -238,7 +238,7 @@ WITH handed AS MATERIALIZED (
               audio_seconds float8, duration_ms bigint)
     WHERE u.status <> 'skipped' GROUP BY e.series_id, u.provider, u.model
 ), told AS (
-    INSERT INTO event (tenant_id, at, type, job_ids, series_ids, epochs, attempts)
+    INSERT INTO event (tenant_id, at, kind, job_ids, series_ids, epochs, attempts)
     SELECT :tenant_id, clock(), 'job.completed', array_agg(job_id), array_agg(series_id), array_agg(epoch), array_agg(attempt)
     FROM ended HAVING count(*) > 0
 )
@@ -308,7 +308,7 @@ WITH verdict AS MATERIALIZED (
               audio_seconds float8, duration_ms bigint)
     WHERE u.status <> 'skipped' GROUP BY e.series_id, u.provider, u.model
 ), told AS (
-    INSERT INTO event (tenant_id, at, type, job_ids, series_ids, epochs, attempts, detail)
+    INSERT INTO event (tenant_id, at, kind, job_ids, series_ids, epochs, attempts, data)
     SELECT :tenant_id, clock(), CASE status WHEN 'pending' THEN 'job.retrying' ELSE 'job.' || status END,
            array_agg(job_id), array_agg(series_id), array_agg(epoch), array_agg(attempt),
            json_agg(json_build_object('category', category, 'message', message, 'run_at', run_at))
@@ -353,11 +353,11 @@ WITH wanted AS MATERIALIZED (
     INSERT INTO stat_delta (tenant_id, series_id, pending, cancelled)
     SELECT :tenant_id, series_id, -count(*), count(*) FROM gone GROUP BY series_id
 ), told AS (
-    INSERT INTO event (tenant_id, at, type, job_ids, series_ids, attempts)
+    INSERT INTO event (tenant_id, at, kind, job_ids, series_ids, attempts)
     SELECT :tenant_id, clock(), 'job.cancelled', array_agg(job_id), array_agg(series_id), array_agg(attempt)
     FROM gone HAVING count(*) > 0
 ), told_asked AS (
-    INSERT INTO event (tenant_id, at, type, job_id, series_ids, epochs, attempts)
+    INSERT INTO event (tenant_id, at, kind, job_id, series_ids, epochs, attempts)
     SELECT :tenant_id, clock(), 'job.cancel_requested', job_id, ARRAY[series_id], ARRAY[epoch], ARRAY[attempt] FROM asked
 )
 SELECT job_id, 'cancelled' AS status FROM gone
@@ -405,7 +405,7 @@ WITH wanted AS MATERIALIZED (
     INSERT INTO stat_delta (tenant_id, series_id, errors, category)
     SELECT :tenant_id, series_id, count(*), 'worker_lost' FROM from_lease GROUP BY series_id
 ), told AS (
-    INSERT INTO event (tenant_id, at, type, job_ids, series_ids, attempts)
+    INSERT INTO event (tenant_id, at, kind, job_ids, series_ids, attempts)
     SELECT :tenant_id, clock(), 'job.retried', array_agg(job_id), array_agg(series_id), array_agg(attempt)
     FROM again HAVING count(*) > 0
 )

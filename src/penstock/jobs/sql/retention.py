@@ -6,6 +6,7 @@ from datetime import UTC, date, datetime, time, timedelta
 
 import asyncpg
 
+from penstock.events import store as event_log
 from penstock.jobs.sql.store import Connection
 from penstock.postgres import queries
 from penstock.telemetry import logs
@@ -54,6 +55,7 @@ async def drop_old(connection: Connection, keep: timedelta) -> int:
         log.info("day_dropped", day=day.isoformat(), kept_jobs=kept)
     while await _sql.drop_strays.value(connection, cutoff=cutoff, limit=_CHUNK):
         pass
+    await event_log.position_events(connection)
     await _sql.drop_stray_events.run(connection, cutoff=cutoff)
     while await _sql.drop_keys.value(connection, below=cutoff, limit=_CHUNK):
         pass

@@ -40,8 +40,15 @@ SELECT count(*) FROM d;
 
 
 -- name: drop_stray_events(cutoff)!
--- Removes old events from the default partition.
-DELETE FROM event_default WHERE at < :cutoff::timestamptz;
+-- Removes old events from the default partition, with their positions; those without a position stay.
+WITH dropped AS (
+    DELETE FROM event_position_default WHERE at < :cutoff::timestamptz RETURNING tenant_id, position, event_id, at
+), events AS (
+    DELETE FROM event_default WHERE id = ANY (ARRAY(SELECT event_id FROM dropped))
+)
+INSERT INTO event_floor AS f (tenant_id, position, at)
+SELECT DISTINCT ON (tenant_id) tenant_id, position, at FROM dropped ORDER BY tenant_id, position DESC
+ON CONFLICT (tenant_id) DO UPDATE SET position = excluded.position, at = excluded.at WHERE f.position < excluded.position;
 
 
 -- name: drop_keys(below, limit)

@@ -174,28 +174,115 @@ CREATE TABLE attempt (
     PRIMARY KEY (tenant_id, job_id, epoch)
 ) PARTITION BY RANGE (job_id);
 
--- What happened, written by the statement that made it happen. One row may speak for all jobs of a statement:
--- then job_id is null and the arrays run in parallel. A row about a single job (its progress, output, log) names it in
--- job_id. (txn, id) is the order in which readers pass; see jobs/events.py for why a reader misses nothing.
+-- What happened, written by the statement that made it happen. An event is about a subject. One row may speak for all jobs
+-- of a statement: then job_ids holds its subjects and the arrays beside it run in parallel. A row about a single job (its
+-- progress, output or log) names it in job_id. The columns from series_id to weight are there for jobs only.
+-- ids are drawn before the commit, so they become visible out of order: readers never go by them.
 CREATE TABLE event (
-    txn        bigint NOT NULL DEFAULT pg_current_xact_id()::text::bigint,
     id         bigint NOT NULL DEFAULT nextval('event_id'),
     tenant_id  integer NOT NULL,
     at         timestamptz NOT NULL,
-    type       text NOT NULL,
+    kind       text NOT NULL,
+    subject    text,
     job_id     uuid,
     job_ids    uuid[],
     series_ids integer[],
     epochs     bigint[],
     attempts   integer[],
     first      integer, -- of output: the place of its first chunk in the attempt's output
-    weight     integer, -- bytes of a detail that may be large, so that readers can take a few at a time
-    detail     json,
-    CHECK ((job_id IS NULL) <> (job_ids IS NULL))
+    weight     integer, -- bytes of data that may be large, so that readers can take a few at a time
+    data       json,
+    CHECK (num_nonnulls(subject, job_id, job_ids) = 1)
 ) PARTITION BY RANGE (at);
-CREATE INDEX event_order ON event (txn, id);
-CREATE INDEX event_at ON event (at) WHERE job_id IS NULL;
-CREATE INDEX event_job ON event (tenant_id, job_id, txn, id) WHERE job_id IS NOT NULL;
+CREATE INDEX event_order ON event (id);
+CREATE INDEX event_at ON event (at) WHERE job_ids IS NOT NULL;
+CREATE INDEX event_job ON event (tenant_id, job_id, id) WHERE job_id IS NOT NULL;
+
+-- The order in which readers pass events: each tenant's are numbered 1, 2, 3, … without a gap. A position is given after
+-- the commit of its event, by position_events() below; the row is narrow and never changes. "at" is the event's, so that
+-- a position lies in the partition of the same day and goes with it.
+CREATE TABLE event_position (
+    tenant_id integer NOT NULL,
+    position  bigint NOT NULL CHECK (position >= 1),
+    event_id  bigint NOT NULL,
+    at        timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, position, at)
+) PARTITION BY RANGE (at);
+CREATE INDEX event_position_event ON event_position (event_id);
+
+-- How far the numbering has come: one row, replaced by each pass that changes it. Replaced, not updated, and read from the
+-- highest pass down, so that no reader walks over versions which a long transaction keeps from being vacuumed.
+CREATE TABLE event_pass (
+    pass    bigint PRIMARY KEY,
+    reached bigint NOT NULL,         -- the highest event id that has a position
+    missing int8multirange NOT NULL  -- lower ids that were not visible yet; those of failed statements never will be
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0,
+        vacuum_truncate = off);
+INSERT INTO event_pass (pass, reached, missing) VALUES (0, 0, '{}');
+
+-- The highest position of each tenant that retention has dropped. Numbering continues above it.
+CREATE TABLE event_floor (
+    tenant_id integer PRIMARY KEY,
+    position  bigint NOT NULL,
+    at        timestamptz NOT NULL
+);
+
+-- Gives positions to committed events that have none, at most so many, in the order of their ids. Returns how many, or
+-- null when another transaction is doing so. Ids up to "settled" that are still missing are given up: the caller knows
+-- that every transaction which could commit them has ended.
+--
+-- One pass at a time: the advisory lock is held until the pass has committed, and each statement below takes its own
+-- snapshot after the lock was taken, so it sees all earlier passes. If the lock ever failed, two passes would insert the
+-- same row into event_pass, and one of them would fail as a whole. A pass that is cut off leaves nothing behind.
+-- Locks: that advisory lock. Indexes: primary keys, event_order.
+CREATE FUNCTION position_events(settled bigint, at_most integer) RETURNS integer LANGUAGE plpgsql AS $$
+DECLARE
+    last event_pass;
+    given integer;
+BEGIN
+    IF NOT pg_try_advisory_xact_lock(hashtext('penstock.position_events')) THEN
+        RETURN NULL;
+    END IF;
+    SELECT * INTO STRICT last FROM event_pass ORDER BY pass DESC LIMIT 1;
+    WITH found AS MATERIALIZED (
+        SELECT * FROM (
+            SELECT e.* FROM unnest(last.missing) AS m(ids)
+            CROSS JOIN LATERAL (
+                SELECT id, tenant_id, at FROM event WHERE id >= lower(m.ids) AND id < upper(m.ids) ORDER BY id LIMIT at_most
+            ) e
+            UNION ALL
+            (SELECT id, tenant_id, at FROM event WHERE id > last.reached ORDER BY id LIMIT at_most)
+        ) e ORDER BY id LIMIT at_most
+    ), outcome AS MATERIALIZED (
+        SELECT count(*)::int AS given, greatest(last.reached, max(id)) AS reached,
+               coalesce(range_agg(int8range(id, id, '[]')), '{}') AS ids
+        FROM found
+    ), pass AS MATERIALIZED (
+        SELECT o.given, o.reached,
+               last.missing + int8multirange(int8range(last.reached, o.reached, '(]')) - o.ids
+               - CASE WHEN o.given < at_most THEN int8multirange(int8range(NULL, settled, '[]')) ELSE '{}' END AS missing
+        FROM outcome o
+    ), tenants AS MATERIALIZED (
+        SELECT t.tenant_id, greatest(p.position, f.position, 0) AS position
+        FROM (SELECT DISTINCT tenant_id FROM found) t
+        LEFT JOIN LATERAL (
+            SELECT position FROM event_position WHERE tenant_id = t.tenant_id ORDER BY position DESC LIMIT 1
+        ) p ON true
+        LEFT JOIN LATERAL (SELECT position FROM event_floor WHERE tenant_id = t.tenant_id LIMIT 1) f ON true
+    ), positioned AS (
+        INSERT INTO event_position (tenant_id, position, event_id, at)
+        SELECT f.tenant_id, t.position + row_number() OVER (PARTITION BY f.tenant_id ORDER BY f.id), f.id, f.at
+        FROM found f JOIN tenants t ON t.tenant_id = f.tenant_id
+    ), noted AS (
+        INSERT INTO event_pass (pass, reached, missing)
+        SELECT last.pass + 1, p.reached, p.missing FROM pass p WHERE p.given > 0 OR p.missing <> last.missing
+        RETURNING pass
+    ), forgotten AS (
+        DELETE FROM event_pass WHERE pass = last.pass AND EXISTS (SELECT FROM noted)
+    )
+    SELECT p.given INTO given FROM pass p;
+    RETURN given;
+END $$;
 
 -- Counters: appended as deltas, rolled up in the background. The truth is stat + stat_delta in one snapshot.
 CREATE TABLE stat_delta (
@@ -265,6 +352,7 @@ CREATE TABLE job_default PARTITION OF job DEFAULT;
 CREATE TABLE done_default PARTITION OF done DEFAULT;
 CREATE TABLE attempt_default PARTITION OF attempt DEFAULT;
 CREATE TABLE event_default PARTITION OF event DEFAULT;
+CREATE TABLE event_position_default PARTITION OF event_position DEFAULT;
 
 -- Creates the partitions of one day where they are missing. Attached, not created in place: attaching lets readers
 -- and writers of the parent go on. A day whose rows already lie in a default partition stays there (returns false).
@@ -276,10 +364,10 @@ DECLARE
     high text;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('penstock.ensure_day')); -- several housekeepers may begin the same day at once
-    FOREACH parent IN ARRAY ARRAY['job', 'done', 'attempt', 'event'] LOOP
+    FOREACH parent IN ARRAY ARRAY['job', 'done', 'attempt', 'event', 'event_position'] LOOP
         child := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
         CONTINUE WHEN to_regclass(format('%I', child)) IS NOT NULL;
-        IF parent = 'event' THEN
+        IF parent IN ('event', 'event_position') THEN
             low := (day::timestamp AT TIME ZONE 'UTC')::text;
             high := ((day + 1)::timestamp AT TIME ZONE 'UTC')::text;
         ELSE
@@ -334,10 +422,22 @@ DECLARE
     parent text;
     kept bigint;
 BEGIN
-    LOCK TABLE ONLY job, ONLY done, ONLY attempt, ONLY event IN ACCESS EXCLUSIVE MODE;
+    PERFORM pg_advisory_xact_lock(hashtext('penstock.position_events'));
+    LOCK TABLE ONLY job, ONLY done, ONLY attempt, ONLY event, ONLY event_position IN ACCESS EXCLUSIVE MODE;
     IF to_regclass(format('%I', 'event_' || suffix)) IS NOT NULL THEN
-        EXECUTE format('ALTER TABLE event DETACH PARTITION %I', 'event_' || suffix);
-        EXECUTE format('DROP TABLE %I', 'event_' || suffix);
+        LOOP -- what is dropped has a position, so that readers learn of it
+            EXIT WHEN position_events(0, 10000) < 10000;
+        END LOOP;
+        EXECUTE format($raise$
+            INSERT INTO event_floor AS f (tenant_id, position, at)
+            SELECT DISTINCT ON (tenant_id) tenant_id, position, at FROM %I ORDER BY tenant_id, position DESC
+            ON CONFLICT (tenant_id) DO UPDATE SET position = excluded.position, at = excluded.at
+            WHERE f.position < excluded.position
+        $raise$, 'event_position_' || suffix);
+        FOREACH parent IN ARRAY ARRAY['event', 'event_position'] LOOP
+            EXECUTE format('ALTER TABLE %I DETACH PARTITION %I', parent, parent || '_' || suffix);
+            EXECUTE format('DROP TABLE %I', parent || '_' || suffix);
+        END LOOP;
     END IF;
     IF to_regclass(format('%I', 'job_' || suffix)) IS NULL THEN
         RETURN NULL;

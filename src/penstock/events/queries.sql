@@ -1,0 +1,81 @@
+-- Events: writing, numbering and reading them. Loaded by penstock.events.store.
+--
+-- Every statement that changes a job writes its event itself (jobs/sql/queries.sql). Readers go by position only.
+
+
+-- name: record(tenant_id, subject, kind, data)!
+-- Stores an event about one subject that is not a job, within the caller's transaction.
+INSERT INTO event (tenant_id, at, kind, subject, data) SELECT :tenant_id, clock(), :kind, :subject, :data::json;
+
+
+-- name: position_events(settled, limit)
+-- tenant: every (a duty of the house; rows keep their tenant)
+-- Gives positions to committed events that have none; see the function in the schema.
+SELECT position_events(:settled::bigint, :limit::int);
+
+
+-- name: highest_id()
+-- tenant: every (a number, no row)
+-- The highest event id that any transaction has drawn.
+SELECT last_value FROM event_id;
+
+
+-- name: writers()
+-- tenant: every (locks, no rows)
+-- The transactions that write events: each has held this lock since before it drew an id, and holds it until it has ended.
+SELECT virtualtransaction FROM pg_locks
+WHERE locktype = 'relation' AND relation = 'event'::regclass AND mode = 'RowExclusiveLock' AND granted
+  AND database = (SELECT oid FROM pg_database WHERE datname = current_database());
+
+
+-- name: end_position(tenant_id)
+-- The highest position ever given, and the time of its row. Indexes: primary keys.
+SELECT e.position, e.at FROM (
+    (SELECT position, at FROM event_position WHERE tenant_id = :tenant_id ORDER BY position DESC LIMIT 1)
+    UNION ALL
+    SELECT position, at FROM event_floor WHERE tenant_id = :tenant_id
+) e ORDER BY e.position DESC LIMIT 1;
+
+
+-- name: locate(tenant_id, position)
+-- What the store holds of a position: floor, up to which retention has dropped events, and the row's time and event id.
+-- Always one row. Indexes: primary keys.
+SELECT coalesce(f.position, 0) AS floor, coalesce(p.at, CASE WHEN f.position = :position::bigint THEN f.at END) AS known_at,
+       p.event_id
+FROM (VALUES (1)) AS one(n)
+LEFT JOIN LATERAL (SELECT position, at FROM event_floor WHERE tenant_id = :tenant_id OFFSET 0) f ON true
+LEFT JOIN LATERAL (
+    SELECT at, event_id FROM event_position WHERE tenant_id = :tenant_id AND position = :position::bigint LIMIT 1
+) p ON true;
+
+
+-- name: read_events(tenant_id, known, behind, upto, limit, max_bytes)
+-- Events in order of position, behind one and up to another: at most so many, and no more once their data exceeds
+-- max_bytes (the row that exceeds it is still returned). available: how many there would have been. Each row repeats, and
+-- a row of its own says where there is no event: floor, up to which retention has dropped events; known_at, the time of
+-- the row at the known position, if the store has it. Indexes: primary keys, event_order.
+SELECT a.floor, a.known_at, w.position, w.at, w.kind, w.subject, w.job_id, w.job_ids, w.series_ids, w.epochs, w.attempts,
+       w.first, w.data, w.available
+FROM (
+    SELECT coalesce(f.position, 0) AS floor, coalesce(p.at, CASE WHEN f.position = :known::bigint THEN f.at END) AS known_at
+    FROM (VALUES (1)) AS one(n)
+    LEFT JOIN LATERAL (SELECT position, at FROM event_floor WHERE tenant_id = :tenant_id OFFSET 0) f ON true
+    LEFT JOIN LATERAL (
+        SELECT at FROM event_position WHERE tenant_id = :tenant_id AND position = :known::bigint LIMIT 1
+    ) p ON true
+) a
+LEFT JOIN (
+    SELECT * FROM (
+        SELECT p.position, e.*, count(*) OVER () AS available,
+               sum(coalesce(e.weight, 0) + 64 * coalesce(cardinality(e.job_ids), 1)) OVER (ORDER BY p.position) AS reached,
+               coalesce(e.weight, 0) + 64 * coalesce(cardinality(e.job_ids), 1) AS size
+        FROM (
+            SELECT position, event_id, at FROM event_position
+            WHERE tenant_id = :tenant_id AND position > :behind::bigint AND position <= :upto::bigint
+            ORDER BY position LIMIT :limit::int
+        ) p
+        CROSS JOIN LATERAL (SELECT * FROM event WHERE tenant_id = :tenant_id AND at = p.at AND id = p.event_id OFFSET 0) e
+    ) sized
+    WHERE sized.reached - sized.size <= :max_bytes::bigint
+) w ON true
+ORDER BY w.position;

@@ -1,0 +1,237 @@
+"""The tail: reads a tenant's new events once per process and hands them to every open stream."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from penstock.errors import DatabaseUnavailable
+from penstock.events import store
+from penstock.events.event import Connection, Expand, Expansion, PlainExpansion, StoredEvent, Subject
+from penstock.events.position import START, WHOLE_ROW, Position
+from penstock.events.store import Page, Standing
+from penstock.postgres.pool import Database
+from penstock.processes.waiting import set_within
+from penstock.telemetry import logs
+
+log = logs.get(__name__)
+
+_READER_BYTES: Final = 2**20  # of rows that wait for one reader; it reads the rest from the database
+_TOTAL_BYTES: Final = 64 * 2**20  # of rows that wait for all readers
+_INTERVAL: Final = 0.003  # seconds between two passes, at least
+_BUSY, _IDLE = 0.002, 1.0  # seconds to the next pass without a wake-up: while another process numbers events, or none
+
+
+class Reader:
+    """One open stream's place at the tail: the rows that wait for it."""
+
+    __slots__ = ("behind", "bytes", "joined", "lost", "news", "rows", "subject")
+
+    def __init__(self, subject: Subject | None) -> None:
+        self.subject = subject  # None: all events
+        self.rows: deque[tuple[StoredEvent, Expand]] = deque()
+        self.bytes = 0
+        self.news = asyncio.Event()
+        self.behind = True  # rows were left out: the reader has to read from the database, then rejoin
+        self.lost: Standing | None = None  # the store went back: the reader has to begin anew
+        self.joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def is_lost(self) -> bool:
+        """Whether the reader has to begin anew."""
+        return self.lost is not None
+
+    def take_lost(self) -> Standing | None:
+        """Why the reader has to begin anew, if it has to; it is about to."""
+        lost, self.lost = self.lost, None
+        return lost
+
+
+class EventTail:
+    """Gives positions to new events of the database, reads those of a tenant, and hands them to readers.
+
+    It runs only while there are readers. ``wake`` makes it read at once; without that it reads once a second.
+    """
+
+    def __init__(self, database: Database, tenant: int, expansions: Mapping[str, Expansion]) -> None:
+        self._database = database
+        self._tenant = tenant
+        self._expansions = expansions  # by the first word of the kind
+        self._plain = PlainExpansion()
+        self._joining: list[Reader] = []
+        self._all: dict[Reader, None] = {}
+        self._by_subject: dict[Subject, dict[Reader, None]] = {}
+        self._bytes = 0
+        self._end = START
+        self._news = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def end(self) -> Position:
+        """The position up to which everything was handed to the readers."""
+        return self._end
+
+    @property
+    def readers(self) -> int:
+        """How many streams are open."""
+        return len(self._all) + sum(map(len, self._by_subject.values()))
+
+    def wake(self) -> None:
+        """Read soon: something happened."""
+        self._news.set()
+
+    async def stop(self) -> None:
+        """End the tail; streams that are still open get no more."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def join(self, subject: Subject | None) -> Reader:
+        """A reader whose rows arrive from now on. Raises DatabaseUnavailable. The caller must let it ``leave``."""
+        reader = Reader(subject)
+        self._joining.append(reader)
+        self._news.set()
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+        try:
+            await reader.joined
+        except BaseException:
+            self.leave(reader)
+            raise
+        return reader
+
+    def rejoin(self, reader: Reader) -> Position:
+        """Let rows arrive again; those behind the position returned do, the others are in the database."""
+        self._drop_rows(reader)
+        reader.behind = False
+        return self._end
+
+    def take(self, reader: Reader) -> tuple[StoredEvent, Expand] | None:
+        """The next row that waits for the reader."""
+        if not reader.rows:
+            return None
+        row, expand = reader.rows.popleft()
+        reader.bytes -= row.size
+        self._bytes -= row.size
+        return row, expand
+
+    def leave(self, reader: Reader) -> None:
+        """Forget a reader."""
+        self._drop_rows(reader)
+        reader.behind = True
+        if reader in self._joining:
+            self._joining.remove(reader)
+        if reader.subject is None:
+            self._all.pop(reader, None)
+        elif (same := self._by_subject.get(reader.subject)) is not None:
+            same.pop(reader, None)
+            if not same:
+                del self._by_subject[reader.subject]
+
+    async def prepare(self, connection: Connection, rows: Sequence[StoredEvent]) -> Expand:
+        """How to expand these rows, whatever rooms they are of."""
+        by_word: dict[str, list[StoredEvent]] = {}
+        for row in rows:
+            by_word.setdefault(row.kind.partition(".")[0], []).append(row)
+        prepared = {
+            word: await self._expansions.get(word, self._plain).prepare(connection, own)
+            for word, own in by_word.items()
+        }
+        return lambda row: prepared[row.kind.partition(".")[0]](row)
+
+    async def _run(self) -> None:
+        pause = 0.0
+        while self._joining or self._all or self._by_subject:
+            await set_within(self._news, pause)
+            self._news.clear()
+            joining = (
+                self._joining.copy()
+            )  # whoever comes during the pass waits for the next one, which sees all until then
+            try:
+                pause = await self._advance()
+            except DatabaseUnavailable as error:
+                self._refuse(joining, error)
+                pause = 0.2
+                continue
+            except Exception as error:  # one bad pass must not leave every open stream without a tail
+                log.exception("event_tail_failed")
+                self._refuse(joining, error)
+                await asyncio.sleep(1.0)
+                continue
+            self._admit(joining)
+            await asyncio.sleep(_INTERVAL)
+
+    async def _advance(self) -> float:
+        """Number what is new, and hand out everything behind the end; returns how long to wait without a wake-up."""
+        async with self._database.acquire() as connection:
+            numbered = await store.position_events(connection)
+            if not self._all and not self._by_subject:
+                self._end = await store.end_position(connection, self._tenant)
+            while True:
+                page = await store.read_events(connection, self._tenant, behind=self._end)
+                standing = page.place.standing(self._end)
+                if standing is not Standing.HELD:
+                    self._begin_anew(standing, await store.end_position(connection, self._tenant))
+                    break
+                self._hand_out(page, await self.prepare(connection, page.rows))
+                if not page.more:
+                    break
+        return _IDLE if numbered else _BUSY
+
+    def _hand_out(self, page: Page, expand: Expand) -> None:
+        for row in page.rows:
+            for reader in self._all:
+                self._offer(reader, row, expand)
+            if self._by_subject:
+                for subject in row.subjects:
+                    for reader in self._by_subject.get(subject, ()):
+                        self._offer(reader, row, expand)
+        if page.rows:
+            self._end = page.rows[-1].place(WHOLE_ROW)
+
+    def _offer(self, reader: Reader, row: StoredEvent, expand: Expand) -> None:
+        if reader.behind:
+            return
+        size = row.size
+        if reader.rows and (reader.bytes + size > _READER_BYTES or self._bytes + size > _TOTAL_BYTES):
+            self._drop_rows(reader)
+            reader.behind = True
+        else:
+            reader.rows.append((row, expand))
+            reader.bytes += size
+            self._bytes += size
+        reader.news.set()
+
+    def _drop_rows(self, reader: Reader) -> None:
+        self._bytes -= reader.bytes
+        reader.bytes = 0
+        reader.rows.clear()
+
+    def _begin_anew(self, standing: Standing, end: Position) -> None:
+        """The store no longer holds what the readers were given: each has to begin anew."""
+        log.warning("event_positions_lost", reason=standing.value, position=str(self._end), end=str(end))
+        self._end = end
+        for reader in (*self._all, *(one for same in self._by_subject.values() for one in same)):
+            self._drop_rows(reader)
+            reader.behind = True
+            reader.lost = standing
+            reader.news.set()
+
+    def _admit(self, joining: Sequence[Reader]) -> None:
+        for reader in joining:
+            if reader not in self._joining:  # it has left
+                continue
+            self._joining.remove(reader)
+            if reader.subject is None:
+                self._all[reader] = None
+            else:
+                self._by_subject.setdefault(reader.subject, {})[reader] = None
+            if not reader.joined.done():
+                reader.joined.set_result(None)
+
+    def _refuse(self, joining: Sequence[Reader], error: Exception) -> None:
+        for reader in joining:
+            if not reader.joined.done():
+                reader.joined.set_exception(error)

@@ -1,0 +1,49 @@
+"""The stored events of one job: the typed face of ``history.sql``, by the conventions of ``store``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID
+
+from penstock.events.event import StoredEvent
+from penstock.events.store import stored
+from penstock.jobs.sql.store import Connection
+from penstock.postgres import queries
+from penstock.tenants.principal import TenantId
+
+_PAGE: Final = 500  # rows read at once
+_PAGE_BYTES: Final = 2**20  # of their data; the row that exceeds it is still read
+
+_sql = queries.load(__file__, "history.sql")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPage:
+    """Rows that speak of a job, in order. ``last_id``: where the next page begins. ``more``: there is one."""
+
+    rows: list[StoredEvent]
+    unnumbered: bool  # rows without a position were left out
+    last_id: int
+    more: bool
+
+
+async def read_job_events(connection: Connection, tenant: TenantId, job_id: UUID, *, row_id: int) -> JobPage:
+    """A page of event rows that speak of a job, with event ids above ``row_id``."""
+    found = await _sql.read_job_events.rows(
+        connection, tenant_id=tenant, job_id=job_id, row_id=row_id, limit=_PAGE, max_bytes=_PAGE_BYTES
+    )
+    rows = [stored(row) for row in found if row["position"] is not None]
+    available = found[0]["available"] if found else 0
+    return JobPage(
+        rows=rows,
+        unnumbered=len(rows) < len(found),
+        last_id=found[-1]["id"] if found else row_id,
+        more=available == _PAGE or available > len(found),
+    )
+
+
+async def speaks_of_job(connection: Connection, tenant: TenantId, job_id: UUID, *, event_id: int, at: datetime) -> bool:
+    """Whether the event row speaks of the job."""
+    return bool(await _sql.speaks_of_job.value(connection, tenant_id=tenant, job_id=job_id, event_id=event_id, at=at))

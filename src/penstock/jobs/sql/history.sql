@@ -1,0 +1,48 @@
+-- The stored events of one job. Loaded by penstock.jobs.sql.history.
+-- The rules at the head of queries.sql hold here too.
+
+
+-- name: speaks_of_job(tenant_id, job_id, event_id, at)
+-- Whether an event row speaks of a job. Index: event_order.
+SELECT true FROM event
+WHERE tenant_id = :tenant_id AND at = :at AND id = :event_id AND (job_id = :job_id OR :job_id = ANY (job_ids));
+
+
+-- name: read_job_events(tenant_id, job_id, row_id, limit, max_bytes)
+-- A job's event rows with ids above one, in order, with their positions, which are null where none was given yet. At most
+-- so many, and no more once their data exceeds max_bytes (the row that exceeds it is still returned); available: how many
+-- there would have been. A job's events are written one after the other, each under a lock of the job, so their ids,
+-- commits and positions follow each other in the same order.
+-- A state row and its event carry the same clock(), for one statement wrote both: that finds the event rows which speak
+-- for many jobs. Indexes: event_at, event_job, event_position_event, primary keys.
+WITH moments AS MATERIALIZED (
+    SELECT created_at AS at FROM job WHERE tenant_id = :tenant_id AND id = :job_id
+    UNION SELECT unnest(ARRAY[enqueued_at, started_at, finished_at]) FROM attempt WHERE tenant_id = :tenant_id AND job_id = :job_id
+    UNION SELECT unnest(ARRAY[enqueued_at, started_at]) FROM lease WHERE tenant_id = :tenant_id AND job_id = :job_id
+    UNION SELECT unnest(ARRAY[enqueued_at, started_at, finished_at]) FROM done WHERE tenant_id = :tenant_id AND job_id = :job_id
+    UNION SELECT enqueued_at FROM ready WHERE tenant_id = :tenant_id AND job_id = :job_id
+    UNION SELECT enqueued_at FROM later WHERE tenant_id = :tenant_id AND job_id = :job_id
+)
+SELECT w.id, w.position, w.at, w.kind, w.subject, w.job_id, w.job_ids, w.series_ids, w.epochs, w.attempts, w.first, w.data,
+       w.available
+FROM (
+    SELECT e.*, p.position, count(*) OVER () AS available, sum(coalesce(e.weight, 0)) OVER (ORDER BY e.id) AS reached
+    FROM (
+        SELECT e.* FROM moments m
+        CROSS JOIN LATERAL (
+            SELECT * FROM event
+            WHERE at = m.at AND tenant_id = :tenant_id AND job_ids IS NOT NULL AND :job_id = ANY (job_ids) AND id > :row_id::bigint
+            OFFSET 0 -- one look per moment, whatever a plan made while the table was small would prefer
+        ) e
+        UNION ALL
+        (SELECT * FROM event
+         WHERE tenant_id = :tenant_id AND job_id = :job_id AND id > :row_id::bigint
+         ORDER BY id LIMIT :limit::int)
+        ORDER BY id LIMIT :limit::int
+    ) e
+    LEFT JOIN LATERAL (
+        SELECT position FROM event_position WHERE tenant_id = :tenant_id AND event_id = e.id AND at = e.at LIMIT 1
+    ) p ON true
+) w
+WHERE w.reached - coalesce(w.weight, 0) <= :max_bytes::bigint
+ORDER BY w.id;
