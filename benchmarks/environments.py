@@ -35,4 +35,5 @@ def prepare(name: str, packages: Sequence[str]) -> str | None:
 
 def label(package: str) -> str:
     """A pinned package as a name with its version: "fastapi==1.0" is "fastapi 1.0"."""
-    return package.split("[", maxsplit=1)[0] + " " + package.partition("==")[2]
+    name, _, version = package.partition("==")
+    return f"{name.partition('[')[0]} {version}"
