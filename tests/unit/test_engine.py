@@ -9,10 +9,11 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import pytest
 import structlog
 
-from penstock.errors import CallerError, InvalidInput, ServiceError
+from penstock.errors import CallerError, InvalidInput, ServiceError, StaleEpoch
 from penstock.jobs.job import (
     LONGEST_RETRY_AFTER,
     ClaimedJob,
@@ -55,9 +56,10 @@ class Source:
     async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatAnswer | CallerError]:
         return [HeartbeatAnswer(id=beat.id, lease_expires_at=NOW, cancel_requested=False) for beat in beats]
 
-    async def complete(self, completion: JobCompletion) -> object:
-        self._take(completion)
-        return None
+    async def complete(self, completions: Sequence[JobCompletion]) -> Sequence[object]:
+        for completion in completions:
+            self._take(completion)
+        return [None for _ in completions]
 
     async def fail(self, _job_id: UUID, failure: Failure) -> object:
         self._take(failure)
@@ -166,7 +168,7 @@ async def test_a_report_that_is_refused_becomes_a_simpler_one(refused: int) -> N
 async def test_a_report_that_is_always_refused_is_given_up_and_the_worker_goes_on() -> None:
     source = Source()
     source.refusals = [InvalidInput.of("message", "is odd")] * 2
-    source.jobs.append(job())
+    source.jobs.append(msgspec.structs.replace(job(), epoch=job().epoch + 1))
     count = 0
 
     async def fail_once(_job: ClaimedJob, _context: JobContext) -> object:
@@ -179,6 +181,71 @@ async def test_a_report_that_is_always_refused_is_given_up_and_the_worker_goes_o
     report = await run_until_reported(source, fail_once)
     assert isinstance(report, JobCompletion)
     assert source.tried == 3
+
+
+async def test_results_go_out_together_and_each_gets_its_own_answer() -> None:
+    """One is stored, one is stale, one is refused and handed in again as a failure."""
+    calls: list[int] = []
+
+    class Three(Source):
+        def __init__(self) -> None:
+            super().__init__()
+            self.jobs = [msgspec.structs.replace(job(), epoch=epoch) for epoch in (1, 2, 3)]
+
+        async def claim(self, request: ClaimRequest) -> Sequence[ClaimedJob]:
+            jobs, self.jobs = self.jobs, []
+            if not jobs:
+                await asyncio.sleep(request.wait_seconds)
+            return jobs
+
+        async def complete(self, completions: Sequence[JobCompletion]) -> Sequence[object]:
+            calls.append(len(completions))
+            answers = {1: None, 2: StaleEpoch("gone"), 3: InvalidInput.of("result", "is odd")}
+            return [answers[completion.epoch] for completion in completions]
+
+    async def answer(_job: ClaimedJob, _context: JobContext) -> object:
+        return "done"
+
+    source = Three()
+    working = engine(source, answer, limit=3)
+    running = asyncio.create_task(working.run())
+    await until(lambda: sum(working.outcomes.values()) == 3, "all three have ended")
+    await working.stop()
+    await running
+    assert working.outcomes == {"completed": 1, "lost": 1, "internal": 1}
+    assert calls == [3, 1]
+    (report,) = source.reported
+    assert isinstance(report, Failure)
+    assert report.message == "the result was refused: InvalidInput: result: is odd"
+
+
+async def test_next_job_begins_while_a_report_is_on_its_way() -> None:
+    stored = asyncio.Event()
+
+    class Slow(Source):
+        def __init__(self) -> None:
+            super().__init__()
+            self.jobs = [msgspec.structs.replace(job(), epoch=epoch) for epoch in (1, 2)]
+
+        async def complete(self, completions: Sequence[JobCompletion]) -> Sequence[object]:
+            await stored.wait()
+            return await super().complete(completions)
+
+    begun: list[int] = []
+
+    async def answer(job: ClaimedJob, _context: JobContext) -> object:
+        begun.append(job.epoch)
+        return "done"
+
+    source = Slow()
+    working = engine(source, answer, limit=1, grace=timedelta(seconds=30))
+    running = asyncio.create_task(working.run())
+    await until(lambda: len(begun) == 2, "the second job began")
+    assert not source.reported
+    stored.set()
+    await working.stop()
+    await running
+    assert len(source.reported) == 2
 
 
 async def test_when_everything_is_cancelled_what_is_held_is_handed_back() -> None:

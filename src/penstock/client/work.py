@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+from penstock.batching import Batching, values
 from penstock.errors import CallerError
 from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure, HeartbeatAnswer, JobCompletion, JobHeartbeat, JobState
 
 if TYPE_CHECKING:
     from penstock.client.client import Client
 
-_MOST = 200  # completions in one request
+_MAX_COMPLETIONS = 200  # in one request
+_MAX_COMPLETION_BYTES = 2**19  # of their results
 
 
 class PlainLog:
@@ -46,8 +47,13 @@ class HttpSource:
 
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._waiting: list[tuple[JobCompletion, asyncio.Future[JobState]]] = []
-        self._writer: asyncio.Task[None] | None = None
+        self._completions: Batching[JobCompletion, JobState] = Batching(
+            self._complete,
+            max_items=_MAX_COMPLETIONS,
+            max_bytes=_MAX_COMPLETION_BYTES,
+            weigh=lambda completion: len(completion.result),
+            refused=(CallerError,),
+        )
 
     async def claim(self, request: ClaimRequest) -> Sequence[ClaimedJob]:
         return await self._client.claim(request)
@@ -58,40 +64,10 @@ class HttpSource:
     async def fail(self, job_id: UUID, failure: Failure) -> JobState:
         return await self._client.fail(job_id, failure)
 
-    async def complete(self, completion: JobCompletion) -> JobState:
-        future: asyncio.Future[JobState] = asyncio.get_running_loop().create_future()
-        self._waiting.append((completion, future))
-        if self._writer is None:
-            self._writer = asyncio.create_task(self._write())
-        return await future
+    async def complete(self, completions: Sequence[JobCompletion]) -> Sequence[JobState | CallerError]:
+        return values(await self._completions.put_all(completions), CallerError)
 
-    async def _write(self) -> None:
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting[:_MOST], self._waiting[_MOST:]
-                await self._write_batch(batch)
-        finally:
-            self._writer = None
-
-    async def _write_batch(self, batch: Sequence[tuple[JobCompletion, asyncio.Future[JobState]]]) -> None:
-        answers: Sequence[JobState | BaseException]
-        try:
-            if len(batch) == 1:
-                answers = [await self._client.complete(batch[0][0])]
-            else:
-                answers = await self._client.complete_many([completion for completion, _ in batch])
-        except CallerError as error:
-            if len(batch) > 1:  # one of them is refused: each alone, so that only that one is
-                for item in batch:
-                    await self._write_batch([item])
-                return
-            answers = [error]
-        except Exception as error:  # noqa: BLE001 - it belongs to those who wait
-            answers = [error] * len(batch)
-        for (_, future), answer in zip(batch, answers, strict=True):
-            if future.done():
-                continue
-            if isinstance(answer, BaseException):
-                future.set_exception(answer)
-            else:
-                future.set_result(answer)
+    async def _complete(self, completions: Sequence[JobCompletion]) -> Sequence[JobState | CallerError]:
+        if len(completions) == 1:
+            return [await self._client.complete(completions[0])]
+        return await self._client.complete_many(completions)

@@ -18,6 +18,7 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
+from penstock import batching
 from penstock.errors import CallerError, NotFound, WrongState
 from penstock.events.event import Event
 from penstock.events.position import Position
@@ -261,8 +262,7 @@ class JobService:
         self, tenant: TenantId, beats: Sequence[JobHeartbeat]
     ) -> builtins.list[HeartbeatAnswer | CallerError]:
         """Extend leases; answers in order, StaleEpoch or NotFound as values."""
-        futures = [self._room(tenant).writers.heartbeats.put(beat) for beat in beats]
-        return [await _or_caller_error(future) for future in futures]
+        return batching.values(await self._room(tenant).writers.heartbeats.put_all(beats), CallerError)
 
     def complete(self, tenant: TenantId, completion: JobCompletion) -> Awaitable[JobState]:
         """Store a result. Repeating it with the same epoch succeeds; raises StaleEpoch, NotFound."""
@@ -272,8 +272,7 @@ class JobService:
         self, tenant: TenantId, completions: Sequence[JobCompletion]
     ) -> builtins.list[JobState | CallerError]:
         """Store many results; answers in order, errors as values. Each stands or falls alone."""
-        futures = [self._room(tenant).writers.completions.put(completion) for completion in completions]
-        return [await _or_caller_error(future) for future in futures]
+        return batching.values(await self._room(tenant).writers.completions.put_all(completions), CallerError)
 
     async def fail(self, tenant: TenantId, job_id: UUID, failure: Failure) -> JobState:
         """End an attempt without a result: the job is pending again, or over. Raises StaleEpoch, NotFound."""
@@ -390,13 +389,6 @@ async def _to_its_end(work: Coroutine[Any, Any, Answer]) -> Answer:
     except asyncio.CancelledError:
         task.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody wants to know any more
         raise
-
-
-async def _or_caller_error(future: Awaitable[Answer]) -> Answer | CallerError:
-    try:
-        return await future
-    except CallerError as error:
-        return error
 
 
 def _as_claimed(row: asyncpg.Record, names: tuple[str, str, str]) -> ClaimedJob:

@@ -9,12 +9,13 @@ from random import random
 from typing import TypeVar
 from uuid import UUID
 
+import asyncpg
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from penstock.batching import Batching
 from penstock.errors import CallerError, InvalidInput, NotFound, StaleEpoch
 from penstock.jobs import output
-from penstock.jobs.batcher import Batcher
 from penstock.jobs.job import Failure, HeartbeatAnswer, JobCompletion, JobHeartbeat, JobState
 from penstock.jobs.sql import store
 from penstock.jobs.sql.store import EndedAttempt, Gap, HeldLease, NewJob, Verdict
@@ -22,6 +23,11 @@ from penstock.jobs.states import RetryPolicy, Status, after_failure
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
 from penstock.tenants.principal import TenantId
+
+# The server refused the batch because of what is in it.
+_REFUSED = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
+# Nothing was written, and the same batch may well pass now.
+_UNLUCKY = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -67,17 +73,17 @@ class TenantWriters:
         self._tenant = tenant
         self._policy = policy
         self._wakeups = wakeups
-        self.creates: Batcher[NewJob, datetime | None] = _batcher(
-            "create", self.create, observe, lanes=2, content=lambda _: "input"
+        self.creates: Batching[NewJob, datetime | None] = _batching(
+            "create", self.create, observe, concurrency=2, content=lambda _: "input"
         )
-        self.completions: Batcher[JobCompletion, JobState] = _batcher(
-            "complete", self._complete, observe, lanes=2, content=lambda _: "result"
+        self.completions: Batching[JobCompletion, JobState] = _batching(
+            "complete", self._complete, observe, concurrency=2, content=lambda _: "result"
         )
-        self.failures: Batcher[tuple[UUID, Failure], JobState] = _batcher(
-            "fail", self._fail, observe, lanes=1, content=lambda _: "message"
+        self.failures: Batching[tuple[UUID, Failure], JobState] = _batching(
+            "fail", self._fail, observe, concurrency=1, content=lambda _: "message"
         )
-        self.heartbeats: Batcher[JobHeartbeat, HeartbeatAnswer] = _batcher(
-            "heartbeat", self._heartbeat, observe, lanes=1, content=_content_of_beat, weigh=output.size
+        self.heartbeats: Batching[JobHeartbeat, HeartbeatAnswer] = _batching(
+            "heartbeat", self._heartbeat, observe, concurrency=1, content=_content_of_beat, weigh=output.size
         )
 
     async def drain(self) -> None:
@@ -160,19 +166,21 @@ class TenantWriters:
         ]
 
 
-def _batcher(
+def _batching(
     kind: str,
     flush: Callable[[Sequence[Item]], Awaitable[Sequence[Answer | BaseException]]],
     observe: Observe | None,
     *,
-    lanes: int,
+    concurrency: int,
     content: Callable[[Item], str],
     weigh: Callable[[Item], int] | None = None,
-) -> Batcher[Item, Answer]:
-    """A batcher that blames the field which carries the caller's ``content`` for what the server refuses."""
-    return Batcher(
+) -> Batching[Item, Answer]:
+    """Return a ``Batching`` that blames the field with the caller's ``content`` for what the server refuses."""
+    return Batching(
         flush,
-        lanes=lanes,
+        refused=_REFUSED,
+        unlucky=_UNLUCKY,
+        concurrency=concurrency,
         observe=(lambda size: observe(kind, size)) if observe else None,
         refusal=lambda item, error: InvalidInput.of(content(item), f"the database refuses it: {error}"),
         weigh=weigh,

@@ -15,14 +15,13 @@ from penstock.jobs.states import ErrorCategory
 from penstock.work.context import JobContext, encode, shortened
 from penstock.work.executor import ExecutionError, Executor
 from penstock.work.link import described
-from penstock.work.outbox import Outbox
 from penstock.work.source import Duty, Report
 
 R = TypeVar("R", bound=Report)
 
 
 class Attempt:
-    """One run of one job by this process. ``changed`` is called when the executor has told something.
+    """One run of one job by this process. ``changed`` is called when the executor has reported something.
 
     ``report`` is what it ended with, until that is stored.
     """
@@ -45,21 +44,26 @@ class Attempt:
         self.context = JobContext(changed)
         self.begun_at = now
         self.beat_at = now  # when the lease was last known to be extended
-        self.task: asyncio.Task[None] | None = None
+        self.task: asyncio.Task[None] | None = None  # that runs the executor, while it does
         self.report: Report | None = None
         self._duty = duty
         self._interruptible = False
-        self._reason: ErrorCategory | None = None  # why it was interrupted; WORKER_LOST: it is no longer ours
-        self._refusal = ""  # why the service refused what the executor told
+        self._reason: ErrorCategory | None = None  # of the interruption; WORKER_LOST: the lease is no longer ours
+        self._refusal = ""  # why the service refused what the executor reported
 
     @property
-    def outbox(self) -> Outbox:
-        return self.context.outbox
+    def has_output(self) -> bool:
+        """Whether something that the executor reported has not been stored."""
+        return self.context.used_outbox is not None and self.context.used_outbox.waiting
 
     @property
     def lost(self) -> bool:
-        """Whether the job is no longer ours."""
+        """Whether the lease is no longer ours."""
         return self._reason is ErrorCategory.WORKER_LOST
+
+    @property
+    def was_interrupted(self) -> bool:
+        return self._reason is not None
 
     def interrupt(self, reason: ErrorCategory) -> None:
         """Stop the executor; a lost lease outweighs every other reason. Nothing happens once it has ended."""
@@ -71,16 +75,16 @@ class Attempt:
     def refuse(self, error: Exception) -> None:
         """What the executor told cannot be stored, and a job whose output has a hole must not complete."""
         self._refusal = self._refusal or described(error)
-        self.outbox.clear()
+        self.context.outbox.clear()
         self.interrupt(ErrorCategory.INTERNAL)
         if isinstance(self.report, JobCompletion):
             self.report = self.interrupted()
 
     async def execute(self, executor: Executor) -> None:
-        """Run the executor; ``report`` is None afterwards when the job is no longer ours."""
+        """Run the executor; ``report`` is None afterwards when the lease is no longer ours."""
         report = await self._executed(executor)
         self.report = None if report is None else self._with_usage(report)
-        self.outbox.close()
+        self.context.close()
 
     def interrupted(self) -> Failure | None:
         """The report of an attempt that was interrupted; None when the job is no longer ours."""
@@ -158,5 +162,5 @@ class Attempt:
         return JobCompletion(id=job.id, epoch=job.epoch, worker_id=self._duty.worker_id, result=Raw(result))
 
     def _with_usage(self, report: R) -> R:
-        """A report that also tells what the attempt used."""
-        return replace(report, usage=self.context.usage) if self.context.usage else report
+        """The report with what the attempt used of providers."""
+        return replace(report, usage=list(self.context.usage)) if self.context.usage else report

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 import msgspec
@@ -25,17 +25,34 @@ class JobContext:
     All of it is sent within a second, and before the job's end is reported; what is told later is ignored.
     """
 
-    __slots__ = ("outbox", "usage")
+    __slots__ = ("_changed", "closed", "usage", "used_outbox")
 
     def __init__(self, changed: Callable[[], None]) -> None:
-        self.outbox = Outbox(changed)
-        self.usage: list[Usage] = []
+        self.usage: Sequence[Usage] = ()
+        self.used_outbox: Outbox | None = None  # most jobs report nothing on their way
+        self._changed = changed
+        self.closed = False
+
+    @property
+    def outbox(self) -> Outbox:
+        """What was reported, until it is stored."""
+        if self.used_outbox is None:
+            self.used_outbox = Outbox(self._changed)
+            if self.closed:
+                self.used_outbox.close()
+        return self.used_outbox
+
+    def close(self) -> None:
+        """Take nothing more: the executor has ended."""
+        self.closed = True
+        if self.used_outbox is not None:
+            self.used_outbox.close()
 
     def used(self, usage: Usage) -> None:
         """Tell what a call to a provider used, or that it failed. Stored with the attempt's end, however it ends, and
         summed up in the statistics; the first hundred count. Raises ValueError for what cannot be stored."""
         if len(self.usage) < _MOST_USAGES:
-            self.usage.append(msgspec.convert(msgspec.to_builtins(usage), Usage))
+            self.usage = [*self.usage, msgspec.convert(msgspec.to_builtins(usage), Usage)]
 
     def progress(self, value: object) -> None:
         """Tell how far the job is: any JSON, ``{"fraction": 0.4}`` by convention. Newest wins.
@@ -60,11 +77,12 @@ class JobContext:
     @property
     def crowded(self) -> bool:
         """Whether ``room`` would wait."""
-        return self.outbox.crowded
+        return self.used_outbox is not None and self.used_outbox.crowded
 
     async def room(self) -> None:
         """Wait while too much output (10 MiB) is unsent. An executor that streams awaits it after each chunk."""
-        await self.outbox.room()
+        if self.used_outbox is not None:
+            await self.used_outbox.room()
 
 
 def encode(value: object) -> bytes:

@@ -70,12 +70,12 @@ class Heartbeats:
             pause = 0.0
             await asyncio.sleep(_PAUSE)
 
-    async def tell_rest(self, attempt: Attempt) -> None:
+    async def send_rest(self, attempt: Attempt) -> None:
         """Send what an executor told last, however long the service is away, unless the job is lost meanwhile."""
         pause, surprises = 0.0, 0
-        while attempt.outbox.waiting and not attempt.lost:
+        while attempt.has_output and not attempt.lost:
             try:
-                await self._beat([attempt], [attempt.outbox.parcel()])
+                await self._beat([attempt], [attempt.context.outbox.parcel()])
             except ServiceError as error:
                 pause = await self._back_off(pause, error)
             except Exception as error:  # noqa: BLE001 - as in run
@@ -132,7 +132,7 @@ class Heartbeats:
         attempt.beat_at = sent_at
         if isinstance(answer, HeartbeatAnswer):
             if parcel is not None:
-                attempt.outbox.stored(parcel)
+                attempt.context.outbox.stored(parcel)
             if answer.cancel_requested:
                 attempt.interrupt(ErrorCategory.CANCELLED)
         elif isinstance(answer, (StaleEpoch, NotFound)):
@@ -147,7 +147,7 @@ class Heartbeats:
 
 def _has_news(attempt: Attempt) -> bool:
     """Whether something waits to be sent; whose executor has ended sends its last words itself."""
-    return attempt.outbox.waiting and not attempt.outbox.closed
+    return attempt.has_output and not attempt.context.closed
 
 
 def _calls(due: Sequence[Attempt]) -> Iterator[Call]:
@@ -156,7 +156,7 @@ def _calls(due: Sequence[Attempt]) -> Iterator[Call]:
     parcels: list[Parcel | None] = []
     size = 0
     for attempt in due:
-        parcel = attempt.outbox.parcel() if _has_news(attempt) else None
+        parcel = attempt.context.outbox.parcel() if _has_news(attempt) else None
         own = parcel.size if parcel is not None else 0
         if attempts and size + own > _LARGEST:
             yield attempts, parcels

@@ -15,11 +15,14 @@ Report = JobCompletion | Failure
 
 
 class JobSource(Protocol):
-    """Where jobs come from and results go. Raises ServiceError while it is away."""
+    """Where jobs come from and results go. Raises ServiceError while it is away.
+
+    ``heartbeat`` and ``complete`` return one result for each job, in order, errors as values.
+    """
 
     async def claim(self, request: ClaimRequest) -> Sequence[ClaimedJob]: ...
     async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatAnswer | CallerError]: ...
-    async def complete(self, completion: JobCompletion) -> object: ...
+    async def complete(self, completions: Sequence[JobCompletion]) -> Sequence[object]: ...
     async def fail(self, job_id: UUID, failure: Failure) -> object: ...
 
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import cache
 from uuid import UUID
 
 from penstock.errors import CallerError
@@ -39,8 +40,8 @@ class ServiceSource:
     async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatAnswer | CallerError]:
         return await self._service.heartbeat(self._tenant, beats)
 
-    async def complete(self, completion: JobCompletion) -> JobState:
-        return await self._service.complete(self._tenant, completion)
+    async def complete(self, completions: Sequence[JobCompletion]) -> Sequence[JobState | CallerError]:
+        return await self._service.complete_many(self._tenant, completions)
 
     async def fail(self, job_id: UUID, failure: Failure) -> JobState:
         return await self._service.fail(self._tenant, job_id, failure)
@@ -120,7 +121,7 @@ class Worker:
                     model_profiles=offer.model_profiles,
                     limit=offer.limit or self._duty.limit,
                 )
-                engine = Engine(self._source, offer.executor, duty, log=log, observe=_observe)
+                engine = Engine(self._source, offer.executor, duty, log=log.bind(), observe=_observe)
                 self._engines[offer] = engine
                 group.create_task(self._serve(offer, engine))
         for offer, engine in self._engines.items():
@@ -183,8 +184,11 @@ class Worker:
         }
 
 
+_attempts = cache(_ATTEMPTS.labels)  # looking a label up costs more than counting
+
+
 def _observe(outcome: str, seconds: float) -> None:
-    _ATTEMPTS.labels(outcome).inc()
+    _attempts(outcome).inc()
     _SECONDS.observe(seconds)
 
 
