@@ -70,6 +70,46 @@ async def test_a_child_that_does_not_finish_is_killed_after_the_grace(tmp_path: 
     assert not alive(noted(notes)[0])
 
 
+async def test_a_child_waits_for_what_it_needs_and_each_start_for_what_comes_before(tmp_path: Path) -> None:
+    notes = tmp_path / "notes"
+    text = (
+        "import os, sys\nfrom penstock.processes.binding import bind_to_supervisor, wait_for_supervisor\n"
+        f"bind_to_supervisor(); open({str(tmp_path / 'waits')!r}, 'w').close(); wait_for_supervisor()\n"
+        + NOTE
+        + "sys.exit(1)"
+    )
+    ready, called = asyncio.Event(), 0
+
+    async def before_go() -> None:
+        nonlocal called
+        assert len(noted(notes)) == called, "the one before has ended, and this one has not begun"
+        called += 1
+
+    child = Child("waits", [sys.executable, "-c", text, str(notes)], {}, needs=ready, before_go=before_go)
+    running = asyncio.create_task(child.run())
+    await until((tmp_path / "waits").exists, "it waits")
+    assert not noted(notes)
+    assert not called
+    ready.set()
+    await until(lambda: len(noted(notes)) >= 2, "started again without waiting")
+    await child.stop(grace_seconds=5)
+    await running
+
+
+async def test_a_child_that_waits_can_be_stopped(tmp_path: Path) -> None:
+    text = (
+        "import os, sys\nfrom penstock.processes.binding import bind_to_supervisor, wait_for_supervisor\n"
+        "bind_to_supervisor(); wait_for_supervisor()\n" + NOTE
+    )
+    notes = tmp_path / "notes"
+    child = Child("waits", [sys.executable, "-c", text, str(notes)], {}, needs=asyncio.Event())
+    running = asyncio.create_task(child.run())
+    await until(lambda: child.pid is not None, "it runs")
+    await child.stop(grace_seconds=60)
+    await running
+    assert not noted(notes)
+
+
 async def test_stopping_what_never_ran_is_fine() -> None:
     await Child("never", ["/bin/false"], {}).stop(grace_seconds=1)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -86,10 +85,9 @@ def _check_profiles(settings: Settings) -> None:
 
 def begin(role: str) -> Settings:
     """What every role's process does first: bind itself to its supervisor, read the settings, set up the logs."""
-    from penstock.processes.binding import SUPERVISOR_PID, bind_to_supervisor
+    from penstock.processes.binding import bind_to_supervisor
 
-    alone = SUPERVISOR_PID not in os.environ
-    bind_to_supervisor()  # before anything slow
+    supervised = bind_to_supervisor()  # before anything slow
     for number in (signal.SIGTERM, signal.SIGINT):
         # Asked to stop before there is anything to drain; the role's own handlers replace these.
         signal.signal(number, lambda *_: sys.exit(0))
@@ -97,7 +95,7 @@ def begin(role: str) -> Settings:
 
     settings = load_settings()
     _configure_logs(settings, role=role)
-    if alone:
+    if not supervised:
         _warn_of_misspelt_settings()
     return settings
 
@@ -105,6 +103,9 @@ def begin(role: str) -> Settings:
 def _run(settings: Settings, run: Callable[[Settings], Awaitable[None]]) -> None:
     import uvloop
 
+    from penstock.processes.binding import wait_for_supervisor
+
+    wait_for_supervisor()
     with crashes_logged():
         uvloop.run(_prepared(settings, run))
 

@@ -37,15 +37,31 @@ def bind_to_parent(parent: int, number: int = signal.SIGKILL) -> None:
         os._exit(1)
 
 
-def bind_to_supervisor() -> None:
-    """Bind this process to the supervisor that started it; do nothing in a process that was started by hand.
+_supervised = False
+
+
+def bind_to_supervisor() -> bool:
+    """Bind this process to the supervisor that started it; return whether there is one.
 
     The signal is SIGKILL, because the supervisor's database goes down at the same moment: nothing is left to drain to,
     and a lingering gateway would hold the port that the next start needs.
     """
+    global _supervised  # noqa: PLW0603  (one parent per process)
     supervisor = os.environ.pop(SUPERVISOR_PID, "")
     if supervisor:
         bind_to_parent(int(supervisor))
+        _supervised = True
+    return _supervised
+
+
+def wait_for_supervisor() -> None:
+    """Wait until the supervisor lets this process begin: it closes our standard input when all we need is there.
+
+    Children are started before that, because they import for most of a second. A process that was started by hand does
+    not wait.
+    """
+    if _supervised:
+        sys.stdin.buffer.read()
 
 
 def bound(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from asyncio.subprocess import DEVNULL, Process
+from asyncio.subprocess import PIPE, Process
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from penstock.processes import exits
@@ -18,9 +18,10 @@ log = logs.get(__name__)
 
 
 class Child:
-    """A process that should run until ``stop``; ``run`` starts it again, with growing pauses, when it ends.
+    """A process that should run until ``stop``; ``run`` starts it again, with growing delays, when it ends.
 
-    ``before_start`` is awaited before each start, the first included: whatever ran under this name is dead then.
+    A process that was started imports its modules and then waits until it is let go, which is when ``needs`` is set.
+    ``before_go`` is awaited before that, each time: no earlier process of this name is alive then.
     """
 
     def __init__(
@@ -29,16 +30,23 @@ class Child:
         command: Sequence[str],
         variables: Mapping[str, str],
         *,
-        before_start: Callable[[], Awaitable[None]] | None = None,
+        needs: asyncio.Event | None = None,
+        before_go: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.name = name
         self._command = tuple(command)
         self._variables = dict(variables)  # on top of our own environment
-        self._before_start = before_start
+        self._needs = needs
+        self._before_go = before_go
         self._process: Process | None = None
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
         self._stopped.set()
+
+    @property
+    def pid(self) -> int | None:
+        """The process that runs now."""
+        return self._process.pid if self._process is not None and self._process.returncode is None else None
 
     async def run(self) -> None:
         """Return after ``stop``, when the process has ended."""
@@ -47,11 +55,9 @@ class Child:
         self._stopped.clear()
         try:
             while not self._stopping.is_set():
-                if self._before_start is not None:
-                    await self._before_start()
                 began = clock()
                 process = self._process = await self._start()
-                status = await process.wait()
+                status = await self._until_end(process)
                 if self._stopping.is_set():
                     log.info("child_stopped", child=self.name, status=exits.described(status))
                     break
@@ -89,10 +95,31 @@ class Child:
         process = await asyncio.create_subprocess_exec(
             *self._command,
             env={**os.environ, **self._variables, SUPERVISOR_PID: str(os.getpid())},
-            stdin=DEVNULL,
+            stdin=PIPE,
             start_new_session=True,
         )
         log.debug("child_started", child=self.name, pid=process.pid)
         if self._stopping.is_set():  # `stop` came while the process was being started
             process.terminate()
         return process
+
+    async def _until_end(self, process: Process) -> int:
+        """Let the process go in time, and return its status when it has ended."""
+        letting_go = asyncio.create_task(self._let_go(process))
+        ending = asyncio.create_task(process.wait())
+        try:
+            await asyncio.wait([letting_go, ending], return_when=asyncio.FIRST_COMPLETED)
+            if letting_go.done():
+                letting_go.result()  # a failure is a mistake of ours, and must be seen
+            return await ending
+        finally:
+            for task in (letting_go, ending):
+                task.cancel()
+
+    async def _let_go(self, process: Process) -> None:
+        if self._needs is not None:
+            await self._needs.wait()
+        if self._before_go is not None:
+            await self._before_go()
+        if process.stdin is not None:
+            process.stdin.close()

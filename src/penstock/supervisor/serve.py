@@ -15,14 +15,13 @@ from functools import partial
 from typing import Any, Final
 
 from penstock.errors import PenstockError
-from penstock.jobs.service import JobLimits
 from penstock.postgres import migrate
 from penstock.postgres.address import database_url
 from penstock.postgres.embedded import EmbeddedServer
 from penstock.processes.backoff import Backoff
 from penstock.processes.stopping import on_signals
 from penstock.settings import Settings
-from penstock.supervisor import estate
+from penstock.supervisor import leftovers
 from penstock.supervisor.child import Child
 from penstock.supervisor.ports import check_ports
 from penstock.telemetry import logs
@@ -41,6 +40,7 @@ class Supervisor:
         self._on_ready = on_ready
         self._server = EmbeddedServer(settings.penstock_data_dir) if settings.database_url is None else None
         self._children: list[Child] = []
+        self._database_ready = asyncio.Event()
         self._stop_asked = asyncio.Event()
 
     async def run(self) -> None:
@@ -48,11 +48,11 @@ class Supervisor:
         await check_ports(self._settings)
         running: list[asyncio.Task[None]] = []
         try:
-            url = await self._unless_stopped(self._database())
-            if url is None:
-                return
-            self._children = children(self._settings, url)
+            self._children = children(self._settings, database_url(self._settings), database_ready=self._database_ready)
             running = [asyncio.create_task(child.run(), name=child.name) for child in self._children]
+            if not await self._unless_stopped(self._bring_up_database()):
+                return
+            self._database_ready.set()
             if self._server is not None:
                 running.append(asyncio.create_task(self._keep_server(self._server), name="postgres"))
             running.append(asyncio.create_task(self._announce(), name="announce"))
@@ -67,20 +67,22 @@ class Supervisor:
                 child.kill()
         self._stop_asked.set()
 
-    async def _database(self) -> str:
+    async def _bring_up_database(self) -> None:
         if self._server is not None:
             await self._server.start()
         url = database_url(self._settings)
         bring_up = migrate.migrate if self._settings.migrate_on_start else migrate.check
         await bring_up(url, patience=_DATABASE_PATIENCE)
-        return url
 
-    async def _unless_stopped(self, work: Coroutine[Any, Any, str]) -> str | None:
-        """What ``work`` returns, or None when we were asked to stop before it ended; then it is cancelled."""
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
+        """Whether ``work`` ended before we were asked to stop; otherwise it is cancelled."""
         task, stop = asyncio.create_task(work), asyncio.create_task(self._stop_asked.wait())
         try:
             await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
-            return None if stop.done() else task.result()
+            if stop.done():
+                return False
+            task.result()
+            return True
         finally:
             for one in (task, stop):
                 one.cancel()
@@ -142,8 +144,8 @@ async def serve(settings: Settings, *, on_ready: Callable[[], None]) -> None:
         await supervisor.run()
 
 
-def children(settings: Settings, url: str) -> list[Child]:
-    """The processes that make up a whole Penstock on the database at ``url``."""
+def children(settings: Settings, url: str, *, database_ready: asyncio.Event) -> list[Child]:
+    """The processes that make up a whole Penstock on the database at ``url``, which they use once it is ready."""
     command = (sys.executable, "-m", "penstock")
     shared = {
         "DATABASE_URL": url,
@@ -151,7 +153,7 @@ def children(settings: Settings, url: str) -> list[Child]:
         "HTTP_PORT": str(settings.http_port),
         "PENSTOCK_WORKERS": "1",
     }
-    found = [Child("gateway", [*command, "gateway"], shared), Child("housekeeper", [*command, "housekeeper"], shared)]
+    found = [Child(role, [*command, role], shared, needs=database_ready) for role in ("gateway", "housekeeper")]
     models_url = settings.penstock_models_url or gateway_url(settings)
     for index in range(settings.penstock_workers):
         number = index + 1
@@ -162,11 +164,9 @@ def children(settings: Settings, url: str) -> list[Child]:
             "WORKER_HTTP_HOST": settings.worker_http_host,
             "WORKER_HTTP_PORT": str(settings.worker_http_port + index if settings.worker_http_port else 0),
         }
-        hand_on = partial(estate.hand_on, url, JobLimits.from_settings(settings), worker_id)
-        ours_alone = settings.database_url is None
-        found.append(
-            Child(f"worker-{number}", [*command, "worker"], shared | one, before_start=hand_on if ours_alone else None)
-        )
+        hand_on = partial(leftovers.hand_on, url, settings, worker_id) if settings.database_url is None else None
+        child = Child(f"worker-{number}", [*command, "worker"], shared | one, needs=database_ready, before_go=hand_on)
+        found.append(child)
     return found
 
 

@@ -1,0 +1,38 @@
+"""Jobs that a dead worker still holds go back to the others at once.
+
+Only under the embedded PostgreSQL: its data folder is locked by one supervisor, so no other process uses the names that
+this one gives its workers. On a server of the user's own another machine may use the same names; there the lease
+decides.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from penstock.errors import DatabaseUnavailable
+from penstock.settings import Settings
+from penstock.telemetry import logs
+
+_TIMEOUT: Final = timedelta(seconds=10)  # the database may be starting again too
+
+log = logs.get(__name__)
+
+
+async def hand_on(url: str, settings: Settings, worker_id: str) -> None:
+    """Make ready what the worker of this name still holds; it is known to be dead."""
+    # Imported here, while the children start: the supervisor itself needs nothing of it.
+    from penstock.housekeeping.rescuer import rescue_from  # noqa: PLC0415
+    from penstock.jobs.service import JobLimits  # noqa: PLC0415
+    from penstock.postgres.pool import Database  # noqa: PLC0415
+
+    database = Database(url, application_name="penstock-supervisor", max_size=1)
+    try:
+        await database.open(patience=_TIMEOUT)
+        jobs = await rescue_from(database, JobLimits.from_settings(settings), [worker_id])
+        if jobs:
+            log.info("jobs_handed_on", worker_id=worker_id, jobs=jobs)
+    except DatabaseUnavailable:
+        log.warning("handing_on_failed", worker_id=worker_id, reason="the database is away; the leases must expire")
+    finally:
+        await database.close()
