@@ -19,6 +19,7 @@
     │   └── PoisonInput             this input has brought replicas down again and again
     ├── ServiceError                our side could not serve a sound request
     │   ├── DatabaseUnavailable     PostgreSQL cannot be reached; try again
+    │   │   └── SchemaMismatch      its schema is missing, or not the one of this code
     │   ├── Overloaded              a bounded queue is full; try again later
     │   ├── ModelFailed             the model raised an exception
     │   ├── ModelCrashed            the replica died under the call
@@ -164,6 +165,12 @@ class DatabaseUnavailable(ServiceError):
     """The database cannot be reached at the moment; try again."""
 
     code = "database_unavailable"
+
+
+class SchemaMismatch(DatabaseUnavailable):
+    """The database schema is not the one that this Penstock needs. Run `penstock db migrate`."""
+
+    code = "schema_mismatch"
 
 
 class Overloaded(ServiceError):

@@ -11,7 +11,8 @@ import pytest
 
 from penstock.errors import CannotStart, DatabaseUnavailable
 from penstock.postgres.embedded import EmbeddedServer, embedded_url
-from penstock.postgres.migrate import check, is_current, migrate, versions
+from penstock.postgres.migrate import check, is_current, migrate
+from penstock.postgres.schema import versions
 
 
 async def test_several_replicas_may_migrate_an_empty_database_at_once(postgres_server: EmbeddedServer) -> None:

@@ -33,7 +33,8 @@ STATUSES: dict[type[errors.PenstockError], tuple[int, str]] = {
     errors.ModelTimeout: (504, "The model took too long"),
     errors.ModelUnavailable: (503, "The model is not available"),
     errors.ModelBroken: (503, "The model's manifest is wrong"),
-    errors.DatabaseUnavailable: (503, "The database is away"),
+    errors.SchemaMismatch: (503, "The database schema does not fit"),
+    errors.DatabaseUnavailable: (503, "The database is not available"),
     errors.Overloaded: (503, "Overloaded"),
 }
 _OURS = (500, "Internal error")

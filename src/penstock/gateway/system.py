@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from penstock.errors import DatabaseUnavailable
+from penstock.errors import DatabaseUnavailable, SchemaMismatch
 from penstock.gateway.infra import Infra, InfraStatus
 from penstock.gateway.job_metrics import measure
 from penstock.gateway.providers import ProvidersStatus, ProvidersWatch
@@ -111,9 +111,9 @@ class SystemRoutes:
                 handler=self.readyz,
                 name="readiness",
                 tag="System",
-                summary="Whether PostgreSQL answers",
+                summary="Whether PostgreSQL answers, has the right schema and takes writes",
                 responses={200: ResponseSpec(description="It does", type=Health, example={"status": "ready"})},
-                errors=(DatabaseUnavailable,),
+                errors=(DatabaseUnavailable, SchemaMismatch),
                 open=True,
             ),
             Route(

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -17,24 +15,19 @@ import asyncpg
 import structlog
 
 from penstock.errors import CannotStart, DatabaseUnavailable
+from penstock.postgres import schema
 from penstock.postgres.embedded import DATABASE
 from penstock.postgres.pool import UNREACHABLE
+from penstock.postgres.schema import SCHEMA, VERSIONS, versions
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-SCHEMA: Final = "penstock"
-_FOLDER: Final = Path(__file__).with_name("migrations")
+_FOLDER: Final = VERSIONS.parent
 _OLDEST_SERVER: Final = 15
 _ADVISORY_LOCK: Final = 0x70656E73746F636B  # "penstock": one migration at a time on a database
 
 log = structlog.get_logger(__name__)
-
-
-@cache
-def versions() -> tuple[str, ...]:
-    """The names of all migrations this code knows, oldest first."""
-    return tuple(sorted(path.stem for path in (_FOLDER / "versions").glob("[0-9]*.py")))
 
 
 async def migrate(url: str, *, patience: timedelta = timedelta(0)) -> None:
@@ -51,7 +44,7 @@ async def migrate(url: str, *, patience: timedelta = timedelta(0)) -> None:
         if await is_current(connection):  # another replica did it while we waited
             return
         await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
-        before = await _version(connection)
+        before = await schema.version(connection)
         await _upgrade(connection)
         log.info("schema_migrated", before=before, after=versions()[-1])
     except asyncpg.InsufficientPrivilegeError as error:
@@ -63,32 +56,23 @@ async def migrate(url: str, *, patience: timedelta = timedelta(0)) -> None:
 
 
 async def check(url: str, *, patience: timedelta = timedelta(0)) -> None:
-    """Raise CannotStart unless the schema is up to date: for processes that are told not to migrate."""
+    """Raise CannotStart unless the schema is up to date: for processes that may not migrate."""
     connection = await _connect(url, patience)
     try:
-        if not await is_current(connection):
-            raise CannotStart(
-                "The database schema is not up to date. Run `penstock db migrate`, or set MIGRATE_ON_START=true."
-            )
+        problem = schema.problem(await schema.version(connection))
     finally:
         await connection.close(timeout=5)
+    if problem is not None:
+        raise CannotStart(problem)
 
 
 async def is_current(connection: asyncpg.Connection[Any]) -> bool:
-    """Whether the schema is exactly this code's; raises CannotStart when it is newer."""
-    version = await _version(connection)
-    if version is not None and version not in versions():
-        raise CannotStart(
-            f"The database schema ({version}) is newer than this Penstock (up to {versions()[-1]}). Upgrade Penstock."
-        )
-    return version == versions()[-1]
-
-
-async def _version(connection: asyncpg.Connection[Any]) -> str | None:
-    if not await connection.fetchval("SELECT to_regclass($1) IS NOT NULL", f"{SCHEMA}.alembic_version"):
-        return None
-    version: str | None = await connection.fetchval(f"SELECT max(version_num) FROM {SCHEMA}.alembic_version")  # noqa: S608
-    return version
+    """Return whether the schema is exactly this code's; raises CannotStart when it is newer."""
+    version = await schema.version(connection)
+    problem = schema.problem(version)
+    if problem is not None and schema.is_newer(version):
+        raise CannotStart(problem)
+    return problem is None
 
 
 async def _connect(url: str, patience: timedelta) -> asyncpg.Connection[Any]:

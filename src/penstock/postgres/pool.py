@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -12,7 +13,8 @@ import asyncpg
 import structlog
 from msgspec import Raw
 
-from penstock.errors import DatabaseUnavailable
+from penstock.errors import DatabaseUnavailable, SchemaMismatch
+from penstock.postgres import schema
 
 log = structlog.get_logger("penstock.postgres")
 
@@ -33,6 +35,8 @@ UNREACHABLE: tuple[type[BaseException], ...] = (
     asyncpg.QueryCanceledError,
     asyncpg.IdleInTransactionSessionTimeoutError,
 )
+
+_SCHEMA_SECONDS = 5.0  # for so long a schema that fits is taken to fit
 
 # Estimates of queue tables are always stale: what was empty at analysis holds a million rows a minute later. Statements
 # say by their shape how large tables are looked up (LATERAL, ctid), these settings keep the planner from other ideas,
@@ -59,6 +63,25 @@ async def _prepare(connection: asyncpg.Connection) -> None:
     await connection.set_type_codec("json", schema="pg_catalog", encoder=_encode_json, decoder=Raw, format="binary")
 
 
+async def _try_to_write(connection: asyncpg.Connection) -> None:
+    """Write a few pages to a new file of the database's, and undo it; raises DiskFullError.
+
+    A new file, because an old one may have room left while the disk has none. A role that may not do this cannot tell,
+    so it is not stopped by that.
+    """
+    attempt = connection.transaction()
+    await attempt.start()
+    try:
+        await connection.execute("SET LOCAL lock_timeout = '1s'; TRUNCATE write_probe")
+        await connection.execute("INSERT INTO write_probe SELECT repeat('x', 1000) FROM generate_series(1, 64)")
+    except asyncpg.InsufficientPrivilegeError:
+        pass
+    except asyncpg.LockNotAvailableError as error:  # another process is just trying
+        raise DatabaseUnavailable("The database has no space left on its disk.") from error
+    finally:
+        await attempt.rollback()
+
+
 async def _keep_session(connection: asyncpg.Connection) -> None:
     """Nothing of ours changes session state, so a released connection needs no round trip to reset it."""
 
@@ -72,6 +95,8 @@ class Database:
         self._max_size = max_size
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
+        self._check_schema_at = 0.0  # monotonic; not before then
+        self._disk_full = False  # a write has failed for want of space, and none was tried since
 
     async def open(self, *, patience: timedelta = timedelta(0)) -> None:
         """Connect, trying again for ``patience``; raises DatabaseUnavailable when that was not enough."""
@@ -100,21 +125,49 @@ class Database:
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[asyncpg.Connection]:
-        """A connection for a few statements; a lost server becomes DatabaseUnavailable."""
+        """Yield a connection for a few statements.
+
+        Raises DatabaseUnavailable when the server is lost or cannot write, and SchemaMismatch while its schema is not
+        this code's.
+        """
         pool = await self._connected_pool()
         try:
-            async with pool.acquire(timeout=5) as connection:
-                yield cast("asyncpg.Connection", connection)  # a proxy that behaves as one
+            async with pool.acquire(timeout=5) as proxy:
+                connection = cast("asyncpg.Connection", proxy)  # it behaves as one
+                if time.monotonic() >= self._check_schema_at:
+                    await self._check_schema(connection)
+                yield connection
+        except asyncpg.DiskFullError as error:
+            self._disk_full = True
+            raise DatabaseUnavailable("The database has no space left on its disk.") from error
+        except asyncpg.ReadOnlySQLTransactionError as error:
+            raise DatabaseUnavailable("The database takes no writes: it is read-only.") from error
         except UNREACHABLE as error:
             raise DatabaseUnavailable from error
 
     async def ping(self) -> None:
-        """Raise DatabaseUnavailable unless the server answers within 2 s."""
+        """Raise DatabaseUnavailable unless the server answers within 2 s and takes writes.
+
+        Reading tells whether it is read-only. Only after a write has found the disk full is writing tried here, until
+        it succeeds.
+        """
+        self._check_schema_at = 0.0
         try:
             async with asyncio.timeout(2), self.acquire() as connection:
-                await connection.fetchval("SELECT 1")
+                if await connection.fetchval("SELECT current_setting('transaction_read_only')::bool"):
+                    raise asyncpg.ReadOnlySQLTransactionError
+                if self._disk_full:
+                    await _try_to_write(connection)
+                    self._disk_full = False
         except TimeoutError as error:
             raise DatabaseUnavailable from error
+
+    async def _check_schema(self, connection: asyncpg.Connection) -> None:
+        """Raise SchemaMismatch unless the schema is this code's; one that is stays unchecked for a while."""
+        problem = schema.problem(await schema.version(connection))
+        if problem is not None:
+            raise SchemaMismatch(problem)
+        self._check_schema_at = time.monotonic() + _SCHEMA_SECONDS
 
     async def connect(self) -> asyncpg.Connection:
         """A connection of its own, outside the pool, for listening."""

@@ -46,9 +46,9 @@ class Periodic(ABC):
                     if away:
                         log.info("duty_resumed", duty=self.name)
                     away = False
-                except DatabaseUnavailable:
+                except DatabaseUnavailable as error:
                     if not away:
-                        log.warning("duty_suspended", duty=self.name, reason="the database is away")
+                        log.warning("duty_suspended", duty=self.name, reason=error.message)
                     away = True
                 except Exception:  # a duty must not end by one bad pass: the next may go well
                     log.exception("duty_failed", duty=self.name)
