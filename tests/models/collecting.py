@@ -36,10 +36,16 @@ class CollectingWire:
         return [msgspec.json.decode(chunk.json) for chunk in self.chunks]
 
 
-def call_with(wire: CollectingWire, value: Any, *segments: Segment, streams: bool = False) -> Call:
+def call_with(wire: CollectingWire, value: Any, *segments: Segment, streams: bool = False, window: int = 0) -> Call:
     """A call with that input."""
     return Call(
-        next(_numbers), msgspec.json.encode(value), segments, request_id="request-1", streams=streams, wire=wire
+        next(_numbers),
+        msgspec.json.encode(value),
+        segments,
+        request_id="request-1",
+        streams=streams,
+        wire=wire,
+        window=window,
     )
 
 

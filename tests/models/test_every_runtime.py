@@ -107,11 +107,11 @@ async def test_it_streams(trial: Trial) -> None:
 async def test_its_schema_guards_it(trial: Trial) -> None:
     """A violation names the field, and no replica sees it."""
     model = await trial.plain()
-    before = model.replicas[0].answers
+    before = model.replicas[0].returned
     with pytest.raises(InvalidInput) as caught:
         trial.stage.begin(model, {"op": 5, "user": 5})
     assert {problem.field for problem in caught.value.problems} & {"op", "user"}
-    assert model.replicas[0].answers == before
+    assert model.replicas[0].returned == before
 
 
 async def test_an_exception_is_told(trial: Trial) -> None:
@@ -199,7 +199,7 @@ async def test_a_caller_who_leaves_ends_his_call(trial: Trial) -> None:
     seconds = 30.0 if trial.subject.cancels else 0.3
     call = trial.begin(model, op="sleep", seconds=seconds)
     await until(lambda: model.in_flight == 1, "it runs")
-    call.abandon()
+    call.close()
     async with asyncio.timeout(5):
         assert await trial.ask(model, op="echo", text="next") == "next"
     assert model.restarts == 0

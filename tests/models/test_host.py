@@ -190,12 +190,12 @@ async def test_a_caller_who_leaves_frees_his_place(stage: Stage, tmp_path: Path)
     running = stage.begin(model, {"gate": str(gate)})
     await until(lambda: model.in_flight == 1, "the first call runs")
     waiting = stage.begin(model, {"gate": str(gate)})
-    waiting.abandon()
+    waiting.close()
     assert model.waiting == 0
     other = tmp_path / "other"
     other.touch()
     next_one = stage.begin(model, {"gate": str(other)})
-    running.abandon()
+    running.close()
     assert isinstance(read(await next_one.done), int)
     assert model.restarts == 0
 
@@ -242,7 +242,7 @@ async def test_calls_are_answered_together(stage: Stage) -> None:
     answers: list[Any] = [read(result) for result in results if not isinstance(result, BaseException)]
     assert [answer["twice"] for answer in answers] == [2 * n for n in range(17) if n != 13]
     assert [answer["of"] for answer in answers][:9] == [1, *[8] * 8]  # a lone call does not wait for company
-    assert model.measures.counts().batches == 2
+    assert model.metrics.counts().batches == 2
 
 
 async def test_a_batch_that_is_not_full_waits_a_moment(stage: Stage) -> None:
@@ -578,7 +578,7 @@ async def test_callers_who_leave_at_once_cost_no_place(stage: Stage, kind: str) 
         call = stage.begin(model, {"seconds": 60.0})
         for _ in range(number % 5):
             await asyncio.sleep(0)
-        call.abandon()
+        call.close()
         await until(lambda: not model.in_flight, "its place is free", seconds=5)
     assert await stage.call(model, {"seconds": 0.0}) == "done"
     assert model.restarts == 0
@@ -586,7 +586,7 @@ async def test_callers_who_leave_at_once_cost_no_place(stage: Stage, kind: str) 
 
 async def test_a_replica_that_gives_no_sign_of_life_is_replaced(tmp_path: Path) -> None:
     """Though nobody calls it: the next caller finds one that works. One that answers is left alone."""
-    async with staged(tmp_path, ping_every=0.1, ping_patience=0.5) as stage:
+    async with staged(tmp_path, ping_interval=0.1, ping_timeout=0.5) as stage:
         model = await stage.serve("echo", ECHO)
         healthy = await stage.serve("healthy", ECHO)
         assert await stage.call(model, {"text": "x"}) == "x"

@@ -313,17 +313,16 @@ def test_a_stream_waits_for_a_caller_that_reads_slowly_and_python_runs_meanwhile
     class Slow(CollectingWire):
         def chunk(self, call: Call, output: Output) -> None:
             super().chunk(call, output)
-            call.pause()
             came.release()
 
     wire = Slow()
-    call = call_with(wire, {"notes": ["A4"] * 5, "seconds": 0.01}, streams=True)
+    call = call_with(wire, {"notes": ["A4"] * 5, "seconds": 0.01}, streams=True, window=1)  # full after one chunk
     with ThreadPoolExecutor(1) as pool:
         ended = pool.submit(tones.predict, call)
         for index in range(5):
             assert came.acquire(timeout=LIMIT)
             assert len(wire.chunks) == index + 1
-            call.resume()
+            call.grant(wire.chunks[index].size)
         assert ended.result(LIMIT) is None
 
 

@@ -280,15 +280,14 @@ async def test_an_async_generator_streams_and_is_closed_when_it_is_cancelled() -
     assert await runtime.predict(call_with(wire, {"to": 3}, streams=True)) is None
     assert wire.values == [0, 1, 2]
     instance(runtime).closed = False
-    call = call_with(wire, {"to": 3}, streams=True)
-    call.pause()
+    call = call_with(wire, {"to": 3}, streams=True, window=1)  # full after one chunk
     task = asyncio.create_task(runtime.predict(call))
     done, _ = await asyncio.wait([task], timeout=0)
     assert not done
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert wire.values == [0, 1, 2]
+    assert wire.values == [0, 1, 2, 0]
     assert instance(runtime).closed
 
 
@@ -409,8 +408,7 @@ def test_a_generator_is_interrupted_between_its_chunks() -> None:
 
 def test_a_reader_that_goes_while_it_is_slow_ends_the_stream() -> None:
     runtime = blocking(Counter)
-    call = call_with(CollectingWire(), {"to": 5}, streams=True)
-    call.pause()
+    call = call_with(CollectingWire(), {"to": 5}, streams=True, window=1)
     running = Running(lambda: runtime.predict(call))
     call.cancel()
     running.wait()

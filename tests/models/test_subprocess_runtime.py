@@ -616,7 +616,7 @@ async def test_a_caller_that_goes_frees_the_program_for_the_next_one(stage: Stag
     call = stage.begin(model, "wait", streams=True, listener=heard)
     async with asyncio.timeout(LIMIT):
         await heard.chunk_came.wait()
-        call.abandon()
+        call.close()
         assert await stage.call(model, "go") == ["begun", "unread", "end"]
     assert heard.chunks == ["begun"]
     assert len(model.replicas) == 1

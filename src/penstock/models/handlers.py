@@ -77,7 +77,7 @@ class ModelHandlers:
         try:
             await feed.begun(_BEGIN_SECONDS)
         except BaseException:
-            live.abandon()
+            live.close()
             raise
         return EventStream(chunks=feed.events(self._describe), endless=False)
 
@@ -147,18 +147,18 @@ class ModelHandlers:
 
 
 async def answered(request: Request, live: LiveCall) -> CallResult:
-    """The call's end; a caller who leaves meanwhile abandons it. Raises what ended it, or Disconnected."""
+    """The call's end; it is given up when the client leaves. Raises what ended it, or Disconnected."""
     loop = asyncio.get_running_loop()
     watch: list[asyncio.Task[None]] = []
 
     def look() -> None:
-        watch.append(loop.create_task(_abandon_when_left(request, live)))
+        watch.append(loop.create_task(_close_when_left(request, live)))
 
     timer = loop.call_later(_LOOK_AWAY_SECONDS, look)
     try:
         return await live.done
     except asyncio.CancelledError:
-        live.abandon()
+        live.close()
         if watch and watch[0].done():
             raise Disconnected from None
         raise
@@ -168,9 +168,9 @@ async def answered(request: Request, live: LiveCall) -> CallResult:
             watch[0].cancel()
 
 
-async def _abandon_when_left(request: Request, live: LiveCall) -> None:
+async def _close_when_left(request: Request, live: LiveCall) -> None:
     await request.disconnected()
-    live.abandon()
+    live.close()
 
 
 async def _followed(logbook: Logbook, wanted: Wanted, limit: int) -> AsyncIterator[bytes]:

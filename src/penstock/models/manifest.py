@@ -28,7 +28,7 @@ _MAX_BYTES = 2**20
 _MAX_REGISTERED_REPLICAS = 8  # of a model that is registered over HTTP
 _MAX_DURATION = timedelta(days=1)
 _MAX_PROBLEMS = 40  # that are reported of one manifest
-_DURATIONS = ("timeout", "start_timeout", "unload_after")
+_DURATIONS = ("timeout", "start_timeout", "cancel_grace", "unload_after")
 
 ModelName = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Version = Annotated[str, Meta(min_length=1, max_length=50, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
@@ -58,6 +58,7 @@ class Stated(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     queue: Annotated[int, Meta(ge=1, le=100_000)] = 128  # calls that may wait for a replica
     timeout: Seconds | str = 60.0  # of one call in a replica
     start_timeout: Seconds | str = 300.0  # of importing and loading
+    cancel_grace: Seconds | str | None = None  # for a call whose caller has gone to stop; None: the host's setting
     unload_after: Seconds | str | None = None  # idle time after which replicas end; None: they stay
     environment: dict[str, str] = {}
     folder: str = "."  # working folder of the replicas
@@ -86,6 +87,7 @@ class Model(Struct, kw_only=True, frozen=True):
     source: str  # "folder" or "api"
     timeout: timedelta
     start_timeout: timedelta
+    cancel_grace: timedelta | None
     unload_after: timedelta | None
     memory_limit_bytes: int | None
     concurrency: int  # calls that one replica runs at a time
@@ -186,6 +188,7 @@ def _model(manifest: Manifest, folder: Path, source: str) -> Model:
         source=source,
         timeout=_duration(manifest.timeout),
         start_timeout=_duration(manifest.start_timeout),
+        cancel_grace=None if manifest.cancel_grace is None else _duration(manifest.cancel_grace),
         unload_after=None if manifest.unload_after is None else _duration(manifest.unload_after),
         memory_limit_bytes=None if manifest.memory_limit is None else _bytes(manifest.memory_limit),
         concurrency=manifest.concurrency or runtimes.find(manifest.runtime).default_concurrency,

@@ -14,18 +14,21 @@ from penstock.models.host.calls import CallResult, LiveCall
 from penstock.models.replica.runtime import Segment
 from penstock.processes.waiting import set_within
 
-_HOLD_AT: Final = 2048  # events that the caller may be behind before its model is held back
+_MAX_NOTES_BYTES: Final = 2**18  # progress and log lines of one call that wait to be sent
 
 
 class EventFeed:
-    """A listener that turns what a call tells into events; a caller who reads slowly slows the model down."""
+    """A listener that turns what a call reports into events. While the client reads slowly the model waits with its
+    chunks; of progress only the newest is kept then, and log lines are left out."""
 
     def __init__(self, *, logs: bool) -> None:
         self.call: LiveCall | None = None
         self._logs = logs
         self._waiting: list[bytes] = []
         self._news = asyncio.Event()
-        self._held = False
+        self._notes_bytes = 0  # of progress and log lines in `_waiting`
+        self._newest_progress = b""  # where there was no space for it
+        self._left_out = 0  # log lines
 
     # penstock.models.host.calls.Listener
 
@@ -33,29 +36,46 @@ class EventFeed:
         self._add(b"event: chunk\ndata: " + _one_line(with_media(json, segments)) + b"\n\n")
 
     def progress(self, json: bytes) -> None:
-        self._add(b"event: progress\ndata: " + _one_line(json) + b"\n\n")
+        text = b"event: progress\ndata: " + _one_line(json) + b"\n\n"
+        if self._has_space(text):
+            self._add(text)
+        else:
+            self._newest_progress = text
 
     def log(self, level: str, message: str) -> None:
-        if self._logs:
-            self._add(event("log", {"level": level, "message": message}))
+        if not self._logs:
+            return
+        text = event("log", {"level": level, "message": message})
+        if self._has_space(text):
+            self._add(text)
+        else:
+            self._left_out += 1
+
+    def _has_space(self, note: bytes) -> bool:
+        if self._notes_bytes + len(note) > _MAX_NOTES_BYTES:
+            return False
+        self._notes_bytes += len(note)
+        return True
 
     def _add(self, text: bytes) -> None:
-        waiting = self._waiting
-        waiting.append(text)
-        if len(waiting) == 1:
-            self._news.set()
-        elif len(waiting) > _HOLD_AT and not self._held:
-            self._hold(True)
+        self._waiting.append(text)
+        self._news.set()
 
-    def _hold(self, hold: bool) -> None:
-        call = self.call
-        if call is not None and call.replica is not None and not call.done.done():
-            self._held = hold
-            call.replica.hold_back(call, hold=hold)
+    def _take(self) -> bytes:
+        if self._newest_progress:
+            self._waiting.append(self._newest_progress)
+        if self._left_out:
+            note = f"{self._left_out} lines were left out: they came faster than they were read"
+            self._waiting.append(event("log", {"level": "warning", "message": note}))
+        text = b"".join(self._waiting)
+        self._waiting.clear()
+        self._notes_bytes = self._left_out = 0
+        self._newest_progress = b""
+        return text
 
     async def begun(self, seconds: float) -> None:
-        """Wait until there is something to send or the call has ended, for so long at most. Raises what ended it badly
-        before anything was told: then a plain error can still be answered."""
+        """Wait until there is something to send or the call has ended, for so long at most. Raises the error that ended
+        the call before anything was sent: then a plain error response is still possible."""
         call = self._attached()
         call.done.add_done_callback(lambda _: self._news.set())
         if not await set_within(self._news, seconds):
@@ -64,9 +84,10 @@ class EventFeed:
             call.done.result()
 
     async def events(self, problem: Any) -> AsyncIterator[bytes]:
-        """All events, many at a time when they come quickly; the last is ``done`` or ``error``.
+        """Yield all events, many at a time when they come quickly; the last is ``done`` or ``error``.
 
-        ``problem`` describes an error as the rest of the API does.
+        The next ones are asked for when the ones before have been sent. ``problem`` describes an error as the rest of
+        the API does.
         """
         call = self._attached()
         call.done.add_done_callback(lambda _: self._news.set())
@@ -75,16 +96,14 @@ class EventFeed:
                 await self._news.wait()
                 self._news.clear()
                 if self._waiting:
-                    text = b"".join(self._waiting)
-                    self._waiting.clear()
-                    if self._held:
-                        self._hold(False)
-                    yield text
+                    unread = call.unread
+                    yield self._take()
+                    call.consume(unread)
                 if call.done.done() and not self._waiting:
                     break
             yield self._last(call, problem)
         finally:
-            call.abandon()
+            call.close()
 
     def _last(self, call: LiveCall, problem: Any) -> bytes:
         if call.done.cancelled():

@@ -135,7 +135,7 @@ async def _together(
                 f"together with others {shortened(given)} gives {shortened(answer)}, alone {shortened(alone)}"
             )
             return
-    counts = deployment.measures.counts()
+    counts = deployment.metrics.counts()
     size = counts.mean_batch or 0.0
     alone = len(pairs) - round(size * counts.batches)
     if not counts.batches:

@@ -145,7 +145,7 @@ def _version(deployment: Deployment) -> VersionView:
                 pid=replica.pid,
                 state=replica.state,
                 in_flight=replica.load,
-                answers=replica.answers,
+                answers=replica.returned,
                 uptime_seconds=round(now - replica.started_at, 3),
                 load_seconds=None if replica.load_seconds is None else round(replica.load_seconds, 3),
             )
@@ -154,5 +154,5 @@ def _version(deployment: Deployment) -> VersionView:
         waiting=deployment.waiting,
         in_flight=deployment.in_flight,
         restarts=deployment.restarts,
-        counts=deployment.measures.counts(),
+        counts=deployment.metrics.counts(),
     )

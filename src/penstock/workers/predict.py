@@ -131,7 +131,7 @@ class HostedModels:
             try:
                 done = await live.done
             finally:
-                live.abandon()
+                live.close()
             return with_media(done.json, done.segments)
         except PenstockError as error:
             raise _as_execution_error(error) from error
@@ -152,8 +152,12 @@ class _Told:
             self._context.chunk(Raw(with_media(json, segments)))
         except ValueError as error:  # larger than an event may be; the result has it all the same
             self._context.log(f"a chunk is told in the result only: {error}", "warning")
-        if self._context.crowded and self._holding is None and self.call is not None:
+        if self.call is None or self._holding is not None:
+            return
+        if self._context.crowded:
             self._holding = asyncio.get_running_loop().create_task(self._hold(self.call))
+        else:
+            self.call.consume(self.call.unread)
 
     def progress(self, json: bytes) -> None:
         with suppress(ValueError):
@@ -167,12 +171,9 @@ class _Told:
             self._holding.cancel()
 
     async def _hold(self, call: LiveCall) -> None:
-        replica = call.replica
-        if replica is not None:
-            replica.hold_back(call, hold=True)
-            await self._context.room()
-            replica.hold_back(call, hold=False)
+        await self._context.room()
         self._holding = None
+        call.consume(call.unread)
 
 
 def _request_id(job: ClaimedJob) -> str:

@@ -1,18 +1,18 @@
-"""A call as its host sees it, from its acceptance to its answer."""
+"""A call as its host sees it, from its acceptance to its result."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import Final, Protocol
 
+from penstock.errors import ModelFailed
+from penstock.models.host.windows import Windows
 from penstock.models.replica.runtime import Segment
 
-if TYPE_CHECKING:
-    from penstock.models.host.deployment import Deployment
-    from penstock.models.host.replica import Replica
+MAX_COLLECTED_BYTES: Final = 64 * 2**20  # of all chunks that are kept for one result
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +22,16 @@ class CallResult:
     json: bytes  # null where segments stand
     segments: Sequence[Segment]
     model_seconds: float  # in the model
-    queue_seconds: float  # from acceptance to the replica that answered
+    queue_seconds: float  # from acceptance to the replica that returned the result
     version: str
 
 
 class Listener(Protocol):
-    """Follows a call as it runs; called on the event loop, must not block."""
+    """Follows a call as it runs. Methods run on the event loop and must not block.
+
+    Chunks count against the call's window until the listener gives their bytes back with ``LiveCall.consume``; while
+    the window is full, the model waits.
+    """
 
     def chunk(self, json: bytes, segments: Sequence[Segment]) -> None: ...
     def progress(self, json: bytes) -> None: ...
@@ -35,90 +39,120 @@ class Listener(Protocol):
 
 
 class LiveCall:
-    """One call: what is asked, who listens, and the future of its answer."""
+    """One call. Every field is written by one component only; the slots are grouped by their writer."""
 
-    __slots__ = (
-        "abandoned",
-        "accepted_at",
-        "attempts",
-        "chunk_count",
-        "chunks",
-        "deployment",
-        "done",
-        "id",
+    __slots__ = (  # noqa: RUF023 - grouped, not sorted
+        # the caller, when it makes the call
+        "accepted_at",  # perf_counter
         "input",
         "listener",
-        "replica",
         "request_id",
         "segments",
-        "sent_at",
-        "started_at",
-        "streams",
-        "timed_out",
+        "size",  # bytes of input and segments
+        "streams",  # the caller reads chunks as they come
+        "window",  # bytes of chunks that may be unread; 0: no limit
+        # the component that has the call at the moment: the queue or a replica
+        "withdraw",  # takes the call out, because its caller has gone
+        # the deployment
+        "attempts",  # replicas that may have begun it and ended without a result
+        # the replica
+        "grant",  # returns bytes of the window to the replica
+        "id",  # set when it is sent; unique within the process
+        "sent_at",  # perf_counter
+        "started_at",  # perf_counter of when the replica can have begun it; 0: not yet
+        "stop_at",  # perf_counter of when it was told to stop; 0: not
+        "ungranted",  # bytes given back by the listener that the replica does not know of yet
+        # the call itself
+        "chunk_count",
+        "chunks",  # kept for the result; None: not kept
+        "collected_bytes",
+        "done",
+        "unread",  # bytes of chunks that the listener has not given back
+        "_windows",  # where the window came from
     )
 
     def __init__(
         self,
         input: bytes,  # noqa: A002
-        segments: Sequence[Segment],
+        segments: Sequence[Segment] = (),
         *,
-        request_id: str,
-        streams: bool,
-        collects: bool,
-        listener: Listener | None,
+        request_id: str = "",
+        streams: bool = False,
+        collects: bool = True,
+        windows: Windows | None = None,
+        listener: Listener | None = None,
     ) -> None:
-        self.id = 0  # set when it is sent; unique within the process
         self.input = input
         self.segments = segments
+        self.size = len(input) + sum(len(segment.data) for segment in segments) if segments else len(input)
         self.request_id = request_id
-        self.streams = streams  # the caller reads chunks as they come
+        self.streams = streams
         self.listener = listener
-        self.done: asyncio.Future[CallResult] = asyncio.get_running_loop().create_future()
+        self._windows = windows
+        self.window = windows.take() if windows is not None and listener is not None else 0
         self.accepted_at = time.perf_counter()
-        self.sent_at = 0.0
-        self.started_at = 0.0  # when a replica can have begun it; 0: not yet
-        self.attempts = 0  # replicas that may have begun it
-        self.chunk_count = 0
-        self.chunks: list[tuple[bytes, Sequence[Segment]]] | None = [] if collects else None  # kept for the answer
-        self.deployment: Deployment | None = None
-        self.replica: Replica | None = None
-        self.abandoned = False  # the caller has gone
-        self.timed_out = False  # the caller was told that it took too long
+        self.withdraw: Callable[[LiveCall], None] | None = None
+        self.attempts = 0
+        self.grant: Callable[[LiveCall, int], None] | None = None
+        self.id = 0
+        self.sent_at = self.started_at = self.stop_at = 0.0
+        self.chunk_count = self.collected_bytes = self.unread = self.ungranted = 0
+        self.chunks: list[tuple[bytes, Sequence[Segment]]] | None = [] if collects else None
+        self.done: asyncio.Future[CallResult] = asyncio.get_running_loop().create_future()
 
     @property
-    def told_something(self) -> bool:
-        """Whether somebody has heard a part of the answer: then it cannot begin again."""
+    def visible(self) -> bool:
+        """Whether a listener has seen a part of the output, so that the call cannot run again."""
         return self.listener is not None and self.chunk_count > 0
 
-    def begin_again(self) -> None:
-        """The replica is gone; another one will answer."""
-        self.replica, self.started_at, self.chunk_count = None, 0.0, 0
+    def close(self) -> None:
+        """End the caller's interest: a call that runs or waits is given up, and its window is returned. Must be called
+        by callers with a listener, may be called by all, and more than once."""
+        if not self.done.done():
+            self.done.cancel()
+            if self.withdraw is not None:
+                self.withdraw(self)
+        if self._windows is not None and self.window:
+            self._windows.give_back(self.window)
+            self.window = 0
+
+    def consume(self, size: int) -> None:
+        """Give ``size`` bytes of chunks back to the window: the caller has read them."""
+        self.unread -= size
+        if self.grant is not None and self.window and not self.done.done():
+            self.grant(self, size)
+
+    # For the queue, the deployment and replicas
+
+    def reset(self) -> None:
+        """Forget a replica that is gone; another one will run the call."""
+        self.grant, self.sent_at, self.started_at, self.stop_at = None, 0.0, 0.0, 0.0
+        self.chunk_count = self.collected_bytes = self.unread = self.ungranted = 0
         if self.chunks is not None:
             self.chunks = []
 
-    def abandon(self) -> None:
-        """The caller has gone; does nothing to a call that has ended."""
-        if self.deployment is not None:
-            self.deployment.abandon(self)
-
-    def add_chunk(self, json: bytes, segments: Sequence[Segment]) -> None:
+    def add_chunk(self, json: bytes, segments: Sequence[Segment], size: int) -> None:
+        """Take a chunk whose frame had ``size`` bytes."""
         self.chunk_count += 1
+        self.unread += size
         if self.chunks is not None:
-            self.chunks.append((json, segments))
+            self._collect(json, segments, size)
         if self.listener is not None:
             self.listener.chunk(json, segments)
 
     def succeed(self, json: bytes, segments: Sequence[Segment], *, model_seconds: float, version: str) -> None:
+        """End the call with a result."""
         if not self.done.done():
             queue_seconds = max(0.0, self.sent_at - self.accepted_at)
             self.done.set_result(CallResult(json, segments, model_seconds, queue_seconds, version))
 
     def fail(self, error: Exception) -> None:
+        """End the call with an error."""
         if not self.done.done():
             self.done.set_exception(error)
 
     def collected(self) -> tuple[bytes, Sequence[Segment]]:
-        """All chunks as one answer: a list. Null where they were not kept."""
+        """All chunks as one output, a list. Null where they were not kept."""
         if self.chunks is None:
             return b"null", ()
         parts = [json for json, _ in self.chunks]
@@ -128,3 +162,16 @@ class LiveCall:
             for segment in found
         ]
         return b"[" + b",".join(parts) + b"]", segments
+
+    def _collect(self, json: bytes, segments: Sequence[Segment], size: int) -> None:
+        assert self.chunks is not None  # noqa: S101 - the caller has checked it
+        self.collected_bytes += size
+        if self.collected_bytes <= MAX_COLLECTED_BYTES:
+            self.chunks.append((json, segments))
+            return
+        self.chunks.clear()
+        error = ModelFailed(f"the output has more than {MAX_COLLECTED_BYTES} bytes; stream it instead")
+        if not self.done.done():
+            self.done.set_exception(error)
+            if self.withdraw is not None:
+                self.withdraw(self)

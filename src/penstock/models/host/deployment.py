@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from penstock.errors import InvalidInput, ModelCrashed, ModelTimeout, ModelUnavailable, Overloaded, PoisonInput
 from penstock.models.checking import Checker
@@ -14,10 +14,11 @@ from penstock.models.host.failures import error_of
 from penstock.models.host.fleet import Fleet
 from penstock.models.host.guardian import Guardian
 from penstock.models.host.logbook import Logbook
-from penstock.models.host.metrics import Measures
+from penstock.models.host.metrics import ModelMetrics
 from penstock.models.host.poison import Poison
 from penstock.models.host.queue import CallQueue
-from penstock.models.host.replica import Replica
+from penstock.models.host.replica import Owner, Replica
+from penstock.models.host.turn import Turn
 from penstock.models.manifest import Model
 from penstock.models.replica import frames
 from penstock.models.replica.runtime import Schema, Segment
@@ -26,20 +27,8 @@ from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
-_MOST_ATTEMPTS: Final = 2  # replicas that one call may bring down
+_MAX_ATTEMPTS: Final = 2  # replicas that one call may bring down
 _STOP_GRACE: Final = 10.0  # seconds for a replica to unload
-
-
-class Turn(Protocol):
-    """Leave to be loaded, where models must not be loaded together."""
-
-    @property
-    def granted(self) -> bool: ...
-    def ask(self) -> None:
-        """There is work: may this model be loaded? ``pump`` is called when it may."""
-
-    def idle(self) -> None:
-        """All work is done, for now."""
 
 
 class Deployment:
@@ -63,21 +52,28 @@ class Deployment:
         self.checker = Checker({})
         self.checker_of_jobs = Checker({})  # whose inputs may name uploads, which are read when they run
         self.logbook = logbook
-        self.measures = Measures(model.name, model.version)
-        self.fleet = Fleet(model, self, logbook, lambda: self._new_replica(member=True))
-        self.turn: Turn | None = None
+        self.metrics = ModelMetrics(model.name, model.version)
+        self.fleet = Fleet(
+            model,
+            logbook,
+            lambda: self._new_replica(self),
+            on_load=self._know,
+            on_failure=self._start_failed,
+            on_change=self._fleet_changed,
+        )
+        self.turn: Turn | None = None  # set by the group of models that it belongs to
         self.retired = False
-        self.held = False  # no new calls are sent: somebody else's turn is next
-        self.last_used_at = time.monotonic()
+        self.held = False  # no new calls are sent: another model's turn is next
+        self.last_used_at = time.perf_counter()
         self._guardian = guardian
         self._private = private
         self._on_change = on_change
-        self._queue = CallQueue(model, self.fleet, self.measures, self._pump)
+        self._queue = CallQueue(model, self.fleet, self.metrics, self._pump)
         self._poison = Poison()
         self._describing = asyncio.Lock()
         self._ended = asyncio.Event()
         self._change = asyncio.Event()  # a call has ended
-        self._watchers = 0  # who waits for that
+        self._waiters = 0  # for that
 
     # Calls
 
@@ -87,31 +83,18 @@ class Deployment:
             raise PoisonInput
         if self.retired:
             raise ModelUnavailable(f"model {self.model.name} is being removed")
-        call.deployment = self
-        if not self._queue and not self.held and self._queue.send_now(call):
-            self.last_used_at = time.monotonic()
+        queue = self._queue
+        if not queue and not self.held and queue.send_now(call):
+            self.last_used_at = call.accepted_at
             return
-        if self._queue.full:
-            self.measures.refused("overloaded")
+        if not queue.has_space(call):
+            self.metrics.count_failed("overloaded")
             raise Overloaded(
-                f"{len(self._queue)} calls wait for model {self.model.name} already",
-                retry_after=self._queue.wait_estimate(),
+                f"{len(queue)} calls wait for model {self.model.name} already", retry_after=queue.wait_estimate()
             )
-        self.last_used_at = time.monotonic()
-        self._queue.add(call)
+        self.last_used_at = call.accepted_at
+        queue.add(call)
         self.pump()
-
-    def abandon(self, call: LiveCall) -> None:
-        """The caller has gone: its place is free, and running work is cancelled where the runtime can."""
-        if call.done.done():
-            return
-        call.abandoned = True
-        call.done.cancel()
-        if call.replica is None:
-            self._queue.remove(call)
-            self._idle_check()
-        else:
-            call.replica.cancel(call)
 
     @property
     def places(self) -> int:
@@ -167,7 +150,7 @@ class Deployment:
             began = time.monotonic()
             try:
                 if self.model.runtime.describes_itself or self.model.manifest.schema is None:
-                    schema = await self._new_replica(member=False).describe()
+                    schema = await self._new_replica(_Unowned()).describe()
                 else:
                     schema = self.model.schema
                 self._know(schema)
@@ -180,7 +163,7 @@ class Deployment:
     async def load(self) -> None:
         """Start all replicas and wait until one is ready. Raises ModelUnavailable."""
         if self.turn is not None and not self.turn.granted:
-            self.turn.ask()
+            self.turn.request()
             return  # it is loaded when its turn comes
         starts = self.fleet.bring_up()
         if starts and not self.ready:
@@ -221,11 +204,11 @@ class Deployment:
     async def _settled(self) -> None:
         """Wait until a call has ended."""
         self._change.clear()
-        self._watchers += 1
+        self._waiters += 1
         try:
             await self._change.wait()
         finally:
-            self._watchers -= 1
+            self._waiters -= 1
 
     def _check_up(self) -> None:
         if self.problem is not None and not self.ready:
@@ -233,32 +216,27 @@ class Deployment:
 
     def _ask_to_load(self) -> None:
         if self.turn is not None and not self.turn.granted:
-            self.turn.ask()
+            self.turn.request()
             return
         if self.fleet.resting:
             self._queue.fail(f"model {self.model.name} could not be loaded: {self.problem}; tried again soon")
         else:
             self.fleet.bring_up()
 
-    # What becomes of the fleet (penstock.models.host.fleet.Commander)
+    # What becomes of the fleet
 
-    def replica_loaded(self, schema: Schema) -> None:
-        """One more is ready."""
-        self._know(schema)
-
-    def replica_failed(self) -> None:
-        """One could not be started: unless others are there or coming, nobody need wait."""
+    def _start_failed(self) -> None:
+        """Fail the waiting calls, unless other replicas are ready or starting."""
         if not self.ready and self.settled:
             self._queue.fail(f"model {self.model.name} cannot be loaded: {self.problem}")
         self._idle_check()
 
-    def fleet_changed(self) -> None:
-        """Something is different: see what can be sent now."""
+    def _fleet_changed(self) -> None:
+        """Send what can be sent now."""
         self._on_change()
         self._pump()
 
-    def _new_replica(self, *, member: bool) -> Replica:
-        owner = self if member else _Nobody()
+    def _new_replica(self, owner: Owner) -> Replica:
         return Replica(self.model, owner, self._guardian, self.logbook, self._private)
 
     def _know(self, schema: Schema) -> None:
@@ -276,7 +254,7 @@ class Deployment:
             self._on_change()
 
     def _pump(self) -> None:
-        if self._watchers:
+        if self._waiters:
             self._change.set()
         if self.held:
             return
@@ -290,65 +268,66 @@ class Deployment:
 
     # What replicas report (penstock.models.host.replica.Owner)
 
-    def answered(self, call: LiveCall, json: bytes, segments: Sequence[Segment], micros: int) -> None:
-        """A call ended well."""
+    def completed(self, call: LiveCall, json: bytes, segments: Sequence[Segment], micros: int) -> None:
+        """End a call with its result."""
         seconds = micros / 1e6
-        self.last_used_at = time.monotonic()
+        self.last_used_at = time.perf_counter()
         self._queue.took(seconds)
-        if self._queue or self._watchers or self.turn is not None:
-            self._pump()  # the replica's next work before this one's answer
+        if self._queue or self._waiters or self.turn is not None:
+            self._pump()  # the replica's next work before this call's result
         if not json:
             json, segments = call.collected()
-        self.measures.answered(seconds)
+        self.metrics.count_completed(seconds)
         call.succeed(json, segments, model_seconds=seconds, version=self.model.version)
 
-    def refused(self, call: LiveCall, failed: frames.FailureHeader) -> None:
-        """A call ended badly, the replica lives on."""
+    def failed(self, call: LiveCall, failure: frames.FailureHeader) -> None:
+        """End a call that failed; its replica lives on."""
         self._pump()
-        self.measures.refused(failed.kind)
-        call.fail(error_of(failed, self.model.name, self.logbook.masked(failed.message)))
+        self.metrics.count_failed(failure.kind)
+        call.fail(error_of(failure, self.model.name, self.logbook.masked(failure.message)))
 
     def timed_out(self, call: LiveCall) -> None:
-        """A call has had its time."""
-        self.measures.refused("timeout")
+        """End a call whose time is over."""
+        self.metrics.count_failed("timeout")
         call.fail(ModelTimeout(f"model {self.model.name} took longer than {self.model.timeout.total_seconds():g} s"))
 
     def ended(self, replica: Replica, started: Sequence[LiveCall], unstarted: Sequence[LiveCall]) -> None:
-        """A replica is gone; what it held goes to another one, or back to its callers."""
-        said = f", and said: {replica.last_words}" if replica.last_words else ""
-        reason = self.logbook.masked(f"{replica.end_reason or 'it ended'}{said}")
+        """Requeue the calls of a replica that has ended, or fail them."""
+        output = f"; its last output was: {replica.last_words}" if replica.last_words else ""
+        reason = self.logbook.masked(f"{replica.end_reason or 'it ended'}{output}")
         again = [call for call in unstarted if not call.done.done()]
         for call in started:
-            if call.timed_out or call.done.done():
+            if call.done.done():
                 continue
-            call.attempts += 1
-            self._poison.blame(call, alone=len(started) == 1)
+            if not replica.overstayed:  # else another call was the cause
+                call.attempts += 1
+                self._poison.blame(call, alone=len(started) == 1)
             if self._may_retry(call, replica):
                 again.append(call)
             else:
-                self.measures.refused("crashed")
+                self.metrics.count_failed("crashed")
                 call.fail(ModelCrashed(f"the replica that ran this call ended: {reason}"))
         for call in again:
-            call.begin_again()
-        self._queue.put_back(again)
+            call.reset()
+        self._queue.requeue(again)
         self.fleet.replace(replica)
-        self.fleet_changed()
+        self._fleet_changed()
 
     def _may_retry(self, call: LiveCall, replica: Replica) -> bool:
         return (
             self.model.manifest.retry
             and not replica.over_limit  # it would go over it again
             and not self._ended.is_set()
-            and not call.told_something
-            and call.attempts < _MOST_ATTEMPTS
+            and not call.visible
+            and call.attempts < _MAX_ATTEMPTS
             and not self._poison.knows(call)
         )
 
 
-class _Nobody:
-    """Owns a replica that only says what its schema is."""
+class _Unowned:
+    """Owns a replica that only reports its schema: it has no calls."""
 
-    def answered(self, call: LiveCall, json: bytes, segments: Sequence[Segment], micros: int) -> None: ...
-    def refused(self, call: LiveCall, failed: frames.FailureHeader) -> None: ...
+    def completed(self, call: LiveCall, json: bytes, segments: Sequence[Segment], micros: int) -> None: ...
+    def failed(self, call: LiveCall, failure: frames.FailureHeader) -> None: ...
     def timed_out(self, call: LiveCall) -> None: ...
     def ended(self, replica: Replica, started: Sequence[LiveCall], unstarted: Sequence[LiveCall]) -> None: ...

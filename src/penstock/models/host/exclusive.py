@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import Final
 
+from penstock.models.host.deployment import Deployment
+from penstock.models.host.turn import Turn
 from penstock.telemetry import logs
-
-if TYPE_CHECKING:
-    from penstock.models.host.deployment import Deployment
 
 log = logs.get(__name__)
 
-_SHORTEST_TURN: Final = 1.0  # seconds
+_MIN_TURN_SECONDS: Final = 1.0
 
 
 class Group:
@@ -25,45 +25,47 @@ class Group:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.holder: Deployment | None = None
+        self._holder: Deployment | None = None
         self._granted_at = 0.0
-        self._waiting: dict[Deployment, None] = {}  # in the order of asking
+        self._turns: dict[Deployment, Turn] = {}
+        self._waiting: dict[Deployment, None] = {}  # in the order of their requests
         self._change: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    def turn_of(self, deployment: Deployment) -> GroupTurn:
-        """A deployment's membership."""
-        return GroupTurn(self, deployment)
+    def join(self, deployment: Deployment) -> None:
+        """Make a deployment a member: from now on it is loaded in its turn only."""
+        turn = Turn(partial(self._request, deployment), partial(self._idle, deployment))
+        self._turns[deployment] = deployment.turn = turn
 
-    def granted(self, deployment: Deployment) -> bool:
-        return self.holder is deployment and self._change is None
+    def leave(self, deployment: Deployment) -> None:
+        """Remove a member, which is not loaded any more."""
+        self._turns.pop(deployment, None)
+        self._waiting.pop(deployment, None)
+        if self._holder is deployment:
+            self._holder = None
+        self._consider()
 
-    def ask(self, deployment: Deployment) -> None:
-        if not self.granted(deployment):
+    def _request(self, deployment: Deployment) -> None:
+        if deployment in self._turns and not self._turns[deployment].granted:
             self._waiting.setdefault(deployment)
             self._consider()
 
-    def leave(self, deployment: Deployment) -> None:
-        """It is no member any more, and not loaded."""
-        self._waiting.pop(deployment, None)
-        if self.holder is deployment:
-            self.holder = None
-        self._consider()
-
-    def idle(self, deployment: Deployment) -> None:
-        if self._waiting and self.holder is deployment:
+    def _idle(self, deployment: Deployment) -> None:
+        if self._waiting and self._holder is deployment:
             self._consider()
 
     def _consider(self) -> None:
         if self._change is not None or not self._waiting:
             return
-        holder = self.holder
+        holder = self._holder
         if holder is not None and (holder.waiting or holder.in_flight or not holder.settled):
             left = self._granted_at + self._length(holder) - time.monotonic()
             if left > 0:
                 if self._timer is None:
                     self._timer = asyncio.get_running_loop().call_later(left, self._turn_over)
                 return
+        if holder is not None:
+            self._turns[holder].granted = False
         self._change = asyncio.get_running_loop().create_task(self._hand_over())
 
     def _turn_over(self) -> None:
@@ -73,42 +75,25 @@ class Group:
     @staticmethod
     def _length(holder: Deployment) -> float:
         loading = max((replica.load_seconds or 0.0 for replica in holder.replicas), default=0.0)
-        return max(_SHORTEST_TURN, 2 * loading)  # counted from the grant: as long again as loading took
+        return max(_MIN_TURN_SECONDS, 2 * loading)  # counted from the grant: as long again as loading took
 
     async def _hand_over(self) -> None:
-        before = self.holder
+        before = self._holder
         try:
             if before is not None:
                 await before.unload()
-                if before.waiting and not before.retired:
+                if before.waiting and not before.retired and before in self._turns:
                     self._waiting.setdefault(before)  # behind those that wait already
         except Exception:  # the others' turn must come all the same
             log.exception("turn_not_ended_in_order", group=self.name)
         finally:
-            self.holder = next(iter(self._waiting), None)
-            if self.holder is not None:
-                del self._waiting[self.holder]
+            self._holder = holder = next(iter(self._waiting), None)
+            if holder is not None:
+                del self._waiting[holder]
+                self._turns[holder].granted = True
             self._granted_at = time.monotonic()
             self._change = None
-        if self.holder is not None:
-            log.info("turn_granted", group=self.name, model=self.holder.model.name)
-            self.holder.pump()
+        if holder is not None:
+            log.info("turn_granted", group=self.name, model=holder.model.name)
+            holder.pump()
         self._consider()
-
-
-class GroupTurn:
-    """One deployment's view of its group."""
-
-    def __init__(self, group: Group, deployment: Deployment) -> None:
-        self.group = group
-        self._deployment = deployment
-
-    @property
-    def granted(self) -> bool:
-        return self.group.granted(self._deployment)
-
-    def ask(self) -> None:
-        self.group.ask(self._deployment)
-
-    def idle(self) -> None:
-        self.group.idle(self._deployment)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from penstock.models.host.logbook import Logbook
 from penstock.models.host.replica import Replica
@@ -17,33 +17,35 @@ from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
-_LONGEST_RESTART: Final = 1.0  # seconds before a replica is replaced that had loaded
-
-
-class Commander(Protocol):
-    """Whose replicas they are. Called on the event loop."""
-
-    def replica_loaded(self, schema: Schema) -> None:
-        """One more is ready. May raise CallFailed: then it is of no use."""
-
-    def replica_failed(self) -> None:
-        """One could not be started; ``Fleet.problem`` says why."""
-
-    def fleet_changed(self) -> None:
-        """Something about the replicas is different."""
+_MAX_RESTART_SECONDS: Final = 1.0  # before a replica is replaced that had loaded
 
 
 class Fleet:
-    """``replicas`` holds those that live; ``problem`` says why the last start failed, None after one that did not."""
+    """``replicas`` holds those that live; ``problem`` is why the last start failed, None after one that did not.
 
-    def __init__(self, model: Model, commander: Commander, logbook: Logbook, make: Callable[[], Replica]) -> None:
+    ``on_load`` gets the schema of each replica that is ready; it may raise CallFailed, and then the replica is of no
+    use. ``on_failure`` is called when one could not be started, ``on_change`` after everything that happens.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        logbook: Logbook,
+        make: Callable[[], Replica],
+        *,
+        on_load: Callable[[Schema], None],
+        on_failure: Callable[[], None],
+        on_change: Callable[[], None],
+    ) -> None:
         self.replicas: list[Replica] = []
         self.problem: str | None = None
         self.restarts = 0
         self._model = model
-        self._commander = commander
         self._logbook = logbook
         self._make = make
+        self._on_load = on_load
+        self._on_failure = on_failure
+        self._on_change = on_change
         self._wanted = False  # they are to be kept at their number
         self._starting = 0
         self._backoff = Backoff()
@@ -56,13 +58,18 @@ class Fleet:
         return any(replica.state == "ready" for replica in self.replicas)
 
     @property
+    def ready_count(self) -> int:
+        """Replicas that take calls."""
+        return sum(replica.state == "ready" for replica in self.replicas)
+
+    @property
     def settled(self) -> bool:
-        """Whether no replica is on its way up."""
+        """Whether no replica is being started."""
         return not self._starting
 
     @property
     def absent(self) -> bool:
-        """Whether there is none, and none on its way."""
+        """Whether there is no replica, and none is being started."""
         return not self.replicas and not self._starting
 
     @property
@@ -90,17 +97,17 @@ class Fleet:
         return [self._start_soon() for _ in range(missing)]
 
     def replace(self, dead: Replica) -> None:
-        """A replica has died: start another one, if they are to be kept."""
+        """Start another replica for one that has died, if they are to be kept."""
         if dead in self.replicas:
             self.replicas.remove(dead)
         if dead.load_seconds is None or not self._wanted:
-            return  # one that never loaded is its start's business
+            return  # ``_start_one`` handles one that never loaded
         self.restarts += 1
-        pause = self._pause_after(dead)
+        delay = self._restart_delay(dead)
         log.warning(
-            "replica_died", model=self._model.name, replica=dead.name, reason=dead.end_reason, restart_seconds=pause
+            "replica_died", model=self._model.name, replica=dead.name, reason=dead.end_reason, restart_seconds=delay
         )
-        self._start_soon(pause)
+        self._start_soon(delay)
 
     async def take_down(self, *, grace: float) -> None:
         """End all replicas in order, and start none."""
@@ -108,7 +115,7 @@ class Fleet:
         await asyncio.gather(*(replica.stop(grace=grace) for replica in list(self.replicas)))
 
     async def stop(self, *, grace: float) -> None:
-        """End everything, starts included."""
+        """End everything, including starts."""
         self._wanted = False
         for task in list(self._tasks):
             task.cancel()
@@ -116,32 +123,32 @@ class Fleet:
         await self.take_down(grace=grace)
 
     def note_failure(self, error: CallFailed, seconds: float) -> float:
-        """Remember why a start failed, after so long, and when to try again at the earliest; answers the pause."""
+        """Record why a start failed that took so long. Returns the delay before the next one."""
         self.problem = self._logbook.masked(error.message)
-        pause = self._backoff.after_run_of(seconds)
-        self._not_before = time.monotonic() + pause
-        return pause
+        delay = self._backoff.after_run_of(seconds)
+        self._not_before = time.monotonic() + delay
+        return delay
 
-    def _start_soon(self, pause: float = 0.0) -> asyncio.Task[None]:
+    def _start_soon(self, delay: float = 0.0) -> asyncio.Task[None]:
         self._starting += 1
-        task = asyncio.get_running_loop().create_task(self._start_one(pause))
+        task = asyncio.get_running_loop().create_task(self._start_one(delay))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _start_one(self, pause: float) -> None:
+    async def _start_one(self, delay: float) -> None:
         replica: Replica | None = None
         began = time.monotonic()
         failure: CallFailed | None = None
         try:
-            if pause:
-                await asyncio.sleep(pause)
+            if delay:
+                await asyncio.sleep(delay)
             if not self._wanted:
                 return
             began = time.monotonic()
             replica = self._make()
             self.replicas.append(replica)
-            self._commander.replica_loaded(await replica.start())
+            self._on_load(await replica.start())
             self.problem = None
             log.info("replica_ready", model=self._model.name, replica=replica.name, seconds=replica.load_seconds)
         except CallFailed as error:
@@ -150,7 +157,7 @@ class Fleet:
                 replica.kill("cannot be used")  # it may have loaded, with a schema that cannot
         except Exception:  # callers wait for this start, whatever becomes of it
             log.exception("replica_start_failed", model=self._model.name)
-            failure = CallFailed("unavailable", "it could not be started, for a reason that stands in the log")
+            failure = CallFailed("unavailable", "it could not be started; the reason is in the gateway's log")
             if replica is not None:
                 replica.kill("cannot be used")
         finally:
@@ -159,18 +166,18 @@ class Fleet:
                 self.replicas.remove(replica)
         if failure is not None:
             self._failed(failure, time.monotonic() - began)
-        self._commander.fleet_changed()
+        self._on_change()
 
     def _failed(self, error: CallFailed, seconds: float) -> None:
-        pause = self.note_failure(error, seconds)
-        log.warning("replica_failed_to_start", model=self._model.name, reason=self.problem, again_seconds=pause)
-        self._commander.replica_failed()
+        delay = self.note_failure(error, seconds)
+        log.warning("replica_failed_to_start", model=self._model.name, reason=self.problem, again_seconds=delay)
+        self._on_failure()
         if self._wanted and (self._model.manifest.eager or self.ready):
-            self._start_soon(pause)
+            self._start_soon(delay)
 
-    def _pause_after(self, dead: Replica) -> float:
-        """Before a replica is replaced that had loaded: none if it did some good, so that one bad input disturbs nobody
-        else; a short one if it died at its first call."""
-        if dead.answers:
+    def _restart_delay(self, dead: Replica) -> float:
+        """No delay for a replica that had returned results, so that one bad input holds up no other calls; a short one
+        for a replica that died at its first call."""
+        if dead.returned:
             return 0.0
-        return min(self._backoff.after_run_of(time.monotonic() - dead.started_at), _LONGEST_RESTART)
+        return min(self._backoff.after_run_of(time.monotonic() - dead.started_at), _MAX_RESTART_SECONDS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
+from datetime import timedelta
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -14,10 +15,11 @@ from penstock.errors import AlreadyExists, InvalidInput, ModelUnavailable, NotFo
 from penstock.models.host import environment
 from penstock.models.host.calls import Listener, LiveCall
 from penstock.models.host.deployment import Deployment
-from penstock.models.host.exclusive import Group, GroupTurn
+from penstock.models.host.exclusive import Group
 from penstock.models.host.guardian import Guardian
 from penstock.models.host.logbook import Logbook
 from penstock.models.host.replica import Replica
+from penstock.models.host.windows import Windows
 from penstock.models.manifest import Model
 from penstock.models.replica.runtime import Segment
 from penstock.suggestions import did_you_mean
@@ -26,9 +28,10 @@ from penstock.telemetry import logs
 log = logs.get(__name__)
 
 _TICK: Final = 0.25  # seconds between looks at memory, idle time and signs of life
-_PING_EVERY: Final = 5.0
-_PING_PATIENCE: Final = 30.0  # seconds that an idle replica may be silent
-_AT_ONCE: Final = 2  # models whose code is imported at the same time
+_PING_INTERVAL: Final = 5.0  # seconds
+_PING_TIMEOUT: Final = 30.0  # seconds that an idle replica may be silent
+_CANCEL_GRACE: Final = timedelta(seconds=5)
+_MAX_IMPORTING: Final = 2  # models whose code is imported at the same time
 
 
 class Entry:
@@ -45,23 +48,31 @@ class ModelHost:
     """Owns every model that this process serves. All calls go through ``call``; nothing here touches a database.
 
     ``private`` names environment variables that no replica sees. An idle replica is asked for a sign of life every
-    ``ping_every`` seconds and killed after ``ping_patience`` without one. ``start`` needs no models; ``stop`` ends all
-    replicas.
+    ``ping_interval`` seconds and killed after ``ping_timeout`` seconds without one. A call whose caller has gone and
+    that has not stopped after ``cancel_grace`` costs its replica, if other calls wait. ``start`` needs no models;
+    ``stop`` ends all replicas.
     """
 
     def __init__(
-        self, *, private: Iterable[str] = (), ping_every: float = _PING_EVERY, ping_patience: float = _PING_PATIENCE
+        self,
+        *,
+        private: Iterable[str] = (),
+        ping_interval: float = _PING_INTERVAL,
+        ping_timeout: float = _PING_TIMEOUT,
+        cancel_grace: timedelta = _CANCEL_GRACE,
     ) -> None:
         self.entries: dict[str, Entry] = {}
         self.guardian = Guardian()
         self.changed = asyncio.Event()  # set when models or schemas come and go; whoever waits clears it
         self._private = frozenset(private)
-        self._ping_every = ping_every
-        self._ping_patience = ping_patience
+        self._ping_interval = ping_interval
+        self._ping_timeout = ping_timeout
+        self._cancel_grace = cancel_grace
+        self._windows = Windows()
         self._groups: dict[str, Group] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._loop_task: asyncio.Task[None] | None = None
-        self._describing = asyncio.Semaphore(_AT_ONCE)
+        self._describing = asyncio.Semaphore(_MAX_IMPORTING)
         self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._leaving: set[Deployment] = set()  # replaced or removed, and not yet at their end
 
@@ -109,7 +120,7 @@ class ModelHost:
         """Hand in a call whose input was checked. Raises Overloaded, PoisonInput, ModelUnavailable.
 
         ``streams``: the caller reads chunks as they come; ``collects``: the answer holds all of them (by default where
-        it does not stream).
+        it does not stream). A call with a listener must be closed.
         A version that was replaced a moment ago hands the call to the one that took its place.
         """
         call = LiveCall(
@@ -118,11 +129,16 @@ class ModelHost:
             request_id=request_id,
             streams=streams,
             collects=not streams if collects is None else collects,
+            windows=self._windows,
             listener=listener,
         )
         if deployment.retired:
             deployment = self.find(deployment.model.name)
-        deployment.call(call)
+        try:
+            deployment.call(call)
+        except BaseException:
+            call.close()
+            raise
         return call
 
     # Registering
@@ -195,7 +211,7 @@ class ModelHost:
             for deployment in going:
                 del entry.versions[deployment.model.version]
                 self._leaving.add(deployment)
-                deployment.measures.forget()
+                deployment.metrics.forget()
                 self._spawn(self._retire(deployment))
             if not entry.versions:
                 del self.entries[name]
@@ -251,7 +267,7 @@ class ModelHost:
         )
         if model.manifest.exclusive is not None:
             group = self._groups.setdefault(model.manifest.exclusive, Group(model.manifest.exclusive))
-            deployment.turn = group.turn_of(deployment)
+            group.join(deployment)
         return deployment
 
     async def _retire(self, deployment: Deployment) -> None:
@@ -264,8 +280,8 @@ class ModelHost:
 
     def _gone(self, deployment: Deployment) -> None:
         self._leaving.discard(deployment)
-        if isinstance(deployment.turn, GroupTurn):
-            deployment.turn.group.leave(deployment)
+        if deployment.model.manifest.exclusive is not None:
+            self._groups[deployment.model.manifest.exclusive].leave(deployment)
 
     def _check_device(self, model: Model, *, instead_of: Deployment | None) -> None:
         """The shares of one device must not exceed it; a group takes as much as its largest member."""
@@ -296,21 +312,26 @@ class ModelHost:
             try:
                 now = time.monotonic()
                 for deployment in self.deployments():
-                    deployment.measures.load(deployment.waiting, deployment.in_flight, len(deployment.replicas))
-                    self._unload_if_idle(deployment, now)
+                    deployment.metrics.set_load(deployment.waiting, deployment.in_flight, len(deployment.replicas))
+                    self._unload_if_idle(deployment)
                     for replica in deployment.replicas:
                         self._check_life(replica, now)
+                        if deployment.waiting or replica.in_flight.ahead:
+                            replica.free_if_stuck(self._grace_of(deployment.model))
                 await self._check_memory()
             except Exception:  # the loop outlives what nobody foresaw
                 log.exception("looking_after_replicas_failed")
 
-    def _unload_if_idle(self, deployment: Deployment, now: float) -> None:
+    def _unload_if_idle(self, deployment: Deployment) -> None:
         after = deployment.model.unload_after
         if after is None or not deployment.ready or deployment.held or deployment.waiting or deployment.in_flight:
             return
-        if now - deployment.last_used_at >= after.total_seconds():
+        if time.perf_counter() - deployment.last_used_at >= after.total_seconds():
             log.info("model_unloaded", model=deployment.model.name, idle_seconds=after.total_seconds())
             self._spawn(self._unload(deployment))
+
+    def _grace_of(self, model: Model) -> float:
+        return (model.cancel_grace or self._cancel_grace).total_seconds()
 
     @staticmethod
     async def _unload(deployment: Deployment) -> None:
@@ -320,9 +341,9 @@ class ModelHost:
     def _check_life(self, replica: Replica, now: float) -> None:
         if replica.state != "ready" or replica.load:
             return  # a call that hangs is ended by its timeout
-        if now - replica.ponged_at > self._ping_patience and replica.pinged_at > replica.ponged_at:
-            replica.kill(f"gave no sign of life for {self._ping_patience:g} s")
-        elif now - replica.pinged_at > self._ping_every:
+        if now - replica.ponged_at > self._ping_timeout and replica.pinged_at > replica.ponged_at:
+            replica.kill(f"gave no sign of life for {self._ping_timeout:g} s")
+        elif now - replica.pinged_at > self._ping_interval:
             replica.ping()
 
     async def _check_memory(self) -> None:

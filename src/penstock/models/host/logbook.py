@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from penstock.masking import Masker
 
+MAX_LINE: Final = 16 * 1024  # characters
 LEVELS: Final = ("debug", "info", "warning", "error")
 _MOST_LINES: Final = 10_000
 _MOST_BYTES: Final = 8 * 2**20

@@ -9,8 +9,9 @@ import socket
 from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import Final, Protocol
+from typing import Final
 
 from penstock.errors import PenstockError
 from penstock.models.host import environment
@@ -25,37 +26,40 @@ log = logs.get(__name__)
 
 Receive = Callable[[Sequence[frames.Frame]], None]
 
-_READ: Final = 2**16
-_LONGEST_LINE: Final = 16 * 1024
-_LAST_WORDS_SECONDS: Final = 0.5  # to read what a process wrote before it ended
+_READ_BYTES: Final = 2**16
+_MAX_LINE_BYTES: Final = 16 * 1024
+_DRAIN_SECONDS: Final = 0.5  # to read what a process wrote before it ended
 
 
-class Hearer(Protocol):
-    """Who hears what the process does. Called on the event loop; the last call is ``process_ended``."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handlers:
+    """What to call, on the event loop, when the process does something; the last call is ``ended``."""
 
-    def data_came(self, found: Sequence[frames.Frame]) -> None: ...
-    def control_came(self, found: Sequence[frames.Frame]) -> None: ...
-    def line_came(self, level: str, text: str) -> None: ...
-    def protocol_broken(self, problem: str) -> None: ...
-    def process_ended(self, how: str) -> None: ...
+    data: Receive
+    control: Receive
+    line: Callable[[str, str], None]  # level, text
+    broken: Callable[[str], None]  # how it broke the protocol
+    ended: Callable[[str], None]  # how it ended
 
 
 class ReplicaProcess:
     """One process, in a group of its own with all that it starts."""
 
-    def __init__(self, model: Model, hearer: Hearer, guardian: Guardian, private: frozenset[str]) -> None:
+    def __init__(self, model: Model, handlers: Handlers, guardian: Guardian, private: frozenset[str]) -> None:
         self.pid: int | None = None
         self._model = model
-        self._hearer = hearer
+        self._handlers = handlers
         self._guardian = guardian
         self._private = private
         self._data: asyncio.WriteTransport | None = None
         self._control: asyncio.WriteTransport | None = None
+        self._finished = False
+        self._channels: list[_Channel] = []
         self._reading: list[asyncio.Task[None]] = []
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self, setup: bytes, visible_devices: str = "") -> None:
-        """Start it and send what to run. It sees the GPU ``visible_devices`` only. Raises CallFailed."""
+        """Start the process and send it its setup. It sees the GPU ``visible_devices`` only. Raises CallFailed."""
         try:
             await self._start(visible_devices)
         except (PenstockError, OSError) as error:
@@ -64,28 +68,29 @@ class ReplicaProcess:
                 await asyncio.wait([self._watching])
             reason = error.strerror or error if isinstance(error, OSError) else error
             raise CallFailed("unavailable", f"its process cannot be started: {reason}") from error
-        self.tell(frames.encode(frames.SETUP, 0, None, setup))
+        self.send_control(frames.encode(frames.SETUP, 0, None, setup))
 
-    def write(self, parts: Sequence[bytes | memoryview]) -> None:
-        """Send calls; nothing happens once the socket is closed."""
-        if self._data is not None and not self._data.is_closing():
+    def send(self, parts: Sequence[bytes | memoryview]) -> None:
+        """Send frames of calls; does nothing once the socket is closed."""
+        if self._data is not None and not self._finished and not self._data.is_closing():
             if len(parts) == 1:
                 self._data.write(parts[0])
             else:
                 self._data.writelines(parts)
 
-    def tell(self, frame: bytes) -> None:
-        """Send a control frame, which no call holds up."""
+    def send_control(self, frame: bytes) -> None:
+        """Send a control frame, which never waits behind calls."""
         if self._control is not None and not self._control.is_closing():
             self._control.write(frame)
 
     def finish(self) -> None:
-        """No more calls will come: the process unloads its model and ends."""
-        if self._data is not None and not self._data.is_closing():
-            self._data.close()
+        """Send no more calls: the process unloads its model and ends. What it still writes is read."""
+        if self._data is not None and not self._finished and not self._data.is_closing():
+            self._finished = True
+            self._data.write_eof()
 
     def kill(self) -> None:
-        """End it at once, with all that it has started."""
+        """End the process at once, with all that it has started."""
         if self.pid is not None:
             with suppress(ProcessLookupError, PermissionError):  # it has ended
                 os.killpg(self.pid, signal.SIGKILL)
@@ -98,8 +103,8 @@ class ReplicaProcess:
                 process = await self._spawn(data_there.fileno(), control_there.fileno(), visible_devices)
             self._attend(process)
             await self._guardian.watch(process.pid)
-            self._data = await self._connect(data, self._hearer.data_came)
-            self._control = await self._connect(control, self._hearer.control_came)
+            self._data = await self._connect(data, self._handlers.data)
+            self._control = await self._connect(control, self._handlers.control)
         finally:  # once connected they belong to their transports
             for end, transport in ((data, self._data), (control, self._control)):
                 if transport is None:
@@ -131,44 +136,46 @@ class ReplicaProcess:
     async def _connect(self, connection: socket.socket, receive: Receive) -> asyncio.WriteTransport:
         connection.setblocking(False)
         loop = asyncio.get_running_loop()
-        make = partial(_Channel, receive, self._hearer.protocol_broken)
-        transport, _ = await loop.create_unix_connection(make, sock=connection)
+        make = partial(_Channel, receive, self._handlers.broken, loop.create_future())
+        transport, channel = await loop.create_unix_connection(make, sock=connection)
+        self._channels.append(channel)
         return transport
 
     async def _watch(self, process: Process) -> None:
         status = await process.wait()
         self.kill()  # what the process had started must not outlive it
         self._guardian.release(process.pid)
-        await asyncio.wait(self._reading, timeout=_LAST_WORDS_SECONDS)
+        await asyncio.wait([*self._reading, *(channel.closed for channel in self._channels)], timeout=_DRAIN_SECONDS)
         for task in self._reading:
             task.cancel()
         for transport in (self._data, self._control):
             if transport is not None:
                 transport.abort()
-        self._hearer.process_ended(exits.described(status))
+        self._handlers.ended(exits.described(status))
 
     async def _read_lines(self, stream: asyncio.StreamReader | None, level: str) -> None:
-        """What the process writes past our own capture: native code, programs, last words."""
+        """Read what the process writes past our own capture: native code, programs, last words."""
         rest = b""
-        while stream is not None and (data := await stream.read(_READ)):
+        while stream is not None and (data := await stream.read(_READ_BYTES)):
             *lines, rest = (rest + data).split(b"\n")
-            if len(rest) > _LONGEST_LINE:
+            if len(rest) > _MAX_LINE_BYTES:
                 lines.append(rest)
                 rest = b""
             for line in lines:
-                self._tell_line(line, level)
-        self._tell_line(rest, level)
+                self._report_line(line, level)
+        self._report_line(rest, level)
 
-    def _tell_line(self, line: bytes, level: str) -> None:
-        text = line[:_LONGEST_LINE].decode("utf-8", "replace").rstrip()
+    def _report_line(self, line: bytes, level: str) -> None:
+        text = line[:_MAX_LINE_BYTES].decode("utf-8", "replace").rstrip()
         if text:
-            self._hearer.line_came(level, text)
+            self._handlers.line(level, text)
 
 
 class _Channel(asyncio.Protocol):
-    """Our end of one socket; whatever the peer sends, an exception never leaves it."""
+    """Our end of one socket; no exception ever leaves it, whatever the peer sends."""
 
-    def __init__(self, receive: Receive, broken: Callable[[str], None]) -> None:
+    def __init__(self, receive: Receive, broken: Callable[[str], None], closed: asyncio.Future[None]) -> None:
+        self.closed = closed
         self._receive = receive
         self._broken = broken
         self._decoder = frames.Decoder()
@@ -186,3 +193,7 @@ class _Channel(asyncio.Protocol):
             self._failed = True
             log.exception("replica_frame_failed")
             self._broken("a frame could not be handled")
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        if not self.closed.done():
+            self.closed.set_result(None)

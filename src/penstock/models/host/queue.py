@@ -14,100 +14,128 @@ from typing import Final
 from penstock.errors import ModelUnavailable
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.fleet import Fleet
-from penstock.models.host.metrics import Measures
+from penstock.models.host.metrics import ModelMetrics
 from penstock.models.host.replica import Replica
 from penstock.models.manifest import Model
 
+MAX_WAITING_BYTES: Final = 256 * 2**20  # inputs of all waiting calls of one version
 _AHEAD_SECONDS: Final = 0.001  # work that is sent to a busy replica, so that it need not wait for the next call
-_MOST_AHEAD: Final = 16  # calls
+_MAX_AHEAD: Final = 16  # calls
+_MAX_AHEAD_BYTES: Final = 2**16  # of a call that is sent ahead
 _SMOOTHING: Final = 0.1  # weight of the newest call in the time that calls take
-_LONGEST_ESTIMATE: Final = 60  # seconds
+_MAX_ESTIMATE_SECONDS: Final = 60
 
 
 class CallQueue:
-    """Calls in order. ``together`` is how many of them a replica answers at once; ``on_company`` is called when a batch
-    has waited long enough for more."""
+    """Calls in order. ``together`` is how many of them a replica can run as one batch; ``on_change`` is called when
+    a batch has waited long enough for more calls, and when a call was withdrawn."""
 
-    def __init__(self, model: Model, fleet: Fleet, measures: Measures, on_company: Callable[[], None]) -> None:
+    def __init__(self, model: Model, fleet: Fleet, metrics: ModelMetrics, on_change: Callable[[], None]) -> None:
         self.together = 1
         self._model = model
         self._fleet = fleet
-        self._measures = measures
-        self._on_company = on_company
+        self._metrics = metrics
+        self._on_change = on_change
         self._calls: deque[LiveCall] = deque()
-        self._company: asyncio.TimerHandle | None = None  # a batch waits for more calls
+        self._bytes = 0
+        self._batch_timer: asyncio.TimerHandle | None = None  # a batch waits for more calls
         self._seconds = 1.0  # what a call takes in the model, smoothed
+        self._ahead = 0  # calls that may be sent before a place is free
+        self._withdraw = self.remove
 
     def __len__(self) -> int:
         return len(self._calls)
 
-    @property
-    def full(self) -> bool:
-        """Whether no more calls may wait."""
-        return len(self._calls) >= self._model.manifest.queue
+    def has_space(self, call: LiveCall) -> bool:
+        """Whether a call may wait."""
+        return len(self._calls) < self._model.manifest.queue and (
+            not self._calls or self._bytes + call.size <= MAX_WAITING_BYTES
+        )
 
     def add(self, call: LiveCall) -> None:
-        """The last in the queue."""
+        """Append a call."""
+        call.withdraw = self._withdraw
         self._calls.append(call)
+        self._bytes += call.size
 
-    def put_back(self, calls: Sequence[LiveCall]) -> None:
-        """They were sent in vain, and are the first again."""
-        self._calls.extendleft(reversed(calls))
+    def requeue(self, calls: Sequence[LiveCall]) -> None:
+        """Put calls back at the front, in order."""
+        for call in reversed(calls):
+            call.withdraw = self._withdraw
+            self._calls.appendleft(call)
+            self._bytes += call.size
 
     def remove(self, call: LiveCall) -> None:
-        """Its caller has gone."""
+        """Remove a call whose caller has gone."""
         with suppress(ValueError):
             self._calls.remove(call)
+            self._bytes -= call.size
+        self._on_change()
 
     def send_now(self, call: LiveCall) -> bool:
         """Send a call past the empty queue; False where no replica has a free place."""
-        replica = self._free_replica()
+        replica = self._free_replica(call)
         if replica is None:
             return False
-        self._send(replica, [call])
+        replica.send((call,))
         return True
 
     def send(self) -> None:
         """Send what can be sent."""
         while self._calls:
-            replica = self._free_replica()
-            if replica is None or self._waits_for_company():
+            replica = self._free_replica(self._calls[0])
+            if replica is None or self._waits_for_more():
                 return
-            self._send(replica, [self._calls.popleft() for _ in range(min(self.together, len(self._calls)))])
+            if self.together == 1 or len(self._calls) == 1:
+                replica.send((self._next(),))
+            else:
+                batch = [self._next() for _ in range(min(self.together, len(self._calls)))]
+                self._metrics.count_batch(len(batch))
+                replica.send(batch)
 
     def fail(self, reason: str) -> None:
-        """Nobody will answer those that wait."""
-        taken = list(self._calls)
+        """Fail all calls that wait."""
+        waiting = list(self._calls)
         self._calls.clear()
-        for call in taken:
+        self._bytes = 0
+        for call in waiting:
             call.fail(ModelUnavailable(reason))
 
     def took(self, seconds: float) -> None:
-        """A call was answered after so long in the model."""
+        """Learn from a call that took so long in the model."""
         self._seconds += _SMOOTHING * (seconds - self._seconds)
+        self._ahead = min(_MAX_AHEAD, int(_AHEAD_SECONDS / self._seconds)) if self._seconds < _AHEAD_SECONDS else 0
 
     def wait_estimate(self) -> timedelta:
-        """When there may be room again: the time that the queue takes."""
+        """Time until the calls that wait have been run, at least a second."""
         places = max(1, len(self._fleet.replicas)) * self._model.concurrency
         size = self._model.manifest.batching.max_size if self._model.manifest.batching else 1
         seconds = math.ceil(len(self._calls) * self._seconds / places / size)
-        return timedelta(seconds=min(_LONGEST_ESTIMATE, max(1, seconds)))
+        return timedelta(seconds=min(_MAX_ESTIMATE_SECONDS, max(1, seconds)))
 
-    def _free_replica(self) -> Replica | None:
-        """The ready replica with the fewest calls in flight, if it has a free place."""
+    def _next(self) -> LiveCall:
+        call = self._calls.popleft()
+        self._bytes -= call.size
+        return call
+
+    def _free_replica(self, call: LiveCall) -> Replica | None:
+        """The ready replica with the fewest calls in flight, if ``call`` may be sent to it."""
         best = self._fleet.least_loaded()
         if best is None:
             return None
-        places = self._model.concurrency
-        if best.busy < places or (self._model.manifest.batching is None and best.busy < places + self._ahead()):
+        free = self._model.concurrency - best.in_flight.busy
+        if free > 0:
             return best
-        return None
+        if self._model.manifest.batching is not None:
+            return best if free == 0 and self._batches_abound() else None
+        return best if free + self._ahead > 0 and call.size <= _MAX_AHEAD_BYTES else None
 
-    def _ahead(self) -> int:
-        """How many calls may be sent before a place is free: as many as a very quick model does in a moment."""
-        return min(_MOST_AHEAD, int(_AHEAD_SECONDS / self._seconds)) if self._seconds < _AHEAD_SECONDS else 0
+    def _batches_abound(self) -> bool:
+        """Whether there is a full batch for every replica. Then the next one is sent before its replica is free: it
+        could not become fuller, and no other replica would take it earlier."""
+        return self.together > 1 and len(self._calls) >= self.together * self._fleet.ready_count
 
-    def _waits_for_company(self) -> bool:
+    def _waits_for_more(self) -> bool:
         """Whether a batch that is not full waits a little longer. A call that finds a replica idle never comes here."""
         batching = self._model.manifest.batching
         if batching is None or not batching.max_wait_ms or len(self._calls) >= batching.max_size:
@@ -115,17 +143,10 @@ class CallQueue:
         left = self._calls[0].accepted_at + batching.max_wait_ms / 1000 - time.perf_counter()
         if left <= 0:
             return False
-        if self._company is None:
-            self._company = asyncio.get_running_loop().call_later(left, self._company_over)
+        if self._batch_timer is None:
+            self._batch_timer = asyncio.get_running_loop().call_later(left, self._batch_due)
         return True
 
-    def _company_over(self) -> None:
-        self._company = None
-        self._on_company()
-
-    def _send(self, replica: Replica, calls: Sequence[LiveCall]) -> None:
-        if len(calls) == 1:
-            replica.send(calls[0], ahead=replica.busy >= self._model.concurrency)
-        else:
-            self._measures.batched(len(calls))
-            replica.send_batch(calls)
+    def _batch_due(self) -> None:
+        self._batch_timer = None
+        self._on_change()

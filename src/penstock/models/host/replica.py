@@ -1,11 +1,10 @@
-"""One replica as its host sees it: what it was sent, what it answers, whether it lives."""
+"""One replica as its host sees it: its life, what it was sent, and what it reports."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import time
-from collections import deque
 from collections.abc import Sequence
 from typing import Final, Protocol
 
@@ -14,8 +13,9 @@ import msgspec
 from penstock.models.host import devices, environment
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.guardian import Guardian
-from penstock.models.host.logbook import Logbook
-from penstock.models.host.process import ReplicaProcess
+from penstock.models.host.in_flight import InFlight
+from penstock.models.host.logbook import MAX_LINE, Logbook
+from penstock.models.host.process import Handlers, ReplicaProcess
 from penstock.models.manifest import Model
 from penstock.models.replica import frames
 from penstock.models.replica.runtime import Schema, Segment
@@ -26,40 +26,27 @@ from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
-_STOP_SECONDS: Final = 1.0  # for a call that has had its time to stop, before its replica is killed
-_LONGEST_LINE: Final = 16 * 1024  # characters of a log line
+_STOP_SECONDS: Final = 1.0  # for a call whose time is over to stop, before its replica is killed
+_MAX_LAST_WORDS: Final = 300  # characters
 
 _numbers = itertools.count(1)
 _call_ids = itertools.count(1)
-_reply = frames.header_decoder(frames.OutputHeader)
-_failed = frames.header_decoder(frames.FailureHeader)
-_line = frames.header_decoder(frames.LogHeader)
+_output_header = frames.header_decoder(frames.OutputHeader)
+_failure_header = frames.header_decoder(frames.FailureHeader)
+_log_header = frames.header_decoder(frames.LogHeader)
 
 
 class Owner(Protocol):
-    """Who a replica belongs to. Called on the event loop."""
+    """The owner of a replica, which decides what becomes of its calls. Called on the event loop."""
 
-    def answered(self, call: LiveCall, json: bytes, segments: Sequence[Segment], micros: int) -> None: ...
-    def refused(self, call: LiveCall, failed: frames.FailureHeader) -> None: ...
+    def completed(self, call: LiveCall, json: bytes, segments: Sequence[Segment], micros: int) -> None: ...
+    def failed(self, call: LiveCall, failure: frames.FailureHeader) -> None: ...
     def timed_out(self, call: LiveCall) -> None: ...
     def ended(self, replica: Replica, started: Sequence[LiveCall], unstarted: Sequence[LiveCall]) -> None: ...
 
 
-class Batch:
-    """Calls that were sent together and take one place."""
-
-    __slots__ = ("left",)
-
-    def __init__(self, left: int) -> None:
-        self.left = left
-
-
 class Replica:
-    """A process that runs one model. Owned by a deployment, which hears what becomes of its calls.
-
-    ``running`` holds the calls that the process may have begun, ``ahead`` those that were sent early so that it need
-    not wait for the next one; both in the order of sending. Occupied places are counted in batches.
-    """
+    """A process that runs one model, and the calls that it has."""
 
     def __init__(
         self, model: Model, owner: Owner, guardian: Guardian, logbook: Logbook, private: frozenset[str]
@@ -70,24 +57,31 @@ class Replica:
         self.schema: Schema | None = None
         self.started_at = time.monotonic()
         self.load_seconds: float | None = None
-        self.running: dict[int, LiveCall] = {}
-        self.ahead: deque[LiveCall] = deque()
-        self.busy = 0  # places taken
-        self.answers = 0
+        self.in_flight = InFlight(model.concurrency)
+        self.returned = 0  # calls that ended, well or badly
         self.end_reason: str | None = None  # why we killed it
-        self.over_limit = False  # because it used too much memory
+        self.over_limit = False  # it was killed because it used too much memory
+        self.overstayed = False  # it was killed because a call did not stop: no fault of the others
         self.exited = asyncio.Event()
+        self.last_words = ""  # the newest line of its log past our own capture
+        self.pinged_at = 0.0  # monotonic
+        self.ponged_at = 0.0
         self._owner = owner
         self._logbook = logbook
-        self._process = ReplicaProcess(model, self, guardian, private)
-        self._batches: dict[int, Batch] = {}
+        handlers = Handlers(
+            data=self._receive,
+            control=self._receive_control,
+            line=self._log_line,
+            broken=self._protocol_broken,
+            ended=self._process_ended,
+        )
+        self._process = ReplicaProcess(model, handlers, guardian, private)
         self._described: asyncio.Future[Schema] = asyncio.get_running_loop().create_future()
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._timeout = model.timeout.total_seconds()
-        self.last_words = ""  # the newest line of its log past our own capture
-        self.pinged_at = 0.0
-        self.ponged_at = 0.0
+        self._withdraw = self.cancel
+        self._grant = self.grant
 
     # Life
 
@@ -104,7 +98,7 @@ class Replica:
             await self._end(grace=5.0)
 
     async def start(self) -> Schema:
-        """Start and load; answers the schema. Raises CallFailed with the reason, then the process has ended."""
+        """Start and load; returns the schema. Raises CallFailed with the reason, after the process has ended."""
         await self._start(describe_only=False)
         try:
             async with asyncio.timeout(self.model.start_timeout.total_seconds()):
@@ -126,14 +120,14 @@ class Replica:
         return schema
 
     async def stop(self, *, grace: float) -> None:
-        """End in order: the process unloads its model and exits; killed after ``grace`` seconds."""
+        """End in order: the process unloads its model and exits; it is killed after ``grace`` seconds."""
         if self.state != "dead":
             self.state = "stopping"
             self._process.finish()
             await self._end(grace=grace)
 
     def kill(self, reason: str) -> None:
-        """End it at once, with all that it has started; its calls learn of it when the process has ended."""
+        """End the process at once, with all that it has started. Its calls are handed back when it has ended."""
         if self.state == "dead" or self.end_reason is not None:
             return
         self.end_reason = reason
@@ -149,7 +143,7 @@ class Replica:
     @property
     def load(self) -> int:
         """Calls in flight."""
-        return len(self.running) + len(self.ahead)
+        return self.in_flight.calls
 
     async def _start(self, *, describe_only: bool) -> None:
         """Start the process. A start that is cancelled leaves none behind."""
@@ -162,7 +156,7 @@ class Replica:
             raise
         except asyncio.CancelledError:
             await asyncio.wait([starting])
-            starting.exception()  # nobody wants to know it any more
+            starting.exception()  # retrieved, so that it is not logged as lost
             self.kill("was not needed any more")
             if self.pid is not None:
                 await self.exited.wait()
@@ -188,8 +182,8 @@ class Replica:
             describe_only=describe_only,
         )
 
-    def process_ended(self, how: str) -> None:
-        """The process has ended, by itself or by ``kill``; its calls are handed back."""
+    def _process_ended(self, how: str) -> None:
+        """Hand the calls back after the process has ended, by itself or by ``kill``."""
         orderly = self.state == "stopping" and self.end_reason is None
         self.state = "dead"
         self.end_reason = how = self.end_reason or how
@@ -197,17 +191,13 @@ class Replica:
             self._timer.cancel()
         if not orderly and how != exits.described(0):
             self._logbook.add("error", f"the replica ended: {how}", version=self.model.version, replica=self.name)
-        said = f", and said: {self.last_words}" if self.last_words else ""
-        error = CallFailed("unavailable", f"its process ended: {how}{said}")
+        output = f"; its last output was: {self.last_words}" if self.last_words else ""
+        error = CallFailed("unavailable", f"its process ended: {how}{output}")
         for future in (self._described, self._ready):
             if not future.done():
                 future.set_exception(error)
-                future.exception()  # nobody may be waiting
-        started, unstarted = list(self.running.values()), list(self.ahead)
-        self.running.clear()
-        self.ahead.clear()
-        self._batches.clear()
-        self.busy = 0
+                future.exception()  # there may be no waiter
+        started, unstarted = self.in_flight.clear()
         self.exited.set()
         self._owner.ended(self, started, unstarted)
 
@@ -218,106 +208,107 @@ class Replica:
             self.kill(f"did not end within {grace:g} s")
             await self.exited.wait()
 
-    def protocol_broken(self, problem: str) -> None:
-        """The peer breaks the protocol: nothing that it says can be trusted any more."""
+    def _protocol_broken(self, problem: str) -> None:
+        """End a process that breaks the protocol: nothing that it sends can be trusted any more."""
         log.warning("replica_protocol_error", model=self.model.name, replica=self.name, problem=problem)
         self.kill(f"broke the protocol: {problem}")
 
     # Sending
 
-    def send(self, call: LiveCall, *, ahead: bool = False) -> None:
-        """Send one call; ``ahead`` of the ones that run."""
-        self.busy += 1
-        self._note(call, ahead=ahead)
-        self._process.write(self._parts(call))
-
-    def send_batch(self, calls: Sequence[LiveCall]) -> None:
-        """Send calls that are to be answered together."""
-        self.busy += 1
-        batch = Batch(len(calls))
-        parts: list[bytes | memoryview] = [frames.encode(frames.BATCH, 0, frames.BatchHeader(len(calls)))]
+    def send(self, calls: Sequence[LiveCall]) -> None:
+        """Send one call, or several that are to run together. They run at once where a place is free, otherwise after
+        what the replica has."""
+        now = time.perf_counter()
+        parts: list[bytes | memoryview] = []
+        if len(calls) > 1:
+            parts.append(frames.encode(frames.BATCH, 0, frames.BatchHeader(len(calls))))
         for call in calls:
-            self._note(call, ahead=False)
-            self._batches[call.id] = batch
-            parts += self._parts(call)
-        self._process.write(parts)
-
-    def cancel(self, call: LiveCall) -> None:
-        """Its caller has gone: the replica ends the work where it can."""
-        self._process.tell(frames.encode(frames.CANCEL, call.id))
-
-    def hold_back(self, call: LiveCall, *, hold: bool) -> None:
-        """Have the model wait before its next chunk, or go on."""
-        self._process.tell(frames.encode(frames.PAUSE if hold else frames.RESUME, call.id))
-
-    def ping(self) -> None:
-        """Ask for a sign of life; ``ponged_at`` tells when one came."""
-        self.pinged_at = time.monotonic()
-        self._process.tell(frames.encode(frames.PING))
-
-    def _note(self, call: LiveCall, *, ahead: bool) -> None:
-        call.id = next(_call_ids)
-        call.replica = self
-        call.sent_at = now = time.perf_counter()
-        if ahead:
-            self.ahead.append(call)
-        else:
-            self._begin(call, now)
-
-    def _begin(self, call: LiveCall, now: float) -> None:
-        call.started_at = now
-        self.running[call.id] = call
+            call.id = next(_call_ids)
+            call.sent_at = now
+            call.withdraw = self._withdraw
+            call.grant = self._grant
+            parts += _frame_of(call)
+        self.in_flight.add(calls, now)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._timeout, self._check_timeout)
+        self._process.send(parts)
 
-    def _parts(self, call: LiveCall) -> list[bytes | memoryview]:
-        segments = call.segments
-        if not segments:
-            header = frames.CallHeader(call.request_id, call.streams)
-            return [frames.encode(frames.CALL, call.id, header, call.input)]
-        stated = [frames.SegmentHeader(len(s.data), s.media_type, list(s.path), s.name) for s in segments]
-        header = frames.CallHeader(call.request_id, call.streams, stated)
-        return frames.encode_parts(frames.CALL, call.id, header, [call.input, *(s.data for s in segments)])
+    def cancel(self, call: LiveCall) -> None:
+        """Have the replica stop a call where it can."""
+        if not call.stop_at:
+            call.stop_at = time.perf_counter()
+            self._process.send_control(frames.encode(frames.CANCEL, call.id))
+
+    def grant(self, call: LiveCall, size: int) -> None:
+        """Let the model send ``size`` more bytes of chunks. Small grants are sent together: half a window is enough for
+        it to go on."""
+        call.ungranted += size
+        if call.ungranted >= call.window // 2:
+            self._process.send_control(frames.credit(call.id, call.ungranted))
+            call.ungranted = 0
+
+    def ping(self) -> None:
+        """Ask for a sign of life; ``ponged_at`` is when the last one came."""
+        self.pinged_at = time.monotonic()
+        self._process.send_control(frames.encode(frames.PING))
+
+    def free_if_stuck(self, grace: float) -> None:
+        """Kill the process when a call that was told to stop has gone on for ``grace`` seconds and keeps others out.
+
+        That is so when no other call runs in it, or when it gave no sign of life for as long: then its interpreter or
+        event loop is blocked, and the other calls stand still, too. They run again in another replica.
+        """
+        stopping = [call for call in self.in_flight.running.values() if call.stop_at]
+        if self.state != "ready" or not stopping:
+            return
+        now, since = time.perf_counter(), min(call.stop_at for call in stopping)
+        if now - since < grace:
+            return
+        silent = self.pinged_at > self.ponged_at and time.monotonic() - self.pinged_at >= grace
+        if silent or len(stopping) == len(self.in_flight.running):
+            self.overstayed = True
+            self.kill(f"a call whose caller had gone did not stop within {grace:g} s")
+        elif self.pinged_at <= self.ponged_at:
+            self.ping()
 
     def _check_timeout(self) -> None:
-        """Calls that have had their time are over for their callers; the replica may stop them, or it is killed."""
+        """Fail calls whose time is over. The replica may stop them; otherwise it is killed."""
         self._timer = None
         now = time.perf_counter()
         due: list[float] = []
-        for call in list(self.running.values()):
+        for call in list(self.in_flight.running.values()):
             overdue = now - call.started_at - self._timeout
             if overdue < 0:
                 due.append(-overdue)
-            elif not call.timed_out:
-                call.timed_out = True
+            elif not call.stop_at:
                 self._owner.timed_out(call)
                 self.cancel(call)
                 due.append(_STOP_SECONDS)
             elif overdue < _STOP_SECONDS:
                 due.append(_STOP_SECONDS - overdue)
             else:
+                self.overstayed = True
                 self.kill(f"a call took longer than {self._timeout:g} s and could not be stopped")
                 return
         if due:
             self._timer = asyncio.get_running_loop().call_later(min(due), self._check_timeout)
 
-    # What the process says (penstock.models.host.process.Hearer)
+    # What the process reports
 
-    def data_came(self, found: Sequence[frames.Frame]) -> None:
-        for frame in found:
+    def _receive(self, received: Sequence[frames.Frame]) -> None:
+        for frame in received:
             kind = frame.kind
             if kind == frames.RESULT:
-                reply: frames.OutputHeader = frames.decode_header(_reply, frame.header)
-                json, segments = _output(frame, reply)
+                header: frames.OutputHeader = frames.decode_header(_output_header, frame.header)
+                json, segments = _output(frame, header)
                 if json:
-                    _json(json)
-                call = self._finish(frame.id)
-                self._owner.answered(call, json, segments, reply.micros)
+                    _check_json(json)
+                self._owner.completed(self._finish(frame.id), json, segments, header.micros)
             elif kind == frames.CHUNK:
                 self._chunk(frame)
             elif kind == frames.FAILURE:
-                failed: frames.FailureHeader = frames.decode_header(_failed, frame.header)
-                self._owner.refused(self._finish(frame.id), failed)
+                failure: frames.FailureHeader = frames.decode_header(_failure_header, frame.header)
+                self._owner.failed(self._finish(frame.id), failure)
             elif kind == frames.PROGRESS:
                 self._progress(frame)
             elif kind == frames.LOG:
@@ -325,108 +316,104 @@ class Replica:
             else:
                 raise frames.ProtocolError(f"kind {kind} on the data channel")
 
+    def _finish(self, call_id: int) -> LiveCall:
+        self.returned += 1
+        return self.in_flight.finish(call_id, time.perf_counter())
+
     def _chunk(self, frame: frames.Frame) -> None:
-        json, segments = _output(frame, frames.decode_header(_reply, frame.header))
-        call = self._known(frame.id)
-        if not call.abandoned:
-            call.add_chunk(_json(json), segments)
+        call = self.in_flight.find(frame.id)
+        json, segments = _output(frame, frames.decode_header(_output_header, frame.header))
+        size = frames.chunk_size(len(frame.body))
+        if call.window and not frames.fits(call.window, call.unread, size):
+            raise frames.ProtocolError("a chunk exceeds the window of its call")
+        if not call.done.done():
+            call.add_chunk(_check_json(json), segments, size)
 
     def _progress(self, frame: frames.Frame) -> None:
-        call = self._known(frame.id)
-        if call.listener is not None and not call.abandoned:
-            call.listener.progress(_json(frame.body))
+        call = self.in_flight.find(frame.id)
+        if len(frame.body) > frames.MAX_PROGRESS:
+            raise frames.ProtocolError(f"progress of {len(frame.body)} bytes")
+        if call.listener is not None and not call.done.done():
+            call.listener.progress(_check_json(frame.body))
 
     def _log_frame(self, frame: frames.Frame) -> None:
-        line: frames.LogHeader = frames.decode_header(_line, frame.header)
-        call = self.running.get(frame.id) or next((one for one in self.ahead if one.id == frame.id), None)
-        self._log(line.level, line.message, call)
+        line: frames.LogHeader = frames.decode_header(_log_header, frame.header)
+        self._log(line.level, line.message, self.in_flight.get(frame.id) if frame.id else None)
+
+    def _log_line(self, level: str, text: str) -> None:
+        """Log what the process wrote past our own capture."""
+        self.last_words = text[:_MAX_LAST_WORDS]
+        running = self.in_flight.running
+        call = next(iter(running.values())) if len(running) == 1 else None  # with one call it is clear whose line it is
+        self._log(level, text, call)
 
     def _log(self, level: str, message: str, call: LiveCall | None) -> None:
         request_id = None if call is None else call.request_id
         entry = self._logbook.add(
-            level, message[:_LONGEST_LINE], version=self.model.version, replica=self.name, request_id=request_id
+            level, message[:MAX_LINE], version=self.model.version, replica=self.name, request_id=request_id
         )
-        if call is not None and call.listener is not None and not call.abandoned:
+        if call is not None and call.listener is not None and not call.done.done():
             call.listener.log(entry.level, entry.message)
 
-    def _known(self, call_id: int) -> LiveCall:
-        call = self.running.get(call_id)
-        if call is not None:
-            return call
-        for call in self.ahead:
-            if call.id == call_id:
-                return call
-        raise frames.ProtocolError(f"there is no call {call_id}")
-
-    def _finish(self, call_id: int) -> LiveCall:
-        """Take a call off the books; the next one that was sent ahead is running from now on."""
-        call = self.running.pop(call_id, None)
-        if call is None:
-            call = self._known(call_id)
-            self.ahead.remove(call)
-        batch = self._batches.pop(call_id, None)
-        if batch is not None:
-            batch.left -= 1
-        if batch is None or not batch.left:
-            self.busy -= 1
-        self.answers += 1
-        if self.ahead and len(self.running) < self.model.concurrency:
-            self._begin(self.ahead.popleft(), time.perf_counter())
-        return call
-
-    def control_came(self, found: Sequence[frames.Frame]) -> None:
-        for frame in found:
+    def _receive_control(self, received: Sequence[frames.Frame]) -> None:
+        for frame in received:
             match frame.kind:
                 case frames.HELLO:
-                    try:
-                        schema = msgspec.json.decode(frame.body, type=Schema)
-                    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-                        raise frames.ProtocolError(f"the schema cannot be read: {error}") from None
                     if not self._described.done():
-                        self._described.set_result(schema)
+                        self._described.set_result(_schema(frame.body))
                 case frames.READY:
                     if not self._ready.done():
                         self._ready.set_result(None)
                 case frames.BROKEN:
-                    self._cannot_start(frames.decode_header(_failed, frame.header))
+                    self._cannot_start(frames.decode_header(_failure_header, frame.header))
                 case frames.PONG:
                     self.ponged_at = time.monotonic()
                 case _:
                     raise frames.ProtocolError(f"kind {frame.kind} on the control channel")
 
-    def _cannot_start(self, failed: frames.FailureHeader) -> None:
-        message = self._logbook.masked(failed.message)
+    def _cannot_start(self, failure: frames.FailureHeader) -> None:
+        message = self._logbook.masked(failure.message)
         self._logbook.add("error", f"cannot start: {message}", version=self.model.version, replica=self.name)
         for future in (self._described, self._ready):
             if not future.done():
                 future.set_exception(CallFailed("unavailable", message))
                 future.exception()
 
-    def line_came(self, level: str, text: str) -> None:
-        """What the process wrote past our own capture."""
-        self.last_words = text[:300]
-        # With one call at a time there is no doubt whose line it is.
-        call = next(iter(self.running.values())) if len(self.running) == 1 else None
-        self._log(level, text, call)
+
+def _frame_of(call: LiveCall) -> list[bytes | memoryview]:
+    segments = call.segments
+    if not segments:
+        header = frames.CallHeader(call.request_id, call.streams, window=call.window)
+        return [frames.encode(frames.CALL, call.id, header, call.input)]
+    stated = [frames.SegmentHeader(len(s.data), s.media_type, list(s.path), s.name) for s in segments]
+    header = frames.CallHeader(call.request_id, call.streams, stated, call.window)
+    return frames.encode_parts(frames.CALL, call.id, header, [call.input, *(s.data for s in segments)])
 
 
-def _output(frame: frames.Frame, reply: frames.OutputHeader) -> tuple[bytes, Sequence[Segment]]:
-    if not reply.segments:
+def _output(frame: frames.Frame, header: frames.OutputHeader) -> tuple[bytes, Sequence[Segment]]:
+    if not header.segments:
         return frame.body, ()
-    json, pieces = frames.split(frame.body, reply.segments)
+    json, pieces = frames.split(frame.body, header.segments)
     return json, [
         Segment(piece, stated.media_type, tuple(stated.path), stated.name)
-        for piece, stated in zip(pieces, reply.segments, strict=True)
+        for piece, stated in zip(pieces, header.segments, strict=True)
     ]
 
 
 _any_json = msgspec.json.Decoder(msgspec.Raw)
 
 
-def _json(body: bytes) -> bytes:
-    """``body``, which must be JSON; raises ProtocolError."""
+def _check_json(body: bytes) -> bytes:
+    """Return ``body``, which must be JSON; raises ProtocolError."""
     try:
         _any_json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise frames.ProtocolError("a value is not JSON") from None
     return body
+
+
+def _schema(body: bytes) -> Schema:
+    try:
+        return msgspec.json.decode(body, type=Schema)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise frames.ProtocolError(f"the schema cannot be read: {error}") from None

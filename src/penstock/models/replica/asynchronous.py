@@ -52,7 +52,8 @@ class AsyncReplica(asyncio.Protocol):
             await self._runtime.load()
         except BaseException as error:  # noqa: BLE001 - foreign code; the host is told
             give_up(self._control, error)
-        self._control.on_call = lambda kind, call_id: self._call_soon(self._on_control, kind, call_id)
+        self._control.on_call = lambda frame: self._call_soon(self._on_control, frame)
+        self._control.on_ping = lambda: self._call_soon(self._control.pong)
         self._control.listen()
         self._control.send(frames.encode(frames.READY))
         await self._closed.wait()
@@ -78,7 +79,7 @@ class AsyncReplica(asyncio.Protocol):
                 self._newest = call.id
                 if call.id in self._cancelled_early:
                     self._cancelled_early.discard(call.id)
-                    self._on_control(frames.CANCEL, call.id)
+                    self._cancel(call, task)
 
     def connection_lost(self, _error: Exception | None) -> None:
         self._closed.set()
@@ -135,21 +136,22 @@ class AsyncReplica(asyncio.Protocol):
             else:
                 self._send(result(call.id, answer, micros))
 
-    def _on_control(self, kind: int, call_id: int) -> None:
-        call, task = self._tasks.get(call_id, (None, None))
+    def _on_control(self, frame: frames.Frame) -> None:
+        call, task = self._tasks.get(frame.id, (None, None))
         if call is None or task is None:
-            if kind == frames.CANCEL and call_id > self._newest:  # it came the other way, and was quicker
-                self._cancelled_early.add(call_id)
+            if frame.kind == frames.CANCEL and frame.id > self._newest:  # it came the other way, and was quicker
+                self._cancelled_early.add(frame.id)
             return
-        match kind:
+        match frame.kind:
             case frames.CANCEL:
-                call.cancel()
-                if len([other for other, of in self._tasks.values() if of is task and not other.cancelled]) == 0:
-                    task.cancel()  # a batch goes on while somebody still waits for it
-            case frames.PAUSE:
-                call.pause()
-            case frames.RESUME:
-                call.resume()
+                self._cancel(call, task)
+            case frames.CREDIT:
+                call.grant(frames.credit_in(frame))
+
+    def _cancel(self, call: Call, task: asyncio.Task[None]) -> None:
+        call.cancel()
+        if all(other.cancelled for other, of in self._tasks.values() if of is task):
+            task.cancel()  # a batch goes on while there is a caller for it
 
     # Bytes
 

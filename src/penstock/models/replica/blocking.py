@@ -160,20 +160,18 @@ class BlockingReplica:
         self._calls.pop(call.id, None)
         current_call.set(None)
 
-    def _on_control(self, kind: int, call_id: int) -> None:
+    def _on_control(self, frame: frames.Frame) -> None:
         with self._noting:
-            call = self._calls.get(call_id)
+            call = self._calls.get(frame.id)
             if call is None:
-                if kind == frames.CANCEL and call_id > self._newest:
-                    self._cancelled_early.add(call_id)
+                if frame.kind == frames.CANCEL and frame.id > self._newest:
+                    self._cancelled_early.add(frame.id)
                 return
-        match kind:
+        match frame.kind:
             case frames.CANCEL:
                 call.cancel()
-            case frames.PAUSE:
-                call.pause()
-            case frames.RESUME:
-                call.resume()
+            case frames.CREDIT:
+                call.grant(frames.credit_in(frame))
 
     # Bytes
 

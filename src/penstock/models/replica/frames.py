@@ -20,7 +20,9 @@ import msgspec
 from msgspec import Struct
 
 PREFIX: Final = struct.Struct("<IBQI")
+_SIZE: Final = struct.Struct("<I")
 LARGEST: Final = 512 * 2**20  # bytes of one frame
+MAX_PROGRESS: Final = 2**16  # bytes of a progress value
 
 # Host to replica, data. Its end is the replica's: it unloads and exits.
 CALL: Final = 1  # header CallHeader; body: JSON input, then segments
@@ -28,8 +30,7 @@ BATCH: Final = 2  # header BatchHeader: the next so many calls belong together
 # Host to replica, control
 SETUP: Final = 16  # body: what to run, in JSON
 CANCEL: Final = 17  # the caller of `id` has gone
-PAUSE: Final = 18  # hold back chunks of `id`
-RESUME: Final = 19
+CREDIT: Final = 18  # body: u32, bytes of chunks that `id` may send again
 PING: Final = 20
 # Replica to host, data
 RESULT: Final = 32  # header OutputHeader; body: JSON output, then segments. Ends the call.
@@ -43,7 +44,7 @@ READY: Final = 49  # loaded; calls may come
 PONG: Final = 50
 BROKEN: Final = 51  # header FailureHeader: it cannot be described or loaded
 
-KINDS: Final = frozenset({CALL, BATCH, *range(SETUP, PING + 1), *range(RESULT, LOG + 1), *range(HELLO, BROKEN + 1)})
+KINDS: Final = frozenset({CALL, BATCH, SETUP, CANCEL, CREDIT, PING, *range(RESULT, LOG + 1), *range(HELLO, BROKEN + 1)})
 
 
 class ProtocolError(Exception):
@@ -65,6 +66,7 @@ class CallHeader(Struct, frozen=True, array_like=True):
     request_id: str = ""
     streams: bool = False  # the caller reads chunks as they come
     segments: list[SegmentHeader] = []
+    window: int = 0  # bytes of chunks that may be on their way to the caller; 0: no limit
 
 
 class Setup(Struct, frozen=True, kw_only=True):
@@ -140,6 +142,29 @@ def encode_parts(
     if size > LARGEST:
         raise ProtocolError(f"a frame of {size} bytes exceeds the {LARGEST} allowed")
     return [PREFIX.pack(size, kind, id, len(head)) + head, *parts]
+
+
+def chunk_size(body: int) -> int:
+    """Bytes that a chunk takes of its call's window, by the length of its body; small ones cost memory, too."""
+    return body + 64
+
+
+def fits(window: int, unread: int, size: int) -> bool:
+    """Whether a chunk of ``size`` bytes may be sent while ``unread`` bytes are on their way. One that is larger than
+    the window passes when at most half of it is taken, which is when the host returns credit at the latest."""
+    return unread + size <= window or unread <= window // 2
+
+
+def credit(id: int, size: int) -> bytes:  # noqa: A002
+    """The frame that lets a call send ``size`` more bytes of chunks."""
+    return encode(CREDIT, id, None, _SIZE.pack(size))
+
+
+def credit_in(frame: Frame) -> int:
+    """The bytes that a credit frame grants; raises ProtocolError."""
+    if len(frame.body) != _SIZE.size:
+        raise ProtocolError(f"a credit of {len(frame.body)} bytes")
+    return int(_SIZE.unpack(frame.body)[0])
 
 
 class Decoder:

@@ -65,7 +65,7 @@ def _spec(setup: frames.Setup) -> Spec:
     )
 
 
-def _before_calls(_kind: int, _call_id: int) -> None:
+def _before_calls(_frame: frames.Frame) -> None:
     """There is no call yet that a control frame could be about."""
 
 

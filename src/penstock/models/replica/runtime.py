@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Protocol
 import msgspec
 from msgspec import Struct
 
+from penstock.models.replica import frames
 from penstock.suggestions import did_you_mean
 
 
@@ -46,6 +47,13 @@ class Output:
     json: bytes
     segments: Sequence[Segment] = ()
 
+    @property
+    def size(self) -> int:
+        """Bytes that it takes of its call's window."""
+        if not self.segments:
+            return frames.chunk_size(len(self.json))
+        return frames.chunk_size(len(self.json) + sum(len(segment.data) for segment in self.segments))
+
 
 class Schema(Struct, kw_only=True, forbid_unknown_fields=True):
     """What a model takes and gives, the same for every runtime."""
@@ -62,7 +70,7 @@ current_call: ContextVar[Call | None] = ContextVar("current_call", default=None)
 
 
 class Wire(Protocol):
-    """A call's way back to the host; its methods never block, except ``hold`` while the caller reads too slowly."""
+    """A call's way back to the host. Its methods block at most until the host has read what was written before."""
 
     def chunk(self, call: Call, output: Output) -> None: ...
     def progress(self, call: Call, value: bytes) -> None: ...
@@ -70,9 +78,26 @@ class Wire(Protocol):
 
 
 class Call:
-    """One call as a runtime sees it."""
+    """One call as a runtime sees it.
 
-    __slots__ = ("_room", "_wake", "cancelled", "id", "input", "on_cancel", "request_id", "segments", "streams", "wire")
+    Chunks that the caller has not read yet fill the call's window; while it is full, ``chunk`` waits. One thread or
+    task sends chunks, the control thread grants bytes: each writes a counter of its own.
+    """
+
+    __slots__ = (
+        "_granted",
+        "_sent",
+        "_wake",
+        "cancelled",
+        "id",
+        "input",
+        "on_cancel",
+        "request_id",
+        "segments",
+        "streams",
+        "window",
+        "wire",
+    )
 
     def __init__(
         self,
@@ -83,41 +108,57 @@ class Call:
         request_id: str,
         streams: bool,
         wire: Wire,
+        window: int = 0,
     ) -> None:
         self.id = id
         self.input = input  # JSON that the schema allows, with null where segments stand
         self.segments = segments
         self.request_id = request_id
         self.streams = streams  # the caller reads chunks as they come
+        self.window = window  # bytes of chunks that may be unread; 0: no limit
         self.wire = wire
         self.cancelled = False  # the caller has gone: end as soon as you can
         self.on_cancel: Callable[[], None] | None = None  # called once, on the control thread, when `cancelled` is set
-        self._room = threading.Event()
-        self._room.set()
-        self._wake: Callable[[], object] | None = None
+        self._sent = 0  # bytes of chunks, written by the sender
+        self._granted = 0  # bytes of them that the caller has read, written by the control thread
+        self._wake: Callable[[], object] | None = None  # called when something was granted, or the call was cancelled
 
     def chunk(self, output: Output) -> None:
-        """Hand a chunk to the caller. From blocking code: waits while the caller reads too slowly."""
+        """Send a chunk to the caller. From blocking code: waits while the call's window is full."""
         if self.cancelled:
             raise Cancelled
-        if not self._room.is_set():
-            self._room.wait()
+        size = output.size
+        if not self._has_space(size):
+            granted = threading.Event()
+            self._wake = granted.set
+            while not self._has_space(size) and not self.cancelled:
+                granted.wait()
+                granted.clear()
+            self._wake = None
             if self.cancelled:
                 raise Cancelled
+        self._sent += size
         self.wire.chunk(self, output)
 
     async def chunk_async(self, output: Output) -> None:
         """The same from a coroutine."""
-        while not self._room.is_set():
-            resumed = asyncio.Event()
-            self._wake = partial(asyncio.get_running_loop().call_soon_threadsafe, resumed.set)
-            if not self._room.is_set():
-                await resumed.wait()
+        size = output.size
+        if not self._has_space(size):
+            granted = asyncio.Event()
+            self._wake = partial(asyncio.get_running_loop().call_soon_threadsafe, granted.set)
+            while not self._has_space(size):
+                await granted.wait()
+                granted.clear()
+            self._wake = None
+        self._sent += size
         self.wire.chunk(self, output)
 
     def progress(self, value: object) -> None:
-        """Tell how far the call is: any JSON, ``{"fraction": 0.4}`` by convention."""
-        self.wire.progress(self, msgspec.json.encode(value))
+        """Report how far the call is: any JSON, ``{"fraction": 0.4}`` by convention. Raises ValueError."""
+        encoded = msgspec.json.encode(value)
+        if len(encoded) > frames.MAX_PROGRESS:
+            raise ValueError(f"progress has {len(encoded)} bytes as JSON; at most {frames.MAX_PROGRESS} are allowed")
+        self.wire.progress(self, encoded)
 
     def log(self, message: str, level: str = "info") -> None:
         """Write a line into the model's log, marked with this call's request id."""
@@ -125,19 +166,23 @@ class Call:
 
     # For the replica
 
-    def pause(self) -> None:
-        self._room.clear()
-
-    def resume(self) -> None:
-        self._room.set()
-        if self._wake is not None:
-            self._wake()
+    def grant(self, size: int) -> None:
+        self._granted += size
+        self._notify()
 
     def cancel(self) -> None:
         self.cancelled = True
-        self.resume()
+        self._notify()
         if self.on_cancel is not None:
             self.on_cancel()
+
+    def _has_space(self, size: int) -> bool:
+        return not self.window or frames.fits(self.window, self._sent - self._granted, size)
+
+    def _notify(self) -> None:
+        wake = self._wake
+        if wake is not None:
+            wake()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Protocol
 
 import msgspec
@@ -75,7 +76,9 @@ def received(frame: frames.Frame, wire: ReplicaWire) -> Call:
         Segment(piece, stated.media_type, tuple(stated.path), stated.name)
         for piece, stated in zip(pieces, header.segments, strict=True)
     ]
-    return Call(frame.id, json, segments, request_id=header.request_id, streams=header.streams, wire=wire)
+    return Call(
+        frame.id, json, segments, request_id=header.request_id, streams=header.streams, wire=wire, window=header.window
+    )
 
 
 _PLAIN_HEADER = msgspec.msgpack.encode(frames.CallHeader())
@@ -95,9 +98,10 @@ def _reply(kind: int, call_id: int, output: Output, micros: int) -> list[bytes |
 class Control:
     """The second socket: cancels, pauses and pings, which never queue behind data. A thread of its own."""
 
-    def __init__(self, connection: socket.socket, on_call: Callable[[int, int], None]) -> None:
+    def __init__(self, connection: socket.socket, on_call: Callable[[frames.Frame], None]) -> None:
         self._connection = connection
-        self.on_call = on_call  # (kind of frame, id of the call)
+        self.on_call = on_call
+        self.on_ping: Callable[[], None] = self.pong
         self._lock = threading.Lock()
         self._decoder = frames.Decoder()
 
@@ -115,18 +119,22 @@ class Control:
         with self._lock:
             self._connection.sendall(frame)
 
+    def pong(self) -> None:
+        """Give a sign of life."""
+        with suppress(OSError):  # the host has gone
+            self.send(frames.encode(frames.PONG))
+
     def listen(self) -> None:
         """Start the thread; it ends with the connection."""
         threading.Thread(target=self._run, name="penstock-control", daemon=True).start()
 
     def _run(self) -> None:
-        pong = frames.encode(frames.PONG)
         try:
             while data := self._connection.recv(2**16):
                 for frame in self._decoder.feed(data):
                     if frame.kind == frames.PING:
-                        self.send(pong)
+                        self.on_ping()
                     else:
-                        self.on_call(frame.kind, frame.id)
+                        self.on_call(frame)
         except OSError:
             pass  # the host has gone; the data socket ends the process
