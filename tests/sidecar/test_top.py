@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import pty
+import re
 import signal
+import struct
+import termios
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -13,9 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from aiohttp import web
+from rich.console import Console
 
+from penstock.cli.top_views import View, frame
 from penstock.gateway.infra import InfraStatus, SidecarStatus
+from penstock.jobs.job import Stats
 from penstock.sidecar.telemetry import Container, Gpu, GpuProcess, HealthCheck, Telemetry, VllmModel, VllmServer
 from tests.models.servers import closed_port, serving
 from tests.processes import PENSTOCK, clean_environment, until
@@ -146,7 +154,7 @@ async def run(folder: Path, url: str, *arguments: str, token: str = TOKEN) -> tu
 
 
 class Terminal:
-    """A terminal of 150 columns with ``penstock top`` on it."""
+    """A terminal with ``penstock top`` on it."""
 
     def __init__(self, process: asyncio.subprocess.Process, descriptor: int) -> None:
         self.process = process
@@ -170,11 +178,12 @@ class Terminal:
 
 
 @asynccontextmanager
-async def on_terminal(folder: Path, url: str, *arguments: str) -> AsyncIterator[Terminal]:
+async def on_terminal(
+    folder: Path, url: str, *arguments: str, columns: int = 150, lines: int = 60
+) -> AsyncIterator[Terminal]:
     ours, theirs = pty.openpty()
-    environment = clean_environment(
-        PENSTOCK_URL=url, AI_SERVICE_TOKEN=TOKEN, COLUMNS="150", LINES="60", TERM="xterm", NO_COLOR="1"
-    )
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+    environment = clean_environment(PENSTOCK_URL=url, AI_SERVICE_TOKEN=TOKEN, TERM="xterm", NO_COLOR="1")
     process = await asyncio.create_subprocess_exec(
         *PENSTOCK, "top", *arguments, env=environment, cwd=folder, stdin=theirs, stdout=theirs, stderr=theirs
     )
@@ -224,6 +233,71 @@ async def test_live_it_looks_again_goes_on_without_a_gateway_and_leaves_quietly(
         assert await asyncio.wait_for(terminal.process.wait(), 20) == 0
     assert "Traceback" not in terminal.shown
     assert "Aborted" not in terminal.shown
+
+
+@pytest.mark.parametrize(
+    ("columns", "left_out"),
+    [
+        (
+            60,
+            {
+                "GiB, °C, W (91 columns show all)",
+                "image (68 columns show all)",
+                "prompt tokens/s, tokens/s (96 columns show all)",
+                "oldest pending (79 columns show all)",
+            },
+        ),
+        (80, {"W (91 columns show all)", "prompt tokens/s (96 columns show all)"}),
+        (120, set()),
+        (200, set()),
+    ],
+)
+async def test_a_frame_fits_the_terminal_and_names_what_it_leaves_out(
+    tmp_path: Path, columns: int, left_out: set[str]
+) -> None:
+    async with (
+        serving(gateway) as server,
+        on_terminal(tmp_path, server.address, "--once", columns=columns, lines=20) as terminal,
+    ):
+        assert await asyncio.wait_for(terminal.process.wait(), 30) == 0
+        await until(lambda: "12,345" in terminal.shown, "the last table")
+        shown = plain(terminal.shown)
+    assert max(len(line) for line in shown) <= columns
+    assert {line.removeprefix("… without ") for line in shown if line.startswith("… without ")} == left_out
+    for name in ("0 NVIDIA A100", "87 %", "vllm", "qwen2.5-14b", "whisperx-1:9000", "llm", "12,345"):
+        assert any(name in line for line in shown), name
+
+
+async def test_a_low_terminal_shows_a_part_of_each_section_and_says_how_much_is_left_out(tmp_path: Path) -> None:
+    async with (
+        serving(gateway) as server,
+        on_terminal(tmp_path, server.address, columns=80, lines=16) as terminal,
+    ):
+        await until(lambda: "more lines of" in terminal.shown and "12,345" in terminal.shown, "a frame", seconds=20)
+        terminal.process.send_signal(signal.SIGINT)
+        assert await asyncio.wait_for(terminal.process.wait(), 20) == 0
+        shown = plain(terminal.shown)
+    frame = shown[next(index for index, line in enumerate(shown) if line.startswith("penstock top")) :][:16]
+    assert "more lines of containers of 10.2.3.5:8090" in "".join(frame)
+    assert frame[-1].startswith("transcription / whisperx")
+
+
+@pytest.mark.parametrize("width", [1, 12, 60, 200])
+def test_no_frame_is_larger_than_its_terminal(width: int) -> None:
+    view = View(
+        url="http://gateway", infra=msgspec.to_builtins(INFRA), providers=PROVIDERS, stats=msgspec.convert(STATS, Stats)
+    )
+    console = Console(width=width)
+    for height in (*range(1, 45), None):
+        lines = console.render_lines(frame(view, height=height), pad=False)
+        assert height is None or len(lines) <= height
+        assert all(sum(segment.cell_length for segment in line) <= width for line in lines)
+
+
+def plain(shown: str) -> list[str]:
+    """The lines of a terminal's output without its control sequences."""
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
+    return [line.rstrip() for line in re.split(r"[\r\n]+", text)]
 
 
 async def test_a_gateway_that_is_away_or_refuses_is_told_in_the_frame_with_status_1(tmp_path: Path) -> None:

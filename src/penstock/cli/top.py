@@ -14,18 +14,18 @@ from penstock.cli.gateway import with_client
 from penstock.cli.output import print_json
 
 if TYPE_CHECKING:
-    from penstock.cli.top_views import Look
+    from penstock.cli.top_views import View
     from penstock.client import Client
 
-_PATIENCE_SECONDS: Final = 8.0  # for one frame: longer than the client tries to reach a gateway that is away
+_TIMEOUT_SECONDS: Final = 8.0  # of one frame: longer than the client tries to reach a gateway that is away
 
 
 def top(
     interval: Annotated[
-        float, typer.Option("--interval", "-i", min=0.2, max=3600.0, metavar="SECONDS", help="Look this often.")
+        float, typer.Option("--interval", "-i", min=0.2, max=3600.0, metavar="SECONDS", help="Poll this often.")
     ] = 2.0,
     once: Annotated[bool, typer.Option("--once", help="Print one frame and exit; this is what a pipe gets.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print what the sidecars tell as JSON and exit.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what the sidecars report as JSON and exit.")] = False,
 ) -> None:
     """Watch the AI servers: GPUs, containers, vLLM, WhisperX, providers, queues. Ctrl-C ends it."""
     if as_json:
@@ -42,12 +42,12 @@ def _print_once() -> None:
 
     from penstock.cli import top_views
 
-    seen = with_client(_look)
+    view = with_client(_load)
     console = Console()
     if not console.is_terminal:
         console = Console(width=max(console.width, top_views.COMFORTABLE_WIDTH))
-    console.print(top_views.frame(seen))
-    if seen.nothing:
+    console.print(top_views.frame(view))
+    if view.nothing:
         raise typer.Exit(1)
 
 
@@ -58,27 +58,28 @@ async def _watch(client: Client, interval: float) -> None:
 
     with Live(screen=True, auto_refresh=False) as live:
         while True:
-            live.update(top_views.frame(await _look(client)), refresh=True)
+            view = await _load(client)
+            live.update(top_views.frame(view, height=live.console.height), refresh=True)
             await asyncio.sleep(interval)
 
 
-async def _look(client: Client) -> Look:
-    """Everything that one frame shows; what cannot be learned is there as its error."""
-    from penstock.cli.top_views import Look
+async def _load(client: Client) -> View:
+    """Return everything that one frame shows; what cannot be learned is there as its error."""
+    from penstock.cli.top_views import View
 
     infra, providers, stats = await asyncio.gather(
-        _told(client.infra_status()), _told(client.providers_status()), _told(client.stats())
+        _or_error(client.infra_status()), _or_error(client.providers_status()), _or_error(client.stats())
     )
-    return Look(url=client.url, infra=infra, providers=providers, stats=stats)
+    return View(url=client.url, infra=infra, providers=providers, stats=stats)
 
 
-async def _told(call: Awaitable[Any]) -> Any:
+async def _or_error(call: Awaitable[Any]) -> Any:
     from penstock.errors import PenstockError
 
     try:
-        async with asyncio.timeout(_PATIENCE_SECONDS):
+        async with asyncio.timeout(_TIMEOUT_SECONDS):
             return await call
     except TimeoutError:
-        return PenstockError(f"no answer within {_PATIENCE_SECONDS:g} s")
+        return PenstockError(f"no answer within {_TIMEOUT_SECONDS:g} s")
     except PenstockError as error:
         return error

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, TypeVar
 
 import msgspec
 from msgspec import Struct
-from rich.console import Group, RenderableType
-from rich.table import Table
+from rich.console import RenderableType
 from rich.text import Text
 
 from penstock.cli.output import harmless
+from penstock.cli.top_layout import Bar, Column, FittedTable, Frame, Section
 from penstock.errors import PenstockError
 from penstock.gateway.infra import InfraStatus, SidecarStatus
 from penstock.jobs.job import Stats
@@ -22,10 +22,9 @@ from penstock.sidecar.fetching import place
 from penstock.sidecar.telemetry import Container, Gpu, HealthCheck, VllmServer
 
 T = TypeVar("T")
-Cell = Text | str | int | float | None
+Cell = Text | Bar | str | int | float | None
 
 COMFORTABLE_WIDTH: Final = 140  # columns
-_BAR: Final = 12  # columns
 _GIBIBYTE: Final = 2**30
 _UNKNOWN: Final = "–"
 
@@ -54,8 +53,8 @@ class _Providers(Struct):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """What the gateway at ``url`` told, each as its JSON value or the error that came instead."""
+class View:
+    """What the gateway at ``url`` reported, each as its JSON value or the error that came instead."""
 
     url: str
     infra: dict[str, Any] | PenstockError
@@ -64,89 +63,126 @@ class Look:
 
     @property
     def nothing(self) -> bool:
-        """Whether the gateway told nothing at all."""
+        """Whether the gateway reported nothing at all."""
         return all(isinstance(part, PenstockError) for part in (self.infra, self.providers, self.stats))
 
 
-def frame(look: Look) -> RenderableType:
-    """One frame."""
+def frame(view: View, *, height: int | None = None) -> Frame:
+    """Return one frame, in ``height`` lines at most."""
     moment = datetime.now().astimezone().strftime("%H:%M:%S")
-    return Group(_title("penstock top", f"{mask_url(look.url)}  {moment}"), *_parts(look))
+    return Frame(_title("penstock top", f"{mask_url(view.url)}  {moment}"), list(_sections(view)), height=height)
 
 
-def _parts(look: Look) -> Iterator[RenderableType]:
-    if look.nothing:
-        yield _error(look.infra)
+def _sections(view: View) -> Iterator[Section]:
+    if view.nothing:
+        yield Section("the error", [_error(view.infra)])
         return
-    infra = _read(look.infra, InfraStatus)
+    infra = _read(view.infra, InfraStatus)
     if isinstance(infra, PenstockError):
-        yield _error(infra)
+        yield Section("the sidecars", [_error(infra)])
     elif not infra.configured:
-        yield Text("\nNo sidecars: INFRA_SIDECAR_URLS is not set at the gateway.", style="dim")
+        text = Text("No sidecars: INFRA_SIDECAR_URLS is not set at the gateway.", style="dim")
+        yield Section("the sidecars", [text])
     else:
         for sidecar in infra.sidecars:
             yield from _sidecar(sidecar)
-    yield from _providers(_read(look.providers, _Providers))
-    yield from _queues(look.stats)
+    yield from _tables("providers", _providers, _read(view.providers, _Providers))
+    yield from _tables("queues", _queues, view.stats)
 
 
-def _sidecar(sidecar: SidecarStatus) -> Iterator[RenderableType]:
+def _sidecar(sidecar: SidecarStatus) -> Iterator[Section]:
     age = "" if sidecar.age_seconds is None else f"measured {_duration(sidecar.age_seconds)} ago"
     host = "" if sidecar.telemetry is None else f"{sidecar.telemetry.host}  "
     heading = _title(sidecar.name, host + age)
     if sidecar.error is not None:
         heading.append(f"  {harmless(sidecar.error)}", style="bold red")
-    yield Text()
-    yield heading
-    if sidecar.telemetry is not None:
-        told = sidecar.telemetry
-        yield from _gpus(told.gpus)
-        yield from _containers(told.containers)
-        yield from _vllm(told.vllm)
-        yield from _whisperx(told.whisperx)
-        for source, problem in told.errors.items():
+    content: list[RenderableType] = [heading]
+    found = sidecar.telemetry
+    if found is not None:
+        for source, problem in found.errors.items():
             if source in {"gpus", "containers"}:  # servers show theirs in their row
-                yield Text(f"{source}: {harmless(problem)}", style="red")
+                content.append(Text(f"{source}: {harmless(problem)}", style="red"))
+        content += _gpus(found.gpus)
+    yield Section(f"the GPUs of {harmless(sidecar.name)}", content)
+    if found is not None:
+        for name, tables in (
+            ("containers", _containers(found.containers)),
+            ("vLLM", _vllm(found.vllm)),
+            ("WhisperX", _whisperx(found.whisperx)),
+        ):
+            if tables:
+                yield Section(f"{name} of {harmless(sidecar.name)}", tables)
 
 
-def _gpus(gpus: Sequence[Gpu]) -> Iterator[RenderableType]:
-    if gpus:
-        yield _table(
-            ("GPU", "busy", "memory", "GiB", "°C", "W", "processes"),
+def _tables(name: str, draw: Callable[[T], list[RenderableType]], value: T | PenstockError) -> Iterator[Section]:
+    """Yield the section of a value, or of the error that came in its place."""
+    content = [_error(value)] if isinstance(value, PenstockError) else draw(value)
+    if content:
+        yield Section(name, content)
+
+
+def _gpus(gpus: Sequence[Gpu]) -> list[RenderableType]:
+    columns = (
+        Column("GPU", least=12),
+        Column("busy"),
+        Column("memory"),
+        Column("GiB", rank=2),
+        Column("°C", rank=3),
+        Column("W", rank=3),
+        Column("processes", rank=1, least=12),
+    )
+    return _table(
+        columns,
+        (
             (
-                (
-                    f"{gpu.index} {gpu.name or 'unknown'}",
-                    _bar(gpu.utilization_percent, 100),
-                    _bar(gpu.memory_used_bytes, gpu.memory_total_bytes),
-                    _of(_gibibytes(gpu.memory_used_bytes), _gibibytes(gpu.memory_total_bytes)),
-                    _number(gpu.temperature_celsius),
-                    _of(_number(gpu.power_watts), _number(gpu.power_limit_watts)),
-                    _processes(gpu),
-                )
-                for gpu in gpus
-            ),
-        )
+                f"{gpu.index} {gpu.name or 'unknown'}",
+                _bar(gpu.utilization_percent, 100),
+                _bar(gpu.memory_used_bytes, gpu.memory_total_bytes),
+                _of(_gibibytes(gpu.memory_used_bytes), _gibibytes(gpu.memory_total_bytes)),
+                _number(gpu.temperature_celsius),
+                _of(_number(gpu.power_watts), _number(gpu.power_limit_watts)),
+                _processes(gpu),
+            )
+            for gpu in gpus
+        ),
+    )
 
 
-def _containers(containers: Sequence[Container]) -> Iterator[RenderableType]:
-    if containers:
-        yield _table(
-            ("container", "image", "state", "health", "CPU", "memory GiB"),
+def _containers(containers: Sequence[Container]) -> list[RenderableType]:
+    columns = (
+        Column("container", least=12),
+        Column("image", rank=3, least=16),
+        Column("state"),
+        Column("health", rank=1),
+        Column("CPU", rank=2),
+        Column("memory GiB", rank=2),
+    )
+    return _table(
+        columns,
+        (
             (
-                (
-                    one.name,
-                    one.image,
-                    _coloured(one.state, good={"running"}),
-                    _coloured(one.health, good={"healthy"}),
-                    _number(one.cpu_percent, " %"),
-                    _gibibytes(one.memory_used_bytes),
-                )
-                for one in containers
-            ),
-        )
+                one.name,
+                one.image,
+                _coloured(one.state, good={"running"}),
+                _coloured(one.health, good={"healthy"}),
+                _number(one.cpu_percent, " %"),
+                _gibibytes(one.memory_used_bytes),
+            )
+            for one in containers
+        ),
+    )
 
 
-def _vllm(servers: Sequence[VllmServer]) -> Iterator[RenderableType]:
+def _vllm(servers: Sequence[VllmServer]) -> list[RenderableType]:
+    columns = (
+        Column("vLLM", least=12),
+        Column("model", least=12),
+        Column("running"),
+        Column("waiting"),
+        Column("KV cache", rank=1),
+        Column("prompt tokens/s", rank=3),
+        Column("tokens/s", rank=2),
+    )
     rows: list[Sequence[Cell]] = []
     for server in servers:
         where = place(server.url)
@@ -164,79 +200,84 @@ def _vllm(servers: Sequence[VllmServer]) -> Iterator[RenderableType]:
             )
             for model in server.models
         ]
-    if rows:
-        yield _table(("vLLM", "model", "running", "waiting", "KV cache", "prompt tokens/s", "tokens/s"), rows)
+    return _table(columns, rows)
 
 
-def _whisperx(checks: Sequence[HealthCheck]) -> Iterator[RenderableType]:
-    if checks:
-        yield _table(
-            ("WhisperX", "state", "ms", "problem"),
+def _whisperx(checks: Sequence[HealthCheck]) -> list[RenderableType]:
+    return _table(
+        (Column("WhisperX", least=12), Column("state"), Column("ms", rank=1), Column("problem", least=12)),
+        (
             (
-                (
-                    place(check.url),
-                    _coloured("up" if check.reachable else "away", good={"up"}),
-                    _number(check.latency_ms),
-                    check.error,
-                )
-                for check in checks
-            ),
-        )
+                place(check.url),
+                _coloured("up" if check.reachable else "away", good={"up"}),
+                _number(check.latency_ms),
+                check.error,
+            )
+            for check in checks
+        ),
+    )
 
 
-def _providers(told: _Providers | PenstockError) -> Iterator[RenderableType]:
-    if isinstance(told, PenstockError):
-        yield _error(told)
-        return
-    shown = [one for one in told.providers if one.configured]
-    if shown:
-        yield Text()
-        yield _table(
-            ("provider", "state", "ms", "breaker", "running", "wait", "problem"),
+def _providers(status: _Providers) -> list[RenderableType]:
+    columns = (
+        Column("provider", least=12),
+        Column("state"),
+        Column("ms", rank=2),
+        Column("breaker", rank=1),
+        Column("running", rank=1),
+        Column("wait", rank=2),
+        Column("problem", least=16),
+    )
+    return _table(
+        columns,
+        (
             (
-                (
-                    one.name,
-                    _coloured("up" if one.reachable else "away", good={"up"}),
-                    _number(one.latency_ms),
-                    _coloured(one.breaker, good={"closed"}) if one.breaker is not None else "",
-                    _number(one.running),
-                    _duration(one.wait_seconds) if one.wait_seconds else "",
-                    one.error or (one.last_error.message if one.last_error is not None else None),
-                )
-                for one in shown
-            ),
-        )
+                one.name,
+                _coloured("up" if one.reachable else "away", good={"up"}),
+                _number(one.latency_ms),
+                _coloured(one.breaker, good={"closed"}) if one.breaker is not None else "",
+                _number(one.running),
+                _duration(one.wait_seconds) if one.wait_seconds else "",
+                one.error or (one.last_error.message if one.last_error is not None else None),
+            )
+            for one in status.providers
+            if one.configured
+        ),
+    )
 
 
-def _queues(told: Stats | PenstockError) -> Iterator[RenderableType]:
-    if isinstance(told, PenstockError):
-        yield _error(told)
-        return
-    if told.queues:
-        yield Text()
-        yield _table(
-            ("queue", "pending", "running", "completed", "failed", "oldest pending"),
+def _queues(stats: Stats) -> list[RenderableType]:
+    columns = (
+        Column("queue", least=16),
+        Column("pending"),
+        Column("running"),
+        Column("completed", rank=2),
+        Column("failed", rank=1),
+        Column("oldest pending", rank=3),
+    )
+    return _table(
+        columns,
+        (
             (
-                (
-                    f"{queue.task_type} / {queue.model_profile}",
-                    _number(queue.pending),
-                    _number(queue.running),
-                    _number(queue.completed),
-                    _number(queue.failed),
-                    "" if queue.oldest_pending_seconds is None else _duration(queue.oldest_pending_seconds),
-                )
-                for queue in told.queues
-            ),
-        )
+                f"{queue.task_type} / {queue.model_profile}",
+                _number(queue.pending),
+                _number(queue.running),
+                _number(queue.completed),
+                _number(queue.failed),
+                "" if queue.oldest_pending_seconds is None else _duration(queue.oldest_pending_seconds),
+            )
+            for queue in stats.queues
+        ),
+    )
 
 
-def _read(told: dict[str, Any] | PenstockError, kind: type[T]) -> T | PenstockError:
-    if isinstance(told, PenstockError):
-        return told
+def _read(value: dict[str, Any] | PenstockError, kind: type[T]) -> T | PenstockError:
+    if isinstance(value, PenstockError):
+        return value
     try:
-        return msgspec.convert(told, kind)
+        return msgspec.convert(value, kind)
     except msgspec.ValidationError:
-        return PenstockError("the gateway's answer is not what this version understands")
+        return PenstockError("the gateway's response is not what this version understands")
 
 
 def _title(name: str, rest: str) -> Text:
@@ -244,29 +285,21 @@ def _title(name: str, rest: str) -> Text:
 
 
 def _error(error: object) -> Text:
-    return Text(f"\n{harmless(str(error))}", style="bold red")
+    return Text(harmless(str(error)), style="bold red")
 
 
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> Table:
-    table = Table(box=None, header_style="bold dim", pad_edge=False, padding=(0, 2, 0, 0))
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*(_drawn(cell) for cell in row))
-    return table
+def _table(columns: Sequence[Column], rows: Iterable[Sequence[Cell]]) -> list[RenderableType]:
+    """Return a table, or nothing where there is no row."""
+    drawn = [[_drawn(cell) for cell in row] for row in rows]
+    return [FittedTable(columns, drawn)] if drawn else []
 
 
-def _drawn(cell: Cell) -> Text:
-    return cell if isinstance(cell, Text) else Text("" if cell is None else harmless(str(cell)))
+def _drawn(cell: Cell) -> Text | Bar:
+    return cell if isinstance(cell, (Text, Bar)) else Text("" if cell is None else harmless(str(cell)))
 
 
-def _bar(value: float | None, whole: float | None) -> Text:
-    if value is None or not whole:
-        return Text(_UNKNOWN, style="dim")
-    share = min(max(value / whole, 0.0), 1.0)
-    style = "green" if share < 0.7 else "yellow" if share < 0.9 else "red"
-    full = round(share * _BAR)
-    return Text.assemble(("█" * full, style), ("░" * (_BAR - full), "dim"), f" {100 * share:3.0f} %")
+def _bar(value: float | None, whole: float | None) -> Text | Bar:
+    return Text(_UNKNOWN, style="dim") if value is None or not whole else Bar(value / whole)
 
 
 def _coloured(word: str | None, *, good: set[str]) -> Text:
