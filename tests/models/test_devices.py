@@ -80,6 +80,11 @@ def test_a_gpu_that_is_not_there_is_refused_with_those_that_are(
     assert caught.value.kind == "unavailable"
 
 
+def test_a_gpu_that_the_driver_has_lost_is_refused() -> None:
+    with pytest.raises(CallFailed, match="cuda:0 cannot be used: its driver has lost it"):
+        choose("cuda:0", [Gpu("0", "", "lost", 0, lost=True)], None)
+
+
 def test_gpus_that_cannot_be_counted_are_believed() -> None:
     """Those of other makers, which NVIDIA's library does not list."""
     assert choose("cuda:3", None, None) == Placement("cuda:0", "3")
@@ -108,5 +113,5 @@ def test_gpus_are_read_from_the_driver(tmp_path: Path) -> None:
     found, picked = done.stdout.splitlines()
     assert found.count("Gpu(") == 3
     assert "Gpu(id='0', uuid='GPU-5f3a', name='NVIDIA A100-SXM4-80GB'" in found
-    assert "Gpu(id='2', uuid='', name='unusable', free_bytes=0)" in found
+    assert "Gpu(id='2', uuid='', name='lost', free_bytes=0, lost=True)" in found
     assert "visible='2'" not in picked

@@ -29,6 +29,7 @@ class Gpu:
     uuid: str
     name: str
     free_bytes: int
+    lost: bool = False  # it has fallen off the bus; the others keep their numbers
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +57,11 @@ def choose(stated: str, gpus: Sequence[Gpu] | None, allowed: str | None) -> Plac
         return _trusted(stated, allowed)
     usable = visible(gpus, allowed)
     if stated == AUTO:
-        return Placement("cuda:0", _roomiest(usable).id) if usable else Placement(CPU, "")
+        sound = [gpu for gpu in usable if not gpu.lost]
+        return Placement("cuda:0", _roomiest(sound).id) if sound else Placement(CPU, "")
     index = int(stated.partition(":")[2])
+    if index < len(usable) and usable[index].lost:
+        raise CallFailed("unavailable", f"{stated} cannot be used: its driver has lost it")
     if index < len(usable):
         return Placement("cuda:0", usable[index].id)
     there_are = ", ".join([CPU, *(f"cuda:{number} ({gpu.name})" for number, gpu in enumerate(usable))])
@@ -135,10 +139,7 @@ async def _found() -> list[Gpu] | None:
 
 
 def read_gpus() -> list[Gpu] | None:
-    """Return the GPUs that NVIDIA's management library lists; None where there are GPUs that it does not know. Blocks.
-
-    A GPU that has fallen off the bus is listed without memory, so that the others keep their numbers.
-    """
+    """Return the GPUs that NVIDIA's management library lists; None where there are GPUs that it does not know. Blocks."""
     import pynvml  # type: ignore[import-untyped]  # noqa: PLC0415  (only hosts with such models need it)
 
     try:
@@ -152,13 +153,15 @@ def read_gpus() -> list[Gpu] | None:
 
 
 def _read(nvml: Any, index: int) -> Gpu:
-    uuid, name, free = "", "unusable", 0
-    with suppress(nvml.NVMLError, UnicodeDecodeError):
+    try:
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
-        name = "GPU"
-        with suppress(nvml.NVMLError, UnicodeDecodeError):
-            name = nvml.nvmlDeviceGetName(handle)
-        with suppress(nvml.NVMLError, UnicodeDecodeError):
-            uuid = nvml.nvmlDeviceGetUUID(handle)
+    except nvml.NVMLError:
+        return Gpu(str(index), "", "lost", 0, lost=True)
+    uuid, name, free = "", "GPU", 0
+    with suppress(nvml.NVMLError, UnicodeDecodeError):
+        name = nvml.nvmlDeviceGetName(handle)
+    with suppress(nvml.NVMLError, UnicodeDecodeError):
+        uuid = nvml.nvmlDeviceGetUUID(handle)
+    with suppress(nvml.NVMLError):
         free = nvml.nvmlDeviceGetMemoryInfo(handle).free
     return Gpu(str(index), uuid, name, free)
