@@ -9,7 +9,6 @@ import math
 import struct
 import subprocess
 import sys
-import wave
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -415,36 +414,6 @@ def test_pictures_open_and_encode() -> None:
 def test_broken_pictures_are_the_callers_fault(data: bytes) -> None:
     with pytest.raises(BadInput, match="no picture"):
         Image(data).open()
-
-
-@pytest.mark.parametrize("width", [1, 2, 3, 4])
-def test_wav_of_every_width_is_read(width: int) -> None:
-    full = 2 ** (8 * width - 1)
-    encoded = io.BytesIO()
-    with wave.open(encoded, "wb") as file:
-        file.setparams((2, width, 8000, 0, "NONE", ""))
-        for number in (0, full // 2, -full, full - 1):
-            shifted = number + 128 if width == 1 else number
-            file.writeframes(shifted.to_bytes(width, "little", signed=width > 1))
-    samples, rate = Audio(encoded.getvalue()).samples()
-    assert samples.dtype == np.float32
-    assert (samples.shape, rate) == ((2, 2), 8000)
-    assert samples.ravel() == pytest.approx([0, 0.5, -1, 1], abs=0.01)
-
-
-def test_samples_come_back_from_wav() -> None:
-    tone = np.sin(np.linspace(0, 50, 4000))
-    samples, rate = Audio.of_samples(tone, 16_000).samples()
-    assert (samples.shape, rate) == ((4000, 1), 16_000)
-    assert np.abs(samples[:, 0] - tone).max() < 1e-4
-    loud, _ = Audio.of_samples(np.array([[9.0, float("nan")]]), 8000).samples()
-    assert loud.tolist() == [[pytest.approx(1, abs=1e-4), 0.0]]
-
-
-@pytest.mark.parametrize("data", [b"", b"RIFF", b"RIFF\x00\x00\x00\x00WAVE", b"OggS" + bytes(100)])
-def test_what_is_no_wav_is_the_callers_fault(data: bytes) -> None:
-    with pytest.raises(BadInput, match="no PCM wav"):
-        Audio(data).samples()
 
 
 # Arrays

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 _ROOM_BYTES: Final = 2**20  # to write, beyond what the longest output takes
-_MOST_CHANNELS: Final = 64
-_MOST_HERTZ: Final = 768_000
+MAX_CHANNELS: Final = 64
+MAX_HERTZ: Final = 768_000
 
 # Whatever else FFmpeg can decode was written for other uses than recordings, and is less looked at.
-_CODECS: Final = frozenset(
+CODECS: Final = frozenset(
     {
         "aac",
         "aac_latm",
@@ -108,13 +108,7 @@ def decode(wish: Wish) -> dict[str, Any]:
     import av.logging  # noqa: PLC0415
 
     av.logging.set_level(None)
-    options = {
-        "protocol_whitelist": "file",
-        "format_whitelist": "wav,mp3,flac,ogg,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm",
-        "codec_whitelist": ",".join(sorted(_CODECS)),
-    }
-    if wish.format == "mp4":  # no samples from other files
-        options |= {"enable_drefs": "0", "use_absolute_path": "0"}
+    options = container_options(wish.format)
     try:
         with av.open(
             f"file:{wish.path}", "r", format=wish.format, container_options=options, metadata_errors="replace"
@@ -124,12 +118,24 @@ def decode(wish: Wish) -> dict[str, Any]:
         raise Unusable(f"is no audio that can be read: {error.strerror}") from None
 
 
+def container_options(reader: str) -> dict[str, str]:
+    """Return what FFmpeg's reader of that name may do: no other reader, no protocol but ``file``, a few decoders."""
+    options = {
+        "protocol_whitelist": "file",
+        "format_whitelist": "wav,mp3,flac,ogg,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm",
+        "codec_whitelist": ",".join(sorted(CODECS)),
+    }
+    if reader == "mp4":  # no samples from other files
+        options |= {"enable_drefs": "0", "use_absolute_path": "0"}
+    return options
+
+
 def _read(container: InputContainer, wish: Wish) -> dict[str, Any]:
     stream: AudioStream | None = next(iter(container.streams.audio), None)
     if stream is None:
         raise Unusable("has no audio track")
     codec = getattr(stream.codec_context, "name", "unknown")  # FFmpeg may have none for it
-    if codec not in _CODECS:
+    if codec not in CODECS:
         raise Unusable(f"is no audio that can be read: its codec ({codec}) is not supported")
     stream.codec_context.thread_count = 1  # more of them take more memory, not less time
     with ExitStack() as stack:
@@ -185,7 +191,7 @@ class _Measure:
 
     def take(self, frame: AudioFrame) -> None:
         rate, channels = frame.sample_rate, frame.layout.nb_channels
-        if not 1 <= rate <= _MOST_HERTZ or not 1 <= channels <= _MOST_CHANNELS:
+        if not 1 <= rate <= MAX_HERTZ or not 1 <= channels <= MAX_CHANNELS:
             raise Unusable(f"is no audio that can be read: {channels} channels at {rate} Hz")
         self.rate, self.channels = self.rate or rate, self.channels or channels
         self.seconds += frame.samples / rate

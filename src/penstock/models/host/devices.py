@@ -139,7 +139,7 @@ async def _found() -> list[Gpu] | None:
 
 
 def read_gpus() -> list[Gpu] | None:
-    """Return the GPUs that NVIDIA's management library lists; None where there are GPUs that it does not know. Blocks."""
+    """Return the GPUs that NVIDIA's library (NVML) lists; None where there are GPUs that it does not know. Blocks."""
     import pynvml  # type: ignore[import-untyped]  # noqa: PLC0415  (only hosts with such models need it)
 
     try:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pydantic_core import core_schema
 
-from penstock.models.replica.contract.media import File, media_schema, numpy_itself
+from penstock.models.replica.contract.media import File, media_schema
+from penstock.models.replica.contract.numbers import numpy_itself
 
 if TYPE_CHECKING:
     import numpy

@@ -18,6 +18,8 @@ from urllib.parse import unquote_to_bytes
 from pydantic_core import core_schema
 
 from penstock.models.replica.contract.context import BadInput
+from penstock.models.replica.contract.numbers import numpy_itself, pillow
+from penstock.models.replica.contract.sound import samples_of
 
 if TYPE_CHECKING:
     import numpy
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
 
 _TYPE = re.compile(r"[\w.+-]{1,100}/[\w.+-]{1,100}", re.ASCII)
 _LONGEST_HEAD: Final = 1000  # characters of a data: URL before its comma
-_FULL_SCALE: Final = {1: 2**7, 2: 2**15, 3: 2**23, 4: 2**31}  # of a wav's samples, by their bytes
 
 
 class Lifted:
@@ -163,28 +164,28 @@ class Image(File):
     def open(self) -> PIL.Image.Image:
         """The picture, decoded. Raises BadInput when the bytes are none that Pillow reads, and ImportError without
         Pillow."""
-        pillow = _pillow()
+        imaging = pillow()
         try:
-            picture: PIL.Image.Image = pillow.open(io.BytesIO(self.data))
+            picture: PIL.Image.Image = imaging.open(io.BytesIO(self.data))
             picture.load()
-        except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
+        except (OSError, SyntaxError, ValueError, imaging.DecompressionBombError) as error:
             raise BadInput(f"the {self.media_type} is no picture that can be read: {error}") from error
         return picture
 
     @classmethod
     def from_pil(cls, picture: PIL.Image.Image, format: str = "PNG") -> Image:  # noqa: A002  (Pillow's own word)
         """Encodes a picture. Raises ValueError for a format that Pillow does not write."""
-        pillow = _pillow()
+        imaging = pillow()
         encoded = io.BytesIO()
         try:
             picture.save(encoded, format=format)
         except KeyError:
             raise ValueError(f"format must be one that Pillow writes, such as PNG or JPEG, not {format!r}") from None
-        return cls(encoded.getvalue(), pillow.MIME[format.upper()])
+        return cls(encoded.getvalue(), imaging.MIME[format.upper()])
 
 
 class Audio(File):
-    """Sound of any format; ``samples`` reads PCM wav."""
+    """Sound of any format; ``samples`` decodes it."""
 
     __slots__ = ()
     allowed = "audio/*"
@@ -210,45 +211,14 @@ class Audio(File):
         return cls(encoded.getvalue(), "audio/wav")
 
     def samples(self) -> tuple[numpy.ndarray, int]:
-        """(float32 [frames, channels] from -1.0 to 1.0, frames per second). Raises BadInput if it is no PCM wav."""
-        np = numpy_itself()
-        try:
-            with wave.open(io.BytesIO(self.data), "rb") as file:
-                width, channels, rate = file.getsampwidth(), file.getnchannels(), file.getframerate()
-                raw = file.readframes(file.getnframes())
-        except (wave.Error, EOFError, OSError, RuntimeError) as error:
-            raise BadInput(f"the {self.media_type} is no PCM wav: {str(error) or 'it ends too early'}") from error
-        if width not in _FULL_SCALE:
-            raise BadInput(f"the {self.media_type} has samples of {8 * width} bits; 8, 16, 24 and 32 can be read")
-        raw = raw[: len(raw) // (width * channels) * width * channels]
-        if width == 1:
-            numbers = np.frombuffer(raw, dtype=np.uint8).astype(np.int32) - 128
-        elif width == 3:  # three bytes become the upper ones of four
-            wide = np.zeros((len(raw) // 3, 4), dtype=np.uint8)
-            wide[:, 1:] = np.frombuffer(raw, dtype=np.uint8).reshape(-1, 3)
-            numbers = wide.view("<i4").reshape(-1) >> 8
-        else:
-            numbers = np.frombuffer(raw, dtype=f"<i{width}")
-        return (numbers.reshape(-1, channels) / _FULL_SCALE[width]).astype(np.float32), rate
+        """Return (float32 [frames, channels] from -1.0 to 1.0, frames per second).
+
+        Of every format that transcription takes: wav, mp3, flac, ogg, opus, m4a, webm. Raises BadInput for other
+        bytes, and ImportError without NumPy, or without PyAV where it is not PCM wav.
+        """
+        return samples_of(self.data, self.media_type)
 
 
 def media_schema(media_type: str) -> dict[str, Any]:
     """The JSON Schema of media."""
     return {"type": "string", "format": "media", "contentMediaType": media_type}
-
-
-def _pillow() -> Any:
-    try:
-        import PIL.Image  # noqa: PLC0415
-    except ImportError as error:
-        raise ImportError("pictures are opened and made with Pillow: install the package Pillow") from error
-    return PIL.Image
-
-
-def numpy_itself() -> Any:
-    try:
-        import numpy as np  # noqa: PLC0415
-        import numpy.lib.format  # noqa: PLC0415
-    except ImportError as error:
-        raise ImportError("arrays and samples need numpy: install the package numpy") from error
-    return np
