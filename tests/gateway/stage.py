@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
-import socket
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import msgspec
-import uvicorn
-from starlette.types import Receive, Scope, Send
 
 from penstock.gateway.app import Gateway
-from penstock.gateway.server import configuration
 from penstock.jobs.service import JobLimits, JobService
 from penstock.masking import Secret
 from penstock.models.host.host import ModelHost
@@ -25,6 +20,9 @@ from penstock.models.service import ModelService
 from penstock.postgres.pool import Database
 from penstock.providers.catalogue import load
 from penstock.settings import Settings, load_settings
+from penstock.web.limits import Limits
+from penstock.web.listening import listeners
+from penstock.web.server import Server
 
 SUBMISSION = {"owner_service": "tests", "task_type": "echo", "model_profile": "small"}
 
@@ -55,11 +53,16 @@ class Reply:
 class Caller:
     """Calls to one gateway, as anybody's HTTP client makes them."""
 
-    def __init__(self, session: aiohttp.ClientSession, address: str, gateway: Gateway, in_progress: list[str]) -> None:
+    def __init__(self, session: aiohttp.ClientSession, address: str, gateway: Gateway, server: Server) -> None:
         self.session = session
         self.address = address
         self.gateway = gateway
-        self.in_progress = in_progress  # the paths of requests that the gateway works on
+        self.server = server
+
+    @property
+    def in_progress(self) -> list[str]:
+        """The paths of requests that the gateway works on."""
+        return self.server.in_progress
 
     async def call(
         self,
@@ -121,46 +124,27 @@ def settings_for(url: str, **changes: Any) -> Settings:
     return load_settings(None).replace(database_url=Secret(url), **changes)
 
 
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: they belong to the test run."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 @asynccontextmanager
-async def serving(url: str, *, models_folder: Path | None = None, **changes: Any) -> AsyncIterator[Caller]:
+async def serving(
+    url: str, *, models_folder: Path | None = None, limits: Limits | None = None, **changes: Any
+) -> AsyncIterator[Caller]:
     """A gateway on that database, in this process, with changed settings; stopped as SIGTERM stops it."""
     settings = settings_for(url, **changes)
     database = Database(url, application_name="penstock-gateway")
     models = ModelService(ModelHost(private=Settings.descriptions()), folder=models_folder, database=database)
     jobs = JobService(database, JobLimits.from_settings(settings))
     gateway = Gateway(settings, database, jobs, models, load(settings, {}))
-    in_progress: list[str] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        in_progress.append(scope["path"])
-        try:
-            await gateway(scope, receive, send)
-        finally:
-            in_progress.remove(scope["path"])
-
+    server = Server(gateway.application, limits=limits, stopping=gateway.stopping)
     await gateway.start()
-    # With its protocol named: asyncio then sends at once, without waiting for company (TCP_NODELAY).
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        server = _Server(configuration(app, settings))
-        task = asyncio.create_task(server.serve(sockets=[listener]))
-        token = settings.ai_service_token
-        headers = {} if token is None else {"Authorization": f"Bearer {token.reveal()}"}
-        try:
-            async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=20)) as session:
-                yield Caller(session, f"http://127.0.0.1:{listener.getsockname()[1]}", gateway, in_progress)
-        finally:
-            gateway.stopping.set()
-            server.should_exit = True
-            await task
-            await gateway.stop()
-            await database.close()
+    (listener,) = listeners("127.0.0.1", 0, "HTTP_PORT")
+    port = listener.getsockname()[1]
+    await server.start([listener])
+    token = settings.ai_service_token
+    headers = {} if token is None else {"Authorization": f"Bearer {token.reveal()}"}
+    try:
+        async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=20)) as session:
+            yield Caller(session, f"http://127.0.0.1:{port}", gateway, server)
+    finally:
+        await server.stop(settings.penstock_shutdown_grace)
+        await gateway.stop()
+        await database.close()

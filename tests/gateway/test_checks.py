@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 import pytest
-from starlette.types import Message
 
 from penstock.errors import InvalidInput
 from penstock.jobs.handlers import JobHandlers
@@ -16,6 +14,7 @@ from penstock.jobs.job import JobFilter, JobSubmission
 from penstock.jobs.service import JobService
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import DEFAULT_TENANT
+from penstock.web.body import Body
 from penstock.web.request import Request
 from penstock.web.response import Response
 from tests.gateway.stage import SUBMISSION
@@ -53,12 +52,7 @@ async def checked(database_url: str) -> AsyncIterator[Checked]:
 
 def posted(value: Any) -> Request:
     """A request with that body."""
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": msgspec.json.encode(value)}
-
-    scope = {"type": "http", "headers": [], "query_string": b"", "path_params": {}}
-    return Request(scope, receive, max_body_bytes=2**20, stopping=asyncio.Event())
+    return Request(method="POST", url_path="/api/v1/jobs", headers={}, body=Body.of(msgspec.json.encode(value)))
 
 
 PREDICT = SUBMISSION | {"task_type": "predict"}

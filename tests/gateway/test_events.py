@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import aiohttp
 import msgspec
 import pytest
 
-from penstock.gateway import sending
+from penstock.web.limits import Limits
 from tests.gateway.stage import Caller, serving
 from tests.processes import until
 
@@ -147,9 +148,9 @@ async def test_an_event_id_that_is_none_is_refused(caller: Caller, after: str) -
         assert both.outcome == (422, "invalid_input")
 
 
-async def test_silence_is_filled_with_comments(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "_PING_SECONDS", 0.01)
-    async with stream(caller, "/events") as events:
+async def test_silence_is_filled_with_comments(module_database_url: str) -> None:
+    limits = Limits(ping=timedelta(milliseconds=10))
+    async with serving(module_database_url, limits=limits) as caller, stream(caller, "/events") as events:
         waiting = asyncio.create_task(events.next())
         await until(lambda: events.comments > 2, "comments come")
         await caller.submit()

@@ -8,9 +8,9 @@ import jsonschema_rs
 import msgspec
 import pytest
 
-from penstock.gateway import problems
 from penstock.gateway.openapi import document
-from penstock.gateway.problems import STATUSES
+from penstock.web import problems
+from penstock.web.problems import STATUSES
 from tests.gateway.stage import Caller
 
 

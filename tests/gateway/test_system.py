@@ -25,9 +25,9 @@ async def test_metrics_tell_requests_batches_and_queues(caller: Caller) -> None:
     assert reply.headers["content-type"].startswith("text/plain; version=")
     lines = reply.body.decode().splitlines()
     assert {
-        'penstock_http_answers_total{method="POST",path="/api/v1/jobs",status="201"}',
-        'penstock_http_answers_total{method="any",path="none",status="404"}',
-        'penstock_http_answers_total{method="other",path="/api/v1/jobs",status="405"}',
+        'penstock_http_responses_total{method="POST",path="/api/v1/jobs",status="201"}',
+        'penstock_http_responses_total{method="any",path="none",status="404"}',
+        'penstock_http_responses_total{method="other",path="/api/v1/jobs",status="405"}',
     } <= {line.rpartition(" ")[0] for line in lines}
     assert 'penstock_jobs{model_profile="small",status="pending",task_type="measured"} 1.0' in lines
     assert any(line.startswith("penstock_http_seconds_bucket") for line in lines)

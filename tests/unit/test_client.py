@@ -16,10 +16,10 @@ from aiohttp import web
 
 import penstock
 from penstock import BlockingClient, Client, Unreachable, errors
-from penstock.gateway import problems
 from penstock.jobs.job import ClaimRequest, Failure, JobCompletion, JobFilter, JobHeartbeat
 from penstock.jobs.states import ErrorCategory, Status
 from penstock.supervisor.ports import free_port
+from penstock.web import problems
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 JOB_ID = UUID("01990000-0000-7000-8000-000000000001")

@@ -11,7 +11,7 @@ import msgspec
 from penstock.blobs.blob import Blob
 from penstock.blobs.handlers import LARGEST_FORM, BlobHandlers
 from penstock.errors import DatabaseUnavailable, InvalidInput, MalformedBody, NotFound, TooLarge, Unsupported
-from penstock.web.route import Parameter, ResponseSpec, Route
+from penstock.web.route import Parameter, PathParameter, ResponseSpec, Route
 
 _NAMED = (InvalidInput, NotFound, DatabaseUnavailable)
 _EXAMPLE: Any = msgspec.to_builtins(
@@ -25,6 +25,7 @@ _EXAMPLE: Any = msgspec.to_builtins(
         expires_at=datetime(2026, 3, 1, 9, tzinfo=UTC),
     )
 )
+_ID = PathParameter(name="id", type=UUID, description="the blob's id")
 
 
 def routes(blobs: BlobHandlers) -> list[Route]:
@@ -55,6 +56,7 @@ def routes(blobs: BlobHandlers) -> list[Route]:
         Route(
             method="GET",
             path="/api/v1/blobs/{id}",
+            path_parameters=(_ID,),
             handler=blobs.read,
             name="readBlob",
             tag="Blobs",
@@ -73,6 +75,7 @@ def routes(blobs: BlobHandlers) -> list[Route]:
         Route(
             method="GET",
             path="/api/v1/blobs/{id}/info",
+            path_parameters=(_ID,),
             handler=blobs.info,
             name="getBlob",
             tag="Blobs",
@@ -83,6 +86,7 @@ def routes(blobs: BlobHandlers) -> list[Route]:
         Route(
             method="DELETE",
             path="/api/v1/blobs/{id}",
+            path_parameters=(_ID,),
             handler=blobs.delete,
             name="deleteBlob",
             tag="Blobs",

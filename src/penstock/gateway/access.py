@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hmac
 from functools import lru_cache
 
-from penstock.errors import Forbidden, Unauthorized
+from penstock.errors import Forbidden
 from penstock.masking import Secret
 from penstock.settings.gateway import is_loopback
 from penstock.tenants.principal import OPERATOR, Principal
+from penstock.web.bearer import BearerCheck
 from penstock.web.request import Request
 
 
@@ -16,23 +16,20 @@ class Access:
     """Decides by ``AI_SERVICE_TOKEN``."""
 
     def __init__(self, token: Secret | None) -> None:
-        self._expected = None if token is None else b"bearer " + token.reveal().encode()
+        self._bearer = None if token is None else BearerCheck(token, "AI_SERVICE_TOKEN")
 
     @property
     def guarded(self) -> bool:
         """Whether a token is needed at all."""
-        return self._expected is not None
+        return self._bearer is not None
 
     def check(self, request: Request) -> Principal:
         """Return the sender of a request; raises Unauthorized without the token, and Forbidden for a browser that a
         page of another site sent here."""
-        if self._expected is None:
+        if self._bearer is None:
             _refuse_foreign_pages(request)
-            return OPERATOR
-        scheme, _, secret = (request.header(b"authorization") or "").partition(" ")
-        given = f"{scheme.lower()} {secret.strip()}".encode("latin-1")
-        if not hmac.compare_digest(given, self._expected):
-            raise Unauthorized("the right token is needed: send Authorization: Bearer <AI_SERVICE_TOKEN>")
+        else:
+            self._bearer.check(request)
         return OPERATOR
 
 

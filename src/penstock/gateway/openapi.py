@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
 from penstock.errors import Forbidden, PenstockError, Unauthorized
-from penstock.gateway import problems
-from penstock.web.route import Parameter, Route
+from penstock.web import problems
+from penstock.web.route import Parameter, PathParameter, Route
 
 _DESCRIPTION = """One backend for AI models: call them live, stream from them, or give them durable jobs. Callers submit
 jobs and read results; workers claim jobs, keep their leases by heartbeats and hand in results. Errors are problem
@@ -43,7 +43,6 @@ def document(routes: Sequence[Route], *, secured: bool) -> bytes:
     return msgspec.json.encode(described)
 
 
-_IN_PATH = re.compile(r"{(\w+)}")
 _LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
 
 
@@ -66,11 +65,6 @@ _MEDIA = {
         }
     },
     "application/octet-stream": {"schema": {"description": "The bytes of the one media that the model takes."}},
-}
-_PATHS = {
-    "id": "As the answer to its creation tells it.",
-    "name": "The model's name.",
-    "operation": "predict, getlogs, cleanlogs or addmodel.",
 }
 
 
@@ -101,10 +95,7 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     if route.description:
         operation["description"] = route.description
     parameters = [_parameter(parameter, schemas) for parameter in route.parameters]
-    for name in reversed(_IN_PATH.findall(route.path)):
-        schema = {"type": "string", "format": "uuid"} if name == "id" else {"type": "string"}
-        described = {"name": name, "in": "path", "required": True, "description": _PATHS[name], "schema": schema}
-        parameters.insert(0, described)
+    parameters = [*map(_path_parameter, route.path_parameters), *parameters]
     if parameters:
         operation["parameters"] = parameters
     if route.request is not None:
@@ -118,6 +109,16 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     if route.open:
         operation["security"] = []
     return operation
+
+
+def _path_parameter(parameter: PathParameter) -> dict[str, Any]:
+    return {
+        "name": parameter.name,
+        "in": "path",
+        "required": True,
+        "description": parameter.description,
+        "schema": {"type": "string", "format": "uuid"} if parameter.type is UUID else {"type": "string"},
+    }
 
 
 def _parameter(parameter: Parameter, schemas: dict[str, Any]) -> dict[str, Any]:

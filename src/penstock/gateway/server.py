@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
-from types import FrameType
-
-import uvicorn
-from starlette.types import ASGIApp
-
 from penstock.gateway.app import Gateway
 from penstock.jobs.service import JobLimits, JobService
 from penstock.models.host.host import ModelHost
@@ -19,37 +12,9 @@ from penstock.providers.catalogue import load
 from penstock.settings import Settings, environment
 from penstock.telemetry import logs
 from penstock.web.listening import listeners
+from penstock.web.server import Server, serve
 
 log = logs.get(__name__)
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, which tells the gateway to end what waits as soon as it is told to stop itself."""
-
-    def __init__(self, config: uvicorn.Config, stopping: asyncio.Event) -> None:
-        super().__init__(config)
-        self._stopping = stopping
-        self._loop = asyncio.get_running_loop()
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        super().handle_exit(sig, frame)
-        self._loop.call_soon_threadsafe(self._stopping.set)
-
-
-def configuration(app: ASGIApp, settings: Settings) -> uvicorn.Config:
-    """How uvicorn serves the gateway."""
-    return uvicorn.Config(
-        app,
-        http="httptools",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,  # nothing here depends on the caller's address
-        server_header=False,
-        date_header=False,
-        timeout_keep_alive=75,
-        timeout_graceful_shutdown=int(settings.penstock_shutdown_grace.total_seconds()),
-    )
 
 
 async def run(settings: Settings) -> None:
@@ -67,12 +32,10 @@ async def run(settings: Settings) -> None:
     )
     gateway = Gateway(settings, database, jobs, models, catalogue)
     await gateway.start()
-    config = configuration(gateway, settings)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_IGN)  # uvicorn raises the signal again when it has stopped; that ends nothing
     log.info("gateway_started", host=settings.http_host, port=sockets[0].getsockname()[1])
     try:
-        await _Server(config, gateway.stopping).serve(sockets=sockets)
+        server = Server(gateway.application, stopping=gateway.stopping)
+        await serve(server, sockets, grace=settings.penstock_shutdown_grace)
     finally:
         await gateway.stop()
         await database.close()

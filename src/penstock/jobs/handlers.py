@@ -47,8 +47,9 @@ from penstock.jobs.job import (
 )
 from penstock.jobs.service import JobService
 from penstock.tenants.principal import DEFAULT_TENANT
+from penstock.web.body import Disconnected
 from penstock.web.reading import check_moment, convert, moment
-from penstock.web.request import Disconnected, Request
+from penstock.web.request import Request
 from penstock.web.response import EventStream, Response, json_response
 
 T = TypeVar("T")

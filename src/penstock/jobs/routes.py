@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated
+from uuid import UUID
 
 import msgspec
 
@@ -42,7 +43,7 @@ from penstock.jobs.job import (
     Stats,
     WaitSeconds,
 )
-from penstock.web.route import Parameter, ResponseSpec, Route
+from penstock.web.route import Parameter, PathParameter, ResponseSpec, Route
 
 _BODY_ERRORS = (MalformedBody, InvalidInput, TooLarge, Unsupported)
 
@@ -76,6 +77,7 @@ _LIST_PARAMETERS = tuple(
     )
     for field in msgspec.structs.fields(ListQuery)
 )
+_ID = PathParameter(name="id", type=UUID, description="the job's id")
 
 
 def routes(jobs: JobHandlers) -> list[Route]:
@@ -116,6 +118,7 @@ def _calling(jobs: JobHandlers) -> list[Route]:
         Route(
             method="GET",
             path="/api/v1/jobs/{id}",
+            path_parameters=(_ID,),
             handler=jobs.get,
             name="getJob",
             tag="Jobs",
@@ -161,6 +164,7 @@ def _calling(jobs: JobHandlers) -> list[Route]:
         Route(
             method="POST",
             path="/api/v1/jobs/{id}/retry",
+            path_parameters=(_ID,),
             handler=jobs.retry,
             name="retryJob",
             tag="Jobs",
@@ -171,6 +175,7 @@ def _calling(jobs: JobHandlers) -> list[Route]:
         Route(
             method="POST",
             path="/api/v1/jobs/{id}/cancel",
+            path_parameters=(_ID,),
             handler=jobs.cancel,
             name="cancelJob",
             tag="Jobs",
@@ -234,6 +239,7 @@ def _working(jobs: JobHandlers) -> list[Route]:
         Route(
             method="POST",
             path="/api/v1/jobs/{id}/complete",
+            path_parameters=(_ID,),
             handler=jobs.complete,
             name="completeJob",
             tag="Workers",
@@ -248,6 +254,7 @@ def _working(jobs: JobHandlers) -> list[Route]:
         Route(
             method="POST",
             path="/api/v1/jobs/{id}/heartbeat",
+            path_parameters=(_ID,),
             handler=jobs.heartbeat,
             name="heartbeatJob",
             tag="Workers",
@@ -268,6 +275,7 @@ def _working(jobs: JobHandlers) -> list[Route]:
         Route(
             method="POST",
             path="/api/v1/jobs/{id}/fail",
+            path_parameters=(_ID,),
             handler=jobs.fail,
             name="failJob",
             tag="Workers",
@@ -336,6 +344,7 @@ def _watching(jobs: JobHandlers) -> list[Route]:
         Route(
             method="GET",
             path="/api/v1/jobs/{id}/events",
+            path_parameters=(_ID,),
             handler=jobs.job_events,
             name="watchJob",
             tag="Events",

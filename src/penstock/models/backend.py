@@ -25,13 +25,14 @@ from penstock.models.service import ModelService
 from penstock.models.uploads import Load
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
-from penstock.web.route import Parameter, ResponseSpec, Route
+from penstock.web.route import Parameter, PathParameter, ResponseSpec, Route
 
 OPERATIONS = ("predict", "getlogs", "cleanlogs", "addmodel")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MOST_LINES = 10_000
 _BARE = {"/get": "getlogs", "/post": "predict"}  # the original's first branch had no operations in its paths
 
+_OPERATION = PathParameter(name="operation", description=f"one of {', '.join(OPERATIONS)}")
 _CONTENT = {"content": "id is not registered: 7"}
 _FAILURES = (409, 413, 415, 422, 500, 502, 503, 504)
 
@@ -175,6 +176,7 @@ def _route(method: str, path: str, handler: Callable[[Request], Awaitable[Respon
         tag="AI Backend",
         summary="Call a model, read or clean its log, or add one: the interface of the AI Backend document",
         description="Operations: predict, getlogs, cleanlogs, addmodel (`&type=httpmodel&dest=host:port`).",
+        path_parameters=(_OPERATION,) if "{operation}" in path else (),
         parameters=(
             Parameter(name="id", type=str, description="the model's name"),
             Parameter(name="type", type=str, description="of addmodel: HttpModel or SubprocessModel"),

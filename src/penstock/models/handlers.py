@@ -21,12 +21,12 @@ from penstock.models.service import ModelService
 from penstock.models.streaming import EventFeed, event
 from penstock.models.uploads import Load
 from penstock.models.views import Cleared, LogPage, ModelPage, summarised, whole
+from penstock.web.body import Disconnected
 from penstock.web.reading import convert, moment
-from penstock.web.request import Disconnected, Request
+from penstock.web.request import Request
 from penstock.web.response import EventStream, Response, json_response
 
 _BEGIN_SECONDS = 1.0  # that a stream waits for its first event before it is answered with status 200
-_LOOK_AWAY_SECONDS = 0.02  # a call that is answered sooner is not watched for a caller who leaves
 _LONGEST_REQUEST_ID = 200
 
 Describe = Callable[[PenstockError], Any]  # how the API tells an error
@@ -147,30 +147,15 @@ class ModelHandlers:
 
 
 async def answered(request: Request, live: LiveCall) -> CallResult:
-    """The call's end; it is given up when the client leaves. Raises what ended it, or Disconnected."""
-    loop = asyncio.get_running_loop()
-    watch: list[asyncio.Task[None]] = []
-
-    def look() -> None:
-        watch.append(loop.create_task(_close_when_left(request, live)))
-
-    timer = loop.call_later(_LOOK_AWAY_SECONDS, look)
-    try:
-        return await live.done
-    except asyncio.CancelledError:
-        live.close()
-        if watch and watch[0].done():
-            raise Disconnected from None
-        raise
-    finally:
-        timer.cancel()
-        if watch:
-            watch[0].cancel()
-
-
-async def _close_when_left(request: Request, live: LiveCall) -> None:
-    await request.disconnected()
-    live.close()
+    """Return how the call ended; it is given up when the client leaves. Raises what ended it, or Disconnected."""
+    with request.left.calling(live.close):
+        try:
+            return await live.done
+        except asyncio.CancelledError:
+            live.close()
+            if request.left.is_set():
+                raise Disconnected from None
+            raise
 
 
 async def _followed(logbook: Logbook, wanted: Wanted, limit: int) -> AsyncIterator[bytes]:

@@ -26,7 +26,7 @@ from penstock.errors import (
 from penstock.models import examples
 from penstock.models.handlers import LogQuery, ModelHandlers
 from penstock.models.views import Cleared, LogPage, ModelPage, ModelView
-from penstock.web.route import Parameter, ResponseSpec, Route
+from penstock.web.route import Parameter, PathParameter, ResponseSpec, Route
 
 _BODY = (MalformedBody, InvalidInput, TooLarge, Unsupported)
 _MODEL = (ModelFailed, ModelCrashed, ModelTimeout, ModelUnavailable, ModelBroken, ProviderFailed)
@@ -43,6 +43,7 @@ _REPLACE = Parameter(name="replace", type=bool, description="replace the version
 _CALLING = """The body is the model's input as JSON, `multipart/form-data` with media as files (and other fields as
 text, or as one JSON object in the part `input`), or, where the model takes one file, its bytes. Media in JSON are
 `data:` URLs. It is checked against the model's schema; a mistake is answered with 422 and names the field."""
+_NAME = PathParameter(name="name", description="the model's name")
 
 
 def routes(models: ModelHandlers) -> list[Route]:
@@ -55,6 +56,7 @@ def _calling(models: ModelHandlers) -> list[Route]:
         Route(
             method="POST",
             path="/api/v1/models/{name}/predict",
+            path_parameters=(_NAME,),
             handler=models.predict,
             name="predict",
             tag="Models",
@@ -79,6 +81,7 @@ def _calling(models: ModelHandlers) -> list[Route]:
         Route(
             method="POST",
             path="/api/v1/models/{name}/stream",
+            path_parameters=(_NAME,),
             handler=models.stream,
             name="stream",
             tag="Models",
@@ -112,6 +115,7 @@ def _looking(models: ModelHandlers) -> list[Route]:
         Route(
             method="GET",
             path="/api/v1/models/{name}",
+            path_parameters=(_NAME,),
             handler=models.get,
             name="getModel",
             tag="Models",
@@ -122,6 +126,7 @@ def _looking(models: ModelHandlers) -> list[Route]:
         Route(
             method="GET",
             path="/api/v1/models/{name}/logs",
+            path_parameters=(_NAME,),
             handler=models.logs,
             name="modelLogs",
             tag="Models",
@@ -172,6 +177,7 @@ def _changing(models: ModelHandlers) -> list[Route]:
         Route(
             method="DELETE",
             path="/api/v1/models/{name}",
+            path_parameters=(_NAME,),
             handler=models.remove,
             name="removeModel",
             tag="Models",
@@ -183,6 +189,7 @@ def _changing(models: ModelHandlers) -> list[Route]:
         Route(
             method="POST",
             path="/api/v1/models/{name}/reload",
+            path_parameters=(_NAME,),
             handler=models.reload,
             name="reloadModel",
             tag="Models",
@@ -194,6 +201,7 @@ def _changing(models: ModelHandlers) -> list[Route]:
         Route(
             method="DELETE",
             path="/api/v1/models/{name}/logs",
+            path_parameters=(_NAME,),
             handler=models.clean_logs,
             name="cleanModelLogs",
             tag="Models",

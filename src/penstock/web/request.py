@@ -1,4 +1,4 @@
-"""An HTTP request, close to ASGI: bytes in."""
+"""One HTTP request, as handlers see it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from urllib.parse import parse_qsl
 from uuid import UUID
 
 import msgspec
-from starlette.types import Receive, Scope
 
 from penstock.errors import InvalidInput, TooLarge, Unsupported
 from penstock.tenants.principal import Principal
+from penstock.web.body import Body, Disconnected
 from penstock.web.reading import decode
+from penstock.web.signals import Signal
 
 T = TypeVar("T")
 
@@ -26,57 +27,74 @@ def is_json(content_type: str) -> bool:
     return kind in {"", "application/json", "application/x-www-form-urlencoded"} or kind.endswith("+json")
 
 
-class Disconnected(Exception):
-    """The client has gone; there is nobody to answer."""
-
-
 class Request:
     """A request: its parameters, headers and body.
 
-    ``stopping`` is set when the process begins to stop: a handler that waits should then return what it has.
-    ``principal`` is set by the access check; routes that are open to everyone have none.
+    ``left`` is set when the client goes away, ``stopping`` when the process begins to stop: a handler that waits should
+    then return what it has. ``principal`` is set by the access check; routes that are open to everyone have none.
+    ``max_body_bytes`` is the route's; a handler may lower it before it reads.
     """
 
-    __slots__ = ("_receive", "_scope", "max_body_bytes", "principal", "stopping")
+    __slots__ = (
+        "body_stream",
+        "client",
+        "headers",
+        "left",
+        "max_body_bytes",
+        "method",
+        "path_values",
+        "principal",
+        "query_string",
+        "stopping",
+        "url_path",
+    )
 
     principal: Principal
 
-    def __init__(self, scope: Scope, receive: Receive, *, max_body_bytes: int, stopping: asyncio.Event) -> None:
-        self._scope = scope
-        self._receive = receive
-        self.max_body_bytes = max_body_bytes
-        self.stopping = stopping
-
-    @property
-    def method(self) -> str:
-        """The request's method; a route of GET answers HEAD too."""
-        method: str = self._scope["method"]
-        return method
+    def __init__(
+        self,
+        *,
+        method: str,
+        url_path: str,
+        query_string: bytes = b"",
+        headers: Mapping[bytes, bytes],
+        body: Body,
+        client: str = "",
+        left: Signal | None = None,
+        stopping: Signal | None = None,
+    ) -> None:
+        self.method = method  # a route of GET serves HEAD too
+        self.url_path = url_path  # as sent, percent-encoded
+        self.query_string = query_string  # as it stands in the URL
+        self.headers = headers  # by lower-case name; the first of each name
+        self.body_stream = body
+        self.client = client  # the address of the other end of the connection; empty for a unix socket
+        self.left = left or Signal()
+        self.stopping = stopping or Signal()
+        self.max_body_bytes = 64 * 1024
+        self.path_values: Mapping[str, Any] = {}  # of the route's path parameters, converted
 
     def header(self, name: bytes) -> str | None:
-        """A header's value by its lower-case name; the first if there are several."""
-        for key, value in self._scope["headers"]:
-            if key == name:
-                return str(value, "latin-1")
-        return None
+        """Return a header by its lower-case name; the first if there are several."""
+        value = self.headers.get(name)
+        return None if value is None else str(value, "latin-1")
+
+    def path(self, name: str) -> str:
+        """Return a text in the path by its name in the route."""
+        part: str = self.path_values[name]
+        return part
 
     def path_id(self) -> UUID:
-        """The ``{id}`` of the path, in the one spelling that answers use; raises InvalidInput."""
-        text: str = self._scope["path_params"]["id"]
-        try:
-            job_id = UUID(text)
-        except ValueError:
-            job_id = None
-        if job_id is None or str(job_id) != text.lower():
-            raise InvalidInput.of("id", "must be a UUID, as in the job's id")
-        return job_id
+        """Return the ``{id}`` of the path, of routes that declare it as a UUID."""
+        value: UUID = self.path_values["id"]
+        return value
 
     def query(self, allowed: Mapping[str, bool]) -> dict[str, list[str]]:
-        """Query parameters by name; ``allowed`` says which there are, and which may be repeated.
+        """Return query parameters by name; ``allowed`` names them and says which may be repeated.
 
-        Raises InvalidInput for an unknown name, or one that is repeated where that means nothing.
+        Raises InvalidInput for an unknown name, or one that is repeated and may not be.
         """
-        raw = self._scope["query_string"]
+        raw = self.query_string
         if not raw:
             return {}
         found: dict[str, list[str]] = {}
@@ -93,82 +111,80 @@ class Request:
             found.setdefault(name, []).append(value)
         return found
 
-    def path(self, name: str) -> str:
-        """A part of the path by its name in the route."""
-        part: str = self._scope["path_params"][name]
-        return part
-
     async def body(self) -> bytes:
-        """The whole body, which says that it is JSON or nothing; raises TooLarge, Unsupported or Disconnected."""
+        """Return the whole body of a request whose type is JSON or not stated.
+
+        Raises TooLarge, Unsupported or Disconnected.
+        """
         kind = self.header(b"content-type")
         if kind is not None and not is_json(kind):
             raise Unsupported(f"the body must be application/json, not {kind[:100]}")
-        chunks = [chunk async for chunk in self.chunks()]
-        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        return await self.content()
+
+    async def content(self) -> bytes:
+        """Return the whole body, whatever its type; raises TooLarge, Unsupported or Disconnected."""
+        self._check_size()
+        stream = self.body_stream
+        chunk = await stream.read()
+        if stream.complete and not stream.buffered:  # it came in one piece, as most do
+            if len(chunk) > self.max_body_bytes:
+                raise self._too_large()
+            return chunk
+        chunks, size = [chunk], len(chunk)
+        while chunk:
+            if size > self.max_body_bytes:
+                raise self._too_large()
+            chunk = await stream.read()
+            chunks.append(chunk)
+            size += len(chunk)
+        return b"".join(chunks)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The body as it arrives, whatever it is; raises TooLarge, Unsupported or Disconnected."""
-        encoding = self.header(b"content-encoding")
-        if encoding is not None and encoding.lower() != "identity":
-            raise Unsupported("compressed request bodies are not accepted: send it without Content-Encoding")
-        declared = self.header(b"content-length")
-        if declared is not None and declared.isdigit() and int(declared) > self.max_body_bytes:
-            raise TooLarge(f"the body has {declared} bytes; at most {self.max_body_bytes} are allowed")
+        """Yield the body as it arrives, whatever its type; raises TooLarge, Unsupported or Disconnected."""
+        self._check_size()
         size = 0
-        while True:
-            message = await self._receive()
-            if message["type"] == "http.disconnect":
-                raise Disconnected
-            chunk = message.get("body", b"")
+        while chunk := await self.body_stream.read():
             size += len(chunk)
             if size > self.max_body_bytes:
-                raise TooLarge(f"the body has more than the {self.max_body_bytes} bytes allowed")
+                raise self._too_large()
             yield chunk
-            if not message.get("more_body", False):
-                return
+
+    def _check_size(self) -> None:
+        """Refuse by its headers a body that is compressed or too large."""
+        encoding = self.headers.get(b"content-encoding")
+        if encoding is not None and encoding.lower() != b"identity":
+            raise Unsupported("compressed request bodies are not accepted: send it without Content-Encoding")
+        declared = self.headers.get(b"content-length")
+        if declared is not None and int(declared) > self.max_body_bytes:
+            raise TooLarge(f"the body has {int(declared)} bytes; at most {self.max_body_bytes} are allowed")
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(f"the body has more than the {self.max_body_bytes} bytes allowed")
 
     async def read(self, decoder: msgspec.json.Decoder[T]) -> T:
-        """The body as a typed value; raises MalformedBody or InvalidInput, naming the field."""
+        """Return the body as a typed value; raises MalformedBody or InvalidInput, naming the field."""
         return decode(await self.body(), decoder)
-
-    @property
-    def query_string(self) -> bytes:
-        """The query as it stands in the URL."""
-        raw: bytes = self._scope["query_string"]
-        return raw
-
-    async def disconnected(self) -> None:
-        """Return when the client goes away. Only after the body was read."""
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
 
     async def gone(self) -> bool:
         """Whether the client has gone away. Only after the body was read."""
-        leaving = asyncio.ensure_future(self.disconnected())
-        await asyncio.sleep(0)
-        if leaving.done():
-            return True
-        leaving.cancel()
-        return False
+        await asyncio.sleep(0)  # what the socket has to say comes first
+        return self.left.is_set()
 
     async def unless_left(self, work: Awaitable[T]) -> T | None:
-        """What ``work`` answers; None when the process is told to stop first.
+        """Return the result of ``work``, or None when the process begins to stop first.
 
-        Raises Disconnected when the client leaves first. Whatever does not win is cancelled.
+        Raises Disconnected when the client leaves first. ``work`` is then cancelled.
         """
-        tasks: list[asyncio.Future[Any]] = [
-            asyncio.ensure_future(work),
-            asyncio.ensure_future(self.stopping.wait()),
-            asyncio.ensure_future(self.disconnected()),
-        ]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            if tasks[0].done():
-                result: T = tasks[0].result()
-                return result
-            if tasks[2].done():
-                raise Disconnected
-            return None
-        finally:
-            for task in tasks:
-                task.cancel()
+        task = asyncio.ensure_future(work)
+        with self.left.calling(task.cancel), self.stopping.calling(task.cancel):
+            try:
+                return await task
+            except asyncio.CancelledError:
+                current = asyncio.current_task()
+                if not task.cancelled() or (current is not None and current.cancelling()):
+                    raise
+                if self.left.is_set():
+                    raise Disconnected from None
+                if self.stopping.is_set():
+                    return None
+                raise

@@ -1,14 +1,18 @@
-"""What a handler returns: a whole response, or a stream of bytes or events."""
+"""What a handler returns: a whole response, a stream of bytes or events, or a WebSocket."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-JSON = b"application/json"
+if TYPE_CHECKING:
+    from penstock.web.websocket import WebSocket
+
+JSON: Final = b"application/json"
+Headers = list[tuple[bytes, bytes]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +22,7 @@ class Response:
     status: int = 200
     body: bytes = b""
     content_type: bytes = JSON
-    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    headers: Headers = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,23 +36,37 @@ class ByteStream:
     size: int
     content_type: bytes
     status: int = 200
-    headers: list[tuple[bytes, bytes]] = field(default_factory=list)
+    headers: Headers = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventStream:
     """Server-sent events: ready-made chunks, sent as they come, with a comment every 15 s of silence.
 
-    An ``endless`` one ends when the process is told to stop; the others are let finish, as plain responses are.
+    The next chunk is produced when the client has room for it. An ``endless`` stream ends when the process begins to
+    stop; the others may finish, as plain responses do.
     """
 
     chunks: AsyncIterator[bytes]
     endless: bool = True
+    status: int = 200
+    headers: Headers = field(default_factory=list)
 
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upgrade:
+    """The connection becomes a WebSocket, which ``run`` serves until it returns."""
+
+    run: Callable[[WebSocket], Awaitable[None]]
+    status: int = 101
+    headers: Headers = field(default_factory=list)
+
+
+AnyResponse = Response | ByteStream | EventStream | Upgrade
 
 _encoder = msgspec.json.Encoder()
 
 
-def json_response(value: Any, status: int = 200, headers: list[tuple[bytes, bytes]] | None = None) -> Response:
+def json_response(value: Any, status: int = 200, headers: Headers | None = None) -> Response:
     """Return a response whose body is ``value`` as JSON."""
     return Response(status=status, body=_encoder.encode(value), headers=headers or [])

@@ -1,4 +1,4 @@
-"""What a route is and promises: enough to serve it, and to write its part of the OpenAPI document."""
+"""The declaration of a route: what is needed to serve it and to describe it in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 from penstock.errors import PenstockError
 from penstock.web.request import Request
-from penstock.web.response import ByteStream, EventStream, Response
+from penstock.web.response import AnyResponse
+from penstock.web.websocket import WebSocket
 
-Handler = Callable[[Request], Awaitable[Response | ByteStream | EventStream]]
+Handler = Callable[[Request], Awaitable[AnyResponse]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +26,17 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PathParameter:
+    """A part of the path: ``{name}``. Handlers find it converted to its type, which is ``str`` or ``UUID``."""
+
+    name: str
+    description: str
+    type: type[Any] = str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ResponseSpec:
-    """One of a route's answers that are no errors."""
+    """One of a route's responses that are not errors."""
 
     description: str
     type: Any = None
@@ -37,7 +47,7 @@ class ResponseSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One method on one path."""
+    """One method on one path. A route of GET serves HEAD too."""
 
     method: str
     path: str  # with {id}
@@ -50,8 +60,29 @@ class Route:
     request_example: Any = None
     uploads: bool = False  # the body is a file of any type, or a form with one
     takes_media: bool = False  # beside JSON: a form with media as files, or the bytes of one
+    path_parameters: tuple[PathParameter, ...] = ()
     parameters: tuple[Parameter, ...] = ()
     responses: dict[int, ResponseSpec]
     errors: tuple[type[PenstockError], ...] = ()
     open: bool = False  # needs no token
     max_body_bytes: int = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebSocketRoute:
+    """A path that is served as a WebSocket. OpenAPI has no words for it: the description lists it by its GET."""
+
+    path: str
+    handler: Callable[[WebSocket], Awaitable[None]]
+    name: str
+    summary: str
+    tag: str
+    description: str = ""
+    path_parameters: tuple[PathParameter, ...] = ()
+    parameters: tuple[Parameter, ...] = ()
+    errors: tuple[type[PenstockError], ...] = ()
+    open: bool = False
+    max_message_bytes: int = 64 * 1024
+
+
+AnyRoute = Route | WebSocketRoute

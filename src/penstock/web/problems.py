@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import timedelta
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -38,6 +38,15 @@ STATUSES: dict[type[errors.PenstockError], tuple[int, str]] = {
     errors.Overloaded: (503, "Overloaded"),
 }
 _OURS = (500, "Internal error")
+_REFUSALS: Final = {  # of requests that never reach a route: status → code and title
+    400: ("malformed_request", "Not a valid request"),
+    408: ("request_timeout", "The request came too slowly"),
+    414: ("target_too_long", "Path and query are too long"),
+    426: ("upgrade_required", "This path is a WebSocket"),
+    431: ("head_too_large", "The headers are too large"),
+    501: ("unsupported_encoding", "Transfer encoding not supported"),
+    505: ("unsupported_version", "HTTP version not supported"),
+}
 _SOON = timedelta(seconds=1)
 
 
@@ -50,6 +59,15 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: str
     detail: str
     errors: list[dict[str, str]] = []  # field and detail of each mistake
+
+
+class Refused(Exception):
+    """A request that is not valid HTTP or exceeds a limit of the server. The response closes its connection."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
 
 
 def status_of(error: type[errors.PenstockError]) -> tuple[int, str]:
@@ -88,6 +106,22 @@ def response(error: errors.PenstockError, *, allow: str | None = None) -> Respon
     return Response(
         status=problem.status, body=msgspec.json.encode(problem), content_type=PROBLEM_JSON, headers=headers
     )
+
+
+def refusal(refused: Refused) -> Response:
+    """Return the response to a request that was refused before any route saw it."""
+    code, title = _REFUSALS[refused.status]
+    problem = Problem(
+        type=f"urn:penstock:problem:{code}", title=title, status=refused.status, code=code, detail=refused.detail
+    )
+    return Response(status=refused.status, body=msgspec.json.encode(problem), content_type=PROBLEM_JSON)
+
+
+def upgrade_required() -> Response:
+    """Return the response to a plain request for a path that is served as a WebSocket."""
+    response = refusal(Refused(426, "open a WebSocket here: send Connection: Upgrade and Upgrade: websocket"))
+    response.headers.append((b"upgrade", b"websocket"))
+    return response
 
 
 def unexpected() -> Response:

@@ -1,0 +1,498 @@
+"""One client connection: its requests are read one at a time and responded to in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from enum import Enum
+from typing import Any, Final
+
+from penstock.telemetry import logs
+from penstock.web import encoding, metrics, problems
+from penstock.web.body import Body, Disconnected
+from penstock.web.chunked import ChunkedDecoder
+from penstock.web.connections import Connections, Tracked
+from penstock.web.head import Head, parse, refuse_unfinished
+from penstock.web.problems import Refused
+from penstock.web.request import Request
+from penstock.web.response import AnyResponse, EventStream, Response, Upgrade
+from penstock.web.signals import Signal
+from penstock.web.streams import send_bytes, send_events
+from penstock.web.websocket import WebSocket
+from penstock.web.writer import Writer
+
+log = logs.get(__name__)
+
+Application = Callable[[Request], Awaitable[AnyResponse]]
+
+_REFUSED: Final = metrics.series("any", "refused")
+_END_OF_HEAD: Final = b"\r\n\r\n"
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+_SMALL_REST: Final = 64 * 1024  # bytes of an unread body that are dropped to keep the connection
+_JOINED_BYTES: Final = 64 * 1024  # bodies up to here are copied to go out with their head in one piece
+_PING: Final = b": ping\n\n"
+
+
+class Phase(Enum):
+    """What a connection waits for."""
+
+    IDLE = "idle"  # the first byte of a request
+    HEAD = "head"  # the end of a head that has begun
+    ACTIVE = "active"  # the handler of the current request, or the rest of its body
+    DROPPING = "dropping"  # the rest of a body whose request was responded to
+    LINGERING = "lingering"  # the client's end, after the last response
+    UPGRADED = "upgraded"  # the end of a WebSocket
+    CLOSED = "closed"
+
+
+class Connection(Tracked, asyncio.Protocol):
+    """One connection of a server."""
+
+    __slots__ = (
+        "_application",
+        "_body",
+        "_broken",
+        "_buffer",
+        "_close",
+        "_connections",
+        "_decoder",
+        "_dropped",
+        "_eof",
+        "_expects",
+        "_limits",
+        "_loop",
+        "_pings",
+        "_read_paused",
+        "_remaining",
+        "_searched",
+        "_stopping",
+        "_task",
+        "_version_1_1",
+        "_websocket",
+        "_window_at",
+        "_window_bytes",
+        "left",
+        "phase",
+        "request",
+        "writer",
+    )
+
+    def __init__(
+        self,
+        application: Application,
+        connections: Connections,
+        stopping: Signal,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        super().__init__(loop.time())
+        self._application = application
+        self._connections = connections
+        self._stopping = stopping
+        self._loop = loop
+        self._limits = connections.limits
+        self.left = Signal()
+        self.phase = Phase.IDLE
+        # Reading
+        self._buffer = bytearray()  # an unfinished head, or requests that wait for the current one
+        self._searched = 0  # bytes of the buffer that hold no end of a head
+        self._body: Body | None = None  # of the current request, until all of it was received
+        self._remaining = 0  # bytes of a body of known length
+        self._decoder: ChunkedDecoder | None = None
+        self._expects = False  # the client waits for 100 Continue
+        self._broken = False  # the body is not valid; nothing behind it can be read
+        self._eof = False  # the client sends no more
+        self._read_paused = False
+        self._window_at = 0.0  # the minimum rate of bodies is measured in windows
+        self._window_bytes = 0
+        self._dropped = 0
+        # Responding
+        self.writer = Writer(loop, self.since)
+        self._task: asyncio.Task[None] | None = None
+        self.request: Request | None = None  # which the task serves
+        self._close = False  # after the current response
+        self._version_1_1 = True
+        self._pings = False  # an event stream is being sent
+        self._websocket: WebSocket | None = None
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = self.writer.transport = transport
+        peer = transport.get_extra_info("peername")
+        self.client = str(peer[0]) if isinstance(peer, tuple) else ""
+        high = self._limits.write_buffer_bytes
+        transport.set_write_buffer_limits(high=high, low=high // 4)
+        self._connections.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        phase = self.phase
+        if phase is Phase.IDLE and not self._buffer:
+            self._receive_head(data)
+        elif phase is Phase.IDLE or phase is Phase.HEAD:
+            self._buffer += data
+            self._receive_head(self._buffer)
+        elif phase is Phase.ACTIVE or phase is Phase.DROPPING:
+            self._receive_more(data)
+        elif phase is Phase.UPGRADED and self._websocket is not None:
+            self._websocket.receive_data(data)
+        elif phase is Phase.LINGERING:
+            self._dropped += len(data)
+            if self._dropped > self._limits.linger_bytes:
+                self.transport.abort()
+
+    def eof_received(self) -> bool:
+        """Keep the connection of a client that closed its side after a request, but end what waits for it."""
+        if self.phase is Phase.ACTIVE:
+            self._eof = True
+            if self._body is not None:
+                self._body.fail(Disconnected())
+            self.left.set()
+            return True
+        if self._websocket is not None:
+            self._websocket.receive_eof()
+        return False
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self.phase = Phase.CLOSED
+        self._connections.closed(self)
+        self._buffer = bytearray()
+        self.writer.release()
+        if self._body is not None:
+            self._body.fail(Disconnected())
+        if self._websocket is not None:
+            self._websocket.receive_eof()
+        self.left.set()
+
+    def pause_writing(self) -> None:
+        self.writer.fill()
+        self._connections.stalled(self)
+
+    def resume_writing(self) -> None:
+        self._connections.flowing(self)
+        self.writer.release()
+
+    # Reading
+
+    def _receive_head(self, data: bytes | bytearray) -> None:
+        """Begin the request at the start of ``data`` if its head is whole; otherwise wait for more."""
+        if data[0] in b"\r\n":  # line breaks before a request are ignored (RFC 9112, section 2.2)
+            data = data.lstrip(b"\r\n")
+            self._searched = 0
+            if not data:
+                self._buffer = bytearray()
+                return
+        end = data.find(_END_OF_HEAD, self._searched)
+        try:
+            if 0 <= end <= self._limits.head_bytes - 4:
+                end += 4
+                self._searched = 0
+                self._begin(parse(bytes(data[:end]), self._limits), data[end:])
+                return
+            refuse_unfinished(data, self._limits)
+        except Refused as refused:
+            self._refuse(refused)
+            return
+        self._buffer = bytearray(data) if data is not self._buffer else self._buffer
+        self._searched = max(0, len(data) - 3)
+        if self.phase is not Phase.HEAD:
+            self.phase, self.since = Phase.HEAD, self._loop.time()
+
+    def _begin(self, head: Head, rest: bytes | bytearray) -> None:
+        """Hand a request to the application while the rest of its body may still come."""
+        self.phase = Phase.ACTIVE
+        headers = head.headers
+        body = Body(self._body_wanted)
+        self._body, self._broken, self._expects = body, False, False
+        coding = headers.get(b"transfer-encoding")
+        if coding is not None:
+            if coding.lower() != b"chunked":
+                raise Refused(501, "the only transfer encoding of requests is chunked")
+            if not head.version_1_1:
+                raise Refused(400, "an HTTP/1.0 request cannot have a transfer encoding")
+            self._decoder = ChunkedDecoder()
+        else:
+            self._decoder = None
+            self._remaining = int(headers.get(b"content-length", 0))
+        self._buffer = bytearray()
+        if rest or (coding is None and not self._remaining):
+            rest = self._receive_body(body, bytes(rest))
+            if rest:
+                self._buffer += rest
+        if not body.complete:
+            self._window_at, self._window_bytes = self._loop.time(), 0
+            expect = headers.get(b"expect")
+            self._expects = expect is not None and expect.lower() == b"100-continue" and not body.buffered
+            self._bound_reading()
+        path, _, query = head.target.partition(b"?")
+        self.request = request = Request(
+            method=head.method,
+            url_path=path.decode("ascii", "replace"),
+            query_string=query,
+            headers=headers,
+            body=body,
+            client=self.client,
+            left=self.left,
+            stopping=self._stopping,
+        )
+        self._close = not head.keep_alive
+        self._version_1_1 = head.version_1_1
+        self._task = self._loop.create_task(self._serve(request))
+
+    def _receive_body(self, body: Body, data: bytes) -> bytes:
+        """Feed the body; returns what follows it."""
+        if self._decoder is not None:
+            try:
+                content, data = self._decoder.feed(data)
+            except Refused as refused:
+                self._broken = True
+                body.fail(refused)
+                return b""
+            for piece in content:
+                self._feed(body, piece)
+            finished = self._decoder.done
+        else:
+            piece = data if len(data) <= self._remaining else data[: self._remaining]
+            data = data[len(piece) :]
+            self._remaining -= len(piece)
+            if piece:
+                self._feed(body, piece)
+            finished = self._remaining == 0
+        if finished:
+            body.end()
+            self._body = None
+        return data
+
+    def _feed(self, body: Body, piece: bytes) -> None:
+        self._window_bytes += len(piece)
+        if self.phase is Phase.ACTIVE:
+            body.feed(piece)
+
+    def _receive_more(self, data: bytes) -> None:
+        """Take bytes that arrive while a request is in progress."""
+        if self._broken:
+            return
+        body = self._body
+        if body is not None:
+            self._expects = False  # the client does not wait
+            data = self._receive_body(body, data)
+        if data:
+            self._buffer += data
+        if self.phase is Phase.DROPPING and self._body is None:
+            self._next()
+        else:
+            self._bound_reading()
+
+    def pause_reading(self) -> None:
+        if not self._read_paused and not self.transport.is_closing():
+            self._read_paused = True
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._read_paused and not self.transport.is_closing():
+            self._read_paused = False
+            self.transport.resume_reading()
+
+    def _bound_reading(self) -> None:
+        """Stop reading the socket while a buffer is full."""
+        buffered = self._body.buffered if self._body is not None else 0
+        full = buffered > self._limits.body_buffer_bytes or len(self._buffer) > self._limits.head_bytes
+        if full:
+            self.pause_reading()
+
+    def _body_wanted(self) -> None:
+        """The handler reads the body: resume what was held back."""
+        if self._expects:
+            self._expects = False
+            self._window_at = self._loop.time()
+            self.writer.write(_CONTINUE)
+        if self._read_paused and self._body is not None and self._body.buffered <= self._limits.body_buffer_bytes // 2:
+            self._window_at, self._window_bytes = self._loop.time(), 0
+            self.resume_reading()
+
+    # Responding
+
+    async def _serve(self, request: Request) -> None:
+        """Respond to one request."""
+        try:
+            response = await self._application(request)
+            if isinstance(response, Response):
+                self._send(request, response)
+            else:
+                await self._stream(request, response)
+        except Disconnected:
+            self.transport.close()
+        except asyncio.CancelledError:
+            self.transport.abort()
+            raise
+        except Exception:  # the application responds to its own errors; what remains cuts the connection
+            log.exception("response_failed", path=request.url_path[:200])
+            self.transport.abort()
+        finally:
+            self._task = self.request = None
+        self._finish()
+
+    def _send(self, request: Request, response: Response) -> None:
+        head = encoding.response_head(response, close=self._closes())
+        body = response.body
+        if not body or request.method == "HEAD":
+            self.writer.write(head)
+        elif len(body) <= _JOINED_BYTES:
+            self.writer.write(head + body)
+        else:
+            self.writer.write(head)
+            self.writer.write(body)
+
+    async def _stream(self, request: Request, response: AnyResponse) -> None:
+        if isinstance(response, EventStream):
+            self._pings = True
+            try:
+                await send_events(self.writer, request, response, chunked=self._version_1_1, close=self._closes())
+            finally:
+                self._pings = False
+        elif isinstance(response, Upgrade):
+            await self._upgrade(request, response)
+        elif not isinstance(response, Response):
+            await send_bytes(self.writer, request, response, close=self._closes())
+
+    async def _upgrade(self, request: Request, upgrade: Upgrade) -> None:
+        """Speak WebSocket on this connection until ``run`` returns."""
+        self._close = True
+        self._websocket = websocket = WebSocket(
+            request, self.writer, pause=self.pause_reading, resume=self.resume_reading
+        )
+        if not websocket.accepted:
+            return
+        self.phase = Phase.UPGRADED
+        self.resume_reading()
+        if self._buffer:
+            data, self._buffer = bytes(self._buffer), bytearray()
+            websocket.receive_data(data)
+        try:
+            with self._stopping.calling(websocket.go_away):
+                await upgrade.run(websocket)
+        finally:
+            await websocket.close()
+
+    def _closes(self) -> bool:
+        """Whether the current response is the last one of this connection."""
+        rest_is_small = self._decoder is None and self._remaining <= _SMALL_REST
+        if self._body is not None and (self._expects or self._broken or not rest_is_small):
+            self._close = True
+        if self._connections.draining or (self._eof and not self._buffer):
+            self._close = True
+        return self._close
+
+    def _finish(self) -> None:
+        """Go on after a response was handed to the socket."""
+        if self.phase is Phase.CLOSED or self.transport.is_closing():
+            return
+        if self._close or self._connections.draining:
+            self._hang_up()
+        elif self._body is not None:
+            self.phase = Phase.DROPPING
+            self.resume_reading()
+        elif self.writer.is_full:  # the next request waits until the client takes this response
+            self._task = self._loop.create_task(self._next_when_taken())
+        else:
+            self._next()
+
+    async def _next_when_taken(self) -> None:
+        try:
+            await self.writer.room()
+        except Disconnected:
+            return
+        finally:
+            self._task = None
+        self._next()
+
+    def _next(self) -> None:
+        """Wait for the next request, or begin it if it is here already."""
+        if self.phase is Phase.CLOSED or self.transport.is_closing():
+            return
+        self.phase, self.since = Phase.IDLE, self._loop.time()
+        self._decoder = None
+        self.resume_reading()
+        if self._buffer:
+            self._receive_head(self._buffer)
+        if self._eof and self._task is None:
+            self._hang_up()
+
+    def _refuse(self, refused: Refused) -> None:
+        """Respond to a request that no handler will see, and close."""
+        self._body = None
+        self._broken = True
+        response = problems.refusal(refused)
+        _REFUSED.count(refused.status)
+        self.writer.write(encoding.response_head(response, close=True) + response.body)
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Close, but first read what the client still sends: closing with unread input could destroy the response."""
+        self._close = True
+        if (self._body is None and not self._buffer and not self._broken) or self._eof:
+            self.transport.close()
+            return
+        self._buffer = bytearray()
+        self.phase, self.since = Phase.LINGERING, self._loop.time()
+        self.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    # Called by the server and by its bounds
+
+    @property
+    def is_idle(self) -> bool:
+        return self.phase is Phase.IDLE or self.phase is Phase.HEAD or self.phase is Phase.LINGERING
+
+    def drain(self) -> None:
+        """Close now if no request is in progress; otherwise after its response."""
+        if self.phase is Phase.IDLE or self.phase is Phase.HEAD:
+            self.transport.close()
+
+    def abort(self) -> None:
+        self.transport.abort()
+        if self._task is not None:
+            self._task.cancel()
+
+    @property
+    def task(self) -> asyncio.Task[None] | None:
+        """The handler of the current request."""
+        return self._task
+
+    def check(self, now: float) -> None:
+        """Enforce the limits on time. The server calls this about every second."""
+        limits = self._limits
+        if self.writer.is_stalled(now, limits.stall_timeout):
+            log.info("stalled_reader_cut", client=self.client, waiting_bytes=self.writer.unsent())
+            self.abort()
+            return
+        waited = now - self.since
+        if self.phase is Phase.IDLE:
+            limit = limits.idle_timeout if self.writer.written else limits.head_timeout
+            if waited > limit.total_seconds():
+                self.transport.close()
+        elif self.phase is Phase.HEAD:
+            if waited > limits.head_timeout.total_seconds():
+                seconds = limits.head_timeout.total_seconds()
+                self._refuse(Refused(408, f"the head of a request must arrive within {seconds:g} seconds"))
+        elif self.phase is Phase.LINGERING:
+            if waited > limits.linger.total_seconds():
+                self.transport.abort()
+        elif self._body is not None and not self._expects and not self._read_paused:
+            self._check_rate(now, self._body)
+        writer = self.writer
+        if self._pings and now - writer.sent_at >= limits.ping.total_seconds() and not writer.is_full:
+            writer.sent_at = now
+            writer.write(encoding.chunk(_PING) if self._version_1_1 else _PING)
+
+    def _check_rate(self, now: float, body: Body) -> None:
+        window = self._limits.body_window.total_seconds()
+        if now - self._window_at < window:
+            return
+        if self._window_bytes < self._limits.body_rate * window:
+            self._broken = True
+            detail = f"a body must arrive at {self._limits.body_rate} bytes a second at least"
+            body.fail(Refused(408, detail))
+            if self.phase is Phase.DROPPING:
+                self._hang_up()
+        self._window_at, self._window_bytes = now, 0

@@ -1,0 +1,95 @@
+"""All connections of a server, and the bounds on them together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from penstock.telemetry import logs
+from penstock.web.limits import Limits
+
+log = logs.get(__name__)
+
+
+class Tracked:
+    """What the bounds need to know of a connection."""
+
+    __slots__ = ("client", "queued_bytes", "since", "transport")
+
+    transport: asyncio.Transport
+
+    def __init__(self, now: float) -> None:
+        self.client = ""  # the address of the other end
+        self.since = now  # when the connection began to wait for what it waits for
+        self.queued_bytes = 0  # as counted when its write buffer became full
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no request is in progress, so that closing the connection loses nothing."""
+        raise NotImplementedError
+
+    def abort(self) -> None:
+        """Close at once and cancel the handler."""
+        raise NotImplementedError
+
+
+class Connections:
+    """The open connections of a server. ``draining`` is set when it begins to stop: responses then close theirs."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.draining = False
+        self.open: set[Tracked] = set()
+        self.queued_bytes = 0  # of stalled responses
+        self.none_left = asyncio.Event()
+        self._stalled: dict[Tracked, None] = {}  # those whose write buffer is full, the longest first
+        self._by_address: Counter[str] = Counter()
+
+    def opened(self, connection: Tracked) -> None:
+        """Count a new connection; idle ones make room for it where there are too many."""
+        limits, address = self.limits, connection.client
+        full = len(self.open) >= limits.connections and not self._close_longest_idle(1)
+        self.open.add(connection)
+        self._by_address[address] += 1
+        if full:
+            log.warning("too_many_connections", limit=limits.connections)
+            connection.abort()
+        elif self._by_address[address] > limits.idle_connections_per_address:
+            self._close_longest_idle(limits.idle_connections_per_address + 1, address)
+        elif len(self.open) > limits.idle_connections:
+            self._close_longest_idle(limits.idle_connections + 1)
+
+    def _close_longest_idle(self, count: int, address: str | None = None) -> bool:
+        """Close the connection that has been idle for longest if at least ``count`` are; whether there was one."""
+        idle = [one for one in self.open if one.is_idle and (address is None or one.client == address)]
+        if len(idle) < count:
+            return False
+        min(idle, key=lambda one: one.since).abort()
+        return True
+
+    def closed(self, connection: Tracked) -> None:
+        self.flowing(connection)
+        self.open.discard(connection)
+        self._by_address[connection.client] -= 1
+        if self._by_address[connection.client] <= 0:
+            del self._by_address[connection.client]
+        if not self.open:
+            self.none_left.set()
+
+    def stalled(self, connection: Tracked) -> None:
+        """Count the bytes of a connection whose write buffer is full; the longest stalled are cut beyond the limit."""
+        connection.queued_bytes = connection.transport.get_write_buffer_size()
+        self.queued_bytes += connection.queued_bytes
+        self._stalled[connection] = None
+        while self.queued_bytes > self.limits.queued_bytes and len(self._stalled) > 1:
+            longest = next(iter(self._stalled))
+            log.warning("stalled_reader_cut", client=longest.client, waiting_bytes=longest.queued_bytes)
+            self.flowing(longest)
+            longest.abort()
+
+    def flowing(self, connection: Tracked) -> None:
+        """The write buffer of a connection has room again."""
+        if connection in self._stalled:
+            del self._stalled[connection]
+            self.queued_bytes -= connection.queued_bytes
+            connection.queued_bytes = 0

@@ -1,0 +1,142 @@
+"""From a request to its route's handler, and from what that returns or raises to a response."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from penstock.errors import InvalidInput, MethodNotAllowed, NotFound, PenstockError, ServiceError
+from penstock.telemetry import logs
+from penstock.tenants.principal import Principal
+from penstock.web import metrics, problems
+from penstock.web.body import Disconnected
+from penstock.web.problems import Refused
+from penstock.web.request import Request
+from penstock.web.response import AnyResponse, Response, Upgrade
+from penstock.web.route import AnyRoute, PathParameter, Route
+from penstock.web.router import Router
+
+log = logs.get(__name__)
+
+Check = Callable[[Request], Principal]
+_UNKNOWN: Final = metrics.series("any", "none")  # paths that clients make up must not become names of series
+
+
+class Dispatcher:
+    """The application of a server: all routes behind one access check.
+
+    ``check`` identifies the sender of a request or raises; routes that are ``open`` skip it. The time of a check and of
+    the conversion of a request is part of the route's metrics.
+    """
+
+    def __init__(self, routes: Sequence[AnyRoute], check: Check, *, log_requests: bool = False) -> None:
+        self._check = check
+        self._log_requests = log_requests
+        by_path: dict[str, list[AnyRoute]] = {}
+        for route in routes:
+            by_path.setdefault(route.path, []).append(route)
+        self._router = Router({path: _Endpoint(path, of_path) for path, of_path in by_path.items()})
+
+    async def __call__(self, request: Request) -> AnyResponse:
+        """Respond to a request; raises Disconnected where the client has left."""
+        response = await self._find_and_respond(request)
+        request_id = request.headers.get(b"x-request-id")
+        if request_id is not None:
+            response = dataclasses.replace(response, headers=[*response.headers, (b"x-request-id", request_id)])
+        return response
+
+    async def _find_and_respond(self, request: Request) -> AnyResponse:
+        endpoint, values = self._router.find(request.url_path)
+        if endpoint is None:
+            _UNKNOWN.count(404)
+            return problems.response(NotFound(f"there is nothing at {request.url_path[:200]}"))
+        served = endpoint.methods.get(request.method)
+        if served is None:
+            return endpoint.other_method(request.method)
+        began = time.perf_counter()
+        route, series = served
+        response = await self._respond(route, endpoint, request, values)
+        took = time.perf_counter() - began
+        series.count(response.status)
+        if type(response) is Response:
+            series.observe(took)
+        if self._log_requests:
+            milliseconds = round(1000 * took, 2)
+            log.debug("request", method=request.method, path=request.url_path, status=response.status, ms=milliseconds)
+        return response
+
+    async def _respond(
+        self, route: AnyRoute, endpoint: _Endpoint, request: Request, values: Mapping[str, str]
+    ) -> AnyResponse:
+        try:
+            if not route.open:
+                request.principal = self._check(request)
+            if values:
+                request.path_values = endpoint.converted(values)
+            if isinstance(route, Route):
+                request.max_body_bytes = route.max_body_bytes
+                return await route.handler(request)
+            request.max_body_bytes = route.max_message_bytes
+            return _upgrade(request, route.handler)
+        except PenstockError as error:
+            if type(error) is ServiceError:
+                log.exception("request_failed", route=route.name, request_id=request.header(b"x-request-id"))
+            return problems.response(error)
+        except Refused as refused:
+            return problems.refusal(refused)
+        except Disconnected:
+            raise
+        except Exception:  # an unforeseen error is ours, and its details stay in the log
+            log.exception("request_failed", route=route.name, request_id=request.header(b"x-request-id"))
+            return problems.unexpected()
+
+
+class _Endpoint:
+    """All methods of one path."""
+
+    def __init__(self, path: str, routes: Sequence[AnyRoute]) -> None:
+        self._path = path
+        self.methods: dict[str, tuple[AnyRoute, metrics.Series]] = {}
+        for route in routes:
+            method = route.method if isinstance(route, Route) else "GET"
+            self.methods[method] = (route, metrics.series(method, path))
+            if isinstance(route, Route) and method == "GET":
+                self.methods["HEAD"] = (route, metrics.series("HEAD", path))
+        self._allow = ", ".join([*self.methods, "OPTIONS"])
+        self._other = metrics.series("other", path)
+        self._ids = {parameter.name: parameter for parameter in routes[0].path_parameters if parameter.type is UUID}
+
+    def other_method(self, method: str) -> Response:
+        """Return the response to a method that no route of this path has."""
+        if method == "OPTIONS":
+            response = Response(status=204, headers=[(b"allow", self._allow.encode())])
+        else:
+            response = problems.response(MethodNotAllowed(f"{self._path} takes {self._allow}"), allow=self._allow)
+        self._other.count(response.status)
+        return response
+
+    def converted(self, values: Mapping[str, str]) -> Mapping[str, Any]:
+        """Return the path's values in their types; raises InvalidInput."""
+        if not self._ids:
+            return values
+        return {name: _uuid(text, self._ids[name]) if name in self._ids else text for name, text in values.items()}
+
+
+def _uuid(text: str, parameter: PathParameter) -> UUID:
+    """Read a UUID in the one spelling that responses use."""
+    try:
+        value = UUID(text)
+    except ValueError:
+        value = None
+    if value is None or str(value) != text.lower():
+        raise InvalidInput.of(parameter.name, f"must be a UUID: {parameter.description}")
+    return value
+
+
+def _upgrade(request: Request, handler: Any) -> AnyResponse:
+    if request.headers.get(b"upgrade", b"").lower() != b"websocket":
+        return problems.upgrade_required()
+    return Upgrade(run=handler)

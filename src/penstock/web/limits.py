@@ -1,0 +1,45 @@
+"""What the HTTP server grants its clients: every buffer has a bound in bytes, every wait a bound in time."""
+
+from __future__ import annotations
+
+import resource
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final
+
+_RESERVED_FILES: Final = 256  # descriptors that stay free for the database, replicas and logs
+
+
+def _default_connections() -> int:
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 10_000 if soft == resource.RLIM_INFINITY else max(64, min(10_000, soft - _RESERVED_FILES))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The bounds of one server. ``docs/operations.md`` lists the defaults for operators."""
+
+    # Heads
+    head_bytes: int = 64 * 1024  # request line and headers; more is refused with 431
+    headers: int = 100
+    path_bytes: int = 8 * 1024  # path and query; more is refused with 414
+    head_timeout: timedelta = timedelta(seconds=15)  # from the first byte of a head, or from connecting, to its end
+
+    # Bodies. Routes bound their sizes.
+    body_rate: int = 1024  # bytes a second at least, while the handler reads
+    body_window: timedelta = timedelta(seconds=30)  # over which the rate is measured, again and again
+    body_buffer_bytes: int = 256 * 1024  # received and not yet read by a handler; then the socket is not read
+
+    # Responses
+    write_buffer_bytes: int = 256 * 1024  # handed to the socket and not yet sent; then the next chunk is not produced
+    stall_timeout: timedelta = timedelta(seconds=30)  # without progress on bytes that wait to be sent
+    ping: timedelta = timedelta(seconds=15)  # of silence on an event stream, before a comment is sent
+    queued_bytes: int = 256 * 2**20  # of all stalled responses together; then the longest stalled one is cut
+
+    # Connections
+    idle_timeout: timedelta = timedelta(seconds=75)  # between two requests
+    idle_connections: int = 5_000  # connections without a request in progress; then the longest idle one is closed
+    idle_connections_per_address: int = 1_000
+    connections: int = field(default_factory=_default_connections)  # in all; further ones are closed at once
+    linger: timedelta = timedelta(seconds=2)  # how long a refused request's remaining bytes are read and dropped
+    linger_bytes: int = 4 * 2**20

@@ -1,0 +1,103 @@
+"""Send responses that are produced while they are sent, no faster than the client takes them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from typing import Final
+
+from penstock.errors import PenstockError
+from penstock.telemetry import logs
+from penstock.web import encoding
+from penstock.web.body import Disconnected
+from penstock.web.request import Request
+from penstock.web.response import ByteStream, EventStream
+from penstock.web.writer import Writer
+
+log = logs.get(__name__)
+
+_RECONNECT: Final = b"retry: 1000\n\n"  # milliseconds
+
+
+async def send_bytes(writer: Writer, request: Request, stream: ByteStream, *, close: bool) -> None:
+    """Send bytes until they end or the client leaves.
+
+    A failure leaves the response shorter than its head says: the connection is then cut.
+    """
+    writer.write(encoding.byte_stream_head(stream, close=close))
+    async with _finishing(stream.chunks):
+        if request.method == "HEAD":
+            return
+        sent = 0
+        try:
+            with _cancelled_when(request, stopping=False):
+                async for chunk in stream.chunks:
+                    sent += len(chunk)
+                    if sent > stream.size:
+                        break
+                    await writer.send(chunk)
+        except PenstockError as error:
+            log.warning("response_cut", path=request.url_path[:200], reason=error.message)
+            raise Disconnected from None
+        except asyncio.CancelledError:
+            _give_in(request)
+            raise Disconnected from None
+        if sent != stream.size:
+            raise RuntimeError(f"{sent} bytes were produced of a response of {stream.size}")
+
+
+async def send_events(writer: Writer, request: Request, stream: EventStream, *, chunked: bool, close: bool) -> None:
+    """Send events until they end, the client leaves, or the process begins to stop.
+
+    A stream that fails ends: its reader comes back and resumes behind the last event it has seen.
+    """
+    head = encoding.event_stream_head(stream, chunked=chunked, close=close)
+    async with _finishing(stream.chunks):
+        if request.method == "HEAD":
+            writer.write(head)
+            return
+        try:
+            with _cancelled_when(request, stopping=stream.endless):
+                await writer.send(head + (encoding.chunk(_RECONNECT) if chunked else _RECONNECT))
+                async for chunk in stream.chunks:
+                    if chunk:
+                        await writer.send(encoding.chunk(chunk) if chunked else chunk)
+        except PenstockError as error:
+            log.info("stream_ended", path=request.url_path[:200], reason=error.message)
+        except asyncio.CancelledError:
+            _give_in(request)
+            if request.left.is_set():
+                raise Disconnected from None
+        if chunked:
+            writer.write(encoding.END_OF_CHUNKS)
+
+
+@asynccontextmanager
+async def _finishing(chunks: AsyncIterator[bytes]) -> AsyncIterator[None]:
+    """Close a generator when its stream ends early, so that it releases what it holds at once."""
+    try:
+        yield
+    finally:
+        close = getattr(chunks, "aclose", None)
+        if close is not None:
+            await close()
+
+
+def _cancelled_when(request: Request, *, stopping: bool) -> ExitStack:
+    """Cancel the current task while the block runs when the client leaves, or the process begins to stop."""
+    task = asyncio.current_task()
+    assert task is not None  # noqa: S101 - a coroutine runs in a task
+    stack = ExitStack()
+    stack.enter_context(request.left.calling(task.cancel))
+    if stopping:
+        stack.enter_context(request.stopping.calling(task.cancel))
+    return stack
+
+
+def _give_in(request: Request) -> None:
+    """Take a cancellation as the end of the stream if one of the request's signals caused it; otherwise re-raise it."""
+    task = asyncio.current_task()
+    if task is None or not (request.left.is_set() or request.stopping.is_set()):
+        raise  # noqa: PLE0704 - called while the cancellation is handled
+    task.uncancel()

@@ -1,0 +1,148 @@
+"""One WebSocket (RFC 6455), on a connection that an HTTP request opened."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from websockets.frames import CloseCode, Frame, Opcode
+from websockets.http11 import Request as Handshake
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+
+from penstock.web.body import Disconnected
+from penstock.web.request import Request
+from penstock.web.writer import Writer
+
+_BUFFER_BYTES: Final = 256 * 1024  # received and not yet read; then the socket is not read
+_CLOSE_SECONDS: Final = 5.0  # for the client's half of the closing handshake
+
+
+class WebSocket:
+    """Messages of one client. One task receives; several may send."""
+
+    def __init__(
+        self, request: Request, writer: Writer, *, pause: Callable[[], None], resume: Callable[[], None]
+    ) -> None:
+        self.request = request
+        self._writer = writer
+        self._pause = pause  # stop reading the socket
+        self._resume = resume
+        self._protocol = ServerProtocol(max_size=request.max_body_bytes)
+        self._messages: deque[bytes | str] = deque()
+        self._fragments: list[bytes] = []
+        self._text = False
+        self._buffered = 0  # bytes
+        self._changed = asyncio.Event()
+        self._protocol.receive_data(_head(request))
+        (handshake,) = self._protocol.events_received()
+        assert isinstance(handshake, Handshake)  # noqa: S101 - the first event of a server is the request
+        response = self._protocol.accept(handshake)
+        self._protocol.send_response(response)
+        self._flush()
+
+    @property
+    def accepted(self) -> bool:
+        """Whether the handshake was sound; if not, a plain response has said what is wrong."""
+        return self._protocol.state is State.OPEN
+
+    # Called by the connection
+
+    def receive_data(self, data: bytes) -> None:
+        self._protocol.receive_data(data)
+        for event in self._protocol.events_received():
+            if isinstance(event, Frame):
+                self._receive_frame(event)
+        self._flush()
+        if self._buffered > _BUFFER_BYTES:
+            self._pause()
+        if self._protocol.state is not State.OPEN:
+            self._changed.set()
+
+    def receive_eof(self) -> None:
+        if not self._protocol.eof_sent:
+            self._protocol.receive_eof()
+        self._changed.set()
+
+    def _receive_frame(self, frame: Frame) -> None:
+        if frame.opcode in {Opcode.TEXT, Opcode.BINARY}:
+            self._text = frame.opcode is Opcode.TEXT
+        elif frame.opcode is not Opcode.CONT:
+            return  # pings are answered and closes confirmed by the protocol
+        data = bytes(frame.data)
+        self._buffered += len(data)
+        self._fragments.append(data)
+        if not frame.fin:
+            return
+        message = b"".join(self._fragments)
+        self._fragments.clear()
+        if self._text:
+            try:
+                self._messages.append(message.decode())
+            except UnicodeDecodeError:
+                self._protocol.fail(CloseCode.INVALID_DATA, "text must be UTF-8")
+        else:
+            self._messages.append(message)
+        self._changed.set()
+
+    # The handler's side
+
+    async def receive(self) -> bytes | str:
+        """Return the next message; raises Disconnected when the socket was closed."""
+        while not self._messages:
+            if self._protocol.state is not State.OPEN or self.request.left.is_set():
+                raise Disconnected
+            self._changed.clear()
+            await self._changed.wait()
+        message = self._messages.popleft()
+        self._buffered -= len(message)
+        if self._buffered <= _BUFFER_BYTES // 2:
+            self._resume()
+        return message
+
+    async def send(self, message: bytes | str) -> None:
+        """Send a message and wait until the client has room for more; raises Disconnected."""
+        if self._protocol.state is not State.OPEN:
+            raise Disconnected
+        if isinstance(message, str):
+            self._protocol.send_text(message.encode())
+        else:
+            self._protocol.send_binary(message)
+        for data in self._protocol.data_to_send():
+            if data:
+                await self._writer.send(data)
+
+    async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
+        """Close the socket and wait a little for the client's confirmation."""
+        self._begin_close(code, reason)
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                while self._protocol.state is State.CLOSING and not self.request.left.is_set():
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    def go_away(self) -> None:
+        """Begin to close because the process stops."""
+        self._begin_close(CloseCode.GOING_AWAY, "the service is stopping")
+        self._changed.set()
+
+    def _begin_close(self, code: int, reason: str) -> None:
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_close(code, reason)
+            self._flush()
+
+    def _flush(self) -> None:
+        for data in self._protocol.data_to_send():
+            if data:
+                self._writer.write(data)
+
+
+def _head(request: Request) -> bytes:
+    """Write the head of the request again, for the protocol to check."""
+    target = request.url_path.encode() + (b"?" + request.query_string if request.query_string else b"")
+    lines = [b"%b: %b\r\n" % header for header in request.headers.items()]
+    return b"GET %b HTTP/1.1\r\n%b\r\n" % (target, b"".join(lines))
