@@ -218,7 +218,7 @@ async def test_waiting_for_a_job_ends_when_another_process_finishes_it(caller: C
     job = await caller.submit_and_claim()
     loop = asyncio.get_running_loop()
     waiting = asyncio.create_task(caller.service.wait(caller.tenant, job.id, timedelta(seconds=30)))
-    await until(lambda: job.id in caller.service._finish_waiters, "somebody waits")
+    await until(lambda: job.id.hex in caller.service._finish_waiters, "somebody waits")
     begun = loop.time()
     await far_caller.complete(job)
     assert (await within(waiting)).status == "completed"

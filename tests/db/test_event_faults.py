@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 from penstock.errors import DatabaseUnavailable
+from penstock.events.tail import EVENTS
 from penstock.jobs.service import JobService
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import DEFAULT_TENANT
@@ -56,7 +57,7 @@ async def test_a_stream_open_over_a_crash_goes_on_when_transaction_numbers_are_g
         events = caller.events(after="0-0-0")
         assert (await within(anext(events))).subject == mark.id
         await burn_transaction_numbers(server.url, 3000)
-        service.wakeups.announce()
+        service.wakeups.announce(EVENTS)
         await asyncio.sleep(0.05)
         await kill(server)
         await server.start()

@@ -12,6 +12,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 
 from penstock.errors import DatabaseUnavailable, PenstockError
+from penstock.jobs.announcements import CANCELLED
 from penstock.jobs.job import HeartbeatAnswer
 from penstock.jobs.service import JobService
 from penstock.jobs.states import Status
@@ -193,7 +194,7 @@ async def test_a_server_that_is_no_longer_the_primary_is_away_until_it_is_again(
         await _survives(lambda: caller.service.stats(caller.tenant))
         with pytest.raises(DatabaseUnavailable):
             await within(caller.submit())
-        caller.service.wakeups.announce(cancelled=True)
+        caller.service.wakeups.announce(CANCELLED)
     finally:
         async with fresh.acquire() as connection:
             await connection.execute(

@@ -18,6 +18,7 @@ from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
+EVENTS: Final = "events"  # the topic of wake-ups: events were stored; no keys
 _READER_BYTES: Final = 2**20  # of rows that wait for one reader; it reads the rest from the database
 _TOTAL_BYTES: Final = 64 * 2**20  # of rows that wait for all readers
 _INTERVAL: Final = 0.003  # seconds between two passes, at least

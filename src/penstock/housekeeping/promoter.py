@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import timedelta
 
+from penstock.jobs.announcements import announce
 from penstock.jobs.sql import duties
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
@@ -27,5 +28,5 @@ class Promoter(Periodic):
         async with self._database.acquire() as connection:
             promoted = await duties.promote(connection, limit=_CHUNK)
         if promoted:
-            self._wakeups.announce(ready=Counter(promoted))
+            announce(self._wakeups, ready=Counter(promoted))
         return sum(promoted.values()) == _CHUNK

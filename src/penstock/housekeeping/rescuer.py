@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from datetime import timedelta
 from itertools import groupby
 
+from penstock.jobs.announcements import announce_ended
 from penstock.jobs.job import Failure
 from penstock.jobs.service import JobLimits
 from penstock.jobs.sql import duties, store
 from penstock.jobs.sql.store import Connection, EndedAttempt, HeldLease
 from penstock.jobs.states import ErrorCategory
-from penstock.jobs.writers import announce_ended, judge
+from penstock.jobs.writers import judge
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
 from penstock.processes.periodic import Periodic

@@ -7,8 +7,9 @@ import time
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 
+from penstock.jobs.announcements import queues_of
 from penstock.jobs.job import ClaimRequest
-from penstock.postgres.wakeups import Notice
+from penstock.postgres.wakeups import Keys
 
 
 class _Waiter:
@@ -39,13 +40,13 @@ class ClaimQueue:
         finally:
             del self._waiters[waiter]
 
-    def notice(self, notice: Notice) -> None:
-        """Wake whom the notice concerns."""
-        if notice.everything:
+    def wake(self, keys: Keys) -> None:
+        """Wake the claims that a wake-up on READY concerns."""
+        if keys is None:
             for waiter in self._waiters:
                 waiter.news.set()
             return
-        for task_type, model_profile, count in notice.ready:
+        for task_type, model_profile, count in queues_of(keys.items()):
             left = count
             for waiter in self._waiters:
                 if left <= 0:

@@ -22,7 +22,9 @@ from penstock import batching
 from penstock.errors import CallerError, NotFound, WrongState
 from penstock.events.event import Event
 from penstock.events.position import Position
+from penstock.events.tail import EVENTS
 from penstock.jobs import search, statistics
+from penstock.jobs.announcements import CANCELLED, FINISHED, READY, announce
 from penstock.jobs.claims import ClaimQueue, FullLooks, LaneCursors
 from penstock.jobs.events import JobEvents
 from penstock.jobs.job import (
@@ -47,7 +49,7 @@ from penstock.jobs.states import ErrorCategory, RetryPolicy, Status, may_cancel,
 from penstock.jobs.submissions import Submissions
 from penstock.jobs.writers import Observe, TenantWriters
 from penstock.postgres.pool import Database
-from penstock.postgres.wakeups import Notice, Wakeups
+from penstock.postgres.wakeups import Keys, Wakeups
 from penstock.processes.waiting import set_within
 from penstock.settings import Settings
 from penstock.tenants.principal import TenantId
@@ -109,9 +111,12 @@ class JobService:
         self._claiming: set[asyncio.Future[builtins.list[ClaimedJob]]] = set()
         self._cursors = LaneCursors()
         self._full_looks = FullLooks()
-        self._finish_waiters: dict[UUID, set[asyncio.Event]] = {}
+        self._finish_waiters: dict[str, set[asyncio.Event]] = {}  # by UUID.hex
         self._rooms: dict[TenantId, _Room] = {}
-        self.wakeups.subscribe(self._notice)
+        self.wakeups.subscribe(READY, self._claims.wake)
+        self.wakeups.subscribe(FINISHED, self._wake_finish_waiters)
+        self.wakeups.subscribe(CANCELLED, lambda _: self.cancellations.set())
+        self.wakeups.subscribe(EVENTS, self._wake_tails)
 
     async def start(self) -> None:
         """Begin to listen for wake-ups."""
@@ -156,7 +161,7 @@ class JobService:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + timeout.total_seconds()
         news = asyncio.Event()
-        self._finish_waiters.setdefault(job_id, set()).add(news)
+        self._finish_waiters.setdefault(job_id.hex, set()).add(news)
         try:
             while True:
                 news.clear()
@@ -166,10 +171,10 @@ class JobService:
                     return job
                 await set_within(news, min(left, _LOOK_AGAIN))
         finally:
-            waiters = self._finish_waiters[job_id]
+            waiters = self._finish_waiters[job_id.hex]
             waiters.discard(news)
             if not waiters:
-                del self._finish_waiters[job_id]
+                del self._finish_waiters[job_id.hex]
 
     async def list(self, tenant: TenantId, where: JobFilter, *, limit: int = 100, cursor: str | None = None) -> JobPage:
         """A page of jobs, newest first; raises InvalidInput for a foreign cursor."""
@@ -255,7 +260,7 @@ class JobService:
         for row in rows:
             self._cursors.took(row["lane_id"], row["reached_seq"])
         if rows:
-            self.wakeups.announce()
+            announce(self.wakeups)
         return [_as_claimed(row, names[row["series_id"]]) for row in rows]
 
     async def heartbeat(
@@ -337,14 +342,15 @@ class JobService:
         async with self._database.acquire() as connection:
             retried = await store.retry(connection, tenant, job_ids)
         if retried:
-            self.wakeups.announce(ready=Counter(retried.values()), cancelled=True)
+            announce(self.wakeups, ready=Counter(retried.values()), cancelled=True)
         return len(retried)
 
     async def _cancel_some(self, tenant: TenantId, job_ids: Sequence[UUID]) -> int:
         async with self._database.acquire() as connection:
             found = await store.cancel(connection, tenant, job_ids)
         if found:
-            self.wakeups.announce(
+            announce(
+                self.wakeups,
                 finished=[job_id for job_id, status in found.items() if status is Status.CANCELLED],
                 cancelled=Status.RUNNING in found.values(),
             )
@@ -367,17 +373,15 @@ class JobService:
             )
         return room
 
-    def _notice(self, notice: Notice) -> None:
-        self._claims.notice(notice)
-        if notice.cancelled or notice.everything:
-            self.cancellations.set()
+    def _wake_finish_waiters(self, keys: Keys) -> None:
         if self._finish_waiters:
-            for job_id in self._finish_waiters if notice.everything else notice.finished:
+            for job_id in self._finish_waiters if keys is None else keys:
                 for news in self._finish_waiters.get(job_id, ()):
                     news.set()
-        if notice.events or notice.everything:
-            for room in self._rooms.values():
-                room.events.tail.wake()
+
+    def _wake_tails(self, _keys: Keys) -> None:
+        for room in self._rooms.values():
+            room.events.tail.wake()
 
 
 async def _to_its_end(work: Coroutine[Any, Any, Answer]) -> Answer:

@@ -16,9 +16,10 @@ from msgspec.structs import replace
 from penstock.batching import Batching
 from penstock.errors import CallerError, InvalidInput, NotFound, StaleEpoch
 from penstock.jobs import output
+from penstock.jobs.announcements import announce, announce_ended
 from penstock.jobs.job import Failure, HeartbeatAnswer, JobCompletion, JobHeartbeat, JobState
 from penstock.jobs.sql import store
-from penstock.jobs.sql.store import EndedAttempt, Gap, HeldLease, NewJob, Verdict
+from penstock.jobs.sql.store import Gap, HeldLease, NewJob, Verdict
 from penstock.jobs.states import RetryPolicy, Status, after_failure
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
@@ -46,15 +47,6 @@ def judge(lease: HeldLease, failure: Failure, policy: RetryPolicy) -> Verdict:
         message=failure.message,
         usage=failure.usage,
     )
-
-
-def announce_ended(wakeups: Wakeups, ended: Sequence[EndedAttempt]) -> None:
-    """Wake those whom ended attempts concern: workers for jobs that are ready again, waiters for jobs that are over."""
-    if ended:
-        wakeups.announce(
-            ready=Counter(e.queue for e in ended if e.status is Status.PENDING and e.run_at is None),
-            finished=[e.job_id for e in ended if e.status.finished],
-        )
 
 
 class TenantWriters:
@@ -110,7 +102,7 @@ class TenantWriters:
                     fresh = [job for job in jobs if job.submission.idempotency_key is None or job.id in reserved]
                     created_at = await store.create(connection, self._tenant, fresh) if fresh else None
         if fresh:
-            self._wakeups.announce(ready=Counter(job.queue for job in fresh))
+            announce(self._wakeups, ready=Counter(job.queue for job in fresh))
         written = {job.id for job in fresh}
         return [created_at if job.id in written else None for job in jobs]
 
@@ -125,7 +117,7 @@ class TenantWriters:
             lost = [beat.id for beat in turns[0] if (beat.id, beat.epoch) not in told[0]]
             known = await store.find_finished(connection, self._tenant, lost) if lost else {}
         if any(beat.progress is not UNSET or output.tells(beat) for beat in beats):
-            self._wakeups.announce()
+            announce(self._wakeups)
         return [
             _beaten(beat, told[place].get((beat.id, beat.epoch)), beat.id in known)
             for beat, place in zip(beats, places, strict=True)
@@ -140,7 +132,7 @@ class TenantWriters:
             lost = [job_id for job_id, epoch in first if (job_id, epoch) not in stored]
             known = await store.find_finished(connection, self._tenant, lost) if lost else {}
         if stored:
-            self._wakeups.announce(finished=[job_id for job_id, _ in stored])
+            announce(self._wakeups, finished=[job_id for job_id, _ in stored])
         return [
             JobState(id=done.id, status=Status.COMPLETED)
             if (done.id, done.epoch) in stored or known.get(done.id) == (done.epoch, Status.COMPLETED)

@@ -1,7 +1,9 @@
 """Wake-ups between processes: hints that something changed, sent after commit, at most one every few milliseconds.
 
-A hint may be lost (the listener was reconnecting) or come twice; whoever waits also looks by itself now and then.
-NOTIFY takes a lock of the whole database at commit, so it is never part of a statement that does work.
+A wake-up has a topic and, as its payload, keys with counts: what changed, and how much of it. Any room may announce on
+a topic of its own and subscribe to it; a process ignores the topics that it does not subscribe to. A wake-up may be
+lost (the listener was reconnecting) or arrive twice, so every waiter also polls now and then. NOTIFY takes a lock of
+the whole database at commit, so it is never part of a statement that does work.
 """
 
 from __future__ import annotations
@@ -9,10 +11,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
-from typing import Any
-from uuid import UUID
+from typing import Any, Final
 
 import asyncpg
 import msgspec
@@ -24,47 +25,46 @@ from penstock.postgres.pool import UNREACHABLE, Database
 
 log = structlog.get_logger("penstock.wakeups")
 
-CHANNEL = "penstock"
-_LOST: tuple[type[BaseException], ...] = (DatabaseUnavailable, *UNREACHABLE)
-_MOST_BYTES = 7900  # PostgreSQL refuses payloads of 8000 bytes
-_MOST_FINISHED = 150
+Keys = Mapping[str, int] | None  # None: anything about the topic may have changed
+Callback = Callable[[Keys], None]
+
+CHANNEL: Final = "penstock"
+_LOST: Final[tuple[type[BaseException], ...]] = (DatabaseUnavailable, *UNREACHABLE)
+_MAX_BYTES: Final = 7900  # PostgreSQL refuses payloads of 8000 bytes
+_MAX_KEYS: Final = 150  # of one topic in one message; with more of them, none is named
 
 
-class Notice(Struct, omit_defaults=True, array_like=True):
-    """What may have changed."""
+class _Message(Struct, array_like=True):
+    """What one process announces to the others."""
 
-    sender: str = ""
-    ready: list[tuple[str, str, int]] = []  # task type, model profile, how many jobs
-    finished: list[UUID] = []
-    cancelled: bool = False  # some running job was asked to stop
-    events: bool = False  # new events of any kind
-    everything: bool = False  # hints were missed: look at all of it
+    sender: str
+    topics: dict[str, dict[str, int] | None]
 
 
 class Wakeups:
-    """This process's end of the hints: collects what to announce, delivers what others announce.
+    """This process's end of the wake-ups: collects what to announce, delivers what others announce.
 
     Callbacks run on the event loop and must not block. ``start`` does not need the database to be there.
     """
 
-    def __init__(self, database: Database, *, pause: timedelta = timedelta(milliseconds=5)) -> None:
+    def __init__(self, database: Database, *, interval: timedelta = timedelta(milliseconds=5)) -> None:
         self._database = database
-        self._pause = pause.total_seconds()
+        self._interval = interval.total_seconds()
         self._sender = secrets.token_hex(4)
-        self._callbacks: list[Callable[[Notice], None]] = []
-        self._ready: Counter[tuple[str, str]] = Counter()
-        self._finished: list[UUID] = []
-        self._cancelled = False
-        self._events = False
-        self._something = asyncio.Event()
+        self._callbacks: dict[str, list[Callback]] = {}
+        self._pending: dict[str, Counter[str] | None] = {}
+        self._due = asyncio.Event()
         self._lost = asyncio.Event()
         self._connection: Any = None
         self._tasks: list[asyncio.Task[None]] = []
         self.listening = asyncio.Event()  # set while connected; for tests
 
-    def subscribe(self, callback: Callable[[Notice], None]) -> None:
-        """Have ``callback`` called for every notice, this process's own included."""
-        self._callbacks.append(callback)
+    def subscribe(self, topic: str, callback: Callback) -> None:
+        """Have ``callback`` called with the keys of every wake-up on a topic, this process's own included.
+
+        After a connection was lost it is called with None, for wake-ups may have been missed.
+        """
+        self._callbacks.setdefault(topic, []).append(callback)
 
     def start(self) -> None:
         if not self._tasks:
@@ -79,45 +79,38 @@ class Wakeups:
             self._connection.terminate()
             self._connection = None
 
-    def announce(
-        self,
-        *,
-        ready: Counter[tuple[str, str]] | None = None,
-        finished: list[UUID] | None = None,
-        cancelled: bool = False,
-    ) -> None:
-        """Tell this process at once and the others within a few milliseconds. Every announcement means new events.
+    def announce(self, topic: str, keys: Keys = None, *, urgent: bool = True) -> None:
+        """Wake the subscribers of this process at once, those of others within a few milliseconds.
 
-        News that someone waits for goes out at once; news of events alone waits a moment for such company.
+        Without keys, anything about the topic may have changed. What is not urgent waits a moment for other
+        announcements to travel with.
         """
-        if ready:
-            self._ready.update(ready)
-        if finished and len(self._finished) <= _MOST_FINISHED:  # with more of them, they are not named
-            self._finished += finished
-        self._cancelled |= cancelled
-        self._events = True
-        if ready or finished or cancelled:
-            self._something.set()
-        elif not self._something.is_set():
-            asyncio.get_running_loop().call_later(self._pause, self._something.set)
-        self._deliver(
-            Notice(
-                ready=[(task, profile, count) for (task, profile), count in (ready or {}).items()],
-                finished=finished or [],
-                cancelled=cancelled,
-                events=True,
-            )
-        )
+        self._collect(topic, keys)
+        if urgent:
+            self._due.set()
+        elif not self._due.is_set():
+            asyncio.get_running_loop().call_later(self._interval, self._due.set)
+        self._deliver(topic, keys)
 
-    def _deliver(self, notice: Notice) -> None:
-        for callback in self._callbacks:
-            callback(notice)
+    def _collect(self, topic: str, keys: Keys) -> None:
+        pending = self._pending.get(topic, Counter())
+        if pending is None:
+            return
+        if keys is None or len(keys) > _MAX_KEYS:
+            self._pending[topic] = None
+            return
+        pending.update(keys)
+        self._pending[topic] = pending if len(pending) <= _MAX_KEYS else None
+
+    def _deliver(self, topic: str, keys: Keys) -> None:
+        for callback in self._callbacks.get(topic, ()):
+            callback(keys)
 
     async def _send(self) -> None:
         while True:
-            await self._something.wait()
-            self._something.clear()
-            if not self._events:  # it went out with other news
+            await self._due.wait()
+            self._due.clear()
+            if not self._pending:  # it went out with other announcements
                 continue
             payload = self._take_payload()
             try:
@@ -125,43 +118,37 @@ class Wakeups:
                     await self._connection.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)
             except UNREACHABLE:
                 self._lost.set()
-            except Exception:  # the loop outlives what nobody foresaw; a hint may be lost
+            except Exception:  # the loop outlives an unforeseen error; a hint may be lost
                 log.exception("wakeup_not_sent")
                 self._lost.set()
-            await asyncio.sleep(self._pause)
+            await asyncio.sleep(self._interval)
 
     def _take_payload(self) -> str:
-        ready, finished = self._ready, self._finished
-        cancelled, events = self._cancelled, self._events
-        self._ready, self._finished, self._cancelled, self._events = Counter(), [], False, False
-        notice = Notice(
-            sender=self._sender,
-            ready=[(task, profile, count) for (task, profile), count in ready.items()],
-            finished=finished if len(finished) <= _MOST_FINISHED else [],
-            cancelled=cancelled,
-            events=events,
-            everything=len(finished) > _MOST_FINISHED,
-        )
-        payload = msgspec.json.encode(notice).decode()
-        if len(payload.encode()) > _MOST_BYTES:
-            payload = msgspec.json.encode(Notice(sender=self._sender, everything=True)).decode()
-        return payload
+        """Everything announced since the last call; topics lose their keys, the largest first, until it fits."""
+        pending, self._pending = self._pending, {}
+        topics = {topic: None if keys is None else dict(keys) for topic, keys in pending.items()}
+        while True:
+            payload = msgspec.json.encode(_Message(sender=self._sender, topics=topics))
+            named = {topic: len(msgspec.json.encode(keys)) for topic, keys in topics.items() if keys}
+            if len(payload) <= _MAX_BYTES or not named:
+                return payload.decode()
+            topics[max(named, key=named.__getitem__)] = None
 
     async def _listen(self) -> None:
-        pause = 0.1
+        delay = 0.1
         while True:
             try:
                 connection = await self._listening_connection()
-            except Exception as error:  # noqa: BLE001 - as in sending
+            except Exception as error:  # noqa: BLE001 - as in _send
                 if not isinstance(error, _LOST):
                     log.warning("wakeups_not_heard", reason=str(error) or type(error).__name__)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, 1.0)
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, 1.0)
                 continue
-            pause = 0.1
+            delay = 0.1
             self._connection = connection
             self.listening.set()
-            self._deliver(Notice(everything=True))
+            self._deliver_everything()
             await self._lost.wait()
             self.listening.clear()
             self._connection = None
@@ -182,8 +169,15 @@ class Wakeups:
 
     def _receive(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         try:
-            notice = msgspec.json.decode(str(payload), type=Notice)
-        except msgspec.MsgspecError:
-            notice = Notice(everything=True)  # another version's wording: better to look than to miss
-        if notice.sender != self._sender:
-            self._deliver(notice)
+            message = msgspec.json.decode(str(payload), type=_Message)
+        except msgspec.MsgspecError:  # the wording of another version
+            self._deliver_everything()
+            return
+        if message.sender != self._sender:
+            for topic, keys in message.topics.items():
+                self._deliver(topic, keys)
+
+    def _deliver_everything(self) -> None:
+        """Wake-ups were missed: every subscriber has to look at everything."""
+        for topic in self._callbacks:
+            self._deliver(topic, None)

@@ -1,0 +1,52 @@
+"""The wake-ups of jobs: their topics, and what is announced when jobs change."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final
+from uuid import UUID
+
+from penstock.events.tail import EVENTS
+from penstock.jobs.sql.store import EndedAttempt, Queue
+from penstock.jobs.states import Status
+from penstock.postgres.wakeups import Wakeups
+
+READY: Final = "jobs.ready"  # how many jobs of each queue became ready
+FINISHED: Final = "jobs.finished"  # the ids (UUID.hex) of jobs that finished
+CANCELLED: Final = "jobs.cancelled"  # some running job was asked to stop; no keys
+_SEPARATOR: Final = "\x1f"
+
+
+def announce(
+    wakeups: Wakeups,
+    *,
+    ready: Counter[Queue] | None = None,
+    finished: Sequence[UUID] = (),
+    cancelled: bool = False,
+) -> None:
+    """Announce that jobs changed. Each change has stored an event, so readers of events are woken too."""
+    if ready:
+        wakeups.announce(READY, {_SEPARATOR.join(queue): count for queue, count in ready.items()})
+    if finished:
+        wakeups.announce(FINISHED, {job_id.hex: 1 for job_id in finished})
+    if cancelled:
+        wakeups.announce(CANCELLED)
+    wakeups.announce(EVENTS, urgent=False)
+
+
+def announce_ended(wakeups: Wakeups, ended: Sequence[EndedAttempt]) -> None:
+    """Wake those that ended attempts concern: workers for jobs that are ready again, waiters for jobs that are over."""
+    if ended:
+        announce(
+            wakeups,
+            ready=Counter(e.queue for e in ended if e.status is Status.PENDING and e.run_at is None),
+            finished=[e.job_id for e in ended if e.status.finished],
+        )
+
+
+def queues_of(keys: Iterable[tuple[str, int]]) -> Iterator[tuple[str, str, int]]:
+    """Task type, model profile and count of each key of READY."""
+    for key, count in keys:
+        task_type, _, model_profile = key.partition(_SEPARATOR)
+        yield task_type, model_profile, count
