@@ -148,14 +148,14 @@ async def test_every_event_is_told_once_while_many_write(alone: Caller, fresh: D
 async def test_a_slow_reader_reads_what_it_missed_from_the_database(
     alone: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing of it is held in memory meanwhile."""
+    """No more than its bound is held in memory meanwhile."""
     monkeypatch.setattr(tail_module, "_READER_BYTES", 1000)
     stream = await alone.watch()
     tail = alone.service._rooms[alone.tenant].events.tail
     jobs = [await alone.submit() for _ in range(20)]
     told = list(await take(stream, 1))
     await until(lambda: tail.end.number == 20, "the tail has read everything")
-    assert tail._bytes == 0
+    assert tail._bytes <= 1000
     told += await take(stream, 10)
     jobs += await alone.submit_many(50)
     told += await take(stream, 59)
