@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from penstock.errors import InvalidInput
 from penstock.models import manifest
 from penstock.models.manifest import BrokenManifest
+from penstock.models.replica import runtimes
 
 
 def problems(stated: dict[str, Any], folder: Path, source: str = "folder") -> dict[str, str]:
@@ -124,3 +126,25 @@ def test_a_broken_manifest_says_which_model_it_is_about(tmp_path: Path) -> None:
     with pytest.raises(BrokenManifest) as caught:
         manifest.read(path)
     assert (caught.value.model, caught.value.version) == ("mood", None)
+
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+
+
+def documented(section: str, table: str) -> set[str]:
+    """The names in the first column of a table in the guide."""
+    rows = DOCUMENT.partition(f"## {section}\n")[2].partition("\n## ")[0].partition(f"\n| {table} |")[2]
+    rows = rows.partition("\n\n")[0]
+    cells = [line.split("|")[1] for line in rows.splitlines()[2:]]
+    return {name for cell in cells for name in re.findall(r"`([^`]+)`", cell)}
+
+
+def test_every_key_of_a_manifest_is_documented() -> None:
+    assert documented("The manifest", "key") - {"[RUNTIME]"} == set(manifest.Stated.__struct_fields__)
+
+
+@pytest.mark.parametrize("runtime", runtimes.NAMES)
+def test_every_option_of_a_runtime_is_documented(runtime: str) -> None:
+    """The options are those that the runtime lists where it refuses another one."""
+    refused = dict(runtimes.find(runtime).check({"no such option": 1}, Path("/")))["no such option"]
+    assert documented("Runtimes", f"`[{runtime}]`") == set(refused.partition("it has ")[2].split(", "))

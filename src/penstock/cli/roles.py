@@ -7,7 +7,9 @@ import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
 
 if TYPE_CHECKING:
     from penstock.settings import Settings
@@ -15,8 +17,12 @@ if TYPE_CHECKING:
 _DATABASE_PATIENCE: Final = timedelta(seconds=60)
 
 
-def serve() -> None:
+def serve(
+    dev: Annotated[bool, typer.Option("--dev", help="Reload models when their code changes.")] = False,
+) -> None:
     """Run everything here: gateway, workers, housekeeper and, without DATABASE_URL, PostgreSQL itself."""
+    import os
+
     import uvloop
 
     from penstock.settings import load_settings
@@ -25,6 +31,8 @@ def serve() -> None:
     from penstock.supervisor.ports import settled
     from penstock.telemetry import logs
 
+    if dev:
+        os.environ.setdefault("PENSTOCK_MODELS_WATCH", "true")  # for the processes that are started
     settings = settled(load_settings())
     _check_profiles(settings)
     _configure_logs(settings, role="supervisor")

@@ -28,7 +28,10 @@ async def run(settings: Settings) -> None:
     database = Database(database_url(settings), application_name="penstock-gateway")
     jobs = JobService(database, JobLimits.from_settings(settings), observe_batch=Gateway.observe_batch)
     models = ModelService(
-        ModelHost(private=Settings.descriptions()), folder=settings.penstock_models_dir, database=database
+        ModelHost(private=Settings.descriptions()),
+        folder=settings.penstock_models_dir,
+        database=database,
+        watch_code=settings.penstock_models_watch,
     )
     gateway = Gateway(settings, database, jobs, models, catalogue)
     await gateway.start()

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Final
 
 from watchfiles import awatch
 
 from penstock.models import manifest
-from penstock.models.manifest import FILE_NAME, BrokenManifest, Model
+from penstock.models.manifest import FILE_NAME, BrokenManifest, Key, Model
 from penstock.processes.waiting import set_within
 from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
 _MOST: Final = 1000  # manifests
-Key = tuple[str, str]  # a model's name and version
 _GATHER_MILLISECONDS: Final = 100  # changes that belong together
 
 
@@ -84,25 +83,25 @@ class ModelsFolder:
         hidden = [file for file in found if any(part.startswith(".") for part in file.relative_to(self.path).parts)]
         return sorted(set(found) - set(hidden))[:_MOST]
 
-    def _matters(self, changed: Path) -> bool:
-        """Whether a change may concern a manifest. What one lacks may be anything beside it: a library, say."""
+    def concerns_manifests(self, changed: Path) -> bool:
+        """Return whether a change may concern a manifest. What one lacks may be anything beside it: a library, say."""
         return bool(self.problems) or changed.suffix == ".toml" or changed.parent == self.path
 
-    async def watch(self, on_change: Callable[[], Awaitable[None]], stopping: asyncio.Event) -> None:
-        """Call ``on_change`` after manifests have changed, until ``stopping``. The folder may come and go."""
+    async def watch(self, on_change: Callable[[Collection[Path]], Awaitable[None]], stopping: asyncio.Event) -> None:
+        """Call ``on_change`` with the files that have changed, until ``stopping``; with none where that is not known.
+        The folder may come and go."""
         while not stopping.is_set():
             if not self.path.is_dir():
                 await set_within(stopping, 2.0)
                 if self.path.is_dir():
-                    await on_change()
+                    await on_change(())
                 continue
             try:
                 async for changes in awatch(
                     self.path, stop_event=stopping, step=_GATHER_MILLISECONDS, watch_filter=None, yield_on_timeout=False
                 ):
-                    if any(self._matters(Path(path)) for _, path in changes):
-                        await on_change()
+                    await on_change([Path(path) for _, path in changes])
             except Exception as error:  # noqa: BLE001 - the folder has gone, the system's watches are used up, …
                 log.warning("models_folder_not_watched", reason=str(error) or type(error).__name__)
                 await set_within(stopping, 5.0)
-                await on_change()
+                await on_change(())

@@ -32,6 +32,7 @@ _DURATIONS = ("timeout", "start_timeout", "cancel_grace", "unload_after")
 
 ModelName = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
 Version = Annotated[str, Meta(min_length=1, max_length=50, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+Key = tuple[str, str]  # a model's name and version
 Seconds = Annotated[float, Meta(gt=0, le=24 * 3600)]
 
 
@@ -69,6 +70,7 @@ class Stated(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
         None  # group of which one is loaded at a time
     )
     retry: bool = True  # a call whose replica dies may run again in another one
+    watch: bool | list[str] | None = None  # reload when code changes, or files of these patterns; None: the setting's
     schema: Schema | None = None
     examples: list[Any] = []  # inputs that the schema allows
 
@@ -101,6 +103,10 @@ class Model(Struct, kw_only=True, frozen=True):
     @property
     def version(self) -> str:
         return self.manifest.version
+
+    @property
+    def key(self) -> Key:
+        return self.name, self.version
 
     @property
     def runtime(self) -> type[Runtime]:
@@ -287,7 +293,7 @@ def _check_schema(schema: Schema, examples: Sequence[Any]) -> Iterator[FieldProb
 
 def _check_registered(sound: Mapping[str, Any]) -> Iterator[FieldProblem]:
     """Report what only the operator may state: a variable such as LD_PRELOAD, or a folder, decides which code runs."""
-    for name in ("environment", "folder"):
+    for name in ("environment", "folder", "watch"):
         if name in sound:
             yield FieldProblem(field=name, detail="may stand only in a manifest of the server's folder")
     if sound.get("replicas", 1) > _MAX_REGISTERED_REPLICAS:

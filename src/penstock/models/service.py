@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -26,10 +26,11 @@ from penstock.errors import (
     PenstockError,
 )
 from penstock.models import manifest, store
-from penstock.models.folder import Key, ModelsFolder
+from penstock.models.code_changes import Reloads, concerned
+from penstock.models.folder import ModelsFolder
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.host import Entry, ModelHost
-from penstock.models.manifest import Model
+from penstock.models.manifest import Key, Model
 from penstock.models.replica import runtimes
 from penstock.models.store import Row
 from penstock.postgres.pool import Database
@@ -50,7 +51,13 @@ class ModelService:
     """
 
     def __init__(
-        self, host: ModelHost, *, folder: Path | None = None, database: Database | None = None, tenant: int = 1
+        self,
+        host: ModelHost,
+        *,
+        folder: Path | None = None,
+        database: Database | None = None,
+        tenant: int = 1,
+        watch_code: bool = False,
     ) -> None:
         self.host = host
         self.folder = ModelsFolder(folder) if folder is not None else None
@@ -63,6 +70,8 @@ class ModelService:
         self._tasks: list[asyncio.Task[None]] = []
         self._looking = asyncio.Lock()
         self._changing: Counter[str] = Counter()  # models that somebody is changing: none of a look's business
+        self._watch_code = watch_code  # also of models whose manifests state no `watch`
+        self._reloads = Reloads(self._reload_changed)
         self._tried: dict[Key, str] = {}  # fingerprints that could not be used: tried again when they change
 
     async def start(self) -> None:
@@ -77,6 +86,7 @@ class ModelService:
 
     async def stop(self) -> None:
         self._stopping.set()
+        await self._reloads.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -224,8 +234,39 @@ class ModelService:
 
     # Keeping up
 
-    async def _folder_changed(self) -> None:
-        await self._look(wait=True)
+    async def _folder_changed(self, changed: Collection[Path]) -> None:
+        assert self.folder is not None  # noqa: S101 - it has changed
+        before = {deployment.model.key: deployment for deployment in self.host.deployments()}
+        if not changed or any(self.folder.concerns_manifests(path) for path in changed):
+            await self._look(wait=True)
+        models = [deployment.model for deployment in self.host.deployments() if deployment.model.source == "folder"]
+        keys = concerned(models, changed, by_default=self._watch_code)
+        now = {deployment.model.key: deployment for deployment in self.host.deployments()}
+        self._reloads.request(key for key in keys if now[key] is before.get(key))  # others have the new code already
+
+    async def _reload_changed(self, key: Key) -> None:
+        """Reload a model whose code has changed. While the new code cannot be used, the old one goes on."""
+        name, version = key
+        try:
+            with self._changes(name):
+                deployment = self.host.find(name, version)
+                await self.host.reload(deployment.model)
+            log.info("model_reloaded", model=name, version=version, reason="its code has changed")
+        except NotFound:
+            return
+        except PenstockError as error:
+            self._note_refused(key, f"the changed code is not used: {error.message}")
+        await self._look(wait=True)  # a manifest that changed meanwhile was left to this reload
+
+    def _note_refused(self, key: Key, problem: str) -> None:
+        """Log why a newer form of a model is not used, and show it beside the one that still is."""
+        name, version = key
+        log.warning("model_not_taken_up", model=name, version=version, reason=problem)
+        entry = self.host.entries.get(name)
+        if entry is not None:
+            entry.logbook.add("error", problem, version=version)
+            if version in entry.versions:
+                entry.versions[version].newer_problem = entry.logbook.masked(problem)
 
     async def _follow(self, database: Database) -> None:
         away = False
@@ -305,11 +346,8 @@ class ModelService:
             await self.host.add(model, replace=replace, wait=wait)
             self._tried.pop((model.name, model.version), None)
         except PenstockError as error:  # the one before stays
-            self._tried[model.name, model.version] = model.fingerprint
-            log.warning("model_not_taken_up", model=model.name, version=model.version, reason=error.message)
-            entry = self.host.entries.get(model.name)
-            if entry is not None:
-                entry.logbook.add("error", f"the new manifest is not used: {error.message}", version=model.version)
+            self._tried[model.key] = model.fingerprint
+            self._note_refused(model.key, f"the new manifest is not used: {error.message}")
 
 
 def _registrable(runtime: object) -> bool:

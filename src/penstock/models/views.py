@@ -109,7 +109,7 @@ def summary(entry: Entry) -> dict[str, Any]:
         "streams": schema.streams,
         "places": deployment.places,
         "source": deployment.model.source,
-        "problem": deployment.problem,
+        "problem": deployment.problem or deployment.newer_problem,
     }
 
 
@@ -138,7 +138,7 @@ def _version(deployment: Deployment) -> VersionView:
     return VersionView(
         version=deployment.model.version,
         state=state_of(deployment),
-        problem=deployment.problem,
+        problem=deployment.problem or deployment.newer_problem,
         replicas=[
             ReplicaView(
                 name=replica.name,

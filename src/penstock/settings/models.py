@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.settings.kinds import folder, http_url
+from penstock.settings.kinds import flag, folder, http_url
 from penstock.settings.variable import setting
 
 
@@ -15,6 +15,9 @@ class ModelSettings:
 
     penstock_models_dir: Path | None = setting(
         folder, None, "folder of model manifests: NAME.toml or NAME/model.toml; watched for changes"
+    )
+    penstock_models_watch: bool = setting(
+        flag, False, "reload models of PENSTOCK_MODELS_DIR when their code changes; `penstock serve --dev` sets it"
     )
     penstock_models_url: str | None = setting(
         http_url, None, "gateway that runs a worker's predict jobs; unset: the worker runs PENSTOCK_MODELS_DIR itself"

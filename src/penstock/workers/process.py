@@ -188,7 +188,10 @@ async def _models(settings: Settings, database: Database) -> AsyncIterator[predi
             await remote.close()
     elif settings.penstock_models_dir is not None:
         service = ModelService(
-            ModelHost(private=Settings.descriptions()), folder=settings.penstock_models_dir, database=database
+            ModelHost(private=Settings.descriptions()),
+            folder=settings.penstock_models_dir,
+            database=database,
+            watch_code=settings.penstock_models_watch,
         )
         await service.start()
         blobs = BlobService(

@@ -62,6 +62,7 @@ class Deployment:
             on_change=self._fleet_changed,
         )
         self.turn: Turn | None = None  # set by the group of models that it belongs to
+        self.newer_problem: str | None = None  # why a newer form of this version is not used in its place
         self.retired = False
         self.held = False  # no new calls are sent: another model's turn is next
         self.last_used_at = time.perf_counter()
