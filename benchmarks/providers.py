@@ -23,9 +23,9 @@ from benchmarks.ground import fresh_database, process, service
 from penstock.blobs.service import BlobService
 from penstock.jobs.job import JobSubmission
 from penstock.jobs.states import Status
+from penstock.outbound.gate import Gate
 from penstock.postgres.embedded import EmbeddedServer
 from penstock.providers.agreement import rate
-from penstock.providers.gate import Gate
 from penstock.supervisor.ports import free_port
 from penstock.tenants.principal import DEFAULT_TENANT
 

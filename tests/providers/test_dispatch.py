@@ -10,10 +10,11 @@ import pytest
 
 from penstock.jobs.states import ErrorCategory
 from penstock.outbound.failure import CallFailed
+from penstock.outbound.gate import Gate, GateClosed
 from penstock.providers import dispatch
 from penstock.providers.dispatch import Candidate, Dispatched, MeteredGate, Mode, ProviderAttempt, Reply, Used
 from penstock.providers.errors import WorkFailed
-from penstock.providers.gate import Gate, GateClosed
+from penstock.providers.reports import report_of
 from tests.providers.stage import StandingClock
 
 CallProvider = Callable[[], Awaitable[Reply]]
@@ -174,7 +175,7 @@ async def test_what_must_be_done_before_is_neither_the_providers_time_nor_its_fa
     gate = Gate(1)
 
     async def prepare() -> None:
-        assert gate.report().running == 0
+        assert report_of(gate).running == 0
         raise CallFailed("failed", "the disk is full")
 
     one = candidate("a", saying("A"), gate, prepare)
@@ -182,7 +183,7 @@ async def test_what_must_be_done_before_is_neither_the_providers_time_nor_its_fa
         with pytest.raises(WorkFailed, match="the disk is full") as caught:
             await asked(Mode.FIRST, one)
         assert caught.value.category is ErrorCategory.INTERNAL
-    report = gate.report()
+    report = report_of(gate)
     assert (report.breaker, report.last_error) == ("closed", None)
 
 
@@ -354,13 +355,13 @@ async def test_a_gate_lets_so_many_through_and_keeps_the_order() -> None:
 
     calls = [asyncio.ensure_future(call(place)) for place in range(3)]
     await slow[1].begun.wait()
-    assert (order, gate.report().running) == ([0, 1], 2)
+    assert (order, report_of(gate).running) == ([0, 1], 2)
     slow[0].answer()
     await slow[2].begun.wait()
     for one in slow[1:]:
         one.answer()
     await asyncio.gather(*calls)
-    assert (order, gate.report().running) == ([0, 1, 2], 0)
+    assert (order, report_of(gate).running) == ([0, 1, 2], 0)
 
 
 async def test_who_waits_for_a_place_learns_at_once_that_it_is_no_use() -> None:
@@ -382,7 +383,7 @@ async def test_who_waits_for_a_place_learns_at_once_that_it_is_no_use() -> None:
     assert not patient.done()
     slow.answer()
     await first
-    assert gate.report().running == 0
+    assert report_of(gate).running == 0
     patient.cancel()
     await asyncio.wait([patient])
 
@@ -399,7 +400,7 @@ async def test_a_gate_loses_no_place_whatever_happens(seed: int) -> None:
         nonlocal running, most, trials
         async with gate.slot(choose.choice([0, 1, 1000])):
             running += 1
-            trial = gate.report().breaker == "half_open"
+            trial = report_of(gate).breaker == "half_open"
             trials += trial
             most = max(most, running)
             assert trials <= 1
@@ -429,7 +430,7 @@ async def test_a_gate_loses_no_place_whatever_happens(seed: int) -> None:
         assert {type(one.exception()) for one in calls if not one.cancelled()} <= {
             type(None), CallFailed, LookupError, GateClosed
         }  # fmt: skip
-        assert (running, gate.report().running) == (0, 0)
+        assert (running, report_of(gate).running) == (0, 0)
     assert most == 3
 
 
@@ -444,17 +445,17 @@ async def test_a_gate_opens_and_closes_with_its_provider() -> None:
         async with gate.slot(1):
             raise AssertionError
     assert refused.value.seconds == pytest.approx(10)
-    report = gate.report()
+    report = report_of(gate)
     assert (report.breaker, report.failures_in_a_row, report.wait_seconds) == ("open", 5, 10)
     assert report.last_error is not None
     assert (report.last_error.category, report.last_error.message) == ("provider_error", "HTTP 500")
     clock.now += 10
     async with gate.slot(0):
-        assert gate.report().breaker == "half_open"
+        assert report_of(gate).breaker == "half_open"
         with pytest.raises(GateClosed):
             async with gate.slot(0):
                 raise AssertionError
-    assert gate.report().breaker == "closed"
+    assert report_of(gate).breaker == "closed"
 
 
 @pytest.mark.parametrize("kind", ["bad_input", "rate_limited"])
@@ -464,7 +465,7 @@ async def test_what_is_not_the_providers_fault_opens_no_breaker(kind: str) -> No
         with pytest.raises(CallFailed):
             async with gate.slot(0):
                 await failing(kind)()
-    assert gate.report().breaker == "closed"
+    assert report_of(gate).breaker == "closed"
 
 
 async def test_a_trial_that_is_given_up_leaves_the_gate_usable() -> None:
@@ -487,4 +488,4 @@ async def test_a_trial_that_is_given_up_leaves_the_gate_usable() -> None:
     await asyncio.wait([running])
     async with gate.slot(0):
         pass
-    assert gate.report().breaker == "closed"
+    assert report_of(gate).breaker == "closed"

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 import pytest
 from multidict import CIMultiDict
 
-from penstock.providers.limits import Breaker, BreakerState, RateLimit
+from penstock.outbound.breaker import Breaker, BreakerState
+from penstock.outbound.limits import RateLimit
 
 NOW = 1000.0
 

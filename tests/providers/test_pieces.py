@@ -18,11 +18,12 @@ from aiohttp import web
 
 from penstock.jobs.states import ErrorCategory
 from penstock.outbound.failure import CallFailed
+from penstock.outbound.gate import GateClosed
 from penstock.providers import pieces
 from penstock.providers.dispatch import MeteredGate, Reply
 from penstock.providers.errors import category_of
-from penstock.providers.gate import GateClosed
 from penstock.providers.profile import Kind, ProviderSpec
+from penstock.providers.reports import report_of
 from penstock.providers.speech import Sound, SpeechRequest
 from penstock.recordings.recording import Recording, examine
 from tests.models.servers import Seen, serving
@@ -253,7 +254,7 @@ async def test_a_provider_that_hangs_opens_its_breaker_in_pieces_too(recording: 
                     seconds=0.02,
                     on_progress=lambda _: None,
                 )
-        assert gate.report().breaker == "open"
+        assert report_of(gate).breaker == "open"
 
 
 async def test_a_wait_that_is_too_long_is_told_at_once(recording: Recording) -> None:

@@ -13,11 +13,11 @@ from msgspec import Struct
 
 from penstock.cached import Cached
 from penstock.errors import ServiceError
+from penstock.outbound.breaker import BreakerState
 from penstock.outbound.failure import CallFailed
 from penstock.outbound.peer import Peer
 from penstock.postgres.pool import Database
 from penstock.providers import store
-from penstock.providers.limits import BreakerState
 from penstock.providers.profile import Catalogue, Kind, ProviderSpec
 from penstock.providers.reports import LastError
 from penstock.providers.store import WorkerReport

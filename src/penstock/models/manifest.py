@@ -259,6 +259,12 @@ def _check_values(sound: Mapping[str, Any]) -> Iterator[FieldProblem]:
         yield FieldProblem(
             field="batching", detail=f"models of the runtime {runtime} do not run several calls together"
         )
+    if sound.get("replicas", 1) > 1 and runtime is not None and runtimes.find(runtime).one_replica:
+        yield FieldProblem(
+            field="replicas",
+            detail=f"must be 1 with the runtime {runtime}: one replica makes as many calls at a time as "
+            "concurrency says, and learns the server's limits for all of them",
+        )
     if sound.get("device_share") is not None and sound.get("device") == "auto":
         yield FieldProblem(
             field="device_share", detail='does not go with the device "auto": state one such as "cuda:0"'

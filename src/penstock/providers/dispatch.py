@@ -14,9 +14,9 @@ from msgspec import Struct
 from penstock.jobs.states import ErrorCategory
 from penstock.jobs.usage import Outcome
 from penstock.outbound.failure import CallFailed
+from penstock.outbound.gate import Gate, GateClosed
+from penstock.outbound.limits import LONGEST_STATED
 from penstock.providers.errors import WorkFailed, category_of
-from penstock.providers.gate import Gate, GateClosed
-from penstock.providers.limits import LONGEST_STATED
 from penstock.telemetry import logs
 
 log = logs.get(__name__)

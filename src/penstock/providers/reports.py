@@ -6,6 +6,10 @@ from datetime import datetime
 
 from msgspec import Struct
 
+from penstock.outbound.failure import CallFailed
+from penstock.outbound.gate import Gate
+from penstock.providers.errors import category_of
+
 
 class LastError(Struct, frozen=True, kw_only=True):
     """The last time a provider failed. The message holds no secret."""
@@ -24,3 +28,20 @@ class ProviderReport(Struct, frozen=True, kw_only=True):
     running: int  # calls now
     concurrency: int  # calls at a time, at most
     last_error: LastError | None = None
+
+
+def report_of(gate: Gate) -> ProviderReport:
+    """Return how a provider stands with this process."""
+    failure = gate.last_failure
+    error = None
+    if failure is not None:
+        category = category_of(CallFailed(failure.kind, failure.message))
+        error = LastError(category=category, message=failure.message, at=failure.at)
+    return ProviderReport(
+        breaker=gate.breaker.state.value,
+        failures_in_a_row=gate.breaker.failures,
+        wait_seconds=round(gate.wait(), 1),
+        running=gate.running,
+        concurrency=gate.concurrency,
+        last_error=error,
+    )

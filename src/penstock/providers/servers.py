@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from penstock.providers.gate import Gate
+from penstock.outbound.gate import Gate
 from penstock.providers.kinds.audio_chat import AudioChatServer
 from penstock.providers.kinds.chat import ChatServer
 from penstock.providers.kinds.whisperx import WhisperXServer
 from penstock.providers.profile import Kind, ProviderSpec
-from penstock.providers.reports import ProviderReport
+from penstock.providers.reports import ProviderReport, report_of
 from penstock.providers.speech import SpeechServer
 
 
@@ -40,7 +40,7 @@ class Servers:
 
     def reports(self) -> dict[str, ProviderReport]:
         """How each provider that was asked stands with this process."""
-        return {name: gate.report() for name, gate in self._gates.items()}
+        return {name: report_of(gate) for name, gate in self._gates.items()}
 
     async def close(self) -> None:
         for chat in self._chat.values():

@@ -207,6 +207,7 @@ class Runtime(ABC):
     registrable: ClassVar[bool] = False  # runs no code of the operator's: a caller may register such a model over HTTP
     describes_itself: ClassVar[bool] = False  # the model's code states the schema, whatever the manifest does
     batches: ClassVar[bool] = False  # may run several calls together
+    one_replica: ClassVar[bool] = False  # reaches a server, whose limits one replica learns for all calls
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec

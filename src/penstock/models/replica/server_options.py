@@ -18,6 +18,7 @@ from penstock.outbound.failure import CallFailed
 _SECRET_HEADER: Final = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 _HEADER_VALUE: Final = re.compile(r"[ -~]*")
+_MAX_REQUESTS_PER_MINUTE: Final = 100_000
 _FIXED: Final = frozenset({"content-type", "content-length", "host", "transfer-encoding", "connection"})
 
 
@@ -95,6 +96,9 @@ def check_server(
     except (ValueError, TypeError) as error:
         problems.append(("timeout", str(error)))
     problems += _check_headers(options.get("headers", {}))
+    rate = options.get("requests_per_minute", 1)
+    if not isinstance(rate, int) or isinstance(rate, bool) or not 1 <= rate <= _MAX_REQUESTS_PER_MINUTE:
+        problems.append(("requests_per_minute", f"must be a whole number from 1 to {_MAX_REQUESTS_PER_MINUTE}"))
     return problems + unknown_options(runtime, options, allowed)
 
 

@@ -13,6 +13,7 @@ The manifest's table::
     stream = "sse"                   # the answer comes in parts: "sse" or "ndjson", each a chunk
     max_bytes = 67108864             # longest answer
     networks = ["10.0.0.0/8"]        # the server's address must lie in one of these
+    requests_per_minute = 600        # a limit that is known; others are learned from the server's responses
 
 An answer of another content type than JSON (a picture, say) is the output as media.
 """
@@ -30,6 +31,7 @@ from penstock.models.replica.data_urls import Lifter, Unreadable, inlined, named
 from penstock.models.replica.finite import NOT_FINITE, names_no_number
 from penstock.models.replica.output_masking import MaskedChunks, masked_segment
 from penstock.models.replica.runtime import AsyncRuntime, Call, Output, Schema, Segment, Spec
+from penstock.models.replica.server_gate import ServerGate
 from penstock.models.replica.server_options import (
     check_server,
     credentials_in,
@@ -44,6 +46,7 @@ from penstock.outbound.peer import MAX_RESPONSE_BYTES, Peer, as_json
 
 _OPTIONS = (
     "url", "path", "headers", "timeout", "media", "input_key", "output_key", "stream", "max_bytes", "networks",
+    "requests_per_minute",
 )  # fmt: skip
 _MEDIA = ("data_url", "base64", "url")
 _STREAMS = ("sse", "ndjson")
@@ -56,6 +59,7 @@ class HttpRuntime(AsyncRuntime):
     name: ClassVar[str] = "http"
     registrable: ClassVar[bool] = True
     default_concurrency: ClassVar[int] = 64
+    one_replica: ClassVar[bool] = True
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
@@ -68,6 +72,7 @@ class HttpRuntime(AsyncRuntime):
         self._lifter = Lifter(spec.schema.output)
         headers = stated_headers(options)
         secrets = secrets_in(headers, options, self._url)
+        self._gate = ServerGate(spec, name="server")
         self._peer = Peer(
             headers=headers,
             timeout_seconds=seconds_of(options, spec.timeout),
@@ -76,6 +81,7 @@ class HttpRuntime(AsyncRuntime):
             policy=policy_of(options),
             max_bytes=options.get("max_bytes", MAX_RESPONSE_BYTES),
             hints=_HINTS,
+            observe=self._gate.observe,
         )
 
     @classmethod
@@ -109,9 +115,11 @@ class HttpRuntime(AsyncRuntime):
         if call.request_id:
             headers["Idempotency-Key"] = call.request_id
         if self._stream is not None:
-            await self._follow(call, body, headers)
+            async with self._gate.slot():
+                await self._follow(call, body, headers)
             return None
-        response, kind = await self._peer.post(self._url, headers=headers, data=body)
+        async with self._gate.slot():
+            response, kind = await self._peer.post(self._url, headers=headers, data=body)
         if kind.startswith(("image/", "audio/", "video/")) or kind == "application/octet-stream":
             return Output(b"null", [Segment(response, kind)])
         return await self._masked(self._output(response))

@@ -8,7 +8,7 @@ The manifest's table::
     task = "chat"                    # "chat", "embeddings" or "transcription"
     api_key_env = "LLM_API_KEY"      # the variable of the replica's environment that holds the key; or api_key itself
     defaults = { temperature = 0.2 } # sent with every request, unless the input says otherwise
-    headers = {}                     # as with the http runtime, like timeout and networks
+    headers = {}                     # as with the http runtime, like timeout, networks and requests_per_minute
 
 Inputs and outputs:
 
@@ -32,6 +32,7 @@ import msgspec
 from penstock.masking import MaskedStream
 from penstock.models.replica.data_urls import Lifter, Unreadable, inlined
 from penstock.models.replica.runtime import AsyncRuntime, Call, Output, Schema, Spec
+from penstock.models.replica.server_gate import ServerGate
 from penstock.models.replica.server_options import (
     check_server,
     credentials_in,
@@ -48,7 +49,10 @@ from penstock.openai.transcriptions import form_fields
 from penstock.outbound.failure import CallFailed
 from penstock.outbound.peer import Peer
 
-_OPTIONS = ("base_url", "model", "task", "api_key", "api_key_env", "defaults", "headers", "timeout", "networks")
+_OPTIONS = (
+    "base_url", "model", "task", "api_key", "api_key_env", "defaults", "headers", "timeout", "networks",
+    "requests_per_minute",
+)  # fmt: skip
 _HINTS = {"credentials": "[openai] api_key_env", "address": "[openai] base_url and model"}
 _TEXT = {"type": "string", "minLength": 1}
 
@@ -107,6 +111,7 @@ class OpenaiRuntime(AsyncRuntime):
     name: ClassVar[str] = "openai"
     registrable: ClassVar[bool] = True
     default_concurrency: ClassVar[int] = 64
+    one_replica: ClassVar[bool] = True
 
     def __init__(self, spec: Spec) -> None:
         super().__init__(spec)
@@ -121,6 +126,7 @@ class OpenaiRuntime(AsyncRuntime):
         self._lifter = Lifter(_SCHEMAS[self._task][0])
         base = str(options["base_url"]).rstrip("/")
         secrets = [key, *secrets_in(headers, options, base)]
+        self._gate = ServerGate(spec, name="provider")
         self._peer = Peer(
             headers=headers,
             timeout_seconds=seconds_of(options, spec.timeout),
@@ -129,6 +135,7 @@ class OpenaiRuntime(AsyncRuntime):
             policy=policy_of(options),
             hints=_HINTS,
             name="provider",
+            observe=self._gate.observe,
         )
         self._client = Client(self._peer, lambda path: base + path)
 
@@ -191,7 +198,8 @@ class OpenaiRuntime(AsyncRuntime):
 
     async def _completed(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
         data = msgspec.json.encode(request | {"stream": False})
-        response = await self._client.complete(data, key=call.request_id)
+        async with self._gate.slot():
+            response = await self._client.complete(data, key=call.request_id)
         choice = response.choices[0]
         found = {
             "content": choice.message.text,
@@ -203,9 +211,10 @@ class OpenaiRuntime(AsyncRuntime):
 
     async def _streamed(self, call: Call, request: dict[str, Any]) -> dict[str, Any]:
         stream, masked = ChatStream(self._peer.excerpt), MaskedStream(self._peer.credentials)
-        async for delta in self._client.stream(request, key=call.request_id, into=stream):
-            if text := masked.feed(delta):
-                await call.chunk_async(_delta(text))
+        async with self._gate.slot():
+            async for delta in self._client.stream(request, key=call.request_id, into=stream):
+                if text := masked.feed(delta):
+                    await call.chunk_async(_delta(text))
         if text := masked.end():
             await call.chunk_async(_delta(text))
         found: dict[str, Any] = {
@@ -225,7 +234,8 @@ class OpenaiRuntime(AsyncRuntime):
         stated = _object(call.input)
         expected = len(stated["input"]) if isinstance(stated.get("input"), list) else 1
         request = {**self._defaults, **stated, "model": self._model}
-        response = await self._client.embed(request, key=call.request_id, expected=expected)
+        async with self._gate.slot():
+            response = await self._client.embed(request, key=call.request_id, expected=expected)
         found = {
             "embeddings": response.vectors(),
             "model": response.model or self._model,
@@ -253,7 +263,8 @@ class OpenaiRuntime(AsyncRuntime):
         options |= {name: stated[name] for name in ("language", "prompt") if stated.get(name)}
         for name, value in form_fields(options):
             form.add_field(name, value)
-        response = await self._client.transcribe(form, key=call.request_id)
+        async with self._gate.slot():
+            response = await self._client.transcribe(form, key=call.request_id)
         kept: dict[str, Any] = msgspec.to_builtins(response)
         return Output(msgspec.json.encode({"segments": [], "model": self._model} | kept))
 

@@ -1,7 +1,4 @@
-"""When a provider may be asked again: what its answers tell of its rate limit, and a breaker for when it fails.
-
-Pure of I/O; times are seconds of the clock that the caller passes in.
-"""
+"""What a server's responses say about its rate limit. Pure; the caller passes the time in seconds."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import re
 from collections import deque
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Final
 
 from penstock.outbound.refusals import stated_wait
@@ -25,11 +21,6 @@ _FIRST_PAUSE: Final = 1.0  # after a refusal that names no wait; doubles with ea
 _LONGEST_PAUSE: Final = 60.0
 LONGEST_STATED: Final = 3600.0  # seconds; then one call sees whether it still holds
 _SHORTEST_STATED: Final = 1.0  # what is less, or past, states no wait: servers round, and clocks differ
-
-_FAILURES: Final = 5  # in a row, that open the breaker
-_FIRST_REST: Final = 10.0  # seconds; doubles each time the trial fails too
-_LONGEST_REST: Final = 300.0
-_TRIAL_POLL: Final = 0.5  # seconds after which others look again while one call tries
 
 
 class RateLimit:
@@ -114,58 +105,6 @@ class RateLimit:
             return stated
         self._refusals += 1
         return min(_FIRST_PAUSE * 2.0 ** min(self._refusals - 1, 16), _LONGEST_PAUSE)
-
-
-class BreakerState(StrEnum):
-    CLOSED = "closed"  # calls go through
-    OPEN = "open"  # they do not, for a while
-    HALF_OPEN = "half_open"  # one goes through and decides
-
-
-class Breaker:
-    """Stops calls to a provider that fails again and again, and lets one try from time to time."""
-
-    def __init__(self) -> None:
-        self.state = BreakerState.CLOSED
-        self.failures = 0  # in a row
-        self._until = 0.0
-        self._rest = _FIRST_REST
-        self._trying = False
-
-    def wait(self, now: float) -> float:
-        """Seconds until a call may begin."""
-        if self.state is BreakerState.OPEN:
-            return max(self._until - now, 0.0)
-        return _TRIAL_POLL if self._trying else 0.0
-
-    def begin(self) -> bool:
-        """A call begins, after ``wait`` answered 0; answers whether it is the trial that decides."""
-        if self.state is BreakerState.CLOSED:
-            return False
-        self.state = BreakerState.HALF_OPEN
-        self._trying = True
-        return True
-
-    def succeeded(self, *, trial: bool) -> None:
-        """A call came through: the provider works, whatever it answered. Calls that began before it opened say nothing
-        of how it is now."""
-        if trial or self.state is BreakerState.CLOSED:
-            self.state, self.failures, self._rest, self._trying = BreakerState.CLOSED, 0, _FIRST_REST, False
-
-    def failed(self, now: float, *, trial: bool) -> None:
-        """A call failed by the provider's fault."""
-        if trial:
-            self._rest = min(self._rest * 2, _LONGEST_REST)
-        elif self.state is not BreakerState.CLOSED:
-            return
-        self.failures += 1
-        if trial or self.failures >= _FAILURES:
-            self.state, self._until, self._trying = BreakerState.OPEN, now + self._rest, False
-
-    def abandoned(self, *, trial: bool) -> None:
-        """A call was given up and tells nothing; if it was the trial, the next one tries."""
-        if trial:
-            self._trying = False
 
 
 def _tokens(headers: Mapping[str, str]) -> float:

@@ -1,4 +1,8 @@
-"""A provider's gate: how many calls go to it at a time, and whether one may begin now."""
+"""A server's gate: how many calls go to it at a time, and whether one may begin now.
+
+Providers pass it in workers, and models of the runtimes http and openai in their replicas: imports stay within the
+standard library.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +13,26 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from penstock.outbound.failure import CallFailed
-from penstock.providers.errors import category_of
-from penstock.providers.limits import Breaker, BreakerState, RateLimit
-from penstock.providers.reports import LastError, ProviderReport
+from penstock.outbound.breaker import Breaker, BreakerState
+from penstock.outbound.failure import CallFailed, Kind
+from penstock.outbound.limits import RateLimit
 
 _LONGEST_MESSAGE = 500  # characters of an error that are reported
 
 
-class GateClosed(Exception):
-    """A provider may not be asked for longer than one is willing to wait.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LastFailure:
+    """The last time a server failed. The message holds no secret."""
 
-    ``limited``: by its rate limit; otherwise because it failed too often.
+    kind: Kind
+    message: str
+    at: datetime
+
+
+class GateClosed(Exception):
+    """The gate stays closed for longer than its caller waits.
+
+    ``limited``: by the server's rate limit; otherwise because the server failed too often.
     """
 
     def __init__(self, reason: str, seconds: float, *, limited: bool) -> None:
@@ -56,8 +68,9 @@ class Slot:
 
 
 class Gate:
-    """Lets up to ``concurrency`` calls through, in order, and none while the provider limits us or its breaker is open;
-    with ``per_minute``, so many within any minute. Of one process and one event loop.
+    """Lets up to ``concurrency`` calls through, in order, and none while the server limits us or its breaker is open.
+
+    With ``per_minute``, so many begin within any minute. It belongs to one process and one event loop.
     """
 
     def __init__(
@@ -69,29 +82,29 @@ class Gate:
         self._running = 0
         self._limit = RateLimit(per_minute)
         self._breaker = Breaker()
-        self._last_error: LastError | None = None
-        self._timer: asyncio.TimerHandle | None = None  # when the queue is looked at again
+        self.last_failure: LastFailure | None = None
+        self._timer: asyncio.TimerHandle | None = None  # when the queue is checked again
 
     def wait(self) -> float:
-        """Seconds until a call may begin, apart from waiting for others to end."""
+        """Return the seconds until a call may begin, apart from waiting for others to end."""
         now = self._clock()
         return max(self._limit.wait(now), self._breaker.wait(now))
 
     @property
     def resting(self) -> bool:
-        """Whether it has failed so often that it is not asked for a while."""
+        """Whether the server failed so often that it gets no calls for a while."""
         return self._breaker.wait(self._clock()) > 0
 
     @property
     def reason(self) -> str:
-        """Why calls wait, for people."""
+        """Why calls wait, for people to read."""
         if self._breaker.state is BreakerState.CLOSED:
             return "its rate limit is used up"
-        said = f" (the last: {self._last_error.message})" if self._last_error is not None else ""
+        said = f" (the last: {self.last_failure.message})" if self.last_failure is not None else ""
         return f"it failed {self._breaker.failures} times in a row{said}"
 
     def observe(self, status: int, headers: Mapping[str, str]) -> None:
-        """Learn from the head of an answer."""
+        """Learn from the head of a response."""
         self._limit.observe(status, headers, self._clock())
         self._admit()
 
@@ -134,16 +147,14 @@ class Gate:
         self._running -= 1
         self._admit()
 
-    def report(self) -> ProviderReport:
-        """How the provider stands with this process."""
-        return ProviderReport(
-            breaker=self._breaker.state.value,
-            failures_in_a_row=self._breaker.failures,
-            wait_seconds=round(self.wait(), 1),
-            running=self._running,
-            concurrency=self.concurrency,
-            last_error=self._last_error,
-        )
+    @property
+    def running(self) -> int:
+        """How many calls run now."""
+        return self._running
+
+    @property
+    def breaker(self) -> Breaker:
+        return self._breaker
 
     def _begin(self) -> bool:
         self._limit.begin(self._clock())
@@ -184,7 +195,7 @@ class Gate:
     def _note(self, error: CallFailed, *, trial: bool) -> None:
         if error.kind != "bad_input":
             message = error.message[:_LONGEST_MESSAGE]
-            self._last_error = LastError(category=category_of(error), message=message, at=datetime.now(UTC))
+            self.last_failure = LastFailure(kind=error.kind, message=message, at=datetime.now(UTC))
         if error.kind in {"bad_input", "rate_limited"}:  # it works, whatever it says
             self._breaker.succeeded(trial=trial)
         else:

@@ -1,0 +1,42 @@
+"""The gate of a model whose server is elsewhere: its learned limits, and a breaker."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+from penstock.models.replica.runtime import Spec
+from penstock.outbound.failure import CallFailed
+from penstock.outbound.gate import Gate, GateClosed
+from penstock.outbound.peer import ObserveHead
+
+_MAX_WAIT_SECONDS: Final = 20.0  # for a closed gate; a call that would wait longer fails at once, with the wait
+
+
+class ServerGate:
+    """Every call of a model to its server passes here.
+
+    A model has one replica where it has a gate, so all calls of a host share what it learns.
+    """
+
+    def __init__(self, spec: Spec, *, name: str) -> None:
+        self._gate = Gate(spec.concurrency, per_minute=spec.options.get("requests_per_minute"))
+        self._max_wait_seconds = min(_MAX_WAIT_SECONDS, spec.timeout / 2)
+        self._name = name
+
+    @property
+    def observe(self) -> ObserveHead:
+        """Learns from the head of every response."""
+        return self._gate.observe
+
+    @asynccontextmanager
+    async def slot(self) -> AsyncIterator[None]:
+        """Make one call inside the block. Raises CallFailed (``rate_limited``) with the wait while the server limits
+        us, or while it rests after failing again and again: it was not called then, and nothing was lost."""
+        try:
+            async with self._gate.slot(self._max_wait_seconds):
+                yield
+        except GateClosed as closed:
+            message = f"the {self._name} is not called for {closed.seconds:.0f} s: {closed.reason}"
+            raise CallFailed("rate_limited", message, retry_after=closed.seconds) from None

@@ -1,0 +1,63 @@
+"""A breaker, which stops calls to a server that fails again and again. Pure; the caller passes the time in seconds."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+_FAILURES: Final = 5  # in a row, that open the breaker
+_FIRST_PAUSE: Final = 10.0  # seconds; doubles each time the trial fails too
+_MAX_PAUSE: Final = 300.0
+_TRIAL_POLL: Final = 0.5  # seconds between polls of the others while one call tries
+
+
+class BreakerState(StrEnum):
+    CLOSED = "closed"  # calls go through
+    OPEN = "open"  # they do not, for a while
+    HALF_OPEN = "half_open"  # one goes through and decides
+
+
+class Breaker:
+    """Stops calls to a server that fails again and again, and lets one try from time to time."""
+
+    def __init__(self) -> None:
+        self.state = BreakerState.CLOSED
+        self.failures = 0  # in a row
+        self._until = 0.0
+        self._pause = _FIRST_PAUSE
+        self._trying = False
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until a call may begin."""
+        if self.state is BreakerState.OPEN:
+            return max(self._until - now, 0.0)
+        return _TRIAL_POLL if self._trying else 0.0
+
+    def begin(self) -> bool:
+        """Note that a call begins, after ``wait`` returned 0; return whether it is the trial that decides."""
+        if self.state is BreakerState.CLOSED:
+            return False
+        self.state = BreakerState.HALF_OPEN
+        self._trying = True
+        return True
+
+    def succeeded(self, *, trial: bool) -> None:
+        """Note that the server works, whatever it responded. Calls that began before the breaker opened say nothing of
+        how the server is now."""
+        if trial or self.state is BreakerState.CLOSED:
+            self.state, self.failures, self._pause, self._trying = BreakerState.CLOSED, 0, _FIRST_PAUSE, False
+
+    def failed(self, now: float, *, trial: bool) -> None:
+        """Note that a call failed by the server's fault."""
+        if trial:
+            self._pause = min(self._pause * 2, _MAX_PAUSE)
+        elif self.state is not BreakerState.CLOSED:
+            return
+        self.failures += 1
+        if trial or self.failures >= _FAILURES:
+            self.state, self._until, self._trying = BreakerState.OPEN, now + self._pause, False
+
+    def abandoned(self, *, trial: bool) -> None:
+        """Note a call that was given up and shows nothing; if it was the trial, the next one tries."""
+        if trial:
+            self._trying = False
