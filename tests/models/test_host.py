@@ -5,9 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from penstock.errors import (
@@ -22,6 +25,11 @@ from penstock.errors import (
     Overloaded,
     PoisonInput,
 )
+from penstock.models.host import queue
+from penstock.models.host.calls import LiveCall
+from penstock.models.host.windows import Windows
+from penstock.models.replica import frames
+from penstock.models.replica.runtime import Segment
 from tests.models.stage import Heard, Stage, read, staged
 from tests.processes import alive, until
 
@@ -614,3 +622,309 @@ async def test_a_variable_that_is_missing_is_named(stage: Stage) -> None:
     options = {"base_url": "http://127.0.0.1:1/v1", "model": "m", "api_key_env": "NO_SUCH_KEY"}
     with pytest.raises(ModelUnavailable, match="the variable NO_SUCH_KEY is not set"):
         await stage.host.add(stage.model("chat", "openai", options))
+
+
+# Calls that cannot be interrupted
+
+BLOCKED = """
+import os, time
+
+class Model:
+    def predict(self, gate: str = "", begun: str = "", text: str = "") -> str:
+        if begun:
+            open(begun, "w").close()
+        while gate and not os.path.exists(gate):
+            time.sleep(0.002)
+        if text == "block":
+            time.sleep(60)  # Python cannot interrupt it
+        return text
+"""
+
+BLOCKED_LOOP = """
+import asyncio, os, time
+
+class Model:
+    async def predict(self, begun: str = "", text: str = "") -> str:
+        if begun:
+            open(begun, "w").close()
+        if text == "block":
+            time.sleep(60)
+        if text == "wait" and not os.path.exists(begun + ".again"):
+            open(begun + ".again", "w").close()
+            await asyncio.sleep(60)
+        return text
+"""
+
+
+async def begun(path: Path) -> None:
+    await until(path.exists, "the call has begun")
+
+
+async def test_a_replica_with_a_blocked_call_is_replaced_when_others_wait(tmp_path: Path) -> None:
+    """The caller has gone, the call does not return: after the grace the next caller gets a new replica."""
+    async with staged(tmp_path, cancel_grace=timedelta(seconds=0.2)) as stage:
+        model = await stage.serve("blocked", BLOCKED, timeout=60)
+        await stage.call(model, {"text": "load"})
+        before = model.replicas[0]
+        running = stage.begin(model, {"text": "block", "begun": str(tmp_path / "begun")})
+        await begun(tmp_path / "begun")
+        running.close()
+        async with asyncio.timeout(20):
+            assert await stage.call(model, {"text": "next"}) == "next"
+        assert model.replicas[0] is not before
+        assert before.end_reason == "a call whose caller had gone did not stop within 0.2 s"
+
+
+async def test_a_replica_with_a_blocked_call_is_left_alone_while_no_call_waits(tmp_path: Path) -> None:
+    """What it has loaded stays; the manifest's own grace counts."""
+    async with staged(tmp_path, cancel_grace=timedelta(seconds=60)) as stage:
+        model = await stage.serve("blocked", BLOCKED, timeout=60, cancel_grace=0.05)
+        await stage.call(model, {"text": "load"})
+        before = model.replicas[0]
+        running = stage.begin(model, {"text": "block", "begun": str(tmp_path / "begun")})
+        await begun(tmp_path / "begun")
+        running.close()
+        other = await stage.serve("other", ECHO)  # takes longer than the grace, and a look at all replicas
+        await stage.call(other, {"text": "x"})
+        assert before.state == "ready"
+        async with asyncio.timeout(20):
+            assert await stage.call(model, {"text": "next"}) == "next"
+        assert before.state == "dead"
+
+
+async def test_a_call_that_runs_beside_a_blocked_one_is_not_disturbed(tmp_path: Path) -> None:
+    """With two calls at a time the replica goes on with one place, until only the blocked call is left in it."""
+    async with staged(tmp_path, cancel_grace=timedelta(seconds=0.1)) as stage:
+        model = await stage.serve("blocked", BLOCKED, timeout=60, concurrency=2, retry=False)
+        await stage.call(model, {"text": "load"})
+        before = model.replicas[0]
+        blocked = stage.begin(model, {"text": "block", "begun": str(tmp_path / "one")})
+        gate = tmp_path / "gate"
+        beside = stage.begin(model, {"text": "beside", "begun": str(tmp_path / "two"), "gate": str(gate)})
+        await begun(tmp_path / "one")
+        await begun(tmp_path / "two")
+        blocked.close()
+        waiting = stage.begin(model, {"text": "waiting"})
+        await until(lambda: before.pinged_at > 0 and before.ponged_at >= before.pinged_at, "it was looked at")
+        assert before.state == "ready"
+        gate.touch()
+        assert read(await beside.done) == "beside"
+        assert read(await waiting.done) == "waiting"
+
+
+async def test_a_blocked_event_loop_costs_its_replica_and_no_other_call(tmp_path: Path) -> None:
+    """The call that stood still beside it runs again in the new replica, and is not blamed."""
+    async with staged(tmp_path, cancel_grace=timedelta(seconds=0.2)) as stage:
+        model = await stage.serve("loop", BLOCKED_LOOP, timeout=60, concurrency=2)
+        await stage.call(model, {"text": "load"})
+        before = model.replicas[0]
+        beside = stage.begin(model, {"text": "wait", "begun": str(tmp_path / "one")})
+        await begun(tmp_path / "one")
+        blocked = stage.begin(model, {"text": "block", "begun": str(tmp_path / "two")})
+        await begun(tmp_path / "two")
+        blocked.close()
+        waiting = stage.begin(model, {"text": "waiting"})
+        async with asyncio.timeout(20):
+            assert read(await waiting.done) == "waiting"
+            assert read(await beside.done) == "wait"
+        assert model.replicas[0] is not before
+        assert beside.attempts == 0
+
+
+# What lies between a model and its caller
+
+FLOOD = """
+from collections.abc import Iterator
+
+class Model:
+    def predict(self, count: int, size: int) -> Iterator[str]:
+        for number in range(count):
+            yield f"{number:06}" + "x" * size
+"""
+
+
+class Unread(Heard):
+    """A listener whose caller reads nothing until it is told to; keeps the numbers of the chunks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.call: LiveCall | None = None
+        self.most = 0  # bytes that were unread at a time
+        self.full = asyncio.Event()
+
+    def chunk(self, json: bytes, segments: Sequence[Segment]) -> None:
+        assert self.call is not None
+        self.chunks.append(int(json[1:7]))
+        self.most = max(self.most, self.call.unread)
+        if self.call.unread > self.call.window // 2:
+            self.full.set()
+
+
+@pytest.mark.parametrize("size", [100, 60_000, 3_000_000])
+async def test_a_model_waits_while_its_caller_does_not_read(stage: Stage, size: int) -> None:
+    """Of 40 MB never more than the window lies between them; a chunk that is larger passes alone."""
+    model = await stage.serve("flood", FLOOD)
+    count = min(40_000_000 // size, 20_000)
+    listener = Unread()
+    listener.call = call = stage.begin(model, {"count": count, "size": size}, streams=True, listener=listener)
+    call.done.add_done_callback(lambda _: listener.full.set())
+    while not call.done.done():
+        await listener.full.wait()
+        listener.full.clear()
+        call.consume(call.unread)
+    await call.done
+    assert listener.chunks == list(range(count))
+    assert listener.most <= max(call.window, call.window // 2 + frames.chunk_size(size + 8))
+    call.close()
+
+
+async def test_a_caller_who_stops_reading_and_leaves_frees_the_replica(stage: Stage) -> None:
+    """Its model waits in a full window; the next call runs after it has gone, and the window is free again."""
+    model = await stage.serve("flood", FLOOD)
+    listener = Unread()
+    listener.call = call = stage.begin(model, {"count": 1000, "size": 60_000}, streams=True, listener=listener)
+    await listener.full.wait()
+    call.close()
+    assert await stage.call(model, {"count": 2, "size": 0}) == ["000000", "000001"]
+    assert len(listener.chunks) < 20
+
+
+async def test_an_output_that_is_collected_is_bounded(stage: Stage) -> None:
+    """A list that would fill the memory fails its call, and the replica goes on."""
+    model = await stage.serve("flood", FLOOD)
+    with pytest.raises(ModelFailed, match="more than 67108864 bytes; stream it instead"):
+        await stage.call(model, {"count": 100, "size": 1_000_000})
+    assert await stage.call(model, {"count": 1, "size": 0}) == ["000000"]
+
+
+async def test_inputs_that_wait_are_bounded_in_bytes(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = await stage.serve("gate", GATE)
+    gate = tmp_path / "gate"
+    given = {"gate": str(gate), "note": "x" * 1000}
+    size = len(msgspec.json.encode(given))
+    monkeypatch.setattr(queue, "MAX_WAITING_BYTES", 3 * size)
+    calls = [stage.begin(model, given) for _ in range(3)]
+    with pytest.raises(Overloaded):
+        stage.begin(model, given)
+    calls[2].close()
+    calls[2] = stage.begin(model, given)
+    gate.touch()
+    await asyncio.gather(*(call.done for call in calls))
+
+
+async def test_windows_shrink_as_more_streams_are_open() -> None:
+    windows = Windows(max_bytes=2**22)
+    taken = [windows.take() for _ in range(2 + 4 + 32)]
+    assert taken == [2**20] * 2 + [2**18] * 4 + [2**15] * 32
+    with pytest.raises(Overloaded):
+        windows.take()
+    for window in taken:
+        windows.give_back(window)
+    assert windows.take() == 2**20
+
+
+async def test_full_batches_are_sent_before_their_replica_is_free(stage: Stage, tmp_path: Path) -> None:
+    """The next batch is there when the one before ends; one that is not full waits for more calls."""
+    model = await stage.serve("batches", BATCHES_AT_A_GATE, batching={"max_size": 2})
+    gates = [tmp_path / str(number) for number in range(4)]
+    gates[3].touch()
+    assert await stage.call(model, {"gate": str(gates[3])}) == 1
+    first = stage.begin(model, {"gate": str(gates[0])})
+    second = [stage.begin(model, {"gate": str(gates[1])}) for _ in range(2)]
+    third = stage.begin(model, {"gate": str(gates[2])})
+    replica = model.replicas[0]
+    assert [len(group) for group in replica.in_flight.ahead] == [2]
+    assert model.waiting == 1
+    gates[0].touch()
+    assert read(await first.done) == 1
+    second[0].close()
+    gates[1].touch()
+    assert read(await second[1].done) in {1, 2}
+    gates[2].touch()
+    assert read(await third.done) == 1
+
+
+BATCHES_AT_A_GATE = """
+import os, time
+
+class Model:
+    def predict(self, gate: str) -> int:
+        return self.predict_batch([gate])[0]
+
+    def predict_batch(self, gates: list[str]) -> list[int]:
+        while not all(os.path.exists(gate) for gate in gates):
+            time.sleep(0.002)
+        return [len(gates)] * len(gates)
+"""
+
+
+# Exceptions and lines that are hard to report
+
+NASTY = """
+class Unprintable(Exception):
+    def __str__(self):
+        raise ValueError("no text for you")
+
+class Model:
+    def predict(self, how: str) -> str:
+        if how == "unprintable":
+            raise Unprintable
+        if how == "not text":
+            raise type("Odd", (Exception,), {"__str__": lambda self: 5})
+        if how == "surrogate":
+            print("line \\udcff")
+            raise RuntimeError("half \\udcff")
+        if how == "address":
+            raise RuntimeError(f"cannot use {object()}")
+        if how == "field":
+            from penstock import BadInput
+            raise BadInput(Unprintable(), field=Unprintable())
+        return how
+
+    def unload(self):
+        print("unloaded")
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("unprintable", r"Unprintable: its text cannot be read: __str__ raised ValueError$"),
+        ("not text", r"Odd: its text cannot be read: __str__ raised TypeError$"),
+        ("surrogate", r"RuntimeError: half \?$"),
+        ("address", r"RuntimeError: cannot use <object object>$"),
+    ],
+)
+async def test_an_exception_that_cannot_be_written_costs_no_replica(stage: Stage, how: str, message: str) -> None:
+    model = await stage.serve("nasty", NASTY)
+    for _ in range(3):  # more often than an input may bring down replicas
+        with pytest.raises(ModelFailed, match=message):
+            await stage.call(model, {"how": how})
+    with pytest.raises(InvalidInput, match="its text cannot be read"):
+        await stage.call(model, {"how": "field"})
+    assert model.restarts == 0
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+async def test_what_unload_prints_is_in_the_log(stage: Stage, kind: str) -> None:
+    model = await stage.serve("nasty", NASTY.replace("def ", f"{kind} ").replace(f"{kind} __str__", "def __str__"))
+    await stage.call(model, {"how": "fine"})
+    await model.unload()
+    assert "unloaded" in [line.message for line in stage.lines(model)]
+
+
+async def test_a_quick_result_does_not_wait_for_a_long_call_behind_it(stage: Stage, tmp_path: Path) -> None:
+    """Results of quick calls travel together, but not when the next call takes long."""
+    model = await stage.serve("gate", GATE)
+    opened, gate = tmp_path / "opened", tmp_path / "gate"
+    opened.touch()
+    for _ in range(100):  # so that calls are sent ahead
+        await stage.call(model, {"gate": str(opened)})
+    quick = stage.begin(model, {"gate": str(opened)})
+    long = stage.begin(model, {"gate": str(gate)})
+    assert model.replicas[0].in_flight.ahead
+    await quick.done
+    gate.touch()
+    await long.done

@@ -28,7 +28,7 @@ async def run(settings: Settings) -> None:
     database = Database(database_url(settings), application_name="penstock-gateway")
     jobs = JobService(database, JobLimits.from_settings(settings), observe_batch=Gateway.observe_batch)
     models = ModelService(
-        ModelHost(private=Settings.descriptions()),
+        ModelHost(private=Settings.descriptions(), cancel_grace=settings.penstock_cancel_grace),
         folder=settings.penstock_models_dir,
         database=database,
         watch_code=settings.penstock_models_watch,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
-from penstock.settings.kinds import flag, folder, http_url
+from penstock.settings.kinds import DAY, duration, flag, folder, http_url
 from penstock.settings.variable import setting
 
 
@@ -21,4 +22,9 @@ class ModelSettings:
     )
     penstock_models_url: str | None = setting(
         http_url, None, "gateway that runs a worker's predict jobs; unset: the worker runs PENSTOCK_MODELS_DIR itself"
+    )
+    penstock_cancel_grace: timedelta = setting(
+        duration(timedelta(0), DAY),
+        timedelta(seconds=5),
+        "time for a model's call to stop after its caller has gone; then its replica is replaced if other calls wait",
     )

@@ -188,7 +188,7 @@ async def _models(settings: Settings, database: Database) -> AsyncIterator[predi
             await remote.close()
     elif settings.penstock_models_dir is not None:
         service = ModelService(
-            ModelHost(private=Settings.descriptions()),
+            ModelHost(private=Settings.descriptions(), cancel_grace=settings.penstock_cancel_grace),
             folder=settings.penstock_models_dir,
             database=database,
             watch_code=settings.penstock_models_watch,

@@ -112,6 +112,8 @@ class LiveCall:
             self.done.cancel()
             if self.withdraw is not None:
                 self.withdraw(self)
+        elif not self.done.cancelled():
+            self.done.exception()  # it may have failed unseen
         if self._windows is not None and self.window:
             self._windows.give_back(self.window)
             self.window = 0

@@ -27,6 +27,7 @@ from penstock.telemetry import logs
 log = logs.get(__name__)
 
 _STOP_SECONDS: Final = 1.0  # for a call whose time is over to stop, before its replica is killed
+_FLUSH_SECONDS: Final = 0.005  # a result is kept by its replica for twice as long at most
 _MAX_LAST_WORDS: Final = 300  # characters
 
 _numbers = itertools.count(1)
@@ -80,6 +81,8 @@ class Replica:
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._timer: asyncio.TimerHandle | None = None
         self._timeout = model.timeout.total_seconds()
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._returned_before = self._flushed_at = -1  # of `returned`, when it was looked at, and when flushed
         self._withdraw = self.cancel
         self._grant = self.grant
 
@@ -187,8 +190,9 @@ class Replica:
         orderly = self.state == "stopping" and self.end_reason is None
         self.state = "dead"
         self.end_reason = how = self.end_reason or how
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._flush_timer):
+            if timer is not None:
+                timer.cancel()
         if not orderly and how != exits.described(0):
             self._logbook.add("error", f"the replica ended: {how}", version=self.model.version, replica=self.name)
         output = f"; its last output was: {self.last_words}" if self.last_words else ""
@@ -231,6 +235,8 @@ class Replica:
         self.in_flight.add(calls, now)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._timeout, self._check_timeout)
+        if self.in_flight.ahead and self._flush_timer is None:
+            self._flush_timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._check_flush)
         self._process.send(parts)
 
     def cancel(self, call: LiveCall) -> None:
@@ -270,6 +276,17 @@ class Replica:
             self.kill(f"a call whose caller had gone did not stop within {grace:g} s")
         elif self.pinged_at <= self.ponged_at:
             self.ping()
+
+    def _check_flush(self) -> None:
+        """Have results sent that a replica keeps for the next ones, when those take long."""
+        self._flush_timer = None
+        if not self.in_flight.ahead:
+            return
+        if self.returned == self._returned_before and self._flushed_at != self.returned:
+            self._flushed_at = self.returned
+            self._process.send_control(frames.encode(frames.FLUSH))
+        self._returned_before = self.returned
+        self._flush_timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._check_flush)
 
     def _check_timeout(self) -> None:
         """Fail calls whose time is over. The replica may stop them; otherwise it is killed."""

@@ -14,8 +14,9 @@ from typing import Any, Never
 
 from penstock.models.replica import frames, output
 from penstock.models.replica.blocking import Groups
+from penstock.models.replica.errors import failure
 from penstock.models.replica.runtime import AsyncRuntime, Call, Cancelled, Output, current_call
-from penstock.models.replica.wire import Control, ReplicaWire, failure, result
+from penstock.models.replica.wire import Control, ReplicaWire, result
 from penstock.outbound.failure import CallFailed
 
 _UNLOAD_SECONDS = 5.0
@@ -33,6 +34,7 @@ class AsyncReplica(asyncio.Protocol):
         self._tasks: dict[int, tuple[Call, asyncio.Task[None]]] = {}
         self._newest = 0  # id of the last call received; they grow
         self._cancelled_early: set[int] = set()
+        self._ending = asyncio.Event()  # the host sends no more calls
         self._closed = asyncio.Event()
         self._thread = threading.get_ident()
         self._loop: asyncio.AbstractEventLoop
@@ -56,14 +58,24 @@ class AsyncReplica(asyncio.Protocol):
         self._control.on_ping = lambda: self._call_soon(self._control.pong)
         self._control.listen()
         self._control.send(frames.encode(frames.READY))
-        await self._closed.wait()
+        await self._ending.wait()
         for _, task in list(self._tasks.values()):
             task.cancel()
         try:
-            async with asyncio.timeout(_UNLOAD_SECONDS):
-                await self._runtime.unload()
-        except TimeoutError:
-            pass
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_UNLOAD_SECONDS):
+                    await self._runtime.unload()
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        """Send what is left, and close the socket."""
+        output.flush()
+        if self._transport is not None:
+            self._transport.close()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_UNLOAD_SECONDS):
+                    await self._closed.wait()
 
     # asyncio.Protocol
 
@@ -81,7 +93,12 @@ class AsyncReplica(asyncio.Protocol):
                     self._cancelled_early.discard(call.id)
                     self._cancel(call, task)
 
+    def eof_received(self) -> bool:
+        self._ending.set()
+        return True  # what unloading prints is still sent
+
     def connection_lost(self, _error: Exception | None) -> None:
+        self._ending.set()
         self._closed.set()
 
     # Calls

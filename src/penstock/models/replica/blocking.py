@@ -12,14 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Never
 
 from penstock.models.replica import frames, output
+from penstock.models.replica.errors import failure
 from penstock.models.replica.interrupting import notice_what_is_lost, shielded
 from penstock.models.replica.runtime import BlockingRuntime, Call, Cancelled, Output, current_call
-from penstock.models.replica.wire import Control, ReplicaWire, failure, received, result
+from penstock.models.replica.wire import Control, ReplicaWire, received, result
 from penstock.outbound.failure import CallFailed
 
 _READ = 2**18  # bytes
-_TOGETHER = 0.0002  # seconds that an answer may wait for the next one to travel with it
-_MOST_TOGETHER = 2**16  # bytes
+_TOGETHER = 0.0002  # seconds that a quick call's result may wait for the next one to travel with it
+_MAX_TOGETHER = 2**16  # bytes
 
 _batch_header = frames.header_decoder(frames.BatchHeader)
 
@@ -60,6 +61,8 @@ class BlockingReplica:
                 self._serve()
         finally:
             self._runtime.unload()
+            output.flush()
+            self._flush()
 
     def _log(self, level: str, line: str) -> None:
         """A line that the model wrote; a cancel must not break off the writing of a frame."""
@@ -121,7 +124,7 @@ class BlockingReplica:
         except Cancelled:
             parts = [failure(call.id, CallFailed("cancelled", "the caller has gone"))]
         self._finish(call)
-        self._send(parts, together=more)
+        self._send(parts, together=more and time.perf_counter() - began < _TOGETHER)
 
     def _batch(self, group: list[Call]) -> None:
         wanted = [call for call in group if not call.cancelled]
@@ -161,6 +164,9 @@ class BlockingReplica:
         current_call.set(None)
 
     def _on_control(self, frame: frames.Frame) -> None:
+        if frame.kind == frames.FLUSH:
+            self._flush_now()
+            return
         with self._noting:
             call = self._calls.get(frame.id)
             if call is None:
@@ -188,12 +194,20 @@ class BlockingReplica:
             self._unsent += parts
             self._unsent_bytes += sum(map(len, parts))
             now = time.perf_counter()
-            if together and self._unsent_bytes < _MOST_TOGETHER:
+            if together and self._unsent_bytes < _MAX_TOGETHER:
                 if not self._unsent_since:
                     self._unsent_since = now
                 if now - self._unsent_since < _TOGETHER:
                     return
             self._write()
+
+    def _flush_now(self) -> None:
+        """Send what waits, on the control thread: a long call has followed a quick one."""
+        if self._sending.acquire(blocking=False):  # otherwise the other thread is sending it
+            try:
+                self._write()
+            finally:
+                self._sending.release()
 
     def _flush(self) -> None:
         with self._sending:
@@ -205,7 +219,7 @@ class BlockingReplica:
         if not parts:
             return
         try:
-            if sum(map(len, parts)) <= _MOST_TOGETHER:
+            if sum(map(len, parts)) <= _MAX_TOGETHER:
                 self._data.sendall(b"".join(parts))
             else:
                 for part in parts:

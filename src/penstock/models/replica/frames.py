@@ -32,6 +32,7 @@ SETUP: Final = 16  # body: what to run, in JSON
 CANCEL: Final = 17  # the caller of `id` has gone
 CREDIT: Final = 18  # body: u32, bytes of chunks that `id` may send again
 PING: Final = 20
+FLUSH: Final = 21  # send results that wait for others to travel with them
 # Replica to host, data
 RESULT: Final = 32  # header OutputHeader; body: JSON output, then segments. Ends the call.
 CHUNK: Final = 33  # header OutputHeader; body as above
@@ -44,7 +45,9 @@ READY: Final = 49  # loaded; calls may come
 PONG: Final = 50
 BROKEN: Final = 51  # header FailureHeader: it cannot be described or loaded
 
-KINDS: Final = frozenset({CALL, BATCH, SETUP, CANCEL, CREDIT, PING, *range(RESULT, LOG + 1), *range(HELLO, BROKEN + 1)})
+KINDS: Final = frozenset(
+    {CALL, BATCH, SETUP, CANCEL, CREDIT, PING, FLUSH, *range(RESULT, LOG + 1), *range(HELLO, BROKEN + 1)}
+)
 
 
 class ProtocolError(Exception):

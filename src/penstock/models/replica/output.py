@@ -6,9 +6,9 @@ import io
 import logging
 import sys
 import threading
-import traceback
 from collections.abc import Callable
 
+from penstock.models.replica.errors import traceback_of
 from penstock.outbound.failure import CallFailed
 
 Write = Callable[[str, str], None]  # level, message
@@ -99,6 +99,6 @@ def failed(error: Exception) -> None:
     if isinstance(error, CallFailed):
         return
     flush()
-    for line in "".join(traceback.format_exception(error)).splitlines():
+    for line in traceback_of(error):
         for write in _writers:
             write("error", line)

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import sys
-import traceback
 from pathlib import Path
 from typing import Never
 
@@ -16,8 +15,9 @@ import msgspec
 from penstock.models.replica import frames, output, runtimes
 from penstock.models.replica.asynchronous import AsyncReplica
 from penstock.models.replica.blocking import BlockingReplica
+from penstock.models.replica.errors import failure, traceback_of
 from penstock.models.replica.runtime import AsyncRuntime, BlockingRuntime, Runtime, Schema, Spec
-from penstock.models.replica.wire import Control, failure
+from penstock.models.replica.wire import Control
 from penstock.outbound.failure import CallFailed
 
 BROKEN_STATUS = 71  # the model could not be described or loaded; the host was told why
@@ -76,7 +76,7 @@ def _no_runtime(runtime: Runtime) -> CallFailed:
 def _give_up(control: Control, error: BaseException) -> Never:
     """Tell the host why there will be no replica, and end at once: half-loaded models may have threads that stay."""
     if not isinstance(error, CallFailed):
-        traceback.print_exception(error, file=sys.__stderr__)
+        print(*traceback_of(error), sep="\n", file=sys.__stderr__)
     control.send(failure(0, error, kind=frames.BROKEN))
     if sys.__stderr__ is not None:
         sys.__stderr__.flush()

@@ -11,11 +11,10 @@ from typing import Protocol
 import msgspec
 
 from penstock.models.replica import frames
+from penstock.models.replica.errors import plain
 from penstock.models.replica.runtime import Call, Output, Segment
-from penstock.outbound.failure import CallFailed
 
-_LONGEST_LINE = 16 * 1024  # characters of a log line
-_LONGEST_MESSAGE = 4000  # characters of an error
+_MAX_LINE = 16 * 1024  # characters of a log line
 
 _call_header = frames.header_decoder(frames.CallHeader)
 
@@ -39,7 +38,8 @@ class ReplicaWire:
         self._send([frames.encode(frames.PROGRESS, call.id, None, value)])
 
     def log(self, call: Call | None, level: str, message: str) -> None:
-        line = frames.LogHeader(level, message if len(message) <= _LONGEST_LINE else message[:_LONGEST_LINE] + "…")
+        message = plain(message)
+        line = frames.LogHeader(level, message if len(message) <= _MAX_LINE else message[:_MAX_LINE] + "…")
         self._send([frames.encode(frames.LOG, 0 if call is None else call.id, line)])
 
 
@@ -48,22 +48,6 @@ def result(call_id: int, output: Output | None, micros: int) -> list[bytes | mem
     if output is None:
         return [frames.encode(frames.RESULT, call_id, frames.OutputHeader(micros))]
     return _reply(frames.RESULT, call_id, output, micros)
-
-
-def failure(call_id: int, error: BaseException, *, kind: int = frames.FAILURE) -> bytes:
-    """The frame that ends a call, or a start, badly."""
-    if isinstance(error, CallFailed):
-        failed = frames.FailureHeader(error.kind, error.message[:_LONGEST_MESSAGE], error.field, error.retry_after)
-    else:
-        failed = frames.FailureHeader("failed", described(error))
-    return frames.encode(kind, call_id, failed)
-
-
-def described(error: BaseException) -> str:
-    """An exception in one line."""
-    text = " ".join(str(error).split())
-    said = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    return said if len(said) <= _LONGEST_MESSAGE else said[:_LONGEST_MESSAGE] + "…"
 
 
 def received(frame: frames.Frame, wire: ReplicaWire) -> Call:
