@@ -30,13 +30,13 @@ async def run(server: EmbeddedServer) -> list[Figure]:
 async def _drain(server: EmbeddedServer) -> float:
     async with fresh_database(server) as url, service(url) as (jobs, database):
         for _ in range(JOBS // _CHUNK):
-            await jobs.submit_many(DEFAULT_TENANT, [SUBMISSION] * _CHUNK)
+            await jobs.of(DEFAULT_TENANT).submit_many([SUBMISSION] * _CHUNK)
         async with database.acquire() as connection:
             await connection.execute("CHECKPOINT")
         async with process("-m", "benchmarks.noop_worker", DATABASE_URL=url) as worker:
             await worker.wait()
-        stats = await jobs.stats(DEFAULT_TENANT)
-        page = await jobs.list(DEFAULT_TENANT, JobFilter(status=[Status.PENDING, Status.RUNNING]), limit=1)
+        stats = await jobs.of(DEFAULT_TENANT).stats()
+        page = await jobs.of(DEFAULT_TENANT).list(JobFilter(status=[Status.PENDING, Status.RUNNING]), limit=1)
         if stats.totals.completed != JOBS or page.jobs:
             raise RuntimeError(f"not all jobs were completed: {stats.totals}")
         async with database.acquire() as connection:

@@ -15,7 +15,8 @@ from benchmarks.figures import Figure, Spread
 from benchmarks.ground import SUBMISSION, fresh_database, service
 from penstock.housekeeping.housekeeper import Housekeeper
 from penstock.jobs.job import ClaimRequest, JobCompletion
-from penstock.jobs.service import JobLimits, JobService
+from penstock.jobs.limits import JobLimits
+from penstock.jobs.service import JobService
 from penstock.postgres.embedded import EmbeddedServer
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import DEFAULT_TENANT
@@ -83,19 +84,19 @@ async def _fill(database: Database, count: int) -> None:
 
 async def _claims(jobs: JobService, database: Database, *, ready: int) -> Spread:
     for _ in range(ready // 10_000):
-        await jobs.submit_many(DEFAULT_TENANT, [SUBMISSION] * 10_000)
+        await jobs.of(DEFAULT_TENANT).submit_many([SUBMISSION] * 10_000)
     async with database.acquire() as connection:
         await connection.execute("VACUUM ANALYZE ready, lease", timeout=300)
         await connection.execute("CHECKPOINT", timeout=300)
     samples = []
     for number in range(600):
         began = time.perf_counter()
-        claimed = await jobs.claim(DEFAULT_TENANT, _CLAIM)
+        claimed = await jobs.of(DEFAULT_TENANT).claim(_CLAIM)
         if number >= 100:
             samples.append(time.perf_counter() - began)
         if len(claimed) != _CLAIM.limit:
             raise RuntimeError("too few jobs to claim")
-        await jobs.complete_many(DEFAULT_TENANT, [JobCompletion(id=job.id, epoch=job.epoch) for job in claimed])
+        await jobs.of(DEFAULT_TENANT).complete_many([JobCompletion(id=job.id, epoch=job.epoch) for job in claimed])
     return Spread.of(samples)
 
 
@@ -123,17 +124,17 @@ async def _under_load(jobs: JobService, *, seconds: float, rate: int = 2000) -> 
         due = began
         while (due := due + step) < end:
             await asyncio.sleep(max(0.0, due - time.perf_counter()))
-            await jobs.submit_many(DEFAULT_TENANT, [SUBMISSION] * int(rate * step))
+            await jobs.of(DEFAULT_TENANT).submit_many([SUBMISSION] * int(rate * step))
 
     async def claimer() -> None:
         nonlocal completed
         while (now := time.perf_counter()) < end:
-            claimed = await jobs.claim(DEFAULT_TENANT, _CLAIM)
+            claimed = await jobs.of(DEFAULT_TENANT).claim(_CLAIM)
             if not claimed:
                 await asyncio.sleep(0.005)
                 continue
             samples.append((now, time.perf_counter() - now))
-            await jobs.complete_many(DEFAULT_TENANT, [JobCompletion(id=j.id, epoch=j.epoch) for j in claimed])
+            await jobs.of(DEFAULT_TENANT).complete_many([JobCompletion(id=j.id, epoch=j.epoch) for j in claimed])
             completed += len(claimed)
 
     parts: list[Callable[[], Coroutine[Any, Any, None]]] = [submitter, claimer]

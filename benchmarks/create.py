@@ -23,7 +23,7 @@ async def run(server: EmbeddedServer) -> list[Figure]:
         async with fresh_database(server) as url, service(url) as (jobs, _):
 
             async def submit(jobs: object = jobs) -> None:
-                await jobs.submit(DEFAULT_TENANT, SUBMISSION)  # type: ignore[attr-defined]
+                await jobs.of(DEFAULT_TENANT).submit(SUBMISSION)  # type: ignore[attr-defined]
 
             rate, spread = await timed([submit] * callers, calls)
         figures.append(

@@ -47,7 +47,7 @@ async def main() -> None:
     print("begin", time.time(), flush=True)
     running = asyncio.create_task(worker.run())
     if "BENCH_STAY" not in os.environ:
-        while (await service.stats(DEFAULT_TENANT)).totals.pending:
+        while (await service.of(DEFAULT_TENANT).stats()).totals.pending:
             await asyncio.sleep(0.5)
         await worker.stop()
     await running

@@ -118,11 +118,11 @@ async def _chat_jobs(server: EmbeddedServer, address: str) -> float:
     )
     async with fresh_database(server) as url, service(url) as (jobs, database):
         for _ in range(CHATS // 1000):
-            await jobs.submit_many(DEFAULT_TENANT, [chat] * 1000)
+            await jobs.of(DEFAULT_TENANT).submit_many([chat] * 1000)
         async with _worker(url, LLM_BASE_URL=f"{address}/v1", LLM_MODEL="m"):
-            while (await jobs.stats(DEFAULT_TENANT)).totals.completed < CHATS:
+            while (await jobs.of(DEFAULT_TENANT).stats()).totals.completed < CHATS:
                 await asyncio.sleep(0.05)
-        used = (await jobs.stats(DEFAULT_TENANT)).totals.usage
+        used = (await jobs.of(DEFAULT_TENANT).stats()).totals.usage
         if used.calls != CHATS or used.prompt_tokens != 30 * CHATS:
             raise RuntimeError(f"usage was not counted once for each job: {used}")
         async with database.acquire() as connection:
@@ -145,8 +145,8 @@ async def _transcriptions(server: EmbeddedServer, address: str) -> float:
         async with _worker(url, WHISPERX_URL=address):
             for _ in range(RECORDINGS + 3):
                 began = time.perf_counter()
-                job = (await jobs.submit(DEFAULT_TENANT, submission)).job
-                done = await jobs.wait(DEFAULT_TENANT, job.id, timedelta(seconds=30))
+                job = (await jobs.of(DEFAULT_TENANT).submit(submission)).job
+                done = await jobs.of(DEFAULT_TENANT).wait(job.id, timedelta(seconds=30))
                 if done.status is not Status.COMPLETED:
                     raise RuntimeError(f"{done.status}: {done.error}")
                 samples.append(time.perf_counter() - began)

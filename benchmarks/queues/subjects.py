@@ -52,7 +52,7 @@ class Subject:
         if self.environment is None:
             async with service(url) as (jobs, _):
                 for _ in range(self.jobs // _BATCH):
-                    await jobs.submit_many(DEFAULT_TENANT, [SUBMISSION] * _BATCH)
+                    await jobs.of(DEFAULT_TENANT).submit_many([SUBMISSION] * _BATCH)
             return
         async with self._process(url, "fill", str(self.jobs)) as filling:
             code = await asyncio.wait_for(filling.wait(), _FILL_SECONDS)

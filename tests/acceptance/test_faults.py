@@ -21,7 +21,8 @@ from penstock.client import Client
 from penstock.errors import PenstockError
 from penstock.housekeeping.housekeeper import Housekeeper
 from penstock.jobs.job import ClaimRequest, JobCompletion, JobFilter, JobSubmission
-from penstock.jobs.service import JobLimits, JobService
+from penstock.jobs.limits import JobLimits
+from penstock.jobs.service import JobService
 from penstock.jobs.states import Status
 from penstock.postgres.embedded import EmbeddedServer, embedded_url, socket_folder
 from penstock.postgres.migrate import migrate
@@ -118,7 +119,7 @@ async def _answers(client: Client) -> bool:
 
 async def _completed(service: JobService) -> int:
     try:
-        return (await service.stats(DEFAULT_TENANT)).totals.completed
+        return (await service.of(DEFAULT_TENANT).stats()).totals.completed
     except PenstockError:
         return -1
 
@@ -131,7 +132,7 @@ async def _all_completed_once(service: JobService, database: Database, ids: Sequ
 
     await until(done, "all jobs are completed", seconds=40)
     for job_id in ids:
-        job = await service.get(DEFAULT_TENANT, job_id)
+        job = await service.of(DEFAULT_TENANT).get(job_id)
         assert job.status is Status.COMPLETED
         epochs = [attempt.epoch for attempt in job.attempts]
         assert epochs == sorted(set(epochs))
@@ -147,7 +148,7 @@ async def _all_completed_once(service: JobService, database: Database, ids: Sequ
 
 async def test_a_killed_worker_loses_no_job_and_completes_none_twice(database_url: str) -> None:
     async with _service(database_url) as (service, database), _housekeeper(database):
-        submitted = await service.submit_many(DEFAULT_TENANT, [JOB] * 300)
+        submitted = await service.of(DEFAULT_TENANT).submit_many([JOB] * 300)
         async with _worker("first", database_url) as first, _worker("second", database_url):
             await until(lambda: _at_least(service, 60), "some jobs are completed")
             first.send_signal(signal.SIGKILL)
@@ -157,20 +158,20 @@ async def test_a_killed_worker_loses_no_job_and_completes_none_twice(database_ur
 async def test_a_worker_that_slept_past_its_lease_changes_nothing_when_it_wakes(database_url: str) -> None:
     async with _service(database_url) as (service, database), _housekeeper(database):
         async with _worker("sleeper", database_url, pause=0.5) as sleeper:
-            job = (await service.submit(DEFAULT_TENANT, JOB)).job
+            job = (await service.of(DEFAULT_TENANT).submit(JOB)).job
             await until(lambda: _is(service, job.id, Status.RUNNING), "the sleeper has it")
             sleeper.send_signal(signal.SIGSTOP)
             async with _worker("other", database_url):
                 await until(lambda: _is(service, job.id, Status.COMPLETED), "the other did it", seconds=15)
-            before = await service.get(DEFAULT_TENANT, job.id)
+            before = await service.of(DEFAULT_TENANT).get(job.id)
             sleeper.send_signal(signal.SIGCONT)
             proof = (
-                await service.submit(DEFAULT_TENANT, JOB)
+                await service.of(DEFAULT_TENANT).submit(JOB)
             ).job  # once it has done this one, it has reported that one
             await until(lambda: _is(service, proof.id, Status.COMPLETED), "the sleeper works again")
             sleeper.send_signal(signal.SIGTERM)
             outcomes = json.loads((await sleeper.communicate())[0])
-        after = await service.get(DEFAULT_TENANT, job.id)
+        after = await service.of(DEFAULT_TENANT).get(job.id)
         assert outcomes == {"lost": 1, "completed": 1}
         assert (
             (after.worker_id, after.finished_at)
@@ -303,15 +304,15 @@ async def test_a_cut_between_commit_and_answer_and_a_retry_create_one_job(
                 owner_service="tests", task_type="echo", model_profile="small", idempotency_key="once"
             )
             warm = JobSubmission(owner_service="tests", task_type="echo", model_profile="small", idempotency_key="warm")
-            await service.submit(DEFAULT_TENANT, warm)
+            await service.of(DEFAULT_TENANT).submit(warm)
             arm.set()
             with pytest.raises(PenstockError):
-                await service.submit(DEFAULT_TENANT, submission)
+                await service.of(DEFAULT_TENANT).submit(submission)
             assert not arm.is_set(), "the connection was cut"
-            again = await service.submit(DEFAULT_TENANT, submission)
+            again = await service.of(DEFAULT_TENANT).submit(submission)
             assert not again.created, "the first one was committed"
     async with _service(database_url) as (direct, _):
-        page = await direct.list(DEFAULT_TENANT, JobFilter())
+        page = await direct.of(DEFAULT_TENANT).list(JobFilter())
         assert [job.idempotency_key for job in page.jobs] == ["once", "warm"]
 
 
@@ -335,7 +336,7 @@ async def test_an_outage_longer_than_the_lease_costs_no_healthy_worker_its_job(t
         executors.add(patient, task_types=["echo"], model_profiles=["small"])
         worker = Worker(service, worker_id="healthy", executors=executors, limit=1, lease=timedelta(seconds=1))
         working = asyncio.create_task(worker.run())
-        job = (await service.submit(DEFAULT_TENANT, JOB)).job
+        job = (await service.of(DEFAULT_TENANT).submit(JOB)).job
         await asyncio.wait_for(begun.wait(), 10)
         await server.stop()
         stopped_at = asyncio.get_running_loop().time()
@@ -344,7 +345,7 @@ async def test_an_outage_longer_than_the_lease_costs_no_healthy_worker_its_job(t
         await until(lambda: _extended(service, job.id), "the worker keeps its lease", seconds=15)
         release.set()
         await until(lambda: _is(service, job.id, Status.COMPLETED), "it completes", seconds=15)
-        seen = await service.get(DEFAULT_TENANT, job.id)
+        seen = await service.of(DEFAULT_TENANT).get(job.id)
         assert (seen.attempt, seen.attempts) == (1, [])
         await worker.stop()
         await working
@@ -364,14 +365,14 @@ async def test_a_reader_of_events_may_change_the_gateway(database_url: str, tmp_
         for client in (first, second):
             await until(lambda client=client: _answers(client), "the gateway answers", seconds=20)  # type: ignore[misc]
         service, _ = await parts.enter_async_context(_service(database_url))
-        jobs = [one.job for one in await service.submit_many(DEFAULT_TENANT, [JOB] * 5)]
+        jobs = [one.job for one in await service.of(DEFAULT_TENANT).submit_many([JOB] * 5)]
         seen = []
         async for event in first.events(jobs[0].id):
             seen.append(event)
             break
-        claimed = await service.claim(DEFAULT_TENANT, ClaimRequest(worker_id="w", limit=5))
+        claimed = await service.of(DEFAULT_TENANT).claim(ClaimRequest(worker_id="w", limit=5))
         for job in claimed:
-            await service.complete(DEFAULT_TENANT, JobCompletion(id=job.id, epoch=job.epoch))
+            await service.of(DEFAULT_TENANT).complete(JobCompletion(id=job.id, epoch=job.epoch))
         seen += [event async for event in second.events(jobs[0].id, after=seen[-1].id)]
         assert [event.type for event in seen] == ["job.created", "job.started", "job.completed"]
 
@@ -382,7 +383,7 @@ async def _at_least(service: JobService, count: int) -> bool:
 
 async def _is(service: JobService, job_id: UUID, status: Status) -> bool:
     try:
-        return (await service.get(DEFAULT_TENANT, job_id)).status is status
+        return (await service.of(DEFAULT_TENANT).get(job_id)).status is status
     except PenstockError:
         return False
 
@@ -390,8 +391,8 @@ async def _is(service: JobService, job_id: UUID, status: Status) -> bool:
 async def _extended(service: JobService, job_id: UUID) -> bool:
     """Whether the job still runs under its first lease, which was extended after the outage."""
     try:
-        job = await service.get(DEFAULT_TENANT, job_id)
-        pings = await service.stats(DEFAULT_TENANT)
+        job = await service.of(DEFAULT_TENANT).get(job_id)
+        pings = await service.of(DEFAULT_TENANT).stats()
     except PenstockError:
         return False
     assert job.status is Status.RUNNING, f"the rescue took it: {job.attempts}"

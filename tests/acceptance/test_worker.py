@@ -118,11 +118,11 @@ async def worker(url: str, folder: Path, **variables: str) -> AsyncIterator[Runn
 async def ask(service: JobService, task_type: str, text: str, profile: str = "qwen") -> Job:
     content = Raw(msgspec.json.encode({"system": "Repeat.", "user": text, "call_id": 5}))
     asked = submission(task_type=task_type, model_profile=profile, input=content, max_attempts=1)
-    return (await service.submit(DEFAULT_TENANT, asked)).job
+    return (await service.of(DEFAULT_TENANT).submit(asked)).job
 
 
 async def finished(service: JobService, job: Job) -> Job:
-    return await service.wait(DEFAULT_TENANT, job.id, timedelta(seconds=15))
+    return await service.of(DEFAULT_TENANT).wait(job.id, timedelta(seconds=15))
 
 
 async def test_it_runs_chat_jobs_of_its_model(service: JobService, database_url: str, tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ async def test_it_runs_chat_jobs_of_its_model(service: JobService, database_url:
             assert await running.status_of("/metrics") == 200  # without AI_SERVICE_TOKEN
             assert await running.end() == 0
         assert KEY not in running.log.read_text()
-    assert (await service.get(DEFAULT_TENANT, other.id)).status is Status.PENDING
+    assert (await service.of(DEFAULT_TENANT).get(other.id)).status is Status.PENDING
 
 
 async def test_a_wrong_key_is_the_providers_error_and_is_not_shown(
@@ -189,7 +189,7 @@ async def test_on_sigterm_it_hands_back_what_takes_too_long(
         job = await ask(service, "llm_chat", "slow")
         await asyncio.wait_for(provider.asked.wait(), 10)
         assert await running.end() == 0
-    back = await service.get(DEFAULT_TENANT, job.id)
+    back = await service.of(DEFAULT_TENANT).get(job.id)
     assert back.status is Status.PENDING
     assert [attempt.error.category for attempt in back.attempts] == [ErrorCategory.SHUTDOWN]
 

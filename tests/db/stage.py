@@ -32,7 +32,8 @@ from penstock.jobs.job import (
     JobSubmission,
     LogLine,
 )
-from penstock.jobs.service import JobLimits, JobService
+from penstock.jobs.limits import JobLimits
+from penstock.jobs.service import JobService
 from penstock.jobs.sql import store
 from penstock.jobs.sql.store import Connection
 from penstock.jobs.states import ErrorCategory, Status
@@ -153,14 +154,14 @@ class Caller:
         self.tenant = tenant
 
     async def submit(self, **fields: Any) -> Job:
-        return (await self.service.submit(self.tenant, submission(**fields))).job
+        return (await self.service.of(self.tenant).submit(submission(**fields))).job
 
     async def submit_many(self, count: int, **fields: Any) -> list[Job]:
-        answers = await self.service.submit_many(self.tenant, [submission(**fields) for _ in range(count)])
+        answers = await self.service.of(self.tenant).submit_many([submission(**fields) for _ in range(count)])
         return [answer.job for answer in answers]
 
     async def claim(self, limit: int = 1, *, worker_id: str = "worker", **fields: Any) -> list[ClaimedJob]:
-        return await self.service.claim(self.tenant, ClaimRequest(worker_id=worker_id, limit=limit, **fields))
+        return await self.service.of(self.tenant).claim(ClaimRequest(worker_id=worker_id, limit=limit, **fields))
 
     async def claim_one(self, **fields: Any) -> ClaimedJob:
         (job,) = await self.claim(1, **fields)
@@ -173,7 +174,7 @@ class Caller:
 
     async def complete(self, job: ClaimedJob, result: bytes = b'"done"', *, usage: Sequence[Usage] = ()) -> JobState:
         completion = JobCompletion(id=job.id, epoch=job.epoch, result=Raw(result), usage=list(usage))
-        return await self.service.complete(self.tenant, completion)
+        return await self.service.of(self.tenant).complete(completion)
 
     async def fail(
         self,
@@ -191,14 +192,14 @@ class Caller:
             retry_after_seconds=retry_after,
             usage=list(usage),
         )
-        return await self.service.fail(self.tenant, job.id, failure)
+        return await self.service.of(self.tenant).fail(job.id, failure)
 
     async def beat(
         self, job: ClaimedJob, *, progress: bytes | None = None, lease_seconds: float | None = None
     ) -> HeartbeatAnswer | CallerError:
         told: Raw | UnsetType = UNSET if progress is None else Raw(progress)
         beat = JobHeartbeat(id=job.id, epoch=job.epoch, progress=told, lease_seconds=lease_seconds)
-        (answer,) = await self.service.heartbeat(self.tenant, [beat])
+        (answer,) = await self.service.of(self.tenant).heartbeat([beat])
         return answer
 
     async def tell(
@@ -220,28 +221,28 @@ class Caller:
             logs=[LogLine(time=LOGGED_AT, message=line) for line in lines] if lines else UNSET,
             logs_from=lines_from,
         )
-        (answer,) = await self.service.heartbeat(self.tenant, [beat])
+        (answer,) = await self.service.of(self.tenant).heartbeat([beat])
         return answer
 
     async def get(self, job_id: UUID) -> Job:
-        return await self.service.get(self.tenant, job_id)
+        return await self.service.of(self.tenant).get(job_id)
 
     async def status(self, job_id: UUID) -> Status:
         return (await self.get(job_id)).status
 
     async def cancel(self, job_id: UUID) -> Job:
-        return await self.service.cancel(self.tenant, job_id)
+        return await self.service.of(self.tenant).cancel(job_id)
 
     async def retry(self, job_id: UUID) -> Job:
-        return await self.service.retry(self.tenant, job_id)
+        return await self.service.of(self.tenant).retry(job_id)
 
     async def page(self, *, limit: int = 100, cursor: str | None = None, **where: Any) -> JobPage:
-        return await self.service.list(self.tenant, JobFilter(**where), limit=limit, cursor=cursor)
+        return await self.service.of(self.tenant).list(JobFilter(**where), limit=limit, cursor=cursor)
 
     async def watch(self, job_id: UUID | None = None, *, after: str | None = None) -> AsyncIterator[Event]:
         """An open stream of one job's events, or of all; ``after`` is an event id."""
         position = None if after is None else Position.parse(after)
-        return await self.service.events(self.tenant, job_id=job_id, after=position)
+        return await self.service.of(self.tenant).events(job_id=job_id, after=position)
 
     async def events(self, job_id: UUID | None = None, *, after: str | None = None) -> AsyncIterator[Event]:
         """As ``watch``; opened when the first event is asked for."""

@@ -19,7 +19,7 @@ from penstock.blobs.service import BlobService
 from penstock.errors import InvalidInput, NotFound, TooLarge
 from penstock.housekeeping.housekeeper import Housekeeper
 from penstock.housekeeping.sweeper import Sweeper
-from penstock.jobs.service import JobLimits
+from penstock.jobs.limits import JobLimits
 from penstock.postgres.pool import Database
 from tests.db.stage import Clock, look, own_tenant, within
 

@@ -109,7 +109,7 @@ async def test_other_processes_hear_of_a_cancellation_at_once(caller: Caller, fa
 
 async def test_whoever_waits_for_a_job_hears_of_its_cancellation(caller: Caller, far_caller: Caller) -> None:
     job = await caller.submit()
-    waiting = asyncio.create_task(caller.service.wait(caller.tenant, job.id, timedelta(seconds=30)))
+    waiting = asyncio.create_task(caller.service.of(caller.tenant).wait(job.id, timedelta(seconds=30)))
     await far_caller.cancel(job.id)
     assert (await within(waiting)).status is Status.CANCELLED
 
@@ -181,10 +181,10 @@ async def test_cancel_by_filter_works_in_chunks_and_only_on_what_the_filter_mean
     running = await caller.claim(5)
     assert {job.task_type for job in running} == {"many"}
     where = JobFilter(task_type="many", tags=["b"])
-    assert await caller.service.cancel_where(caller.tenant, where, dry_run=True) == 2100
-    assert (await caller.service.stats(caller.tenant)).totals.cancelled == 0, "a dry run changes nothing"
-    assert await caller.service.cancel_where(caller.tenant, where, dry_run=False) == 2100
-    totals = (await caller.service.stats(caller.tenant)).totals
+    assert await caller.service.of(caller.tenant).cancel_where(where, dry_run=True) == 2100
+    assert (await caller.service.of(caller.tenant).stats()).totals.cancelled == 0, "a dry run changes nothing"
+    assert await caller.service.of(caller.tenant).cancel_where(where, dry_run=False) == 2100
+    totals = (await caller.service.of(caller.tenant).stats()).totals
     assert (totals.cancelled, totals.running, totals.pending) == (2095, 5, 3)
     answer = await caller.beat(running[0])
     assert isinstance(answer, HeartbeatAnswer)
@@ -199,9 +199,9 @@ async def test_retry_by_filter_works_in_chunks(caller: Caller, database: Databas
     jobs = await caller.claim(1000) + await caller.claim(1000)
     await asyncio.gather(*(caller.fail(job, ErrorCategory.PROVIDER_ERROR) for job in jobs))
     where = JobFilter(owner_service="one", error_category=ErrorCategory.PROVIDER_ERROR)
-    assert await caller.service.retry_where(caller.tenant, where, dry_run=True) == 1500
-    assert await caller.service.retry_where(caller.tenant, where, dry_run=False) == 1500
-    totals = (await caller.service.stats(caller.tenant)).totals
+    assert await caller.service.of(caller.tenant).retry_where(where, dry_run=True) == 1500
+    assert await caller.service.of(caller.tenant).retry_where(where, dry_run=False) == 1500
+    totals = (await caller.service.of(caller.tenant).stats()).totals
     assert (totals.pending, totals.failed) == (1500, 10)
     rows = await look(database, "SELECT DISTINCT attempt, failures FROM ready WHERE tenant_id = $1", caller.tenant)
     assert rows == [(1, 0)]
@@ -216,10 +216,10 @@ async def test_by_filter_only_the_states_that_allow_it_are_counted_and_changed(c
     pending = await caller.submit()
     everything = JobFilter(owner_service="tests")
     service, tenant = caller.service, caller.tenant
-    assert await service.cancel_where(tenant, everything, dry_run=True) == 2
-    assert await service.retry_where(tenant, everything, dry_run=True) == 2
+    assert await service.of(tenant).cancel_where(everything, dry_run=True) == 2
+    assert await service.of(tenant).retry_where(everything, dry_run=True) == 2
     only_failed = JobFilter(owner_service="tests", status=[Status.FAILED, Status.COMPLETED])
-    assert await service.cancel_where(tenant, only_failed, dry_run=False) == 0
-    assert await service.retry_where(tenant, only_failed, dry_run=False) == 1
+    assert await service.of(tenant).cancel_where(only_failed, dry_run=False) == 0
+    assert await service.of(tenant).retry_where(only_failed, dry_run=False) == 1
     statuses = [await caller.status(job.id) for job in (completed, failed, running, pending)]
     assert statuses == ["completed", "pending", "running", "pending"]

@@ -217,8 +217,8 @@ async def test_due_jobs_become_ready_in_the_order_they_were_due(
 async def test_waiting_for_a_job_ends_when_another_process_finishes_it(caller: Caller, far_caller: Caller) -> None:
     job = await caller.submit_and_claim()
     loop = asyncio.get_running_loop()
-    waiting = asyncio.create_task(caller.service.wait(caller.tenant, job.id, timedelta(seconds=30)))
-    await until(lambda: job.id.hex in caller.service._finish_waiters, "somebody waits")
+    waiting = asyncio.create_task(caller.service.of(caller.tenant).wait(job.id, timedelta(seconds=30)))
+    await until(lambda: job.id.hex in caller.service._shared.finish_waiters._waiters, "somebody waits")
     begun = loop.time()
     await far_caller.complete(job)
     assert (await within(waiting)).status == "completed"
@@ -227,14 +227,14 @@ async def test_waiting_for_a_job_ends_when_another_process_finishes_it(caller: C
 
 async def test_waiting_for_a_job_answers_with_its_state_when_time_is_up(caller: Caller) -> None:
     job = await caller.submit()
-    answer = await within(caller.service.wait(caller.tenant, job.id, timedelta(milliseconds=20)))
+    answer = await within(caller.service.of(caller.tenant).wait(job.id, timedelta(milliseconds=20)))
     assert answer.status is Status.PENDING
 
 
 async def test_a_claim_may_take_the_most_jobs_at_once(caller: Caller) -> None:
     await caller.submit_many(1000)
     async with asyncio.timeout(20):  # with a plan that looks through all of them for each, minutes
-        assert len(await caller.service.claim(caller.tenant, ClaimRequest(worker_id="w", limit=1000))) == 1000
+        assert len(await caller.service.of(caller.tenant).claim(ClaimRequest(worker_id="w", limit=1000))) == 1000
 
 
 async def _blocked(database: Database) -> bool:
@@ -250,7 +250,7 @@ async def _in_line(caller: Caller, count: int) -> None:
     """Wait until that many claims stand in line and have looked once."""
 
     def waiting() -> bool:
-        waiters = caller.service._claims._waiters
+        waiters = caller.service._shared.claims._waiters
         return len(waiters) == count
 
     await until(waiting, f"{count} claims wait")

@@ -135,11 +135,11 @@ async def test_counters_equal_rows_after_any_history_rolled_up_or_not(
             await _roll_up(fresh)
     expected = await _counted(fresh, alone)
     assert len(expected) >= 5
-    before = await alone.service.stats(alone.tenant)
+    before = await alone.service.of(alone.tenant).stats()
     assert _told(before) == expected
     await _roll_up(fresh)
     assert await look(fresh, "SELECT 1 FROM stat_delta UNION ALL SELECT 1 FROM usage_delta") == []
-    after = await alone.service.stats(alone.tenant)
+    after = await alone.service.of(alone.tenant).stats()
     assert _told(after) == expected
     assert after.totals == before.totals
     assert after.totals.usage == sum_of(after.providers)
@@ -165,12 +165,12 @@ async def test_usage_stands_with_its_attempt_and_is_counted_once(caller: Caller)
         await caller.complete(second, usage=[good])
     with pytest.raises(StaleEpoch):
         await caller.complete(first, usage=[good])
-    after = await caller.service.get(caller.tenant, job.id)
+    after = await caller.service.of(caller.tenant).get(job.id)
     assert after.usage == [good]
     assert [attempt.usage for attempt in after.attempts] == [
         [slow, Usage(provider="b", status="skipped", error="not now")]
     ]
-    stats = await caller.service.stats(caller.tenant)
+    stats = await caller.service.of(caller.tenant).stats()
     assert stats.totals.usage == UsageCounts(
         calls=2, failures=1, prompt_tokens=3, completion_tokens=4, audio_seconds=1.5, milliseconds=100
     )
@@ -187,7 +187,7 @@ async def test_a_reader_sees_each_job_once_while_the_counters_are_rolled_up(alon
 
     async def reader() -> None:
         for _ in range(60):
-            totals = (await alone.service.stats(alone.tenant)).totals
+            totals = (await alone.service.of(alone.tenant).stats()).totals
             assert totals.pending + totals.running + totals.completed == 10
 
     async def worker() -> None:
@@ -195,11 +195,11 @@ async def test_a_reader_sees_each_job_once_while_the_counters_are_rolled_up(alon
             await alone.complete(await alone.claim_one())
 
     await asyncio.gather(roller(), roller(), reader(), worker())
-    assert (await alone.service.stats(alone.tenant)).totals.completed == 10
+    assert (await alone.service.of(alone.tenant).stats()).totals.completed == 10
 
 
 async def test_an_empty_house_counts_nothing(alone: Caller) -> None:
-    stats = await alone.service.stats(alone.tenant)
+    stats = await alone.service.of(alone.tenant).stats()
     assert (stats.totals, stats.queues, stats.oldest_pending_seconds) == (Counts(), [], None)
 
 
@@ -208,7 +208,7 @@ async def test_the_oldest_wait_is_that_of_the_first_due_job(alone: Caller, fresh
     await alone.submit(task_type="far", run_at=datetime.now(UTC) + timedelta(days=1))
     await fresh_clock.advance(timedelta(seconds=100))
     await alone.submit(task_type="new")
-    stats = await alone.service.stats(alone.tenant)
+    stats = await alone.service.of(alone.tenant).stats()
     waits = {queue.task_type: queue.oldest_pending_seconds for queue in stats.queues}
     assert waits["far"] is None, "what is not due does not wait"
     assert waits["old"] is not None

@@ -151,7 +151,7 @@ async def test_a_slow_reader_reads_what_it_missed_from_the_database(
     """No more than its bound is held in memory meanwhile."""
     monkeypatch.setattr(tail_module, "_READER_BYTES", 1000)
     stream = await alone.watch()
-    tail = alone.service._rooms[alone.tenant].events.tail
+    tail = alone.service.of(alone.tenant)._events.tail
     jobs = [await alone.submit() for _ in range(20)]
     told = list(await take(stream, 1))
     await until(lambda: tail.end.number == 20, "the tail has read everything")

@@ -25,8 +25,8 @@ OTHERS: list[dict[str, Any]] = [
 
 async def test_the_same_request_with_the_same_key_returns_the_same_job(caller: Caller) -> None:
     wanted = submission(idempotency_key="k", input=b'{"a": 1}')
-    first = await caller.service.submit(caller.tenant, wanted)
-    second = await caller.service.submit(caller.tenant, wanted)
+    first = await caller.service.of(caller.tenant).submit(wanted)
+    second = await caller.service.of(caller.tenant).submit(wanted)
     assert (first.created, second.created) == (True, False)
     assert second.job == first.job
 
@@ -54,30 +54,30 @@ async def test_a_key_belongs_to_its_owner_service(caller: Caller) -> None:
 async def test_a_repeated_request_finds_the_job_as_it_is_by_now(caller: Caller) -> None:
     await caller.submit(idempotency_key="k")
     await caller.complete(await caller.claim_one(), b"[42]")
-    answer = await caller.service.submit(caller.tenant, submission(idempotency_key="k"))
+    answer = await caller.service.of(caller.tenant).submit(submission(idempotency_key="k"))
     assert not answer.created
     assert (answer.job.status, bytes(answer.job.result or b"")) == ("completed", b"[42]")
 
 
 async def test_one_key_twice_in_one_batch_makes_one_job(caller: Caller) -> None:
     wanted = [submission(idempotency_key="k"), submission(), submission(idempotency_key="k")]
-    first, _, third = await caller.service.submit_many(caller.tenant, wanted)
+    first, _, third = await caller.service.of(caller.tenant).submit_many(wanted)
     assert (first.created, third.created) == (True, False)
     assert first.job.id == third.job.id
 
 
 async def test_one_key_for_two_requests_in_one_batch_refuses_the_batch(caller: Caller, database: Database) -> None:
     with pytest.raises(IdempotencyConflict):
-        await caller.service.submit_many(
-            caller.tenant, [submission(idempotency_key="k"), submission(idempotency_key="k", priority=1)]
+        await caller.service.of(caller.tenant).submit_many(
+            [submission(idempotency_key="k"), submission(idempotency_key="k", priority=1)]
         )
     assert await look(database, "SELECT 1 FROM job WHERE tenant_id = $1", caller.tenant) == []
 
 
 async def test_a_repeated_batch_returns_the_jobs_of_the_first_and_makes_only_what_is_new(caller: Caller) -> None:
     wanted = [submission(idempotency_key=f"k{number}") for number in range(20)]
-    first = await caller.service.submit_many(caller.tenant, wanted)
-    second = await caller.service.submit_many(caller.tenant, [*wanted, submission(idempotency_key="new")])
+    first = await caller.service.of(caller.tenant).submit_many(wanted)
+    second = await caller.service.of(caller.tenant).submit_many([*wanted, submission(idempotency_key="new")])
     assert [answer.job.id for answer in second[:20]] == [answer.job.id for answer in first]
     assert [answer.created for answer in second] == [False] * 20 + [True]
 
@@ -88,7 +88,7 @@ async def test_a_batch_that_meets_another_request_under_its_key_creates_nothing(
     await caller.submit(idempotency_key="taken", priority=9)
     wanted = [submission(idempotency_key="free"), submission(), submission(idempotency_key="taken")]
     with pytest.raises(IdempotencyConflict):
-        await caller.service.submit_many(caller.tenant, wanted)
+        await caller.service.of(caller.tenant).submit_many(wanted)
     assert len(await look(database, "SELECT 1 FROM job WHERE tenant_id = $1", caller.tenant)) == 1
     assert len(await look(database, "SELECT 1 FROM idempotency WHERE tenant_id = $1", caller.tenant)) == 1
 
@@ -112,8 +112,8 @@ async def test_batches_with_the_same_keys_in_opposite_orders_do_not_block_each_o
         keys = [f"{round_number}/{number}" for number in range(50)]
         forward = [submission(idempotency_key=key) for key in keys]
         both = await asyncio.gather(
-            caller.service.submit_many(caller.tenant, forward),
-            far_caller.service.submit_many(caller.tenant, forward[::-1]),
+            caller.service.of(caller.tenant).submit_many(forward),
+            far_caller.service.of(caller.tenant).submit_many(forward[::-1]),
         )
         assert [answer.job.id for answer in both[0]] == [answer.job.id for answer in both[1]][::-1]
     assert len(await look(database, "SELECT 1 FROM job WHERE tenant_id = $1", caller.tenant)) == 250
@@ -135,7 +135,7 @@ async def test_a_key_whose_job_was_dropped_is_free_again(caller: Caller, databas
     first = await caller.submit(idempotency_key="k")
     await run(database, "DELETE FROM ready WHERE job_id = $1", first.id)
     await run(database, "DELETE FROM job WHERE id = $1", first.id)
-    second = await caller.service.submit(caller.tenant, submission(idempotency_key="k", priority=5))
+    second = await caller.service.of(caller.tenant).submit(submission(idempotency_key="k", priority=5))
     assert second.created
     assert second.job.id != first.id
 
@@ -144,7 +144,7 @@ async def test_a_dropped_jobs_key_is_free_for_a_batch_too(caller: Caller, databa
     first = await caller.submit(idempotency_key="k")
     await run(database, "DELETE FROM ready WHERE job_id = $1", first.id)
     await run(database, "DELETE FROM job WHERE id = $1", first.id)
-    (answer,) = await caller.service.submit_many(caller.tenant, [submission(idempotency_key="k")])
+    (answer,) = await caller.service.of(caller.tenant).submit_many([submission(idempotency_key="k")])
     assert answer.created
 
 

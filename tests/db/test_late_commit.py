@@ -165,7 +165,7 @@ async def test_an_old_jobs_wait_is_told_while_hints_rise(alone: Caller, fresh: D
     await alone.submit(priority=-5)
     await _pass_by_high(alone, 1200)
     await _raise(Hints(fresh))
-    waited = (await alone.service.stats(alone.tenant)).oldest_pending_seconds
+    waited = (await alone.service.of(alone.tenant).stats()).oldest_pending_seconds
     assert waited is not None
     assert timedelta(seconds=waited) > timedelta(0)
 

@@ -225,7 +225,7 @@ async def test_the_whole_service_under_a_crowd_loses_and_doubles_nothing(alone: 
     await _assert_each_job_lies_in_one_place(fresh)
     tables = await snapshot(fresh)
     assert len(tables["ready"]) == len(tables["later"]) == 0
-    stats = (await alone.service.stats(alone.tenant)).totals
+    stats = (await alone.service.of(alone.tenant).stats()).totals
     assert stats.completed + stats.cancelled + stats.running == 150
     assert stats.completed > 0
 

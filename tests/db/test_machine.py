@@ -25,7 +25,8 @@ from hypothesis.stateful import (
 
 from penstock.errors import CallerError, IdempotencyConflict
 from penstock.jobs.job import ClaimedJob, JobFilter
-from penstock.jobs.service import JobLimits, JobService
+from penstock.jobs.limits import JobLimits
+from penstock.jobs.service import JobService
 from penstock.jobs.sql import duties
 from penstock.jobs.states import Again, ErrorCategory, RetryPolicy, Status, Tally, after_failure
 from penstock.postgres.pool import Database
@@ -290,7 +291,7 @@ class JobMachine(RuleBasedStateMachine):
     def counters_equal_rows(self) -> None:
         if not self.jobs:
             return
-        totals = self.do(self.service.stats(self.caller.tenant)).totals
+        totals = self.do(self.service.of(self.caller.tenant).stats()).totals
         expected = Counter(job.status for job in self.jobs.values())
         for status in (Status.PENDING, Status.RUNNING, Status.COMPLETED, Status.FAILED, Status.CANCELLED):
             assert getattr(totals, status) == expected[status], status
@@ -310,7 +311,7 @@ class JobMachine(RuleBasedStateMachine):
         )
         told = {(job_id, kind): count for job_id, kind, count in rows}
         assert told == {(job_id, kind): n for job_id, job in self.jobs.items() for kind, n in job.told.items() if n}
-        page = self.do(self.service.list(self.caller.tenant, JobFilter(), limit=500))
+        page = self.do(self.service.of(self.caller.tenant).list(JobFilter(), limit=500))
         assert {job.id: job.status for job in page.jobs} == {job_id: job.status for job_id, job in self.jobs.items()}
         # The next history begins at the same time, with nothing left to rescue or promote.
         self.do(_forget(self.database, self.caller))

@@ -140,13 +140,13 @@ async def test_every_call_says_that_the_database_is_away_and_works_again_afterwa
         "submit with a key": lambda: caller.submit(idempotency_key="k"),
         "submit many": lambda: caller.submit_many(2),
         "get": lambda: caller.get(running.id),
-        "wait": lambda: service.wait(tenant, running.id, timedelta(seconds=1)),
+        "wait": lambda: service.of(tenant).wait(running.id, timedelta(seconds=1)),
         "list": caller.page,
         "claim": lambda: caller.claim(1, task_types=["none"]),
         "heartbeat": lambda: caller.beat(running),
         "complete": lambda: caller.complete(running),
         "fail": lambda: caller.fail(failing),
-        "stats": lambda: service.stats(tenant),
+        "stats": lambda: service.of(tenant).stats(),
     }
     for name, call in calls.items():
         try:
@@ -191,7 +191,7 @@ async def test_a_server_that_is_no_longer_the_primary_is_away_until_it_is_again(
     await line.cut()
     await line.mend()
     try:
-        await _survives(lambda: caller.service.stats(caller.tenant))
+        await _survives(lambda: caller.service.of(caller.tenant).stats())
         with pytest.raises(DatabaseUnavailable):
             await within(caller.submit())
         caller.service.wakeups.announce(CANCELLED)
@@ -205,7 +205,7 @@ async def test_a_server_that_is_no_longer_the_primary_is_away_until_it_is_again(
     await line.mend()
     async with _service_over(line, fresh.url) as other:
         waiting = asyncio.create_task(Caller(other, caller.tenant).claim(1, wait_seconds=30))
-        await until(lambda: bool(other._claims._waiters), "a claim waits")
+        await until(lambda: bool(other._shared.claims._waiters), "a claim waits")
         await within(other.wakeups.listening.wait())
         await _survives(caller.submit)
         assert len(await within(waiting)) == 1
@@ -244,7 +244,7 @@ async def test_a_cut_between_commit_and_answer_and_a_retry_with_the_same_key_cre
     with pytest.raises(DatabaseUnavailable):
         await within(caller.submit(idempotency_key="k"))
     assert line.lost.is_set()
-    answer = await within(caller.service.submit(caller.tenant, submission(idempotency_key="k")))
+    answer = await within(caller.service.of(caller.tenant).submit(submission(idempotency_key="k")))
     assert not answer.created
     assert await look(fresh, "SELECT id FROM job WHERE idempotency_key = 'k'") == [(answer.job.id,)]
 
@@ -255,8 +255,8 @@ async def test_a_batch_cut_between_commit_and_answer_and_sent_again_creates_its_
     wanted = [submission(idempotency_key=f"k{number}") for number in range(50)]
     line.lose_answer_to(b"COMMIT")
     with pytest.raises(DatabaseUnavailable):
-        await within(caller.service.submit_many(caller.tenant, wanted))
-    answers = await within(caller.service.submit_many(caller.tenant, wanted))
+        await within(caller.service.of(caller.tenant).submit_many(wanted))
+    answers = await within(caller.service.of(caller.tenant).submit_many(wanted))
     assert not any(answer.created for answer in answers)
     assert await look(fresh, "SELECT count(*) FROM job") == [(50,)]
 
@@ -274,7 +274,7 @@ async def test_a_completion_whose_answer_was_lost_may_be_sent_again(
 
     await until(committed, "the server has committed")
     assert (await within(caller.complete(job, b'"the one"'))).status is Status.COMPLETED
-    assert (await caller.service.stats(caller.tenant)).totals.completed == 1
+    assert (await caller.service.of(caller.tenant).stats()).totals.completed == 1
 
 
 async def test_a_waiting_claim_is_served_after_an_outage(line: Line, caller: Caller, fresh: Database) -> None:
@@ -287,7 +287,7 @@ async def test_a_waiting_claim_is_served_after_an_outage(line: Line, caller: Cal
                 await asyncio.sleep(0.01)
 
     waiting = asyncio.create_task(persistent())
-    await until(lambda: bool(caller.service._claims._waiters), "a claim waits")
+    await until(lambda: bool(caller.service._shared.claims._waiters), "a claim waits")
     await line.cut()
     await line.mend()
     async with _service_over(line, fresh.url) as other:
@@ -371,7 +371,7 @@ async def test_no_other_error_than_ours_comes_out_of_a_stormy_line(line: Line, c
 async def _completed(caller: Caller) -> int:
     while True:
         try:
-            return (await caller.service.stats(caller.tenant)).totals.completed
+            return (await caller.service.of(caller.tenant).stats()).totals.completed
         except DatabaseUnavailable:
             await asyncio.sleep(0)
 

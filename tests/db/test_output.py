@@ -119,7 +119,7 @@ async def test_one_statement_tells_of_many_jobs_each_with_its_own(caller: Caller
         JobHeartbeat(id=job.id, epoch=job.epoch, chunks=[Raw(b"%d" % number)], chunks_from=0 if number != 9 else 5)
         for number, job in enumerate(jobs)
     ]
-    answers = await caller.service.heartbeat(caller.tenant, beats)
+    answers = await caller.service.of(caller.tenant).heartbeat(beats)
     assert isinstance(answers[7], StaleEpoch)
     assert isinstance(answers[9], InvalidInput)
     assert sum(isinstance(answer, HeartbeatAnswer) for answer in answers) == 28
@@ -201,8 +201,8 @@ async def test_a_long_output_is_read_page_by_page(
     assert [event.type for event in stored] == ["job.created", "job.started", *["job.output"] * 20, "job.completed"]
     after_start = caller.events(after=stored[1].id)
     assert [event.id for event in await take(after_start, 21)] == [event.id for event in stored[2:]]
-    assert await caller.service.events_over(caller.tenant, job.id, Position.parse(stored[-1].id))
-    assert not await caller.service.events_over(caller.tenant, job.id, Position.parse(stored[-2].id))
+    assert await caller.service.of(caller.tenant).events_over(job.id, Position.parse(stored[-1].id))
+    assert not await caller.service.of(caller.tenant).events_over(job.id, Position.parse(stored[-2].id))
 
 
 async def test_a_reader_with_too_much_unread_output_reads_it_from_the_database(
@@ -212,7 +212,7 @@ async def test_a_reader_with_too_much_unread_output_reads_it_from_the_database(
     job = await alone.submit_and_claim()
     stream = alone.events(job.id)
     seen = list(await take(stream, 2))
-    tail = alone.service._rooms[alone.tenant].events.tail
+    tail = alone.service.of(alone.tenant)._events.tail
     for number in range(20):
         await alone.tell(job, b'"%020d"' % number, first=number)
     await until(lambda: tail.end.number == 22, "the tail has read everything")

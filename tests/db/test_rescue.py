@@ -8,7 +8,7 @@ from datetime import timedelta
 from penstock.errors import StaleEpoch
 from penstock.housekeeping.rescuer import rescue_from
 from penstock.jobs.job import HeartbeatAnswer
-from penstock.jobs.service import JobLimits
+from penstock.jobs.limits import JobLimits
 from penstock.jobs.states import ErrorCategory, RetryPolicy, Status
 from penstock.postgres.pool import Database
 from tests.db.stage import Caller, Clock, own_tenant, places, rescue, rescuer, run
@@ -110,7 +110,7 @@ async def test_one_pass_rescues_the_jobs_of_every_tenant(alone: Caller, fresh: D
     for number, job in enumerate(jobs):
         assert await callers[number % 3].status(job.id) is Status.PENDING
     for caller in callers:
-        assert (await caller.service.stats(caller.tenant)).totals.pending == 3
+        assert (await caller.service.of(caller.tenant).stats()).totals.pending == 3
 
 
 async def test_a_job_whose_workers_keep_dying_ends_as_failed(

@@ -70,7 +70,7 @@ async def test_finished_jobs_go_with_their_day_and_their_attempts_and_keys_go_to
         with pytest.raises(NotFound):
             await alone.get(job_id)
     assert (await alone.page()).jobs == []
-    again = await alone.service.submit(alone.tenant, submission(idempotency_key="k", priority=9))
+    again = await alone.service.of(alone.tenant).submit(submission(idempotency_key="k", priority=9))
     assert again.created, "the key is free for any request"
 
 
@@ -88,7 +88,7 @@ async def test_jobs_that_are_not_finished_outlive_their_day_and_go_on(
         assert await alone.get(job_id) == job
     assert {job.id for job in (await alone.page()).jobs} == before.keys()
     assert (
-        await alone.service.submit(alone.tenant, submission(idempotency_key="k", input=b"[1]"))
+        await alone.service.of(alone.tenant).submit(submission(idempotency_key="k", input=b"[1]"))
     ).job.id == pending.id
 
     claimed = await alone.claim_one(task_types=["echo"])
@@ -204,10 +204,10 @@ async def test_a_day_whose_rows_lie_in_a_default_partition_stays_there(alone: Ca
 async def test_counters_are_not_changed_by_retention(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
     await _completed(alone)
     await alone.submit()
-    before = (await alone.service.stats(alone.tenant)).totals
+    before = (await alone.service.of(alone.tenant).stats()).totals
     await fresh_clock.advance(LATER)
     await _tidy(fresh)
-    assert (await alone.service.stats(alone.tenant)).totals == before
+    assert (await alone.service.of(alone.tenant).stats()).totals == before
 
 
 async def test_retention_gives_way_to_whoever_uses_the_tables_and_comes_back(

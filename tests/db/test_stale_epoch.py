@@ -62,7 +62,7 @@ async def _completed_by_a_successor(caller: Caller, job: ClaimedJob, database: D
     await _rescued_and_claimed_again(caller, job, database, clock)
     (lease,) = (await caller.page(status=[Status.RUNNING])).jobs
     epoch = job.epoch + 1
-    await caller.service.complete(caller.tenant, JobCompletion(id=lease.id, epoch=epoch, result=Raw(b'"right"')))
+    await caller.service.of(caller.tenant).complete(JobCompletion(id=lease.id, epoch=epoch, result=Raw(b'"right"')))
 
 
 async def _beat(caller: Caller, job: ClaimedJob) -> None:
@@ -83,7 +83,7 @@ async def _complete(caller: Caller, job: ClaimedJob) -> None:
 
 
 async def _complete_many(caller: Caller, job: ClaimedJob) -> None:
-    (answer,) = await caller.service.complete_many(caller.tenant, [JobCompletion(id=job.id, epoch=job.epoch)])
+    (answer,) = await caller.service.of(caller.tenant).complete_many([JobCompletion(id=job.id, epoch=job.epoch)])
     assert isinstance(answer, StaleEpoch)
 
 
@@ -133,12 +133,12 @@ async def test_an_epoch_that_was_never_this_jobs_changes_nothing(alone: Caller, 
     other = await alone.submit_and_claim()
     before = await snapshot(fresh)
     for epoch in {max(1, job.epoch + offset), other.epoch} - {job.epoch}:
-        (beat,) = await alone.service.heartbeat(alone.tenant, [JobHeartbeat(id=job.id, epoch=epoch)])
+        (beat,) = await alone.service.of(alone.tenant).heartbeat([JobHeartbeat(id=job.id, epoch=epoch)])
         assert isinstance(beat, StaleEpoch)
         with pytest.raises(StaleEpoch):
-            await alone.service.complete(alone.tenant, JobCompletion(id=job.id, epoch=epoch))
+            await alone.service.of(alone.tenant).complete(JobCompletion(id=job.id, epoch=epoch))
         with pytest.raises(StaleEpoch):
-            await alone.service.fail(alone.tenant, job.id, Failure(epoch=epoch))
+            await alone.service.of(alone.tenant).fail(job.id, Failure(epoch=epoch))
     assert await snapshot(fresh) == before
 
 
@@ -147,9 +147,9 @@ async def test_a_stale_write_among_good_ones_of_one_batch_stops_none_of_them(alo
     jobs = await alone.claim(10)
     await alone.retry(jobs[4].id)
     completions = [JobCompletion(id=job.id, epoch=job.epoch) for job in jobs]
-    answers = await alone.service.complete_many(alone.tenant, completions)
+    answers = await alone.service.of(alone.tenant).complete_many(completions)
     assert [isinstance(answer, StaleEpoch) for answer in answers] == [number == 4 for number in range(10)]
-    assert (await alone.service.stats(alone.tenant)).totals.completed == 9
+    assert (await alone.service.of(alone.tenant).stats()).totals.completed == 9
 
 
 async def test_a_lease_that_is_lost_while_the_write_waits_for_its_lock_is_not_written(
@@ -161,7 +161,7 @@ async def test_a_lease_that_is_lost_while_the_write_waits_for_its_lock_is_not_wr
         transaction = connection.transaction()
         await transaction.start()
         await store.retry(connection, alone.tenant, [job.id])
-        late = alone.service.complete(alone.tenant, JobCompletion(id=job.id, epoch=job.epoch))
+        late = alone.service.of(alone.tenant).complete(JobCompletion(id=job.id, epoch=job.epoch))
 
         async def waits() -> bool:
             return bool(await connection.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))

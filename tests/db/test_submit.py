@@ -10,7 +10,7 @@ from msgspec import Raw
 from uuid_utils.compat import uuid7
 
 from penstock.errors import InvalidInput, NotFound
-from penstock.jobs.service import JobLimits
+from penstock.jobs.limits import JobLimits
 from penstock.jobs.states import Status
 from penstock.postgres.pool import Database
 from tests.db.stage import Caller, look, own_tenant, places, started, submission
@@ -64,7 +64,7 @@ async def test_an_unknown_id_is_not_found(caller: Caller) -> None:
 
 async def test_a_batch_is_answered_in_order(caller: Caller) -> None:
     wanted = [submission(owner_ref=f"n{number}", priority=number % 3) for number in range(250)]
-    answers = await caller.service.submit_many(caller.tenant, wanted)
+    answers = await caller.service.of(caller.tenant).submit_many(wanted)
     assert [answer.job.owner_ref for answer in answers] == [f"n{number}" for number in range(250)]
     assert all(answer.created for answer in answers)
     stored = await caller.get(answers[123].job.id)
@@ -74,7 +74,7 @@ async def test_a_batch_is_answered_in_order(caller: Caller) -> None:
 async def test_a_batch_with_one_bad_job_creates_none(caller: Caller, database: Database) -> None:
     wanted = [submission(), submission(input=b'{"half": '), submission(idempotency_key="kept free")]
     with pytest.raises(InvalidInput):
-        await caller.service.submit_many(caller.tenant, wanted)
+        await caller.service.of(caller.tenant).submit_many(wanted)
     for table in ("job", "ready", "event", "stat_delta", "idempotency"):
         assert await look(database, f"SELECT 1 FROM {table} WHERE tenant_id = $1", caller.tenant) == []
 
@@ -92,7 +92,7 @@ async def test_ten_thousand_jobs_fit_in_one_batch(caller: Caller, database: Data
     await caller.submit_many(10_000)
     ((count,),) = await look(database, "SELECT count(*) FROM ready WHERE tenant_id = $1", caller.tenant)
     assert count == 10_000
-    stats = await caller.service.stats(caller.tenant)
+    stats = await caller.service.of(caller.tenant).stats()
     assert stats.totals.pending == 10_000
 
 

@@ -273,7 +273,7 @@ async def test_another_tenants_jobs_are_not_there(caller: Caller, stranger: Call
         with pytest.raises(NotFound):
             await stranger.get(job_id)
         with pytest.raises(NotFound):
-            await within(stranger.service.wait(stranger.tenant, job_id, timedelta(seconds=5)))
+            await within(stranger.service.of(stranger.tenant).wait(job_id, timedelta(seconds=5)))
         with pytest.raises(NotFound):
             await take(stranger.events(job_id), 1)
     filters: list[dict[str, Any]] = [
@@ -285,7 +285,7 @@ async def test_another_tenants_jobs_are_not_there(caller: Caller, stranger: Call
     ]
     for where in [*filters, {"status": ["pending"]}, {"worker_id": "worker"}]:
         assert (await stranger.page(**where)).jobs == [], where
-    stats = await stranger.service.stats(stranger.tenant)
+    stats = await stranger.service.of(stranger.tenant).stats()
     assert (stats.totals, stats.queues, stats.oldest_pending_seconds) == (Counts(), [], None)
     assert await stranger.claim(100) == []
 
@@ -309,8 +309,8 @@ async def test_no_call_with_another_tenants_ids_changes_a_row(alone: Caller, fre
             await report
     assert isinstance(await stranger.beat(running, progress=b"1"), NotFound)
     everything = JobFilter(created_after=datetime(2001, 1, 1, tzinfo=UTC))
-    assert await service.cancel_where(tenant, everything, dry_run=False) == 0
-    assert await service.retry_where(tenant, everything, dry_run=False) == 0
+    assert await service.of(tenant).cancel_where(everything, dry_run=False) == 0
+    assert await service.of(tenant).retry_where(everything, dry_run=False) == 0
     assert await stranger.claim(100) == []
     assert await snapshot(fresh) == before
 
@@ -325,8 +325,8 @@ async def test_a_finished_jobs_epoch_means_nothing_to_another_tenant(caller: Cal
 
 async def test_the_same_key_and_names_in_two_tenants_are_two_jobs(caller: Caller, stranger: Caller) -> None:
     wanted = submission(idempotency_key="k")
-    first = await caller.service.submit(caller.tenant, wanted)
-    second = await stranger.service.submit(stranger.tenant, wanted)
+    first = await caller.service.of(caller.tenant).submit(wanted)
+    second = await stranger.service.of(stranger.tenant).submit(wanted)
     assert second.created
     assert first.job.id != second.job.id
     assert [job.id for job in await stranger.claim(10)] == [second.job.id]

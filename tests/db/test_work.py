@@ -12,10 +12,9 @@ from uuid_utils.compat import uuid7
 
 from penstock.errors import NotFound, StaleEpoch
 from penstock.jobs.job import ClaimedJob, Failure, HeartbeatAnswer, Job, JobCompletion, JobHeartbeat, JobState
-from penstock.jobs.service import JobLimits
+from penstock.jobs.limits import JobLimits
 from penstock.jobs.states import ErrorCategory, RetryPolicy, Status
 from penstock.postgres.pool import Database
-from penstock.tenants.principal import TenantId
 from tests.db.stage import Caller, Clock, own_tenant, places, promote, rescue, same_json, started, within
 
 UNBURNED = {ErrorCategory.RATE_LIMITED, ErrorCategory.SHUTDOWN}
@@ -76,7 +75,7 @@ async def test_heartbeats_of_many_jobs_are_answered_in_order_errors_as_values(ca
         JobHeartbeat(id=first.id, epoch=first.epoch + 1000),
         JobHeartbeat(id=first.id, epoch=first.epoch),
     ]
-    answers = await caller.service.heartbeat(caller.tenant, beats)
+    answers = await caller.service.of(caller.tenant).heartbeat(beats)
     assert [type(answer) for answer in answers] == [HeartbeatAnswer, StaleEpoch, NotFound, StaleEpoch, HeartbeatAnswer]
     assert [answer.id for answer in answers if isinstance(answer, HeartbeatAnswer)] == [third.id, first.id]
 
@@ -116,7 +115,7 @@ async def test_the_same_completion_many_times_at_once_counts_once(caller: Caller
     job = await caller.submit_and_claim()
     states = await asyncio.gather(*((caller if number % 2 else far_caller).complete(job) for number in range(20)))
     assert {state.status for state in states} == {Status.COMPLETED}
-    stats = await caller.service.stats(caller.tenant)
+    stats = await caller.service.of(caller.tenant).stats()
     assert (stats.totals.completed, stats.totals.running) == (1, 0)
     assert await caller.history(job.id) == ["job.created", "job.started", "job.completed"]
 
@@ -129,7 +128,7 @@ async def test_completions_of_many_jobs_stand_or_fall_alone(caller: Caller) -> N
         JobCompletion(id=stale.id, epoch=stale.epoch - 1 or 99, result=Raw(b"1")),
         JobCompletion(id=uuid7(), epoch=5, result=Raw(b"1")),
     ]
-    answers = await caller.service.complete_many(caller.tenant, completions)
+    answers = await caller.service.of(caller.tenant).complete_many(completions)
     assert [type(answer) for answer in answers] == [JobState, StaleEpoch, NotFound]
     assert await caller.status(stale.id) is Status.RUNNING
     assert await caller.status(bad.id) is Status.RUNNING
@@ -232,7 +231,7 @@ async def test_failures_reported_together_are_each_judged_alone(caller: Caller) 
 
 async def test_failing_a_job_that_is_not_there_is_not_found(caller: Caller) -> None:
     with pytest.raises(NotFound):
-        await caller.service.fail(caller.tenant, uuid7(), Failure(epoch=1))
+        await caller.service.of(caller.tenant).fail(uuid7(), Failure(epoch=1))
 
 
 async def test_a_job_that_failed_twice_and_then_succeeded_tells_its_whole_story(
@@ -264,16 +263,17 @@ async def test_a_caller_who_leaves_breaks_no_statement_off(caller: Caller, monke
     """That would take a connection of its own, and may hit the next statement; what was asked is read to its end."""
     job = await caller.submit()
     begun, ended = asyncio.Event(), asyncio.Event()
-    get = caller.service.get
+    jobs = caller.service.of(caller.tenant)
+    get = jobs.get
 
-    async def slowly(tenant: TenantId, job_id: UUID) -> Job:
+    async def slowly(job_id: UUID) -> Job:
         begun.set()
-        found = await get(tenant, job_id)
+        found = await get(job_id)
         ended.set()
         return found
 
-    monkeypatch.setattr(caller.service, "get", slowly)
-    waiting = asyncio.create_task(caller.service.wait(caller.tenant, job.id, timedelta(seconds=9)))
+    monkeypatch.setattr(jobs, "get", slowly)
+    waiting = asyncio.create_task(caller.service.of(caller.tenant).wait(job.id, timedelta(seconds=9)))
     await begun.wait()
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -44,7 +44,7 @@ async def working(caller: Caller, executor: Executor, **options: Any) -> AsyncIt
 
 
 async def finished(caller: Caller, job: Job) -> Job:
-    return await within(caller.service.wait(caller.tenant, job.id, timedelta(seconds=9)))
+    return await within(caller.service.of(caller.tenant).wait(job.id, timedelta(seconds=9)))
 
 
 async def is_in(caller: Caller, job: Job, statuses: set[Status]) -> bool:
@@ -508,7 +508,7 @@ async def test_a_worker_outlives_its_database_connections(alone: Caller, fresh: 
 async def reached(caller: Caller) -> bool:
     """Whether every connection that the caller may get works: one that was cut is noticed when it is used."""
     try:
-        await asyncio.gather(*(caller.service.stats(caller.tenant) for _ in range(16)))
+        await asyncio.gather(*(caller.service.of(caller.tenant).stats() for _ in range(16)))
     except DatabaseUnavailable:
         return False
     return True

@@ -13,7 +13,8 @@ import aiohttp
 import msgspec
 
 from penstock.gateway.app import Gateway
-from penstock.jobs.service import JobLimits, JobService
+from penstock.jobs.limits import JobLimits
+from penstock.jobs.service import JobService
 from penstock.masking import Secret
 from penstock.models.host.host import ModelHost
 from penstock.models.service import ModelService

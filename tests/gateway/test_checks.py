@@ -13,7 +13,7 @@ from penstock.jobs.handlers import JobHandlers
 from penstock.jobs.job import JobFilter, JobSubmission
 from penstock.jobs.service import JobService
 from penstock.postgres.pool import Database
-from penstock.tenants.principal import DEFAULT_TENANT
+from penstock.tenants.principal import DEFAULT_TENANT, OPERATOR
 from penstock.web.body import Body
 from penstock.web.request import Request
 from penstock.web.response import Response
@@ -34,7 +34,7 @@ class Checked:
             raise InvalidInput.of(f"{prefix}input.text", "is required")
 
     async def count(self) -> int:
-        return len((await self.service.list(DEFAULT_TENANT, JobFilter())).jobs)
+        return len((await self.service.of(DEFAULT_TENANT).list(JobFilter())).jobs)
 
 
 @pytest.fixture
@@ -51,8 +51,10 @@ async def checked(database_url: str) -> AsyncIterator[Checked]:
 
 
 def posted(value: Any) -> Request:
-    """A request with that body."""
-    return Request(method="POST", url_path="/api/v1/jobs", headers={}, body=Body.of(msgspec.json.encode(value)))
+    """A request with that body, as the access check lets it through."""
+    request = Request(method="POST", url_path="/api/v1/jobs", headers={}, body=Body.of(msgspec.json.encode(value)))
+    request.principal = OPERATOR
+    return request
 
 
 PREDICT = SUBMISSION | {"task_type": "predict"}

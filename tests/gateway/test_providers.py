@@ -173,16 +173,16 @@ async def test_status_is_told_without_the_database() -> None:
 async def _finished(service: JobService, task_type: str, usage: list[Usage], result: bytes | None) -> str:
     """A job that ended with this usage; without a result it failed."""
     submission = JobSubmission(owner_service="tests", task_type=task_type, model_profile="whisperx", max_attempts=1)
-    job = (await service.submit(DEFAULT_TENANT, submission)).job
-    (claimed,) = await service.claim(
-        DEFAULT_TENANT, ClaimRequest(worker_id="w", task_types=[task_type], model_profiles=["whisperx"])
+    job = (await service.of(DEFAULT_TENANT).submit(submission)).job
+    (claimed,) = await service.of(DEFAULT_TENANT).claim(
+        ClaimRequest(worker_id="w", task_types=[task_type], model_profiles=["whisperx"])
     )
     if result is None:
         failure = Failure(epoch=claimed.epoch, category=ErrorCategory.PROVIDER_ERROR, usage=usage)
-        await service.fail(DEFAULT_TENANT, job.id, failure)
+        await service.of(DEFAULT_TENANT).fail(job.id, failure)
     else:
         completion = JobCompletion(id=job.id, epoch=claimed.epoch, result=Raw(result), usage=usage)
-        await service.complete(DEFAULT_TENANT, completion)
+        await service.of(DEFAULT_TENANT).complete(completion)
     return str(job.id)
 
 

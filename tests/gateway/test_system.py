@@ -7,7 +7,7 @@ import re
 import msgspec
 import pytest
 
-from penstock.jobs.service import JobService
+from penstock.jobs.tenant_jobs import TenantJobs
 from penstock.telemetry import logs
 from tests.gateway.stage import Caller, serving
 
@@ -93,7 +93,7 @@ async def test_what_nobody_foresaw_is_500_without_a_detail_and_a_line_in_the_log
     async def fail(*_: object) -> None:
         raise RuntimeError("the vault's code is 1234")
 
-    monkeypatch.setattr(JobService, "stats", fail)
+    monkeypatch.setattr(TenantJobs, "stats", fail)
     logs.configure(level="warning", form="json")
     reply = await caller.get("/stats", X_Request_ID="abc-123")
     assert reply.outcome == (500, "internal")

@@ -22,32 +22,30 @@ _NEVER_SHOWN: Final = [  # it is somebody's file: no browser may take it for a p
 
 
 class BlobHandlers:
-    """The endpoints, on a service, for one tenant."""
+    """The endpoints, on a service, for the tenant that sends the request."""
 
-    def __init__(self, service: BlobService, *, tenant: int = 1) -> None:
+    def __init__(self, service: BlobService) -> None:
         self.max_bytes = service.max_bytes
         self._service = service
-        self._tenant = tenant
 
     async def put(self, request: Request) -> Response:
         """Keep the body, or the one file of a form."""
         named = request.query({"filename": False}).get("filename")
         filename = named[0] if named else None
-        stated = request.header(b"content-type")
+        tenant, stated = request.principal.tenant, request.header(b"content-type")
         if stated is not None and stated.partition(";")[0].strip().lower() == _FORM:
             request.max_body_bytes = min(request.max_body_bytes, LARGEST_FORM)
             part = _only_file(await read_form(request, stated))
-            blob = await self._service.put(
-                self._tenant, _whole(part.data), media_type=part.media_type, filename=filename or part.filename
-            )
+            filename = filename or part.filename
+            blob = await self._service.put(tenant, _whole(part.data), media_type=part.media_type, filename=filename)
         else:
-            blob = await self._service.put(self._tenant, request.chunks(), media_type=stated, filename=filename)
+            blob = await self._service.put(tenant, request.chunks(), media_type=stated, filename=filename)
         return json_response(blob, 201, [(b"location", f"/api/v1/blobs/{blob.id}".encode())])
 
     async def read(self, request: Request) -> Response | ByteStream:
         """The bytes, or one range of them."""
         request.query({})
-        blob = await self._service.get(self._tenant, request.path_id())
+        blob = await self._service.get(request.principal.tenant, request.path_id())
         etag = f'"{blob.sha256}"'
         asked = request.header(b"range") if request.method == "GET" else None
         if request.header(b"if-range") not in {None, etag}:
@@ -65,7 +63,7 @@ class BlobHandlers:
         if span is not None:
             headers.append((b"content-range", b"bytes %d-%d/%d" % (start, end - 1, blob.size_bytes)))
         return ByteStream(
-            chunks=self._service.read(self._tenant, blob.id, start, end),
+            chunks=self._service.read(request.principal.tenant, blob.id, start, end),
             size=end - start,
             status=200 if span is None else 206,
             content_type=blob.media_type.encode(),
@@ -75,12 +73,12 @@ class BlobHandlers:
     async def info(self, request: Request) -> Response:
         """What is known of a blob."""
         request.query({})
-        return json_response(await self._service.get(self._tenant, request.path_id()))
+        return json_response(await self._service.get(request.principal.tenant, request.path_id()))
 
     async def delete(self, request: Request) -> Response:
         """Delete a blob."""
         request.query({})
-        await self._service.delete(self._tenant, request.path_id())
+        await self._service.delete(request.principal.tenant, request.path_id())
         return Response(status=204)
 
 

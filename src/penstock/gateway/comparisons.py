@@ -16,9 +16,9 @@ from penstock.jobs.routes import FILTER_MEANINGS
 from penstock.jobs.service import JobService
 from penstock.jobs.sql.reading import UsedByJob
 from penstock.jobs.states import Status
+from penstock.jobs.tenant_jobs import TenantJobs
 from penstock.providers.agreement import Agreement
 from penstock.providers.comparing import Compared, Comparison, compare
-from penstock.tenants.principal import DEFAULT_TENANT
 from penstock.web.reading import convert
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
@@ -73,6 +73,7 @@ class ComparisonRoutes:
         self._service = service
 
     async def compare(self, request: Request) -> Response:
+        jobs = self._service.of(request.principal.tenant)
         query = request.query({**FILTERS, "id": True, "limit": False})
         if "id" in query:
             others = [name for name in query if name != "id"]
@@ -81,27 +82,27 @@ class ComparisonRoutes:
             ids = list(dict.fromkeys(_uuid(text) for text in query["id"]))
         else:
             wanted = convert({"limit": query["limit"][0]} if "limit" in query else {}, _Wanted)
-            ids = await self._find(filter_of(query), wanted.limit)
-        return json_response(compare(_by_job(await self._used(ids))))
+            ids = await self._find(jobs, filter_of(query), wanted.limit)
+        return json_response(compare(_by_job(await self._used(jobs, ids))))
 
-    async def _find(self, where: JobFilter, limit: int) -> list[UUID]:
+    async def _find(self, jobs: TenantJobs, where: JobFilter, limit: int) -> list[UUID]:
         """The newest finished jobs that the filter means."""
         if where.status is None:
             where = msgspec.structs.replace(where, status=[Status.COMPLETED, Status.FAILED])
         found: list[UUID] = []
         cursor: str | None = None
         for _ in range(_MOST_PAGES):
-            page = await self._service.list(DEFAULT_TENANT, where, limit=min(_PAGE, limit - len(found)), cursor=cursor)
+            page = await jobs.list(where, limit=min(_PAGE, limit - len(found)), cursor=cursor)
             found += [job.id for job in page.jobs]
             cursor = page.next_cursor
             if cursor is None or len(found) >= limit:
                 break
         return found
 
-    async def _used(self, ids: Sequence[UUID]) -> list[UsedByJob]:
+    async def _used(self, jobs: TenantJobs, ids: Sequence[UUID]) -> list[UsedByJob]:
         used: list[UsedByJob] = []
         for first in range(0, len(ids), _RESULTS):
-            used += await self._service.usage_of(DEFAULT_TENANT, ids[first : first + _RESULTS])
+            used += await jobs.usage_of(ids[first : first + _RESULTS])
         return used
 
     def all(self) -> list[Route]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from penstock.gateway.app import Gateway
-from penstock.jobs.service import JobLimits, JobService
+from penstock.jobs.limits import JobLimits
+from penstock.jobs.service import JobService
 from penstock.models.host.host import ModelHost
 from penstock.models.service import ModelService
 from penstock.postgres.address import database_url

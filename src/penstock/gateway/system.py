@@ -15,7 +15,6 @@ from penstock.gateway.providers import ProvidersStatus, ProvidersWatch
 from penstock.jobs.service import JobService
 from penstock.postgres.pool import Database
 from penstock.telemetry import metrics
-from penstock.tenants.principal import DEFAULT_TENANT
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
 from penstock.web.route import ResponseSpec, Route
@@ -81,7 +80,7 @@ class SystemRoutes:
         if now - self._stats_at >= _STATS_SECONDS:
             self._stats_at = now
             with suppress(DatabaseUnavailable):  # what this process knows of itself is told all the same
-                measure(await self._service.stats(DEFAULT_TENANT))
+                measure(await self._service.of(request.principal.tenant).stats())
         return Response(body=metrics.exposition(), content_type=metrics.CONTENT_TYPE.encode())
 
     async def providers(self, request: Request) -> Response:

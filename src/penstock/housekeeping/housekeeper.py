@@ -12,7 +12,7 @@ from penstock.housekeeping.promoter import Promoter
 from penstock.housekeeping.rescuer import Rescuer
 from penstock.housekeeping.retention import Retention
 from penstock.housekeeping.sweeper import Sweeper
-from penstock.jobs.service import JobLimits
+from penstock.jobs.limits import JobLimits
 from penstock.postgres.address import database_url
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups

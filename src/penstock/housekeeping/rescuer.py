@@ -8,7 +8,7 @@ from itertools import groupby
 
 from penstock.jobs.announcements import announce_ended
 from penstock.jobs.job import Failure
-from penstock.jobs.service import JobLimits
+from penstock.jobs.limits import JobLimits
 from penstock.jobs.sql import duties, store
 from penstock.jobs.sql.store import Connection, EndedAttempt, HeldLease
 from penstock.jobs.states import ErrorCategory

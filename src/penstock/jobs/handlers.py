@@ -46,7 +46,7 @@ from penstock.jobs.job import (
     WaitSeconds,
 )
 from penstock.jobs.service import JobService
-from penstock.tenants.principal import DEFAULT_TENANT
+from penstock.jobs.tenant_jobs import TenantJobs
 from penstock.web.body import Disconnected
 from penstock.web.reading import check_moment, convert, moment
 from penstock.web.request import Request
@@ -103,7 +103,10 @@ class JobHandlers:
         self.sizes = sizes or Sizes()
         self._check = check
         self._service = service
-        self._tenant = DEFAULT_TENANT
+
+    def _jobs(self, request: Request) -> TenantJobs:
+        """Return the jobs of the tenant that sends the request."""
+        return self._service.of(request.principal.tenant)
 
     # Submitting
 
@@ -114,7 +117,7 @@ class JobHandlers:
         if self._check is not None:
             self._check(submission, "")
         wait = _preferred_wait(request.header(b"prefer"))
-        submitted = await self._service.submit(self._tenant, submission)
+        submitted = await self._jobs(request).submit(submission)
         job = submitted.job
         headers = [(b"location", b"/api/v1/jobs/" + str(job.id).encode())]
         status = 201 if submitted.created else 200
@@ -132,7 +135,7 @@ class JobHandlers:
             check_moment(submission.run_at, f"jobs[{index}].run_at")
             if self._check is not None:
                 self._check(submission, f"jobs[{index}].")
-        submitted = await self._service.submit_many(self._tenant, submissions)
+        submitted = await self._jobs(request).submit_many(submissions)
         created = [
             Created(id=one.job.id, status=one.job.status, created=one.created, created_at=one.job.created_at)
             for one in submitted
@@ -145,7 +148,7 @@ class JobHandlers:
         job_id = request.path_id()
         query = request.query({"wait": False})
         if "wait" not in query:
-            return json_response(await self._service.get(self._tenant, job_id))
+            return json_response(await self._jobs(request).get(job_id))
         wait = _number(query["wait"][0], "wait", WaitSeconds)
         return json_response(await self._wait(request, job_id, wait))
 
@@ -153,11 +156,11 @@ class JobHandlers:
         query = request.query({**FILTERS, "limit": False, "cursor": False})
         wanted = convert(_values(query), ListQuery)
         where = filter_of(query)
-        return json_response(await self._service.list(self._tenant, where, limit=wanted.limit, cursor=wanted.cursor))
+        return json_response(await self._jobs(request).list(where, limit=wanted.limit, cursor=wanted.cursor))
 
     async def stats(self, request: Request) -> Response:
         request.query({})
-        return json_response(await self._service.stats(self._tenant))
+        return json_response(await self._jobs(request).stats())
 
     async def job_events(self, request: Request) -> Response | EventStream:
         return await self._events(request, request.path_id())
@@ -169,10 +172,10 @@ class JobHandlers:
 
     async def claim(self, request: Request) -> Response:
         wanted = await request.read(_claim)
-        claiming = self._service.claim(self._tenant, wanted)
+        claiming = self._jobs(request).claim(wanted)
         jobs = await request.unless_left(claiming) if wanted.wait_seconds else await claiming
         if jobs and await request.gone():
-            self._service.hand_back(self._tenant, jobs)
+            self._jobs(request).hand_back(jobs)
             raise Disconnected
         return json_response(ClaimAnswer(jobs=jobs or []))
 
@@ -180,7 +183,7 @@ class JobHandlers:
         job_id = request.path_id()
         beat = await request.read(_heartbeat)
         output.check(beat)
-        (told,) = await self._service.heartbeat(self._tenant, [_of_job(JobHeartbeat, job_id, beat)])
+        (told,) = await self._jobs(request).heartbeat([_of_job(JobHeartbeat, job_id, beat)])
         if isinstance(told, CallerError):
             raise told
         return json_response(told)
@@ -189,7 +192,7 @@ class JobHandlers:
         beats = (await request.read(_heartbeats)).jobs
         for index, beat in enumerate(beats):
             output.check(beat, f"jobs[{index}].")
-        told = await self._service.heartbeat(self._tenant, beats)
+        told = await self._jobs(request).heartbeat(beats)
         items = [
             _refused(beat.id, one)
             if isinstance(one, CallerError)
@@ -202,13 +205,13 @@ class JobHandlers:
         job_id = request.path_id()
         completion = await request.read(_completion)
         self._check_result(completion.result, "result")
-        return json_response(await self._service.complete(self._tenant, _of_job(JobCompletion, job_id, completion)))
+        return json_response(await self._jobs(request).complete(_of_job(JobCompletion, job_id, completion)))
 
     async def complete_many(self, request: Request) -> Response:
         completions = (await request.read(_completions)).jobs
         for index, completion in enumerate(completions):
             self._check_result(completion.result, f"jobs[{index}].result")
-        told = await self._service.complete_many(self._tenant, completions)
+        told = await self._jobs(request).complete_many(completions)
         items = [
             _refused(done.id, one) if isinstance(one, CallerError) else BatchItem(id=done.id, status=one.status)
             for done, one in zip(completions, told, strict=True)
@@ -217,31 +220,31 @@ class JobHandlers:
 
     async def fail(self, request: Request) -> Response:
         job_id = request.path_id()
-        return json_response(await self._service.fail(self._tenant, job_id, await request.read(_failure)))
+        return json_response(await self._jobs(request).fail(job_id, await request.read(_failure)))
 
     # Changing one's mind
 
     async def retry(self, request: Request) -> Response:
-        return json_response(await self._service.retry(self._tenant, request.path_id()))
+        return json_response(await self._jobs(request).retry(request.path_id()))
 
     async def cancel(self, request: Request) -> Response:
-        return json_response(await self._service.cancel(self._tenant, request.path_id()))
+        return json_response(await self._jobs(request).cancel(request.path_id()))
 
     async def retry_where(self, request: Request) -> Response:
         where, dry_run = _bulk_filter(await request.read(_bulk))
-        count = await self._service.retry_where(self._tenant, where, dry_run=dry_run)
+        count = await self._jobs(request).retry_where(where, dry_run=dry_run)
         return json_response(BulkAnswer(count=count, dry_run=dry_run))
 
     async def cancel_where(self, request: Request) -> Response:
         where, dry_run = _bulk_filter(await request.read(_bulk))
-        count = await self._service.cancel_where(self._tenant, where, dry_run=dry_run)
+        count = await self._jobs(request).cancel_where(where, dry_run=dry_run)
         return json_response(BulkAnswer(count=count, dry_run=dry_run))
 
     # Inside
 
     async def _wait(self, request: Request, job_id: UUID, seconds: float) -> Job:
-        waited = await request.unless_left(self._service.wait(self._tenant, job_id, timedelta(seconds=seconds)))
-        return waited or await self._service.get(self._tenant, job_id)
+        waited = await request.unless_left(self._jobs(request).wait(job_id, timedelta(seconds=seconds)))
+        return waited or await self._jobs(request).get(job_id)
 
     async def _events(self, request: Request, job_id: UUID | None) -> Response | EventStream:
         stated = {
@@ -251,10 +254,10 @@ class JobHandlers:
         positions = [Position.parse(text, field) for field, text in stated.items() if text]
         position = positions[0] if positions else None
         if job_id is not None:
-            await self._service.get(self._tenant, job_id)
-            if position is not None and await self._service.events_over(self._tenant, job_id, position):
+            await self._jobs(request).get(job_id)
+            if position is not None and await self._jobs(request).events_over(job_id, position):
                 return Response(status=204)  # tells an EventSource not to come back
-        events = await self._service.events(self._tenant, job_id=job_id, after=position)
+        events = await self._jobs(request).events(job_id=job_id, after=position)
         return EventStream(chunks=_as_chunks(events))
 
     def _check_input(self, value: Raw, field: str) -> None:

@@ -23,7 +23,7 @@ async def hand_on(url: str, settings: Settings, worker_id: str) -> None:
     """Make ready what the worker of this name still holds; it is known to be dead."""
     # Imported here, while the children start: the supervisor itself needs nothing of it.
     from penstock.housekeeping.rescuer import rescue_from  # noqa: PLC0415
-    from penstock.jobs.service import JobLimits  # noqa: PLC0415
+    from penstock.jobs.limits import JobLimits  # noqa: PLC0415
     from penstock.postgres.pool import Database  # noqa: PLC0415
 
     database = Database(url, application_name="penstock-supervisor", max_size=1)

@@ -10,7 +10,8 @@ from datetime import timedelta
 
 from penstock.blobs.service import BlobService
 from penstock.errors import DatabaseUnavailable
-from penstock.jobs.service import JobLimits, JobService
+from penstock.jobs.limits import JobLimits
+from penstock.jobs.service import JobService
 from penstock.models.host.host import ModelHost
 from penstock.models.service import ModelService
 from penstock.postgres.address import database_url

@@ -35,16 +35,16 @@ class ServiceSource:
         self._tenant = tenant
 
     async def claim(self, request: ClaimRequest) -> Sequence[ClaimedJob]:
-        return await self._service.claim(self._tenant, request)
+        return await self._service.of(self._tenant).claim(request)
 
     async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatAnswer | CallerError]:
-        return await self._service.heartbeat(self._tenant, beats)
+        return await self._service.of(self._tenant).heartbeat(beats)
 
     async def complete(self, completions: Sequence[JobCompletion]) -> Sequence[JobState | CallerError]:
-        return await self._service.complete_many(self._tenant, completions)
+        return await self._service.of(self._tenant).complete_many(completions)
 
     async def fail(self, job_id: UUID, failure: Failure) -> JobState:
-        return await self._service.fail(self._tenant, job_id, failure)
+        return await self._service.of(self._tenant).fail(job_id, failure)
 
 
 @dataclass(slots=True)

@@ -1,0 +1,91 @@
+"""Retrying and cancelling a tenant's jobs: one, or all that a filter selects."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from uuid import UUID
+
+import msgspec
+
+from penstock.errors import WrongState
+from penstock.jobs import search
+from penstock.jobs.announcements import announce
+from penstock.jobs.job import Job, JobFilter
+from penstock.jobs.reading import Reading
+from penstock.jobs.sql import store
+from penstock.jobs.states import Status, may_cancel, may_retry
+
+_CHUNK = 1000  # jobs changed by one statement of a retry or cancel by filter
+
+
+class Changing(Reading):
+    """The part of ``TenantJobs`` that retries and cancels."""
+
+    async def retry(self, job_id: UUID) -> Job:
+        """Send a failed job back to pending, or a running one, whose lease it takes away. NotFound, WrongState."""
+        while not await self._retry_some([job_id]):
+            job = await self.get(job_id)
+            if not may_retry(job.status):
+                raise WrongState(f"job {job_id} is {job.status}; only failed and running jobs can be retried")
+        return await self.get(job_id)
+
+    async def cancel(self, job_id: UUID) -> Job:
+        """Cancel a pending job, or ask a running one to stop. NotFound; WrongState when it ended otherwise."""
+        while not await self._cancel_some([job_id]):
+            job = await self.get(job_id)
+            if job.status is Status.CANCELLED:
+                return job
+            if not may_cancel(job.status):
+                raise WrongState(f"job {job_id} is {job.status}; only pending and running jobs can be cancelled")
+        return await self.get(job_id)
+
+    async def retry_where(self, where: JobFilter, *, dry_run: bool) -> int:
+        """Retry every failed or running job that the filter selects, in chunks; returns how many."""
+        return await self._change_where(where, (Status.FAILED, Status.RUNNING), None if dry_run else self._retry_some)
+
+    async def cancel_where(self, where: JobFilter, *, dry_run: bool) -> int:
+        """Cancel every pending or running job that the filter selects, in chunks; returns how many."""
+        return await self._change_where(where, (Status.PENDING, Status.RUNNING), None if dry_run else self._cancel_some)
+
+    async def _change_where(
+        self,
+        where: JobFilter,
+        allowed: tuple[Status, ...],
+        change: Callable[[Sequence[UUID]], Awaitable[int]] | None,
+    ) -> int:
+        """Change the jobs that match, status by status; without ``change`` only count them."""
+        total = 0
+        for status in allowed:
+            if where.status and status not in where.status:
+                continue
+            narrowed = msgspec.structs.replace(where, status=[status])
+            cursor: str | None = None
+            while True:
+                async with self._shared.database.acquire() as connection:
+                    page = await search.page(connection, self.tenant, narrowed, limit=_CHUNK, cursor=cursor)
+                ids = [job.id for job in page.jobs]
+                if ids:
+                    total += await change(ids) if change else len(ids)
+                cursor = page.next_cursor
+                if cursor is None:
+                    break
+        return total
+
+    async def _retry_some(self, job_ids: Sequence[UUID]) -> int:
+        async with self._shared.database.acquire() as connection:
+            retried = await store.retry(connection, self.tenant, job_ids)
+        if retried:
+            announce(self._shared.wakeups, ready=Counter(retried.values()), cancelled=True)
+        return len(retried)
+
+    async def _cancel_some(self, job_ids: Sequence[UUID]) -> int:
+        async with self._shared.database.acquire() as connection:
+            found = await store.cancel(connection, self.tenant, job_ids)
+        if found:
+            announce(
+                self._shared.wakeups,
+                finished=[job_id for job_id, status in found.items() if status is Status.CANCELLED],
+                cancelled=Status.RUNNING in found.values(),
+            )
+        return len(found)

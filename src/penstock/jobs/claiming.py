@@ -1,0 +1,105 @@
+"""Leasing a tenant's jobs to workers, and taking them back from those that have left."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import asyncpg
+
+from penstock.jobs.announcements import announce
+from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure
+from penstock.jobs.names import Names
+from penstock.jobs.shared import POLL_INTERVAL, Shared
+from penstock.jobs.sql import store
+from penstock.jobs.states import ErrorCategory
+from penstock.jobs.writers import TenantWriters
+from penstock.processes.waiting import set_within
+from penstock.tenants.principal import TenantId
+
+
+class Claiming:
+    """The part of ``TenantJobs`` that gives out leases."""
+
+    tenant: TenantId
+    _shared: Shared
+    _names: Names
+    _writers: TenantWriters
+
+    async def claim(self, request: ClaimRequest) -> list[ClaimedJob]:
+        """Lease ready jobs, waiting up to ``wait_seconds`` for the first.
+
+        A caller that is cancelled loses nothing: what was just being leased for it is handed back.
+        """
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + request.wait_seconds
+        with self._shared.claims.waiting(request) as news:
+            while True:
+                news.clear()
+                jobs = await self._claim_or_hand_back(request)
+                left = deadline - loop.time()
+                if jobs or left <= 0:
+                    return jobs
+                await set_within(news, min(left, POLL_INTERVAL.total_seconds()))
+
+    def hand_back(self, jobs: Sequence[ClaimedJob]) -> None:
+        """Make jobs ready again whose worker left before it received them; they lose no attempt by it."""
+        for job in jobs:
+            report = Failure(
+                epoch=job.epoch, category=ErrorCategory.SHUTDOWN, message="the worker left before it received the job"
+            )
+            future = self._writers.failures.put((job.id, report))
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def _claim_or_hand_back(self, request: ClaimRequest) -> list[ClaimedJob]:
+        claiming = asyncio.ensure_future(self._claim_now(request))
+        self._shared.claiming.add(claiming)
+        claiming.add_done_callback(self._shared.claiming.discard)
+        try:
+            return await asyncio.shield(claiming)
+        except asyncio.CancelledError:
+            claiming.add_done_callback(self._hand_back_claimed)
+            raise
+
+    def _hand_back_claimed(self, claiming: asyncio.Future[list[ClaimedJob]]) -> None:
+        if not claiming.cancelled() and claiming.exception() is None:
+            self.hand_back(claiming.result())
+
+    async def _claim_now(self, request: ClaimRequest) -> list[ClaimedJob]:
+        shared, lease = self._shared, self._shared.limits.lease
+        kind = (self.tenant, tuple(request.task_types), tuple(request.model_profiles))
+        async with shared.database.acquire() as connection:
+            rows = await store.claim(
+                connection, self.tenant, request, lease=lease, cursors=shared.cursors.current(), from_start=False
+            )
+            if not rows and shared.full_looks.due(kind):
+                began = time.monotonic()
+                rows = await store.claim(connection, self.tenant, request, lease=lease, cursors={}, from_start=True)
+                shared.full_looks.took(kind, time.monotonic() - began)
+            names = await self._names.describe(connection, {row["series_id"] for row in rows}) if rows else {}
+        for row in rows:
+            shared.cursors.took(row["lane_id"], row["reached_seq"])
+        if rows:
+            announce(shared.wakeups)
+        return [_as_claimed(row, names[row["series_id"]]) for row in rows]
+
+
+def _as_claimed(row: asyncpg.Record, names: tuple[str, str, str]) -> ClaimedJob:
+    owner_service, task_type, model_profile = names
+    return ClaimedJob(
+        id=row["job_id"],
+        epoch=row["epoch"],
+        owner_service=owner_service,
+        owner_ref=row["owner_ref"],
+        task_type=task_type,
+        model_profile=model_profile,
+        priority=row["priority"],
+        attempt=row["attempt"],
+        max_attempts=row["max_attempts"],
+        timeout_seconds=row["timeout_seconds"],
+        lease_expires_at=row["lease_until"],
+        created_at=row["created_at"],
+        tags=row["tags"] or [],
+        input=row["input"],
+    )

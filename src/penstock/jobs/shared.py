@@ -1,0 +1,65 @@
+"""What the jobs of all tenants share in one process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from uuid import UUID
+
+from penstock.jobs.claims import ClaimQueue, FullLooks, LaneCursors
+from penstock.jobs.job import ClaimedJob
+from penstock.jobs.limits import JobLimits
+from penstock.jobs.writers import Observe
+from penstock.postgres.pool import Database
+from penstock.postgres.wakeups import Keys, Wakeups
+
+POLL_INTERVAL = timedelta(seconds=2)  # of everything that waits: a wake-up may be lost
+
+
+class FinishWaiters:
+    """Callers that wait for the end of jobs."""
+
+    def __init__(self) -> None:
+        self._waiters: dict[str, set[asyncio.Event]] = {}  # by UUID.hex
+
+    @contextmanager
+    def waiting(self, job_id: UUID) -> Iterator[asyncio.Event]:
+        """Yield an event that is set when the job may have finished."""
+        news = asyncio.Event()
+        self._waiters.setdefault(job_id.hex, set()).add(news)
+        try:
+            yield news
+        finally:
+            waiters = self._waiters[job_id.hex]
+            waiters.discard(news)
+            if not waiters:
+                del self._waiters[job_id.hex]
+
+    def wake(self, keys: Keys) -> None:
+        """Wake the waiters of these jobs, or of all."""
+        if not self._waiters:
+            return
+        for job_id in list(self._waiters) if keys is None else keys:
+            for news in self._waiters.get(job_id, ()):
+                news.set()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shared:
+    """The database, the wake-ups and the waiters of one process.
+
+    ``observe_batch`` gets each group commit: its kind ("create", "complete", "fail", "heartbeat") and size.
+    """
+
+    database: Database
+    limits: JobLimits
+    wakeups: Wakeups
+    observe_batch: Observe | None
+    claims: ClaimQueue = field(default_factory=ClaimQueue)
+    claiming: set[asyncio.Future[list[ClaimedJob]]] = field(default_factory=set)  # statements in flight
+    cursors: LaneCursors = field(default_factory=LaneCursors)
+    full_looks: FullLooks = field(default_factory=FullLooks)
+    finish_waiters: FinishWaiters = field(default_factory=FinishWaiters)

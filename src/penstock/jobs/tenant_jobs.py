@@ -1,0 +1,99 @@
+"""The use cases of one tenant's jobs: submit, read, watch, claim, report, retry, cancel."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from uuid import UUID
+
+from penstock import batching
+from penstock.errors import CallerError
+from penstock.events.event import Event
+from penstock.events.position import Position
+from penstock.jobs.changing import Changing
+from penstock.jobs.claiming import Claiming
+from penstock.jobs.events import JobEvents
+from penstock.jobs.job import (
+    Failure,
+    HeartbeatAnswer,
+    JobCompletion,
+    JobHeartbeat,
+    JobState,
+    JobSubmission,
+    Submitted,
+)
+from penstock.jobs.names import Names
+from penstock.jobs.shared import Shared
+from penstock.jobs.submissions import Submissions
+from penstock.jobs.writers import TenantWriters
+from penstock.tenants.principal import TenantId
+
+
+class TenantJobs(Claiming, Changing):
+    """All that can be done with the jobs of one tenant; every call may raise DatabaseUnavailable."""
+
+    def __init__(self, shared: Shared, tenant: TenantId) -> None:
+        self.tenant = tenant
+        self._shared = shared
+        self._names = Names(shared.database, tenant)
+        self._writers = TenantWriters(
+            shared.database,
+            tenant,
+            policy=shared.limits.retry,
+            wakeups=shared.wakeups,
+            observe=shared.observe_batch,
+        )
+        self._submissions = Submissions(
+            shared.database, tenant, self._names, self._writers, max_attempts=shared.limits.max_attempts
+        )
+        self._events = JobEvents(shared.database, tenant, self._names)
+
+    async def stop(self) -> None:
+        """Write what is queued, then end streams."""
+        await self._writers.drain()
+        await self._events.tail.stop()
+
+    # Submitting
+
+    async def submit(self, submission: JobSubmission) -> Submitted:
+        """Create a job, or find the one that the same idempotency key and request made before.
+
+        Raises IdempotencyConflict when the key was used for another request.
+        """
+        return await self._submissions.submit(submission)
+
+    async def submit_many(self, submissions: Sequence[JobSubmission]) -> builtins.list[Submitted]:
+        """Create many jobs in one transaction, all or nothing; returns them in order. Raises as ``submit`` does."""
+        return await self._submissions.submit_many(submissions)
+
+    # Watching
+
+    async def events(self, *, job_id: UUID | None = None, after: Position | None = None) -> AsyncIterator[Event]:
+        """Open a stream of one job's events, or of all; see JobEvents. Raises DatabaseUnavailable."""
+        return await (self._events.all(after) if job_id is None else self._events.of_job(job_id, after))
+
+    async def events_over(self, job_id: UUID, after: Position) -> bool:
+        """Return whether the job has finished and has no event behind ``after``; raises NotFound."""
+        return await self._events.is_over(job_id, after)
+
+    def wake_readers(self) -> None:
+        """Let open streams read: events were stored."""
+        self._events.tail.wake()
+
+    # Reporting
+
+    async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> builtins.list[HeartbeatAnswer | CallerError]:
+        """Extend leases; returns results in order, StaleEpoch or NotFound as values."""
+        return batching.values(await self._writers.heartbeats.put_all(beats), CallerError)
+
+    def complete(self, completion: JobCompletion) -> Awaitable[JobState]:
+        """Store a result. Repeating it with the same epoch succeeds; raises StaleEpoch, NotFound."""
+        return self._writers.completions.put(completion)
+
+    async def complete_many(self, completions: Sequence[JobCompletion]) -> builtins.list[JobState | CallerError]:
+        """Store many results; returns outcomes in order, errors as values. Each stands or falls alone."""
+        return batching.values(await self._writers.completions.put_all(completions), CallerError)
+
+    async def fail(self, job_id: UUID, failure: Failure) -> JobState:
+        """End an attempt without a result: the job is pending again, or over. Raises StaleEpoch, NotFound."""
+        return await self._writers.failures.put((job_id, failure))
