@@ -131,8 +131,10 @@ WITH picked AS MATERIALIZED (
     FROM (SELECT t.* FROM taken t JOIN lane n ON n.tenant_id = :tenant_id AND n.id = t.lane_id
           ORDER BY n.priority DESC, t.seq) t
     RETURNING job_id, epoch, lane_id, series_id, attempt, lease_until
-), reached AS (
-    SELECT lane_id, max(seq) AS seq FROM taken GROUP BY lane_id
+), lanes AS MATERIALIZED (
+    SELECT t.lane_id, t.reached_seq, n.priority
+    FROM (SELECT lane_id, max(seq) AS reached_seq FROM taken GROUP BY lane_id) t
+    JOIN lane n ON n.tenant_id = :tenant_id AND n.id = t.lane_id
 ), counted AS (
     INSERT INTO stat_delta (tenant_id, series_id, pending, running)
     SELECT :tenant_id, series_id, -count(*), count(*) FROM leased GROUP BY series_id
@@ -141,13 +143,16 @@ WITH picked AS MATERIALIZED (
     SELECT :tenant_id, clock(), 'job.started', array_agg(job_id), array_agg(series_id), array_agg(epoch),
            array_agg(attempt), json_build_object('worker_id', :worker_id::text)
     FROM leased HAVING count(*) > 0
+), described AS MATERIALIZED ( -- in one pass over the index; the bounds leave only the partitions of these days
+    SELECT id, owner_ref, max_attempts, timeout_seconds, created_at, tags, input FROM job
+    WHERE tenant_id = :tenant_id AND id = ANY (ARRAY(SELECT job_id FROM leased))
+      AND id >= (SELECT job_id FROM leased ORDER BY job_id LIMIT 1)
+      AND id <= (SELECT job_id FROM leased ORDER BY job_id DESC LIMIT 1)
 )
-SELECT l.job_id, l.epoch, l.series_id, l.attempt, l.lease_until, l.lane_id, n.priority, r.seq AS reached_seq,
+SELECT l.job_id, l.epoch, l.series_id, l.attempt, l.lease_until, l.lane_id, l.priority, l.reached_seq,
        j.owner_ref, j.max_attempts, j.timeout_seconds, j.created_at, j.tags, j.input
-FROM leased l
-JOIN reached r ON r.lane_id = l.lane_id
-JOIN lane n ON n.tenant_id = :tenant_id AND n.id = l.lane_id
-CROSS JOIN LATERAL (SELECT * FROM job WHERE tenant_id = :tenant_id AND id = l.job_id OFFSET 0) j
+FROM (SELECT l.*, n.priority, n.reached_seq FROM leased l JOIN lanes n ON n.lane_id = l.lane_id) l
+FULL JOIN described j ON j.id = l.job_id -- each has its match; a full join is a hash join, however few rows are expected
 ORDER BY l.epoch;
 
 
@@ -233,7 +238,8 @@ WITH handed AS MATERIALIZED (
                              audio_seconds, milliseconds)
     SELECT :tenant_id, e.series_id, u.provider, u.model, count(*), count(*) FILTER (WHERE u.status = 'failed'),
            sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.audio_seconds), sum(u.duration_ms)
-    FROM ended e CROSS JOIN LATERAL json_to_recordset(e.usage)
+    FROM (SELECT series_id, usage FROM ended WHERE usage IS NOT NULL OFFSET 0) e
+    CROSS JOIN LATERAL json_to_recordset(e.usage)
          AS u(provider text, model text, status text, prompt_tokens bigint, completion_tokens bigint,
               audio_seconds float8, duration_ms bigint)
     WHERE u.status <> 'skipped' GROUP BY e.series_id, u.provider, u.model
@@ -303,7 +309,8 @@ WITH verdict AS MATERIALIZED (
                              audio_seconds, milliseconds)
     SELECT :tenant_id, e.series_id, u.provider, u.model, count(*), count(*) FILTER (WHERE u.status = 'failed'),
            sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.audio_seconds), sum(u.duration_ms)
-    FROM ended e CROSS JOIN LATERAL json_to_recordset(e.usage)
+    FROM (SELECT series_id, usage FROM ended WHERE usage IS NOT NULL OFFSET 0) e
+    CROSS JOIN LATERAL json_to_recordset(e.usage)
          AS u(provider text, model text, status text, prompt_tokens bigint, completion_tokens bigint,
               audio_seconds float8, duration_ms bigint)
     WHERE u.status <> 'skipped' GROUP BY e.series_id, u.provider, u.model

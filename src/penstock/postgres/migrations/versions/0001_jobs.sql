@@ -194,6 +194,9 @@ CREATE TABLE event (
     data       json,
     CHECK (num_nonnulls(subject, job_id, job_ids) = 1)
 ) PARTITION BY RANGE (at);
+-- Compressing the arrays took a tenth of the time of claims and completions, for ids that hardly shrink.
+ALTER TABLE event ALTER COLUMN job_ids SET STORAGE EXTERNAL, ALTER COLUMN series_ids SET STORAGE EXTERNAL,
+    ALTER COLUMN epochs SET STORAGE EXTERNAL, ALTER COLUMN attempts SET STORAGE EXTERNAL;
 CREATE INDEX event_order ON event (id);
 CREATE INDEX event_at ON event (at) WHERE job_ids IS NOT NULL;
 CREATE INDEX event_job ON event (tenant_id, job_id, id) WHERE job_id IS NOT NULL;
