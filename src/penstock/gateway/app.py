@@ -18,17 +18,16 @@ from penstock.gateway.system import SystemRoutes
 from penstock.jobs import routes as job_routes
 from penstock.jobs.handlers import JobHandlers, Sizes
 from penstock.jobs.service import JobService
-from penstock.models import backend
-from penstock.models import routes as model_routes
-from penstock.models.backend import BackendHandlers
-from penstock.models.handlers import ModelHandlers
 from penstock.models.host.host import ModelHost
+from penstock.models.http.backend import BackendRoutes
+from penstock.models.http.calls import CallRoutes
+from penstock.models.http.logs import LogRoutes
+from penstock.models.http.registry import RegistryRoutes
 from penstock.models.service import ModelService
 from penstock.postgres.pool import Database
 from penstock.providers.profile import Catalogue
 from penstock.settings import Settings
 from penstock.telemetry import metrics
-from penstock.web import problems
 from penstock.web.dispatch import Dispatcher
 from penstock.web.route import Route
 from penstock.web.signals import Signal
@@ -76,14 +75,14 @@ class Gateway:
         )
         most = settings.penstock_max_call_bytes
         load = UploadLoader(blobs, most_bytes=most)
-        models_api = ModelHandlers(self._models, describe=problems.describe, max_call_bytes=most, load=load)
-        backend_api = BackendHandlers(self._models, describe=problems.describe, max_call_bytes=most, load=load)
         self.routes: list[Route] = [
-            *model_routes.routes(models_api),
+            *CallRoutes(self._models, max_call_bytes=most, load=load).all(),
+            *RegistryRoutes(self._models).all(),
+            *LogRoutes(self._models).all(),
             *job_routes.routes(JobHandlers(service, sizes, check=InputCheck(self._models.host, catalogue))),
             *ComparisonRoutes(service).all(),
             *blob_routes.routes(BlobHandlers(blobs)),
-            *backend.routes(backend_api),
+            *BackendRoutes(self._models, max_call_bytes=most, load=load).all(),
             *system.all(),
             *documentation.all(),
         ]

@@ -15,11 +15,11 @@ import msgspec
 
 from penstock.errors import InvalidInput, PenstockError
 from penstock.models import manifest
-from penstock.models.answers import with_media
 from penstock.models.checking import Checker
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.host import ModelHost
 from penstock.models.host.logbook import Wanted
+from penstock.models.replica.data_urls import inlined
 
 _SHOWN: Final = 60  # characters of a value in the report
 _TOLERANCE: Final = 1e-4  # relative, between batched and single results
@@ -114,7 +114,7 @@ async def _call(host: ModelHost, deployment: Deployment, given: Any, output: Che
 async def _answer(host: ModelHost, deployment: Deployment, given: Any) -> Any:
     deployment.checker.check(given)
     answered = await host.call(deployment, msgspec.json.encode(given)).done
-    return msgspec.json.decode(with_media(answered.json, answered.segments))
+    return msgspec.json.decode(inlined(answered.json, answered.segments))
 
 
 async def _together(

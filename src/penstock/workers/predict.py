@@ -27,10 +27,10 @@ from penstock.errors import (
 from penstock.event_stream import events_of
 from penstock.jobs.job import ClaimedJob
 from penstock.jobs.states import ErrorCategory
-from penstock.models.answers import with_media
 from penstock.models.host.calls import LiveCall
+from penstock.models.inputs import from_json
+from penstock.models.replica.data_urls import inlined
 from penstock.models.replica.runtime import Segment
-from penstock.models.requests import from_json
 from penstock.models.service import ModelService
 from penstock.models.uploads import Load
 from penstock.telemetry import logs
@@ -132,7 +132,7 @@ class HostedModels:
                 done = await live.done
             finally:
                 live.close()
-            return with_media(done.json, done.segments)
+            return inlined(done.json, done.segments)
         except PenstockError as error:
             raise _as_execution_error(error) from error
         finally:
@@ -149,7 +149,7 @@ class _Told:
 
     def chunk(self, json: bytes, segments: Sequence[Segment]) -> None:
         try:
-            self._context.chunk(Raw(with_media(json, segments)))
+            self._context.chunk(Raw(inlined(json, segments)))
         except ValueError as error:  # larger than an event may be; the result has it all the same
             self._context.log(f"a chunk is told in the result only: {error}", "warning")
         if self.call is None or self._holding is not None:

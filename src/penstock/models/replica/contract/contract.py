@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from pydantic_core import PydanticSerializationError, ValidationError
 
 from penstock.models.replica.contract.context import BadInput
-from penstock.models.replica.contract.described import describe, short, trouble
+from penstock.models.replica.contract.json_schema import describe, short, trouble
 from penstock.models.replica.contract.media import File, Lifted
 from penstock.models.replica.contract.signature import ContractError, Signature, description
 from penstock.models.replica.contract.violations import NO_INPUT, dotted, first, refusal

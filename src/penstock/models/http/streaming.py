@@ -9,8 +9,8 @@ from typing import Any, Final
 import msgspec
 
 from penstock.errors import PenstockError, ServiceError
-from penstock.models.answers import with_media
 from penstock.models.host.calls import CallResult, LiveCall
+from penstock.models.replica.data_urls import inlined
 from penstock.models.replica.runtime import Segment
 from penstock.processes.waiting import set_within
 
@@ -33,7 +33,7 @@ class EventFeed:
     # penstock.models.host.calls.Listener
 
     def chunk(self, json: bytes, segments: Sequence[Segment]) -> None:
-        self._add(b"event: chunk\ndata: " + _one_line(with_media(json, segments)) + b"\n\n")
+        self._add(b"event: chunk\ndata: " + _one_line(inlined(json, segments)) + b"\n\n")
 
     def progress(self, json: bytes) -> None:
         text = b"event: progress\ndata: " + _one_line(json) + b"\n\n"
@@ -125,7 +125,7 @@ def done(answered: CallResult, *, chunks: int) -> bytes:
     )
     if answered.json == b"null" and not answered.segments and chunks:
         return b"event: done\ndata: " + facts + b"\n\n"
-    output = _one_line(with_media(answered.json, answered.segments))
+    output = _one_line(inlined(answered.json, answered.segments))
     return b'event: done\ndata: {"output":' + output + b"," + facts[1:] + b"\n\n"
 
 

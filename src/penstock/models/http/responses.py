@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any
-
-import msgspec
 
 from penstock.models.host.calls import CallResult
+from penstock.models.replica.data_urls import inlined
 from penstock.models.replica.runtime import Segment
 from penstock.web.request import Request
 from penstock.web.response import JSON, Response
@@ -34,23 +31,7 @@ def as_response(request: Request, answered: CallResult, request_id: str) -> Resp
         return Response(
             body=bytes(segment.data), content_type=segment.media_type.encode("latin-1", "replace"), headers=headers
         )
-    return Response(body=with_media(answered.json, answered.segments), content_type=JSON, headers=headers)
-
-
-def with_media(json: bytes, segments: Sequence[Segment]) -> bytes:
-    """JSON with its media written into it as ``data:`` URLs."""
-    if not segments:
-        return json
-    value: Any = msgspec.json.decode(json)
-    for segment in segments:
-        url = f"data:{segment.media_type};base64,{base64.b64encode(segment.data).decode()}"
-        if not segment.path:
-            return msgspec.json.encode(url)
-        where = value
-        for step in segment.path[:-1]:
-            where = where[step]
-        where[segment.path[-1]] = url
-    return msgspec.json.encode(value)
+    return Response(body=inlined(answered.json, answered.segments), content_type=JSON, headers=headers)
 
 
 def _as_bytes(accept: str, segments: Sequence[Segment]) -> Segment | None:

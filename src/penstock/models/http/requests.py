@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 import msgspec
 
-from penstock.errors import InvalidInput, NotFound, TooLarge, Unsupported
+from penstock.errors import InvalidInput, Unsupported
 from penstock.models import media_types
 from penstock.models.host.deployment import Deployment
-from penstock.models.replica.contract.violations import dotted
+from penstock.models.inputs import Input, from_json, placeholder, properties_of
+from penstock.models.replica.data_urls import put
 from penstock.models.replica.runtime import Segment
-from penstock.models.uploads import Load, Upload, is_media, takes_many, uploads_in
+from penstock.models.uploads import Load, is_media, takes_many
 from penstock.web.forms import Part, read_form
 from penstock.web.reading import decode
 from penstock.web.request import Request, is_json
@@ -23,14 +22,6 @@ _any = msgspec.json.Decoder()
 _FORM = "multipart/form-data"
 _JSON_BEGINS = frozenset({b"{", b"[", b'"'})
 _INPUT = "input"  # the part of a form that holds the other fields as one JSON object
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """An input that its model's schema allows: JSON with null where segments stand."""
-
-    json: bytes
-    segments: Sequence[Segment] = ()
 
 
 async def read_input(request: Request, deployment: Deployment, load: Load) -> Input:
@@ -69,44 +60,8 @@ def _require_text(body: bytes) -> None:
         ) from None
 
 
-async def from_json(body: bytes, deployment: Deployment, load: Load) -> Input:
-    """A JSON body as an input; raises MalformedBody, InvalidInput."""
-    value = decode(body, _any)
-    segments = await _uploads(value, body, deployment, load)
-    for segment in segments:
-        _set(value, segment.path, _placeholder(segment))
-    deployment.checker.check(value, json=body)
-    if not segments:
-        return Input(body)
-    for segment in segments:
-        _set(value, segment.path, None)
-    return Input(msgspec.json.encode(value), segments)
-
-
-async def _uploads(value: Any, body: bytes, deployment: Deployment, load: Load) -> list[Segment]:
-    """The uploads that an input names, each read once; together they are no larger than a call may be."""
-    found = list(uploads_in(value, _properties(deployment)))
-    if not found:
-        return []
-    deployment.checker_of_jobs.check(value, json=body)  # before anything is read
-    left = load.most_bytes
-    read: dict[UUID, Upload] = {}
-    segments: list[Segment] = []
-    for path, upload_id in found:
-        try:
-            upload = read[upload_id] = read.get(upload_id) or await load(upload_id, most_bytes=left)
-        except (NotFound, TooLarge) as error:
-            raise InvalidInput.of(dotted(path), error.message) from None
-        left -= len(upload.data)  # also of one that is named again: it is sent again
-        if left < 0:
-            raise InvalidInput.of(dotted(path), f"with this the uploads exceed {load.most_bytes} bytes")
-        kind = media_types.resolved(upload.media_type, upload.data, upload.name)
-        segments.append(Segment(upload.data, kind, path, upload.name))
-    return segments
-
-
 def _from_form(parts: Sequence[Part], deployment: Deployment) -> Input:
-    properties = _properties(deployment)
+    properties = properties_of(deployment)
     shown: dict[str, Any] = {}  # as the schema is to see it
     segments: list[Segment] = []
     for part in parts:
@@ -120,35 +75,30 @@ def _from_form(parts: Sequence[Part], deployment: Deployment) -> Input:
             segment = Segment(part.data, kind, path, part.filename or None)
             segments.append(segment)
             if several:
-                shown.setdefault(part.name, []).append(_placeholder(segment))
+                shown.setdefault(part.name, []).append(placeholder(segment))
             elif part.name in shown:
                 raise InvalidInput.of(part.name, "must be given once")
             else:
-                shown[part.name] = _placeholder(segment)
+                shown[part.name] = placeholder(segment)
         elif part.name != _INPUT:
             if part.name in shown:
                 raise InvalidInput.of(part.name, "must be given once")
             shown[part.name] = _field(part, properties.get(part.name))
     deployment.checker.check(shown)
     for segment in segments:
-        _set(shown, segment.path, None)
+        put(shown, segment.path, None)
     return Input(msgspec.json.encode(shown), segments)
 
 
 def _from_file(data: bytes, media_type: str, deployment: Deployment) -> Input:
     """The bytes of the one media that the model takes."""
-    names = [name for name, schema in _properties(deployment).items() if is_media(schema)]
+    names = [name for name, schema in properties_of(deployment).items() if is_media(schema)]
     if len(names) != 1:
         takes = f"{len(names)} files" if names else "no file"
         raise Unsupported(f"this model takes {takes}: send application/json or {_FORM}, not {media_type[:100]}")
     segment = Segment(data, media_types.resolved(media_type, data), (names[0],))
-    deployment.checker.check({names[0]: _placeholder(segment)})
+    deployment.checker.check({names[0]: placeholder(segment)})
     return Input(msgspec.json.encode({names[0]: None}), [segment])
-
-
-def _properties(deployment: Deployment) -> Mapping[str, Any]:
-    properties = deployment.schema.input.get("properties", {}) if deployment.schema is not None else {}
-    return properties if isinstance(properties, Mapping) else {}
 
 
 def _field(part: Part, schema: Any) -> Any:
@@ -177,14 +127,3 @@ def _object(data: bytes) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise InvalidInput.of(_INPUT, "must be a JSON object")
     return value
-
-
-def _placeholder(segment: Segment) -> str:
-    """What the schema sees of media that travel beside the JSON."""
-    return f"data:{segment.media_type},"
-
-
-def _set(value: Any, path: Sequence[str | int], to: Any) -> None:
-    for step in path[:-1]:
-        value = value[step]
-    value[path[-1]] = to

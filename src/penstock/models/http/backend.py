@@ -16,13 +16,14 @@ from uuid import uuid4
 import msgspec
 
 from penstock.errors import InvalidInput, ModelUnavailable, NotFound, PenstockError
-from penstock.models.answers import as_response
-from penstock.models.handlers import Describe, answered
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.logbook import Wanted
-from penstock.models.requests import read_input
+from penstock.models.http.calls import answered
+from penstock.models.http.requests import read_input
+from penstock.models.http.responses import as_response
 from penstock.models.service import ModelService
 from penstock.models.uploads import Load
+from penstock.web import problems
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
 from penstock.web.route import Parameter, PathParameter, ResponseSpec, Route
@@ -39,14 +40,22 @@ _FAILURES = (409, 413, 415, 422, 500, 502, 503, 504)
 _json = msgspec.json.Decoder(dict[str, Any])
 
 
-class BackendHandlers:
-    """The endpoints, on a service."""
+class BackendRoutes:
+    """The interface, on a service."""
 
-    def __init__(self, service: ModelService, *, describe: Describe, max_call_bytes: int, load: Load) -> None:
-        self.max_call_bytes = max_call_bytes
+    def __init__(self, service: ModelService, *, max_call_bytes: int, load: Load) -> None:
         self._service = service
-        self._describe = describe
+        self._max_call_bytes = max_call_bytes
         self._load = load
+
+    def all(self) -> list[Route]:
+        """Return every route: both methods for both prefixes."""
+        found = []
+        for prefix, operation in _BARE.items():
+            for method in ("GET", "POST"):
+                found.append(_route(method, f"{prefix}/{{operation}}", self.operate, self._max_call_bytes))
+                found.append(_route(method, prefix, self.bare(operation), self._max_call_bytes))
+        return found
 
     async def operate(self, request: Request) -> Response:
         """Do what the path says."""
@@ -79,7 +88,7 @@ class BackendHandlers:
         except _UnknownId as error:
             return _told(400, str(error))
         except PenstockError as error:
-            return json_response({"error": error.message}, self._describe(error).status)
+            return json_response({"error": error.message}, problems.describe(error).status)
 
     async def _predict(self, request: Request, deployment: Deployment) -> Response:
         try:
@@ -92,7 +101,7 @@ class BackendHandlers:
         except ModelUnavailable as error:
             name = deployment.model.name
             message = f"Model is not ready. Model {name} with id {name} is down: {error.message}"
-            return json_response({"error": message}, self._describe(error).status)
+            return json_response({"error": message}, problems.describe(error).status)
 
     def _deployment(self, query: Mapping[str, str]) -> Deployment:
         name = _id(query)
@@ -151,19 +160,6 @@ def lenient_query(raw: bytes) -> dict[str, str]:
 
 def _told(status: int, content: str) -> Response:
     return json_response({"content": content}, status)
-
-
-def routes(backend: BackendHandlers) -> list[Route]:
-    """Every route: both methods for both prefixes."""
-    found = []
-    for prefix, operation in _BARE.items():
-        for method in ("GET", "POST"):
-            for path, handler in (
-                (f"{prefix}/{{operation}}", backend.operate),
-                (prefix, backend.bare(operation)),
-            ):
-                found.append(_route(method, path, handler, backend.max_call_bytes))
-    return found
 
 
 def _route(method: str, path: str, handler: Callable[[Request], Awaitable[Response]], max_call_bytes: int) -> Route:

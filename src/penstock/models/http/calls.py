@@ -1,0 +1,161 @@
+"""Calls of models: ``/predict`` and ``/stream``."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+from uuid import uuid4
+
+from penstock.errors import (
+    ModelBroken,
+    ModelCrashed,
+    ModelFailed,
+    ModelTimeout,
+    ModelUnavailable,
+    NotFound,
+    Overloaded,
+    PoisonInput,
+    ProviderFailed,
+)
+from penstock.models.host.calls import CallResult, Listener, LiveCall
+from penstock.models.host.deployment import Deployment
+from penstock.models.http import examples
+from penstock.models.http.parameters import BODY_ERRORS, NAME, TAG, VERSION, flag, version_of, wants_events
+from penstock.models.http.requests import read_input
+from penstock.models.http.responses import as_response
+from penstock.models.http.streaming import EventFeed
+from penstock.models.inputs import Input
+from penstock.models.service import ModelService
+from penstock.models.uploads import Load
+from penstock.web import problems
+from penstock.web.body import Disconnected
+from penstock.web.request import Request
+from penstock.web.response import EventStream, Response
+from penstock.web.route import Parameter, ResponseSpec, Route
+
+MAX_REQUEST_ID: Final = 200  # characters
+_BEGIN_SECONDS: Final = 1.0  # for a stream's first event to come before the response begins with status 200
+_ERRORS: Final = (
+    *BODY_ERRORS, NotFound, PoisonInput, Overloaded, ModelFailed, ModelCrashed, ModelTimeout, ModelUnavailable,
+    ModelBroken, ProviderFailed,
+)  # fmt: skip
+_REQUEST_ID: Final = Parameter(
+    name="X-Request-ID",
+    type=str,
+    description="is repeated in the response, and marks the lines of the log",
+    place="header",
+)
+_LOGS: Final = Parameter(name="logs", type=bool, description="send the call's log lines too, as events `log`")
+_CALLING: Final = """The body is the model's input as JSON, `multipart/form-data` with media as files (and other fields
+as text, or as one JSON object in the part `input`), or, where the model takes one file, its bytes. Media in JSON are
+`data:` URLs. It is checked against the model's schema; a mistake gets 422 and names the field."""
+
+
+class CallRoutes:
+    """Calls of models, on a service."""
+
+    def __init__(self, service: ModelService, *, max_call_bytes: int, load: Load) -> None:
+        self._service = service
+        self._max_call_bytes = max_call_bytes
+        self._load = load
+
+    def all(self) -> list[Route]:
+        """Return every route of calls."""
+        return [
+            Route(
+                method="POST",
+                path="/api/v1/models/{name}/predict",
+                path_parameters=(NAME,),
+                handler=self.predict,
+                name="predict",
+                tag=TAG,
+                summary="Call a model and get its output",
+                description=_CALLING + " The answer is the output as JSON, or its bytes where the output is one media. "
+                "A model that streams answers the list of its chunks. `Accept: text/event-stream` streams as below.",
+                request=dict[str, Any],
+                request_example=examples.INPUT,
+                takes_media=True,
+                parameters=(VERSION, _REQUEST_ID),
+                responses={
+                    200: ResponseSpec(
+                        description="The output",
+                        type=Any,
+                        example=examples.OUTPUT,
+                        also=("text/event-stream", "application/octet-stream", "image/*", "audio/*"),
+                    )
+                },
+                errors=_ERRORS,
+                max_body_bytes=self._max_call_bytes,
+            ),
+            Route(
+                method="POST",
+                path="/api/v1/models/{name}/stream",
+                path_parameters=(NAME,),
+                handler=self.stream,
+                name="stream",
+                tag=TAG,
+                summary="Call a model and read its chunks as they come",
+                description=_CALLING
+                + " Server-sent events: `chunk` and `progress` with the value as data, at the end `done` "
+                "(with `output` where that did not come as chunks) or `error` with a problem.",
+                request=dict[str, Any],
+                request_example=examples.INPUT,
+                takes_media=True,
+                parameters=(VERSION, _REQUEST_ID, _LOGS),
+                responses={200: ResponseSpec(description="Events", type=str, media_type="text/event-stream")},
+                errors=_ERRORS,
+                max_body_bytes=self._max_call_bytes,
+            ),
+        ]
+
+    async def predict(self, request: Request) -> Response | EventStream:
+        if wants_events(request):
+            return await self.stream(request)
+        query = request.query({"version": False}) if request.query_string else {}
+        deployment = await self._deployment(request.path("name"), version_of(query))
+        given = await read_input(request, deployment, self._load)
+        request_id = _request_id(request)
+        live = self._service.host.call(deployment, given.json, given.segments, request_id=request_id)
+        return as_response(request, await answered(request, live), request_id)
+
+    async def stream(self, request: Request) -> Response | EventStream:
+        query = request.query({"version": False, "logs": False})
+        logs = flag(query, "logs")
+        deployment = await self._deployment(request.path("name"), version_of(query))
+        given = await read_input(request, deployment, self._load)
+        feed = EventFeed(logs=logs)
+        feed.call = live = self._begin(deployment, given, _request_id(request), feed)
+        try:
+            await feed.begun(_BEGIN_SECONDS)
+        except BaseException:
+            live.close()
+            raise
+        return EventStream(chunks=feed.events(problems.describe), endless=False)
+
+    def _begin(self, deployment: Deployment, given: Input, request_id: str, listener: Listener) -> LiveCall:
+        return self._service.host.call(
+            deployment, given.json, given.segments, request_id=request_id, streams=True, listener=listener
+        )
+
+    async def _deployment(self, name: str, version: str | None) -> Deployment:
+        deployment = self._service.find(name, version)
+        if deployment.schema is None:
+            await deployment.describe()
+        return deployment
+
+
+async def answered(request: Request, live: LiveCall) -> CallResult:
+    """Return how the call ended; it is given up when the client leaves. Raises what ended it, or Disconnected."""
+    with request.left.calling(live.close):
+        try:
+            return await live.done
+        except asyncio.CancelledError:
+            live.close()
+            if request.left.is_set():
+                raise Disconnected from None
+            raise
+
+
+def _request_id(request: Request) -> str:
+    stated = request.header(b"x-request-id")
+    return stated[:MAX_REQUEST_ID] if stated else uuid4().hex

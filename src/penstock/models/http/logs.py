@@ -1,0 +1,121 @@
+"""The logs of models over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import Meta, Struct
+
+from penstock.errors import InvalidInput, ModelBroken, NotFound
+from penstock.models.host.logbook import LEVELS, Logbook, Wanted
+from penstock.models.http import examples
+from penstock.models.http.calls import MAX_REQUEST_ID
+from penstock.models.http.parameters import NAME, TAG, wants_events
+from penstock.models.http.streaming import event
+from penstock.models.http.views import Cleared, LogPage
+from penstock.models.service import ModelService
+from penstock.web.reading import convert, moment
+from penstock.web.request import Request
+from penstock.web.response import EventStream, Response, json_response
+from penstock.web.route import Parameter, ResponseSpec, Route
+
+
+class LogQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which lines of a log."""
+
+    since: Annotated[datetime, Meta(tz=True)] | None = None
+    until: Annotated[datetime, Meta(tz=True)] | None = None
+    level: Annotated[str, Meta(pattern=f"^({'|'.join(LEVELS)})$")] | None = None
+    request_id: Annotated[str, Meta(max_length=MAX_REQUEST_ID)] | None = None
+    version: Annotated[str, Meta(max_length=50)] | None = None
+    limit: Annotated[int, Meta(ge=1, le=10_000)] = 1000
+    follow: bool = False
+
+
+_LOG_FILTERS: Final = {
+    "since": "not before this time",
+    "until": "before this time",
+    "level": "this level or worse: debug, info, warning, error",
+    "request_id": "only lines of this call",
+    "version": "only lines of this version",
+    "limit": "at most so many, the newest",
+    "follow": "go on as lines come",
+}
+
+
+class LogRoutes:
+    """The logs, on a service."""
+
+    def __init__(self, service: ModelService) -> None:
+        self._service = service
+
+    def all(self) -> list[Route]:
+        """Return every route of logs."""
+        return [
+            Route(
+                method="GET",
+                path="/api/v1/models/{name}/logs",
+                path_parameters=(NAME,),
+                handler=self.logs,
+                name="modelLogs",
+                tag=TAG,
+                summary="The newest lines of a model's log",
+                description="With `follow=true`, or `Accept: text/event-stream`, as server-sent events without end.",
+                parameters=tuple(
+                    Parameter(name=field.encode_name, type=field.type, description=_LOG_FILTERS[field.name])
+                    for field in msgspec.structs.fields(LogQuery)
+                ),
+                responses={
+                    200: ResponseSpec(
+                        description="Lines, oldest first",
+                        type=LogPage,
+                        example=examples.LOGS,
+                        also=("text/event-stream",),
+                    )
+                },
+                errors=(InvalidInput, NotFound, ModelBroken),
+            ),
+            Route(
+                method="DELETE",
+                path="/api/v1/models/{name}/logs",
+                path_parameters=(NAME,),
+                handler=self.clean_logs,
+                name="cleanModelLogs",
+                tag=TAG,
+                summary="Forget the lines of a model's log",
+                responses={
+                    200: ResponseSpec(description="How many there were", type=Cleared, example=examples.CLEARED)
+                },
+                errors=(InvalidInput, NotFound, ModelBroken),
+            ),
+        ]
+
+    async def logs(self, request: Request) -> Response | EventStream:
+        query = request.query(dict.fromkeys(LogQuery.__struct_fields__, False))
+        values: dict[str, Any] = {
+            name: moment(value[0], name) if name in {"since", "until"} else value[0] for name, value in query.items()
+        }
+        wanted = convert(values, LogQuery)
+        logbook = self._service.entry(request.path("name")).logbook
+        which = Wanted(
+            since=wanted.since,
+            until=wanted.until,
+            level=wanted.level,
+            request_id=wanted.request_id,
+            version=wanted.version,
+        )
+        if wanted.follow or wants_events(request):
+            return EventStream(chunks=_followed(logbook, which, wanted.limit))
+        return json_response(LogPage(lines=logbook.newest(which, wanted.limit)))
+
+    async def clean_logs(self, request: Request) -> Response:
+        request.query({})
+        return json_response(Cleared(cleared=self._service.entry(request.path("name")).logbook.clear()))
+
+
+async def _followed(logbook: Logbook, wanted: Wanted, limit: int) -> AsyncIterator[bytes]:
+    async for entry in logbook.follow(wanted, limit):
+        yield b"id: %d\n" % entry.seq + event("log", entry)

@@ -1,0 +1,76 @@
+"""From JSON to a model's input: checked, with the uploads that it names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from penstock.errors import InvalidInput, NotFound, TooLarge
+from penstock.models import media_types
+from penstock.models.host.deployment import Deployment
+from penstock.models.replica.contract.violations import dotted
+from penstock.models.replica.data_urls import put
+from penstock.models.replica.runtime import Segment
+from penstock.models.uploads import Load, Upload, uploads_in
+from penstock.web.reading import decode
+
+_any = msgspec.json.Decoder()
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """An input that its model's schema allows: JSON with null where segments stand."""
+
+    json: bytes
+    segments: Sequence[Segment] = ()
+
+
+async def from_json(body: bytes, deployment: Deployment, load: Load) -> Input:
+    """A JSON body as an input; raises MalformedBody, InvalidInput."""
+    value = decode(body, _any)
+    segments = await _uploads(value, body, deployment, load)
+    for segment in segments:
+        put(value, segment.path, placeholder(segment))
+    deployment.checker.check(value, json=body)
+    if not segments:
+        return Input(body)
+    for segment in segments:
+        put(value, segment.path, None)
+    return Input(msgspec.json.encode(value), segments)
+
+
+async def _uploads(value: Any, body: bytes, deployment: Deployment, load: Load) -> list[Segment]:
+    """The uploads that an input names, each read once; together they are no larger than a call may be."""
+    found = list(uploads_in(value, properties_of(deployment)))
+    if not found:
+        return []
+    deployment.checker_of_jobs.check(value, json=body)  # before anything is read
+    left = load.most_bytes
+    read: dict[UUID, Upload] = {}
+    segments: list[Segment] = []
+    for path, upload_id in found:
+        try:
+            upload = read[upload_id] = read.get(upload_id) or await load(upload_id, most_bytes=left)
+        except (NotFound, TooLarge) as error:
+            raise InvalidInput.of(dotted(path), error.message) from None
+        left -= len(upload.data)  # also of one that is named again: it is sent again
+        if left < 0:
+            raise InvalidInput.of(dotted(path), f"with this the uploads exceed {load.most_bytes} bytes")
+        kind = media_types.resolved(upload.media_type, upload.data, upload.name)
+        segments.append(Segment(upload.data, kind, path, upload.name))
+    return segments
+
+
+def properties_of(deployment: Deployment) -> Mapping[str, Any]:
+    """Return the fields of a model's input, with their schemas."""
+    properties = deployment.schema.input.get("properties", {}) if deployment.schema is not None else {}
+    return properties if isinstance(properties, Mapping) else {}
+
+
+def placeholder(segment: Segment) -> str:
+    """Return what the schema sees of media that travel beside the JSON."""
+    return f"data:{segment.media_type},"
