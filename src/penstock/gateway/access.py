@@ -29,7 +29,7 @@ class Access:
         if self._bearer is None:
             _refuse_foreign_pages(request)
         else:
-            self._bearer.check(request)
+            return self._bearer(request)
         return OPERATOR
 
 

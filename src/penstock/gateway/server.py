@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from penstock.gateway.app import Gateway
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.service import JobService
@@ -9,11 +11,12 @@ from penstock.models.host.host import ModelHost
 from penstock.models.service import ModelService
 from penstock.postgres.address import database_url
 from penstock.postgres.pool import Database
+from penstock.processes.stopping import on_signals
 from penstock.providers.catalogue import load
 from penstock.settings import Settings, environment
 from penstock.telemetry import logs
 from penstock.web.listening import listeners
-from penstock.web.server import Server, serve
+from penstock.web.server import Server
 
 log = logs.get(__name__)
 
@@ -35,11 +38,16 @@ async def run(settings: Settings) -> None:
         watch_code=settings.penstock_models_watch,
     )
     gateway = Gateway(settings, database, jobs, models, catalogue)
-    await gateway.start()
-    log.info("gateway_started", host=settings.http_host, port=sockets[0].getsockname()[1])
+    server = Server(gateway.application, stopping=gateway.stopping)
+    stop = asyncio.Event()
     try:
-        server = Server(gateway.application, stopping=gateway.stopping)
-        await serve(server, sockets, grace=settings.penstock_shutdown_grace)
+        with on_signals(stop.set):
+            await gateway.start()
+            port = sockets[0].getsockname()[1]
+            await server.start(sockets)
+            log.info("gateway_started", host=settings.http_host, port=port)
+            await stop.wait()
+            await server.stop(settings.penstock_shutdown_grace)
     finally:
         await gateway.stop()
         await database.close()

@@ -6,18 +6,25 @@ import hmac
 
 from penstock.errors import Unauthorized
 from penstock.masking import Secret
+from penstock.tenants.principal import OPERATOR, Principal
 from penstock.web.request import Request
 
 
 class BearerCheck:
-    """Compares the token of requests with a secret, in constant time."""
+    """Compares the token of requests with a secret, in constant time; its holder may do everything."""
 
     def __init__(self, token: Secret, setting: str) -> None:
         self._expected = b"bearer " + token.reveal().encode()
-        self._setting = setting  # which names the token, for the error
+        self._setting = setting  # which holds the token; named in the error
 
-    def check(self, request: Request) -> None:
-        """Raise Unauthorized unless the request carries the token."""
+    def __call__(self, request: Request) -> Principal:
+        """Return the sender of a request; raises Unauthorized unless the request carries the token."""
         scheme, _, secret = request.headers.get(b"authorization", b"").partition(b" ")
         if not hmac.compare_digest(b"%b %b" % (scheme.lower(), secret.strip()), self._expected):
             raise Unauthorized(f"the right token is needed: send Authorization: Bearer <{self._setting}>")
+        return OPERATOR
+
+
+def anyone(_request: Request) -> Principal:
+    """Let every request pass, where no token is set."""
+    return OPERATOR

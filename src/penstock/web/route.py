@@ -1,17 +1,26 @@
-"""The declaration of a route: what is needed to serve it and to describe it in the OpenAPI document."""
+"""The declaration of routes: all that is needed to serve them and to describe them in the OpenAPI document.
+
+A class per topic holds handlers; ``route`` and ``websocket`` declare each where it is defined, and ``routes_of``
+returns the routes of an instance.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
 
 from penstock.errors import PenstockError
 from penstock.web.request import Request
 from penstock.web.response import AnyResponse
 from penstock.web.websocket import WebSocket
 
+SMALL_BODY_BYTES: Final = 64 * 1024
 Handler = Callable[[Request], Awaitable[AnyResponse]]
+H = TypeVar("H", bound=Callable[[Any, Request], Awaitable[AnyResponse]])
+W = TypeVar("W", bound=Callable[[Any, WebSocket], Awaitable[None]])
+_BY_INSTANCE: Final = {"description", "max_body_bytes", "max_message_bytes"}
+_DECLARED: Final = "__penstock_route__"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,27 +71,99 @@ class Route:
     takes_media: bool = False  # beside JSON: a form with media as files, or the bytes of one
     path_parameters: tuple[PathParameter, ...] = ()
     parameters: tuple[Parameter, ...] = ()
-    responses: dict[int, ResponseSpec]
+    responses: Mapping[int, ResponseSpec]
     errors: tuple[type[PenstockError], ...] = ()
     open: bool = False  # needs no token
-    max_body_bytes: int = 64 * 1024
+    max_body_bytes: int = SMALL_BODY_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebSocketRoute:
-    """A path that is served as a WebSocket. OpenAPI has no words for it: the description lists it by its GET."""
+    """A path that is served as a WebSocket; the description shows its GET, as OpenAPI has no words for WebSockets."""
 
     path: str
     handler: Callable[[WebSocket], Awaitable[None]]
     name: str
     summary: str
-    tag: str
     description: str = ""
+    tag: str
     path_parameters: tuple[PathParameter, ...] = ()
     parameters: tuple[Parameter, ...] = ()
+    responses: Mapping[int, ResponseSpec] = field(
+        default_factory=lambda: {101: ResponseSpec(description="The connection becomes a WebSocket")}
+    )
     errors: tuple[type[PenstockError], ...] = ()
     open: bool = False
-    max_message_bytes: int = 64 * 1024
+    max_message_bytes: int = SMALL_BODY_BYTES
 
 
 AnyRoute = Route | WebSocketRoute
+
+
+def route(
+    method: str,
+    path: str,
+    *,
+    name: str,
+    tag: str,
+    summary: str,
+    description: str | Callable[[Any], str] = "",
+    request: Any = None,
+    request_example: Any = None,
+    uploads: bool = False,
+    takes_media: bool = False,
+    path_parameters: tuple[PathParameter, ...] = (),
+    parameters: tuple[Parameter, ...] = (),
+    responses: Mapping[int, ResponseSpec],
+    errors: tuple[type[PenstockError], ...] = (),
+    open: bool = False,  # noqa: A002 - the word of the declaration
+    max_body_bytes: int | Callable[[Any], int] = SMALL_BODY_BYTES,
+) -> Callable[[H], H]:
+    """Declare a method as the handler of a route; see ``Route``.
+
+    ``description`` and ``max_body_bytes`` may be functions of the instance, where settings decide them.
+    """
+    declared = dict(locals())
+
+    def declare(handler: H) -> H:
+        vars(handler).setdefault(_DECLARED, []).append((Route, declared))
+        return handler
+
+    return declare
+
+
+def websocket(
+    path: str,
+    *,
+    name: str,
+    tag: str,
+    summary: str,
+    description: str = "",
+    path_parameters: tuple[PathParameter, ...] = (),
+    parameters: tuple[Parameter, ...] = (),
+    errors: tuple[type[PenstockError], ...] = (),
+    open: bool = False,  # noqa: A002 - the word of the declaration
+    max_message_bytes: int | Callable[[Any], int] = SMALL_BODY_BYTES,
+) -> Callable[[W], W]:
+    """Declare a method as the handler of a WebSocket; see ``WebSocketRoute``."""
+    declared = dict(locals())
+
+    def declare(handler: W) -> W:
+        vars(handler).setdefault(_DECLARED, []).append((WebSocketRoute, declared))
+        return handler
+
+    return declare
+
+
+def routes_of(handlers: object) -> list[Route | WebSocketRoute]:
+    """Return the routes that the class of ``handlers`` declares, in their order, bound to the instance."""
+    found: list[Route | WebSocketRoute] = []
+    for attribute, function in vars(type(handlers)).items():
+        for kind, declared in getattr(function, _DECLARED, ()):
+            values = {key: _decided(key, value, handlers) for key, value in declared.items()}
+            found.append(kind(handler=getattr(handlers, attribute), **values))
+    return found
+
+
+def _decided(key: str, value: Any, handlers: object) -> Any:
+    return value(handlers) if key in _BY_INSTANCE and callable(value) else value

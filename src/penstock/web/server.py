@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
-from penstock.processes.stopping import on_signals
 from penstock.telemetry import logs
 from penstock.web.connection import Application, Connection
 from penstock.web.connections import Connections
@@ -97,15 +96,6 @@ class Server:
         self._check = None
         if self.connections.open:
             self._schedule(loop)
-
-
-async def serve(server: Server, sockets: Sequence[socket.socket], *, grace: timedelta) -> None:
-    """Serve until SIGTERM or SIGINT, then stop within ``grace``."""
-    stop = asyncio.Event()
-    with on_signals(stop.set):
-        await server.start(sockets)
-        await stop.wait()
-        await server.stop(grace)
 
 
 def _bound_unsent(listener: socket.socket) -> None:

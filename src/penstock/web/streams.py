@@ -60,9 +60,10 @@ async def send_events(writer: Writer, request: Request, stream: EventStream, *, 
         try:
             with _cancelled_when(request, stopping=stream.endless):
                 await writer.send(head + (encoding.chunk(_RECONNECT) if chunked else _RECONNECT))
-                async for chunk in stream.chunks:
-                    if chunk:
-                        await writer.send(encoding.chunk(chunk) if chunked else chunk)
+                if not (stream.endless and request.stopping.is_set()):
+                    async for chunk in stream.chunks:
+                        if chunk:
+                            await writer.send(encoding.chunk(chunk) if chunked else chunk)
         except PenstockError as error:
             log.info("stream_ended", path=request.url_path[:200], reason=error.message)
         except asyncio.CancelledError:

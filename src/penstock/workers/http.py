@@ -2,73 +2,93 @@
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any, Final
 
-import msgspec
-from aiohttp import web
-
-from penstock.errors import FieldProblem, SettingsError
 from penstock.masking import Secret
 from penstock.telemetry import metrics
+from penstock.web.bearer import BearerCheck, anyone
+from penstock.web.dispatch import Dispatcher
+from penstock.web.listening import listeners
+from penstock.web.request import Request
+from penstock.web.response import Response, json_response
+from penstock.web.route import ResponseSpec, route, routes_of
+from penstock.web.server import Server
 from penstock.workers.worker import Worker
+
+_GRACE: Final = timedelta(seconds=1)  # for responses that are being sent when the worker stops
+_STATE: Final = ResponseSpec(description="The state", type=dict[str, str])
 
 
 @asynccontextmanager
 async def serving(worker: Worker, *, host: str, port: int, token: Secret | None = None) -> AsyncIterator[int]:
     """Serve a worker's health while the block runs; yields the port, which port 0 leaves to the system.
 
-    ``/healthz``: the process works. ``/readyz``: it takes jobs. ``/worker/status``: what it does. ``/metrics`` needs
-    the token, if there is one, as a gateway's does.
     Raises SettingsError when the address cannot be listened on.
     """
-    runner = web.AppRunner(_application(worker, token), access_log=None)
-    await runner.setup()
+    sockets = listeners(host, port, "WORKER_HTTP_PORT")
+    check = anyone if token is None else BearerCheck(token, "AI_SERVICE_TOKEN")
+    server = Server(Dispatcher(routes_of(WorkerRoutes(worker)), check))
+    await server.start(sockets)
     try:
-        site = web.TCPSite(runner, host, port)
-        try:
-            await site.start()
-        except OSError as error:
-            problem = FieldProblem(
-                field="WORKER_HTTP_PORT", detail=f"cannot listen on {host} port {port}: {error.strerror or error}"
-            )
-            raise SettingsError([problem]) from error
-        yield int(runner.addresses[0][1])
+        yield int(sockets[0].getsockname()[1])
     finally:
-        await runner.cleanup()
+        await server.stop(_GRACE)
 
 
-def _application(worker: Worker, token: Secret | None) -> web.Application:
-    expected = None if token is None else b"bearer " + token.reveal().encode()
+class WorkerRoutes:
+    """The state of one worker. Only ``/metrics`` needs the token, if there is one, as a gateway's does."""
 
-    async def health(_request: web.Request) -> web.Response:
-        return _json({"status": "ok" if worker.healthy else "failing"}, 200 if worker.healthy else 503)
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
 
-    async def ready(_request: web.Request) -> web.Response:
-        return _json({"status": "ready" if worker.ready else "not ready"}, 200 if worker.ready else 503)
-
-    async def status(_request: web.Request) -> web.Response:
-        return _json(worker.status(), 200)
-
-    async def measured(request: web.Request) -> web.Response:
-        scheme, _, secret = request.headers.get("Authorization", "").partition(" ")
-        given = f"{scheme.lower()} {secret.strip()}".encode("utf-8", "surrogateescape")
-        if expected is not None and not hmac.compare_digest(given, expected):
-            return _json({"detail": "the right token is needed: send Authorization: Bearer <AI_SERVICE_TOKEN>"}, 401)
-        return web.Response(body=metrics.exposition(), headers={"Content-Type": metrics.CONTENT_TYPE})
-
-    application = web.Application()
-    application.add_routes(
-        [
-            web.get("/healthz", health),
-            web.get("/readyz", ready),
-            web.get("/worker/status", status),
-            web.get("/metrics", measured),
-        ]
+    @route(
+        "GET",
+        "/healthz",
+        name="health",
+        tag="Worker",
+        summary="Whether the process works",
+        responses={200: _STATE, 503: _STATE},
+        open=True,
     )
-    return application
+    async def health(self, _request: Request) -> Response:
+        healthy = self._worker.healthy
+        return json_response({"status": "ok" if healthy else "failing"}, 200 if healthy else 503)
 
+    @route(
+        "GET",
+        "/readyz",
+        name="readiness",
+        tag="Worker",
+        summary="Whether it takes jobs",
+        responses={200: _STATE, 503: _STATE},
+        open=True,
+    )
+    async def ready(self, _request: Request) -> Response:
+        ready = self._worker.ready
+        return json_response({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
 
-def _json(content: object, status: int) -> web.Response:
-    return web.Response(body=msgspec.json.encode(content), status=status, content_type="application/json")
+    @route(
+        "GET",
+        "/worker/status",
+        name="status",
+        tag="Worker",
+        summary="What it does",
+        responses={200: ResponseSpec(description="Its queues and attempts", type=dict[str, Any])},
+        open=True,
+    )
+    async def status(self, _request: Request) -> Response:
+        return json_response(self._worker.status())
+
+    @route(
+        "GET",
+        "/metrics",
+        name="metrics",
+        tag="Worker",
+        summary="Prometheus metrics",
+        responses={200: ResponseSpec(description="The metrics", type=str, media_type="text/plain")},
+    )
+    async def metrics(self, _request: Request) -> Response:
+        return Response(body=metrics.exposition(), content_type=metrics.CONTENT_TYPE.encode())
