@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Annotated, Final
 
-import jiwer
 from msgspec import Meta, Struct
 
 from penstock.providers.dispatch import ProviderAttempt
@@ -52,6 +51,8 @@ def rate(reference: Sequence[str], hypothesis: Sequence[str]) -> float | None:
         return None if hypothesis else 0.0
     if not hypothesis:
         return 1.0
+    import jiwer  # noqa: PLC0415  (slow to import, rarely needed)
+
     return round(float(jiwer.wer(" ".join(reference), " ".join(hypothesis))), 4)
 
 

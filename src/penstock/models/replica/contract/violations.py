@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
-
-from pydantic_core import ValidationError
+from typing import TYPE_CHECKING, Any, Final
 
 from penstock.outbound.failure import CallFailed
+
+if TYPE_CHECKING:  # the host takes `dotted` from here, and needs no pydantic
+    from pydantic_core import ValidationError
 
 NO_INPUT: Final = "is not an input of this model"
 _MOST_PROBLEMS: Final = 5  # of one call's input that are told
