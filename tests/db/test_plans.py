@@ -214,7 +214,7 @@ async def test_checking_candidates_reads_only_those(filled: Filled, state: str) 
 
 
 async def test_promotion_looks_only_at_what_is_due(filled: Filled) -> None:
-    _assert_bounded(await _explain(filled, "promote", limit=LIMIT), rows=0)
+    _assert_bounded(await _explain(filled, "promote", limit=LIMIT), rows=1)  # the one that is due next
 
 
 async def test_statistics_read_no_job(filled: Filled) -> None:

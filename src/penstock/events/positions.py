@@ -10,7 +10,8 @@ from penstock.processes.periodic import Periodic
 
 
 class Positions(Periodic):
-    """Gives positions to events once a second, and settles which missing ids will never be committed.
+    """Gives positions to events, once a second while there are any, and settles which missing ids will never be
+    committed.
 
     A failed statement leaves an event id that stays missing, and a pass looks for every missing id. Such an id is
     given up once every transaction that may have drawn it has ended. The highest id drawn so far is read first, then
@@ -20,7 +21,7 @@ class Positions(Periodic):
     """
 
     def __init__(self, database: Database, *, interval: timedelta = timedelta(seconds=1)) -> None:
-        super().__init__(interval=interval)
+        super().__init__(interval=interval, idle_interval=5 * interval)
         self._database = database
         self._highest = 0
         self._writers: set[str] = set()  # of the transactions that may have drawn ids up to that, those still open

@@ -10,10 +10,10 @@ from penstock.processes.periodic import Periodic
 
 
 class Counters(Periodic):
-    """Rolls counter deltas up into totals, once a second."""
+    """Rolls counter deltas up into totals, once a second while there are any."""
 
     def __init__(self, database: Database, *, interval: timedelta = timedelta(seconds=1)) -> None:
-        super().__init__(interval=interval)
+        super().__init__(interval=interval, idle_interval=5 * interval)
         self._database = database
 
     async def once(self) -> bool:

@@ -17,7 +17,7 @@ class Hints(Periodic):
     """
 
     def __init__(self, database: Database, *, interval: timedelta = timedelta(seconds=1)) -> None:
-        super().__init__(interval=interval)
+        super().__init__(interval=interval, idle_interval=5 * interval)
         self._database = database
         self._seen: int | None = None
         self._quiet = 0
@@ -35,5 +35,6 @@ class Hints(Periodic):
                 async with connection.transaction():
                     await connection.execute("SET LOCAL synchronous_commit = off")
                     await duties.raise_hints(connection)
+                self.wake()
         self._not_before = time.monotonic() + 20 * (time.monotonic() - began)
         return False

@@ -6,6 +6,7 @@ import asyncio
 from datetime import timedelta
 
 from penstock.events.positions import Positions
+from penstock.events.tail import EVENTS
 from penstock.housekeeping.counters import Counters
 from penstock.housekeeping.hints import Hints
 from penstock.housekeeping.promoter import Promoter
@@ -15,7 +16,7 @@ from penstock.housekeeping.sweeper import Sweeper
 from penstock.jobs.limits import JobLimits
 from penstock.postgres.address import database_url
 from penstock.postgres.pool import Database
-from penstock.postgres.wakeups import Wakeups
+from penstock.postgres.wakeups import Keys, Wakeups
 from penstock.processes.periodic import Periodic
 from penstock.processes.stopping import on_signals
 from penstock.settings import Settings
@@ -28,10 +29,11 @@ class Housekeeper:
     """Rescue, promotion, counters, hints, positions of events, retention and sweeping, side by side."""
 
     def __init__(self, database: Database, limits: JobLimits, *, retention: timedelta) -> None:
-        self._wakeups = Wakeups(database)
+        self.wakeups = Wakeups(database)
+        self.wakeups.subscribe(EVENTS, self._wake)  # each change of a job stores an event
         self.duties: list[Periodic] = [
-            Rescuer(database, limits, self._wakeups),
-            Promoter(database, self._wakeups),
+            Rescuer(database, limits, self.wakeups),
+            Promoter(database, self.wakeups),
             Counters(database),
             Hints(database),
             Positions(database),
@@ -39,13 +41,17 @@ class Housekeeper:
             Sweeper(database),
         ]
 
+    def _wake(self, _keys: Keys) -> None:
+        for duty in self.duties:
+            duty.wake()
+
     async def run(self) -> None:
         """Do all duties until ``stop``."""
-        self._wakeups.start()
+        self.wakeups.start()
         try:
             await asyncio.gather(*(duty.run() for duty in self.duties))
         finally:
-            await self._wakeups.stop()
+            await self.wakeups.stop()
 
     async def stop(self) -> None:
         """End every duty after its pass in hand."""

@@ -15,18 +15,27 @@ _CHUNK = 1000
 
 
 class Promoter(Periodic):
-    """Looks four times a second, so a job starts at most that late. Any number of processes may do so at once."""
+    """Promotes jobs as they become due. Any number of processes may do so at once.
+
+    It polls when the next job is due, at most four times a second. That a job was scheduled meanwhile it learns from a
+    wake-up; a lost one delays the job by two seconds at most.
+    """
 
     def __init__(
-        self, database: Database, wakeups: Wakeups, *, interval: timedelta = timedelta(milliseconds=250)
+        self,
+        database: Database,
+        wakeups: Wakeups,
+        *,
+        interval: timedelta = timedelta(milliseconds=250),
+        idle_interval: timedelta = timedelta(seconds=2),
     ) -> None:
-        super().__init__(interval=interval)
+        super().__init__(interval=interval, idle_interval=idle_interval)
         self._database = database
         self._wakeups = wakeups
 
     async def once(self) -> bool:
         async with self._database.acquire() as connection:
-            promoted = await duties.promote(connection, limit=_CHUNK)
+            promoted, self.due_in = await duties.promote(connection, limit=_CHUNK)
         if promoted:
             announce(self._wakeups, ready=Counter(promoted))
         return sum(promoted.values()) == _CHUNK

@@ -24,7 +24,8 @@ _CHUNK = 500
 
 
 class Rescuer(Periodic):
-    """Looks for leases to rescue once a second. Any number of processes may do so at once.
+    """Looks for leases to rescue: once a second while any is held, otherwise every two seconds. Any number of processes
+    may do so at once.
 
     After the database was away, or nobody was on duty, every lease gets its whole length again before it counts as
     expired: its worker could not send a heartbeat either.
@@ -33,18 +34,21 @@ class Rescuer(Periodic):
     def __init__(
         self, database: Database, limits: JobLimits, wakeups: Wakeups, *, interval: timedelta = timedelta(seconds=1)
     ) -> None:
-        super().__init__(interval=interval)
+        super().__init__(interval=interval, idle_interval=2 * interval)
+        self._shortest = interval
         self._database = database
         self._limits = limits
         self._wakeups = wakeups
 
     async def once(self) -> bool:
         async with self._database.acquire() as connection:
-            async with connection.transaction():
-                await connection.execute("SET LOCAL synchronous_commit = off")
-                recovered_at = await duties.begin_rescue(connection)
-            if recovered_at is None:
+            begun = await duties.begin_rescue(connection)
+            if begun is None:
                 return False
+            recovered_at, leases = begun
+            if not leases:
+                return False
+            self.due_in = self._shortest
             async with connection.transaction():
                 held = await duties.lock_expired(
                     connection, recovered_at=recovered_at, cancel_grace=self._limits.cancel_grace, limit=_CHUNK

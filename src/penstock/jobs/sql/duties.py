@@ -31,16 +31,17 @@ async def lock_leases_of(connection: Connection, worker_ids: Sequence[str], *, l
     return [held(row, TenantId(row["tenant_id"]), row["worker_id"]) for row in rows]
 
 
-async def promote(connection: Connection, *, limit: int) -> dict[Queue, int]:
-    """Move due jobs of every tenant to ready; answers how many of each queue."""
-    rows = await _sql.promote.rows(connection, limit=limit)
-    return {(row["task_type"], row["model_profile"]): row["jobs"] for row in rows}
+async def promote(connection: Connection, *, limit: int) -> tuple[dict[Queue, int], timedelta | None]:
+    """Move due jobs of every tenant to ready. Return how many of each queue, and when the next one is due."""
+    *rows, last = await _sql.promote.rows(connection, limit=limit)
+    return {(row["task_type"], row["model_profile"]): row["jobs"] for row in rows}, last["due_in"]
 
 
-async def begin_rescue(connection: Connection) -> datetime | None:
-    """Note that rescue is on duty; answers since when without a gap, or None when another process has it now."""
+async def begin_rescue(connection: Connection) -> tuple[datetime, bool] | None:
+    """Note that rescue is on duty. Return since when without a gap and whether any lease is held, or None when another
+    process has the duty now."""
     row = await _sql.begin_rescue.row(connection)
-    return None if row is None else row["recovered_at"]
+    return None if row is None else (row["recovered_at"], row["leases"])
 
 
 async def roll_up(connection: Connection) -> int:

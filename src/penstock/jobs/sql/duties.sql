@@ -26,7 +26,8 @@ ORDER BY l.tenant_id, l.job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED;
 
 -- name: promote(limit)
 -- tenant: every (a duty of the house; rows keep their tenant)
--- Moves due jobs from later to ready. Locks: later rows in due order, skipping locked ones. Index: later_due.
+-- Moves due jobs from later to ready. Locks: later rows in due order, skipping locked ones. Index: later_due. The last
+-- row holds no queue but when the next job is due.
 WITH due AS MATERIALIZED (
     SELECT tenant_id, job_id FROM later WHERE run_at <= clock() ORDER BY run_at, job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED
 ), moved AS (
@@ -36,21 +37,26 @@ WITH due AS MATERIALIZED (
     SELECT tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, run_at
     FROM moved ORDER BY run_at, job_id
 )
-SELECT s.task_type, s.model_profile, count(*) AS jobs
-FROM moved m JOIN series s ON s.tenant_id = m.tenant_id AND s.id = m.series_id
-GROUP BY s.task_type, s.model_profile;
+(
+    SELECT s.task_type, s.model_profile, count(*) AS jobs, NULL::interval AS due_in
+    FROM moved m JOIN series s ON s.tenant_id = m.tenant_id AND s.id = m.series_id
+    GROUP BY s.task_type, s.model_profile
+)
+UNION ALL
+SELECT NULL, NULL, 0, (SELECT run_at FROM later WHERE run_at > clock() ORDER BY run_at LIMIT 1) - clock();
 
 
 -- name: begin_rescue()
 -- tenant: every (no tenant's row)
 -- Notes that rescue is on duty, and since when without a gap: a gap longer than 5 s, or a restart of the server, means
--- that healthy workers may not have reached the database either. Locks: one row; null when another process has it now.
+-- that healthy workers may not have reached the database either. Whether any lease is held is said too. The commit waits
+-- for no disk. Locks: one row; null when another process has it now.
 UPDATE housekeeping h
 SET recovered_at = CASE WHEN clock() - h.last_at > interval '5 seconds' OR pg_postmaster_start_time() > h.last_at
                         THEN clock() ELSE h.recovered_at END,
     last_at = clock()
 WHERE h.duty = (SELECT duty FROM housekeeping WHERE duty = 'rescue' FOR UPDATE SKIP LOCKED)
-RETURNING h.recovered_at;
+RETURNING h.recovered_at, EXISTS (SELECT FROM lease) AS leases, set_config('synchronous_commit', 'off', true);
 
 
 -- name: roll_up()

@@ -1,0 +1,69 @@
+"""Duties of an idle housekeeper: a wake-up or the time of what is due ends their wait, so polls can be rare."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+from penstock.housekeeping.housekeeper import Housekeeper
+from penstock.housekeeping.promoter import Promoter
+from penstock.housekeeping.rescuer import Rescuer
+from penstock.jobs.limits import JobLimits
+from penstock.postgres.pool import Database
+from penstock.processes.periodic import Periodic
+from tests.db.stage import Caller, own_tenant, started, within
+from tests.processes import until
+
+_DAY = timedelta(days=1)
+
+
+@asynccontextmanager
+async def on_duty(duty: Periodic) -> AsyncIterator[None]:
+    running = asyncio.create_task(duty.run())
+    try:
+        yield
+    finally:
+        await duty.stop()
+        await running
+
+
+async def test_a_job_that_is_scheduled_while_the_promoter_idles_starts_when_it_is_due(fresh: Database) -> None:
+    async with started(fresh) as service:
+        caller = Caller(service, await own_tenant(fresh))
+        promoter = Promoter(fresh, service.wakeups, interval=timedelta(milliseconds=1), idle_interval=_DAY)
+        async with on_duty(promoter):
+            first = await caller.submit(run_at=datetime.now(UTC) + timedelta(milliseconds=300))
+            promoter.wake()
+            (claimed,) = await within(caller.claim(1, wait_seconds=30), 40)
+            assert claimed.id == first.id
+
+
+async def test_changes_of_jobs_wake_the_duties_of_every_housekeeper(fresh: Database) -> None:
+    housekeeper = Housekeeper(fresh, JobLimits(), retention=_DAY)
+    woken: set[str] = set()
+    for duty in housekeeper.duties:
+        duty.wake = lambda name=duty.name: woken.add(name)  # type: ignore[method-assign, misc]  # to see the call
+    running = asyncio.create_task(housekeeper.run())
+    try:
+        await within(housekeeper.wakeups.listening.wait())
+        async with started(fresh) as service:
+            woken.clear()
+            await Caller(service, await own_tenant(fresh)).submit(run_at=datetime.now(UTC) + timedelta(hours=1))
+            await until(lambda: "promoter" in woken, "the promoter of another process was woken")
+        assert woken == {duty.name for duty in housekeeper.duties}
+    finally:
+        await housekeeper.stop()
+        await running
+
+
+async def test_leases_are_looked_for_more_often_while_any_is_held(fresh: Database) -> None:
+    async with started(fresh) as service:
+        caller = Caller(service, await own_tenant(fresh))
+        rescuer = Rescuer(fresh, JobLimits(), service.wakeups)
+        await rescuer.once()
+        assert rescuer.due_in is None
+        await caller.submit_and_claim()
+        await rescuer.once()
+        assert rescuer.due_in == timedelta(seconds=1)
