@@ -172,3 +172,36 @@ async def test_a_model_registered_over_http_runs_where_workers_host_models(
             return elsewhere.paths[-1] == "/second"
 
         await until(taken_up, "the worker calls the new path")
+
+
+@pytest.mark.parametrize("by", ["gateway", "worker"])
+async def test_a_profile_names_a_model_beside_servers(module_database_url: str, folder: Path, by: str) -> None:
+    """A chat job runs on a model of the runtime openai, through the process that hosts it, and its usage is counted."""
+    answer = {
+        "model": "served",
+        "choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 3, "completion_tokens": 1},
+    }
+    async with serving(answering(answer)) as server:
+        (folder / "local.toml").write_text(
+            f'runtime = "openai"\n[openai]\nbase_url = "{server.address}/v1"\nmodel = "qwen"\n'
+        )
+        (folder.parent / "profiles.toml").write_text(
+            '[providers.ours]\nkind = "model"\nmodel = "local"\n'
+            f'[profiles.helper-{by}]\nproviders = ["ours"]\ndefaults = {{ max_tokens = 5 }}\n'
+        )
+        async with served(module_database_url, folder, by=by) as client:
+            job = await client.submit("llm_chat", f"helper-{by}", {"user": "Hi"})
+            done = await client.wait(job.id, SOON)
+            assert done.status is Status.COMPLETED, done.error
+            assert isinstance(done.result, dict)
+            assert (done.result["content"], done.result["model"], done.result["provider"]) == (
+                "Hello",
+                "served",
+                "ours",
+            )
+            assert (server.paths, server.json["max_tokens"]) == (["/v1/chat/completions"], 5)
+            status = await client.providers_status()
+            ours = next(one for one in status["providers"] if one["name"] == "ours")
+            assert (ours["kind"], ours["model"]) == ("model", "local")
+            assert ours["reachable"] is (True if by == "gateway" else None), "a worker's models are not known here"

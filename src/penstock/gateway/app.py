@@ -65,7 +65,7 @@ class Gateway:
             batch=settings.penstock_max_batch_bytes,
         )
         catalogue = catalogue or Catalogue({}, {})
-        self._providers = ProvidersWatch(catalogue, database)
+        self._providers = ProvidersWatch(catalogue, database, self._models.host)
         self._infra = Infra(settings)
         system, documentation = SystemRoutes(database, service, self._providers, self._infra), DocumentationRoutes()
         blobs = BlobService(

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from penstock.cached import Cached
 from penstock.errors import ServiceError
+from penstock.models.host.host import ModelHost
 from penstock.outbound.breaker import BreakerState
 from penstock.outbound.failure import CallFailed
 from penstock.outbound.peer import Peer
@@ -61,8 +62,9 @@ class ProvidersStatus(Struct, frozen=True, kw_only=True):
 class ProvidersWatch:
     """Asks every provider at once, for three seconds at most; whoever wants to know within five seconds shares it."""
 
-    def __init__(self, catalogue: Catalogue, database: Database) -> None:
+    def __init__(self, catalogue: Catalogue, database: Database, host: ModelHost) -> None:
         self._catalogue = catalogue
+        self._host = host
         self._database = database
         self.status = Cached(self._look, keep=_KEPT)
 
@@ -86,6 +88,8 @@ class ProvidersWatch:
             return []  # what this process can see by itself is told all the same
 
     async def _ask(self, spec: ProviderSpec) -> ProviderStatus:
+        if spec.kind.registered:
+            return self._registered(spec)
         heard: list[tuple[int, float]] = []
         began = time.perf_counter()
 
@@ -123,12 +127,28 @@ class ProvidersWatch:
             configured=True,
             kind=spec.kind.value,
             model=spec.model or None,
-            profiles=[profile.name for profile in self._catalogue.profiles.values() if spec in profile.providers],
+            profiles=self._profiles(spec),
             reachable=status is not None and status < 500,
             latency_ms=latency,
             models=models,
             error=error,
         )
+
+    def _registered(self, spec: ProviderSpec) -> ProviderStatus:
+        """A model of ours; one that this gateway does not host may be a worker's."""
+        entry = self._host.entries.get(spec.model)
+        return ProviderStatus(
+            name=spec.name,
+            configured=True,
+            kind=spec.kind.value,
+            model=spec.model,
+            profiles=self._profiles(spec),
+            reachable=None if entry is None else True,
+            error=f"this gateway hosts no model {spec.model}" if entry is None else None,
+        )
+
+    def _profiles(self, spec: ProviderSpec) -> list[str]:
+        return [profile.name for profile in self._catalogue.profiles.values() if spec in profile.providers]
 
 
 def _lists_models(spec: ProviderSpec) -> bool:

@@ -31,7 +31,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=200)]
 class ProviderTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """``[providers.NAME]``; which fields go with which kind is checked in ``catalogue``."""
 
-    kind: Literal["chat", "whisperx", "audio-chat"]
+    kind: Literal["chat", "whisperx", "audio-chat", "model", "audio-model"]
     url: Annotated[str, Meta(min_length=1)] | None = None
     model: str = ""
     api_key: str = ""

@@ -6,10 +6,12 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from datetime import timedelta
 
 from penstock.blobs.service import BlobService
-from penstock.errors import DatabaseUnavailable
+from penstock.client import Client
+from penstock.errors import DatabaseUnavailable, FieldProblem, SettingsError
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.service import JobService
 from penstock.models.host.host import ModelHost
@@ -20,6 +22,7 @@ from penstock.processes.stopping import on_signals
 from penstock.providers import job_inputs
 from penstock.providers.catalogue import load
 from penstock.providers.fetching import Fetcher
+from penstock.providers.kinds.model import ModelCaller
 from penstock.providers.profile import Catalogue
 from penstock.providers.reporter import Reporter
 from penstock.providers.servers import Servers
@@ -28,11 +31,20 @@ from penstock.telemetry import logs
 from penstock.work.executors import Executors
 from penstock.workers import http, predict, transcription
 from penstock.workers.chat import ChatExecutor
+from penstock.workers.model_calls import GatewayCaller, HostedCaller
 from penstock.workers.transcription import TranscriptionExecutor
 from penstock.workers.uploads import UploadLoader
 from penstock.workers.worker import Worker
 
 log = logs.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Models:
+    """The models that a worker can call: for predict jobs, and for providers that name one."""
+
+    jobs: predict.Models
+    caller: ModelCaller
 
 
 async def run(settings: Settings) -> None:
@@ -112,11 +124,13 @@ async def _executors(settings: Settings, database: Database) -> AsyncIterator[Ex
     async with AsyncExitStack() as parts:
         catalogue = load(settings, environment())
         logs.mask(catalogue.secrets)
-        if catalogue.profiles:
-            await parts.enter_async_context(_profiles(settings, catalogue, database, executors))
         found = await parts.enter_async_context(_models(settings, database))
+        _require_models(catalogue, found)
+        if catalogue.profiles:
+            servers = Servers(found.caller if found is not None else None)
+            await parts.enter_async_context(_profiles(settings, catalogue, database, executors, servers))
         if found is not None:
-            offering = asyncio.create_task(predict.offer(found, executors))
+            offering = asyncio.create_task(predict.offer(found.jobs, executors))
             parts.callback(offering.cancel)
         elif not catalogue.profiles:
             log.warning(
@@ -127,13 +141,20 @@ async def _executors(settings: Settings, database: Database) -> AsyncIterator[Ex
         yield executors
 
 
+def _require_models(catalogue: Catalogue, models: _Models | None) -> None:
+    """Raise SettingsError for a provider that is a registered model, where this worker can call none."""
+    registered = [spec for spec in catalogue.providers.values() if spec.kind.registered]
+    if models is None and registered:
+        detail = "is a registered model, and neither PENSTOCK_MODELS_URL nor PENSTOCK_MODELS_DIR is set"
+        raise SettingsError([FieldProblem(field=f"providers.{spec.name}", detail=detail) for spec in registered])
+
+
 @asynccontextmanager
 async def _profiles(
-    settings: Settings, catalogue: Catalogue, database: Database, executors: Executors
+    settings: Settings, catalogue: Catalogue, database: Database, executors: Executors, servers: Servers
 ) -> AsyncIterator[None]:
     """An executor for each profile, and reports of how its providers stand."""
     await asyncio.to_thread(transcription.sweep)
-    servers = Servers()
     fetcher = Fetcher(settings.penstock_fetch_networks, max_bytes=settings.penstock_max_blob_bytes)
     blobs = BlobService(
         database,
@@ -176,15 +197,15 @@ async def _profiles(
 
 
 @asynccontextmanager
-async def _models(settings: Settings, database: Database) -> AsyncIterator[predict.Models | None]:
-    """The models that predict jobs run on: a gateway's, or this process's own."""
-    token = settings.ai_service_token
-    if settings.penstock_models_url is not None:
-        remote = predict.GatewayModels(
-            settings.penstock_models_url, token=token.reveal() if token is not None else None
-        )
+async def _models(settings: Settings, database: Database) -> AsyncIterator[_Models | None]:
+    """The models that predict jobs and providers run on: a gateway's, or this process's own."""
+    url = settings.penstock_models_url
+    token = settings.ai_service_token.reveal() if settings.ai_service_token is not None else None
+    if url is not None:
+        remote = predict.GatewayModels(url, token=token)
         try:
-            yield remote
+            async with Client(url, token=token) as client:
+                yield _Models(remote, GatewayCaller(client))
         finally:
             await remote.close()
     elif settings.penstock_models_dir is not None:
@@ -201,7 +222,8 @@ async def _models(settings: Settings, database: Database) -> AsyncIterator[predi
             keep=timedelta(days=settings.penstock_retention_days),
         )
         try:
-            yield predict.HostedModels(service, UploadLoader(blobs, most_bytes=settings.penstock_max_call_bytes))
+            load_upload = UploadLoader(blobs, most_bytes=settings.penstock_max_call_bytes)
+            yield _Models(predict.HostedModels(service, load_upload), HostedCaller(service, load_upload))
         finally:
             await service.stop()
     else:

@@ -1,0 +1,149 @@
+"""Calls of registered models for providers: of the models that this process hosts, or of a gateway's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+from msgspec import Raw
+
+from penstock.client import Client
+from penstock.errors import (
+    CallerError,
+    InvalidInput,
+    ModelTimeout,
+    NotFound,
+    Overloaded,
+    PenstockError,
+    ServiceError,
+)
+from penstock.models.host.calls import CallResult
+from penstock.models.host.deployment import Deployment
+from penstock.models.inputs import Input, from_json
+from penstock.models.replica.data_urls import inlined
+from penstock.models.replica.runtime import Segment
+from penstock.models.service import ModelService
+from penstock.models.uploads import Load
+from penstock.outbound.failure import CallFailed
+from penstock.providers.kinds.model import OnChunk
+
+
+class HostedCaller:
+    """The models that this process hosts."""
+
+    def __init__(self, service: ModelService, load: Load) -> None:
+        self._service = service
+        self._load = load
+
+    async def call(self, name: str, request: bytes, *, request_id: str, on_chunk: OnChunk | None = None) -> bytes:
+        """Return a model's output as JSON. Raises CallFailed."""
+        try:
+            deployment = self._service.find(name)
+            if deployment.schema is None:
+                await deployment.describe()
+            given = await from_json(request, deployment, self._load)
+            if on_chunk is None:
+                found = await self._predicted(deployment, given, request_id)
+            else:
+                found = await self._streamed(deployment, given, request_id, on_chunk)
+        except PenstockError as error:
+            raise _failure(error) from error
+        return inlined(found.json, found.segments)
+
+    async def _predicted(self, deployment: Deployment, given: Input, request_id: str) -> CallResult:
+        live = self._service.host.call(deployment, given.json, given.segments, request_id=request_id)
+        try:
+            return await live.done
+        finally:
+            live.close()
+
+    async def _streamed(self, deployment: Deployment, given: Input, request_id: str, on_chunk: OnChunk) -> CallResult:
+        chunks = _Chunks()
+        live = self._service.host.call(
+            deployment,
+            given.json,
+            given.segments,
+            request_id=request_id,
+            streams=True,
+            collects=True,
+            listener=chunks,
+        )
+        live.done.add_done_callback(lambda _: chunks.queue.put_nowait(None))
+        try:
+            while (chunk := await chunks.queue.get()) is not None:
+                await on_chunk(chunk)
+                if chunks.queue.empty():
+                    live.consume(live.unread)
+            return await live.done
+        finally:
+            live.close()
+
+
+class _Chunks:
+    """Queues the chunks of a call; the call's window bounds how many bytes wait."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[bytes | None] = asyncio.Queue()
+
+    def chunk(self, json: bytes, segments: Sequence[Segment]) -> None:
+        self.queue.put_nowait(inlined(json, segments))
+
+    def progress(self, json: bytes) -> None:
+        """A provider's progress is its text."""
+
+    def log(self, level: str, message: str) -> None:
+        """The model's own log has it."""
+
+
+class GatewayCaller:
+    """The models of a gateway."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def call(self, name: str, request: bytes, *, request_id: str, on_chunk: OnChunk | None = None) -> bytes:
+        """Return a model's output as JSON. Raises CallFailed."""
+        try:
+            if on_chunk is None:
+                return _encoded(await self._client.predict(name, Raw(request), request_id=request_id))
+            return await self._streamed(name, request, request_id, on_chunk)
+        except PenstockError as error:
+            raise _failure(error) from error
+
+    async def _streamed(self, name: str, request: bytes, request_id: str, on_chunk: OnChunk) -> bytes:
+        chunks: list[bytes] = []
+        async for event in self._client.stream(name, Raw(request), request_id=request_id):
+            if event.type == "chunk":
+                chunks.append(msgspec.json.encode(event.data))
+                await on_chunk(chunks[-1])
+            elif event.type == "done" and "output" in event.data:
+                return msgspec.json.encode(event.data["output"])
+        return b"[" + b",".join(chunks) + b"]"
+
+
+def _encoded(output: object) -> bytes:
+    try:
+        return msgspec.json.encode(output)
+    except TypeError:  # one piece of media, as no model does that is used so
+        raise CallFailed("provider", "the model's output is not JSON") from None
+
+
+def _failure(error: PenstockError) -> CallFailed:
+    """Return what an error of a model's call means for the provider that it stands for."""
+    match error:
+        case Overloaded():
+            wait = None if error.retry_after is None else error.retry_after.total_seconds()
+            return CallFailed("rate_limited", error.message, retry_after=wait)
+        case ModelTimeout():
+            return CallFailed("timeout", error.message)
+        case InvalidInput():
+            problems = "; ".join(f"{one.field}: {one.detail}" for one in error.problems)
+            return CallFailed("bad_input", f"the model refuses the input ({problems})")
+        case NotFound():
+            return CallFailed("provider", error.message)
+        case CallerError():
+            return CallFailed("bad_input", f"the model refuses the input ({error.message})")
+        case ServiceError():
+            return CallFailed("provider", error.message)
+    return CallFailed("failed", error.message)

@@ -1,0 +1,201 @@
+"""Registered models as providers, called through the host of this process and through a gateway."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+
+from penstock import Client
+from penstock.jobs.states import ErrorCategory
+from penstock.models.host.host import ModelHost
+from penstock.models.service import ModelService
+from penstock.models.uploads import Upload
+from penstock.outbound.failure import CallFailed
+from penstock.providers.dispatch import Mode
+from penstock.providers.kinds.model import ModelCaller
+from penstock.providers.profile import Kind, ProviderSpec
+from penstock.providers.servers import Servers
+from penstock.work.executor import ExecutionError
+from penstock.workers.chat import ChatExecutor
+from penstock.workers.model_calls import GatewayCaller, HostedCaller
+from penstock.workers.transcription import TranscriptionExecutor
+from tests.gateway.stage import serving as gateway_serving
+from tests.models.servers import answering, serving
+from tests.providers.speaking import spoken
+from tests.providers.stage import context, job, profile, spec
+from tests.providers.test_transcription import base64_of
+
+CODE = {
+    "assistant": """
+        class Model:
+            def predict(self, messages: list[dict], max_tokens: int = 10, temperature: float = 1.0) -> dict:
+                said = messages[-1]["content"]
+                if said == "fail":
+                    raise RuntimeError("it is tired")
+                usage = {"prompt_tokens": len(messages), "completion_tokens": max_tokens}
+                return {"content": f"You said {said}", "model": "assistant-v2", "usage": usage, "finish_reason": "stop"}
+    """,
+    "typist": """
+        from collections.abc import Iterator
+
+        class Model:
+            def predict(self, messages: list[dict]) -> Iterator[str]:
+                yield from ("Dear ", messages[-1]["content"], "!")
+    """,
+    "number": """
+        class Model:
+            def predict(self, messages: list[dict]) -> int:
+                return 42
+    """,
+    "ears": """
+        from penstock import Audio
+
+        class Model:
+            def predict(self, audio: Audio, language: str = "?") -> dict:
+                seconds = len(audio.data) > 1000
+                return {"text": f"{audio.media_type} {seconds}", "language": language}
+    """,
+}
+
+
+class NoUploads:
+    """No input here names an upload."""
+
+    most_bytes = 2**26
+
+    async def __call__(self, upload_id: UUID, *, most_bytes: int) -> Upload:
+        raise AssertionError(upload_id)
+
+
+def write_models(folder: Path) -> Path:
+    """Write the models of these tests into a folder."""
+    for name, code in CODE.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / f"{name}_model.py").write_text(textwrap.dedent(code))
+        (folder / name / "model.toml").write_text(f'runtime = "python"\n[python]\nclass = "{name}_model:Model"\n')
+    return folder
+
+
+@pytest.fixture(scope="module", params=["host", "gateway"])
+async def models(
+    request: pytest.FixtureRequest, module_database_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[ModelCaller]:
+    """The same models, in this process and behind a gateway."""
+    folder = write_models(tmp_path_factory.mktemp("models"))
+    if request.param == "gateway":
+        async with (
+            gateway_serving(module_database_url, models_folder=folder) as caller,
+            Client(caller.address) as client,
+        ):
+            yield GatewayCaller(client)
+    else:
+        service = ModelService(ModelHost(), folder=folder)
+        await service.start()
+        try:
+            yield HostedCaller(service, NoUploads())
+        finally:
+            await service.stop()
+
+
+def model(name: str, kind: Kind = Kind.MODEL, **fields: Any) -> ProviderSpec:
+    """A provider that is a registered model."""
+    return ProviderSpec(
+        name=f"our-{name}", kind=kind, endpoint=None, model=name, **({"timeout": timedelta(seconds=30)} | fields)
+    )
+
+
+async def test_a_chat_job_runs_on_a_registered_model(models: ModelCaller) -> None:
+    told = context()
+    result = await ChatExecutor(profile(model("assistant", defaults={"max_tokens": 7})), Servers(models))(
+        job(user="Hi", temperature=0.5), told
+    )
+    assert (result.content, result.model, result.finish_reason) == ("You said Hi", "assistant-v2", "stop")
+    assert result.usage == {"prompt_tokens": 1, "completion_tokens": 7}
+    (usage,) = told.usage
+    assert (usage.provider, usage.model, usage.completion_tokens) == ("our-assistant", "assistant", 7)
+
+
+async def test_what_a_model_streams_is_the_jobs_output(models: ModelCaller) -> None:
+    told = context()
+    result = await ChatExecutor(profile(model("typist")), Servers(models))(job(user="Ada", stream=True), told)
+    assert [msgspec.json.decode(chunk) for chunk in told.outbox.parcel().chunks] == [
+        {"delta": "Dear "},
+        {"delta": "Ada"},
+        {"delta": "!"},
+    ]
+    assert (result.content, result.model) == ("Dear Ada!", "typist")
+
+
+async def test_a_model_that_only_streams_serves_whole_completions_too(models: ModelCaller) -> None:
+    result = await ChatExecutor(profile(model("typist")), Servers(models))(job(user="Ada"), context())
+    assert result.content == "Dear Ada!"
+
+
+async def test_a_server_stands_in_for_a_model_that_fails(models: ModelCaller) -> None:
+    answer = {"choices": [{"message": {"content": "Hello"}}]}
+    async with serving(answering(answer)) as seen:
+        servers = Servers(models)
+        result = await ChatExecutor(profile(model("assistant"), spec(seen.address)), servers)(
+            job(user="fail"), context()
+        )
+        await servers.close()
+    first, second = result.attempts
+    assert (first.status, second.status, result.content) == ("failed", "completed", "Hello")
+    assert "it is tired" in (first.error or "")
+
+
+@pytest.mark.parametrize(
+    ("name", "stated", "category", "message"),
+    [
+        ("nothing", {"user": "Hi"}, ErrorCategory.PROVIDER_ERROR, "nothing"),
+        ("number", {"user": "Hi"}, ErrorCategory.PROVIDER_ERROR, "is not a text and has no content"),
+        ("assistant", {"user": "Hi", "stop": ["a"]}, ErrorCategory.BAD_INPUT, "stop"),
+    ],
+)
+async def test_what_a_model_cannot_do_is_said(
+    models: ModelCaller, name: str, stated: dict[str, Any], category: ErrorCategory, message: str
+) -> None:
+    with pytest.raises(ExecutionError) as caught:
+        await ChatExecutor(profile(model(name)), Servers(models))(job(**stated), context())
+    assert caught.value.category is category
+    assert message in caught.value.message
+
+
+async def test_a_transcription_job_runs_on_a_registered_model(models: ModelCaller, tmp_path: Path) -> None:
+    wav = spoken(tmp_path / "a.wav")
+    executor = TranscriptionExecutor(
+        profile(model("ears", Kind.AUDIO_MODEL), mode=Mode.FIRST), Servers(models), fetcher=_never(), blobs=_never()
+    )
+    result = await executor(job(task_type="transcription", audio=base64_of(wav), language="en"), context())
+    assert (result.text, result.language, result.model) == ("audio/wav True", "en", "ears")
+    assert len(result.segments) == 1
+
+
+async def test_a_wait_that_a_model_reports_closes_the_providers_gate() -> None:
+    class Limited:
+        calls = 0
+
+        async def call(self, *_: object, **__: object) -> bytes:
+            self.calls += 1
+            raise CallFailed("rate_limited", "the server limits us", retry_after=40.0)
+
+    limited = Limited()
+    executor = ChatExecutor(profile(model("assistant")), Servers(limited))
+    for _ in range(2):
+        with pytest.raises(ExecutionError) as caught:
+            await executor(job(user="Hi"), context())
+        assert caught.value.category is ErrorCategory.RATE_LIMITED
+        assert timedelta(seconds=30) < (caught.value.retry_after or timedelta(0)) <= timedelta(seconds=40)
+    assert limited.calls == 1
+
+
+def _never() -> Any:
+    """What a recording inside the input does not need."""
+    return None
