@@ -83,7 +83,7 @@ async def test_providers_are_checked_together_and_no_secret_is_told(module_datab
 async def test_a_provider_that_does_not_answer_holds_nobody_up(
     module_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("penstock.gateway.providers._SECONDS", 0.05)
+    monkeypatch.setattr("penstock.providers.status._SECONDS", 0.05)
     released = asyncio.Event()
 
     async def hang(_request: web.Request) -> web.Response:

@@ -12,9 +12,9 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from penstock.gateway.infra import Infra, SidecarStatus
 from penstock.masking import Secret
 from penstock.settings import load_settings
+from penstock.sidecar.infra import Infra, SidecarStatus
 from penstock.sidecar.telemetry import Gpu, Report, Telemetry
 from tests.models.servers import Handler, answering, closed_port, hanging, sending, serving
 
@@ -63,7 +63,7 @@ async def seen(handler: Handler, *, token: str | None = TOKEN) -> SidecarStatus:
 
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.gateway.infra.TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("penstock.sidecar.infra.TIMEOUT_SECONDS", 0.2)
 
 
 async def test_none_configured() -> None:

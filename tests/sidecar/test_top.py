@@ -22,8 +22,8 @@ from aiohttp import web
 from rich.console import Console
 
 from penstock.cli.top_views import View, frame
-from penstock.gateway.infra import InfraStatus, SidecarStatus
 from penstock.jobs.job import Stats
+from penstock.sidecar.infra import InfraStatus, SidecarStatus
 from penstock.sidecar.telemetry import Container, Gpu, GpuProcess, HealthCheck, Telemetry, VllmModel, VllmServer
 from tests.models.servers import closed_port, serving
 from tests.processes import PENSTOCK, clean_environment, until

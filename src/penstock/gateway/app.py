@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from penstock.blobs import routes as blob_routes
-from penstock.blobs.handlers import BlobHandlers
+from penstock.blobs.http import BlobRoutes
 from penstock.blobs.service import BlobService
 from penstock.gateway.access import Access
-from penstock.gateway.comparisons import ComparisonRoutes
 from penstock.gateway.documentation import DocumentationRoutes
-from penstock.gateway.infra import Infra
 from penstock.gateway.inputs import InputCheck
 from penstock.gateway.openapi import document
-from penstock.gateway.providers import ProvidersWatch
 from penstock.gateway.system import SystemRoutes
 from penstock.jobs import routes as job_routes
 from penstock.jobs.handlers import JobHandlers, Sizes
@@ -25,11 +21,15 @@ from penstock.models.http.logs import LogRoutes
 from penstock.models.http.registry import RegistryRoutes
 from penstock.models.service import ModelService
 from penstock.postgres.pool import Database
+from penstock.providers.http.comparisons import ComparisonRoutes
+from penstock.providers.http.status import ProviderStatusRoutes
 from penstock.providers.profile import Catalogue
+from penstock.providers.status import ProvidersWatch
 from penstock.settings import Settings
+from penstock.sidecar.infra import Infra, InfraRoutes
 from penstock.telemetry import metrics
 from penstock.web.dispatch import Dispatcher
-from penstock.web.route import Route
+from penstock.web.route import Route, routes_of
 from penstock.web.signals import Signal
 from penstock.workers.uploads import UploadLoader
 
@@ -67,7 +67,7 @@ class Gateway:
         catalogue = catalogue or Catalogue({}, {})
         self._providers = ProvidersWatch(catalogue, database, self._models.host)
         self._infra = Infra(settings)
-        system, documentation = SystemRoutes(database, service, self._providers, self._infra), DocumentationRoutes()
+        system, documentation = SystemRoutes(database, service), DocumentationRoutes()
         blobs = BlobService(
             database,
             max_bytes=settings.penstock_max_blob_bytes,
@@ -80,10 +80,12 @@ class Gateway:
             *RegistryRoutes(self._models).all(),
             *LogRoutes(self._models).all(),
             *job_routes.routes(JobHandlers(service, sizes, check=InputCheck(self._models.host, catalogue))),
-            *ComparisonRoutes(service).all(),
-            *blob_routes.routes(BlobHandlers(blobs)),
+            *_declared(ComparisonRoutes(service)),
+            *_declared(BlobRoutes(blobs)),
             *BackendRoutes(self._models, max_call_bytes=most, load=load).all(),
             *system.all(),
+            *_declared(ProviderStatusRoutes(self._providers)),
+            *_declared(InfraRoutes(self._infra)),
             *documentation.all(),
         ]
         documentation.openapi = document(self.routes, secured=self.access.guarded)
@@ -108,3 +110,8 @@ class Gateway:
     def observe_batch(kind: str, size: int) -> None:
         """Measure a group commit."""
         _BATCHES.labels(kind).observe(size)
+
+
+def _declared(handlers: object) -> list[Route]:
+    """Return the routes that the class of ``handlers`` declares."""
+    return [one for one in routes_of(handlers) if isinstance(one, Route)]

@@ -1,17 +1,14 @@
-"""Endpoints about the service itself: health, metrics, and what it depends on."""
+"""Endpoints about the service itself: health and metrics."""
 
 from __future__ import annotations
 
 import time
 from contextlib import suppress
-from typing import Any
 
 from msgspec import Struct
 
 from penstock.errors import DatabaseUnavailable, SchemaMismatch
-from penstock.gateway.infra import Infra, InfraStatus
 from penstock.gateway.job_metrics import measure
-from penstock.gateway.providers import ProvidersStatus, ProvidersWatch
 from penstock.jobs.service import JobService
 from penstock.postgres.pool import Database
 from penstock.telemetry import metrics
@@ -20,33 +17,6 @@ from penstock.web.response import Response, json_response
 from penstock.web.route import ResponseSpec, Route
 
 _STATS_SECONDS = 1.0  # how long one look at the counters serves scrapes
-
-_PROVIDERS = {
-    "providers": [
-        {
-            "name": "llm",
-            "configured": True,
-            "kind": "chat",
-            "model": "qwen2.5-14b",
-            "profiles": ["qwen2.5-14b"],
-            "reachable": True,
-            "latency_ms": 4.2,
-            "models": ["qwen2.5-14b"],
-            "error": None,
-            "breaker": "closed",
-            "wait_seconds": 0.0,
-            "running": 2,
-            "last_error": {
-                "category": "rate_limited",
-                "message": "the provider limits us (429)",
-                "at": "2026-01-30T09:00:00Z",
-            },
-            "workers": 1,
-        },
-        {"name": "whisperx", "configured": False},
-    ]
-}
-_INFRA: dict[str, Any] = {"configured": False, "sidecars": []}
 
 
 class Health(Struct, frozen=True, kw_only=True):
@@ -58,11 +28,9 @@ class Health(Struct, frozen=True, kw_only=True):
 class SystemRoutes:
     """The endpoints."""
 
-    def __init__(self, database: Database, service: JobService, providers: ProvidersWatch, infra: Infra) -> None:
+    def __init__(self, database: Database, service: JobService) -> None:
         self._database = database
         self._service = service
-        self._providers = providers
-        self._infra = infra
         self._stats_at = 0.0
 
     async def healthz(self, request: Request) -> Response:
@@ -82,14 +50,6 @@ class SystemRoutes:
             with suppress(DatabaseUnavailable):  # what this process knows of itself is told all the same
                 measure(await self._service.of(request.principal.tenant).stats())
         return Response(body=metrics.exposition(), content_type=metrics.CONTENT_TYPE.encode())
-
-    async def providers(self, request: Request) -> Response:
-        request.query({})
-        return json_response(await self._providers.status())
-
-    async def infra(self, request: Request) -> Response:
-        request.query({})
-        return json_response(await self._infra.status())
 
     def all(self) -> list[Route]:
         """Every route."""
@@ -123,23 +83,5 @@ class SystemRoutes:
                 tag="System",
                 summary="Prometheus metrics",
                 responses={200: ResponseSpec(description="The metrics", type=str, media_type="text/plain")},
-            ),
-            Route(
-                method="GET",
-                path="/api/v1/providers/status",
-                handler=self.providers,
-                name="providersStatus",
-                tag="System",
-                summary="Whether the configured AI providers can be reached, and how they stand with the workers",
-                responses={200: ResponseSpec(description="Each provider", type=ProvidersStatus, example=_PROVIDERS)},
-            ),
-            Route(
-                method="GET",
-                path="/api/v1/infra/status",
-                handler=self.infra,
-                name="infraStatus",
-                tag="System",
-                summary="Telemetry of AI servers",
-                responses={200: ResponseSpec(description="Each configured sidecar", type=InfraStatus, example=_INFRA)},
             ),
         ]

@@ -22,11 +22,11 @@ from penstock.providers.comparing import Compared, Comparison, compare
 from penstock.web.reading import convert
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
-from penstock.web.route import Parameter, ResponseSpec, Route
+from penstock.web.route import Parameter, ResponseSpec, route
 
 _PAGE: Final = 500
 _RESULTS: Final = 50  # jobs whose results one statement reads: they may be large
-_MOST_PAGES: Final = 20  # looked through for jobs that fit: a filter that matches rarely ends there
+_MAX_PAGES: Final = 20  # that are searched for jobs that fit, where a filter matches rarely
 Limit = Annotated[int, Meta(ge=1, le=5000)]
 
 _EXAMPLE: dict[str, Any] = {
@@ -67,11 +67,37 @@ class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ComparisonRoutes:
-    """The endpoint, on the job service."""
+    """The comparison of providers, on the job service."""
 
     def __init__(self, service: JobService) -> None:
         self._service = service
 
+    @route(
+        "GET",
+        "/api/v1/comparisons",
+        name="compareProviders",
+        tag="Providers",
+        summary="How providers did over many jobs: agreement, failures, latency",
+        description=(
+            "Of the newest finished jobs that match every stated filter, or of the jobs named by `id`. "
+            "Word error rates come from jobs whose mode was `all`."
+        ),
+        parameters=(
+            Parameter(name="id", type=UUID, description="these jobs; goes with no filter", repeated=True),
+            Parameter(name="limit", type=Limit, description="at most so many jobs; 500 by default"),
+            *(
+                Parameter(
+                    name=field.encode_name,
+                    type=field.type,
+                    description=FILTER_MEANINGS.get(field.name, "exactly this"),
+                    repeated=FILTERS[field.name],
+                )
+                for field in msgspec.structs.fields(JobFilter)
+            ),
+        ),
+        responses={200: ResponseSpec(description="The summary", type=Comparison, example=_EXAMPLE)},
+        errors=(InvalidInput, DatabaseUnavailable),
+    )
     async def compare(self, request: Request) -> Response:
         jobs = self._service.of(request.principal.tenant)
         query = request.query({**FILTERS, "id": True, "limit": False})
@@ -86,12 +112,12 @@ class ComparisonRoutes:
         return json_response(compare(_by_job(await self._used(jobs, ids))))
 
     async def _find(self, jobs: TenantJobs, where: JobFilter, limit: int) -> list[UUID]:
-        """The newest finished jobs that the filter means."""
+        """Return the newest finished jobs that the filter selects."""
         if where.status is None:
             where = msgspec.structs.replace(where, status=[Status.COMPLETED, Status.FAILED])
         found: list[UUID] = []
         cursor: str | None = None
-        for _ in range(_MOST_PAGES):
+        for _ in range(_MAX_PAGES):
             page = await jobs.list(where, limit=min(_PAGE, limit - len(found)), cursor=cursor)
             found += [job.id for job in page.jobs]
             cursor = page.next_cursor
@@ -104,38 +130,6 @@ class ComparisonRoutes:
         for first in range(0, len(ids), _RESULTS):
             used += await jobs.usage_of(ids[first : first + _RESULTS])
         return used
-
-    def all(self) -> list[Route]:
-        """Every route."""
-        return [
-            Route(
-                method="GET",
-                path="/api/v1/comparisons",
-                handler=self.compare,
-                name="compareProviders",
-                tag="Providers",
-                summary="How providers did over many jobs: agreement, failures, latency",
-                description=(
-                    "Of the newest finished jobs that match every stated filter, or of the jobs named by `id`. "
-                    "Word error rates come from jobs whose mode was `all`."
-                ),
-                parameters=(
-                    Parameter(name="id", type=UUID, description="these jobs; goes with no filter", repeated=True),
-                    Parameter(name="limit", type=Limit, description="at most so many jobs; 500 unless told"),
-                    *(
-                        Parameter(
-                            name=field.encode_name,
-                            type=field.type,
-                            description=FILTER_MEANINGS.get(field.name, "exactly this"),
-                            repeated=FILTERS[field.name],
-                        )
-                        for field in msgspec.structs.fields(JobFilter)
-                    ),
-                ),
-                responses={200: ResponseSpec(description="The summary", type=Comparison, example=_EXAMPLE)},
-                errors=(InvalidInput, DatabaseUnavailable),
-            )
-        ]
 
 
 def _by_job(used: Sequence[UsedByJob]) -> list[Compared]:
@@ -152,7 +146,7 @@ def _by_job(used: Sequence[UsedByJob]) -> list[Compared]:
 
 
 def _agreement(column: bytes) -> list[Agreement]:
-    """What a result calls so; nothing where it means something else, for anyone's worker may write results."""
+    """Return the agreement that a result holds; nothing where that word means something else there."""
     try:
         return msgspec.json.decode(column, type=list[Agreement])
     except (msgspec.MsgspecError, RecursionError):

@@ -19,6 +19,9 @@ from penstock.sidecar.fetching import TIMEOUT_SECONDS, SourceFailed, fetch, plac
 from penstock.sidecar.telemetry import Number, Report, Telemetry
 from penstock.telemetry import logs
 from penstock.web.reading import decode
+from penstock.web.request import Request
+from penstock.web.response import Response, json_response
+from penstock.web.route import ResponseSpec, route
 
 log = logs.get(__name__)
 
@@ -74,6 +77,29 @@ class Infra:
             self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         session = self._session
         await asyncio.gather(*(one.refresh(session) for one in self._sidecars))
+
+
+class InfraRoutes:
+    """``GET /api/v1/infra/status``."""
+
+    def __init__(self, infra: Infra) -> None:
+        self._infra = infra
+
+    @route(
+        "GET",
+        "/api/v1/infra/status",
+        name="infraStatus",
+        tag="System",
+        summary="Telemetry of AI servers",
+        responses={
+            200: ResponseSpec(
+                description="Each configured sidecar", type=InfraStatus, example={"configured": False, "sidecars": []}
+            )
+        },
+    )
+    async def status(self, request: Request) -> Response:
+        request.query({})
+        return json_response(await self._infra.status())
 
 
 class _Sidecar:

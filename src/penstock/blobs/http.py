@@ -1,0 +1,178 @@
+"""The HTTP face of blobs: every endpoint under ``/api/v1/blobs``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from penstock.blobs.blob import Blob
+from penstock.blobs.names import attachment
+from penstock.blobs.ranges import UNSATISFIABLE, wanted
+from penstock.blobs.service import BlobService
+from penstock.errors import DatabaseUnavailable, InvalidInput, MalformedBody, NotFound, TooLarge, Unsupported
+from penstock.web.forms import Part, read_form
+from penstock.web.request import Request
+from penstock.web.response import ByteStream, Response, json_response
+from penstock.web.route import Parameter, PathParameter, ResponseSpec, route
+
+_FORM: Final = "multipart/form-data"
+MAX_FORM_BYTES: Final = 64 * 2**20  # bytes: a form stands in memory, a plain body does not
+_NEVER_SHOWN: Final = [  # it is somebody's file: no browser may take it for a page of this service
+    (b"x-content-type-options", b"nosniff"),
+    (b"content-security-policy", b"default-src 'none'; sandbox"),
+]
+
+_NAMED = (InvalidInput, NotFound, DatabaseUnavailable)
+_EXAMPLE: Any = msgspec.to_builtins(
+    Blob(
+        id=UUID("01990000-0000-7000-8000-000000000007"),
+        media_type="audio/wav",
+        filename="meeting.wav",
+        size_bytes=1_920_044,
+        sha256="6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d",
+        created_at=datetime(2026, 1, 30, 9, tzinfo=UTC),
+        expires_at=datetime(2026, 3, 1, 9, tzinfo=UTC),
+    )
+)
+_ID = PathParameter(name="id", type=UUID, description="the blob's id")
+
+
+def _upload_description(blobs: BlobRoutes) -> str:
+    return (
+        "The body is the file's bytes, its media type in `Content-Type`; or `multipart/form-data` with "
+        f"one file. At most {blobs.max_bytes} bytes, or {min(MAX_FORM_BYTES, blobs.max_bytes)} as a form. It is kept "
+        "until `expires_at` or until it is deleted."
+    )
+
+
+class BlobRoutes:
+    """Uploads, reads and deletes the files of the tenant that sends the request."""
+
+    def __init__(self, service: BlobService) -> None:
+        self.max_bytes = service.max_bytes
+        self._service = service
+
+    @route(
+        "POST",
+        "/api/v1/blobs",
+        name="putBlob",
+        tag="Blobs",
+        summary="Upload a file",
+        description=_upload_description,
+        uploads=True,
+        parameters=(
+            Parameter(
+                name="filename",
+                type=str,
+                description="the file's name; folders and letters that control anything are dropped from it",
+            ),
+        ),
+        responses={201: ResponseSpec(description="What is known of it", type=Blob, example=_EXAMPLE)},
+        errors=(InvalidInput, MalformedBody, TooLarge, Unsupported, DatabaseUnavailable),
+        max_body_bytes=lambda blobs: blobs.max_bytes,
+    )
+    async def put(self, request: Request) -> Response:
+        """Keep the body, or the one file of a form."""
+        named = request.query({"filename": False}).get("filename")
+        filename = named[0] if named else None
+        tenant, stated = request.principal.tenant, request.header(b"content-type")
+        if stated is not None and stated.partition(";")[0].strip().lower() == _FORM:
+            request.max_body_bytes = min(request.max_body_bytes, MAX_FORM_BYTES)
+            part = _only_file(await read_form(request, stated))
+            filename = filename or part.filename
+            blob = await self._service.put(tenant, _whole(part.data), media_type=part.media_type, filename=filename)
+        else:
+            blob = await self._service.put(tenant, request.chunks(), media_type=stated, filename=filename)
+        return json_response(blob, 201, [(b"location", f"/api/v1/blobs/{blob.id}".encode())])
+
+    @route(
+        "GET",
+        "/api/v1/blobs/{id}",
+        path_parameters=(_ID,),
+        name="readBlob",
+        tag="Blobs",
+        summary="A file's bytes",
+        description="With its media type, as an attachment; one range of bytes may be requested.",
+        parameters=(Parameter(name="Range", type=str, description="such as `bytes=0-499`; one range", place="header"),),
+        responses={
+            200: ResponseSpec(description="The bytes", media_type="*/*"),
+            206: ResponseSpec(description="The range", media_type="*/*"),
+            416: ResponseSpec(description="The range lies behind the file's end"),
+        },
+        errors=_NAMED,
+    )
+    async def read(self, request: Request) -> Response | ByteStream:
+        """Send the bytes, or one range of them."""
+        request.query({})
+        blob = await self._service.get(request.principal.tenant, request.path_id())
+        etag = f'"{blob.sha256}"'
+        asked = request.header(b"range") if request.method == "GET" else None
+        if request.header(b"if-range") not in {None, etag}:
+            asked = None
+        span = wanted(asked, blob.size_bytes)
+        if span is UNSATISFIABLE:
+            return Response(status=416, headers=[(b"content-range", b"bytes */%d" % blob.size_bytes)])
+        headers = [
+            *_NEVER_SHOWN,
+            (b"content-disposition", attachment(blob.filename)),
+            (b"accept-ranges", b"bytes"),
+            (b"etag", etag.encode()),
+        ]
+        start, end = (0, blob.size_bytes) if span is None else (span.start, span.stop)
+        if span is not None:
+            headers.append((b"content-range", b"bytes %d-%d/%d" % (start, end - 1, blob.size_bytes)))
+        return ByteStream(
+            chunks=self._service.read(request.principal.tenant, blob.id, start, end),
+            size=end - start,
+            status=200 if span is None else 206,
+            content_type=blob.media_type.encode(),
+            headers=headers,
+        )
+
+    @route(
+        "GET",
+        "/api/v1/blobs/{id}/info",
+        path_parameters=(_ID,),
+        name="getBlob",
+        tag="Blobs",
+        summary="What is known of a file",
+        responses={200: ResponseSpec(description="Its type, name, size and times", type=Blob, example=_EXAMPLE)},
+        errors=_NAMED,
+    )
+    async def info(self, request: Request) -> Response:
+        """Describe a blob."""
+        request.query({})
+        return json_response(await self._service.get(request.principal.tenant, request.path_id()))
+
+    @route(
+        "DELETE",
+        "/api/v1/blobs/{id}",
+        path_parameters=(_ID,),
+        name="deleteBlob",
+        tag="Blobs",
+        summary="Delete a file",
+        responses={204: ResponseSpec(description="It is gone")},
+        errors=_NAMED,
+    )
+    async def delete(self, request: Request) -> Response:
+        """Delete a blob."""
+        request.query({})
+        await self._service.delete(request.principal.tenant, request.path_id())
+        return Response(status=204)
+
+
+def _only_file(parts: list[Part]) -> Part:
+    for part in parts:
+        if part.filename is None:
+            raise InvalidInput.of(part.name[:100], "is not a file: a form holds one file and nothing else")
+    if len(parts) != 1:
+        raise InvalidInput.of("body", f"must hold exactly one file, not {len(parts)}")
+    return parts[0]
+
+
+async def _whole(data: bytes) -> AsyncIterator[bytes]:
+    yield data

@@ -1,0 +1,1 @@
+"""The HTTP face of providers: a file for each topic."""
