@@ -112,6 +112,11 @@ class EmbeddedServer:
         self._account = account.Account(uid=None, gid=None)
 
     @property
+    def is_new(self) -> bool:
+        """Whether the folder holds no database yet."""
+        return not (self._cluster / "PG_VERSION").is_file()
+
+    @property
     def pid(self) -> int | None:
         """The process of the running server."""
         return self._process.pid if self._process and self._process.returncode is None else None

@@ -55,6 +55,13 @@ async def migrate(url: str, *, patience: timedelta = timedelta(0)) -> None:
         await connection.close(timeout=5)  # this also gives the advisory lock free
 
 
+def import_tools() -> None:
+    """Import what migrations need, for callers that know there is work and have time meanwhile: it takes long."""
+    import alembic.command  # noqa: PLC0415
+    import alembic.config  # noqa: F401, PLC0415
+    import sqlalchemy.ext.asyncio  # noqa: F401, PLC0415
+
+
 async def check(url: str, *, patience: timedelta = timedelta(0)) -> None:
     """Raise CannotStart unless the schema is up to date: for processes that may not migrate."""
     connection = await _connect(url, patience)

@@ -69,7 +69,10 @@ class Supervisor:
 
     async def _bring_up_database(self) -> None:
         if self._server is not None:
-            await self._server.start()
+            if self._server.is_new:
+                await asyncio.gather(self._server.start(), asyncio.to_thread(migrate.import_tools))
+            else:
+                await self._server.start()
         url = database_url(self._settings)
         bring_up = migrate.migrate if self._settings.migrate_on_start else migrate.check
         await bring_up(url, patience=_DATABASE_PATIENCE)
