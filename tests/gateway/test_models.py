@@ -385,7 +385,7 @@ class TestLooking:
         assert [model["name"] for model in page["models"] if model["source"] == "folder"] == sorted(MODELS)
         assert page["problems"].keys() == {"broken.toml", "pipe.toml"}
         assert "replicas: expected `int` >= 1" in page["problems"]["broken.toml"]
-        assert page["problems"]["pipe.toml"] == "pipe.toml: must be a regular file"
+        assert page["problems"]["pipe.toml"] == "manifest: must be a regular file"
 
     async def test_a_model_tells_its_schema_and_how_it_does(self, caller: Caller) -> None:
         """Versions, replicas, counters."""

@@ -354,7 +354,7 @@ def test_nan_fails_only_its_own_call_of_a_batch() -> None:
 
 def test_an_infinite_chunk_ends_its_stream() -> None:
     wire = CollectingWire()
-    with pytest.raises(CallFailed, match="of what it yielded, the whole is NaN or infinite"):
+    with pytest.raises(CallFailed, match="what it yielded is NaN or infinite"):
         blocking(Counting).predict(call_with(wire, {}))
     assert wire.values == [1.0]
 

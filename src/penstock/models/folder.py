@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
@@ -16,6 +17,7 @@ from penstock.processes.waiting import set_within
 from penstock.telemetry import logs
 
 log = logs.get(__name__)
+logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it logs every change, and models may write files
 
 _MOST: Final = 1000  # manifests
 _GATHER_MILLISECONDS: Final = 100  # changes that belong together

@@ -149,22 +149,22 @@ def _parsed(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(_content(path).decode())
     except OSError as error:
-        raise InvalidInput.of(path.name, f"cannot be read: {error.strerror}") from None
+        raise InvalidInput.of("manifest", f"cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInput.of(path.name, f"is not valid TOML: {error}") from None
+        raise InvalidInput.of("manifest", f"is not valid TOML: {error}") from None
 
 
 def _content(path: Path) -> bytes:
     """Return what a file holds. Opening a FIFO would wait for its writer, and reading a device may never end."""
     if not stat.S_ISREG(path.stat().st_mode):
-        raise InvalidInput.of(path.name, "must be a regular file")
+        raise InvalidInput.of("manifest", "must be a regular file")
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # it may have become a FIFO meanwhile
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise InvalidInput.of(path.name, "must be a regular file")
+            raise InvalidInput.of("manifest", "must be a regular file")
         content = file.read(_MAX_BYTES + 1)
     if len(content) > _MAX_BYTES:
-        raise InvalidInput.of(path.name, f"must have at most {_MAX_BYTES} bytes")
+        raise InvalidInput.of("manifest", f"must have at most {_MAX_BYTES} bytes")
     return content
 
 

@@ -1,0 +1,90 @@
+"""From an input, as JSON and media, to the arguments of ``predict``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final, get_args
+
+import typing_extensions
+from pydantic import ConfigDict, TypeAdapter
+from pydantic_core import ValidationError
+
+from penstock.models.replica.contract.json_schema import describe, short, trouble
+from penstock.models.replica.contract.media import File
+from penstock.models.replica.contract.signature import Signature
+from penstock.models.replica.contract.violations import NO_INPUT, dotted, refusal
+from penstock.models.replica.runtime import Segment
+from penstock.outbound.failure import CallFailed
+
+_CONFIG: Final = ConfigDict(extra="forbid", val_json_bytes="base64")  # of the object that holds the parameters
+
+
+class Inputs:
+    """Turns inputs into arguments. Mistakes in the annotations are added to the signature's problems."""
+
+    def __init__(self, signature: Signature) -> None:
+        self.schema: dict[str, Any] = {}
+        # A typed dictionary, not a model class: any name will do for a parameter, and validating makes what is needed.
+        make: Any = typing_extensions.TypedDict  # pydantic wants this one before Python 3.12
+        try:
+            fields = make("Input", signature.inputs)
+            fields.__pydantic_config__ = _CONFIG
+            adapter: TypeAdapter[dict[str, Any]] = TypeAdapter(fields)
+            self.schema = describe(adapter, "validation")
+            del self.schema["title"]
+        except Exception as error:  # noqa: BLE001  (types of the model's bring code of their own)
+            found = [
+                f"parameter {name} of predict: {what}"
+                for name, hint in signature.inputs.items()
+                if (what := trouble(get_args(hint)[0], "validation"))
+            ]
+            signature.problems.extend(found or [f"predict: {short(error)}"])
+            return
+        self._of_json = adapter.validator.validate_json
+        self._of_python = adapter.validator.validate_python
+
+    def arguments(self, given: bytes, segments: Sequence[Segment]) -> dict[str, Any]:
+        """Return the keyword arguments of ``predict``. Raises CallFailed (``bad_input``)."""
+        placed: Any = None
+        try:
+            if segments:
+                placed = _place(given, segments)
+                # Not strict: the value comes from JSON, in which a date or a tuple cannot be written as one.
+                arguments: dict[str, Any] = self._of_python(placed, strict=False)
+            else:
+                arguments = self._of_json(given)
+        except ValidationError as error:
+            if placed is None:
+                placed = _decoded(given)
+            raise refusal(error, placed) from None
+        return arguments
+
+
+def _decoded(given: bytes) -> Any:
+    """Return what JSON holds, None where it cannot be read."""
+    try:
+        return json.loads(given)
+    except ValueError:
+        return None
+
+
+def _place(given: bytes, segments: Sequence[Segment]) -> Any:
+    """Return the input with its media where they stand; raises CallFailed."""
+    try:
+        value = json.loads(given)
+    except (ValueError, RecursionError) as error:
+        raise CallFailed("bad_input", f"is not valid JSON: {error}") from None
+    for segment in segments:
+        place, key = value, None
+        try:
+            for key in segment.path[:-1]:
+                place = place[key]
+            key = segment.path[-1]
+            place[key]  # it must stand there
+            place[key] = File(segment.data, segment.media_type, segment.name)
+        except (LookupError, TypeError):
+            raise CallFailed("bad_input", f"takes no media: {NO_INPUT}", field=dotted(segment.path)) from None
+        except ValueError as error:
+            raise CallFailed("bad_input", str(error), field=dotted(segment.path)) from None
+    return value

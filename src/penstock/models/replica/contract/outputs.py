@@ -1,0 +1,188 @@
+"""From what ``predict`` returned or yielded to an output: JSON and media."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any, Final
+from uuid import uuid4
+
+import pydantic_core
+from pydantic import BaseModel, TypeAdapter
+from pydantic_core import PydanticSerializationError, ValidationError
+
+from penstock.models.replica.contract.json_schema import describe, short, trouble
+from penstock.models.replica.contract.media import File, Lifted
+from penstock.models.replica.contract.signature import Signature
+from penstock.models.replica.contract.violations import dotted, first
+from penstock.models.replica.finite import first_not_finite
+from penstock.models.replica.runtime import Output, Segment
+from penstock.outbound.failure import CallFailed
+
+_MARK: Final = f"media:{uuid4().hex}:"  # placeholders of media in outputs; nobody outside can know it
+
+
+class Outputs:
+    """Turns results into outputs. Mistakes in the annotation are added to the signature's problems."""
+
+    def __init__(self, signature: Signature) -> None:
+        self.schema: dict[str, Any] = {}
+        self._anything = signature.output is Any
+        self._what = "what it yielded" if signature.streams else "what it returned"
+        if self._anything:
+            return
+        try:
+            adapter: TypeAdapter[Any] = TypeAdapter(signature.output)
+            self.schema = describe(adapter, "serialization")
+        except Exception as error:  # noqa: BLE001  (types of the model's bring code of their own)
+            signature.problems.append(
+                f"the result of predict: {trouble(signature.output, 'serialization') or short(error)}"
+            )
+            return
+        self._checked = adapter.validator.validate_python
+        self._written = adapter.serializer.to_json
+        self._dumped = adapter.serializer.to_python
+
+    def output(self, value: Any) -> Output:
+        """Return a result as JSON and media. Raises CallFailed (``failed``)."""
+        lifted = Lifted(_MARK)
+        if self._anything:
+            written = self._write_anything(value, lifted)
+            if _may_not_be_finite(written):
+                self._require_finite(value, _dump_anything(value))
+        else:
+            try:
+                written = self._written(
+                    self._checked(value),
+                    by_alias=True,
+                    warnings="error",
+                    context=lifted,
+                    fallback=_Fallback(lifted),
+                )
+            except (ValidationError, PydanticSerializationError):
+                lifted.files.clear()
+                written = self._write_again(value, lifted)
+            if _may_not_be_finite(written):
+                self._require_finite(value, self._dump(value))
+        if not lifted.files:
+            return Output(written)
+        return _take_out(written, lifted)
+
+    def _write_anything(self, value: Any, lifted: Lifted) -> bytes:
+        try:
+            return pydantic_core.to_json(
+                value, fallback=_Fallback(lifted), context=lifted, bytes_mode="base64", inf_nan_mode="constants"
+            )
+        except (PydanticSerializationError, ValueError) as error:
+            raise CallFailed("failed", f"what the model gives cannot be written as JSON: {short(error)}") from None
+
+    def _write_again(self, value: Any, lifted: Lifted) -> bytes:
+        """Write objects whose fields are not what they state, and numpy's values where Python's own were stated: taken
+        apart, and checked field by field."""
+        parts = _apart(value)
+        try:
+            checked = self._checked(parts)
+            return self._written(checked, by_alias=True, warnings=False, context=lifted, fallback=_Fallback(lifted))
+        except ValidationError as error:
+            raise self._broken(*first(error, parts)) from None
+        except PydanticSerializationError as error:
+            raise CallFailed("failed", f"what the model gives cannot be written as JSON: {short(error)}") from None
+
+    def _dump(self, value: Any) -> Any:
+        """Return what is written as JSON as Python's own values, in which NaN is not null."""
+        lifted = Lifted(_MARK)
+        try:
+            checked = self._checked(value)
+        except ValidationError:
+            checked = self._checked(_apart(value))
+        return self._dumped(
+            checked, mode="json", by_alias=True, warnings=False, context=lifted, fallback=_Fallback(lifted)
+        )
+
+    def _require_finite(self, value: Any, dumped: Any) -> None:
+        """Refuse NaN in what the model gave, and in what its types make of that."""
+        where = first_not_finite(_apart(value))
+        if where is None:
+            where = first_not_finite(dumped)
+        if where is not None:
+            raise self._broken(dotted(where), "is NaN or infinite, which JSON cannot hold")
+
+    def _broken(self, field: str, detail: str) -> CallFailed:
+        place = f"{field} of {self._what}" if field else self._what
+        return CallFailed("failed", f"the model broke its contract: {place} {detail}")
+
+
+def _may_not_be_finite(written: bytes) -> bool:
+    """Return whether JSON may have held NaN or an infinity: pydantic writes null for them, or their names."""
+    return b"null" in written or b"NaN" in written or b"Infinity" in written
+
+
+def _dump_anything(value: Any) -> Any:
+    """Return as Python's own values what is written as JSON where nothing is stated."""
+    lifted = Lifted(_MARK)
+    return pydantic_core.to_jsonable_python(
+        value, fallback=_Fallback(lifted), context=lifted, bytes_mode="base64", inf_nan_mode="constants"
+    )
+
+
+class _Fallback:
+    """Writes what pydantic does not know: media, and values of numpy."""
+
+    __slots__ = ("_lifted",)
+
+    def __init__(self, lifted: Lifted) -> None:
+        self._lifted = lifted
+
+    def __call__(self, value: Any) -> Any:
+        if isinstance(value, File):
+            return self._lifted.take(value)
+        known = _of_numpy(value)
+        if known is value:
+            raise TypeError(f"a {type(value).__qualname__} cannot be written as JSON")
+        return known
+
+
+def _take_out(written: bytes, lifted: Lifted) -> Output:
+    """Return an output whose placeholders have become null, each with its segment."""
+    found: dict[int, tuple[str | int, ...]] = {}
+
+    def look(value: Any, path: tuple[str | int, ...]) -> Any:
+        if isinstance(value, str) and value.startswith(lifted.mark):
+            found[int(value[len(lifted.mark) :])] = path
+            return None
+        if isinstance(value, dict):
+            return {key: look(inner, (*path, key)) for key, inner in value.items()}
+        if isinstance(value, list):
+            return [look(inner, (*path, index)) for index, inner in enumerate(value)]
+        return value
+
+    without = look(json.loads(written), ())
+    segments = [
+        Segment(file.data, file.media_type, found[index], file.name)
+        for index, file in enumerate(lifted.files)
+        if index in found
+    ]
+    return Output(json.dumps(without, ensure_ascii=False, separators=(",", ":")).encode(), segments)
+
+
+def _of_numpy(value: Any) -> Any:
+    """Return a value of numpy as Python's own; others as they are."""
+    np: Any = sys.modules.get("numpy")
+    if np is not None and isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    return value
+
+
+def _apart(value: Any) -> Any:
+    """Return objects as dictionaries, numpy's values as Python's own, and media as they are."""
+    if isinstance(value, BaseModel):
+        return {name: _apart(inner) for name, inner in dict(value).items()}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _apart(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {_of_numpy(key): _apart(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_apart(inner) for inner in value]
+    return _of_numpy(value)

@@ -1,0 +1,286 @@
+"""A Python class at work: imported, loaded, called. The runtime ``python`` states its contract."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+import traceback
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar
+
+from penstock.models.replica.contract.context import BadInput, Running
+from penstock.models.replica.contract.contract import Contract, bad_input
+from penstock.models.replica.contract.signature import ContractError
+from penstock.models.replica.interrupting import Interruptible
+from penstock.models.replica.runtime import AsyncRuntime, BlockingRuntime, Call, Output, Runtime, Schema, Spec
+from penstock.outbound.failure import CallFailed
+
+_Result = TypeVar("_Result")
+
+
+def create(spec: Spec) -> Runtime:
+    """Return the runtime of a manifest's class. Raises CallFailed (``unavailable``)."""
+    model = Model(spec)
+    return AsyncModel(spec, model) if model.contract.asynchronous else BlockingModel(spec, model)
+
+
+class Model:
+    """The class of one manifest, and its instance once loaded."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        where = spec.options["class"]
+        found = _imported(where, spec.folder)
+        try:
+            self.contract = Contract(found)
+        except ContractError as error:
+            raise CallFailed("unavailable", str(error)) from None
+        self._make = found
+        self._config: Mapping[str, Any] = spec.options.get("config", {})
+        try:
+            inspect.signature(found).bind(**self._config)
+        except TypeError as error:
+            raise CallFailed("unavailable", f"the table config does not fit {where}: {error}") from None
+        except ValueError:
+            pass  # a class of C code does not tell
+        self.predict: Callable[..., Any] = _not_loaded
+        self.predict_batch: Callable[..., Any] = _not_loaded
+        self._instance: Any = None
+
+    def running(self, calls: Sequence[Call] = ()) -> Running:
+        return Running(calls, self.spec.device)
+
+    def make(self) -> Any:
+        """The instance's ``load``, called: an awaitable if it is async."""
+        self._instance = self._make(**self._config)
+        self.predict = self._instance.predict
+        if self.contract.batches:
+            self.predict_batch = self._instance.predict_batch
+        return _called(self._instance, "load")
+
+    def end(self) -> Any:
+        """``unload``, called, where there is one and the model was made."""
+        instance, self._instance = self._instance, None
+        return _called(instance, "unload")
+
+    def describe(self) -> Schema:
+        schema = self.contract.schema
+        schema.description = schema.description or self.spec.schema.description
+        return schema
+
+    def arguments(self, call: Call, context: Any) -> dict[str, Any]:
+        arguments = self.contract.arguments(call.input, call.segments)
+        if self.contract.context is not None:
+            arguments[self.contract.context] = context
+        return arguments
+
+    def elements(self, calls: Sequence[Call]) -> tuple[list[Any], list[CallFailed | None]]:
+        """What ``predict_batch`` gets, and for each call the failure that keeps it out."""
+        elements: list[Any] = []
+        failures: list[CallFailed | None] = []
+        for call in calls:
+            try:
+                elements.append(self.contract.element(self.contract.arguments(call.input, call.segments)))
+                failures.append(None)
+            except CallFailed as failure:
+                failures.append(failure)
+        return elements, failures
+
+    def results(self, given: Any, failures: Sequence[CallFailed | None]) -> list[Output | Exception]:
+        """What ``predict_batch`` returned, for each call its own. Raises CallFailed when it is no such list."""
+        expected = failures.count(None)
+        if not isinstance(given, list | tuple):
+            kind = type(given).__name__
+            raise CallFailed("failed", f"predict_batch must return a list of {expected} results, not a {kind}")
+        if len(given) != expected:
+            raise CallFailed("failed", f"predict_batch must return {expected} results, one for each call: {len(given)}")
+        values = iter(given)
+        return [self._result(next(values)) if failure is None else failure for failure in failures]
+
+    def _result(self, value: Any) -> Output | Exception:
+        if isinstance(value, BadInput):
+            return bad_input(value)
+        if isinstance(value, Exception):
+            return value
+        try:
+            return self.contract.output(value)
+        except CallFailed as failure:
+            return failure
+
+
+class BlockingModel(BlockingRuntime):
+    """A model whose ``predict`` blocks."""
+
+    def __init__(self, spec: Spec, model: Model) -> None:
+        super().__init__(spec)
+        self._model = model
+
+    def describe(self) -> Schema:
+        return self._model.describe()
+
+    def load(self) -> None:
+        with self._model.running():
+            _finished(self._model.make())
+
+    def unload(self) -> None:
+        with self._model.running():
+            _finished(self._model.end())
+
+    def predict(self, call: Call) -> Output | None:
+        model = self._model
+        with model.running((call,)) as context:
+            arguments = model.arguments(call, context)
+            section = Interruptible((call,))
+            try:
+                value = _inside(section, lambda: model.predict(**arguments))
+                if not model.contract.streams:
+                    return model.contract.output(value)
+                self._stream(call, section, value)
+            except BadInput as refusal:
+                raise bad_input(refusal) from refusal
+            finally:
+                section.end()
+        return None
+
+    def predict_batch(self, calls: Sequence[Call]) -> Sequence[Output | Exception]:
+        model = self._model
+        elements, failures = model.elements(calls)
+        given: Any = []
+        if elements:
+            with model.running(calls):
+                section = Interruptible(calls)
+                try:
+                    given = _inside(section, lambda: model.predict_batch(elements))
+                except BadInput as refusal:
+                    raise bad_input(refusal) from refusal
+                finally:
+                    section.end()
+        return model.results(given, failures)
+
+    def _stream(self, call: Call, section: Interruptible, values: Iterable[Any]) -> None:
+        """Hand out what the model yields; only the model's own code is interrupted, not the sending."""
+        write = self._model.contract.output
+        iterator = iter(values)
+        try:
+            while True:
+                section.enter()
+                try:
+                    value = next(iterator)
+                except StopIteration:
+                    return
+                finally:
+                    section.leave()
+                call.chunk(write(value))
+        finally:
+            close = getattr(iterator, "close", None)
+            if close is not None:
+                close()
+
+
+class AsyncModel(AsyncRuntime):
+    """A model whose ``predict`` is a coroutine or an async generator."""
+
+    def __init__(self, spec: Spec, model: Model) -> None:
+        super().__init__(spec)
+        self._model = model
+
+    def describe(self) -> Schema:
+        return self._model.describe()
+
+    async def load(self) -> None:
+        with self._model.running():
+            await _awaited(self._model.make())
+
+    async def unload(self) -> None:
+        with self._model.running():
+            await _awaited(self._model.end())
+
+    async def predict(self, call: Call) -> Output | None:
+        model = self._model
+        with model.running((call,)) as context:
+            arguments = model.arguments(call, context)
+            try:
+                value = await _awaited(model.predict(**arguments))
+                if not model.contract.streams:
+                    return model.contract.output(value)
+                await self._stream(call, value)
+            except BadInput as refusal:
+                raise bad_input(refusal) from refusal
+        return None
+
+    async def predict_batch(self, calls: Sequence[Call]) -> Sequence[Output | Exception]:
+        model = self._model
+        elements, failures = model.elements(calls)
+        given: Any = []
+        if elements:
+            with model.running(calls):
+                try:
+                    given = await model.predict_batch(elements)
+                except BadInput as refusal:
+                    raise bad_input(refusal) from refusal
+        return model.results(given, failures)
+
+    async def _stream(self, call: Call, values: AsyncIterator[Any]) -> None:
+        write = self._model.contract.output
+        try:
+            async for value in values:
+                await call.chunk_async(write(value))
+        finally:
+            close = getattr(values, "aclose", None)
+            if close is not None:
+                await close()
+
+
+def _inside(section: Interruptible, code: Callable[[], _Result]) -> _Result:
+    section.enter()
+    try:
+        return code()
+    finally:
+        section.leave()
+
+
+def _imported(where: str, folder: Path) -> type:
+    """The class ``module:Class``; raises CallFailed. The module may be one of Penstock's own names only by mistake, so
+    the folder goes first."""
+    module, _, name = where.partition(":")
+    place = str(folder.absolute())
+    if place not in sys.path:
+        sys.path.insert(0, place)
+    try:
+        found: Any = import_module(module)
+    except Exception as error:  # a model's module may raise anything
+        traceback.print_exc()  # for the model's log
+        raise CallFailed("unavailable", f"{module} cannot be imported: {type(error).__name__}: {error}") from error
+    for part in name.split("."):
+        try:
+            found = getattr(found, part)
+        except AttributeError:
+            raise CallFailed("unavailable", f"{module} has no class {name}") from None
+    if not isinstance(found, type):
+        raise CallFailed("unavailable", f"{where} is a {type(found).__name__}, not a class")
+    return found
+
+
+def _called(instance: Any, name: str) -> Any:
+    method = getattr(instance, name, None)
+    return None if method is None else method()
+
+
+def _finished(value: Any) -> None:
+    if inspect.isawaitable(value):
+
+        async def finish() -> None:
+            await value
+
+        asyncio.run(finish())
+
+
+async def _awaited(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
+
+
+def _not_loaded(*_arguments: Any, **_named: Any) -> Any:
+    raise CallFailed("unavailable", "the model is not loaded yet")
