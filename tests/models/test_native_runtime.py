@@ -22,8 +22,9 @@ import pytest
 
 from penstock.errors import InvalidInput, ModelCrashed
 from penstock.models import manifest
+from penstock.models.replica.native_interface import place, pointer
 from penstock.models.replica.runtime import Call, Cancelled, Output, Schema, Segment, Spec
-from penstock.models.replica.runtimes.native import HEADER, NativeRuntime, place, pointer
+from penstock.models.replica.runtimes.native import HEADER, NativeRuntime
 from penstock.outbound.failure import CallFailed
 from tests.models.collecting import CollectingWire, call_with, read
 from tests.models.stage import Stage

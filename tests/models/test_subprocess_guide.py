@@ -60,7 +60,7 @@ async def test_the_model_that_streams(words: Path, stage: Stage) -> None:
 
 def test_every_line_of_the_table_means_what_it_says() -> None:
     """The lines of "The answer", read by the runtime itself."""
-    from penstock.models.replica.runtimes.subprocess import read as meaning
+    from penstock.models.replica.program_lines import read as meaning
 
     table = GUIDE.partition("## The answer\n")[2].partition("\n## ")[0]
     lines = [line.split("`")[1].replace("…", "7") for line in table.splitlines() if line.startswith("| `{")]

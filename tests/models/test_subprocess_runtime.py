@@ -22,8 +22,9 @@ import pytest
 from penstock.errors import InvalidInput, ModelCrashed
 from penstock.models import manifest
 from penstock.models.replica.program import LONGEST_LINE, Program
+from penstock.models.replica.program_lines import OutOfStep, read
 from penstock.models.replica.runtime import Call, Cancelled, Output, Schema, Segment, Spec
-from penstock.models.replica.runtimes.subprocess import GONE_STATUS, OutOfStep, SubprocessRuntime, read
+from penstock.models.replica.runtimes.subprocess import GONE_STATUS, SubprocessRuntime
 from penstock.outbound.failure import CallFailed
 from tests.models.collecting import CollectingWire, call_with, data_of
 from tests.models.collecting import read as value_of

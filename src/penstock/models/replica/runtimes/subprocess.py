@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import shutil
 import signal
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Final, NoReturn
@@ -17,8 +15,8 @@ from typing import Any, ClassVar, Final, NoReturn
 import msgspec
 
 from penstock.models.replica.data_urls import Lifter, Unreadable, inlined
-from penstock.models.replica.finite import NOT_FINITE, names_no_number
 from penstock.models.replica.program import LONGEST_LINE, Program, TooLong
+from penstock.models.replica.program_lines import OutOfStep, Said, read
 from penstock.models.replica.runtime import BlockingRuntime, Call, Cancelled, Output, Schema, Spec, unknown_options
 from penstock.outbound.failure import CallFailed
 
@@ -26,15 +24,6 @@ GONE_STATUS: Final = 70  # exit status of a replica whose program has ended
 
 _OPTIONS: Final = ("command", "cancel")
 _LAST_ANSWER_SECONDS: Final = 0.2  # that an answer has to leave, when the program ends right after it
-_QUOTED: Final = 200  # characters of a line that an error quotes
-_LEVELS: Final = frozenset({"debug", "info", "warning", "error"})
-
-_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_json = msgspec.json.Decoder(msgspec.Raw)
-
-
-class OutOfStep(Exception):
-    """The program said what has no place in the protocol: which answer is whose can no longer be known."""
 
 
 class SubprocessRuntime(BlockingRuntime):
@@ -231,89 +220,6 @@ class SubprocessRuntime(BlockingRuntime):
         os._exit(GONE_STATUS)
 
 
-class Log(msgspec.Struct, forbid_unknown_fields=True):
-    """A log line as a program may state it."""
-
-    message: str
-    level: str = "info"
-
-
-class Refusal(msgspec.Struct, forbid_unknown_fields=True):
-    """An error as a program may state it."""
-
-    message: str
-    field: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Said:
-    """What one line of a program means."""
-
-    final: bool = True
-    output: bytes | None = None
-    progress: msgspec.Raw | None = None
-    log: Log | None = None
-    error: CallFailed | None = None
-
-
-def read(line: bytes) -> Said:
-    """What a line means, as the runtime's docstring says. Raises OutOfStep when it is not JSON."""
-    try:
-        if not line.isascii():
-            line.decode()
-        if not line.startswith(b"{"):
-            _json.decode(line)
-            return Said(output=line)
-        members = _members.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        if names_no_number(line):
-            return _not_finite(line)
-        raise OutOfStep(f"a line that is not JSON: {_short(line)}") from None
-    stated = members.pop("final", None)
-    final = {b"true": True, b"false": False}.get(bytes(stated)) if stated is not None else None
-    if final is not False and members.keys() == {"error"}:
-        error = _refusal(members["error"])
-        if error is not None:
-            return Said(error=error)
-    if final is None:
-        return Said(output=line)
-    if members.keys().isdisjoint({"output", "progress", "log"}):
-        return Said(final=final, output=msgspec.json.encode(members) if members or not final else None)
-    return Said(
-        final=final,
-        output=bytes(members["output"]) if "output" in members else None,
-        progress=members.get("progress"),
-        log=_log(members["log"]) if "log" in members else None,
-    )
-
-
-def _not_finite(line: bytes) -> Said:
-    """What a line means that holds NaN, as many libraries write it: a failure, but the program is still in step."""
-    stated = json.loads(line)
-    final = not (isinstance(stated, dict) and stated.get("final") is False)
-    return Said(final=final, error=CallFailed("failed", f"the program's answer holds {NOT_FINITE}"))
-
-
-def _refusal(stated: msgspec.Raw) -> CallFailed | None:
-    try:
-        found = msgspec.json.decode(stated, type=str | Refusal)
-    except msgspec.DecodeError:
-        return None  # it is an answer like any other
-    if isinstance(found, str):
-        return CallFailed("failed", found)
-    return CallFailed("failed" if found.field is None else "bad_input", found.message, field=found.field)
-
-
-def _log(stated: msgspec.Raw) -> Log:
-    try:
-        found = msgspec.json.decode(stated, type=str | Log)
-    except msgspec.DecodeError:
-        return Log(bytes(stated).decode())
-    if isinstance(found, str):
-        return Log(found)
-    return found if found.level in _LEVELS else Log(found.message)
-
-
 def _line(call: Call) -> bytes:
     """A call's input as one line."""
     line = inlined(call.input, call.segments)
@@ -345,8 +251,3 @@ def _found(program: str, folder: Path) -> str | None:
     if path.is_file() and os.access(path, os.X_OK):
         return str(path)
     return None if "/" in program else shutil.which(program)
-
-
-def _short(line: bytes) -> str:
-    text = " ".join(line[: 4 * _QUOTED].decode("utf-8", "replace").split())
-    return text if len(text) <= _QUOTED else text[:_QUOTED] + "…"

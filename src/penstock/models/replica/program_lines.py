@@ -1,0 +1,113 @@
+"""The lines that a program of the runtime ``subprocess`` writes, and what each means. Pure.
+
+docs/subprocess-models.md is the protocol.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from penstock.models.replica.finite import NOT_FINITE, names_no_number
+from penstock.outbound.failure import CallFailed
+
+_QUOTED: Final = 200  # characters of a line that an error quotes
+_LEVELS: Final = frozenset({"debug", "info", "warning", "error"})
+
+_members = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_json = msgspec.json.Decoder(msgspec.Raw)
+
+
+class OutOfStep(Exception):
+    """The program said what has no place in the protocol: which answer is whose can no longer be known."""
+
+
+class Log(msgspec.Struct, forbid_unknown_fields=True):
+    """A log line as a program may state it."""
+
+    message: str
+    level: str = "info"
+
+
+class Refusal(msgspec.Struct, forbid_unknown_fields=True):
+    """An error as a program may state it."""
+
+    message: str
+    field: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """What one line of a program means."""
+
+    final: bool = True
+    output: bytes | None = None
+    progress: msgspec.Raw | None = None
+    log: Log | None = None
+    error: CallFailed | None = None
+
+
+def read(line: bytes) -> Said:
+    """What a line means, as the runtime's docstring says. Raises OutOfStep when it is not JSON."""
+    try:
+        if not line.isascii():
+            line.decode()
+        if not line.startswith(b"{"):
+            _json.decode(line)
+            return Said(output=line)
+        members = _members.decode(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        if names_no_number(line):
+            return _not_finite(line)
+        raise OutOfStep(f"a line that is not JSON: {_short(line)}") from None
+    stated = members.pop("final", None)
+    final = {b"true": True, b"false": False}.get(bytes(stated)) if stated is not None else None
+    if final is not False and members.keys() == {"error"}:
+        error = _refusal(members["error"])
+        if error is not None:
+            return Said(error=error)
+    if final is None:
+        return Said(output=line)
+    if members.keys().isdisjoint({"output", "progress", "log"}):
+        return Said(final=final, output=msgspec.json.encode(members) if members or not final else None)
+    return Said(
+        final=final,
+        output=bytes(members["output"]) if "output" in members else None,
+        progress=members.get("progress"),
+        log=_log(members["log"]) if "log" in members else None,
+    )
+
+
+def _not_finite(line: bytes) -> Said:
+    """What a line means that holds NaN, as many libraries write it: a failure, but the program is still in step."""
+    stated = json.loads(line)
+    final = not (isinstance(stated, dict) and stated.get("final") is False)
+    return Said(final=final, error=CallFailed("failed", f"the program's answer holds {NOT_FINITE}"))
+
+
+def _refusal(stated: msgspec.Raw) -> CallFailed | None:
+    try:
+        found = msgspec.json.decode(stated, type=str | Refusal)
+    except msgspec.DecodeError:
+        return None  # it is an answer like any other
+    if isinstance(found, str):
+        return CallFailed("failed", found)
+    return CallFailed("failed" if found.field is None else "bad_input", found.message, field=found.field)
+
+
+def _log(stated: msgspec.Raw) -> Log:
+    try:
+        found = msgspec.json.decode(stated, type=str | Log)
+    except msgspec.DecodeError:
+        return Log(bytes(stated).decode())
+    if isinstance(found, str):
+        return Log(found)
+    return found if found.level in _LEVELS else Log(found.message)
+
+
+def _short(line: bytes) -> str:
+    text = " ".join(line[: 4 * _QUOTED].decode("utf-8", "replace").split())
+    return text if len(text) <= _QUOTED else text[:_QUOTED] + "…"
