@@ -6,12 +6,15 @@ import hmac
 import html
 import json
 import re
+from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 from urllib.parse import quote, unquote
 
 MASK: Final = "******"
 _HEX: Final = re.compile(r"\\u[0-9a-f]{4}")
+_SHORTEST_BASE64: Final = 10  # characters
+_URL_SAFE: Final = str.maketrans("+/", "-_")
 SHORTEST: Final = 4  # characters; masking shorter ones would make texts unreadable
 
 
@@ -125,13 +128,26 @@ class MaskedStream:
 
 
 def spelled(secrets: Iterable[str]) -> set[str]:
-    """Secrets in the spellings in which a server may echo them: in a URL, inside JSON, in a page."""
+    """Return secrets in the spellings in which a server may echo them: in a URL, in JSON, in a page, in base64."""
     known = set(secrets)
+    encoded = {spelling for secret in known for spelling in _in_base64(secret)}
     known |= {unquote(secret) for secret in known} | {quote(secret, safe="") for secret in known}
     known |= {json.dumps(secret, ensure_ascii=False)[1:-1] for secret in known}
     escaped = {json.dumps(secret)[1:-1] for secret in known}  # as servers write letters beyond ASCII
     known |= escaped | {_HEX.sub(lambda match: match[0].upper().replace("U", "u"), one) for one in escaped}
-    return known | {html.escape(secret) for secret in known}
+    return known | {html.escape(secret) for secret in known} | encoded
+
+
+def _in_base64(secret: str) -> Iterator[str]:
+    """Yield what a secret becomes inside a longer text in base64, for each of the three places where it may begin: the
+    characters that depend on nothing else. Those of a short secret would occur in other texts by chance."""
+    data = secret.encode()
+    for offset in range(3):
+        start, end = -(-8 * offset // 6), 8 * (offset + len(data)) // 6
+        core = b64encode(bytes(offset) + data).decode()[start:end]
+        if len(core) >= _SHORTEST_BASE64:
+            yield core
+            yield core.translate(_URL_SAFE)
 
 
 def is_no_word(secret: str) -> bool:

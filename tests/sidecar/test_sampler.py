@@ -124,6 +124,35 @@ async def test_those_that_hang_or_fail_delay_and_hide_nobody() -> None:
     }
 
 
+async def test_a_source_that_hangs_makes_no_other_late() -> None:
+    """The others are measured again and again while one measurement goes on, and what it returned before stands."""
+    hung = asyncio.Event()
+
+    async def once(request: web.Request) -> web.StreamResponse:
+        if len(stuck.paths) == 1:
+            return await sending(metrics(), "text/plain")(request)
+        hung.set()
+        return await hanging(request)
+
+    async with (
+        serving(once) as stuck,
+        serving(answering({})) as whisperx,
+        sampler(vllm=(stuck.address,), whisperx=(whisperx.address,), timeout=timedelta(hours=1)) as one,
+    ):
+        running = asyncio.create_task(one.run())
+        async with asyncio.timeout(10):
+            await hung.wait()
+            measured = len(whisperx.paths)
+            while len(whisperx.paths) < measured + 5:
+                await asyncio.sleep(0)
+        report = await one.report()
+        assert len(stuck.paths) == 2, "it is not called again while it owes a response"
+        assert report.telemetry.vllm[0].reachable
+        assert report.telemetry.errors == {}
+        await asyncio.wait_for(one.stop(), 10)
+        await running
+
+
 async def test_a_mistake_in_a_source_is_its_error_line_and_its_details_stay_in_the_log(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

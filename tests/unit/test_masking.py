@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Callable
 
 import pytest
 
@@ -103,3 +105,19 @@ def test_which_secrets_may_be_masked_in_answers() -> None:
     )
     assert endpoint.credentials == {"pass-word-1", "abc+defghi==", "abc defghi=="}
     assert {"anything", "segments", "abc+defghi==", "transcribe"} < endpoint.secrets
+
+
+@pytest.mark.parametrize("before", ["", "B", "Be", "Bearer "])
+@pytest.mark.parametrize("encode", [b64encode, urlsafe_b64encode])
+def test_a_secret_inside_base64_is_known_wherever_it_begins(before: str, encode: Callable[[bytes], bytes]) -> None:
+    secret = "sk-ÿþ>>??-0123456789"
+    echoed = encode(f"{before}{secret} and more".encode()).decode()
+    masked = Masker(spelled([secret])).text(f'{{"request": "{echoed}"}}')
+    assert MASK in masked
+    shared = 4  # characters at its ends, which depend on what stands beside it
+    left = len(masked.replace(MASK, "")) - len('{"request": ""}')
+    assert left <= len(echoed) - 4 * len(secret.encode()) // 3 + shared
+
+
+def test_a_short_secret_is_not_looked_for_in_base64() -> None:
+    assert {len(one) for one in spelled(["1234567"])} == {7}

@@ -1,10 +1,10 @@
-"""Measures everything on this host, again and again, and keeps the newest measurement."""
+"""Measures everything on this host at intervals, and keeps the newest measurement."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -42,7 +42,7 @@ class Sources:
 
 @asynccontextmanager
 async def sources(settings: Settings) -> AsyncIterator[Sources]:
-    """The sources that the settings name; their connections are closed at the end."""
+    """Open the sources that the settings name; their connections are closed at the end."""
     socket = settings.sidecar_docker_socket
     containers = ContainerReader(socket, required=socket != USUAL_DOCKER_SOCKET)
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
@@ -59,16 +59,63 @@ async def sources(settings: Settings) -> AsyncIterator[Sources]:
 
 @dataclass(frozen=True, slots=True)
 class _Found(Generic[T]):
-    """What a source told, or why it did not."""
+    """What a source returned, or why it did not, and when it was asked for it."""
 
+    at: datetime
+    began: float  # monotonic
     value: T | None = None
     error: str | None = None
 
 
-class Sampler:
-    """Asks all sources at once every ``interval``, each for ``timeout`` at most, so that none delays the others.
+class _Source(Generic[T]):
+    """One source and what it returned last. A measurement that hangs delays only the next one of the same source."""
 
-    ``stop`` is idempotent, gives up the measurement in hand, and is safe if ``run`` was never called.
+    def __init__(self, name: str, read: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> None:
+        self.name = name
+        self.found: _Found[T] | None = None
+        self._read = read
+        self._timeout = timeout
+        self._measuring: asyncio.Task[None] | None = None
+
+    def begin(self) -> asyncio.Task[None]:
+        """Return the measurement that runs, or begin one."""
+        if self._measuring is None or self._measuring.done():
+            self._measuring = asyncio.create_task(self._measure())
+        return self._measuring
+
+    async def close(self) -> None:
+        """Give up the measurement that runs."""
+        if self._measuring is not None:
+            self._measuring.cancel()
+            await asyncio.gather(self._measuring, return_exceptions=True)
+
+    @property
+    def error(self) -> str | None:
+        return None if self.found is None else self.found.error
+
+    @property
+    def value(self) -> T | None:
+        return None if self.found is None else self.found.value
+
+    async def _measure(self) -> None:
+        at, began = datetime.now(UTC), time.monotonic()
+        try:
+            async with asyncio.timeout(self._timeout):
+                self.found = _Found(at, began, value=await self._read())
+        except TimeoutError:
+            self.found = _Found(at, began, error=too_slow(self._timeout))
+        except SourceFailed as error:
+            self.found = _Found(at, began, error=str(error))
+        except Exception as error:  # one source's fault, foreseen or not, is that source's line
+            log.exception("source_failed")
+            self.found = _Found(at, began, error=type(error).__name__)
+
+
+class Sampler:
+    """Measures every source each ``interval``, each within ``timeout``, and keeps what they returned last.
+
+    No source waits for another one. ``stop`` is idempotent, gives up the measurements in hand, and is safe if ``run``
+    was never called.
     """
 
     def __init__(
@@ -79,14 +126,17 @@ class Sampler:
         timeout: timedelta = timedelta(seconds=TIMEOUT_SECONDS),
         host: str | None = None,
     ) -> None:
-        self._sources = sources
+        seconds = timeout.total_seconds()
         self._interval = interval.total_seconds()
-        self._timeout = timeout.total_seconds()
         self._host = host or gethostname()
-        self._newest: tuple[float, Telemetry] | None = None  # with the monotonic time when it began
-        self._measured = asyncio.Event()
+        self._gpus = _Source("gpus", sources.gpus.read, seconds)
+        self._containers = _Source("containers", sources.containers.read, seconds)
+        self._vllm = [(mask_url(one.url), _Source(f"vllm {place(one.url)}", one.read, seconds)) for one in sources.vllm]
+        self._whisperx = [
+            (mask_url(one.url), _Source(f"whisperx {place(one.url)}", one.read, seconds)) for one in sources.whisperx
+        ]
+        self._measured = asyncio.Event()  # every source, once
         self._failing: dict[str, str] = {}
-        self._measuring: asyncio.Task[Telemetry] | None = None
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
         self._stopped.set()
@@ -97,88 +147,71 @@ class Sampler:
         try:
             while not self._stopping.is_set():
                 began = time.monotonic()
-                self._measuring = asyncio.create_task(self.sample())
-                try:
-                    telemetry = await self._measuring
-                except asyncio.CancelledError:
-                    if not self._stopping.is_set():
-                        raise
-                except Exception:  # a mistake in one measurement must not end them all
-                    log.exception("measurement_failed")
-                else:
-                    self._tell(telemetry.errors)
-                    self._newest = began, telemetry
-                    self._measured.set()
+                for source in self._sources():
+                    source.begin().add_done_callback(self._note)
                 await set_within(self._stopping, began + self._interval - time.monotonic())
         finally:
+            for source in self._sources():
+                await source.close()
             self._stopped.set()
 
     async def stop(self) -> None:
         """End, and return when it has."""
         self._stopping.set()
-        if self._measuring is not None:
-            self._measuring.cancel()
         await self._stopped.wait()
 
     async def report(self) -> Report:
-        """The newest measurement and its age; waits for the first."""
-        while self._newest is None:
-            await self._measured.wait()
-        began, telemetry = self._newest
-        return Report(age_seconds=round(time.monotonic() - began, 3), telemetry=telemetry)
+        """Return what the sources returned last, and how old it is; wait for the first measurement of each.
+
+        The age is that of the oldest of the sources that work: one that hangs has its error instead.
+        """
+        await self._measured.wait()
+        found = [one.found for one in self._sources() if one.found is not None]
+        oldest = min([one for one in found if one.error is None] or found, key=lambda one: one.began)
+        age = round(time.monotonic() - oldest.began, 3)
+        return Report(age_seconds=age, telemetry=self._telemetry(oldest.at))
 
     async def sample(self) -> Telemetry:
-        """Measure once."""
+        """Measure once, and wait for every source."""
         at = datetime.now(UTC)
-        gpus, containers, vllm, whisperx = await asyncio.gather(
-            self._within(self._sources.gpus.read()),
-            self._within(self._sources.containers.read()),
-            asyncio.gather(*(self._within(reader.read()) for reader in self._sources.vllm)),
-            asyncio.gather(*(self._within(reader.read()) for reader in self._sources.whisperx)),
-        )
-        servers = [
-            VllmServer(
-                url=mask_url(reader.url), reachable=found.error is None, models=found.value or [], error=found.error
-            )
-            for reader, found in zip(self._sources.vllm, vllm, strict=True)
-        ]
-        checks = [
-            found.value or HealthCheck(url=mask_url(reader.url), reachable=False, error=found.error)
-            for reader, found in zip(self._sources.whisperx, whisperx, strict=True)
-        ]
-        errors = {
-            "gpus": gpus.error,
-            "containers": containers.error,
-            **{f"vllm {place(server.url)}": server.error for server in servers},
-            **{f"whisperx {place(check.url)}": check.error for check in checks},
-        }
-        return Telemetry(
-            sampled_at=at,
-            host=self._host,
-            gpus=gpus.value or [],
-            containers=containers.value or [],
-            vllm=servers,
-            whisperx=checks,
-            errors={source: error for source, error in errors.items() if error is not None},
-        )
+        await asyncio.gather(*(source.begin() for source in self._sources()))
+        return self._telemetry(at)
 
-    async def _within(self, reading: Coroutine[Any, Any, T]) -> _Found[T]:
-        try:
-            async with asyncio.timeout(self._timeout):
-                return _Found(value=await reading)
-        except TimeoutError:
-            return _Found(error=too_slow(self._timeout))
-        except SourceFailed as error:
-            return _Found(error=str(error))
-        except Exception as error:  # one source's fault, foreseen or not, is that source's line
-            log.exception("source_failed")
-            return _Found(error=type(error).__name__)
-
-    def _tell(self, errors: dict[str, str]) -> None:
-        """One line in the log when a source begins to fail, and one when it is well again."""
+    def _note(self, _: asyncio.Task[None]) -> None:
+        """Note that a measurement has ended."""
+        if all(source.found is not None for source in self._sources()):
+            self._measured.set()
+        errors = self._errors()
         for source, error in errors.items():
             if source not in self._failing:
                 log.warning("source_failing", source=source, reason=error)
         for source in self._failing.keys() - errors.keys():
             log.info("source_recovered", source=source)
         self._failing = errors
+
+    def _sources(self) -> list[_Source[Any]]:
+        every: list[_Source[Any]] = [self._gpus, self._containers]
+        return every + [source for _, source in self._vllm] + [source for _, source in self._whisperx]
+
+    def _errors(self) -> dict[str, str]:
+        """Return what is wrong with each source that does not work; a health check may return an error by itself."""
+        errors = {one.name: one.error for one in self._sources()}
+        errors |= {one.name: one.value.error for _, one in self._whisperx if one.value is not None}
+        return {name: error for name, error in errors.items() if error is not None}
+
+    def _telemetry(self, at: datetime) -> Telemetry:
+        """Return what the sources returned last."""
+        return Telemetry(
+            sampled_at=at,
+            host=self._host,
+            gpus=self._gpus.value or [],
+            containers=self._containers.value or [],
+            vllm=[
+                VllmServer(url=url, reachable=one.error is None, models=one.value or [], error=one.error)
+                for url, one in self._vllm
+            ],
+            whisperx=[
+                one.value or HealthCheck(url=url, reachable=False, error=one.error) for url, one in self._whisperx
+            ],
+            errors=self._errors(),
+        )
