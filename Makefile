@@ -6,10 +6,10 @@ BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo run test check fix bench lock clean
+.PHONY: help demo run test coverage check fix bench lock clean
 
 help: ## show this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-7s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{ printf "  make %-8s %s\n", $$1, $$2 }'
 
 demo: $(VENV)/.installed-demo ## classify 1,797 images as durable jobs and kill a worker half way (about a minute)
 	$(BIN)/python -m examples.digits.demo
@@ -20,6 +20,10 @@ run: $(VENV)/.installed-demo ## start Penstock here: gateway, worker, housekeepe
 test: $(VENV)/.installed-dev ## run all tests on all cores (they start their own servers on free ports)
 	@scripts/test-tools
 	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder $(ARGS)
+
+coverage: $(VENV)/.installed-dev ## run all tests and show which lines none of them runs; a third slower
+	@scripts/test-tools
+	$(BIN)/python -m pytest -n auto --dist loadfile --no-loadscope-reorder --cov $(ARGS)
 
 check: $(VENV)/.installed-dev ## lint, types, import contract; changes nothing
 	$(BIN)/ruff check .
@@ -42,7 +46,7 @@ lock: $(VENV)/.installed-dev ## resolve the newest allowed versions into the loc
 		--output-file requirements-demo.lock $(UV_COMPILE)
 
 clean: ## remove the virtual environment and what tools left behind
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist .coverage* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 UV_COMPILE := --upgrade --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links --quiet

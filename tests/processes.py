@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+_KEPT = frozenset({"PATH", "HOME", "LANG", "PYTHONPATH", "VIRTUAL_ENV"})
 PENSTOCK = (sys.executable, "-m", "penstock")
 
 
@@ -30,11 +31,8 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], what: str, *, s
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
-    """The environment for a process of a test: what programs need to run, and ``variables``."""
-    kept = {
-        name: os.environ[name] for name in ("PATH", "HOME", "LANG", "PYTHONPATH", "VIRTUAL_ENV") if name in os.environ
-    }
-    return kept | variables
+    """The environment for a process of a test: what programs need to run or to be measured, and ``variables``."""
+    return {name: value for name, value in os.environ.items() if name in _KEPT or name.startswith("COV")} | variables
 
 
 @asynccontextmanager
