@@ -455,6 +455,16 @@ class Connection(Tracked, asyncio.Protocol):
             self._task.cancel()
 
     @property
+    def waiting_bytes(self) -> int:
+        """Bytes that were received and neither read by a handler nor parsed."""
+        return len(self._buffer) + (self._body.buffered if self._body is not None else 0)
+
+    @property
+    def reads(self) -> bool:
+        """Whether the socket is being read."""
+        return not self._read_paused
+
+    @property
     def task(self) -> asyncio.Task[None] | None:
         """The handler of the current request."""
         return self._task

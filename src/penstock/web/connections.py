@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Final
 
 from penstock.telemetry import logs
 from penstock.web.limits import Limits
 
 log = logs.get(__name__)
+
+_CHECK_SECONDS: Final = 1.0
 
 
 class Tracked:
@@ -32,6 +35,10 @@ class Tracked:
         """Close at once and cancel the handler."""
         raise NotImplementedError
 
+    def check(self, now: float) -> None:
+        """Enforce the limits on time."""
+        raise NotImplementedError
+
 
 class Connections:
     """The open connections of a server. ``draining`` is set when it begins to stop: responses then close theirs."""
@@ -44,6 +51,7 @@ class Connections:
         self.none_left = asyncio.Event()
         self._stalled: dict[Tracked, None] = {}  # those whose write buffer is full, the longest first
         self._by_address: Counter[str] = Counter()
+        self._timer: asyncio.TimerHandle | None = None
 
     def opened(self, connection: Tracked) -> None:
         """Count a new connection; idle ones make room for it where there are too many."""
@@ -51,6 +59,8 @@ class Connections:
         full = len(self.open) >= limits.connections and not self._close_longest_idle(1)
         self.open.add(connection)
         self._by_address[address] += 1
+        if self._timer is None:
+            self._schedule()
         if full:
             log.warning("too_many_connections", limit=limits.connections)
             connection.abort()
@@ -75,6 +85,31 @@ class Connections:
             del self._by_address[connection.client]
         if not self.open:
             self.none_left.set()
+
+    # Time: one timer for all connections, and none without them
+
+    def _schedule(self) -> None:
+        limits = self.limits
+        shortest = min(
+            limits.head_timeout,
+            limits.idle_timeout,
+            limits.body_window,
+            limits.stall_timeout,
+            limits.linger,
+            limits.ping,
+        )
+        seconds = min(_CHECK_SECONDS, shortest.total_seconds() / 2)
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._check)
+
+    def _check(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for connection in list(self.open):
+            connection.check(now)
+        self._timer = None
+        if self.open:
+            self._schedule()
+
+    # Bytes
 
     def stalled(self, connection: Tracked) -> None:
         """Count the bytes of a connection whose write buffer is full; the longest stalled are cut beyond the limit."""

@@ -33,11 +33,12 @@ class Head:
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         headers = self.headers
-        if name in headers:
-            if name == b"host":
-                raise ValueError("a request has one Host header")
-            return
-        headers[name] = value
+        if name not in headers:
+            headers[name] = value.rstrip(b" \t")
+        elif name == b"host":
+            raise ValueError("a request has one Host header")
+        elif name == b"connection":
+            headers[name] += b"," + value
 
 
 def parse(data: bytes, limits: Limits) -> Head:
@@ -64,8 +65,13 @@ def parse(data: bytes, limits: Limits) -> Head:
         raise Refused(400, "a request needs a Host header")
     if len(head.target) > limits.path_bytes:
         raise Refused(414, f"path and query have at most {limits.path_bytes} bytes")
-    head.keep_alive = head.version_1_1 and parser.should_keep_alive()
+    connection = head.headers.get(b"connection")
+    head.keep_alive = head.version_1_1 and (connection is None or not _states_close(connection))
     return head
+
+
+def _states_close(connection: bytes) -> bool:
+    return any(option.strip() == b"close" for option in connection.lower().split(b","))
 
 
 def refuse_unfinished(data: bytes | bytearray, limits: Limits) -> None:

@@ -16,7 +16,6 @@ from penstock.web.signals import Signal
 
 log = logs.get(__name__)
 
-_CHECK_SECONDS: Final = 1.0
 _UNSENT_BYTES: Final = 128 * 1024
 
 
@@ -30,15 +29,12 @@ class Server:
         self.stopping = stopping or Signal()
         self._application = application
         self._listeners: list[asyncio.Server] = []
-        self._check: asyncio.TimerHandle | None = None
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Accept connections on listening sockets, which the server closes when it stops."""
         loop = asyncio.get_running_loop()
 
         def connect() -> Connection:
-            if self._check is None:
-                self._schedule(loop)
             return Connection(self._application, self.connections, self.stopping, loop)
 
         for one in sockets:
@@ -59,43 +55,36 @@ class Server:
                     self.connections.none_left.clear()
                     await self.connections.none_left.wait()
         except TimeoutError:
-            log.warning("connections_cut", count=len(self.connections.open))
+            cut = self.in_progress
+            if cut:
+                log.warning("responses_cut", count=len(cut))
         tasks = [connection.task for connection in self._open() if connection.task is not None]
         for connection in self._open():
             connection.abort()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._check is not None:
-            self._check.cancel()
-            self._check = None
 
     @property
     def in_progress(self) -> list[str]:
         """The paths of the requests that are being served."""
         return [one.request.url_path for one in self._open() if one.request is not None]
 
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes of requests that were received and wait for a handler."""
+        return sum(one.waiting_bytes for one in self._open())
+
+    @property
+    def unsent_bytes(self) -> int:
+        """Bytes of responses that clients have not taken."""
+        return sum(one.writer.unsent() for one in self._open())
+
+    @property
+    def held_back(self) -> int:
+        """How many connections are not read because they sent more than their handlers have taken."""
+        return sum(not one.reads for one in self._open())
+
     def _open(self) -> list[Connection]:
         return [one for one in self.connections.open if isinstance(one, Connection)]
-
-    def _schedule(self, loop: asyncio.AbstractEventLoop) -> None:
-        limits = self.connections.limits
-        shortest = min(
-            limits.head_timeout,
-            limits.idle_timeout,
-            limits.body_window,
-            limits.stall_timeout,
-            limits.linger,
-            limits.ping,
-        )
-        self._check = loop.call_later(min(_CHECK_SECONDS, shortest.total_seconds() / 2), self._check_all, loop)
-
-    def _check_all(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Enforce limits on time; there is no timer per connection, and none without connections."""
-        now = loop.time()
-        for connection in self._open():
-            connection.check(now)
-        self._check = None
-        if self.connections.open:
-            self._schedule(loop)
 
 
 def _bound_unsent(listener: socket.socket) -> None:

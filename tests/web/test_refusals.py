@@ -1,0 +1,244 @@
+"""Requests that the server refuses: too large, too slow, not HTTP, or made to be read in two ways."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+
+from tests.processes import until
+from tests.web.stage import Stage, get, post, serving
+
+TINY = timedelta(milliseconds=50)
+
+
+@pytest.mark.parametrize(
+    ("sent", "code"),
+    [
+        (get("/hello", "X: " + "y" * 70_000), "head_too_large"),
+        (get("/hello", *["X: y"] * 101), "head_too_large"),
+        (get("/hello", *[f"X-{number}: y" for number in range(5000)]), "head_too_large"),
+        (get("/" + "a" * 8193), "target_too_long"),
+        (get("/hello?" + "a" * 9000), "target_too_long"),
+        (b"GET /" + b"a" * 100_000, "target_too_long"),
+        (b"GET /hello HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 100_000, "head_too_large"),
+        (b"GET /hello HTTP/1.1\r\n" + b"X: y\r\n" * 20_000, "head_too_large"),
+    ],
+)
+async def test_a_head_that_is_too_large_is_refused_and_its_connection_closed(
+    stage: Stage, sent: bytes, code: str
+) -> None:
+    async with stage.client() as client:
+        reply = await client.exchange(sent)
+        assert reply.code == code
+        assert reply.status == (414 if code == "target_too_long" else 431)
+        assert reply.headers["connection"] == "close"
+        client.writer.write_eof()
+        assert await client.ended()
+    assert await stage.serves()
+
+
+async def test_heads_up_to_the_limits_are_served(stage: Stage) -> None:
+    async with stage.client() as client:
+        assert (await client.exchange(get("/hello", *["X: y"] * 99))).status == 200
+        assert (await client.exchange(get("/hello?" + "a" * (8192 - 7)))).status == 200
+        assert (await client.exchange(get("/hello", "X: " + "y" * 65_000))).status == 200
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"HELLO\r\n\r\n",
+        b"get /hello HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # the beginning of TLS
+        b"GET /hello HTTP/1.1\nHost: x\n\n",
+        b"GET /hello HTTP/1.1\r\n\r\n",  # no Host
+        b"GET /hello HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+        b"GET /hel lo HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /\x80 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /hello HTTP/1.1\r\nHost: x\r\nX: a\r\n folded\r\n\r\n",
+        b"GET /hello HTTP/1.1\r\nHost: x\r\nX : a\r\n\r\n",
+        b"GET /hello HTTP/1.1\r\nHost: x\r\n: a\r\n\r\n",
+        b"GET /hello HTTP/1.1\r\nHost: x\r\nNo colon\r\n\r\n",
+        b"GET /hello HTTP/1.1\r\nHost: x\r\nX: a\x00b\r\n\r\n",
+        b"GET /hello HTTP/1.1\r\nHost: x\r\nX: a\rb\r\n\r\n",
+        b"GET /hello HTTP/1.1\r\nHost: x\r\nX: a\x01b\r\n\r\n",
+        b"GET /hello HTTP/1.2\r\nHost: x\r\n\r\n",
+    ],
+)
+async def test_what_is_not_http_is_400(stage: Stage, sent: bytes) -> None:
+    async with stage.client() as client:
+        assert (await client.exchange(sent)).code == "malformed_request"
+        client.writer.write_eof()
+        assert await client.ended()
+    assert await stage.serves()
+
+
+@pytest.mark.parametrize("version", [b"HTTP/2.0", b"HTTP/0.9", b"ICE/1.0"])
+async def test_other_versions_are_505(stage: Stage, version: bytes) -> None:
+    async with stage.client() as client:
+        reply = await client.exchange(b"GET /hello " + version + b"\r\nHost: x\r\n\r\n")
+        assert reply.status in {400, 505}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        ["Content-Length: 5", "Transfer-Encoding: chunked"],
+        ["Transfer-Encoding: chunked", "Content-Length: 5"],
+        ["Content-Length: 5", "Content-Length: 6"],
+        ["Content-Length: 5", "Content-Length: 5"],
+        ["Content-Length: 5, 5"],
+        ["Content-Length: +5"],
+        ["Content-Length: -5"],
+        ["Content-Length: 0x5"],
+        ["Content-Length: 5 5"],
+        ["Content-Length:"],
+        ["Content-Length: 99999999999999999999"],
+        ["Transfer-Encoding: xchunked"],
+        ["Transfer-Encoding: chunked, identity"],
+        ["Transfer-Encoding: chunked", "Transfer-Encoding: chunked"],
+        ["Transfer-Encoding: gzip, chunked"],
+        ["Transfer-Encoding: chunked\x0b"],
+    ],
+)
+async def test_a_body_whose_length_is_in_doubt_is_refused(stage: Stage, headers: list[str]) -> None:
+    smuggled = get("/hello")
+    head = "\r\n".join(["POST /echo HTTP/1.1", "Host: x", *headers, "", ""]).encode("latin-1")
+    async with stage.client() as client:
+        reply = await client.exchange(head + b"0\r\n\r\n" + smuggled)
+        assert reply.status in {400, 501}
+        assert reply.headers["connection"] == "close"
+        client.writer.write_eof()
+        assert await client.ended()
+
+
+async def test_http_1_0_has_no_chunked_bodies(stage: Stage) -> None:
+    async with stage.client() as client:
+        sent = b"POST /echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+        assert (await client.exchange(sent)).status == 400
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"x\r\nabc\r\n0\r\n\r\n",
+        b"-3\r\nabc\r\n0\r\n\r\n",
+        b"+3\r\nabc\r\n0\r\n\r\n",
+        b"0x3\r\nabc\r\n0\r\n\r\n",
+        b"3\nabc\r\n0\r\n\r\n",
+        b"3\r\nabcd\r\n0\r\n\r\n",
+        b"3\r\nabc0\r\n\r\n",
+        b" 3\r\nabc\r\n0\r\n\r\n",
+        b"ffffffffffffffff\r\nabc",
+        b"3;" + b"x" * 5000 + b"\r\nabc\r\n0\r\n\r\n",
+        b"3;a\x00b\r\nabc\r\n0\r\n\r\n",
+        b"1;aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\r\nx\r\n" * 3000,
+        b"0\r\nno trailer\r\n\r\n",
+        b"0\r\n" + b"X: " + b"y" * 9000 + b"\r\n\r\n",
+        b"0\r\n" + b"X: y\r\n" * 5000 + b"\r\n",
+        b"\r\n",
+    ],
+)
+async def test_a_chunked_body_that_is_not_sound_is_400(stage: Stage, body: bytes) -> None:
+    async with stage.client() as client:
+        await client.send(b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
+        assert (await client.reply()).code == "malformed_request"
+        client.writer.write_eof()
+        assert await client.ended()
+
+
+async def test_a_head_must_arrive_in_time() -> None:
+    async with serving(head_timeout=TINY) as stage, stage.client() as silent, stage.client() as slow:
+        await slow.send(b"GET /hel")
+        assert (await slow.reply()).code == "request_timeout"
+        assert await silent.ended()
+
+
+async def test_a_head_that_comes_byte_by_byte_has_the_same_time() -> None:
+    async with serving(head_timeout=TINY) as stage, stage.client() as client:
+        reply = asyncio.create_task(client.reply())
+        try:
+            while not reply.done():
+                client.writer.write(b"G")
+                await asyncio.sleep(0.001)
+        except ConnectionError:
+            pass
+        assert (await reply).code in {"request_timeout", "malformed_request"}
+
+
+async def test_an_idle_connection_is_closed() -> None:
+    async with serving(idle_timeout=TINY) as stage, stage.client() as client:
+        assert (await client.exchange(get("/hello"))).status == 200
+        assert await client.ended()
+
+
+async def test_a_body_has_a_minimum_rate() -> None:
+    async with serving(body_window=TINY, body_rate=1_000_000) as stage, stage.client() as client:
+        reply = await client.exchange(post("/echo", b"x" * 100_000)[:-1])
+        assert reply.code == "request_timeout"
+        assert reply.headers["connection"] == "close"
+
+
+async def test_time_in_which_the_client_waits_for_the_handler_does_not_count() -> None:
+    async with serving(body_window=TINY, body_rate=1_000_000) as stage, stage.client() as client:
+        await client.send(get("/slow"))
+        await stage.echo.started.wait()
+        async with stage.client() as other:  # which outlasts the window
+            assert (await other.exchange(post("/echo", b"x" * 100)[:-1])).code == "request_timeout"
+        stage.echo.proceed.set()
+        assert (await client.reply()).body == b"slow"
+
+
+async def test_the_longest_idle_connection_makes_room_for_a_new_one() -> None:
+    async with (
+        serving(idle_connections_per_address=3) as stage,
+        stage.client() as first,
+        stage.client() as second,
+        stage.client() as third,
+    ):
+        for client in (first, second, third, first):  # so the second is idle for longest
+            assert (await client.exchange(get("/hello"))).status == 200
+        assert await stage.serves()
+        assert await second.ended()
+        assert (await first.exchange(get("/hello"))).status == 200
+
+
+async def test_connections_in_use_are_never_closed_for_new_ones() -> None:
+    async with serving(idle_connections_per_address=1) as stage, stage.client() as busy:
+        await busy.send(get("/slow"))
+        await stage.echo.started.wait()
+        for _ in range(5):
+            assert await stage.serves()
+        stage.echo.proceed.set()
+        assert (await busy.reply()).body == b"slow"
+
+
+async def test_connections_in_all_are_bounded() -> None:
+    async with serving(connections=1) as stage, stage.client() as busy:
+        await busy.send(get("/slow"))
+        await stage.echo.started.wait()
+        async with stage.client() as refused:
+            assert await refused.ended()
+        stage.echo.proceed.set()
+        assert (await busy.reply()).body == b"slow"
+
+
+async def test_pipelined_bytes_are_not_read_without_bound() -> None:
+    async with serving() as stage, stage.client() as client:
+        await client.send(get("/slow"))
+        await stage.echo.started.wait()
+        client.writer.write(get("/hello") * 200_000)  # 6 MB of requests
+        await until(lambda: stage.server.held_back == 1, "the server reads no more")
+        assert stage.server.waiting_bytes < 500_000
+
+
+async def test_a_body_that_no_handler_reads_is_not_read_without_bound() -> None:
+    async with serving() as stage, stage.client() as client:
+        client.writer.write(post("/held", b"x" * 20_000_000))
+        await stage.echo.started.wait()
+        await until(lambda: stage.server.held_back == 1, "the server reads no more")
+        assert stage.server.waiting_bytes < 1_000_000
+        stage.echo.proceed.set()
+        assert (await client.reply()).body == b"20000000"
