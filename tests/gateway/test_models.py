@@ -436,7 +436,7 @@ class TestRegistering:
             assert (await caller.post("/models", other)).outcome == (409, "already_exists")
             assert (await caller.post("/models?replace=true", other)).status == 201
             assert (await caller.get("/models/upper")).json["description"] == "another"
-            database = caller.gateway._models._database
+            database = caller.gateway._models._registrations._database
             assert database is not None
             async with database.acquire() as connection:
                 assert await connection.fetchval("SELECT count(*) FROM model WHERE name = 'upper' AND NOT removed") == 1
@@ -542,6 +542,12 @@ class TestRegistering:
         stated = {"name": "broken", "runtime": "http", "http": {"url": "http://127.0.0.1:1"}}
         assert (await caller.post("/models", stated)).outcome == (409, "already_exists")
 
+    @pytest.mark.parametrize("version", [[1], {}, 7, None])
+    async def test_an_odd_version_of_a_broken_manifest_is_refused(self, caller: Caller, version: Any) -> None:
+        """With an error of the caller, or with what is wrong with the manifest."""
+        reply = await caller.post("/models", {"name": "broken", "version": version})
+        assert reply.outcome in {(404, "not_found"), (422, "invalid_input"), (503, "model_broken")}
+
     async def test_what_is_removed_while_it_is_replaced_stays_away(self, caller: Caller) -> None:
         """In the host and in the table, which would bring it back."""
         service = caller.gateway._models
@@ -552,7 +558,7 @@ class TestRegistering:
                 service.add(stated | {"description": "another"}, replace=True), service.remove("fleeting")
             )
             assert "fleeting" not in service.host.entries
-            database = service._database
+            database = service._registrations._database
             assert database is not None
             async with database.acquire() as connection:
                 assert await connection.fetchval("SELECT removed FROM model WHERE name = 'fleeting'")

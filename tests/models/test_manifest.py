@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from penstock.errors import InvalidInput
-from penstock.models import manifest
+from penstock.models import manifest, manifest_keys
 from penstock.models.manifest import BrokenManifest
 from penstock.models.replica import runtimes
 
@@ -140,7 +140,7 @@ def documented(section: str, table: str) -> set[str]:
 
 
 def test_every_key_of_a_manifest_is_documented() -> None:
-    assert documented("The manifest", "key") - {"[RUNTIME]"} == set(manifest.Stated.__struct_fields__)
+    assert documented("The manifest", "key") - {"[RUNTIME]"} == set(manifest_keys.Stated.__struct_fields__)
 
 
 @pytest.mark.parametrize("runtime", runtimes.NAMES)

@@ -1,7 +1,7 @@
-"""The models of this process: those of the operator's folder and those registered at run time, kept as they should be.
+"""The models of this process: those of the operator's folder and those registered over HTTP, kept in step with both.
 
-What is registered over HTTP is stored in PostgreSQL first; every host, gateway or worker, looks there now and then, so
-that all of them serve the same models. The folder is each host's own. Without the database the known models go on.
+What is registered over HTTP is stored in PostgreSQL first. Every host, gateway or worker, polls the table, so that all
+of them serve the same models. The folder is each host's own. While the database is away the known models go on.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import msgspec
 
 from penstock.errors import (
     AlreadyExists,
-    DatabaseUnavailable,
     InvalidInput,
     ModelBroken,
     NotFound,
     Overloaded,
     PenstockError,
 )
-from penstock.models import manifest, store
+from penstock.models import manifest
 from penstock.models.code_changes import Reloads, concerned
 from penstock.models.folder import ModelsFolder
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.host import Entry, ModelHost
 from penstock.models.manifest import Key, Model
+from penstock.models.registrations import Registrations
 from penstock.models.replica import runtimes
 from penstock.models.store import Row
 from penstock.postgres.pool import Database
@@ -39,9 +39,8 @@ from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
-_LOOK_EVERY: Final = 2.0  # seconds between looks whether another process registered something
-_MOST_REGISTERED: Final = 500  # models that are registered over HTTP
-_MOST_BYTES: Final = 64 * 1024  # of a manifest that is registered at run time
+_MAX_REGISTERED: Final = 500  # models that are registered over HTTP
+_MAX_MANIFEST_BYTES: Final = 64 * 1024  # of a manifest that is registered over HTTP
 
 
 class ModelService:
@@ -61,15 +60,11 @@ class ModelService:
     ) -> None:
         self.host = host
         self.folder = ModelsFolder(folder) if folder is not None else None
-        self._database = database
-        self._tenant = tenant
-        self._rows: dict[Key, Row] = {}
-        self._position = -1
-        self._puts = 0
+        self._registrations = Registrations(database, tenant)
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._looking = asyncio.Lock()
-        self._changing: Counter[str] = Counter()  # models that somebody is changing: none of a look's business
+        self._synchronizing = asyncio.Lock()
+        self._changing: Counter[str] = Counter()  # models that a request changes: synchronizing leaves them alone
         self._watch_code = watch_code  # also of models whose manifests state no `watch`
         self._reloads = Reloads(self._reload_changed)
         self._tried: dict[Key, str] = {}  # fingerprints that could not be used: tried again when they change
@@ -78,11 +73,10 @@ class ModelService:
         await self.host.start()
         if self.folder is not None and not self.folder.path.is_dir():
             log.warning("models_folder_missing", folder=str(self.folder.path), reason="it is taken up when it is there")
-        await self._look(wait=False)
+        await self._synchronize(wait=False)
         if self.folder is not None:
             self._tasks.append(asyncio.create_task(self.folder.watch(self._folder_changed, self._stopping)))
-        if self._database is not None:
-            self._tasks.append(asyncio.create_task(self._follow(self._database)))
+        self._tasks.append(asyncio.create_task(self._registrations.follow(partial(self._synchronize, wait=True))))
 
     async def stop(self) -> None:
         self._stopping.set()
@@ -94,13 +88,13 @@ class ModelService:
 
     @property
     def problems(self) -> dict[str, str]:
-        """Manifests of the folder that are not used as they stand, by file."""
+        """Manifests of the folder that are not used as they stand: what is wrong, by file."""
         if self.folder is None:
             return {}
         hidden = {
             self.folder.files[key]: f"model {key[0]} version {key[1]} was removed; add it by its name to bring it back"
             for key in self.folder.models
-            if self._hidden(key)
+            if self._registrations.hides(key)
         }
         return hidden | self.folder.problems
 
@@ -122,17 +116,19 @@ class ModelService:
         if self.folder is None:
             return
         for file, broken in self.folder.broken.items():
-            if broken.model == name and version in {None, broken.version or "1"}:
+            if broken.model == name and (version is None or version == (broken.version or "1")):
                 raise ModelBroken(
                     f"model {name} cannot be used: in its manifest {file}, {broken.message}", broken.problems
                 )
-        if name not in self.host.entries and any(key[0] == name and self._hidden(key) for key in self.folder.models):
+        if name not in self.host.entries and any(
+            key[0] == name and self._registrations.hides(key) for key in self.folder.models
+        ):
             raise NotFound(f"model {name} was removed; add it by its name to bring it back")
 
     # Changing what there is
 
     async def add(self, stated: Mapping[str, Any], *, replace: bool = False) -> Deployment:
-        """Register a model at run time: one that a server elsewhere runs, or one of the operator's folder by name.
+        """Register a model that a server elsewhere runs, or bring one of the operator's folder back by its name.
 
         Raises InvalidInput, AlreadyExists, NotFound (no such manifest), ModelUnavailable, DatabaseUnavailable.
         """
@@ -145,39 +141,46 @@ class ModelService:
                 "manifest in the server's folder PENSTOCK_MODELS_DIR and are named without a runtime",
             )
         text = msgspec.json.encode(stated)
-        if len(text) > _MOST_BYTES:
-            raise InvalidInput.of("body", f"a manifest has at most {_MOST_BYTES} bytes")
+        if len(text) > _MAX_MANIFEST_BYTES:
+            raise InvalidInput.of("body", f"a manifest has at most {_MAX_MANIFEST_BYTES} bytes")
         model = manifest.check(stated, folder=Path("/"), source="api")
         registered = sum(deployment.model.source == "api" for deployment in self.host.deployments())
-        if registered >= _MOST_REGISTERED and not replace:
-            raise Overloaded(f"{registered} models are registered at run time already; remove some first")
+        if registered >= _MAX_REGISTERED and not replace:
+            raise Overloaded(f"{registered} models are registered over HTTP already; remove some first")
         with self._changes(model.name):
-            existing = self.host.entries.get(model.name)
-            versions = {} if existing is None else existing.versions
-            if (self.folder is not None and self.folder.has(model.name)) or any(
-                one.model.source == "folder" for one in versions.values()
-            ):
-                raise AlreadyExists(f"model {model.name} stands in the server's folder: take another name")
-            if model.version in versions:
-                before = versions[model.version].model
-                if before.fingerprint == model.fingerprint and not replace:
-                    return versions[model.version]  # the same request again
+            self._require_free_name(model.name)
+            there = self._registered_as(model)
+            if there is not None and not replace:
+                return there  # the same request again
             row = Row(name=model.name, version=model.version, manifest=text, removed=False)
             try:
-                return await self.host.add(model, replace=replace, confirm=partial(self._put, row))
+                return await self.host.add(model, replace=replace, confirm=partial(self._registrations.put, row))
             except AlreadyExists:
-                there = self.host.find(model.name, model.version)
-                if there.model.fingerprint == model.fingerprint:  # the same request, at the same time
-                    return there
-                raise
+                there = self._registered_as(model)
+                if there is None:
+                    raise
+                return there  # the same request, at the same time
+
+    def _require_free_name(self, name: str) -> None:
+        """Raise AlreadyExists where a name belongs to the operator's folder."""
+        entry = self.host.entries.get(name)
+        served = entry is not None and any(one.model.source == "folder" for one in entry.versions.values())
+        if served or (self.folder is not None and self.folder.has(name)):
+            raise AlreadyExists(f"model {name} stands in the server's folder: take another name")
+
+    def _registered_as(self, model: Model) -> Deployment | None:
+        """Return the deployment of exactly this manifest, if there is one."""
+        entry = self.host.entries.get(model.name)
+        there = entry.versions.get(model.version) if entry is not None else None
+        return there if there is not None and there.model.fingerprint == model.fingerprint else None
 
     async def remove(self, name: str, version: str | None = None) -> None:
-        """Take a model away, or one version; one of the folder stays away until it is added again by name."""
+        """Remove a model, or one version; one of the folder stays removed until it is added again by its name."""
         with self._changes(name):
-            await self.host.remove(name, version, confirm=self._put_away)
+            await self.host.remove(name, version, confirm=self._put_removals)
 
     async def reload(self, name: str, version: str | None = None) -> Deployment:
-        """Import and load a version again, with its manifest as it stands now. Raises what ``add`` raises."""
+        """Import and load a version again, with its manifest as it stands now. Raises the errors of ``add``."""
         with self._changes(name):
             model = self.find(name, version).model
             if self.folder is not None and model.source == "folder":
@@ -216,29 +219,19 @@ class ModelService:
                 file = self.folder.files[model.name, model.version]
                 raise InvalidInput.of("manifest", f"{file}: {self.folder.problems[file]}")
             row = Row(name=model.name, version=model.version, manifest=None, removed=False)
-            return await self.host.add(model, replace=replace, confirm=partial(self._put, row))
+            return await self.host.add(model, replace=replace, confirm=partial(self._registrations.put, row))
 
-    async def _put_away(self, models: Sequence[Model]) -> None:
+    async def _put_removals(self, models: Sequence[Model]) -> None:
         for model in models:
-            stored = self._rows.get((model.name, model.version))
-            text = stored.manifest if stored is not None and model.source == "api" else None
-            await self._put(Row(name=model.name, version=model.version, manifest=text, removed=True))
+            await self._registrations.put_removal(model)
 
-    async def _put(self, row: Row) -> None:
-        if self._database is None:
-            raise DatabaseUnavailable("models are registered in the database, and there is none")
-        async with self._database.acquire() as connection:
-            await store.put(connection, self._tenant, row)
-        self._rows[row.name, row.version] = row
-        self._puts += 1
-
-    # Keeping up
+    # Keeping in step
 
     async def _folder_changed(self, changed: Collection[Path]) -> None:
         assert self.folder is not None  # noqa: S101 - it has changed
         before = {deployment.model.key: deployment for deployment in self.host.deployments()}
         if not changed or any(self.folder.concerns_manifests(path) for path in changed):
-            await self._look(wait=True)
+            await self._synchronize(wait=True)
         models = [deployment.model for deployment in self.host.deployments() if deployment.model.source == "folder"]
         keys = concerned(models, changed, by_default=self._watch_code)
         now = {deployment.model.key: deployment for deployment in self.host.deployments()}
@@ -249,14 +242,15 @@ class ModelService:
         name, version = key
         try:
             with self._changes(name):
-                deployment = self.host.find(name, version)
-                await self.host.reload(deployment.model)
+                model = self.host.find(name, version).model
+                stated = self.folder.find(name, version) if self.folder is not None else None
+                await self.host.reload(stated or model)
             log.info("model_reloaded", model=name, version=version, reason="its code has changed")
         except NotFound:
             return
         except PenstockError as error:
             self._note_refused(key, f"the changed code is not used: {error.message}")
-        await self._look(wait=True)  # a manifest that changed meanwhile was left to this reload
+        await self._synchronize(wait=True)  # a manifest that changed meanwhile was left to this reload
 
     def _note_refused(self, key: Key, problem: str) -> None:
         """Log why a newer form of a model is not used, and show it beside the one that still is."""
@@ -268,31 +262,9 @@ class ModelService:
             if version in entry.versions:
                 entry.versions[version].newer_problem = entry.logbook.masked(problem)
 
-    async def _follow(self, database: Database) -> None:
-        away = False
-        while True:
-            puts = self._puts
-            try:
-                async with database.acquire() as connection:
-                    position = await store.position(connection, self._tenant)
-                    news = position != self._position
-                    rows = await store.read_all(connection, self._tenant) if news else []
-                away = False
-                if news and puts == self._puts:  # else what was read may be older than what this process wrote
-                    self._rows = {(row.name, row.version): row for row in rows}
-                    await self._look(wait=True)
-                    self._position = position
-            except DatabaseUnavailable:
-                if not away:
-                    log.warning("models_not_followed", reason="the database is away")
-                away = True
-            except Exception:  # the loop outlives what nobody foresaw: a table that is not there yet
-                log.exception("models_not_followed")
-            await asyncio.sleep(_LOOK_EVERY)
-
     @contextmanager
     def _changes(self, name: str) -> Iterator[None]:
-        """A model that is being changed on request; loading may take minutes, which must not hold up the others."""
+        """Mark a model as being changed by a request: loading may take minutes, which must not hold up the others."""
         self._changing[name] += 1
         try:
             yield
@@ -301,13 +273,13 @@ class ModelService:
             if not self._changing[name]:
                 del self._changing[name]
 
-    async def _look(self, *, wait: bool) -> None:
-        """Make the host's models what folder and table say."""
-        async with self._looking:
+    async def _synchronize(self, *, wait: bool) -> None:
+        """Make the models of the host those of the folder and the table."""
+        async with self._synchronizing:
             if self.folder is not None:
                 await asyncio.to_thread(self.folder.scan)
             wanted = self._wanted()
-            current = {(d.model.name, d.model.version): d for d in self.host.deployments()}
+            current = {deployment.model.key: deployment for deployment in self.host.deployments()}
             for key in current.keys() - wanted.keys():
                 if not self._changing[key[0]]:
                     with suppress(NotFound):
@@ -325,27 +297,19 @@ class ModelService:
             await asyncio.gather(*replacing)
 
     def _wanted(self) -> dict[Key, Model]:
-        wanted: dict[Key, Model] = {} if self.folder is None else dict(self.folder.models)
-        for key, row in self._rows.items():
-            if self._hidden(key):
-                wanted.pop(key, None)
-            elif not row.removed and row.manifest is not None and key not in wanted:  # the operator's own comes first
-                try:
-                    wanted[key] = manifest.check(msgspec.json.decode(row.manifest), folder=Path("/"), source="api")
-                except InvalidInput as error:  # stored by a newer or older Penstock
-                    log.warning("stored_model_refused", model=row.name, version=row.version, reason=error.message)
+        """Return the models that should be served; the operator's own come before those that are registered."""
+        folder = {} if self.folder is None else self.folder.models
+        hidden = self._registrations.hidden()
+        wanted = {key: model for key, model in folder.items() if key not in hidden}
+        for key, model in self._registrations.models():
+            wanted.setdefault(key, model)
         return wanted
-
-    def _hidden(self, key: Key) -> bool:
-        """Whether a model of the folder was taken away at run time."""
-        row = self._rows.get(key)
-        return row is not None and row.removed and row.manifest is None
 
     async def _take_up(self, model: Model, *, replace: bool, wait: bool) -> None:
         try:
             await self.host.add(model, replace=replace, wait=wait)
-            self._tried.pop((model.name, model.version), None)
-        except PenstockError as error:  # the one before stays
+            self._tried.pop(model.key, None)
+        except PenstockError as error:  # the version before stays
             self._tried[model.key] = model.fingerprint
             self._note_refused(model.key, f"the new manifest is not used: {error.message}")
 
@@ -355,7 +319,7 @@ def _registrable(runtime: object) -> bool:
 
 
 def _order(key: Key) -> tuple[str, list[tuple[int, str]]]:
-    """Versions in the order that people mean: 2 before 10. The last one becomes the default."""
+    """Sort versions as people do: 2 before 10. The last one becomes the default."""
     name, version = key
     parts = version.replace("-", ".").replace("+", ".").replace("_", ".").split(".")
     return (name, [(int(part), "") if part.isdigit() else (-1, part) for part in parts])

@@ -1,0 +1,141 @@
+"""Every mistake of a manifest, named as it stands in the file. Reads nothing but files that options name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from penstock.checking import all_of
+from penstock.errors import FieldProblem, InvalidInput
+from penstock.models.checking import Checker
+from penstock.models.manifest_keys import Stated, duration, size_in_bytes
+from penstock.models.replica import runtimes
+from penstock.models.replica.runtime import Schema
+from penstock.suggestions import did_you_mean
+
+_MAX_REGISTERED_REPLICAS: Final = 8  # of a model that is registered over HTTP
+_MAX_PROBLEMS: Final = 40  # that are reported of one manifest
+_DURATIONS: Final = ("timeout", "start_timeout", "cancel_grace", "unload_after")
+
+
+def mistakes_of(stated: Mapping[str, Any], *, folder: Path, source: str) -> list[FieldProblem]:
+    """Return what is wrong with a manifest; nothing if it can be used."""
+    tables = {name: stated[name] for name in runtimes.NAMES if name in stated}
+    own = {name: value for name, value in stated.items() if name not in tables}
+    problems = [
+        *_check_runtime(own, tables),
+        *_check_keys(own),
+        *_check_options(own.get("runtime"), tables, folder),
+    ]
+    wrong = {problem.field.partition(".")[0].partition("[")[0] for problem in problems}
+    sound = {name: value for name, value in own.items() if name not in wrong}
+    problems += _check_values(sound)
+    if source == "api":
+        problems += _check_registered(sound)
+    return problems[:_MAX_PROBLEMS]
+
+
+def _check_runtime(own: Mapping[str, Any], tables: Mapping[str, Any]) -> Iterator[FieldProblem]:
+    stated = own.get("runtime")
+    if stated is None and len(tables) == 1:
+        (table,) = tables
+        yield FieldProblem(field="runtime", detail=f'is required; the table [{table}] suggests runtime = "{table}"')
+    elif stated is None:
+        yield FieldProblem(field="runtime", detail=f"is required: one of {', '.join(runtimes.NAMES)}")
+    elif stated not in runtimes.NAMES:
+        detail = f"must be one of {', '.join(runtimes.NAMES)}{did_you_mean(str(stated), runtimes.NAMES)}"
+        yield FieldProblem(field="runtime", detail=detail)
+
+
+def _check_keys(own: Mapping[str, Any]) -> Iterator[FieldProblem]:
+    """Report keys that a manifest does not have, and values of the wrong type."""
+    known = Stated.__struct_fields__
+    for name in own.keys() - set(known):
+        yield FieldProblem(field=name[:100], detail=f"is not known here{_hint(name, own.get('runtime'))}")
+    given = {name: value for name, value in own.items() if name in known and name != "runtime"}
+    yield from (problem for problem in all_of({"runtime": "", **given}, Stated))
+
+
+def _hint(unknown: str, runtime: object) -> str:
+    if unknown == "options":
+        return f"; what concerns the runtime stands in the table [{runtime}]"
+    known = Stated.__struct_fields__
+    suggested = did_you_mean(unknown, [*known, *([runtime] if isinstance(runtime, str) else [])])
+    return suggested or f"; there are: {', '.join(known)}, and the runtime's table"
+
+
+def _check_options(runtime: object, tables: Mapping[str, Any], folder: Path) -> Iterator[FieldProblem]:
+    if runtime not in runtimes.NAMES:
+        return
+    assert isinstance(runtime, str)  # noqa: S101 - it is one of the names
+    for name in tables.keys() - {runtime}:
+        detail = f"belongs to the runtime {name}, and this model's runtime is {runtime}"
+        yield FieldProblem(field=name, detail=detail)
+    options = tables.get(runtime, {})
+    if not isinstance(options, Mapping):
+        yield FieldProblem(field=runtime, detail=f"must be a table: what concerns the runtime stands in [{runtime}]")
+        return
+    for name, detail in runtimes.find(runtime).check(options, folder):
+        yield FieldProblem(field=f"{runtime}.{name}" if name else runtime, detail=detail)
+
+
+def _check_values(sound: Mapping[str, Any]) -> Iterator[FieldProblem]:
+    """Report what the types of a manifest's keys cannot say; ``sound`` are the keys whose types are right."""
+    for name in _DURATIONS:
+        if sound.get(name) is not None:
+            yield from _problem(name, duration, sound[name])
+    if sound.get("memory_limit") is not None:
+        yield from _problem("memory_limit", size_in_bytes, sound["memory_limit"])
+    runtime = sound.get("runtime")
+    if sound.get("batching") is not None and runtime is not None and not runtimes.find(runtime).batches:
+        yield FieldProblem(
+            field="batching", detail=f"models of the runtime {runtime} do not run several calls together"
+        )
+    if sound.get("replicas", 1) > 1 and runtime is not None and runtimes.find(runtime).one_replica:
+        yield FieldProblem(
+            field="replicas",
+            detail=f"must be 1 with the runtime {runtime}: one replica makes as many calls at a time as "
+            "concurrency says, and learns the server's limits for all of them",
+        )
+    if sound.get("device_share") is not None and sound.get("device") == "auto":
+        yield FieldProblem(
+            field="device_share", detail='does not go with the device "auto": state one such as "cuda:0"'
+        )
+    if sound.get("schema") is not None:
+        yield from _check_schema(msgspec.convert(sound["schema"], Schema), sound.get("examples", []))
+
+
+def _problem(name: str, convert: Callable[[Any], object], value: object) -> Iterator[FieldProblem]:
+    try:
+        convert(value)
+    except ValueError as error:
+        yield FieldProblem(field=name, detail=str(error))
+
+
+def _check_schema(schema: Schema, examples: Sequence[Any]) -> Iterator[FieldProblem]:
+    for name in ("input", "output"):
+        try:
+            Checker.check_schema(getattr(schema, name), f"schema.{name}")
+        except InvalidInput as error:
+            yield from error.problems
+            if name == "input":
+                examples = ()
+    checker = Checker(schema.input) if examples else None
+    for index, example in enumerate(examples):
+        try:
+            assert checker is not None  # noqa: S101 - there are examples
+            checker.check(example, prefix=f"examples[{index}]")
+        except InvalidInput as error:
+            yield from error.problems
+
+
+def _check_registered(sound: Mapping[str, Any]) -> Iterator[FieldProblem]:
+    """Report what only the operator may state: a variable such as LD_PRELOAD, or a folder, decides which code runs."""
+    for name in ("environment", "folder", "watch"):
+        if name in sound:
+            yield FieldProblem(field=name, detail="may stand only in a manifest of the server's folder")
+    if sound.get("replicas", 1) > _MAX_REGISTERED_REPLICAS:
+        yield FieldProblem(field="replicas", detail=f"must be at most {_MAX_REGISTERED_REPLICAS} here")
