@@ -23,7 +23,7 @@ from sklearn.datasets import load_digits
 
 from examples.digits.stage import LEASE_SECONDS, Stage, WorkerProcess
 from examples.models.digits.digits import TRAINED_ON
-from penstock import Client, ErrorCategory, Job, JobFilter, Status
+from penstock import Category, Client, Job, JobFilter, Status
 
 TASK_TYPE, MODEL = "predict", "digits"
 _PATIENCE = 45.0  # seconds from the first submission until everything must be finished
@@ -171,7 +171,7 @@ def report(
     """Print what is stored, and whether all of it is as it should be."""
     states = Counter(job.status.value for job in jobs)
     once = sum(completed_once(job, told[job.id]) for job in jobs)
-    rescued = [job for job in jobs if any(a.error.category is ErrorCategory.WORKER_LOST for a in job.attempts)]
+    rescued = [job for job in jobs if any(a.error.category is Category.WORKER_LOST for a in job.attempts)]
     new = [(digit(job), int(label)) for job, label in list(zip(jobs, labels, strict=True))[TRAINED_ON:]]
     right = sum(found == label for found, label in new)
     waits = sorted((job.finished_at - job.created_at).total_seconds() for job in jobs if job.finished_at)

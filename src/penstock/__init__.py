@@ -30,8 +30,9 @@ if TYPE_CHECKING:
         Unauthorized,
         WrongState,
     )
+    from penstock.failures import Category
     from penstock.jobs.job import ClaimedJob, JobFilter
-    from penstock.jobs.states import ErrorCategory, Status
+    from penstock.jobs.states import Status
     from penstock.models.replica.contract.arrays import Array
     from penstock.models.replica.contract.context import BadInput, Context, context
     from penstock.models.replica.contract.media import Audio, File, Image
@@ -47,10 +48,10 @@ __all__ = [
     "Batched",
     "BlockingClient",
     "CallerError",
+    "Category",
     "ClaimedJob",
     "Client",
     "Context",
-    "ErrorCategory",
     "Event",
     "ExecutionError",
     "File",
@@ -94,7 +95,8 @@ _HOMES = {
         "Unreachable",
     ),
     "penstock.jobs.job": ("ClaimedJob", "JobFilter"),
-    "penstock.jobs.states": ("ErrorCategory", "Status"),
+    "penstock.failures": ("Category",),
+    "penstock.jobs.states": ("Status",),
     "penstock.models.replica.contract.context": ("BadInput", "Context", "context"),
     "penstock.models.replica.contract.arrays": ("Array",),
     "penstock.models.replica.contract.media": ("Audio", "File", "Image"),

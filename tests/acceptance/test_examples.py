@@ -16,7 +16,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from examples.models.digits.digits import TRAINED_ON, Digits
-from penstock import Client, ErrorCategory, PenstockError, Status
+from penstock import Category, Client, PenstockError, Status
 from penstock.supervisor.ports import free_port
 from tests.processes import clean_environment, penstock, until
 
@@ -95,7 +95,7 @@ class TestShellWorker:
             await said(process)
         assert done.status is Status.FAILED
         assert done.error is not None
-        assert done.error.category is ErrorCategory.BAD_INPUT
+        assert done.error.category is Category.BAD_INPUT
 
     async def test_it_ends_when_it_is_told_to(self, gateway: Client) -> None:
         async with program("bash", "examples/worker.sh", client=gateway) as process:

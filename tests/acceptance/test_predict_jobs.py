@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock import Client, ErrorCategory, Status
+from penstock import Category, Client, Status
 from penstock.errors import InvalidInput, PenstockError
 from penstock.supervisor.ports import free_port
 from tests.models.servers import answering, serving
@@ -147,7 +147,7 @@ async def test_an_input_that_the_model_refuses_ends_as_bad_input(
         job = await client.wait((await client.submit("predict", "adding", {"n": -1})).id, SOON)
         assert job.status is Status.FAILED
         assert job.error is not None
-        assert job.error.category is ErrorCategory.BAD_INPUT
+        assert job.error.category is Category.BAD_INPUT
         assert "input.n" in job.error.message
         assert job.attempt == 1
 

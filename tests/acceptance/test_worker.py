@@ -16,9 +16,10 @@ import pytest
 from aiohttp import web
 from msgspec import Raw
 
+from penstock.failures import Category
 from penstock.jobs.job import Job
 from penstock.jobs.service import JobService
-from penstock.jobs.states import ErrorCategory, Status
+from penstock.jobs.states import Status
 from penstock.postgres.pool import Database
 from penstock.supervisor.ports import free_port
 from penstock.tenants.principal import DEFAULT_TENANT
@@ -158,7 +159,7 @@ async def test_a_wrong_key_is_the_providers_error_and_is_not_shown(
         job = await finished(service, await ask(service, "llm_chat", "hi"))
         assert await running.end() == 0
     assert job.error is not None
-    assert job.error.category is ErrorCategory.PROVIDER_ERROR
+    assert job.error.category is Category.PROVIDER_ERROR
     assert "LLM_API_KEY" in job.error.message
     assert "sk-wrong" not in job.error.message + running.log.read_text()
 
@@ -191,7 +192,7 @@ async def test_on_sigterm_it_hands_back_what_takes_too_long(
         assert await running.end() == 0
     back = await service.of(DEFAULT_TENANT).get(job.id)
     assert back.status is Status.PENDING
-    assert [attempt.error.category for attempt in back.attempts] == [ErrorCategory.SHUTDOWN]
+    assert [attempt.error.category for attempt in back.attempts] == [Category.SHUTDOWN]
 
 
 async def test_without_an_endpoint_it_says_so_and_stays_healthy(database_url: str, tmp_path: Path) -> None:

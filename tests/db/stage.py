@@ -16,6 +16,7 @@ from msgspec import UNSET, Raw, UnsetType
 from penstock.errors import CallerError
 from penstock.events.event import Event
 from penstock.events.position import Position
+from penstock.failures import Category
 from penstock.housekeeping.promoter import Promoter
 from penstock.housekeeping.rescuer import Rescuer
 from penstock.jobs.job import (
@@ -36,7 +37,7 @@ from penstock.jobs.limits import JobLimits
 from penstock.jobs.service import JobService
 from penstock.jobs.sql import store
 from penstock.jobs.sql.store import Connection
-from penstock.jobs.states import ErrorCategory, Status
+from penstock.jobs.states import Status
 from penstock.jobs.usage import Usage
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
@@ -179,7 +180,7 @@ class Caller:
     async def fail(
         self,
         job: ClaimedJob,
-        category: ErrorCategory = ErrorCategory.INTERNAL,
+        category: Category = Category.INTERNAL,
         *,
         message: str = "",
         retry_after: float | None = None,

@@ -9,8 +9,9 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from penstock.errors import NotFound, StaleEpoch, WrongState
+from penstock.failures import Category
 from penstock.jobs.job import HeartbeatAnswer, JobFilter
-from penstock.jobs.states import ErrorCategory, Status
+from penstock.jobs.states import Status
 from penstock.postgres.pool import Database
 from tests.db.stage import Caller, Clock, look, places, rescue, within
 
@@ -39,14 +40,14 @@ async def test_a_running_job_hears_of_its_cancellation_through_the_heartbeat(cal
     answer = await caller.beat(job)
     assert isinstance(answer, HeartbeatAnswer)
     assert answer.cancel_requested
-    assert (await caller.fail(job, ErrorCategory.CANCELLED)).status is Status.CANCELLED
+    assert (await caller.fail(job, Category.CANCELLED)).status is Status.CANCELLED
     assert await caller.history(job.id) == ["job.created", "job.started", "job.cancel_requested", "job.cancelled"]
 
 
 async def test_a_cancelled_worker_that_reports_another_failure_still_ends_the_job_as_cancelled(caller: Caller) -> None:
     job = await caller.submit_and_claim()
     await caller.cancel(job.id)
-    assert (await caller.fail(job, ErrorCategory.SHUTDOWN)).status is Status.CANCELLED
+    assert (await caller.fail(job, Category.SHUTDOWN)).status is Status.CANCELLED
 
 
 async def test_a_result_that_was_ready_before_the_cancellation_was_heard_is_kept(caller: Caller) -> None:
@@ -85,8 +86,8 @@ async def test_cancelling_a_cancelled_job_answers_with_it(caller: Caller) -> Non
     assert await caller.cancel(job.id) == first
 
 
-@pytest.mark.parametrize("category", [None, ErrorCategory.BAD_INPUT])
-async def test_a_job_that_ended_otherwise_cannot_be_cancelled(caller: Caller, category: ErrorCategory | None) -> None:
+@pytest.mark.parametrize("category", [None, Category.BAD_INPUT])
+async def test_a_job_that_ended_otherwise_cannot_be_cancelled(caller: Caller, category: Category | None) -> None:
     job = await caller.submit_and_claim()
     await (caller.complete(job) if category is None else caller.fail(job, category))
     with pytest.raises(WrongState):
@@ -149,7 +150,7 @@ async def test_retrying_a_running_job_takes_its_lease_away(caller: Caller, datab
         await caller.complete(job)
     await caller.complete(second)
     (lost,) = (await caller.get(job.id)).attempts
-    assert (lost.epoch, lost.error.category) == (job.epoch, ErrorCategory.WORKER_LOST)
+    assert (lost.epoch, lost.error.category) == (job.epoch, Category.WORKER_LOST)
 
 
 async def test_a_retry_forgets_an_earlier_cancellation(caller: Caller) -> None:
@@ -197,8 +198,8 @@ async def test_retry_by_filter_works_in_chunks(caller: Caller, database: Databas
     await caller.submit_many(1500, owner_service="one", max_attempts=1)
     await caller.submit_many(10, owner_service="two", max_attempts=1)
     jobs = await caller.claim(1000) + await caller.claim(1000)
-    await asyncio.gather(*(caller.fail(job, ErrorCategory.PROVIDER_ERROR) for job in jobs))
-    where = JobFilter(owner_service="one", error_category=ErrorCategory.PROVIDER_ERROR)
+    await asyncio.gather(*(caller.fail(job, Category.PROVIDER_ERROR) for job in jobs))
+    where = JobFilter(owner_service="one", error_category=Category.PROVIDER_ERROR)
     assert await caller.service.of(caller.tenant).retry_where(where, dry_run=True) == 1500
     assert await caller.service.of(caller.tenant).retry_where(where, dry_run=False) == 1500
     totals = (await caller.service.of(caller.tenant).stats()).totals
@@ -211,7 +212,7 @@ async def test_by_filter_only_the_states_that_allow_it_are_counted_and_changed(c
     completed = await caller.submit_and_claim()
     await caller.complete(completed)
     failed = await caller.submit_and_claim()
-    await caller.fail(failed, ErrorCategory.BAD_INPUT)
+    await caller.fail(failed, Category.BAD_INPUT)
     running = await caller.submit_and_claim()
     pending = await caller.submit()
     everything = JobFilter(owner_service="tests")

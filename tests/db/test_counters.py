@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from penstock.errors import StaleEpoch
+from penstock.failures import Category
 from penstock.jobs.job import Counts, Stats
 from penstock.jobs.sql import duties
-from penstock.jobs.states import ErrorCategory, Status
+from penstock.jobs.states import Status
 from penstock.jobs.usage import Usage, UsageCounts, read
 from penstock.postgres.pool import Database
 from tests.db.stage import Caller, Clock, look, open_database, promote, rescue
@@ -111,7 +112,7 @@ async def _random_deed(caller: Caller, database: Database, clock: Clock, pick: r
                 await caller.complete(job, usage=_some_usage(pick))
         case "fail":
             for job in await caller.claim(3):
-                await caller.fail(job, pick.choice(list(ErrorCategory)), usage=_some_usage(pick))
+                await caller.fail(job, pick.choice(list(Category)), usage=_some_usage(pick))
         case "cancel" | "retry" as change:
             for shown in (await caller.page(limit=100)).jobs[:: pick.randint(7, 20)]:
                 if change == "cancel" and not shown.status.finished:
@@ -156,9 +157,7 @@ async def test_usage_stands_with_its_attempt_and_is_counted_once(caller: Caller)
     job = await caller.submit(owner_service="shop")
     first = await caller.claim_one()
     slow = Usage(provider="a", model="m1", status="failed", error="HTTP 500", duration_ms=70)
-    await caller.fail(
-        first, ErrorCategory.SHUTDOWN, usage=[slow, Usage(provider="b", status="skipped", error="not now")]
-    )
+    await caller.fail(first, Category.SHUTDOWN, usage=[slow, Usage(provider="b", status="skipped", error="not now")])
     second = await caller.claim_one()
     good = Usage(provider="b", model="m2", prompt_tokens=3, completion_tokens=4, audio_seconds=1.5, duration_ms=30)
     for _ in range(2):

@@ -16,7 +16,7 @@ from penstock.events import store as event_log
 from penstock.events import tail as tail_module
 from penstock.events.event import Connection, Event
 from penstock.events.position import Position
-from penstock.jobs.states import ErrorCategory
+from penstock.failures import Category
 from penstock.postgres.pool import Database
 from tests.db.stage import Caller, open_database, started, take, within
 from tests.processes import until
@@ -29,7 +29,7 @@ async def _all(stream: AsyncIterator[Event]) -> list[Event]:
 async def test_a_jobs_stream_tells_its_whole_life_and_ends(caller: Caller) -> None:
     job = await caller.submit_and_claim()
     await caller.beat(job, progress=b'{"fraction": 0.5}')
-    await caller.fail(job, ErrorCategory.SHUTDOWN, message="moving")
+    await caller.fail(job, Category.SHUTDOWN, message="moving")
     await caller.complete(await caller.claim_one())
     told = await within(_all(caller.events(job.id)))
     assert [event.type for event in told] == [
@@ -80,7 +80,7 @@ async def test_a_live_stream_of_one_job_ends_with_it(caller: Caller, far_caller:
 
 async def test_a_retried_job_goes_on_where_it_failed(caller: Caller) -> None:
     job = await caller.submit_and_claim()
-    await caller.fail(job, ErrorCategory.BAD_INPUT)
+    await caller.fail(job, Category.BAD_INPUT)
     failed = await within(_all(caller.events(job.id)))
     assert failed[-1].type == "job.failed"
     await caller.retry(job.id)
@@ -92,7 +92,7 @@ async def test_a_retried_job_goes_on_where_it_failed(caller: Caller) -> None:
 async def test_a_cancelled_job_tells_the_request_and_the_end(caller: Caller) -> None:
     job = await caller.submit_and_claim()
     await caller.cancel(job.id)
-    await caller.fail(job, ErrorCategory.CANCELLED)
+    await caller.fail(job, Category.CANCELLED)
     assert await within(_types(caller, job.id)) == [
         "job.created", "job.started", "job.cancel_requested", "job.cancelled",
     ]  # fmt: skip

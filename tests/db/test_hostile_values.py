@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from penstock.errors import InvalidInput
+from penstock.failures import Category
 from penstock.jobs.job import Failure, JobSubmission
-from penstock.jobs.states import ErrorCategory
 from tests.db.stage import Caller, take, within
 
 DEEP = b"[" * 5_000 + b"]" * 5_000
@@ -86,7 +86,7 @@ async def test_any_plain_text_is_a_name(caller: Caller, name: str) -> None:
     )
     job = await caller.claim_one(task_types=[name], model_profiles=[name], worker_id=name)
     assert job.id == made.id
-    await caller.fail(job, ErrorCategory.BAD_INPUT, message=name)
+    await caller.fail(job, Category.BAD_INPUT, message=name)
     page = await caller.page(
         owner_service=name, task_type=name, model_profile=name, owner_ref=name, tags=[name], worker_id=name
     )

@@ -15,10 +15,11 @@ from uuid_utils.compat import uuid7
 
 from penstock.events import store as event_log
 from penstock.events.position import START
+from penstock.failures import Category
 from penstock.jobs.job import JobCompletion, JobHeartbeat
 from penstock.jobs.sql import duties, history, reading, retention, store
 from penstock.jobs.sql.store import Connection, Verdict
-from penstock.jobs.states import Again, ErrorCategory
+from penstock.jobs.states import Again
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import TenantId
 from tests.db.stage import Caller, claim_rows, look, open_database, snapshot, started, submission, within
@@ -63,8 +64,7 @@ class Crowd:
             held = await store.lock_leases(connection, self.tenant, self.some())
             again = Again(delay=timedelta(0), failures=0, losses=0)
             verdicts = [
-                Verdict(job_id=lease.job_id, outcome=again, category=ErrorCategory.SHUTDOWN, message="")
-                for lease in held
+                Verdict(job_id=lease.job_id, outcome=again, category=Category.SHUTDOWN, message="") for lease in held
             ]
             if verdicts:
                 await store.end_attempts(connection, self.tenant, verdicts)
@@ -80,8 +80,7 @@ class Crowd:
             held = await duties.lock_leases_of(connection, ["w"], limit=20)
             again = Again(delay=timedelta(seconds=1), failures=0, losses=0)
             verdicts = [
-                Verdict(job_id=lease.job_id, outcome=again, category=ErrorCategory.WORKER_LOST, message="")
-                for lease in held
+                Verdict(job_id=lease.job_id, outcome=again, category=Category.WORKER_LOST, message="") for lease in held
             ]
             if verdicts:
                 await store.end_attempts(connection, self.tenant, verdicts)

@@ -24,11 +24,12 @@ from hypothesis.stateful import (
 )
 
 from penstock.errors import CallerError, IdempotencyConflict
+from penstock.failures import Category
 from penstock.jobs.job import ClaimedJob, JobFilter
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.service import JobService
 from penstock.jobs.sql import duties
-from penstock.jobs.states import Again, ErrorCategory, RetryPolicy, Status, Tally, after_failure
+from penstock.jobs.states import Again, RetryPolicy, Status, Tally, after_failure
 from penstock.postgres.pool import Database
 from tests.db.stage import Caller, Clock, look, own_tenant, promote, rescue, run
 
@@ -183,8 +184,8 @@ class JobMachine(RuleBasedStateMachine):
         job.status, job.claimed = Status.COMPLETED, None
         job.told["job.completed"] += 1
 
-    @rule(number=PICK, category=st.sampled_from([*ErrorCategory, *[ErrorCategory.TIMEOUT] * 6]))
-    def fail(self, number: int, category: ErrorCategory) -> None:
+    @rule(number=PICK, category=st.sampled_from([*Category, *[Category.TIMEOUT] * 6]))
+    def fail(self, number: int, category: Category) -> None:
         picked = self.pick(number, Status.RUNNING)
         if picked is None or picked[1].claimed is None:
             return
@@ -228,7 +229,7 @@ class JobMachine(RuleBasedStateMachine):
                 expired = job.lease_until < self.now
                 overdue = job.cancelling_since is not None and job.cancelling_since + 20 < self.now
                 if expired or overdue:
-                    self.end(job, ErrorCategory.WORKER_LOST)
+                    self.end(job, Category.WORKER_LOST)
 
     @precondition(lambda self: bool(self.jobs))
     @rule()
@@ -248,7 +249,7 @@ class JobMachine(RuleBasedStateMachine):
         job.claimed, job.cancelling_since = None, None
         job.attempts += 1
 
-    def end(self, job: Model, category: ErrorCategory, retry_after: float | None = None) -> None:
+    def end(self, job: Model, category: Category, retry_after: float | None = None) -> None:
         """An attempt ends without a result: the rules, which have tests of their own, say what follows."""
         tally = Tally(
             attempt=job.attempts + 1,

@@ -15,9 +15,9 @@ from penstock.events import store as event_log
 from penstock.events import tail as tail_module
 from penstock.events.event import Event
 from penstock.events.position import Position
+from penstock.failures import Category
 from penstock.jobs.job import ClaimedJob, HeartbeatAnswer, JobHeartbeat
 from penstock.jobs.sql import history
-from penstock.jobs.states import ErrorCategory
 from penstock.postgres.pool import Database
 from tests.db.stage import LOGGED_AT, Caller, Clock, look, rescue, snapshot, take, within
 from tests.db.test_hostile_values import KEPT, REFUSED
@@ -145,14 +145,14 @@ async def test_the_next_attempt_begins_its_output_anew(alone: Caller, fresh: Dat
     assert [read(event)["attempt"] for event in events if event.type == "job.output"] == [1, 2]
 
 
-@pytest.mark.parametrize("category", [ErrorCategory.CANCELLED, ErrorCategory.BAD_INPUT])
-async def test_output_stays_with_a_job_that_ends_without_a_result(caller: Caller, category: ErrorCategory) -> None:
+@pytest.mark.parametrize("category", [Category.CANCELLED, Category.BAD_INPUT])
+async def test_output_stays_with_a_job_that_ends_without_a_result(caller: Caller, category: Category) -> None:
     job = await caller.submit_and_claim()
-    if category is ErrorCategory.CANCELLED:
+    if category is Category.CANCELLED:
         await caller.cancel(job.id)
     answer = await caller.tell(job, b"1")
     assert isinstance(answer, HeartbeatAnswer)
-    assert answer.cancel_requested == (category is ErrorCategory.CANCELLED)
+    assert answer.cancel_requested == (category is Category.CANCELLED)
     await caller.fail(job, category)
     assert isinstance(await caller.tell(job, b"2", first=1), StaleEpoch)
     assert outputs(await within(told(caller, job))) == [(0, [1])]

@@ -6,10 +6,11 @@ import asyncio
 from datetime import timedelta
 
 from penstock.errors import StaleEpoch
+from penstock.failures import Category
 from penstock.housekeeping.rescuer import rescue_from
 from penstock.jobs.job import HeartbeatAnswer
 from penstock.jobs.limits import JobLimits
-from penstock.jobs.states import ErrorCategory, RetryPolicy, Status
+from penstock.jobs.states import RetryPolicy, Status
 from penstock.postgres.pool import Database
 from tests.db.stage import Caller, Clock, own_tenant, places, rescue, rescuer, run
 
@@ -22,7 +23,7 @@ async def test_an_expired_lease_is_rescued_by_one_pass(alone: Caller, fresh: Dat
     await rescue(fresh)
     seen = await alone.get(job.id)
     assert seen.status is Status.PENDING
-    assert [attempt.error.category for attempt in seen.attempts] == [ErrorCategory.WORKER_LOST]
+    assert [attempt.error.category for attempt in seen.attempts] == [Category.WORKER_LOST]
     again = await alone.claim_one()
     assert again.id == job.id
     assert again.epoch > job.epoch
@@ -125,7 +126,7 @@ async def test_a_job_whose_workers_keep_dying_ends_as_failed(
     seen = await alone.get(job.id)
     assert seen.status is Status.FAILED
     assert seen.error is not None
-    assert seen.error.category is ErrorCategory.WORKER_LOST
+    assert seen.error.category is Category.WORKER_LOST
 
 
 async def test_jobs_of_a_worker_known_to_be_dead_come_back_at_once(alone: Caller, fresh: Database) -> None:

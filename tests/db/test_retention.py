@@ -12,10 +12,11 @@ import asyncpg
 import pytest
 
 from penstock.errors import NotFound
+from penstock.failures import Category
 from penstock.housekeeping.retention import Retention
 from penstock.jobs.job import Job
 from penstock.jobs.sql import retention
-from penstock.jobs.states import ErrorCategory, Status
+from penstock.jobs.states import Status
 from penstock.postgres.pool import Database
 from tests.db.stage import Caller, Clock, look, places, promote, snapshot, submission, within
 
@@ -50,7 +51,7 @@ async def _rows_about(database: Database, job_id: UUID) -> dict[str, int]:
 async def _completed(caller: Caller, **fields: str) -> Job:
     """A job that failed once and then succeeded."""
     job = await caller.submit(**fields)
-    await caller.fail(await caller.claim_one(), ErrorCategory.SHUTDOWN)
+    await caller.fail(await caller.claim_one(), Category.SHUTDOWN)
     await caller.complete(await caller.claim_one())
     return await caller.get(job.id)
 
@@ -60,7 +61,7 @@ async def test_finished_jobs_go_with_their_day_and_their_attempts_and_keys_go_to
 ) -> None:
     completed = await _completed(alone, idempotency_key="k")
     failed = await alone.submit_and_claim(idempotency_key="l")
-    await alone.fail(failed, ErrorCategory.BAD_INPUT)
+    await alone.fail(failed, Category.BAD_INPUT)
     cancelled = await alone.submit(idempotency_key="m")
     await alone.cancel(cancelled.id)
     await fresh_clock.advance(LATER)
@@ -94,7 +95,7 @@ async def test_jobs_that_are_not_finished_outlive_their_day_and_go_on(
     claimed = await alone.claim_one(task_types=["echo"])
     assert (claimed.id, bytes(claimed.input)) == (pending.id, b"[1]")
     await alone.complete(claimed)
-    await alone.fail(running, ErrorCategory.SHUTDOWN)
+    await alone.fail(running, Category.SHUTDOWN)
     await alone.complete(await alone.claim_one(task_types=["run"]))
     await fresh_clock.advance(timedelta(days=21))
     await promote(fresh)
@@ -108,7 +109,7 @@ async def test_a_job_that_finished_lately_stays_however_old_it_is(
     old, recent = await alone.submit(), await alone.submit(idempotency_key="k")
     await alone.complete(await alone.claim_one())
     await fresh_clock.advance(LATER - timedelta(days=5))
-    await alone.fail(await alone.claim_one(), ErrorCategory.SHUTDOWN)
+    await alone.fail(await alone.claim_one(), Category.SHUTDOWN)
     await alone.complete(await alone.claim_one(), b'"late"')
     kept = await alone.get(recent.id)
     assert len(kept.attempts) == 1
@@ -129,7 +130,7 @@ async def test_what_outlived_its_day_is_removed_by_row_once_it_is_old(
     await _tidy(fresh)
     jobs = await alone.claim(1000) + await alone.claim(201)
     for job in jobs[:3]:
-        await alone.fail(job, ErrorCategory.SHUTDOWN)
+        await alone.fail(job, Category.SHUTDOWN)
     jobs = jobs[3:] + await alone.claim(4, task_types=["echo"])
     assert {job.id for job in jobs} == {job.id for job in [*made, keyed, unfinished]}
     jobs = [job for job in jobs if job.id != unfinished.id]

@@ -13,9 +13,10 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from penstock.errors import InvalidInput
+from penstock.failures import Category
 from penstock.jobs import search
 from penstock.jobs.job import Job, JobSummary
-from penstock.jobs.states import ErrorCategory, Status
+from penstock.jobs.states import Status
 from penstock.postgres.embedded import EmbeddedServer
 from tests.conftest import own_database
 from tests.db.stage import Caller, open_database, own_tenant, started
@@ -23,7 +24,7 @@ from tests.db.stage import Caller, open_database, own_tenant, started
 JOBS = 240
 OWNERS, TASKS, PROFILES = ("a", "b", "c"), ("read", "write"), ("small", "large")
 REFS, TAGS = ("", "r1", "r2"), ("x", "y", "z")
-CATEGORIES = (ErrorCategory.BAD_INPUT, ErrorCategory.INTERNAL, ErrorCategory.TIMEOUT)
+CATEGORIES = (Category.BAD_INPUT, Category.INTERNAL, Category.TIMEOUT)
 
 
 class Library:
@@ -90,7 +91,7 @@ async def library(postgres_server: EmbeddedServer) -> AsyncIterator[Library]:
                     case "fail":
                         await caller.fail(job, pick.choice(CATEGORIES))
                     case "cancel":
-                        await caller.fail(job, ErrorCategory.CANCELLED)
+                        await caller.fail(job, Category.CANCELLED)
         for job_id in pick.sample(ids, 30):
             if await caller.status(job_id) is Status.PENDING:
                 await caller.cancel(job_id)
@@ -123,7 +124,7 @@ def _single_filters(library: Library) -> dict[str, list[Any]]:
         "status": [*([status] for status in Status), [], [Status.FAILED, Status.CANCELLED], list(Status)],
         "priority": [-1, 0, 1, 50],
         "worker_id": ["w0", "w1", "w9"],
-        "error_category": [*CATEGORIES, ErrorCategory.RATE_LIMITED],
+        "error_category": [*CATEGORIES, Category.RATE_LIMITED],
         "idempotency_key": [*[job.idempotency_key for job in library.jobs if job.idempotency_key][:5], "absent"],
         "tags": [["x"], ["x", "z"], ["x", "y", "z"], ["absent"], []],
         "max_attempts": [1, 2, 3, 99],

@@ -10,10 +10,11 @@ import pytest
 from msgspec import Raw
 
 from penstock.errors import StaleEpoch
+from penstock.failures import Category
 from penstock.jobs.job import ClaimedJob, Failure, JobCompletion, JobHeartbeat
 from penstock.jobs.sql import store
 from penstock.jobs.sql.store import Verdict
-from penstock.jobs.states import ErrorCategory, Over, Status
+from penstock.jobs.states import Over, Status
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import TenantId
 from tests.db.stage import Caller, Clock, rescue, snapshot
@@ -49,7 +50,7 @@ async def _failed_and_scheduled(caller: Caller, job: ClaimedJob, database: Datab
 
 
 async def _failed_for_good(caller: Caller, job: ClaimedJob, database: Database, clock: Clock) -> None:
-    await caller.fail(job, ErrorCategory.BAD_INPUT)
+    await caller.fail(job, Category.BAD_INPUT)
 
 
 async def _cancelled_after_the_grace(caller: Caller, job: ClaimedJob, database: Database, clock: Clock) -> None:
@@ -87,7 +88,7 @@ async def _complete_many(caller: Caller, job: ClaimedJob) -> None:
     assert isinstance(answer, StaleEpoch)
 
 
-def _fail(category: ErrorCategory) -> Write:
+def _fail(category: Category) -> Write:
     async def fail(caller: Caller, job: ClaimedJob) -> None:
         with pytest.raises(StaleEpoch):
             await caller.fail(job, category, message="zombie", retry_after=1)
@@ -111,7 +112,7 @@ WRITES: dict[str, Write] = {
     "output with a gap": _tell_with_a_gap,
     "complete": _complete,
     "complete_many": _complete_many,
-    **{f"fail {category}": _fail(category) for category in ErrorCategory},
+    **{f"fail {category}": _fail(category) for category in Category},
 }
 
 
@@ -178,8 +179,6 @@ async def test_no_verdict_falls_on_a_lease_that_was_not_locked_with_its_epoch(al
     async with fresh.acquire() as connection:
         assert await store.lock_leases(connection, alone.tenant, [(job.id, job.epoch + 1)]) == []
         assert await store.lock_leases(connection, TenantId(alone.tenant + 1), [(job.id, job.epoch)]) == []
-        verdict = Verdict(
-            job_id=job.id, outcome=Over(status=Status.FAILED), category=ErrorCategory.INTERNAL, message=""
-        )
+        verdict = Verdict(job_id=job.id, outcome=Over(status=Status.FAILED), category=Category.INTERNAL, message="")
         assert await store.end_attempts(connection, TenantId(alone.tenant + 1), [verdict]) == {}
     assert await alone.status(job.id) is Status.RUNNING

@@ -20,9 +20,9 @@ from pglast.enums import A_Expr_Kind, BoolExprType
 from penstock.blobs import store as blob_store
 from penstock.errors import NotFound, StaleEpoch
 from penstock.events import store as event_log
+from penstock.failures import Category
 from penstock.jobs.job import Counts, JobFilter
 from penstock.jobs.sql import duties, history, reading, store
-from penstock.jobs.states import ErrorCategory
 from penstock.models import store as model_store
 from penstock.postgres.pool import Database
 from penstock.providers import store as provider_store
@@ -304,7 +304,7 @@ async def test_no_call_with_another_tenants_ids_changes_a_row(alone: Caller, fre
         for change in (stranger.cancel(job_id), stranger.retry(job_id)):
             with pytest.raises(NotFound):
                 await change
-    for report in (stranger.complete(running), stranger.fail(running, ErrorCategory.BAD_INPUT)):
+    for report in (stranger.complete(running), stranger.fail(running, Category.BAD_INPUT)):
         with pytest.raises(NotFound):
             await report
     assert isinstance(await stranger.beat(running, progress=b"1"), NotFound)

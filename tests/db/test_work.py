@@ -11,14 +11,15 @@ from msgspec import Raw
 from uuid_utils.compat import uuid7
 
 from penstock.errors import NotFound, StaleEpoch
+from penstock.failures import Category
 from penstock.jobs.job import ClaimedJob, Failure, HeartbeatAnswer, Job, JobCompletion, JobHeartbeat, JobState
 from penstock.jobs.limits import JobLimits
-from penstock.jobs.states import ErrorCategory, RetryPolicy, Status
+from penstock.jobs.states import RetryPolicy, Status
 from penstock.postgres.pool import Database
 from tests.db.stage import Caller, Clock, own_tenant, places, promote, rescue, same_json, started, within
 
-UNBURNED = {ErrorCategory.RATE_LIMITED, ErrorCategory.SHUTDOWN}
-FINAL = {ErrorCategory.BAD_INPUT: Status.FAILED, ErrorCategory.CANCELLED: Status.CANCELLED}
+UNBURNED = {Category.RATE_LIMITED, Category.SHUTDOWN}
+FINAL = {Category.BAD_INPUT: Status.FAILED, Category.CANCELLED: Status.CANCELLED}
 
 
 async def test_a_heartbeat_extends_the_lease_by_its_length(caller: Caller, clock: Clock) -> None:
@@ -134,9 +135,9 @@ async def test_completions_of_many_jobs_stand_or_fall_alone(caller: Caller) -> N
     assert await caller.status(bad.id) is Status.RUNNING
 
 
-@pytest.mark.parametrize("category", ErrorCategory)
+@pytest.mark.parametrize("category", Category)
 async def test_each_category_of_failure_burns_an_attempt_or_does_not(
-    caller: Caller, database: Database, clock: Clock, category: ErrorCategory
+    caller: Caller, database: Database, clock: Clock, category: Category
 ) -> None:
     await caller.submit(max_attempts=2)
     statuses = []
@@ -167,7 +168,7 @@ async def test_a_failed_attempt_is_tried_again_after_its_backoff(
     caller: Caller, database: Database, clock: Clock
 ) -> None:
     job = await caller.submit_and_claim()
-    state = await caller.fail(job, ErrorCategory.INTERNAL)
+    state = await caller.fail(job, Category.INTERNAL)
     assert state.run_at is not None
     wait = state.run_at - datetime.now(UTC)
     assert timedelta(seconds=0.5) < wait < timedelta(seconds=3.1), "2 s, ±50 %"
@@ -184,7 +185,7 @@ async def test_a_failed_attempt_is_tried_again_after_its_backoff(
 
 async def test_a_rate_limited_attempt_waits_as_long_as_the_provider_asked(caller: Caller) -> None:
     job = await caller.submit_and_claim()
-    state = await caller.fail(job, ErrorCategory.RATE_LIMITED, retry_after=600)
+    state = await caller.fail(job, Category.RATE_LIMITED, retry_after=600)
     assert state.status is Status.PENDING
     assert state.run_at is not None
     assert timedelta(seconds=590) < state.run_at - datetime.now(UTC) < timedelta(seconds=610)
@@ -192,7 +193,7 @@ async def test_a_rate_limited_attempt_waits_as_long_as_the_provider_asked(caller
 
 async def test_a_job_handed_back_at_shutdown_is_ready_at_once(caller: Caller) -> None:
     job = await caller.submit_and_claim(max_attempts=1)
-    state = await caller.fail(job, ErrorCategory.SHUTDOWN)
+    state = await caller.fail(job, Category.SHUTDOWN)
     assert (state.status, state.run_at) == (Status.PENDING, None)
     assert (await caller.claim_one()).id == job.id
 
@@ -200,7 +201,7 @@ async def test_a_job_handed_back_at_shutdown_is_ready_at_once(caller: Caller) ->
 async def test_a_job_handed_back_lines_up_behind_those_that_wait(caller: Caller) -> None:
     job = await caller.submit_and_claim()
     other = await caller.submit()
-    await caller.fail(job, ErrorCategory.SHUTDOWN)
+    await caller.fail(job, Category.SHUTDOWN)
     assert [claimed.id for claimed in await caller.claim(2)] == [other.id, job.id]
 
 
@@ -217,14 +218,14 @@ async def test_a_job_whose_workers_keep_dying_ends_as_failed(database: Database,
         ended = await caller.get(made.id)
         assert ended.status is Status.FAILED
         assert ended.error is not None
-        assert ended.error.category is ErrorCategory.WORKER_LOST
+        assert ended.error.category is Category.WORKER_LOST
         assert len(ended.attempts) == 3
 
 
 async def test_failures_reported_together_are_each_judged_alone(caller: Caller) -> None:
     await caller.submit_many(4)
     jobs = await caller.claim(4)
-    categories = [ErrorCategory.BAD_INPUT, ErrorCategory.SHUTDOWN, ErrorCategory.CANCELLED, ErrorCategory.INTERNAL]
+    categories = [Category.BAD_INPUT, Category.SHUTDOWN, Category.CANCELLED, Category.INTERNAL]
     states = await asyncio.gather(*(caller.fail(job, category) for job, category in zip(jobs, categories, strict=True)))
     assert [state.status for state in states] == ["failed", "pending", "cancelled", "pending"]
 
@@ -239,7 +240,7 @@ async def test_a_job_that_failed_twice_and_then_succeeded_tells_its_whole_story(
 ) -> None:
     made = await caller.submit()
     for message in ("first", "second"):
-        await caller.fail(await _claim_later(caller, database, clock), ErrorCategory.TIMEOUT, message=message)
+        await caller.fail(await _claim_later(caller, database, clock), Category.TIMEOUT, message=message)
     await caller.complete(await _claim_later(caller, database, clock))
     job = await caller.get(made.id)
     assert (job.status, job.attempt, job.error) == (Status.COMPLETED, 3, None)

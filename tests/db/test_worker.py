@@ -14,8 +14,9 @@ import pytest
 from msgspec import Raw
 
 from penstock.errors import DatabaseUnavailable
+from penstock.failures import Category
 from penstock.jobs.job import ClaimedJob, Job
-from penstock.jobs.states import ErrorCategory, Status
+from penstock.jobs.states import Status
 from penstock.postgres.pool import Database
 from penstock.work.batched import Batched
 from penstock.work.context import JobContext
@@ -129,13 +130,13 @@ async def test_any_json_value_is_a_result(caller: Caller, result: object) -> Non
 
 async def test_an_execution_error_decides_the_category(caller: Caller) -> None:
     async def refuse(_job: ClaimedJob, _context: JobContext) -> object:
-        raise ExecutionError(ErrorCategory.BAD_INPUT, "input.x: missing")
+        raise ExecutionError(Category.BAD_INPUT, "input.x: missing")
 
     async with working(caller, refuse):
         job = await finished(caller, await caller.submit())
     assert job.status is Status.FAILED
     assert job.error is not None
-    assert (job.error.category, job.error.message) == (ErrorCategory.BAD_INPUT, "input.x: missing")
+    assert (job.error.category, job.error.message) == (Category.BAD_INPUT, "input.x: missing")
 
 
 async def test_any_other_exception_is_internal_and_names_its_class(caller: Caller) -> None:
@@ -145,7 +146,7 @@ async def test_any_other_exception_is_internal_and_names_its_class(caller: Calle
     async with working(caller, break_down):
         job = await finished(caller, await caller.submit(max_attempts=1))
     assert job.error is not None
-    assert job.error.category is ErrorCategory.INTERNAL
+    assert job.error.category is Category.INTERNAL
     assert job.error.message.startswith("ZeroDivisionError: by zerox")
     assert len(job.error.message) <= 2000
 
@@ -159,7 +160,7 @@ async def test_a_result_that_is_no_json_is_internal(caller: Caller, result: obje
         bad = await finished(caller, await caller.submit(max_attempts=1))
     assert bad.status is Status.FAILED
     assert bad.error is not None
-    assert bad.error.category is ErrorCategory.INTERNAL
+    assert bad.error.category is Category.INTERNAL
 
 
 async def test_a_result_that_is_too_large_is_internal(caller: Caller) -> None:
@@ -178,7 +179,7 @@ async def test_a_job_that_runs_too_long_is_interrupted_as_timeout(caller: Caller
         job = await finished(caller, await caller.submit(timeout_seconds=0.05, max_attempts=1))
     assert held.interrupted.is_set()
     assert job.error is not None
-    assert (job.error.category, job.error.message) == (ErrorCategory.TIMEOUT, "ran longer than 0.05 s")
+    assert (job.error.category, job.error.message) == (Category.TIMEOUT, "ran longer than 0.05 s")
 
 
 async def test_an_interruption_wins_over_an_executor_that_swallows_it(caller: Caller) -> None:
@@ -259,7 +260,7 @@ async def test_stopping_hands_back_what_does_not_finish_in_time(caller: Caller) 
         await within(held.begun.wait())
     back = await caller.get(job.id)
     assert back.status is Status.PENDING
-    assert [attempt.error.category for attempt in back.attempts] == [ErrorCategory.SHUTDOWN]
+    assert [attempt.error.category for attempt in back.attempts] == [Category.SHUTDOWN]
 
 
 async def test_a_cancelled_worker_hands_its_jobs_back_too(caller: Caller) -> None:
@@ -366,7 +367,7 @@ async def test_output_is_kept_however_the_attempt_ends(caller: Caller, end: str)
         context.chunk("before")
         begun.set()
         if end == "fails":
-            raise ExecutionError(ErrorCategory.BAD_INPUT, "no")
+            raise ExecutionError(Category.BAD_INPUT, "no")
         try:
             return await asyncio.Event().wait()
         finally:
@@ -467,7 +468,7 @@ async def test_output_that_the_service_refuses_fails_the_job_and_disturbs_no_oth
         bad, good = await finished(caller, bad), await finished(caller, good)
     assert good.status is Status.COMPLETED
     assert bad.error is not None
-    assert bad.error.category is ErrorCategory.INTERNAL
+    assert bad.error.category is Category.INTERNAL
     assert bad.error.message.startswith("the job's output was refused: InvalidInput: chunks: the database refuses it")
 
 
@@ -645,7 +646,7 @@ async def test_stopping_drains_withdrawn_executors_too(caller: Caller) -> None:
     for job in jobs:
         back = await caller.get(job.id)
         assert back.status is Status.PENDING
-        assert [attempt.error.category for attempt in back.attempts] == [ErrorCategory.SHUTDOWN]
+        assert [attempt.error.category for attempt in back.attempts] == [Category.SHUTDOWN]
 
 
 async def test_each_executor_may_have_a_limit_of_its_own(caller: Caller) -> None:

@@ -12,9 +12,9 @@ import pytest
 from aiohttp import web
 from msgspec import Raw
 
+from penstock.failures import Category
 from penstock.jobs.job import ClaimRequest, Failure, JobCompletion, JobSubmission
 from penstock.jobs.service import JobService
-from penstock.jobs.states import ErrorCategory
 from penstock.jobs.usage import Usage
 from penstock.masking import Secret
 from penstock.providers import store
@@ -178,7 +178,7 @@ async def _finished(service: JobService, task_type: str, usage: list[Usage], res
         ClaimRequest(worker_id="w", task_types=[task_type], model_profiles=["whisperx"])
     )
     if result is None:
-        failure = Failure(epoch=claimed.epoch, category=ErrorCategory.PROVIDER_ERROR, usage=usage)
+        failure = Failure(epoch=claimed.epoch, category=Category.PROVIDER_ERROR, usage=usage)
         await service.of(DEFAULT_TENANT).fail(job.id, failure)
     else:
         completion = JobCompletion(id=job.id, epoch=claimed.epoch, result=Raw(result), usage=usage)

@@ -26,11 +26,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 import penstock
 from penstock import Array, Audio, BadInput, Context, File, Image
+from penstock.failures import CallFailed
 from penstock.models.checking import Checker
 from penstock.models.replica.contract.contract import Contract
 from penstock.models.replica.contract.signature import ContractError
 from penstock.models.replica.runtime import Segment
-from penstock.outbound.failure import CallFailed
 
 PIXEL = Image.from_pil(PIL.Image.new("RGB", (2, 3), "red"))
 
@@ -97,7 +97,7 @@ class NoAnnotations:
 def refusal(contract: Contract, value: Any, *segments: Segment) -> tuple[str | None, str]:
     with pytest.raises(CallFailed) as caught:
         contract.arguments(json.dumps(value).encode(), segments)
-    assert caught.value.kind == "bad_input"
+    assert caught.value.category == "bad_input"
     return caught.value.field, caught.value.message
 
 
@@ -305,7 +305,7 @@ def test_what_is_no_json_is_refused() -> None:
     for segments in ((), (Segment(b"", "image/png", ("image",)),)):
         with pytest.raises(CallFailed, match="is not valid JSON") as caught:
             Contract(Pictures).arguments(b'{"image": ', segments)
-        assert caught.value.kind == "bad_input"
+        assert caught.value.category == "bad_input"
 
 
 # Media
@@ -534,7 +534,7 @@ def test_a_result_of_another_type_is_the_models_fault() -> None:
     ):
         with pytest.raises(CallFailed) as caught:
             returning(stated).output(value)
-        assert caught.value.kind == "failed"
+        assert caught.value.category == "internal"
         assert where in caught.value.message
 
 
@@ -588,7 +588,7 @@ class Loose(BaseModel):
 def test_numbers_that_are_not_finite_break_the_contract(stated: Any, make: Any, where: str, odd: float) -> None:
     with pytest.raises(CallFailed, match="is NaN or infinite, which JSON cannot hold") as caught:
         returning(stated).output(make(odd))
-    assert caught.value.kind == "failed"
+    assert caught.value.category == "internal"
     assert f": {where} of what it returned is NaN".replace("  of ", " ") in caught.value.message
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from penstock.errors import ModelUnavailable
+from penstock.failures import CallFailed
 from penstock.models.host.devices import Gpu, Placement, choose, read_gpus, visible
-from penstock.outbound.failure import CallFailed
 from tests.models.stage import Stage, read
 from tests.processes import clean_environment
 from tests.sidecar.stage import build_nvml
@@ -77,7 +77,7 @@ def test_a_gpu_that_is_not_there_is_refused_with_those_that_are(
 ) -> None:
     with pytest.raises(CallFailed, match=message) as caught:
         choose("cuda:3", gpus, allowed)
-    assert caught.value.kind == "unavailable"
+    assert caught.value.category == "unavailable"
 
 
 def test_a_gpu_that_the_driver_has_lost_is_refused() -> None:

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from penstock.failures import CallFailed
 from penstock.models import manifest
 from penstock.models.checking import Checker
 from penstock.models.replica.runtime import BlockingRuntime, Output, Schema, Spec
 from penstock.models.replica.runtimes.python import PythonRuntime
-from penstock.outbound.failure import CallFailed
 from tests.models.collecting import CollectingWire, call_with, read
 
 FOLDER = Path(__file__).parents[2] / "examples" / "models" / "embedding"
@@ -88,4 +88,4 @@ def test_one_and_several_together_are_embedded_alike(embedding: BlockingRuntime)
 def test_no_text_is_refused(embedding: BlockingRuntime) -> None:
     with pytest.raises(CallFailed) as caught:
         embedding.predict(call_with(CollectingWire(), {"text": ""}))
-    assert (caught.value.kind, caught.value.field) == ("bad_input", "text")
+    assert (caught.value.category, caught.value.field) == ("bad_input", "text")

@@ -51,10 +51,11 @@ def junk(seed: int) -> bytes:
             head = rng.randrange(0, len(body) + 1)
             return frames.PREFIX.pack(len(body), kind, rng.randrange(0, 50), head) + body
         case 2:
-            header = frames.OutputHeader(1, [frames.SegmentHeader(rng.randrange(-9, 999), "x", [1, "y"])])
-            return frames.encode(kind, rng.randrange(0, 50), header, body)
+            output = frames.OutputHeader(1, [frames.SegmentHeader(rng.randrange(-9, 999), "x", [1, "y"])])
+            return frames.encode(kind, rng.randrange(0, 50), output, body)
         case _:
-            return frames.encode(kind, rng.randrange(0, 50), frames.FailureHeader("nonsense", "x" * 99), body) * 3
+            header = frames.FailureHeader("nonsense", "x" * 99)  # type: ignore[arg-type]  # no such category
+            return frames.encode(kind, rng.randrange(0, 50), header, body) * 3
 
 
 @pytest.mark.parametrize("seed", range(24))

@@ -9,16 +9,17 @@ import json
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+from penstock.failures import CallFailed, Category
 from penstock.masking import MASK, Masker
 from penstock.models.replica.runtime import Call, Output, Schema, Segment, Spec
 from penstock.models.replica.runtimes.http import HttpRuntime
-from penstock.outbound.failure import CallFailed
 from tests.models.collecting import CollectingWire, call_with, data_of, read
 from tests.models.servers import answering, closed_port, hanging, raw, sending, serving, streaming
 
@@ -78,7 +79,7 @@ async def test_a_variable_that_is_not_set_is_named() -> None:
     with pytest.raises(CallFailed, match="NO_SUCH_VARIABLE is not set") as caught:
         async with runtime("http://127.0.0.1:1", headers={"Authorization": "env:NO_SUCH_VARIABLE"}):
             pass
-    assert caught.value.kind == "unavailable"
+    assert caught.value.category == "unavailable"
 
 
 @pytest.mark.parametrize(("media", "sent"), [("data_url", "data:image/png;base64,iVBO"), ("base64", "iVBO")])
@@ -103,7 +104,7 @@ async def test_media_as_urls_are_passed_on_and_bytes_are_refused() -> None:
         assert seen.json == {"image": "https://h/a.png"}
         with pytest.raises(CallFailed, match="must be a URL") as caught:
             await ask(seen.address, {"image": None}, Segment(b"x", "image/png", ("image",)), schema=schema, media="url")
-    assert (caught.value.kind, caught.value.field) == ("bad_input", "image")
+    assert (caught.value.category, caught.value.field) == ("bad_input", "image")
 
 
 async def test_media_come_back_as_bytes_or_inside_json() -> None:
@@ -137,14 +138,14 @@ async def test_answers_in_parts(stream: str) -> None:
     [
         (400, "bad_input", "refuses the input"),
         (422, "bad_input", "refuses the input"),
-        (401, "provider", r"check \[http\] headers"),
-        (404, "provider", r"check \[http\] url"),
+        (401, "provider_error", r"check \[http\] headers"),
+        (404, "provider_error", r"check \[http\] url"),
         (408, "timeout", "timed out"),
         (504, "timeout", "timed out"),
-        (500, "provider", "failed"),
-        (503, "provider", "failed"),
-        (418, "provider", "unexpectedly"),
-        (301, "provider", "redirects"),
+        (500, "provider_error", "failed"),
+        (503, "provider_error", "failed"),
+        (418, "provider_error", "unexpectedly"),
+        (301, "provider_error", "redirects"),
     ],
 )
 async def test_what_statuses_mean(status: int, kind: str, said: str) -> None:
@@ -152,7 +153,7 @@ async def test_what_statuses_mean(status: int, kind: str, said: str) -> None:
     async with serving(answering({"error": {"message": "the reason"}}, status=status)) as seen:
         with pytest.raises(CallFailed, match=said) as caught:
             await ask(seen.address)
-    assert caught.value.kind == kind
+    assert caught.value.category == kind
     assert status == 301 or "the reason" in caught.value.message
 
 
@@ -161,7 +162,7 @@ async def test_a_server_that_limits_us() -> None:
     async with serving(answering({}, 429, **{"Retry-After": "7"})) as seen:
         with pytest.raises(CallFailed) as caught:
             await ask(seen.address)
-    assert (caught.value.kind, caught.value.retry_after) == ("rate_limited", 7.0)
+    assert (caught.value.category, caught.value.retry_after) == (Category.RATE_LIMITED, timedelta(seconds=7))
 
 
 @pytest.mark.parametrize(
@@ -179,7 +180,7 @@ async def test_servers_that_lie_or_hang_up(reply: bytes) -> None:
     async with raw(reply) as address:
         with pytest.raises(CallFailed) as caught:
             await ask(address)
-    assert caught.value.kind == "provider"
+    assert caught.value.category == "provider_error"
 
 
 async def test_answers_that_cannot_be_used() -> None:
@@ -195,12 +196,12 @@ async def test_answers_that_cannot_be_used() -> None:
     async with serving(hanging) as seen:
         with pytest.raises(CallFailed, match=r"did not respond within 0\.2 s") as caught:
             await ask(seen.address, timeout="200ms")
-    assert caught.value.kind == "timeout"
+    assert caught.value.category == "timeout"
     async with serving(streaming([b"data: 1\n\n"], cut=True)) as seen:
         with pytest.raises(CallFailed) as caught:
             async with runtime(seen.address, stream="sse") as made:
                 await made.predict(call_with(CollectingWire(), {}, streams=True))
-    assert caught.value.kind == "provider"
+    assert caught.value.category == "provider_error"
 
 
 async def test_a_cancelled_call_closes_its_request() -> None:
@@ -317,7 +318,7 @@ async def test_numbers_that_are_not_finite_are_named() -> None:
         async with serving(sending(body, "application/json")) as seen:
             with pytest.raises(CallFailed, match="holds NaN or an infinity") as caught:
                 await ask(seen.address)
-        assert caught.value.kind == "provider"
+        assert caught.value.category == "provider_error"
 
 
 @pytest.mark.parametrize(

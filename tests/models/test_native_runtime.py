@@ -21,11 +21,11 @@ import numpy as np
 import pytest
 
 from penstock.errors import InvalidInput, ModelCrashed
+from penstock.failures import CallFailed
 from penstock.models import manifest
 from penstock.models.replica.native_interface import place, pointer
 from penstock.models.replica.runtime import Call, Cancelled, Output, Schema, Segment, Spec
 from penstock.models.replica.runtimes.native import HEADER, NativeRuntime
-from penstock.outbound.failure import CallFailed
 from tests.models.collecting import CollectingWire, call_with, read
 from tests.models.stage import Stage
 
@@ -198,7 +198,7 @@ def test_media_that_came_as_a_data_url_are_a_part_as_well(edges: NativeRuntime) 
     check_edges(ask(edges, {"image": url}), pixels)
     with pytest.raises(CallFailed, match="base64") as refused:
         ask(edges, {"image": "data:image/png;base64,a"})
-    assert (refused.value.kind, refused.value.field) == ("bad_input", "image")
+    assert (refused.value.category, refused.value.field) == ("bad_input", "image")
 
 
 @pytest.mark.parametrize(("name", "strongest"), [("edges-c", 255), ("tones-cpp", None)])
@@ -248,7 +248,7 @@ def test_calls_run_in_several_threads_at_a_time(edges: NativeRuntime) -> None:
 def test_the_c_example_refuses_what_is_no_pgm(edges: NativeRuntime, data: bytes) -> None:
     with pytest.raises(CallFailed, match="must be a binary PGM") as refused:
         ask(edges, {"image": None}, Segment(data, "image/png", ("image",)))
-    assert (refused.value.kind, refused.value.field) == ("bad_input", "image")
+    assert (refused.value.category, refused.value.field) == ("bad_input", "image")
     check_edges(ask(edges, {"image": None}, Segment(b"P5 1 1 255\n7", "image/png", ("image",))), np.array([[55]], "u1"))
 
 
@@ -262,7 +262,7 @@ def test_a_call_that_is_cancelled_ends_between_two_rows(edges: NativeRuntime) ->
 def test_a_model_that_cannot_be_created_says_why(examples: Path) -> None:
     with pytest.raises(CallFailed, match="largest_pixels must be a number of at least 1") as failed:
         runtime(examples / "edges-c", Schema(), library="libedges.so", config={"largest_pixels": "many"}).load()
-    assert failed.value.kind == "unavailable"
+    assert failed.value.category == "unavailable"
 
 
 # The C++ example
@@ -291,7 +291,7 @@ def test_the_cpp_example_blames_the_field(tones: NativeRuntime) -> None:
     wire = CollectingWire()
     with pytest.raises(CallFailed, match="must be a note such as A4") as refused:
         ask(tones, {"notes": ["A4", "H4"], "seconds": 0.01}, wire=wire)
-    assert (refused.value.kind, refused.value.field) == ("bad_input", "notes[1]")
+    assert (refused.value.category, refused.value.field) == ("bad_input", "notes[1]")
     assert len(wire.chunks) == 1
 
 
@@ -397,16 +397,16 @@ def test_nothing_at_all_is_an_answer_only_of_a_model_that_streams(library: Make)
 @pytest.mark.parametrize(
     ("predict", "kind", "message", "field"),
     [
-        ('blame(error, "too dark", ""); return PENSTOCK_FAILED;', "failed", "too dark", None),
+        ('blame(error, "too dark", ""); return PENSTOCK_FAILED;', "internal", "too dark", None),
         ('blame(error, "too dark", "image"); return PENSTOCK_BAD_INPUT;', "bad_input", "too dark", "image"),
         ("return PENSTOCK_BAD_INPUT;", "bad_input", "the library refuses the input and gives no reason", None),
-        ("return -7;", "failed", "penstock_predict returned -7 and no reason", None),
+        ("return -7;", "internal", "penstock_predict returned -7 and no reason", None),
         (
-            "return PENSTOCK_CANCELLED;", "failed",
+            "return PENSTOCK_CANCELLED;", "internal",
             "the library gave up as cancelled, though the caller is there", None,
         ),
         (
-            "memset(error->message, 'x', 1024); error->message_size = (size_t)-1; return PENSTOCK_FAILED;", "failed",
+            "memset(error->message, 'x', 1024); error->message_size = (size_t)-1; return PENSTOCK_FAILED;", "internal",
             "x" * 1024, None,
         ),
     ],
@@ -417,7 +417,7 @@ def test_an_error_reaches_the_caller_with_its_kind(
     found = library(predict)
     with pytest.raises(CallFailed) as failed:
         ask(found, 0)
-    assert (failed.value.kind, failed.value.message, failed.value.field) == (kind, message, field)
+    assert (failed.value.category, failed.value.message, failed.value.field) == (kind, message, field)
 
 
 def printed(form: str, number: str) -> str:
@@ -457,7 +457,7 @@ def test_what_breaks_the_interface_fails_the_call_and_says_how(library: Make, pr
     for _ in range(2):
         with pytest.raises(CallFailed, match=message) as failed:
             ask(found, 0)
-        assert failed.value.kind == "failed"
+        assert failed.value.category == "internal"
 
 
 def test_an_exception_in_a_callback_stops_the_library_and_is_not_lost(library: Make) -> None:
@@ -484,7 +484,7 @@ def test_an_exception_in_a_callback_stops_the_library_and_is_not_lost(library: M
 def test_a_library_that_is_missing_broken_or_of_another_version_is_named(library: Make, tmp_path: Path) -> None:
     with pytest.raises(CallFailed, match=r"none\.so cannot be loaded") as failed:
         runtime(tmp_path, Schema(), library="none.so").load()
-    assert failed.value.kind == "unavailable"
+    assert failed.value.category == "unavailable"
     (tmp_path / "text.so").write_text("no library")
     with pytest.raises(CallFailed, match=r"text\.so cannot be loaded"):
         runtime(tmp_path, Schema(), library="text.so").load()

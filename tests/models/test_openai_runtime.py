@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from penstock.failures import CallFailed
 from penstock.masking import MASK
 from penstock.models.checking import Checker
 from penstock.models.replica.runtime import Schema, Segment, Spec
 from penstock.models.replica.runtimes.openai import OpenaiRuntime
-from penstock.outbound.failure import CallFailed
 from tests.models.collecting import CollectingWire, call_with, read
 from tests.models.servers import answering, sending, serving, streaming
 
@@ -120,7 +120,7 @@ class TestChat:
         async with serving(streaming(pieces)) as seen, runtime(seen.address) as made:
             with pytest.raises(CallFailed) as caught:
                 await made.predict(call_with(CollectingWire(), {"user": "Hi"}, streams=True))
-        assert caught.value.kind == "provider"
+        assert caught.value.category == "provider_error"
 
     @pytest.mark.parametrize(
         "body", [b"[]", b"{}", b'{"choices": []}', b'{"choices": [{"message": {}}]}', b"no", b"\xff"]
@@ -130,7 +130,7 @@ class TestChat:
         async with serving(sending(body, "application/json")) as seen:
             with pytest.raises(CallFailed) as caught:
                 await ask(seen.address, {"user": "Hi"})
-        assert caught.value.kind == "provider"
+        assert caught.value.category == "provider_error"
 
     @pytest.mark.parametrize(
         ("given", "field"),
@@ -149,7 +149,7 @@ class TestChat:
         async with runtime("http://127.0.0.1:1") as made:
             with pytest.raises(CallFailed) as caught:
                 await made.predict(call_with(CollectingWire(), given))
-        assert (caught.value.kind, caught.value.field) == ("bad_input", field)
+        assert (caught.value.category, caught.value.field) == ("bad_input", field)
 
 
 class TestKeys:
@@ -240,7 +240,7 @@ class TestTranscription:
         async with runtime("http://127.0.0.1:1", task="transcription") as made:
             with pytest.raises(CallFailed) as caught:
                 await made.predict(call_with(CollectingWire(), {"audio": None}))
-        assert (caught.value.kind, caught.value.field) == ("bad_input", "audio")
+        assert (caught.value.category, caught.value.field) == ("bad_input", "audio")
 
 
 @pytest.mark.parametrize(

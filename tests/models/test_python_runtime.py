@@ -15,6 +15,7 @@ from pydantic import Field
 
 import penstock
 from penstock import BadInput, Context, Image
+from penstock.failures import CallFailed
 from penstock.models.replica import runtimes
 from penstock.models.replica.interrupting import notice_what_is_lost
 from penstock.models.replica.runtime import (
@@ -30,7 +31,6 @@ from penstock.models.replica.runtime import (
     current_call,
 )
 from penstock.models.replica.runtimes.python import PythonRuntime
-from penstock.outbound.failure import CallFailed
 from tests.models.collecting import CollectingWire, call_with, data_of, read
 
 LIMIT = 20.0  # seconds that anything here may take
@@ -246,10 +246,10 @@ def test_refusals_and_errors_end_their_call_as_what_they_are() -> None:
     wire = CollectingWire()
     with pytest.raises(CallFailed, match="must be somebody") as refused:
         runtime.predict(call_with(wire, {"name": "nobody"}))
-    assert (refused.value.kind, refused.value.field) == ("bad_input", "name")
+    assert (refused.value.category, refused.value.field) == ("bad_input", "name")
     with pytest.raises(CallFailed, match="at least 1 character") as violated:
         runtime.predict(call_with(wire, {"name": ""}))
-    assert (violated.value.kind, violated.value.field) == ("bad_input", "name")
+    assert (violated.value.category, violated.value.field) == ("bad_input", "name")
     with pytest.raises(KeyError):
         runtime.predict(call_with(wire, {"name": "broken"}))
 
@@ -305,8 +305,8 @@ def test_a_batch_answers_each_call_and_fails_only_what_is_wrong() -> None:
     inputs: list[Mapping[str, Any]] = [{"left": 1}, {"left": "x"}, {"left": -1}, {"left": 2, "right": 3}]
     first, second, third, fourth = answers(runtime.predict_batch([call_with(wire, value) for value in inputs]))
     assert (first, fourth) == (11, 5)
-    assert (second.kind, second.field) == ("bad_input", "left")
-    assert (third.kind, third.field, third.message) == ("bad_input", "left", "too low")
+    assert (second.category, second.field) == ("bad_input", "left")
+    assert (third.category, third.field, third.message) == ("bad_input", "left", "too low")
 
 
 def test_a_batch_of_nothing_but_violations_does_not_reach_the_model() -> None:
@@ -320,7 +320,7 @@ def test_a_batch_of_another_length_is_the_models_fault() -> None:
     calls = [call_with(CollectingWire(), {"left": left}) for left in (99, 1)]
     with pytest.raises(CallFailed, match="must return 2 results, one for each call: 0") as caught:
         runtime.predict_batch(calls)
-    assert caught.value.kind == "failed"
+    assert caught.value.category == "internal"
 
 
 async def test_a_batch_of_one_parameter_is_a_list_of_its_values() -> None:
@@ -349,7 +349,7 @@ def test_nan_fails_only_its_own_call_of_a_batch() -> None:
     given = [call_with(CollectingWire(), {"number": number}) for number in (1.5, 0, 2.5)]
     first, second, third = answers(blocking(Halves).predict_batch(given))
     assert (first, third) == (1.5, 2.5)
-    assert (second.kind, "is NaN or infinite" in second.message) == ("failed", True)
+    assert (second.category, "is NaN or infinite" in second.message) == ("internal", True)
 
 
 def test_an_infinite_chunk_ends_its_stream() -> None:
@@ -484,11 +484,11 @@ def test_what_cannot_be_described_says_why(
     with pytest.raises(CallFailed) as caught:
         PythonRuntime.create(spec_of(f"broken_model:{where}", tmp_path))
     sys.modules.pop("broken_model", None)
-    assert caught.value.kind == "unavailable"
+    assert caught.value.category == "unavailable"
     assert words in caught.value.message
 
 
 def test_a_configuration_that_does_not_fit_is_refused() -> None:
     with pytest.raises(CallFailed, match=r"the table config does not fit .*'colour'") as caught:
         create(Greeter, config={"colour": 1})
-    assert caught.value.kind == "unavailable"
+    assert caught.value.category == "unavailable"

@@ -68,9 +68,9 @@ def test_every_line_of_the_table_means_what_it_says() -> None:
     assert len(said) == 7
     failed, refused, chunk, progress, log, last, end = said
     assert failed.error is not None
-    assert (failed.error.kind, failed.error.message) == ("failed", "the file is locked")
+    assert (failed.error.category, failed.error.message) == ("internal", "the file is locked")
     assert refused.error is not None
-    assert (refused.error.kind, refused.error.field) == ("bad_input", "text")
+    assert (refused.error.category, refused.error.field) == ("bad_input", "text")
     assert (chunk.final, chunk.output) == (False, b"7")
     assert (progress.final, bytes(progress.progress or b""), progress.output) == (False, b"0.4", None)
     assert log.log is not None

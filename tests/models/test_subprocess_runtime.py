@@ -20,12 +20,12 @@ import msgspec
 import pytest
 
 from penstock.errors import InvalidInput, ModelCrashed
+from penstock.failures import CallFailed
 from penstock.models import manifest
 from penstock.models.replica.program import LONGEST_LINE, Program
 from penstock.models.replica.program_lines import OutOfStep, read
 from penstock.models.replica.runtime import Call, Cancelled, Output, Schema, Segment, Spec
 from penstock.models.replica.runtimes.subprocess import GONE_STATUS, SubprocessRuntime
-from penstock.outbound.failure import CallFailed
 from tests.models.collecting import CollectingWire, call_with, data_of
 from tests.models.collecting import read as value_of
 from tests.models.stage import Heard, Stage
@@ -135,9 +135,9 @@ def test_an_answer_of_one_piece_is_the_result_or_the_only_chunk_of_a_model_that_
 @pytest.mark.parametrize(
     ("line", "kind", "message", "field"),
     [
-        ({"error": "too dark"}, "failed", "too dark", None),
-        ({"error": "too dark", "final": True}, "failed", "too dark", None),
-        ({"error": {"message": "no"}}, "failed", "no", None),
+        ({"error": "too dark"}, "internal", "too dark", None),
+        ({"error": "too dark", "final": True}, "internal", "too dark", None),
+        ({"error": {"message": "no"}}, "internal", "no", None),
         ({"error": {"message": "not a face", "field": "image"}}, "bad_input", "not a face", "image"),
     ],
 )
@@ -147,7 +147,7 @@ def test_a_program_refuses_with_an_error_of_its_own_and_goes_on(
     echo = model(ECHO)
     with pytest.raises(CallFailed) as refused:
         ask(echo, line)
-    assert (refused.value.kind, refused.value.message, refused.value.field) == (kind, message, field)
+    assert (refused.value.category, refused.value.message, refused.value.field) == (kind, message, field)
     assert value_of(ask(echo, "next")) == "next"
 
 
@@ -231,7 +231,7 @@ def test_a_broken_data_url_in_an_answer_fails_the_call_and_names_its_place(model
     echo = model(ECHO, schema=schema)
     with pytest.raises(CallFailed, match=r"answer cannot be used: image ") as failed:
         ask(echo, {"image": url})
-    assert failed.value.kind == "failed"
+    assert failed.value.category == "internal"
     assert value_of(ask(echo, 1)) == 1
 
 
@@ -292,7 +292,7 @@ def test_what_is_no_answer_fails_its_call_and_the_next_call_meets_a_new_program(
     before = pid_of(found)
     with pytest.raises(CallFailed) as failed:
         ask(found, asked)
-    assert failed.value.kind == "failed"
+    assert failed.value.category == "internal"
     assert failed.value.message.startswith(message)
     after = pid_of(found)
     assert isinstance(after, int)
@@ -332,7 +332,7 @@ def test_an_input_that_no_line_can_hold_is_refused(model: Make) -> None:
     echo = model(ECHO)
     with pytest.raises(CallFailed, match=f"the model takes {LONGEST_LINE}") as refused:
         ask(echo, None, Segment(bytes(49 * 2**20)))
-    assert refused.value.kind == "bad_input"
+    assert refused.value.category == "bad_input"
 
 
 # Cancelling
@@ -588,7 +588,7 @@ def test_what_cannot_be_started_is_said(tmp_path: Path) -> None:
     (tmp_path / "script").chmod(0o755)
     with pytest.raises(CallFailed, match="script cannot be started: Exec format error") as failed:
         runtime(tmp_path, Schema(), command="./script").load()
-    assert failed.value.kind == "unavailable"
+    assert failed.value.category == "unavailable"
     with pytest.raises(CallFailed, match="there is no program nowhere-at-all"):
         runtime(tmp_path, Schema(), command="nowhere-at-all").load()
     with pytest.raises(CallFailed, match="cannot be started: Permission denied"):

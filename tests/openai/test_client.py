@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from penstock.failures import CallFailed
 from penstock.openai.client import Client
 from penstock.openai.streams import ChatStream
-from penstock.outbound.failure import CallFailed
 from penstock.outbound.peer import Peer
 from tests.models.servers import serving
 

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.failures import CallFailed
 from penstock.openai.chat import completion
 from penstock.openai.embeddings import embeddings
 from penstock.openai.errors import message_of
 from penstock.openai.listing import model_names
 from penstock.openai.streams import ChatStream
 from penstock.openai.transcriptions import form_fields, transcription
-from penstock.outbound.failure import CallFailed
 
 DEEP = b'{"choices":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 JSON = st.recursive(
@@ -79,7 +79,7 @@ def test_a_message_has_a_text_a_refusal_or_tool_calls(message: dict[str, Any], t
 def test_what_is_not_a_completion_is_the_providers_fault(body: bytes, error: str) -> None:
     with pytest.raises(CallFailed, match=error) as caught:
         completion(body)
-    assert caught.value.kind == "provider"
+    assert caught.value.category == "provider_error"
 
 
 @pytest.mark.parametrize("read", [completion, transcription, lambda body: embeddings(body, 1), model_names])
@@ -126,7 +126,7 @@ def test_tool_calls_are_bounded_in_number(index: int) -> None:
 def test_a_chunk_that_cannot_be_read_is_the_providers_fault(data: bytes) -> None:
     with pytest.raises(CallFailed, match="cannot be read") as caught:
         stream().feed(data)
-    assert caught.value.kind == "provider"
+    assert caught.value.category == "provider_error"
 
 
 @pytest.mark.parametrize(

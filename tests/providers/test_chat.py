@@ -12,15 +12,13 @@ import msgspec
 import pytest
 from aiohttp import web
 
+from penstock.failures import CallFailed, Category
 from penstock.jobs.job import ClaimedJob
-from penstock.jobs.states import ErrorCategory
 from penstock.jobs.usage import Usage
 from penstock.outbound.refusals import retry_after
 from penstock.providers.dispatch import Mode
 from penstock.providers.endpoint import Endpoint
-from penstock.providers.errors import WorkFailed
 from penstock.providers.job_inputs import chat as request
-from penstock.work.executor import ExecutionError
 from penstock.workers.chat import ChatExecutor, ChatResult
 from tests.models.servers import answering as wholly
 from tests.models.servers import serving, streaming
@@ -65,9 +63,9 @@ async def run(base_url: str, claimed: ClaimedJob | None = None, **options: Any) 
         return await ChatExecutor(profile(provider), servers)(claimed or job(user="Hi"), context())
 
 
-async def failure(handler: Handler, **options: Any) -> ExecutionError:
+async def failure(handler: Handler, **options: Any) -> CallFailed:
     async with provider(handler) as url:
-        with pytest.raises(ExecutionError) as caught:
+        with pytest.raises(CallFailed) as caught:
             await run(url, **options)
     return caught.value
 
@@ -160,17 +158,17 @@ def asked(fields: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any],
     ],
 )
 def test_bad_input_names_the_field(fields: dict[str, object], named: str) -> None:
-    with pytest.raises(WorkFailed) as caught:
+    with pytest.raises(CallFailed) as caught:
         asked(fields)
-    assert caught.value.category is ErrorCategory.BAD_INPUT
-    assert caught.value.message.startswith(f"{named}:")
+    assert caught.value.category is Category.BAD_INPUT
+    assert str(caught.value).startswith(f"{named}:")
 
 
 @pytest.mark.parametrize("content", [b"[]", b'"text"', b"null", b"7"])
 def test_input_that_is_no_object_is_bad_input(content: bytes) -> None:
-    with pytest.raises(WorkFailed) as caught:
+    with pytest.raises(CallFailed) as caught:
         request(content, PROFILE)
-    assert caught.value.category is ErrorCategory.BAD_INPUT
+    assert caught.value.category is Category.BAD_INPUT
 
 
 def test_with_messages_the_callers_own_user_field_is_left_alone() -> None:
@@ -181,22 +179,22 @@ def test_with_messages_the_callers_own_user_field_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("status", "category"),
     [
-        (400, ErrorCategory.BAD_INPUT),
-        (413, ErrorCategory.BAD_INPUT),
-        (422, ErrorCategory.BAD_INPUT),
-        (401, ErrorCategory.PROVIDER_ERROR),
-        (403, ErrorCategory.PROVIDER_ERROR),
-        (404, ErrorCategory.PROVIDER_ERROR),
-        (302, ErrorCategory.PROVIDER_ERROR),
-        (204, ErrorCategory.PROVIDER_ERROR),
-        (408, ErrorCategory.TIMEOUT),
-        (504, ErrorCategory.TIMEOUT),
-        (429, ErrorCategory.RATE_LIMITED),
-        (500, ErrorCategory.PROVIDER_ERROR),
-        (503, ErrorCategory.PROVIDER_ERROR),
+        (400, Category.BAD_INPUT),
+        (413, Category.BAD_INPUT),
+        (422, Category.BAD_INPUT),
+        (401, Category.PROVIDER_ERROR),
+        (403, Category.PROVIDER_ERROR),
+        (404, Category.PROVIDER_ERROR),
+        (302, Category.PROVIDER_ERROR),
+        (204, Category.PROVIDER_ERROR),
+        (408, Category.TIMEOUT),
+        (504, Category.TIMEOUT),
+        (429, Category.RATE_LIMITED),
+        (500, Category.PROVIDER_ERROR),
+        (503, Category.PROVIDER_ERROR),
     ],
 )
-async def test_provider_statuses_map_to_categories(status: int, category: ErrorCategory) -> None:
+async def test_provider_statuses_map_to_categories(status: int, category: Category) -> None:
     error = await failure(answering(status, {"error": {"message": "the reason"}}))
     assert error.category is category
     if status not in {204, 302}:
@@ -225,9 +223,9 @@ async def test_a_refused_job_waits_for_the_reset_that_the_server_states() -> Non
     async with provider(handler) as url, opened() as servers:
         executor = ChatExecutor(profile(spec(url)), servers)
         for _ in range(2):
-            with pytest.raises(ExecutionError) as caught:
+            with pytest.raises(CallFailed) as caught:
                 await executor(job(user="Hi"), context())
-            assert caught.value.category is ErrorCategory.RATE_LIMITED
+            assert caught.value.category is Category.RATE_LIMITED
             assert timedelta(seconds=50) < (caught.value.retry_after or timedelta(0)) <= timedelta(seconds=60)
     assert requests == 1
 
@@ -267,7 +265,7 @@ def test_retry_after_is_seconds_or_a_date(header: str | None, wait: timedelta | 
 )
 async def test_an_answer_that_is_no_completion_is_the_providers_error(body: object) -> None:
     error = await failure(answering(200, body))
-    assert error.category is ErrorCategory.PROVIDER_ERROR
+    assert error.category is Category.PROVIDER_ERROR
 
 
 async def test_an_answer_without_end_is_cut_off() -> None:
@@ -281,7 +279,7 @@ async def test_an_answer_without_end_is_cut_off() -> None:
             return response
 
     error = await failure(endless)
-    assert error.category is ErrorCategory.PROVIDER_ERROR
+    assert error.category is Category.PROVIDER_ERROR
     assert "exceeds" in error.message
 
 
@@ -291,7 +289,7 @@ async def test_a_provider_that_does_not_answer_in_time_is_a_timeout() -> None:
         raise AssertionError
 
     error = await failure(silent, timeout=timedelta(seconds=0.05))
-    assert error.category is ErrorCategory.TIMEOUT
+    assert error.category is Category.TIMEOUT
 
 
 async def test_a_connection_cut_in_the_middle_is_the_providers_error() -> None:
@@ -304,15 +302,15 @@ async def test_a_connection_cut_in_the_middle_is_the_providers_error() -> None:
         return response
 
     error = await failure(cut)
-    assert error.category is ErrorCategory.PROVIDER_ERROR
+    assert error.category is Category.PROVIDER_ERROR
 
 
 async def test_a_refused_connection_is_the_providers_error() -> None:
     async with provider(answering(200)) as url:
         pass
-    with pytest.raises(ExecutionError) as caught:
+    with pytest.raises(CallFailed) as caught:
         await run(url)
-    assert caught.value.category is ErrorCategory.PROVIDER_ERROR
+    assert caught.value.category is Category.PROVIDER_ERROR
 
 
 @pytest.mark.parametrize("status", [400, 401, 404, 429, 500])
@@ -322,7 +320,7 @@ async def test_secrets_appear_in_no_message_even_when_the_provider_echoes_them(s
         return web.json_response({"error": {"message": said}}, status=status)
 
     async with provider(echo) as url:
-        with pytest.raises(ExecutionError) as caught:
+        with pytest.raises(CallFailed) as caught:
             await run(url.replace("http://", "http://admin:hunter22@"))
     assert KEY not in caught.value.message
     assert "hunter22" not in caught.value.message
@@ -360,7 +358,7 @@ async def test_a_key_that_json_writes_otherwise_is_masked_there_too() -> None:
         return web.json_response({"error": dict(request.headers)}, status=500)
 
     async with provider(echo) as url:
-        with pytest.raises(ExecutionError) as caught:
+        with pytest.raises(CallFailed) as caught:
             await run(url, api_key=key)
     assert "quoted" not in caught.value.message
 
@@ -400,7 +398,7 @@ async def test_credentials_in_other_spellings_are_masked_and_words_are_not() -> 
         return web.Response(text=f'{{"reason": "{key} is wrong"}}', content_type="application/json", status=500)
 
     async with provider(slashed) as url:
-        with pytest.raises(ExecutionError) as caught:
+        with pytest.raises(CallFailed) as caught:
             await run(url, api_key="canary-KEY/abc+def==")
     assert "Bearer ****** is wrong" in caught.value.message
 
@@ -431,7 +429,7 @@ async def test_events_may_come_in_any_pieces_with_any_line_ends(size: int, end: 
 
 async def test_an_error_with_a_nul_is_told_without_it() -> None:
     async with provider(answering(500, {"error": {"message": "a\0b"}})) as url:
-        with pytest.raises(ExecutionError, match="500: ab"):
+        with pytest.raises(CallFailed, match="500: ab"):
             await run(url)
 
 
@@ -441,7 +439,7 @@ async def test_what_must_be_cleaned_and_cannot_be_read_is_the_providers_error() 
         return web.Response(text=body, content_type="application/json")
 
     async with provider(deep) as url:
-        with pytest.raises(ExecutionError, match="is not JSON that can be read"):
+        with pytest.raises(CallFailed, match="is not JSON that can be read"):
             await run(url)
 
 
@@ -462,7 +460,7 @@ async def test_a_refusal_whose_words_do_not_arrive_is_still_one(monkeypatch: pyt
         return response
 
     error = await failure(dripping)
-    assert (error.category, error.retry_after) == (ErrorCategory.RATE_LIMITED, timedelta(seconds=7))
+    assert (error.category, error.retry_after) == (Category.RATE_LIMITED, timedelta(seconds=7))
 
 
 @pytest.mark.parametrize("tokens", [True, -1, "3", 10**30, None, [3]])
@@ -517,9 +515,9 @@ async def test_a_stream_that_ends_early_is_the_providers_error_and_nobody_takes_
     async with serving(streaming(stream("Hel", "lo")[:1], cut=cut)) as broken, serving(wholly(ANSWER)) as other:
         specs = [spec(broken.address, name="broken"), spec(other.address, name="other")]
         async with opened() as servers:
-            with pytest.raises(ExecutionError) as caught:
+            with pytest.raises(CallFailed) as caught:
                 await ChatExecutor(profile(*specs), servers)(job(user="Hi", stream=True), context())
-    assert caught.value.category is ErrorCategory.PROVIDER_ERROR
+    assert caught.value.category is Category.PROVIDER_ERROR
     assert other.bodies == []
 
 

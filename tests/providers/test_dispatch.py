@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 
 import pytest
 
-from penstock.jobs.states import ErrorCategory
-from penstock.outbound.failure import CallFailed
+from penstock.failures import CallFailed, Category
 from penstock.outbound.gate import Gate, GateClosed
 from penstock.providers import dispatch
 from penstock.providers.dispatch import Candidate, Dispatched, MeteredGate, Mode, ProviderAttempt, Reply, Used
-from penstock.providers.errors import WorkFailed
 from penstock.providers.reports import report_of
 from tests.providers.stage import StandingClock
 
@@ -27,9 +26,11 @@ def saying(text: str) -> CallProvider:
     return call
 
 
-def failing(kind: str = "provider", *, retry_after: float | None = None) -> CallProvider:
+def failing(category: str = "provider_error", *, retry_after: float | None = None) -> CallProvider:
+    wait = None if retry_after is None else timedelta(seconds=retry_after)
+
     async def call() -> Reply:
-        raise CallFailed(kind, f"it is {kind}", retry_after=retry_after)  # type: ignore[arg-type]  # of a parameter
+        raise CallFailed(category, f"it is {category}", retry_after=wait)
 
     return call
 
@@ -112,7 +113,7 @@ async def test_first_waits_for_who_was_passed_over_when_no_other_succeeds() -> N
 
     async def fail_a_while() -> Reply:
         clock.now += 30
-        raise CallFailed("provider", "no")
+        raise CallFailed(Category.PROVIDER_ERROR, "no")
 
     answered = await asked(
         Mode.FIRST, candidate("a", saying("A"), limited), candidate("b", fail_a_while), max_wait_seconds=10
@@ -168,7 +169,7 @@ async def test_what_nobody_foresaw_with_one_costs_no_other_its_answer(mode: Mode
     assert answered.reply.text == "B"
     (broken,) = [one for one in answered.attempts if one.provider == "a"]
     assert (broken.status, broken.error) == ("failed", "it could not be asked (LookupError)")
-    assert broken.error_category is ErrorCategory.INTERNAL
+    assert broken.error_category is Category.INTERNAL
 
 
 async def test_what_must_be_done_before_is_neither_the_providers_time_nor_its_fault() -> None:
@@ -176,13 +177,13 @@ async def test_what_must_be_done_before_is_neither_the_providers_time_nor_its_fa
 
     async def prepare() -> None:
         assert report_of(gate).running == 0
-        raise CallFailed("failed", "the disk is full")
+        raise CallFailed(Category.INTERNAL, "the disk is full")
 
     one = candidate("a", saying("A"), gate, prepare)
     for _ in range(6):
-        with pytest.raises(WorkFailed, match="the disk is full") as caught:
+        with pytest.raises(CallFailed, match="the disk is full") as caught:
             await asked(Mode.FIRST, one)
-        assert caught.value.category is ErrorCategory.INTERNAL
+        assert caught.value.category is Category.INTERNAL
     report = report_of(gate)
     assert (report.breaker, report.last_error) == ("closed", None)
 
@@ -205,12 +206,12 @@ async def test_a_stream_that_broke_is_the_error_whoever_was_passed_over() -> Non
     async def cut() -> Reply:
         nonlocal begun
         begun = True
-        raise CallFailed("provider", "cut")
+        raise CallFailed(Category.PROVIDER_ERROR, "cut")
 
     limited = candidate("a", saying("A"), closed(StandingClock()))
-    with pytest.raises(WorkFailed) as caught:
+    with pytest.raises(CallFailed) as caught:
         await asked(Mode.FIRST, limited, candidate("b", cut), stop=lambda: begun)
-    assert (caught.value.category, caught.value.message) == (ErrorCategory.PROVIDER_ERROR, "b: cut")
+    assert (caught.value.category, caught.value.message) == (Category.PROVIDER_ERROR, "b: cut")
 
 
 async def test_patience_is_for_all_of_them_together() -> None:
@@ -218,19 +219,19 @@ async def test_patience_is_for_all_of_them_together() -> None:
     clock = StandingClock()
     first, second = await resting(clock), await resting(clock)
     began = asyncio.get_running_loop().time()
-    with pytest.raises(WorkFailed) as caught:
+    with pytest.raises(CallFailed) as caught:
         await asked(
             Mode.FIRST, candidate("a", saying("A"), first), candidate("b", saying("B"), second), max_wait_seconds=0.05
         )
-    assert caught.value.category is ErrorCategory.RATE_LIMITED, "none was asked: nothing is burned"
+    assert caught.value.category is Category.RATE_LIMITED, "none was asked: nothing is burned"
     assert asyncio.get_running_loop().time() - began < 5
 
 
 async def test_who_rests_does_not_make_a_failure_free() -> None:
     gate = await resting(StandingClock())
-    with pytest.raises(WorkFailed) as caught:
+    with pytest.raises(CallFailed) as caught:
         await asked(Mode.ALL, candidate("a", saying("A"), gate), candidate("b", failing()))
-    assert caught.value.category is ErrorCategory.PROVIDER_ERROR
+    assert caught.value.category is Category.PROVIDER_ERROR
 
 
 async def resting(clock: StandingClock) -> Gate:
@@ -258,7 +259,7 @@ async def test_who_failed_too_often_is_asked_when_no_other_succeeds(mode: Mode) 
 
     async def fail_a_while() -> Reply:
         clock.now += 10
-        raise CallFailed("provider", "no")
+        raise CallFailed(Category.PROVIDER_ERROR, "no")
 
     answered = await asked(mode, candidate("a", saying("A"), gate), candidate("b", fail_a_while), max_wait_seconds=20)
     assert sorted(outcomes(answered)) == [("a", "completed"), ("b", "failed")]
@@ -281,19 +282,19 @@ async def test_whoever_is_cancelled_lets_go_of_its_providers(mode: Mode) -> None
 @pytest.mark.parametrize(
     ("kinds", "category"),
     [
-        (["provider"], ErrorCategory.PROVIDER_ERROR),
-        (["bad_input", "bad_input"], ErrorCategory.BAD_INPUT),
-        (["bad_input", "provider"], ErrorCategory.PROVIDER_ERROR),
-        (["timeout", "timeout"], ErrorCategory.TIMEOUT),
-        (["timeout", "provider"], ErrorCategory.PROVIDER_ERROR),
-        (["provider", "rate_limited"], ErrorCategory.RATE_LIMITED),
-        (["rate_limited", "bad_input"], ErrorCategory.RATE_LIMITED),
+        (["provider_error"], Category.PROVIDER_ERROR),
+        (["bad_input", "bad_input"], Category.BAD_INPUT),
+        (["bad_input", "provider_error"], Category.PROVIDER_ERROR),
+        (["timeout", "timeout"], Category.TIMEOUT),
+        (["timeout", "provider_error"], Category.PROVIDER_ERROR),
+        (["provider_error", "rate_limited"], Category.RATE_LIMITED),
+        (["rate_limited", "bad_input"], Category.RATE_LIMITED),
     ],
 )
 async def test_when_all_fail_the_error_says_whether_to_try_again(
-    mode: Mode, kinds: list[str], category: ErrorCategory
+    mode: Mode, kinds: list[str], category: Category
 ) -> None:
-    with pytest.raises(WorkFailed) as caught:
+    with pytest.raises(CallFailed) as caught:
         await asked(mode, *(candidate(f"p{place}", failing(kind)) for place, kind in enumerate(kinds)))
     assert caught.value.category is category
     for place, kind in enumerate(kinds):
@@ -302,11 +303,11 @@ async def test_when_all_fail_the_error_says_whether_to_try_again(
 
 async def test_the_job_waits_for_the_provider_that_may_be_asked_soonest() -> None:
     clock = StandingClock()
-    with pytest.raises(WorkFailed) as caught:
+    with pytest.raises(CallFailed) as caught:
         await asked(
             Mode.ALL, candidate("a", saying("A"), closed(clock, "30")), candidate("b", saying("B"), closed(clock, "12"))
         )
-    assert caught.value.category is ErrorCategory.RATE_LIMITED
+    assert caught.value.category is Category.RATE_LIMITED
     assert caught.value.retry_after is not None
     assert caught.value.retry_after.total_seconds() == pytest.approx(12)
 
@@ -314,9 +315,9 @@ async def test_the_job_waits_for_the_provider_that_may_be_asked_soonest() -> Non
 @pytest.mark.parametrize("mode", list(Mode))
 async def test_input_is_not_bad_while_somebody_was_not_asked(mode: Mode) -> None:
     gate = await resting(StandingClock())
-    with pytest.raises(WorkFailed) as caught:
+    with pytest.raises(CallFailed) as caught:
         await asked(mode, candidate("a", saying("A"), gate), candidate("b", failing("bad_input")))
-    assert caught.value.category is ErrorCategory.PROVIDER_ERROR
+    assert caught.value.category is Category.PROVIDER_ERROR
     assert caught.value.retry_after is not None
     assert caught.value.retry_after.total_seconds() == pytest.approx(10)
 
@@ -328,15 +329,15 @@ async def test_what_was_paid_before_a_failure_is_told() -> None:
         async with gate.slot():
             gate.paid(Used(prompt_tokens=5, audio_seconds=1.5))
         async with gate.slot():
-            raise CallFailed("provider", "no")
+            raise CallFailed(Category.PROVIDER_ERROR, "no")
 
-    with pytest.raises(WorkFailed):
+    with pytest.raises(CallFailed):
         await asked(Mode.FIRST, Candidate(name="a", model="m", gate=Gate(1), call=twice), told=told)
     assert told[0].usage == Used(prompt_tokens=5, audio_seconds=1.5)
 
 
 async def test_a_stated_wait_of_days_is_an_hour() -> None:
-    with pytest.raises(WorkFailed) as caught:
+    with pytest.raises(CallFailed) as caught:
         await asked(Mode.FIRST, candidate("a", failing("rate_limited", retry_after=7 * 24 * 3600)))
     assert caught.value.retry_after is not None
     assert caught.value.retry_after.total_seconds() == 3600
@@ -409,10 +410,10 @@ async def test_a_gate_loses_no_place_whatever_happens(seed: int) -> None:
                     await asyncio.sleep(0)
                 match choose.randrange(5):
                     case 0:
-                        raise CallFailed("provider", "no")
+                        raise CallFailed(Category.PROVIDER_ERROR, "no")
                     case 1:
                         gate.observe(429, {"Retry-After": str(choose.randrange(3))})
-                        raise CallFailed("rate_limited", "later")
+                        raise CallFailed(Category.RATE_LIMITED, "later")
                     case 2:
                         raise LookupError
             finally:
@@ -440,7 +441,7 @@ async def test_a_gate_opens_and_closes_with_its_provider() -> None:
     for _ in range(5):
         with pytest.raises(CallFailed):
             async with gate.slot(0):
-                raise CallFailed("provider", "HTTP 500")
+                raise CallFailed(Category.PROVIDER_ERROR, "HTTP 500")
     with pytest.raises(GateClosed, match=r"it failed 5 times in a row \(the last: HTTP 500\)") as refused:
         async with gate.slot(1):
             raise AssertionError
@@ -474,7 +475,7 @@ async def test_a_trial_that_is_given_up_leaves_the_gate_usable() -> None:
     for _ in range(5):
         with pytest.raises(CallFailed):
             async with gate.slot(0):
-                raise CallFailed("timeout", "slow")
+                raise CallFailed(Category.TIMEOUT, "slow")
     clock.now += 10
     slow = Hanging()
 

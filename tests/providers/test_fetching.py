@@ -12,8 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from penstock.jobs.states import ErrorCategory
-from penstock.providers.errors import WorkFailed
+from penstock.failures import CallFailed, Category
 from penstock.providers.fetching import Fetcher
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -46,9 +45,9 @@ async def fetch(url: str, to: Path, *, networks: tuple[str, ...] = HERE, seconds
 
 async def failure(
     handler: Handler, tmp_path: Path, *, seconds: float = 20, path: str = "/a?signature=s3cr3t"
-) -> WorkFailed:
+) -> CallFailed:
     async with site(handler) as url:
-        with pytest.raises(WorkFailed) as caught:
+        with pytest.raises(CallFailed) as caught:
             await fetch(url + path, tmp_path / "file", seconds=seconds)
     assert "s3cr3t" not in caught.value.message
     return caught.value
@@ -85,9 +84,9 @@ async def test_private_addresses_are_refused_unless_they_are_allowed(tmp_path: P
     async with site(whole) as url:
         other_widths = "\uff11\uff12\uff17.0.0.1"
         for address in (url, url.replace("127.0.0.1", "localhost"), url.replace("127.0.0.1", other_widths)):
-            with pytest.raises(WorkFailed, match=r"input\.audio_url: .*is not on the public internet") as caught:
+            with pytest.raises(CallFailed, match=r"input\.audio_url: .*is not on the public internet") as caught:
                 await fetch(address, tmp_path / "file", networks=("10.0.0.0/8",))
-            assert caught.value.category is ErrorCategory.BAD_INPUT
+            assert caught.value.category is Category.BAD_INPUT
 
 
 @pytest.mark.parametrize(
@@ -103,7 +102,7 @@ async def test_private_addresses_are_refused_unless_they_are_allowed(tmp_path: P
 )
 async def test_a_redirect_leads_nowhere_else(tmp_path: Path, target: str) -> None:
     error = await failure(status(302, Location=target), tmp_path)
-    assert error.category is ErrorCategory.BAD_INPUT
+    assert error.category is Category.BAD_INPUT
 
 
 @pytest.mark.parametrize(
@@ -119,34 +118,34 @@ async def test_a_redirect_leads_nowhere_else(tmp_path: Path, target: str) -> Non
     ],
 )
 async def test_what_is_no_address(tmp_path: Path, url: str) -> None:
-    with pytest.raises(WorkFailed, match=r"input\.audio_url") as caught:
+    with pytest.raises(CallFailed, match=r"input\.audio_url") as caught:
         await fetch(url, tmp_path / "file")
-    assert caught.value.category is ErrorCategory.BAD_INPUT
+    assert caught.value.category is Category.BAD_INPUT
 
 
 @pytest.mark.parametrize(
     ("code", "category"),
     [
-        (404, ErrorCategory.BAD_INPUT),
-        (403, ErrorCategory.BAD_INPUT),
-        (408, ErrorCategory.PROVIDER_ERROR),
-        (500, ErrorCategory.PROVIDER_ERROR),
-        (304, ErrorCategory.PROVIDER_ERROR),
-        (429, ErrorCategory.RATE_LIMITED),
-        (503, ErrorCategory.RATE_LIMITED),
+        (404, Category.BAD_INPUT),
+        (403, Category.BAD_INPUT),
+        (408, Category.PROVIDER_ERROR),
+        (500, Category.PROVIDER_ERROR),
+        (304, Category.PROVIDER_ERROR),
+        (429, Category.RATE_LIMITED),
+        (503, Category.RATE_LIMITED),
     ],
 )
-async def test_statuses_say_whose_fault_it_is(tmp_path: Path, code: int, category: ErrorCategory) -> None:
+async def test_statuses_say_whose_fault_it_is(tmp_path: Path, code: int, category: Category) -> None:
     error = await failure(status(code, Retry_After="9"), tmp_path)
     assert error.category is category
-    if category is ErrorCategory.RATE_LIMITED:
+    if category is Category.RATE_LIMITED:
         assert error.retry_after is not None
         assert error.retry_after.total_seconds() == 9
 
 
 async def test_a_host_that_is_busy_and_names_no_wait_burns_the_attempt(tmp_path: Path) -> None:
     """A URL that always answers so must not keep its job for ever."""
-    assert (await failure(status(503), tmp_path)).category is ErrorCategory.PROVIDER_ERROR
+    assert (await failure(status(503), tmp_path)).category is Category.PROVIDER_ERROR
 
 
 async def test_a_name_that_leads_to_a_private_address_is_refused(tmp_path: Path) -> None:
@@ -163,16 +162,16 @@ async def test_a_name_that_leads_to_a_private_address_is_refused(tmp_path: Path)
             pass
 
     fetcher = Fetcher(HERE, max_bytes=MOST, resolver=Leading())
-    with pytest.raises(WorkFailed, match="not on the public internet"):
+    with pytest.raises(CallFailed, match="not on the public internet"):
         await fetcher.fetch("http://calls.example/a.wav", tmp_path / "file", field="audio_url")
     await fetcher.close()
 
 
 async def test_a_disk_of_ours_that_fails_is_our_fault(tmp_path: Path) -> None:
     async with site(whole) as url:
-        with pytest.raises(WorkFailed, match="cannot be kept here") as caught:
+        with pytest.raises(CallFailed, match="cannot be kept here") as caught:
             await fetch(url, tmp_path / "absent" / "file")
-    assert caught.value.category is ErrorCategory.INTERNAL
+    assert caught.value.category is Category.INTERNAL
 
 
 async def test_redirects_in_a_circle_end(tmp_path: Path) -> None:
@@ -191,7 +190,7 @@ async def test_too_much_is_refused_by_its_head_and_by_its_body(tmp_path: Path) -
 
     for handler in (endless, large):
         error = await failure(handler, tmp_path)
-        assert (error.category, "more than 200000 bytes" in error.message) == (ErrorCategory.BAD_INPUT, True)
+        assert (error.category, "more than 200000 bytes" in error.message) == (Category.BAD_INPUT, True)
 
 
 async def test_a_body_that_ends_early_is_not_taken_for_the_file(tmp_path: Path) -> None:
@@ -203,7 +202,7 @@ async def test_a_body_that_ends_early_is_not_taken_for_the_file(tmp_path: Path) 
         request.transport.close()
         return response
 
-    assert (await failure(lying, tmp_path)).category is ErrorCategory.PROVIDER_ERROR
+    assert (await failure(lying, tmp_path)).category is Category.PROVIDER_ERROR
 
 
 @pytest.mark.parametrize("drips", [True, False])
@@ -216,12 +215,12 @@ async def test_a_slow_host_is_a_timeout(tmp_path: Path, drips: bool) -> None:
                 await response.write(b".")
             await asyncio.sleep(0.01)
 
-    assert (await failure(slow, tmp_path, seconds=0.2)).category is ErrorCategory.TIMEOUT
+    assert (await failure(slow, tmp_path, seconds=0.2)).category is Category.TIMEOUT
 
 
 async def test_a_host_that_is_not_there(tmp_path: Path) -> None:
     async with site(whole) as url:
         pass
-    with pytest.raises(WorkFailed) as caught:
+    with pytest.raises(CallFailed) as caught:
         await fetch(url, tmp_path / "file")
-    assert caught.value.category is ErrorCategory.PROVIDER_ERROR
+    assert caught.value.category is Category.PROVIDER_ERROR

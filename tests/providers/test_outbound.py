@@ -11,9 +11,9 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.failures import CallFailed
 from penstock.outbound import addresses
 from penstock.outbound.addresses import AddressRefused, Policy
-from penstock.outbound.failure import CallFailed
 from penstock.outbound.peer import Peer
 from tests.models.servers import answering, serving
 

@@ -16,12 +16,10 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from penstock.jobs.states import ErrorCategory
-from penstock.outbound.failure import CallFailed
+from penstock.failures import CallFailed, Category
 from penstock.outbound.gate import GateClosed
 from penstock.providers import pieces
 from penstock.providers.dispatch import MeteredGate, Reply
-from penstock.providers.errors import category_of
 from penstock.providers.profile import Kind, ProviderSpec
 from penstock.providers.reports import report_of
 from penstock.providers.speech import Sound, SpeechRequest
@@ -185,13 +183,13 @@ async def test_a_piece_that_fails_in_passing_is_tried_again(recording: Recording
 @pytest.mark.parametrize(
     ("failing", "status", "headers", "asked", "category"),
     [
-        (1, 503, {"Retry-After": "0"}, 1, ErrorCategory.PROVIDER_ERROR),  # nothing is lost yet: as every call
-        (2, 503, {"Retry-After": "0"}, 4, ErrorCategory.PROVIDER_ERROR),
-        (2, 422, {}, 2, ErrorCategory.BAD_INPUT),
+        (1, 503, {"Retry-After": "0"}, 1, Category.PROVIDER_ERROR),  # nothing is lost yet: as every call
+        (2, 503, {"Retry-After": "0"}, 4, Category.PROVIDER_ERROR),
+        (2, 422, {}, 2, Category.BAD_INPUT),
     ],
 )
 async def test_one_that_goes_on_failing_fails_all(
-    recording: Recording, failing: int, status: int, headers: dict[str, str], asked: int, category: ErrorCategory
+    recording: Recording, failing: int, status: int, headers: dict[str, str], asked: int, category: Category
 ) -> None:
     async with hearing(
         lambda number: web.json_response({}, status=status, headers=headers) if number >= failing else said("Words.")
@@ -199,7 +197,7 @@ async def test_one_that_goes_on_failing_fails_all(
         with pytest.raises(CallFailed, match=rf"\(piece {failing} of 4, at \d+ s\)$") as caught:
             await transcribed(audio_model(seen), recording)
     assert len(seen.bodies) == asked
-    assert category_of(caught.value) is category
+    assert caught.value.category is category
     assert not list(recording.path.parent.glob("piece-*"))
 
 
@@ -230,7 +228,7 @@ async def test_all_pieces_together_have_the_providers_time(recording: Recording)
     async with serving(answer) as seen:
         with pytest.raises(CallFailed, match=r"it took longer than 0\.5 s for all pieces") as caught:
             await transcribed(audio_model(seen), recording, seconds=0.5)
-    assert category_of(caught.value) is ErrorCategory.TIMEOUT
+    assert caught.value.category is Category.TIMEOUT
     assert len(seen.bodies) == 3
     assert not list(recording.path.parent.glob("piece-*"))
 
@@ -274,5 +272,5 @@ async def test_half_a_transcript_is_none(recording: Recording) -> None:
     async with hearing(lambda _: said("Words that never", finish_reason="length")) as seen:
         with pytest.raises(CallFailed, match=r"cut off after max_tokens \(4096\)") as caught:
             await transcribed(audio_model(seen, max_duration=None), recording, gates=gates)
-    assert category_of(caught.value) is ErrorCategory.BAD_INPUT
+    assert caught.value.category is Category.BAD_INPUT
     assert (gates[0].used.completion_tokens, gates[0].used.audio_seconds) == (10, 20), "it was paid all the same"

@@ -13,16 +13,14 @@ import msgspec
 import pytest
 
 from penstock import Client
-from penstock.jobs.states import ErrorCategory
+from penstock.failures import CallFailed, Category
 from penstock.models.host.host import ModelHost
 from penstock.models.service import ModelService
 from penstock.models.uploads import Upload
-from penstock.outbound.failure import CallFailed
 from penstock.providers.dispatch import Mode
 from penstock.providers.kinds.model import ModelCaller
 from penstock.providers.profile import Kind, ProviderSpec
 from penstock.providers.servers import Servers
-from penstock.work.executor import ExecutionError
 from penstock.workers.chat import ChatExecutor
 from penstock.workers.model_calls import GatewayCaller, HostedCaller
 from penstock.workers.transcription import TranscriptionExecutor
@@ -154,15 +152,15 @@ async def test_a_server_stands_in_for_a_model_that_fails(models: ModelCaller) ->
 @pytest.mark.parametrize(
     ("name", "stated", "category", "message"),
     [
-        ("nothing", {"user": "Hi"}, ErrorCategory.PROVIDER_ERROR, "nothing"),
-        ("number", {"user": "Hi"}, ErrorCategory.PROVIDER_ERROR, "is not a text and has no content"),
-        ("assistant", {"user": "Hi", "stop": ["a"]}, ErrorCategory.BAD_INPUT, "stop"),
+        ("nothing", {"user": "Hi"}, Category.PROVIDER_ERROR, "nothing"),
+        ("number", {"user": "Hi"}, Category.PROVIDER_ERROR, "is not a text and has no content"),
+        ("assistant", {"user": "Hi", "stop": ["a"]}, Category.BAD_INPUT, "stop"),
     ],
 )
 async def test_what_a_model_cannot_do_is_said(
-    models: ModelCaller, name: str, stated: dict[str, Any], category: ErrorCategory, message: str
+    models: ModelCaller, name: str, stated: dict[str, Any], category: Category, message: str
 ) -> None:
-    with pytest.raises(ExecutionError) as caught:
+    with pytest.raises(CallFailed) as caught:
         await ChatExecutor(profile(model(name)), Servers(models))(job(**stated), context())
     assert caught.value.category is category
     assert message in caught.value.message
@@ -184,14 +182,14 @@ async def test_a_wait_that_a_model_reports_closes_the_providers_gate() -> None:
 
         async def call(self, *_: object, **__: object) -> bytes:
             self.calls += 1
-            raise CallFailed("rate_limited", "the server limits us", retry_after=40.0)
+            raise CallFailed(Category.RATE_LIMITED, "the server limits us", retry_after=timedelta(seconds=40))
 
     limited = Limited()
     executor = ChatExecutor(profile(model("assistant")), Servers(limited))
     for _ in range(2):
-        with pytest.raises(ExecutionError) as caught:
+        with pytest.raises(CallFailed) as caught:
             await executor(job(user="Hi"), context())
-        assert caught.value.category is ErrorCategory.RATE_LIMITED
+        assert caught.value.category is Category.RATE_LIMITED
         assert timedelta(seconds=30) < (caught.value.retry_after or timedelta(0)) <= timedelta(seconds=40)
     assert limited.calls == 1
 

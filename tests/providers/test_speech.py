@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from penstock.outbound.failure import CallFailed
+from penstock.failures import CallFailed
 from penstock.providers.dispatch import Reply
 from penstock.providers.profile import Kind, ProviderSpec
 from penstock.providers.speech import Sound, SpeechRequest, transcript
@@ -236,4 +236,4 @@ async def test_the_ways_to_answer(recording: Recording, answer: Any, text: str, 
 async def test_what_is_no_transcript_is_the_providers_error(recording: Recording, body: bytes) -> None:
     with pytest.raises(CallFailed) as caught:
         transcript(body, recording, "m")
-    assert caught.value.kind == "provider"
+    assert caught.value.category == "provider_error"

@@ -17,14 +17,13 @@ import pytest
 from aiohttp import web
 
 from penstock.blobs.service import BlobService
-from penstock.jobs.states import ErrorCategory
+from penstock.failures import CallFailed, Category
 from penstock.postgres.pool import Database
 from penstock.providers.dispatch import Mode, ProviderAttempt
 from penstock.providers.fetching import Fetcher
 from penstock.providers.profile import Kind, ProviderSpec
 from penstock.recordings.recording import examine
 from penstock.work.context import JobContext
-from penstock.work.executor import ExecutionError
 from penstock.workers.transcription import TranscriptionExecutor, TranscriptionResult, fitted, sweep
 from tests.models.servers import hanging, raw, serving
 from tests.providers.speaking import SEGMENTS, TEXT, encoded, spoken, transcribing
@@ -60,8 +59,8 @@ async def transcribed(
         return await run(job(task_type="transcription", **stated), told or context())
 
 
-async def failure(*specs: ProviderSpec, **stated: Any) -> ExecutionError:
-    with pytest.raises(ExecutionError) as caught:
+async def failure(*specs: ProviderSpec, **stated: Any) -> CallFailed:
+    with pytest.raises(CallFailed) as caught:
         await transcribed(*specs, **stated)
     return caught.value
 
@@ -186,22 +185,22 @@ async def test_base64_may_be_a_data_url_and_folded(wav: Path) -> None:
 async def test_bad_input_names_the_field_and_asks_nobody(stated: dict[str, Any], field: str) -> None:
     async with transcribing() as heard:
         error = await failure(whisperx(heard.address), **stated)
-    assert error.category is ErrorCategory.BAD_INPUT
-    assert error.message.startswith(field)
+    assert error.category is Category.BAD_INPUT
+    assert str(error).startswith(field)
     assert heard.count == 0
 
 
 async def test_more_speakers_at_least_than_at_most(wav: Path) -> None:
     async with transcribing() as heard:
         error = await failure(whisperx(heard.address), audio=base64_of(wav), min_speakers=3, max_speakers=2)
-    assert error.message.startswith("input.min_speakers: ")
+    assert str(error).startswith("input.min_speakers: ")
     assert heard.count == 0
 
 
 async def test_when_nobody_succeeds_the_error_tells_of_each(wav: Path) -> None:
     async with transcribing(status=500) as left, transcribing(status=503) as right:
         error = await failure(whisperx(left.address), audio_llm(right.address), audio=base64_of(wav))
-    assert error.category is ErrorCategory.PROVIDER_ERROR
+    assert error.category is Category.PROVIDER_ERROR
     assert "whisperx: the provider failed (500" in error.message
     assert "voxtral-small: the provider failed (503" in error.message
 
@@ -211,9 +210,9 @@ async def test_slow_lying_and_cut_providers(wav: Path) -> None:
     lying = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n{"text": "x"}'
     async with serving(hanging) as slow, raw(lying) as liar, raw(b"HTTP/1.1 200 OK\r\nConte") as cut:
         for address, category in (
-            (slow.address, ErrorCategory.TIMEOUT),
-            (liar, ErrorCategory.PROVIDER_ERROR),
-            (cut, ErrorCategory.PROVIDER_ERROR),
+            (slow.address, Category.TIMEOUT),
+            (liar, Category.PROVIDER_ERROR),
+            (cut, Category.PROVIDER_ERROR),
         ):
             provider = whisperx(address, timeout=timedelta(seconds=0.5))
             assert (await failure(provider, audio=base64_of(wav))).category is category

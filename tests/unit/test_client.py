@@ -16,8 +16,9 @@ from aiohttp import web
 
 import penstock
 from penstock import BlockingClient, Client, Unreachable, errors
+from penstock.failures import Category
 from penstock.jobs.job import ClaimRequest, Failure, JobCompletion, JobFilter, JobHeartbeat
-from penstock.jobs.states import ErrorCategory, Status
+from penstock.jobs.states import Status
 from penstock.supervisor.ports import free_port
 from penstock.web import problems
 
@@ -437,7 +438,7 @@ async def test_the_blocking_client_does_the_same_without_an_event_loop() -> None
             assert client.get(JOB_ID).status is Status.COMPLETED
             assert [event.type for event in client.events(JOB_ID)] == ["job.created", "job.completed"]
             with pytest.raises(errors.NotFound):
-                client.fail(JOB_ID, Failure(epoch=1, category=ErrorCategory.INTERNAL))
+                client.fail(JOB_ID, Failure(epoch=1, category=Category.INTERNAL))
         client.close()
 
     story = streams(("1-1-1", "job.created"), ("1-2-1", "job.completed"))

@@ -14,6 +14,7 @@ import pytest
 import structlog
 
 from penstock.errors import CallerError, InvalidInput, ServiceError, StaleEpoch
+from penstock.failures import Category
 from penstock.jobs.job import (
     LONGEST_RETRY_AFTER,
     ClaimedJob,
@@ -23,7 +24,6 @@ from penstock.jobs.job import (
     JobCompletion,
     JobHeartbeat,
 )
-from penstock.jobs.states import ErrorCategory
 from penstock.jobs.usage import Usage
 from penstock.work.context import JobContext
 from penstock.work.engine import Engine
@@ -133,12 +133,12 @@ async def test_what_a_hanging_executor_would_have_answered_is_handed_back() -> N
     await running
     (report,) = source.reported
     assert isinstance(report, Failure)
-    assert report.category is ErrorCategory.SHUTDOWN
+    assert report.category is Category.SHUTDOWN
 
 
 async def test_a_wait_beyond_what_can_be_stored_is_shortened() -> None:
     async def much_later(_job: ClaimedJob, _context: JobContext) -> object:
-        raise ExecutionError(ErrorCategory.RATE_LIMITED, "later", retry_after=timedelta(days=400_000))
+        raise ExecutionError(Category.RATE_LIMITED, "later", retry_after=timedelta(days=400_000))
 
     report = await run_until_reported(Source(), much_later)
     assert isinstance(report, Failure)
@@ -157,7 +157,7 @@ async def test_a_report_that_is_refused_becomes_a_simpler_one(refused: int) -> N
 
     report = await run_until_reported(source, answer)
     assert isinstance(report, Failure)
-    assert report.category is ErrorCategory.INTERNAL
+    assert report.category is Category.INTERNAL
     if refused == 1:
         assert report.message == "the result was refused: InvalidInput: result: is odd"
         assert report.usage == [PAID]
@@ -175,7 +175,7 @@ async def test_a_report_that_is_always_refused_is_given_up_and_the_worker_goes_o
         nonlocal count
         count += 1
         if count == 1:
-            raise ExecutionError(ErrorCategory.BAD_INPUT, "no")
+            raise ExecutionError(Category.BAD_INPUT, "no")
         return "yes"
 
     report = await run_until_reported(source, fail_once)
@@ -260,7 +260,7 @@ async def test_when_everything_is_cancelled_what_is_held_is_handed_back() -> Non
     await asyncio.wait([running])
     (report,) = source.reported
     assert isinstance(report, Failure)
-    assert report.category is ErrorCategory.SHUTDOWN
+    assert report.category is Category.SHUTDOWN
 
 
 async def test_heartbeats_come_back_well_within_a_short_lease(monkeypatch: pytest.MonkeyPatch) -> None:

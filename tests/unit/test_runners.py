@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from contextvars import ContextVar
 
+from penstock.failures import Category
 from penstock.jobs.job import ClaimedJob, Failure, JobCompletion
-from penstock.jobs.states import ErrorCategory
 from penstock.work.attempt import Attempt
 from penstock.work.context import JobContext
 from penstock.work.executor import Executor
@@ -104,7 +104,7 @@ async def test_interrupted_attempt_leaves_the_next_one_alone() -> None:
     stage = Stage(stubborn, 3)
     running = asyncio.create_task(stage.run())
     await begun.wait()
-    stage.attempts[0].interrupt(ErrorCategory.CANCELLED)
+    stage.attempts[0].interrupt(Category.CANCELLED)
     await running
     reports = [attempt.report for attempt in stage.attempts]
     assert isinstance(reports[0], Failure)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from penstock.failures import Category
 from penstock.jobs.states import (
     FINISHED,
     Again,
-    ErrorCategory,
     Over,
     RetryPolicy,
     Status,
@@ -23,8 +23,8 @@ from penstock.jobs.states import (
 )
 
 POLICY = RetryPolicy(base=timedelta(seconds=2), cap=timedelta(seconds=60), max_lost_leases=3)
-BURNING = (ErrorCategory.TIMEOUT, ErrorCategory.PROVIDER_ERROR, ErrorCategory.INTERNAL)
-FREE = (ErrorCategory.RATE_LIMITED, ErrorCategory.SHUTDOWN)
+BURNING = (Category.TIMEOUT, Category.PROVIDER_ERROR, Category.INTERNAL)
+FREE = (Category.RATE_LIMITED, Category.SHUTDOWN)
 TALLIES = [
     Tally(attempt=failures + free, failures=failures, losses=losses, max_attempts=most, cancel_requested=cancel)
     for failures, losses, most, cancel, free in product(range(5), range(5), range(1, 5), (False, True), (1, 4))
@@ -32,7 +32,7 @@ TALLIES = [
 WAITS = [None, timedelta(0), timedelta(seconds=1), timedelta(hours=2)]
 
 
-def expected(category: ErrorCategory, tally: Tally, jitter: float, retry_after: timedelta | None) -> Again | Over:
+def expected(category: Category, tally: Tally, jitter: float, retry_after: timedelta | None) -> Again | Over:
     """The table of the rules, written down a second time as a list of sentences."""
     floor = retry_after if retry_after is not None else timedelta(0)
     failures, losses = tally.failures, tally.losses
@@ -59,22 +59,22 @@ def expected(category: ErrorCategory, tally: Tally, jitter: float, retry_after: 
     return Again(delay=max(floor, spaced), failures=failures + 1, losses=losses)
 
 
-@pytest.mark.parametrize("category", ErrorCategory)
-def test_every_failure_of_every_tally_ends_as_the_table_of_rules_says(category: ErrorCategory) -> None:
+@pytest.mark.parametrize("category", Category)
+def test_every_failure_of_every_tally_ends_as_the_table_of_rules_says(category: Category) -> None:
     for tally, jitter, wait in product(TALLIES, (0.0, 0.3, 0.999), WAITS):
         outcome = after_failure(category, tally, POLICY, jitter=jitter, retry_after=wait)
         assert outcome == expected(category, tally, jitter, wait), (category, tally, jitter, wait)
 
 
-@pytest.mark.parametrize("category", ErrorCategory)
-def test_a_cancelled_job_is_never_tried_again_whatever_its_worker_reports(category: ErrorCategory) -> None:
+@pytest.mark.parametrize("category", Category)
+def test_a_cancelled_job_is_never_tried_again_whatever_its_worker_reports(category: Category) -> None:
     for tally in TALLIES:
         if tally.cancel_requested:
             assert after_failure(category, tally, POLICY, jitter=0.5) == Over(status=Status.CANCELLED)
 
 
 @pytest.mark.parametrize("category", BURNING)
-def test_a_burning_failure_is_tried_again_exactly_until_the_attempts_are_used_up(category: ErrorCategory) -> None:
+def test_a_burning_failure_is_tried_again_exactly_until_the_attempts_are_used_up(category: Category) -> None:
     failures = 0
     outcomes = []
     while True:
@@ -89,7 +89,7 @@ def test_a_burning_failure_is_tried_again_exactly_until_the_attempts_are_used_up
 
 
 @pytest.mark.parametrize("category", FREE)
-def test_rate_limits_and_shutdowns_cost_nothing_even_on_the_last_attempt(category: ErrorCategory) -> None:
+def test_rate_limits_and_shutdowns_cost_nothing_even_on_the_last_attempt(category: Category) -> None:
     for tally in TALLIES:
         if not tally.cancel_requested:
             outcome = after_failure(category, tally, POLICY, jitter=0.5)
@@ -103,7 +103,7 @@ def test_rate_limits_cost_attempts_after_a_thousand_that_cost_nothing() -> None:
     while True:
         attempt += 1
         tally = Tally(attempt=attempt, failures=failures, losses=0, max_attempts=3, cancel_requested=False)
-        outcome = after_failure(ErrorCategory.RATE_LIMITED, tally, POLICY, jitter=0.5, retry_after=timedelta(0))
+        outcome = after_failure(Category.RATE_LIMITED, tally, POLICY, jitter=0.5, retry_after=timedelta(0))
         if isinstance(outcome, Over):
             break
         assert outcome.delay >= timedelta(seconds=1), "nor come back at once"
@@ -113,9 +113,9 @@ def test_rate_limits_cost_attempts_after_a_thousand_that_cost_nothing() -> None:
 
 def test_a_job_whose_workers_keep_dying_ends_after_the_set_number_of_lost_leases() -> None:
     tally = Tally(attempt=2, failures=0, losses=1, max_attempts=100, cancel_requested=False)
-    assert isinstance(after_failure(ErrorCategory.WORKER_LOST, tally, POLICY, jitter=0), Again)
+    assert isinstance(after_failure(Category.WORKER_LOST, tally, POLICY, jitter=0), Again)
     tally = Tally(attempt=3, failures=0, losses=2, max_attempts=100, cancel_requested=False)
-    assert after_failure(ErrorCategory.WORKER_LOST, tally, POLICY, jitter=0) == Over(status=Status.FAILED)
+    assert after_failure(Category.WORKER_LOST, tally, POLICY, jitter=0) == Over(status=Status.FAILED)
 
 
 @given(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from penstock.errors import InvalidInput
+from penstock.failures import CallFailed
 from penstock.jobs.job import JobSubmission
 from penstock.models.host.host import ModelHost
 from penstock.providers import job_inputs
-from penstock.providers.errors import WorkFailed
 from penstock.providers.profile import Catalogue, Profile
 from penstock.web.reading import decode
 
@@ -36,8 +36,8 @@ class InputCheck:
         if profile is not None:
             try:
                 _check_profile(submission, profile)
-            except WorkFailed as error:
-                raise InvalidInput.of(f"{prefix}{error.field or 'input'}", error.detail) from None
+            except CallFailed as error:
+                raise InvalidInput.of(f"{prefix}{error.field or 'input'}", error.message) from None
 
     def _check_model(self, submission: JobSubmission, prefix: str) -> None:
         entry = self._host.entries.get(submission.model_profile)

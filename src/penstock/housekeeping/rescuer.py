@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import timedelta
 from itertools import groupby
 
+from penstock.failures import Category
 from penstock.jobs.announcements import announce_ended
 from penstock.jobs.job import Failure
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.sql import duties, store
 from penstock.jobs.sql.store import Connection, EndedAttempt, HeldLease
-from penstock.jobs.states import ErrorCategory
 from penstock.jobs.writers import judge
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
@@ -80,9 +80,7 @@ async def _end(connection: Connection, held: Sequence[HeldLease], why: str, limi
         verdicts = [
             judge(
                 lease,
-                Failure(
-                    epoch=lease.epoch, category=ErrorCategory.WORKER_LOST, message=f"{why} (worker {lease.worker_id})"
-                ),
+                Failure(epoch=lease.epoch, category=Category.WORKER_LOST, message=f"{why} (worker {lease.worker_id})"),
                 limits.retry,
             )
             for lease in leases

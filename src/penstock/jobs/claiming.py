@@ -8,12 +8,12 @@ from collections.abc import Sequence
 
 import asyncpg
 
+from penstock.failures import Category
 from penstock.jobs.announcements import announce
 from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure
 from penstock.jobs.names import Names
 from penstock.jobs.shared import POLL_INTERVAL, Shared
 from penstock.jobs.sql import store
-from penstock.jobs.states import ErrorCategory
 from penstock.jobs.writers import TenantWriters
 from penstock.processes.waiting import set_within
 from penstock.tenants.principal import TenantId
@@ -47,7 +47,7 @@ class Claiming:
         """Make jobs ready again whose worker left before it received them; they lose no attempt by it."""
         for job in jobs:
             report = Failure(
-                epoch=job.epoch, category=ErrorCategory.SHUTDOWN, message="the worker left before it received the job"
+                epoch=job.epoch, category=Category.SHUTDOWN, message="the worker left before it received the job"
             )
             future = self._writers.failures.put((job.id, report))
             future.add_done_callback(lambda done: done.cancelled() or done.exception())

@@ -12,7 +12,8 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
-from penstock.jobs.states import ErrorCategory, Status
+from penstock.failures import Category
+from penstock.jobs.states import Status
 from penstock.jobs.usage import ProviderCounts, Usage, UsageCounts, Usages
 
 # No control characters: they have no meaning in names, and PostgreSQL has no U+0000 at all.
@@ -102,7 +103,7 @@ class BatchSubmission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 class JobError(Struct, frozen=True, kw_only=True):
     """Why the last attempt ended without a result."""
 
-    category: ErrorCategory
+    category: Category
     message: str
 
 
@@ -268,7 +269,7 @@ class Failure(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A worker reports that its attempt ended without a result."""
 
     epoch: TheEpoch
-    category: ErrorCategory = ErrorCategory.INTERNAL
+    category: Category = Category.INTERNAL
     message: Message = ""
     worker_id: WorkerId | None = None
     retry_after_seconds: Annotated[RetryAfterSeconds, Meta(description="Not to be tried before.")] | None = None
@@ -326,7 +327,7 @@ class _SingleFilters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     model_profile: Name | None = None
     priority: Priority | None = None
     worker_id: Name | None = None
-    error_category: ErrorCategory | None = None
+    error_category: Category | None = None
     idempotency_key: Name | None = None
     max_attempts: MaxAttempts | None = None
     attempt: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None

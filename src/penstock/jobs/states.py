@@ -11,6 +11,8 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import assert_never
 
+from penstock.failures import Category
+
 
 class Status(StrEnum):
     """Where a job is in its life."""
@@ -28,19 +30,6 @@ class Status(StrEnum):
 
 
 FINISHED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
-
-
-class ErrorCategory(StrEnum):
-    """Why an attempt ended without a result; decides whether the job is tried again."""
-
-    BAD_INPUT = "bad_input"  # the input can never work: no retry
-    CANCELLED = "cancelled"  # stopped on request: no retry, the job is cancelled
-    RATE_LIMITED = "rate_limited"  # not now: retried, costs no attempt
-    SHUTDOWN = "shutdown"  # the worker was told to stop: retried at once, costs no attempt
-    TIMEOUT = "timeout"  # ran longer than timeout_seconds
-    PROVIDER_ERROR = "provider_error"  # the model behind the worker failed
-    WORKER_LOST = "worker_lost"  # the lease expired, or was taken away
-    INTERNAL = "internal"  # anything else
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +80,7 @@ class Over:
 
 
 def after_failure(
-    category: ErrorCategory,
+    category: Category,
     tally: Tally,
     policy: RetryPolicy,
     *,
@@ -103,29 +92,29 @@ def after_failure(
     ``retry_after`` is a floor that a provider or worker asked for; it lengthens the delay of every
     retried category. Cancellation wins over every retry. Rate limits cost nothing, but not for ever.
     """
-    if tally.cancel_requested or category is ErrorCategory.CANCELLED:
+    if tally.cancel_requested or category is Category.CANCELLED:
         return Over(status=Status.CANCELLED)
     floor = retry_after or timedelta(0)
     failures, losses = tally.failures, tally.losses
     match category:
-        case ErrorCategory.BAD_INPUT:
+        case Category.BAD_INPUT:
             return Over(status=Status.FAILED)
-        case ErrorCategory.SHUTDOWN:
+        case Category.SHUTDOWN:
             return Again(delay=floor, failures=failures, losses=losses)
-        case ErrorCategory.RATE_LIMITED:
+        case Category.RATE_LIMITED:
             # Where no wait is stated it grows; a stated one is never so short that the job comes back at once for ever.
             least = policy.backoff(tally.free if retry_after is None else 1, jitter=jitter)
             burned = tally.free > policy.max_free_attempts
             if burned and failures + 1 >= tally.max_attempts:
                 return Over(status=Status.FAILED)
             return Again(delay=max(floor, least), failures=failures + burned, losses=losses)
-        case ErrorCategory.WORKER_LOST:
+        case Category.WORKER_LOST:
             losses += 1
             failures += 1
             if losses >= policy.max_lost_leases or failures >= tally.max_attempts:
                 return Over(status=Status.FAILED)
             return Again(delay=floor, failures=failures, losses=losses)
-        case ErrorCategory.TIMEOUT | ErrorCategory.PROVIDER_ERROR | ErrorCategory.INTERNAL:
+        case Category.TIMEOUT | Category.PROVIDER_ERROR | Category.UNAVAILABLE | Category.INTERNAL:
             failures += 1
             if failures >= tally.max_attempts:
                 return Over(status=Status.FAILED)

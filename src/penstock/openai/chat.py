@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from penstock.outbound.failure import CallFailed
+from penstock.failures import CallFailed, Category
 
 #: What a caller may not set through options: these fields are the client's own.
 RESERVED: Final = frozenset({"model", "messages", "stream", "stream_options"})
@@ -60,21 +60,21 @@ def messages_of(messages: Any, system: Any, user: Any) -> list[dict[str, Any]]:
         return _checked(messages)
     for name, text in (("system", system), ("user", user)):
         if text is not None and not isinstance(text, str):
-            raise CallFailed("bad_input", "must be a text", field=name)
+            raise CallFailed(Category.BAD_INPUT, "must be a text", field=name)
     if not user:
-        raise CallFailed("bad_input", "needs messages, or a user text", field="user")
+        raise CallFailed(Category.BAD_INPUT, "needs messages, or a user text", field="user")
     first = [{"role": "system", "content": system}] if system else []
     return [*first, {"role": "user", "content": user}]
 
 
 def _checked(messages: Any) -> list[dict[str, Any]]:
     if not isinstance(messages, list) or not messages:
-        raise CallFailed("bad_input", "needs at least one message", field="messages")
+        raise CallFailed(Category.BAD_INPUT, "needs at least one message", field="messages")
     for index, message in enumerate(messages):
         problem = _problem(message)
         if problem is not None:
             where, detail = problem
-            raise CallFailed("bad_input", detail, field=f"messages[{index}]{where}")
+            raise CallFailed(Category.BAD_INPUT, detail, field=f"messages[{index}]{where}")
     return messages
 
 
@@ -90,16 +90,18 @@ def _problem(message: Any) -> tuple[str, str] | None:
 
 
 def completion(body: bytes) -> Completion:
-    """Return a server's response, typed; it has content or tool calls. Raises CallFailed (``provider``)."""
+    """Return a server's response, typed; it has content or tool calls. Raises CallFailed (``provider_error``)."""
     try:
         response = _COMPLETION.decode(body)
     except msgspec.ValidationError as error:
-        raise CallFailed("provider", f"the provider's response is not a chat completion: {error}") from None
+        raise CallFailed(
+            Category.PROVIDER_ERROR, f"the provider's response is not a chat completion: {error}"
+        ) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise CallFailed("provider", "the provider's response is not JSON") from None
+        raise CallFailed(Category.PROVIDER_ERROR, "the provider's response is not JSON") from None
     if not response.choices:
-        raise CallFailed("provider", "the provider's response has no choices")
+        raise CallFailed(Category.PROVIDER_ERROR, "the provider's response has no choices")
     message = response.choices[0].message
     if message.text is None and not message.tool_calls:
-        raise CallFailed("provider", "the provider's response has no content")
+        raise CallFailed(Category.PROVIDER_ERROR, "the provider's response has no content")
     return response

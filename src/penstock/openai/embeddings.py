@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from penstock.outbound.failure import CallFailed
+from penstock.failures import CallFailed, Category
 
 
 class Embedding(Struct):
@@ -26,19 +26,21 @@ class Embeddings(Struct):
     usage: dict[str, Any] | None = None
 
     def vectors(self) -> list[list[float]]:
-        """Return the vectors in the order of their inputs. Raises CallFailed (``provider``)."""
+        """Return the vectors in the order of their inputs. Raises CallFailed (``provider_error``)."""
         return [_numbers(one.embedding) for one in sorted(self.data, key=lambda one: one.index)]
 
 
 def embeddings(body: bytes, expected: int) -> Embeddings:
-    """Return a server's response, typed, with ``expected`` vectors. Raises CallFailed (``provider``)."""
+    """Return a server's response, typed, with ``expected`` vectors. Raises CallFailed (``provider_error``)."""
     try:
         response = msgspec.json.decode(body, type=Embeddings)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise CallFailed("provider", f"the provider's response is not a list of embeddings: {error}") from None
+        raise CallFailed(
+            Category.PROVIDER_ERROR, f"the provider's response is not a list of embeddings: {error}"
+        ) from None
     if len(response.data) != expected or {one.index for one in response.data} != set(range(expected)):
         found = len(response.data)
-        raise CallFailed("provider", f"the provider returned {found} embeddings for {expected} inputs")
+        raise CallFailed(Category.PROVIDER_ERROR, f"the provider returned {found} embeddings for {expected} inputs")
     return response
 
 
@@ -49,4 +51,6 @@ def _numbers(stated: list[float] | str) -> list[float]:
         data = b64decode(stated, validate=True)
         return [number for (number,) in struct.iter_unpack("<f", data)]
     except (NotBase64, ValueError, struct.error):
-        raise CallFailed("provider", "an embedding of the provider's response is not base64 of float32") from None
+        raise CallFailed(
+            Category.PROVIDER_ERROR, "an embedding of the provider's response is not base64 of float32"
+        ) from None

@@ -8,8 +8,8 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
+from penstock.failures import CallFailed, Category
 from penstock.openai.errors import message_of
-from penstock.outbound.failure import CallFailed
 
 _MAX_TOOL_CALLS: Final = 128  # of one completion; servers number them from 0
 
@@ -72,13 +72,13 @@ class ChatStream:
         return [call.as_json() for _, call in sorted(self._tool_calls.items())]
 
     def feed(self, data: bytes) -> str | None:
-        """Take the data of one event; return the text that it adds, if any. Raises CallFailed (``provider``)."""
+        """Take the data of one event; return the text that it adds, if any. Raises CallFailed (``provider_error``)."""
         if data.strip() == b"[DONE]":
             self.ended = True
             return None
         chunk = _decoded(data)
         if chunk.error is not None:
-            raise CallFailed("provider", f"the provider failed: {self._excerpt(message_of(chunk.error))}")
+            raise CallFailed(Category.PROVIDER_ERROR, f"the provider failed: {self._excerpt(message_of(chunk.error))}")
         self.model = chunk.model or self.model
         self.usage = chunk.usage or self.usage
         if not chunk.choices:
@@ -93,13 +93,13 @@ class ChatStream:
         return text or None
 
     def end(self) -> None:
-        """The connection has ended. Raises CallFailed (``provider``) when the completion had not."""
+        """The connection has ended. Raises CallFailed (``provider_error``) when the completion had not."""
         if not self.ended and self.finish_reason is None:
-            raise CallFailed("provider", "the provider's stream ended before its completion did")
+            raise CallFailed(Category.PROVIDER_ERROR, "the provider's stream ended before its completion did")
 
     def _add_tool_call(self, delta: _ToolCallDelta) -> None:
         if not 0 <= delta.index < _MAX_TOOL_CALLS:
-            raise CallFailed("provider", f"the provider numbers a tool call {delta.index}")
+            raise CallFailed(Category.PROVIDER_ERROR, f"the provider numbers a tool call {delta.index}")
         call = self._tool_calls.setdefault(delta.index, _ToolCall())
         call.id = call.id or delta.id
         call.name = call.name or delta.function.name
@@ -126,4 +126,4 @@ def _decoded(data: bytes) -> _Chunk:
     try:
         return _CHUNK.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise CallFailed("provider", f"a chunk of the provider's stream cannot be read: {error}") from None
+        raise CallFailed(Category.PROVIDER_ERROR, f"a chunk of the provider's stream cannot be read: {error}") from None

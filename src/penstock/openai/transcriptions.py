@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import Struct
 
-from penstock.outbound.failure import CallFailed
+from penstock.failures import CallFailed, Category
 
 PATH: Final = "/audio/transcriptions"
 DEFAULT_MODEL: Final = "whisper-1"  # the protocol requires a name
@@ -32,10 +32,10 @@ def form_fields(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def transcription(body: bytes) -> Transcription:
-    """Return a server's response, typed. Raises CallFailed (``provider``)."""
+    """Return a server's response, typed. Raises CallFailed (``provider_error``)."""
     try:
         return msgspec.json.decode(body, type=Transcription)
     except msgspec.ValidationError as error:
-        raise CallFailed("provider", f"the provider's response is not a transcription: {error}") from None
+        raise CallFailed(Category.PROVIDER_ERROR, f"the provider's response is not a transcription: {error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise CallFailed("provider", "the provider's response is not JSON") from None
+        raise CallFailed(Category.PROVIDER_ERROR, "the provider's response is not JSON") from None

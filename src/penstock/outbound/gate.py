@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from penstock.failures import CallFailed, Category
 from penstock.outbound.breaker import Breaker, BreakerState
-from penstock.outbound.failure import CallFailed, Kind
 from penstock.outbound.limits import RateLimit
 
 _LONGEST_MESSAGE = 500  # characters of an error that are reported
@@ -24,7 +24,7 @@ _LONGEST_MESSAGE = 500  # characters of an error that are reported
 class LastFailure:
     """The last time a server failed. The message holds no secret."""
 
-    kind: Kind
+    category: Category
     message: str
     at: datetime
 
@@ -193,10 +193,10 @@ class Gate:
         self._queue = staying
 
     def _note(self, error: CallFailed, *, trial: bool) -> None:
-        if error.kind != "bad_input":
+        if error.category is not Category.BAD_INPUT:
             message = error.message[:_LONGEST_MESSAGE]
-            self.last_failure = LastFailure(kind=error.kind, message=message, at=datetime.now(UTC))
-        if error.kind in {"bad_input", "rate_limited"}:  # it works, whatever it says
+            self.last_failure = LastFailure(category=error.category, message=message, at=datetime.now(UTC))
+        if error.category in {Category.BAD_INPUT, Category.RATE_LIMITED}:  # it works, whatever it says
             self._breaker.succeeded(trial=trial)
         else:
             self._breaker.failed(self._clock(), trial=trial)

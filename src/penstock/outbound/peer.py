@@ -20,10 +20,10 @@ from aiohttp.abc import AbstractResolver
 from yarl import URL
 
 from penstock.event_stream import Events, Lines, TooLong
+from penstock.failures import CallFailed, Category
 from penstock.masking import SHORTEST, Masker, spelled
 from penstock.outbound import addresses
 from penstock.outbound.addresses import AddressRefused, Policy
-from penstock.outbound.failure import CallFailed
 from penstock.outbound.refusals import READ_CHARACTERS, error_text, failure_of, stated_wait
 
 MAX_RESPONSE_BYTES: Final = 64 * 2**20
@@ -162,7 +162,7 @@ class Peer:
         if target is None:
             problem = addresses.check_url(url, self._policy)
             if problem is not None:
-                raise CallFailed("provider", f"the {self._name}'s address {problem}")
+                raise CallFailed(Category.PROVIDER_ERROR, f"the {self._name}'s address {problem}")
             if len(self._targets) >= _MAX_TARGETS:
                 self._targets.clear()
             target = self._targets[url] = URL(url)
@@ -197,20 +197,24 @@ class Peer:
         async for piece in response.content.iter_any():
             size += len(piece)
             if size > self._max_bytes:
-                raise CallFailed("provider", f"the {self._name}'s response exceeds {self._max_bytes} bytes")
+                raise CallFailed(
+                    Category.PROVIDER_ERROR, f"the {self._name}'s response exceeds {self._max_bytes} bytes"
+                )
             yield piece
 
     def _bounded(self, feed: Callable[[bytes], list[Part]], piece: bytes) -> list[Part]:
         try:
             return feed(piece)
         except TooLong as error:
-            raise CallFailed("provider", f"of the {self._name}'s response {error}") from None
+            raise CallFailed(Category.PROVIDER_ERROR, f"of the {self._name}'s response {error}") from None
 
     def _clean(self, body: bytes) -> bytes:
         try:
             return msgspec.json.encode(self.credentials.value(msgspec.json.decode(body)))
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            raise CallFailed("provider", f"the {self._name}'s response is not JSON that can be read") from None
+            raise CallFailed(
+                Category.PROVIDER_ERROR, f"the {self._name}'s response is not JSON that can be read"
+            ) from None
 
     def _connect(self) -> aiohttp.ClientSession:
         self._session = addresses.session(
@@ -221,13 +225,15 @@ class Peer:
     def _failure(self, error: Exception) -> CallFailed:
         """Return what a broken request means, in the system's own words; other texts may quote the request."""
         if isinstance(error, TimeoutError):
-            return CallFailed("timeout", f"the {self._name} did not respond within {self._timeout_seconds:g} s")
+            return CallFailed(Category.TIMEOUT, f"the {self._name} did not respond within {self._timeout_seconds:g} s")
         cause: Exception = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
         for refused in (cause, cause.__cause__):
             if isinstance(refused, AddressRefused):
-                return CallFailed("provider", str(refused))
+                return CallFailed(Category.PROVIDER_ERROR, str(refused))
         said = f": {self.masked(cause.strerror)}" if isinstance(cause, OSError) and cause.strerror else ""
-        return CallFailed("provider", f"the connection to the {self._name} failed ({type(error).__name__}{said})")
+        return CallFailed(
+            Category.PROVIDER_ERROR, f"the connection to the {self._name} failed ({type(error).__name__}{said})"
+        )
 
 
 def as_json(body: bytes, what: str = "the server's response") -> bytes:
@@ -235,5 +241,5 @@ def as_json(body: bytes, what: str = "the server's response") -> bytes:
     try:
         msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise CallFailed("provider", f"{what} is not JSON") from None
+        raise CallFailed(Category.PROVIDER_ERROR, f"{what} is not JSON") from None
     return body

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from penstock.outbound.failure import CallFailed, Kind
+from penstock.failures import CallFailed, Category
 
 READ_CHARACTERS: Final = 4096  # characters, or bytes, of a server's own words that are read
 _MAX_RETRY_AFTER: Final = timedelta(days=7)
@@ -27,31 +27,31 @@ def failure_of(
     ``detail`` holds the server's own words; ``check`` says what to check when it refuses the credentials or knows
     no such address.
     """
-    kind, message = _meaning(status, name, check or {})
+    category, message = _meaning(status, name, check or {})
     said = f"{status}: {detail}" if detail and not 300 <= status < 400 else f"{status}"
-    seconds = None if wait is None or kind == "bad_input" else wait.total_seconds()
-    return CallFailed(kind, f"{message} ({said})", retry_after=seconds)
+    retry_after = None if category is Category.BAD_INPUT else wait
+    return CallFailed(category, f"{message} ({said})", retry_after=retry_after)
 
 
-def _meaning(status: int, name: str, check: dict[str, str]) -> tuple[Kind, str]:
+def _meaning(status: int, name: str, check: dict[str, str]) -> tuple[Category, str]:
     def hint(topic: str) -> str:
         return f": check {check[topic]}" if topic in check else ""
 
     if status == 429:
-        return "rate_limited", f"the {name} limits us"
+        return Category.RATE_LIMITED, f"the {name} limits us"
     if status in _TOO_SLOW:
-        return "timeout", f"the {name} timed out"
+        return Category.TIMEOUT, f"the {name} timed out"
     if status in _CALLERS_FAULT:
-        return "bad_input", f"the {name} refuses the input"
+        return Category.BAD_INPUT, f"the {name} refuses the input"
     if status in {401, 403}:
-        return "provider", f"the {name} refuses our credentials{hint('credentials')}"
+        return Category.PROVIDER_ERROR, f"the {name} refuses our credentials{hint('credentials')}"
     if status == 404:
-        return "provider", f"the {name} knows no such address or model{hint('address')}"
+        return Category.PROVIDER_ERROR, f"the {name} knows no such address or model{hint('address')}"
     if 300 <= status < 400:
-        return "provider", f"the {name} redirects, which is not followed{hint('address')}"
+        return Category.PROVIDER_ERROR, f"the {name} redirects, which is not followed{hint('address')}"
     if status >= 500:
-        return "provider", f"the {name} failed"
-    return "provider", f"the {name} responded unexpectedly"
+        return Category.PROVIDER_ERROR, f"the {name} failed"
+    return Category.PROVIDER_ERROR, f"the {name} responded unexpectedly"
 
 
 def stated_wait(headers: Mapping[str, str], *, now: datetime) -> timedelta | None:

@@ -11,12 +11,10 @@ from typing import Any, assert_never
 
 from msgspec import Struct
 
-from penstock.jobs.states import ErrorCategory
+from penstock.failures import CallFailed, Category
 from penstock.jobs.usage import Outcome
-from penstock.outbound.failure import CallFailed
 from penstock.outbound.gate import Gate, GateClosed
 from penstock.outbound.limits import LONGEST_STATED
-from penstock.providers.errors import WorkFailed, category_of
 from penstock.telemetry import logs
 
 log = logs.get(__name__)
@@ -66,7 +64,7 @@ class ProviderAttempt(Struct, frozen=True, kw_only=True):
     duration_ms: int = 0
     usage: Used = Used()
     error: str | None = None
-    error_category: ErrorCategory | None = None
+    error_category: Category | None = None
 
 
 class ChargedFailure(CallFailed):
@@ -171,7 +169,7 @@ async def dispatch(
     """Ask providers in a mode; ``on_attempt`` is called with every attempt as it ends.
 
     ``max_wait_seconds`` bounds the whole wait for closed gates, which happens only when no open one is left. Once
-    ``stop`` returns true, no further provider is called after a failure. Raises WorkFailed when none succeeds.
+    ``stop`` returns true, no further provider is called after a failure. Raises CallFailed when none succeeds.
     """
     run = _Dispatch(max_wait_seconds, on_attempt)
     match mode:
@@ -274,12 +272,12 @@ class _Dispatch:
                 await candidate.prepare()
             reply = await candidate.call(gate)
         except GateClosed as refusal:
-            category = ErrorCategory.RATE_LIMITED if refusal.limited else ErrorCategory.PROVIDER_ERROR
+            category = Category.RATE_LIMITED if refusal.limited else Category.PROVIDER_ERROR
             status: Outcome = "failed" if gate.entered else "skipped"
             attempt = _attempt(candidate, status, error=refusal.reason, category=category, gate=gate)
             self._note(candidate, _Outcome(attempt, retry_after=refusal.seconds))
         except CallFailed as error:
-            stated = error.retry_after if error.retry_after is not None else candidate.gate.wait() or None
+            stated = candidate.gate.wait() or None if error.retry_after is None else error.retry_after.total_seconds()
             wait = None if stated is None else min(stated, LONGEST_STATED)
             self._note(candidate, _Outcome(_failed(candidate, error, gate), retry_after=wait))
         except asyncio.CancelledError:
@@ -287,7 +285,7 @@ class _Dispatch:
             raise
         except Exception as error:  # a mistake of ours with one provider is no reason to lose what another answers
             log.exception("provider_call_failed", provider=candidate.name)
-            failed = CallFailed("failed", f"it could not be asked ({type(error).__name__})")
+            failed = CallFailed(Category.INTERNAL, f"it could not be asked ({type(error).__name__})")
             self._note(candidate, _Outcome(_failed(candidate, failed, gate)))
         else:
             attempt = ProviderAttempt(
@@ -308,7 +306,7 @@ class _Dispatch:
         self._note(candidate, _Outcome(_attempt(candidate, status, error=why, gate=gate)))
 
     def _skip(self, candidate: Candidate) -> None:
-        category = ErrorCategory.PROVIDER_ERROR if candidate.gate.resting else ErrorCategory.RATE_LIMITED
+        category = Category.PROVIDER_ERROR if candidate.gate.resting else Category.RATE_LIMITED
         attempt = _attempt(candidate, "skipped", error=candidate.gate.reason, category=category)
         self._note(candidate, _Outcome(attempt, retry_after=candidate.gate.wait()))
 
@@ -325,7 +323,7 @@ async def _ended(tasks: Collection[asyncio.Future[None]]) -> None:
 
 def _failed(candidate: Candidate, error: CallFailed, gate: MeteredGate) -> ProviderAttempt:
     where = f"{error.field}: " if error.field else ""
-    return _attempt(candidate, "failed", error=where + error.message, category=category_of(error), gate=gate)
+    return _attempt(candidate, "failed", error=where + error.message, category=error.category, gate=gate)
 
 
 def _attempt(
@@ -333,7 +331,7 @@ def _attempt(
     status: Outcome,
     *,
     error: str,
-    category: ErrorCategory | None = None,
+    category: Category | None = None,
     gate: MeteredGate | None = None,
 ) -> ProviderAttempt:
     return ProviderAttempt(
@@ -347,7 +345,7 @@ def _attempt(
     )
 
 
-def _no_answer(outcomes: Sequence[_Outcome]) -> WorkFailed:
+def _no_answer(outcomes: Sequence[_Outcome]) -> CallFailed:
     """What the job's rules should know: whether to try again, and when.
 
     A provider that limits us outweighs those that failed; so it is when none was asked because all of them rest:
@@ -355,18 +353,18 @@ def _no_answer(outcomes: Sequence[_Outcome]) -> WorkFailed:
     may merely be unable to take it.
     """
     message = "; ".join(f"{one.attempt.provider}: {one.attempt.error}" for one in outcomes)
-    limited = [one for one in outcomes if one.attempt.error_category is ErrorCategory.RATE_LIMITED]
+    limited = [one for one in outcomes if one.attempt.error_category is Category.RATE_LIMITED]
     asked = [one for one in outcomes if one.attempt.status == "failed"]
     if limited or not asked:
         waits = [one.retry_after for one in limited or outcomes if one.retry_after is not None]
         soonest = timedelta(seconds=min(waits)) if waits else None
-        return WorkFailed(ErrorCategory.RATE_LIMITED, message, retry_after=soonest)
+        return CallFailed(Category.RATE_LIMITED, message, retry_after=soonest)
     categories = {one.attempt.error_category for one in asked}
     category = categories.pop() if len(categories) == 1 else None
     skipped = [one for one in outcomes if one.attempt.status == "skipped"]
-    if category is ErrorCategory.BAD_INPUT and skipped:
-        return WorkFailed(ErrorCategory.PROVIDER_ERROR, message, retry_after=_soonest(skipped))
-    return WorkFailed(category or ErrorCategory.PROVIDER_ERROR, message, retry_after=_soonest(asked))
+    if category is Category.BAD_INPUT and skipped:
+        return CallFailed(Category.PROVIDER_ERROR, message, retry_after=_soonest(skipped))
+    return CallFailed(category or Category.PROVIDER_ERROR, message, retry_after=_soonest(asked))
 
 
 def _soonest(outcomes: Sequence[_Outcome]) -> timedelta | None:

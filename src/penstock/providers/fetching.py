@@ -12,11 +12,10 @@ from urllib.parse import urljoin, urlsplit
 import aiohttp
 from aiohttp.abc import AbstractResolver
 
-from penstock.jobs.states import ErrorCategory
+from penstock.failures import CallFailed, Category
 from penstock.outbound import addresses
 from penstock.outbound.addresses import AddressRefused, Policy
 from penstock.outbound.refusals import stated_wait
-from penstock.providers.errors import WorkFailed
 
 T = TypeVar("T")
 
@@ -46,27 +45,27 @@ class Fetcher:
     async def fetch(self, url: str, to: Path, *, field: str) -> None:
         """Write what is at ``url`` to a file; each redirect is checked as the first address is.
 
-        Raises WorkFailed, whose message names ``field`` and the host but no more of the URL: its query may be a secret.
+        Raises CallFailed, whose message names ``field`` and the host but no more of the URL: its query may be a secret.
         """
         try:
             async with asyncio.timeout(self._seconds):
                 await self._follow(url, to, field)
         except TimeoutError:
-            raise WorkFailed(ErrorCategory.TIMEOUT, f"{_place(url)} took longer than {self._seconds:g} s") from None
+            raise CallFailed(Category.TIMEOUT, f"{_place(url)} took longer than {self._seconds:g} s") from None
         except _OwnFault as error:
             said = error.error.strerror or type(error.error).__name__
-            raise WorkFailed(ErrorCategory.INTERNAL, f"the file cannot be kept here: {said}") from None
+            raise CallFailed(Category.INTERNAL, f"the file cannot be kept here: {said}") from None
         except (aiohttp.ClientError, OSError, UnicodeError) as error:
             refused = _refusal(error)
             if refused is not None:
-                raise WorkFailed(ErrorCategory.BAD_INPUT, refused, field=f"input.{field}") from None
-            raise WorkFailed(ErrorCategory.PROVIDER_ERROR, f"{_place(url)} broke off: {type(error).__name__}") from None
+                raise CallFailed(Category.BAD_INPUT, refused, field=f"input.{field}") from None
+            raise CallFailed(Category.PROVIDER_ERROR, f"{_place(url)} broke off: {type(error).__name__}") from None
 
     async def _follow(self, url: str, to: Path, field: str) -> None:
         for _ in range(_REDIRECTS + 1):
             problem = addresses.check_url(url, self._policy)
             if problem is not None:
-                raise WorkFailed(ErrorCategory.BAD_INPUT, problem, field=f"input.{field}")
+                raise CallFailed(Category.BAD_INPUT, problem, field=f"input.{field}")
             async with self._connected().get(url, allow_redirects=False) as response:
                 if response.status in {301, 302, 303, 307, 308} and "Location" in response.headers:
                     url = _redirected(url, response.headers["Location"], field)
@@ -74,7 +73,7 @@ class Fetcher:
                 self._check(url, response, field)
                 await self._save(response, to, field)
                 return
-        raise WorkFailed(ErrorCategory.BAD_INPUT, f"redirects more than {_REDIRECTS} times", field=f"input.{field}")
+        raise CallFailed(Category.BAD_INPUT, f"redirects more than {_REDIRECTS} times", field=f"input.{field}")
 
     def _check(self, url: str, response: aiohttp.ClientResponse, field: str) -> None:
         status = response.status
@@ -85,10 +84,10 @@ class Fetcher:
         said = f"{_place(url)} answered with status {status}"
         wait = stated_wait(response.headers, now=datetime.now(UTC))
         if status == 429 or (status == 503 and wait is not None):
-            raise WorkFailed(ErrorCategory.RATE_LIMITED, said, retry_after=wait)
+            raise CallFailed(Category.RATE_LIMITED, said, retry_after=wait)
         if status in _GONE and status != 408:
-            raise WorkFailed(ErrorCategory.BAD_INPUT, said, field=f"input.{field}")
-        raise WorkFailed(ErrorCategory.PROVIDER_ERROR, said)
+            raise CallFailed(Category.BAD_INPUT, said, field=f"input.{field}")
+        raise CallFailed(Category.PROVIDER_ERROR, said)
 
     async def _save(self, response: aiohttp.ClientResponse, to: Path, field: str) -> None:
         size = 0
@@ -104,10 +103,8 @@ class Fetcher:
                     piece.clear()
             await _ours(_write, file, bytes(piece))
 
-    def _too_large(self, field: str) -> WorkFailed:
-        return WorkFailed(
-            ErrorCategory.BAD_INPUT, f"the file has more than {self._max_bytes} bytes", field=f"input.{field}"
-        )
+    def _too_large(self, field: str) -> CallFailed:
+        return CallFailed(Category.BAD_INPUT, f"the file has more than {self._max_bytes} bytes", field=f"input.{field}")
 
     def _connected(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -140,7 +137,7 @@ def _redirected(url: str, location: str, field: str) -> str:
     try:
         return urljoin(url, location)
     except ValueError:
-        raise WorkFailed(ErrorCategory.BAD_INPUT, "redirects to what is no URL", field=f"input.{field}") from None
+        raise CallFailed(Category.BAD_INPUT, "redirects to what is no URL", field=f"input.{field}") from None
 
 
 def _write(file: IO[bytes], piece: bytes) -> None:

@@ -11,11 +11,9 @@ from msgspec import Struct
 
 from penstock.checking import converted
 from penstock.errors import InvalidInput
-from penstock.jobs.states import ErrorCategory
+from penstock.failures import CallFailed, Category
 from penstock.openai.chat import messages_of
 from penstock.outbound.addresses import check_url
-from penstock.outbound.failure import CallFailed
-from penstock.providers.errors import WorkFailed
 from penstock.providers.inputs import ChatInput, TranscriptionInput
 from penstock.providers.profile import Profile, ProviderSpec
 
@@ -29,9 +27,9 @@ _PASSED_ON: Final = ("max_tokens", "response_format", "temperature", "top_p", "s
 
 def chat(job_input: bytes, profile: Profile) -> tuple[list[dict[str, Any]], dict[str, Any], bool]:
     """The messages and options that a job's ``input`` asks for, filled up with the profile's defaults, and whether it
-    asks for a stream; raises WorkFailed (bad_input) that names the field."""
+    asks for a stream; raises CallFailed (bad_input) that names the field."""
+    wanted = _merged(job_input, profile.defaults, ChatInput)
     try:
-        wanted = _merged(job_input, profile.defaults, ChatInput)
         messages = messages_of(wanted.messages, wanted.system, wanted.user)
     except CallFailed as error:
         raise bad_input(error.message, error.field) from error
@@ -41,7 +39,7 @@ def chat(job_input: bytes, profile: Profile) -> tuple[list[dict[str, Any]], dict
 
 
 def transcription(job_input: bytes, profile: Profile) -> TranscriptionInput:
-    """A job's ``input``, filled up with the profile's defaults; raises WorkFailed (bad_input) that names the field."""
+    """A job's ``input``, filled up with the profile's defaults; raises CallFailed (bad_input) that names the field."""
     wanted = _merged(job_input, profile.defaults, TranscriptionInput)
     source = source_of(wanted)
     if source == "audio_url":
@@ -55,7 +53,7 @@ def transcription(job_input: bytes, profile: Profile) -> TranscriptionInput:
 
 
 def source_of(wanted: TranscriptionInput) -> str:
-    """Which field says where the recording is; raises WorkFailed unless exactly one does."""
+    """Which field says where the recording is; raises CallFailed unless exactly one does."""
     stated = [name for name in ("audio_url", "audio", "audio_blob") if getattr(wanted, name) is not None]
     if len(stated) != 1:
         raise bad_input("needs exactly one of audio_url, audio and audio_blob")
@@ -72,13 +70,13 @@ def chosen_providers(profile: Profile, names: Sequence[str] | None) -> list[Prov
     return [known[name] for name in names]
 
 
-def bad_input(message: str, field: str | None = None) -> WorkFailed:
+def bad_input(message: str, field: str | None = None) -> CallFailed:
     """A mistake in the input, as ``input.max_tokens: …``."""
-    return WorkFailed(ErrorCategory.BAD_INPUT, message, field=f"input.{field}" if field else "input")
+    return CallFailed(Category.BAD_INPUT, message, field=f"input.{field}" if field else "input")
 
 
 def _merged(job_input: bytes, defaults: Mapping[str, Any], kind: type[Input]) -> Input:
-    """A job's ``input`` with ``defaults`` where it says nothing; raises WorkFailed (bad_input) that names the field."""
+    """A job's ``input`` with ``defaults`` where it says nothing; raises CallFailed (bad_input) that names the field."""
     if not defaults:
         with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return msgspec.json.decode(job_input, type=kind)

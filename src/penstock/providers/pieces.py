@@ -10,7 +10,7 @@ from itertools import pairwise
 from typing import Any, Final
 from uuid import uuid4
 
-from penstock.outbound.failure import CallFailed
+from penstock.failures import CallFailed, Category
 from penstock.providers.dispatch import MeteredGate, Reply, Used
 from penstock.providers.speech import Sound, SpeechRequest, SpeechServer
 from penstock.recordings import cutting
@@ -56,7 +56,7 @@ async def transcribed(
     except TimeoutError:  # other calls had all places of the provider
         raise _too_long(seconds) from None
     except OSError as error:
-        raise CallFailed("failed", f"the recording cannot be cut here: {error.strerror or error}") from None
+        raise CallFailed(Category.INTERNAL, f"the recording cannot be cut here: {error.strerror or error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,7 @@ class _Piecewise:
                 reply = await send(piece, f"{self.key}-{number}", deadline)
             except CallFailed as error:
                 message = f"{error.message} (piece {number} of {len(spans)}, at {begin:.0f} s)"
-                raise CallFailed(error.kind, message, field=error.field, retry_after=error.retry_after) from error
+                raise CallFailed(error.category, message, field=error.field, retry_after=error.retry_after) from error
             finally:
                 path.unlink(missing_ok=True)
             heard.append(_Heard(begin, reply))
@@ -102,12 +102,16 @@ class _Piecewise:
                 async with self.gate.slot(deadline - time.monotonic()):
                     return await self._call(piece, key, deadline)
             except CallFailed as error:
-                if error.kind == "rate_limited":
+                if error.category is Category.RATE_LIMITED:
                     await asyncio.sleep(_SHORTEST_WAIT)  # its gate knows how long
                     continue
                 failures += 1
-                pause = error.retry_after if error.retry_after is not None else float(failures)
-                if error.kind != "provider" or failures == _TRIES or time.monotonic() + pause >= deadline:
+                pause = float(failures) if error.retry_after is None else error.retry_after.total_seconds()
+                if (
+                    error.category is not Category.PROVIDER_ERROR
+                    or failures == _TRIES
+                    or time.monotonic() + pause >= deadline
+                ):
                     raise
                 await asyncio.sleep(pause)
 
@@ -121,7 +125,7 @@ class _Piecewise:
 
 
 def _too_long(seconds: float) -> CallFailed:
-    return CallFailed("timeout", f"it took longer than {seconds:g} s for all pieces of the recording")
+    return CallFailed(Category.TIMEOUT, f"it took longer than {seconds:g} s for all pieces of the recording")
 
 
 def _joined(heard: Sequence[_Heard], request: SpeechRequest) -> Reply:

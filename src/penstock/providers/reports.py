@@ -6,9 +6,7 @@ from datetime import datetime
 
 from msgspec import Struct
 
-from penstock.outbound.failure import CallFailed
 from penstock.outbound.gate import Gate
-from penstock.providers.errors import category_of
 
 
 class LastError(Struct, frozen=True, kw_only=True):
@@ -35,8 +33,7 @@ def report_of(gate: Gate) -> ProviderReport:
     failure = gate.last_failure
     error = None
     if failure is not None:
-        category = category_of(CallFailed(failure.kind, failure.message))
-        error = LastError(category=category, message=failure.message, at=failure.at)
+        error = LastError(category=failure.category, message=failure.message, at=failure.at)
     return ProviderReport(
         breaker=gate.breaker.state.value,
         failures_in_a_row=gate.breaker.failures,

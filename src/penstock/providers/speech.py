@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from penstock.outbound.failure import CallFailed
+from penstock.failures import CallFailed, Category
 from penstock.providers.dispatch import Reply, Used
 from penstock.recordings.recording import Recording, UnusableAudio, converted
 
@@ -52,9 +52,11 @@ class Sound:
         try:
             return await converted(self.recording, self.recording.path.with_name("converted.wav"))
         except UnusableAudio as error:
-            raise CallFailed("bad_input", f"the recording {error}") from None
+            raise CallFailed(Category.BAD_INPUT, f"the recording {error}") from None
         except OSError as error:
-            raise CallFailed("failed", f"the recording cannot be converted here: {error.strerror or error}") from None
+            raise CallFailed(
+                Category.INTERNAL, f"the recording cannot be converted here: {error.strerror or error}"
+            ) from None
 
 
 class SpeechServer(Protocol):
@@ -75,22 +77,22 @@ class SpeechServer(Protocol):
 def transcript(body: bytes, recording: Recording, model: str) -> Reply:
     """A transcription server's answer: JSON with ``segments``, ``text`` or both, or with those under ``result``.
 
-    Raises CallFailed (``provider``) for anything else.
+    Raises CallFailed (``provider_error``) for anything else.
     """
     try:
         answer = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise CallFailed("provider", "the provider's response is not JSON") from None
+        raise CallFailed(Category.PROVIDER_ERROR, "the provider's response is not JSON") from None
     if isinstance(answer, dict) and isinstance(answer.get("result"), dict):
         answer = answer["result"]
     if not isinstance(answer, dict):
-        raise CallFailed("provider", "the provider's response is not an object")
+        raise CallFailed(Category.PROVIDER_ERROR, "the provider's response is not an object")
     stated = answer.get("segments")
     if stated is not None and not isinstance(stated, list):
-        raise CallFailed("provider", "the provider's segments are not a list")
+        raise CallFailed(Category.PROVIDER_ERROR, "the provider's segments are not a list")
     text = answer.get("text")
     if not isinstance(text, str) and stated is None:
-        raise CallFailed("provider", "the provider's response has neither text nor segments")
+        raise CallFailed(Category.PROVIDER_ERROR, "the provider's response has neither text nor segments")
     segments = [_segment(one) for one in (stated or [])[:_MOST_SEGMENTS]]
     if not isinstance(text, str):
         text = " ".join(one["text"] for one in segments if one["text"])
@@ -114,7 +116,7 @@ def whole(text: str, recording: Recording) -> dict[str, Any]:
 
 def _segment(stated: Any) -> dict[str, Any]:
     if not isinstance(stated, Mapping) or not isinstance(stated.get("text"), str):
-        raise CallFailed("provider", "a segment of the provider's response has no text")
+        raise CallFailed(Category.PROVIDER_ERROR, "a segment of the provider's response has no text")
     found: dict[str, Any] = {
         "start": _seconds(stated.get("start")),
         "end": _seconds(stated.get("end")),

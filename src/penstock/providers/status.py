@@ -13,9 +13,9 @@ from msgspec import Struct
 
 from penstock.cached import Cached
 from penstock.errors import ServiceError
+from penstock.failures import CallFailed
 from penstock.models.host.host import ModelHost
 from penstock.outbound.breaker import BreakerState
-from penstock.outbound.failure import CallFailed
 from penstock.outbound.peer import Peer
 from penstock.postgres.pool import Database
 from penstock.providers import store

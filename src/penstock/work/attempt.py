@@ -10,10 +10,10 @@ from typing import TypeVar
 from msgspec import Raw
 from msgspec.structs import replace
 
+from penstock.failures import CallFailed, Category
 from penstock.jobs.job import LONGEST_RETRY_AFTER, ClaimedJob, Failure, JobCompletion
-from penstock.jobs.states import ErrorCategory
 from penstock.work.context import JobContext, encode, shortened
-from penstock.work.executor import ExecutionError, Executor
+from penstock.work.executor import Executor
 from penstock.work.link import described
 from penstock.work.source import Duty, Report
 
@@ -48,7 +48,7 @@ class Attempt:
         self.report: Report | None = None
         self._duty = duty
         self._interruptible = False
-        self._reason: ErrorCategory | None = None  # of the interruption; WORKER_LOST: the lease is no longer ours
+        self._reason: Category | None = None  # of the interruption; WORKER_LOST: the lease is no longer ours
         self._refusal = ""  # why the service refused what the executor reported
 
     @property
@@ -59,15 +59,15 @@ class Attempt:
     @property
     def lost(self) -> bool:
         """Whether the lease is no longer ours."""
-        return self._reason is ErrorCategory.WORKER_LOST
+        return self._reason is Category.WORKER_LOST
 
     @property
     def was_interrupted(self) -> bool:
         return self._reason is not None
 
-    def interrupt(self, reason: ErrorCategory) -> None:
+    def interrupt(self, reason: Category) -> None:
         """Stop the executor; a lost lease outweighs every other reason. Nothing happens once it has ended."""
-        if self._reason is None or reason is ErrorCategory.WORKER_LOST:
+        if self._reason is None or reason is Category.WORKER_LOST:
             self._reason = reason
         if self._interruptible and self.task is not None:
             self.task.cancel()
@@ -76,7 +76,7 @@ class Attempt:
         """What the executor told cannot be stored, and a job whose output has a hole must not complete."""
         self._refusal = self._refusal or described(error)
         self.context.outbox.clear()
-        self.interrupt(ErrorCategory.INTERNAL)
+        self.interrupt(Category.INTERNAL)
         if isinstance(self.report, JobCompletion):
             self.report = self.interrupted()
 
@@ -89,19 +89,19 @@ class Attempt:
     def interrupted(self) -> Failure | None:
         """The report of an attempt that was interrupted; None when the job is no longer ours."""
         match self._reason:
-            case ErrorCategory.WORKER_LOST:
+            case Category.WORKER_LOST:
                 return None
-            case ErrorCategory.TIMEOUT:
-                found = self.failure(ErrorCategory.TIMEOUT, f"ran longer than {self.job.timeout_seconds:g} s")
-            case ErrorCategory.CANCELLED:
-                found = self.failure(ErrorCategory.CANCELLED, "cancelled on request")
-            case ErrorCategory.INTERNAL:
-                found = self.failure(ErrorCategory.INTERNAL, f"the job's output was refused: {self._refusal}")
+            case Category.TIMEOUT:
+                found = self.failure(Category.TIMEOUT, f"ran longer than {self.job.timeout_seconds:g} s")
+            case Category.CANCELLED:
+                found = self.failure(Category.CANCELLED, "cancelled on request")
+            case Category.INTERNAL:
+                found = self.failure(Category.INTERNAL, f"the job's output was refused: {self._refusal}")
             case _:
-                found = self.failure(ErrorCategory.SHUTDOWN, "the worker was told to stop")
+                found = self.failure(Category.SHUTDOWN, "the worker was told to stop")
         return self._with_usage(found)
 
-    def failure(self, category: ErrorCategory, message: str, retry_after: timedelta | None = None) -> Failure:
+    def failure(self, category: Category, message: str, retry_after: timedelta | None = None) -> Failure:
         """A report that the attempt ended without a result."""
         seconds = None if retry_after is None else min(max(0.0, retry_after.total_seconds()), LONGEST_RETRY_AFTER)
         return Failure(
@@ -116,7 +116,7 @@ class Attempt:
         """Make of a report that the service refuses one that it may take; False when there is nothing simpler."""
         report = self.report
         if isinstance(report, JobCompletion):
-            refused = self.failure(ErrorCategory.INTERNAL, f"the result was refused: {described(error)}")
+            refused = self.failure(Category.INTERNAL, f"the result was refused: {described(error)}")
             self.report = replace(refused, usage=report.usage)
         elif report is not None and report != (bare := self.failure(report.category, "")):
             self.report = bare
@@ -129,7 +129,7 @@ class Attempt:
         timer = None
         if job.timeout_seconds is not None:
             loop = asyncio.get_running_loop()
-            timer = loop.call_later(job.timeout_seconds, self.interrupt, ErrorCategory.TIMEOUT)
+            timer = loop.call_later(job.timeout_seconds, self.interrupt, Category.TIMEOUT)
         result = b""
         try:
             if self._reason is None:
@@ -140,15 +140,15 @@ class Attempt:
             if self._reason is None and task is not None and task.cancelling():
                 raise  # the event loop is being torn down
             if self._reason is None:
-                return self.failure(ErrorCategory.INTERNAL, "the executor cancelled itself")
+                return self.failure(Category.INTERNAL, "the executor cancelled itself")
             while task is not None and task.cancelling():
                 task.uncancel()
-        except ExecutionError as error:
+        except CallFailed as error:
             if self._reason is None:
-                return self.failure(error.category, error.message, error.retry_after)
+                return self.failure(error.category, str(error), error.retry_after)
         except Exception as error:  # noqa: BLE001 - executors are foreign code; whatever they raise ends the attempt
             if self._reason is None:
-                return self.failure(ErrorCategory.INTERNAL, described(error))
+                return self.failure(Category.INTERNAL, described(error))
         finally:
             self._interruptible = False
             if timer is not None:
@@ -158,7 +158,7 @@ class Attempt:
         most = self._duty.max_result_bytes
         if most is not None and len(result) > most:
             message = f"the result has {len(result)} bytes; at most {most} are allowed"
-            return self.failure(ErrorCategory.INTERNAL, message)
+            return self.failure(Category.INTERNAL, message)
         return JobCompletion(id=job.id, epoch=job.epoch, worker_id=self._duty.worker_id, result=Raw(result))
 
     def _with_usage(self, report: R) -> R:

@@ -17,8 +17,8 @@ from datetime import timedelta
 from typing import Final
 
 from penstock.errors import CallerError
+from penstock.failures import Category
 from penstock.jobs.job import ClaimedJob, ClaimRequest
-from penstock.jobs.states import ErrorCategory
 from penstock.processes.waiting import set_within
 from penstock.work.attempt import Attempt
 from penstock.work.executor import Executor
@@ -139,7 +139,7 @@ class Engine:
     async def _drain(self, grace: float) -> None:
         await self._empty_within(grace)
         for attempt in self._attempts.values():
-            attempt.interrupt(ErrorCategory.SHUTDOWN)
+            attempt.interrupt(Category.SHUTDOWN)
         await self._empty_within(_HAND_BACK)
         left = list(self._attempts.values())  # executors that do not stop, or reports that do not get through
         self._attempts.clear()

@@ -9,29 +9,19 @@ gets ``asyncio.CancelledError``; from then on its result no longer counts.
 from __future__ import annotations
 
 from collections.abc import Awaitable
-from datetime import timedelta
 from typing import Protocol
 
+from penstock.failures import CallFailed
 from penstock.jobs.job import ClaimedJob
-from penstock.jobs.states import ErrorCategory
 from penstock.work.context import JobContext
 
 
-class ExecutionError(Exception):
-    """An attempt ended without a result, for a known reason.
+class ExecutionError(CallFailed):
+    """An attempt ended without a result, for a reason that its executor knows.
 
     ``category`` decides whether the job is tried again; ``retry_after`` is the earliest time for that.
     The message is stored with the job and shown to its owner: never put secrets in it.
     """
-
-    def __init__(self, category: ErrorCategory | str, message: str, *, retry_after: timedelta | None = None) -> None:
-        super().__init__(message)
-        self.category = ErrorCategory(category)
-        self.retry_after = retry_after
-
-    @property
-    def message(self) -> str:
-        return str(self.args[0])
 
 
 class Executor(Protocol):

@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from penstock.errors import CallerError, InvalidInput, MalformedBody, NotFound, ServiceError, StaleEpoch, TooLarge
+from penstock.failures import Category
 from penstock.jobs.job import HeartbeatAnswer, JobHeartbeat
-from penstock.jobs.states import ErrorCategory
 from penstock.processes.waiting import set_within
 from penstock.work.attempt import Attempt
 from penstock.work.link import Link, described
@@ -134,9 +134,9 @@ class Heartbeats:
             if parcel is not None:
                 attempt.context.outbox.stored(parcel)
             if answer.cancel_requested:
-                attempt.interrupt(ErrorCategory.CANCELLED)
+                attempt.interrupt(Category.CANCELLED)
         elif isinstance(answer, (StaleEpoch, NotFound)):
-            attempt.interrupt(ErrorCategory.WORKER_LOST)
+            attempt.interrupt(Category.WORKER_LOST)
         elif parcel is not None:
             self._refuse(attempt, answer)
 

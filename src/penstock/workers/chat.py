@@ -44,16 +44,15 @@ class ChatExecutor:
 
     async def __call__(self, job: ClaimedJob, context: JobContext, /) -> ChatResult:
         begun = time.monotonic()
-        with provider_jobs.errors():
-            messages, options, streams = job_inputs.chat(bytes(job.input), self._profile)
-            talk = _Talk(context) if streams and self._profile.mode is Mode.FIRST else None
-            answered = await dispatch.dispatch(
-                [self._candidate(one, job, messages, options, talk) for one in self._profile.providers],
-                self._profile.mode,
-                max_wait_seconds=provider_jobs.max_wait_seconds(job),
-                on_attempt=provider_jobs.attempt_recorder(context),
-                stop=lambda: talk is not None and talk.begun,
-            )
+        messages, options, streams = job_inputs.chat(bytes(job.input), self._profile)
+        talk = _Talk(context) if streams and self._profile.mode is Mode.FIRST else None
+        answered = await dispatch.dispatch(
+            [self._candidate(one, job, messages, options, talk) for one in self._profile.providers],
+            self._profile.mode,
+            max_wait_seconds=provider_jobs.max_wait_seconds(job),
+            on_attempt=provider_jobs.attempt_recorder(context),
+            stop=lambda: talk is not None and talk.begun,
+        )
         result = ChatResult(
             content=answered.reply.text,
             model=answered.reply.model,

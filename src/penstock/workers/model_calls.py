@@ -9,15 +9,8 @@ import msgspec
 from msgspec import Raw
 
 from penstock.client import Client
-from penstock.errors import (
-    CallerError,
-    InvalidInput,
-    ModelTimeout,
-    NotFound,
-    Overloaded,
-    PenstockError,
-    ServiceError,
-)
+from penstock.errors import PenstockError
+from penstock.failures import CallFailed, Category, failure_of
 from penstock.models.host.calls import CallResult
 from penstock.models.host.deployment import Deployment
 from penstock.models.inputs import Input, from_json
@@ -25,7 +18,6 @@ from penstock.models.replica.data_urls import inlined
 from penstock.models.replica.runtime import Segment
 from penstock.models.service import ModelService
 from penstock.models.uploads import Load
-from penstock.outbound.failure import CallFailed
 from penstock.providers.kinds.model import OnChunk
 
 
@@ -126,24 +118,15 @@ def _encoded(output: object) -> bytes:
     try:
         return msgspec.json.encode(output)
     except TypeError:  # one piece of media, as no model does that is used so
-        raise CallFailed("provider", "the model's output is not JSON") from None
+        raise CallFailed(Category.PROVIDER_ERROR, "the model's output is not JSON") from None
 
 
 def _failure(error: PenstockError) -> CallFailed:
     """Return what an error of a model's call means for the provider that it stands for."""
-    match error:
-        case Overloaded():
-            wait = None if error.retry_after is None else error.retry_after.total_seconds()
-            return CallFailed("rate_limited", error.message, retry_after=wait)
-        case ModelTimeout():
-            return CallFailed("timeout", error.message)
-        case InvalidInput():
-            problems = "; ".join(f"{one.field}: {one.detail}" for one in error.problems)
-            return CallFailed("bad_input", f"the model refuses the input ({problems})")
-        case NotFound():
-            return CallFailed("provider", error.message)
-        case CallerError():
-            return CallFailed("bad_input", f"the model refuses the input ({error.message})")
-        case ServiceError():
-            return CallFailed("provider", error.message)
-    return CallFailed("failed", error.message)
+    failure = failure_of(error, where="")
+    match failure.category:
+        case Category.BAD_INPUT:
+            return CallFailed(Category.BAD_INPUT, f"the model refuses the input ({failure})")
+        case Category.INTERNAL | Category.UNAVAILABLE:
+            return CallFailed(Category.PROVIDER_ERROR, failure.message)
+    return failure

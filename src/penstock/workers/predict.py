@@ -17,16 +17,11 @@ import msgspec
 from msgspec import Raw, Struct
 
 from penstock.errors import (
-    CallerError,
-    InvalidInput,
-    ModelTimeout,
-    Overloaded,
     PenstockError,
-    ProviderFailed,
 )
 from penstock.event_stream import events_of
+from penstock.failures import CallFailed, Category, category_of, failure_of
 from penstock.jobs.job import ClaimedJob
-from penstock.jobs.states import ErrorCategory
 from penstock.models.host.calls import LiveCall
 from penstock.models.inputs import from_json
 from penstock.models.replica.data_urls import inlined
@@ -35,7 +30,6 @@ from penstock.models.service import ModelService
 from penstock.models.uploads import Load
 from penstock.telemetry import logs
 from penstock.work.context import JobContext
-from penstock.work.executor import ExecutionError
 from penstock.work.executors import Executors, Offer
 
 log = logs.get(__name__)
@@ -43,15 +37,6 @@ log = logs.get(__name__)
 TASK_TYPE: Final = "predict"
 _LOOK_EVERY: Final = 2.0  # seconds between looks which models a gateway has
 _SOON: Final = timedelta(seconds=1)  # until a job is tried again whose gateway or model was busy or away
-_CODES: Final = {  # of a gateway's problems
-    "overloaded": ErrorCategory.RATE_LIMITED,
-    "model_timeout": ErrorCategory.TIMEOUT,
-    "provider_failed": ErrorCategory.PROVIDER_ERROR,
-    "invalid_input": ErrorCategory.BAD_INPUT,
-    "malformed_body": ErrorCategory.BAD_INPUT,
-    "poison_input": ErrorCategory.BAD_INPUT,
-    "too_large": ErrorCategory.BAD_INPUT,
-}
 
 
 class Models(Protocol):
@@ -63,7 +48,7 @@ class Models(Protocol):
         yield {}
 
     async def predict(self, name: str, job: ClaimedJob, context: JobContext) -> bytes:
-        """One job's result. Raises ExecutionError."""
+        """One job's result. Raises CallFailed."""
         ...
 
 
@@ -134,7 +119,7 @@ class HostedModels:
                 live.close()
             return inlined(done.json, done.segments)
         except PenstockError as error:
-            raise _as_execution_error(error) from error
+            raise _failure(error) from error
         finally:
             told.close()
 
@@ -180,22 +165,12 @@ def _request_id(job: ClaimedJob) -> str:
     return f"{job.id}-{job.epoch}"
 
 
-def _as_execution_error(error: PenstockError) -> ExecutionError:
-    wait = None
-    category = ErrorCategory.INTERNAL
-    match error:
-        case Overloaded():
-            category, wait = ErrorCategory.RATE_LIMITED, error.retry_after or _SOON
-        case ModelTimeout():
-            category = ErrorCategory.TIMEOUT
-        case ProviderFailed():
-            category = ErrorCategory.PROVIDER_ERROR
-        case InvalidInput():
-            problems = "; ".join(f"input.{one.field}: {one.detail}" for one in error.problems)
-            return ExecutionError(ErrorCategory.BAD_INPUT, problems)
-        case CallerError() if error.code in _CODES:
-            category = ErrorCategory.BAD_INPUT
-    return ExecutionError(category, error.message, retry_after=wait)
+def _failure(error: PenstockError) -> CallFailed:
+    """What the model's error is to the job. A model that is busy, or away, is tried again soon."""
+    failure = failure_of(error)
+    if failure.category is Category.RATE_LIMITED and failure.retry_after is None:
+        failure.retry_after = _SOON
+    return failure
 
 
 class _Listed(Struct):
@@ -249,7 +224,7 @@ class GatewayModels:
                 return await self._follow(reply, context)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             message = f"the gateway that runs the model is away ({type(error).__name__})"
-            raise ExecutionError(ErrorCategory.RATE_LIMITED, message, retry_after=_SOON) from None
+            raise CallFailed(Category.RATE_LIMITED, message, retry_after=_SOON) from None
 
     async def _follow(self, reply: aiohttp.ClientResponse, context: JobContext) -> bytes:
         """Read events to the end; answers the result."""
@@ -289,13 +264,13 @@ class GatewayModels:
         return self._session
 
 
-def _refused(body: bytes, retry_after: float | None) -> ExecutionError:
+def _refused(body: bytes, retry_after: float | None) -> CallFailed:
     try:
         problem = msgspec.json.decode(body, type=_Problem)
     except msgspec.MsgspecError:
         problem = _Problem(detail="the gateway answered unexpectedly")
-    category = _CODES.get(problem.code, ErrorCategory.INTERNAL)
-    if category is ErrorCategory.BAD_INPUT:
-        return ExecutionError(category, f"input: {problem.detail}")
-    wait = timedelta(seconds=retry_after or 1) if category is ErrorCategory.RATE_LIMITED else None
-    return ExecutionError(category, problem.detail, retry_after=wait)
+    category = category_of(problem.code)
+    if category is Category.BAD_INPUT:
+        return CallFailed(category, problem.detail, field="input")
+    wait = timedelta(seconds=retry_after or 1) if category is Category.RATE_LIMITED else None
+    return CallFailed(category, problem.detail, retry_after=wait)

@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Final
 
 from penstock.jobs.job import ClaimedJob
 from penstock.jobs.usage import Usage
 from penstock.providers.agreement import Agreement, agreements
 from penstock.providers.dispatch import Candidate, Mode, OnAttempt, ProviderAttempt
-from penstock.providers.errors import WorkFailed
 from penstock.providers.profile import ProviderSpec
 from penstock.telemetry import metrics
 from penstock.work.context import JobContext, shortened
-from penstock.work.executor import ExecutionError
 
 _CALLS = metrics.counter("penstock_provider_calls", "Calls to providers, by outcome.", ["provider", "outcome"])
 _SECONDS = metrics.histogram("penstock_provider_seconds", "Time that providers took to answer.", ["provider"])
 _CALLS_OF: Final[dict[tuple[str, str], Any]] = {}
 _SECONDS_OF: Final[dict[str, Any]] = {}
 _MAX_WAIT_SECONDS: Final = 20.0  # that a job waits in its worker for closed gates, before it is handed back
-
-
-@contextmanager
-def errors() -> Iterator[None]:
-    """What work with providers raises, as an executor raises it."""
-    try:
-        yield
-    except WorkFailed as error:
-        raise ExecutionError(error.category, error.message, retry_after=error.retry_after) from error
 
 
 def max_wait_seconds(job: ClaimedJob) -> float:

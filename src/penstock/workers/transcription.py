@@ -74,19 +74,18 @@ class TranscriptionExecutor:
 
     async def __call__(self, job: ClaimedJob, context: JobContext, /) -> TranscriptionResult:
         begun = time.monotonic()
-        with provider_jobs.errors():
-            wanted = job_inputs.transcription(bytes(job.input), self._profile)
-            specs = job_inputs.chosen_providers(self._profile, wanted.providers)
-            mode = wanted.mode or self._profile.mode
-            async with self._recording(wanted, context) as recording:
-                sound = Sound(recording)
-                context.progress(_transcribing(sound))
-                answered = await dispatch.dispatch(
-                    [self._candidate(spec, job, sound, _request(wanted), context) for spec in specs],
-                    mode,
-                    max_wait_seconds=provider_jobs.max_wait_seconds(job),
-                    on_attempt=provider_jobs.attempt_recorder(context),
-                )
+        wanted = job_inputs.transcription(bytes(job.input), self._profile)
+        specs = job_inputs.chosen_providers(self._profile, wanted.providers)
+        mode = wanted.mode or self._profile.mode
+        async with self._recording(wanted, context) as recording:
+            sound = Sound(recording)
+            context.progress(_transcribing(sound))
+            answered = await dispatch.dispatch(
+                [self._candidate(spec, job, sound, _request(wanted), context) for spec in specs],
+                mode,
+                max_wait_seconds=provider_jobs.max_wait_seconds(job),
+                on_attempt=provider_jobs.attempt_recorder(context),
+            )
         reply = answered.reply
         result = TranscriptionResult(
             segments=reply.segments or [],

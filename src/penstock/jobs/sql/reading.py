@@ -10,10 +10,11 @@ from uuid import UUID
 import asyncpg
 from msgspec import Raw
 
+from penstock.failures import Category
 from penstock.jobs import usage
 from penstock.jobs.job import Attempt, Job, JobError, JobFilter, JobSummary
 from penstock.jobs.sql.store import Connection, Queue
-from penstock.jobs.states import ErrorCategory, Status
+from penstock.jobs.states import Status
 from penstock.jobs.usage import Usage
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
@@ -33,7 +34,7 @@ class UsedByJob:
 def _error(row: asyncpg.Record) -> JobError | None:
     if row["error_category"] is None:
         return None
-    return JobError(category=ErrorCategory(row["error_category"]), message=row["error_message"] or "")
+    return JobError(category=Category(row["error_category"]), message=row["error_message"] or "")
 
 
 def _summary_fields(row: asyncpg.Record) -> dict[str, Any]:
@@ -81,7 +82,7 @@ async def attempts(connection: Connection, tenant: TenantId, job_id: UUID) -> li
             worker_id=row["worker_id"],
             started_at=row["started_at"],
             finished_at=row["finished_at"],
-            error=JobError(category=ErrorCategory(row["category"]), message=row["message"]),
+            error=JobError(category=Category(row["category"]), message=row["message"]),
             usage=usage.read(row["usage"]),
         )
         for row in rows

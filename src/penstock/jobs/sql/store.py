@@ -14,6 +14,7 @@ from uuid import UUID
 import asyncpg
 from msgspec import Raw
 
+from penstock.failures import Category
 from penstock.jobs import usage
 from penstock.jobs.job import (
     ClaimRequest,
@@ -23,7 +24,7 @@ from penstock.jobs.job import (
     JobSubmission,
 )
 from penstock.jobs.output import chunks_of, encoded, joined, lines_of, span
-from penstock.jobs.states import Again, ErrorCategory, Over, Status, Tally
+from penstock.jobs.states import Again, Over, Status, Tally
 from penstock.jobs.usage import Usage
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
@@ -74,7 +75,7 @@ class Verdict:
 
     job_id: UUID
     outcome: Again | Over
-    category: ErrorCategory
+    category: Category
     message: str
     usage: Sequence[Usage] = ()
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from penstock.errors import InvalidInput, ModelCrashed, ModelTimeout, ModelUnavailable, Overloaded, PoisonInput
+from penstock.failures import CallFailed, Category, error_of
 from penstock.models.checking import Checker
 from penstock.models.host.calls import LiveCall
-from penstock.models.host.failures import error_of
+from penstock.models.host.failures import failure_of
 from penstock.models.host.fleet import Fleet
 from penstock.models.host.guardian import Guardian
 from penstock.models.host.logbook import Logbook
@@ -22,7 +23,6 @@ from penstock.models.host.turn import Turn
 from penstock.models.manifest import Model
 from penstock.models.replica import frames
 from penstock.models.replica.runtime import Schema, Segment
-from penstock.outbound.failure import CallFailed
 from penstock.telemetry import logs
 
 log = logs.get(__name__)
@@ -245,7 +245,7 @@ class Deployment:
             try:
                 Checker.check_schema(schema.input, "input")
             except InvalidInput as error:
-                raise CallFailed("unavailable", f"its schema is wrong: {error.message}") from None
+                raise CallFailed(Category.UNAVAILABLE, f"its schema is wrong: {error.message}") from None
             self.schema = schema
             self.checker = Checker(schema.input)
             self.checker_of_jobs = Checker(schema.input, uploads=True)
@@ -284,8 +284,8 @@ class Deployment:
     def failed(self, call: LiveCall, failure: frames.FailureHeader) -> None:
         """End a call that failed; its replica lives on."""
         self._pump()
-        self.metrics.count_failed(failure.kind)
-        call.fail(error_of(failure, self.model.name, self.logbook.masked(failure.message)))
+        self.metrics.count_failed(failure.category)
+        call.fail(error_of(failure_of(failure, self.logbook.masked(failure.message)), f"model {self.model.name}"))
 
     def timed_out(self, call: LiveCall) -> None:
         """End a call whose time is over."""

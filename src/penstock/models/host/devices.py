@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from penstock.outbound.failure import CallFailed
+from penstock.failures import CallFailed, Category
 
 CPU: Final = "cpu"
 AUTO: Final = "auto"  # the GPU with the most free memory; the CPU where there is none
@@ -61,12 +61,12 @@ def choose(stated: str, gpus: Sequence[Gpu] | None, allowed: str | None) -> Plac
         return Placement("cuda:0", _roomiest(sound).id) if sound else Placement(CPU, "")
     index = int(stated.partition(":")[2])
     if index < len(usable) and usable[index].lost:
-        raise CallFailed("unavailable", f"{stated} cannot be used: its driver has lost it")
+        raise CallFailed(Category.UNAVAILABLE, f"{stated} cannot be used: its driver has lost it")
     if index < len(usable):
         return Placement("cuda:0", usable[index].id)
     there_are = ", ".join([CPU, *(f"cuda:{number} ({gpu.name})" for number, gpu in enumerate(usable))])
     limited = "" if allowed is None else f", of those that CUDA_VISIBLE_DEVICES={allowed[:100]!r} allows"
-    raise CallFailed("unavailable", f"there is no {stated} here; there is {there_are}{limited}")
+    raise CallFailed(Category.UNAVAILABLE, f"there is no {stated} here; there is {there_are}{limited}")
 
 
 def visible(gpus: Sequence[Gpu], allowed: str | None) -> list[Gpu]:
@@ -112,7 +112,7 @@ def _trusted(stated: str, allowed: str | None) -> Placement:
         return Placement("cuda:0", str(index))
     if index < len(entries):
         return Placement("cuda:0", entries[index])
-    raise CallFailed("unavailable", f"there is no {stated} here; CUDA_VISIBLE_DEVICES allows {len(entries)}")
+    raise CallFailed(Category.UNAVAILABLE, f"there is no {stated} here; CUDA_VISIBLE_DEVICES allows {len(entries)}")
 
 
 async def _found() -> list[Gpu] | None:
@@ -135,7 +135,7 @@ async def _found() -> list[Gpu] | None:
         async with asyncio.timeout(_DRIVER_SECONDS):
             return await answer
     except TimeoutError:
-        raise CallFailed("unavailable", f"the GPU driver has not responded for {_DRIVER_SECONDS:g} s") from None
+        raise CallFailed(Category.UNAVAILABLE, f"the GPU driver has not responded for {_DRIVER_SECONDS:g} s") from None
 
 
 def read_gpus() -> list[Gpu] | None:

@@ -7,11 +7,11 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from penstock.failures import CallFailed, Category
 from penstock.models.host.logbook import Logbook
 from penstock.models.host.replica import Replica
 from penstock.models.manifest import Model
 from penstock.models.replica.runtime import Schema
-from penstock.outbound.failure import CallFailed
 from penstock.processes.backoff import Backoff
 from penstock.telemetry import logs
 
@@ -157,7 +157,7 @@ class Fleet:
                 replica.kill("cannot be used")  # it may have loaded, with a schema that cannot
         except Exception:  # callers wait for this start, whatever becomes of it
             log.exception("replica_start_failed", model=self._model.name)
-            failure = CallFailed("unavailable", "it could not be started; the reason is in the gateway's log")
+            failure = CallFailed(Category.UNAVAILABLE, "it could not be started; the reason is in the gateway's log")
             if replica is not None:
                 replica.kill("cannot be used")
         finally:

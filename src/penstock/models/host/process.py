@@ -14,11 +14,11 @@ from functools import partial
 from typing import Final
 
 from penstock.errors import PenstockError
+from penstock.failures import CallFailed, Category
 from penstock.models.host import environment
 from penstock.models.host.guardian import Guardian
 from penstock.models.manifest import Model
 from penstock.models.replica import frames
-from penstock.outbound.failure import CallFailed
 from penstock.processes import exits
 from penstock.telemetry import logs
 
@@ -67,7 +67,7 @@ class ReplicaProcess:
             if self._watching is not None:
                 await asyncio.wait([self._watching])
             reason = error.strerror or error if isinstance(error, OSError) else error
-            raise CallFailed("unavailable", f"its process cannot be started: {reason}") from error
+            raise CallFailed(Category.UNAVAILABLE, f"its process cannot be started: {reason}") from error
         self.send_control(frames.encode(frames.SETUP, 0, None, setup))
 
     def send(self, parts: Sequence[bytes | memoryview]) -> None:

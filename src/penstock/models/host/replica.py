@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from penstock.failures import CallFailed, Category
 from penstock.models.host import devices, environment
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.guardian import Guardian
@@ -19,7 +20,6 @@ from penstock.models.host.process import Handlers, ReplicaProcess
 from penstock.models.manifest import Model
 from penstock.models.replica import frames
 from penstock.models.replica.runtime import Schema, Segment
-from penstock.outbound.failure import CallFailed
 from penstock.processes import exits
 from penstock.processes.waiting import set_within
 from penstock.telemetry import logs
@@ -95,7 +95,7 @@ class Replica:
             async with asyncio.timeout(self.model.start_timeout.total_seconds()):
                 return await self._described
         except TimeoutError:
-            raise CallFailed("unavailable", "its code could not be imported in time") from None
+            raise CallFailed(Category.UNAVAILABLE, "its code could not be imported in time") from None
         finally:
             self._process.finish()
             await self._end(grace=5.0)
@@ -110,7 +110,7 @@ class Replica:
         except TimeoutError:
             self.kill(f"did not load within {self.model.start_timeout.total_seconds():g} s")
             await self.exited.wait()
-            raise CallFailed("unavailable", str(self.end_reason)) from None
+            raise CallFailed(Category.UNAVAILABLE, str(self.end_reason)) from None
         except BaseException:
             self.kill("could not be started")
             await self.exited.wait()
@@ -196,7 +196,7 @@ class Replica:
         if not orderly and how != exits.described(0):
             self._logbook.add("error", f"the replica ended: {how}", version=self.model.version, replica=self.name)
         output = f"; its last output was: {self.last_words}" if self.last_words else ""
-        error = CallFailed("unavailable", f"its process ended: {how}{output}")
+        error = CallFailed(Category.UNAVAILABLE, f"its process ended: {how}{output}")
         for future in (self._described, self._ready):
             if not future.done():
                 future.set_exception(error)
@@ -393,7 +393,7 @@ class Replica:
         self._logbook.add("error", f"cannot start: {message}", version=self.model.version, replica=self.name)
         for future in (self._described, self._ready):
             if not future.done():
-                future.set_exception(CallFailed("unavailable", message))
+                future.set_exception(CallFailed(Category.UNAVAILABLE, message))
                 future.exception()
 
 

@@ -12,12 +12,12 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Never
 
+from penstock.failures import CallFailed, Category
 from penstock.models.replica import frames, output
 from penstock.models.replica.blocking import Groups
 from penstock.models.replica.errors import failure
 from penstock.models.replica.runtime import AsyncRuntime, Call, Cancelled, Output, current_call
 from penstock.models.replica.wire import Control, ReplicaWire, result
-from penstock.outbound.failure import CallFailed
 
 _UNLOAD_SECONDS = 5.0
 
@@ -118,7 +118,7 @@ class AsyncReplica(asyncio.Protocol):
             self._tasks.pop(call.id, None)
         if task.cancelled():  # before it had begun: nothing was answered
             for call in group:
-                self._send([failure(call.id, CallFailed("cancelled", "the caller has gone"))])
+                self._send([failure(call.id, CallFailed(Category.CANCELLED, "the caller has gone"))])
 
     async def _one(self, call: Call) -> None:
         current_call.set(call)
@@ -128,7 +128,7 @@ class AsyncReplica(asyncio.Protocol):
             output.flush()
             parts = result(call.id, answer, round(1e6 * (time.perf_counter() - began)))
         except (Cancelled, asyncio.CancelledError):
-            parts = [failure(call.id, CallFailed("cancelled", "the caller has gone"))]
+            parts = [failure(call.id, CallFailed(Category.CANCELLED, "the caller has gone"))]
         except Exception as error:  # noqa: BLE001 - foreign code; its error is its caller's answer
             output.failed(error)
             parts = [failure(call.id, error)]
@@ -140,9 +140,11 @@ class AsyncReplica(asyncio.Protocol):
         try:
             answers = await self._runtime.predict_batch(group)
             if len(answers) != len(group):
-                raise CallFailed("failed", f"predict_batch answered {len(answers)} results for {len(group)} calls")
+                raise CallFailed(
+                    Category.INTERNAL, f"predict_batch answered {len(answers)} results for {len(group)} calls"
+                )
         except (Cancelled, asyncio.CancelledError):
-            answers = [CallFailed("cancelled", "the caller has gone")] * len(group)
+            answers = [CallFailed(Category.CANCELLED, "the caller has gone")] * len(group)
         except Exception as error:  # noqa: BLE001 - as above; it belongs to all of them
             output.failed(error)
             answers = [error] * len(group)

@@ -11,12 +11,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Never
 
+from penstock.failures import CallFailed, Category
 from penstock.models.replica import frames, output
 from penstock.models.replica.errors import failure
 from penstock.models.replica.interrupting import notice_what_is_lost, shielded
 from penstock.models.replica.runtime import BlockingRuntime, Call, Cancelled, Output, current_call
 from penstock.models.replica.wire import Control, ReplicaWire, received, result
-from penstock.outbound.failure import CallFailed
 
 _READ = 2**18  # bytes
 _TOGETHER = 0.0002  # seconds that a quick call's result may wait for the next one to travel with it
@@ -122,7 +122,7 @@ class BlockingReplica:
         except Exception as error:  # noqa: BLE001 - foreign code; its error is its caller's answer
             parts = self._failed(call, error)
         except Cancelled:
-            parts = [failure(call.id, CallFailed("cancelled", "the caller has gone"))]
+            parts = [failure(call.id, CallFailed(Category.CANCELLED, "the caller has gone"))]
         self._finish(call)
         self._send(parts, together=more and time.perf_counter() - began < _TOGETHER)
 
@@ -135,11 +135,13 @@ class BlockingReplica:
             if wanted:
                 answers = self._runtime.predict_batch(wanted)
             if len(answers) != len(wanted):
-                raise CallFailed("failed", f"predict_batch answered {len(answers)} results for {len(wanted)} calls")
+                raise CallFailed(
+                    Category.INTERNAL, f"predict_batch answered {len(answers)} results for {len(wanted)} calls"
+                )
         except Exception as error:  # noqa: BLE001 - as above; it belongs to all of them
             answers = [error] * len(wanted)
         except Cancelled:
-            answers = [CallFailed("cancelled", "the caller has gone")] * len(wanted)
+            answers = [CallFailed(Category.CANCELLED, "the caller has gone")] * len(wanted)
         micros = round(1e6 * (time.perf_counter() - began))
         parts: list[bytes | memoryview] = []
         for call, answer in zip(wanted, answers, strict=True):
@@ -151,7 +153,7 @@ class BlockingReplica:
                 parts += self._failed(call, error)
         for call in group:
             if call not in wanted:
-                parts.append(failure(call.id, CallFailed("cancelled", "the caller has gone")))
+                parts.append(failure(call.id, CallFailed(Category.CANCELLED, "the caller has gone")))
             self._finish(call)
         self._send(parts)
 

@@ -6,8 +6,8 @@ import re
 import traceback
 from collections.abc import Sequence
 
+from penstock.failures import CallFailed, Category
 from penstock.models.replica import frames
-from penstock.outbound.failure import CallFailed
 
 _MAX_MESSAGE = 4000  # characters
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{4,16}")  # of an object in memory, which is the caller's to know in no way
@@ -17,9 +17,10 @@ def failure(call_id: int, error: BaseException, *, kind: int = frames.FAILURE) -
     """Encode the frame that ends a call, or a start, with an error."""
     if isinstance(error, CallFailed):
         field = None if error.field is None else text_of(error.field)
-        header = frames.FailureHeader(error.kind, shortened(text_of(error.args[0])), field, error.retry_after)
+        seconds = None if error.retry_after is None else error.retry_after.total_seconds()
+        header = frames.FailureHeader(error.category, shortened(text_of(error.args[0])), field, seconds)
     else:
-        header = frames.FailureHeader("failed", described(error))
+        header = frames.FailureHeader(Category.INTERNAL, described(error))
     return frames.encode(kind, call_id, header)
 
 

@@ -19,6 +19,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 from msgspec import Struct
 
+from penstock.failures import Category
+
 PREFIX: Final = struct.Struct("<IBQI")
 _SIZE: Final = struct.Struct("<I")
 LARGEST: Final = 512 * 2**20  # bytes of one frame
@@ -101,7 +103,7 @@ class OutputHeader(Struct, frozen=True, array_like=True):
 class FailureHeader(Struct, frozen=True, array_like=True):
     """Why a call, or a load, ended without a result."""
 
-    kind: str  # of penstock.outbound.failure.Kind
+    category: Category
     message: str
     field: str | None = None
     retry_after: float | None = None  # seconds

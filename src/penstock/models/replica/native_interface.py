@@ -10,10 +10,10 @@ from typing import Any, Final, cast
 import cffi  # type: ignore[import-untyped]  # it brings no types
 import msgspec
 
+from penstock.failures import CallFailed, Category
 from penstock.models.replica import frames
 from penstock.models.replica.finite import NOT_FINITE, names_no_number
 from penstock.models.replica.runtime import Call, Output, Segment
-from penstock.outbound.failure import CallFailed
 
 _FUNCTIONS: Final = (
     "penstock_abi",
@@ -66,14 +66,14 @@ class Interface:
         try:
             library = ffi.dlopen(str(path.absolute()), ffi.RTLD_NOW | ffi.RTLD_LOCAL)
         except OSError as error:
-            raise CallFailed("unavailable", f"{path.name} cannot be loaded: {error}") from None
+            raise CallFailed(Category.UNAVAILABLE, f"{path.name} cannot be loaded: {error}") from None
         missing = [name for name in _FUNCTIONS if not hasattr(library, name)]
         if missing:
-            raise CallFailed("unavailable", f"{path.name} has no function {', '.join(missing)}: see penstock.h")
+            raise CallFailed(Category.UNAVAILABLE, f"{path.name} has no function {', '.join(missing)}: see penstock.h")
         found, ours = library.penstock_abi(), self.numbers.PENSTOCK_ABI
         if found != ours:
             raise CallFailed(
-                "unavailable",
+                Category.UNAVAILABLE,
                 f"{path.name} was compiled for version {found} of penstock.h, and this is version {ours}:"
                 " compile it again",
             )
@@ -119,10 +119,14 @@ class Interface:
         message = self.message(error)
         if status == numbers.PENSTOCK_BAD_INPUT:
             field = self._short(error.field, error.field_size) or None
-            raise CallFailed("bad_input", message or "the library refuses the input and gives no reason", field=field)
+            raise CallFailed(
+                Category.BAD_INPUT, message or "the library refuses the input and gives no reason", field=field
+            )
         if status == numbers.PENSTOCK_CANCELLED:
-            raise CallFailed("failed", message or "the library gave up as cancelled, though the caller is there")
-        raise CallFailed("failed", message or f"penstock_predict returned {status} and no reason")
+            raise CallFailed(
+                Category.INTERNAL, message or "the library gave up as cancelled, though the caller is there"
+            )
+        raise CallFailed(Category.INTERNAL, message or f"penstock_predict returned {status} and no reason")
 
     def message(self, error: Any) -> str:
         return self._short(error.message, error.message_size)
@@ -138,11 +142,11 @@ class Interface:
         if not count:
             return Output(json)
         if not parts:
-            raise CallFailed("failed", f"the library's parts are null, but their count is {count}")
+            raise CallFailed(Category.INTERNAL, f"the library's parts are null, but their count is {count}")
         try:
             value = msgspec.json.decode(json)
         except msgspec.MsgspecError as error:  # a number that is out of range
-            raise CallFailed("failed", f"the library gave JSON that cannot be read: {error}") from None
+            raise CallFailed(Category.INTERNAL, f"the library gave JSON that cannot be read: {error}") from None
         return Output(json, [self._segment(parts[index], index, value) for index in range(count)])
 
     def _segment(self, part: Any, index: int, value: Any) -> Segment:
@@ -160,22 +164,24 @@ class Interface:
             _json.decode(json)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             said = NOT_FINITE if _is_not_finite(json) else f"what is not JSON: {error}"
-            raise CallFailed("failed", f"the library gave {said}") from None
+            raise CallFailed(Category.INTERNAL, f"the library gave {said}") from None
         return json
 
     def _text(self, stated: Any, what: str) -> str:
         try:
             return self._bytes(stated.data, stated.size, what).decode()
         except UnicodeDecodeError:
-            raise CallFailed("failed", f"the library gave a {what} that is not UTF-8") from None
+            raise CallFailed(Category.INTERNAL, f"the library gave a {what} that is not UTF-8") from None
 
     def _bytes(self, data: Any, size: int, what: str) -> bytes:
         if not size:
             return b""
         if not data:
-            raise CallFailed("failed", f"the library gave a {what} that is null, but its size is {size}")
+            raise CallFailed(Category.INTERNAL, f"the library gave a {what} that is null, but its size is {size}")
         if size > frames.LARGEST:
-            raise CallFailed("failed", f"the library gave a {what} of {size} bytes; {frames.LARGEST} are allowed")
+            raise CallFailed(
+                Category.INTERNAL, f"the library gave a {what} of {size} bytes; {frames.LARGEST} are allowed"
+            )
         return bytes(self.ffi.buffer(self.ffi.cast("const char *", data), size))
 
     def _short(self, array: Any, size: int) -> str:
@@ -229,14 +235,18 @@ def place(stated: str, value: Any, index: int) -> tuple[str | int, ...]:
     """The path of a JSON pointer into ``value``, where there must be null. Raises CallFailed for part ``index``."""
     path: list[str | int] = []
     if stated and not stated.startswith("/"):
-        raise CallFailed("failed", f"parts[{index}].path must be a JSON pointer, such as /image, not {stated}")
+        raise CallFailed(Category.INTERNAL, f"parts[{index}].path must be a JSON pointer, such as /image, not {stated}")
     try:
         for step in stated.split("/")[1:]:
             name = step.replace("~1", "/").replace("~0", "~")
             path.append(int(name) if isinstance(value, list) and name.isdecimal() else name)
             value = value[path[-1]]
     except (KeyError, IndexError, TypeError):
-        raise CallFailed("failed", f"parts[{index}].path leads nowhere in the library's answer: {stated}") from None
+        raise CallFailed(
+            Category.INTERNAL, f"parts[{index}].path leads nowhere in the library's answer: {stated}"
+        ) from None
     if value is not None:
-        raise CallFailed("failed", f"the library's answer must hold null where parts[{index}] stands: {stated!r}")
+        raise CallFailed(
+            Category.INTERNAL, f"the library's answer must hold null where parts[{index}] stands: {stated!r}"
+        )
     return tuple(path)

@@ -8,8 +8,8 @@ import sys
 import threading
 from collections.abc import Callable
 
+from penstock.failures import CallFailed
 from penstock.models.replica.errors import traceback_of
-from penstock.outbound.failure import CallFailed
 
 Write = Callable[[str, str], None]  # level, message
 

@@ -12,13 +12,13 @@ from typing import Never
 
 import msgspec
 
+from penstock.failures import CallFailed, Category
 from penstock.models.replica import frames, output, runtimes
 from penstock.models.replica.asynchronous import AsyncReplica
 from penstock.models.replica.blocking import BlockingReplica
 from penstock.models.replica.errors import failure, traceback_of
 from penstock.models.replica.runtime import AsyncRuntime, BlockingRuntime, Runtime, Schema, Spec
 from penstock.models.replica.wire import Control
-from penstock.outbound.failure import CallFailed
 
 BROKEN_STATUS = 71  # the model could not be described or loaded; the host was told why
 
@@ -70,7 +70,9 @@ def _before_calls(_frame: frames.Frame) -> None:
 
 
 def _no_runtime(runtime: Runtime) -> CallFailed:
-    return CallFailed("unavailable", f"{type(runtime).__name__} is neither a BlockingRuntime nor an AsyncRuntime")
+    return CallFailed(
+        Category.UNAVAILABLE, f"{type(runtime).__name__} is neither a BlockingRuntime nor an AsyncRuntime"
+    )
 
 
 def _give_up(control: Control, error: BaseException) -> Never:

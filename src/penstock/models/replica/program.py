@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import IO, Final
 
-from penstock.outbound.failure import CallFailed
+from penstock.failures import CallFailed, Category
 from penstock.processes import exits
 from penstock.processes.binding import bound
 
@@ -48,7 +48,7 @@ class Program:
                     pass_fds=(status_there,),
                 )
             except OSError as error:
-                raise CallFailed("unavailable", f"{command[0]} cannot be started: {error.strerror}") from error
+                raise CallFailed(Category.UNAVAILABLE, f"{command[0]} cannot be started: {error.strerror}") from error
             finally:
                 os.close(status_there)
             problem = told.read().decode(errors="replace")  # ends when the program has begun
@@ -57,7 +57,7 @@ class Program:
         if problem:
             self._process.wait()
             self._close()
-            raise CallFailed("unavailable", f"{command[0]} cannot be started: {problem}")
+            raise CallFailed(Category.UNAVAILABLE, f"{command[0]} cannot be started: {problem}")
         os.set_blocking(self._input.fileno(), False)
         self.unwanted = threading.Event()  # it is being stopped
         self._ended = threading.Event()

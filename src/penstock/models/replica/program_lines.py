@@ -11,8 +11,8 @@ from typing import Final
 
 import msgspec
 
+from penstock.failures import CallFailed, Category
 from penstock.models.replica.finite import NOT_FINITE, names_no_number
-from penstock.outbound.failure import CallFailed
 
 _QUOTED: Final = 200  # characters of a line that an error quotes
 _LEVELS: Final = frozenset({"debug", "info", "warning", "error"})
@@ -85,7 +85,7 @@ def _not_finite(line: bytes) -> Said:
     """What a line means that holds NaN, as many libraries write it: a failure, but the program is still in step."""
     stated = json.loads(line)
     final = not (isinstance(stated, dict) and stated.get("final") is False)
-    return Said(final=final, error=CallFailed("failed", f"the program's answer holds {NOT_FINITE}"))
+    return Said(final=final, error=CallFailed(Category.INTERNAL, f"the program's answer holds {NOT_FINITE}"))
 
 
 def _refusal(stated: msgspec.Raw) -> CallFailed | None:
@@ -94,8 +94,8 @@ def _refusal(stated: msgspec.Raw) -> CallFailed | None:
     except msgspec.DecodeError:
         return None  # it is an answer like any other
     if isinstance(found, str):
-        return CallFailed("failed", found)
-    return CallFailed("failed" if found.field is None else "bad_input", found.message, field=found.field)
+        return CallFailed(Category.INTERNAL, found)
+    return CallFailed(Category.INTERNAL if found.field is None else "bad_input", found.message, field=found.field)
 
 
 def _log(stated: msgspec.Raw) -> Log:

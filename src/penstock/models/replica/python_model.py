@@ -11,12 +11,12 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
+from penstock.failures import CallFailed, Category
 from penstock.models.replica.contract.context import BadInput, Running
 from penstock.models.replica.contract.contract import Contract, bad_input
 from penstock.models.replica.contract.signature import ContractError
 from penstock.models.replica.interrupting import Interruptible
 from penstock.models.replica.runtime import AsyncRuntime, BlockingRuntime, Call, Output, Runtime, Schema, Spec
-from penstock.outbound.failure import CallFailed
 
 _Result = TypeVar("_Result")
 
@@ -37,13 +37,13 @@ class Model:
         try:
             self.contract = Contract(found)
         except ContractError as error:
-            raise CallFailed("unavailable", str(error)) from None
+            raise CallFailed(Category.UNAVAILABLE, str(error)) from None
         self._make = found
         self._config: Mapping[str, Any] = spec.options.get("config", {})
         try:
             inspect.signature(found).bind(**self._config)
         except TypeError as error:
-            raise CallFailed("unavailable", f"the table config does not fit {where}: {error}") from None
+            raise CallFailed(Category.UNAVAILABLE, f"the table config does not fit {where}: {error}") from None
         except ValueError:
             pass  # a class of C code does not tell
         self.predict: Callable[..., Any] = _not_loaded
@@ -94,9 +94,11 @@ class Model:
         expected = failures.count(None)
         if not isinstance(given, list | tuple):
             kind = type(given).__name__
-            raise CallFailed("failed", f"predict_batch must return a list of {expected} results, not a {kind}")
+            raise CallFailed(Category.INTERNAL, f"predict_batch must return a list of {expected} results, not a {kind}")
         if len(given) != expected:
-            raise CallFailed("failed", f"predict_batch must return {expected} results, one for each call: {len(given)}")
+            raise CallFailed(
+                Category.INTERNAL, f"predict_batch must return {expected} results, one for each call: {len(given)}"
+            )
         values = iter(given)
         return [self._result(next(values)) if failure is None else failure for failure in failures]
 
@@ -253,14 +255,16 @@ def _imported(where: str, folder: Path) -> type:
         found: Any = import_module(module)
     except Exception as error:  # a model's module may raise anything
         traceback.print_exc()  # for the model's log
-        raise CallFailed("unavailable", f"{module} cannot be imported: {type(error).__name__}: {error}") from error
+        raise CallFailed(
+            Category.UNAVAILABLE, f"{module} cannot be imported: {type(error).__name__}: {error}"
+        ) from error
     for part in name.split("."):
         try:
             found = getattr(found, part)
         except AttributeError:
-            raise CallFailed("unavailable", f"{module} has no class {name}") from None
+            raise CallFailed(Category.UNAVAILABLE, f"{module} has no class {name}") from None
     if not isinstance(found, type):
-        raise CallFailed("unavailable", f"{where} is a {type(found).__name__}, not a class")
+        raise CallFailed(Category.UNAVAILABLE, f"{where} is a {type(found).__name__}, not a class")
     return found
 
 
@@ -283,4 +287,4 @@ async def _awaited(value: Any) -> Any:
 
 
 def _not_loaded(*_arguments: Any, **_named: Any) -> Any:
-    raise CallFailed("unavailable", "the model is not loaded yet")
+    raise CallFailed(Category.UNAVAILABLE, "the model is not loaded yet")

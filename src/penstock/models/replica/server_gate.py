@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Final
 
+from penstock.failures import CallFailed, Category
 from penstock.models.replica.runtime import Spec
-from penstock.outbound.failure import CallFailed
 from penstock.outbound.gate import Gate, GateClosed
 from penstock.outbound.peer import ObserveHead
 
@@ -39,4 +40,4 @@ class ServerGate:
                 yield
         except GateClosed as closed:
             message = f"the {self._name} is not called for {closed.seconds:.0f} s: {closed.reason}"
-            raise CallFailed("rate_limited", message, retry_after=closed.seconds) from None
+            raise CallFailed(Category.RATE_LIMITED, message, retry_after=timedelta(seconds=closed.seconds)) from None

@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from penstock import durations
+from penstock.failures import CallFailed, Category
 from penstock.masking import is_no_word
 from penstock.models.replica.runtime import unknown_options
 from penstock.models.replica.secrets import secrets_in_url
 from penstock.outbound import addresses
 from penstock.outbound.addresses import Policy
-from penstock.outbound.failure import CallFailed
 
 _SECRET_HEADER: Final = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -62,7 +62,9 @@ def from_environment(stated: str, option: str) -> str:
         return stated
     value = os.environ.get(stated[4:], "").strip()
     if not value or not _HEADER_VALUE.fullmatch(value):
-        raise CallFailed("unavailable", f"{option}: the variable {stated[4:]} is not set in the model's environment")
+        raise CallFailed(
+            Category.UNAVAILABLE, f"{option}: the variable {stated[4:]} is not set in the model's environment"
+        )
     return value
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from penstock.outbound.failure import CallFailed
+from penstock.failures import CallFailed, Category
 from penstock.outbound.peer import ObserveHead
 from penstock.providers.dispatch import ChargedFailure, Reply
 from penstock.providers.kinds.chat import Attachment, ChatServer
@@ -30,7 +30,7 @@ class AudioChatServer:
     async def transcribe(self, recording: Recording, request: SpeechRequest, *, key: str) -> Reply:
         if recording.size_bytes > _LARGEST:
             message = f"the recording has {recording.size_bytes} bytes; at most {_LARGEST} can be sent"
-            raise CallFailed("bad_input", message)
+            raise CallFailed(Category.BAD_INPUT, message)
         audio = Attachment(recording.path, recording.size_bytes)
         parts: list[dict[str, Any]] = [
             {"type": "input_audio", "input_audio": {"data": audio.mark, "format": recording.format.name}},

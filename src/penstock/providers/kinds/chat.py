@@ -11,10 +11,10 @@ from uuid import uuid4
 
 import msgspec
 
+from penstock.failures import CallFailed, Category
 from penstock.masking import MaskedStream
 from penstock.openai.client import Client
 from penstock.openai.streams import ChatStream
-from penstock.outbound.failure import CallFailed
 from penstock.outbound.peer import ObserveHead, Peer
 from penstock.providers.dispatch import Reply, Used
 from penstock.providers.profile import ProviderSpec
@@ -81,7 +81,7 @@ class ChatServer:
         choice = response.choices[0]
         content = choice.message.text
         if content is None:
-            raise CallFailed("provider", "the provider's response has no content")
+            raise CallFailed(Category.PROVIDER_ERROR, "the provider's response has no content")
         return self._reply(content, response.model, response.usage, choice.finish_reason)
 
     async def _stream(self, request: dict[str, Any], key: str, on_delta: OnDelta) -> Reply:

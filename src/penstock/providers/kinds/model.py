@@ -15,7 +15,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from penstock.outbound.failure import CallFailed
+from penstock.failures import CallFailed, Category
 from penstock.outbound.peer import ObserveHead
 from penstock.providers.dispatch import Reply
 from penstock.providers.kinds.chat import OnDelta, tokens
@@ -54,10 +54,12 @@ class _ModelServer:
             async with asyncio.timeout(seconds):
                 return await self._models.call(self._spec.model, data, request_id=key, on_chunk=on_chunk)
         except TimeoutError:
-            raise CallFailed("timeout", f"the model did not respond within {seconds:g} s") from None
+            raise CallFailed(Category.TIMEOUT, f"the model did not respond within {seconds:g} s") from None
         except CallFailed as error:
-            if error.kind == "rate_limited" and error.retry_after is not None:
-                self._observe(429, {"Retry-After": f"{error.retry_after:.3f}"})  # the model knows how long
+            if error.category is Category.RATE_LIMITED and error.retry_after is not None:
+                self._observe(
+                    429, {"Retry-After": f"{error.retry_after.total_seconds():.3f}"}
+                )  # the model knows how long
             raise
 
 
@@ -86,7 +88,7 @@ class ChatModel(_ModelServer):
             value = {"content": value}
         content = value.get("content") if isinstance(value, dict) else None
         if not isinstance(content, str):
-            raise CallFailed("provider", "the model's output is not a text and has no content")
+            raise CallFailed(Category.PROVIDER_ERROR, "the model's output is not a text and has no content")
         usage = value.get("usage") if isinstance(value.get("usage"), dict) else None
         return Reply(
             text=content,
@@ -110,7 +112,7 @@ class AudioModel(_ModelServer):
         """Transcribe a recording. Raises CallFailed."""
         if recording.size_bytes > _MAX_RECORDING_BYTES:
             message = f"the recording has {recording.size_bytes} bytes; at most {_MAX_RECORDING_BYTES} can be sent"
-            raise CallFailed("bad_input", f"{message}: max_duration cuts it into pieces")
+            raise CallFailed(Category.BAD_INPUT, f"{message}: max_duration cuts it into pieces")
         audio = await asyncio.to_thread(_data_url, recording)
         stated = {"audio": audio, "language": request.language, "prompt": request.prompt}
         output = await self._call({name: value for name, value in stated.items() if value is not None}, key)

@@ -10,12 +10,12 @@ from collections import namedtuple
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from penstock.failures import CallFailed, Category
 from penstock.models.replica.contract.context import BadInput
 from penstock.models.replica.contract.inputs import Inputs
 from penstock.models.replica.contract.outputs import Outputs
 from penstock.models.replica.contract.signature import ContractError, Signature, description
 from penstock.models.replica.runtime import Output, Schema, Segment
-from penstock.outbound.failure import CallFailed
 
 
 class Contract:
@@ -58,7 +58,7 @@ class Contract:
     def output(self, value: Any) -> Output:
         """Return what ``predict`` returned or yielded as JSON and media.
 
-        Raises CallFailed (``failed``) when it is not of the annotated type, or holds NaN or an infinity, which JSON
+        Raises CallFailed (``internal``) when it is not of the annotated type, or holds NaN or an infinity, which JSON
         does not have.
         """
         return self._outputs.output(value)
@@ -66,4 +66,4 @@ class Contract:
 
 def bad_input(error: BadInput) -> CallFailed:
     """Return a model's refusal as the failure of its call."""
-    return CallFailed("bad_input", error.message, field=error.field)
+    return CallFailed(Category.BAD_INPUT, error.message, field=error.field)

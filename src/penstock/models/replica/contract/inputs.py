@@ -10,12 +10,12 @@ import typing_extensions
 from pydantic import ConfigDict, TypeAdapter
 from pydantic_core import ValidationError
 
+from penstock.failures import CallFailed, Category
 from penstock.models.replica.contract.json_schema import describe, short, trouble
 from penstock.models.replica.contract.media import File
 from penstock.models.replica.contract.signature import Signature
 from penstock.models.replica.contract.violations import NO_INPUT, dotted, refusal
 from penstock.models.replica.runtime import Segment
-from penstock.outbound.failure import CallFailed
 
 _CONFIG: Final = ConfigDict(extra="forbid", val_json_bytes="base64")  # of the object that holds the parameters
 
@@ -74,7 +74,7 @@ def _place(given: bytes, segments: Sequence[Segment]) -> Any:
     try:
         value = json.loads(given)
     except (ValueError, RecursionError) as error:
-        raise CallFailed("bad_input", f"is not valid JSON: {error}") from None
+        raise CallFailed(Category.BAD_INPUT, f"is not valid JSON: {error}") from None
     for segment in segments:
         place, key = value, None
         try:
@@ -84,7 +84,7 @@ def _place(given: bytes, segments: Sequence[Segment]) -> Any:
             place[key]  # it must stand there
             place[key] = File(segment.data, segment.media_type, segment.name)
         except (LookupError, TypeError):
-            raise CallFailed("bad_input", f"takes no media: {NO_INPUT}", field=dotted(segment.path)) from None
+            raise CallFailed(Category.BAD_INPUT, f"takes no media: {NO_INPUT}", field=dotted(segment.path)) from None
         except ValueError as error:
-            raise CallFailed("bad_input", str(error), field=dotted(segment.path)) from None
+            raise CallFailed(Category.BAD_INPUT, str(error), field=dotted(segment.path)) from None
     return value

@@ -13,13 +13,13 @@ import pydantic_core
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticSerializationError, ValidationError
 
+from penstock.failures import CallFailed, Category
 from penstock.models.replica.contract.json_schema import describe, short, trouble
 from penstock.models.replica.contract.media import File, Lifted
 from penstock.models.replica.contract.signature import Signature
 from penstock.models.replica.contract.violations import dotted, first
 from penstock.models.replica.finite import first_not_finite
 from penstock.models.replica.runtime import Output, Segment
-from penstock.outbound.failure import CallFailed
 
 _MARK: Final = f"media:{uuid4().hex}:"  # placeholders of media in outputs; nobody outside can know it
 
@@ -46,7 +46,7 @@ class Outputs:
         self._dumped = adapter.serializer.to_python
 
     def output(self, value: Any) -> Output:
-        """Return a result as JSON and media. Raises CallFailed (``failed``)."""
+        """Return a result as JSON and media. Raises CallFailed (``internal``)."""
         lifted = Lifted(_MARK)
         if self._anything:
             written = self._write_anything(value, lifted)
@@ -76,7 +76,9 @@ class Outputs:
                 value, fallback=_Fallback(lifted), context=lifted, bytes_mode="base64", inf_nan_mode="constants"
             )
         except (PydanticSerializationError, ValueError) as error:
-            raise CallFailed("failed", f"what the model gives cannot be written as JSON: {short(error)}") from None
+            raise CallFailed(
+                Category.INTERNAL, f"what the model gives cannot be written as JSON: {short(error)}"
+            ) from None
 
     def _write_again(self, value: Any, lifted: Lifted) -> bytes:
         """Write objects whose fields are not what they state, and numpy's values where Python's own were stated: taken
@@ -88,7 +90,9 @@ class Outputs:
         except ValidationError as error:
             raise self._broken(*first(error, parts)) from None
         except PydanticSerializationError as error:
-            raise CallFailed("failed", f"what the model gives cannot be written as JSON: {short(error)}") from None
+            raise CallFailed(
+                Category.INTERNAL, f"what the model gives cannot be written as JSON: {short(error)}"
+            ) from None
 
     def _dump(self, value: Any) -> Any:
         """Return what is written as JSON as Python's own values, in which NaN is not null."""
@@ -111,7 +115,7 @@ class Outputs:
 
     def _broken(self, field: str, detail: str) -> CallFailed:
         place = f"{field} of {self._what}" if field else self._what
-        return CallFailed("failed", f"the model broke its contract: {place} {detail}")
+        return CallFailed(Category.INTERNAL, f"the model broke its contract: {place} {detail}")
 
 
 def _may_not_be_finite(written: bytes) -> bool:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from penstock.outbound.failure import CallFailed
+from penstock.failures import CallFailed, Category
 
 if TYPE_CHECKING:  # the host takes `dotted` from here, and needs no pydantic
     from pydantic_core import ValidationError
@@ -19,7 +19,7 @@ def refusal(error: ValidationError, given: Any) -> CallFailed:
     problems = _problems(error, given)
     (field, detail), *more = problems.items()
     others = "".join(f"; {name or 'the input'} {words}" for name, words in more[: _MOST_PROBLEMS - 1])
-    return CallFailed("bad_input", detail + others, field=field or None)
+    return CallFailed(Category.BAD_INPUT, detail + others, field=field or None)
 
 
 def first(error: ValidationError, given: Any) -> tuple[str, str]:

@@ -27,6 +27,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from penstock.failures import CallFailed, Category
 from penstock.models.replica.data_urls import Lifter, Unreadable, inlined, named, put
 from penstock.models.replica.finite import NOT_FINITE, names_no_number
 from penstock.models.replica.output_masking import MaskedChunks, masked_segment
@@ -41,7 +42,6 @@ from penstock.models.replica.server_options import (
     server_url,
     stated_headers,
 )
-from penstock.outbound.failure import CallFailed
 from penstock.outbound.peer import MAX_RESPONSE_BYTES, Peer, as_json
 
 _OPTIONS = (
@@ -163,14 +163,14 @@ class HttpRuntime(AsyncRuntime):
         try:
             lifted = Lifter(self.spec.schema.input).lift(call.input)  # what the caller wrote into the JSON itself
         except Unreadable as error:
-            raise CallFailed("bad_input", error.message, field=error.field) from None
+            raise CallFailed(Category.BAD_INPUT, error.message, field=error.field) from None
         if lifted.segments:
             value = msgspec.json.decode(lifted.json)
             segments += lifted.segments
         for segment in segments:
             if self._media == "url":
                 raise CallFailed(
-                    "bad_input", "must be a URL that the model's server can reach, not the media itself",
+                    Category.BAD_INPUT, "must be a URL that the model's server can reach, not the media itself",
                     field=named(segment.path) or None,
                 )  # fmt: skip
             value = put(value, segment.path, base64.b64encode(segment.data).decode())
@@ -181,14 +181,16 @@ class HttpRuntime(AsyncRuntime):
             json = as_json(body)
         except CallFailed:
             if names_no_number(body):
-                raise CallFailed("provider", f"the server's response holds {NOT_FINITE}") from None
+                raise CallFailed(Category.PROVIDER_ERROR, f"the server's response holds {NOT_FINITE}") from None
             raise
         if self._output_key is not None:
             whole = msgspec.json.decode(json)
             if not isinstance(whole, dict) or self._output_key not in whole:
-                raise CallFailed("provider", f"the server's response has no member {self._output_key!r}")
+                raise CallFailed(Category.PROVIDER_ERROR, f"the server's response has no member {self._output_key!r}")
             json = msgspec.json.encode(whole[self._output_key])
         try:
             return self._lifter.lift(json)
         except Unreadable as error:
-            raise CallFailed("provider", f"the server's response: {error.field or 'it'} {error.message}") from None
+            raise CallFailed(
+                Category.PROVIDER_ERROR, f"the server's response: {error.field or 'it'} {error.message}"
+            ) from None

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import msgspec
 
+from penstock.failures import CallFailed, Category
 from penstock.models.replica.data_urls import Lifter, Unreadable
 from penstock.models.replica.runtime import BlockingRuntime, Call, Cancelled, Output, Spec, unknown_options
-from penstock.outbound.failure import CallFailed
 
 if TYPE_CHECKING:
     from penstock.models.replica.native_interface import Interface
@@ -64,12 +64,12 @@ class NativeRuntime(BlockingRuntime):
         try:
             config = msgspec.json.encode(self.spec.options.get("config", {}))
         except TypeError as error:
-            raise CallFailed("unavailable", f"the table config cannot be written as JSON: {error}") from None
+            raise CallFailed(Category.UNAVAILABLE, f"the table config cannot be written as JSON: {error}") from None
         model, failure = ffi.new("void **"), ffi.new("penstock_error *")
         status = library.penstock_create(config, len(config), model, failure)
         if status != interface.numbers.PENSTOCK_OK:
             reason = interface.message(failure) or f"penstock_create returned {status} and no reason"
-            raise CallFailed("unavailable", reason)
+            raise CallFailed(Category.UNAVAILABLE, reason)
         self._library = library
         self._model = model[0]
 
@@ -80,7 +80,7 @@ class NativeRuntime(BlockingRuntime):
 
     def predict(self, call: Call) -> Output | None:
         if self._library is None:
-            raise CallFailed("unavailable", "the library is not loaded")
+            raise CallFailed(Category.UNAVAILABLE, "the library is not loaded")
         ffi = self._interface.ffi
         running = self._interface.running(call)
         handle = ffi.new_handle(running)
@@ -99,7 +99,7 @@ class NativeRuntime(BlockingRuntime):
         finally:
             self._library.penstock_free_result(self._model, result)
         if answer is None and not (running.streamed or self.spec.schema.streams):
-            raise CallFailed("failed", "the library gave neither an answer nor chunks")
+            raise CallFailed(Category.INTERNAL, "the library gave neither an answer nor chunks")
         if answer is not None and (running.streamed or self.spec.schema.streams):
             call.chunk(answer)
             return None
@@ -110,5 +110,5 @@ class NativeRuntime(BlockingRuntime):
         try:
             lifted = self._lifter.lift(call.input)
         except Unreadable as error:
-            raise CallFailed("bad_input", error.message, field=error.field) from None
+            raise CallFailed(Category.BAD_INPUT, error.message, field=error.field) from None
         return Output(lifted.json, [*call.segments, *lifted.segments])

@@ -29,6 +29,7 @@ from typing import Any, ClassVar
 import aiohttp
 import msgspec
 
+from penstock.failures import CallFailed, Category
 from penstock.masking import MaskedStream
 from penstock.models.replica.data_urls import Lifter, Unreadable, inlined
 from penstock.models.replica.runtime import AsyncRuntime, Call, Output, Schema, Spec
@@ -46,7 +47,6 @@ from penstock.openai.chat import messages_of
 from penstock.openai.client import Client
 from penstock.openai.streams import ChatStream
 from penstock.openai.transcriptions import form_fields
-from penstock.outbound.failure import CallFailed
 from penstock.outbound.peer import Peer
 
 _OPTIONS = (
@@ -249,10 +249,10 @@ class OpenaiRuntime(AsyncRuntime):
         try:
             lifted = self._lifter.lift(call.input)
         except Unreadable as error:
-            raise CallFailed("bad_input", error.message, field=error.field) from None
+            raise CallFailed(Category.BAD_INPUT, error.message, field=error.field) from None
         segments = [*call.segments, *lifted.segments]
         if not segments:
-            raise CallFailed("bad_input", "must be an audio file", field="audio")
+            raise CallFailed(Category.BAD_INPUT, "must be an audio file", field="audio")
         audio, stated = segments[0], _object(lifted.json)
         form = aiohttp.FormData(default_to_multipart=True)
         ending = mimetypes.guess_extension(audio.media_type) or ".wav"
@@ -276,5 +276,5 @@ def _delta(text: str) -> Output:
 def _object(json: bytes) -> dict[str, Any]:
     value = msgspec.json.decode(json)
     if not isinstance(value, dict):
-        raise CallFailed("bad_input", "must be an object")
+        raise CallFailed(Category.BAD_INPUT, "must be an object")
     return value

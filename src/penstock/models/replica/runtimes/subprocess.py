@@ -14,11 +14,11 @@ from typing import Any, ClassVar, Final, NoReturn
 
 import msgspec
 
+from penstock.failures import CallFailed, Category
 from penstock.models.replica.data_urls import Lifter, Unreadable, inlined
 from penstock.models.replica.program import LONGEST_LINE, Program, TooLong
 from penstock.models.replica.program_lines import OutOfStep, Said, read
 from penstock.models.replica.runtime import BlockingRuntime, Call, Cancelled, Output, Schema, Spec, unknown_options
-from penstock.outbound.failure import CallFailed
 
 GONE_STATUS: Final = 70  # exit status of a replica whose program has ended
 
@@ -118,7 +118,7 @@ class SubprocessRuntime(BlockingRuntime):
                 return self._answer(call, program)
             except OutOfStep as error:
                 self._replace(program)
-                raise CallFailed("failed", f"the program answered {error}") from None
+                raise CallFailed(Category.INTERNAL, f"the program answered {error}") from None
             finally:
                 with self._signalling:
                     self._running = None
@@ -171,7 +171,7 @@ class SubprocessRuntime(BlockingRuntime):
             return self._lifter.lift(said.output)
         except Unreadable as error:
             where = f": {error.field}" if error.field else ":"
-            raise CallFailed("failed", f"the program's answer cannot be used{where} {error.message}") from None
+            raise CallFailed(Category.INTERNAL, f"the program's answer cannot be used{where} {error.message}") from None
 
     # The program's life
 
@@ -179,7 +179,9 @@ class SubprocessRuntime(BlockingRuntime):
         program, *arguments = _words(self.spec.options.get("command"))
         path = _found(program, self.spec.folder)
         if path is None:
-            raise CallFailed("unavailable", f"there is no program {program} in the manifest's folder or on the PATH")
+            raise CallFailed(
+                Category.UNAVAILABLE, f"there is no program {program} in the manifest's folder or on the PATH"
+            )
         started = Program([path, *arguments])
         threading.Thread(target=self._watch, args=(started,), name="penstock-watch", daemon=True).start()
         return started
@@ -187,7 +189,7 @@ class SubprocessRuntime(BlockingRuntime):
     def _in_step(self, call: Call) -> Program:
         program = self._program
         if program is None:
-            raise CallFailed("unavailable", "the program is not running")
+            raise CallFailed(Category.UNAVAILABLE, "the program is not running")
         surplus = program.surplus()
         if not surplus:
             return program
@@ -226,7 +228,9 @@ def _line(call: Call) -> bytes:
     if b"\n" in line or b"\r" in line:
         line = msgspec.json.format(line, indent=-1)
     if len(line) > LONGEST_LINE:
-        raise CallFailed("bad_input", f"as one line of JSON it has {len(line)} bytes; the model takes {LONGEST_LINE}")
+        raise CallFailed(
+            Category.BAD_INPUT, f"as one line of JSON it has {len(line)} bytes; the model takes {LONGEST_LINE}"
+        )
     return line
 
 

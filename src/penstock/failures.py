@@ -1,0 +1,113 @@
+"""How work ends without a result: one category and one exception, from the replica of a model to a job's report.
+
+Imports only ``penstock.errors``: replicas use it in interpreters of their own.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from enum import StrEnum
+from typing import Final
+
+from penstock.errors import (
+    InvalidInput,
+    ModelFailed,
+    ModelTimeout,
+    ModelUnavailable,
+    Overloaded,
+    PenstockError,
+    ProviderFailed,
+)
+
+
+class Category(StrEnum):
+    """Why work ended without a result; a job's rules decide by it whether to try again."""
+
+    BAD_INPUT = "bad_input"  # the input can never work: no retry
+    CANCELLED = "cancelled"  # stopped on request: no retry, the job is cancelled
+    RATE_LIMITED = "rate_limited"  # not now: retried, costs no attempt
+    SHUTDOWN = "shutdown"  # the worker was asked to stop: retried at once, costs no attempt
+    TIMEOUT = "timeout"  # it took longer than its limit
+    PROVIDER_ERROR = "provider_error"  # a server behind the model or the worker failed
+    UNAVAILABLE = "unavailable"  # the model cannot be loaded at present
+    WORKER_LOST = "worker_lost"  # the lease expired, or was taken away
+    INTERNAL = "internal"  # the model or the executor failed, and anything else
+
+
+class CallFailed(Exception):
+    """A call, an attempt or a load ended without a result, for a reason that its caller may read: no secrets in it.
+
+    ``field`` names the part of the input that breaks a rule; ``retry_after`` is the earliest time for another try.
+    """
+
+    def __init__(
+        self,
+        category: Category | str,
+        message: str,
+        *,
+        field: str | None = None,
+        retry_after: timedelta | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.category = Category(category)
+        self.field = field
+        self.retry_after = retry_after
+
+    @property
+    def message(self) -> str:
+        return str(self.args[0])
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.message}" if self.field else self.message
+
+
+# The table, from failures to errors. What has no error of its own is the model's failure.
+_ERRORS: Final[dict[Category, type[PenstockError]]] = {
+    Category.BAD_INPUT: InvalidInput,
+    Category.RATE_LIMITED: Overloaded,
+    Category.TIMEOUT: ModelTimeout,
+    Category.PROVIDER_ERROR: ProviderFailed,
+    Category.UNAVAILABLE: ModelUnavailable,
+    Category.INTERNAL: ModelFailed,
+}
+# The table back, by the stable codes of errors, which also travel in HTTP. Every other code is INTERNAL.
+_CATEGORIES: Final = {
+    **{error.code: category for category, error in _ERRORS.items()},
+    "malformed_body": Category.BAD_INPUT,
+    "poison_input": Category.BAD_INPUT,
+    "too_large": Category.BAD_INPUT,
+    "unsupported": Category.BAD_INPUT,
+    "not_found": Category.UNAVAILABLE,  # the model is not registered there, or not yet
+    "model_broken": Category.UNAVAILABLE,
+    "database_unavailable": Category.RATE_LIMITED,  # the service is away for a while
+    "schema_mismatch": Category.RATE_LIMITED,
+    "unreachable": Category.RATE_LIMITED,
+}
+
+
+def error_of(failure: CallFailed, what: str = "") -> PenstockError:
+    """Return the error that a failure is to the caller of a service; ``what`` is put before the message."""
+    if failure.category is Category.BAD_INPUT:
+        return InvalidInput.of(failure.field or "body", failure.message)
+    message = f"{what}: {failure.message}" if what else failure.message
+    if failure.category is Category.RATE_LIMITED:
+        return Overloaded(message, retry_after=failure.retry_after)
+    return _ERRORS.get(failure.category, ModelFailed)(message)
+
+
+def failure_of(error: PenstockError, *, where: str = "input") -> CallFailed:
+    """Return the failure that a service's error is to the work that called it; ``where`` is put before fields."""
+    category = category_of(error.code)
+    retry_after = error.retry_after if isinstance(error, Overloaded) else None
+    if isinstance(error, InvalidInput):
+        prefix = f"{where}." if where else ""
+        first, *more = error.problems
+        others = "".join(f"; {prefix}{one.field}: {one.detail}" for one in more)
+        return CallFailed(category, first.detail + others, field=prefix + first.field)
+    field = where or None if category is Category.BAD_INPUT else None
+    return CallFailed(category, error.message, field=field, retry_after=retry_after)
+
+
+def category_of(code: str) -> Category:
+    """Return the category of an error by its stable code."""
+    return _CATEGORIES.get(code, Category.INTERNAL)
