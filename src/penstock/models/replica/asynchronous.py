@@ -14,8 +14,8 @@ from typing import Any, Never
 
 from penstock.failures import CallFailed, Category
 from penstock.models.replica import frames, output
-from penstock.models.replica.blocking import Groups
 from penstock.models.replica.errors import failure
+from penstock.models.replica.incoming import Groups
 from penstock.models.replica.runtime import AsyncRuntime, Call, Cancelled, Output, current_call
 from penstock.models.replica.wire import Control, ReplicaWire, result
 

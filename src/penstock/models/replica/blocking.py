@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,30 +13,23 @@ from typing import Never
 from penstock.failures import CallFailed, Category
 from penstock.models.replica import frames, output
 from penstock.models.replica.errors import failure
+from penstock.models.replica.incoming import Groups, Reader
 from penstock.models.replica.interrupting import notice_what_is_lost, shielded
+from penstock.models.replica.outgoing import Outgoing, clock, quick
 from penstock.models.replica.runtime import BlockingRuntime, Call, Cancelled, Output, current_call
-from penstock.models.replica.wire import Control, ReplicaWire, received, result
-
-_READ = 2**18  # bytes
-_TOGETHER = 0.0002  # seconds that a quick call's result may wait for the next one to travel with it
-_MAX_TOGETHER = 2**16  # bytes
-
-_batch_header = frames.header_decoder(frames.BatchHeader)
+from penstock.models.replica.wire import Control, ReplicaWire, result
 
 
 class BlockingReplica:
-    """Reads calls, runs them, writes answers; cancels and pauses come in on the control thread."""
+    """Reads calls, runs them and sends results; cancels and credit come in on the control thread."""
 
     def __init__(self, runtime: BlockingRuntime, data: socket.socket, control: Control, *, threads: int) -> None:
         self._runtime = runtime
-        self._data = data
+        self._incoming = Reader(data)
+        self._outgoing = Outgoing(data)
         self._control = control
         self._threads = threads
-        self._wire = ReplicaWire(self._send)
-        self._sending = threading.Lock()
-        self._unsent: list[bytes | memoryview] = []
-        self._unsent_bytes = 0
-        self._unsent_since = 0.0
+        self._wire = ReplicaWire(self._outgoing.send)
         self._calls: dict[int, Call] = {}  # received and not answered
         self._newest = 0  # id of the last one received; they grow
         self._cancelled_early: set[int] = set()
@@ -62,7 +54,7 @@ class BlockingReplica:
         finally:
             self._runtime.unload()
             output.flush()
-            self._flush()
+            self._outgoing.flush()
 
     def _log(self, level: str, line: str) -> None:
         """A line that the model wrote; a cancel must not break off the writing of a frame."""
@@ -73,34 +65,44 @@ class BlockingReplica:
 
     def _serve(self) -> None:
         waiting: deque[list[Call]] = deque()
-        decoder = Groups(self._wire)
+        groups = Groups(self._wire)
         while data := self._receive():
-            for group in decoder.feed(data):
-                self._take(group)
-                waiting.append(group)
+            received = groups.feed(data)
+            self._take(received)
+            waiting += received
             while waiting:
-                self._answer(waiting.popleft(), more=bool(waiting))
+                self._run(waiting.popleft(), more=bool(waiting))
 
     def _serve_in_threads(self) -> None:
-        decoder = Groups(self._wire)
+        groups = Groups(self._wire)
         with ThreadPoolExecutor(self._threads, thread_name_prefix="penstock-call") as pool:
             while data := self._receive():
-                for group in decoder.feed(data):
-                    self._take(group)
-                    pool.submit(self._answer, group, more=False)
+                received = groups.feed(data)
+                self._take(received)
+                for group in received:
+                    pool.submit(self._run, group, more=False)
 
-    def _take(self, group: list[Call]) -> None:
+    def _receive(self) -> bytes:
+        self._outgoing.flush()
+        return self._incoming.read()
+
+    def _take(self, groups: list[list[Call]]) -> None:
         """Note calls that have arrived. Their cancels come another way, and may have been quicker."""
         with self._noting:
-            for call in group:
-                self._calls[call.id] = call
-                self._newest = call.id
-                if call.id in self._cancelled_early:
-                    self._cancelled_early.discard(call.id)
-                    call.cancelled = True
+            for group in groups:
+                for call in group:
+                    self._calls[call.id] = call
+                    self._newest = call.id
+            if self._cancelled_early:
+                self._cancel_early()
 
-    def _answer(self, group: list[Call], *, more: bool) -> None:
-        """Run calls that belong together and write their answers; ``more``: others wait behind them."""
+    def _cancel_early(self) -> None:
+        for call_id in self._cancelled_early & self._calls.keys():
+            self._cancelled_early.discard(call_id)
+            self._calls[call_id].cancelled = True
+
+    def _run(self, group: list[Call], *, more: bool) -> None:
+        """Run calls that belong together and send their results; ``more``: others wait behind them."""
         try:
             if len(group) == 1:
                 self._one(group[0], more=more)
@@ -108,28 +110,36 @@ class BlockingReplica:
                 self._batch(group)
         except SystemExit as error:
             output.flush()
+            self._outgoing.flush()
             os._exit(error.code if isinstance(error.code, int) else 1)  # a model that exits takes its replica along
 
     def _one(self, call: Call, *, more: bool) -> None:
         current_call.set(call)
-        began = time.perf_counter()
+        began = clock()
         try:
             if call.cancelled:
                 raise Cancelled
-            answer = self._runtime.predict(call)
+            returned = self._runtime.predict(call)
             output.flush()
-            parts = result(call.id, answer, round(1e6 * (time.perf_counter() - began)))
-        except Exception as error:  # noqa: BLE001 - foreign code; its error is its caller's answer
+            took = clock() - began
+            parts = result(call.id, returned, int(1e6 * took))
+        except Exception as error:  # noqa: BLE001 - foreign code; its error is reported to its caller
+            took = clock() - began
             parts = self._failed(call, error)
         except Cancelled:
+            took = clock() - began
             parts = [failure(call.id, CallFailed(Category.CANCELLED, "the caller has gone"))]
-        self._finish(call)
-        self._send(parts, together=more and time.perf_counter() - began < _TOGETHER)
+        current_call.set(None)
+        del self._calls[call.id]
+        if more and quick(took):
+            self._outgoing.keep(parts, began + took)
+        else:
+            self._outgoing.send(parts)
 
     def _batch(self, group: list[Call]) -> None:
         wanted = [call for call in group if not call.cancelled]
         current_call.set(wanted[0] if len(wanted) == 1 else None)
-        began = time.perf_counter()
+        began = clock()
         answers: Sequence[Output | Exception] = []
         try:
             if wanted:
@@ -142,7 +152,7 @@ class BlockingReplica:
             answers = [error] * len(wanted)
         except Cancelled:
             answers = [CallFailed(Category.CANCELLED, "the caller has gone")] * len(wanted)
-        micros = round(1e6 * (time.perf_counter() - began))
+        micros = round(1e6 * (clock() - began))
         parts: list[bytes | memoryview] = []
         for call, answer in zip(wanted, answers, strict=True):
             try:
@@ -154,20 +164,17 @@ class BlockingReplica:
         for call in group:
             if call not in wanted:
                 parts.append(failure(call.id, CallFailed(Category.CANCELLED, "the caller has gone")))
-            self._finish(call)
-        self._send(parts)
+            del self._calls[call.id]
+        current_call.set(None)
+        self._outgoing.send(parts)
 
     def _failed(self, call: Call, error: Exception) -> list[bytes | memoryview]:
         output.failed(error)
         return [failure(call.id, error)]
 
-    def _finish(self, call: Call) -> None:
-        self._calls.pop(call.id, None)
-        current_call.set(None)
-
     def _on_control(self, frame: frames.Frame) -> None:
         if frame.kind == frames.FLUSH:
-            self._flush_now()
+            self._outgoing.flush_if_idle()  # a long call has followed a quick one
             return
         with self._noting:
             call = self._calls.get(frame.id)
@@ -180,78 +187,3 @@ class BlockingReplica:
                 call.cancel()
             case frames.CREDIT:
                 call.grant(frames.credit_in(frame))
-
-    # Bytes
-
-    def _receive(self) -> bytes:
-        self._flush()
-        try:
-            return self._data.recv(_READ)
-        except OSError:
-            return b""
-
-    def _send(self, parts: Sequence[bytes | memoryview], *, together: bool = False) -> None:
-        """Write to the host. ``together``: answers that follow at once may travel in one system call."""
-        with self._sending:
-            self._unsent += parts
-            self._unsent_bytes += sum(map(len, parts))
-            now = time.perf_counter()
-            if together and self._unsent_bytes < _MAX_TOGETHER:
-                if not self._unsent_since:
-                    self._unsent_since = now
-                if now - self._unsent_since < _TOGETHER:
-                    return
-            self._write()
-
-    def _flush_now(self) -> None:
-        """Send what waits, on the control thread: a long call has followed a quick one."""
-        if self._sending.acquire(blocking=False):  # otherwise the other thread is sending it
-            try:
-                self._write()
-            finally:
-                self._sending.release()
-
-    def _flush(self) -> None:
-        with self._sending:
-            self._write()
-
-    def _write(self) -> None:
-        parts, self._unsent = self._unsent, []
-        self._unsent_bytes, self._unsent_since = 0, 0.0
-        if not parts:
-            return
-        try:
-            if sum(map(len, parts)) <= _MAX_TOGETHER:
-                self._data.sendall(b"".join(parts))
-            else:
-                for part in parts:
-                    self._data.sendall(part)
-        except OSError:
-            pass  # the host has gone: reading ends the process
-
-
-class Groups:
-    """Calls as they arrive, those that belong together as one group."""
-
-    def __init__(self, wire: ReplicaWire) -> None:
-        self._wire = wire
-        self._decoder = frames.Decoder()
-        self._group: list[Call] = []
-        self._missing = 0
-
-    def feed(self, data: bytes) -> list[list[Call]]:
-        groups: list[list[Call]] = []
-        for frame in self._decoder.feed(data):
-            if frame.kind == frames.BATCH:
-                self._missing = frames.decode_header(_batch_header, frame.header).count
-                self._group = []
-                continue
-            call = received(frame, self._wire)
-            if not self._missing:
-                groups.append([call])
-                continue
-            self._group.append(call)
-            self._missing -= 1
-            if not self._missing:
-                groups.append(self._group)
-        return groups

@@ -13,34 +13,34 @@ from penstock.models.replica.errors import traceback_of
 
 Write = Callable[[str, str], None]  # level, message
 
-_LONGEST = 16 * 1024  # characters of one line
+_MAX_LINE = 16 * 1024  # characters of one line
 
 
 class _Lines(io.TextIOBase):
-    """A text stream that hands on whole lines. Threads and calls do not mix their halves."""
+    """A text stream that reports whole lines. Threads and calls do not mix their halves."""
 
     def __init__(self, write: Write, level: str, descriptor: int) -> None:
         self._write = write
         self._level = level
         self._descriptor = descriptor
-        self._parts = threading.local()
+        self._rests: dict[int, str] = {}  # unfinished lines, by thread
 
     def write(self, text: str) -> int:
-        started: str = getattr(self._parts, "text", "")
-        *lines, rest = (started + text).split("\n")
+        thread = threading.get_ident()
+        *lines, rest = (self._rests.pop(thread, "") + text).split("\n")
         for line in lines:
             self._line(line)
-        if len(rest) > _LONGEST:
+        if len(rest) > _MAX_LINE:
             self._line(rest)
             rest = ""
-        self._parts.text = rest
+        if rest:
+            self._rests[thread] = rest
         return len(text)
 
     def flush(self) -> None:
-        rest: str = getattr(self._parts, "text", "")
-        if rest:
-            self._parts.text = ""
-            self._line(rest)
+        """Report this thread's unfinished line as it is."""
+        if self._rests:
+            self._line(self._rests.pop(threading.get_ident(), ""))
 
     def fileno(self) -> int:
         return self._descriptor

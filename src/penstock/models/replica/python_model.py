@@ -9,7 +9,7 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from penstock.failures import CallFailed, Category
 from penstock.models.replica.contract.context import BadInput, Running
@@ -17,8 +17,6 @@ from penstock.models.replica.contract.contract import Contract, bad_input
 from penstock.models.replica.contract.signature import ContractError
 from penstock.models.replica.interrupting import Interruptible
 from penstock.models.replica.runtime import AsyncRuntime, BlockingRuntime, Call, Output, Runtime, Schema, Spec
-
-_Result = TypeVar("_Result")
 
 
 def create(spec: Spec) -> Runtime:
@@ -137,7 +135,11 @@ class BlockingModel(BlockingRuntime):
             arguments = model.arguments(call, context)
             section = Interruptible((call,))
             try:
-                value = _inside(section, lambda: model.predict(**arguments))
+                section.enter()
+                try:
+                    value = model.predict(**arguments)
+                finally:
+                    section.leave()
                 if not model.contract.streams:
                     return model.contract.output(value)
                 self._stream(call, section, value)
@@ -155,7 +157,11 @@ class BlockingModel(BlockingRuntime):
             with model.running(calls):
                 section = Interruptible(calls)
                 try:
-                    given = _inside(section, lambda: model.predict_batch(elements))
+                    section.enter()
+                    try:
+                        given = model.predict_batch(elements)
+                    finally:
+                        section.leave()
                 except BadInput as refusal:
                     raise bad_input(refusal) from refusal
                 finally:
@@ -234,14 +240,6 @@ class AsyncModel(AsyncRuntime):
             close = getattr(values, "aclose", None)
             if close is not None:
                 await close()
-
-
-def _inside(section: Interruptible, code: Callable[[], _Result]) -> _Result:
-    section.enter()
-    try:
-        return code()
-    finally:
-        section.leave()
 
 
 def _imported(where: str, folder: Path) -> type:

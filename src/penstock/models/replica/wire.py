@@ -16,7 +16,7 @@ from penstock.models.replica.runtime import Call, Output, Segment
 
 _MAX_LINE = 16 * 1024  # characters of a log line
 
-_call_header = frames.header_decoder(frames.CallHeader)
+_decode_call = msgspec.msgpack.Decoder(frames.CallHeader).decode
 
 
 class Sender(Protocol):
@@ -50,22 +50,36 @@ def result(call_id: int, output: Output | None, micros: int) -> list[bytes | mem
     return _reply(frames.RESULT, call_id, output, micros)
 
 
-def received(frame: frames.Frame, wire: ReplicaWire) -> Call:
-    """A call from its frame."""
-    if frame.header == _PLAIN_HEADER:
-        return Call(frame.id, frame.body, (), request_id="", streams=False, wire=wire)
-    header: frames.CallHeader = frames.decode_header(_call_header, frame.header)
+def call_of(frame: frames.Frame, wire: ReplicaWire) -> Call:
+    """Return the call of a frame; raises ProtocolError."""
+    try:
+        header = _decode_call(frame.header)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise frames.ProtocolError(f"a header cannot be read: {error}") from None
+    if not header.segments:
+        return Call(
+            frame.id,
+            frame.body,
+            (),
+            request_id=header.request_id,
+            streams=header.streams,
+            wire=wire,
+            window=header.window,
+        )
     json, pieces = frames.split(frame.body, header.segments)
     segments = [
         Segment(piece, stated.media_type, tuple(stated.path), stated.name)
         for piece, stated in zip(pieces, header.segments, strict=True)
     ]
     return Call(
-        frame.id, json, segments, request_id=header.request_id, streams=header.streams, wire=wire, window=header.window
+        frame.id,
+        json,
+        segments,
+        request_id=header.request_id,
+        streams=header.streams,
+        wire=wire,
+        window=header.window,
     )
-
-
-_PLAIN_HEADER = msgspec.msgpack.encode(frames.CallHeader())
 
 
 def _reply(kind: int, call_id: int, output: Output, micros: int) -> list[bytes | memoryview]:

@@ -8,7 +8,7 @@ from contextvars import ContextVar
 from typing import Final
 
 from penstock.models.replica.interrupting import shielded
-from penstock.models.replica.runtime import Call, current_call
+from penstock.models.replica.runtime import Call
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 _log = logging.getLogger("penstock.model")
@@ -95,17 +95,14 @@ def context() -> Context:
 class Running:
     """For runtimes: within ``with``, ``calls`` are the ones that run in this thread or task."""
 
-    __slots__ = ("_before", "_calls", "_context", "_marked")
+    __slots__ = ("_before", "_context")
 
     def __init__(self, calls: Sequence[Call], device: str) -> None:
-        self._calls = calls
         self._context = Context(calls, device)
 
     def __enter__(self) -> Context:
         self._before = _current.set(self._context)
-        self._marked = current_call.set(self._calls[0] if len(self._calls) == 1 else None)
         return self._context
 
     def __exit__(self, *_error: object) -> None:
-        current_call.reset(self._marked)
         _current.reset(self._before)

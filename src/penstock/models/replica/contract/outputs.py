@@ -6,7 +6,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 from uuid import uuid4
 
 import pydantic_core
@@ -22,6 +22,7 @@ from penstock.models.replica.finite import first_not_finite
 from penstock.models.replica.runtime import Output, Segment
 
 _MARK: Final = f"media:{uuid4().hex}:"  # placeholders of media in outputs; nobody outside can know it
+_OBJECTS: Final = frozenset({"model", "dataclass", "any", "function-plain", "is-instance", "definition-ref"})
 
 
 class Outputs:
@@ -43,6 +44,8 @@ class Outputs:
             return
         self._checked = adapter.validator.validate_python
         self._written = adapter.serializer.to_json
+        # Only objects can hold other values than they state after the check. Looking for those takes as long as writing.
+        self._warnings: Literal[False, "error"] = "error" if _has_objects(adapter.core_schema) else False
         self._dumped = adapter.serializer.to_python
 
     def output(self, value: Any) -> Output:
@@ -57,7 +60,7 @@ class Outputs:
                 written = self._written(
                     self._checked(value),
                     by_alias=True,
-                    warnings="error",
+                    warnings=self._warnings,
                     context=lifted,
                     fallback=_Fallback(lifted),
                 )
@@ -116,6 +119,13 @@ class Outputs:
     def _broken(self, field: str, detail: str) -> CallFailed:
         place = f"{field} of {self._what}" if field else self._what
         return CallFailed(Category.INTERNAL, f"the model broke its contract: {place} {detail}")
+
+
+def _has_objects(schema: Any) -> bool:
+    """Return whether a core schema holds instances of classes, whose fields may have changed."""
+    if isinstance(schema, Mapping):
+        return schema.get("type") in _OBJECTS or any(_has_objects(inner) for inner in schema.values())
+    return isinstance(schema, list | tuple) and any(_has_objects(inner) for inner in schema)
 
 
 def _may_not_be_finite(written: bytes) -> bool:
