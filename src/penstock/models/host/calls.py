@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+from msgspec import Struct
 
 from penstock.errors import ModelFailed
 from penstock.models.host.windows import Windows
@@ -15,8 +16,7 @@ from penstock.models.replica.runtime import Segment
 MAX_COLLECTED_BYTES: Final = 64 * 2**20  # of all chunks that are kept for one result
 
 
-@dataclass(frozen=True, slots=True)
-class CallResult:
+class CallResult(Struct, frozen=True):
     """How a call ended well."""
 
     json: bytes  # null where segments stand
@@ -81,6 +81,7 @@ class LiveCall:
         collects: bool = True,
         windows: Windows | None = None,
         listener: Listener | None = None,
+        loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         self.input = input
         self.segments = segments
@@ -98,7 +99,7 @@ class LiveCall:
         self.sent_at = self.started_at = self.stop_at = 0.0
         self.chunk_count = self.collected_bytes = self.unread = self.ungranted = 0
         self.chunks: list[tuple[bytes, Sequence[Segment]]] | None = [] if collects else None
-        self.done: asyncio.Future[CallResult] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[CallResult] = (loop or asyncio.get_running_loop()).create_future()
 
     @property
     def visible(self) -> bool:

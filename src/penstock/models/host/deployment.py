@@ -94,8 +94,10 @@ class Deployment:
                 f"{len(queue)} calls wait for model {self.model.name} already", retry_after=queue.wait_estimate()
             )
         self.last_used_at = call.accepted_at
+        waited_before = len(queue) > 0
         queue.add(call)
-        self.pump()
+        if not waited_before or queue.together > 1 or self.fleet.absent:
+            self.pump()  # otherwise there is no place for those before it, either
 
     @property
     def places(self) -> int:
@@ -274,8 +276,6 @@ class Deployment:
         seconds = micros / 1e6
         self.last_used_at = time.perf_counter()
         self._queue.took(seconds)
-        if self._queue or self._waiters or self.turn is not None:
-            self._pump()  # the replica's next work before this call's result
         if not json:
             json, segments = call.collected()
         self.metrics.count_completed(seconds)
@@ -283,9 +283,13 @@ class Deployment:
 
     def failed(self, call: LiveCall, failure: frames.FailureHeader) -> None:
         """End a call that failed; its replica lives on."""
-        self._pump()
         self.metrics.count_failed(failure.category)
         call.fail(error_of(failure_of(failure, self.logbook.masked(failure.message)), f"model {self.model.name}"))
+
+    def places_free(self) -> None:
+        """Send the next calls, before the results of those that ended reach their callers."""
+        if self._queue or self._waiters or self.turn is not None:
+            self._pump()
 
     def timed_out(self, call: LiveCall) -> None:
         """End a call whose time is over."""
@@ -331,4 +335,5 @@ class _Unowned:
     def completed(self, call: LiveCall, json: bytes, segments: Sequence[Segment], micros: int) -> None: ...
     def failed(self, call: LiveCall, failure: frames.FailureHeader) -> None: ...
     def timed_out(self, call: LiveCall) -> None: ...
+    def places_free(self) -> None: ...
     def ended(self, replica: Replica, started: Sequence[LiveCall], unstarted: Sequence[LiveCall]) -> None: ...

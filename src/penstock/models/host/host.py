@@ -71,6 +71,7 @@ class ModelHost:
         self._windows = Windows()
         self._groups: dict[str, Group] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None  # looked up once: that costs a system call
         self._loop_task: asyncio.Task[None] | None = None
         self._describing = asyncio.Semaphore(_MAX_IMPORTING)
         self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -80,6 +81,7 @@ class ModelHost:
 
     async def start(self) -> None:
         """Begin to look after replicas."""
+        self._loop = asyncio.get_running_loop()
         if self._loop_task is None:
             self._loop_task = asyncio.create_task(self._look_after())
 
@@ -131,6 +133,7 @@ class ModelHost:
             collects=not streams if collects is None else collects,
             windows=self._windows,
             listener=listener,
+            loop=self._loop,
         )
         if deployment.retired:
             deployment = self.find(deployment.model.name)

@@ -27,6 +27,7 @@ log = logs.get(__name__)
 Receive = Callable[[Sequence[frames.Frame]], None]
 
 _READ_BYTES: Final = 2**16
+_JOINED_BYTES: Final = 2**16  # frames are copied into one piece up to this size
 _MAX_LINE_BYTES: Final = 16 * 1024
 _DRAIN_SECONDS: Final = 0.5  # to read what a process wrote before it ended
 
@@ -54,6 +55,8 @@ class ReplicaProcess:
         self._data: asyncio.WriteTransport | None = None
         self._control: asyncio.WriteTransport | None = None
         self._finished = False
+        self._loop = asyncio.get_running_loop()
+        self._unsent: list[bytes | memoryview] = []
         self._channels: list[_Channel] = []
         self._reading: list[asyncio.Task[None]] = []
         self._watching: asyncio.Task[None] | None = None
@@ -71,12 +74,21 @@ class ReplicaProcess:
         self.send_control(frames.encode(frames.SETUP, 0, None, setup))
 
     def send(self, parts: Sequence[bytes | memoryview]) -> None:
-        """Send frames of calls; does nothing once the socket is closed."""
-        if self._data is not None and not self._finished and not self._data.is_closing():
-            if len(parts) == 1:
-                self._data.write(parts[0])
-            else:
-                self._data.writelines(parts)
+        """Send frames of calls, with all others of this turn of the event loop in one system call."""
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        self._unsent += parts
+
+    def _flush(self) -> None:
+        parts, self._unsent = self._unsent, []
+        if self._data is None or self._finished or self._data.is_closing():
+            return
+        if len(parts) == 1:
+            self._data.write(parts[0])
+        elif sum(map(len, parts)) <= _JOINED_BYTES:
+            self._data.write(b"".join(parts))
+        else:
+            self._data.writelines(parts)
 
     def send_control(self, frame: bytes) -> None:
         """Send a control frame, which never waits behind calls."""
@@ -85,6 +97,7 @@ class ReplicaProcess:
 
     def finish(self) -> None:
         """Send no more calls: the process unloads its model and ends. What it still writes is read."""
+        self._flush()
         if self._data is not None and not self._finished and not self._data.is_closing():
             self._finished = True
             self._data.write_eof()

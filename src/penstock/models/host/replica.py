@@ -43,6 +43,9 @@ class Owner(Protocol):
     def completed(self, call: LiveCall, json: bytes, segments: Sequence[Segment], micros: int) -> None: ...
     def failed(self, call: LiveCall, failure: frames.FailureHeader) -> None: ...
     def timed_out(self, call: LiveCall) -> None: ...
+    def places_free(self) -> None:
+        """Some calls have ended: others can be sent."""
+
     def ended(self, replica: Replica, started: Sequence[LiveCall], unstarted: Sequence[LiveCall]) -> None: ...
 
 
@@ -313,6 +316,14 @@ class Replica:
     # What the process reports
 
     def _receive(self, received: Sequence[frames.Frame]) -> None:
+        returned = self.returned
+        try:
+            self._handle(received)
+        finally:
+            if self.returned != returned:
+                self._owner.places_free()
+
+    def _handle(self, received: Sequence[frames.Frame]) -> None:
         for frame in received:
             kind = frame.kind
             if kind == frames.RESULT:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -99,11 +100,18 @@ class Interruptible:
             self._late = True
             return
         self._wait_until_sent()
+        ready = threading.Lock()
+        ready.acquire()
+        # Started first: starting a thread takes a while, in which the exception must not come.
+        threading.Thread(target=self._interrupt_again, args=(ready,), daemon=True).start()
         self._told = False
         self._token.append(None)
-        again = threading.Timer(_AGAIN, self.interrupt)
-        again.daemon = True
-        again.start()
+        ready.release()
+
+    def _interrupt_again(self, ready: threading.Lock) -> None:
+        ready.acquire()
+        time.sleep(_AGAIN)
+        self.interrupt()
 
     @property
     def inside(self) -> bool:

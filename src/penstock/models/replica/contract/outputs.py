@@ -44,7 +44,7 @@ class Outputs:
             return
         self._checked = adapter.validator.validate_python
         self._written = adapter.serializer.to_json
-        # Only objects can hold other values than they state after the check. Looking for those takes as long as writing.
+        # Only objects can hold other values than they state after the check; to look for them takes as long as writing.
         self._warnings: Literal[False, "error"] = "error" if _has_objects(adapter.core_schema) else False
         self._dumped = adapter.serializer.to_python
 
