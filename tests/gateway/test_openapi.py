@@ -8,8 +8,9 @@ import jsonschema_rs
 import msgspec
 import pytest
 
-from penstock.gateway.openapi import document
+from penstock.gateway.documentation import ABOUT
 from penstock.web import problems
+from penstock.web.openapi import document
 from penstock.web.problems import STATUSES
 from tests.gateway.stage import Caller
 
@@ -92,7 +93,7 @@ async def test_examples_of_requests_are_accepted(caller: Caller) -> None:
 
 async def test_the_token_is_asked_for_only_where_one_is_set(caller: Caller, described: dict[str, Any]) -> None:
     assert "security" not in described
-    secured = msgspec.json.decode(document(caller.gateway.routes, secured=True))
+    secured = msgspec.json.decode(document(caller.gateway.routes, ABOUT, secured=True))
     assert secured["security"] == [{"token": []}]
     assert secured["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
     assert secured["paths"]["/healthz"]["get"]["security"] == []

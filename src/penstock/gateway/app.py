@@ -7,9 +7,8 @@ from datetime import timedelta
 from penstock.blobs.http import BlobRoutes
 from penstock.blobs.service import BlobService
 from penstock.gateway.access import Access
-from penstock.gateway.documentation import DocumentationRoutes
+from penstock.gateway.documentation import ABOUT, DocumentationRoutes, page_routes
 from penstock.gateway.inputs import InputCheck
-from penstock.gateway.openapi import document
 from penstock.gateway.system import SystemRoutes
 from penstock.jobs import routes as job_routes
 from penstock.jobs.handlers import JobHandlers, Sizes
@@ -29,7 +28,8 @@ from penstock.settings import Settings
 from penstock.sidecar.infra import Infra, InfraRoutes
 from penstock.telemetry import metrics
 from penstock.web.dispatch import Dispatcher
-from penstock.web.route import Route, routes_of
+from penstock.web.openapi import document
+from penstock.web.route import AnyRoute, routes_of
 from penstock.web.signals import Signal
 from penstock.workers.uploads import UploadLoader
 
@@ -75,20 +75,21 @@ class Gateway:
         )
         most = settings.penstock_max_call_bytes
         load = UploadLoader(blobs, most_bytes=most)
-        self.routes: list[Route] = [
+        self.routes: list[AnyRoute] = [
             *CallRoutes(self._models, max_call_bytes=most, load=load).all(),
             *RegistryRoutes(self._models).all(),
             *LogRoutes(self._models).all(),
             *job_routes.routes(JobHandlers(service, sizes, check=InputCheck(self._models.host, catalogue))),
-            *_declared(ComparisonRoutes(service)),
-            *_declared(BlobRoutes(blobs)),
+            *routes_of(ComparisonRoutes(service)),
+            *routes_of(BlobRoutes(blobs)),
             *BackendRoutes(self._models, max_call_bytes=most, load=load).all(),
-            *system.all(),
-            *_declared(ProviderStatusRoutes(self._providers)),
-            *_declared(InfraRoutes(self._infra)),
-            *documentation.all(),
+            *routes_of(system),
+            *routes_of(ProviderStatusRoutes(self._providers)),
+            *routes_of(InfraRoutes(self._infra)),
+            *routes_of(documentation),
+            *page_routes(),
         ]
-        documentation.openapi = document(self.routes, secured=self.access.guarded)
+        documentation.openapi = document(self.routes, ABOUT, secured=self.access.guarded)
         self.application = Dispatcher(
             self.routes, self.access.check, log_requests=settings.penstock_log_level == "debug"
         )
@@ -110,8 +111,3 @@ class Gateway:
     def observe_batch(kind: str, size: int) -> None:
         """Measure a group commit."""
         _BATCHES.labels(kind).observe(size)
-
-
-def _declared(handlers: object) -> list[Route]:
-    """Return the routes that the class of ``handlers`` declares."""
-    return [one for one in routes_of(handlers) if isinstance(one, Route)]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
 from penstock.errors import NotFound
+from penstock.web.openapi import About
 from penstock.web.request import Request
 from penstock.web.response import Response
-from penstock.web.route import ResponseSpec, Route
+from penstock.web.route import ResponseSpec, Route, route
+from penstock.web.static import StaticFile, static_routes
 
 _PAGE: Final = b"""<!doctype html>
 <html lang="en">
@@ -38,69 +41,54 @@ _PAGE_POLICY: Final = (
 _CACHED: Final = [(b"cache-control", b"max-age=86400")]
 
 
+ABOUT: Final = About(
+    title="Penstock",
+    version=version("penstock"),
+    description=(
+        "One backend for AI models: call them live, stream from them, or give them durable jobs. Callers submit jobs "
+        "and read results; workers claim jobs, keep their leases by heartbeats and hand in results. Errors are problem "
+        "details (RFC 9457) with a stable `code`. A response repeats the `X-Request-ID` of its request."
+    ),
+    license={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+    bearer_setting="AI_SERVICE_TOKEN",
+)
+
+
 class DocumentationRoutes:
-    """The endpoints; ``openapi`` is set once all routes are known."""
+    """The description of the API, and the page that shows it. ``openapi`` is set once all routes are known."""
 
     def __init__(self) -> None:
         self.openapi = b"{}"
 
+    @route(
+        "GET",
+        "/openapi.json",
+        name="openapi",
+        tag="System",
+        summary="This description",
+        responses={200: ResponseSpec(description="OpenAPI 3.1", type=dict[str, Any])},
+        open=True,
+    )
     async def described(self, request: Request) -> Response:
         request.query({})
         return Response(body=self.openapi)
 
-    async def page(self, _request: Request) -> Response:
-        return Response(body=_PAGE, content_type=b"text/html; charset=utf-8", headers=[_PAGE_POLICY])
-
-    async def script(self, _request: Request) -> Response:
-        return Response(body=_asset("swagger-ui-bundle.js"), content_type=b"text/javascript", headers=_CACHED)
-
-    async def style(self, _request: Request) -> Response:
-        return Response(body=_asset("swagger-ui.css"), content_type=b"text/css", headers=_CACHED)
-
-    async def start(self, _request: Request) -> Response:
-        return Response(body=_START, content_type=b"text/javascript")
-
+    @route(
+        "GET",
+        "/",
+        name="home",
+        tag="System",
+        summary="Leads to the documentation",
+        responses={307: ResponseSpec(description="To /docs")},
+        open=True,
+    )
     async def home(self, _request: Request) -> Response:
         return Response(status=307, headers=[(b"location", b"/docs")])
 
-    def all(self) -> list[Route]:
-        """Every route."""
-        page = ResponseSpec(description="The page", type=str, media_type="text/html")
-        script = ResponseSpec(description="The script", type=str, media_type="text/javascript")
-        style = ResponseSpec(description="The style", type=str, media_type="text/css")
-        described = Route(
-            method="GET",
-            path="/openapi.json",
-            handler=self.described,
-            name="openapi",
-            tag="System",
-            summary="This description",
-            responses={200: ResponseSpec(description="OpenAPI 3.1", type=dict[str, Any])},
-            open=True,
-        )
-        parts = (
-            ("/", self.home, "home", "Leads to the documentation", 307, ResponseSpec(description="To /docs")),
-            ("/docs", self.page, "docs", "This API, to read and try", 200, page),
-            ("/docs/swagger-ui-bundle.js", self.script, "docsScript", "Part of the page", 200, script),
-            ("/docs/start.js", self.start, "docsStart", "Part of the page", 200, script),
-            ("/docs/swagger-ui.css", self.style, "docsStyle", "Part of the page", 200, style),
-        )
-        return [
-            described,
-            *(
-                Route(
-                    method="GET",
-                    path=path,
-                    handler=handler,
-                    name=name,
-                    tag="System",
-                    summary=summary,
-                    responses={status: response},
-                    open=True,
-                )
-                for path, handler, name, summary, status, response in parts
-            ),
-        ]
+
+def page_routes() -> list[Route]:
+    """Return the routes of the page ``/docs`` and of its parts."""
+    return static_routes(_FILES, tag="System")
 
 
 def _asset(name: str) -> bytes:
@@ -109,3 +97,39 @@ def _asset(name: str) -> bytes:
     if spec is None or spec.origin is None:
         raise NotFound(f"the package that holds {name} is not installed")
     return Path(spec.origin).with_name("static").joinpath(name).read_bytes()
+
+
+_FILES: Final = (
+    StaticFile(
+        path="/docs",
+        name="docs",
+        summary="This API, to read and try",
+        content=lambda: _PAGE,
+        content_type="text/html; charset=utf-8",
+        headers=[_PAGE_POLICY],
+    ),
+    StaticFile(
+        path="/docs/swagger-ui-bundle.js",
+        name="docsScript",
+        summary="Part of the page",
+        content=lambda: _asset("swagger-ui-bundle.js"),
+        content_type="text/javascript",
+        headers=_CACHED,
+    ),
+    StaticFile(
+        path="/docs/start.js",
+        name="docsStart",
+        summary="Part of the page",
+        content=lambda: _START,
+        content_type="text/javascript",
+        headers=[],
+    ),
+    StaticFile(
+        path="/docs/swagger-ui.css",
+        name="docsStyle",
+        summary="Part of the page",
+        content=lambda: _asset("swagger-ui.css"),
+        content_type="text/css",
+        headers=_CACHED,
+    ),
+)

@@ -101,9 +101,8 @@ class _Endpoint:
         self._path = path
         self.methods: dict[str, tuple[AnyRoute, metrics.Series]] = {}
         for route in routes:
-            method = route.method if isinstance(route, Route) else "GET"
-            self.methods[method] = (route, metrics.series(method, path))
-            if isinstance(route, Route) and method == "GET":
+            self.methods[route.method] = (route, metrics.series(route.method, path))
+            if isinstance(route, Route) and route.method == "GET":
                 self.methods["HEAD"] = (route, metrics.series("HEAD", path))
         self._allow = ", ".join([*self.methods, "OPTIONS"])
         self._other = metrics.series("other", path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, ClassVar, Final, TypeVar
 
 from penstock.errors import PenstockError
 from penstock.web.request import Request
@@ -81,6 +81,9 @@ class Route:
 class WebSocketRoute:
     """A path that is served as a WebSocket; the description shows its GET, as OpenAPI has no words for WebSockets."""
 
+    method: ClassVar[str] = "GET"
+    request: ClassVar[None] = None
+    request_example: ClassVar[None] = None
     path: str
     handler: Callable[[WebSocket], Awaitable[None]]
     name: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import version
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -11,15 +11,22 @@ import msgspec
 
 from penstock.errors import Forbidden, PenstockError, Unauthorized
 from penstock.web import problems
-from penstock.web.route import Parameter, PathParameter, Route
-
-_DESCRIPTION = """One backend for AI models: call them live, stream from them, or give them durable jobs. Callers submit
-jobs and read results; workers claim jobs, keep their leases by heartbeats and hand in results. Errors are problem
-details (RFC 9457) with a stable `code`. An answer repeats the `X-Request-ID` of its request."""
+from penstock.web.route import AnyRoute, Parameter, PathParameter, Route
 
 
-def document(routes: Sequence[Route], *, secured: bool) -> bytes:
-    """The document as JSON."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class About:
+    """What the document says of the API as a whole."""
+
+    title: str
+    version: str
+    description: str
+    license: dict[str, str]  # name and SPDX identifier
+    bearer_setting: str  # which holds the token
+
+
+def document(routes: Sequence[AnyRoute], about: About, *, secured: bool) -> bytes:
+    """Return the document as JSON. WebSockets appear as the GET that opens them."""
     types = _types(routes)
     schemas, components = msgspec.json.schema_components(
         [*types, problems.Problem], ref_template="#/components/schemas/{name}"
@@ -30,20 +37,22 @@ def document(routes: Sequence[Route], *, secured: bool) -> bytes:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, by_type)
     described: dict[str, Any] = {
         "openapi": "3.1.0",
-        "info": {"title": "Penstock", "version": version("penstock"), "description": _DESCRIPTION, "license": _LICENSE},
+        "info": {
+            "title": about.title,
+            "version": about.version,
+            "description": about.description,
+            "license": about.license,
+        },
         "servers": [{"url": "/"}],
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": "AI_SERVICE_TOKEN"}},
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": about.bearer_setting}},
         },
     }
     if secured:
         described["security"] = [{"token": []}]
     return msgspec.json.encode(described)
-
-
-_LICENSE = {"name": "Apache-2.0", "identifier": "Apache-2.0"}
 
 
 _BINARY = {"type": "string", "contentMediaType": "application/octet-stream"}
@@ -72,7 +81,7 @@ def _key(wire_type: Any) -> str:
     return repr(wire_type)
 
 
-def _types(routes: Sequence[Route]) -> list[Any]:
+def _types(routes: Sequence[AnyRoute]) -> list[Any]:
     found: dict[str, Any] = {}
     for route in routes:
         for wire_type in (
@@ -85,7 +94,7 @@ def _types(routes: Sequence[Route]) -> list[Any]:
     return list(found.values())
 
 
-def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
+def _operation(route: AnyRoute, schemas: dict[str, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": route.name,
         "tags": [route.tag],
@@ -98,17 +107,24 @@ def _operation(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     parameters = [*map(_path_parameter, route.path_parameters), *parameters]
     if parameters:
         operation["parameters"] = parameters
-    if route.request is not None:
-        media: dict[str, Any] = {"schema": schemas[_key(route.request)]}
-        if route.request_example is not None:
-            media["example"] = route.request_example
-        also = _MEDIA if route.takes_media else {}
-        operation["requestBody"] = {"required": True, "content": {"application/json": media, **also}}
-    if route.uploads:
-        operation["requestBody"] = {"required": True, "content": _UPLOAD}
+    content = _request_content(route, schemas) if isinstance(route, Route) else None
+    if content is not None:
+        operation["requestBody"] = {"required": True, "content": content}
     if route.open:
         operation["security"] = []
     return operation
+
+
+def _request_content(route: Route, schemas: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the media types that a route takes; None if it takes no body."""
+    if route.uploads:
+        return _UPLOAD
+    if route.request is None:
+        return None
+    media: dict[str, Any] = {"schema": schemas[_key(route.request)]}
+    if route.request_example is not None:
+        media["example"] = route.request_example
+    return {"application/json": media, **(_MEDIA if route.takes_media else {})}
 
 
 def _path_parameter(parameter: PathParameter) -> dict[str, Any]:
@@ -139,7 +155,7 @@ def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
     return choices[0] if len(choices) == 1 else schema
 
 
-def _responses(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
+def _responses(route: AnyRoute, schemas: dict[str, Any]) -> dict[str, Any]:
     responses: dict[str, Any] = {}
     for status, response in route.responses.items():
         described: dict[str, Any] = {"description": response.description}
