@@ -30,6 +30,7 @@ class Category(StrEnum):
     TIMEOUT = "timeout"  # it took longer than its limit
     PROVIDER_ERROR = "provider_error"  # a server behind the model or the worker failed
     UNAVAILABLE = "unavailable"  # the model cannot be loaded at present
+    EXPIRED = "expired"  # no worker took the job in time: no retry
     WORKER_LOST = "worker_lost"  # the lease expired, or was taken away
     INTERNAL = "internal"  # the model or the executor failed, and anything else
 

@@ -36,7 +36,8 @@ def test_failure_survives_the_way_through_an_error(category: Category) -> None:
     failure = CallFailed(category, "too dark", field="image" if category is Category.BAD_INPUT else None)
     there = error_of(failure, "model echo")
     back = failure_of(there)
-    own = {Category.CANCELLED, Category.SHUTDOWN, Category.WORKER_LOST}  # of jobs; a service has no error for them
+    # A service has no error for what happens to jobs only.
+    own = {Category.CANCELLED, Category.EXPIRED, Category.SHUTDOWN, Category.WORKER_LOST}
     assert back.category is (Category.INTERNAL if category in own else category)
     expected = "input.image: too dark" if category is Category.BAD_INPUT else "model echo: too dark"
     assert str(back) == expected

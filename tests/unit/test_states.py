@@ -40,7 +40,7 @@ def expected(category: Category, tally: Tally, jitter: float, retry_after: timed
     last = failures + 1 >= tally.max_attempts
     if tally.cancel_requested or category == "cancelled":
         return Over(status=Status.CANCELLED)
-    if category == "bad_input":
+    if category in {"bad_input", "expired"}:
         return Over(status=Status.FAILED)
     if category == "shutdown":
         return Again(delay=floor, failures=failures, losses=losses)

@@ -12,7 +12,7 @@ import typer
 from penstock.cli import job_views
 from penstock.cli.gateway import read_input, with_client
 from penstock.cli.job_views import Job
-from penstock.cli.output import AsJson, print_json, wants_json
+from penstock.cli.output import AsJson, harmless, print_json, wants_json
 
 if TYPE_CHECKING:
     from penstock.cli.job_calls import Verb
@@ -48,6 +48,9 @@ def submit(
     priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher goes first.")] = 0,
     max_attempts: Annotated[int | None, typer.Option(min=1, max=100, help="Attempts before it fails.")] = None,
     run_at: Annotated[datetime | None, typer.Option(help="Not before this time (local).")] = None,
+    ttl_seconds: Annotated[
+        float | None, typer.Option("--ttl", min=0, help="Seconds until it fails if no worker has taken it.")
+    ] = None,
     timeout_seconds: Annotated[float | None, typer.Option("--timeout", help="Limit of one attempt, seconds.")] = None,
     idempotency_key: Annotated[str | None, typer.Option(help="The same key again gives the same job.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
@@ -70,6 +73,7 @@ def submit(
         "priority": priority,
         "max_attempts": max_attempts,
         "run_at": run_at.astimezone() if run_at else None,
+        "ttl_seconds": ttl_seconds,
         "timeout_seconds": timeout_seconds,
         "idempotency_key": idempotency_key,
         "tags": tag or [],
@@ -81,6 +85,8 @@ def submit(
         if uploads:
             fields["input"] = await job_calls.with_uploads(client, task_type, fields["input"], uploads)
         job = await job_calls.submit(client, fields)
+        for warning in job["warnings"]:
+            typer.echo(f"penstock: {harmless(warning)}", err=True)
         if not watch_it:
             return job
         return (await job_calls.watch(client, [UUID(job["id"])], show=not wants_json(as_json)))[0]

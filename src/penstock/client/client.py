@@ -61,6 +61,8 @@ class JobOptions(TypedDict, total=False):
     priority: int
     max_attempts: int | None
     run_at: datetime | None
+    expires_at: datetime | None
+    ttl_seconds: float | None
     timeout_seconds: float | None
     idempotency_key: str | None
     tags: list[str]

@@ -65,6 +65,7 @@ class Gateway:
             batch=settings.penstock_max_batch_bytes,
         )
         catalogue = catalogue or Catalogue({}, {})
+        inputs = InputCheck(self._models.host, catalogue)
         self._providers = ProvidersWatch(catalogue, database, self._models.host)
         self._infra = Infra(settings)
         system, documentation = SystemRoutes(database, service), DocumentationRoutes()
@@ -79,7 +80,15 @@ class Gateway:
             *CallRoutes(self._models, max_call_bytes=most, load=load).all(),
             *RegistryRoutes(self._models).all(),
             *LogRoutes(self._models).all(),
-            *job_routes.routes(JobHandlers(service, sizes, check=InputCheck(self._models.host, catalogue))),
+            *job_routes.routes(
+                JobHandlers(
+                    service,
+                    sizes,
+                    check=inputs,
+                    known=inputs.names,
+                    strict_queues=settings.penstock_strict_queues,
+                )
+            ),
             *routes_of(ComparisonRoutes(service)),
             *routes_of(BlobRoutes(blobs)),
             *BackendRoutes(self._models, max_call_bytes=most, load=load).all(),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 
 from penstock.errors import InvalidInput
@@ -26,6 +28,15 @@ class InputCheck:
     def __init__(self, host: ModelHost, catalogue: Catalogue) -> None:
         self._host = host
         self._profiles = catalogue.profiles
+
+    def names(self, task_type: str) -> Collection[str]:
+        """Return the model profiles that this gateway knows for jobs of a type."""
+        if task_type == PREDICT:
+            return self._host.entries.keys()
+        transcribes = task_type in job_inputs.TRANSCRIPTION_TASKS
+        if not transcribes and task_type not in job_inputs.CHAT_TASKS:
+            return ()
+        return [name for name, profile in self._profiles.items() if profile.transcribes == transcribes]
 
     def __call__(self, submission: JobSubmission, prefix: str) -> None:
         """Raise InvalidInput that names the field below ``prefix``."""

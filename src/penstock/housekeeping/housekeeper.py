@@ -8,6 +8,7 @@ from datetime import timedelta
 from penstock.events.positions import Positions
 from penstock.events.tail import EVENTS
 from penstock.housekeeping.counters import Counters
+from penstock.housekeeping.expirer import Expirer
 from penstock.housekeeping.hints import Hints
 from penstock.housekeeping.promoter import Promoter
 from penstock.housekeeping.rescuer import Rescuer
@@ -26,7 +27,7 @@ log = logs.get(__name__)
 
 
 class Housekeeper:
-    """Rescue, promotion, counters, hints, positions of events, retention and sweeping, side by side."""
+    """Rescue, promotion, expiry, counters, hints, positions of events, retention and sweeping, side by side."""
 
     def __init__(self, database: Database, limits: JobLimits, *, retention: timedelta) -> None:
         self.wakeups = Wakeups(database)
@@ -34,6 +35,7 @@ class Housekeeper:
         self.duties: list[Periodic] = [
             Rescuer(database, limits, self.wakeups),
             Promoter(database, self.wakeups),
+            Expirer(database, self.wakeups),
             Counters(database),
             Hints(database),
             Positions(database),

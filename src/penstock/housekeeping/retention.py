@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from penstock.jobs.sql import retention
+from penstock.jobs.sql import queues, retention
 from penstock.postgres.pool import Database
 from penstock.processes.periodic import Periodic
 
@@ -21,4 +21,5 @@ class Retention(Periodic):
         async with self._database.acquire() as connection:
             await retention.make_room(connection)
             await retention.drop_old(connection, self._keep)
+            await queues.forget_served(connection, self._keep)
         return False

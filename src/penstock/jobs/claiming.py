@@ -12,6 +12,7 @@ from penstock.failures import Category
 from penstock.jobs.announcements import announce
 from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure
 from penstock.jobs.names import Names
+from penstock.jobs.queues import ServedQueues
 from penstock.jobs.shared import POLL_INTERVAL, Shared
 from penstock.jobs.sql import store
 from penstock.jobs.writers import TenantWriters
@@ -26,12 +27,14 @@ class Claiming:
     _shared: Shared
     _names: Names
     _writers: TenantWriters
+    queues: ServedQueues
 
     async def claim(self, request: ClaimRequest) -> list[ClaimedJob]:
         """Lease ready jobs, waiting up to ``wait_seconds`` for the first.
 
         A caller that is cancelled loses nothing: what was just being leased for it is handed back.
         """
+        self.queues.note(request)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + request.wait_seconds
         with self._shared.claims.waiting(request) as news:

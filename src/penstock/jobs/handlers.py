@@ -45,7 +45,10 @@ from penstock.jobs.job import (
     Name,
     WaitSeconds,
 )
+from penstock.jobs.queues import Known
 from penstock.jobs.service import JobService
+from penstock.jobs.sql.store import Queue
+from penstock.jobs.states import Status
 from penstock.jobs.tenant_jobs import TenantJobs
 from penstock.web.body import Disconnected
 from penstock.web.reading import check_moment, convert, moment
@@ -95,13 +98,25 @@ class Sizes:
 class JobHandlers:
     """The endpoints, on a service.
 
-    ``check`` is shown every submission before anything is written, with the prefix of its fields ("" or "jobs[3].");
-    it may raise InvalidInput. It runs on the event loop, so it must be quick.
+    ``check`` gets every submission before anything is written, with the prefix of its fields ("" or "jobs[3].");
+    it may raise InvalidInput. It runs on the event loop, so it must be quick. ``known`` returns the model profiles that
+    this process knows for a task type. With ``strict_queues`` a job for a queue that nobody has ever served and that is
+    not known is refused; without, its submitter is warned.
     """
 
-    def __init__(self, service: JobService, sizes: Sizes | None = None, *, check: Check | None = None) -> None:
+    def __init__(
+        self,
+        service: JobService,
+        sizes: Sizes | None = None,
+        *,
+        check: Check | None = None,
+        known: Known = lambda _: (),
+        strict_queues: bool = False,
+    ) -> None:
         self.sizes = sizes or Sizes()
         self._check = check
+        self._known = known
+        self._strict_queues = strict_queues
         self._service = service
 
     def _jobs(self, request: Request) -> TenantJobs:
@@ -112,10 +127,7 @@ class JobHandlers:
 
     async def submit(self, request: Request) -> Response:
         submission = _with_key(await request.read(_submission), request.header(b"idempotency-key"))
-        check_moment(submission.run_at, "run_at")
-        self._check_input(submission.input, "input")
-        if self._check is not None:
-            self._check(submission, "")
+        await self._check_submissions(request, [submission], lambda _: "")
         wait = _preferred_wait(request.header(b"prefer"))
         submitted = await self._jobs(request).submit(submission)
         job = submitted.job
@@ -125,22 +137,20 @@ class JobHandlers:
             headers.append((b"preference-applied", f"wait={wait:g}".encode()))
             job = await self._wait(request, job.id, wait)
             status = status if job.status.finished else 202
-        return json_response(job, status, headers)
+        return json_response(await self._warned(request, job), status, headers)
 
     async def submit_batch(self, request: Request) -> Response:
         batch = await request.read(_batch)
         submissions = [_merged(batch.defaults, job, index) for index, job in enumerate(batch.jobs)]
-        for index, submission in enumerate(submissions):
-            self._check_input(submission.input, f"jobs[{index}].input")
-            check_moment(submission.run_at, f"jobs[{index}].run_at")
-            if self._check is not None:
-                self._check(submission, f"jobs[{index}].")
+        await self._check_submissions(request, submissions, lambda index: f"jobs[{index}].")
         submitted = await self._jobs(request).submit_many(submissions)
         created = [
             Created(id=one.job.id, status=one.job.status, created=one.created, created_at=one.job.created_at)
             for one in submitted
         ]
-        return json_response(CreatedBatch(jobs=created), 201)
+        queues = [_queue(one.job) for one in submitted if _waits(one.job)]
+        warnings = await self._jobs(request).queues.warnings(queues, self._known)
+        return json_response(CreatedBatch(jobs=created, warnings=warnings), 201)
 
     # Reading
 
@@ -148,9 +158,9 @@ class JobHandlers:
         job_id = request.path_id()
         query = request.query({"wait": False})
         if "wait" not in query:
-            return json_response(await self._jobs(request).get(job_id))
+            return json_response(await self._warned(request, await self._jobs(request).get(job_id)))
         wait = _number(query["wait"][0], "wait", WaitSeconds)
-        return json_response(await self._wait(request, job_id, wait))
+        return json_response(await self._warned(request, await self._wait(request, job_id, wait)))
 
     async def list_jobs(self, request: Request) -> Response:
         query = request.query({**FILTERS, "limit": False, "cursor": False})
@@ -242,6 +252,31 @@ class JobHandlers:
 
     # Inside
 
+    async def _check_submissions(
+        self, request: Request, submissions: Sequence[JobSubmission], prefix: Callable[[int], str]
+    ) -> None:
+        """Raise InvalidInput or TooLarge for the first submission that cannot be accepted."""
+        for index, submission in enumerate(submissions):
+            at = prefix(index)
+            if len(bytes(submission.input)) > self.sizes.input:
+                raise TooLarge(
+                    f"{at}input has {len(bytes(submission.input))} bytes; at most {self.sizes.input} are allowed"
+                )
+            check_moment(submission.run_at, f"{at}run_at")
+            _check_expiry(submission, at)
+            if self._check is not None:
+                self._check(submission, at)
+        if self._strict_queues:
+            queues = [(submission.task_type, submission.model_profile) for submission in submissions]
+            await self._jobs(request).queues.check(queues, self._known, lambda index: f"{prefix(index)}model_profile")
+
+    async def _warned(self, request: Request, job: Job) -> Job:
+        """Return the job with warnings, if it waits for a worker that may not exist."""
+        if not _waits(job):
+            return job
+        warnings = await self._jobs(request).queues.warnings([_queue(job)], self._known)
+        return msgspec.structs.replace(job, warnings=warnings) if warnings else job
+
     async def _wait(self, request: Request, job_id: UUID, seconds: float) -> Job:
         waited = await request.unless_left(self._jobs(request).wait(job_id, timedelta(seconds=seconds)))
         return waited or await self._jobs(request).get(job_id)
@@ -259,10 +294,6 @@ class JobHandlers:
                 return Response(status=204)  # tells an EventSource not to come back
         events = await self._jobs(request).events(job_id=job_id, after=position)
         return EventStream(chunks=_as_chunks(events))
-
-    def _check_input(self, value: Raw, field: str) -> None:
-        if len(bytes(value)) > self.sizes.input:
-            raise TooLarge(f"{field} has {len(bytes(value))} bytes; at most {self.sizes.input} are allowed")
 
     def _check_result(self, value: Raw, field: str) -> None:
         if len(bytes(value)) > self.sizes.result:
@@ -283,6 +314,27 @@ def _values(query: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         else value[0]
         for name, value in query.items()
     }
+
+
+def _queue(job: Job) -> Queue:
+    return (job.task_type, job.model_profile)
+
+
+def _waits(job: Job) -> bool:
+    """Whether no worker has taken the job yet."""
+    return job.status is Status.PENDING and job.attempt == 0
+
+
+def _check_expiry(submission: JobSubmission, prefix: str) -> None:
+    """Raise InvalidInput for an expiry that contradicts another field."""
+    expires_at = submission.expires_at
+    if expires_at is None:
+        return
+    check_moment(expires_at, f"{prefix}expires_at")
+    if submission.ttl_seconds is not None:
+        raise InvalidInput.of(f"{prefix}ttl_seconds", "does not go with expires_at: state one of them")
+    if submission.run_at is not None and expires_at <= submission.run_at:
+        raise InvalidInput.of(f"{prefix}expires_at", "must be after run_at")
 
 
 def _with_key(submission: JobSubmission, header: str | None) -> JobSubmission:

@@ -44,6 +44,13 @@ JobPriority = Annotated[Priority, Meta(description="Higher goes first.")]
 Attempts = Annotated[MaxAttempts, Meta(description="How often it is tried; null: PENSTOCK_MAX_ATTEMPTS.")]
 RunAt = Annotated[Moment, Meta(description="Not before this time; null: at once.")]
 AttemptSeconds = Annotated[TimeoutSeconds, Meta(description="Longest time of one attempt, in seconds; null: no limit.")]
+LONGEST_TTL = 366 * 24 * 3600  # seconds
+ExpiresAt = Annotated[
+    Moment, Meta(description="When no worker has taken it by then, it fails as `expired`; null: it waits for ever.")
+]
+TtlSeconds = Annotated[
+    float, Meta(gt=0, le=LONGEST_TTL, description="The same in seconds from its creation; not with expires_at.")
+]
 IdempotencyKey = Annotated[
     Name, Meta(description="The same key of the same owner with the same request is the same job.")
 ]
@@ -72,6 +79,8 @@ class JobSubmission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     priority: JobPriority = 0
     max_attempts: Attempts | None = None
     run_at: RunAt | None = None
+    expires_at: ExpiresAt | None = None
+    ttl_seconds: TtlSeconds | None = None
     timeout_seconds: AttemptSeconds | None = None
     idempotency_key: IdempotencyKey | None = None
     tags: JobTags = []
@@ -88,6 +97,8 @@ class JobFields(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     priority: JobPriority | UnsetType = UNSET
     max_attempts: Attempts | None | UnsetType = UNSET
     run_at: RunAt | None | UnsetType = UNSET
+    expires_at: ExpiresAt | None | UnsetType = UNSET
+    ttl_seconds: TtlSeconds | None | UnsetType = UNSET
     timeout_seconds: AttemptSeconds | None | UnsetType = UNSET
     idempotency_key: IdempotencyKey | None | UnsetType = UNSET
     tags: JobTags | UnsetType = UNSET
@@ -134,6 +145,7 @@ class JobSummary(Struct, frozen=True, kw_only=True):
     tags: list[str]
     created_at: datetime
     run_at: datetime | None = None  # when a pending job is (or was asked to be) due; None: at once
+    expires_at: datetime | None = None  # known until then
     timeout_seconds: float | None = None
     idempotency_key: str | None = None
     worker_id: str | None = None
@@ -152,6 +164,7 @@ class Job(JobSummary, frozen=True, kw_only=True):
     result: Raw | None = None
     usage: list[Usage] = []  # of the attempt that completed
     attempts: list[Attempt] = []
+    warnings: list[str] = []  # why it may wait for long
 
 
 class JobPage(Struct, frozen=True, kw_only=True):
@@ -174,6 +187,7 @@ class CreatedBatch(Struct, frozen=True, kw_only=True):
     """The jobs of a batch, in the order of the request."""
 
     jobs: list[Created]
+    warnings: list[str] = []  # why some of them may wait for long
 
 
 class ClaimRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -97,7 +97,7 @@ def after_failure(
     floor = retry_after or timedelta(0)
     failures, losses = tally.failures, tally.losses
     match category:
-        case Category.BAD_INPUT:
+        case Category.BAD_INPUT | Category.EXPIRED:
             return Over(status=Status.FAILED)
         case Category.SHUTDOWN:
             return Again(delay=floor, failures=failures, losses=losses)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import asyncpg
 import msgspec
@@ -152,15 +152,23 @@ def _as_created(new: NewJob, created_at: datetime) -> Job:
         tags=submission.tags,
         created_at=created_at,
         run_at=submission.run_at,
+        expires_at=_expiry(submission, created_at),
         timeout_seconds=submission.timeout_seconds,
         idempotency_key=submission.idempotency_key,
         input=submission.input,
     )
 
 
+def _expiry(submission: JobSubmission, created_at: datetime) -> datetime | None:
+    """When a job of this submission expires; the statement that stores it counts from the same time."""
+    if submission.ttl_seconds is not None:
+        return created_at + timedelta(seconds=submission.ttl_seconds)
+    return submission.expires_at
+
+
 def _same_request(job: Job, submission: JobSubmission, max_attempts: int) -> bool:
-    """Whether the job was made by this very request. Its due time may have moved since, so a lapsed one is not held
-    against it."""
+    """Return whether the job was created by this very request. Its due time may have moved since, and its expiry may be
+    over, so that neither counts once they have."""
     return (
         job.task_type == submission.task_type
         and job.model_profile == submission.model_profile
@@ -170,6 +178,7 @@ def _same_request(job: Job, submission: JobSubmission, max_attempts: int) -> boo
         and job.timeout_seconds == submission.timeout_seconds
         and job.tags == list(submission.tags)
         and (job.attempt > 0 or job.run_at == submission.run_at)
+        and (job.attempt > 0 or job.status.finished or job.expires_at == _expiry(submission, job.created_at))
         and _same_json(job.input, submission.input)
     )
 

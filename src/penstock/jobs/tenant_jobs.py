@@ -23,6 +23,7 @@ from penstock.jobs.job import (
     Submitted,
 )
 from penstock.jobs.names import Names
+from penstock.jobs.queues import ServedQueues
 from penstock.jobs.shared import Shared
 from penstock.jobs.submissions import Submissions
 from penstock.jobs.writers import TenantWriters
@@ -47,9 +48,11 @@ class TenantJobs(Claiming, Changing):
             shared.database, tenant, self._names, self._writers, max_attempts=shared.limits.max_attempts
         )
         self._events = JobEvents(shared.database, tenant, self._names)
+        self.queues = ServedQueues(shared.database, tenant)
 
     async def stop(self) -> None:
         """Write what is queued, then end streams."""
+        await self.queues.stop()
         await self._writers.drain()
         await self._events.tail.stop()
 

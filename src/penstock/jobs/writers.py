@@ -18,7 +18,7 @@ from penstock.errors import CallerError, InvalidInput, NotFound, StaleEpoch
 from penstock.jobs import output
 from penstock.jobs.announcements import announce, announce_ended
 from penstock.jobs.job import Failure, HeartbeatAnswer, JobCompletion, JobHeartbeat, JobState
-from penstock.jobs.sql import store
+from penstock.jobs.sql import queues, store
 from penstock.jobs.sql.store import Gap, HeldLease, NewJob, Verdict
 from penstock.jobs.states import RetryPolicy, Status, after_failure
 from penstock.postgres.pool import Database
@@ -90,17 +90,19 @@ class TenantWriters:
         """
         keyed = [job for job in jobs if job.submission.idempotency_key is not None]
         async with self._database.acquire() as connection:
-            if not keyed:
+            if not keyed and not any(job.expires for job in jobs):
                 fresh: Sequence[NewJob] = jobs
                 created_at: datetime | None = await store.create(connection, self._tenant, jobs)
             else:
                 async with connection.transaction():
-                    reserved = await store.reserve_keys(connection, self._tenant, keyed)
+                    reserved = await store.reserve_keys(connection, self._tenant, keyed) if keyed else set()
                     if meet is not None:
                         own = {_key(job) for job in keyed if job.id in reserved}
                         await meet(connection, [j for j in keyed if j.id not in reserved and _key(j) not in own])
                     fresh = [job for job in jobs if job.submission.idempotency_key is None or job.id in reserved]
                     created_at = await store.create(connection, self._tenant, fresh) if fresh else None
+                    if any(job.expires for job in fresh):
+                        await queues.set_expiry(connection, self._tenant, fresh)
         if fresh:
             announce(self._wakeups, ready=Counter(job.queue for job in fresh))
         written = {job.id for job in fresh}

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
-from penstock.settings.kinds import DAY, MEBIBYTE, MILLISECOND, count, duration, integer, size
+from penstock.settings.kinds import DAY, MEBIBYTE, MILLISECOND, count, duration, flag, integer, size
 from penstock.settings.variable import Relation, setting
 
 
@@ -18,6 +18,9 @@ class JobSettings:
     penstock_max_input_bytes: int = setting(size, MEBIBYTE, "largest input of one job")
     penstock_max_result_bytes: int = setting(size, 16 * MEBIBYTE, "largest result of one job")
     penstock_max_batch_bytes: int = setting(size, 64 * MEBIBYTE, "largest body of a batch request")
+    penstock_strict_queues: bool = setting(
+        flag, False, "refuse jobs whose queue no worker has served and no model or profile names; false: warn"
+    )
     penstock_max_attempts: int = setting(count, 3, "attempts of a job that names no max_attempts")
     penstock_max_lost_leases: int = setting(count, 5, "a job whose workers keep dying fails after so many")
     penstock_retry_base: timedelta = setting(

@@ -51,6 +51,7 @@ def _summary_fields(row: asyncpg.Record) -> dict[str, Any]:
         "tags": row["tags"] or [],
         "created_at": row["created_at"],
         "run_at": row["run_at"],
+        "expires_at": row["expires_at"],
         "timeout_seconds": row["timeout_seconds"],
         "idempotency_key": row["idempotency_key"],
         "worker_id": row["worker_id"],

@@ -80,7 +80,7 @@ SELECT job_id AS id FROM done WHERE tenant_id = :tenant_id AND status = :status 
 -- name: matching(tenant_id, job_ids, owner_service, owner_ref, task_type, model_profile, statuses, priority, worker_id, error_category, idempotency_key, tags, max_attempts, attempt, created_after, created_before, finished_after, finished_before)
 -- Those candidates that pass the whole filter, newest first, without their payloads. Index: primary keys.
 SELECT v.id, v.owner_service, v.owner_ref, v.task_type, v.model_profile, v.status, v.priority, v.attempt, v.max_attempts,
-       v.tags, v.created_at, v.run_at, v.timeout_seconds, v.idempotency_key, v.worker_id, v.lease_expires_at,
+       v.tags, v.created_at, v.run_at, v.expires_at, v.timeout_seconds, v.idempotency_key, v.worker_id, v.lease_expires_at,
        v.cancel_requested_at, v.started_at, v.finished_at, v.progress, v.error_category, v.error_message
 FROM unnest(:job_ids::uuid[]) AS w(id)
 CROSS JOIN LATERAL (SELECT * FROM jobs WHERE tenant_id = :tenant_id AND id = w.id OFFSET 0) v

@@ -49,6 +49,11 @@ class NewJob:
     def queue(self) -> Queue:
         return (self.submission.task_type, self.submission.model_profile)
 
+    @property
+    def expires(self) -> bool:
+        """Whether it ends when no worker has taken it in time."""
+        return self.submission.expires_at is not None or self.submission.ttl_seconds is not None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:

@@ -109,6 +109,24 @@ CREATE TABLE later (
         vacuum_truncate = off);
 CREATE INDEX later_due ON later (run_at, job_id);
 
+-- Pending jobs that end when no worker has taken them in time. A row goes when that time has come, however the job stands.
+CREATE TABLE expiry (
+    tenant_id  integer NOT NULL,
+    job_id     uuid NOT NULL,
+    expires_at timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, job_id)
+);
+CREATE INDEX expiry_due ON expiry (expires_at, tenant_id, job_id);
+
+-- Queues that workers have claimed from, and when last, to the minute: what a submitter is warned by. '' is any.
+CREATE TABLE queue_seen (
+    tenant_id     integer NOT NULL REFERENCES tenant,
+    task_type     text NOT NULL,
+    model_profile text NOT NULL,
+    seen_at       timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, task_type, model_profile)
+) WITH (fillfactor = 50);
+
 -- Running. The only hot table that is updated (heartbeats); no updated column is indexed.
 CREATE TABLE lease (
     tenant_id           integer NOT NULL,
@@ -394,7 +412,7 @@ SELECT ensure_day((now() AT TIME ZONE 'UTC')::date + ahead) FROM generate_series
 CREATE VIEW jobs AS
 SELECT j.tenant_id, j.id, j.series_id, j.lane_id, s.owner_service, j.owner_ref, s.task_type, s.model_profile, n.priority,
        j.input, j.max_attempts, j.timeout_seconds, j.idempotency_key, j.tags, j.created_at,
-       coalesce(w.run_at, j.run_at) AS run_at,
+       coalesce(w.run_at, j.run_at) AS run_at, x.expires_at,
        CASE WHEN d.job_id IS NOT NULL THEN d.status
             WHEN l.job_id IS NOT NULL THEN 'running'
             WHEN r.job_id IS NOT NULL OR w.job_id IS NOT NULL THEN 'pending' END AS status,
@@ -412,7 +430,8 @@ JOIN lane n ON n.id = j.lane_id
 LEFT JOIN ready r ON r.tenant_id = j.tenant_id AND r.job_id = j.id
 LEFT JOIN later w ON w.tenant_id = j.tenant_id AND w.job_id = j.id
 LEFT JOIN lease l ON l.tenant_id = j.tenant_id AND l.job_id = j.id
-LEFT JOIN done d ON d.tenant_id = j.tenant_id AND d.job_id = j.id;
+LEFT JOIN done d ON d.tenant_id = j.tenant_id AND d.job_id = j.id
+LEFT JOIN expiry x ON x.tenant_id = j.tenant_id AND x.job_id = j.id;
 
 -- Drops the partitions of one day. A job of that day that is not finished, or finished at or after the cutoff, is kept:
 -- it moves to the default partition, where retention removes it by row later. Answers how many were kept, or null when

@@ -1,0 +1,40 @@
+"""Ends jobs that no worker took in time."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from penstock.jobs.announcements import announce
+from penstock.jobs.sql import queues
+from penstock.postgres.pool import Database
+from penstock.postgres.wakeups import Wakeups
+from penstock.processes.periodic import Periodic
+
+_CHUNK = 1000
+
+
+class Expirer(Periodic):
+    """Polls when the next job expires, at most once a second. Any number of processes may do so at once.
+
+    That a job with an expiry was created meanwhile it learns from a wake-up; a lost one costs five seconds at most.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        wakeups: Wakeups,
+        *,
+        interval: timedelta = timedelta(seconds=1),
+        idle_interval: timedelta = timedelta(seconds=5),
+    ) -> None:
+        super().__init__(interval=interval, idle_interval=idle_interval)
+        self._database = database
+        self._wakeups = wakeups
+
+    async def once(self) -> bool:
+        async with self._database.acquire() as connection:
+            expired, more = await queues.expire(connection, limit=_CHUNK)
+            self.due_in = await queues.next_expiry(connection)
+        if expired:
+            announce(self._wakeups, finished=expired)
+        return more

@@ -1,0 +1,61 @@
+"""Queues that workers serve, and jobs that expire: the typed functions of ``queues.sql``.
+
+The conventions are those of ``store``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from penstock.jobs.sql.store import Connection, NewJob, Queue
+from penstock.postgres import queries
+from penstock.tenants.principal import TenantId
+
+_sql = queries.load(__file__, "queues.sql")
+
+
+async def note_served(connection: Connection, tenant: TenantId, served: Sequence[Queue]) -> None:
+    """Note that a worker claims from these queues; an empty name is any."""
+    await _sql.note_served.run(
+        connection,
+        tenant_id=tenant,
+        task_types=[task_type for task_type, _ in served],
+        model_profiles=[model_profile for _, model_profile in served],
+    )
+
+
+async def served(connection: Connection, tenant: TenantId, *, limit: int) -> dict[Queue, float]:
+    """Return the queues that workers claimed from last, with the seconds since."""
+    rows = await _sql.served.rows(connection, tenant_id=tenant, limit=limit)
+    return {(row["task_type"], row["model_profile"]): row["seconds"] for row in rows}
+
+
+async def forget_served(connection: Connection, keep: timedelta) -> None:
+    """Forget queues that no worker of any tenant has claimed from for so long."""
+    await _sql.forget_served.run(connection, keep_seconds=keep.total_seconds())
+
+
+async def set_expiry(connection: Connection, tenant: TenantId, jobs: Sequence[NewJob]) -> None:
+    """Store when those of the new jobs expire that do."""
+    limited = [job for job in jobs if job.expires]
+    await _sql.set_expiry.run(
+        connection,
+        tenant_id=tenant,
+        job_ids=[job.id for job in limited],
+        expires_ats=[job.submission.expires_at for job in limited],
+        ttls=[job.submission.ttl_seconds for job in limited],
+    )
+
+
+async def expire(connection: Connection, *, limit: int) -> tuple[list[UUID], bool]:
+    """Fail jobs of every tenant that no worker took in time; returns them, and whether there may be more."""
+    rows = await _sql.expire.rows(connection, limit=limit)
+    return [row["job_id"] for row in rows], bool(rows) and rows[0]["looked"] == limit
+
+
+async def next_expiry(connection: Connection) -> timedelta | None:
+    """Return how soon the next job of any tenant expires; None where none does."""
+    seconds: float | None = await _sql.next_expiry.value(connection)
+    return None if seconds is None else timedelta(seconds=max(seconds, 0.0))

@@ -1,0 +1,90 @@
+-- Which queues workers serve, and jobs that expire. Loaded by penstock.jobs.sql.queues.
+-- The rules at the head of queries.sql hold here too.
+
+
+-- name: note_served(tenant_id, task_types, model_profiles)!
+-- Notes that a worker claims from these queues; '' is any. A row that another process has just written stays as it is.
+-- Locks: rows of queue_seen, in key order.
+INSERT INTO queue_seen AS s (tenant_id, task_type, model_profile, seen_at)
+SELECT :tenant_id, q.task_type, q.model_profile, clock()
+FROM unnest(:task_types::text[], :model_profiles::text[]) AS q(task_type, model_profile)
+ORDER BY q.task_type, q.model_profile
+ON CONFLICT (tenant_id, task_type, model_profile) DO UPDATE SET seen_at = clock()
+WHERE s.seen_at < clock() - interval '30 seconds';
+
+
+-- name: served(tenant_id, limit)
+-- The queues that workers claimed from last, and how many seconds ago. Index: primary key of queue_seen.
+SELECT task_type, model_profile, extract(epoch FROM clock() - seen_at)::float8 AS seconds
+FROM queue_seen WHERE tenant_id = :tenant_id ORDER BY seen_at DESC LIMIT :limit::int;
+
+
+-- name: forget_served(keep_seconds)!
+-- tenant: every (a duty of the house)
+-- Forgets queues that no worker has claimed from for so long.
+DELETE FROM queue_seen WHERE seen_at < clock() - make_interval(secs => :keep_seconds::float8);
+
+
+-- name: set_expiry(tenant_id, job_ids, expires_ats, ttls)!
+-- The times when new jobs expire: stated, or so many seconds from now. In the transaction that creates the jobs, whose
+-- clock() stands still. Takes no lock that another transaction could hold.
+INSERT INTO expiry (tenant_id, job_id, expires_at)
+SELECT :tenant_id, x.job_id, coalesce(x.expires_at, clock() + make_interval(secs => x.ttl))
+FROM unnest(:job_ids::uuid[], :expires_ats::timestamptz[], :ttls::float8[]) AS x(job_id, expires_at, ttl);
+
+
+-- name: expire(limit)
+-- tenant: every (a duty of the house; rows keep their tenant)
+-- Fails pending jobs whose time is over and that no worker has taken. Waits for a claim or a cancel that is just taking
+-- one, and leaves it alone then; its row in expiry goes at a later pass, when the job is seen to be elsewhere. Each job
+-- has an event row of its own, so that its history finds it after a retry too.
+-- Locks: expiry rows in the order of their time, skipping locked ones; then ready and later rows, each in job id order.
+-- Index: expiry_due, and the tables' keys by job id.
+WITH due AS MATERIALIZED (
+    SELECT tenant_id, job_id, expires_at FROM expiry WHERE expires_at <= clock()
+    ORDER BY expires_at, tenant_id, job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED
+), in_order AS MATERIALIZED (
+    SELECT * FROM due ORDER BY job_id
+), held_ready AS MATERIALIZED (
+    SELECT r.place FROM in_order d
+    CROSS JOIN LATERAL (SELECT ctid AS place FROM ready WHERE tenant_id = d.tenant_id AND job_id = d.job_id AND attempt = 0
+                        FOR UPDATE) r
+), held_later AS MATERIALIZED (
+    SELECT l.place FROM in_order d
+    CROSS JOIN LATERAL (SELECT ctid AS place FROM later WHERE tenant_id = d.tenant_id AND job_id = d.job_id AND attempt = 0
+                        FOR UPDATE) l
+), from_ready AS (
+    DELETE FROM ready WHERE ctid = ANY (ARRAY(SELECT place FROM held_ready))
+    RETURNING tenant_id, job_id, series_id, attempt, enqueued_at
+), from_later AS (
+    DELETE FROM later WHERE ctid = ANY (ARRAY(SELECT place FROM held_later))
+    RETURNING tenant_id, job_id, series_id, attempt, enqueued_at
+), gone AS (
+    SELECT g.*, format('no worker took the job until %s', to_char(d.expires_at, 'YYYY-MM-DD"T"HH24:MI:SS"Z"')) AS message
+    FROM (SELECT * FROM from_ready UNION ALL SELECT * FROM from_later) g
+    JOIN due d ON d.tenant_id = g.tenant_id AND d.job_id = g.job_id
+), kept AS (
+    INSERT INTO done (tenant_id, job_id, series_id, attempt, enqueued_at, finished_at, status, error_category, error_message)
+    SELECT tenant_id, job_id, series_id, attempt, enqueued_at, clock(), 'failed', 'expired', message FROM gone
+), counted AS (
+    INSERT INTO stat_delta (tenant_id, series_id, pending, failed)
+    SELECT tenant_id, series_id, -count(*), count(*) FROM gone GROUP BY tenant_id, series_id
+), told AS (
+    INSERT INTO event (tenant_id, at, kind, job_id, series_ids, attempts, data)
+    SELECT tenant_id, clock(), 'job.failed', job_id, ARRAY[series_id], ARRAY[attempt],
+           json_build_object('category', 'expired', 'message', message, 'run_at', NULL)
+    FROM gone
+), settled AS (
+    DELETE FROM expiry e USING due d
+    WHERE e.tenant_id = d.tenant_id AND e.job_id = d.job_id
+      AND (EXISTS (SELECT FROM gone g WHERE g.tenant_id = d.tenant_id AND g.job_id = d.job_id)
+           OR NOT EXISTS (SELECT FROM ready WHERE tenant_id = d.tenant_id AND job_id = d.job_id AND attempt = 0)
+              AND NOT EXISTS (SELECT FROM later WHERE tenant_id = d.tenant_id AND job_id = d.job_id AND attempt = 0))
+)
+SELECT job_id, (SELECT count(*) FROM due) AS looked FROM gone;
+
+
+-- name: next_expiry()
+-- tenant: every (a time, no row)
+-- In how many seconds the next job expires; null: none does. Index: expiry_due.
+SELECT extract(epoch FROM expires_at - clock())::float8 FROM expiry ORDER BY expires_at, tenant_id, job_id LIMIT 1;
