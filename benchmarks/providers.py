@@ -1,4 +1,4 @@
-"""Chat and transcription jobs on a provider that answers at once: what Penstock adds to asking it directly."""
+"""Chat and transcription jobs on a provider that responds at once: what Penstock adds to calling it directly."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ import time
 import wave
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 
 import aiohttp
 import msgspec
+import psutil
 from msgspec import Raw
 
 from benchmarks.figures import Figure
@@ -23,6 +25,7 @@ from benchmarks.ground import fresh_database, process, service
 from penstock.blobs.service import BlobService
 from penstock.jobs.job import JobSubmission
 from penstock.jobs.states import Status
+from penstock.jobs.tenant_jobs import TenantJobs
 from penstock.outbound.gate import Gate
 from penstock.postgres.embedded import EmbeddedServer
 from penstock.providers.agreement import rate
@@ -30,10 +33,11 @@ from penstock.supervisor.ports import free_port
 from penstock.tenants.principal import DEFAULT_TENANT
 
 CHATS = 5000
+WARM = 500  # jobs before the measurement
 AT_ONCE = 64
 RECORDINGS = 30
 SECONDS = 60  # of each recording
-TURNS = 20_000
+PASSES = 20_000
 WORDS = 9000  # spoken in about an hour
 
 _MESSAGES = [{"role": "user", "content": "Classify this text. " + "x" * 400}]
@@ -42,18 +46,31 @@ _MESSAGES = [{"role": "user", "content": "Classify this text. " + "x" * 400}]
 async def run(server: EmbeddedServer) -> list[Figure]:
     """Each against its own limit, in one run."""
     async with _provider() as address:
-        direct = await _direct(address)
+        await _straight_calls(address)  # connections, caches
+        straight = await _straight_calls(address)
         jobs = await _chat_jobs(server, address)
         overhead = await _transcriptions(server, address)
+    share = _percent(straight.cpu_microseconds, jobs.cpu_microseconds)
     return [
         Figure(
-            scenario=f"chat calls straight to the provider, {AT_ONCE} at once", value=direct, unit="/s", group=_GROUP
+            scenario=f"chat calls straight to the provider, {AT_ONCE} at once",
+            value=straight.per_second,
+            unit="/s",
+            note=f"{straight.cpu_microseconds:.0f} µs of CPU each",
+            group=_GROUP,
         ),
         Figure(
             scenario="chat jobs on it, one worker process",
-            value=jobs,
+            value=jobs.per_second,
             unit="/s",
-            note=f"{100 * jobs / direct:.0f} % of straight calls; results stored, usage counted",
+            note=f"{_percent(jobs.per_second, straight.per_second)} of straight calls; results stored, usage counted",
+            group=_GROUP,
+        ),
+        Figure(
+            scenario="CPU of the worker, a chat job",
+            value=jobs.cpu_microseconds,
+            unit="µs",
+            note=f"a straight call of the same HTTP client is {share} of it",
             group=_GROUP,
         ),
         Figure(
@@ -77,6 +94,10 @@ async def run(server: EmbeddedServer) -> list[Figure]:
 _GROUP = "providers"
 
 
+def _percent(value: float, whole: float) -> str:
+    return f"{100 * value / whole:.0f} %"
+
+
 @asynccontextmanager
 async def _provider() -> AsyncIterator[str]:
     port = free_port()
@@ -92,8 +113,14 @@ async def _provider() -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-async def _direct(address: str) -> float:
-    """Calls per second by aiohttp, as the worker makes them."""
+@dataclass(frozen=True, slots=True)
+class _Speed:
+    per_second: float
+    cpu_microseconds: float  # of the process that makes the calls
+
+
+async def _straight_calls(address: str) -> _Speed:
+    """Make calls with aiohttp, as the worker makes them."""
     body = msgspec.json.encode({"model": "m", "messages": _MESSAGES})
     left = iter(range(CHATS))
 
@@ -103,33 +130,44 @@ async def _direct(address: str) -> float:
                 msgspec.json.decode(await answer.read())
 
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
-        began = time.perf_counter()
+        began, used = time.perf_counter(), time.process_time()
         await asyncio.gather(*(caller(session) for _ in range(AT_ONCE)))
-        return CHATS / (time.perf_counter() - began)
+        cpu = 1e6 * (time.process_time() - used) / CHATS
+        return _Speed(CHATS / (time.perf_counter() - began), cpu)
 
 
-async def _chat_jobs(server: EmbeddedServer, address: str) -> float:
-    """Completed jobs per second, by the times that the database noted."""
+async def _chat_jobs(server: EmbeddedServer, address: str) -> _Speed:
+    """Run chat jobs on a worker that is warm."""
     chat = JobSubmission(
         owner_service="bench",
         task_type="llm_chat",
         model_profile="m",
         input=Raw(msgspec.json.encode({"messages": _MESSAGES})),
     )
-    async with fresh_database(server) as url, service(url) as (jobs, database):
-        for _ in range(CHATS // 1000):
-            await jobs.of(DEFAULT_TENANT).submit_many([chat] * 1000)
-        async with _worker(url, LLM_BASE_URL=f"{address}/v1", LLM_MODEL="m"):
-            while (await jobs.of(DEFAULT_TENANT).stats()).totals.completed < CHATS:
-                await asyncio.sleep(0.05)
-        used = (await jobs.of(DEFAULT_TENANT).stats()).totals.usage
-        if used.calls != CHATS or used.prompt_tokens != 30 * CHATS:
-            raise RuntimeError(f"usage was not counted once for each job: {used}")
-        async with database.acquire() as connection:
-            span = await connection.fetchrow("SELECT min(started_at) AS first, max(finished_at) AS last FROM done")
-        assert span is not None
-        seconds: float = (span["last"] - span["first"]).total_seconds()
-        return CHATS / seconds
+    async with fresh_database(server) as url, service(url) as (every, _):
+        jobs = every.of(DEFAULT_TENANT)
+        async with _worker(url, LLM_BASE_URL=f"{address}/v1", LLM_MODEL="m") as pid:
+            await jobs.submit_many([chat] * WARM)
+            await _completed(jobs, WARM)
+            began, used = time.perf_counter(), _cpu_seconds(pid)
+            for _ in range(CHATS // 1000):
+                await jobs.submit_many([chat] * 1000)
+            await _completed(jobs, WARM + CHATS)
+            seconds, cpu = time.perf_counter() - began, _cpu_seconds(pid) - used
+        usage = (await jobs.stats()).totals.usage
+        if usage.calls != WARM + CHATS or usage.prompt_tokens != 30 * (WARM + CHATS):
+            raise RuntimeError(f"usage was not counted once for each job: {usage}")
+        return _Speed(CHATS / seconds, 1e6 * cpu / CHATS)
+
+
+async def _completed(jobs: TenantJobs, count: int) -> None:
+    while (await jobs.stats()).totals.completed < count:
+        await asyncio.sleep(0.02)
+
+
+def _cpu_seconds(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
 
 
 async def _transcriptions(server: EmbeddedServer, address: str) -> float:
@@ -154,7 +192,8 @@ async def _transcriptions(server: EmbeddedServer, address: str) -> float:
 
 
 @asynccontextmanager
-async def _worker(url: str, **variables: str) -> AsyncIterator[None]:
+async def _worker(url: str, **variables: str) -> AsyncIterator[int]:
+    """Run a worker; yield the number of its process."""
     async with process(
         "-m",
         "penstock",
@@ -164,18 +203,18 @@ async def _worker(url: str, **variables: str) -> AsyncIterator[None]:
         WORKER_CLAIM_LIMIT=str(AT_ONCE),
         PENSTOCK_PROVIDER_CONCURRENCY=str(AT_ONCE),
         **variables,
-    ):
-        yield
+    ) as child:
+        yield child.pid
 
 
 async def _gate() -> float:
     """Microseconds that a call spends at an open gate."""
     gate = Gate(8)
     began = time.perf_counter()
-    for _ in range(TURNS):
+    for _ in range(PASSES):
         async with gate.slot(0):
             pass
-    return 1e6 * (time.perf_counter() - began) / TURNS
+    return 1e6 * (time.perf_counter() - began) / PASSES
 
 
 def _agreement() -> float:
