@@ -56,6 +56,7 @@ class LiveCall:
         # the deployment
         "attempts",  # replicas that may have begun it and ended without a result
         # the replica
+        "arena",  # offset and length of its segments in the memory shared with the replica
         "grant",  # returns bytes of the window to the replica
         "id",  # set when it is sent; unique within the process
         "sent_at",  # perf_counter
@@ -94,6 +95,7 @@ class LiveCall:
         self.accepted_at = time.perf_counter()
         self.withdraw: Callable[[LiveCall], None] | None = None
         self.attempts = 0
+        self.arena: list[tuple[int, int]] | None = None
         self.grant: Callable[[LiveCall, int], None] | None = None
         self.id = 0
         self.sent_at = self.started_at = self.stop_at = 0.0
@@ -129,6 +131,7 @@ class LiveCall:
 
     def reset(self) -> None:
         """Forget a replica that is gone; another one will run the call."""
+        self.arena = None
         self.grant, self.sent_at, self.started_at, self.stop_at = None, 0.0, 0.0, 0.0
         self.chunk_count = self.collected_bytes = self.unread = self.ungranted = 0
         if self.chunks is not None:

@@ -18,9 +18,9 @@ _ALWAYS = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "USER", "SSL_CERT_F
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
-def command(model: Model, data_fd: int, control_fd: int) -> list[str]:
+def command(model: Model, *fds: int) -> list[str]:
     """The command of a replica."""
-    return [interpreter(model), str(START), str(data_fd), str(control_fd)]
+    return [interpreter(model), str(START), *map(str, fds)]
 
 
 def interpreter(model: Model) -> str:

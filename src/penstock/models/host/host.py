@@ -348,6 +348,7 @@ class ModelHost:
             replica.kill(f"gave no sign of life for {self._ping_timeout:g} s")
         elif now - replica.pinged_at > self._ping_interval:
             replica.ping()
+            replica.trim()
 
     async def _check_memory(self) -> None:
         limited = [

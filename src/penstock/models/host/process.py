@@ -61,10 +61,11 @@ class ReplicaProcess:
         self._reading: list[asyncio.Task[None]] = []
         self._watching: asyncio.Task[None] | None = None
 
-    async def start(self, setup: bytes, visible_devices: str = "") -> None:
-        """Start the process and send it its setup. It sees the GPU ``visible_devices`` only. Raises CallFailed."""
+    async def start(self, setup: bytes, *, visible_devices: str = "", arena_fd: int = -1) -> None:
+        """Start the process and send it its setup. It sees the GPU ``visible_devices`` only, and inherits ``arena_fd``.
+        Raises CallFailed."""
         try:
-            await self._start(visible_devices)
+            await self._start(visible_devices, arena_fd)
         except (PenstockError, OSError) as error:
             self.kill()
             if self._watching is not None:
@@ -108,12 +109,12 @@ class ReplicaProcess:
             with suppress(ProcessLookupError, PermissionError):  # it has ended
                 os.killpg(self.pid, signal.SIGKILL)
 
-    async def _start(self, visible_devices: str) -> None:
+    async def _start(self, visible_devices: str, arena_fd: int) -> None:
         data, data_there = socket.socketpair()
         control, control_there = socket.socketpair()
         try:
             with data_there, control_there:
-                process = await self._spawn(data_there.fileno(), control_there.fileno(), visible_devices)
+                process = await self._spawn((data_there.fileno(), control_there.fileno(), arena_fd), visible_devices)
             self._attend(process)
             await self._guardian.watch(process.pid)
             self._data = await self._connect(data, self._handlers.data)
@@ -132,9 +133,9 @@ class ReplicaProcess:
         ]
         self._watching = loop.create_task(self._watch(process))
 
-    async def _spawn(self, data_fd: int, control_fd: int, visible_devices: str) -> Process:
+    async def _spawn(self, fds: tuple[int, ...], visible_devices: str) -> Process:
         return await asyncio.create_subprocess_exec(
-            *environment.command(self._model, data_fd, control_fd),
+            *environment.command(self._model, *fds),
             stdin=DEVNULL,
             stdout=PIPE,
             stderr=PIPE,
@@ -142,7 +143,7 @@ class ReplicaProcess:
                 self._model, ours=environment.of_host(), private=self._private, visible_devices=visible_devices
             ),
             cwd=environment.working_folder(self._model),
-            pass_fds=(data_fd, control_fd),
+            pass_fds=[fd for fd in fds if fd >= 0],
             start_new_session=True,
         )
 

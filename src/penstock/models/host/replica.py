@@ -12,6 +12,7 @@ import msgspec
 
 from penstock.failures import CallFailed, Category
 from penstock.models.host import devices, environment
+from penstock.models.host.arena import MIN_BYTES, Arena, arena
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.guardian import Guardian
 from penstock.models.host.in_flight import InFlight
@@ -86,6 +87,7 @@ class Replica:
         self._timeout = model.timeout.total_seconds()
         self._flush_timer: asyncio.TimerHandle | None = None
         self._returned_before = self._flushed_at = -1  # of `returned`, when it was looked at, and when flushed
+        self._arena: Arena | None = None
         self._withdraw = self.cancel
         self._grant = self.grant
 
@@ -158,6 +160,7 @@ class Replica:
             await asyncio.shield(starting)
         except CallFailed:
             self.state = "dead"
+            self._close_arena()
             self.exited.set()
             raise
         except asyncio.CancelledError:
@@ -170,8 +173,11 @@ class Replica:
 
     async def _start_process(self, *, describe_only: bool) -> None:
         placement = await devices.place(self.model.manifest.device, environment.of_host())
+        if not describe_only:
+            self._arena = arena()
         setup = msgspec.json.encode(self._setup(placement.device, describe_only=describe_only))
-        await self._process.start(setup, placement.visible)
+        arena_fd = -1 if self._arena is None else self._arena.fd
+        await self._process.start(setup, visible_devices=placement.visible, arena_fd=arena_fd)
 
     def _setup(self, device: str, *, describe_only: bool) -> frames.Setup:
         model = self.model
@@ -185,6 +191,7 @@ class Replica:
             device=device,
             concurrency=model.concurrency,
             timeout=self._timeout,
+            arena_bytes=0 if self._arena is None else self._arena.size,
             describe_only=describe_only,
         )
 
@@ -205,8 +212,14 @@ class Replica:
                 future.set_exception(error)
                 future.exception()  # there may be no waiter
         started, unstarted = self.in_flight.clear()
+        self._close_arena()
         self.exited.set()
         self._owner.ended(self, started, unstarted)
+
+    def _close_arena(self) -> None:
+        if self._arena is not None:
+            self._arena.close()
+            self._arena = None
 
     async def _end(self, *, grace: float) -> None:
         if self.pid is None:
@@ -234,13 +247,40 @@ class Replica:
             call.sent_at = now
             call.withdraw = self._withdraw
             call.grant = self._grant
-            parts += _frame_of(call)
+            parts += self._frame_of(call)
         self.in_flight.add(calls, now)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._timeout, self._check_timeout)
         if self.in_flight.ahead and self._flush_timer is None:
             self._flush_timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._check_flush)
         self._process.send(parts)
+
+    def _frame_of(self, call: LiveCall) -> list[bytes | memoryview]:
+        if not call.segments:
+            header = frames.CallHeader(call.request_id, call.streams, window=call.window)
+            return [frames.encode(frames.CALL, call.id, header, call.input)]
+        stated: list[frames.SegmentHeader] = []
+        inline: list[bytes | memoryview] = []
+        for segment in call.segments:
+            offset = self._place(call, segment)
+            if offset < 0:
+                inline.append(segment.data)
+            stated.append(
+                frames.SegmentHeader(len(segment.data), segment.media_type, list(segment.path), segment.name, offset)
+            )
+        header = frames.CallHeader(call.request_id, call.streams, stated, call.window)
+        return frames.encode_parts(frames.CALL, call.id, header, [call.input, *inline])
+
+    def _place(self, call: LiveCall, segment: Segment) -> int:
+        """Put a large segment into the shared memory. Returns its offset; -1 for one that goes through the socket."""
+        length = len(segment.data)
+        if length < MIN_BYTES or self._arena is None:
+            return -1
+        offset = self._arena.put(segment.data)
+        if offset is None:
+            return -1
+        call.arena = [*(call.arena or ()), (offset, length)]
+        return offset
 
     def cancel(self, call: LiveCall) -> None:
         """Have the replica stop a call where it can."""
@@ -255,6 +295,11 @@ class Replica:
         if call.ungranted >= call.window // 2:
             self._process.send_control(frames.credit(call.id, call.ungranted))
             call.ungranted = 0
+
+    def trim(self) -> None:
+        """Give back the memory of inputs, if there are none."""
+        if self._arena is not None and not self.load:
+            self._arena.trim()
 
     def ping(self) -> None:
         """Ask for a sign of life; ``ponged_at`` is when the last one came."""
@@ -346,7 +391,12 @@ class Replica:
 
     def _finish(self, call_id: int) -> LiveCall:
         self.returned += 1
-        return self.in_flight.finish(call_id, time.perf_counter())
+        call = self.in_flight.finish(call_id, time.perf_counter())
+        if call.arena is not None and self._arena is not None:
+            for offset, length in call.arena:
+                self._arena.free(offset, length)
+            call.arena = None
+        return call
 
     def _chunk(self, frame: frames.Frame) -> None:
         call = self.in_flight.find(frame.id)
@@ -408,20 +458,10 @@ class Replica:
                 future.exception()
 
 
-def _frame_of(call: LiveCall) -> list[bytes | memoryview]:
-    segments = call.segments
-    if not segments:
-        header = frames.CallHeader(call.request_id, call.streams, window=call.window)
-        return [frames.encode(frames.CALL, call.id, header, call.input)]
-    stated = [frames.SegmentHeader(len(s.data), s.media_type, list(s.path), s.name) for s in segments]
-    header = frames.CallHeader(call.request_id, call.streams, stated, call.window)
-    return frames.encode_parts(frames.CALL, call.id, header, [call.input, *(s.data for s in segments)])
-
-
 def _output(frame: frames.Frame, header: frames.OutputHeader) -> tuple[bytes, Sequence[Segment]]:
     if not header.segments:
         return frame.body, ()
-    json, pieces = frames.split(frame.body, header.segments)
+    json, pieces = frames.split(frame.body, header.segments)  # no arena: outputs come through the socket
     return json, [
         Segment(piece, stated.media_type, tuple(stated.path), stated.name)
         for piece, stated in zip(pieces, header.segments, strict=True)

@@ -25,11 +25,13 @@ _UNLOAD_SECONDS = 5.0
 class AsyncReplica(asyncio.Protocol):
     """Reads calls, runs each as a task, writes answers."""
 
-    def __init__(self, runtime: AsyncRuntime, data: socket.socket, control: Control) -> None:
+    def __init__(
+        self, runtime: AsyncRuntime, data: socket.socket, control: Control, *, arena: memoryview | None
+    ) -> None:
         self._runtime = runtime
         self._data = data
         self._control = control
-        self._wire = ReplicaWire(self._send)
+        self._wire = ReplicaWire(self._send, arena)
         self._groups = Groups(self._wire)
         self._tasks: dict[int, tuple[Call, asyncio.Task[None]]] = {}
         self._newest = 0  # id of the last call received; they grow

@@ -23,13 +23,15 @@ from penstock.models.replica.wire import Control, ReplicaWire, result
 class BlockingReplica:
     """Reads calls, runs them and sends results; cancels and credit come in on the control thread."""
 
-    def __init__(self, runtime: BlockingRuntime, data: socket.socket, control: Control, *, threads: int) -> None:
+    def __init__(
+        self, runtime: BlockingRuntime, data: socket.socket, control: Control, *, threads: int, arena: memoryview | None
+    ) -> None:
         self._runtime = runtime
         self._incoming = Reader(data)
         self._outgoing = Outgoing(data)
         self._control = control
         self._threads = threads
-        self._wire = ReplicaWire(self._outgoing.send)
+        self._wire = ReplicaWire(self._outgoing.send, arena)
         self._calls: dict[int, Call] = {}  # received and not answered
         self._newest = 0  # id of the last one received; they grow
         self._cancelled_early: set[int] = set()

@@ -63,6 +63,7 @@ class SegmentHeader(Struct, frozen=True, array_like=True):
     media_type: str
     path: list[str | int] = []  # where it stands in the JSON, which holds null there; empty: it is the whole value
     name: str | None = None  # a file name
+    offset: int = -1  # where it is in the memory that host and replica share; -1: in the body. Of inputs only.
 
 
 class CallHeader(Struct, frozen=True, array_like=True):
@@ -86,6 +87,7 @@ class Setup(Struct, frozen=True, kw_only=True):
     device: str
     concurrency: int
     timeout: float  # seconds
+    arena_bytes: int = 0  # of shared memory for inputs; 0: none
     describe_only: bool = False  # say what the model's schema is, and exit
 
 
@@ -218,20 +220,30 @@ class Decoder:
         return not self._pending
 
 
-def split(body: bytes, segments: Sequence[SegmentHeader]) -> tuple[bytes, list[memoryview]]:
-    """A body's JSON and its segments; raises ProtocolError when the sizes do not fit."""
+def split(
+    body: bytes, segments: Sequence[SegmentHeader], arena: memoryview | None = None
+) -> tuple[bytes, list[memoryview]]:
+    """Return a body's JSON and its segments, of which some may be in ``arena``. Raises ProtocolError when the sizes do
+    not fit."""
     if not segments:
         return body, []
-    total = sum(segment.size for segment in segments)
-    if total > len(body) or any(segment.size < 0 for segment in segments):
+    if any(segment.size < 0 for segment in segments):
+        raise ProtocolError("a segment of less than nothing")
+    total = sum(segment.size for segment in segments if segment.offset < 0)
+    if total > len(body):
         raise ProtocolError("segments exceed the frame")
     view = memoryview(body)
     start = len(body) - total
     json = bytes(view[:start])
     pieces = []
     for segment in segments:
-        pieces.append(view[start : start + segment.size])
-        start += segment.size
+        if segment.offset < 0:
+            pieces.append(view[start : start + segment.size])
+            start += segment.size
+        elif arena is not None and segment.offset + segment.size <= len(arena):
+            pieces.append(arena[segment.offset : segment.offset + segment.size])
+        else:
+            raise ProtocolError("a segment is not in the shared memory")
     return json, pieces
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import faulthandler
+import mmap
 import os
 import signal
 import socket
@@ -23,11 +24,11 @@ from penstock.models.replica.wire import Control
 BROKEN_STATUS = 71  # the model could not be described or loaded; the host was told why
 
 
-def run(data_fd: int, control_fd: int) -> None:
+def run(data_fd: int, control_fd: int, arena_fd: int) -> None:
     """Be a replica until the host has gone or wants no more."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C on the host's terminal is the host's
     faulthandler.enable()  # a crash in native code says where, into the log
-    for descriptor in (data_fd, control_fd):
+    for descriptor in (data_fd, control_fd, *([arena_fd] if arena_fd >= 0 else [])):
         os.set_inheritable(descriptor, False)  # for no program that the model starts
     data, control = socket.socket(fileno=data_fd), Control(socket.socket(fileno=control_fd), _before_calls)
     try:
@@ -42,14 +43,24 @@ def run(data_fd: int, control_fd: int) -> None:
     control.send(frames.encode(frames.HELLO, 0, None, msgspec.json.encode(schema)))
     if setup.describe_only:
         return
+    arena = _arena(arena_fd, setup.arena_bytes)
     match runtime:
         case BlockingRuntime():
-            BlockingReplica(runtime, data, control, threads=setup.concurrency).run(_give_up)
+            BlockingReplica(runtime, data, control, threads=setup.concurrency, arena=arena).run(_give_up)
         case AsyncRuntime():
-            AsyncReplica(runtime, data, control).run(_give_up)
+            AsyncReplica(runtime, data, control, arena=arena).run(_give_up)
         case _:
             _give_up(control, _no_runtime(runtime))
     output.flush()
+
+
+def _arena(fd: int, size: int) -> memoryview | None:
+    """The memory of inputs that the host shares; None where it shares none."""
+    if not size:
+        return None
+    memory = memoryview(mmap.mmap(fd, size, access=mmap.ACCESS_READ))
+    os.close(fd)
+    return memory
 
 
 def _spec(setup: frames.Setup) -> Spec:

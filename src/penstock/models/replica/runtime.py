@@ -32,7 +32,10 @@ class Cancelled(BaseException):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of media: raw bytes, and where in the JSON it stands (which holds null there)."""
+    """A piece of media: raw bytes, and where in the JSON it stands (which holds null there).
+
+    The bytes of an input may be in memory that is used again when the call has ended: a runtime copies what it keeps.
+    """
 
     data: bytes | memoryview
     media_type: str = "application/octet-stream"

@@ -1,6 +1,6 @@
 """Where a replica's process begins. Executed by path, never imported.
 
-    python start.py DATA_FD CONTROL_FD
+    python start.py DATA_FD CONTROL_FD ARENA_FD
 
 The interpreter may be one of the model's own, in which Penstock is not installed: the package is then taken from where
 this file stands, without putting the folder of all our dependencies on its path. Such an interpreter needs msgspec,
@@ -31,7 +31,7 @@ def main() -> None:
         sys.exit(
             f"{sys.executable} cannot run models: it has no module {error.name!r}. Install msgspec and pydantic in it."
         )
-    run(int(sys.argv[1]), int(sys.argv[2]))
+    run(*map(int, sys.argv[1:4]))
 
 
 main()

@@ -28,7 +28,8 @@ class Sender(Protocol):
 class ReplicaWire:
     """Turns what a call tells into frames."""
 
-    def __init__(self, send: Sender) -> None:
+    def __init__(self, send: Sender, arena: memoryview | None = None) -> None:
+        self.arena = arena  # of inputs, shared with the host
         self._send = send
 
     def chunk(self, call: Call, output: Output) -> None:
@@ -66,7 +67,7 @@ def call_of(frame: frames.Frame, wire: ReplicaWire) -> Call:
             wire=wire,
             window=header.window,
         )
-    json, pieces = frames.split(frame.body, header.segments)
+    json, pieces = frames.split(frame.body, header.segments, wire.arena)
     segments = [
         Segment(piece, stated.media_type, tuple(stated.path), stated.name)
         for piece, stated in zip(pieces, header.segments, strict=True)
