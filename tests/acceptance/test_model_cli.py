@@ -215,7 +215,7 @@ async def test_add_reload_remove(desk: Desk) -> None:
         (("predict", "greet", "--input", "[]"), 1, "object"),
         (("predict", "greet", "name=Ada", "-o", "no/where.json"), 2, "there is no folder no"),
         (("predict", "greet", "name=Ada", "-o", "models"), 2, "models: Is a directory"),
-        (("predict", "greet", "name"), 2, "KEY=VALUE"),
+        (("predict", "greet", "name=Ada", "mark"), 2, "KEY=VALUE"),
         (("predict", "mirror", "-f", "file=missing"), 2, "there is no file missing"),
         (("add", "x", "--runtime", "python"), 1, "runtime: over HTTP only http and openai"),
         (("add", "x", "--url", "http://h"), 2, "goes with --runtime"),
