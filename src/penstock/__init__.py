@@ -9,7 +9,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from penstock.client import BlockingClient, Client, Event, Job, JobOptions, MediaAnswer, ModelEvent, Unreachable
+    from penstock.client import (
+        BlockingClient,
+        Client,
+        Event,
+        EventsLost,
+        Job,
+        JobOptions,
+        MediaAnswer,
+        ModelEvent,
+        Unreachable,
+    )
     from penstock.errors import (
         AlreadyExists,
         CallerError,
@@ -53,6 +63,7 @@ __all__ = [
     "Client",
     "Context",
     "Event",
+    "EventsLost",
     "ExecutionError",
     "File",
     "IdempotencyConflict",
@@ -88,6 +99,7 @@ _HOMES = {
         "BlockingClient",
         "Client",
         "Event",
+        "EventsLost",
         "Job",
         "JobOptions",
         "MediaAnswer",

@@ -10,7 +10,7 @@ from typing import Final
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r(?!\Z)")  # a CR at the very end may be the half of one
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _LONGEST: Final = 2**24  # bytes
-_LARGEST_OWN: Final = 2**31  # bytes
+LARGEST_OWN: Final = 2**31  # bytes
 
 
 class TooLong(ValueError):
@@ -64,6 +64,7 @@ class Events:
         self._first = True
         self._name = ""
         self._id = ""
+        self.last_id = ""  # of the last event that is complete, even one without data
         self._data: list[bytes] = []
         self._size = 0
 
@@ -95,6 +96,7 @@ class Events:
         return None
 
     def _dispatch(self) -> ServerEvent | None:
+        self.last_id = self._id
         event = ServerEvent(self._name or "message", b"\n".join(self._data), self._id) if self._data else None
         self._name, self._data, self._size = "", [], 0
         return event
@@ -102,7 +104,7 @@ class Events:
 
 async def events_of(pieces: AsyncIterator[bytes]) -> AsyncIterator[ServerEvent]:
     """The events of a stream of our own: however large they are, and none that was cut off."""
-    events = Events(_LARGEST_OWN)
+    events = Events(LARGEST_OWN)
     async for piece in pieces:
         for event in events.feed(piece):
             yield event

@@ -16,6 +16,7 @@ from msgspec import UNSET, Raw, UnsetType
 from penstock.errors import CallerError
 from penstock.events.event import Event
 from penstock.events.position import Position
+from penstock.events.stream import OpenStream
 from penstock.failures import Category
 from penstock.housekeeping.promoter import Promoter
 from penstock.housekeeping.rescuer import Rescuer
@@ -240,7 +241,7 @@ class Caller:
     async def page(self, *, limit: int = 100, cursor: str | None = None, **where: Any) -> JobPage:
         return await self.service.of(self.tenant).list(JobFilter(**where), limit=limit, cursor=cursor)
 
-    async def watch(self, job_id: UUID | None = None, *, after: str | None = None) -> AsyncIterator[Event]:
+    async def watch(self, job_id: UUID | None = None, *, after: str | None = None) -> OpenStream:
         """An open stream of one job's events, or of all; ``after`` is an event id."""
         position = None if after is None else Position.parse(after)
         return await self.service.of(self.tenant).events(job_id=job_id, after=position)

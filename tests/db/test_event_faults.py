@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from random import random
 from uuid import UUID
 
-from penstock.errors import DatabaseUnavailable
+from penstock.errors import DatabaseUnavailable, PenstockError
+from penstock.events import store as event_log
+from penstock.events.event import Event
 from penstock.events.tail import EVENTS
 from penstock.jobs.service import JobService
+from penstock.postgres.embedded import EmbeddedServer, embedded_url, socket_folder
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import DEFAULT_TENANT
 from tests.db.crashing import burn_transaction_numbers, copy_by_dump, kill, own_server
-from tests.db.stage import Caller, open_database, run, started, within
+from tests.db.stage import Caller, look, open_database, run, started, within
+from tests.db.test_outage import Line
+from tests.processes import until
 
 LIFE = ["job.created", "job.started", "job.completed"]
 
@@ -82,6 +88,143 @@ async def _commit_until(stopping: asyncio.Event, url: str) -> None:
         while not stopping.is_set():
             loop = "DO $$ BEGIN FOR i IN 1..300 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
             await run(database, loop)
+
+
+async def test_streams_open_over_crashes_of_the_server_tell_everything_once_and_in_order(tmp_path: Path) -> None:
+    """Natural traffic, several processes with streams of all jobs and of single ones, and SIGKILL at any moment."""
+    async with own_server(tmp_path) as server, AsyncExitStack() as stack:
+        callers = [await stack.enter_async_context(_caller_of(server.url)) for _ in range(3)]
+        traffic = Traffic(callers)
+        everything = [asyncio.create_task(_follow(caller, "0-0-0")) for caller in callers]
+        for round_ in range(3):
+            await until(lambda goal=(round_ + 1) * 60: traffic.completed >= goal, "more completed jobs")  # type: ignore[misc]
+            await asyncio.sleep(random() * 0.05)
+            await kill(server)
+            await server.start()
+        jobs = await traffic.stop()
+        rest = await stack.enter_async_context(_caller_of(server.url))
+        end = (await rest.submit(task_type="the end")).id
+        truth = await _all_events(server.url)
+        for stream in everything:
+            told = await within(stream, 60)
+            assert told == truth
+        assert truth[-1].endswith(f"job.created {end}")
+        lives = [[line for line in truth if line.endswith(str(job_id))] for job_id in sorted(jobs)]
+        finished = [(job_id, life) for job_id, life in zip(sorted(jobs), lives, strict=True) if "completed" in life[-1]]
+        assert len(finished) > 100
+        for job_id, life in finished:
+            assert [_line(event) for event in [event async for event in rest.events(job_id)]] == life
+
+
+async def test_a_reader_ahead_of_a_restored_database_gets_a_reset(tmp_path: Path) -> None:
+    """Also when events that came after the restore have taken the positions that it knows."""
+    async with own_server(tmp_path / "old") as old, own_server(tmp_path / "new", migrated=False) as new:
+        async with _caller_of(old.url) as caller:
+            kept = await _finished(caller)
+            await copy_by_dump(old, new)
+            lost = [await caller.submit() for _ in range(3)]
+            seen = [event async for event in _first(caller.events(after="0-0-0"), 6)]
+        assert [event.subject for event in seen[3:]] == [job.id for job in lost]
+        async with _caller_of(new.url) as caller:
+            ahead = await caller.watch(after=seen[-1].id)
+            assert (await within(anext(ahead))).data == {"reason": "ahead", "after": seen[-1].id}
+            made = [await caller.submit() for _ in range(3)]
+            assert [(await within(anext(ahead))).subject for _ in made] == [job.id for job in made]
+            replaced = await caller.watch(after=seen[-1].id)
+            assert (await within(anext(replaced))).data == {"reason": "replaced", "after": seen[-1].id}
+            job_stream = await caller.watch(kept, after=seen[-1].id)
+            assert [event.type async for event in job_stream] == ["reset", *LIFE]
+            held = await caller.watch(after=seen[2].id)
+            assert [(await within(anext(held))).subject for _ in made] == [job.id for job in made]
+
+
+async def test_streams_open_while_the_database_goes_back_get_a_reset_and_go_on(tmp_path: Path) -> None:
+    """As after a failover to a replica that lacked the last transactions."""
+    async with own_server(tmp_path / "old") as old, own_server(tmp_path / "new", migrated=False) as new:
+        line = Line(tmp_path, _socket(old))
+        await line.mend()
+        url = embedded_url(old.data_dir).replace(str(socket_folder(old.data_dir)), str(tmp_path))
+        async with _caller_of(url) as caller:
+            job = await caller.submit_and_claim()
+            everything, one = await caller.watch(), await caller.watch(job.id)
+            await copy_by_dump(old, new)
+            await caller.complete(job)
+            assert (await within(anext(everything))).type == "job.completed"
+            assert [(await within(anext(one))).type for _ in range(2)] == ["job.created", "job.started"]
+            line.server_socket = _socket(new)
+            await line.cut()
+            await line.mend()
+            reset = await within(anext(everything))
+            assert (reset.type, reset.data["reason"]) == ("reset", "ahead")
+            assert (await within(anext(one))).type == "job.completed", "it was on its way already"
+            made = await _submit_when_possible(caller)
+            assert (await within(anext(everything))).subject == made
+        await line.cut()
+
+
+class Traffic:
+    """Jobs that are submitted, claimed and completed all the time, by several processes, over every outage."""
+
+    def __init__(self, callers: list[Caller]) -> None:
+        self.completed = 0
+        self._jobs: set[UUID] = set()
+        self._stopping = asyncio.Event()
+        self._tasks = [asyncio.create_task(self._work(caller)) for caller in callers for _ in range(3)]
+
+    async def stop(self) -> set[UUID]:
+        """Stop; the jobs that were submitted."""
+        self._stopping.set()
+        await asyncio.gather(*self._tasks)
+        return self._jobs
+
+    async def _work(self, caller: Caller) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._jobs.update(job.id for job in await caller.submit_many(3))
+                for job in await caller.claim(3):
+                    await caller.tell(job, b"1", lines=["one"])
+                    await caller.complete(job)
+                    self.completed += 1
+            except PenstockError:
+                await asyncio.sleep(0.01)
+
+
+def _line(event: Event) -> str:
+    return f"{event.position.number}-{event.position.index} {event.type} {event.subject}"
+
+
+async def _follow(caller: Caller, after: str) -> list[str]:
+    """Every event of one stream of all jobs, up to the job that ends the test; it is never opened again."""
+    told: list[str] = []
+    async for event in caller.events(after=after):
+        told.append(_line(event))
+        if event.data.get("task_type") == "the end":
+            break
+    return told
+
+
+async def _first(events: AsyncIterator[Event], count: int) -> AsyncIterator[Event]:
+    for _ in range(count):
+        yield await within(anext(events))
+
+
+async def _all_events(url: str) -> list[str]:
+    """What the database holds, in order of position; every position is there."""
+    async with open_database(url) as database:
+        async with database.acquire() as connection:
+            assert await event_log.position_events(connection)
+        rows = await look(
+            database,
+            "SELECT p.position, e.kind, coalesce(e.job_ids, ARRAY[e.job_id]) FROM event_position p"
+            " JOIN event e ON e.id = p.event_id AND e.at = p.at ORDER BY p.position",
+        )
+        ((stored,),) = await look(database, "SELECT count(*) FROM event")
+    assert [position for position, _, _ in rows] == list(range(1, stored + 1))
+    return [f"{position}-{n} {kind} {job}" for position, kind, jobs in rows for n, job in enumerate(jobs, 1)]
+
+
+def _socket(server: EmbeddedServer) -> str:
+    return str(socket_folder(server.data_dir) / ".s.PGSQL.5432")
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -10,10 +11,11 @@ from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
+from msgspec import Raw
 
 from penstock.errors import DatabaseUnavailable, PenstockError
 from penstock.jobs.announcements import CANCELLED
-from penstock.jobs.job import HeartbeatAnswer
+from penstock.jobs.job import HeartbeatAnswer, JobCompletion, JobHeartbeat
 from penstock.jobs.service import JobService
 from penstock.jobs.states import Status
 from penstock.postgres.pool import Database
@@ -28,7 +30,7 @@ class Line:
 
     def __init__(self, folder: Path, server_socket: str) -> None:
         self.folder = folder
-        self._server_socket = server_socket
+        self.server_socket = server_socket
         self._listener: asyncio.Server | None = None
         self._ends: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -54,7 +56,7 @@ class Line:
         self._loses_answer_to = words
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up_reader, up_writer = await asyncio.open_unix_connection(self._server_socket)
+        up_reader, up_writer = await asyncio.open_unix_connection(self.server_socket)
         self._ends |= {writer, up_writer}
         swallow = asyncio.Event()
 
@@ -379,3 +381,48 @@ async def _completed(caller: Caller) -> int:
 async def _grows(answered: set[object], *, by: int) -> None:
     goal = len(answered) + by
     await until(lambda: len(answered) >= goal, f"{by} more jobs")
+
+
+async def test_an_outage_leaves_no_error_behind_that_nobody_handled(line: Line, caller: Caller) -> None:
+    """Cuts under batches, streams, waits and wake-ups: asyncio has nothing to report afterwards."""
+    loop = asyncio.get_running_loop()
+    reported: list[dict[str, object]] = []
+    handler = loop.get_exception_handler()
+    loop.set_exception_handler(lambda _loop, context: reported.append(context))
+    stopping = asyncio.Event()
+    try:
+        users = [asyncio.create_task(_use(caller, stopping)) for _ in range(6)]
+        for _ in range(10):
+            goal = await _completed(caller) + 1
+            await until(lambda goal=goal: _reached(caller, goal), "more completed jobs")  # type: ignore[misc]
+            await line.cut()
+            await line.mend()
+        stopping.set()
+        await within(asyncio.gather(*users))
+        gc.collect()
+        await asyncio.sleep(0)
+    finally:
+        loop.set_exception_handler(handler)
+    assert [str(context.get("exception")) + str(context["message"]) for context in reported] == []
+
+
+async def _use(caller: Caller, stopping: asyncio.Event) -> None:
+    """Everything that waits for something, many at a time; errors of ours are expected."""
+    own = caller.service.of(caller.tenant)
+    while not stopping.is_set():
+        try:
+            jobs = await caller.submit_many(8)
+            stream = await caller.watch(jobs[0].id)
+            claimed = await caller.claim(8)
+            await own.heartbeat([JobHeartbeat(id=job.id, epoch=job.epoch) for job in claimed])
+            waits = [own.wait(job.id, timedelta(milliseconds=1)) for job in jobs]
+            await asyncio.gather(*waits, return_exceptions=True)
+            done = [JobCompletion(id=job.id, epoch=job.epoch, result=Raw(b"1")) for job in claimed]
+            await own.complete_many(done)
+            await take(stream, 1)
+        except PenstockError:
+            await asyncio.sleep(0)
+
+
+async def _reached(caller: Caller, goal: int) -> bool:
+    return await _completed(caller) >= goal

@@ -148,6 +148,37 @@ async def test_an_event_id_that_is_none_is_refused(caller: Caller, after: str) -
         assert both.outcome == (422, "invalid_input")
 
 
+async def test_a_stream_begins_with_the_id_to_resume_behind(caller: Caller) -> None:
+    """A reader whose connection breaks before the first event misses nothing when it comes back."""
+    async with stream(caller, "/events") as events:
+        while not (line := (await events.answer.content.readline()).decode()).startswith("id: "):
+            pass
+    start = line.removeprefix("id: ").strip()
+    job = await caller.submit(task_type="meanwhile")
+    async with stream(caller, "/events", **{"Last-Event-ID": start}) as events:
+        event = await events.next()
+    assert event is not None
+    assert event.cloud["subject"] == job["id"]
+
+
+async def test_a_reader_that_is_ahead_of_the_store_gets_a_reset_and_then_what_there_is(caller: Caller) -> None:
+    job = await caller.finished(task_type="behind")
+    async with stream(caller, "/events", **{"Last-Event-ID": "999999999-1-7"}) as events:
+        reset = await events.next()
+        assert reset is not None
+        assert (reset.type, reset.cloud["data"]) == ("reset", {"reason": "ahead", "after": "999999999-1-7"})
+        following = await caller.submit(task_type="behind")
+        event = await events.next()
+        assert event is not None
+        assert event.cloud["subject"] == following["id"]
+    async with stream(caller, f"/jobs/{job['id']}/events", **{"Last-Event-ID": "999999999-1-7"}) as events:
+        told = await events.rest()
+    assert [event.type for event in told] == ["reset", "job.created", "job.started", "job.completed"]
+    assert told[0].cloud["subject"] == job["id"]
+    async with stream(caller, f"/jobs/{job['id']}/events", **{"Last-Event-ID": told[0].id}) as events:
+        assert await events.rest() == told[1:]
+
+
 async def test_silence_is_filled_with_comments(module_database_url: str) -> None:
     limits = Limits(ping=timedelta(milliseconds=10))
     async with serving(module_database_url, limits=limits) as caller, stream(caller, "/events") as events:

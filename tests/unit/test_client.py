@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 
 import penstock
-from penstock import BlockingClient, Client, Unreachable, errors
+from penstock import BlockingClient, Client, EventsLost, Unreachable, errors
 from penstock.failures import Category
 from penstock.jobs.job import ClaimRequest, Failure, JobCompletion, JobFilter, JobHeartbeat
 from penstock.jobs.states import Status
@@ -309,6 +309,27 @@ async def test_the_stream_of_a_job_that_is_over_ends() -> None:
 
     async with gateway(over, says(JOB)) as server, Client(server.url) as client:
         assert [event async for event in client.events(JOB_ID, after="1-9-1")] == []
+
+
+async def test_a_stream_that_breaks_before_its_first_event_is_resumed_where_it_began() -> None:
+    async def begins(_request: web.Request) -> web.Response:
+        return web.Response(body=b"id: 7-1-1\n\nid: 8-1-1\n", content_type="text/event-stream")  # the second is cut off
+
+    async with gateway(begins, streams(("8-1-1", "job.completed"))) as server, Client(server.url) as client:
+        assert (await anext(client.events())).id == "8-1-1"
+    assert server.requests[1][3].get("Last-Event-ID") == "7-1-1"
+
+
+async def test_a_reset_is_an_error_that_says_where_to_go_on() -> None:
+    async def resets(_request: web.Request) -> web.Response:
+        data = {"id": "0-0-0", "type": "reset", "data": {"reason": "ahead", "after": "9-1-1"}}
+        body = b"id: 0-0-0\nevent: reset\ndata: %b\n\n" % msgspec.json.encode(data)
+        return web.Response(body=body, content_type="text/event-stream")
+
+    async with gateway(resets) as server, Client(server.url) as client:
+        with pytest.raises(EventsLost, match="after 9-1-1 cannot be given") as caught:
+            await anext(client.events(JOB_ID, after="9-1-1"))
+    assert (caught.value.reason, caught.value.after, caught.value.resume_after) == ("ahead", "9-1-1", "0-0-0")
 
 
 async def test_events_of_an_unknown_job_are_an_error() -> None:

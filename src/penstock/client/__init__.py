@@ -6,7 +6,7 @@ Needs a gateway's address, nothing else.
 from penstock.client.blocking import BlockingClient
 from penstock.client.client import Client, JobOptions
 from penstock.client.models import ModelEvent
-from penstock.client.stream import Event
+from penstock.client.stream import Event, EventsLost
 from penstock.client.transport import Unreachable
 from penstock.client.views import Job, JobPage, JobSummary, MediaAnswer
 
@@ -14,6 +14,7 @@ __all__ = [
     "BlockingClient",
     "Client",
     "Event",
+    "EventsLost",
     "Job",
     "JobOptions",
     "JobPage",

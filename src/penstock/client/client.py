@@ -195,6 +195,7 @@ class Client(ModelCalls, BlobCalls):
         """What happens, as it happens: of one job from its creation to its end, or of all jobs from now on.
 
         ``after`` is the id of the last event seen, to go on behind it. Connections that break are made again there.
+        Raises EventsLost when the service can no longer give what happened since.
         """
         path = "/api/v1/events" if job_id is None else f"{_JOBS}/{_id(job_id)}/events"
         stream = Stream(self._transport, path, after=after)

@@ -13,8 +13,8 @@ import msgspec
 from msgspec import Struct
 
 from penstock.client.transport import Transport, error_of
-from penstock.errors import ServiceError
-from penstock.event_stream import events_of
+from penstock.errors import PenstockError, ServiceError
+from penstock.event_stream import LARGEST_OWN, Events
 
 _SILENCE: Final = 90.0  # seconds without a byte after which a connection counts as dead; the gateway sends comments
 _LONGEST_PAUSE: Final = 5.0
@@ -23,17 +23,45 @@ LAST_TYPES: Final = frozenset({"job.completed", "job.failed", "job.cancelled"})
 
 
 class Event(Struct, frozen=True, kw_only=True):
-    """One thing that happened to one job; ``id`` resumes the stream behind it."""
+    """One thing that happened to one job or other subject; ``id`` resumes the stream behind it."""
 
     id: str
     type: str  # "job.created", "job.started", "job.progress", "job.completed", …
     time: datetime
-    subject: UUID  # the job
+    subject: str  # of events of jobs: the job's id
     data: dict[str, Any] = {}
 
     @property
     def job_id(self) -> UUID:
-        return self.subject
+        """The job; raises ValueError for an event of another subject."""
+        return UUID(self.subject)
+
+
+class EventsLost(PenstockError):
+    """The events behind the last one seen cannot be given: read the state anew, then go on behind ``resume_after``.
+
+    ``reason``: "expired" (retention has dropped them), "ahead" or "replaced" (the database went back, as after a
+    restore or a failover). Going on, the stream of a job begins with its first event, that of all jobs with what
+    happens next.
+    """
+
+    code = "events_lost"
+
+    def __init__(self, reason: str, *, after: str, resume_after: str) -> None:
+        super().__init__(f"the events after {after} cannot be given ({reason}); read the state anew")
+        self.reason = reason
+        self.after = after
+        self.resume_after = resume_after
+
+
+class _ResetData(Struct, frozen=True):
+    reason: str
+    after: str
+
+
+class _Reset(Struct, frozen=True):
+    id: str
+    data: _ResetData
 
 
 class Stream:
@@ -48,7 +76,7 @@ class Stream:
         self._retry = 0.2
 
     async def connection(self) -> AsyncIterator[Event]:
-        """The events of one connection. It ends when the connection does, whether in order or not."""
+        """The events of one connection. It ends with the connection, whether in order or not. Raises EventsLost."""
         self.ended, self.count = False, 0
         headers = {"Accept": "text/event-stream"}
         if self.last_id is not None:
@@ -64,14 +92,25 @@ class Stream:
                 if response.status != 200:
                     raise error_of(response.status, await response.read(), response.headers)
                 self._retry = 0.2
-                async for told in events_of(response.content.iter_any()):
-                    event = msgspec.json.decode(told.data, type=Event)
+                async for event in self._events_of(response):
                     self.last_id = event.id
                     self.count += 1
                     yield event
                 self.ended = True
         except (aiohttp.ClientError, OSError, ServiceError):
             return
+
+    async def _events_of(self, response: aiohttp.ClientResponse) -> AsyncIterator[Event]:
+        received = Events(LARGEST_OWN)
+        async for piece in response.content.iter_any():
+            for one in received.feed(piece):
+                if one.name == "reset":
+                    raise self._lost(msgspec.json.decode(one.data, type=_Reset))
+                yield msgspec.json.decode(one.data, type=Event)
+            self.last_id = received.last_id or self.last_id  # an id may come alone, before the first event
+
+    def _lost(self, reset: _Reset) -> EventsLost:
+        return EventsLost(reset.data.reason, after=reset.data.after, resume_after=reset.id)
 
     async def pause(self) -> None:
         """Wait before the next connection, longer each time one cannot be made."""

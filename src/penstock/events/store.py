@@ -73,7 +73,7 @@ async def position_events(connection: Connection, *, settled: int = 0) -> bool:
     while True:
         try:
             given: int | None = await _sql.position_events.value(connection, settled=settled, limit=_PASS)
-        except asyncpg.UniqueViolationError:  # two at once, which the lock should prevent: one of them has done it
+        except (asyncpg.UniqueViolationError, asyncpg.SerializationError):  # two at once, which the lock should prevent
             return False
         if given is None:
             return False

@@ -67,8 +67,26 @@ class AllEvents:
                 return
 
 
+class OpenStream:
+    """The events of one reader, as they come. ``start`` is the position that they follow."""
+
+    def __init__(self, start: Position, events: AsyncGenerator[Event, None]) -> None:
+        self.start = start
+        self._events = events
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        return self
+
+    async def __anext__(self) -> Event:
+        return await anext(self._events)
+
+    async def aclose(self) -> None:
+        """Give up the reader's place. A stream that is dropped gives it up as well."""
+        await self._events.aclose()
+
+
 class EventStream:
-    """An open stream: iterate over it for events; ``position`` is where it stands."""
+    """One reader's way: where it stands, and how it goes on."""
 
     def __init__(
         self,
@@ -84,7 +102,7 @@ class EventStream:
         self._is_over = is_over
         self.position = START
 
-    async def open(self, after: Position | None) -> AsyncGenerator[Event, None]:
+    async def open(self, after: Position | None) -> OpenStream:
         """Take the stream's place: what is committed from now on comes. Raises DatabaseUnavailable.
 
         Without ``after`` a subject's stream begins with its first event, the stream of all events now. If the store
@@ -92,7 +110,7 @@ class EventStream:
         """
         events = self._follow(after)
         await anext(events)  # takes the place; the generator gives it up, however it ends
-        return cast("AsyncGenerator[Event, None]", events)
+        return OpenStream(self.position, cast("AsyncGenerator[Event, None]", events))
 
     async def _follow(self, after: Position | None) -> AsyncGenerator[Event | None, None]:
         reader = await self._tail.join(self._subject)

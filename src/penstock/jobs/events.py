@@ -14,7 +14,7 @@ from penstock.events import store as event_log
 from penstock.events.event import Connection, Event, Expand, StoredEvent
 from penstock.events.position import START, Position
 from penstock.events.store import Standing
-from penstock.events.stream import AllEvents, EventStream
+from penstock.events.stream import AllEvents, EventStream, OpenStream
 from penstock.events.tail import EventTail
 from penstock.jobs.names import Names
 from penstock.jobs.sql import history, reading
@@ -34,11 +34,11 @@ class JobEvents:
         self._database = database
         self._tenant = tenant
 
-    async def all(self, after: Position | None) -> AsyncIterator[Event]:
+    async def all(self, after: Position | None) -> OpenStream:
         """Events of all jobs and other subjects, behind ``after`` or from now on; never ends."""
         return await EventStream(self.tail, AllEvents(self._database, self._tenant, self.tail)).open(after)
 
-    async def of_job(self, job_id: UUID, after: Position | None) -> AsyncIterator[Event]:
+    async def of_job(self, job_id: UUID, after: Position | None) -> OpenStream:
         """A job's events, from its creation or behind ``after``; ends with its last event when the job has finished."""
         told = JobHistory(self._database, self._tenant, self.tail, job_id)
         stream = EventStream(self.tail, told, subject=job_id, is_over=told.is_over)

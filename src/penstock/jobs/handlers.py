@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from penstock.errors import (
 )
 from penstock.events.event import Event
 from penstock.events.position import Position
+from penstock.events.stream import OpenStream
 from penstock.jobs import output
 from penstock.jobs.job import (
     BatchAnswer,
@@ -406,19 +408,29 @@ def _number(text: str, name: str, kind: Any) -> float:
         raise InvalidInput.of(name, "must be a number of seconds from 0 to 60") from None
 
 
-async def _as_chunks(events: AsyncIterator[Event]) -> AsyncIterator[bytes]:
-    """Events as server-sent events, each a CloudEvent in structured mode."""
-    async for event in events:
-        cloud: dict[str, Any] = {
-            "specversion": "1.0",
-            "id": event.id,
-            "source": event.source,
-            "type": event.type,
-            "datacontenttype": "application/json",
-            "data": event.data,
-        }
-        if event.subject is not None:
-            cloud["subject"] = str(event.subject)
-        if event.time is not None:
-            cloud["time"] = event.time
-        yield b"id: %b\nevent: %b\ndata: %b\n\n" % (event.id.encode(), event.type.encode(), msgspec.json.encode(cloud))
+async def _as_chunks(events: OpenStream) -> AsyncIterator[bytes]:
+    """Events as server-sent events, each a CloudEvent in structured mode.
+
+    The position where the stream begins comes first, as an id without an event: a reader whose connection breaks before
+    the first event resumes there.
+    """
+    yield b"id: %b\n\n" % str(events.start).encode()
+    async with aclosing(events):
+        async for event in events:
+            yield _as_chunk(event)
+
+
+def _as_chunk(event: Event) -> bytes:
+    cloud: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": event.id,
+        "source": event.source,
+        "type": event.type,
+        "datacontenttype": "application/json",
+        "data": event.data,
+    }
+    if event.subject is not None:
+        cloud["subject"] = str(event.subject)
+    if event.time is not None:
+        cloud["time"] = event.time
+    return b"id: %b\nevent: %b\ndata: %b\n\n" % (event.id.encode(), event.type.encode(), msgspec.json.encode(cloud))

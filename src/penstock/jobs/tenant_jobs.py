@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import Awaitable, Sequence
 from uuid import UUID
 
 from penstock import batching
 from penstock.errors import CallerError
-from penstock.events.event import Event
 from penstock.events.position import Position
+from penstock.events.stream import OpenStream
 from penstock.jobs.changing import Changing
 from penstock.jobs.claiming import Claiming
 from penstock.jobs.events import JobEvents
@@ -71,7 +71,7 @@ class TenantJobs(Claiming, Changing):
 
     # Watching
 
-    async def events(self, *, job_id: UUID | None = None, after: Position | None = None) -> AsyncIterator[Event]:
+    async def events(self, *, job_id: UUID | None = None, after: Position | None = None) -> OpenStream:
         """Open a stream of one job's events, or of all; see JobEvents. Raises DatabaseUnavailable."""
         return await (self._events.all(after) if job_id is None else self._events.of_job(job_id, after))
 

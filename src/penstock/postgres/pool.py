@@ -187,9 +187,9 @@ class Database:
         async with self._opening:
             if self._pool is None:
                 try:
-                    self._pool = await asyncpg.create_pool(
+                    pool = await asyncpg.create_pool(
                         self.url,
-                        min_size=1,
+                        min_size=0,  # a pool that keeps some open logs a traceback whenever it cannot
                         max_size=self._max_size,
                         max_inactive_connection_lifetime=0,
                         timeout=5,
@@ -198,6 +198,8 @@ class Database:
                         reset=_keep_session,
                         server_settings={**_SESSION, "application_name": self.application_name},
                     )
+                    async with pool.acquire():  # connects
+                        self._pool = pool
                 except UNREACHABLE as error:
                     raise DatabaseUnavailable from error
             return self._pool

@@ -253,13 +253,15 @@ CREATE TABLE event_floor (
 -- that every transaction which could commit them has ended.
 --
 -- One pass at a time: the advisory lock is held until the pass has committed, and each statement below takes its own
--- snapshot after the lock was taken, so it sees all earlier passes. If the lock ever failed, two passes would insert the
--- same row into event_pass, and one of them would fail as a whole. A pass that is cut off leaves nothing behind.
+-- snapshot after the lock was taken, so it sees all earlier passes. Should the lock ever fail, it still holds that each
+-- pass must itself remove the row of event_pass which it began with, which only one can do; any other fails as a whole.
+-- A pass that is cut off leaves nothing behind.
 -- Locks: that advisory lock. Indexes: primary keys, event_order.
 CREATE FUNCTION position_events(settled bigint, at_most integer) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     last event_pass;
     given integer;
+    succeeded boolean;
 BEGIN
     IF NOT pg_try_advisory_xact_lock(hashtext('penstock.position_events')) THEN
         RETURN NULL;
@@ -298,10 +300,13 @@ BEGIN
         INSERT INTO event_pass (pass, reached, missing)
         SELECT last.pass + 1, p.reached, p.missing FROM pass p WHERE p.given > 0 OR p.missing <> last.missing
         RETURNING pass
-    ), forgotten AS (
-        DELETE FROM event_pass WHERE pass = last.pass AND EXISTS (SELECT FROM noted)
+    ), replaced AS (
+        DELETE FROM event_pass WHERE pass = last.pass AND EXISTS (SELECT FROM noted) RETURNING pass
     )
-    SELECT p.given INTO given FROM pass p;
+    SELECT p.given, (SELECT count(*) FROM noted) = (SELECT count(*) FROM replaced) INTO given, succeeded FROM pass p;
+    IF NOT succeeded THEN
+        RAISE EXCEPTION 'another pass came between' USING ERRCODE = 'serialization_failure';
+    END IF;
     RETURN given;
 END $$;
 
