@@ -266,7 +266,8 @@ async def test_a_pass_that_numbers_events_reads_only_those_without_a_position(fi
         "at_most": ("$4::int", 5000),
         "settled": ("$5::bigint", 0),
     }
-    statement = source[source.index("WITH found") : source.index("RETURN given")].replace("INTO given", "")
+    statement = source[source.index("WITH found") : source.index("IF NOT succeeded")]
+    statement = statement.replace("INTO given, succeeded", "")
     for name, (parameter, _) in parameters.items():
         statement = statement.replace(name, parameter)
     plan = await _explain_text(filled, statement, [value for _, value in parameters.values()])
