@@ -9,7 +9,7 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import burndown, claims, create, footprint, latency, providers
+from benchmarks import burndown, claims, create, footprint, latency, providers, slow_clients
 from benchmarks.figures import Figure, show, write_document
 from benchmarks.queues import run as queues
 from benchmarks.serving import run as serving
@@ -25,6 +25,7 @@ SCENARIOS = {
     "queues": queues.run,
     "serving": serving.run,
     "providers": providers.run,
+    "slow_clients": slow_clients.run,
 }
 
 
