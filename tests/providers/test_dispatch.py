@@ -168,7 +168,7 @@ async def test_what_nobody_foresaw_with_one_costs_no_other_its_answer(mode: Mode
     answered = await asked(mode, candidate("a", break_down), candidate("b", saying("B")))
     assert answered.reply.text == "B"
     (broken,) = [one for one in answered.attempts if one.provider == "a"]
-    assert (broken.status, broken.error) == ("failed", "it could not be asked (LookupError)")
+    assert (broken.status, broken.error) == ("failed", "it could not be called (LookupError)")
     assert broken.error_category is Category.INTERNAL
 
 
@@ -196,7 +196,7 @@ async def test_a_call_that_is_cancelled_leaves_its_trace(mode: Mode) -> None:
     await slow.begun.wait()
     running.cancel()
     await asyncio.wait([running])
-    assert [(one.status, one.error) for one in told] == [("cancelled", "the job ended before it answered")]
+    assert [(one.status, one.error) for one in told] == [("cancelled", "the job ended before it responded")]
 
 
 async def test_a_stream_that_broke_is_the_error_whoever_was_passed_over() -> None:

@@ -1,1 +1,1 @@
-"""Servers elsewhere: connections to addresses that were checked, and what their answers mean."""
+"""Requests to servers elsewhere: checked addresses, bounded responses, gates, and what each failure means."""

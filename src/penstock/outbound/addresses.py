@@ -1,4 +1,4 @@
-"""Connections to servers elsewhere: each goes to an address that was checked for that very connection.
+"""Connections to servers elsewhere: each goes to an address that is checked for that very connection.
 
 A name may lead somewhere else a moment later, and an address may be written in many ways, some of which only the HTTP
 client takes for one; so what is checked is the address that a socket is made for, whatever it was called. Imports stay
@@ -18,18 +18,18 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-AddrInfoType = tuple[int, int, int, str, tuple[Any, ...]]  # as getaddrinfo gives them
+AddrInfoType = tuple[int, int, int, str, tuple[Any, ...]]  # as getaddrinfo returns them
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _CONNECT_SECONDS = 10.0
-_LONGEST_HOST = 253  # letters, as the domain name system has it
-_LONGEST_LABEL = 63
+_MAX_HOST_LENGTH = 253  # letters, by the rules of the domain name system
+_MAX_LABEL_LENGTH = 63
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-# Where clouds tell secrets to whoever asks from inside, beside the link-local addresses.
+# Where clouds serve secrets to any process inside, beside the link-local addresses.
 _METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200", "192.0.0.192", "168.63.129.16")))
-# Not reachable from the whole internet, which older Pythons do not know (IANA's registries of special addresses).
+# Not reachable from the whole internet, and unknown to older Pythons (IANA's registries of special addresses).
 _SPECIAL = [ipaddress.ip_network(one) for one in ("192.0.0.0/24", "fec0::/10", "3fff::/20", "5f00::/16", "100::/64")]
 
 
@@ -39,7 +39,7 @@ class AddressRefused(OSError):
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Which addresses may be connected to.
+    """The addresses that may be connected to.
 
     By default this machine and private networks are, for that is where model servers stand; ``public`` allows only what
     is reachable from the whole internet, and what lies in ``also``. Link-local, multicast, unspecified and reserved
@@ -51,7 +51,7 @@ class Policy:
     also: Sequence[Network] = field(default=())
 
     def refusal(self, address: Address) -> str | None:
-        """Why an address may not be connected to; None where it may."""
+        """Return why an address may not be connected to; None where it may."""
         inner = _unwrapped(address)
         if (
             inner.is_link_local
@@ -73,7 +73,7 @@ class Policy:
         try:
             reason = self.refusal(ipaddress.ip_address(address.partition("%")[0]))
         except ValueError:
-            reason = "is no address"
+            reason = "is not an address"
         if reason is not None:
             raise AddressRefused(f"{host} may not be connected to: its address {reason}")
 
@@ -112,8 +112,10 @@ def session(
     headers: Mapping[str, str] | None = None,
     resolver: AbstractResolver | None = None,
 ) -> aiohttp.ClientSession:
-    """A pool of connections under ``policy``: kept alive, without cookies, proxies of the environment, or redirects'
-    memory. Each request ends after ``seconds``. No socket is made for an address that is refused."""
+    """Return a pool of connections under ``policy``: kept alive, without cookies and without the environment's proxies.
+
+    Each request ends after ``seconds``. No socket is made for an address that is refused.
+    """
 
     def checked(address: AddrInfoType) -> socket.socket:
         family, kind, protocol, _, place = address
@@ -132,9 +134,9 @@ def session(
 
 
 def check_url(url: Any, policy: Policy | None = None) -> str | None:
-    """What is wrong with a server's URL (scheme, host, credentials in it, an address that is refused), or None."""
+    """Return what is wrong with a server's URL (scheme, host, credentials, a refused address), or None."""
     if not isinstance(url, str):
-        return "is required: where the server answers, such as http://127.0.0.1:8000"
+        return "is required: where the server is, such as http://127.0.0.1:8000"
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -143,16 +145,16 @@ def check_url(url: Any, policy: Policy | None = None) -> str | None:
     if parts.scheme not in {"http", "https"} or not host or port == 0:
         return "must be a URL that begins with http:// or https://"
     if parts.username is not None or parts.password is not None:
-        return "must hold no user or password: credentials go into headers"
+        return "must not hold a user or password: credentials go into headers"
     if parts.fragment:
-        return "must hold no fragment (#…)"
+        return "must not hold a fragment (#…)"
     if any(character.isspace() or ord(character) < 32 for character in url):
-        return "must hold no spaces"
+        return "must not hold spaces"
     try:
         real = URL(url).raw_host or ""  # as the HTTP client reads it: letters of other widths become plain ones
     except ValueError:  # UnicodeError is one: a label that is too long, or none
         return "must be a URL whose host is a name or an address"
-    if len(real) > _LONGEST_HOST or any(len(label) > _LONGEST_LABEL for label in real.split(".")):
+    if len(real) > _MAX_HOST_LENGTH or any(len(label) > _MAX_LABEL_LENGTH for label in real.split(".")):
         return "must be a URL whose host is a name or an address"
     literal = _literal(host) or _literal(real)
     if literal is not None:
@@ -163,7 +165,7 @@ def check_url(url: Any, policy: Policy | None = None) -> str | None:
 
 
 def networks(stated: Any) -> list[Network]:
-    """Networks from a list of CIDRs; raises ValueError, which says what is allowed."""
+    """Return networks from a list of CIDRs. Raises ValueError, which says what is allowed."""
     if not isinstance(stated, list) or not all(isinstance(one, str) for one in stated):
         raise ValueError('must be a list of networks such as ["10.0.0.0/8"]')
     try:
@@ -177,7 +179,7 @@ def _lies_in(address: Address, allowed: Sequence[Network]) -> bool:
 
 
 def _literal(host: str) -> Address | None:
-    """A host that is an address, in any spelling that the system takes for one."""
+    """Return the address that a host is, in any spelling that the system accepts."""
     bare = host.strip("[]").rstrip(".").partition("%")[0]
     try:
         return ipaddress.ip_address(bare)
@@ -190,7 +192,7 @@ def _literal(host: str) -> Address | None:
 
 
 def _unwrapped(address: Address) -> Address:
-    """The IPv4 address that an IPv6 address stands for, if it stands for one."""
+    """Return the IPv4 address that an IPv6 address stands for, or the address itself."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
     if address.ipv4_mapped is not None:

@@ -17,7 +17,7 @@ from penstock.failures import CallFailed, Category
 from penstock.outbound.breaker import Breaker, BreakerState
 from penstock.outbound.limits import RateLimit
 
-_LONGEST_MESSAGE = 500  # characters of an error that are reported
+_MESSAGE_LENGTH = 500  # characters of an error that are reported
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,7 +51,7 @@ class _Waiting:
 
 
 class Slot:
-    """One call's place at a gate. A class of its own, and no generator: each call of each job passes here."""
+    """One call's place at a gate. It is a class, not a generator, because every call passes here."""
 
     __slots__ = ("_gate", "_max_wait_seconds", "_trial")
 
@@ -113,7 +113,7 @@ class Gate:
 
         Entering raises GateClosed, as soon as it is known, when the gate stays closed for more than
         ``max_wait_seconds``; the wait for other calls to end has no limit. A CallFailed that leaves the block is noted;
-        what a call did that was cancelled is not known.
+        what a cancelled call did is not known.
         """
         return Slot(self, max_wait_seconds)
 
@@ -162,7 +162,7 @@ class Gate:
         return self._breaker.begin()
 
     def _admit(self) -> None:
-        """Let calls through that may begin, refuse those that would wait too long, and return when the wait is over."""
+        """Let calls begin, refuse those that would wait too long, and come back when the wait is over."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -172,7 +172,7 @@ class Gate:
                 continue
             wait = self.wait()
             if wait > 0:
-                self._refuse_the_impatient(wait)
+                self._refuse_late(wait)
                 if self._queue:
                     self._timer = asyncio.get_running_loop().call_later(wait, self._admit)
                 return
@@ -180,7 +180,7 @@ class Gate:
                 return
             self._queue.popleft().granted.set_result(self._begin())
 
-    def _refuse_the_impatient(self, wait: float) -> None:
+    def _refuse_late(self, wait: float) -> None:
         until = self._clock() + wait
         staying = deque[_Waiting]()
         for waiting in self._queue:
@@ -194,9 +194,9 @@ class Gate:
 
     def _note(self, error: CallFailed, *, trial: bool) -> None:
         if error.category is not Category.BAD_INPUT:
-            message = error.message[:_LONGEST_MESSAGE]
+            message = error.message[:_MESSAGE_LENGTH]
             self.last_failure = LastFailure(category=error.category, message=message, at=datetime.now(UTC))
-        if error.category in {Category.BAD_INPUT, Category.RATE_LIMITED}:  # it works, whatever it says
+        if error.category in {Category.BAD_INPUT, Category.RATE_LIMITED}:  # the server works
             self._breaker.succeeded(trial=trial)
         else:
             self._breaker.failed(self._clock(), trial=trial)

@@ -16,19 +16,19 @@ _MINUTE: Final = 60.0
 _REMAINING: Final = (  # headers without which a response says nothing of a limit
     "x-ratelimit-remaining-requests", "x-ratelimit-remaining-tokens", "x-ratelimit-remaining", "ratelimit-remaining",
 )  # fmt: skip
-_EPOCH: Final = 1e8  # a "reset" above this many seconds is a moment, not a wait
+_EPOCH: Final = 1e8  # seconds; a larger "reset" is a time, not a wait
 _FIRST_PAUSE: Final = 1.0  # after a refusal that names no wait; doubles with each one that follows
-_LONGEST_PAUSE: Final = 60.0
-LONGEST_STATED: Final = 3600.0  # seconds; then one call sees whether it still holds
-_SHORTEST_STATED: Final = 1.0  # what is less, or past, states no wait: servers round, and clocks differ
+_MAX_PAUSE: Final = 60.0
+MAX_STATED: Final = 3600.0  # seconds; then one call sees whether it still holds
+_MIN_STATED: Final = 1.0  # less, or the past, states no wait: servers round, and clocks differ
 
 
 class RateLimit:
-    """What is known of a provider's rate limit.
+    """A server's rate limit, as far as it is known.
 
-    Learned from answers: ``x-ratelimit-remaining-requests`` with its limit and reset, which say how fast requests are
-    given back; the same for tokens; ``x-ratelimit-remaining`` or ``ratelimit-remaining`` with a reset, which end a
-    window; and refusals (429), with or without ``Retry-After``. ``per_minute`` is a limit that is known beforehand: so
+    It is learned from responses: ``x-ratelimit-remaining-requests`` with its limit and reset, which say how fast
+    requests are given back; the same for tokens; ``x-ratelimit-remaining`` or ``ratelimit-remaining`` with a reset,
+    which end a window; and refusals (429), with or without ``Retry-After``. ``per_minute`` is known beforehand: so
     many calls begin within any minute.
     """
 
@@ -41,7 +41,7 @@ class RateLimit:
         self._refusals = 0  # in a row, without a stated wait
 
     def wait(self, now: float) -> float:
-        """Seconds until the next call may begin."""
+        """Return the seconds until the next call may begin."""
         wait = self.paused_until - now
         if self.remaining is not None and self.remaining <= 0:
             wait = max(wait, self.renewed_at - now)
@@ -50,7 +50,7 @@ class RateLimit:
         return max(wait, 0.0)
 
     def begin(self, now: float) -> None:
-        """A call begins."""
+        """Count a call that begins."""
         if self._begun is not None:
             self._begun.append(now)
         if self.remaining is None:
@@ -63,7 +63,7 @@ class RateLimit:
             self.remaining = None
 
     def observe(self, status: int, headers: Mapping[str, str], now: float) -> None:
-        """An answer came."""
+        """Learn from the head of a response."""
         if status != 429:
             self._refusals = 0
         refused = status in {429, 503}
@@ -77,10 +77,10 @@ class RateLimit:
                 waits.append(self._refused(max(*waits, stated.total_seconds())))
             elif status == 429:
                 waits.append(self._refused(max(*waits, _reset_of_refusal(headers))))
-        self.paused_until = max(self.paused_until, now + min(max(waits), LONGEST_STATED))
+        self.paused_until = max(self.paused_until, now + min(max(waits), MAX_STATED))
 
     def _requests(self, headers: Mapping[str, str], now: float) -> float:
-        """Note how many requests remain; answers the seconds to wait for that reason."""
+        """Note how many requests remain; return the seconds to wait for that reason."""
         remaining = _number(headers.get("x-ratelimit-remaining-requests"))
         if remaining is not None:
             limit = _number(headers.get("x-ratelimit-limit-requests"))
@@ -96,19 +96,19 @@ class RateLimit:
         if remaining is None:
             return 0.0
         self.remaining = int(remaining)
-        self.renewed_at = now + min(wait, LONGEST_STATED)
+        self.renewed_at = now + min(wait, MAX_STATED)
         return wait if remaining <= 0 else 0.0
 
     def _refused(self, stated: float) -> float:
         """Return the seconds to wait after a refusal whose headers ask for ``stated`` seconds."""
-        if stated >= _SHORTEST_STATED:
+        if stated >= _MIN_STATED:
             return stated
         self._refusals += 1
-        return min(_FIRST_PAUSE * 2.0 ** min(self._refusals - 1, 16), _LONGEST_PAUSE)
+        return min(_FIRST_PAUSE * 2.0 ** min(self._refusals - 1, 16), _MAX_PAUSE)
 
 
 def _tokens(headers: Mapping[str, str]) -> float:
-    """Seconds to wait because the token limit is used up."""
+    """Return the seconds to wait because the token limit is used up."""
     remaining = _number(headers.get("x-ratelimit-remaining-tokens"))
     if remaining is None or remaining > 0:
         return 0.0
@@ -133,12 +133,13 @@ def _reset_of_refusal(headers: Mapping[str, str]) -> float:
 
 
 def _number(text: str | None) -> float | None:
-    """A count in a header; None when it is absent or unreadable."""
+    """Return a count in a header; None when it is absent or unreadable."""
     return float(text) if text is not None and re.fullmatch(r"\s*\d{1,15}\s*", text) else None
 
 
 def _seconds(text: str | None) -> float:
-    """A wait in a header: seconds, ``6m0s``, ``12ms``, or a moment in seconds since 1970; 0 when unreadable."""
+    """Return a wait in a header, in seconds: it may be ``12.5``, ``6m0s``, ``12ms``, or a time in seconds since 1970; 0
+    when it is unreadable."""
     if text is None:
         return 0.0
     text = text.strip()

@@ -1,1 +1,1 @@
-"""Servers of speech and language models: which there are, asking one or several of them, and what they did."""
+"""Speech and language providers: profiles, dispatch to one or several, state, usage and comparisons."""

@@ -1,4 +1,4 @@
-"""How far texts that should be the same are: word error rates between providers."""
+"""Word error rates between the texts of providers, which should be the same."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from msgspec import Meta, Struct
 
 from penstock.providers.dispatch import ProviderAttempt
 
-_MOST_CHARACTERS: Final = 200_000  # of a text that are looked at
-_LONGEST: Final = 20_000  # words, of about two hours; longer texts are compared up to there
+_MAX_CHARACTERS: Final = 200_000  # of a text that are compared
+_MAX_WORDS: Final = 20_000  # spoken in about two hours; longer texts are compared up to there
 # Han, kana, Thai, Lao, Burmese, Khmer; what combines with a character stays with it.
 _UNSPACED: Final = re.compile(
     "([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
@@ -37,7 +37,7 @@ class Agreement(Struct, frozen=True, kw_only=True):
 
 
 def agreements(attempts: Sequence[ProviderAttempt]) -> list[Agreement]:
-    """Every pair of providers that answered, in their order. Holds the interpreter for up to 0.1 s a pair."""
+    """Compare every pair of providers that succeeded, in order. Holds the interpreter for up to 0.1 s a pair."""
     texts = [(one.provider, words(one.text or "")) for one in attempts if one.status == "completed"]
     return [
         Agreement(reference=reference, hypothesis=hypothesis, wer=rate(left, right), words=len(left))
@@ -46,7 +46,7 @@ def agreements(attempts: Sequence[ProviderAttempt]) -> list[Agreement]:
 
 
 def rate(reference: Sequence[str], hypothesis: Sequence[str]) -> float | None:
-    """The word error rate of two lists of words; can exceed 1. Computed by jiwer."""
+    """Return the word error rate of two lists of words, which can exceed 1. Computed by jiwer."""
     if not reference:
         return None if hypothesis else 0.0
     if not hypothesis:
@@ -57,13 +57,13 @@ def rate(reference: Sequence[str], hypothesis: Sequence[str]) -> float | None:
 
 
 def words(text: str) -> list[str]:
-    """The words that count: in lower case, without punctuation but for marks inside a word (don't, e-mail).
+    """Return the words that count: in lower case, without punctuation but for marks inside a word (don't, e-mail).
 
     Of scripts without spaces between words each character counts as one.
     """
-    plain = _UNSPACED.sub(r" \1 ", unicodedata.normalize("NFKC", text[:_MOST_CHARACTERS]).casefold())
+    plain = _UNSPACED.sub(r" \1 ", unicodedata.normalize("NFKC", text[:_MAX_CHARACTERS]).casefold())
     found = (word.strip("".join({c for c in word if _is_mark(c)})) for word in _SPACE.split(plain))
-    return [word for word in found if word][:_LONGEST]
+    return [word for word in found if word][:_MAX_WORDS]
 
 
 def _is_mark(character: str) -> bool:

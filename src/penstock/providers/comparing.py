@@ -1,4 +1,4 @@
-"""What many jobs tell of the providers that were asked for them: agreement, failures, latency."""
+"""How providers did over many jobs: agreement, failures, latency. Pure."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from penstock.providers.agreement import Agreement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """What one job tells: every call made for it, those of attempts that failed too, and how its answers agree."""
+    """One job: every call that was made for it, also in attempts that failed, and how its replies agree."""
 
     usage: Sequence[Usage]
     agreement: Sequence[Agreement]
 
 
 class Latency(Struct, frozen=True, kw_only=True):
-    """How long calls took that were answered, in milliseconds."""
+    """How long successful calls took, in milliseconds."""
 
     p50: int
     p95: int
@@ -31,7 +31,7 @@ class Latency(Struct, frozen=True, kw_only=True):
 
 
 class ProviderRecord(Struct, frozen=True, kw_only=True):
-    """How one provider did. Of a race's losers nothing is known but that they were asked (``cancelled``)."""
+    """How one provider did. Of those that lost a race nothing is known but that they were called (``cancelled``)."""
 
     provider: str
     models: list[str]
@@ -39,14 +39,14 @@ class ProviderRecord(Struct, frozen=True, kw_only=True):
     completed: int
     failed: int
     cancelled: int
-    skipped: int  # not made: it limited us, or had failed too often
+    skipped: int  # not made: its gate was closed
     failure_rate: float | None  # of those that ended by themselves; null when none did
     latency_ms: Latency | None
     prompt_tokens: int
     completion_tokens: int
     audio_seconds: float
-    realtime_factor: float | None  # seconds it took for a second of sound; null without sound
-    errors: dict[str, int]  # its commonest error texts
+    realtime_factor: float | None  # seconds that a second of sound took; null without sound
+    errors: dict[str, int]  # its most common messages
 
 
 class PairRecord(Struct, frozen=True, kw_only=True):
@@ -63,28 +63,28 @@ class PairRecord(Struct, frozen=True, kw_only=True):
 class Comparison(Struct, frozen=True, kw_only=True):
     """A summary of jobs."""
 
-    jobs: int  # that asked providers
+    jobs: int  # that called providers
     providers: list[ProviderRecord]
     agreement: list[PairRecord]
 
 
-_MOST_PAIRS = 400  # of twenty providers; anyone's workers write results
-_ERRORS = 5  # texts that are told of each provider
+_MAX_PAIRS = 400  # of twenty providers; any worker writes results
+_ERRORS = 5  # messages that are shown of each provider
 
 
 def compare(jobs: Iterable[Compared]) -> Comparison:
-    """Summarise what jobs tell; those that asked no provider are left out."""
-    asked = [job for job in jobs if job.usage]
+    """Summarize jobs; those that called no provider are left out."""
+    called = [job for job in jobs if job.usage]
     calls: dict[str, list[Usage]] = {}
     pairs: dict[tuple[str, str], list[Agreement]] = {}
-    for job in asked:
+    for job in called:
         for usage in job.usage:
             calls.setdefault(usage.provider, []).append(usage)
-        for pair, one in {(one.reference, one.hypothesis): one for one in job.agreement[:_MOST_PAIRS]}.items():
-            if pair in pairs or len(pairs) < _MOST_PAIRS:
+        for pair, one in {(one.reference, one.hypothesis): one for one in job.agreement[:_MAX_PAIRS]}.items():
+            if pair in pairs or len(pairs) < _MAX_PAIRS:
                 pairs.setdefault(pair, []).append(one)
     return Comparison(
-        jobs=len(asked),
+        jobs=len(called),
         providers=[_record(name, calls[name]) for name in sorted(calls)],
         agreement=[_pair(*pair, pairs[pair]) for pair in sorted(pairs)],
     )
@@ -124,7 +124,7 @@ def _latency(milliseconds: Sequence[int]) -> Latency | None:
 
 
 def _quantile(ordered: Sequence[int], part: float) -> int:
-    """The nearest rank: a value that was measured."""
+    """Return the nearest rank, which is a value that was measured."""
     return ordered[max(math.ceil(len(ordered) * part) - 1, 0)]
 
 

@@ -1,4 +1,4 @@
-"""Asking one or several providers the same thing: the first that answers, all of them, or the quickest."""
+"""Dispatch one request to one or several providers: in order until one succeeds, to all, or to race them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from msgspec import Struct
 from penstock.failures import CallFailed, Category
 from penstock.jobs.usage import Outcome
 from penstock.outbound.gate import Gate, GateClosed
-from penstock.outbound.limits import LONGEST_STATED
+from penstock.outbound.limits import MAX_STATED
 from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
 
 class Mode(StrEnum):
-    """How several providers are asked."""
+    """How several providers are called."""
 
     FIRST = "first"  # in order, until one succeeds
     ALL = "all"  # all at once; the result is that of the first in order that succeeds
@@ -37,8 +37,8 @@ class Used(Struct, frozen=True, kw_only=True):
 
 
 class Reply(Struct, frozen=True, kw_only=True):
-    """What one provider answered. ``usage`` is the provider's own account of it, if it gave one, and ``finish_reason``
-    why a chat model stopped, in its words; segments and language are those of a transcript."""
+    """The result of one provider. ``usage`` is what it counted, if it did, and ``finish_reason`` is why a chat model
+    stopped, in the provider's words; segments and language belong to transcripts."""
 
     text: str
     model: str
@@ -50,10 +50,10 @@ class Reply(Struct, frozen=True, kw_only=True):
 
 
 class ProviderAttempt(Struct, frozen=True, kw_only=True):
-    """What became of asking one provider, as it stands in a job's result.
+    """The outcome of one provider, as a job's result holds it.
 
-    ``status``: completed, failed, skipped (it was not asked: it limits us, or failed too often), cancelled (another one
-    was quicker, or the job ended).
+    ``status``: completed, failed, skipped (not called: its gate was closed) or cancelled (another provider was quicker,
+    or the job ended).
     """
 
     provider: str
@@ -68,7 +68,7 @@ class ProviderAttempt(Struct, frozen=True, kw_only=True):
 
 
 class ChargedFailure(CallFailed):
-    """A call that failed though the provider did its work, and counts it."""
+    """A call that failed although the provider did the work, and charges for it."""
 
     def __init__(self, message: str, used: Used) -> None:
         super().__init__("bad_input", message)
@@ -76,25 +76,25 @@ class ChargedFailure(CallFailed):
 
 
 class MeteredGate:
-    """The way of one asking through a provider's gate: ``async with gate.slot():`` around each call.
+    """A provider's gate for the calls of one candidate: ``async with gate.slot():`` around each.
 
-    Counts the provider's time, and by ``paid`` what calls used before one that fails.
+    It counts the time that the provider takes, and through ``paid`` what calls used before one that fails.
     """
 
     def __init__(self, gate: Gate, max_wait_seconds: float) -> None:
-        self.seconds = 0.0  # that the provider took
-        self.entered = False  # whether it was asked at all
+        self.seconds = 0.0  # that the provider has taken
+        self.entered = False  # whether a call has begun
         self.used = Used()
         self.gate = gate
         self._max_wait_seconds = max_wait_seconds
 
     def slot(self, max_wait_seconds: float | None = None) -> MeteredSlot:
         """Make one call inside the block. Entering raises GateClosed when the gate stays closed for more than
-        ``max_wait_seconds``; None: for more than what was set at first."""
+        ``max_wait_seconds``; by default for more than the limit of this object."""
         return MeteredSlot(self, self._max_wait_seconds if max_wait_seconds is None else max_wait_seconds)
 
     def paid(self, used: Used) -> None:
-        """A call succeeded, though the asking may still fail."""
+        """Count what a successful call used; the candidate may still fail."""
         self.used = Used(
             prompt_tokens=self.used.prompt_tokens + used.prompt_tokens,
             completion_tokens=self.used.completion_tokens + used.completion_tokens,
@@ -130,10 +130,10 @@ class MeteredSlot:
 
 
 class Candidate(Struct, frozen=True, kw_only=True):
-    """A provider that can be asked; ``model`` is what it is believed to run.
+    """A provider that can be called; ``model`` is what it is configured to run.
 
-    ``call`` raises CallFailed; each call to the provider goes in a slot of its own. ``prepare`` does what must be done
-    before, which is not the provider's time; it raises CallFailed too, which does not count against the provider.
+    ``call`` makes each call to the provider in a slot of its own, and raises CallFailed. ``prepare`` does what must be
+    done before, outside of the provider's time; a CallFailed that it raises does not count against the provider.
     """
 
     name: str
@@ -144,7 +144,7 @@ class Candidate(Struct, frozen=True, kw_only=True):
 
 
 class Dispatched(Struct, frozen=True, kw_only=True):
-    """The reply that counts, who gave it, and what became of every provider."""
+    """The reply that counts, the provider that gave it, and the attempts of all providers."""
 
     provider: str
     reply: Reply
@@ -166,7 +166,7 @@ async def dispatch(
     on_attempt: OnAttempt,
     stop: Callable[[], bool] = _never,
 ) -> Dispatched:
-    """Ask providers in a mode; ``on_attempt`` is called with every attempt as it ends.
+    """Call providers in a mode, and ``on_attempt`` with every attempt as it ends.
 
     ``max_wait_seconds`` bounds the whole wait for closed gates, which happens only when no open one is left. Once
     ``stop`` returns true, no further provider is called after a failure. Raises CallFailed when none succeeds.
@@ -191,7 +191,7 @@ async def dispatch(
         if outcome.reply is not None:
             attempts = [one.attempt for one in outcomes]
             return Dispatched(provider=outcome.attempt.provider, reply=outcome.reply, attempts=attempts)
-    raise _no_answer([one for one in outcomes if one.attempt.status == "failed"] if stop() else outcomes)
+    raise _all_failed([one for one in outcomes if one.attempt.status == "failed"] if stop() else outcomes)
 
 
 class _Outcome(Struct, frozen=True):
@@ -201,7 +201,7 @@ class _Outcome(Struct, frozen=True):
 
 
 class _Dispatch:
-    """One asking: what became of each provider so far, in the order in which that was known."""
+    """One request: the outcomes of its providers so far, in the order in which they ended."""
 
     def __init__(self, max_wait_seconds: float, on_attempt: OnAttempt) -> None:
         self.outcomes: list[_Outcome] = []
@@ -214,7 +214,7 @@ class _Dispatch:
         return any(outcome.reply is not None for outcome in self.outcomes)
 
     async def first(self, candidates: Sequence[Candidate], stop: Callable[[], bool]) -> None:
-        """In order; those that may not be asked now are passed over, and waited for only when no other succeeded."""
+        """Call in order. Those whose gate is closed are passed over, and waited for only when no other succeeded."""
         later: list[Candidate] = []
         for candidate in candidates:
             if len(candidates) > 1 and candidate.gate.wait() > 0:
@@ -232,7 +232,8 @@ class _Dispatch:
     async def together(
         self, candidates: Sequence[Candidate], run: Callable[[Sequence[Candidate]], Awaitable[None]]
     ) -> None:
-        """At once, but for those that failed too often of late: they hold up nobody, unless no other succeeds."""
+        """Call at once. Providers that rest after failures are called only when no other succeeds, so that they delay
+        nothing."""
         awake: list[Candidate] = []
         resting: list[Candidate] = []
         for candidate in candidates:
@@ -245,15 +246,15 @@ class _Dispatch:
             self._skip(candidate)
 
     async def all(self, candidates: Sequence[Candidate]) -> None:
-        """Everybody to the end."""
+        """Call all, and wait for each to end."""
         tasks = [asyncio.ensure_future(self._one(candidate, patient=True)) for candidate in candidates]
         try:
             await asyncio.gather(*tasks)
-        finally:  # nobody goes on when something unforeseen ends this
+        finally:  # no call goes on when something unforeseen ends this
             await _ended(tasks)
 
     async def race(self, candidates: Sequence[Candidate]) -> None:
-        """Until one succeeds; the others are let go."""
+        """Call all until one succeeds, and cancel the others."""
         tasks = {asyncio.ensure_future(self._one(candidate, patient=True)) for candidate in candidates}
         running = set(tasks)
         try:
@@ -278,14 +279,14 @@ class _Dispatch:
             self._note(candidate, _Outcome(attempt, retry_after=refusal.seconds))
         except CallFailed as error:
             stated = candidate.gate.wait() or None if error.retry_after is None else error.retry_after.total_seconds()
-            wait = None if stated is None else min(stated, LONGEST_STATED)
+            wait = None if stated is None else min(stated, MAX_STATED)
             self._note(candidate, _Outcome(_failed(candidate, error, gate), retry_after=wait))
         except asyncio.CancelledError:
-            self._let_go(candidate, gate)
+            self._cancelled(candidate, gate)
             raise
-        except Exception as error:  # a mistake of ours with one provider is no reason to lose what another answers
+        except Exception as error:  # a mistake of ours with one provider must not lose the reply of another
             log.exception("provider_call_failed", provider=candidate.name)
-            failed = CallFailed(Category.INTERNAL, f"it could not be asked ({type(error).__name__})")
+            failed = CallFailed(Category.INTERNAL, f"it could not be called ({type(error).__name__})")
             self._note(candidate, _Outcome(_failed(candidate, failed, gate)))
         else:
             attempt = ProviderAttempt(
@@ -299,9 +300,9 @@ class _Dispatch:
             )
             self._note(candidate, _Outcome(attempt, reply))
 
-    def _let_go(self, candidate: Candidate, gate: MeteredGate) -> None:
-        """A call was cancelled while it ran, or before it began."""
-        why = "another provider was quicker" if self._beaten else "the job ended before it answered"
+    def _cancelled(self, candidate: Candidate, gate: MeteredGate) -> None:
+        """Note a call that was cancelled while it ran, or before it began."""
+        why = "another provider was quicker" if self._beaten else "the job ended before it responded"
         status: Outcome = "cancelled" if gate.entered else "skipped"
         self._note(candidate, _Outcome(_attempt(candidate, status, error=why, gate=gate)))
 
@@ -345,29 +346,29 @@ def _attempt(
     )
 
 
-def _no_answer(outcomes: Sequence[_Outcome]) -> CallFailed:
-    """What the job's rules should know: whether to try again, and when.
+def _all_failed(outcomes: Sequence[_Outcome]) -> CallFailed:
+    """Return the failure by which a job decides whether to try again, and when.
 
-    A provider that limits us outweighs those that failed; so it is when none was asked because all of them rest:
-    then the job waits, and burns no attempt. Input is bad only when every provider was asked and says so; one of them
-    may merely be unable to take it.
+    A provider that limits us outweighs those that failed, and so does a request that called no provider because all
+    rest: the job waits then, and loses no attempt. The input is bad only when every provider was called and refused it;
+    a single one may be unable to take it.
     """
     message = "; ".join(f"{one.attempt.provider}: {one.attempt.error}" for one in outcomes)
     limited = [one for one in outcomes if one.attempt.error_category is Category.RATE_LIMITED]
-    asked = [one for one in outcomes if one.attempt.status == "failed"]
-    if limited or not asked:
+    called = [one for one in outcomes if one.attempt.status == "failed"]
+    if limited or not called:
         waits = [one.retry_after for one in limited or outcomes if one.retry_after is not None]
         soonest = timedelta(seconds=min(waits)) if waits else None
         return CallFailed(Category.RATE_LIMITED, message, retry_after=soonest)
-    categories = {one.attempt.error_category for one in asked}
+    categories = {one.attempt.error_category for one in called}
     category = categories.pop() if len(categories) == 1 else None
     skipped = [one for one in outcomes if one.attempt.status == "skipped"]
     if category is Category.BAD_INPUT and skipped:
         return CallFailed(Category.PROVIDER_ERROR, message, retry_after=_soonest(skipped))
-    return CallFailed(category or Category.PROVIDER_ERROR, message, retry_after=_soonest(asked))
+    return CallFailed(category or Category.PROVIDER_ERROR, message, retry_after=_soonest(called))
 
 
 def _soonest(outcomes: Sequence[_Outcome]) -> timedelta | None:
-    """When the first of the providers may be asked again; None when one of them names no wait."""
+    """Return when the first of the providers may be called again; None when one of them names no wait."""
     stated = [one.retry_after for one in outcomes if one.retry_after is not None]
     return timedelta(seconds=min(stated)) if stated and len(stated) == len(outcomes) else None

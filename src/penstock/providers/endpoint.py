@@ -1,4 +1,4 @@
-"""Where a provider is, and how we prove who we are."""
+"""The address of a provider, and our credentials there."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from penstock.masking import is_no_word
 
-_SHORTEST_VALUE = 6  # characters of a query's value that may be a secret; "true" is none
-_A_KEY = re.compile(r"key|code|token|secret|password|sig|auth|credential", re.IGNORECASE)  # what a value is called
+_MIN_VALUE_LENGTH = 6  # characters of a query's value that may be a secret; "true" is not
+_SECRET_NAME = re.compile(r"key|code|token|secret|password|sig|auth|credential", re.IGNORECASE)  # of a query's value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +21,7 @@ class Endpoint:
     api_key: str | None = field(default=None, repr=False)
 
     def url(self, path: str = "") -> str:
-        """The address of ``path`` below the base URL, whose query is kept."""
+        """Return the address of ``path`` below the base URL, whose query is kept."""
         parts = urlsplit(self.base_url)
         host = parts.netloc.rpartition("@")[2]
         return urlunsplit((parts.scheme, host, parts.path.rstrip("/") + path, parts.query, ""))
@@ -38,7 +38,7 @@ class Endpoint:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What proves who we are: the key, or else the URL's user name and password."""
+        """Our credentials as a header: the key, or else the URL's user name and password."""
         if self.api_key:
             return {"Authorization": f"Bearer {self.api_key}"}
         user, at, _ = urlsplit(self.base_url).netloc.rpartition("@")
@@ -49,23 +49,23 @@ class Endpoint:
 
     @property
     def secrets(self) -> set[str]:
-        """What must be masked wherever a provider echoes it."""
+        """Everything that must be masked where a provider echoes it."""
         user, _, _ = urlsplit(self.base_url).netloc.rpartition("@")
         query = urlsplit(self.base_url).query
-        stated = {value for _, value in _stated(query) if len(value) >= _SHORTEST_VALUE}
+        stated = {value for _, value in _stated(query) if len(value) >= _MIN_VALUE_LENGTH}
         return {*self.credentials, self.api_key or "", user, *user.split(":", 1), query, *stated} - {""}
 
     @property
     def credentials(self) -> set[str]:
-        """Those of the secrets that prove who we are, and stand in no answer by chance."""
+        """The secrets that are credentials, and occur in no response by chance."""
         user, _, _ = urlsplit(self.base_url).netloc.rpartition("@")
         query = urlsplit(self.base_url).query
-        keys = {value for name, value in _stated(query) if _A_KEY.search(name)}
+        keys = {value for name, value in _stated(query) if _SECRET_NAME.search(name)}
         basic = self.headers.get("Authorization", "").partition(" ")[2]
         return {one for one in {self.api_key or "", user.partition(":")[2], basic, *keys} if is_no_word(one)}
 
 
 def _stated(query: str) -> list[tuple[str, str]]:
-    """A query's names and values, as they are written and as they are meant."""
+    """Return a query's names and values, as they are written and as they are decoded."""
     written = [(name, value) for name, _, value in (one.partition("=") for one in query.split("&"))]
     return [*written, *parse_qsl(query)]

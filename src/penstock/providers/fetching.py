@@ -1,4 +1,4 @@
-"""Fetching a file from a URL that a caller named: only from addresses that may be reached, and never too much."""
+"""Fetch files from URLs that callers name: only from addresses that are allowed, and bounded in bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 _SECONDS: Final = 300.0
 _REDIRECTS: Final = 5
 _PIECE: Final = 2**20  # bytes written at once
-_GONE: Final = range(400, 500)
+_CLIENT_ERRORS: Final = range(400, 500)
 
 
 class Fetcher:
@@ -45,14 +45,14 @@ class Fetcher:
     async def fetch(self, url: str, to: Path, *, field: str) -> None:
         """Write what is at ``url`` to a file; each redirect is checked as the first address is.
 
-        Raises CallFailed, whose message names ``field`` and the host but no more of the URL: its query may be a secret.
+        Raises CallFailed, whose message names ``field`` and the host; the rest of the URL may hold a secret.
         """
         try:
             async with asyncio.timeout(self._seconds):
                 await self._follow(url, to, field)
         except TimeoutError:
             raise CallFailed(Category.TIMEOUT, f"{_place(url)} took longer than {self._seconds:g} s") from None
-        except _OwnFault as error:
+        except _LocalFailure as error:
             said = error.error.strerror or type(error.error).__name__
             raise CallFailed(Category.INTERNAL, f"the file cannot be kept here: {said}") from None
         except (aiohttp.ClientError, OSError, UnicodeError) as error:
@@ -81,17 +81,17 @@ class Fetcher:
             if (response.content_length or 0) > self._max_bytes:
                 raise self._too_large(field)
             return
-        said = f"{_place(url)} answered with status {status}"
+        said = f"{_place(url)} responded with status {status}"
         wait = stated_wait(response.headers, now=datetime.now(UTC))
         if status == 429 or (status == 503 and wait is not None):
             raise CallFailed(Category.RATE_LIMITED, said, retry_after=wait)
-        if status in _GONE and status != 408:
+        if status in _CLIENT_ERRORS and status != 408:
             raise CallFailed(Category.BAD_INPUT, said, field=f"input.{field}")
         raise CallFailed(Category.PROVIDER_ERROR, said)
 
     async def _save(self, response: aiohttp.ClientResponse, to: Path, field: str) -> None:
         size = 0
-        with await _ours(to.open, "wb") as file:
+        with await _locally(to.open, "wb") as file:
             piece = bytearray()
             async for part in response.content.iter_any():
                 size += len(part)
@@ -99,9 +99,9 @@ class Fetcher:
                     raise self._too_large(field)
                 piece += part
                 if len(piece) >= _PIECE:
-                    await _ours(_write, file, bytes(piece))
+                    await _locally(_write, file, bytes(piece))
                     piece.clear()
-            await _ours(_write, file, bytes(piece))
+            await _locally(_write, file, bytes(piece))
 
     def _too_large(self, field: str) -> CallFailed:
         return CallFailed(Category.BAD_INPUT, f"the file has more than {self._max_bytes} bytes", field=f"input.{field}")
@@ -117,7 +117,7 @@ class Fetcher:
             await session.close()
 
 
-class _OwnFault(Exception):
+class _LocalFailure(Exception):
     """Our own disk fails, not the host."""
 
     def __init__(self, error: OSError) -> None:
@@ -125,19 +125,19 @@ class _OwnFault(Exception):
         self.error = error
 
 
-async def _ours(work: Callable[..., T], *arguments: Any) -> T:
-    """Work with our own files, in a thread."""
+async def _locally(work: Callable[..., T], *arguments: Any) -> T:
+    """Work with our own files in a thread."""
     try:
         return await asyncio.to_thread(work, *arguments)
     except OSError as error:
-        raise _OwnFault(error) from error
+        raise _LocalFailure(error) from error
 
 
 def _redirected(url: str, location: str, field: str) -> str:
     try:
         return urljoin(url, location)
     except ValueError:
-        raise CallFailed(Category.BAD_INPUT, "redirects to what is no URL", field=f"input.{field}") from None
+        raise CallFailed(Category.BAD_INPUT, "redirects to what is not a URL", field=f"input.{field}") from None
 
 
 def _write(file: IO[bytes], piece: bytes) -> None:
@@ -149,10 +149,10 @@ def _place(url: str) -> str:
 
 
 def _refusal(error: BaseException) -> str | None:
-    """What the guard said, if it was the guard."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, AddressRefused):
-            return str(seen)
-        seen = seen.os_error if isinstance(seen, aiohttp.ClientConnectorError) else seen.__cause__
+    """Return why an address was refused, if that was the reason."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, AddressRefused):
+            return str(cause)
+        cause = cause.os_error if isinstance(cause, aiohttp.ClientConnectorError) else cause.__cause__
     return None

@@ -1,4 +1,4 @@
-"""What jobs for profiles may say: the parts of their ``input`` that the built-in workers read."""
+"""The parts of a job's ``input`` that the built-in workers read."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class ChatInput(Struct, frozen=True, kw_only=True):
     top_p: float | None = None
     stop: str | list[str] | None = None
     seed: int | None = None
-    stream: bool = False  # tell the answer as the job's output while it comes; of profiles with the mode "first"
+    stream: bool = False  # send the reply as the job's output while it comes; of profiles with the mode "first"
 
 
 class TranscriptionInput(Struct, frozen=True, kw_only=True):
     """What the executor reads of a job's ``input``; every other field is the caller's own and is ignored.
 
-    Exactly one of ``audio_url``, ``audio`` and ``audio_blob`` says where the recording is.
+    Exactly one of ``audio_url``, ``audio`` and ``audio_blob`` names the recording.
     """
 
     audio_url: str | None = None  # http or https

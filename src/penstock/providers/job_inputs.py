@@ -1,4 +1,4 @@
-"""Reads the ``input`` of jobs for profiles: the gateway checks it with this, and the executors run on it."""
+"""Read the ``input`` of jobs for profiles: the gateway checks it with this, and the executors run on it."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _PASSED_ON: Final = ("max_tokens", "response_format", "temperature", "top_p", "s
 
 
 def chat(job_input: bytes, profile: Profile) -> tuple[list[dict[str, Any]], dict[str, Any], bool]:
-    """The messages and options that a job's ``input`` asks for, filled up with the profile's defaults, and whether it
-    asks for a stream; raises CallFailed (bad_input) that names the field."""
+    """Return the messages and options of a job's ``input``, completed by the profile's defaults, and whether it wants a
+    stream. Raises CallFailed (bad_input) that names the field."""
     wanted = _merged(job_input, profile.defaults, ChatInput)
     try:
         messages = messages_of(wanted.messages, wanted.system, wanted.user)
@@ -39,7 +39,8 @@ def chat(job_input: bytes, profile: Profile) -> tuple[list[dict[str, Any]], dict
 
 
 def transcription(job_input: bytes, profile: Profile) -> TranscriptionInput:
-    """A job's ``input``, filled up with the profile's defaults; raises CallFailed (bad_input) that names the field."""
+    """Return a job's ``input``, completed by the profile's defaults. Raises CallFailed (bad_input) that names the
+    field."""
     wanted = _merged(job_input, profile.defaults, TranscriptionInput)
     source = source_of(wanted)
     if source == "audio_url":
@@ -53,7 +54,7 @@ def transcription(job_input: bytes, profile: Profile) -> TranscriptionInput:
 
 
 def source_of(wanted: TranscriptionInput) -> str:
-    """Which field says where the recording is; raises CallFailed unless exactly one does."""
+    """Return the field that names the recording; raises CallFailed unless exactly one does."""
     stated = [name for name in ("audio_url", "audio", "audio_blob") if getattr(wanted, name) is not None]
     if len(stated) != 1:
         raise bad_input("needs exactly one of audio_url, audio and audio_blob")
@@ -61,7 +62,7 @@ def source_of(wanted: TranscriptionInput) -> str:
 
 
 def chosen_providers(profile: Profile, names: Sequence[str] | None) -> list[ProviderSpec]:
-    """The profile's providers, or those of them that a job names."""
+    """Return the profile's providers, or those of them that a job names."""
     known = {spec.name: spec for spec in profile.providers}
     if names is None:
         return list(known.values())
@@ -71,12 +72,13 @@ def chosen_providers(profile: Profile, names: Sequence[str] | None) -> list[Prov
 
 
 def bad_input(message: str, field: str | None = None) -> CallFailed:
-    """A mistake in the input, as ``input.max_tokens: …``."""
+    """Return the failure for a mistake in the input, as ``input.max_tokens: …``."""
     return CallFailed(Category.BAD_INPUT, message, field=f"input.{field}" if field else "input")
 
 
 def _merged(job_input: bytes, defaults: Mapping[str, Any], kind: type[Input]) -> Input:
-    """A job's ``input`` with ``defaults`` where it says nothing; raises CallFailed (bad_input) that names the field."""
+    """Return a job's ``input`` with ``defaults`` for what it leaves out. Raises CallFailed (bad_input) that names the
+    field."""
     if not defaults:
         with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return msgspec.json.decode(job_input, type=kind)

@@ -1,4 +1,4 @@
-"""Recordings that are longer than a provider hears at once: asked piece by piece, answered as one."""
+"""Recordings that are longer than a provider takes at once: sent piece by piece, and put together again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from penstock.providers.speech import Sound, SpeechRequest, SpeechServer
 from penstock.recordings import cutting
 from penstock.recordings.recording import Recording
 
-_SHORTEST_WAIT: Final = 1.0  # seconds, for a provider that limits us
+_MIN_WAIT_SECONDS: Final = 1.0  # for a provider that limits us
 _MARGIN: Final = 1.0  # seconds
 _TRIES: Final = 3  # of a piece at which the provider fails
 
@@ -24,8 +24,8 @@ OnProgress = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
-class _Heard:
-    """What a provider answered to a piece, which begins so many seconds from the start."""
+class _Piece:
+    """The reply to a piece, which begins so many seconds from the start."""
 
     begins: float
     reply: Reply
@@ -53,7 +53,7 @@ async def transcribed(
     try:
         async with asyncio.timeout(seconds + _MARGIN):
             return _joined(await work.all(server.max_seconds, time.monotonic() + seconds), request)
-    except TimeoutError:  # other calls had all places of the provider
+    except TimeoutError:  # other calls had all slots of the provider
         raise _too_long(seconds) from None
     except OSError as error:
         raise CallFailed(Category.INTERNAL, f"the recording cannot be cut here: {error.strerror or error}") from None
@@ -61,7 +61,7 @@ async def transcribed(
 
 @dataclass(frozen=True, slots=True)
 class _Piecewise:
-    """One recording on its way through one provider."""
+    """One recording that one provider transcribes in pieces."""
 
     server: SpeechServer
     recording: Recording
@@ -71,8 +71,8 @@ class _Piecewise:
     seconds: float
     on_progress: OnProgress
 
-    async def all(self, longest: float, deadline: float) -> list[_Heard]:
-        heard: list[_Heard] = []
+    async def all(self, longest: float, deadline: float) -> list[_Piece]:
+        heard: list[_Piece] = []
         spans = list(pairwise(await cutting.cuts(self.recording, longest)))
         for number, (begin, end) in enumerate(spans, start=1):
             path = self.recording.path.with_name(f"piece-{uuid4().hex}.wav")
@@ -85,7 +85,7 @@ class _Piecewise:
                 raise CallFailed(error.category, message, field=error.field, retry_after=error.retry_after) from error
             finally:
                 path.unlink(missing_ok=True)
-            heard.append(_Heard(begin, reply))
+            heard.append(_Piece(begin, reply))
             self.gate.paid(reply.used)
             self.on_progress(end)
         return heard
@@ -95,7 +95,7 @@ class _Piecewise:
             return await self._call(piece, key, deadline)
 
     async def _with_retries(self, piece: Recording, key: str, deadline: float) -> Reply:
-        """What came before this piece would be lost with it: wait for the provider as long as there is time."""
+        """Try until the deadline, because the pieces before this one would be lost with it."""
         failures = 0
         while True:
             try:
@@ -103,7 +103,7 @@ class _Piecewise:
                     return await self._call(piece, key, deadline)
             except CallFailed as error:
                 if error.category is Category.RATE_LIMITED:
-                    await asyncio.sleep(_SHORTEST_WAIT)  # its gate knows how long
+                    await asyncio.sleep(_MIN_WAIT_SECONDS)  # its gate knows how long
                     continue
                 failures += 1
                 pause = float(failures) if error.retry_after is None else error.retry_after.total_seconds()
@@ -116,7 +116,8 @@ class _Piecewise:
                 await asyncio.sleep(pause)
 
     async def _call(self, piece: Recording, key: str, deadline: float) -> Reply:
-        """One call, within the time that is left: inside its slot, so that the gate knows of a provider that hangs."""
+        """Make one call within the time that is left. It runs inside its slot, so that the gate learns of a hanging
+        provider."""
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 return await self.server.transcribe(piece, self.request, key=key)
@@ -128,7 +129,7 @@ def _too_long(seconds: float) -> CallFailed:
     return CallFailed(Category.TIMEOUT, f"it took longer than {seconds:g} s for all pieces of the recording")
 
 
-def _joined(heard: Sequence[_Heard], request: SpeechRequest) -> Reply:
+def _joined(heard: Sequence[_Piece], request: SpeechRequest) -> Reply:
     replies = [one.reply for one in heard]
     languages = [reply.language for reply in replies if reply.language]
     return Reply(
@@ -145,7 +146,7 @@ def _joined(heard: Sequence[_Heard], request: SpeechRequest) -> Reply:
 
 
 def _later(segment: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    """A segment, or a word in it, with its times from the start of the whole recording."""
+    """Return a segment, or a word in it, with its times counted from the start of the whole recording."""
     moved = dict(segment)
     for name in ("start", "end"):
         if isinstance(moved.get(name), (int, float)):

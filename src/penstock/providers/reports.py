@@ -1,4 +1,4 @@
-"""How a provider stands with one worker: what workers report, and the status page shows."""
+"""The state of a provider in one worker, as workers report it and the status page shows it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class ProviderReport(Struct, frozen=True, kw_only=True):
 
 
 def report_of(gate: Gate) -> ProviderReport:
-    """Return how a provider stands with this process."""
+    """Return the state of a provider in this process."""
     failure = gate.last_failure
     error = None
     if failure is not None:

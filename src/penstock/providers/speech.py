@@ -1,4 +1,4 @@
-"""What is asked of a provider that transcribes, and how its many ways to answer become one."""
+"""Requests to providers that transcribe, and one form for their many responses."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from penstock.providers.dispatch import Reply, Used
 from penstock.recordings.recording import Recording, UnusableAudio, converted
 
 _KEPT: Final = ("id", "speaker", "words", "avg_logprob", "no_speech_prob")  # of a segment, beside its times and text
-_LONGEST_NAME: Final = 200  # characters of what a server calls its model
-_MOST_SEGMENTS: Final = 200_000
+_NAME_LENGTH: Final = 200  # characters of what a server calls its model
+_MAX_SEGMENTS: Final = 200_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +30,7 @@ class SpeechRequest:
 
 
 class Sound:
-    """A recording as a caller gave it, and converted for providers that do not take its format: once, whoever asks."""
+    """A recording as a caller gave it; converted once for all providers that do not take its format."""
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
@@ -38,7 +38,7 @@ class Sound:
         self._wav: Recording | None = None
 
     async def taken_by(self, server: SpeechServer) -> Recording:
-        """The recording in a format that the server takes, or that can be cut; raises CallFailed."""
+        """Return the recording in a format that the server takes, or that can be cut. Raises CallFailed."""
         taken = server.takes is None or self.recording.format.name in server.takes
         too_long = server.max_seconds is not None and self.recording.duration_seconds > server.max_seconds
         if taken and not too_long:
@@ -68,41 +68,41 @@ class SpeechServer(Protocol):
 
     @property
     def max_seconds(self) -> float | None:
-        """How long a recording it hears at once; None: any."""
+        """The longest recording that it takes at once; None: any."""
 
     async def transcribe(self, recording: Recording, request: SpeechRequest, *, key: str) -> Reply: ...
     async def close(self) -> None: ...
 
 
 def transcript(body: bytes, recording: Recording, model: str) -> Reply:
-    """A transcription server's answer: JSON with ``segments``, ``text`` or both, or with those under ``result``.
+    """Return the reply of a server that responds with ``segments``, ``text`` or both, or with those under ``result``.
 
     Raises CallFailed (``provider_error``) for anything else.
     """
     try:
-        answer = msgspec.json.decode(body)
+        response = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise CallFailed(Category.PROVIDER_ERROR, "the provider's response is not JSON") from None
-    if isinstance(answer, dict) and isinstance(answer.get("result"), dict):
-        answer = answer["result"]
-    if not isinstance(answer, dict):
+    if isinstance(response, dict) and isinstance(response.get("result"), dict):
+        response = response["result"]
+    if not isinstance(response, dict):
         raise CallFailed(Category.PROVIDER_ERROR, "the provider's response is not an object")
-    stated = answer.get("segments")
+    stated = response.get("segments")
     if stated is not None and not isinstance(stated, list):
         raise CallFailed(Category.PROVIDER_ERROR, "the provider's segments are not a list")
-    text = answer.get("text")
+    text = response.get("text")
     if not isinstance(text, str) and stated is None:
         raise CallFailed(Category.PROVIDER_ERROR, "the provider's response has neither text nor segments")
-    segments = [_segment(one) for one in (stated or [])[:_MOST_SEGMENTS]]
+    segments = [_segment(one) for one in (stated or [])[:_MAX_SEGMENTS]]
     if not isinstance(text, str):
         text = " ".join(one["text"] for one in segments if one["text"])
     if not segments and text.strip():
         segments = [whole(text, recording)]
-    language = answer.get("language")
-    served = answer.get("model")
+    language = response.get("language")
+    served = response.get("model")
     return Reply(
         text=text.strip(),
-        model=served[:_LONGEST_NAME] if isinstance(served, str) and served else model,
+        model=served[:_NAME_LENGTH] if isinstance(served, str) and served else model,
         used=Used(audio_seconds=recording.duration_seconds),
         segments=segments,
         language=language if isinstance(language, str) else None,
@@ -110,7 +110,7 @@ def transcript(body: bytes, recording: Recording, model: str) -> Reply:
 
 
 def whole(text: str, recording: Recording) -> dict[str, Any]:
-    """One segment for all that was said, of a provider that tells no times."""
+    """Return one segment for the whole text, for a provider that returns no times."""
     return {"start": 0.0, "end": round(recording.duration_seconds, 3), "text": text.strip()}
 
 
@@ -126,7 +126,7 @@ def _segment(stated: Any) -> dict[str, Any]:
 
 
 def _seconds(stated: Any) -> float | None:
-    """A time in a recording; some servers write numbers as texts."""
+    """Return a time in a recording; some servers write numbers as texts."""
     try:
         value = float(stated)
     except (TypeError, ValueError, OverflowError):

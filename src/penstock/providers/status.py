@@ -1,4 +1,4 @@
-"""Whether the providers can be reached, and how they stand with the workers. Nothing secret is part of the answer."""
+"""Whether the providers can be reached, and their state in the workers. Nothing secret is part of it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from penstock.cached import Cached
 from penstock.errors import ServiceError
 from penstock.failures import CallFailed
 from penstock.models.host.host import ModelHost
+from penstock.openai.listing import model_names
 from penstock.outbound.breaker import BreakerState
 from penstock.outbound.peer import Peer
 from penstock.postgres.pool import Database
@@ -26,33 +27,32 @@ from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
-_SECONDS: Final = 3.0  # that one check takes at most
-_KEPT: Final = 5.0  # seconds that an answer serves
-_FRESH: Final = timedelta(seconds=30)  # workers say it again every ten seconds
-_MOST_BYTES: Final = 2**20
-_MOST_MODELS: Final = 100
-_LONGEST_NAME: Final = 200  # characters of what a server calls a model
+_SECONDS: Final = 3.0  # of one check, at most
+_KEPT: Final = 5.0  # seconds that a result is shared
+_FRESH: Final = timedelta(seconds=30)  # workers report every ten seconds at least
+_MAX_BYTES: Final = 2**20
+_NAME_LENGTH: Final = 200  # characters of what a server calls a model
 _DOCUMENTED: Final = ("llm", "whisperx", "qwen2-audio", "voxtral-small")
 _WORST: Final = (BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED)
 
 
 class ProviderStatus(Struct, frozen=True, kw_only=True):
-    """One provider, asked just now, and as workers have met it. What is not known is null."""
+    """One provider, as it responds now and as workers know it. What is not known is null."""
 
     name: str
     configured: bool
-    kind: str | None = None  # chat, whisperx or audio-chat
-    model: str | None = None  # what it is asked for
-    profiles: list[str] = []  # that ask it
+    kind: str | None = None  # chat, whisperx, audio-chat, model or audio-model
+    model: str | None = None  # that is requested of it
+    profiles: list[str] = []  # that name it
     reachable: bool | None = None
     latency_ms: float | None = None
     models: list[str] = []  # that an OpenAI-compatible server lists
-    error: str | None = None  # of asking it just now
-    breaker: str | None = None  # the worst of the workers': closed, open or half_open; null: none has asked it lately
+    error: str | None = None  # of the check just now
+    breaker: str | None = None  # the worst of the workers': closed, open or half_open; null: none has called it lately
     wait_seconds: float | None = None  # the longest that a worker's next call must wait
     running: int | None = None  # calls of all workers
-    last_error: LastError | None = None  # the newest that a worker met
-    workers: int = 0  # that have asked it lately
+    last_error: LastError | None = None  # the newest of all workers
+    workers: int = 0  # that have called it lately
 
 
 class ProvidersStatus(Struct, frozen=True, kw_only=True):
@@ -60,23 +60,23 @@ class ProvidersStatus(Struct, frozen=True, kw_only=True):
 
 
 class ProvidersWatch:
-    """Asks every provider at once, for three seconds at most; whoever wants to know within five seconds shares it."""
+    """Checks all providers at once, for three seconds at most; requests within five seconds share the result."""
 
     def __init__(self, catalogue: Catalogue, database: Database, host: ModelHost) -> None:
         self._catalogue = catalogue
         self._host = host
         self._database = database
-        self.status = Cached(self._look, keep=_KEPT)
+        self.status = Cached(self._check_all, keep=_KEPT)
 
     async def close(self) -> None:
         await self.status.close()
 
-    async def _look(self) -> ProvidersStatus:
+    async def _check_all(self) -> ProvidersStatus:
         specs = list(self._catalogue.providers.values())
         reporting = asyncio.ensure_future(self._reports())
-        asked = await asyncio.gather(*(self._ask(spec) for spec in specs))
+        checked = await asyncio.gather(*(self._check(spec) for spec in specs))
         reports = await reporting
-        known = [_with_reports(one, reports) for one in asked]
+        known = [_with_reports(one, reports) for one in checked]
         absent = [name for name in _DOCUMENTED if name not in self._catalogue.providers]
         return ProvidersStatus(providers=[*known, *(ProviderStatus(name=name, configured=False) for name in absent)])
 
@@ -85,9 +85,9 @@ class ProvidersWatch:
             async with asyncio.timeout(_SECONDS), self._database.acquire() as connection:
                 return await store.recent_reports(connection, within=_FRESH)
         except (ServiceError, TimeoutError):
-            return []  # what this process can see by itself is told all the same
+            return []  # the checks of this process count all the same
 
-    async def _ask(self, spec: ProviderSpec) -> ProviderStatus:
+    async def _check(self, spec: ProviderSpec) -> ProviderStatus:
         if spec.kind.registered:
             return self._registered(spec)
         heard: list[tuple[int, float]] = []
@@ -100,7 +100,7 @@ class ProvidersWatch:
             headers={},
             timeout_seconds=_SECONDS,
             secrets=spec.server.secrets,
-            max_bytes=_MOST_BYTES,
+            max_bytes=_MAX_BYTES,
             hints=spec.hints,
             name="provider",
             observe=observe,
@@ -110,15 +110,15 @@ class ProvidersWatch:
         try:
             async with asyncio.timeout(_SECONDS):
                 body = await server.get(_address(spec), headers=spec.server.headers)
-            models = [server.masked(name)[:_LONGEST_NAME] for name in _listed(body)]
+            models = [server.masked(name)[:_NAME_LENGTH] for name in model_names(body)]
         except TimeoutError:
             error = f"the provider did not respond within {_SECONDS:g} s"
         except CallFailed as failed:
-            # A server that takes recordings need not have a health page: that it answers is what counts.
+            # A server that takes recordings need not have a health page: that it responds is enough.
             error = failed.message if _lists_models(spec) or not heard or heard[0][0] >= 500 else None
-        except Exception as surprise:  # one provider's answer must not hide how the others are
-            log.exception("provider_not_asked", provider=spec.name)
-            error = f"the provider could not be asked ({type(surprise).__name__})"
+        except Exception as surprise:  # one provider's response must not hide the others
+            log.exception("provider_check_failed", provider=spec.name)
+            error = f"the provider could not be checked ({type(surprise).__name__})"
         finally:
             await server.close()
         status, latency = heard[0] if heard else (None, None)
@@ -135,7 +135,7 @@ class ProvidersWatch:
         )
 
     def _registered(self, spec: ProviderSpec) -> ProviderStatus:
-        """A model of ours; one that this gateway does not host may be a worker's."""
+        """Return the state of a registered model; one that this gateway does not host may be a worker's."""
         entry = self._host.entries.get(spec.model)
         return ProviderStatus(
             name=spec.name,
@@ -156,7 +156,7 @@ def _lists_models(spec: ProviderSpec) -> bool:
 
 
 def _address(spec: ProviderSpec) -> str:
-    """Where to look: the models of an OpenAI-compatible server, the health of another."""
+    """Return what to request: the models of an OpenAI-compatible server, the health of another."""
     if spec.kind is not Kind.WHISPERX:
         return spec.server.url("/models")
     for ending in ("/audio/transcriptions", "/transcribe", "/asr"):
@@ -173,22 +173,8 @@ def _address(spec: ProviderSpec) -> str:
     return base + "/health" + rest
 
 
-class _Models(Struct):
-    class Model(Struct):
-        id: str
-
-    data: list[Model]
-
-
-def _listed(body: bytes) -> list[str]:
-    try:
-        return [model.id for model in msgspec.json.decode(body, type=_Models).data][:_MOST_MODELS]
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return []
-
-
 def _with_reports(status: ProviderStatus, reports: Sequence[WorkerReport]) -> ProviderStatus:
-    """A provider with what workers say of it."""
+    """Return a provider's state with what workers report of it."""
     own = [one.report for one in reports if one.provider == status.name]
     if not own:
         return status

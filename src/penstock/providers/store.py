@@ -1,4 +1,4 @@
-"""Rows in, rows out: what workers report of providers. Every function takes the connection first."""
+"""The reports of workers about providers, as rows. Every function takes the connection first."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _sql = queries.load(__file__)
 
 
 class WorkerReport(Struct, frozen=True, kw_only=True):
-    """One provider as one worker saw it."""
+    """The state of one provider in one worker."""
 
     worker_id: str
     provider: str
@@ -25,7 +25,7 @@ class WorkerReport(Struct, frozen=True, kw_only=True):
 
 
 async def put_reports(connection: asyncpg.Connection, worker_id: str, reports: Mapping[str, ProviderReport]) -> None:
-    """All that a worker has to say, in place of what it said before."""
+    """Store a worker's reports in place of its earlier ones."""
     await _sql.put_reports.run(
         connection,
         worker_id=worker_id,
@@ -35,17 +35,17 @@ async def put_reports(connection: asyncpg.Connection, worker_id: str, reports: M
 
 
 async def drop_reports(connection: asyncpg.Connection, worker_id: str) -> None:
-    """A worker has nothing more to say."""
+    """Remove a worker's reports."""
     await _sql.drop_reports.run(connection, worker_id=worker_id)
 
 
 async def sweep_reports(connection: asyncpg.Connection, *, older: timedelta) -> None:
-    """Forget what workers said so long ago."""
+    """Remove reports that are older than ``older``."""
     await _sql.sweep_reports.run(connection, seconds=older.total_seconds())
 
 
 async def recent_reports(connection: asyncpg.Connection, *, within: timedelta) -> list[WorkerReport]:
-    """What workers said lately."""
+    """Return the reports that are not older than ``within``."""
     return [
         WorkerReport(
             worker_id=row["worker_id"],

@@ -1,4 +1,4 @@
-"""Chat models that hear: a recording as ``input_audio`` of OpenAI's ``/chat/completions``."""
+"""Chat models that take sound: a recording as ``input_audio`` of OpenAI's ``/chat/completions``."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from penstock.providers.profile import ProviderSpec
 from penstock.providers.speech import SpeechRequest, whole
 from penstock.recordings.recording import Recording
 
-_LARGEST: Final = 128 * 2**20  # bytes of a recording, of which the server makes a third more
+_MAX_RECORDING_BYTES: Final = 128 * 2**20  # a third more as base64
 
 
 class AudioChatServer:
     """One server and its connections; ``close`` it at the end."""
 
-    takes: frozenset[str] | None = frozenset({"wav", "mp3"})  # what input_audio knows
+    takes: frozenset[str] | None = frozenset({"wav", "mp3"})  # that input_audio knows
 
     def __init__(self, spec: ProviderSpec, observe: ObserveHead | None = None) -> None:
         self.max_seconds = None if spec.max_duration is None else spec.max_duration.total_seconds()
@@ -28,8 +28,8 @@ class AudioChatServer:
         self._chat = ChatServer(spec, observe)
 
     async def transcribe(self, recording: Recording, request: SpeechRequest, *, key: str) -> Reply:
-        if recording.size_bytes > _LARGEST:
-            message = f"the recording has {recording.size_bytes} bytes; at most {_LARGEST} can be sent"
+        if recording.size_bytes > _MAX_RECORDING_BYTES:
+            message = f"the recording has {recording.size_bytes} bytes; at most {_MAX_RECORDING_BYTES} can be sent"
             raise CallFailed(Category.BAD_INPUT, message)
         audio = Attachment(recording.path, recording.size_bytes)
         parts: list[dict[str, Any]] = [
@@ -38,7 +38,7 @@ class AudioChatServer:
         ]
         options = {"max_tokens": self._spec.max_tokens, "temperature": 0} | dict(self._spec.defaults)
         reply = await self._chat.complete([{"role": "user", "content": parts}], options, key=key, attachment=audio)
-        if reply.finish_reason == "length":  # half a transcript that looks like a whole one is worse than none
+        if reply.finish_reason == "length":  # half a transcript that looks whole is worse than none
             most = options["max_tokens"]
             message = f"the transcript was cut off after max_tokens ({most}); raise it, or lower max_duration"
             raise ChargedFailure(message, replace(reply.used, audio_seconds=recording.duration_seconds))
@@ -57,7 +57,7 @@ class AudioChatServer:
 
 
 def instruction(prompt: str, request: SpeechRequest) -> str:
-    """What the model is told to do: the configured prompt, and what the caller knows and wants."""
+    """Return the instruction for the model: the configured prompt, and what the caller knows and wants."""
     lines = [prompt]
     if request.language:
         lines.append(f"The language spoken is {request.language}.")

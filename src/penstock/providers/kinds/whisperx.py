@@ -14,7 +14,7 @@ from penstock.providers.profile import ProviderSpec
 from penstock.providers.speech import SpeechRequest, transcript
 from penstock.recordings.recording import Recording
 
-_LARGEST_ANSWER: Final = 64 * 2**20  # bytes
+_MAX_RESPONSE_BYTES: Final = 64 * 2**20  # bytes
 _PATHS: Final = {"transcribe": "/transcribe", "asr": "/asr", "openai": transcriptions.PATH}
 
 
@@ -31,7 +31,7 @@ class WhisperXServer:
     def __init__(self, spec: ProviderSpec, observe: ObserveHead | None = None) -> None:
         self.max_seconds = None if spec.max_duration is None else spec.max_duration.total_seconds()
         self._spec = spec
-        self._peer = peer_of(spec, observe, max_bytes=_LARGEST_ANSWER)
+        self._peer = peer_of(spec, observe, max_bytes=_MAX_RESPONSE_BYTES)
 
     async def transcribe(self, recording: Recording, request: SpeechRequest, *, key: str) -> Reply:
         options = dict(transcriptions.form_fields(self._options(request)))
@@ -53,7 +53,7 @@ class WhisperXServer:
         return transcript(await self._peer.cleaned(body), recording, self._spec.model or self._spec.name)
 
     def _url(self) -> str:
-        """The configured address, if it names an endpoint, or the usual one below it."""
+        """Return the configured address, if it names an endpoint, or the usual one below it."""
         endpoint = self._spec.server
         path = _PATHS[self._spec.interface]
         if endpoint.path.endswith(path):
