@@ -74,15 +74,19 @@ class ReplicaProcess:
             raise CallFailed(Category.UNAVAILABLE, f"its process cannot be started: {reason}") from error
         self.send_control(frames.encode(frames.SETUP, 0, None, setup))
 
-    def send(self, parts: Sequence[bytes | memoryview]) -> None:
-        """Send frames of calls, with all others of this turn of the event loop in one system call."""
+    def send(self, parts: Sequence[bytes | memoryview], *, at_once: bool) -> None:
+        """Send frames of calls: ``at_once``, or with all others of this turn of the event loop in one system call."""
+        if at_once:
+            self._unsent += parts
+            self._flush()
+            return
         if not self._unsent:
             self._loop.call_soon(self._flush)
         self._unsent += parts
 
     def _flush(self) -> None:
         parts, self._unsent = self._unsent, []
-        if self._data is None or self._finished or self._data.is_closing():
+        if not parts or self._data is None or self._finished or self._data.is_closing():
             return
         if len(parts) == 1:
             self._data.write(parts[0])

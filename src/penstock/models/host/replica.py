@@ -248,12 +248,13 @@ class Replica:
             call.withdraw = self._withdraw
             call.grant = self._grant
             parts += self._frame_of(call)
+        idle = not self.in_flight.calls
         self.in_flight.add(calls, now)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._timeout, self._check_timeout)
         if self.in_flight.ahead and self._flush_timer is None:
             self._flush_timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._check_flush)
-        self._process.send(parts)
+        self._process.send(parts, at_once=idle)
 
     def _frame_of(self, call: LiveCall) -> list[bytes | memoryview]:
         if not call.segments:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from random import getrandbits
 from typing import Any, Final
-from uuid import uuid4
 
 from penstock.errors import (
     ModelBroken,
@@ -146,16 +146,19 @@ class CallRoutes:
 
 async def answered(request: Request, live: LiveCall) -> CallResult:
     """Return how the call ended; it is given up when the client leaves. Raises what ended it, or Disconnected."""
-    with request.left.calling(live.close):
-        try:
-            return await live.done
-        except asyncio.CancelledError:
-            live.close()
-            if request.left.is_set():
-                raise Disconnected from None
-            raise
+    close, left = live.close, request.left
+    left.add(close)
+    try:
+        return await live.done
+    except asyncio.CancelledError:
+        close()
+        if left.is_set():
+            raise Disconnected from None
+        raise
+    finally:
+        left.remove(close)
 
 
 def _request_id(request: Request) -> str:
     stated = request.header(b"x-request-id")
-    return stated[:MAX_REQUEST_ID] if stated else uuid4().hex
+    return stated[:MAX_REQUEST_ID] if stated else f"{getrandbits(128):032x}"

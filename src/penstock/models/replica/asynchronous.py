@@ -58,8 +58,7 @@ class AsyncReplica(asyncio.Protocol):
             give_up(self._control, error)
         self._control.on_call = lambda frame: self._call_soon(self._on_control, frame)
         self._control.on_ping = lambda: self._call_soon(self._control.pong)
-        self._control.listen()
-        self._control.send(frames.encode(frames.READY))
+        self._control.ready()
         await self._ending.wait()
         for _, task in list(self._tasks.values()):
             task.cancel()

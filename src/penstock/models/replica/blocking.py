@@ -46,8 +46,7 @@ class BlockingReplica:
         except BaseException as error:  # noqa: BLE001 - foreign code; the host is told
             give_up(self._control, error)
         self._control.on_call = self._on_control
-        self._control.listen()
-        self._control.send(frames.encode(frames.READY))
+        self._control.ready()
         try:
             if self._threads > 1:
                 self._serve_in_threads()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import threading
 from collections.abc import Callable, Sequence
@@ -123,8 +124,16 @@ class Control:
         with suppress(OSError):  # the host has gone
             self.send(frames.encode(frames.PONG))
 
-    def listen(self) -> None:
-        """Start the thread; it ends with the connection."""
+    def ready(self) -> None:
+        """Start the thread, which ends with the connection, and report that calls may come.
+
+        What was loaded stays: collections of garbage need not look at it again.
+        """
+        gc.freeze()
+        self._listen()
+        self.send(frames.encode(frames.READY))
+
+    def _listen(self) -> None:
         threading.Thread(target=self._run, name="penstock-control", daemon=True).start()
 
     def _run(self) -> None:
