@@ -70,6 +70,7 @@ class Stage:
             WORKER_ID=worker_id,
             WORKER_HTTP_PORT="0",
             WORKER_LEASE_TIMEOUT=f"{LEASE_SECONDS:g}s",
+            WORKER_CLAIM_LIMIT="64",  # the model batches
             WORKER_POLL_INTERVAL="200ms",
         )
         worker = WorkerProcess(worker_id=worker_id, process=process)

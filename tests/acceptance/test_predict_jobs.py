@@ -69,6 +69,7 @@ async def served(url: str, folder: Path, *, by: str) -> AsyncIterator[Client]:
         "HTTP_HOST": "127.0.0.1",
         "HTTP_PORT": str(port),
         "WORKER_HTTP_PORT": "0",
+        "WORKER_CLAIM_LIMIT": "32",  # a model that batches gets its batches from here
         "WORKER_POLL_INTERVAL": "100ms",
     }
     gateway_alone = {"PENSTOCK_MODELS_DIR": str(folder)} if by == "gateway" else {}

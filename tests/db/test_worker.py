@@ -651,15 +651,16 @@ async def test_stopping_drains_withdrawn_executors_too(caller: Caller) -> None:
 
 async def test_each_executor_may_have_a_limit_of_its_own(caller: Caller) -> None:
     narrow, wide = Held(), Held()
-    async with idle(caller, limit=3, grace=timedelta(0)) as (worker, executors):
+    async with idle(caller, limit=4, grace=timedelta(0)) as (worker, executors):
         executors.add(narrow, task_types=["narrow"], model_profiles=["small"], limit=1)
         executors.add(wide, task_types=["wide"], model_profiles=["small"])
         await caller.submit_many(5, task_type="narrow")
+        await until(lambda: _running(worker) == [1, 0], "the narrow one runs as many as it may")
         await caller.submit_many(5, task_type="wide")
         await until(lambda: _running(worker) == [1, 3], "each runs as many as it may")
         executors_told = worker.status()["executors"]
         assert isinstance(executors_told, list)
-        assert [one["limit"] for one in executors_told] == [1, 3]
+        assert [one["limit"] for one in executors_told] == [1, 4]
     with pytest.raises(ValueError, match="limit is 0"):
         Executors().add(echo, task_types=["a"], model_profiles=["x"], limit=0)
 
@@ -700,3 +701,45 @@ async def test_schema_that_is_not_there_yet_is_waited_for(alone: Caller, fresh: 
         await run(fresh, "ALTER SCHEMA not_yet RENAME TO penstock")
         assert (await finished(alone, await alone.submit())).status is Status.COMPLETED
         assert worker.healthy
+
+
+async def test_a_worker_keeps_to_its_limit_over_all_its_queues(caller: Caller) -> None:
+    """Three queues are full; two jobs run at a time, and each queue has its turn."""
+    running, most, begun = 0, 0, []
+    permits = asyncio.Semaphore(0)
+
+    async def count(job: ClaimedJob, _context: JobContext) -> object:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        begun.append(job.task_type)
+        await permits.acquire()
+        running -= 1
+        return None
+
+    executors = Executors()
+    for name in ("one", "two", "three"):
+        executors.add(count, task_types=[name], model_profiles=["small"], limit=5 if name == "one" else None)
+    jobs = [job for name in ("one", "two", "three") for job in await caller.submit_many(6, task_type=name)]
+    worker = Worker(
+        caller.service, worker_id="w", executors=executors, tenant=caller.tenant, limit=2, lease=timedelta(seconds=60)
+    )
+    task = asyncio.create_task(worker.run())
+    try:
+        await until(lambda: running == 2, "two jobs run")
+        assert await _leased(caller) == 2, "and no more are held"
+        permits.release()
+        await until(lambda: len(begun) == 3, "another begins when one ends")
+        for _ in range(len(jobs)):
+            permits.release()
+        for job in jobs:
+            assert (await finished(caller, job)).status is Status.COMPLETED
+    finally:
+        await within(worker.stop())
+        await within(task)
+    assert most == 2
+    assert sorted(set(begun[:8])) == ["one", "three", "two"]
+
+
+async def _leased(caller: Caller) -> int:
+    return len((await caller.page(status=[Status.RUNNING])).jobs)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 import asyncpg
+import msgspec
 
 from penstock.failures import Category
 from penstock.jobs.announcements import announce
@@ -14,6 +15,7 @@ from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure
 from penstock.jobs.names import Names
 from penstock.jobs.queues import ServedQueues
 from penstock.jobs.shared import POLL_INTERVAL, Shared
+from penstock.jobs.slots import Slots
 from penstock.jobs.sql import store
 from penstock.jobs.writers import TenantWriters
 from penstock.processes.waiting import set_within
@@ -29,10 +31,11 @@ class Claiming:
     _writers: TenantWriters
     queues: ServedQueues
 
-    async def claim(self, request: ClaimRequest) -> list[ClaimedJob]:
+    async def claim(self, request: ClaimRequest, slots: Slots | None = None) -> list[ClaimedJob]:
         """Lease ready jobs, waiting up to ``wait_seconds`` for the first.
 
-        A caller that is cancelled loses nothing: what was just being leased for it is handed back.
+        Of ``slots`` one is taken for each job returned. A caller that is cancelled loses nothing: what was just being
+        leased for it is handed back.
         """
         self.queues.note(request)
         loop = asyncio.get_running_loop()
@@ -40,11 +43,26 @@ class Claiming:
         with self._shared.claims.waiting(request) as news:
             while True:
                 news.clear()
-                jobs = await self._claim_or_hand_back(request)
+                if slots is None:
+                    jobs = await self._claim_or_hand_back(request)
+                else:
+                    jobs = await self._claim_into(slots, request, deadline - loop.time())
                 left = deadline - loop.time()
                 if jobs or left <= 0:
                     return jobs
                 await set_within(news, min(left, POLL_INTERVAL.total_seconds()))
+
+    async def _claim_into(self, slots: Slots, request: ClaimRequest, seconds: float) -> list[ClaimedJob]:
+        """Claim as many jobs as there are places for, waiting for the first place."""
+        unused = await slots.take(request.limit, seconds=seconds)
+        if not unused:
+            return []
+        try:
+            jobs = await self._claim_or_hand_back(msgspec.structs.replace(request, limit=unused))
+            unused -= len(jobs)
+            return jobs
+        finally:
+            slots.give_back(unused)
 
     def hand_back(self, jobs: Sequence[ClaimedJob]) -> None:
         """Make jobs ready again whose worker left before it received them; they lose no attempt by it."""

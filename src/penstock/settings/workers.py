@@ -36,7 +36,7 @@ class WorkerSettings:
     worker_poll_interval: timedelta = setting(
         duration(10 * MILLISECOND, _HOUR), timedelta(seconds=2), "look for jobs at least this often"
     )
-    worker_claim_limit: int = setting(integer(1, 10_000), 4, "jobs that one worker runs at a time")
+    worker_claim_limit: int = setting(integer(1, 10_000), 4, "jobs that one worker runs at a time, over all its queues")
     worker_lease_timeout: timedelta = setting(
         duration(SECOND, DAY), timedelta(minutes=15), "a silent worker loses its jobs after this time"
     )

@@ -19,6 +19,7 @@ from typing import Final
 from penstock.errors import CallerError
 from penstock.failures import Category
 from penstock.jobs.job import ClaimedJob, ClaimRequest
+from penstock.jobs.slots import Slots
 from penstock.processes.waiting import set_within
 from penstock.work.attempt import Attempt
 from penstock.work.executor import Executor
@@ -38,7 +39,9 @@ _LAST_REPORTS: Final = 2.0  # seconds for the reports of those that did not
 class Engine:
     """Runs the jobs of one duty with one executor until it is stopped.
 
-    ``observe`` gets each attempt's outcome ("completed", "lost", or the error category) and its seconds.
+    ``slots`` are the worker's: the source takes one for each job that it returns, and the engine gives it back when the
+    executor has ended. ``observe`` gets each attempt's outcome ("completed", "lost", or the error category) and its
+    seconds.
     ``run`` raises a CallerError that claiming meets (a wrong token, a wrong name), after handing everything back.
     """
 
@@ -50,8 +53,10 @@ class Engine:
         *,
         log: Log,
         observe: Observe | None = None,
+        slots: Slots | None = None,
     ) -> None:
         self.duty = duty
+        self._slots = slots
         self._link = Link(log)
         self.connected = self._link.connected  # set while the last call to the source succeeded
         self.draining = False
@@ -225,6 +230,8 @@ class Engine:
     def _executed(self, attempt: Attempt) -> None:
         """An executor has ended: another may begin while the report is on its way."""
         self._executing -= 1
+        if self._slots is not None:
+            self._slots.give_back(1)
         self._room.set()
         if attempt.job.epoch in self._attempts:  # not abandoned
             self._reports.put(attempt)

@@ -14,6 +14,7 @@ from uuid import UUID
 from penstock.errors import CallerError
 from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure, HeartbeatAnswer, JobCompletion, JobHeartbeat, JobState
 from penstock.jobs.service import JobService
+from penstock.jobs.slots import Slots
 from penstock.telemetry import logs, metrics
 from penstock.tenants.principal import DEFAULT_TENANT, TenantId
 from penstock.work.engine import Engine
@@ -30,12 +31,13 @@ _HUNG = 120.0  # seconds without a turn of the claim loop, though there is room,
 class ServiceSource:
     """The jobs of one tenant, by the service."""
 
-    def __init__(self, service: JobService, tenant: TenantId) -> None:
+    def __init__(self, service: JobService, tenant: TenantId, slots: Slots) -> None:
         self._service = service
         self._tenant = tenant
+        self._slots = slots
 
     async def claim(self, request: ClaimRequest) -> Sequence[ClaimedJob]:
-        return await self._service.of(self._tenant).claim(request)
+        return await self._service.of(self._tenant).claim(request, self._slots)
 
     async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatAnswer | CallerError]:
         return await self._service.of(self._tenant).heartbeat(beats)
@@ -60,10 +62,10 @@ class _Totals:
 
 
 class Worker:
-    """Runs jobs with its executors until it is stopped; up to ``limit`` at a time with each that names no limit.
+    """Runs jobs with its executors until it is stopped: up to ``limit`` at a time, however many executors there are.
 
-    One engine serves each offer; engines come and go with the offers. It outlives the database: while that is away it
-    keeps what it runs, and reports when it is back.
+    An offer may state a limit of its own beneath that. One engine serves each offer; engines come and go with the
+    offers. The worker outlives the database: while that is away it keeps what it runs, and reports when it is back.
     """
 
     def __init__(
@@ -81,7 +83,8 @@ class Worker:
     ) -> None:
         self.worker_id = worker_id
         self._service = service
-        self._source = ServiceSource(service, tenant)
+        self._slots = Slots(limit)
+        self._source = ServiceSource(service, tenant, self._slots)
         self._executors = executors
         self._duty = Duty(  # of an offer, but for its queues and limit
             worker_id=worker_id, limit=limit, lease=lease, poll=poll, grace=grace, max_result_bytes=max_result_bytes
@@ -119,9 +122,9 @@ class Worker:
                     self._duty,
                     task_types=offer.task_types,
                     model_profiles=offer.model_profiles,
-                    limit=offer.limit or self._duty.limit,
+                    limit=min(offer.limit or self._duty.limit, self._duty.limit),
                 )
-                engine = Engine(self._source, offer.executor, duty, log=log.bind(), observe=_observe)
+                engine = Engine(self._source, offer.executor, duty, log=log.bind(), observe=_observe, slots=self._slots)
                 self._engines[offer] = engine
                 group.create_task(self._serve(offer, engine))
         for offer, engine in self._engines.items():
