@@ -13,7 +13,7 @@ import asyncpg
 
 from benchmarks.figures import Figure, Spread
 from benchmarks.ground import SUBMISSION, fresh_database, service
-from penstock.housekeeping.housekeeper import Housekeeper
+from penstock.assembly.housekeeper import build_housekeeper
 from penstock.jobs.job import ClaimRequest, JobCompletion
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.service import JobService
@@ -103,7 +103,7 @@ async def _claims(jobs: JobService, database: Database, *, ready: int) -> Spread
 @asynccontextmanager
 async def _kept(database: Database) -> AsyncIterator[None]:
     """A housekeeper at work."""
-    housekeeper = Housekeeper(database, JobLimits(), retention=timedelta(days=30))
+    housekeeper = build_housekeeper(database, JobLimits(), retention=timedelta(days=30))
     running = asyncio.create_task(housekeeper.run())
     try:
         yield

@@ -17,9 +17,9 @@ from uuid import UUID
 import pytest
 from aiohttp import web
 
+from penstock.assembly.housekeeper import build_housekeeper
 from penstock.client import Client
 from penstock.errors import PenstockError
-from penstock.housekeeping.housekeeper import Housekeeper
 from penstock.jobs.job import ClaimRequest, JobCompletion, JobFilter, JobSubmission
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.service import JobService
@@ -80,7 +80,7 @@ async def _service(url: str) -> AsyncIterator[tuple[JobService, Database]]:
 
 @asynccontextmanager
 async def _housekeeper(database: Database) -> AsyncIterator[None]:
-    housekeeper = Housekeeper(database, JobLimits(), retention=timedelta(days=30))
+    housekeeper = build_housekeeper(database, JobLimits(), retention=timedelta(days=30))
     running = asyncio.create_task(housekeeper.run())
     try:
         yield

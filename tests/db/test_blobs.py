@@ -13,11 +13,11 @@ from uuid import UUID
 import pytest
 from uuid_utils.compat import uuid7
 
+from penstock.assembly.housekeeper import build_housekeeper
 from penstock.blobs import store
 from penstock.blobs.blob import PART_BYTES, Blob
 from penstock.blobs.service import BlobService
 from penstock.errors import InvalidInput, NotFound, TooLarge
-from penstock.housekeeping.housekeeper import Housekeeper
 from penstock.housekeeping.sweeper import Sweeper
 from penstock.jobs.limits import JobLimits
 from penstock.postgres.pool import Database
@@ -265,7 +265,7 @@ async def test_an_upload_that_lasts_too_long_never_meets_the_sweeper(
 
 
 def test_sweeping_is_a_duty_of_the_housekeeper(fresh: Database) -> None:
-    duties = Housekeeper(fresh, JobLimits(), retention=KEEP).duties
+    duties = build_housekeeper(fresh, JobLimits(), retention=KEEP).duties
     assert any(isinstance(duty, Sweeper) for duty in duties)
 
 

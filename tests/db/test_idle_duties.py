@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
-from penstock.housekeeping.housekeeper import Housekeeper
+from penstock.assembly.housekeeper import build_housekeeper
 from penstock.housekeeping.promoter import Promoter
 from penstock.housekeeping.rescuer import Rescuer
 from penstock.jobs.limits import JobLimits
@@ -41,7 +41,7 @@ async def test_a_job_that_is_scheduled_while_the_promoter_idles_starts_when_it_i
 
 
 async def test_changes_of_jobs_wake_the_duties_of_every_housekeeper(fresh: Database) -> None:
-    housekeeper = Housekeeper(fresh, JobLimits(), retention=_DAY)
+    housekeeper = build_housekeeper(fresh, JobLimits(), retention=_DAY)
     woken: set[str] = set()
     for duty in housekeeper.duties:
         duty.wake = lambda name=duty.name: woken.add(name)  # type: ignore[method-assign, misc]  # to see the call

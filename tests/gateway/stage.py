@@ -12,14 +12,8 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from penstock.gateway.app import Gateway
-from penstock.jobs.limits import JobLimits
-from penstock.jobs.service import JobService
+from penstock.assembly.gateway import GatewayAssembly
 from penstock.masking import Secret
-from penstock.models.host.host import ModelHost
-from penstock.models.service import ModelService
-from penstock.postgres.pool import Database
-from penstock.providers.catalogue import load
 from penstock.settings import Settings, load_settings
 from penstock.web.limits import Limits
 from penstock.web.listening import listeners
@@ -54,10 +48,11 @@ class Reply:
 class Caller:
     """Calls to one gateway, as anybody's HTTP client makes them."""
 
-    def __init__(self, session: aiohttp.ClientSession, address: str, gateway: Gateway, server: Server) -> None:
+    def __init__(self, session: aiohttp.ClientSession, address: str, parts: GatewayAssembly, server: Server) -> None:
         self.session = session
         self.address = address
-        self.gateway = gateway
+        self.parts = parts
+        self.gateway = parts.gateway
         self.server = server
 
     @property
@@ -131,10 +126,8 @@ async def serving(
 ) -> AsyncIterator[Caller]:
     """A gateway on that database, in this process, with changed settings; stopped as SIGTERM stops it."""
     settings = settings_for(url, **changes)
-    database = Database(url, application_name="penstock-gateway")
-    models = ModelService(ModelHost(private=Settings.descriptions()), folder=models_folder, database=database)
-    jobs = JobService(database, JobLimits.from_settings(settings))
-    gateway = Gateway(settings, database, jobs, models, load(settings, {}))
+    parts = GatewayAssembly(settings.replace(penstock_models_dir=models_folder))
+    gateway = parts.gateway
     server = Server(gateway.application, limits=limits, stopping=gateway.stopping)
     await gateway.start()
     (listener,) = listeners("127.0.0.1", 0, "HTTP_PORT")
@@ -144,8 +137,8 @@ async def serving(
     headers = {} if token is None else {"Authorization": f"Bearer {token.reveal()}"}
     try:
         async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=20)) as session:
-            yield Caller(session, f"http://127.0.0.1:{port}", gateway, server)
+            yield Caller(session, f"http://127.0.0.1:{port}", parts, server)
     finally:
         await server.stop(settings.penstock_shutdown_grace)
         await gateway.stop()
-        await database.close()
+        await parts.close()

@@ -165,7 +165,7 @@ class TestCalls:
         assert reply.outcome == (503, "model_broken")
         assert reply.json["detail"].startswith("model broken cannot be used: in its manifest broken.toml, ")
         assert set(reply.fields) == {"replikas", "replicas", "python.class", "python.clas"}
-        folder = caller.gateway._models.folder
+        folder = caller.parts.models.folder
         assert folder is not None
         assert str(folder.path) not in reply.body.decode()
 
@@ -216,7 +216,7 @@ class TestCalls:
         gate = tmp_path / "gate"
         given = {"n": 1, "wait_for": str(gate)}
         waiting = [asyncio.create_task(caller.post("/models/count/predict", given)) for _ in range(3)]
-        model = caller.gateway._models.host.find("count")
+        model = caller.parts.models.host.find("count")
         await until(lambda: (model.in_flight, model.waiting) == (1, 2), "one runs, the queue is full")
         refused = await caller.post("/models/count/predict", given)
         assert refused.outcome == (503, "overloaded")
@@ -436,7 +436,7 @@ class TestRegistering:
             assert (await caller.post("/models", other)).outcome == (409, "already_exists")
             assert (await caller.post("/models?replace=true", other)).status == 201
             assert (await caller.get("/models/upper")).json["description"] == "another"
-            database = caller.gateway._models._registrations._database
+            database = caller.parts.models._registrations._database
             assert database is not None
             async with database.acquire() as connection:
                 assert await connection.fetchval("SELECT count(*) FROM model WHERE name = 'upper' AND NOT removed") == 1
@@ -550,7 +550,7 @@ class TestRegistering:
 
     async def test_what_is_removed_while_it_is_replaced_stays_away(self, caller: Caller) -> None:
         """In the host and in the table, which would bring it back."""
-        service = caller.gateway._models
+        service = caller.parts.models
         async with upper_server() as address:
             stated = {"name": "fleeting", "runtime": "http", "http": {"url": f"{address}/upper"}}
             await service.add(stated)

@@ -125,7 +125,7 @@ async def test_a_look_is_shared_and_kept_for_a_while(module_database_url: str, m
     async with provider(answer) as address, serving(module_database_url, llm_base_url=f"http://{address}") as caller:
         await asyncio.gather(*(caller.get("/providers/status") for _ in range(5)))
         assert asked == 1
-        monkeypatch.setattr(caller.gateway._providers.status, "_keep", -1.0)
+        monkeypatch.setattr(caller.parts.providers.status, "_keep", -1.0)
         await caller.get("/providers/status")
         assert asked == 2
 

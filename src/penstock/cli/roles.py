@@ -60,27 +60,29 @@ def serve(
 def gateway() -> None:
     """Run one HTTP gateway."""
     settings = begin("gateway")
-    _check_profiles(settings)
-    from penstock.gateway import server
+    from penstock.assembly import gateway as role
 
-    _run(settings, server.run)
+    parts = role.GatewayAssembly(settings)
+    parts.check()
+    _run(settings, lambda: role.run(parts))
 
 
 def worker() -> None:
     """Run one worker for the built-in executors."""
     settings = begin("worker")
-    _check_profiles(settings)
-    from penstock.workers import process
+    from penstock.assembly import worker as role
 
-    _run(settings, process.run)
+    parts = role.WorkerAssembly(settings)
+    parts.check()
+    _run(settings, lambda: role.run(parts))
 
 
 def housekeeper() -> None:
     """Run one housekeeper: rescue, promotion, rollup, retention."""
     settings = begin("housekeeper")
-    from penstock.housekeeping import housekeeper as part
+    from penstock.assembly import housekeeper as role
 
-    _run(settings, part.run)
+    _run(settings, lambda: role.run(settings))
 
 
 def _check_profiles(settings: Settings) -> None:
@@ -108,7 +110,7 @@ def begin(role: str) -> Settings:
     return settings
 
 
-def _run(settings: Settings, run: Callable[[Settings], Awaitable[None]]) -> None:
+def _run(settings: Settings, run: Callable[[], Awaitable[None]]) -> None:
     import uvloop
 
     from penstock.processes.binding import wait_for_supervisor
@@ -133,13 +135,13 @@ def crashes_logged() -> Iterator[None]:
         sys.exit(1)
 
 
-async def _prepared(settings: Settings, run: Callable[[Settings], Awaitable[None]]) -> None:
+async def _prepared(settings: Settings, run: Callable[[], Awaitable[None]]) -> None:
     from penstock.postgres.address import database_url
     from penstock.postgres.migrate import migrate
 
     if settings.migrate_on_start:
         await migrate(database_url(settings), patience=_DATABASE_PATIENCE)
-    await run(settings)
+    await run()
 
 
 def _configure_logs(settings: Settings, *, role: str) -> None:

@@ -1,4 +1,4 @@
-"""Jobs by queue, as Prometheus gauges."""
+"""Jobs by queue and group commits, as Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -12,6 +12,17 @@ _ERRORS = metrics.gauge(
 _OLDEST = metrics.gauge(
     "penstock_oldest_pending_seconds", "How long the oldest due job has waited.", ["task_type", "model_profile"]
 )
+_BATCHES = metrics.histogram(
+    "penstock_group_commit_jobs",
+    "How many jobs one statement wrote.",
+    ["kind"],
+    buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512),
+)
+
+
+def observe_batch(kind: str, size: int) -> None:
+    """Measure a group commit."""
+    _BATCHES.labels(kind).observe(size)
 
 
 def measure(stats: Stats) -> None:

@@ -3,45 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from collections.abc import Sequence
 
-from penstock.events.positions import Positions
 from penstock.events.tail import EVENTS
-from penstock.housekeeping.counters import Counters
-from penstock.housekeeping.expirer import Expirer
-from penstock.housekeeping.hints import Hints
-from penstock.housekeeping.promoter import Promoter
-from penstock.housekeeping.rescuer import Rescuer
-from penstock.housekeeping.retention import Retention
-from penstock.housekeeping.sweeper import Sweeper
-from penstock.jobs.limits import JobLimits
-from penstock.postgres.address import database_url
-from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Keys, Wakeups
 from penstock.processes.periodic import Periodic
 from penstock.processes.stopping import on_signals
-from penstock.settings import Settings
 from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
 
 class Housekeeper:
-    """Rescue, promotion, expiry, counters, hints, positions of events, retention and sweeping, side by side."""
+    """Duties, side by side; changes of jobs wake them."""
 
-    def __init__(self, database: Database, limits: JobLimits, *, retention: timedelta) -> None:
-        self.wakeups = Wakeups(database)
+    def __init__(self, wakeups: Wakeups, duties: Sequence[Periodic]) -> None:
+        self.wakeups = wakeups
         self.wakeups.subscribe(EVENTS, self._wake)  # each change of a job stores an event
-        self.duties: list[Periodic] = [
-            Rescuer(database, limits, self.wakeups),
-            Promoter(database, self.wakeups),
-            Expirer(database, self.wakeups),
-            Counters(database),
-            Hints(database),
-            Positions(database),
-            Retention(database, retention),
-            Sweeper(database),
-        ]
+        self.duties = duties
 
     def _wake(self, _keys: Keys) -> None:
         for duty in self.duties:
@@ -56,28 +35,21 @@ class Housekeeper:
             await self.wakeups.stop()
 
     async def stop(self) -> None:
-        """End every duty after its pass in hand."""
+        """End every duty after its pass in progress."""
         await asyncio.gather(*(duty.stop() for duty in self.duties))
 
 
-async def run(settings: Settings) -> None:
-    """The process ``penstock housekeeper``: on duty until SIGTERM or SIGINT."""
-    database = Database(database_url(settings), application_name="penstock-housekeeper", max_size=4)
-    housekeeper = Housekeeper(
-        database,
-        JobLimits.from_settings(settings),
-        retention=timedelta(days=settings.penstock_retention_days),
-    )
+async def until_signal(housekeeper: Housekeeper) -> None:
+    """Be on duty until SIGTERM or SIGINT."""
     stopping = asyncio.Event()
     log.info("housekeeper_started")
     running = asyncio.create_task(housekeeper.run())
-    asked = asyncio.create_task(stopping.wait())
+    stop = asyncio.create_task(stopping.wait())
     try:
         with on_signals(stopping.set):
-            await asyncio.wait([running, asked], return_when=asyncio.FIRST_COMPLETED)  # duties end when told to only
+            await asyncio.wait([running, stop], return_when=asyncio.FIRST_COMPLETED)  # duties end only when stopped
             await housekeeper.stop()
             await running
     finally:
-        asked.cancel()
-        await database.close()
+        stop.cancel()
     log.info("housekeeper_stopped")

@@ -7,26 +7,22 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
 
 from penstock.blobs.service import BlobService
 from penstock.client import Client
 from penstock.errors import DatabaseUnavailable, FieldProblem, SettingsError
-from penstock.jobs.limits import JobLimits
 from penstock.jobs.service import JobService
-from penstock.models.host.host import ModelHost
 from penstock.models.service import ModelService
-from penstock.postgres.address import database_url
+from penstock.part import Part, started
 from penstock.postgres.pool import Database
 from penstock.processes.stopping import on_signals
 from penstock.providers import job_inputs
-from penstock.providers.catalogue import load
 from penstock.providers.fetching import Fetcher
 from penstock.providers.kinds.model import ModelCaller
 from penstock.providers.profile import Catalogue
 from penstock.providers.reporter import Reporter
 from penstock.providers.servers import Servers
-from penstock.settings import Settings, environment
+from penstock.settings import Settings
 from penstock.telemetry import logs
 from penstock.work.executors import Executors
 from penstock.workers import http, predict, transcription
@@ -47,17 +43,28 @@ class _Models:
     caller: ModelCaller
 
 
-async def run(settings: Settings) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Needs:
+    """What a worker's process uses besides its settings, one of each."""
+
+    database: Database
+    jobs: JobService
+    blobs: BlobService
+    catalogue: Catalogue
+    models: ModelService | None  # of its own; None where PENSTOCK_MODELS_URL names a gateway's, or nothing any
+    load_upload: UploadLoader
+
+
+async def run(settings: Settings, needs: Needs) -> None:
     """Work until SIGTERM or SIGINT, then drain; a second signal hands back at once what still runs.
 
     The database need not be there: the worker waits for it.
     """
     async with AsyncExitStack() as parts:
-        database = await parts.enter_async_context(_database(settings))
-        executors = await parts.enter_async_context(_executors(settings, database))
-        service = await parts.enter_async_context(_service(settings, database))
+        executors = await parts.enter_async_context(_executors(settings, needs))
+        await parts.enter_async_context(started([Part(start=needs.jobs.start, stop=needs.jobs.stop)]))
         worker = Worker(
-            service,
+            needs.jobs,
             worker_id=settings.worker_id,
             executors=executors,
             limit=settings.worker_claim_limit,
@@ -99,36 +106,16 @@ async def _until_signal(worker: Worker) -> None:
 
 
 @asynccontextmanager
-async def _database(settings: Settings) -> AsyncIterator[Database]:
-    database = Database(database_url(settings), application_name="penstock-worker")
-    try:
-        yield database
-    finally:
-        await database.close()
-
-
-@asynccontextmanager
-async def _service(settings: Settings, database: Database) -> AsyncIterator[JobService]:
-    service = JobService(database, JobLimits.from_settings(settings))
-    await service.start()
-    try:
-        yield service
-    finally:
-        await service.stop()
-
-
-@asynccontextmanager
-async def _executors(settings: Settings, database: Database) -> AsyncIterator[Executors]:
+async def _executors(settings: Settings, needs: Needs) -> AsyncIterator[Executors]:
     """What this worker can run by its settings: profiles of providers, and models as they come and go."""
     executors = Executors()
     async with AsyncExitStack() as parts:
-        catalogue = load(settings, environment())
-        logs.mask(catalogue.secrets)
-        found = await parts.enter_async_context(_models(settings, database))
+        catalogue = needs.catalogue
+        found = await parts.enter_async_context(_models(settings, needs))
         _require_models(catalogue, found)
         if catalogue.profiles:
             servers = Servers(found.caller if found is not None else None)
-            await parts.enter_async_context(_profiles(settings, catalogue, database, executors, servers))
+            await parts.enter_async_context(_profiles(settings, needs, executors, servers))
         if found is not None:
             offering = asyncio.create_task(predict.offer(found.jobs, executors))
             parts.callback(offering.cancel)
@@ -150,20 +137,13 @@ def _require_models(catalogue: Catalogue, models: _Models | None) -> None:
 
 
 @asynccontextmanager
-async def _profiles(
-    settings: Settings, catalogue: Catalogue, database: Database, executors: Executors, servers: Servers
-) -> AsyncIterator[None]:
+async def _profiles(settings: Settings, needs: Needs, executors: Executors, servers: Servers) -> AsyncIterator[None]:
     """An executor for each profile, and reports of how its providers stand."""
     await asyncio.to_thread(transcription.sweep)
     fetcher = Fetcher(settings.penstock_fetch_networks, max_bytes=settings.penstock_max_blob_bytes)
-    blobs = BlobService(
-        database,
-        max_bytes=settings.penstock_max_blob_bytes,
-        keep=timedelta(days=settings.penstock_retention_days),
-    )
-    reporter = Reporter(database, servers, f"{settings.worker_id}/{os.getpid()}")
+    reporter = Reporter(needs.database, servers, f"{settings.worker_id}/{os.getpid()}")
     reporting = asyncio.create_task(reporter.run())
-    for profile in catalogue.profiles.values():
+    for profile in needs.catalogue.profiles.values():
         limit = min(profile.concurrency, settings.worker_claim_limit)
         if profile.transcribes:
             executors.add(
@@ -171,7 +151,7 @@ async def _profiles(
                     profile,
                     servers,
                     fetcher=fetcher,
-                    blobs=blobs,
+                    blobs=needs.blobs,
                     max_result_bytes=settings.penstock_max_result_bytes,
                 ),
                 task_types=job_inputs.TRANSCRIPTION_TASKS,
@@ -197,7 +177,7 @@ async def _profiles(
 
 
 @asynccontextmanager
-async def _models(settings: Settings, database: Database) -> AsyncIterator[_Models | None]:
+async def _models(settings: Settings, needs: Needs) -> AsyncIterator[_Models | None]:
     """The models that predict jobs and providers run on: a gateway's, or this process's own."""
     url = settings.penstock_models_url
     token = settings.ai_service_token.reveal() if settings.ai_service_token is not None else None
@@ -208,23 +188,10 @@ async def _models(settings: Settings, database: Database) -> AsyncIterator[_Mode
                 yield _Models(remote, GatewayCaller(client))
         finally:
             await remote.close()
-    elif settings.penstock_models_dir is not None:
-        service = ModelService(
-            ModelHost(private=Settings.descriptions(), cancel_grace=settings.penstock_cancel_grace),
-            folder=settings.penstock_models_dir,
-            database=database,
-            watch_code=settings.penstock_models_watch,
-        )
-        await service.start()
-        blobs = BlobService(
-            database,
-            max_bytes=settings.penstock_max_blob_bytes,
-            keep=timedelta(days=settings.penstock_retention_days),
-        )
-        try:
-            load_upload = UploadLoader(blobs, most_bytes=settings.penstock_max_call_bytes)
-            yield _Models(predict.HostedModels(service, load_upload), HostedCaller(service, load_upload))
-        finally:
-            await service.stop()
+    elif needs.models is not None:
+        async with started([Part(start=needs.models.start, stop=needs.models.stop)]):
+            yield _Models(
+                predict.HostedModels(needs.models, needs.load_upload), HostedCaller(needs.models, needs.load_upload)
+            )
     else:
         yield None

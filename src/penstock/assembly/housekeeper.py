@@ -1,0 +1,51 @@
+"""What a housekeeper is made of."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from penstock.events.positions import Positions
+from penstock.housekeeping.counters import Counters
+from penstock.housekeeping.expirer import Expirer
+from penstock.housekeeping.hints import Hints
+from penstock.housekeeping.housekeeper import Housekeeper, until_signal
+from penstock.housekeeping.promoter import Promoter
+from penstock.housekeeping.rescuer import Rescuer
+from penstock.housekeeping.retention import Retention
+from penstock.housekeeping.sweeper import Sweeper
+from penstock.jobs.limits import JobLimits
+from penstock.part import Part
+from penstock.postgres.address import database_url
+from penstock.postgres.pool import Database
+from penstock.postgres.wakeups import Wakeups
+from penstock.settings import Settings
+
+
+def build_housekeeper(database: Database, limits: JobLimits, *, retention: timedelta) -> Housekeeper:
+    """All duties, side by side."""
+    wakeups = Wakeups(database)
+    parts = [
+        Part(
+            duties=[
+                Rescuer(database, limits, wakeups),
+                Promoter(database, wakeups),
+                Expirer(database, wakeups),
+                Counters(database),
+                Hints(database),
+                Retention(database, retention),
+            ]
+        ),
+        Part(duties=[Positions(database)]),
+        Part(duties=[Sweeper(database)]),
+    ]
+    return Housekeeper(wakeups, [duty for part in parts for duty in part.duties])
+
+
+async def run(settings: Settings) -> None:
+    """The process ``penstock housekeeper``."""
+    database = Database(database_url(settings), application_name="penstock-housekeeper", max_size=4)
+    retention = timedelta(days=settings.penstock_retention_days)
+    try:
+        await until_signal(build_housekeeper(database, JobLimits.from_settings(settings), retention=retention))
+    finally:
+        await database.close()

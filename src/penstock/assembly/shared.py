@@ -1,0 +1,75 @@
+"""What a process has one of, whatever its role."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import cached_property
+
+from penstock.blobs.service import BlobService
+from penstock.jobs.limits import JobLimits
+from penstock.jobs.service import JobService
+from penstock.jobs.writers import Observe
+from penstock.models.host.host import ModelHost
+from penstock.models.service import ModelService
+from penstock.postgres.address import database_url
+from penstock.postgres.pool import Database
+from penstock.providers.catalogue import load
+from penstock.providers.profile import Catalogue
+from penstock.settings import Settings, environment
+from penstock.telemetry import logs
+from penstock.workers.uploads import UploadLoader
+
+
+class Shared:
+    """Each of these is made when it is first used. Nothing is started here; ``close`` ends the connections."""
+
+    def __init__(self, settings: Settings, *, role: str, observe_batch: Observe | None = None) -> None:
+        self.settings = settings
+        self._role = role
+        self._observe_batch = observe_batch
+
+    @cached_property
+    def database(self) -> Database:
+        return Database(database_url(self.settings), application_name=f"penstock-{self._role}")
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        """The providers and model profiles; their keys are masked in logs. Raises SettingsError."""
+        catalogue = load(self.settings, environment())
+        logs.mask(catalogue.secrets)
+        return catalogue
+
+    def check(self) -> None:
+        """Raise SettingsError for mistakes in profiles.toml at once, whether or not the database is there."""
+        _ = self.catalogue
+
+    @cached_property
+    def jobs(self) -> JobService:
+        return JobService(self.database, JobLimits.from_settings(self.settings), observe_batch=self._observe_batch)
+
+    @cached_property
+    def blobs(self) -> BlobService:
+        return BlobService(
+            self.database,
+            max_bytes=self.settings.penstock_max_blob_bytes,
+            keep=timedelta(days=self.settings.penstock_retention_days),
+        )
+
+    @cached_property
+    def load_upload(self) -> UploadLoader:
+        """Reads uploads that inputs of models name."""
+        return UploadLoader(self.blobs, most_bytes=self.settings.penstock_max_call_bytes)
+
+    @cached_property
+    def models(self) -> ModelService:
+        """The models that run in this process's replicas."""
+        return ModelService(
+            ModelHost(private=Settings.descriptions(), cancel_grace=self.settings.penstock_cancel_grace),
+            folder=self.settings.penstock_models_dir,
+            database=self.database,
+            watch_code=self.settings.penstock_models_watch,
+        )
+
+    async def close(self) -> None:
+        if "database" in vars(self):
+            await self.database.close()

@@ -1,0 +1,34 @@
+"""What a room offers to a process: routes that a gateway serves, duties that a housekeeper does, and its lifecycle."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+from penstock.processes.periodic import Periodic
+from penstock.web.route import AnyRoute
+
+Step = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One room's share of a process."""
+
+    routes: Sequence[AnyRoute] = ()
+    duties: Sequence[Periodic] = ()
+    start: Step | None = None
+    stop: Step | None = None  # also called when ``start`` has failed
+
+
+@asynccontextmanager
+async def started(parts: Sequence[Part]) -> AsyncIterator[None]:
+    """Start parts in order, and stop them in reverse: a later part may use the earlier ones until it has stopped."""
+    async with AsyncExitStack() as stack:
+        for part in parts:
+            if part.stop is not None:
+                stack.push_async_callback(part.stop)
+            if part.start is not None:
+                await part.start()
+        yield
