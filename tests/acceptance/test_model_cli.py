@@ -178,7 +178,7 @@ async def test_logs(desk: Desk) -> None:
         assert json.loads(await process.stdout.readline())["message"] == "greeting Later"
     process.kill()
     await process.wait()
-    assert "lines forgotten" in (await desk("clean-logs", "greet")).out
+    assert "lines deleted" in (await desk("clean-logs", "greet")).out
     assert (await desk("logs", "greet")).json == []
 
 

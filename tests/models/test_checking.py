@@ -59,6 +59,17 @@ def test_a_mistake_names_its_field_and_what_is_allowed(given: Any, told: list[st
     assert [f"{one.field}: {one.detail}" for one in refused.value.problems] == told
 
 
+def test_every_unknown_field_is_named_with_the_one_that_was_meant() -> None:
+    schema = {"properties": {"text": {}, "words": {}}, "additionalProperties": False}
+    with pytest.raises(InvalidInput) as refused:
+        Checker(schema).check({"txt": 1, "word": 2, "colour": 3})
+    assert {one.field: one.detail for one in refused.value.problems} == {
+        "txt": "is not an input of this model; did you mean text?",
+        "word": "is not an input of this model; did you mean words?",
+        "colour": "is not an input of this model",
+    }
+
+
 def test_choices_within_choices_end() -> None:
     schema = {"$ref": "#/$defs/x", "$defs": {"x": {"anyOf": [{"type": "array", "items": {"$ref": "#/$defs/x"}}]}}}
     value: Any = 3

@@ -66,9 +66,9 @@ CODE = {
 class NoUploads:
     """No input here names an upload."""
 
-    most_bytes = 2**26
+    max_bytes = 2**26
 
-    async def __call__(self, upload_id: UUID, *, most_bytes: int) -> Upload:
+    async def __call__(self, upload_id: UUID, *, max_bytes: int) -> Upload:
         raise AssertionError(upload_id)
 
 

@@ -58,7 +58,7 @@ class Shared:
     @cached_property
     def load_upload(self) -> UploadLoader:
         """Reads uploads that inputs of models name."""
-        return UploadLoader(self.blobs, most_bytes=self.settings.penstock_max_call_bytes)
+        return UploadLoader(self.blobs, max_bytes=self.settings.penstock_max_call_bytes)
 
     @cached_property
     def models(self) -> ModelService:

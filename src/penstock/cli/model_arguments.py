@@ -83,7 +83,7 @@ def files(stated: list[str] | None) -> dict[str, Path] | None:
 def manifest(
     file: Path | None, name: str | None, runtime: str | None, options: Mapping[str, str | None]
 ) -> dict[str, Any]:
-    """What to register: a file if there is one, with what was stated on the command line over it."""
+    """Return what to register: the file if there is one, with the options of the command line over it."""
     stated = _read_manifest(file) if file is not None else {}
     if name is not None:
         stated["name"] = name
@@ -103,7 +103,7 @@ def manifest(
 
 
 def since(stated: str | None) -> datetime | None:
-    """A time, or how long ago, such as ``5m``; a time without its offset is a local one."""
+    """Return a time, stated as such or as how long ago (``5m``); a time without an offset is local."""
     from penstock import durations
 
     if stated is None:
@@ -134,7 +134,7 @@ def _value(text: str) -> Any:
 
 
 def _no_constant(text: str) -> NoReturn:
-    """NaN and Infinity, which Python reads and JSON does not have: they are text like any other."""
+    """Refuse NaN and Infinity, which Python reads and JSON does not have: they are text like any other."""
     raise ValueError(text)
 
 
@@ -149,6 +149,6 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise typer.BadParameter(f"{path}: {error}", param_hint="--manifest") from None
     if not isinstance(read, dict):
-        raise typer.BadParameter(f"{path}: is no table", param_hint="--manifest")
+        raise typer.BadParameter(f"{path}: must be a table", param_hint="--manifest")
     read.setdefault("name", path.parent.name if path.name == "model.toml" else path.stem)
     return read

@@ -1,4 +1,4 @@
-"""How models look on a terminal; programs get the same data as JSON."""
+"""Models as they are printed on a terminal; programs get the same data as JSON."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COLUMNS = ("name", "version", "runtime", "state", "description")
 
 
 def show_models(page: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print all models, one a row, and below them what is wrong with manifests."""
+    """Print all models, one in a row, and below them what is wrong with manifests."""
     if wants_json(as_json):
         print_json(page)
         return
@@ -35,12 +35,23 @@ def show_models(page: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def show_model(model: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print one model: what it is, and how each version does."""
+    """Print one model, with the state and counters of each version."""
     if wants_json(as_json):
         print_json(model)
         return
-    told = ("name", "version", "versions", "runtime", "description", "state", "problem", "streams", "batches", "source")
-    rows = [(name, _cell(model[name])) for name in told if model[name] not in (None, "", [], False)]
+    shown = (
+        "name",
+        "version",
+        "versions",
+        "runtime",
+        "description",
+        "state",
+        "problem",
+        "streams",
+        "batches",
+        "source",
+    )
+    rows = [(name, _cell(model[name])) for name in shown if model[name] not in (None, "", [], False)]
     takes = (model["input_schema"] or {}).get("properties", {})
     rows.append(("takes", ", ".join(takes) or "anything"))
     print_table(("field", "value"), rows)
@@ -68,7 +79,7 @@ def show_line(line: Mapping[str, Any]) -> None:
 
 
 def show_output(answer: Any, output: Path | None) -> None:
-    """A model's output, to a file if one is named; media are refused on a terminal."""
+    """Print a model's output, or write it to a file; media are not printed on a terminal."""
     from penstock.client import MediaAnswer
 
     if isinstance(answer, MediaAnswer):
@@ -89,22 +100,22 @@ def show_output(answer: Any, output: Path | None) -> None:
 
 
 class Chunks:
-    """A call's output as it comes: ``plain`` for people, text without line breaks of our own; otherwise JSON lines."""
+    """Prints a call's output as it comes: where ``plain``, text without added line breaks; otherwise JSON lines."""
 
     def __init__(self, *, plain: bool) -> None:
         self._plain = plain
-        self._text = ""  # that was shown
+        self._text = ""  # shown so far
         self._in_line = False  # the terminal's line is not at its end
 
     def show(self, event: ModelEvent) -> None:
-        """Show what an event holds of the output."""
+        """Show the part of the output that an event holds."""
         if event.type == "chunk":
             self._show(event.data)
-        elif event.type == "done" and "output" in event.data and not self._was_told(event.data["output"]):
+        elif event.type == "done" and "output" in event.data and not self._was_shown(event.data["output"]):
             self._show(event.data["output"])
 
     def close(self) -> None:
-        """End the line that the last text left open."""
+        """End the line that the last text has left open."""
         if self._in_line:
             self._write("\n")
 
@@ -119,8 +130,8 @@ class Chunks:
         else:
             self._write(("\n" if self._in_line else "") + json.dumps(value, ensure_ascii=False) + "\n")
 
-    def _was_told(self, output: Any) -> bool:
-        """Whether people have read it already, chunk by chunk: as with a chat, whose output repeats its text."""
+    def _was_shown(self, output: Any) -> bool:
+        """Return whether it was shown chunk by chunk already: a chat's output repeats its text."""
         texts = output.values() if isinstance(output, dict) else [output]
         return self._plain and bool(self._text) and self._text in texts
 
@@ -132,7 +143,7 @@ class Chunks:
 
 
 def show_trial(report: Report, *, as_json: bool) -> None:
-    """Print what a trial found."""
+    """Print the result of a trial."""
     from penstock.models.trial import shortened
 
     if wants_json(as_json):

@@ -1,4 +1,4 @@
-"""``penstock model``: the gateway's models from the command line, and models in the making."""
+"""``penstock model``: the gateway's models from the command line, and models under development."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from penstock.cli.output import AsJson, print_json, print_json_line, wants_json
 if TYPE_CHECKING:
     from penstock.client import Client
 
-app = typer.Typer(help="Call models and look after them, through the gateway at PENSTOCK_URL.", no_args_is_help=True)
+app = typer.Typer(help="Call and manage models, through the gateway at PENSTOCK_URL.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The model's name.")]
 Version = Annotated[str | None, typer.Option(help="A version; without it the newest.")]
@@ -34,7 +34,7 @@ Files = Annotated[list[str] | None, typer.Option("--file", "-f", metavar="FIELD=
 
 @app.command("list")
 def list_models(as_json: AsJson = False) -> None:
-    """List all models, and the manifests that cannot be read."""
+    """List all models, and the manifests that cannot be used."""
     model_views.show_models(with_client(lambda client: client.models()), as_json=as_json)
 
 
@@ -59,7 +59,7 @@ def schema(name: Name) -> None:
 
 @app.command()
 def add(
-    name: Annotated[str | None, typer.Argument(help="Its name; alone: a model of the server's folder.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Its name; alone, that of a model of the server's folder.")] = None,
     runtime: Annotated[str | None, typer.Option(help="http or openai.")] = None,
     url: Annotated[str | None, typer.Option(help="http: where the server takes the input by POST.")] = None,
     base_url: Annotated[str | None, typer.Option(help="openai: such as http://127.0.0.1:8000/v1.")] = None,
@@ -77,7 +77,7 @@ def add(
 
     penstock model add --manifest chat.toml --replace
 
-    A server that wants a key: state it in a manifest of the server's folder, whose models see its variables.
+    If its server needs a key, write a manifest into the gateway's folder: those models see the gateway's variables.
     """
     options = {"url": url, "base_url": base_url, "model": model, "task": task}
     stated = model_arguments.manifest(manifest, name, runtime, options)
@@ -86,7 +86,7 @@ def add(
 
 @app.command()
 def remove(name: Name, version: Version = None) -> None:
-    """Take a model away, or one version of it; what it runs is finished.
+    """Remove a model, or one version of it; running calls are finished.
 
     penstock model remove summary --version 1
     """
@@ -95,7 +95,7 @@ def remove(name: Name, version: Version = None) -> None:
 
 @app.command()
 def reload(name: Name, version: Version = None, as_json: AsJson = False) -> None:
-    """Import and load a model again; calls go on meanwhile.
+    """Import and load a model again; calls continue meanwhile.
 
     penstock model reload summary
     """
@@ -122,7 +122,7 @@ def predict(
     penstock model predict edges-c -f image=cat.pgm
     """
     stated = model_arguments.call_input(fields, whole, files)
-    if output is not None and not output.absolute().parent.is_dir():  # told before the model has worked for it
+    if output is not None and not output.absolute().parent.is_dir():  # reported before the model has worked for it
         raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
 
     async def call(client: Client) -> Any:
@@ -151,7 +151,7 @@ def stream(
     version: Version = None,
     as_json: AsJson = False,
 ) -> None:
-    """Call a model and print its chunks as they come: text as it is on a terminal, otherwise a JSON line each.
+    """Call a model and print its chunks as they come: plain text on a terminal, otherwise a JSON line each.
 
     penstock model stream chat user="Write a limerick."
     """
@@ -172,12 +172,12 @@ def stream(
 @app.command()
 def logs(
     name: Name,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines come, until Ctrl-C.")] = False,
-    level: Annotated[str | None, typer.Option(help="debug, info, warning or error: that one or worse.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue as lines come, until Ctrl-C.")] = False,
+    level: Annotated[str | None, typer.Option(help="debug, info, warning or error: this level or worse.")] = None,
     since: Annotated[str | None, typer.Option(help="A time with its offset, or how long ago: 5m, 2h.")] = None,
     request_id: Annotated[str | None, typer.Option(help="Only lines of this call.")] = None,
     version: Version = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="At most so many.")] = 200,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="At most this many.")] = 200,
     as_json: AsJson = False,
 ) -> None:
     """Print the newest lines of a model's log.
@@ -207,18 +207,18 @@ def logs(
 
 @app.command("clean-logs")
 def clean_logs(name: Name) -> None:
-    """Forget the lines of a model's log."""
+    """Delete the lines of a model's log."""
     count = with_client(lambda client: client.clean_model_logs(name))
-    typer.echo(f"{count} lines forgotten.")
+    typer.echo(f"{count} lines deleted.")
 
 
 @app.command()
 def new(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="The model's name, which is its folder's too.")],
-    folder: Annotated[Path, typer.Option(help="Where its folder is made.")] = Path(),
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The model's name, and its folder's.")],
+    folder: Annotated[Path, typer.Option(help="Where its folder is created.")] = Path(),
     runtime: Annotated[str, typer.Option(help="python or subprocess.")] = "python",
 ) -> None:
-    """Make a small model that works, with its manifest and its test, to begin from.
+    """Create a small model that works, with its manifest and its test, to start from.
 
     penstock model new summary --folder models
     """
@@ -226,7 +226,7 @@ def new(
 
     made = skeleton.write(name, folder, runtime)
     for path in made:
-        typer.echo(f"made {path}")
+        typer.echo(f"created {path}")
     typer.echo(f"Try it: penstock model test {made[0]}")
 
 
@@ -235,9 +235,9 @@ def try_out(
     manifest: Annotated[Path, typer.Argument(metavar="MANIFEST", help="A model.toml, or the folder that holds it.")],
     as_json: AsJson = False,
 ) -> None:
-    """Load a model here, without a gateway, call it with its examples, and check what it answers.
+    """Load a model here, without a gateway, call it with its examples, and check its outputs.
 
-    Each output must fit the model's schema; a model that answers calls together must answer them as it does alone.
+    Each output must fit the model's schema; a model that batches must return the same outputs as without batches.
 
     penstock model test models/summary/model.toml
     """

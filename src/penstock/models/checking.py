@@ -1,4 +1,4 @@
-"""Checking a call's input against its model's JSON Schema, before a model sees it."""
+"""Check a call's input against its model's JSON Schema, before the model sees it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from penstock.errors import InvalidInput
 from penstock.models import mistakes
 from penstock.models.uploads import upload_id
 
-_MOST_PROBLEMS: Final = 20
-_MOST_EXPLAINED: Final = 5000  # values of an input
+_MAX_PROBLEMS: Final = 20
+_MAX_EXPLAINED: Final = 5000  # values of an input
 _URLS: Final = ("data:", "http://", "https://")
 
 
@@ -42,33 +42,36 @@ def _may_be_media(value: str) -> bool:
 
 
 class Checker:
-    """Checks values against one schema. An empty schema allows everything, at no cost. With ``uploads`` media may be
-    named as ``blob:ID`` where they stand."""
+    """Checks values against one schema. An empty schema allows everything, at no cost. With ``uploads``, media may be
+    given as ``blob:ID``."""
 
     def __init__(self, schema: Mapping[str, Any], *, uploads: bool = False) -> None:
         self._validator = _validator(schema, uploads=uploads) if schema else None
+        properties = schema.get("properties")
+        self._fields = tuple(properties) if isinstance(properties, Mapping) else ()
 
     def check(self, value: Any, *, prefix: str = "", json: bytes = b"") -> None:
         """Raise InvalidInput that names each field which breaks a rule, below ``prefix``.
 
-        ``json`` is what the value was read from, where that may be large: to find what is wrong with many values takes
-        the validator a thousand times as long as to see that something is, so they are refused without an explanation.
+        ``json`` is what the value was read from, where that may be large: finding what is wrong with many values takes
+        the validator a thousand times as long as finding that something is, so they are refused without an explanation.
         """
         if self._validator is None or self._validator.is_valid(value):
             return
-        if json.count(b",") > _MOST_EXPLAINED:
-            detail = f"does not fit the model's schema; where is not told of more than {_MOST_EXPLAINED} values"
+        if json.count(b",") > _MAX_EXPLAINED:
+            detail = f"does not fit the model's schema; of more than {_MAX_EXPLAINED} values, the place is not reported"
             raise InvalidInput.of(prefix or "body", detail)
-        found = (one for error in self._validator.iter_errors(value) for one in mistakes.problems(error, prefix))
-        raise InvalidInput(list(islice(found, _MOST_PROBLEMS)))
+        errors = self._validator.iter_errors(value)
+        found = (one for error in errors for one in mistakes.problems(error, prefix, self._fields))
+        raise InvalidInput(list(islice(found, _MAX_PROBLEMS)))
 
     @staticmethod
     def check_schema(schema: Mapping[str, Any], field: str) -> None:
-        """Raise InvalidInput when ``schema`` itself is no JSON Schema, or refers to something outside of it."""
+        """Raise InvalidInput when ``schema`` itself is not a JSON Schema, or refers to something outside of it."""
         try:
             _validator(schema)
         except (jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError, ValueError) as error:
-            raise InvalidInput.of(field, f"is no JSON Schema (2020-12): {mistakes.short(str(error))}") from None
+            raise InvalidInput.of(field, f"is not a JSON Schema (2020-12): {mistakes.short(str(error))}") from None
 
 
 def _validator(schema: Mapping[str, Any], *, uploads: bool = False) -> jsonschema_rs.Draft202012Validator:
@@ -78,6 +81,6 @@ def _validator(schema: Mapping[str, Any], *, uploads: bool = False) -> jsonschem
         validate_formats=True,
         keywords={"contentMediaType": _MediaType},
         pattern_options=jsonschema_rs.RegexOptions(),  # linear time: no pattern can hang the gateway
-        mask="this value",  # which may be huge, or secret, is not quoted in messages
-        offline=True,  # a schema fetches nothing
+        mask="this value",  # messages do not quote it: it may be huge, or secret
+        offline=True,  # a schema must not fetch anything
     )

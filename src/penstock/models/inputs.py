@@ -30,7 +30,7 @@ class Input:
 
 
 async def from_json(body: bytes, deployment: Deployment, load: Load) -> Input:
-    """A JSON body as an input; raises MalformedBody, InvalidInput."""
+    """Return a JSON body as an input. Raises MalformedBody and InvalidInput."""
     value = decode(body, _any)
     segments: list[Segment] = []
     if b"blob:" in body or b"\\u" in body:  # the name of an upload may be written with escapes
@@ -46,22 +46,22 @@ async def from_json(body: bytes, deployment: Deployment, load: Load) -> Input:
 
 
 async def _uploads(value: Any, body: bytes, deployment: Deployment, load: Load) -> list[Segment]:
-    """The uploads that an input names, each read once; together they are no larger than a call may be."""
+    """Return the uploads that an input refers to, each read once; together they are no larger than a call may be."""
     found = list(uploads_in(value, properties_of(deployment)))
     if not found:
         return []
     deployment.checker_of_jobs.check(value, json=body)  # before anything is read
-    left = load.most_bytes
+    left = load.max_bytes
     read: dict[UUID, Upload] = {}
     segments: list[Segment] = []
     for path, upload_id in found:
         try:
-            upload = read[upload_id] = read.get(upload_id) or await load(upload_id, most_bytes=left)
+            upload = read[upload_id] = read.get(upload_id) or await load(upload_id, max_bytes=left)
         except (NotFound, TooLarge) as error:
             raise InvalidInput.of(dotted(path), error.message) from None
-        left -= len(upload.data)  # also of one that is named again: it is sent again
+        left -= len(upload.data)  # also for one that occurs again: it is sent again
         if left < 0:
-            raise InvalidInput.of(dotted(path), f"with this the uploads exceed {load.most_bytes} bytes")
+            raise InvalidInput.of(dotted(path), f"with this one the uploads exceed {load.max_bytes} bytes")
         kind = media_types.resolved(upload.media_type, upload.data, upload.name)
         segments.append(Segment(upload.data, kind, path, upload.name))
     return segments

@@ -1,4 +1,4 @@
-"""What a value breaks in its JSON Schema, in words: jsonschema_rs's findings as fields and what is allowed there."""
+"""Describe what a value breaks in its JSON Schema: the errors of jsonschema_rs as fields and what is allowed there."""
 
 from __future__ import annotations
 
@@ -9,29 +9,36 @@ from typing import Any, Final
 
 from penstock.errors import FieldProblem
 from penstock.models.replica.contract.violations import dotted
+from penstock.suggestions import did_you_mean
 
 _MEDIA: Final = "must be a data: URL, or blob: and the id of an upload"
-_LONGEST_DETAIL: Final = 300  # characters
-_DEEPEST: Final = 10  # choices within choices
-_LOOKED_AT: Final = 20  # errors of an alternative
+_MAX_DETAIL: Final = 300  # characters
+_MAX_UNKNOWN: Final = 20  # fields that are named
+_MAX_NAME: Final = 100  # characters of a field that a caller made up
+_MAX_DEPTH: Final = 10  # choices within choices
+_MAX_COMPARED: Final = 20  # errors of an alternative
 
 
-def problems(error: Any, prefix: str, depth: int = 0) -> Iterator[FieldProblem]:
-    """The mistakes behind one error (a ``jsonschema_rs.ValidationError``), each named below ``prefix``.
+def problems(error: Any, prefix: str, fields: Sequence[str] = (), depth: int = 0) -> Iterator[FieldProblem]:
+    """Yield the mistakes behind one error (a ``jsonschema_rs.ValidationError``), each named below ``prefix``.
 
-    Of a choice (``anyOf``) that is broken those of the alternative are told which the value is meant to be: the only
-    one beside null, or the only one of its type. Where that cannot be known, what every alternative wants.
+    ``fields`` are the input's own, for suggestions. Of a broken choice (``anyOf``) the mistakes are those of the
+    alternative that the value is meant to be: the only one beside null, or the only one of its type. Where that cannot
+    be known, they say what each alternative wants.
     """
     kind = type(error.kind).__name__
-    if kind not in {"AnyOf", "OneOfNotValid"} or depth == _DEEPEST:
-        field, detail = _told(error)
+    if kind == "AdditionalProperties":
+        yield from _unknown(error, prefix, fields)
+        return
+    if kind not in {"AnyOf", "OneOfNotValid"} or depth == _MAX_DEPTH:
+        field, detail = _described(error)
         yield FieldProblem(field=(prefix + field).lstrip(".") or "body", detail=short(detail))
         return
     alternatives = [branch for branch in error.kind.context if branch and not _wants_null(branch)]
     meant = [branch for branch in alternatives if not _of_another_type(branch, error)] or alternatives
     if len(meant) == 1:
         for one in meant[0]:
-            yield from problems(one, prefix, depth + 1)
+            yield from problems(one, prefix, (), depth + 1)
         return
     wishes = dict.fromkeys(_wish(branch[0], error) for branch in meant)
     detail = " or ".join(wishes) if wishes else "is not allowed"
@@ -39,13 +46,22 @@ def problems(error: Any, prefix: str, depth: int = 0) -> Iterator[FieldProblem]:
 
 
 def short(text: str) -> str:
-    """A message on one line, cut off where it becomes a page."""
+    """Return a message on one line, cut off where it becomes long."""
     line = " ".join(text.split())
-    return line if len(line) <= _LONGEST_DETAIL else line[:_LONGEST_DETAIL] + "…"
+    return line if len(line) <= _MAX_DETAIL else line[:_MAX_DETAIL] + "…"
 
 
-def _told(error: Any) -> tuple[str, str]:
-    """The field and what is wrong with it."""
+def _unknown(error: Any, prefix: str, fields: Sequence[str]) -> Iterator[FieldProblem]:
+    """Yield a mistake for each unknown field, with the one that was probably meant."""
+    path = _path(error)
+    for name in islice(error.kind.unexpected, _MAX_UNKNOWN):
+        suggestion = did_you_mean(name, fields) if not path else ""
+        field = (prefix + f"{path}.{name[:_MAX_NAME]}").lstrip(".")
+        yield FieldProblem(field=field, detail=f"is not an input of this model{suggestion}")
+
+
+def _described(error: Any) -> tuple[str, str]:
+    """Return the field and what is wrong with it."""
     path, kind = _path(error), error.kind
     match type(kind).__name__:
         case "Required":
@@ -53,12 +69,7 @@ def _told(error: Any) -> tuple[str, str]:
         case "AdditionalProperties":
             return f"{path}.{kind.unexpected[0]}", "is not an input of this model"
         case "Format":
-            return (
-                path,
-                "must be a data: URL, or blob: and the id of an upload"
-                if kind.format == "media"
-                else f"must be a {kind.format}",
-            )
+            return path, _MEDIA if kind.format == "media" else f"must be a {kind.format}"
         case "Type":
             return path, f"must be of type {' or '.join(kind.types)}"
         case "Enum":
@@ -69,8 +80,8 @@ def _told(error: Any) -> tuple[str, str]:
 
 
 def _wish(error: Any, choice: Any) -> str:
-    """What one alternative wants, told at the field of the choice."""
-    field, detail = _told(error)
+    """Return what one alternative wants, described at the field of the choice."""
+    field, detail = _described(error)
     inside = field[len(_path(choice)) :].lstrip(".")
     return f"{inside} {detail}" if inside else detail
 
@@ -89,7 +100,7 @@ def _wants_null(branch: Sequence[Any]) -> bool:
 
 
 def _of_another_type(branch: Sequence[Any], choice: Any) -> bool:
-    """Whether the value is not even of the alternative's type."""
+    """Return whether the value is not even of the alternative's type."""
     here = list(choice.instance_path)
-    first = islice(branch, _LOOKED_AT)
+    first = islice(branch, _MAX_COMPARED)
     return any(type(one.kind).__name__ == "Type" and list(one.instance_path) == here for one in first)

@@ -1,7 +1,7 @@
--- Models that were registered, or taken away, at run time. Loaded by penstock.models.store.
+-- Models that were registered or removed over HTTP. Loaded by penstock.models.store.
 
 -- name: position(tenant_id)
--- Where the newest change is: tells cheaply whether there is news. Index: model_changed.
+-- The number of the newest change, a cheap way to detect changes. Index: model_changed.
 SELECT coalesce((SELECT changed FROM model WHERE tenant_id = :tenant_id ORDER BY changed DESC LIMIT 1), 0);
 
 
@@ -11,7 +11,7 @@ SELECT name, version, manifest, removed FROM model WHERE tenant_id = :tenant_id 
 
 
 -- name: put(tenant_id, name, version, manifest, removed)
--- Registers a version, or takes it away. A null manifest means the one in the operator's folder. Locks: the row.
+-- Registers or removes a version. A null manifest stands for the one in the operator's folder. Locks: the row.
 INSERT INTO model (tenant_id, name, version, manifest, removed, changed)
 SELECT :tenant_id::integer, :name::text, :version::text, :manifest::json, :removed::boolean, nextval('model_change')
 ON CONFLICT (tenant_id, name, version)

@@ -1,4 +1,4 @@
-"""A small model that works, to begin from: ``penstock model new``."""
+"""A small model that works, to start from: ``penstock model new``."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ _README = """\
 # {name}
 
 - `penstock model test {name}` loads the model and calls it with the examples of its manifest.
-- `pytest {name}` runs its test (`pip install pytest` where it is not there).
-- A gateway serves it when PENSTOCK_MODELS_DIR names the folder that this one is in.
+- `pytest {name}` runs its test (`pip install pytest` first, if needed).
+- A gateway serves it when PENSTOCK_MODELS_DIR is the folder above this one;
+  `penstock serve --dev` loads it again whenever you edit it.
 - Then: `penstock model predict {name} text="a penstock feeds a turbine" words=2`
 """
 _PYTHON = {
@@ -36,7 +37,7 @@ from penstock import BadInput
 
 
 class {Class}:
-    """Tells the first words of a text."""
+    """Shortens a text to its first words."""
 
     def load(self) -> None:
         """Called once, before the first call: load weights here."""
@@ -67,11 +68,11 @@ def model() -> {Class}:
     return model
 
 
-def test_it_tells_the_first_words(model: {Class}) -> None:
+def test_it_keeps_the_first_words(model: {Class}) -> None:
     assert model.predict("a penstock feeds a turbine", words=2) == {{"summary": "a penstock…"}}
 
 
-def test_it_refuses_what_holds_no_words(model: {Class}) -> None:
+def test_it_refuses_a_text_without_words(model: {Class}) -> None:
     with pytest.raises(BadInput):
         model.predict("   ")
 ''',
@@ -80,7 +81,7 @@ def test_it_refuses_what_holds_no_words(model: {Class}) -> None:
 _SUBPROCESS = {
     "model.toml": """\
 runtime = "subprocess"
-description = "Tells the first words of a text."
+description = "Shortens a text to its first words."
 examples = [{{ text = "a penstock feeds a turbine", words = 2 }}]
 
 [subprocess]
@@ -107,7 +108,7 @@ import sys
 
 
 def answer(given: dict) -> dict:
-    """One call."""
+    """Return the answer to one call."""
     return {{"summary": " ".join(given["text"].split()[: given.get("words", 3)]) + "…"}}
 
 
@@ -140,7 +141,7 @@ _KINDS = {"python": _PYTHON, "subprocess": _SUBPROCESS}
 
 
 def write(name: str, folder: Path, runtime: str) -> list[Path]:
-    """Make ``folder/name`` with a model in it; answers the files, the manifest first.
+    """Create ``folder/name`` with a model in it. Return the files, the manifest first.
 
     Raises InvalidInput, or AlreadyExists where there is such a folder: nothing is ever overwritten.
     """
@@ -151,7 +152,7 @@ def write(name: str, folder: Path, runtime: str) -> list[Path]:
     home = folder / name
     module = re.sub(r"\W", "_", name).lower() + "_model"
     title = "".join(part.title() for part in re.split(r"[_-]", name))
-    # Its end keeps the class from being called None, or BadInput, which the code imports.
+    # The suffix keeps the class from being called None, or BadInput, which the code imports.
     words = {"name": name, "module": module, "Class": title.removesuffix("Model") + "Model"}
     try:
         home.mkdir(parents=True)

@@ -1,5 +1,5 @@
-"""Rows in, rows out: models that were registered or taken away at run time. Every function takes the connection first,
-the tenant second; none opens a transaction."""
+"""The table of models that were registered or removed over HTTP. Every function takes the connection first and the
+tenant second; none opens a transaction."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ _sql = queries.load(__file__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """What was said about one version."""
+    """The last registration or removal of one version."""
 
     name: str
     version: str
-    manifest: bytes | None  # JSON; None: the one in the operator's folder is meant
+    manifest: bytes | None  # JSON; None: that of the operator's folder
     removed: bool
 
 
 async def position(connection: asyncpg.Connection, tenant: int) -> int:
-    """A number that grows with every change."""
+    """Return a number that grows with every change."""
     found: int = await _sql.position.value(connection, tenant_id=tenant)
     return found
 
 
 async def read_all(connection: asyncpg.Connection, tenant: int) -> list[Row]:
-    """Everything, the oldest change first."""
+    """Return all rows, the oldest change first."""
     return [
         Row(
             name=row["name"],
@@ -42,7 +42,7 @@ async def read_all(connection: asyncpg.Connection, tenant: int) -> list[Row]:
 
 
 async def put(connection: asyncpg.Connection, tenant: int, row: Row) -> None:
-    """Say something about a version; replaces what was said before."""
+    """Store a row, in place of the one before for this version."""
     await _sql.put.run(
         connection,
         tenant_id=tenant,

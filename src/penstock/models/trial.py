@@ -1,4 +1,4 @@
-"""Trying a model out where it stands, without a gateway: ``penstock model test``."""
+"""Try a model out where it stands, without a gateway: ``penstock model test``."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Tried:
     input: Any
     milliseconds: float
     output: Any
-    problem: str | None  # None: it answered, and the output fits its schema
+    problem: str | None  # None: the call succeeded, and the output fits its schema
 
 
 @dataclass(slots=True)
 class Report:
-    """What a trial found."""
+    """The result of a trial."""
 
     name: str
     version: str
@@ -51,15 +51,15 @@ class Report:
 
     @property
     def sound(self) -> bool:
-        """Whether the model works as far as it was tried."""
+        """Whether the model works, as far as it was tried."""
         return not self.problems and bool(self.calls) and all(call.problem is None for call in self.calls)
 
 
 async def run(path: Path, *, private: Iterable[str] = ()) -> Report:
     """Load the model of a manifest, an absolute path, and call it with its examples.
 
-    ``private`` names variables that the model must not see, as it sees none of them in a gateway. Raises InvalidInput
-    for the manifest itself.
+    ``private`` names variables that the model must not see, as it does not see them in a gateway either. Raises
+    InvalidInput for the manifest itself.
     """
     model = manifest.read(path)
     report = Report(model.name, model.version, model.manifest.runtime)
@@ -103,7 +103,7 @@ async def _call(host: ModelHost, deployment: Deployment, given: Any, output: Che
     value: Any = None
     problem: str | None = None
     try:
-        value = await _answer(host, deployment, given)
+        value = await _output(host, deployment, given)
         output.check(value, prefix="output")
     except PenstockError as error:
         problem = error.message
@@ -111,7 +111,7 @@ async def _call(host: ModelHost, deployment: Deployment, given: Any, output: Che
     return Tried(given, milliseconds, value, problem), value
 
 
-async def _answer(host: ModelHost, deployment: Deployment, given: Any) -> Any:
+async def _output(host: ModelHost, deployment: Deployment, given: Any) -> Any:
     deployment.checker.check(given)
     answered = await host.call(deployment, msgspec.json.encode(given)).done
     return msgspec.json.decode(inlined(answered.json, answered.segments))
@@ -120,11 +120,11 @@ async def _answer(host: ModelHost, deployment: Deployment, given: Any) -> Any:
 async def _together(
     host: ModelHost, deployment: Deployment, report: Report, inputs: list[Any], outputs: list[Any]
 ) -> None:
-    """The same inputs again, many at a time: the outputs must be the same."""
+    """Call it with the same inputs again, many at a time: the outputs must be the same."""
     count = min(_TOGETHER, deployment.model.manifest.queue)
     pairs = list(itertools.islice(itertools.cycle(zip(inputs, outputs, strict=True)), count))
     began = time.perf_counter()
-    answers = await asyncio.gather(*(_answer(host, deployment, given) for given, _ in pairs), return_exceptions=True)
+    answers = await asyncio.gather(*(_output(host, deployment, given) for given, _ in pairs), return_exceptions=True)
     seconds = time.perf_counter() - began
     for (given, alone), answer in zip(pairs, answers, strict=True):
         if isinstance(answer, BaseException):
@@ -139,7 +139,7 @@ async def _together(
     size = counts.mean_batch or 0.0
     alone = len(pairs) - round(size * counts.batches)
     if not counts.batches:
-        report.batched = f"of {len(pairs)} calls no two were answered together: nothing was compared"
+        report.batched = f"no two of {len(pairs)} calls ran together: nothing was compared"
         return
     report.batched = (
         f"{len(pairs)} calls: {counts.batches} batches of {size:.1f} calls on average, {alone} alone; "
@@ -150,7 +150,7 @@ async def _together(
 
 
 def same(left: Any, right: Any) -> bool:
-    """Whether two outputs are equal; numbers with a fraction may differ by what rounding does."""
+    """Return whether two outputs are equal; numbers with a fraction may differ by rounding."""
     if isinstance(left, bool) or isinstance(right, bool):
         return left is right
     if isinstance(left, int | float) and isinstance(right, int | float):
@@ -165,7 +165,7 @@ def same(left: Any, right: Any) -> bool:
 
 
 def _examples(schema: Mapping[str, Any]) -> list[Any]:
-    """One input made of what a schema says of its fields, if that is enough."""
+    """Return an input made of the examples and defaults in a schema, if they are enough."""
     if isinstance(schema.get("examples"), list):
         return list(schema["examples"])
     found: dict[str, Any] = {}
@@ -183,6 +183,6 @@ def _examples(schema: Mapping[str, Any]) -> list[Any]:
 
 
 def shortened(value: Any) -> str:
-    """A value for people: JSON, cut off."""
+    """Return a value for people: JSON, cut off."""
     text = msgspec.json.encode(value).decode()
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"

@@ -1,4 +1,4 @@
-"""Media that were uploaded before: an input names them as ``blob:`` with an id, where its schema wants media."""
+"""Media that were uploaded before: an input refers to them as ``blob:`` and an id, where its schema wants media."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ class Upload:
 
 
 class Load(Protocol):
-    """Reads an upload of at most ``most_bytes``; raises NotFound, TooLarge."""
+    """Reads an upload of at most ``max_bytes``; raises NotFound, TooLarge."""
 
-    most_bytes: int  # of all uploads of one call
+    max_bytes: int  # of all uploads of one call
 
-    async def __call__(self, upload_id: UUID, *, most_bytes: int) -> Upload: ...
+    async def __call__(self, upload_id: UUID, *, max_bytes: int) -> Upload: ...
 
 
 def upload_id(text: str) -> UUID | None:
-    """The id that ``blob:ID`` names; None for any other text."""
+    """Return the id in ``blob:ID``; None for any other text."""
     if not text.startswith(SCHEME):
         return None
     try:
@@ -39,7 +39,7 @@ def upload_id(text: str) -> UUID | None:
 
 
 def uploads_in(value: Any, properties: Mapping[str, Any]) -> Iterator[tuple[Path, UUID]]:
-    """Where an input names uploads: in fields that are media, and in lists of media."""
+    """Yield the places where an input refers to uploads: fields that are media, and lists of media."""
     if not isinstance(value, dict):
         return
     for name, schema in properties.items():
@@ -56,14 +56,14 @@ def uploads_in(value: Any, properties: Mapping[str, Any]) -> Iterator[tuple[Path
 
 
 def is_media(schema: Any) -> bool:
-    """Whether a JSON Schema means media, perhaps among other choices."""
+    """Return whether a JSON Schema means media, perhaps among other choices."""
     if not isinstance(schema, Mapping):
         return False
     return schema.get("format") == "media" or any(is_media(one) for one in schema.get("anyOf", ()))
 
 
 def takes_many(schema: Any) -> bool:
-    """Whether a JSON Schema means a list of media, perhaps among other choices."""
+    """Return whether a JSON Schema means a list of media, perhaps among other choices."""
     if not isinstance(schema, Mapping) or is_media(schema):
         return False
     if schema.get("type") == "array" and is_media(schema.get("items")):

@@ -12,11 +12,11 @@ from penstock.tenants.principal import DEFAULT_TENANT, TenantId
 class UploadLoader:
     """Reads a tenant's uploads for inputs that name them."""
 
-    def __init__(self, blobs: BlobService, *, most_bytes: int, tenant: TenantId = DEFAULT_TENANT) -> None:
-        self.most_bytes = most_bytes
+    def __init__(self, blobs: BlobService, *, max_bytes: int, tenant: TenantId = DEFAULT_TENANT) -> None:
+        self.max_bytes = max_bytes
         self._blobs = blobs
         self._tenant = tenant
 
-    async def __call__(self, upload_id: UUID, *, most_bytes: int) -> Upload:
-        blob, data = await self._blobs.whole(self._tenant, upload_id, max_bytes=most_bytes)
+    async def __call__(self, upload_id: UUID, *, max_bytes: int) -> Upload:
+        blob, data = await self._blobs.whole(self._tenant, upload_id, max_bytes=max_bytes)
         return Upload(data=data, media_type=blob.media_type, name=blob.filename)

@@ -1,8 +1,8 @@
 """The interface of the AI Backend document: ``/{get|post}/{operation}?id=…`` by GET or POST, with its own error bodies.
 
-Where the document says nothing it follows the original's second branch: a missing or unknown id is answered with status
-400 and ``{"content": …}``, a failure with ``{"error": …}``. Queries are read leniently, as the document's own examples
-need it: a second ``?`` counts as ``&``, quotes around values are dropped.
+Where the document is silent it follows the original's second branch: a missing or unknown id gets status 400 and
+``{"content": …}``, a failure ``{"error": …}``. Queries are read leniently, as the document's own examples require: a
+second ``?`` counts as ``&``, and quotes around values are dropped.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from penstock.web.route import Parameter, PathParameter, ResponseSpec, Route
 
 OPERATIONS = ("predict", "getlogs", "cleanlogs", "addmodel")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-_MOST_LINES = 10_000
+_MAX_LINES = 10_000
 _BARE = {"/get": "getlogs", "/post": "predict"}  # the original's first branch had no operations in its paths
 
 _OPERATION = PathParameter(name="operation", description=f"one of {', '.join(OPERATIONS)}")
@@ -62,7 +62,7 @@ class BackendRoutes:
         return await self._operate(request, request.path("operation").lower())
 
     def bare(self, operation: str) -> Callable[[Request], Awaitable[Response]]:
-        """A handler for a path without an operation."""
+        """Return a handler for a path without an operation."""
 
         async def handle(request: Request) -> Response:
             return await self._operate(request, operation)
@@ -72,21 +72,21 @@ class BackendRoutes:
     async def _operate(self, request: Request, operation: str) -> Response:
         query = lenient_query(request.query_string)
         if operation not in OPERATIONS:
-            return _told(404, f"Unknown operation: {operation[:100]}. There are: {', '.join(OPERATIONS)}")
+            return _content(404, f"Unknown operation: {operation[:100]}. There are: {', '.join(OPERATIONS)}")
         try:
             if operation == "addmodel":
                 return await self._add(request, query)
             deployment = self._deployment(query)
             match operation:
                 case "getlogs":
-                    lines = deployment.logbook.newest(Wanted(), _MOST_LINES)
+                    lines = deployment.logbook.newest(Wanted(), _MAX_LINES)
                     return json_response({"logs": lines})
                 case "cleanlogs":
                     return json_response({"logs": [], "cleared": deployment.logbook.clear()})
                 case _:
                     return await self._predict(request, deployment)
         except _UnknownId as error:
-            return _told(400, str(error))
+            return _content(400, str(error))
         except PenstockError as error:
             return json_response({"error": error.message}, problems.describe(error).status)
 
@@ -122,10 +122,10 @@ class BackendRoutes:
         if kind == "httpmodel":
             destination = str(stated.get("dest") or stated.get("destination") or "")
             if not destination:
-                raise InvalidInput.of("dest", "is required: where the model answers, such as 127.0.0.1:8888")
+                raise InvalidInput.of("dest", "is required: the address of the model's server, such as 127.0.0.1:8888")
             url = destination if "://" in destination else f"http://{destination}"
             deployment = await self._service.add({"name": name, "runtime": "http", "http": {"url": url}})
-        elif kind == "subprocessmodel":  # what runs a command stands in the operator's folder; a caller only names it
+        elif kind == "subprocessmodel":  # its command stands in the operator's folder; a caller only names it
             deployment = await self._service.add({"name": name})
         else:
             raise InvalidInput.of("type", "must be HttpModel or SubprocessModel")
@@ -148,8 +148,8 @@ def _id(query: Mapping[str, str]) -> str:
 
 
 def lenient_query(raw: bytes) -> dict[str, str]:
-    """Query parameters as the document writes them: ``id=x?type=httpmodel?dest="127.0.0.1:8888"``. The first of a name
-    counts."""
+    """Return query parameters as the document writes them: ``id=x?type=httpmodel?dest="127.0.0.1:8888"``. The first of
+    a name counts."""
     found: dict[str, str] = {}
     for pair in raw.decode("latin-1").replace("?", "&").split("&")[:100]:
         name, _, value = pair.partition("=")
@@ -158,7 +158,7 @@ def lenient_query(raw: bytes) -> dict[str, str]:
     return found
 
 
-def _told(status: int, content: str) -> Response:
+def _content(status: int, content: str) -> Response:
     return json_response({"content": content}, status)
 
 
@@ -176,10 +176,10 @@ def _route(method: str, path: str, handler: Callable[[Request], Awaitable[Respon
         parameters=(
             Parameter(name="id", type=str, description="the model's name"),
             Parameter(name="type", type=str, description="of addmodel: HttpModel or SubprocessModel"),
-            Parameter(name="dest", type=str, description="of addmodel: where the model answers"),
+            Parameter(name="dest", type=str, description="of addmodel: the address of the model's server"),
         ),
         responses={
-            200: ResponseSpec(description="The model's answer, or the log", type=Any, example={"answer": "42"}),
+            200: ResponseSpec(description="The model's output, or the log", type=Any, example={"answer": "42"}),
             400: ResponseSpec(description="No such id", type=dict[str, str], example=_CONTENT),
             404: ResponseSpec(description="No such operation", type=dict[str, str], example=_CONTENT),
         }

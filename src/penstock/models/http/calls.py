@@ -70,8 +70,10 @@ class CallRoutes:
                 name="predict",
                 tag=TAG,
                 summary="Call a model and get its output",
-                description=_CALLING + " The answer is the output as JSON, or its bytes where the output is one media. "
-                "A model that streams answers the list of its chunks. `Accept: text/event-stream` streams as below.",
+                description=_CALLING
+                + " The response is the output as JSON, or its bytes where the output is one file. "
+                "A model "
+                "that streams returns the list of its chunks. `Accept: text/event-stream` streams as below.",
                 request=dict[str, Any],
                 request_example=examples.INPUT,
                 takes_media=True,
@@ -94,10 +96,10 @@ class CallRoutes:
                 handler=self.stream,
                 name="stream",
                 tag=TAG,
-                summary="Call a model and read its chunks as they come",
+                summary="Call a model and receive its chunks as they come",
                 description=_CALLING
                 + " Server-sent events: `chunk` and `progress` with the value as data, at the end `done` "
-                "(with `output` where that did not come as chunks) or `error` with a problem.",
+                "(with `output` where that was not sent as chunks) or `error` with a problem.",
                 request=dict[str, Any],
                 request_example=examples.INPUT,
                 takes_media=True,

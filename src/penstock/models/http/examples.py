@@ -1,4 +1,4 @@
-"""What the API's description shows of models."""
+"""Examples of models in the API's description."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SUMMARY: dict[str, Any] = {
     "version": "2",
     "versions": ["1", "2"],
     "runtime": "python",
-    "description": "Sums a text up.",
+    "description": "Summarizes a text.",
     "state": "ready",
     "streams": False,
     "places": 16,

@@ -24,7 +24,7 @@ from penstock.web.route import Parameter, ResponseSpec, Route
 
 
 class LogQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which lines of a log."""
+    """The query of a log: which lines it returns."""
 
     since: Annotated[datetime, Meta(tz=True)] | None = None
     until: Annotated[datetime, Meta(tz=True)] | None = None
@@ -41,8 +41,8 @@ _LOG_FILTERS: Final = {
     "level": "this level or worse: debug, info, warning, error",
     "request_id": "only lines of this call",
     "version": "only lines of this version",
-    "limit": "at most so many, the newest",
-    "follow": "go on as lines come",
+    "limit": "at most this many, the newest",
+    "follow": "continue as lines come",
 }
 
 
@@ -85,9 +85,9 @@ class LogRoutes:
                 handler=self.clean_logs,
                 name="cleanModelLogs",
                 tag=TAG,
-                summary="Forget the lines of a model's log",
+                summary="Delete the lines of a model's log",
                 responses={
-                    200: ResponseSpec(description="How many there were", type=Cleared, example=examples.CLEARED)
+                    200: ResponseSpec(description="How many lines there were", type=Cleared, example=examples.CLEARED)
                 },
                 errors=(InvalidInput, NotFound, ModelBroken),
             ),

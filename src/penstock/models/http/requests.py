@@ -25,8 +25,10 @@ _INPUT = "input"  # the part of a form that holds the other fields as one JSON o
 
 
 async def read_input(request: Request, deployment: Deployment, load: Load) -> Input:
-    """The input of a request, checked; ``load`` reads uploads that it names. Raises MalformedBody, InvalidInput,
-    Unsupported, TooLarge, Disconnected."""
+    """Return the input of a request, checked; ``load`` reads uploads that it refers to.
+
+    Raises MalformedBody, InvalidInput, Unsupported, TooLarge and Disconnected.
+    """
     stated = request.header(b"content-type")
     if stated is None or is_json(stated):
         body = await request.body() or b"{}"
@@ -62,7 +64,7 @@ def _require_text(body: bytes) -> None:
 
 def _from_form(parts: Sequence[Part], deployment: Deployment) -> Input:
     properties = properties_of(deployment)
-    shown: dict[str, Any] = {}  # as the schema is to see it
+    shown: dict[str, Any] = {}  # the input as the schema sees it
     segments: list[Segment] = []
     for part in parts:
         if part.name == _INPUT and part.filename is None:
@@ -91,7 +93,7 @@ def _from_form(parts: Sequence[Part], deployment: Deployment) -> Input:
 
 
 def _from_file(data: bytes, media_type: str, deployment: Deployment) -> Input:
-    """The bytes of the one media that the model takes."""
+    """Return the bytes of the one file that the model takes as its input."""
     names = [name for name, schema in properties_of(deployment).items() if is_media(schema)]
     if len(names) != 1:
         takes = f"{len(names)} files" if names else "no file"
@@ -102,7 +104,7 @@ def _from_file(data: bytes, media_type: str, deployment: Deployment) -> Input:
 
 
 def _field(part: Part, schema: Any) -> Any:
-    """A form's text as the schema wants it: text where it may be text, JSON otherwise."""
+    """Return a form's text as the schema wants it: text where it may be text, JSON otherwise."""
     try:
         text = part.data.decode()
     except UnicodeDecodeError:

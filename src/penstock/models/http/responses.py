@@ -1,4 +1,4 @@
-"""From a model's output to an HTTP answer: JSON, or the bytes of its media."""
+"""From a model's output to an HTTP response: JSON, or the bytes of its media."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from penstock.web.response import JSON, Response
 
 
 def as_response(request: Request, answered: CallResult, request_id: str) -> Response:
-    """The answer to a live call. Media come as bytes when they are the whole output, or when ``Accept`` names their
-    type; otherwise as ``data:`` URLs in the JSON."""
+    """Return the response to a live call. Media are sent as bytes when they are the whole output, or when ``Accept``
+    names their type; otherwise as ``data:`` URLs in the JSON."""
     headers = [
         (b"x-request-id", request_id.encode("latin-1", "replace")),
         (b"x-model-version", answered.version.encode()),
@@ -35,7 +35,7 @@ def as_response(request: Request, answered: CallResult, request_id: str) -> Resp
 
 
 def _as_bytes(accept: str, segments: Sequence[Segment]) -> Segment | None:
-    """The segment that answers as bytes, if one does."""
+    """Return the segment that is sent as bytes, if one is."""
     wanted = [part.partition(";")[0].strip().lower() for part in accept.split(",")]
     whole = segments[0] if len(segments) == 1 and not segments[0].path else None
     if whole is not None and not any(fnmatchcase("application/json", one) for one in wanted if one != "*/*"):

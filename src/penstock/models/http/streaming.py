@@ -86,7 +86,7 @@ class EventFeed:
     async def events(self, problem: Any) -> AsyncIterator[bytes]:
         """Yield all events, many at a time when they come quickly; the last is ``done`` or ``error``.
 
-        The next ones are asked for when the ones before have been sent. ``problem`` describes an error as the rest of
+        The server takes the next ones when those before have been sent. ``problem`` describes an error as the rest of
         the API does.
         """
         call = self._attached()
@@ -114,12 +114,12 @@ class EventFeed:
         return done(call.done.result(), chunks=call.chunk_count)
 
     def _attached(self) -> LiveCall:
-        assert self.call is not None  # noqa: S101 - whoever made the feed gave it its call
+        assert self.call is not None  # noqa: S101 - the route has attached it
         return self.call
 
 
 def done(answered: CallResult, *, chunks: int) -> bytes:
-    """The last event of a call that went well: with its output where that did not come as chunks."""
+    """Return the last event of a call that succeeded: with its output where that was not sent as chunks."""
     facts = msgspec.json.encode(
         {"chunks": chunks, "version": answered.version, "model_seconds": round(answered.model_seconds, 6)}
     )
@@ -130,12 +130,12 @@ def done(answered: CallResult, *, chunks: int) -> bytes:
 
 
 def event(name: str, data: Any) -> bytes:
-    """One event."""
+    """Return one event."""
     return b"event: " + name.encode() + b"\ndata: " + msgspec.json.encode(data) + b"\n\n"
 
 
 def _one_line(json: bytes) -> bytes:
-    """JSON without line breaks, which can only be space between its tokens."""
+    """Return JSON without line breaks, which can only stand between its tokens."""
     if b"\n" in json or b"\r" in json:
         return json.replace(b"\n", b" ").replace(b"\r", b" ")
     return json

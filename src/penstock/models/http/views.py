@@ -1,4 +1,4 @@
-"""Models as callers see them: the wire types of the model API."""
+"""Models as clients see them: the wire types of the model API."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ class ModelSummary(Struct, frozen=True, kw_only=True):
     """A model in a list."""
 
     name: str
-    version: str  # the one that is meant when none is named
+    version: str  # the one that a call gets which names none
     versions: list[str]
     runtime: str
     description: str
     state: str  # "describing", "unloaded", "loading", "ready", "unavailable"
     streams: bool
-    places: int  # calls that it can work on at a time
-    source: str  # "folder": a manifest of the operator's; "api": registered at run time
+    places: int  # calls that it can run at a time
+    source: str  # "folder": the operator's; "api": registered over HTTP
     problem: str | None = None
 
 
 class ModelPage(Struct, frozen=True, kw_only=True):
-    """All models, and the manifests that cannot be read."""
+    """All models, and the manifests that cannot be used."""
 
     models: list[ModelSummary]
     problems: dict[str, str]  # by file
@@ -49,7 +49,7 @@ class ReplicaView(Struct, frozen=True, kw_only=True):
 
 
 class VersionView(Struct, frozen=True, kw_only=True):
-    """One version and how it does."""
+    """One version: its state, load and counters."""
 
     version: str
     state: str
@@ -62,7 +62,7 @@ class VersionView(Struct, frozen=True, kw_only=True):
 
 
 class ModelView(ModelSummary, frozen=True, kw_only=True):
-    """Everything that is known of a model."""
+    """Everything that is known about a model."""
 
     input_schema: dict[str, Any] | None  # null: not yet known
     output_schema: dict[str, Any] | None  # of one chunk where it streams
@@ -79,13 +79,13 @@ class LogPage(Struct, frozen=True, kw_only=True):
 
 
 class Cleared(Struct, frozen=True, kw_only=True):
-    """How many lines were forgotten."""
+    """How many lines were deleted."""
 
     cleared: int
 
 
 def state_of(deployment: Deployment) -> str:
-    """What a version is doing, in one word."""
+    """Return the state of a version, in one word."""
     if deployment.ready:
         return "ready"
     if deployment.problem is not None:
@@ -96,7 +96,7 @@ def state_of(deployment: Deployment) -> str:
 
 
 def summary(entry: Entry) -> dict[str, Any]:
-    """The fields of ``ModelSummary``."""
+    """Return the fields of ``ModelSummary``."""
     deployment = entry.versions[entry.default]
     schema = deployment.schema or deployment.model.schema
     return {
@@ -114,12 +114,12 @@ def summary(entry: Entry) -> dict[str, Any]:
 
 
 def summarised(entry: Entry) -> ModelSummary:
-    """A model for a list."""
+    """Return a model for a list."""
     return ModelSummary(**summary(entry))
 
 
 def whole(entry: Entry) -> ModelView:
-    """A model with everything."""
+    """Return a model with everything."""
     deployment = entry.versions[entry.default]
     schema = deployment.schema
     return ModelView(
