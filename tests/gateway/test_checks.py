@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from penstock.errors import InvalidInput
-from penstock.jobs.handlers import JobHandlers
+from penstock.jobs.http.submitting import SubmitRoutes
 from penstock.jobs.job import JobFilter, JobSubmission
 from penstock.jobs.service import JobService
 from penstock.postgres.pool import Database
@@ -26,7 +26,7 @@ class Checked:
     def __init__(self, service: JobService) -> None:
         self.service = service
         self.seen: list[str] = []
-        self.handlers = JobHandlers(service, check=self.check)
+        self.handlers = SubmitRoutes(service, check=self.check)
 
     def check(self, submission: JobSubmission, prefix: str) -> None:
         self.seen.append(prefix)

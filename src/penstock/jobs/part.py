@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from penstock.jobs.handlers import Check, JobHandlers, Sizes
+from penstock.jobs.http.base import Sizes
+from penstock.jobs.http.changing import ChangeRoutes
+from penstock.jobs.http.events import EventRoutes
+from penstock.jobs.http.reading import ReadRoutes
+from penstock.jobs.http.submitting import Check, SubmitRoutes
+from penstock.jobs.http.working import WorkRoutes
 from penstock.jobs.queues import Known
-from penstock.jobs.routes import routes
 from penstock.jobs.service import JobService
 from penstock.part import Part
 from penstock.settings.jobs import JobSettings
+from penstock.web.route import routes_of
 
 
 def part(service: JobService, settings: JobSettings, *, check: Check, known: Known) -> Part:
@@ -17,5 +22,12 @@ def part(service: JobService, settings: JobSettings, *, check: Check, known: Kno
         result=settings.penstock_max_result_bytes,
         batch=settings.penstock_max_batch_bytes,
     )
-    handlers = JobHandlers(service, sizes, check=check, known=known, strict_queues=settings.penstock_strict_queues)
-    return Part(routes=routes(handlers), start=service.start, stop=service.stop)
+    topics = (
+        SubmitRoutes(service, sizes=sizes, known=known, check=check, strict_queues=settings.penstock_strict_queues),
+        ReadRoutes(service, known=known),
+        ChangeRoutes(service),
+        EventRoutes(service),
+        WorkRoutes(service, sizes=sizes),
+    )
+    routes = [route for topic in topics for route in routes_of(topic)]
+    return Part(routes=routes, start=service.start, stop=service.stop)

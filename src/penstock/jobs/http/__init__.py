@@ -1,0 +1,1 @@
+"""The HTTP of jobs: one class of routes a topic."""

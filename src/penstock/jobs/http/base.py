@@ -1,0 +1,83 @@
+"""What the routes of jobs share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+import msgspec
+
+from penstock.errors import (
+    InvalidInput,
+    MalformedBody,
+    TooLarge,
+    Unsupported,
+)
+from penstock.jobs.job import (
+    Job,
+)
+from penstock.jobs.queues import Known
+from penstock.jobs.service import JobService
+from penstock.jobs.sql.store import Queue
+from penstock.jobs.states import Status
+from penstock.jobs.tenant_jobs import TenantJobs
+from penstock.web.request import Request
+from penstock.web.route import PathParameter
+
+BODY_ERRORS: Final = (MalformedBody, InvalidInput, TooLarge, Unsupported)
+JOB_ID: Final = PathParameter(name="id", type=UUID, description="the job's id")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """How large what callers send may be, in bytes."""
+
+    input: int = 2**20
+    result: int = 16 * 2**20
+    batch: int = 64 * 2**20
+    one_heartbeat: int = 8 * 2**20  # more than a heartbeat may hold, so that its refusal can name the field
+
+    @property
+    def one_job(self) -> int:
+        """Of a submission: its input, and room for the other fields."""
+        return self.input + 64 * 1024
+
+    @property
+    def one_result(self) -> int:
+        return self.result + 64 * 1024
+
+
+class JobRoutes:
+    """Handlers on a service. ``known`` returns the model profiles that this process knows for a task type."""
+
+    def __init__(self, service: JobService, *, sizes: Sizes | None = None, known: Known = lambda _: ()) -> None:
+        self.sizes = sizes or Sizes()
+        self.known = known
+        self._service = service
+
+    def jobs(self, request: Request) -> TenantJobs:
+        """Return the jobs of the tenant that sends the request."""
+        return self._service.of(request.principal.tenant)
+
+    async def warned(self, request: Request, job: Job) -> Job:
+        """Return the job with warnings, if it waits for a worker that may not exist."""
+        if not waits(job):
+            return job
+        warnings = await self.jobs(request).queues.warnings([queue_of(job)], self.known)
+        return msgspec.structs.replace(job, warnings=warnings) if warnings else job
+
+    async def wait(self, request: Request, job_id: UUID, seconds: float) -> Job:
+        """Return the job when it is finished, or as it stands after ``seconds`` or when the process begins to stop."""
+        waited = await request.unless_left(self.jobs(request).wait(job_id, timedelta(seconds=seconds)))
+        return waited or await self.jobs(request).get(job_id)
+
+
+def queue_of(job: Job) -> Queue:
+    return (job.task_type, job.model_profile)
+
+
+def waits(job: Job) -> bool:
+    """Whether no worker has taken the job yet."""
+    return job.status is Status.PENDING and job.attempt == 0

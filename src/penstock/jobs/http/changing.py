@@ -1,0 +1,113 @@
+"""Retry and cancel jobs, by id or by filter."""
+
+from __future__ import annotations
+
+import msgspec
+
+from penstock.errors import (
+    DatabaseUnavailable,
+    InvalidInput,
+    NotFound,
+    WrongState,
+)
+from penstock.jobs.http import examples
+from penstock.jobs.http.base import BODY_ERRORS, JOB_ID, JobRoutes
+from penstock.jobs.http.filters import LISTS, MOMENTS
+from penstock.jobs.job import (
+    BulkAnswer,
+    BulkRequest,
+    Job,
+    JobFilter,
+)
+from penstock.web.reading import check_moment, convert
+from penstock.web.request import Request
+from penstock.web.response import Response, json_response
+from penstock.web.route import ResponseSpec, route
+
+_bulk = msgspec.json.Decoder(BulkRequest)
+
+
+class ChangeRoutes(JobRoutes):
+    """Sends jobs back to pending, or cancels them."""
+
+    @route(
+        "POST",
+        "/api/v1/jobs/{id}/retry",
+        name="retryJob",
+        tag="Jobs",
+        summary="Send a failed job back to pending, or a running one, whose lease it takes away",
+        path_parameters=(JOB_ID,),
+        responses={200: ResponseSpec(description="The job, pending", type=Job, example=examples.JOB)},
+        errors=(InvalidInput, NotFound, WrongState, DatabaseUnavailable),
+    )
+    async def retry(self, request: Request) -> Response:
+        return json_response(await self.jobs(request).retry(request.path_id()))
+
+    @route(
+        "POST",
+        "/api/v1/jobs/{id}/cancel",
+        name="cancelJob",
+        tag="Jobs",
+        summary="Cancel a pending job, or ask a running one to stop",
+        description="A running job ends when its worker lets go, or when a grace period is over.",
+        path_parameters=(JOB_ID,),
+        responses={
+            200: ResponseSpec(
+                description="The job: cancelled, or running with `cancel_requested_at`",
+                type=Job,
+                example=examples.JOB | {"status": "cancelled", "finished_at": "2026-01-30T09:00:02.000000Z"},
+            )
+        },
+        errors=(InvalidInput, NotFound, WrongState, DatabaseUnavailable),
+    )
+    async def cancel(self, request: Request) -> Response:
+        return json_response(await self.jobs(request).cancel(request.path_id()))
+
+    @route(
+        "POST",
+        "/api/v1/jobs/retry",
+        name="retryJobs",
+        tag="Jobs",
+        summary="Retry failed and running jobs by filter",
+        description="Takes the list's filters, at least one. Works in chunks; `dry_run` only counts.",
+        request=BulkRequest,
+        request_example=examples.BULK,
+        responses={200: ResponseSpec(description="How many", type=BulkAnswer, example=examples.CHANGED)},
+        errors=(*BODY_ERRORS, DatabaseUnavailable),
+    )
+    async def retry_where(self, request: Request) -> Response:
+        where, dry_run = _bulk_filter(await request.read(_bulk))
+        count = await self.jobs(request).retry_where(where, dry_run=dry_run)
+        return json_response(BulkAnswer(count=count, dry_run=dry_run))
+
+    @route(
+        "POST",
+        "/api/v1/jobs/cancel",
+        name="cancelJobs",
+        tag="Jobs",
+        summary="Cancel pending and running jobs by filter",
+        description="Takes the list's filters, at least one. Works in chunks; `dry_run` only counts.",
+        request=BulkRequest,
+        request_example=examples.BULK,
+        responses={200: ResponseSpec(description="How many", type=BulkAnswer, example=examples.CHANGED)},
+        errors=(*BODY_ERRORS, DatabaseUnavailable),
+    )
+    async def cancel_where(self, request: Request) -> Response:
+        where, dry_run = _bulk_filter(await request.read(_bulk))
+        count = await self.jobs(request).cancel_where(where, dry_run=dry_run)
+        return json_response(BulkAnswer(count=count, dry_run=dry_run))
+
+
+def _bulk_filter(request: BulkRequest) -> tuple[JobFilter, bool]:
+    stated = {name: getattr(request, name) for name in JobFilter.__struct_fields__}
+    for name in LISTS:
+        if isinstance(stated[name], str):
+            stated[name] = [stated[name]]
+    if isinstance(request.tags, str):
+        convert({"tags": stated["tags"]}, JobFilter)
+    where = JobFilter(**stated)
+    if where == JobFilter():
+        raise InvalidInput.of("body", f"needs at least one filter: {', '.join(JobFilter.__struct_fields__)}")
+    for name in MOMENTS:
+        check_moment(getattr(where, name), name)
+    return where, request.dry_run

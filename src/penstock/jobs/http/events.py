@@ -1,0 +1,114 @@
+"""Streams of what happens to jobs."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+import msgspec
+
+from penstock.errors import (
+    DatabaseUnavailable,
+    InvalidInput,
+    NotFound,
+)
+from penstock.events.event import Event
+from penstock.events.position import Position
+from penstock.events.stream import OpenStream
+from penstock.jobs.http import examples
+from penstock.jobs.http.base import JOB_ID, JobRoutes
+from penstock.web.request import Request
+from penstock.web.response import EventStream, Response
+from penstock.web.route import Parameter, ResponseSpec, route
+
+_EventId = Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,18}(-[0-9]{1,18}){2})?$")]
+
+_STREAM: Final = ResponseSpec(
+    description=(
+        "Server-sent events, each a CloudEvent. An event of type `reset` says that the events behind the reader's "
+        "last id cannot be given: `data.reason` is `expired` (retention has dropped them), `ahead` or `replaced` "
+        "(the database went back, as after a restore). What the reader holds may be out of date; the stream goes "
+        "on with the job's first event, or for all jobs with what happens from now on."
+    ),
+    media_type="text/event-stream",
+    example=examples.EVENT,
+)
+_RESUME: Final = (
+    Parameter(name="after", type=_EventId, description="resume behind this event's id"),
+    Parameter(name="Last-Event-ID", type=_EventId, description="the same, as EventSource sends it", place="header"),
+)
+
+
+class EventRoutes(JobRoutes):
+    """Sends the events of one job or of all jobs, as they happen."""
+
+    @route(
+        "GET",
+        "/api/v1/jobs/{id}/events",
+        name="watchJob",
+        tag="Events",
+        summary="Everything that happened to a job, then live; ends with the job",
+        path_parameters=(JOB_ID,),
+        parameters=_RESUME,
+        responses={200: _STREAM, 204: ResponseSpec(description="The job is finished and has no later event")},
+        errors=(InvalidInput, NotFound, DatabaseUnavailable),
+    )
+    async def job_events(self, request: Request) -> Response | EventStream:
+        return await self._events(request, request.path_id())
+
+    @route(
+        "GET",
+        "/api/v1/events",
+        name="watchAll",
+        tag="Events",
+        summary="Events of all jobs from now on, or behind one",
+        parameters=_RESUME,
+        responses={200: _STREAM},
+        errors=(InvalidInput, DatabaseUnavailable),
+    )
+    async def events(self, request: Request) -> Response | EventStream:
+        return await self._events(request, None)
+
+    async def _events(self, request: Request, job_id: UUID | None) -> Response | EventStream:
+        stated = {
+            "Last-Event-ID": request.header(b"last-event-id"),
+            "after": request.query({"after": False}).get("after", [""])[0],
+        }
+        positions = [Position.parse(text, field) for field, text in stated.items() if text]
+        position = positions[0] if positions else None
+        if job_id is not None:
+            await self.jobs(request).get(job_id)
+            if position is not None and await self.jobs(request).events_over(job_id, position):
+                return Response(status=204)  # tells an EventSource not to come back
+        events = await self.jobs(request).events(job_id=job_id, after=position)
+        return EventStream(chunks=_as_chunks(events))
+
+
+async def _as_chunks(events: OpenStream) -> AsyncIterator[bytes]:
+    """Events as server-sent events, each a CloudEvent in structured mode.
+
+    The position where the stream begins comes first, as an id without an event: a reader whose connection breaks before
+    the first event resumes there.
+    """
+    yield b"id: %b\n\n" % str(events.start).encode()
+    async with aclosing(events):
+        async for event in events:
+            yield _as_chunk(event)
+
+
+def _as_chunk(event: Event) -> bytes:
+    cloud: dict[str, Any] = {
+        "specversion": "1.0",
+        "id": event.id,
+        "source": event.source,
+        "type": event.type,
+        "datacontenttype": "application/json",
+        "data": event.data,
+    }
+    if event.subject is not None:
+        cloud["subject"] = str(event.subject)
+    if event.time is not None:
+        cloud["time"] = event.time
+    return b"id: %b\nevent: %b\ndata: %b\n\n" % (event.id.encode(), event.type.encode(), msgspec.json.encode(cloud))

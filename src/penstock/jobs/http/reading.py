@@ -1,0 +1,89 @@
+"""Read jobs and their statistics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from penstock.errors import (
+    DatabaseUnavailable,
+    InvalidInput,
+    NotFound,
+)
+from penstock.jobs.http import examples
+from penstock.jobs.http.base import JOB_ID, JobRoutes
+from penstock.jobs.http.filters import FILTER_PARAMETERS, FILTERS, filter_of, values_of
+from penstock.jobs.job import (
+    Job,
+    JobPage,
+    ListQuery,
+    Stats,
+    WaitSeconds,
+)
+from penstock.web.reading import convert
+from penstock.web.request import Request
+from penstock.web.response import Response, json_response
+from penstock.web.route import Parameter, ResponseSpec, route
+
+
+class ReadRoutes(JobRoutes):
+    """Returns jobs, pages of jobs, and counters."""
+
+    @route(
+        "GET",
+        "/api/v1/jobs/{id}",
+        name="getJob",
+        tag="Jobs",
+        summary="Read a job: its state, result and failed attempts",
+        path_parameters=(JOB_ID,),
+        parameters=(Parameter(name="wait", type=WaitSeconds, description="answer when finished, or after so long"),),
+        responses={200: ResponseSpec(description="The job", type=Job, example=examples.DONE)},
+        errors=(InvalidInput, NotFound, DatabaseUnavailable),
+    )
+    async def get(self, request: Request) -> Response:
+        job_id = request.path_id()
+        query = request.query({"wait": False})
+        if "wait" not in query:
+            return json_response(await self.warned(request, await self.jobs(request).get(job_id)))
+        wait = _number(query["wait"][0], "wait", WaitSeconds)
+        return json_response(await self.warned(request, await self.wait(request, job_id, wait)))
+
+    @route(
+        "GET",
+        "/api/v1/jobs",
+        name="listJobs",
+        tag="Jobs",
+        summary="List jobs, newest first",
+        description="Every stated filter must match. A page may hold fewer jobs than asked for, even none: only a null "
+        "`next_cursor` is the end. Payloads are left out.",
+        parameters=FILTER_PARAMETERS,
+        responses={200: ResponseSpec(description="A page", type=JobPage, example=examples.PAGE)},
+        errors=(InvalidInput, DatabaseUnavailable),
+    )
+    async def list_jobs(self, request: Request) -> Response:
+        query = request.query({**FILTERS, "limit": False, "cursor": False})
+        wanted = convert(values_of(query), ListQuery)
+        where = filter_of(query)
+        return json_response(await self.jobs(request).list(where, limit=wanted.limit, cursor=wanted.cursor))
+
+    @route(
+        "GET",
+        "/api/v1/stats",
+        name="getStats",
+        tag="Statistics",
+        summary="Counters per queue and owner",
+        description="`pending` and `running` are as they are now, the rest since the beginning.",
+        responses={200: ResponseSpec(description="The counters", type=Stats, example=examples.STATS)},
+        errors=(InvalidInput, DatabaseUnavailable),
+    )
+    async def stats(self, request: Request) -> Response:
+        request.query({})
+        return json_response(await self.jobs(request).stats())
+
+
+def _number(text: str, name: str, kind: Any) -> float:
+    try:
+        return float(msgspec.convert(text, kind, strict=False))
+    except (msgspec.ValidationError, ValueError):
+        raise InvalidInput.of(name, "must be a number of seconds from 0 to 60") from None

@@ -1,0 +1,209 @@
+"""Submit jobs, one or many."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+from msgspec import UNSET
+
+from penstock.errors import (
+    DatabaseUnavailable,
+    IdempotencyConflict,
+    InvalidInput,
+    TooLarge,
+)
+from penstock.jobs.http import examples
+from penstock.jobs.http.base import BODY_ERRORS, JobRoutes, Sizes, queue_of, waits
+from penstock.jobs.job import (
+    BatchSubmission,
+    Created,
+    CreatedBatch,
+    Job,
+    JobFields,
+    JobSubmission,
+    Name,
+)
+from penstock.jobs.queues import Known
+from penstock.jobs.service import JobService
+from penstock.web.reading import check_moment
+from penstock.web.request import Request
+from penstock.web.response import Response, json_response
+from penstock.web.route import Parameter, ResponseSpec, route
+
+_PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?:$|[,;\s])", re.IGNORECASE)
+
+_LONGEST_WAIT = 60.0
+
+_submission = msgspec.json.Decoder(JobSubmission)
+
+_batch = msgspec.json.Decoder(BatchSubmission)
+
+_IDEMPOTENCY_KEY = Parameter(
+    name="Idempotency-Key", type=Name, description="the same as `idempotency_key` in the body", place="header"
+)
+
+_PREFER = Parameter(
+    name="Prefer",
+    type=str,
+    description="`wait=N`: answer when the job is finished, after N ≤ 60 seconds at the latest",
+    place="header",
+)
+
+Check = Callable[[JobSubmission, str], None]
+
+
+class SubmitRoutes(JobRoutes):
+    """Accepts jobs.
+
+    ``check`` gets every submission before anything is written, with the prefix of its fields ("" or "jobs[3].");
+    it may raise InvalidInput. It runs on the event loop, so it must be quick. With ``strict_queues`` a job is refused
+    whose queue no worker has ever served and this process does not know; without, its submitter is warned.
+    """
+
+    def __init__(
+        self,
+        service: JobService,
+        *,
+        sizes: Sizes | None = None,
+        known: Known = lambda _: (),
+        check: Check | None = None,
+        strict_queues: bool = False,
+    ) -> None:
+        super().__init__(service, sizes=sizes, known=known)
+        self._check = check
+        self._strict_queues = strict_queues
+
+    @route(
+        "POST",
+        "/api/v1/jobs",
+        name="submitJob",
+        tag="Jobs",
+        summary="Create a job",
+        description="With an idempotency key the same request creates one job, however often it is sent.",
+        request=JobSubmission,
+        request_example=examples.SUBMISSION,
+        parameters=(_IDEMPOTENCY_KEY, _PREFER),
+        responses={
+            201: ResponseSpec(description="Created; with `Prefer: wait` finished too", type=Job, example=examples.JOB),
+            200: ResponseSpec(
+                description="The same request was made before; this is its job", type=Job, example=examples.DONE
+            ),
+            202: ResponseSpec(
+                description="Created, and not finished within the time of `Prefer: wait`",
+                type=Job,
+                example=examples.JOB,
+            ),
+        },
+        errors=(*BODY_ERRORS, IdempotencyConflict, DatabaseUnavailable),
+        max_body_bytes=lambda routes: routes.sizes.one_job,
+    )
+    async def submit(self, request: Request) -> Response:
+        submission = _with_key(await request.read(_submission), request.header(b"idempotency-key"))
+        await self._check_submissions(request, [submission], lambda _: "")
+        wait = _preferred_wait(request.header(b"prefer"))
+        submitted = await self.jobs(request).submit(submission)
+        job = submitted.job
+        headers = [(b"location", b"/api/v1/jobs/" + str(job.id).encode())]
+        status = 201 if submitted.created else 200
+        if wait is not None:
+            headers.append((b"preference-applied", f"wait={wait:g}".encode()))
+            job = await self.wait(request, job.id, wait)
+            status = status if job.status.finished else 202
+        return json_response(await self.warned(request, job), status, headers)
+
+    @route(
+        "POST",
+        "/api/v1/jobs/batch",
+        name="submitJobs",
+        tag="Jobs",
+        summary="Create many jobs with shared defaults, all or nothing",
+        request=BatchSubmission,
+        request_example=examples.BATCH,
+        responses={
+            201: ResponseSpec(description="In the order of the request", type=CreatedBatch, example=examples.CREATED)
+        },
+        errors=(*BODY_ERRORS, IdempotencyConflict, DatabaseUnavailable),
+        max_body_bytes=lambda routes: routes.sizes.batch,
+    )
+    async def submit_batch(self, request: Request) -> Response:
+        batch = await request.read(_batch)
+        submissions = [_merged(batch.defaults, job, index) for index, job in enumerate(batch.jobs)]
+        await self._check_submissions(request, submissions, lambda index: f"jobs[{index}].")
+        submitted = await self.jobs(request).submit_many(submissions)
+        created = [
+            Created(id=one.job.id, status=one.job.status, created=one.created, created_at=one.job.created_at)
+            for one in submitted
+        ]
+        queues = [queue_of(one.job) for one in submitted if waits(one.job)]
+        warnings = await self.jobs(request).queues.warnings(queues, self.known)
+        return json_response(CreatedBatch(jobs=created, warnings=warnings), 201)
+
+    async def _check_submissions(
+        self, request: Request, submissions: Sequence[JobSubmission], prefix: Callable[[int], str]
+    ) -> None:
+        """Raise InvalidInput or TooLarge for the first submission that cannot be accepted."""
+        for index, submission in enumerate(submissions):
+            at = prefix(index)
+            if len(bytes(submission.input)) > self.sizes.input:
+                raise TooLarge(
+                    f"{at}input has {len(bytes(submission.input))} bytes; at most {self.sizes.input} are allowed"
+                )
+            check_moment(submission.run_at, f"{at}run_at")
+            _check_expiry(submission, at)
+            if self._check is not None:
+                self._check(submission, at)
+        if self._strict_queues:
+            queues = [(submission.task_type, submission.model_profile) for submission in submissions]
+            await self.jobs(request).queues.check(queues, self.known, lambda index: f"{prefix(index)}model_profile")
+
+
+def _check_expiry(submission: JobSubmission, prefix: str) -> None:
+    """Raise InvalidInput for an expiry that contradicts another field."""
+    expires_at = submission.expires_at
+    if expires_at is None:
+        return
+    check_moment(expires_at, f"{prefix}expires_at")
+    if submission.ttl_seconds is not None:
+        raise InvalidInput.of(f"{prefix}ttl_seconds", "does not go with expires_at: state one of them")
+    if submission.run_at is not None and expires_at <= submission.run_at:
+        raise InvalidInput.of(f"{prefix}expires_at", "must be after run_at")
+
+
+def _with_key(submission: JobSubmission, header: str | None) -> JobSubmission:
+    """The submission with the key of the ``Idempotency-Key`` header."""
+    if header is None:
+        return submission
+    key = header[1:-1] if len(header) > 1 and header[0] == header[-1] == '"' else header  # RFC 8941 strings are quoted
+    try:
+        key = msgspec.convert(key, Name)
+    except msgspec.ValidationError:
+        raise InvalidInput.of(
+            "Idempotency-Key", "must have 1 to 200 characters, none of them a control character"
+        ) from None
+    if submission.idempotency_key not in {None, key}:
+        raise InvalidInput.of("idempotency_key", "must equal the Idempotency-Key header")
+    return msgspec.structs.replace(submission, idempotency_key=key)
+
+
+def _preferred_wait(header: str | None) -> float | None:
+    """The seconds of ``Prefer: wait=N``, 60 at most; None when there is no such preference."""
+    found = _PREFER_WAIT.search(header) if header else None
+    return min(float(found[1]), _LONGEST_WAIT) if found else None
+
+
+def _merged(defaults: JobFields, job: JobFields, index: int) -> JobSubmission:
+    """A job of a batch with the batch's defaults filled in; raises InvalidInput for what is missing."""
+    values: dict[str, Any] = {}
+    for name in JobFields.__struct_fields__:
+        value = getattr(job, name)
+        if value is UNSET:
+            value = getattr(defaults, name)
+        if value is not UNSET:
+            values[name] = value
+    for name in ("owner_service", "task_type", "model_profile"):
+        if name not in values:
+            raise InvalidInput.of(f"jobs[{index}].{name}", "is required, here or in defaults")
+    return JobSubmission(**values)

@@ -1,0 +1,219 @@
+"""What workers send: claims, heartbeats, results and failures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, TypeVar
+from uuid import UUID
+
+import msgspec
+from msgspec import Raw, Struct
+
+from penstock.errors import (
+    CallerError,
+    DatabaseUnavailable,
+    InvalidInput,
+    NotFound,
+    StaleEpoch,
+    TooLarge,
+)
+from penstock.jobs import output
+from penstock.jobs.http import examples
+from penstock.jobs.http.base import BODY_ERRORS, JOB_ID, JobRoutes
+from penstock.jobs.job import (
+    BatchAnswer,
+    BatchCompletion,
+    BatchHeartbeat,
+    BatchItem,
+    ClaimAnswer,
+    ClaimRequest,
+    Completion,
+    Failure,
+    Heartbeat,
+    HeartbeatAnswer,
+    JobCompletion,
+    JobHeartbeat,
+    JobState,
+)
+from penstock.web.body import Disconnected
+from penstock.web.request import Request
+from penstock.web.response import Response, json_response
+from penstock.web.route import ResponseSpec, route
+
+T = TypeVar("T")
+
+_claim = msgspec.json.Decoder(ClaimRequest)
+
+_heartbeat = msgspec.json.Decoder(Heartbeat)
+
+_heartbeats = msgspec.json.Decoder(BatchHeartbeat)
+
+_completion = msgspec.json.Decoder(Completion)
+
+_completions = msgspec.json.Decoder(BatchCompletion)
+
+_failure = msgspec.json.Decoder(Failure)
+
+_REPORT_ERRORS: Final = (*BODY_ERRORS, NotFound, StaleEpoch, DatabaseUnavailable)
+
+
+class WorkRoutes(JobRoutes):
+    """Leases jobs to workers and takes their reports."""
+
+    @route(
+        "POST",
+        "/api/v1/jobs/claim",
+        name="claimJobs",
+        tag="Workers",
+        summary="Lease pending jobs",
+        description="Waits up to `wait_seconds` for the first. Every report must name the job's `epoch`.",
+        request=ClaimRequest,
+        request_example=examples.CLAIM,
+        responses={
+            200: ResponseSpec(description="What was leased; may be empty", type=ClaimAnswer, example=examples.CLAIMED)
+        },
+        errors=(*BODY_ERRORS, DatabaseUnavailable),
+    )
+    async def claim(self, request: Request) -> Response:
+        wanted = await request.read(_claim)
+        claiming = self.jobs(request).claim(wanted)
+        jobs = await request.unless_left(claiming) if wanted.wait_seconds else await claiming
+        if jobs and await request.gone():
+            self.jobs(request).hand_back(jobs)
+            raise Disconnected
+        return json_response(ClaimAnswer(jobs=jobs or []))
+
+    @route(
+        "POST",
+        "/api/v1/jobs/{id}/complete",
+        name="completeJob",
+        tag="Workers",
+        summary="Hand in a result",
+        description="Repeating it with the same epoch succeeds.",
+        request=Completion,
+        request_example=examples.COMPLETION,
+        path_parameters=(JOB_ID,),
+        responses={200: ResponseSpec(description="Stored", type=JobState, example=examples.COMPLETED)},
+        errors=_REPORT_ERRORS,
+        max_body_bytes=lambda routes: routes.sizes.one_result,
+    )
+    async def complete(self, request: Request) -> Response:
+        job_id = request.path_id()
+        completion = await request.read(_completion)
+        self._check_result(completion.result, "result")
+        return json_response(await self.jobs(request).complete(_of_job(JobCompletion, job_id, completion)))
+
+    @route(
+        "POST",
+        "/api/v1/jobs/{id}/heartbeat",
+        name="heartbeatJob",
+        tag="Workers",
+        summary="Keep a lease, report progress, output and log, learn of a cancel",
+        description=(
+            "`chunks` and `logs` become the job's events `job.output` and `job.log`. Both are numbered within the "
+            "attempt; `chunks_from` and `logs_from` are the numbers of the first ones sent, so that nothing that is "
+            f"repeated is stored twice. Together at most {output.MOST_ENTRIES} entries and {output.MOST_BYTES} bytes."
+        ),
+        request=Heartbeat,
+        request_example=examples.HEARTBEAT,
+        path_parameters=(JOB_ID,),
+        responses={
+            200: ResponseSpec(description="The lease is extended", type=HeartbeatAnswer, example=examples.BEATEN)
+        },
+        errors=_REPORT_ERRORS,
+        max_body_bytes=lambda routes: routes.sizes.one_heartbeat,
+    )
+    async def heartbeat(self, request: Request) -> Response:
+        job_id = request.path_id()
+        beat = await request.read(_heartbeat)
+        output.check(beat)
+        (told,) = await self.jobs(request).heartbeat([_of_job(JobHeartbeat, job_id, beat)])
+        if isinstance(told, CallerError):
+            raise told
+        return json_response(told)
+
+    @route(
+        "POST",
+        "/api/v1/jobs/{id}/fail",
+        name="failJob",
+        tag="Workers",
+        summary="Report that an attempt ended without a result",
+        request=Failure,
+        request_example=examples.FAILURE,
+        path_parameters=(JOB_ID,),
+        responses={
+            200: ResponseSpec(description="What becomes of the job", type=JobState, example=examples.BACKING_OFF)
+        },
+        errors=_REPORT_ERRORS,
+    )
+    async def fail(self, request: Request) -> Response:
+        job_id = request.path_id()
+        return json_response(await self.jobs(request).fail(job_id, await request.read(_failure)))
+
+    @route(
+        "POST",
+        "/api/v1/jobs/complete",
+        name="completeJobs",
+        tag="Workers",
+        summary="Hand in many results; each stands or falls alone",
+        request=BatchCompletion,
+        request_example=examples.COMPLETIONS,
+        responses={
+            200: ResponseSpec(
+                description="In the order of the request", type=BatchAnswer, example=examples.ALL_COMPLETED
+            )
+        },
+        errors=(*BODY_ERRORS, DatabaseUnavailable),
+        max_body_bytes=lambda routes: routes.sizes.batch,
+    )
+    async def complete_many(self, request: Request) -> Response:
+        completions = (await request.read(_completions)).jobs
+        for index, completion in enumerate(completions):
+            self._check_result(completion.result, f"jobs[{index}].result")
+        told = await self.jobs(request).complete_many(completions)
+        items = [
+            _refused(done.id, one) if isinstance(one, CallerError) else BatchItem(id=done.id, status=one.status)
+            for done, one in zip(completions, told, strict=True)
+        ]
+        return json_response(BatchAnswer(results=items))
+
+    @route(
+        "POST",
+        "/api/v1/jobs/heartbeat",
+        name="heartbeatJobs",
+        tag="Workers",
+        summary="Heartbeats for many jobs",
+        request=BatchHeartbeat,
+        request_example=examples.HEARTBEATS,
+        responses={
+            200: ResponseSpec(description="In the order of the request", type=BatchAnswer, example=examples.ALL_BEATEN)
+        },
+        errors=(*BODY_ERRORS, DatabaseUnavailable),
+        max_body_bytes=lambda routes: routes.sizes.batch,
+    )
+    async def heartbeat_many(self, request: Request) -> Response:
+        beats = (await request.read(_heartbeats)).jobs
+        for index, beat in enumerate(beats):
+            output.check(beat, f"jobs[{index}].")
+        told = await self.jobs(request).heartbeat(beats)
+        items = [
+            _refused(beat.id, one)
+            if isinstance(one, CallerError)
+            else BatchItem(id=beat.id, lease_expires_at=one.lease_expires_at, cancel_requested=one.cancel_requested)
+            for beat, one in zip(beats, told, strict=True)
+        ]
+        return json_response(BatchAnswer(results=items))
+
+    def _check_result(self, value: Raw, field: str) -> None:
+        if len(bytes(value)) > self.sizes.result:
+            raise TooLarge(f"{field} has {len(bytes(value))} bytes; at most {self.sizes.result} are allowed")
+
+
+def _of_job(kind: Callable[..., T], job_id: UUID, report: Struct) -> T:
+    """A report about one job as the same report that names its job."""
+    return kind(id=job_id, **{name: getattr(report, name) for name in report.__struct_fields__})
+
+
+def _refused(job_id: UUID, error: CallerError) -> BatchItem:
+    """An error of one item; what is wrong is said where the code does not tell it."""
+    return BatchItem(id=job_id, code=error.code, detail=error.message if isinstance(error, InvalidInput) else None)
