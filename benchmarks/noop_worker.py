@@ -14,6 +14,7 @@ from benchmarks.ground import RESULT, SUBMISSION
 from penstock.jobs.job import ClaimedJob
 from penstock.jobs.service import JobService
 from penstock.postgres.pool import Database
+from penstock.processes.garbage import collect_rarely
 from penstock.telemetry import logs
 from penstock.tenants.principal import DEFAULT_TENANT
 from penstock.work.context import JobContext
@@ -44,6 +45,7 @@ async def main() -> None:
         poll=timedelta(seconds=2),
         grace=timedelta(seconds=5),
     )
+    collect_rarely()
     print("begin", time.time(), flush=True)
     running = asyncio.create_task(worker.run())
     if "BENCH_STAY" not in os.environ:

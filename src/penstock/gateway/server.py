@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from penstock.gateway.app import Gateway
+from penstock.processes.garbage import collect_rarely
 from penstock.processes.stopping import on_signals
 from penstock.settings import Settings
 from penstock.telemetry import logs
@@ -27,6 +28,7 @@ async def run(gateway: Gateway, settings: Settings) -> None:
             await gateway.start()
             port = sockets[0].getsockname()[1]
             await server.start(sockets)
+            collect_rarely()
             log.info("gateway_started", host=settings.http_host, port=port)
             await stop.wait()
             await server.stop(settings.penstock_shutdown_grace)

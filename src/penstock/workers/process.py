@@ -15,6 +15,7 @@ from penstock.jobs.service import JobService
 from penstock.models.service import ModelService
 from penstock.part import Part, started
 from penstock.postgres.pool import Database
+from penstock.processes.garbage import collect_rarely
 from penstock.processes.stopping import on_signals
 from penstock.providers import job_inputs
 from penstock.providers.fetching import Fetcher
@@ -81,6 +82,7 @@ async def run(settings: Settings, needs: Needs) -> None:
                 token=settings.ai_service_token,
             )
         )
+        collect_rarely()
         log.info("worker_started", worker_id=settings.worker_id, port=port, limit=settings.worker_claim_limit)
         await _until_signal(worker)
     log.info("worker_stopped", **worker.status())
