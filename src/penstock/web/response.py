@@ -43,11 +43,13 @@ class ByteStream:
 class EventStream:
     """Server-sent events: ready-made chunks, sent as they come, with a comment every 15 s of silence.
 
-    The next chunk is produced when the client has room for it. An ``endless`` stream ends when the process begins to
+    ``begin`` holds events that are there already; they go out with the head of the response. The next chunk is produced
+    when the client has room for it. An ``endless`` stream ends when the process begins to
     stop; the others may finish, as plain responses do.
     """
 
     chunks: AsyncIterator[bytes]
+    begin: bytes = b""
     endless: bool = True
     status: int = 200
     headers: Headers = field(default_factory=list)

@@ -59,7 +59,8 @@ async def send_events(writer: Writer, request: Request, stream: EventStream, *, 
             return
         try:
             with _cancelled_when(request, stopping=stream.endless):
-                await writer.send(head + (encoding.chunk(_RECONNECT) if chunked else _RECONNECT))
+                begin = _RECONNECT + stream.begin
+                await writer.send(head + (encoding.chunk(begin) if chunked else begin))
                 if not (stream.endless and request.stopping.is_set()):
                     async for chunk in stream.chunks:
                         if chunk:

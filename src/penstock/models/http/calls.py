@@ -125,14 +125,14 @@ class CallRoutes:
         logs = flag(query, "logs")
         deployment = await self._deployment(request.path("name"), version_of(query))
         given = await read_input(request, deployment, self._load)
-        feed = EventFeed(logs=logs)
+        feed = EventFeed(logs=logs, problem=problems.describe)
         feed.call = live = self._begin(deployment, given, _request_id(request), feed)
         try:
-            await feed.begun(_BEGIN_SECONDS)
+            begin = await feed.begun(_BEGIN_SECONDS)
         except BaseException:
             live.close()
             raise
-        return EventStream(chunks=feed.events(problems.describe), endless=False)
+        return EventStream(chunks=feed, begin=begin, endless=False)
 
     def _begin(self, deployment: Deployment, given: Input, request_id: str, listener: Listener) -> LiveCall:
         return self._service.host.call(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -18,17 +18,23 @@ _MAX_NOTES_BYTES: Final = 2**18  # progress and log lines of one call that wait 
 
 
 class EventFeed:
-    """A listener that turns what a call reports into events. While the client reads slowly the model waits with its
-    chunks; of progress only the newest is kept then, and log lines are left out."""
+    """A listener that turns what a call reports into events, and an iterator that returns them.
 
-    def __init__(self, *, logs: bool) -> None:
+    While the client reads slowly the model waits with its chunks; of progress only the newest is kept then, and log
+    lines are left out. ``problem`` describes an error as the rest of the API does.
+    """
+
+    def __init__(self, *, logs: bool, problem: Callable[[PenstockError], Any]) -> None:
         self.call: LiveCall | None = None
+        self._problem = problem
         self._logs = logs
         self._waiting: list[bytes] = []
         self._news = asyncio.Event()
         self._notes_bytes = 0  # of progress and log lines in `_waiting`
         self._newest_progress = b""  # where there was no space for it
         self._left_out = 0  # log lines
+        self._sent = 0  # bytes of chunks that were returned last
+        self._ended = False
 
     # penstock.models.host.calls.Listener
 
@@ -73,44 +79,50 @@ class EventFeed:
         self._newest_progress = b""
         return text
 
-    async def begun(self, seconds: float) -> None:
-        """Wait until there is something to send or the call has ended, for so long at most. Raises the error that ended
-        the call before anything was sent: then a plain error response is still possible."""
-        call = self._attached()
-        call.done.add_done_callback(lambda _: self._news.set())
-        if not await set_within(self._news, seconds):
-            return
-        if call.done.done() and not self._waiting:
-            call.done.result()
+    async def begun(self, seconds: float) -> bytes:
+        """Wait until there is something to send or the call has ended, for so long at most; returns what there is.
 
-    async def events(self, problem: Any) -> AsyncIterator[bytes]:
-        """Yield all events, many at a time when they come quickly; the last is ``done`` or ``error``.
-
-        The server takes the next ones when those before have been sent. ``problem`` describes an error as the rest of
-        the API does.
+        Raises the error that ended the call before anything was sent: then a plain error response is still possible.
         """
         call = self._attached()
         call.done.add_done_callback(lambda _: self._news.set())
-        try:
-            while True:
-                await self._news.wait()
-                self._news.clear()
-                if self._waiting:
-                    unread = call.unread
-                    yield self._take()
-                    call.consume(unread)
-                if call.done.done() and not self._waiting:
-                    break
-            yield self._last(call, problem)
-        finally:
-            call.close()
+        if not self._waiting and await set_within(self._news, seconds) and not self._waiting:
+            call.done.result()
+        self._sent = call.unread
+        return self._take()
 
-    def _last(self, call: LiveCall, problem: Any) -> bytes:
+    def __aiter__(self) -> EventFeed:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next events, many together when they come quickly; the last is ``done`` or ``error``.
+
+        They are asked for when the ones before have been sent, which returns those to the call's window.
+        """
+        call = self._attached()
+        call.consume(self._sent)
+        self._sent = 0
+        if self._ended:
+            raise StopAsyncIteration
+        while not self._waiting and not call.done.done():
+            await self._news.wait()
+            self._news.clear()
+        if self._waiting:
+            self._sent = call.unread
+            return self._take()
+        self._ended = True
+        return self._last(call)
+
+    async def aclose(self) -> None:
+        """End the caller's interest, also before anything was asked for."""
+        self._attached().close()
+
+    def _last(self, call: LiveCall) -> bytes:
         if call.done.cancelled():
-            return event("error", problem(ServiceError("the call was cancelled")))
+            return event("error", self._problem(ServiceError("the call was cancelled")))
         error = call.done.exception()
         if error is not None:
-            return event("error", problem(error if isinstance(error, PenstockError) else ServiceError()))
+            return event("error", self._problem(error if isinstance(error, PenstockError) else ServiceError()))
         return done(call.done.result(), chunks=call.chunk_count)
 
     def _attached(self) -> LiveCall:
