@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from penstock.failures import CallFailed
 from penstock.outbound import addresses
-from penstock.outbound.addresses import AddressRefused, Policy
 from penstock.outbound.peer import Peer
+from penstock.outbound.policy import AddressRefused, Policy, check_url, networks_of
 from tests.models.servers import answering, serving
 
 METADATA = [
@@ -39,13 +39,13 @@ METADATA = [
 @pytest.mark.parametrize("url", METADATA)
 def test_no_spelling_of_a_metadata_service_passes(url: str) -> None:
     """Whatever the system would take it for."""
-    assert "may not be connected to" in str(addresses.check_url(url))
+    assert "may not be connected to" in str(check_url(url))
 
 
 @pytest.mark.parametrize("url", ["http://0.0.0.0/", "http://[::]/", "http://224.0.0.1/", "http://255.255.255.255/"])
 def test_addresses_that_are_nobodys(url: str) -> None:
     """Unspecified, multicast, broadcast."""
-    assert addresses.check_url(url) is not None
+    assert check_url(url) is not None
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_addresses_that_are_nobodys(url: str) -> None:
 )
 def test_where_model_servers_stand(url: str) -> None:
     """This machine, private networks, names."""
-    assert addresses.check_url(url) is None
+    assert check_url(url) is None
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,8 @@ def test_where_model_servers_stand(url: str) -> None:
 )
 def test_a_public_policy_refuses_private_addresses(url: str) -> None:
     """And lets public ones through."""
-    assert addresses.check_url(url, Policy(public=True)) is not None
-    assert addresses.check_url("http://93.184.216.34/", Policy(public=True)) is None
+    assert check_url(url, Policy(public=True)) is not None
+    assert check_url("http://93.184.216.34/", Policy(public=True)) is None
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_a_public_policy_refuses_private_addresses(url: str) -> None:
 )
 def test_what_is_no_servers_url(url: object, said: str) -> None:
     """Is told in words."""
-    assert said in str(addresses.check_url(url))
+    assert said in str(check_url(url))
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -109,7 +109,7 @@ def test_an_ipv4_address_inside_ipv6_is_judged_as_itself(number: int) -> None:
 def test_no_text_makes_the_check_fail_in_another_way(text: str) -> None:
     """It answers, whatever it is asked."""
     for url in (text, f"http://{text}", f"http://{text}/", f"http://[{text}]/"):
-        addresses.check_url(url)
+        check_url(url)
 
 
 class Names(AbstractResolver):
@@ -161,7 +161,7 @@ async def test_of_several_addresses_only_those_allowed_are_used() -> None:
     async with serving(answering({"ok": True})) as seen:
         url = f"http://models.example:{seen.address.rpartition(':')[2]}/"
         assert await post(url, Names(["169.254.169.254", "127.0.0.1"])) == b'{"ok": true}'
-        narrow = Policy(networks=tuple(addresses.networks(["10.0.0.0/8"])))
+        narrow = Policy(networks=tuple(networks_of(["10.0.0.0/8"])))
         with pytest.raises(CallFailed, match="outside of the allowed networks"):
             await post(url, Names(["127.0.0.1"]), narrow)
         with pytest.raises(CallFailed, match="outside of the allowed networks"):
@@ -185,10 +185,10 @@ async def test_redirects_proxies_and_cookies_are_not_followed(monkeypatch: pytes
 
 def test_networks_are_read_or_refused() -> None:
     """By name."""
-    assert [str(one) for one in addresses.networks(["10.1.2.3/8", "::1"])] == ["10.0.0.0/8", "::1/128"]
+    assert [str(one) for one in networks_of(["10.1.2.3/8", "::1"])] == ["10.0.0.0/8", "::1/128"]
     for wrong in ("10.0.0.0/8", [5], ["here"]):
         with pytest.raises(ValueError, match="networks"):
-            addresses.networks(wrong)
+            networks_of(wrong)
 
 
 async def test_a_literal_address_does_not_pass_by_the_resolver() -> None:
@@ -202,7 +202,7 @@ async def test_a_literal_address_does_not_pass_by_the_resolver() -> None:
 @pytest.mark.parametrize("url", [f"http://{'a' * 70}.com/", "http://a..b/", "http://\u2025/", "http://xn--/"])
 def test_hosts_that_are_no_names(url: str) -> None:
     """They are told as mistakes, not met as surprises."""
-    assert addresses.check_url(url) is None or "must be a URL" in str(addresses.check_url(url))
+    assert check_url(url) is None or "must be a URL" in str(check_url(url))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Connections to servers elsewhere: each goes to an address that is checked for that very connection.
+"""Connections to servers elsewhere: each goes to an address that was checked for that very connection.
 
 A name may lead somewhere else a moment later, and an address may be written in many ways, some of which only the HTTP
 client takes for one; so what is checked is the address that a socket is made for, whatever it was called. Imports stay
@@ -7,75 +7,18 @@ within the standard library and aiohttp: runtimes use this inside replicas.
 
 from __future__ import annotations
 
-import ipaddress
 import socket
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
-from yarl import URL
 
-AddrInfoType = tuple[int, int, int, str, tuple[Any, ...]]  # as getaddrinfo returns them
+from penstock.outbound.policy import AddressRefused, Policy
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+AddrInfoType = tuple[int, int, int, str, tuple[Any, ...]]  # as getaddrinfo gives them
 
 _CONNECT_SECONDS = 10.0
-_MAX_HOST_LENGTH = 253  # letters, by the rules of the domain name system
-_MAX_LABEL_LENGTH = 63
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-# Where clouds serve secrets to any process inside, beside the link-local addresses.
-_METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200", "192.0.0.192", "168.63.129.16")))
-# Not reachable from the whole internet, and unknown to older Pythons (IANA's registries of special addresses).
-_SPECIAL = [ipaddress.ip_network(one) for one in ("192.0.0.0/24", "fec0::/10", "3fff::/20", "5f00::/16", "100::/64")]
-
-
-class AddressRefused(OSError):
-    """A host leads to an address that may not be connected to."""
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """The addresses that may be connected to.
-
-    By default this machine and private networks are, for that is where model servers stand; ``public`` allows only what
-    is reachable from the whole internet, and what lies in ``also``. Link-local, multicast, unspecified and reserved
-    addresses never are. With ``networks`` an address must lie in one of them as well.
-    """
-
-    public: bool = False
-    networks: Sequence[Network] = field(default=())
-    also: Sequence[Network] = field(default=())
-
-    def refusal(self, address: Address) -> str | None:
-        """Return why an address may not be connected to; None where it may."""
-        inner = _unwrapped(address)
-        if (
-            inner.is_link_local
-            or inner.is_multicast
-            or inner.is_unspecified
-            or (inner.is_reserved and not inner.is_loopback)
-            or inner in _METADATA
-        ):
-            return "is link-local, multicast or reserved"
-        special = not inner.is_global or _lies_in(inner, _SPECIAL)
-        if self.public and special and not _lies_in(inner, self.also):
-            return "is not on the public internet"
-        if self.networks and not _lies_in(inner, self.networks):
-            return "is outside of the allowed networks"
-        return None
-
-    def check(self, host: str, address: str) -> None:
-        """Raise AddressRefused when ``host``, which leads to ``address``, may not be connected to."""
-        try:
-            reason = self.refusal(ipaddress.ip_address(address.partition("%")[0]))
-        except ValueError:
-            reason = "is not an address"
-        if reason is not None:
-            raise AddressRefused(f"{host} may not be connected to: its address {reason}")
 
 
 class CheckedResolver(AbstractResolver):
@@ -131,76 +74,3 @@ def session(
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
     )
-
-
-def check_url(url: Any, policy: Policy | None = None) -> str | None:
-    """Return what is wrong with a server's URL (scheme, host, credentials, a refused address), or None."""
-    if not isinstance(url, str):
-        return "is required: where the server is, such as http://127.0.0.1:8000"
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        return "must be a URL such as http://127.0.0.1:8000"
-    if parts.scheme not in {"http", "https"} or not host or port == 0:
-        return "must be a URL that begins with http:// or https://"
-    if parts.username is not None or parts.password is not None:
-        return "must not hold a user or password: credentials go into headers"
-    if parts.fragment:
-        return "must not hold a fragment (#…)"
-    if any(character.isspace() or ord(character) < 32 for character in url):
-        return "must not hold spaces"
-    try:
-        real = URL(url).raw_host or ""  # as the HTTP client reads it: letters of other widths become plain ones
-    except ValueError:  # UnicodeError is one: a label that is too long, or none
-        return "must be a URL whose host is a name or an address"
-    if len(real) > _MAX_HOST_LENGTH or any(len(label) > _MAX_LABEL_LENGTH for label in real.split(".")):
-        return "must be a URL whose host is a name or an address"
-    literal = _literal(host) or _literal(real)
-    if literal is not None:
-        reason = (policy or Policy()).refusal(literal)
-        if reason is not None:
-            return f"may not be connected to: its address {reason}"
-    return None
-
-
-def networks(stated: Any) -> list[Network]:
-    """Return networks from a list of CIDRs. Raises ValueError, which says what is allowed."""
-    if not isinstance(stated, list) or not all(isinstance(one, str) for one in stated):
-        raise ValueError('must be a list of networks such as ["10.0.0.0/8"]')
-    try:
-        return [ipaddress.ip_network(one, strict=False) for one in stated]
-    except ValueError:
-        raise ValueError('must hold networks such as "10.0.0.0/8" or "fd00::/8"') from None
-
-
-def _lies_in(address: Address, allowed: Sequence[Network]) -> bool:
-    return any(address in one for one in allowed if one.version == address.version)
-
-
-def _literal(host: str) -> Address | None:
-    """Return the address that a host is, in any spelling that the system accepts."""
-    bare = host.strip("[]").rstrip(".").partition("%")[0]
-    try:
-        return ipaddress.ip_address(bare)
-    except ValueError:
-        pass
-    try:
-        return ipaddress.ip_address(socket.inet_aton(bare)) if bare[:1].isdigit() else None
-    except OSError:
-        return None
-
-
-def _unwrapped(address: Address) -> Address:
-    """Return the IPv4 address that an IPv6 address stands for, or the address itself."""
-    if isinstance(address, ipaddress.IPv4Address):
-        return address
-    if address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    if address.sixtofour is not None:
-        return address.sixtofour
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    if address.teredo is not None:
-        return address.teredo[1]
-    return address

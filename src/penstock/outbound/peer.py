@@ -23,7 +23,7 @@ from penstock.event_stream import Events, Lines, TooLong
 from penstock.failures import CallFailed, Category
 from penstock.masking import SHORTEST, Masker, spelled
 from penstock.outbound import addresses
-from penstock.outbound.addresses import AddressRefused, Policy
+from penstock.outbound.policy import AddressRefused, Policy, check_url
 from penstock.outbound.refusals import READ_CHARACTERS, error_text, failure_of, stated_wait
 
 MAX_RESPONSE_BYTES: Final = 64 * 2**20
@@ -160,7 +160,7 @@ class Peer:
         leads to is checked again for every connection."""
         target = self._targets.get(url)
         if target is None:
-            problem = addresses.check_url(url, self._policy)
+            problem = check_url(url, self._policy)
             if problem is not None:
                 raise CallFailed(Category.PROVIDER_ERROR, f"the {self._name}'s address {problem}")
             if len(self._targets) >= _MAX_TARGETS:

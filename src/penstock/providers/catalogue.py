@@ -17,7 +17,7 @@ from penstock import durations
 from penstock.checking import converted
 from penstock.errors import InvalidInput
 from penstock.openai.chat import RESERVED
-from penstock.outbound.addresses import check_url
+from penstock.outbound.policy import check_url
 from penstock.providers import documented, profiles_file
 from penstock.providers.dispatch import Mode
 from penstock.providers.endpoint import Endpoint

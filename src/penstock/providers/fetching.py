@@ -14,7 +14,7 @@ from aiohttp.abc import AbstractResolver
 
 from penstock.failures import CallFailed, Category
 from penstock.outbound import addresses
-from penstock.outbound.addresses import AddressRefused, Policy
+from penstock.outbound.policy import AddressRefused, Policy, check_url, networks_of
 from penstock.outbound.refusals import stated_wait
 
 T = TypeVar("T")
@@ -36,7 +36,7 @@ class Fetcher:
         seconds: float = _SECONDS,
         resolver: AbstractResolver | None = None,
     ) -> None:
-        self._policy = Policy(public=True, also=addresses.networks(list(networks)))
+        self._policy = Policy(public=True, also=networks_of(list(networks)))
         self._max_bytes = max_bytes
         self._seconds = seconds
         self._resolver = resolver
@@ -63,7 +63,7 @@ class Fetcher:
 
     async def _follow(self, url: str, to: Path, field: str) -> None:
         for _ in range(_REDIRECTS + 1):
-            problem = addresses.check_url(url, self._policy)
+            problem = check_url(url, self._policy)
             if problem is not None:
                 raise CallFailed(Category.BAD_INPUT, problem, field=f"input.{field}")
             async with self._connected().get(url, allow_redirects=False) as response:

@@ -13,7 +13,7 @@ from penstock.checking import converted
 from penstock.errors import InvalidInput
 from penstock.failures import CallFailed, Category
 from penstock.openai.chat import messages_of
-from penstock.outbound.addresses import check_url
+from penstock.outbound.policy import check_url
 from penstock.providers.inputs import ChatInput, TranscriptionInput
 from penstock.providers.profile import Profile, ProviderSpec
 

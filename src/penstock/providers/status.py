@@ -17,7 +17,6 @@ from penstock.failures import CallFailed
 from penstock.models.host.host import ModelHost
 from penstock.openai.listing import model_names
 from penstock.outbound.breaker import BreakerState
-from penstock.outbound.peer import Peer
 from penstock.postgres.pool import Database
 from penstock.providers import store
 from penstock.providers.profile import Catalogue, Kind, ProviderSpec
@@ -95,6 +94,8 @@ class ProvidersWatch:
 
         def observe(status: int, _headers: Mapping[str, str]) -> None:
             heard.append((status, round(1000 * (time.perf_counter() - began), 1)))
+
+        from penstock.outbound.peer import Peer  # noqa: PLC0415  (slow to import; a gateway without providers needs none)
 
         server = Peer(
             headers={},

@@ -7,13 +7,15 @@ import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-import aiohttp
 from yarl import URL
 
 from penstock.masking import mask_url
+
+if TYPE_CHECKING:
+    import aiohttp
 
 MAX_BYTES: Final = 4 * 2**20  # of one answer
 TIMEOUT_SECONDS: Final = 3.0  # for one source
@@ -40,6 +42,8 @@ async def fetch(
 
     Raises SourceFailed. Sets no limit of time: the caller does.
     """
+    import aiohttp  # noqa: PLC0415  (slow to import; a gateway without sidecars needs none)
+
     began = time.perf_counter()
     try:
         target = _target(base, path)
@@ -74,6 +78,8 @@ def too_slow(seconds: float) -> str:
 
 def reason(error: BaseException) -> str:
     """Why a connection failed; never the error's own text, which may quote a URL."""
+    import aiohttp  # noqa: PLC0415
+
     match error:
         case aiohttp.ClientConnectorDNSError():
             return "the host's name is not known"

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
-import aiohttp
 import msgspec
 from msgspec import Meta, Struct
 
@@ -22,6 +21,9 @@ from penstock.web.reading import decode
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
 from penstock.web.route import ResponseSpec, route
+
+if TYPE_CHECKING:
+    import aiohttp
 
 log = logs.get(__name__)
 
@@ -73,6 +75,8 @@ class Infra:
             await session.close()
 
     async def _refresh(self) -> None:
+        import aiohttp  # noqa: PLC0415  (slow to import; a gateway without sidecars needs none)
+
         if self._session is None:
             self._session = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
         session = self._session

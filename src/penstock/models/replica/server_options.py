@@ -12,8 +12,7 @@ from penstock.failures import CallFailed, Category
 from penstock.masking import is_no_word
 from penstock.models.replica.runtime import unknown_options
 from penstock.models.replica.secrets import secrets_in_url
-from penstock.outbound import addresses
-from penstock.outbound.addresses import Policy
+from penstock.outbound.policy import Policy, check_url, networks_of
 
 _SECRET_HEADER: Final = re.compile(r"auth|key|token|secret|cookie|password", re.IGNORECASE)
 _HEADER: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
@@ -76,7 +75,7 @@ def seconds_of(options: Mapping[str, Any], default: float) -> float:
 
 def policy_of(options: Mapping[str, Any]) -> Policy:
     """Which addresses may be connected to."""
-    return Policy(networks=tuple(addresses.networks(options.get("networks", []))))
+    return Policy(networks=tuple(networks_of(options.get("networks", []))))
 
 
 def check_server(
@@ -89,7 +88,7 @@ def check_server(
         policy = policy_of(options)
     except ValueError as error:
         problems.append(("networks", str(error)))
-    problem = addresses.check_url(options.get(address), policy)
+    problem = check_url(options.get(address), policy)
     if problem is not None:
         problems.append((address, problem))
     try:
