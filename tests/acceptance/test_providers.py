@@ -329,7 +329,7 @@ async def test_each_fault_ends_in_its_category_and_the_job_in_its_state(
 
 async def test_audio_that_cannot_be_used_is_the_callers_mistake(house: House) -> None:
     for given, what in (
-        ({"audio": "AAAAAAAA"}, "input.audio: the file is no audio that can be read"),
+        ({"audio": "AAAAAAAA"}, "input.audio: the file is not audio that can be read"),
         ({"audio_url": "http://10.1.2.3/call.wav"}, "input.audio_url: "),
         ({"audio_blob": "01990000-0000-7000-8000-000000000007"}, "input.audio_blob: there is no blob"),
     ):

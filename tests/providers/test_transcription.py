@@ -170,7 +170,7 @@ async def test_base64_may_be_a_data_url_and_folded(wav: Path) -> None:
         ({"audio": "not base64!"}, "input.audio: "),
         ({"audio": "data:audio/wav,AAAA"}, "input.audio: "),
         ({"audio": ""}, "input.audio: the file is empty"),
-        ({"audio": "AAAA"}, "input.audio: the file is no audio"),
+        ({"audio": "AAAA"}, "input.audio: the file is not audio"),
         ({"audio": 7}, "input.audio: "),
         ({"audio_url": "file:///etc/passwd"}, "input.audio_url: "),
         ({"audio_url": "http://10.1.2.3/a.wav"}, "input.audio_url: "),

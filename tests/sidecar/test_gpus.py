@@ -114,7 +114,7 @@ async def test_a_driver_that_blocks_holds_up_neither_the_next_reading_nor_the_en
     os.mkfifo(tmp_path / "stuck")
     async with probing(library, tmp_path) as probe:
         assert await probe.read(0.05) == {"error": "TimeoutError"}
-        assert await probe.read() == {"error": "the driver has not answered the last question yet"}
+        assert await probe.read() == {"error": "the driver has not completed the last query yet"}
         assert await probe.end() == 0
 
 

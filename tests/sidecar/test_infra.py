@@ -99,7 +99,7 @@ async def test_a_password_in_the_url_is_masked_and_gives_way_to_the_token() -> N
 async def test_a_wrong_token_or_none() -> None:
     for token in ("another", None):
         status = await seen(telling(report()), token=token)
-        assert (status.reachable, status.error) == (False, "HTTP status 401: it does not take INFRA_SIDECAR_TOKEN")
+        assert (status.reachable, status.error) == (False, "HTTP status 401: it does not accept INFRA_SIDECAR_TOKEN")
         assert (status.telemetry, status.age_seconds, status.latency_ms) == (None, None, None)
 
 
@@ -124,14 +124,14 @@ async def test_a_wrong_token_or_none() -> None:
 )
 async def test_lies_are_an_error_line(body: bytes) -> None:
     status = await seen(sending(body, "application/json"))
-    assert (status.reachable, status.error) == (False, "the answer is not what a sidecar tells")
+    assert (status.reachable, status.error) == (False, "the response is not a sidecar's")
 
 
 async def test_more_lies() -> None:
     assert (await seen(sending(b"{}", "application/json", 500))).error == "HTTP status 500"
-    assert (await seen(answering({"echo": TOKEN}))).error == "the answer repeats the token: this is no sidecar"
+    assert (await seen(answering({"echo": TOKEN}))).error == "the response repeats the token: this is not a sidecar"
     large = report(host="x" * 2**22)
-    assert (await seen(telling(large))).error == "the answer has more than 4 MiB"
+    assert (await seen(telling(large))).error == "the response has more than 4 MiB"
 
     async def bomb(_: web.Request) -> web.StreamResponse:
         return web.Response(body=b"not gzip", headers={"Content-Encoding": "gzip"})
@@ -148,7 +148,7 @@ async def test_one_that_hangs_does_not_delay_the_others_for_long() -> None:
     ):
         status = await asyncio.wait_for(found.status(), 3)
     assert [one.error for one in status.sidecars] == [
-        "no answer within 0.2 s",
+        "no response within 0.2 s",
         None,
         "cannot connect: Connection refused",
         "UnicodeError",
@@ -173,7 +173,7 @@ async def test_one_that_went_away_keeps_its_last_telemetry_and_its_age_grows() -
     assert first.reachable
     assert kept == msgspec.structs.replace(first, age_seconds=3.0)
     assert (second.reachable, second.error, second.latency_ms) == (False, "HTTP status 503", None)
-    assert third.error == "the answer is not what a sidecar tells"
+    assert third.error == "the response is not a sidecar's"
     assert second.telemetry == first.telemetry == third.telemetry
     assert (first.age_seconds, second.age_seconds, third.age_seconds) == (1.0, 11.0, 31.0)
 

@@ -107,7 +107,7 @@ async def test_those_that_hang_or_fail_delay_and_hide_nobody() -> None:
         began = time.monotonic()
         told = await one.sample()
         assert time.monotonic() - began < 2, "all are waited for at once"
-    slow = "no answer within 0.2 s"
+    slow = "no response within 0.2 s"
     assert [container.name for container in told.containers] == ["vllm"]
     assert [(server.reachable, server.error) for server in told.vllm] == [(False, slow), (True, None)]
     masked = away.replace("admin:pass-word", "******")

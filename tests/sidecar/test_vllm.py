@@ -81,7 +81,7 @@ async def test_an_endless_answer_is_cut_off() -> None:
         while True:
             await response.write(b'vllm:num_requests_running{model_name="x"} 1\n' * 1000)
 
-    assert await refused(endless) == "the answer has more than 4 MiB"
+    assert await refused(endless) == "the response has more than 4 MiB"
 
 
 async def test_another_status_or_nobody_is_told_without_the_url() -> None:

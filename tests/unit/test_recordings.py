@@ -171,16 +171,16 @@ async def test_what_is_left_of_a_truncated_file_is_used(tmp_path: Path, name: st
 async def test_a_truncated_m4a_has_no_index_left(tmp_path: Path) -> None:
     path = tone(tmp_path / "a.m4a", "ipod", "aac", 44_100)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    assert "is no audio that can be read" in await refused(path)
+    assert "is not audio that can be read" in await refused(path)
 
 
 async def test_an_empty_file_and_none(tmp_path: Path) -> None:
     (tmp_path / "empty.wav").touch()
     assert await refused(tmp_path / "empty.wav") == "is empty"
     assert "cannot be read" in await refused(tmp_path / "none.wav")
-    assert await refused(tmp_path) == "is no file"
+    assert await refused(tmp_path) == "is not a file"
     os.mkfifo(tmp_path / "pipe.wav")
-    assert await refused(tmp_path / "pipe.wav") == "is no file"
+    assert await refused(tmp_path / "pipe.wav") == "is not a file"
     plain_wav(tmp_path / "silent.wav", seconds=0)
     assert "holds no sound" in await refused(tmp_path / "silent.wav")
 
@@ -222,7 +222,7 @@ async def test_a_right_beginning_with_anything_behind_it_is_refused(tmp_path: Pa
     assert sniffed.name == name
     for behind in (random.Random(3).randbytes(50_000), b"\n#EXTM3U\nfile:///etc/passwd\n" * 50, b""):
         (tmp_path / "file").write_bytes(BEGINNINGS[name] + behind)
-        assert "is no audio that can be read" in await refused(tmp_path / "file", Limits(max_seconds=10))
+        assert "is not audio that can be read" in await refused(tmp_path / "file", Limits(max_seconds=10))
 
 
 async def test_noise_in_the_middle_harms_nobody(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ async def test_absurd_rates_and_channels_are_refused(tmp_path: Path) -> None:
         )
         (tmp_path / "a.wav").write_bytes(head[:-4] + struct.pack("<I", 2**17) + bytes(2**17))
         text = await refused(tmp_path / "a.wav", Limits(max_seconds=3600))
-        assert "is longer than 3600 seconds" in text or "is no audio that can be read" in text
+        assert "is longer than 3600 seconds" in text or "is not audio that can be read" in text
 
 
 async def test_hours_in_a_few_kilobytes_are_refused_at_once(tmp_path: Path, long: Path) -> None:

@@ -1,4 +1,4 @@
-"""A blob as it is known: what it is, not its bytes."""
+"""The description of a blob, without its bytes."""
 
 from __future__ import annotations
 

@@ -20,8 +20,8 @@ from penstock.web.response import ByteStream, Response, json_response
 from penstock.web.route import Parameter, PathParameter, ResponseSpec, route
 
 _FORM: Final = "multipart/form-data"
-MAX_FORM_BYTES: Final = 64 * 2**20  # bytes: a form stands in memory, a plain body does not
-_NEVER_SHOWN: Final = [  # it is somebody's file: no browser may take it for a page of this service
+MAX_FORM_BYTES: Final = 64 * 2**20  # a form is held in memory, a plain body is not
+_AS_A_FILE: Final = [  # so that no browser shows a user's file as a page of this service
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; sandbox"),
 ]
@@ -117,7 +117,7 @@ class BlobRoutes:
         if span is UNSATISFIABLE:
             return Response(status=416, headers=[(b"content-range", b"bytes */%d" % blob.size_bytes)])
         headers = [
-            *_NEVER_SHOWN,
+            *_AS_A_FILE,
             (b"content-disposition", attachment(blob.filename)),
             (b"accept-ranges", b"bytes"),
             (b"etag", etag.encode()),

@@ -1,4 +1,4 @@
-"""What callers say of their files, made safe to keep and to repeat in headers."""
+"""Names and media types of files as callers state them, made safe to keep and to repeat in headers."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from urllib.parse import quote
 from penstock.errors import InvalidInput
 
 UNKNOWN: Final = "application/octet-stream"
-_LONGEST_NAME: Final = 200  # letters
+_NAME_LENGTH: Final = 200  # letters
 _LONGEST_SUFFIX: Final = 20
 _LONGEST_TYPE: Final = 255
 
 _WORD = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _MEDIA_TYPE = re.compile(rf'{_WORD}/{_WORD}(?:[ \t]*;[ \t]*{_WORD}=(?:{_WORD}|"[ !#-\[\]-~]*"))*')
-_SAYS_NOTHING: Final = frozenset({"", "application/x-www-form-urlencoded"})  # the latter is what curl states by itself
+_UNSTATED: Final = frozenset({"", "application/x-www-form-urlencoded"})  # curl states the latter by itself
 
 
 def media_type_of(stated: str | None) -> str:
-    """A media type as the caller states it, with its parameters; raises InvalidInput for what is none."""
+    """Return a media type as the caller states it, with its parameters. Raises InvalidInput for anything else."""
     text = (stated or "").strip()
-    if text.lower() in _SAYS_NOTHING:
+    if text.lower() in _UNSTATED:
         return UNKNOWN
     if len(text) > _LONGEST_TYPE or not _MEDIA_TYPE.fullmatch(text):
         raise InvalidInput.of("media_type", "must be a media type, such as audio/wav")
@@ -30,20 +30,20 @@ def media_type_of(stated: str | None) -> str:
 
 
 def filename_of(stated: str | None) -> str | None:
-    """The last part of a path, of any system's, without letters that control anything; None if nothing is left."""
+    """Return the last part of a path of any system, without control characters; None if nothing is left."""
     name = re.split(r"[/\\]", unicodedata.normalize("NFC", stated or ""))[-1]
     name = "".join(letter for letter in name if unicodedata.category(letter)[0] != "C").strip()
     if not name.strip("."):
         return None
-    if len(name) > _LONGEST_NAME:
+    if len(name) > _NAME_LENGTH:
         stem, dot, suffix = name.rpartition(".")
         ending = dot + suffix if stem and len(suffix) < _LONGEST_SUFFIX else ""
-        name = name[: _LONGEST_NAME - len(ending)] + ending
+        name = name[: _NAME_LENGTH - len(ending)] + ending
     return name
 
 
 def attachment(filename: str | None) -> bytes:
-    """The Content-Disposition with which a browser stores a file and never shows it (RFC 6266)."""
+    """Return the Content-Disposition with which a browser stores a file and never shows it (RFC 6266)."""
     if filename is None:
         return b"attachment"
     plain = "".join(one if one.isascii() and one not in '"\\%' else "_" for one in filename)

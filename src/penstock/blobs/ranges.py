@@ -1,17 +1,17 @@
-"""The header Range: which bytes of a file a caller asks for (RFC 9110, 14.2)."""
+"""The header Range: the bytes of a file that a request wants (RFC 9110, 14.2)."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-UNSATISFIABLE: Final = range(0)  # what is asked for lies behind the end
+UNSATISFIABLE: Final = range(0)  # the range lies behind the end
 
 _ONE = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))", re.IGNORECASE)
 
 
 def wanted(header: str | None, size: int) -> range | None:
-    """The bytes that are meant, cut to the ``size`` that there is; None: all of them.
+    """Return the range of bytes, cut to the file's ``size``; None: all of them.
 
     Several ranges, other units and what is no range at all are ignored, as the standard allows.
     """

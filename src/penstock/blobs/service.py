@@ -17,7 +17,7 @@ from penstock.blobs.names import filename_of, media_type_of
 from penstock.errors import DatabaseUnavailable, InvalidInput, NotFound, TooLarge
 from penstock.postgres.pool import Database
 
-_PORTION: Final = 32  # parts that one statement removes
+_BATCH: Final = 32  # parts that one statement removes
 
 
 class BlobService:
@@ -31,7 +31,7 @@ class BlobService:
     async def put(
         self, tenant: int, chunks: AsyncIterator[bytes], *, media_type: str | None, filename: str | None
     ) -> Blob:
-        """Keep what ``chunks`` gives. There is a blob only once this has answered: whatever ends it before leaves none.
+        """Store what ``chunks`` yields. There is a blob only once this has returned: an error or a crash leaves none.
 
         Raises InvalidInput for a wrong media type, for no bytes at all, or when it took more than twelve hours;
         TooLarge as soon as there are too many; and what ``chunks`` raises.
@@ -40,11 +40,11 @@ class BlobService:
         media_type, filename = media_type_of(media_type), filename_of(filename)
         try:
             await upload.take(chunks)
-        except BaseException:  # also when the caller is cancelled; what fails here is the housekeeper's to sweep
+        except BaseException:  # also when the caller is cancelled; the housekeeper sweeps what this cannot remove
             with suppress(DatabaseUnavailable):
                 await drop_parts(self._database, tenant, upload.id)
             raise
-        # Nothing is taken back from here on: if the connection breaks, nobody knows whether there is a blob.
+        # Nothing is removed from here on: if the connection breaks, it is not known whether there is a blob.
         async with self._database.acquire() as connection:
             blob = await store.finish(
                 connection,
@@ -61,7 +61,7 @@ class BlobService:
         return blob
 
     async def get(self, tenant: int, blob_id: UUID) -> Blob:
-        """What is known of a blob; raises NotFound, also for one that has expired."""
+        """Return the description of a blob. Raises NotFound, also for one that has expired."""
         async with self._database.acquire() as connection:
             blob = await store.find(connection, tenant, blob_id)
         if blob is None:
@@ -69,7 +69,7 @@ class BlobService:
         return blob
 
     async def read(self, tenant: int, blob_id: UUID, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
-        """The bytes from ``start`` to before ``end``, at most 512 KiB at a time; no connection is held in between.
+        """Yield the bytes from ``start`` to before ``end``, up to 512 KiB at a time; no connection is held in between.
 
         Raises NotFound: at first if there is no such blob, later if it was deleted meanwhile.
         """
@@ -86,7 +86,7 @@ class BlobService:
             position += count
 
     async def whole(self, tenant: int, blob_id: UUID, *, max_bytes: int) -> tuple[Blob, bytes]:
-        """A blob with all its bytes; raises NotFound, TooLarge."""
+        """Return a blob with all its bytes. Raises NotFound, TooLarge."""
         blob = await self.get(tenant, blob_id)
         if blob.size_bytes > max_bytes:
             raise TooLarge(f"blob {blob_id} has {blob.size_bytes} bytes; {max_bytes} are left of what is allowed here")
@@ -101,7 +101,7 @@ class BlobService:
 
 
 class _Upload:
-    """Bytes on their way into parts."""
+    """Collects bytes into parts and stores them."""
 
     def __init__(self, database: Database, tenant: int, max_bytes: int) -> None:
         self.id = uuid7()
@@ -139,7 +139,7 @@ async def drop_parts(database: Database, tenant: int, blob_id: UUID) -> None:
     """Remove the parts that belong to no blob, a few at a time."""
     while True:
         async with database.acquire() as connection:
-            if not await store.drop_parts(connection, tenant, blob_id, limit=_PORTION):
+            if not await store.drop_parts(connection, tenant, blob_id, limit=_BATCH):
                 return
 
 

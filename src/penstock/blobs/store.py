@@ -1,5 +1,5 @@
-"""Rows in, rows out: blobs and their parts. Every function takes the connection first and a tenant second (those that
-sweep serve every tenant, and answer whose what they found is); none opens a transaction."""
+"""Blobs and their parts as rows. Every function takes the connection first and the tenant second, but for those that
+sweep, which serve every tenant and return the tenants of what they found. None opens a transaction."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _sql = queries.load(__file__)
 
 
 async def put_part(connection: asyncpg.Connection, tenant: int, blob_id: UUID, number: int, data: bytes) -> bool:
-    """Keep one part; false: the upload has lasted too long."""
+    """Store one part; return False when the upload has lasted too long."""
     kept = await _sql.put_part.value(connection, tenant_id=tenant, blob_id=blob_id, number=number, data=data)
     return kept is not None
 
@@ -31,7 +31,7 @@ async def finish(
     sha256: str,
     keep: timedelta,
 ) -> Blob | None:
-    """Make a blob of the parts that were kept; None: the upload has lasted too long."""
+    """Make a blob of the stored parts; return None when the upload has lasted too long."""
     row = await _sql.finish.row(
         connection,
         tenant_id=tenant,
@@ -46,7 +46,7 @@ async def finish(
 
 
 async def find(connection: asyncpg.Connection, tenant: int, blob_id: UUID) -> Blob | None:
-    """A blob that has not expired."""
+    """Return a blob that has not expired."""
     row = await _sql.find.row(connection, tenant_id=tenant, id=blob_id)
     return None if row is None else Blob(**row)
 
@@ -54,7 +54,7 @@ async def find(connection: asyncpg.Connection, tenant: int, blob_id: UUID) -> Bl
 async def read_part(
     connection: asyncpg.Connection, tenant: int, blob_id: UUID, number: int, *, first: int, count: int
 ) -> bytes | None:
-    """So many bytes of a part, from ``first`` on; None: the part is gone."""
+    """Return so many bytes of a part, from ``first`` on; None when the part is gone."""
     data: bytes | None = await _sql.read_part.value(
         connection, tenant_id=tenant, blob_id=blob_id, number=number, first=first, count=count
     )
@@ -62,21 +62,21 @@ async def read_part(
 
 
 async def remove(connection: asyncpg.Connection, tenant: int, blob_id: UUID) -> bool:
-    """End a blob; its parts are still there."""
+    """Remove a blob; its parts are still there."""
     return await _sql.remove.value(connection, tenant_id=tenant, id=blob_id) is not None
 
 
 async def drop_parts(connection: asyncpg.Connection, tenant: int, blob_id: UUID, *, limit: int) -> int:
-    """Remove up to so many parts that belong to no blob; answers how many."""
+    """Remove up to so many parts that belong to no blob; return how many."""
     dropped: int = await _sql.drop_parts.value(connection, tenant_id=tenant, blob_id=blob_id, limit=limit)
     return dropped
 
 
 async def expire(connection: asyncpg.Connection, *, limit: int) -> list[tuple[int, UUID]]:
-    """End blobs whose time is over; answers tenants and ids."""
+    """Remove blobs that have expired; return tenants and ids."""
     return [(row["tenant_id"], row["id"]) for row in await _sql.expire.rows(connection, limit=limit)]
 
 
 async def abandoned(connection: asyncpg.Connection, *, limit: int) -> list[tuple[int, UUID]]:
-    """Parts that belong to no blob and have not for a day: tenants and ids."""
+    """Return tenants and ids of parts that have belonged to no blob for a day."""
     return [(row["tenant_id"], row["id"]) for row in await _sql.abandoned.rows(connection, limit=limit)]

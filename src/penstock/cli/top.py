@@ -80,6 +80,6 @@ async def _or_error(call: Awaitable[Any]) -> Any:
         async with asyncio.timeout(_TIMEOUT_SECONDS):
             return await call
     except TimeoutError:
-        return PenstockError(f"no answer within {_TIMEOUT_SECONDS:g} s")
+        return PenstockError(f"no response within {_TIMEOUT_SECONDS:g} s")
     except PenstockError as error:
         return error

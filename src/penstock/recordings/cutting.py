@@ -1,4 +1,4 @@
-"""Long recordings in pieces, cut where it is quiet, for models that hear only so much at once."""
+"""Cut long recordings into pieces where it is quiet, for models that take only so much at once."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from typing import Final
 
 from penstock.recordings.recording import Recording
 
-_REACH_SECONDS: Final = 15.0  # how far from its place a cut may be moved to where it is quieter
+_REACH_SECONDS: Final = 15.0  # how far a cut may be moved to a quieter place
 _FRAME_SECONDS: Final = 0.02
-_PAUSE_FRAMES: Final = 10  # what counts is how quiet it is for so long: a pause between words, not within one
-_FULL: Final = 0.9  # how full pieces are meant to be, so that cuts can be moved either way
+_PAUSE_FRAMES: Final = 10  # the loudness of so many frames counts: a pause between words, not within one
+_FULL: Final = 0.9  # how full pieces are planned, so that cuts can be moved either way
 
 
 async def cuts(recording: Recording, longest_seconds: float) -> list[float]:
-    """Where the pieces begin, in seconds from the start, and where the last one ends; none is longer than allowed.
+    """Return where the pieces begin, in seconds, and where the last one ends; none is longer than allowed.
 
     ``recording`` is one that ``converted`` wrote: 16-bit mono wav.
     """
@@ -30,7 +30,7 @@ async def cuts(recording: Recording, longest_seconds: float) -> list[float]:
 
 
 async def piece(recording: Recording, begin: float, end: float, to: Path) -> Recording:
-    """What is heard between two times, as a file of its own. Raises OSError when it cannot be written."""
+    """Write the sound between two times to a file of its own. Raises OSError when it cannot be written."""
     return await asyncio.to_thread(_piece, recording, begin, end, to)
 
 
@@ -50,7 +50,7 @@ def _cuts(path: Path, longest_seconds: float) -> list[float]:
 
 
 def _quietest(file: wave.Wave_read, low: int, high: int, *, aim: int) -> int:
-    """The sample between ``low`` and ``high`` around which it is quietest; of several, that nearest to ``aim``."""
+    """Return the sample between ``low`` and ``high`` where it is quietest; of several, the nearest to ``aim``."""
     step = max(1, round(_FRAME_SECONDS * file.getframerate()))
     file.setpos(low)
     samples = array.array("h", file.readframes(high - low))

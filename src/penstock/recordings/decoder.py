@@ -1,4 +1,4 @@
-"""Decodes one file of a stranger's, in a process of its own with little room.
+"""Decode one untrusted file, in a process of its own with tight limits.
 
     python -I decoder.py '{"path": …, "format": …, "max_seconds": …, "cpu_seconds": …, "memory_bytes": …}'
 
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
-_ROOM_BYTES: Final = 2**20  # to write, beyond what the longest output takes
+_SPARE_BYTES: Final = 2**20  # that may be written beyond the longest output
 MAX_CHANNELS: Final = 64
 MAX_HERTZ: Final = 768_000
 
-# Whatever else FFmpeg can decode was written for other uses than recordings, and is less looked at.
+# FFmpeg's other decoders were written for other uses than recordings, and are reviewed less.
 CODECS: Final = frozenset(
     {
         "aac",
@@ -71,12 +71,12 @@ CODECS: Final = frozenset(
 
 
 class Unusable(Exception):
-    """What is wrong with the file, for people."""
+    """What is wrong with the file, for people to read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wish:
-    """What the caller wants done."""
+class Arguments:
+    """What the caller wants to know, and the limits."""
 
     path: str
     format: str  # FFmpeg's name of the reader
@@ -87,12 +87,12 @@ class Wish:
     rate: int = 16_000  # of the output, in hertz
 
 
-def confine(wish: Wish) -> None:
-    """Take away what decoding does not need; what the system does not know is left out."""
-    length = _ROOM_BYTES + (int(wish.max_seconds * wish.rate * 2) if wish.output else 0)
+def confine(arguments: Arguments) -> None:
+    """Drop what decoding does not need; limits that the system does not have are left out."""
+    length = _SPARE_BYTES + (int(arguments.max_seconds * arguments.rate * 2) if arguments.output else 0)
     for kind, most in (
-        (resource.RLIMIT_AS, wish.memory_bytes),
-        (resource.RLIMIT_CPU, wish.cpu_seconds),
+        (resource.RLIMIT_AS, arguments.memory_bytes),
+        (resource.RLIMIT_CPU, arguments.cpu_seconds),
         (resource.RLIMIT_FSIZE, length),
         (resource.RLIMIT_CORE, 0),
     ):
@@ -102,20 +102,20 @@ def confine(wish: Wish) -> None:
             resource.setrlimit(kind, (bound, bound))
 
 
-def decode(wish: Wish) -> dict[str, Any]:
-    """What the file holds; writes the output if one is wanted. Raises Unusable."""
+def decode(arguments: Arguments) -> dict[str, Any]:
+    """Return what the file holds, and write the output if one is wanted. Raises Unusable."""
     import av  # noqa: PLC0415 - once the limits hold
     import av.logging  # noqa: PLC0415
 
     av.logging.set_level(None)
-    options = container_options(wish.format)
+    options = container_options(arguments.format)
     try:
         with av.open(
-            f"file:{wish.path}", "r", format=wish.format, container_options=options, metadata_errors="replace"
+            f"file:{arguments.path}", "r", format=arguments.format, container_options=options, metadata_errors="replace"
         ) as container:
-            return _read(container, wish)
+            return _read(container, arguments)
     except av.error.FFmpegError as error:
-        raise Unusable(f"is no audio that can be read: {error.strerror}") from None
+        raise Unusable(f"is not audio that can be read: {error.strerror}") from None
 
 
 def container_options(reader: str) -> dict[str, str]:
@@ -130,33 +130,33 @@ def container_options(reader: str) -> dict[str, str]:
     return options
 
 
-def _read(container: InputContainer, wish: Wish) -> dict[str, Any]:
+def _read(container: InputContainer, arguments: Arguments) -> dict[str, Any]:
     stream: AudioStream | None = next(iter(container.streams.audio), None)
     if stream is None:
         raise Unusable("has no audio track")
     codec = getattr(stream.codec_context, "name", "unknown")  # FFmpeg may have none for it
     if codec not in CODECS:
-        raise Unusable(f"is no audio that can be read: its codec ({codec}) is not supported")
+        raise Unusable(f"is not audio that can be read: its codec ({codec}) is not supported")
     stream.codec_context.thread_count = 1  # more of them take more memory, not less time
     with ExitStack() as stack:
-        output = None if wish.output is None else stack.enter_context(_Output(wish.output, wish.rate))
-        measure = _Measure(wish.max_seconds, output)
+        output = None if arguments.output is None else stack.enter_context(_Output(arguments.output, arguments.rate))
+        measure = _Measure(arguments.max_seconds, output)
         _feed(container, stream, measure)
         if output is not None:
             output.finish()
     if not measure.seconds:
-        raise Unusable("is no audio that can be read: it holds no sound")
+        raise Unusable("is not audio that can be read: it holds no sound")
     return {
         "duration_seconds": round(measure.seconds if output is None else output.seconds, 6),
         "codec": codec,
-        "sample_rate": measure.rate if output is None else wish.rate,
+        "sample_rate": measure.rate if output is None else arguments.rate,
         "channels": measure.channels if output is None else 1,
         "format": container.format.name,
     }
 
 
 def _feed(container: InputContainer, stream: AudioStream, measure: _Measure) -> None:
-    """Every frame of a stream. Some that are broken are left out, as players do; more broken than sound is no audio."""
+    """Yield every frame of a stream. Broken ones are left out, as players do, unless most are broken."""
     import av  # noqa: PLC0415
 
     good = bad = 0
@@ -176,11 +176,11 @@ def _feed(container: InputContainer, stream: AudioStream, measure: _Measure) -> 
         except av.error.FFmpegError:
             bad += 1
     if bad > good:
-        raise Unusable("is no audio that can be read: most of it is broken")
+        raise Unusable("is not audio that can be read: most of it is broken")
 
 
 class _Measure:
-    """Counts what was decoded, by the samples themselves: heads and timestamps may say anything."""
+    """Counts what was decoded by its samples, because heads and timestamps may say anything."""
 
     def __init__(self, max_seconds: float, output: _Output | None) -> None:
         self.seconds = 0.0
@@ -192,7 +192,7 @@ class _Measure:
     def take(self, frame: AudioFrame) -> None:
         rate, channels = frame.sample_rate, frame.layout.nb_channels
         if not 1 <= rate <= MAX_HERTZ or not 1 <= channels <= MAX_CHANNELS:
-            raise Unusable(f"is no audio that can be read: {channels} channels at {rate} Hz")
+            raise Unusable(f"is not audio that can be read: {channels} channels at {rate} Hz")
         self.rate, self.channels = self.rate or rate, self.channels or channels
         self.seconds += frame.samples / rate
         if self.seconds > self._max_seconds:
@@ -232,7 +232,7 @@ class _Output:
         if self._resampler is None or like != self._like:
             self.finish()
             self._like, self._resampler = like, AudioResampler("s16", "mono", self._rate)
-        frame.pts = None  # what it says of time is not believed
+        frame.pts = None  # its timestamp is not trusted
         self._write(self._resampler.resample(frame))
 
     def finish(self) -> None:
@@ -248,10 +248,10 @@ class _Output:
 
 
 def main() -> None:
-    wish = Wish(**json.loads(sys.argv[1]))
-    confine(wish)
+    arguments = Arguments(**json.loads(sys.argv[1]))
+    confine(arguments)
     try:
-        told = decode(wish)
+        told = decode(arguments)
     except Unusable as error:
         told = {"error": str(error)}
     except MemoryError:

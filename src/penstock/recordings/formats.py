@@ -1,4 +1,4 @@
-"""The formats of recordings, and how to tell them by their first bytes. Pure."""
+"""The formats of recordings, and their detection by the first bytes. Pure."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-HEAD_BYTES: Final = 64 * 1024  # of a file are enough to tell its format
+HEAD_BYTES: Final = 64 * 1024  # of a file are enough to detect its format
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """One format: its name, what FFmpeg's reader of it is called, and what others call it."""
+    """One format: its name, the name of FFmpeg's reader for it, and its media types and extension."""
 
     name: str
     demuxer: str
@@ -30,7 +30,7 @@ FORMATS: Final = (WAV, MP3, FLAC, OGG, OPUS, M4A, WEBM)
 
 
 def sniff(head: bytes, behind_tag: bytes = b"") -> Format | None:
-    """The format that a file's first bytes are of, whatever its name says; None if it is none of ours.
+    """Detect the format by a file's first bytes, whatever its name says; None if it is not supported.
 
     ``behind_tag``: what follows an ID3 tag that is longer than the head. Of what may follow behind that nothing is
     known.
@@ -68,7 +68,7 @@ def _is_mp3(head: bytes) -> bool:
 
 
 def _is_mpeg_frame(head: bytes) -> bool:
-    """The head of an MPEG audio frame: its sync, and no field with a value that is reserved."""
+    """Return whether this is the head of an MPEG audio frame: its sync, and no field with a reserved value."""
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE0 != 0xE0:
         return False
     version, layer, bitrate, rate = head[1] >> 3 & 3, head[1] >> 1 & 3, head[2] >> 4, head[2] >> 2 & 3
@@ -76,7 +76,7 @@ def _is_mpeg_frame(head: bytes) -> bool:
 
 
 def id3_length(head: bytes) -> int:
-    """How many bytes an ID3 tag takes at the start; 0 if there is none."""
+    """Return the bytes of an ID3 tag at the start; 0 if there is none."""
     if not head.startswith(b"ID3") or len(head) < 10:
         return 0
     size = head[6:10]

@@ -1,4 +1,4 @@
-"""Recordings: files of strangers, examined and converted by processes of their own."""
+"""Recordings: untrusted files, examined and converted by processes of their own."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from penstock.recordings import formats
 from penstock.recordings.formats import Format
 
 _DECODER: Final = Path(__file__).with_name("decoder.py")
-_LONGEST_ANSWER: Final = 64 * 1024  # bytes
+_MAX_OUTPUT_BYTES: Final = 64 * 1024  # of the decoder's standard output
 _NEEDED: Final = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # all that the decoder sees of our environment
 
 
 class UnusableAudio(Exception):
-    """A file that is no recording that can be used; the text says why, and goes behind "the file …"."""
+    """A file that cannot be used as a recording; the text says why, and follows "the file"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What one file may take."""
+    """The limits for one file."""
 
     max_seconds: float = 4 * 3600.0  # of sound
-    timeout: timedelta = timedelta(minutes=5)  # to decode it; as much of a processor's time
+    timeout: timedelta = timedelta(minutes=5)  # of decoding, and as much CPU time
     memory_bytes: int = 2 * 2**30
 
 
@@ -54,8 +54,8 @@ class Recording:
     channels: int
 
 
-class _Told(msgspec.Struct):
-    """The decoder's answer."""
+class _DecoderOutput(msgspec.Struct):
+    """The decoder's output."""
 
     error: str | None = None
     failed: str | None = None
@@ -66,57 +66,57 @@ class _Told(msgspec.Struct):
 
 
 async def examine(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> Recording:
-    """What a file holds. Raises UnusableAudio, whatever the file does to its decoder."""
+    """Examine a file. Raises UnusableAudio, whatever the file does to its decoder."""
     size, head, behind_tag = await asyncio.to_thread(_begin, path)
     found = formats.sniff(head, behind_tag)
     if found is None:
         known = ", ".join(one.name for one in formats.FORMATS)
-        raise UnusableAudio(f"is no audio that can be read: it begins like none of {known}")
-    told = await _decode(path, found, limits)
-    return _recording(path, found, size, told)
+        raise UnusableAudio(f"is not audio that can be read: it begins like none of {known}")
+    decoded = await _decode(path, found, limits)
+    return _recording(path, found, size, decoded)
 
 
 async def converted(
     recording: Recording, to: Path, *, rate: int = 16_000, limits: Limits = DEFAULT_LIMITS
 ) -> Recording:
-    """The recording as a 16-bit mono wav of ``rate`` hertz, written to ``to``; no file is left there if it fails.
+    """Write the recording to ``to`` as a 16-bit mono wav of ``rate`` hertz; no file is left there if it fails.
 
     Raises UnusableAudio, or OSError when the file cannot be written.
     """
     if not 4_000 <= rate <= 192_000:
         raise ValueError(f"rate must be 4000 to 192000 hertz, not {rate}")
     try:
-        told = await _decode(recording.path, recording.format, limits, output=to, rate=rate)
+        decoded = await _decode(recording.path, recording.format, limits, output=to, rate=rate)
         size = (await asyncio.to_thread(to.stat)).st_size
     except BaseException:  # also when the caller is cancelled
         _remove(to)
         raise
-    return _recording(to, formats.WAV, size, told, codec="pcm_s16le")
+    return _recording(to, formats.WAV, size, decoded, codec="pcm_s16le")
 
 
 def _remove(path: Path) -> None:
     path.unlink(missing_ok=True)
 
 
-def _recording(path: Path, found: Format, size: int, told: _Told, *, codec: str | None = None) -> Recording:
+def _recording(path: Path, found: Format, size: int, decoded: _DecoderOutput, *, codec: str | None = None) -> Recording:
     return Recording(
         path=path,
         format=found,
-        codec=codec or told.codec,
+        codec=codec or decoded.codec,
         media_type=found.media_type,
         size_bytes=size,
-        duration_seconds=told.duration_seconds,
-        sample_rate=told.sample_rate,
-        channels=told.channels,
+        duration_seconds=decoded.duration_seconds,
+        sample_rate=decoded.sample_rate,
+        channels=decoded.channels,
     )
 
 
 def _begin(path: Path) -> tuple[int, bytes, bytes]:
-    """A file's size, its first bytes, and those behind a tag that is longer."""
+    """Return a file's size, its first bytes, and those behind a longer tag."""
     try:
         known = path.stat()
         if not stat.S_ISREG(known.st_mode):  # to open a pipe would wait for its writer
-            raise UnusableAudio("is no file")
+            raise UnusableAudio("is not a file")
         with path.open("rb") as file:
             head = file.read(formats.HEAD_BYTES)
             tag = formats.id3_length(head)
@@ -131,9 +131,9 @@ def _begin(path: Path) -> tuple[int, bytes, bytes]:
     return known.st_size, head, behind_tag
 
 
-def _wish(path: Path, found: Format, limits: Limits, output: Path | None, rate: int) -> str:
-    """What the decoder is told."""
-    wish: dict[str, Any] = {
+def _arguments(path: Path, found: Format, limits: Limits, output: Path | None, rate: int) -> str:
+    """Return the decoder's arguments."""
+    arguments: dict[str, Any] = {
         "path": str(path.absolute()),
         "format": found.demuxer,
         "max_seconds": limits.max_seconds,
@@ -141,18 +141,18 @@ def _wish(path: Path, found: Format, limits: Limits, output: Path | None, rate: 
         "memory_bytes": limits.memory_bytes,
     }
     if output is not None:
-        wish |= {"output": str(output.absolute()), "rate": rate}
-    return msgspec.json.encode(wish).decode()
+        arguments |= {"output": str(output.absolute()), "rate": rate}
+    return msgspec.json.encode(arguments).decode()
 
 
 async def _decode(
     path: Path, found: Format, limits: Limits, *, output: Path | None = None, rate: int = 16_000
-) -> _Told:
-    """Run the decoder and read its answer. When this returns or raises, the process is gone."""
+) -> _DecoderOutput:
+    """Run the decoder and read its output. When this returns or raises, the process has ended."""
     seconds = limits.timeout.total_seconds()
     process = await asyncio.create_subprocess_exec(
         # Isolated and by its path: it imports nothing of ours.
-        *bound([sys.executable, "-I", str(_DECODER), _wish(path, found, limits, output, rate)]),
+        *bound([sys.executable, "-I", str(_DECODER), _arguments(path, found, limits, output, rate)]),
         stdin=DEVNULL,
         stdout=PIPE,
         stderr=DEVNULL,
@@ -161,31 +161,31 @@ async def _decode(
     )
     try:
         async with asyncio.timeout(seconds):
-            answer = await _answer_of(process)
+            printed = await _printed_by(process)
     except TimeoutError:
         raise UnusableAudio(f"takes more than {seconds:g} seconds to be read") from None
     finally:
         await _end(process)
     try:
-        told = msgspec.json.decode(answer, type=_Told)
+        decoded = msgspec.json.decode(printed, type=_DecoderOutput)
     except msgspec.MsgspecError:
-        raise UnusableAudio(f"is no audio that can be read: its decoder {_how(process)}") from None
-    if told.error is not None:
-        raise UnusableAudio(told.error)
-    if told.failed is not None:
-        raise OSError(f"{output} cannot be written: {told.failed}")
-    return told
+        raise UnusableAudio(f"is not audio that can be read: its decoder {_how(process)}") from None
+    if decoded.error is not None:
+        raise UnusableAudio(decoded.error)
+    if decoded.failed is not None:
+        raise OSError(f"{output} cannot be written: {decoded.failed}")
+    return decoded
 
 
-async def _answer_of(process: Process) -> bytes:
-    """What a process prints until it ends; of one that prints too much, only the beginning."""
+async def _printed_by(process: Process) -> bytes:
+    """Return what a process prints until it ends; of one that prints too much, only the beginning."""
     stdout = process.stdout
-    answer = b""
-    while stdout is not None and len(answer) <= _LONGEST_ANSWER and (piece := await stdout.read(_LONGEST_ANSWER)):
-        answer += piece
-    if len(answer) <= _LONGEST_ANSWER:
+    printed = b""
+    while stdout is not None and len(printed) <= _MAX_OUTPUT_BYTES and (piece := await stdout.read(_MAX_OUTPUT_BYTES)):
+        printed += piece
+    if len(printed) <= _MAX_OUTPUT_BYTES:
         await process.wait()
-    return answer
+    return printed
 
 
 async def _end(process: Process) -> None:

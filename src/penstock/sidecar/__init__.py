@@ -1,1 +1,1 @@
-"""What runs beside the models on a GPU host: measures GPUs, containers, vLLM and WhisperX; changes nothing."""
+"""The sidecar of a GPU host: it measures GPUs, containers, vLLM and WhisperX, and changes nothing."""

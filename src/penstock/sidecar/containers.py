@@ -1,4 +1,4 @@
-"""Containers by the Docker socket, read only."""
+"""Containers, read from the Docker socket."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from penstock.sidecar.telemetry import Container
 
 T = TypeVar("T")
 
-_AT_A_TIME: Final = 8  # connections
-_STATS_SECONDS: Final = 2.0  # for one container; the others do not wait for it
+_CONNECTIONS: Final = 8
+_STATS_SECONDS: Final = 2.0  # of one container; the others do not wait for it
 _HEALTH: Final = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)")
 
 
@@ -33,7 +33,7 @@ class _Listed(Struct, rename="pascal"):
     image: str | None = None
     state: str | None = None
     status: str | None = None
-    health: _Health | None = None  # told since API 1.52; before, within the status
+    health: _Health | None = None  # since API 1.52; before, inside the status
 
 
 class _Usage(Struct):
@@ -60,7 +60,7 @@ class _Stats(Struct):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cores:
-    """How much a container, and the whole machine, had computed by one measurement."""
+    """The CPU time that a container and the whole machine had used by one measurement."""
 
     container: int
     machine: int
@@ -68,16 +68,16 @@ class _Cores:
 
 
 class ContainerReader:
-    """Lists all containers and what the running ones use; remembers the last measurement of each."""
+    """Lists all containers and what the running ones use; keeps the last measurement of each."""
 
     def __init__(self, socket: Path, *, required: bool = False) -> None:
         self._socket = socket
-        self._required = required  # somebody named the socket, so that its absence is a mistake
+        self._required = required  # the socket is configured, so that its absence is a mistake
         self._session: aiohttp.ClientSession | None = None
         self._before: dict[str, _Cores] = {}
 
     async def read(self) -> list[Container]:
-        """All containers, by name; none without a socket. Raises SourceFailed when it is there and cannot be used."""
+        """Return all containers by name; none without a socket. Raises SourceFailed when the socket cannot be used."""
         if not self._is_there():
             return []
         listed = _decoded(await self._get("/containers/json", "?all=true"), list[_Listed])
@@ -101,13 +101,13 @@ class ContainerReader:
             if self._socket.exists():
                 return True
         except OSError:
-            raise SourceFailed(f"{self._socket} (SIDECAR_DOCKER_SOCKET) cannot be looked at") from None
+            raise SourceFailed(f"{self._socket} (SIDECAR_DOCKER_SOCKET) cannot be read") from None
         if self._required:
             raise SourceFailed(f"there is no {self._socket} (SIDECAR_DOCKER_SOCKET)")
         return False
 
     async def _stats(self, listed: _Listed) -> _Stats | None:
-        """What a running container uses; None when that cannot be learned in time."""
+        """Return what a running container uses; None when that is not known in time."""
         if listed.state != "running":
             return None
         path = f"/containers/{quote(listed.id, safe='')}/stats"
@@ -119,18 +119,18 @@ class ContainerReader:
 
     async def _get(self, path: str, query: str) -> Reply:
         if self._session is None:
-            connector = aiohttp.UnixConnector(str(self._socket), limit=_AT_A_TIME)
+            connector = aiohttp.UnixConnector(str(self._socket), limit=_CONNECTIONS)
             self._session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
         return await fetch(self._session, f"http://docker{query}", path)
 
 
 def _decoded(reply: Reply, kind: type[T]) -> T:
     if reply.status != 200:
-        raise SourceFailed(f"Docker answers with HTTP status {reply.status}")
+        raise SourceFailed(f"Docker responded with HTTP status {reply.status}")
     try:
         return msgspec.json.decode(reply.body, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        raise SourceFailed("what answers at SIDECAR_DOCKER_SOCKET is not Docker") from None
+        raise SourceFailed("the server at SIDECAR_DOCKER_SOCKET is not Docker") from None
 
 
 def _container(listed: _Listed, stats: _Stats | None, cpu_percent: float | None) -> Container:
@@ -155,7 +155,7 @@ def _health(listed: _Listed) -> str | None:
 
 
 def _used(memory: _Memory) -> int | None:
-    """As ``docker stats`` has it: without files that were read long ago, by the names of cgroup v1 and v2."""
+    """Return the memory as ``docker stats`` does: without inactive file cache, which cgroup v1 and v2 name apart."""
     if memory.usage is None:
         return None
     stats = memory.stats or {}
@@ -172,7 +172,7 @@ def _cores(stats: _Stats | None) -> _Cores | None:
 
 
 def _percent(before: _Cores | None, now: _Cores | None) -> float | None:
-    """Of one core; None at a first measurement, and when the container was started anew in between."""
+    """Return the share of one core in percent; None at a first measurement and after a restart of the container."""
     if before is None or now is None or now.container < before.container or now.machine <= before.machine:
         return None
     return round(100 * now.count * (now.container - before.container) / (now.machine - before.machine), 1)

@@ -1,4 +1,4 @@
-"""A bounded question over HTTP. What is told of a failure may be shown to anybody: no URL, no password."""
+"""Bounded requests to the sources of a sidecar. Texts of failures are safe to show: they hold no URL or password."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from penstock.masking import mask_url
 if TYPE_CHECKING:
     import aiohttp
 
-MAX_BYTES: Final = 4 * 2**20  # of one answer
-TIMEOUT_SECONDS: Final = 3.0  # for one source
+MAX_BYTES: Final = 4 * 2**20  # of one response
+TIMEOUT_SECONDS: Final = 3.0  # of one source
 _PORTS: Final = {"http": 80, "https": 443}
 
 
 class SourceFailed(Exception):
-    """A source gave no answer that could be used; the message says why."""
+    """A source did not return what it should; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """A whole answer."""
+    """A whole response."""
 
     status: int
     body: bytes
@@ -38,7 +38,7 @@ class Reply:
 async def fetch(
     session: aiohttp.ClientSession, base: str, path: str, *, headers: Mapping[str, str] | None = None
 ) -> Reply:
-    """``GET base + path``; a user and password in ``base`` are sent along unless ``headers`` authorize already.
+    """``GET base + path``; a user and password in ``base`` are sent along unless ``headers`` holds credentials already.
 
     Raises SourceFailed. Sets no limit of time: the caller does.
     """
@@ -59,7 +59,7 @@ async def fetch(
 
 
 def place(url: str) -> str:
-    """``host:port`` of a URL."""
+    """Return ``host:port`` of a URL."""
     rest = mask_url(url).partition("://")[2].rpartition("@")[2]  # the last one: a password may hold an unescaped @
     authority = re.split("[/?#]", rest, maxsplit=1)[0]
     try:
@@ -72,12 +72,12 @@ def place(url: str) -> str:
 
 
 def too_slow(seconds: float) -> str:
-    """How a source is described that was given up."""
-    return f"no answer within {seconds:g} s"
+    """Return the error of a source that did not respond in time."""
+    return f"no response within {seconds:g} s"
 
 
 def reason(error: BaseException) -> str:
-    """Why a connection failed; never the error's own text, which may quote a URL."""
+    """Return why a connection failed; never the error's own text, which may quote a URL."""
     import aiohttp  # noqa: PLC0415
 
     match error:
@@ -86,7 +86,7 @@ def reason(error: BaseException) -> str:
         case aiohttp.ClientConnectorError() if (error.os_error.errno or 0) > 0:
             return f"cannot connect: {os.strerror(error.os_error.errno or 0)}"
         case aiohttp.ServerDisconnectedError():
-            return "the connection was closed before an answer"
+            return "the connection was closed before a response"
         case _:
             return type(error).__name__
 
@@ -101,6 +101,6 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
     async for part in response.content.iter_any():
         size += len(part)
         if size > MAX_BYTES:
-            raise SourceFailed(f"the answer has more than {MAX_BYTES // 2**20} MiB")
+            raise SourceFailed(f"the response has more than {MAX_BYTES // 2**20} MiB")
         parts.append(part)
     return b"".join(parts)

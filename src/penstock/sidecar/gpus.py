@@ -1,4 +1,4 @@
-"""GPUs by NVIDIA's management library (NVML)."""
+"""GPUs, read through NVIDIA's management library (NVML)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from penstock.sidecar.telemetry import Gpu, GpuProcess
 T = TypeVar("T")
 
 _NO_GPUS_HERE: Final = {pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED}
-# The driver was unloaded, replaced or reset under us: only a new start of the library helps.
+# The driver was unloaded, replaced or reset: the library must be started again.
 _LOST: Final = {
     pynvml.NVML_ERROR_UNINITIALIZED,
     pynvml.NVML_ERROR_DRIVER_NOT_LOADED,
@@ -33,9 +33,9 @@ class GpuReader:
         self._busy = False
 
     async def read(self) -> list[Gpu]:
-        """All GPUs; none without a driver. Raises SourceFailed when the driver is there and fails."""
+        """Return all GPUs; none without a driver. Raises SourceFailed when the driver is there and fails."""
         if self._busy:
-            raise SourceFailed("the driver has not answered the last question yet")
+            raise SourceFailed("the driver has not completed the last query yet")
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[list[Gpu]] = loop.create_future()
 
@@ -83,7 +83,7 @@ class GpuReader:
 
 def _gpu(index: int) -> Gpu:
     handle = _known(pynvml.nvmlDeviceGetHandleByIndex, index)
-    if handle is None:  # fallen off the bus, or not for us
+    if handle is None:  # fallen off the bus, or not permitted
         return Gpu(index=index)
     memory = _known(pynvml.nvmlDeviceGetMemoryInfo, handle, pynvml.nvmlMemory_v2)
     memory = memory or _known(pynvml.nvmlDeviceGetMemoryInfo, handle)  # drivers before 510
@@ -119,12 +119,12 @@ def _watts(milliwatts: int | None) -> float | None:
 
 
 def _known(query: Callable[..., T], *arguments: object) -> T | None:
-    """What a query answers; None where this GPU or driver does not support it. Raises NVMLError for a lost driver."""
+    """Return a query's result; None where it is not supported. Raises NVMLError for a lost driver."""
     try:
         return query(*arguments)
     except pynvml.NVMLError as error:
         if error.value in _LOST:
             raise
         return None
-    except UnicodeDecodeError:  # a name that is no text
+    except UnicodeDecodeError:  # a name that is not text
         return None

@@ -1,4 +1,4 @@
-"""What the sidecars on GPU hosts tell: asked together, kept for two seconds, never trusted."""
+"""The telemetry of the sidecars on GPU hosts: requested together, kept for two seconds, never trusted."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class SidecarStatus(Struct, frozen=True, kw_only=True):
 
     name: str  # host:port
     url: str
-    reachable: bool  # it gave a sound answer
+    reachable: bool  # it responded with telemetry
     latency_ms: Number | None = None
     age_seconds: Age | None = None
     error: str | None = None
@@ -62,13 +62,13 @@ class Infra:
         self._refreshed = Cached(self._refresh, keep=_KEPT_SECONDS, clock=clock)
 
     async def status(self) -> InfraStatus:
-        """Every sidecar, as seen within the last two seconds; takes three seconds at most and raises nothing."""
+        """Return the state of every sidecar, at most two seconds old. Takes up to three seconds and raises nothing."""
         if self._sidecars:
             await self._refreshed()
         return InfraStatus(configured=bool(self._sidecars), sidecars=[one.status() for one in self._sidecars])
 
     async def close(self) -> None:
-        """Give up what is being asked and close the connections; may be repeated."""
+        """Cancel running requests and close the connections; may be repeated."""
         await self._refreshed.close()
         session, self._session = self._session, None
         if session is not None:
@@ -107,7 +107,7 @@ class InfraRoutes:
 
 
 class _Sidecar:
-    """One sidecar and what it told last."""
+    """One sidecar and what it returned last."""
 
     def __init__(self, url: str, token: Secret | None, clock: Callable[[], float]) -> None:
         self._url = url
@@ -119,21 +119,21 @@ class _Sidecar:
         self._error: str | None = None
 
     async def refresh(self, session: aiohttp.ClientSession) -> None:
-        """Ask it; raises nothing."""
+        """Request its telemetry; raises nothing."""
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                self._report, self._latency_ms = await self._ask(session)
+                self._report, self._latency_ms = await self._request(session)
             self._reported_at, self._error = self._clock(), None
         except TimeoutError:
             self._latency_ms, self._error = None, too_slow(TIMEOUT_SECONDS)
         except SourceFailed as error:
             self._latency_ms, self._error = None, str(error)
-        except Exception as error:  # one sidecar's answer must not hide the others
-            log.exception("sidecar_not_asked", sidecar=place(self._url))
-            self._latency_ms, self._error = None, f"it could not be asked ({type(error).__name__})"
+        except Exception as error:  # one sidecar's response must not hide the others
+            log.exception("sidecar_request_failed", sidecar=place(self._url))
+            self._latency_ms, self._error = None, f"it could not be requested ({type(error).__name__})"
 
     def status(self) -> SidecarStatus:
-        """It at this moment."""
+        """Return its state at this moment."""
         report = self._report
         age = None if report is None else round(report.age_seconds + self._clock() - self._reported_at, 3)
         return SidecarStatus(
@@ -146,16 +146,16 @@ class _Sidecar:
             telemetry=None if report is None else report.telemetry,
         )
 
-    async def _ask(self, session: aiohttp.ClientSession) -> tuple[Report, float]:
+    async def _request(self, session: aiohttp.ClientSession) -> tuple[Report, float]:
         headers = {} if self._token is None else {"Authorization": f"Bearer {self._token}"}
         reply = await fetch(session, self._url, "/status", headers=headers)
         if reply.status == 401:
-            raise SourceFailed("HTTP status 401: it does not take INFRA_SIDECAR_TOKEN")
+            raise SourceFailed("HTTP status 401: it does not accept INFRA_SIDECAR_TOKEN")
         if reply.status != 200:
             raise SourceFailed(f"HTTP status {reply.status}")
         if self._token is not None and self._token.encode() in reply.body:
-            raise SourceFailed("the answer repeats the token: this is no sidecar")
+            raise SourceFailed("the response repeats the token: this is not a sidecar")
         try:
             return decode(reply.body, _REPORT), reply.latency_ms
         except PenstockError:
-            raise SourceFailed("the answer is not what a sidecar tells") from None
+            raise SourceFailed("the response is not a sidecar's") from None

@@ -1,4 +1,4 @@
-"""What a sidecar tells of its host. ``null`` is always "not known": not supported, not permitted, or not yet."""
+"""The telemetry of a host. ``null`` always means "not known": not supported, not permitted, or not yet."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class VllmServer(Struct, frozen=True, kw_only=True):
 
 
 class HealthCheck(Struct, frozen=True, kw_only=True):
-    """One server that was asked for its health. ``reachable``: it answered, whatever it said."""
+    """The health of one server. ``reachable``: it responded, whatever it said."""
 
     url: str
     reachable: bool
@@ -91,7 +91,7 @@ class Telemetry(Struct, frozen=True, kw_only=True):
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """A sidecar's answer: its newest measurement, and how old that is, by a clock that never jumps."""
+    """A sidecar's response: its newest measurement, and how old that is by a monotonic clock."""
 
     age_seconds: Number
     telemetry: Telemetry

@@ -1,4 +1,4 @@
-"""vLLM by its Prometheus metrics."""
+"""vLLM servers, by their Prometheus metrics."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from penstock.sidecar.telemetry import VllmModel
 
 _RUNNING: Final = "vllm:num_requests_running"
 _WAITING: Final = "vllm:num_requests_waiting"
-_CACHE: Final = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")  # of today's servers, and of older ones
+_CACHE: Final = ("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")  # of current servers, and of older ones
 _PROMPT: Final = "vllm:prompt_tokens_total"
 _GENERATION: Final = "vllm:generation_tokens_total"
 _WANTED: Final = frozenset({_RUNNING, _WAITING, *_CACHE, _PROMPT, _GENERATION})
-_MOST_LINES: Final = 10_000
-_LONGEST_LINE: Final = 4096  # characters; its parser takes the square of that
+_MAX_LINES: Final = 10_000
+_MAX_LINE: Final = 4096  # characters; the parser's time grows with their square
 
 Series = tuple[str, str, str]  # metric, model, the other labels (such as the engine's number)
 Values = dict[Series, float]
 
 
 class VllmReader:
-    """Reads one server; remembers its counters of the last time."""
+    """Reads one server; keeps its counters of the last time."""
 
     def __init__(
         self, session: aiohttp.ClientSession, url: str, *, clock: Callable[[], float] = time.monotonic
@@ -40,7 +40,7 @@ class VllmReader:
         self._before_at = 0.0
 
     async def read(self) -> list[VllmModel]:
-        """Its models; raises SourceFailed."""
+        """Return its models. Raises SourceFailed."""
         reply = await fetch(self._session, self.url, "/metrics")
         if reply.status != 200:
             raise SourceFailed(f"HTTP status {reply.status}")
@@ -52,14 +52,14 @@ class VllmReader:
 
 
 def parsed(body: bytes) -> Values:
-    """The metrics that are of interest here; raises SourceFailed for what is no such text."""
+    """Return the metrics that are of interest here. Raises SourceFailed for any other text."""
     lines = [line for line in body.decode("utf-8", "replace").splitlines() if _name(line) in _WANTED]
     if not lines:
-        raise SourceFailed("the answer holds no metrics of vLLM")
-    if any(len(line) > _LONGEST_LINE for line in lines):
-        raise SourceFailed(f"a series in the answer has more than {_LONGEST_LINE} characters")
-    if len(lines) > _MOST_LINES:
-        raise SourceFailed(f"the answer holds more than {_MOST_LINES} series")
+        raise SourceFailed("the response holds no metrics of vLLM")
+    if any(len(line) > _MAX_LINE for line in lines):
+        raise SourceFailed(f"a series in the response has more than {_MAX_LINE} characters")
+    if len(lines) > _MAX_LINES:
+        raise SourceFailed(f"the response holds more than {_MAX_LINES} series")
     try:
         samples = [
             sample
@@ -67,13 +67,13 @@ def parsed(body: bytes) -> Values:
             for sample in family.samples
             if sample.name in _WANTED and math.isfinite(sample.value)
         ]
-    except Exception:  # noqa: BLE001 - its parser lets through whatever it trips over: KeyError, IndexError, …
-        raise SourceFailed("the answer is not in the format of Prometheus") from None
+    except Exception:  # noqa: BLE001 - its parser raises what it meets: KeyError, IndexError, …
+        raise SourceFailed("the response is not in the format of Prometheus") from None
     return {(one.name, one.labels.get("model_name", ""), _others(one.labels)): one.value for one in samples}
 
 
 def summed(values: Values, before: Values, seconds: float) -> list[VllmModel]:
-    """Each model over its engines; rates over the time since ``before``."""
+    """Sum up each model over its engines; rates are over the time since ``before``."""
     by_model: dict[str, dict[str, Values]] = {}
     for series, value in values.items():
         metric, model, _ = series
@@ -81,13 +81,13 @@ def summed(values: Values, before: Values, seconds: float) -> list[VllmModel]:
     return [
         VllmModel(
             name=model,
-            requests_running=_total(told.get(_RUNNING)),
-            requests_waiting=_total(told.get(_WAITING)),
-            cache_usage=next((_largest(told[metric]) for metric in _CACHE if metric in told), None),
-            prompt_tokens_per_second=_rate(told.get(_PROMPT), before, seconds),
-            generation_tokens_per_second=_rate(told.get(_GENERATION), before, seconds),
+            requests_running=_total(values.get(_RUNNING)),
+            requests_waiting=_total(values.get(_WAITING)),
+            cache_usage=next((_largest(values[metric]) for metric in _CACHE if metric in values), None),
+            prompt_tokens_per_second=_rate(values.get(_PROMPT), before, seconds),
+            generation_tokens_per_second=_rate(values.get(_GENERATION), before, seconds),
         )
-        for model, told in sorted(by_model.items())
+        for model, values in sorted(by_model.items())
     ]
 
 
@@ -99,18 +99,18 @@ def _others(labels: Mapping[str, str]) -> str:
     return ",".join(f"{name}={value}" for name, value in sorted(labels.items()) if name != "model_name")
 
 
-def _total(told: Values | None) -> int | None:
-    return int(max(0.0, sum(told.values()))) if told else None
+def _total(values: Values | None) -> int | None:
+    return int(max(0.0, sum(values.values()))) if values else None
 
 
-def _largest(told: Values) -> float:
-    return round(max(0.0, *told.values()), 4)
+def _largest(values: Values) -> float:
+    return round(max(0.0, *values.values()), 4)
 
 
-def _rate(told: Values | None, before: Values, seconds: float) -> float | None:
-    """Of one counter over all engines; None at the first look, and when an engine began to count anew."""
-    if not told or seconds <= 0:
+def _rate(values: Values | None, before: Values, seconds: float) -> float | None:
+    """Return one counter's rate over all engines; None at the first measurement and after a restart of an engine."""
+    if not values or seconds <= 0:
         return None
-    if any(series not in before or value < before[series] for series, value in told.items()):
+    if any(series not in before or value < before[series] for series, value in values.items()):
         return None
-    return round(sum(value - before[series] for series, value in told.items()) / seconds, 2)
+    return round(sum(value - before[series] for series, value in values.items()) / seconds, 2)

@@ -1,4 +1,4 @@
-"""Whether a WhisperX server answers."""
+"""Whether a WhisperX server responds."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from penstock.sidecar.telemetry import HealthCheck
 
 
 class WhisperxReader:
-    """Asks one server for its health, and those that have no such page for their first one."""
+    """Requests one server's health, or the first page of a server that has no such page."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self.url = url
         self._session = session
 
     async def read(self) -> HealthCheck:
-        """What it answered; raises SourceFailed when it did not."""
+        """Return its response. Raises SourceFailed when there is none."""
         reply = await fetch(self._session, self.url, "/health")
         if reply.status == 404:
             reply = await fetch(self._session, self.url, "/")
