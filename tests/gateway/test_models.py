@@ -169,6 +169,16 @@ class TestCalls:
         assert folder is not None
         assert str(folder.path) not in reply.body.decode()
 
+    async def test_a_job_for_a_broken_model_is_accepted_with_a_warning(self, caller: Caller) -> None:
+        """A worker elsewhere may serve it."""
+        job = {"owner_service": "tests", "task_type": "predict", "model_profile": "broken", "input": {}}
+        reply = await caller.post("/jobs", job)
+        assert reply.status == 201
+        (warning,) = reply.json["warnings"]
+        assert warning.startswith("no worker has served the queue predict/broken: model broken cannot be used: ")
+        (warning,) = (await caller.post("/jobs", job | {"model_profile": "great"})).json["warnings"]
+        assert warning == "no worker has served the queue predict/great; did you mean greet?"
+
     async def test_an_exception_of_the_model_is_told(self, caller: Caller) -> None:
         """In one line, without a traceback."""
         reply = await caller.post("/models/greet/predict", {"name": "nobody"})

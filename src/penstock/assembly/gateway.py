@@ -39,12 +39,12 @@ class GatewayAssembly(Shared):
     @cached_property
     def gateway(self) -> Gateway:
         """All parts, in the order in which they start; they stop in reverse."""
-        inputs = InputCheck(self.models.host, self.catalogue)
+        inputs = InputCheck(self.models, self.catalogue)
         return Gateway(
             self.settings,
             [
                 models.part(self.models, max_call_bytes=self.settings.penstock_max_call_bytes, load=self.load_upload),
-                jobs.part(self.jobs, self.settings, check=inputs, known=inputs.names),
+                jobs.part(self.jobs, self.settings, check=inputs, known=inputs.names, explain=inputs.problem),
                 Part(routes=routes_of(ComparisonRoutes(self.jobs))),
                 Part(routes=routes_of(BlobRoutes(self.blobs))),
                 Part(routes=routes_of(SystemRoutes(self.database, self.jobs))),

@@ -9,7 +9,7 @@ import msgspec
 from penstock.errors import InvalidInput
 from penstock.failures import CallFailed
 from penstock.jobs.job import JobSubmission
-from penstock.models.host.host import ModelHost
+from penstock.models.service import ModelService
 from penstock.providers import job_inputs
 from penstock.providers.profile import Catalogue, Profile
 from penstock.web.reading import decode
@@ -25,8 +25,9 @@ class InputCheck:
     accepted, and its worker checks it.
     """
 
-    def __init__(self, host: ModelHost, catalogue: Catalogue) -> None:
-        self._host = host
+    def __init__(self, models: ModelService, catalogue: Catalogue) -> None:
+        self._models = models
+        self._host = models.host
         self._profiles = catalogue.profiles
 
     def names(self, task_type: str) -> Collection[str]:
@@ -37,6 +38,11 @@ class InputCheck:
         if not transcribes and task_type not in job_inputs.CHAT_TASKS:
             return ()
         return [name for name, profile in self._profiles.items() if profile.transcribes == transcribes]
+
+    def problem(self, queue: tuple[str, str]) -> str | None:
+        """Return why this gateway does not serve a queue, if the manifest of its model is wrong."""
+        task_type, model_profile = queue
+        return self._models.problem_of(model_profile) if task_type == PREDICT else None
 
     def __call__(self, submission: JobSubmission, prefix: str) -> None:
         """Raise InvalidInput that names the field below ``prefix``."""

@@ -8,23 +8,30 @@ from penstock.jobs.http.events import EventRoutes
 from penstock.jobs.http.reading import ReadRoutes
 from penstock.jobs.http.submitting import Check, SubmitRoutes
 from penstock.jobs.http.working import WorkRoutes
-from penstock.jobs.queues import Known
+from penstock.jobs.queues import Explain, Known
 from penstock.jobs.service import JobService
 from penstock.part import Part
 from penstock.settings.jobs import JobSettings
 from penstock.web.route import routes_of
 
 
-def part(service: JobService, settings: JobSettings, *, check: Check, known: Known) -> Part:
-    """The routes of jobs; ``check`` refuses inputs that their executors would refuse, ``known`` names what can run."""
+def part(service: JobService, settings: JobSettings, *, check: Check, known: Known, explain: Explain) -> Part:
+    """The routes of jobs; ``check``, ``known`` and ``explain`` are those of SubmitRoutes and JobRoutes."""
     sizes = Sizes(
         input=settings.penstock_max_input_bytes,
         result=settings.penstock_max_result_bytes,
         batch=settings.penstock_max_batch_bytes,
     )
     topics = (
-        SubmitRoutes(service, sizes=sizes, known=known, check=check, strict_queues=settings.penstock_strict_queues),
-        ReadRoutes(service, known=known),
+        SubmitRoutes(
+            service,
+            sizes=sizes,
+            known=known,
+            explain=explain,
+            check=check,
+            strict_queues=settings.penstock_strict_queues,
+        ),
+        ReadRoutes(service, known=known, explain=explain),
         ChangeRoutes(service),
         EventRoutes(service),
         WorkRoutes(service, sizes=sizes),

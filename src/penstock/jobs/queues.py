@@ -19,6 +19,7 @@ from penstock.suggestions import did_you_mean
 from penstock.tenants.principal import TenantId
 
 Known = Callable[[str], Collection[str]]  # model profiles that this process knows for a task type
+Explain = Callable[[Queue], str | None]  # why this process does not serve a queue
 
 _NOTE_SECONDS: Final = 60.0  # a claim of one kind is noted this often by one process
 _READ_SECONDS: Final = 1.0  # the record is read at most this often
@@ -73,8 +74,11 @@ class ServedQueues:
 
     # Reading
 
-    async def warnings(self, queues: Iterable[Queue], known: Known) -> list[str]:
-        """Return a sentence for each of these queues that no worker serves; none when the database is away."""
+    async def warnings(self, queues: Iterable[Queue], known: Known, explain: Explain = lambda _: None) -> list[str]:
+        """Return a sentence for each of these queues that no worker serves; none when the database is away.
+
+        ``explain`` returns why this process does not serve a queue, where it knows.
+        """
         missing = [queue for queue in dict.fromkeys(queues) if not self._is_served(queue)]
         if not missing:
             return []
@@ -82,7 +86,7 @@ class ServedQueues:
             await self._refresh()
         except DatabaseUnavailable:
             return []
-        found = [self._warning(queue, known) for queue in missing[:_MAX_NAMED]]
+        found = [self._warning(queue, known, explain) for queue in missing[:_MAX_NAMED]]
         return [warning for warning in found if warning is not None]
 
     async def check(self, queues: Sequence[Queue], known: Known, field: Callable[[int], str]) -> None:
@@ -119,20 +123,23 @@ class ServedQueues:
         seen = self._seen(queue)
         return seen is not None and time.monotonic() - seen <= _SERVED_WITHIN.total_seconds()
 
-    def _warning(self, queue: Queue, known: Known) -> str | None:
+    def _warning(self, queue: Queue, known: Known, explain: Explain) -> str | None:
         if queue not in self._warnings:
             if len(self._warnings) >= _MAX_QUEUES:
                 self._warnings.clear()
-            self._warnings[queue] = self._describe(queue, known)
+            self._warnings[queue] = self._describe(queue, known, explain)
         return self._warnings[queue]
 
-    def _describe(self, queue: Queue, known: Known) -> str | None:
+    def _describe(self, queue: Queue, known: Known, explain: Explain) -> str | None:
         if self._is_served(queue):
             return None
         name, seen = "/".join(queue), self._seen(queue)
         if seen is not None:
             age = durations.text(timedelta(minutes=(time.monotonic() - seen) // 60))
             return f"no worker has served the queue {name} for {age}"
+        reason = explain(queue)
+        if reason is not None:
+            return f"no worker has served the queue {name}: {reason}"
         return f"no worker has served the queue {name}{self._suggestion(queue, known)}"
 
     def _suggestion(self, queue: Queue, known: Known) -> str:

@@ -111,6 +111,16 @@ class ModelService:
         self.find(name)
         return self.host.entries[name]
 
+    def problem_of(self, name: str) -> str | None:
+        """Return why a model of the folder is not served; None where it is, or where there is no such model."""
+        try:
+            self.find(name)
+        except ModelBroken as error:
+            return error.message
+        except NotFound:
+            pass
+        return None
+
     def _explain_absence(self, name: str, version: str | None) -> None:
         """Raise what is wrong with a model of the folder that is not served; nothing for one that is not there."""
         if self.folder is None:

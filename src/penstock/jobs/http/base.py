@@ -18,7 +18,7 @@ from penstock.errors import (
 from penstock.jobs.job import (
     Job,
 )
-from penstock.jobs.queues import Known
+from penstock.jobs.queues import Explain, Known
 from penstock.jobs.service import JobService
 from penstock.jobs.sql.store import Queue
 from penstock.jobs.states import Status
@@ -50,11 +50,20 @@ class Sizes:
 
 
 class JobRoutes:
-    """Handlers on a service. ``known`` returns the model profiles that this process knows for a task type."""
+    """Handlers on a service. ``known`` returns the model profiles that this process knows for a task type, ``explain``
+    why it does not serve a queue, where it knows."""
 
-    def __init__(self, service: JobService, *, sizes: Sizes | None = None, known: Known = lambda _: ()) -> None:
+    def __init__(
+        self,
+        service: JobService,
+        *,
+        sizes: Sizes | None = None,
+        known: Known = lambda _: (),
+        explain: Explain = lambda _: None,
+    ) -> None:
         self.sizes = sizes or Sizes()
         self.known = known
+        self.explain = explain
         self._service = service
 
     def jobs(self, request: Request) -> TenantJobs:
@@ -65,7 +74,7 @@ class JobRoutes:
         """Return the job with warnings, if it waits for a worker that may not exist."""
         if not waits(job):
             return job
-        warnings = await self.jobs(request).queues.warnings([queue_of(job)], self.known)
+        warnings = await self.jobs(request).queues.warnings([queue_of(job)], self.known, self.explain)
         return msgspec.structs.replace(job, warnings=warnings) if warnings else job
 
     async def wait(self, request: Request, job_id: UUID, seconds: float) -> Job:

@@ -26,7 +26,7 @@ from penstock.jobs.job import (
     JobSubmission,
     Name,
 )
-from penstock.jobs.queues import Known
+from penstock.jobs.queues import Explain, Known
 from penstock.jobs.service import JobService
 from penstock.web.reading import check_moment
 from penstock.web.request import Request
@@ -69,10 +69,11 @@ class SubmitRoutes(JobRoutes):
         *,
         sizes: Sizes | None = None,
         known: Known = lambda _: (),
+        explain: Explain = lambda _: None,
         check: Check | None = None,
         strict_queues: bool = False,
     ) -> None:
-        super().__init__(service, sizes=sizes, known=known)
+        super().__init__(service, sizes=sizes, known=known, explain=explain)
         self._check = check
         self._strict_queues = strict_queues
 
@@ -138,7 +139,7 @@ class SubmitRoutes(JobRoutes):
             for one in submitted
         ]
         queues = [queue_of(one.job) for one in submitted if waits(one.job)]
-        warnings = await self.jobs(request).queues.warnings(queues, self.known)
+        warnings = await self.jobs(request).queues.warnings(queues, self.known, self.explain)
         return json_response(CreatedBatch(jobs=created, warnings=warnings), 201)
 
     async def _check_submissions(
