@@ -128,3 +128,10 @@ async def test_a_client_that_leaves_in_the_middle_of_a_body_leaves_nothing_behin
         async with stage.client() as client:
             await client.send(post("/echo", b"x" * 1000)[:-1])
         assert await stage.serves()
+
+
+async def test_a_target_may_be_absolute(stage: Stage) -> None:
+    async with stage.client() as client:
+        assert (await client.exchange(get("http://x:1/hello"))).body == b"hello"
+        assert (await client.exchange(get("http://x"))).code == "not_found"
+        assert (await client.exchange(get("*"))).code == "not_found"

@@ -10,9 +10,9 @@ from typing import Any, Final
 from penstock.telemetry import logs
 from penstock.web import encoding, metrics, problems
 from penstock.web.body import Body, Disconnected
-from penstock.web.chunked import ChunkedDecoder
 from penstock.web.connections import Connections, Tracked
 from penstock.web.head import Head, parse, refuse_unfinished
+from penstock.web.incoming import IncomingBody
 from penstock.web.problems import Refused
 from penstock.web.request import Request
 from penstock.web.response import AnyResponse, EventStream, Response, Upgrade
@@ -28,7 +28,6 @@ Application = Callable[[Request], Awaitable[AnyResponse]]
 _REFUSED: Final = metrics.series("any", "refused")
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_SMALL_REST: Final = 64 * 1024  # bytes of an unread body that are dropped to keep the connection
 _JOINED_BYTES: Final = 64 * 1024  # bodies up to here are copied to go out with their head in one piece
 _PING: Final = b": ping\n\n"
 
@@ -50,27 +49,21 @@ class Connection(Tracked, asyncio.Protocol):
 
     __slots__ = (
         "_application",
-        "_body",
-        "_broken",
         "_buffer",
         "_close",
         "_connections",
-        "_decoder",
         "_dropped",
         "_eof",
-        "_expects",
+        "_incoming",
         "_limits",
         "_loop",
         "_pings",
         "_read_paused",
-        "_remaining",
         "_searched",
         "_stopping",
         "_task",
         "_version_1_1",
         "_websocket",
-        "_window_at",
-        "_window_bytes",
         "left",
         "phase",
         "request",
@@ -95,16 +88,10 @@ class Connection(Tracked, asyncio.Protocol):
         # Reading
         self._buffer = bytearray()  # an unfinished head, or requests that wait for the current one
         self._searched = 0  # bytes of the buffer that hold no end of a head
-        self._body: Body | None = None  # of the current request, until all of it was received
-        self._remaining = 0  # bytes of a body of known length
-        self._decoder: ChunkedDecoder | None = None
-        self._expects = False  # the client waits for 100 Continue
-        self._broken = False  # the body is not valid; nothing behind it can be read
+        self._incoming: IncomingBody | None = None  # of the current request, until all of it was received
         self._eof = False  # the client sends no more
         self._read_paused = False
-        self._window_at = 0.0  # the minimum rate of bodies is measured in windows
-        self._window_bytes = 0
-        self._dropped = 0
+        self._dropped = 0  # bytes that came after the last response
         # Responding
         self.writer = Writer(loop, self.since)
         self._task: asyncio.Task[None] | None = None
@@ -144,8 +131,7 @@ class Connection(Tracked, asyncio.Protocol):
         """Keep the connection of a client that closed its side after a request, but end what waits for it."""
         if self.phase is Phase.ACTIVE:
             self._eof = True
-            if self._body is not None:
-                self._body.fail(Disconnected())
+            self._fail_body()
             self.left.set()
             return True
         if self._websocket is not None:
@@ -157,11 +143,14 @@ class Connection(Tracked, asyncio.Protocol):
         self._connections.closed(self)
         self._buffer = bytearray()
         self.writer.release()
-        if self._body is not None:
-            self._body.fail(Disconnected())
+        self._fail_body()
         if self._websocket is not None:
             self._websocket.receive_eof()
         self.left.set()
+
+    def _fail_body(self) -> None:
+        if self._incoming is not None:
+            self._incoming.body.fail(Disconnected())
 
     def pause_writing(self) -> None:
         self.writer.fill()
@@ -199,36 +188,20 @@ class Connection(Tracked, asyncio.Protocol):
 
     def _begin(self, head: Head, rest: bytes | bytearray) -> None:
         """Hand a request to the application while the rest of its body may still come."""
-        self.phase = Phase.ACTIVE
-        headers = head.headers
         body = Body(self._body_wanted)
-        self._body, self._broken, self._expects = body, False, False
-        coding = headers.get(b"transfer-encoding")
-        if coding is not None:
-            if coding.lower() != b"chunked":
-                raise Refused(501, "the only transfer encoding of requests is chunked")
-            if not head.version_1_1:
-                raise Refused(400, "an HTTP/1.0 request cannot have a transfer encoding")
-            self._decoder = ChunkedDecoder()
-        else:
-            self._decoder = None
-            self._remaining = int(headers.get(b"content-length", 0))
-        self._buffer = bytearray()
-        if rest or (coding is None and not self._remaining):
-            rest = self._receive_body(body, bytes(rest))
-            if rest:
-                self._buffer += rest
-        if not body.complete:
-            self._window_at, self._window_bytes = self._loop.time(), 0
-            expect = headers.get(b"expect")
-            self._expects = expect is not None and expect.lower() == b"100-continue" and not body.buffered
+        incoming = IncomingBody(head, body, self._limits)
+        self.phase = Phase.ACTIVE
+        self._buffer = bytearray(incoming.receive(bytes(rest)))
+        if not incoming.ends:
+            self._incoming = incoming
+            incoming.begin_window(self._loop.time())
             self._bound_reading()
         path, _, query = head.target.partition(b"?")
         self.request = request = Request(
             method=head.method,
             url_path=path.decode("ascii", "replace"),
             query_string=query,
-            headers=headers,
+            headers=head.headers,
             body=body,
             client=self.client,
             left=self.left,
@@ -238,46 +211,16 @@ class Connection(Tracked, asyncio.Protocol):
         self._version_1_1 = head.version_1_1
         self._task = self._loop.create_task(self._serve(request))
 
-    def _receive_body(self, body: Body, data: bytes) -> bytes:
-        """Feed the body; returns what follows it."""
-        if self._decoder is not None:
-            try:
-                content, data = self._decoder.feed(data)
-            except Refused as refused:
-                self._broken = True
-                body.fail(refused)
-                return b""
-            for piece in content:
-                self._feed(body, piece)
-            finished = self._decoder.done
-        else:
-            piece = data if len(data) <= self._remaining else data[: self._remaining]
-            data = data[len(piece) :]
-            self._remaining -= len(piece)
-            if piece:
-                self._feed(body, piece)
-            finished = self._remaining == 0
-        if finished:
-            body.end()
-            self._body = None
-        return data
-
-    def _feed(self, body: Body, piece: bytes) -> None:
-        self._window_bytes += len(piece)
-        if self.phase is Phase.ACTIVE:
-            body.feed(piece)
-
     def _receive_more(self, data: bytes) -> None:
         """Take bytes that arrive while a request is in progress."""
-        if self._broken:
-            return
-        body = self._body
-        if body is not None:
-            self._expects = False  # the client does not wait
-            data = self._receive_body(body, data)
+        incoming = self._incoming
+        if incoming is not None:
+            data = incoming.receive(data)
+            if incoming.ends:
+                self._incoming = None
         if data:
             self._buffer += data
-        if self.phase is Phase.DROPPING and self._body is None:
+        if self.phase is Phase.DROPPING and self._incoming is None:
             self._next()
         else:
             self._bound_reading()
@@ -294,19 +237,21 @@ class Connection(Tracked, asyncio.Protocol):
 
     def _bound_reading(self) -> None:
         """Stop reading the socket while a buffer is full."""
-        buffered = self._body.buffered if self._body is not None else 0
-        full = buffered > self._limits.body_buffer_bytes or len(self._buffer) > self._limits.head_bytes
-        if full:
+        buffered = self._incoming.body.buffered if self._incoming is not None else 0
+        if buffered > self._limits.body_buffer_bytes or len(self._buffer) > self._limits.head_bytes:
             self.pause_reading()
 
     def _body_wanted(self) -> None:
         """The handler reads the body: resume what was held back."""
-        if self._expects:
-            self._expects = False
-            self._window_at = self._loop.time()
+        incoming = self._incoming
+        if incoming is None:
+            return
+        if incoming.expects:
+            incoming.expects = False
+            incoming.begin_window(self._loop.time())
             self.writer.write(_CONTINUE)
-        if self._read_paused and self._body is not None and self._body.buffered <= self._limits.body_buffer_bytes // 2:
-            self._window_at, self._window_bytes = self._loop.time(), 0
+        if self._read_paused and incoming.body.buffered <= self._limits.body_buffer_bytes // 2:
+            incoming.begin_window(self._loop.time())
             self.resume_reading()
 
     # Responding
@@ -375,8 +320,7 @@ class Connection(Tracked, asyncio.Protocol):
 
     def _closes(self) -> bool:
         """Whether the current response is the last one of this connection."""
-        rest_is_small = self._decoder is None and self._remaining <= _SMALL_REST
-        if self._body is not None and (self._expects or self._broken or not rest_is_small):
+        if self._incoming is not None and not self._incoming.rest_is_small:
             self._close = True
         if self._connections.draining or (self._eof and not self._buffer):
             self._close = True
@@ -388,8 +332,9 @@ class Connection(Tracked, asyncio.Protocol):
             return
         if self._close or self._connections.draining:
             self._hang_up()
-        elif self._body is not None:
+        elif self._incoming is not None:
             self.phase = Phase.DROPPING
+            self._incoming.dropped = True
             self.resume_reading()
         elif self.writer.is_full:  # the next request waits until the client takes this response
             self._task = self._loop.create_task(self._next_when_taken())
@@ -410,7 +355,6 @@ class Connection(Tracked, asyncio.Protocol):
         if self.phase is Phase.CLOSED or self.transport.is_closing():
             return
         self.phase, self.since = Phase.IDLE, self._loop.time()
-        self._decoder = None
         self.resume_reading()
         if self._buffer:
             self._receive_head(self._buffer)
@@ -419,19 +363,18 @@ class Connection(Tracked, asyncio.Protocol):
 
     def _refuse(self, refused: Refused) -> None:
         """Respond to a request that no handler will see, and close."""
-        self._body = None
-        self._broken = True
         response = problems.refusal(refused)
         _REFUSED.count(refused.status)
         self.writer.write(encoding.response_head(response, close=True) + response.body)
-        self._hang_up()
+        self._hang_up(more_comes=True)
 
-    def _hang_up(self) -> None:
+    def _hang_up(self, *, more_comes: bool = False) -> None:
         """Close, but first read what the client still sends: closing with unread input could destroy the response."""
         self._close = True
-        if (self._body is None and not self._buffer and not self._broken) or self._eof:
+        if self._eof or not (more_comes or self._incoming is not None or self._buffer):
             self.transport.close()
             return
+        self._incoming = None
         self._buffer = bytearray()
         self.phase, self.since = Phase.LINGERING, self._loop.time()
         self.resume_reading()
@@ -457,7 +400,7 @@ class Connection(Tracked, asyncio.Protocol):
     @property
     def waiting_bytes(self) -> int:
         """Bytes that were received and neither read by a handler nor parsed."""
-        return len(self._buffer) + (self._body.buffered if self._body is not None else 0)
+        return len(self._buffer) + (self._incoming.body.buffered if self._incoming is not None else 0)
 
     @property
     def reads(self) -> bool:
@@ -488,21 +431,11 @@ class Connection(Tracked, asyncio.Protocol):
         elif self.phase is Phase.LINGERING:
             if waited > limits.linger.total_seconds():
                 self.transport.abort()
-        elif self._body is not None and not self._expects and not self._read_paused:
-            self._check_rate(now, self._body)
+        elif self._incoming is not None and not self._read_paused:
+            self._incoming.check_rate(now)
+            if self._incoming.broken and self.phase is Phase.DROPPING:
+                self._hang_up()
         writer = self.writer
         if self._pings and now - writer.sent_at >= limits.ping.total_seconds() and not writer.is_full:
             writer.sent_at = now
             writer.write(encoding.chunk(_PING) if self._version_1_1 else _PING)
-
-    def _check_rate(self, now: float, body: Body) -> None:
-        window = self._limits.body_window.total_seconds()
-        if now - self._window_at < window:
-            return
-        if self._window_bytes < self._limits.body_rate * window:
-            self._broken = True
-            detail = f"a body must arrive at {self._limits.body_rate} bytes a second at least"
-            body.fail(Refused(408, detail))
-            if self.phase is Phase.DROPPING:
-                self._hang_up()
-        self._window_at, self._window_bytes = now, 0

@@ -63,11 +63,22 @@ def parse(data: bytes, limits: Limits) -> Head:
         head.version_1_1 = False
     elif b"host" not in head.headers:
         raise Refused(400, "a request needs a Host header")
+    if not head.target.startswith(b"/"):
+        head.target = _path_of_absolute(head.target)
     if len(head.target) > limits.path_bytes:
         raise Refused(414, f"path and query have at most {limits.path_bytes} bytes")
     connection = head.headers.get(b"connection")
     head.keep_alive = head.version_1_1 and (connection is None or not _states_close(connection))
     return head
+
+
+def _path_of_absolute(target: bytes) -> bytes:
+    """Return path and query of ``http://host/path``, as clients of proxies write it; anything else as it stands."""
+    _, found, rest = target.partition(b"://")
+    if not found:
+        return target
+    _, slash, path = rest.partition(b"/")
+    return slash + path or b"/"
 
 
 def _states_close(connection: bytes) -> bool:
