@@ -26,13 +26,11 @@ from penstock.models.uploads import Load
 from penstock.web import problems
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
-from penstock.web.route import Parameter, PathParameter, ResponseSpec, Route
+from penstock.web.route import Parameter, PathParameter, ResponseSpec, route
 
 OPERATIONS = ("predict", "getlogs", "cleanlogs", "addmodel")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MAX_LINES = 10_000
-_BARE = {"/get": "getlogs", "/post": "predict"}  # the original's first branch had no operations in its paths
-
 _OPERATION = PathParameter(name="operation", description=f"one of {', '.join(OPERATIONS)}")
 _CONTENT = {"content": "id is not registered: 7"}
 _FAILURES = (409, 413, 415, 422, 500, 502, 503, 504)
@@ -40,34 +38,64 @@ _FAILURES = (409, 413, 415, 422, 500, 502, 503, 504)
 _json = msgspec.json.Decoder(dict[str, Any])
 
 
+Handler = Callable[["BackendRoutes", Request], Awaitable[Response]]
+
+
+def _interface(method: str, path: str) -> Callable[[Handler], Handler]:
+    """Declare a handler of the interface."""
+    name = "".join(part.capitalize() for part in path.replace("{", "").replace("}", "").split("/"))
+    return route(
+        method,
+        path,
+        name=f"backend{method.capitalize()}{name}",
+        tag="AI Backend",
+        summary="Call a model, read or clean its log, or add one: the interface of the AI Backend document",
+        description="Operations: predict, getlogs, cleanlogs, addmodel (`&type=httpmodel&dest=host:port`).",
+        path_parameters=(_OPERATION,) if "{operation}" in path else (),
+        parameters=(
+            Parameter(name="id", type=str, description="the model's name"),
+            Parameter(name="type", type=str, description="of addmodel: HttpModel or SubprocessModel"),
+            Parameter(name="dest", type=str, description="of addmodel: the address of the model's server"),
+        ),
+        responses={
+            200: ResponseSpec(description="The model's output, or the log", type=Any, example={"answer": "42"}),
+            400: ResponseSpec(description="No such id", type=dict[str, str], example=_CONTENT),
+            404: ResponseSpec(description="No such operation", type=dict[str, str], example=_CONTENT),
+        }
+        | {
+            status: ResponseSpec(description="It failed", type=dict[str, str], example={"error": "why it failed"})
+            for status in _FAILURES
+        },
+        max_body_bytes=lambda routes: routes.max_call_bytes,
+    )
+
+
 class BackendRoutes:
     """The interface, on a service."""
 
     def __init__(self, service: ModelService, *, max_call_bytes: int, load: Load) -> None:
         self._service = service
-        self._max_call_bytes = max_call_bytes
+        self.max_call_bytes = max_call_bytes
         self._load = load
 
-    def all(self) -> list[Route]:
-        """Return every route: both methods for both prefixes."""
-        found = []
-        for prefix, operation in _BARE.items():
-            for method in ("GET", "POST"):
-                found.append(_route(method, f"{prefix}/{{operation}}", self.operate, self._max_call_bytes))
-                found.append(_route(method, prefix, self.bare(operation), self._max_call_bytes))
-        return found
-
+    @_interface("GET", "/get/{operation}")
+    @_interface("POST", "/get/{operation}")
+    @_interface("GET", "/post/{operation}")
+    @_interface("POST", "/post/{operation}")
     async def operate(self, request: Request) -> Response:
-        """Do what the path says."""
         return await self._operate(request, request.path("operation").lower())
 
-    def bare(self, operation: str) -> Callable[[Request], Awaitable[Response]]:
-        """Return a handler for a path without an operation."""
+    # The original's first branch had no operations in its paths.
 
-        async def handle(request: Request) -> Response:
-            return await self._operate(request, operation)
+    @_interface("GET", "/get")
+    @_interface("POST", "/get")
+    async def get_logs(self, request: Request) -> Response:
+        return await self._operate(request, "getlogs")
 
-        return handle
+    @_interface("GET", "/post")
+    @_interface("POST", "/post")
+    async def predict(self, request: Request) -> Response:
+        return await self._operate(request, "predict")
 
     async def _operate(self, request: Request, operation: str) -> Response:
         query = lenient_query(request.query_string)
@@ -160,32 +188,3 @@ def lenient_query(raw: bytes) -> dict[str, str]:
 
 def _content(status: int, content: str) -> Response:
     return json_response({"content": content}, status)
-
-
-def _route(method: str, path: str, handler: Callable[[Request], Awaitable[Response]], max_call_bytes: int) -> Route:
-    name = "".join(part.capitalize() for part in path.replace("{", "").replace("}", "").split("/"))
-    return Route(
-        method=method,
-        path=path,
-        handler=handler,
-        name=f"backend{method.capitalize()}{name}",
-        tag="AI Backend",
-        summary="Call a model, read or clean its log, or add one: the interface of the AI Backend document",
-        description="Operations: predict, getlogs, cleanlogs, addmodel (`&type=httpmodel&dest=host:port`).",
-        path_parameters=(_OPERATION,) if "{operation}" in path else (),
-        parameters=(
-            Parameter(name="id", type=str, description="the model's name"),
-            Parameter(name="type", type=str, description="of addmodel: HttpModel or SubprocessModel"),
-            Parameter(name="dest", type=str, description="of addmodel: the address of the model's server"),
-        ),
-        responses={
-            200: ResponseSpec(description="The model's output, or the log", type=Any, example={"answer": "42"}),
-            400: ResponseSpec(description="No such id", type=dict[str, str], example=_CONTENT),
-            404: ResponseSpec(description="No such operation", type=dict[str, str], example=_CONTENT),
-        }
-        | {
-            status: ResponseSpec(description="It failed", type=dict[str, str], example={"error": "why it failed"})
-            for status in _FAILURES
-        },
-        max_body_bytes=max_call_bytes,
-    )

@@ -31,7 +31,7 @@ from penstock.web import problems
 from penstock.web.body import Disconnected
 from penstock.web.request import Request
 from penstock.web.response import EventStream, Response
-from penstock.web.route import Parameter, ResponseSpec, Route
+from penstock.web.route import Parameter, ResponseSpec, route
 
 MAX_REQUEST_ID: Final = 200  # characters
 _BEGIN_SECONDS: Final = 1.0  # for a stream's first event to come before the response begins with status 200
@@ -56,60 +56,34 @@ class CallRoutes:
 
     def __init__(self, service: ModelService, *, max_call_bytes: int, load: Load) -> None:
         self._service = service
-        self._max_call_bytes = max_call_bytes
+        self.max_call_bytes = max_call_bytes
         self._load = load
 
-    def all(self) -> list[Route]:
-        """Return every route of calls."""
-        return [
-            Route(
-                method="POST",
-                path="/api/v1/models/{name}/predict",
-                path_parameters=(NAME,),
-                handler=self.predict,
-                name="predict",
-                tag=TAG,
-                summary="Call a model and get its output",
-                description=_CALLING
-                + " The response is the output as JSON, or its bytes where the output is one file. "
-                "A model "
-                "that streams returns the list of its chunks. `Accept: text/event-stream` streams as below.",
-                request=dict[str, Any],
-                request_example=examples.INPUT,
-                takes_media=True,
-                parameters=(VERSION, _REQUEST_ID),
-                responses={
-                    200: ResponseSpec(
-                        description="The output",
-                        type=Any,
-                        example=examples.OUTPUT,
-                        also=("text/event-stream", "application/octet-stream", "image/*", "audio/*"),
-                    )
-                },
-                errors=_ERRORS,
-                max_body_bytes=self._max_call_bytes,
-            ),
-            Route(
-                method="POST",
-                path="/api/v1/models/{name}/stream",
-                path_parameters=(NAME,),
-                handler=self.stream,
-                name="stream",
-                tag=TAG,
-                summary="Call a model and receive its chunks as they come",
-                description=_CALLING
-                + " Server-sent events: `chunk` and `progress` with the value as data, at the end `done` "
-                "(with `output` where that was not sent as chunks) or `error` with a problem.",
-                request=dict[str, Any],
-                request_example=examples.INPUT,
-                takes_media=True,
-                parameters=(VERSION, _REQUEST_ID, _LOGS),
-                responses={200: ResponseSpec(description="Events", type=str, media_type="text/event-stream")},
-                errors=_ERRORS,
-                max_body_bytes=self._max_call_bytes,
-            ),
-        ]
-
+    @route(
+        "POST",
+        "/api/v1/models/{name}/predict",
+        path_parameters=(NAME,),
+        name="predict",
+        tag=TAG,
+        summary="Call a model and get its output",
+        description=_CALLING + " The response is the output as JSON, or its bytes where the output is one file. "
+        "A model "
+        "that streams returns the list of its chunks. `Accept: text/event-stream` streams as below.",
+        request=dict[str, Any],
+        request_example=examples.INPUT,
+        takes_media=True,
+        parameters=(VERSION, _REQUEST_ID),
+        responses={
+            200: ResponseSpec(
+                description="The output",
+                type=Any,
+                example=examples.OUTPUT,
+                also=("text/event-stream", "application/octet-stream", "image/*", "audio/*"),
+            )
+        },
+        errors=_ERRORS,
+        max_body_bytes=lambda routes: routes.max_call_bytes,
+    )
     async def predict(self, request: Request) -> Response | EventStream:
         if wants_events(request):
             return await self.stream(request)
@@ -120,6 +94,23 @@ class CallRoutes:
         live = self._service.host.call(deployment, given.json, given.segments, request_id=request_id)
         return as_response(request, await answered(request, live), request_id)
 
+    @route(
+        "POST",
+        "/api/v1/models/{name}/stream",
+        path_parameters=(NAME,),
+        name="stream",
+        tag=TAG,
+        summary="Call a model and receive its chunks as they come",
+        description=_CALLING + " Server-sent events: `chunk` and `progress` with the value as data, at the end `done` "
+        "(with `output` where that was not sent as chunks) or `error` with a problem.",
+        request=dict[str, Any],
+        request_example=examples.INPUT,
+        takes_media=True,
+        parameters=(VERSION, _REQUEST_ID, _LOGS),
+        responses={200: ResponseSpec(description="Events", type=str, media_type="text/event-stream")},
+        errors=_ERRORS,
+        max_body_bytes=lambda routes: routes.max_call_bytes,
+    )
     async def stream(self, request: Request) -> Response | EventStream:
         query = request.query({"version": False, "logs": False})
         logs = flag(query, "logs")

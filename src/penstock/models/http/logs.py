@@ -20,7 +20,7 @@ from penstock.models.service import ModelService
 from penstock.web.reading import convert, moment
 from penstock.web.request import Request
 from penstock.web.response import EventStream, Response, json_response
-from penstock.web.route import Parameter, ResponseSpec, Route
+from penstock.web.route import Parameter, ResponseSpec, route
 
 
 class LogQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,47 +52,28 @@ class LogRoutes:
     def __init__(self, service: ModelService) -> None:
         self._service = service
 
-    def all(self) -> list[Route]:
-        """Return every route of logs."""
-        return [
-            Route(
-                method="GET",
-                path="/api/v1/models/{name}/logs",
-                path_parameters=(NAME,),
-                handler=self.logs,
-                name="modelLogs",
-                tag=TAG,
-                summary="The newest lines of a model's log",
-                description="With `follow=true`, or `Accept: text/event-stream`, as server-sent events without end.",
-                parameters=tuple(
-                    Parameter(name=field.encode_name, type=field.type, description=_LOG_FILTERS[field.name])
-                    for field in msgspec.structs.fields(LogQuery)
-                ),
-                responses={
-                    200: ResponseSpec(
-                        description="Lines, oldest first",
-                        type=LogPage,
-                        example=examples.LOGS,
-                        also=("text/event-stream",),
-                    )
-                },
-                errors=(InvalidInput, NotFound, ModelBroken),
-            ),
-            Route(
-                method="DELETE",
-                path="/api/v1/models/{name}/logs",
-                path_parameters=(NAME,),
-                handler=self.clean_logs,
-                name="cleanModelLogs",
-                tag=TAG,
-                summary="Delete the lines of a model's log",
-                responses={
-                    200: ResponseSpec(description="How many lines there were", type=Cleared, example=examples.CLEARED)
-                },
-                errors=(InvalidInput, NotFound, ModelBroken),
-            ),
-        ]
-
+    @route(
+        "GET",
+        "/api/v1/models/{name}/logs",
+        path_parameters=(NAME,),
+        name="modelLogs",
+        tag=TAG,
+        summary="The newest lines of a model's log",
+        description="With `follow=true`, or `Accept: text/event-stream`, as server-sent events without end.",
+        parameters=tuple(
+            Parameter(name=field.encode_name, type=field.type, description=_LOG_FILTERS[field.name])
+            for field in msgspec.structs.fields(LogQuery)
+        ),
+        responses={
+            200: ResponseSpec(
+                description="Lines, oldest first",
+                type=LogPage,
+                example=examples.LOGS,
+                also=("text/event-stream",),
+            )
+        },
+        errors=(InvalidInput, NotFound, ModelBroken),
+    )
     async def logs(self, request: Request) -> Response | EventStream:
         query = request.query(dict.fromkeys(LogQuery.__struct_fields__, False))
         values: dict[str, Any] = {
@@ -111,6 +92,16 @@ class LogRoutes:
             return EventStream(chunks=_followed(logbook, which, wanted.limit))
         return json_response(LogPage(lines=logbook.newest(which, wanted.limit)))
 
+    @route(
+        "DELETE",
+        "/api/v1/models/{name}/logs",
+        path_parameters=(NAME,),
+        name="cleanModelLogs",
+        tag=TAG,
+        summary="Delete the lines of a model's log",
+        responses={200: ResponseSpec(description="How many lines there were", type=Cleared, example=examples.CLEARED)},
+        errors=(InvalidInput, NotFound, ModelBroken),
+    )
     async def clean_logs(self, request: Request) -> Response:
         request.query({})
         return json_response(Cleared(cleared=self._service.entry(request.path("name")).logbook.clear()))

@@ -20,7 +20,7 @@ from penstock.models.http.views import ModelPage, ModelView, summarised, whole
 from penstock.models.service import ModelService
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
-from penstock.web.route import Parameter, ResponseSpec, Route
+from penstock.web.route import Parameter, ResponseSpec, route
 
 _REPLACE: Final = Parameter(name="replace", type=bool, description="replace the version if it is registered already")
 _stated: Final[msgspec.json.Decoder[dict[str, Any]]] = msgspec.json.Decoder(dict[str, Any])
@@ -32,78 +32,15 @@ class RegistryRoutes:
     def __init__(self, service: ModelService) -> None:
         self._service = service
 
-    def all(self) -> list[Route]:
-        """Return every route of the registry."""
-        return [*self._reading(), *self._changing()]
-
-    def _reading(self) -> list[Route]:
-        return [
-            Route(
-                method="GET",
-                path="/api/v1/models",
-                handler=self.list_models,
-                name="listModels",
-                tag=TAG,
-                summary="List all models",
-                responses={200: ResponseSpec(description="All of them", type=ModelPage, example=examples.PAGE)},
-                errors=(InvalidInput,),
-            ),
-            Route(
-                method="GET",
-                path="/api/v1/models/{name}",
-                path_parameters=(NAME,),
-                handler=self.get,
-                name="getModel",
-                tag=TAG,
-                summary="A model's schema, versions, replicas, load and counters",
-                responses={200: ResponseSpec(description="The model", type=ModelView, example=examples.MODEL)},
-                errors=(InvalidInput, NotFound, ModelBroken),
-            ),
-        ]
-
-    def _changing(self) -> list[Route]:
-        return [
-            Route(
-                method="POST",
-                path="/api/v1/models",
-                handler=self.add,
-                name="addModel",
-                tag=TAG,
-                summary="Register a model that another server runs, or one of the server's folder by name",
-                description="Runtimes `http` and `openai`; what concerns the runtime stands in a member of its name. "
-                "Models that run code come only from the operator's folder PENSTOCK_MODELS_DIR; name them without one.",
-                request=dict[str, Any],
-                request_example=examples.ADDITION,
-                parameters=(_REPLACE,),
-                responses={201: ResponseSpec(description="The model", type=ModelView, example=examples.MODEL)},
-                errors=(*BODY_ERRORS, NotFound, AlreadyExists, ModelUnavailable, ModelBroken, DatabaseUnavailable),
-            ),
-            Route(
-                method="DELETE",
-                path="/api/v1/models/{name}",
-                path_parameters=(NAME,),
-                handler=self.remove,
-                name="removeModel",
-                tag=TAG,
-                summary="Remove a model, or one version of it; running calls are finished",
-                parameters=(VERSION,),
-                responses={204: ResponseSpec(description="It is removed")},
-                errors=(InvalidInput, NotFound, DatabaseUnavailable),
-            ),
-            Route(
-                method="POST",
-                path="/api/v1/models/{name}/reload",
-                path_parameters=(NAME,),
-                handler=self.reload,
-                name="reloadModel",
-                tag=TAG,
-                summary="Import and load a model again; calls continue meanwhile",
-                parameters=(VERSION,),
-                responses={200: ResponseSpec(description="The model", type=ModelView, example=examples.MODEL)},
-                errors=(InvalidInput, NotFound, ModelUnavailable, ModelBroken),
-            ),
-        ]
-
+    @route(
+        "GET",
+        "/api/v1/models",
+        name="listModels",
+        tag=TAG,
+        summary="List all models",
+        responses={200: ResponseSpec(description="All of them", type=ModelPage, example=examples.PAGE)},
+        errors=(InvalidInput,),
+    )
     async def list_models(self, request: Request) -> Response:
         request.query({})
         entries = sorted(self._service.host.entries.values(), key=lambda entry: entry.name)
@@ -111,10 +48,34 @@ class RegistryRoutes:
             ModelPage(models=[summarised(entry) for entry in entries], problems=self._service.problems)
         )
 
+    @route(
+        "GET",
+        "/api/v1/models/{name}",
+        path_parameters=(NAME,),
+        name="getModel",
+        tag=TAG,
+        summary="A model's schema, versions, replicas, load and counters",
+        responses={200: ResponseSpec(description="The model", type=ModelView, example=examples.MODEL)},
+        errors=(InvalidInput, NotFound, ModelBroken),
+    )
     async def get(self, request: Request) -> Response:
         request.query({})
         return json_response(whole(self._service.entry(request.path("name"))))
 
+    @route(
+        "POST",
+        "/api/v1/models",
+        name="addModel",
+        tag=TAG,
+        summary="Register a model that another server runs, or one of the server's folder by name",
+        description="Runtimes `http` and `openai`; what concerns the runtime stands in a member of its name. "
+        "Models that run code come only from the operator's folder PENSTOCK_MODELS_DIR; name them without one.",
+        request=dict[str, Any],
+        request_example=examples.ADDITION,
+        parameters=(_REPLACE,),
+        responses={201: ResponseSpec(description="The model", type=ModelView, example=examples.MODEL)},
+        errors=(*BODY_ERRORS, NotFound, AlreadyExists, ModelUnavailable, ModelBroken, DatabaseUnavailable),
+    )
     async def add(self, request: Request) -> Response:
         query = request.query({"replace": False})
         stated: dict[str, Any] = await request.read(_stated)
@@ -122,11 +83,33 @@ class RegistryRoutes:
         name = deployment.model.name
         return json_response(whole(self._service.entry(name)), 201, [(b"location", f"/api/v1/models/{name}".encode())])
 
+    @route(
+        "DELETE",
+        "/api/v1/models/{name}",
+        path_parameters=(NAME,),
+        name="removeModel",
+        tag=TAG,
+        summary="Remove a model, or one version of it; running calls are finished",
+        parameters=(VERSION,),
+        responses={204: ResponseSpec(description="It is removed")},
+        errors=(InvalidInput, NotFound, DatabaseUnavailable),
+    )
     async def remove(self, request: Request) -> Response:
         query = request.query({"version": False})
         await self._service.remove(request.path("name"), version_of(query))
         return Response(status=204)
 
+    @route(
+        "POST",
+        "/api/v1/models/{name}/reload",
+        path_parameters=(NAME,),
+        name="reloadModel",
+        tag=TAG,
+        summary="Import and load a model again; calls continue meanwhile",
+        parameters=(VERSION,),
+        responses={200: ResponseSpec(description="The model", type=ModelView, example=examples.MODEL)},
+        errors=(InvalidInput, NotFound, ModelUnavailable, ModelBroken),
+    )
     async def reload(self, request: Request) -> Response:
         query = request.query({"version": False})
         name = request.path("name")
