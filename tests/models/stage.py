@@ -69,13 +69,13 @@ class Stage:
         return deployment.logbook.newest(Wanted(**wanted), 10_000)
 
 
-def read(answered: CallResult) -> Any:
-    """An answer's JSON."""
-    return msgspec.json.decode(answered.json)
+def read(result: CallResult) -> Any:
+    """Return a result's JSON as a value."""
+    return msgspec.json.decode(result.json)
 
 
-class Heard:
-    """A listener that keeps what it hears; ``chunk_came`` is set by the first chunk."""
+class Recorder:
+    """A listener that keeps what it receives; ``chunk_came`` is set by the first chunk."""
 
     def __init__(self) -> None:
         self.chunks: list[Any] = []

@@ -1,4 +1,4 @@
-"""The suite that every runtime passes: whatever executes a model, its callers notice the same."""
+"""The suite that every runtime passes: its callers see the same whatever executes a model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from penstock.errors import InvalidInput, ModelCrashed, ModelTimeout, ProviderFa
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.deployment import Deployment
 from penstock.models.replica.runtime import Segment
-from tests.models.stage import Heard, Stage, read
+from tests.models.stage import Recorder, Stage, read
 from tests.models.subjects import NAMES, Subject, subject
 from tests.processes import alive, until
 
@@ -52,7 +52,7 @@ class Trial:
         return self.stage.begin(deployment, self.subject.as_input(given), segments, request_id=request_id)
 
     async def ask(self, deployment: Deployment, **given: Any) -> str:
-        """A call that answers a text."""
+        """A call that returns a text."""
         return self.subject.as_text(read(await self.begin(deployment, **given).done))
 
     def has(self, *operations: str) -> bool:
@@ -70,7 +70,7 @@ async def trial(request: pytest.FixtureRequest, stage: Stage) -> AsyncIterator[T
 
 @asynccontextmanager
 async def undisturbed(trial: Trial) -> AsyncIterator[None]:
-    """Another model is called all the time, and each of its calls is answered."""
+    """Another model is called all the time, and each of its calls gets its result."""
     other = await trial.stage.serve("other", "class Model:\n    def predict(self, n: int) -> int:\n        return n\n")
     over = asyncio.Event()
     count = 0
@@ -89,7 +89,7 @@ async def undisturbed(trial: Trial) -> AsyncIterator[None]:
     assert other.restarts == 0
 
 
-async def test_it_answers(trial: Trial) -> None:
+async def test_it_returns_results(trial: Trial) -> None:
     """With what it was given."""
     model = await trial.plain()
     assert await trial.ask(model, op="echo", text="hello") == "hello"
@@ -98,10 +98,10 @@ async def test_it_answers(trial: Trial) -> None:
 async def test_it_streams(trial: Trial) -> None:
     """Chunks in order, and the end."""
     model = await trial.streaming()
-    heard = Heard()
+    recorder = Recorder()
     given = trial.subject.as_input({"op": "stream", "n": 50})
-    await trial.stage.begin(model, given, streams=True, listener=heard).done
-    assert [trial.subject.as_chunk(chunk) for chunk in heard.chunks] == list(range(50))
+    await trial.stage.begin(model, given, streams=True, listener=recorder).done
+    assert [trial.subject.as_chunk(chunk) for chunk in recorder.chunks] == list(range(50))
 
 
 async def test_its_schema_guards_it(trial: Trial) -> None:
@@ -114,7 +114,7 @@ async def test_its_schema_guards_it(trial: Trial) -> None:
     assert model.replicas[0].returned == before
 
 
-async def test_an_exception_is_told(trial: Trial) -> None:
+async def test_an_exception_reaches_its_caller(trial: Trial) -> None:
     """In its own words, and the replica lives on."""
     model = await trial.plain()
     with pytest.raises(trial.subject.failed, match="this is what went wrong"):
@@ -124,7 +124,7 @@ async def test_an_exception_is_told(trial: Trial) -> None:
 
 
 @pytest.mark.parametrize("how", ["exit", "segfault", "abort"])
-async def test_a_crash_is_told_at_once(trial: Trial, how: str) -> None:
+async def test_a_crash_reaches_its_caller_at_once(trial: Trial, how: str) -> None:
     """Nothing else is disturbed, and the model serves again."""
     model = await trial.plain(retry=False)
     async with undisturbed(trial):
@@ -187,7 +187,7 @@ async def test_ten_megabytes_in_and_out(trial: Trial) -> None:
 
 
 async def test_two_hundred_calls_at_once(trial: Trial) -> None:
-    """Each gets its own answer."""
+    """Each gets its own result."""
     model = await trial.plain(queue=300)
     texts = [f"call {number}" for number in range(200)]
     assert await asyncio.gather(*(trial.ask(model, op="echo", text=text) for text in texts)) == texts
@@ -205,7 +205,7 @@ async def test_a_caller_who_leaves_ends_his_call(trial: Trial) -> None:
     assert model.restarts == 0
 
 
-async def test_a_killed_replica_is_replaced_and_its_call_answered(trial: Trial) -> None:
+async def test_a_killed_replica_is_replaced_and_its_call_runs_again(trial: Trial) -> None:
     """By the new one, where the model may be tried again."""
     model = await trial.plain()
     pid = model.replicas[0].pid

@@ -1,4 +1,4 @@
-"""The frame codec: whatever is cut how, the same frames come out; whatever is no frame is refused."""
+"""The frame codec: however bytes are cut, the same frames come out; bytes that are not a frame are refused."""
 
 from __future__ import annotations
 

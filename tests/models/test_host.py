@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Sequence
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from penstock.errors import (
@@ -25,12 +22,7 @@ from penstock.errors import (
     Overloaded,
     PoisonInput,
 )
-from penstock.models.host import queue
-from penstock.models.host.calls import LiveCall
-from penstock.models.host.windows import Windows
-from penstock.models.replica import frames
-from penstock.models.replica.runtime import Segment
-from tests.models.stage import Heard, Stage, read, staged
+from tests.models.stage import Recorder, Stage, read, staged
 from tests.processes import alive, until
 
 ECHO = """
@@ -76,7 +68,7 @@ class Model:
 """
 
 
-async def test_a_model_answers_and_its_schema_guards_it(stage: Stage) -> None:
+async def test_a_model_returns_results_and_its_schema_guards_it(stage: Stage) -> None:
     """The schema comes from the class, and a violation names the field before a replica is even started."""
     model = await stage.serve("echo", ECHO)
     with pytest.raises(InvalidInput, match="text: "):
@@ -96,7 +88,7 @@ async def test_an_exception_is_its_callers_alone(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize(("how", "said"), [("exit", "exit status 9"), ("segfault", "SIGSEGV"), ("abort", "SIGABRT")])
-async def test_a_caller_whose_replica_dies_is_told_at_once(stage: Stage, how: str, said: str) -> None:
+async def test_a_caller_whose_replica_dies_gets_an_error_at_once(stage: Stage, how: str, said: str) -> None:
     """Without leave to retry: a clear error within a second, and the model serves on."""
     model = await stage.serve("risky", DANGEROUS, retry=False)
     await stage.call(model, {"how": "fine"})
@@ -106,13 +98,13 @@ async def test_a_caller_whose_replica_dies_is_told_at_once(stage: Stage, how: st
     assert await stage.call(model, {"how": "fine"}) == "fine"
 
 
-async def test_a_call_whose_replica_dies_is_answered_by_another_one(stage: Stage, tmp_path: Path) -> None:
-    """With leave to retry nobody notices."""
+async def test_a_call_whose_replica_dies_runs_in_another_one(stage: Stage, tmp_path: Path) -> None:
+    """Where the manifest allows a retry the caller sees nothing of it."""
     model = await stage.serve("risky", DANGEROUS)
     assert await stage.call(model, {"how": "exit", "once": str(tmp_path / "died")}) == "survived"
 
 
-async def test_calls_that_wait_do_not_notice_a_crash(stage: Stage, tmp_path: Path) -> None:
+async def test_calls_that_wait_are_not_affected_by_a_crash(stage: Stage, tmp_path: Path) -> None:
     """Only the call that was running is touched."""
     model = await stage.serve("risky", DANGEROUS, retry=False)
     await stage.call(model, {"how": "fine"})
@@ -134,7 +126,7 @@ async def test_an_input_that_kills_replicas_is_refused_as_poison(stage: Stage) -
 
 
 async def test_a_call_that_hangs_is_ended_and_its_replica_replaced(stage: Stage) -> None:
-    """The caller hears at the limit; what cannot be stopped is killed a second later."""
+    """The caller gets an error at the limit; a call that cannot be stopped costs its replica a second later."""
     model = await stage.serve("risky", DANGEROUS, timeout=0.3)
     await stage.call(model, {"how": "fine"})
     before = model.replicas[0]
@@ -170,7 +162,7 @@ async def test_a_call_that_can_be_stopped_costs_no_replica(stage: Stage) -> None
 
 
 async def test_a_replica_that_passes_its_memory_limit_is_killed(stage: Stage) -> None:
-    """And its caller is told why; it is not tried again, for it would grow again."""
+    """The caller gets the reason. The call is not retried, for it would grow again."""
     model = await stage.serve("risky", DANGEROUS, memory_limit="200MiB")
     with pytest.raises(ModelCrashed, match="its limit is 200 MiB"):
         await stage.call(model, {"how": "grow"})
@@ -191,7 +183,7 @@ async def test_the_queue_is_bounded(stage: Stage, tmp_path: Path) -> None:
     assert len({read(await call.done) for call in running}) == 1
 
 
-async def test_a_caller_who_leaves_frees_his_place(stage: Stage, tmp_path: Path) -> None:
+async def test_a_caller_that_leaves_frees_its_place(stage: Stage, tmp_path: Path) -> None:
     """In the queue at once; a call that runs is cancelled, and the next one starts."""
     gate = tmp_path / "gate"
     model = await stage.serve("gated", GATE, queue=1)
@@ -220,8 +212,8 @@ async def test_the_replica_with_the_fewest_calls_gets_the_next(stage: Stage, tmp
     assert sorted(map(pids.count, set(pids))) == [2, 2]
 
 
-async def test_calls_are_answered_together(stage: Stage) -> None:
-    """What waits while a batch runs becomes the next one, and each gets its own answer; one's error is its own."""
+async def test_calls_that_wait_run_as_a_batch(stage: Stage) -> None:
+    """Calls that wait while a batch runs become the next one. Each gets its own result, or its own error."""
     model = await stage.serve(
         "doubling",
         """
@@ -247,9 +239,9 @@ async def test_calls_are_answered_together(stage: Stage) -> None:
     refused = results.pop(13)
     assert isinstance(refused, InvalidInput)
     assert refused.problems[0].field == "number"
-    answers: list[Any] = [read(result) for result in results if not isinstance(result, BaseException)]
-    assert [answer["twice"] for answer in answers] == [2 * n for n in range(17) if n != 13]
-    assert [answer["of"] for answer in answers][:9] == [1, *[8] * 8]  # a lone call does not wait for company
+    outputs: list[Any] = [read(result) for result in results if not isinstance(result, BaseException)]
+    assert [output["twice"] for output in outputs] == [2 * n for n in range(17) if n != 13]
+    assert [output["of"] for output in outputs][:9] == [1, *[8] * 8]  # a single call does not wait for others
     assert model.metrics.counts().batches == 2
 
 
@@ -292,13 +284,13 @@ async def test_chunks_progress_and_lines_reach_the_listener(stage: Stage) -> Non
     )
     assert model.schema is not None
     assert model.schema.streams
-    heard = Heard()
-    call = stage.begin(model, {"n": 3}, streams=True, listener=heard, request_id="mine")
+    recorder = Recorder()
+    call = stage.begin(model, {"n": 3}, streams=True, listener=recorder, request_id="mine")
     await call.done
-    assert heard.chunks == [0, 1, 2]
-    assert heard.progressed == [{"fraction": 0.0}, {"fraction": 1 / 3}, {"fraction": 2 / 3}]
-    assert heard.lines == ["at 0", "at 1", "at 2"]
-    assert [line.message for line in stage.lines(model, request_id="mine")] == heard.lines
+    assert recorder.chunks == [0, 1, 2]
+    assert recorder.progressed == [{"fraction": 0.0}, {"fraction": 1 / 3}, {"fraction": 2 / 3}]
+    assert recorder.lines == ["at 0", "at 1", "at 2"]
+    assert [line.message for line in stage.lines(model, request_id="mine")] == recorder.lines
     assert await stage.call(model, {"n": 3}) == [0, 1, 2]
 
 
@@ -314,7 +306,7 @@ async def test_an_idle_model_is_unloaded_and_loaded_again(stage: Stage) -> None:
 
 
 async def test_models_of_one_group_are_never_loaded_together(stage: Stage) -> None:
-    """Queued work decides whose turn it is, and every call is answered."""
+    """Queued work decides which model is loaded next, and every call gets its result."""
     one = await stage.serve("one", ECHO, exclusive="gpu")
     two = await stage.serve("two", ECHO, exclusive="gpu")
     together = 0
@@ -354,7 +346,7 @@ async def test_a_reload_drops_no_call(stage: Stage) -> None:
     callers = [asyncio.create_task(caller()) for _ in range(4)]
     await until(lambda: len(seen) > 20, "calls go on")
     fresh = await stage.host.add(stage.python("changing", code.format("new")), replace=True)
-    await until(lambda: seen[-4:] == ["new"] * 4, "the new version answers")
+    await until(lambda: seen[-4:] == ["new"] * 4, "the new version returns results")
     over.set()
     await asyncio.gather(*callers)
     assert set(seen) == {"old", "new"}
@@ -363,7 +355,7 @@ async def test_a_reload_drops_no_call(stage: Stage) -> None:
 
 
 async def test_a_stream_on_the_old_version_is_finished(stage: Stage, tmp_path: Path) -> None:
-    """Though the new one answers already."""
+    """Although the new one runs calls already."""
     code = """
     import os, time
     from collections.abc import Iterator
@@ -376,19 +368,19 @@ async def test_a_stream_on_the_old_version_is_finished(stage: Stage, tmp_path: P
             yield "end"
     """
     old = await stage.serve("story", code.format("old"))
-    heard = Heard()
-    call = stage.begin(old, {"gate": str(tmp_path / "gate")}, streams=True, listener=heard)
-    await heard.chunk_came.wait()
+    recorder = Recorder()
+    call = stage.begin(old, {"gate": str(tmp_path / "gate")}, streams=True, listener=recorder)
+    await recorder.chunk_came.wait()
     new = await stage.host.add(stage.python("story", code.format("new")), replace=True)
     assert await stage.call(new, {"gate": "/"}) == ["new", "end"]
     (tmp_path / "gate").touch()
     await call.done
-    assert heard.chunks == ["old", "end"]
+    assert recorder.chunks == ["old", "end"]
     await until(lambda: not old.replicas, "the old version has ended")
 
 
 async def test_a_new_form_that_cannot_be_loaded_changes_nothing(stage: Stage) -> None:
-    """The old one goes on, and whoever asked is told why."""
+    """The old one goes on, and the request gets the reason."""
     old = await stage.serve("echo", ECHO)
     await stage.call(old, {"text": "x"})
     broken = ECHO + "    def load(self):\n        raise OSError('no weights here')\n"
@@ -435,10 +427,10 @@ async def test_a_removal_waits_for_the_change_before_it(stage: Stage, tmp_path: 
     await until(lambda: not replaced.replicas, "the replaced one has ended")
 
 
-async def test_a_start_that_fails_in_an_unforeseen_way_leaves_nobody_waiting(
+async def test_a_start_that_fails_in_an_unforeseen_way_leaves_no_caller_waiting(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for error in (OSError(24, "Too many open files"), RuntimeError("nobody thought of it")):
+    for error in (OSError(24, "Too many open files"), RuntimeError("unforeseen")):
         model = await stage.serve("echo", ECHO, version=type(error).__name__)
 
         async def fails(_group: int, error: Exception = error) -> None:
@@ -542,7 +534,7 @@ async def test_a_replica_killed_from_outside_is_replaced(stage: Stage) -> None:
     pid = model.replicas[0].pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    await until(lambda: model.restarts == 1, "noticed")
+    await until(lambda: model.restarts == 1, "the replica is replaced")
     assert await stage.call(model, {"text": "again"}) == "again"
 
 
@@ -566,7 +558,7 @@ async def test_the_shares_of_a_device_are_not_exceeded(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
-async def test_callers_who_leave_at_once_cost_no_place(stage: Stage, kind: str) -> None:
+async def test_callers_that_leave_at_once_cost_no_place(stage: Stage, kind: str) -> None:
     """Their cancels may overtake their calls, on a socket of their own; each call must end all the same."""
     model = await stage.serve(
         "slow",
@@ -593,7 +585,7 @@ async def test_callers_who_leave_at_once_cost_no_place(stage: Stage, kind: str) 
 
 
 async def test_a_replica_that_gives_no_sign_of_life_is_replaced(tmp_path: Path) -> None:
-    """Though nobody calls it: the next caller finds one that works. One that answers is left alone."""
+    """Although it has no calls: the next caller finds one that works. One that gives a sign of life is left alone."""
     async with staged(tmp_path, ping_interval=0.1, ping_timeout=0.5) as stage:
         model = await stage.serve("echo", ECHO)
         healthy = await stage.serve("healthy", ECHO)
@@ -618,211 +610,10 @@ async def test_callers_of_a_broken_model_do_not_keep_it_importing(stage: Stage) 
 
 
 async def test_a_variable_that_is_missing_is_named(stage: Stage) -> None:
-    """Its name is no secret, though what it would hold is."""
+    """Its name is not a secret, but its value would be."""
     options = {"base_url": "http://127.0.0.1:1/v1", "model": "m", "api_key_env": "NO_SUCH_KEY"}
     with pytest.raises(ModelUnavailable, match="the variable NO_SUCH_KEY is not set"):
         await stage.host.add(stage.model("chat", "openai", options))
-
-
-# Calls that cannot be interrupted
-
-BLOCKED = """
-import os, time
-
-class Model:
-    def predict(self, gate: str = "", begun: str = "", text: str = "") -> str:
-        if begun:
-            open(begun, "w").close()
-        while gate and not os.path.exists(gate):
-            time.sleep(0.002)
-        if text == "block":
-            time.sleep(60)  # Python cannot interrupt it
-        return text
-"""
-
-BLOCKED_LOOP = """
-import asyncio, os, time
-
-class Model:
-    async def predict(self, begun: str = "", text: str = "") -> str:
-        if begun:
-            open(begun, "w").close()
-        if text == "block":
-            time.sleep(60)
-        if text == "wait" and not os.path.exists(begun + ".again"):
-            open(begun + ".again", "w").close()
-            await asyncio.sleep(60)
-        return text
-"""
-
-
-async def begun(path: Path) -> None:
-    await until(path.exists, "the call has begun")
-
-
-async def test_a_replica_with_a_blocked_call_is_replaced_when_others_wait(tmp_path: Path) -> None:
-    """The caller has gone, the call does not return: after the grace the next caller gets a new replica."""
-    async with staged(tmp_path, cancel_grace=timedelta(seconds=0.2)) as stage:
-        model = await stage.serve("blocked", BLOCKED, timeout=60)
-        await stage.call(model, {"text": "load"})
-        before = model.replicas[0]
-        running = stage.begin(model, {"text": "block", "begun": str(tmp_path / "begun")})
-        await begun(tmp_path / "begun")
-        running.close()
-        async with asyncio.timeout(20):
-            assert await stage.call(model, {"text": "next"}) == "next"
-        assert model.replicas[0] is not before
-        assert before.end_reason == "a call whose caller had gone did not stop within 0.2 s"
-
-
-async def test_a_replica_with_a_blocked_call_is_left_alone_while_no_call_waits(tmp_path: Path) -> None:
-    """What it has loaded stays; the manifest's own grace counts."""
-    async with staged(tmp_path, cancel_grace=timedelta(seconds=60)) as stage:
-        model = await stage.serve("blocked", BLOCKED, timeout=60, cancel_grace=0.05)
-        await stage.call(model, {"text": "load"})
-        before = model.replicas[0]
-        running = stage.begin(model, {"text": "block", "begun": str(tmp_path / "begun")})
-        await begun(tmp_path / "begun")
-        running.close()
-        other = await stage.serve("other", ECHO)  # takes longer than the grace, and a look at all replicas
-        await stage.call(other, {"text": "x"})
-        assert before.state == "ready"
-        async with asyncio.timeout(20):
-            assert await stage.call(model, {"text": "next"}) == "next"
-        assert before.state == "dead"
-
-
-async def test_a_call_that_runs_beside_a_blocked_one_is_not_disturbed(tmp_path: Path) -> None:
-    """With two calls at a time the replica goes on with one place, until only the blocked call is left in it."""
-    async with staged(tmp_path, cancel_grace=timedelta(seconds=0.1)) as stage:
-        model = await stage.serve("blocked", BLOCKED, timeout=60, concurrency=2, retry=False)
-        await stage.call(model, {"text": "load"})
-        before = model.replicas[0]
-        blocked = stage.begin(model, {"text": "block", "begun": str(tmp_path / "one")})
-        gate = tmp_path / "gate"
-        beside = stage.begin(model, {"text": "beside", "begun": str(tmp_path / "two"), "gate": str(gate)})
-        await begun(tmp_path / "one")
-        await begun(tmp_path / "two")
-        blocked.close()
-        waiting = stage.begin(model, {"text": "waiting"})
-        await until(lambda: before.pinged_at > 0 and before.ponged_at >= before.pinged_at, "it was looked at")
-        assert before.state == "ready"
-        gate.touch()
-        assert read(await beside.done) == "beside"
-        assert read(await waiting.done) == "waiting"
-
-
-async def test_a_blocked_event_loop_costs_its_replica_and_no_other_call(tmp_path: Path) -> None:
-    """The call that stood still beside it runs again in the new replica, and is not blamed."""
-    async with staged(tmp_path, cancel_grace=timedelta(seconds=0.2)) as stage:
-        model = await stage.serve("loop", BLOCKED_LOOP, timeout=60, concurrency=2)
-        await stage.call(model, {"text": "load"})
-        before = model.replicas[0]
-        beside = stage.begin(model, {"text": "wait", "begun": str(tmp_path / "one")})
-        await begun(tmp_path / "one")
-        blocked = stage.begin(model, {"text": "block", "begun": str(tmp_path / "two")})
-        await begun(tmp_path / "two")
-        blocked.close()
-        waiting = stage.begin(model, {"text": "waiting"})
-        async with asyncio.timeout(20):
-            assert read(await waiting.done) == "waiting"
-            assert read(await beside.done) == "wait"
-        assert model.replicas[0] is not before
-        assert beside.attempts == 0
-
-
-# What lies between a model and its caller
-
-FLOOD = """
-from collections.abc import Iterator
-
-class Model:
-    def predict(self, count: int, size: int) -> Iterator[str]:
-        for number in range(count):
-            yield f"{number:06}" + "x" * size
-"""
-
-
-class Unread(Heard):
-    """A listener whose caller reads nothing until it is told to; keeps the numbers of the chunks."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.call: LiveCall | None = None
-        self.most = 0  # bytes that were unread at a time
-        self.full = asyncio.Event()
-
-    def chunk(self, json: bytes, segments: Sequence[Segment]) -> None:
-        assert self.call is not None
-        self.chunks.append(int(json[1:7]))
-        self.most = max(self.most, self.call.unread)
-        if self.call.unread > self.call.window // 2:
-            self.full.set()
-
-
-@pytest.mark.parametrize("size", [100, 60_000, 3_000_000])
-async def test_a_model_waits_while_its_caller_does_not_read(stage: Stage, size: int) -> None:
-    """Of 40 MB never more than the window lies between them; a chunk that is larger passes alone."""
-    model = await stage.serve("flood", FLOOD)
-    count = min(40_000_000 // size, 20_000)
-    listener = Unread()
-    listener.call = call = stage.begin(model, {"count": count, "size": size}, streams=True, listener=listener)
-    call.done.add_done_callback(lambda _: listener.full.set())
-    while not call.done.done():
-        await listener.full.wait()
-        listener.full.clear()
-        call.consume(call.unread)
-    await call.done
-    assert listener.chunks == list(range(count))
-    assert listener.most <= max(call.window, call.window // 2 + frames.chunk_size(size + 8))
-    call.close()
-
-
-async def test_a_caller_who_stops_reading_and_leaves_frees_the_replica(stage: Stage) -> None:
-    """Its model waits in a full window; the next call runs after it has gone, and the window is free again."""
-    model = await stage.serve("flood", FLOOD)
-    listener = Unread()
-    listener.call = call = stage.begin(model, {"count": 1000, "size": 60_000}, streams=True, listener=listener)
-    await listener.full.wait()
-    call.close()
-    assert await stage.call(model, {"count": 2, "size": 0}) == ["000000", "000001"]
-    assert len(listener.chunks) < 20
-
-
-async def test_an_output_that_is_collected_is_bounded(stage: Stage) -> None:
-    """A list that would fill the memory fails its call, and the replica goes on."""
-    model = await stage.serve("flood", FLOOD)
-    with pytest.raises(ModelFailed, match="more than 67108864 bytes; stream it instead"):
-        await stage.call(model, {"count": 100, "size": 1_000_000})
-    assert await stage.call(model, {"count": 1, "size": 0}) == ["000000"]
-
-
-async def test_inputs_that_wait_are_bounded_in_bytes(
-    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    model = await stage.serve("gate", GATE)
-    gate = tmp_path / "gate"
-    given = {"gate": str(gate), "note": "x" * 1000}
-    size = len(msgspec.json.encode(given))
-    monkeypatch.setattr(queue, "MAX_WAITING_BYTES", 3 * size)
-    calls = [stage.begin(model, given) for _ in range(3)]
-    with pytest.raises(Overloaded):
-        stage.begin(model, given)
-    calls[2].close()
-    calls[2] = stage.begin(model, given)
-    gate.touch()
-    await asyncio.gather(*(call.done for call in calls))
-
-
-async def test_windows_shrink_as_more_streams_are_open() -> None:
-    windows = Windows(max_bytes=2**22)
-    taken = [windows.take() for _ in range(2 + 4 + 32)]
-    assert taken == [2**20] * 2 + [2**18] * 4 + [2**15] * 32
-    with pytest.raises(Overloaded):
-        windows.take()
-    for window in taken:
-        windows.give_back(window)
-    assert windows.take() == 2**20
 
 
 async def test_full_batches_are_sent_before_their_replica_is_free(stage: Stage, tmp_path: Path) -> None:
@@ -858,61 +649,6 @@ class Model:
             time.sleep(0.002)
         return [len(gates)] * len(gates)
 """
-
-
-# Exceptions and lines that are hard to report
-
-NASTY = """
-class Unprintable(Exception):
-    def __str__(self):
-        raise ValueError("no text for you")
-
-class Model:
-    def predict(self, how: str) -> str:
-        if how == "unprintable":
-            raise Unprintable
-        if how == "not text":
-            raise type("Odd", (Exception,), {"__str__": lambda self: 5})
-        if how == "surrogate":
-            print("line \\udcff")
-            raise RuntimeError("half \\udcff")
-        if how == "address":
-            raise RuntimeError(f"cannot use {object()}")
-        if how == "field":
-            from penstock import BadInput
-            raise BadInput(Unprintable(), field=Unprintable())
-        return how
-
-    def unload(self):
-        print("unloaded")
-"""
-
-
-@pytest.mark.parametrize(
-    ("how", "message"),
-    [
-        ("unprintable", r"Unprintable: its text cannot be read: __str__ raised ValueError$"),
-        ("not text", r"Odd: its text cannot be read: __str__ raised TypeError$"),
-        ("surrogate", r"RuntimeError: half \?$"),
-        ("address", r"RuntimeError: cannot use <object object>$"),
-    ],
-)
-async def test_an_exception_that_cannot_be_written_costs_no_replica(stage: Stage, how: str, message: str) -> None:
-    model = await stage.serve("nasty", NASTY)
-    for _ in range(3):  # more often than an input may bring down replicas
-        with pytest.raises(ModelFailed, match=message):
-            await stage.call(model, {"how": how})
-    with pytest.raises(InvalidInput, match="its text cannot be read"):
-        await stage.call(model, {"how": "field"})
-    assert model.restarts == 0
-
-
-@pytest.mark.parametrize("kind", ["def", "async def"])
-async def test_what_unload_prints_is_in_the_log(stage: Stage, kind: str) -> None:
-    model = await stage.serve("nasty", NASTY.replace("def ", f"{kind} ").replace(f"{kind} __str__", "def __str__"))
-    await stage.call(model, {"how": "fine"})
-    await model.unload()
-    assert "unloaded" in [line.message for line in stage.lines(model)]
 
 
 async def test_a_quick_result_does_not_wait_for_a_long_call_behind_it(stage: Stage, tmp_path: Path) -> None:

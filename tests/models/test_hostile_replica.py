@@ -1,4 +1,4 @@
-"""A replica whose process says anything at all over its sockets: it is ended, and the host lives on."""
+"""A replica whose process writes arbitrary bytes into its sockets: it is ended, and the host lives on."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from penstock.errors import PenstockError
 from penstock.models.replica import frames
 from tests.models.stage import Stage
 
-# Finds the replica's own data and control sockets, and writes what it is told to write into one of them.
+# Finds the replica's own data and control sockets, and writes the given bytes into one of them.
 FUZZING = """
 import base64, os, socket, stat, sys
 
@@ -60,7 +60,7 @@ def junk(seed: int) -> bytes:
 
 @pytest.mark.parametrize("seed", range(24))
 async def test_no_bytes_of_a_replica_disturb_the_host(stage: Stage, seed: int) -> None:
-    """Whatever becomes of the call, the other model answers, and this one does again."""
+    """However the call ends, the other model runs calls, and this one does so again."""
     hostile = await stage.serve("hostile", FUZZING, retry=False, timeout=5)
     good = await stage.serve("good", ECHO)
     given: dict[str, Any] = {"where": seed % 2, "data": base64.b64encode(junk(seed)).decode()}

@@ -144,7 +144,7 @@ class Dropped:
 
 @pytest.fixture
 def noticing(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """What was lost is noticed; returns what else was unraisable."""
+    """Have lost exceptions sent again; returns the others that were unraisable."""
     others: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: others.append(unraisable.exc_type))
     interrupting.notice_what_is_lost()

@@ -9,7 +9,7 @@ import pytest
 
 from penstock.errors import InvalidInput
 from penstock.models import manifest, trial
-from tests.models.stage import Heard, Stage, read
+from tests.models.stage import Recorder, Stage, read
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "subprocess-models.md").read_text(encoding="utf-8")
 
@@ -50,11 +50,11 @@ async def test_the_model_that_streams(words: Path, stage: Stage) -> None:
     stated = (words / "model.toml").read_text().partition("[schema.output]")[0]
     (words / "model.toml").write_text(stated.replace("[schema.input]", "[schema]\nstreams = true\n[schema.input]", 1))
     deployment = await stage.host.add(manifest.read(words / "model.toml"))
-    heard = Heard()
-    call = stage.begin(deployment, {"text": "a penstock feeds"}, streams=True, listener=heard)
+    recorder = Recorder()
+    call = stage.begin(deployment, {"text": "a penstock feeds"}, streams=True, listener=recorder)
     await call.done
-    assert heard.chunks == ["a", "penstock", "feeds"]
-    assert heard.progressed == [0, 1, 2]
+    assert recorder.chunks == ["a", "penstock", "feeds"]
+    assert recorder.progressed == [0, 1, 2]
     assert read(await stage.begin(deployment, {"text": "a penstock"}).done) == ["a", "penstock"]
 
 

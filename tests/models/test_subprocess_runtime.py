@@ -28,7 +28,7 @@ from penstock.models.replica.runtime import Call, Cancelled, Output, Schema, Seg
 from penstock.models.replica.runtimes.subprocess import GONE_STATUS, SubprocessRuntime
 from tests.models.collecting import CollectingWire, call_with, data_of
 from tests.models.collecting import read as value_of
-from tests.models.stage import Heard, Stage
+from tests.models.stage import Recorder, Stage
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "models"
 ROOT = Path(__file__).parents[2]
@@ -613,13 +613,13 @@ async def test_a_caller_that_goes_frees_the_program_for_the_next_one(stage: Stag
     command = [sys.executable, "-c", "import signal, sys\n" + dedent(PATIENT)]
     stated = stage.model("patient", "subprocess", {"command": command, "cancel": "signal"})
     model = await stage.host.add(stated)
-    heard = Heard()
-    call = stage.begin(model, "wait", streams=True, listener=heard)
+    recorder = Recorder()
+    call = stage.begin(model, "wait", streams=True, listener=recorder)
     async with asyncio.timeout(LIMIT):
-        await heard.chunk_came.wait()
+        await recorder.chunk_came.wait()
         call.close()
         assert await stage.call(model, "go") == ["begun", "unread", "end"]
-    assert heard.chunks == ["begun"]
+    assert recorder.chunks == ["begun"]
     assert len(model.replicas) == 1
 
 

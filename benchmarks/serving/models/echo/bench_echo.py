@@ -1,4 +1,4 @@
-"""Answers what it is asked."""
+"""Returns its input."""
 
 from __future__ import annotations
 

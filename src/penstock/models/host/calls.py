@@ -61,7 +61,7 @@ class LiveCall:
         "id",  # set when it is sent; unique within the process
         "sent_at",  # perf_counter
         "started_at",  # perf_counter of when the replica can have begun it; 0: not yet
-        "stop_at",  # perf_counter of when it was told to stop; 0: not
+        "stop_at",  # perf_counter of when it was cancelled; 0: not
         "ungranted",  # bytes given back by the listener that the replica does not know of yet
         # the call itself
         "chunk_count",

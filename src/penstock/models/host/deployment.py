@@ -144,7 +144,7 @@ class Deployment:
     # Life
 
     async def describe(self) -> Schema:
-        """The model's schema; starts a process for it where only the code can tell. Raises ModelUnavailable."""
+        """Return the model's schema; starts a process for it where only the code states it. Raises ModelUnavailable."""
         async with self._describing:
             if self.schema is not None:
                 return self.schema

@@ -65,8 +65,8 @@ def variables(
 
 
 def secrets(model: Model, *, ours: Mapping[str, str]) -> list[str]:
-    """Values that must never appear in an answer, a log or an error: the manifest's own, and those of the host that it
-    refers to."""
+    """Return values that must never appear in a response, a log or an error: the manifest's own, and those of the host
+    that it refers to."""
     if model.source != "folder":
         return list(model.secrets)
     stated = [value for name, value in model.manifest.environment.items() if is_secret(name)]

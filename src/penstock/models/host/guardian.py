@@ -1,6 +1,6 @@
 """Makes sure that no replica outlives its host, however the host ends.
 
-A small process waits at a pipe that only the host holds open. The host tells it the process group of every replica
+A small process waits at a pipe that only the host holds open. The host sends it the process group of every replica
 (``123``) and of every one that has ended (``-123``). When the pipe closes, whatever group is left is killed: the
 replica, the program that it started, and what that started.
 """
@@ -36,16 +36,16 @@ class Guardian:
             if self._process is None or self._process.returncode is not None:
                 await self._start()
             else:
-                self._tell(group)
+                self._send(group)
 
     def release(self, group: int) -> None:
-        """This group has ended."""
+        """Forget a group that has ended."""
         if group in self._groups:
             self._groups.discard(group)
-            self._tell(-group)
+            self._send(-group)
 
     async def stop(self) -> None:
-        """The host ends in order; what is still watched is killed."""
+        """End the process; it kills the groups that are still watched."""
         process, self._process = self._process, None
         if process is not None and process.stdin is not None:
             process.stdin.close()
@@ -57,9 +57,9 @@ class Guardian:
             start_new_session=True, cwd="/", env={"PATH": os.defpath},
         )  # fmt: skip
         for group in self._groups:
-            self._tell(group)
+            self._send(group)
 
-    def _tell(self, number: int) -> None:
+    def _send(self, number: int) -> None:
         process = self._process
         if process is not None and process.stdin is not None and not process.stdin.is_closing():
             process.stdin.write(b"%d\n" % number)

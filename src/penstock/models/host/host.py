@@ -27,7 +27,7 @@ from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
-_TICK: Final = 0.25  # seconds between looks at memory, idle time and signs of life
+_TICK: Final = 0.25  # seconds between checks of memory, idle time and signs of life
 _PING_INTERVAL: Final = 5.0  # seconds
 _PING_TIMEOUT: Final = 30.0  # seconds that an idle replica may be silent
 _CANCEL_GRACE: Final = timedelta(seconds=5)
@@ -35,7 +35,7 @@ _MAX_IMPORTING: Final = 2  # models whose code is imported at the same time
 
 
 class Entry:
-    """A model's name: its versions, which of them is meant without a version, its log."""
+    """A model's name: its versions, the one that is called when a request names none, and its log."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -63,7 +63,7 @@ class ModelHost:
     ) -> None:
         self.entries: dict[str, Entry] = {}
         self.guardian = Guardian()
-        self.changed = asyncio.Event()  # set when models or schemas come and go; whoever waits clears it
+        self.changed = asyncio.Event()  # set when models or schemas come and go; the waiter clears it
         self._private = frozenset(private)
         self._ping_interval = ping_interval
         self._ping_timeout = ping_timeout
@@ -80,10 +80,10 @@ class ModelHost:
     # Life
 
     async def start(self) -> None:
-        """Begin to look after replicas."""
+        """Begin to watch over replicas."""
         self._loop = asyncio.get_running_loop()
         if self._loop_task is None:
-            self._loop_task = asyncio.create_task(self._look_after())
+            self._loop_task = asyncio.create_task(self._watch_over())
 
     async def stop(self, *, grace: float = 5.0) -> None:
         """End all replicas; calls that run or wait are failed."""
@@ -119,9 +119,9 @@ class ModelHost:
         collects: bool | None = None,
         listener: Listener | None = None,
     ) -> LiveCall:
-        """Hand in a call whose input was checked. Raises Overloaded, PoisonInput, ModelUnavailable.
+        """Accept a call whose input was checked. Raises Overloaded, PoisonInput, ModelUnavailable.
 
-        ``streams``: the caller reads chunks as they come; ``collects``: the answer holds all of them (by default where
+        ``streams``: the caller reads chunks as they come; ``collects``: the result holds all of them (by default where
         it does not stream). A call with a listener must be closed.
         A version that was replaced a moment ago hands the call to the one that took its place.
         """
@@ -202,11 +202,11 @@ class ModelHost:
         *,
         confirm: Callable[[Sequence[Model]], Awaitable[None]] | None = None,
     ) -> None:
-        """Take a model away, or one version of it, once ``confirm`` has returned for what goes; what it runs is
+        """Remove a model, or one version of it, once ``confirm`` has returned for what goes; what it runs is
         finished. Raises NotFound, and what ``confirm`` raises; nothing has changed then."""
         self.find(name, version)
         async with self._lock(name):
-            self.find(name, version)  # somebody else may have taken it away meanwhile
+            self.find(name, version)  # it may have been removed meanwhile
             entry = self.entries[name]
             going = [entry.versions[version]] if version is not None else list(entry.versions.values())
             if confirm is not None:
@@ -224,7 +224,7 @@ class ModelHost:
             log.info("model_removed", model=name, version=version)
 
     def _lock(self, name: str) -> asyncio.Lock:
-        """For whoever changes a model; it lives as long as somebody holds or awaits it."""
+        """Return the lock for changing a model; it lives as long as it is held or awaited."""
         lock = self._changing.get(name)
         if lock is None:
             lock = self._changing[name] = asyncio.Lock()
@@ -307,9 +307,9 @@ class ModelHost:
                 "device_share", f"{model.manifest.device} has {max(0.0, 1 - total + share):.2f} left, of 1.0"
             )
 
-    # Looking after replicas
+    # Watching over replicas
 
-    async def _look_after(self) -> None:
+    async def _watch_over(self) -> None:
         while True:
             await asyncio.sleep(_TICK)
             try:
@@ -322,8 +322,8 @@ class ModelHost:
                         if deployment.waiting or replica.in_flight.ahead:
                             replica.free_if_stuck(self._grace_of(deployment.model))
                 await self._check_memory()
-            except Exception:  # the loop outlives what nobody foresaw
-                log.exception("looking_after_replicas_failed")
+            except Exception:  # the loop outlives unforeseen errors
+                log.exception("watching_replicas_failed")
 
     def _unload_if_idle(self, deployment: Deployment) -> None:
         after = deployment.model.unload_after

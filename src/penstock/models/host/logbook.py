@@ -28,12 +28,12 @@ class LogEntry(Struct, frozen=True, kw_only=True):
     level: str  # "debug", "info", "warning", "error"
     message: str
     version: str
-    replica: str  # "r1", "r2", …; empty: the host says it
+    replica: str  # "r1", "r2", …; empty: the host wrote it
     request_id: str | None = None
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
-    """Which lines are meant. Every stated field must match."""
+    """A filter of lines. Every stated field must match."""
 
     since: datetime | None = None  # inclusive
     until: datetime | None = None  # exclusive
@@ -42,7 +42,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
     version: str | None = None
 
     def matches(self, entry: LogEntry) -> bool:
-        """Whether a line is meant."""
+        """Return whether a line matches."""
         return (
             (self.since is None or entry.time >= self.since)
             and (self.until is None or entry.time < self.until)
@@ -67,7 +67,7 @@ class Logbook:
         self._secrets.add(secrets)
 
     def masked(self, text: str) -> str:
-        """``text`` without the known secrets."""
+        """Return ``text`` without the known secrets."""
         return self._secrets.text(text)
 
     def add(
@@ -94,19 +94,19 @@ class Logbook:
         return entry
 
     def clear(self) -> int:
-        """Forget all lines; answers how many there were."""
+        """Remove all lines; returns how many there were."""
         count = len(self._entries)
         self._entries.clear()
         self._bytes = 0
         return count
 
     def newest(self, wanted: Wanted, limit: int) -> list[LogEntry]:
-        """The newest ``limit`` lines that are meant, oldest first."""
+        """Return the newest ``limit`` lines that match, oldest first."""
         found: Iterator[LogEntry] = (entry for entry in reversed(self._entries) if wanted.matches(entry))
         return list(itertools.islice(found, limit))[::-1]
 
     async def follow(self, wanted: Wanted, limit: int) -> AsyncIterator[LogEntry]:
-        """The newest lines that are meant, then new ones as they come, without end."""
+        """Yield the newest lines that match, then new ones as they come, without end."""
         queue: asyncio.Queue[LogEntry] = asyncio.Queue(_BEHIND)
         self._followers.add(queue)
         try:

@@ -308,7 +308,7 @@ class Replica:
         self._process.send_control(frames.encode(frames.PING))
 
     def free_if_stuck(self, grace: float) -> None:
-        """Kill the process when a call that was told to stop has gone on for ``grace`` seconds and keeps others out.
+        """Kill the process when a cancelled call has gone on for ``grace`` seconds and keeps others out.
 
         That is so when no other call runs in it, or when it gave no sign of life for as long: then its interpreter or
         event loop is blocked, and the other calls stand still, too. They run again in another replica.

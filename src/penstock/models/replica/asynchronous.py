@@ -1,4 +1,4 @@
-"""A replica whose runtime is a coroutine: every call is a task on one event loop."""
+"""A replica whose runtime is asynchronous: every call is a task on one event loop."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _UNLOAD_SECONDS = 5.0
 
 
 class AsyncReplica(asyncio.Protocol):
-    """Reads calls, runs each as a task, writes answers."""
+    """Reads calls, runs each as a task, sends results."""
 
     def __init__(
         self, runtime: AsyncRuntime, data: socket.socket, control: Control, *, arena: memoryview | None
@@ -43,7 +43,7 @@ class AsyncReplica(asyncio.Protocol):
         self._transport: asyncio.WriteTransport | None = None
 
     def run(self, give_up: Callable[[Control, BaseException], Never]) -> None:
-        """Load, answer calls until the host closes the socket, unload."""
+        """Load, run calls until the host sends no more, unload."""
         runner = asyncio.Runner(loop_factory=_fastest_loop())
         with runner:
             runner.run(self._run(give_up))
@@ -54,7 +54,7 @@ class AsyncReplica(asyncio.Protocol):
         try:
             await self._loop.create_unix_connection(lambda: self, sock=self._data)
             await self._runtime.load()
-        except BaseException as error:  # noqa: BLE001 - foreign code; the host is told
+        except BaseException as error:  # noqa: BLE001 - foreign code; its error is reported to the host
             give_up(self._control, error)
         self._control.on_call = lambda frame: self._call_soon(self._on_control, frame)
         self._control.on_ping = lambda: self._call_soon(self._control.pong)
@@ -85,7 +85,7 @@ class AsyncReplica(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         for group in self._groups.feed(data):
-            task = self._loop.create_task(self._answer(group))
+            task = self._loop.create_task(self._run_group(group))
             task.add_done_callback(partial(self._ended, group))
             for call in group:
                 self._tasks[call.id] = (call, task)
@@ -104,7 +104,7 @@ class AsyncReplica(asyncio.Protocol):
 
     # Calls
 
-    async def _answer(self, group: list[Call]) -> None:
+    async def _run_group(self, group: list[Call]) -> None:
         try:
             if len(group) == 1:
                 await self._one(group[0])
@@ -117,7 +117,7 @@ class AsyncReplica(asyncio.Protocol):
     def _ended(self, group: list[Call], task: asyncio.Task[None]) -> None:
         for call in group:
             self._tasks.pop(call.id, None)
-        if task.cancelled():  # before it had begun: nothing was answered
+        if task.cancelled():  # before it had begun: no result was sent
             for call in group:
                 self._send([failure(call.id, CallFailed(Category.CANCELLED, "the caller has gone"))])
 
@@ -125,36 +125,36 @@ class AsyncReplica(asyncio.Protocol):
         current_call.set(call)
         began = time.perf_counter()
         try:
-            answer = await self._runtime.predict(call)
+            output_of_call = await self._runtime.predict(call)
             output.flush()
-            parts = result(call.id, answer, round(1e6 * (time.perf_counter() - began)))
+            parts = result(call.id, output_of_call, round(1e6 * (time.perf_counter() - began)))
         except (Cancelled, asyncio.CancelledError):
             parts = [failure(call.id, CallFailed(Category.CANCELLED, "the caller has gone"))]
-        except Exception as error:  # noqa: BLE001 - foreign code; its error is its caller's answer
+        except Exception as error:  # noqa: BLE001 - foreign code; its error is reported to its caller
             output.failed(error)
             parts = [failure(call.id, error)]
         self._send(parts)
 
     async def _batch(self, group: list[Call]) -> None:
         began = time.perf_counter()
-        answers: Sequence[Output | Exception]
+        outputs: Sequence[Output | Exception]
         try:
-            answers = await self._runtime.predict_batch(group)
-            if len(answers) != len(group):
+            outputs = await self._runtime.predict_batch(group)
+            if len(outputs) != len(group):
                 raise CallFailed(
-                    Category.INTERNAL, f"predict_batch answered {len(answers)} results for {len(group)} calls"
+                    Category.INTERNAL, f"predict_batch returned {len(outputs)} results for {len(group)} calls"
                 )
         except (Cancelled, asyncio.CancelledError):
-            answers = [CallFailed(Category.CANCELLED, "the caller has gone")] * len(group)
+            outputs = [CallFailed(Category.CANCELLED, "the caller has gone")] * len(group)
         except Exception as error:  # noqa: BLE001 - as above; it belongs to all of them
             output.failed(error)
-            answers = [error] * len(group)
+            outputs = [error] * len(group)
         micros = round(1e6 * (time.perf_counter() - began))
-        for call, answer in zip(group, answers, strict=True):
-            if isinstance(answer, Exception):
-                self._send([failure(call.id, answer)])
+        for call, one in zip(group, outputs, strict=True):
+            if isinstance(one, Exception):
+                self._send([failure(call.id, one)])
             else:
-                self._send(result(call.id, answer, micros))
+                self._send(result(call.id, one, micros))
 
     def _on_control(self, frame: frames.Frame) -> None:
         call, task = self._tasks.get(frame.id, (None, None))

@@ -32,18 +32,18 @@ class BlockingReplica:
         self._control = control
         self._threads = threads
         self._wire = ReplicaWire(self._outgoing.send, arena)
-        self._calls: dict[int, Call] = {}  # received and not answered
+        self._calls: dict[int, Call] = {}  # received, and not ended
         self._newest = 0  # id of the last one received; they grow
         self._cancelled_early: set[int] = set()
         self._noting = threading.Lock()
 
     def run(self, give_up: Callable[[Control, BaseException], Never]) -> None:
-        """Load, answer calls until the host closes the socket, unload."""
+        """Load, run calls until the host sends no more, unload."""
         output.capture(self._log)
         notice_what_is_lost()
         try:
             self._runtime.load()
-        except BaseException as error:  # noqa: BLE001 - foreign code; the host is told
+        except BaseException as error:  # noqa: BLE001 - foreign code; its error is reported to the host
             give_up(self._control, error)
         self._control.on_call = self._on_control
         self._control.ready()
@@ -58,7 +58,7 @@ class BlockingReplica:
             self._outgoing.flush()
 
     def _log(self, level: str, line: str) -> None:
-        """A line that the model wrote; a cancel must not break off the writing of a frame."""
+        """Send a line that the model wrote. A cancel must not interrupt the writing of a frame."""
         with shielded():
             self._wire.log(current_call.get(), level, line)
 
@@ -88,7 +88,7 @@ class BlockingReplica:
         return self._incoming.read()
 
     def _take(self, groups: list[list[Call]]) -> None:
-        """Note calls that have arrived. Their cancels come another way, and may have been quicker."""
+        """Register calls that have arrived. Their cancels come over another socket, and may have been quicker."""
         with self._noting:
             for group in groups:
                 for call in group:
@@ -141,25 +141,23 @@ class BlockingReplica:
         wanted = [call for call in group if not call.cancelled]
         current_call.set(wanted[0] if len(wanted) == 1 else None)
         began = clock()
-        answers: Sequence[Output | Exception] = []
+        outputs: Sequence[Output | Exception] = []
         try:
             if wanted:
-                answers = self._runtime.predict_batch(wanted)
-            if len(answers) != len(wanted):
+                outputs = self._runtime.predict_batch(wanted)
+            if len(outputs) != len(wanted):
                 raise CallFailed(
-                    Category.INTERNAL, f"predict_batch answered {len(answers)} results for {len(wanted)} calls"
+                    Category.INTERNAL, f"predict_batch returned {len(outputs)} results for {len(wanted)} calls"
                 )
         except Exception as error:  # noqa: BLE001 - as above; it belongs to all of them
-            answers = [error] * len(wanted)
+            outputs = [error] * len(wanted)
         except Cancelled:
-            answers = [CallFailed(Category.CANCELLED, "the caller has gone")] * len(wanted)
+            outputs = [CallFailed(Category.CANCELLED, "the caller has gone")] * len(wanted)
         micros = round(1e6 * (clock() - began))
         parts: list[bytes | memoryview] = []
-        for call, answer in zip(wanted, answers, strict=True):
+        for call, one in zip(wanted, outputs, strict=True):
             try:
-                parts += (
-                    [failure(call.id, answer)] if isinstance(answer, Exception) else result(call.id, answer, micros)
-                )
+                parts += [failure(call.id, one)] if isinstance(one, Exception) else result(call.id, one, micros)
             except frames.ProtocolError as error:
                 parts += self._failed(call, error)
         for call in group:

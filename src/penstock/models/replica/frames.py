@@ -53,7 +53,7 @@ KINDS: Final = frozenset(
 
 
 class ProtocolError(Exception):
-    """The peer sent what is no frame, or one that does not belong here."""
+    """The peer sent something that is not a frame, or a frame that does not belong here."""
 
 
 class SegmentHeader(Struct, frozen=True, array_like=True):
@@ -88,7 +88,7 @@ class Setup(Struct, frozen=True, kw_only=True):
     concurrency: int
     timeout: float  # seconds
     arena_bytes: int = 0  # of shared memory for inputs; 0: none
-    describe_only: bool = False  # say what the model's schema is, and exit
+    describe_only: bool = False  # report the model's schema, and exit
 
 
 class BatchHeader(Struct, frozen=True, array_like=True):
@@ -132,7 +132,7 @@ _EMPTY: Final = b""
 
 
 def encode(kind: int, id: int = 0, header: Struct | None = None, body: bytes = _EMPTY) -> bytes:  # noqa: A002
-    """One frame as bytes."""
+    """Return one frame as bytes."""
     head = _EMPTY if header is None else _header.encode(header)
     return PREFIX.pack(len(head) + len(body), kind, id, len(head)) + head + body
 
@@ -143,7 +143,7 @@ def encode_parts(
     header: Struct | None,
     parts: Sequence[bytes | memoryview],
 ) -> list[bytes | memoryview]:
-    """One frame as pieces to write one after the other, so that large segments are not copied."""
+    """Return one frame as pieces to write one after the other, so that large segments are not copied."""
     head = _EMPTY if header is None else _header.encode(header)
     size = len(head) + sum(len(part) for part in parts)
     if size > LARGEST:
@@ -175,7 +175,7 @@ def credit_in(frame: Frame) -> int:
 
 
 class Decoder:
-    """Cuts a stream of bytes into frames. Raises ProtocolError at the first byte that cannot be right."""
+    """Cuts a stream of bytes into frames; raises ProtocolError at the first prefix that is not valid."""
 
     def __init__(self, *, largest: int = LARGEST) -> None:
         self._largest = largest
@@ -183,7 +183,7 @@ class Decoder:
         self._needed = 0  # bytes until the frame at the start of `_pending` is whole
 
     def feed(self, data: bytes) -> list[Frame]:
-        """The frames that ``data`` completes, in order."""
+        """Return the frames that ``data`` completes, in order."""
         pending = self._pending
         if pending:
             pending += data
@@ -203,7 +203,7 @@ class Decoder:
         while size - start >= 17:
             length, kind, call_id, head = PREFIX.unpack_from(data, start)
             if kind not in KINDS or length > self._largest or head > length:
-                raise ProtocolError(f"no frame: kind {kind}, {length} bytes, of them {head} header")
+                raise ProtocolError(f"not a frame: kind {kind}, {length} bytes, of them {head} header")
             begin = start + 17
             end = begin + length
             if end > size:
@@ -248,12 +248,12 @@ def split(
 
 
 def header_decoder(kind: type[Any]) -> msgspec.msgpack.Decoder[Any]:
-    """A decoder for headers of that type; see ``decode_header``."""
+    """Return a decoder for headers of that type; see ``decode_header``."""
     return msgspec.msgpack.Decoder(kind)
 
 
 def decode_header(decoder: msgspec.msgpack.Decoder[Any], header: bytes) -> Any:
-    """A frame's header as a typed value; raises ProtocolError."""
+    """Return a frame's header as a typed value; raises ProtocolError."""
     try:
         return decoder.decode(header)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

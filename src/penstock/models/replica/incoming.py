@@ -40,7 +40,7 @@ class Groups:
         self._missing = 0
 
     def feed(self, data: bytes) -> list[list[Call]]:
-        """The groups that ``data`` completes."""
+        """Return the groups that ``data`` completes."""
         groups: list[list[Call]] = []
         wire = self._wire
         for frame in self._decoder.feed(data):

@@ -1,4 +1,4 @@
-"""Ending blocking Python code of a model from another thread, and only that code.
+"""End blocking Python code of a model from another thread, and only that code.
 
 CPython can raise an exception in another thread between two bytecodes. It must never hit code that is not the model's:
 a socket half written, a lock half taken. So the model's code runs between ``Interruptible.enter`` and ``leave``, and
@@ -27,18 +27,19 @@ _AGAIN = 0.01  # seconds after which an exception that was lost is sent once mor
 class Interruptible:
     """The sections of one thread in which the model's code runs for ``calls``.
 
-    One token decides who acts: it lies there while the model's code runs. Whoever takes it out, the thread that leaves
-    or the one that interrupts, has won; ``list.append`` and ``list.pop`` are atomic. A lock could itself be interrupted
-    between being taken and being noted as taken. The model's code sees at most one exception in the object's life.
+    One token decides which thread acts: it is there while the model's code runs. The one that takes it out, the thread
+    that leaves or the one that interrupts, has won; ``list.append`` and ``list.pop`` are atomic. A lock could itself be
+    interrupted between being taken and being noted as taken. The model's code sees at most one exception in the
+    object's life.
     """
 
-    __slots__ = ("_calls", "_inside", "_late", "_over", "_sent", "_thread", "_token", "_told")
+    __slots__ = ("_calls", "_inside", "_late", "_over", "_raised", "_sent", "_thread", "_token")
 
     def __init__(self, calls: Sequence[Call]) -> None:
         self._calls = calls
         self._thread = threading.get_ident()
         self._token: list[None] = []
-        self._told = False  # an exception is being sent, was sent, or was raised on entering
+        self._raised = False  # an exception is being sent, was sent, or was raised on entering
         self._over = False  # and it has arrived
         self._late = False  # it was lost while this thread left
         self._inside = False  # between enter and leave; written by the model's thread only
@@ -49,19 +50,20 @@ class Interruptible:
             call.on_cancel = interrupt
 
     def enter(self) -> None:
-        """From here on the model's code runs. Raises Cancelled when all callers have gone before."""
+        """Begin a section of the model's code. Raises Cancelled when all callers have gone already."""
         self._inside = True
-        if self._told:
-            return  # it has been told; its cleaning up is not disturbed
+        if self._raised:
+            return  # the model's cleaning up is not disturbed
         self._token.append(None)
         # After the token, so that one who cancels in between either finds the token or is seen here.
         if self._gone() and self._take():
-            self._told = self._over = True
+            self._raised = self._over = True
             self._inside = False
             raise Cancelled
 
     def leave(self) -> bool:
-        """Nothing interrupts this thread any more. True when an exception came too late for the model's code to see."""
+        """End the section: nothing interrupts this thread any more. Returns whether an exception came too late for the
+        model's code to see."""
         try:
             self._inside = False
             if self._over or self._take():
@@ -75,27 +77,27 @@ class Interruptible:
         return self._late
 
     def end(self) -> None:
-        """The calls are over."""
+        """Forget the calls, which are over."""
         _of_thread.pop(self._thread, None)
 
     def interrupt(self) -> None:
-        """A caller has gone: raise Cancelled in the model's code, if it runs and nobody waits for it any more.
+        """A caller has gone: raise Cancelled in the model's code, if it runs and all its callers have gone.
 
         From one thread at a time, the one that cancels calls.
         """
-        if self._told or not self._gone():
+        if self._raised or not self._gone():
             return
         sending = threading.Lock()
         sending.acquire()
         self._sent = sending  # before the token is taken: the thread that leaves waits for it
         if not self._take():
             return  # code that is not inside now sees it on entering
-        self._told = True
+        self._raised = True
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(Cancelled))
         sending.release()
 
     def lost(self) -> None:
-        """The exception went no further than something that the interpreter called in this thread: send it again."""
+        """Send the exception again: it went no further than something that the interpreter called in this thread."""
         if not self._inside:
             self._late = True
             return
@@ -104,7 +106,7 @@ class Interruptible:
         ready.acquire()
         # Started first: starting a thread takes a while, in which the exception must not come.
         threading.Thread(target=self._interrupt_again, args=(ready,), daemon=True).start()
-        self._told = False
+        self._raised = False
         self._token.append(None)
         ready.release()
 
@@ -124,7 +126,7 @@ class Interruptible:
         return True
 
     def _wait_until_sent(self) -> None:
-        assert self._sent is not None  # noqa: S101 - whoever took the token has made it
+        assert self._sent is not None  # noqa: S101 - made by the thread that took the token
         self._sent.acquire()
 
     def _take(self) -> bool:
@@ -139,7 +141,7 @@ _of_thread: dict[int, Interruptible] = {}
 
 
 def notice_what_is_lost() -> None:
-    """Have this process send a Cancelled again that could not be raised where it arrived."""
+    """Have this process send a Cancelled again when it could not be raised where it arrived."""
     otherwise = sys.unraisablehook
 
     def hook(unraisable: sys.UnraisableHookArgs, /) -> None:
@@ -154,8 +156,8 @@ def notice_what_is_lost() -> None:
 
 @contextmanager
 def shielded() -> Iterator[None]:
-    """Code of ours that a model calls, such as writing a log line, is not interrupted. Raises Cancelled afterwards when
-    the callers have gone meanwhile."""
+    """Keep our own code that a model calls, such as writing a log line, from being interrupted. Raises Cancelled
+    afterwards when the callers have gone meanwhile."""
     section = _of_thread.get(threading.get_ident())
     if section is None or not section.inside:
         yield

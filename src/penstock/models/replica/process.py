@@ -1,4 +1,4 @@
-"""The process of a replica: describes its model, loads it, answers calls until the host closes the data socket."""
+"""The process of a replica: describes its model, loads it, runs calls until the host sends no more."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from penstock.models.replica.errors import failure, traceback_of
 from penstock.models.replica.runtime import AsyncRuntime, BlockingRuntime, Runtime, Schema, Spec
 from penstock.models.replica.wire import Control
 
-BROKEN_STATUS = 71  # the model could not be described or loaded; the host was told why
+BROKEN_STATUS = 71  # the model could not be described or loaded; the reason was reported to the host
 
 
 def run(data_fd: int, control_fd: int, arena_fd: int) -> None:
-    """Be a replica until the host has gone or wants no more."""
+    """Be a replica until the host has gone or sends no more calls."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C on the host's terminal is the host's
-    faulthandler.enable()  # a crash in native code says where, into the log
+    faulthandler.enable()  # a crash in native code logs where it happened
     for descriptor in (data_fd, control_fd, *([arena_fd] if arena_fd >= 0 else [])):
         os.set_inheritable(descriptor, False)  # for no program that the model starts
     data, control = socket.socket(fileno=data_fd), Control(socket.socket(fileno=control_fd), _before_calls)
@@ -38,7 +38,7 @@ def run(data_fd: int, control_fd: int, arena_fd: int) -> None:
     try:
         runtime = runtimes.find(setup.runtime).create(_spec(setup))
         schema = runtime.describe()
-    except BaseException as error:  # noqa: BLE001 - foreign code; whatever it raises is told to the host
+    except BaseException as error:  # noqa: BLE001 - foreign code; whatever it raises is reported to the host
         _give_up(control, error)
     control.send(frames.encode(frames.HELLO, 0, None, msgspec.json.encode(schema)))
     if setup.describe_only:
@@ -55,7 +55,7 @@ def run(data_fd: int, control_fd: int, arena_fd: int) -> None:
 
 
 def _arena(fd: int, size: int) -> memoryview | None:
-    """The memory of inputs that the host shares; None where it shares none."""
+    """Map the memory of inputs that the host shares; None where it shares none."""
     if not size:
         return None
     memory = memoryview(mmap.mmap(fd, size, access=mmap.ACCESS_READ))
@@ -77,7 +77,7 @@ def _spec(setup: frames.Setup) -> Spec:
 
 
 def _before_calls(_frame: frames.Frame) -> None:
-    """There is no call yet that a control frame could be about."""
+    """Ignore a control frame: there is no call yet that it could be about."""
 
 
 def _no_runtime(runtime: Runtime) -> CallFailed:
@@ -87,7 +87,7 @@ def _no_runtime(runtime: Runtime) -> CallFailed:
 
 
 def _give_up(control: Control, error: BaseException) -> Never:
-    """Tell the host why there will be no replica, and end at once: half-loaded models may have threads that stay."""
+    """Report why there will be no replica, and end at once: half-loaded models may have threads that stay."""
     if not isinstance(error, CallFailed):
         print(*traceback_of(error), sep="\n", file=sys.__stderr__)
     control.send(failure(0, error, kind=frames.BROKEN))

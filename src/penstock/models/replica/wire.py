@@ -1,4 +1,4 @@
-"""A replica's end of the sockets: what calls send, and what the control thread hears."""
+"""A replica's end of the sockets: what calls send, and what the control thread receives."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Sender(Protocol):
 
 
 class ReplicaWire:
-    """Turns what a call tells into frames."""
+    """Turns what a call reports into frames."""
 
     def __init__(self, send: Sender, arena: memoryview | None = None) -> None:
         self.arena = arena  # of inputs, shared with the host
@@ -46,7 +46,7 @@ class ReplicaWire:
 
 
 def result(call_id: int, output: Output | None, micros: int) -> list[bytes | memoryview]:
-    """The frame that ends a call well; without an output, its chunks were all."""
+    """Return the frame that ends a call well; without an output, its chunks were all."""
     if output is None:
         return [frames.encode(frames.RESULT, call_id, frames.OutputHeader(micros))]
     return _reply(frames.RESULT, call_id, output, micros)
@@ -106,7 +106,7 @@ class Control:
         self._decoder = frames.Decoder()
 
     def first(self) -> frames.Frame:
-        """The host's first frame; waits for it. Raises EOFError when there is none."""
+        """Wait for the host's first frame. Raises EOFError when there is none."""
         while True:
             data = self._connection.recv(2**16)
             if not data:

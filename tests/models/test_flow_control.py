@@ -1,0 +1,120 @@
+"""What lies between a model and its caller is bounded in bytes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from penstock.errors import ModelFailed, Overloaded
+from penstock.models.host import queue
+from penstock.models.host.calls import LiveCall
+from penstock.models.host.windows import Windows
+from penstock.models.replica import frames
+from penstock.models.replica.runtime import Segment
+from tests.models.stage import Recorder, Stage
+
+# Waits for a file to appear, so that a test decides when a call ends.
+GATE = """
+import os, time
+
+class Model:
+    def predict(self, gate: str, note: str = "") -> int:
+        while not os.path.exists(gate):
+            time.sleep(0.002)
+        return os.getpid()
+"""
+
+FLOOD = """
+from collections.abc import Iterator
+
+class Model:
+    def predict(self, count: int, size: int) -> Iterator[str]:
+        for number in range(count):
+            yield f"{number:06}" + "x" * size
+"""
+
+
+class Unread(Recorder):
+    """A listener whose caller reads nothing by itself; keeps the numbers of the chunks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.call: LiveCall | None = None
+        self.most = 0  # bytes that were unread at a time
+        self.full = asyncio.Event()
+
+    def chunk(self, json: bytes, segments: Sequence[Segment]) -> None:
+        assert self.call is not None
+        self.chunks.append(int(json[1:7]))
+        self.most = max(self.most, self.call.unread)
+        if self.call.unread > self.call.window // 2:
+            self.full.set()
+
+
+@pytest.mark.parametrize("size", [100, 60_000, 3_000_000])
+async def test_a_model_waits_while_its_caller_does_not_read(stage: Stage, size: int) -> None:
+    """Of 40 MB never more than the window lies between them; a chunk that is larger passes alone."""
+    model = await stage.serve("flood", FLOOD)
+    count = min(40_000_000 // size, 20_000)
+    listener = Unread()
+    listener.call = call = stage.begin(model, {"count": count, "size": size}, streams=True, listener=listener)
+    call.done.add_done_callback(lambda _: listener.full.set())
+    while not call.done.done():
+        await listener.full.wait()
+        listener.full.clear()
+        call.consume(call.unread)
+    await call.done
+    assert listener.chunks == list(range(count))
+    assert listener.most <= max(call.window, call.window // 2 + frames.chunk_size(size + 8))
+    call.close()
+
+
+async def test_a_caller_that_stops_reading_and_leaves_frees_the_replica(stage: Stage) -> None:
+    """Its model waits in a full window; the next call runs after it has gone, and the window is free again."""
+    model = await stage.serve("flood", FLOOD)
+    listener = Unread()
+    listener.call = call = stage.begin(model, {"count": 1000, "size": 60_000}, streams=True, listener=listener)
+    await listener.full.wait()
+    call.close()
+    assert await stage.call(model, {"count": 2, "size": 0}) == ["000000", "000001"]
+    assert len(listener.chunks) < 20
+
+
+async def test_an_output_that_is_collected_is_bounded(stage: Stage) -> None:
+    """A list that would fill the memory fails its call, and the replica goes on."""
+    model = await stage.serve("flood", FLOOD)
+    with pytest.raises(ModelFailed, match="more than 67108864 bytes; stream it instead"):
+        await stage.call(model, {"count": 100, "size": 1_000_000})
+    assert await stage.call(model, {"count": 1, "size": 0}) == ["000000"]
+
+
+async def test_inputs_that_wait_are_bounded_in_bytes(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = await stage.serve("gate", GATE)
+    gate = tmp_path / "gate"
+    given = {"gate": str(gate), "note": "x" * 1000}
+    size = len(msgspec.json.encode(given))
+    monkeypatch.setattr(queue, "MAX_WAITING_BYTES", 3 * size)
+    calls = [stage.begin(model, given) for _ in range(3)]
+    with pytest.raises(Overloaded):
+        stage.begin(model, given)
+    calls[2].close()
+    calls[2] = stage.begin(model, given)
+    gate.touch()
+    await asyncio.gather(*(call.done for call in calls))
+
+
+async def test_windows_shrink_as_more_streams_are_open() -> None:
+    windows = Windows(max_bytes=2**22)
+    taken = [windows.take() for _ in range(2 + 4 + 32)]
+    assert taken == [2**20] * 2 + [2**18] * 4 + [2**15] * 32
+    with pytest.raises(Overloaded):
+        windows.take()
+    for window in taken:
+        windows.give_back(window)
+    assert windows.take() == 2**20

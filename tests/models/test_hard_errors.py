@@ -1,0 +1,60 @@
+"""Exceptions and lines that are hard to report cost no replica."""
+
+from __future__ import annotations
+
+import pytest
+
+from penstock.errors import InvalidInput, ModelFailed
+from tests.models.stage import Stage
+
+NASTY = """
+class Unprintable(Exception):
+    def __str__(self):
+        raise ValueError("no text for you")
+
+class Model:
+    def predict(self, how: str) -> str:
+        if how == "unprintable":
+            raise Unprintable
+        if how == "not text":
+            raise type("Odd", (Exception,), {"__str__": lambda self: 5})
+        if how == "surrogate":
+            print("line \\udcff")
+            raise RuntimeError("half \\udcff")
+        if how == "address":
+            raise RuntimeError(f"cannot use {object()}")
+        if how == "field":
+            from penstock import BadInput
+            raise BadInput(Unprintable(), field=Unprintable())
+        return how
+
+    def unload(self):
+        print("unloaded")
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("unprintable", r"Unprintable: its text cannot be read: __str__ raised ValueError$"),
+        ("not text", r"Odd: its text cannot be read: __str__ raised TypeError$"),
+        ("surrogate", r"RuntimeError: half \?$"),
+        ("address", r"RuntimeError: cannot use <object object>$"),
+    ],
+)
+async def test_an_exception_that_cannot_be_written_costs_no_replica(stage: Stage, how: str, message: str) -> None:
+    model = await stage.serve("nasty", NASTY)
+    for _ in range(3):  # more often than an input may bring down replicas
+        with pytest.raises(ModelFailed, match=message):
+            await stage.call(model, {"how": how})
+    with pytest.raises(InvalidInput, match="its text cannot be read"):
+        await stage.call(model, {"how": "field"})
+    assert model.restarts == 0
+
+
+@pytest.mark.parametrize("kind", ["def", "async def"])
+async def test_what_unload_prints_is_in_the_log(stage: Stage, kind: str) -> None:
+    model = await stage.serve("nasty", NASTY.replace("def ", f"{kind} ").replace(f"{kind} __str__", "def __str__"))
+    await stage.call(model, {"how": "fine"})
+    await model.unload()
+    assert "unloaded" in [line.message for line in stage.lines(model)]
