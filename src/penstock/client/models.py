@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -14,7 +15,7 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from penstock.client.transport import Query, Transport, error_of
+from penstock.client.transport import Query, Transport, Unreachable, error_of
 from penstock.client.views import MediaAnswer
 from penstock.errors import ServiceError
 from penstock.event_stream import events_of
@@ -88,18 +89,37 @@ class ModelCalls:
     ) -> AsyncIterator[ModelEvent]:
         """A call's events as they come; the last one is ``done``. Raises what the call ends with. To leave the loop is
         to abandon the call."""
+        call = self.stream_json(
+            name, _merged(input, fields), files=files, version=version, request_id=request_id, logs=logs
+        )
+        async with aclosing(call):
+            async for kind, data in call:
+                yield ModelEvent(type=kind, data=_decoded(data))
+
+    async def stream_json(
+        self,
+        name: str,
+        /,
+        input: object = None,  # noqa: A002 - the contract's word
+        *,
+        files: Mapping[str, File] | None = None,
+        version: str | None = None,
+        request_id: str | None = None,
+        logs: bool = False,
+    ) -> AsyncGenerator[tuple[str, bytes]]:
+        """As ``stream``: each event's type, and its data in JSON as the gateway sent it."""
         path, query = f"{_path(name)}/stream", _given(version=version, logs="true" if logs else None)
-        async with self._open(path, _merged(input, fields), files, query, request_id, None) as response:
+        async with self._open(path, input, files, query, request_id, None) as response:
             try:
                 async for event in events_of(response.content.iter_any()):
                     if event.name == "error":
                         raise error_of(500, event.data, {})
-                    yield ModelEvent(type=event.name, data=_decoded(event.data))
+                    yield event.name, event.data
                     if event.name == "done":
                         return
             except (aiohttp.ClientError, OSError) as error:
                 raise self._transport.unreachable(error) from error
-        raise ServiceError("the stream ended before the call did")
+        raise Unreachable("the stream ended before the call did")
 
     async def models(self) -> dict[str, Any]:
         """All models, and the manifests that cannot be read: ``models`` and ``problems``."""

@@ -28,6 +28,8 @@ from penstock.telemetry import logs
 from penstock.work.executors import Executors
 from penstock.workers import http, predict, transcription
 from penstock.workers.chat import ChatExecutor
+from penstock.workers.gateway_models import GatewayModels
+from penstock.workers.hosted_models import HostedModels
 from penstock.workers.model_calls import GatewayCaller, HostedCaller
 from penstock.workers.transcription import TranscriptionExecutor
 from penstock.workers.uploads import UploadLoader
@@ -184,16 +186,10 @@ async def _models(settings: Settings, needs: Needs) -> AsyncIterator[_Models | N
     url = settings.penstock_models_url
     token = settings.ai_service_token.reveal() if settings.ai_service_token is not None else None
     if url is not None:
-        remote = predict.GatewayModels(url, token=token)
-        try:
-            async with Client(url, token=token) as client:
-                yield _Models(remote, GatewayCaller(client))
-        finally:
-            await remote.close()
+        async with Client(url, token=token) as client:
+            yield _Models(GatewayModels(client), GatewayCaller(client))
     elif needs.models is not None:
         async with started([Part(start=needs.models.start, stop=needs.models.stop)]):
-            yield _Models(
-                predict.HostedModels(needs.models, needs.load_upload), HostedCaller(needs.models, needs.load_upload)
-            )
+            yield _Models(HostedModels(needs.models, needs.load_upload), HostedCaller(needs.models, needs.load_upload))
     else:
         yield None

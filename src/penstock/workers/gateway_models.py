@@ -1,0 +1,75 @@
+"""The models of a gateway, as predict jobs run on them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, suppress
+from typing import Final
+
+import msgspec
+from msgspec import Raw
+
+from penstock.client import Client
+from penstock.errors import PenstockError
+from penstock.jobs.job import ClaimedJob
+from penstock.telemetry import logs
+from penstock.work.context import JobContext
+from penstock.workers.predict import failure_of_job, request_id
+
+log = logs.get(__name__)
+
+_POLL_SECONDS: Final = 2.0  # between lists of the models that a gateway has
+
+
+class GatewayModels:
+    """The models of a gateway, called by a client. While it is away, jobs wait without losing attempts."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    async def names(self) -> AsyncIterator[Mapping[str, int]]:
+        known: Mapping[str, int] | None = None
+        while True:
+            try:
+                found = {model["name"]: model["places"] for model in (await self._client.models())["models"]}
+            except PenstockError as error:
+                log.debug("models_not_listed", reason=error.code)  # what was known stays
+            else:
+                if found != known:
+                    known = found
+                    yield found
+            await asyncio.sleep(_POLL_SECONDS)
+
+    async def predict(self, name: str, job: ClaimedJob, context: JobContext) -> bytes:
+        call = self._client.stream_json(name, job.input, request_id=request_id(job), logs=True)
+        chunks: list[bytes] = []
+        try:
+            async with aclosing(call):
+                async for kind, data in call:
+                    if kind == "done":
+                        done = msgspec.json.decode(data, type=dict[str, Raw])
+                        return bytes(done["output"]) if "output" in done else b"[" + b",".join(chunks) + b"]"
+                    if kind == "chunk":
+                        chunks.append(data)
+                    await _report(kind, data, context)
+        except PenstockError as error:
+            raise failure_of_job(error) from error
+        raise AssertionError("a stream ends with done, or raises")
+
+
+async def _report(kind: str, data: bytes, context: JobContext) -> None:
+    """Report an event of the call as the job's."""
+    match kind:
+        case "chunk":
+            try:
+                context.chunk(Raw(data))
+            except ValueError as error:
+                context.log(f"a chunk stands in the result only: {error}", "warning")
+            await context.room()
+        case "progress":
+            with suppress(ValueError):
+                context.progress(Raw(data))
+        case "log":
+            line = msgspec.json.decode(data)
+            context.log(line["message"], line["level"])

@@ -1,0 +1,98 @@
+"""The models of this process, as predict jobs run on them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import suppress
+
+from msgspec import Raw
+
+from penstock.errors import PenstockError
+from penstock.jobs.job import ClaimedJob
+from penstock.models.host.calls import LiveCall
+from penstock.models.inputs import from_json
+from penstock.models.replica.data_urls import inlined
+from penstock.models.replica.runtime import Segment
+from penstock.models.service import ModelService
+from penstock.models.uploads import Load
+from penstock.work.context import JobContext
+from penstock.workers.predict import failure_of_job, request_id
+
+
+class HostedModels:
+    """The models of this process."""
+
+    def __init__(self, service: ModelService, load: Load) -> None:
+        self._service = service
+        self._host = service.host
+        self._load = load
+
+    async def names(self) -> AsyncIterator[Mapping[str, int]]:
+        while True:
+            self._host.changed.clear()
+            yield {name: entry.versions[entry.default].places for name, entry in self._host.entries.items()}
+            await self._host.changed.wait()
+
+    async def predict(self, name: str, job: ClaimedJob, context: JobContext) -> bytes:
+        told = _Told(context)
+        try:
+            deployment = self._service.find(name)
+            if deployment.schema is None:
+                await deployment.describe()
+            given = await from_json(bytes(job.input), deployment, self._load)
+            told.call = live = self._host.call(
+                deployment,
+                given.json,
+                given.segments,
+                request_id=request_id(job),
+                streams=True,
+                collects=True,
+                listener=told,
+            )
+            try:
+                done = await live.done
+            finally:
+                live.close()
+            return inlined(done.json, done.segments)
+        except PenstockError as error:
+            raise failure_of_job(error) from error
+        finally:
+            told.close()
+
+
+class _Told:
+    """Hands what a call tells to its job, and holds the model back while too much of that is unsent."""
+
+    def __init__(self, context: JobContext) -> None:
+        self.call: LiveCall | None = None
+        self._context = context
+        self._holding: asyncio.Task[None] | None = None
+
+    def chunk(self, json: bytes, segments: Sequence[Segment]) -> None:
+        try:
+            self._context.chunk(Raw(inlined(json, segments)))
+        except ValueError as error:  # larger than an event may be; the result has it all the same
+            self._context.log(f"a chunk is told in the result only: {error}", "warning")
+        if self.call is None or self._holding is not None:
+            return
+        if self._context.crowded:
+            self._holding = asyncio.get_running_loop().create_task(self._hold(self.call))
+        else:
+            self.call.consume(self.call.unread)
+
+    def progress(self, json: bytes) -> None:
+        with suppress(ValueError):
+            self._context.progress(Raw(json))
+
+    def log(self, level: str, message: str) -> None:
+        self._context.log(message, level)
+
+    def close(self) -> None:
+        if self._holding is not None:
+            self._holding.cancel()
+
+    async def _hold(self, call: LiveCall) -> None:
+        await self._context.room()
+        self._holding = None
+        call.consume(call.unread)
