@@ -1,4 +1,4 @@
-"""``penstock compare``: what jobs tell of the providers that were asked for them."""
+"""``penstock compare``: how providers did over many jobs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from penstock.cli.output import AsJson, harmless, print_json, print_table, wants
 if TYPE_CHECKING:
     from penstock.client import Client
 
-_LONGEST_ERROR = 80  # characters of a provider's commonest error in a row
+_ERROR_LENGTH = 80  # characters of a provider's most common error in a row
 
 
 def compare(
     job_ids: Annotated[
-        list[UUID] | None, typer.Argument(metavar="[JOB]…", help="Job ids; without any, filters say which.")
+        list[UUID] | None, typer.Argument(metavar="[JOB]…", help="Job ids; without any, filters select jobs.")
     ] = None,
     task_type: Annotated[str | None, typer.Option("--task-type", help="Only jobs of this type.")] = None,
     model_profile: Annotated[str | None, typer.Option("--model-profile", help="Only jobs for this profile.")] = None,
@@ -57,7 +57,7 @@ def compare(
 
 
 async def _texts(client: Client, job_id: UUID) -> list[dict[str, Any]]:
-    """What a job's result tells of every provider."""
+    """Print what a job's result holds of every provider."""
     result: Any = (await client.get(job_id)).result
     attempts = result.get("attempts") if isinstance(result, dict) else None
     return [one for one in attempts if isinstance(one, dict)] if isinstance(attempts, list) else []
@@ -109,7 +109,7 @@ def _provider(one: Mapping[str, Any]) -> Sequence[object]:
         latency.get("p95"),
         None if factor is None else f"{factor:.3f} s",
         one["prompt_tokens"] + one["completion_tokens"] or None,
-        errors[0][:_LONGEST_ERROR] if errors else None,
+        errors[0][:_ERROR_LENGTH] if errors else None,
     )
 
 

@@ -6,7 +6,7 @@ from penstock.cli import roles
 
 
 def sidecar() -> None:
-    """Tell of this host's GPUs, containers, vLLM and WhisperX; needs INFRA_SIDECAR_TOKEN, changes nothing."""
+    """Report this host's GPUs, containers, vLLM and WhisperX; needs INFRA_SIDECAR_TOKEN, changes nothing."""
     settings = roles.begin("sidecar")
     import uvloop
 

@@ -1,4 +1,4 @@
-"""Fits tables and sections into a terminal, and says what is left out."""
+"""Fit tables and sections into a terminal, and name what is left out."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ class Frame:
 
 
 def _shared(space: int, wanted: Sequence[int]) -> list[int]:
-    """Share ``space``: who wants little gets it whole, and the others get the same."""
+    """Share ``space``: small wishes are met in full, and the rest is shared equally."""
     shares = [0] * len(wanted)
     left = max(space, 0)
     for place, index in enumerate(sorted(range(len(wanted)), key=lambda one: wanted[one])):

@@ -1,4 +1,4 @@
-"""The built-in executor for chat jobs: one profile, and the OpenAI-compatible providers behind it."""
+"""The built-in executor for chat jobs: one profile and its providers."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from penstock.providers.servers import Servers
 from penstock.work.context import JobContext
 from penstock.workers import provider_jobs
 
-_LONGEST_DELTA: Final = 100_000  # characters of one chunk of the job's output
+_MAX_DELTA: Final = 100_000  # characters of one chunk of the job's output
 
 
 class ChatResult(Struct, frozen=True, kw_only=True):
-    """A job's ``result``: the answer that counts, and what every provider did."""
+    """A job's ``result``: the reply that counts, and the attempts of all providers."""
 
     content: str
     model: str
@@ -31,7 +31,7 @@ class ChatResult(Struct, frozen=True, kw_only=True):
     duration_ms: int
     provider: str
     attempts: list[ProviderAttempt]
-    agreement: list[Agreement] = []  # of every pair of answers, with the mode "all"
+    agreement: list[Agreement] = []  # of every pair of replies, with the mode "all"
 
 
 class ChatExecutor:
@@ -84,7 +84,7 @@ class ChatExecutor:
 
 
 def fitted(result: ChatResult, max_bytes: int) -> ChatResult:
-    """Return a result that can be stored: a reply that was paid for is not lost for standing in the attempts as well.
+    """Return a result that can be stored. A reply that was paid for is not lost because the attempts repeat it.
 
     A character takes up to six bytes as JSON, so short texts need not be measured.
     """
@@ -95,7 +95,7 @@ def fitted(result: ChatResult, max_bytes: int) -> ChatResult:
 
 
 class _Talk:
-    """An answer on its way to those who follow the job. Once it has begun no other provider can take over."""
+    """A reply that is streamed as the job's output. Once it has begun, no other provider can take over."""
 
     def __init__(self, context: JobContext) -> None:
         self.begun = False
@@ -103,6 +103,6 @@ class _Talk:
 
     async def say(self, delta: str) -> None:
         self.begun = True
-        for start in range(0, len(delta), _LONGEST_DELTA):
-            self._context.chunk({"delta": delta[start : start + _LONGEST_DELTA]})
+        for start in range(0, len(delta), _MAX_DELTA):
+            self._context.chunk({"delta": delta[start : start + _MAX_DELTA]})
             await self._context.room()

@@ -1,4 +1,4 @@
-"""What the executors that ask providers have in common."""
+"""The common part of the executors that call providers."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _CALLS = metrics.counter("penstock_provider_calls", "Calls to providers, by outc
 _SECONDS = metrics.histogram("penstock_provider_seconds", "Time that providers took to answer.", ["provider"])
 _CALLS_OF: Final[dict[tuple[str, str], Any]] = {}
 _SECONDS_OF: Final[dict[str, Any]] = {}
-_MAX_WAIT_SECONDS: Final = 20.0  # that a job waits in its worker for closed gates, before it is handed back
+_MAX_WAIT_SECONDS: Final = 20.0  # that a job waits in its worker for closed gates, before it goes back to the queue
 
 
 def max_wait_seconds(job: ClaimedJob) -> float:
-    """Seconds to wait for a provider: less than the job has, so that waiting does not burn its attempt."""
+    """Return the seconds to wait for a provider: less than the job has, so that the wait does not cost its attempt."""
     return _MAX_WAIT_SECONDS if job.timeout_seconds is None else min(_MAX_WAIT_SECONDS, job.timeout_seconds / 2)
 
 
 def key(job: ClaimedJob, spec: ProviderSpec) -> str:
-    """The idempotency key of this attempt's call: a worker that has lost the job cannot claim its answer."""
+    """Return the idempotency key of this attempt's call: a worker that has lost the job cannot get its response."""
     return f"{job.id}-{job.epoch}-{spec.name}"
 
 
 def attempt_recorder(context: JobContext) -> OnAttempt:
-    """Tells the job's usage of what providers did, and its log of what went wrong: a line costs a job a heartbeat.
+    """Return a function that records attempts in the job's usage, and failures in its log: a line costs a heartbeat.
 
     Usage is counted under the model that a provider is configured with: what servers call theirs may change each time.
     """
@@ -71,7 +71,7 @@ def _count(attempt: ProviderAttempt) -> None:
 
 
 async def agreement(mode: Mode, attempts: Sequence[ProviderAttempt]) -> list[Agreement]:
-    """How far the answers of all providers agree; nothing in the other modes."""
+    """Return how far the replies of all providers agree; nothing in the other modes."""
     if mode is not Mode.ALL or len(attempts) < 2:
         return []
     return await asyncio.to_thread(agreements, attempts)

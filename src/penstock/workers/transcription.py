@@ -1,4 +1,4 @@
-"""The built-in executor for transcription jobs: a recording, and the providers that are asked what is said in it."""
+"""The built-in executor for transcription jobs: a recording, and the providers that transcribe it."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ _FOLDER: Final = "penstock-recording-"
 
 
 class TranscriptionResult(Struct, frozen=True, kw_only=True):
-    """A job's ``result``: the transcript of the first provider that succeeded, and what every provider did."""
+    """A job's ``result``: the transcript of the first provider that succeeded, and the attempts of all."""
 
-    segments: list[dict[str, Any]]  # start and end in seconds, text; speaker and words where the provider tells them
+    segments: list[dict[str, Any]]  # start and end in seconds, text; speaker and words where the provider returns them
     text: str
     language: str | None
     provider: str
@@ -123,7 +123,7 @@ class TranscriptionExecutor:
 
     @asynccontextmanager
     async def _recording(self, wanted: TranscriptionInput, context: JobContext) -> AsyncIterator[Recording]:
-        """The recording in a folder of its own, which goes when the block ends."""
+        """Yield the recording in a folder of its own, which is removed when the block ends."""
         folder = await asyncio.to_thread(tempfile.TemporaryDirectory, prefix=f"{_FOLDER}{os.getpid()}-")
         try:
             path = Path(folder.name) / "recording"
@@ -152,8 +152,11 @@ class TranscriptionExecutor:
 
 
 def fitted(result: TranscriptionResult, max_result_bytes: int) -> TranscriptionResult:
-    """A result that can be stored: a transcript that was paid for is not thrown away for its details. What it has too
-    much goes first from the attempts, then from the result: the words' times, then the attempts' segments."""
+    """Return a result that can be stored: a transcript that was paid for is not lost because of its details.
+
+    Details are dropped until it fits: the times of words in the attempts, the segments of the attempts, and then the
+    times of words in the result.
+    """
     for shorten in (_attempts_without_words, _attempts_without_segments, _segments_without_words):
         if len(msgspec.json.encode(result)) <= max_result_bytes:
             break
@@ -181,7 +184,7 @@ def _without_words(segments: list[dict[str, Any]] | None) -> list[dict[str, Any]
 
 
 def sweep() -> None:
-    """Remove recordings that workers left which were killed. To be called once, before the first job."""
+    """Remove recordings that killed workers left. Call it once, before the first job."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*-*"):
         owner = folder.name.removeprefix(_FOLDER).partition("-")[0]
         if owner.isdigit() and (int(owner) == os.getpid() or not psutil.pid_exists(int(owner))):
@@ -189,7 +192,7 @@ def sweep() -> None:
 
 
 def _decoded(audio: str) -> bytes:
-    """Base64, with or without ``data:…;base64,`` before it."""
+    """Decode base64, with or without ``data:…;base64,`` before it."""
     text = audio
     if audio.startswith("data:"):
         head, comma, text = audio.partition(",")
