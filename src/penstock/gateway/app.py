@@ -26,13 +26,12 @@ class Gateway:
         self._parts = parts
         self._running = AsyncExitStack()
         self.access = Access(settings.ai_service_token)
-        documentation = DocumentationRoutes()
+        documentation = DocumentationRoutes(lambda: document(self.routes, ABOUT, secured=self.access.guarded))
         self.routes: list[AnyRoute] = [
             *(route for part in parts for route in part.routes),
             *routes_of(documentation),
             *page_routes(),
         ]
-        documentation.openapi = document(self.routes, ABOUT, secured=self.access.guarded)
         self.application = Dispatcher(
             self.routes, self.access.check, log_requests=settings.penstock_log_level == "debug"
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -55,10 +57,10 @@ ABOUT: Final = About(
 
 
 class DocumentationRoutes:
-    """The description of the API, and the page that shows it. ``openapi`` is set once all routes are known."""
+    """The description of the API, which ``describe`` writes when it is first requested, and the page that shows it."""
 
-    def __init__(self) -> None:
-        self.openapi = b"{}"
+    def __init__(self, describe: Callable[[], bytes]) -> None:
+        self._openapi = cache(describe)
 
     @route(
         "GET",
@@ -71,7 +73,7 @@ class DocumentationRoutes:
     )
     async def described(self, request: Request) -> Response:
         request.query({})
-        return Response(body=self.openapi)
+        return Response(body=self._openapi())
 
     @route(
         "GET",
