@@ -1,4 +1,4 @@
-"""The stage of the gateway's tests: the real app behind a real server on a free port, and a caller that speaks HTTP."""
+"""The stage of the gateway's tests: a real gateway on a free port, and a client."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SUBMISSION = {"owner_service": "tests", "task_type": "echo", "model_profile": "s
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """An answer, read to its end."""
+    """A response, read to its end."""
 
     status: int
     headers: Mapping[str, str]
@@ -36,7 +36,7 @@ class Reply:
 
     @property
     def fields(self) -> list[str]:
-        """The fields that a problem blames."""
+        """The fields that a problem names."""
         return [mistake["field"] for mistake in self.json.get("errors", [])]
 
     @property
@@ -46,7 +46,7 @@ class Reply:
 
 
 class Caller:
-    """Calls to one gateway, as anybody's HTTP client makes them."""
+    """Sends requests to one gateway, as any HTTP client does."""
 
     def __init__(self, session: aiohttp.ClientSession, address: str, parts: GatewayAssembly, server: Server) -> None:
         self.session = session

@@ -1,4 +1,4 @@
-"""Who may call: the bearer token, and what an open gateway still refuses."""
+"""The access check: the bearer token, and what an open gateway still refuses."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_open_routes_are_these_and_no_others(guarded: Caller) -> None:
         assert (await guarded.get(path, Authorization="")).status < 400
 
 
-async def test_who_has_no_token_learns_nothing_from_a_body(guarded: Caller) -> None:
+async def test_a_body_without_a_token_is_not_parsed(guarded: Caller) -> None:
     reply = await guarded.call("POST", "/jobs", body=b"{" * 10_000, headers={"Authorization": "Bearer no"})
     assert reply.outcome == (401, "unauthorized")
 
@@ -61,11 +61,11 @@ async def test_an_open_gateway_refuses_pages_of_other_sites(caller: Caller) -> N
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "10.0.0.1", "127.0.0.1.evil.example", ""])
-async def test_an_open_gateway_refuses_names_that_are_not_this_machines(caller: Caller, host: str) -> None:
+async def test_an_open_gateway_refuses_names_of_other_machines(caller: Caller, host: str) -> None:
     assert (await caller.post("/jobs", SUBMISSION, Host=host)).outcome == (403, "forbidden")
     assert (await caller.get("/healthz", Host=host)).status == 200
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8080", "127.0.0.1:1", "[::1]:8080", "[::1]", "127.9.9.9"])
-async def test_an_open_gateway_answers_to_every_name_of_this_machine(caller: Caller, host: str) -> None:
+async def test_an_open_gateway_accepts_every_name_of_this_machine(caller: Caller, host: str) -> None:
     assert (await caller.get("/jobs", Host=host)).status == 200

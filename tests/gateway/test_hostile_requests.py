@@ -1,4 +1,4 @@
-"""Requests that nobody should send: none may end in a 500, and the gateway serves on."""
+"""Invalid and hostile requests: none may end in a 500, and the gateway keeps serving."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def with_input(raw: bytes) -> bytes:
     "body",
     [b"", b"x", b"{", b"\x00", b"\xff\xfe{}", b'{"\xff":1}', b"[" * 600 + b"]" * 600, b'{"a":' * 600, b"[" * 60_000],
 )
-async def test_what_is_no_json_is_400_everywhere(caller: Caller, body: bytes) -> None:
+async def test_a_body_that_is_not_json_is_400_on_every_route(caller: Caller, body: bytes) -> None:
     for path in ("/jobs", "/jobs/batch", "/jobs/claim", "/jobs/complete", "/jobs/heartbeat", "/jobs/retry"):
         reply = await caller.call("POST", path, body=body)
         assert reply.outcome == (400, "malformed_body"), path
@@ -49,13 +49,13 @@ async def test_what_is_no_json_is_400_everywhere(caller: Caller, body: bytes) ->
         b"1}{",
     ],
 )
-async def test_input_that_is_no_json_is_400(caller: Caller, raw: bytes) -> None:
+async def test_an_input_that_is_not_json_is_400(caller: Caller, raw: bytes) -> None:
     reply = await caller.call("POST", "/jobs", body=with_input(raw))
     assert reply.outcome == (400, "malformed_body")
 
 
 @pytest.mark.parametrize("body", [b"[]", b"1", b"null", b'"text"', b"true"])
-async def test_json_that_is_no_object_is_422(caller: Caller, body: bytes) -> None:
+async def test_json_that_is_not_an_object_is_422(caller: Caller, body: bytes) -> None:
     for path in ("/jobs", "/jobs/batch", "/jobs/claim", "/jobs/complete", "/jobs/retry"):
         assert (await caller.call("POST", path, body=body)).outcome == (422, "invalid_input")
 
@@ -74,7 +74,7 @@ async def test_json_that_is_no_object_is_422(caller: Caller, body: bytes) -> Non
         b'{"":""}',
     ],
 )
-async def test_strange_but_sound_input_is_kept_to_the_letter(caller: Caller, raw: bytes) -> None:
+async def test_unusual_but_valid_input_is_stored_unchanged(caller: Caller, raw: bytes) -> None:
     created = await caller.call("POST", "/jobs", body=with_input(raw))
     assert created.status == 201
     read = await caller.get(created.headers["location"])
@@ -82,7 +82,7 @@ async def test_strange_but_sound_input_is_kept_to_the_letter(caller: Caller, raw
 
 
 @pytest.mark.parametrize("raw", [b'"\\u0000"', b'{"\\u0000":1}', b'{"deep":["a\\u0000b"]}'])
-async def test_the_character_that_postgresql_lacks_is_refused_or_kept(caller: Caller, raw: bytes) -> None:
+async def test_nul_characters_are_refused_or_stored(caller: Caller, raw: bytes) -> None:
     created = await caller.call("POST", "/jobs", body=with_input(raw))
     if created.status == 201:
         assert raw in (await caller.get(created.headers["location"])).body
@@ -119,7 +119,7 @@ async def test_progress_and_messages_are_limited_too(caller: Caller) -> None:
     assert (await caller.post(f"/jobs/{job['id']}/fail", failure)).fields == ["message"]
 
 
-async def test_a_body_without_a_length_is_counted_while_it_comes(caller: Caller) -> None:
+async def test_a_chunked_body_is_bounded_while_it_arrives(caller: Caller) -> None:
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     head = b"POST /api/v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
     status, _ = await raw(caller, head + chunk * 3)
@@ -129,14 +129,14 @@ async def test_a_body_without_a_length_is_counted_while_it_comes(caller: Caller)
     assert status == 201
 
 
-async def test_a_declared_length_beyond_the_limit_is_refused_before_the_body_comes(caller: Caller) -> None:
+async def test_a_declared_length_beyond_the_limit_is_refused_before_the_body_arrives(caller: Caller) -> None:
     status, _ = await raw(
         caller, b"POST /api/v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999999999\r\n\r\n"
     )
     assert status == 413
 
 
-async def test_compressed_and_foreign_bodies_are_415(caller: Caller) -> None:
+async def test_compressed_bodies_and_other_media_types_are_415(caller: Caller) -> None:
     for headers in (
         {"Content-Encoding": "gzip"},
         {"Content-Encoding": "br"},
@@ -151,12 +151,12 @@ async def test_compressed_and_foreign_bodies_are_415(caller: Caller) -> None:
         assert (await caller.call("POST", "/jobs", SUBMISSION, headers={"Content-Type": kind})).status == 201
 
 
-async def test_broken_http_is_400_and_harms_nobody(caller: Caller) -> None:
+async def test_invalid_http_is_400_and_other_requests_are_served(caller: Caller) -> None:
     assert (await raw(caller, b"HELLO\r\n\r\n"))[0] == 400
     assert (await caller.get("/healthz")).status == 200
 
 
-async def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_behind(caller: Caller) -> None:
+async def test_the_gateway_survives_clients_that_leave_during_their_body(caller: Caller) -> None:
     parts = urlsplit(caller.address)
     _, writer = await asyncio.open_connection(parts.hostname, parts.port)
     writer.write(b"POST /api/v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n{")
@@ -167,7 +167,7 @@ async def test_a_client_that_leaves_in_the_middle_of_its_body_leaves_nothing_beh
 
 
 async def raw(caller: Caller, request: bytes) -> tuple[int, bytes]:
-    """Status and head of the answer to these very bytes."""
+    """Send exactly these bytes; returns status and head of the response."""
     parts = urlsplit(caller.address)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     writer.write(request)

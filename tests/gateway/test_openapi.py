@@ -37,7 +37,7 @@ async def test_every_route_is_described(caller: Caller, described: dict[str, Any
             assert operation["requestBody"]["content"]["application/json"]["example"], route.path
 
 
-async def test_what_a_caller_states_is_explained(described: dict[str, Any]) -> None:
+async def test_every_parameter_and_field_is_described(described: dict[str, Any]) -> None:
     """Every parameter, and every field of a job."""
     for path, methods in described["paths"].items():
         for operation in methods.values():
@@ -50,12 +50,12 @@ async def test_what_a_caller_states_is_explained(described: dict[str, Any]) -> N
     assert set(predict) == {"application/json", "multipart/form-data", "application/octet-stream"}
 
 
-async def test_operations_have_names_of_their_own(described: dict[str, Any]) -> None:
+async def test_operation_ids_are_unique(described: dict[str, Any]) -> None:
     names = [operation["operationId"] for methods in described["paths"].values() for operation in methods.values()]
     assert len(set(names)) == len(names)
 
 
-async def test_references_lead_somewhere(described: dict[str, Any]) -> None:
+async def test_references_resolve(described: dict[str, Any]) -> None:
     schemas = described["components"]["schemas"]
 
     def references(part: object) -> list[str]:
@@ -68,7 +68,7 @@ async def test_references_lead_somewhere(described: dict[str, Any]) -> None:
         assert reference.removeprefix("#/components/schemas/") in schemas, reference
 
 
-async def test_every_json_answer_has_an_example_that_fits_its_schema(described: dict[str, Any]) -> None:
+async def test_every_json_response_has_an_example_that_matches_its_schema(described: dict[str, Any]) -> None:
     for path, methods in described["paths"].items():
         for operation in methods.values():
             contents = [response.get("content", {}) for response in operation["responses"].values()]
@@ -91,7 +91,7 @@ async def test_examples_of_requests_are_accepted(caller: Caller) -> None:
             assert reply.status < 300, (route.path, reply.body)
 
 
-async def test_the_token_is_asked_for_only_where_one_is_set(caller: Caller, described: dict[str, Any]) -> None:
+async def test_the_token_is_described_only_where_one_is_set(caller: Caller, described: dict[str, Any]) -> None:
     assert "security" not in described
     secured = msgspec.json.decode(document(caller.gateway.routes, ABOUT, secured=True))
     assert secured["security"] == [{"token": []}]
@@ -100,7 +100,7 @@ async def test_the_token_is_asked_for_only_where_one_is_set(caller: Caller, desc
     assert "security" not in secured["paths"]["/api/v1/jobs"]["post"]
 
 
-def test_every_error_has_a_status_and_a_code_of_its_own() -> None:
+def test_every_error_has_a_status_and_a_unique_code() -> None:
     codes = [error.code for error in STATUSES]
     assert len(set(codes)) == len(codes)
     for error, (status, _) in STATUSES.items():

@@ -1,4 +1,4 @@
-"""The process ``penstock gateway``: starts, serves, and ends what waits when it is told to stop."""
+"""The process ``penstock gateway``: it starts, serves, and ends waiting requests when it gets a signal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ async def answers(session: aiohttp.ClientSession, path: str) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_what_waits_and_then_the_process(
+async def test_a_signal_ends_waiting_requests_and_then_the_process(
     tmp_path: Path, database_url: str, number: signal.Signals
 ) -> None:
     port = free_port()

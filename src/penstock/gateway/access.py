@@ -1,4 +1,4 @@
-"""Who may call: the holder of the token; without one, programs of this machine, but no page of a foreign site."""
+"""The access check: the token, or without one, programs of this machine but no pages of other sites."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ class Access:
     def check(self, request: Request) -> Principal:
         """Return the sender of a request; raises Unauthorized without the token, and Forbidden for a browser that a
         page of another site sent here."""
-        if self._bearer is None:
-            _refuse_foreign_pages(request)
-        else:
+        if self._bearer is not None:
             return self._bearer(request)
+        _refuse_foreign_pages(request)
         return OPERATOR
 
 
 def _refuse_foreign_pages(request: Request) -> None:
-    """A page may reach an open service on this machine across sites, or by a name of its own that leads here."""
+    """Raise Forbidden for pages of other sites: by a cross-site request, or by a name of theirs that resolves to this
+    machine (DNS rebinding)."""
     if request.header(b"sec-fetch-site") == "cross-site":
         raise Forbidden("web pages of other sites may not call this API while AI_SERVICE_TOKEN is not set")
     host = request.header(b"host")
     if host is not None and not _names_this_machine(host):
         raise Forbidden(
-            "while AI_SERVICE_TOKEN is not set, this API answers to localhost and loopback addresses only, "
+            "while AI_SERVICE_TOKEN is not set, this API can be reached by localhost and loopback addresses only, "
             f"not to {host[:100]!r}"
         )
 

@@ -15,8 +15,8 @@ from penstock.web.request import Request
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
-_MOST_PARTS = 200
-_LONGEST_HEADER = 4096  # bytes
+_MAX_PARTS = 200
+_MAX_HEADER_BYTES = 4096
 _UNKNOWN = "application/octet-stream"
 
 
@@ -26,12 +26,12 @@ class Part:
 
     name: str
     filename: str | None
-    media_type: str | None  # as stated, without parameters, in lower case; guessed for files that state none
+    media_type: str | None  # in lower case, without parameters; guessed from the file's name if not stated
     data: bytes
 
 
 async def read_form(request: Request, content_type: str) -> list[Part]:
-    """All parts in order; raises MalformedBody or TooLarge. The route bounds the body as a whole."""
+    """Return all parts in order; raises MalformedBody or TooLarge. The route bounds the body as a whole."""
     _, options = parse_options_header(content_type)
     boundary = options.get(b"boundary")
     if not boundary:
@@ -44,7 +44,7 @@ async def read_form(request: Request, content_type: str) -> list[Part]:
         parser.finalize()
     except (FormParserError, UnicodeDecodeError, ValueError) as error:
         raise MalformedBody(f"the body is not valid multipart/form-data: {error}") from None
-    if not collector.whole:
+    if not collector.complete:
         raise MalformedBody("the body ends before its last boundary")
     return collector.parts
 
@@ -54,7 +54,7 @@ class _Collector:
 
     def __init__(self) -> None:
         self.parts: list[Part] = []
-        self.whole = False
+        self.complete = False
         self._headers: dict[bytes, bytes] = {}
         self._name = b""
         self._value = b""
@@ -63,17 +63,17 @@ class _Collector:
     def callbacks(self) -> MultipartCallbacks:
         return {
             "on_part_begin": self._begin,
-            "on_part_data": self._more,
+            "on_part_data": self._add_data,
             "on_part_end": self._end,
             "on_header_field": self._header_name,
             "on_header_value": self._header_value,
             "on_header_end": self._header_end,
-            "on_end": self._over,
+            "on_end": self._end_of_form,
         }
 
     def _begin(self) -> None:
-        if len(self.parts) >= _MOST_PARTS:
-            raise TooLarge(f"a form has at most {_MOST_PARTS} parts")
+        if len(self.parts) >= _MAX_PARTS:
+            raise TooLarge(f"a form has at most {_MAX_PARTS} parts")
         self._headers, self._data = {}, []
 
     def _header_name(self, data: bytes, start: int, end: int) -> None:
@@ -85,14 +85,14 @@ class _Collector:
         self._bound()
 
     def _bound(self) -> None:
-        if len(self._name) + len(self._value) > _LONGEST_HEADER:
-            raise TooLarge(f"a header of a part has more than {_LONGEST_HEADER} bytes")
+        if len(self._name) + len(self._value) > _MAX_HEADER_BYTES:
+            raise TooLarge(f"a header of a part has more than {_MAX_HEADER_BYTES} bytes")
 
     def _header_end(self) -> None:
         self._headers[self._name.lower()] = self._value
         self._name = self._value = b""
 
-    def _more(self, data: bytes, start: int, end: int) -> None:
+    def _add_data(self, data: bytes, start: int, end: int) -> None:
         self._data.append(data[start:end])
 
     def _end(self) -> None:
@@ -111,8 +111,8 @@ class _Collector:
             )
         )
 
-    def _over(self) -> None:
-        self.whole = True
+    def _end_of_form(self) -> None:
+        self.complete = True
 
 
 def _media_type(stated: str, filename: bytes | None) -> str | None:

@@ -1,4 +1,4 @@
-"""Sockets to listen on, with an error that names the setting when they cannot be had."""
+"""Listening sockets; the error for an address that cannot be used names its setting."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any
 from penstock.errors import FieldProblem, SettingsError
 
 _BACKLOG = 2048  # connections that may wait to be accepted
-_ABSENT = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}  # a name means IPv6 too, and this machine has none
+_ABSENT = {errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL}  # a name has an IPv6 address too, and this machine has no IPv6
 
 
 def listeners(host: str, port: int, variable: str) -> list[socket.socket]:
-    """A socket for every address that ``host`` means, listening; ``variable`` names the setting of the port.
+    """Return a listening socket for every address of ``host``; ``variable`` names the setting of the port.
 
-    Raises SettingsError. Whoever gets them closes them.
+    The caller closes them. Raises SettingsError.
     """
     found: list[socket.socket] = []
     absent: OSError | None = None
     with contextlib.ExitStack() as undo:
         try:
-            meant = socket.getaddrinfo(
+            addresses = socket.getaddrinfo(
                 host.strip("[]"), port, type=socket.SOCK_STREAM, proto=socket.IPPROTO_TCP, flags=socket.AI_PASSIVE
             )
-            for family, _, _, _, address in dict.fromkeys(meant):  # /etc/hosts may name one twice
+            for family, _, _, _, address in dict.fromkeys(addresses):  # /etc/hosts may list one twice
                 try:
                     found.append(undo.enter_context(_listening(family, address)))
                 except OSError as error:
@@ -42,7 +42,7 @@ def listeners(host: str, port: int, variable: str) -> list[socket.socket]:
 
 
 def _listening(family: int, address: Any) -> socket.socket:
-    # With its protocol named: event loops then send at once, without waiting for company (TCP_NODELAY).
+    # Event loops set TCP_NODELAY only on sockets whose protocol is stated.
     one = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

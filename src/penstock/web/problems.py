@@ -71,7 +71,7 @@ class Refused(Exception):
 
 
 def status_of(error: type[errors.PenstockError]) -> tuple[int, str]:
-    """Status and title of an error class, by its nearest ancestor in the table."""
+    """Return status and title of an error class, by its nearest ancestor in the table."""
     for ancestor in error.__mro__:
         if ancestor in STATUSES:
             return STATUSES[ancestor]
@@ -79,7 +79,7 @@ def status_of(error: type[errors.PenstockError]) -> tuple[int, str]:
 
 
 def describe(error: errors.PenstockError) -> Problem:
-    """What the caller is told of an error. Ours say no more than their class does."""
+    """Return the problem details of an error; those of our own errors reveal nothing beyond their class."""
     status, title = status_of(type(error))
     mistakes = error.problems if isinstance(error, errors.InvalidInput | errors.ModelBroken) else ()
     return Problem(
@@ -130,7 +130,7 @@ def unexpected() -> Response:
 
 
 def schema_example(error: type[errors.PenstockError]) -> dict[str, Any]:
-    """A problem as the API's description shows it."""
+    """Return an example of an error for the description of the API."""
     sample = (
         error([errors.FieldProblem(field="priority", detail="expected `int` <= 100")])
         if issubclass(error, errors.InvalidInput)

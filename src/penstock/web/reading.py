@@ -1,4 +1,4 @@
-"""Turning bytes from outside into typed values, with errors that name the field."""
+"""Read typed values from request bodies and queries, with errors that name the field."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from penstock.errors import InvalidInput, MalformedBody
 T = TypeVar("T")
 Moment = Annotated[datetime, Meta(tz=True)]
 
-_DEEPEST = 500  # levels of nesting in a body
+_MAX_DEPTH = 500  # levels of nesting in a body
 _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 
 
 def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """A typed value from a JSON body.
+    """Return a typed value from a JSON body.
 
-    Raises MalformedBody for what is no JSON at all (or is nested too deeply, or is no UTF-8), InvalidInput for a field
-    that breaks a rule.
+    Raises MalformedBody for a body that is not JSON, not UTF-8 or nested too deeply, and InvalidInput for fields that
+    break a rule.
     """
     if not body:
         raise MalformedBody("the body is empty; it must be JSON")
@@ -34,20 +34,20 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
             body.decode()
         except UnicodeDecodeError:
             raise MalformedBody("the body is not valid UTF-8") from None
-    if body.count(b"[") + body.count(b"{") > _DEEPEST and _depth(body) > _DEEPEST:
-        raise MalformedBody(f"the body is nested more than {_DEEPEST} levels deep")
+    if body.count(b"[") + body.count(b"{") > _MAX_DEPTH and _depth(body) > _MAX_DEPTH:
+        raise MalformedBody(f"the body is nested more than {_MAX_DEPTH} levels deep")
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
         raise _mistakes(body, decoder.type, str(error)) from None
     except RecursionError:
-        raise MalformedBody(f"the body is nested more than {_DEEPEST} levels deep") from None
+        raise MalformedBody(f"the body is nested more than {_MAX_DEPTH} levels deep") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedBody(f"the body is not valid JSON: {error}") from None
 
 
 def _mistakes(body: bytes, kind: object, first: str) -> InvalidInput:
-    """All that is wrong with a body, or the first of it where it cannot be taken apart: a number is out of range."""
+    """Return every mistake in a body; only the first where the body cannot be decoded without its type."""
     try:
         problems = checking.all_of(msgspec.json.decode(body), kind)
     except (msgspec.DecodeError, RecursionError):
@@ -56,19 +56,19 @@ def _mistakes(body: bytes, kind: object, first: str) -> InvalidInput:
 
 
 def convert(values: Mapping[str, Any], to: type[T]) -> T:
-    """A typed value from query parameters, which are all text; raises InvalidInput."""
+    """Return a typed value from query parameters, which are all text; raises InvalidInput."""
     try:
         converted = msgspec.convert(values, to, strict=False)
     except msgspec.ValidationError as error:
         raise checking.invalid(str(error), to) from None
     for name in values:
-        if getattr(converted, name) is None:  # msgspec takes the text "null" for none at all
+        if getattr(converted, name) is None:  # msgspec reads the text "null" as None
             raise InvalidInput.of(name, "must be a value; leave the parameter out instead")
     return converted
 
 
 def moment(text: str, name: str) -> datetime:
-    """A time in a query; raises InvalidInput."""
+    """Return a time stated in a query; raises InvalidInput."""
     try:
         found: datetime = msgspec.convert(text, Moment)
     except msgspec.ValidationError:
@@ -78,13 +78,13 @@ def moment(text: str, name: str) -> datetime:
 
 
 def check_moment(found: datetime | None, name: str) -> None:
-    """Refuse what is no time any more in another zone or an hour away from here."""
+    """Raise InvalidInput for a time so near the ends of the calendar that another zone could not express it."""
     if found is not None and not 1 < found.year < 9999:
         raise InvalidInput.of(name, "must lie in the years 2 to 9998")
 
 
 def _depth(body: bytes) -> int:
-    """The deepest nesting of brackets outside strings."""
+    """Return the deepest nesting of brackets outside strings."""
     deepest = depth = 0
     for bracket in _BRACKET.findall(_STRING.sub(b"", body)):
         depth += 1 if bracket in b"[{" else -1
