@@ -9,13 +9,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from penstock.blobs.blob import Blob
     from penstock.client import (
         BlockingClient,
         Client,
         Event,
         EventsLost,
         Job,
+        JobFilters,
         JobOptions,
+        JobPage,
         MediaAnswer,
         ModelEvent,
         Unreachable,
@@ -41,7 +44,7 @@ if TYPE_CHECKING:
         WrongState,
     )
     from penstock.failures import Category
-    from penstock.jobs.job import ClaimedJob, JobFilter
+    from penstock.jobs.job import ClaimedJob, Created, HeartbeatAnswer, JobFilter, JobState, Stats
     from penstock.jobs.states import Status
     from penstock.models.replica.contract.arrays import Array
     from penstock.models.replica.contract.context import BadInput, Context, context
@@ -56,23 +59,29 @@ __all__ = [
     "Audio",
     "BadInput",
     "Batched",
+    "Blob",
     "BlockingClient",
     "CallerError",
     "Category",
     "ClaimedJob",
     "Client",
     "Context",
+    "Created",
     "Event",
     "EventsLost",
     "ExecutionError",
     "File",
+    "HeartbeatAnswer",
     "IdempotencyConflict",
     "Image",
     "InvalidInput",
     "Job",
     "JobContext",
     "JobFilter",
+    "JobFilters",
     "JobOptions",
+    "JobPage",
+    "JobState",
     "MediaAnswer",
     "ModelBroken",
     "ModelCrashed",
@@ -87,6 +96,7 @@ __all__ = [
     "ProviderFailed",
     "ServiceError",
     "StaleEpoch",
+    "Stats",
     "Status",
     "Unauthorized",
     "Unreachable",
@@ -101,12 +111,15 @@ _HOMES = {
         "Event",
         "EventsLost",
         "Job",
+        "JobFilters",
         "JobOptions",
+        "JobPage",
         "MediaAnswer",
         "ModelEvent",
         "Unreachable",
     ),
-    "penstock.jobs.job": ("ClaimedJob", "JobFilter"),
+    "penstock.blobs.blob": ("Blob",),
+    "penstock.jobs.job": ("ClaimedJob", "Created", "HeartbeatAnswer", "JobFilter", "JobState", "Stats"),
     "penstock.failures": ("Category",),
     "penstock.jobs.states": ("Status",),
     "penstock.models.replica.contract.context": ("BadInput", "Context", "context"),
@@ -117,6 +130,10 @@ _HOMES = {
     "penstock.work.executor": ("ExecutionError",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> object:

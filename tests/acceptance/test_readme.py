@@ -6,6 +6,7 @@ import asyncio
 import json
 import re
 import sys
+import textwrap
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ README = (ROOT / "README.md").read_text()
 
 
 GUIDE = (ROOT / "docs" / "models.md").read_text()
+CLIENT = (ROOT / "docs" / "client.md").read_text()
 
 
 def example(language: str, containing: str, text: str = README) -> str:
@@ -88,6 +90,21 @@ async def test_the_model(address: str) -> None:
 async def test_the_guides_model(address: str) -> None:
     call = example("bash", "models/summary/predict", GUIDE).replace("models/summary", "models/guided")
     assert json.loads(await _run("bash", "-c", f"api={address}/api/v1\n{call}")) == {"summary": "a penstock…"}
+
+
+async def test_the_examples_of_the_client_page(address: str) -> None:
+    first, *rest = re.findall(r"```python\n(.*?)```", CLIENT, re.DOTALL)
+    body = textwrap.indent("\n".join(rest), " " * 8)
+    program = (
+        f"{first}\nasync def main():\n"
+        f"    async with Client('http://127.0.0.1:8080', owner_service='docs') as client:\n{body}\n"
+        "asyncio.run(main())\n"
+    )
+    out = await _run(sys.executable, "-c", f"import asyncio\n{program}".replace("http://127.0.0.1:8080", address))
+    assert "no worker has served the queue reverse/words" in out
+    assert "failed bad_input" in out
+    assert "{'summary': 'a penstock…'}" in out
+    assert "b'RIFF'" in out
 
 
 def test_the_readme_names_only_files_that_exist() -> None:

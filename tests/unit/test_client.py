@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
+from urllib.parse import parse_qsl
 from uuid import UUID
 
 import msgspec
@@ -16,8 +17,8 @@ from aiohttp import web
 
 import penstock
 from penstock import BlockingClient, Client, EventsLost, Unreachable, errors
-from penstock.failures import Category
-from penstock.jobs.job import ClaimRequest, Failure, JobCompletion, JobFilter, JobHeartbeat
+from penstock.client.working import WorkRequests
+from penstock.jobs.job import JobCompletion, JobFilter, JobHeartbeat
 from penstock.jobs.states import Status
 from penstock.supervisor.ports import free_port
 from penstock.web import problems
@@ -155,8 +156,8 @@ async def test_a_batch_is_repeated_too() -> None:
 async def test_a_claim_whose_answer_was_lost_is_not_repeated() -> None:
     async with gateway(cuts, says({"jobs": []})) as server, Client(server.url) as client:
         with pytest.raises(Unreachable):
-            await client.claim(ClaimRequest(worker_id="w"))
-        assert await client.claim(ClaimRequest(worker_id="w")) == []
+            await client.claim("w")
+        assert await client.claim("w") == []
     assert len(server.requests) == 2
 
 
@@ -258,7 +259,7 @@ async def test_batch_answers_hold_errors_as_values() -> None:
     ]
     done = [JobCompletion(id=JOB_ID, epoch=number) for number in range(1, 7)]
     async with gateway(says({"results": items})) as server, Client(server.url) as client:
-        first, second, third, *others = await client.complete_many(done)
+        first, second, third, *others = await WorkRequests(client._transport).complete(done)
     assert getattr(first, "status", None) is Status.COMPLETED
     assert isinstance(second, errors.StaleEpoch)
     assert isinstance(third, errors.NotFound)
@@ -269,16 +270,60 @@ async def test_batch_answers_hold_errors_as_values() -> None:
     ]
 
 
+async def test_a_worker_needs_keywords_only() -> None:
+    state, beaten = (
+        {"id": str(JOB_ID), "status": "completed"},
+        {"id": str(JOB_ID), "lease_expires_at": "2026-01-01T00:00:00Z", "cancel_requested": False},
+    )
+    async with (
+        gateway(says({"jobs": []}), says(beaten), says(state), says(state)) as server,
+        Client(server.url) as client,
+    ):
+        await client.claim("w", task_types=["echo"], limit=3, lease=timedelta(seconds=9), wait=timedelta(seconds=2))
+        await client.heartbeat(JOB_ID, 5, progress={"fraction": 0.5})
+        await client.complete(JOB_ID, 5, {"x": 1})
+        await client.fail(str(JOB_ID), 5, "too dark", category="bad_input", retry_after=timedelta(seconds=4))
+    claim, beat, done, failed = [body for _, _, body, _ in server.requests]
+    assert (claim["task_types"], claim["limit"], claim["lease_seconds"], claim["wait_seconds"]) == (["echo"], 3, 9, 2)
+    assert (beat["epoch"], beat["progress"]) == (5, {"fraction": 0.5})
+    assert (done["epoch"], done["result"]) == (5, {"x": 1})
+    assert (failed["category"], failed["message"], failed["retry_after_seconds"]) == ("bad_input", "too dark", 4)
+
+
+async def test_filters_are_stated_by_name() -> None:
+    page: dict[str, Any] = {"jobs": [], "next_cursor": None}
+    async with gateway(says(page), says({"count": 1, "dry_run": False})) as server, Client(server.url) as client:
+        await client.list(status="failed", tags=["a", "b"], limit=7)
+        assert await client.cancel_where(task_type="echo", status=["pending"]) == 1
+        with pytest.raises(ValueError, match="priority"):
+            await client.list(priority=1000)
+        with pytest.raises(ValueError, match="not both"):
+            await client.list(JobFilter(), task_type="echo")
+    assert sorted(parse_qsl(server.requests[0][1].partition("?")[2])) == [
+        ("limit", "7"),
+        ("status", "failed"),
+        ("tags", "a"),
+        ("tags", "b"),
+    ]
+
+
+def test_what_there_is_to_import_is_listed() -> None:
+    assert set(penstock.__all__) <= set(dir(penstock))
+    for name in penstock.__all__:
+        assert getattr(penstock, name) is not None
+
+
 async def test_nothing_to_hand_in_is_no_request() -> None:
     async with Client(f"http://127.0.0.1:{free_port()}") as client:
-        assert await client.complete_many([]) == []
-        assert await client.heartbeat([]) == []
+        requests = WorkRequests(client._transport)
+        assert await requests.complete([]) == []
+        assert await requests.heartbeat([]) == []
 
 
 async def test_heartbeats_bring_back_cancellations() -> None:
     item = {"id": str(JOB_ID), "lease_expires_at": "2026-01-01T00:00:00Z", "cancel_requested": True}
     async with gateway(says({"results": [item]})) as server, Client(server.url) as client:
-        (answer,) = await client.heartbeat([JobHeartbeat(id=JOB_ID, epoch=5)])
+        (answer,) = await WorkRequests(client._transport).heartbeat([JobHeartbeat(id=JOB_ID, epoch=5)])
     assert getattr(answer, "cancel_requested", None) is True
 
 
@@ -459,7 +504,7 @@ async def test_the_blocking_client_does_the_same_without_an_event_loop() -> None
             assert client.get(JOB_ID).status is Status.COMPLETED
             assert [event.type for event in client.events(JOB_ID)] == ["job.created", "job.completed"]
             with pytest.raises(errors.NotFound):
-                client.fail(JOB_ID, Failure(epoch=1, category=Category.INTERNAL))
+                client.fail(JOB_ID, 1, "no", category="internal")
         client.close()
 
     story = streams(("1-1-1", "job.created"), ("1-2-1", "job.completed"))

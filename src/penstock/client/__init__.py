@@ -4,7 +4,7 @@ Needs a gateway's address, nothing else.
 """
 
 from penstock.client.blocking import BlockingClient
-from penstock.client.client import Client, JobOptions
+from penstock.client.client import Client, JobFilters, JobOptions
 from penstock.client.models import ModelEvent
 from penstock.client.stream import Event, EventsLost
 from penstock.client.transport import Unreachable
@@ -16,6 +16,7 @@ __all__ = [
     "Event",
     "EventsLost",
     "Job",
+    "JobFilters",
     "JobOptions",
     "JobPage",
     "JobSummary",

@@ -93,7 +93,6 @@ class BlockingClient:
     claim = _blocking(Client.claim)
     heartbeat = _blocking(Client.heartbeat)
     complete = _blocking(Client.complete)
-    complete_many = _blocking(Client.complete_many)
     fail = _blocking(Client.fail)
     retry = _blocking(Client.retry)
     cancel = _blocking(Client.cancel)

@@ -13,37 +13,26 @@ from typing import Any, Self, TypedDict, Unpack
 from uuid import UUID
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from penstock.client.blobs import BlobCalls
 from penstock.client.models import ModelCalls
 from penstock.client.stream import LAST_TYPES, Event, Stream
-from penstock.client.transport import Query, Transport, error_named
-from penstock.client.views import Job, JobPage
+from penstock.client.transport import Query, Transport
+from penstock.client.views import Job, JobPage, as_id, as_raw
 from penstock.client.work import HttpSource, PlainLog
-from penstock.errors import CallerError
+from penstock.client.working import WorkCalls, WorkRequests
+from penstock.failures import Category
 from penstock.jobs.job import (
-    BatchAnswer,
-    BatchCompletion,
-    BatchHeartbeat,
-    BatchItem,
     BulkAnswer,
     BulkRequest,
-    ClaimAnswer,
-    ClaimedJob,
-    ClaimRequest,
-    Completion,
     Created,
     CreatedBatch,
-    Failure,
-    HeartbeatAnswer,
-    JobCompletion,
     JobFilter,
-    JobHeartbeat,
-    JobState,
     JobSubmission,
     Stats,
 )
+from penstock.jobs.states import Status
 from penstock.processes.stopping import on_signals
 from penstock.work.engine import Engine
 from penstock.work.executor import Executor
@@ -68,11 +57,32 @@ class JobOptions(TypedDict, total=False):
     tags: list[str]
 
 
+class JobFilters(TypedDict, total=False):
+    """The filters of lists, of retries and cancels by filter, and of comparisons. Every stated one must match."""
+
+    owner_service: str
+    owner_ref: str
+    task_type: str
+    model_profile: str
+    status: Status | str | list[Status] | list[str]  # any of these
+    priority: int
+    worker_id: str
+    error_category: Category | str
+    idempotency_key: str
+    tags: str | list[str]  # all of these
+    max_attempts: int
+    attempt: int
+    created_after: datetime  # inclusive
+    created_before: datetime  # exclusive
+    finished_after: datetime  # inclusive
+    finished_before: datetime  # exclusive
+
+
 class _Batch(Struct):
     jobs: Sequence[JobSubmission]
 
 
-class Client(ModelCalls, BlobCalls):
+class Client(WorkCalls, ModelCalls, BlobCalls):
     """Talks to one gateway; use it as ``async with Client(url, token=…) as client``.
 
     Raises ValueError for a URL that is none over HTTP. Errors of the gateway come as the classes of
@@ -92,6 +102,7 @@ class Client(ModelCalls, BlobCalls):
         self.url = url.rstrip("/")
         self.owner_service = owner_service  # of jobs that name none
         self._transport = Transport(url, token=token, timeout=timeout)
+        self._work_requests = WorkRequests(self._transport)
 
     async def __aenter__(self) -> Self:
         return self
@@ -119,7 +130,7 @@ class Client(ModelCalls, BlobCalls):
         if not fields.get("idempotency_key"):
             fields["idempotency_key"] = secrets.token_hex(16)
         return JobSubmission(
-            task_type=task_type, model_profile=model_profile, input=_raw({} if input is None else input), **fields
+            task_type=task_type, model_profile=model_profile, input=as_raw({} if input is None else input), **fields
         )
 
     async def submit(
@@ -143,7 +154,7 @@ class Client(ModelCalls, BlobCalls):
 
     async def get(self, job_id: UUID | str) -> Job:
         """A whole job; raises NotFound."""
-        return await self._transport.call("GET", f"{_JOBS}/{_id(job_id)}", Job)
+        return await self._transport.call("GET", f"{_JOBS}/{as_id(job_id)}", Job)
 
     async def wait(self, job_id: UUID | str, timeout: timedelta | None = None) -> Job:
         """The job once it is finished, however it ended; raises TimeoutError after ``timeout``."""
@@ -152,18 +163,26 @@ class Client(ModelCalls, BlobCalls):
         while True:
             left = _LONGEST_WAIT if deadline is None else min(_LONGEST_WAIT, max(0.0, deadline - loop.time()))
             job = await self._transport.call(
-                "GET", f"{_JOBS}/{_id(job_id)}", Job, query={"wait": f"{left:.3f}"}, wait=left
+                "GET", f"{_JOBS}/{as_id(job_id)}", Job, query={"wait": f"{left:.3f}"}, wait=left
             )
             if job.status.finished:
                 return job
             if deadline is not None and loop.time() >= deadline:
                 raise TimeoutError(f"job {job_id} is still {job.status} after {timeout}")
 
-    async def list(self, where: JobFilter | None = None, *, limit: int = 100, cursor: str | None = None) -> JobPage:
-        """A page of jobs, newest first; the next one is behind its ``next_cursor``."""
-        query: dict[str, str | Sequence[str]] = {"limit": str(limit)}
-        if where is not None:
-            query |= _query(where)
+    async def list(
+        self,
+        where: JobFilter | None = None,
+        *,
+        limit: int = 100,
+        cursor: str | None = None,
+        **filters: Unpack[JobFilters],
+    ) -> JobPage:
+        """Return a page of jobs, newest first; the next page is behind its ``next_cursor``.
+
+        Filters are stated by name or as a ``JobFilter``; every stated one must match.
+        """
+        query: dict[str, str | Sequence[str]] = {"limit": str(limit), **_query(_filter(where, filters))}
         if cursor is not None:
             query["cursor"] = cursor
         return await self._transport.call("GET", _JOBS, JobPage, query=query)
@@ -173,14 +192,19 @@ class Client(ModelCalls, BlobCalls):
         return await self._transport.call("GET", "/api/v1/stats", Stats)
 
     async def compare(
-        self, job_ids: Collection[UUID | str] = (), *, where: JobFilter | None = None, limit: int = 500
+        self,
+        job_ids: Collection[UUID | str] = (),
+        *,
+        where: JobFilter | None = None,
+        limit: int = 500,
+        **filters: Unpack[JobFilters],
     ) -> dict[str, Any]:
         """How providers did over these jobs, or over the newest ``limit`` finished ones that a filter means: ``jobs``,
         ``providers`` and ``agreement``, as the API tells them."""
         if job_ids:
-            query: Query = {"id": [str(_id(job_id)) for job_id in job_ids]}
+            query: Query = {"id": [str(as_id(job_id)) for job_id in job_ids]}
         else:
-            query = {"limit": str(limit), **_query(where or JobFilter())}
+            query = {"limit": str(limit), **_query(_filter(where, filters))}
         return await self._transport.call("GET", "/api/v1/comparisons", dict[str, Any], query=query)
 
     async def providers_status(self) -> dict[str, Any]:
@@ -197,7 +221,7 @@ class Client(ModelCalls, BlobCalls):
         ``after`` is the id of the last event seen, to go on behind it. Connections that break are made again there.
         Raises EventsLost when the service can no longer give what happened since.
         """
-        path = "/api/v1/events" if job_id is None else f"{_JOBS}/{_id(job_id)}/events"
+        path = "/api/v1/events" if job_id is None else f"{_JOBS}/{as_id(job_id)}/events"
         stream = Stream(self._transport, path, after=after)
         last = ""
         while True:
@@ -212,51 +236,6 @@ class Client(ModelCalls, BlobCalls):
             await stream.pause()
 
     # Working
-
-    async def claim(self, request: ClaimRequest) -> Sequence[ClaimedJob]:
-        """Lease jobs, waiting up to ``wait_seconds`` for the first.
-
-        Not repeated when the connection breaks: jobs whose answer was lost come back when their lease expires.
-        """
-        answer = await self._transport.call(
-            "POST", f"{_JOBS}/claim", ClaimAnswer, body=request, repeatable=False, wait=request.wait_seconds
-        )
-        return answer.jobs
-
-    async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatAnswer | CallerError]:
-        """Extend leases; answers in order, StaleEpoch and NotFound as values."""
-        if not beats:
-            return []
-        answer = await self._transport.call(
-            "POST", f"{_JOBS}/heartbeat", BatchAnswer, body=BatchHeartbeat(jobs=list(beats))
-        )
-        return [_beaten(item) for item in answer.results]
-
-    async def complete(self, completion: JobCompletion) -> JobState:
-        """Hand in a result; raises StaleEpoch when the lease is no longer ours. May be repeated."""
-        body = Completion(
-            epoch=completion.epoch,
-            worker_id=completion.worker_id,
-            result=completion.result,
-            usage=completion.usage,
-        )
-        return await self._transport.call("POST", f"{_JOBS}/{completion.id}/complete", JobState, body=body)
-
-    async def complete_many(self, completions: Sequence[JobCompletion]) -> Sequence[JobState | CallerError]:
-        """Hand in results; answers in order, errors as values. Each stands or falls alone."""
-        if not completions:
-            return []
-        answer = await self._transport.call(
-            "POST", f"{_JOBS}/complete", BatchAnswer, body=BatchCompletion(jobs=list(completions))
-        )
-        return [
-            _refused(item) if item.code is not None or item.status is None else JobState(id=item.id, status=item.status)
-            for item in answer.results
-        ]
-
-    async def fail(self, job_id: UUID | str, failure: Failure) -> JobState:
-        """Report that an attempt ended without a result; raises StaleEpoch when the lease is no longer ours."""
-        return await self._transport.call("POST", f"{_JOBS}/{_id(job_id)}/fail", JobState, body=failure)
 
     async def work(
         self,
@@ -286,7 +265,7 @@ class Client(ModelCalls, BlobCalls):
             beat=timedelta(seconds=2),
             grace=grace,
         )
-        engine = Engine(HttpSource(self), handler, duty, log=PlainLog("penstock.worker"))
+        engine = Engine(HttpSource(self._work_requests), handler, duty, log=PlainLog("penstock.worker"))
         stopping = stop or asyncio.Event()
         working = asyncio.create_task(engine.run())
         waiting = asyncio.create_task(stopping.wait())
@@ -311,19 +290,23 @@ class Client(ModelCalls, BlobCalls):
 
     async def retry(self, job_id: UUID | str) -> Job:
         """Send a failed job back to pending, or a running one, whose lease it takes away."""
-        return await self._transport.call("POST", f"{_JOBS}/{_id(job_id)}/retry", Job, repeatable=False)
+        return await self._transport.call("POST", f"{_JOBS}/{as_id(job_id)}/retry", Job, repeatable=False)
 
     async def cancel(self, job_id: UUID | str) -> Job:
         """Cancel a pending job, or ask a running one to stop."""
-        return await self._transport.call("POST", f"{_JOBS}/{_id(job_id)}/cancel", Job)
+        return await self._transport.call("POST", f"{_JOBS}/{as_id(job_id)}/cancel", Job)
 
-    async def retry_where(self, where: JobFilter, *, dry_run: bool = False) -> int:
-        """Retry every failed or running job that the filter means; answers how many."""
-        return await self._bulk("retry", where, dry_run=dry_run)
+    async def retry_where(
+        self, where: JobFilter | None = None, *, dry_run: bool = False, **filters: Unpack[JobFilters]
+    ) -> int:
+        """Retry every failed or running job that the filters select; returns how many. ``dry_run`` only counts."""
+        return await self._bulk("retry", _filter(where, filters), dry_run=dry_run)
 
-    async def cancel_where(self, where: JobFilter, *, dry_run: bool = False) -> int:
-        """Cancel every unfinished job that the filter means; answers how many."""
-        return await self._bulk("cancel", where, dry_run=dry_run)
+    async def cancel_where(
+        self, where: JobFilter | None = None, *, dry_run: bool = False, **filters: Unpack[JobFilters]
+    ) -> int:
+        """Cancel every unfinished job that the filters select; returns how many. ``dry_run`` only counts."""
+        return await self._bulk("cancel", _filter(where, filters), dry_run=dry_run)
 
     async def _bulk(self, verb: str, where: JobFilter, *, dry_run: bool) -> int:
         body = {**_stated(BulkRequest(**msgspec.structs.asdict(where))), "dry_run": dry_run}
@@ -331,17 +314,19 @@ class Client(ModelCalls, BlobCalls):
         return answer.count
 
 
-def _id(job_id: UUID | str) -> UUID:
-    """A job's id; anything else must not become part of an address."""
-    return job_id if isinstance(job_id, UUID) else UUID(job_id)
-
-
-def _raw(value: object) -> Raw:
-    return value if isinstance(value, Raw) else Raw(msgspec.json.encode(value))
-
-
 def _keyed(job: JobSubmission) -> JobSubmission:
     return job if job.idempotency_key else msgspec.structs.replace(job, idempotency_key=secrets.token_hex(16))
+
+
+def _filter(where: JobFilter | None, filters: JobFilters) -> JobFilter:
+    """The filter that is stated as a whole or by its fields; raises ValueError for a value that breaks a rule."""
+    if where is not None and filters:
+        raise ValueError("state filters by name, or as a JobFilter, not both")
+    stated: dict[str, Any] = dict(filters)
+    for name in ("status", "tags"):
+        if isinstance(stated.get(name), str):
+            stated[name] = [stated[name]]
+    return where if where is not None else msgspec.convert(stated, JobFilter)
 
 
 def _stated(where: Struct) -> dict[str, Any]:
@@ -354,18 +339,3 @@ def _query(where: JobFilter) -> Query:
         name: [str(item) for item in value] if isinstance(value, list) else str(value)
         for name, value in _stated(where).items()
     }
-
-
-def _refused(item: BatchItem) -> CallerError:
-    """What the gateway says of one item of a batch."""
-    message = item.detail or f"job {item.id} was refused"
-    error = error_named(item.code or "", message, field=f"job {item.id}")
-    return error if isinstance(error, CallerError) else CallerError(message)
-
-
-def _beaten(item: BatchItem) -> HeartbeatAnswer | CallerError:
-    if item.code is not None or item.lease_expires_at is None:
-        return _refused(item)
-    return HeartbeatAnswer(
-        id=item.id, lease_expires_at=item.lease_expires_at, cancel_requested=bool(item.cancel_requested)
-    )

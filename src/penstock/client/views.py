@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
-from msgspec import Struct
+import msgspec
+from msgspec import Raw, Struct
 
 from penstock.jobs import job
 
@@ -36,3 +38,13 @@ class JobPage(Struct, frozen=True, kw_only=True):
 
     jobs: list[JobSummary]
     next_cursor: str | None
+
+
+def as_id(job_id: UUID | str) -> UUID:
+    """A job's id; anything else must not become part of an address."""
+    return job_id if isinstance(job_id, UUID) else UUID(job_id)
+
+
+def as_raw(value: object) -> Raw:
+    """A value as JSON; ``Raw`` is JSON already."""
+    return value if isinstance(value, Raw) else Raw(msgspec.json.encode(value))

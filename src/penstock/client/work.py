@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from penstock.batching import Batching, values
+from penstock.client.working import WorkRequests
 from penstock.errors import CallerError
 from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure, HeartbeatAnswer, JobCompletion, JobHeartbeat, JobState
-
-if TYPE_CHECKING:
-    from penstock.client.client import Client
 
 _MAX_COMPLETIONS = 200  # in one request
 _MAX_COMPLETION_BYTES = 2**19  # of their results
@@ -43,10 +41,10 @@ class PlainLog:
 
 
 class HttpSource:
-    """Jobs by a client. Completions that come while a request is in flight share the next one."""
+    """Jobs by requests to a gateway. Completions that come while a request is in flight share the next one."""
 
-    def __init__(self, client: Client) -> None:
-        self._client = client
+    def __init__(self, requests: WorkRequests) -> None:
+        self._requests = requests
         self._completions: Batching[JobCompletion, JobState] = Batching(
             self._complete,
             max_items=_MAX_COMPLETIONS,
@@ -56,18 +54,18 @@ class HttpSource:
         )
 
     async def claim(self, request: ClaimRequest) -> Sequence[ClaimedJob]:
-        return await self._client.claim(request)
+        return await self._requests.claim(request)
 
     async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatAnswer | CallerError]:
-        return await self._client.heartbeat(beats)
+        return await self._requests.heartbeat(beats)
 
     async def fail(self, job_id: UUID, failure: Failure) -> JobState:
-        return await self._client.fail(job_id, failure)
+        return await self._requests.fail(job_id, failure)
 
     async def complete(self, completions: Sequence[JobCompletion]) -> Sequence[JobState | CallerError]:
         return values(await self._completions.put_all(completions), CallerError)
 
     async def _complete(self, completions: Sequence[JobCompletion]) -> Sequence[JobState | CallerError]:
         if len(completions) == 1:
-            return [await self._client.complete(completions[0])]
-        return await self._client.complete_many(completions)
+            return [await self._requests.complete_one(completions[0].id, completions[0])]
+        return await self._requests.complete(completions)

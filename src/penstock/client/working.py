@@ -1,0 +1,171 @@
+"""The calls of a worker: claim, heartbeat, complete, fail; as requests, and by keywords for ``Client``."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from msgspec import UNSET
+
+from penstock.client.transport import Transport, error_named
+from penstock.client.views import as_id, as_raw
+from penstock.errors import CallerError
+from penstock.failures import Category
+from penstock.jobs.job import (
+    BatchAnswer,
+    BatchCompletion,
+    BatchHeartbeat,
+    BatchItem,
+    ClaimAnswer,
+    ClaimedJob,
+    ClaimRequest,
+    Completion,
+    Failure,
+    Heartbeat,
+    HeartbeatAnswer,
+    JobCompletion,
+    JobHeartbeat,
+    JobState,
+)
+
+_JOBS: Final = "/api/v1/jobs"
+
+
+class WorkRequests:
+    """A worker's requests in the wire types; what ``Client.work`` runs on."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def claim(self, request: ClaimRequest) -> Sequence[ClaimedJob]:
+        """Lease jobs. Not repeated when the connection breaks: jobs whose response was lost come back when their lease
+        expires."""
+        found = await self._transport.call(
+            "POST", f"{_JOBS}/claim", ClaimAnswer, body=request, repeatable=False, wait=request.wait_seconds
+        )
+        return found.jobs
+
+    async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatAnswer | CallerError]:
+        """Extend leases; returns results in order, StaleEpoch and NotFound as values."""
+        if not beats:
+            return []
+        found = await self._transport.call(
+            "POST", f"{_JOBS}/heartbeat", BatchAnswer, body=BatchHeartbeat(jobs=list(beats))
+        )
+        return [_beaten(item) for item in found.results]
+
+    async def complete(self, completions: Sequence[JobCompletion]) -> Sequence[JobState | CallerError]:
+        """Hand in results; returns outcomes in order, errors as values. Each stands or falls alone."""
+        if not completions:
+            return []
+        found = await self._transport.call(
+            "POST", f"{_JOBS}/complete", BatchAnswer, body=BatchCompletion(jobs=list(completions))
+        )
+        return [
+            _refused(item) if item.code is not None or item.status is None else JobState(id=item.id, status=item.status)
+            for item in found.results
+        ]
+
+    async def complete_one(self, job_id: UUID, completion: Completion) -> JobState:
+        """Hand in one result; raises StaleEpoch when the lease is no longer held."""
+        body = Completion(
+            epoch=completion.epoch, worker_id=completion.worker_id, result=completion.result, usage=completion.usage
+        )
+        return await self._transport.call("POST", f"{_JOBS}/{job_id}/complete", JobState, body=body)
+
+    async def fail(self, job_id: UUID, failure: Failure) -> JobState:
+        """Report that an attempt ended without a result; raises StaleEpoch when the lease is no longer held."""
+        return await self._transport.call("POST", f"{_JOBS}/{job_id}/fail", JobState, body=failure)
+
+
+class WorkCalls:
+    """The part of ``Client`` for workers that do without ``Client.work``.
+
+    Each report names the claimed job's ``epoch``.
+    """
+
+    _work_requests: WorkRequests
+    _transport: Transport
+
+    async def claim(
+        self,
+        worker_id: str,
+        *,
+        task_types: Collection[str] = (),
+        model_profiles: Collection[str] = (),
+        limit: int = 1,
+        lease: timedelta | None = None,
+        wait: timedelta = timedelta(0),
+    ) -> Sequence[ClaimedJob]:
+        """Lease up to ``limit`` jobs of these types and profiles (none: any), waiting up to ``wait`` for the first.
+
+        ``lease`` is the gateway's WORKER_LEASE_TIMEOUT where it is not stated; heartbeats extend it.
+        """
+        request = ClaimRequest(
+            worker_id=worker_id,
+            task_types=list(task_types),
+            model_profiles=list(model_profiles),
+            limit=limit,
+            lease_seconds=None if lease is None else lease.total_seconds(),
+            wait_seconds=wait.total_seconds(),
+        )
+        return await self._work_requests.claim(request)
+
+    async def heartbeat(
+        self, job_id: UUID | str, epoch: int, *, progress: object = UNSET, lease: timedelta | None = None
+    ) -> HeartbeatAnswer:
+        """Extend a lease, and report progress: any JSON. The result says whether the job was asked to stop.
+
+        Raises StaleEpoch when the lease is no longer held.
+        """
+        body = Heartbeat(
+            epoch=epoch,
+            lease_seconds=None if lease is None else lease.total_seconds(),
+            progress=UNSET if progress is UNSET else as_raw(progress),
+        )
+        return await self._transport.call("POST", f"{_JOBS}/{as_id(job_id)}/heartbeat", HeartbeatAnswer, body=body)
+
+    async def complete(self, job_id: UUID | str, epoch: int, result: object = None) -> JobState:
+        """Hand in a result: anything that can be written as JSON, or ``Raw`` JSON. It may be repeated.
+
+        Raises StaleEpoch when the lease is no longer held.
+        """
+        return await self._work_requests.complete_one(as_id(job_id), Completion(epoch=epoch, result=as_raw(result)))
+
+    async def fail(
+        self,
+        job_id: UUID | str,
+        epoch: int,
+        message: str = "",
+        *,
+        category: Category | str = Category.INTERNAL,
+        retry_after: timedelta | None = None,
+    ) -> JobState:
+        """Report that an attempt ended without a result; ``category`` decides whether the job is tried again.
+
+        Raises StaleEpoch when the lease is no longer held.
+        """
+        failure = Failure(
+            epoch=epoch,
+            category=Category(category),
+            message=message,
+            retry_after_seconds=None if retry_after is None else retry_after.total_seconds(),
+        )
+        return await self._work_requests.fail(as_id(job_id), failure)
+
+
+def _refused(item: BatchItem) -> CallerError:
+    """What the gateway says of one item of a batch."""
+    message = item.detail or f"job {item.id} was refused"
+    error = error_named(item.code or "", message, field=f"job {item.id}")
+    return error if isinstance(error, CallerError) else CallerError(message)
+
+
+def _beaten(item: BatchItem) -> HeartbeatAnswer | CallerError:
+    if item.code is not None or item.lease_expires_at is None:
+        return _refused(item)
+    return HeartbeatAnswer(
+        id=item.id, lease_expires_at=item.lease_expires_at, cancel_requested=bool(item.cancel_requested)
+    )
