@@ -412,7 +412,7 @@ def test_pictures_open_and_encode() -> None:
 
 @pytest.mark.parametrize("data", [b"", b"GIF89a", b"not a picture", PIXEL.data[:40], PIXEL.data[:-30]])
 def test_broken_pictures_are_the_callers_fault(data: bytes) -> None:
-    with pytest.raises(BadInput, match="no picture"):
+    with pytest.raises(BadInput, match="cannot be read as a picture"):
         Image(data).open()
 
 
@@ -491,7 +491,7 @@ def test_an_npy_of_python_objects_is_not_unpickled() -> None:
     data = io.BytesIO()
     np.save(data, np.array([[object, 1, 2]], dtype=object), allow_pickle=True)
     _, message = refusal(Contract(Arrays), {"rows": None}, Segment(data.getvalue(), "application/x-npy", ("rows",)))
-    assert "is no .npy file of numbers" in message
+    assert "is not an .npy file of numbers" in message
 
 
 def test_an_array_describes_only_an_array() -> None:

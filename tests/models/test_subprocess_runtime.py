@@ -635,7 +635,7 @@ async def test_a_caller_that_goes_frees_the_program_for_the_next_one(stage: Stag
         ({"command": [""]}, "command", "is required"),
         ({"command": ["jq", 1]}, "command", "is required"),
         ({"command": ["jq", "\0"]}, "command", "NUL"),
-        ({"command": "jq 'open"}, "command", "cannot be taken apart"),
+        ({"command": "jq 'open"}, "command", "cannot be split as a shell would"),
         ({"command": "nowhere-at-all -x"}, "command", "must begin with a program"),
         ({"command": "./data.txt"}, "command", "must begin with a program"),
         ({"command": "jq", "cancel": "kill"}, "cancel", 'must be "signal"'),

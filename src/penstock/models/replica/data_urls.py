@@ -17,11 +17,11 @@ from penstock.models.replica.runtime import Output, Segment
 
 Path = tuple[str | int, ...]
 
-_LONGEST_HEAD: Final = 1000  # characters of a URL before its comma
+_MAX_HEAD: Final = 1000  # characters of a URL before its comma
 
 
 class Unreadable(ValueError):
-    """A ``data:`` URL, or the JSON around it, cannot be read. ``field`` says where, such as ``images[2]``."""
+    """A ``data:`` URL, or the JSON around it, cannot be read. ``field`` is the place, such as ``images[2]``."""
 
     def __init__(self, message: str, field: str | None = None) -> None:
         super().__init__(message)
@@ -30,7 +30,7 @@ class Unreadable(ValueError):
 
 
 def inlined(json: bytes, segments: Sequence[Segment]) -> bytes:
-    """JSON with ``segments`` written into it, where it held null. Without segments, ``json`` as it is."""
+    """Return JSON with ``segments`` written into it as ``data:`` URLs, in the places that hold null."""
     if not segments:
         return json
     value: Any = msgspec.json.decode(json)
@@ -50,8 +50,8 @@ class Lifter:
         self._schema: Mapping[str, Any] = schema if _speaks_of_media(schema) else {}
 
     def lift(self, json: bytes) -> Output:
-        """The same value with null where ``data:`` URLs stood, and those as segments. Other strings stay. Raises
-        Unreadable."""
+        """Return the same value with null in the places of ``data:`` URLs, and those as segments. Other strings stay.
+        Raises Unreadable."""
         if not self._schema:
             return Output(json)
         try:
@@ -68,7 +68,7 @@ class Lifter:
 
 
 def put(value: Any, path: Path, new: object) -> Any:
-    """``value`` with ``new`` at ``path``; changed in place, unless the path is empty."""
+    """Return ``value`` with ``new`` at ``path``; it is changed in place, unless the path is empty."""
     if not path:
         return new
     where = value
@@ -79,7 +79,7 @@ def put(value: Any, path: Path, new: object) -> Any:
 
 
 def named(path: Path) -> str:
-    """A path as errors name it: ``items[2].text``."""
+    """Return a path as errors show it: ``items[2].text``."""
     return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
 
 
@@ -90,7 +90,7 @@ def _speaks_of_media(schema: Any) -> bool:
 
 
 def _found(schema: Any, value: Any, path: Path) -> Iterator[tuple[Path, str]]:
-    """Where in ``value`` there are ``data:`` URLs that ``schema`` says are media; a place may come twice."""
+    """Yield the places of ``data:`` URLs that are media by their schema; a place may come twice."""
     if not isinstance(schema, Mapping):
         return
     if isinstance(value, str):
@@ -115,7 +115,7 @@ def _is_media(schema: Any) -> bool:
 
 
 def _segment(url: str, path: Path) -> Segment:
-    comma = url.find(",", 0, _LONGEST_HEAD)
+    comma = url.find(",", 0, _MAX_HEAD)
     if comma < 0:
         raise Unreadable("must be a data: URL, like data:image/png;base64,iVBORw0KGgo=", named(path))
     stated, *parameters = url[5:comma].split(";")

@@ -29,7 +29,7 @@ _json = msgspec.json.Decoder(msgspec.Raw)
 
 
 class Running:
-    """What a call's callbacks leave behind."""
+    """The state of one call that its callbacks change."""
 
     __slots__ = ("call", "error", "streamed")
 
@@ -61,7 +61,7 @@ class Interface:
         return Running(call)
 
     def opened(self, path: Path) -> Any:
-        """A library that is loaded and has the interface; raises CallFailed."""
+        """Load a library and check that it has the interface; raises CallFailed."""
         ffi = self.ffi
         try:
             library = ffi.dlopen(str(path.absolute()), ffi.RTLD_NOW | ffi.RTLD_LOCAL)
@@ -85,7 +85,7 @@ class Interface:
         return self.ffi.new("penstock_callbacks *", {"context": context, **self._functions})
 
     def request(self, call: Call, given: Output) -> tuple[Any, list[Any]]:
-        """A penstock_request, and what must be kept as long as it is used."""
+        """Return a penstock_request, and what must be kept alive as long as it is used."""
         ffi = self.ffi
         kept: list[Any] = []
 
@@ -132,7 +132,7 @@ class Interface:
         return self._short(error.message, error.message_size)
 
     def answer(self, result: Any) -> Output | None:
-        """A penstock_result as our own copy; None where it is empty. Raises CallFailed."""
+        """Return a copy of a penstock_result; None where it is empty. Raises CallFailed."""
         if not result.json.size and not result.count:
             return None
         return self._output(result.json.data, result.json.size, result.parts, result.count)
@@ -227,12 +227,12 @@ def _is_not_finite(json: bytes) -> bool:
 
 
 def pointer(path: Sequence[str | int]) -> str:
-    """A path as a JSON pointer (RFC 6901)."""
+    """Return a path as a JSON pointer (RFC 6901)."""
     return "".join("/" + str(step).replace("~", "~0").replace("/", "~1") for step in path)
 
 
 def place(stated: str, value: Any, index: int) -> tuple[str | int, ...]:
-    """The path of a JSON pointer into ``value``, where there must be null. Raises CallFailed for part ``index``."""
+    """Return the path of a JSON pointer into ``value``, which must hold null there. Raises CallFailed."""
     path: list[str | int] = []
     if stated and not stated.startswith("/"):
         raise CallFailed(Category.INTERNAL, f"parts[{index}].path must be a JSON pointer, such as /image, not {stated}")

@@ -22,18 +22,18 @@ _json = msgspec.json.Decoder(msgspec.Raw)
 
 
 class OutOfStep(Exception):
-    """The program said what has no place in the protocol: which answer is whose can no longer be known."""
+    """The program broke the protocol: it can no longer be known which answer belongs to which call."""
 
 
 class Log(msgspec.Struct, forbid_unknown_fields=True):
-    """A log line as a program may state it."""
+    """A log line of a program."""
 
     message: str
     level: str = "info"
 
 
 class Refusal(msgspec.Struct, forbid_unknown_fields=True):
-    """An error as a program may state it."""
+    """An error of a program."""
 
     message: str
     field: str | None = None
@@ -41,7 +41,7 @@ class Refusal(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Said:
-    """What one line of a program means."""
+    """The meaning of one line of a program."""
 
     final: bool = True
     output: bytes | None = None
@@ -51,7 +51,7 @@ class Said:
 
 
 def read(line: bytes) -> Said:
-    """What a line means, as the runtime's docstring says. Raises OutOfStep when it is not JSON."""
+    """Return what a line means. Raises OutOfStep when it is not JSON."""
     try:
         if not line.isascii():
             line.decode()
@@ -82,7 +82,7 @@ def read(line: bytes) -> Said:
 
 
 def _not_finite(line: bytes) -> Said:
-    """What a line means that holds NaN, as many libraries write it: a failure, but the program is still in step."""
+    """Return what a line with NaN means, as many libraries write it: a failure, but the program is still in step."""
     stated = json.loads(line)
     final = not (isinstance(stated, dict) and stated.get("final") is False)
     return Said(final=final, error=CallFailed(Category.INTERNAL, f"the program's answer holds {NOT_FINITE}"))

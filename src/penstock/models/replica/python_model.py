@@ -26,7 +26,7 @@ def create(spec: Spec) -> Runtime:
 
 
 class Model:
-    """The class of one manifest, and its instance once loaded."""
+    """The class of one manifest, and its instance once it is loaded."""
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
@@ -43,7 +43,7 @@ class Model:
         except TypeError as error:
             raise CallFailed(Category.UNAVAILABLE, f"the table config does not fit {where}: {error}") from None
         except ValueError:
-            pass  # a class of C code does not tell
+            pass  # a class in C does not show its signature
         self.predict: Callable[..., Any] = _not_loaded
         self.predict_batch: Callable[..., Any] = _not_loaded
         self._instance: Any = None
@@ -52,7 +52,7 @@ class Model:
         return Running(calls, self.spec.device)
 
     def make(self) -> Any:
-        """The instance's ``load``, called: an awaitable if it is async."""
+        """Create the instance and call its ``load``. Return what that returned: an awaitable if it is async."""
         self._instance = self._make(**self._config)
         self.predict = self._instance.predict
         if self.contract.batches:
@@ -60,7 +60,7 @@ class Model:
         return _called(self._instance, "load")
 
     def end(self) -> Any:
-        """``unload``, called, where there is one and the model was made."""
+        """Call ``unload``, where there is one and the instance was created. Return what it returned."""
         instance, self._instance = self._instance, None
         return _called(instance, "unload")
 
@@ -76,7 +76,7 @@ class Model:
         return arguments
 
     def elements(self, calls: Sequence[Call]) -> tuple[list[Any], list[CallFailed | None]]:
-        """What ``predict_batch`` gets, and for each call the failure that keeps it out."""
+        """Return the list for ``predict_batch``, and for each call the failure that keeps it out, or None."""
         elements: list[Any] = []
         failures: list[CallFailed | None] = []
         for call in calls:
@@ -88,7 +88,7 @@ class Model:
         return elements, failures
 
     def results(self, given: Any, failures: Sequence[CallFailed | None]) -> list[Output | Exception]:
-        """What ``predict_batch`` returned, for each call its own. Raises CallFailed when it is no such list."""
+        """Return the result of each call of a batch. Raises CallFailed unless ``given`` is a list of them."""
         expected = failures.count(None)
         if not isinstance(given, list | tuple):
             kind = type(given).__name__
@@ -169,7 +169,7 @@ class BlockingModel(BlockingRuntime):
         return model.results(given, failures)
 
     def _stream(self, call: Call, section: Interruptible, values: Iterable[Any]) -> None:
-        """Hand out what the model yields; only the model's own code is interrupted, not the sending."""
+        """Send what the model yields; only the model's own code is interrupted, not the sending."""
         write = self._model.contract.output
         iterator = iter(values)
         try:
@@ -243,8 +243,8 @@ class AsyncModel(AsyncRuntime):
 
 
 def _imported(where: str, folder: Path) -> type:
-    """The class ``module:Class``; raises CallFailed. The module may be one of Penstock's own names only by mistake, so
-    the folder goes first."""
+    """Return the class ``module:Class``; raises CallFailed. The manifest's folder comes first on the path, so that its
+    module is found even if an installed package has the same name."""
     module, _, name = where.partition(":")
     place = str(folder.absolute())
     if place not in sys.path:

@@ -22,13 +22,13 @@ _FIXED: Final = frozenset({"content-type", "content-length", "host", "transfer-e
 
 
 def server_url(options: Mapping[str, Any]) -> str:
-    """Where requests go."""
+    """Return the URL that requests are sent to."""
     url = str(options["url"])
     return url if "path" not in options else url.rstrip("/") + str(options["path"])
 
 
 def stated_headers(options: Mapping[str, Any]) -> dict[str, str]:
-    """The manifest's headers, with ``env:NAME`` replaced. Raises CallFailed (``unavailable``) when NAME is not set."""
+    """Return the manifest's headers, ``env:NAME`` replaced. Raises CallFailed (``unavailable``) if NAME is not set."""
     found: dict[str, str] = {}
     for name, stated in options.get("headers", {}).items():
         found[name] = from_environment(stated, f"headers.{name}")
@@ -56,7 +56,7 @@ def credentials_in(secrets: Iterable[str]) -> list[str]:
 
 
 def from_environment(stated: str, option: str) -> str:
-    """A value, or the variable that ``env:NAME`` means; raises CallFailed (``unavailable``)."""
+    """Return a value, or that of the variable in ``env:NAME``. Raises CallFailed (``unavailable``)."""
     if not stated.startswith("env:"):
         return stated
     value = os.environ.get(stated[4:], "").strip()
@@ -68,20 +68,20 @@ def from_environment(stated: str, option: str) -> str:
 
 
 def seconds_of(options: Mapping[str, Any], default: float) -> float:
-    """The limit of one request, in seconds."""
+    """Return the limit of one request, in seconds."""
     stated = options.get("timeout", default)
     return durations.parse(stated).total_seconds() if isinstance(stated, str) else float(stated)
 
 
 def policy_of(options: Mapping[str, Any]) -> Policy:
-    """Which addresses may be connected to."""
+    """Return which addresses may be connected to."""
     return Policy(networks=tuple(networks_of(options.get("networks", []))))
 
 
 def check_server(
     runtime: str, options: Mapping[str, Any], address: str, allowed: Sequence[str]
 ) -> list[tuple[str, str]]:
-    """What is wrong with the options that both runtimes have."""
+    """Return what is wrong with the options that both runtimes have."""
     problems: list[tuple[str, str]] = []
     policy = None
     try:
@@ -109,7 +109,7 @@ def _check_headers(headers: Any) -> list[tuple[str, str]]:
     problems: list[tuple[str, str]] = []
     for name, value in headers.items():
         if not _HEADER.fullmatch(name) or name.lower() in _FIXED:
-            problems.append((f"headers.{name[:50]}", "is no header that may be set"))
+            problems.append((f"headers.{name[:50]}", "is not a header that may be set"))
         elif not isinstance(value, str) or not _HEADER_VALUE.fullmatch(value):
             problems.append((f"headers.{name}", "must be a text of visible ASCII characters"))
     return problems

@@ -42,7 +42,7 @@ class Array:
         return f"Array({self.dtype!r}, {self.shape!r})"
 
     def taken(self, value: object) -> numpy.ndarray:
-        """The value as an array of this dtype and shape: lists, an ``.npy`` file, or an array. Raises ValueError."""
+        """Return lists, an ``.npy`` file or an array as an array of this dtype and shape. Raises ValueError."""
         np = numpy_itself()
         if isinstance(value, str):
             value = File.of_url(value)
@@ -111,7 +111,7 @@ class Array:
 
 
 def _read_npy(file: File) -> numpy.ndarray:
-    """The array of an ``.npy``; its header is believed only as far as there are bytes, and objects are refused."""
+    """Return the array of an ``.npy``. Its header must match the number of its bytes, and objects are refused."""
     np = numpy_itself()
     if file.media_type not in {NPY, "application/octet-stream"}:
         raise ValueError(f"must be nested lists of numbers, or media of type {NPY}, not {file.media_type}")
@@ -128,4 +128,4 @@ def _read_npy(file: File) -> numpy.ndarray:
         flat: numpy.ndarray = np.frombuffer(file.data, dtype=dtype, count=count, offset=stream.tell())
         return flat.reshape(shape, order="F" if columns_first else "C")
     except (ValueError, TypeError, SyntaxError, OverflowError, RecursionError, MemoryError) as error:
-        raise ValueError(f"is no .npy file of numbers: {error}") from None
+        raise ValueError(f"is not an .npy file of numbers: {error}") from None

@@ -1,4 +1,4 @@
-"""What a Python model may tell and ask while it runs."""
+"""What a Python model may report and ask while it runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _log = logging.getLogger("penstock.model")
 
 
 class BadInput(Exception):
-    """A model raises it for input that it refuses: its caller is told the message, as for a violation of the schema.
+    """Raised by a model for input that it refuses: its caller gets the message, as for a violation of the schema.
 
     ``field`` is the part that is wrong, such as ``image`` or ``items[2].text``.
     """
@@ -40,21 +40,21 @@ class Context:
 
     @property
     def request_id(self) -> str:
-        """What the caller's request is known by in logs; empty where there is not exactly one call."""
+        """The id of the caller's request in logs; empty where there is not exactly one call."""
         return self._calls[0].request_id if len(self._calls) == 1 else ""
 
     @property
     def cancelled(self) -> bool:
-        """Nobody waits for the answer any more: end as soon as you can."""
+        """Whether the callers have gone: then return as soon as possible."""
         return bool(self._calls) and all(call.cancelled for call in self._calls)
 
     @property
     def device(self) -> str:
-        """Where the model is to run, as its manifest states it: ``cpu``, ``cuda:0``, …"""
+        """Where the model should run: ``cpu``, or ``cuda:0``, the only GPU that the replica sees."""
         return self._device
 
     def progress(self, value: object) -> None:
-        """Tell the caller how far the work is: a fraction from 0.0 to 1.0, or any JSON. Raises ValueError."""
+        """Report progress to the caller: a fraction from 0.0 to 1.0, or any JSON. Raises ValueError."""
         if isinstance(value, float):
             if not 0 <= value <= 1:
                 raise ValueError(f"a fraction must be from 0.0 to 1.0, not {value}")
@@ -84,8 +84,8 @@ _current: ContextVar[Context | None] = ContextVar("penstock_context", default=No
 
 
 def context() -> Context:
-    """The context of the call that runs in this thread or task. Raises RuntimeError where none does; a thread that a
-    model starts gets its context handed over."""
+    """Return the context of the call that runs in this thread or task. Raises RuntimeError where none does: hand the
+    Context over to threads that the model starts."""
     current = _current.get()
     if current is None:
         raise RuntimeError("no model is running in this thread: hand the Context over to threads that you start")

@@ -14,28 +14,28 @@ Mode = Literal["validation", "serialization"]
 
 
 class _Plainly(GenerateJsonSchema):
-    """JSON Schema as a person would write it: no titles made of names, nothing that only some engines understand."""
+    """JSON Schema as a person would write it: no titles made of names, nothing that only some engines support."""
 
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
         return False
 
     def emit_warning(self, kind: Any, detail: str) -> None:
-        """A default that is no JSON is left out of the schema; nobody needs to know."""
+        """Ignore that a default which is not JSON is left out of the schema."""
 
     def decimal_schema(self, schema: core_schema.DecimalSchema) -> JsonSchemaValue:
         described = super().decimal_schema(schema)
         for branch in described.get("anyOf", [described]):
-            branch.pop("pattern", None)  # it looks ahead, which engines of linear time cannot
+            branch.pop("pattern", None)  # it uses lookahead, which engines with linear time do not support
         return described
 
 
 def describe(adapter: TypeAdapter[Any], mode: Mode) -> dict[str, Any]:
-    """The JSON Schema (2020-12) of what a type takes, or of what it gives."""
+    """Return the JSON Schema (2020-12) of a type, as input or as output."""
     return adapter.json_schema(mode=mode, schema_generator=_Plainly)
 
 
 def trouble(hint: Any, mode: Mode) -> str | None:
-    """Why a type cannot be described, in words for the model's author."""
+    """Return why a type cannot be described, for the model's author; None where it can."""
     try:
         describe(TypeAdapter(hint), mode)
     except Exception as error:  # noqa: BLE001  (types of the model's bring code of their own)
@@ -49,5 +49,5 @@ def trouble(hint: Any, mode: Mode) -> str | None:
 
 
 def short(error: Exception) -> str:
-    """The first line of what an error says."""
+    """Return the first line of an error's text."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from pydantic.json_schema import JsonSchemaValue
 
 _TYPE = re.compile(r"[\w.+-]{1,100}/[\w.+-]{1,100}", re.ASCII)
-_LONGEST_HEAD: Final = 1000  # characters of a data: URL before its comma
+_MAX_HEAD: Final = 1000  # characters of a data: URL before its comma
 
 
 class Lifted:
-    """The media of one output, taken out of its JSON while it is written; a placeholder string stands there instead.
+    """The media of one output, taken out of its JSON while it is written; placeholder strings stand in their places.
 
     It is the serialisation's context; without one, media are written as ``data:`` URLs.
     """
@@ -63,7 +63,7 @@ class File:
     name: str | None
 
     def __init__(self, data: bytes | bytearray | memoryview, media_type: str = "", name: str | None = None) -> None:
-        """Raises ValueError when ``media_type``, by default the class's usual one, is none or not of this class."""
+        """Raises ValueError when ``media_type``, by default the class's usual one, is malformed or of another class."""
         media_type = media_type.lower() or self.usual
         if not _TYPE.fullmatch(media_type):
             raise ValueError(f"media type must be like image/png, not {media_type[:100]!r}")
@@ -102,10 +102,10 @@ class File:
 
     @classmethod
     def of_url(cls, url: str) -> Self:
-        """Decodes a ``data:`` URL; raises ValueError. Nothing is ever fetched."""
+        """Decode a ``data:`` URL; raises ValueError. Nothing is ever fetched."""
         if not url.startswith("data:"):
             raise ValueError(f"must be a data: URL of media type {cls.allowed}")
-        comma = url.find(",", 0, _LONGEST_HEAD)
+        comma = url.find(",", 0, _MAX_HEAD)
         if comma < 0:
             raise ValueError("must be a data: URL, like data:image/png;base64,iVBORw0KGgo=")
         stated, *parameters = url[5:comma].split(";")
@@ -120,12 +120,12 @@ class File:
         return cls(data, stated.strip() or "text/plain")
 
     def url(self) -> str:
-        """The same as a ``data:`` URL."""
+        """Return the media as a ``data:`` URL."""
         return f"data:{self.media_type};base64,{base64.b64encode(self.data).decode()}"
 
     @classmethod
     def taken(cls, value: object) -> Self:
-        """The value as one of this class: an instance, a File whose media type fits, or a ``data:`` URL. Raises
+        """Return an instance, a File whose media type fits, or a ``data:`` URL as an instance of this class. Raises
         ValueError."""
         if isinstance(value, cls):
             return value
@@ -162,19 +162,19 @@ class Image(File):
     usual = "image/png"
 
     def open(self) -> PIL.Image.Image:
-        """The picture, decoded. Raises BadInput when the bytes are none that Pillow reads, and ImportError without
+        """Return the picture, decoded. Raises BadInput when Pillow cannot read the bytes, and ImportError without
         Pillow."""
         imaging = pillow()
         try:
             picture: PIL.Image.Image = imaging.open(io.BytesIO(self.data))
             picture.load()
         except (OSError, SyntaxError, ValueError, imaging.DecompressionBombError) as error:
-            raise BadInput(f"the {self.media_type} is no picture that can be read: {error}") from error
+            raise BadInput(f"the {self.media_type} cannot be read as a picture: {error}") from error
         return picture
 
     @classmethod
     def from_pil(cls, picture: PIL.Image.Image, format: str = "PNG") -> Image:  # noqa: A002  (Pillow's own word)
-        """Encodes a picture. Raises ValueError for a format that Pillow does not write."""
+        """Encode a picture. Raises ValueError for a format that Pillow does not write."""
         imaging = pillow()
         encoded = io.BytesIO()
         try:
@@ -193,8 +193,8 @@ class Audio(File):
 
     @classmethod
     def of_samples(cls, samples: numpy.ndarray, rate: int) -> Audio:
-        """A wav (16 bit) of float samples [frames] or [frames, channels] from -1.0 to 1.0; what is louder is cut off.
-        ``rate`` in frames per second."""
+        """Return a wav (16 bit) of float samples [frames] or [frames, channels], clipped to -1.0 to 1.0. ``rate`` is in
+        frames per second."""
         np = numpy_itself()
         array = np.asarray(samples, dtype=np.float64)
         if array.ndim == 1:
@@ -220,5 +220,5 @@ class Audio(File):
 
 
 def media_schema(media_type: str) -> dict[str, Any]:
-    """The JSON Schema of media."""
+    """Return the JSON Schema of media."""
     return {"type": "string", "format": "media", "contentMediaType": media_type}

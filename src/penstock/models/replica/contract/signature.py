@@ -1,4 +1,4 @@
-"""A class read as a model: what its methods take and give, and every mistake in them."""
+"""Read a class as a model: the inputs and outputs of its methods, and every mistake in them."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ _LISTS: Final = (list, Sequence)
 
 
 class ContractError(Exception):
-    """A class is no model. ``problems`` names every mistake and what is allowed."""
+    """A class cannot be a model. ``problems`` names every mistake and what is allowed."""
 
     def __init__(self, model: str, problems: Sequence[str]) -> None:
-        super().__init__("\n".join([f"{model} is no model:", *(f"- {problem}" for problem in problems)]))
+        super().__init__("\n".join([f"{model} is not a model:", *(f"- {problem}" for problem in problems)]))
         self.problems = tuple(problems)
 
 

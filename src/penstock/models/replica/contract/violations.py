@@ -1,4 +1,4 @@
-"""What is wrong with a value, in words: pydantic's findings as one field's name and what is allowed there."""
+"""Describe what is wrong with a value: pydantic's errors as one field's name and what is allowed there."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ if TYPE_CHECKING:  # the host takes `dotted` from here, and needs no pydantic
     from pydantic_core import ValidationError
 
 NO_INPUT: Final = "is not an input of this model"
-_MOST_PROBLEMS: Final = 5  # of one call's input that are told
+_MAX_PROBLEMS: Final = 5  # of one call's input that are reported
 
 
 def refusal(error: ValidationError, given: Any) -> CallFailed:
+    """Return the failure of a call whose input is wrong; ``given`` is that input."""
     problems = _problems(error, given)
     (field, detail), *more = problems.items()
-    others = "".join(f"; {name or 'the input'} {words}" for name, words in more[: _MOST_PROBLEMS - 1])
+    others = "".join(f"; {name or 'the input'} {words}" for name, words in more[: _MAX_PROBLEMS - 1])
     return CallFailed(Category.BAD_INPUT, detail + others, field=field or None)
 
 
 def first(error: ValidationError, given: Any) -> tuple[str, str]:
+    """Return the first wrong field and what is allowed there."""
     return next(iter(_problems(error, given).items()))
 
 
 def _problems(error: ValidationError, given: Any) -> dict[str, str]:
-    """Field → what is allowed there. The branches of a union speak of one field, and are joined by "or"."""
+    """Return what is allowed in each wrong field. The branches of a union concern one field, and are joined by "or"."""
     found: dict[str, list[str]] = {}
     for problem in error.errors(include_url=False, include_context=False, include_input=False):
         words = found.setdefault(_located(problem["loc"], given, missing=problem["type"] == "missing"), [])
@@ -36,7 +38,7 @@ def _problems(error: ValidationError, given: Any) -> dict[str, str]:
 
 
 def _located(location: tuple[int | str, ...], given: Any, *, missing: bool) -> str:
-    """A place as the caller knows it: pydantic also names the branches of unions, which stand nowhere in the input."""
+    """Return a place as the caller knows it: pydantic also names branches of unions, which the input does not have."""
     path: list[str | int] = []
     for index, part in enumerate(location):
         if isinstance(given, Mapping) and part in given:
@@ -51,6 +53,7 @@ def _located(location: tuple[int | str, ...], given: Any, *, missing: bool) -> s
 
 
 def dotted(path: Sequence[str | int]) -> str:
+    """Return a path as errors show it: ``items[2].text``."""
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
 
 

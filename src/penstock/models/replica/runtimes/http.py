@@ -3,19 +3,19 @@
 The manifest's table::
 
     [http]
-    url = "http://127.0.0.1:8000"    # with this alone the input is posted there as it is, and the answer is the output
+    url = "http://127.0.0.1:8000"    # with this alone the input is posted as it is, and the response is the output
     path = "/predict"
     headers = { Authorization = "env:MODEL_TOKEN" }   # env:NAME takes a variable of the replica's environment
     timeout = "30s"                  # by default the manifest's
     media = "data_url"               # how media stand in the JSON: "data_url", "base64", or "url" (only URLs pass)
     input_key = "instances"          # the input is sent as {"instances": …}
-    output_key = "predictions"       # the output is that member of the answer
-    stream = "sse"                   # the answer comes in parts: "sse" or "ndjson", each a chunk
-    max_bytes = 67108864             # longest answer
+    output_key = "predictions"       # the output is this member of the response
+    stream = "sse"                   # the response comes in parts: "sse" or "ndjson", each a chunk
+    max_bytes = 67108864             # of a response
     networks = ["10.0.0.0/8"]        # the server's address must lie in one of these
     requests_per_minute = 600        # a limit that is known; others are learned from the server's responses
 
-An answer of another content type than JSON (a picture, say) is the output as media.
+A picture, sound, video or other binary response is the output as media.
 """
 
 from __future__ import annotations
@@ -161,7 +161,7 @@ class HttpRuntime(AsyncRuntime):
         value: Any = msgspec.json.decode(call.input)
         segments = list(call.segments)
         try:
-            lifted = Lifter(self.spec.schema.input).lift(call.input)  # what the caller wrote into the JSON itself
+            lifted = Lifter(self.spec.schema.input).lift(call.input)  # media that the caller wrote into the JSON
         except Unreadable as error:
             raise CallFailed(Category.BAD_INPUT, error.message, field=error.field) from None
         if lifted.segments:

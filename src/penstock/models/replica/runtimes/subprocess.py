@@ -23,7 +23,7 @@ from penstock.models.replica.runtime import BlockingRuntime, Call, Cancelled, Ou
 GONE_STATUS: Final = 70  # exit status of a replica whose program has ended
 
 _OPTIONS: Final = ("command", "cancel")
-_LAST_ANSWER_SECONDS: Final = 0.2  # that an answer has to leave, when the program ends right after it
+_LAST_ANSWER_SECONDS: Final = 0.2  # for an answer to be sent, when the program ends right after it
 
 
 class SubprocessRuntime(BlockingRuntime):
@@ -32,36 +32,12 @@ class SubprocessRuntime(BlockingRuntime):
     The manifest's table::
 
         [subprocess]
-        command = ["java", "Words.java"]  # or one string, taken apart as a shell would; no shell runs it
-        cancel = "signal"                 # optional: SIGINT tells the program that the caller has gone
+        command = ["java", "Words.java"]  # or one string, split as a shell would split it; no shell runs it
+        cancel = "signal"                 # optional: SIGINT tells the program that its caller has gone
 
-    The program is looked for in the manifest's folder, then on the PATH. It is started once per replica and gets the
-    calls one after the other; standard error is its log.
-
-    **Lines.** Each call is one line of JSON (UTF-8, ended by a newline, at most 64 MiB) on standard input: the input as
-    the model's schema describes it. The program answers with lines of JSON. Empty lines are skipped. A line is one of:
-
-    - an object with ``"final": false``: more will follow. If it has a member ``output``, that is a chunk of the answer.
-      If it has ``progress`` (any JSON) or ``log`` (a text, or an object with ``message`` and perhaps ``level``: debug,
-      info, warning, error), these are told, with or without ``output`` beside them. If it has none of the three, the
-      object without ``final`` is the chunk.
-    - an object with ``"final": true``: as above, and the answer ends. ``{"final": true}`` alone adds no chunk.
-    - an object with the single member ``error`` (``"final": true`` may stand beside it): the call fails. The error is a
-      text, or an object with ``message`` and, when the input is to blame, ``field``; it has no other members.
-    - anything else: the whole answer.
-
-    An answer of one piece is the result, unless the schema says that the model streams; then it is the only chunk.
-
-    **Media** come as ``data:`` URLs at their places in the input. A ``data:`` URL in an answer becomes media where the
-    output's schema says ``"format": "media"``.
-
-    **Order.** A line that is not JSON, or is too long, fails its call, and the program is started anew; so it is when
-    it has written what no call asked for. Otherwise an answer could reach the wrong caller. The program must flush its
-    output after each line. When it ends, its replica ends with it, and the host starts another one.
-
-    **Cancelling.** With ``cancel = "signal"`` the program gets SIGINT when the caller has gone. It must end its answer
-    in one of the ways above (nobody reads it), and must ignore a signal that comes while it waits for input. Without
-    the option it is left to finish.
+    ``docs/subprocess-models.md`` is the protocol, and ``penstock.models.replica.program_lines`` what each line means.
+    The program is started once per replica and gets the calls one after the other. Answers are told apart by their
+    order alone, so a program that is out of step is replaced before it could answer the wrong caller.
     """
 
     name: ClassVar[str] = "subprocess"
@@ -124,15 +100,15 @@ class SubprocessRuntime(BlockingRuntime):
                     self._running = None
 
     def _answer(self, call: Call, program: Program) -> Output | None:
-        """The answer, read to its end even when it has failed before: the next line belongs to the next call."""
+        """Return the answer, read to its end even when it has failed before: the next line belongs to the next call."""
         failure: BaseException | None = None
         answer: Output | None = None
         streamed = self.spec.schema.streams
         while True:
-            said = self._said(program)
+            said = self._next(program)
             try:
                 if failure is None:
-                    answer = self._told(call, said)
+                    answer = self._taken(call, said)
                     if answer is not None and (streamed or not said.final):
                         streamed = True
                         call.chunk(answer)
@@ -146,7 +122,7 @@ class SubprocessRuntime(BlockingRuntime):
                     raise failure
                 return answer
 
-    def _said(self, program: Program) -> Said:
+    def _next(self, program: Program) -> Said:
         try:
             line = program.line()
         except TooLong:
@@ -155,8 +131,8 @@ class SubprocessRuntime(BlockingRuntime):
             self._end(program)
         return read(line)
 
-    def _told(self, call: Call, said: Said) -> Output | None:
-        """What a line adds to the answer; the rest of it is told."""
+    def _taken(self, call: Call, said: Said) -> Output | None:
+        """Return what a line adds to the output; report the progress and the log line in it."""
         if call.cancelled:
             raise Cancelled
         if said.error is not None:
@@ -193,7 +169,7 @@ class SubprocessRuntime(BlockingRuntime):
         surplus = program.surplus()
         if not surplus:
             return program
-        # Its text may stem from another caller's input, so it is not told.
+        # Its text may stem from another caller's input, so it is not logged.
         call.log(f"the program wrote {surplus} bytes that no call asked for; it is started anew", "warning")
         return self._replace(program)
 
@@ -217,13 +193,13 @@ class SubprocessRuntime(BlockingRuntime):
             self._end(program)
 
     def _end(self, program: Program) -> NoReturn:
-        """A replica without its program is of no use; its host sees it end and starts another one."""
+        """End the replica: without its program it is of no use. Its host starts another one."""
         os.write(2, f"{program.how_it_ended()}; its replica ends with it\n".encode())
         os._exit(GONE_STATUS)
 
 
 def _line(call: Call) -> bytes:
-    """A call's input as one line."""
+    """Return a call's input as one line."""
     line = inlined(call.input, call.segments)
     if b"\n" in line or b"\r" in line:
         line = msgspec.json.format(line, indent=-1)
@@ -235,13 +211,13 @@ def _line(call: Call) -> bytes:
 
 
 def _words(command: object) -> list[str]:
-    """The program and its arguments; raises ValueError."""
+    """Return the program and its arguments; raises ValueError."""
     words = command
     if isinstance(command, str):
         try:
             words = shlex.split(command)
         except ValueError as error:
-            raise ValueError(f"cannot be taken apart as a shell would: {error}") from None
+            raise ValueError(f"cannot be split as a shell would: {error}") from None
     if not isinstance(words, list) or not words or not all(isinstance(word, str) for word in words) or not words[0]:
         raise ValueError('is required: the program and its arguments, as ["java", "Words.java"] or "java Words.java"')
     if any("\0" in word for word in words):
@@ -250,7 +226,7 @@ def _words(command: object) -> list[str]:
 
 
 def _found(program: str, folder: Path) -> str | None:
-    """The path of a program: in the folder, or on the PATH. None where it is not, or may not be executed."""
+    """Return the path of a program in the folder or on the PATH; None where it is missing or not executable."""
     path = (folder / program).absolute()
     if path.is_file() and os.access(path, os.X_OK):
         return str(path)
