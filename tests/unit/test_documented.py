@@ -82,6 +82,15 @@ def test_every_path_exists(page: Path, routes: list[tuple[str, re.Pattern[str]]]
             assert not method or method in methods, f"{page.name}: {path} has {sorted(methods)}, not {method}"
 
 
+def test_the_walks_name_files_that_exist() -> None:
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    walks = page[page.index("## Three walks") : page.index("## Where to begin")]
+    names = re.findall(r"`([\w/]+\.(?:py|sql))`", walks)
+    assert len(names) > 30
+    for name in names:
+        assert list((ROOT / "src" / "penstock").rglob(name)), name
+
+
 def test_the_client_page_has_an_example_of_each_call() -> None:
     examples = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "client.md").read_text(), re.DOTALL))
     calls = {name for name, _ in inspect.getmembers(Client, inspect.isfunction) if not name.startswith("_")}
