@@ -64,7 +64,7 @@ async def sweep(database: Database) -> None:
 
 
 @pytest.mark.parametrize("size", [1, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 2 * PART_BYTES, MOST])
-async def test_what_is_read_is_what_was_put(fresh: Database, blobs: BlobService, tenant: int, size: int) -> None:
+async def test_a_blob_is_read_as_it_was_put(fresh: Database, blobs: BlobService, tenant: int, size: int) -> None:
     data = CONTENT[:size]
     blob = await put(blobs, tenant, data)
     assert (blob.size_bytes, blob.sha256) == (size, hashlib.sha256(data).hexdigest())
@@ -324,13 +324,13 @@ async def test_filenames_are_made_safe(blobs: BlobService, tenant: int, stated: 
 @pytest.mark.parametrize(
     "stated", ["audio", "audio/", "a/b\r\nX: 1", "a/b; c", "a/b\0", "ä/b", "a/" + "b" * 300, "a b/c", 'a/b; c="\x7f"']
 )
-async def test_what_is_no_media_type_is_refused(blobs: BlobService, tenant: int, stated: str) -> None:
+async def test_a_text_that_is_not_a_media_type_is_refused(blobs: BlobService, tenant: int, stated: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         await put(blobs, tenant, b"x", media_type=stated)
     assert [problem.field for problem in refused.value.problems] == ["media_type"]
 
 
-async def test_media_types_are_kept_with_their_parameters(blobs: BlobService, tenant: int) -> None:
+async def test_media_types_keep_their_parameters(blobs: BlobService, tenant: int) -> None:
     for stated in ("audio/ogg; codecs=opus", 'text/plain;charset="utf-8"'):
         assert (await put(blobs, tenant, b"x", media_type=stated)).media_type == stated
     for nothing in (None, "", "application/x-www-form-urlencoded"):

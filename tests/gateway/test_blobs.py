@@ -191,7 +191,7 @@ async def test_an_upload_that_is_cut_leaves_nothing(caller: Caller, database: Da
         assert await rows(database) == before
 
 
-async def test_what_is_not_there(caller: Caller) -> None:
+async def test_missing_blobs_are_not_found(caller: Caller) -> None:
     missing = "01990000-0000-7000-8000-000000000001"
     for method, path in (("GET", ""), ("GET", "/info"), ("DELETE", "")):
         assert (await caller.call(method, f"/blobs/{missing}{path}")).outcome == (404, "not_found")

@@ -40,7 +40,7 @@ async def provider(handler: Callable[[web.Request], Awaitable[web.Response]]) ->
         await runner.cleanup()
 
 
-async def test_providers_are_checked_together_and_no_secret_is_told(module_database_url: str) -> None:
+async def test_providers_are_checked_together_and_no_secret_leaks(module_database_url: str) -> None:
     asked: list[tuple[str, str | None]] = []
 
     async def answer(request: web.Request) -> web.Response:
@@ -80,7 +80,7 @@ async def test_providers_are_checked_together_and_no_secret_is_told(module_datab
         assert secret not in reply.body
 
 
-async def test_a_provider_that_does_not_answer_holds_nobody_up(
+async def test_a_provider_that_does_not_respond_delays_no_other(
     module_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("penstock.providers.status._SECONDS", 0.05)
@@ -114,7 +114,9 @@ async def test_a_secret_that_is_echoed_as_a_models_name_is_masked(module_databas
     assert [len(name) for name in reply.json["providers"][0]["models"]] == [len("Bearer ******"), 200]
 
 
-async def test_a_look_is_shared_and_kept_for_a_while(module_database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_check_is_shared_and_kept_for_a_while(
+    module_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = 0
 
     async def answer(_request: web.Request) -> web.Response:
@@ -144,7 +146,7 @@ def report(breaker: str, *, minute: int = 0, running: int = 0, wait: float = 0.0
     )
 
 
-async def test_what_workers_report_is_summed_up(module_database_url: str) -> None:
+async def test_reports_of_workers_are_summed_up(module_database_url: str) -> None:
     async with open_database(module_database_url) as database, database.acquire() as connection:
         await store.put_reports(
             connection, "w1", {"llm": report("closed", minute=5, running=3), "gone": report("open")}
@@ -159,7 +161,7 @@ async def test_what_workers_report_is_summed_up(module_database_url: str) -> Non
     assert told["last_error"]["message"] == "error 5"
 
 
-async def test_status_is_told_without_the_database() -> None:
+async def test_status_works_without_the_database() -> None:
     nowhere = f"postgresql://nobody@127.0.0.1:{free_port()}/none"
     async with serving(nowhere, llm_base_url=f"http://127.0.0.1:{free_port()}") as caller:
         reply = await caller.get("/providers/status")

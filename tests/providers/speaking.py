@@ -1,4 +1,4 @@
-"""Recordings made here, and servers that transcribe them as the real ones are asked to."""
+"""Recordings made here, and servers that transcribe them through the interfaces of the real ones."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SEGMENTS: list[dict[str, Any]] = [
 
 
 def spoken(path: Path, text: str = TEXT) -> Path:
-    """A wav of somebody who says it, by espeak-ng; without that, a tone of two seconds."""
+    """A wav in which espeak-ng speaks the text; without espeak-ng, a tone of two seconds."""
     program = shutil.which("espeak-ng")
     if program is not None:
         subprocess.run([program, "-w", str(path), text], check=True, timeout=30)
@@ -53,7 +53,7 @@ def encoded(wav: Path, to: Path, codec: str, rate: int = 16_000) -> Path:
 
 @dataclass(slots=True)
 class Heard:
-    """What a transcription server was asked, of its last request."""
+    """The last request that a transcription server got."""
 
     address: str = ""
     path: str = ""
@@ -71,7 +71,7 @@ class Heard:
 
     @property
     def instruction(self) -> str:
-        """What the last chat was told beside the recording."""
+        """The instruction of the last chat, beside the recording."""
         (part,) = [part for part in self.chats[-1]["messages"][0]["content"] if part["type"] == "text"]
         text: str = part["text"]
         return text

@@ -23,7 +23,7 @@ _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class StandingClock:
-    """Seconds that pass only when told to."""
+    """A clock that stands until it is moved."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -76,5 +76,5 @@ def job(*, timeout_seconds: float | None = None, task_type: str = "llm_chat", **
 
 
 def context() -> JobContext:
-    """What an executor tells; nobody listens."""
+    """A context whose reports go nowhere."""
     return JobContext(lambda: None)

@@ -33,7 +33,7 @@ def test_word_error_rate(reference: str, hypothesis: str, expected: float | None
     assert rate(words(reference), words(hypothesis)) == expected
 
 
-def test_every_pair_that_answered_in_order() -> None:
+def test_every_pair_of_successful_providers_in_order() -> None:
     attempts = [
         ProviderAttempt(provider="a", model="", status="completed", text="x y"),
         ProviderAttempt(provider="b", model="", status="failed", error="no"),

@@ -186,7 +186,7 @@ def test_all_mistakes_are_reported_at_once(tmp_path: Path) -> None:
         ("[providers.a.defaults" + ".x" * 900 + "]", "providers.a.kind"),
     ],
 )
-def test_what_the_file_may_hold_is_checked(tmp_path: Path, text: str, field: str) -> None:
+def test_the_fields_of_the_file_are_checked(tmp_path: Path, text: str, field: str) -> None:
     assert field in {name.rpartition("/")[2] for name in problems(tmp_path, text)}
 
 
@@ -205,11 +205,11 @@ def test_what_the_file_may_hold_is_checked(tmp_path: Path, text: str, field: str
         ("[profiles.a]\nproviders = ['whisperx']\ndefaults = { mode = 'some' }", "profiles.a.defaults"),
     ],
 )
-def test_what_would_only_fail_later_is_reported_at_start(tmp_path: Path, text: str, field: str) -> None:
+def test_mistakes_that_would_fail_later_are_reported_at_start(tmp_path: Path, text: str, field: str) -> None:
     assert set(problems(tmp_path, text, llm_base_url="http://llm", whisperx_url="http://w")) == {field}
 
 
-def test_secrets_are_also_those_in_queries() -> None:
+def test_values_of_queries_are_secrets_too() -> None:
     endpoint = Endpoint(base_url="http://h/v1?api_key=super%2Fsecret&x=true")
     assert {"super/secret", "api_key=super%2Fsecret&x=true"} <= endpoint.secrets
     assert "true" not in endpoint.secrets
@@ -265,7 +265,7 @@ def test_one_mistake_hides_no_other(tmp_path: Path) -> None:
     assert "max_tokens" in found["profiles.defaults.defaults"]
 
 
-def test_a_provider_that_is_not_there_is_named_with_the_one_that_was_meant(tmp_path: Path) -> None:
+def test_a_missing_provider_is_reported_with_a_suggestion(tmp_path: Path) -> None:
     found = problems(tmp_path, "[profiles.a]\nproviders = ['whipserx', 'llm']", whisperx_url="http://w")
     assert found["profiles.a.providers"] == (
         "there is no provider whipserx, llm; did you mean whisperx?; there are: whisperx; "
@@ -300,7 +300,7 @@ def test_a_file_in_the_working_directory_is_found(tmp_path: Path, monkeypatch: p
     assert set(load(settings(), {}).profiles) == {"mine"}
 
 
-def test_the_file_of_the_guide_is_one_that_loads(tmp_path: Path) -> None:
+def test_the_file_of_the_guide_loads(tmp_path: Path) -> None:
     guide = (Path(__file__).parents[2] / "docs" / "providers.md").read_text()
     (text,) = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
     catalogue = loaded(

@@ -71,7 +71,7 @@ async def failure(handler: Handler, **options: Any) -> CallFailed:
 
 
 class Seen:
-    """A provider that remembers what it was asked."""
+    """A provider that keeps its last request."""
 
     def __init__(self) -> None:
         self.path = ""
@@ -83,7 +83,7 @@ class Seen:
         return web.json_response(ANSWER)
 
 
-async def test_messages_are_passed_on_and_the_answer_is_the_documented_result() -> None:
+async def test_messages_are_passed_on_and_the_result_is_as_documented() -> None:
     seen = Seen()
     messages = [{"role": "system", "content": "Answer as JSON."}, {"role": "user", "content": "Classify"}]
     claimed = job(messages=messages, max_tokens=256, response_format={"type": "json_object"}, call_id=17)
@@ -118,7 +118,7 @@ async def test_compact_fields_become_messages() -> None:
 
 
 @pytest.mark.parametrize("suffix", ["/v1", "/v1/", "/openai/deployments/x"])
-async def test_the_base_url_is_taken_as_it_stands(suffix: str) -> None:
+async def test_the_base_url_is_used_unchanged(suffix: str) -> None:
     seen = Seen()
     async with provider(seen.answer) as url:
         await run(url + suffix)
@@ -136,7 +136,7 @@ PROFILE = profile(spec("http://nowhere.example"))
 
 
 def asked(fields: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any], bool]:
-    """What a job's input asks for."""
+    """Return the request that a job's input makes."""
     return request(msgspec.json.encode(fields), PROFILE)
 
 
@@ -165,7 +165,7 @@ def test_bad_input_names_the_field(fields: dict[str, object], named: str) -> Non
 
 
 @pytest.mark.parametrize("content", [b"[]", b'"text"', b"null", b"7"])
-def test_input_that_is_no_object_is_bad_input(content: bytes) -> None:
+def test_input_that_is_not_an_object_is_bad_input(content: bytes) -> None:
     with pytest.raises(CallFailed) as caught:
         request(content, PROFILE)
     assert caught.value.category is Category.BAD_INPUT
@@ -263,12 +263,12 @@ def test_retry_after_is_seconds_or_a_date(header: str | None, wait: timedelta | 
         {"choices": "none"},
     ],
 )
-async def test_an_answer_that_is_no_completion_is_the_providers_error(body: object) -> None:
+async def test_a_response_that_is_not_a_completion_is_the_providers_error(body: object) -> None:
     error = await failure(answering(200, body))
     assert error.category is Category.PROVIDER_ERROR
 
 
-async def test_an_answer_without_end_is_cut_off() -> None:
+async def test_an_endless_response_is_cut_off() -> None:
     async def endless(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
@@ -283,7 +283,7 @@ async def test_an_answer_without_end_is_cut_off() -> None:
     assert "exceeds" in error.message
 
 
-async def test_a_provider_that_does_not_answer_in_time_is_a_timeout() -> None:
+async def test_a_provider_that_does_not_respond_in_time_is_a_timeout() -> None:
     async def silent(_request: web.Request) -> web.Response:
         await asyncio.Event().wait()
         raise AssertionError
@@ -327,13 +327,13 @@ async def test_secrets_appear_in_no_message_even_when_the_provider_echoes_them(s
 
 
 @pytest.mark.parametrize("length", [250, 270, 285, 290, 295, 3980, 4085])
-async def test_no_part_of_a_secret_is_told_where_an_error_is_cut(length: int) -> None:
+async def test_no_part_of_a_secret_survives_where_an_error_is_cut(length: int) -> None:
     for space in ("x", " "):
         error = await failure(answering(500, {"error": {"message": space * length + KEY + " and more " * 50}}))
         assert KEY[:6] not in error.message
 
 
-async def test_what_a_provider_echoes_in_an_answer_is_masked() -> None:
+async def test_an_echo_of_credentials_in_a_response_is_masked() -> None:
     echoing = ANSWER | {
         "model": f"served for {KEY}",
         "choices": [{"message": {"role": "assistant", "content": f"your key is {KEY}"}}],
@@ -351,7 +351,7 @@ async def test_what_a_provider_echoes_in_an_answer_is_masked() -> None:
     assert KEY.encode() not in b"".join(bytes(chunk) for chunk in told.outbox.parcel().chunks)
 
 
-async def test_a_key_that_json_writes_otherwise_is_masked_there_too() -> None:
+async def test_a_key_that_json_escapes_is_masked_there_too() -> None:
     key = 'sk-="quoted"\\42'
 
     async def echo(request: web.Request) -> web.Response:
@@ -363,7 +363,7 @@ async def test_a_key_that_json_writes_otherwise_is_masked_there_too() -> None:
     assert "quoted" not in caught.value.message
 
 
-async def test_what_means_nothing_in_a_text_is_left_out() -> None:
+async def test_nul_characters_are_left_out_of_replies() -> None:
     """PostgreSQL keeps U+0000 but takes nothing apart that holds it."""
     odd = said("a\0b\\u0000c") | {"model": "m\0", "usage": {"prompt_tokens": 1, "x\0": ["\0"]}}
     async with provider(answering(200, odd)) as url:
@@ -376,7 +376,7 @@ async def test_what_means_nothing_in_a_text_is_left_out() -> None:
 
 
 async def test_credentials_in_other_spellings_are_masked_and_words_are_not() -> None:
-    """In answers, their accounts, and errors."""
+    """In replies, their usage, and errors."""
 
     async def echo(request: web.Request) -> web.Response:
         words = (await request.json())["messages"][0]["content"]
@@ -403,7 +403,7 @@ async def test_credentials_in_other_spellings_are_masked_and_words_are_not() -> 
     assert "Bearer ****** is wrong" in caught.value.message
 
 
-async def test_a_streamed_answer_tells_no_credential_in_pieces() -> None:
+async def test_a_streamed_reply_leaks_no_credential_in_pieces() -> None:
     key = "canary-KEY/abc+def=="
     events = [*stream("the key is ", "canary-KE", "Y/abc+d", "ef== indeed"), *stream()[-1:]]
     events[4] = b'data: {"choices": [], "usage": {"prompt_tokens": 3, "x": "canary-KEY/abc+def=="}}\n\n'
@@ -427,13 +427,13 @@ async def test_events_may_come_in_any_pieces_with_any_line_ends(size: int, end: 
     assert result.content == "Hello"
 
 
-async def test_an_error_with_a_nul_is_told_without_it() -> None:
+async def test_an_error_loses_its_nul_characters() -> None:
     async with provider(answering(500, {"error": {"message": "a\0b"}})) as url:
         with pytest.raises(CallFailed, match="500: ab"):
             await run(url)
 
 
-async def test_what_must_be_cleaned_and_cannot_be_read_is_the_providers_error() -> None:
+async def test_a_response_that_cannot_be_cleaned_is_the_providers_error() -> None:
     async def deep(_: web.Request) -> web.Response:
         body = '{"choices": [{"message": {"content": "\\u0000"}}], "x": ' + "[" * 5000 + "]" * 5000 + "}"
         return web.Response(text=body, content_type="application/json")
@@ -443,7 +443,7 @@ async def test_what_must_be_cleaned_and_cannot_be_read_is_the_providers_error() 
             await run(url)
 
 
-async def test_an_answer_is_not_thrown_away_for_being_told_twice() -> None:
+async def test_a_reply_is_not_lost_because_the_attempts_repeat_it() -> None:
     async with provider(answering(200, said("x" * 5000))) as url, opened() as servers:
         chat = spec(url)
         result = await ChatExecutor(profile(chat), servers, max_result_bytes=8000)(job(user="Hi"), context())
@@ -479,7 +479,7 @@ def test_usage_that_cannot_be_stored_is_refused_at_once() -> None:
             context().used(wrong)
 
 
-async def test_a_delta_of_any_length_is_told() -> None:
+async def test_a_delta_of_any_length_reaches_the_output() -> None:
     told = context()
     async with serving(streaming(stream("x" * 2_000_000))) as seen, opened() as servers:
         chat = spec(seen.address)
@@ -497,7 +497,7 @@ def test_an_endpoint_does_not_print_its_secrets() -> None:
 # Streaming
 
 
-async def test_a_streamed_answer_is_the_jobs_output_while_it_comes() -> None:
+async def test_a_streamed_reply_is_the_jobs_output_while_it_comes() -> None:
     told = context()
     async with serving(streaming(stream("Hel", "lo"))) as seen:
         provider = spec(seen.address)
@@ -510,8 +510,8 @@ async def test_a_streamed_answer_is_the_jobs_output_while_it_comes() -> None:
 
 
 @pytest.mark.parametrize("cut", [True, False])
-async def test_a_stream_that_ends_early_is_the_providers_error_and_nobody_takes_over(cut: bool) -> None:
-    """What was told already would stand before another provider's answer."""
+async def test_a_stream_that_ends_early_fails_without_fallback(cut: bool) -> None:
+    """The output so far would stand before another provider's reply."""
     async with serving(streaming(stream("Hel", "lo")[:1], cut=cut)) as broken, serving(wholly(ANSWER)) as other:
         specs = [spec(broken.address, name="broken"), spec(other.address, name="other")]
         async with opened() as servers:
@@ -532,7 +532,7 @@ async def test_a_stream_that_never_began_falls_back() -> None:
 # Several providers
 
 
-async def test_the_next_provider_answers_when_one_fails_and_the_attempts_tell() -> None:
+async def test_the_next_provider_replaces_one_that_fails_and_both_attempts_are_kept() -> None:
     told = context()
     async with serving(wholly({"error": "out of memory"}, 500)) as broken, serving(wholly(ANSWER)) as other:
         specs = [spec(broken.address, name="broken", model="big"), spec(other.address, name="other")]
@@ -556,7 +556,7 @@ async def test_the_next_provider_answers_when_one_fails_and_the_attempts_tell() 
     ]
 
 
-async def test_all_answers_are_compared() -> None:
+async def test_all_replies_are_compared() -> None:
     first, second = said("one two three four"), said("One, two; three five.")
     async with serving(wholly(first)) as left, serving(wholly(second)) as right:
         specs = [spec(left.address, name="left"), spec(right.address, name="right")]

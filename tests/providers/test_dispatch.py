@@ -1,4 +1,4 @@
-"""One or several providers are asked: in order, all, or in a race; behind their gates."""
+"""Dispatch to one or several providers: in order, to all, or in a race; behind their gates."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def failing(category: str = "provider_error", *, retry_after: float | None = Non
 
 
 class Hanging:
-    """A provider that answers when it is told to, and knows whether its caller left."""
+    """A provider that replies when it is released, and knows whether its caller left."""
 
     def __init__(self) -> None:
         self.begun = asyncio.Event()
@@ -101,13 +101,13 @@ async def test_first_stops_at_the_first_success() -> None:
     assert told == answered.attempts
 
 
-async def test_first_passes_over_who_may_not_be_asked_now() -> None:
+async def test_first_passes_over_closed_gates() -> None:
     clock = StandingClock()
     answered = await asked(Mode.FIRST, candidate("a", saying("A"), closed(clock)), candidate("b", saying("B")))
     assert (answered.reply.text, outcomes(answered)) == ("B", [("b", "completed"), ("a", "skipped")])
 
 
-async def test_first_waits_for_who_was_passed_over_when_no_other_succeeds() -> None:
+async def test_first_waits_for_a_closed_gate_when_no_other_provider_succeeds() -> None:
     clock = StandingClock()
     limited = closed(clock)
 
@@ -121,7 +121,7 @@ async def test_first_waits_for_who_was_passed_over_when_no_other_succeeds() -> N
     assert (answered.reply.text, outcomes(answered)) == ("A", [("b", "failed"), ("a", "completed")])
 
 
-async def test_all_asks_everybody_at_once_and_the_first_in_order_counts() -> None:
+async def test_all_calls_every_provider_at_once_and_the_first_in_order_counts() -> None:
     slow = Hanging()
     running = asyncio.ensure_future(
         asked(Mode.ALL, candidate("a", failing()), candidate("b", slow), candidate("c", saying("C")))
@@ -142,7 +142,7 @@ async def test_race_takes_the_quickest_and_lets_the_others_go() -> None:
     assert slow.left
 
 
-async def test_race_tells_of_each_once_also_of_those_that_end_together_and_never_began() -> None:
+async def test_race_reports_each_provider_once_also_those_that_end_together_or_never_began() -> None:
     told: list[ProviderAttempt] = []
     busy = Gate(1)
     slow = Hanging()
@@ -161,7 +161,7 @@ async def test_race_tells_of_each_once_also_of_those_that_end_together_and_never
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-async def test_what_nobody_foresaw_with_one_costs_no_other_its_answer(mode: Mode) -> None:
+async def test_an_unforeseen_error_with_one_provider_costs_no_other_its_reply(mode: Mode) -> None:
     async def break_down() -> Reply:
         raise LookupError("secret")
 
@@ -172,7 +172,7 @@ async def test_what_nobody_foresaw_with_one_costs_no_other_its_answer(mode: Mode
     assert broken.error_category is Category.INTERNAL
 
 
-async def test_what_must_be_done_before_is_neither_the_providers_time_nor_its_fault() -> None:
+async def test_preparation_is_neither_the_providers_time_nor_its_fault() -> None:
     gate = Gate(1)
 
     async def prepare() -> None:
@@ -199,8 +199,8 @@ async def test_a_call_that_is_cancelled_leaves_its_trace(mode: Mode) -> None:
     assert [(one.status, one.error) for one in told] == [("cancelled", "the job ended before it responded")]
 
 
-async def test_a_stream_that_broke_is_the_error_whoever_was_passed_over() -> None:
-    """Otherwise it would be told again and again without burning an attempt."""
+async def test_a_broken_stream_is_the_error_whichever_provider_was_passed_over() -> None:
+    """Otherwise it would run again and again without costing an attempt."""
     begun = False
 
     async def cut() -> Reply:
@@ -214,7 +214,7 @@ async def test_a_stream_that_broke_is_the_error_whoever_was_passed_over() -> Non
     assert (caught.value.category, caught.value.message) == (Category.PROVIDER_ERROR, "b: cut")
 
 
-async def test_patience_is_for_all_of_them_together() -> None:
+async def test_the_wait_is_shared_by_all_providers() -> None:
     """Two providers that rest are not waited for one after the other."""
     clock = StandingClock()
     first, second = await resting(clock), await resting(clock)
@@ -227,7 +227,7 @@ async def test_patience_is_for_all_of_them_together() -> None:
     assert asyncio.get_running_loop().time() - began < 5
 
 
-async def test_who_rests_does_not_make_a_failure_free() -> None:
+async def test_a_resting_provider_does_not_make_a_failure_free() -> None:
     gate = await resting(StandingClock())
     with pytest.raises(CallFailed) as caught:
         await asked(Mode.ALL, candidate("a", saying("A"), gate), candidate("b", failing()))
@@ -245,7 +245,7 @@ async def resting(clock: StandingClock) -> Gate:
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-async def test_who_failed_too_often_holds_up_nobody(mode: Mode) -> None:
+async def test_a_provider_that_failed_too_often_delays_no_other(mode: Mode) -> None:
     gate = await resting(StandingClock())
     answered = await asked(mode, candidate("a", saying("A"), gate), candidate("b", saying("B")), max_wait_seconds=20)
     assert answered.reply.text == "B"
@@ -253,7 +253,7 @@ async def test_who_failed_too_often_holds_up_nobody(mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-async def test_who_failed_too_often_is_asked_when_no_other_succeeds(mode: Mode) -> None:
+async def test_a_provider_that_failed_too_often_is_called_when_no_other_succeeds(mode: Mode) -> None:
     clock = StandingClock()
     gate = await resting(clock)
 
@@ -268,7 +268,7 @@ async def test_who_failed_too_often_is_asked_when_no_other_succeeds(mode: Mode) 
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-async def test_whoever_is_cancelled_lets_go_of_its_providers(mode: Mode) -> None:
+async def test_a_cancelled_request_cancels_its_calls(mode: Mode) -> None:
     slow = Hanging()
     running = asyncio.ensure_future(asked(mode, candidate("a", slow)))
     await slow.begun.wait()
@@ -291,7 +291,7 @@ async def test_whoever_is_cancelled_lets_go_of_its_providers(mode: Mode) -> None
         (["rate_limited", "bad_input"], Category.RATE_LIMITED),
     ],
 )
-async def test_when_all_fail_the_error_says_whether_to_try_again(
+async def test_when_all_fail_the_category_decides_whether_to_try_again(
     mode: Mode, kinds: list[str], category: Category
 ) -> None:
     with pytest.raises(CallFailed) as caught:
@@ -301,7 +301,7 @@ async def test_when_all_fail_the_error_says_whether_to_try_again(
         assert f"p{place}: it is {kind}" in caught.value.message
 
 
-async def test_the_job_waits_for_the_provider_that_may_be_asked_soonest() -> None:
+async def test_the_job_waits_for_the_provider_that_opens_soonest() -> None:
     clock = StandingClock()
     with pytest.raises(CallFailed) as caught:
         await asked(
@@ -313,7 +313,7 @@ async def test_the_job_waits_for_the_provider_that_may_be_asked_soonest() -> Non
 
 
 @pytest.mark.parametrize("mode", list(Mode))
-async def test_input_is_not_bad_while_somebody_was_not_asked(mode: Mode) -> None:
+async def test_input_is_not_bad_while_a_provider_was_not_called(mode: Mode) -> None:
     gate = await resting(StandingClock())
     with pytest.raises(CallFailed) as caught:
         await asked(mode, candidate("a", saying("A"), gate), candidate("b", failing("bad_input")))
@@ -322,7 +322,7 @@ async def test_input_is_not_bad_while_somebody_was_not_asked(mode: Mode) -> None
     assert caught.value.retry_after.total_seconds() == pytest.approx(10)
 
 
-async def test_what_was_paid_before_a_failure_is_told() -> None:
+async def test_usage_before_a_failure_is_reported() -> None:
     told: list[ProviderAttempt] = []
 
     async def twice(gate: MeteredGate) -> Reply:
@@ -365,8 +365,8 @@ async def test_a_gate_lets_so_many_through_and_keeps_the_order() -> None:
     assert (order, report_of(gate).running) == ([0, 1, 2], 0)
 
 
-async def test_who_waits_for_a_place_learns_at_once_that_it_is_no_use() -> None:
-    """A place is held by calls, not by those who wait for the provider's sake."""
+async def test_a_call_that_waits_for_a_slot_is_refused_as_soon_as_its_wait_is_too_long() -> None:
+    """Slots are held by calls that run, not by those that wait for the gate to open."""
     gate = Gate(1, clock=StandingClock())
     slow = Hanging()
 
@@ -460,7 +460,7 @@ async def test_a_gate_opens_and_closes_with_its_provider() -> None:
 
 
 @pytest.mark.parametrize("kind", ["bad_input", "rate_limited"])
-async def test_what_is_not_the_providers_fault_opens_no_breaker(kind: str) -> None:
+async def test_failures_that_are_not_the_providers_open_no_breaker(kind: str) -> None:
     gate = Gate(4)
     for _ in range(10):
         with pytest.raises(CallFailed):

@@ -117,7 +117,7 @@ async def test_a_redirect_leads_nowhere_else(tmp_path: Path, target: str) -> Non
         "http://a b/",
     ],
 )
-async def test_what_is_no_address(tmp_path: Path, url: str) -> None:
+async def test_a_text_that_is_not_an_address_is_refused(tmp_path: Path, url: str) -> None:
     with pytest.raises(CallFailed, match=r"input\.audio_url") as caught:
         await fetch(url, tmp_path / "file")
     assert caught.value.category is Category.BAD_INPUT
@@ -144,7 +144,7 @@ async def test_statuses_say_whose_fault_it_is(tmp_path: Path, code: int, categor
 
 
 async def test_a_host_that_is_busy_and_names_no_wait_burns_the_attempt(tmp_path: Path) -> None:
-    """A URL that always answers so must not keep its job for ever."""
+    """A URL that always responds so must not keep its job for ever."""
     assert (await failure(status(503), tmp_path)).category is Category.PROVIDER_ERROR
 
 

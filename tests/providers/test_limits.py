@@ -1,4 +1,4 @@
-"""What a provider's answers tell of its rate limit, and when the breaker lets calls through."""
+"""What a server's responses say about its rate limit, and when the breaker lets calls through."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOW = 1000.0
 
 
 def after(status: int = 200, *, headers: Mapping[str, str] | None = None, **named: str) -> RateLimit:
-    """What is known after one answer."""
+    """Return what is known after one response."""
     limit = RateLimit()
     told = {name.replace("_", "-"): value for name, value in (named | dict(headers or {})).items()}
     limit.observe(status, CIMultiDict(told), NOW)
@@ -46,7 +46,7 @@ def after(status: int = 200, *, headers: Mapping[str, str] | None = None, **name
             },
             1,
         ),
-        # who refuses with the same headers is not tried after a second: the stated reset holds
+        # a server that refuses with the same headers is not tried after a second: the stated reset holds
         (
             429,
             {
@@ -86,7 +86,7 @@ def after(status: int = 200, *, headers: Mapping[str, str] | None = None, **name
         (429, {"Retry_After": "99999999"}, 3600),
     ],
 )
-def test_the_wait_that_an_answer_asks_for(status: int, headers: dict[str, str], wait: float) -> None:
+def test_the_wait_that_a_response_asks_for(status: int, headers: dict[str, str], wait: float) -> None:
     assert after(status, headers=headers).wait(NOW) == pytest.approx(wait)
 
 
@@ -139,7 +139,7 @@ def test_refusals_that_name_no_wait_are_waited_out_longer_each_time() -> None:
     assert limit.wait(now) == pytest.approx(1)
 
 
-def test_what_remains_is_counted_down_and_renewed() -> None:
+def test_remaining_requests_are_counted_down_and_renewed() -> None:
     limit = after(x_ratelimit_remaining="2", x_ratelimit_reset="10")
     for wait in (0, 0, 10):
         assert limit.wait(NOW) == pytest.approx(wait)
@@ -205,7 +205,7 @@ def test_the_breaker_opens_after_failures_in_a_row_and_one_trial_closes_it() -> 
     assert not breaker.begin()
 
 
-def test_a_trial_that_fails_opens_it_for_longer_and_one_that_is_given_up_leaves_the_next_to_try() -> None:
+def test_a_failed_trial_reopens_the_breaker_for_longer_and_an_abandoned_one_lets_the_next_call_try() -> None:
     breaker = Breaker()
     failed(breaker, 5)
     now, waits = NOW, []

@@ -43,7 +43,7 @@ def test_no_spelling_of_a_metadata_service_passes(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://0.0.0.0/", "http://[::]/", "http://224.0.0.1/", "http://255.255.255.255/"])
-def test_addresses_that_are_nobodys(url: str) -> None:
+def test_special_addresses_are_refused(url: str) -> None:
     """Unspecified, multicast, broadcast."""
     assert check_url(url) is not None
 
@@ -90,8 +90,8 @@ def test_a_public_policy_refuses_private_addresses(url: str) -> None:
         ("http://[::1", "must be a URL"),
     ],
 )
-def test_what_is_no_servers_url(url: object, said: str) -> None:
-    """Is told in words."""
+def test_a_url_that_is_not_a_servers_is_refused(url: object, said: str) -> None:
+    """The policy names the reason."""
     assert said in str(check_url(url))
 
 
@@ -107,7 +107,7 @@ def test_an_ipv4_address_inside_ipv6_is_judged_as_itself(number: int) -> None:
 
 @given(st.text(max_size=40))
 def test_no_text_makes_the_check_fail_in_another_way(text: str) -> None:
-    """It answers, whatever it is asked."""
+    """A resolver with fixed results."""
     for url in (text, f"http://{text}", f"http://{text}/", f"http://[{text}]/"):
         check_url(url)
 
@@ -141,7 +141,7 @@ async def post(url: str, resolver: AbstractResolver | None, policy: Policy | Non
         await provider.close()
 
 
-async def test_a_name_is_checked_by_what_it_leads_to() -> None:
+async def test_a_name_is_checked_by_its_address() -> None:
     """For every connection anew: one that changes its mind leads nowhere."""
     async with serving(answering({"ok": True})) as seen:
         port = seen.address.rpartition(":")[2]
@@ -156,7 +156,7 @@ async def test_a_name_is_checked_by_what_it_leads_to() -> None:
         assert len(seen.bodies) == 1
 
 
-async def test_of_several_addresses_only_those_allowed_are_used() -> None:
+async def test_of_several_addresses_only_allowed_ones_are_used() -> None:
     """And a list of networks narrows what is."""
     async with serving(answering({"ok": True})) as seen:
         url = f"http://models.example:{seen.address.rpartition(':')[2]}/"
@@ -169,7 +169,7 @@ async def test_of_several_addresses_only_those_allowed_are_used() -> None:
 
 
 async def test_redirects_proxies_and_cookies_are_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What answers is the server that was named."""
+    """The connection goes to the server that was named."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
     async with serving(answering({}, status=302, Location="http://127.0.0.1:1/")) as seen:
         with pytest.raises(CallFailed, match="redirects, which is not followed"):
@@ -201,7 +201,7 @@ async def test_a_literal_address_does_not_pass_by_the_resolver() -> None:
 
 @pytest.mark.parametrize("url", [f"http://{'a' * 70}.com/", "http://a..b/", "http://\u2025/", "http://xn--/"])
 def test_hosts_that_are_no_names(url: str) -> None:
-    """They are told as mistakes, not met as surprises."""
+    """They are reported as mistakes, and raise nothing."""
     assert check_url(url) is None or "must be a URL" in str(check_url(url))
 
 
@@ -209,7 +209,7 @@ def test_hosts_that_are_no_names(url: str) -> None:
     "host", ["127.0.0.1", "\uff11\uff12\uff17.0.0.1", "2130706433", "[::ffff:127.0.0.1]", "localhost"]
 )
 async def test_no_socket_is_made_for_an_address_that_is_refused(host: str) -> None:
-    """Also where nobody looked at the URL before."""
+    """Also where the URL was not checked before."""
     async with serving(answering({})) as seen:
         port = seen.address.rpartition(":")[2]
         session = addresses.session(Policy(public=True), seconds=5)

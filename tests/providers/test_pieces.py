@@ -1,4 +1,4 @@
-"""Recordings that are longer than a provider hears at once: what it is sent, and how its answers become one."""
+"""Recordings that are longer than a provider takes at once: the pieces, and the one reply that is made of them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def said(text: str, **fields: Any) -> web.Response:
 
 @asynccontextmanager
 async def hearing(answers: Answers) -> AsyncIterator[Seen]:
-    """A server that answers its first request with ``answers(1)``, and so on."""
+    """A server that responds to its first request with ``answers(1)``, and so on."""
 
     async def answer(_: web.Request) -> web.StreamResponse:
         return answers(len(seen.bodies))
@@ -101,7 +101,7 @@ def seconds_of(body: bytes) -> float:
 
 
 @pytest.mark.parametrize("codec", ["wav", "mp3"])
-async def test_a_chat_model_hears_a_long_recording_piece_by_piece(recording: Recording, codec: str) -> None:
+async def test_a_chat_model_gets_a_long_recording_piece_by_piece(recording: Recording, codec: str) -> None:
     """Each piece is one segment, at its time; a format that is taken whole is converted to be cut."""
     if codec != "wav":
         recording = await examine(encoded(recording.path, recording.path.with_suffix(f".{codec}"), codec))
@@ -124,7 +124,7 @@ async def test_a_chat_model_hears_a_long_recording_piece_by_piece(recording: Rec
     assert sorted(path.name for path in recording.path.parent.iterdir() if "piece" in path.name) == []
 
 
-async def test_times_of_segments_and_words_are_those_of_the_whole(recording: Recording) -> None:
+async def test_times_of_segments_and_words_count_from_the_start_of_the_whole(recording: Recording) -> None:
     answer = {
         "text": "a b",
         "language": "de",
@@ -158,7 +158,7 @@ async def test_times_of_segments_and_words_are_those_of_the_whole(recording: Rec
     assert third == {"start": None, "end": None, "text": "c"}
 
 
-async def test_what_is_short_enough_is_sent_as_it_is(recording: Recording) -> None:
+async def test_a_short_recording_is_sent_whole(recording: Recording) -> None:
     async with hearing(lambda _: said("All.")) as seen:
         reply = await transcribed(audio_model(seen, max_duration=timedelta(seconds=20.5)), recording)
     assert [seconds_of(body) for body in seen.bodies] == [20.0]
@@ -188,7 +188,7 @@ async def test_a_piece_that_fails_in_passing_is_tried_again(recording: Recording
         (2, 422, {}, 2, Category.BAD_INPUT),
     ],
 )
-async def test_one_that_goes_on_failing_fails_all(
+async def test_a_piece_that_keeps_failing_fails_the_recording(
     recording: Recording, failing: int, status: int, headers: dict[str, str], asked: int, category: Category
 ) -> None:
     async with hearing(
@@ -255,7 +255,7 @@ async def test_a_provider_that_hangs_opens_its_breaker_in_pieces_too(recording: 
         assert report_of(gate).breaker == "open"
 
 
-async def test_a_wait_that_is_too_long_is_told_at_once(recording: Recording) -> None:
+async def test_a_wait_that_is_too_long_is_refused_at_once(recording: Recording) -> None:
     def answers(number: int) -> web.Response:
         down = web.json_response({"error": "down"}, status=503, headers={"Retry-After": "3600"})
         return said("Words.") if number < 2 else down

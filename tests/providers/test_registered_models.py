@@ -120,7 +120,7 @@ async def test_a_chat_job_runs_on_a_registered_model(models: ModelCaller) -> Non
     assert (usage.provider, usage.model, usage.completion_tokens) == ("our-assistant", "assistant", 7)
 
 
-async def test_what_a_model_streams_is_the_jobs_output(models: ModelCaller) -> None:
+async def test_a_models_stream_is_the_jobs_output(models: ModelCaller) -> None:
     told = context()
     result = await ChatExecutor(profile(model("typist")), Servers(models))(job(user="Ada", stream=True), told)
     assert [msgspec.json.decode(chunk) for chunk in told.outbox.parcel().chunks] == [
@@ -157,7 +157,7 @@ async def test_a_server_stands_in_for_a_model_that_fails(models: ModelCaller) ->
         ("assistant", {"user": "Hi", "stop": ["a"]}, Category.BAD_INPUT, "stop"),
     ],
 )
-async def test_what_a_model_cannot_do_is_said(
+async def test_an_option_or_output_that_does_not_fit_is_reported(
     models: ModelCaller, name: str, stated: dict[str, Any], category: Category, message: str
 ) -> None:
     with pytest.raises(CallFailed) as caught:

@@ -1,4 +1,4 @@
-"""Providers that transcribe: what they are sent, and how their answers become one."""
+"""Providers that transcribe: the requests that they get, and the one form of their replies."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def whisperx(address: str, **fields: Any) -> ProviderSpec:
         ),
     ],
 )
-async def test_each_interface_is_asked_as_it_wants_to_be(
+async def test_each_interface_gets_its_own_request(
     recording: Recording, interface: str, path: str, field: str, options: dict[str, str]
 ) -> None:
     async with transcribing() as heard:
@@ -104,7 +104,7 @@ async def test_each_interface_is_asked_as_it_wants_to_be(
     ]
 
 
-async def test_what_nobody_asked_for_is_not_sent(recording: Recording) -> None:
+async def test_options_that_are_not_stated_are_not_sent(recording: Recording) -> None:
     async with transcribing() as heard:
         await ask(whisperx(heard.address, model="large-v3", defaults={"batch_size": 8}), recording, SpeechRequest())
     assert heard.fields == {"model": "large-v3", "batch_size": "8"}
@@ -120,7 +120,7 @@ async def test_what_nobody_asked_for_is_not_sent(recording: Recording) -> None:
         ("/v1/audio/transcriptions", "openai", "/v1/audio/transcriptions"),
     ],
 )
-async def test_an_address_may_name_the_endpoint_or_what_is_above_it(
+async def test_an_address_may_name_the_endpoint_or_its_base(
     recording: Recording, suffix: str, interface: str, path: str
 ) -> None:
     async with transcribing() as heard:
@@ -137,7 +137,7 @@ def audio_llm(address: str, **fields: Any) -> ProviderSpec:
     return spec(f"{address}/v1", kind=Kind.AUDIO_CHAT, **({"name": "qwen2-audio"} | stated))
 
 
-async def test_a_chat_model_hears_the_recording(recording: Recording) -> None:
+async def test_a_chat_model_gets_the_recording(recording: Recording) -> None:
     async with transcribing() as heard:
         reply = await ask(audio_llm(heard.address), recording, SpeechRequest())
     (chat,) = heard.chats
@@ -166,7 +166,7 @@ async def test_language_speakers_and_prompt_become_part_of_the_instruction(recor
         ("a.m4a", "aac", 44_100),
     ],
 )
-async def test_a_chat_model_gets_as_wav_what_it_does_not_know(
+async def test_a_chat_model_gets_wav_for_formats_it_does_not_take(
     tmp_path: Path, wav: Path, name: str, codec: str, rate: int
 ) -> None:
     recording = await examine(encoded(wav, tmp_path / name, codec, rate))
@@ -210,7 +210,9 @@ async def test_mp3_goes_as_it_is(tmp_path: Path, wav: Path) -> None:
         ({"segments": [{"text": "odd", "start": "9" * 400, "end": [1]}]}, "odd", 1),
     ],
 )
-async def test_the_ways_to_answer(recording: Recording, answer: Any, text: str, segments: int) -> None:
+async def test_every_form_of_response_becomes_a_transcript(
+    recording: Recording, answer: Any, text: str, segments: int
+) -> None:
     reply = transcript(msgspec.json.encode(answer), recording, "m")
     assert reply.text == text
     assert len(reply.segments or []) == segments
@@ -233,7 +235,7 @@ async def test_the_ways_to_answer(recording: Recording, answer: Any, text: str, 
         b"[" * 100_000,
     ],
 )
-async def test_what_is_no_transcript_is_the_providers_error(recording: Recording, body: bytes) -> None:
+async def test_a_response_that_is_not_a_transcript_is_the_providers_error(recording: Recording, body: bytes) -> None:
     with pytest.raises(CallFailed) as caught:
         transcript(body, recording, "m")
     assert caught.value.category == "provider_error"

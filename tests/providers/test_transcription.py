@@ -77,7 +77,7 @@ def base64_of(path: Path) -> str:
     return base64.b64encode(path.read_bytes()).decode()
 
 
-async def test_all_providers_are_asked_and_compared(wav: Path) -> None:
+async def test_all_providers_are_called_and_compared(wav: Path) -> None:
     told = context()
     async with transcribing() as first, transcribing(text="The quick brown dog jumps over the lazy dog") as second:
         result = await transcribed(
@@ -101,7 +101,7 @@ async def test_all_providers_are_asked_and_compared(wav: Path) -> None:
     assert told.outbox.parcel().lines == []
 
 
-async def test_with_the_mode_first_the_next_one_stands_in(wav: Path) -> None:
+async def test_with_the_mode_first_the_next_provider_replaces_one_that_fails(wav: Path) -> None:
     async with transcribing(status=500) as broken, transcribing() as other:
         told = context()
         specs = (whisperx(broken.address), audio_llm(other.address))
@@ -182,7 +182,7 @@ async def test_base64_may_be_a_data_url_and_folded(wav: Path) -> None:
         ({"audio": "AAAA", "language": ""}, "input.language: "),
     ],
 )
-async def test_bad_input_names_the_field_and_asks_nobody(stated: dict[str, Any], field: str) -> None:
+async def test_bad_input_names_the_field_and_calls_no_provider(stated: dict[str, Any], field: str) -> None:
     async with transcribing() as heard:
         error = await failure(whisperx(heard.address), **stated)
     assert error.category is Category.BAD_INPUT
@@ -197,7 +197,7 @@ async def test_more_speakers_at_least_than_at_most(wav: Path) -> None:
     assert heard.count == 0
 
 
-async def test_when_nobody_succeeds_the_error_tells_of_each(wav: Path) -> None:
+async def test_when_none_succeeds_the_error_names_each(wav: Path) -> None:
     async with transcribing(status=500) as left, transcribing(status=503) as right:
         error = await failure(whisperx(left.address), audio_llm(right.address), audio=base64_of(wav))
     assert error.category is Category.PROVIDER_ERROR
@@ -235,7 +235,7 @@ async def test_a_cancelled_job_leaves_no_file_and_lets_the_provider_go(
     assert list(tmp_path.iterdir()) == []
 
 
-async def test_segments_that_come_are_what_the_result_holds(wav: Path) -> None:
+async def test_segments_of_the_response_are_the_results(wav: Path) -> None:
     async with transcribing({"segments": SEGMENTS}) as heard:
         result = await transcribed(whisperx(heard.address), audio=base64_of(wav), diarization=True, prompt="Fox")
     assert [(one["start"], one["text"]) for one in result.segments] == [
@@ -270,7 +270,7 @@ def test_a_result_that_is_too_large_loses_its_details_first() -> None:
     assert (least.text, least.attempts[0].segments, "words" in least.segments[0]) == ("w", None, False)
 
 
-def test_what_killed_workers_left_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recordings_of_killed_workers_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     gone = subprocess.Popen(["true"])
     gone.wait()

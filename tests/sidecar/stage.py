@@ -1,4 +1,4 @@
-"""The stage of the sidecar's tests: a Docker that listens on a socket, a fake NVML, servers that tell metrics."""
+"""The stage of the sidecar's tests: a Docker that listens on a socket, a fake NVML, servers with metrics."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def listed(name: str, **changes: Any) -> dict[str, Any]:
 
 
 def usage(*, container: int, machine: int, cores: int = 8, **memory: Any) -> dict[str, Any]:
-    """What ``GET /containers/{id}/stats?one-shot=true`` tells, on a machine with cgroup v2."""
+    """Return what ``GET /containers/{id}/stats?one-shot=true`` returns on a machine with cgroup v2."""
     return {
         "read": "2026-01-01T00:00:00.000000000Z",
         "preread": "0001-01-01T00:00:00Z",
@@ -64,7 +64,7 @@ def usage(*, container: int, machine: int, cores: int = 8, **memory: Any) -> dic
 
 
 class Docker:
-    """A Docker daemon's API, as far as it is asked for containers."""
+    """A Docker daemon's API, as far as it concerns containers."""
 
     def __init__(self) -> None:
         self.containers: list[dict[str, Any]] = []
@@ -140,7 +140,7 @@ vllm:iteration_tokens_total_sum{engine="0",model_name="qwen2.5-14b"} 3.0
 
 
 def metrics(prompt: float = 1000, generation: float = 50) -> bytes:
-    """What a vLLM server of today, with two engines, tells at ``/metrics``."""
+    """Return the metrics of a current vLLM server with two engines."""
     return (METRICS % {"prompt": prompt, "generation": generation}).encode()
 
 

@@ -25,7 +25,7 @@ async def reading(path: Path, *, required: bool = False) -> AsyncIterator[Contai
         await reader.close()
 
 
-async def test_a_running_container_is_told_with_what_it_uses() -> None:
+async def test_a_running_container_is_reported_with_its_usage() -> None:
     docker = Docker()
     docker.containers = [listed("vllm")]
     docker.stats["vllm"] = usage(container=1_000_000_000, machine=80_000_000_000)
@@ -50,7 +50,7 @@ async def test_a_running_container_is_told_with_what_it_uses() -> None:
     assert f"/containers/{docker.containers[0]['Id']}/stats?stream=false&one-shot=true" in docker.paths
 
 
-async def test_stopped_containers_are_listed_without_asking_what_they_use() -> None:
+async def test_stopped_containers_are_listed_without_their_usage() -> None:
     docker = Docker()
     docker.containers = [
         listed("old", State="exited", Status="Exited (137) 3 days ago"),
@@ -75,7 +75,7 @@ async def test_stopped_containers_are_listed_without_asking_what_they_use() -> N
         ({"Status": "Up 2 hours", "Health": {"Status": "none", "FailingStreak": 0}}, None),
     ],
 )
-async def test_health_is_read_as_old_and_new_dockers_tell_it(fields: dict[str, object], health: str | None) -> None:
+async def test_health_is_read_from_old_and_new_dockers(fields: dict[str, object], health: str | None) -> None:
     docker = Docker()
     docker.containers = [listed("one", **fields)]
     docker.stats["one"] = usage(container=1, machine=1)
@@ -111,7 +111,7 @@ async def test_a_slow_or_broken_container_does_not_take_the_others_away(monkeypa
     assert docker.left.is_set()
 
 
-async def test_no_socket_is_no_error_unless_somebody_named_it(tmp_path: Path) -> None:
+async def test_a_missing_socket_is_an_error_only_if_it_is_configured(tmp_path: Path) -> None:
     async with reading(tmp_path / "docker.sock") as reader:
         assert await reader.read() == []
     async with reading(tmp_path / "docker.sock", required=True) as reader:
@@ -133,7 +133,7 @@ async def test_a_socket_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
                 await reader.read()
 
 
-async def test_what_is_not_docker_is_told_as_that() -> None:
+async def test_a_server_that_is_not_docker_is_reported() -> None:
     docker = Docker()
     docker.containers = [{"State": "running", "Id": 5}]
     async with docker.listening() as path, reading(path) as reader:

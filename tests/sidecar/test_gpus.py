@@ -22,7 +22,7 @@ PROBE = Path(__file__).with_name("gpu_probe.py")
 
 
 class Probe:
-    """A process that reads GPUs when it is told to."""
+    """A process that reads GPUs on request."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
@@ -62,7 +62,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_nvml(tmp_path_factory.mktemp("nvml"))
 
 
-async def test_a_gpu_is_told_with_its_units_and_what_is_not_supported_is_null(library: Path, tmp_path: Path) -> None:
+async def test_a_gpu_is_reported_in_its_units_and_unsupported_values_are_null(library: Path, tmp_path: Path) -> None:
     async with probing(library, tmp_path) as probe:
         first, second, third = await probe.read()
     assert first == {
@@ -118,7 +118,7 @@ async def test_a_driver_that_blocks_holds_up_neither_the_next_reading_nor_the_en
         assert await probe.end() == 0
 
 
-async def test_a_driver_that_answers_late_is_asked_again(library: Path, tmp_path: Path) -> None:
+async def test_a_driver_that_responds_late_is_queried_again(library: Path, tmp_path: Path) -> None:
     pipe = tmp_path / "stuck"
     os.mkfifo(pipe)
     async with probing(library, tmp_path) as probe:
@@ -132,7 +132,7 @@ async def test_a_driver_that_answers_late_is_asked_again(library: Path, tmp_path
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="this machine has no NVIDIA GPU")
-async def test_a_real_gpu_is_told_as_nvidia_smi_tells_it() -> None:
+async def test_a_real_gpu_is_reported_as_by_nvidia_smi() -> None:
     query = "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"
     asking = await asyncio.create_subprocess_exec("nvidia-smi", *query, stdout=asyncio.subprocess.PIPE)
     shown, _ = await asyncio.wait_for(asking.communicate(), 60)

@@ -54,7 +54,7 @@ async def infra(
 
 
 async def seen(handler: Handler, *, token: str | None = TOKEN) -> SidecarStatus:
-    """What is told of one sidecar that answers so."""
+    """Return the status of one sidecar that responds so."""
     async with serving(handler) as server, infra(server.address, token=token) as found:
         (status,) = (await found.status()).sidecars
         assert TOKEN.encode() not in msgspec.json.encode(status)
@@ -72,7 +72,7 @@ async def test_none_configured() -> None:
     assert (status.configured, status.sidecars) == (False, [])
 
 
-async def test_a_good_one_is_told_with_its_age_by_its_own_clock() -> None:
+async def test_a_sound_report_keeps_its_age_by_its_own_clock() -> None:
     async with serving(telling(report(age=1.5))) as server, infra(server.address) as found:
         (status,) = (await found.status()).sidecars
         assert server.paths == ["/status"]
@@ -84,7 +84,7 @@ async def test_a_good_one_is_told_with_its_age_by_its_own_clock() -> None:
     assert status.telemetry == report().telemetry
 
 
-async def test_a_password_in_the_url_is_masked_and_gives_way_to_the_token() -> None:
+async def test_a_password_in_the_url_is_masked_and_replaced_by_the_token() -> None:
     async with (
         serving(telling(report())) as server,
         infra(server.address.replace("://", "://admin:pass-word@") + "?key=pass-word") as found,
@@ -140,7 +140,7 @@ async def test_more_lies() -> None:
 
 
 @pytest.mark.usefixtures("_impatient")
-async def test_one_that_hangs_does_not_delay_the_others_for_long() -> None:
+async def test_a_hanging_container_does_not_delay_the_others_for_long() -> None:
     async with (
         serving(hanging) as stuck,
         serving(telling(report())) as good,
@@ -155,7 +155,7 @@ async def test_one_that_hangs_does_not_delay_the_others_for_long() -> None:
     ]
 
 
-async def test_one_that_went_away_keeps_its_last_telemetry_and_its_age_grows() -> None:
+async def test_an_unreachable_sidecar_keeps_its_last_telemetry_and_its_age_grows() -> None:
     answers = [telling(report(age=1.0)), sending(b"", "text/plain", 503), sending(b"{}", "application/json")]
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -178,7 +178,7 @@ async def test_one_that_went_away_keeps_its_last_telemetry_and_its_age_grows() -
     assert (first.age_seconds, second.age_seconds, third.age_seconds) == (1.0, 11.0, 31.0)
 
 
-async def test_callers_share_one_refresh_for_two_seconds_and_one_that_leaves_takes_it_from_nobody() -> None:
+async def test_callers_share_one_refresh_for_two_seconds_and_cancelling_one_keeps_it_for_the_others() -> None:
     let_go = asyncio.Event()
 
     async def slow(request: web.Request) -> web.StreamResponse:
@@ -198,7 +198,7 @@ async def test_callers_share_one_refresh_for_two_seconds_and_one_that_leaves_tak
     assert server.paths == ["/status"]
 
 
-async def test_closing_gives_up_what_is_asked() -> None:
+async def test_closing_cancels_running_requests() -> None:
     async with serving(hanging) as stuck, infra(stuck.address) as found:
         asking = asyncio.create_task(found.status())
         async with asyncio.timeout(10):

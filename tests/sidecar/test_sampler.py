@@ -1,4 +1,4 @@
-"""Measuring everything at once: nobody waits for a source that hangs, and each failure is that source's own."""
+"""Measuring everything at once: no source waits for one that hangs, and each failure is that source's own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.sidecar.stage import Docker, listed, metrics, usage
 
 
 class StuckGpus(GpuReader):
-    """A driver that never answers."""
+    """A driver that never responds."""
 
     async def read(self) -> list[Gpu]:
         await asyncio.Event().wait()
@@ -68,7 +68,7 @@ async def sampler(
         await containers.close()
 
 
-async def test_all_sources_are_told_together() -> None:
+async def test_all_sources_are_reported_together() -> None:
     docker = Docker()
     docker.containers = [listed("vllm")]
     docker.stats["vllm"] = usage(container=1, machine=1)
@@ -87,7 +87,7 @@ async def test_all_sources_are_told_together() -> None:
     assert [(check.url, check.reachable) for check in told.whisperx] == [(whisperx.address, True)]
 
 
-async def test_those_that_hang_or_fail_delay_and_hide_nobody() -> None:
+async def test_sources_that_hang_or_fail_delay_and_hide_no_other() -> None:
     docker = Docker()
     docker.containers = [listed("vllm")]
     docker.stats["vllm"] = usage(container=1, machine=1)
@@ -162,7 +162,7 @@ async def test_a_mistake_in_a_source_is_its_error_line_and_its_details_stay_in_t
     assert "secret-of-a-mistake" in capsys.readouterr().out
 
 
-async def test_it_measures_again_and_again_and_tells_how_old_the_newest_is() -> None:
+async def test_it_measures_at_intervals_and_reports_the_age() -> None:
     async with serving(answering({})) as whisperx, sampler(whisperx=(whisperx.address,)) as one:
         running = asyncio.create_task(one.run())
         first = await asyncio.wait_for(one.report(), 10)
@@ -214,6 +214,6 @@ async def test_stopping_does_not_wait_for_a_source_that_hangs() -> None:
         await asyncio.wait_for(running, 10)
 
 
-async def test_stopping_what_never_ran_is_fine() -> None:
+async def test_stopping_a_sampler_that_never_ran_is_fine() -> None:
     async with sampler() as one:
         await asyncio.wait_for(one.stop(), 1)

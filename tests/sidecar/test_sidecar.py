@@ -1,4 +1,4 @@
-"""``penstock sidecar``, the real process: asked with and without its token, for what it may tell and what not."""
+"""``penstock sidecar``, the real process: requests with and without its token, and what it must not reveal."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_nvml(tmp_path_factory.mktemp("nvml"))
 
 
-async def test_it_tells_of_everything_beside_it_and_of_no_secret(library: Path, tmp_path: Path) -> None:
+async def test_it_reports_every_source_and_no_secret(library: Path, tmp_path: Path) -> None:
     docker = Docker()
     docker.containers = [listed("vllm"), listed("whisperx", Status="Up 1 second (health: starting)")]
     docker.stats |= {"vllm": usage(container=1, machine=1), "whisperx": usage(container=1, machine=1)}
@@ -163,7 +163,7 @@ async def test_the_token_is_needed_for_the_status_alone_and_nothing_can_be_chang
         assert await running.end() == 0
 
 
-async def test_without_anything_to_measure_it_tells_empty_lists(tmp_path: Path) -> None:
+async def test_without_sources_it_reports_empty_lists(tmp_path: Path) -> None:
     async with sidecar(tmp_path) as running:
         report = await running.report()
         told = report.telemetry
@@ -185,7 +185,9 @@ async def test_it_ends_at_once_while_a_server_hangs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("variables", [{}, {"INFRA_SIDECAR_TOKEN": ""}])
-async def test_without_a_token_it_does_not_start_and_says_why(tmp_path: Path, variables: dict[str, str]) -> None:
+async def test_without_a_token_it_does_not_start_and_names_the_variable(
+    tmp_path: Path, variables: dict[str, str]
+) -> None:
     log = tmp_path / "log"
     environment = clean_environment(SIDECAR_HTTP_PORT="0", **variables)
     async with penstock("sidecar", environment=environment, folder=tmp_path, log=log) as process:
@@ -194,7 +196,7 @@ async def test_without_a_token_it_does_not_start_and_says_why(tmp_path: Path, va
     assert "Traceback" not in log.read_text()
 
 
-async def test_a_port_in_use_is_told_by_its_variable(tmp_path: Path) -> None:
+async def test_a_port_in_use_is_reported_by_its_variable(tmp_path: Path) -> None:
     async with sidecar(tmp_path) as first:
         log = tmp_path / "second.log"
         environment = clean_environment(

@@ -123,7 +123,7 @@ SHOWN = (
 
 
 async def gateway(request: web.Request) -> web.StreamResponse:
-    """Answers as a gateway does to whoever brings the token."""
+    """Respond as a gateway does to requests with the token."""
     if request.headers.get("Authorization") != f"Bearer {TOKEN}":
         problem = {"code": "unauthorized", "detail": "the right token is needed"}
         return web.json_response(problem, status=401, content_type="application/problem+json")
@@ -209,14 +209,14 @@ async def test_one_frame_shows_everything_and_obeys_no_name(tmp_path: Path) -> N
             assert "\x1b" not in out
 
 
-async def test_json_is_what_the_sidecars_tell(tmp_path: Path) -> None:
+async def test_json_is_what_the_sidecars_report(tmp_path: Path) -> None:
     async with serving(gateway) as server:
         status, out, _ = await run(tmp_path, server.address, "--json")
     assert status == 0
     assert msgspec.json.decode(out, type=InfraStatus) == INFRA
 
 
-async def test_live_it_looks_again_goes_on_without_a_gateway_and_leaves_quietly(tmp_path: Path) -> None:
+async def test_live_it_polls_survives_the_gateway_and_exits_quietly(tmp_path: Path) -> None:
     away = False
 
     async def answer(request: web.Request) -> web.StreamResponse:
@@ -268,7 +268,7 @@ async def test_a_frame_fits_the_terminal_and_names_what_it_leaves_out(
         assert any(name in line for line in shown), name
 
 
-async def test_a_low_terminal_shows_a_part_of_each_section_and_says_how_much_is_left_out(tmp_path: Path) -> None:
+async def test_a_low_terminal_shows_a_part_of_each_section_and_counts_the_rest(tmp_path: Path) -> None:
     async with (
         serving(gateway) as server,
         on_terminal(tmp_path, server.address, columns=80, lines=16) as terminal,
@@ -300,7 +300,7 @@ def plain(shown: str) -> list[str]:
     return [line.rstrip() for line in re.split(r"[\r\n]+", text)]
 
 
-async def test_a_gateway_that_is_away_or_refuses_is_told_in_the_frame_with_status_1(tmp_path: Path) -> None:
+async def test_an_unreachable_or_refusing_gateway_is_shown_with_exit_status_1(tmp_path: Path) -> None:
     url = closed_port()
     status, out, err = await run(tmp_path, url, "--once")
     assert (status, err) == (1, "")

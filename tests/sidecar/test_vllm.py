@@ -23,7 +23,7 @@ async def reading(url: str, clock: Callable[[], float]) -> AsyncIterator[VllmRea
 
 
 async def refused(handler: Handler) -> str:
-    """What is told of a server that answers so."""
+    """Return what is reported of a server that responds so."""
     async with serving(handler) as server, reading(server.address, lambda: 0.0) as reader:
         with pytest.raises(SourceFailed) as told:
             await reader.read()
@@ -50,7 +50,7 @@ async def test_engines_are_added_up_and_tokens_are_counted_between_two_looks() -
     assert server.paths == ["/metrics"] * 4
 
 
-async def test_the_cache_is_found_under_its_old_name_and_what_is_no_number_is_null() -> None:
+async def test_the_cache_is_found_under_its_old_name_and_a_value_that_is_not_a_number_is_null() -> None:
     async with (
         serving(sending(OLD_METRICS, "text/plain")) as server,
         reading(server.address, lambda: 0.0) as reader,
@@ -70,11 +70,11 @@ async def test_the_cache_is_found_under_its_old_name_and_what_is_no_number_is_nu
         (b'vllm:num_requests_running{model_name="x"} 1\n' * 10_001, "more than 10000 series"),
     ],
 )
-async def test_what_is_no_such_text_is_told_as_that(body: bytes, told: str) -> None:
+async def test_a_response_without_vllm_metrics_is_reported(body: bytes, told: str) -> None:
     assert told in await refused(sending(body, "text/plain"))
 
 
-async def test_an_endless_answer_is_cut_off() -> None:
+async def test_an_endless_response_is_cut_off_at_the_limit() -> None:
     async def endless(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse()
         await response.prepare(request)
@@ -84,7 +84,7 @@ async def test_an_endless_answer_is_cut_off() -> None:
     assert await refused(endless) == "the response has more than 4 MiB"
 
 
-async def test_another_status_or_nobody_is_told_without_the_url() -> None:
+async def test_another_status_or_no_server_is_reported_without_the_url() -> None:
     assert await refused(sending(b"", "text/plain", 503)) == "HTTP status 503"
     url = closed_port().replace("http://", "http://admin:pass-word@")
     async with reading(url, lambda: 0.0) as reader:

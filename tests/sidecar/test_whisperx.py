@@ -13,7 +13,7 @@ from tests.models.servers import Handler, answering, closed_port, serving
 
 
 async def read(handler: Handler) -> tuple[HealthCheck, list[str]]:
-    """What is told, and which paths were asked for."""
+    """Return what is reported, and which paths were requested."""
     async with serving(handler) as server, aiohttp.ClientSession() as session:
         told = await WhisperxReader(session, server.address.replace("://", "://admin:pass-word@")).read()
         assert told.latency_ms is not None
@@ -26,7 +26,7 @@ async def test_a_healthy_one() -> None:
     assert (told.reachable, told.status, told.error, paths) == (True, 200, None, ["/health"])
 
 
-async def test_one_without_such_a_page_is_asked_for_its_first() -> None:
+async def test_a_server_without_a_health_page_is_checked_by_its_first_page() -> None:
     async def answer(request: web.Request) -> web.Response:
         if request.path == "/health":
             raise web.HTTPNotFound
@@ -41,7 +41,7 @@ async def test_an_ill_one_is_reachable_with_an_error() -> None:
     assert (told.reachable, told.status, told.error) == (True, 503, "HTTP status 503")
 
 
-async def test_nobody_there() -> None:
+async def test_no_server_there() -> None:
     async with aiohttp.ClientSession() as session:
         with pytest.raises(SourceFailed, match="cannot connect"):
             await WhisperxReader(session, closed_port()).read()

@@ -158,7 +158,7 @@ async def test_the_rate_may_be_chosen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.wav", "a.mp3", "a.flac", "a.ogg", "a.opus", "a.webm"])
-async def test_what_is_left_of_a_truncated_file_is_used(tmp_path: Path, name: str) -> None:
+async def test_the_rest_of_a_truncated_file_is_used(tmp_path: Path, name: str) -> None:
     _, container, codec, rate = KINDS[name]
     path = tone(tmp_path / name, container, codec, rate, seconds=4)  # pages of ogg hold about a second
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -197,7 +197,7 @@ PRETENDERS = {
 
 
 @pytest.mark.parametrize("name", PRETENDERS)
-async def test_what_is_no_recording_reaches_no_decoder(tmp_path: Path, name: str) -> None:
+async def test_a_file_that_is_not_a_recording_reaches_no_decoder(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(PRETENDERS[name])
     assert formats.sniff(PRETENDERS[name]) is None
     assert "it begins like none of wav, mp3, flac" in await refused(tmp_path / name)
@@ -225,7 +225,7 @@ async def test_a_right_beginning_with_anything_behind_it_is_refused(tmp_path: Pa
         assert "is not audio that can be read" in await refused(tmp_path / "file", Limits(max_seconds=10))
 
 
-async def test_noise_in_the_middle_harms_nobody(tmp_path: Path) -> None:
+async def test_noise_in_the_middle_is_skipped(tmp_path: Path) -> None:
     """Whatever bytes a recording holds: it is used, or refused, and the decoder always answers."""
     pick = random.Random(4)
     for name, (_, container, codec, rate) in KINDS.items():
@@ -241,7 +241,7 @@ async def test_noise_in_the_middle_harms_nobody(tmp_path: Path) -> None:
                 assert "signal" not in str(error)  # noqa: PT017 - either is right
 
 
-async def test_a_wav_that_claims_four_gigabytes_has_what_it_has(tmp_path: Path) -> None:
+async def test_a_wav_that_claims_four_gigabytes_is_measured_by_its_samples(tmp_path: Path) -> None:
     path = plain_wav(tmp_path / "a.wav")
     data = bytearray(path.read_bytes())
     data[4:8] = data[40:44] = b"\xff\xff\xff\xff"
