@@ -9,7 +9,7 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import burndown, claims, create, footprint, latency, providers, slow_clients
+from benchmarks import burndown, claims, create, events, footprint, latency, providers, slow_clients
 from benchmarks.figures import Figure, show, write_document
 from benchmarks.queues import run as queues
 from benchmarks.serving import run as serving
@@ -20,6 +20,7 @@ SCENARIOS = {
     "create": create.run,
     "burndown": burndown.run,
     "latency": latency.run,
+    "events": events.run,
     "claims": claims.run,
     "footprint": footprint.run,
     "queues": queues.run,

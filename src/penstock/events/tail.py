@@ -21,8 +21,8 @@ log = logs.get(__name__)
 EVENTS: Final = "events"  # the topic of wake-ups: events were stored; no keys
 _READER_BYTES: Final = 2**20  # of rows that wait for one reader; it reads the rest from the database
 _TOTAL_BYTES: Final = 64 * 2**20  # of rows that wait for all readers
-_INTERVAL: Final = 0.003  # seconds between two passes, at least
-_BUSY, _IDLE = 0.002, 1.0  # seconds to the next pass without a wake-up: while another process numbers events, or none
+_INTERVAL: Final = 0.002  # seconds from the beginning of one pass to that of the next, at least
+_BUSY, _IDLE = 0.001, 1.0  # seconds to the next pass without a wake-up: while another process numbers events, or none
 
 
 class Reader:
@@ -143,10 +143,11 @@ class EventTail:
         return lambda row: prepared[row.kind.partition(".")[0]](row)
 
     async def _run(self) -> None:
-        pause = 0.0
+        loop, pause = asyncio.get_running_loop(), 0.0
         while self._joining or self._all or self._by_subject:
             await set_within(self._news, pause)
             self._news.clear()
+            not_before = loop.time() + _INTERVAL
             joining = (
                 self._joining.copy()
             )  # whoever comes during the pass waits for the next one, which sees all until then
@@ -162,7 +163,7 @@ class EventTail:
                 await asyncio.sleep(1.0)
                 continue
             self._admit(joining)
-            await asyncio.sleep(_INTERVAL)
+            await asyncio.sleep(not_before - loop.time())
 
     async def _advance(self) -> float:
         """Number what is new, and hand out everything behind the end; returns how long to wait without a wake-up."""

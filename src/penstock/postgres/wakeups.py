@@ -89,7 +89,7 @@ class Wakeups:
         if urgent:
             self._due.set()
         elif not self._due.is_set():
-            asyncio.get_running_loop().call_later(self._interval, self._due.set)
+            asyncio.get_running_loop().call_later(self._interval / 5, self._due.set)
         self._deliver(topic, keys)
 
     def _collect(self, topic: str, keys: Keys) -> None:
