@@ -1,4 +1,4 @@
-"""What all tests share: a private PostgreSQL of this session, and a migrated database of its own for each test."""
+"""Fixtures of all tests: a private PostgreSQL per test process, and a migrated database for each test."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def pytest_configure(config: pytest.Config) -> None:
     else:
         ports.use_share(int(str(worker["workerid"]).removeprefix("gw")), worker["workercount"])
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # A shell starts what runs in its background so, and programs that tests start would inherit it.
+        # A shell starts background programs like this, and programs that tests start would inherit it.
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
@@ -54,7 +54,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 @pytest.fixture(scope="session", autouse=True)
 def _no_settings_from_outside() -> Iterator[None]:
-    """The environment of whoever runs the tests must not reach them."""
+    """Remove our settings from the environment, so that they do not reach the tests."""
     with pytest.MonkeyPatch.context() as patch:
         for name in Settings.descriptions():
             patch.delenv(name, raising=False)
@@ -74,7 +74,7 @@ async def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
     try:
         await migrate(server.url)
         admin = await asyncpg.connect(server.url)
-        # Nobody kills this one, and thousands of commits that each wait for the disk take as long as the disk likes.
+        # It is not killed, so commits need not wait for the disk.
         await admin.execute("ALTER ROLE CURRENT_USER SET synchronous_commit = off")
         await admin.close()
         yield server

@@ -1,4 +1,4 @@
-"""Keeping known secrets out of what is told: logs, errors, answers."""
+"""Mask known secrets in logs, errors and responses."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Secret:
 
 
 class Masker:
-    """Replaces known secrets. The longest go first, for one may be part of another."""
+    """Replaces known secrets. The longest come first, because one may be part of another."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._secrets: list[str] = []
@@ -64,14 +64,14 @@ class Masker:
         return bool(self._secrets)
 
     def text(self, text: str) -> str:
-        """``text`` without the secrets."""
+        """Return ``text`` with the secrets masked."""
         for secret in self._secrets:
             if secret in text:
                 text = text.replace(secret, MASK)
         return text
 
     def value(self, value: Any) -> Any:
-        """A JSON value whose texts and names hold no secret, and no U+0000, which no database keeps."""
+        """Return the JSON value with secrets masked, and without U+0000, which PostgreSQL cannot store."""
         match value:
             case str():
                 return self.text(value.replace("\0", ""))
@@ -83,11 +83,11 @@ class Masker:
                 return value
 
     def within(self, data: bytes) -> bool:
-        """Whether one of them stands in UTF-8 text, as it is."""
+        """Whether UTF-8 text contains one of them unchanged."""
         return any(secret in data for secret in self._encoded)
 
     def unfinished(self, text: str) -> int:
-        """How many characters at the end of a text may be the beginning of a secret."""
+        """Return how many characters at the end of a text may be the beginning of a secret."""
         for start in range(max(0, len(text) - self._longest + 1), len(text)):
             if text[start] in self._first_letters:
                 end = text[start:]
@@ -96,7 +96,7 @@ class Masker:
         return 0
 
     def before_any(self, text: str, cut: int) -> int:
-        """``cut``, or the place before it where a secret begins that it would divide."""
+        """Return ``cut``, or the place before it where a secret begins that ``cut`` would divide."""
         divided = True
         while divided:
             divided = False
@@ -108,21 +108,21 @@ class Masker:
 
 
 class MaskedStream:
-    """A text that comes piece by piece: what may be the beginning of a secret waits for the next piece."""
+    """Masks a text that arrives in pieces: what may be the beginning of a secret is held until the next piece."""
 
     def __init__(self, masker: Masker) -> None:
         self._masker = masker
         self._held = ""
 
     def feed(self, piece: str) -> str:
-        """What can be told now."""
+        """Return what can be shown now."""
         text = self._held + piece
         cut = self._masker.before_any(text, len(text) - self._masker.unfinished(text))
         self._held = text[cut:]
         return self._masker.text(text[:cut])
 
     def end(self) -> str:
-        """What was held back."""
+        """Return what was held back."""
         held, self._held = self._held, ""
         return self._masker.text(held)
 
@@ -150,8 +150,8 @@ def _in_base64(secret: str) -> Iterator[str]:
             yield core.translate(_URL_SAFE)
 
 
-def is_no_word(secret: str) -> bool:
-    """Whether a secret stands in no text by chance, as ``anything`` or ``transcribe`` may."""
+def is_distinctive(secret: str) -> bool:
+    """Whether a secret appears in no text by chance, as ``anything`` or ``transcribe`` may."""
     return len(secret) >= 16 or (len(secret) >= 8 and not secret.isalpha())
 
 

@@ -19,7 +19,7 @@ import pytest
 
 from penstock.postgres.embedded import EmbeddedServer
 from penstock.supervisor.ports import free_port
-from penstock.supervisor.serve import answers_ready
+from penstock.supervisor.serve import is_ready
 from tests.processes import PENSTOCK, clean_environment, penstock, until
 
 TOKEN = "a-token-that-must-not-be-shown"
@@ -88,7 +88,7 @@ async def gateway(module_database_url: str, tmp_path_factory: pytest.TempPathFac
     log = folder / "log"
     async with penstock("gateway", environment=environment, folder=folder, log=log):
         try:
-            await until(lambda: answers_ready("127.0.0.1", port), "the gateway is ready", seconds=15)
+            await until(lambda: is_ready("127.0.0.1", port), "the gateway is ready", seconds=15)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{log.read_text()}") from None
         yield variables

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from penstock.models import trial
 from penstock.supervisor.ports import free_port
-from penstock.supervisor.serve import answers_ready
+from penstock.supervisor.serve import is_ready
 from tests.acceptance.test_cli import Done, run, run_on_terminal
 from tests.processes import clean_environment, penstock, until
 from tests.unit.test_client import gateway
@@ -88,7 +88,7 @@ async def desk(module_database_url: str, tmp_path_factory: pytest.TempPathFactor
         PENSTOCK_MODELS_DIR=str(folder / "models"),
     )
     async with penstock("gateway", environment=environment, folder=folder):
-        await until(lambda: answers_ready("127.0.0.1", port), "the gateway is ready", seconds=30)
+        await until(lambda: is_ready("127.0.0.1", port), "the gateway is ready", seconds=30)
         yield Desk(folder, {"PENSTOCK_URL": f"http://127.0.0.1:{port}", "AI_SERVICE_TOKEN": TOKEN})
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from penstock.supervisor.ports import free_port
-from penstock.supervisor.serve import answers_ready
+from penstock.supervisor.serve import is_ready
 from tests.processes import alive, children, clean_environment, penstock, until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found through /proc")
@@ -34,7 +34,7 @@ class Served:
     log: Path
 
     async def ready(self) -> bool:
-        return await answers_ready("127.0.0.1", self.port)
+        return await is_ready("127.0.0.1", self.port)
 
     def parts(self) -> dict[str, int]:
         """Process numbers by role."""

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from penstock.processes.backoff import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Backoff
+from penstock.processes.backoff import FIRST_DELAY_SECONDS, MAX_DELAY_SECONDS, Backoff
 from penstock.supervisor.child import Child
 from tests.processes import alive, clean_environment, until
 
@@ -24,9 +24,9 @@ def noted(notes: Path) -> list[int]:
 def test_pauses_double_up_to_a_limit_and_begin_again_after_a_healthy_run() -> None:
     backoff = Backoff()
     pauses = [backoff.after_run_of(0.0) for _ in range(12)]
-    assert pauses[:3] == [FIRST_PAUSE_SECONDS, FIRST_PAUSE_SECONDS * 2, FIRST_PAUSE_SECONDS * 4]
-    assert pauses[-1] == LONGEST_PAUSE_SECONDS
-    assert backoff.after_run_of(3600.0) == FIRST_PAUSE_SECONDS
+    assert pauses[:3] == [FIRST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2, FIRST_DELAY_SECONDS * 4]
+    assert pauses[-1] == MAX_DELAY_SECONDS
+    assert backoff.after_run_of(3600.0) == FIRST_DELAY_SECONDS
 
 
 async def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from penstock.masking import MASK, MaskedStream, Masker, is_no_word, spelled
+from penstock.masking import MASK, MaskedStream, Masker, is_distinctive, spelled
 from penstock.providers.endpoint import Endpoint
 
 SECRET = "canary-KEY/abc+def=="
@@ -96,9 +96,9 @@ def test_what_is_no_beginning_of_a_secret_is_told_at_once() -> None:
 
 def test_which_secrets_may_be_masked_in_answers() -> None:
     for word in ("anything", "transcribe", "short-1", "none"):
-        assert not is_no_word(word)
+        assert not is_distinctive(word)
     for secret in ("sk-12345", "longer-than-that", "abcdefghijklmnopq"):
-        assert is_no_word(secret)
+        assert is_distinctive(secret)
     endpoint = Endpoint(
         base_url="http://segments:pass-word-1@h/asr?task=transcribe&output=segments&code=abc+defghi==",
         api_key="anything",

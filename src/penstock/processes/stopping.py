@@ -14,8 +14,10 @@ USUAL: Final = (signal.SIGTERM, signal.SIGINT)
 
 @contextmanager
 def on_signals(call: Callable[[], None], *more: signal.Signals) -> Iterator[None]:
-    """While the block runs, SIGTERM, SIGINT and ``more`` call ``call`` on the running event loop. Outside the main
-    thread signals are not ours."""
+    """Have SIGTERM, SIGINT and ``more`` call ``call`` on the running event loop while the block runs.
+
+    Outside the main thread this does nothing, because signals belong to the program there.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

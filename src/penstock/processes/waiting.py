@@ -1,4 +1,4 @@
-"""Waiting for an event, but not for ever."""
+"""Wait for an event with a limit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 
 async def set_within(event: asyncio.Event, seconds: float) -> bool:
-    """Wait until the event is set, for ``seconds`` at most; answers whether it is."""
+    """Wait until the event is set, for ``seconds`` at most; return whether it is set."""
     try:
         async with asyncio.timeout(max(0.0, seconds)):
             await event.wait()

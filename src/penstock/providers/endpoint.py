@@ -7,7 +7,7 @@ from base64 import b64encode
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
-from penstock.masking import is_no_word
+from penstock.masking import is_distinctive
 
 _MIN_VALUE_LENGTH = 6  # characters of a query's value that may be a secret; "true" is not
 _SECRET_NAME = re.compile(r"key|code|token|secret|password|sig|auth|credential", re.IGNORECASE)  # of a query's value
@@ -62,7 +62,7 @@ class Endpoint:
         query = urlsplit(self.base_url).query
         keys = {value for name, value in _stated(query) if _SECRET_NAME.search(name)}
         basic = self.headers.get("Authorization", "").partition(" ")[2]
-        return {one for one in {self.api_key or "", user.partition(":")[2], basic, *keys} if is_no_word(one)}
+        return {one for one in {self.api_key or "", user.partition(":")[2], basic, *keys} if is_distinctive(one)}
 
 
 def _stated(query: str) -> list[tuple[str, str]]:

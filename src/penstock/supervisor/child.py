@@ -61,15 +61,15 @@ class Child:
                 if self._stopping.is_set():
                     log.info("child_stopped", child=self.name, status=exits.described(status))
                     break
-                pause = backoff.after_run_of(clock() - began)
+                delay = backoff.after_run_of(clock() - began)
                 log.error(
                     "child_died",
                     child=self.name,
                     pid=process.pid,
                     status=exits.described(status),
-                    restart_seconds=pause,
+                    restart_seconds=delay,
                 )
-                await set_within(self._stopping, pause)
+                await set_within(self._stopping, delay)
         finally:
             self._stopped.set()
 

@@ -1,4 +1,4 @@
-"""TCP ports: free ones that stay free until they are listened on, and the check that those wanted can be had."""
+"""TCP ports: free ones that stay free until they are listened on, and the check that required ones are free."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Final
 from penstock.errors import CannotStart
 from penstock.settings import Settings
 
-_PATIENCE_SECONDS: Final = 2.0
+_TIMEOUT_SECONDS: Final = 2.0
 _LOWEST: Final = 10_000  # below are the ports that programs are known by
 _HIGHEST: Final = 65_535
 _LOCAL_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -32,10 +32,10 @@ def use_share(index: int, count: int) -> None:
 
 
 def free_port(count: int = 1) -> int:
-    """The first of ``count`` TCP ports in a row that nobody listens on; never the same twice in a process.
+    """Return the first of ``count`` consecutive TCP ports on which nothing listens; never the same twice in a process.
 
-    They lie outside the range that the kernel takes the ports of outgoing connections from. A port from within it
-    may be taken before anybody listens on it, even by a connection to that very port.
+    They lie outside the range from which the kernel takes the ports of outgoing connections. A port within it may be
+    taken before anything listens on it, even by a connection to that very port.
     """
     low, high = _taken_by_connections()
     choices = _slice([*range(_LOWEST, low), *range(high + 1, _HIGHEST + 1)])
@@ -52,9 +52,9 @@ def free_port(count: int = 1) -> int:
 
 
 def settled(settings: Settings) -> Settings:
-    """``settings`` as all children are to have them: with a free port instead of HTTP_PORT=0, for the supervisor must
-    know where its gateway is; and with workers that others reach no more than the gateway, unless WORKER_HTTP_HOST is
-    set."""
+    """Return the settings for all children: with a free port instead of HTTP_PORT=0, because the supervisor must know
+    where its gateway is, and with workers that are no more reachable than the gateway, unless WORKER_HTTP_HOST is set.
+    """
     changes: dict[str, object] = {}
     if not settings.http_port:
         changes["http_port"] = free_port()
@@ -66,14 +66,14 @@ def settled(settings: Settings) -> Settings:
 async def check_ports(settings: Settings) -> None:
     """Raise CannotStart when a port that a child needs is taken and stays so: restarting it would never help.
 
-    A moment's patience, because the parts of a supervisor that was just killed may still be going.
+    It waits a moment, because the children of a supervisor that was just killed may still be ending.
     """
     wanted = [("HTTP_PORT", settings.http_host, settings.http_port)]
     if settings.worker_http_port:
         ports = range(settings.worker_http_port, settings.worker_http_port + settings.penstock_workers)
         wanted += [("WORKER_HTTP_PORT", settings.worker_http_host, port) for port in ports]
     clock = asyncio.get_running_loop().time
-    deadline = clock() + _PATIENCE_SECONDS
+    deadline = clock() + _TIMEOUT_SECONDS
     for variable, host, port in wanted:
         while (obstacle := _obstacle(host, port)) is not None:
             if clock() > deadline:

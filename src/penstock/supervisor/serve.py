@@ -1,7 +1,7 @@
 """``penstock serve``: every role on one machine, each in a process of its own, under one supervisor.
 
 It owns the embedded PostgreSQL (unless DATABASE_URL names another), brings the schema up to date, starts gateway,
-workers and housekeeper, starts again whatever dies, and on SIGTERM or SIGINT drains them together, the database last.
+workers and housekeeper, restarts what dies, and on SIGTERM or SIGINT drains them together, the database last.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from penstock.supervisor.child import Child
 from penstock.supervisor.ports import check_ports
 from penstock.telemetry import logs
 
-_DATABASE_PATIENCE: Final = timedelta(seconds=60)
+_DATABASE_TIMEOUT: Final = timedelta(seconds=60)
 _EXIT_MARGIN_SECONDS: Final = 5.0  # what a child needs beyond the grace that it gives its own work
 
 log = logs.get(__name__)
@@ -41,7 +41,7 @@ class Supervisor:
         self._server = EmbeddedServer(settings.penstock_data_dir) if settings.database_url is None else None
         self._children: list[Child] = []
         self._database_ready = asyncio.Event()
-        self._stop_asked = asyncio.Event()
+        self._stop_requested = asyncio.Event()
 
     async def run(self) -> None:
         """Serve until ``stop``; everything has ended when this returns. Raises CannotStart."""
@@ -61,11 +61,11 @@ class Supervisor:
             await self._wind_down(running)
 
     def stop(self) -> None:
-        """Ask for an orderly end; asked a second time, for a quick one."""
-        if self._stop_asked.is_set():
+        """Request an orderly end; a second request kills the children."""
+        if self._stop_requested.is_set():
             for child in self._children:
                 child.kill()
-        self._stop_asked.set()
+        self._stop_requested.set()
 
     async def _bring_up_database(self) -> None:
         if self._server is not None:
@@ -75,11 +75,11 @@ class Supervisor:
                 await self._server.start()
         url = database_url(self._settings)
         bring_up = migrate.migrate if self._settings.migrate_on_start else migrate.check
-        await bring_up(url, patience=_DATABASE_PATIENCE)
+        await bring_up(url, patience=_DATABASE_TIMEOUT)
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Whether ``work`` ended before we were asked to stop; otherwise it is cancelled."""
-        task, stop = asyncio.create_task(work), asyncio.create_task(self._stop_asked.wait())
+        """Whether ``work`` ended before a stop was requested; otherwise it is cancelled."""
+        task, stop = asyncio.create_task(work), asyncio.create_task(self._stop_requested.wait())
         try:
             await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
             if stop.done():
@@ -92,16 +92,16 @@ class Supervisor:
             await asyncio.gather(task, stop, return_exceptions=True)
 
     async def _keep_server(self, server: EmbeddedServer) -> None:
-        """Start the database again whenever it dies; the children reconnect by themselves."""
+        """Start the database again whenever it dies; the children reconnect."""
         backoff = Backoff()
         clock = asyncio.get_running_loop().time
         began = clock()
         while True:
             status = await server.wait_died()
             while server.pid is None:
-                pause = backoff.after_run_of(clock() - began)
-                log.error("postgres_died", status=status, restart_seconds=pause)
-                await asyncio.sleep(pause)
+                delay = backoff.after_run_of(clock() - began)
+                log.error("postgres_died", status=status, restart_seconds=delay)
+                await asyncio.sleep(delay)
                 began = clock()
                 try:
                     await server.start()
@@ -111,12 +111,12 @@ class Supervisor:
 
     async def _announce(self) -> None:
         host, port = reachable_address(self._settings), self._settings.http_port
-        while not await answers_ready(host, port):  # noqa: ASYNC110  (another process has no event of ours)
+        while not await is_ready(host, port):  # noqa: ASYNC110  (there is no event from another process)
             await asyncio.sleep(0.03)
         self._on_ready()
 
     async def _until_stop_or_failure(self, running: list[asyncio.Task[None]]) -> None:
-        stop = asyncio.create_task(self._stop_asked.wait())
+        stop = asyncio.create_task(self._stop_requested.wait())
         try:
             watched: set[asyncio.Task[None] | asyncio.Task[bool]] = {stop, *running}
             while not stop.done():
@@ -184,8 +184,8 @@ def gateway_url(settings: Settings) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.http_port}"
 
 
-async def answers_ready(host: str, port: int) -> bool:
-    """Whether a gateway there says that it is ready."""
+async def is_ready(host: str, port: int) -> bool:
+    """Whether the gateway at this address reports that it is ready."""
     try:
         async with asyncio.timeout(5):
             reader, writer = await asyncio.open_connection(host, port)

@@ -36,7 +36,7 @@ _COUNTS: Final = ("tokens", "max_tokens", "_tokens")  # of an LLM: numbers, not 
 
 
 class RedactSecrets:
-    """A processor that masks fields whose name speaks of a secret, and known secret values wherever they stand."""
+    """A processor that masks fields whose names suggest a secret, and known secret values everywhere."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._secrets = Masker(secrets)
@@ -75,7 +75,7 @@ def configure(
 ) -> None:
     """Set up logging for this process; a later call replaces an earlier one.
 
-    ``stream`` is standard output unless told: commands whose output is data log to standard error.
+    ``stream`` is standard output by default; commands whose output is data log to standard error.
     ``auto`` is ``console`` when the stream is a terminal and ``json`` otherwise.
     """
     out = stream if stream is not None else sys.stdout
@@ -117,7 +117,7 @@ _redactors: list[RedactSecrets] = []
 
 
 def _redactor(secrets: Iterable[str]) -> RedactSecrets:
-    """The one that masks from now on."""
+    """Make the processor that masks from now on."""
     _redactors[:] = [RedactSecrets(secrets)]
     return _redactors[0]
 

@@ -1,4 +1,4 @@
-"""Prometheus metrics of this process: one registry, and the text that ``GET /metrics`` answers.
+"""Prometheus metrics of this process: one registry, and the text that ``GET /metrics`` returns.
 
 Rooms make their collectors here at import, with names that begin ``penstock_`` and base units in the name
 (``_seconds``, ``_bytes``, ``_total``). Labels take only values from small closed sets; never an id.

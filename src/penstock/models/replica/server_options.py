@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from penstock import durations
 from penstock.failures import CallFailed, Category
-from penstock.masking import is_no_word
+from penstock.masking import is_distinctive
 from penstock.models.replica.runtime import unknown_options
 from penstock.models.replica.secrets import secrets_in_url
 from penstock.outbound.policy import Policy, check_url, networks_of
@@ -52,7 +52,7 @@ def credentials_in(secrets: Iterable[str]) -> list[str]:
 
     A key such as ``EMPTY`` or ``anything`` would garble the words of a language model.
     """
-    return [secret for secret in secrets if is_no_word(secret)]
+    return [secret for secret in secrets if is_distinctive(secret)]
 
 
 def from_environment(stated: str, option: str) -> str:
