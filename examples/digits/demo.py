@@ -59,8 +59,8 @@ async def main() -> int:
                 console.print(f"Killed {kill.worker.worker_id} (SIGKILL) with {kill.held} jobs in its hands.")
             elapsed = time.perf_counter() - begun
             jobs = await read_back(client, ids)
-            told = await stored_events(client, ids)
-        sound = report(console, jobs, told, labels, elapsed, kill)
+            recorded = await stored_events(client, ids)
+        sound = report(console, jobs, recorded, labels, elapsed, kill)
     if stage.complaints:
         console.print(f"Not everything stopped in order: {'; '.join(stage.complaints)}")
     return 0 if sound and not stage.complaints else 1
@@ -80,7 +80,7 @@ async def call_live(client: Client, image: Sequence[float], console: Console) ->
 
 
 async def submit(client: Client, images: Sequence[Sequence[float]]) -> list[UUID]:
-    """Every image as a job, in one transaction; answers the jobs' ids in the order of the images."""
+    """Submit every image as a job, in one transaction. Return the ids of the jobs in the order of the images."""
     created = await client.submit_many(
         client.job(TASK_TYPE, MODEL, {"image": rows(image)}, owner_ref=f"image/{index}")
         for index, image in enumerate(images)
@@ -149,28 +149,28 @@ async def stored_events(client: Client, ids: Sequence[UUID]) -> dict[UUID, list[
     The stream never ends by itself; one more job, created after all the others have finished, marks its end here.
     """
     mark = await client.submit("mark", "none")
-    told: dict[UUID, list[tuple[str, int]]] = {job_id: [] for job_id in ids}
+    recorded: dict[UUID, list[tuple[str, int]]] = {job_id: [] for job_id in ids}
     async with asyncio.timeout(_PATIENCE):
         async for event in client.events(after="0-0-0"):
             if event.job_id == mark.id:
                 break
-            if event.job_id in told:
-                told[event.job_id].append((event.type, int(event.data.get("epoch", 0))))
+            if event.job_id in recorded:
+                recorded[event.job_id].append((event.type, int(event.data.get("epoch", 0))))
     await client.cancel(mark.id)
-    return told
+    return recorded
 
 
 def report(
     console: Console,
     jobs: Sequence[Job],
-    told: dict[UUID, list[tuple[str, int]]],
+    recorded: dict[UUID, list[tuple[str, int]]],
     labels: Sequence[int],
     elapsed: float,
     kill: Kill,
 ) -> bool:
     """Print what is stored, and whether all of it is as it should be."""
     states = Counter(job.status.value for job in jobs)
-    once = sum(completed_once(job, told[job.id]) for job in jobs)
+    once = sum(completed_once(job, recorded[job.id]) for job in jobs)
     rescued = [job for job in jobs if any(a.error.category is Category.WORKER_LOST for a in job.attempts)]
     new = [(digit(job), int(label)) for job, label in list(zip(jobs, labels, strict=True))[TRAINED_ON:]]
     right = sum(found == label for found, label in new)

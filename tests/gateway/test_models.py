@@ -140,7 +140,7 @@ class TestCalls:
         assert reply.fields == [field]
 
     @pytest.mark.parametrize("body", [b"{", b"\xff", b"nan", b"[" * 5000])
-    async def test_what_is_no_json_is_refused(self, caller: Caller, body: bytes) -> None:
+    async def test_malformed_json_is_refused(self, caller: Caller, body: bytes) -> None:
         """With 400."""
         assert (await caller.call("POST", "/models/greet/predict", body=body)).outcome == (400, "malformed_body")
 
@@ -179,13 +179,13 @@ class TestCalls:
         (warning,) = (await caller.post("/jobs", job | {"model_profile": "great"})).json["warnings"]
         assert warning == "no worker has served the queue predict/great; did you mean greet?"
 
-    async def test_an_exception_of_the_model_is_told(self, caller: Caller) -> None:
+    async def test_an_exception_of_the_model_is_reported(self, caller: Caller) -> None:
         """In one line, without a traceback."""
         reply = await caller.post("/models/greet/predict", {"name": "nobody"})
         assert reply.outcome == (500, "model_failed")
         assert reply.json["detail"] == "model greet: LookupError: there is nobody"
 
-    async def test_a_stream_tells_chunks_and_ends(self, caller: Caller) -> None:
+    async def test_a_stream_sends_chunks_and_ends(self, caller: Caller) -> None:
         """As server-sent events; the same by ``Accept`` on predict; as a list without."""
         reply = await caller.post("/models/count/stream", {"n": 3})
         assert reply.headers["Content-Type"].startswith("text/event-stream")
@@ -196,8 +196,8 @@ class TestCalls:
         assert [name for name, _ in events(same.body)] == [name for name, _ in told]
         assert (await caller.post("/models/count/predict", {"n": 3})).json == [0, 1, 2]
 
-    async def test_a_model_that_does_not_stream_tells_its_output_at_the_end(self, caller: Caller) -> None:
-        """With its log lines where they are asked for."""
+    async def test_a_model_that_does_not_stream_sends_its_output_at_the_end(self, caller: Caller) -> None:
+        """With its log lines where the query wants them."""
         reply = await caller.post("/models/greet/stream?logs=true", {"name": "Ada"})
         told = dict(events(reply.body))
         assert '"message":"greeting Ada"' in told["log"]
@@ -212,7 +212,7 @@ class TestCalls:
         assert '"code":"model_failed"' in data
         assert (await caller.post("/models/count/stream", {"n": 0, "fail": True})).outcome == (500, "model_failed")
 
-    async def test_a_caller_who_leaves_ends_the_call(self, caller: Caller, tmp_path: Path) -> None:
+    async def test_a_client_that_leaves_ends_its_call(self, caller: Caller, tmp_path: Path) -> None:
         """Streaming or not: the model's next call is answered."""
         for path in ("/models/count/stream", "/models/count/predict"):
             given = {"n": 1, "wait_for": str(tmp_path / "never")}
@@ -318,7 +318,7 @@ class TestMedia:
                 "cover": "data:image/gif;base64,R0lG",
             }
 
-    async def test_files_whose_sender_knows_no_type(self, caller: Caller) -> None:
+    async def test_files_of_unknown_type(self, caller: Caller) -> None:
         """As curl sends what it does not know in a form."""
         form = aiohttp.FormData()
         form.add_field("files", b"12345", filename="a", content_type="application/octet-stream")
@@ -380,7 +380,7 @@ class TestMedia:
         assert reply.outcome == (400, "malformed_body")
 
     async def test_bytes_for_a_model_without_a_file_are_refused(self, caller: Caller) -> None:
-        """And text that is no JSON."""
+        """And text that is not JSON."""
         for kind in ("image/png", "text/csv"):
             reply = await caller.call("POST", "/models/greet/predict", body=b"x", headers={"Content-Type": kind})
             assert reply.outcome == (415, "unsupported")
@@ -397,7 +397,7 @@ class TestLooking:
         assert "replicas: expected `int` >= 1" in page["problems"]["broken.toml"]
         assert page["problems"]["pipe.toml"] == "manifest: must be a regular file"
 
-    async def test_a_model_tells_its_schema_and_how_it_does(self, caller: Caller) -> None:
+    async def test_a_model_shows_its_schema_state_and_counters(self, caller: Caller) -> None:
         """Versions, replicas, counters."""
         await caller.post("/models/greet/predict", {"name": "Ada"})
         model = (await caller.get("/models/greet")).json
@@ -528,7 +528,7 @@ class TestRegistering:
         assert (await caller.post("/models", {"name": "never"})).outcome == (404, "not_found")
 
     async def test_a_model_that_was_removed_is_listed_as_such(self, caller: Caller) -> None:
-        """It hides what stands in the folder, which nobody could see otherwise."""
+        """It hides a model of the folder, which would not be visible otherwise."""
         assert (await caller.call("DELETE", "/models/greet")).status == 204
         try:
             assert "was removed" in (await caller.get("/models")).json["problems"]["greet/model.toml"]

@@ -1,4 +1,4 @@
-"""Servers behind models, as they are met: quick, slow, failing, limiting, lying, cut off half-way."""
+"""Servers behind models, as they occur: quick, slow, failing, limiting, malformed, cut off half-way."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 @dataclass(slots=True)
 class Seen:
-    """What a server was asked."""
+    """The requests that a server got."""
 
     address: str
     bodies: list[bytes] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Seen:
 
 @asynccontextmanager
 async def serving(handler: Handler) -> AsyncIterator[Seen]:
-    """A server that answers every POST with ``handler``."""
+    """Run a server that handles every request with ``handler``."""
     seen = Seen("")
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -63,7 +63,7 @@ async def serving(handler: Handler) -> AsyncIterator[Seen]:
 
 
 def answering(value: Any, status: int = 200, **headers: str) -> Handler:
-    """Answers with JSON."""
+    """Respond with JSON."""
 
     async def answer(_: web.Request) -> web.StreamResponse:
         return web.json_response(value, status=status, headers=headers)
@@ -72,7 +72,7 @@ def answering(value: Any, status: int = 200, **headers: str) -> Handler:
 
 
 def sending(body: bytes, kind: str, status: int = 200) -> Handler:
-    """Answers with these bytes."""
+    """Respond with these bytes."""
 
     async def answer(_: web.Request) -> web.StreamResponse:
         return web.Response(body=body, content_type=kind, status=status)
@@ -81,7 +81,7 @@ def sending(body: bytes, kind: str, status: int = 200) -> Handler:
 
 
 def streaming(pieces: list[bytes], kind: str = "text/event-stream", *, cut: bool = False) -> Handler:
-    """Answers with pieces, each in a packet of its own; ``cut``: and breaks the connection off."""
+    """Respond with pieces, each in a packet of its own; with ``cut``, break the connection off."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": kind})
@@ -98,14 +98,14 @@ def streaming(pieces: list[bytes], kind: str = "text/event-stream", *, cut: bool
 
 
 async def hanging(_: web.Request) -> web.StreamResponse:
-    """Never answers."""
+    """Never respond."""
     await asyncio.Event().wait()
     raise AssertionError
 
 
 @asynccontextmanager
 async def raw(reply: bytes) -> AsyncIterator[str]:
-    """A server that answers every connection with the same bytes and closes it."""
+    """Run a server that writes the same bytes to every connection and closes it."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -119,5 +119,5 @@ async def raw(reply: bytes) -> AsyncIterator[str]:
 
 
 def closed_port() -> str:
-    """An address where nobody listens."""
+    """Return an address that nothing listens on."""
     return f"http://127.0.0.1:{free_port()}"

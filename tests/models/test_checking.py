@@ -34,7 +34,7 @@ SCHEMA = {
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "reported"),
     [
         ({"who": {"age": -1}}, ["input.who.age: this value is less than the minimum of 0"]),
         (
@@ -53,10 +53,10 @@ SCHEMA = {
         ([], ["input: must be of type object"]),
     ],
 )
-def test_a_mistake_names_its_field_and_what_is_allowed(given: Any, told: list[str]) -> None:
+def test_a_mistake_names_its_field_and_what_is_allowed(given: Any, reported: list[str]) -> None:
     with pytest.raises(InvalidInput) as refused:
         Checker(SCHEMA).check(given, prefix="input")
-    assert [f"{one.field}: {one.detail}" for one in refused.value.problems] == told
+    assert [f"{one.field}: {one.detail}" for one in refused.value.problems] == reported
 
 
 def test_every_unknown_field_is_named_with_the_one_that_was_meant() -> None:
@@ -81,7 +81,7 @@ def test_choices_within_choices_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("stated", "data", "name", "told"),
+    ("stated", "data", "name", "reported"),
     [
         ("image/png", b"\xff\xd8\xff", "a.gif", "image/png"),  # what is stated is believed
         ("", b"", "rows.npy", "application/x-npy"),
@@ -96,6 +96,6 @@ def test_choices_within_choices_end() -> None:
     ],
 )
 def test_a_file_without_a_type_is_known_by_its_name_or_its_first_bytes(
-    stated: str | None, data: bytes, name: str | None, told: str
+    stated: str | None, data: bytes, name: str | None, reported: str
 ) -> None:
-    assert media_types.resolved(stated, data, name) == told
+    assert media_types.resolved(stated, data, name) == reported

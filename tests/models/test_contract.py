@@ -202,7 +202,7 @@ def test_every_mistake_of_a_class_is_named_at_once() -> None:
     assert len(caught.value.problems) == 10
 
 
-def test_a_class_without_predict_is_no_model() -> None:
+def test_a_class_without_predict_is_refused() -> None:
     with pytest.raises(ContractError, match="it has no method predict"):
         Contract(Colour)
 
@@ -295,13 +295,13 @@ def test_a_violation_names_its_field_and_what_is_allowed(value: Any, field: str 
     assert words in message
 
 
-def test_several_violations_are_told_together() -> None:
+def test_several_violations_are_reported_together() -> None:
     field, message = refusal(Contract(Everything), {"scale": 0, "items": 1})
     assert field == "scale"
     assert "items must be a valid array" in message
 
 
-def test_what_is_no_json_is_refused() -> None:
+def test_malformed_json_is_refused() -> None:
     for segments in ((), (Segment(b"", "image/png", ("image",)),)):
         with pytest.raises(CallFailed, match="is not valid JSON") as caught:
             Contract(Pictures).arguments(b'{"image": ', segments)

@@ -193,7 +193,7 @@ async def test_two_hundred_calls_at_once(trial: Trial) -> None:
     assert await asyncio.gather(*(trial.ask(model, op="echo", text=text) for text in texts)) == texts
 
 
-async def test_a_caller_who_leaves_ends_his_call(trial: Trial) -> None:
+async def test_a_client_that_leaves_ends_its_call(trial: Trial) -> None:
     """Where the runtime can; the place is free for the next one in any case."""
     model = await trial.plain(concurrency=1)
     seconds = 30.0 if trial.subject.cancels else 0.3

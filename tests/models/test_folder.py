@@ -1,4 +1,4 @@
-"""The operator's folder: what stands in it, and what a mistake does."""
+"""The operator's folder: its manifests, and the effect of a mistake in one."""
 
 from __future__ import annotations
 

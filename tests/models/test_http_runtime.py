@@ -1,4 +1,4 @@
-"""The http runtime: what it sends, what it makes of each answer, and what it never lets out."""
+"""The http runtime: its requests, the meaning of each response, and the secrets that it keeps."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ async def test_media_come_back_as_bytes_or_inside_json() -> None:
 
 
 @pytest.mark.parametrize("stream", ["sse", "ndjson"])
-async def test_answers_in_parts(stream: str) -> None:
+async def test_responses_in_parts(stream: str) -> None:
     """Cut anywhere, also inside a character."""
     text = {
         "sse": 'data: {"a": "ü"}\n\n: a comment\n\nevent: x\r\ndata: 2\r\n\r\ndata: [DONE]\n\ndata: 3\n\n',
@@ -158,7 +158,7 @@ async def test_what_statuses_mean(status: int, kind: str, said: str) -> None:
 
 
 async def test_a_server_that_limits_us() -> None:
-    """Says for how long."""
+    """And says for how long."""
     async with serving(answering({}, 429, **{"Retry-After": "7"})) as seen:
         with pytest.raises(CallFailed) as caught:
             await ask(seen.address)
@@ -176,15 +176,15 @@ async def test_a_server_that_limits_us() -> None:
     ],
 )
 async def test_servers_that_lie_or_hang_up(reply: bytes) -> None:
-    """Are the provider's failure, whatever they said."""
+    """Are failures of the provider, whatever they sent."""
     async with raw(reply) as address:
         with pytest.raises(CallFailed) as caught:
             await ask(address)
     assert caught.value.category == "provider_error"
 
 
-async def test_answers_that_cannot_be_used() -> None:
-    """No JSON, too much of it, nobody there, too late."""
+async def test_responses_that_cannot_be_used() -> None:
+    """Not JSON, too much of it, a closed port, a timeout."""
     async with serving(sending(b"<html>", "text/html")) as seen:
         with pytest.raises(CallFailed, match="is not JSON"):
             await ask(seen.address)
@@ -230,7 +230,7 @@ async def test_many_calls_share_a_few_connections() -> None:
 
 
 async def test_secrets_leave_in_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though the server says them back."""
+    """Although the server echoes them."""
     monkeypatch.setenv("MODEL_TOKEN", "Bearer sk-canary/93")
     for said in ("sk-canary/93", "sk-canary%2F93", "Bearer sk-canary/93"):
         async with serving(answering({"error": f"wrong: {said}"}, status=401)) as seen:

@@ -245,7 +245,7 @@ def test_calls_run_in_several_threads_at_a_time(edges: NativeRuntime) -> None:
         b"P5 1 1 255",
     ],
 )
-def test_the_c_example_refuses_what_is_no_pgm(edges: NativeRuntime, data: bytes) -> None:
+def test_the_c_example_refuses_other_bytes_than_pgm(edges: NativeRuntime, data: bytes) -> None:
     with pytest.raises(CallFailed, match="must be a binary PGM") as refused:
         ask(edges, {"image": None}, Segment(data, "image/png", ("image",)))
     assert (refused.value.category, refused.value.field) == ("bad_input", "image")

@@ -52,7 +52,7 @@ async def ask(address: str, value: Any, *segments: Segment, **options: Any) -> A
 
 class TestChat:
     async def test_a_text_is_answered(self) -> None:
-        """With what there is to say beside it."""
+        """With the model, the usage and the reason of its end."""
         async with serving(answering(SAID)) as seen:
             answer = await ask(seen.address, {"system": "Be brief.", "user": "Hi", "max_tokens": 5})
             assert seen.paths == ["/v1/chat/completions"]
@@ -116,7 +116,7 @@ class TestChat:
         ],
     )
     async def test_a_stream_that_breaks_is_the_providers_failure(self, pieces: list[bytes]) -> None:
-        """Cut, in error, or no stream of this protocol."""
+        """Cut off, in error, or not a stream of this protocol."""
         async with serving(streaming(pieces)) as seen, runtime(seen.address) as made:
             with pytest.raises(CallFailed) as caught:
                 await made.predict(call_with(CollectingWire(), {"user": "Hi"}, streams=True))
@@ -125,8 +125,8 @@ class TestChat:
     @pytest.mark.parametrize(
         "body", [b"[]", b"{}", b'{"choices": []}', b'{"choices": [{"message": {}}]}', b"no", b"\xff"]
     )
-    async def test_answers_that_are_none(self, body: bytes) -> None:
-        """Are the provider's failure too."""
+    async def test_malformed_responses(self, body: bytes) -> None:
+        """Are failures of the provider too."""
         async with serving(sending(body, "application/json")) as seen:
             with pytest.raises(CallFailed) as caught:
                 await ask(seen.address, {"user": "Hi"})

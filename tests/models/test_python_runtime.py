@@ -111,7 +111,7 @@ class Lengths:
 
 
 class Busy:
-    """Runs Python code until somebody ends it."""
+    """Runs Python code until it is interrupted."""
 
     def __init__(self) -> None:
         self.started = threading.Event()
@@ -214,7 +214,7 @@ def test_it_is_found_by_its_name() -> None:
     assert runtimes.find("python") is PythonRuntime
 
 
-def test_a_class_is_loaded_with_its_configuration_and_answers() -> None:
+def test_a_class_is_loaded_with_its_configuration_and_called() -> None:
     runtime = blocking(Greeter, config={"greeting": "Good day"})
     wire = CollectingWire()
     call = call_with(wire, {"name": "Ada", "image": None}, Segment(b"cat", "image/png", ("image",)))
@@ -294,7 +294,7 @@ def answers(given: Any) -> list[Any]:
     return [read(one) if isinstance(one, Output) else one for one in given]
 
 
-def test_a_batch_answers_each_call_and_fails_only_what_is_wrong() -> None:
+def test_a_batch_fails_only_the_calls_that_are_wrong() -> None:
     runtime = blocking(Adder)
     assert runtime.describe().batches
     wire = CollectingWire()

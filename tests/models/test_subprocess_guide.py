@@ -32,7 +32,7 @@ def words(tmp_path: Path) -> Path:
     return folder
 
 
-async def test_the_smallest_model_answers_its_examples(words: Path) -> None:
+async def test_the_smallest_model_runs_its_examples(words: Path) -> None:
     report = await trial.run(words / "model.toml")
     assert report.sound, report.problems
     assert report.calls[0].output == {"count": 5, "longest": "penstock"}

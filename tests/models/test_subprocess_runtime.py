@@ -235,7 +235,7 @@ def test_a_broken_data_url_in_an_answer_fails_the_call_and_names_its_place(model
     assert value_of(ask(echo, 1)) == 1
 
 
-def test_a_failure_within_a_stream_leaves_the_rest_of_it_to_nobody(model: Make) -> None:
+def test_the_rest_of_a_stream_is_dropped_after_a_failure(model: Make) -> None:
     schema = Schema(output={"properties": {"image": MEDIA}}, streams=True)
     found = model(
         """
@@ -285,9 +285,7 @@ MISBEHAVING = """
         ("huge", f"the program answered a line of more than {LONGEST_LINE} bytes"),
     ],
 )
-def test_what_is_no_answer_fails_its_call_and_the_next_call_meets_a_new_program(
-    model: Make, asked: str, message: str
-) -> None:
+def test_a_malformed_answer_fails_its_call_and_replaces_the_program(model: Make, asked: str, message: str) -> None:
     found = model(MISBEHAVING)
     before = pid_of(found)
     with pytest.raises(CallFailed) as failed:
@@ -364,7 +362,7 @@ class Begun(CollectingWire):
         self.begun.set()
 
 
-def test_a_cancelled_call_is_told_by_signal_and_the_program_serves_on(model: Make) -> None:
+def test_a_cancelled_call_gets_a_signal_and_the_program_goes_on(model: Make) -> None:
     found = model(PATIENT, cancel="signal")
     assert found.describe().cancels
     for _ in range(3):
@@ -390,7 +388,7 @@ def outcome(found: SubprocessRuntime, call: Call) -> BaseException:
     raise AssertionError("it ended well")
 
 
-def test_without_the_option_a_cancelled_call_runs_to_its_end_and_nobody_gets_its_answer(model: Make) -> None:
+def test_without_the_option_a_cancelled_call_runs_to_its_end_and_its_answer_is_dropped(model: Make) -> None:
     found = model(ECHO)
     assert not found.describe().cancels
 
@@ -453,7 +451,7 @@ print("unloaded", flush=True)
 
 
 class Alone:
-    """A replica, in all that matters here, in a process of its own: it answers its lines of input."""
+    """As much of a replica as is needed here, in a process of its own: it runs a call for each line of input."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process

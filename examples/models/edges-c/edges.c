@@ -1,5 +1,5 @@
 /*
- * A model in C: takes a picture, answers with the picture of its edges and what can be said about them.
+ * A model in C: takes a picture, returns the picture of its edges and some facts about them.
  *
  * Every call works on memory of its own, so that any number of them can run at a time.
  */

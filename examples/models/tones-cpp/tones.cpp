@@ -106,7 +106,7 @@ std::string wav(double hertz, double seconds, unsigned rate) {
     return made;
 }
 
-int told(penstock_error *error, int status, std::string_view message, std::string_view field = "") {
+int report(penstock_error *error, int status, std::string_view message, std::string_view field = "") {
     error->message_size = std::min(message.size(), sizeof error->message);
     error->field_size = std::min(field.size(), sizeof error->field);
     std::memcpy(error->message, message.data(), error->message_size);
@@ -150,12 +150,12 @@ int penstock_create(const char *config, size_t size, void **model, penstock_erro
     try { // no exception may leave these functions
         const double rate = number({config, size}, "rate", 44100);
         if (!(rate >= 1000 && rate <= 192000)) {
-            return told(error, PENSTOCK_FAILED, "rate must be from 1000 to 192000 samples per second");
+            return report(error, PENSTOCK_FAILED, "rate must be from 1000 to 192000 samples per second");
         }
         *model = new Model{static_cast<unsigned>(rate)};
         return PENSTOCK_OK;
     } catch (const std::exception &failure) {
-        return told(error, PENSTOCK_FAILED, failure.what());
+        return report(error, PENSTOCK_FAILED, failure.what());
     }
 }
 
@@ -164,9 +164,9 @@ int penstock_predict(void *model, const penstock_request *request, const penstoc
     try {
         return play(*static_cast<const Model *>(model), *request, *callbacks);
     } catch (const BadInput &refused) {
-        return told(error, PENSTOCK_BAD_INPUT, refused.what(), refused.field);
+        return report(error, PENSTOCK_BAD_INPUT, refused.what(), refused.field);
     } catch (const std::exception &failure) {
-        return told(error, PENSTOCK_FAILED, failure.what());
+        return report(error, PENSTOCK_FAILED, failure.what());
     }
 }
 
