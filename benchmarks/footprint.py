@@ -37,7 +37,7 @@ async def run(_server: EmbeddedServer) -> list[Figure]:
             await asyncio.sleep(_SECONDS)
             busy = (_cpu_seconds(serve.pid) - before) / _SECONDS
     return [
-        Figure(scenario="from nothing to ready", value=start, unit="s", promise=5, at_most=True),
+        Figure(scenario="from nothing to ready", value=start, unit="s", promise=3, at_most=True),
         Figure(
             scenario="idle, all processes and PostgreSQL", value=100 * busy, unit="% of a core", promise=1, at_most=True
         ),

@@ -84,7 +84,7 @@ async def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
 
 @asynccontextmanager
 async def own_database(server: EmbeddedServer) -> AsyncIterator[str]:
-    """The URL of a fresh database with the newest schema; dropped at the end, whoever is still connected."""
+    """The URL of a fresh database with the newest schema; dropped at the end, with its connections."""
     name = f"test_{os.getpid()}_{next(_numbers)}"
     admin = await asyncpg.connect(embedded_url(server.data_dir, "postgres"))
     try:

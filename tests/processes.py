@@ -22,8 +22,8 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], what: str, *, s
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
     while True:
-        answer = condition()
-        if answer if isinstance(answer, bool) else await answer:
+        holds = condition()
+        if holds if isinstance(holds, bool) else await holds:
             return
         if loop.time() > deadline:
             raise AssertionError(f"after {seconds} s still not: {what}")

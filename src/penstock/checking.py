@@ -1,4 +1,4 @@
-"""What is wrong with a value that should be of a type: msgspec's complaints as fields and what is allowed there."""
+"""Check values against types: msgspec's errors as problems, each with its field and what is allowed there."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _MISSING: Final = re.compile(r"^Object missing required field `(?P<name>[^`]*)`"
 _UNKNOWN: Final = re.compile(r"^Object contains unknown field `(?P<name>[^`]*)`")
 _ENUM: Final = re.compile(r"^Invalid enum value")
 _STEP: Final = re.compile(r"\.?([^.\[\]]+)|\[([^\]]*)\]")
-_LONGEST_NAME: Final = 100  # characters of a field that a caller made up
-_MOST_PROBLEMS: Final = 20
-_MOST_NAMED: Final = 40  # fields or values that are listed
+_MAX_NAME: Final = 100  # characters of a field that a caller made up
+_MAX_PROBLEMS: Final = 20
+_MAX_NAMED: Final = 40  # fields or values that are listed
 
 
 def converted(stated: Mapping[str, Any], kind: type[T]) -> T:
-    """``stated`` as a structure of that kind; raises InvalidInput with every field that is wrong, not just the first.
+    """Return ``stated`` as a structure of that kind. Raises InvalidInput with every field that is wrong.
 
-    Raises RecursionError when it is nested too deeply.
+    Raises RecursionError when ``stated`` is nested too deeply.
     """
     try:
         return msgspec.convert(stated, kind)
@@ -43,7 +43,7 @@ def all_of(stated: Any, kind: Any) -> list[FieldProblem]:
     problems: list[FieldProblem] = []
     fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
     if kind.__struct_config__.forbid_unknown_fields:
-        unknown = islice((name for name in stated if name not in fields), _MOST_PROBLEMS)
+        unknown = islice((name for name in stated if name not in fields), _MAX_PROBLEMS)
         problems += [_unknown(str(name), "", [] if index else list(fields)) for index, name in enumerate(unknown)]
     for name, field in fields.items():
         if name not in stated:
@@ -57,7 +57,7 @@ def all_of(stated: Any, kind: Any) -> list[FieldProblem]:
             msgspec.json.decode(msgspec.json.encode(stated[name]), type=field.type)  # only so Raw takes any JSON
         except msgspec.ValidationError as error:
             problems.append(_problem(str(error), field.type, name))
-    return problems[:_MOST_PROBLEMS]
+    return problems[:_MAX_PROBLEMS]
 
 
 def _mistakes_inside(stated: Any, kind: Any, name: str) -> list[FieldProblem]:
@@ -74,7 +74,7 @@ def _mistakes_inside(stated: Any, kind: Any, name: str) -> list[FieldProblem]:
 
 
 def invalid(message: str, kind: Any = Any) -> InvalidInput:
-    """One complaint about a value that should be of that kind."""
+    """Return the error for one message of msgspec about a value that should be of that kind."""
     return InvalidInput([_problem(message, kind)])
 
 
@@ -89,15 +89,15 @@ def _problem(message: str, kind: Any, prefix: str = "") -> FieldProblem:
         return _unknown(unknown["name"], path, [name for one in _types_at(kind, below) for name in _names(one)])
     if _ENUM.match(said):
         values = [str(value) for one in _types_at(kind, below) for value in _values(one)]
-        if 0 < len(values) <= _MOST_NAMED:
+        if 0 < len(values) <= _MAX_NAMED:
             return FieldProblem(field=path or "body", detail=f"must be one of {', '.join(values)}")
     return FieldProblem(field=path or "body", detail=said[:1].lower() + said[1:])
 
 
 def _unknown(name: str, path: str, known: Sequence[str]) -> FieldProblem:
-    there_are = f"; there are: {', '.join(known)}" if 0 < len(known) <= _MOST_NAMED else ""
+    there_are = f"; there are: {', '.join(known)}" if 0 < len(known) <= _MAX_NAMED else ""
     detail = f"is not known here{did_you_mean(name, known) or there_are}"
-    return FieldProblem(field=_joined(path, name[:_LONGEST_NAME]), detail=detail)
+    return FieldProblem(field=_joined(path, name[:_MAX_NAME]), detail=detail)
 
 
 def _joined(path: str, name: str) -> str:
@@ -105,7 +105,7 @@ def _joined(path: str, name: str) -> str:
 
 
 def _types_at(kind: Any, path: str) -> list[inspect.Type]:
-    """The types that a value may have there, unions taken apart."""
+    """Return the types that a value may have at ``path``; unions are taken apart."""
     types = list(_apart(inspect.type_info(kind)))
     for name, _index in _STEP.findall(path):
         types = [inner for outer in types for inner in _inside(outer, name)]
@@ -123,7 +123,7 @@ def _apart(kind: inspect.Type) -> Iterator[inspect.Type]:
 
 
 def _inside(kind: inspect.Type, name: str) -> Iterator[inspect.Type]:
-    """One step down: to a field by its name, or into a list or dictionary without one."""
+    """Go one step down: to a field by its name, or into a list or dictionary without one."""
     match kind:
         case inspect.StructType() if name:
             for field in kind.fields:

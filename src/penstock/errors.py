@@ -12,11 +12,11 @@
     │   ├── Unauthorized            no token, or a wrong one
     │   ├── NotFound                nothing here has that id or path
     │   ├── MethodNotAllowed        the path exists, the method does not
-    │   ├── StaleEpoch              the lease that the caller names is no longer its own
+    │   ├── StaleEpoch              the caller no longer holds the lease that it names
     │   ├── WrongState              the job's state does not allow the operation
     │   ├── IdempotencyConflict     the key was used before for another request
     │   ├── AlreadyExists           a model of that name and version is registered already
-    │   └── PoisonInput             this input has brought replicas down again and again
+    │   └── PoisonInput             this input has brought down replicas repeatedly
     ├── ServiceError                our side could not serve a sound request
     │   ├── DatabaseUnavailable     PostgreSQL cannot be reached; try again
     │   │   └── SchemaMismatch      its schema is missing, or not the one of this code
@@ -27,10 +27,10 @@
     │   ├── ModelUnavailable        the model cannot be loaded, or not at present
     │   │   └── ModelBroken         its manifest is wrong
     │   └── ProviderFailed          a server behind the model failed
-    ├── CannotStart                 a process of ours cannot start here; says what to do about it
+    ├── CannotStart                 a process of ours cannot start here; the message names the remedy
     └── SettingsError               the environment is wrong; lists every mistake
 
-The domain knows no HTTP: ``gateway.problems`` maps these classes to statuses. ``code`` is stable and
+The domain knows no HTTP: ``web.problems`` maps these classes to statuses. ``code`` is stable and
 part of the public contract; the message is for people.
 """
 
@@ -51,7 +51,7 @@ class FieldProblem:
 
 
 class PenstockError(Exception):
-    """Something that Penstock reports on purpose."""
+    """Base of all errors that Penstock raises on purpose."""
 
     code: ClassVar[str] = "error"
 
@@ -120,7 +120,7 @@ class NotFound(CallerError):
 
 
 class MethodNotAllowed(CallerError):
-    """This path does not answer that method."""
+    """This path does not have that method."""
 
     code = "method_not_allowed"
 
@@ -156,7 +156,7 @@ class PoisonInput(CallerError):
 
 
 class ServiceError(PenstockError):
-    """The service could not answer; the request may be repeated."""
+    """The service failed; the request may be repeated."""
 
     code = "internal"
 
