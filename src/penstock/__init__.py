@@ -44,7 +44,7 @@ if TYPE_CHECKING:
         WrongState,
     )
     from penstock.failures import Category
-    from penstock.jobs.job import ClaimedJob, Created, HeartbeatAnswer, JobFilter, JobState, Stats
+    from penstock.jobs.job import ClaimedJob, Created, HeartbeatResult, JobFilter, JobState, Stats
     from penstock.jobs.states import Status
     from penstock.models.replica.contract.arrays import Array
     from penstock.models.replica.contract.context import BadInput, Context, context
@@ -71,7 +71,7 @@ __all__ = [
     "EventsLost",
     "ExecutionError",
     "File",
-    "HeartbeatAnswer",
+    "HeartbeatResult",
     "IdempotencyConflict",
     "Image",
     "InvalidInput",
@@ -119,7 +119,7 @@ _HOMES = {
         "Unreachable",
     ),
     "penstock.blobs.blob": ("Blob",),
-    "penstock.jobs.job": ("ClaimedJob", "Created", "HeartbeatAnswer", "JobFilter", "JobState", "Stats"),
+    "penstock.jobs.job": ("ClaimedJob", "Created", "HeartbeatResult", "JobFilter", "JobState", "Stats"),
     "penstock.failures": ("Category",),
     "penstock.jobs.states": ("Status",),
     "penstock.models.replica.contract.context": ("BadInput", "Context", "context"),

@@ -24,7 +24,7 @@ from penstock.jobs.job import (
     ClaimedJob,
     ClaimRequest,
     Failure,
-    HeartbeatAnswer,
+    HeartbeatResult,
     Job,
     JobCompletion,
     JobFilter,
@@ -198,7 +198,7 @@ class Caller:
 
     async def beat(
         self, job: ClaimedJob, *, progress: bytes | None = None, lease_seconds: float | None = None
-    ) -> HeartbeatAnswer | CallerError:
+    ) -> HeartbeatResult | CallerError:
         told: Raw | UnsetType = UNSET if progress is None else Raw(progress)
         beat = JobHeartbeat(id=job.id, epoch=job.epoch, progress=told, lease_seconds=lease_seconds)
         (answer,) = await self.service.of(self.tenant).heartbeat([beat])
@@ -212,7 +212,7 @@ class Caller:
         lines: Sequence[str] = (),
         lines_from: int = 0,
         progress: bytes | None = None,
-    ) -> HeartbeatAnswer | CallerError:
+    ) -> HeartbeatResult | CallerError:
         """A heartbeat with chunks of output, or lines of log."""
         beat = JobHeartbeat(
             id=job.id,

@@ -10,7 +10,7 @@ from uuid_utils.compat import uuid7
 
 from penstock.errors import NotFound, StaleEpoch, WrongState
 from penstock.failures import Category
-from penstock.jobs.job import HeartbeatAnswer, JobFilter
+from penstock.jobs.job import HeartbeatResult, JobFilter
 from penstock.jobs.states import Status
 from penstock.postgres.pool import Database
 from tests.db.stage import Caller, Clock, look, places, rescue, within
@@ -38,7 +38,7 @@ async def test_a_running_job_hears_of_its_cancellation_through_the_heartbeat(cal
     assert asked.status is Status.RUNNING
     assert asked.cancel_requested_at is not None
     answer = await caller.beat(job)
-    assert isinstance(answer, HeartbeatAnswer)
+    assert isinstance(answer, HeartbeatResult)
     assert answer.cancel_requested
     assert (await caller.fail(job, Category.CANCELLED)).status is Status.CANCELLED
     assert await caller.history(job.id) == ["job.created", "job.started", "job.cancel_requested", "job.cancelled"]
@@ -65,7 +65,7 @@ async def test_a_worker_that_does_not_stop_loses_its_lease_after_the_grace(
     await rescue(database)
     assert await caller.status(job.id) is Status.RUNNING
     await clock.advance(caller.service.limits.cancel_grace + timedelta(seconds=1))
-    assert isinstance(await caller.beat(job), HeartbeatAnswer), "heartbeats do not lengthen the grace"
+    assert isinstance(await caller.beat(job), HeartbeatResult), "heartbeats do not lengthen the grace"
     await rescue(database)
     assert await caller.status(job.id) is Status.CANCELLED
     assert isinstance(await caller.beat(job), StaleEpoch)
@@ -159,7 +159,7 @@ async def test_a_retry_forgets_an_earlier_cancellation(caller: Caller) -> None:
     await caller.retry(job.id)
     again = await caller.claim_one()
     answer = await caller.beat(again)
-    assert isinstance(answer, HeartbeatAnswer)
+    assert isinstance(answer, HeartbeatResult)
     assert not answer.cancel_requested
 
 
@@ -188,7 +188,7 @@ async def test_cancel_by_filter_works_in_chunks_and_only_on_what_the_filter_mean
     totals = (await caller.service.of(caller.tenant).stats()).totals
     assert (totals.cancelled, totals.running, totals.pending) == (2095, 5, 3)
     answer = await caller.beat(running[0])
-    assert isinstance(answer, HeartbeatAnswer)
+    assert isinstance(answer, HeartbeatResult)
     assert answer.cancel_requested
     for job in kept:
         assert await caller.status(job.id) is Status.PENDING

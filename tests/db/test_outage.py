@@ -15,7 +15,7 @@ from msgspec import Raw
 
 from penstock.errors import DatabaseUnavailable, PenstockError
 from penstock.jobs.announcements import CANCELLED
-from penstock.jobs.job import HeartbeatAnswer, JobCompletion, JobHeartbeat
+from penstock.jobs.job import HeartbeatResult, JobCompletion, JobHeartbeat
 from penstock.jobs.service import JobService
 from penstock.jobs.states import Status
 from penstock.postgres.pool import Database
@@ -334,7 +334,7 @@ async def test_a_worker_keeps_its_lease_through_an_outage(line: Line, caller: Ca
         answers.append(await caller.beat(job))
 
     await _survives(beat)
-    assert isinstance(answers[-1], HeartbeatAnswer)
+    assert isinstance(answers[-1], HeartbeatResult)
 
 
 async def test_no_other_error_than_ours_comes_out_of_a_stormy_line(line: Line, caller: Caller) -> None:

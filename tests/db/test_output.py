@@ -16,7 +16,7 @@ from penstock.events import tail as tail_module
 from penstock.events.event import Event
 from penstock.events.position import Position
 from penstock.failures import Category
-from penstock.jobs.job import ClaimedJob, HeartbeatAnswer, JobHeartbeat
+from penstock.jobs.job import ClaimedJob, HeartbeatResult, JobHeartbeat
 from penstock.jobs.sql import history
 from penstock.postgres.pool import Database
 from tests.db.stage import LOGGED_AT, Caller, Clock, look, rescue, snapshot, take, within
@@ -45,9 +45,9 @@ def messages(events: list[Event]) -> list[list[str]]:
 
 async def test_chunks_and_lines_become_events_between_start_and_end(caller: Caller) -> None:
     job = await caller.submit_and_claim()
-    assert isinstance(await caller.tell(job, b'{"text": "Good "}', b"2", lines=["loaded"]), HeartbeatAnswer)
-    assert isinstance(await caller.tell(job, b"null", first=2, progress=b"0.5"), HeartbeatAnswer)
-    assert isinstance(await caller.tell(job, lines=["one", "two"], lines_from=1), HeartbeatAnswer)
+    assert isinstance(await caller.tell(job, b'{"text": "Good "}', b"2", lines=["loaded"]), HeartbeatResult)
+    assert isinstance(await caller.tell(job, b"null", first=2, progress=b"0.5"), HeartbeatResult)
+    assert isinstance(await caller.tell(job, lines=["one", "two"], lines_from=1), HeartbeatResult)
     await caller.complete(job)
     events = await within(told(caller, job))
     assert [event.type for event in events] == [
@@ -65,10 +65,10 @@ async def test_chunks_and_lines_become_events_between_start_and_end(caller: Call
 async def test_a_repeated_heartbeat_tells_nothing_twice_and_what_overlaps_only_what_is_new(caller: Caller) -> None:
     job = await caller.submit_and_claim()
     for _ in range(3):
-        assert isinstance(await caller.tell(job, b"0", b"1", b"2", lines=["a", "b"]), HeartbeatAnswer)
-    assert isinstance(await caller.tell(job, b"1", first=1), HeartbeatAnswer)
+        assert isinstance(await caller.tell(job, b"0", b"1", b"2", lines=["a", "b"]), HeartbeatResult)
+    assert isinstance(await caller.tell(job, b"1", first=1), HeartbeatResult)
     answer = await caller.tell(job, b"1", b"2", b"3", b"4", first=1, lines=["b", "c"], lines_from=1)
-    assert isinstance(answer, HeartbeatAnswer)
+    assert isinstance(answer, HeartbeatResult)
     await caller.complete(job)
     events = await within(told(caller, job))
     assert outputs(events) == [(0, [0, 1, 2]), (3, [3, 4])]
@@ -92,7 +92,7 @@ async def test_heartbeats_of_one_job_that_are_written_together_keep_their_order(
     job = await caller.submit_and_claim()
     beats = [caller.tell(job, str(n).encode(), first=n, lines=[f"line {n}"], lines_from=n) for n in range(20)]
     answers = await asyncio.gather(*beats, *(caller.beat(job) for _ in range(5)))
-    assert all(isinstance(answer, HeartbeatAnswer) for answer in answers)
+    assert all(isinstance(answer, HeartbeatResult) for answer in answers)
     await caller.complete(job)
     events = await within(told(caller, job))
     assert [chunk for _, chunks in outputs(events) for chunk in chunks] == list(range(20))
@@ -106,7 +106,7 @@ async def test_the_same_output_from_two_connections_at_once_is_told_once(caller:
     chunks = [str(number).encode() for number in range(30)]
     for end in range(10, 31, 10):
         beats = [sender.tell(job, *chunks[:end]) for sender in (caller, far_caller) for _ in range(4)]
-        assert all(isinstance(answer, HeartbeatAnswer) for answer in await asyncio.gather(*beats))
+        assert all(isinstance(answer, HeartbeatResult) for answer in await asyncio.gather(*beats))
     await caller.complete(job)
     assert outputs(await within(told(caller, job))) == [(n, list(range(n, n + 10))) for n in (0, 10, 20)]
 
@@ -122,7 +122,7 @@ async def test_one_statement_tells_of_many_jobs_each_with_its_own(caller: Caller
     answers = await caller.service.of(caller.tenant).heartbeat(beats)
     assert isinstance(answers[7], StaleEpoch)
     assert isinstance(answers[9], InvalidInput)
-    assert sum(isinstance(answer, HeartbeatAnswer) for answer in answers) == 28
+    assert sum(isinstance(answer, HeartbeatResult) for answer in answers) == 28
     for number in (0, 8, 29):
         await caller.complete(jobs[number])
         assert outputs(await within(told(caller, jobs[number]))) == [(0, [number])]
@@ -137,7 +137,7 @@ async def test_the_next_attempt_begins_its_output_anew(alone: Caller, fresh: Dat
     await rescue(fresh)
     second = await alone.claim_one()
     assert isinstance(await alone.tell(first, b'"late"', first=2), StaleEpoch)
-    assert isinstance(await alone.tell(second, b'"right"', lines=["second"]), HeartbeatAnswer)
+    assert isinstance(await alone.tell(second, b'"right"', lines=["second"]), HeartbeatResult)
     await alone.complete(second)
     events = await within(told(alone, second))
     assert outputs(events) == [(0, ["lost", "lost too"]), (0, ["right"])]
@@ -151,7 +151,7 @@ async def test_output_stays_with_a_job_that_ends_without_a_result(caller: Caller
     if category is Category.CANCELLED:
         await caller.cancel(job.id)
     answer = await caller.tell(job, b"1")
-    assert isinstance(answer, HeartbeatAnswer)
+    assert isinstance(answer, HeartbeatResult)
     assert answer.cancel_requested == (category is Category.CANCELLED)
     await caller.fail(job, category)
     assert isinstance(await caller.tell(job, b"2", first=1), StaleEpoch)
@@ -249,7 +249,7 @@ async def test_a_chunk_that_is_no_json_is_refused_and_its_neighbours_are_stored(
     )
     assert isinstance(refused, InvalidInput)
     assert refused.problems[0].field == "chunks"
-    assert all(isinstance(answer, HeartbeatAnswer) for answer in (first, again, fine))
+    assert all(isinstance(answer, HeartbeatResult) for answer in (first, again, fine))
     await caller.complete(bad)
     assert outputs(await within(told(caller, bad))) == [(0, [0]), (1, [1])]
 
@@ -257,8 +257,8 @@ async def test_a_chunk_that_is_no_json_is_refused_and_its_neighbours_are_stored(
 async def test_any_text_is_a_log_message(caller: Caller) -> None:
     job = await caller.submit_and_claim()
     strange = ["\x00", "a\r\nb", '"\\', "\u2028🦀", "x" * 10_000, ""]
-    assert isinstance(await caller.tell(job, lines=strange), HeartbeatAnswer)
-    assert isinstance(await caller.tell(job, lines=[*strange, "\x00 last"]), HeartbeatAnswer)
+    assert isinstance(await caller.tell(job, lines=strange), HeartbeatResult)
+    assert isinstance(await caller.tell(job, lines=[*strange, "\x00 last"]), HeartbeatResult)
     await caller.complete(job)
     events = await within(told(caller, job))
     assert messages(events) == [strange, ["\x00 last"]]

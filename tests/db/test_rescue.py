@@ -8,7 +8,7 @@ from datetime import timedelta
 from penstock.errors import StaleEpoch
 from penstock.failures import Category
 from penstock.housekeeping.rescuer import rescue_from
-from penstock.jobs.job import HeartbeatAnswer
+from penstock.jobs.job import HeartbeatResult
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.states import RetryPolicy, Status
 from penstock.postgres.pool import Database
@@ -41,7 +41,7 @@ async def test_a_heartbeat_keeps_the_lease(alone: Caller, fresh: Database, fresh
     job = await alone.submit_and_claim()
     for _ in range(3):
         await fresh_clock.advance(timedelta(minutes=10))
-        assert isinstance(await alone.beat(job), HeartbeatAnswer)
+        assert isinstance(await alone.beat(job), HeartbeatResult)
         await rescue(fresh)
     assert await alone.status(job.id) is Status.RUNNING
 
@@ -51,7 +51,7 @@ async def test_an_expired_lease_that_nobody_rescued_yet_can_still_be_kept(
 ) -> None:
     job = await alone.submit_and_claim()
     await fresh_clock.advance(timedelta(minutes=16))
-    assert isinstance(await alone.beat(job), HeartbeatAnswer)
+    assert isinstance(await alone.beat(job), HeartbeatResult)
     await rescue(fresh)
     assert (await alone.complete(job)).status is Status.COMPLETED
 

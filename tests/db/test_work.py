@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 
 from penstock.errors import NotFound, StaleEpoch
 from penstock.failures import Category
-from penstock.jobs.job import ClaimedJob, Failure, HeartbeatAnswer, Job, JobCompletion, JobHeartbeat, JobState
+from penstock.jobs.job import ClaimedJob, Failure, HeartbeatResult, Job, JobCompletion, JobHeartbeat, JobState
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.states import RetryPolicy, Status
 from penstock.postgres.pool import Database
@@ -27,7 +27,7 @@ async def test_a_heartbeat_extends_the_lease_by_its_length(caller: Caller, clock
     job = await caller.claim_one(lease_seconds=100)
     await clock.advance(timedelta(seconds=60))
     answer = await caller.beat(job)
-    assert isinstance(answer, HeartbeatAnswer)
+    assert isinstance(answer, HeartbeatResult)
     extended = answer.lease_expires_at - job.lease_expires_at
     assert timedelta(seconds=60) <= extended < timedelta(seconds=70)
     assert not answer.cancel_requested
@@ -38,8 +38,8 @@ async def test_a_heartbeat_may_change_the_length_of_the_lease_for_good(caller: C
     job = await caller.submit_and_claim()
     long = await caller.beat(job, lease_seconds=7200)
     again = await caller.beat(job)
-    assert isinstance(long, HeartbeatAnswer)
-    assert isinstance(again, HeartbeatAnswer)
+    assert isinstance(long, HeartbeatResult)
+    assert isinstance(again, HeartbeatResult)
     assert long.lease_expires_at - datetime.now(UTC) > timedelta(minutes=100)
     assert again.lease_expires_at >= long.lease_expires_at
 
@@ -77,8 +77,8 @@ async def test_heartbeats_of_many_jobs_are_answered_in_order_errors_as_values(ca
         JobHeartbeat(id=first.id, epoch=first.epoch),
     ]
     answers = await caller.service.of(caller.tenant).heartbeat(beats)
-    assert [type(answer) for answer in answers] == [HeartbeatAnswer, StaleEpoch, NotFound, StaleEpoch, HeartbeatAnswer]
-    assert [answer.id for answer in answers if isinstance(answer, HeartbeatAnswer)] == [third.id, first.id]
+    assert [type(answer) for answer in answers] == [HeartbeatResult, StaleEpoch, NotFound, StaleEpoch, HeartbeatResult]
+    assert [answer.id for answer in answers if isinstance(answer, HeartbeatResult)] == [third.id, first.id]
 
 
 async def test_a_completed_job_keeps_its_result_as_it_was_written(caller: Caller, database: Database) -> None:

@@ -16,11 +16,11 @@ import structlog
 from penstock.errors import CallerError, InvalidInput, ServiceError, StaleEpoch
 from penstock.failures import Category
 from penstock.jobs.job import (
-    LONGEST_RETRY_AFTER,
+    MAX_RETRY_AFTER_SECONDS,
     ClaimedJob,
     ClaimRequest,
     Failure,
-    HeartbeatAnswer,
+    HeartbeatResult,
     JobCompletion,
     JobHeartbeat,
 )
@@ -53,8 +53,8 @@ class Source:
             return []
         return [self.jobs.pop()]
 
-    async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatAnswer | CallerError]:
-        return [HeartbeatAnswer(id=beat.id, lease_expires_at=NOW, cancel_requested=False) for beat in beats]
+    async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatResult | CallerError]:
+        return [HeartbeatResult(id=beat.id, lease_expires_at=NOW, cancel_requested=False) for beat in beats]
 
     async def complete(self, completions: Sequence[JobCompletion]) -> Sequence[object]:
         for completion in completions:
@@ -142,7 +142,7 @@ async def test_a_wait_beyond_what_can_be_stored_is_shortened() -> None:
 
     report = await run_until_reported(Source(), much_later)
     assert isinstance(report, Failure)
-    assert report.retry_after_seconds == LONGEST_RETRY_AFTER
+    assert report.retry_after_seconds == MAX_RETRY_AFTER_SECONDS
 
 
 @pytest.mark.parametrize("refused", [1, 2])
@@ -272,7 +272,7 @@ async def test_heartbeats_come_back_well_within_a_short_lease(monkeypatch: pytes
         await asyncio.sleep(0)
         return 0.0
 
-    async def away(_source: Source, _beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatAnswer | CallerError]:
+    async def away(_source: Source, _beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatResult | CallerError]:
         raise ServiceError("away")
 
     async def hang(_job: ClaimedJob, _context: JobContext) -> object:

@@ -24,8 +24,8 @@ from penstock.client.work import HttpSource, PlainLog
 from penstock.client.working import WorkCalls, WorkRequests
 from penstock.failures import Category
 from penstock.jobs.job import (
-    BulkAnswer,
     BulkRequest,
+    BulkResponse,
     Created,
     CreatedBatch,
     JobFilter,
@@ -310,7 +310,7 @@ class Client(WorkCalls, ModelCalls, BlobCalls):
 
     async def _bulk(self, verb: str, where: JobFilter, *, dry_run: bool) -> int:
         body = {**_stated(BulkRequest(**msgspec.structs.asdict(where))), "dry_run": dry_run}
-        answer = await self._transport.call("POST", f"{_JOBS}/{verb}", BulkAnswer, body=body, repeatable=dry_run)
+        answer = await self._transport.call("POST", f"{_JOBS}/{verb}", BulkResponse, body=body, repeatable=dry_run)
         return answer.count
 
 

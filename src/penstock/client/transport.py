@@ -19,7 +19,7 @@ T = TypeVar("T")
 Query = Mapping[str, str | Sequence[str]]
 
 _PAUSES: Final = (0.1, 0.3, 1.0, 3.0)  # seconds before each repetition, with jitter
-_LONGEST_RETRY_AFTER: Final = 30.0
+_MAX_RETRY_AFTER_SECONDS: Final = 30.0
 _LARGE: Final = 2**19  # bytes
 
 
@@ -179,7 +179,7 @@ async def _pause(pauses: Iterator[float], error: PenstockError, asked: float | N
     pause = next(pauses, None)
     if pause is None:
         raise error from error.__cause__
-    await asyncio.sleep(max(pause * (0.5 + random()), min(asked or 0.0, _LONGEST_RETRY_AFTER)))
+    await asyncio.sleep(max(pause * (0.5 + random()), min(asked or 0.0, _MAX_RETRY_AFTER_SECONDS)))
 
 
 def _seconds(header: str | None) -> float | None:

@@ -10,7 +10,7 @@ from uuid import UUID
 from penstock.batching import Batching, values
 from penstock.client.working import WorkRequests
 from penstock.errors import CallerError
-from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure, HeartbeatAnswer, JobCompletion, JobHeartbeat, JobState
+from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure, HeartbeatResult, JobCompletion, JobHeartbeat, JobState
 
 _MAX_COMPLETIONS = 200  # in one request
 _MAX_COMPLETION_BYTES = 2**19  # of their results
@@ -56,7 +56,7 @@ class HttpSource:
     async def claim(self, request: ClaimRequest) -> Sequence[ClaimedJob]:
         return await self._requests.claim(request)
 
-    async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatAnswer | CallerError]:
+    async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatResult | CallerError]:
         return await self._requests.heartbeat(beats)
 
     async def fail(self, job_id: UUID, failure: Failure) -> JobState:

@@ -14,17 +14,17 @@ from penstock.client.views import as_id, as_raw
 from penstock.errors import CallerError
 from penstock.failures import Category
 from penstock.jobs.job import (
-    BatchAnswer,
     BatchCompletion,
     BatchHeartbeat,
     BatchItem,
-    ClaimAnswer,
+    BatchResponse,
     ClaimedJob,
     ClaimRequest,
+    ClaimResponse,
     Completion,
     Failure,
     Heartbeat,
-    HeartbeatAnswer,
+    HeartbeatResult,
     JobCompletion,
     JobHeartbeat,
     JobState,
@@ -43,16 +43,16 @@ class WorkRequests:
         """Lease jobs. Not repeated when the connection breaks: jobs whose response was lost come back when their lease
         expires."""
         found = await self._transport.call(
-            "POST", f"{_JOBS}/claim", ClaimAnswer, body=request, repeatable=False, wait=request.wait_seconds
+            "POST", f"{_JOBS}/claim", ClaimResponse, body=request, repeatable=False, wait=request.wait_seconds
         )
         return found.jobs
 
-    async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatAnswer | CallerError]:
+    async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatResult | CallerError]:
         """Extend leases; returns results in order, StaleEpoch and NotFound as values."""
         if not beats:
             return []
         found = await self._transport.call(
-            "POST", f"{_JOBS}/heartbeat", BatchAnswer, body=BatchHeartbeat(jobs=list(beats))
+            "POST", f"{_JOBS}/heartbeat", BatchResponse, body=BatchHeartbeat(jobs=list(beats))
         )
         return [_beaten(item) for item in found.results]
 
@@ -61,7 +61,7 @@ class WorkRequests:
         if not completions:
             return []
         found = await self._transport.call(
-            "POST", f"{_JOBS}/complete", BatchAnswer, body=BatchCompletion(jobs=list(completions))
+            "POST", f"{_JOBS}/complete", BatchResponse, body=BatchCompletion(jobs=list(completions))
         )
         return [
             _refused(item) if item.code is not None or item.status is None else JobState(id=item.id, status=item.status)
@@ -115,7 +115,7 @@ class WorkCalls:
 
     async def heartbeat(
         self, job_id: UUID | str, epoch: int, *, progress: object = UNSET, lease: timedelta | None = None
-    ) -> HeartbeatAnswer:
+    ) -> HeartbeatResult:
         """Extend a lease, and report progress: any JSON. The result says whether the job was asked to stop.
 
         Raises StaleEpoch when the lease is no longer held.
@@ -125,7 +125,7 @@ class WorkCalls:
             lease_seconds=None if lease is None else lease.total_seconds(),
             progress=UNSET if progress is UNSET else as_raw(progress),
         )
-        return await self._transport.call("POST", f"{_JOBS}/{as_id(job_id)}/heartbeat", HeartbeatAnswer, body=body)
+        return await self._transport.call("POST", f"{_JOBS}/{as_id(job_id)}/heartbeat", HeartbeatResult, body=body)
 
     async def complete(self, job_id: UUID | str, epoch: int, result: object = None) -> JobState:
         """Hand in a result: anything that can be written as JSON, or ``Raw`` JSON. It may be repeated.
@@ -163,9 +163,9 @@ def _refused(item: BatchItem) -> CallerError:
     return error if isinstance(error, CallerError) else CallerError(message)
 
 
-def _beaten(item: BatchItem) -> HeartbeatAnswer | CallerError:
+def _beaten(item: BatchItem) -> HeartbeatResult | CallerError:
     if item.code is not None or item.lease_expires_at is None:
         return _refused(item)
-    return HeartbeatAnswer(
+    return HeartbeatResult(
         id=item.id, lease_expires_at=item.lease_expires_at, cancel_requested=bool(item.cancel_requested)
     )

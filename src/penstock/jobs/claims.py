@@ -1,4 +1,4 @@
-"""Claims of this process: who waits for work and is woken when some arrives, and where a claim begins to look."""
+"""Claims of this process: which of them wait for work and are woken, and where a claim begins to scan."""
 
 from __future__ import annotations
 
@@ -59,10 +59,11 @@ class ClaimQueue:
 class LaneCursors:
     """Where this process left off in each lane a moment ago.
 
-    Behind the cursor lie rows that this process took: dead, but still in the way of an index scan while somebody's long
-    transaction keeps vacuum from removing them. Rows of a submit that overtook another's commit may lie there too, so
-    a cursor follows what was taken at a distance of ``lag`` seconds; and rows that another claim had locked and gave
-    back, so every ``memory`` seconds all cursors are forgotten and the next claim begins at the lane's hint.
+    Behind the cursor lie rows that this process took: dead, but still in the way of an index scan while another
+    client's long transaction keeps vacuum from removing them. Rows of a submit that overtook another's commit may lie
+    there too, so a cursor follows what was taken at a distance of ``lag`` seconds; and rows that another claim had
+    locked and gave back, so every ``memory`` seconds all cursors are forgotten and the next claim begins at the
+    lane's hint.
     """
 
     def __init__(self, *, lag: float = 0.2, memory: float = 2.0) -> None:
@@ -75,7 +76,7 @@ class LaneCursors:
         self._forget_at = 0.0
 
     def current(self) -> Mapping[int, int]:
-        """The first number worth looking at, by lane."""
+        """Return the first number to scan, by lane."""
         now = time.monotonic()
         if now >= self._forget_at:
             self._taken, self._aging, self._settled = {}, {}, {}
@@ -93,10 +94,11 @@ class LaneCursors:
 
 
 class FullLooks:
-    """How often a claim that found nothing looks from the very start of its lanes, before cursors and hints.
+    """How often a claim that found nothing scans its lanes from the very start, before cursors and hints.
 
-    That finds a job committed late even when no housekeeper lowers the hints. It may walk over many dead rows, so it is
-    done every two seconds, and less often when it turns out to be slow: it takes a hundredth of the time at most.
+    This finds a job that was committed late even when no housekeeper lowers the hints. It may walk over many dead
+    rows, so it is done every two seconds, and less often when it turns out to be slow: it takes a hundredth of the
+    time at most.
     """
 
     def __init__(self, *, pause: float = 1.8) -> None:
@@ -104,11 +106,11 @@ class FullLooks:
         self._next: dict[Hashable, float] = {}
 
     def due(self, kind: Hashable) -> bool:
-        """Whether a claim of this kind should look now."""
+        """Return whether a claim of this kind should scan from the start now."""
         return time.monotonic() >= self._next.get(kind, 0.0)
 
     def took(self, kind: Hashable, seconds: float) -> None:
-        """A look of this kind was done and took so long."""
+        """Record that a scan for this kind took so long."""
         if len(self._next) > 1000:
             self._next.clear()
         self._next[kind] = time.monotonic() + max(self._pause, 100 * seconds)

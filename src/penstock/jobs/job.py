@@ -1,7 +1,7 @@
 """The job as callers and workers see it: the wire types of the whole job API.
 
-All are msgspec Structs. ``input``, ``result`` and ``progress`` are raw JSON (``msgspec.Raw``): nobody
-parses them on the way. Times are aware datetimes and travel as RFC 3339.
+All are msgspec Structs. ``input``, ``result`` and ``progress`` are raw JSON (``msgspec.Raw``): they
+are not parsed on the way. Times are aware datetimes and travel as RFC 3339.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ MaxAttempts = Annotated[int, Meta(ge=1, le=100)]
 TimeoutSeconds = Annotated[float, Meta(gt=0, le=7 * 24 * 3600)]
 LeaseSeconds = Annotated[float, Meta(ge=1, le=24 * 3600)]
 WaitSeconds = Annotated[float, Meta(ge=0, le=60)]
-LONGEST_RETRY_AFTER = 7 * 24 * 3600  # seconds
-RetryAfterSeconds = Annotated[float, Meta(ge=0, le=LONGEST_RETRY_AFTER)]
+MAX_RETRY_AFTER_SECONDS = 7 * 24 * 3600  # seconds
+RetryAfterSeconds = Annotated[float, Meta(ge=0, le=MAX_RETRY_AFTER_SECONDS)]
 Epoch = Annotated[int, Meta(ge=1, le=2**63 - 1)]
 Moment = Annotated[datetime, Meta(tz=True)]
 Message = Annotated[str, Meta(max_length=10_000, pattern=r"^[^\x00]*$")]
 EntryNumber = Annotated[int, Meta(ge=0, le=2_000_000_000)]
 
 
-# The same with what they mean, for the description of the API.
+# The same types with their meaning, for the description of the API.
 OwnerService = Annotated[Name, Meta(description="The service on whose behalf the job runs.")]
 OwnerRef = Annotated[Reference, Meta(description="The owner's own reference, such as an order's number.")]
 TaskType = Annotated[Name, Meta(description="What is to be done; with model_profile it names the queue.")]
@@ -44,12 +44,12 @@ JobPriority = Annotated[Priority, Meta(description="Higher goes first.")]
 Attempts = Annotated[MaxAttempts, Meta(description="How often it is tried; null: PENSTOCK_MAX_ATTEMPTS.")]
 RunAt = Annotated[Moment, Meta(description="Not before this time; null: at once.")]
 AttemptSeconds = Annotated[TimeoutSeconds, Meta(description="Longest time of one attempt, in seconds; null: no limit.")]
-LONGEST_TTL = 366 * 24 * 3600  # seconds
+MAX_TTL_SECONDS = 366 * 24 * 3600  # seconds
 ExpiresAt = Annotated[
     Moment, Meta(description="When no worker has taken it by then, it fails as `expired`; null: it waits for ever.")
 ]
 TtlSeconds = Annotated[
-    float, Meta(gt=0, le=LONGEST_TTL, description="The same in seconds from its creation; not with expires_at.")
+    float, Meta(gt=0, le=MAX_TTL_SECONDS, description="The same in seconds from its creation; not with expires_at.")
 ]
 IdempotencyKey = Annotated[
     Name, Meta(description="The same key of the same owner with the same request is the same job.")
@@ -144,7 +144,7 @@ class JobSummary(Struct, frozen=True, kw_only=True):
     max_attempts: int
     tags: list[str]
     created_at: datetime
-    run_at: datetime | None = None  # when a pending job is (or was asked to be) due; None: at once
+    run_at: datetime | None = None  # when a pending job is (or was to be) due; None: at once
     expires_at: datetime | None = None  # known until then
     timeout_seconds: float | None = None
     idempotency_key: str | None = None
@@ -168,7 +168,7 @@ class Job(JobSummary, frozen=True, kw_only=True):
 
 
 class JobPage(Struct, frozen=True, kw_only=True):
-    """Jobs, newest first. A page may hold fewer than asked for; only a null cursor means the end."""
+    """Jobs, newest first. A page may hold fewer than the limit; only a null cursor means the end."""
 
     jobs: list[JobSummary]
     next_cursor: str | None
@@ -191,13 +191,13 @@ class CreatedBatch(Struct, frozen=True, kw_only=True):
 
 
 class ClaimRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A worker asks for work. Without task types or model profiles it takes any."""
+    """A worker's request for jobs. Without task types or model profiles it takes any."""
 
     worker_id: WorkerId
     task_types: Annotated[list[Name], Meta(max_length=100, description="Of these types only; empty: of any.")] = []
     model_profiles: Annotated[list[Name], Meta(max_length=100, description="For these only; empty: for any.")] = []
     limit: Annotated[int, Meta(ge=1, le=1000, description="So many jobs at most.")] = 1
-    lease_seconds: Lease | None = None  # None: WORKER_LEASE_TIMEOUT
+    lease_seconds: Lease | None = None  # None: the gateway's WORKER_LEASE_TIMEOUT
     wait_seconds: Annotated[WaitSeconds, Meta(description="Wait so long for the first job.")] = 0
 
 
@@ -220,7 +220,7 @@ class ClaimedJob(Struct, frozen=True, kw_only=True):
     input: Raw
 
 
-class ClaimAnswer(Struct, frozen=True, kw_only=True):
+class ClaimResponse(Struct, frozen=True, kw_only=True):
     jobs: list[ClaimedJob]
 
 
@@ -233,7 +233,7 @@ class LogLine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A worker is alive and still on it. ``progress`` is any JSON, ``{"fraction": 0.4}`` by convention.
+    """A worker is alive and still runs the job. ``progress`` is any JSON, ``{"fraction": 0.4}`` by convention.
 
     ``chunks`` are parts of the job's output, any JSON each. Chunks and log lines become the job's events; both are
     numbered within the attempt, and the ``…_from`` say the number of the first one sent: what is stored already is left
@@ -256,8 +256,8 @@ class JobHeartbeat(Heartbeat, frozen=True, kw_only=True, forbid_unknown_fields=T
     id: UUID
 
 
-class HeartbeatAnswer(Struct, frozen=True, kw_only=True):
-    """What a heartbeat brings back. A cancelled job should be stopped and failed as ``cancelled``."""
+class HeartbeatResult(Struct, frozen=True, kw_only=True):
+    """The result of a heartbeat. A cancelled job should be stopped and failed as ``cancelled``."""
 
     id: UUID
     lease_expires_at: datetime
@@ -297,13 +297,13 @@ class BatchHeartbeat(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class BatchCompletion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Results of many jobs of one worker; each stands or falls alone."""
+    """Results of many jobs of one worker; each is accepted or refused by itself."""
 
     jobs: Annotated[list[JobCompletion], Meta(min_length=1, max_length=10_000)]
 
 
 class JobState(Struct, frozen=True, kw_only=True):
-    """What became of a job by a worker's report."""
+    """The state of a job after a worker's report."""
 
     id: UUID
     status: Status
@@ -311,7 +311,7 @@ class JobState(Struct, frozen=True, kw_only=True):
 
 
 class BatchItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One answer of a batch call, in the order of the request: the error's code, or what came of it."""
+    """One result of a batch request, in its order: the error's code, or the outcome."""
 
     id: UUID
     code: str | None = None  # "stale_epoch", "not_found", "invalid_input"
@@ -321,7 +321,7 @@ class BatchItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     cancel_requested: bool | None = None
 
 
-class BatchAnswer(Struct, frozen=True, kw_only=True):
+class BatchResponse(Struct, frozen=True, kw_only=True):
     results: list[BatchItem]
 
 
@@ -352,7 +352,7 @@ class _SingleFilters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class JobFilter(_SingleFilters, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which jobs a list, a retry or a cancel means. Every stated field must match."""
+    """The jobs that a list, a retry or a cancel selects. Every stated field must match."""
 
     status: Annotated[list[Status], Meta(min_length=1)] | None = None  # any of these
     tags: Annotated[list[Tag], Meta(min_length=1, max_length=32)] | None = None  # all of these
@@ -377,7 +377,7 @@ class BulkRequest(_SingleFilters, frozen=True, kw_only=True, forbid_unknown_fiel
     dry_run: bool = False
 
 
-class BulkAnswer(Struct, frozen=True, kw_only=True):
+class BulkResponse(Struct, frozen=True, kw_only=True):
     """How many jobs were changed, or with ``dry_run`` would be."""
 
     count: int

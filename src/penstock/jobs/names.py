@@ -24,17 +24,17 @@ class Names:
         self._described: dict[int, tuple[str, str, str]] = {}
 
     def knows(self, submission: JobSubmission) -> bool:
-        """Whether ``known_ids`` has an answer; else ``learn`` first."""
+        """Return whether ``known_ids`` knows the submission's ids; otherwise call ``learn`` first."""
         queue = (submission.task_type, submission.model_profile)
         return (submission.owner_service, *queue) in self._series and (*queue, submission.priority) in self._lanes
 
     def known_ids(self, submission: JobSubmission) -> tuple[int, int]:
-        """The series and the lane of a submission that was learned."""
+        """Return the series and the lane of a submission that was learned."""
         queue = (submission.task_type, submission.model_profile)
         return self._series[submission.owner_service, *queue], self._lanes[*queue, submission.priority]
 
     async def learn(self, submissions: Sequence[JobSubmission]) -> None:
-        """Know the ids of everything that the submissions name, making what is new."""
+        """Look up the ids of all names in the submissions, and create those that are new."""
         for known in (self._series, self._lanes):
             if len(known) > _MOST:
                 known.clear()
@@ -46,7 +46,7 @@ class Names:
                 self._lanes |= await store.resolve_lanes(connection, self._tenant, list(lanes))
 
     async def describe(self, connection: Connection, series: Iterable[int]) -> dict[int, tuple[str, str, str]]:
-        """Owner, task type and model profile by series id; holds at least the ids asked for that exist."""
+        """Return owner, task type and model profile by series id, for at least those of ``series`` that exist."""
         unknown = set(series) - self._described.keys()
         if unknown:
             if len(self._described) > _MOST:

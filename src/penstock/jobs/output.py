@@ -1,7 +1,7 @@
-"""What a running job tells beside its result: chunks of output and log lines, and how much fits in one heartbeat.
+"""What a running job reports beside its result: chunks of output and log lines, and how much fits in one heartbeat.
 
 Both are numbered within the attempt from 0. A heartbeat names the number of its first ones, so that one which is sent
-again, because its answer was lost, is not told twice.
+again, because its response was lost, is not stored twice.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from msgspec import UNSET, Raw, UnsetType
 from penstock.errors import InvalidInput, TooLarge
 from penstock.jobs.job import Heartbeat, LogLine
 
-MOST_ENTRIES = 10_000  # chunks and lines of one heartbeat
-MOST_BYTES = 2**20  # of their JSON
-LARGEST_PROGRESS = 64 * 1024  # bytes of its JSON
+MAX_ENTRIES = 10_000  # chunks and lines of one heartbeat
+MAX_BYTES = 2**20  # of their JSON
+MAX_PROGRESS_BYTES = 64 * 1024  # bytes of its JSON
 
 _lines = msgspec.json.Encoder()
 
 
-def tells(beat: Heartbeat) -> bool:
+def carries_output(beat: Heartbeat) -> bool:
     """Whether the heartbeat carries chunks or lines."""
     return bool(beat.chunks) or bool(beat.logs)
 
@@ -39,7 +39,7 @@ def first_of(number: int | UnsetType) -> int:
 
 
 def span(first: int | UnsetType, count: int) -> tuple[int, int]:
-    """The numbers of a heartbeat's entries: from the first to behind the last; nothing told is (0, 0)."""
+    """The numbers of a heartbeat's entries: from the first to behind the last; (0, 0) for none."""
     return (first_of(first), first_of(first) + count) if count else (0, 0)
 
 
@@ -55,10 +55,10 @@ def encoded(lines: list[LogLine]) -> Raw | None:
 
 def size(beat: Heartbeat) -> int:
     """The bytes of JSON that a heartbeat carries, its progress included."""
-    if beat.progress is UNSET and not tells(beat):
+    if beat.progress is UNSET and not carries_output(beat):
         return 0
-    told = len(beat.progress) if isinstance(beat.progress, Raw) else 0
-    return told + _told(beat)
+    progress = len(beat.progress) if isinstance(beat.progress, Raw) else 0
+    return progress + _output_size(beat)
 
 
 def check(beat: Heartbeat, prefix: str = "") -> None:
@@ -66,9 +66,9 @@ def check(beat: Heartbeat, prefix: str = "") -> None:
 
     Raises TooLarge for progress that is.
     """
-    if isinstance(beat.progress, Raw) and len(beat.progress) > LARGEST_PROGRESS:
-        raise TooLarge(f"{prefix}progress has {len(beat.progress)} bytes; at most {LARGEST_PROGRESS} are allowed")
-    if not tells(beat):
+    if isinstance(beat.progress, Raw) and len(beat.progress) > MAX_PROGRESS_BYTES:
+        raise TooLarge(f"{prefix}progress has {len(beat.progress)} bytes; at most {MAX_PROGRESS_BYTES} are allowed")
+    if not carries_output(beat):
         return
     for name, first in (("chunks", beat.chunks_from), ("logs", beat.logs_from)):
         if getattr(beat, name) and first is UNSET:
@@ -77,26 +77,26 @@ def check(beat: Heartbeat, prefix: str = "") -> None:
             )
     blamed = f"{prefix}chunks" if beat.chunks else f"{prefix}logs"
     count = len(chunks_of(beat)) + len(lines_of(beat))
-    if count > MOST_ENTRIES:
+    if count > MAX_ENTRIES:
         raise InvalidInput.of(
             blamed,
-            f"with chunks and logs together, {count} were sent; at most {MOST_ENTRIES} are allowed in one heartbeat",
+            f"with chunks and logs together, {count} were sent; at most {MAX_ENTRIES} are allowed in one heartbeat",
         )
-    told = _told(beat)
-    if told > MOST_BYTES:
+    size_bytes = _output_size(beat)
+    if size_bytes > MAX_BYTES:
         raise InvalidInput.of(
-            blamed, f"chunks and logs have {told} bytes; at most {MOST_BYTES} are allowed in one heartbeat"
+            blamed, f"chunks and logs have {size_bytes} bytes; at most {MAX_BYTES} are allowed in one heartbeat"
         )
     for index, line in enumerate(lines_of(beat)):
-        if not _is_telling(line.time):
+        if not _has_every_zone(line.time):
             raise InvalidInput.of(f"{prefix}logs[{index}].time", "must lie in the years 2 to 9998")
 
 
-def _told(beat: Heartbeat) -> int:
+def _output_size(beat: Heartbeat) -> int:
     chunks, lines = chunks_of(beat), lines_of(beat)
     return sum(map(len, chunks)) + (len(_lines.encode(lines)) if lines else 0)
 
 
-def _is_telling(moment: datetime) -> bool:
+def _has_every_zone(moment: datetime) -> bool:
     """Whether it is a time in every zone."""
     return 1 < moment.year < 9999

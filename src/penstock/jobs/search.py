@@ -16,7 +16,7 @@ from penstock.jobs.sql import reading, store
 from penstock.jobs.sql.store import Connection
 from penstock.tenants.principal import TenantId
 
-_BUDGET = 20_000  # candidates looked at for one page
+_BUDGET = 20_000  # candidates checked for one page
 _MIN, _MAX = UUID(int=0), UUID(int=2**128 - 1)
 _CLOCK_SLACK = timedelta(hours=1)  # ids carry the submitting process's clock, created_at the database's
 
@@ -24,7 +24,7 @@ _CLOCK_SLACK = timedelta(hours=1)  # ids carry the submitting process's clock, c
 async def page(
     connection: Connection, tenant: TenantId, where: JobFilter, *, limit: int, cursor: str | None
 ) -> JobPage:
-    """Up to ``limit`` jobs behind ``cursor``; raises InvalidInput for a cursor that is none of ours."""
+    """Return up to ``limit`` jobs behind ``cursor``; raises InvalidInput for a foreign cursor."""
     high = _parse_cursor(cursor) if cursor is not None else _MAX
     low = _MIN
     if where.created_after is not None:
@@ -41,7 +41,7 @@ async def page(
         if not series:
             return JobPage(jobs=[], next_cursor=None)
     found: list[JobSummary] = []
-    looked, step = 0, limit + 1
+    checked, step = 0, limit + 1
     while True:
         candidates = await reading.scan(connection, tenant, where, series=series, low=low, high=high, budget=step)
         matches = await reading.matching(connection, tenant, candidates, where) if candidates else []
@@ -52,10 +52,10 @@ async def page(
         if len(candidates) < step:
             return JobPage(jobs=found, next_cursor=None)
         high = candidates[-1]
-        looked += step
-        if len(found) == limit or looked >= _BUDGET:
+        checked += step
+        if len(found) == limit or checked >= _BUDGET:
             return JobPage(jobs=found, next_cursor=str(high))
-        step = min(max(step * 4, 500), _BUDGET - looked)
+        step = min(max(step * 4, 500), _BUDGET - checked)
 
 
 def _parse_cursor(cursor: str) -> UUID:

@@ -89,7 +89,7 @@ def after_failure(
 ) -> Again | Over:
     """Decide what a job does when its attempt ended with ``category``.
 
-    ``retry_after`` is a floor that a provider or worker asked for; it lengthens the delay of every
+    ``retry_after`` is a floor that a provider or worker states; it lengthens the delay of every
     retried category. Cancellation wins over every retry. Rate limits cost nothing, but not for ever.
     """
     if tally.cancel_requested or category is Category.CANCELLED:
@@ -125,10 +125,10 @@ def after_failure(
 
 
 def may_retry(status: Status) -> bool:
-    """Whether an explicit retry applies: failed jobs, and running ones, whose lease it takes away."""
+    """Return whether an explicit retry applies: to failed jobs, and to running ones, which lose their lease."""
     return status in {Status.FAILED, Status.RUNNING}
 
 
 def may_cancel(status: Status) -> bool:
-    """Whether a cancel applies: everything that is not finished."""
+    """Return whether a cancel applies: to everything that has not finished."""
     return not status.finished

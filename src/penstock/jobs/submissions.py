@@ -54,7 +54,7 @@ class Submissions:
                 return Submitted(job=existing, created=False)
 
     async def submit_many(self, submissions: Sequence[JobSubmission]) -> list[Submitted]:
-        """Create many jobs in one transaction, all or nothing; answers in order. Raises as ``submit`` does."""
+        """Create many jobs in one transaction, all or nothing; returns them in order. Raises as ``submit`` does."""
         _refuse_conflicts(submissions)
         await self._names.learn(submissions)
         while True:
@@ -98,7 +98,7 @@ class Submissions:
     async def _find_by_keys(
         self, connection: store.Connection, submissions: Sequence[JobSubmission]
     ) -> list[Job | None]:
-        """The jobs that hold the submissions' keys; None where retention has dropped it, which frees the key."""
+        """Return the jobs that hold the submissions' keys; None where retention has dropped it and freed the key."""
         if not submissions:
             return []
         keys = [_key(submission) for submission in submissions]
@@ -137,7 +137,7 @@ def _refuse_conflicts(submissions: Sequence[JobSubmission]) -> None:
 
 
 def _as_created(new: NewJob, created_at: datetime) -> Job:
-    """A job as it stands right after its creation, without reading it back."""
+    """Return a job as it is right after its creation, without reading it back."""
     submission = new.submission
     return Job(
         id=new.id,
@@ -188,5 +188,5 @@ def _same_json(left: Raw, right: Raw) -> bool:
         return True
     try:
         return bool(msgspec.json.decode(left) == msgspec.json.decode(right))
-    except (msgspec.MsgspecError, RecursionError):  # a number beyond floats, or nested too deep: told apart by spelling
+    except (msgspec.MsgspecError, RecursionError):  # a number beyond floats, or nested too deeply: compared by spelling
         return False

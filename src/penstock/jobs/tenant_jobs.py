@@ -15,7 +15,7 @@ from penstock.jobs.claiming import Claiming
 from penstock.jobs.events import JobEvents
 from penstock.jobs.job import (
     Failure,
-    HeartbeatAnswer,
+    HeartbeatResult,
     JobCompletion,
     JobHeartbeat,
     JobState,
@@ -85,7 +85,7 @@ class TenantJobs(Claiming, Changing):
 
     # Reporting
 
-    async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> builtins.list[HeartbeatAnswer | CallerError]:
+    async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> builtins.list[HeartbeatResult | CallerError]:
         """Extend leases; returns results in order, StaleEpoch or NotFound as values."""
         return batching.values(await self._writers.heartbeats.put_all(beats), CallerError)
 
@@ -94,7 +94,7 @@ class TenantJobs(Claiming, Changing):
         return self._writers.completions.put(completion)
 
     async def complete_many(self, completions: Sequence[JobCompletion]) -> builtins.list[JobState | CallerError]:
-        """Store many results; returns outcomes in order, errors as values. Each stands or falls alone."""
+        """Store many results; returns outcomes in order, errors as values. Each is accepted or refused by itself."""
         return batching.values(await self._writers.completions.put_all(completions), CallerError)
 
     async def fail(self, job_id: UUID, failure: Failure) -> JobState:

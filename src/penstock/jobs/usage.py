@@ -1,4 +1,4 @@
-"""What attempts used of the providers behind them: reported with an attempt's end, and summed up."""
+"""What attempts used of providers: reported with an attempt's end, and summed up."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Count = Annotated[int, Meta(ge=0, le=10**12)]  # sums of millions of them fit in
 
 
 class Usage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One call to one provider, as a worker reports it. ``skipped``: the provider was not asked after all."""
+    """One call to one provider, as a worker reports it. ``skipped``: no request was sent to the provider after all."""
 
     provider: Annotated[str, Meta(min_length=1, max_length=200, pattern=_PLAIN)]
     model: Annotated[str, Meta(max_length=500, pattern=_PLAIN)] = ""
@@ -34,7 +34,7 @@ class UsageCounts(Struct, frozen=True, kw_only=True):
     """What calls to providers used, since the beginning; those of attempts that failed count too."""
 
     calls: int = 0
-    failures: int = 0  # calls that ended without an answer
+    failures: int = 0  # calls that ended without a result
     prompt_tokens: int = 0
     completion_tokens: int = 0
     audio_seconds: float = 0.0
@@ -68,7 +68,7 @@ def stored(usages: Sequence[Usage]) -> bytes | None:
 
 
 def read(column: bytes | None) -> list[Usage]:
-    """What a column holds; fields that a later version wrote are passed over."""
+    """What a column holds; fields that a later version wrote are ignored."""
     if column is None:
         return []
     return [

@@ -17,7 +17,7 @@ from penstock.batching import Batching
 from penstock.errors import CallerError, InvalidInput, NotFound, StaleEpoch
 from penstock.jobs import output
 from penstock.jobs.announcements import announce, announce_ended
-from penstock.jobs.job import Failure, HeartbeatAnswer, JobCompletion, JobHeartbeat, JobState
+from penstock.jobs.job import Failure, HeartbeatResult, JobCompletion, JobHeartbeat, JobState
 from penstock.jobs.sql import queues, store
 from penstock.jobs.sql.store import Gap, HeldLease, NewJob, Verdict
 from penstock.jobs.states import RetryPolicy, Status, after_failure
@@ -74,7 +74,7 @@ class TenantWriters:
         self.failures: Batching[tuple[UUID, Failure], JobState] = _batching(
             "fail", self._fail, observe, concurrency=1, content=lambda _: "message"
         )
-        self.heartbeats: Batching[JobHeartbeat, HeartbeatAnswer] = _batching(
+        self.heartbeats: Batching[JobHeartbeat, HeartbeatResult] = _batching(
             "heartbeat", self._heartbeat, observe, concurrency=1, content=_content_of_beat, weigh=output.size
         )
 
@@ -108,7 +108,7 @@ class TenantWriters:
         written = {job.id for job in fresh}
         return [created_at if job.id in written else None for job in jobs]
 
-    async def _heartbeat(self, beats: Sequence[JobHeartbeat]) -> list[HeartbeatAnswer | Exception]:
+    async def _heartbeat(self, beats: Sequence[JobHeartbeat]) -> list[HeartbeatResult | Exception]:
         turns, places = _turns(beats)
         async with self._database.acquire() as connection:
             if len(turns) == 1:
@@ -118,7 +118,7 @@ class TenantWriters:
                     told = [await store.heartbeat(connection, self._tenant, turn) for turn in turns]
             lost = [beat.id for beat in turns[0] if (beat.id, beat.epoch) not in told[0]]
             known = await store.find_finished(connection, self._tenant, lost) if lost else {}
-        if any(beat.progress is not UNSET or output.tells(beat) for beat in beats):
+        if any(beat.progress is not UNSET or output.carries_output(beat) for beat in beats):
             announce(self._wakeups)
         return [
             _beaten(beat, told[place].get((beat.id, beat.epoch)), beat.id in known)
@@ -191,7 +191,7 @@ def _lost(job_id: UUID, epoch: int, exists: bool) -> StaleEpoch | NotFound:
     return NotFound(f"there is no job {job_id}")
 
 
-def _beaten(beat: JobHeartbeat, told: HeartbeatAnswer | Gap | None, exists: bool) -> HeartbeatAnswer | CallerError:
+def _beaten(beat: JobHeartbeat, told: HeartbeatResult | Gap | None, exists: bool) -> HeartbeatResult | CallerError:
     if isinstance(told, Gap):
         name, stored = (
             ("chunks", told.chunks) if output.first_of(beat.chunks_from) > told.chunks else ("logs", told.lines)
@@ -212,7 +212,7 @@ def _turns(beats: Sequence[JobHeartbeat]) -> tuple[list[list[JobHeartbeat]], lis
         lease = (beat.id, beat.epoch)
         place = newest.get(lease, 0)
         earlier = turns[place].get(lease)
-        if earlier is not None and output.tells(earlier) and output.tells(beat):
+        if earlier is not None and output.carries_output(earlier) and output.carries_output(beat):
             place, earlier = place + 1, None
             if place == len(turns):
                 turns.append({})
@@ -224,7 +224,7 @@ def _turns(beats: Sequence[JobHeartbeat]) -> tuple[list[list[JobHeartbeat]], lis
 
 def _later_beat(earlier: JobHeartbeat, beat: JobHeartbeat) -> JobHeartbeat:
     """Two heartbeats of one lease as one: what the later does not state, the earlier one's holds."""
-    telling = beat if output.tells(beat) else earlier
+    telling = beat if output.carries_output(beat) else earlier
     return replace(
         beat,
         progress=earlier.progress if beat.progress is UNSET else beat.progress,

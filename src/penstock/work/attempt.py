@@ -11,7 +11,7 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from penstock.failures import CallFailed, Category
-from penstock.jobs.job import LONGEST_RETRY_AFTER, ClaimedJob, Failure, JobCompletion
+from penstock.jobs.job import MAX_RETRY_AFTER_SECONDS, ClaimedJob, Failure, JobCompletion
 from penstock.work.context import JobContext, encode, shortened
 from penstock.work.executor import Executor
 from penstock.work.link import described
@@ -103,7 +103,7 @@ class Attempt:
 
     def failure(self, category: Category, message: str, retry_after: timedelta | None = None) -> Failure:
         """A report that the attempt ended without a result."""
-        seconds = None if retry_after is None else min(max(0.0, retry_after.total_seconds()), LONGEST_RETRY_AFTER)
+        seconds = None if retry_after is None else min(max(0.0, retry_after.total_seconds()), MAX_RETRY_AFTER_SECONDS)
         return Failure(
             epoch=self.job.epoch,
             worker_id=self._duty.worker_id,

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Raw
 
 from penstock.jobs.job import LogLine
-from penstock.jobs.output import LARGEST_PROGRESS
+from penstock.jobs.output import MAX_PROGRESS_BYTES
 from penstock.jobs.usage import Usage
 from penstock.work.outbox import LARGEST_CHUNK, Outbox
 
@@ -59,7 +59,7 @@ class JobContext:
 
         Raises ValueError for ``bytes`` or ``Raw`` that are no JSON, and for more than 64 KiB.
         """
-        self.outbox.put_progress(_checked(value, LARGEST_PROGRESS))
+        self.outbox.put_progress(_checked(value, MAX_PROGRESS_BYTES))
 
     def chunk(self, value: object) -> None:
         """Tell a part of the output: any JSON. None is lost, and their order is kept; see ``room``.

@@ -13,7 +13,7 @@ from typing import Final
 
 from penstock.errors import CallerError, InvalidInput, MalformedBody, NotFound, ServiceError, StaleEpoch, TooLarge
 from penstock.failures import Category
-from penstock.jobs.job import HeartbeatAnswer, JobHeartbeat
+from penstock.jobs.job import HeartbeatResult, JobHeartbeat
 from penstock.processes.waiting import set_within
 from penstock.work.attempt import Attempt
 from penstock.work.link import Link, described
@@ -126,11 +126,11 @@ class Heartbeats:
         )
 
     def _hear(
-        self, attempt: Attempt, parcel: Parcel | None, answer: HeartbeatAnswer | CallerError, sent_at: float
+        self, attempt: Attempt, parcel: Parcel | None, answer: HeartbeatResult | CallerError, sent_at: float
     ) -> None:
         """Take in what a heartbeat brought back."""
         attempt.beat_at = sent_at
-        if isinstance(answer, HeartbeatAnswer):
+        if isinstance(answer, HeartbeatResult):
             if parcel is not None:
                 attempt.context.outbox.stored(parcel)
             if answer.cancel_requested:

@@ -1,4 +1,4 @@
-"""What an executor has told and no heartbeat has carried yet: its progress, chunks of output, log lines."""
+"""What an executor has reported and no heartbeat has carried yet: progress, chunks of output, log lines."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import msgspec
 from msgspec import UNSET, Raw
 
 from penstock.jobs.job import LogLine
-from penstock.jobs.output import MOST_BYTES, MOST_ENTRIES
+from penstock.jobs.output import MAX_BYTES, MAX_ENTRIES
 
-LARGEST_CHUNK = MOST_BYTES - 1024  # so that each fits in a heartbeat
+LARGEST_CHUNK = MAX_BYTES - 1024  # so that each fits in a heartbeat
 _PLEASANT = 900 * 1024  # bytes of entries, each with its comma, in one heartbeat; but always one chunk
 _PLENTY = 10 * 2**20  # bytes of unsent chunks beyond which an executor should wait
 _MOST_LINES = 5000  # unsent lines; a heartbeat carries them all
@@ -140,7 +140,7 @@ class Outbox:
         chunks: list[Raw] = []
         for chunk in self._chunks:
             reached = size + len(chunk) + 1
-            if (chunks and reached > _PLEASANT) or len(chunks) + len(lines) == MOST_ENTRIES:
+            if (chunks and reached > _PLEASANT) or len(chunks) + len(lines) == MAX_ENTRIES:
                 break
             chunks.append(chunk)
             size = reached

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from penstock.errors import CallerError
-from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure, HeartbeatAnswer, JobCompletion, JobHeartbeat
+from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure, HeartbeatResult, JobCompletion, JobHeartbeat
 
 Report = JobCompletion | Failure
 
@@ -21,7 +21,7 @@ class JobSource(Protocol):
     """
 
     async def claim(self, request: ClaimRequest) -> Sequence[ClaimedJob]: ...
-    async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatAnswer | CallerError]: ...
+    async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatResult | CallerError]: ...
     async def complete(self, completions: Sequence[JobCompletion]) -> Sequence[object]: ...
     async def fail(self, job_id: UUID, failure: Failure) -> object: ...
 

@@ -12,7 +12,7 @@ from functools import cache
 from uuid import UUID
 
 from penstock.errors import CallerError
-from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure, HeartbeatAnswer, JobCompletion, JobHeartbeat, JobState
+from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure, HeartbeatResult, JobCompletion, JobHeartbeat, JobState
 from penstock.jobs.service import JobService
 from penstock.jobs.slots import Slots
 from penstock.telemetry import logs, metrics
@@ -39,7 +39,7 @@ class ServiceSource:
     async def claim(self, request: ClaimRequest) -> Sequence[ClaimedJob]:
         return await self._service.of(self._tenant).claim(request, self._slots)
 
-    async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatAnswer | CallerError]:
+    async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatResult | CallerError]:
         return await self._service.of(self._tenant).heartbeat(beats)
 
     async def complete(self, completions: Sequence[JobCompletion]) -> Sequence[JobState | CallerError]:

@@ -14,8 +14,8 @@ from penstock.jobs.http import examples
 from penstock.jobs.http.base import BODY_ERRORS, JOB_ID, JobRoutes
 from penstock.jobs.http.filters import LISTS, MOMENTS
 from penstock.jobs.job import (
-    BulkAnswer,
     BulkRequest,
+    BulkResponse,
     Job,
     JobFilter,
 )
@@ -72,13 +72,13 @@ class ChangeRoutes(JobRoutes):
         description="Takes the list's filters, at least one. Works in chunks; `dry_run` only counts.",
         request=BulkRequest,
         request_example=examples.BULK,
-        responses={200: ResponseSpec(description="How many", type=BulkAnswer, example=examples.CHANGED)},
+        responses={200: ResponseSpec(description="How many", type=BulkResponse, example=examples.CHANGED)},
         errors=(*BODY_ERRORS, DatabaseUnavailable),
     )
     async def retry_where(self, request: Request) -> Response:
         where, dry_run = _bulk_filter(await request.read(_bulk))
         count = await self.jobs(request).retry_where(where, dry_run=dry_run)
-        return json_response(BulkAnswer(count=count, dry_run=dry_run))
+        return json_response(BulkResponse(count=count, dry_run=dry_run))
 
     @route(
         "POST",
@@ -89,13 +89,13 @@ class ChangeRoutes(JobRoutes):
         description="Takes the list's filters, at least one. Works in chunks; `dry_run` only counts.",
         request=BulkRequest,
         request_example=examples.BULK,
-        responses={200: ResponseSpec(description="How many", type=BulkAnswer, example=examples.CHANGED)},
+        responses={200: ResponseSpec(description="How many", type=BulkResponse, example=examples.CHANGED)},
         errors=(*BODY_ERRORS, DatabaseUnavailable),
     )
     async def cancel_where(self, request: Request) -> Response:
         where, dry_run = _bulk_filter(await request.read(_bulk))
         count = await self.jobs(request).cancel_where(where, dry_run=dry_run)
-        return json_response(BulkAnswer(count=count, dry_run=dry_run))
+        return json_response(BulkResponse(count=count, dry_run=dry_run))
 
 
 def _bulk_filter(request: BulkRequest) -> tuple[JobFilter, bool]:

@@ -37,7 +37,11 @@ class ReadRoutes(JobRoutes):
         tag="Jobs",
         summary="Read a job: its state, result and failed attempts",
         path_parameters=(JOB_ID,),
-        parameters=(Parameter(name="wait", type=WaitSeconds, description="answer when finished, or after so long"),),
+        parameters=(
+            Parameter(
+                name="wait", type=WaitSeconds, description="respond when the job has finished, or after so many seconds"
+            ),
+        ),
         responses={200: ResponseSpec(description="The job", type=Job, example=examples.DONE)},
         errors=(InvalidInput, NotFound, DatabaseUnavailable),
     )
@@ -55,7 +59,7 @@ class ReadRoutes(JobRoutes):
         name="listJobs",
         tag="Jobs",
         summary="List jobs, newest first",
-        description="Every stated filter must match. A page may hold fewer jobs than asked for, even none: only a null "
+        description="Every stated filter must match. A page may hold fewer jobs than `limit`, even none: only a null "
         "`next_cursor` is the end. Payloads are left out.",
         parameters=FILTER_PARAMETERS,
         responses={200: ResponseSpec(description="A page", type=JobPage, example=examples.PAGE)},

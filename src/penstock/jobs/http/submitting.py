@@ -48,7 +48,7 @@ _IDEMPOTENCY_KEY = Parameter(
 _PREFER = Parameter(
     name="Prefer",
     type=str,
-    description="`wait=N`: answer when the job is finished, after N ≤ 60 seconds at the latest",
+    description="`wait=N`: respond when the job has finished, after N ≤ 60 seconds at the latest",
     place="header",
 )
 

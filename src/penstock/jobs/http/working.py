@@ -21,16 +21,16 @@ from penstock.jobs import output
 from penstock.jobs.http import examples
 from penstock.jobs.http.base import BODY_ERRORS, JOB_ID, JobRoutes
 from penstock.jobs.job import (
-    BatchAnswer,
     BatchCompletion,
     BatchHeartbeat,
     BatchItem,
-    ClaimAnswer,
+    BatchResponse,
     ClaimRequest,
+    ClaimResponse,
     Completion,
     Failure,
     Heartbeat,
-    HeartbeatAnswer,
+    HeartbeatResult,
     JobCompletion,
     JobHeartbeat,
     JobState,
@@ -70,7 +70,7 @@ class WorkRoutes(JobRoutes):
         request=ClaimRequest,
         request_example=examples.CLAIM,
         responses={
-            200: ResponseSpec(description="What was leased; may be empty", type=ClaimAnswer, example=examples.CLAIMED)
+            200: ResponseSpec(description="What was leased; may be empty", type=ClaimResponse, example=examples.CLAIMED)
         },
         errors=(*BODY_ERRORS, DatabaseUnavailable),
     )
@@ -81,7 +81,7 @@ class WorkRoutes(JobRoutes):
         if jobs and await request.gone():
             self.jobs(request).hand_back(jobs)
             raise Disconnected
-        return json_response(ClaimAnswer(jobs=jobs or []))
+        return json_response(ClaimResponse(jobs=jobs or []))
 
     @route(
         "POST",
@@ -112,13 +112,13 @@ class WorkRoutes(JobRoutes):
         description=(
             "`chunks` and `logs` become the job's events `job.output` and `job.log`. Both are numbered within the "
             "attempt; `chunks_from` and `logs_from` are the numbers of the first ones sent, so that nothing that is "
-            f"repeated is stored twice. Together at most {output.MOST_ENTRIES} entries and {output.MOST_BYTES} bytes."
+            f"repeated is stored twice. Together at most {output.MAX_ENTRIES} entries and {output.MAX_BYTES} bytes."
         ),
         request=Heartbeat,
         request_example=examples.HEARTBEAT,
         path_parameters=(JOB_ID,),
         responses={
-            200: ResponseSpec(description="The lease is extended", type=HeartbeatAnswer, example=examples.BEATEN)
+            200: ResponseSpec(description="The lease is extended", type=HeartbeatResult, example=examples.BEATEN)
         },
         errors=_REPORT_ERRORS,
         max_body_bytes=lambda routes: routes.sizes.one_heartbeat,
@@ -127,10 +127,10 @@ class WorkRoutes(JobRoutes):
         job_id = request.path_id()
         beat = await request.read(_heartbeat)
         output.check(beat)
-        (told,) = await self.jobs(request).heartbeat([_of_job(JobHeartbeat, job_id, beat)])
-        if isinstance(told, CallerError):
-            raise told
-        return json_response(told)
+        (result,) = await self.jobs(request).heartbeat([_of_job(JobHeartbeat, job_id, beat)])
+        if isinstance(result, CallerError):
+            raise result
+        return json_response(result)
 
     @route(
         "POST",
@@ -155,12 +155,12 @@ class WorkRoutes(JobRoutes):
         "/api/v1/jobs/complete",
         name="completeJobs",
         tag="Workers",
-        summary="Hand in many results; each stands or falls alone",
+        summary="Hand in many results; each is accepted or refused by itself",
         request=BatchCompletion,
         request_example=examples.COMPLETIONS,
         responses={
             200: ResponseSpec(
-                description="In the order of the request", type=BatchAnswer, example=examples.ALL_COMPLETED
+                description="In the order of the request", type=BatchResponse, example=examples.ALL_COMPLETED
             )
         },
         errors=(*BODY_ERRORS, DatabaseUnavailable),
@@ -170,12 +170,12 @@ class WorkRoutes(JobRoutes):
         completions = (await request.read(_completions)).jobs
         for index, completion in enumerate(completions):
             self._check_result(completion.result, f"jobs[{index}].result")
-        told = await self.jobs(request).complete_many(completions)
+        results = await self.jobs(request).complete_many(completions)
         items = [
             _refused(done.id, one) if isinstance(one, CallerError) else BatchItem(id=done.id, status=one.status)
-            for done, one in zip(completions, told, strict=True)
+            for done, one in zip(completions, results, strict=True)
         ]
-        return json_response(BatchAnswer(results=items))
+        return json_response(BatchResponse(results=items))
 
     @route(
         "POST",
@@ -186,7 +186,9 @@ class WorkRoutes(JobRoutes):
         request=BatchHeartbeat,
         request_example=examples.HEARTBEATS,
         responses={
-            200: ResponseSpec(description="In the order of the request", type=BatchAnswer, example=examples.ALL_BEATEN)
+            200: ResponseSpec(
+                description="In the order of the request", type=BatchResponse, example=examples.ALL_BEATEN
+            )
         },
         errors=(*BODY_ERRORS, DatabaseUnavailable),
         max_body_bytes=lambda routes: routes.sizes.batch,
@@ -195,14 +197,14 @@ class WorkRoutes(JobRoutes):
         beats = (await request.read(_heartbeats)).jobs
         for index, beat in enumerate(beats):
             output.check(beat, f"jobs[{index}].")
-        told = await self.jobs(request).heartbeat(beats)
+        results = await self.jobs(request).heartbeat(beats)
         items = [
             _refused(beat.id, one)
             if isinstance(one, CallerError)
             else BatchItem(id=beat.id, lease_expires_at=one.lease_expires_at, cancel_requested=one.cancel_requested)
-            for beat, one in zip(beats, told, strict=True)
+            for beat, one in zip(beats, results, strict=True)
         ]
-        return json_response(BatchAnswer(results=items))
+        return json_response(BatchResponse(results=items))
 
     def _check_result(self, value: Raw, field: str) -> None:
         if len(bytes(value)) > self.sizes.result:
@@ -215,5 +217,5 @@ def _of_job(kind: Callable[..., T], job_id: UUID, report: Struct) -> T:
 
 
 def _refused(job_id: UUID, error: CallerError) -> BatchItem:
-    """An error of one item; what is wrong is said where the code does not tell it."""
+    """Return the error of one item, with its detail where the code alone does not say enough."""
     return BatchItem(id=job_id, code=error.code, detail=error.message if isinstance(error, InvalidInput) else None)

@@ -1,4 +1,4 @@
-"""What the house does for every tenant: the typed face of ``duties.sql``. Rows say whose they are.
+"""Maintenance across all tenants: the typed functions of ``duties.sql``. Rows carry their tenant.
 
 The conventions are those of ``store``, but that no function takes a tenant.
 """
@@ -45,7 +45,7 @@ async def begin_rescue(connection: Connection) -> tuple[datetime, bool] | None:
 
 
 async def roll_up(connection: Connection) -> int:
-    """Add counter deltas to the totals; answers how many deltas there were."""
+    """Add counter deltas to the totals; returns how many deltas there were."""
     counted: int = await _sql.roll_up.value(connection)
     used: int = await _sql.roll_up_usage.value(connection)
     return counted + used
@@ -57,6 +57,6 @@ async def raise_hints(connection: Connection) -> None:
 
 
 async def ready_position(connection: Connection) -> int:
-    """How far the sequence of ready rows has come: it stands still while nothing becomes ready."""
+    """Return how far the sequence of ready rows has come; it does not move while nothing becomes ready."""
     position: int = await _sql.ready_position.value(connection)
     return position

@@ -92,7 +92,7 @@ WITH submitted AS MATERIALIZED (
 ), counted AS (
     INSERT INTO stat_delta (tenant_id, series_id, pending)
     SELECT :tenant_id, series_id, count(*) FROM submitted GROUP BY series_id
-), told AS (
+), recorded AS (
     INSERT INTO event (tenant_id, at, kind, job_ids, series_ids)
     SELECT :tenant_id, clock(), 'job.created', array_agg(id), array_agg(series_id) FROM submitted
 )
@@ -138,7 +138,7 @@ WITH picked AS MATERIALIZED (
 ), counted AS (
     INSERT INTO stat_delta (tenant_id, series_id, pending, running)
     SELECT :tenant_id, series_id, -count(*), count(*) FROM leased GROUP BY series_id
-), told AS (
+), recorded AS (
     INSERT INTO event (tenant_id, at, kind, job_ids, series_ids, epochs, attempts, data)
     SELECT :tenant_id, clock(), 'job.started', array_agg(job_id), array_agg(series_id), array_agg(epoch),
            array_agg(attempt), json_build_object('worker_id', :worker_id::text)
@@ -201,7 +201,7 @@ WITH beat AS MATERIALIZED (
                   WHERE e.place > x.chunks_held - x.chunks_from) END
         WHERE x.chunks_to > x.chunks_held
     ) n
-), told AS (
+), recorded AS (
     INSERT INTO event (tenant_id, at, kind, job_id, series_ids, epochs, attempts, first, weight, data)
     SELECT :tenant_id, clock(), kind, job_id, ARRAY[series_id], ARRAY[epoch], ARRAY[attempt], first,
            octet_length(data::text), data
@@ -243,7 +243,7 @@ WITH handed AS MATERIALIZED (
          AS u(provider text, model text, status text, prompt_tokens bigint, completion_tokens bigint,
               audio_seconds float8, duration_ms bigint)
     WHERE u.status <> 'skipped' GROUP BY e.series_id, u.provider, u.model
-), told AS (
+), recorded AS (
     INSERT INTO event (tenant_id, at, kind, job_ids, series_ids, epochs, attempts)
     SELECT :tenant_id, clock(), 'job.completed', array_agg(job_id), array_agg(series_id), array_agg(epoch), array_agg(attempt)
     FROM ended HAVING count(*) > 0
@@ -314,7 +314,7 @@ WITH verdict AS MATERIALIZED (
          AS u(provider text, model text, status text, prompt_tokens bigint, completion_tokens bigint,
               audio_seconds float8, duration_ms bigint)
     WHERE u.status <> 'skipped' GROUP BY e.series_id, u.provider, u.model
-), told AS (
+), recorded AS (
     INSERT INTO event (tenant_id, at, kind, job_ids, series_ids, epochs, attempts, data)
     SELECT :tenant_id, clock(), CASE status WHEN 'pending' THEN 'job.retrying' ELSE 'job.' || status END,
            array_agg(job_id), array_agg(series_id), array_agg(epoch), array_agg(attempt),
@@ -359,11 +359,11 @@ WITH wanted AS MATERIALIZED (
 ), counted AS (
     INSERT INTO stat_delta (tenant_id, series_id, pending, cancelled)
     SELECT :tenant_id, series_id, -count(*), count(*) FROM gone GROUP BY series_id
-), told AS (
+), recorded AS (
     INSERT INTO event (tenant_id, at, kind, job_ids, series_ids, attempts)
     SELECT :tenant_id, clock(), 'job.cancelled', array_agg(job_id), array_agg(series_id), array_agg(attempt)
     FROM gone HAVING count(*) > 0
-), told_asked AS (
+), recorded_request AS (
     INSERT INTO event (tenant_id, at, kind, job_id, series_ids, epochs, attempts)
     SELECT :tenant_id, clock(), 'job.cancel_requested', job_id, ARRAY[series_id], ARRAY[epoch], ARRAY[attempt] FROM asked
 )
@@ -411,7 +411,7 @@ WITH wanted AS MATERIALIZED (
 ), counted_lost AS (
     INSERT INTO stat_delta (tenant_id, series_id, errors, category)
     SELECT :tenant_id, series_id, count(*), 'worker_lost' FROM from_lease GROUP BY series_id
-), told AS (
+), recorded AS (
     INSERT INTO event (tenant_id, at, kind, job_ids, series_ids, attempts)
     SELECT :tenant_id, clock(), 'job.retried', array_agg(job_id), array_agg(series_id), array_agg(attempt)
     FROM again HAVING count(*) > 0

@@ -69,7 +69,7 @@ WITH due AS MATERIALIZED (
 ), counted AS (
     INSERT INTO stat_delta (tenant_id, series_id, pending, failed)
     SELECT tenant_id, series_id, -count(*), count(*) FROM gone GROUP BY tenant_id, series_id
-), told AS (
+), recorded AS (
     INSERT INTO event (tenant_id, at, kind, job_id, series_ids, attempts, data)
     SELECT tenant_id, clock(), 'job.failed', job_id, ARRAY[series_id], ARRAY[attempt],
            json_build_object('category', 'expired', 'message', message, 'run_at', NULL)

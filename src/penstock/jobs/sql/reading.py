@@ -1,4 +1,4 @@
-"""Jobs, lists and counts as they are read: the typed face of ``reading.sql``, by the conventions of ``store``."""
+"""Jobs, lists and counts as they are read: the typed functions of ``reading.sql``, by the conventions of ``store``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _sql = queries.load(__file__, "reading.sql")
 
 @dataclass(frozen=True, slots=True)
 class UsedByJob:
-    """One attempt's calls to providers; ``agreement`` is the JSON list that the job's result tells of, if it does."""
+    """One attempt's calls to providers; ``agreement`` is the JSON list in the job's result, if there is one."""
 
     job_id: UUID
     usage: list[Usage]
@@ -91,13 +91,13 @@ async def attempts(connection: Connection, tenant: TenantId, job_id: UUID) -> li
 
 
 async def usage_of(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]) -> list[UsedByJob]:
-    """What jobs used of providers: a row for each attempt that asked any."""
+    """What jobs used of providers: a row for each attempt that called any."""
     rows = await _sql.usage_of.rows(connection, tenant_id=tenant, job_ids=list(job_ids))
     return [UsedByJob(row["id"], usage.read(row["usage"]), row["agreement"]) for row in rows]
 
 
 async def match_series(connection: Connection, tenant: TenantId, where: JobFilter) -> list[int]:
-    """Series that the filter's owner and queue mean."""
+    """Return the series that the filter's owner and queue select."""
     rows = await _sql.match_series.rows(
         connection,
         tenant_id=tenant,

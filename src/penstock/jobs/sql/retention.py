@@ -13,7 +13,7 @@ from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
-_AHEAD = 7  # days for which partitions stand ready
+_AHEAD = 7  # days for which partitions exist in advance
 _CHUNK = 1000
 
 _sql = queries.load(__file__, "retention.sql")
@@ -26,7 +26,7 @@ async def make_room(connection: Connection) -> None:
         day = today + timedelta(days=ahead)
         try:
             async with connection.transaction():
-                # Shorter than the server waits before it looks for deadlocks: no caller's statement has to give way.
+                # Shorter than the server waits before it looks for deadlocks: no caller's statement is cancelled.
                 await connection.execute("SET LOCAL lock_timeout = '400ms'")
                 if not await _sql.ensure_day.value(connection, day=day):
                     log.warning("partition_left_in_default", day=day.isoformat())
@@ -35,7 +35,7 @@ async def make_room(connection: Connection) -> None:
 
 
 async def drop_old(connection: Connection, keep: timedelta) -> int:
-    """Drop every day whose jobs were all submitted more than ``keep`` ago; answers how many days.
+    """Drop every day whose jobs were all submitted more than ``keep`` ago; returns how many days.
 
     Unfinished jobs, and those that finished less than ``keep`` ago, stay. Idempotency keys go with their jobs.
     """

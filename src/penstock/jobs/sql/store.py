@@ -1,4 +1,4 @@
-"""Rows in, rows out: how jobs come and change, the typed face of ``queries.sql``.
+"""Rows in, rows out: how jobs come and change, the typed functions of ``queries.sql``.
 
 Every function takes the connection first and a tenant second. None opens a transaction. What is only read is in
 ``reading`` and ``event_store``, what is done for every tenant in ``duties``.
@@ -18,7 +18,7 @@ from penstock.failures import Category
 from penstock.jobs import usage
 from penstock.jobs.job import (
     ClaimRequest,
-    HeartbeatAnswer,
+    HeartbeatResult,
     JobCompletion,
     JobHeartbeat,
     JobSubmission,
@@ -130,7 +130,7 @@ async def describe_series(
 
 
 async def reserve_keys(connection: Connection, tenant: TenantId, jobs: Sequence[NewJob]) -> set[UUID]:
-    """Take the jobs' idempotency keys; answers the jobs that got theirs."""
+    """Take the jobs' idempotency keys; returns the jobs that got theirs."""
     rows = await _sql.reserve_keys.rows(
         connection,
         tenant_id=tenant,
@@ -157,7 +157,7 @@ async def release_key(connection: Connection, tenant: TenantId, owner_service: s
 
 
 async def create(connection: Connection, tenant: TenantId, jobs: Sequence[NewJob]) -> datetime:
-    """Insert jobs in the order given; answers when."""
+    """Insert jobs in the order given; returns when."""
     rows = await _sql.create.rows(
         connection,
         tenant_id=tenant,
@@ -206,8 +206,8 @@ async def claim(
 
 async def heartbeat(
     connection: Connection, tenant: TenantId, beats: Sequence[JobHeartbeat]
-) -> dict[tuple[UUID, int], HeartbeatAnswer | Gap]:
-    """Extend leases, tell what the heartbeats carry; answers by (job, epoch) for those whose epoch holds."""
+) -> dict[tuple[UUID, int], HeartbeatResult | Gap]:
+    """Extend leases and store what heartbeats carry; returns results by (job, epoch), where the epoch holds."""
     chunks = [span(beat.chunks_from, len(chunks_of(beat))) for beat in beats]
     lines = [span(beat.logs_from, len(lines_of(beat))) for beat in beats]
     rows = await _sql.heartbeat.rows(
@@ -225,7 +225,7 @@ async def heartbeat(
         lines_to=[end for _, end in lines],
     )
     return {
-        (row["job_id"], row["epoch"]): HeartbeatAnswer(
+        (row["job_id"], row["epoch"]): HeartbeatResult(
             id=row["job_id"], lease_expires_at=row["lease_until"], cancel_requested=row["cancel_requested"]
         )
         if row["lease_until"] is not None
@@ -237,7 +237,7 @@ async def heartbeat(
 async def complete(
     connection: Connection, tenant: TenantId, completions: Sequence[JobCompletion]
 ) -> set[tuple[UUID, int]]:
-    """Store results; answers the (job, epoch) pairs that held."""
+    """Store results; returns the (job, epoch) pairs that held."""
     rows = await _sql.complete.rows(
         connection,
         tenant_id=tenant,
@@ -288,7 +288,7 @@ async def lock_leases(connection: Connection, tenant: TenantId, leases: Sequence
 async def end_attempts(
     connection: Connection, tenant: TenantId, verdicts: Sequence[Verdict]
 ) -> dict[tuple[UUID, int], EndedAttempt]:
-    """End attempts whose leases the current transaction holds; answers by (job, epoch)."""
+    """End attempts whose leases the current transaction holds; returns them by (job, epoch)."""
     again = [verdict.outcome if isinstance(verdict.outcome, Again) else None for verdict in verdicts]
     rows = await _sql.end_attempts.rows(
         connection,
@@ -314,12 +314,12 @@ async def end_attempts(
 
 
 async def cancel(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]) -> dict[UUID, Status]:
-    """Cancel pending jobs and ask running ones to stop; answers what each was found as: cancelled or running."""
+    """Cancel pending jobs and ask running ones to stop; returns each one's status: cancelled or running."""
     rows = await _sql.cancel.rows(connection, tenant_id=tenant, job_ids=list(job_ids))
     return {row["job_id"]: Status(row["status"]) for row in rows}
 
 
 async def retry(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]) -> dict[UUID, Queue]:
-    """Send failed and running jobs back to pending; answers those it did, with their queues."""
+    """Send failed and running jobs back to pending; returns those that were, with their queues."""
     rows = await _sql.retry.rows(connection, tenant_id=tenant, job_ids=list(job_ids))
     return {row["job_id"]: (row["task_type"], row["model_profile"]) for row in rows}
