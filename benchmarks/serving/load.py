@@ -1,7 +1,7 @@
 """The load generator, a process of its own: ``python -m benchmarks.serving.load PLAN``, where PLAN is JSON.
 
-Raw HTTP/1.1 on keep-alive connections, as little work for each answer as can be, for it shares the cores with what it
-measures. Prints what it found as JSON.
+Raw HTTP/1.1 on keep-alive connections, as little work for each response as can be, for it shares the cores with what
+it measures. Prints what it found as JSON.
 """
 
 from __future__ import annotations
@@ -32,31 +32,31 @@ class Plan(Struct, kw_only=True):
 
 
 class Found(Struct, kw_only=True):
-    """What came of it."""
+    """What was measured."""
 
-    answers: int  # chunks, if these are streams
-    refused: int = 0  # answers whose status is not 200
-    different: int = 0  # answers that are unlike the first
-    first: str = ""  # the first answer
+    responses: int  # chunks, if these are streams
+    refused: int = 0  # responses whose status is not 200
+    different: int = 0  # responses that are unlike the first
+    first: str = ""  # the first response
     seconds: float
     p50_ms: float = 0.0
     p99_ms: float = 0.0
     delays_ms: list[float] = []  # of each stream: from the making of its first chunk to the arrival
-    own_cpu_us: float = 0.0  # of this process, for each answer
+    own_cpu_us: float = 0.0  # of this process, for each response
 
 
 @dataclass(slots=True)
 class Tally:
     """What all connections have seen."""
 
-    seconds: list[float] = field(default_factory=list)  # of each good answer
+    seconds: list[float] = field(default_factory=list)  # of each good response
     refused: int = 0
     different: int = 0
     first: bytes | None = None
 
 
 def request(plan: Plan) -> bytes:
-    """The bytes of the request."""
+    """Return the bytes of the request."""
     body = Path(plan.body[1:]).read_bytes() if plan.body.startswith("@") else plan.body.encode()
     headers = {"Host": f"{plan.host}:{plan.port}", "Content-Type": "application/json"} | plan.headers
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
@@ -64,7 +64,7 @@ def request(plan: Plan) -> bytes:
 
 
 class Connection(asyncio.Protocol):
-    """One caller: a request, its answer, the next request."""
+    """One caller: a request, its response, the next request."""
 
     def __init__(self, data: bytes, until: float, tally: Tally) -> None:
         self._request = data
@@ -119,7 +119,7 @@ def _length(head: bytes) -> int:
     lower = head.lower()
     start = lower.find(b"content-length:")
     if start < 0:
-        raise RuntimeError(f"an answer without its length: {head[:200]!r}")
+        raise RuntimeError(f"a response without its length: {head[:200]!r}")
     end = lower.find(b"\r\n", start)
     return int(lower[start + 15 : end if end > 0 else None])
 
@@ -141,7 +141,7 @@ async def load(plan: Plan) -> Found:
     used = time.process_time() - used
     tally.seconds.sort()
     return Found(
-        answers=len(tally.seconds),
+        responses=len(tally.seconds),
         refused=tally.refused,
         different=tally.different,
         first=(tally.first or b"")[:1000].decode("utf-8", "replace"),
@@ -159,7 +159,7 @@ def _percentile(ordered: list[float], share: float) -> float:
 async def streams(plan: Plan) -> Found:
     """Read streams one after the other, each on a connection of its own."""
     data = request(plan).replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1)
-    found = Found(answers=0, seconds=0.0)
+    found = Found(responses=0, seconds=0.0)
     used = time.process_time()
     for _ in range(plan.streams):
         reader, writer = await asyncio.open_connection(plan.host, plan.port, limit=2**22)
@@ -176,14 +176,14 @@ async def streams(plan: Plan) -> Found:
         writer.close()
         whole = b"".join(pieces)
         found.refused += whole[9:12] != b"200" or b"event: error" in whole
-        found.answers += whole.count(b'"at":')
+        found.responses += whole.count(b'"at":')
         found.delays_ms.append(1000 * (delay or 0.0))
-    found.own_cpu_us = 1e6 * (time.process_time() - used) / max(1, found.answers)
+    found.own_cpu_us = 1e6 * (time.process_time() - used) / max(1, found.responses)
     return found
 
 
 def _delay(text: bytes, now: float) -> float | None:
-    """How old the first chunk is, by the time that stands in it; None if it has not come whole."""
+    """Return the age of the first chunk, by the time that is in it; None if it has not come whole."""
     _, found, rest = text.partition(b'"at":')
     stated, ended, _ = rest.partition(b"}")
     return now - float(stated) if found and ended else None

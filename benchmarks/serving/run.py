@@ -36,7 +36,7 @@ _BARE = "bare upload"
 
 
 class VoidError(Exception):
-    """What was answered is not what was asked for, so how fast it came means nothing."""
+    """A response is not the expected one, so its speed means nothing."""
 
 
 @dataclass(slots=True)
@@ -96,7 +96,8 @@ async def run(_server: EmbeddedServer) -> list[Figure]:
                     problem = str(error)
             if problem is not None:
                 absent[subjects.label(name)] = problem
-        running.append(await stack.enter_async_context(subjects.bare()))
+        if subjects.label("fastapi") not in absent:
+            running.append(await stack.enter_async_context(subjects.bare()))
         results = await _measure(running, Uploads.make(folder))
     return _figures(results, running) + [
         Figure(scenario=f"{name}: not measured", value=math.nan, unit="", note=problem, group="serving")
@@ -137,9 +138,9 @@ async def _echo(subject: Subject, to: Measured, share: float) -> None:
         found = await _load(subject, "echo", body=_ECHO, connections=connections, seconds=share * _SECONDS)
         used = subject.cpu_seconds() - before
         if json.loads(found.first) != json.loads(_ECHO):
-            raise VoidError(f"answered {found.first[:100]}")
-        to.add(f"rate {connections}", found.answers / found.seconds)
-        to.add(f"cpu {connections}", 1e6 * used / found.answers)
+            raise VoidError(f"returned {found.first[:100]}")
+        to.add(f"rate {connections}", found.responses / found.seconds)
+        to.add(f"cpu {connections}", 1e6 * used / found.responses)
         to.add(f"own cpu {connections}", found.own_cpu_us)
         to.add(f"p50 {connections}", found.p50_ms)
         to.add(f"p99 {connections}", found.p99_ms)
@@ -149,25 +150,25 @@ async def _batch(subject: Subject, to: Measured, share: float) -> None:
     body = '{"n": [5]}' if subject.name == "bentoml" else '{"n": 5}'  # it batches lists
     found = await _load(subject, "batch", body=body, connections=64, seconds=share * _SECONDS)
     if "5" not in found.first:
-        raise VoidError(f"answered {found.first[:100]}")
-    to.add("rate", found.answers / found.seconds)
+        raise VoidError(f"returned {found.first[:100]}")
+    to.add("rate", found.responses / found.seconds)
 
 
 async def _count(subject: Subject, to: Measured, _share: float) -> None:
     found = await _load(subject, "count", body=json.dumps({"n": _CHUNKS}), streams=1)
-    if found.answers != _CHUNKS:
-        raise VoidError(f"{found.answers} chunks came of {_CHUNKS}")
-    to.add("rate", found.answers / found.seconds)
+    if found.responses != _CHUNKS:
+        raise VoidError(f"{found.responses} chunks came of {_CHUNKS}")
+    to.add("rate", found.responses / found.seconds)
     found = await _load(subject, "count", body=json.dumps({"n": 2, "pause": 0.005}), streams=_FIRST_CHUNKS)
-    if found.answers != 2 * _FIRST_CHUNKS:
-        raise VoidError(f"{found.answers} chunks came of {2 * _FIRST_CHUNKS}")
+    if found.responses != 2 * _FIRST_CHUNKS:
+        raise VoidError(f"{found.responses} chunks came of {2 * _FIRST_CHUNKS}")
     to.add("first", statistics.median(found.delays_ms))
 
 
 async def _upload(subject: Subject, to: Measured, share: float, *, scenario: str, body: Path, kind: str) -> None:
     found = await _load(subject, scenario, body=f"@{body}", seconds=share * _BLOB_SECONDS, kind=kind)
     if subject.name != _BARE and str(_BLOB) not in found.first:
-        raise VoidError(f"answered {found.first[:100]}")
+        raise VoidError(f"returned {found.first[:100]}")
     to.add("p50", found.p50_ms)
 
 
@@ -181,7 +182,7 @@ async def _load(
     streams: int = 0,
     kind: str = "application/json",
 ) -> Found:
-    """What one run of the load generator found. Raises VoidError unless all was answered, and well."""
+    """Return what one run of the load generator measured. Raises VoidError unless every response is as expected."""
     plan = Plan(
         port=subject.port,
         path=subject.paths[scenario],
@@ -201,14 +202,14 @@ async def _load(
     except TimeoutError:
         process.kill()
         await process.wait()
-        raise VoidError("did not answer within a minute") from None
+        raise VoidError("did not finish within a minute") from None
     if process.returncode:
         raise VoidError((problem.decode().strip().splitlines() or ["the load generator failed"])[-1][:200])
     found = msgspec.json.decode(out, type=Found)
-    if found.refused or not found.answers:
-        raise VoidError(f"refused {found.refused} calls of {found.refused + found.answers}")
+    if found.refused or not found.responses:
+        raise VoidError(f"refused {found.refused} calls of {found.refused + found.responses}")
     if found.different:
-        raise VoidError(f"answered {found.different} calls of {found.answers} in another way")
+        raise VoidError(f"returned something else in {found.different} calls of {found.responses}")
     return found
 
 
@@ -271,7 +272,7 @@ def _figures(results: Results, running: list[Subject]) -> list[Figure]:
 
 
 def _figure(row: _Row, results: Results, subject: Subject) -> Figure | None:
-    """The subject's figure in a row; one without a number says why there is none."""
+    """Return the subject's figure in a row; one without a number states why there is none."""
     promise = row.promise if subject.name == _OURS else None
     scenario = f"{row.text}: {subject.label}"
     measured = results.get((row.scenario, subject.name))

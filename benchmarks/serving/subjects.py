@@ -59,7 +59,7 @@ class Subject:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def cpu_seconds(self) -> float:
-        """What all its processes have used so far."""
+        """Return what all its processes have used so far."""
         total = 0.0
         for process in self._family():
             try:
@@ -83,7 +83,7 @@ def prepare(name: str) -> str | None:
 
 
 def label(name: str) -> str:
-    """The rival with its version."""
+    """Return the rival's name with its version."""
     return environments.label(PACKAGES[name][0])
 
 
@@ -109,7 +109,7 @@ async def penstock(folder: Path) -> AsyncIterator[Subject]:
 
 @asynccontextmanager
 async def rival(name: str) -> AsyncIterator[Subject]:
-    """A rival; its environment is there."""
+    """A rival, whose environment has been prepared."""
     port = free_port()
     programs = environments.ENVIRONMENTS / name / "bin"
     left_out = LEFT_OUT.get(name, {})
@@ -136,9 +136,9 @@ async def rival(name: str) -> AsyncIterator[Subject]:
 
 @asynccontextmanager
 async def bare() -> AsyncIterator[Subject]:
-    """An upload that nobody looks at."""
+    """A bare upload on uvicorn, in FastAPI's environment: the limit for any ASGI service that takes one."""
     port = free_port()
-    command = [sys.executable, "bare_app.py"]
+    command = [str(environments.ENVIRONMENTS / "fastapi" / "bin" / "python"), "bare_app.py"]
     async with _server("bare upload", command, {"PORT": str(port)}, port, {"blob": "/", "raw": "/"}, {}) as subject:
         yield subject
 
@@ -163,7 +163,7 @@ async def _server(
     )
     try:
         subject = Subject(name, port, process.pid, label(name) if name in PACKAGES else name, paths, headers)
-        await _until_it_answers(subject, process)
+        await _until_ready(subject, process)
         yield subject
     finally:
         if process.returncode is None:
@@ -175,7 +175,7 @@ async def _server(
         await process.wait()
 
 
-async def _until_it_answers(subject: Subject, process: asyncio.subprocess.Process) -> None:
+async def _until_ready(subject: Subject, process: asyncio.subprocess.Process) -> None:
     path = subject.paths.get("echo", "/")
     deadline = asyncio.get_running_loop().time() + _START_SECONDS
     async with aiohttp.ClientSession(headers=dict(subject.headers)) as session:
@@ -188,5 +188,5 @@ async def _until_it_answers(subject: Subject, process: asyncio.subprocess.Proces
             except (aiohttp.ClientError, OSError):
                 pass
             if process.returncode is not None or asyncio.get_running_loop().time() > deadline:
-                raise RuntimeError(f"{subject.name} does not answer")
+                raise RuntimeError(f"{subject.name} is not ready")
             await asyncio.sleep(0.2)
