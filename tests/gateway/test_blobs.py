@@ -147,6 +147,44 @@ async def test_a_form_with_one_file(caller: Caller, database: Database) -> None:
     assert before != after == await rows(database)
 
 
+async def test_the_file_of_a_form_is_stored_while_it_arrives(caller: Caller, database: Database) -> None:
+    """However large it is, it is never in memory as a whole."""
+    before = await rows(database)
+    boundary = b"--x\r\n"
+    head = b'Content-Disposition: form-data; name="f"; filename="a.wav"\r\nContent-Type: audio/wav\r\n\r\n'
+
+    async def one_part() -> bool:
+        return (await rows(database))[1] > before[1]
+
+    async def form(ending: bytes) -> AsyncIterator[bytes]:
+        yield boundary + head + CONTENT[: PART_BYTES + 5]
+        await until(one_part, "the first part is stored before the form ends")
+        yield CONTENT[PART_BYTES + 5 :] + ending
+
+    async def upload(ending: bytes) -> tuple[int, Any]:
+        headers = {"Content-Type": "multipart/form-data; boundary=x"}
+        url = f"{caller.address}/api/v1/blobs"
+        async with caller.session.post(url, data=form(ending), headers=headers) as response:
+            return response.status, await response.json()
+
+    for ending, status in (
+        (b"\r\n--x\r\n" + head + b"another\r\n--x--\r\n", 422),
+        (b'\r\n--x\r\nContent-Disposition: form-data; name="note"\r\n\r\ntext\r\n--x--\r\n', 422),
+        (b"", 400),
+        (b"\r\n--x\r\n" + b"X-A: b\r\n" * 10 + b"\r\n\r\n--x--\r\n", 400),
+    ):
+        assert (await upload(ending))[0] == status
+        assert await rows(database) == before, "a form that ends differently leaves nothing"
+    status, blob = await upload(b"\r\n--x--\r\n")
+    assert (status, blob["size_bytes"], blob["sha256"]) == (201, len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
+
+
+async def test_a_part_with_too_many_headers_is_refused(caller: Caller) -> None:
+    many = b"".join(b"X-%d: b\r\n" % number for number in range(40))
+    reply = await put(caller, b"--x\r\n" + many + b"\r\na\r\n--x--\r\n", "multipart/form-data; boundary=x")
+    assert reply.outcome == (400, "malformed_body")
+
+
 async def test_too_large(caller: Caller, database: Database) -> None:
     before = await rows(database)
     declared = await put(caller, bytes(MOST + 1))

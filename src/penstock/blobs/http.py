@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any, Final
 from uuid import UUID
@@ -14,13 +13,13 @@ from penstock.blobs.names import attachment
 from penstock.blobs.ranges import UNSATISFIABLE, wanted
 from penstock.blobs.service import BlobService
 from penstock.errors import DatabaseUnavailable, InvalidInput, MalformedBody, NotFound, TooLarge, Unsupported
-from penstock.web.forms import Part, read_form
+from penstock.web.forms import open_file
 from penstock.web.request import Request
 from penstock.web.response import ByteStream, Response, json_response
 from penstock.web.route import Parameter, PathParameter, ResponseSpec, route
 
 _FORM: Final = "multipart/form-data"
-MAX_FORM_BYTES: Final = 64 * 2**20  # a form is held in memory, a plain body is not
+_FORM_BYTES: Final = 16 * 2**10  # of a form around its file
 _AS_A_FILE: Final = [  # so that no browser shows a user's file as a page of this service
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; sandbox"),
@@ -44,8 +43,7 @@ _ID = PathParameter(name="id", type=UUID, description="the blob's id")
 def _upload_description(blobs: BlobRoutes) -> str:
     return (
         "The body is the file's bytes, its media type in `Content-Type`; or `multipart/form-data` with "
-        f"one file. At most {blobs.max_bytes} bytes, or {min(MAX_FORM_BYTES, blobs.max_bytes)} as a form. It is kept "
-        "until `expires_at` or until it is deleted."
+        f"one file. At most {blobs.max_bytes} bytes. It is kept until `expires_at` or until it is deleted."
     )
 
 
@@ -81,10 +79,10 @@ class BlobRoutes:
         filename = named[0] if named else None
         tenant, stated = request.principal.tenant, request.header(b"content-type")
         if stated is not None and stated.partition(";")[0].strip().lower() == _FORM:
-            request.max_body_bytes = min(request.max_body_bytes, MAX_FORM_BYTES)
-            part = _only_file(await read_form(request, stated))
-            filename = filename or part.filename
-            blob = await self._service.put(tenant, _whole(part.data), media_type=part.media_type, filename=filename)
+            request.max_body_bytes += _FORM_BYTES
+            file = await open_file(request, stated)
+            filename = filename or file.filename
+            blob = await self._service.put(tenant, file.chunks, media_type=file.media_type, filename=filename)
         else:
             blob = await self._service.put(tenant, request.chunks(), media_type=stated, filename=filename)
         return json_response(blob, 201, [(b"location", f"/api/v1/blobs/{blob.id}".encode())])
@@ -163,16 +161,3 @@ class BlobRoutes:
         request.query({})
         await self._service.delete(request.principal.tenant, request.path_id())
         return Response(status=204)
-
-
-def _only_file(parts: list[Part]) -> Part:
-    for part in parts:
-        if part.filename is None:
-            raise InvalidInput.of(part.name[:100], "is not a file: a form holds one file and nothing else")
-    if len(parts) != 1:
-        raise InvalidInput.of("body", f"must hold exactly one file, not {len(parts)}")
-    return parts[0]
-
-
-async def _whole(data: bytes) -> AsyncIterator[bytes]:
-    yield data

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import mimetypes
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
-from penstock.errors import MalformedBody, TooLarge
+from penstock.errors import InvalidInput, MalformedBody, TooLarge
 from penstock.web.request import Request
 
 if TYPE_CHECKING:
@@ -32,21 +34,83 @@ class Part:
 
 async def read_form(request: Request, content_type: str) -> list[Part]:
     """Return all parts in order; raises MalformedBody or TooLarge. The route bounds the body as a whole."""
-    _, options = parse_options_header(content_type)
-    boundary = options.get(b"boundary")
-    if not boundary:
-        raise MalformedBody("the content type multipart/form-data needs a boundary")
     collector = _Collector()
+    parser = _Parser(content_type, collector)
+    async for chunk in request.chunks():
+        parser.feed(chunk)
+    parser.end()
+    return collector.parts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FormFile:
+    """The one file of a form, whose bytes are read as they arrive."""
+
+    filename: str
+    media_type: str | None
+    chunks: AsyncIterator[bytes]
+
+
+async def open_file(request: Request, content_type: str) -> FormFile:
+    """Return the file of a form that holds one file and nothing else, as soon as its headers have arrived.
+
+    Raises MalformedBody, TooLarge, or InvalidInput for another form; so do its chunks, for a form that goes on
+    differently than it began.
+    """
+    file = _OneFile()
+    parser = _Parser(content_type, file)
+    chunks = request.chunks()
+    async for chunk in chunks:
+        parser.feed(chunk)
+        if file.opened is not None:
+            break
+    if file.opened is None:
+        parser.end()
+        raise InvalidInput.of("body", "must hold exactly one file, not 0")
+
+    async def rest() -> AsyncIterator[bytes]:
+        for data in file.take():
+            yield data
+        async for chunk in chunks:
+            parser.feed(chunk)
+            for data in file.take():
+                yield data
+        parser.end()
+
+    opened = file.opened
+    return FormFile(filename=opened.filename or "", media_type=opened.media_type, chunks=rest())
+
+
+class _Parser:
+    """Feeds a body to python-multipart, whose errors become MalformedBody."""
+
+    def __init__(self, content_type: str, collector: _Collector) -> None:
+        _, options = parse_options_header(content_type)
+        boundary = options.get(b"boundary")
+        if not boundary:
+            raise MalformedBody("the content type multipart/form-data needs a boundary")
+        self._collector = collector
+        with _malformed():
+            self._parser = MultipartParser(boundary, collector.callbacks())
+
+    def feed(self, chunk: bytes) -> None:
+        with _malformed():
+            self._parser.write(chunk)
+
+    def end(self) -> None:
+        """The body has ended; raise MalformedBody when the form had not."""
+        with _malformed():
+            self._parser.finalize()
+        if not self._collector.complete:
+            raise MalformedBody("the body ends before its last boundary")
+
+
+@contextmanager
+def _malformed() -> Iterator[None]:
     try:
-        parser = MultipartParser(boundary, collector.callbacks())
-        async for chunk in request.chunks():
-            parser.write(chunk)
-        parser.finalize()
+        yield
     except (FormParserError, UnicodeDecodeError, ValueError) as error:
         raise MalformedBody(f"the body is not valid multipart/form-data: {error}") from None
-    if not collector.complete:
-        raise MalformedBody("the body ends before its last boundary")
-    return collector.parts
 
 
 class _Collector:
@@ -96,23 +160,55 @@ class _Collector:
         self._data.append(data[start:end])
 
     def _end(self) -> None:
+        self.parts.append(self._part(self._data[0] if len(self._data) == 1 else b"".join(self._data)))
+
+    def _part(self, data: bytes) -> Part:
+        """Return a part by its headers."""
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         name = options.get(b"name", b"").decode()
         if not name:
             raise MalformedBody("each part needs a Content-Disposition with a name")
         filename = options.get(b"filename")
         stated, _ = parse_options_header(self._headers.get(b"content-type", b""))
-        self.parts.append(
-            Part(
-                name=name,
-                filename=filename.decode() if filename is not None else None,
-                media_type=_media_type(stated.decode("latin-1").lower(), filename),
-                data=self._data[0] if len(self._data) == 1 else b"".join(self._data),
-            )
+        return Part(
+            name=name,
+            filename=filename.decode() if filename is not None else None,
+            media_type=_media_type(stated.decode("latin-1").lower(), filename),
+            data=data,
         )
 
     def _end_of_form(self) -> None:
         self.complete = True
+
+
+class _OneFile(_Collector):
+    """Hands out the data of a form's only part as it arrives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened: Part | None = None  # without its data
+
+    def callbacks(self) -> MultipartCallbacks:
+        return {**super().callbacks(), "on_headers_finished": self._open}
+
+    def take(self) -> list[bytes]:
+        """Return the data that has arrived since the last call."""
+        taken, self._data = self._data, []
+        return taken
+
+    def _open(self) -> None:
+        part = self._part(b"")
+        if part.filename is None:
+            raise InvalidInput.of(part.name[:100], "is not a file: a form holds one file and nothing else")
+        if self.opened is not None:
+            raise InvalidInput.of("body", "must hold exactly one file, not several")
+        self.opened = part
+
+    def _begin(self) -> None:
+        self._headers = {}
+
+    def _end(self) -> None:
+        """The next part, if any, is refused when its headers have arrived."""
 
 
 def _media_type(stated: str, filename: bytes | None) -> str | None:
