@@ -39,7 +39,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """Percentiles of samples in seconds, told in milliseconds."""
+    """Percentiles of samples in seconds, shown in milliseconds."""
 
     p50: float
     p99: float
@@ -71,7 +71,7 @@ def _lines(path: str) -> list[str]:
 
 
 def show(figures: Sequence[Figure], *, json_path: Path | None) -> None:
-    """Print the table, and write the figures as JSON where asked."""
+    """Print the table, and write the figures as JSON if a path is given."""
     console = Console(width=None if sys.stdout.isatty() else 150)
     table = Table(title=f"Penstock on {machine()}", title_justify="left", caption_justify="left")
     for name in ("scenario", "measured", "promised", "", "note"):

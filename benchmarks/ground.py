@@ -1,4 +1,4 @@
-"""What scenarios stand on: a private server, fresh databases, and Penstock's processes."""
+"""What every scenario needs: a private server, fresh databases, and Penstock's processes."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def gateway(url: str) -> AsyncIterator[str]:
 
 
 async def until_ready(address: str) -> None:
-    """Wait until the gateway answers /readyz."""
+    """Wait until the server reports that it is ready."""
     async with aiohttp.ClientSession() as session:
         for _ in range(3000):
             try:

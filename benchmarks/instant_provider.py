@@ -1,4 +1,4 @@
-"""A provider that answers every request at once: completions, and transcripts for forms. ``python -m … PORT``."""
+"""A provider that responds to every request at once: completions, and transcripts for forms. ``python -m … PORT``."""
 
 from __future__ import annotations
 

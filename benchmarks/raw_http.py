@@ -21,7 +21,7 @@ class Caller:
         return cls(reader, writer, parts.netloc)
 
     def request(self, method: str, path: str, body: bytes = b"", headers: str = "") -> bytes:
-        """The bytes of a request, to be sent as often as one likes."""
+        """Return the bytes of a request, which may be sent any number of times."""
         head = (
             f"{method} {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\n{headers}\r\n"
@@ -29,7 +29,7 @@ class Caller:
         return head.encode() + body
 
     async def send(self, request: bytes) -> tuple[int, bytes]:
-        """Status and body of the answer."""
+        """Send a request; return status and body of the response."""
         self._writer.write(request)
         head = await self._reader.readuntil(b"\r\n\r\n")
         lower = head.lower()

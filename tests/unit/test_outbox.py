@@ -16,7 +16,7 @@ from penstock.errors import InvalidInput
 from penstock.jobs import output
 from penstock.jobs.job import Heartbeat, LogLine
 from penstock.work import outbox as outbox_module
-from penstock.work.outbox import LARGEST_CHUNK, Outbox, Parcel
+from penstock.work.outbox import MAX_CHUNK_BYTES, Outbox, Parcel
 
 NOW = datetime(2026, 1, 30, 9, tzinfo=UTC)
 
@@ -87,7 +87,7 @@ def test_parcels_that_overlap_may_be_stored_in_any_order(steps: list[int], rando
     assert not box.waiting
 
 
-@given(st.lists(st.integers(0, LARGEST_CHUNK - 2), max_size=8), st.lists(st.integers(0, 10_000), max_size=60))
+@given(st.lists(st.integers(0, MAX_CHUNK_BYTES - 2), max_size=8), st.lists(st.integers(0, 10_000), max_size=60))
 def test_every_parcel_fits_in_a_heartbeat_and_all_are_sent_in_order(chunks: list[int], lines: list[int]) -> None:
     box = Outbox(Bell())
     told_chunks = [Raw(b'"%b"' % (b"x" * size)) for size in chunks]
@@ -126,7 +126,7 @@ def test_many_small_chunks_go_in_several_parcels() -> None:
 
 def test_a_large_chunk_is_not_kept_waiting_by_lines() -> None:
     box = Outbox(Bell())
-    box.put_chunk(Raw(b"1" * LARGEST_CHUNK))
+    box.put_chunk(Raw(b"1" * MAX_CHUNK_BYTES))
     for number in range(1000):
         box.put_line(line(str(number)))
     parcel = box.parcel()
@@ -172,7 +172,7 @@ def test_a_closed_outbox_takes_nothing_more() -> None:
 
 
 async def test_there_is_room_again_once_enough_is_stored_or_nobody_takes_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "_PLENTY", 10)
+    monkeypatch.setattr(outbox_module, "_MAX_UNSENT_BYTES", 10)
     box = Outbox(Bell())
     await box.room()
     for _ in range(4):

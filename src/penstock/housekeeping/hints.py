@@ -13,7 +13,7 @@ from penstock.processes.periodic import Periodic
 class Hints(Periodic):
     """Moves each lane's hint to its first row, once a second while jobs become ready.
 
-    Finding that row walks over dead ones. Where that is slow it is done less often: it takes a twentieth of the time.
+    Finding that row walks over dead ones. Where that is slow it runs less often: it takes a twentieth of the time.
     """
 
     def __init__(self, database: Database, *, interval: timedelta = timedelta(seconds=1)) -> None:

@@ -1,4 +1,4 @@
-"""The housekeeper: every background duty in one process. Any number of them may run."""
+"""The housekeeper: every duty in one process. Any number of housekeepers may run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Moves jobs whose time has come from later to ready."""
+"""Moves due jobs from later to ready."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rescues jobs from dead workers: leases that expired, and cancelled ones whose worker does not let go."""
+"""Rescues jobs of dead workers: expired leases, and cancelled jobs whose worker does not stop."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class Rescuer(Periodic):
     """Looks for leases to rescue: once a second while any is held, otherwise every two seconds. Any number of processes
     may do so at once.
 
-    After the database was away, or nobody was on duty, every lease gets its whole length again before it counts as
-    expired: its worker could not send a heartbeat either.
+    After an outage of the database, or of all housekeepers, every lease gets its whole length again before it counts
+    as expired: its worker may not have been able to send a heartbeat either.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Rescuer(Periodic):
 async def rescue_from(
     database: Database, limits: JobLimits, worker_ids: Sequence[str], *, wakeups: Wakeups | None = None
 ) -> int:
-    """Rescue at once what workers hold that are known to be dead; answers how many jobs."""
+    """Rescue at once the jobs of workers that are known to be dead; return how many."""
     total = 0
     while True:
         async with database.acquire() as connection, connection.transaction():

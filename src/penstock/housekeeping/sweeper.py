@@ -1,4 +1,4 @@
-"""Removes what is left: blobs whose time is over, uploads that never finished, reports of workers that are gone."""
+"""Removes remains: expired blobs, unfinished uploads, reports of workers that are gone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SILENT: Final = timedelta(hours=1)
 
 
 class Sweeper(Periodic):
-    """Looks every ten minutes. Any number of processes may do so at once."""
+    """Runs every ten minutes. Any number of processes may do so at once."""
 
     def __init__(self, database: Database, *, interval: timedelta = timedelta(minutes=10)) -> None:
         super().__init__(interval=interval)

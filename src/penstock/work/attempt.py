@@ -1,4 +1,4 @@
-"""One attempt at one job: its executor is run, interrupted, and what came of it becomes a report."""
+"""One attempt at one job: runs and interrupts its executor, and makes a report of how that ended."""
 
 from __future__ import annotations
 
@@ -66,14 +66,14 @@ class Attempt:
         return self._reason is not None
 
     def interrupt(self, reason: Category) -> None:
-        """Stop the executor; a lost lease outweighs every other reason. Nothing happens once it has ended."""
+        """Stop the executor unless it has ended. A lost lease takes precedence over every other reason."""
         if self._reason is None or reason is Category.WORKER_LOST:
             self._reason = reason
         if self._interruptible and self.task is not None:
             self.task.cancel()
 
     def refuse(self, error: Exception) -> None:
-        """What the executor told cannot be stored, and a job whose output has a hole must not complete."""
+        """End an attempt whose output the service refuses: a job whose output has a hole must not complete."""
         self._refusal = self._refusal or described(error)
         self.context.outbox.clear()
         self.interrupt(Category.INTERNAL)
@@ -87,7 +87,7 @@ class Attempt:
         self.context.close()
 
     def interrupted(self) -> Failure | None:
-        """The report of an attempt that was interrupted; None when the job is no longer ours."""
+        """Return the report of an interrupted attempt; None when the lease is no longer held."""
         match self._reason:
             case Category.WORKER_LOST:
                 return None
@@ -98,11 +98,11 @@ class Attempt:
             case Category.INTERNAL:
                 found = self.failure(Category.INTERNAL, f"the job's output was refused: {self._refusal}")
             case _:
-                found = self.failure(Category.SHUTDOWN, "the worker was told to stop")
+                found = self.failure(Category.SHUTDOWN, "the worker was asked to stop")
         return self._with_usage(found)
 
     def failure(self, category: Category, message: str, retry_after: timedelta | None = None) -> Failure:
-        """A report that the attempt ended without a result."""
+        """Return a report that the attempt ended without a result."""
         seconds = None if retry_after is None else min(max(0.0, retry_after.total_seconds()), MAX_RETRY_AFTER_SECONDS)
         return Failure(
             epoch=self.job.epoch,
@@ -113,7 +113,7 @@ class Attempt:
         )
 
     def simplify(self, error: Exception) -> bool:
-        """Make of a report that the service refuses one that it may take; False when there is nothing simpler."""
+        """Replace a report that the service refuses by a simpler one; return False when there is none."""
         report = self.report
         if isinstance(report, JobCompletion):
             refused = self.failure(Category.INTERNAL, f"the result was refused: {described(error)}")
@@ -146,7 +146,7 @@ class Attempt:
         except CallFailed as error:
             if self._reason is None:
                 return self.failure(error.category, str(error), error.retry_after)
-        except Exception as error:  # noqa: BLE001 - executors are foreign code; whatever they raise ends the attempt
+        except Exception as error:  # noqa: BLE001 - executors are foreign code; any error of theirs ends the attempt
             if self._reason is None:
                 return self.failure(Category.INTERNAL, described(error))
         finally:

@@ -11,18 +11,18 @@ from msgspec import Raw
 from penstock.jobs.job import LogLine
 from penstock.jobs.output import MAX_PROGRESS_BYTES
 from penstock.jobs.usage import Usage
-from penstock.work.outbox import LARGEST_CHUNK, Outbox
+from penstock.work.outbox import MAX_CHUNK_BYTES, Outbox
 
-_LONGEST_MESSAGE = 2000  # characters of an error message that are kept
-_LONGEST_LINE = 10_000  # characters of a log line's message that are kept
-_LONGEST_LEVEL = 20
-_MOST_USAGES = 100
+_MAX_MESSAGE = 2000  # characters of an error message that are kept
+_MAX_LINE = 10_000  # characters of a log line's message that are kept
+_MAX_LEVEL = 20
+_MAX_USAGES = 100
 
 
 class JobContext:
-    """What an executor may tell while it runs one job. To be used on the worker's event loop.
+    """Reports of an executor while it runs one job. Use it on the worker's event loop.
 
-    All of it is sent within a second, and before the job's end is reported; what is told later is ignored.
+    Everything is sent within a second, and before the job's end is reported. Later reports are ignored.
     """
 
     __slots__ = ("_changed", "closed", "usage", "used_outbox")
@@ -49,29 +49,29 @@ class JobContext:
             self.used_outbox.close()
 
     def used(self, usage: Usage) -> None:
-        """Tell what a call to a provider used, or that it failed. Stored with the attempt's end, however it ends, and
-        summed up in the statistics; the first hundred count. Raises ValueError for what cannot be stored."""
-        if len(self.usage) < _MOST_USAGES:
+        """Report what a call to a provider used, or that it failed. It is stored when the attempt ends, however that
+        is, and added to the statistics; the first hundred count. Raises ValueError for what cannot be stored."""
+        if len(self.usage) < _MAX_USAGES:
             self.usage = [*self.usage, msgspec.convert(msgspec.to_builtins(usage), Usage)]
 
     def progress(self, value: object) -> None:
-        """Tell how far the job is: any JSON, ``{"fraction": 0.4}`` by convention. Newest wins.
+        """Report how far the job is: any JSON, by convention ``{"fraction": 0.4}``. The newest report counts.
 
-        Raises ValueError for ``bytes`` or ``Raw`` that are no JSON, and for more than 64 KiB.
+        Raises ValueError for ``bytes`` or ``Raw`` that are not JSON, and for more than 64 KiB.
         """
         self.outbox.put_progress(_checked(value, MAX_PROGRESS_BYTES))
 
     def chunk(self, value: object) -> None:
-        """Tell a part of the output: any JSON. None is lost, and their order is kept; see ``room``.
+        """Report a part of the output: any JSON. No chunk is lost, and their order is kept; see ``room``.
 
-        Raises ValueError for ``bytes`` or ``Raw`` that are no JSON, and for a chunk of almost 1 MiB or more.
+        Raises ValueError for ``bytes`` or ``Raw`` that are not JSON, and for a chunk of almost 1 MiB or more.
         """
-        self.outbox.put_chunk(_checked(value, LARGEST_CHUNK))
+        self.outbox.put_chunk(_checked(value, MAX_CHUNK_BYTES))
 
     def log(self, message: str, level: str = "info") -> None:
-        """Tell a line of the job's log. Never raises; lines that come much too fast are dropped and counted."""
-        text = shortened(_plain(message), _LONGEST_LINE)
-        name = "".join(char for char in _plain(level) if char.isprintable())[:_LONGEST_LEVEL]
+        """Write a line to the job's log. Never raises; lines that come much too fast are dropped and counted."""
+        text = shortened(_plain(message), _MAX_LINE)
+        name = "".join(char for char in _plain(level) if char.isprintable())[:_MAX_LEVEL]
         self.outbox.put_line(LogLine(time=datetime.now(UTC), level=name or "info", message=text))
 
     @property
@@ -80,38 +80,38 @@ class JobContext:
         return self.used_outbox is not None and self.used_outbox.crowded
 
     async def room(self) -> None:
-        """Wait while too much output (10 MiB) is unsent. An executor that streams awaits it after each chunk."""
+        """Wait while too much output (10 MiB) is unsent. Executors that stream await it after each chunk."""
         if self.used_outbox is not None:
             await self.used_outbox.room()
 
 
 def encode(value: object) -> bytes:
-    """``value`` as JSON; ``bytes`` and ``Raw`` are JSON already."""
+    """Return ``value`` as JSON; ``bytes`` and ``Raw`` are JSON already."""
     if isinstance(value, bytes):
         return value
     return msgspec.json.encode(value)
 
 
-def shortened(message: str, longest: int = _LONGEST_MESSAGE) -> str:
-    """``message`` at a length that is stored, without the U+0000 that PostgreSQL cannot store."""
+def shortened(message: str, longest: int = _MAX_MESSAGE) -> str:
+    """Return ``message`` at a length that is stored, without U+0000, which PostgreSQL cannot store."""
     clean = message.replace("\x00", "")
     return clean if len(clean) <= longest else clean[: longest - 1] + "…"
 
 
 def _plain(text: str) -> str:
-    """``text`` without halves of surrogate pairs, which no UTF-8 can hold."""
+    """Return ``text`` without halves of surrogate pairs, which UTF-8 cannot hold."""
     return text.encode("utf-8", "replace").decode()
 
 
-def _checked(value: object, most_bytes: int) -> Raw:
-    """``value`` as JSON that a heartbeat can carry."""
+def _checked(value: object, max_bytes: int) -> Raw:
+    """Return ``value`` as JSON that a heartbeat can carry."""
     encoded = encode(value)
-    if len(encoded) > most_bytes:
-        raise ValueError(f"it has {len(encoded)} bytes as JSON; at most {most_bytes} are allowed")
+    if len(encoded) > max_bytes:
+        raise ValueError(f"it has {len(encoded)} bytes as JSON; at most {max_bytes} are allowed")
     if isinstance(value, (bytes, Raw)):
         try:
             str(encoded, "utf-8")
             msgspec.json.decode(encoded, type=Raw)
         except (ValueError, RecursionError) as error:  # what msgspec raises is a ValueError
-            raise ValueError(f"it is given as JSON and is none: {error}") from error
+            raise ValueError(f"it is not JSON: {error}") from error
     return Raw(encoded)

@@ -121,7 +121,7 @@ class Engine:
         return self._withdrawing.is_set()
 
     def look_at_leases(self) -> None:
-        """Heartbeat all jobs soon: some job was asked to stop."""
+        """Request an early heartbeat for all jobs: one may have been cancelled."""
         self._heartbeats.all_soon()
 
     @property
@@ -181,7 +181,7 @@ class Engine:
                 jobs = await self._source.claim(self._request(limit))
             except CallerError:
                 raise
-            except Exception as error:  # noqa: BLE001 - the service is away, or something that nobody foresaw
+            except Exception as error:  # noqa: BLE001 - the service is away, or something unforeseen
                 pause = await self._link.back_off(pause, "claim_failed", error)
                 continue
             pause = 0.0
@@ -208,7 +208,7 @@ class Engine:
 
     def _request(self, limit: int) -> ClaimRequest:
         duty = self.duty
-        # The first call after a silence does not wait: its answer tells that the service is there.
+        # The first call after an outage does not wait: its response shows that the service is back.
         wait = min(duty.poll.total_seconds(), _LONGEST_WAIT) if self.connected.is_set() else 0
         return ClaimRequest(
             worker_id=duty.worker_id,

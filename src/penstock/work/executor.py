@@ -1,7 +1,7 @@
 """What runs a job: the contract of executors.
 
 An executor is an async callable ``(job, context) -> result``. The result is anything that can be written as JSON;
-``bytes`` and ``msgspec.Raw`` are taken for JSON as they are. It runs on the worker's event loop: code that blocks
+``bytes`` and ``msgspec.Raw`` are JSON already. It runs on the worker's event loop: code that blocks
 belongs in a thread or process of its own. When the job is cancelled, times out, is lost or handed back, the executor
 gets ``asyncio.CancelledError``; from then on its result no longer counts.
 """

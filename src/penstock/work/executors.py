@@ -21,8 +21,8 @@ class Offer:
 class Executors:
     """The executors of one worker, by (task type, model profile).
 
-    They may come and go while the worker runs, on its event loop: an offer that is added gets jobs at once; one that is
-    removed gets no more, and what it runs may finish.
+    They may change while the worker runs, on its event loop: an offer that is added gets jobs at once; one that is
+    removed gets no more, and its running jobs may finish.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Executors:
         model_profiles: Collection[str],
         limit: int | None = None,
     ) -> Offer:
-        """Serve every pair of these types and profiles, up to ``limit`` jobs at a time; answers what ``remove`` takes.
+        """Serve every pair of these types and profiles, up to ``limit`` jobs at a time; return what ``remove`` takes.
 
         Raises ValueError for a pair that is served already.
         """
@@ -57,21 +57,21 @@ class Executors:
             executor=executor, task_types=tuple(task_types), model_profiles=tuple(model_profiles), limit=limit
         )
         self.offers.append(offer)
-        self._tell()
+        self._notify()
         return offer
 
     def remove(self, offer: Offer) -> None:
-        """Serve these queues no more; nothing happens if they were removed already."""
+        """Stop serving these queues; nothing happens if they were removed already."""
         if offer in self.offers:
             self.offers.remove(offer)
-            self._tell()
+            self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for listener in self._listeners:
             listener()
 
     def find(self, task_type: str, model_profile: str) -> Executor | None:
-        """The executor of a queue."""
+        """Return the executor of a queue, or None."""
         for offer in self.offers:
             if task_type in offer.task_types and model_profile in offer.model_profiles:
                 return offer.executor

@@ -1,7 +1,7 @@
 """One heartbeat call speaks for all jobs that a worker holds.
 
-It extends their leases, carries what executors tell (progress, output, log), and its answer brings cancellations and
-lost leases.
+It extends their leases and carries what executors report (progress, output, log); its response brings cancellations
+and lost leases.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from penstock.work.link import Link, described
 from penstock.work.outbox import Parcel
 from penstock.work.source import Duty, JobSource, Log
 
-_PAUSE: Final = 0.25  # seconds between heartbeats at least, however often something asks for one
-_LARGEST: Final = 900 * 1024  # bytes of what executors told, in one call for many jobs
-_REFUSED: Final = (InvalidInput, MalformedBody, TooLarge)  # what the service says of content that it cannot store
-_SURPRISES: Final = 5  # unforeseen errors of one job's last words after which they count as refused
+_PAUSE: Final = 0.25  # seconds between heartbeats, however many are requested
+_LARGEST: Final = 900 * 1024  # bytes of reported output in one call for many jobs
+_REFUSED: Final = (InvalidInput, MalformedBody, TooLarge)  # the service cannot store the content
+_SURPRISES: Final = 5  # unforeseen errors of one job's last output after which it counts as refused
 
 Call = tuple[list[Attempt], list[Parcel | None]]
 
@@ -42,17 +42,17 @@ class Heartbeats:
         self._all = False
 
     def soon(self) -> None:
-        """Something was told: let it go out."""
+        """Request an early heartbeat: something was reported."""
         self._now.set()
 
     def all_soon(self) -> None:
-        """Speak for all jobs soon: some job was asked to stop, or a lease may be about to expire."""
+        """Request an early heartbeat for all jobs: one may have been cancelled, or a lease may be about to expire."""
         if self._attempts:
             self._all = True
             self._now.set()
 
     async def run(self) -> None:
-        """Beat without end; a loop that ended would lose every lease."""
+        """Send heartbeats without end; if the loop ended, every lease would be lost."""
         pause = 0.0
         while True:
             await self._next()
@@ -63,7 +63,7 @@ class Heartbeats:
             try:
                 for attempts, parcels in _calls(due):
                     await self._beat(attempts, parcels)
-            except Exception as error:  # noqa: BLE001 - the service is away, or something that nobody foresaw
+            except Exception as error:  # noqa: BLE001 - the service is away, or something unforeseen
                 self.all_soon()
                 pause = await self._back_off(pause, error)
                 continue
@@ -71,7 +71,7 @@ class Heartbeats:
             await asyncio.sleep(_PAUSE)
 
     async def send_rest(self, attempt: Attempt) -> None:
-        """Send what an executor told last, however long the service is away, unless the job is lost meanwhile."""
+        """Send an executor's last output, however long the service is away, unless the lease is lost meanwhile."""
         pause, surprises = 0.0, 0
         while attempt.has_output and not attempt.lost:
             try:
@@ -105,16 +105,16 @@ class Heartbeats:
         now = time.monotonic()
         pairs = list(zip(attempts, parcels, strict=True))
         try:
-            answers = await self._source.heartbeat([self._heartbeat(attempt, parcel) for attempt, parcel in pairs])
+            results = await self._source.heartbeat([self._heartbeat(attempt, parcel) for attempt, parcel in pairs])
         except _REFUSED as error:
             if len(pairs) > 1:  # one of them is refused: each alone
                 for attempt, parcel in pairs:
                     await self._beat([attempt], [parcel])
                 return
-            answers = [error]
+            results = [error]
         self._link.connected.set()
-        for (attempt, parcel), answer in zip(pairs, answers, strict=True):
-            self._hear(attempt, parcel, answer, now)
+        for (attempt, parcel), result in zip(pairs, results, strict=True):
+            self._take_in(attempt, parcel, result, now)
 
     def _heartbeat(self, attempt: Attempt, parcel: Parcel | None) -> JobHeartbeat:
         return JobHeartbeat(
@@ -125,20 +125,20 @@ class Heartbeats:
             **(parcel.fields if parcel is not None else {}),
         )
 
-    def _hear(
-        self, attempt: Attempt, parcel: Parcel | None, answer: HeartbeatResult | CallerError, sent_at: float
+    def _take_in(
+        self, attempt: Attempt, parcel: Parcel | None, result: HeartbeatResult | CallerError, sent_at: float
     ) -> None:
-        """Take in what a heartbeat brought back."""
+        """Act on the response to a heartbeat."""
         attempt.beat_at = sent_at
-        if isinstance(answer, HeartbeatResult):
+        if isinstance(result, HeartbeatResult):
             if parcel is not None:
                 attempt.context.outbox.stored(parcel)
-            if answer.cancel_requested:
+            if result.cancel_requested:
                 attempt.interrupt(Category.CANCELLED)
-        elif isinstance(answer, (StaleEpoch, NotFound)):
+        elif isinstance(result, (StaleEpoch, NotFound)):
             attempt.interrupt(Category.WORKER_LOST)
         elif parcel is not None:
-            self._refuse(attempt, answer)
+            self._refuse(attempt, result)
 
     def _refuse(self, attempt: Attempt, error: Exception) -> None:
         self._log.warning("output_refused", job_id=str(attempt.job.id), error=described(error))
@@ -146,12 +146,12 @@ class Heartbeats:
 
 
 def _has_news(attempt: Attempt) -> bool:
-    """Whether something waits to be sent; whose executor has ended sends its last words itself."""
+    """Whether output waits to be sent. After the executor has ended, ``send_rest`` sends it."""
     return attempt.has_output and not attempt.context.closed
 
 
 def _calls(due: Sequence[Attempt]) -> Iterator[Call]:
-    """Attempts and what their heartbeats carry, divided into calls that are not too large."""
+    """Divide attempts, and what their heartbeats carry, into calls that are not too large."""
     attempts: list[Attempt] = []
     parcels: list[Parcel | None] = []
     size = 0

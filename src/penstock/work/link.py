@@ -1,4 +1,4 @@
-"""Whether a worker's source of jobs answers, and how long to wait while it does not."""
+"""Whether a worker's source of jobs can be reached, and how long to wait while it cannot."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Link:
         self._log = log
 
     async def back_off(self, pause: float, event: str, error: Exception, *, most: float = _LONGEST_PAUSE) -> float:
-        """Wait after a call that failed, longer each time, ``most`` seconds at last; answers the pause to hand in the
+        """Wait after a failed call, longer each time, up to ``most`` seconds. Return the pause, to be passed in the
         next time. Only the first failure is logged, as ``event``."""
         if self.connected.is_set() or not pause:
             self.connected.clear()
@@ -31,6 +31,6 @@ class Link:
 
 
 def described(error: Exception) -> str:
-    """An error's class and text."""
+    """Return an error's class and text."""
     text = str(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -15,11 +15,11 @@ from msgspec import UNSET, Raw
 from penstock.jobs.job import LogLine
 from penstock.jobs.output import MAX_BYTES, MAX_ENTRIES
 
-LARGEST_CHUNK = MAX_BYTES - 1024  # so that each fits in a heartbeat
-_PLEASANT = 900 * 1024  # bytes of entries, each with its comma, in one heartbeat; but always one chunk
-_PLENTY = 10 * 2**20  # bytes of unsent chunks beyond which an executor should wait
-_MOST_LINES = 5000  # unsent lines; a heartbeat carries them all
-_MOST_LINE_BYTES = 512 * 1024
+MAX_CHUNK_BYTES = MAX_BYTES - 1024  # so that each fits in a heartbeat
+_MAX_PARCEL_BYTES = 900 * 1024  # bytes of entries, each with its comma, in one heartbeat; but always one chunk
+_MAX_UNSENT_BYTES = 10 * 2**20  # bytes of unsent chunks beyond which an executor should wait
+_MAX_LINES = 5000  # unsent lines; a heartbeat carries them all
+_MAX_LINE_BYTES = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class Parcel:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """It, as fields of a heartbeat."""
+        """The parcel as fields of a heartbeat."""
         return {
             "progress": UNSET if self.progress is None else self.progress,
             "chunks": self.chunks or UNSET,
@@ -46,7 +46,7 @@ class Parcel:
 
 
 class Outbox:
-    """Keeps what was told, numbered within the attempt, until it is known to be stored.
+    """Keeps reported output, numbered within the attempt, until it is known to be stored.
 
     ``changed`` is called when there is something to send. Chunks are never dropped; ``room`` says when to go on. Lines
     are dropped while too many wait, and a line says how many were. After ``close`` nothing more is taken.
@@ -85,7 +85,7 @@ class Outbox:
         return self._progress is not None or bool(self._chunks) or bool(self._lines)
 
     def put_progress(self, value: Raw) -> None:
-        """The newest counts; an earlier one that was not sent is forgotten."""
+        """Keep the newest progress; an earlier one that was not sent is dropped."""
         if not self.closed:
             self._progress = value
             self._changed()
@@ -99,22 +99,22 @@ class Outbox:
     def put_line(self, line: LogLine) -> None:
         if self.closed:
             return
-        if len(self._lines) >= _MOST_LINES or self._line_bytes >= _MOST_LINE_BYTES:
+        if len(self._lines) >= _MAX_LINES or self._line_bytes >= _MAX_LINE_BYTES:
             self._dropped += 1
             return
-        self._tell_dropped()
+        self._report_dropped()
         self._append(line)
         self._changed()
 
     def close(self) -> None:
-        """Take nothing more, whoever still calls; let those go on who wait for room."""
+        """Take nothing more, and release those that wait for room."""
         if not self.closed:
-            self._tell_dropped()
+            self._report_dropped()
             self.closed = True
             self._relieved.set()
 
     def clear(self) -> None:
-        """Forget what was not sent: it was refused."""
+        """Drop what was not sent: it was refused."""
         self.close()
         self._progress = None
         self._chunks.clear()
@@ -123,7 +123,7 @@ class Outbox:
     @property
     def crowded(self) -> bool:
         """Whether more chunks are unsent than should be."""
-        return self._chunk_bytes > _PLENTY and not self.closed
+        return self._chunk_bytes > _MAX_UNSENT_BYTES and not self.closed
 
     async def room(self) -> None:
         """Wait while it is crowded."""
@@ -132,15 +132,15 @@ class Outbox:
             await self._relieved.wait()
 
     def parcel(self) -> Parcel:
-        """What the next heartbeat should carry; it stays here until it is ``stored``."""
+        """Return what the next heartbeat should carry; it stays here until it is ``stored``."""
         lines = [line for line, _ in self._lines]
         size = self._line_bytes
-        if self._chunks and size + len(self._chunks[0]) + 1 > _PLEASANT:  # it goes alone, or it might wait for ever
+        if self._chunks and size + len(self._chunks[0]) + 1 > _MAX_PARCEL_BYTES:  # alone, or it might wait for ever
             lines, size = [], 0
         chunks: list[Raw] = []
         for chunk in self._chunks:
             reached = size + len(chunk) + 1
-            if (chunks and reached > _PLEASANT) or len(chunks) + len(lines) == MAX_ENTRIES:
+            if (chunks and reached > _MAX_PARCEL_BYTES) or len(chunks) + len(lines) == MAX_ENTRIES:
                 break
             chunks.append(chunk)
             size = reached
@@ -154,7 +154,7 @@ class Outbox:
         )
 
     def stored(self, parcel: Parcel) -> None:
-        """Let go of what the parcel carried. Parcels may overlap and be stored in any order."""
+        """Drop what the parcel carried. Parcels may overlap and be stored in any order."""
         if self._progress is parcel.progress:
             self._progress = None
         while self._chunks and self._chunks_from < parcel.chunks_from + len(parcel.chunks):
@@ -164,7 +164,7 @@ class Outbox:
             _, size = self._lines.popleft()
             self._line_bytes -= size
             self._lines_from += 1
-        if self._chunk_bytes <= _PLENTY:
+        if self._chunk_bytes <= _MAX_UNSENT_BYTES:
             self._relieved.set()
 
     def _append(self, line: LogLine) -> None:
@@ -172,7 +172,7 @@ class Outbox:
         self._lines.append((line, size))
         self._line_bytes += size
 
-    def _tell_dropped(self) -> None:
+    def _report_dropped(self) -> None:
         if self._dropped:
             count, self._dropped = self._dropped, 0
             message = f"{count} lines were dropped here: they came faster than they were stored"

@@ -45,15 +45,15 @@ class Reports:
         self._log = log
         self._ended = ended
         self._observe = observe
-        self._results: list[Attempt] = []  # of this turn of the event loop
+        self._completed_now: list[Attempt] = []  # in this turn of the event loop
         self._tasks: set[asyncio.Task[None]] = set()
 
     def put(self, attempt: Attempt) -> None:
         """Hand in an attempt's report soon; its executor has ended."""
         if isinstance(attempt.report, JobCompletion) and not attempt.has_output:
-            if not self._results:
+            if not self._completed_now:
                 asyncio.get_running_loop().call_soon(self._send_results)
-            self._results.append(attempt)
+            self._completed_now.append(attempt)
         else:
             self._start(self._finish(attempt))
 
@@ -65,7 +65,7 @@ class Reports:
 
     async def cancel(self) -> None:
         """Give up what is on its way; its attempts have not ended."""
-        self._results.clear()
+        self._completed_now.clear()
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
@@ -77,7 +77,7 @@ class Reports:
         task.add_done_callback(self._tasks.discard)
 
     def _send_results(self) -> None:
-        attempts, self._results = self._results, []
+        attempts, self._completed_now = self._completed_now, []
         if attempts:
             self._start(self._hand_in_results(attempts))
 
@@ -97,23 +97,23 @@ class Reports:
             if len(reports) < len(left):  # interrupted while the service was away
                 break
             try:
-                answers = await self._source.complete(reports)
+                results = await self._source.complete(reports)
             except ServiceError as error:
                 pause = await self._link.back_off(pause, "report_failed", error)
                 continue
             except Exception:  # noqa: BLE001 - each alone, where the error is dealt with
                 break
-            left = self._settled(left, answers)
+            left = self._settled(left, results)
             break
         await asyncio.gather(*(self._hand_in(attempt) for attempt in left))
 
-    def _settled(self, attempts: Iterable[Attempt], answers: Sequence[object]) -> list[Attempt]:
+    def _settled(self, attempts: Iterable[Attempt], results: Sequence[object]) -> list[Attempt]:
         """Note what became of each attempt; returns those that have to be handed in again."""
         again: list[Attempt] = []
-        for attempt, answer in zip(attempts, answers, strict=True):
-            if not isinstance(answer, Exception):
+        for attempt, result in zip(attempts, results, strict=True):
+            if not isinstance(result, Exception):
                 self._completed(attempt)
-            elif isinstance(answer, (StaleEpoch, NotFound)):
+            elif isinstance(result, (StaleEpoch, NotFound)):
                 self._failed(attempt, None)
             else:
                 again.append(attempt)
@@ -151,9 +151,9 @@ class Reports:
         if isinstance(report, Failure):
             await self._source.fail(attempt.job.id, report)
             return
-        (answer,) = await self._source.complete([report])
-        if isinstance(answer, Exception):
-            raise answer
+        (result,) = await self._source.complete([report])
+        if isinstance(result, Exception):
+            raise result
 
     def _completed(self, attempt: Attempt) -> None:
         seconds = time.monotonic() - attempt.begun_at

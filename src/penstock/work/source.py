@@ -44,7 +44,7 @@ class Duty:
     model_profiles: tuple[str, ...] = ()  # none: any
     limit: int = 1  # jobs that run at a time
     lease: timedelta = timedelta(minutes=15)
-    poll: timedelta = timedelta(seconds=2)  # look for jobs at least this often; news of jobs come sooner
+    poll: timedelta = timedelta(seconds=2)  # claim at least this often; wake-ups bring new jobs sooner
     beat: timedelta = timedelta(seconds=5)  # longest time between heartbeats; a third of the lease if that is less
     grace: timedelta = timedelta(seconds=30)  # for running jobs to finish at a stop
     max_result_bytes: int | None = None

@@ -35,20 +35,20 @@ class HostedModels:
             await self._host.changed.wait()
 
     async def predict(self, name: str, job: ClaimedJob, context: JobContext) -> bytes:
-        told = _Told(context)
+        listener = _Listener(context)
         try:
             deployment = self._service.find(name)
             if deployment.schema is None:
                 await deployment.describe()
             given = await from_json(bytes(job.input), deployment, self._load)
-            told.call = live = self._host.call(
+            listener.call = live = self._host.call(
                 deployment,
                 given.json,
                 given.segments,
                 request_id=request_id(job),
                 streams=True,
                 collects=True,
-                listener=told,
+                listener=listener,
             )
             try:
                 done = await live.done
@@ -58,11 +58,11 @@ class HostedModels:
         except PenstockError as error:
             raise failure_of_job(error) from error
         finally:
-            told.close()
+            listener.close()
 
 
-class _Told:
-    """Hands what a call tells to its job, and holds the model back while too much of that is unsent."""
+class _Listener:
+    """Reports a call's events as its job's, and holds the model back while too much of that is unsent."""
 
     def __init__(self, context: JobContext) -> None:
         self.call: LiveCall | None = None
@@ -73,7 +73,7 @@ class _Told:
         try:
             self._context.chunk(Raw(inlined(json, segments)))
         except ValueError as error:  # larger than an event may be; the result has it all the same
-            self._context.log(f"a chunk is told in the result only: {error}", "warning")
+            self._context.log(f"a chunk stands in the result only: {error}", "warning")
         if self.call is None or self._holding is not None:
             return
         if self._context.crowded:

@@ -23,7 +23,7 @@ from penstock.work.executors import Executors, Offer
 log = logs.get(__name__)
 
 TASK_TYPE: Final = "predict"
-_RETRY_SECONDS: Final = 2.0  # after an error that nobody foresaw
+_RETRY_SECONDS: Final = 2.0  # after an unforeseen error
 _SOON: Final = timedelta(seconds=1)  # until a job is tried again whose gateway or model was busy or away
 
 
@@ -46,7 +46,7 @@ async def offer(models: Models, executors: Executors) -> None:
     while True:
         try:
             await _follow(models, executors, offers)
-        except Exception:  # the loop outlives what nobody foresaw: a worker without its models looks well and is not
+        except Exception:  # the loop outlives any error: a worker that offers no models seems healthy
             log.exception("models_not_offered")
         await asyncio.sleep(_RETRY_SECONDS)
 

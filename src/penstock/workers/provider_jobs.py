@@ -15,7 +15,7 @@ from penstock.telemetry import metrics
 from penstock.work.context import JobContext, shortened
 
 _CALLS = metrics.counter("penstock_provider_calls", "Calls to providers, by outcome.", ["provider", "outcome"])
-_SECONDS = metrics.histogram("penstock_provider_seconds", "Time that providers took to answer.", ["provider"])
+_SECONDS = metrics.histogram("penstock_provider_seconds", "Time that providers took to respond.", ["provider"])
 _CALLS_OF: Final[dict[tuple[str, str], Any]] = {}
 _SECONDS_OF: Final[dict[str, Any]] = {}
 _MAX_WAIT_SECONDS: Final = 20.0  # that a job waits in its worker for closed gates, before it goes back to the queue

@@ -94,11 +94,11 @@ class Worker:
         self._stopped = asyncio.Event()
         self._changed = asyncio.Event()  # the offers have changed, or it is time to stop
         self._engines: dict[Offer, Engine] = {}
-        self._past = _Totals()  # of engines that are no more
+        self._past = _Totals()  # of engines that have ended
         executors.subscribe(self._changed.set)
 
     async def run(self) -> None:
-        """Work until ``stop``. While there are no executors there is nothing to do but wait for some."""
+        """Work until ``stop``. A worker without executors waits for some."""
         self._started_at = time.monotonic()
         watching = asyncio.create_task(self._watch_cancellations())
         try:
