@@ -319,7 +319,7 @@ class ModelHost:
                     self._unload_if_idle(deployment)
                     for replica in deployment.replicas:
                         self._check_life(replica, now)
-                        if deployment.waiting or replica.in_flight.ahead:
+                        if deployment.waiting or replica.in_flight.waiting:
                             replica.free_if_stuck(self._grace_of(deployment.model))
                 await self._check_memory()
             except Exception:  # the loop outlives unforeseen errors

@@ -80,6 +80,11 @@ class InFlight:
             self._begin_next(now)
         return call
 
+    @property
+    def waiting(self) -> bool:
+        """Whether a call that was sent ahead has a caller."""
+        return any(not call.done.done() for group in self.ahead for call in group)
+
     def clear(self) -> tuple[list[LiveCall], list[LiveCall]]:
         """Remove everything; returns the running calls and those ahead."""
         started, unstarted = list(self.running.values()), [call for group in self.ahead for call in group]

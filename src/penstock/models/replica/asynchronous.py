@@ -20,6 +20,7 @@ from penstock.models.replica.runtime import AsyncRuntime, Call, Cancelled, Outpu
 from penstock.models.replica.wire import Control, ReplicaWire, result
 
 _UNLOAD_SECONDS = 5.0
+_MAX_UNSENT_BYTES = 2**22  # then lines are left out
 
 
 class AsyncReplica(asyncio.Protocol):
@@ -38,6 +39,7 @@ class AsyncReplica(asyncio.Protocol):
         self._cancelled_early: set[int] = set()
         self._ending = asyncio.Event()  # the host sends no more calls
         self._closed = asyncio.Event()
+        self._left_out = 0  # lines
         self._thread = threading.get_ident()
         self._loop: asyncio.AbstractEventLoop
         self._transport: asyncio.WriteTransport | None = None
@@ -50,7 +52,7 @@ class AsyncReplica(asyncio.Protocol):
 
     async def _run(self, give_up: Callable[[Control, BaseException], Never]) -> None:
         self._loop = asyncio.get_running_loop()
-        output.capture(lambda level, line: self._wire.log(current_call.get(), level, line))
+        output.capture(self._log)
         try:
             await self._loop.create_unix_connection(lambda: self, sock=self._data)
             await self._runtime.load()
@@ -174,6 +176,16 @@ class AsyncReplica(asyncio.Protocol):
             task.cancel()  # a batch goes on while there is a caller for it
 
     # Bytes
+
+    def _log(self, level: str, line: str) -> None:
+        """Send a line that the model wrote; leave it out while too many wait to be sent."""
+        if self._transport is not None and self._transport.get_write_buffer_size() > _MAX_UNSENT_BYTES:
+            self._left_out += 1
+            return
+        if self._left_out:
+            count, self._left_out = self._left_out, 0
+            self._wire.log(None, "warning", f"{count} lines were left out: they came faster than they could be sent")
+        self._wire.log(current_call.get(), level, line)
 
     def _call_soon(self, function: Callable[..., object], *arguments: Any) -> None:
         with suppress(RuntimeError):  # the loop has ended

@@ -1,7 +1,7 @@
 """What a runtime is: the contract between a replica, which speaks frames, and the code that executes a model.
 
 A runtime is one small class in one file: it derives from ``BlockingRuntime`` or ``AsyncRuntime``, gets the manifest,
-and answers calls. Everything else (processes, queues, limits, restarts, logs, schema checks) is around it.
+and runs calls. Everything else (processes, queues, limits, restarts, logs, schema checks) is around it.
 
 Imports stay within msgspec and the standard library: replicas run in interpreters of the model's own.
 """
@@ -64,8 +64,8 @@ class Schema(Struct, kw_only=True, forbid_unknown_fields=True):
     input: dict[str, Any] = msgspec.field(default_factory=dict)  # JSON Schema of the input, which is any JSON value
     output: dict[str, Any] = msgspec.field(default_factory=dict)  # of the output; of one chunk when it streams
     description: str = ""
-    streams: bool = False  # it answers with chunks; a caller who wants one answer gets the list of them
-    batches: bool = False  # it can answer several calls together
+    streams: bool = False  # it returns chunks; a caller that wants one result gets the list of them
+    batches: bool = False  # it can run several calls together
     cancels: bool = False  # a running call ends when its caller goes
 
 
@@ -203,7 +203,7 @@ class Spec:
 
 
 class Runtime(ABC):
-    """Executes one model in this process. Raising CallFailed with ``unavailable`` tells why it cannot start."""
+    """Executes one model in this process. Raises CallFailed with ``unavailable`` when it cannot start."""
 
     name: ClassVar[str]
     default_concurrency: ClassVar[int] = 1  # calls at a time in one replica, where the manifest states none
@@ -259,11 +259,12 @@ class BlockingRuntime(Runtime):
 
     @abstractmethod
     def predict(self, call: Call) -> Output | None:
-        """Answer one call; None after handing out chunks with ``call.chunk``. Raises CallFailed; any other exception
-        counts as ``failed`` with its text."""
+        """Run one call and return its output; None after sending chunks with ``call.chunk``. Raises CallFailed; any
+        other exception counts as ``failed`` with its text."""
 
     def predict_batch(self, calls: Sequence[Call]) -> Sequence[Output | Exception]:
-        """Answer several calls together: same length, same order. Only where the schema says ``batches``."""
+        """Run several calls together and return as many results, in the same order. Only where the schema says
+        ``batches``."""
         raise NotImplementedError
 
 
