@@ -210,6 +210,7 @@ async def test_what_serve_runs_may_be_killed_under_load(victim: str, tmp_path: P
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("prepared_data")
 async def test_jobs_of_a_killed_worker_of_serve_are_handed_on_at_once(tmp_path: Path) -> None:
     """With the lease of 15 minutes that is the default: the supervisor knows that the worker is dead."""
     tmp_path.chmod(0o711)

@@ -87,6 +87,7 @@ async def test_it_serves_and_ends_in_order(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.usefixtures("prepared_data")
 async def test_ctrl_c_is_an_orderly_end(tmp_path: Path) -> None:
     async with serving(tmp_path, WORKER_ID="alone") as served:
         await until(lambda: '"worker_id":"alone"' in served.log.read_text(), "the only worker bears the name as it is")
@@ -94,6 +95,7 @@ async def test_ctrl_c_is_an_orderly_end(tmp_path: Path) -> None:
         assert await asyncio.wait_for(served.process.wait(), 20) == 0
 
 
+@pytest.mark.usefixtures("prepared_data")
 async def test_whatever_dies_is_started_again(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         await until(lambda: len(served.parts()) == 4, "all parts run")
@@ -106,6 +108,7 @@ async def test_whatever_dies_is_started_again(tmp_path: Path) -> None:
         assert await asyncio.wait_for(served.process.wait(), 20) == 0
 
 
+@pytest.mark.usefixtures("prepared_data")
 async def test_killed_and_started_again_it_leaves_no_orphan(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         await until(lambda: len(served.parts()) == 4, "all parts run")
@@ -123,6 +126,7 @@ async def test_killed_and_started_again_it_leaves_no_orphan(tmp_path: Path) -> N
             assert await asyncio.wait_for(again.wait(), 20) == 0
 
 
+@pytest.mark.usefixtures("prepared_data")
 async def test_killed_it_leaves_no_replica(tmp_path: Path) -> None:
     """Nor what a replica has started, though nobody was told to stop: within five seconds all of it has ended."""
     folder = tmp_path / "models" / "busy"
@@ -151,6 +155,7 @@ async def test_killed_it_leaves_no_replica(tmp_path: Path) -> None:
         await until(lambda: not any(map(alive, found)), "no orphan is left", seconds=5)
 
 
+@pytest.mark.usefixtures("prepared_data")
 async def test_a_second_one_on_the_same_folder_is_refused(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         environment = served.environment | {"HTTP_PORT": str(free_port()), "WORKER_HTTP_PORT": str(free_port())}
@@ -162,6 +167,7 @@ async def test_a_second_one_on_the_same_folder_is_refused(tmp_path: Path) -> Non
         assert await served.ready()
 
 
+@pytest.mark.usefixtures("prepared_data")
 async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         environment = served.environment | {"PENSTOCK_DATA_DIR": str(tmp_path / "other")}
