@@ -139,16 +139,16 @@ async def test_more_lies() -> None:
     assert (await seen(bomb)).error is not None
 
 
-@pytest.mark.usefixtures("_impatient")
-async def test_a_hanging_container_does_not_delay_the_others_for_long() -> None:
+async def test_a_hanging_sidecar_does_not_delay_the_others_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("penstock.sidecar.infra.TIMEOUT_SECONDS", 2.0)  # enough for the others on a busy machine
     async with (
         serving(hanging) as stuck,
         serving(telling(report())) as good,
         infra(stuck.address, good.address, closed_port(), "http://a..b") as found,
     ):
-        status = await asyncio.wait_for(found.status(), 3)
+        status = await asyncio.wait_for(found.status(), 30)
     assert [one.error for one in status.sidecars] == [
-        "no response within 0.2 s",
+        "no response within 2 s",
         None,
         "cannot connect: Connection refused",
         "UnicodeError",
