@@ -61,11 +61,6 @@ async def seen(handler: Handler, *, token: str | None = TOKEN) -> SidecarStatus:
         return status
 
 
-@pytest.fixture
-def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("penstock.sidecar.infra.TIMEOUT_SECONDS", 0.2)
-
-
 async def test_none_configured() -> None:
     async with infra() as found:
         status = await found.status()

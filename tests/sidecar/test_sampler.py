@@ -101,13 +101,13 @@ async def test_sources_that_hang_or_fail_delay_and_hide_no_other() -> None:
             socket=socket,
             vllm=(stuck.address, vllm.address),
             whisperx=(stuck.address, away),
-            timeout=timedelta(milliseconds=200),
+            timeout=timedelta(seconds=2),  # enough for the others on a busy machine
         ) as one,
     ):
         began = time.monotonic()
         told = await one.sample()
-        assert time.monotonic() - began < 2, "all are waited for at once"
-    slow = "no response within 0.2 s"
+        assert time.monotonic() - began < 5, "all are waited for at once: one after the other they take 6 s"
+    slow = "no response within 2 s"
     assert [container.name for container in told.containers] == ["vllm"]
     assert [(server.reachable, server.error) for server in told.vllm] == [(False, slow), (True, None)]
     masked = away.replace("admin:pass-word", "******")
