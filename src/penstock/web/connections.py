@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 from collections import Counter
 from typing import Final
 
@@ -12,6 +13,7 @@ from penstock.web.limits import Limits
 log = logs.get(__name__)
 
 _CHECK_SECONDS: Final = 1.0
+_SPARE_SHARE: Final = 20  # the part of the limit on idle connections that is freed at once
 
 
 class Tracked:
@@ -56,7 +58,7 @@ class Connections:
     def opened(self, connection: Tracked) -> None:
         """Count a new connection; idle ones make room for it where there are too many."""
         limits, address = self.limits, connection.client
-        full = len(self.open) >= limits.connections and not self._close_longest_idle(1)
+        full = len(self.open) >= limits.connections and not self._close_longest_idle(0)
         self.open.add(connection)
         self._by_address[address] += 1
         if self._timer is None:
@@ -65,16 +67,22 @@ class Connections:
             log.warning("too_many_connections", limit=limits.connections)
             connection.abort()
         elif self._by_address[address] > limits.idle_connections_per_address:
-            self._close_longest_idle(limits.idle_connections_per_address + 1, address)
+            self._close_longest_idle(limits.idle_connections_per_address, address)
         elif len(self.open) > limits.idle_connections:
-            self._close_longest_idle(limits.idle_connections + 1)
+            self._close_longest_idle(limits.idle_connections)
 
-    def _close_longest_idle(self, count: int, address: str | None = None) -> bool:
-        """Close the connection that has been idle for longest if at least ``count`` are; whether there was one."""
+    def _close_longest_idle(self, keep: int, address: str | None = None) -> bool:
+        """Close the connections that have been idle for longest if more than ``keep`` are; whether there were any.
+
+        A few more are closed than have to be, so that a flood of connections does not search among all for each.
+        """
         idle = [one for one in self.open if one.is_idle and (address is None or one.client == address)]
-        if len(idle) < count:
+        if len(idle) <= keep:
             return False
-        min(idle, key=lambda one: one.since).abort()
+        needed = len(idle) - keep if keep else 1
+        excess = needed + max(keep, len(idle)) // _SPARE_SHARE
+        for one in heapq.nsmallest(excess, idle, key=lambda one: one.since):
+            one.abort()
         return True
 
     def closed(self, connection: Tracked) -> None:
