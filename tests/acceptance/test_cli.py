@@ -118,8 +118,8 @@ async def test_a_misspelt_setting_is_told(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("AI_SERVICE_TOKN=x\nUNRELATED=1\n")
     done = await run(tmp_path, "config", "show", PENSTOCK_WORKRS="3", PENSTOCK_SOMETHING_ELSE_ENTIRELY="1")
     assert sorted(done.err.splitlines()) == [
-        "penstock: AI_SERVICE_TOKN is set, which is no setting; is AI_SERVICE_TOKEN meant?",
-        "penstock: PENSTOCK_WORKRS is set, which is no setting; is PENSTOCK_WORKERS meant?",
+        "penstock: AI_SERVICE_TOKN is set but is not a setting; did you mean AI_SERVICE_TOKEN?",
+        "penstock: PENSTOCK_WORKRS is set but is not a setting; did you mean PENSTOCK_WORKERS?",
     ]
 
 

@@ -304,7 +304,7 @@ async def test_an_unreachable_or_refusing_gateway_is_shown_with_exit_status_1(tm
     url = closed_port()
     status, out, err = await run(tmp_path, url, "--once")
     assert (status, err) == (1, "")
-    assert f"no answer from {url}" in out
+    assert f"no response from {url}" in out
     async with serving(gateway) as server:
         status, out, _ = await run(tmp_path, server.address, "--once", token="another")
     assert status == 1

@@ -170,7 +170,7 @@ async def test_a_gateway_without_its_database_is_asked_again() -> None:
 
 async def test_a_gateway_that_is_not_there_is_a_clear_error() -> None:
     async with Client(f"http://127.0.0.1:{free_port()}") as client:
-        with pytest.raises(Unreachable, match=r"no answer from http://127\.0\.0\.1:\d+: "):
+        with pytest.raises(Unreachable, match=r"no response from http://127\.0\.0\.1:\d+: "):
             await client.get(JOB_ID)
 
 
@@ -216,7 +216,7 @@ async def test_an_answer_that_is_no_problem_is_told_by_its_status() -> None:
 
 async def test_an_answer_of_another_service_is_a_clear_error() -> None:
     async with gateway(says(["hello"])) as server, Client(server.url) as client:
-        with pytest.raises(errors.ServiceError, match="not what this client understands"):
+        with pytest.raises(errors.ServiceError, match="does not understand the response"):
             await client.stats()
 
 

@@ -34,7 +34,7 @@ class Gateway:
 async def test_a_job_that_nobody_takes_is_told_of(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(job_calls, "_PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(job_calls, "_WAITS_LONG_SECONDS", 0.0)
     (job,) = await job_calls.watch(cast("Client", Gateway()), [UUID(str(JOB_ID))], show=False)
     assert job["finished_at"]
     told = capsys.readouterr().err.splitlines()

@@ -27,7 +27,7 @@ def show(as_json: AsJson = False) -> None:
 
     values = load_settings().masked()
     for name, meant in misspelt().items():
-        typer.echo(f"penstock: {name} is set, which is no setting; is {meant} meant?", err=True)
+        typer.echo(f"penstock: {name} is set but is not a setting; did you mean {meant}?", err=True)
     if wants_json(as_json):
         print_json(values)
     else:

@@ -1,4 +1,4 @@
-"""The conversations with the gateway that the job commands have; jobs come back as plain JSON objects."""
+"""The requests that the job commands send to the gateway; jobs are returned as plain JSON objects."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ T = TypeVar("T")
 Verb = Literal["retry", "cancel"]
 
 _PAGE = 100
-_PATIENCE_SECONDS = 10.0  # before one who watches is told that perhaps nobody takes the job
-_LOOK_EVERY = timedelta(milliseconds=500)  # while watching; the answer comes at once when the job is finished
+_WAITS_LONG_SECONDS = 10.0  # after which a hint is printed that perhaps no worker takes the job
+_POLL_INTERVAL = timedelta(milliseconds=500)  # while watching; the end of a job is seen at once
 
 
 async def submit(client: Client, fields: Mapping[str, Any]) -> Job:
@@ -36,7 +36,7 @@ async def submit(client: Client, fields: Mapping[str, Any]) -> Job:
 
 
 async def with_uploads(client: Client, task_type: str, job_input: Any, files: Mapping[str, Path]) -> dict[str, Any]:
-    """A job's input with the ids of files that are uploaded for it, as jobs of that type take them."""
+    """Upload files and return a job's input with their ids, as jobs of that type take them."""
     if not isinstance(job_input, dict):
         raise InvalidInput.of("input", "must be an object: it names the uploaded files")
     scheme = "blob:" if task_type == "predict" else ""  # models take media in other forms too
@@ -50,7 +50,7 @@ async def get(client: Client, job_id: UUID) -> Job:
 
 
 async def find(client: Client, where: Mapping[str, Any], limit: int) -> list[Job]:
-    """The newest ``limit`` jobs that the filter means, over as many pages as that takes."""
+    """Return the newest ``limit`` jobs that match, over as many pages as that takes."""
     jobs: list[Job] = []
     cursor: str | None = None
     while len(jobs) < limit:
@@ -63,7 +63,7 @@ async def find(client: Client, where: Mapping[str, Any], limit: int) -> list[Job
 
 
 async def watch(client: Client, job_ids: Sequence[UUID], *, show: bool) -> list[Job]:
-    """The jobs once all are finished; meanwhile a bar for each, when ``show``."""
+    """Return the jobs once all have finished; meanwhile show a bar for each, with ``show``."""
     bars = Bars(show=show)
     try:
         return list(await asyncio.gather(*(_watch_one(client, job_id, bars) for job_id in job_ids)))
@@ -72,13 +72,13 @@ async def watch(client: Client, job_ids: Sequence[UUID], *, show: bool) -> list[
 
 
 async def change(client: Client, verb: Verb, job_ids: Sequence[UUID]) -> list[Job]:
-    """Retry or cancel these jobs, one after the other; ends at the first that is refused."""
+    """Retry or cancel these jobs one after the other, up to the first that is refused."""
     call = client.retry if verb == "retry" else client.cancel
     return [_plain(await call(job_id)) for job_id in job_ids]
 
 
 async def change_where(client: Client, verb: Verb, where: Mapping[str, Any], *, dry_run: bool) -> dict[str, Any]:
-    """Retry or cancel what the filter means; how many that were, or with ``dry_run`` would be."""
+    """Retry or cancel the jobs that match; returns how many, with ``dry_run`` how many it would be."""
     call = client.retry_where if verb == "retry" else client.cancel_where
     return {"count": await call(_typed(where, JobFilter), dry_run=dry_run), "dry_run": dry_run}
 
@@ -90,15 +90,15 @@ async def stats(client: Client) -> dict[str, Any]:
 
 async def _watch_one(client: Client, job_id: UUID, bars: Bars) -> Job:
     bars.update(job := _plain(await client.get(job_id)))
-    patient_until = time.monotonic() + _PATIENCE_SECONDS
+    hint_at = time.monotonic() + _WAITS_LONG_SECONDS
     while not job["finished_at"]:
         try:
-            job = _plain(await client.wait(job_id, timeout=_LOOK_EVERY))
+            job = _plain(await client.wait(job_id, timeout=_POLL_INTERVAL))
         except TimeoutError:
             job = _plain(await client.get(job_id))
         bars.update(job)
-        if not job["attempt"] and not job["run_at"] and time.monotonic() > patient_until:
-            patient_until = math.inf
+        if not job["attempt"] and not job["run_at"] and time.monotonic() > hint_at:
+            hint_at = math.inf
             queue = f"{job['task_type']} jobs for {job['model_profile']}"
             typer.echo(f"penstock: job {job_id} still waits. Is there a worker that takes {queue}?", err=True)
     return job
@@ -110,5 +110,5 @@ def _plain(value: msgspec.Struct) -> dict[str, Any]:
 
 
 def _typed(fields: Mapping[str, Any], kind: type[T]) -> T:
-    """``fields`` as one of the API's types; a mistake is told before anything is sent."""
+    """Return ``fields`` as one of the API's types; a mistake is reported before anything is sent."""
     return decode(msgspec.json.encode(fields), msgspec.json.Decoder(kind))

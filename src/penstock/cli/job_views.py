@@ -1,4 +1,4 @@
-"""How jobs and counters look on a terminal; programs get the same data as JSON."""
+"""Jobs and counters as tables for a terminal; programs get the same data as JSON."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Bars:
 
 
 def fraction(job: Job) -> float:
-    """How much of the job is done, by what its worker reports in ``progress``; 0 when it reports nothing such."""
+    """Return how much of the job is done by its worker's ``progress``; 0 where that has no fraction."""
     progress = job.get("progress")
     value = progress.get("fraction") if isinstance(progress, dict) else progress
     return min(max(float(value), 0.0), 1.0) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0

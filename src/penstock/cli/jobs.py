@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Submit and follow jobs, through the gateway at PENSTOCK_URL.", no_args_is_help=True)
 
 JobId = Annotated[UUID, typer.Argument(metavar="ID", help="The job's id.")]
-JobIds = Annotated[list[UUID] | None, typer.Argument(metavar="[ID]…", help="Job ids; without any, filters say which.")]
+JobIds = Annotated[list[UUID] | None, typer.Argument(metavar="[ID]…", help="Job ids; without any, filters select.")]
 OwnerService = Annotated[str | None, typer.Option("--owner-service", help="Only this caller's jobs.")]
 OwnerRef = Annotated[str | None, typer.Option("--owner-ref", help="Only jobs with this reference.")]
 TaskType = Annotated[str | None, typer.Option("--task-type", help="Only jobs of this type.")]
@@ -29,7 +29,7 @@ ModelProfile = Annotated[str | None, typer.Option("--model-profile", help="Only 
 Statuses = Annotated[list[str] | None, typer.Option("--status", help="Only jobs in this status; may be repeated.")]
 Category = Annotated[str | None, typer.Option("--error-category", help="Only jobs with this error.")]
 Tags = Annotated[list[str] | None, typer.Option("--tag", help="Only jobs with this tag; repeated: all of them.")]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; tell how many jobs are meant.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; print how many jobs match.")]
 
 
 @app.command()
@@ -54,7 +54,7 @@ def submit(
     timeout_seconds: Annotated[float | None, typer.Option("--timeout", help="Limit of one attempt, seconds.")] = None,
     idempotency_key: Annotated[str | None, typer.Option(help="The same key again gives the same job.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
-    watch_it: Annotated[bool, typer.Option("--watch", "-w", help="Wait until it is finished.")] = False,
+    watch_it: Annotated[bool, typer.Option("--watch", "-w", help="Wait until it has finished.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Submit one job.
@@ -129,7 +129,7 @@ def list_jobs(
 def watch(
     job_ids: Annotated[list[UUID], typer.Argument(metavar="ID…", help="Job ids.")], as_json: AsJson = False
 ) -> None:
-    """Follow jobs until all are finished; fails when one of them did not complete."""
+    """Follow jobs until all have finished; fails when one of them did not complete."""
     from penstock.cli import job_calls
 
     jobs = with_client(lambda client: job_calls.watch(client, job_ids, show=not wants_json(as_json)))
@@ -150,7 +150,7 @@ def retry(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run jobs again from the start: these, or all that the filters mean."""
+    """Run jobs again from the start: these, or all that match the filters."""
     where = _filter(owner_service, owner_ref, task_type, model_profile, status, error_category, tag)
     _change("retry", job_ids or [], where, dry_run=dry_run, as_json=as_json)
 
@@ -168,7 +168,7 @@ def cancel(
     dry_run: DryRun = False,
     as_json: AsJson = False,
 ) -> None:
-    """Cancel jobs: these, or all that the filters mean."""
+    """Cancel jobs: these, or all that match the filters."""
     where = _filter(owner_service, owner_ref, task_type, model_profile, status, error_category, tag)
     _change("cancel", job_ids or [], where, dry_run=dry_run, as_json=as_json)
 
@@ -190,11 +190,11 @@ def _change(verb: Verb, job_ids: list[UUID], where: dict[str, Any], *, dry_run: 
     if job_ids:
         job_views.show_jobs(with_client(lambda client: job_calls.change(client, verb, job_ids)), as_json=as_json)
         return
-    answer = with_client(lambda client: job_calls.change_where(client, verb, where, dry_run=dry_run))
+    changed = with_client(lambda client: job_calls.change_where(client, verb, where, dry_run=dry_run))
     if wants_json(as_json):
-        print_json(answer)
+        print_json(changed)
     else:
-        typer.echo(f"{answer['count']} jobs {'are meant' if dry_run else 'changed'}.")
+        typer.echo(f"{changed['count']} jobs {'match' if dry_run else 'changed'}.")
 
 
 def _uploads(stated: list[str]) -> dict[str, Path]:

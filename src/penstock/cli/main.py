@@ -1,6 +1,6 @@
-"""The command ``penstock``: what there is, and how mistakes are told.
+"""The command ``penstock``: its subcommands, and how errors are printed.
 
-Commands import what they need when they run, so that ``penstock --help`` answers at once.
+Commands import what they need when they run, so that ``penstock --help`` prints at once.
 Exit statuses: 0 done, 1 failed, 2 used wrongly (arguments or settings).
 """
 
@@ -46,12 +46,12 @@ def main() -> None:
         try:
             app()
         finally:
-            sys.stdout.flush()  # here, where it can still be told that this fails
+            sys.stdout.flush()  # here, where a failure can still be reported
     except SettingsError as error:
         _fail(error.message, status=2)
     except PenstockError as error:
         _fail(error.message, status=1)
-    except BrokenPipeError:  # the reader of our output had enough: `penstock job list | head`
+    except BrokenPipeError:  # the reader of our output has closed it: `penstock job list | head`
         _mute()
         sys.exit(1)
     except OSError as error:  # such as a full disk
@@ -63,12 +63,12 @@ def main() -> None:
 
 
 def _mute() -> None:
-    """Write nothing more: what is left in the buffer would meet the same error at exit."""
+    """Write nothing more: flushing the rest of the buffer at exit would fail in the same way."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(wanted: bool) -> None:
+    if wanted:
         from importlib.metadata import version
 
         typer.echo(f"penstock {version('penstock')}")

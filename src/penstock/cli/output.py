@@ -13,9 +13,9 @@ import typer
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON; this is also what a pipe gets.")]
 
 
-def wants_json(asked: bool) -> bool:
-    """Whether to print JSON: asked for, or standard output is not a terminal."""
-    return asked or not sys.stdout.isatty()
+def wants_json(as_json: bool) -> bool:
+    """Return whether to print JSON: by ``--json``, or because standard output is not a terminal."""
+    return as_json or not sys.stdout.isatty()
 
 
 def harmless(text: str, *, lines: bool = False) -> str:

@@ -129,7 +129,7 @@ def crashes_logged() -> Iterator[None]:
     try:
         yield
     except PenstockError:
-        raise  # said on purpose, for whoever started the process
+        raise  # its message is for the user who started the process
     except Exception:  # noqa: BLE001  (the process's outermost edge)
         logs.get(__name__).exception("crashed")
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""The blob calls of the client: files that are kept by the gateway until they expire."""
+"""The blob calls of the client: files that the gateway keeps until they expire."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ class BlobCalls:
             return await self._put(content, media_type, filename or path.name)
 
     async def download(self, blob_id: UUID | str) -> MediaAnswer:
-        """A whole blob, with its bytes; raises NotFound."""
+        """Return a whole blob with its bytes; raises NotFound."""
         known = await self.blob(blob_id)
         data = b"".join([piece async for piece in self.download_pieces(blob_id)])
         return MediaAnswer(data=data, media_type=known.media_type, name=known.filename)
 
     async def download_pieces(self, blob_id: UUID | str) -> AsyncIterator[bytes]:
-        """A blob's bytes as they come, for what should not stand in memory as a whole."""
+        """Yield a blob's bytes as they arrive, for blobs too large to hold in memory."""
         with self._unreachable():
             async with self._transport.session().get(self._url(blob_id), timeout=_TIMEOUT) as response:
                 if response.status != 200:
@@ -60,7 +60,7 @@ class BlobCalls:
                     yield piece
 
     async def blob(self, blob_id: UUID | str) -> Blob:
-        """What is known of a blob; raises NotFound."""
+        """Return a blob's description; raises NotFound."""
         return await self._transport.call("GET", f"{_BLOBS}/{UUID(str(blob_id))}/info", Blob)
 
     async def delete_blob(self, blob_id: UUID | str) -> None:
@@ -77,13 +77,13 @@ class BlobCalls:
                 headers={"Content-Type": kind},
                 timeout=_TIMEOUT,
             ) as response:
-                answer = await response.read()
+                body = await response.read()
                 if response.status != 201:
-                    raise error_of(response.status, answer, response.headers)
+                    raise error_of(response.status, body, response.headers)
         try:
-            return msgspec.json.decode(answer, type=Blob)
+            return msgspec.json.decode(body, type=Blob)
         except msgspec.MsgspecError as error:
-            raise ServiceError(f"the answer is not what this client understands: {error}") from error
+            raise ServiceError(f"this client does not understand the response: {error}") from error
 
     def _url(self, blob_id: UUID | str) -> str:
         return f"{self._transport.url}{_BLOBS}/{UUID(str(blob_id))}"

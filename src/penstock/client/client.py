@@ -85,7 +85,7 @@ class _Batch(Struct):
 class Client(WorkCalls, ModelCalls, BlobCalls):
     """Talks to one gateway; use it as ``async with Client(url, token=…) as client``.
 
-    Raises ValueError for a URL that is none over HTTP. Errors of the gateway come as the classes of
+    Raises ValueError for a URL that is not HTTP's. Errors of the gateway are raised as the classes of
     ``penstock.errors``; a gateway that cannot be reached is Unreachable. Calls that may be repeated are, four times at
     most, each after a pause that the gateway may make longer. Every submission carries an idempotency key, made here if
     the caller has none, so that one that is repeated after a cut connection creates one job.
@@ -145,7 +145,7 @@ class Client(WorkCalls, ModelCalls, BlobCalls):
         return await self._transport.call("POST", _JOBS, Job, body=submission)
 
     async def submit_many(self, jobs: Iterable[JobSubmission]) -> Sequence[Created]:
-        """Create up to 10,000 jobs in one transaction, all or nothing; answers in order."""
+        """Create up to 10,000 jobs in one transaction, all or nothing; returns them in order."""
         submissions = [_keyed(job) for job in jobs]
         created = await self._transport.call("POST", f"{_JOBS}/batch", CreatedBatch, body=_Batch(jobs=submissions))
         return created.jobs
@@ -153,11 +153,11 @@ class Client(WorkCalls, ModelCalls, BlobCalls):
     # Reading
 
     async def get(self, job_id: UUID | str) -> Job:
-        """A whole job; raises NotFound."""
+        """Return a whole job; raises NotFound."""
         return await self._transport.call("GET", f"{_JOBS}/{as_id(job_id)}", Job)
 
     async def wait(self, job_id: UUID | str, timeout: timedelta | None = None) -> Job:
-        """The job once it is finished, however it ended; raises TimeoutError after ``timeout``."""
+        """Return the job once it has finished, however it ended; raises TimeoutError after ``timeout``."""
         loop = asyncio.get_running_loop()
         deadline = None if timeout is None else loop.time() + timeout.total_seconds()
         while True:
@@ -188,7 +188,7 @@ class Client(WorkCalls, ModelCalls, BlobCalls):
         return await self._transport.call("GET", _JOBS, JobPage, query=query)
 
     async def stats(self) -> Stats:
-        """Counters of everything, of each queue and of each owner."""
+        """Return the counters of everything, of each queue and of each owner."""
         return await self._transport.call("GET", "/api/v1/stats", Stats)
 
     async def compare(
@@ -199,8 +199,8 @@ class Client(WorkCalls, ModelCalls, BlobCalls):
         limit: int = 500,
         **filters: Unpack[JobFilters],
     ) -> dict[str, Any]:
-        """How providers did over these jobs, or over the newest ``limit`` finished ones that a filter means: ``jobs``,
-        ``providers`` and ``agreement``, as the API tells them."""
+        """Return how providers did over these jobs, or over the newest ``limit`` finished ones that match: ``jobs``,
+        ``providers`` and ``agreement``, as the API returns them."""
         if job_ids:
             query: Query = {"id": [str(as_id(job_id)) for job_id in job_ids]}
         else:
@@ -208,15 +208,15 @@ class Client(WorkCalls, ModelCalls, BlobCalls):
         return await self._transport.call("GET", "/api/v1/comparisons", dict[str, Any], query=query)
 
     async def providers_status(self) -> dict[str, Any]:
-        """Whether the configured AI providers can be reached: ``providers``."""
+        """Return whether the configured AI providers can be reached: ``providers``."""
         return await self._transport.call("GET", "/api/v1/providers/status", dict[str, Any])
 
     async def infra_status(self) -> dict[str, Any]:
-        """What the sidecars on GPU hosts tell: ``configured`` and ``sidecars``."""
+        """Return what the sidecars on GPU hosts report: ``configured`` and ``sidecars``."""
         return await self._transport.call("GET", "/api/v1/infra/status", dict[str, Any])
 
     async def events(self, job_id: UUID | str | None = None, *, after: str | None = None) -> AsyncIterator[Event]:
-        """What happens, as it happens: of one job from its creation to its end, or of all jobs from now on.
+        """Yield events as they happen: of one job from its creation to its end, or of all jobs from now on.
 
         ``after`` is the id of the last event seen, to go on behind it. Connections that break are made again there.
         Raises EventsLost when the service can no longer give what happened since.
@@ -251,9 +251,9 @@ class Client(WorkCalls, ModelCalls, BlobCalls):
     ) -> None:
         """Be a worker: run ``await handler(job, context)`` for each job, up to ``limit`` at a time, until stopped.
 
-        The answer is the job's result; see ``penstock.work.executors`` for errors, progress and batches. Leases are
-        kept by heartbeats; a cancelled job's handler gets CancelledError. ``stop`` ends it; without one, SIGTERM and
-        SIGINT do. Then running jobs have ``grace`` to finish, and the rest is handed back.
+        The handler returns the job's result; see ``penstock.work.executors`` for errors, progress and batches. Leases
+        are kept by heartbeats; a cancelled job's handler gets CancelledError. ``stop`` ends it; without one, SIGTERM
+        and SIGINT do. Then running jobs have ``grace`` to finish, and the rest is handed back.
         """
         duty = Duty(
             worker_id=worker_id or f"{socket.gethostname()}-{os.getpid()}",
@@ -286,7 +286,7 @@ class Client(WorkCalls, ModelCalls, BlobCalls):
             await engine.stop()
         await working
 
-    # Changing one's mind
+    # Retrying and cancelling
 
     async def retry(self, job_id: UUID | str) -> Job:
         """Send a failed job back to pending, or a running one, whose lease it takes away."""
@@ -310,8 +310,8 @@ class Client(WorkCalls, ModelCalls, BlobCalls):
 
     async def _bulk(self, verb: str, where: JobFilter, *, dry_run: bool) -> int:
         body = {**_stated(BulkRequest(**msgspec.structs.asdict(where))), "dry_run": dry_run}
-        answer = await self._transport.call("POST", f"{_JOBS}/{verb}", BulkResponse, body=body, repeatable=dry_run)
-        return answer.count
+        found = await self._transport.call("POST", f"{_JOBS}/{verb}", BulkResponse, body=body, repeatable=dry_run)
+        return found.count
 
 
 def _keyed(job: JobSubmission) -> JobSubmission:

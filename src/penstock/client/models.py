@@ -158,7 +158,7 @@ class ModelCalls:
         version: str | None = None,
         limit: int = 1000,
     ) -> list[dict[str, Any]]:
-        """The newest lines of a model's log that are meant, oldest first. ``level``: that one or worse."""
+        """Return the newest matching lines of a model's log, oldest first. ``level``: that one or worse."""
         query = _log_query(since=since, until=until, level=level, request_id=request_id, version=version, limit=limit)
         page = await self._transport.call("GET", f"{_path(name)}/logs", dict[str, Any], query=query)
         lines: list[dict[str, Any]] = page["lines"]
@@ -190,9 +190,9 @@ class ModelCalls:
             raise self._transport.unreachable(error) from error
 
     async def clean_model_logs(self, name: str) -> int:
-        """Forget a model's log; answers how many lines there were."""
-        answer = await self._transport.call("DELETE", f"{_path(name)}/logs", dict[str, int])
-        return answer["cleared"]
+        """Forget a model's log; returns how many lines there were."""
+        found = await self._transport.call("DELETE", f"{_path(name)}/logs", dict[str, int])
+        return found["cleared"]
 
     def _open(
         self,
@@ -217,7 +217,7 @@ _LOADING: Final = 600.0  # seconds that a gateway may need to import and load
 
 
 class _Opened:
-    """A call whose answer is being read; errors of the gateway are raised on entry."""
+    """A call whose response is being read; errors of the gateway are raised on entry."""
 
     def __init__(
         self,
@@ -288,7 +288,7 @@ def _decoded(content: bytes) -> Any:
     try:
         return msgspec.json.decode(content)
     except msgspec.MsgspecError as error:
-        raise ServiceError(f"the answer is not what this client understands: {error}") from error
+        raise ServiceError(f"this client does not understand the response: {error}") from error
 
 
 def _path(name: str) -> str:

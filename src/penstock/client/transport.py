@@ -24,13 +24,13 @@ _LARGE: Final = 2**19  # bytes
 
 
 class Unreachable(ServiceError):
-    """The gateway cannot be reached, or the connection broke before it answered."""
+    """The gateway cannot be reached, or the connection broke before it responded."""
 
     code = "unreachable"
 
 
 class _Refused(Exception):
-    """An answer that is an error, with its status and the seconds that it asks to wait."""
+    """An error response, with its status and the seconds to wait that it states."""
 
     def __init__(self, error: PenstockError, status: int, wait: float | None) -> None:
         super().__init__(error)
@@ -77,7 +77,7 @@ class Transport:
         self,
         method: str,
         path: str,
-        answer: type[T],
+        result: type[T],
         *,
         body: object = None,
         query: Query | None = None,
@@ -85,7 +85,7 @@ class Transport:
         repeatable: bool = True,
         wait: float = 0.0,
     ) -> T:
-        """One request, answered as ``answer``; raises what the gateway's problem details mean.
+        """Send one request and return the response as ``result``; raises the error that problem details stand for.
 
         A ``repeatable`` request is tried again while the gateway is away; any request whose connection was refused is,
         because it was never sent. ``wait`` is what the gateway may take beyond the usual time, in seconds.
@@ -106,9 +106,9 @@ class Transport:
                     raise
                 await _pause(pauses, error, None)
         try:
-            return msgspec.json.decode(content or b"null", type=answer)
+            return msgspec.json.decode(content or b"null", type=result)
         except msgspec.MsgspecError as error:
-            raise ServiceError(f"{method} {path}: the answer is not what this client understands: {error}") from error
+            raise ServiceError(f"{method} {path}: this client does not understand the response: {error}") from error
 
     async def _send(
         self,
@@ -144,11 +144,11 @@ class Transport:
         reason = str(error) or type(error).__name__
         if isinstance(error, aiohttp.ClientConnectorError):
             reason = error.os_error.strerror or reason
-        return Unreachable(f"no answer from {self.url}: {reason}")
+        return Unreachable(f"no response from {self.url}: {reason}")
 
 
 def error_of(status: int, content: bytes, headers: Mapping[str, str]) -> PenstockError:
-    """The error that an answer stands for: by its ``code``, else by its status."""
+    """Return the error of a response: by its ``code``, else by its status."""
     try:
         problem = msgspec.json.decode(content, type=_Problem)
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -174,12 +174,12 @@ def error_named(code: str, message: str, *, field: str = "request") -> PenstockE
     return None if found is None else found(message)
 
 
-async def _pause(pauses: Iterator[float], error: PenstockError, asked: float | None) -> None:
-    """Wait before the next try, as long as was asked for within reason; raises ``error`` when there were enough."""
+async def _pause(pauses: Iterator[float], error: PenstockError, stated: float | None) -> None:
+    """Wait before the next try, for as long as the gateway stated within limits; raises ``error`` after the last."""
     pause = next(pauses, None)
     if pause is None:
         raise error from error.__cause__
-    await asyncio.sleep(max(pause * (0.5 + random()), min(asked or 0.0, _MAX_RETRY_AFTER_SECONDS)))
+    await asyncio.sleep(max(pause * (0.5 + random()), min(stated or 0.0, _MAX_RETRY_AFTER_SECONDS)))
 
 
 def _seconds(header: str | None) -> float | None:

@@ -34,7 +34,7 @@ class MediaAnswer(Struct, frozen=True, kw_only=True):
 
 
 class JobPage(Struct, frozen=True, kw_only=True):
-    """Jobs, newest first. A page may hold fewer than asked for; only a null cursor means the end."""
+    """Jobs, newest first. A page may hold fewer than the limit; only a null cursor means the end."""
 
     jobs: list[JobSummary]
     next_cursor: str | None

@@ -17,7 +17,7 @@ _MAX_COMPLETION_BYTES = 2**19  # of their results
 
 
 class PlainLog:
-    """Structured events for the standard ``logging`` of somebody else's program: ``event key=value``."""
+    """Structured events for the standard ``logging`` of the user's program: ``event key=value``."""
 
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
