@@ -154,8 +154,8 @@ async def test_a_server_that_cuts_the_connection_costs_no_replica(trial: Trial) 
 
 
 async def test_a_call_that_hangs_is_ended(trial: Trial) -> None:
-    """At its limit; the model serves on."""
-    model = await trial.plain(timeout=0.3)
+    """At its limit, which leaves a program time to start on a busy machine; the model goes on."""
+    model = await trial.plain(timeout=1.5)
     async with asyncio.timeout(_AT_ONCE):
         with pytest.raises(ModelTimeout):
             await trial.ask(model, op="sleep", seconds=30)
