@@ -29,7 +29,7 @@ async def main() -> None:
     executors = Executors()
     executors.add(echo, task_types=["echo"], model_profiles=["small"])
     database = Database(os.environ["DATABASE_URL"], application_name="penstock-worker")
-    await database.open(patience=timedelta(seconds=20))
+    await database.open(timeout=timedelta(seconds=20))
     service = JobService(database)
     await service.start()
     lease = timedelta(seconds=float(os.environ["LEASE_SECONDS"]))

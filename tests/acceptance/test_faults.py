@@ -68,7 +68,7 @@ async def _worker(name: str, url: str, *, pause: float = 0.01, lease: float = 1.
 @asynccontextmanager
 async def _service(url: str) -> AsyncIterator[tuple[JobService, Database]]:
     database = Database(url, application_name="penstock-test")
-    await database.open(patience=timedelta(seconds=20))
+    await database.open(timeout=timedelta(seconds=20))
     service = JobService(database)
     await service.start()
     try:

@@ -81,13 +81,13 @@ async def test_a_database_that_is_away_is_tried_for_a_while(tmp_path: Path) -> N
     loop = asyncio.get_running_loop()
     began = loop.time()
     with pytest.raises(DatabaseUnavailable):
-        await migrate(embedded_url(tmp_path), patience=timedelta(seconds=0.3))
+        await migrate(embedded_url(tmp_path), timeout=timedelta(seconds=0.3))
     assert 0.1 < loop.time() - began < 3
 
 
 async def test_an_unknown_database_is_a_mistake_in_the_url(postgres_server: EmbeddedServer) -> None:
     with pytest.raises(CannotStart, match="DATABASE_URL"):
-        await migrate(embedded_url(postgres_server.data_dir, "nowhere"), patience=timedelta(seconds=30))
+        await migrate(embedded_url(postgres_server.data_dir, "nowhere"), timeout=timedelta(seconds=30))
 
 
 def test_every_migration_has_its_sql_and_a_name_that_fits() -> None:

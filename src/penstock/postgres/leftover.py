@@ -1,4 +1,4 @@
-"""A server of an earlier run that is still alive, because its supervisor was killed: found, and stopped."""
+"""Stop a server of an earlier run that is still alive because its supervisor was killed."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ log = structlog.get_logger(__name__)
 async def stop_server(cluster: Path) -> None:
     """Stop the server that still runs on ``cluster``, if one does, and wait until it is gone.
 
-    A process whose number stands in ``postmaster.pid`` but which is not that server is left alone: numbers
-    are used again. Raises CannotStart when the server does not end.
+    A process that ``postmaster.pid`` names but that is not this server is left alone: process ids are reused. Raises
+    CannotStart when the server does not end.
     """
     pid = running_server(cluster)
     if pid is None:
@@ -39,7 +39,7 @@ async def stop_server(cluster: Path) -> None:
 
 
 def running_server(cluster: Path) -> int | None:
-    """The process number of the server that runs on ``cluster``."""
+    """Return the process id of the server that runs on ``cluster``, if one does."""
     try:
         pid = int((cluster / "postmaster.pid").read_text().split("\n", 1)[0])
     except (FileNotFoundError, ValueError):
@@ -48,7 +48,7 @@ def running_server(cluster: Path) -> int | None:
 
 
 def _serves(pid: int, cluster: Path) -> bool:
-    """Whether that process is a server on that folder, which a server makes its working folder."""
+    """Return whether the process is a server on that folder; a server makes the folder its working directory."""
     if Path("/proc/self/comm").exists():  # Linux
         try:
             return Path(f"/proc/{pid}/comm").read_text().startswith("postgres") and Path(f"/proc/{pid}/cwd").samefile(

@@ -30,18 +30,18 @@ _ADVISORY_LOCK: Final = 0x70656E73746F636B  # "penstock": one migration at a tim
 log = structlog.get_logger(__name__)
 
 
-async def migrate(url: str, *, patience: timedelta = timedelta(0)) -> None:
-    """Bring the database at ``url`` up to date; returns at once when it is.
+async def migrate(url: str, *, timeout: timedelta = timedelta(0)) -> None:
+    """Bring the database at ``url`` up to date; returns at once if it is already.
 
-    A database that is away is tried again for ``patience``. Raises DatabaseUnavailable when that was not enough,
-    and CannotStart when the database is newer than this code, too old a server, or refuses us.
+    Retries for ``timeout`` while the database cannot be reached, then raises DatabaseUnavailable. Raises CannotStart
+    when the schema is newer than this code, the server is too old, or it refuses the connection.
     """
-    connection = await _connect(url, patience)
+    connection = await _connect(url, timeout)
     try:
         if await is_current(connection):
             return
         await connection.execute("SELECT pg_advisory_lock($1)", _ADVISORY_LOCK)
-        if await is_current(connection):  # another replica did it while we waited
+        if await is_current(connection):  # another process has done it meanwhile
             return
         await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
         before = await schema.version(connection)
@@ -52,19 +52,19 @@ async def migrate(url: str, *, patience: timedelta = timedelta(0)) -> None:
     except UNREACHABLE as error:
         raise DatabaseUnavailable from error
     finally:
-        await connection.close(timeout=5)  # this also gives the advisory lock free
+        await connection.close(timeout=5)  # this also releases the advisory lock
 
 
 def import_tools() -> None:
-    """Import what migrations need, for callers that know there is work and have time meanwhile: it takes long."""
+    """Import what migrations need, which takes a while: for callers that know of work and have the time now."""
     import alembic.command  # noqa: PLC0415
     import alembic.config  # noqa: F401, PLC0415
     import sqlalchemy.ext.asyncio  # noqa: F401, PLC0415
 
 
-async def check(url: str, *, patience: timedelta = timedelta(0)) -> None:
-    """Raise CannotStart unless the schema is up to date: for processes that may not migrate."""
-    connection = await _connect(url, patience)
+async def check(url: str, *, timeout: timedelta = timedelta(0)) -> None:
+    """Raise CannotStart unless the schema is up to date; for processes that may not migrate."""
+    connection = await _connect(url, timeout)
     try:
         problem = schema.problem(await schema.version(connection))
     finally:
@@ -82,18 +82,18 @@ async def is_current(connection: asyncpg.Connection[Any]) -> bool:
     return problem is None
 
 
-async def _connect(url: str, patience: timedelta) -> asyncpg.Connection[Any]:
-    connection = await _reach(url, patience)
+async def _connect(url: str, timeout: timedelta) -> asyncpg.Connection[Any]:
+    connection = await _reach(url, timeout)
     if connection.get_server_version().major < _OLDEST_SERVER:
         await connection.close(timeout=5)
         raise CannotStart(f"DATABASE_URL: Penstock needs PostgreSQL {_OLDEST_SERVER} or later.")
     return connection
 
 
-async def _reach(url: str, patience: timedelta) -> asyncpg.Connection[Any]:
+async def _reach(url: str, timeout: timedelta) -> asyncpg.Connection[Any]:
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + patience.total_seconds()
-    pause = 0.05
+    deadline = loop.time() + timeout.total_seconds()
+    delay = 0.05
     logged = False
     settings = {"application_name": "penstock-migrate", "search_path": SCHEMA, "statement_timeout": "0"}
     while True:
@@ -104,13 +104,13 @@ async def _reach(url: str, patience: timedelta) -> asyncpg.Connection[Any]:
         except UNREACHABLE as error:
             if isinstance(error, asyncpg.InvalidCatalogNameError) and not _is_embedded(url):
                 raise CannotStart(f"DATABASE_URL: {error}") from error
-            if loop.time() + pause > deadline:
+            if loop.time() + delay > deadline:
                 raise DatabaseUnavailable(_not_reached(url, error)) from error
             if not logged:
-                log.warning("database_away", reason=_not_reached(url, error), waiting_seconds=patience.total_seconds())
+                log.warning("database_away", reason=_not_reached(url, error), waiting_seconds=timeout.total_seconds())
                 logged = True
-        await asyncio.sleep(pause)
-        pause = min(pause * 2, 2.0)
+        await asyncio.sleep(delay)
+        delay = min(delay * 2, 2.0)
 
 
 def _not_reached(url: str, error: BaseException) -> str:

@@ -18,11 +18,11 @@ from penstock.postgres import schema
 
 log = structlog.get_logger("penstock.postgres")
 
-# What a lost or refusing server looks like from here: try again later, the request itself is sound.
+# Errors that mean a lost or a refusing server: try again later, the request itself is sound.
 UNREACHABLE: tuple[type[BaseException], ...] = (
     OSError,
     TimeoutError,
-    asyncpg.InternalClientError,  # the connection was lost in mid-answer
+    asyncpg.InternalClientError,  # the connection was lost in the middle of a response
     asyncpg.InterfaceError,  # "connection is closed", "connection was closed in the middle of operation"
     asyncpg.PostgresConnectionError,
     asyncpg.CannotConnectNowError,  # starting up, shutting down, in recovery
@@ -30,17 +30,17 @@ UNREACHABLE: tuple[type[BaseException], ...] = (
     asyncpg.CrashShutdownError,
     asyncpg.InsufficientResourcesError,  # too many connections, no memory, a full disk
     asyncpg.ReadOnlySQLTransactionError,  # no longer the primary
-    asyncpg.InvalidAuthorizationSpecificationError,  # at start that is told apart; later somebody is changing passwords
+    asyncpg.InvalidAuthorizationSpecificationError,  # reported as such at start; later, passwords are being changed
     asyncpg.InvalidCatalogNameError,
     asyncpg.QueryCanceledError,
     asyncpg.IdleInTransactionSessionTimeoutError,
 )
 
-_SCHEMA_SECONDS = 5.0  # for so long a schema that fits is taken to fit
+_SCHEMA_SECONDS = 5.0  # how long a schema that was found to match is assumed to match
 
-# Estimates of queue tables are always stale: what was empty at analysis holds a million rows a minute later. Statements
-# say by their shape how large tables are looked up (LATERAL, ctid), these settings keep the planner from other ideas,
-# and plans are made once, for planning over partitions takes milliseconds.
+# Estimates of queue tables are always stale: what was empty at analysis holds a million rows a minute later. The shape
+# of the statements fixes how large tables are accessed (LATERAL, ctid), these settings keep the planner from other
+# plans, and plans are made once, because planning over partitions takes milliseconds.
 _SESSION = {
     "search_path": "penstock",
     "plan_cache_mode": "force_generic_plan",
@@ -66,8 +66,8 @@ async def _prepare(connection: asyncpg.Connection) -> None:
 async def _try_to_write(connection: asyncpg.Connection) -> None:
     """Write a few pages to a new file of the database's, and undo it; raises DiskFullError.
 
-    A new file, because an old one may have room left while the disk has none. A role that may not do this cannot tell,
-    so it is not stopped by that.
+    A new file, because an old one may have space left while the disk has none. A role without the privilege to do this
+    cannot find out, and is not held up by it.
     """
     attempt = connection.transaction()
     await attempt.start()
@@ -76,18 +76,18 @@ async def _try_to_write(connection: asyncpg.Connection) -> None:
         await connection.execute("INSERT INTO write_probe SELECT repeat('x', 1000) FROM generate_series(1, 64)")
     except asyncpg.InsufficientPrivilegeError:
         pass
-    except asyncpg.LockNotAvailableError as error:  # another process is just trying
+    except asyncpg.LockNotAvailableError as error:  # another process is trying at this moment
         raise DatabaseUnavailable("The database has no space left on its disk.") from error
     finally:
         await attempt.rollback()
 
 
 async def _keep_session(connection: asyncpg.Connection) -> None:
-    """Nothing of ours changes session state, so a released connection needs no round trip to reset it."""
+    """Leave the session as it is: no statement changes its state, so a reset would be a wasted round trip."""
 
 
 class Database:
-    """A pool of connections that survives the server: it reconnects by itself and says when it cannot."""
+    """A pool of connections that outlives the server: it reconnects by itself, and raises while it cannot."""
 
     def __init__(self, url: str, *, application_name: str, max_size: int = 8) -> None:
         self.url = url
@@ -96,25 +96,25 @@ class Database:
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
         self._check_schema_at = 0.0  # monotonic; not before then
-        self._disk_full = False  # a write has failed for want of space, and none was tried since
+        self._disk_full = False  # a write failed for lack of space, and none was tried since
 
-    async def open(self, *, patience: timedelta = timedelta(0)) -> None:
-        """Connect, trying again for ``patience``; raises DatabaseUnavailable when that was not enough."""
+    async def open(self, *, timeout: timedelta = timedelta(0)) -> None:
+        """Connect, retrying for ``timeout``; raises DatabaseUnavailable after that."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + patience.total_seconds()
-        pause = 0.05
+        deadline = loop.time() + timeout.total_seconds()
+        delay = 0.05
         while True:
             try:
                 await self._connected_pool()
                 return
             except DatabaseUnavailable:
-                if loop.time() + pause > deadline:
+                if loop.time() + delay > deadline:
                     raise
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, 1.0)
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, 1.0)
 
     async def close(self) -> None:
-        """Close every connection; a statement in flight gets a few seconds to end."""
+        """Close every connection; statements in flight get a few seconds to finish."""
         pool, self._pool = self._pool, None
         if pool is None:
             return
@@ -146,7 +146,7 @@ class Database:
             raise DatabaseUnavailable from error
 
     async def ping(self) -> None:
-        """Raise DatabaseUnavailable unless the server answers within 2 s and takes writes.
+        """Raise DatabaseUnavailable unless the server responds within 2 s and accepts writes.
 
         Reading tells whether it is read-only. Only after a write has found the disk full is writing tried here, until
         it succeeds.
@@ -170,7 +170,7 @@ class Database:
         self._check_schema_at = time.monotonic() + _SCHEMA_SECONDS
 
     async def connect(self) -> asyncpg.Connection:
-        """A connection of its own, outside the pool, for listening."""
+        """Open a connection outside the pool, for listening."""
         try:
             return await asyncpg.connect(
                 self.url,

@@ -14,7 +14,7 @@ from aiosql.adapters.asyncpg import AsyncPGAdapter
 
 
 class Statement:
-    """One named block. Call it with a connection and its parameters by name."""
+    """A named block; its methods take a connection, and the parameters by name."""
 
     __slots__ = ("_order", "name", "sql")
 
@@ -24,7 +24,7 @@ class Statement:
         self._order = order
 
     def arguments(self, parameters: dict[str, Any]) -> list[Any]:
-        """The parameters in the order of the numbers in ``sql``."""
+        """Return the parameters in the order of the numbers in ``sql``."""
         return [parameters[name] for name in self._order]
 
     async def rows(self, connection: asyncpg.Connection, **parameters: Any) -> list[asyncpg.Record]:
@@ -57,5 +57,5 @@ class Queries:
 
 
 def load(module_file: str, name: str = "queries.sql") -> Queries:
-    """The blocks of the SQL file beside ``module_file``."""
+    """Return the blocks of the SQL file beside ``module_file``."""
     return Queries(Path(module_file).with_name(name))

@@ -28,7 +28,7 @@ async def hand_on(url: str, settings: Settings, worker_id: str) -> None:
 
     database = Database(url, application_name="penstock-supervisor", max_size=1)
     try:
-        await database.open(patience=_TIMEOUT)
+        await database.open(timeout=_TIMEOUT)
         jobs = await rescue_from(database, JobLimits.from_settings(settings), [worker_id])
         if jobs:
             log.info("jobs_handed_on", worker_id=worker_id, jobs=jobs)

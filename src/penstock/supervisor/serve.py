@@ -75,7 +75,7 @@ class Supervisor:
                 await self._server.start()
         url = database_url(self._settings)
         bring_up = migrate.migrate if self._settings.migrate_on_start else migrate.check
-        await bring_up(url, patience=_DATABASE_TIMEOUT)
+        await bring_up(url, timeout=_DATABASE_TIMEOUT)
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
         """Whether ``work`` ended before a stop was requested; otherwise it is cancelled."""
