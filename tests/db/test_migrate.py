@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pytest
 from penstock.errors import CannotStart, DatabaseUnavailable
 from penstock.postgres.embedded import EmbeddedServer, embedded_url
 from penstock.postgres.migrate import check, is_current, migrate
-from penstock.postgres.schema import versions
+from penstock.postgres.schema import VERSIONS, versions
 
 
 async def test_several_replicas_may_migrate_an_empty_database_at_once(postgres_server: EmbeddedServer) -> None:
@@ -88,6 +89,26 @@ async def test_a_database_that_is_away_is_tried_for_a_while(tmp_path: Path) -> N
 async def test_an_unknown_database_is_a_mistake_in_the_url(postgres_server: EmbeddedServer) -> None:
     with pytest.raises(CannotStart, match="DATABASE_URL"):
         await migrate(embedded_url(postgres_server.data_dir, "nowhere"), timeout=timedelta(seconds=30))
+
+
+def test_migrations_use_nothing_that_postgresql_15_lacks() -> None:
+    """The embedded server is newer, so it accepts more. What was met so far, by the version that brought it."""
+    newer = {
+        "STORAGE in a column's definition (16)": r"(?<!SET )\bSTORAGE (PLAIN|EXTERNAL|EXTENDED|MAIN)\b",
+        "any_value (16)": r"\bany_value\(",
+        "JSON_TABLE, JSON_QUERY, JSON_VALUE (17)": r"\bJSON_(TABLE|QUERY|VALUE|EXISTS)\b",
+        "uuidv7 (18)": r"\buuidv[47]\(",
+        "virtual generated columns (18)": r"\bVIRTUAL\b",
+    }
+    files = [*VERSIONS.glob("*.sql"), *VERSIONS.parents[2].rglob("*.sql")]
+    assert len(files) > 10
+    found = [
+        (file.name, name)
+        for file in files
+        for name, use in newer.items()
+        if re.search(use, file.read_text(), re.IGNORECASE)
+    ]
+    assert found == []
 
 
 def test_every_migration_has_its_sql_and_a_name_that_fits() -> None:

@@ -374,7 +374,8 @@ CREATE TABLE housekeeping (
 INSERT INTO housekeeping (duty, last_at, recovered_at) VALUES ('rescue', clock(), '-infinity'), ('lanes', clock(), '-infinity');
 
 -- Always empty: a process that has found the disk full writes here, and undoes it, to learn whether there is space again.
-CREATE TABLE write_probe (filler text STORAGE PLAIN NOT NULL);
+CREATE TABLE write_probe (filler text NOT NULL);
+ALTER TABLE write_probe ALTER COLUMN filler SET STORAGE PLAIN;
 
 -- What falls outside every dated partition: ids of a wild clock, and unfinished jobs whose day was dropped.
 CREATE TABLE job_default PARTITION OF job DEFAULT;

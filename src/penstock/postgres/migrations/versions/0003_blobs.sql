@@ -21,8 +21,9 @@ CREATE TABLE blob_part (
     tenant_id  integer NOT NULL,
     blob_id    uuid NOT NULL,
     number     integer NOT NULL CHECK (number >= 0),
-    data       bytea STORAGE EXTERNAL NOT NULL CHECK (octet_length(data) BETWEEN 1 AND 524288), -- media do not compress
+    data       bytea NOT NULL CHECK (octet_length(data) BETWEEN 1 AND 524288),
     created_at timestamptz NOT NULL,
     PRIMARY KEY (tenant_id, blob_id, number)
 );
+ALTER TABLE blob_part ALTER COLUMN data SET STORAGE EXTERNAL; -- media do not compress
 CREATE INDEX blob_part_first ON blob_part (created_at) WHERE number = 0;
