@@ -174,7 +174,7 @@ def _drain_figures(drains: Mapping[str, Rates]) -> list[Figure]:
     best = max((drains[name].median for name in ("pgqueuer 1", "pgqueuer 2") if drains[name].values), default=math.nan)
     figures = [
         Figure(
-            scenario=f"a backlog worked off by one process: {subject.label}",
+            scenario=f"backlog, one worker process: {subject.label}",
             value=drains[subject.name].median,
             unit="jobs/s",
             note=_note(drains[subject.name], ours, subject.unequal, ours_too=subject.name == _OURS),
@@ -196,10 +196,10 @@ def _create_figures(creates: Mapping[str, Rates]) -> list[Figure]:
     return [
         *(
             Figure(
-                scenario=f"jobs created over HTTP, one process, {CALLERS} callers: {labels[name]}",
+                scenario=f"creates over HTTP, one process, {CALLERS} callers: {labels[name]}",
                 value=rates.median,
                 unit="/s",
-                note=_note(rates, ours.median, "no schema of jobs, no events", ours_too=name == _OURS),
+                note=_note(rates, ours.median, "no fencing, no event streams", ours_too=name == _OURS),
                 group=_GROUP,
             )
             for name, rates in creates.items()
