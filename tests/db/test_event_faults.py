@@ -47,13 +47,13 @@ async def test_streams_of_finished_jobs_are_whole_while_others_submit(alone: Cal
 
     submitters = [asyncio.create_task(submitter(fresh.url)) for _ in range(4)]
     submitters += [asyncio.create_task(_commit_until(stopping, fresh.url)) for _ in range(2)]
-    told = []
+    received = []
     async with open_database(fresh.url) as readers:
         for _ in range(10):
-            told += await asyncio.gather(*(history(readers, job_id) for job_id in jobs))
+            received += await asyncio.gather(*(history(readers, job_id) for job_id in jobs))
     stopping.set()
     await asyncio.gather(*submitters)
-    assert [events for events in told if events != LIFE] == []
+    assert [events for events in received if events != LIFE] == []
 
 
 async def test_a_stream_open_over_a_crash_goes_on_when_transaction_numbers_are_given_again(tmp_path: Path) -> None:
@@ -106,8 +106,8 @@ async def test_streams_open_over_crashes_of_the_server_tell_everything_once_and_
         end = (await rest.submit(task_type="the end")).id
         truth = await _all_events(server.url)
         for stream in everything:
-            told = await within(stream, 60)
-            assert told == truth
+            received = await within(stream, 60)
+            assert received == truth
         assert truth[-1].endswith(f"job.created {end}")
         lives = [[line for line in truth if line.endswith(str(job_id))] for job_id in sorted(jobs)]
         finished = [(job_id, life) for job_id, life in zip(sorted(jobs), lives, strict=True) if "completed" in life[-1]]
@@ -195,12 +195,12 @@ def _line(event: Event) -> str:
 
 async def _follow(caller: Caller, after: str) -> list[str]:
     """Every event of one stream of all jobs, up to the job that ends the test; it is never opened again."""
-    told: list[str] = []
+    received: list[str] = []
     async for event in caller.events(after=after):
-        told.append(_line(event))
+        received.append(_line(event))
         if event.data.get("task_type") == "the end":
             break
-    return told
+    return received
 
 
 async def _first(events: AsyncIterator[Event], count: int) -> AsyncIterator[Event]:

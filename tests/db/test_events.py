@@ -1,4 +1,4 @@
-"""Event streams: in order, resumable anywhere, and held up by nobody else's transactions."""
+"""Event streams: in order, resumable anywhere, and not delayed by transactions that are held open."""
 
 from __future__ import annotations
 
@@ -31,35 +31,35 @@ async def test_a_jobs_stream_tells_its_whole_life_and_ends(caller: Caller) -> No
     await caller.beat(job, progress=b'{"fraction": 0.5}')
     await caller.fail(job, Category.SHUTDOWN, message="moving")
     await caller.complete(await caller.claim_one())
-    told = await within(_all(caller.events(job.id)))
-    assert [event.type for event in told] == [
+    received = await within(_all(caller.events(job.id)))
+    assert [event.type for event in received] == [
         "job.created", "job.started", "job.progress", "job.retrying", "job.started", "job.completed",
     ]  # fmt: skip
-    assert {event.subject for event in told} == {job.id}
-    assert msgspec.json.decode(msgspec.json.encode(told[2].data))["progress"] == {"fraction": 0.5}
-    assert told[3].data["category"] == "shutdown"
-    assert told[1].data["epoch"] < told[4].data["epoch"]
-    positions = [Position.parse(event.id) for event in told]
+    assert {event.subject for event in received} == {job.id}
+    assert msgspec.json.decode(msgspec.json.encode(received[2].data))["progress"] == {"fraction": 0.5}
+    assert received[3].data["category"] == "shutdown"
+    assert received[1].data["epoch"] < received[4].data["epoch"]
+    positions = [Position.parse(event.id) for event in received]
     assert positions == sorted(set(positions))
 
 
 async def test_a_stream_resumes_behind_any_event_at_any_process(caller: Caller, far_caller: Caller) -> None:
     job = await caller.submit_and_claim()
     await caller.complete(job)
-    told = await within(_all(caller.events(job.id)))
-    for index, event in enumerate(told):
+    received = await within(_all(caller.events(job.id)))
+    for index, event in enumerate(received):
         rest = await within(_all(far_caller.events(job.id, after=event.id)))
-        assert [later.id for later in rest] == [later.id for later in told[index + 1 :]]
+        assert [later.id for later in rest] == [later.id for later in received[index + 1 :]]
 
 
 async def test_one_row_for_many_jobs_is_told_job_by_job_and_can_be_resumed_in_its_middle(caller: Caller) -> None:
     first = await caller.submit()
     (start,) = await take(caller.events(first.id), 1)
     jobs = await caller.submit_many(10)
-    told = await take(caller.events(after=start.id), 10)
-    assert [event.subject for event in told] == [job.id for job in jobs]
-    rest = await take(caller.events(after=told[3].id), 6)
-    assert [event.id for event in rest] == [event.id for event in told[4:]]
+    received = await take(caller.events(after=start.id), 10)
+    assert [event.subject for event in received] == [job.id for job in jobs]
+    rest = await take(caller.events(after=received[3].id), 6)
+    assert [event.id for event in rest] == [event.id for event in received[4:]]
 
 
 async def test_the_stream_of_all_jobs_is_live(caller: Caller, far_caller: Caller) -> None:
@@ -108,8 +108,8 @@ async def test_a_transaction_held_open_delays_no_reader(alone: Caller, fresh: Da
             await _record(ours, alone)
             stream = await alone.watch()
             jobs = [await alone.submit() for _ in range(3)]
-            told = await take(stream, 3)
-            assert [event.subject for event in told] == [job.id for job in jobs]
+            received = await take(stream, 3)
+            assert [event.subject for event in received] == [job.id for job in jobs]
             job = await alone.claim_one()
             await alone.complete(job)
             assert await within(_types(alone, job.id)) == ["job.created", "job.started", "job.completed"]
@@ -118,7 +118,7 @@ async def test_a_transaction_held_open_delays_no_reader(alone: Caller, fresh: Da
 
 
 async def test_an_event_committed_late_comes_late_and_is_not_left_out(alone: Caller, fresh: Database) -> None:
-    """Its id is lower than that of events which were told before: it takes the next position all the same."""
+    """Its id is lower than those of events that readers have seen: it takes the next position all the same."""
     stream = await alone.watch()
     async with fresh.acquire() as slow:
         transaction = slow.transaction()
@@ -139,9 +139,9 @@ async def test_every_event_is_told_once_while_many_write(alone: Caller, fresh: D
         far_caller = Caller(service, alone.tenant)
         writers = [asyncio.ensure_future(_write(caller)) for caller in (alone, far_caller) for _ in range(8)]
         ids = {job_id for jobs in await asyncio.gather(*writers) for job_id in jobs}
-    told = await take(stream, len(ids))
-    assert {event.subject for event in told} == ids
-    positions = [Position.parse(event.id) for event in told]
+    received = await take(stream, len(ids))
+    assert {event.subject for event in received} == ids
+    positions = [Position.parse(event.id) for event in received]
     assert positions == sorted(set(positions))
 
 
@@ -153,13 +153,13 @@ async def test_a_slow_reader_reads_what_it_missed_from_the_database(
     stream = await alone.watch()
     tail = alone.service.of(alone.tenant)._events.tail
     jobs = [await alone.submit() for _ in range(20)]
-    told = list(await take(stream, 1))
+    received = list(await take(stream, 1))
     await until(lambda: tail.end.number == 20, "the tail has read everything")
     assert tail._bytes <= 1000
-    told += await take(stream, 10)
+    received += await take(stream, 10)
     jobs += await alone.submit_many(50)
-    told += await take(stream, 59)
-    assert [event.subject for event in told] == [job.id for job in jobs]
+    received += await take(stream, 59)
+    assert [event.subject for event in received] == [job.id for job in jobs]
 
 
 async def test_what_is_no_event_id_and_what_is_no_job_is_said_so(caller: Caller) -> None:

@@ -13,7 +13,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def mark_of(at: datetime) -> int:
-    """A row's time as a number that tells rows of the same position apart, should the store ever have gone back."""
+    """Return a row's time as a number: it distinguishes rows of one position, should the store ever go back."""
     return (at - _EPOCH) // timedelta(microseconds=1) % 2**32
 
 

@@ -12,7 +12,7 @@ from penstock.events.store import Standing
 from penstock.events.tail import EventTail, Reader
 from penstock.postgres.pool import Database
 
-RESET: Final = "reset"  # the type of the event that tells a reader to read the state anew
+RESET: Final = "reset"  # the type of the event that asks a reader to read the state anew
 
 
 class Lost(Exception):  # it never leaves a stream
@@ -35,7 +35,7 @@ class History(Protocol):
         ...
 
 
-# Whether nothing follows what a stream has told; with the last event, if it just told one, and its position.
+# Return whether nothing follows in a stream; takes the event that it just gave, if any, and its position.
 IsOver = Callable[[Event | None, Position], Awaitable[bool]]
 
 
@@ -136,7 +136,7 @@ class EventStream:
 
     def _reset(self, standing: Standing) -> Event:
         """Begin anew: a subject's stream with its first event, the stream of all events now."""
-        asked = self.position
+        known = self.position
         self.position = START if self._subject is not None else self._tail.end
         return Event(
             position=self.position,
@@ -144,7 +144,7 @@ class EventStream:
             type=RESET,
             subject=self._subject,
             time=None,
-            data={"reason": standing.value, "after": str(asked)},
+            data={"reason": standing.value, "after": str(known)},
         )
 
     async def _until_lost(self, reader: Reader) -> AsyncIterator[Event]:

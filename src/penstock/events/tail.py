@@ -148,9 +148,7 @@ class EventTail:
             await set_within(self._news, pause)
             self._news.clear()
             not_before = loop.time() + _INTERVAL
-            joining = (
-                self._joining.copy()
-            )  # whoever comes during the pass waits for the next one, which sees all until then
+            joining = self._joining.copy()  # a reader that comes during the pass waits for the next one
             try:
                 pause = await self._advance()
             except DatabaseUnavailable as error:

@@ -40,14 +40,14 @@ class JobEvents:
 
     async def of_job(self, job_id: UUID, after: Position | None) -> OpenStream:
         """A job's events, from its creation or behind ``after``; ends with its last event when the job has finished."""
-        told = JobHistory(self._database, self._tenant, self.tail, job_id)
-        stream = EventStream(self.tail, told, subject=job_id, is_over=told.is_over)
+        stored = JobHistory(self._database, self._tenant, self.tail, job_id)
+        stream = EventStream(self.tail, stored, subject=job_id, is_over=stored.is_over)
         return await stream.open(after)
 
     async def is_over(self, job_id: UUID, after: Position) -> bool:
         """Whether the job has finished and has no event behind ``after``, which the store holds. Raises NotFound."""
-        told = JobHistory(self._database, self._tenant, self.tail, job_id)
-        return await told.standing(after) is Standing.HELD and await told.is_over(None, after)
+        stored = JobHistory(self._database, self._tenant, self.tail, job_id)
+        return await stored.standing(after) is Standing.HELD and await stored.is_over(None, after)
 
 
 class JobHistory:
@@ -58,7 +58,7 @@ class JobHistory:
         self._tenant = tenant
         self._tail = tail
         self._job_id = job_id
-        self._row_id = 0  # every row of the job up to this id was told, or is not wanted
+        self._row_id = 0  # every row of the job up to this id was given, or is not wanted
 
     async def standing(self, after: Position) -> Standing:
         """Whether a reader can go on behind a position. One of the job's own is where reading begins."""

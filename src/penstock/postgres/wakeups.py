@@ -178,6 +178,6 @@ class Wakeups:
                 self._deliver(topic, keys)
 
     def _deliver_everything(self) -> None:
-        """Wake-ups were missed: every subscriber has to look at everything."""
+        """Wake every subscriber for everything: wake-ups may have been missed."""
         for topic in self._callbacks:
             self._deliver(topic, None)

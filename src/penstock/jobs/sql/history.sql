@@ -32,7 +32,7 @@ FROM (
         CROSS JOIN LATERAL (
             SELECT * FROM event
             WHERE at = m.at AND tenant_id = :tenant_id AND job_ids IS NOT NULL AND :job_id = ANY (job_ids) AND id > :row_id::bigint
-            OFFSET 0 -- one look per moment, whatever a plan made while the table was small would prefer
+            OFFSET 0 -- one index scan per moment, whatever a plan made while the table was small would prefer
         ) e
         UNION ALL
         (SELECT * FROM event
