@@ -128,7 +128,7 @@ async def test_a_driver_that_responds_late_is_queried_again(library: Path, tmp_p
         os.close(writer)
         async with asyncio.timeout(10):
             while len(answer := await probe.read()) != 3:
-                assert "has not answered" in answer["error"]
+                assert "has not completed" in answer["error"]
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="this machine has no NVIDIA GPU")
