@@ -5,7 +5,7 @@
 -- name: lock_expired(recovered_at, cancel_grace_seconds, limit)
 -- tenant: every (a duty of the house; the rows say whose they are)
 -- Leases to rescue: expired, or cancelled and not given up within the grace. After a gap of service (recovered_at) each
--- lease gets its whole length again. Scans lease, which holds only what runs now. Skips what somebody is just ending.
+-- lease gets its whole length again. Scans lease, which holds only what runs now. Skips leases that another transaction is ending.
 SELECT l.tenant_id, l.job_id, l.epoch, l.worker_id, l.attempt, l.failures, l.losses, l.max_attempts,
        l.cancel_requested_at IS NOT NULL AS cancel_requested
 FROM lease l
@@ -61,7 +61,7 @@ RETURNING h.recovered_at, EXISTS (SELECT FROM lease) AS leases, set_config('sync
 
 -- name: roll_up()
 -- tenant: every (rows keep their tenant)
--- Adds the appended counter deltas to the totals; answers how many there were. One process at a time.
+-- Adds the appended counter deltas to the totals; returns how many there were. One process at a time.
 WITH turn AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(hashtext('penstock.roll_up')) AS mine
 ), taken AS (

@@ -162,9 +162,9 @@ SELECT id, owner_service, task_type, model_profile FROM series WHERE tenant_id =
 
 
 -- name: heartbeat(tenant_id, job_ids, epochs, lease_seconds, progress, chunks, chunks_from, chunks_to, lines, lines_from, lines_to)
--- Extends the leases whose epoch still holds, and tells progress, output and log where they are stated. Chunks and lines
+-- Extends the leases whose epoch still holds, and stores progress, output and log where they are given. Chunks and lines
 -- are JSON arrays, numbered within the attempt: from the first to before the last. The lease knows how many are stored,
--- so what was told before is left out; a heartbeat that would leave a gap changes nothing (lease_until is null).
+-- so what was sent before is left out; a heartbeat that would leave a gap changes nothing (lease_until is null).
 -- Not returned: stale. Locks: lease rows in job id order.
 WITH beat AS MATERIALIZED (
     SELECT b.*, l.chunks AS chunks_held, l.log_lines AS lines_held,
@@ -187,7 +187,7 @@ WITH beat AS MATERIALIZED (
     WHERE l.tenant_id = :tenant_id AND l.job_id = ANY (ARRAY(SELECT job_id FROM beat)) AND l.job_id = b.job_id AND b.follows
     RETURNING l.job_id, l.epoch, l.series_id, l.attempt, l.lease_until, l.cancel_requested_at IS NOT NULL AS cancel_requested,
               b.progress, b.chunks, b.chunks_from, b.chunks_to, b.chunks_held, b.lines, b.lines_from, b.lines_to, b.lines_held
-), news AS (
+), reported AS (
     SELECT x.*, n.* FROM extended x CROSS JOIN LATERAL (
         SELECT 'job.progress' AS kind, NULL::int AS first, x.progress AS data WHERE x.progress IS NOT NULL
         UNION ALL
@@ -205,7 +205,7 @@ WITH beat AS MATERIALIZED (
     INSERT INTO event (tenant_id, at, kind, job_id, series_ids, epochs, attempts, first, weight, data)
     SELECT :tenant_id, clock(), kind, job_id, ARRAY[series_id], ARRAY[epoch], ARRAY[attempt], first,
            octet_length(data::text), data
-    FROM news
+    FROM reported
 )
 SELECT b.job_id, b.epoch, x.lease_until, x.cancel_requested, b.chunks_held, b.lines_held
 FROM beat b LEFT JOIN extended x ON x.job_id = b.job_id;
@@ -350,7 +350,7 @@ WITH wanted AS MATERIALIZED (
 ), kept AS (
     INSERT INTO done (tenant_id, job_id, series_id, attempt, enqueued_at, finished_at, cancel_requested_at, status)
     SELECT :tenant_id, job_id, series_id, attempt, enqueued_at, clock(), clock(), 'cancelled' FROM gone
-), asked AS (
+), requested AS (
     UPDATE lease l SET cancel_requested_at = clock()
     FROM held_lease h
     WHERE l.tenant_id = :tenant_id AND l.job_id = ANY (ARRAY(SELECT job_id FROM held_lease)) AND l.job_id = h.job_id
@@ -365,7 +365,7 @@ WITH wanted AS MATERIALIZED (
     FROM gone HAVING count(*) > 0
 ), recorded_request AS (
     INSERT INTO event (tenant_id, at, kind, job_id, series_ids, epochs, attempts)
-    SELECT :tenant_id, clock(), 'job.cancel_requested', job_id, ARRAY[series_id], ARRAY[epoch], ARRAY[attempt] FROM asked
+    SELECT :tenant_id, clock(), 'job.cancel_requested', job_id, ARRAY[series_id], ARRAY[epoch], ARRAY[attempt] FROM requested
 )
 SELECT job_id, 'cancelled' AS status FROM gone
 UNION ALL
