@@ -1,9 +1,9 @@
--- What the house does for every tenant: rescue, promotion, roll-up, hints. Loaded by penstock.jobs.sql.duties.
+-- Maintenance across all tenants: rescue, promotion, roll-up, hints. Loaded by penstock.jobs.sql.duties.
 -- The rules at the head of queries.sql hold here too.
 
 
 -- name: lock_expired(recovered_at, cancel_grace_seconds, limit)
--- tenant: every (a duty of the house; the rows say whose they are)
+-- tenant: every (maintenance; the rows carry their tenant)
 -- Leases to rescue: expired, or cancelled and not given up within the grace. After a gap of service (recovered_at) each
 -- lease gets its whole length again. Scans lease, which holds only what runs now. Skips leases that another transaction is ending.
 SELECT l.tenant_id, l.job_id, l.epoch, l.worker_id, l.attempt, l.failures, l.losses, l.max_attempts,
@@ -15,7 +15,7 @@ ORDER BY l.tenant_id, l.job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED;
 
 
 -- name: lock_leases_of(worker_ids, limit)
--- tenant: every (a duty of the house; the rows say whose they are)
+-- tenant: every (maintenance; the rows carry their tenant)
 -- Leases of workers that are known to be dead. Scans lease. Skips what is locked.
 SELECT l.tenant_id, l.job_id, l.epoch, l.worker_id, l.attempt, l.failures, l.losses, l.max_attempts,
        l.cancel_requested_at IS NOT NULL AS cancel_requested
@@ -25,7 +25,7 @@ ORDER BY l.tenant_id, l.job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED;
 
 
 -- name: promote(limit)
--- tenant: every (a duty of the house; rows keep their tenant)
+-- tenant: every (maintenance; rows keep their tenant)
 -- Moves due jobs from later to ready. Locks: later rows in due order, skipping locked ones. Index: later_due. The last
 -- row holds no queue but when the next job is due.
 WITH due AS MATERIALIZED (

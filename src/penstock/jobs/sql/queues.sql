@@ -20,7 +20,7 @@ FROM queue_seen WHERE tenant_id = :tenant_id ORDER BY seen_at DESC LIMIT :limit:
 
 
 -- name: forget_served(keep_seconds)!
--- tenant: every (a duty of the house)
+-- tenant: every (maintenance)
 -- Forgets queues that no worker has claimed from for so long.
 DELETE FROM queue_seen WHERE seen_at < clock() - make_interval(secs => :keep_seconds::float8);
 
@@ -34,8 +34,8 @@ FROM unnest(:job_ids::uuid[], :expires_ats::timestamptz[], :ttls::float8[]) AS x
 
 
 -- name: expire(limit)
--- tenant: every (a duty of the house; rows keep their tenant)
--- Fails pending jobs whose time is over and that no worker has taken. Waits for a claim or a cancel that is just taking
+-- tenant: every (maintenance; rows keep their tenant)
+-- Fails pending jobs that have expired and that no worker has taken. Waits for a claim or a cancel that is just taking
 -- one, and leaves it alone then; its row in expiry goes at a later pass, when the job is seen to be elsewhere. Each job
 -- has an event row of its own, so that its history finds it after a retry too.
 -- Locks: expiry rows in the order of their time, skipping locked ones; then ready and later rows, each in job id order.

@@ -17,7 +17,7 @@ SELECT * FROM (
 
 
 -- name: usage_of(tenant_id, job_ids)
--- What jobs used of providers, attempt by attempt, and the agreement that a result tells of; the result is read only where
+-- What jobs used of providers, attempt by attempt, and the agreement in a result; the result is read only where
 -- several providers were asked, and not where it holds U+0000, which PostgreSQL passes on but does not take apart.
 -- Index: primary keys.
 SELECT w.id, u.usage, u.agreement

@@ -20,12 +20,12 @@ SELECT (clock() AT TIME ZONE 'UTC')::date;
 
 
 -- name: drop_day(day, cutoff)
--- Drops one day; answers how many jobs were kept because they are not finished, or finished at or after the cutoff.
+-- Drops one day; returns how many jobs were kept because they are not finished, or finished at or after the cutoff.
 SELECT drop_day(:day, :cutoff);
 
 
 -- name: drop_strays(cutoff, limit)
--- Removes finished jobs from the default partitions, by row; answers how many. Skips what is locked.
+-- Removes finished jobs from the default partitions, by row; returns how many. Skips what is locked.
 WITH old AS MATERIALIZED (
     SELECT tenant_id, job_id FROM done_default WHERE finished_at < :cutoff::timestamptz
     ORDER BY tenant_id, job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED
@@ -52,7 +52,7 @@ ON CONFLICT (tenant_id) DO UPDATE SET position = excluded.position, at = exclude
 
 
 -- name: drop_keys(below, limit)
--- Frees idempotency keys of jobs that are gone, lowest job ids first; answers how many. Index: idempotency_job.
+-- Frees idempotency keys of jobs that are gone, lowest job ids first; returns how many. Index: idempotency_job.
 WITH gone AS MATERIALIZED (
     SELECT i.tenant_id, i.owner_service, i.key FROM idempotency i
     WHERE i.job_id < uuid_floor(:below::timestamptz)
