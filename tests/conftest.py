@@ -25,6 +25,7 @@ _MAX_TEST_PROCESSES: Final = 8  # each has a PostgreSQL of its own
 _numbers = itertools.count(1)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Give this session its own temporary folders, and each of its processes its own share of the ports.
 
@@ -37,6 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["PYTEST_DEBUG_TEMPROOT"] = folder
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     else:
+        # Shorter than what pytest-xdist chooses: sockets lie in these folders, and their paths must be short.
+        config.option.basetemp = str(Path(os.environ["PYTEST_DEBUG_TEMPROOT"]) / str(worker["workerid"]))
         ports.use_share(int(str(worker["workerid"]).removeprefix("gw")), worker["workercount"])
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         # A shell starts background programs like this, and programs that tests start would inherit it.
