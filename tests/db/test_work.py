@@ -19,7 +19,7 @@ from penstock.postgres.pool import Database
 from tests.db.stage import Caller, Clock, own_tenant, places, promote, rescue, same_json, started, within
 
 UNBURNED = {Category.RATE_LIMITED, Category.SHUTDOWN}
-FINAL = {Category.BAD_INPUT: Status.FAILED, Category.CANCELLED: Status.CANCELLED}
+FINAL = {Category.BAD_INPUT: Status.FAILED, Category.EXPIRED: Status.FAILED, Category.CANCELLED: Status.CANCELLED}
 
 
 async def test_a_heartbeat_extends_the_lease_by_its_length(caller: Caller, clock: Clock) -> None:
