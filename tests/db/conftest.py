@@ -1,4 +1,4 @@
-"""What the tests of the database layer share: a database per module, a tenant per test, a clock that can be moved."""
+"""Fixtures of the database layer's tests: a database per module, a tenant per test, a clock that can be moved."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ async def service(database: Database) -> AsyncIterator[JobService]:
 
 @pytest.fixture
 async def caller(service: JobService, database: Database) -> Caller:
-    """The calls of a tenant of this test's own."""
+    """Calls in the name of this test's own tenant."""
     return Caller(service, await own_tenant(database))
 
 
 @pytest.fixture
 async def far_caller(module_database_url: str, caller: Caller) -> AsyncIterator[Caller]:
-    """The same tenant through another process's stand-in: a service with a pool of its own."""
+    """Calls of the same tenant through a second service with its own pool, as in another process."""
     async with open_database(module_database_url) as far, started(far) as service:
         yield Caller(service, caller.tenant)
 
 
 @pytest.fixture
 async def clock(database: Database) -> AsyncIterator[Clock]:
-    """The module's database clock; set right again after the test."""
+    """The clock of the module's database, reset after the test."""
     clock = Clock(database)
     yield clock
     await clock.reset()
@@ -48,14 +48,14 @@ async def clock(database: Database) -> AsyncIterator[Clock]:
 
 @pytest.fixture
 async def fresh(database_url: str) -> AsyncIterator[Database]:
-    """Connections to a database that this test has for itself."""
+    """Connections to a database that only this test uses."""
     async with open_database(database_url) as database:
         yield database
 
 
 @pytest.fixture
 async def alone(fresh: Database) -> AsyncIterator[Caller]:
-    """The only caller of a database that this test has for itself."""
+    """The only caller of a database that only this test uses."""
     async with started(fresh) as service:
         yield Caller(service, await own_tenant(fresh))
 

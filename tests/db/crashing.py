@@ -1,4 +1,4 @@
-"""A PostgreSQL server of one test's own that can be killed, dumped and restored."""
+"""A PostgreSQL server for one test that can be killed, dumped and restored."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def kill(server: EmbeddedServer) -> None:
 
 
 async def burn_transaction_numbers(url: str, count: int) -> None:
-    """Use up transaction numbers that leave nothing behind: the server forgets them when it is killed."""
+    """Use up transaction numbers without writing anything: the server forgets them when it is killed."""
     connection = await asyncpg.connect(url, server_settings={"synchronous_commit": "off"})
     try:
         await connection.execute("BEGIN; SELECT pg_current_xact_id(); ROLLBACK;" * count)

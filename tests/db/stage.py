@@ -1,4 +1,4 @@
-"""The stage on which database tests play: services, tenants, a movable clock, and looks behind the scenes."""
+"""Building blocks of database tests: services, tenants, a movable clock and direct queries."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ LOGGED_AT = datetime(2026, 1, 30, 9, tzinfo=UTC)
 
 @asynccontextmanager
 async def open_database(url: str, *, max_size: int = 8) -> AsyncIterator[Database]:
-    """A pool as a process of ours has it."""
+    """Open a pool with the settings of a Penstock process."""
     database = Database(url, application_name="penstock-test", max_size=max_size)
     await database.open()
     try:
@@ -62,7 +62,7 @@ async def open_database(url: str, *, max_size: int = 8) -> AsyncIterator[Databas
 
 @asynccontextmanager
 async def started(database: Database, limits: JobLimits | None = None) -> AsyncIterator[JobService]:
-    """A service that listens already."""
+    """Start a service and wait until it listens for wake-ups."""
     service = JobService(database, limits)
     await service.start()
     try:
@@ -73,7 +73,7 @@ async def started(database: Database, limits: JobLimits | None = None) -> AsyncI
 
 
 async def own_tenant(database: Database) -> TenantId:
-    """A tenant that nobody else uses."""
+    """Create a tenant that only the caller uses."""
     async with database.acquire() as connection:
         return TenantId(
             await connection.fetchval(
@@ -83,37 +83,37 @@ async def own_tenant(database: Database) -> TenantId:
 
 
 async def within(waiting: Awaitable[Answer], seconds: float = 10.0) -> Answer:
-    """Await something that should come soon."""
+    """Await the result, with a limit on time."""
     return await asyncio.wait_for(waiting, seconds)
 
 
 async def ask(connection: Connection, sql: str, *arguments: Any) -> list[tuple[Any, ...]]:
-    """Rows of a statement as plain tuples, JSON as text."""
+    """Return the rows of a statement as plain tuples, JSON as text."""
     rows = await connection.fetch(sql, *arguments)
     return [tuple(bytes(value).decode() if isinstance(value, Raw) else value for value in row) for row in rows]
 
 
 async def look(database: Database, sql: str, *arguments: Any) -> list[tuple[Any, ...]]:
-    """Rows of a statement of the test's own, planned without the hints of our sessions."""
+    """Return the rows of a test's own statement, planned without the planner settings of our sessions."""
     async with database.acquire() as connection, connection.transaction():
         await connection.execute("SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on")
         return await ask(connection, sql, *arguments)
 
 
 async def run(database: Database, sql: str, *arguments: Any) -> None:
-    """A statement of the test's own, without an answer."""
+    """Execute a test's own statement and discard its rows."""
     async with database.acquire() as connection:
         await connection.execute(sql, *arguments)
 
 
 async def places(database: Database, job_id: UUID) -> list[str]:
-    """Which of the four tables hold the job; it should be exactly one."""
+    """Return the names of the tables, of four, that hold the job; there should be exactly one."""
     sql = " UNION ALL ".join(f"SELECT '{place}' FROM {place} WHERE job_id = $1" for place in PLACES)
     return [place for (place,) in await look(database, sql, job_id)]
 
 
 async def snapshot(database: Database) -> dict[str, list[tuple[Any, ...]]]:
-    """All rows about jobs, for comparing before and after."""
+    """Return all rows about jobs, to compare them before and after."""
     tables = ("job", *PLACES, "attempt", "event", "idempotency", "stat", "stat_delta", "usage", "usage_delta")
     return {table: await look(database, f"SELECT * FROM {table} t ORDER BY t::text") for table in tables}
 
@@ -127,7 +127,7 @@ class Clock:
         self._base = "now()"
 
     async def advance(self, by: timedelta) -> None:
-        """Let that much time pass at once."""
+        """Move the clock forward at once."""
         self.ahead += by
         await run(
             self._database,
@@ -136,20 +136,20 @@ class Clock:
         )
 
     async def freeze(self) -> None:
-        """Stand still at this moment: from now on time passes by ``advance`` alone."""
+        """Stop the clock now: from here on only ``advance`` moves it."""
         ((moment,),) = await look(self._database, "SELECT now()::text")
         self._base = f"timestamptz '{moment}'"
         await self.advance(timedelta(0))
 
     async def reset(self) -> None:
-        """Back to the real time."""
+        """Return to the real time."""
         if self.ahead or self._base != "now()":
             self._base = "now()"
             await self.advance(-self.ahead)
 
 
 class Caller:
-    """The calls of one tenant, with the fields filled in that a test does not care about."""
+    """The calls of one tenant, with defaults for the fields that a test does not care about."""
 
     def __init__(self, service: JobService, tenant: TenantId) -> None:
         self.service = service
@@ -159,8 +159,8 @@ class Caller:
         return (await self.service.of(self.tenant).submit(submission(**fields))).job
 
     async def submit_many(self, count: int, **fields: Any) -> list[Job]:
-        answers = await self.service.of(self.tenant).submit_many([submission(**fields) for _ in range(count)])
-        return [answer.job for answer in answers]
+        results = await self.service.of(self.tenant).submit_many([submission(**fields) for _ in range(count)])
+        return [answer.job for answer in results]
 
     async def claim(self, limit: int = 1, *, worker_id: str = "worker", **fields: Any) -> list[ClaimedJob]:
         return await self.service.of(self.tenant).claim(ClaimRequest(worker_id=worker_id, limit=limit, **fields))
@@ -170,7 +170,7 @@ class Caller:
         return job
 
     async def submit_and_claim(self, **fields: Any) -> ClaimedJob:
-        """A running job."""
+        """Submit a job, claim it, and return it."""
         await self.submit(**fields)
         return await self.claim_one()
 
@@ -199,12 +199,12 @@ class Caller:
     async def beat(
         self, job: ClaimedJob, *, progress: bytes | None = None, lease_seconds: float | None = None
     ) -> HeartbeatResult | CallerError:
-        told: Raw | UnsetType = UNSET if progress is None else Raw(progress)
-        beat = JobHeartbeat(id=job.id, epoch=job.epoch, progress=told, lease_seconds=lease_seconds)
+        sent: Raw | UnsetType = UNSET if progress is None else Raw(progress)
+        beat = JobHeartbeat(id=job.id, epoch=job.epoch, progress=sent, lease_seconds=lease_seconds)
         (answer,) = await self.service.of(self.tenant).heartbeat([beat])
         return answer
 
-    async def tell(
+    async def report(
         self,
         job: ClaimedJob,
         *chunks: bytes,
@@ -213,7 +213,7 @@ class Caller:
         lines_from: int = 0,
         progress: bytes | None = None,
     ) -> HeartbeatResult | CallerError:
-        """A heartbeat with chunks of output, or lines of log."""
+        """Send a heartbeat with chunks of output or lines of log."""
         beat = JobHeartbeat(
             id=job.id,
             epoch=job.epoch,
@@ -242,22 +242,22 @@ class Caller:
         return await self.service.of(self.tenant).list(JobFilter(**where), limit=limit, cursor=cursor)
 
     async def watch(self, job_id: UUID | None = None, *, after: str | None = None) -> OpenStream:
-        """An open stream of one job's events, or of all; ``after`` is an event id."""
+        """Open a stream of one job's events, or of all; ``after`` is an event id."""
         position = None if after is None else Position.parse(after)
         return await self.service.of(self.tenant).events(job_id=job_id, after=position)
 
     async def events(self, job_id: UUID | None = None, *, after: str | None = None) -> AsyncIterator[Event]:
-        """As ``watch``; opened when the first event is asked for."""
+        """Like ``watch``, but open the stream when the first event is requested."""
         async for event in await self.watch(job_id, after=after):
             yield event
 
     async def history(self, job_id: UUID) -> list[str]:
-        """The types of a finished job's events, in order."""
+        """Return the types of a finished job's events, in order."""
         return [event.type async for event in self.events(job_id)]
 
 
 def submission(**fields: Any) -> JobSubmission:
-    """A submission with the fields that a test names, and defaults for the rest."""
+    """Return a submission with the given fields and defaults for the rest."""
     if isinstance(fields.get("input"), bytes):
         fields["input"] = Raw(fields["input"])
     return JobSubmission(**({"owner_service": "tests", "task_type": "echo", "model_profile": "small"} | fields))
@@ -266,33 +266,33 @@ def submission(**fields: Any) -> JobSubmission:
 async def claim_rows(
     connection: Connection, tenant: TenantId, *, limit: int, worker_id: str = "w", from_start: bool = False
 ) -> list[Record]:
-    """The claim statement by itself: no cursors of a process, no second look."""
+    """Execute the claim statement alone: without a process's cursors and without a second pass."""
     request = ClaimRequest(worker_id=worker_id, limit=limit)
     lease = timedelta(hours=1)
     return await store.claim(connection, tenant, request, lease=lease, cursors={}, from_start=from_start)
 
 
 def rescuer(database: Database, limits: JobLimits | None = None) -> Rescuer:
-    """A rescuer to be run by hand, with ``once``."""
+    """Return a rescuer that the test runs by hand, with ``once``."""
     return Rescuer(database, limits or JobLimits(), Wakeups(database))
 
 
 async def rescue(database: Database, limits: JobLimits | None = None) -> None:
-    """One pass of the rescuer, on duty without a gap, as it is when it looks every second."""
+    """Run one pass of the rescuer as if it had been running every second, without a gap."""
     await run(database, "UPDATE housekeeping SET last_at = clock() WHERE duty = 'rescue'")
     await rescuer(database, limits).once()
 
 
 async def promote(database: Database, wakeups: Wakeups | None = None) -> None:
-    """One pass of the promoter; ``wakeups`` are its process's."""
+    """Run one pass of the promoter; ``wakeups`` are those of its process."""
     await Promoter(database, wakeups or Wakeups(database)).once()
 
 
 def same_json(left: Raw | None, right: bytes) -> bool:
-    """Whether both are the same value."""
+    """Return whether both are the same value."""
     return left is not None and bool(msgspec.json.decode(left) == msgspec.json.decode(right))
 
 
 async def take(events: AsyncIterator[Event], count: int) -> Sequence[Event]:
-    """The next events of a stream."""
+    """Return the next events of a stream."""
     return [await within(anext(events)) for _ in range(count)]

@@ -1,4 +1,4 @@
-"""Blobs in the database: whole or not at all, in parts, gone when their time is over."""
+"""Blobs in the database: stored whole or not at all, in parts, and deleted once they expire."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ CONTENT = random.Random(1).randbytes(MOST)
 
 @pytest.fixture
 def blobs(fresh: Database) -> BlobService:
-    """A service on a database that the test has for itself."""
+    """A service on a database that only this test uses."""
     return BlobService(fresh, max_bytes=MOST, keep=KEEP)
 
 
@@ -53,7 +53,7 @@ async def whole(blobs: BlobService, tenant: int, blob_id: UUID, start: int = 0, 
 
 
 async def counts(database: Database) -> tuple[int, int]:
-    """How many blobs and parts there are."""
+    """Return the numbers of blobs and of parts."""
     rows = await look(database, "SELECT (SELECT count(*) FROM blob), (SELECT count(*) FROM blob_part)")
     return rows[0][0], rows[0][1]
 
@@ -64,7 +64,7 @@ async def sweep(database: Database) -> None:
 
 
 @pytest.mark.parametrize("size", [1, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 2 * PART_BYTES, MOST])
-async def test_a_blob_is_read_as_it_was_put(fresh: Database, blobs: BlobService, tenant: int, size: int) -> None:
+async def test_a_blob_reads_back_as_it_was_stored(fresh: Database, blobs: BlobService, tenant: int, size: int) -> None:
     data = CONTENT[:size]
     blob = await put(blobs, tenant, data)
     assert (blob.size_bytes, blob.sha256) == (size, hashlib.sha256(data).hexdigest())
@@ -74,7 +74,7 @@ async def test_a_blob_is_read_as_it_was_put(fresh: Database, blobs: BlobService,
     assert await counts(fresh) == (1, -(-size // PART_BYTES))
 
 
-async def test_any_span_can_be_read(blobs: BlobService, tenant: int) -> None:
+async def test_any_range_can_be_read(blobs: BlobService, tenant: int) -> None:
     data = CONTENT[: 2 * PART_BYTES + 10]
     blob = await put(blobs, tenant, data)
     edges = [0, 1, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 2 * PART_BYTES, len(data)]
@@ -96,7 +96,7 @@ async def test_pieces_of_any_size_make_the_same_blob(blobs: BlobService, tenant:
         assert await whole(blobs, tenant, blob.id) == CONTENT
 
 
-async def test_too_many_bytes_are_refused_while_they_come(fresh: Database, blobs: BlobService, tenant: int) -> None:
+async def test_too_many_bytes_are_refused_while_they_arrive(fresh: Database, blobs: BlobService, tenant: int) -> None:
     taken = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -111,7 +111,7 @@ async def test_too_many_bytes_are_refused_while_they_come(fresh: Database, blobs
     assert await counts(fresh) == (0, 0)
 
 
-async def test_no_bytes_are_no_blob(fresh: Database, blobs: BlobService, tenant: int) -> None:
+async def test_an_empty_upload_is_refused(fresh: Database, blobs: BlobService, tenant: int) -> None:
     with pytest.raises(InvalidInput) as refused:
         await put(blobs, tenant, b"")
     assert [problem.field for problem in refused.value.problems] == ["body"]
@@ -145,9 +145,7 @@ async def test_a_cancelled_upload_leaves_nothing(fresh: Database, blobs: BlobSer
     assert await counts(fresh) == (0, 0)
 
 
-async def test_an_upload_that_is_on_its_way_holds_no_transaction(
-    fresh: Database, blobs: BlobService, tenant: int
-) -> None:
+async def test_an_upload_in_progress_holds_no_transaction(fresh: Database, blobs: BlobService, tenant: int) -> None:
     """Readers of events wait for the oldest transaction that writes."""
     waiting, go_on = asyncio.Event(), asyncio.Event()
 
@@ -169,7 +167,7 @@ async def test_an_upload_that_is_on_its_way_holds_no_transaction(
     assert (await within(upload)).size_bytes == PART_BYTES + 3
 
 
-async def test_another_tenants_blob_is_not_there(fresh: Database, blobs: BlobService, tenant: int) -> None:
+async def test_another_tenants_blob_is_not_found(fresh: Database, blobs: BlobService, tenant: int) -> None:
     blob = await put(blobs, tenant, b"secret")
     stranger = await own_tenant(fresh)
     with pytest.raises(NotFound):
@@ -236,7 +234,7 @@ async def test_unfinished_uploads_are_swept_after_a_day(
     assert await whole(blobs, tenant, kept.id) == b"kept"
 
 
-async def test_parts_that_a_dead_process_left_of_an_ended_blob_are_swept(
+async def test_parts_of_an_expired_blob_left_by_a_dead_process_are_swept(
     fresh: Database, fresh_clock: Clock, blobs: BlobService, tenant: int
 ) -> None:
     blob = await put(blobs, tenant, CONTENT)
@@ -279,7 +277,7 @@ async def test_two_housekeepers_may_sweep_at_once(
     assert await counts(fresh) == (0, 0)
 
 
-async def test_sweeping_goes_through_any_number_of_blobs(
+async def test_a_sweep_covers_any_number_of_blobs(
     fresh: Database, fresh_clock: Clock, blobs: BlobService, tenant: int
 ) -> None:
     async with fresh.acquire() as connection:

@@ -1,4 +1,4 @@
-"""Changing one's mind: cancel and retry, of one job and of all that a filter means."""
+"""Cancel and retry, of one job and of all jobs that match a filter."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ async def test_a_scheduled_job_is_cancelled_at_once(caller: Caller, database: Da
     assert await places(database, job.id) == ["done"]
 
 
-async def test_a_running_job_hears_of_its_cancellation_through_the_heartbeat(caller: Caller) -> None:
+async def test_a_running_job_learns_of_its_cancellation_through_the_heartbeat(caller: Caller) -> None:
     job = await caller.submit_and_claim()
-    asked = await caller.cancel(job.id)
-    assert asked.status is Status.RUNNING
-    assert asked.cancel_requested_at is not None
+    requested = await caller.cancel(job.id)
+    assert requested.status is Status.RUNNING
+    assert requested.cancel_requested_at is not None
     answer = await caller.beat(job)
     assert isinstance(answer, HeartbeatResult)
     assert answer.cancel_requested
@@ -50,7 +50,7 @@ async def test_a_cancelled_worker_that_reports_another_failure_still_ends_the_jo
     assert (await caller.fail(job, Category.SHUTDOWN)).status is Status.CANCELLED
 
 
-async def test_a_result_that_was_ready_before_the_cancellation_was_heard_is_kept(caller: Caller) -> None:
+async def test_a_result_reported_before_the_worker_learns_of_the_cancellation_is_kept(caller: Caller) -> None:
     job = await caller.submit_and_claim()
     await caller.cancel(job.id)
     assert (await caller.complete(job)).status is Status.COMPLETED
@@ -73,14 +73,14 @@ async def test_a_worker_that_does_not_stop_loses_its_lease_after_the_grace(
         await caller.complete(job)
 
 
-async def test_cancelling_again_while_running_does_not_start_the_grace_anew(caller: Caller, clock: Clock) -> None:
+async def test_cancelling_again_while_running_does_not_restart_the_grace(caller: Caller, clock: Clock) -> None:
     job = await caller.submit_and_claim()
     first = await caller.cancel(job.id)
     await clock.advance(timedelta(seconds=20))
     assert (await caller.cancel(job.id)).cancel_requested_at == first.cancel_requested_at
 
 
-async def test_cancelling_a_cancelled_job_answers_with_it(caller: Caller) -> None:
+async def test_cancelling_a_cancelled_job_returns_it(caller: Caller) -> None:
     job = await caller.submit()
     first = await caller.cancel(job.id)
     assert await caller.cancel(job.id) == first
@@ -94,21 +94,21 @@ async def test_a_job_that_ended_otherwise_cannot_be_cancelled(caller: Caller, ca
         await caller.cancel(job.id)
 
 
-async def test_what_is_not_there_can_neither_be_cancelled_nor_retried(caller: Caller) -> None:
+async def test_unknown_jobs_can_be_neither_cancelled_nor_retried(caller: Caller) -> None:
     with pytest.raises(NotFound):
         await caller.cancel(uuid7())
     with pytest.raises(NotFound):
         await caller.retry(uuid7())
 
 
-async def test_other_processes_hear_of_a_cancellation_at_once(caller: Caller, far_caller: Caller) -> None:
+async def test_other_processes_learn_of_a_cancellation_at_once(caller: Caller, far_caller: Caller) -> None:
     job = await caller.submit_and_claim()
     caller.service.cancellations.clear()
     await far_caller.cancel(job.id)
     await within(caller.service.cancellations.wait())
 
 
-async def test_whoever_waits_for_a_job_hears_of_its_cancellation(caller: Caller, far_caller: Caller) -> None:
+async def test_a_waiter_for_a_job_learns_of_its_cancellation(caller: Caller, far_caller: Caller) -> None:
     job = await caller.submit()
     waiting = asyncio.create_task(caller.service.of(caller.tenant).wait(job.id, timedelta(seconds=30)))
     await far_caller.cancel(job.id)
@@ -176,7 +176,7 @@ async def test_only_failed_and_running_jobs_can_be_retried(caller: Caller) -> No
         await caller.retry(completed.id)
 
 
-async def test_cancel_by_filter_works_in_chunks_and_only_on_what_the_filter_means(caller: Caller) -> None:
+async def test_cancel_by_filter_works_in_chunks_and_only_on_matching_jobs(caller: Caller) -> None:
     await caller.submit_many(2100, task_type="many", tags=["a", "b"])
     kept = await caller.submit_many(3, task_type="many", tags=["a"])
     running = await caller.claim(5)
@@ -208,7 +208,7 @@ async def test_retry_by_filter_works_in_chunks(caller: Caller, database: Databas
     assert rows == [(1, 0)]
 
 
-async def test_by_filter_only_the_states_that_allow_it_are_counted_and_changed(caller: Caller) -> None:
+async def test_calls_by_filter_count_and_change_only_jobs_in_states_that_allow_it(caller: Caller) -> None:
     completed = await caller.submit_and_claim()
     await caller.complete(completed)
     failed = await caller.submit_and_claim()

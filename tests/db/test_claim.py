@@ -1,4 +1,4 @@
-"""Claiming: which jobs, in which order, how long a claim waits and what wakes it."""
+"""Claims: which jobs they take, in which order, how long they wait and what wakes them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tests.db.stage import Caller, Clock, claim_rows, places, promote, within
 from tests.processes import until
 
 
-async def test_jobs_of_one_queue_are_claimed_in_the_order_they_came(caller: Caller) -> None:
+async def test_jobs_of_one_queue_are_claimed_in_order_of_submission(caller: Caller) -> None:
     made = [(await caller.submit(owner_ref=f"{number}")).id for number in range(3)]
     made += [job.id for job in await caller.submit_many(20)]
     claimed = [job.id for _ in range(5) for job in await caller.claim(5)]
     assert claimed == made
 
 
-async def test_a_higher_priority_is_claimed_first_whenever_it_came(caller: Caller) -> None:
+async def test_a_higher_priority_is_claimed_first_even_if_submitted_later(caller: Caller) -> None:
     priorities = [0, 5, -100, 100, 5, 0]
     for priority in priorities:
         await caller.submit(priority=priority)
@@ -64,7 +64,7 @@ async def test_a_claimed_job_carries_all_that_its_worker_needs(caller: Caller, d
     assert await places(database, job.id) == ["lease"]
 
 
-async def test_a_lease_without_a_stated_length_has_the_configured_one(caller: Caller) -> None:
+async def test_a_lease_has_the_configured_length_unless_the_claim_states_one(caller: Caller) -> None:
     job = await caller.submit_and_claim()
     read = await caller.get(job.id)
     assert read.started_at is not None
@@ -89,9 +89,7 @@ async def test_a_claim_neither_waits_for_another_nor_takes_less_because_of_it(
         assert [job.id for job in second] == made[4:8]
 
 
-async def test_what_a_claim_that_came_to_nothing_had_locked_is_claimed_by_the_next(
-    caller: Caller, database: Database
-) -> None:
+async def test_jobs_locked_by_an_abandoned_claim_go_to_the_next_one(caller: Caller, database: Database) -> None:
     made = [job.id for job in await caller.submit_many(3)]
     async with database.acquire() as connection:
         transaction = connection.transaction()
@@ -147,7 +145,7 @@ async def test_a_waiting_claim_is_not_served_from_other_queues(caller: Caller) -
     assert job.id == mine.id
 
 
-async def test_a_claim_answers_with_nothing_when_its_time_is_up(caller: Caller) -> None:
+async def test_a_claim_returns_nothing_when_its_time_is_up(caller: Caller) -> None:
     assert await within(caller.claim(1, wait_seconds=0.05), 1.5) == []
 
 
@@ -161,12 +159,12 @@ async def test_a_claim_that_is_cancelled_while_it_waits_takes_nothing(caller: Ca
     assert await places(database, job.id) == ["ready"]
 
 
-async def test_a_claim_that_is_cancelled_while_it_takes_hands_its_jobs_back_unburned(
+async def test_a_claim_cancelled_in_the_middle_returns_its_jobs_without_burning_attempts(
     caller: Caller, database: Database
 ) -> None:
     job = await caller.submit(max_attempts=1)
     async with database.acquire() as connection, connection.transaction():
-        # The claim cannot get past the counters while this is held, so it is cancelled in its very middle.
+        # The claim cannot get past the counters while this is held, so it is cancelled in the middle.
         await connection.execute("LOCK TABLE stat_delta IN ACCESS EXCLUSIVE MODE")
         claiming = asyncio.create_task(caller.claim())
         await until(lambda: _blocked(database), "the claim waits for the table")
@@ -218,22 +216,22 @@ async def test_waiting_for_a_job_ends_when_another_process_finishes_it(caller: C
     job = await caller.submit_and_claim()
     loop = asyncio.get_running_loop()
     waiting = asyncio.create_task(caller.service.of(caller.tenant).wait(job.id, timedelta(seconds=30)))
-    await until(lambda: job.id.hex in caller.service._shared.finish_waiters._waiters, "somebody waits")
+    await until(lambda: job.id.hex in caller.service._shared.finish_waiters._waiters, "a call waits")
     begun = loop.time()
     await far_caller.complete(job)
     assert (await within(waiting)).status == "completed"
     assert loop.time() - begun < 1.0
 
 
-async def test_waiting_for_a_job_answers_with_its_state_when_time_is_up(caller: Caller) -> None:
+async def test_waiting_for_a_job_returns_its_state_when_time_is_up(caller: Caller) -> None:
     job = await caller.submit()
     answer = await within(caller.service.of(caller.tenant).wait(job.id, timedelta(milliseconds=20)))
     assert answer.status is Status.PENDING
 
 
-async def test_a_claim_may_take_the_most_jobs_at_once(caller: Caller) -> None:
+async def test_a_claim_may_take_the_maximum_of_jobs_at_once(caller: Caller) -> None:
     await caller.submit_many(1000)
-    async with asyncio.timeout(20):  # with a plan that looks through all of them for each, minutes
+    async with asyncio.timeout(20):  # minutes, with a plan that reads all of them for each
         assert len(await caller.service.of(caller.tenant).claim(ClaimRequest(worker_id="w", limit=1000))) == 1000
 
 
@@ -247,7 +245,7 @@ async def _blocked(database: Database) -> bool:
 
 
 async def _in_line(caller: Caller, count: int) -> None:
-    """Wait until that many claims stand in line and have looked once."""
+    """Wait until that many claims are waiting after their first pass."""
 
     def waiting() -> bool:
         waiters = caller.service._shared.claims._waiters

@@ -1,4 +1,4 @@
-"""Counters are never counted, and yet they always equal the rows."""
+"""Counters equal the rows at all times, without counting them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Key = tuple[str, str, str]  # owner service, task type, model profile
 
 
 async def _counted(database: Database, caller: Caller) -> dict[Key, Counts]:
-    """The counters as the rows would have them."""
+    """Compute the counters from the rows."""
     rows = await look(
         database,
         "SELECT owner_service, task_type, model_profile, status, count(*) FROM jobs WHERE tenant_id = $1"
@@ -55,8 +55,8 @@ async def _counted(database: Database, caller: Caller) -> dict[Key, Counts]:
     return {key: Counts(**found) for key, found in fields.items()}
 
 
-def _told(stats: Stats) -> dict[Key, Counts]:
-    """The counters as the service tells them, by owner and queue."""
+def _reported(stats: Stats) -> dict[Key, Counts]:
+    """Return the counters that the service reports, by owner and queue."""
     return {
         (owner.owner_service, queue.task_type, queue.model_profile): Counts(
             **{name: getattr(owner, name) for name in Counts.__struct_fields__}
@@ -72,7 +72,7 @@ async def _roll_up(database: Database) -> int:
 
 
 def counted(usage: Usage) -> UsageCounts:
-    """One call, as the counters should have it."""
+    """Return what the counters should hold for one call."""
     return UsageCounts(
         calls=int(usage.status != "skipped"),
         failures=int(usage.status not in {"completed", "skipped"}),
@@ -88,7 +88,7 @@ def sum_of(parts: Sequence[UsageCounts]) -> UsageCounts:
 
 
 def _some_usage(pick: random.Random) -> list[Usage]:
-    """What an attempt used: of none to three providers."""
+    """Return the usage of an attempt: of none to three providers."""
     return [
         Usage(provider=provider, model="m", status="failed", error="it broke")
         if pick.random() < 0.3
@@ -99,7 +99,7 @@ def _some_usage(pick: random.Random) -> list[Usage]:
     ]
 
 
-async def _random_deed(caller: Caller, database: Database, clock: Clock, pick: random.Random) -> None:
+async def _random_action(caller: Caller, database: Database, clock: Clock, pick: random.Random) -> None:
     names = {"owner_service": pick.choice("ab"), "task_type": pick.choice("tu"), "model_profile": pick.choice("mn")}
     match pick.choice(["submit", "submit", "claim", "claim", "complete", "fail", "cancel", "retry", "time"]):
         case "submit":
@@ -131,17 +131,17 @@ async def test_counters_equal_rows_after_any_history_rolled_up_or_not(
 ) -> None:
     pick = random.Random(seed)
     for _ in range(100):
-        await _random_deed(alone, fresh, fresh_clock, pick)
+        await _random_action(alone, fresh, fresh_clock, pick)
         if pick.random() < 0.1:
             await _roll_up(fresh)
     expected = await _counted(fresh, alone)
     assert len(expected) >= 5
     before = await alone.service.of(alone.tenant).stats()
-    assert _told(before) == expected
+    assert _reported(before) == expected
     await _roll_up(fresh)
     assert await look(fresh, "SELECT 1 FROM stat_delta UNION ALL SELECT 1 FROM usage_delta") == []
     after = await alone.service.of(alone.tenant).stats()
-    assert _told(after) == expected
+    assert _reported(after) == expected
     assert after.totals == before.totals
     assert after.totals.usage == sum_of(after.providers)
     assert after.totals.usage.prompt_tokens > 0
@@ -152,7 +152,7 @@ async def test_counters_equal_rows_after_any_history_rolled_up_or_not(
     assert after.totals.running == sum(counts.running for counts in expected.values())
 
 
-async def test_usage_stands_with_its_attempt_and_is_counted_once(caller: Caller) -> None:
+async def test_usage_is_stored_with_its_attempt_and_counted_once(caller: Caller) -> None:
     """A call that was not made counts nowhere; a stale or repeated report changes nothing."""
     job = await caller.submit(owner_service="shop")
     first = await caller.claim_one()
@@ -197,7 +197,7 @@ async def test_a_reader_sees_each_job_once_while_the_counters_are_rolled_up(alon
     assert (await alone.service.of(alone.tenant).stats()).totals.completed == 10
 
 
-async def test_an_empty_house_counts_nothing(alone: Caller) -> None:
+async def test_counters_of_an_empty_database_are_empty(alone: Caller) -> None:
     stats = await alone.service.of(alone.tenant).stats()
     assert (stats.totals, stats.queues, stats.oldest_pending_seconds) == (Counts(), [], None)
 

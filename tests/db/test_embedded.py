@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: real servers, killed in every way."""
+"""The embedded PostgreSQL, with real servers that are killed in every way."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ async def test_stopping_twice_and_stopping_what_never_started_is_fine(tmp_path: 
     await server.stop()
 
 
-async def test_a_second_owner_is_refused_and_told_who_holds_the_folder(tmp_path: Path) -> None:
+async def test_a_second_owner_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
     first, second = EmbeddedServer(tmp_path), EmbeddedServer(tmp_path)
     await first.start()
     try:
@@ -95,7 +95,7 @@ async def test_a_second_owner_is_refused_and_told_who_holds_the_folder(tmp_path:
     await second.stop()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a child that its parent died")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux signals a child that its parent died")
 async def test_a_killed_owner_leaves_no_server_behind(tmp_path: Path) -> None:
     owner = await asyncio.create_subprocess_exec(
         sys.executable, "-c", OWNER, str(tmp_path), stdout=asyncio.subprocess.PIPE, env=clean_environment()
@@ -115,7 +115,7 @@ async def test_a_server_left_over_from_an_earlier_run_is_stopped(
     await first.start()
     pid = first.pid
     assert pid is not None
-    # What an owner leaves that died where no parent-death signal exists: a server that runs, and no lock.
+    # An owner that dies where no parent-death signal exists leaves a running server and no lock.
     assert first._lock is not None
     first._lock.close()
     second = EmbeddedServer(tmp_path)
@@ -129,7 +129,7 @@ async def test_a_server_left_over_from_an_earlier_run_is_stopped(
     await first.wait_died()
 
 
-async def test_a_strange_process_with_the_number_of_an_old_server_is_left_alone(tmp_path: Path) -> None:
+async def test_a_foreign_process_with_the_pid_of_an_old_server_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "postmaster.pid").write_text(f"{os.getpid()}\n{tmp_path}\n")
     assert leftover.running_server(tmp_path) is None
     await leftover.stop_server(tmp_path)

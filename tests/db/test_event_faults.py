@@ -26,7 +26,7 @@ LIFE = ["job.created", "job.started", "job.completed"]
 
 
 async def test_streams_of_finished_jobs_are_whole_while_others_submit(alone: Caller, fresh: Database) -> None:
-    """Each stream is the first one of its process, so each has to find its place in the order by itself."""
+    """Each stream is the first one of its process, so each must find its place in the order by itself."""
     jobs = [await _finished(alone) for _ in range(20)]
     stopping = asyncio.Event()
 
@@ -56,7 +56,7 @@ async def test_streams_of_finished_jobs_are_whole_while_others_submit(alone: Cal
     assert [events for events in received if events != LIFE] == []
 
 
-async def test_a_stream_open_over_a_crash_goes_on_when_transaction_numbers_are_given_again(tmp_path: Path) -> None:
+async def test_a_stream_open_over_a_crash_continues_when_transaction_numbers_are_reused(tmp_path: Path) -> None:
     async with own_server(tmp_path) as server, open_database(server.url) as database, started(database) as service:
         caller = Caller(service, DEFAULT_TENANT)
         mark = await caller.submit()
@@ -83,14 +83,14 @@ async def test_streams_of_old_jobs_are_whole_after_dump_and_restore(tmp_path: Pa
 
 
 async def _commit_until(stopping: asyncio.Event, url: str) -> None:
-    """A process of ours whose transactions follow each other as fast as the server allows."""
+    """Commit one transaction after another, as a busy process does, until stopped."""
     async with open_database(url, max_size=1) as database:
         while not stopping.is_set():
             loop = "DO $$ BEGIN FOR i IN 1..300 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
             await run(database, loop)
 
 
-async def test_streams_open_over_crashes_of_the_server_tell_everything_once_and_in_order(tmp_path: Path) -> None:
+async def test_streams_open_over_crashes_deliver_everything_once_and_in_order(tmp_path: Path) -> None:
     """Natural traffic, several processes with streams of all jobs and of single ones, and SIGKILL at any moment."""
     async with own_server(tmp_path) as server, AsyncExitStack() as stack:
         callers = [await stack.enter_async_context(_caller_of(server.url)) for _ in range(3)]
@@ -138,8 +138,8 @@ async def test_a_reader_ahead_of_a_restored_database_gets_a_reset(tmp_path: Path
             assert [(await within(anext(held))).subject for _ in made] == [job.id for job in made]
 
 
-async def test_streams_open_while_the_database_goes_back_get_a_reset_and_go_on(tmp_path: Path) -> None:
-    """As after a failover to a replica that lacked the last transactions."""
+async def test_streams_open_while_the_database_is_restored_get_a_reset_and_continue(tmp_path: Path) -> None:
+    """The same happens after a failover to a replica that lacked the last transactions."""
     async with own_server(tmp_path / "old") as old, own_server(tmp_path / "new", migrated=False) as new:
         line = Line(tmp_path, _socket(old))
         await line.mend()
@@ -172,7 +172,7 @@ class Traffic:
         self._tasks = [asyncio.create_task(self._work(caller)) for caller in callers for _ in range(3)]
 
     async def stop(self) -> set[UUID]:
-        """Stop; the jobs that were submitted."""
+        """Stop and return the jobs that were submitted."""
         self._stopping.set()
         await asyncio.gather(*self._tasks)
         return self._jobs
@@ -182,7 +182,7 @@ class Traffic:
             try:
                 self._jobs.update(job.id for job in await caller.submit_many(3))
                 for job in await caller.claim(3):
-                    await caller.tell(job, b"1", lines=["one"])
+                    await caller.report(job, b"1", lines=["one"])
                     await caller.complete(job)
                     self.completed += 1
             except PenstockError:
@@ -194,7 +194,7 @@ def _line(event: Event) -> str:
 
 
 async def _follow(caller: Caller, after: str) -> list[str]:
-    """Every event of one stream of all jobs, up to the job that ends the test; it is never opened again."""
+    """Collect the events of one stream of all jobs, never reopened, up to the job that ends the test."""
     received: list[str] = []
     async for event in caller.events(after=after):
         received.append(_line(event))
@@ -209,7 +209,7 @@ async def _first(events: AsyncIterator[Event], count: int) -> AsyncIterator[Even
 
 
 async def _all_events(url: str) -> list[str]:
-    """What the database holds, in order of position; every position is there."""
+    """Return all stored events in order of position, and check that no position is missing."""
     async with open_database(url) as database:
         async with database.acquire() as connection:
             assert await event_log.position_events(connection)

@@ -26,7 +26,7 @@ async def _all(stream: AsyncIterator[Event]) -> list[Event]:
     return [event async for event in stream]
 
 
-async def test_a_jobs_stream_tells_its_whole_life_and_ends(caller: Caller) -> None:
+async def test_a_jobs_stream_delivers_its_whole_life_and_ends(caller: Caller) -> None:
     job = await caller.submit_and_claim()
     await caller.beat(job, progress=b'{"fraction": 0.5}')
     await caller.fail(job, Category.SHUTDOWN, message="moving")
@@ -43,7 +43,7 @@ async def test_a_jobs_stream_tells_its_whole_life_and_ends(caller: Caller) -> No
     assert positions == sorted(set(positions))
 
 
-async def test_a_stream_resumes_behind_any_event_at_any_process(caller: Caller, far_caller: Caller) -> None:
+async def test_a_stream_resumes_after_any_event_in_any_process(caller: Caller, far_caller: Caller) -> None:
     job = await caller.submit_and_claim()
     await caller.complete(job)
     received = await within(_all(caller.events(job.id)))
@@ -52,7 +52,7 @@ async def test_a_stream_resumes_behind_any_event_at_any_process(caller: Caller, 
         assert [later.id for later in rest] == [later.id for later in received[index + 1 :]]
 
 
-async def test_one_row_for_many_jobs_is_told_job_by_job_and_can_be_resumed_in_its_middle(caller: Caller) -> None:
+async def test_one_row_for_many_jobs_is_delivered_job_by_job_and_can_be_resumed_in_its_middle(caller: Caller) -> None:
     first = await caller.submit()
     (start,) = await take(caller.events(first.id), 1)
     jobs = await caller.submit_many(10)
@@ -78,7 +78,7 @@ async def test_a_live_stream_of_one_job_ends_with_it(caller: Caller, far_caller:
     assert [event.type for event in await within(reading)] == ["job.created", "job.started", "job.completed"]
 
 
-async def test_a_retried_job_goes_on_where_it_failed(caller: Caller) -> None:
+async def test_the_stream_of_a_retried_job_continues_after_its_failure(caller: Caller) -> None:
     job = await caller.submit_and_claim()
     await caller.fail(job, Category.BAD_INPUT)
     failed = await within(_all(caller.events(job.id)))
@@ -89,7 +89,7 @@ async def test_a_retried_job_goes_on_where_it_failed(caller: Caller) -> None:
     assert [event.type for event in rest] == ["job.retried", "job.started", "job.completed"]
 
 
-async def test_a_cancelled_job_tells_the_request_and_the_end(caller: Caller) -> None:
+async def test_a_cancelled_jobs_stream_has_the_request_and_the_end(caller: Caller) -> None:
     job = await caller.submit_and_claim()
     await caller.cancel(job.id)
     await caller.fail(job, Category.CANCELLED)
@@ -133,7 +133,7 @@ async def test_an_event_committed_late_comes_late_and_is_not_left_out(alone: Cal
     assert (late.type, late.subject, late.data) == ("test.late", "somewhere", {"n": 1})
 
 
-async def test_every_event_is_told_once_while_many_write(alone: Caller, fresh: Database) -> None:
+async def test_every_event_is_delivered_once_while_many_write(alone: Caller, fresh: Database) -> None:
     stream = await alone.watch()
     async with open_database(fresh.url) as far, started(far) as service:
         far_caller = Caller(service, alone.tenant)
@@ -162,7 +162,7 @@ async def test_a_slow_reader_reads_what_it_missed_from_the_database(
     assert [event.subject for event in received] == [job.id for job in jobs]
 
 
-async def test_what_is_no_event_id_and_what_is_no_job_is_said_so(caller: Caller) -> None:
+async def test_invalid_event_ids_and_unknown_jobs_are_refused(caller: Caller) -> None:
     for wrong in ("", "x", "1-2", "1-2-3-4", "-1-2-3", "1-2-٣", "9" * 30 + "-1-1"):
         with pytest.raises(InvalidInput, match=r"^after: must be the id of an event"):
             Position.parse(wrong)

@@ -1,4 +1,4 @@
-"""Jobs that no worker takes in time end once, whatever happens at the same moment."""
+"""Jobs that no worker claims in time end once, whatever happens at the same moment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.db.stage import Caller, Clock, claim_rows, look, places, promote, sub
 
 
 async def expire(database: Database) -> None:
-    """One pass of the expirer."""
+    """Run one pass of the expirer."""
     await Expirer(database, Wakeups(database)).once()
 
 
@@ -37,7 +37,7 @@ async def assert_expired(caller: Caller, job: Job) -> None:
 
 
 @pytest.mark.parametrize("scheduled", [False, True])
-async def test_a_job_that_no_worker_takes_expires_once(
+async def test_a_job_that_no_worker_claims_expires_once(
     alone: Caller, fresh: Database, fresh_clock: Clock, scheduled: bool
 ) -> None:
     run_at = datetime.now(UTC) + timedelta(seconds=30) if scheduled else None
@@ -56,7 +56,7 @@ async def test_a_job_that_no_worker_takes_expires_once(
     assert await rows_of_expiry(fresh) == 0
 
 
-async def test_a_job_that_was_taken_in_time_no_longer_expires(
+async def test_a_job_that_was_claimed_in_time_no_longer_expires(
     alone: Caller, fresh: Database, fresh_clock: Clock
 ) -> None:
     at = datetime.now(UTC) + timedelta(seconds=60)
@@ -89,8 +89,8 @@ async def test_a_retry_gives_an_expired_job_all_the_time_it_needs(
     await fresh_clock.advance(timedelta(days=2))
     await expire(fresh)
     assert (await alone.claim_one()).id == job.id
-    told = [event.type for event in await take(alone.events(job.id), 3)]
-    assert told == ["job.created", "job.failed", "job.retried"]
+    types = [event.type for event in await take(alone.events(job.id), 3)]
+    assert types == ["job.created", "job.failed", "job.retried"]
 
 
 async def test_a_cancelled_job_does_not_expire_too(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
@@ -180,7 +180,7 @@ async def test_expiring_and_claiming_at_once_give_each_job_one_end(
     assert totals.running + totals.failed + totals.cancelled == 400
 
 
-async def test_the_same_key_with_another_expiry_is_another_request(alone: Caller) -> None:
+async def test_the_same_key_with_a_different_expiry_is_a_different_request(alone: Caller) -> None:
     jobs = alone.service.of(alone.tenant)
     first = await jobs.submit(submission(idempotency_key="k", ttl_seconds=60))
     again = await jobs.submit(submission(idempotency_key="k", ttl_seconds=60))

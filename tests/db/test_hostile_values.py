@@ -1,4 +1,4 @@
-"""Values that break careless services: they are stored and read back as they are, or refused as the caller's fault."""
+"""Values that break careless services are stored unchanged, or refused as the caller's mistake."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ async def test_strange_but_valid_json_is_kept_byte_for_byte(caller: Caller, name
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_what_is_no_json_is_the_callers_fault_and_its_neighbours_are_stored(caller: Caller, name: str) -> None:
+async def test_invalid_json_is_the_callers_mistake_and_its_neighbours_are_stored(caller: Caller, name: str) -> None:
     bad, good = await asyncio.gather(caller.submit(input=REFUSED[name]), caller.submit(), return_exceptions=True)
     assert isinstance(bad, InvalidInput)
     assert not isinstance(good, BaseException)
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_a_result_that_is_no_json_leaves_the_job_running(caller: Caller, name: str) -> None:
+async def test_a_result_that_is_not_json_leaves_the_job_running(caller: Caller, name: str) -> None:
     job = await caller.submit_and_claim()
     with pytest.raises(Exception, match=r".") as caught:
         await caller.complete(job, REFUSED[name])
@@ -96,17 +96,17 @@ async def test_any_plain_text_is_a_name(caller: Caller, name: str) -> None:
 
 
 @pytest.mark.parametrize("bad", ["\x00", "a\x00b", "line\nbreak", "\x7f", "", "x" * 201])
-def test_control_characters_and_wrong_lengths_are_refused_at_the_wire(bad: str) -> None:
+def test_control_characters_and_wrong_lengths_are_refused_on_decoding(bad: str) -> None:
     body = msgspec.json.encode({"owner_service": bad, "task_type": "t", "model_profile": "m"})
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(body, type=JobSubmission)
 
 
-def test_a_nul_in_a_message_is_refused_at_the_wire() -> None:
+def test_a_nul_in_a_message_is_refused_on_decoding() -> None:
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(b'{"epoch": 1, "message": "a\\u0000"}', type=Failure)
 
 
-def test_half_a_surrogate_pair_in_a_name_is_refused_at_the_wire() -> None:
+def test_half_a_surrogate_pair_in_a_name_is_refused_on_decoding() -> None:
     with pytest.raises(msgspec.DecodeError):
         msgspec.json.decode(b'{"owner_service": "\\ud83d", "task_type": "t", "model_profile": "m"}', type=JobSubmission)

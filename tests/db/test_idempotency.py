@@ -38,7 +38,7 @@ async def test_the_same_request_is_recognised_by_the_value_of_its_input_not_its_
 
 
 @pytest.mark.parametrize("other", OTHERS, ids=lambda other: next(iter(other)))
-async def test_another_request_with_the_same_key_is_refused(caller: Caller, other: dict[str, Any]) -> None:
+async def test_a_different_request_with_the_same_key_is_refused(caller: Caller, other: dict[str, Any]) -> None:
     base: dict[str, Any] = {"idempotency_key": "k", "input": b'{"a": 1}'}
     await caller.submit(**base)
     with pytest.raises(IdempotencyConflict):
@@ -51,12 +51,12 @@ async def test_a_key_belongs_to_its_owner_service(caller: Caller) -> None:
     assert first.id != second.id
 
 
-async def test_a_repeated_request_finds_the_job_as_it_is_by_now(caller: Caller) -> None:
+async def test_a_repeated_request_returns_the_job_in_its_present_state(caller: Caller) -> None:
     await caller.submit(idempotency_key="k")
     await caller.complete(await caller.claim_one(), b"[42]")
-    answer = await caller.service.of(caller.tenant).submit(submission(idempotency_key="k"))
-    assert not answer.created
-    assert (answer.job.status, bytes(answer.job.result or b"")) == ("completed", b"[42]")
+    result = await caller.service.of(caller.tenant).submit(submission(idempotency_key="k"))
+    assert not result.created
+    assert (result.job.status, bytes(result.job.result or b"")) == ("completed", b"[42]")
 
 
 async def test_one_key_twice_in_one_batch_makes_one_job(caller: Caller) -> None:
@@ -74,17 +74,15 @@ async def test_one_key_for_two_requests_in_one_batch_refuses_the_batch(caller: C
     assert await look(database, "SELECT 1 FROM job WHERE tenant_id = $1", caller.tenant) == []
 
 
-async def test_a_repeated_batch_returns_the_jobs_of_the_first_and_makes_only_what_is_new(caller: Caller) -> None:
+async def test_a_repeated_batch_returns_the_jobs_of_the_first_and_creates_only_new_ones(caller: Caller) -> None:
     wanted = [submission(idempotency_key=f"k{number}") for number in range(20)]
     first = await caller.service.of(caller.tenant).submit_many(wanted)
     second = await caller.service.of(caller.tenant).submit_many([*wanted, submission(idempotency_key="new")])
-    assert [answer.job.id for answer in second[:20]] == [answer.job.id for answer in first]
-    assert [answer.created for answer in second] == [False] * 20 + [True]
+    assert [result.job.id for result in second[:20]] == [result.job.id for result in first]
+    assert [result.created for result in second] == [False] * 20 + [True]
 
 
-async def test_a_batch_that_meets_another_request_under_its_key_creates_nothing(
-    caller: Caller, database: Database
-) -> None:
+async def test_a_batch_with_a_key_of_a_different_request_creates_nothing(caller: Caller, database: Database) -> None:
     await caller.submit(idempotency_key="taken", priority=9)
     wanted = [submission(idempotency_key="free"), submission(), submission(idempotency_key="taken")]
     with pytest.raises(IdempotencyConflict):
@@ -98,14 +96,14 @@ async def test_one_key_at_once_from_two_processes_makes_one_job(
 ) -> None:
     for number in range(20):
         key = f"k{number}"
-        answers = await asyncio.gather(
+        results = await asyncio.gather(
             *((caller, far_caller)[turn % 2].submit(idempotency_key=key, input=b"[1]") for turn in range(8))
         )
-        assert len({job.id for job in answers}) == 1
+        assert len({job.id for job in results}) == 1
     assert len(await look(database, "SELECT 1 FROM job WHERE tenant_id = $1", caller.tenant)) == 20
 
 
-async def test_batches_with_the_same_keys_in_opposite_orders_do_not_block_each_other_for_ever(
+async def test_batches_with_the_same_keys_in_opposite_orders_do_not_deadlock(
     caller: Caller, far_caller: Caller, database: Database
 ) -> None:
     for round_number in range(5):
@@ -115,23 +113,23 @@ async def test_batches_with_the_same_keys_in_opposite_orders_do_not_block_each_o
             caller.service.of(caller.tenant).submit_many(forward),
             far_caller.service.of(caller.tenant).submit_many(forward[::-1]),
         )
-        assert [answer.job.id for answer in both[0]] == [answer.job.id for answer in both[1]][::-1]
+        assert [result.job.id for result in both[0]] == [result.job.id for result in both[1]][::-1]
     assert len(await look(database, "SELECT 1 FROM job WHERE tenant_id = $1", caller.tenant)) == 250
 
 
 async def test_one_key_at_once_for_two_requests_serves_one_and_refuses_the_other(
     caller: Caller, far_caller: Caller
 ) -> None:
-    answers = await asyncio.gather(
+    results = await asyncio.gather(
         *(caller.submit(idempotency_key="k", priority=1) for _ in range(3)),
         *(far_caller.submit(idempotency_key="k", priority=2) for _ in range(3)),
         return_exceptions=True,
     )
-    refused = [isinstance(answer, IdempotencyConflict) for answer in answers]
+    refused = [isinstance(result, IdempotencyConflict) for result in results]
     assert refused in ([True] * 3 + [False] * 3, [False] * 3 + [True] * 3)
 
 
-async def test_a_key_whose_job_was_dropped_is_free_again(caller: Caller, database: Database) -> None:
+async def test_the_key_of_a_dropped_job_can_be_used_again(caller: Caller, database: Database) -> None:
     first = await caller.submit(idempotency_key="k")
     await run(database, "DELETE FROM ready WHERE job_id = $1", first.id)
     await run(database, "DELETE FROM job WHERE id = $1", first.id)
@@ -140,16 +138,16 @@ async def test_a_key_whose_job_was_dropped_is_free_again(caller: Caller, databas
     assert second.job.id != first.id
 
 
-async def test_a_dropped_jobs_key_is_free_for_a_batch_too(caller: Caller, database: Database) -> None:
+async def test_the_key_of_a_dropped_job_can_be_used_again_in_a_batch(caller: Caller, database: Database) -> None:
     first = await caller.submit(idempotency_key="k")
     await run(database, "DELETE FROM ready WHERE job_id = $1", first.id)
     await run(database, "DELETE FROM job WHERE id = $1", first.id)
-    (answer,) = await caller.service.of(caller.tenant).submit_many([submission(idempotency_key="k")])
-    assert answer.created
+    (result,) = await caller.service.of(caller.tenant).submit_many([submission(idempotency_key="k")])
+    assert result.created
 
 
 async def test_inputs_that_cannot_be_compared_count_as_different(caller: Caller) -> None:
-    """A number that no machine number holds, and nesting deeper than a parser likes: stored, but not compared."""
+    """Numbers out of every machine type's range and nesting too deep for a parser are stored, but not compared."""
     for number, value in enumerate((b"1e400", b"[" * 3000 + b"]" * 3000)):
         first = await caller.submit(idempotency_key=f"{number}", input=value)
         assert (await caller.submit(idempotency_key=f"{number}", input=value)).id == first.id

@@ -1,4 +1,4 @@
-"""Duties of an idle housekeeper: a wake-up or the time of what is due ends their wait, so polls can be rare."""
+"""Duties of an idle housekeeper wait for a wake-up or the next due time, so they rarely poll."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_changes_of_jobs_wake_the_duties_of_every_housekeeper(fresh: Datab
         await running
 
 
-async def test_leases_are_looked_for_more_often_while_any_is_held(fresh: Database) -> None:
+async def test_leases_are_polled_more_often_while_any_is_held(fresh: Database) -> None:
     async with started(fresh) as service:
         caller = Caller(service, await own_tenant(fresh))
         rescuer = Rescuer(fresh, JobLimits(), service.wakeups)

@@ -20,7 +20,7 @@ from tests.db.stage import Caller, claim_rows, look, open_database, run, started
 
 
 async def _open_submit(connection: Connection, caller: Caller) -> UUID:
-    """Submit within the connection's open transaction; answers the job's id."""
+    """Submit within the connection's open transaction and return the job's id."""
     series = await store.resolve_series(connection, caller.tenant, [("tests", "echo", "small")])
     lanes = await store.resolve_lanes(connection, caller.tenant, [("echo", "small", 0)])
     new = store.NewJob(
@@ -36,7 +36,7 @@ async def _open_submit(connection: Connection, caller: Caller) -> UUID:
 
 @asynccontextmanager
 async def _long_transaction(url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A stranger's snapshot that keeps vacuum from removing anything that dies meanwhile."""
+    """Hold a snapshot open that keeps vacuum from removing rows that die meanwhile."""
     connection = await asyncpg.connect(url)
     try:
         async with connection.transaction(isolation="repeatable_read"):
@@ -52,7 +52,7 @@ async def _hint(database: Database) -> int:
 
 
 async def _pass_by(caller: Caller, count: int) -> None:
-    """Submit and take that many jobs."""
+    """Submit and claim that many jobs."""
     await caller.submit_many(count)
     taken = 0
     while taken < count:
@@ -62,7 +62,7 @@ async def _pass_by(caller: Caller, count: int) -> None:
 async def test_a_job_committed_late_is_claimed_after_the_next_pass_over_the_hints(
     alone: Caller, fresh: Database
 ) -> None:
-    await alone.submit()  # makes the names, which the late transaction then need not
+    await alone.submit()  # creates the names, so that the late transaction need not
     await alone.claim_one()
     hints = Hints(fresh)
     async with open_database(fresh.url) as late, late.acquire() as connection:
@@ -97,7 +97,7 @@ async def test_a_job_committed_late_is_claimed_soon_even_without_a_housekeeper(a
 
 
 async def test_late_commits_among_busy_submitters_and_claimers_are_all_claimed(alone: Caller, fresh: Database) -> None:
-    """Transactions of all lengths, hints rising all the time, several claimers with cursors of their own."""
+    """Transactions have all lengths, hints rise all the time, and several claimers have their own cursors."""
     await alone.submit()
     await alone.claim_one()
     hints = Hints(fresh)
@@ -161,7 +161,7 @@ async def test_a_hint_never_passes_a_job_that_waits(alone: Caller, fresh: Databa
     assert len(await alone.claim(10)) == 1
 
 
-async def test_an_old_jobs_wait_is_told_while_hints_rise(alone: Caller, fresh: Database) -> None:
+async def test_an_old_jobs_wait_is_reported_while_hints_rise(alone: Caller, fresh: Database) -> None:
     await alone.submit(priority=-5)
     await _pass_by_high(alone, 1200)
     await _raise(Hints(fresh))
@@ -178,13 +178,13 @@ async def _pass_by_high(caller: Caller, count: int) -> None:
 
 
 async def _raise(hints: Hints) -> None:
-    """A pass that does not wait for its turn."""
+    """Run a pass without waiting for its turn."""
     hints._not_before = 0.0
     await hints.once()
 
 
 async def _buffers(database: Database, caller: Caller, *, from_start: bool) -> int:
-    """Pages of the ready table and its index that a claim touches; what it takes is given back."""
+    """Return how many pages of the ready table and its index a claim touches; roll the claim back."""
     statement = store._sql.claim
     values = f"{caller.tenant}, 'w', '{{}}', '{{}}', 5, 60, '{{}}', '{{}}', {str(from_start).lower()}"
     order = [

@@ -40,7 +40,7 @@ class Crowd:
         self.random = random.Random(7)
 
     def some(self) -> list[tuple[UUID, int]]:
-        """Leases in any order, some stale, some unknown."""
+        """Return leases in any order, some stale, some unknown."""
         return [(job_id, self.held.get(job_id, 1)) for job_id in self.some_ids()]
 
     def some_ids(self) -> list[UUID]:
@@ -165,7 +165,7 @@ ORDERED = [
 async def test_a_statement_over_many_jobs_locks_them_in_id_order_whatever_order_they_are_named_in(
     alone: Caller, fresh: Database, statement: Callable[..., Awaitable[None]], table: str
 ) -> None:
-    """While the lowest id is held by somebody else, no other row of the statement may be locked yet."""
+    """While another transaction holds the lowest id, the statement may not have locked any other row."""
     leases = await _jobs_in(table, alone)
     first, *others = sorted(leases)
     lock = f"SELECT job_id FROM {table} WHERE job_id = ANY ($1::uuid[]) FOR UPDATE"
@@ -189,7 +189,7 @@ async def test_a_statement_over_many_jobs_locks_them_in_id_order_whatever_order_
 
 
 async def _jobs_in(table: str, caller: Caller) -> Leases:
-    """Some jobs that lie in this table, with the epochs of those that run."""
+    """Return some jobs of this table, with the epochs of those that run."""
     run_at = datetime.now(UTC) + timedelta(days=1) if table == "later" else None
     made = await caller.submit_many(6, run_at=run_at, max_attempts=1)
     claimed = await caller.claim(6) if table in {"lease", "done"} else []
@@ -199,7 +199,7 @@ async def _jobs_in(table: str, caller: Caller) -> Leases:
     return [(job.id, epochs.get(job.id, 1)) for job in made]
 
 
-async def test_the_whole_service_under_a_crowd_loses_and_doubles_nothing(alone: Caller, fresh: Database) -> None:
+async def test_the_whole_service_under_load_loses_and_duplicates_nothing(alone: Caller, fresh: Database) -> None:
     async with open_database(fresh.url) as far, started(far) as service:
         callers = [alone, Caller(service, alone.tenant)]
         made = await alone.submit_many(150)
@@ -253,7 +253,7 @@ async def test_four_claimers_at_once_are_never_given_the_same_job(alone: Caller,
 
 
 async def test_partitions_come_and_go_under_load_without_harming_a_statement(alone: Caller, fresh: Database) -> None:
-    """Dropping and making days locks whole tables; whoever must give way, it is not the callers."""
+    """Dropping and creating days locks whole tables, but it is retention that gives way, not the callers."""
     stopping = asyncio.Event()
     errors: list[BaseException] = []
 
@@ -300,7 +300,7 @@ async def _names(database: Database, tenant: TenantId) -> tuple[int, int]:
 
 
 async def _one_life(connection: Connection, tenant: TenantId, names: tuple[int, int]) -> None:
-    """A job from its creation to its end, by the statements alone, and the reads around it."""
+    """Take one job from creation to its end by the statements alone, with the reads around it."""
     series_id, lane_id = names
     new = store.NewJob(id=uuid7(), series_id=series_id, lane_id=lane_id, max_attempts=3, submission=submission())
     await store.create(connection, tenant, [new])

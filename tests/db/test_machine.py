@@ -41,7 +41,7 @@ PICK = st.integers(0, 10**6)
 
 @dataclass
 class Model:
-    """What a job should be, by the rules alone."""
+    """The state that a job should have by the rules alone."""
 
     status: Status
     max_attempts: int
@@ -52,7 +52,7 @@ class Model:
     lease_until: float = 0.0
     claimed: ClaimedJob | None = None
     stale: list[ClaimedJob] = field(default_factory=list)
-    told: Counter[str] = field(default_factory=Counter)  # event types that must be stored
+    counts: Counter[str] = field(default_factory=Counter)  # event types that must be stored
     attempts: int = 0  # those that failed or were lost
 
 
@@ -94,7 +94,7 @@ class JobMachine(RuleBasedStateMachine):
             fields["run_at"] = moment + timedelta(seconds=delay)
         job = self.do(self.caller.submit(**fields))
         due = self.now + delay if delay else None
-        self.jobs[job.id] = Model(Status.PENDING, attempts, due=due, told=Counter({"job.created": 1}))
+        self.jobs[job.id] = Model(Status.PENDING, attempts, due=due, counts=Counter({"job.created": 1}))
 
     @rule(key=st.sampled_from("abc"), priority=st.integers(0, 1))
     def submit_with_key(self, key: str, priority: int) -> None:
@@ -106,7 +106,7 @@ class JobMachine(RuleBasedStateMachine):
         job = self.do(self.caller.submit(idempotency_key=key, priority=priority))
         if known is None:
             self.keys[key] = (job.id, priority)
-            self.jobs[job.id] = Model(Status.PENDING, LIMITS.max_attempts, told=Counter({"job.created": 1}))
+            self.jobs[job.id] = Model(Status.PENDING, LIMITS.max_attempts, counts=Counter({"job.created": 1}))
         assert job.id == self.keys[key][0]
 
     @rule(number=PICK)
@@ -118,10 +118,10 @@ class JobMachine(RuleBasedStateMachine):
         self.do(self.caller.cancel(job_id))
         if job.status is Status.PENDING:
             job.status, job.due = Status.CANCELLED, None
-            job.told["job.cancelled"] += 1
+            job.counts["job.cancelled"] += 1
         elif job.cancelling_since is None:
             job.cancelling_since = self.now
-            job.told["job.cancel_requested"] += 1
+            job.counts["job.cancel_requested"] += 1
 
     @rule(number=PICK)
     def retry(self, number: int) -> None:
@@ -133,7 +133,7 @@ class JobMachine(RuleBasedStateMachine):
         if job.status is Status.RUNNING:
             self.lose(job)
         job.status, job.due, job.failures, job.losses = Status.PENDING, None, 0, 0
-        job.told["job.retried"] += 1
+        job.counts["job.retried"] += 1
 
     @rule(number=PICK)
     def finished_changes_by_nothing_else(self, number: int) -> None:
@@ -161,7 +161,7 @@ class JobMachine(RuleBasedStateMachine):
             self.highest_epoch = one.epoch
             job.status, job.claimed, job.lease_until = Status.RUNNING, one, self.now + 60
             job.cancelling_since = None
-            job.told["job.started"] += 1
+            job.counts["job.started"] += 1
 
     @rule(number=PICK)
     def heartbeat(self, number: int) -> None:
@@ -180,9 +180,9 @@ class JobMachine(RuleBasedStateMachine):
             return
         job = picked[1]
         self.do(self.caller.complete(picked[1].claimed))
-        self.do(self.caller.complete(picked[1].claimed))  # once more: the answer got lost, say
+        self.do(self.caller.complete(picked[1].claimed))  # once more, as after a lost response
         job.status, job.claimed = Status.COMPLETED, None
-        job.told["job.completed"] += 1
+        job.counts["job.completed"] += 1
 
     @rule(number=PICK, category=st.sampled_from([*Category, *[Category.TIMEOUT] * 6]))
     def fail(self, number: int, category: Category) -> None:
@@ -206,7 +206,7 @@ class JobMachine(RuleBasedStateMachine):
                 self.do(report)
         assert isinstance(self.do(self.caller.beat(claim)), CallerError)
 
-    # What time and the house do
+    # What time and the housekeeper do
 
     @rule(seconds=st.sampled_from([5, 25, 70]))
     def pass_time(self, seconds: int) -> None:
@@ -250,7 +250,7 @@ class JobMachine(RuleBasedStateMachine):
         job.attempts += 1
 
     def end(self, job: Model, category: Category, retry_after: float | None = None) -> None:
-        """An attempt ends without a result: the rules, which have tests of their own, say what follows."""
+        """End an attempt without a result by the rules, which have tests of their own."""
         tally = Tally(
             attempt=job.attempts + 1,
             failures=job.failures,
@@ -264,10 +264,10 @@ class JobMachine(RuleBasedStateMachine):
         if isinstance(outcome, Again):
             job.status, job.failures, job.losses = Status.PENDING, outcome.failures, outcome.losses
             job.due = self.now + outcome.delay.total_seconds() if outcome.delay else None
-            job.told["job.retrying"] += 1
+            job.counts["job.retrying"] += 1
         else:
             job.status = outcome.status
-            job.told[f"job.{outcome.status}"] += 1
+            job.counts[f"job.{outcome.status}"] += 1
 
     # What always holds
 
@@ -305,13 +305,13 @@ class JobMachine(RuleBasedStateMachine):
         rows = self.do(
             look(
                 self.database,
-                "SELECT told.id, kind, count(*) FROM event, unnest(coalesce(job_ids, ARRAY[job_id])) AS told(id)"
+                "SELECT counts.id, kind, count(*) FROM event, unnest(coalesce(job_ids, ARRAY[job_id])) AS counts(id)"
                 " WHERE tenant_id = $1 AND kind <> 'job.progress' GROUP BY 1, 2",
                 self.caller.tenant,
             )
         )
-        told = {(job_id, kind): count for job_id, kind, count in rows}
-        assert told == {(job_id, kind): n for job_id, job in self.jobs.items() for kind, n in job.told.items() if n}
+        counts = {(job_id, kind): count for job_id, kind, count in rows}
+        assert counts == {(job_id, kind): n for job_id, job in self.jobs.items() for kind, n in job.counts.items() if n}
         page = self.do(self.service.of(self.caller.tenant).list(JobFilter(), limit=500))
         assert {job.id: job.status for job in page.jobs} == {job_id: job.status for job_id, job in self.jobs.items()}
         # The next history begins at the same time, with nothing left to rescue or promote.

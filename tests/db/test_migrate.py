@@ -40,7 +40,7 @@ async def test_a_failed_migration_leaves_nothing_behind(postgres_server: Embedde
         url = embedded_url(postgres_server.data_dir, "torn")
         connection = await asyncpg.connect(url)
         try:
-            # A table of ours is there already, so the script fails in its middle.
+            # One of our tables exists already, so the script fails in the middle.
             await connection.execute("CREATE SCHEMA penstock; CREATE TABLE penstock.done (id int)")
             with pytest.raises(asyncpg.DuplicateTableError):
                 await migrate(url)
@@ -68,7 +68,7 @@ async def test_a_database_that_is_newer_than_the_code_is_refused(database_url: s
         await migrate(database_url)
 
 
-async def test_a_process_that_may_not_migrate_says_that_the_schema_is_old(database_url: str) -> None:
+async def test_a_process_that_may_not_migrate_reports_that_the_schema_is_old(database_url: str) -> None:
     connection = await asyncpg.connect(database_url)
     try:
         await connection.execute("DELETE FROM penstock.alembic_version")
@@ -78,7 +78,7 @@ async def test_a_process_that_may_not_migrate_says_that_the_schema_is_old(databa
         await check(database_url)
 
 
-async def test_a_database_that_is_away_is_tried_for_a_while(tmp_path: Path) -> None:
+async def test_an_unavailable_database_is_retried_for_a_while(tmp_path: Path) -> None:
     loop = asyncio.get_running_loop()
     began = loop.time()
     with pytest.raises(DatabaseUnavailable):

@@ -1,4 +1,4 @@
-"""The database goes away and comes back: calls say so, nothing hangs, everything goes on by itself."""
+"""Outages of the database: calls report them, nothing hangs, and everything continues by itself."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SOCKET = ".s.PGSQL.5432"
 
 
 class Line:
-    """The way to the server, which can be cut, mended, and made to lose an answer."""
+    """The connection to the server, which can be cut, mended, and made to lose a response."""
 
     def __init__(self, folder: Path, server_socket: str) -> None:
         self.folder = folder
@@ -50,8 +50,8 @@ class Line:
             end.transport.abort()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def lose_answer_to(self, words: bytes) -> None:
-        """Let the next message that holds these words through, and cut its connection when the answer comes."""
+    def lose_response_to(self, words: bytes) -> None:
+        """Let the next message that holds these words through, and cut its connection when the response comes."""
         self.lost.clear()
         self._loses_answer_to = words
 
@@ -96,7 +96,7 @@ async def line(fresh: Database, tmp_path_factory: pytest.TempPathFactory) -> Asy
 
 @asynccontextmanager
 async def _service_over(line: Line, url: str) -> AsyncIterator[JobService]:
-    """A started service that reaches the database by this line."""
+    """Start a service that reaches the database by this line."""
     parts = urlsplit(url)
     own = f"postgresql://{parts.netloc}{parts.path}?host={quote(str(line.folder), safe='/')}&port=5432"
     database = Database(own, application_name="penstock-test")
@@ -118,7 +118,7 @@ async def caller(line: Line, fresh: Database) -> AsyncIterator[Caller]:
 
 
 async def _survives(work: Callable[[], Awaitable[object]]) -> None:
-    """Wait until the work succeeds; until then it may only say that the database is away."""
+    """Repeat the work until it succeeds; until then it may only raise DatabaseUnavailable."""
 
     async def succeeded() -> bool:
         try:
@@ -130,7 +130,9 @@ async def _survives(work: Callable[[], Awaitable[object]]) -> None:
     await until(succeeded, "the service recovered")
 
 
-async def test_every_call_says_that_the_database_is_away_and_works_again_afterwards(line: Line, caller: Caller) -> None:
+async def test_every_call_reports_an_unavailable_database_and_works_again_afterwards(
+    line: Line, caller: Caller
+) -> None:
     await caller.submit_many(3)
     running = await caller.claim_one()
     failing = await caller.claim_one()
@@ -184,7 +186,7 @@ async def test_connections_that_the_server_ends_are_replaced(caller: Caller, fre
     await _survives(lambda: caller.claim(100))
 
 
-async def test_a_server_that_is_no_longer_the_primary_is_away_until_it_is_again(
+async def test_a_server_that_is_no_longer_the_primary_counts_as_unavailable(
     line: Line, caller: Caller, fresh: Database
 ) -> None:
     """NOTIFY is refused as well; hints go out again afterwards."""
@@ -213,61 +215,63 @@ async def test_a_server_that_is_no_longer_the_primary_is_away_until_it_is_again(
         assert len(await within(waiting)) == 1
 
 
-async def test_under_load_an_outage_loses_no_job_that_was_answered(line: Line, caller: Caller, fresh: Database) -> None:
-    answered: set[object] = set()
+async def test_under_load_an_outage_loses_no_job_whose_submission_was_confirmed(
+    line: Line, caller: Caller, fresh: Database
+) -> None:
+    confirmed: set[object] = set()
     stopping = asyncio.Event()
 
     async def submitter() -> None:
         while not stopping.is_set():
             try:
-                answered.update([(await caller.submit()).id])
+                confirmed.update([(await caller.submit()).id])
             except DatabaseUnavailable:
                 await asyncio.sleep(0)
 
     submitters = [asyncio.create_task(submitter()) for _ in range(16)]
     for _ in range(3):
-        await _grows(answered, by=100)
+        await _grows(confirmed, by=100)
         await line.cut()
         await line.mend()
-    await _grows(answered, by=100)
+    await _grows(confirmed, by=100)
     stopping.set()
     await asyncio.gather(*submitters)
     stored = {job_id for (job_id,) in await look(fresh, "SELECT id FROM job")}
-    assert answered <= stored
+    assert confirmed <= stored
     ((ready,),) = await look(fresh, "SELECT count(*) FROM ready")
     assert ready == len(stored)
 
 
-async def test_a_cut_between_commit_and_answer_and_a_retry_with_the_same_key_create_one_job(
+async def test_a_cut_between_commit_and_response_and_a_retry_with_the_same_key_create_one_job(
     line: Line, caller: Caller, fresh: Database
 ) -> None:
-    await caller.submit()  # makes the names
-    line.lose_answer_to(b"COMMIT")
+    await caller.submit()  # creates the names
+    line.lose_response_to(b"COMMIT")
     with pytest.raises(DatabaseUnavailable):
         await within(caller.submit(idempotency_key="k"))
     assert line.lost.is_set()
-    answer = await within(caller.service.of(caller.tenant).submit(submission(idempotency_key="k")))
-    assert not answer.created
-    assert await look(fresh, "SELECT id FROM job WHERE idempotency_key = 'k'") == [(answer.job.id,)]
+    result = await within(caller.service.of(caller.tenant).submit(submission(idempotency_key="k")))
+    assert not result.created
+    assert await look(fresh, "SELECT id FROM job WHERE idempotency_key = 'k'") == [(result.job.id,)]
 
 
-async def test_a_batch_cut_between_commit_and_answer_and_sent_again_creates_its_jobs_once(
+async def test_a_batch_cut_between_commit_and_response_and_sent_again_creates_its_jobs_once(
     line: Line, caller: Caller, fresh: Database
 ) -> None:
     wanted = [submission(idempotency_key=f"k{number}") for number in range(50)]
-    line.lose_answer_to(b"COMMIT")
+    line.lose_response_to(b"COMMIT")
     with pytest.raises(DatabaseUnavailable):
         await within(caller.service.of(caller.tenant).submit_many(wanted))
-    answers = await within(caller.service.of(caller.tenant).submit_many(wanted))
-    assert not any(answer.created for answer in answers)
+    results = await within(caller.service.of(caller.tenant).submit_many(wanted))
+    assert not any(result.created for result in results)
     assert await look(fresh, "SELECT count(*) FROM job") == [(50,)]
 
 
-async def test_a_completion_whose_answer_was_lost_may_be_sent_again(
+async def test_a_completion_whose_response_was_lost_may_be_sent_again(
     line: Line, caller: Caller, fresh: Database
 ) -> None:
     job = await caller.submit_and_claim()
-    line.lose_answer_to(b"the one")
+    line.lose_response_to(b"the one")
     with pytest.raises(DatabaseUnavailable):
         await within(caller.complete(job, b'"the one"'))
 
@@ -302,14 +306,14 @@ async def test_a_waiting_claim_is_served_after_an_outage(line: Line, caller: Cal
         assert await within(waiting) == made[0]
 
 
-async def test_an_open_event_stream_goes_on_after_an_outage_without_a_gap_or_a_repetition(
+async def test_an_open_event_stream_continues_after_an_outage_without_a_gap_or_a_repetition(
     line: Line, caller: Caller, fresh: Database
 ) -> None:
     mark = await caller.submit()
     (start,) = await take(caller.events(mark.id), 1)
     stream = caller.events(after=start.id)
     first = await caller.submit()
-    told = [event.subject for event in await take(stream, 1)]
+    received = [event.subject for event in await take(stream, 1)]
     made = [first.id]
     await line.cut()
     async with _service_over(line, fresh.url) as other:
@@ -318,8 +322,8 @@ async def test_an_open_event_stream_goes_on_after_an_outage_without_a_gap_or_a_r
         await _survives(far.submit)
         made += [job_id for (job_id,) in await look(fresh, "SELECT id FROM job ORDER BY id")][2:]
         made += [(await far.submit()).id for _ in range(5)]
-        told += [event.subject for event in await take(stream, len(made) - 1)]
-    assert told == made
+        received += [event.subject for event in await take(stream, len(made) - 1)]
+    assert received == made
 
 
 async def test_a_worker_keeps_its_lease_through_an_outage(line: Line, caller: Caller) -> None:
@@ -328,17 +332,17 @@ async def test_a_worker_keeps_its_lease_through_an_outage(line: Line, caller: Ca
     with pytest.raises(DatabaseUnavailable):
         await within(caller.beat(job))
     await line.mend()
-    answers: list[object] = []
+    results: list[object] = []
 
     async def beat() -> None:
-        answers.append(await caller.beat(job))
+        results.append(await caller.beat(job))
 
     await _survives(beat)
-    assert isinstance(answers[-1], HeartbeatResult)
+    assert isinstance(results[-1], HeartbeatResult)
 
 
-async def test_no_other_error_than_ours_comes_out_of_a_stormy_line(line: Line, caller: Caller) -> None:
-    """Cuts in the middle of everything, again and again."""
+async def test_an_unstable_line_causes_no_errors_but_ours(line: Line, caller: Caller) -> None:
+    """The line is cut in the middle of everything, again and again."""
     errors: list[BaseException] = []
     stopping = asyncio.Event()
 
@@ -378,12 +382,12 @@ async def _completed(caller: Caller) -> int:
             await asyncio.sleep(0)
 
 
-async def _grows(answered: set[object], *, by: int) -> None:
-    goal = len(answered) + by
-    await until(lambda: len(answered) >= goal, f"{by} more jobs")
+async def _grows(confirmed: set[object], *, by: int) -> None:
+    goal = len(confirmed) + by
+    await until(lambda: len(confirmed) >= goal, f"{by} more jobs")
 
 
-async def test_an_outage_leaves_no_error_behind_that_nobody_handled(line: Line, caller: Caller) -> None:
+async def test_an_outage_leaves_no_unhandled_error_behind(line: Line, caller: Caller) -> None:
     """Cuts under batches, streams, waits and wake-ups: asyncio has nothing to report afterwards."""
     loop = asyncio.get_running_loop()
     reported: list[dict[str, object]] = []

@@ -48,7 +48,7 @@ class Filled:
 
 @pytest.fixture(scope="module")
 async def filled(postgres_server: Any) -> AsyncIterator[Filled]:
-    """Enough of everything that a plan which reads too much shows."""
+    """A database with enough of everything to reveal a plan that reads too much."""
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(own_database(postgres_server))
         database = await stack.enter_async_context(open_database(url))
@@ -68,7 +68,7 @@ async def filled(postgres_server: Any) -> AsyncIterator[Filled]:
         yield filled
 
 
-# What 50,000 claims and completions leave behind, in one go.
+# The rows that 50,000 claims and completions leave behind, inserted in one go.
 _FINISH_ALL = """
 WITH taken AS (DELETE FROM ready RETURNING *), numbered AS (SELECT *, row_number() OVER () AS n FROM taken), failed AS (
     INSERT INTO attempt (tenant_id, job_id, epoch, attempt, enqueued_at, started_at, finished_at, worker_id, category,
@@ -135,7 +135,7 @@ async def test_completing_jobs_reads_their_leases_only(filled: Filled) -> None:
 
 
 async def test_heartbeats_read_their_leases_only(filled: Filled) -> None:
-    told = {
+    reports = {
         "lease_seconds": [None] * LIMIT,
         "progress": ["{}"] * LIMIT,
         "chunks": ["[1, 2]"] * LIMIT,
@@ -145,7 +145,7 @@ async def test_heartbeats_read_their_leases_only(filled: Filled) -> None:
         "lines_from": [0] * LIMIT,
         "lines_to": [1] * LIMIT,
     }
-    plan = await _explain(filled, "heartbeat", **_leases(filled), **told)
+    plan = await _explain(filled, "heartbeat", **_leases(filled), **reports)
     _assert_bounded(plan, rows=0)
     assert _rows_of(plan, "lease") <= 3 * LIMIT
 
@@ -168,7 +168,7 @@ async def test_ending_attempts_reads_their_leases_only(filled: Filled) -> None:
 
 @pytest.mark.parametrize("state", ["done", "ready", "leased"])
 @pytest.mark.parametrize("name", ["cancel", "retry", "get", "find_finished", "usage_of"])
-async def test_what_names_its_jobs_reads_only_those(filled: Filled, name: str, state: str) -> None:
+async def test_statements_that_name_their_jobs_read_only_those(filled: Filled, name: str, state: str) -> None:
     plan = await _explain(filled, name, tenant_id=filled.tenant, job_ids=_some(filled, state))
     _assert_bounded(plan, rows=8 * LIMIT)
 
@@ -197,7 +197,7 @@ SCANS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", SCANS)
 @pytest.mark.parametrize("place", ["newest", "middle"])
-async def test_a_lists_candidates_come_off_an_index_and_no_more_than_asked_for(
+async def test_a_lists_candidates_come_from_an_index_and_no_more_than_requested(
     filled: Filled, name: str, place: str
 ) -> None:
     high = MAX_ID if place == "newest" else filled.done[DONE // 2]
@@ -213,7 +213,7 @@ async def test_checking_candidates_reads_only_those(filled: Filled, state: str) 
     _assert_bounded(await _explain(filled, "matching", **parameters), rows=8 * LIMIT)
 
 
-async def test_promotion_looks_only_at_what_is_due(filled: Filled) -> None:
+async def test_promotion_reads_only_due_jobs(filled: Filled) -> None:
     _assert_bounded(await _explain(filled, "promote", limit=LIMIT), rows=1)  # the one that is due next
 
 
@@ -281,7 +281,7 @@ async def test_raising_hints_reads_one_row_per_lane(filled: Filled) -> None:
 
 
 class _Known(Statement):
-    """A statement of ours that also tells its parameters' names."""
+    """One of our statements, with the names of its parameters."""
 
     __slots__ = ()
 
@@ -326,7 +326,7 @@ def _some(filled: Filled, state: str) -> list[UUID]:
 
 
 async def _explain(filled: Filled, name: str, **parameters: Any) -> list[dict[str, Any]]:
-    """The nodes of the generic plan, as executed; what the statement changed is undone."""
+    """Return the nodes of the generic plan, as executed; roll back what the statement changed."""
     statement = _statement(name)
     return await _explain_text(filled, statement.sql, statement.arguments(parameters))
 

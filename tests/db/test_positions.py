@@ -1,4 +1,4 @@
-"""Positions of events: dense, given once, by whichever process comes first, whatever is cut off or held open."""
+"""Positions of events are dense and given once, by any process, whatever is cut off or held open."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_two_that_number_at_once_without_the_lock_give_no_position_twice(a
     await _assert_dense(fresh)
 
 
-async def test_a_pass_gives_way_to_one_in_progress_and_waits_for_nobody(alone: Caller, fresh: Database) -> None:
+async def test_a_pass_gives_way_to_one_in_progress_without_waiting(alone: Caller, fresh: Database) -> None:
     await alone.submit()
     async with fresh.acquire() as holder:
         async with holder.transaction():
@@ -99,7 +99,7 @@ async def test_ids_of_failed_statements_are_given_up_once_no_writer_can_commit_t
 
 
 async def test_busy_writers_do_not_keep_missing_ids_from_being_given_up(alone: Caller, fresh: Database) -> None:
-    """There is always some transaction open, but never the same one."""
+    """Some transaction is always open, but never the same one."""
     positions = Positions(fresh)
     await _fail(fresh)
     async with fresh.acquire() as first, fresh.acquire() as second:
@@ -191,7 +191,7 @@ async def _number(database: Database) -> bool:
 
 @asynccontextmanager
 async def _numbering(database: Database, *, processes: int) -> AsyncIterator[None]:
-    """Number events all the time, in several connections at once."""
+    """Keep numbering events, in several connections at once."""
     stopping = asyncio.Event()
 
     async def number() -> None:
@@ -217,7 +217,7 @@ async def _own_connection(database: Database) -> AsyncIterator[asyncpg.Connectio
 
 
 async def _fail(database: Database) -> None:
-    """A statement that draws an event id and fails."""
+    """Execute a statement that draws an event id and fails."""
     with pytest.raises(asyncpg.DivisionByZeroError):
         await run(
             database,
@@ -241,13 +241,13 @@ async def _cut_pass(database: Database) -> None:
 
 
 async def _until_numbered(database: Database) -> None:
-    """Number events as soon as a pass that was cut off has given its lock back."""
+    """Number events as soon as a pass that was cut off has released its lock."""
     while not await _number(database):
         await asyncio.sleep(0)
 
 
 async def _assert_dense(database: Database) -> None:
-    """Every event has one position, and each tenant's positions are 1, 2, 3, …"""
+    """Check that every event has one position and that each tenant's positions are 1, 2, 3, …"""
     assert (
         await look(
             database,

@@ -1,4 +1,4 @@
-"""Jobs of dead workers come back; healthy workers lose nothing, also not by an outage of the database."""
+"""Jobs of dead workers are rescued; healthy workers lose nothing, even in an outage of the database."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_a_heartbeat_keeps_the_lease(alone: Caller, fresh: Database, fresh
     assert await alone.status(job.id) is Status.RUNNING
 
 
-async def test_an_expired_lease_that_nobody_rescued_yet_can_still_be_kept(
+async def test_an_expired_lease_that_is_not_rescued_yet_can_still_be_extended(
     alone: Caller, fresh: Database, fresh_clock: Clock
 ) -> None:
     job = await alone.submit_and_claim()
@@ -56,10 +56,10 @@ async def test_an_expired_lease_that_nobody_rescued_yet_can_still_be_kept(
     assert (await alone.complete(job)).status is Status.COMPLETED
 
 
-async def test_after_a_gap_every_lease_gets_its_whole_length_again(
+async def test_after_a_gap_every_lease_gets_its_full_length_again(
     alone: Caller, fresh: Database, fresh_clock: Clock
 ) -> None:
-    """While the database was away no worker could send a heartbeat; the rescue must not take that for death."""
+    """While the database was away no worker could send a heartbeat; the rescue must not take it for dead."""
     await alone.submit()
     job = await alone.claim_one(lease_seconds=60.0)
     await rescue(fresh)  # on duty, then a gap of ten minutes
@@ -129,7 +129,7 @@ async def test_a_job_whose_workers_keep_dying_ends_as_failed(
     assert seen.error.category is Category.WORKER_LOST
 
 
-async def test_jobs_of_a_worker_known_to_be_dead_come_back_at_once(alone: Caller, fresh: Database) -> None:
+async def test_jobs_of_a_worker_known_to_be_dead_are_requeued_at_once(alone: Caller, fresh: Database) -> None:
     await alone.submit_many(3)
     (lost,) = await alone.claim(1, worker_id="dead")
     (kept,) = await alone.claim(1, worker_id="alive")

@@ -29,7 +29,7 @@ async def _tidy(database: Database) -> None:
 
 
 async def _days(database: Database, table: str) -> set[date]:
-    """The days that have a partition of this table."""
+    """Return the days that have a partition of this table."""
     rows = await look(
         database,
         "SELECT to_date(right(c.relname, 8), 'YYYYMMDD') FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
@@ -40,7 +40,7 @@ async def _days(database: Database, table: str) -> set[date]:
 
 
 async def _rows_about(database: Database, job_id: UUID) -> dict[str, int]:
-    """How many rows of each table speak of the job."""
+    """Return how many rows of each table refer to the job."""
     counts: dict[str, int] = {}
     for table in ("job", "ready", "later", "lease", "done", "attempt", "idempotency"):
         column = "id" if table == "job" else "job_id"
@@ -49,14 +49,14 @@ async def _rows_about(database: Database, job_id: UUID) -> dict[str, int]:
 
 
 async def _completed(caller: Caller, **fields: str) -> Job:
-    """A job that failed once and then succeeded."""
+    """Run a job that fails once and then succeeds, and return it."""
     job = await caller.submit(**fields)
     await caller.fail(await caller.claim_one(), Category.SHUTDOWN)
     await caller.complete(await caller.claim_one())
     return await caller.get(job.id)
 
 
-async def test_finished_jobs_go_with_their_day_and_their_attempts_and_keys_go_too(
+async def test_finished_jobs_are_dropped_with_their_day_attempts_and_keys(
     alone: Caller, fresh: Database, fresh_clock: Clock
 ) -> None:
     completed = await _completed(alone, idempotency_key="k")
@@ -75,7 +75,7 @@ async def test_finished_jobs_go_with_their_day_and_their_attempts_and_keys_go_to
     assert again.created, "the key is free for any request"
 
 
-async def test_jobs_that_are_not_finished_outlive_their_day_and_go_on(
+async def test_unfinished_jobs_outlive_their_day_and_continue(
     alone: Caller, fresh: Database, fresh_clock: Clock
 ) -> None:
     pending = await alone.submit(idempotency_key="k", input=b"[1]")
@@ -103,7 +103,7 @@ async def test_jobs_that_are_not_finished_outlive_their_day_and_go_on(
     assert {await alone.status(job_id) for job_id in before} == {Status.COMPLETED}
 
 
-async def test_a_job_that_finished_lately_stays_however_old_it_is(
+async def test_a_job_that_finished_recently_stays_however_old_it_is(
     alone: Caller, fresh: Database, fresh_clock: Clock
 ) -> None:
     old, recent = await alone.submit(), await alone.submit(idempotency_key="k")
@@ -120,7 +120,7 @@ async def test_a_job_that_finished_lately_stays_however_old_it_is(
     assert await _rows_about(fresh, recent.id) == {"job": 1, "done": 1, "attempt": 1, "idempotency": 1}
 
 
-async def test_what_outlived_its_day_is_removed_by_row_once_it_is_old(
+async def test_jobs_that_outlived_their_day_are_removed_by_row_once_they_are_old(
     alone: Caller, fresh: Database, fresh_clock: Clock
 ) -> None:
     made = await alone.submit_many(1200, idempotency_key=None)
@@ -145,7 +145,7 @@ async def test_what_outlived_its_day_is_removed_by_row_once_it_is_old(
     assert await places(fresh, unfinished.id) == ["lease"]
 
 
-async def test_nothing_of_the_last_days_is_touched(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
+async def test_recent_days_are_not_touched(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
     await _completed(alone, idempotency_key="k")
     await alone.submit_many(3)
     await fresh_clock.advance(KEEP)
@@ -154,7 +154,7 @@ async def test_nothing_of_the_last_days_is_touched(alone: Caller, fresh: Databas
     assert await snapshot(fresh) == before
 
 
-async def test_events_go_with_their_day_those_of_unpartitioned_days_too(
+async def test_events_are_dropped_with_their_day_even_without_a_partition(
     alone: Caller, fresh: Database, fresh_clock: Clock
 ) -> None:
     await _completed(alone)
@@ -211,7 +211,7 @@ async def test_counters_are_not_changed_by_retention(alone: Caller, fresh: Datab
     assert (await alone.service.of(alone.tenant).stats()).totals == before
 
 
-async def test_retention_gives_way_to_whoever_uses_the_tables_and_comes_back(
+async def test_retention_gives_way_to_users_of_the_tables_and_retries(
     alone: Caller, fresh: Database, fresh_clock: Clock
 ) -> None:
     old = await _completed(alone)
@@ -229,8 +229,8 @@ async def test_two_housekeepers_may_tidy_at_once(alone: Caller, fresh: Database,
     old = await _completed(alone)
     kept = await alone.submit()
     await fresh_clock.advance(LATER)
-    answers = await asyncio.gather(_tidy(fresh), _tidy(fresh), return_exceptions=True)
-    assert not [answer for answer in answers if isinstance(answer, asyncpg.PostgresError)]
+    results = await asyncio.gather(_tidy(fresh), _tidy(fresh), return_exceptions=True)
+    assert not [result for result in results if isinstance(result, asyncpg.PostgresError)]
     await _tidy(fresh)
     assert await _rows_about(fresh, old.id) == {}
     assert await alone.status(kept.id) is Status.PENDING
@@ -251,7 +251,7 @@ async def test_a_kept_job_can_be_cancelled_retried_and_found(
     assert {(job.id, job.status) for job in found.jobs} == {(one.id, "cancelled"), (two.id, "pending")}
 
 
-async def test_dropping_answers_how_many_days_went(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
+async def test_dropping_returns_the_number_of_days_dropped(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
     await fresh_clock.advance(LATER)
     async with fresh.acquire() as connection:
         days = len(await _days(fresh, "job"))
@@ -261,7 +261,7 @@ async def test_dropping_answers_how_many_days_went(alone: Caller, fresh: Databas
 
 @asynccontextmanager
 async def _held(database: Database, sql: str) -> AsyncIterator[None]:
-    """A reader's transaction that stays open."""
+    """Hold a reader's transaction open."""
     async with database.acquire() as connection, connection.transaction():
         await connection.fetchval(sql)
         yield

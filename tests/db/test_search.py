@@ -1,4 +1,4 @@
-"""Lists: every filter against a plain Python reading of all jobs, on random data, page by page."""
+"""Lists: every filter compared with a plain Python search of all jobs, on random data, page by page."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ CATEGORIES = (Category.BAD_INPUT, Category.INTERNAL, Category.TIMEOUT)
 
 
 class Library:
-    """Jobs in every state, and all that is known of them."""
+    """Jobs in every state, with their known fields."""
 
     def __init__(self, caller: Caller, jobs: list[Job]) -> None:
         self.caller = caller
         self.jobs = sorted(jobs, key=lambda job: job.id, reverse=True)
 
     async def pages(self, *, limit: int, **where: Any) -> list[list[JobSummary]]:
-        """Every page of a list."""
+        """Return every page of a list."""
         pages: list[list[JobSummary]] = []
         cursor: str | None = None
         while True:
@@ -73,7 +73,7 @@ RULES: dict[str, Callable[[Job, Any], bool]] = {
 
 @pytest.fixture(scope="module")
 async def library(postgres_server: EmbeddedServer) -> AsyncIterator[Library]:
-    """Random jobs, and a second tenant's that no list of the first may show."""
+    """A library of random jobs, with a second tenant's jobs that no list of the first may show."""
     pick = random.Random(42)
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(own_database(postgres_server))
@@ -113,7 +113,7 @@ def _random_fields(pick: random.Random, number: int) -> dict[str, Any]:
 
 
 def _single_filters(library: Library) -> dict[str, list[Any]]:
-    """Values for each filter: those that occur, and one that does not."""
+    """Return values for each filter: those that occur, and one that does not."""
     moments = [job.created_at for job in library.jobs[:: JOBS // 5]] + [datetime(2001, 1, 1, tzinfo=UTC)]
     ends = [*[job.finished_at for job in library.jobs if job.finished_at][::20], datetime(2099, 1, 1, tzinfo=UTC)]
     return {
@@ -137,12 +137,12 @@ def _single_filters(library: Library) -> dict[str, list[Any]]:
 
 
 def _meant(where: dict[str, Any]) -> dict[str, Any]:
-    """An empty list of states or tags asks for nothing."""
+    """Remove empty lists of states and tags, which filter nothing."""
     return {name: value for name, value in where.items() if value != []}
 
 
 @pytest.mark.parametrize("name", RULES)
-async def test_each_filter_by_itself_means_what_it_says(library: Library, name: str) -> None:
+async def test_each_filter_by_itself_selects_the_right_jobs(library: Library, name: str) -> None:
     found_some = False
     for value in _single_filters(library)[name]:
         pages = await library.pages(limit=50, **{name: value})
@@ -183,7 +183,7 @@ async def test_a_filter_that_matches_rarely_gives_short_pages_that_lead_to_every
     assert any(len(page) < 5 for page in pages[:-1]), "pages end by the budget, not only when they are full"
 
 
-async def test_jobs_submitted_while_one_turns_the_pages_do_not_shift_them(library: Library) -> None:
+async def test_jobs_submitted_while_paging_do_not_shift_the_pages(library: Library) -> None:
     caller = Caller(library.caller.service, library.caller.tenant)
     first = await caller.page(limit=10)
     new = await caller.submit(owner_service="late")
@@ -195,23 +195,23 @@ async def test_jobs_submitted_while_one_turns_the_pages_do_not_shift_them(librar
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "12", "zzzzzzzz-zzzz-zzzz-zzzz-zzzzzzzzzzzz"])
-async def test_a_cursor_that_is_none_of_ours_is_refused(library: Library, cursor: str) -> None:
+async def test_a_foreign_cursor_is_refused(library: Library, cursor: str) -> None:
     with pytest.raises(InvalidInput):
         await library.caller.page(cursor=cursor)
 
 
-async def test_a_cursor_behind_the_oldest_job_ends_the_list(library: Library) -> None:
+async def test_a_cursor_beyond_the_oldest_job_ends_the_list(library: Library) -> None:
     page = await library.caller.page(cursor=str(UUID(int=0)))
     assert (page.jobs, page.next_cursor) == ([], None)
 
 
-async def test_any_id_is_a_place_to_go_on_from(library: Library) -> None:
+async def test_a_list_can_continue_from_any_id(library: Library) -> None:
     page = await library.caller.page(cursor=str(uuid7()), limit=3)
     assert [job.id for job in page.jobs] == [job.id for job in library.jobs[:3]]
 
 
-async def test_a_key_and_its_owner_lead_straight_to_the_job(alone: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many jobs there are: a budget of one candidate is enough."""
+async def test_a_key_and_its_owner_find_the_job_directly(alone: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A budget of one candidate is enough, however many jobs there are."""
     job = await alone.submit(owner_service="shop", idempotency_key="order 7")
     await alone.submit_many(50)
     monkeypatch.setattr(search, "_BUDGET", 1)

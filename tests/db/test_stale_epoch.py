@@ -70,12 +70,12 @@ async def _beat(caller: Caller, job: ClaimedJob) -> None:
     assert isinstance(await caller.beat(job, progress=b'"zombie"', lease_seconds=9999), StaleEpoch)
 
 
-async def _tell(caller: Caller, job: ClaimedJob) -> None:
-    assert isinstance(await caller.tell(job, b'"zombie"', lines=["zombie"]), StaleEpoch)
+async def _report(caller: Caller, job: ClaimedJob) -> None:
+    assert isinstance(await caller.report(job, b'"zombie"', lines=["zombie"]), StaleEpoch)
 
 
-async def _tell_with_a_gap(caller: Caller, job: ClaimedJob) -> None:
-    assert isinstance(await caller.tell(job, b'"zombie"', first=99), StaleEpoch)
+async def _report_with_a_gap(caller: Caller, job: ClaimedJob) -> None:
+    assert isinstance(await caller.report(job, b'"zombie"', first=99), StaleEpoch)
 
 
 async def _complete(caller: Caller, job: ClaimedJob) -> None:
@@ -84,8 +84,8 @@ async def _complete(caller: Caller, job: ClaimedJob) -> None:
 
 
 async def _complete_many(caller: Caller, job: ClaimedJob) -> None:
-    (answer,) = await caller.service.of(caller.tenant).complete_many([JobCompletion(id=job.id, epoch=job.epoch)])
-    assert isinstance(answer, StaleEpoch)
+    (result,) = await caller.service.of(caller.tenant).complete_many([JobCompletion(id=job.id, epoch=job.epoch)])
+    assert isinstance(result, StaleEpoch)
 
 
 def _fail(category: Category) -> Write:
@@ -108,8 +108,8 @@ LOSSES: list[Loss] = [
 ]
 WRITES: dict[str, Write] = {
     "heartbeat": _beat,
-    "output": _tell,
-    "output with a gap": _tell_with_a_gap,
+    "output": _report,
+    "output with a gap": _report_with_a_gap,
     "complete": _complete,
     "complete_many": _complete_many,
     **{f"fail {category}": _fail(category) for category in Category},
@@ -148,8 +148,8 @@ async def test_a_stale_write_among_good_ones_of_one_batch_stops_none_of_them(alo
     jobs = await alone.claim(10)
     await alone.retry(jobs[4].id)
     completions = [JobCompletion(id=job.id, epoch=job.epoch) for job in jobs]
-    answers = await alone.service.of(alone.tenant).complete_many(completions)
-    assert [isinstance(answer, StaleEpoch) for answer in answers] == [number == 4 for number in range(10)]
+    results = await alone.service.of(alone.tenant).complete_many(completions)
+    assert [isinstance(result, StaleEpoch) for result in results] == [number == 4 for number in range(10)]
     assert (await alone.service.of(alone.tenant).stats()).totals.completed == 9
 
 
@@ -174,7 +174,7 @@ async def test_a_lease_that_is_lost_while_the_write_waits_for_its_lock_is_not_wr
     assert await alone.status(job.id) is Status.PENDING
 
 
-async def test_no_verdict_falls_on_a_lease_that_was_not_locked_with_its_epoch(alone: Caller, fresh: Database) -> None:
+async def test_no_outcome_is_decided_for_a_lease_not_locked_with_its_epoch(alone: Caller, fresh: Database) -> None:
     job = await alone.submit_and_claim()
     async with fresh.acquire() as connection:
         assert await store.lock_leases(connection, alone.tenant, [(job.id, job.epoch + 1)]) == []

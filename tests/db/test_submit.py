@@ -1,4 +1,4 @@
-"""Submitting: what is kept, alone and in batches."""
+"""Submissions, alone and in batches: what is stored and what is refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from penstock.postgres.pool import Database
 from tests.db.stage import Caller, look, own_tenant, places, started, submission
 
 
-async def test_a_submitted_job_reads_back_as_it_was_stated(caller: Caller) -> None:
+async def test_a_submitted_job_reads_back_as_it_was_submitted(caller: Caller) -> None:
     run_at = datetime(2099, 1, 2, 3, 4, 5, tzinfo=UTC)
     made = await caller.submit(
         owner_service="billing",
@@ -62,12 +62,12 @@ async def test_an_unknown_id_is_not_found(caller: Caller) -> None:
         await caller.get(uuid7())
 
 
-async def test_a_batch_is_answered_in_order(caller: Caller) -> None:
+async def test_a_batch_returns_its_jobs_in_order(caller: Caller) -> None:
     wanted = [submission(owner_ref=f"n{number}", priority=number % 3) for number in range(250)]
-    answers = await caller.service.of(caller.tenant).submit_many(wanted)
-    assert [answer.job.owner_ref for answer in answers] == [f"n{number}" for number in range(250)]
-    assert all(answer.created for answer in answers)
-    stored = await caller.get(answers[123].job.id)
+    results = await caller.service.of(caller.tenant).submit_many(wanted)
+    assert [result.job.owner_ref for result in results] == [f"n{number}" for number in range(250)]
+    assert all(result.created for result in results)
+    stored = await caller.get(results[123].job.id)
     assert stored.owner_ref == "n123"
 
 
@@ -81,11 +81,11 @@ async def test_a_batch_with_one_bad_job_creates_none(caller: Caller, database: D
 
 async def test_of_concurrent_submissions_a_bad_one_fails_alone(caller: Caller) -> None:
     bad = {7, 31}
-    answers = await asyncio.gather(
+    results = await asyncio.gather(
         *(caller.submit(input=b"{oops" if number in bad else b"1") for number in range(40)), return_exceptions=True
     )
-    assert {number for number, answer in enumerate(answers) if isinstance(answer, InvalidInput)} == bad
-    assert sum(not isinstance(answer, BaseException) for answer in answers) == 38
+    assert {number for number, result in enumerate(results) if isinstance(result, InvalidInput)} == bad
+    assert sum(not isinstance(result, BaseException) for result in results) == 38
 
 
 async def test_ten_thousand_jobs_fit_in_one_batch(caller: Caller, database: Database) -> None:

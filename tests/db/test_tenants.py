@@ -1,4 +1,4 @@
-"""No statement can forget its tenant: read in the statements themselves, and tried with another tenant's ids."""
+"""No statement can forget its tenant: checked in the statements, and tried with another tenant's ids."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ EVERY = re.compile(r"^-- tenant: every \((.+)\)$", re.MULTILINE)
 
 @dataclass
 class Reader:
-    """Finds the tables of a statement that are not tied to the tenant which the caller names."""
+    """Find the tables of a statement that are not tied to the tenant which the caller names."""
 
     tenant_tables: frozenset[str]
     tenant: int  # number of the parameter
     forgotten: list[str] = field(default_factory=list)
 
     def read(self, node: object, names: frozenset[str] = frozenset()) -> None:
-        """Look at a statement and all within it; ``names`` are the common table expressions in sight."""
+        """Check a statement and all within it; ``names`` are the common table expressions in scope."""
         match node:
             case tuple():
                 for part in node:
@@ -114,7 +114,7 @@ class Reader:
                 self.forgotten.append(f"{type(node).__name__} of {table.relname} {alias}")
 
     def _ties(self, condition: object) -> str | None:
-        """The alias whose tenant_id this condition sets equal to the caller's tenant; "" without an alias."""
+        """Return the alias whose tenant_id this condition sets equal to the caller's tenant; "" without an alias."""
         if not isinstance(condition, ast.A_Expr) or condition.kind != A_Expr_Kind.AEXPR_OP:
             return None
         if [name.sval for name in condition.name or ()] != ["="]:
@@ -139,7 +139,7 @@ def _parts(node: ast.Node, without: tuple[str, ...] = ()) -> Iterator[object]:
 
 
 def _sources(node: Any) -> Iterator[object]:
-    """What a statement takes rows from, joins opened up; not what lies within subqueries."""
+    """Return the sources of a statement's rows, with joins expanded and without the contents of subqueries."""
     todo: list[Any] = [*(getattr(node, "fromClause", None) or ()), *(getattr(node, "usingClause", None) or ())]
     if not isinstance(node, ast.SelectStmt):
         todo.append(node.relation)
@@ -167,7 +167,7 @@ def _conjuncts(condition: Any) -> Iterator[object]:
 
 
 def forgotten(sql: str, tenant_tables: frozenset[str], *, tenant: int) -> list[str]:
-    """The places of a statement that name a tenant's table without its tenant."""
+    """Return the places of a statement that name a tenant's table without its tenant."""
     reader = Reader(tenant_tables, tenant)
     reader.read(pglast.parse_sql(sql))
     return reader.forgotten
@@ -175,7 +175,7 @@ def forgotten(sql: str, tenant_tables: frozenset[str], *, tenant: int) -> list[s
 
 @pytest.fixture
 async def tenant_tables(database: Database) -> frozenset[str]:
-    """Every table and view of the real schema that carries a tenant."""
+    """The tables and views of the real schema that have a tenant."""
     rows = await look(
         database,
         "SELECT table_name::text FROM information_schema.columns WHERE table_schema = 'penstock'"
@@ -242,7 +242,7 @@ def test_the_reader_notices_a_forgotten_tenant(sql: str) -> None:
 
 
 @pytest.mark.parametrize("sql", MINDFUL)
-def test_the_reader_lets_mindful_statements_pass(sql: str) -> None:
+def test_the_reader_accepts_correct_statements(sql: str) -> None:
     assert forgotten(sql, TABLES, tenant=1) == []
 
 
@@ -266,7 +266,7 @@ async def stranger(caller: Caller, database: Database) -> Caller:
     return Caller(caller.service, await own_tenant(database))
 
 
-async def test_another_tenants_jobs_are_not_there(caller: Caller, stranger: Caller) -> None:
+async def test_another_tenants_jobs_are_not_found(caller: Caller, stranger: Caller) -> None:
     job = await caller.submit(owner_ref="secret", tags=["t"])
     running = await caller.submit_and_claim(task_type="other")
     for job_id in (job.id, running.id):
@@ -320,7 +320,7 @@ async def test_a_finished_jobs_epoch_means_nothing_to_another_tenant(caller: Cal
     await caller.complete(job)
     with pytest.raises(NotFound):
         await stranger.complete(job)
-    assert not isinstance(await stranger.beat(job), StaleEpoch), "not even that it exists is told"
+    assert not isinstance(await stranger.beat(job), StaleEpoch), "not even its existence is revealed"
 
 
 async def test_the_same_key_and_names_in_two_tenants_are_two_jobs(caller: Caller, stranger: Caller) -> None:
@@ -333,7 +333,7 @@ async def test_the_same_key_and_names_in_two_tenants_are_two_jobs(caller: Caller
     assert [job.id for job in await caller.claim(10)] == [first.job.id]
 
 
-async def test_a_tenants_event_stream_tells_its_own_events_only(caller: Caller, stranger: Caller) -> None:
+async def test_a_tenants_event_stream_delivers_its_own_events_only(caller: Caller, stranger: Caller) -> None:
     mark = await stranger.submit()
     (start,) = await take(stranger.events(mark.id), 1)
     await asyncio.gather(*(caller.submit() for _ in range(5)))

@@ -17,7 +17,7 @@ from tests.processes import until
 
 
 class Listener:
-    """What one process hears on some topics."""
+    """The wake-ups that one process receives on some topics."""
 
     def __init__(self, wakeups: Wakeups, *topics: str) -> None:
         self.heard: list[tuple[str, Keys]] = []
@@ -67,7 +67,9 @@ async def test_a_process_ignores_topics_that_it_does_not_know(near: Wakeups, far
     assert await there.hears(1) == [("known", None)]
 
 
-async def test_announcements_of_a_moment_travel_together(near: Wakeups, far: Wakeups, module_database_url: str) -> None:
+async def test_simultaneous_announcements_are_sent_together(
+    near: Wakeups, far: Wakeups, module_database_url: str
+) -> None:
     messages: list[object] = []
     connection = await asyncpg.connect(module_database_url)
     try:
@@ -83,7 +85,7 @@ async def test_announcements_of_a_moment_travel_together(near: Wakeups, far: Wak
         await connection.close()
 
 
-async def test_what_is_not_urgent_goes_out_by_itself_too(near: Wakeups, far: Wakeups) -> None:
+async def test_wakeups_that_are_not_urgent_are_sent_too(near: Wakeups, far: Wakeups) -> None:
     there = Listener(far, "flows")
     near.announce("flows", urgent=False)
     assert await there.hears(1) == [("flows", None)]

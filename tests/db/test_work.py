@@ -1,4 +1,4 @@
-"""What workers report: heartbeats, results, failures of every category."""
+"""Reports of workers: heartbeats, results and failures of every category."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ async def test_a_heartbeat_extends_the_lease_by_its_length(caller: Caller, clock
     await caller.submit()
     job = await caller.claim_one(lease_seconds=100)
     await clock.advance(timedelta(seconds=60))
-    answer = await caller.beat(job)
-    assert isinstance(answer, HeartbeatResult)
-    extended = answer.lease_expires_at - job.lease_expires_at
+    result = await caller.beat(job)
+    assert isinstance(result, HeartbeatResult)
+    extended = result.lease_expires_at - job.lease_expires_at
     assert timedelta(seconds=60) <= extended < timedelta(seconds=70)
-    assert not answer.cancel_requested
-    assert (await caller.get(job.id)).lease_expires_at == answer.lease_expires_at
+    assert not result.cancel_requested
+    assert (await caller.get(job.id)).lease_expires_at == result.lease_expires_at
 
 
-async def test_a_heartbeat_may_change_the_length_of_the_lease_for_good(caller: Caller) -> None:
+async def test_a_heartbeat_may_change_the_length_of_the_lease_permanently(caller: Caller) -> None:
     job = await caller.submit_and_claim()
     long = await caller.beat(job, lease_seconds=7200)
     again = await caller.beat(job)
@@ -44,7 +44,7 @@ async def test_a_heartbeat_may_change_the_length_of_the_lease_for_good(caller: C
     assert again.lease_expires_at >= long.lease_expires_at
 
 
-async def test_progress_is_kept_until_it_is_told_anew_and_stays_with_the_result(caller: Caller) -> None:
+async def test_progress_is_kept_until_the_next_report_and_stays_with_the_result(caller: Caller) -> None:
     job = await caller.submit_and_claim()
     await caller.beat(job, progress=b'{"fraction": 0.25}')
     await caller.beat(job)
@@ -54,8 +54,8 @@ async def test_progress_is_kept_until_it_is_told_anew_and_stays_with_the_result(
     assert same_json((await caller.get(job.id)).progress, b'["any", 1, null]')
 
 
-async def test_progress_told_just_before_a_silent_heartbeat_is_not_forgotten(caller: Caller) -> None:
-    """Both arrive in one batch: the later one says nothing of progress, so the earlier one's holds."""
+async def test_progress_reported_just_before_a_heartbeat_without_progress_is_kept(caller: Caller) -> None:
+    """Both arrive in one batch: the later one has no progress, so the earlier one's is stored."""
     job = await caller.submit_and_claim()
     await asyncio.gather(caller.beat(job, progress=b"0.5", lease_seconds=7200), caller.beat(job), caller.beat(job))
     read = await caller.get(job.id)
@@ -64,7 +64,7 @@ async def test_progress_told_just_before_a_silent_heartbeat_is_not_forgotten(cal
     assert read.lease_expires_at - datetime.now(UTC) > timedelta(minutes=100)
 
 
-async def test_heartbeats_of_many_jobs_are_answered_in_order_errors_as_values(caller: Caller) -> None:
+async def test_heartbeats_of_many_jobs_return_results_in_order_with_errors_as_values(caller: Caller) -> None:
     await caller.submit_many(3)
     first, second, third = await caller.claim(3)
     await caller.complete(second)
@@ -76,9 +76,9 @@ async def test_heartbeats_of_many_jobs_are_answered_in_order_errors_as_values(ca
         JobHeartbeat(id=first.id, epoch=first.epoch + 1000),
         JobHeartbeat(id=first.id, epoch=first.epoch),
     ]
-    answers = await caller.service.of(caller.tenant).heartbeat(beats)
-    assert [type(answer) for answer in answers] == [HeartbeatResult, StaleEpoch, NotFound, StaleEpoch, HeartbeatResult]
-    assert [answer.id for answer in answers if isinstance(answer, HeartbeatResult)] == [third.id, first.id]
+    results = await caller.service.of(caller.tenant).heartbeat(beats)
+    assert [type(result) for result in results] == [HeartbeatResult, StaleEpoch, NotFound, StaleEpoch, HeartbeatResult]
+    assert [result.id for result in results if isinstance(result, HeartbeatResult)] == [third.id, first.id]
 
 
 async def test_a_completed_job_keeps_its_result_as_it_was_written(caller: Caller, database: Database) -> None:
@@ -96,7 +96,7 @@ async def test_a_completed_job_keeps_its_result_as_it_was_written(caller: Caller
 
 
 @pytest.mark.parametrize("result", [b"null", b"0", b'""', b"[]"])
-async def test_any_json_is_a_result_null_too(caller: Caller, result: bytes) -> None:
+async def test_any_json_is_a_result_even_null(caller: Caller, result: bytes) -> None:
     job = await caller.submit_and_claim()
     await caller.complete(job, result)
     read = await caller.get(job.id)
@@ -121,7 +121,7 @@ async def test_the_same_completion_many_times_at_once_counts_once(caller: Caller
     assert await caller.history(job.id) == ["job.created", "job.started", "job.completed"]
 
 
-async def test_completions_of_many_jobs_stand_or_fall_alone(caller: Caller) -> None:
+async def test_completions_of_many_jobs_succeed_or_fail_alone(caller: Caller) -> None:
     await caller.submit_many(3)
     good, stale, bad = await caller.claim(3)
     completions = [
@@ -129,8 +129,8 @@ async def test_completions_of_many_jobs_stand_or_fall_alone(caller: Caller) -> N
         JobCompletion(id=stale.id, epoch=stale.epoch - 1 or 99, result=Raw(b"1")),
         JobCompletion(id=uuid7(), epoch=5, result=Raw(b"1")),
     ]
-    answers = await caller.service.of(caller.tenant).complete_many(completions)
-    assert [type(answer) for answer in answers] == [JobState, StaleEpoch, NotFound]
+    results = await caller.service.of(caller.tenant).complete_many(completions)
+    assert [type(result) for result in results] == [JobState, StaleEpoch, NotFound]
     assert await caller.status(stale.id) is Status.RUNNING
     assert await caller.status(bad.id) is Status.RUNNING
 
@@ -183,7 +183,7 @@ async def test_a_failed_attempt_is_tried_again_after_its_backoff(
     assert again.epoch > job.epoch
 
 
-async def test_a_rate_limited_attempt_waits_as_long_as_the_provider_asked(caller: Caller) -> None:
+async def test_a_rate_limited_attempt_waits_as_long_as_the_provider_requested(caller: Caller) -> None:
     job = await caller.submit_and_claim()
     state = await caller.fail(job, Category.RATE_LIMITED, retry_after=600)
     assert state.status is Status.PENDING
@@ -230,12 +230,12 @@ async def test_failures_reported_together_are_each_judged_alone(caller: Caller) 
     assert [state.status for state in states] == ["failed", "pending", "cancelled", "pending"]
 
 
-async def test_failing_a_job_that_is_not_there_is_not_found(caller: Caller) -> None:
+async def test_failing_an_unknown_job_is_not_found(caller: Caller) -> None:
     with pytest.raises(NotFound):
         await caller.service.of(caller.tenant).fail(uuid7(), Failure(epoch=1))
 
 
-async def test_a_job_that_failed_twice_and_then_succeeded_tells_its_whole_story(
+async def test_a_job_that_failed_twice_and_then_succeeded_has_its_whole_history(
     caller: Caller, database: Database, clock: Clock
 ) -> None:
     made = await caller.submit()
@@ -260,8 +260,10 @@ async def _claim_later(caller: Caller, database: Database, clock: Clock) -> Clai
     return await caller.claim_one()
 
 
-async def test_a_caller_who_leaves_breaks_no_statement_off(caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-    """That would take a connection of its own, and may hit the next statement; what was asked is read to its end."""
+async def test_a_caller_that_leaves_does_not_interrupt_a_statement(
+    caller: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An interruption would need its own connection and might hit the next statement; results are read to the end."""
     job = await caller.submit()
     begun, ended = asyncio.Event(), asyncio.Event()
     jobs = caller.service.of(caller.tenant)

@@ -28,8 +28,8 @@ from tests.processes import until
 
 
 @asynccontextmanager
-async def working(caller: Caller, executor: Executor, **options: Any) -> AsyncIterator[Worker]:
-    """A running worker for the queue of the tests; stopped at the end."""
+async def running_worker(caller: Caller, executor: Executor, **options: Any) -> AsyncIterator[Worker]:
+    """Run a worker for the queue of the tests; stop it at the end."""
     executors = Executors()
     executors.add(executor, task_types=["echo"], model_profiles=["small"])
     settings: dict[str, Any] = {"limit": 8, "lease": timedelta(seconds=60), "grace": timedelta(seconds=5)}
@@ -57,7 +57,7 @@ async def echo(job: ClaimedJob, _context: JobContext) -> object:
 
 
 class Held:
-    """An executor that begins and then waits until it is let go or interrupted."""
+    """An executor that starts and then waits until it is released or interrupted."""
 
     def __init__(self) -> None:
         self.begun = asyncio.Event()
@@ -77,7 +77,7 @@ class Held:
 
 
 async def test_a_job_is_run_and_its_result_stored(caller: Caller) -> None:
-    async with working(caller, echo):
+    async with running_worker(caller, echo):
         job = await finished(caller, await caller.submit(input=b'{"a": [1, 2]}'))
     assert job.status is Status.COMPLETED
     assert job.worker_id == "worker"
@@ -86,7 +86,7 @@ async def test_a_job_is_run_and_its_result_stored(caller: Caller) -> None:
 
 async def test_jobs_that_wait_already_are_drained_beyond_the_limit(caller: Caller) -> None:
     jobs = await caller.submit_many(100)
-    async with working(caller, echo, limit=7) as worker:
+    async with running_worker(caller, echo, limit=7) as worker:
         for job in jobs:
             assert (await finished(caller, job)).status is Status.COMPLETED
     assert worker.status()["outcomes"] == {"completed": 100}
@@ -94,7 +94,7 @@ async def test_jobs_that_wait_already_are_drained_beyond_the_limit(caller: Calle
 
 async def test_only_its_own_queues_are_claimed(caller: Caller) -> None:
     other = await caller.submit(task_type="other")
-    async with working(caller, echo):
+    async with running_worker(caller, echo):
         await finished(caller, await caller.submit())
     assert await caller.status(other.id) is Status.PENDING
 
@@ -111,7 +111,7 @@ async def test_no_more_than_the_limit_runs_at_a_time(caller: Caller) -> None:
         running -= 1
 
     jobs = await caller.submit_many(40)
-    async with working(caller, count, limit=3):
+    async with running_worker(caller, count, limit=3):
         for job in jobs:
             await finished(caller, job)
     assert 1 <= most <= 3
@@ -122,7 +122,7 @@ async def test_any_json_value_is_a_result(caller: Caller, result: object) -> Non
     async def answer(_job: ClaimedJob, _context: JobContext) -> object:
         return result
 
-    async with working(caller, answer):
+    async with running_worker(caller, answer):
         job = await finished(caller, await caller.submit())
     assert job.result is not None
     assert job.status is Status.COMPLETED
@@ -132,7 +132,7 @@ async def test_an_execution_error_decides_the_category(caller: Caller) -> None:
     async def refuse(_job: ClaimedJob, _context: JobContext) -> object:
         raise ExecutionError(Category.BAD_INPUT, "input.x: missing")
 
-    async with working(caller, refuse):
+    async with running_worker(caller, refuse):
         job = await finished(caller, await caller.submit())
     assert job.status is Status.FAILED
     assert job.error is not None
@@ -143,7 +143,7 @@ async def test_any_other_exception_is_internal_and_names_its_class(caller: Calle
     async def break_down(_job: ClaimedJob, _context: JobContext) -> object:
         raise ZeroDivisionError("by zero\x00" + "x" * 20_000)
 
-    async with working(caller, break_down):
+    async with running_worker(caller, break_down):
         job = await finished(caller, await caller.submit(max_attempts=1))
     assert job.error is not None
     assert job.error.category is Category.INTERNAL
@@ -152,11 +152,11 @@ async def test_any_other_exception_is_internal_and_names_its_class(caller: Calle
 
 
 @pytest.mark.parametrize("result", [object(), b"{not json", float])
-async def test_a_result_that_is_no_json_is_internal(caller: Caller, result: object) -> None:
+async def test_a_result_that_is_not_json_is_internal(caller: Caller, result: object) -> None:
     async def answer(_job: ClaimedJob, _context: JobContext) -> object:
         return result
 
-    async with working(caller, answer):
+    async with running_worker(caller, answer):
         bad = await finished(caller, await caller.submit(max_attempts=1))
     assert bad.status is Status.FAILED
     assert bad.error is not None
@@ -167,7 +167,7 @@ async def test_a_result_that_is_too_large_is_internal(caller: Caller) -> None:
     async def answer(_job: ClaimedJob, _context: JobContext) -> object:
         return "x" * 1000
 
-    async with working(caller, answer, max_result_bytes=100):
+    async with running_worker(caller, answer, max_result_bytes=100):
         job = await finished(caller, await caller.submit(max_attempts=1))
     assert job.error is not None
     assert "1002 bytes" in job.error.message
@@ -175,7 +175,7 @@ async def test_a_result_that_is_too_large_is_internal(caller: Caller) -> None:
 
 async def test_a_job_that_runs_too_long_is_interrupted_as_timeout(caller: Caller) -> None:
     held = Held()
-    async with working(caller, held):
+    async with running_worker(caller, held):
         job = await finished(caller, await caller.submit(timeout_seconds=0.05, max_attempts=1))
     assert held.interrupted.is_set()
     assert job.error is not None
@@ -188,14 +188,14 @@ async def test_an_interruption_wins_over_an_executor_that_swallows_it(caller: Ca
             await asyncio.Event().wait()
         return "late"
 
-    async with working(caller, stubborn):
+    async with running_worker(caller, stubborn):
         job = await finished(caller, await caller.submit(timeout_seconds=0.05, max_attempts=1))
     assert job.status is Status.FAILED
 
 
 async def test_cancelling_interrupts_a_running_job_at_once(caller: Caller, far_caller: Caller) -> None:
     held = Held()
-    async with working(caller, held):
+    async with running_worker(caller, held):
         job = await caller.submit()
         await within(held.begun.wait())
         await far_caller.cancel(job.id)  # another process
@@ -205,7 +205,7 @@ async def test_cancelling_interrupts_a_running_job_at_once(caller: Caller, far_c
 
 async def test_a_lost_lease_interrupts_and_reports_nothing(caller: Caller) -> None:
     held = Held()
-    async with working(caller, held, lease=timedelta(seconds=1)) as worker:
+    async with running_worker(caller, held, lease=timedelta(seconds=1)) as worker:
         job = await caller.submit()
         await within(held.begun.wait())
         held.begun.clear()
@@ -220,7 +220,7 @@ async def test_a_lost_lease_interrupts_and_reports_nothing(caller: Caller) -> No
 
 async def test_heartbeats_keep_the_lease_and_carry_progress(caller: Caller) -> None:
     held = Held()
-    async with working(caller, held, lease=timedelta(seconds=1)):
+    async with running_worker(caller, held, lease=timedelta(seconds=1)):
         job = await caller.submit()
         await within(held.begun.wait())
         first = (await caller.get(job.id)).lease_expires_at
@@ -241,7 +241,7 @@ async def test_heartbeats_keep_the_lease_and_carry_progress(caller: Caller) -> N
 
 async def test_stopping_lets_running_jobs_finish(caller: Caller) -> None:
     held = Held()
-    async with working(caller, held) as worker:
+    async with running_worker(caller, held) as worker:
         job = await caller.submit()
         await within(held.begun.wait())
         late = await caller.submit()
@@ -255,7 +255,7 @@ async def test_stopping_lets_running_jobs_finish(caller: Caller) -> None:
 
 async def test_stopping_hands_back_what_does_not_finish_in_time(caller: Caller) -> None:
     held = Held()
-    async with working(caller, held, grace=timedelta(0)):
+    async with running_worker(caller, held, grace=timedelta(0)):
         job = await caller.submit()
         await within(held.begun.wait())
     back = await caller.get(job.id)
@@ -303,8 +303,8 @@ async def test_a_worker_without_executors_is_healthy_and_waits(caller: Caller) -
     await within(task)
 
 
-async def told(caller: Caller, job: Job) -> list[tuple[str, Any]]:
-    """A finished job's events from its start on, and what executors told in them."""
+async def reports_of(caller: Caller, job: Job) -> list[tuple[str, Any]]:
+    """Return a finished job's events after its start, with what executors reported in them."""
     events = [event async for event in caller.events(job.id)]
     data = [msgspec.json.decode(msgspec.json.encode(event.data)) for event in events]
     return [
@@ -314,7 +314,7 @@ async def told(caller: Caller, job: Job) -> list[tuple[str, Any]]:
     ]
 
 
-async def test_what_was_told_last_is_stored_before_the_result(caller: Caller) -> None:
+async def test_the_last_report_is_stored_before_the_result(caller: Caller) -> None:
     async def stream(_job: ClaimedJob, context: JobContext) -> object:
         for number in range(1000):
             context.chunk({"n": number})
@@ -323,9 +323,9 @@ async def test_what_was_told_last_is_stored_before_the_result(caller: Caller) ->
         context.progress(1)
         return "all"
 
-    async with working(caller, stream):
+    async with running_worker(caller, stream):
         job = await finished(caller, await caller.submit())
-        events = await told(caller, job)
+        events = await reports_of(caller, job)
     assert events == [
         ("job.progress", 1),
         ("job.log", ["half way", "odd?"]),
@@ -335,7 +335,7 @@ async def test_what_was_told_last_is_stored_before_the_result(caller: Caller) ->
     assert (job.progress, job.result) == (Raw(b"1"), Raw(b'"all"'))
 
 
-async def test_output_comes_while_the_job_runs_and_in_order(caller: Caller) -> None:
+async def test_output_arrives_while_the_job_runs_and_in_order(caller: Caller) -> None:
     seen = asyncio.Event()
 
     async def stream(_job: ClaimedJob, context: JobContext) -> object:
@@ -344,7 +344,7 @@ async def test_output_comes_while_the_job_runs_and_in_order(caller: Caller) -> N
         context.chunk("late")
         return None
 
-    async with working(caller, stream):
+    async with running_worker(caller, stream):
         job = await caller.submit()
         live = caller.events(job.id)
         while (event := await within(anext(live))).type != "job.output":
@@ -352,7 +352,7 @@ async def test_output_comes_while_the_job_runs_and_in_order(caller: Caller) -> N
         assert bytes(event.data["chunks"]) == b'["early"]'
         seen.set()
         job = await finished(caller, job)
-        assert await told(caller, job) == [
+        assert await reports_of(caller, job) == [
             ("job.output", ["early"]),
             ("job.output", ["late"]),
             ("job.completed", None),
@@ -375,7 +375,7 @@ async def test_output_is_kept_however_the_attempt_ends(caller: Caller, end: str)
             asyncio.get_running_loop().call_later(0.01, context.chunk, "too late")
 
     options = {"timeout_seconds": 0.05} if end == "times out" else {}
-    async with working(caller, stream, grace=timedelta(0)):
+    async with running_worker(caller, stream, grace=timedelta(0)):
         job = await caller.submit(max_attempts=1, **options)
         await within(begun.wait())
         if end == "is cancelled":
@@ -385,7 +385,7 @@ async def test_output_is_kept_however_the_attempt_ends(caller: Caller, end: str)
     if end == "is handed back":
         assert await caller.status(job.id) is Status.PENDING
         await caller.cancel(job.id)
-    events = await told(caller, job)
+    events = await reports_of(caller, job)
     chunks = [chunk for kind, part in events if kind == "job.output" for chunk in part]
     assert chunks == (["before"] if end == "fails" else ["before", "last words"])
     kinds = [kind for kind, _ in events]
@@ -393,7 +393,7 @@ async def test_output_is_kept_however_the_attempt_ends(caller: Caller, end: str)
     assert max(n for n, kind in enumerate(kinds) if kind == "job.output") < kinds.index(last)
 
 
-async def test_a_lost_attempt_tells_nothing_more(caller: Caller) -> None:
+async def test_a_lost_attempt_reports_nothing_more(caller: Caller) -> None:
     begun, go = asyncio.Event(), asyncio.Event()
 
     async def stream(job: ClaimedJob, context: JobContext) -> object:
@@ -404,14 +404,14 @@ async def test_a_lost_attempt_tells_nothing_more(caller: Caller) -> None:
         context.chunk(f"attempt {job.attempt}")
         return job.attempt
 
-    async with working(caller, stream) as worker:
+    async with running_worker(caller, stream) as worker:
         job = await caller.submit()
         await within(begun.wait())
         await caller.retry(job.id)
         job = await finished(caller, job)
         go.set()
         await until(lambda: worker.status()["outcomes"] == {"lost": 1, "completed": 1}, "the first attempt is lost")
-    assert [part for kind, part in await told(caller, job) if kind == "job.output"] == [["attempt 2"]]
+    assert [part for kind, part in await reports_of(caller, job) if kind == "job.output"] == [["attempt 2"]]
 
 
 async def test_a_stream_that_is_too_fast_is_slowed_and_loses_nothing(caller: Caller) -> None:
@@ -425,13 +425,13 @@ async def test_a_stream_that_is_too_fast_is_slowed_and_loses_nothing(caller: Cal
             most = max(most, context.outbox.parcel().chunks_from)
         return None
 
-    async with working(caller, stream):
+    async with running_worker(caller, stream):
         job = await finished(caller, await caller.submit())
-        events = [part for kind, part in await told(caller, job) if kind == "job.output"]
+        events = [part for kind, part in await reports_of(caller, job) if kind == "job.output"]
     chunks = [chunk.rstrip("x") for part in events for chunk in part]
     assert chunks == [str(number) for number in range(60)]
     assert max(map(len, events)) == 3, "no heartbeat carries more than 1 MiB"
-    assert most > 20, "the executor waited for what it told to be stored"
+    assert most > 20, "the executor waited for its reports to be stored"
 
 
 async def test_a_chunk_that_cannot_be_sent_is_the_executors_error_at_once(caller: Caller) -> None:
@@ -448,14 +448,14 @@ async def test_a_chunk_that_cannot_be_sent_is_the_executors_error_at_once(caller
         context.chunk(Raw(b'{"a":  1}'))
         return None
 
-    async with working(caller, stream):
+    async with running_worker(caller, stream):
         job = await finished(caller, await caller.submit())
     assert len(refusals) == 6
-    assert await told(caller, job) == [("job.output", [{"a": 1}]), ("job.completed", None)]
+    assert await reports_of(caller, job) == [("job.output", [{"a": 1}]), ("job.completed", None)]
 
 
 async def test_output_that_the_service_refuses_fails_the_job_and_disturbs_no_other(caller: Caller) -> None:
-    """The context refuses what is wrong; should the database still refuse something, the job must not look whole."""
+    """The context refuses invalid output; if the database refuses it instead, the job must not seem complete."""
 
     async def stream(job: ClaimedJob, context: JobContext) -> object:
         if bytes(job.input) == b"1":
@@ -463,7 +463,7 @@ async def test_output_that_the_service_refuses_fails_the_job_and_disturbs_no_oth
         context.chunk("fine")
         return "done"
 
-    async with working(caller, stream):
+    async with running_worker(caller, stream):
         bad, good = await caller.submit(input=b"1", max_attempts=1), await caller.submit(input=b"2")
         bad, good = await finished(caller, bad), await finished(caller, good)
     assert good.status is Status.COMPLETED
@@ -472,7 +472,7 @@ async def test_output_that_the_service_refuses_fails_the_job_and_disturbs_no_oth
     assert bad.error.message.startswith("the job's output was refused: InvalidInput: chunks: the database refuses it")
 
 
-async def test_output_waits_for_a_database_that_is_away(alone: Caller, fresh: Database, database_url: str) -> None:
+async def test_output_waits_for_an_unavailable_database(alone: Caller, fresh: Database, database_url: str) -> None:
     begun, go = asyncio.Event(), asyncio.Event()
 
     async def stream(_job: ClaimedJob, context: JobContext) -> object:
@@ -482,19 +482,19 @@ async def test_output_waits_for_a_database_that_is_away(alone: Caller, fresh: Da
             context.chunk(number)
         return "done"
 
-    async with working(alone, stream):
+    async with running_worker(alone, stream):
         job = await alone.submit()
         await within(begun.wait())
         await without_database(database_url, go)
         await until(lambda: reached(alone), "the connections of this process have been made anew")
         job = await finished(alone, job)
         assert job.status is Status.COMPLETED
-        assert await told(alone, job) == [("job.output", list(range(100))), ("job.completed", None)]
+        assert await reports_of(alone, job) == [("job.output", list(range(100))), ("job.completed", None)]
 
 
 async def test_a_worker_outlives_its_database_connections(alone: Caller, fresh: Database, database_url: str) -> None:
     held = Held()
-    async with working(alone, held, lease=timedelta(seconds=1)) as worker:
+    async with running_worker(alone, held, lease=timedelta(seconds=1)) as worker:
         job = await alone.submit()
         await within(held.begun.wait())
         await without_database(database_url, held.go)
@@ -507,7 +507,7 @@ async def test_a_worker_outlives_its_database_connections(alone: Caller, fresh: 
 
 
 async def reached(caller: Caller) -> bool:
-    """Whether every connection that the caller may get works: one that was cut is noticed when it is used."""
+    """Return whether all the caller's connections work: a cut one is noticed only when it is used."""
     try:
         await asyncio.gather(*(caller.service.of(caller.tenant).stats() for _ in range(16)))
     except DatabaseUnavailable:
@@ -538,7 +538,7 @@ async def test_batched_jobs_run_together_and_fail_alone(caller: Caller) -> None:
         return [ExecutionError("bad_input", "odd one") if bytes(job.input) == b"13" else job.input for job in jobs]
 
     jobs = [await caller.submit(input=str(number).encode()) for number in range(20)]
-    async with working(caller, Batched(handle, size=8), limit=16):
+    async with running_worker(caller, Batched(handle, size=8), limit=16):
         ended = [await finished(caller, job) for job in jobs]
     assert [job.status for job in ended].count(Status.COMPLETED) == 19
     assert ended[13].error is not None
@@ -551,7 +551,7 @@ async def test_a_batch_that_breaks_fails_all_its_jobs(caller: Caller) -> None:
     async def handle(_jobs: Sequence[ClaimedJob]) -> Sequence[object]:
         return []
 
-    async with working(caller, Batched(handle, size=8)):
+    async with running_worker(caller, Batched(handle, size=8)):
         job = await finished(caller, await caller.submit(max_attempts=1))
     assert job.error is not None
     assert "0 results for 1 jobs" in job.error.message
@@ -568,7 +568,7 @@ def test_one_queue_has_one_executor() -> None:
 
 @asynccontextmanager
 async def idle(caller: Caller, **options: Any) -> AsyncIterator[tuple[Worker, Executors]]:
-    """A running worker that serves nothing yet; stopped at the end."""
+    """Run a worker that serves nothing yet; stop it at the end."""
     executors = Executors()
     settings: dict[str, Any] = {"limit": 8, "lease": timedelta(seconds=60), "grace": timedelta(seconds=5)}
     worker = Worker(
@@ -619,7 +619,7 @@ async def test_an_executor_that_is_removed_finishes_what_it_runs_and_claims_no_m
     assert (await caller.get(late.id)).attempt == 0
 
 
-async def test_a_queue_can_change_hands_while_the_old_executor_still_runs(caller: Caller) -> None:
+async def test_a_queue_can_get_a_new_executor_while_the_old_one_still_runs(caller: Caller) -> None:
     old = Held()
     async with idle(caller) as (worker, executors):
         offer = executors.add(old, task_types=["echo"], model_profiles=["small"])
@@ -674,10 +674,10 @@ async def test_offers_that_come_and_go_quickly_leave_nothing_behind(caller: Call
         job = await caller.submit()
         await until(lambda: worker.status()["executors"] == [], "no engine is left")
 
-        async def pending() -> bool:  # a claim that was on its way when its offer went is handed back
+        async def has_no_lease() -> bool:  # a claim that was on its way when its offer went is handed back
             return await caller.status(job.id) is Status.PENDING
 
-        await until(pending, "nobody holds the job")
+        await until(has_no_lease, "no lease is held")
         executors.add(echo, task_types=["echo"], model_profiles=["small"])
         assert (await finished(caller, job)).status is Status.COMPLETED
 
@@ -694,9 +694,9 @@ def _running(worker: Worker) -> list[int]:
     return [one["running_count"] for one in executors]
 
 
-async def test_schema_that_is_not_there_yet_is_waited_for(alone: Caller, fresh: Database) -> None:
+async def test_the_worker_waits_for_a_missing_schema(alone: Caller, fresh: Database) -> None:
     await run(fresh, "ALTER SCHEMA penstock RENAME TO not_yet")
-    async with working(alone, echo) as worker:
+    async with running_worker(alone, echo) as worker:
         await asyncio.sleep(0)
         await run(fresh, "ALTER SCHEMA not_yet RENAME TO penstock")
         assert (await finished(alone, await alone.submit())).status is Status.COMPLETED
