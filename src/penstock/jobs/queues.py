@@ -16,7 +16,10 @@ from penstock.jobs.sql import queues as statements
 from penstock.jobs.sql.store import Queue
 from penstock.postgres.pool import Database
 from penstock.suggestions import did_you_mean
+from penstock.telemetry import logs
 from penstock.tenants.principal import TenantId
+
+log = logs.get(__name__)
 
 Known = Callable[[str], Collection[str]]  # model profiles that this process knows for a task type
 Explain = Callable[[Queue], str | None]  # why this process does not serve a queue
@@ -71,6 +74,8 @@ class ServedQueues:
                 await statements.note_served(connection, self._tenant, _pairs(*kind))
         except DatabaseUnavailable:
             self._note_at.pop(kind, None)  # the next claim tries again
+        except Exception:  # the record is an aid: claims go on without it, and it is written again in a minute
+            log.exception("served_queues_not_recorded", tenant_id=self._tenant)
 
     # Reading
 
