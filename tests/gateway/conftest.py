@@ -1,4 +1,4 @@
-"""What the tests of the gateway share: one gateway per module, on a database of the module's own."""
+"""Fixtures of the gateway's tests: one gateway per module, on the module's own database."""
 
 from __future__ import annotations
 

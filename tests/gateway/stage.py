@@ -1,4 +1,4 @@
-"""The stage of the gateway's tests: a real gateway on a free port, and a client."""
+"""Building blocks of the gateway's tests: a real gateway on a free port, and a client."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Reply:
 
     @property
     def fields(self) -> list[str]:
-        """The fields that a problem names."""
+        """Return the fields that the problem details name."""
         return [mistake["field"] for mistake in self.json.get("errors", [])]
 
     @property
     def outcome(self) -> tuple[int, str]:
-        """A problem's status and code."""
+        """Return a problem's status and code."""
         return (self.status, self.json["code"])
 
 
@@ -57,7 +57,7 @@ class Caller:
 
     @property
     def in_progress(self) -> list[str]:
-        """The paths of requests that the gateway works on."""
+        """The paths of the requests in progress."""
         return self.server.in_progress
 
     async def call(
@@ -69,7 +69,7 @@ class Caller:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
-        """One request; ``value`` travels as JSON, ``body`` as it stands. Paths may begin behind ``/api/v1``."""
+        """Send one request: ``value`` as JSON, ``body`` unchanged. Paths may omit ``/api/v1``."""
         url = self.address + (path if path.startswith(_OUTSIDE) or path == "/" else "/api/v1" + path)
         data = msgspec.json.encode(value) if value is not None else body
         sent = {"Content-Type": "application/json"} if data is not None else {}
@@ -86,7 +86,7 @@ class Caller:
         return await self.call("POST", path, value, headers={k.replace("_", "-"): v for k, v in headers.items()})
 
     async def submit(self, **fields: Any) -> dict[str, Any]:
-        """A new job."""
+        """Submit a job and return it."""
         reply = await self.post("/jobs", SUBMISSION | fields)
         assert reply.status == 201, reply.body
         job: dict[str, Any] = reply.json
@@ -99,14 +99,14 @@ class Caller:
         return jobs
 
     async def running(self, **fields: Any) -> dict[str, Any]:
-        """A new job of a queue of its own, as its worker received it."""
+        """Submit a job to its own queue, claim it, and return it as its worker received it."""
         job = await self.submit(**fields)
         (claimed,) = await self.claim(task_types=[job["task_type"]])
         assert claimed["id"] == job["id"]
         return claimed
 
     async def finished(self, **fields: Any) -> dict[str, Any]:
-        """A completed job."""
+        """Run a job to completion and return it."""
         job = await self.running(**fields)
         reply = await self.post(f"/jobs/{job['id']}/complete", {"epoch": job["epoch"], "result": 42})
         assert reply.status == 200, reply.body

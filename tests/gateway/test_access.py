@@ -1,4 +1,4 @@
-"""The access check: the bearer token, and what an open gateway still refuses."""
+"""The access check: the bearer token, and the requests that even an open gateway refuses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OPEN = ("/healthz", "/readyz", "/openapi.json", "/docs", "/docs/swagger-ui.css"
 
 @pytest.fixture(scope="module")
 async def guarded(module_database_url: str) -> AsyncIterator[Caller]:
-    """Calls to a gateway with a token, which they bring."""
+    """Calls to a gateway with a token, which they carry."""
     async with serving(module_database_url, ai_service_token=Secret("s3cret+token/=")) as caller:
         yield caller
 
@@ -41,7 +41,7 @@ async def test_any_other_token_is_401_on_every_route_that_is_not_open(guarded: C
             assert reply.headers["www-authenticate"].startswith("Bearer")
 
 
-async def test_open_routes_are_these_and_no_others(guarded: Caller) -> None:
+async def test_exactly_these_routes_are_open(guarded: Caller) -> None:
     closed = [route.path for route in guarded.gateway.routes if not route.open]
     assert all(path.startswith(("/api/v1/", "/get", "/post")) or path == "/metrics" for path in closed)
     assert not [route.path for route in guarded.gateway.routes if route.open and route.path.startswith("/api/")]
@@ -61,7 +61,7 @@ async def test_an_open_gateway_refuses_pages_of_other_sites(caller: Caller) -> N
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8080", "10.0.0.1", "127.0.0.1.evil.example", ""])
-async def test_an_open_gateway_refuses_names_of_other_machines(caller: Caller, host: str) -> None:
+async def test_an_open_gateway_refuses_host_names_of_other_machines(caller: Caller, host: str) -> None:
     assert (await caller.post("/jobs", SUBMISSION, Host=host)).outcome == (403, "forbidden")
     assert (await caller.get("/healthz", Host=host)).status == 200
 

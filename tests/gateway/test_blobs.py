@@ -1,4 +1,4 @@
-"""Blobs over HTTP: uploaded in any way, downloaded as they were, and never a page of this service."""
+"""Blobs over HTTP: uploaded in any way, downloaded unchanged, and never shown as a page of this service."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def put(caller: Caller, data: bytes, media_type: str = "audio/wav", *, fil
 
 
 async def kept(caller: Caller, data: bytes, media_type: str = "audio/wav", *, filename: str = "") -> dict[str, Any]:
-    """A new blob."""
+    """Upload a blob and return it."""
     reply = await put(caller, data, media_type, filename=filename)
     assert reply.status == 201, reply.body
     blob: dict[str, Any] = reply.json
@@ -61,7 +61,7 @@ async def kept(caller: Caller, data: bytes, media_type: str = "audio/wav", *, fi
 
 
 async def rows(database: Database) -> list[int]:
-    """How many blobs and parts the database holds."""
+    """Return the numbers of blobs and parts in the database."""
     async with database.acquire() as connection:
         return [int(await connection.fetchval(f"SELECT count(*) FROM {table}")) for table in ("blob", "blob_part")]
 
@@ -86,28 +86,28 @@ async def test_a_round_trip(caller: Caller, size: int) -> None:
 async def test_ranges(caller: Caller) -> None:
     path = f"/blobs/{(await kept(caller, CONTENT))['id']}"
     size = len(CONTENT)
-    for asked, span in {
+    for requested, span in {
         "bytes=0-0": slice(0, 1),
         "bytes=524287-524288": slice(PART_BYTES - 1, PART_BYTES + 1),
         "bytes=3000000-": slice(3_000_000, size),
         "bytes=-7": slice(size - 7, size),
         "bytes=100-99999999999": slice(100, size),
     }.items():
-        reply = await caller.get(path, Range=asked)
-        assert (reply.status, reply.body) == (206, CONTENT[span]), asked
+        reply = await caller.get(path, Range=requested)
+        assert (reply.status, reply.body) == (206, CONTENT[span]), requested
         assert reply.headers["Content-Range"] == f"bytes {span.start}-{span.stop - 1}/{size}"
         assert reply.headers["Content-Length"] == str(span.stop - span.start)
     behind = await caller.get(path, Range=f"bytes={size}-")
     assert (behind.status, behind.headers["Content-Range"], behind.body) == (416, f"bytes */{size}", b"")
-    for asked in ("bytes=0-1,4-5", "lines=1-2", "bytes=5-1", "bytes=-", "nonsense"):
-        assert (await caller.get(path, Range=asked)).status == 200, asked
+    for requested in ("bytes=0-1,4-5", "lines=1-2", "bytes=5-1", "bytes=-", "nonsense"):
+        assert (await caller.get(path, Range=requested)).status == 200, requested
     etag = (await caller.get(path)).headers["ETag"]
     assert (await caller.get(path, Range="bytes=0-0", If_Range=etag)).status == 206
     assert (await caller.get(path, Range="bytes=0-0", If_Range='"other"')).status == 200
     assert (await caller.call("HEAD", path, headers={"Range": "bytes=0-0"})).headers["Content-Length"] == str(size)
 
 
-def test_ranges_are_cut_to_what_there_is() -> None:
+def test_ranges_are_cut_to_the_size_of_the_blob() -> None:
     assert wanted("bytes=-100", 10) == range(10)
     assert wanted("bytes=-0", 10) is UNSATISFIABLE
     assert wanted("bytes=10-", 10) is UNSATISFIABLE
@@ -138,9 +138,9 @@ async def test_a_form_with_one_file(caller: Caller, database: Database) -> None:
             else:
                 form.add_field(name, value)
         async with caller.session.post(f"{caller.address}/api/v1/blobs", data=form) as answer:
-            told = await answer.json()
-            assert answer.status == status, told
-            assert blamed is None or [problem["field"] for problem in told["errors"]] == [blamed]
+            content = await answer.json()
+            assert answer.status == status, content
+            assert blamed is None or [problem["field"] for problem in content["errors"]] == [blamed]
     nothing = await put(caller, b"--x--\r\n", "multipart/form-data; boundary=x")
     assert nothing.status in {400, 422}
     assert (await put(caller, b"--x", "multipart/form-data; boundary=x")).status == 400
@@ -209,7 +209,7 @@ async def test_no_bytes_and_no_media_type(caller: Caller) -> None:
     assert (await caller.call("POST", "/blobs", body=b"x", headers={"Content-Encoding": "gzip"})).status == 415
 
 
-async def test_an_upload_that_is_cut_leaves_nothing(caller: Caller, database: Database) -> None:
+async def test_an_interrupted_upload_leaves_nothing(caller: Caller, database: Database) -> None:
     before = await rows(database)
     parts = urlsplit(caller.address)
     for framing in (b"Content-Length: 3000000", b"Transfer-Encoding: chunked"):
@@ -248,7 +248,7 @@ async def test_deleting(caller: Caller, database: Database) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stated", "told"),
+    ("stated", "sent"),
     [
         ("../../etc/passwd", "attachment; filename=\"passwd\"; filename*=UTF-8''passwd"),
         ('a"; x="y.wav', "attachment; filename=\"a_; x=_y.wav\"; filename*=UTF-8''a%22%3B%20x%3D%22y.wav"),
@@ -258,19 +258,17 @@ async def test_deleting(caller: Caller, database: Database) -> None:
         ("..", "attachment"),
     ],
 )
-async def test_hostile_filenames(caller: Caller, stated: str, told: str) -> None:
+async def test_hostile_filenames(caller: Caller, stated: str, sent: str) -> None:
     blob = await kept(caller, b"<script>", "text/html", filename=stated)
     reply = await caller.get(f"/blobs/{blob['id']}")
-    assert reply.headers["Content-Disposition"] == told
+    assert reply.headers["Content-Disposition"] == sent
     assert "X-Evil" not in reply.headers
     assert reply.headers["X-Content-Type-Options"] == "nosniff"
     assert "sandbox" in reply.headers["Content-Security-Policy"]
 
 
-async def test_a_blob_that_is_deleted_while_it_is_read_is_not_taken_for_whole(
-    caller: Caller, database: Database
-) -> None:
-    """The connection ends before the length that was promised."""
+async def test_a_blob_deleted_while_it_is_read_is_not_mistaken_for_complete(caller: Caller, database: Database) -> None:
+    """The connection ends before the announced length."""
     blob = await kept(caller, CONTENT)
     async with database.acquire() as connection:
         await connection.execute("DELETE FROM blob_part WHERE blob_id = $1 AND number = 3", blob["id"])
@@ -286,7 +284,7 @@ async def test_a_reader_that_leaves_is_noticed(caller: Caller) -> None:
     await until(lambda: not caller.in_progress, "the gateway has noticed")
 
 
-async def test_a_blob_that_has_expired_is_not_there(caller: Caller, database: Database) -> None:
+async def test_an_expired_blob_is_not_found(caller: Caller, database: Database) -> None:
     blob = await kept(caller, b"old")
     async with database.acquire() as connection:
         await connection.execute(
@@ -333,21 +331,21 @@ async def test_the_command_line(caller: Caller, tmp_path: Path) -> None:
     environment = clean_environment(PENSTOCK_URL=caller.address)
     (tmp_path / "a.wav").write_bytes(CONTENT)
 
-    async def told(*arguments: str) -> tuple[int | None, bytes]:
+    async def run(*arguments: str) -> tuple[int | None, bytes]:
         log = tmp_path / "log"
         log.unlink(missing_ok=True)
         async with penstock("blob", *arguments, environment=environment, folder=tmp_path, log=log) as process:
             status = await asyncio.wait_for(process.wait(), 20)
         return status, log.read_bytes()
 
-    status, text = await told("put", "a.wav")
+    status, text = await run("put", "a.wav")
     blob = Reply(status=200, headers={}, body=text).json
     assert (status, blob["size_bytes"]) == (0, len(CONTENT))
-    assert await told("get", blob["id"]) == (0, CONTENT)
-    assert await told("get", blob["id"], "-o", "b.wav") == (0, b"")
+    assert await run("get", blob["id"]) == (0, CONTENT)
+    assert await run("get", blob["id"], "-o", "b.wav") == (0, b"")
     assert (tmp_path / "b.wav").read_bytes() == CONTENT
-    assert (await told("delete", blob["id"]))[0] == 0
-    status, text = await told("get", blob["id"], "-o", "c.wav")
+    assert (await run("delete", blob["id"]))[0] == 0
+    status, text = await run("get", blob["id"], "-o", "c.wav")
     assert (status, b"there is no blob" in text) == (1, True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.wav", "b.wav", "log"]
-    assert (await told("put", "none"))[0] == 2
+    assert (await run("put", "none"))[0] == 2

@@ -1,4 +1,4 @@
-"""A check of submissions: it sees every job of a request before anything is written, and may refuse it by its field."""
+"""A check of submissions sees every job of a request before anything is written, and may refuse a field."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Checked:
 
 @pytest.fixture
 async def checked(database_url: str) -> AsyncIterator[Checked]:
-    """Handlers on a database of this test's own."""
+    """Handlers on this test's own database."""
     database = Database(database_url, application_name="penstock-test")
     service = JobService(database)
     await service.start()
@@ -51,7 +51,7 @@ async def checked(database_url: str) -> AsyncIterator[Checked]:
 
 
 def posted(value: Any) -> Request:
-    """A request with that body, as the access check lets it through."""
+    """Return a request with that body, as it is after the access check."""
     request = Request(method="POST", url_path="/api/v1/jobs", headers={}, body=Body.of(msgspec.json.encode(value)))
     request.principal = OPERATOR
     return request
@@ -72,7 +72,7 @@ async def test_a_refused_submission_is_not_written(checked: Checked) -> None:
     assert checked.seen == ["", ""]
 
 
-async def test_one_refused_job_of_a_batch_stops_them_all_and_is_named(checked: Checked) -> None:
+async def test_one_refused_job_of_a_batch_refuses_the_whole_batch_and_is_named(checked: Checked) -> None:
     with pytest.raises(InvalidInput) as caught:
         await checked.handlers.submit_batch(posted({"jobs": [GOOD, SUBMISSION, BAD, GOOD]}))
     assert [problem.field for problem in caught.value.problems] == ["jobs[2].input.text"]

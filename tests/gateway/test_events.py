@@ -1,4 +1,4 @@
-"""Server-sent events: what happened to one job or all, resumable anywhere, on any gateway."""
+"""Server-sent events of one job or of all: resumable anywhere, on any gateway."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Stream:
         self.comments = 0
 
     async def next(self) -> Event | None:
-        """The next event; None at the end of the stream."""
+        """Return the next event; None at the end of the stream."""
         fields: dict[str, str] = {}
         while line := (await asyncio.wait_for(self.answer.content.readline(), 10)).decode():
             name, _, value = line.rstrip("\n").partition(": ")
@@ -46,7 +46,7 @@ class Stream:
         return None
 
     async def rest(self) -> list[Event]:
-        """Everything until the stream ends."""
+        """Return all events until the stream ends."""
         events = []
         while (event := await self.next()) is not None:
             events.append(event)
@@ -60,13 +60,13 @@ async def stream(caller: Caller, path: str, **headers: str) -> AsyncIterator[Str
         yield Stream(answer)
 
 
-async def test_a_jobs_stream_tells_its_whole_life_and_ends(caller: Caller) -> None:
-    job = await caller.submit(task_type="told")
+async def test_a_jobs_stream_delivers_its_whole_life_and_ends(caller: Caller) -> None:
+    job = await caller.submit(task_type="whole-life")
     async with stream(caller, f"/jobs/{job['id']}/events") as events:
         created = await events.next()
         assert created is not None
         assert created.type == "job.created"
-        assert created.cloud["data"]["task_type"] == "told"
+        assert created.cloud["data"]["task_type"] == "whole-life"
         assert created.cloud | {"data": None} == {
             "specversion": "1.0",
             "id": created.id,
@@ -77,7 +77,7 @@ async def test_a_jobs_stream_tells_its_whole_life_and_ends(caller: Caller) -> No
             "datacontenttype": "application/json",
             "data": None,
         }
-        (claimed,) = await caller.claim(task_types=["told"])
+        (claimed,) = await caller.claim(task_types=["whole-life"])
         beat = {"epoch": claimed["epoch"], "progress": {"text": "half\nway"}}
         await caller.post(f"/jobs/{job['id']}/heartbeat", beat)
         await caller.post(f"/jobs/{job['id']}/complete", {"epoch": claimed["epoch"], "result": 1})
@@ -90,31 +90,31 @@ async def test_a_jobs_stream_tells_its_whole_life_and_ends(caller: Caller) -> No
         assert headers["x-accel-buffering"] == "no"
 
 
-async def test_a_reader_resumes_behind_the_last_event_it_saw_on_any_gateway(
+async def test_a_reader_resumes_after_the_last_event_it_saw_on_any_gateway(
     caller: Caller, module_database_url: str
 ) -> None:
     job = await caller.finished(task_type="resumed")
     async with stream(caller, f"/jobs/{job['id']}/events") as events:
-        told = await events.rest()
-    assert [event.type for event in told] == ["job.created", "job.started", "job.completed"]
+        received = await events.rest()
+    assert [event.type for event in received] == ["job.created", "job.started", "job.completed"]
     path = f"/jobs/{job['id']}/events"
     async with serving(module_database_url) as other:
-        for seen in range(len(told) - 1):
-            async with stream(other, path, **{"Last-Event-ID": told[seen].id}) as events:
-                assert await events.rest() == told[seen + 1 :]
-            async with stream(other, f"{path}?after={told[seen].id}") as events:
-                assert await events.rest() == told[seen + 1 :]
-    over = await caller.get(path, Last_Event_ID=told[-1].id)
-    assert (over.status, over.body) == (204, b"")  # EventSource does not come back after that
+        for seen in range(len(received) - 1):
+            async with stream(other, path, **{"Last-Event-ID": received[seen].id}) as events:
+                assert await events.rest() == received[seen + 1 :]
+            async with stream(other, f"{path}?after={received[seen].id}") as events:
+                assert await events.rest() == received[seen + 1 :]
+    over = await caller.get(path, Last_Event_ID=received[-1].id)
+    assert (over.status, over.body) == (204, b"")  # EventSource does not reconnect after that
 
 
-async def test_the_stream_of_all_jobs_begins_now_or_behind_an_event(caller: Caller) -> None:
+async def test_the_stream_of_all_jobs_begins_now_or_after_an_event(caller: Caller) -> None:
     before = await caller.finished(task_type="all-events")
     async with stream(caller, "/events") as events:
         first = await caller.submit(task_type="all-events")
         second = await caller.submit(task_type="all-events")
-        told = [await events.next(), await events.next()]
-    assert [event.cloud["subject"] for event in told if event] == [first["id"], second["id"]]
+        received = [await events.next(), await events.next()]
+    assert [event.cloud["subject"] for event in received if event] == [first["id"], second["id"]]
     async with stream(caller, f"/jobs/{before['id']}/events") as events:
         created = await events.next()
     assert created is not None
@@ -133,14 +133,14 @@ async def test_events_of_one_batch_can_be_resumed_in_its_middle(caller: Caller) 
     async with stream(caller, "/events") as events:
         reply = await caller.post("/jobs/batch", {"defaults": shared, "jobs": [{}] * 5})
         ids = [job["id"] for job in reply.json["jobs"]]
-        told = [event for _ in range(5) if (event := await events.next())]
-    assert sorted(event.cloud["subject"] for event in told) == sorted(ids)
-    async with stream(caller, "/events", **{"Last-Event-ID": told[1].id}) as events:
-        assert [await events.next() for _ in range(3)] == told[2:]
+        received = [event for _ in range(5) if (event := await events.next())]
+    assert sorted(event.cloud["subject"] for event in received) == sorted(ids)
+    async with stream(caller, "/events", **{"Last-Event-ID": received[1].id}) as events:
+        assert [await events.next() for _ in range(3)] == received[2:]
 
 
 @pytest.mark.parametrize("after", ["x", "1", "1-2", "1-2-3-4", "-1-2-3", "1-2-99999999999999999999", "１-1-1"])
-async def test_an_event_id_that_is_none_is_refused(caller: Caller, after: str) -> None:
+async def test_an_invalid_event_id_is_refused(caller: Caller, after: str) -> None:
     for path in ("/events", f"/jobs/{(await caller.submit())['id']}/events"):
         refused = await caller.get(f"{path}?after={after}")
         assert (refused.outcome, refused.fields) == ((422, "invalid_input"), ["after"])
@@ -148,8 +148,8 @@ async def test_an_event_id_that_is_none_is_refused(caller: Caller, after: str) -
         assert both.outcome == (422, "invalid_input")
 
 
-async def test_a_stream_begins_with_the_id_to_resume_behind(caller: Caller) -> None:
-    """A reader whose connection breaks before the first event misses nothing when it comes back."""
+async def test_a_stream_begins_with_the_id_to_resume_after(caller: Caller) -> None:
+    """A reader whose connection breaks before the first event misses nothing when it reconnects."""
     async with stream(caller, "/events") as events:
         while not (line := (await events.answer.content.readline()).decode()).startswith("id: "):
             pass
@@ -161,7 +161,7 @@ async def test_a_stream_begins_with_the_id_to_resume_behind(caller: Caller) -> N
     assert event.cloud["subject"] == job["id"]
 
 
-async def test_a_reader_that_is_ahead_of_the_store_gets_a_reset_and_then_what_there_is(caller: Caller) -> None:
+async def test_a_reader_ahead_of_the_store_gets_a_reset_and_then_all_events(caller: Caller) -> None:
     job = await caller.finished(task_type="behind")
     async with stream(caller, "/events", **{"Last-Event-ID": "999999999-1-7"}) as events:
         reset = await events.next()
@@ -172,14 +172,14 @@ async def test_a_reader_that_is_ahead_of_the_store_gets_a_reset_and_then_what_th
         assert event is not None
         assert event.cloud["subject"] == following["id"]
     async with stream(caller, f"/jobs/{job['id']}/events", **{"Last-Event-ID": "999999999-1-7"}) as events:
-        told = await events.rest()
-    assert [event.type for event in told] == ["reset", "job.created", "job.started", "job.completed"]
-    assert told[0].cloud["subject"] == job["id"]
-    async with stream(caller, f"/jobs/{job['id']}/events", **{"Last-Event-ID": told[0].id}) as events:
-        assert await events.rest() == told[1:]
+        received = await events.rest()
+    assert [event.type for event in received] == ["reset", "job.created", "job.started", "job.completed"]
+    assert received[0].cloud["subject"] == job["id"]
+    async with stream(caller, f"/jobs/{job['id']}/events", **{"Last-Event-ID": received[0].id}) as events:
+        assert await events.rest() == received[1:]
 
 
-async def test_silence_is_filled_with_comments(module_database_url: str) -> None:
+async def test_an_idle_stream_sends_comments(module_database_url: str) -> None:
     limits = Limits(ping=timedelta(milliseconds=10))
     async with serving(module_database_url, limits=limits) as caller, stream(caller, "/events") as events:
         waiting = asyncio.create_task(events.next())

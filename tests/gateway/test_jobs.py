@@ -1,4 +1,4 @@
-"""Submitting, reading, listing, retrying and cancelling over HTTP."""
+"""Jobs over HTTP: submit, read, list, retry and cancel."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.gateway.stage import SUBMISSION, Caller
 NOBODY = "01a1fbba-bf9b-70c9-b890-daafa0bbb9de"
 
 
-async def test_a_created_job_is_answered_whole_and_can_be_read_at_its_location(caller: Caller) -> None:
+async def test_a_created_job_is_returned_whole_and_can_be_read_at_its_location(caller: Caller) -> None:
     fields = {
         "owner_ref": "channel/1",
         "input": {"text": "Grüße ☃", "n": [1, 2.5, None]},
@@ -58,7 +58,7 @@ async def test_the_same_key_and_request_return_the_same_job(caller: Caller) -> N
     assert again.headers["location"] == first.headers["location"]
 
 
-async def test_the_same_key_with_another_request_is_refused(caller: Caller) -> None:
+async def test_the_same_key_with_a_different_request_is_refused(caller: Caller) -> None:
     await caller.submit(idempotency_key="k-2", priority=1)
     reply = await caller.post("/jobs", SUBMISSION | {"idempotency_key": "k-2", "priority": 2})
     assert reply.outcome == (422, "idempotency_conflict")
@@ -71,7 +71,7 @@ async def test_header_and_body_must_not_name_two_keys(caller: Caller) -> None:
     assert (await caller.post("/jobs", SUBMISSION, Idempotency_Key="")).fields == ["Idempotency-Key"]
 
 
-async def test_prefer_wait_answers_the_finished_job(caller: Caller) -> None:
+async def test_prefer_wait_returns_the_finished_job(caller: Caller) -> None:
     fields = {"task_type": "awaited"}
     waiting = asyncio.create_task(caller.post("/jobs", SUBMISSION | fields, Prefer="respond-async, wait=15"))
     (job,) = await caller.claim(task_types=["awaited"], wait_seconds=15)
@@ -81,14 +81,14 @@ async def test_prefer_wait_answers_the_finished_job(caller: Caller) -> None:
     assert reply.headers["preference-applied"] == "wait=15"
 
 
-async def test_prefer_wait_answers_202_when_time_is_up(caller: Caller) -> None:
+async def test_prefer_wait_returns_202_when_time_is_up(caller: Caller) -> None:
     reply = await caller.post("/jobs", SUBMISSION, Prefer="wait=0")
     assert (reply.status, reply.json["status"]) == (202, "pending")
     assert reply.headers["location"].endswith(reply.json["id"])
 
 
 @pytest.mark.parametrize("preference", ["respond-async", "wait", "wait=x", "wait=-1", "await=5"])
-async def test_other_preferences_are_passed_over(caller: Caller, preference: str) -> None:
+async def test_other_preferences_are_ignored(caller: Caller, preference: str) -> None:
     reply = await caller.post("/jobs", SUBMISSION, Prefer=preference)
     assert reply.status == 201
     assert "preference-applied" not in reply.headers
@@ -105,13 +105,13 @@ async def test_a_read_can_wait_for_the_end(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("wait", ["-1", "61", "nan", "inf", "x", "", "1e99", "0x1", "１"])
-async def test_a_wait_that_is_none_is_refused(caller: Caller, wait: str) -> None:
+async def test_an_invalid_wait_is_refused(caller: Caller, wait: str) -> None:
     reply = await caller.get(f"/jobs/{NOBODY}?wait={wait}")
     assert (reply.outcome, reply.fields) == ((422, "invalid_input"), ["wait"])
 
 
 @pytest.mark.parametrize("method_and_path", ["GET ", "GET ?wait=1", "POST /retry", "POST /cancel", "GET /events"])
-async def test_an_unknown_job_is_404_and_no_id_is_422(caller: Caller, method_and_path: str) -> None:
+async def test_an_unknown_job_is_404_and_an_invalid_id_is_422(caller: Caller, method_and_path: str) -> None:
     method, _, rest = method_and_path.partition(" ")
     assert (await caller.call(method, f"/jobs/{NOBODY}{rest}")).outcome == (404, "not_found")
     for wrong in ("1", "x" * 36, NOBODY + "0", "{" + NOBODY + "}", "%00", NOBODY.replace("-", "")):
@@ -211,7 +211,7 @@ async def test_a_query_that_breaks_a_rule_is_refused(caller: Caller, query: str,
     assert (reply.outcome, reply.fields) == ((422, "invalid_input"), [blamed])
 
 
-async def test_a_batch_merges_defaults_and_answers_in_order(caller: Caller) -> None:
+async def test_a_batch_merges_defaults_and_returns_its_jobs_in_order(caller: Caller) -> None:
     shared = SUBMISSION | {"task_type": "batched", "priority": 3, "tags": ["shared"], "input": {"from": "defaults"}}
     reply = await caller.post(
         "/jobs/batch",
@@ -235,7 +235,7 @@ async def test_a_batch_merges_defaults_and_answers_in_order(caller: Caller) -> N
     assert [job["input"] for job in read] == [{"from": "defaults"}] * 4 + [None]
 
 
-async def test_a_batch_is_all_or_nothing_and_names_the_job_at_fault(caller: Caller) -> None:
+async def test_a_batch_is_all_or_nothing_and_names_the_invalid_job(caller: Caller) -> None:
     good = SUBMISSION | {"owner_service": "all-or-nothing"}
     await caller.submit(owner_service="all-or-nothing", idempotency_key="taken", priority=1)
     for bad, blamed in (
@@ -275,15 +275,15 @@ async def test_retry_takes_a_running_job_back_and_refuses_a_completed_one(caller
     assert (await caller.post(f"/jobs/{done['id']}/retry")).outcome == (409, "wrong_state")
 
 
-async def test_cancel_ends_a_pending_job_and_asks_a_running_one(caller: Caller) -> None:
+async def test_cancel_ends_a_pending_job_and_requests_the_end_of_a_running_one(caller: Caller) -> None:
     pending = await caller.submit(task_type="cancelled")
     for _ in range(2):
         reply = await caller.post(f"/jobs/{pending['id']}/cancel")
         assert (reply.status, reply.json["status"]) == (200, "cancelled")
     running = await caller.running(task_type="asked-to-stop")
-    asked = (await caller.post(f"/jobs/{running['id']}/cancel")).json
-    assert asked["status"] == "running"
-    assert asked["cancel_requested_at"] is not None
+    requested = (await caller.post(f"/jobs/{running['id']}/cancel")).json
+    assert requested["status"] == "running"
+    assert requested["cancel_requested_at"] is not None
     beat = await caller.post(f"/jobs/{running['id']}/heartbeat", {"epoch": running["epoch"]})
     assert beat.json["cancel_requested"] is True
     done = await caller.finished(task_type="cancelled-not")
@@ -336,7 +336,7 @@ async def test_a_bulk_change_needs_a_filter(caller: Caller, verb: str, body: dic
     assert reply.outcome == (422, "invalid_input")
 
 
-async def test_statistics_tell_what_there_is(caller: Caller) -> None:
+async def test_statistics_count_the_jobs(caller: Caller) -> None:
     job = await caller.running(owner_service="counted", task_type="counted")
     await caller.submit(owner_service="counted", task_type="counted")
     await caller.post(f"/jobs/{job['id']}/fail", {"epoch": job["epoch"], "category": "bad_input"})

@@ -30,7 +30,7 @@ from penstock import (
 from penstock.supervisor.ports import free_port
 from tests.gateway.stage import Caller, serving
 from tests.processes import until
-from tests.unit.test_client import cuts, gateway, refuses, says
+from tests.unit.test_client import cuts, gateway, raises, returns
 
 CODE = {
     "greet": """
@@ -118,7 +118,7 @@ async def client(caller: Caller) -> AsyncIterator[Client]:
 
 
 async def test_predict(client: Client) -> None:
-    """Values come as Python's own; errors as the classes of penstock."""
+    """Values are Python's own; errors are the classes of penstock."""
     assert await client.predict("greet", {"name": "Ada"}) == "Dear Ada"
     with pytest.raises(InvalidInput, match="name: is required"):
         await client.predict("greet")
@@ -131,7 +131,7 @@ async def test_predict(client: Client) -> None:
 
 
 async def test_fields_as_arguments(client: Client) -> None:
-    """They are the input, or stand beside it; a field may be called ``name`` like the parameter."""
+    """They are the input or extend it; a field may be called ``name`` like the parameter."""
     assert await client.predict("greet", name="Ada") == "Dear Ada"
     assert await client.predict("count", {"n": 2}, fail=False) == [0, 1]
     assert (await client.predict("mirror", files={"file": b"ab"}, times=2)).data == b"baba"
@@ -143,7 +143,7 @@ async def test_fields_as_arguments(client: Client) -> None:
 
 
 async def test_errors_of_models(client: Client) -> None:
-    """Each is the class that says whose fault it was."""
+    """Each has the class that shows whose mistake it was."""
     with pytest.raises(ModelTimeout):
         await client.predict("hangs")
     with pytest.raises(ModelUnavailable, match="no weights"):
@@ -164,7 +164,7 @@ async def test_errors_of_models(client: Client) -> None:
 
 
 async def test_a_full_queue(client: Client, tmp_path: Path) -> None:
-    """It is refused at once, and says when to come again."""
+    """The call is refused at once, with the time to retry after."""
     gates = [tmp_path / "first", tmp_path / "second"]
     for gate in gates:
         os.mkfifo(gate)
@@ -187,7 +187,7 @@ async def test_a_full_queue(client: Client, tmp_path: Path) -> None:
 
 
 async def test_calls_are_never_repeated() -> None:
-    """Neither one whose answer was lost, nor one that was refused for now: the caller decides."""
+    """Neither calls whose response was lost nor calls refused for now are repeated: the caller decides."""
     async with gateway(cuts) as server, Client(server.url) as client:
         with pytest.raises(Unreachable):
             await client.predict("m", n=1)
@@ -195,24 +195,24 @@ async def test_calls_are_never_repeated() -> None:
             await anext(client.stream("m", n=1))
         paths = [path for _, path, _, _ in server.requests]
         assert paths == ["/api/v1/models/m/predict", "/api/v1/models/m/stream"]
-    async with gateway(refuses(Overloaded(retry_after=timedelta(seconds=1)))) as server, Client(server.url) as client:
+    async with gateway(raises(Overloaded(retry_after=timedelta(seconds=1)))) as server, Client(server.url) as client:
         with pytest.raises(Overloaded):
             await client.predict("m")
         assert len(server.requests) == 1
 
 
-async def test_a_gateway_that_is_away_or_late_or_none() -> None:
-    """Errors that name it."""
+async def test_a_gateway_that_is_unavailable_late_or_something_else() -> None:
+    """The error names the gateway's address."""
     async with Client(f"http://127.0.0.1:{free_port()}") as client:
         with pytest.raises(Unreachable, match=client.url):
             await client.predict("m")
-    async with gateway(says({}, 200)) as server, Client(server.url) as client:
+    async with gateway(returns({}, 200)) as server, Client(server.url) as client:
         with pytest.raises(ServiceError, match="the stream ended before the call did"):
             await anext(client.stream("m"))
 
 
-async def test_a_call_that_takes_too_long_for_its_caller(client: Client) -> None:
-    """It is given up, and its place becomes free."""
+async def test_a_call_that_exceeds_its_callers_timeout(client: Client) -> None:
+    """The call is given up, and its place becomes free."""
 
     async def ready() -> bool:
         return bool((await client.model("waits"))["state"] == "ready")
@@ -229,7 +229,7 @@ async def test_a_call_that_takes_too_long_for_its_caller(client: Client) -> None
 
 
 async def test_media(client: Client, tmp_path: Path) -> None:
-    """In as bytes, path or with a type; out as bytes."""
+    """Media go in as bytes, as a path or with a type, and come out as bytes."""
     (tmp_path / "a.bin").write_bytes(b"abc")
     expected = MediaAnswer(data=b"cba", media_type="image/x-mirrored", name="mirrored.img")
     for file in (b"abc", tmp_path / "a.bin", ("a.bin", b"abc", "text/plain")):
@@ -239,20 +239,20 @@ async def test_media(client: Client, tmp_path: Path) -> None:
 
 
 async def test_stream(client: Client) -> None:
-    """Events as they come, the end, and errors in the middle."""
+    """Streams yield events as they arrive, the end, and errors in the middle."""
     events = [(event.type, event.data) async for event in client.stream("count", {"n": 2})]
     assert events[:2] == [("chunk", 0), ("chunk", 1)]
     assert events[2][0] == "done"
-    told = [event async for event in client.stream("greet", {"name": "Ada"}, logs=True)]
-    assert [event.type for event in told] == ["log", "done"]
-    assert told[-1].data["output"] == "Dear Ada"
+    received = [event async for event in client.stream("greet", {"name": "Ada"}, logs=True)]
+    assert [event.type for event in received] == ["log", "done"]
+    assert received[-1].data["output"] == "Dear Ada"
     with pytest.raises(ModelFailed, match="half way"):
         async for _ in client.stream("count", {"n": 1, "fail": True}):
             pass
 
 
 async def test_models_and_logs(client: Client) -> None:
-    """What there is, changes, and lines."""
+    """Models are listed and changed, and their logs are read."""
     assert {model["name"] for model in (await client.models())["models"]} == set(CODE)
     assert (await client.model("greet"))["input_schema"]["required"] == ["name"]
     await client.predict("greet", {"name": "Eve"}, request_id="look")
@@ -277,7 +277,7 @@ async def test_models_and_logs(client: Client) -> None:
 
 
 async def test_the_blocking_client(caller: Caller) -> None:
-    """The same without an event loop."""
+    """It works without an event loop."""
 
     def work() -> list[str]:
         with BlockingClient(caller.address) as client:

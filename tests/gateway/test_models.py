@@ -92,13 +92,13 @@ async def caller(module_database_url: str, tmp_path_factory: pytest.TempPathFact
     folder = tmp_path_factory.mktemp("models")
     put(folder, MODELS)
     (folder / "broken.toml").write_text("runtime = 'python'\nreplicas = 0\nreplikas = 1\n[python]\nclas = 'x:Y'\n")
-    os.mkfifo(folder / "pipe.toml")  # nothing waits for its writer
+    os.mkfifo(folder / "pipe.toml")  # so that nothing waits for its writer
     async with serving(module_database_url, models_folder=folder) as caller:
         yield caller
 
 
 def put(folder: Path, models: dict[str, str]) -> None:
-    """The models' code and manifests in a folder."""
+    """Write the models' code and manifests into a folder."""
     for name, code in models.items():
         (folder / name).mkdir()
         (folder / name / f"{name}_code.py").write_text(textwrap.dedent(code))
@@ -108,7 +108,7 @@ def put(folder: Path, models: dict[str, str]) -> None:
 
 
 def events(body: bytes) -> list[tuple[str, str]]:
-    """Server-sent events as (name, data)."""
+    """Parse server-sent events as (name, data)."""
     found = []
     for text in body.decode().split("\n\n"):
         fields = dict(line.split(": ", 1) for line in text.splitlines() if ": " in line)
@@ -120,8 +120,8 @@ def events(body: bytes) -> list[tuple[str, str]]:
 class TestCalls:
     """``/predict`` and ``/stream``."""
 
-    async def test_a_call_is_answered_with_the_output_itself(self, caller: Caller) -> None:
-        """What else is known of it stands in headers."""
+    async def test_a_call_returns_the_output_itself(self, caller: Caller) -> None:
+        """Headers carry everything else."""
         reply = await caller.post("/models/greet/predict", {"name": "Ada"}, X_Request_ID="r1")
         assert (reply.status, reply.json) == (200, {"text": "Dear Ada"})
         assert reply.headers["X-Model-Version"] == "1"
@@ -134,24 +134,24 @@ class TestCalls:
          ({"name": "a", "extra": 1}, "extra"), ([], "body"), ("text", "body")],
     )  # fmt: skip
     async def test_a_violation_of_the_schema_names_the_field(self, caller: Caller, given: Any, field: str) -> None:
-        """With 422, before the model sees it."""
+        """The response is 422, and the model never sees the input."""
         reply = await caller.post("/models/greet/predict", given)
         assert reply.outcome == (422, "invalid_input")
         assert reply.fields == [field]
 
     @pytest.mark.parametrize("body", [b"{", b"\xff", b"nan", b"[" * 5000])
     async def test_malformed_json_is_refused(self, caller: Caller, body: bytes) -> None:
-        """With 400."""
+        """The response is 400."""
         assert (await caller.call("POST", "/models/greet/predict", body=body)).outcome == (400, "malformed_body")
 
     async def test_unknown_names_are_404(self, caller: Caller) -> None:
-        """Models and versions."""
+        """Unknown models and unknown versions."""
         assert (await caller.post("/models/none/predict", {})).outcome == (404, "not_found")
         assert (await caller.post("/models/greet/predict?version=9", {"name": "a"})).outcome == (404, "not_found")
         assert (await caller.get("/models/none")).status == 404
 
     async def test_an_unknown_name_suggests_the_one_that_was_meant(self, caller: Caller) -> None:
-        """In the error's text."""
+        """The suggestion is part of the error's message."""
         reply = await caller.post("/models/great/predict", {})
         assert reply.json["detail"] == "there is no model 'great' here; did you mean greet?"
 
@@ -159,8 +159,8 @@ class TestCalls:
         ("method", "path"),
         [("POST", "/predict"), ("POST", "/stream"), ("GET", ""), ("GET", "/logs"), ("POST", "/reload")],
     )
-    async def test_a_model_whose_manifest_is_wrong_says_so(self, caller: Caller, method: str, path: str) -> None:
-        """With 503, every mistake, and no path of the server."""
+    async def test_a_model_with_a_broken_manifest_reports_it(self, caller: Caller, method: str, path: str) -> None:
+        """The response is 503 with every mistake, and without any path of the server."""
         reply = await caller.call(method, f"/models/broken{path}", {} if method == "POST" else None)
         assert reply.outcome == (503, "model_broken")
         assert reply.json["detail"].startswith("model broken cannot be used: in its manifest broken.toml, ")
@@ -180,31 +180,31 @@ class TestCalls:
         assert warning == "no worker has served the queue predict/great; did you mean greet?"
 
     async def test_an_exception_of_the_model_is_reported(self, caller: Caller) -> None:
-        """In one line, without a traceback."""
+        """The report is one line, without a traceback."""
         reply = await caller.post("/models/greet/predict", {"name": "nobody"})
         assert reply.outcome == (500, "model_failed")
         assert reply.json["detail"] == "model greet: LookupError: there is nobody"
 
     async def test_a_stream_sends_chunks_and_ends(self, caller: Caller) -> None:
-        """As server-sent events; the same by ``Accept`` on predict; as a list without."""
+        """It sends server-sent events, on predict too with ``Accept``, and a list without."""
         reply = await caller.post("/models/count/stream", {"n": 3})
         assert reply.headers["Content-Type"].startswith("text/event-stream")
-        told = events(reply.body)
-        assert [data for name, data in told if name == "chunk"] == ["0", "1", "2"]
-        assert [name for name, _ in told if name != "chunk"] == ["progress", "progress", "progress", "done"]
+        received = events(reply.body)
+        assert [data for name, data in received if name == "chunk"] == ["0", "1", "2"]
+        assert [name for name, _ in received if name != "chunk"] == ["progress", "progress", "progress", "done"]
         same = await caller.post("/models/count/predict", {"n": 3}, Accept="text/event-stream")
-        assert [name for name, _ in events(same.body)] == [name for name, _ in told]
+        assert [name for name, _ in events(same.body)] == [name for name, _ in received]
         assert (await caller.post("/models/count/predict", {"n": 3})).json == [0, 1, 2]
 
     async def test_a_model_that_does_not_stream_sends_its_output_at_the_end(self, caller: Caller) -> None:
-        """With its log lines where the query wants them."""
+        """Its log lines are sent too if the query requests them."""
         reply = await caller.post("/models/greet/stream?logs=true", {"name": "Ada"})
-        told = dict(events(reply.body))
-        assert '"message":"greeting Ada"' in told["log"]
-        assert told["done"].startswith('{"output":{"text":"Dear Ada"},')
+        received = dict(events(reply.body))
+        assert '"message":"greeting Ada"' in received["log"]
+        assert received["done"].startswith('{"output":{"text":"Dear Ada"},')
 
-    async def test_a_stream_that_fails_half_way_says_so(self, caller: Caller) -> None:
-        """As its last event; one that fails at once is a plain error."""
+    async def test_a_stream_that_fails_half_way_reports_it(self, caller: Caller) -> None:
+        """The error is the last event; a stream that fails at once is a plain error."""
         reply = await caller.post("/models/count/stream", {"n": 2, "fail": True})
         assert reply.status == 200
         name, data = events(reply.body)[-1]
@@ -213,7 +213,7 @@ class TestCalls:
         assert (await caller.post("/models/count/stream", {"n": 0, "fail": True})).outcome == (500, "model_failed")
 
     async def test_a_client_that_leaves_ends_its_call(self, caller: Caller, tmp_path: Path) -> None:
-        """Streaming or not: the model's next call is answered."""
+        """Streaming or not, the model is free for its next call."""
         for path in ("/models/count/stream", "/models/count/predict"):
             given = {"n": 1, "wait_for": str(tmp_path / "never")}
             with pytest.raises(asyncio.TimeoutError):
@@ -221,8 +221,8 @@ class TestCalls:
                     await caller.post(path, given)
             assert (await caller.post("/models/count/predict", {"n": 1})).json == [0]
 
-    async def test_a_full_queue_says_when_to_come_back(self, caller: Caller, tmp_path: Path) -> None:
-        """With 503, at once."""
+    async def test_a_full_queue_is_refused_with_the_time_to_retry_after(self, caller: Caller, tmp_path: Path) -> None:
+        """The response is 503, at once."""
         gate = tmp_path / "gate"
         given = {"n": 1, "wait_for": str(gate)}
         waiting = [asyncio.create_task(caller.post("/models/count/predict", given)) for _ in range(3)]
@@ -241,7 +241,7 @@ class TestMedia:
     DATA = bytes(range(256)) * 40
 
     async def test_bytes_in_and_bytes_out(self, caller: Caller) -> None:
-        """Where the model takes one file and gives one."""
+        """Raw bytes work where the model takes one file and returns one."""
         reply = await caller.call(
             "POST", "/models/mirror/predict", body=self.DATA, headers={"Content-Type": "image/png"}
         )
@@ -250,20 +250,20 @@ class TestMedia:
         assert reply.headers["Content-Disposition"] == 'inline; filename="mirrored.img"'
 
     async def test_json_in_and_json_out(self, caller: Caller) -> None:
-        """As ``data:`` URLs."""
+        """Media are ``data:`` URLs in JSON."""
         url = "data:image/png;base64," + base64.b64encode(self.DATA).decode()
         reply = await caller.post("/models/mirror/predict", {"picture": url}, Accept="application/json")
         assert reply.json == "data:image/x-mirrored;base64," + base64.b64encode(self.DATA[::-1]).decode()
 
     async def test_uploads_are_named_by_their_ids(self, caller: Caller) -> None:
-        """Alone and in lists; each is checked by its type, and one that is not there is the caller's mistake."""
+        """Alone and in lists, each upload's type is checked, and a missing one is the caller's mistake."""
         form = aiohttp.FormData()
         form.add_field("file", b"GIF89a...", filename="cover.gif", content_type="image/gif")
         async with caller.session.post(f"{caller.address}/api/v1/blobs", data=form) as reply:
             cover = f"blob:{(await reply.json())['id']}"
         given = {"files": [cover, "data:text/plain,abc"], "cover": cover, "factor": 2}
-        told = await caller.post("/models/measure/predict", given)
-        assert told.json == {
+        received = await caller.post("/models/measure/predict", given)
+        assert received.json == {
             "sizes": [18, 6],
             "names": ["cover.gif", None],
             "cover": "data:image/gif;base64,R0lGODlhLi4u",
@@ -287,7 +287,7 @@ class TestMedia:
         assert (await caller.post("/models/greet/predict", {"name": "blob:x"})).json == {"text": "Dear blob:x"}
 
     async def test_uploads_of_one_call_are_bounded_together(self, database_url: str, tmp_path: Path) -> None:
-        """Also when one of them is named again and again."""
+        """The bound also holds when one upload is named repeatedly."""
         put(tmp_path, {"measure": MODELS["measure"]})
         async with serving(database_url, models_folder=tmp_path, penstock_max_call_bytes=100_000) as caller:
             blob = (await caller.call("POST", "/blobs", body=bytes(40_000))).json["id"]
@@ -296,15 +296,15 @@ class TestMedia:
             many = await caller.post("/models/measure/predict", {"files": [f"blob:{blob}"] * 3})
             assert (many.outcome, many.fields) == ((422, "invalid_input"), ["files[2]"])
 
-    async def test_what_holds_many_values_is_refused_quickly(self, caller: Caller) -> None:
-        """Without an explanation: to find every mistake among a million takes the validator a minute."""
+    async def test_invalid_input_with_many_values_is_refused_quickly(self, caller: Caller) -> None:
+        """No mistake is explained: finding every one among a million takes the validator a minute."""
         refused = await caller.post("/models/nest/predict", {"inside": {"picture": "data:,"}, "many": [""] * 200_000})
         assert (refused.outcome, refused.fields) == ((422, "invalid_input"), ["body"])
         few = await caller.post("/models/nest/predict", {"inside": {"picture": "data:image/gif,"}, "many": [1, ""]})
         assert few.fields == ["many[1]"]
 
     async def test_a_form(self, caller: Caller) -> None:
-        """Several files of one name are a list; text becomes what the schema wants."""
+        """Several files of one name form a list; text is converted to the type in the schema."""
         form = aiohttp.FormData()
         form.add_field("files", b"12345", filename="a.bin", content_type="application/octet-stream")
         form.add_field("files", b"123", filename="b.txt", content_type="text/plain")
@@ -319,7 +319,7 @@ class TestMedia:
             }
 
     async def test_files_of_unknown_type(self, caller: Caller) -> None:
-        """As curl sends what it does not know in a form."""
+        """Curl sends files of types that it does not know in this way."""
         form = aiohttp.FormData()
         form.add_field("files", b"12345", filename="a", content_type="application/octet-stream")
         form.add_field("cover", b"\x89PNG\r\n\x1a\n", filename="cover", content_type="application/octet-stream")
@@ -328,10 +328,10 @@ class TestMedia:
             assert (await reply.json())["cover"] == "data:image/png;base64,iVBORw0KGgo="
 
     @pytest.mark.parametrize("content_type", [None, "application/x-www-form-urlencoded"])
-    async def test_bytes_without_a_type_are_known_by_their_first_bytes(
+    async def test_bytes_without_a_type_are_recognised_by_their_first_bytes(
         self, caller: Caller, content_type: str | None
     ) -> None:
-        """As ``curl --data-binary @red.png`` sends them; JSON without a type stays JSON."""
+        """``curl --data-binary @red.png`` sends such bytes; JSON without a type stays JSON."""
 
         async def send(model: str, body: bytes) -> Reply:
             async with caller.session.post(
@@ -343,8 +343,8 @@ class TestMedia:
                 return Reply(status=reply.status, headers=reply.headers, body=await reply.read())
 
         picture = b"\x89PNG\r\n\x1a\n" + self.DATA
-        answered = await send("mirror", picture)
-        assert (answered.status, answered.body) == (200, picture[::-1])
+        mirrored = await send("mirror", picture)
+        assert (mirrored.status, mirrored.body) == (200, picture[::-1])
         assert (await send("greet", b'{"name": "Ada"}')).json == {"text": "Dear Ada"}
         refused = await send("greet", picture)
         assert refused.outcome == (415, "unsupported")
@@ -375,22 +375,22 @@ class TestMedia:
         ],
     )
     async def test_a_broken_form_is_refused(self, caller: Caller, kind: str, body: bytes) -> None:
-        """Clearly, with 400."""
+        """The response is 400 with a clear message."""
         reply = await caller.call("POST", "/models/measure/predict", body=body, headers={"Content-Type": kind})
         assert reply.outcome == (400, "malformed_body")
 
     async def test_bytes_for_a_model_without_a_file_are_refused(self, caller: Caller) -> None:
-        """And text that is not JSON."""
+        """Text that is not JSON is refused, too."""
         for kind in ("image/png", "text/csv"):
             reply = await caller.call("POST", "/models/greet/predict", body=b"x", headers={"Content-Type": kind})
             assert reply.outcome == (415, "unsupported")
 
 
-class TestLooking:
+class TestReading:
     """Lists, details, logs."""
 
     async def test_the_list_names_models_and_broken_manifests(self, caller: Caller) -> None:
-        """With what is wrong with them."""
+        """The list includes what is wrong with the manifests."""
         page = (await caller.get("/models")).json
         assert [model["name"] for model in page["models"] if model["source"] == "folder"] == sorted(MODELS)
         assert page["problems"].keys() == {"broken.toml", "pipe.toml"}
@@ -398,7 +398,7 @@ class TestLooking:
         assert page["problems"]["pipe.toml"] == "manifest: must be a regular file"
 
     async def test_a_model_shows_its_schema_state_and_counters(self, caller: Caller) -> None:
-        """Versions, replicas, counters."""
+        """The details have versions, replicas and counters."""
         await caller.post("/models/greet/predict", {"name": "Ada"})
         model = (await caller.get("/models/greet")).json
         assert model["description"] == "Greets."
@@ -409,7 +409,7 @@ class TestLooking:
         assert [replica["state"] for replica in version["replicas"]] == ["ready"]
 
     async def test_logs_are_filtered_and_cleaned(self, caller: Caller) -> None:
-        """By request, level, time."""
+        """The filters are request, level and time."""
         await caller.post("/models/greet/predict", {"name": "Eve"}, X_Request_ID="findme")
         lines = (await caller.get("/models/greet/logs?request_id=findme")).json["lines"]
         assert [line["message"] for line in lines] == ["greeting Eve"]
@@ -422,7 +422,7 @@ class TestLooking:
         assert (await caller.get("/models/greet/logs")).json["lines"] == []
 
     async def test_logs_can_be_followed(self, caller: Caller) -> None:
-        """Lines come as they are written."""
+        """Lines arrive as they are written."""
         url = f"{caller.address}/api/v1/models/greet/logs?follow=true&request_id=live"
         async with caller.session.get(url) as reply:
             await caller.post("/models/greet/predict", {"name": "Bob"}, X_Request_ID="live")
@@ -432,11 +432,11 @@ class TestLooking:
                         break
 
 
-class TestRegistering:
-    """Models at run time."""
+class TestRegistration:
+    """Registration of models at run time."""
 
-    async def test_a_server_elsewhere_becomes_a_model(self, caller: Caller) -> None:
-        """Called like every other, replaced, removed; other gateways on the database follow."""
+    async def test_a_remote_server_becomes_a_model(self, caller: Caller) -> None:
+        """It is called like every other model, replaced and removed; other gateways on the database follow."""
         async with upper_server() as address:
             stated = {"name": "upper", "runtime": "http", "http": {"url": f"{address}/upper"}}
             assert (await caller.post("/models", stated)).status == 201
@@ -453,8 +453,8 @@ class TestRegistering:
             assert (await caller.call("DELETE", "/models/upper")).status == 204
             assert (await caller.post("/models/upper/predict", {})).status == 404
 
-    async def test_what_is_registered_survives_a_restart_and_reaches_other_gateways(self, database_url: str) -> None:
-        """And what was removed stays away."""
+    async def test_registered_models_survive_a_restart_and_reach_other_gateways(self, database_url: str) -> None:
+        """Removed models stay removed."""
         async with upper_server() as address:
             stated = {"name": "upper", "runtime": "http", "http": {"url": f"{address}/upper"}}
             async with serving(database_url) as one, serving(database_url) as two:
@@ -472,8 +472,10 @@ class TestRegistering:
 
                 await until(back, "it is there after a restart")
 
-    async def test_what_cannot_be_stored_changes_nothing(self, caller: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The model that was to be replaced goes on."""
+    async def test_a_model_that_cannot_be_stored_changes_nothing(
+        self, caller: Caller, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The model that was to be replaced continues."""
 
         async def away(*_: object) -> None:
             raise DatabaseUnavailable
@@ -513,14 +515,16 @@ class TestRegistering:
             ({"name": "x", "runtime": "http", "http": {"url": "http://h"}, "replicas": 200}, "replicas"),
         ],
     )
-    async def test_what_a_caller_may_not_register(self, caller: Caller, stated: dict[str, Any], field: str) -> None:
+    async def test_forbidden_registrations_are_refused(
+        self, caller: Caller, stated: dict[str, Any], field: str
+    ) -> None:
         """Code and commands come from the operator's folder only; every mistake names its field."""
         reply = await caller.post("/models", stated)
         assert reply.status == 422, reply.body
         assert field in reply.fields
 
-    async def test_a_model_of_the_folder_can_be_taken_away_and_brought_back_by_name(self, caller: Caller) -> None:
-        """Its manifest stays where it is."""
+    async def test_a_model_of_the_folder_can_be_removed_and_restored_by_name(self, caller: Caller) -> None:
+        """Its manifest is not touched."""
         assert (await caller.call("DELETE", "/models/measure")).status == 204
         assert (await caller.get("/models/measure")).status == 404
         assert (await caller.post("/models", {"name": "measure"})).status == 201
@@ -537,7 +541,7 @@ class TestRegistering:
         assert (await caller.get("/models")).json["problems"].keys() == {"broken.toml", "pipe.toml"}
 
     async def test_no_caller_takes_over_the_name_of_a_model_of_the_folder(self, caller: Caller) -> None:
-        """In no version."""
+        """The name is protected in every version."""
         stated = {"name": "greet", "version": "99", "runtime": "http", "http": {"url": "http://127.0.0.1:1"}}
         for replace in ("", "?replace=true"):
             assert (await caller.post(f"/models{replace}", stated)).outcome == (409, "already_exists")
@@ -548,18 +552,18 @@ class TestRegistering:
             assert (await caller.post("/models", {"name": "greet"})).status == 201
 
     async def test_no_caller_takes_over_the_name_of_a_broken_manifest(self, caller: Caller) -> None:
-        """It belongs to the operator, who will mend it."""
+        """The name belongs to the operator, who will repair the manifest."""
         stated = {"name": "broken", "runtime": "http", "http": {"url": "http://127.0.0.1:1"}}
         assert (await caller.post("/models", stated)).outcome == (409, "already_exists")
 
     @pytest.mark.parametrize("version", [[1], {}, 7, None])
     async def test_an_odd_version_of_a_broken_manifest_is_refused(self, caller: Caller, version: Any) -> None:
-        """With an error of the caller, or with what is wrong with the manifest."""
+        """The error is the caller's, or names what is wrong with the manifest."""
         reply = await caller.post("/models", {"name": "broken", "version": version})
         assert reply.outcome in {(404, "not_found"), (422, "invalid_input"), (503, "model_broken")}
 
-    async def test_what_is_removed_while_it_is_replaced_stays_away(self, caller: Caller) -> None:
-        """In the host and in the table, which would bring it back."""
+    async def test_a_model_removed_while_it_is_replaced_stays_removed(self, caller: Caller) -> None:
+        """It is gone from the host and from the table, which would restore it."""
         service = caller.parts.models
         async with upper_server() as address:
             stated = {"name": "fleeting", "runtime": "http", "http": {"url": f"{address}/upper"}}
@@ -577,7 +581,7 @@ class TestRegistering:
             await service.remove("fleeting")
 
     async def test_a_reload_and_a_changed_folder(self, database_url: str, tmp_path: Path) -> None:
-        """New manifests are taken up, changed ones replace, deleted ones go; a reload reads the code again."""
+        """New manifests are loaded, changed ones replaced, deleted ones unloaded; a reload reads the code again."""
         code = "class Model:\n    def predict(self) -> str:\n        return 'one'\n"
         (tmp_path / "say").mkdir()
         (tmp_path / "say" / "say_code.py").write_text(code)
@@ -597,16 +601,16 @@ class TestRegistering:
             (tmp_path / "say" / "say_code.py").write_text(code.replace("one", "three"))
             (tmp_path / "say" / "model.toml").write_text('version = "2"\n' + manifest)
 
-            async def answers_three() -> bool:
+            async def returns_three() -> bool:
                 return (await caller.post("/models/say/predict", {})).body == b'"three"'
 
-            await until(answers_three, "the changed manifest is taken up")
+            await until(returns_three, "the changed manifest is taken up")
             (tmp_path / "say" / "model.toml").write_text('version = "2"\nclas = 3\n' + manifest)
 
             async def problem() -> bool:
                 return "say/model.toml" in (await caller.get("/models")).json["problems"]
 
-            await until(problem, "the mistake in it is told")
+            await until(problem, "its mistake is reported")
             assert (await caller.post("/models/say/predict", {})).json == "three"
             assert (await caller.post("/models/say/reload")).outcome == (422, "invalid_input")
             (tmp_path / "say" / "model.toml").write_text('version = "2"\n' + manifest)
@@ -616,7 +620,7 @@ class TestRegistering:
             async def refused_manifest(wanted: bool) -> bool:
                 return ("late.toml" in (await caller.get("/models")).json["problems"]) is wanted
 
-            await until(lambda: refused_manifest(True), "a library that is not there is told")
+            await until(lambda: refused_manifest(True), "a missing library is reported")
             (tmp_path / "liblate.so").write_bytes(b"")
             await until(lambda: refused_manifest(False), "it is there now")
             (tmp_path / "say" / "model.toml").unlink()
@@ -633,7 +637,7 @@ class TestBackendDocument:
     @pytest.mark.parametrize("method", ["GET", "POST"])
     @pytest.mark.parametrize("prefix", ["get", "post"])
     async def test_predict(self, caller: Caller, method: str, prefix: str) -> None:
-        """By either method on either path, with the model's own answer."""
+        """Both methods work on both paths and return the model's own output."""
         body = b'{"name": "Ada"}'
         reply = await caller.call(method, f"/{prefix}/predict?id=greet", body=body)
         assert (reply.status, reply.json) == (200, {"text": "Dear Ada"})
@@ -648,12 +652,12 @@ class TestBackendDocument:
         ],
     )
     async def test_wrong_ids(self, caller: Caller, query: str, content: str) -> None:
-        """Its own error bodies."""
+        """The errors have the document's own bodies."""
         reply = await caller.call("POST", f"/post/predict{query}", body=b"{}")
         assert (reply.status, reply.json) == (400, {"content": content})
 
     async def test_failures(self, caller: Caller) -> None:
-        """As ``error``."""
+        """Failures are reported as ``error``."""
         reply = await caller.call("POST", "/post/predict?id=greet", body=b'{"name": "nobody"}')
         assert reply.status == 500
         assert list(reply.json) == ["error"]
@@ -664,7 +668,7 @@ class TestBackendDocument:
         assert reply.json["content"].startswith("Unknown operation: paint")
 
     async def test_logs(self, caller: Caller) -> None:
-        """In JSON, and cleaned."""
+        """Logs are returned as JSON, and cleared."""
         await caller.call("POST", "/post/predict?id=greet", body=b'{"name": "Ada"}')
         reply = await caller.call("GET", "/get/getlogs?id=greet")
         assert reply.json["logs"][-1]["message"] == "greeting Ada"
@@ -672,7 +676,7 @@ class TestBackendDocument:
         assert (await caller.call("GET", "/get?id=greet")).json == {"logs": []}
 
     async def test_addmodel_as_the_document_writes_it(self, caller: Caller) -> None:
-        """With two question marks and quotes around the destination."""
+        """The document has two question marks, and quotes around the destination."""
         async with upper_server() as address:
             host = address.removeprefix("http://")
             path = f'/post/addmodel?id=myverygoodmodel?type=httpmodel?dest="{host}"'
@@ -687,7 +691,7 @@ class TestBackendDocument:
 
 
 class upper_server:  # noqa: N801 - used like a function
-    """A model's server as the document has it: JSON by POST at any path, upper case back."""
+    """A model's server as in the document: it takes JSON by POST at any path and returns upper case."""
 
     async def __aenter__(self) -> str:
         async def upper(request: web.Request) -> web.Response:

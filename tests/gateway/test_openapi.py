@@ -1,4 +1,4 @@
-"""The OpenAPI document: complete, in agreement with the routes, and with examples that are true."""
+"""The OpenAPI document is complete, agrees with the routes, and has valid examples."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ async def described(caller: Caller) -> dict[str, Any]:
 
 async def test_every_route_is_described(caller: Caller, described: dict[str, Any]) -> None:
     assert described["openapi"].startswith("3.1")
-    told = {(method.upper(), path) for path, methods in described["paths"].items() for method in methods}
-    assert told == {(route.method, route.path) for route in caller.gateway.routes}
+    documented = {(method.upper(), path) for path, methods in described["paths"].items() for method in methods}
+    assert documented == {(route.method, route.path) for route in caller.gateway.routes}
     for route in caller.gateway.routes:
         operation = described["paths"][route.path][route.method.lower()]
         assert operation["summary"]
@@ -38,7 +38,7 @@ async def test_every_route_is_described(caller: Caller, described: dict[str, Any
 
 
 async def test_every_parameter_and_field_is_described(described: dict[str, Any]) -> None:
-    """Every parameter, and every field of a job."""
+    """Every parameter and every field of a job has a description."""
     for path, methods in described["paths"].items():
         for operation in methods.values():
             for parameter in operation.get("parameters", []):
@@ -104,6 +104,6 @@ def test_every_error_has_a_status_and_a_unique_code() -> None:
     codes = [error.code for error in STATUSES]
     assert len(set(codes)) == len(codes)
     for error, (status, _) in STATUSES.items():
-        told = problems.schema_example(error)
-        assert (told["status"], told["code"]) == (status, error.code)
-        assert told["type"] == f"urn:penstock:problem:{error.code}"
+        documented = problems.schema_example(error)
+        assert (documented["status"], documented["code"]) == (status, error.code)
+        assert documented["type"] == f"urn:penstock:problem:{error.code}"

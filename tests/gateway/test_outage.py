@@ -1,4 +1,4 @@
-"""The database is not there, goes away and comes back; the gateway says so and recovers by itself."""
+"""Outages of the database: the gateway reports them and recovers by itself."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.processes import until
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
-    """A PostgreSQL of this test's own, not running yet."""
+    """This test's own PostgreSQL, not running yet."""
     server = EmbeddedServer(tmp_path)
     yield server
     await server.stop()
@@ -26,8 +26,8 @@ async def is_ready(caller: Caller) -> bool:
     return (await caller.get("/readyz")).status == 200
 
 
-async def assert_away(caller: Caller) -> None:
-    """Everything that needs the database is 503, everything else works."""
+async def assert_unavailable(caller: Caller) -> None:
+    """Check that routes that need the database return 503 and that all others work."""
     for method, path, value in (
         ("GET", "/readyz", None),
         ("GET", "/jobs", None),
@@ -49,9 +49,9 @@ async def assert_away(caller: Caller) -> None:
 
 
 @pytest.mark.timeout(400)
-async def test_a_gateway_outlives_its_database(server: EmbeddedServer) -> None:
+async def test_a_gateway_outlives_an_outage_of_its_database(server: EmbeddedServer) -> None:
     async with serving(server.url) as caller:
-        await assert_away(caller)
+        await assert_unavailable(caller)
 
         await server.start()
         await migrate(server.url)
@@ -63,7 +63,7 @@ async def test_a_gateway_outlives_its_database(server: EmbeddedServer) -> None:
         )
         await until(lambda: "/api/v1/jobs/claim" in caller.in_progress, "a claim waits")
         await server.stop()
-        await assert_away(caller)
+        await assert_unavailable(caller)
         assert (await claiming).outcome == (503, "database_unavailable")
 
         await server.start()

@@ -1,4 +1,4 @@
-"""``/providers/status`` and ``/comparisons``: what is told of providers, and that no secret is."""
+"""``/providers/status`` and ``/comparisons``: reports about providers, without any secret."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.gateway.stage import serving
 
 @asynccontextmanager
 async def provider(handler: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
-    """A server that stands for an AI provider."""
+    """Run a server that stands for an AI provider."""
     app = web.Application()
     app.router.add_route("*", "/{tail:.*}", handler)
     runner = web.AppRunner(app)
@@ -41,10 +41,10 @@ async def provider(handler: Callable[[web.Request], Awaitable[web.Response]]) ->
 
 
 async def test_providers_are_checked_together_and_no_secret_leaks(module_database_url: str) -> None:
-    asked: list[tuple[str, str | None]] = []
+    requests: list[tuple[str, str | None]] = []
 
     async def answer(request: web.Request) -> web.Response:
-        asked.append((request.path, request.headers.get("Authorization")))
+        requests.append((request.path, request.headers.get("Authorization")))
         if request.path.startswith("/refuses"):
             return web.Response(status=401, text="key-of-qwen is wrong")
         if request.path.startswith("/whisper"):
@@ -65,17 +65,17 @@ async def test_providers_are_checked_together_and_no_secret_leaks(module_databas
     ):
         reply = await caller.get("/providers/status")
     assert reply.status == 200
-    told = {one["name"]: one for one in reply.json["providers"]}
-    assert set(told) == {"llm", "whisperx", "qwen2-audio", "voxtral-small"}
-    assert (told["llm"]["reachable"], told["llm"]["models"]) == (True, ["qwen2.5-14b", "other"])
-    assert told["llm"]["latency_ms"] >= 0
-    assert (told["whisperx"]["reachable"], told["whisperx"]["error"]) == (True, None)
-    assert (told["qwen2-audio"]["reachable"], told["qwen2-audio"]["error"]) == (
+    found = {one["name"]: one for one in reply.json["providers"]}
+    assert set(found) == {"llm", "whisperx", "qwen2-audio", "voxtral-small"}
+    assert (found["llm"]["reachable"], found["llm"]["models"]) == (True, ["qwen2.5-14b", "other"])
+    assert found["llm"]["latency_ms"] >= 0
+    assert (found["whisperx"]["reachable"], found["whisperx"]["error"]) == (True, None)
+    assert (found["qwen2-audio"]["reachable"], found["qwen2-audio"]["error"]) == (
         True,
         "the provider refuses our credentials: check QWEN_AUDIO_API_KEY (401: ****** is wrong)",
     )
-    assert (told["voxtral-small"]["reachable"], told["voxtral-small"]["models"]) == (False, [])
-    assert ("/v1/models", "Bearer key-of-llm") in asked
+    assert (found["voxtral-small"]["reachable"], found["voxtral-small"]["models"]) == (False, [])
+    assert ("/v1/models", "Bearer key-of-llm") in requests
     for secret in (b"key-of", b"pass-word", b"someone", address.encode()):
         assert secret not in reply.body
 
@@ -91,11 +91,11 @@ async def test_a_provider_that_does_not_respond_delays_no_other(
         return web.Response()
 
     async with provider(hang) as address, serving(module_database_url, llm_base_url=f"http://{address}") as caller:
-        told = (await caller.get("/providers/status")).json["providers"]
+        found = (await caller.get("/providers/status")).json["providers"]
         released.set()
-    assert told[0]["reachable"] is False
-    assert "did not respond within" in told[0]["error"]
-    assert [one["configured"] for one in told] == [True, False, False, False]
+    assert found[0]["reachable"] is False
+    assert "did not respond within" in found[0]["error"]
+    assert [one["configured"] for one in found] == [True, False, False, False]
 
 
 async def test_a_secret_that_is_echoed_as_a_models_name_is_masked(module_database_url: str) -> None:
@@ -117,19 +117,19 @@ async def test_a_secret_that_is_echoed_as_a_models_name_is_masked(module_databas
 async def test_a_check_is_shared_and_kept_for_a_while(
     module_database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked = 0
+    requests = 0
 
     async def answer(_request: web.Request) -> web.Response:
-        nonlocal asked
-        asked += 1
+        nonlocal requests
+        requests += 1
         return web.json_response({"data": []})
 
     async with provider(answer) as address, serving(module_database_url, llm_base_url=f"http://{address}") as caller:
         await asyncio.gather(*(caller.get("/providers/status") for _ in range(5)))
-        assert asked == 1
+        assert requests == 1
         monkeypatch.setattr(caller.parts.providers.status, "_keep", -1.0)
         await caller.get("/providers/status")
-        assert asked == 2
+        assert requests == 2
 
 
 def report(breaker: str, *, minute: int = 0, running: int = 0, wait: float = 0.0) -> ProviderReport:
@@ -155,10 +155,10 @@ async def test_reports_of_workers_are_summed_up(module_database_url: str) -> Non
         await store.put_reports(connection, "w3", {"llm": report("half_open")})
         await store.drop_reports(connection, "w3")
     async with serving(module_database_url, llm_base_url=f"http://127.0.0.1:{free_port()}") as caller:
-        told = (await caller.get("/providers/status")).json["providers"][0]
-    assert (told["name"], told["kind"], told["profiles"]) == ("llm", "chat", ["qwen2.5-14b"])
-    assert (told["breaker"], told["wait_seconds"], told["running"], told["workers"]) == ("open", 7, 4, 2)
-    assert told["last_error"]["message"] == "error 5"
+        found = (await caller.get("/providers/status")).json["providers"][0]
+    assert (found["name"], found["kind"], found["profiles"]) == ("llm", "chat", ["qwen2.5-14b"])
+    assert (found["breaker"], found["wait_seconds"], found["running"], found["workers"]) == ("open", 7, 4, 2)
+    assert found["last_error"]["message"] == "error 5"
 
 
 async def test_status_works_without_the_database() -> None:
@@ -173,7 +173,7 @@ async def test_status_works_without_the_database() -> None:
 
 
 async def _finished(service: JobService, task_type: str, usage: list[Usage], result: bytes | None) -> str:
-    """A job that ended with this usage; without a result it failed."""
+    """Run a job that ends with this usage; without a result it fails."""
     submission = JobSubmission(owner_service="tests", task_type=task_type, model_profile="whisperx", max_attempts=1)
     job = (await service.of(DEFAULT_TENANT).submit(submission)).job
     (claimed,) = await service.of(DEFAULT_TENANT).claim(
@@ -222,14 +222,14 @@ async def compared(module_database_url: str) -> AsyncIterator[tuple[Any, list[st
 
 async def test_many_jobs_are_summarised(compared: tuple[Any, list[str]]) -> None:
     caller, ids = compared
-    told = (await caller.get("/comparisons?task_type=compare")).json
-    assert told["jobs"] >= 3
-    a, b = told["providers"]
+    found = (await caller.get("/comparisons?task_type=compare")).json
+    assert found["jobs"] >= 3
+    a, b = found["providers"]
     assert (a["provider"], a["models"], a["failure_rate"], a["realtime_factor"]) == ("a", ["m"], 0.0, 0.1)
     assert a["latency_ms"] == {"p50": 100, "p95": 300, "longest": 300}
     assert (b["provider"], b["errors"]) == ("b", {"HTTP 500": b["failed"]})
     assert b["failure_rate"] == pytest.approx(1 / 3, abs=0.0001)
-    (pair,) = told["agreement"]
+    (pair,) = found["agreement"]
     assert (pair["reference"], pair["hypothesis"]) == ("a", "b")
     assert (pair["wer"], pair["wer_median"], pair["wer_worst"]) == (0.125, 0.25, 0.5)
     chosen = (await caller.get(f"/comparisons?id={ids[0]}&id={ids[2]}&id={ids[0]}")).json
@@ -272,7 +272,7 @@ async def test_a_wrong_comparison_names_the_parameter(compared: tuple[Any, list[
         ("transcription", "whisperx", {"audio": "AAAA", "providers": ["nobody"]}, "input.providers"),
     ],
 )
-async def test_input_that_a_built_in_worker_would_refuse_is_refused_at_once(
+async def test_input_that_a_built_in_worker_would_refuse_is_refused_at_submission(
     module_database_url: str, task_type: str, profile: str, given: dict[str, Any], field: str
 ) -> None:
     body = {"owner_service": "tests", "task_type": task_type, "model_profile": profile, "input": given}

@@ -16,7 +16,7 @@ WHISPER = SUBMISSION | {"task_type": "transcription", "model_profile": "whisper"
 
 @pytest.fixture
 async def caller(database_url: str) -> AsyncIterator[Caller]:
-    """Calls to a gateway on a database of this test's own."""
+    """Calls to a gateway on this test's own database."""
     async with serving(database_url, whisperx_url="http://127.0.0.1:1") as caller:
         yield caller
 
@@ -26,7 +26,7 @@ async def warnings_of(caller: Caller, **fields: Any) -> list[str]:
     return warnings
 
 
-async def test_a_job_that_no_worker_takes_is_warned_of_with_the_name_that_is_meant(caller: Caller) -> None:
+async def test_a_warning_about_a_queue_without_workers_suggests_the_intended_name(caller: Caller) -> None:
     created = await caller.post("/jobs", WHISPER)
     warning = "no worker has served the queue transcription/whisper; did you mean whisperx?"
     assert (created.status, created.json["warnings"]) == (201, [warning])
@@ -51,7 +51,7 @@ async def test_a_worker_that_claims_over_http_ends_the_warning(caller: Caller) -
 
 
 @pytest.mark.parametrize("claim", [{}, {"task_types": ["echo"]}, {"model_profiles": ["small"]}])
-async def test_a_worker_that_takes_any_type_or_profile_serves_them_all(caller: Caller, claim: dict[str, Any]) -> None:
+async def test_a_worker_that_claims_any_type_or_profile_serves_them_all(caller: Caller, claim: dict[str, Any]) -> None:
     await caller.claim(**claim)
     await until(lambda: _silent(caller), "the gateway knows that the queue is served")
 
@@ -77,14 +77,14 @@ async def test_a_batch_warns_once_for_each_queue(caller: Caller) -> None:
     ]
 
 
-async def test_a_model_that_is_not_there_is_warned_of(database_url: str, tmp_path: Path) -> None:
+async def test_a_missing_model_causes_a_warning(database_url: str, tmp_path: Path) -> None:
     (tmp_path / "mood.toml").write_text('runtime = "subprocess"\n[subprocess]\ncommand = ["cat"]\n')
     async with serving(database_url, models_folder=tmp_path) as caller:
         (warning,) = await warnings_of(caller, task_type="predict", model_profile="moood")
         assert warning == "no worker has served the queue predict/moood; did you mean mood?"
 
 
-async def test_a_strict_gateway_refuses_queues_that_nobody_registered(database_url: str) -> None:
+async def test_a_strict_gateway_refuses_unregistered_queues(database_url: str) -> None:
     async with serving(database_url, whisperx_url="http://127.0.0.1:1", penstock_strict_queues=True) as caller:
         refused = await caller.post("/jobs", WHISPER)
         assert (refused.outcome, refused.fields) == ((422, "invalid_input"), ["model_profile"])
@@ -112,12 +112,12 @@ async def test_a_strict_gateway_refuses_queues_that_nobody_registered(database_u
         ({"expires_at": "9999-12-31T23:59:59-01:00"}, "expires_at"),
     ],
 )
-async def test_an_expiry_that_makes_no_sense_is_refused(caller: Caller, fields: dict[str, Any], blamed: str) -> None:
+async def test_an_invalid_expiry_is_refused(caller: Caller, fields: dict[str, Any], blamed: str) -> None:
     assert (await caller.post("/jobs", SUBMISSION | fields)).fields == [blamed]
     assert (await caller.post("/jobs/batch", {"jobs": [SUBMISSION | fields]})).fields == [f"jobs[0].{blamed}"]
 
 
-async def test_an_expiry_is_shown_and_taken_in_batches(caller: Caller) -> None:
+async def test_an_expiry_is_shown_and_accepted_in_batches(caller: Caller) -> None:
     job = await caller.submit(ttl_seconds=60)
     assert job["expires_at"] > job["created_at"]
     assert (await caller.get("/jobs?limit=1")).json["jobs"][0]["expires_at"] == job["expires_at"]

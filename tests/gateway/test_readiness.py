@@ -1,4 +1,4 @@
-"""A gateway whose database has the wrong schema, takes no writes, or has no space left, is not ready and says why."""
+"""A gateway is not ready, and reports why, if its database has the wrong schema, is read-only or is full."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ NEEDS_DATABASE = (
 
 @asynccontextmanager
 async def database_of(server: EmbeddedServer, name: str, options: str = "") -> AsyncIterator[str]:
-    """The URL of a new database; dropped at the end."""
+    """Create a database, return its URL, and drop it at the end."""
     admin = await asyncpg.connect(embedded_url(server.data_dir, "postgres"))
     try:
         await admin.execute(f"CREATE DATABASE {name} {options}")
@@ -50,7 +50,7 @@ async def execute(url: str, sql: str) -> None:
 
 
 async def assert_refused(caller: Caller, words: str) -> None:
-    """Everything that needs the database is a 503 that says what to do."""
+    """Check that routes that need the database return 503 and say what to do."""
     for method, path, body in NEEDS_DATABASE:
         reply = await caller.call(method, path, body)
         assert reply.outcome == (503, "schema_mismatch"), path
@@ -97,13 +97,13 @@ async def test_a_database_that_is_read_only_is_not_ready(database_url: str) -> N
 
 
 async def assert_full(caller: Caller) -> None:
-    """The first write finds the disk full; from then on the gateway is not ready."""
+    """Check that the first write finds the disk full and that the gateway is not ready from then on."""
     reply = await caller.post("/jobs", SUBMISSION | {"input": os.urandom(200_000).hex()})
     assert reply.outcome == (503, "database_unavailable")
     for _ in range(2):
         ready = await caller.get("/readyz")
         assert (ready.outcome, "no space left" in ready.json["detail"]) == ((503, "database_unavailable"), True)
-    assert (await caller.get("/jobs")).status == 200  # what is only read is served
+    assert (await caller.get("/jobs")).status == 200  # reads still work
 
 
 async def test_a_server_that_reports_a_full_disk_makes_it_not_ready(database_url: str) -> None:
@@ -147,7 +147,9 @@ def fill(disk: Path) -> Path:
     return filler
 
 
-async def test_a_disk_that_is_really_full_makes_it_not_ready(postgres_server: EmbeddedServer, small_disk: Path) -> None:
+async def test_a_disk_that_is_actually_full_makes_it_not_ready(
+    postgres_server: EmbeddedServer, small_disk: Path
+) -> None:
     admin = await asyncpg.connect(embedded_url(postgres_server.data_dir, "postgres"))
     space = small_disk / "space"
     space.mkdir()

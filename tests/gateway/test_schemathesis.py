@@ -1,4 +1,4 @@
-"""Requests made up from the OpenAPI document: no answer is a 500, and every answer is one that it promises."""
+"""Requests generated from the OpenAPI document: no response is a 500, and every response is documented."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from tests.processes import clean_environment
 
 
 @pytest.mark.timeout(400)
-async def test_the_service_keeps_what_its_description_promises(module_database_url: str, tmp_path: Path) -> None:
+async def test_the_service_behaves_as_its_description_says(module_database_url: str, tmp_path: Path) -> None:
     async with serving(module_database_url) as caller:
         caller.gateway.stopping.set()  # so that nothing waits: neither long-polls nor event streams
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{caller.address}/openapi.json"),
             *("--checks", "all", "--max-examples", "100", "--seed", "1", "--no-color"),
-            # A schema cannot say all: that one of two fields is enough, that 1.0 is no integer here.
+            # A schema cannot express everything: that one of two fields is enough, that 1.0 is no integer here.
             *("--exclude-checks", "positive_data_acceptance"),
-            *("--exclude-operation-id", "addModel"),  # the servers of made-up models are not there: calls answer 502
+            *("--exclude-operation-id", "addModel"),  # the servers of generated models do not exist: calls return 502
             *("--exclude-operation-id", "readBlob"),  # one byte of a JSON file is not JSON, as its media type says
             *("--request-timeout", "10", "--suppress-health-check", "all", "--continue-on-failure"),
             cwd=tmp_path,

@@ -14,7 +14,7 @@ from tests.gateway.stage import SUBMISSION
 from tests.processes import clean_environment, penstock, until
 
 
-async def answers(session: aiohttp.ClientSession, path: str) -> bool:
+async def responds(session: aiohttp.ClientSession, path: str) -> bool:
     try:
         async with session.get(path) as reply:
             return reply.status == 200
@@ -34,7 +34,7 @@ async def test_a_signal_ends_waiting_requests_and_then_the_process(
         penstock("gateway", environment=environment, folder=tmp_path, log=log) as process,
         aiohttp.ClientSession(address, timeout=aiohttp.ClientTimeout(total=20)) as session,
     ):
-        await until(lambda: answers(session, "/readyz"), "the gateway is ready", seconds=20)
+        await until(lambda: responds(session, "/readyz"), "the gateway is ready", seconds=20)
         async with session.post("/api/v1/jobs", json=SUBMISSION) as reply:
             assert reply.status == 201, await reply.text()
             job_id = (await reply.json())["id"]
@@ -46,7 +46,7 @@ async def test_a_signal_ends_waiting_requests_and_then_the_process(
             waiting = asyncio.create_task(session.get(f"/api/v1/jobs/{job_id}?wait=60"))
             claiming = asyncio.create_task(session.post("/api/v1/jobs/claim", json=claim))
             async with session.get("/healthz"):
-                pass  # answered after those two began: one process, one loop
+                pass  # the response comes after those two began: one process, one loop
             process.send_signal(number)
             assert b"data:" not in await events.content.read()
         async with await waiting as reply:

@@ -1,4 +1,4 @@
-"""Endpoints about the service itself, and what holds for all of them."""
+"""Endpoints about the service itself, and rules for all endpoints."""
 
 from __future__ import annotations
 
@@ -99,9 +99,9 @@ async def test_an_unexpected_error_is_500_without_detail_and_is_logged(
     assert reply.outcome == (500, "internal")
     assert b"1234" not in reply.body
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "request_failed" in line]
-    told = msgspec.json.decode(line)
-    assert (told["route"], told["request_id"]) == ("getStats", "abc-123")
-    assert "the vault's code is 1234" in told["exception"]
+    entry = msgspec.json.decode(line)
+    assert (entry["route"], entry["request_id"]) == ("getStats", "abc-123")
+    assert "the vault's code is 1234" in entry["exception"]
 
 
 async def test_requests_are_logged_at_level_debug(module_database_url: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -112,6 +112,6 @@ async def test_requests_are_logged_at_level_debug(module_database_url: str, caps
     finally:
         logs.configure(level="warning", form="json")
     lines = [msgspec.json.decode(line) for line in capsys.readouterr().out.splitlines()]
-    (told,) = [line for line in lines if line["event"] == "request"]
-    assert (told["method"], told["path"], told["status"]) == ("GET", "/api/v1/jobs/x", 422)
-    assert told["ms"] > 0
+    (entry,) = [line for line in lines if line["event"] == "request"]
+    assert (entry["method"], entry["path"], entry["status"]) == ("GET", "/api/v1/jobs/x", 422)
+    assert entry["ms"] > 0

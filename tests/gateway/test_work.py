@@ -1,4 +1,4 @@
-"""Workers over HTTP: claim, heartbeat, complete, fail, alone and in batches; and workers that leave."""
+"""Workers over HTTP: claim, heartbeat, complete and fail, alone and in batches; and workers that leave."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_a_claim_that_breaks_a_rule_is_refused(caller: Caller, fields: dic
     assert (reply.outcome, reply.fields) == ((422, "invalid_input"), [blamed])
 
 
-async def test_a_result_is_stored_and_may_be_handed_in_twice(caller: Caller) -> None:
+async def test_a_result_is_stored_and_may_be_reported_twice(caller: Caller) -> None:
     job = await caller.running(task_type="completed")
     for _ in range(2):
         reply = await report(caller, job, "complete", worker_id="w", result={"text": "Grüße"})
@@ -99,7 +99,7 @@ async def test_a_failure_is_retried_or_final_by_its_category(caller: Caller) -> 
     assert (await report(caller, job, "fail", category="sadness")).fields == ["category"]
 
 
-async def test_a_heartbeat_extends_the_lease_and_tells_progress(caller: Caller) -> None:
+async def test_a_heartbeat_extends_the_lease_and_reports_progress(caller: Caller) -> None:
     job = await caller.running(task_type="beating")
     beat = await report(caller, job, "heartbeat", lease_seconds=3600, progress={"fraction": 0.4})
     assert beat.json["lease_expires_at"] > job["lease_expires_at"]
@@ -108,7 +108,7 @@ async def test_a_heartbeat_extends_the_lease_and_tells_progress(caller: Caller) 
 
 
 async def output_of(caller: Caller, job: dict[str, Any]) -> list[dict[str, Any]]:
-    """What a finished job's events tell of its output and log."""
+    """Return the output and the log in a finished job's events."""
     reply = await caller.get(f"/jobs/{job['id']}/events")
     events = [msgspec.json.decode(line[6:]) for line in reply.body.splitlines() if line.startswith(b"data: ")]
     return [
@@ -118,7 +118,7 @@ async def output_of(caller: Caller, job: dict[str, Any]) -> list[dict[str, Any]]
     ]
 
 
-async def test_a_heartbeat_tells_output_and_log_once(caller: Caller) -> None:
+async def test_a_heartbeat_reports_output_and_log_once(caller: Caller) -> None:
     job = await caller.running(task_type="telling")
     line = {"time": "2026-01-30T09:00:00Z", "level": "warning", "message": "it is\nhot"}
     for _ in range(2):
@@ -158,7 +158,7 @@ LINE = {"time": "2026-01-30T09:00:00Z", "message": "x"}
         ({"logs": [LINE | {"source": "x"}], "logs_from": 0}, "logs[0].source"),
     ],
 )
-async def test_a_heartbeat_that_tells_wrongly_is_refused_alone_and_in_a_batch(
+async def test_an_invalid_heartbeat_is_refused_alone_and_in_a_batch(
     caller: Caller, fields: dict[str, Any], blamed: str
 ) -> None:
     job = await caller.running(task_type="telling-wrongly")
@@ -166,7 +166,7 @@ async def test_a_heartbeat_that_tells_wrongly_is_refused_alone_and_in_a_batch(
     assert (reply.outcome, reply.fields) == ((422, "invalid_input"), [blamed])
     both = [{"id": job["id"], "epoch": job["epoch"]}, {"id": job["id"], "epoch": job["epoch"]} | fields]
     reply = await caller.post("/jobs/heartbeat", {"jobs": both[1:]})
-    if reply.status == 200:  # what only the lease knows concerns one job, not the request
+    if reply.status == 200:  # mistakes that only the lease reveals concern one job, not the request
         (item,) = reply.json["results"]
         assert item["code"] == "invalid_input"
         assert item["detail"].startswith(f"{blamed}: must be at most 0")
@@ -177,7 +177,7 @@ async def test_a_heartbeat_that_tells_wrongly_is_refused_alone_and_in_a_batch(
     assert await output_of(caller, job) == []
 
 
-async def test_a_stale_worker_tells_nothing(caller: Caller) -> None:
+async def test_a_stale_worker_reports_nothing(caller: Caller) -> None:
     job = await caller.running(task_type="telling-stale")
     await caller.post(f"/jobs/{job['id']}/retry")
     assert (await report(caller, job, "heartbeat", chunks=[1], chunks_from=0)).outcome == (409, "stale_epoch")
@@ -193,7 +193,7 @@ async def test_a_worker_over_http_streams_its_output_into_the_jobs_events(caller
             context.chunk({"n": number})
             context.log(f"line {number}") if number % 100 == 0 else None
             if number % 1000 == 0:
-                await until(lambda: not context.outbox.waiting, "what was told so far has travelled")
+                await until(lambda: not context.outbox.waiting, "all reports so far have been sent")
         return job.attempt
 
     jobs = [await caller.submit(task_type="streaming") for _ in range(3)]
@@ -205,12 +205,12 @@ async def test_a_worker_over_http_streams_its_output_into_the_jobs_events(caller
         stop.set()
         await working
     for job in jobs:
-        told = await output_of(caller, job)
-        parts = [part for part in told if part["chunks"] is not None]
+        reported = await output_of(caller, job)
+        parts = [part for part in reported if part["chunks"] is not None]
         assert len(parts) > 1
         assert [chunk["n"] for part in parts for chunk in part["chunks"]] == list(range(3000))
         assert [part["chunks"][0]["n"] for part in parts] == [part["first"] for part in parts]
-        lines = [line["message"] for part in told for line in part["lines"] or ()]
+        lines = [line["message"] for part in reported for line in part["lines"] or ()]
         assert lines == [f"line {number}" for number in range(0, 3000, 100)]
 
 
@@ -220,7 +220,7 @@ async def test_output_that_is_refused_over_http_fails_its_own_job_only(caller: C
     async def stream(job: ClaimedJob, context: JobContext) -> object:
         await together.wait()
         if bytes(job.input) == b"1":
-            context.outbox.put_chunk(Raw(b"{cut"))  # past the check that an executor meets
+            context.outbox.put_chunk(Raw(b"{cut"))  # bypasses the check of the executor's calls
         else:
             context.chunk("x" * 600_000)
         await until(lambda: not context.outbox.waiting, "a heartbeat has spoken for all three")
@@ -240,7 +240,7 @@ async def test_output_that_is_refused_over_http_fails_its_own_job_only(caller: C
         assert [len(chunk) for part in await output_of(caller, job) for chunk in part["chunks"]] == [600_000]
 
 
-async def test_many_heartbeats_and_results_stand_or_fall_alone(caller: Caller) -> None:
+async def test_many_heartbeats_and_results_succeed_or_fail_alone(caller: Caller) -> None:
     for _ in range(2):
         await caller.submit(task_type="many")
     first, second = await caller.claim(task_types=["many"])
@@ -270,7 +270,7 @@ async def test_a_bad_report_of_a_batch_is_named(caller: Caller) -> None:
     assert "jobs[1].result" in reply.json["detail"]
 
 
-async def test_a_worker_that_leaves_while_it_waits_takes_no_job_along(caller: Caller) -> None:
+async def test_a_worker_that_leaves_while_it_waits_leases_no_job(caller: Caller) -> None:
     claiming = asyncio.create_task(caller.claim(task_types=["left"], wait_seconds=30))
     await until(lambda: "/api/v1/jobs/claim" in caller.in_progress, "the claim waits")
     claiming.cancel()
@@ -282,7 +282,7 @@ async def test_a_worker_that_leaves_while_it_waits_takes_no_job_along(caller: Ca
 
 @asynccontextmanager
 async def blocked_claims(url: str) -> AsyncIterator[Callable[[], Awaitable[bool]]]:
-    """Claims stop in the middle of their statement; yields how to see that one does."""
+    """Stop claims in the middle of their statement; yield a check of whether one has stopped."""
     locker = await asyncpg.connect(url)
 
     async def one_is_blocked() -> bool:
@@ -298,7 +298,7 @@ async def blocked_claims(url: str) -> AsyncIterator[Callable[[], Awaitable[bool]
 
 
 @pytest.mark.parametrize("wait_seconds", [0, 30])
-async def test_a_worker_that_leaves_while_a_job_is_leased_for_it_gives_it_back(
+async def test_a_worker_that_leaves_during_a_claim_hands_the_job_back(
     caller: Caller, module_database_url: str, wait_seconds: int
 ) -> None:
     task_type = f"left-too-late-{wait_seconds}"
@@ -313,9 +313,7 @@ async def test_a_worker_that_leaves_while_a_job_is_leased_for_it_gives_it_back(
     assert (await report(caller, again, "complete")).status == 200
 
 
-async def test_a_gateway_that_stops_while_it_leases_a_job_gives_it_back(
-    caller: Caller, module_database_url: str
-) -> None:
+async def test_a_gateway_that_stops_during_a_claim_hands_the_job_back(caller: Caller, module_database_url: str) -> None:
     job = await caller.submit(task_type="stopped-too-early")
     async with serving(module_database_url) as other:
         async with blocked_claims(module_database_url) as blocked:
@@ -325,7 +323,7 @@ async def test_a_gateway_that_stops_while_it_leases_a_job_gives_it_back(
             assert await claiming == []
             stopping = asyncio.create_task(other.gateway.stop())
             done, _ = await asyncio.wait([stopping], timeout=0.2)
-            assert not done, "it must wait for the claim, or nobody could hand the job back"
+            assert not done, "it must wait for the claim, or the job could not be handed back"
         await stopping
         (again,) = await caller.claim(task_types=["stopped-too-early"])
     assert again["id"] == job["id"]

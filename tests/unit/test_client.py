@@ -1,4 +1,4 @@
-"""The client against real servers: gateways that answer by the contract, break connections, or are away."""
+"""The client with real servers: gateways that keep the contract, break connections, or are unavailable."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ CLAIMED = {
 
 
 class Gateway:
-    """Answers by a script: each request takes the next step; the last step stays."""
+    """Respond by a script: each request takes the next step; the last step stays."""
 
     def __init__(self, *steps: Handler) -> None:
         self.steps = list(steps)
@@ -80,32 +80,32 @@ async def gateway(*steps: Handler, port: int = 0) -> AsyncIterator[Gateway]:
         await runner.cleanup()
 
 
-def says(content: object, status: int = 200) -> Handler:
+def returns(content: object, status: int = 200) -> Handler:
     async def step(_request: web.Request) -> web.Response:
         return web.Response(body=msgspec.json.encode(content), status=status, content_type="application/json")
 
     return step
 
 
-def refuses(error: errors.PenstockError) -> Handler:
-    told = problems.response(error)
+def raises(error: errors.PenstockError) -> Handler:
+    problem = problems.response(error)
 
     async def step(_request: web.Request) -> web.Response:
-        headers = {name.decode(): value.decode() for name, value in told.headers}
-        return web.Response(body=told.body, status=told.status, headers=headers | {"Retry-After": "0"})
+        headers = {name.decode(): value.decode() for name, value in problem.headers}
+        return web.Response(body=problem.body, status=problem.status, headers=headers | {"Retry-After": "0"})
 
     return step
 
 
 async def cuts(request: web.Request) -> web.Response:
-    """Closes the connection instead of answering."""
+    """Close the connection instead of responding."""
     assert request.transport is not None
     request.transport.abort()
     return web.Response()
 
 
 def streams(*events: tuple[str, str], breaks: bool = False) -> Handler:
-    """Server-sent events (id, type), then the end: in order, or by a broken connection."""
+    """Return server-sent events (id, type), then end the stream, in order or by a broken connection."""
 
     async def step(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
@@ -123,8 +123,8 @@ def streams(*events: tuple[str, str], breaks: bool = False) -> Handler:
     return step
 
 
-async def test_a_submission_carries_the_token_and_a_key_of_its_own() -> None:
-    async with gateway(says(JOB, 201)) as server, Client(server.url + "/", token="secret") as client:
+async def test_a_submission_carries_the_token_and_its_own_key() -> None:
+    async with gateway(returns(JOB, 201)) as server, Client(server.url + "/", token="secret") as client:
         job = await client.submit("echo", "small", {"x": [1]}, priority=5, tags=["a"])
         await client.submit("echo", "small")
     assert job.id == JOB_ID
@@ -139,7 +139,7 @@ async def test_a_submission_carries_the_token_and_a_key_of_its_own() -> None:
 
 
 async def test_a_submission_is_repeated_with_the_same_key_after_a_cut_connection() -> None:
-    async with gateway(cuts, cuts, says(JOB, 201)) as server, Client(server.url) as client:
+    async with gateway(cuts, cuts, returns(JOB, 201)) as server, Client(server.url) as client:
         await client.submit("echo", "small")
     assert len(server.requests) == 3
     assert len({body["idempotency_key"] for _, _, body, _ in server.requests}) == 1
@@ -147,40 +147,40 @@ async def test_a_submission_is_repeated_with_the_same_key_after_a_cut_connection
 
 async def test_a_batch_is_repeated_too() -> None:
     created = {"id": str(JOB_ID), "status": "pending", "created": True, "created_at": "2026-01-01T00:00:00Z"}
-    async with gateway(cuts, says({"jobs": [created]}, 201)) as server, Client(server.url) as client:
+    async with gateway(cuts, returns({"jobs": [created]}, 201)) as server, Client(server.url) as client:
         (answer,) = await client.submit_many([client.job("echo", "small", 1)])
     assert answer.id == JOB_ID
     assert server.requests[0][2] == server.requests[1][2]
 
 
-async def test_a_claim_whose_answer_was_lost_is_not_repeated() -> None:
-    async with gateway(cuts, says({"jobs": []})) as server, Client(server.url) as client:
+async def test_a_claim_whose_response_was_lost_is_not_repeated() -> None:
+    async with gateway(cuts, returns({"jobs": []})) as server, Client(server.url) as client:
         with pytest.raises(Unreachable):
             await client.claim("w")
         assert await client.claim("w") == []
     assert len(server.requests) == 2
 
 
-async def test_a_gateway_without_its_database_is_asked_again() -> None:
-    away = refuses(errors.DatabaseUnavailable())
-    async with gateway(away, away, says(JOB)) as server, Client(server.url) as client:
+async def test_a_request_is_repeated_while_the_gateway_lacks_its_database() -> None:
+    away = raises(errors.DatabaseUnavailable())
+    async with gateway(away, away, returns(JOB)) as server, Client(server.url) as client:
         assert (await client.get(JOB_ID)).id == JOB_ID
     assert len(server.requests) == 3
 
 
-async def test_a_gateway_that_is_not_there_is_a_clear_error() -> None:
+async def test_an_unreachable_gateway_is_a_clear_error() -> None:
     async with Client(f"http://127.0.0.1:{free_port()}") as client:
         with pytest.raises(Unreachable, match=r"no response from http://127\.0\.0\.1:\d+: "):
             await client.get(JOB_ID)
 
 
-async def test_a_gateway_that_comes_late_is_reached() -> None:
+async def test_a_gateway_that_starts_late_is_reached() -> None:
     port = free_port()
     async with Client(f"http://127.0.0.1:{port}") as client:
-        asking = asyncio.create_task(client.get(JOB_ID))
+        request = asyncio.create_task(client.get(JOB_ID))
         await asyncio.sleep(0)
-        async with gateway(says(JOB), port=port):
-            assert (await asking).id == JOB_ID
+        async with gateway(returns(JOB), port=port):
+            assert (await request).id == JOB_ID
 
 
 @pytest.mark.parametrize(
@@ -196,8 +196,8 @@ async def test_a_gateway_that_comes_late_is_reached() -> None:
         errors.IdempotencyConflict("the key was used"),
     ],
 )
-async def test_problem_details_become_the_error_that_they_were(error: errors.CallerError) -> None:
-    async with gateway(refuses(error)) as server, Client(server.url) as client:
+async def test_problem_details_become_the_original_error(error: errors.CallerError) -> None:
+    async with gateway(raises(error)) as server, Client(server.url) as client:
         with pytest.raises(errors.CallerError) as caught:
             await client.retry(JOB_ID)
     assert type(caught.value) is type(error)
@@ -205,7 +205,7 @@ async def test_problem_details_become_the_error_that_they_were(error: errors.Cal
     assert len(server.requests) == 1
 
 
-async def test_an_answer_that_is_no_problem_is_told_by_its_status() -> None:
+async def test_an_error_without_problem_details_is_reported_by_its_status() -> None:
     async def proxy(_request: web.Request) -> web.Response:
         return web.Response(status=502, text="<html>Bad Gateway</html>")
 
@@ -214,27 +214,27 @@ async def test_an_answer_that_is_no_problem_is_told_by_its_status() -> None:
             await client.stats()
 
 
-async def test_an_answer_of_another_service_is_a_clear_error() -> None:
-    async with gateway(says(["hello"])) as server, Client(server.url) as client:
+async def test_a_response_of_another_service_is_a_clear_error() -> None:
+    async with gateway(returns(["hello"])) as server, Client(server.url) as client:
         with pytest.raises(errors.ServiceError, match="does not understand the response"):
             await client.stats()
 
 
-async def test_wait_asks_until_the_job_is_finished() -> None:
+async def test_wait_polls_until_the_job_is_finished() -> None:
     running = JOB | {"status": "running"}
-    async with gateway(says(running), says(running), says(JOB)) as server, Client(server.url) as client:
+    async with gateway(returns(running), returns(running), returns(JOB)) as server, Client(server.url) as client:
         assert (await client.wait(JOB_ID)).status is Status.COMPLETED
     assert [path for _, path, _, _ in server.requests] == [f"/api/v1/jobs/{JOB_ID}?wait=60.000"] * 3
 
 
 async def test_wait_gives_up_when_time_is_over() -> None:
-    async with gateway(says(JOB | {"status": "running"})) as server, Client(server.url) as client:
+    async with gateway(returns(JOB | {"status": "running"})) as server, Client(server.url) as client:
         with pytest.raises(TimeoutError, match="still running"):
             await client.wait(JOB_ID, timedelta(0))
 
 
 async def test_filters_become_a_query() -> None:
-    async with gateway(says({"jobs": [], "next_cursor": None})) as server, Client(server.url) as client:
+    async with gateway(returns({"jobs": [], "next_cursor": None})) as server, Client(server.url) as client:
         where = JobFilter(status=[Status.FAILED, Status.CANCELLED], owner_ref="a/b c", priority=-5)
         await client.list(where, limit=7, cursor="abc")
     path = server.requests[0][1]
@@ -242,13 +242,13 @@ async def test_filters_become_a_query() -> None:
     assert {"limit=7", "cursor=abc", "status=failed", "status=cancelled", "priority=-5"} < set(path[13:].split("&"))
 
 
-async def test_bulk_calls_send_only_what_is_stated() -> None:
-    async with gateway(says({"count": 3, "dry_run": True})) as server, Client(server.url) as client:
+async def test_bulk_calls_send_only_the_given_fields() -> None:
+    async with gateway(returns({"count": 3, "dry_run": True})) as server, Client(server.url) as client:
         assert await client.cancel_where(JobFilter(task_type="echo"), dry_run=True) == 3
     assert server.requests[0][1:3] == ("/api/v1/jobs/cancel", {"task_type": "echo", "dry_run": True})
 
 
-async def test_batch_answers_hold_errors_as_values() -> None:
+async def test_batch_responses_hold_errors_as_values() -> None:
     items = [
         {"id": str(JOB_ID), "status": "completed"},
         {"id": str(JOB_ID), "code": "stale_epoch"},
@@ -258,7 +258,7 @@ async def test_batch_answers_hold_errors_as_values() -> None:
         {"id": str(JOB_ID), "code": "of_a_later_version", "detail": "no more room"},
     ]
     done = [JobCompletion(id=JOB_ID, epoch=number) for number in range(1, 7)]
-    async with gateway(says({"results": items})) as server, Client(server.url) as client:
+    async with gateway(returns({"results": items})) as server, Client(server.url) as client:
         first, second, third, *others = await WorkRequests(client._transport).complete(done)
     assert getattr(first, "status", None) is Status.COMPLETED
     assert isinstance(second, errors.StaleEpoch)
@@ -276,7 +276,7 @@ async def test_a_worker_needs_keywords_only() -> None:
         {"id": str(JOB_ID), "lease_expires_at": "2026-01-01T00:00:00Z", "cancel_requested": False},
     )
     async with (
-        gateway(says({"jobs": []}), says(beaten), says(state), says(state)) as server,
+        gateway(returns({"jobs": []}), returns(beaten), returns(state), returns(state)) as server,
         Client(server.url) as client,
     ):
         await client.claim("w", task_types=["echo"], limit=3, lease=timedelta(seconds=9), wait=timedelta(seconds=2))
@@ -292,7 +292,7 @@ async def test_a_worker_needs_keywords_only() -> None:
 
 async def test_filters_are_stated_by_name() -> None:
     page: dict[str, Any] = {"jobs": [], "next_cursor": None}
-    async with gateway(says(page), says({"count": 1, "dry_run": False})) as server, Client(server.url) as client:
+    async with gateway(returns(page), returns({"count": 1, "dry_run": False})) as server, Client(server.url) as client:
         await client.list(status="failed", tags=["a", "b"], limit=7)
         assert await client.cancel_where(task_type="echo", status=["pending"]) == 1
         with pytest.raises(ValueError, match="priority"):
@@ -307,38 +307,38 @@ async def test_filters_are_stated_by_name() -> None:
     ]
 
 
-def test_what_there_is_to_import_is_listed() -> None:
+def test_importable_names_are_listed() -> None:
     assert set(penstock.__all__) <= set(dir(penstock))
     for name in penstock.__all__:
         assert getattr(penstock, name) is not None
 
 
-async def test_nothing_to_hand_in_is_no_request() -> None:
+async def test_an_empty_report_sends_no_request() -> None:
     async with Client(f"http://127.0.0.1:{free_port()}") as client:
         requests = WorkRequests(client._transport)
         assert await requests.complete([]) == []
         assert await requests.heartbeat([]) == []
 
 
-async def test_heartbeats_bring_back_cancellations() -> None:
+async def test_heartbeats_return_cancellations() -> None:
     item = {"id": str(JOB_ID), "lease_expires_at": "2026-01-01T00:00:00Z", "cancel_requested": True}
-    async with gateway(says({"results": [item]})) as server, Client(server.url) as client:
+    async with gateway(returns({"results": [item]})) as server, Client(server.url) as client:
         (answer,) = await WorkRequests(client._transport).heartbeat([JobHeartbeat(id=JOB_ID, epoch=5)])
     assert getattr(answer, "cancel_requested", None) is True
 
 
-async def test_an_id_that_is_none_never_becomes_an_address() -> None:
+async def test_an_invalid_id_never_becomes_part_of_a_url() -> None:
     async with Client() as client:
         with pytest.raises(ValueError, match="hexadecimal"):
             await client.get("../stats")
 
 
-async def test_a_broken_event_stream_is_resumed_behind_the_last_event() -> None:
+async def test_a_broken_event_stream_is_resumed_after_the_last_event() -> None:
     first = streams(("1-1-1", "job.created"), ("1-2-1", "job.started"), breaks=True)
     async with gateway(first, cuts, streams(("1-3-1", "job.completed"))) as server, Client(server.url) as client:
-        told = [event async for event in client.events(JOB_ID)]
-    assert [event.type for event in told] == ["job.created", "job.started", "job.completed"]
-    assert {event.job_id for event in told} == {JOB_ID}
+        received = [event async for event in client.events(JOB_ID)]
+    assert [event.type for event in received] == ["job.created", "job.started", "job.completed"]
+    assert {event.job_id for event in received} == {JOB_ID}
     assert [headers.get("Last-Event-ID") for _, _, _, headers in server.requests] == [None, "1-2-1", "1-2-1"]
 
 
@@ -348,15 +348,15 @@ async def test_a_stream_that_a_gateway_ends_early_is_resumed() -> None:
         assert [event.id async for event in client.events(JOB_ID)] == ["1-1-1", "1-2-1"]
 
 
-async def test_the_stream_of_a_job_that_is_over_ends() -> None:
+async def test_the_stream_of_a_finished_job_ends() -> None:
     async def over(_request: web.Request) -> web.Response:
         return web.Response(status=204)
 
-    async with gateway(over, says(JOB)) as server, Client(server.url) as client:
+    async with gateway(over, returns(JOB)) as server, Client(server.url) as client:
         assert [event async for event in client.events(JOB_ID, after="1-9-1")] == []
 
 
-async def test_a_stream_that_breaks_before_its_first_event_is_resumed_where_it_began() -> None:
+async def test_a_stream_that_breaks_before_its_first_event_is_resumed_at_its_start() -> None:
     async def begins(_request: web.Request) -> web.Response:
         return web.Response(body=b"id: 7-1-1\n\nid: 8-1-1\n", content_type="text/event-stream")  # the second is cut off
 
@@ -365,7 +365,7 @@ async def test_a_stream_that_breaks_before_its_first_event_is_resumed_where_it_b
     assert server.requests[1][3].get("Last-Event-ID") == "7-1-1"
 
 
-async def test_a_reset_is_an_error_that_says_where_to_go_on() -> None:
+async def test_a_reset_is_an_error_that_says_where_to_resume() -> None:
     async def resets(_request: web.Request) -> web.Response:
         data = {"id": "0-0-0", "type": "reset", "data": {"reason": "ahead", "after": "9-1-1"}}
         body = b"id: 0-0-0\nevent: reset\ndata: %b\n\n" % msgspec.json.encode(data)
@@ -378,13 +378,13 @@ async def test_a_reset_is_an_error_that_says_where_to_go_on() -> None:
 
 
 async def test_events_of_an_unknown_job_are_an_error() -> None:
-    async with gateway(refuses(errors.NotFound("there is no such job"))) as server, Client(server.url) as client:
+    async with gateway(raises(errors.NotFound("there is no such job"))) as server, Client(server.url) as client:
         with pytest.raises(errors.NotFound):
             await anext(client.events(JOB_ID))
 
 
 class Desk:
-    """A gateway with a pile of jobs for one worker, which remembers what it was told."""
+    """A gateway with a pile of jobs for one worker, which records the worker's reports."""
 
     def __init__(self, jobs: Sequence[dict[str, Any]]) -> None:
         self.pile = list(jobs)
@@ -404,13 +404,13 @@ class Desk:
             case "complete" if "jobs" in body:
                 self.completed |= {item["epoch"]: item["result"] for item in body["jobs"]}
                 items = [{"id": item["id"], "status": "completed"} for item in body["jobs"]]
-                return self._told({"results": items})
+                return self._accept({"results": items})
             case "complete":
                 self.completed[body["epoch"]] = body["result"]
-                return self._told({"id": str(JOB_ID), "status": "completed"})
+                return self._accept({"id": str(JOB_ID), "status": "completed"})
             case "fail":
                 self.failed[body["epoch"]] = body
-                return self._told({"id": str(JOB_ID), "status": "failed"})
+                return self._accept({"id": str(JOB_ID), "status": "failed"})
             case _:
                 end = "2027-01-01T00:00:00Z"
                 items = [
@@ -419,7 +419,7 @@ class Desk:
                 ]
                 return web.json_response({"results": items})
 
-    def _told(self, content: object) -> web.Response:
+    def _accept(self, content: object) -> web.Response:
         self.reported.set()
         return web.json_response(content)
 
@@ -429,8 +429,8 @@ def claimed(epoch: int, **fields: Any) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def working(desk: Desk, handler: Any, **options: Any) -> AsyncIterator[asyncio.Event]:
-    """A worker over HTTP for that desk; stopped at the end."""
+async def running_worker(desk: Desk, handler: Any, **options: Any) -> AsyncIterator[asyncio.Event]:
+    """Run a worker over HTTP for that desk; stop it at the end."""
     stop = asyncio.Event()
     async with gateway(desk.handle) as server, Client(server.url) as client:
         task = asyncio.create_task(client.work(handler, stop=stop, **({"limit": 4} | options)))
@@ -441,14 +441,14 @@ async def working(desk: Desk, handler: Any, **options: Any) -> AsyncIterator[asy
             await asyncio.wait_for(task, 10)
 
 
-async def test_work_runs_jobs_and_hands_in_results_and_failures() -> None:
+async def test_work_runs_jobs_and_reports_results_and_failures() -> None:
     async def handler(job: penstock.ClaimedJob, _context: penstock.JobContext) -> object:
         if job.epoch == 2:
             raise penstock.ExecutionError("rate_limited", "later", retry_after=timedelta(seconds=9))
         return {"epoch": job.epoch}
 
     desk = Desk([claimed(epoch) for epoch in range(1, 11)])
-    async with working(desk, handler):
+    async with running_worker(desk, handler):
         while len(desk.completed) + len(desk.failed) < 10:
             await asyncio.wait_for(desk.reported.wait(), 10)
             desk.reported.clear()
@@ -469,7 +469,7 @@ async def test_work_interrupts_a_cancelled_job() -> None:
 
     desk = Desk([claimed(1)])
     desk.cancel_all = True
-    async with working(desk, handler):
+    async with running_worker(desk, handler):
         await asyncio.wait_for(desk.reported.wait(), 10)
     assert interrupted.is_set()
     assert desk.failed[1]["category"] == "cancelled"
@@ -483,7 +483,7 @@ async def test_work_hands_back_what_runs_when_it_is_stopped() -> None:
         return await asyncio.Event().wait()
 
     desk = Desk([claimed(1)])
-    async with working(desk, handler, grace=timedelta(0)):
+    async with running_worker(desk, handler, grace=timedelta(0)):
         await asyncio.wait_for(begun.wait(), 10)
     assert desk.failed[1]["category"] == "shutdown"
 
@@ -492,7 +492,7 @@ async def test_work_ends_with_the_error_when_the_token_is_wrong() -> None:
     async def handler(_job: penstock.ClaimedJob, _context: penstock.JobContext) -> object:
         return None
 
-    async with gateway(refuses(errors.Unauthorized())) as server, Client(server.url) as client:
+    async with gateway(raises(errors.Unauthorized())) as server, Client(server.url) as client:
         with pytest.raises(errors.Unauthorized):
             await asyncio.wait_for(client.work(handler, stop=asyncio.Event()), 10)
 
@@ -508,7 +508,7 @@ async def test_the_blocking_client_does_the_same_without_an_event_loop() -> None
         client.close()
 
     story = streams(("1-1-1", "job.created"), ("1-2-1", "job.completed"))
-    async with gateway(says(JOB, 201), says(JOB), story, refuses(errors.NotFound())) as server:
+    async with gateway(returns(JOB, 201), returns(JOB), story, raises(errors.NotFound())) as server:
         await asyncio.to_thread(use, server.url)
 
 
@@ -518,7 +518,7 @@ async def test_importing_penstock_is_cheap() -> None:
     assert await process.wait() == 0
 
 
-def test_everything_promised_can_be_imported() -> None:
+def test_every_public_name_can_be_imported() -> None:
     for name in penstock.__all__:
         assert getattr(penstock, name).__name__ == name
     with pytest.raises(AttributeError):
