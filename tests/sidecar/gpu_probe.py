@@ -1,4 +1,4 @@
-"""Reads GPUs whenever a line comes: the seconds to wait. A program of its own, because a library is loaded once."""
+"""Read the GPUs for each line, the seconds to wait. A separate program, as a library is loaded only once."""
 
 from __future__ import annotations
 

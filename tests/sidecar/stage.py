@@ -1,4 +1,4 @@
-"""The stage of the sidecar's tests: a Docker that listens on a socket, a fake NVML, servers with metrics."""
+"""Building blocks of the sidecar's tests: a Docker daemon on a socket, a fake NVML, and servers with metrics."""
 
 from __future__ import annotations
 
@@ -64,13 +64,13 @@ def usage(*, container: int, machine: int, cores: int = 8, **memory: Any) -> dic
 
 
 class Docker:
-    """A Docker daemon's API, as far as it concerns containers."""
+    """The part of a Docker daemon's API that concerns containers."""
 
     def __init__(self) -> None:
         self.containers: list[dict[str, Any]] = []
-        self.stats: dict[str, Any] = {}  # by name; what is missing never answers
+        self.stats: dict[str, Any] = {}  # by name; a container that is missing here never responds
         self.paths: list[str] = []
-        self.left = asyncio.Event()  # somebody gave up a container that never answers
+        self.left = asyncio.Event()  # set when a client gives up on a container that never responds
 
     async def list(self, request: web.Request) -> web.Response:
         self.paths.append(request.path_qs)
@@ -93,7 +93,7 @@ class Docker:
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[Path]:
-        """The path of its socket."""
+        """Listen on a socket and yield its path."""
         application = web.Application()
         application.router.add_get("/containers/json", self.list)
         application.router.add_get("/containers/{id}/stats", self.stat)

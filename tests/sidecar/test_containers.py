@@ -1,4 +1,4 @@
-"""Containers by a Docker that listens on a real socket."""
+"""Readings of containers from a Docker API on a real socket."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ async def test_stopped_containers_are_listed_without_their_usage() -> None:
         listed("new", State="created", Status="Created", Names=None),
     ]
     async with docker.listening() as path, reading(path) as reader:
-        told = {one.name: one for one in await reader.read()}
-    assert told["old"] == Container(
+        found = {one.name: one for one in await reader.read()}
+    assert found["old"] == Container(
         id=docker.containers[0]["Id"][:12], name="old", image="images/old:latest", state="exited"
     )
-    assert docker.containers[1]["Id"][:12] in told
+    assert docker.containers[1]["Id"][:12] in found
     assert docker.paths == ["/containers/json?all=true"]
 
 
@@ -75,13 +75,15 @@ async def test_stopped_containers_are_listed_without_their_usage() -> None:
         ({"Status": "Up 2 hours", "Health": {"Status": "none", "FailingStreak": 0}}, None),
     ],
 )
-async def test_health_is_read_from_old_and_new_dockers(fields: dict[str, object], health: str | None) -> None:
+async def test_health_is_read_from_old_and_new_versions_of_docker(
+    fields: dict[str, object], health: str | None
+) -> None:
     docker = Docker()
     docker.containers = [listed("one", **fields)]
     docker.stats["one"] = usage(container=1, machine=1)
     async with docker.listening() as path, reading(path) as reader:
-        (told,) = await reader.read()
-    assert told.health == health
+        (found,) = await reader.read()
+    assert found.health == health
 
 
 async def test_memory_is_without_the_file_cache_under_cgroup_v1_too() -> None:
@@ -91,11 +93,11 @@ async def test_memory_is_without_the_file_cache_under_cgroup_v1_too() -> None:
         container=1, machine=1, stats={"inactive_file": 1, "total_inactive_file": 2500, "cache": 2600}
     )
     async with docker.listening() as path, reading(path) as reader:
-        (told,) = await reader.read()
-    assert told.memory_used_bytes == 500
+        (found,) = await reader.read()
+    assert found.memory_used_bytes == 500
 
 
-async def test_a_slow_or_broken_container_does_not_take_the_others_away(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_or_broken_container_does_not_hide_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("penstock.sidecar.containers._STATS_SECONDS", 0.1)
     docker = Docker()
     docker.containers = [listed(name) for name in ("slow", "broken", "gone", "bare", "good")]
@@ -106,8 +108,8 @@ async def test_a_slow_or_broken_container_does_not_take_the_others_away(monkeypa
         "good": usage(container=1, machine=1),
     }
     async with docker.listening() as path, reading(path) as reader:
-        told = {one.name: one.memory_used_bytes for one in await reader.read()}
-    assert told == {"slow": None, "broken": None, "gone": None, "bare": None, "good": 2000}
+        found = {one.name: one.memory_used_bytes for one in await reader.read()}
+    assert found == {"slow": None, "broken": None, "gone": None, "bare": None, "good": 2000}
     assert docker.left.is_set()
 
 

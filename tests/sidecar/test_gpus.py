@@ -1,4 +1,4 @@
-"""GPUs by the real pynvml: over a small library that stands for NVIDIA's, and over none."""
+"""Readings of GPUs by the real pynvml, with a small library in place of NVIDIA's and with none."""
 
 from __future__ import annotations
 
@@ -134,10 +134,10 @@ async def test_a_driver_that_responds_late_is_queried_again(library: Path, tmp_p
 @pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="this machine has no NVIDIA GPU")
 async def test_a_real_gpu_is_reported_as_by_nvidia_smi() -> None:
     query = "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"
-    asking = await asyncio.create_subprocess_exec("nvidia-smi", *query, stdout=asyncio.subprocess.PIPE)
-    shown, _ = await asyncio.wait_for(asking.communicate(), 60)
+    process = await asyncio.create_subprocess_exec("nvidia-smi", *query, stdout=asyncio.subprocess.PIPE)
+    shown, _ = await asyncio.wait_for(process.communicate(), 60)
     expected = [line.rsplit(", ", 1) for line in shown.decode().strip().splitlines()]
-    told = await GpuReader().read()
-    assert [gpu.name for gpu in told] == [name for name, _ in expected]
-    for gpu, (_, mebibytes) in zip(told, expected, strict=True):
+    found = await GpuReader().read()
+    assert [gpu.name for gpu in found] == [name for name, _ in expected]
+    for gpu, (_, mebibytes) in zip(found, expected, strict=True):
         assert gpu.memory_total_bytes == pytest.approx(int(mebibytes) * 2**20, rel=0.05)

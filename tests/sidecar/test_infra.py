@@ -1,4 +1,4 @@
-"""What the gateway makes of sidecars that are well, away, slow, lying, or not sidecars at all."""
+"""How the gateway treats sidecars that are healthy, unreachable, slow, lying, or not sidecars at all."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ TOKEN = "token-of-these-sidecars"
 
 def report(age: float = 0.5, host: str = "gpu-1") -> Report:
     gpus = [Gpu(index=0, name="A100")]
-    told = Telemetry(sampled_at=datetime(2026, 1, 1, tzinfo=UTC), host=host, gpus=gpus)
-    return Report(age_seconds=age, telemetry=told)
+    telemetry = Telemetry(sampled_at=datetime(2026, 1, 1, tzinfo=UTC), host=host, gpus=gpus)
+    return Report(age_seconds=age, telemetry=telemetry)
 
 
-def telling(value: Report) -> Handler:
-    """A sidecar that takes the token."""
+def sidecar_with(value: Report) -> Handler:
+    """Return the handler of a sidecar that requires the token."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
@@ -54,7 +54,7 @@ async def infra(
 
 
 async def seen(handler: Handler, *, token: str | None = TOKEN) -> SidecarStatus:
-    """Return the status of one sidecar that responds so."""
+    """Return the status of one sidecar with this handler."""
     async with serving(handler) as server, infra(server.address, token=token) as found:
         (status,) = (await found.status()).sidecars
         assert TOKEN.encode() not in msgspec.json.encode(status)
@@ -67,8 +67,8 @@ async def test_none_configured() -> None:
     assert (status.configured, status.sidecars) == (False, [])
 
 
-async def test_a_sound_report_keeps_its_age_by_its_own_clock() -> None:
-    async with serving(telling(report(age=1.5))) as server, infra(server.address) as found:
+async def test_a_valid_report_keeps_its_age_by_its_own_clock() -> None:
+    async with serving(sidecar_with(report(age=1.5))) as server, infra(server.address) as found:
         (status,) = (await found.status()).sidecars
         assert server.paths == ["/status"]
     assert (status.name, status.url) == (server.address.removeprefix("http://"), server.address)
@@ -81,7 +81,7 @@ async def test_a_sound_report_keeps_its_age_by_its_own_clock() -> None:
 
 async def test_a_password_in_the_url_is_masked_and_replaced_by_the_token() -> None:
     async with (
-        serving(telling(report())) as server,
+        serving(sidecar_with(report())) as server,
         infra(server.address.replace("://", "://admin:pass-word@") + "?key=pass-word") as found,
     ):
         status = await found.status()
@@ -91,9 +91,9 @@ async def test_a_password_in_the_url_is_masked_and_replaced_by_the_token() -> No
     assert b"admin" not in msgspec.json.encode(status)
 
 
-async def test_a_wrong_token_or_none() -> None:
+async def test_a_wrong_or_missing_token_is_an_error_line() -> None:
     for token in ("another", None):
-        status = await seen(telling(report()), token=token)
+        status = await seen(sidecar_with(report()), token=token)
         assert (status.reachable, status.error) == (False, "HTTP status 401: it does not accept INFRA_SIDECAR_TOKEN")
         assert (status.telemetry, status.age_seconds, status.latency_ms) == (None, None, None)
 
@@ -122,11 +122,11 @@ async def test_lies_are_an_error_line(body: bytes) -> None:
     assert (status.reachable, status.error) == (False, "the response is not a sidecar's")
 
 
-async def test_more_lies() -> None:
+async def test_larger_lies_are_an_error_line_too() -> None:
     assert (await seen(sending(b"{}", "application/json", 500))).error == "HTTP status 500"
     assert (await seen(answering({"echo": TOKEN}))).error == "the response repeats the token: this is not a sidecar"
     large = report(host="x" * 2**22)
-    assert (await seen(telling(large))).error == "the response has more than 4 MiB"
+    assert (await seen(sidecar_with(large))).error == "the response has more than 4 MiB"
 
     async def bomb(_: web.Request) -> web.StreamResponse:
         return web.Response(body=b"not gzip", headers={"Content-Encoding": "gzip"})
@@ -138,7 +138,7 @@ async def test_a_hanging_sidecar_does_not_delay_the_others_for_long(monkeypatch:
     monkeypatch.setattr("penstock.sidecar.infra.TIMEOUT_SECONDS", 2.0)  # enough for the others on a busy machine
     async with (
         serving(hanging) as stuck,
-        serving(telling(report())) as good,
+        serving(sidecar_with(report())) as good,
         infra(stuck.address, good.address, closed_port(), "http://a..b") as found,
     ):
         status = await asyncio.wait_for(found.status(), 30)
@@ -151,10 +151,10 @@ async def test_a_hanging_sidecar_does_not_delay_the_others_for_long(monkeypatch:
 
 
 async def test_an_unreachable_sidecar_keeps_its_last_telemetry_and_its_age_grows() -> None:
-    answers = [telling(report(age=1.0)), sending(b"", "text/plain", 503), sending(b"{}", "application/json")]
+    handlers = [sidecar_with(report(age=1.0)), sending(b"", "text/plain", 503), sending(b"{}", "application/json")]
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        return await answers.pop(0)(request)
+        return await handlers.pop(0)(request)
 
     now = 100.0
     async with serving(answer) as server, infra(server.address, clock=lambda: now) as found:
@@ -173,12 +173,12 @@ async def test_an_unreachable_sidecar_keeps_its_last_telemetry_and_its_age_grows
     assert (first.age_seconds, second.age_seconds, third.age_seconds) == (1.0, 11.0, 31.0)
 
 
-async def test_callers_share_one_refresh_for_two_seconds_and_cancelling_one_keeps_it_for_the_others() -> None:
+async def test_callers_share_one_refresh_for_two_seconds_even_if_one_is_cancelled() -> None:
     let_go = asyncio.Event()
 
     async def slow(request: web.Request) -> web.StreamResponse:
         await let_go.wait()
-        return await telling(report())(request)
+        return await sidecar_with(report())(request)
 
     async with serving(slow) as server, infra(server.address) as found:
         callers = [asyncio.create_task(found.status()) for _ in range(10)]
@@ -187,19 +187,19 @@ async def test_callers_share_one_refresh_for_two_seconds_and_cancelling_one_keep
                 await asyncio.sleep(0.001)
         callers[0].cancel()
         let_go.set()
-        answers = await asyncio.gather(*callers[1:])
+        statuses = await asyncio.gather(*callers[1:])
         again = await found.status()
-    assert all(answer.sidecars[0].reachable for answer in [*answers, again])
+    assert all(status.sidecars[0].reachable for status in [*statuses, again])
     assert server.paths == ["/status"]
 
 
 async def test_closing_cancels_running_requests() -> None:
     async with serving(hanging) as stuck, infra(stuck.address) as found:
-        asking = asyncio.create_task(found.status())
+        request = asyncio.create_task(found.status())
         async with asyncio.timeout(10):
             while not stuck.paths:
                 await asyncio.sleep(0.001)
         await found.close()
         with pytest.raises(asyncio.CancelledError):
-            await asking
+            await request
         await asyncio.wait_for(stuck.left.wait(), 10)

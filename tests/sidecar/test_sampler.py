@@ -1,4 +1,4 @@
-"""Measuring everything at once: no source waits for one that hangs, and each failure is that source's own."""
+"""Measurements of all sources at once: a hanging source delays no other, and a failure affects its source only."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class StuckGpus(GpuReader):
 
 
 class BrokenGpus(GpuReader):
-    """A mistake of ours."""
+    """A source with a bug."""
 
     async def read(self) -> list[Gpu]:
         raise RuntimeError("secret-of-a-mistake")
 
 
 class NoGpus(GpuReader):
-    """A host without GPUs, whatever this one has."""
+    """A host without GPUs, even if this machine has some."""
 
     async def read(self) -> list[Gpu]:
         return []
@@ -79,12 +79,12 @@ async def test_all_sources_are_reported_together() -> None:
         serving(answering({})) as whisperx,
         sampler(socket=socket, vllm=(vllm.address,), whisperx=(whisperx.address,)) as one,
     ):
-        told = await one.sample()
-    assert before <= told.sampled_at <= datetime.now(UTC)
-    assert (told.host, told.gpus, told.errors) == ("gpu-1", [], {})
-    assert [container.name for container in told.containers] == ["vllm"]
-    assert [(server.url, server.reachable) for server in told.vllm] == [(vllm.address, True)]
-    assert [(check.url, check.reachable) for check in told.whisperx] == [(whisperx.address, True)]
+        sample = await one.sample()
+    assert before <= sample.sampled_at <= datetime.now(UTC)
+    assert (sample.host, sample.gpus, sample.errors) == ("gpu-1", [], {})
+    assert [container.name for container in sample.containers] == ["vllm"]
+    assert [(server.url, server.reachable) for server in sample.vllm] == [(vllm.address, True)]
+    assert [(check.url, check.reachable) for check in sample.whisperx] == [(whisperx.address, True)]
 
 
 async def test_sources_that_hang_or_fail_delay_and_hide_no_other() -> None:
@@ -105,18 +105,18 @@ async def test_sources_that_hang_or_fail_delay_and_hide_no_other() -> None:
         ) as one,
     ):
         began = time.monotonic()
-        told = await one.sample()
+        sample = await one.sample()
         assert time.monotonic() - began < 5, "all are waited for at once: one after the other they take 6 s"
     slow = "no response within 2 s"
-    assert [container.name for container in told.containers] == ["vllm"]
-    assert [(server.reachable, server.error) for server in told.vllm] == [(False, slow), (True, None)]
+    assert [container.name for container in sample.containers] == ["vllm"]
+    assert [(server.reachable, server.error) for server in sample.vllm] == [(False, slow), (True, None)]
     masked = away.replace("admin:pass-word", "******")
-    assert told.whisperx == [
+    assert sample.whisperx == [
         HealthCheck(url=stuck.address, reachable=False, error=slow),
         HealthCheck(url=masked, reachable=False, error="cannot connect: Connection refused"),
     ]
     hosts = stuck.address.removeprefix("http://"), away.rpartition("@")[2]
-    assert told.errors == {
+    assert sample.errors == {
         "gpus": slow,
         f"vllm {hosts[0]}": slow,
         f"whisperx {hosts[0]}": slow,
@@ -125,7 +125,7 @@ async def test_sources_that_hang_or_fail_delay_and_hide_no_other() -> None:
 
 
 async def test_a_source_that_hangs_makes_no_other_late() -> None:
-    """The others are measured again and again while one measurement goes on, and what it returned before stands."""
+    """The others are measured repeatedly while one measurement continues; its previous result is kept."""
     hung = asyncio.Event()
 
     async def once(request: web.Request) -> web.StreamResponse:
@@ -153,7 +153,7 @@ async def test_a_source_that_hangs_makes_no_other_late() -> None:
         await running
 
 
-async def test_a_mistake_in_a_source_is_its_error_line_and_its_details_stay_in_the_log(
+async def test_a_bug_in_a_source_is_an_error_line_with_its_details_in_the_log_only(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     logs.configure(level="warning", form="json")
@@ -175,23 +175,23 @@ async def test_it_measures_at_intervals_and_reports_the_age() -> None:
         await asyncio.wait_for(running, 1)
 
 
-async def test_a_source_that_keeps_failing_is_logged_once_and_once_when_it_is_well_again(
+async def test_a_source_that_keeps_failing_is_logged_once_and_again_on_recovery(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     logs.configure(level="info", form="json")
-    asked, healthy, seen = asyncio.Event(), asyncio.Event(), 0
+    requested, healthy, seen = asyncio.Event(), asyncio.Event(), 0
 
     async def answer(request: web.Request) -> web.StreamResponse:
         nonlocal seen
         seen += 1
         if seen == 4:
-            asked.set()
+            requested.set()
         return await answering({}, 200 if healthy.is_set() else 503)(request)
 
     try:
         async with serving(answer) as whisperx, sampler(whisperx=(whisperx.address,)) as one:
             running = asyncio.create_task(one.run())
-            await asyncio.wait_for(asked.wait(), 10)
+            await asyncio.wait_for(requested.wait(), 10)
             healthy.set()
             async with asyncio.timeout(10):
                 while (await one.report()).telemetry.errors:

@@ -1,4 +1,4 @@
-"""``penstock sidecar``, the real process: requests with and without its token, and what it must not reveal."""
+"""The real process ``penstock sidecar``: requests with and without its token, and secrets that it must not reveal."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SECRETS = (TOKEN, "vllm-user", "vllm-pass", "whisper-user", "whisper-pass", "sec
 
 
 class Sidecar:
-    """A running one."""
+    """A running sidecar."""
 
     def __init__(self, process: Process, url: str, log: Path) -> None:
         self.process = process
         self.url = url
         self.log = log
-        self.told: list[str] = []  # every answer's head and body
+        self.responses: list[str] = []  # the head and body of every response
 
     async def fetch(
         self, path: str = "/status", *, authorization: str | None = f"Bearer {TOKEN}", method: str = "GET"
@@ -42,7 +42,7 @@ class Sidecar:
             session.request(method, self.url + path, headers=headers, allow_redirects=False) as answer,
         ):
             body = await answer.read()
-            self.told.append(f"{answer.raw_headers} {body.decode()}")
+            self.responses.append(f"{answer.raw_headers} {body.decode()}")
             return answer.status, answer.headers, body
 
     async def report(self) -> Report:
@@ -51,7 +51,7 @@ class Sidecar:
         return msgspec.json.decode(body, type=Report)
 
     async def code(self, *arguments: Any, **options: Any) -> tuple[int, str]:
-        """Status and code of a problem."""
+        """Return the status and code of a problem."""
         status, headers, body = await self.fetch(*arguments, **options)
         assert headers["Content-Type"] == "application/problem+json"
         problem = msgspec.json.decode(body)
@@ -64,7 +64,7 @@ class Sidecar:
 
 
 def started_at(log: Path) -> int | None:
-    """The port that a sidecar says it listens on."""
+    """Return the port that a sidecar logs."""
     for line in log.read_bytes().splitlines():
         if b"sidecar_started" in line:
             port: int = msgspec.json.decode(line)["port"]
@@ -116,13 +116,13 @@ async def test_it_reports_every_source_and_no_secret(library: Path, tmp_path: Pa
             SIDECAR_WHISPERX_URLS=whisperx.address.replace("://", "://whisper-user:whisper-pass@"),
         ) as running,
     ):
-        told = (await running.report()).telemetry
-        assert [gpu.name for gpu in told.gpus] == ["NVIDIA A100-SXM4-80GB", None, None]
-        assert [(one.name, one.health) for one in told.containers] == [("vllm", "healthy"), ("whisperx", "starting")]
-        assert [server.reachable for server in told.vllm] == [True, False]
-        assert [model.requests_running for model in told.vllm[0].models] == [5]
-        assert [(check.status, check.error) for check in told.whisperx] == [(500, "HTTP status 500")]
-        assert len(told.errors) == 2
+        sample = (await running.report()).telemetry
+        assert [gpu.name for gpu in sample.gpus] == ["NVIDIA A100-SXM4-80GB", None, None]
+        assert [(one.name, one.health) for one in sample.containers] == [("vllm", "healthy"), ("whisperx", "starting")]
+        assert [server.reachable for server in sample.vllm] == [True, False]
+        assert [model.requests_running for model in sample.vllm[0].models] == [5]
+        assert [(check.status, check.error) for check in sample.whisperx] == [(500, "HTTP status 500")]
+        assert len(sample.errors) == 2
         for refused in (None, "Bearer wrong", f"Basic {TOKEN}"):
             assert await running.code(authorization=refused) == (401, "unauthorized")
         assert await running.end() == 0
@@ -131,7 +131,7 @@ async def test_it_reports_every_source_and_no_secret(library: Path, tmp_path: Pa
     assert "source_failing" in printed
     assert "sidecar_stopped" in printed
     for secret in SECRETS:
-        assert secret not in printed + "".join(running.told)
+        assert secret not in printed + "".join(running.responses)
 
 
 async def test_the_token_is_needed_for_the_status_alone_and_nothing_can_be_changed(tmp_path: Path) -> None:
@@ -166,21 +166,21 @@ async def test_the_token_is_needed_for_the_status_alone_and_nothing_can_be_chang
 async def test_without_sources_it_reports_empty_lists(tmp_path: Path) -> None:
     async with sidecar(tmp_path) as running:
         report = await running.report()
-        told = report.telemetry
+        sample = report.telemetry
         assert 0 <= report.age_seconds < 10
-        assert (told.gpus, told.containers, told.vllm, told.whisperx, told.errors) == ([], [], [], [], {})
+        assert (sample.gpus, sample.containers, sample.vllm, sample.whisperx, sample.errors) == ([], [], [], [], {})
 
 
-async def test_a_socket_that_was_named_and_is_not_there_is_an_error_line(tmp_path: Path) -> None:
+async def test_a_configured_socket_that_is_missing_is_an_error_line(tmp_path: Path) -> None:
     async with sidecar(tmp_path, SIDECAR_DOCKER_SOCKET=str(tmp_path / "none.sock")) as running:
-        told = (await running.report()).telemetry
-        assert told.containers == []
-        assert "SIDECAR_DOCKER_SOCKET" in told.errors["containers"]
+        sample = (await running.report()).telemetry
+        assert sample.containers == []
+        assert "SIDECAR_DOCKER_SOCKET" in sample.errors["containers"]
 
 
 async def test_it_ends_at_once_while_a_server_hangs(tmp_path: Path) -> None:
     async with serving(hanging) as stuck, sidecar(tmp_path, SIDECAR_VLLM_URLS=stuck.address) as running:
-        await until(lambda: bool(stuck.paths), "it asks")
+        await until(lambda: bool(stuck.paths), "it sends a request")
         assert await running.end() == 0
 
 

@@ -1,4 +1,4 @@
-"""``penstock top`` as people and scripts use it: one frame, JSON, live on a terminal, without a gateway."""
+"""``penstock top`` as people and scripts use it: one frame, JSON, live on a terminal, and without a gateway."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ SHOWN = (
 
 
 async def gateway(request: web.Request) -> web.StreamResponse:
-    """Respond as a gateway does to requests with the token."""
+    """Respond like a gateway to requests with the token."""
     if request.headers.get("Authorization") != f"Bearer {TOKEN}":
         problem = {"code": "unauthorized", "detail": "the right token is needed"}
         return web.json_response(problem, status=401, content_type="application/problem+json")
@@ -136,7 +136,7 @@ async def gateway(request: web.Request) -> web.StreamResponse:
 
 
 async def run(folder: Path, url: str, *arguments: str, token: str = TOKEN) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error of ``penstock top``."""
+    """Run ``penstock top`` and return its exit status, standard output and standard error."""
     process = await asyncio.create_subprocess_exec(
         *PENSTOCK,
         "top",
@@ -166,7 +166,7 @@ class Terminal:
     def _read(self) -> None:
         try:
             part = os.read(self._descriptor, 65536)
-        except OSError:  # how a terminal says that the other side is gone
+        except OSError:  # a terminal reports in this way that the other side is gone
             part = b""
         self.shown += part.decode("utf-8", "replace")
         if not part:
@@ -198,7 +198,7 @@ async def on_terminal(
         terminal.close()
 
 
-async def test_one_frame_shows_everything_and_obeys_no_name(tmp_path: Path) -> None:
+async def test_one_frame_shows_everything_and_escapes_names(tmp_path: Path) -> None:
     async with serving(gateway) as server:
         for arguments in (("--once",), ()):
             status, out, err = await run(tmp_path, server.address, *arguments)
@@ -295,7 +295,7 @@ def test_no_frame_is_larger_than_its_terminal(width: int) -> None:
 
 
 def plain(shown: str) -> list[str]:
-    """The lines of a terminal's output without its control sequences."""
+    """Return the lines of a terminal's output without its control sequences."""
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
     return [line.rstrip() for line in re.split(r"[\r\n]+", text)]
 
@@ -312,16 +312,16 @@ async def test_an_unreachable_or_refusing_gateway_is_shown_with_exit_status_1(tm
 
 
 async def test_a_gateway_without_sidecars_or_of_another_version(tmp_path: Path) -> None:
-    told: dict[str, Any] = {"configured": False, "sidecars": []}
+    content: dict[str, Any] = {"configured": False, "sidecars": []}
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        return web.json_response(told) if request.path == "/api/v1/infra/status" else await gateway(request)
+        return web.json_response(content) if request.path == "/api/v1/infra/status" else await gateway(request)
 
     async with serving(answer) as server:
         _, out, _ = await run(tmp_path, server.address, "--once")
         assert "INFRA_SIDECAR_URLS is not set" in out
         assert "transcription / whisperx" in out
-        told = {"configured": "yes"}
+        content = {"configured": "yes"}
         status, out, _ = await run(tmp_path, server.address, "--once")
         assert status == 0
         assert "not what this version understands" in out

@@ -1,4 +1,4 @@
-"""vLLM's metrics by real servers: of today, of before, starting anew, lying, endless."""
+"""Metrics of vLLM from real servers: current, old, restarted, lying and endless ones."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ async def reading(url: str, clock: Callable[[], float]) -> AsyncIterator[VllmRea
 
 
 async def refused(handler: Handler) -> str:
-    """Return what is reported of a server that responds so."""
+    """Return the error that is reported for a server with this handler."""
     async with serving(handler) as server, reading(server.address, lambda: 0.0) as reader:
-        with pytest.raises(SourceFailed) as told:
+        with pytest.raises(SourceFailed) as error:
             await reader.read()
-    return str(told.value)
+    return str(error.value)
 
 
-async def test_engines_are_added_up_and_tokens_are_counted_between_two_looks() -> None:
-    answers = [metrics(1000, 50), metrics(3000, 250), metrics(10, 260), metrics(110, 300)]
+async def test_engines_are_added_up_and_tokens_are_counted_between_two_readings() -> None:
+    bodies = [metrics(1000, 50), metrics(3000, 250), metrics(10, 260), metrics(110, 300)]
     times = iter([100.0, 104.0, 106.0, 107.0])
 
     async def answer(_: web.Request) -> web.Response:
-        return web.Response(body=answers.pop(0), content_type="text/plain")
+        return web.Response(body=bodies.pop(0), content_type="text/plain")
 
     async with serving(answer) as server, reading(server.address + "/", lambda: next(times)) as reader:
         assert await reader.read() == [
@@ -59,7 +59,7 @@ async def test_the_cache_is_found_under_its_old_name_and_a_value_that_is_not_a_n
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "reported"),
     [
         (b"<html>hello</html>", "no metrics of vLLM"),
         (b"", "no metrics of vLLM"),
@@ -70,8 +70,8 @@ async def test_the_cache_is_found_under_its_old_name_and_a_value_that_is_not_a_n
         (b'vllm:num_requests_running{model_name="x"} 1\n' * 10_001, "more than 10000 series"),
     ],
 )
-async def test_a_response_without_vllm_metrics_is_reported(body: bytes, told: str) -> None:
-    assert told in await refused(sending(body, "text/plain"))
+async def test_a_response_without_vllm_metrics_is_reported(body: bytes, reported: str) -> None:
+    assert reported in await refused(sending(body, "text/plain"))
 
 
 async def test_an_endless_response_is_cut_off_at_the_limit() -> None:

@@ -1,4 +1,4 @@
-"""The health of WhisperX servers with a page for it, without one, and of those that are ill."""
+"""The health of WhisperX servers with a health page, without one, and of failing ones."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tests.models.servers import Handler, answering, closed_port, serving
 
 
 async def read(handler: Handler) -> tuple[HealthCheck, list[str]]:
-    """Return what is reported, and which paths were requested."""
+    """Return the reading and the requested paths."""
     async with serving(handler) as server, aiohttp.ClientSession() as session:
-        told = await WhisperxReader(session, server.address.replace("://", "://admin:pass-word@")).read()
-        assert told.latency_ms is not None
-        assert told.url == server.address.replace("://", "://******@")
-        return told, server.paths
+        health = await WhisperxReader(session, server.address.replace("://", "://admin:pass-word@")).read()
+        assert health.latency_ms is not None
+        assert health.url == server.address.replace("://", "://******@")
+        return health, server.paths
 
 
-async def test_a_healthy_one() -> None:
-    told, paths = await read(answering({"status": "ok"}))
-    assert (told.reachable, told.status, told.error, paths) == (True, 200, None, ["/health"])
+async def test_a_healthy_server() -> None:
+    health, paths = await read(answering({"status": "ok"}))
+    assert (health.reachable, health.status, health.error, paths) == (True, 200, None, ["/health"])
 
 
 async def test_a_server_without_a_health_page_is_checked_by_its_first_page() -> None:
@@ -32,16 +32,16 @@ async def test_a_server_without_a_health_page_is_checked_by_its_first_page() -> 
             raise web.HTTPNotFound
         raise web.HTTPTemporaryRedirect("/docs")
 
-    told, paths = await read(answer)
-    assert (told.reachable, told.status, told.error, paths) == (True, 307, None, ["/health", "/"])
+    health, paths = await read(answer)
+    assert (health.reachable, health.status, health.error, paths) == (True, 307, None, ["/health", "/"])
 
 
-async def test_an_ill_one_is_reachable_with_an_error() -> None:
-    told, _ = await read(answering({}, 503))
-    assert (told.reachable, told.status, told.error) == (True, 503, "HTTP status 503")
+async def test_a_failing_server_is_reachable_with_an_error() -> None:
+    health, _ = await read(answering({}, 503))
+    assert (health.reachable, health.status, health.error) == (True, 503, "HTTP status 503")
 
 
-async def test_no_server_there() -> None:
+async def test_a_missing_server_is_not_reachable() -> None:
     async with aiohttp.ClientSession() as session:
         with pytest.raises(SourceFailed, match="cannot connect"):
             await WhisperxReader(session, closed_port()).read()
