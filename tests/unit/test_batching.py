@@ -1,4 +1,4 @@
-"""Batching: what is handled together, which result each caller gets, and what one bad item does to its neighbours."""
+"""Batching: which items are handled together, which result each caller gets, and the effect of a bad item."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_item_is_handled_at_once_when_idle() -> None:
     assert ledger.batches == [[1]]
 
 
-async def test_items_that_come_while_a_batch_is_in_flight_form_the_next() -> None:
+async def test_items_that_arrive_while_a_batch_is_in_flight_form_the_next() -> None:
     ledger = Ledger()
     batching = ledger.batching()
     first = batching.put(0)
@@ -113,7 +113,7 @@ async def test_items_of_one_caller_use_the_whole_concurrency() -> None:
     assert isinstance(stale, StaleEpoch)
 
 
-async def test_no_items_have_no_results() -> None:
+async def test_an_empty_list_of_items_has_no_results() -> None:
     assert await Ledger().batching().put_all([]) == []
 
 

@@ -27,7 +27,7 @@ async def test_a_bound_program_ends_with_its_parent(tmp_path: Path) -> None:
     await until(lambda: not alive(pid), "the program ended with its parent")
 
 
-def test_a_program_whose_parent_is_dead_already_does_not_start(tmp_path: Path) -> None:
+def test_a_program_whose_parent_is_already_dead_does_not_start(tmp_path: Path) -> None:
     command = bound([sys.executable, "-c", f"open({str(tmp_path / 'ran')!r}, 'w')"])
     command[command.index(str(os.getpid()))] = "1"  # not its parent
     assert subprocess.run(command, check=False).returncode == 1

@@ -1,4 +1,4 @@
-"""Every field that is wrong is named, with what is allowed there."""
+"""Every wrong field is named, with the values that are allowed there."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Cart(Struct, forbid_unknown_fields=True, rename={"kind": "type"}):
 
 
 @pytest.mark.parametrize(
-    ("given", "told"),
+    ("given", "reported"),
     [
         ({}, ["type: is required", "wheels: is required"]),
         (
@@ -63,21 +63,21 @@ class Cart(Struct, forbid_unknown_fields=True, rename={"kind": "type"}):
         ({"type": "x", "wheels": [], "notes": {}}, ["notes: expected `array`, got `object`"]),
     ],
 )
-def test_every_mistake_is_told(given: dict[str, Any], told: list[str]) -> None:
+def test_every_mistake_is_reported(given: dict[str, Any], reported: list[str]) -> None:
     decoder = msgspec.json.Decoder(Cart)
     for read in (partial(decode, msgspec.json.encode(given), decoder), partial(converted, given, Cart)):
         with pytest.raises(InvalidInput) as refused:
             read()
-        assert [f"{one.field}: {one.detail}" for one in refused.value.problems] == told
+        assert [f"{one.field}: {one.detail}" for one in refused.value.problems] == reported
 
 
-def test_what_is_no_structure_is_told_as_a_whole() -> None:
+def test_a_value_that_is_not_an_object_is_reported_as_a_whole() -> None:
     for body in (b"[]", b"3", b'"x"', b"null"):
         with pytest.raises(InvalidInput, match=r"^body: expected `object`"):
             decode(body, msgspec.json.Decoder(Cart))
 
 
-def test_a_hundred_thousand_mistakes_are_told_in_a_few_lines() -> None:
+def test_a_hundred_thousand_mistakes_are_reported_in_a_few_lines() -> None:
     body = msgspec.json.encode({f"x{number}": 1 for number in range(100_000)})
     with pytest.raises(InvalidInput) as refused:
         decode(body, msgspec.json.Decoder(Cart))
@@ -85,20 +85,20 @@ def test_a_hundred_thousand_mistakes_are_told_in_a_few_lines() -> None:
     assert len(str(refused.value)) < 2000
 
 
-def test_numbers_that_json_knows_and_nobody_else() -> None:
+def test_numbers_that_only_json_can_express_are_refused() -> None:
     for body in (b'{"type": 1e999, "wheels": []}', b'{"type": "x", "wheels": [{"spokes": 1e999}]}'):
         with pytest.raises(InvalidInput):
             decode(body, msgspec.json.Decoder(Cart))
 
 
-def test_what_is_right_is_taken() -> None:
+def test_valid_input_is_accepted() -> None:
     body = b'{"type": "x", "wheels": [{"spokes": 1}], "notes": [1, {"a": []}], "load": "none"}'
     cart = decode(body, msgspec.json.Decoder(Cart))
     assert [bytes(note) for note in cart.notes] == [b"1", b'{"a": []}']
     assert converted({"type": "x", "wheels": []}, Cart) == Cart(kind="x", wheels=[])
 
 
-def test_a_made_up_name_is_not_repeated_at_length() -> None:
+def test_a_long_unknown_name_is_cut_in_the_message() -> None:
     with pytest.raises(InvalidInput) as refused:
         converted({"x" * 10_000: 1, "type": "x", "wheels": []}, Cart)
     assert len(str(refused.value)) < 300

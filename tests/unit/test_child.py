@@ -1,4 +1,4 @@
-"""A supervised child: started again when it dies, asked before it is killed."""
+"""A supervised child: restarted when it dies, and asked to stop before it is killed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def noted(notes: Path) -> list[int]:
     return [int(line) for line in notes.read_text().split()] if notes.exists() else []
 
 
-def test_pauses_double_up_to_a_limit_and_begin_again_after_a_healthy_run() -> None:
+def test_pauses_double_up_to_a_limit_and_start_over_after_a_healthy_run() -> None:
     backoff = Backoff()
     pauses = [backoff.after_run_of(0.0) for _ in range(12)]
     assert pauses[:3] == [FIRST_DELAY_SECONDS, FIRST_DELAY_SECONDS * 2, FIRST_DELAY_SECONDS * 4]
@@ -29,7 +29,7 @@ def test_pauses_double_up_to_a_limit_and_begin_again_after_a_healthy_run() -> No
     assert backoff.after_run_of(3600.0) == FIRST_DELAY_SECONDS
 
 
-async def test_a_child_that_dies_is_started_again(tmp_path: Path) -> None:
+async def test_a_child_that_dies_is_restarted(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     child = Child("short", program("sys.exit(3)", notes), {})
     running = asyncio.create_task(child.run())
@@ -70,7 +70,7 @@ async def test_a_child_that_does_not_finish_is_killed_after_the_grace(tmp_path: 
     assert not alive(noted(notes)[0])
 
 
-async def test_a_child_waits_for_what_it_needs_and_each_start_for_what_comes_before(tmp_path: Path) -> None:
+async def test_a_child_waits_for_its_dependencies_and_each_start_for_its_preparation(tmp_path: Path) -> None:
     notes = tmp_path / "notes"
     text = (
         "import os, sys\nfrom penstock.processes.binding import bind_to_supervisor, wait_for_supervisor\n"
@@ -110,7 +110,7 @@ async def test_a_child_that_waits_can_be_stopped(tmp_path: Path) -> None:
     assert not noted(notes)
 
 
-async def test_stopping_what_never_ran_is_fine() -> None:
+async def test_stopping_a_child_that_never_ran_is_fine() -> None:
     await Child("never", ["/bin/false"], {}).stop(grace_seconds=1)
 
 

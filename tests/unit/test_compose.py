@@ -1,4 +1,4 @@
-"""The compose files of the AI server: valid by the specification, gated by profiles, without a secret in them."""
+"""The compose files of the AI server: valid by the specification, gated by profiles, and free of secrets."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def merged() -> dict[str, Any]:
-    """Both files as Compose takes them together; they share no service, so that nothing is overridden."""
+    """Merge both files as Compose does; they share no service, so nothing is overridden."""
     base, audio = load(BASE), load(AUDIO)
     assert not base["services"].keys() & audio["services"].keys()
     both = base | {name: value for name, value in audio.items() if name.startswith("x-")}
@@ -53,12 +53,12 @@ def test_they_follow_the_specification(specification: Any, content: dict[str, An
     assert [f"{error.instance_path}: {error.message}" for error in specification.iter_errors(content)] == []
 
 
-def test_the_specification_refuses_what_is_wrong(specification: Any) -> None:
+def test_the_specification_refuses_invalid_files(specification: Any) -> None:
     assert not specification.is_valid({"services": {"vllm": {"imagee": "x"}}})
     assert not specification.is_valid({"services": {"vllm": {"image": "x", "ports": 8000}}})
 
 
-def test_only_the_audio_models_wait_for_a_profile_and_each_for_its_own() -> None:
+def test_only_the_audio_models_need_a_profile_and_each_its_own() -> None:
     services = merged()["services"]
     assert {name for name, service in services.items() if "profiles" not in service} == FROM_BASE
     assert {name: service["profiles"] for name, service in services.items() if "profiles" in service} == {
@@ -68,7 +68,7 @@ def test_only_the_audio_models_wait_for_a_profile_and_each_for_its_own() -> None
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_documented_commands_name_what_there_is(command: str) -> None:
+def test_the_documented_commands_name_existing_files_profiles_and_services(command: str) -> None:
     words = shlex.split(command)
     files = [words[at + 1] for at, word in enumerate(words) if word == "-f"]
     profile = words[words.index("--profile") + 1]
@@ -79,7 +79,7 @@ def test_the_documented_commands_name_what_there_is(command: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(FROM_BASE | set(GATED)))
-def test_every_service_has_its_gpu_its_health_and_comes_back(name: str) -> None:
+def test_every_service_has_its_gpu_a_health_check_and_restarts(name: str) -> None:
     service = merged()["services"][name]
     (device,) = service["deploy"]["resources"]["reservations"]["devices"]
     assert device["driver"] == "nvidia"
@@ -118,7 +118,7 @@ def test_secrets_come_from_the_environment_alone() -> None:
             assert value == "", f"{name} has a value"
 
 
-def test_every_variable_has_a_default_and_stands_in_the_example_with_it() -> None:
+def test_every_variable_has_a_default_and_the_example_states_it() -> None:
     text = BASE.read_text() + AUDIO.read_text()
     used = {found["name"]: found["default"] for found in _VARIABLE.finditer(text)}
     assert len(re.findall(r"(?<!\$)\$\{", text)) == len(_VARIABLE.findall(text))
@@ -135,7 +135,7 @@ def test_the_sidecar_gets_settings_that_exist_and_only_reads() -> None:
     assert (ROOT / sidecar["build"]["dockerfile"]).is_file()
 
 
-def test_the_image_is_made_of_files_that_exist_and_does_not_run_as_root() -> None:
+def test_the_image_is_built_from_existing_files_and_does_not_run_as_root() -> None:
     lines = (FOLDER / "Dockerfile").read_text().splitlines()
     copied = {name for line in lines if line.startswith("COPY ") for name in line.split()[1:-1]}
     assert all((ROOT / name).exists() for name in copied)

@@ -1,4 +1,4 @@
-"""Cutting recordings: at quiet places, never too long, nothing lost."""
+"""Recordings are cut at quiet places, never into pieces that are too long, and without loss."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RATE = 4000
 
 
 def recorded(path: Path, loudness: list[tuple[float, int]]) -> Recording:
-    """A wav of tones, each so many seconds long and so loud."""
+    """Write a wav file of tones, each with its length in seconds and its loudness."""
     samples: list[int] = []
     for seconds, loud in loudness:
         samples += [round(loud * math.sin(number)) for number in range(round(seconds * RATE))]
@@ -39,7 +39,7 @@ def recorded(path: Path, loudness: list[tuple[float, int]]) -> Recording:
 
 
 async def test_cuts_fall_into_pauses(tmp_path: Path) -> None:
-    """Words of a second, pauses of 0.4 s after every second one, shorter ones between."""
+    """Words last a second; the pause after every second one is 0.4 s, the others are shorter."""
     speech = [(1.0, 9000), (0.1, 0), (1.0, 9000), (0.4, 30)] * 8  # 20 s
     recording = recorded(tmp_path / "speech.wav", speech)
     cuts = await cutting.cuts(recording, 6)
@@ -49,13 +49,13 @@ async def test_cuts_fall_into_pauses(tmp_path: Path) -> None:
         assert 2.1 < cut % 2.5 < 2.5
 
 
-async def test_where_nothing_is_quieter_pieces_are_alike(tmp_path: Path) -> None:
+async def test_pieces_are_equal_where_no_place_is_quieter(tmp_path: Path) -> None:
     recording = recorded(tmp_path / "silence.wav", [(20.0, 0)])
     assert [round(end - begin, 1) for begin, end in pairwise(await cutting.cuts(recording, 6))] == [5, 5, 5, 5]
 
 
 @pytest.mark.parametrize("seconds", [0.001, 5.999, 6.0])
-async def test_what_is_short_enough_stays_whole(tmp_path: Path, seconds: float) -> None:
+async def test_a_short_recording_stays_whole(tmp_path: Path, seconds: float) -> None:
     recording = recorded(tmp_path / "short.wav", [(seconds, 500)])
     assert await cutting.cuts(recording, 6) == [0, recording.duration_seconds]
 

@@ -1,4 +1,4 @@
-"""What the documents name exists: commands with their options, HTTP paths, and the calls of the client."""
+"""The names in the documents exist: commands with their options, HTTP paths, and calls of the client."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HTTP_PATH = re.compile(r"(?:\b(GET|POST|PUT|DELETE) )?(?:\$api|(?<![\w.$])/api/v
 
 
 def code_of(page: Path) -> list[str]:
-    """The blocks and the inline pieces of code on a page, lines that are continued joined."""
+    """Return the blocks and the inline pieces of code on a page, with continued lines joined."""
     return [(block or piece).replace("\\\n", " ") for block, piece in CODE.findall(page.read_text())]
 
 
@@ -34,7 +34,7 @@ def commands_of(page: Path) -> list[str]:
 
 
 def named_command(words: list[str]) -> tuple[Any, list[str]]:
-    """The command that the words name, and what follows."""
+    """Return the command that the words name, and the words after it."""
     command: Any = typer.main.get_command(app)
     while hasattr(command, "commands") and words and not words[0].startswith("-"):
         if words[0] in {"…", "*"}:
@@ -59,7 +59,7 @@ def test_every_command_and_option_exists(page: Path) -> None:
 
 @pytest.fixture(scope="module")
 async def routes() -> AsyncIterator[list[tuple[str, re.Pattern[str]]]]:
-    """Method and path of every route of a gateway, which needs no database for that."""
+    """The method and path of every route of a gateway; no database is needed."""
     parts = GatewayAssembly(load_settings(None).replace(database_url=Secret("postgresql://nobody@127.0.0.1:1/none")))
     try:
         yield [
@@ -82,7 +82,7 @@ def test_every_path_exists(page: Path, routes: list[tuple[str, re.Pattern[str]]]
             assert not method or method in methods, f"{page.name}: {path} has {sorted(methods)}, not {method}"
 
 
-def test_the_walks_name_files_that_exist() -> None:
+def test_the_tutorials_name_existing_files() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
     walks = page[page.index("## Three walks") : page.index("## Where to begin")]
     names = re.findall(r"`([\w/]+\.(?:py|sql))`", walks)

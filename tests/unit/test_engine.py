@@ -1,4 +1,4 @@
-"""What an engine does when its source of jobs is away, or refuses what it reports. No database."""
+"""An engine whose source of jobs is unavailable or refuses its reports. No database is needed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PAID = Usage(provider="llm", model="m", status="completed", prompt_tokens=3)
 
 
 class Source:
-    """Has one job; may be away, and refuse reports."""
+    """A source of one job that may be unavailable and may refuse reports."""
 
     def __init__(self) -> None:
         self.jobs = [job()]
@@ -75,7 +75,7 @@ class Source:
 
 
 def hanging() -> tuple[asyncio.Event, Executor]:
-    """An executor that never answers by itself, and what is set once it has begun."""
+    """Return an event and an executor that sets it at its start and never returns by itself."""
     begun = asyncio.Event()
 
     async def hang(_job: ClaimedJob, _context: JobContext) -> object:
@@ -102,7 +102,7 @@ async def run_until_reported(source: Source, executor: Executor) -> Report:
 
 
 async def test_a_result_that_waits_for_the_service_outlives_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was paid for; the job must not run again because the service was away when the worker was told to stop."""
+    """The job must not run again only because the service was unavailable when the worker had to stop."""
     monkeypatch.setattr("penstock.work.engine._HAND_BACK", 0.01)
     source = Source()
     source.away = True
@@ -123,7 +123,7 @@ async def test_a_result_that_waits_for_the_service_outlives_the_stop(monkeypatch
     assert [type(report) for report in source.reported] == [JobCompletion]
 
 
-async def test_what_a_hanging_executor_would_have_answered_is_handed_back() -> None:
+async def test_the_job_of_a_hanging_executor_is_handed_back() -> None:
     source = Source()
     begun, hang = hanging()
     working = engine(source, hang)
@@ -136,7 +136,7 @@ async def test_what_a_hanging_executor_would_have_answered_is_handed_back() -> N
     assert report.category is Category.SHUTDOWN
 
 
-async def test_a_wait_beyond_what_can_be_stored_is_shortened() -> None:
+async def test_a_wait_too_long_to_be_stored_is_shortened() -> None:
     async def much_later(_job: ClaimedJob, _context: JobContext) -> object:
         raise ExecutionError(Category.RATE_LIMITED, "later", retry_after=timedelta(days=400_000))
 
@@ -147,7 +147,7 @@ async def test_a_wait_beyond_what_can_be_stored_is_shortened() -> None:
 
 @pytest.mark.parametrize("refused", [1, 2])
 async def test_a_report_that_is_refused_becomes_a_simpler_one(refused: int) -> None:
-    """Until nothing is left to simplify: a job that nobody reports is lost for the length of its lease."""
+    """It is simplified as long as possible: a job without a report is lost for the length of its lease."""
     source = Source()
     source.refusals = [InvalidInput.of("result", "is odd") for _ in range(refused)]
 
@@ -165,7 +165,7 @@ async def test_a_report_that_is_refused_becomes_a_simpler_one(refused: int) -> N
         assert (report.message, report.usage) == ("", [])
 
 
-async def test_a_report_that_is_always_refused_is_given_up_and_the_worker_goes_on() -> None:
+async def test_a_report_that_is_always_refused_is_given_up_and_the_worker_continues() -> None:
     source = Source()
     source.refusals = [InvalidInput.of("message", "is odd")] * 2
     source.jobs.append(msgspec.structs.replace(job(), epoch=job().epoch + 1))
@@ -183,8 +183,8 @@ async def test_a_report_that_is_always_refused_is_given_up_and_the_worker_goes_o
     assert source.tried == 3
 
 
-async def test_results_go_out_together_and_each_gets_its_own_answer() -> None:
-    """One is stored, one is stale, one is refused and handed in again as a failure."""
+async def test_results_are_reported_together_and_each_gets_its_own_reply() -> None:
+    """One is stored, one is stale, and one is refused and reported again as a failure."""
     calls: list[int] = []
 
     class Three(Source):
@@ -200,8 +200,8 @@ async def test_results_go_out_together_and_each_gets_its_own_answer() -> None:
 
         async def complete(self, completions: Sequence[JobCompletion]) -> Sequence[object]:
             calls.append(len(completions))
-            answers = {1: None, 2: StaleEpoch("gone"), 3: InvalidInput.of("result", "is odd")}
-            return [answers[completion.epoch] for completion in completions]
+            replies = {1: None, 2: StaleEpoch("gone"), 3: InvalidInput.of("result", "is odd")}
+            return [replies[completion.epoch] for completion in completions]
 
     async def answer(_job: ClaimedJob, _context: JobContext) -> object:
         return "done"
@@ -219,7 +219,7 @@ async def test_results_go_out_together_and_each_gets_its_own_answer() -> None:
     assert report.message == "the result was refused: InvalidInput: result: is odd"
 
 
-async def test_next_job_begins_while_a_report_is_on_its_way() -> None:
+async def test_next_job_starts_while_a_report_is_in_flight() -> None:
     stored = asyncio.Event()
 
     class Slow(Source):
@@ -248,8 +248,8 @@ async def test_next_job_begins_while_a_report_is_on_its_way() -> None:
     assert len(source.reported) == 2
 
 
-async def test_when_everything_is_cancelled_what_is_held_is_handed_back() -> None:
-    """As ``asyncio.run`` ends a program whose worker runs beside other things."""
+async def test_jobs_that_are_held_when_everything_is_cancelled_are_handed_back() -> None:
+    """``asyncio.run`` ends a program in this way when its worker runs beside other tasks."""
     source = Source()
     begun, hang = hanging()
     ours = {asyncio.current_task()}
@@ -263,8 +263,8 @@ async def test_when_everything_is_cancelled_what_is_held_is_handed_back() -> Non
     assert report.category is Category.SHUTDOWN
 
 
-async def test_heartbeats_come_back_well_within_a_short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After an outage every lease gets its whole length again, however short that is."""
+async def test_heartbeats_resume_well_within_a_short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an outage every lease gets its full length again, however short that is."""
     pauses: list[float] = []
 
     async def back_off(_link: Link, _pause: float, _event: str, _error: Exception, *, most: float = 99.0) -> float:

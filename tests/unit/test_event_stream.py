@@ -1,4 +1,4 @@
-"""Lines and events, in whatever pieces they come."""
+"""Lines and events are the same in whatever pieces they arrive."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from penstock.event_stream import Events, Lines, ServerEvent, TooLong
 
 
 def pieces(whole: bytes, sizes: list[int]) -> list[bytes]:
-    """``whole``, cut into pieces of those sizes, again and again."""
+    """Cut ``whole`` into pieces of those sizes, repeatedly."""
     found, at, turn = [], 0, 0
     while at < len(whole):
         size = sizes[turn % len(sizes)]
@@ -53,7 +53,7 @@ def test_the_last_event_may_lack_its_end() -> None:
     assert reader.end() == [ServerEvent("message", b"[DONE]", "")]
 
 
-def test_what_is_too_long_is_refused() -> None:
+def test_lines_and_events_that_are_too_long_are_refused() -> None:
     with pytest.raises(TooLong):
         Lines(10).feed(b"x" * 11)
     reader = Events(10)

@@ -26,7 +26,7 @@ def codes(root: type[PenstockError]) -> Iterator[str]:
             yield from codes(child)
 
 
-def test_every_error_has_a_category_that_somebody_chose() -> None:
+def test_every_error_has_a_chosen_category() -> None:
     """A new error either gets its row in the table, or is listed here."""
     assert {code for code in codes(PenstockError) if category_of(code) is Category.INTERNAL} == INTERNAL
 
@@ -43,7 +43,7 @@ def test_failure_survives_the_way_through_an_error(category: Category) -> None:
     assert str(back) == expected
 
 
-def test_wait_that_a_failure_names_is_kept() -> None:
+def test_the_wait_of_a_failure_is_kept() -> None:
     error = error_of(CallFailed(Category.RATE_LIMITED, "busy", retry_after=timedelta(seconds=7)))
     assert isinstance(error, Overloaded)
     assert error.retry_after == failure_of(error).retry_after == timedelta(seconds=7)
@@ -60,7 +60,7 @@ def test_body_that_cannot_be_read_is_bad_input_as_a_whole() -> None:
     assert str(failure_of(MalformedBody("is not JSON"))) == "input: is not JSON"
 
 
-def test_service_that_is_away_is_a_matter_of_time() -> None:
+def test_an_unavailable_service_is_worth_a_retry() -> None:
     assert failure_of(Unreachable("no answer")).category is Category.RATE_LIMITED
     assert failure_of(ServiceError("broken")).category is Category.INTERNAL
 

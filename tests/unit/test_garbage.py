@@ -1,4 +1,4 @@
-"""That garbage is still collected in processes that collect it rarely."""
+"""Garbage is still collected in processes that collect it rarely."""
 
 from __future__ import annotations
 

@@ -14,8 +14,8 @@ from penstock.web.listening import listeners
 Meant = list[tuple[int, int, int, str, tuple[str, int]]]
 
 
-def meaning(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
-    """Let names mean these addresses."""
+def resolving_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
+    """Make names resolve to these addresses."""
 
     def answer(_host: str, port: int, **_: object) -> Meant:
         return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (one, port)) for one in addresses]
@@ -29,7 +29,7 @@ def port() -> int:
 
 
 def opened(port: int) -> list[str]:
-    """The addresses that are listened on; closed again."""
+    """Listen, close, and return the addresses that were listened on."""
     sockets = listeners("localhost", port, "HTTP_PORT")
     places = [one.getsockname()[0] for one in sockets]
     for one in sockets:
@@ -38,14 +38,14 @@ def opened(port: int) -> list[str]:
 
 
 def test_an_address_that_a_name_means_twice_is_listened_on_once(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
-    meaning(monkeypatch, "127.0.0.1", "127.0.0.1", "127.0.0.2")
+    resolving_to(monkeypatch, "127.0.0.1", "127.0.0.1", "127.0.0.2")
     assert opened(port) == ["127.0.0.1", "127.0.0.2"]
 
 
-def test_an_address_that_this_machine_has_not_is_passed_over(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
-    meaning(monkeypatch, "192.0.2.1", "127.0.0.1")
+def test_an_address_that_this_machine_lacks_is_skipped(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    resolving_to(monkeypatch, "192.0.2.1", "127.0.0.1")
     assert opened(port) == ["127.0.0.1"]
-    meaning(monkeypatch, "192.0.2.1")
+    resolving_to(monkeypatch, "192.0.2.1")
     with pytest.raises(SettingsError, match="HTTP_PORT: cannot listen on localhost port"):
         opened(port)
 
@@ -56,8 +56,8 @@ def test_a_port_that_is_taken_names_its_setting(port: int) -> None:
         listeners("127.0.0.1", port, "HTTP_PORT")
 
 
-def test_none_is_left_open_when_one_cannot_be_had(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
-    meaning(monkeypatch, "127.0.0.1", "127.0.0.2")
+def test_no_socket_is_left_open_when_one_cannot_be_opened(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+    resolving_to(monkeypatch, "127.0.0.1", "127.0.0.2")
     with socket.create_server(("127.0.0.2", port)), pytest.raises(SettingsError):
         opened(port)
     with socket.socket() as probe:

@@ -43,7 +43,7 @@ def test_an_event_is_one_json_line_off_a_terminal() -> None:
     }
 
 
-def test_the_console_form_is_for_people() -> None:
+def test_the_console_format_is_for_people() -> None:
     out = io.StringIO()
     logs.configure(stream=out, form="console")
     logs.get("penstock.test").warning("lease_lost", epoch=7)
@@ -102,7 +102,7 @@ def test_known_secrets_are_masked_wherever_they_stand() -> None:
     assert "RuntimeError: no ****** today" in failed["exception"]
 
 
-def test_metrics_are_one_text() -> None:
+def test_metrics_are_rendered_as_one_text() -> None:
     metrics.counter("penstock_test_calls", "Calls of this test.", ["queue"]).labels("q").inc()
     text = metrics.exposition().decode()
     assert 'penstock_test_calls_total{queue="q"} 1.0' in text

@@ -52,12 +52,12 @@ def test_a_single_value_beside_a_file_is_the_other_field(tmp_path: Path) -> None
     assert place("hello", schema, {"image": tmp_path}) == CallInput({"text": "hello"}, {"image": tmp_path})
 
 
-def test_a_single_value_for_several_fields_names_them() -> None:
+def test_the_error_for_a_single_value_names_the_fields() -> None:
     with pytest.raises(typer.BadParameter, match="the model's fields are text, words"):
         place("5", object_of("text", "words", text=TEXT, words=NUMBER))
 
 
-def test_fields_stand_over_the_whole_input() -> None:
+def test_fields_override_the_whole_input() -> None:
     assert call_input(["words=2"], '{"text": "a"}', None) == CallInput({"text": "a", "words": 2}, None)
     assert call_input(None, None, None) == CallInput(None, None)
     assert call_input(["text=NaN"], None, None) == CallInput({"text": "NaN"}, None)
@@ -66,6 +66,6 @@ def test_fields_stand_over_the_whole_input() -> None:
 @pytest.mark.parametrize(
     ("fields", "whole"), [(["a", "b"], None), (["a"], "{}"), (["=a"], None), (["a=1", "b"], None), (["a=1"], "[]")]
 )
-def test_what_is_not_a_field_is_refused(fields: list[str], whole: str | None) -> None:
+def test_invalid_fields_are_refused(fields: list[str], whole: str | None) -> None:
     with pytest.raises(typer.BadParameter):
         call_input(fields, whole, None)

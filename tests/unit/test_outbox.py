@@ -1,4 +1,4 @@
-"""What waits to be carried by a heartbeat: in order, bounded, and kept until it is known to be stored."""
+"""Reports that wait for a heartbeat: in order, bounded, and kept until they are known to be stored."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NOW = datetime(2026, 1, 30, 9, tzinfo=UTC)
 
 
 class Bell:
-    """Counts how often an outbox has news."""
+    """Count how often an outbox has news."""
 
     def __init__(self) -> None:
         self.rung = 0
@@ -43,7 +43,7 @@ def beat(parcel: Parcel) -> Heartbeat:
     return Heartbeat(epoch=1, **parcel.fields)
 
 
-def test_an_empty_outbox_has_nothing_to_say() -> None:
+def test_an_empty_outbox_has_nothing_to_send() -> None:
     box = Outbox(Bell())
     assert not box.waiting
     assert msgspec.json.decode(msgspec.json.encode(beat(box.parcel()))) == {
@@ -53,7 +53,7 @@ def test_an_empty_outbox_has_nothing_to_say() -> None:
     }
 
 
-def test_what_is_told_stays_until_it_is_stored() -> None:
+def test_reports_stay_until_they_are_stored() -> None:
     bell = Bell()
     box = Outbox(bell)
     box.put_chunk(Raw(b"1"))
@@ -111,7 +111,7 @@ def test_every_parcel_fits_in_a_heartbeat_and_all_are_sent_in_order(chunks: list
         assert sent_lines == told_lines
 
 
-def test_many_small_chunks_go_in_several_parcels() -> None:
+def test_many_small_chunks_are_sent_in_several_parcels() -> None:
     box = Outbox(Bell())
     for number in range(25_000):
         box.put_chunk(Raw(b"%d" % number))
@@ -136,7 +136,7 @@ def test_a_large_chunk_is_not_kept_waiting_by_lines() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 10_000], ids=["too many", "too large"])
-def test_lines_that_come_too_fast_are_dropped_and_counted(size: int) -> None:
+def test_lines_that_arrive_too_fast_are_dropped_and_counted(size: int) -> None:
     box = Outbox(Bell())
     for _ in range(20_000):
         box.put_line(line("x" * size))
@@ -144,8 +144,8 @@ def test_lines_that_come_too_fast_are_dropped_and_counted(size: int) -> None:
     assert len(parcel.lines) <= 5000
     box.stored(parcel)
     box.put_line(line("after"))
-    told = texts(box.parcel())
-    assert told == [
+    messages = texts(box.parcel())
+    assert messages == [
         f"{20_000 - len(parcel.lines)} lines were dropped here: they came faster than they were stored",
         "after",
     ]
@@ -156,7 +156,7 @@ def test_lines_that_come_too_fast_are_dropped_and_counted(size: int) -> None:
     assert (last.level, "lines were dropped here" in last.message) == ("warning", True)
 
 
-def test_a_closed_outbox_takes_nothing_more() -> None:
+def test_a_closed_outbox_accepts_nothing_more() -> None:
     bell = Bell()
     box = Outbox(bell)
     box.put_chunk(Raw(b"1"))
@@ -171,7 +171,9 @@ def test_a_closed_outbox_takes_nothing_more() -> None:
     assert not box.waiting
 
 
-async def test_there_is_room_again_once_enough_is_stored_or_nobody_takes_more(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_there_is_room_again_once_enough_is_stored_or_the_outbox_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(outbox_module, "_MAX_UNSENT_BYTES", 10)
     box = Outbox(Bell())
     await box.room()
@@ -198,7 +200,7 @@ async def test_there_is_room_again_once_enough_is_stored_or_nobody_takes_more(mo
         ({"logs": [{"time": "9999-12-31T23:00:00-05:00", "message": ""}], "logs_from": 0}, "jobs[2].logs[0].time"),
     ],
 )
-def test_a_heartbeat_that_breaks_a_rule_is_refused_by_its_field(fields: dict[str, object], field: str) -> None:
+def test_an_invalid_heartbeat_is_refused_with_its_field(fields: dict[str, object], field: str) -> None:
     wire = msgspec.json.decode(msgspec.json.encode({"epoch": 1, **fields}), type=Heartbeat)
     with pytest.raises(InvalidInput) as caught:
         output.check(wire, "jobs[2].")

@@ -1,4 +1,4 @@
-"""Periodic work: at its interval, rarely while idle, at once when woken, and never ended by one bad pass."""
+"""Periodic work runs at its interval, rarely while idle, at once when woken, and despite failed passes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NEVER = timedelta(days=1)
 
 
 class Duty(Periodic):
-    """Counts its passes; ``each`` is called in every one."""
+    """A duty that counts its passes and calls ``each`` in every one."""
 
     def __init__(self, each: Callable[[Duty], bool], *, idle_interval: timedelta | None = None) -> None:
         super().__init__(interval=_SOON, idle_interval=idle_interval)
@@ -42,7 +42,7 @@ def nothing(_duty: Duty) -> bool:
     return False
 
 
-async def test_without_an_idle_interval_it_goes_on_at_its_interval() -> None:
+async def test_without_an_idle_interval_it_continues_at_its_interval() -> None:
     duty = Duty(nothing)
     async with running(duty):
         await until(lambda: duty.passes >= 5, "five passes")
@@ -68,7 +68,7 @@ async def test_a_wake_up_during_a_pass_is_not_lost() -> None:
         await until(lambda: duty.passes == 2, "the second pass")
 
 
-async def test_what_is_due_ends_the_wait() -> None:
+async def test_due_work_ends_the_wait() -> None:
     def due(duty: Duty) -> bool:
         duty.due_in = 2 * _SOON if duty.passes < 3 else None
         return False
@@ -81,13 +81,13 @@ async def test_what_is_due_ends_the_wait() -> None:
         assert duty.passes == 3
 
 
-async def test_more_to_do_is_done_at_once() -> None:
+async def test_remaining_work_is_done_at_once() -> None:
     duty = Duty(lambda duty: duty.passes < 50, idle_interval=_NEVER)
     async with running(duty):
         await until(lambda: duty.passes == 50, "all is done")
 
 
-async def test_a_pass_that_fails_ends_nothing() -> None:
+async def test_a_failed_pass_does_not_end_the_duty() -> None:
     def fail(duty: Duty) -> bool:
         if duty.passes == 1:
             raise RuntimeError("a mistake of ours")
@@ -106,5 +106,5 @@ async def test_stopping_an_idle_duty_does_not_wait() -> None:
         await until(lambda: duty.passes == 1, "it is idle")
 
 
-async def test_stopping_what_never_ran_is_fine() -> None:
+async def test_stopping_a_duty_that_never_ran_is_fine() -> None:
     await Duty(nothing).stop()

@@ -1,4 +1,4 @@
-"""Recordings of every format, and files that only look like them, each decoded in a process that cannot do harm."""
+"""Recordings of every format, and files that only resemble them, each decoded in a confined process."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KINDS: dict[str, tuple[str, str, str, int]] = {  # file → format, FFmpeg's con
 
 
 def tone(path: Path, container: str, codec: str, rate: int, *, seconds: float = SECONDS) -> Path:
-    """A tone in stereo, written by FFmpeg."""
+    """Write a tone in stereo with FFmpeg."""
     with av.open(str(path), "w", format=container) as file:
         stream: Any = file.add_stream(codec, rate=rate, options={"strict": "experimental"})
         for start in range(0, int(rate * seconds), 1024):
@@ -50,8 +50,8 @@ def tone(path: Path, container: str, codec: str, rate: int, *, seconds: float = 
 
 
 def silence(path: Path, *, hours: int) -> Path:
-    """Hours of silence in a few kilobytes."""
-    count = 65_535  # samples in one frame: the most that there can be
+    """Write hours of silence in a few kilobytes."""
+    count = 65_535  # samples in one frame: the maximum
     with av.open(str(path), "w", format="flac") as file:
         stream: Any = file.add_stream("flac", rate=8000, layout="mono", options={"frame_size": str(count)})
         frame = av.AudioFrame("s16", "mono", count)
@@ -65,7 +65,7 @@ def silence(path: Path, *, hours: int) -> Path:
 
 
 def film(path: Path, *, sound: bool) -> Path:
-    """A second of pictures, and perhaps of sound."""
+    """Write a second of pictures, with or without sound."""
     with av.open(str(path), "w", format="mp4") as file:
         pictures: Any = file.add_stream("mpeg4", rate=10)
         pictures.width = pictures.height = 32
@@ -97,7 +97,7 @@ def decoders() -> list[str]:
 
 @pytest.fixture(autouse=True)
 def nothing_left(tmp_path: Path) -> Iterator[None]:
-    """No test leaves a process or an unfinished file."""
+    """Check that no test leaves a process or an unfinished file."""
     yield
     assert decoders() == []
     if (tmp_path / "out.wav").exists():
@@ -107,7 +107,7 @@ def nothing_left(tmp_path: Path) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def long(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ten hours."""
+    """A recording of ten hours."""
     return silence(tmp_path_factory.mktemp("long") / "long.flac", hours=10)
 
 
@@ -174,7 +174,7 @@ async def test_a_truncated_m4a_has_no_index_left(tmp_path: Path) -> None:
     assert "is not audio that can be read" in await refused(path)
 
 
-async def test_an_empty_file_and_none(tmp_path: Path) -> None:
+async def test_an_empty_and_a_missing_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.wav").touch()
     assert await refused(tmp_path / "empty.wav") == "is empty"
     assert "cannot be read" in await refused(tmp_path / "none.wav")
@@ -215,8 +215,8 @@ BEGINNINGS = {
 
 
 @pytest.mark.parametrize("name", BEGINNINGS)
-async def test_a_right_beginning_with_anything_behind_it_is_refused(tmp_path: Path, name: str) -> None:
-    """Random bytes, a playlist, and nothing: a playlist is opened by no reader of these formats."""
+async def test_a_valid_beginning_with_anything_after_it_is_refused(tmp_path: Path, name: str) -> None:
+    """The rest is random bytes, a playlist, or nothing: no reader of these formats opens a playlist."""
     sniffed = formats.sniff(BEGINNINGS[name])
     assert sniffed is not None
     assert sniffed.name == name
@@ -226,7 +226,7 @@ async def test_a_right_beginning_with_anything_behind_it_is_refused(tmp_path: Pa
 
 
 async def test_noise_in_the_middle_is_skipped(tmp_path: Path) -> None:
-    """Whatever bytes a recording holds: it is used, or refused, and the decoder always answers."""
+    """Whatever bytes a recording holds, it is used or refused, and the decoder always returns."""
     pick = random.Random(4)
     for name, (_, container, codec, rate) in KINDS.items():
         whole = tone(tmp_path / name, container, codec, rate, seconds=0.4).read_bytes()
@@ -270,14 +270,14 @@ async def test_hours_in_a_few_kilobytes_are_refused_at_once(tmp_path: Path, long
     assert not (tmp_path / "out.wav").exists()
 
 
-async def test_of_a_film_the_sound_is_taken(tmp_path: Path) -> None:
+async def test_the_sound_of_a_film_is_used(tmp_path: Path) -> None:
     assert await refused(film(tmp_path / "silent.mp4", sound=False)) == "has no audio track"
     found = await examine(film(tmp_path / "film.mp4", sound=True))
     assert (found.format, found.codec) == (formats.M4A, "aac")
     assert found.duration_seconds == pytest.approx(1.0, abs=0.1)
 
 
-async def test_a_flac_behind_an_id3_tag(tmp_path: Path) -> None:
+async def test_a_flac_after_an_id3_tag_is_decoded(tmp_path: Path) -> None:
     path = tone(tmp_path / "a.flac", "flac", "flac", 44_100)
     path.write_bytes(b"ID3\x04\0\0\0\0\0\x05" + bytes(5) + path.read_bytes())
     assert (await examine(path)).duration_seconds == pytest.approx(SECONDS, abs=0.1)
@@ -323,23 +323,23 @@ async def test_a_caller_may_leave_at_any_moment(tmp_path: Path, long: Path) -> N
         assert decoders() == []
 
 
-async def test_an_output_that_cannot_be_written_is_not_the_files_fault(tmp_path: Path) -> None:
+async def test_an_output_that_cannot_be_written_is_not_a_mistake_in_the_input(tmp_path: Path) -> None:
     found = await examine(plain_wav(tmp_path / "a.wav"))
     with pytest.raises(OSError, match="cannot be written: No such file or directory"):
         await converted(found, tmp_path / "none" / "out.wav")
 
 
-async def test_names_of_files_are_never_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_file_names_are_never_used_as_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("concat:a|b.wav", "-i.wav", "pipe:0", 'a"b\n.wav', "ö %20.wav"):
         plain_wav(tmp_path / name)
         assert (await examine(Path(name))).duration_seconds == pytest.approx(SECONDS)
 
 
-async def test_the_decoder_sees_nothing_of_our_environment(
+async def test_the_decoder_does_not_see_our_environment(
     tmp_path: Path, long: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its limits, too, hold for it alone."""
+    """Its limits also apply to it alone."""
     monkeypatch.setenv("AI_SERVICE_TOKEN", "secret")
     found = await examine(long, limits=PLENTY)
     task = asyncio.create_task(converted(found, tmp_path / "out.wav", limits=PLENTY))
@@ -356,7 +356,7 @@ async def test_the_decoder_sees_nothing_of_our_environment(
         assert str(most) in line.split(), line
 
 
-def test_the_format_behind_an_id3_tag() -> None:
+def test_the_format_after_an_id3_tag_is_recognised() -> None:
     tag = b"ID3\x04\0\0\0\0\0\x05" + bytes(5)
     assert formats.sniff(tag + b"fLaC") == formats.FLAC
     long = b"ID3\x04\0\0\0\x7f\x7f\x7f" + bytes(100)

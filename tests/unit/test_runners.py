@@ -1,4 +1,4 @@
-"""How attempts are executed: when each begins, in which task, and what one leaves behind for the next."""
+"""Runners of attempts: when each attempt starts, in which task, and what one leaves behind for the next."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ mark: ContextVar[str] = ContextVar("mark", default="clean")
 
 
 class Stage:
-    """Runners with attempts, and the order in which those ended."""
+    """Runners with attempts, and the order in which the attempts ended."""
 
     def __init__(self, executor: Executor, count: int) -> None:
         self.ended: list[Attempt] = []
@@ -47,7 +47,7 @@ async def test_burst_of_quick_jobs_needs_few_tasks() -> None:
     assert all(isinstance(attempt.report, JobCompletion) for attempt in stage.attempts)
 
 
-async def test_all_begin_at_once_however_long_each_waits() -> None:
+async def test_all_start_at_once_however_long_each_waits() -> None:
     begun = 0
     go = asyncio.Event()
 
@@ -85,7 +85,7 @@ async def test_context_variables_of_one_job_are_not_seen_by_the_next() -> None:
 
 
 async def test_interrupted_attempt_leaves_the_next_one_alone() -> None:
-    """Also when its executor swallows the cancellation."""
+    """This holds even if its executor swallows the cancellation."""
     first = True
     begun = asyncio.Event()
 
@@ -111,7 +111,7 @@ async def test_interrupted_attempt_leaves_the_next_one_alone() -> None:
     assert [bytes(report.result) for report in reports[1:] if isinstance(report, JobCompletion)] == [b'"in time"'] * 2
 
 
-async def test_other_work_has_its_turn_while_quick_jobs_run() -> None:
+async def test_other_work_gets_its_turn_while_quick_jobs_run() -> None:
     done = 0
     seen: list[int] = []
 

@@ -71,7 +71,7 @@ def test_with_a_token_the_documented_host_applies(monkeypatch: pytest.MonkeyPatc
     assert load(monkeypatch, AI_SERVICE_TOKEN="s3cret-token").http_host == "0.0.0.0"
 
 
-def test_without_a_token_only_this_machine_is_listened_to(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_token_only_loopback_is_listened_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load(monkeypatch).http_host == "127.0.0.1"
     for host in ("::1", "localhost", "127.0.0.2"):
         assert load(monkeypatch, HTTP_HOST=host).http_host == host
@@ -109,7 +109,7 @@ def test_an_address_that_the_driver_cannot_read_is_refused_without_its_password(
         "[fe80::1%eth0]/db",
     ],
 )
-def test_every_form_of_address_that_the_driver_reads_is_taken(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+def test_every_form_of_address_that_the_driver_reads_is_accepted(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     for user in ("", "user@", "user:hunter%2F22@"):
         assert load(monkeypatch, DATABASE_URL=f"postgresql://{user}{address}").database_url is not None
 
@@ -221,7 +221,7 @@ def test_settings_do_not_change_but_can_be_replaced(monkeypatch: pytest.MonkeyPa
     assert changed.ai_service_token == settings.ai_service_token
 
 
-def test_loopback() -> None:
+def test_loopback_addresses_are_recognised() -> None:
     assert all(map(is_loopback, ("127.0.0.1", "127.8.8.8", "::1", "[::1]", "LOCALHOST")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "192.168.0.1", "localhost.example")))
 
@@ -244,7 +244,7 @@ def test_durations_as_people_write_them(text: str, expected: timedelta) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "5", "m", "-5m", "5 m", "5m5", "1h-5m", "1e3s", "5 minutes", "9" * 400 + "h"])
-def test_other_texts_are_no_durations(text: str) -> None:
+def test_other_texts_are_not_durations(text: str) -> None:
     with pytest.raises(ValueError, match=re.escape("such as 250ms, 2s, 5m or 1h30m")):
         durations.parse(text)
 

@@ -1,4 +1,4 @@
-"""The places of a worker: never more than there are, handed out in order."""
+"""The slots of a worker: never more in use than exist, and given to waiters in order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import asyncio
 from penstock.jobs.slots import Slots
 
 
-async def test_no_more_is_given_than_there_is() -> None:
+async def test_no_more_slots_are_given_than_exist() -> None:
     slots = Slots(3)
     assert await slots.take(2, seconds=0) == 2
     assert await slots.take(2, seconds=0) == 1
@@ -16,7 +16,7 @@ async def test_no_more_is_given_than_there_is() -> None:
     assert await slots.take(5, seconds=0) == 2
 
 
-async def test_waiters_get_places_in_the_order_they_came() -> None:
+async def test_waiters_get_slots_in_order_of_arrival() -> None:
     slots = Slots(2)
     assert await slots.take(2, seconds=0) == 2
     order: list[str] = []
@@ -37,7 +37,7 @@ async def test_waiters_get_places_in_the_order_they_came() -> None:
     assert slots.taken == 2
 
 
-async def test_a_waiter_that_leaves_keeps_no_place() -> None:
+async def test_a_waiter_that_leaves_keeps_no_slot() -> None:
     slots = Slots(1)
     assert await slots.take(1, seconds=0) == 1
     leaving = asyncio.create_task(slots.take(1, seconds=10))

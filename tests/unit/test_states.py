@@ -1,4 +1,4 @@
-"""The rules of a job's life, exhaustively: every category with every tally around its boundaries."""
+"""The rules of a job's life, tested with every category and every tally around its boundaries."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WAITS = [None, timedelta(0), timedelta(seconds=1), timedelta(hours=2)]
 
 
 def expected(category: Category, tally: Tally, jitter: float, retry_after: timedelta | None) -> Again | Over:
-    """The table of the rules, written down a second time as a list of sentences."""
+    """Return the outcome by the rules, written a second time as a plain list of conditions."""
     floor = retry_after if retry_after is not None else timedelta(0)
     failures, losses = tally.failures, tally.losses
     spaced = min(timedelta(seconds=2) * 2**failures, timedelta(seconds=60)) * (0.5 + jitter)
@@ -60,21 +60,21 @@ def expected(category: Category, tally: Tally, jitter: float, retry_after: timed
 
 
 @pytest.mark.parametrize("category", Category)
-def test_every_failure_of_every_tally_ends_as_the_table_of_rules_says(category: Category) -> None:
+def test_every_failure_of_every_tally_ends_by_the_table_of_rules(category: Category) -> None:
     for tally, jitter, wait in product(TALLIES, (0.0, 0.3, 0.999), WAITS):
         outcome = after_failure(category, tally, POLICY, jitter=jitter, retry_after=wait)
         assert outcome == expected(category, tally, jitter, wait), (category, tally, jitter, wait)
 
 
 @pytest.mark.parametrize("category", Category)
-def test_a_cancelled_job_is_never_tried_again_whatever_its_worker_reports(category: Category) -> None:
+def test_a_cancelled_job_is_never_retried_whatever_its_worker_reports(category: Category) -> None:
     for tally in TALLIES:
         if tally.cancel_requested:
             assert after_failure(category, tally, POLICY, jitter=0.5) == Over(status=Status.CANCELLED)
 
 
 @pytest.mark.parametrize("category", BURNING)
-def test_a_burning_failure_is_tried_again_exactly_until_the_attempts_are_used_up(category: Category) -> None:
+def test_a_burning_failure_is_retried_exactly_until_the_attempts_are_used_up(category: Category) -> None:
     failures = 0
     outcomes = []
     while True:
@@ -98,7 +98,7 @@ def test_rate_limits_and_shutdowns_cost_nothing_even_on_the_last_attempt(categor
 
 
 def test_rate_limits_cost_attempts_after_a_thousand_that_cost_nothing() -> None:
-    """Otherwise a job could go round for ever."""
+    """Otherwise a job could be retried for ever."""
     attempt, failures = 0, 0
     while True:
         attempt += 1

@@ -1,4 +1,4 @@
-"""Names that were probably meant."""
+"""Suggestions of names that were probably meant."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_nearest_name_is_suggested(name: str, known: list[str], meant: str) 
 
 
 @pytest.mark.parametrize("name", ["", "x", "nosuchmodel", "m" * 101, "zebra\n"])
-def test_nothing_is_suggested_where_no_name_is_like_it(name: str) -> None:
+def test_nothing_is_suggested_without_a_similar_name(name: str) -> None:
     assert nearest(name, ["mood", "half", "xx", "summary"]) is None
 
 
