@@ -9,13 +9,14 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from penstock.errors import ModelFailed, Overloaded
+from penstock.errors import ModelFailed, ModelUnavailable, NotFound, Overloaded
 from penstock.models.host import queue
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.windows import Windows
 from penstock.models.replica import frames
 from penstock.models.replica.runtime import Segment
 from tests.models.stage import Recorder, Stage
+from tests.processes import until
 
 # Waits for a file to appear, so that a test decides when a call ends.
 GATE = """
@@ -107,6 +108,21 @@ async def test_inputs_that_wait_are_bounded_in_bytes(
     calls[2] = stage.begin(model, given)
     gate.touch()
     await asyncio.gather(*(call.done for call in calls))
+
+
+async def test_a_call_of_a_model_that_was_removed_takes_no_window(stage: Stage) -> None:
+    """The windows of refused calls are given back: the next stream has a whole one."""
+    removed = await stage.serve("removed", FLOOD)
+    await stage.host.remove("removed")
+    await until(lambda: removed.retired, "it takes no more calls")
+    for _ in range(10_000):
+        with pytest.raises((NotFound, ModelUnavailable)):
+            stage.begin(removed, {"count": 1, "size": 1}, streams=True, listener=Recorder())
+    model = await stage.serve("flood", FLOOD)
+    call = stage.begin(model, {"count": 1, "size": 1}, streams=True, listener=Recorder())
+    assert call.window == 2**20
+    await call.done
+    call.close()
 
 
 async def test_windows_shrink_as_more_streams_are_open() -> None:

@@ -135,9 +135,9 @@ class ModelHost:
             listener=listener,
             loop=self._loop,
         )
-        if deployment.retired:
-            deployment = self.find(deployment.model.name)
         try:
+            if deployment.retired:
+                deployment = self.find(deployment.model.name)
             deployment.call(call)
         except BaseException:
             call.close()
