@@ -200,6 +200,34 @@ async def test_a_caller_that_leaves_frees_its_place(stage: Stage, tmp_path: Path
     assert model.restarts == 0
 
 
+async def test_a_caller_that_is_cancelled_while_it_awaits_its_result_frees_its_place(
+    stage: Stage, tmp_path: Path
+) -> None:
+    """Cancelling the task cancels the future that it awaits, before the caller can close its call."""
+    model = await stage.serve("gated", GATE, queue=1)
+
+    async def use() -> None:
+        call = stage.begin(model, {"gate": str(tmp_path / "never")})
+        try:
+            await call.done
+        finally:
+            call.close()
+
+    running = asyncio.create_task(use())
+    await until(lambda: model.in_flight == 1, "the first call runs")
+    waiting = asyncio.create_task(use())
+    await until(lambda: model.waiting == 1, "the second call waits")
+    for task in (waiting, running):
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert model.waiting == 0
+    other = tmp_path / "other"
+    other.touch()
+    async with asyncio.timeout(20):
+        assert isinstance(await stage.call(model, {"gate": str(other)}), int)
+    assert model.restarts == 0
+
+
 async def test_the_replica_with_the_fewest_calls_gets_the_next(stage: Stage, tmp_path: Path) -> None:
     """Four calls on two replicas with two places each: two and two."""
     gate = tmp_path / "gate"

@@ -111,12 +111,12 @@ class LiveCall:
     def close(self) -> None:
         """End the caller's interest: a call that runs or waits is given up, and its window is returned. Must be called
         by callers with a listener, may be called by all, and more than once."""
-        if not self.done.done():
-            self.done.cancel()
-            if self.withdraw is not None:
-                self.withdraw(self)
-        elif not self.done.cancelled():
+        self.done.cancel()  # a caller that was cancelled while it awaited the result has done so already
+        if not self.done.cancelled():
             self.done.exception()  # it may have failed unseen
+        elif self.withdraw is not None:
+            withdraw, self.withdraw = self.withdraw, None
+            withdraw(self)
         if self._windows is not None and self.window:
             self._windows.give_back(self.window)
             self.window = 0

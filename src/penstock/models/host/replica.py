@@ -393,6 +393,7 @@ class Replica:
     def _finish(self, call_id: int) -> LiveCall:
         self.returned += 1
         call = self.in_flight.finish(call_id, time.perf_counter())
+        call.withdraw = None
         if call.arena is not None and self._arena is not None:
             for offset, length in call.arena:
                 self._arena.free(offset, length)
