@@ -1,4 +1,4 @@
-"""A worker process for tests: answers each job's input and its own name. At the end it prints how attempts ended."""
+"""A worker process for tests: it returns each job's input and its own name, and prints how attempts ended."""
 
 from __future__ import annotations
 

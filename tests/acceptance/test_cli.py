@@ -1,4 +1,4 @@
-"""The command line, as people and scripts use it: real processes, a real gateway."""
+"""The command line, as people and scripts use it: real processes and a real gateway."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TOKEN = "a-token-that-must-not-be-shown"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
-    """What a command left."""
+    """The exit status and output of a command."""
 
     status: int
     out: str
@@ -56,7 +56,7 @@ async def run(folder: Path, *arguments: str, stdin: str = "", **variables: str) 
 
 
 async def run_on_terminal(folder: Path, *arguments: str, **variables: str) -> str:
-    """What a person sees on a terminal of 160 columns."""
+    """Return what a person sees on a terminal of 160 columns."""
     ours, theirs = pty.openpty()
     environment = clean_environment(**variables, COLUMNS="160", TERM="xterm", NO_COLOR="1")
     process = await asyncio.create_subprocess_exec(
@@ -69,7 +69,7 @@ async def run_on_terminal(folder: Path, *arguments: str, **variables: str) -> st
         try:
             while part := os.read(ours, 65536):
                 parts.append(part)
-        except OSError:  # how a terminal says that the other side is gone
+        except OSError:  # a terminal reports in this way that the other side is gone
             pass
         return b"".join(parts)
 
@@ -81,7 +81,7 @@ async def run_on_terminal(folder: Path, *arguments: str, **variables: str) -> st
 
 @pytest.fixture(scope="module")
 async def gateway(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, str]]:
-    """A gateway with a token, and the variables that let commands find it."""
+    """Start a gateway with a token and yield the variables that let commands find it."""
     folder, port = tmp_path_factory.mktemp("gateway"), free_port()
     variables = {"AI_SERVICE_TOKEN": TOKEN, "HTTP_PORT": str(port), "PENSTOCK_URL": f"http://127.0.0.1:{port}"}
     environment = clean_environment(DATABASE_URL=module_database_url, HTTP_HOST="127.0.0.1", **variables)
@@ -114,7 +114,7 @@ async def test_help_names_every_command(tmp_path: Path) -> None:
         assert f"  {command} " in done.out
 
 
-async def test_a_misspelt_setting_is_told(tmp_path: Path) -> None:
+async def test_a_misspelt_setting_is_reported(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("AI_SERVICE_TOKN=x\nUNRELATED=1\n")
     done = await run(tmp_path, "config", "show", PENSTOCK_WORKRS="3", PENSTOCK_SOMETHING_ELSE_ENTIRELY="1")
     assert sorted(done.err.splitlines()) == [
@@ -129,7 +129,7 @@ async def test_the_version_and_the_short_help(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_a_full_disk_is_told_in_a_line(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_in_a_line(tmp_path: Path) -> None:
     with Path("/dev/full").open("wb") as full:
         command = [*PENSTOCK, "config", "show", "--json"]
         done = subprocess.run(
@@ -149,7 +149,7 @@ async def test_a_gateway_whose_port_is_taken_names_the_setting(tmp_path: Path) -
     assert f"HTTP_PORT: cannot listen on 127.0.0.1 port {port}: Address already in use" in done.err
 
 
-async def test_an_address_of_the_database_that_cannot_be_read_is_told_without_its_password(tmp_path: Path) -> None:
+async def test_an_invalid_database_url_is_reported_without_its_password(tmp_path: Path) -> None:
     for role in (("gateway",), ("worker",), ("db", "migrate"), ("db", "url"), ("config", "show")):
         done = await run(tmp_path, *role, DATABASE_URL="postgresql://u:hunter22@[bad/db")
         assert done.status == 2, done.err
@@ -157,12 +157,12 @@ async def test_an_address_of_the_database_that_cannot_be_read_is_told_without_it
         assert "hunter22" not in done.err + done.out
 
 
-async def test_a_gateway_without_a_database_says_once_what_to_do_and_waits(tmp_path: Path) -> None:
+async def test_a_gateway_without_a_database_logs_once_what_to_do_and_waits(tmp_path: Path) -> None:
     log = tmp_path / "log"
     environment = clean_environment(PENSTOCK_DATA_DIR=str(tmp_path / "data"), HTTP_PORT=str(free_port()))
     async with penstock("gateway", environment=environment, folder=tmp_path, log=log) as process:
         await until(lambda: "database_away" in log.read_text(), "the gateway reports that there is no database")
-        # A server of the same folder that comes ends the wait: by then it was tried several times.
+        # A server that starts in the same folder ends the wait; by then the gateway has tried several times.
         server = EmbeddedServer(tmp_path / "data")
         await server.start()
         try:
@@ -171,9 +171,9 @@ async def test_a_gateway_without_a_database_says_once_what_to_do_and_waits(tmp_p
             process.kill()
             await process.wait()
             await server.stop()
-    told = [line for line in log.read_text().splitlines() if "database_away" in line]
-    assert len(told) == 1
-    assert "Set DATABASE_URL, or run `penstock serve`" in told[0]
+    messages = [line for line in log.read_text().splitlines() if "database_away" in line]
+    assert len(messages) == 1
+    assert "Set DATABASE_URL, or run `penstock serve`" in messages[0]
 
 
 async def test_profiles_are_shown_without_secrets_and_checked_by_every_role_at_once(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ async def test_wrong_settings_are_listed_together_with_status_2(tmp_path: Path) 
         assert "bad token here" not in done.err
 
 
-async def test_serving_the_world_without_a_token_is_refused_with_both_ways_out(tmp_path: Path) -> None:
+async def test_serving_other_machines_without_a_token_is_refused_with_both_remedies(tmp_path: Path) -> None:
     done = await run(tmp_path, "serve", HTTP_HOST="0.0.0.0")
     assert done.status == 2
     assert "set AI_SERVICE_TOKEN, or listen on 127.0.0.1" in done.err
@@ -241,7 +241,7 @@ async def test_psql_opens_on_the_jobs(tmp_path: Path, database_url: str) -> None
     assert (done.status, done.out.strip()) == (0, "default"), done.err
 
 
-async def test_a_gateway_that_is_away_is_one_clear_line(tmp_path: Path) -> None:
+async def test_an_unreachable_gateway_is_reported_in_one_clear_line(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     done = await run(tmp_path, "stats", PENSTOCK_URL=url)
     assert done.status == 1
@@ -249,7 +249,7 @@ async def test_a_gateway_that_is_away_is_one_clear_line(tmp_path: Path) -> None:
     assert len(done.err.strip().splitlines()) == 1
 
 
-async def test_a_wrong_token_is_one_clear_line(tmp_path: Path, gateway: dict[str, str]) -> None:
+async def test_a_wrong_token_is_reported_in_one_clear_line(tmp_path: Path, gateway: dict[str, str]) -> None:
     done = await run(tmp_path, "stats", **{**gateway, "AI_SERVICE_TOKEN": "another-token"})
     assert done.status == 1
     assert len(done.err.strip().splitlines()) == 1
@@ -300,7 +300,7 @@ async def test_tables_on_a_terminal(tmp_path: Path, gateway: dict[str, str]) -> 
     assert (await run(tmp_path, "stats", **gateway)).json["totals"]["pending"] >= 1
 
 
-async def test_a_job_that_is_not_there_is_one_clear_line(tmp_path: Path, gateway: dict[str, str]) -> None:
+async def test_an_unknown_job_is_reported_in_one_clear_line(tmp_path: Path, gateway: dict[str, str]) -> None:
     done = await run(tmp_path, "job", "get", str(uuid4()), **gateway)
     assert done.status == 1
     assert len(done.err.strip().splitlines()) == 1

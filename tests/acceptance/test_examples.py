@@ -1,4 +1,4 @@
-"""The examples, as their readers run them: real processes against a real gateway."""
+"""The examples, run as their readers run them: real processes with a real gateway."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SOON = timedelta(seconds=30)
 
 @pytest.fixture(scope="module")
 async def gateway(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Client]:
-    """A client of a running gateway that wants a token."""
+    """A client of a running gateway that requires a token."""
     folder = tmp_path_factory.mktemp("gateway")
     port = free_port()
     environment = clean_environment(
@@ -39,7 +39,7 @@ async def gateway(module_database_url: str, tmp_path_factory: pytest.TempPathFac
         Client(f"http://127.0.0.1:{port}", token=TOKEN, owner_service="tests") as client,
     ):
 
-        async def answers() -> bool:
+        async def responds() -> bool:
             try:
                 await client.stats()
             except PenstockError:
@@ -47,7 +47,7 @@ async def gateway(module_database_url: str, tmp_path_factory: pytest.TempPathFac
             return True
 
         try:
-            await until(answers, "the gateway answers", seconds=30)
+            await until(responds, "the gateway responds", seconds=30)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{log.read_text()}") from None
         yield client
@@ -55,7 +55,7 @@ async def gateway(module_database_url: str, tmp_path_factory: pytest.TempPathFac
 
 @asynccontextmanager
 async def program(*command: str, client: Client, **variables: str) -> AsyncIterator[Process]:
-    """An example as a process of its own; killed at the end if it still runs."""
+    """Run an example as a separate process; kill it at the end if it still runs."""
     environment = clean_environment(PENSTOCK_URL=client.url, AI_SERVICE_TOKEN=TOKEN, **variables)
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environment, stdout=PIPE, stderr=STDOUT)
     try:
@@ -67,7 +67,7 @@ async def program(*command: str, client: Client, **variables: str) -> AsyncItera
 
 
 async def said(process: Process) -> str:
-    """What a program printed until its end, which must be in order."""
+    """Return what a program printed; it must exit with status 0."""
     output, _ = await asyncio.wait_for(process.communicate(), SOON.total_seconds())
     assert process.returncode == 0, output.decode()
     return output.decode()
@@ -88,7 +88,7 @@ class TestShellWorker:
         assert output.count("completed ") == 2
         assert TOKEN not in output
 
-    async def test_it_fails_what_it_cannot_read(self, gateway: Client) -> None:
+    async def test_it_fails_jobs_that_it_cannot_read(self, gateway: Client) -> None:
         job = await gateway.submit("shout", "bash", {"text": 5})
         async with program("bash", "examples/worker.sh", client=gateway, MAX_JOBS="1") as process:
             done = await gateway.wait(job.id, SOON)
@@ -97,7 +97,7 @@ class TestShellWorker:
         assert done.error is not None
         assert done.error.category is Category.BAD_INPUT
 
-    async def test_it_ends_when_it_is_told_to(self, gateway: Client) -> None:
+    async def test_it_ends_when_it_is_stopped(self, gateway: Client) -> None:
         async with program("bash", "examples/worker.sh", client=gateway) as process:
             assert process.stdout is not None
             await asyncio.wait_for(process.stdout.readline(), 10)
@@ -109,7 +109,7 @@ class TestDigits:
     """``examples/models/digits`` and ``examples/digits``."""
 
     def test_the_model_reads_images_that_it_has_not_seen(self) -> None:
-        """Alone and together the same."""
+        """Alone and together the results are the same."""
         digits = load_digits()
         model = Digits()
         model.load()

@@ -1,4 +1,4 @@
-"""What is killed, stopped or cut off in the middle of work: nothing accepted is lost, nothing is done twice."""
+"""Processes killed, stopped or cut off in the middle of work: nothing accepted is lost or done twice."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ async def _housekeeper(database: Database) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _serve(folder: Path) -> AsyncIterator[tuple[Process, Client, str]]:
-    """``penstock serve`` on a folder; its process, a client, and the address of its database."""
+    """Run ``penstock serve`` on a folder; yield its process, a client, and the URL of its database."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
     async with (
@@ -105,11 +105,11 @@ async def _serve(folder: Path) -> AsyncIterator[tuple[Process, Client, str]]:
         ) as serve,
         Client(address) as client,
     ):
-        await until(lambda: _answers(client), "the gateway answers", seconds=30)
+        await until(lambda: _responds(client), "the gateway responds", seconds=30)
         yield serve, client, embedded_url(folder)
 
 
-async def _answers(client: Client) -> bool:
+async def _responds(client: Client) -> bool:
     try:
         await client.stats()
     except PenstockError:
@@ -125,7 +125,7 @@ async def _completed(service: JobService) -> int:
 
 
 async def _all_completed_once(service: JobService, database: Database, ids: Sequence[UUID]) -> None:
-    """Wait for the end of the jobs, then check that each has one result and one end."""
+    """Wait until all jobs have ended, then check that each has one result and one end."""
 
     async def done() -> bool:
         return await _completed(service) >= len(ids)
@@ -184,8 +184,8 @@ async def test_a_worker_that_slept_past_its_lease_changes_nothing_when_it_wakes(
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("victim", ["gateway", "postgres"])
-async def test_what_serve_runs_may_be_killed_under_load(victim: str, tmp_path: Path) -> None:
-    """Every submit that was answered is kept; one that was not is sent again with its key and makes no second job."""
+async def test_any_process_of_serve_may_be_killed_under_load(victim: str, tmp_path: Path) -> None:
+    """Every confirmed submission is kept; others are sent again with their keys and create no second job."""
     tmp_path.chmod(0o711)
     async with (
         _serve(tmp_path / "data") as (serve, client, url),
@@ -211,8 +211,8 @@ async def test_what_serve_runs_may_be_killed_under_load(victim: str, tmp_path: P
 
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("prepared_data")
-async def test_jobs_of_a_killed_worker_of_serve_are_handed_on_at_once(tmp_path: Path) -> None:
-    """With the lease of 15 minutes that is the default: the supervisor knows that the worker is dead."""
+async def test_jobs_of_a_killed_worker_of_serve_are_requeued_at_once(tmp_path: Path) -> None:
+    """The lease is the default of 15 minutes, but the supervisor knows that the worker is dead."""
     tmp_path.chmod(0o711)
     async with AsyncExitStack() as parts:
         provider, address = await parts.enter_async_context(_slow_provider())
@@ -227,7 +227,7 @@ async def test_jobs_of_a_killed_worker_of_serve_are_handed_on_at_once(tmp_path: 
         }
         client = await parts.enter_async_context(Client(f"http://127.0.0.1:{port}"))
         async with _process(*PENSTOCK, "serve", **environment) as serve:
-            await until(lambda: _answers(client), "the gateway answers", seconds=30)
+            await until(lambda: _responds(client), "the gateway responds", seconds=30)
             job = await client.submit(
                 owner_service="tests", task_type="llm_chat", model_profile="small", input={"user": "hello"}
             )
@@ -235,18 +235,18 @@ async def test_jobs_of_a_killed_worker_of_serve_are_handed_on_at_once(tmp_path: 
             (pid,) = [pid for pid, command in children(serve.pid).items() if "penstock worker" in command]
             os.kill(pid, signal.SIGKILL)
             await until(lambda: provider.calls == 2, "its successor asks again", seconds=20)
-            serve.kill()  # and now everything, in the middle of the second attempt
+            serve.kill()  # now everything is killed, in the middle of the second attempt
             await serve.wait()
         provider.answering.set()
         async with _process(*PENSTOCK, "serve", **environment):
-            await until(lambda: _answers(client), "the gateway answers again", seconds=30)
+            await until(lambda: _responds(client), "the gateway responds again", seconds=30)
             done = await client.wait(job.id, timedelta(seconds=20))
         assert done.status is Status.COMPLETED
         assert [attempt.error.category for attempt in done.attempts] == ["worker_lost", "worker_lost"]
 
 
 class _Provider:
-    """An OpenAI-compatible server that answers only when it is told to."""
+    """An OpenAI-compatible server that responds only when the test lets it."""
 
     def __init__(self) -> None:
         self.calls = 0
@@ -279,7 +279,7 @@ def _is_victim(command: str, victim: str) -> bool:
 
 
 async def _persistently(client: Client, number: int) -> UUID:
-    """Submit until it is answered, always with the same key."""
+    """Repeat a submission, always with the same key, until it is confirmed."""
     while True:
         try:
             job = await client.submit(
@@ -295,7 +295,7 @@ async def _persistently(client: Client, number: int) -> UUID:
             return job.id
 
 
-async def test_a_cut_between_commit_and_answer_and_a_retry_create_one_job(
+async def test_a_cut_between_commit_and_response_and_a_retry_create_one_job(
     postgres_server: EmbeddedServer, database_url: str
 ) -> None:
     async with _cutting_proxy(postgres_server) as (port, arm):
@@ -328,13 +328,13 @@ async def test_an_outage_longer_than_the_lease_costs_no_healthy_worker_its_job(t
         await parts.enter_async_context(_housekeeper(database))
         release, begun = asyncio.Event(), asyncio.Event()
 
-        async def patient(_job: object, _context: object) -> object:
+        async def waiting(_job: object, _context: object) -> object:
             begun.set()
             await release.wait()
             return "done"
 
         executors = Executors()
-        executors.add(patient, task_types=["echo"], model_profiles=["small"])
+        executors.add(waiting, task_types=["echo"], model_profiles=["small"])
         worker = Worker(service, worker_id="healthy", executors=executors, limit=1, lease=timedelta(seconds=1))
         working = asyncio.create_task(worker.run())
         job = (await service.of(DEFAULT_TENANT).submit(JOB)).job
@@ -352,8 +352,8 @@ async def test_an_outage_longer_than_the_lease_costs_no_healthy_worker_its_job(t
         await working
 
 
-async def test_a_reader_of_events_may_change_the_gateway(database_url: str, tmp_path: Path) -> None:
-    """It resumes by the id of the last event it saw, misses nothing, and sees nothing twice."""
+async def test_a_reader_of_events_may_switch_to_another_gateway(database_url: str, tmp_path: Path) -> None:
+    """It resumes with the id of the last event it saw, misses nothing, and sees nothing twice."""
     ports = [free_port(), free_port()]
     async with AsyncExitStack() as parts:
         for port in ports:
@@ -364,7 +364,7 @@ async def test_a_reader_of_events_may_change_the_gateway(database_url: str, tmp_
             )
         first, second = [await parts.enter_async_context(Client(f"http://127.0.0.1:{port}")) for port in ports]
         for client in (first, second):
-            await until(lambda client=client: _answers(client), "the gateway answers", seconds=20)  # type: ignore[misc]
+            await until(lambda client=client: _responds(client), "the gateway responds", seconds=20)  # type: ignore[misc]
         service, _ = await parts.enter_async_context(_service(database_url))
         jobs = [one.job for one in await service.of(DEFAULT_TENANT).submit_many([JOB] * 5)]
         seen = []
@@ -390,7 +390,7 @@ async def _is(service: JobService, job_id: UUID, status: Status) -> bool:
 
 
 async def _extended(service: JobService, job_id: UUID) -> bool:
-    """Whether the job still runs under its first lease, which was extended after the outage."""
+    """Return whether the job still runs under its first lease, which was extended after the outage."""
     try:
         job = await service.of(DEFAULT_TENANT).get(job_id)
         pings = await service.of(DEFAULT_TENANT).stats()
@@ -407,7 +407,7 @@ async def _extended(service: JobService, job_id: UUID) -> bool:
 
 @asynccontextmanager
 async def _cutting_proxy(server: EmbeddedServer) -> AsyncIterator[tuple[int, asyncio.Event]]:
-    """A TCP way to the server; once armed, it swallows the answer to the next COMMIT and cuts that connection."""
+    """Run a TCP proxy to the server; once armed, it drops the response to the next COMMIT and the connection."""
     armed = asyncio.Event()
     socket_path = str(socket_folder(server.data_dir) / ".s.PGSQL.5432")
 
@@ -424,7 +424,7 @@ async def _cutting_proxy(server: EmbeddedServer) -> AsyncIterator[tuple[int, asy
 
         async def back() -> None:
             while data := await up_reader.read(65536):
-                if swallow.is_set():  # committed, and nobody learns of it
+                if swallow.is_set():  # committed, and the client does not learn of it
                     armed.clear()
                     return
                 writer.write(data)

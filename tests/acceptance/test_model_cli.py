@@ -1,4 +1,4 @@
-"""``penstock model …`` as people and scripts use it: real processes, a real gateway with models."""
+"""``penstock model …`` as people and scripts use it: real processes and a real gateway with models."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """Where commands are run, and what they are told."""
+    """The folder and the environment in which commands run."""
 
     folder: Path
     variables: dict[str, str]
@@ -71,7 +71,7 @@ class Desk:
 
 @pytest.fixture(scope="module")
 async def desk(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Desk]:
-    """Commands against a gateway with three models."""
+    """Commands for a gateway with three models."""
     folder = tmp_path_factory.mktemp("cli")
     for name, code in MODELS.items():
         (folder / "models" / name).mkdir(parents=True)
@@ -93,7 +93,7 @@ async def desk(module_database_url: str, tmp_path_factory: pytest.TempPathFactor
 
 
 async def test_list_and_show(desk: Desk) -> None:
-    """JSON for programs, tables for people."""
+    """Programs get JSON, people get tables."""
     assert {model["name"] for model in (await desk("list")).json["models"]} == set(MODELS)
     assert (await desk("show", "greet")).json["description"] == "Greets."
     table = await desk.terminal("list")
@@ -106,7 +106,7 @@ async def test_list_and_show(desk: Desk) -> None:
 
 
 async def test_predict(desk: Desk) -> None:
-    """Fields, a whole input, standard input; the output to a file."""
+    """The input comes from fields, a whole value or standard input; the output may go to a file."""
     assert (await desk("predict", "greet", "name=Ada", "times=2")).json == {"text": "Dear AdaDear Ada"}
     assert (await desk("predict", "greet", "--input", '{"name": "Eve"}')).json == {"text": "Dear Eve"}
     assert (await desk("predict", "greet", "-i", "-", "times=1", stdin='{"name": "Bob"}')).json == {"text": "Dear Bob"}
@@ -116,7 +116,7 @@ async def test_predict(desk: Desk) -> None:
 
 
 async def test_media(desk: Desk) -> None:
-    """In from a file, out to a file or a pipe; never onto a terminal."""
+    """Media are read from a file and written to a file or a pipe, never to a terminal."""
     (desk.folder / "a.img").write_bytes(b"abc")
     done = await desk("predict", "mirror", "--file", "file=a.img", "--output", "b.img")
     assert done.status == 0, done.err
@@ -127,7 +127,7 @@ async def test_media(desk: Desk) -> None:
 
 
 async def test_stream(desk: Desk) -> None:
-    """A JSON line for each chunk; on a terminal the text as it comes."""
+    """Each chunk is a line of JSON; a terminal shows the text as it arrives."""
     lines = (await desk("stream", "story", 'words=["once", "upon"]')).out.splitlines()
     assert [json.loads(line) for line in lines] == ["once ", "upon "]
     assert "once upon" in await desk.terminal("stream", "story", 'words=["once", "upon"]')
@@ -135,7 +135,7 @@ async def test_stream(desk: Desk) -> None:
 
 
 async def chat(request: web.Request) -> web.StreamResponse:
-    """An OpenAI-compatible server that says two words, one after the other."""
+    """Respond as an OpenAI-compatible server that streams two words."""
     assert (await request.json())["stream"] is True
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
@@ -148,7 +148,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
 
 
 async def test_a_streamed_chat(desk: Desk) -> None:
-    """People read its words once; programs get the whole output after the chunks."""
+    """People see the words once; programs get the whole output after the chunks."""
     async with gateway(chat) as server:
         options = ("--runtime", "openai", "--base-url", f"{server.url}/v1", "--model", "tiny")
         assert (await desk("add", "chat", *options)).status == 0
@@ -160,7 +160,7 @@ async def test_a_streamed_chat(desk: Desk) -> None:
 
 
 async def test_logs(desk: Desk) -> None:
-    """Read, filtered, followed, forgotten."""
+    """Logs are read, filtered, followed and cleared."""
     await desk("predict", "greet", "name=Logged")
     assert [line["message"] for line in (await desk("logs", "greet", "-n", "1")).json] == ["greeting Logged"]
     assert (await desk("logs", "greet", "--level", "error", "--since", "1h")).json == []
@@ -183,8 +183,8 @@ async def test_logs(desk: Desk) -> None:
 
 
 async def test_add_reload_remove(desk: Desk) -> None:
-    """What another server runs, by options or a manifest; what stands in the server's folder, by name."""
-    url = desk.variables["PENSTOCK_URL"] + "/post/predict?id=greet"  # a model of our own, through its other door
+    """Models of another server are added by options or a manifest, those of the gateway's folder by name."""
+    url = desk.variables["PENSTOCK_URL"] + "/post/predict?id=greet"  # our own model, by its other interface
     added = await desk("add", "again", "--runtime", "http", "--url", url)
     assert added.json["source"] == "api"
     openai = ("--runtime", "openai", "--base-url", "http://127.0.0.1:1/v1", "--model", "tiny", "--task", "embeddings")
@@ -222,8 +222,8 @@ async def test_add_reload_remove(desk: Desk) -> None:
         (("logs", "greet", "--since", "yesterday"), 2, "must be a time"),
     ],
 )
-async def test_mistakes_are_told_in_a_line(desk: Desk, arguments: tuple[str, ...], status: int, said: str) -> None:
-    """What was wrong, and no traceback."""
+async def test_mistakes_are_reported_in_a_line(desk: Desk, arguments: tuple[str, ...], status: int, said: str) -> None:
+    """The line says what was wrong, without a traceback."""
     done = await desk(*arguments)
     assert done.status == status
     assert said in " ".join(done.err.replace("│", " ").split())
@@ -231,8 +231,8 @@ async def test_mistakes_are_told_in_a_line(desk: Desk, arguments: tuple[str, ...
 
 
 @pytest.mark.parametrize("arguments", [("list",), ("predict", "greet"), ("stream", "greet"), ("logs", "greet", "-f")])
-async def test_a_gateway_that_is_away_is_one_clear_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
-    """With its address."""
+async def test_an_unreachable_gateway_is_reported_in_one_clear_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    """The line has the gateway's address."""
     url = f"http://127.0.0.1:{free_port()}"
     done = await run(tmp_path, "model", *arguments, PENSTOCK_URL=url)
     assert (done.status, done.out) == (1, "")
@@ -243,13 +243,13 @@ async def test_a_gateway_that_is_away_is_one_clear_line(tmp_path: Path, argument
 async def test_help_shows_how_commands_are_used(tmp_path: Path) -> None:
     """Every command that takes arguments has an example."""
     commands = ("show", "schema", "add", "remove", "reload", "predict", "stream", "logs", "new", "test")
-    told = await asyncio.gather(*(run(tmp_path, "model", command, "--help") for command in commands))
-    for command, done in zip(commands, told, strict=True):
+    outputs = await asyncio.gather(*(run(tmp_path, "model", command, "--help") for command in commands))
+    for command, done in zip(commands, outputs, strict=True):
         assert f"\n  penstock model {command} " in done.out
 
 
 async def test_a_new_model_may_have_any_name(tmp_path: Path) -> None:
-    """Also one that means something in Python, or in the code that is written."""
+    """Even a name with a meaning in Python, or in the generated code, is allowed."""
     for name in ("none", "bad-input"):
         assert (await run(tmp_path, "model", "new", name)).status == 0
         assert (await run(tmp_path, "model", "test", name)).json["sound"]
@@ -258,7 +258,7 @@ async def test_a_new_model_may_have_any_name(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("runtime", ["python", "subprocess"])
-async def test_a_new_model_works_as_it_is_made(tmp_path: Path, runtime: str) -> None:
+async def test_a_new_model_works_as_generated(tmp_path: Path, runtime: str) -> None:
     """Its trial succeeds, and so does its own test."""
     made = await run(tmp_path, "model", "new", "my-model", "--runtime", runtime)
     assert made.status == 0, made.err
@@ -277,7 +277,7 @@ async def test_a_new_model_works_as_it_is_made(tmp_path: Path, runtime: str) -> 
 
 
 async def test_a_trial_finds_what_is_wrong(tmp_path: Path) -> None:
-    """Outputs that do not fit, batches that answer otherwise, models that do not load, manifests without examples."""
+    """Wrong outputs, batches with other results, models that do not load, manifests without examples."""
 
     async def tried(code: str, more: str = "") -> tuple[int, str]:
         (tmp_path / "model.py").write_text(code)
@@ -306,8 +306,8 @@ async def test_a_trial_finds_what_is_wrong(tmp_path: Path) -> None:
     assert (status, "32 calls: " in out, "batches of" in out) == (0, True, True)
 
 
-async def test_a_trial_shows_the_model_what_a_gateway_does(tmp_path: Path) -> None:
-    """The environment without our own settings."""
+async def test_a_trial_gives_the_model_the_environment_of_a_gateway(tmp_path: Path) -> None:
+    """The environment lacks our own settings."""
     (tmp_path / "check.toml").write_text('runtime = "python"\nexamples = [{}]\n[python]\nclass = "check:Model"\n')
     (tmp_path / "check.py").write_text(
         "import os\nclass Model:\n    def predict(self) -> list[bool]:\n"
@@ -335,5 +335,5 @@ async def test_a_trial_shows_the_model_what_a_gateway_does(tmp_path: Path) -> No
     ],
 )
 def test_when_two_outputs_are_the_same(left: object, right: object, equal: bool) -> None:
-    """Rounding may differ, nothing else."""
+    """Outputs are the same if they differ in rounding only."""
     assert trial.same(left, right) is trial.same(right, left) is equal

@@ -49,7 +49,7 @@ class Adding:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with two models."""
+    """Write a folder with two models."""
     models = tmp_path / "models"
     for name, code, more in (("counting", COUNTING, ""), ("adding", ADDING, "[batching]\nmax_size = 16\n")):
         (models / name).mkdir(parents=True)
@@ -61,7 +61,7 @@ def folder(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def served(url: str, folder: Path, *, by: str) -> AsyncIterator[Client]:
-    """A gateway and a worker; ``by`` says which of them hosts the models."""
+    """Run a gateway and a worker; ``by`` says which of them hosts the models."""
     port = free_port()
     shared = {
         "DATABASE_URL": url,
@@ -83,7 +83,7 @@ async def served(url: str, folder: Path, *, by: str) -> AsyncIterator[Client]:
         Client(f"http://127.0.0.1:{port}", token="these-tests", owner_service="tests") as client,
     ):
 
-        async def answers() -> bool:
+        async def responds() -> bool:
             try:
                 await client.stats()
             except PenstockError:
@@ -91,7 +91,7 @@ async def served(url: str, folder: Path, *, by: str) -> AsyncIterator[Client]:
             return True
 
         try:
-            await until(answers, "the gateway answers", seconds=30)
+            await until(responds, "the gateway responds", seconds=30)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{log.read_text()}") from None
         yield client
@@ -99,16 +99,16 @@ async def served(url: str, folder: Path, *, by: str) -> AsyncIterator[Client]:
 
 @pytest.mark.parametrize("by", ["gateway", "worker"])
 async def test_jobs_run_on_models(module_database_url: str, folder: Path, by: str) -> None:
-    """Results come back, calls are answered together, and what a model streams and prints are the job's events."""
+    """Results are stored, calls are batched, and streamed chunks and printed lines are the job's events."""
     async with served(module_database_url, folder, by=by) as client:
         counting = await client.submit("predict", "counting", {"n": 3})
         assert (await client.wait(counting.id, SOON)).result == [0, 1, 2]
-        told = [event async for event in client.events(counting.id)]
-        chunks = [chunk for event in told if event.type == "job.output" for chunk in event.data["chunks"]]
-        lines = [line["message"] for event in told if event.type == "job.log" for line in event.data["lines"]]
+        events = [event async for event in client.events(counting.id)]
+        chunks = [chunk for event in events if event.type == "job.output" for chunk in event.data["chunks"]]
+        lines = [line["message"] for event in events if event.type == "job.log" for line in event.data["lines"]]
         assert chunks == [0, 1, 2]
         assert lines == ["at 0", "at 1", "at 2"]
-        assert told[-1].type == "job.completed"
+        assert events[-1].type == "job.completed"
 
         jobs = await client.submit_many(client.job("predict", "adding", {"n": n}) for n in range(40))
         done = [await client.wait(job.id, SOON) for job in jobs]
@@ -119,7 +119,7 @@ async def test_jobs_run_on_models(module_database_url: str, folder: Path, by: st
 
 @pytest.mark.parametrize("by", ["gateway", "worker"])
 async def test_jobs_take_uploads(module_database_url: str, folder: Path, by: str) -> None:
-    """Files of any size, where a job's input itself may have 1 MiB."""
+    """Files may have any size, whereas a job's input itself may have 1 MiB."""
     (folder / "weighing").mkdir()
     (folder / "weighing" / "weighing_model.py").write_text(
         "from penstock import File\n\nclass Weighing:\n    def predict(self, file: File) -> int:\n"
@@ -138,7 +138,7 @@ async def test_jobs_take_uploads(module_database_url: str, folder: Path, by: str
 async def test_an_input_that_the_model_refuses_ends_as_bad_input(
     module_database_url: str, folder: Path, by: str
 ) -> None:
-    """At submission where the gateway knows the schema; else when the job runs, and it is not tried again."""
+    """It ends at submission if the gateway knows the schema, and otherwise when it runs, without a retry."""
     async with served(module_database_url, folder, by=by) as client:
         assert (await client.wait((await client.submit("predict", "adding", {"n": 1})).id, SOON)).result
         if by == "gateway":
@@ -156,7 +156,7 @@ async def test_an_input_that_the_model_refuses_ends_as_bad_input(
 async def test_a_model_registered_over_http_runs_where_workers_host_models(
     module_database_url: str, folder: Path
 ) -> None:
-    """They look in the table too, and take up what replaces it."""
+    """They also poll the table and pick up replacements."""
     async with (
         serving(answering({"echo": 7})) as elsewhere,
         served(module_database_url, folder, by="worker") as client,

@@ -1,4 +1,4 @@
-"""Speech and language providers through ``penstock serve``: jobs, comparisons, status, and no secret anywhere."""
+"""Speech and language providers with ``penstock serve``: jobs, comparisons, status, and no secret anywhere."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.unit.test_cutting import recorded
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="penstock serve is run as it is on Linux")
 
-# Parts of the secrets too: none may be shown by halves.
+# Parts of the secrets too: not even half of one may be shown.
 SECRETS = ("canary-llm", "canary-audio", "canary-whis", "canary-file", "canary-pass")
 TOKEN = "canary-service-token"
 PROFILES = """
@@ -58,7 +58,7 @@ class House:
     environment: dict[str, str]
     whisperx: Heard
     audio_llm: Heard
-    llm_answers: list[tuple[int, dict[str, str]]]  # status and headers of the next answers; 200 when there are none
+    llm_answers: list[tuple[int, dict[str, str]]]  # status and headers of the next responses; 200 when empty
     worker_port: int
     left: list[str] = field(default_factory=list)
 
@@ -80,11 +80,11 @@ class House:
         return out.decode()
 
     async def run(self, task_type: str, profile: str, job_input: dict[str, Any], **options: Any) -> dict[str, Any]:
-        """A job, submitted and awaited, as the API tells of it."""
+        """Submit a job, wait for its end, and return it as the API does."""
         job = await self.client.submit(task_type, profile, job_input, **options)
         await self.client.wait(job.id)
-        told: dict[str, Any] = await self.get(f"/api/v1/jobs/{job.id}")
-        return told
+        job_view: dict[str, Any] = await self.get(f"/api/v1/jobs/{job.id}")
+        return job_view
 
 
 @asynccontextmanager
@@ -98,7 +98,7 @@ async def serve(environment: dict[str, str], log: Path) -> AsyncIterator[Process
         await asyncio.wait_for(process.wait(), 40)
 
 
-async def answers(client: Client) -> bool:
+async def responds(client: Client) -> bool:
     try:
         await client.stats()
     except PenstockError:
@@ -126,7 +126,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
         return web.json_response({"model": "served", "choices": [{"message": message}], "usage": usage})
 
     async def broken(request: web.Request) -> web.Response:
-        """Echoes all it was sent, as error pages do."""
+        """Echo everything that was sent, as error pages do."""
         nonlocal failures
         said = f"{request.headers.get('Authorization')} {request.url} {dict(request.headers)}"
         said = "." * (failures % 300) + said  # an error is cut somewhere: at each place of it in turn
@@ -164,9 +164,9 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
         client = await parts.enter_async_context(Client(f"http://127.0.0.1:{port}", token=TOKEN))
         log = folder / "serve.log"
         async with serve(environment, log):
-            await until(lambda: answers(client), "the gateway answers", seconds=40)
+            await until(lambda: responds(client), "the gateway responds", seconds=40)
             yield (
-                told := House(
+                running := House(
                     url=f"http://127.0.0.1:{port}",
                     client=client,
                     environment=environment,
@@ -182,19 +182,19 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
             ):
                 assert no.status == 401
             for path in ("/healthz", "/worker/status", "/metrics"):
-                await told.get(path, port=worker_port)
+                await running.get(path, port=worker_port)
             for path in ("/metrics", "/api/v1/stats", "/api/v1/providers/status", "/openapi.json", "/api/v1/jobs"):
-                await told.get(path)
+                await running.get(path)
             last = await client.submit("llm_chat", "nobody-serves-this", {"user": "Hi"})
             await client.cancel(last.id)
             async for event in client.events(after="0-0-0"):
-                told.left.append(repr(event))
+                running.left.append(repr(event))
                 if (event.type, event.job_id) == ("job.cancelled", last.id):
                     break
-            await told.penstock("config", "show")
-        told.left.append(log.read_text())
+            await running.penstock("config", "show")
+        running.left.append(log.read_text())
     for secret in (*SECRETS, TOKEN):
-        for text in told.left:
+        for text in running.left:
             assert secret not in text
 
 
@@ -230,7 +230,7 @@ async def test_an_uploaded_recording_is_transcribed_by_all_and_compared(
     }
 
 
-async def test_a_long_recording_is_heard_in_pieces_where_a_model_hears_no_more(house: House, tmp_path: Path) -> None:
+async def test_a_long_recording_is_cut_into_pieces_for_a_model_with_a_limit(house: House, tmp_path: Path) -> None:
     long = recorded(tmp_path / "long.wav", [(3.6, 9000), (0.4, 0)] * 3)
     blob = await house.client.upload(long.path)
     before = house.audio_llm.count
@@ -247,7 +247,7 @@ async def test_a_long_recording_is_heard_in_pieces_where_a_model_hears_no_more(h
     }
 
 
-async def test_the_upload_of_the_guide_works_as_it_stands_there(house: House, tmp_path: Path, wav: Path) -> None:
+async def test_the_upload_in_the_guide_works_as_written(house: House, tmp_path: Path, wav: Path) -> None:
     guide = (Path(__file__).parents[2] / "docs" / "providers.md").read_text()
     (script,) = [text for text in re.findall(r"```bash\n(.*?)```", guide, re.DOTALL) if "$api/blobs" in text]
     encoded(wav, tmp_path / "meeting.mp3", "libmp3lame")
@@ -260,7 +260,7 @@ async def test_the_upload_of_the_guide_works_as_it_stands_there(house: House, tm
     assert job.result["text"] == TEXT
 
 
-async def test_a_recording_is_fetched_and_the_comparison_tells_of_many_jobs(house: House, wav: Path) -> None:
+async def test_a_recording_is_fetched_and_the_comparison_covers_many_jobs(house: House, wav: Path) -> None:
     async def file(_: web.Request) -> web.StreamResponse:
         return web.FileResponse(wav)
 
@@ -295,7 +295,7 @@ def json_of(house: House, job: dict[str, Any]) -> str:
     return next(text for text in reversed(house.left) if text.startswith("{") and json.loads(text) == job)
 
 
-async def test_a_profile_falls_back_and_tells_of_it_without_what_was_echoed(house: House) -> None:
+async def test_a_profile_falls_back_and_reports_it_without_what_was_echoed(house: House) -> None:
     image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
     messages = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, image]}]
     job = await house.run("llm_chat", "vision", {"messages": messages})
@@ -318,9 +318,7 @@ async def test_rate_limited_work_waits_and_burns_no_attempt(house: House) -> Non
 @pytest.mark.parametrize(
     ("status", "category"), [(400, "bad_input"), (401, "provider_error"), (500, "provider_error"), (504, "timeout")]
 )
-async def test_each_fault_ends_in_its_category_and_the_job_in_its_state(
-    house: House, status: int, category: str
-) -> None:
+async def test_each_fault_ends_the_job_with_its_category_and_state(house: House, status: int, category: str) -> None:
     house.llm_answers += [(status, {})]
     job = await house.run("llm_chat", "qwen2.5-14b", {"user": "Hi"}, max_attempts=1)
     assert (job["status"], job["error"]["category"]) == ("failed", category)
@@ -338,15 +336,15 @@ async def test_audio_that_cannot_be_used_is_the_callers_mistake(house: House) ->
         assert job["error"]["message"].startswith(what)
 
 
-async def test_status_shows_every_provider_with_what_workers_met(house: House) -> None:
+async def test_status_shows_every_provider_with_the_reports_of_workers(house: House) -> None:
     for _ in range(6):  # opens the breaker of the one that always fails
         await house.run("llm_chat", "vision", {"user": "Hi"}, max_attempts=1)
 
-    async def told() -> bool:
+    async def breaker_is_reported() -> bool:
         status = await house.get("/api/v1/providers/status")
         return any((one["name"], one["breaker"]) == ("broken", "open") for one in status["providers"])
 
-    await until(told, "the worker has reported the open breaker", seconds=20)
+    await until(breaker_is_reported, "the worker has reported the open breaker", seconds=20)
     status = {one["name"]: one for one in (await house.get("/api/v1/providers/status"))["providers"]}
     assert set(status) == {"llm", "whisperx", "qwen2-audio", "voxtral-small", "broken", "seeing"}
     assert (status["llm"]["reachable"], status["llm"]["models"][0]) == (True, "qwen2.5-14b")

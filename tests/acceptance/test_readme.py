@@ -1,4 +1,4 @@
-"""The examples of the README and of the guide to models work as they stand there."""
+"""The examples in the README and in the guide to models work as written."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ CLIENT = (ROOT / "docs" / "client.md").read_text()
 
 
 def example(language: str, containing: str, text: str = README) -> str:
-    """The only example in a language that contains some words."""
+    """Return the only example in a language that contains some words."""
     blocks: list[str] = re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
     (found,) = (block for block in blocks if containing in block)
     return found
 
 
 def put_model(folder: Path, name: str, text: str) -> None:
-    """The model of a text, in a folder of its own."""
+    """Write the model of a text into its own folder."""
     (folder / name).mkdir(parents=True)
     manifest = example("toml", "summary:Summary", text).replace("summary:", f"{name}:")
     (folder / name / "model.toml").write_text(manifest)
@@ -44,7 +44,7 @@ def put_model(folder: Path, name: str, text: str) -> None:
 
 @pytest.fixture(scope="module")
 async def address(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[str]:
-    """A running ``penstock serve`` whose language model says what it was asked."""
+    """A running ``penstock serve`` whose language model repeats its prompt."""
     folder = tmp_path_factory.mktemp("readme")
     port = free_port()
     address = f"http://127.0.0.1:{port}"
@@ -133,8 +133,8 @@ async def _ready(address: str) -> bool:
 @asynccontextmanager
 async def _language_model() -> AsyncIterator[str]:
     async def chat(request: web.Request) -> web.Response:
-        asked = json.loads(await request.text())["messages"][-1]["content"]
-        choice = {"message": {"role": "assistant", "content": f"You said: {asked}"}}
+        prompt = json.loads(await request.text())["messages"][-1]["content"]
+        choice = {"message": {"role": "assistant", "content": f"You said: {prompt}"}}
         return web.json_response({"model": "qwen2.5-14b", "choices": [choice], "usage": {"total_tokens": 7}})
 
     app = web.Application()

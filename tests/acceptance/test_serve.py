@@ -1,4 +1,4 @@
-"""``penstock serve``, the real thing: ready soon, mends itself, drains, leaves nothing behind."""
+"""The real ``penstock serve``: it is ready soon, repairs itself, drains, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Served:
         return await is_ready("127.0.0.1", self.port)
 
     def parts(self) -> dict[str, int]:
-        """Process numbers by role."""
+        """Return process ids by role."""
         found: dict[str, int] = {}
         for pid, command in children(self.process.pid).items():
             words = command.split()
@@ -69,7 +69,7 @@ async def serving(folder: Path, **variables: str) -> AsyncIterator[Served]:
         yield served
 
 
-async def test_it_serves_and_ends_in_order(tmp_path: Path) -> None:
+async def test_it_serves_and_stops_in_order(tmp_path: Path) -> None:
     async with serving(tmp_path, PENSTOCK_WORKERS="2", WORKER_ID="w") as served:
         await until(lambda: len(served.parts()) == 4, "gateway, housekeeper, workers and postgres run")
         parts = children(served.process.pid)
@@ -88,7 +88,7 @@ async def test_it_serves_and_ends_in_order(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("prepared_data")
-async def test_ctrl_c_is_an_orderly_end(tmp_path: Path) -> None:
+async def test_ctrl_c_stops_it_in_order(tmp_path: Path) -> None:
     async with serving(tmp_path, WORKER_ID="alone") as served:
         await until(lambda: '"worker_id":"alone"' in served.log.read_text(), "the only worker bears the name as it is")
         served.process.send_signal(signal.SIGINT)
@@ -96,7 +96,7 @@ async def test_ctrl_c_is_an_orderly_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("prepared_data")
-async def test_whatever_dies_is_started_again(tmp_path: Path) -> None:
+async def test_any_part_that_dies_is_restarted(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         await until(lambda: len(served.parts()) == 4, "all parts run")
         for name in ("gateway", "worker", "housekeeper", "postgres"):
@@ -109,13 +109,13 @@ async def test_whatever_dies_is_started_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("prepared_data")
-async def test_killed_and_started_again_it_leaves_no_orphan(tmp_path: Path) -> None:
+async def test_after_a_kill_and_a_restart_no_orphan_is_left(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         await until(lambda: len(served.parts()) == 4, "all parts run")
         parts = list(served.parts().values())
         served.process.kill()
         await served.process.wait()
-        # At once, while the old parts are still on their way out.
+        # At once, while the old parts are still ending.
         async with penstock("serve", environment=served.environment, folder=tmp_path, log=served.log) as again:
             try:
                 await until(served.ready, "ready again", seconds=READY_WITHIN_SECONDS)
@@ -127,8 +127,8 @@ async def test_killed_and_started_again_it_leaves_no_orphan(tmp_path: Path) -> N
 
 
 @pytest.mark.usefixtures("prepared_data")
-async def test_killed_it_leaves_no_replica(tmp_path: Path) -> None:
-    """Nor what a replica has started, though nobody was told to stop: within five seconds all of it has ended."""
+async def test_after_a_kill_no_replica_is_left(tmp_path: Path) -> None:
+    """Processes that a replica started also end within five seconds, although none was asked to stop."""
     folder = tmp_path / "models" / "busy"
     folder.mkdir(parents=True)
     (folder / "model.toml").write_text('runtime = "python"\neager = true\n[python]\nclass = "busy:Busy"\n')
@@ -156,7 +156,7 @@ async def test_killed_it_leaves_no_replica(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("prepared_data")
-async def test_a_second_one_on_the_same_folder_is_refused(tmp_path: Path) -> None:
+async def test_a_second_serve_on_the_same_folder_is_refused(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         environment = served.environment | {"HTTP_PORT": str(free_port()), "WORKER_HTTP_PORT": str(free_port())}
         log = tmp_path / "second.log"
@@ -178,7 +178,7 @@ async def test_a_port_that_is_taken_is_named(tmp_path: Path) -> None:
         assert "Set HTTP_PORT" in log.read_text()
 
 
-async def test_on_a_database_of_its_own_it_starts_none(tmp_path: Path, database_url: str) -> None:
+async def test_with_an_external_database_it_starts_none(tmp_path: Path, database_url: str) -> None:
     async with serving(tmp_path, DATABASE_URL=database_url) as served:
         await until(lambda: len(served.parts()) == 3, "gateway, worker and housekeeper run")
         assert "postgres" not in served.parts()

@@ -1,4 +1,4 @@
-"""``penstock worker``, the real process: the built-in chat executor, its health endpoints, its orderly end."""
+"""The real process ``penstock worker``: the built-in chat executor, the health endpoints, and an orderly end."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ async def service(database_url: str) -> AsyncIterator[JobService]:
 
 
 class Provider:
-    """An OpenAI-compatible endpoint whose answers wait until they are let go."""
+    """An OpenAI-compatible endpoint whose responses wait until they are released."""
 
     def __init__(self) -> None:
-        self.asked = asyncio.Event()
+        self.called = asyncio.Event()
         self.go = asyncio.Event()
         self.go.set()
 
     async def answer(self, request: web.Request) -> web.Response:
-        self.asked.set()
+        self.called.set()
         await self.go.wait()
         if request.headers.get("Authorization") != f"Bearer {KEY}":
             return web.json_response({"error": {"message": "wrong key"}}, status=401)
@@ -72,7 +72,7 @@ class Provider:
 
 
 class RunningWorker:
-    """A ``penstock worker`` and its health endpoints."""
+    """A running ``penstock worker`` and its health endpoints."""
 
     def __init__(self, process: asyncio.subprocess.Process, port: int, log: Path) -> None:
         self.process = process
@@ -80,7 +80,7 @@ class RunningWorker:
         self.url = f"http://127.0.0.1:{port}"
 
     async def status_of(self, path: str) -> int:
-        """The HTTP status of one of its endpoints; 0 while it does not listen."""
+        """Return the HTTP status of one of its endpoints; 0 while it does not listen."""
         try:
             async with aiohttp.ClientSession() as session, session.get(self.url + path) as response:
                 return response.status
@@ -116,10 +116,10 @@ async def worker(url: str, folder: Path, **variables: str) -> AsyncIterator[Runn
         yield running
 
 
-async def ask(service: JobService, task_type: str, text: str, profile: str = "qwen") -> Job:
+async def submit_chat(service: JobService, task_type: str, text: str, profile: str = "qwen") -> Job:
     content = Raw(msgspec.json.encode({"system": "Repeat.", "user": text, "call_id": 5}))
-    asked = submission(task_type=task_type, model_profile=profile, input=content, max_attempts=1)
-    return (await service.of(DEFAULT_TENANT).submit(asked)).job
+    request = submission(task_type=task_type, model_profile=profile, input=content, max_attempts=1)
+    return (await service.of(DEFAULT_TENANT).submit(request)).job
 
 
 async def finished(service: JobService, job: Job) -> Job:
@@ -129,10 +129,10 @@ async def finished(service: JobService, job: Job) -> Job:
 async def test_it_runs_chat_jobs_of_its_model(service: JobService, database_url: str, tmp_path: Path) -> None:
     provider = Provider()
     async with provider.listening() as base:
-        other = await ask(service, "llm_chat", "not mine", "another-model")
+        other = await submit_chat(service, "llm_chat", "not mine", "another-model")
         async with worker(database_url, tmp_path, LLM_BASE_URL=base, LLM_API_KEY=KEY, LLM_MODEL="qwen") as running:
             for task_type in ("llm_chat", "chat_completion", "call_analysis"):
-                job = await finished(service, await ask(service, task_type, task_type))
+                job = await finished(service, await submit_chat(service, task_type, task_type))
                 assert job.status is Status.COMPLETED, job.error
                 assert job.worker_id == "chat-1"
                 result = msgspec.json.decode(job.result or b"")
@@ -156,7 +156,7 @@ async def test_a_wrong_key_is_the_providers_error_and_is_not_shown(
         Provider().listening() as base,
         worker(database_url, tmp_path, LLM_BASE_URL=base, LLM_API_KEY="sk-wrong", LLM_MODEL="qwen") as running,
     ):
-        job = await finished(service, await ask(service, "llm_chat", "hi"))
+        job = await finished(service, await submit_chat(service, "llm_chat", "hi"))
         assert await running.end() == 0
     assert job.error is not None
     assert job.error.category is Category.PROVIDER_ERROR
@@ -164,15 +164,15 @@ async def test_a_wrong_key_is_the_providers_error_and_is_not_shown(
     assert "sk-wrong" not in job.error.message + running.log.read_text()
 
 
-async def test_on_sigterm_it_finishes_what_runs(service: JobService, database_url: str, tmp_path: Path) -> None:
+async def test_on_sigterm_it_finishes_running_jobs(service: JobService, database_url: str, tmp_path: Path) -> None:
     provider = Provider()
     provider.go.clear()
     async with (
         provider.listening() as base,
         worker(database_url, tmp_path, LLM_BASE_URL=base, LLM_API_KEY=KEY, LLM_MODEL="qwen") as running,
     ):
-        job = await ask(service, "llm_chat", "slow")
-        await asyncio.wait_for(provider.asked.wait(), 10)
+        job = await submit_chat(service, "llm_chat", "slow")
+        await asyncio.wait_for(provider.called.wait(), 10)
         running.process.send_signal(signal.SIGTERM)
         await until(lambda: "worker_draining" in running.log.read_text(), "it drains")
         provider.go.set()
@@ -180,29 +180,29 @@ async def test_on_sigterm_it_finishes_what_runs(service: JobService, database_ur
     assert (await finished(service, job)).status is Status.COMPLETED
 
 
-async def test_on_sigterm_it_hands_back_what_takes_too_long(
+async def test_on_sigterm_it_hands_back_jobs_that_take_too_long(
     service: JobService, database_url: str, tmp_path: Path
 ) -> None:
     provider = Provider()
     provider.go.clear()
     options = {"LLM_API_KEY": KEY, "LLM_MODEL": "qwen", "PENSTOCK_SHUTDOWN_GRACE": "100ms"}
     async with provider.listening() as base, worker(database_url, tmp_path, LLM_BASE_URL=base, **options) as running:
-        job = await ask(service, "llm_chat", "slow")
-        await asyncio.wait_for(provider.asked.wait(), 10)
+        job = await submit_chat(service, "llm_chat", "slow")
+        await asyncio.wait_for(provider.called.wait(), 10)
         assert await running.end() == 0
     back = await service.of(DEFAULT_TENANT).get(job.id)
     assert back.status is Status.PENDING
     assert [attempt.error.category for attempt in back.attempts] == [Category.SHUTDOWN]
 
 
-async def test_without_an_endpoint_it_says_so_and_stays_healthy(database_url: str, tmp_path: Path) -> None:
+async def test_without_an_endpoint_it_reports_that_and_stays_healthy(database_url: str, tmp_path: Path) -> None:
     async with worker(database_url, tmp_path) as running:
         assert "nothing_to_run" in running.log.read_text()
         assert await running.status_of("/healthz") == 200
         assert await running.end() == 0
 
 
-async def test_a_port_in_use_is_told_by_its_variable(database_url: str, tmp_path: Path) -> None:
+async def test_a_port_in_use_is_reported_by_its_variable(database_url: str, tmp_path: Path) -> None:
     async with worker(database_url, tmp_path) as first:
         port = first.url.rpartition(":")[2]
         environment = clean_environment(DATABASE_URL=database_url, WORKER_HTTP_HOST="127.0.0.1", WORKER_HTTP_PORT=port)
