@@ -117,7 +117,7 @@ async def test_streams_open_over_crashes_deliver_everything_once_and_in_order(tm
 
 
 async def test_a_reader_ahead_of_a_restored_database_gets_a_reset(tmp_path: Path) -> None:
-    """Also when events that came after the restore have taken the positions that it knows."""
+    """This holds even if events after the restore have taken the positions that it knows."""
     async with own_server(tmp_path / "old") as old, own_server(tmp_path / "new", migrated=False) as new:
         async with _caller_of(old.url) as caller:
             kept = await _finished(caller)

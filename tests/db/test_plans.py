@@ -252,7 +252,7 @@ async def test_a_page_of_a_talkative_jobs_events_reads_no_more_than_the_page(fil
 
 
 async def test_a_pass_that_numbers_events_reads_only_those_without_a_position(filled: Filled) -> None:
-    """Also where ids are missing below them, and while dead rows of earlier passes cannot be vacuumed."""
+    """This holds even with missing ids below them and dead rows of earlier passes that cannot be vacuumed."""
     await run(filled.database, "SELECT position_events(0, 10000)")
     for _ in range(3):
         await filled.caller.submit()
