@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from tests.processes import until
-from tests.web.stage import Stage, get, post, serving
+from tests.web.stage import Client, Stage, get, post, serving
 
 TINY = timedelta(milliseconds=50)
 
@@ -242,3 +242,35 @@ async def test_a_body_that_no_handler_reads_is_not_read_without_bound() -> None:
         assert stage.server.waiting_bytes < 1_000_000
         stage.echo.proceed.set()
         assert (await client.reply()).body == b"20000000"
+
+
+async def test_pipelined_bytes_stay_bounded_while_requests_are_served() -> None:
+    """Each request that is served makes room for its own bytes, not for another read of the socket."""
+    async with serving() as stage, stage.client() as client:
+        client.writer.write(get("/hello") * 200_000)  # 6 MB
+        for _ in range(500):
+            assert (await client.reply()).body == b"hello"
+            assert stage.server.waiting_bytes < 1_000_000
+
+
+async def test_the_rest_of_an_unread_body_is_dropped_although_its_buffer_is_full() -> None:
+    async with serving() as stage, stage.client() as client:
+        await _leave_body_unread(stage, client)
+        await client.send(*[b"x" * 1000] * 20)
+        assert (await client.exchange(get("/hello"))).body == b"hello"
+
+
+async def test_a_stop_does_not_wait_for_the_rest_of_an_unread_body() -> None:
+    async with serving(linger=timedelta(milliseconds=50)) as stage, stage.client() as client:
+        await _leave_body_unread(stage, client)
+        async with asyncio.timeout(10):
+            await stage.server.stop(timedelta(minutes=5))
+
+
+async def _leave_body_unread(stage: Stage, client: Client) -> None:
+    """Send a request but for the last 20 kB of its body; return when it was responded to."""
+    await client.send(get("/slow", "Content-Length: 300000"))
+    client.writer.write(b"x" * 280_000)
+    await until(lambda: stage.server.held_back == 1, "the buffer of the body is full")
+    stage.echo.proceed.set()
+    assert (await client.reply()).body == b"slow"

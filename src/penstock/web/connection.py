@@ -220,10 +220,10 @@ class Connection(Tracked, asyncio.Protocol):
                 self._incoming = None
         if data:
             self._buffer += data
-        if self.phase is Phase.DROPPING and self._incoming is None:
-            self._next()
-        else:
+        if self.phase is not Phase.DROPPING:
             self._bound_reading()
+        elif self._incoming is None:
+            self._next()
 
     def pause_reading(self) -> None:
         if not self._read_paused and not self.transport.is_closing():
@@ -354,12 +354,16 @@ class Connection(Tracked, asyncio.Protocol):
         """Wait for the next request, or begin it if it is here already."""
         if self.phase is Phase.CLOSED or self.transport.is_closing():
             return
+        if self._connections.draining:
+            self._hang_up()
+            return
         self.phase, self.since = Phase.IDLE, self._loop.time()
-        self.resume_reading()
         if self._buffer:
             self._receive_head(self._buffer)
         if self._eof and self._task is None:
             self._hang_up()
+        elif len(self._buffer) <= self._limits.head_bytes:  # else the requests that wait come first
+            self.resume_reading()
 
     def _refuse(self, refused: Refused) -> None:
         """Respond to a request that no handler will see, and close."""
@@ -391,6 +395,8 @@ class Connection(Tracked, asyncio.Protocol):
         """Close now if no request is in progress; otherwise after its response."""
         if self.phase is Phase.IDLE or self.phase is Phase.HEAD:
             self.transport.close()
+        elif self.phase is Phase.DROPPING:
+            self._hang_up()
 
     def abort(self) -> None:
         self.transport.abort()
