@@ -112,6 +112,9 @@ class Echo:
             message = await socket.receive()
             if message == "end":
                 return
+            if message == "hold":
+                self.started.set()
+                await self.proceed.wait()
             await socket.send(message)
 
     async def _endless(self, size: int) -> AsyncIterator[bytes]:

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import aiohttp
+import pytest
 from aiohttp import WSMsgType
 
+from tests.processes import until
 from tests.web.stage import Stage, get, serving
+
+HANDSHAKE = get(
+    "/socket",
+    "Connection: Upgrade",
+    "Upgrade: websocket",
+    "Sec-WebSocket-Version: 13",
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+)
+MASK = b"\x00\x00\x00\x00"
 
 
 async def test_messages_go_both_ways_until_the_handler_returns(stage: Stage) -> None:
@@ -35,17 +48,9 @@ async def test_messages_are_bounded(stage: Stage) -> None:
 
 
 async def test_messages_may_come_with_the_handshake_and_in_fragments(stage: Stage) -> None:
-    handshake = get(
-        "/socket",
-        "Connection: Upgrade",
-        "Upgrade: websocket",
-        "Sec-WebSocket-Version: 13",
-        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
-    )
-    mask = b"\x00\x00\x00\x00"
-    fragments = b"\x01\x82" + mask + b"ab" + b"\x80\x82" + mask + b"cd"
+    fragments = b"\x01\x82" + MASK + b"ab" + b"\x80\x82" + MASK + b"cd"
     async with stage.client() as client:
-        await client.send(handshake + fragments[:5], fragments[5:])
+        await client.send(HANDSHAKE + fragments[:5], fragments[5:])
         assert (await client.reply()).status == 101
         assert await client.reader.readexactly(6) == b"\x81\x04abcd"
 
@@ -80,3 +85,42 @@ async def test_stopping_closes_sockets() -> None:
         stage.server.stopping.set()
         assert (await socket.receive()).type is WSMsgType.CLOSE
         assert socket.close_code == 1001
+
+
+async def test_text_beyond_ascii_may_come_without_end(stage: Stage) -> None:
+    """What was received is counted in bytes, and so is what was read: the socket is never held back for good."""
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"http://127.0.0.1:{stage.port}/socket") as socket,
+        asyncio.timeout(30),
+    ):
+        for _ in range(1500):
+            await socket.send_str("ü" * 400)
+            assert await socket.receive_str() == "ü" * 400
+
+
+@pytest.mark.parametrize(
+    "frame", [b"\x81\x80" + MASK, b"\x89\xfd" + MASK + b"p" * 125], ids=["empty messages", "pings"]
+)
+async def test_a_flood_of_small_frames_holds_the_socket_back(frame: bytes) -> None:
+    """Although messages are empty, or need no handler, and although the client reads nothing."""
+    async with serving() as stage, stage.client(limit=1000) as client:
+        await client.send(HANDSHAKE + text(b"hold"))
+        await stage.echo.started.wait()
+        client.writer.write(frame * (24_000_000 // len(frame)))
+        await until(lambda: stage.server.held_back == 1, "the server reads no more", seconds=30)
+        assert stage.server.unsent_bytes < 1_000_000
+        client.writer.transport.abort()
+
+
+async def test_a_message_in_too_many_fragments_is_refused(stage: Stage) -> None:
+    async with stage.client() as client:
+        await client.send(HANDSHAKE)
+        assert (await client.reply()).status == 101
+        await client.send(b"\x01\x80" + MASK + (b"\x00\x80" + MASK) * 10_000)
+        assert (await client.reader.readexactly(4))[2:] == b"\x03\xf1"  # 1009
+
+
+def text(message: bytes) -> bytes:
+    """A frame with a short text."""
+    return b"\x81%c" % (0x80 + len(message)) + MASK + message

@@ -159,6 +159,8 @@ class Connection(Tracked, asyncio.Protocol):
     def resume_writing(self) -> None:
         self._connections.flowing(self)
         self.writer.release()
+        if self._websocket is not None:
+            self._websocket.resume_if_roomy()
 
     # Reading
 

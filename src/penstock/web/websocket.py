@@ -17,6 +17,7 @@ from penstock.web.request import Request
 from penstock.web.writer import Writer
 
 _BUFFER_BYTES: Final = 256 * 1024  # received and not yet read; then the socket is not read
+_FRAME_BYTES: Final = 64  # that a frame takes beside its data, about
 _CLOSE_SECONDS: Final = 5.0  # for the client's half of the closing handshake
 
 
@@ -31,7 +32,8 @@ class WebSocket:
         self._pause = pause  # stop reading the socket
         self._resume = resume
         self._protocol = ServerProtocol(max_size=request.max_body_bytes)
-        self._messages: deque[bytes | str] = deque()
+        self._messages: deque[tuple[bytes | str, int]] = deque()  # with the bytes that they are counted as
+        self._size = 0  # of the message that has begun
         self._fragments: list[bytes] = []
         self._text = False
         self._buffered = 0  # bytes
@@ -55,11 +57,16 @@ class WebSocket:
         for event in self._protocol.events_received():
             if isinstance(event, Frame):
                 self._receive_frame(event)
-        self._flush()
-        if self._buffered > _BUFFER_BYTES:
+        responded = self._flush()
+        if (self._buffered > _BUFFER_BYTES and self._messages) or (responded and self._writer.is_full):
             self._pause()
         if self._protocol.state is not State.OPEN:
             self._changed.set()
+
+    def resume_if_roomy(self) -> None:
+        """Read the socket again once there is room for what it brings."""
+        if (self._buffered <= _BUFFER_BYTES // 2 or not self._messages) and not self._writer.is_full:
+            self._resume()
 
     def receive_eof(self) -> None:
         if not self._protocol.eof_sent:
@@ -72,19 +79,23 @@ class WebSocket:
         elif frame.opcode is not Opcode.CONT:
             return  # pings are answered and closes confirmed by the protocol
         data = bytes(frame.data)
-        self._buffered += len(data)
+        self._buffered += _FRAME_BYTES + len(data)
+        self._size += _FRAME_BYTES + len(data)
         self._fragments.append(data)
         if not frame.fin:
+            if len(self._fragments) * _FRAME_BYTES > _BUFFER_BYTES:
+                self._protocol.fail(CloseCode.MESSAGE_TOO_BIG, "a message has too many fragments")
             return
         message = b"".join(self._fragments)
         self._fragments.clear()
+        size, self._size = self._size, 0
         if self._text:
             try:
-                self._messages.append(message.decode())
+                self._messages.append((message.decode(), size))
             except UnicodeDecodeError:
                 self._protocol.fail(CloseCode.INVALID_DATA, "text must be UTF-8")
         else:
-            self._messages.append(message)
+            self._messages.append((message, size))
         self._changed.set()
 
     # The handler's side
@@ -96,10 +107,9 @@ class WebSocket:
                 raise Disconnected
             self._changed.clear()
             await self._changed.wait()
-        message = self._messages.popleft()
-        self._buffered -= len(message)
-        if self._buffered <= _BUFFER_BYTES // 2:
-            self._resume()
+        message, size = self._messages.popleft()
+        self._buffered -= size
+        self.resume_if_roomy()
         return message
 
     async def send(self, message: bytes | str) -> None:
@@ -135,10 +145,12 @@ class WebSocket:
             self._protocol.send_close(code, reason)
             self._flush()
 
-    def _flush(self) -> None:
-        for data in self._protocol.data_to_send():
-            if data:
-                self._writer.write(data)
+    def _flush(self) -> bool:
+        """Send what the protocol has to say; return whether there was anything."""
+        waiting = [data for data in self._protocol.data_to_send() if data]
+        for data in waiting:
+            self._writer.write(data)
+        return bool(waiting)
 
 
 def _head(request: Request) -> bytes:
