@@ -1,4 +1,4 @@
-"""The access check: the token, or without one, programs of this machine but no pages of other sites."""
+"""The access check: by the token; without one, programs of this machine are allowed and other sites' pages are not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from penstock.web.request import Request
 
 
 class Access:
-    """Decides by ``AI_SERVICE_TOKEN``."""
+    """Checks requests against ``AI_SERVICE_TOKEN``."""
 
     def __init__(self, token: Secret | None) -> None:
         self._bearer = None if token is None else BearerCheck(token, "AI_SERVICE_TOKEN")
@@ -24,8 +24,8 @@ class Access:
         return self._bearer is not None
 
     def check(self, request: Request) -> Principal:
-        """Return the sender of a request; raises Unauthorized without the token, and Forbidden for a browser that a
-        page of another site sent here."""
+        """Return the sender of a request. Raises Unauthorized without the token, and Forbidden for a request that a
+        page of another site caused in a browser."""
         if self._bearer is not None:
             return self._bearer(request)
         _refuse_foreign_pages(request)
@@ -33,8 +33,8 @@ class Access:
 
 
 def _refuse_foreign_pages(request: Request) -> None:
-    """Raise Forbidden for pages of other sites: by a cross-site request, or by a name of theirs that resolves to this
-    machine (DNS rebinding)."""
+    """Raise Forbidden for requests of other sites' pages: cross-site ones, and those to a name of such a site that
+    resolves to this machine (DNS rebinding)."""
     if request.header(b"sec-fetch-site") == "cross-site":
         raise Forbidden("web pages of other sites may not call this API while AI_SERVICE_TOKEN is not set")
     host = request.header(b"host")

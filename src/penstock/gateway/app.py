@@ -37,10 +37,10 @@ class Gateway:
         )
 
     async def start(self) -> None:
-        """Start all parts, in order; the database need not be there."""
+        """Start all parts, in order; the database may be unavailable."""
         await self._running.enter_async_context(started(self._parts))
 
     async def stop(self) -> None:
-        """End what waits, and stop the parts in reverse order: what is queued is written."""
+        """End long-polls and streams, then stop the parts in reverse order, which writes what is queued."""
         self.stopping.set()
         await self._running.aclose()

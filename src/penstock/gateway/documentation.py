@@ -1,4 +1,4 @@
-"""The API's description of itself, and the page to read and try it, which needs no other host."""
+"""The API's OpenAPI description, and the page to read and try it, which loads nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _PAGE: Final = b"""<!doctype html>
 _START: Final = b"""window.ui = SwaggerUIBundle({url: "/openapi.json", dom_id: "#docs", deepLinking: true,
   validatorUrl: null, displayRequestDuration: true, tryItOutEnabled: true, persistAuthorization: false});
 """
-# The page runs its own two scripts and talks to this service, nothing else.
+# The page runs only its own two scripts and connects only to this service.
 _PAGE_POLICY: Final = (
     b"content-security-policy",
     b"default-src 'none'; connect-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src data:",
@@ -80,8 +80,8 @@ class DocumentationRoutes:
         "/",
         name="home",
         tag="System",
-        summary="Leads to the documentation",
-        responses={307: ResponseSpec(description="To /docs")},
+        summary="Redirect to the documentation",
+        responses={307: ResponseSpec(description="Redirect to /docs")},
         open=True,
     )
     async def home(self, _request: Request) -> Response:
@@ -94,7 +94,7 @@ def page_routes() -> list[Route]:
 
 
 def _asset(name: str) -> bytes:
-    """A file of Swagger UI, which comes as a dependency."""
+    """Return a file of Swagger UI, which is installed as a dependency."""
     spec = find_spec("swagger_ui")
     if spec is None or spec.origin is None:
         raise NotFound(f"the package that holds {name} is not installed")
@@ -105,7 +105,7 @@ _FILES: Final = (
     StaticFile(
         path="/docs",
         name="docs",
-        summary="This API, to read and try",
+        summary="The API's documentation, with requests to try",
         content=lambda: _PAGE,
         content_type="text/html; charset=utf-8",
         headers=[_PAGE_POLICY],

@@ -1,4 +1,4 @@
-"""Jobs for models and providers that this gateway knows are checked when they are submitted, not when they run."""
+"""Check the input of jobs for known models and providers when they are submitted, before they run."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _any = msgspec.json.Decoder()
 
 
 class InputCheck:
-    """Refuses a job whose input its model, or its built-in worker, would refuse.
+    """Refuses a job with an input that its model or built-in executor would refuse.
 
-    A model or profile that this gateway does not know, or not yet, may be served by a worker elsewhere: such a job is
-    accepted, and its worker checks it.
+    A worker elsewhere may serve a model or profile that this gateway does not know, or not yet; such a job is accepted,
+    and its worker checks it.
     """
 
     def __init__(self, models: ModelService, catalogue: Catalogue) -> None:

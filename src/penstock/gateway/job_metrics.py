@@ -26,7 +26,7 @@ def observe_batch(kind: str, size: int) -> None:
 
 
 def measure(stats: Stats) -> None:
-    """Set the gauges to what the counters say."""
+    """Set the gauges from the counters."""
     for queue in stats.queues:
         names = (queue.task_type, queue.model_profile)
         for status in ("pending", "running", "completed", "failed", "cancelled"):

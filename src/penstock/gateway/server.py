@@ -16,9 +16,9 @@ log = logs.get(__name__)
 
 
 async def run(gateway: Gateway, settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT; starts without the database too, answers 503 and recovers by itself.
+    """Serve until SIGTERM or SIGINT. Without the database, start anyway, respond with 503, and recover when it is back.
 
-    Raises SettingsError when the address cannot be listened on.
+    Raises SettingsError when it cannot listen on the address.
     """
     sockets = listeners(settings.http_host, settings.http_port, "HTTP_PORT")
     server = Server(gateway.application, stopping=gateway.stopping)

@@ -16,11 +16,11 @@ from penstock.web.request import Request
 from penstock.web.response import Response, json_response
 from penstock.web.route import ResponseSpec, route
 
-_STATS_SECONDS = 1.0  # for which statistics that were read once serve scrapes
+_STATS_SECONDS = 1.0  # how long scrapes share statistics that were read once
 
 
 class Health(Struct, frozen=True, kw_only=True):
-    """Health of the process and of what it depends on."""
+    """The health of the process and of what it depends on."""
 
     status: str
 
@@ -39,7 +39,7 @@ class SystemRoutes:
         name="health",
         tag="System",
         summary="Whether the process runs",
-        responses={200: ResponseSpec(description="It does", type=Health, example={"status": "ok"})},
+        responses={200: ResponseSpec(description="The process runs", type=Health, example={"status": "ok"})},
         open=True,
     )
     async def healthz(self, request: Request) -> Response:
@@ -51,8 +51,8 @@ class SystemRoutes:
         "/readyz",
         name="readiness",
         tag="System",
-        summary="Whether PostgreSQL answers, has the right schema and takes writes",
-        responses={200: ResponseSpec(description="It does", type=Health, example={"status": "ready"})},
+        summary="Whether PostgreSQL responds, has the right schema and accepts writes",
+        responses={200: ResponseSpec(description="PostgreSQL is ready", type=Health, example={"status": "ready"})},
         errors=(DatabaseUnavailable, SchemaMismatch),
         open=True,
     )

@@ -1,1 +1,1 @@
-"""HTTP as the rooms see it: requests, responses, and routes that are declared once."""
+"""The HTTP server and what the rooms use of it: requests, responses, and declarations of routes."""

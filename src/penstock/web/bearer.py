@@ -11,11 +11,11 @@ from penstock.web.request import Request
 
 
 class BearerCheck:
-    """Compares the token of requests with a secret, in constant time; its holder may do everything."""
+    """Compares the token of a request with a secret, in constant time. Its holder may do everything."""
 
     def __init__(self, token: Secret, setting: str) -> None:
         self._expected = b"bearer " + token.reveal().encode()
-        self._setting = setting  # which holds the token; named in the error
+        self._setting = setting  # the name of the setting that holds the token; errors state it
 
     def __call__(self, request: Request) -> Principal:
         """Return the sender of a request; raises Unauthorized unless the request carries the token."""
@@ -26,5 +26,5 @@ class BearerCheck:
 
 
 def anyone(_request: Request) -> Principal:
-    """Let every request pass, where no token is set."""
+    """Let every request pass: the check where no token is set."""
     return OPERATOR

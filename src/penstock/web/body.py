@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 
 class Disconnected(Exception):
-    """The client has left; nothing can be sent to it."""
+    """The client has closed the connection; nothing can be sent to it."""
 
 
 class Body:
@@ -30,7 +30,7 @@ class Body:
 
     @classmethod
     def of(cls, data: bytes) -> Body:
-        """Return a body that was received whole."""
+        """Return the body of a request that was received whole."""
         body = cls()
         if data:
             body.feed(data)

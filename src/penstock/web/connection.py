@@ -28,7 +28,7 @@ Application = Callable[[Request], Awaitable[AnyResponse]]
 _REFUSED: Final = metrics.series("any", "refused")
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-_JOINED_BYTES: Final = 64 * 1024  # bodies up to here are copied to go out with their head in one piece
+_JOINED_BYTES: Final = 64 * 1024  # smaller bodies are copied behind their head, so that both are sent in one piece
 _PING: Final = b": ping\n\n"
 
 
@@ -38,8 +38,8 @@ class Phase(Enum):
     IDLE = "idle"  # the first byte of a request
     HEAD = "head"  # the end of a head that has begun
     ACTIVE = "active"  # the handler of the current request, or the rest of its body
-    DROPPING = "dropping"  # the rest of a body whose request was responded to
-    LINGERING = "lingering"  # the client's end, after the last response
+    DROPPING = "dropping"  # the rest of a body after the response to its request was sent
+    LINGERING = "lingering"  # the client to close its side, after the last response
     UPGRADED = "upgraded"  # the end of a WebSocket
     CLOSED = "closed"
 
@@ -87,9 +87,9 @@ class Connection(Tracked, asyncio.Protocol):
         self.phase = Phase.IDLE
         # Reading
         self._buffer = bytearray()  # an unfinished head, or requests that wait for the current one
-        self._searched = 0  # bytes of the buffer that hold no end of a head
+        self._searched = 0  # bytes of the buffer that were searched for the end of a head
         self._incoming: IncomingBody | None = None  # of the current request, until all of it was received
-        self._eof = False  # the client sends no more
+        self._eof = False  # the client has closed its side
         self._read_paused = False
         self._dropped = 0  # bytes that came after the last response
         # Responding
@@ -128,7 +128,7 @@ class Connection(Tracked, asyncio.Protocol):
                 self.transport.abort()
 
     def eof_received(self) -> bool:
-        """Keep the connection of a client that closed its side after a request, but end what waits for it."""
+        """Keep the connection of a client that closed its side after a request, but end what waits for more data."""
         if self.phase is Phase.ACTIVE:
             self._eof = True
             self._fail_body()
@@ -244,7 +244,7 @@ class Connection(Tracked, asyncio.Protocol):
             self.pause_reading()
 
     def _body_wanted(self) -> None:
-        """The handler reads the body: resume what was held back."""
+        """Resume reading the socket, because the handler reads the body."""
         incoming = self._incoming
         if incoming is None:
             return
@@ -271,7 +271,7 @@ class Connection(Tracked, asyncio.Protocol):
         except asyncio.CancelledError:
             self.transport.abort()
             raise
-        except Exception:  # the application responds to its own errors; what remains cuts the connection
+        except Exception:  # the application responds to its own errors; any other one closes the connection
             log.exception("response_failed", path=request.url_path[:200])
             self.transport.abort()
         finally:
@@ -329,7 +329,7 @@ class Connection(Tracked, asyncio.Protocol):
         return self._close
 
     def _finish(self) -> None:
-        """Go on after a response was handed to the socket."""
+        """Continue after a response was handed to the socket."""
         if self.phase is Phase.CLOSED or self.transport.is_closing():
             return
         if self._close or self._connections.draining:
@@ -353,7 +353,7 @@ class Connection(Tracked, asyncio.Protocol):
         self._next()
 
     def _next(self) -> None:
-        """Wait for the next request, or begin it if it is here already."""
+        """Wait for the next request, or begin it if it has already arrived."""
         if self.phase is Phase.CLOSED or self.transport.is_closing():
             return
         if self._connections.draining:
@@ -375,7 +375,7 @@ class Connection(Tracked, asyncio.Protocol):
         self._hang_up(more_comes=True)
 
     def _hang_up(self, *, more_comes: bool = False) -> None:
-        """Close, but first read what the client still sends: closing with unread input could destroy the response."""
+        """Close, but first read what the client still sends: closing with unread input could lose the response."""
         self._close = True
         if self._eof or not (more_comes or self._incoming is not None or self._buffer):
             self.transport.close()
@@ -407,7 +407,7 @@ class Connection(Tracked, asyncio.Protocol):
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes that were received and neither read by a handler nor parsed."""
+        """Bytes that were received and have been neither parsed nor read by a handler."""
         return len(self._buffer) + (self._incoming.body.buffered if self._incoming is not None else 0)
 
     @property

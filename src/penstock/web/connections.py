@@ -1,4 +1,4 @@
-"""All connections of a server, and the bounds on them together."""
+"""All connections of a server, and the bounds that they share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SPARE_SHARE: Final = 20  # the part of the limit on idle connections that is fr
 
 
 class Tracked:
-    """What the bounds need to know of a connection."""
+    """The part of a connection that the bounds use."""
 
     __slots__ = ("client", "queued_bytes", "since", "transport")
 
@@ -25,8 +25,8 @@ class Tracked:
 
     def __init__(self, now: float) -> None:
         self.client = ""  # the address of the other end
-        self.since = now  # when the connection began to wait for what it waits for
-        self.queued_bytes = 0  # as counted when its write buffer became full
+        self.since = now  # when the current wait began
+        self.queued_bytes = 0  # the size that was counted when its write buffer became full
 
     @property
     def is_idle(self) -> bool:
@@ -51,12 +51,12 @@ class Connections:
         self.open: set[Tracked] = set()
         self.queued_bytes = 0  # of stalled responses
         self.none_left = asyncio.Event()
-        self._stalled: dict[Tracked, None] = {}  # those whose write buffer is full, the longest first
+        self._stalled: dict[Tracked, None] = {}  # connections whose write buffer is full, the longest stalled first
         self._by_address: Counter[str] = Counter()
         self._timer: asyncio.TimerHandle | None = None
 
     def opened(self, connection: Tracked) -> None:
-        """Count a new connection; idle ones make room for it where there are too many."""
+        """Count a new connection; where there are too many, close idle ones to make room for it."""
         limits, address = self.limits, connection.client
         full = len(self.open) >= limits.connections and not self._close_longest_idle(0)
         self.open.add(connection)
@@ -72,9 +72,9 @@ class Connections:
             self._close_longest_idle(limits.idle_connections)
 
     def _close_longest_idle(self, keep: int, address: str | None = None) -> bool:
-        """Close the connections that have been idle for longest if more than ``keep`` are; whether there were any.
+        """Close the longest idle connections if more than ``keep`` are idle; return whether any were closed.
 
-        A few more are closed than have to be, so that a flood of connections does not search among all for each.
+        Closes a few more than necessary, so that a flood of connections does not cause a full search for each one.
         """
         idle = [one for one in self.open if one.is_idle and (address is None or one.client == address)]
         if len(idle) <= keep:
@@ -94,7 +94,7 @@ class Connections:
         if not self.open:
             self.none_left.set()
 
-    # Time: one timer for all connections, and none without them
+    # Time: one timer for all connections; it runs only while there are any
 
     def _schedule(self) -> None:
         limits = self.limits
@@ -120,7 +120,7 @@ class Connections:
     # Bytes
 
     def stalled(self, connection: Tracked) -> None:
-        """Count the bytes of a connection whose write buffer is full; the longest stalled are cut beyond the limit."""
+        """Count the bytes of a connection whose write buffer is full; above the limit, cut the longest stalled."""
         connection.queued_bytes = connection.transport.get_write_buffer_size()
         self.queued_bytes += connection.queued_bytes
         self._stalled[connection] = None
@@ -131,7 +131,7 @@ class Connections:
             longest.abort()
 
     def flowing(self, connection: Tracked) -> None:
-        """The write buffer of a connection has room again."""
+        """Stop counting a connection whose write buffer has room again."""
         if connection in self._stalled:
             del self._stalled[connection]
             self.queued_bytes -= connection.queued_bytes

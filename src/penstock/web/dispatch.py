@@ -1,4 +1,4 @@
-"""From a request to its route's handler, and from what that returns or raises to a response."""
+"""Pass a request to the handler of its route, and turn the result or the exception into a response."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from penstock.web.router import Router
 log = logs.get(__name__)
 
 Check = Callable[[Request], Principal]
-_UNKNOWN: Final = metrics.series("any", "none")  # paths that clients make up must not become names of series
+_UNKNOWN: Final = metrics.series("any", "none")  # paths that clients invent must not become label values
 
 
 class Dispatcher:
@@ -41,7 +41,7 @@ class Dispatcher:
         self._router = Router({path: _Endpoint(path, of_path) for path, of_path in by_path.items()})
 
     async def __call__(self, request: Request) -> AnyResponse:
-        """Respond to a request; raises Disconnected where the client has left."""
+        """Respond to a request; raises Disconnected when the client has left."""
         response = await self._find_and_respond(request)
         request_id = request.headers.get(b"x-request-id")
         if request_id is not None:
@@ -89,7 +89,7 @@ class Dispatcher:
             return problems.refusal(refused)
         except Disconnected:
             raise
-        except Exception:  # an unforeseen error is ours, and its details stay in the log
+        except Exception:  # an unexpected error is a bug in Penstock; its details appear only in the log
             log.exception("request_failed", route=route.name, request_id=request.header(b"x-request-id"))
             return problems.unexpected()
 
@@ -118,14 +118,14 @@ class _Endpoint:
         return response
 
     def converted(self, values: Mapping[str, str]) -> Mapping[str, Any]:
-        """Return the path's values in their types; raises InvalidInput."""
+        """Return the values in the path, converted to their types; raises InvalidInput."""
         if not self._ids:
             return values
         return {name: _uuid(text, self._ids[name]) if name in self._ids else text for name, text in values.items()}
 
 
 def _uuid(text: str, parameter: PathParameter) -> UUID:
-    """Read a UUID in the one spelling that responses use."""
+    """Read a UUID; only the spelling that responses use is accepted."""
     try:
         value = UUID(text)
     except ValueError:

@@ -1,4 +1,4 @@
-"""Heads of responses, as bytes."""
+"""Encode the heads of responses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ END_OF_CHUNKS: Final = b"0\r\n\r\n"
 
 
 def response_head(response: Response, *, close: bool) -> bytes:
-    """Return the head of a whole response; raises ValueError for a header that would break out of its line."""
+    """Return the head of a whole response; raises ValueError for a header that contains a line break."""
     body = response.body
     if response.status in {204, 304}:
         described, lines = b"", 0

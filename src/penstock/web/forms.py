@@ -44,7 +44,7 @@ async def read_form(request: Request, content_type: str) -> list[Part]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FormFile:
-    """The one file of a form, whose bytes are read as they arrive."""
+    """The only file of a form; its bytes are read as they arrive."""
 
     filename: str
     media_type: str | None
@@ -54,8 +54,8 @@ class FormFile:
 async def open_file(request: Request, content_type: str) -> FormFile:
     """Return the file of a form that holds one file and nothing else, as soon as its headers have arrived.
 
-    Raises MalformedBody, TooLarge, or InvalidInput for another form; so do its chunks, for a form that goes on
-    differently than it began.
+    Raises MalformedBody, TooLarge, or InvalidInput for any other form. Iterating over the file's chunks raises the same
+    errors when a later part of the form breaks these rules.
     """
     file = _OneFile()
     parser = _Parser(content_type, file)
@@ -82,7 +82,7 @@ async def open_file(request: Request, content_type: str) -> FormFile:
 
 
 class _Parser:
-    """Feeds a body to python-multipart, whose errors become MalformedBody."""
+    """Feeds a body to python-multipart, and turns its errors into MalformedBody."""
 
     def __init__(self, content_type: str, collector: _Collector) -> None:
         _, options = parse_options_header(content_type)
@@ -98,7 +98,7 @@ class _Parser:
             self._parser.write(chunk)
 
     def end(self) -> None:
-        """The body has ended; raise MalformedBody when the form had not."""
+        """Note the end of the body; raise MalformedBody if the form is incomplete."""
         with _malformed():
             self._parser.finalize()
         if not self._collector.complete:
@@ -114,7 +114,7 @@ def _malformed() -> Iterator[None]:
 
 
 class _Collector:
-    """Builds parts from what the parser reports."""
+    """Builds parts from the events of the parser."""
 
     def __init__(self) -> None:
         self.parts: list[Part] = []
@@ -163,7 +163,7 @@ class _Collector:
         self.parts.append(self._part(self._data[0] if len(self._data) == 1 else b"".join(self._data)))
 
     def _part(self, data: bytes) -> Part:
-        """Return a part by its headers."""
+        """Return an empty part that its headers describe."""
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         name = options.get(b"name", b"").decode()
         if not name:
@@ -182,7 +182,7 @@ class _Collector:
 
 
 class _OneFile(_Collector):
-    """Hands out the data of a form's only part as it arrives."""
+    """Yields the data of a form's only part as it arrives."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -208,7 +208,7 @@ class _OneFile(_Collector):
         self._headers = {}
 
     def _end(self) -> None:
-        """The next part, if any, is refused when its headers have arrived."""
+        """Do nothing: a second part is refused when its headers have arrived."""
 
 
 def _media_type(stated: str, filename: bytes | None) -> str | None:

@@ -14,7 +14,7 @@ _HTTP_1_0: Final = b" HTTP/1.0"
 
 
 class Head:
-    """A parsed head. Of a header that is sent several times the first counts; names are in lower case."""
+    """A parsed head. Header names are in lower case; of a header that is sent several times, the first counts."""
 
     __slots__ = ("headers", "keep_alive", "method", "target", "version_1_1")
 
@@ -42,7 +42,7 @@ class Head:
 
 
 def parse(data: bytes, limits: Limits) -> Head:
-    """Parse a whole head, the empty line at its end included; raises Refused."""
+    """Parse a whole head, including the empty line at its end; raises Refused."""
     line_end = data.index(b"\r\n")
     if data.count(b"\r\n") - 2 > limits.headers:
         raise Refused(431, f"a request has at most {limits.headers} headers")
@@ -73,7 +73,7 @@ def parse(data: bytes, limits: Limits) -> Head:
 
 
 def _path_of_absolute(target: bytes) -> bytes:
-    """Return path and query of ``http://host/path``, as clients of proxies write it; anything else as it stands."""
+    """Return the path and query of ``http://host/path``, a form for proxies; return other targets unchanged."""
     _, found, rest = target.partition(b"://")
     if not found:
         return target
@@ -86,7 +86,7 @@ def _states_close(connection: bytes) -> bool:
 
 
 def refuse_unfinished(data: bytes | bytearray, limits: Limits) -> None:
-    """Refuse the beginning of a head that can no longer become a valid one; raises Refused."""
+    """Raise Refused for the beginning of a head that can no longer become valid."""
     if not 65 <= data[0] <= 90:  # methods are words in capital letters; this may be TLS, or anything
         raise Refused(400, "the request is not valid HTTP/1.1: it must begin with a method")
     line_end = data.find(b"\n", 0, limits.path_bytes + 64)

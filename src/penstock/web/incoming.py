@@ -1,4 +1,4 @@
-"""The body of one request on its way in: where it ends, and how fast it must come."""
+"""Receive the body of one request: find its end, and enforce its minimum rate."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _SMALL_REST: Final = 64 * 1024  # bytes of an unread body that are received and 
 class IncomingBody:
     """Finds the end of a body, by its length or its chunks, and hands its content to ``body``.
 
-    ``expects`` means that the client waits for 100 Continue, ``broken`` that the body is not valid, so that nothing
-    behind it can be read, ``dropped`` that its request was responded to and the rest is of no use.
+    ``expects`` means that the client waits for 100 Continue; ``broken``, that the body is not valid, so that nothing
+    after it can be read; ``dropped``, that the response was sent and the rest of the body is discarded.
     """
 
     __slots__ = (
@@ -54,12 +54,12 @@ class IncomingBody:
 
     @property
     def ends(self) -> bool:
-        """Whether all of the body was received."""
+        """Whether the whole body was received."""
         return self.body.complete
 
     @property
     def rest_is_small(self) -> bool:
-        """Whether what is still to come may be received and dropped to keep the connection."""
+        """Whether the rest of the body is small enough to receive and drop, which keeps the connection."""
         return self._decoder is None and self._remaining <= _SMALL_REST and not self.expects and not self.broken
 
     def receive(self, data: bytes) -> bytes:
@@ -67,7 +67,7 @@ class IncomingBody:
         if self.broken:
             return b""
         if data:
-            self.expects = False  # the client does not wait
+            self.expects = False  # the client does not wait for 100 Continue
         if self._decoder is None:
             piece = data if len(data) <= self._remaining else data[: self._remaining]
             self._remaining -= len(piece)
@@ -96,11 +96,11 @@ class IncomingBody:
         self.body.fail(refused)
 
     def begin_window(self, now: float) -> None:
-        """Measure the rate from now on: until now the client could not send."""
+        """Measure the rate from now on, because until now the client could not send."""
         self._window_at, self._window_bytes = now, 0
 
     def check_rate(self, now: float) -> None:
-        """Break off a body that comes too slowly."""
+        """Abort a body that arrives too slowly."""
         window = self._limits.body_window.total_seconds()
         if self.expects or self.broken or now - self._window_at < window:
             return

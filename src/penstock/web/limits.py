@@ -1,4 +1,4 @@
-"""What the HTTP server grants its clients: every buffer has a bound in bytes, every wait a bound in time."""
+"""The limits of the HTTP server: every buffer has a bound in bytes, and every wait a bound in time."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class Limits:
     head_timeout: timedelta = timedelta(seconds=15)  # from the first byte of a head, or from connecting, to its end
 
     # Bodies. Routes bound their sizes.
-    body_rate: int = 1024  # bytes a second at least, while the handler reads
-    body_window: timedelta = timedelta(seconds=30)  # over which the rate is measured, again and again
-    body_buffer_bytes: int = 256 * 1024  # received and not yet read by a handler; then the socket is not read
+    body_rate: int = 1024  # the minimum in bytes per second, while the handler reads
+    body_window: timedelta = timedelta(seconds=30)  # the length of the windows in which the rate is measured
+    body_buffer_bytes: int = 256 * 1024  # received and not yet read by a handler; above this, reading the socket pauses
 
     # Responses
-    write_buffer_bytes: int = 256 * 1024  # handed to the socket and not yet sent; then the next chunk is not produced
-    stall_timeout: timedelta = timedelta(seconds=30)  # without progress on bytes that wait to be sent
+    write_buffer_bytes: int = 256 * 1024  # handed to the socket and not yet sent; above this, no chunk is produced
+    stall_timeout: timedelta = timedelta(seconds=30)  # without progress in sending bytes that wait
     ping: timedelta = timedelta(seconds=15)  # of silence on an event stream, before a comment is sent
-    queued_bytes: int = 256 * 2**20  # of all stalled responses together; then the longest stalled one is cut
+    queued_bytes: int = 256 * 2**20  # of all stalled responses together; above this, the longest stalled one is cut
 
     # Connections
     idle_timeout: timedelta = timedelta(seconds=75)  # between two requests
-    idle_connections: int = 5_000  # connections without a request in progress; then the longest idle one is closed
+    idle_connections: int = 5_000  # connections without a request; above this, the longest idle is closed
     idle_connections_per_address: int = 1_000
     connections: int = field(default_factory=_default_connections)  # in all; further ones are closed at once
     linger: timedelta = timedelta(seconds=2)  # how long a refused request's remaining bytes are read and dropped

@@ -1,4 +1,4 @@
-"""Listening sockets; the error for an address that cannot be used names its setting."""
+"""Listening sockets. The error for an address that cannot be used names its setting."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Counts and times of requests, by route.
 
-Counted in plain lists, which cost a request a tenth of what a metric object does, and turned into metrics when they are
-collected.
+The counts are kept in plain lists, whose cost per request is a tenth of a metric object's; they become metrics when
+they are collected.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from penstock.web.route import AnyRoute, Parameter, PathParameter, Route
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class About:
-    """What the document says of the API as a whole."""
+    """The document's description of the API as a whole."""
 
     title: str
     version: str
@@ -68,12 +68,12 @@ _MEDIA = {
     "multipart/form-data": {
         "schema": {
             "type": "object",
-            "description": "Media as files, other fields as text; or as one JSON object in the part `input`.",
+            "description": "Media as files, and the other fields as texts or as one JSON object in the part `input`.",
             "properties": {"input": {"type": "object"}},
             "additionalProperties": True,
         }
     },
-    "application/octet-stream": {"schema": {"description": "The bytes of the one media that the model takes."}},
+    "application/octet-stream": {"schema": {"description": "The bytes of the one file that the model takes."}},
 }
 
 
@@ -150,7 +150,7 @@ def _parameter(parameter: Parameter, schemas: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """A query parameter has no null: it is left out instead."""
+    """Remove null from a parameter's schema: an absent parameter is left out of the query."""
     choices = [choice for choice in schema.get("anyOf", []) if choice != {"type": "null"}]
     return choices[0] if len(choices) == 1 else schema
 

@@ -38,7 +38,7 @@ STATUSES: dict[type[errors.PenstockError], tuple[int, str]] = {
     errors.Overloaded: (503, "Overloaded"),
 }
 _OURS = (500, "Internal error")
-_REFUSALS: Final = {  # of requests that never reach a route: status → code and title
+_REFUSALS: Final = {  # status → code and title, for requests that never reach a route
     400: ("malformed_request", "Not a valid request"),
     408: ("request_timeout", "The request came too slowly"),
     414: ("target_too_long", "Path and query are too long"),
@@ -51,7 +51,7 @@ _SOON = timedelta(seconds=1)
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """RFC 9457 problem details; ``code`` is stable, texts are for people."""
+    """RFC 9457 problem details. ``code`` is stable; the texts are for people."""
 
     type: str
     title: str
@@ -71,7 +71,7 @@ class Refused(Exception):
 
 
 def status_of(error: type[errors.PenstockError]) -> tuple[int, str]:
-    """Return status and title of an error class, by its nearest ancestor in the table."""
+    """Return the status and title of an error class, or of its nearest ancestor in the table."""
     for ancestor in error.__mro__:
         if ancestor in STATUSES:
             return STATUSES[ancestor]

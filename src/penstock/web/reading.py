@@ -68,7 +68,7 @@ def convert(values: Mapping[str, Any], to: type[T]) -> T:
 
 
 def moment(text: str, name: str) -> datetime:
-    """Return a time stated in a query; raises InvalidInput."""
+    """Parse a time from a query; raises InvalidInput."""
     try:
         found: datetime = msgspec.convert(text, Moment)
     except msgspec.ValidationError:

@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @lru_cache(maxsize=64)
 def is_json(content_type: str) -> bool:
-    """Whether a body of this type may be read as JSON: nothing stated counts, and what ``curl --data`` states."""
+    """Whether a body of this type may be read as JSON: also no type, and the type that ``curl --data`` sends."""
     kind = content_type.partition(";")[0].strip().lower()
     return kind in {"", "application/json", "application/x-www-form-urlencoded"} or kind.endswith("+json")
 
@@ -31,8 +31,8 @@ class Request:
     """A request: its parameters, headers and body.
 
     ``left`` is set when the client goes away, ``stopping`` when the process begins to stop: a handler that waits should
-    then return what it has. ``principal`` is set by the access check; routes that are open to everyone have none.
-    ``max_body_bytes`` is the route's; a handler may lower it before it reads.
+    then return what it has. ``principal`` is set by the access check; it is None on routes that are open to everyone.
+    ``max_body_bytes`` is the limit of the route; a handler may lower it before it reads.
     """
 
     __slots__ = (
@@ -63,7 +63,7 @@ class Request:
         left: Signal | None = None,
         stopping: Signal | None = None,
     ) -> None:
-        self.method = method  # a route of GET serves HEAD too
+        self.method = method  # a GET route also serves HEAD
         self.url_path = url_path  # as sent, percent-encoded
         self.query_string = query_string  # as it stands in the URL
         self.headers = headers  # by lower-case name; the first of each name
@@ -80,17 +80,17 @@ class Request:
         return None if value is None else str(value, "latin-1")
 
     def path(self, name: str) -> str:
-        """Return a text in the path by its name in the route."""
+        """Return a text path parameter by its name in the route."""
         part: str = self.path_values[name]
         return part
 
     def path_id(self) -> UUID:
-        """Return the ``{id}`` of the path, of routes that declare it as a UUID."""
+        """Return the path parameter ``id`` of a route that declares it as a UUID."""
         value: UUID = self.path_values["id"]
         return value
 
     def query(self, allowed: Mapping[str, bool]) -> dict[str, list[str]]:
-        """Return query parameters by name; ``allowed`` names them and says which may be repeated.
+        """Return the query parameters by name; ``allowed`` maps each name to whether it may be repeated.
 
         Raises InvalidInput for an unknown name, or one that is repeated and may not be.
         """
@@ -150,7 +150,7 @@ class Request:
             yield chunk
 
     def _check_size(self) -> None:
-        """Refuse by its headers a body that is compressed or too large."""
+        """Refuse a body whose headers declare it compressed or too large."""
         encoding = self.headers.get(b"content-encoding")
         if encoding is not None and encoding.lower() != b"identity":
             raise Unsupported("compressed request bodies are not accepted: send it without Content-Encoding")
@@ -166,8 +166,8 @@ class Request:
         return decode(await self.body(), decoder)
 
     async def gone(self) -> bool:
-        """Whether the client has gone away. Only after the body was read."""
-        await asyncio.sleep(0)  # what the socket has to say comes first
+        """Return whether the client has gone away. Call it only after the body was read."""
+        await asyncio.sleep(0)  # the event loop handles the socket first
         return self.left.is_set()
 
     async def unless_left(self, work: Awaitable[T]) -> T | None:

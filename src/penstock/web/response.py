@@ -27,9 +27,9 @@ class Response:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByteStream:
-    """Bytes that are sent as they come: ``size`` of them, as the response's head promises.
+    """Bytes that are sent as they are produced: exactly ``size`` of them, which the response's head states.
 
-    If ``chunks`` fails the connection is cut, so that a client cannot mistake what was sent for the whole.
+    If ``chunks`` fails, the connection is cut, so that a client cannot mistake a part for the whole.
     """
 
     chunks: AsyncIterator[bytes]
@@ -41,11 +41,11 @@ class ByteStream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventStream:
-    """Server-sent events: ready-made chunks, sent as they come, with a comment every 15 s of silence.
+    """Server-sent events: encoded chunks, sent as they are produced, with a comment after every 15 s of silence.
 
-    ``begin`` holds events that are there already; they go out with the head of the response. The next chunk is produced
-    when the client has room for it. An ``endless`` stream ends when the process begins to
-    stop; the others may finish, as plain responses do.
+    ``begin`` holds events that exist already; they are sent with the head of the response. The next chunk is produced
+    when the client has room for it. An ``endless`` stream ends when the process begins to stop; other streams may
+    finish, as plain responses do.
     """
 
     chunks: AsyncIterator[bytes]

@@ -1,7 +1,7 @@
-"""The declaration of routes: all that is needed to serve them and to describe them in the OpenAPI document.
+"""Declarations of routes, which hold everything that serving and describing them (OpenAPI) needs.
 
-A class per topic holds handlers; ``route`` and ``websocket`` declare each where it is defined, and ``routes_of``
-returns the routes of an instance.
+Each topic has a class of handlers. The decorators ``route`` and ``websocket`` declare each handler's route, and
+``routes_of`` returns the routes of an instance.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ class ResponseSpec:
     description: str
     type: Any = None
     media_type: str = "application/json"
-    also: tuple[str, ...] = ()  # other media types that the same status may have
+    also: tuple[str, ...] = ()  # other media types that a response of this status may have
     example: Any = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """One method on one path. A route of GET serves HEAD too."""
+    """One method on one path. A GET route also serves HEAD."""
 
     method: str
     path: str  # with {id}
@@ -68,12 +68,12 @@ class Route:
     request: Any = None
     request_example: Any = None
     uploads: bool = False  # the body is a file of any type, or a form with one
-    takes_media: bool = False  # beside JSON: a form with media as files, or the bytes of one
+    takes_media: bool = False  # the body may also be a form with media as files, or the bytes of one file
     path_parameters: tuple[PathParameter, ...] = ()
     parameters: tuple[Parameter, ...] = ()
     responses: Mapping[int, ResponseSpec]
     errors: tuple[type[PenstockError], ...] = ()
-    open: bool = False  # needs no token
+    open: bool = False  # no token is needed
     max_body_bytes: int = SMALL_BODY_BYTES
 
 
@@ -124,7 +124,7 @@ def route(
 ) -> Callable[[H], H]:
     """Declare a method as the handler of a route; see ``Route``.
 
-    ``description`` and ``max_body_bytes`` may be functions of the instance, where settings decide them.
+    ``description`` and ``max_body_bytes`` may be functions of the instance, for values that depend on settings.
     """
     declared = dict(locals())
 
@@ -159,7 +159,7 @@ def websocket(
 
 
 def routes_of(handlers: object) -> list[Route | WebSocketRoute]:
-    """Return the routes that the class of ``handlers`` declares, in their order, bound to the instance."""
+    """Return the routes that the class of ``handlers`` declares, in order, bound to the instance."""
     found: list[Route | WebSocketRoute] = []
     for attribute, function in vars(type(handlers)).items():
         for kind, declared in getattr(function, _DECLARED, ()):

@@ -1,4 +1,4 @@
-"""Find what is served at a path."""
+"""Find the route of a path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _NONE: dict[str, str] = {}
 
 
 class _Node(Generic[T]):
-    """The end of some segments of a path."""
+    """A node of the tree of path segments."""
 
     __slots__ = ("any", "fixed", "found", "names")
 

@@ -1,4 +1,4 @@
-"""An HTTP/1.1 server for one application: bounds its connections, and stops without breaking off responses."""
+"""An HTTP/1.1 server for one application, with bounded connections and a stop that lets responses finish."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Server:
             self._listeners.append(await loop.create_server(connect, sock=one, backlog=2048))
 
     async def stop(self, grace: timedelta) -> None:
-        """Accept nothing more, let responses finish for ``grace``, then cut what remains. Idempotent."""
+        """Stop accepting connections, let responses finish for ``grace``, then close what remains. Idempotent."""
         self.stopping.set()
         self.connections.draining = True
         for listener in self._listeners:
@@ -75,12 +75,12 @@ class Server:
 
     @property
     def unsent_bytes(self) -> int:
-        """Bytes of responses that clients have not taken."""
+        """Bytes of responses that clients have not received."""
         return sum(one.writer.unsent() for one in self._open())
 
     @property
     def held_back(self) -> int:
-        """How many connections are not read because they sent more than their handlers have taken."""
+        """The number of connections that are not read because they sent more than their handlers have read."""
         return sum(not one.reads for one in self._open())
 
     def _open(self) -> list[Connection]:
@@ -88,7 +88,7 @@ class Server:
 
 
 def _bound_unsent(listener: socket.socket) -> None:
-    """Have the kernel hold little beyond what is on its way, so that back-pressure reaches the producer early.
+    """Limit what the kernel buffers before sending, so that back-pressure reaches the producer early.
 
     Accepted sockets inherit the option.
     """

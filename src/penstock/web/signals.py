@@ -1,4 +1,4 @@
-"""A condition that becomes true once, with callbacks: a client has left, a process is stopping."""
+"""A condition that becomes true once, with callbacks: for example that a client has left, or a process is stopping."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Signal:
-    """Becomes set once and stays so. Belongs to one event loop; not thread-safe."""
+    """A flag that is set once and stays set. It belongs to one event loop and is not thread-safe."""
 
     __slots__ = ("_callbacks", "_set")
 
@@ -29,14 +29,14 @@ class Signal:
             callback()
 
     def add(self, callback: Callable[[], object]) -> None:
-        """Call ``callback`` when the signal is set; soon, if it is set already."""
+        """Call ``callback`` when the signal is set, or soon if it already is."""
         if self._set:
             asyncio.get_running_loop().call_soon(callback)
         else:
             self._callbacks.append(callback)
 
     def remove(self, callback: Callable[[], object]) -> None:
-        """Forget a callback, if it is still registered."""
+        """Remove a callback, if it is still registered."""
         if callback in self._callbacks:
             self._callbacks.remove(callback)
 

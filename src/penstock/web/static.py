@@ -1,4 +1,4 @@
-"""Routes of files that never change while the process runs."""
+"""Routes for files that do not change while the process runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from penstock.web.route import Handler, ResponseSpec, Route
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StaticFile:
-    """One file and where it is served; open to everyone. ``content`` is called for each request."""
+    """One file and its path, which is open to everyone. ``content`` is called for each request."""
 
     path: str
     name: str  # the operation's id

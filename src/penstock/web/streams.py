@@ -1,4 +1,4 @@
-"""Send responses that are produced while they are sent, no faster than the client takes them."""
+"""Send responses that are produced while they are sent, no faster than the client reads them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RECONNECT: Final = b"retry: 1000\n\n"  # milliseconds
 async def send_bytes(writer: Writer, request: Request, stream: ByteStream, *, close: bool) -> None:
     """Send bytes until they end or the client leaves.
 
-    A failure leaves the response shorter than its head says: the connection is then cut.
+    After a failure the response is shorter than its head states, so the connection is cut.
     """
     writer.write(encoding.byte_stream_head(stream, close=close))
     async with _finishing(stream.chunks):
@@ -50,7 +50,7 @@ async def send_bytes(writer: Writer, request: Request, stream: ByteStream, *, cl
 async def send_events(writer: Writer, request: Request, stream: EventStream, *, chunked: bool, close: bool) -> None:
     """Send events until they end, the client leaves, or the process begins to stop.
 
-    A stream that fails ends: its reader comes back and resumes behind the last event it has seen.
+    A stream that fails ends; its reader reconnects and resumes after the last event that it received.
     """
     head = encoding.event_stream_head(stream, chunked=chunked, close=close)
     async with _finishing(stream.chunks):
@@ -87,7 +87,7 @@ async def _finishing(chunks: AsyncIterator[bytes]) -> AsyncIterator[None]:
 
 
 def _cancelled_when(request: Request, *, stopping: bool) -> ExitStack:
-    """Cancel the current task while the block runs when the client leaves, or the process begins to stop."""
+    """Cancel the current task if the client leaves, or the process begins to stop, while the block runs."""
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine runs in a task
     stack = ExitStack()
@@ -98,7 +98,7 @@ def _cancelled_when(request: Request, *, stopping: bool) -> ExitStack:
 
 
 def _give_in(request: Request) -> None:
-    """Take a cancellation as the end of the stream if one of the request's signals caused it; otherwise re-raise it."""
+    """Treat a cancellation as the end of the stream if a signal of the request caused it; otherwise re-raise it."""
     task = asyncio.current_task()
     if task is None or not (request.left.is_set() or request.stopping.is_set()):
         raise  # noqa: PLE0704 - called while the cancellation is handled

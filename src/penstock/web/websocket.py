@@ -16,8 +16,8 @@ from penstock.web.body import Disconnected
 from penstock.web.request import Request
 from penstock.web.writer import Writer
 
-_BUFFER_BYTES: Final = 256 * 1024  # received and not yet read; then the socket is not read
-_FRAME_BYTES: Final = 64  # that a frame takes beside its data, about
+_BUFFER_BYTES: Final = 256 * 1024  # received and not yet read; above this, reading the socket pauses
+_FRAME_BYTES: Final = 64  # the approximate overhead of a frame beside its data
 _CLOSE_SECONDS: Final = 5.0  # for the client's half of the closing handshake
 
 
@@ -47,7 +47,7 @@ class WebSocket:
 
     @property
     def accepted(self) -> bool:
-        """Whether the handshake was sound; if not, a plain response has said what is wrong."""
+        """Whether the handshake was valid; if not, a plain response with the error was sent."""
         return self._protocol.state is State.OPEN
 
     # Called by the connection
@@ -77,7 +77,7 @@ class WebSocket:
         if frame.opcode in {Opcode.TEXT, Opcode.BINARY}:
             self._text = frame.opcode is Opcode.TEXT
         elif frame.opcode is not Opcode.CONT:
-            return  # pings are answered and closes confirmed by the protocol
+            return  # the protocol object responds to pings and confirms closes
         data = bytes(frame.data)
         self._buffered += _FRAME_BYTES + len(data)
         self._size += _FRAME_BYTES + len(data)
@@ -125,7 +125,7 @@ class WebSocket:
                 await self._writer.send(data)
 
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
-        """Close the socket and wait a little for the client's confirmation."""
+        """Close the socket and wait briefly for the client's confirmation."""
         self._begin_close(code, reason)
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
@@ -136,7 +136,7 @@ class WebSocket:
             pass
 
     def go_away(self) -> None:
-        """Begin to close because the process stops."""
+        """Begin to close because the process is stopping."""
         self._begin_close(CloseCode.GOING_AWAY, "the service is stopping")
         self._changed.set()
 
@@ -154,7 +154,7 @@ class WebSocket:
 
 
 def _head(request: Request) -> bytes:
-    """Write the head of the request again, for the protocol to check."""
+    """Serialize the head of the request again, so that the protocol object can check it."""
     target = request.url_path.encode() + (b"?" + request.query_string if request.query_string else b"")
     lines = [b"%b: %b\r\n" % header for header in request.headers.items()]
     return b"GET %b HTTP/1.1\r\n%b\r\n" % (target, b"".join(lines))

@@ -18,7 +18,7 @@ class Writer:
     def __init__(self, loop: asyncio.AbstractEventLoop, now: float) -> None:
         self._loop = loop
         self._room: asyncio.Future[None] | None = None  # while the write buffer is full
-        self.written = 0  # bytes, ever
+        self.written = 0  # bytes written since the connection was opened
         self._flushed = 0
         self._progress_at = now
         self.sent_at = now
@@ -54,22 +54,22 @@ class Writer:
     # Called by the connection
 
     def fill(self) -> None:
-        """The write buffer is full."""
+        """Note that the write buffer is full."""
         if self._room is None:
             self._room = self._loop.create_future()
 
     def release(self) -> None:
-        """The write buffer has room, or the connection is closed."""
+        """Note that the write buffer has room again, or that the connection is closed."""
         room, self._room = self._room, None
         if room is not None and not room.done():
             room.set_result(None)
 
     def unsent(self) -> int:
-        """Return the bytes that were handed to the socket and are still in this process."""
+        """Return how many bytes were handed to the socket and are still in this process."""
         return self.transport.get_write_buffer_size()
 
     def is_stalled(self, now: float, timeout: timedelta) -> bool:
-        """Whether bytes wait to be sent and none have been for ``timeout``. To be called about every second."""
+        """Return whether bytes wait and none were sent for ``timeout``. Must be called about every second."""
         waiting = self.unsent()
         flushed = self.written - waiting
         if waiting == 0 or flushed != self._flushed:
