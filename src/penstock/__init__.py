@@ -1,6 +1,6 @@
-"""Penstock: durable jobs for AI models. What a user imports is here; it is loaded when it is first used.
+"""Penstock: durable jobs for AI models. The public names are here; each is loaded when it is first used.
 
-Models import it too, in interpreters of their own, where only msgspec and pydantic are installed.
+Models import this package too, in their own interpreters, where only msgspec and pydantic are installed.
 """
 
 from __future__ import annotations

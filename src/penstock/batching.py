@@ -1,7 +1,7 @@
 """Batching without a timer: while one batch is in flight the next one forms.
 
-An item that meets an idle ``Batching`` is handled at once; under load, batches grow by themselves. Each caller gets its
-own result, and only after its batch has been handled.
+An idle ``Batching`` handles an item at once; under load, batches grow by themselves. Each caller gets its own result,
+and only after its batch has been handled.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 Error = TypeVar("Error", bound=Exception)
 
-_TRIES = 3  # of a batch that failed by bad luck
+_TRIES = 3  # of a batch that failed with an ``unlucky`` error
 _Waiter: TypeAlias = "_One[Result] | _Several[Result]"
 
 
@@ -27,9 +27,9 @@ class Batching(Generic[Item, Result]):
     ``max_bytes`` of them, or one item.
 
     A batch that ``handle`` refuses because of its content (it raises one of ``refused``) is split into halves until the
-    bad item stands alone, so that only its caller gets the error, in the words of ``refusal``. One that fails by bad
-    luck (``unlucky``: nothing was written, and the same batch may pass now) is tried again. Any other exception is
-    raised to every caller of the batch.
+    bad item is alone, so that only its caller gets the error, which ``refusal`` makes. A batch that fails with one of
+    ``unlucky`` (nothing was written, and the same batch may succeed now) is tried again. Any other exception is raised
+    to every caller of the batch.
 
     ``skip_gone``: leave out items whose callers were cancelled before their batch began.
     """
@@ -62,21 +62,21 @@ class Batching(Generic[Item, Result]):
         self._running: set[asyncio.Task[None]] = set()
 
     def put(self, item: Item) -> asyncio.Future[Result]:
-        """Queue an item; the future is done when its batch was handled or refused."""
+        """Queue an item and return a future, which is done when its batch was handled or refused."""
         waiter: _One[Result] = _One()
         self._waiting.append((item, waiter, 0))
         self._start()
         return waiter.future
 
     def put_all(self, items: Sequence[Item]) -> asyncio.Future[list[Result | Exception]]:
-        """Queue several items for one caller, who gets all results in order, exceptions as values."""
+        """Queue several items for one caller, which gets all results in order, with exceptions as values."""
         waiter: _Several[Result] = _Several(len(items))
         self._waiting.extend([(item, waiter, place) for place, item in enumerate(items)])
         self._start()
         return waiter.future
 
     async def drain(self) -> None:
-        """Wait until everything that was put has been handled."""
+        """Wait until every queued item has been handled."""
         while self._running:
             await asyncio.gather(*self._running, return_exceptions=True)
 
@@ -91,7 +91,7 @@ class Batching(Generic[Item, Result]):
         try:
             while self._waiting:
                 batch = self._take()
-                self._start()  # for what is left
+                self._start()  # for the items that are left
                 if batch:
                     if self._observe is not None:
                         self._observe(len(batch))
@@ -149,7 +149,7 @@ class Batching(Generic[Item, Result]):
 
 
 def values(results: Sequence[Result | Exception], allowed: type[Error]) -> list[Result | Error]:
-    """The results of which only an ``allowed`` error may be a value; raises the first error of any other kind."""
+    """Return results in which only ``allowed`` errors occur as values; raise the first error of any other kind."""
     checked: list[Result | Error] = []
     for result in results:
         if isinstance(result, Exception) and not isinstance(result, allowed):
@@ -172,7 +172,7 @@ class _One(Generic[Result]):
 
     def settle(self, _place: int, result: Result | BaseException) -> None:
         future = self.future
-        if future.done():  # the caller has gone
+        if future.done():  # the caller was cancelled
             return
         if not isinstance(result, BaseException):
             future.set_result(result)

@@ -13,7 +13,7 @@ T = TypeVar("T")
 class Cached(Generic[T]):
     """Loads a value when it is older than ``keep`` seconds, or when the last load failed.
 
-    One load runs at a time and serves everyone who waits; a waiter that is cancelled does not cancel it.
+    One load runs at a time and serves every waiting caller; a caller that is cancelled does not cancel it.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class Cached(Generic[T]):
         self._loaded_at = 0.0
 
     async def __call__(self) -> T:
-        """Return the value; raise what its load raised."""
+        """Return the value, or raise the exception of its load."""
         loading = self._loading
         if loading is None or (loading.done() and (_failed(loading) or self._clock() - self._loaded_at > self._keep)):
             loading = self._loading = asyncio.create_task(self._timed_load())

@@ -20,13 +20,13 @@ _MISSING: Final = re.compile(r"^Object missing required field `(?P<name>[^`]*)`"
 _UNKNOWN: Final = re.compile(r"^Object contains unknown field `(?P<name>[^`]*)`")
 _ENUM: Final = re.compile(r"^Invalid enum value")
 _STEP: Final = re.compile(r"\.?([^.\[\]]+)|\[([^\]]*)\]")
-_MAX_NAME: Final = 100  # characters of a field that a caller made up
+_MAX_NAME: Final = 100  # characters of an unknown field that an error repeats
 _MAX_PROBLEMS: Final = 20
 _MAX_NAMED: Final = 40  # fields or values that are listed
 
 
 def converted(stated: Mapping[str, Any], kind: type[T]) -> T:
-    """Return ``stated`` as a structure of that kind. Raises InvalidInput with every field that is wrong.
+    """Convert ``stated`` to a structure of that kind. Raises InvalidInput with every field that is wrong.
 
     Raises RecursionError when ``stated`` is nested too deeply.
     """
@@ -54,14 +54,14 @@ def all_of(stated: Any, kind: Any) -> list[FieldProblem]:
             problems += inner
             continue
         try:
-            msgspec.json.decode(msgspec.json.encode(stated[name]), type=field.type)  # only so Raw takes any JSON
+            msgspec.json.decode(msgspec.json.encode(stated[name]), type=field.type)  # only so Raw accepts any JSON
         except msgspec.ValidationError as error:
             problems.append(_problem(str(error), field.type, name))
     return problems[:_MAX_PROBLEMS]
 
 
 def _mistakes_inside(stated: Any, kind: Any, name: str) -> list[FieldProblem]:
-    """Return the mistakes of a field that holds a structure, each named below ``name``."""
+    """Return the mistakes inside a field that holds a structure; their names begin with ``name``."""
     if not isinstance(stated, Mapping):
         return []
     structures = [one for one in _apart(inspect.type_info(kind)) if isinstance(one, inspect.StructType)]
@@ -105,7 +105,7 @@ def _joined(path: str, name: str) -> str:
 
 
 def _types_at(kind: Any, path: str) -> list[inspect.Type]:
-    """Return the types that a value may have at ``path``; unions are taken apart."""
+    """Return the types that a value may have at ``path``, with unions split into their members."""
     types = list(_apart(inspect.type_info(kind)))
     for name, _index in _STEP.findall(path):
         types = [inner for outer in types for inner in _inside(outer, name)]
@@ -123,7 +123,7 @@ def _apart(kind: inspect.Type) -> Iterator[inspect.Type]:
 
 
 def _inside(kind: inspect.Type, name: str) -> Iterator[inspect.Type]:
-    """Go one step down: to a field by its name, or into a list or dictionary without one."""
+    """Return the types one level down: those of the field ``name``, or those of a list's or dictionary's values."""
     match kind:
         case inspect.StructType() if name:
             for field in kind.fields:

@@ -21,9 +21,9 @@ _ALLOWED = "must be a duration such as 250ms, 2s, 5m or 1h30m"
 
 
 def parse(text: str) -> timedelta:
-    """The duration that ``text`` writes; raises ValueError, which names what is allowed and not the text.
+    """Parse a duration. Raises ValueError, whose message names what is allowed and does not repeat the text.
 
-    A bare ``0`` needs no unit. Negative durations do not exist.
+    A bare ``0`` needs no unit. Negative durations are not allowed.
     """
     compact = text.strip().lower()
     if compact == "0":
@@ -37,7 +37,7 @@ def parse(text: str) -> timedelta:
 
 
 def text(duration: timedelta) -> str:
-    """The shortest text that ``parse`` reads as this duration, to the microsecond: ``1h30m``."""
+    """Return the shortest text that ``parse`` reads as this duration, to the microsecond: ``1h30m``."""
     left = duration
     parts: list[str] = []
     for unit in ("d", "h", "m", "s", "ms", "us"):

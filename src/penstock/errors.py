@@ -8,26 +8,26 @@
     │   ├── InvalidInput            well-formed, but a field breaks a rule
     │   ├── TooLarge                a body, field or list exceeds its configured size
     │   ├── Unsupported             a media type or encoding that is not served
-    │   ├── Forbidden               the request comes from where it may not
+    │   ├── Forbidden               the request is not allowed from its origin
     │   ├── Unauthorized            no token, or a wrong one
-    │   ├── NotFound                nothing here has that id or path
+    │   ├── NotFound                nothing has that id or path
     │   ├── MethodNotAllowed        the path exists, the method does not
     │   ├── StaleEpoch              the caller no longer holds the lease that it names
     │   ├── WrongState              the job's state does not allow the operation
     │   ├── IdempotencyConflict     the key was used before for another request
     │   ├── AlreadyExists           a model of that name and version is registered already
     │   └── PoisonInput             this input has brought down replicas repeatedly
-    ├── ServiceError                our side could not serve a sound request
+    ├── ServiceError                the service could not serve a valid request
     │   ├── DatabaseUnavailable     PostgreSQL cannot be reached; try again
-    │   │   └── SchemaMismatch      its schema is missing, or not the one of this code
+    │   │   └── SchemaMismatch      its schema is missing or of another version
     │   ├── Overloaded              a bounded queue is full; try again later
     │   ├── ModelFailed             the model raised an exception
     │   ├── ModelCrashed            the replica died under the call
     │   ├── ModelTimeout            the model took longer than its limit
-    │   ├── ModelUnavailable        the model cannot be loaded, or not at present
+    │   ├── ModelUnavailable        the model cannot be loaded, perhaps only for a while
     │   │   └── ModelBroken         its manifest is wrong
     │   └── ProviderFailed          a server behind the model failed
-    ├── CannotStart                 a process of ours cannot start here; the message names the remedy
+    ├── CannotStart                 a process cannot start here; the message names the remedy
     └── SettingsError               the environment is wrong; lists every mistake
 
 The domain knows no HTTP: ``web.problems`` maps these classes to statuses. ``code`` is stable and
@@ -46,7 +46,7 @@ from typing import ClassVar
 class FieldProblem:
     """One mistake in one field."""
 
-    field: str  # dotted path as the caller wrote it: "jobs[3].priority"
+    field: str  # the dotted path in the caller's input: "jobs[3].priority"
     detail: str  # what is wrong and what is allowed
 
 

@@ -1,4 +1,4 @@
-"""Streams as they come in pieces: lines of text, and server-sent events (the WHATWG's ``text/event-stream``)."""
+"""Parse streams that arrive in pieces: lines of text, and server-sent events (WHATWG ``text/event-stream``)."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Final
 
-_LINE_END: Final = re.compile(rb"\r\n|\n|\r(?!\Z)")  # a CR at the very end may be the half of one
+_LINE_END: Final = re.compile(rb"\r\n|\n|\r(?!\Z)")  # a CR at the very end may be the first half of a CR LF
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 _LONGEST: Final = 2**24  # bytes
 LARGEST_OWN: Final = 2**31  # bytes
 
 
 class TooLong(ValueError):
-    """A line, or an event, is longer than is allowed."""
+    """A line or an event exceeds its limit."""
 
 
 class Lines:
-    """Bytes in, whole lines out, without their ends. Only what is new is searched: a line may come byte by byte."""
+    """Splits bytes into lines, without their ends. Searches only new bytes, since a line may arrive byte by byte."""
 
     def __init__(self, longest: int = _LONGEST) -> None:
         self._longest = longest
         self._rest = bytearray()
 
     def feed(self, piece: bytes) -> list[bytes]:
-        """The lines that a piece ends; raises TooLong."""
+        """Return the lines that end in this piece; raises TooLong."""
         if self._rest.endswith(b"\r"):
             piece = b"\r" + piece
             del self._rest[-1]
@@ -40,7 +40,7 @@ class Lines:
         return lines
 
     def end(self) -> list[bytes]:
-        """The last line, if the stream ended without ending it."""
+        """Return the last line if the stream ended without a line break."""
         rest = bytes(self._rest.removesuffix(b"\r"))
         self._rest = bytearray()
         return [rest] if rest else []
@@ -48,15 +48,15 @@ class Lines:
 
 @dataclass(frozen=True, slots=True)
 class ServerEvent:
-    """One event; of its fields those that are used here."""
+    """One event, with only the fields that are used here."""
 
-    name: str  # "message" where the stream names none
+    name: str  # "message" if the stream names no type
     data: bytes
     id: str
 
 
 class Events:
-    """Bytes in, events out. Comments and other fields are passed over."""
+    """Parses bytes into events. Comments and other fields are ignored."""
 
     def __init__(self, longest: int = _LONGEST) -> None:
         self._lines = Lines(longest)
@@ -64,16 +64,16 @@ class Events:
         self._first = True
         self._name = ""
         self._id = ""
-        self.last_id = ""  # of the last event that is complete, even one without data
+        self.last_id = ""  # of the last complete event, even if it had no data
         self._data: list[bytes] = []
         self._size = 0
 
     def feed(self, piece: bytes) -> list[ServerEvent]:
-        """The events that a piece ends; raises TooLong."""
+        """Return the events that end in this piece; raises TooLong."""
         return [event for line in self._lines.feed(piece) if (event := self._take(line)) is not None]
 
     def end(self) -> list[ServerEvent]:
-        """The last event of a stream that ended without ending it: some servers leave out the last empty line."""
+        """Return the last event if the stream ended without its empty line, which some servers leave out."""
         return [event for line in [*self._lines.end(), b""] if (event := self._take(line)) is not None]
 
     def _take(self, line: bytes) -> ServerEvent | None:
@@ -103,7 +103,7 @@ class Events:
 
 
 async def events_of(pieces: AsyncIterator[bytes]) -> AsyncIterator[ServerEvent]:
-    """The events of a stream of our own: however large they are, and none that was cut off."""
+    """Parses a stream of Penstock's own: events may have any size, and an incomplete last event is dropped."""
     events = Events(LARGEST_OWN)
     async for piece in pieces:
         for event in events.feed(piece):

@@ -1,4 +1,4 @@
-"""How work ends without a result: one category and one exception, from the replica of a model to a job's report.
+"""How work ends without a result: one set of categories and one exception, from a model's replica to a job's report.
 
 Imports only ``penstock.errors``: replicas use it in interpreters of their own.
 """
@@ -26,7 +26,7 @@ class Category(StrEnum):
     BAD_INPUT = "bad_input"  # the input can never work: no retry
     CANCELLED = "cancelled"  # stopped on request: no retry, the job is cancelled
     RATE_LIMITED = "rate_limited"  # not now: retried, costs no attempt
-    SHUTDOWN = "shutdown"  # the worker was asked to stop: retried at once, costs no attempt
+    SHUTDOWN = "shutdown"  # the worker is stopping: retried at once, costs no attempt
     TIMEOUT = "timeout"  # it took longer than its limit
     PROVIDER_ERROR = "provider_error"  # a server behind the model or the worker failed
     UNAVAILABLE = "unavailable"  # the model cannot be loaded at present
@@ -62,7 +62,7 @@ class CallFailed(Exception):
         return f"{self.field}: {self.message}" if self.field else self.message
 
 
-# The table, from failures to errors. What has no error of its own is the model's failure.
+# From failures to errors. A category without an error of its own becomes ModelFailed.
 _ERRORS: Final[dict[Category, type[PenstockError]]] = {
     Category.BAD_INPUT: InvalidInput,
     Category.RATE_LIMITED: Overloaded,
@@ -71,7 +71,7 @@ _ERRORS: Final[dict[Category, type[PenstockError]]] = {
     Category.UNAVAILABLE: ModelUnavailable,
     Category.INTERNAL: ModelFailed,
 }
-# The table back, by the stable codes of errors, which also travel in HTTP. Every other code is INTERNAL.
+# From the stable codes of errors, which HTTP responses also carry, to categories. Every other code is INTERNAL.
 _CATEGORIES: Final = {
     **{error.code: category for category, error in _ERRORS.items()},
     "malformed_body": Category.BAD_INPUT,
@@ -87,7 +87,7 @@ _CATEGORIES: Final = {
 
 
 def error_of(failure: CallFailed, what: str = "") -> PenstockError:
-    """Return the error that a failure is to the caller of a service; ``what`` is put before the message."""
+    """Return the error that reports a failure to the caller of a service; ``what`` precedes the message."""
     if failure.category is Category.BAD_INPUT:
         return InvalidInput.of(failure.field or "body", failure.message)
     message = f"{what}: {failure.message}" if what else failure.message
@@ -97,7 +97,7 @@ def error_of(failure: CallFailed, what: str = "") -> PenstockError:
 
 
 def failure_of(error: PenstockError, *, where: str = "input") -> CallFailed:
-    """Return the failure that a service's error is to the work that called it; ``where`` is put before fields."""
+    """Return the failure that reports a service's error to the work that called it; ``where`` precedes fields."""
     category = category_of(error.code)
     retry_after = error.retry_after if isinstance(error, Overloaded) else None
     if isinstance(error, InvalidInput):

@@ -22,7 +22,7 @@ _PASSWORD_PARAMETER: Final = re.compile(r"(?i)([?&](?:[\w-]*(?:password|passwd|t
 
 
 class Secret:
-    """A text that is printed nowhere by accident: only ``reveal`` returns it."""
+    """A text that is never printed by accident: only ``reveal`` returns it."""
 
     __slots__ = ("_text",)
 
@@ -46,7 +46,7 @@ class Secret:
 
 
 class Masker:
-    """Replaces known secrets. The longest come first, because one may be part of another."""
+    """Replaces known secrets, the longest first, because one may be part of another."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._secrets: list[str] = []
@@ -83,7 +83,7 @@ class Masker:
                 return value
 
     def within(self, data: bytes) -> bool:
-        """Whether UTF-8 text contains one of them unchanged."""
+        """Return whether UTF-8 text contains one of the secrets unchanged."""
         return any(secret in data for secret in self._encoded)
 
     def unfinished(self, text: str) -> int:
@@ -96,7 +96,7 @@ class Masker:
         return 0
 
     def before_any(self, text: str, cut: int) -> int:
-        """Return ``cut``, or the place before it where a secret begins that ``cut`` would divide."""
+        """Return ``cut``, or the start of the secret that a cut there would divide."""
         divided = True
         while divided:
             divided = False
@@ -108,21 +108,21 @@ class Masker:
 
 
 class MaskedStream:
-    """Masks a text that arrives in pieces: what may be the beginning of a secret is held until the next piece."""
+    """Masks a text that arrives in pieces, and holds the possible beginning of a secret until the next piece."""
 
     def __init__(self, masker: Masker) -> None:
         self._masker = masker
         self._held = ""
 
     def feed(self, piece: str) -> str:
-        """Return what can be shown now."""
+        """Add a piece and return what can be shown now."""
         text = self._held + piece
         cut = self._masker.before_any(text, len(text) - self._masker.unfinished(text))
         self._held = text[cut:]
         return self._masker.text(text[:cut])
 
     def end(self) -> str:
-        """Return what was held back."""
+        """Return the held text, masked: no more pieces follow."""
         held, self._held = self._held, ""
         return self._masker.text(held)
 
@@ -139,8 +139,9 @@ def spelled(secrets: Iterable[str]) -> set[str]:
 
 
 def _in_base64(secret: str) -> Iterator[str]:
-    """Yield what a secret becomes inside a longer text in base64, for each of the three places where it may begin: the
-    characters that depend on nothing else. Those of a short secret would occur in other texts by chance."""
+    """Yield the base64 forms of a secret inside a longer text, one for each of the three offsets at which it may begin.
+    Each form holds only the characters that depend on nothing but the secret. Short secrets yield none, because their
+    forms would occur in other texts by chance."""
     data = secret.encode()
     for offset in range(3):
         start, end = -(-8 * offset // 6), 8 * (offset + len(data)) // 6
@@ -151,12 +152,12 @@ def _in_base64(secret: str) -> Iterator[str]:
 
 
 def is_distinctive(secret: str) -> bool:
-    """Whether a secret appears in no text by chance, as ``anything`` or ``transcribe`` may."""
+    """Return whether a secret is too unusual to occur by chance, as ``anything`` or ``transcribe`` would."""
     return len(secret) >= 16 or (len(secret) >= 8 and not secret.isalpha())
 
 
 def mask_url(url: str) -> str:
-    """``url`` without its password; a URL over HTTP loses its user name too, which is often a key."""
+    """Return ``url`` without its password, and over HTTP without its user name, which is often a key."""
     masked = _PASSWORD_PARAMETER.sub(rf"\1{MASK}", url)
     scheme, separator, rest = masked.partition("://")
     user, at, host = rest.rpartition("@")  # the last one: a password may hold an unescaped @
@@ -168,7 +169,7 @@ def mask_url(url: str) -> str:
 
 
 def secrets_of_url(url: str) -> Iterator[str]:
-    """The password of a URL, as it is and unquoted, and the parameters that ``mask_url`` masks."""
+    """Return the password of a URL, both as written and unquoted, and the parameters that ``mask_url`` masks."""
     user, at, _ = url.partition("://")[2].rpartition("@")
     password = user.partition(":")[2] if at else ""
     yield from {part for part in (password, unquote(password)) if part}

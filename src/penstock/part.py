@@ -1,4 +1,4 @@
-"""What a room offers to a process: routes that a gateway serves, duties that a housekeeper does, and its lifecycle."""
+"""What a room adds to a process: routes for a gateway, duties for a housekeeper, and a start and a stop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Step = Callable[[], Awaitable[None]]
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """One room's share of a process."""
+    """One room's part of a process."""
 
     routes: Sequence[AnyRoute] = ()
     duties: Sequence[Periodic] = ()

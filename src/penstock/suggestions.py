@@ -8,14 +8,14 @@ from itertools import islice
 from typing import Final
 
 _LIKENESS: Final = 0.65  # of 1.0; `mood` and `moon` have 0.75, `mood` and `chat` 0
-_PREFIX: Final = 0.9  # likeness of `whisper` and `whisper-large-v3`, which have 0.61 by their letters alone
+_PREFIX: Final = 0.9  # likeness of `whisper` and `whisper-large-v3`; by letters alone it is 0.61
 _SHORTEST_PREFIX: Final = 3  # characters
 _MAX_LENGTH: Final = 100  # characters of a name that is compared
-_MAX_KNOWN: Final = 250  # names that are compared, so that a mistake costs a server a few milliseconds at most
+_MAX_KNOWN: Final = 250  # names that are compared, which bounds the cost of a mistake to a few milliseconds
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that ``name`` was probably meant to be, or None where none is like it.
+    """Return the known name that ``name`` was probably meant to be, or None if none is similar.
 
     Upper and lower case, and ``-``, ``_`` and ``.``, count as the same. Names after the first 250 are not compared.
     """
@@ -33,13 +33,13 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean NAME?"`` to end an error message with, or nothing where no known name is like it."""
+    """Return ``"; did you mean NAME?"`` as the end of an error message, or "" if no known name is similar."""
     found = nearest(name, known)
     return "" if found is None or found == name else f"; did you mean {found}?"
 
 
 def _likeness(matcher: SequenceMatcher[str], candidate: str, meant: str, least: float) -> float:
-    """Return how like two names are, from 0 to 1; the exact value is found only where it may exceed ``least``."""
+    """Return how similar two names are, from 0 to 1; the value is exact only if it may exceed ``least``."""
     if candidate == meant:
         return 1.0
     matcher.set_seq1(candidate[:_MAX_LENGTH])

@@ -1,5 +1,5 @@
-"""The explicit lists of what each process is made of: gateway, worker and housekeeper, a file for each.
+"""The explicit lists of the parts of each process: gateway, worker and housekeeper, one file for each.
 
-Rooms offer parts; here they are built from the settings, one of each per process, and handed to one another. Nothing
-else imports the rooms of several roles.
+Rooms define parts. The modules here build one of each per process from the settings, and connect them. No other
+module imports the rooms of several roles.
 """

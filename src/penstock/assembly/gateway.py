@@ -1,4 +1,4 @@
-"""What a gateway is made of."""
+"""The assembly of a gateway."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a housekeeper is made of."""
+"""The assembly of a housekeeper."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from penstock.settings import Settings
 
 
 def build_housekeeper(database: Database, limits: JobLimits, *, retention: timedelta) -> Housekeeper:
-    """All duties, side by side."""
+    """Return all duties, which run concurrently."""
     wakeups = Wakeups(database)
     parts = [
         Part(

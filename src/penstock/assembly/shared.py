@@ -1,4 +1,4 @@
-"""What a process has one of, whatever its role."""
+"""Objects of which every process has at most one, whatever its role."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from penstock.workers.uploads import UploadLoader
 
 
 class Shared:
-    """Each of these is made when it is first used. Nothing is started here; ``close`` ends the connections."""
+    """Creates each object when it is first used. It starts nothing; ``close`` closes the connections."""
 
     def __init__(self, settings: Settings, *, role: str, observe_batch: Observe | None = None) -> None:
         self.settings = settings
@@ -40,7 +40,7 @@ class Shared:
         return catalogue
 
     def check(self) -> None:
-        """Raise SettingsError for mistakes in profiles.toml at once, whether or not the database is there."""
+        """Raise SettingsError for mistakes in profiles.toml, without waiting for the database."""
         _ = self.catalogue
 
     @cached_property
@@ -57,7 +57,7 @@ class Shared:
 
     @cached_property
     def load_upload(self) -> UploadLoader:
-        """Reads uploads that inputs of models name."""
+        """The reader of uploads that inputs of models name."""
         return UploadLoader(self.blobs, max_bytes=self.settings.penstock_max_call_bytes)
 
     @cached_property

@@ -1,1 +1,1 @@
-"""The sidecar of a GPU host: it measures GPUs, containers, vLLM and WhisperX, and changes nothing."""
+"""The sidecar of a GPU host, which measures GPUs, containers, vLLM and WhisperX and changes nothing."""

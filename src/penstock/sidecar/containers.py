@@ -19,7 +19,7 @@ from penstock.sidecar.telemetry import Container
 T = TypeVar("T")
 
 _CONNECTIONS: Final = 8
-_STATS_SECONDS: Final = 2.0  # of one container; the others do not wait for it
+_STATS_SECONDS: Final = 2.0  # for the request about one container; the others do not wait for it
 _HEALTH: Final = re.compile(r"\((?:health: )?(healthy|unhealthy|starting)\)")
 
 
@@ -33,7 +33,7 @@ class _Listed(Struct, rename="pascal"):
     image: str | None = None
     state: str | None = None
     status: str | None = None
-    health: _Health | None = None  # since API 1.52; before, inside the status
+    health: _Health | None = None  # since API 1.52; earlier, it is part of the status
 
 
 class _Usage(Struct):
@@ -60,7 +60,7 @@ class _Stats(Struct):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Cores:
-    """The CPU time that a container and the whole machine had used by one measurement."""
+    """The CPU time that a container and the whole machine had used at one measurement."""
 
     container: int
     machine: int
@@ -68,11 +68,11 @@ class _Cores:
 
 
 class ContainerReader:
-    """Lists all containers and what the running ones use; keeps the last measurement of each."""
+    """Lists all containers with the resources that running ones use; keeps the last measurement of each."""
 
     def __init__(self, socket: Path, *, required: bool = False) -> None:
         self._socket = socket
-        self._required = required  # the socket is configured, so that its absence is a mistake
+        self._required = required  # the socket was configured, so its absence is an error
         self._session: aiohttp.ClientSession | None = None
         self._before: dict[str, _Cores] = {}
 
@@ -107,7 +107,7 @@ class ContainerReader:
         return False
 
     async def _stats(self, listed: _Listed) -> _Stats | None:
-        """Return what a running container uses; None when that is not known in time."""
+        """Return the resources that a running container uses; None when they are not known in time."""
         if listed.state != "running":
             return None
         path = f"/containers/{quote(listed.id, safe='')}/stats"
@@ -155,7 +155,7 @@ def _health(listed: _Listed) -> str | None:
 
 
 def _used(memory: _Memory) -> int | None:
-    """Return the memory as ``docker stats`` does: without inactive file cache, which cgroup v1 and v2 name apart."""
+    """Return the memory as ``docker stats`` does: without inactive file cache, whose name depends on the cgroup version."""
     if memory.usage is None:
         return None
     stats = memory.stats or {}
@@ -172,7 +172,7 @@ def _cores(stats: _Stats | None) -> _Cores | None:
 
 
 def _percent(before: _Cores | None, now: _Cores | None) -> float | None:
-    """Return the share of one core in percent; None at a first measurement and after a restart of the container."""
+    """Return the share of one core in percent; None at the first measurement and after a restart of the container."""
     if before is None or now is None or now.container < before.container or now.machine <= before.machine:
         return None
     return round(100 * now.count * (now.container - before.container) / (now.machine - before.machine), 1)

@@ -1,4 +1,4 @@
-"""Bounded requests to the sources of a sidecar. Texts of failures are safe to show: they hold no URL or password."""
+"""Bounded requests to the sources of a sidecar. Error messages are safe to show: they hold no URL or password."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     import aiohttp
 
 MAX_BYTES: Final = 4 * 2**20  # of one response
-TIMEOUT_SECONDS: Final = 3.0  # of one source
+TIMEOUT_SECONDS: Final = 3.0  # connections to one source
 _PORTS: Final = {"http": 80, "https": 443}
 
 
 class SourceFailed(Exception):
-    """A source did not return what it should; the message says why."""
+    """A source could not be read; the message states the reason."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,9 +38,9 @@ class Reply:
 async def fetch(
     session: aiohttp.ClientSession, base: str, path: str, *, headers: Mapping[str, str] | None = None
 ) -> Reply:
-    """``GET base + path``; a user and password in ``base`` are sent along unless ``headers`` holds credentials already.
+    """Send ``GET base + path``, with the user and password in ``base`` unless ``headers`` holds credentials.
 
-    Raises SourceFailed. Sets no limit of time: the caller does.
+    Raises SourceFailed. The caller limits the time.
     """
     import aiohttp  # noqa: PLC0415  (slow to import; a gateway without sidecars needs none)
 
@@ -77,7 +77,7 @@ def too_slow(seconds: float) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Return why a connection failed; never the error's own text, which may quote a URL."""
+    """Return why a connection failed, without the error's own text, which may quote a URL."""
     import aiohttp  # noqa: PLC0415
 
     match error:

@@ -26,14 +26,14 @@ _LOST: Final = {
 
 
 class GpuReader:
-    """Reads all GPUs in a thread of its own, one reading at a time: a driver in trouble may block for minutes."""
+    """Reads all GPUs in a separate thread, one reading at a time, because a faulty driver may block for minutes."""
 
     def __init__(self) -> None:
         self._started = False
         self._busy = False
 
     async def read(self) -> list[Gpu]:
-        """Return all GPUs; none without a driver. Raises SourceFailed when the driver is there and fails."""
+        """Return all GPUs; none without a driver. Raises SourceFailed when a driver is installed and fails."""
         if self._busy:
             raise SourceFailed("the driver has not completed the last query yet")
         loop = asyncio.get_running_loop()
@@ -41,7 +41,7 @@ class GpuReader:
 
         def settle(gpus: list[Gpu] | None, error: Exception | None) -> None:
             self._busy = False
-            if answer.done():  # given up meanwhile
+            if answer.done():  # the waiter was cancelled meanwhile
                 return
             if error is not None:
                 answer.set_exception(error)
@@ -52,12 +52,12 @@ class GpuReader:
             gpus, failure = None, None
             try:
                 gpus = self._read()
-            except Exception as error:  # noqa: BLE001 - it belongs to whoever waits
+            except Exception as error:  # noqa: BLE001 - it is raised to the waiter
                 failure = error
-            with suppress(RuntimeError):  # the loop has ended
+            with suppress(RuntimeError):  # the event loop was closed
                 loop.call_soon_threadsafe(settle, gpus, failure)
 
-        # A daemon: one that is stuck in the driver must not keep the process from ending.
+        # A daemon, so that a thread stuck in the driver does not keep the process from ending.
         self._busy = True
         threading.Thread(target=work, name="penstock-nvml", daemon=True).start()
         return await answer
@@ -83,7 +83,7 @@ class GpuReader:
 
 def _gpu(index: int) -> Gpu:
     handle = _known(pynvml.nvmlDeviceGetHandleByIndex, index)
-    if handle is None:  # fallen off the bus, or not permitted
+    if handle is None:  # the GPU has fallen off the bus, or access is not permitted
         return Gpu(index=index)
     memory = _known(pynvml.nvmlDeviceGetMemoryInfo, handle, pynvml.nvmlMemory_v2)
     memory = memory or _known(pynvml.nvmlDeviceGetMemoryInfo, handle)  # drivers before 510

@@ -1,4 +1,4 @@
-"""The telemetry of the sidecars on GPU hosts: requested together, kept for two seconds, never trusted."""
+"""The telemetry of the sidecars on GPU hosts: requested together, cached for two seconds, and never trusted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Age = Annotated[float, Meta(description="seconds since the sidecar measured this
 
 
 class SidecarStatus(Struct, frozen=True, kw_only=True):
-    """One sidecar. While it is away, its last good telemetry stays, with the age that it has by now."""
+    """One sidecar. While it cannot be reached, its last valid telemetry stays, with its current age."""
 
     name: str  # host:port
     url: str
@@ -46,7 +46,7 @@ class SidecarStatus(Struct, frozen=True, kw_only=True):
 
 
 class InfraStatus(Struct, frozen=True, kw_only=True):
-    """Telemetry of AI servers by their sidecars."""
+    """The telemetry of AI servers, as their sidecars report it."""
 
     configured: bool
     sidecars: list[SidecarStatus]
@@ -62,7 +62,7 @@ class Infra:
         self._refreshed = Cached(self._refresh, keep=_KEPT_SECONDS, clock=clock)
 
     async def status(self) -> InfraStatus:
-        """Return the state of every sidecar, at most two seconds old. Takes up to three seconds and raises nothing."""
+        """Return the state of every sidecar, at most two seconds old. Takes at most three seconds and never raises."""
         if self._sidecars:
             await self._refreshed()
         return InfraStatus(configured=bool(self._sidecars), sidecars=[one.status() for one in self._sidecars])
@@ -107,7 +107,7 @@ class InfraRoutes:
 
 
 class _Sidecar:
-    """One sidecar and what it returned last."""
+    """One sidecar and its last response."""
 
     def __init__(self, url: str, token: Secret | None, clock: Callable[[], float]) -> None:
         self._url = url
@@ -119,7 +119,7 @@ class _Sidecar:
         self._error: str | None = None
 
     async def refresh(self, session: aiohttp.ClientSession) -> None:
-        """Request its telemetry; raises nothing."""
+        """Request the sidecar's telemetry; never raises."""
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 self._report, self._latency_ms = await self._request(session)
@@ -133,7 +133,7 @@ class _Sidecar:
             self._latency_ms, self._error = None, f"it could not be requested ({type(error).__name__})"
 
     def status(self) -> SidecarStatus:
-        """Return its state at this moment."""
+        """Return the sidecar's state at this moment."""
         report = self._report
         age = None if report is None else round(report.age_seconds + self._clock() - self._reported_at, 3)
         return SidecarStatus(

@@ -1,4 +1,4 @@
-"""Measures everything on this host at intervals, and keeps the newest measurement."""
+"""Measure everything on this host at intervals, and keep the newest measurement."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ log = logs.get(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sources:
-    """What there is to measure."""
+    """The sources to measure."""
 
     gpus: GpuReader
     containers: ContainerReader
@@ -59,7 +59,7 @@ async def sources(settings: Settings) -> AsyncIterator[Sources]:
 
 @dataclass(frozen=True, slots=True)
 class _Found(Generic[T]):
-    """What a source returned, or why it did not, and when it was asked for it."""
+    """A source's result or error, and the time of the request."""
 
     at: datetime
     began: float  # monotonic
@@ -68,7 +68,7 @@ class _Found(Generic[T]):
 
 
 class _Source(Generic[T]):
-    """One source and what it returned last. A measurement that hangs delays only the next one of the same source."""
+    """One source and its last result. A measurement that hangs delays only the next one of the same source."""
 
     def __init__(self, name: str, read: Callable[[], Coroutine[Any, Any, T]], timeout: float) -> None:
         self.name = name
@@ -78,13 +78,13 @@ class _Source(Generic[T]):
         self._measuring: asyncio.Task[None] | None = None
 
     def begin(self) -> asyncio.Task[None]:
-        """Return the measurement that runs, or begin one."""
+        """Return the running measurement, or start one."""
         if self._measuring is None or self._measuring.done():
             self._measuring = asyncio.create_task(self._measure())
         return self._measuring
 
     async def close(self) -> None:
-        """Give up the measurement that runs."""
+        """Cancel the running measurement."""
         if self._measuring is not None:
             self._measuring.cancel()
             await asyncio.gather(self._measuring, return_exceptions=True)
@@ -106,16 +106,16 @@ class _Source(Generic[T]):
             self.found = _Found(at, began, error=too_slow(self._timeout))
         except SourceFailed as error:
             self.found = _Found(at, began, error=str(error))
-        except Exception as error:  # one source's fault, foreseen or not, is that source's line
+        except Exception as error:  # any fault of one source, even an unexpected one, is reported only for that source
             log.exception("source_failed")
             self.found = _Found(at, began, error=type(error).__name__)
 
 
 class Sampler:
-    """Measures every source each ``interval``, each within ``timeout``, and keeps what they returned last.
+    """Measures every source at each ``interval``, each within ``timeout``, and keeps the last results.
 
-    No source waits for another one. ``stop`` is idempotent, gives up the measurements in hand, and is safe if ``run``
-    was never called.
+    No source waits for another one. ``stop`` is idempotent, cancels running measurements, and is safe if ``run`` was
+    never called.
     """
 
     def __init__(
@@ -156,14 +156,14 @@ class Sampler:
             self._stopped.set()
 
     async def stop(self) -> None:
-        """End, and return when it has."""
+        """Stop measuring, and return when everything has ended."""
         self._stopping.set()
         await self._stopped.wait()
 
     async def report(self) -> Report:
-        """Return what the sources returned last, and how old it is; wait for the first measurement of each.
+        """Return the last results of the sources and their age; wait for the first measurement of each.
 
-        The age is that of the oldest of the sources that work: one that hangs has its error instead.
+        The age is that of the oldest working source; a source that hangs has an error instead.
         """
         await self._measured.wait()
         found = [one.found for one in self._sources() if one.found is not None]
@@ -172,7 +172,7 @@ class Sampler:
         return Report(age_seconds=age, telemetry=self._telemetry(oldest.at))
 
     async def sample(self) -> Telemetry:
-        """Measure once, and wait for every source."""
+        """Measure every source once, and wait for all of them."""
         at = datetime.now(UTC)
         await asyncio.gather(*(source.begin() for source in self._sources()))
         return self._telemetry(at)
@@ -194,13 +194,13 @@ class Sampler:
         return every + [source for _, source in self._vllm] + [source for _, source in self._whisperx]
 
     def _errors(self) -> dict[str, str]:
-        """Return what is wrong with each source that does not work; a health check may return an error by itself."""
+        """Return the errors of sources that do not work, including those that a health check returned as its result."""
         errors = {one.name: one.error for one in self._sources()}
         errors |= {one.name: one.value.error for _, one in self._whisperx if one.value is not None}
         return {name: error for name, error in errors.items() if error is not None}
 
     def _telemetry(self, at: datetime) -> Telemetry:
-        """Return what the sources returned last."""
+        """Return the last results of the sources."""
         return Telemetry(
             sampled_at=at,
             host=self._host,

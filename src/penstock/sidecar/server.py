@@ -1,4 +1,4 @@
-"""The process ``penstock sidecar``: a small HTTP server that reports and changes nothing.
+"""The process ``penstock sidecar``: a small HTTP server that reports measurements and changes nothing.
 
 ``GET /healthz`` is open; ``GET /status`` needs INFRA_SIDECAR_TOKEN and returns a ``Report``.
 """
@@ -32,7 +32,7 @@ _GRACE: Final = timedelta(seconds=5)  # for responses that are being sent when t
 async def run(settings: Settings) -> None:
     """Measure and report until SIGTERM or SIGINT.
 
-    Raises SettingsError without INFRA_SIDECAR_TOKEN, and when the address cannot be listened on.
+    Raises SettingsError without INFRA_SIDECAR_TOKEN, and when it cannot listen on the address.
     """
     token = _required_token(settings)
     stop = asyncio.Event()
@@ -55,7 +55,7 @@ async def run(settings: Settings) -> None:
 
 
 class SidecarRoutes:
-    """What a running sampler has measured."""
+    """The routes that return what a running sampler has measured."""
 
     def __init__(self, sampler: Sampler) -> None:
         self._sampler = sampler
@@ -66,7 +66,7 @@ class SidecarRoutes:
         name="health",
         tag="Sidecar",
         summary="Whether the process runs",
-        responses={200: ResponseSpec(description="It does", type=dict[str, str])},
+        responses={200: ResponseSpec(description="The process runs", type=dict[str, str])},
         open=True,
     )
     async def health(self, _request: Request) -> Response:

@@ -1,4 +1,4 @@
-"""The telemetry of a host. ``null`` always means "not known": not supported, not permitted, or not yet."""
+"""The telemetry of a host. ``null`` always means "not known": not supported, not permitted, or not yet measured."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class Gpu(Struct, frozen=True, kw_only=True):
 
 
 class Container(Struct, frozen=True, kw_only=True):
-    """One container; what it uses is known only while it runs."""
+    """One container. The resources that it uses are known only while it runs."""
 
     id: str  # its first twelve characters
     name: str
     image: str
     state: str  # running, exited, …
     health: str | None = None  # healthy, unhealthy, starting; null without a health check
-    cpu_percent: Number | None = None  # of one core, since the measurement before
+    cpu_percent: Number | None = None  # of one core, since the previous measurement
     memory_used_bytes: Count | None = None  # without the file cache that the kernel may drop
     memory_limit_bytes: Count | None = None
 
@@ -55,12 +55,12 @@ class VllmModel(Struct, frozen=True, kw_only=True):
     requests_running: Count | None = None
     requests_waiting: Count | None = None
     cache_usage: Number | None = None  # 0 to 1, of the fullest engine's KV cache
-    prompt_tokens_per_second: Number | None = None  # since the measurement before
+    prompt_tokens_per_second: Number | None = None  # since the previous measurement
     generation_tokens_per_second: Number | None = None
 
 
 class VllmServer(Struct, frozen=True, kw_only=True):
-    """One vLLM server by its metrics."""
+    """One vLLM server, according to its metrics."""
 
     url: str
     reachable: bool
@@ -69,7 +69,7 @@ class VllmServer(Struct, frozen=True, kw_only=True):
 
 
 class HealthCheck(Struct, frozen=True, kw_only=True):
-    """The health of one server. ``reachable``: it responded, whatever it said."""
+    """The health of one server. ``reachable`` means that it responded, with any status."""
 
     url: str
     reachable: bool
@@ -91,7 +91,7 @@ class Telemetry(Struct, frozen=True, kw_only=True):
 
 
 class Report(Struct, frozen=True, kw_only=True):
-    """A sidecar's response: its newest measurement, and how old that is by a monotonic clock."""
+    """A sidecar's response: its newest measurement, and the age of that by a monotonic clock."""
 
     age_seconds: Number
     telemetry: Telemetry

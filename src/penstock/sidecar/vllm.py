@@ -28,7 +28,7 @@ Values = dict[Series, float]
 
 
 class VllmReader:
-    """Reads one server; keeps its counters of the last time."""
+    """Reads one server, and keeps the counters of the last measurement."""
 
     def __init__(
         self, session: aiohttp.ClientSession, url: str, *, clock: Callable[[], float] = time.monotonic
@@ -40,7 +40,7 @@ class VllmReader:
         self._before_at = 0.0
 
     async def read(self) -> list[VllmModel]:
-        """Return its models. Raises SourceFailed."""
+        """Return the models of the server. Raises SourceFailed."""
         reply = await fetch(self._session, self.url, "/metrics")
         if reply.status != 200:
             raise SourceFailed(f"HTTP status {reply.status}")
@@ -52,7 +52,7 @@ class VllmReader:
 
 
 def parsed(body: bytes) -> Values:
-    """Return the metrics that are of interest here. Raises SourceFailed for any other text."""
+    """Return the metrics that are used here. Raises SourceFailed for a text without vLLM's metrics."""
     lines = [line for line in body.decode("utf-8", "replace").splitlines() if _name(line) in _WANTED]
     if not lines:
         raise SourceFailed("the response holds no metrics of vLLM")
@@ -73,7 +73,7 @@ def parsed(body: bytes) -> Values:
 
 
 def summed(values: Values, before: Values, seconds: float) -> list[VllmModel]:
-    """Sum up each model over its engines; rates are over the time since ``before``."""
+    """Sum the metrics of each model over its engines; rates cover the time since ``before``."""
     by_model: dict[str, dict[str, Values]] = {}
     for series, value in values.items():
         metric, model, _ = series

@@ -1,4 +1,4 @@
-"""Whether a WhisperX server responds."""
+"""Check whether a WhisperX server responds."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from penstock.sidecar.telemetry import HealthCheck
 
 
 class WhisperxReader:
-    """Requests one server's health, or the first page of a server that has no such page."""
+    """Requests the health page of one server, or its root page if it has none."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self.url = url
         self._session = session
 
     async def read(self) -> HealthCheck:
-        """Return its response. Raises SourceFailed when there is none."""
+        """Return the health of the server. Raises SourceFailed when it does not respond."""
         reply = await fetch(self._session, self.url, "/health")
         if reply.status == 404:
             reply = await fetch(self._session, self.url, "/")

@@ -20,8 +20,8 @@ log = logs.get(__name__)
 class Child:
     """A process that should run until ``stop``; ``run`` starts it again, with growing delays, when it ends.
 
-    A process that was started imports its modules and then waits until it is let go, which is when ``needs`` is set.
-    ``before_go`` is awaited before that, each time: no earlier process of this name is alive then.
+    A started process imports its modules and then waits until it is released, which happens once ``needs`` is set.
+    ``before_go`` is awaited before each release, when no earlier process of this name is alive.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Child:
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
     async def run(self) -> None:
-        """Return after ``stop``, when the process has ended."""
+        """Keep the process running; return after ``stop``, when it has ended."""
         backoff = Backoff()
         clock = asyncio.get_running_loop().time
         self._stopped.clear()
@@ -104,13 +104,13 @@ class Child:
         return process
 
     async def _until_end(self, process: Process) -> int:
-        """Let the process go in time, and return its status when it has ended."""
+        """Release the process when its needs are met, and return its exit status when it has ended."""
         letting_go = asyncio.create_task(self._let_go(process))
         ending = asyncio.create_task(process.wait())
         try:
             await asyncio.wait([letting_go, ending], return_when=asyncio.FIRST_COMPLETED)
             if letting_go.done():
-                letting_go.result()  # a failure is a mistake of ours, and must be seen
+                letting_go.result()  # a failure is a bug in Penstock and must be raised
             return await ending
         finally:
             for task in (letting_go, ending):

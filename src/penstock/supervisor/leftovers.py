@@ -1,8 +1,8 @@
-"""Jobs that a dead worker still holds go back to the others at once.
+"""Return the jobs that a dead worker still holds to the queue at once.
 
-Only under the embedded PostgreSQL: its data folder is locked by one supervisor, so no other process uses the names that
-this one gives its workers. On a server of the user's own another machine may use the same names; there the lease
-decides.
+This happens only with the embedded PostgreSQL, whose data folder one supervisor locks, so that no other process uses
+the names of this supervisor's workers. On the user's own server another machine may use the same names; there the
+leases must expire.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from penstock.errors import DatabaseUnavailable
 from penstock.settings import Settings
 from penstock.telemetry import logs
 
-_TIMEOUT: Final = timedelta(seconds=10)  # the database may be starting again too
+_TIMEOUT: Final = timedelta(seconds=10)  # the database may be restarting too
 
 log = logs.get(__name__)
 
 
 async def hand_on(url: str, settings: Settings, worker_id: str) -> None:
-    """Make ready what the worker of this name still holds; it is known to be dead."""
-    # Imported here, while the children start: the supervisor itself needs nothing of it.
+    """Make the jobs ready that the worker of this name still holds; the worker is known to be dead."""
+    # Imported here, while the children start, because the supervisor itself does not need it.
     from penstock.housekeeping.rescuer import rescue_from  # noqa: PLC0415
     from penstock.jobs.limits import JobLimits  # noqa: PLC0415
     from penstock.postgres.pool import Database  # noqa: PLC0415

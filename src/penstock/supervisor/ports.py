@@ -1,4 +1,4 @@
-"""TCP ports: free ones that stay free until they are listened on, and the check that required ones are free."""
+"""Find free TCP ports that stay free until a server listens on them, and check that required ports are free."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from penstock.errors import CannotStart
 from penstock.settings import Settings
 
 _TIMEOUT_SECONDS: Final = 2.0
-_LOWEST: Final = 10_000  # below are the ports that programs are known by
+_LOWEST: Final = 10_000  # lower ports are commonly used by well-known programs
 _HIGHEST: Final = 65_535
 _LOCAL_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
-_IANA_DYNAMIC: Final = (49_152, 65_535)  # what systems without that file use
+_IANA_DYNAMIC: Final = (49_152, 65_535)  # the default of systems without that file
 _TRIES: Final = 200
 
 _random: Final = random.SystemRandom()
@@ -25,8 +25,8 @@ _share: tuple[int, int] = (0, 1)
 
 
 def use_share(index: int, count: int) -> None:
-    """Take free ports only from the share ``index`` of ``count``, so that processes that start servers on one machine
-    at the same time do not give the same port twice."""
+    """Take free ports only from part ``index`` of ``count`` parts, so that processes that start servers on one machine
+    at the same time do not choose the same port."""
     global _share  # noqa: PLW0603  (one per process, like the ports that it has given)
     _share = (index, count)
 
@@ -34,8 +34,8 @@ def use_share(index: int, count: int) -> None:
 def free_port(count: int = 1) -> int:
     """Return the first of ``count`` consecutive TCP ports on which nothing listens; never the same twice in a process.
 
-    They lie outside the range from which the kernel takes the ports of outgoing connections. A port within it may be
-    taken before anything listens on it, even by a connection to that very port.
+    They lie outside the range from which the kernel takes the ports of outgoing connections. A port in that range may
+    be taken before a server listens on it, even by a connection to that very port.
     """
     low, high = _taken_by_connections()
     choices = _slice([*range(_LOWEST, low), *range(high + 1, _HIGHEST + 1)])
@@ -52,8 +52,10 @@ def free_port(count: int = 1) -> int:
 
 
 def settled(settings: Settings) -> Settings:
-    """Return the settings for all children: with a free port instead of HTTP_PORT=0, because the supervisor must know
-    where its gateway is, and with workers that are no more reachable than the gateway, unless WORKER_HTTP_HOST is set.
+    """Return the settings for all children.
+
+    A free port replaces HTTP_PORT=0, because the supervisor must know the address of its gateway. Unless
+    WORKER_HTTP_HOST is set, workers listen on no wider an address than the gateway.
     """
     changes: dict[str, object] = {}
     if not settings.http_port:
@@ -64,9 +66,9 @@ def settled(settings: Settings) -> Settings:
 
 
 async def check_ports(settings: Settings) -> None:
-    """Raise CannotStart when a port that a child needs is taken and stays so: restarting it would never help.
+    """Raise CannotStart when a port that a child needs stays taken, because restarting the child would not help.
 
-    It waits a moment, because the children of a supervisor that was just killed may still be ending.
+    Waits for a moment first, because the children of a supervisor that was just killed may still be ending.
     """
     wanted = [("HTTP_PORT", settings.http_host, settings.http_port)]
     if settings.worker_http_port:

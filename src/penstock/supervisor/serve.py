@@ -1,7 +1,8 @@
 """``penstock serve``: every role on one machine, each in a process of its own, under one supervisor.
 
-It owns the embedded PostgreSQL (unless DATABASE_URL names another), brings the schema up to date, starts gateway,
-workers and housekeeper, restarts what dies, and on SIGTERM or SIGINT drains them together, the database last.
+The supervisor owns the embedded PostgreSQL (unless DATABASE_URL names another), updates the schema, starts gateway,
+workers and housekeeper, and restarts processes that die. On SIGTERM or SIGINT it drains all of them together, and stops
+the database last.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from penstock.supervisor.ports import check_ports
 from penstock.telemetry import logs
 
 _DATABASE_TIMEOUT: Final = timedelta(seconds=60)
-_EXIT_MARGIN_SECONDS: Final = 5.0  # what a child needs beyond the grace that it gives its own work
+_EXIT_MARGIN_SECONDS: Final = 5.0  # the time that a child needs beyond the grace for its own work
 
 log = logs.get(__name__)
 
@@ -78,7 +79,7 @@ class Supervisor:
         await bring_up(url, timeout=_DATABASE_TIMEOUT)
 
     async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> bool:
-        """Whether ``work`` ended before a stop was requested; otherwise it is cancelled."""
+        """Run ``work``, cancel it when a stop is requested, and return whether it ended before that."""
         task, stop = asyncio.create_task(work), asyncio.create_task(self._stop_requested.wait())
         try:
             await asyncio.wait([task, stop], return_when=asyncio.FIRST_COMPLETED)
@@ -122,7 +123,7 @@ class Supervisor:
             while not stop.done():
                 done, watched = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
-                    task.result()  # a part that fails is a mistake of ours: end everything and show it
+                    task.result()  # a failing part is a bug in Penstock: end everything and raise it
         finally:
             stop.cancel()
 
@@ -141,14 +142,14 @@ class Supervisor:
 
 
 async def serve(settings: Settings, *, on_ready: Callable[[], None]) -> None:
-    """Run a supervisor until SIGTERM, SIGINT or SIGHUP; a second signal ends what still drains."""
+    """Run a supervisor until SIGTERM, SIGINT or SIGHUP; a second signal kills the children that still drain."""
     supervisor = Supervisor(settings, on_ready=on_ready)
     with on_signals(supervisor.stop, signal.SIGHUP):
         await supervisor.run()
 
 
 def children(settings: Settings, url: str, *, database_ready: asyncio.Event) -> list[Child]:
-    """The processes that make up a whole Penstock on the database at ``url``, which they use once it is ready."""
+    """Return the processes of a complete Penstock on the database at ``url``, which they use once it is ready."""
     command = (sys.executable, "-m", "penstock")
     shared = {
         "DATABASE_URL": url,
@@ -163,7 +164,7 @@ def children(settings: Settings, url: str, *, database_ready: asyncio.Event) -> 
         worker_id = settings.worker_id if settings.penstock_workers == 1 else f"{settings.worker_id}-{number}"
         one = {
             "WORKER_ID": worker_id,
-            "PENSTOCK_MODELS_URL": models_url,  # one machine loads a model once: in the gateway
+            "PENSTOCK_MODELS_URL": models_url,  # only the gateway loads models, so that a machine loads each only once
             "WORKER_HTTP_HOST": settings.worker_http_host,
             "WORKER_HTTP_PORT": str(settings.worker_http_port + index if settings.worker_http_port else 0),
         }
@@ -174,18 +175,18 @@ def children(settings: Settings, url: str, *, database_ready: asyncio.Event) -> 
 
 
 def reachable_address(settings: Settings) -> str:
-    """An address under which this machine reaches its own gateway."""
+    """Return an address at which this machine reaches its own gateway."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.http_host, settings.http_host)  # noqa: S104
 
 
 def gateway_url(settings: Settings) -> str:
-    """The URL under which this machine reaches its own gateway."""
+    """Return the URL at which this machine reaches its own gateway."""
     host = reachable_address(settings)
     return f"http://{f'[{host}]' if ':' in host else host}:{settings.http_port}"
 
 
 async def is_ready(host: str, port: int) -> bool:
-    """Whether the gateway at this address reports that it is ready."""
+    """Return whether the gateway at this address reports that it is ready."""
     try:
         async with asyncio.timeout(5):
             reader, writer = await asyncio.open_connection(host, port)

@@ -2,7 +2,7 @@
 
 import sys
 
-# structlog imports rich, for tracebacks that we never print with it: a tenth of the time in which a process starts.
+# structlog imports rich for tracebacks that we never print, which takes a tenth of a process's start time.
 if "structlog" not in sys.modules and "rich" not in sys.modules:
     sys.modules["rich"] = None  # type: ignore[assignment]  # so that importing it fails, which structlog expects
     try:

@@ -32,7 +32,7 @@ _SECRET_KEYS: Final = (
     "credential",
     "private_key",
 )
-_COUNTS: Final = ("tokens", "max_tokens", "_tokens")  # of an LLM: numbers, not secrets
+_COUNTS: Final = ("tokens", "max_tokens", "_tokens")  # counts of an LLM's tokens, which are not secrets
 
 
 class RedactSecrets:
@@ -108,7 +108,7 @@ def configure(
 
 
 def mask(secrets: Iterable[str]) -> None:
-    """Mask these values too, in every line from now on: secrets that were learned after ``configure``."""
+    """Mask these values in every line from now on, for secrets that become known after ``configure``."""
     for redactor in _redactors:
         redactor.add(secrets)
 
@@ -117,19 +117,19 @@ _redactors: list[RedactSecrets] = []
 
 
 def _redactor(secrets: Iterable[str]) -> RedactSecrets:
-    """Make the processor that masks from now on."""
+    """Create the processor that masks from now on."""
     _redactors[:] = [RedactSecrets(secrets)]
     return _redactors[0]
 
 
 def get(name: str) -> FilteringBoundLogger:
-    """The logger of a module; its level and form are those of the last ``configure``."""
+    """Return the logger of a module. Its level and format are those of the last ``configure``."""
     logger: FilteringBoundLogger = structlog.get_logger(name)
     return logger
 
 
 def bind(**fields: object) -> None:
-    """Put fields into every later line of this task and the ones it starts: role, worker_id, request id."""
+    """Add fields such as role, worker_id or request id to every later line of this task and of tasks that it starts."""
     structlog.contextvars.bind_contextvars(**fields)
 
 

@@ -1,7 +1,7 @@
 """Prometheus metrics of this process: one registry, and the text that ``GET /metrics`` returns.
 
-Rooms make their collectors here at import, with names that begin ``penstock_`` and base units in the name
-(``_seconds``, ``_bytes``, ``_total``). Labels take only values from small closed sets; never an id.
+Rooms create their collectors with these functions at import. Names begin with ``penstock_`` and state base units
+(``_seconds``, ``_bytes``, ``_total``). Label values come only from small closed sets and are never ids.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def gauge(name: str, description: str, labels: Sequence[str] = ()) -> Gauge:
 def histogram(
     name: str, description: str, labels: Sequence[str] = (), *, buckets: Sequence[float] = LATENCY_BUCKETS
 ) -> Histogram:
-    """A distribution; by default of seconds."""
+    """A distribution; the default buckets are for seconds."""
     return Histogram(name, description, labels, buckets=buckets, registry=REGISTRY)
 
 
