@@ -45,7 +45,7 @@ def get(
     blob_id: BlobId,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it here.")] = None,
 ) -> None:
-    """Download a file, to standard output or to a file, which is there whole or not at all.
+    """Download a file, to standard output or to a file, which is written as a whole or not at all.
 
     penstock blob get 01990000-0000-7000-8000-000000000007 -o meeting.wav
     """

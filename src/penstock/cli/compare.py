@@ -1,4 +1,4 @@
-"""``penstock compare``: how providers did over many jobs."""
+"""``penstock compare``: compare providers over many jobs."""
 
 from __future__ import annotations
 
@@ -24,13 +24,17 @@ def compare(
     task_type: Annotated[str | None, typer.Option("--task-type", help="Only jobs of this type.")] = None,
     model_profile: Annotated[str | None, typer.Option("--model-profile", help="Only jobs for this profile.")] = None,
     owner_service: Annotated[str | None, typer.Option("--owner-service", help="Only this caller's jobs.")] = None,
-    tag: Annotated[list[str] | None, typer.Option("--tag", help="Only jobs with this tag; repeated: all.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=5000, help="The newest so many.")] = 500,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", help="Only jobs with this tag; repeated: with all of them.")
+    ] = None,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=1, max=5000, help="Only this many of the newest jobs.")
+    ] = 500,
     as_json: AsJson = False,
 ) -> None:
     """Compare providers: how often they fail, how long they take, and how far their texts agree.
 
-    Of the named jobs, or of the newest finished ones. Of a single job its texts are shown too.
+    Compares them over the named jobs, or over the newest finished ones. For a single job, the texts are shown too.
     """
     where = {"task_type": task_type, "model_profile": model_profile, "owner_service": owner_service, "tags": tag}
     stated: dict[str, Any] = {name: value for name, value in where.items() if value}
@@ -57,7 +61,7 @@ def compare(
 
 
 async def _texts(client: Client, job_id: UUID) -> list[dict[str, Any]]:
-    """Print what a job's result holds of every provider."""
+    """Print the results of every provider in a job's result."""
     result: Any = (await client.get(job_id)).result
     attempts = result.get("attempts") if isinstance(result, dict) else None
     return [one for one in attempts if isinstance(one, dict)] if isinstance(attempts, list) else []
@@ -65,7 +69,7 @@ async def _texts(client: Client, job_id: UUID) -> list[dict[str, Any]]:
 
 def _show(summary: Mapping[str, Any]) -> None:
     if not summary["jobs"]:
-        typer.echo("No finished job that is meant has asked a provider.")
+        typer.echo("None of the selected jobs that have finished called a provider.")
         return
     typer.echo(f"{summary['jobs']} job{'' if summary['jobs'] == 1 else 's'}")
     print_table(
@@ -78,7 +82,7 @@ def _show(summary: Mapping[str, Any]) -> None:
             "p95 ms",
             "time per s of sound",
             "tokens",
-            "commonest error",
+            "most common error",
         ),
         [_provider(one) for one in summary["providers"]],
     )

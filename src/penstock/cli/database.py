@@ -17,7 +17,7 @@ app = typer.Typer(help="The database.", no_args_is_help=True)
 
 @app.command()
 def migrate() -> None:
-    """Bring the schema up to date. An embedded database that does not run is started for that."""
+    """Bring the schema up to date. An embedded database that is not running is started for this."""
     import asyncio
 
     from penstock.settings import load_settings
@@ -33,8 +33,8 @@ def migrate() -> None:
 
 @app.command()
 def url() -> None:
-    """Print the address of the database, for other programs: as DATABASE_URL has it, or of the embedded one here, which
-    wants no password."""
+    """Print the address of the database for other programs: DATABASE_URL, or the address of the embedded database here,
+    which needs no password."""
     from penstock.postgres.address import database_url
     from penstock.settings import load_settings
 
@@ -84,7 +84,7 @@ async def _migrate(settings: Settings) -> None:
 
 
 def _connection_variables(url: str) -> dict[str, str]:
-    """What libpq reads from the environment instead of a URL."""
+    """Return the environment variables from which libpq reads the parts of a URL."""
     from urllib.parse import parse_qs, unquote, urlsplit
 
     parts = urlsplit(url)

@@ -1,4 +1,4 @@
-"""What commands that talk with a gateway share."""
+"""Shared by commands that call a gateway."""
 
 from __future__ import annotations
 

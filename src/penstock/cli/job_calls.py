@@ -24,8 +24,8 @@ T = TypeVar("T")
 Verb = Literal["retry", "cancel"]
 
 _PAGE = 100
-_WAITS_LONG_SECONDS = 10.0  # after which a hint is printed that perhaps no worker takes the job
-_POLL_INTERVAL = timedelta(milliseconds=500)  # while watching; the end of a job is seen at once
+_WAITS_LONG_SECONDS = 10.0  # the wait before a hint that perhaps no worker takes the job
+_POLL_INTERVAL = timedelta(milliseconds=500)  # between polls for progress; the end of a job is noticed at once
 
 
 async def submit(client: Client, fields: Mapping[str, Any]) -> Job:
@@ -36,7 +36,7 @@ async def submit(client: Client, fields: Mapping[str, Any]) -> Job:
 
 
 async def with_uploads(client: Client, task_type: str, job_input: Any, files: Mapping[str, Path]) -> dict[str, Any]:
-    """Upload files and return a job's input with their ids, as jobs of that type take them."""
+    """Upload files and return a job's input with their ids, in the form that jobs of that type use."""
     if not isinstance(job_input, dict):
         raise InvalidInput.of("input", "must be an object: it names the uploaded files")
     scheme = "blob:" if task_type == "predict" else ""  # models take media in other forms too
@@ -63,7 +63,7 @@ async def find(client: Client, where: Mapping[str, Any], limit: int) -> list[Job
 
 
 async def watch(client: Client, job_ids: Sequence[UUID], *, show: bool) -> list[Job]:
-    """Return the jobs once all have finished; meanwhile show a bar for each, with ``show``."""
+    """Return the jobs once all have finished; with ``show``, display a bar for each meanwhile."""
     bars = Bars(show=show)
     try:
         return list(await asyncio.gather(*(_watch_one(client, job_id, bars) for job_id in job_ids)))
@@ -72,13 +72,13 @@ async def watch(client: Client, job_ids: Sequence[UUID], *, show: bool) -> list[
 
 
 async def change(client: Client, verb: Verb, job_ids: Sequence[UUID]) -> list[Job]:
-    """Retry or cancel these jobs one after the other, up to the first that is refused."""
+    """Retry or cancel these jobs one after the other; stop at the first that is refused."""
     call = client.retry if verb == "retry" else client.cancel
     return [_plain(await call(job_id)) for job_id in job_ids]
 
 
 async def change_where(client: Client, verb: Verb, where: Mapping[str, Any], *, dry_run: bool) -> dict[str, Any]:
-    """Retry or cancel the jobs that match; returns how many, with ``dry_run`` how many it would be."""
+    """Retry or cancel the jobs that match; return how many. With ``dry_run``, only count them."""
     call = client.retry_where if verb == "retry" else client.cancel_where
     return {"count": await call(_typed(where, JobFilter), dry_run=dry_run), "dry_run": dry_run}
 

@@ -25,7 +25,7 @@ def show_job(job: Job, *, as_json: bool) -> None:
 
 
 def show_jobs(jobs: Sequence[Job], *, as_json: bool) -> None:
-    """Print jobs, one a row."""
+    """Print jobs, one per row."""
     if wants_json(as_json):
         print_json(jobs)
         return
@@ -59,7 +59,7 @@ def show_stats(stats: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 class Bars:
-    """One progress bar a job, on standard error; nothing without ``show``."""
+    """One progress bar per job, on standard error; nothing without ``show``."""
 
     def __init__(self, *, show: bool) -> None:
         from rich.console import Console
@@ -76,7 +76,7 @@ class Bars:
         self._progress.start()
 
     def update(self, job: Job) -> None:
-        """Show the job as it is now."""
+        """Show the present state of the job."""
         job_id, status = str(job["id"]), job["status"]
         if job_id not in self._tasks:
             self._tasks[job_id] = self._progress.add_task("", total=1.0, short=job_id, status=status)
@@ -89,7 +89,7 @@ class Bars:
 
 
 def fraction(job: Job) -> float:
-    """Return how much of the job is done by its worker's ``progress``; 0 where that has no fraction."""
+    """Return the fraction of the job that is done, by its worker's ``progress``; 0 if that has no fraction."""
     progress = job.get("progress")
     value = progress.get("fraction") if isinstance(progress, dict) else progress
     return min(max(float(value), 0.0), 1.0) if isinstance(value, int | float) and not isinstance(value, bool) else 0.0

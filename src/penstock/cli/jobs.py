@@ -34,8 +34,8 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; print h
 
 @app.command()
 def submit(
-    task_type: Annotated[str, typer.Argument(help="What is to be done, such as llm_chat.")],
-    model_profile: Annotated[str, typer.Argument(help="What does it, such as qwen2.5-14b.")],
+    task_type: Annotated[str, typer.Argument(help="The type of the job, such as llm_chat.")],
+    model_profile: Annotated[str, typer.Argument(help="The model or profile that runs it, such as qwen2.5-14b.")],
     job_input: Annotated[
         str, typer.Option("--input", "-i", metavar="JSON", help="JSON, @FILE, or - for standard input.")
     ] = "{}",
@@ -43,18 +43,24 @@ def submit(
         list[str] | None,
         typer.Option("--file", metavar="FIELD=PATH", help="Upload a file and put its id into that field of the input."),
     ] = None,
-    owner_service: Annotated[str, typer.Option(help="On whose behalf.")] = "cli",
+    owner_service: Annotated[str, typer.Option(help="The caller for which the job runs.")] = "cli",
     owner_ref: Annotated[str, typer.Option(help="The caller's own reference.")] = "",
-    priority: Annotated[int, typer.Option(min=-100, max=100, help="Higher goes first.")] = 0,
-    max_attempts: Annotated[int | None, typer.Option(min=1, max=100, help="Attempts before it fails.")] = None,
-    run_at: Annotated[datetime | None, typer.Option(help="Not before this time (local).")] = None,
-    ttl_seconds: Annotated[
-        float | None, typer.Option("--ttl", min=0, help="Seconds until it fails if no worker has taken it.")
+    priority: Annotated[int, typer.Option(min=-100, max=100, help="Jobs with a higher priority run first.")] = 0,
+    max_attempts: Annotated[
+        int | None, typer.Option(min=1, max=100, help="The number of attempts before the job fails.")
     ] = None,
-    timeout_seconds: Annotated[float | None, typer.Option("--timeout", help="Limit of one attempt, seconds.")] = None,
-    idempotency_key: Annotated[str | None, typer.Option(help="The same key again gives the same job.")] = None,
+    run_at: Annotated[datetime | None, typer.Option(help="The job runs no earlier than this time (local).")] = None,
+    ttl_seconds: Annotated[
+        float | None, typer.Option("--ttl", min=0, help="Seconds until the job fails if no worker has taken it.")
+    ] = None,
+    timeout_seconds: Annotated[
+        float | None, typer.Option("--timeout", help="Time limit of one attempt, in seconds.")
+    ] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="A repeated request with the same key returns the same job.")
+    ] = None,
     tag: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
-    watch_it: Annotated[bool, typer.Option("--watch", "-w", help="Wait until it has finished.")] = False,
+    watch_it: Annotated[bool, typer.Option("--watch", "-w", help="Wait until the job has finished.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Submit one job.
@@ -99,7 +105,7 @@ def submit(
 
 @app.command()
 def get(job_id: JobId, as_json: AsJson = False) -> None:
-    """Show one job with everything that is known of it."""
+    """Show one job with all details."""
     from penstock.cli import job_calls
 
     job_views.show_job(with_client(lambda client: job_calls.get(client, job_id)), as_json=as_json)
@@ -114,7 +120,7 @@ def list_jobs(
     status: Statuses = None,
     error_category: Category = None,
     tag: Tags = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="At most so many.")] = 50,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=10_000, help="At most this many.")] = 50,
     as_json: AsJson = False,
 ) -> None:
     """List jobs, newest first."""
@@ -129,7 +135,7 @@ def list_jobs(
 def watch(
     job_ids: Annotated[list[UUID], typer.Argument(metavar="ID…", help="Job ids.")], as_json: AsJson = False
 ) -> None:
-    """Follow jobs until all have finished; fails when one of them did not complete."""
+    """Follow jobs until all have finished; fail when one of them did not complete."""
     from penstock.cli import job_calls
 
     jobs = with_client(lambda client: job_calls.watch(client, job_ids, show=not wants_json(as_json)))
@@ -198,7 +204,7 @@ def _change(verb: Verb, job_ids: list[UUID], where: dict[str, Any], *, dry_run: 
 
 
 def _uploads(stated: list[str]) -> dict[str, Path]:
-    """The files of ``--file FIELD=PATH``; none is uploaded before all are known to be there."""
+    """Return the files of ``--file FIELD=PATH``, after checking that all of them exist."""
     found: dict[str, Path] = {}
     for one in stated:
         field, equals, path = one.partition("=")

@@ -54,7 +54,7 @@ def main() -> None:
     except BrokenPipeError:  # the reader of our output has closed it: `penstock job list | head`
         _mute()
         sys.exit(1)
-    except OSError as error:  # such as a full disk
+    except OSError as error:  # for example, the disk is full
         _mute()
         where = f"{error.filename}: " if error.filename else ""
         _fail(f"{where}{error.strerror or error}", status=1)

@@ -1,4 +1,4 @@
-"""The arguments of the model commands: inputs, files, manifests, times. Mistakes are typer.BadParameter."""
+"""Parse the arguments of the model commands: inputs, files, manifests, times. Mistakes raise typer.BadParameter."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from penstock.models.uploads import is_media
 class CallInput:
     """The input of a call and its media, which travel beside it."""
 
-    value: Any  # None where nothing is stated
+    value: Any  # None if no input is stated
     files: dict[str, Path] | None
 
 
 def call_input(fields: list[str] | None, whole: str | None, stated_files: list[str] | None) -> CallInput | str:
     """Return the input of a call: ``whole``, with KEY=VALUE fields over it.
 
-    A single VALUE without a KEY is returned as the text it is: what it means depends on the model (``place``).
+    A single VALUE without a KEY is returned as text: its meaning depends on the model (``place``).
     """
     media = files(stated_files)
     bare = [field for field in fields or [] if not field.partition("=")[1]]
@@ -48,7 +48,7 @@ def call_input(fields: list[str] | None, whole: str | None, stated_files: list[s
 
 
 def place(text: str, schema: Mapping[str, Any] | None, media: dict[str, Path] | None = None) -> CallInput:
-    """Return a single VALUE as the input that a model's schema wants: the whole input, or its only field.
+    """Return the input that a single VALUE means by the model's schema: the whole input, or its only field.
 
     A field that takes media takes the path of a file.
     """
@@ -83,7 +83,7 @@ def files(stated: list[str] | None) -> dict[str, Path] | None:
 def manifest(
     file: Path | None, name: str | None, runtime: str | None, options: Mapping[str, str | None]
 ) -> dict[str, Any]:
-    """Return what to register: the file if there is one, with the options of the command line over it."""
+    """Return the manifest to register: the file, if there is one, overridden by the options of the command line."""
     stated = _read_manifest(file) if file is not None else {}
     if name is not None:
         stated["name"] = name
@@ -103,7 +103,7 @@ def manifest(
 
 
 def since(stated: str | None) -> datetime | None:
-    """Return a time, stated as such or as how long ago (``5m``); a time without an offset is local."""
+    """Parse a time, stated as a time or as a duration before now (``5m``); a time without an offset is local."""
     from penstock import durations
 
     if stated is None:
@@ -122,7 +122,7 @@ def since(stated: str | None) -> datetime | None:
 
 
 def _as(schema: Mapping[str, Any], text: str) -> Any:
-    """Return a text as its schema wants it: text where only text is allowed, JSON where it is JSON."""
+    """Convert a text by its schema: keep it where only text is allowed, otherwise parse it if it is JSON."""
     return text if schema.get("type") == "string" else _value(text)
 
 
@@ -134,7 +134,7 @@ def _value(text: str) -> Any:
 
 
 def _no_constant(text: str) -> NoReturn:
-    """Refuse NaN and Infinity, which Python reads and JSON does not have: they are text like any other."""
+    """Refuse NaN and Infinity, which Python would parse; JSON does not have them, so they count as text."""
     raise ValueError(text)
 
 

@@ -22,7 +22,7 @@ _COLUMNS = ("name", "version", "runtime", "state", "description")
 
 
 def show_models(page: Mapping[str, Any], *, as_json: bool) -> None:
-    """Print all models, one in a row, and below them what is wrong with manifests."""
+    """Print all models, one per row, and below them the mistakes in manifests."""
     if wants_json(as_json):
         print_json(page)
         return
@@ -100,12 +100,12 @@ def show_output(answer: Any, output: Path | None) -> None:
 
 
 class Chunks:
-    """Prints a call's output as it comes: where ``plain``, text without added line breaks; otherwise JSON lines."""
+    """Prints a call's output as it arrives: with ``plain``, text without added line breaks; otherwise JSON lines."""
 
     def __init__(self, *, plain: bool) -> None:
         self._plain = plain
-        self._text = ""  # shown so far
-        self._in_line = False  # the terminal's line is not at its end
+        self._text = ""  # characters shown so far
+        self._in_line = False  # the current line of the terminal is incomplete
 
     def show(self, event: ModelEvent) -> None:
         """Show the part of the output that an event holds."""
@@ -131,7 +131,7 @@ class Chunks:
             self._write(("\n" if self._in_line else "") + json.dumps(value, ensure_ascii=False) + "\n")
 
     def _was_shown(self, output: Any) -> bool:
-        """Return whether it was shown chunk by chunk already: a chat's output repeats its text."""
+        """Return whether the output was already shown chunk by chunk: a chat's output repeats its text."""
         texts = output.values() if isinstance(output, dict) else [output]
         return self._plain and bool(self._text) and self._text in texts
 

@@ -23,7 +23,7 @@ Fields = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="[KEY=VALUE]…",
-        help="Fields of the input, or the VALUE of its only one: JSON where it is JSON, otherwise text.",
+        help="Fields of the input, or the VALUE of its only field: parsed as JSON if it is JSON, otherwise text.",
     ),
 ]
 Input = Annotated[
@@ -49,7 +49,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
 
 @app.command()
 def schema(name: Name) -> None:
-    """Print what a model takes and gives, as JSON Schema.
+    """Print the JSON Schemas of a model's input and output.
 
     penstock model schema summary | jq .input
     """
@@ -59,17 +59,21 @@ def schema(name: Name) -> None:
 
 @app.command()
 def add(
-    name: Annotated[str | None, typer.Argument(help="Its name; alone, that of a model of the server's folder.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="The name. Without other options: that of a model in the server's folder.")
+    ] = None,
     runtime: Annotated[str | None, typer.Option(help="http or openai.")] = None,
-    url: Annotated[str | None, typer.Option(help="http: where the server takes the input by POST.")] = None,
-    base_url: Annotated[str | None, typer.Option(help="openai: such as http://127.0.0.1:8000/v1.")] = None,
+    url: Annotated[str | None, typer.Option(help="http: the URL to which the input is sent by POST.")] = None,
+    base_url: Annotated[
+        str | None, typer.Option(help="openai: the server's URL, such as http://127.0.0.1:8000/v1.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="openai: the name that the server knows the model by.")] = None,
     task: Annotated[str | None, typer.Option(help="openai: chat, embeddings or transcription.")] = None,
     manifest: Annotated[Path | None, typer.Option(help="A manifest as TOML or JSON instead.")] = None,
-    replace: Annotated[bool, typer.Option("--replace", help="Replace the version if it is there already.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the version if it exists already.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Register a model that another server runs, or one of the server's folder by name.
+    """Register a model that another server runs, or a model of the server's folder by its name.
 
     penstock model add shout --runtime http --url http://127.0.0.1:8888/predict
 
@@ -77,7 +81,7 @@ def add(
 
     penstock model add --manifest chat.toml --replace
 
-    If its server needs a key, write a manifest into the gateway's folder: those models see the gateway's variables.
+    If the server needs a key, write a manifest into the gateway's folder: models there see the gateway's variables.
     """
     options = {"url": url, "base_url": base_url, "model": model, "task": task}
     stated = model_arguments.manifest(manifest, name, runtime, options)
@@ -122,7 +126,7 @@ def predict(
     penstock model predict edges-c -f image=cat.pgm
     """
     stated = model_arguments.call_input(fields, whole, files)
-    if output is not None and not output.absolute().parent.is_dir():  # reported before the model has worked for it
+    if output is not None and not output.absolute().parent.is_dir():  # reported before the model runs
         raise typer.BadParameter(f"there is no folder {output.parent}", param_hint="--output")
 
     async def call(client: Client) -> Any:
@@ -135,7 +139,7 @@ def predict(
 async def _placed(
     client: Client, name: str, stated: model_arguments.CallInput | str, files: list[str] | None
 ) -> model_arguments.CallInput:
-    """Return the input of a call; what a single VALUE means is found in the model's schema."""
+    """Return the input of a call; the model's schema decides the meaning of a single VALUE."""
     if not isinstance(stated, str):
         return stated
     schema = (await client.model(name))["input_schema"]
@@ -151,7 +155,7 @@ def stream(
     version: Version = None,
     as_json: AsJson = False,
 ) -> None:
-    """Call a model and print its chunks as they come: plain text on a terminal, otherwise a JSON line each.
+    """Call a model and print its chunks as they arrive: plain text on a terminal, otherwise one JSON line each.
 
     penstock model stream chat user="Write a limerick."
     """
@@ -172,7 +176,7 @@ def stream(
 @app.command()
 def logs(
     name: Name,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Continue as lines come, until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow new lines until Ctrl-C.")] = False,
     level: Annotated[str | None, typer.Option(help="debug, info, warning or error: this level or worse.")] = None,
     since: Annotated[str | None, typer.Option(help="A time with its offset, or how long ago: 5m, 2h.")] = None,
     request_id: Annotated[str | None, typer.Option(help="Only lines of this call.")] = None,
@@ -218,7 +222,7 @@ def new(
     folder: Annotated[Path, typer.Option(help="Where its folder is created.")] = Path(),
     runtime: Annotated[str, typer.Option(help="python or subprocess.")] = "python",
 ) -> None:
-    """Create a small model that works, with its manifest and its test, to start from.
+    """Create a small working model with a manifest and a test, as a starting point.
 
     penstock model new summary --folder models
     """

@@ -1,4 +1,4 @@
-"""How commands show what they found: tables for people on a terminal, JSON for programs."""
+"""The output of commands: tables for people on a terminal, JSON for programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON; this is also what a pipe gets.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON; the default if the output is a pipe.")]
 
 
 def wants_json(as_json: bool) -> bool:
@@ -19,7 +19,7 @@ def wants_json(as_json: bool) -> bool:
 
 
 def harmless(text: str, *, lines: bool = False) -> str:
-    """``text`` as a terminal may get it: without what would move its cursor or rename its window. ``lines`` keeps line
+    """Return ``text`` without characters that would move a terminal's cursor or rename its window. ``lines`` keeps line
     breaks."""
     return "".join(
         letter if letter.isprintable() or (lines and letter in "\n\t") else "\N{REPLACEMENT CHARACTER}"
@@ -39,7 +39,7 @@ def print_json_line(value: Any) -> None:
 
 
 def _escaped(text: str) -> str:
-    """JSON in which the controls that JSON allows in strings are escaped as well: some terminals obey them."""
+    """Return JSON in which control characters that JSON allows in strings are escaped: some terminals obey them."""
     return _CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
@@ -48,7 +48,7 @@ _CONTROLS = re.compile("[\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, title: str | None = None) -> None:
-    """Print a table; None is an empty cell. Nothing is cut or broken: what is too wide, the terminal wraps."""
+    """Print a table; None is an empty cell. Nothing is cut; the terminal wraps rows that are too wide."""
     from rich.console import Console
     from rich.measure import Measurement
     from rich.table import Table

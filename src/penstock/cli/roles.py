@@ -86,7 +86,7 @@ def housekeeper() -> None:
 
 
 def _check_profiles(settings: Settings) -> None:
-    """Tell of mistakes in profiles.toml at once, whether or not the database is there."""
+    """Report mistakes in profiles.toml at once, without waiting for the database."""
     from penstock.providers.catalogue import load
     from penstock.settings import environment
 
@@ -94,12 +94,12 @@ def _check_profiles(settings: Settings) -> None:
 
 
 def begin(role: str) -> Settings:
-    """What every role's process does first: bind itself to its supervisor, read the settings, set up the logs."""
+    """Prepare the process of any role: bind it to its supervisor, read the settings, set up the logs."""
     from penstock.processes.binding import bind_to_supervisor
 
     supervised = bind_to_supervisor()  # before anything slow
     for number in (signal.SIGTERM, signal.SIGINT):
-        # Asked to stop before there is anything to drain; the role's own handlers replace these.
+        # For signals before there is anything to drain; the role's own handlers replace these.
         signal.signal(number, lambda *_: sys.exit(0))
     from penstock.settings import load_settings
 
@@ -122,7 +122,7 @@ def _run(settings: Settings, run: Callable[[], Awaitable[None]]) -> None:
 
 @contextmanager
 def crashes_logged() -> Iterator[None]:
-    """A mistake of ours ends the process with a log line like every other, in which secrets are masked."""
+    """Log an unexpected exception as every other event, with secrets masked, and end the process."""
     from penstock.errors import PenstockError
     from penstock.telemetry import logs
 

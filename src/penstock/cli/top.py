@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from penstock.cli.top_views import View
     from penstock.client import Client
 
-_TIMEOUT_SECONDS: Final = 8.0  # of one frame: longer than the client tries to reach a gateway that is away
+_TIMEOUT_SECONDS: Final = 8.0  # for one frame; longer than the client's attempts to reach a gateway
 
 
 def top(
     interval: Annotated[
         float, typer.Option("--interval", "-i", min=0.2, max=3600.0, metavar="SECONDS", help="Poll this often.")
     ] = 2.0,
-    once: Annotated[bool, typer.Option("--once", help="Print one frame and exit; this is what a pipe gets.")] = False,
+    once: Annotated[
+        bool, typer.Option("--once", help="Print one frame and exit; the default if the output is a pipe.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print what the sidecars report as JSON and exit.")] = False,
 ) -> None:
     """Watch the AI servers: GPUs, containers, vLLM, WhisperX, providers, queues. Ctrl-C ends it."""
@@ -64,7 +66,7 @@ async def _watch(client: Client, interval: float) -> None:
 
 
 async def _load(client: Client) -> View:
-    """Return everything that one frame shows; what cannot be learned is there as its error."""
+    """Return everything that one frame shows; a value that cannot be read is replaced by its error."""
     from penstock.cli.top_views import View
 
     infra, providers, stats = await asyncio.gather(

@@ -28,7 +28,7 @@ class Column:
 
 
 class Bar:
-    """A share of a whole as blocks and a percentage; as many blocks as the terminal has space for."""
+    """A fraction as a bar and a percentage; the bar has as many blocks as the terminal has space for."""
 
     def __init__(self, share: float) -> None:
         self._share = min(max(share, 0.0), 1.0)
@@ -96,9 +96,9 @@ class Section:
 
 
 class Frame:
-    """A title and sections, in ``height`` lines at most; None: in as many as they need.
+    """A title and sections, in at most ``height`` lines; None: in as many as they need.
 
-    The console's options do not carry it: what is drawn on a screen gets options without a height.
+    The height is not taken from the console's options, because a live display passes options without a height.
     """
 
     def __init__(self, title: Text, sections: Sequence[Section], *, height: int | None) -> None:
@@ -123,8 +123,8 @@ class Frame:
             yield Segment.line()
 
     def _cut(self, parts: Sequence[list[list[Segment]]], space: int) -> Iterator[list[Segment] | str]:
-        """Yield the lines that fit: small sections whole, and of the large ones an equal share, with how much is left
-        out of each."""
+        """Yield the lines that fit: small sections as a whole, and an equal share of each large one, followed by how
+        much of it is left out."""
         shown = len(parts) if len(parts) <= space else max(space - 1, 0)
         shares = _shared(space if shown == len(parts) else space - 1, [len(one) for one in parts[:shown]])
         for section, part, share in zip(self._sections[:shown], parts[:shown], shares, strict=True):
@@ -145,7 +145,7 @@ class Frame:
 
 
 def _shared(space: int, wanted: Sequence[int]) -> list[int]:
-    """Share ``space``: small wishes are met in full, and the rest is shared equally."""
+    """Divide ``space``: small requests are met in full, and the others share the rest equally."""
     shares = [0] * len(wanted)
     left = max(space, 0)
     for place, index in enumerate(sorted(range(len(wanted)), key=lambda one: wanted[one])):

@@ -1,4 +1,4 @@
-"""How ``penstock top`` draws one frame."""
+"""Draw one frame of ``penstock top``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class _LastError(Struct):
 
 
 class _Provider(Struct):
-    """What is shown of a provider."""
+    """The fields of a provider that are shown."""
 
     name: str
     configured: bool
@@ -54,7 +54,7 @@ class _Providers(Struct):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """What the gateway at ``url`` reported, each as its JSON value or the error that came instead."""
+    """The reports of the gateway at ``url``, each as its JSON value or the error that came instead."""
 
     url: str
     infra: dict[str, Any] | PenstockError
@@ -63,7 +63,7 @@ class View:
 
     @property
     def nothing(self) -> bool:
-        """Whether the gateway reported nothing at all."""
+        """Whether all requests to the gateway failed."""
         return all(isinstance(part, PenstockError) for part in (self.infra, self.providers, self.stats))
 
 
