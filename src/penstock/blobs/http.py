@@ -1,4 +1,4 @@
-"""The HTTP face of blobs: every endpoint under ``/api/v1/blobs``."""
+"""The HTTP endpoints of blobs, under ``/api/v1/blobs``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from penstock.web.response import ByteStream, Response, json_response
 from penstock.web.route import Parameter, PathParameter, ResponseSpec, route
 
 _FORM: Final = "multipart/form-data"
-_FORM_BYTES: Final = 16 * 2**10  # of a form around its file
+_FORM_BYTES: Final = 16 * 2**10  # bytes of a form around its file
 _AS_A_FILE: Final = [  # so that no browser shows a user's file as a page of this service
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; sandbox"),
@@ -66,15 +66,15 @@ class BlobRoutes:
             Parameter(
                 name="filename",
                 type=str,
-                description="the file's name; folders and letters that control anything are dropped from it",
+                description="the file's name; folders and control characters are removed from it",
             ),
         ),
-        responses={201: ResponseSpec(description="What is known of it", type=Blob, example=_EXAMPLE)},
+        responses={201: ResponseSpec(description="The file's description", type=Blob, example=_EXAMPLE)},
         errors=(InvalidInput, MalformedBody, TooLarge, Unsupported, DatabaseUnavailable),
         max_body_bytes=lambda blobs: blobs.max_bytes,
     )
     async def put(self, request: Request) -> Response:
-        """Keep the body, or the one file of a form."""
+        """Store the body, or the one file of a form."""
         named = request.query({"filename": False}).get("filename")
         filename = named[0] if named else None
         tenant, stated = request.principal.tenant, request.header(b"content-type")
@@ -93,8 +93,8 @@ class BlobRoutes:
         path_parameters=(_ID,),
         name="readBlob",
         tag="Blobs",
-        summary="A file's bytes",
-        description="With its media type, as an attachment; one range of bytes may be requested.",
+        summary="Download a file",
+        description="The bytes come with their media type, as an attachment. One range of bytes may be requested.",
         parameters=(Parameter(name="Range", type=str, description="such as `bytes=0-499`; one range", place="header"),),
         responses={
             200: ResponseSpec(description="The bytes", media_type="*/*"),
@@ -108,10 +108,10 @@ class BlobRoutes:
         request.query({})
         blob = await self._service.get(request.principal.tenant, request.path_id())
         etag = f'"{blob.sha256}"'
-        asked = request.header(b"range") if request.method == "GET" else None
+        range_header = request.header(b"range") if request.method == "GET" else None
         if request.header(b"if-range") not in {None, etag}:
-            asked = None
-        span = wanted(asked, blob.size_bytes)
+            range_header = None
+        span = wanted(range_header, blob.size_bytes)
         if span is UNSATISFIABLE:
             return Response(status=416, headers=[(b"content-range", b"bytes */%d" % blob.size_bytes)])
         headers = [
@@ -137,7 +137,7 @@ class BlobRoutes:
         path_parameters=(_ID,),
         name="getBlob",
         tag="Blobs",
-        summary="What is known of a file",
+        summary="Describe a file",
         responses={200: ResponseSpec(description="Its type, name, size and times", type=Blob, example=_EXAMPLE)},
         errors=_NAMED,
     )
@@ -153,7 +153,7 @@ class BlobRoutes:
         name="deleteBlob",
         tag="Blobs",
         summary="Delete a file",
-        responses={204: ResponseSpec(description="It is gone")},
+        responses={204: ResponseSpec(description="The file is deleted")},
         errors=_NAMED,
     )
     async def delete(self, request: Request) -> Response:

@@ -1,11 +1,11 @@
-"""The header Range: the bytes of a file that a request wants (RFC 9110, 14.2)."""
+"""The header Range: the bytes of a file that a request selects (RFC 9110, 14.2)."""
 
 from __future__ import annotations
 
 import re
 from typing import Final
 
-UNSATISFIABLE: Final = range(0)  # the range lies behind the end
+UNSATISFIABLE: Final = range(0)  # the range lies after the end of the file
 
 _ONE = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))", re.IGNORECASE)
 
@@ -13,7 +13,7 @@ _ONE = re.compile(r"bytes=(?:(\d{1,18})-(\d{1,18})?|-(\d{1,18}))", re.IGNORECASE
 def wanted(header: str | None, size: int) -> range | None:
     """Return the range of bytes, cut to the file's ``size``; None: all of them.
 
-    Several ranges, other units and what is no range at all are ignored, as the standard allows.
+    Several ranges, other units and malformed ranges are ignored, as the standard allows.
     """
     found = _ONE.fullmatch((header or "").strip())
     if found is None:

@@ -31,20 +31,20 @@ class BlobService:
     async def put(
         self, tenant: int, chunks: AsyncIterator[bytes], *, media_type: str | None, filename: str | None
     ) -> Blob:
-        """Store what ``chunks`` yields. There is a blob only once this has returned: an error or a crash leaves none.
+        """Store the bytes that ``chunks`` yields. The blob exists only after the return; an error or crash leaves none.
 
-        Raises InvalidInput for a wrong media type, for no bytes at all, or when it took more than twelve hours;
-        TooLarge as soon as there are too many; and what ``chunks`` raises.
+        Raises InvalidInput for a wrong media type, for an empty file, or when the upload took more than twelve hours;
+        TooLarge as soon as there are too many bytes; and any exception of ``chunks``.
         """
         upload = _Upload(self._database, tenant, self.max_bytes)
         media_type, filename = media_type_of(media_type), filename_of(filename)
         try:
             await upload.take(chunks)
-        except BaseException:  # also when the caller is cancelled; the housekeeper sweeps what this cannot remove
+        except BaseException:  # also when the caller is cancelled; the housekeeper removes the parts that this cannot
             with suppress(DatabaseUnavailable):
                 await drop_parts(self._database, tenant, upload.id)
             raise
-        # Nothing is removed from here on: if the connection breaks, it is not known whether there is a blob.
+        # From here on nothing is removed: if the connection breaks, it is unknown whether the blob exists.
         async with self._database.acquire() as connection:
             blob = await store.finish(
                 connection,
@@ -71,7 +71,7 @@ class BlobService:
     async def read(self, tenant: int, blob_id: UUID, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """Yield the bytes from ``start`` to before ``end``, up to 512 KiB at a time; no connection is held in between.
 
-        Raises NotFound: at first if there is no such blob, later if it was deleted meanwhile.
+        Raises NotFound, before the first bytes if there is no such blob, or later if it was deleted meanwhile.
         """
         blob = await self.get(tenant, blob_id)
         position, end = start, blob.size_bytes if end is None else min(end, blob.size_bytes)

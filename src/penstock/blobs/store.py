@@ -1,5 +1,5 @@
-"""Blobs and their parts as rows. Every function takes the connection first and the tenant second, but for those that
-sweep, which serve every tenant and return the tenants of what they found. None opens a transaction."""
+"""The tables of blobs and their parts. Every function takes the connection first and the tenant second, except those
+that sweep, which serve every tenant and return the tenant of each row. None opens a transaction."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def finish(
     sha256: str,
     keep: timedelta,
 ) -> Blob | None:
-    """Make a blob of the stored parts; return None when the upload has lasted too long."""
+    """Create a blob from the stored parts; return None when the upload has lasted too long."""
     row = await _sql.finish.row(
         connection,
         tenant_id=tenant,
@@ -54,7 +54,7 @@ async def find(connection: asyncpg.Connection, tenant: int, blob_id: UUID) -> Bl
 async def read_part(
     connection: asyncpg.Connection, tenant: int, blob_id: UUID, number: int, *, first: int, count: int
 ) -> bytes | None:
-    """Return so many bytes of a part, from ``first`` on; None when the part is gone."""
+    """Return a number of bytes of a part, from ``first`` on; None when the part is gone."""
     data: bytes | None = await _sql.read_part.value(
         connection, tenant_id=tenant, blob_id=blob_id, number=number, first=first, count=count
     )
@@ -62,12 +62,12 @@ async def read_part(
 
 
 async def remove(connection: asyncpg.Connection, tenant: int, blob_id: UUID) -> bool:
-    """Remove a blob; its parts are still there."""
+    """Remove a blob, but not its parts."""
     return await _sql.remove.value(connection, tenant_id=tenant, id=blob_id) is not None
 
 
 async def drop_parts(connection: asyncpg.Connection, tenant: int, blob_id: UUID, *, limit: int) -> int:
-    """Remove up to so many parts that belong to no blob; return how many."""
+    """Remove a limited number of parts that belong to no blob; return how many."""
     dropped: int = await _sql.drop_parts.value(connection, tenant_id=tenant, blob_id=blob_id, limit=limit)
     return dropped
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from penstock.failures import CallFailed, Category
 
-#: What a caller may not set through options: these fields are the client's own.
+#: Fields that only the client sets; a caller cannot set them through options.
 RESERVED: Final = frozenset({"model", "messages", "stream", "stream_options"})
 
 
@@ -21,7 +21,7 @@ class Part(Struct):
 
 
 class Message(Struct):
-    """What the model said. Servers that follow OpenAI's newer forms send parts, or a refusal in place of content."""
+    """The message of the model. Servers with OpenAI's newer forms send parts, or a refusal instead of content."""
 
     content: str | list[Part] | None = None
     refusal: str | None = None
@@ -29,7 +29,7 @@ class Message(Struct):
 
     @property
     def text(self) -> str | None:
-        """The content as one text, or the refusal; None where there is neither."""
+        """The content as one text, or the refusal; None if there is neither."""
         if isinstance(self.content, list):
             return "".join(part.text for part in self.content if part.text is not None)
         return self.refusal if self.content is None else self.content
@@ -52,7 +52,7 @@ _COMPLETION: Final = msgspec.json.Decoder(Completion)
 
 
 def messages_of(messages: Any, system: Any, user: Any) -> list[dict[str, Any]]:
-    """Return the messages of a request: as given, or made of a system text and a user text.
+    """Return the messages of a request, either as given or built from a system text and a user text.
 
     Raises CallFailed (``bad_input``) that names the field.
     """
@@ -79,7 +79,7 @@ def _checked(messages: Any) -> list[dict[str, Any]]:
 
 
 def _problem(message: Any) -> tuple[str, str] | None:
-    """Return where in a message a mistake is, and what is allowed there."""
+    """Return the place of a mistake in a message, and what is allowed there."""
     if not isinstance(message, dict):
         return "", "must be an object"
     if not isinstance(message.get("role"), str) or not message["role"]:

@@ -21,8 +21,8 @@ _STREAM: Final = {"stream": True, "stream_options": {"include_usage": True}}
 class Client:
     """One server, reached through ``peer``; ``url`` returns the address of a path below its base URL.
 
-    ``headers`` are sent with every request. ``key`` is a request's idempotency key; "" sends none. No response holds
-    the peer's credentials, also where the server echoes them. Every method raises CallFailed.
+    ``headers`` are sent with every request. ``key`` is a request's idempotency key; "" sends none. Responses never hold
+    the peer's credentials, even where the server echoes them. Every method raises CallFailed.
     """
 
     def __init__(self, peer: Peer, url: Callable[[str], str], headers: Mapping[str, str] | None = None) -> None:
@@ -36,7 +36,7 @@ class Client:
         self._stream_headers = own | {"Accept": "text/event-stream", "Content-Type": _JSON}
 
     async def complete(self, request: bytes | AsyncIterator[bytes], *, key: str, size: int | None = None) -> Completion:
-        """Make one chat completion. ``request`` is its JSON; one that comes in pieces has ``size`` bytes."""
+        """Make one chat completion. ``request`` is its JSON; ``size`` is the length of a request in pieces."""
         headers = _keyed(self._json_headers, key)
         if size is not None:
             headers["Content-Length"] = str(size)
@@ -44,8 +44,8 @@ class Client:
         return completion(await self._peer.cleaned(body))
 
     async def stream(self, request: Mapping[str, Any], *, key: str, into: ChatStream) -> AsyncIterator[str]:
-        """Yield the texts of a streamed completion, which ``into`` keeps. They are as the server sent them: where our
-        credentials must not pass, the reader masks them."""
+        """Yield the texts of a streamed completion, which ``into`` keeps. They are unmasked: where our credentials must
+        not pass, the reader masks them."""
         data = msgspec.json.encode({**request, **_STREAM})
         headers = _keyed(self._stream_headers, key)
         async with self._peer.open(self._chat_url, headers=headers, data=data) as response:

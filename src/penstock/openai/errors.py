@@ -1,4 +1,4 @@
-"""Error objects: ``{"error": {"message": …, "type": …, "param": …, "code": …}}``, and what servers make of them."""
+"""Read error objects, ``{"error": {"message": …, "type": …, "param": …, "code": …}}``, and servers' variants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Streamed chat completions: chunks in, text out."""
+"""Read streamed chat completions: turn chunks into text."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _CHUNK: Final = msgspec.json.Decoder(_Chunk)
 
 
 class ChatStream:
-    """A streamed completion as it arrives: what the model has said so far, which model it is, and what it used.
+    """A streamed completion as it arrives: the text so far, the model's name, and its usage.
 
     It keeps every text, so its memory is bounded by the bytes that the peer lets through. ``excerpt`` shortens a
     server's own words for an error message, without our secrets.
@@ -68,7 +68,7 @@ class ChatStream:
 
     @property
     def tool_calls(self) -> list[dict[str, Any]]:
-        """The tool calls that were put together of their deltas, in order."""
+        """The tool calls, assembled from their deltas, in order."""
         return [call.as_json() for _, call in sorted(self._tool_calls.items())]
 
     def feed(self, data: bytes) -> str | None:
@@ -93,7 +93,7 @@ class ChatStream:
         return text or None
 
     def end(self) -> None:
-        """The connection has ended. Raises CallFailed (``provider_error``) when the completion had not."""
+        """Note the end of the connection. Raises CallFailed (``provider_error``) if the completion is incomplete."""
         if not self.ended and self.finish_reason is None:
             raise CallFailed(Category.PROVIDER_ERROR, "the provider's stream ended before its completion did")
 

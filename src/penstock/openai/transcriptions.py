@@ -1,4 +1,4 @@
-"""Transcriptions: a form with a file in, ``verbose_json`` out."""
+"""Transcriptions: requests are forms with a file, responses are ``verbose_json``."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ DEFAULT_MODEL: Final = "whisper-1"  # the protocol requires a name
 
 
 class Transcription(Struct, omit_defaults=True):
-    """A server's response in the format ``verbose_json``; ``json`` has the text only."""
+    """A server's response in the format ``verbose_json``; the format ``json`` has only the text."""
 
     text: str
     language: str | None = None
-    duration: float | str | None = None  # seconds; OpenAI writes a text
+    duration: float | str | None = None  # seconds; OpenAI sends them as a string
     segments: list[dict[str, Any]] | None = None
     words: list[dict[str, Any]] | None = None
 
 
 def form_fields(options: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield options as fields of a form; what is None is left out, and what is not a text is written as JSON."""
+    """Yield options as fields of a form. None is left out; values other than texts are written as JSON."""
     for name, value in options.items():
         if value is not None:
             yield name, value if isinstance(value, str) else msgspec.json.encode(value).decode()

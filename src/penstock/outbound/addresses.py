@@ -1,8 +1,8 @@
 """Connections to servers elsewhere: each goes to an address that was checked for that very connection.
 
-A name may lead somewhere else a moment later, and an address may be written in many ways, some of which only the HTTP
-client takes for one; so what is checked is the address that a socket is made for, whatever it was called. Imports stay
-within the standard library and aiohttp: runtimes use this inside replicas.
+A name may resolve to another address a moment later, and an address has many spellings, some of which only the HTTP
+client accepts; so the check applies to the address for which a socket is created, whatever its spelling was. Runtimes
+use this inside replicas, so imports stay within the standard library and aiohttp.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from penstock.outbound.policy import AddressRefused, Policy
 
-AddrInfoType = tuple[int, int, int, str, tuple[Any, ...]]  # as getaddrinfo gives them
+AddrInfoType = tuple[int, int, int, str, tuple[Any, ...]]  # as getaddrinfo returns them
 
 _CONNECT_SECONDS = 10.0
 
 
 class CheckedResolver(AbstractResolver):
-    """Resolves names with the system's resolver, or another one, and checks each address that comes out."""
+    """Resolves names with the system's resolver, or another one, and checks each resulting address."""
 
     def __init__(self, policy: Policy, inner: AbstractResolver | None = None) -> None:
         self._policy = policy
@@ -55,7 +55,7 @@ def session(
     headers: Mapping[str, str] | None = None,
     resolver: AbstractResolver | None = None,
 ) -> aiohttp.ClientSession:
-    """Return a pool of connections under ``policy``: kept alive, without cookies and without the environment's proxies.
+    """Return a pool of keep-alive connections under ``policy``, without cookies or the environment's proxies.
 
     Each request ends after ``seconds``. No socket is made for an address that is refused.
     """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Final
 
-_FAILURES: Final = 5  # in a row, that open the breaker
+_FAILURES: Final = 5  # consecutive failures that open the breaker
 _FIRST_PAUSE: Final = 10.0  # seconds; doubles each time the trial fails too
 _MAX_PAUSE: Final = 300.0
 _TRIAL_POLL: Final = 0.5  # seconds between polls of the others while one call tries
@@ -13,7 +13,7 @@ _TRIAL_POLL: Final = 0.5  # seconds between polls of the others while one call t
 
 class BreakerState(StrEnum):
     CLOSED = "closed"  # calls go through
-    OPEN = "open"  # they do not, for a while
+    OPEN = "open"  # no calls go through for a while
     HALF_OPEN = "half_open"  # one goes through and decides
 
 
@@ -22,7 +22,7 @@ class Breaker:
 
     def __init__(self) -> None:
         self.state = BreakerState.CLOSED
-        self.failures = 0  # in a row
+        self.failures = 0  # consecutive failures
         self._until = 0.0
         self._pause = _FIRST_PAUSE
         self._trying = False
@@ -42,13 +42,13 @@ class Breaker:
         return True
 
     def succeeded(self, *, trial: bool) -> None:
-        """Note that the server works, whatever it responded. Calls that began before the breaker opened say nothing of
-        how the server is now."""
+        """Note that the server works, whatever its response was. Calls that began before the breaker opened do not
+        count, because they do not show the present state of the server."""
         if trial or self.state is BreakerState.CLOSED:
             self.state, self.failures, self._pause, self._trying = BreakerState.CLOSED, 0, _FIRST_PAUSE, False
 
     def failed(self, now: float, *, trial: bool) -> None:
-        """Note that a call failed by the server's fault."""
+        """Note that a call failed through a fault of the server."""
         if trial:
             self._pause = min(self._pause * 2, _MAX_PAUSE)
         elif self.state is not BreakerState.CLOSED:
@@ -58,6 +58,6 @@ class Breaker:
             self.state, self._until, self._trying = BreakerState.OPEN, now + self._pause, False
 
     def abandoned(self, *, trial: bool) -> None:
-        """Note a call that was given up and shows nothing; if it was the trial, the next one tries."""
+        """Note a call that was cancelled and so shows nothing; if it was the trial, the next call becomes the trial."""
         if trial:
             self._trying = False

@@ -1,6 +1,6 @@
-"""A server's gate: how many calls go to it at a time, and whether one may begin now.
+"""A server's gate, which limits concurrent calls and decides when a call may begin.
 
-Providers pass it in workers, and models of the runtimes http and openai in their replicas: imports stay within the
+Workers use it for providers, and replicas for models of the runtimes http and openai, so imports stay within the
 standard library.
 """
 
@@ -44,7 +44,7 @@ class GateClosed(Exception):
 
 @dataclass(eq=False, slots=True)
 class _Waiting:
-    """A call that waits for a slot; granted with whether it is the breaker's trial, or refused with GateClosed."""
+    """A call that waits for a slot. Its result is whether it is the breaker's trial, or GateClosed is raised."""
 
     granted: asyncio.Future[bool]
     deadline: float
@@ -86,13 +86,13 @@ class Gate:
         self._timer: asyncio.TimerHandle | None = None  # when the queue is checked again
 
     def wait(self) -> float:
-        """Return the seconds until a call may begin, apart from waiting for others to end."""
+        """Return the seconds until a call may begin, not counting the wait for a free slot."""
         now = self._clock()
         return max(self._limit.wait(now), self._breaker.wait(now))
 
     @property
     def resting(self) -> bool:
-        """Whether the server failed so often that it gets no calls for a while."""
+        """Whether the server failed so often that it receives no calls for a while."""
         return self._breaker.wait(self._clock()) > 0
 
     @property
@@ -112,8 +112,8 @@ class Gate:
         """Make one call inside the block ``async with gate.slot(…)``.
 
         Entering raises GateClosed, as soon as it is known, when the gate stays closed for more than
-        ``max_wait_seconds``; the wait for other calls to end has no limit. A CallFailed that leaves the block is noted;
-        what a cancelled call did is not known.
+        ``max_wait_seconds``; the wait for other calls to end has no limit. A CallFailed that leaves the block counts as
+        a failure; a cancelled call counts as neither a success nor a failure.
         """
         return Slot(self, max_wait_seconds)
 
@@ -129,7 +129,7 @@ class Gate:
         except asyncio.CancelledError:
             granted = waiting.granted
             if granted.cancelled() or granted.exception() is not None:
-                self._admit()  # which forgets it
+                self._admit()  # this removes the call from the queue
             else:  # it was granted at the same moment
                 self._breaker.abandoned(trial=granted.result())
                 self._running -= 1
@@ -149,7 +149,7 @@ class Gate:
 
     @property
     def running(self) -> int:
-        """How many calls run now."""
+        """The number of running calls."""
         return self._running
 
     @property
@@ -162,7 +162,7 @@ class Gate:
         return self._breaker.begin()
 
     def _admit(self) -> None:
-        """Let calls begin, refuse those that would wait too long, and come back when the wait is over."""
+        """Let calls begin, refuse those that would wait too long, and schedule the next check of the queue."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,4 +1,4 @@
-"""What a server's responses say about its rate limit. Pure; the caller passes the time in seconds."""
+"""Learn a server's rate limit from its responses. Pure; the caller passes the time in seconds."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from penstock.outbound.refusals import stated_wait
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _MINUTE: Final = 60.0
-_REMAINING: Final = (  # headers without which a response says nothing of a limit
+_REMAINING: Final = (  # a response without any of these headers states no limit
     "x-ratelimit-remaining-requests", "x-ratelimit-remaining-tokens", "x-ratelimit-remaining", "ratelimit-remaining",
 )  # fmt: skip
-_EPOCH: Final = 1e8  # seconds; a larger "reset" is a time, not a wait
+_EPOCH: Final = 1e8  # seconds; a larger "reset" is a point in time, not a wait
 _FIRST_PAUSE: Final = 1.0  # after a refusal that names no wait; doubles with each one that follows
 _MAX_PAUSE: Final = 60.0
-MAX_STATED: Final = 3600.0  # seconds; then one call sees whether it still holds
-_MIN_STATED: Final = 1.0  # less, or the past, states no wait: servers round, and clocks differ
+MAX_STATED: Final = 3600.0  # seconds; after that, one call tries whether the limit still holds
+_MIN_STATED: Final = 1.0  # a shorter wait, or a past time, counts as no wait: servers round, and clocks differ
 
 
 class RateLimit:
-    """A server's rate limit, as far as it is known.
+    """The known part of a server's rate limit.
 
     It is learned from responses: ``x-ratelimit-remaining-requests`` with its limit and reset, which say how fast
     requests are given back; the same for tokens; ``x-ratelimit-remaining`` or ``ratelimit-remaining`` with a reset,
@@ -36,9 +36,9 @@ class RateLimit:
         self._begun: deque[float] | None = None if per_minute is None else deque(maxlen=per_minute)
         self.remaining: int | None = None  # requests that may begin before ``renewed_at``; None: not known
         self.renewed_at = 0.0
-        self._interval: float | None = None  # seconds in which one request is given back, where that is known
+        self._interval: float | None = None  # seconds until one request is given back, if known
         self.paused_until = 0.0
-        self._refusals = 0  # in a row, without a stated wait
+        self._refusals = 0  # consecutive refusals without a stated wait
 
     def wait(self, now: float) -> float:
         """Return the seconds until the next call may begin."""
@@ -58,7 +58,7 @@ class RateLimit:
         if now < self.renewed_at:
             self.remaining -= 1
         elif self._interval:
-            self.remaining, self.renewed_at = 0, now + self._interval  # the one that was given back is taken
+            self.remaining, self.renewed_at = 0, now + self._interval  # this call uses the request that was given back
         else:
             self.remaining = None
 
@@ -68,7 +68,7 @@ class RateLimit:
             self._refusals = 0
         refused = status in {429, 503}
         if not refused and not any(name in headers for name in _REMAINING):
-            self._interval = None  # as most servers respond
+            self._interval = None  # most responses have no such headers
             return
         waits = [self._requests(headers, now), _tokens(headers)]
         if refused:
@@ -85,7 +85,7 @@ class RateLimit:
         if remaining is not None:
             limit = _number(headers.get("x-ratelimit-limit-requests"))
             reset = _seconds(headers.get("x-ratelimit-reset-requests"))
-            # The reset says when the limit is whole again; it fills evenly, so the next request comes sooner.
+            # The reset states when the limit is full again. It fills evenly, so the next request may begin sooner.
             wait = reset / max(limit - remaining, 1) if limit else reset
             self._interval = wait if limit else None
         else:
@@ -100,7 +100,7 @@ class RateLimit:
         return wait if remaining <= 0 else 0.0
 
     def _refused(self, stated: float) -> float:
-        """Return the seconds to wait after a refusal whose headers ask for ``stated`` seconds."""
+        """Return the seconds to wait after a refusal whose headers state ``stated`` seconds."""
         if stated >= _MIN_STATED:
             return stated
         self._refusals += 1
@@ -116,11 +116,11 @@ def _tokens(headers: Mapping[str, str]) -> float:
 
 
 def _reset_of_refusal(headers: Mapping[str, str]) -> float:
-    """Return when the limit is renewed that a refusal without Retry-After met, in seconds; 0 where it says nothing.
+    """Return the seconds until the limit behind a refusal without Retry-After is renewed; 0 if it is not stated.
 
-    It met the limit of requests when none remains, or none is counted; that of tokens when too few remain, which is so
-    where requests do remain. A limit that fills evenly may let a call through sooner, but a server that refused has
-    just shown that it counts otherwise; so the whole reset is waited for.
+    The limit of requests caused the refusal if none remains or none is counted; if requests remain, too few tokens did.
+    A limit that fills evenly may allow a call sooner, but a server that refused evidently counts differently, so the
+    caller waits for the whole reset.
     """
     requests, tokens = (_number(headers.get(f"x-ratelimit-remaining-{kind}")) for kind in ("requests", "tokens"))
     waits = [0.0]

@@ -1,7 +1,7 @@
-"""Requests to one server elsewhere: bounded responses, streams, and one error for every way to fail.
+"""Requests to one server elsewhere, with bounded responses, streams, and one error class for every failure.
 
-The ``http`` and ``openai`` runtimes and the providers of speech and language share it. Used in replicas: imports stay
-within msgspec, aiohttp and the standard library.
+The ``http`` and ``openai`` runtimes and the providers of speech and language share this module. Replicas use it, so
+imports stay within msgspec, aiohttp and the standard library.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ MAX_RESPONSE_BYTES: Final = 64 * 2**20
 _EXCERPT_LENGTH: Final = 300  # characters of a server's own words in an error
 _ERROR_BODY_SECONDS: Final = 10.0
 _LARGE_BODY_BYTES: Final = 2**16
-_LARGE_JSON_BYTES: Final = 2**18  # larger JSON is cleaned beside the event loop
+_LARGE_JSON_BYTES: Final = 2**18  # larger JSON is cleaned in a thread
 _MAX_LINE_BYTES: Final = 8 * 2**20  # of a stream
 _MAX_TARGETS: Final = 64  # addresses whose check is remembered
 ObserveHead = Callable[[int, Mapping[str, str]], None]
@@ -41,9 +41,9 @@ _HIDING: Final = re.compile(rb"\\(?:/|u00[0-7])")  # spellings of plain characte
 class Peer:
     """One server, under one policy, with pooled connections. Raises CallFailed only.
 
-    ``hints`` says what to check when the server refuses credentials, or knows no such address. ``secrets`` are masked
-    in every message, and ``credentials``, which occur in no text by chance, in responses too. Messages call the server
-    ``name``; ``observe`` is called with the status and headers of every response. ``close`` it at the end.
+    ``hints`` state what to check when the server refuses credentials or does not know an address. ``secrets`` are
+    masked in every message; ``credentials``, which cannot occur in a text by chance, also in responses. Messages call
+    the server ``name``. ``observe`` is called with the status and headers of every response. ``close`` it at the end.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class Peer:
             raise self._failure(error) from None
 
     async def get(self, url: str, *, headers: Mapping[str, str]) -> bytes:
-        """Return what is at an address."""
+        """Return the body of a GET response."""
         async with self.open(url, headers=headers, method="GET") as response:
             return await self._whole(response)
 
@@ -99,7 +99,7 @@ class Peer:
     async def open(
         self, url: str, *, headers: Mapping[str, str], method: str = "POST", **body: Any
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a request whose response, of a status 2xx, the block reads."""
+        """Send a request whose successful (2xx) response the block reads."""
         request = self._request(method, url, headers, body)
         try:
             async with request as response:
@@ -131,16 +131,16 @@ class Peer:
         return self._secrets.text(text)
 
     async def cleaned(self, body: bytes) -> bytes:
-        """Return JSON as it may be kept: without our credentials, however they are spelled, and without U+0000, which
-        no database keeps. Raises CallFailed for what would have to be cleaned and cannot be read."""
+        """Return JSON that may be stored: without our credentials in any spelling, and without U+0000, which PostgreSQL
+        cannot store. Raises CallFailed for JSON that needs cleaning but cannot be parsed."""
         if not _HIDING.search(body) and not self.credentials.within(body):
             return body
         return await asyncio.to_thread(self._clean, body) if len(body) > _LARGE_JSON_BYTES else self._clean(body)
 
     def excerpt(self, text: str) -> str:
-        """Return a server's own words, as much of them as an error shows, without our secrets."""
+        """Return a server's own words without our secrets, cut to the length that errors show."""
         plain = self.masked(text[:READ_CHARACTERS])
-        part = self._secrets.unfinished(plain)  # of a secret whose rest was cut off
+        part = self._secrets.unfinished(plain)  # the beginning of a secret whose rest was cut off
         plain = plain[: len(plain) - part].replace("\0", "") if part >= SHORTEST else plain.replace("\0", "")
         line = " ".join(plain.split())
         return line if len(line) <= _EXCERPT_LENGTH else line[: _EXCERPT_LENGTH - 1] + "…"
@@ -156,8 +156,8 @@ class Peer:
         return session.request(method, self._target(url), headers=headers, allow_redirects=False, **body)
 
     def _target(self, url: str) -> URL:
-        """Return an address that the policy allows. A server has few, so each is checked and parsed once; what a name
-        leads to is checked again for every connection."""
+        """Return an address that the policy allows. A server has few addresses, so each is checked and parsed once; the
+        result of resolving a name is checked again for every connection."""
         target = self._targets.get(url)
         if target is None:
             problem = check_url(url, self._policy)
@@ -179,7 +179,7 @@ class Peer:
         raise failure_of(response.status, wait, name=self._name, detail=detail, check=self._hints)
 
     async def _error_body(self, response: aiohttp.ClientResponse) -> bytes:
-        """Return what a server says about an error; its status counts even when that does not arrive."""
+        """Return a server's own words about an error, or nothing if they do not arrive: its status is enough."""
         try:
             async with asyncio.timeout(_ERROR_BODY_SECONDS):
                 return await self._whole(response)
@@ -223,7 +223,7 @@ class Peer:
         return self._session
 
     def _failure(self, error: Exception) -> CallFailed:
-        """Return what a broken request means, in the system's own words; other texts may quote the request."""
+        """Return the failure for a broken request, in the system's own words; other texts may quote the request."""
         if isinstance(error, TimeoutError):
             return CallFailed(Category.TIMEOUT, f"the {self._name} did not respond within {self._timeout_seconds:g} s")
         cause: Exception = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error

@@ -1,6 +1,6 @@
-"""Which addresses may be connected to, and what may be a server's URL. Pure rules, which import no HTTP client.
+"""Rules for addresses that may be connected to, and for servers' URLs. Pure; imports no HTTP client.
 
-An address may be written in many ways, some of which only an HTTP client takes for one; so URLs are read as ours does.
+An address has many spellings, some of which only an HTTP client accepts, so URLs are read as our HTTP client does.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _MAX_HOST_LENGTH = 253  # letters, by the rules of the domain name system
 _MAX_LABEL_LENGTH = 63
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-# Where clouds serve secrets to any process inside, beside the link-local addresses.
+# Addresses outside of the link-local range at which clouds serve secrets to any process on their machines.
 _METADATA = frozenset(map(ipaddress.ip_address, ("fd00:ec2::254", "100.100.100.200", "192.0.0.192", "168.63.129.16")))
 # Not reachable from the whole internet, and unknown to older Pythons (IANA's registries of special addresses).
 _SPECIAL = [ipaddress.ip_network(one) for one in ("192.0.0.0/24", "fec0::/10", "3fff::/20", "5f00::/16", "100::/64")]
@@ -34,9 +34,9 @@ class AddressRefused(OSError):
 class Policy:
     """The addresses that may be connected to.
 
-    By default this machine and private networks are, for that is where model servers stand; ``public`` allows only what
-    is reachable from the whole internet, and what lies in ``also``. Link-local, multicast, unspecified and reserved
-    addresses never are. With ``networks`` an address must lie in one of them as well.
+    By default these include this machine and private networks, because model servers run there. ``public`` allows only
+    addresses that are reachable from the whole internet, and those in ``also``. Link-local, multicast, unspecified and
+    reserved addresses are never allowed. With ``networks``, an address must also lie in one of them.
     """
 
     public: bool = False
@@ -44,7 +44,7 @@ class Policy:
     also: Sequence[Network] = field(default=())
 
     def refusal(self, address: Address) -> str | None:
-        """Return why an address may not be connected to; None where it may."""
+        """Return why an address may not be connected to; None if it may."""
         inner = _unwrapped(address)
         if (
             inner.is_link_local
@@ -89,8 +89,8 @@ def check_url(url: Any, policy: Policy | None = None) -> str | None:
     if any(character.isspace() or ord(character) < 32 for character in url):
         return "must not hold spaces"
     try:
-        real = URL(url).raw_host or ""  # as the HTTP client reads it: letters of other widths become plain ones
-    except ValueError:  # UnicodeError is one: a label that is too long, or none
+        real = URL(url).raw_host or ""  # as the HTTP client reads it: full-width letters become plain ones
+    except ValueError:  # includes UnicodeError, raised for empty and overlong labels
         return "must be a URL whose host is a name or an address"
     if len(real) > _MAX_HOST_LENGTH or any(len(label) > _MAX_LABEL_LENGTH for label in real.split(".")):
         return "must be a URL whose host is a name or an address"
@@ -117,7 +117,7 @@ def _lies_in(address: Address, allowed: Sequence[Network]) -> bool:
 
 
 def _literal(host: str) -> Address | None:
-    """Return the address that a host is, in any spelling that the system accepts."""
+    """Return the address that a host spells, in any form that the system accepts."""
     bare = host.strip("[]").rstrip(".").partition("%")[0]
     try:
         return ipaddress.ip_address(bare)
@@ -130,7 +130,7 @@ def _literal(host: str) -> Address | None:
 
 
 def _unwrapped(address: Address) -> Address:
-    """Return the IPv4 address that an IPv6 address stands for, or the address itself."""
+    """Return the IPv4 address that an IPv6 address embeds, or the address itself."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
     if address.ipv4_mapped is not None:

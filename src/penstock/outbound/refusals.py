@@ -1,4 +1,4 @@
-"""What a response that is not a success means: its status, its Retry-After, and the server's own words."""
+"""Interpret unsuccessful responses by their status, their Retry-After and the server's own words."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def failure_of(
 ) -> CallFailed:
     """Return the failure that a status outside of 2xx means for a call to the server called ``name``.
 
-    ``detail`` holds the server's own words; ``check`` says what to check when it refuses the credentials or knows
-    no such address.
+    ``detail`` holds the server's own words; ``check`` states what to check when the server refuses the credentials or
+    does not know the address.
     """
     category, message = _meaning(status, name, check or {})
     said = f"{status}: {detail}" if detail and not 300 <= status < 400 else f"{status}"
@@ -55,7 +55,7 @@ def _meaning(status: int, name: str, check: dict[str, str]) -> tuple[Category, s
 
 
 def stated_wait(headers: Mapping[str, str], *, now: datetime) -> timedelta | None:
-    """Return the wait that a response asks for: by ``Retry-After-Ms``, as OpenAI sends it, or by ``Retry-After``."""
+    """Return the wait that a response requests in ``Retry-After-Ms``, which OpenAI sends, or in ``Retry-After``."""
     milliseconds = headers.get("Retry-After-Ms")
     if milliseconds is not None and _SECONDS.fullmatch(milliseconds.strip()):
         return min(timedelta(milliseconds=float(milliseconds)), _MAX_RETRY_AFTER)
@@ -63,7 +63,7 @@ def stated_wait(headers: Mapping[str, str], *, now: datetime) -> timedelta | Non
 
 
 def retry_after(header: str | None, *, now: datetime) -> timedelta | None:
-    """Return what a Retry-After header asks for, in seconds or as a date; None when it is absent or unreadable."""
+    """Return the wait in a Retry-After header (seconds or a date); None when it is absent or unreadable."""
     if header is None:
         return None
     text = header.strip()
@@ -86,7 +86,7 @@ def error_text(body: bytes) -> str:
         message = error.get("message", error.get("detail")) if isinstance(error, dict) else error
         if isinstance(message, str):
             return message
-        body = msgspec.json.encode(stated)  # in one spelling, in which secrets are known
+        body = msgspec.json.encode(stated)  # in one spelling, which the masking knows
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     return body[:READ_CHARACTERS].decode("utf-8", "replace")

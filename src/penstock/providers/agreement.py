@@ -1,4 +1,4 @@
-"""Word error rates between the texts of providers, which should be the same."""
+"""Word error rates between the texts of providers, which should agree."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from msgspec import Meta, Struct
 
 from penstock.providers.dispatch import ProviderAttempt
 
-_MAX_CHARACTERS: Final = 200_000  # of a text that are compared
+_MAX_CHARACTERS: Final = 200_000  # characters of a text that are compared
 _MAX_WORDS: Final = 20_000  # spoken in about two hours; longer texts are compared up to there
-# Han, kana, Thai, Lao, Burmese, Khmer; what combines with a character stays with it.
+# Han, kana, Thai, Lao, Burmese, Khmer; combining marks stay with their character.
 _UNSPACED: Final = re.compile(
     "([\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]"
     "[\u0e31\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1\u0eb4-\u0ebc\u0ec8-\u0ecd\u102b-\u103e\u17b6-\u17d3]*)"
@@ -37,7 +37,7 @@ class Agreement(Struct, frozen=True, kw_only=True):
 
 
 def agreements(attempts: Sequence[ProviderAttempt]) -> list[Agreement]:
-    """Compare every pair of providers that succeeded, in order. Holds the interpreter for up to 0.1 s a pair."""
+    """Compare every pair of providers that succeeded, in order. Holds the interpreter lock for up to 0.1 s per pair."""
     texts = [(one.provider, words(one.text or "")) for one in attempts if one.status == "completed"]
     return [
         Agreement(reference=reference, hypothesis=hypothesis, wer=rate(left, right), words=len(left))
@@ -59,7 +59,7 @@ def rate(reference: Sequence[str], hypothesis: Sequence[str]) -> float | None:
 def words(text: str) -> list[str]:
     """Return the words that count: in lower case, without punctuation but for marks inside a word (don't, e-mail).
 
-    Of scripts without spaces between words each character counts as one.
+    In scripts without spaces between words, each character counts as a word.
     """
     plain = _UNSPACED.sub(r" \1 ", unicodedata.normalize("NFKC", text[:_MAX_CHARACTERS]).casefold())
     found = (word.strip("".join({c for c in word if _is_mark(c)})) for word in _SPACE.split(plain))

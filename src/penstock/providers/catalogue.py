@@ -1,8 +1,8 @@
-"""Which providers and model profiles there are: those of the environment, and those of the file ``profiles.toml``.
+"""The providers and model profiles of a process, from the environment and from the file ``profiles.toml``.
 
-A provider is a server, or a registered model; a profile is a name that jobs use as their ``model_profile``: one or
-several providers, and how they are called. The environment makes the providers ``llm``, ``whisperx``, ``qwen2-audio``
-and ``voxtral-small``, and profiles for them; the file adds others, or replaces these.
+A provider is a server or a registered model. A profile is a name that jobs use as their ``model_profile``; it stands
+for one or several providers and states how they are called. The environment defines the providers ``llm``,
+``whisperx``, ``qwen2-audio`` and ``voxtral-small``, and profiles for them; the file adds others, or replaces these.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _KINDS_OF: Final[Mapping[str, frozenset[Kind]]] = {  # fields that go with some 
 
 
 def load(settings: Settings, environment: Mapping[str, str]) -> Catalogue:
-    """Return the catalogue by settings and file; ``environment`` holds what ``${NAME}`` in the file refers to.
+    """Return the catalogue of settings and file; ``environment`` holds the variables that ``${NAME}`` refers to.
 
     Raises SettingsError, which lists all mistakes of the file at once.
     """
@@ -66,7 +66,7 @@ def load(settings: Settings, environment: Mapping[str, str]) -> Catalogue:
 def _providers(
     file: ProfilesFile, settings: Settings, environment: Mapping[str, str], problems: Problems
 ) -> Iterator[tuple[str, ProviderSpec]]:
-    """Yield the file's providers that are sound; add what is wrong with the others."""
+    """Yield the file's valid providers; add the mistakes of the others."""
     for name, table in file.providers.items():
         known = len(problems.found)
         durations_of = {}
@@ -162,7 +162,7 @@ def _key_problem(key: str) -> str | None:
 
 
 def _reference_problem(text: str, environment: Mapping[str, str]) -> str | None:
-    """Return what is wrong with the references ``${NAME}`` of a text."""
+    """Return what is wrong with the references ``${NAME}`` in a text."""
     missing = [name for name in _REFERENCE.findall(text) if not environment.get(name)]
     if missing:
         meant = did_you_mean(missing[0], sorted(environment)) if len(missing) == 1 else ""
@@ -175,7 +175,7 @@ def _filled(text: str, environment: Mapping[str, str]) -> str:
 
 
 def _duration(text: str, *, least: timedelta) -> timedelta | None:
-    """Return a duration of the file, None where none is stated; raises ValueError for one that is not allowed."""
+    """Parse a duration in the file; return None if there is none. Raises ValueError if it is not allowed."""
     if not text:
         return None
     found = durations.parse(text)
@@ -190,7 +190,7 @@ def _duration(text: str, *, least: timedelta) -> timedelta | None:
 def _profiles(
     file: ProfilesFile, providers: Mapping[str, ProviderSpec], problems: Problems
 ) -> Iterator[tuple[str, Profile]]:
-    """Yield the file's profiles whose providers are all sound; add what is wrong with the others."""
+    """Yield the file's profiles whose providers are all valid; add the mistakes of the others."""
     kinds = {name: provider.kind for name, provider in providers.items()}
     kinds |= {name: Kind(table["kind"]) for name, table in file.providers.items() if "kind" in table}
     names = {*providers, *file.providers}
@@ -230,7 +230,7 @@ def _missing(missing: list[str], names: set[str]) -> str:
 
 
 def _default_problems(defaults: Mapping[str, Any], *, transcribes: bool) -> Iterator[str]:
-    """Yield what is wrong with a profile's defaults; jobs would be refused for it, by names that they do not hold."""
+    """Yield the mistakes in a profile's defaults, for which jobs would be refused although they do not state them."""
     try:
         converted(defaults, TranscriptionInput if transcribes else ChatInput)
     except InvalidInput as error:

@@ -1,4 +1,4 @@
-"""How providers did over many jobs: agreement, failures, latency. Pure."""
+"""Compare providers over many jobs: agreement, failures and latency. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from penstock.providers.agreement import Agreement
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compared:
-    """One job: every call that was made for it, also in attempts that failed, and how its replies agree."""
+    """One job: every call that was made for it, including those of failed attempts, and how its replies agree."""
 
     usage: Sequence[Usage]
     agreement: Sequence[Agreement]
@@ -31,7 +31,7 @@ class Latency(Struct, frozen=True, kw_only=True):
 
 
 class ProviderRecord(Struct, frozen=True, kw_only=True):
-    """How one provider did. Of those that lost a race nothing is known but that they were called (``cancelled``)."""
+    """The figures of one provider. Of calls that lost a race only their number is known (``cancelled``)."""
 
     provider: str
     models: list[str]
@@ -40,22 +40,22 @@ class ProviderRecord(Struct, frozen=True, kw_only=True):
     failed: int
     cancelled: int
     skipped: int  # not made: its gate was closed
-    failure_rate: float | None  # of those that ended by themselves; null when none did
+    failure_rate: float | None  # of the calls that were not cancelled; null when there are none
     latency_ms: Latency | None
     prompt_tokens: int
     completion_tokens: int
     audio_seconds: float
-    realtime_factor: float | None  # seconds that a second of sound took; null without sound
+    realtime_factor: float | None  # seconds of processing per second of sound; null without sound
     errors: dict[str, int]  # its most common messages
 
 
 class PairRecord(Struct, frozen=True, kw_only=True):
-    """How far two providers' texts were apart: word error rates against ``reference``, over the jobs that have both."""
+    """The difference of two providers' texts: word error rates against ``reference``, over the jobs with both."""
 
     reference: str
     hypothesis: str
     jobs: int
-    wer: float | None  # errors of all jobs over words of all jobs
+    wer: float | None  # errors of all jobs divided by words of all jobs
     wer_median: float | None
     wer_worst: float | None
 
@@ -63,13 +63,13 @@ class PairRecord(Struct, frozen=True, kw_only=True):
 class Comparison(Struct, frozen=True, kw_only=True):
     """A summary of jobs."""
 
-    jobs: int  # that called providers
+    jobs: int  # jobs that called providers
     providers: list[ProviderRecord]
     agreement: list[PairRecord]
 
 
-_MAX_PAIRS = 400  # of twenty providers; any worker writes results
-_ERRORS = 5  # messages that are shown of each provider
+_MAX_PAIRS = 400  # the pairs of twenty providers, a bound because any worker may write results
+_ERRORS = 5  # messages that are shown for each provider
 
 
 def compare(jobs: Iterable[Compared]) -> Comparison:
@@ -124,7 +124,7 @@ def _latency(milliseconds: Sequence[int]) -> Latency | None:
 
 
 def _quantile(ordered: Sequence[int], part: float) -> int:
-    """Return the nearest rank, which is a value that was measured."""
+    """Return the nearest-rank percentile, which is always a measured value."""
     return ordered[max(math.ceil(len(ordered) * part) - 1, 0)]
 
 

@@ -29,7 +29,7 @@ class Mode(StrEnum):
 
 
 class Used(Struct, frozen=True, kw_only=True):
-    """What one call used."""
+    """The resources that one call used."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -37,8 +37,8 @@ class Used(Struct, frozen=True, kw_only=True):
 
 
 class Reply(Struct, frozen=True, kw_only=True):
-    """The result of one provider. ``usage`` is what it counted, if it did, and ``finish_reason`` is why a chat model
-    stopped, in the provider's words; segments and language belong to transcripts."""
+    """The result of one provider. ``usage`` holds what it counted, if anything. ``finish_reason`` is why a chat model
+    stopped, in the provider's words. Only transcripts have segments and a language."""
 
     text: str
     model: str
@@ -68,7 +68,7 @@ class ProviderAttempt(Struct, frozen=True, kw_only=True):
 
 
 class ChargedFailure(CallFailed):
-    """A call that failed although the provider did the work, and charges for it."""
+    """A call that failed although the provider did, and charges for, the work."""
 
     def __init__(self, message: str, used: Used) -> None:
         super().__init__("bad_input", message)
@@ -78,11 +78,11 @@ class ChargedFailure(CallFailed):
 class MeteredGate:
     """A provider's gate for the calls of one candidate: ``async with gate.slot():`` around each.
 
-    It counts the time that the provider takes, and through ``paid`` what calls used before one that fails.
+    It counts the time that the provider takes, and through ``paid`` the usage of calls before one that fails.
     """
 
     def __init__(self, gate: Gate, max_wait_seconds: float) -> None:
-        self.seconds = 0.0  # that the provider has taken
+        self.seconds = 0.0  # the time that the provider has taken
         self.entered = False  # whether a call has begun
         self.used = Used()
         self.gate = gate
@@ -90,11 +90,11 @@ class MeteredGate:
 
     def slot(self, max_wait_seconds: float | None = None) -> MeteredSlot:
         """Make one call inside the block. Entering raises GateClosed when the gate stays closed for more than
-        ``max_wait_seconds``; by default for more than the limit of this object."""
+        ``max_wait_seconds``, which is the limit of this object by default."""
         return MeteredSlot(self, self._max_wait_seconds if max_wait_seconds is None else max_wait_seconds)
 
     def paid(self, used: Used) -> None:
-        """Count what a successful call used; the candidate may still fail."""
+        """Count the usage of a successful call, because the candidate may still fail."""
         self.used = Used(
             prompt_tokens=self.used.prompt_tokens + used.prompt_tokens,
             completion_tokens=self.used.completion_tokens + used.completion_tokens,
@@ -144,7 +144,7 @@ class Candidate(Struct, frozen=True, kw_only=True):
 
 
 class Dispatched(Struct, frozen=True, kw_only=True):
-    """The reply that counts, the provider that gave it, and the attempts of all providers."""
+    """The chosen reply, the provider that returned it, and the attempts of all providers."""
 
     provider: str
     reply: Reply
@@ -197,7 +197,7 @@ async def dispatch(
 class _Outcome(Struct, frozen=True):
     attempt: ProviderAttempt
     reply: Reply | None = None
-    retry_after: float | None = None  # seconds, where the provider or its gate named them
+    retry_after: float | None = None  # seconds to wait, if the provider or its gate stated them
 
 
 class _Dispatch:
@@ -214,7 +214,7 @@ class _Dispatch:
         return any(outcome.reply is not None for outcome in self.outcomes)
 
     async def first(self, candidates: Sequence[Candidate], stop: Callable[[], bool]) -> None:
-        """Call in order. Those whose gate is closed are passed over, and waited for only when no other succeeded."""
+        """Call in order. Providers whose gate is closed are skipped, and waited for only when no other succeeded."""
         later: list[Candidate] = []
         for candidate in candidates:
             if len(candidates) > 1 and candidate.gate.wait() > 0:
@@ -232,8 +232,8 @@ class _Dispatch:
     async def together(
         self, candidates: Sequence[Candidate], run: Callable[[Sequence[Candidate]], Awaitable[None]]
     ) -> None:
-        """Call at once. Providers that rest after failures are called only when no other succeeds, so that they delay
-        nothing."""
+        """Call concurrently. Providers that pause after failures are called only when no other succeeds, so that they
+        do not delay the others."""
         awake: list[Candidate] = []
         resting: list[Candidate] = []
         for candidate in candidates:
@@ -250,7 +250,7 @@ class _Dispatch:
         tasks = [asyncio.ensure_future(self._one(candidate, patient=True)) for candidate in candidates]
         try:
             await asyncio.gather(*tasks)
-        finally:  # no call goes on when something unforeseen ends this
+        finally:  # no call continues after an unexpected exception
             await _ended(tasks)
 
     async def race(self, candidates: Sequence[Candidate]) -> None:
@@ -284,7 +284,7 @@ class _Dispatch:
         except asyncio.CancelledError:
             self._cancelled(candidate, gate)
             raise
-        except Exception as error:  # a mistake of ours with one provider must not lose the reply of another
+        except Exception as error:  # a bug with one provider must not lose the reply of another
             log.exception("provider_call_failed", provider=candidate.name)
             failed = CallFailed(Category.INTERNAL, f"it could not be called ({type(error).__name__})")
             self._note(candidate, _Outcome(_failed(candidate, failed, gate)))
@@ -349,9 +349,9 @@ def _attempt(
 def _all_failed(outcomes: Sequence[_Outcome]) -> CallFailed:
     """Return the failure by which a job decides whether to try again, and when.
 
-    A provider that limits us outweighs those that failed, and so does a request that called no provider because all
-    rest: the job waits then, and loses no attempt. The input is bad only when every provider was called and refused it;
-    a single one may be unable to take it.
+    If a provider limits us, or if no provider was called because all of them pause, the job waits and loses no attempt,
+    whatever other providers reported. The input is bad only when every provider was called and refused it; a single
+    one may be unable to take it.
     """
     message = "; ".join(f"{one.attempt.provider}: {one.attempt.error}" for one in outcomes)
     limited = [one for one in outcomes if one.attempt.error_category is Category.RATE_LIMITED]
@@ -369,6 +369,6 @@ def _all_failed(outcomes: Sequence[_Outcome]) -> CallFailed:
 
 
 def _soonest(outcomes: Sequence[_Outcome]) -> timedelta | None:
-    """Return when the first of the providers may be called again; None when one of them names no wait."""
+    """Return the seconds until the first of the providers may be called; None when one of them states no wait."""
     stated = [one.retry_after for one in outcomes if one.retry_after is not None]
     return timedelta(seconds=min(stated)) if stated and len(stated) == len(outcomes) else None

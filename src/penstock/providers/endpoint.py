@@ -1,4 +1,4 @@
-"""The address of a provider, and our credentials there."""
+"""The address of a provider, and our credentials for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit, urlunsplit
 
 from penstock.masking import is_distinctive
 
-_MIN_VALUE_LENGTH = 6  # characters of a query's value that may be a secret; "true" is not
+_MIN_VALUE_LENGTH = 6  # the shortest value in a query that may be a secret: "true" is not one
 _SECRET_NAME = re.compile(r"key|code|token|secret|password|sig|auth|credential", re.IGNORECASE)  # of a query's value
 
 
@@ -33,7 +33,7 @@ class Endpoint:
 
     @property
     def shown(self) -> str:
-        """The base URL for people: without credentials, and without a query, which may hold some."""
+        """The base URL as people see it: without credentials, and without the query, which may hold credentials."""
         return self.url().partition("?")[0]
 
     @property
@@ -57,7 +57,7 @@ class Endpoint:
 
     @property
     def credentials(self) -> set[str]:
-        """The secrets that are credentials, and occur in no response by chance."""
+        """The credentials that cannot occur in a response by chance."""
         user, _, _ = urlsplit(self.base_url).netloc.rpartition("@")
         query = urlsplit(self.base_url).query
         keys = {value for name, value in _stated(query) if _SECRET_NAME.search(name)}
@@ -66,6 +66,6 @@ class Endpoint:
 
 
 def _stated(query: str) -> list[tuple[str, str]]:
-    """Return a query's names and values, as they are written and as they are decoded."""
+    """Return a query's names and values, both as written and decoded."""
     written = [(name, value) for name, _, value in (one.partition("=") for one in query.split("&"))]
     return [*written, *parse_qsl(query)]

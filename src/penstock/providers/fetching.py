@@ -26,7 +26,7 @@ _CLIENT_ERRORS: Final = range(400, 500)
 
 
 class Fetcher:
-    """Fetches from public addresses and the given private networks; ``close`` it at the end."""
+    """Fetches from public addresses and from the given private networks; ``close`` it at the end."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class Fetcher:
 
 
 class _LocalFailure(Exception):
-    """Our own disk fails, not the host."""
+    """The local disk failed, not the remote host."""
 
     def __init__(self, error: OSError) -> None:
         super().__init__()
@@ -126,7 +126,7 @@ class _LocalFailure(Exception):
 
 
 async def _locally(work: Callable[..., T], *arguments: Any) -> T:
-    """Work with our own files in a thread."""
+    """Run an operation on local files in a thread."""
     try:
         return await asyncio.to_thread(work, *arguments)
     except OSError as error:
@@ -149,7 +149,7 @@ def _place(url: str) -> str:
 
 
 def _refusal(error: BaseException) -> str | None:
-    """Return why an address was refused, if that was the reason."""
+    """Return why an address was refused, if that caused the error."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, AddressRefused):

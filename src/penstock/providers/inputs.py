@@ -24,7 +24,7 @@ class ChatInput(Struct, frozen=True, kw_only=True):
     top_p: float | None = None
     stop: str | list[str] | None = None
     seed: int | None = None
-    stream: bool = False  # send the reply as the job's output while it comes; of profiles with the mode "first"
+    stream: bool = False  # send the reply as output while it arrives; for profiles with the mode "first"
 
 
 class TranscriptionInput(Struct, frozen=True, kw_only=True):
@@ -42,4 +42,6 @@ class TranscriptionInput(Struct, frozen=True, kw_only=True):
     max_speakers: Speakers | None = None
     prompt: Annotated[str, Meta(max_length=10_000)] | None = None
     mode: Mode | None = None  # None: the profile's
-    providers: Annotated[list[str], Meta(min_length=1, max_length=20)] | None = None  # of the profile's; None: all
+    providers: Annotated[list[str], Meta(min_length=1, max_length=20)] | None = (
+        None  # some of the profile's providers; None: all
+    )

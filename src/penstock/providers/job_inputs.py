@@ -1,4 +1,4 @@
-"""Read the ``input`` of jobs for profiles: the gateway checks it with this, and the executors run on it."""
+"""Read the ``input`` of jobs for profiles, both for the gateway's check and for the executors."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _PASSED_ON: Final = ("max_tokens", "response_format", "temperature", "top_p", "s
 
 
 def chat(job_input: bytes, profile: Profile) -> tuple[list[dict[str, Any]], dict[str, Any], bool]:
-    """Return the messages and options of a job's ``input``, completed by the profile's defaults, and whether it wants a
-    stream. Raises CallFailed (bad_input) that names the field."""
+    """Return the messages and options of a job's ``input``, completed by the profile's defaults, and whether it
+    requests a stream. Raises CallFailed (bad_input) that names the field."""
     wanted = _merged(job_input, profile.defaults, ChatInput)
     try:
         messages = messages_of(wanted.messages, wanted.system, wanted.user)
@@ -62,7 +62,7 @@ def source_of(wanted: TranscriptionInput) -> str:
 
 
 def chosen_providers(profile: Profile, names: Sequence[str] | None) -> list[ProviderSpec]:
-    """Return the profile's providers, or those of them that a job names."""
+    """Return the profile's providers, or the ones among them that a job names."""
     known = {spec.name: spec for spec in profile.providers}
     if names is None:
         return list(known.values())
@@ -77,7 +77,7 @@ def bad_input(message: str, field: str | None = None) -> CallFailed:
 
 
 def _merged(job_input: bytes, defaults: Mapping[str, Any], kind: type[Input]) -> Input:
-    """Return a job's ``input`` with ``defaults`` for what it leaves out. Raises CallFailed (bad_input) that names the
+    """Return a job's ``input`` with ``defaults`` for absent fields. Raises CallFailed (bad_input) that names the
     field."""
     if not defaults:
         with suppress(msgspec.MsgspecError, UnicodeDecodeError, RecursionError):

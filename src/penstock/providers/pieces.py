@@ -1,4 +1,4 @@
-"""Recordings that are longer than a provider takes at once: sent piece by piece, and put together again."""
+"""Transcribe recordings that are too long for one call: send pieces and join their transcripts."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from penstock.recordings.recording import Recording
 
 _MIN_WAIT_SECONDS: Final = 1.0  # for a provider that limits us
 _MARGIN: Final = 1.0  # seconds
-_TRIES: Final = 3  # of a piece at which the provider fails
+_TRIES: Final = 3  # attempts for a piece at which the provider fails
 
 OnProgress = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """The reply to a piece, which begins so many seconds from the start."""
+    """The reply to a piece, and the second of the recording at which the piece begins."""
 
     begins: float
     reply: Reply
@@ -41,7 +41,7 @@ async def transcribed(
     seconds: float,
     on_progress: OnProgress,
 ) -> Reply:
-    """Transcribe a recording within ``seconds``; ``on_progress`` is called with the seconds that are done.
+    """Transcribe a recording within ``seconds``; call ``on_progress`` with the seconds of sound that are done.
 
     Each piece is a call, with a slot and an idempotency key of its own. Raises CallFailed, GateClosed.
     """
@@ -53,7 +53,7 @@ async def transcribed(
     try:
         async with asyncio.timeout(seconds + _MARGIN):
             return _joined(await work.all(server.max_seconds, time.monotonic() + seconds), request)
-    except TimeoutError:  # other calls had all slots of the provider
+    except TimeoutError:  # other calls held all slots of the provider
         raise _too_long(seconds) from None
     except OSError as error:
         raise CallFailed(Category.INTERNAL, f"the recording cannot be cut here: {error.strerror or error}") from None
@@ -95,7 +95,7 @@ class _Piecewise:
             return await self._call(piece, key, deadline)
 
     async def _with_retries(self, piece: Recording, key: str, deadline: float) -> Reply:
-        """Try until the deadline, because the pieces before this one would be lost with it."""
+        """Retry until the deadline, because the job would lose all earlier pieces with this one."""
         failures = 0
         while True:
             try:
@@ -103,7 +103,7 @@ class _Piecewise:
                     return await self._call(piece, key, deadline)
             except CallFailed as error:
                 if error.category is Category.RATE_LIMITED:
-                    await asyncio.sleep(_MIN_WAIT_SECONDS)  # its gate knows how long
+                    await asyncio.sleep(_MIN_WAIT_SECONDS)  # the gate knows how long
                     continue
                 failures += 1
                 pause = float(failures) if error.retry_after is None else error.retry_after.total_seconds()
@@ -116,8 +116,8 @@ class _Piecewise:
                 await asyncio.sleep(pause)
 
     async def _call(self, piece: Recording, key: str, deadline: float) -> Reply:
-        """Make one call within the time that is left. It runs inside its slot, so that the gate learns of a hanging
-        provider."""
+        """Make one call within the time that is left. The limit applies inside the slot, so that the gate notices a
+        provider that hangs."""
         try:
             async with asyncio.timeout(deadline - time.monotonic()):
                 return await self.server.transcribe(piece, self.request, key=key)
@@ -146,12 +146,12 @@ def _joined(heard: Sequence[_Piece], request: SpeechRequest) -> Reply:
 
 
 def _later(segment: Mapping[str, Any], seconds: float) -> dict[str, Any]:
-    """Return a segment, or a word in it, with its times counted from the start of the whole recording."""
+    """Return a segment, or a word in it, with times relative to the start of the whole recording."""
     moved = dict(segment)
     for name in ("start", "end"):
         if isinstance(moved.get(name), (int, float)):
             moved[name] = round(moved[name] + seconds, 3)
     if isinstance(moved.get("words"), list):
         moved["words"] = [_later(word, seconds) if isinstance(word, Mapping) else word for word in moved["words"]]
-    moved.pop("id", None)  # it counts from the start of its piece
+    moved.pop("id", None)  # its times are relative to the start of its piece
     return moved

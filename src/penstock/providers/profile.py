@@ -15,7 +15,7 @@ from penstock.providers.endpoint import Endpoint
 class Kind(StrEnum):
     """What a provider speaks, and so what it can be used for."""
 
-    CHAT = "chat"  # OpenAI's /chat/completions
+    CHAT = "chat"  # chat completions by OpenAI's /chat/completions
     WHISPERX = "whisperx"  # transcription as a form with a file
     AUDIO_CHAT = "audio-chat"  # transcription by a chat model that takes input_audio
     MODEL = "model"  # a registered model that takes and returns what chat jobs do
@@ -27,27 +27,27 @@ class Kind(StrEnum):
 
     @property
     def registered(self) -> bool:
-        """Whether it is a model of ours, and no server at an address."""
+        """Whether the provider is a registered model and not a server at an address."""
         return self in {Kind.MODEL, Kind.AUDIO_MODEL}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderSpec:
-    """One provider: where it is, what it runs, and how much of it we may use."""
+    """One provider: its address, its model, and the limits for calls to it."""
 
     name: str
     kind: Kind
-    endpoint: Endpoint | None  # None of a registered model, which the host or the gateway finds by its name
-    model: str  # "" for the server's own choice
+    endpoint: Endpoint | None  # None for a registered model, which the host or the gateway finds by its name
+    model: str  # "": the server chooses
     timeout: timedelta = timedelta(minutes=5)
     concurrency: int = 8  # calls of one process at a time
-    requests_per_minute: int | None = None  # of one process; None: learned from its responses
+    requests_per_minute: int | None = None  # of one process; None: learned from the provider's responses
     interface: str = "transcribe"  # of whisperx: transcribe, asr or openai
     prompt: str = ""  # of audio-chat: the instruction
     max_tokens: int = 4096  # of audio-chat
-    max_duration: timedelta | None = None  # of a recording sent at once; longer ones are cut. None: any
+    max_duration: timedelta | None = None  # the longest recording in one call; longer ones are cut. None: any
     defaults: Mapping[str, Any] = field(default_factory=dict)  # sent with every request
-    hints: Mapping[str, str] = field(default_factory=dict)  # what to check when it refuses us
+    hints: Mapping[str, str] = field(default_factory=dict)  # settings to check when it refuses our requests
 
     @property
     def server(self) -> Endpoint:
@@ -72,7 +72,7 @@ class Profile:
 
     @property
     def concurrency(self) -> int:
-        """How many jobs keep its providers busy: those of the first, or of the narrowest where all are called."""
+        """How many jobs keep the providers busy: the first one's limit, or the lowest limit if all are called."""
         every = [provider.concurrency for provider in self.providers]
         return every[0] if self.mode is Mode.FIRST else min(every)
 

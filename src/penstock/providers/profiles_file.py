@@ -1,7 +1,7 @@
-"""``profiles.toml``: its tables, and every mistake in them.
+"""Read ``profiles.toml``: return its tables and every mistake in them.
 
-A table is checked field by field, so that one mistake hides no other: a provider whose ``kind`` is wrong still has its
-URL checked, and a profile that names it is not told that there is no such provider.
+Each table is checked field by field, so that one mistake does not hide another. The URL of a provider is checked even
+if its ``kind`` is wrong, and a profile that names this provider gets no error that the provider does not exist.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ProfileTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 @dataclass(slots=True)
 class Problems:
-    """The mistakes of a file, as they are found."""
+    """Collects the mistakes of a file."""
 
     path: Path
     found: list[FieldProblem] = field(default_factory=list)
@@ -78,7 +78,7 @@ class ProfilesFile:
 
 
 def read(problems: Problems) -> ProfilesFile:
-    """Read the file, and add what is wrong with the form of its tables. Raises SettingsError for what is not TOML."""
+    """Read the file, and add the mistakes in its tables. Raises SettingsError for a file that is not TOML."""
     found = _toml(problems.path)
     for name in sorted(found.keys() - set(_TABLES)):
         problems.add(name, f"is not known here{did_you_mean(name, _TABLES) or '; there are: providers, profiles'}")
@@ -127,7 +127,7 @@ def _tables(
             yield name, {}
             continue
         try:
-            msgspec.json.encode(table)  # what cannot be sent to a provider, for its depth
+            msgspec.json.encode(table)  # a value is nested too deeply to be sent to a provider
             for one in all_of(table, kind):
                 problems.add(f"{where}.{one.field}", one.detail)
             yield name, _readable(table, kind)
@@ -137,7 +137,7 @@ def _tables(
 
 
 def _readable(table: Mapping[str, Any], kind: type[Struct]) -> dict[str, Any]:
-    """Return the fields of a table that are of their types."""
+    """Return the fields of a table that have the right types."""
     found: dict[str, Any] = {}
     for one in msgspec.structs.fields(kind):
         if one.encode_name in table:

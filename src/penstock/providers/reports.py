@@ -18,13 +18,13 @@ class LastError(Struct, frozen=True, kw_only=True):
 
 
 class ProviderReport(Struct, frozen=True, kw_only=True):
-    """One provider as one worker sees it."""
+    """The state of one provider in one worker."""
 
     breaker: str  # closed, open or half_open
     failures_in_a_row: int
-    wait_seconds: float  # until the next call may begin, at the time of the report
-    running: int  # calls now
-    concurrency: int  # calls at a time, at most
+    wait_seconds: float  # seconds until the next call may begin, at the time of the report
+    running: int  # running calls
+    concurrency: int  # the limit on running calls
     last_error: LastError | None = None
 
 

@@ -35,7 +35,7 @@ class Servers:
         self._speech: dict[str, SpeechServer] = {}
 
     def gate(self, spec: ProviderSpec) -> Gate:
-        """Return what every call to that provider passes."""
+        """Return the gate that every call to that provider passes."""
         if spec.name not in self._gates:
             self._gates[spec.name] = Gate(spec.concurrency, per_minute=spec.requests_per_minute)
         return self._gates[spec.name]
@@ -72,7 +72,7 @@ class Servers:
         return self._models
 
     def reports(self) -> dict[str, ProviderReport]:
-        """Return how each provider that was called stands with this process."""
+        """Return the state in this process of each provider that was called."""
         return {name: report_of(gate) for name, gate in self._gates.items()}
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Requests to providers that transcribe, and one form for their many responses."""
+"""Requests to providers that transcribe, and a common form for their responses."""
 
 from __future__ import annotations
 
@@ -13,24 +13,30 @@ from penstock.failures import CallFailed, Category
 from penstock.providers.dispatch import Reply, Used
 from penstock.recordings.recording import Recording, UnusableAudio, converted
 
-_KEPT: Final = ("id", "speaker", "words", "avg_logprob", "no_speech_prob")  # of a segment, beside its times and text
-_NAME_LENGTH: Final = 200  # characters of what a server calls its model
+_KEPT: Final = (
+    "id",
+    "speaker",
+    "words",
+    "avg_logprob",
+    "no_speech_prob",
+)  # fields of a segment beside its times and text
+_NAME_LENGTH: Final = 200  # characters of a model's name in a response
 _MAX_SEGMENTS: Final = 200_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechRequest:
-    """What the caller knows and wants of a recording. What is None is left to the provider."""
+    """The options of a transcription. The provider decides where an option is None."""
 
     language: str | None = None  # ISO 639-1, such as "en"
-    diarization: bool = False  # say who speaks
+    diarization: bool = False  # label the speakers
     min_speakers: int | None = None
     max_speakers: int | None = None
-    prompt: str | None = None  # names and words that occur
+    prompt: str | None = None  # names and words that occur in the recording
 
 
 class Sound:
-    """A recording as a caller gave it; converted once for all providers that do not take its format."""
+    """A recording from a caller. It is converted once for all providers that do not take its format."""
 
     def __init__(self, recording: Recording) -> None:
         self.recording = recording
@@ -64,18 +70,18 @@ class SpeechServer(Protocol):
 
     @property
     def takes(self) -> frozenset[str] | None:
-        """The names of the formats that it takes; None: any."""
+        """The names of the formats that the provider takes; None: any."""
 
     @property
     def max_seconds(self) -> float | None:
-        """The longest recording that it takes at once; None: any."""
+        """The longest recording that the provider takes at once; None: any."""
 
     async def transcribe(self, recording: Recording, request: SpeechRequest, *, key: str) -> Reply: ...
     async def close(self) -> None: ...
 
 
 def transcript(body: bytes, recording: Recording, model: str) -> Reply:
-    """Return the reply of a server that responds with ``segments``, ``text`` or both, or with those under ``result``.
+    """Return the reply of a server that returns ``segments``, ``text`` or both, at the top or under ``result``.
 
     Raises CallFailed (``provider_error``) for anything else.
     """

@@ -1,4 +1,4 @@
-"""Whether the providers can be reached, and their state in the workers. Nothing secret is part of it."""
+"""Check whether the providers can be reached, and show their state in the workers, without any secrets."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ _SECONDS: Final = 3.0  # of one check, at most
 _KEPT: Final = 5.0  # seconds that a result is shared
 _FRESH: Final = timedelta(seconds=30)  # workers report every ten seconds at least
 _MAX_BYTES: Final = 2**20
-_NAME_LENGTH: Final = 200  # characters of what a server calls a model
+_NAME_LENGTH: Final = 200  # characters of a model's name in a response
 _DOCUMENTED: Final = ("llm", "whisperx", "qwen2-audio", "voxtral-small")
 _WORST: Final = (BreakerState.OPEN, BreakerState.HALF_OPEN, BreakerState.CLOSED)
 
 
 class ProviderStatus(Struct, frozen=True, kw_only=True):
-    """One provider, as it responds now and as workers know it. What is not known is null."""
+    """One provider: its response to a check now, and its state in the workers. Unknown values are null."""
 
     name: str
     configured: bool
     kind: str | None = None  # chat, whisperx, audio-chat, model or audio-model
-    model: str | None = None  # that is requested of it
-    profiles: list[str] = []  # that name it
+    model: str | None = None  # the model that calls request
+    profiles: list[str] = []  # profiles that use the provider
     reachable: bool | None = None
     latency_ms: float | None = None
-    models: list[str] = []  # that an OpenAI-compatible server lists
-    error: str | None = None  # of the check just now
-    breaker: str | None = None  # the worst of the workers': closed, open or half_open; null: none has called it lately
+    models: list[str] = []  # models that an OpenAI-compatible server lists
+    error: str | None = None  # of the check
+    breaker: str | None = None  # the worst state in any worker: closed, open or half_open; null: no recent call
     wait_seconds: float | None = None  # the longest that a worker's next call must wait
     running: int | None = None  # calls of all workers
     last_error: LastError | None = None  # the newest of all workers
-    workers: int = 0  # that have called it lately
+    workers: int = 0  # workers that have called the provider recently
 
 
 class ProvidersStatus(Struct, frozen=True, kw_only=True):
@@ -84,7 +84,7 @@ class ProvidersWatch:
             async with asyncio.timeout(_SECONDS), self._database.acquire() as connection:
                 return await store.recent_reports(connection, within=_FRESH)
         except (ServiceError, TimeoutError):
-            return []  # the checks of this process count all the same
+            return []  # the checks of this process work without the workers' reports
 
     async def _check(self, spec: ProviderSpec) -> ProviderStatus:
         if spec.kind.registered:
@@ -115,7 +115,7 @@ class ProvidersWatch:
         except TimeoutError:
             error = f"the provider did not respond within {_SECONDS:g} s"
         except CallFailed as failed:
-            # A server that takes recordings need not have a health page: that it responds is enough.
+            # A server that takes recordings may have no health page, so any response is enough.
             error = failed.message if _lists_models(spec) or not heard or heard[0][0] >= 500 else None
         except Exception as surprise:  # one provider's response must not hide the others
             log.exception("provider_check_failed", provider=spec.name)
@@ -136,7 +136,7 @@ class ProvidersWatch:
         )
 
     def _registered(self, spec: ProviderSpec) -> ProviderStatus:
-        """Return the state of a registered model; one that this gateway does not host may be a worker's."""
+        """Return the state of a registered model; a worker may host one that this gateway does not."""
         entry = self._host.entries.get(spec.model)
         return ProviderStatus(
             name=spec.name,
@@ -175,7 +175,7 @@ def _address(spec: ProviderSpec) -> str:
 
 
 def _with_reports(status: ProviderStatus, reports: Sequence[WorkerReport]) -> ProviderStatus:
-    """Return a provider's state with what workers report of it."""
+    """Return a provider's state, completed by the workers' reports."""
     own = [one.report for one in reports if one.provider == status.name]
     if not own:
         return status

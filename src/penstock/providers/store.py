@@ -1,4 +1,4 @@
-"""The reports of workers about providers, as rows. Every function takes the connection first."""
+"""The table of workers' reports about providers. Every function takes the connection first."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ async def drop_reports(connection: asyncpg.Connection, worker_id: str) -> None:
 
 
 async def sweep_reports(connection: asyncpg.Connection, *, older: timedelta) -> None:
-    """Remove reports that are older than ``older``."""
+    """Remove reports of an age above ``older``."""
     await _sql.sweep_reports.run(connection, seconds=older.total_seconds())
 
 
 async def recent_reports(connection: asyncpg.Connection, *, within: timedelta) -> list[WorkerReport]:
-    """Return the reports that are not older than ``within``."""
+    """Return the reports of an age up to ``within``."""
     return [
         WorkerReport(
             worker_id=row["worker_id"],

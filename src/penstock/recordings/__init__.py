@@ -1,4 +1,4 @@
-"""Recordings: what audio a file really holds, how long it is, and its conversion for providers.
+"""Recordings: detect the actual audio in a file, measure its duration, and convert it for providers.
 
-Files come from strangers. Nothing of theirs is decoded in a process of ours.
+Files are untrusted, so they are decoded only in separate, confined processes.
 """

@@ -1,4 +1,4 @@
-"""Cut long recordings into pieces where it is quiet, for models that take only so much at once."""
+"""Cut long recordings into pieces at quiet places, for models with a limit on the length of a recording."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from penstock.recordings.recording import Recording
 
 _REACH_SECONDS: Final = 15.0  # how far a cut may be moved to a quieter place
 _FRAME_SECONDS: Final = 0.02
-_PAUSE_FRAMES: Final = 10  # the loudness of so many frames counts: a pause between words, not within one
-_FULL: Final = 0.9  # how full pieces are planned, so that cuts can be moved either way
+_PAUSE_FRAMES: Final = 10  # frames whose loudness counts together, to find pauses between words, not within one
+_FULL: Final = 0.9  # the planned share of the longest piece, so that cuts can be moved either way
 
 
 async def cuts(recording: Recording, longest_seconds: float) -> list[float]:
@@ -30,7 +30,7 @@ async def cuts(recording: Recording, longest_seconds: float) -> list[float]:
 
 
 async def piece(recording: Recording, begin: float, end: float, to: Path) -> Recording:
-    """Write the sound between two times to a file of its own. Raises OSError when it cannot be written."""
+    """Write the sound between two times to a separate file. Raises OSError when it cannot be written."""
     return await asyncio.to_thread(_piece, recording, begin, end, to)
 
 
@@ -40,7 +40,7 @@ def _cuts(path: Path, longest_seconds: float) -> list[float]:
         most = max(1, int(longest_seconds * rate))
         begins = [0]
         while (rest := total - begins[-1]) > most:
-            length = rest // math.ceil(rest / (_FULL * most))  # of pieces of one length
+            length = rest // math.ceil(rest / (_FULL * most))  # the number of pieces of equal length
             reach = min(int(_REACH_SECONDS * rate), length // 3)
             begin = begins[-1]
             begins.append(
@@ -50,7 +50,7 @@ def _cuts(path: Path, longest_seconds: float) -> list[float]:
 
 
 def _quietest(file: wave.Wave_read, low: int, high: int, *, aim: int) -> int:
-    """Return the sample between ``low`` and ``high`` where it is quietest; of several, the nearest to ``aim``."""
+    """Return the quietest sample between ``low`` and ``high``; of several, the nearest to ``aim``."""
     step = max(1, round(_FRAME_SECONDS * file.getframerate()))
     file.setpos(low)
     samples = array.array("h", file.readframes(high - low))

@@ -1,13 +1,13 @@
-"""Decode one untrusted file, in a process of its own with tight limits.
+"""Decode one untrusted file, in a separate process with tight limits.
 
     python -I decoder.py '{"path": …, "format": …, "max_seconds": …, "cpu_seconds": …, "memory_bytes": …}'
 
-With ``output`` and ``rate`` it also writes a 16-bit mono wav. Prints one line of JSON: what the file holds, or
-``{"error": …}`` if it is no good, or ``{"failed": …}`` if the output cannot be written. Imports only the standard
-library and, once its limits hold, PyAV.
+With ``output`` and ``rate`` it also writes a 16-bit mono wav. Prints one line of JSON: the properties of the recording,
+``{"error": …}`` if the file is unusable, or ``{"failed": …}`` if the output cannot be written. Imports only the
+standard library and, once its limits are in effect, PyAV.
 
-FFmpeg is confined: the one reader that the caller names, so that no playlist can be opened, and with it no other file;
-no protocol but ``file``; a few decoders.
+FFmpeg is confined to the one reader that the caller names, so that it cannot open a playlist and through it other
+files; to the protocol ``file``; and to a few decoders.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
-_SPARE_BYTES: Final = 2**20  # that may be written beyond the longest output
+_SPARE_BYTES: Final = 2**20  # bytes that may be written beyond the longest output
 MAX_CHANNELS: Final = 64
 MAX_HERTZ: Final = 768_000
 
-# FFmpeg's other decoders were written for other uses than recordings, and are reviewed less.
+# FFmpeg's other decoders serve other purposes than recordings, and are reviewed less.
 CODECS: Final = frozenset(
     {
         "aac",
@@ -71,12 +71,12 @@ CODECS: Final = frozenset(
 
 
 class Unusable(Exception):
-    """What is wrong with the file, for people to read."""
+    """The file cannot be used; the message states the reason for people."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Arguments:
-    """What the caller wants to know, and the limits."""
+    """The file to decode, the output to write, and the limits."""
 
     path: str
     format: str  # FFmpeg's name of the reader
@@ -88,7 +88,7 @@ class Arguments:
 
 
 def confine(arguments: Arguments) -> None:
-    """Drop what decoding does not need; limits that the system does not have are left out."""
+    """Give up rights that decoding does not need; limits that the system does not support are skipped."""
     length = _SPARE_BYTES + (int(arguments.max_seconds * arguments.rate * 2) if arguments.output else 0)
     for kind, most in (
         (resource.RLIMIT_AS, arguments.memory_bytes),
@@ -103,7 +103,7 @@ def confine(arguments: Arguments) -> None:
 
 
 def decode(arguments: Arguments) -> dict[str, Any]:
-    """Return what the file holds, and write the output if one is wanted. Raises Unusable."""
+    """Return the properties of the recording, and write the output if one is requested. Raises Unusable."""
     import av  # noqa: PLC0415 - once the limits hold
     import av.logging  # noqa: PLC0415
 
@@ -119,7 +119,7 @@ def decode(arguments: Arguments) -> dict[str, Any]:
 
 
 def container_options(reader: str) -> dict[str, str]:
-    """Return what FFmpeg's reader of that name may do: no other reader, no protocol but ``file``, a few decoders."""
+    """Return options that confine FFmpeg to the reader of that name, the protocol ``file`` and a few decoders."""
     options = {
         "protocol_whitelist": "file",
         "format_whitelist": "wav,mp3,flac,ogg,mov,mp4,m4a,3gp,3g2,mj2,matroska,webm",
@@ -137,7 +137,7 @@ def _read(container: InputContainer, arguments: Arguments) -> dict[str, Any]:
     codec = getattr(stream.codec_context, "name", "unknown")  # FFmpeg may have none for it
     if codec not in CODECS:
         raise Unusable(f"is not audio that can be read: its codec ({codec}) is not supported")
-    stream.codec_context.thread_count = 1  # more of them take more memory, not less time
+    stream.codec_context.thread_count = 1  # more threads take more memory, not less time
     with ExitStack() as stack:
         output = None if arguments.output is None else stack.enter_context(_Output(arguments.output, arguments.rate))
         measure = _Measure(arguments.max_seconds, output)
@@ -164,7 +164,7 @@ def _feed(container: InputContainer, stream: AudioStream, measure: _Measure) -> 
     while True:
         try:
             packet = next(packets, None)
-        except av.error.FFmpegError:  # the file ends in the middle, or what follows is something else
+        except av.error.FFmpegError:  # the file ends in the middle, or other data follows
             bad += 1
             break
         if packet is None:
@@ -180,7 +180,7 @@ def _feed(container: InputContainer, stream: AudioStream, measure: _Measure) -> 
 
 
 class _Measure:
-    """Counts what was decoded by its samples, because heads and timestamps may say anything."""
+    """Measures decoded sound by its samples, because headers and timestamps cannot be trusted."""
 
     def __init__(self, max_seconds: float, output: _Output | None) -> None:
         self.seconds = 0.0
@@ -251,14 +251,14 @@ def main() -> None:
     arguments = Arguments(**json.loads(sys.argv[1]))
     confine(arguments)
     try:
-        told = decode(arguments)
+        report = decode(arguments)
     except Unusable as error:
-        told = {"error": str(error)}
+        report = {"error": str(error)}
     except MemoryError:
-        told = {"error": "needs too much memory to be read"}
+        report = {"error": "needs too much memory to be read"}
     except OSError as error:  # the output cannot be written, which is not the file's fault
-        told = {"failed": error.strerror}
-    sys.stdout.write(json.dumps(told) + "\n")
+        report = {"failed": error.strerror}
+    sys.stdout.write(json.dumps(report) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-HEAD_BYTES: Final = 64 * 1024  # of a file are enough to detect its format
+HEAD_BYTES: Final = 64 * 1024  # the first bytes of a file that are enough to detect its format
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +32,7 @@ FORMATS: Final = (WAV, MP3, FLAC, OGG, OPUS, M4A, WEBM)
 def sniff(head: bytes, behind_tag: bytes = b"") -> Format | None:
     """Detect the format by a file's first bytes, whatever its name says; None if it is not supported.
 
-    ``behind_tag``: what follows an ID3 tag that is longer than the head. Of what may follow behind that nothing is
-    known.
+    ``behind_tag`` holds the bytes that follow an ID3 tag longer than the head.
     """
     if b"fLaC" in {head[id3_length(head) :][:4], behind_tag[:4]}:
         return FLAC
@@ -47,7 +46,7 @@ def _is_wav(head: bytes) -> bool:
 def _is_opus(head: bytes) -> bool:
     if not _is_ogg(head) or len(head) < 27:
         return False
-    first_packet = 27 + head[26]  # behind the page's head and its table of segments
+    first_packet = 27 + head[26]  # after the page's header and its table of segments
     return head[first_packet : first_packet + 8] == b"OpusHead"
 
 
@@ -76,7 +75,7 @@ def _is_mpeg_frame(head: bytes) -> bool:
 
 
 def id3_length(head: bytes) -> int:
-    """Return the bytes of an ID3 tag at the start; 0 if there is none."""
+    """Return the length in bytes of an ID3 tag at the start; 0 if there is none."""
     if not head.startswith(b"ID3") or len(head) < 10:
         return 0
     size = head[6:10]

@@ -1,4 +1,4 @@
-"""Recordings: untrusted files, examined and converted by processes of their own."""
+"""Recordings: untrusted files that separate processes examine and convert."""
 
 from __future__ import annotations
 
@@ -21,11 +21,15 @@ from penstock.recordings.formats import Format
 
 _DECODER: Final = Path(__file__).with_name("decoder.py")
 _MAX_OUTPUT_BYTES: Final = 64 * 1024  # of the decoder's standard output
-_NEEDED: Final = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # all that the decoder sees of our environment
+_NEEDED: Final = (
+    "PATH",
+    "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH",
+)  # the only variables of our environment that the decoder sees
 
 
 class UnusableAudio(Exception):
-    """A file that cannot be used as a recording; the text says why, and follows "the file"."""
+    """A file that cannot be used as a recording. The message states why and continues the words "the file"."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +46,14 @@ DEFAULT_LIMITS: Final = Limits()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """A file that was decoded to its end."""
+    """A recording that was decoded to its end."""
 
     path: Path
     format: Format
     codec: str
     media_type: str
     size_bytes: int
-    duration_seconds: float  # of the sound, counted by its samples
+    duration_seconds: float  # duration of the sound, counted by its samples
     sample_rate: int  # in hertz
     channels: int
 
@@ -66,7 +70,7 @@ class _DecoderOutput(msgspec.Struct):
 
 
 async def examine(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> Recording:
-    """Examine a file. Raises UnusableAudio, whatever the file does to its decoder."""
+    """Examine a file. Raises UnusableAudio, even if the file crashes its decoder."""
     size, head, behind_tag = await asyncio.to_thread(_begin, path)
     found = formats.sniff(head, behind_tag)
     if found is None:
@@ -79,7 +83,7 @@ async def examine(path: Path, *, limits: Limits = DEFAULT_LIMITS) -> Recording:
 async def converted(
     recording: Recording, to: Path, *, rate: int = 16_000, limits: Limits = DEFAULT_LIMITS
 ) -> Recording:
-    """Write the recording to ``to`` as a 16-bit mono wav of ``rate`` hertz; no file is left there if it fails.
+    """Write the recording to ``to`` as a 16-bit mono wav of ``rate`` hertz; a failure leaves no file there.
 
     Raises UnusableAudio, or OSError when the file cannot be written.
     """
@@ -112,10 +116,10 @@ def _recording(path: Path, found: Format, size: int, decoded: _DecoderOutput, *,
 
 
 def _begin(path: Path) -> tuple[int, bytes, bytes]:
-    """Return a file's size, its first bytes, and those behind a longer tag."""
+    """Return a file's size, its first bytes, and the bytes after a tag that is longer than those."""
     try:
         known = path.stat()
-        if not stat.S_ISREG(known.st_mode):  # to open a pipe would wait for its writer
+        if not stat.S_ISREG(known.st_mode):  # opening a pipe would wait for its writer
             raise UnusableAudio("is not a file")
         with path.open("rb") as file:
             head = file.read(formats.HEAD_BYTES)
@@ -151,7 +155,7 @@ async def _decode(
     """Run the decoder and read its output. When this returns or raises, the process has ended."""
     seconds = limits.timeout.total_seconds()
     process = await asyncio.create_subprocess_exec(
-        # Isolated and by its path: it imports nothing of ours.
+        # Isolated and run by its path, so that it imports none of our modules.
         *bound([sys.executable, "-I", str(_DECODER), _arguments(path, found, limits, output, rate)]),
         stdin=DEVNULL,
         stdout=PIPE,
@@ -178,7 +182,7 @@ async def _decode(
 
 
 async def _printed_by(process: Process) -> bytes:
-    """Return what a process prints until it ends; of one that prints too much, only the beginning."""
+    """Return the output of a process until it ends, cut to its limit."""
     stdout = process.stdout
     printed = b""
     while stdout is not None and len(printed) <= _MAX_OUTPUT_BYTES and (piece := await stdout.read(_MAX_OUTPUT_BYTES)):

@@ -1,1 +1,1 @@
-"""The HTTP face of providers: a file for each topic."""
+"""The HTTP endpoints of providers, one file for each topic."""

@@ -1,4 +1,4 @@
-"""``GET /api/v1/comparisons``: how providers did over many jobs."""
+"""``GET /api/v1/comparisons``: compare providers over many jobs."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from penstock.web.response import Response, json_response
 from penstock.web.route import Parameter, ResponseSpec, route
 
 _PAGE: Final = 500
-_RESULTS: Final = 50  # jobs whose results one statement reads: they may be large
-_MAX_PAGES: Final = 20  # that are searched for jobs that fit, where a filter matches rarely
+_RESULTS: Final = 50  # jobs whose results, which may be large, one statement reads
+_MAX_PAGES: Final = 20  # jobs that are searched, if a filter matches rarely
 Limit = Annotated[int, Meta(ge=1, le=5000)]
 
 _EXAMPLE: dict[str, Any] = {
@@ -66,7 +66,7 @@ class _Wanted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ComparisonRoutes:
-    """The comparison of providers, on the job service."""
+    """The endpoint that compares providers, on the job service."""
 
     def __init__(self, service: JobService) -> None:
         self._service = service
@@ -76,14 +76,14 @@ class ComparisonRoutes:
         "/api/v1/comparisons",
         name="compareProviders",
         tag="Providers",
-        summary="How providers did over many jobs: agreement, failures, latency",
+        summary="Compare providers over many jobs: agreement, failures, latency",
         description=(
             "Of the newest finished jobs that match every stated filter, or of the jobs named by `id`. "
             "Word error rates come from jobs whose mode was `all`."
         ),
         parameters=(
-            Parameter(name="id", type=UUID, description="these jobs; goes with no filter", repeated=True),
-            Parameter(name="limit", type=Limit, description="at most so many jobs; 500 by default"),
+            Parameter(name="id", type=UUID, description="these jobs; cannot be combined with filters", repeated=True),
+            Parameter(name="limit", type=Limit, description="at most this many jobs; 500 by default"),
             *(
                 Parameter(
                     name=field.encode_name,
@@ -145,7 +145,7 @@ def _by_job(used: Sequence[UsedByJob]) -> list[Compared]:
 
 
 def _agreement(column: bytes) -> list[Agreement]:
-    """Return the agreement that a result holds; nothing where that word means something else there."""
+    """Return the agreement in a result, or nothing if its member of that name has another form."""
     try:
         return msgspec.json.decode(column, type=list[Agreement])
     except (msgspec.MsgspecError, RecursionError):

@@ -1,4 +1,4 @@
-"""``GET /api/v1/providers/status``: how the providers stand."""
+"""``GET /api/v1/providers/status``: the state of the providers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _EXAMPLE: Final[dict[str, Any]] = {
 
 
 class ProviderStatusRoutes:
-    """The state of all providers."""
+    """The endpoint that returns the state of all providers."""
 
     def __init__(self, watch: ProvidersWatch) -> None:
         self._watch = watch
@@ -47,7 +47,7 @@ class ProviderStatusRoutes:
         "/api/v1/providers/status",
         name="providersStatus",
         tag="System",
-        summary="Whether the configured AI providers can be reached, and how they stand with the workers",
+        summary="Whether the configured AI providers can be reached, and their state in the workers",
         responses={200: ResponseSpec(description="Each provider", type=ProvidersStatus, example=_EXAMPLE)},
     )
     async def status(self, request: Request) -> Response:

@@ -38,7 +38,7 @@ class AudioChatServer:
         ]
         options = {"max_tokens": self._spec.max_tokens, "temperature": 0} | dict(self._spec.defaults)
         reply = await self._chat.complete([{"role": "user", "content": parts}], options, key=key, attachment=audio)
-        if reply.finish_reason == "length":  # half a transcript that looks whole is worse than none
+        if reply.finish_reason == "length":  # half a transcript that seems complete is worse than none
             most = options["max_tokens"]
             message = f"the transcript was cut off after max_tokens ({most}); raise it, or lower max_duration"
             raise ChargedFailure(message, replace(reply.used, audio_seconds=recording.duration_seconds))
@@ -57,7 +57,7 @@ class AudioChatServer:
 
 
 def instruction(prompt: str, request: SpeechRequest) -> str:
-    """Return the instruction for the model: the configured prompt, and what the caller knows and wants."""
+    """Return the instruction for the model: the configured prompt, completed by the options of the request."""
     lines = [prompt]
     if request.language:
         lines.append(f"The language spoken is {request.language}.")

@@ -20,22 +20,22 @@ from penstock.providers.dispatch import Reply, Used
 from penstock.providers.profile import ProviderSpec
 
 _MAX_RESPONSE_BYTES: Final = 16 * 2**20
-_NAME_LENGTH: Final = 200  # characters of what a server calls its model, or the reason why it stopped
-_MAX_TOKENS: Final = 10**9  # of one call; a larger count cannot be true
+_NAME_LENGTH: Final = 200  # characters of a model's name or a finish reason in a response
+_MAX_TOKENS: Final = 10**9  # of one call; a larger count must be wrong
 _PIECE: Final = 3 * 2**18  # bytes encoded at once; a multiple of three
 OnDelta = Callable[[str], Awaitable[None]]
 
 
 class Attachment:
-    """A file inside a request: read and encoded while it is sent, so that it never stands in memory whole."""
+    """A file inside a request. It is read and encoded while it is sent, so that it is never in memory as a whole."""
 
     def __init__(self, path: Path, size: int) -> None:
-        self.mark = uuid4().hex  # stands for it in the request
+        self.mark = uuid4().hex  # the placeholder for the file in the request
         self._path = path
         self._size = size
 
     def put_into(self, request: bytes) -> tuple[int, AsyncIterator[bytes]]:
-        """Return the length of a request with the file in the place of its mark, and its pieces."""
+        """Return the length and the pieces of a request in which the file replaces its mark."""
         before, _, behind = request.partition(self.mark.encode())
         return len(before) + 4 * ((self._size + 2) // 3) + len(behind), self._pieces(before, behind)
 
@@ -66,8 +66,8 @@ class ChatServer:
     ) -> Reply:
         """Make one completion. Raises CallFailed.
 
-        ``key`` is its idempotency key. With ``on_delta`` the text is streamed to it as it comes. The mark of
-        ``attachment`` in the messages is sent as its file in base64.
+        ``key`` is the idempotency key. With ``on_delta`` the text is streamed to that function as it arrives. The mark
+        of ``attachment`` in the messages is replaced by its file in base64.
         """
         request = {**self._spec.defaults, **options, "model": self._spec.model, "messages": messages}
         if on_delta is not None:
@@ -95,7 +95,7 @@ class ChatServer:
         return self._reply(clean(stream.content), clean(stream.model), clean(stream.usage), clean(stream.finish_reason))
 
     def _reply(self, content: str, model: str | None, usage: dict[str, Any] | None, finish_reason: str | None) -> Reply:
-        """Return a reply without credentials. Names hold no secret at all, also none that may be a word."""
+        """Return a reply without credentials. In names every secret is masked, even one that may be a word."""
         return Reply(
             text=content,
             model=self._peer.masked(model)[:_NAME_LENGTH] if model else self._spec.model,
@@ -123,7 +123,7 @@ def peer_of(spec: ProviderSpec, observe: ObserveHead | None, *, max_bytes: int) 
 
 
 def tokens(usage: Mapping[str, Any] | None) -> Used:
-    """Return the tokens that a provider counted; what is absent, or not a number that can be true, counts as none."""
+    """Return the tokens that a provider counted; an absent or implausible count becomes None."""
     if not usage:
         return Used()
     return Used(prompt_tokens=_count(usage, "prompt_tokens"), completion_tokens=_count(usage, "completion_tokens"))

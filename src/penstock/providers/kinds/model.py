@@ -3,7 +3,7 @@
 A chat model takes what chat jobs send (``messages`` and options) and returns a text, or an object with ``content`` and,
 if it knows them, ``model``, ``usage`` and ``finish_reason``; it may stream texts or ``{"delta": "…"}``. A model that
 transcribes takes ``audio`` (media), ``language`` and ``prompt``, and returns a text, or an object with ``text``,
-``segments`` and ``language``. The runtimes ``openai`` and ``python`` do so without further ado.
+``segments`` and ``language``. Models of the runtimes ``openai`` and ``python`` can do so directly.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from penstock.providers.profile import ProviderSpec
 from penstock.providers.speech import SpeechRequest, transcript
 from penstock.recordings.recording import Recording
 
-_MAX_RECORDING_BYTES: Final = 32 * 2**20  # it travels as base64 inside JSON
+_MAX_RECORDING_BYTES: Final = 32 * 2**20  # a recording is sent as base64 inside JSON
 OnChunk = Callable[[bytes], Awaitable[None]]
 
 
 class ModelCaller(Protocol):
-    """The registered models that a process can call: its own, or a gateway's."""
+    """The registered models that a process can call: those of its own host, or those of a gateway."""
 
     async def call(self, name: str, request: bytes, *, request_id: str, on_chunk: OnChunk | None = None) -> bytes:
         """Return a model's output as JSON. With ``on_chunk`` the model streams, and the output of one that returns
@@ -37,7 +37,7 @@ class ModelCaller(Protocol):
 
 
 class _ModelServer:
-    """One model; the host or the gateway that runs it owns its connections."""
+    """One model. The host or the gateway that runs it owns the connections."""
 
     def __init__(self, spec: ProviderSpec, models: ModelCaller, observe: ObserveHead) -> None:
         self._spec = spec
@@ -45,7 +45,7 @@ class _ModelServer:
         self._observe = observe
 
     async def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing: there are no connections to close."""
 
     async def _call(self, request: Mapping[str, Any], key: str, on_chunk: OnChunk | None = None) -> bytes:
         data = msgspec.json.encode({**self._spec.defaults, **request})
@@ -59,12 +59,12 @@ class _ModelServer:
             if error.category is Category.RATE_LIMITED and error.retry_after is not None:
                 self._observe(
                     429, {"Retry-After": f"{error.retry_after.total_seconds():.3f}"}
-                )  # the model knows how long
+                )  # the model states how long
             raise
 
 
 class ChatModel(_ModelServer):
-    """A model that takes and returns what chat jobs do."""
+    """A model with the inputs and outputs of chat jobs."""
 
     async def complete(
         self, messages: list[dict[str, Any]], options: Mapping[str, Any], *, key: str, on_delta: OnDelta | None = None
