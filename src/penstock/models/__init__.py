@@ -1,1 +1,1 @@
-"""Models: one contract, several runtimes, each in processes of its own."""
+"""Models: one contract and several runtimes, each of which runs in separate processes."""

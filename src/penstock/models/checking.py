@@ -42,8 +42,8 @@ def _may_be_media(value: str) -> bool:
 
 
 class Checker:
-    """Checks values against one schema. An empty schema allows everything, at no cost. With ``uploads``, media may be
-    given as ``blob:ID``."""
+    """Checks values against one schema. An empty schema allows everything and costs nothing. With ``uploads``, media
+    may be stated as ``blob:ID``."""
 
     def __init__(self, schema: Mapping[str, Any], *, uploads: bool = False) -> None:
         self._validator = _validator(schema, uploads=uploads) if schema else None
@@ -51,10 +51,10 @@ class Checker:
         self._fields = tuple(properties) if isinstance(properties, Mapping) else ()
 
     def check(self, value: Any, *, prefix: str = "", json: bytes = b"") -> None:
-        """Raise InvalidInput that names each field which breaks a rule, below ``prefix``.
+        """Raise InvalidInput that names each field that breaks a rule, below ``prefix``.
 
-        ``json`` is what the value was read from, where that may be large: finding what is wrong with many values takes
-        the validator a thousand times as long as finding that something is, so they are refused without an explanation.
+        ``json`` is the source of a value that may be large. Explaining a mistake takes the validator a thousand times
+        as long as detecting one, so an input of many values is refused without an explanation.
         """
         if self._validator is None or self._validator.is_valid(value):
             return
@@ -81,6 +81,6 @@ def _validator(schema: Mapping[str, Any], *, uploads: bool = False) -> jsonschem
         validate_formats=True,
         keywords={"contentMediaType": _MediaType},
         pattern_options=jsonschema_rs.RegexOptions(),  # linear time: no pattern can hang the gateway
-        mask="this value",  # messages do not quote it: it may be huge, or secret
+        mask="this value",  # messages do not quote the value: it may be huge, or secret
         offline=True,  # a schema must not fetch anything
     )

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from penstock.models.manifest import Key, Model
 
-# What `watch = true` means. Other files may be ones that the model writes itself: naming them is left to the manifest.
+# The files of `watch = true`. The model may write other files itself, so only a manifest can name those.
 _CODE: Final = (
     "*.py", "*.so", "*.dylib", "*.sh", "*.js", "*.mjs", "*.ts", "*.java", "*.class", "*.jar", "*.rb", "*.pl", "*.lua",
     "*.R", "*.jl",
@@ -52,7 +52,7 @@ def _is_code(model: Model, inside: Path, by_default: bool) -> bool:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Yield the texts of the runtime's options: a library or a program is named there."""
+    """Yield the texts in the runtime's options, which may name a library or a program."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, Mapping):
@@ -64,7 +64,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 class Reloads:
-    """Reloads models in the background, each one at a time; what changes meanwhile is reloaded again."""
+    """Reloads models in the background. A model that changes during its reload is reloaded again afterwards."""
 
     def __init__(self, reload: Callable[[Key], Awaitable[None]]) -> None:
         self._reload = reload
@@ -79,7 +79,7 @@ class Reloads:
                 self._tasks[key] = asyncio.get_running_loop().create_task(self._run(key))
 
     async def stop(self) -> None:
-        """Give up what is under way."""
+        """Cancel running reloads."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()

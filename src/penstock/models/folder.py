@@ -1,4 +1,4 @@
-"""The operator's folder of manifests: what stands in it, and what changes."""
+"""The operator's folder of manifests: read it, and watch it for changes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from penstock.processes.waiting import set_within
 from penstock.telemetry import logs
 
 log = logs.get(__name__)
-logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it logs every change, and models may write files
+logging.getLogger("watchfiles").setLevel(logging.WARNING)  # watchfiles logs every change, and models may write files
 
 _MOST: Final = 1000  # manifests
 _GATHER_MILLISECONDS: Final = 100  # changes that belong together
@@ -37,7 +37,7 @@ class ModelsFolder:
     def scan(self) -> None:
         """Read all manifests; what is wrong with one stands in ``problems``, and does not concern the others.
 
-        A manifest that was good and is so no more counts as it was, until it is mended or gone.
+        A manifest that has become invalid keeps its last valid form until it is fixed or removed.
         """
         with self._scanning:  # in threads, perhaps two at once
             self._scan()
@@ -70,12 +70,12 @@ class ModelsFolder:
         self.models, self.files, self.problems, self.broken = models, files, problems, broken
 
     def find(self, name: str, version: str) -> Model | None:
-        """A model as its manifest stands now; None when there is none, or it cannot be used."""
+        """Return the model of the present manifest; None if there is none, or if it cannot be used."""
         key = (name, version)
         return None if self.files.get(key) in self.problems else self.models.get(key)
 
     def has(self, name: str) -> bool:
-        """Return whether a manifest is about a model of that name, be it right or wrong."""
+        """Return whether there is a manifest, valid or not, for a model of that name."""
         return any(key[0] == name for key in self.models) or any(one.model == name for one in self.broken.values())
 
     def _files(self) -> list[Path]:
@@ -86,7 +86,7 @@ class ModelsFolder:
         return sorted(set(found) - set(hidden))[:_MOST]
 
     def concerns_manifests(self, changed: Path) -> bool:
-        """Return whether a change may concern a manifest. What one lacks may be anything beside it: a library, say."""
+        """Return whether a change may concern a manifest. A manifest may lack any file beside it, such as a library."""
         return bool(self.problems) or changed.suffix == ".toml" or changed.parent == self.path
 
     async def watch(self, on_change: Callable[[Collection[Path]], Awaitable[None]], stopping: asyncio.Event) -> None:

@@ -1,4 +1,4 @@
-"""From JSON to a model's input: checked, with the uploads that it names."""
+"""Make a model's input from JSON: check it, and add the uploads that it names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _any = msgspec.json.Decoder()
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """An input that its model's schema allows: JSON with null where segments stand."""
+    """An input that its model's schema allows: JSON, with null at the places of segments."""
 
     json: bytes
     segments: Sequence[Segment] = ()
@@ -46,7 +46,7 @@ async def from_json(body: bytes, deployment: Deployment, load: Load) -> Input:
 
 
 async def _uploads(value: Any, body: bytes, deployment: Deployment, load: Load) -> list[Segment]:
-    """Return the uploads that an input refers to, each read once; together they are no larger than a call may be."""
+    """Return the uploads that an input refers to, each read once, within the size limit of a call."""
     found = list(uploads_in(value, properties_of(deployment)))
     if not found:
         return []
@@ -74,5 +74,5 @@ def properties_of(deployment: Deployment) -> Mapping[str, Any]:
 
 
 def placeholder(segment: Segment) -> str:
-    """Return what the schema sees of media that travel beside the JSON."""
+    """Return the value that stands for separately sent media when the schema is checked."""
     return f"data:{segment.media_type},"

@@ -1,4 +1,4 @@
-"""Every mistake of a manifest, named as it stands in the file. Reads nothing but files that options name."""
+"""Find every mistake in a manifest, named by its key in the file. Reads only files that options name."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from penstock.models.replica import runtimes
 from penstock.models.replica.runtime import Schema
 from penstock.suggestions import did_you_mean
 
-_MAX_REGISTERED_REPLICAS: Final = 8  # of a model that is registered over HTTP
-_MAX_PROBLEMS: Final = 40  # that are reported of one manifest
+_MAX_REGISTERED_REPLICAS: Final = 8  # the limit for a model that is registered over HTTP
+_MAX_PROBLEMS: Final = 40  # mistakes that are reported for one manifest
 _DURATIONS: Final = ("timeout", "start_timeout", "cancel_grace", "unload_after")
 
 
@@ -83,7 +83,7 @@ def _check_options(runtime: object, tables: Mapping[str, Any], folder: Path) -> 
 
 
 def _check_values(sound: Mapping[str, Any]) -> Iterator[FieldProblem]:
-    """Report what the types of a manifest's keys cannot say; ``sound`` are the keys whose types are right."""
+    """Report mistakes that types do not express; ``sound`` are the keys whose types are right."""
     for name in _DURATIONS:
         if sound.get(name) is not None:
             yield from _problem(name, duration, sound[name])
@@ -133,7 +133,7 @@ def _check_schema(schema: Schema, examples: Sequence[Any]) -> Iterator[FieldProb
 
 
 def _check_registered(sound: Mapping[str, Any]) -> Iterator[FieldProblem]:
-    """Report what only the operator may state: a variable such as LD_PRELOAD, or a folder, decides which code runs."""
+    """Report keys that only the operator may state: a variable (LD_PRELOAD) or a folder decides which code runs."""
     for name in ("environment", "folder", "watch"):
         if name in sound:
             yield FieldProblem(field=name, detail="may stand only in a manifest of the server's folder")

@@ -1,4 +1,4 @@
-"""The keys of a manifest, and what their texts mean."""
+"""The keys of a manifest, and the parsing of their texts."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ Seconds = Annotated[float, Meta(gt=0, le=24 * 3600)]
 
 
 class Batching(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """How calls are answered together."""
+    """How calls are batched."""
 
     max_size: Annotated[int, Meta(ge=1, le=4096)] = 16
-    max_wait_ms: Annotated[float, Meta(ge=0, le=10_000)] = 0  # the longest that a call waits for company
+    max_wait_ms: Annotated[float, Meta(ge=0, le=10_000)] = 0  # how long a call waits for others at most
 
 
 class Stated(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
@@ -42,8 +42,8 @@ class Stated(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     queue: Annotated[int, Meta(ge=1, le=100_000)] = 128  # calls that may wait for a replica
     timeout: Seconds | str = 60.0  # of one call in a replica
     start_timeout: Seconds | str = 300.0  # of importing and loading
-    cancel_grace: Seconds | str | None = None  # for a call whose caller has gone to stop; None: the host's setting
-    unload_after: Seconds | str | None = None  # idle time after which replicas end; None: they stay
+    cancel_grace: Seconds | str | None = None  # the time for a cancelled call to stop; None: the host's setting
+    unload_after: Seconds | str | None = None  # the idle time after which replicas end; None: never
     environment: dict[str, str] = {}
     folder: str = "."  # working folder of the replicas
     memory_limit: Annotated[int, Meta(ge=2**20)] | str | None = None  # bytes of a replica and its children together

@@ -1,4 +1,4 @@
-"""The media type of a file whose sender did not state it: ``curl -F`` and others send application/octet-stream then."""
+"""Detect the media type of a file whose sender stated none, or only application/octet-stream as ``curl -F`` does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Describe what a value breaks in its JSON Schema: the errors of jsonschema_rs as fields and what is allowed there."""
+"""Describe violations of a JSON Schema: turn errors of jsonschema_rs into fields and what is allowed there."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from penstock.suggestions import did_you_mean
 
 _MEDIA: Final = "must be a data: URL, or blob: and the id of an upload"
 _MAX_DETAIL: Final = 300  # characters
-_MAX_UNKNOWN: Final = 20  # fields that are named
-_MAX_NAME: Final = 100  # characters of a field that a caller made up
-_MAX_DEPTH: Final = 10  # choices within choices
+_MAX_UNKNOWN: Final = 20  # fields that a message names
+_MAX_NAME: Final = 100  # characters of an unknown field that an error repeats
+_MAX_DEPTH: Final = 10  # depth of nested choices
 _MAX_COMPARED: Final = 20  # errors of an alternative
 
 

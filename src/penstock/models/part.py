@@ -1,4 +1,4 @@
-"""What models offer to a gateway."""
+"""The part of models in a gateway."""
 
 from __future__ import annotations
 

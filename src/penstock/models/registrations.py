@@ -1,4 +1,4 @@
-"""What was registered or removed over HTTP: stored in PostgreSQL, and the same for every host."""
+"""Models that were registered or removed over HTTP: stored in PostgreSQL, and the same for every host."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
-_POLL_SECONDS: Final = 2.0  # until what another process registered is noticed
+_POLL_SECONDS: Final = 2.0  # the time until another process's registration is noticed
 
 
 class Registrations:
-    """The table as this process knows it. Without a database nothing can be registered."""
+    """This process's copy of the table. Without a database nothing can be registered."""
 
     def __init__(self, database: Database | None, tenant: int) -> None:
         self._database = database
@@ -78,7 +78,7 @@ class Registrations:
                 if not away:
                     log.warning("models_not_followed", reason="the database is away")
                 away = True
-            except Exception:  # the loop must outlive errors that nobody foresaw: a table that is not there yet
+            except Exception:  # the loop must survive unexpected errors, such as a table that does not exist yet
                 log.exception("models_not_followed")
             await asyncio.sleep(_POLL_SECONDS)
 
@@ -88,7 +88,7 @@ class Registrations:
             position = await store.position(connection, self._tenant)
             changed = position != self._position
             rows = await store.read_all(connection, self._tenant) if changed else []
-        if changed and puts == self._puts:  # else what was read may be older than what this process wrote
+        if changed and puts == self._puts:  # otherwise the rows may be older than those that this process wrote
             self._rows = {(row.name, row.version): row for row in rows}
             await on_change()
             self._position = position

@@ -1,7 +1,7 @@
-"""The models of this process: those of the operator's folder and those registered over HTTP, kept in step with both.
+"""The models of this process, kept in sync with the operator's folder and with what is registered over HTTP.
 
-What is registered over HTTP is stored in PostgreSQL first. Every host, gateway or worker, polls the table, so that all
-of them serve the same models. The folder is each host's own. While the database is away the known models go on.
+Registrations over HTTP are stored in PostgreSQL first. Every host, gateway or worker, polls the table, so that all of
+them serve the same models. Each host has its own folder. While the database is unavailable, hosts serve known models.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _MAX_MANIFEST_BYTES: Final = 64 * 1024  # of a manifest that is registered over 
 class ModelService:
     """Registers, replaces and removes models; ``host`` runs them.
 
-    ``start`` reads the folder and needs no database: what is stored is taken up as soon as it can be read.
+    ``start`` reads the folder and needs no database: stored registrations are applied as soon as they can be read.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class ModelService:
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._synchronizing = asyncio.Lock()
-        self._changing: Counter[str] = Counter()  # models that a request changes: synchronizing leaves them alone
-        self._watch_code = watch_code  # also of models whose manifests state no `watch`
+        self._changing: Counter[str] = Counter()  # models that a request is changing: synchronizing skips them
+        self._watch_code = watch_code  # whether to reload models whose manifests state no `watch`
         self._reloads = Reloads(self._reload_changed)
-        self._tried: dict[Key, str] = {}  # fingerprints that could not be used: tried again when they change
+        self._tried: dict[Key, str] = {}  # fingerprints of unusable manifests: tried again when they change
 
     async def start(self) -> None:
         await self.host.start()
@@ -88,7 +88,7 @@ class ModelService:
 
     @property
     def problems(self) -> dict[str, str]:
-        """Manifests of the folder that are not used as they stand: what is wrong, by file."""
+        """The errors, by file, of the folder's manifests whose present form is not used."""
         if self.folder is None:
             return {}
         hidden = {
@@ -122,7 +122,7 @@ class ModelService:
         return None
 
     def _explain_absence(self, name: str, version: str | None) -> None:
-        """Raise what is wrong with a model of the folder that is not served; nothing for one that is not there."""
+        """Raise the error of a model in the folder that is not served; do nothing if there is no such model."""
         if self.folder is None:
             return
         for file, broken in self.folder.broken.items():
@@ -135,10 +135,10 @@ class ModelService:
         ):
             raise NotFound(f"model {name} was removed; add it by its name to bring it back")
 
-    # Changing what there is
+    # Changes by requests
 
     async def add(self, stated: Mapping[str, Any], *, replace: bool = False) -> Deployment:
-        """Register a model that a server elsewhere runs, or bring one of the operator's folder back by its name.
+        """Register a model that a server elsewhere runs, or restore a model of the operator's folder by its name.
 
         Raises InvalidInput, AlreadyExists, NotFound (no such manifest), ModelUnavailable, DatabaseUnavailable.
         """
@@ -172,7 +172,7 @@ class ModelService:
                 return there  # the same request, at the same time
 
     def _require_free_name(self, name: str) -> None:
-        """Raise AlreadyExists where a name belongs to the operator's folder."""
+        """Raise AlreadyExists if a name belongs to the operator's folder."""
         entry = self.host.entries.get(name)
         served = entry is not None and any(one.model.source == "folder" for one in entry.versions.values())
         if served or (self.folder is not None and self.folder.has(name)):
@@ -185,12 +185,12 @@ class ModelService:
         return there if there is not None and there.model.fingerprint == model.fingerprint else None
 
     async def remove(self, name: str, version: str | None = None) -> None:
-        """Remove a model, or one version; one of the folder stays removed until it is added again by its name."""
+        """Remove a model, or one version; a model of the folder stays removed until it is added again by its name."""
         with self._changes(name):
             await self.host.remove(name, version, confirm=self._put_removals)
 
     async def reload(self, name: str, version: str | None = None) -> Deployment:
-        """Import and load a version again, with its manifest as it stands now. Raises the errors of ``add``."""
+        """Import and load a version again, with its present manifest. Raises the errors of ``add``."""
         with self._changes(name):
             model = self.find(name, version).model
             if self.folder is not None and model.source == "folder":
@@ -235,7 +235,7 @@ class ModelService:
         for model in models:
             await self._registrations.put_removal(model)
 
-    # Keeping in step
+    # Synchronizing
 
     async def _folder_changed(self, changed: Collection[Path]) -> None:
         assert self.folder is not None  # noqa: S101 - it has changed
@@ -245,10 +245,10 @@ class ModelService:
         models = [deployment.model for deployment in self.host.deployments() if deployment.model.source == "folder"]
         keys = concerned(models, changed, by_default=self._watch_code)
         now = {deployment.model.key: deployment for deployment in self.host.deployments()}
-        self._reloads.request(key for key in keys if now[key] is before.get(key))  # others have the new code already
+        self._reloads.request(key for key in keys if now[key] is before.get(key))  # others run the new code already
 
     async def _reload_changed(self, key: Key) -> None:
-        """Reload a model whose code has changed. While the new code cannot be used, the old one goes on."""
+        """Reload a model whose code has changed. If the new code cannot be used, the old code stays in use."""
         name, version = key
         try:
             with self._changes(name):
@@ -260,7 +260,7 @@ class ModelService:
             return
         except PenstockError as error:
             self._note_refused(key, f"the changed code is not used: {error.message}")
-        await self._synchronize(wait=True)  # a manifest that changed meanwhile was left to this reload
+        await self._synchronize(wait=True)  # synchronizing left a manifest that changed meanwhile to this reload
 
     def _note_refused(self, key: Key, problem: str) -> None:
         """Log why a newer form of a model is not used, and show it beside the one that still is."""
@@ -274,7 +274,7 @@ class ModelService:
 
     @contextmanager
     def _changes(self, name: str) -> Iterator[None]:
-        """Mark a model as being changed by a request: loading may take minutes, which must not hold up the others."""
+        """Mark a model as being changed, because loading may take minutes and must not delay other models."""
         self._changing[name] += 1
         try:
             yield
@@ -284,7 +284,7 @@ class ModelService:
                 del self._changing[name]
 
     async def _synchronize(self, *, wait: bool) -> None:
-        """Make the models of the host those of the folder and the table."""
+        """Make the host's models match the folder and the table."""
         async with self._synchronizing:
             if self.folder is not None:
                 await asyncio.to_thread(self.folder.scan)
@@ -319,7 +319,7 @@ class ModelService:
         try:
             await self.host.add(model, replace=replace, wait=wait)
             self._tried.pop(model.key, None)
-        except PenstockError as error:  # the version before stays
+        except PenstockError as error:  # the previous form stays in use
             self._tried[model.key] = model.fingerprint
             self._note_refused(model.key, f"the new manifest is not used: {error.message}")
 
@@ -329,7 +329,7 @@ def _registrable(runtime: object) -> bool:
 
 
 def _order(key: Key) -> tuple[str, list[tuple[int, str]]]:
-    """Sort versions as people do: 2 before 10. The last one becomes the default."""
+    """Return a sort key that orders versions as people do, 2 before 10. The last version becomes the default."""
     name, version = key
     parts = version.replace("-", ".").replace("+", ".").replace("_", ".").split(".")
     return (name, [(int(part), "") if part.isdigit() else (-1, part) for part in parts])

@@ -1,4 +1,4 @@
-"""Try a model out where it stands, without a gateway: ``penstock model test``."""
+"""Test a model without a gateway: ``penstock model test``."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Report:
 
     @property
     def sound(self) -> bool:
-        """Whether the model works, as far as it was tried."""
+        """Whether all calls of the trial succeeded."""
         return not self.problems and bool(self.calls) and all(call.problem is None for call in self.calls)
 
 

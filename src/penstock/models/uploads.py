@@ -1,4 +1,4 @@
-"""Media that were uploaded before: an input refers to them as ``blob:`` and an id, where its schema wants media."""
+"""Media that were uploaded before. An input refers to them as ``blob:ID`` where its schema has media."""
 
 from __future__ import annotations
 

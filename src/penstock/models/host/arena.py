@@ -1,7 +1,7 @@
 """Memory that a host shares with one replica: large media of inputs travel in it instead of through the socket.
 
-The host allocates and frees; the replica only reads. A segment's space is freed when its call has ended, so that there
-is nothing to sweep up after a crash: the memory has no name, and goes with the two processes.
+The host allocates and frees; the replica only reads. A segment's space is freed when its call has ended. A crash leaves
+nothing behind, because the memory has no name and disappears with the two processes.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Final
 
 ARENA_BYTES: Final = 32 * 2**20  # of address space; memory is taken as it is used, and given back by ``trim``
-MIN_BYTES: Final = 2**16  # a smaller segment is quicker through the socket
+MIN_BYTES: Final = 2**16  # smaller segments are faster through the socket
 _PAGE: Final = mmap.PAGESIZE
 
 

@@ -32,7 +32,7 @@ _STOP_GRACE: Final = 10.0  # seconds for a replica to unload
 
 
 class Deployment:
-    """A model's version at work. ``call`` is synchronous: when it returns, the call is sent or stands in the queue.
+    """One version of a model at work. ``call`` is synchronous: when it returns, the call is sent or queued.
 
     Replicas are started by the first call, or by ``load``. A deployment that is retired takes no new calls, finishes
     what it has, and ends.
@@ -50,7 +50,7 @@ class Deployment:
         self.model = model
         self.schema: Schema | None = None  # None: not yet known
         self.checker = Checker({})
-        self.checker_of_jobs = Checker({})  # whose inputs may name uploads, which are read when they run
+        self.checker_of_jobs = Checker({})  # calls whose inputs may name uploads, which are read when the calls run
         self.logbook = logbook
         self.metrics = ModelMetrics(model.name, model.version)
         self.fleet = Fleet(
@@ -61,7 +61,7 @@ class Deployment:
             on_failure=self._start_failed,
             on_change=self._fleet_changed,
         )
-        self.turn: Turn | None = None  # set by the group of models that it belongs to
+        self.turn: Turn | None = None  # set by the group of models to which it belongs
         self.newer_problem: str | None = None  # why a newer form of this version is not used in its place
         self.retired = False
         self.held = False  # no new calls are sent: another model's turn is next
@@ -97,7 +97,7 @@ class Deployment:
         waited_before = len(queue) > 0
         queue.add(call)
         if not waited_before or queue.together > 1 or self.fleet.absent:
-            self.pump()  # otherwise there is no place for those before it, either
+            self.pump()  # otherwise there is no place for earlier calls either
 
     @property
     def places(self) -> int:
@@ -118,12 +118,12 @@ class Deployment:
 
     @property
     def replicas(self) -> list[Replica]:
-        """Those that live."""
+        """The replicas that are alive."""
         return self.fleet.replicas
 
     @property
     def problem(self) -> str | None:
-        """Why the last start failed; None after one that did not."""
+        """Why the last start failed; None if it succeeded."""
         return self.fleet.problem
 
     @property
@@ -133,7 +133,7 @@ class Deployment:
 
     @property
     def settled(self) -> bool:
-        """Whether no replica is on its way up."""
+        """Whether no replica is starting."""
         return self.fleet.settled
 
     @property
@@ -144,11 +144,11 @@ class Deployment:
     # Life
 
     async def describe(self) -> Schema:
-        """Return the model's schema; starts a process for it where only the code states it. Raises ModelUnavailable."""
+        """Return the model's schema; start a process to read it if only the code states it. Raises ModelUnavailable."""
         async with self._describing:
             if self.schema is not None:
                 return self.schema
-            if self.fleet.resting:  # callers of a broken model must not keep the machine importing it
+            if self.fleet.resting:  # calls for a broken model must not make the machine import it again and again
                 raise ModelUnavailable(f"model {self.model.name} cannot be loaded: {self.problem}; tried again soon")
             began = time.monotonic()
             try:
@@ -184,7 +184,7 @@ class Deployment:
             self.held = False
 
     async def retire(self) -> None:
-        """Take no new calls, finish what there is, end."""
+        """Take no new calls, finish the present ones, and end."""
         self.retired = True
         while (self._queue or self.in_flight) and not self._ended.is_set():
             await self._settled()
@@ -198,7 +198,7 @@ class Deployment:
         await self.fleet.stop(grace=grace)
 
     def pump(self) -> None:
-        """Something changed outside: see what can be sent or started."""
+        """Send and start what is possible now, after a change elsewhere."""
         if self._queue and self.fleet.absent:
             self._ask_to_load()
         else:
@@ -226,7 +226,7 @@ class Deployment:
         else:
             self.fleet.bring_up()
 
-    # What becomes of the fleet
+    # What happens to the fleet
 
     def _start_failed(self) -> None:
         """Fail the waiting calls, unless other replicas are ready or starting."""
@@ -292,7 +292,7 @@ class Deployment:
             self._pump()
 
     def timed_out(self, call: LiveCall) -> None:
-        """End a call whose time is over."""
+        """End a call that has exceeded its time limit."""
         self.metrics.count_failed("timeout")
         call.fail(ModelTimeout(f"model {self.model.name} took longer than {self.model.timeout.total_seconds():g} s"))
 
@@ -304,7 +304,7 @@ class Deployment:
         for call in started:
             if call.done.done():
                 continue
-            if not replica.overstayed:  # else another call was the cause
+            if not replica.overstayed:  # otherwise another call was the cause
                 call.attempts += 1
                 self._poison.blame(call, alone=len(started) == 1)
             if self._may_retry(call, replica):
@@ -321,7 +321,7 @@ class Deployment:
     def _may_retry(self, call: LiveCall, replica: Replica) -> bool:
         return (
             self.model.manifest.retry
-            and not replica.over_limit  # it would go over it again
+            and not replica.over_limit  # the size limit would be exceeded again
             and not self._ended.is_set()
             and not call.visible
             and call.attempts < _MAX_ATTEMPTS

@@ -1,4 +1,4 @@
-"""The devices of this host: which there are, and which one a replica gets."""
+"""Find the devices of this host, and choose one for each replica."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from penstock.failures import CallFailed, Category
 
 CPU: Final = "cpu"
 AUTO: Final = "auto"  # the GPU with the most free memory; the CPU where there is none
-_DRIVER_SECONDS: Final = 10.0  # a driver in trouble may block for minutes
+_DRIVER_SECONDS: Final = 10.0  # a faulty driver may block for minutes
 _ROOMY: Final = 0.9  # GPUs with this share of the most free memory are taken in turns
 _UNCOUNTED: Final = (Path("/dev/kfd"), Path("/dev/nvgpu"), Path("/dev/nvhost-gpu"))  # of GPUs that NVML does not know
 _turns = itertools.count()
@@ -29,14 +29,14 @@ class Gpu:
     uuid: str
     name: str
     free_bytes: int
-    lost: bool = False  # it has fallen off the bus; the others keep their numbers
+    lost: bool = False  # the GPU has fallen off the bus; the others keep their numbers
 
 
 @dataclass(frozen=True, slots=True)
 class Placement:
     """Where one replica runs."""
 
-    device: str  # as the model names it: of the GPUs it sees only its own, so that is number 0
+    device: str  # as the model names it: the model sees only its own GPU, so that is number 0
     visible: str  # CUDA_VISIBLE_DEVICES of the replica
 
 
@@ -72,7 +72,7 @@ def choose(stated: str, gpus: Sequence[Gpu] | None, allowed: str | None) -> Plac
 def visible(gpus: Sequence[Gpu], allowed: str | None) -> list[Gpu]:
     """Return the GPUs that CUDA_VISIBLE_DEVICES allows, in the order of their numbers.
 
-    As CUDA reads it: indices, or the beginnings of UUIDs; whatever follows an entry that names no GPU does not count.
+    Entries are indices or beginnings of UUIDs. As in CUDA, everything after an entry that names no GPU is ignored.
     """
     if allowed is None:
         return list(gpus)
@@ -97,15 +97,15 @@ def _named(gpus: Sequence[Gpu], entry: str) -> Gpu | None:
 
 
 def _roomiest(gpus: Sequence[Gpu]) -> Gpu:
-    """Return the GPU with the most free memory; of several that have about as much, each in its turn, so that replicas
-    that start together spread."""
+    """Return the GPU with the most free memory. GPUs with about as much take turns, so that replicas that start
+    together are distributed."""
     most = max(gpu.free_bytes for gpu in gpus)
     roomy = [gpu for gpu in gpus if gpu.free_bytes >= _ROOMY * most]
     return roomy[next(_turns) % len(roomy)]
 
 
 def _trusted(stated: str, allowed: str | None) -> Placement:
-    """Return what is stated, where nobody can say whether it is there."""
+    """Return the stated device of a host whose GPUs cannot be counted."""
     entries = [part.strip() for part in (allowed or "").split(",") if part.strip()]
     index = 0 if stated == AUTO else int(stated.partition(":")[2])
     if allowed is None:
@@ -129,7 +129,7 @@ async def _found() -> list[Gpu] | None:
         with suppress(RuntimeError):  # the loop has ended
             loop.call_soon_threadsafe(settle, gpus)
 
-    # A daemon: one that is stuck in the driver must not keep the process from ending.
+    # A daemon, so that a thread stuck in the driver does not keep the process from ending.
     threading.Thread(target=read, name="penstock-devices", daemon=True).start()
     try:
         async with asyncio.timeout(_DRIVER_SECONDS):

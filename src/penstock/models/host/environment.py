@@ -1,4 +1,4 @@
-"""What a replica's process starts with: interpreter, environment, working folder."""
+"""The interpreter, environment and working folder of a replica's process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def interpreter(model: Model) -> str:
 
 
 def working_folder(model: Model) -> Path:
-    """Where a replica runs; raises ModelUnavailable when it is not there."""
+    """Return the working folder of a replica; raises ModelUnavailable if it does not exist."""
     if model.source == "api":
         return Path("/")
     folder = model.folder / Path(model.manifest.folder).expanduser()
@@ -44,9 +44,9 @@ def variables(
 ) -> dict[str, str]:
     """Return the environment of a replica, which sees the GPU ``visible_devices`` only.
 
-    ``ours`` is the host's own. A model of the operator's gets it without ``private``, our own settings; its manifest
-    adds to it and may refer to the host's variables as ``${NAME}``. A model that an API caller registered gets nothing
-    of it but what every program needs: otherwise it could send the rest to a server of the caller's choice.
+    ``ours`` is the host's environment. A model of the operator gets it without ``private``, the settings of Penstock;
+    its manifest adds variables and may refer to the host's as ``${NAME}``. A model that an API caller registered gets
+    only the variables that every program needs: it could send others to a server of the caller's choice.
     """
     trusted = model.source == "folder"
     found = {name: value for name, value in ours.items() if name in _ALWAYS or (trusted and name not in private)}
@@ -60,7 +60,7 @@ def variables(
     found["PENSTOCK_MODEL"] = model.name
     found["PENSTOCK_MODEL_VERSION"] = model.version
     found["CUDA_VISIBLE_DEVICES"] = visible_devices
-    found.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the order of the driver's tools, in which we count
+    found.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # the order of the driver's tools, by which we number GPUs
     return found
 
 

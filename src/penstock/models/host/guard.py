@@ -1,7 +1,7 @@
 """The guardian's process: kills process groups when its host has ended. Executed by path, never imported.
 
-Reads process groups from standard input, one a line: ``123`` to watch, ``-123`` to forget. At the end of the input,
-which is the end of the host, whatever is left gets a second to end by itself and is killed then.
+Reads process groups from standard input, one per line: ``123`` to watch, ``-123`` to forget. The input ends when the
+host has ended; the remaining groups then have one second to end by themselves before they are killed.
 """
 
 import os
@@ -26,7 +26,7 @@ def main() -> None:
 
 
 def send(group: int, number: int) -> bool:
-    """Whether the group is still there."""
+    """Return whether the group still exists."""
     try:
         os.killpg(group, number)
     except OSError:

@@ -1,8 +1,8 @@
-"""Makes sure that no replica outlives its host, however the host ends.
+"""Ensure that no replica outlives its host, however the host ends.
 
 A small process waits at a pipe that only the host holds open. The host sends it the process group of every replica
-(``123``) and of every one that has ended (``-123``). When the pipe closes, whatever group is left is killed: the
-replica, the program that it started, and what that started.
+(``123``) and of every one that has ended (``-123``). When the pipe closes, it kills all remaining groups: each replica,
+the program that it started, and the descendants of that.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _SCRIPT: Final = Path(__file__).with_name("guard.py")
 
 
 class Guardian:
-    """The host's end of that pipe. The process is started with the first replica."""
+    """The host's end of the pipe. The process is started with the first replica."""
 
     def __init__(self) -> None:
         self._groups: set[int] = set()

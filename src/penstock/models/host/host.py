@@ -27,7 +27,7 @@ from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
-_TICK: Final = 0.25  # seconds between checks of memory, idle time and signs of life
+_TICK: Final = 0.25  # seconds between checks of memory, idle time and responses to pings
 _PING_INTERVAL: Final = 5.0  # seconds
 _PING_TIMEOUT: Final = 30.0  # seconds that an idle replica may be silent
 _CANCEL_GRACE: Final = timedelta(seconds=5)
@@ -35,7 +35,7 @@ _MAX_IMPORTING: Final = 2  # models whose code is imported at the same time
 
 
 class Entry:
-    """A model's name: its versions, the one that is called when a request names none, and its log."""
+    """The versions of one model, the default version for requests that name none, and the model's log."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -47,10 +47,9 @@ class Entry:
 class ModelHost:
     """Owns every model that this process serves. All calls go through ``call``; nothing here touches a database.
 
-    ``private`` names environment variables that no replica sees. An idle replica is asked for a sign of life every
-    ``ping_interval`` seconds and killed after ``ping_timeout`` seconds without one. A call whose caller has gone and
-    that has not stopped after ``cancel_grace`` costs its replica, if other calls wait. ``start`` needs no models;
-    ``stop`` ends all replicas.
+    ``private`` names environment variables that no replica sees. An idle replica is pinged every ``ping_interval``
+    seconds and killed after ``ping_timeout`` seconds without a response. If a cancelled call has not stopped after
+    ``cancel_grace`` and other calls wait, its replica is killed. ``start`` needs no models; ``stop`` ends all replicas.
     """
 
     def __init__(
@@ -80,7 +79,7 @@ class ModelHost:
     # Life
 
     async def start(self) -> None:
-        """Begin to watch over replicas."""
+        """Begin to supervise replicas."""
         self._loop = asyncio.get_running_loop()
         if self._loop_task is None:
             self._loop_task = asyncio.create_task(self._watch_over())
@@ -173,7 +172,7 @@ class ModelHost:
             try:
                 if wait or before is not None:
                     await self._make_ready(deployment, before)
-                self._check_device(model, instead_of=before)  # others may have come while it was made ready
+                self._check_device(model, instead_of=before)  # others may have been registered while it was made ready
                 if confirm is not None:
                     await confirm()
             except BaseException:
@@ -231,7 +230,7 @@ class ModelHost:
         return lock
 
     async def reload(self, model: Model) -> Deployment:
-        """Start a registered version afresh: its code is imported and, if it was loaded, loaded again."""
+        """Restart a registered version: import its code again and, if it was loaded, load it."""
         return await self.add(model, replace=True)
 
     def deployments(self) -> list[Deployment]:
@@ -248,7 +247,7 @@ class ModelHost:
         # In a group the old one must end first: the new one is loaded by its first call, in its turn.
 
     async def _introduce(self, deployment: Deployment) -> None:
-        """Describe and perhaps load a model that is listed already; what goes wrong stands in its ``problem``."""
+        """Describe and perhaps load a model that is listed already; an error is stored in its ``problem``."""
         try:
             async with self._describing:
                 await deployment.describe()
@@ -287,7 +286,7 @@ class ModelHost:
             self._groups[deployment.model.manifest.exclusive].leave(deployment)
 
     def _check_device(self, model: Model, *, instead_of: Deployment | None) -> None:
-        """The shares of one device must not exceed it; a group takes as much as its largest member."""
+        """Check that the shares of one device do not exceed it; a group takes as much as its largest member."""
         share = _share(model)
         if not share:
             return
@@ -307,7 +306,7 @@ class ModelHost:
                 "device_share", f"{model.manifest.device} has {max(0.0, 1 - total + share):.2f} left, of 1.0"
             )
 
-    # Watching over replicas
+    # Supervising replicas
 
     async def _watch_over(self) -> None:
         while True:
@@ -339,7 +338,7 @@ class ModelHost:
     @staticmethod
     async def _unload(deployment: Deployment) -> None:
         await deployment.unload()
-        deployment.pump()  # a call may have come meanwhile
+        deployment.pump()  # a call may have arrived meanwhile
 
     def _check_life(self, replica: Replica, now: float) -> None:
         if replica.state != "ready" or replica.load:

@@ -49,12 +49,12 @@ class InFlight:
                 self._batches[call.id] = batch
 
     def get(self, call_id: int) -> LiveCall | None:
-        """Return a call; None when it is not here."""
+        """Return a call; None if it is not in flight."""
         call = self.running.get(call_id)
         return call if call is not None else self._get_ahead(call_id)
 
     def find(self, call_id: int) -> LiveCall:
-        """Return a call; raises ProtocolError when it is not here."""
+        """Return a call; raises ProtocolError if it is not in flight."""
         call = self.get(call_id)
         if call is None:
             raise ProtocolError(f"there is no call {call_id}")
@@ -64,7 +64,7 @@ class InFlight:
         """Remove a call that has ended. When its group has ended, the next one that was sent ahead is running. Raises
         ProtocolError when the call is not here."""
         call = self.running.pop(call_id, None)
-        if call is None:  # sent ahead, and overtaken by the report of the end before it
+        if call is None:  # sent ahead; its result arrived before that of the previous group
             call = self.find(call_id)
             self._begin_until(call, now)
             del self.running[call_id]

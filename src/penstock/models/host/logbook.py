@@ -17,7 +17,7 @@ MAX_LINE: Final = 16 * 1024  # characters
 LEVELS: Final = ("debug", "info", "warning", "error")
 _MOST_LINES: Final = 10_000
 _MOST_BYTES: Final = 8 * 2**20
-_BEHIND: Final = 5000  # lines that a follower may fall behind before it misses some
+_BEHIND: Final = 5000  # how many lines a follower may fall behind before it misses some
 
 
 class LogEntry(Struct, frozen=True, kw_only=True):
@@ -53,7 +53,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
 
 
 class Logbook:
-    """The lines of one model. Bounded: the oldest go first. Known secrets are masked as they come in."""
+    """The newest lines of one model; the oldest are dropped first. Known secrets are masked when a line is added."""
 
     def __init__(self) -> None:
         self._entries: deque[LogEntry] = deque()
@@ -106,7 +106,7 @@ class Logbook:
         return list(itertools.islice(found, limit))[::-1]
 
     async def follow(self, wanted: Wanted, limit: int) -> AsyncIterator[LogEntry]:
-        """Yield the newest lines that match, then new ones as they come, without end."""
+        """Yield the newest lines that match, then new ones as they are written, without end."""
         queue: asyncio.Queue[LogEntry] = asyncio.Queue(_BEHIND)
         self._followers.add(queue)
         try:

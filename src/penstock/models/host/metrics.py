@@ -1,6 +1,6 @@
-"""What is counted about models, for /metrics and for people.
+"""Counters of models, for /metrics and for people.
 
-Calls are counted in plain lists, which cost a call a tenth of what metric objects do, and turned into metrics when they
+The counts are kept in plain lists, whose cost per call is a tenth of a metric object's; they become metrics when they
 are collected.
 """
 
@@ -74,7 +74,7 @@ REGISTRY.register(_collector)
 
 
 class ModelMetrics:
-    """The counters of one version; those of /metrics go by the model's name."""
+    """The counters of one version; those of /metrics are per model."""
 
     def __init__(self, name: str, version: str) -> None:
         self._labels = (name, version)

@@ -1,4 +1,4 @@
-"""The system's side of a replica: a process with two sockets, the lines that it writes, and its end."""
+"""The process of a replica: its two sockets, the lines that it writes, and its end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _DRAIN_SECONDS: Final = 0.5  # to read what a process wrote before it ended
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handlers:
-    """What to call, on the event loop, when the process does something; the last call is ``ended``."""
+    """Callbacks for events of the process, called on the event loop; the last one is ``ended``."""
 
     data: Receive
     control: Receive
@@ -101,7 +101,7 @@ class ReplicaProcess:
             self._control.write(frame)
 
     def finish(self) -> None:
-        """Send no more calls: the process unloads its model and ends. What it still writes is read."""
+        """Signal that no more calls come, so that the process unloads its model and ends. Its output is still read."""
         self._flush()
         if self._data is not None and not self._finished and not self._data.is_closing():
             self._finished = True
@@ -161,7 +161,7 @@ class ReplicaProcess:
 
     async def _watch(self, process: Process) -> None:
         status = await process.wait()
-        self.kill()  # what the process had started must not outlive it
+        self.kill()  # the process's descendants must not outlive it
         self._guardian.release(process.pid)
         await asyncio.wait([*self._reading, *(channel.closed for channel in self._channels)], timeout=_DRAIN_SECONDS)
         for task in self._reading:
@@ -172,7 +172,7 @@ class ReplicaProcess:
         self._handlers.ended(exits.described(status))
 
     async def _read_lines(self, stream: asyncio.StreamReader | None, level: str) -> None:
-        """Read what the process writes past our own capture: native code, programs, last words."""
+        """Read output that bypasses our own capture: of native code, of programs, and of a crash."""
         rest = b""
         while stream is not None and (data := await stream.read(_READ_BYTES)):
             *lines, rest = (rest + data).split(b"\n")
@@ -207,7 +207,7 @@ class _Channel(asyncio.Protocol):
         except frames.ProtocolError as error:
             self._failed = True
             self._broken(str(error))
-        except Exception:  # a mistake of ours in one replica must not disturb the others
+        except Exception:  # a bug that concerns one replica must not disturb the others
             self._failed = True
             log.exception("replica_frame_failed")
             self._broken("a frame could not be handled")

@@ -1,4 +1,4 @@
-"""The calls that wait for the replicas of one version: which goes to which, and which go together."""
+"""The calls that wait for the replicas of one version, their distribution to replicas, and their batches."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class CallQueue:
         self._calls: deque[LiveCall] = deque()
         self._bytes = 0
         self._batch_timer: asyncio.TimerHandle | None = None  # a batch waits for more calls
-        self._seconds = 1.0  # what a call takes in the model, smoothed
+        self._seconds = 1.0  # the smoothed time of a call in the model
         self._ahead = 0  # calls that may be sent before a place is free
         self._withdraw = self.remove
 
@@ -81,7 +81,7 @@ class CallQueue:
         return True
 
     def send(self) -> None:
-        """Send what can be sent."""
+        """Send the calls that can be sent."""
         while self._calls:
             replica = self._free_replica(self._calls[0])
             if replica is None or self._waits_for_more():
@@ -102,7 +102,7 @@ class CallQueue:
             call.fail(ModelUnavailable(reason))
 
     def took(self, seconds: float) -> None:
-        """Learn from a call that took so long in the model."""
+        """Update the smoothed time of a call in the model."""
         self._seconds += _SMOOTHING * (seconds - self._seconds)
         self._ahead = min(_MAX_AHEAD, int(_AHEAD_SECONDS / self._seconds)) if self._seconds < _AHEAD_SECONDS else 0
 
@@ -131,8 +131,8 @@ class CallQueue:
         return best if free + self._ahead > 0 and call.size <= _MAX_AHEAD_BYTES else None
 
     def _batches_abound(self) -> bool:
-        """Whether there is a full batch for every replica. Then the next one is sent before its replica is free: it
-        could not become fuller, and no other replica would take it earlier."""
+        """Whether there is a full batch for every replica. If so, the next batch is sent before its replica is free: it
+        cannot grow, and no other replica would take it earlier."""
         return self.together > 1 and len(self._calls) >= self.together * self._fleet.ready_count
 
     def _waits_for_more(self) -> bool:

@@ -10,5 +10,5 @@ class Turn:
 
     def __init__(self, request: Callable[[], None], idle: Callable[[], None]) -> None:
         self.granted = False
-        self.request = request  # there is work: ask for the turn
+        self.request = request  # there is work: request the turn
         self.idle = idle  # all work is done, for now

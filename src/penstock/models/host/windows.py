@@ -1,4 +1,4 @@
-"""Bytes of chunks that may be on their way to callers: for each call its window, for all of them a limit."""
+"""Bound the bytes of chunks on their way to callers: a window for each call, and a limit for all calls together."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 from penstock.errors import Overloaded
 
 MAX_BYTES: Final = 256 * 2**20  # of all windows together
-_STEPS: Final = (  # part of the limit that is taken, and the window of the next call
+_STEPS: Final = (  # the taken part of the limit, and the window of the next call from there on
     (0.5, 2**20),
     (0.75, 2**18),
     (1.0, 2**15),
@@ -22,7 +22,7 @@ class Windows:
         self._max_bytes = max_bytes
 
     def take(self) -> int:
-        """The window of one more call, in bytes. Raises Overloaded when all are taken."""
+        """Take a window for one more call; return its bytes. Raises Overloaded when all are taken."""
         for part, window in _STEPS:
             if self.taken + window <= part * self._max_bytes:
                 self.taken += window
@@ -30,5 +30,5 @@ class Windows:
         raise Overloaded("too many streams are open")
 
     def give_back(self, window: int) -> None:
-        """The caller has read everything, or has gone."""
+        """Give a window back, because the caller has read everything or has left."""
         self.taken -= window

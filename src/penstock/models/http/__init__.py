@@ -1,1 +1,1 @@
-"""Models over HTTP: one file for each topic, with its handlers and the declarations of its routes."""
+"""The HTTP endpoints of models: one file for each topic, with its handlers and the declarations of its routes."""

@@ -1,8 +1,8 @@
 """The interface of the AI Backend document: ``/{get|post}/{operation}?id=…`` by GET or POST, with its own error bodies.
 
-Where the document is silent it follows the original's second branch: a missing or unknown id gets status 400 and
-``{"content": …}``, a failure ``{"error": …}``. Queries are read leniently, as the document's own examples require: a
-second ``?`` counts as ``&``, and quotes around values are dropped.
+Where the document specifies nothing, this follows the second branch of the original: a missing or unknown id gets
+status 400 and ``{"content": …}``, a failure ``{"error": …}``. Queries are parsed leniently, as the document's own
+examples require: a second ``?`` counts as ``&``, and quotes around values are removed.
 """
 
 from __future__ import annotations
@@ -153,7 +153,7 @@ class BackendRoutes:
                 raise InvalidInput.of("dest", "is required: the address of the model's server, such as 127.0.0.1:8888")
             url = destination if "://" in destination else f"http://{destination}"
             deployment = await self._service.add({"name": name, "runtime": "http", "http": {"url": url}})
-        elif kind == "subprocessmodel":  # its command stands in the operator's folder; a caller only names it
+        elif kind == "subprocessmodel":  # a caller only names the model; its command is in the operator's folder
             deployment = await self._service.add({"name": name})
         else:
             raise InvalidInput.of("type", "must be HttpModel or SubprocessModel")
@@ -163,7 +163,7 @@ class BackendRoutes:
 
 
 class _UnknownId(Exception):
-    """There is no such model; the text is the original's."""
+    """There is no such model. The message is that of the original."""
 
 
 def _id(query: Mapping[str, str]) -> str:
@@ -176,8 +176,8 @@ def _id(query: Mapping[str, str]) -> str:
 
 
 def lenient_query(raw: bytes) -> dict[str, str]:
-    """Return query parameters as the document writes them: ``id=x?type=httpmodel?dest="127.0.0.1:8888"``. The first of
-    a name counts."""
+    """Parse a query in the document's form, ``id=x?type=httpmodel?dest="127.0.0.1:8888"``. Of repeated names the first
+    counts."""
     found: dict[str, str] = {}
     for pair in raw.decode("latin-1").replace("?", "&").split("&")[:100]:
         name, _, value = pair.partition("=")

@@ -34,7 +34,7 @@ from penstock.web.response import EventStream, Response
 from penstock.web.route import Parameter, ResponseSpec, route
 
 MAX_REQUEST_ID: Final = 200  # characters
-_BEGIN_SECONDS: Final = 1.0  # for a stream's first event to come before the response begins with status 200
+_BEGIN_SECONDS: Final = 1.0  # the wait for a stream's first event before the response begins with status 200
 _ERRORS: Final = (
     *BODY_ERRORS, NotFound, PoisonInput, Overloaded, ModelFailed, ModelCrashed, ModelTimeout, ModelUnavailable,
     ModelBroken, ProviderFailed,
@@ -138,7 +138,7 @@ class CallRoutes:
 
 
 async def answered(request: Request, live: LiveCall) -> CallResult:
-    """Return how the call ended; it is given up when the client leaves. Raises what ended it, or Disconnected."""
+    """Return the call's result; cancel the call when the client leaves. Raises the call's error, or Disconnected."""
     close, left = live.close, request.left
     left.add(close)
     try:

@@ -1,4 +1,4 @@
-"""What the routes of models have in common."""
+"""Parameters that several routes of models use."""
 
 from __future__ import annotations
 
@@ -28,5 +28,5 @@ def flag(query: dict[str, list[str]], name: str) -> bool:
 
 
 def wants_events(request: Request) -> bool:
-    """Return whether a client asks for server-sent events."""
+    """Return whether a client requests server-sent events."""
     return "text/event-stream" in (request.header(b"accept") or "")

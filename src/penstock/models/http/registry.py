@@ -1,4 +1,4 @@
-"""The registry over HTTP: which models there are, and how they are registered, removed and loaded again."""
+"""The registry over HTTP: endpoints that list, register, remove and reload models."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _stated: Final[msgspec.json.Decoder[dict[str, Any]]] = msgspec.json.Decoder(dict
 
 
 class RegistryRoutes:
-    """The models there are, on a service."""
+    """The endpoints of the registry, on a service."""
 
     def __init__(self, service: ModelService) -> None:
         self._service = service
@@ -91,7 +91,7 @@ class RegistryRoutes:
         tag=TAG,
         summary="Remove a model, or one version of it; running calls are finished",
         parameters=(VERSION,),
-        responses={204: ResponseSpec(description="It is removed")},
+        responses={204: ResponseSpec(description="The model is removed")},
         errors=(InvalidInput, NotFound, DatabaseUnavailable),
     )
     async def remove(self, request: Request) -> Response:

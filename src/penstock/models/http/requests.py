@@ -1,4 +1,4 @@
-"""From an HTTP request to a model's input: JSON, a form with files, or the bytes of one file."""
+"""Read a model's input from an HTTP request: JSON, a form with files, or the bytes of one file."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ async def read_input(request: Request, deployment: Deployment, load: Load) -> In
 
 
 def _states_nothing(content_type: str | None) -> bool:
-    """Return whether a request states no media type: ``curl --data-binary`` sends that of a form, and means none."""
+    """Return whether a request states no media type, or the one of forms, which ``curl --data-binary`` adds."""
     return content_type is None or content_type.startswith("application/x-www-form-urlencoded")
 
 
 def _require_text(body: bytes) -> None:
-    """Refuse bytes that cannot be JSON, with what is missing."""
+    """Refuse bytes that cannot be JSON; the message states what is missing."""
     try:
         body.decode()
     except UnicodeDecodeError:
@@ -104,7 +104,7 @@ def _from_file(data: bytes, media_type: str, deployment: Deployment) -> Input:
 
 
 def _field(part: Part, schema: Any) -> Any:
-    """Return a form's text as the schema wants it: text where it may be text, JSON otherwise."""
+    """Convert a form's text by the schema: keep it where text is allowed, otherwise parse it as JSON."""
     try:
         text = part.data.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""From a model's output to an HTTP response: JSON, or the bytes of its media."""
+"""Make an HTTP response from a model's output: JSON, or the bytes of its media."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A call's chunks, progress and log lines as server-sent events."""
+"""Send a call's chunks, progress and log lines as server-sent events."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MAX_NOTES_BYTES: Final = 2**18  # progress and log lines of one call that wait 
 
 
 class EventFeed:
-    """A listener that turns what a call reports into events, and an iterator that returns them.
+    """A listener that turns the reports of a call into events, and an iterator that returns the events.
 
-    While the client reads slowly the model waits with its chunks; of progress only the newest is kept then, and log
-    lines are left out. ``problem`` describes an error as the rest of the API does.
+    While the client reads slowly, the model waits before it sends more chunks, only the newest progress is kept,
+    and log lines are left out. ``problem`` describes an error as the rest of the API does.
     """
 
     def __init__(self, *, logs: bool, problem: Callable[[PenstockError], Any]) -> None:
@@ -31,8 +31,8 @@ class EventFeed:
         self._waiting: list[bytes] = []
         self._news = asyncio.Event()
         self._notes_bytes = 0  # of progress and log lines in `_waiting`
-        self._newest_progress = b""  # where there was no space for it
-        self._left_out = 0  # log lines
+        self._newest_progress = b""  # the newest progress, if there was no space for it
+        self._left_out = 0  # log lines that were left out
         self._sent = 0  # bytes of chunks that were returned last
         self._ended = False
 
@@ -80,7 +80,7 @@ class EventFeed:
         return text
 
     async def begun(self, seconds: float) -> bytes:
-        """Wait until there is something to send or the call has ended, for so long at most; returns what there is.
+        """Wait, with a time limit, until there is something to send or the call has ended; return the events so far.
 
         Raises the error that ended the call before anything was sent: then a plain error response is still possible.
         """
@@ -97,7 +97,7 @@ class EventFeed:
     async def __anext__(self) -> bytes:
         """Return the next events, many together when they come quickly; the last is ``done`` or ``error``.
 
-        They are asked for when the ones before have been sent, which returns those to the call's window.
+        A request for the next events shows that the previous ones were sent, and returns their bytes to the window.
         """
         call = self._attached()
         call.consume(self._sent)
@@ -114,7 +114,7 @@ class EventFeed:
         return self._last(call)
 
     async def aclose(self) -> None:
-        """End the caller's interest, also before anything was asked for."""
+        """Close the call, even if no events have been requested."""
         self._attached().close()
 
     def _last(self, call: LiveCall) -> bytes:
@@ -131,7 +131,7 @@ class EventFeed:
 
 
 def done(answered: CallResult, *, chunks: int) -> bytes:
-    """Return the last event of a call that succeeded: with its output where that was not sent as chunks."""
+    """Return the last event of a successful call, with the output if that was not sent as chunks."""
     facts = msgspec.json.encode(
         {"chunks": chunks, "version": answered.version, "model_seconds": round(answered.model_seconds, 6)}
     )

@@ -18,7 +18,7 @@ class ModelSummary(Struct, frozen=True, kw_only=True):
     """A model in a list."""
 
     name: str
-    version: str  # the one that a call gets which names none
+    version: str  # the version for calls that name none
     versions: list[str]
     runtime: str
     description: str
@@ -62,10 +62,10 @@ class VersionView(Struct, frozen=True, kw_only=True):
 
 
 class ModelView(ModelSummary, frozen=True, kw_only=True):
-    """Everything that is known about a model."""
+    """All details of a model."""
 
     input_schema: dict[str, Any] | None  # null: not yet known
-    output_schema: dict[str, Any] | None  # of one chunk where it streams
+    output_schema: dict[str, Any] | None  # the schema of one chunk if the model streams
     batches: bool
     examples: list[Any]
     options: dict[str, Any]  # secrets masked
@@ -119,7 +119,7 @@ def summarised(entry: Entry) -> ModelSummary:
 
 
 def whole(entry: Entry) -> ModelView:
-    """Return a model with everything."""
+    """Return a model with all details."""
     deployment = entry.versions[entry.default]
     schema = deployment.schema
     return ModelView(

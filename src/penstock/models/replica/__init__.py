@@ -1,1 +1,1 @@
-"""The inside of a replica: a process that runs one model and answers its host's calls."""
+"""The code inside a replica: a process that runs one model and serves the calls of its host."""

@@ -20,7 +20,7 @@ from penstock.models.replica.runtime import AsyncRuntime, Call, Cancelled, Outpu
 from penstock.models.replica.wire import Control, ReplicaWire, result
 
 _UNLOAD_SECONDS = 5.0
-_MAX_UNSENT_BYTES = 2**22  # then lines are left out
+_MAX_UNSENT_BYTES = 2**22  # above this, lines are left out
 
 
 class AsyncReplica(asyncio.Protocol):
@@ -161,7 +161,7 @@ class AsyncReplica(asyncio.Protocol):
     def _on_control(self, frame: frames.Frame) -> None:
         call, task = self._tasks.get(frame.id, (None, None))
         if call is None or task is None:
-            if frame.kind == frames.CANCEL and frame.id > self._newest:  # it came the other way, and was quicker
+            if frame.kind == frames.CANCEL and frame.id > self._newest:  # it arrived first, on the other socket
                 self._cancelled_early.add(frame.id)
             return
         match frame.kind:

@@ -1,4 +1,4 @@
-"""A replica whose runtime blocks: calls run on the main thread one after the other, or in so many threads."""
+"""A replica whose runtime blocks: calls run one after the other on the main thread, or in several threads."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class BlockingReplica:
         return self._incoming.read()
 
     def _take(self, groups: list[list[Call]]) -> None:
-        """Register calls that have arrived. Their cancels come over another socket, and may have been quicker."""
+        """Register calls that have arrived. Their cancels use another socket and may have arrived earlier."""
         with self._noting:
             for group in groups:
                 for call in group:
@@ -173,7 +173,7 @@ class BlockingReplica:
 
     def _on_control(self, frame: frames.Frame) -> None:
         if frame.kind == frames.FLUSH:
-            self._outgoing.flush_if_idle()  # a long call has followed a quick one
+            self._outgoing.flush_if_idle()  # a long call follows a quick one
             return
         with self._noting:
             call = self._calls.get(frame.id)

@@ -1,4 +1,4 @@
-"""Media inside JSON as ``data:`` URLs, for runtimes that have no other way to carry them, and out of it again.
+"""Write media into JSON as ``data:`` URLs, for runtimes that cannot carry them otherwise, and extract them again.
 
 Used in replicas: imports stay within msgspec and the standard library.
 """
@@ -50,7 +50,7 @@ class Lifter:
         self._schema: Mapping[str, Any] = schema if _speaks_of_media(schema) else {}
 
     def lift(self, json: bytes) -> Output:
-        """Return the same value with null in the places of ``data:`` URLs, and those as segments. Other strings stay.
+        """Return the value with null in place of ``data:`` URLs, and their media as segments. Other strings stay.
         Raises Unreadable."""
         if not self._schema:
             return Output(json)
@@ -90,7 +90,7 @@ def _speaks_of_media(schema: Any) -> bool:
 
 
 def _found(schema: Any, value: Any, path: Path) -> Iterator[tuple[Path, str]]:
-    """Yield the places of ``data:`` URLs that are media by their schema; a place may come twice."""
+    """Yield the places of ``data:`` URLs that are media by their schema; a place may occur twice."""
     if not isinstance(schema, Mapping):
         return
     if isinstance(value, str):
@@ -123,7 +123,7 @@ def _segment(url: str, path: Path) -> Segment:
     if parameters and parameters[-1].strip().lower() == "base64":
         try:
             data = binascii.a2b_base64(body, strict_mode=True)
-        except ValueError as error:  # binascii.Error is one
+        except ValueError as error:  # includes binascii.Error
             raise Unreadable(f"has base64 that is not valid: {error}", named(path)) from None
     else:
         data = unquote_to_bytes(body)

@@ -1,4 +1,4 @@
-"""Exceptions as text. They come from foreign code, so that nothing about them can be trusted to work."""
+"""Describe exceptions as text. They come from foreign code, so even their methods may fail."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from penstock.failures import CallFailed, Category
 from penstock.models.replica import frames
 
 _MAX_MESSAGE = 4000  # characters
-_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{4,16}")  # of an object in memory, which is the caller's to know in no way
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]{4,16}")  # the address of an object, which callers must not see
 
 
 def failure(call_id: int, error: BaseException, *, kind: int = frames.FAILURE) -> bytes:

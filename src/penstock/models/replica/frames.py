@@ -26,15 +26,15 @@ _SIZE: Final = struct.Struct("<I")
 LARGEST: Final = 512 * 2**20  # bytes of one frame
 MAX_PROGRESS: Final = 2**16  # bytes of a progress value
 
-# Host to replica, data. Its end is the replica's: it unloads and exits.
+# Host to replica, data. At the end of this stream the replica unloads the model and exits.
 CALL: Final = 1  # header CallHeader; body: JSON input, then segments
-BATCH: Final = 2  # header BatchHeader: the next so many calls belong together
+BATCH: Final = 2  # header BatchHeader: how many of the next calls belong together
 # Host to replica, control
 SETUP: Final = 16  # body: what to run, in JSON
-CANCEL: Final = 17  # the caller of `id` has gone
+CANCEL: Final = 17  # the caller of `id` has left
 CREDIT: Final = 18  # body: u32, bytes of chunks that `id` may send again
 PING: Final = 20
-FLUSH: Final = 21  # send results that wait for others to travel with them
+FLUSH: Final = 21  # send results that were kept to be sent with later ones
 # Replica to host, data
 RESULT: Final = 32  # header OutputHeader; body: JSON output, then segments. Ends the call.
 CHUNK: Final = 33  # header OutputHeader; body as above
@@ -67,7 +67,7 @@ class SegmentHeader(Struct, frozen=True, array_like=True):
 
 
 class CallHeader(Struct, frozen=True, array_like=True):
-    """What a call states beside its input."""
+    """The header of a call, beside its input."""
 
     request_id: str = ""
     streams: bool = False  # the caller reads chunks as they come
@@ -76,7 +76,7 @@ class CallHeader(Struct, frozen=True, array_like=True):
 
 
 class Setup(Struct, frozen=True, kw_only=True):
-    """What a replica is to run."""
+    """The model that a replica runs."""
 
     runtime: str
     name: str
@@ -96,7 +96,7 @@ class BatchHeader(Struct, frozen=True, array_like=True):
 
 
 class OutputHeader(Struct, frozen=True, array_like=True):
-    """What a result or chunk states beside its JSON."""
+    """The header of a result or chunk, beside its JSON."""
 
     micros: int = 0  # of a result: microseconds in the model
     segments: list[SegmentHeader] = []
@@ -119,7 +119,7 @@ class LogHeader(Struct, frozen=True, array_like=True):
 
 
 class Frame(NamedTuple):
-    """A frame as it arrived."""
+    """A received frame."""
 
     kind: int
     id: int
@@ -152,7 +152,7 @@ def encode_parts(
 
 
 def chunk_size(body: int) -> int:
-    """Bytes that a chunk takes of its call's window, by the length of its body; small ones cost memory, too."""
+    """Return the bytes that a chunk uses of its call's window, by the length of its body plus an overhead."""
     return body + 64
 
 
@@ -175,7 +175,7 @@ def credit_in(frame: Frame) -> int:
 
 
 class Decoder:
-    """Cuts a stream of bytes into frames; raises ProtocolError at the first prefix that is not valid."""
+    """Splits a stream of bytes into frames; raises ProtocolError at the first prefix that is not valid."""
 
     def __init__(self, *, largest: int = LARGEST) -> None:
         self._largest = largest

@@ -1,4 +1,4 @@
-"""What a replica receives from its host: calls, those that belong together as one group."""
+"""Receive calls from the host; calls that belong together form one group."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _batch_header = frames.header_decoder(frames.BatchHeader)
 
 
 class Reader:
-    """Reads a socket into one buffer: a new one of this size for each read would cost three system calls."""
+    """Reads a socket into one buffer: allocating one of this size for each read would cost three system calls."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._receive_into = connection.recv_into

@@ -1,12 +1,12 @@
-"""End blocking Python code of a model from another thread, and only that code.
+"""Interrupt blocking Python code of a model from another thread, and only that code.
 
-CPython can raise an exception in another thread between two bytecodes. It must never hit code that is not the model's:
-a socket half written, a lock half taken. So the model's code runs between ``Interruptible.enter`` and ``leave``, and
-what it calls of ours runs in ``shielded``. Code that blocks outside of Python is reached only when it returns.
+CPython can raise an exception in another thread between two bytecodes. It must never hit code outside the model, which
+may be writing to a socket or taking a lock. So the model's code runs between ``Interruptible.enter`` and ``leave``, and
+our own code that it calls runs in ``shielded``. Code that blocks outside of Python is interrupted when it returns.
 
-The exception can also hit what the interpreter itself calls in that thread, a finalizer or a callback of the garbage
-collector, where it goes no further: Python hands it to ``sys.unraisablehook``. The hook of ``notice_what_is_lost`` has
-it sent once more.
+The exception can also hit a finalizer or a callback of the garbage collector, which the interpreter calls in that
+thread. There it does not propagate: Python passes it to ``sys.unraisablehook``. The hook that ``notice_what_is_lost``
+installs has it sent once more.
 """
 
 from __future__ import annotations
@@ -27,10 +27,9 @@ _AGAIN = 0.01  # seconds after which an exception that was lost is sent once mor
 class Interruptible:
     """The sections of one thread in which the model's code runs for ``calls``.
 
-    One token decides which thread acts: it is there while the model's code runs. The one that takes it out, the thread
-    that leaves or the one that interrupts, has won; ``list.append`` and ``list.pop`` are atomic. A lock could itself be
-    interrupted between being taken and being noted as taken. The model's code sees at most one exception in the
-    object's life.
+    One token, present while the model's code runs, decides which thread acts: the leaving thread or the interrupting
+    thread, whichever removes it first. ``list.append`` and ``list.pop`` are atomic; a lock could itself be interrupted
+    between being taken and being recorded as taken. The model's code sees at most one exception in the object's life.
     """
 
     __slots__ = ("_calls", "_inside", "_late", "_over", "_raised", "_sent", "_thread", "_token")
@@ -40,8 +39,8 @@ class Interruptible:
         self._thread = threading.get_ident()
         self._token: list[None] = []
         self._raised = False  # an exception is being sent, was sent, or was raised on entering
-        self._over = False  # and it has arrived
-        self._late = False  # it was lost while this thread left
+        self._over = False  # the exception has arrived
+        self._late = False  # the exception was lost while this thread left
         self._inside = False  # between enter and leave; written by the model's thread only
         self._sent: threading.Lock | None = None  # made by the one that interrupts; held until the exception is sent
         _of_thread[self._thread] = self
@@ -53,9 +52,9 @@ class Interruptible:
         """Begin a section of the model's code. Raises Cancelled when all callers have gone already."""
         self._inside = True
         if self._raised:
-            return  # the model's cleaning up is not disturbed
+            return  # the model's cleanup is not disturbed
         self._token.append(None)
-        # After the token, so that one who cancels in between either finds the token or is seen here.
+        # After the token, so that a concurrent cancel either finds the token or is seen here.
         if self._gone() and self._take():
             self._raised = self._over = True
             self._inside = False
@@ -77,7 +76,7 @@ class Interruptible:
         return self._late
 
     def end(self) -> None:
-        """Forget the calls, which are over."""
+        """Forget the calls, which have ended."""
         _of_thread.pop(self._thread, None)
 
     def interrupt(self) -> None:
@@ -91,20 +90,20 @@ class Interruptible:
         sending.acquire()
         self._sent = sending  # before the token is taken: the thread that leaves waits for it
         if not self._take():
-            return  # code that is not inside now sees it on entering
+            return  # code that is outside of a section sees it on entering
         self._raised = True
         ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(self._thread), ctypes.py_object(Cancelled))
         sending.release()
 
     def lost(self) -> None:
-        """Send the exception again: it went no further than something that the interpreter called in this thread."""
+        """Send the exception again, after it was lost in code that the interpreter called in this thread."""
         if not self._inside:
             self._late = True
             return
         self._wait_until_sent()
         ready = threading.Lock()
         ready.acquire()
-        # Started first: starting a thread takes a while, in which the exception must not come.
+        # Started first, because starting a thread takes a while, and the exception must not arrive meanwhile.
         threading.Thread(target=self._interrupt_again, args=(ready,), daemon=True).start()
         self._raised = False
         self._token.append(None)

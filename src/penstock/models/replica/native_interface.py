@@ -57,7 +57,7 @@ class Interface:
 
     @staticmethod
     def running(call: Call) -> Running:
-        """Return what the callbacks of a call fill."""
+        """Return the callbacks of a call, which fill ``running``."""
         return Running(call)
 
     def opened(self, path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""What a blocking replica sends to its host: results of quick calls travel together."""
+"""Send results from a blocking replica to its host; results of quick calls are sent together."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-_TOGETHER_SECONDS = 0.0002  # that a result may wait for the next one to travel with it
+_TOGETHER_SECONDS = 0.0002  # how long a result may wait to be sent with the next one
 _TOGETHER_BYTES = 2**16
 
 
@@ -22,13 +22,13 @@ class Outgoing:
         self._since = 0.0  # perf_counter of the oldest part
 
     def send(self, parts: Sequence[bytes | memoryview]) -> None:
-        """Write what was kept, and this."""
+        """Write the kept results, and this frame."""
         with self._lock:
             self._parts += parts
             self._write()
 
     def keep(self, parts: Sequence[bytes | memoryview], now: float) -> None:
-        """Keep a result for the next one, which comes soon; write it when enough has come together."""
+        """Keep a result to send it with the next one, which is expected soon; write all when enough are kept."""
         with self._lock:
             if not self._parts:
                 self._since = now
@@ -39,13 +39,13 @@ class Outgoing:
                 self._write()
 
     def flush(self) -> None:
-        """Write what was kept."""
+        """Write the kept results."""
         if self._parts:
             with self._lock:
                 self._write()
 
     def flush_if_idle(self) -> None:
-        """Write what was kept, unless another thread is writing: then it goes out anyhow."""
+        """Write the kept results, unless another thread is writing, which sends them anyway."""
         if self._parts and self._lock.acquire(blocking=False):
             try:
                 self._write()

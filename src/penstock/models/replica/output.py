@@ -1,4 +1,4 @@
-"""What a model prints and logs becomes lines of its log, marked with the call that wrote them."""
+"""Turn the output and log records of a model into lines of its log, marked with the call that wrote them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_LINE = 16 * 1024  # characters of one line
 
 
 class _Lines(io.TextIOBase):
-    """A text stream that reports whole lines. Threads and calls do not mix their halves."""
+    """A text stream that reports whole lines and does not mix parts of lines of different threads or calls."""
 
     def __init__(self, write: Write, level: str, descriptor: int) -> None:
         self._write = write
@@ -38,7 +38,7 @@ class _Lines(io.TextIOBase):
         return len(text)
 
     def flush(self) -> None:
-        """Report this thread's unfinished line as it is."""
+        """Report this thread's unfinished line."""
         if self._rests:
             self._line(self._rests.pop(threading.get_ident(), ""))
 
@@ -53,7 +53,7 @@ class _Lines(io.TextIOBase):
         return "utf-8"
 
     def _line(self, line: str) -> None:
-        line = line.rpartition("\r")[2] or line.rstrip("\r")  # of a progress bar, what was to be seen last
+        line = line.rpartition("\r")[2] or line.rstrip("\r")  # the last visible state of a progress bar
         if line.strip():
             self._write(self._level, line)
 
@@ -89,13 +89,13 @@ def capture(write: Write) -> None:
 
 
 def flush() -> None:
-    """Hand on what stands in unfinished lines; at the end of each call."""
+    """Report unfinished lines; called at the end of each call."""
     sys.stdout.flush()
     sys.stderr.flush()
 
 
 def failed(error: Exception) -> None:
-    """Write the traceback of a model's exception into its log; what it refuses on purpose needs none."""
+    """Write the traceback of a model's exception into its log, unless the model refused the input on purpose."""
     if isinstance(error, CallFailed):
         return
     flush()

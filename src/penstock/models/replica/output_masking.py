@@ -1,4 +1,4 @@
-"""Mask credentials in what a server responds: in JSON, in text media, and across the chunks of a stream.
+"""Mask credentials in a server's responses: in JSON, in text media, and across the chunks of a stream.
 
 Pictures, sound, video and other binary media stay byte for byte as they are.
 """
@@ -18,7 +18,7 @@ from penstock.models.replica.runtime import Output, Segment
 
 _TEXT: Final = ("text/*", "application/json", "application/*+json", "application/x-ndjson", "application/xml",
                 "application/*+xml", "application/yaml", "application/javascript")  # fmt: skip
-_MAX_HELD: Final = 64  # chunks that wait for the rest of what may be a credential
+_MAX_HELD: Final = 64  # chunks that wait for the rest of a possible credential
 
 Path = tuple[str | int, ...]
 
@@ -79,7 +79,7 @@ class MaskedChunks:
         return self._release(len(self._held) > _MAX_HELD)
 
     def end(self) -> list[Output]:
-        """Return what was held back."""
+        """Return the held chunks."""
         return self._release(True)
 
     def _release(self, everything: bool) -> list[Output]:

@@ -25,11 +25,11 @@ BROKEN_STATUS = 71  # the model could not be described or loaded; the reason was
 
 
 def run(data_fd: int, control_fd: int, arena_fd: int) -> None:
-    """Be a replica until the host has gone or sends no more calls."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C on the host's terminal is the host's
+    """Run as a replica until the host has gone or sends no more calls."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C on the host's terminal is for the host
     faulthandler.enable()  # a crash in native code logs where it happened
     for descriptor in (data_fd, control_fd, *([arena_fd] if arena_fd >= 0 else [])):
-        os.set_inheritable(descriptor, False)  # for no program that the model starts
+        os.set_inheritable(descriptor, False)  # programs that the model starts must not inherit it
     data, control = socket.socket(fileno=data_fd), Control(socket.socket(fileno=control_fd), _before_calls)
     try:
         setup = msgspec.json.decode(control.first().body, type=frames.Setup)
@@ -77,7 +77,7 @@ def _spec(setup: frames.Setup) -> Spec:
 
 
 def _before_calls(_frame: frames.Frame) -> None:
-    """Ignore a control frame: there is no call yet that it could be about."""
+    """Ignore a control frame, because there is no call yet."""
 
 
 def _no_runtime(runtime: Runtime) -> CallFailed:
@@ -87,7 +87,7 @@ def _no_runtime(runtime: Runtime) -> CallFailed:
 
 
 def _give_up(control: Control, error: BaseException) -> Never:
-    """Report why there will be no replica, and end at once: half-loaded models may have threads that stay."""
+    """Report why the replica cannot start, and exit at once: threads of a half-loaded model may keep running."""
     if not isinstance(error, CallFailed):
         print(*traceback_of(error), sep="\n", file=sys.__stderr__)
     control.send(failure(0, error, kind=frames.BROKEN))

@@ -18,10 +18,10 @@ from penstock.processes.binding import bound
 LONGEST_LINE: Final = 64 * 2**20  # bytes, without the newline
 
 _READ: Final = 2**20  # bytes
-_LOOK_SECONDS: Final = 1.0  # how often one who waits for a line looks whether the program is still there
-_CLOSED_SECONDS: Final = 1.0  # that a program which closed its output has to end
-_END_SECONDS: Final = 3.0  # for a program whose input was closed, before it is asked to terminate
-_TERMINATE_SECONDS: Final = 2.0  # and before it is killed
+_CHECK_SECONDS: Final = 1.0  # between checks that the program is alive, while waiting for a line
+_CLOSED_SECONDS: Final = 1.0  # for a program that closed its output to end
+_END_SECONDS: Final = 3.0  # for a program whose input was closed, before it is sent SIGTERM
+_TERMINATE_SECONDS: Final = 2.0  # for a program that was sent SIGTERM, before it is killed
 
 
 class TooLong(Exception):
@@ -32,13 +32,13 @@ class Program:
     """One run of a program. It dies with this process, whose process group, working folder, environment and standard
     error it shares; no other file of ours is open in it.
 
-    One thread at a time may send and read; signals, ``wait`` and ``stop`` come from any.
+    One thread at a time may send and read; any thread may call ``signal``, ``wait`` and ``stop``.
     """
 
     def __init__(self, command: Sequence[str]) -> None:
-        """Starts it; ``command[0]`` is a path. Raises CallFailed (``unavailable``)."""
+        """Start the program; ``command[0]`` is a path. Raises CallFailed (``unavailable``)."""
         status, status_there = os.pipe()
-        with os.fdopen(status, "rb") as told:
+        with os.fdopen(status, "rb") as report:
             try:
                 self._process = subprocess.Popen(  # noqa: S603  (the operator's command, through no shell)
                     bound(command, status_fd=status_there),
@@ -51,8 +51,8 @@ class Program:
                 raise CallFailed(Category.UNAVAILABLE, f"{command[0]} cannot be started: {error.strerror}") from error
             finally:
                 os.close(status_there)
-            problem = told.read().decode(errors="replace")  # ends when the program has begun
-        self._input: IO[bytes] = self._process.stdin  # type: ignore[assignment]  # a pipe, as asked for
+            problem = report.read().decode(errors="replace")  # ends when the program has begun
+        self._input: IO[bytes] = self._process.stdin  # type: ignore[assignment]  # a pipe, by the arguments
         self._output: IO[bytes] = self._process.stdout  # type: ignore[assignment]  # as above
         if problem:
             self._process.wait()
@@ -73,13 +73,13 @@ class Program:
     # Lines
 
     def send(self, line: bytes) -> None:
-        """Send a line, which has no newline of its own. What the pipe cannot take goes out while ``line`` waits."""
+        """Send a line, given without a newline. Bytes that the pipe cannot take yet are sent while ``line`` waits."""
         self._unsent = memoryview(line + b"\n")
         self._write()
 
     def line(self) -> bytes | None:
-        """The next line that is not empty, without its newline; waits for it. None when there will be none. Raises
-        TooLong."""
+        """Wait for the next line that is not empty; return it without its newline, or None at the end of the output.
+        Raises TooLong."""
         while True:
             end = self._received.find(b"\n", self._searched)
             if end >= 0:
@@ -97,7 +97,7 @@ class Program:
                 return None
 
     def surplus(self) -> int:
-        """Bytes that nobody has asked for: written since the last line was read, blank space aside."""
+        """Return how many bytes, except whitespace, the program has written since the last line was read."""
         while select.select([self._output], [], [], 0)[0]:
             data = os.read(self._output.fileno(), _READ)
             if not data:
@@ -108,13 +108,13 @@ class Program:
         return len(self._received.strip())
 
     def _exchange(self) -> bool:
-        """Wait until bytes can go out or have come in; False when no more will come."""
+        """Wait until bytes can be sent or have arrived; return False when no more will arrive."""
         poller = select.poll()
         poller.register(self._output, select.POLLIN)
         if self._unsent:
             poller.register(self._input, select.POLLOUT)
-        events = poller.poll(1000 * _LOOK_SECONDS)
-        if not events:  # what it had started may hold its output open after its end
+        events = poller.poll(1000 * _CHECK_SECONDS)
+        if not events:  # the descendants of an ended program may hold its output open
             return not self._ended.is_set()
         for descriptor, _ in events:
             if descriptor == self._output.fileno():
@@ -132,7 +132,7 @@ class Program:
                 self._unsent = self._unsent[os.write(self._input.fileno(), self._unsent) :]
         except BlockingIOError:
             pass
-        except BrokenPipeError:  # it reads no more; what it has written still counts
+        except BrokenPipeError:  # it has closed its input; its output is still read
             self._unsent = memoryview(b"")
 
     # Life
@@ -146,18 +146,18 @@ class Program:
         self._ended.wait()
 
     def how_it_ended(self) -> str:
-        """In words, for one who found that it writes no more."""
+        """Describe how the program ended, after the end of its output."""
         if not self._ended.wait(_CLOSED_SECONDS):
             return "the program closed its output and went on"
         status = self._process.returncode
         return f"the program {'ended with' if status >= 0 else 'was ended by'} {exits.described(status)}"
 
-    def stop(self, *, patience: bool = True) -> None:
-        """End it: by the end of its input, by SIGTERM, by SIGKILL; without patience by the last at once."""
+    def stop(self, *, gracefully: bool = True) -> None:
+        """End the program by closing its input, then by SIGTERM, then by SIGKILL; or by SIGKILL at once."""
         self.unwanted.set()
         with suppress(OSError):
             self._input.close()
-        if patience and not self._ended.wait(_END_SECONDS):
+        if gracefully and not self._ended.wait(_END_SECONDS):
             self.signal(signal.SIGTERM)
             self._ended.wait(_TERMINATE_SECONDS)
         if not self._ended.is_set():

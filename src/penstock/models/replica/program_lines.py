@@ -22,7 +22,7 @@ _json = msgspec.json.Decoder(msgspec.Raw)
 
 
 class OutOfStep(Exception):
-    """The program broke the protocol: it can no longer be known which answer belongs to which call."""
+    """The program broke the protocol, so answers can no longer be matched to calls."""
 
 
 class Log(msgspec.Struct, forbid_unknown_fields=True):
@@ -92,7 +92,7 @@ def _refusal(stated: msgspec.Raw) -> CallFailed | None:
     try:
         found = msgspec.json.decode(stated, type=str | Refusal)
     except msgspec.DecodeError:
-        return None  # it is an answer like any other
+        return None  # such an object is an ordinary answer
     if isinstance(found, str):
         return CallFailed(Category.INTERNAL, found)
     return CallFailed(Category.INTERNAL if found.field is None else "bad_input", found.message, field=found.field)

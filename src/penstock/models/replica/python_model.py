@@ -1,4 +1,4 @@
-"""A Python class at work: imported, loaded, called. The runtime ``python`` states its contract."""
+"""Import, load and call a Python class. The runtime ``python`` describes its contract."""
 
 from __future__ import annotations
 

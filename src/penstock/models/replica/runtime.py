@@ -1,4 +1,4 @@
-"""What a runtime is: the contract between a replica, which speaks frames, and the code that executes a model.
+"""The interface of a runtime: the contract between a replica, which exchanges frames, and code that executes a model.
 
 A runtime is one small class in one file: it derives from ``BlockingRuntime`` or ``AsyncRuntime``, gets the manifest,
 and runs calls. Everything else (processes, queues, limits, restarts, logs, schema checks) is around it.
@@ -32,9 +32,9 @@ class Cancelled(BaseException):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A piece of media: raw bytes, and where in the JSON it stands (which holds null there).
+    """A piece of media: raw bytes, and its place in the JSON, which holds null there.
 
-    The bytes of an input may be in memory that is used again when the call has ended: a runtime copies what it keeps.
+    The bytes of an input may be in memory that is reused when the call has ended; a runtime copies the bytes it keeps.
     """
 
     data: bytes | memoryview
@@ -43,37 +43,37 @@ class Segment:
     name: str | None = None
 
 
-@dataclass(slots=True)  # not frozen, which would make it three times as slow to make
+@dataclass(slots=True)  # not frozen, because creating a frozen one takes three times as long
 class Output:
-    """An output or chunk: JSON, and the media that stand in it."""
+    """An output or chunk: JSON, and its media."""
 
     json: bytes
     segments: Sequence[Segment] = ()
 
     @property
     def size(self) -> int:
-        """Bytes that it takes of its call's window."""
+        """The bytes that it uses of its call's window."""
         if not self.segments:
             return frames.chunk_size(len(self.json))
         return frames.chunk_size(len(self.json) + sum(len(segment.data) for segment in self.segments))
 
 
 class Schema(Struct, kw_only=True, forbid_unknown_fields=True):
-    """What a model takes and gives, the same for every runtime."""
+    """The inputs and outputs of a model, described in the same way for every runtime."""
 
     input: dict[str, Any] = msgspec.field(default_factory=dict)  # JSON Schema of the input, which is any JSON value
     output: dict[str, Any] = msgspec.field(default_factory=dict)  # of the output; of one chunk when it streams
     description: str = ""
-    streams: bool = False  # it returns chunks; a caller that wants one result gets the list of them
+    streams: bool = False  # it returns chunks; a caller that does not stream gets the list of them
     batches: bool = False  # it can run several calls together
-    cancels: bool = False  # a running call ends when its caller goes
+    cancels: bool = False  # a running call ends when its caller leaves
 
 
 current_call: ContextVar[Call | None] = ContextVar("current_call", default=None)  # of this thread or task
 
 
 class Wire(Protocol):
-    """A call's way back to the host. Its methods block at most until the host has read what was written before."""
+    """Sends the reports of calls to the host. Its methods block at most until the host has read earlier output."""
 
     def chunk(self, call: Call, output: Output) -> None: ...
     def progress(self, call: Call, value: bytes) -> None: ...
@@ -164,7 +164,7 @@ class Call:
         self.wire.progress(self, encoded)
 
     def log(self, message: str, level: str = "info") -> None:
-        """Write a line into the model's log, marked with this call's request id."""
+        """Write a line with this call's request id into the model's log."""
         self.wire.log(self, level, message)
 
     # For the replica
@@ -190,7 +190,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """What a replica is to run: the part of the manifest that concerns a runtime."""
+    """The model of a replica: the part of the manifest that concerns a runtime."""
 
     name: str
     version: str
@@ -207,23 +207,23 @@ class Runtime(ABC):
 
     name: ClassVar[str]
     default_concurrency: ClassVar[int] = 1  # calls at a time in one replica, where the manifest states none
-    registrable: ClassVar[bool] = False  # runs no code of the operator's: a caller may register such a model over HTTP
+    registrable: ClassVar[bool] = False  # runs no code of the operator: callers may register it over HTTP
     describes_itself: ClassVar[bool] = False  # the model's code states the schema, whatever the manifest does
     batches: ClassVar[bool] = False  # may run several calls together
-    one_replica: ClassVar[bool] = False  # reaches a server, whose limits one replica learns for all calls
+    one_replica: ClassVar[bool] = False  # it calls a server, whose limits one replica learns for all calls
 
     def __init__(self, spec: Spec) -> None:
         self.spec = spec
 
     @classmethod
     def create(cls, spec: Spec) -> Runtime:
-        """The runtime for that model."""
+        """Create the runtime for that model."""
         return cls(spec)
 
     @classmethod
     def check(cls, options: Mapping[str, Any], folder: Path) -> Sequence[tuple[str, str]]:
-        """What is wrong with a manifest's options: (option, what is wrong and what is allowed). Runs in the host, so it
-        must not touch what the model brings."""
+        """Return the mistakes in a manifest's options as pairs of the option and the detail. Runs in the host, so it
+        must not import or run code of the model."""
         return ()
 
     @classmethod
@@ -232,7 +232,7 @@ class Runtime(ABC):
         return None
 
     def describe(self) -> Schema:
-        """The model's schema. Called before ``load``; may import the model's code but must load no weights."""
+        """Return the model's schema. Called before ``load``; may import the model's code but must not load weights."""
         return self.spec.schema
 
 

@@ -1,4 +1,4 @@
-"""Secrets in manifests: which of their values must not be shown."""
+"""Find the secrets in manifests, which must not be shown."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def secrets_in_url(url: str) -> list[str]:
 
 
 def secrets_in(*tables: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the values that must not appear in any answer, log or error: those under the name of a secret.
+    """Return the values that must not appear in any response, log or error: those under the name of a secret.
 
-    A value that only names the variable which holds the secret (``env:NAME``, ``${NAME}``) is none.
+    A value that only names the variable with the secret (``env:NAME``, ``${NAME}``) is not one.
     """
     found = {value for table in tables for value in _secrets(table)}
     return tuple(sorted(found, key=len, reverse=True))

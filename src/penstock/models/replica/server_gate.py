@@ -12,7 +12,7 @@ from penstock.models.replica.runtime import Spec
 from penstock.outbound.gate import Gate, GateClosed
 from penstock.outbound.peer import ObserveHead
 
-_MAX_WAIT_SECONDS: Final = 20.0  # for a closed gate; a call that would wait longer fails at once, with the wait
+_MAX_WAIT_SECONDS: Final = 20.0  # for a closed gate; a call that would wait longer fails at once and states the wait
 
 
 class ServerGate:
@@ -33,8 +33,8 @@ class ServerGate:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Make one call inside the block. Raises CallFailed (``rate_limited``) with the wait while the server limits
-        us, or while it rests after failing again and again: it was not called then, and nothing was lost."""
+        """Make one call inside the block. Raises CallFailed (``rate_limited``) with the wait, before the server is
+        called, while its rate limit is used up or its breaker is open after repeated failures."""
         try:
             async with self._gate.slot(self._max_wait_seconds):
                 yield

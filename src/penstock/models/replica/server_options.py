@@ -36,8 +36,8 @@ def stated_headers(options: Mapping[str, Any]) -> dict[str, str]:
 
 
 def secrets_in(headers: Mapping[str, str], options: Mapping[str, Any], url: str = "") -> list[str]:
-    """Return what must be masked of the headers and the URL: values from the environment, and those under the name of
-    a secret, with and without a word such as Bearer before them."""
+    """Return the parts of the headers and the URL that must be masked: values from the environment, and those under the
+    name of a secret, with and without a word such as Bearer before them."""
     stated = options.get("headers", {})
     secret = [
         value
@@ -48,7 +48,7 @@ def secrets_in(headers: Mapping[str, str], options: Mapping[str, Any], url: str 
 
 
 def credentials_in(secrets: Iterable[str]) -> list[str]:
-    """Return the secrets that are masked in what the server responds too: those that occur in no text by chance.
+    """Return the secrets that are also masked in the server's responses: those that cannot occur in a text by chance.
 
     A key such as ``EMPTY`` or ``anything`` would garble the words of a language model.
     """
@@ -81,7 +81,7 @@ def policy_of(options: Mapping[str, Any]) -> Policy:
 def check_server(
     runtime: str, options: Mapping[str, Any], address: str, allowed: Sequence[str]
 ) -> list[tuple[str, str]]:
-    """Return what is wrong with the options that both runtimes have."""
+    """Return the mistakes in the options that both runtimes have."""
     problems: list[tuple[str, str]] = []
     policy = None
     try:

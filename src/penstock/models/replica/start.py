@@ -1,10 +1,10 @@
-"""Where a replica's process begins. Executed by path, never imported.
+"""The entry point of a replica's process. Executed by path, never imported.
 
     python start.py DATA_FD CONTROL_FD ARENA_FD
 
-The interpreter may be one of the model's own, in which Penstock is not installed: the package is then taken from where
-this file stands, without putting the folder of all our dependencies on its path. Such an interpreter needs msgspec,
-and pydantic for python models.
+The interpreter may belong to the model and lack Penstock. The package is then imported from the location of this file,
+without adding the folder of all our dependencies to the path. Such an interpreter needs msgspec, and pydantic for
+python models.
 """
 
 import importlib.util
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]  # of the package
 
 def main() -> None:
     if sys.path and Path(sys.path[0] or ".").resolve() == Path(__file__).resolve().parent:
-        del sys.path[0]  # the folder of this script is no place to import from
+        del sys.path[0]  # modules must not be imported from the folder of this script
     spec = importlib.util.spec_from_file_location(
         "penstock", ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
     )

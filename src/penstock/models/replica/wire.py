@@ -120,14 +120,14 @@ class Control:
             self._connection.sendall(frame)
 
     def pong(self) -> None:
-        """Give a sign of life."""
+        """Respond to a ping."""
         with suppress(OSError):  # the host has gone
             self.send(frames.encode(frames.PONG))
 
     def ready(self) -> None:
         """Start the thread, which ends with the connection, and report that calls may come.
 
-        What was loaded stays: collections of garbage need not look at it again.
+        Loaded objects stay alive, so they are frozen: garbage collections need not examine them again.
         """
         gc.freeze()
         self._listen()

@@ -1,4 +1,4 @@
-"""What a Python model may report and ask while it runs."""
+"""The interface of a running Python model to its call: reports, logs, and whether the caller has left."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class BadInput(Exception):
 class Context:
     """The running call, for a ``predict`` with a parameter of this type, and from ``penstock.context()``.
 
-    In ``predict_batch`` it stands for all calls of the batch; while a model is loaded, for none.
+    In ``predict_batch`` it represents all calls of the batch; while a model is being loaded, none.
     """
 
     __slots__ = ("_calls", "_device")

@@ -1,7 +1,7 @@
-"""From a class with a typed ``predict`` to its JSON Schema, and from JSON to its arguments and back.
+"""Derive the JSON Schema of a class with a typed ``predict``, and convert JSON to its arguments and back.
 
-Pydantic's validators are built once, when a model is described; a call only runs them. Media travel beside the JSON:
-they are put into the input, and taken out of the output, at their paths.
+Pydantic's validators are built once, when a model is described; a call only runs them. Media are sent beside the JSON:
+they are inserted into the input, and extracted from the output, at their paths.
 """
 
 from __future__ import annotations

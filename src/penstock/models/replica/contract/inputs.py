@@ -1,4 +1,4 @@
-"""From an input, as JSON and media, to the arguments of ``predict``."""
+"""Convert an input, JSON and media, to the arguments of ``predict``."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Inputs:
 
 
 def _decoded(given: bytes) -> Any:
-    """Return what JSON holds, None where it cannot be read."""
+    """Return the value of JSON, or None if it cannot be read."""
     try:
         return json.loads(given)
     except ValueError:
@@ -70,7 +70,7 @@ def _decoded(given: bytes) -> Any:
 
 
 def _place(given: bytes, segments: Sequence[Segment]) -> Any:
-    """Return the input with its media where they stand; raises CallFailed."""
+    """Return the input with its media inserted at their places; raises CallFailed."""
     try:
         value = json.loads(given)
     except (ValueError, RecursionError) as error:
@@ -81,7 +81,7 @@ def _place(given: bytes, segments: Sequence[Segment]) -> Any:
             for key in segment.path[:-1]:
                 place = place[key]
             key = segment.path[-1]
-            place[key]  # it must stand there
+            place[key]  # the path must exist
             place[key] = File(segment.data, segment.media_type, segment.name)
         except (LookupError, TypeError):
             raise CallFailed(Category.BAD_INPUT, f"takes no media: {NO_INPUT}", field=dotted(segment.path)) from None

@@ -1,4 +1,4 @@
-"""From what ``predict`` returned or yielded to an output: JSON and media."""
+"""Make an output, JSON and media, from a value that ``predict`` returned or yielded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from penstock.models.replica.contract.violations import dotted, first
 from penstock.models.replica.finite import first_not_finite
 from penstock.models.replica.runtime import Output, Segment
 
-_MARK: Final = f"media:{uuid4().hex}:"  # placeholders of media in outputs; nobody outside can know it
+_MARK: Final = f"media:{uuid4().hex}:"  # marks placeholders of media in outputs; unpredictable to others
 _OBJECTS: Final = frozenset({"model", "dataclass", "any", "function-plain", "is-instance", "definition-ref"})
 
 
@@ -44,7 +44,7 @@ class Outputs:
             return
         self._checked = adapter.validator.validate_python
         self._written = adapter.serializer.to_json
-        # Only objects can hold other values than they state after the check; to look for them takes as long as writing.
+        # Only objects can hold values of other types after the check; searching for those takes as long as writing.
         self._warnings: Literal[False, "error"] = "error" if _has_objects(adapter.core_schema) else False
         self._dumped = adapter.serializer.to_python
 
@@ -84,8 +84,8 @@ class Outputs:
             ) from None
 
     def _write_again(self, value: Any, lifted: Lifted) -> bytes:
-        """Write objects whose fields are not what they state, and numpy's values where Python's own were stated: taken
-        apart, and checked field by field."""
+        """Write objects whose fields have other types than stated, and numpy's values where Python's own were stated:
+        convert them to plain values and check each field."""
         parts = _apart(value)
         try:
             checked = self._checked(parts)
@@ -98,7 +98,7 @@ class Outputs:
             ) from None
 
     def _dump(self, value: Any) -> Any:
-        """Return what is written as JSON as Python's own values, in which NaN is not null."""
+        """Return the value to write in Python's own types, in which NaN is not null."""
         lifted = Lifted(_MARK)
         try:
             checked = self._checked(value)
@@ -109,7 +109,7 @@ class Outputs:
         )
 
     def _require_finite(self, value: Any, dumped: Any) -> None:
-        """Refuse NaN in what the model gave, and in what its types make of that."""
+        """Refuse NaN in the model's value and in its serialized form."""
         where = first_not_finite(_apart(value))
         if where is None:
             where = first_not_finite(dumped)
@@ -142,7 +142,7 @@ def _dump_anything(value: Any) -> Any:
 
 
 class _Fallback:
-    """Writes what pydantic does not know: media, and values of numpy."""
+    """Writes types that pydantic does not know: media, and values of numpy."""
 
     __slots__ = ("_lifted",)
 
@@ -162,17 +162,17 @@ def _take_out(written: bytes, lifted: Lifted) -> Output:
     """Return an output whose placeholders have become null, each with its segment."""
     found: dict[int, tuple[str | int, ...]] = {}
 
-    def look(value: Any, path: tuple[str | int, ...]) -> Any:
+    def visit(value: Any, path: tuple[str | int, ...]) -> Any:
         if isinstance(value, str) and value.startswith(lifted.mark):
             found[int(value[len(lifted.mark) :])] = path
             return None
         if isinstance(value, dict):
-            return {key: look(inner, (*path, key)) for key, inner in value.items()}
+            return {key: visit(inner, (*path, key)) for key, inner in value.items()}
         if isinstance(value, list):
-            return [look(inner, (*path, index)) for index, inner in enumerate(value)]
+            return [visit(inner, (*path, index)) for index, inner in enumerate(value)]
         return value
 
-    without = look(json.loads(written), ())
+    without = visit(json.loads(written), ())
     segments = [
         Segment(file.data, file.media_type, found[index], file.name)
         for index, file in enumerate(lifted.files)

@@ -18,8 +18,8 @@ from penstock.recordings.decoder import CODECS, MAX_CHANNELS, MAX_HERTZ, contain
 if TYPE_CHECKING:
     import numpy
 
-_FULL_SCALE: Final = {1: 2**7, 2: 2**15, 3: 2**23, 4: 2**31}  # of a wav's samples, by their bytes
-_MAX_BYTES: Final = 2**30  # of samples: a file may promise far more than it weighs
+_FULL_SCALE: Final = {1: 2**7, 2: 2**15, 3: 2**23, 4: 2**31}  # dtypes of a wav's samples, by their size in bytes
+_MAX_BYTES: Final = 2**30  # of samples: a small file may decode to far more
 Samples = tuple["numpy.ndarray", int]  # float32 [frames, channels] from -1.0 to 1.0, and frames per second
 
 
@@ -139,7 +139,7 @@ class _Frames:
             if self._resampler is not None:
                 yield from self._bounded(self._resampler.resample(None))
             self._like, self._resampler = like, _av().AudioResampler("flt", self._layout, self.rate)
-        frame.pts = None  # what it says of time is not believed
+        frame.pts = None  # its timestamp is not trusted
         yield from self._bounded(self._resampler.resample(frame))
 
     def _bounded(self, frames: list[Any]) -> list[Any]:

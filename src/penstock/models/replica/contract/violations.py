@@ -1,4 +1,4 @@
-"""Describe what is wrong with a value: pydantic's errors as one field's name and what is allowed there."""
+"""Describe mistakes in a value: turn pydantic's errors into field names and what is allowed there."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _problems(error: ValidationError, given: Any) -> dict[str, str]:
 
 
 def _located(location: tuple[int | str, ...], given: Any, *, missing: bool) -> str:
-    """Return a place as the caller knows it: pydantic also names branches of unions, which the input does not have."""
+    """Return a path in the input, without the branches of unions that pydantic's paths also contain."""
     path: list[str | int] = []
     for index, part in enumerate(location):
         if isinstance(given, Mapping) and part in given:

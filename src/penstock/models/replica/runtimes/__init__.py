@@ -23,7 +23,7 @@ NAMES: Final = tuple(_CLASSES)
 
 @cache
 def find(name: str) -> type[Runtime]:
-    """Return the runtime of that name; importing it imports what it needs. Raises KeyError."""
+    """Return the runtime of that name, which also imports its dependencies. Raises KeyError."""
     module, _, class_name = _CLASSES[name].partition(":")
     found: type[Runtime] = getattr(import_module(f"{__name__}.{module}"), class_name)
     return found

@@ -84,7 +84,7 @@ class NativeRuntime(BlockingRuntime):
         ffi = self._interface.ffi
         running = self._interface.running(call)
         handle = ffi.new_handle(running)
-        request, _kept = self._interface.request(call, self._input(call))  # it points into what is kept
+        request, _kept = self._interface.request(call, self._input(call))  # it points into the objects that are kept
         result, error = ffi.new("penstock_result *"), ffi.new("penstock_error *")
         try:
             status = self._library.penstock_predict(
@@ -106,7 +106,7 @@ class NativeRuntime(BlockingRuntime):
         return answer
 
     def _input(self, call: Call) -> Output:
-        """The call's input with all of its media beside the JSON, however they came."""
+        """Return the call's input with all of its media beside the JSON, however they were sent."""
         try:
             lifted = self._lifter.lift(call.input)
         except Unreadable as error:

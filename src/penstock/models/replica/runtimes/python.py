@@ -35,7 +35,7 @@ _OPTIONS: Final = ("class", "interpreter", "config")
 
 
 class PythonRuntime(Runtime):
-    """``python``: by the class, one of the two below."""
+    """``python``: selects one of the two models below by the class."""
 
     name: ClassVar[str] = "python"
     describes_itself: ClassVar[bool] = True

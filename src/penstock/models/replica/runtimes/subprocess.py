@@ -23,7 +23,7 @@ from penstock.models.replica.runtime import BlockingRuntime, Call, Cancelled, Ou
 GONE_STATUS: Final = 70  # exit status of a replica whose program has ended
 
 _OPTIONS: Final = ("command", "cancel")
-_LAST_ANSWER_SECONDS: Final = 0.2  # for an answer to be sent, when the program ends right after it
+_LAST_ANSWER_SECONDS: Final = 0.2  # for sending an answer after which the program ended at once
 
 
 class SubprocessRuntime(BlockingRuntime):
@@ -36,8 +36,9 @@ class SubprocessRuntime(BlockingRuntime):
         cancel = "signal"                 # optional: SIGINT tells the program that its caller has gone
 
     ``docs/subprocess-models.md`` is the protocol, and ``penstock.models.replica.program_lines`` what each line means.
-    The program is started once per replica and gets the calls one after the other. Answers are told apart by their
-    order alone, so a program that is out of step is replaced before it could answer the wrong caller.
+    The program is started once per replica and gets the calls one after the other. Only
+    the order shows which call an answer belongs to, so a program that is out of step is replaced before a wrong caller
+    gets its answer.
     """
 
     name: ClassVar[str] = "subprocess"
@@ -47,7 +48,7 @@ class SubprocessRuntime(BlockingRuntime):
         self._signals = spec.options.get("cancel") == "signal"
         self._lifter = Lifter(spec.schema.output)
         self._program: Program | None = None
-        self._turn = threading.Lock()  # held by the call that talks with the program
+        self._turn = threading.Lock()  # held by the call that uses the program
         self._running: Call | None = None
         self._signalling = threading.Lock()  # so that no signal is sent for a call that has ended
 
@@ -100,7 +101,7 @@ class SubprocessRuntime(BlockingRuntime):
                     self._running = None
 
     def _answer(self, call: Call, program: Program) -> Output | None:
-        """Return the answer, read to its end even when it has failed before: the next line belongs to the next call."""
+        """Read the answer to its end, even after a failure, because the next line belongs to the next call."""
         failure: BaseException | None = None
         answer: Output | None = None
         streamed = self.spec.schema.streams
@@ -169,12 +170,12 @@ class SubprocessRuntime(BlockingRuntime):
         surplus = program.surplus()
         if not surplus:
             return program
-        # Its text may stem from another caller's input, so it is not logged.
-        call.log(f"the program wrote {surplus} bytes that no call asked for; it is started anew", "warning")
+        # The text may come from another caller's input, so it is not logged.
+        call.log(f"the program wrote {surplus} bytes that no call requested; it is started anew", "warning")
         return self._replace(program)
 
     def _replace(self, program: Program) -> Program:
-        program.stop(patience=False)
+        program.stop(gracefully=False)
         self._program = None
         self._program = started = self._started()
         return started
@@ -188,12 +189,12 @@ class SubprocessRuntime(BlockingRuntime):
         """End the replica when its program has ended on its own."""
         program.wait()
         with self._turn:
-            pass  # a call may still be reading what it left behind
+            pass  # a call may still be reading its last output
         if not program.unwanted.wait(_LAST_ANSWER_SECONDS):
             self._end(program)
 
     def _end(self, program: Program) -> NoReturn:
-        """End the replica: without its program it is of no use. Its host starts another one."""
+        """End the replica, which is useless without its program. The host starts another one."""
         os.write(2, f"{program.how_it_ended()}; its replica ends with it\n".encode())
         os._exit(GONE_STATUS)
 
