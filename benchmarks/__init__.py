@@ -1,4 +1,4 @@
-"""What Penstock can do, measured: ``make bench`` prints a table of every scenario.
+"""Measurements of Penstock: ``make bench`` prints a table of every scenario.
 
-Each figure stands beside a limit taken in the same run on the same machine, for machines differ and are noisy.
+Each figure is shown with a limit measured in the same run on the same machine, because machines differ and are noisy.
 """

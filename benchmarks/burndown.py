@@ -14,7 +14,7 @@ _CHUNK = 5000
 
 
 async def run(server: EmbeddedServer) -> list[Figure]:
-    """Burn-down, best of three; counted are completed rows in the store, never handler calls."""
+    """Measure the burn-down three times, by completed rows in the store and not by calls of the handler."""
     rates = [await _drain(server) for _ in range(3)]
     return [
         Figure(

@@ -1,4 +1,4 @@
-"""How fast a claim is: on an empty history, behind millions of jobs, and while vacuum is held back."""
+"""The speed of claims: with an empty history, with millions of jobs, and while vacuum is held back."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ async def _claims(jobs: JobService, database: Database, *, ready: int) -> Spread
 
 @asynccontextmanager
 async def _kept(database: Database) -> AsyncIterator[None]:
-    """A housekeeper at work."""
+    """Run a housekeeper while the block runs."""
     housekeeper = build_housekeeper(database, JobLimits(), retention=timedelta(days=30))
     running = asyncio.create_task(housekeeper.run())
     try:
@@ -113,7 +113,7 @@ async def _kept(database: Database) -> AsyncIterator[None]:
 
 
 async def _under_load(jobs: JobService, *, seconds: float, rate: int = 2000) -> tuple[Spread, float]:
-    """Submit at a steady rate and claim as it comes; claims of the last quarter, and jobs completed per second."""
+    """Submit at a steady rate and claim at once; return the claims of the last quarter and the jobs per second."""
     began = time.perf_counter()
     end = began + seconds
     samples: list[tuple[float, float]] = []
@@ -143,7 +143,7 @@ async def _under_load(jobs: JobService, *, seconds: float, rate: int = 2000) -> 
 
 
 async def _behind_transaction(url: str, jobs: JobService) -> tuple[Spread, float]:
-    """The same load while a stranger keeps a snapshot open, which keeps vacuum from removing any dead row."""
+    """Run the same load while another session keeps a snapshot open, so that vacuum cannot remove dead rows."""
     stranger = await asyncpg.connect(url, server_settings={"idle_in_transaction_session_timeout": "0"})
     try:
         async with stranger.transaction(isolation="repeatable_read"):

@@ -1,4 +1,4 @@
-"""Durable creates, by one caller and by many, in process and over HTTP, beside what PostgreSQL does with bare rows."""
+"""Durable creates by one caller and by many, in process and over HTTP, compared to bare rows in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def poster(line: Caller, path: str, body: bytes) -> Callable[[], Awaitable[None]
 
 
 async def timed(callers: list[Callable[[], Awaitable[None]]], calls: int) -> tuple[float, Spread]:
-    """Make so many calls, all callers at once; return calls per second and how long they took."""
+    """Make a number of calls with concurrent callers; return calls per second and the time of each call."""
     samples: list[float] = []
     left = calls
 
@@ -86,7 +86,7 @@ async def timed(callers: list[Callable[[], Awaitable[None]]], calls: int) -> tup
 
 
 async def _limit(server: EmbeddedServer) -> Figure:
-    """Bare rows of the same size into a table without indexes, 32 a commit, on one connection."""
+    """Insert bare rows of the same size into a table without indexes, 32 per commit, on one connection."""
     async with fresh_database(server) as url:
         connection = await asyncpg.connect(url)
         await connection.execute("CREATE TABLE bare (id bigint, input text)")

@@ -1,4 +1,4 @@
-"""Environments of their own for the programs that Penstock is measured beside."""
+"""Virtual environments for the programs to which Penstock is compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an event to its readers, at 50 jobs a second: at the gateway that stored it, and at another."""
+"""The time from an event to its readers at 50 jobs per second: at the gateway that stored it, and at another."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ JOBS = 500
 
 
 async def run(server: EmbeddedServer) -> list[Figure]:
-    """An event's clock starts with the statement that stores it, so its commit and the answer to it are included."""
+    """Measure each event from the statement that stores it, so that the commit and its response are included."""
     async with (
         fresh_database(server) as url,
         gateway(url) as near,
@@ -62,7 +62,7 @@ async def _submit(address: str) -> None:
 
 
 async def _read(address: str) -> list[float]:
-    """Seconds from each event to its arrival, until every job has completed."""
+    """Return the seconds from each event to its arrival, until every job has completed."""
     delays: list[float] = []
     completed = 0
     async with Client(address) as client:

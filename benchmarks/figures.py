@@ -1,4 +1,4 @@
-"""Figures, and how they are shown."""
+"""Figures, and their output as tables and JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _END = "<!-- end of figures -->"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Figure:
-    """One measured number, with what it must reach, where something is promised."""
+    """One measured number, with its promised bound, if there is one."""
 
     scenario: str
     value: float
@@ -54,7 +54,7 @@ class Spread:
 
 
 def machine() -> str:
-    """The machine, in words."""
+    """Describe the machine in words."""
     model = next(
         (line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")),
         platform.machine(),

@@ -1,4 +1,4 @@
-"""From nothing to ready, and what an idle system costs."""
+"""The time from nothing to ready, and the cost of an idle system."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def run(_server: EmbeddedServer) -> list[Figure]:
         ) as serve:
             await until_ready(f"http://127.0.0.1:{port}")
             start = time.perf_counter() - began
-            await asyncio.sleep(5)  # what start-up leaves behind
+            await asyncio.sleep(5)  # until the work of start-up has ended
             before = _cpu_seconds(serve.pid)
             await asyncio.sleep(_SECONDS)
             busy = (_cpu_seconds(serve.pid) - before) / _SECONDS
@@ -45,7 +45,7 @@ async def run(_server: EmbeddedServer) -> list[Figure]:
 
 
 def _cpu_seconds(root: int) -> float:
-    """User and system time of a process and all its descendants that live."""
+    """Return the user and system time of a process and of its living descendants."""
     children: dict[int, list[int]] = {}
     ticks: dict[int, int] = {}
     for entry in Path("/proc").glob("[0-9]*/stat"):

@@ -1,4 +1,4 @@
-"""What every scenario needs: a private server, fresh databases, and Penstock's processes."""
+"""Shared by all scenarios: a private server, fresh databases, and Penstock's processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from penstock.postgres.migrate import migrate
 from penstock.postgres.pool import Database
 from penstock.supervisor.ports import free_port
 
-INPUT = b'{"text":"' + b"x" * 480 + b'"}'  # about 500 bytes, as jobs of the kind have
+INPUT = b'{"text":"' + b"x" * 480 + b'"}'  # about 500 bytes, as in typical jobs
 RESULT = b'{"content":"' + b"y" * 250 + b'"}'
 SUBMISSION = JobSubmission(
     owner_service="bench", owner_ref="bench/1", task_type="noop", model_profile="none", input=Raw(INPUT)
@@ -63,7 +63,7 @@ async def service(url: str) -> AsyncIterator[tuple[JobService, Database]]:
 
 @asynccontextmanager
 async def process(*arguments: str, **environment: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A Python process of ours, ended with SIGTERM."""
+    """Run a Python process while the block runs, and end it with SIGTERM."""
     child = await asyncio.create_subprocess_exec(
         sys.executable,
         *arguments,

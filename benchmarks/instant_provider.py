@@ -19,7 +19,7 @@ _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 
 class _Connection(asyncio.Protocol):
-    """Reads requests by their Content-Length, or their last chunk, and answers each."""
+    """Reads requests up to their Content-Length or last chunk, and responds to each."""
 
     def __init__(self) -> None:
         self._data = bytearray()

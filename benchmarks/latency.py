@@ -17,7 +17,7 @@ JOBS = 1000
 
 
 async def run(server: EmbeddedServer) -> list[Figure]:
-    """Open loop: a job's clock starts when it was due to be sent, so a stall is not hidden by waiting senders."""
+    """Measure in an open loop: a job's clock starts when it was due, so that waiting senders do not hide a stall."""
     async with (
         fresh_database(server) as url,
         gateway(url) as address,

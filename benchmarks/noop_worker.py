@@ -29,7 +29,7 @@ async def noop(_job: ClaimedJob, _context: JobContext) -> Raw:
 
 
 async def main() -> None:
-    logs.configure(level="info", form="json")  # as the product does: the lines of attempts are at "debug"
+    logs.configure(level="info", form="json")  # as in production: the log lines of attempts are at "debug"
     database = Database(os.environ["DATABASE_URL"], application_name="penstock-worker")
     await database.open()
     service = JobService(database)

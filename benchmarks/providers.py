@@ -44,7 +44,7 @@ _MESSAGES = [{"role": "user", "content": "Classify this text. " + "x" * 400}]
 
 
 async def run(server: EmbeddedServer) -> list[Figure]:
-    """Each against its own limit, in one run."""
+    """Measure each scenario and its limit in the same run."""
     async with _provider() as address:
         await _straight_calls(address)  # connections, caches
         straight = await _straight_calls(address)

@@ -1,4 +1,4 @@
-"""A lean HTTP/1.1 client: what a load generator may cost on the two cores it shares with what it measures."""
+"""A lean HTTP/1.1 client, for load generators that share two cores with the measured process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A gateway under clients that mean harm or are merely slow: what honest callers feel, and what memory it takes."""
+"""A gateway with slow or malicious clients: the latency of honest callers, and the gateway's memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from penstock.supervisor.ports import free_port
 SLOW = 1000  # connections
 _CALLERS = 8
 _SECONDS = 10.0
-_FLOOD_BYTES = 100_000_000  # of headers on one connection
+_FLOOD_BYTES = 100_000_000  # bytes of headers on one connection
 
 
 async def run(server: EmbeddedServer) -> list[Figure]:
@@ -90,7 +90,7 @@ async def _latencies(address: str, *, seconds: float) -> list[float]:
 
 @asynccontextmanager
 async def _slow_heads(address: str) -> AsyncIterator[None]:
-    """Many connections that send a header every second and never end their heads; they are opened again when cut."""
+    """Open many connections that send a header every second and never end their heads; reopen those that are cut."""
     parts = urlsplit(address)
 
     async def drip() -> None:
@@ -110,7 +110,7 @@ async def _slow_heads(address: str) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _flood(address: str) -> AsyncIterator[None]:
-    """Three connections that send headers as fast as they can; those that are cut are opened again."""
+    """Open three connections that send headers as fast as they can; reopen those that are cut."""
     parts = urlsplit(address)
 
     async def pour() -> None:

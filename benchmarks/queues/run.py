@@ -1,4 +1,4 @@
-"""Job queues on PostgreSQL, round by round: a backlog worked off by one process, and jobs created over HTTP."""
+"""Measure job queues on PostgreSQL, round by round: draining a backlog with one process, creating jobs over HTTP."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROUNDS = 3
 CALLERS = 64
 _CREATES = 20_000  # of Penstock in a round
 _RIVAL_CREATES = 4000
-_STALLED_SECONDS = 30.0  # without a job that ends, after which a drain is given up
+_STALLED_SECONDS = 30.0  # without a finished job, after which a drain is aborted
 _POLL_SECONDS = 0.1
 _GROUP = "queues"
 _OURS = "penstock"
@@ -47,7 +47,7 @@ class Rates:
 
 
 async def run(server: EmbeddedServer) -> list[Figure]:
-    """Every queue in turn in each round, so that a noisy moment meets all of them."""
+    """Measure every queue in turn in each round, so that a noisy moment affects all of them."""
     problems = {name: await asyncio.to_thread(prepare, name, packages) for name, packages in PACKAGES.items()}
     drains = {one.name: Rates(problem=one.environment and problems[one.environment]) for one in SUBJECTS}
     creates = {_OURS: Rates(), _FASTAPI: Rates(problem=problems["procrastinate"])}
@@ -62,7 +62,7 @@ async def run(server: EmbeddedServer) -> list[Figure]:
 
 
 async def _measure(rates: Rates, scenario: Callable[..., Awaitable[float]], *arguments: object) -> None:
-    """Add one round's figure; a subject that fails once is out, with the reason."""
+    """Add one round's figure; a subject that fails once is excluded, with the reason."""
     if rates.problem is not None:
         return
     try:
@@ -72,7 +72,7 @@ async def _measure(rates: Rates, scenario: Callable[..., Awaitable[float]], *arg
 
 
 async def _drain(server: EmbeddedServer, subject: Subject) -> float:
-    """Jobs per second from the first claim to the last job that the store holds as finished."""
+    """Return jobs per second from the first claim to the last job that is stored as finished."""
     async with fresh_database(server, migrated=subject.environment is None) as url:
         await subject.fill(url)
         connection = await asyncpg.connect(url)
@@ -130,7 +130,7 @@ async def _creates(address: str, path: str, body: bytes, calls: int) -> float:
 
 
 async def _stored(url: str, count: str, least: int, rate: float) -> float:
-    """The rate, when as many jobs are stored as were answered (and those that warmed up)."""
+    """Return the rate, after checking that all acknowledged jobs (including those of the warm-up) are stored."""
     stored = await _count(url, count)
     if stored < least:
         raise RuntimeError(f"{stored} jobs are stored of {least}")

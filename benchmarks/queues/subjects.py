@@ -1,4 +1,4 @@
-"""The queues that are measured: how each is filled, worked off and counted, all on the same PostgreSQL server."""
+"""The measured queues: how each is filled, drained and counted, all on the same PostgreSQL server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _REPOSITORY = Path(__file__).parents[2]
 _FILL_SECONDS = 120.0
 _BATCH = 5000
 
-PACKAGES = {  # what is measured first; pinned, for versions differ more than machines do
+PACKAGES = {  # pinned, because versions differ more than machines do
     "procrastinate": (
         "procrastinate==3.10.0",
         "psycopg[binary]==3.3.9",
@@ -42,10 +42,10 @@ class Subject:
     name: str
     label: str  # with its version and configuration
     jobs: int  # in the store before the worker starts
-    finished: str  # a query for the number of jobs that ended well, and the time of the last one where it is stored
+    finished: str  # a query for the number of completed jobs, and the time of the last one if it is stored
     environment: str | None = None  # None: Penstock's own
     work: tuple[str, ...] = ("work",)
-    unequal: str = ""  # what it does not do that Penstock does
+    unequal: str = ""  # features of Penstock that it lacks
 
     async def fill(self, url: str) -> None:
         """Store the jobs, by the queue's own bulk call."""

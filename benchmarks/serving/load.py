@@ -1,7 +1,7 @@
 """The load generator, a process of its own: ``python -m benchmarks.serving.load PLAN``, where PLAN is JSON.
 
-Raw HTTP/1.1 on keep-alive connections, as little work for each response as can be, for it shares the cores with what
-it measures. Prints what it found as JSON.
+It uses raw HTTP/1.1 on keep-alive connections with as little work per response as possible, because it shares the cores
+with the measured server. It prints its results as JSON.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from msgspec import Struct
 
 
 class Plan(Struct, kw_only=True):
-    """What to send, how often."""
+    """The requests to send, and how often."""
 
     host: str = "127.0.0.1"
     port: int
@@ -28,11 +28,11 @@ class Plan(Struct, kw_only=True):
     body: str = ""  # text, or the path of a file as @PATH
     connections: int = 1
     seconds: float = 3.0
-    streams: int = 0  # instead of calls for some seconds: so many streams one after the other, whose chunks are counted
+    streams: int = 0  # the number of streams, one after the other, whose chunks are counted; they replace timed calls
 
 
 class Found(Struct, kw_only=True):
-    """What was measured."""
+    """The results of a run."""
 
     responses: int  # chunks, if these are streams
     refused: int = 0  # responses whose status is not 200
@@ -47,7 +47,7 @@ class Found(Struct, kw_only=True):
 
 @dataclass(slots=True)
 class Tally:
-    """What all connections have seen."""
+    """The counts of all connections."""
 
     seconds: list[float] = field(default_factory=list)  # of each good response
     refused: int = 0
@@ -125,7 +125,7 @@ def _length(head: bytes) -> int:
 
 
 async def load(plan: Plan) -> Found:
-    """Call with all connections until the time is over."""
+    """Make calls on all connections until the time is over."""
     loop = asyncio.get_running_loop()
     tally = Tally()
     data = request(plan)
@@ -183,7 +183,7 @@ async def streams(plan: Plan) -> Found:
 
 
 def _delay(text: bytes, now: float) -> float | None:
-    """Return the age of the first chunk, by the time that is in it; None if it has not come whole."""
+    """Return the age of the first chunk, by the time in it; None if the chunk is incomplete."""
     _, found, rest = text.partition(b'"at":')
     stated, ended, _ = rest.partition(b"}")
     return now - float(stated) if found and ended else None

@@ -22,7 +22,7 @@ from benchmarks.serving.load import Found, Plan
 from benchmarks.serving.subjects import Subject
 from penstock.postgres.embedded import EmbeddedServer
 
-ROUNDS = 3  # that count; one before them warms up
+ROUNDS = 3  # measured rounds; one before them warms up
 _SECONDS = 3.0
 _BLOB_SECONDS = 1.5
 _WARM_UP_SECONDS = 1.0
@@ -44,7 +44,7 @@ class Measured:
     """Samples of one subject in one scenario."""
 
     values: dict[str, list[float]] = field(default_factory=dict)
-    void: str | None = None  # why they do not count
+    void: str | None = None  # why the samples do not count
 
     def add(self, name: str, value: float) -> None:
         self.values.setdefault(name, []).append(value)
@@ -76,7 +76,7 @@ class Uploads:
 
 
 Results = dict[tuple[str, str], Measured]  # by scenario and subject
-Scenario = Callable[[Subject, Measured, float], Awaitable[None]]  # the number: seconds, as a share of the usual
+Scenario = Callable[[Subject, Measured, float], Awaitable[None]]  # the factor on the usual number of seconds
 
 
 async def run(_server: EmbeddedServer) -> list[Figure]:
@@ -106,7 +106,7 @@ async def run(_server: EmbeddedServer) -> list[Figure]:
 
 
 async def _measure(running: list[Subject], uploads: Uploads) -> Results:
-    """Round by round, and in a round scenario by scenario, so that a noisy moment meets all subjects."""
+    """Measure round by round, and in each round scenario by scenario, so that a noisy moment affects all subjects."""
     scenarios: dict[str, Scenario] = {
         "echo": _echo,
         "batch": _batch,
@@ -215,7 +215,7 @@ async def _load(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Row:
-    """What is shown of a scenario, for each subject."""
+    """A row of the table: how a scenario is shown for each subject."""
 
     scenario: str
     text: str

@@ -1,4 +1,4 @@
-"""The servers that are measured: Penstock, its rivals in environments of their own, and a bare upload as the limit."""
+"""The measured servers: Penstock, its rivals in their own environments, and a bare upload as the limit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 TOKEN = "a-token-of-the-benchmark"
 _START_SECONDS = 90.0
 
-PACKAGES = {  # what is measured first; pinned, for versions differ more than machines do
+PACKAGES = {  # pinned, because versions differ more than machines do
     "fastapi": (
         "fastapi==0.165.0",
         "uvicorn==0.54.0",
@@ -49,17 +49,17 @@ UNEQUAL = {
 
 @dataclass(slots=True)
 class Subject:
-    """A server that runs."""
+    """A running server."""
 
     name: str
     port: int
     pid: int
     label: str  # with its version
-    paths: Mapping[str, str]  # by scenario; what it cannot do is not there
+    paths: Mapping[str, str]  # by scenario; scenarios that it cannot serve are absent
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def cpu_seconds(self) -> float:
-        """Return what all its processes have used so far."""
+        """Return the CPU time of all its processes so far."""
         total = 0.0
         for process in self._family():
             try:
@@ -171,7 +171,7 @@ async def _server(
             with suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), 15)
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # a server may leave processes of its own behind
+            os.killpg(process.pid, signal.SIGKILL)  # a server may leave processes behind
         await process.wait()
 
 

@@ -56,7 +56,7 @@ async def main() -> int:
                 together.create_task(show(client, total, console))
                 ids = await submit(client, images)
                 kill = await kill_one(stage, client, workers, total)
-                console.print(f"Killed {kill.worker.worker_id} (SIGKILL) with {kill.held} jobs in its hands.")
+                console.print(f"Killed {kill.worker.worker_id} (SIGKILL) while it held {kill.held} jobs.")
             elapsed = time.perf_counter() - begun
             jobs = await read_back(client, ids)
             recorded = await stored_events(client, ids)
@@ -67,7 +67,7 @@ async def main() -> int:
 
 
 async def call_live(client: Client, image: Sequence[float], console: Console) -> None:
-    """The model by a plain call: the first one loads it."""
+    """Call the model twice: the first call loads it, and the second one is timed."""
     begun = time.perf_counter()
     await client.predict(MODEL, {"image": rows(image)})
     loaded = time.perf_counter()
@@ -94,9 +94,9 @@ def rows(image: Sequence[float]) -> list[list[float]]:
 
 
 async def kill_one(stage: Stage, client: Client, workers: Sequence[WorkerProcess], total: int) -> Kill:
-    """SIGKILL a worker half way, at a moment when it has jobs in its hands.
+    """Kill a worker with SIGKILL half way, at a moment when it holds jobs.
 
-    It is frozen for a look at what it holds: otherwise the kill might fall between two batches and prove nothing.
+    The worker is frozen first to check what it holds: a kill between two batches would prove nothing.
     """
     async with asyncio.timeout(_PATIENCE):
         while await completed(client) * 2 < total:
@@ -112,12 +112,12 @@ async def kill_one(stage: Stage, client: Client, workers: Sequence[WorkerProcess
 
 
 async def completed(client: Client) -> int:
-    """How many jobs are done."""
+    """Return how many jobs are done."""
     return (await client.stats()).totals.completed
 
 
 async def show(client: Client, total: int, console: Console) -> None:
-    """A progress bar on a terminal, a line now and then elsewhere, until everything is finished."""
+    """Show a progress bar on a terminal, or a line now and then elsewhere, until everything is finished."""
     columns = (TextColumn("Classified"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("", total=total)
@@ -133,7 +133,7 @@ async def show(client: Client, total: int, console: Console) -> None:
 
 
 async def read_back(client: Client, ids: Sequence[UUID]) -> list[Job]:
-    """Every job as it is stored, with its result and its attempts."""
+    """Return every stored job, with its result and its attempts."""
     gate = asyncio.Semaphore(_AT_ONCE)
 
     async def one(job_id: UUID) -> Job:
@@ -144,7 +144,7 @@ async def read_back(client: Client, ids: Sequence[UUID]) -> list[Job]:
 
 
 async def stored_events(client: Client, ids: Sequence[UUID]) -> dict[UUID, list[tuple[str, int]]]:
-    """All stored events of each job as (type, epoch), from the first to behind the last one of them.
+    """Return all stored events of each job as (type, epoch).
 
     The stream never ends by itself; one more job, created after all the others have finished, marks its end here.
     """
@@ -193,7 +193,7 @@ def report(
 
 
 def completed_once(job: Job, events: Sequence[tuple[str, int]]) -> bool:
-    """One completion, by the newest of the leases, and each lost one recorded."""
+    """Return whether a job has one completion, under its newest lease, and a record of each lost lease."""
     started = [epoch for kind, epoch in events if kind == "job.started"]
     completed = [epoch for kind, epoch in events if kind == "job.completed"]
     return (
@@ -206,12 +206,12 @@ def completed_once(job: Job, events: Sequence[tuple[str, int]]) -> bool:
 
 
 def digit(job: Job) -> int:
-    """What the worker read."""
+    """Return the digit in a job's result."""
     return int(job.result["digit"]) if job.result is not None else -1
 
 
 def cost(jobs: Sequence[Job], rescued: Sequence[Job], kill: Kill) -> str:
-    """What the kill cost, in words: jobs that ran again, and the time that this took longer."""
+    """Describe the cost of the kill: the jobs that ran again, and the additional time."""
     name = kill.worker.worker_id
     if not rescued:
         return f"The kill of {name} cost nothing: it held no job at that moment"

@@ -1,4 +1,4 @@
-"""What the demonstration plays on: Penstock with a fresh data folder, workers as processes, an end without remains."""
+"""The stage of the demonstration: Penstock with a fresh data folder, workers as processes, and a complete cleanup."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from typing import Self
 from penstock import Client, PenstockError
 from penstock.supervisor.ports import free_port
 
-LEASE_SECONDS = 3.0  # short, so that what a dead worker held comes back soon
-_START = 40.0  # seconds for Penstock, or for a worker, to be there
+LEASE_SECONDS = 3.0  # short, so that the jobs of a dead worker are retried soon
+_START = 40.0  # seconds for Penstock, or for a worker, to start
 _STOP = 20.0
 _ROOT = Path(__file__).parents[2]
 
@@ -50,7 +50,7 @@ class Stage:
     async def __aenter__(self) -> Self:
         (self.folder / "models").mkdir()
         (self.folder / "models" / "digits").symlink_to(_ROOT / "examples" / "models" / "digits")
-        self.folder.chmod(0o755)  # as root, PostgreSQL runs as a user of its own who must get through
+        self.folder.chmod(0o755)  # as root, PostgreSQL runs as a separate user, which must be able to enter the folder
         try:
             await self._start()
         except BaseException:
@@ -78,22 +78,22 @@ class Stage:
         return worker
 
     def freeze(self, worker: WorkerProcess) -> None:
-        """SIGSTOP: it stands still, with all that it holds."""
+        """Send SIGSTOP: the worker freezes and keeps its jobs."""
         worker.process.send_signal(signal.SIGSTOP)
 
     def thaw(self, worker: WorkerProcess) -> None:
-        """SIGCONT: it goes on, if it stood still."""
+        """Send SIGCONT: a frozen worker continues."""
         if worker.process.returncode is None:
             worker.process.send_signal(signal.SIGCONT)
 
     async def kill(self, worker: WorkerProcess) -> None:
-        """SIGKILL: no goodbye."""
+        """Send SIGKILL: the worker ends without any cleanup."""
         worker.process.kill()
         await worker.process.wait()
         self._workers.remove(worker)
 
     async def until_ready(self, workers: Sequence[WorkerProcess]) -> None:
-        """Return when every worker has said that it takes jobs."""
+        """Return when every worker has logged that it takes jobs."""
         begun = time.perf_counter()
         while not all(f'"worker_id":"{worker.worker_id}"' in self._output() for worker in workers):
             late = time.perf_counter() - begun > _START
@@ -156,7 +156,7 @@ class Stage:
             self.complaints.append(f"{self.folder} could not be removed")
 
     async def _end(self, process: Process, name: str) -> None:
-        """SIGTERM, and SIGKILL for what does not listen."""
+        """Send SIGTERM, and SIGKILL to processes that do not end."""
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
         try:

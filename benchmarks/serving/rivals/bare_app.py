@@ -1,4 +1,4 @@
-"""An upload that nobody looks at: the limit for any service that takes one."""
+"""An upload whose content is not read by any model: the limit for every service that takes uploads."""
 
 import os
 from typing import Any

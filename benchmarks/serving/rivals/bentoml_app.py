@@ -1,4 +1,4 @@
-"""BentoML with one worker. Run in an environment of its own: ``bentoml serve bentoml_app:Bench``."""
+"""BentoML with one worker, run in its own environment: ``bentoml serve bentoml_app:Bench``."""
 
 import asyncio
 import hmac
@@ -14,7 +14,7 @@ TOKEN = ("Bearer " + os.environ["TOKEN"]).encode()
 
 
 class Checked:
-    """Lets in who brings the token."""
+    """Lets requests with the token pass."""
 
     def __init__(self, app: Any) -> None:
         self._app = app

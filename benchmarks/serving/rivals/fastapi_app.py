@@ -1,4 +1,4 @@
-"""FastAPI in one process with its model: what everybody begins with. Run in an environment of its own."""
+"""FastAPI in one process with its model, the usual first solution, run in its own environment."""
 
 import asyncio
 import hmac

@@ -1,4 +1,4 @@
-"""LitServe with one worker. Run in an environment of its own."""
+"""LitServe with one worker, run in its own environment."""
 
 import json
 import os
@@ -68,7 +68,7 @@ class Count(litserve.LitAPI):
                 time.sleep(given.pause)
             yield {"i": number, "at": time.monotonic()}
 
-    def encode_response(self, outputs: Iterator[dict]):  # FastAPI takes an annotation here for a response's type
+    def encode_response(self, outputs: Iterator[dict]):  # FastAPI would read an annotation as the response's type
         for output in outputs:
             yield "data: " + json.dumps(output) + "\n\n"
 

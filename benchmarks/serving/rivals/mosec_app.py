@@ -1,4 +1,4 @@
-"""mosec with one worker a route. Run in an environment of its own."""
+"""mosec with one worker per route, run in its own environment."""
 
 import time
 from typing import Any

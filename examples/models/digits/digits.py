@@ -1,4 +1,4 @@
-"""Reads handwritten digits: trains a classifier when it is loaded, then classifies what is asked for together."""
+"""Read handwritten digits: train a classifier when the model is loaded, then classify images in batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Image = Annotated[np.ndarray, Array("float64", (8, 8)), Field(description="8 row
 
 
 class Digits:
-    """Tells which digit an image of 8 by 8 grey values shows."""
+    """Recognizes the digit in an image of 8 by 8 grey values."""
 
     def load(self) -> None:
         digits = load_digits()

@@ -15,15 +15,15 @@ from pydantic import Field
 
 import penstock
 
-Text = Annotated[str, Field(min_length=1, max_length=20_000, description="What is to be embedded.")]
+Text = Annotated[str, Field(min_length=1, max_length=20_000, description="The text to embed.")]
 
 
 @dataclass
 class Embedded:
-    """A text as a vector of length 1: the dot product of two says how similar their texts are."""
+    """A text as a vector of length 1; the dot product of two vectors is the similarity of their texts."""
 
     vector: list[float]
-    model: str  # which made it; vectors of different models do not compare
+    model: str  # the model that made it; vectors of different models cannot be compared
 
 
 class Encoder(Protocol):
@@ -35,7 +35,7 @@ class Encoder(Protocol):
 
 
 class Embedding:
-    """Texts as vectors: similar texts lie close together."""
+    """Embeds texts as vectors; similar texts are close together."""
 
     def __init__(self, model: str = "sentence-transformers/all-MiniLM-L6-v2") -> None:
         self._wanted = model
@@ -57,7 +57,7 @@ class Embedding:
         context.log(f"{name} embeds on {context.device}")
 
     def predict(self, text: Text) -> Embedded:
-        """Embeds one text. What is longer than the model reads (256 tokens for MiniLM) is cut off."""
+        """Embed one text, cut to the length that the model reads (256 tokens for MiniLM)."""
         return self.predict_batch([text])[0]
 
     def predict_batch(self, texts: list[Text]) -> list[Embedded]:
@@ -80,7 +80,7 @@ class Transformer:
 
 
 class HashedNgrams:
-    """Words and pieces of words, hashed into a vector of signs: texts that share words lie close, synonyms do not.
+    """Hashes words and pieces of words into a vector of signs: texts that share words are close, synonyms are not.
 
     The hashing trick (Weinberger and others, 2009), with pieces of words as in fastText. Deterministic everywhere, and
     nothing is downloaded.

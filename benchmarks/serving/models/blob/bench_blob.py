@@ -1,4 +1,4 @@
-"""Tells how large a file is."""
+"""A model that returns the size of a file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Counts, and says when: all processes of a machine share this clock."""
+"""A model that streams numbers with the time of each, by a clock that all processes of a machine share."""
 
 from __future__ import annotations
 

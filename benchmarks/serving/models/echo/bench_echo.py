@@ -1,4 +1,4 @@
-"""Returns its input."""
+"""A model that returns its input."""
 
 from __future__ import annotations
 
