@@ -42,6 +42,4 @@ class TranscriptionInput(Struct, frozen=True, kw_only=True):
     max_speakers: Speakers | None = None
     prompt: Annotated[str, Meta(max_length=10_000)] | None = None
     mode: Mode | None = None  # None: the profile's
-    providers: Annotated[list[str], Meta(min_length=1, max_length=20)] | None = (
-        None  # some of the profile's providers; None: all
-    )
+    providers: Annotated[list[str], Meta(min_length=1, max_length=20)] | None = None  # None: all of the profile's
