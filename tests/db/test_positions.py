@@ -98,6 +98,22 @@ async def test_ids_of_failed_statements_are_given_up_once_no_writer_can_commit_t
     assert [e.subject for e in await take(alone.events(after="0-0-0"), 2)][1] == "late"
 
 
+async def test_the_first_id_of_all_is_not_given_up_before_it_was_drawn(alone: Caller, fresh: Database) -> None:
+    ((drawn,),) = await look(fresh, "SELECT is_called FROM event_id")
+    assert not drawn, "the test has to begin before the first event"
+    positions = Positions(fresh)
+    await positions.once()
+    async with fresh.acquire() as writer, writer.transaction():
+        await event_log.record(writer, alone.tenant, "late", kind="test.late", data=Raw(b"{}"))
+        async with fresh.acquire() as other:
+            await event_log.record(other, alone.tenant, "early", kind="test.early", data=Raw(b"{}"))
+        for _ in range(2):
+            await positions.once()
+    await _number(fresh)
+    await _assert_dense(fresh)
+    assert [e.subject for e in await take(alone.events(after="0-0-0"), 2)] == ["early", "late"]
+
+
 async def test_busy_writers_do_not_keep_missing_ids_from_being_given_up(alone: Caller, fresh: Database) -> None:
     """Some transaction is always open, but never the same one."""
     positions = Positions(fresh)

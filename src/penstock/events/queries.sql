@@ -16,8 +16,8 @@ SELECT position_events(:settled::bigint, :limit::int);
 
 -- name: highest_id()
 -- tenant: every (a number, no row)
--- The highest event id that any transaction has drawn.
-SELECT last_value FROM event_id;
+-- The highest event id that any transaction has drawn; 0 before the first.
+SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM event_id;
 
 
 -- name: writers()
