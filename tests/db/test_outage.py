@@ -14,6 +14,8 @@ import pytest
 from msgspec import Raw
 
 from penstock.errors import DatabaseUnavailable, PenstockError
+from penstock.events import store as event_log
+from penstock.events.positions import Positions
 from penstock.jobs.announcements import CANCELLED
 from penstock.jobs.job import HeartbeatResult, JobCompletion, JobHeartbeat
 from penstock.jobs.service import JobService
@@ -94,12 +96,16 @@ async def line(fresh: Database, tmp_path_factory: pytest.TempPathFactory) -> Asy
     await line.cut()
 
 
+def _database_over(line: Line, url: str) -> Database:
+    parts = urlsplit(url)
+    own = f"postgresql://{parts.netloc}{parts.path}?host={quote(str(line.folder), safe='/')}&port=5432"
+    return Database(own, application_name="penstock-test")
+
+
 @asynccontextmanager
 async def _service_over(line: Line, url: str) -> AsyncIterator[JobService]:
     """Start a service that reaches the database by this line."""
-    parts = urlsplit(url)
-    own = f"postgresql://{parts.netloc}{parts.path}?host={quote(str(line.folder), safe='/')}&port=5432"
-    database = Database(own, application_name="penstock-test")
+    database = _database_over(line, url)
     service = JobService(database)
     await service.start()
     try:
@@ -173,6 +179,25 @@ async def test_a_service_may_start_before_its_database(line: Line, fresh: Databa
         await line.mend()
         await _survives(caller.submit)
         await within(service.wakeups.listening.wait())
+
+
+async def test_a_pass_that_breaks_off_gives_up_no_event_that_may_still_come(
+    line: Line, caller: Caller, fresh: Database
+) -> None:
+    """It has read the highest id, and not yet which transactions may have drawn it."""
+    database = _database_over(line, fresh.url)
+    positions = Positions(database)
+    async with fresh.acquire() as writer, writer.transaction():
+        await event_log.record(writer, caller.tenant, "late", kind="test.late", data=Raw(b"{}"))
+        await caller.submit()
+        line.lose_response_to(b"FROM pg_locks")
+        with pytest.raises(DatabaseUnavailable):
+            await within(positions.once())
+        for _ in range(2):
+            await _survives(positions.once)
+    await _survives(positions.once)
+    assert {event.subject for event in await take(caller.events(after="0-0-0"), 2)} >= {"late"}
+    await database.close()
 
 
 async def test_connections_that_the_server_ends_are_replaced(caller: Caller, fresh: Database) -> None:

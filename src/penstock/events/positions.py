@@ -33,7 +33,8 @@ class Positions(Periodic):
                 self._writers &= await store.writers(connection)
             if not self._writers:
                 settled = self._highest
-                self._highest = await store.highest_id(connection)
+                highest = await store.highest_id(connection)
                 self._writers = await store.writers(connection)
+                self._highest = highest  # only now: a pass that breaks off must not settle ids that may still come
             await store.position_events(connection, settled=settled)
         return False
