@@ -10,6 +10,9 @@ from penstock.errors import Unauthorized
 from penstock.masking import Secret
 from penstock.web.bearer import BearerCheck
 from penstock.web.body import Body, Disconnected
+from penstock.web.head import parse
+from penstock.web.incoming import IncomingBody
+from penstock.web.limits import Limits
 from penstock.web.request import Request
 from penstock.web.router import Router
 from penstock.web.signals import Signal
@@ -120,3 +123,11 @@ def test_the_right_token_passes(given: str) -> None:
 def test_other_tokens_do_not(given: str) -> None:
     with pytest.raises(Unauthorized, match="<TOKEN>"):
         BearerCheck(Secret("s3cret"), "TOKEN")(request(authorization=given))
+
+
+async def test_tiny_chunks_that_arrive_together_are_kept_as_one_piece() -> None:
+    """As objects of their own they would take many times the memory that the bounds of a body count."""
+    head = parse(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", Limits())
+    body = Body()
+    IncomingBody(head, body, Limits()).receive(b"2\r\nab\r\n" * 1000)
+    assert await body.read() == b"ab" * 1000

@@ -80,8 +80,8 @@ class IncomingBody:
         except Refused as refused:
             self._break(refused)
             return b""
-        for piece in content:
-            self._feed(piece)
+        if content:  # in one piece: tiny chunks would take many times their size
+            self._feed(content[0] if len(content) == 1 else b"".join(content))
         if self._decoder.done:
             self.body.end()
         return data
