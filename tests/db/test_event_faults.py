@@ -212,7 +212,9 @@ async def _all_events(url: str) -> list[str]:
     """Return all stored events in order of position, and check that no position is missing."""
     async with open_database(url) as database:
         async with database.acquire() as connection:
-            assert await event_log.position_events(connection)
+            async with asyncio.timeout(60):
+                while not await event_log.position_events(connection):  # a reader's pass is in progress
+                    pass
         rows = await look(
             database,
             "SELECT p.position, e.kind, coalesce(e.job_ids, ARRAY[e.job_id]) FROM event_position p"
