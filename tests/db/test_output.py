@@ -81,10 +81,10 @@ async def test_a_gap_is_refused_and_nothing_of_that_heartbeat_is_written(alone: 
     before = await snapshot(fresh)
     refused = await alone.report(job, b"3", first=3, lines=["b"], lines_from=1, progress=b"1")
     assert isinstance(refused, InvalidInput)
-    assert refused.message == "chunks_from: must be at most 2: so many of this attempt are stored"
+    assert refused.message == "chunks_from: must be at most 2, the number already stored for this attempt"
     refused = await alone.report(job, b"2", first=2, lines=["c"], lines_from=2)
     assert isinstance(refused, InvalidInput)
-    assert refused.message == "logs_from: must be at most 1: so many of this attempt are stored"
+    assert refused.message == "logs_from: must be at most 1, the number already stored for this attempt"
     assert await snapshot(fresh) == before
 
 

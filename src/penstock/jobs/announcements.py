@@ -1,4 +1,4 @@
-"""The wake-ups of jobs: their topics, and what is announced when jobs change."""
+"""Wake-ups about jobs: their topics, and the announcements that follow a change."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from penstock.postgres.wakeups import Wakeups
 
 READY: Final = "jobs.ready"  # how many jobs of each queue became ready
 FINISHED: Final = "jobs.finished"  # the ids (UUID.hex) of jobs that finished
-CANCELLED: Final = "jobs.cancelled"  # some running job was asked to stop; no keys
+CANCELLED: Final = "jobs.cancelled"  # a running job was cancelled and is to stop; no keys
 _SEPARATOR: Final = "\x1f"
 
 
@@ -36,7 +36,7 @@ def announce(
 
 
 def announce_ended(wakeups: Wakeups, ended: Sequence[EndedAttempt]) -> None:
-    """Wake those that ended attempts concern: workers for jobs that are ready again, waiters for jobs that are over."""
+    """Announce ended attempts: wake workers for jobs that are ready again, and waiters for jobs that have finished."""
     if ended:
         announce(
             wakeups,
@@ -46,7 +46,7 @@ def announce_ended(wakeups: Wakeups, ended: Sequence[EndedAttempt]) -> None:
 
 
 def queues_of(keys: Iterable[tuple[str, int]]) -> Iterator[tuple[str, str, int]]:
-    """Task type, model profile and count of each key of READY."""
+    """Return the task type, model profile and count in each key of READY."""
     for key, count in keys:
         task_type, _, model_profile = key.partition(_SEPARATOR)
         yield task_type, model_profile, count

@@ -1,4 +1,4 @@
-"""Retrying and cancelling a tenant's jobs: one, or all that a filter selects."""
+"""Retry and cancel a tenant's jobs, one by id or all that a filter selects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Changing(Reading):
     """The part of ``TenantJobs`` that retries and cancels."""
 
     async def retry(self, job_id: UUID) -> Job:
-        """Send a failed job back to pending, or a running one, whose lease it takes away. NotFound, WrongState."""
+        """Return a failed or running job to pending; a running one loses its lease. Raises NotFound and WrongState."""
         while not await self._retry_some([job_id]):
             job = await self.get(job_id)
             if not may_retry(job.status):
@@ -31,7 +31,7 @@ class Changing(Reading):
         return await self.get(job_id)
 
     async def cancel(self, job_id: UUID) -> Job:
-        """Cancel a pending job, or ask a running one to stop. NotFound; WrongState when it ended otherwise."""
+        """Cancel a pending job, or ask a running one to stop. Raises NotFound, and WrongState if it ended otherwise."""
         while not await self._cancel_some([job_id]):
             job = await self.get(job_id)
             if job.status is Status.CANCELLED:

@@ -1,4 +1,4 @@
-"""Leasing a tenant's jobs to workers, and taking them back from those that have left."""
+"""Lease a tenant's jobs to workers, and take back those whose worker disconnected before it received them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from penstock.tenants.principal import TenantId
 
 
 class Claiming:
-    """The part of ``TenantJobs`` that gives out leases."""
+    """The part of ``TenantJobs`` that grants leases."""
 
     tenant: TenantId
     _shared: Shared
@@ -34,8 +34,8 @@ class Claiming:
     async def claim(self, request: ClaimRequest, slots: Slots | None = None) -> list[ClaimedJob]:
         """Lease ready jobs, waiting up to ``wait_seconds`` for the first.
 
-        Of ``slots`` one is taken for each job returned. A caller that is cancelled loses nothing: what was just being
-        leased for it is handed back.
+        Each job returned takes one of ``slots``. Cancelling the caller loses nothing: jobs that were being leased for
+        it are handed back.
         """
         self.queues.note(request)
         loop = asyncio.get_running_loop()
@@ -53,7 +53,7 @@ class Claiming:
                 await set_within(news, min(left, POLL_INTERVAL.total_seconds()))
 
     async def _claim_into(self, slots: Slots, request: ClaimRequest, seconds: float) -> list[ClaimedJob]:
-        """Claim as many jobs as there are places for, waiting for the first place."""
+        """Wait for a free slot, then claim as many jobs as there are free slots."""
         unused = await slots.take(request.limit, seconds=seconds)
         if not unused:
             return []
@@ -65,7 +65,7 @@ class Claiming:
             slots.give_back(unused)
 
     def hand_back(self, jobs: Sequence[ClaimedJob]) -> None:
-        """Make jobs ready again whose worker left before it received them; they lose no attempt by it."""
+        """Return jobs to ready whose worker left before it received them. This costs them no attempt."""
         for job in jobs:
             report = Failure(
                 epoch=job.epoch, category=Category.SHUTDOWN, message="the worker left before it received the job"

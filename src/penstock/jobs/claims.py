@@ -1,4 +1,4 @@
-"""Claims of this process: which of them wait for work and are woken, and where a claim begins to scan."""
+"""Claims of this process: which waiting claims a wake-up wakes, and where a claim begins to scan."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ class _Waiter:
 
 
 class ClaimQueue:
-    """Waiting claims in the order they came. As many are woken as jobs are announced, not the whole crowd."""
+    """Waiting claims in order of arrival. A wake-up wakes as many claims as it announces jobs, not all of them."""
 
     def __init__(self) -> None:
         self._waiters: dict[_Waiter, None] = {}
 
     @contextmanager
     def waiting(self, request: ClaimRequest) -> Iterator[asyncio.Event]:
-        """Stand in line; the event is set when work of the wanted kind was announced."""
+        """Join the queue of waiting claims; the event is set when work of the wanted kind is announced."""
         waiter = _Waiter(request)
         self._waiters[waiter] = None
         try:
@@ -57,19 +57,19 @@ class ClaimQueue:
 
 
 class LaneCursors:
-    """Where this process left off in each lane a moment ago.
+    """The point in each lane at which this process last stopped claiming.
 
-    Behind the cursor lie rows that this process took: dead, but still in the way of an index scan while another
-    client's long transaction keeps vacuum from removing them. Rows of a submit that overtook another's commit may lie
-    there too, so a cursor follows what was taken at a distance of ``lag`` seconds; and rows that another claim had
-    locked and gave back, so every ``memory`` seconds all cursors are forgotten and the next claim begins at the
-    lane's hint.
+    The rows before a cursor were taken by this process. They are dead, but they slow down an index scan while another
+    client's long transaction keeps vacuum from removing them. Two kinds of live row can lie there as well. A submit may
+    commit after one with higher numbers, so a cursor stays ``lag`` seconds behind the rows taken. Another claim may
+    have locked rows and released them, so all cursors are forgotten every ``memory`` seconds, and the next claim begins
+    at the lane's hint.
     """
 
     def __init__(self, *, lag: float = 0.2, memory: float = 2.0) -> None:
         self._lag = lag
         self._memory = memory
-        self._taken: dict[int, int] = {}  # the number behind the last row taken, by lane
+        self._taken: dict[int, int] = {}  # the number after the last row taken, by lane
         self._aging: dict[int, int] = {}
         self._settled: dict[int, int] = {}
         self._age_at = 0.0
@@ -88,17 +88,17 @@ class LaneCursors:
         return self._settled
 
     def took(self, lane: int, seq: int) -> None:
-        """This process has taken the row ``seq``."""
+        """Record that this process has taken the row ``seq``."""
         if seq >= self._taken.get(lane, 0):
             self._taken[lane] = seq + 1
 
 
 class FullLooks:
-    """How often a claim that found nothing scans its lanes from the very start, before cursors and hints.
+    """Decides when a claim that found nothing scans its lanes from the very start, ignoring cursors and hints.
 
-    This finds a job that was committed late even when no housekeeper lowers the hints. It may walk over many dead
-    rows, so it is done every two seconds, and less often when it turns out to be slow: it takes a hundredth of the
-    time at most.
+    Such a scan finds a job that was committed late even when no housekeeper lowers the hints. It may pass many dead
+    rows, so it runs every two seconds at most, and less often when it is slow: it takes at most a hundredth of the
+    time.
     """
 
     def __init__(self, *, pause: float = 1.8) -> None:
@@ -110,7 +110,7 @@ class FullLooks:
         return time.monotonic() >= self._next.get(kind, 0.0)
 
     def took(self, kind: Hashable, seconds: float) -> None:
-        """Record that a scan for this kind took so long."""
+        """Record how long a scan for this kind took."""
         if len(self._next) > 1000:
             self._next.clear()
         self._next[kind] = time.monotonic() + max(self._pause, 100 * seconds)

@@ -1,4 +1,4 @@
-"""Event streams of jobs: how a stored row becomes events of its jobs, and how one job's stored events are found."""
+"""Event streams of jobs: expand a stored row into events of its jobs, and find the stored events of one job."""
 
 from __future__ import annotations
 
@@ -35,33 +35,33 @@ class JobEvents:
         self._tenant = tenant
 
     async def all(self, after: Position | None) -> OpenStream:
-        """Events of all jobs and other subjects, behind ``after`` or from now on; never ends."""
+        """Stream the events of all subjects, jobs included, after ``after`` or from now on, without end."""
         return await EventStream(self.tail, AllEvents(self._database, self._tenant, self.tail)).open(after)
 
     async def of_job(self, job_id: UUID, after: Position | None) -> OpenStream:
-        """A job's events, from its creation or behind ``after``; ends with its last event when the job has finished."""
+        """Stream a job's events from its creation or after ``after``, until the last event of the finished job."""
         stored = JobHistory(self._database, self._tenant, self.tail, job_id)
         stream = EventStream(self.tail, stored, subject=job_id, is_over=stored.is_over)
         return await stream.open(after)
 
     async def is_over(self, job_id: UUID, after: Position) -> bool:
-        """Whether the job has finished and has no event behind ``after``, which the store holds. Raises NotFound."""
+        """Return whether the job has finished and ``after`` is its last event, still stored. Raises NotFound."""
         stored = JobHistory(self._database, self._tenant, self.tail, job_id)
         return await stored.standing(after) is Standing.HELD and await stored.is_over(None, after)
 
 
 class JobHistory:
-    """The stored events of one job, read page by page; it remembers how far the reader has come."""
+    """The stored events of one job, read page by page. It remembers how far it has read."""
 
     def __init__(self, database: Database, tenant: TenantId, tail: EventTail, job_id: UUID) -> None:
         self._database = database
         self._tenant = tenant
         self._tail = tail
         self._job_id = job_id
-        self._row_id = 0  # every row of the job up to this id was given, or is not wanted
+        self._row_id = 0  # every row of the job up to this id was returned, or is not wanted
 
     async def standing(self, after: Position) -> Standing:
-        """Whether a reader can go on behind a position. One of the job's own is where reading begins."""
+        """Return whether a reader can resume after a position. If the job has an event there, reading begins at it."""
         if after == START:
             return Standing.HELD
         async with self._database.acquire() as connection:
@@ -74,7 +74,7 @@ class JobHistory:
         return standing
 
     async def read(self, behind: Position, upto: Position) -> AsyncIterator[Event]:
-        """The job's stored events behind one position up to another."""
+        """Return the job's stored events after one position, up to another."""
         if behind == START:
             self._row_id = 0
         more = True
@@ -96,7 +96,7 @@ class JobHistory:
         return row.place(row.subjects.index(self._job_id) + 1)
 
     async def is_over(self, last: Event | None, behind: Position) -> bool:
-        """Whether the job has finished and nothing follows; raises NotFound."""
+        """Return whether the job has finished and no event follows; raises NotFound."""
         if last is not None:
             return last.type in LAST_TYPES
         async with self._database.acquire() as connection:
@@ -115,13 +115,13 @@ class JobHistory:
 
 
 class JobExpansion:
-    """A row about jobs is one event for each of them."""
+    """Expands a row about jobs into one event for each job."""
 
     def __init__(self, names: Names) -> None:
         self._names = names
 
     async def prepare(self, connection: Connection, rows: Sequence[StoredEvent], /) -> Expand:
-        """Learn the names of the rows' series."""
+        """Load the names of the rows' series."""
         series = await self._names.describe(connection, {s for row in rows for s in row.series_ids or ()})
         return lambda row: _events_of(row, series)
 
@@ -144,10 +144,10 @@ def _events_of(row: StoredEvent, series: _Series) -> Iterator[Event]:
 
 
 def _data_of(row: StoredEvent) -> Any:
-    """What a row says beyond its columns: about all its jobs, or a list with one part per job.
+    """Return a row's data as one JSON value for all its jobs, or as a list with one value per job.
 
-    What executors report is arbitrary JSON, so it is passed on unparsed; on one line, as event streams need it. A line
-    break in valid JSON always stands between tokens.
+    Executors report arbitrary JSON. It is passed on unparsed, but on one line, as event streams require: a line break
+    in valid JSON always stands between tokens, so it can be removed.
     """
     if row.data is None:
         return {}

@@ -38,26 +38,29 @@ EntryNumber = Annotated[int, Meta(ge=0, le=2_000_000_000)]
 # The same types with their meaning, for the description of the API.
 OwnerService = Annotated[Name, Meta(description="The service on whose behalf the job runs.")]
 OwnerRef = Annotated[Reference, Meta(description="The owner's own reference, such as an order's number.")]
-TaskType = Annotated[Name, Meta(description="What is to be done; with model_profile it names the queue.")]
-ModelProfile = Annotated[Name, Meta(description="What does it: a model's or a profile's name.")]
-JobPriority = Annotated[Priority, Meta(description="Higher goes first.")]
-Attempts = Annotated[MaxAttempts, Meta(description="How often it is tried; null: PENSTOCK_MAX_ATTEMPTS.")]
+TaskType = Annotated[Name, Meta(description="The kind of work; with model_profile it names the queue.")]
+ModelProfile = Annotated[Name, Meta(description="The name of the model or profile that does the work.")]
+JobPriority = Annotated[Priority, Meta(description="Jobs with a higher priority run first.")]
+Attempts = Annotated[MaxAttempts, Meta(description="The most attempts; null: PENSTOCK_MAX_ATTEMPTS.")]
 RunAt = Annotated[Moment, Meta(description="Not before this time; null: at once.")]
-AttemptSeconds = Annotated[TimeoutSeconds, Meta(description="Longest time of one attempt, in seconds; null: no limit.")]
+AttemptSeconds = Annotated[TimeoutSeconds, Meta(description="Time limit of one attempt, in seconds; null: no limit.")]
 MAX_TTL_SECONDS = 366 * 24 * 3600  # seconds
 ExpiresAt = Annotated[
-    Moment, Meta(description="When no worker has taken it by then, it fails as `expired`; null: it waits for ever.")
+    Moment, Meta(description="A job that no worker has taken by then fails as `expired`; null: it waits for ever.")
 ]
 TtlSeconds = Annotated[
-    float, Meta(gt=0, le=MAX_TTL_SECONDS, description="The same in seconds from its creation; not with expires_at.")
+    float,
+    Meta(
+        gt=0, le=MAX_TTL_SECONDS, description="As expires_at, in seconds from the job's creation; set only one of them."
+    ),
 ]
 IdempotencyKey = Annotated[
-    Name, Meta(description="The same key of the same owner with the same request is the same job.")
+    Name, Meta(description="A repeated request of the same owner with the same key returns the same job.")
 ]
-JobTags = Annotated[Tags, Meta(description="Words to find it by.")]
-WorkerId = Annotated[Name, Meta(description="The worker's name, for people.")]
-TheEpoch = Annotated[Epoch, Meta(description="Of the claim: it names the lease that the worker holds.")]
-Lease = Annotated[LeaseSeconds, Meta(description="Length of the lease in seconds.")]
+JobTags = Annotated[Tags, Meta(description="Words to find the job by.")]
+WorkerId = Annotated[Name, Meta(description="The worker's name, for display.")]
+TheEpoch = Annotated[Epoch, Meta(description="The epoch of the claim; it identifies the worker's lease.")]
+Lease = Annotated[LeaseSeconds, Meta(description="The length of the lease, in seconds.")]
 
 
 def _empty_object() -> Raw:
@@ -69,7 +72,7 @@ def _null() -> Raw:
 
 
 class JobSubmission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a caller states about a new job."""
+    """The fields of a new job, as its caller sends them."""
 
     owner_service: OwnerService
     task_type: TaskType
@@ -105,7 +108,7 @@ class JobFields(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class BatchSubmission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Many jobs with shared defaults; created all or nothing."""
+    """Many jobs with shared defaults; either all are created or none."""
 
     jobs: Annotated[list[JobFields], Meta(min_length=1, max_length=10_000)]
     defaults: JobFields = JobFields()
@@ -158,13 +161,13 @@ class JobSummary(Struct, frozen=True, kw_only=True):
 
 
 class Job(JobSummary, frozen=True, kw_only=True):
-    """A job with everything that is known of it."""
+    """A job with all its fields."""
 
     input: Raw
     result: Raw | None = None
-    usage: list[Usage] = []  # of the attempt that completed
+    usage: list[Usage] = []  # what the completed attempt used of providers
     attempts: list[Attempt] = []
-    warnings: list[str] = []  # why it may wait for long
+    warnings: list[str] = []  # reasons why it may wait for a long time
 
 
 class JobPage(Struct, frozen=True, kw_only=True):
@@ -187,18 +190,20 @@ class CreatedBatch(Struct, frozen=True, kw_only=True):
     """The jobs of a batch, in the order of the request."""
 
     jobs: list[Created]
-    warnings: list[str] = []  # why some of them may wait for long
+    warnings: list[str] = []  # reasons why some of them may wait for a long time
 
 
 class ClaimRequest(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A worker's request for jobs. Without task types or model profiles it takes any."""
+    """A worker's request for jobs. Without task types or model profiles it accepts any."""
 
     worker_id: WorkerId
-    task_types: Annotated[list[Name], Meta(max_length=100, description="Of these types only; empty: of any.")] = []
-    model_profiles: Annotated[list[Name], Meta(max_length=100, description="For these only; empty: for any.")] = []
-    limit: Annotated[int, Meta(ge=1, le=1000, description="So many jobs at most.")] = 1
+    task_types: Annotated[list[Name], Meta(max_length=100, description="Only of these task types; empty: of any.")] = []
+    model_profiles: Annotated[
+        list[Name], Meta(max_length=100, description="Only for these profiles; empty: for any.")
+    ] = []
+    limit: Annotated[int, Meta(ge=1, le=1000, description="The most jobs to return.")] = 1
     lease_seconds: Lease | None = None  # None: the gateway's WORKER_LEASE_TIMEOUT
-    wait_seconds: Annotated[WaitSeconds, Meta(description="Wait so long for the first job.")] = 0
+    wait_seconds: Annotated[WaitSeconds, Meta(description="How long to wait for the first job.")] = 0
 
 
 class ClaimedJob(Struct, frozen=True, kw_only=True):
@@ -233,16 +238,16 @@ class LogLine(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class Heartbeat(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A worker is alive and still runs the job. ``progress`` is any JSON, ``{"fraction": 0.4}`` by convention.
+    """A worker reports that it still runs the job. ``progress`` is any JSON, ``{"fraction": 0.4}`` by convention.
 
-    ``chunks`` are parts of the job's output, any JSON each. Chunks and log lines become the job's events; both are
-    numbered within the attempt, and the ``…_from`` say the number of the first one sent: what is stored already is left
-    out, so a heartbeat may be repeated. See ``jobs.output`` for how much fits in one.
+    ``chunks`` are parts of the job's output, each any JSON. Chunks and log lines become the job's events. Both are
+    numbered within the attempt, and the fields ``…_from`` give the number of the first one sent: those that are
+    stored already are skipped, so a heartbeat may be repeated. See ``jobs.output`` for how much fits in one.
     """
 
     epoch: TheEpoch
     worker_id: WorkerId | None = None
-    lease_seconds: Lease | None = None  # None: as long as at the claim
+    lease_seconds: Lease | None = None  # None: the length from the claim
     progress: Raw | UnsetType = UNSET
     chunks: list[Raw] | UnsetType = UNSET
     chunks_from: EntryNumber | UnsetType = UNSET
@@ -265,7 +270,7 @@ class HeartbeatResult(Struct, frozen=True, kw_only=True):
 
 
 class Completion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A worker hands in a result."""
+    """A worker reports a result."""
 
     epoch: TheEpoch
     worker_id: WorkerId | None = None
@@ -286,7 +291,9 @@ class Failure(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     category: Category = Category.INTERNAL
     message: Message = ""
     worker_id: WorkerId | None = None
-    retry_after_seconds: Annotated[RetryAfterSeconds, Meta(description="Not to be tried before.")] | None = None
+    retry_after_seconds: (
+        Annotated[RetryAfterSeconds, Meta(description="Least delay before the next attempt.")] | None
+    ) = None
     usage: Usages = []
 
 
@@ -297,7 +304,7 @@ class BatchHeartbeat(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class BatchCompletion(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Results of many jobs of one worker; each is accepted or refused by itself."""
+    """Results of many jobs of one worker; each is accepted or refused on its own."""
 
     jobs: Annotated[list[JobCompletion], Meta(min_length=1, max_length=10_000)]
 
@@ -311,11 +318,11 @@ class JobState(Struct, frozen=True, kw_only=True):
 
 
 class BatchItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One result of a batch request, in its order: the error's code, or the outcome."""
+    """The result of one item of a batch request: the error's code, or the outcome. Results keep the items' order."""
 
     id: UUID
     code: str | None = None  # "stale_epoch", "not_found", "invalid_input"
-    detail: str | None = None  # what is wrong, beside "invalid_input"
+    detail: str | None = None  # the mistake, with the code "invalid_input"
     status: Status | None = None
     lease_expires_at: datetime | None = None
     cancel_requested: bool | None = None
@@ -352,21 +359,21 @@ class _SingleFilters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class JobFilter(_SingleFilters, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The jobs that a list, a retry or a cancel selects. Every stated field must match."""
+    """The jobs that a list, a retry or a cancel selects. Every field that is set must match."""
 
     status: Annotated[list[Status], Meta(min_length=1)] | None = None  # any of these
     tags: Annotated[list[Tag], Meta(min_length=1, max_length=32)] | None = None  # all of these
 
 
 class ListQuery(JobFilter, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A list's query: the filter, and which page."""
+    """The query of a list: the filter, and the page."""
 
     limit: Annotated[int, Meta(ge=1, le=500)] = 100
     cursor: Annotated[str, Meta(max_length=100)] | None = None
 
 
 class BulkRequest(_SingleFilters, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Retry or cancel by filter: the filter's fields, and whether only to count.
+    """A retry or cancel by filter: the filter's fields, and whether only to count.
 
     ``status`` and ``tags`` take one value or a list, as they do in the query of a list.
     """
@@ -378,26 +385,26 @@ class BulkRequest(_SingleFilters, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class BulkResponse(Struct, frozen=True, kw_only=True):
-    """How many jobs were changed, or with ``dry_run`` would be."""
+    """How many jobs were changed or, with ``dry_run``, would be."""
 
     count: int
     dry_run: bool
 
 
 class Counts(Struct, frozen=True, kw_only=True):
-    """Counters of jobs. ``pending`` and ``running`` are as they are now, the rest since the beginning."""
+    """Counters of jobs. ``pending`` and ``running`` are current values; all others count from the beginning."""
 
     pending: int = 0
     running: int = 0
     completed: int = 0
     failed: int = 0
     cancelled: int = 0
-    errors: dict[str, int] = {}  # attempts that ended in an error, by category, retried ones included
+    errors: dict[str, int] = {}  # attempts that ended in an error, by category, including those that were retried
     usage: UsageCounts = UsageCounts()
 
 
 class OwnerCounts(Counts, frozen=True, kw_only=True):
-    """The part of a queue's counters that one owner's jobs make up."""
+    """One owner's share of a queue's counters."""
 
     owner_service: str
 

@@ -1,4 +1,4 @@
-"""What holds where a job or a worker states nothing."""
+"""Defaults for values that a job or a worker does not set."""
 
 from __future__ import annotations
 

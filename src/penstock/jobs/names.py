@@ -1,4 +1,4 @@
-"""The short ids of owners, queues and priorities, remembered per process."""
+"""The short ids of series and lanes, cached in each process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST = 50_000  # names of each kind that one process remembers
 
 
 class Names:
-    """Series and lane ids of one tenant. Ids never change, so what is known once stays right."""
+    """Series and lane ids of one tenant. Ids never change, so cached ones stay right."""
 
     def __init__(self, database: Database, tenant: TenantId) -> None:
         self._database = database
@@ -24,12 +24,12 @@ class Names:
         self._described: dict[int, tuple[str, str, str]] = {}
 
     def knows(self, submission: JobSubmission) -> bool:
-        """Return whether ``known_ids`` knows the submission's ids; otherwise call ``learn`` first."""
+        """Return whether the submission's ids are cached, as ``known_ids`` needs; if not, call ``learn`` first."""
         queue = (submission.task_type, submission.model_profile)
         return (submission.owner_service, *queue) in self._series and (*queue, submission.priority) in self._lanes
 
     def known_ids(self, submission: JobSubmission) -> tuple[int, int]:
-        """Return the series and the lane of a submission that was learned."""
+        """Return the series and the lane of a submission whose ids are cached."""
         queue = (submission.task_type, submission.model_profile)
         return self._series[submission.owner_service, *queue], self._lanes[*queue, submission.priority]
 

@@ -1,7 +1,7 @@
-"""What a running job reports beside its result: chunks of output and log lines, and how much fits in one heartbeat.
+"""What a running job reports besides its result, chunks of output and log lines, and how much one heartbeat holds.
 
-Both are numbered within the attempt from 0. A heartbeat names the number of its first ones, so that one which is sent
-again, because its response was lost, is not stored twice.
+Both are numbered within the attempt from 0. A heartbeat gives the numbers of its first ones, so that nothing is stored
+twice when it is sent again because its response was lost.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _lines = msgspec.json.Encoder()
 
 
 def carries_output(beat: Heartbeat) -> bool:
-    """Whether the heartbeat carries chunks or lines."""
+    """Return whether the heartbeat carries chunks or lines."""
     return bool(beat.chunks) or bool(beat.logs)
 
 
@@ -39,22 +39,22 @@ def first_of(number: int | UnsetType) -> int:
 
 
 def span(first: int | UnsetType, count: int) -> tuple[int, int]:
-    """The numbers of a heartbeat's entries: from the first to behind the last; (0, 0) for none."""
+    """Return the numbers of a heartbeat's entries, from the first to one past the last; (0, 0) for none."""
     return (first_of(first), first_of(first) + count) if count else (0, 0)
 
 
 def joined(chunks: list[Raw]) -> Raw | None:
-    """Chunks as one JSON array, each as it was written; None where there are none."""
+    """Return the chunks as one JSON array, each exactly as it was sent; None when there are none."""
     return Raw(b"[%b]" % b",".join(chunks)) if chunks else None
 
 
 def encoded(lines: list[LogLine]) -> Raw | None:
-    """Lines as one JSON array; None where there are none."""
+    """Return the lines as one JSON array; None when there are none."""
     return Raw(_lines.encode(lines)) if lines else None
 
 
 def size(beat: Heartbeat) -> int:
-    """The bytes of JSON that a heartbeat carries, its progress included."""
+    """Return the bytes of JSON that a heartbeat carries, including its progress."""
     if beat.progress is UNSET and not carries_output(beat):
         return 0
     progress = len(beat.progress) if isinstance(beat.progress, Raw) else 0
@@ -64,7 +64,7 @@ def size(beat: Heartbeat) -> int:
 def check(beat: Heartbeat, prefix: str = "") -> None:
     """Raise InvalidInput for entries without a number, or more of them than one heartbeat may carry.
 
-    Raises TooLarge for progress that is.
+    Raises TooLarge for progress that is too large.
     """
     if isinstance(beat.progress, Raw) and len(beat.progress) > MAX_PROGRESS_BYTES:
         raise TooLarge(f"{prefix}progress has {len(beat.progress)} bytes; at most {MAX_PROGRESS_BYTES} are allowed")
@@ -98,5 +98,5 @@ def _output_size(beat: Heartbeat) -> int:
 
 
 def _has_every_zone(moment: datetime) -> bool:
-    """Whether it is a time in every zone."""
+    """Return whether the time can be expressed in every time zone."""
     return 1 < moment.year < 9999

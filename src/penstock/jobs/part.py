@@ -16,7 +16,7 @@ from penstock.web.route import routes_of
 
 
 def part(service: JobService, settings: JobSettings, *, check: Check, known: Known, explain: Explain) -> Part:
-    """The routes of jobs; ``check``, ``known`` and ``explain`` are those of SubmitRoutes and JobRoutes."""
+    """The routes of jobs. For ``check``, ``known`` and ``explain`` see SubmitRoutes and JobRoutes."""
     sizes = Sizes(
         input=settings.penstock_max_input_bytes,
         result=settings.penstock_max_result_bytes,

@@ -1,4 +1,4 @@
-"""Which queues workers serve: a small record that claims keep, and the warnings for jobs of other queues."""
+"""Which queues workers serve: a small record that claims maintain, and warnings about jobs of other queues."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ log = logs.get(__name__)
 Known = Callable[[str], Collection[str]]  # model profiles that this process knows for a task type
 Explain = Callable[[Queue], str | None]  # why this process does not serve a queue
 
-_NOTE_SECONDS: Final = 60.0  # a claim of one kind is noted this often by one process
-_READ_SECONDS: Final = 1.0  # the record is read at most this often
-_SERVED_WITHIN: Final = timedelta(hours=1)  # a queue that no worker has claimed from for longer is warned of
-_MAX_PAIRS: Final = 200  # of one claim; beyond that its types are noted with any profile
-_MAX_QUEUES: Final = 5000  # that one process remembers
+_NOTE_SECONDS: Final = 60.0  # how often one process notes claims of one kind
+_READ_SECONDS: Final = 1.0  # the least time between two reads of the record
+_SERVED_WITHIN: Final = timedelta(hours=1)  # a queue that no worker has claimed from for longer causes a warning
+_MAX_PAIRS: Final = 200  # of one claim; if it names more, its types are noted with any profile
+_MAX_QUEUES: Final = 5000  # remembered by one process
 _MAX_NAMED: Final = 20  # queues in one message
 
 
 class ServedQueues:
     """The record of one tenant, as one process writes and reads it.
 
-    ``note`` costs a claim a look into a dictionary; the record is written beside it. ``warnings`` read the record only
-    for queues that are not known to be served, once a second at most.
+    ``note`` costs a claim one lookup in a dictionary; the record is written in the background. ``warnings`` reads the
+    record only for queues that are not known to be served, once a second at most.
     """
 
     def __init__(self, database: Database, tenant: TenantId) -> None:
@@ -45,7 +45,7 @@ class ServedQueues:
         self._note_at: dict[tuple[tuple[str, ...], tuple[str, ...]], float] = {}  # by kind of claim, monotonic
         self._notes: set[asyncio.Task[None]] = set()
         self._served: dict[Queue, float] = {}  # when a worker last claimed from it, monotonic
-        self._warnings: dict[Queue, str | None] = {}  # of the record as it was last read
+        self._warnings: dict[Queue, str | None] = {}  # the time of the last read of the record
         self._read_at = 0.0
         self._reading = asyncio.Lock()
 
@@ -65,7 +65,7 @@ class ServedQueues:
         task.add_done_callback(self._notes.discard)
 
     async def stop(self) -> None:
-        """Wait until what was noted is written."""
+        """Wait until all notes are written."""
         await asyncio.gather(*self._notes, return_exceptions=True)
 
     async def _write(self, kind: tuple[tuple[str, ...], tuple[str, ...]]) -> None:
@@ -80,9 +80,9 @@ class ServedQueues:
     # Reading
 
     async def warnings(self, queues: Iterable[Queue], known: Known, explain: Explain = lambda _: None) -> list[str]:
-        """Return a sentence for each of these queues that no worker serves; none when the database is away.
+        """Return a sentence about each of these queues that no worker serves; none when the database is away.
 
-        ``explain`` returns why this process does not serve a queue, where it knows.
+        ``explain`` returns why this process does not serve a queue, if it knows.
         """
         missing = [queue for queue in dict.fromkeys(queues) if not self._is_served(queue)]
         if not missing:
@@ -95,9 +95,9 @@ class ServedQueues:
         return [warning for warning in found if warning is not None]
 
     async def check(self, queues: Sequence[Queue], known: Known, field: Callable[[int], str]) -> None:
-        """Raise InvalidInput for the first queue that no worker has ever served and nothing here is known to serve.
+        """Raise InvalidInput for the first queue that no worker has ever served and this process does not know.
 
-        ``field`` names the field of the queue with an index.
+        ``field`` returns the name of the field of the queue with an index.
         """
         for index, queue in enumerate(queues):
             if self._seen(queue) is not None or queue[1] in known(queue[0]):
@@ -119,7 +119,7 @@ class ServedQueues:
             self._read_at = now + _READ_SECONDS
 
     def _seen(self, queue: Queue) -> float | None:
-        """When a worker last claimed from a queue, by name or from any; None: never."""
+        """Return when a worker last claimed from a queue, by its names or by a claim of any queue; None: never."""
         task_type, model_profile = queue
         places = (queue, (task_type, ""), ("", model_profile), ("", ""))
         return max((self._served[place] for place in places if place in self._served), default=None)
@@ -148,7 +148,7 @@ class ServedQueues:
         return f"no worker has served the queue {name}{self._suggestion(queue, known)}"
 
     def _suggestion(self, queue: Queue, known: Known) -> str:
-        """A name like the profile among those of the same task type, else one like the task type."""
+        """Suggest a similar profile of the same task type or, failing that, a similar task type."""
         task_type, model_profile = queue
         profiles = [profile for kind, profile in self._served if kind == task_type and profile]
         same_task = did_you_mean(model_profile, [*known(task_type), *profiles])
@@ -167,7 +167,7 @@ class ServedQueues:
 
 
 def _pairs(task_types: Sequence[str], model_profiles: Sequence[str]) -> list[Queue]:
-    """The queues of a claim; an empty name stands for any."""
+    """Return the queues of a claim; an empty name means any."""
     types, profiles = task_types or ("",), model_profiles or ("",)
     if len(types) * len(profiles) > _MAX_PAIRS:
         profiles = ("",)

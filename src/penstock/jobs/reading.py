@@ -1,4 +1,4 @@
-"""Reading a tenant's jobs: one, a page of them, their counters, or one that is awaited."""
+"""Read a tenant's jobs: one job, now or once it has finished, a page of jobs, and their counters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 class Reading:
-    """The part of ``TenantJobs`` that changes nothing."""
+    """The part of ``TenantJobs`` that only reads."""
 
     tenant: TenantId
     _shared: Shared
@@ -60,7 +60,7 @@ class Reading:
             return await search.page(connection, self.tenant, where, limit=limit, cursor=cursor)
 
     async def usage_of(self, job_ids: Sequence[UUID]) -> builtins.list[UsedByJob]:
-        """Return what jobs used of providers, attempt by attempt, and the agreement that their results state."""
+        """Return what jobs used of providers, attempt by attempt, and the agreement stored in their results."""
         async with self._shared.database.acquire() as connection:
             return await reading.usage_of(connection, self.tenant, job_ids)
 
@@ -71,8 +71,8 @@ class Reading:
 
 
 async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """Return what ``work`` returns. It runs to its end when its caller is cancelled: cancelling a statement takes a
-    connection of its own, and callers that wait leave all the time."""
+    """Return the result of ``work``, which runs to its end even when the caller is cancelled: cancelling a statement
+    needs another connection, and waiting callers disconnect all the time."""
     task = asyncio.ensure_future(work)
     try:
         return await asyncio.shield(task)

@@ -1,8 +1,9 @@
-"""Finding jobs by any combination of filters, newest first, with a bounded amount of work per page.
+"""Find jobs by any combination of filters, newest first, with a bounded amount of work per page.
 
-The narrowest index that serves the filter gives candidates; the rest of the filter is checked on those. A filter that
-matches rarely would scan far, so a page stops after a budget of candidates and says where to go on: a page may be
-short, even empty, while ``next_cursor`` is not null. That keeps every request fast on any number of rows.
+The narrowest index that serves the filter yields candidates, and the rest of the filter is checked on those. A filter
+that rarely matches would scan far, so a page stops after a budget of candidates, and its ``next_cursor`` continues
+from there: a page may be short, even empty, while ``next_cursor`` is not null. So every request is fast on any number
+of rows.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ from penstock.jobs.sql import reading, store
 from penstock.jobs.sql.store import Connection
 from penstock.tenants.principal import TenantId
 
-_BUDGET = 20_000  # candidates checked for one page
+_BUDGET = 20_000  # candidates that are checked for one page
 _MIN, _MAX = UUID(int=0), UUID(int=2**128 - 1)
-_CLOCK_SLACK = timedelta(hours=1)  # ids carry the submitting process's clock, created_at the database's
+_CLOCK_SLACK = timedelta(hours=1)  # ids use the submitting process's clock, created_at the database's
 
 
 async def page(
     connection: Connection, tenant: TenantId, where: JobFilter, *, limit: int, cursor: str | None
 ) -> JobPage:
-    """Return up to ``limit`` jobs behind ``cursor``; raises InvalidInput for a foreign cursor."""
+    """Return up to ``limit`` jobs after ``cursor``; raises InvalidInput for a cursor that no list returned."""
     high = _parse_cursor(cursor) if cursor is not None else _MAX
     low = _MIN
     if where.created_after is not None:

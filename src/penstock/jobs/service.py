@@ -19,10 +19,10 @@ from penstock.tenants.principal import TenantId
 
 
 class JobService:
-    """The jobs of each tenant by ``of``, and what they share.
+    """Provides the jobs of each tenant, and owns what they share.
 
-    ``start`` does not need the database to be there; every call raises DatabaseUnavailable while it is away.
-    ``observe_batch`` gets each group commit: its kind ("create", "complete", "fail", "heartbeat") and size.
+    ``start`` does not need the database; every other call raises DatabaseUnavailable while it is away.
+    ``observe_batch`` is called with the kind ("create", "complete", "fail", "heartbeat") and size of each group commit.
     """
 
     def __init__(
@@ -30,7 +30,7 @@ class JobService:
     ) -> None:
         self.limits = limits or JobLimits()
         self.wakeups = Wakeups(database)
-        self.cancellations = asyncio.Event()  # set when some running job was asked to stop; its reader clears it
+        self.cancellations = asyncio.Event()  # set when a running job is cancelled; the reader clears it
         self._shared = Shared(database=database, limits=self.limits, wakeups=self.wakeups, observe_batch=observe_batch)
         self._tenants: dict[TenantId, TenantJobs] = {}
         self.wakeups.subscribe(READY, self._shared.claims.wake)
@@ -46,11 +46,11 @@ class JobService:
         return jobs
 
     async def start(self) -> None:
-        """Begin to listen for wake-ups."""
+        """Start listening for wake-ups."""
         self.wakeups.start()
 
     async def stop(self) -> None:
-        """Hand back what was claimed for callers that have gone, write what is queued, end streams, stop listening."""
+        """Hand back jobs claimed for callers that have gone, write what is queued, end streams and stop listening."""
         await asyncio.gather(*self._shared.claiming, return_exceptions=True)
         for jobs in self._tenants.values():
             await jobs.stop()

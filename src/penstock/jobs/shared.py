@@ -1,4 +1,4 @@
-"""What the jobs of all tenants share in one process."""
+"""Objects that the jobs of all tenants share in one process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from penstock.jobs.writers import Observe
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Keys, Wakeups
 
-POLL_INTERVAL = timedelta(seconds=2)  # of everything that waits: a wake-up may be lost
+POLL_INTERVAL = timedelta(seconds=2)  # of all waiters, because a wake-up may be lost
 
 
 class FinishWaiters:
@@ -51,7 +51,7 @@ class FinishWaiters:
 class Shared:
     """The database, the wake-ups and the waiters of one process.
 
-    ``observe_batch`` gets each group commit: its kind ("create", "complete", "fail", "heartbeat") and size.
+    ``observe_batch`` is called with the kind ("create", "complete", "fail", "heartbeat") and size of each group commit.
     """
 
     database: Database

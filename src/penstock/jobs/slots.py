@@ -1,4 +1,4 @@
-"""How many jobs a worker may run at a time, over all its queues."""
+"""The limit on jobs that a worker runs at a time, over all its queues."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections import deque
 
 
 class Slots:
-    """Places for running jobs, shared by the claims of one worker; those that wait get them in the order they came."""
+    """Slots for running jobs, shared by the claims of one worker; waiters get them in order of arrival."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -15,7 +15,7 @@ class Slots:
         self._waiters: deque[tuple[int, asyncio.Future[int]]] = deque()
 
     async def take(self, wanted: int, *, seconds: float) -> int:
-        """Take up to ``wanted`` places and return how many; 0 when none became free within ``seconds``."""
+        """Take up to ``wanted`` slots and return how many; 0 when none became free within ``seconds``."""
         if self.taken < self.limit and not self._waiters:
             return self._grant(wanted)
         if seconds <= 0:
@@ -37,7 +37,7 @@ class Slots:
             raise
 
     def give_back(self, count: int) -> None:
-        """Free that many places."""
+        """Free that many slots."""
         self.taken -= count
         while self._waiters and self.taken < self.limit:
             wanted, waiter = self._waiters.popleft()

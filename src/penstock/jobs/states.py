@@ -1,7 +1,7 @@
-"""What may happen to a job: pure rules, no awaits, no clock, no settings.
+"""The rules for changes of a job's state: pure functions without awaits, clock or settings.
 
 A job is ``pending`` (ready or later), ``running`` (leased), ``waiting`` (a parked flow), or finished:
-``completed``, ``failed``, ``cancelled``. Finished changes only by an explicit retry of a failed job.
+``completed``, ``failed``, ``cancelled``. Of finished jobs only a failed one changes, by an explicit retry.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from penstock.failures import Category
 
 
 class Status(StrEnum):
-    """Where a job is in its life."""
+    """The state of a job."""
 
     PENDING = "pending"
     RUNNING = "running"
@@ -34,32 +34,32 @@ FINISHED = frozenset({Status.COMPLETED, Status.FAILED, Status.CANCELLED})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How failed attempts are spaced. Delays double from ``base`` up to ``cap``, with ±50 % jitter."""
+    """The delays between failed attempts. They double from ``base`` up to ``cap``, with ±50 % jitter."""
 
     base: timedelta = timedelta(seconds=2)
     cap: timedelta = timedelta(minutes=5)
     max_lost_leases: int = 5  # a job whose workers keep dying ends after this many lost leases
-    max_free_attempts: int = 1000  # attempts that cost nothing; from then on rate limits do
+    max_free_attempts: int = 1000  # attempts that are free of cost; after these, rate limits count as failures
 
     def backoff(self, failures: int, *, jitter: float) -> timedelta:
-        """Delay before the next attempt after ``failures`` (≥ 1) burned ones; ``jitter`` is in [0, 1)."""
+        """Return the delay before the next attempt after ``failures`` (≥ 1) of them; ``jitter`` is in [0, 1)."""
         doubled = self.base * float(2 ** min(max(failures, 1) - 1, 32))
         return min(self.cap, doubled) * (0.5 + jitter)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tally:
-    """What a running attempt knows of the job's past."""
+    """The job's history, as far as the rules need it when an attempt ends."""
 
-    attempt: int  # this one; the first is 1
-    failures: int  # attempts burned so far, this one not counted
-    losses: int  # leases lost so far, this one not counted
+    attempt: int  # the number of this attempt; the first is 1
+    failures: int  # attempts that counted against the limit so far, without this one
+    losses: int  # leases lost so far, without this one
     max_attempts: int
     cancel_requested: bool
 
     @property
     def free(self) -> int:
-        """Attempts so far that cost nothing, this one counted."""
+        """The number of attempts so far, including this one, that did not count against the limit."""
         return max(self.attempt - self.failures, 1)  # lost leases are failures too
 
 
@@ -89,8 +89,8 @@ def after_failure(
 ) -> Again | Over:
     """Decide what a job does when its attempt ended with ``category``.
 
-    ``retry_after`` is a floor that a provider or worker states; it lengthens the delay of every
-    retried category. Cancellation wins over every retry. Rate limits cost nothing, but not for ever.
+    ``retry_after`` is the least delay, as a provider or worker gave it; it applies to every category that is retried.
+    Cancellation takes precedence over every retry. Rate limits do not count as failures, up to a limit.
     """
     if tally.cancel_requested or category is Category.CANCELLED:
         return Over(status=Status.CANCELLED)
@@ -102,7 +102,7 @@ def after_failure(
         case Category.SHUTDOWN:
             return Again(delay=floor, failures=failures, losses=losses)
         case Category.RATE_LIMITED:
-            # Where no wait is stated it grows; a stated one is never so short that the job comes back at once for ever.
+            # Without retry_after the delay grows; with it the delay has a minimum, so that no job spins.
             least = policy.backoff(tally.free if retry_after is None else 1, jitter=jitter)
             burned = tally.free > policy.max_free_attempts
             if burned and failures + 1 >= tally.max_attempts:
@@ -130,5 +130,5 @@ def may_retry(status: Status) -> bool:
 
 
 def may_cancel(status: Status) -> bool:
-    """Return whether a cancel applies: to everything that has not finished."""
+    """Return whether a cancel applies: to every job that has not finished."""
     return not status.finished

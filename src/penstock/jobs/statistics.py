@@ -1,4 +1,4 @@
-"""Statistics: the counter tables' rows, summed up by queue and owner. No job row is read."""
+"""Sum up the counter tables' rows by queue and owner. No job row is read."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from penstock.tenants.principal import TenantId
 
 
 async def gather(connection: Connection, tenant: TenantId) -> Stats:
-    """All counters, from the counter tables alone."""
+    """Return all counters, from the counter tables alone."""
     rows = await reading.counts(connection, tenant)
     oldest = await reading.oldest_pending(connection, tenant)
     owners: dict[tuple[Queue, str], Counts] = {}

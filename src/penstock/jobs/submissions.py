@@ -1,4 +1,4 @@
-"""Submitting jobs: one or many, each once, however often an idempotent request is sent."""
+"""Submit one or many jobs. Each is created once, however often an idempotent request is sent."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Submissions:
         self._tenant = tenant
         self._names = names
         self._writers = writers
-        self._max_attempts = max_attempts  # of a job that names none
+        self._max_attempts = max_attempts  # of a job that does not set its own
 
     async def submit(self, submission: JobSubmission) -> Submitted:
-        """Create a job, or find the one that the same idempotency key and request made before.
+        """Create a job, or return the one that an earlier request with the same idempotency key and content created.
 
         Raises IdempotencyConflict when the key was used for another request.
         """
@@ -62,7 +62,7 @@ class Submissions:
             found: dict[Key, Job] = {}
 
             async def meet(connection: store.Connection, taken: Sequence[NewJob], met: dict[Key, Job] = found) -> None:
-                """Before anything is written: the jobs whose keys were taken earlier must be these very requests."""
+                """Check, before anything is written, that jobs with the same keys came from the same requests."""
                 jobs = await self._find_by_keys(connection, [job.submission for job in taken])
                 for job, existing in zip(taken, jobs, strict=True):
                     if existing is None:
@@ -72,7 +72,7 @@ class Submissions:
             try:
                 created = await self._writers.create(new, meet=meet)
             except _KeyFreed:
-                async with self._database.acquire() as connection:  # frees it for good: that transaction was undone
+                async with self._database.acquire() as connection:  # for good: the first attempt was rolled back
                     await self._find_by_keys(connection, [s for s in submissions if s.idempotency_key])
                 continue
             except (asyncpg.DataError, asyncpg.ProgramLimitExceededError) as error:
@@ -98,7 +98,7 @@ class Submissions:
     async def _find_by_keys(
         self, connection: store.Connection, submissions: Sequence[JobSubmission]
     ) -> list[Job | None]:
-        """Return the jobs that hold the submissions' keys; None where retention has dropped it and freed the key."""
+        """Return the jobs that hold the submissions' keys; None where retention dropped the job, freeing the key."""
         if not submissions:
             return []
         keys = [_key(submission) for submission in submissions]
@@ -115,7 +115,7 @@ class Submissions:
 
 
 class _KeyFreed(Exception):
-    """A taken key turned out to belong to a job that retention has dropped; it is free now."""
+    """Raised when a taken key belongs to a job that retention has dropped; the key is free now."""
 
 
 def _key(submission: JobSubmission) -> Key:
@@ -160,15 +160,15 @@ def _as_created(new: NewJob, created_at: datetime) -> Job:
 
 
 def _expiry(submission: JobSubmission, created_at: datetime) -> datetime | None:
-    """When a job of this submission expires; the statement that stores it counts from the same time."""
+    """Return when a job of this submission expires; the statement that stores it computes from the same time."""
     if submission.ttl_seconds is not None:
         return created_at + timedelta(seconds=submission.ttl_seconds)
     return submission.expires_at
 
 
 def _same_request(job: Job, submission: JobSubmission, max_attempts: int) -> bool:
-    """Return whether the job was created by this very request. Its due time may have moved since, and its expiry may be
-    over, so that neither counts once they have."""
+    """Return whether the same request created the job. A due time that has moved since is not compared, nor is an
+    expiry that has passed."""
     return (
         job.task_type == submission.task_type
         and job.model_profile == submission.model_profile

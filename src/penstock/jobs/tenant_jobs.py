@@ -31,7 +31,7 @@ from penstock.tenants.principal import TenantId
 
 
 class TenantJobs(Claiming, Changing):
-    """All that can be done with the jobs of one tenant; every call may raise DatabaseUnavailable."""
+    """Every operation on the jobs of one tenant; each call may raise DatabaseUnavailable."""
 
     def __init__(self, shared: Shared, tenant: TenantId) -> None:
         self.tenant = tenant
@@ -59,7 +59,7 @@ class TenantJobs(Claiming, Changing):
     # Submitting
 
     async def submit(self, submission: JobSubmission) -> Submitted:
-        """Create a job, or find the one that the same idempotency key and request made before.
+        """Create a job, or return the one that an earlier request with the same idempotency key and content created.
 
         Raises IdempotencyConflict when the key was used for another request.
         """
@@ -76,11 +76,11 @@ class TenantJobs(Claiming, Changing):
         return await (self._events.all(after) if job_id is None else self._events.of_job(job_id, after))
 
     async def events_over(self, job_id: UUID, after: Position) -> bool:
-        """Return whether the job has finished and has no event behind ``after``; raises NotFound."""
+        """Return whether the job has finished and has no event after ``after``; raises NotFound."""
         return await self._events.is_over(job_id, after)
 
     def wake_readers(self) -> None:
-        """Let open streams read: events were stored."""
+        """Make open streams read the events that were stored."""
         self._events.tail.wake()
 
     # Reporting
@@ -94,9 +94,9 @@ class TenantJobs(Claiming, Changing):
         return self._writers.completions.put(completion)
 
     async def complete_many(self, completions: Sequence[JobCompletion]) -> builtins.list[JobState | CallerError]:
-        """Store many results; returns outcomes in order, errors as values. Each is accepted or refused by itself."""
+        """Store many results; returns outcomes in order, errors as values. Each is accepted or refused on its own."""
         return batching.values(await self._writers.completions.put_all(completions), CallerError)
 
     async def fail(self, job_id: UUID, failure: Failure) -> JobState:
-        """End an attempt without a result: the job is pending again, or over. Raises StaleEpoch, NotFound."""
+        """End an attempt without a result; the job returns to pending or finishes. Raises StaleEpoch, NotFound."""
         return await self._writers.failures.put((job_id, failure))

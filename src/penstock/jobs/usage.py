@@ -1,4 +1,4 @@
-"""What attempts used of providers: reported with an attempt's end, and summed up."""
+"""What attempts used of providers: reported when an attempt ends, and summed up in statistics."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import msgspec
 from msgspec import Meta, Struct
 
 _LONGEST_ERROR = 2000
-_PLAIN = r"^[^\x00-\x1f\x7f-\x9f]*$"  # PostgreSQL has no U+0000, and names no other control character
+_PLAIN = r"^[^\x00-\x1f\x7f-\x9f]*$"  # PostgreSQL cannot store U+0000, and names need no other control character
 Outcome = Literal["completed", "failed", "cancelled", "skipped"]
-Count = Annotated[int, Meta(ge=0, le=10**12)]  # sums of millions of them fit into a bigint
+Count = Annotated[int, Meta(ge=0, le=10**12)]  # small enough that sums of millions of them fit into a bigint
 
 
 class Usage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -34,14 +34,14 @@ class UsageCounts(Struct, frozen=True, kw_only=True):
     """What calls to providers used, since the beginning; those of attempts that failed count too."""
 
     calls: int = 0
-    failures: int = 0  # calls that ended without a result
+    failures: int = 0  # calls that failed
     prompt_tokens: int = 0
     completion_tokens: int = 0
     audio_seconds: float = 0.0
-    milliseconds: int = 0  # that providers took
+    milliseconds: int = 0  # time spent waiting for providers
 
     def plus(self, other: UsageCounts) -> UsageCounts:
-        """Both together."""
+        """Return the sum of both."""
         return UsageCounts(
             calls=self.calls + other.calls,
             failures=self.failures + other.failures,
@@ -53,7 +53,7 @@ class UsageCounts(Struct, frozen=True, kw_only=True):
 
 
 class ProviderCounts(UsageCounts, frozen=True, kw_only=True):
-    """The part of it that one model of one provider served."""
+    """The usage of one model of one provider."""
 
     provider: str
     model: str
@@ -63,12 +63,12 @@ _stored = msgspec.json.Decoder(list[dict[str, Any]])
 
 
 def stored(usages: Sequence[Usage]) -> bytes | None:
-    """As a column holds it; None for nothing."""
+    """Return the value for a column; None when there is no usage."""
     return msgspec.json.encode(usages) if usages else None
 
 
 def read(column: bytes | None) -> list[Usage]:
-    """What a column holds; fields that a later version wrote are ignored."""
+    """Read a column's value; fields that a later version wrote are ignored."""
     if column is None:
         return []
     return [

@@ -1,4 +1,4 @@
-"""The group commits of one tenant: what many callers hand in at once is written by one statement."""
+"""The group commits of one tenant: one statement writes what many callers send at the same time."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Meet = Callable[[store.Connection, Sequence[NewJob]], Awaitable[None]]
 
 
 def judge(lease: HeldLease, failure: Failure, policy: RetryPolicy) -> Verdict:
-    """What the rules say of a lease whose attempt ended with this failure."""
+    """Decide, by the rules of ``states``, how a lease ends whose attempt ended with this failure."""
     retry_after = None if failure.retry_after_seconds is None else timedelta(seconds=failure.retry_after_seconds)
     outcome = after_failure(failure.category, lease.tally, policy, jitter=random(), retry_after=retry_after)
     return Verdict(
@@ -50,7 +50,7 @@ def judge(lease: HeldLease, failure: Failure, policy: RetryPolicy) -> Verdict:
 
 
 class TenantWriters:
-    """Batchers for creates, completions, failures and heartbeats; ``drain`` writes what is queued."""
+    """The batchers for creates, completions, failures and heartbeats; ``drain`` writes what is queued."""
 
     def __init__(
         self,
@@ -79,14 +79,14 @@ class TenantWriters:
         )
 
     async def drain(self) -> None:
-        """Wait until everything handed in is written."""
+        """Wait until everything that was queued is written."""
         for batcher in (self.creates, self.completions, self.failures, self.heartbeats):
             await batcher.drain()
 
     async def create(self, jobs: Sequence[NewJob], *, meet: Meet | None = None) -> list[datetime | None]:
-        """Write new jobs in one transaction; answers when, or None where the idempotency key was taken before.
+        """Write new jobs in one transaction. Returns the time, or None for a job whose idempotency key was taken.
 
-        ``meet`` is shown the jobs whose keys other jobs hold, before anything is written, and may raise to stop it.
+        Before anything is written, ``meet`` is called with the jobs whose keys other jobs hold; it may raise to stop.
         """
         keyed = [job for job in jobs if job.submission.idempotency_key is not None]
         async with self._database.acquire() as connection:
@@ -109,20 +109,20 @@ class TenantWriters:
         return [created_at if job.id in written else None for job in jobs]
 
     async def _heartbeat(self, beats: Sequence[JobHeartbeat]) -> list[HeartbeatResult | Exception]:
-        turns, places = _turns(beats)
+        turns, turn_of = _turns(beats)
         async with self._database.acquire() as connection:
             if len(turns) == 1:
-                told = [await store.heartbeat(connection, self._tenant, turns[0])]
+                results = [await store.heartbeat(connection, self._tenant, turns[0])]
             else:  # all or nothing, so that a batch which is refused can be written again in halves
                 async with connection.transaction():
-                    told = [await store.heartbeat(connection, self._tenant, turn) for turn in turns]
-            lost = [beat.id for beat in turns[0] if (beat.id, beat.epoch) not in told[0]]
+                    results = [await store.heartbeat(connection, self._tenant, turn) for turn in turns]
+            lost = [beat.id for beat in turns[0] if (beat.id, beat.epoch) not in results[0]]
             known = await store.find_finished(connection, self._tenant, lost) if lost else {}
         if any(beat.progress is not UNSET or output.carries_output(beat) for beat in beats):
             announce(self._wakeups)
         return [
-            _beaten(beat, told[place].get((beat.id, beat.epoch)), beat.id in known)
-            for beat, place in zip(beats, places, strict=True)
+            _heartbeat_result(beat, results[turn].get((beat.id, beat.epoch)), beat.id in known)
+            for beat, turn in zip(beats, turn_of, strict=True)
         ]
 
     async def _complete(self, completions: Sequence[JobCompletion]) -> list[JobState | Exception]:
@@ -169,7 +169,7 @@ def _batching(
     content: Callable[[Item], str],
     weigh: Callable[[Item], int] | None = None,
 ) -> Batching[Item, Answer]:
-    """Return a ``Batching`` that blames the field with the caller's ``content`` for what the server refuses."""
+    """Return a ``Batching`` whose errors name the field with the caller's ``content`` when the server refuses it."""
     return Batching(
         flush,
         refused=_REFUSED,
@@ -191,39 +191,41 @@ def _lost(job_id: UUID, epoch: int, exists: bool) -> StaleEpoch | NotFound:
     return NotFound(f"there is no job {job_id}")
 
 
-def _beaten(beat: JobHeartbeat, told: HeartbeatResult | Gap | None, exists: bool) -> HeartbeatResult | CallerError:
-    if isinstance(told, Gap):
+def _heartbeat_result(
+    beat: JobHeartbeat, result: HeartbeatResult | Gap | None, exists: bool
+) -> HeartbeatResult | CallerError:
+    if isinstance(result, Gap):
         name, stored = (
-            ("chunks", told.chunks) if output.first_of(beat.chunks_from) > told.chunks else ("logs", told.lines)
+            ("chunks", result.chunks) if output.first_of(beat.chunks_from) > result.chunks else ("logs", result.lines)
         )
-        return InvalidInput.of(f"{name}_from", f"must be at most {stored}: so many of this attempt are stored")
-    return told or _lost(beat.id, beat.epoch, exists)
+        return InvalidInput.of(f"{name}_from", f"must be at most {stored}, the number already stored for this attempt")
+    return result or _lost(beat.id, beat.epoch, exists)
 
 
 def _turns(beats: Sequence[JobHeartbeat]) -> tuple[list[list[JobHeartbeat]], list[int]]:
-    """Heartbeats as statements to run one after the other, and which of them speaks for each heartbeat.
+    """Group heartbeats into statements to run one after the other; return these, and each heartbeat's statement number.
 
-    A lease stands once in a statement: two heartbeats of it become one, unless both carry chunks or log lines.
+    A lease occurs once in a statement: two heartbeats of it become one, unless both carry chunks or log lines.
     """
     turns: list[dict[tuple[UUID, int], JobHeartbeat]] = [{}]
     newest: dict[tuple[UUID, int], int] = {}
-    places: list[int] = []
+    turn_of: list[int] = []
     for beat in beats:
         lease = (beat.id, beat.epoch)
-        place = newest.get(lease, 0)
-        earlier = turns[place].get(lease)
+        number = newest.get(lease, 0)
+        earlier = turns[number].get(lease)
         if earlier is not None and output.carries_output(earlier) and output.carries_output(beat):
-            place, earlier = place + 1, None
-            if place == len(turns):
+            number, earlier = number + 1, None
+            if number == len(turns):
                 turns.append({})
-        turns[place][lease] = beat if earlier is None else _later_beat(earlier, beat)
-        newest[lease] = place
-        places.append(place)
-    return [list(turn.values()) for turn in turns], places
+        turns[number][lease] = beat if earlier is None else _later_beat(earlier, beat)
+        newest[lease] = number
+        turn_of.append(number)
+    return [list(turn.values()) for turn in turns], turn_of
 
 
 def _later_beat(earlier: JobHeartbeat, beat: JobHeartbeat) -> JobHeartbeat:
-    """Two heartbeats of one lease as one: what the later does not state, the earlier one's holds."""
+    """Merge two heartbeats of one lease; fields that the later one leaves out come from the earlier one."""
     telling = beat if output.carries_output(beat) else earlier
     return replace(
         beat,
@@ -237,5 +239,5 @@ def _later_beat(earlier: JobHeartbeat, beat: JobHeartbeat) -> JobHeartbeat:
 
 
 def _content_of_beat(beat: JobHeartbeat) -> str:
-    """The field to blame: log lines are written here, so it is one of the others."""
+    """Return the field with the bad content. The service itself encodes log lines, so it is one of the others."""
     return "chunks" if beat.chunks and beat.progress is UNSET else "progress"

@@ -1,1 +1,1 @@
-"""The HTTP of jobs: one class of routes a topic."""
+"""The HTTP routes of jobs: one class per topic."""

@@ -32,16 +32,16 @@ JOB_ID: Final = PathParameter(name="id", type=UUID, description="the job's id")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sizes:
-    """How large what callers send may be, in bytes."""
+    """The largest sizes that are accepted in requests, in bytes."""
 
     input: int = 2**20
     result: int = 16 * 2**20
     batch: int = 64 * 2**20
-    one_heartbeat: int = 8 * 2**20  # more than a heartbeat may hold, so that its refusal can name the field
+    one_heartbeat: int = 8 * 2**20  # larger than a valid one, so that the error for one too large names the field
 
     @property
     def one_job(self) -> int:
-        """Of a submission: its input, and room for the other fields."""
+        """Return the largest body of a submission: its input, with room for the other fields."""
         return self.input + 64 * 1024
 
     @property
@@ -50,8 +50,8 @@ class Sizes:
 
 
 class JobRoutes:
-    """Handlers on a service. ``known`` returns the model profiles that this process knows for a task type, ``explain``
-    why it does not serve a queue, where it knows."""
+    """Handlers that use one job service. ``known`` returns the model profiles that this process knows for a task type.
+    ``explain`` returns why this process does not serve a queue, if it knows."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class JobRoutes:
         return msgspec.structs.replace(job, warnings=warnings) if warnings else job
 
     async def wait(self, request: Request, job_id: UUID, seconds: float) -> Job:
-        """Return the job when it is finished, or as it stands after ``seconds`` or when the process begins to stop."""
+        """Return the job once it has finished, or its state after ``seconds`` or when the process begins to stop."""
         waited = await request.unless_left(self.jobs(request).wait(job_id, timedelta(seconds=seconds)))
         return waited or await self.jobs(request).get(job_id)
 
@@ -88,5 +88,5 @@ def queue_of(job: Job) -> Queue:
 
 
 def waits(job: Job) -> bool:
-    """Whether no worker has taken the job yet."""
+    """Return whether no worker has taken the job yet."""
     return job.status is Status.PENDING and job.attempt == 0

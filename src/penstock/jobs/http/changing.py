@@ -28,14 +28,14 @@ _bulk = msgspec.json.Decoder(BulkRequest)
 
 
 class ChangeRoutes(JobRoutes):
-    """Sends jobs back to pending, or cancels them."""
+    """Retries and cancels jobs."""
 
     @route(
         "POST",
         "/api/v1/jobs/{id}/retry",
         name="retryJob",
         tag="Jobs",
-        summary="Send a failed job back to pending, or a running one, whose lease it takes away",
+        summary="Return a failed or running job to pending; a running one loses its lease",
         path_parameters=(JOB_ID,),
         responses={200: ResponseSpec(description="The job, pending", type=Job, example=examples.JOB)},
         errors=(InvalidInput, NotFound, WrongState, DatabaseUnavailable),
@@ -49,7 +49,7 @@ class ChangeRoutes(JobRoutes):
         name="cancelJob",
         tag="Jobs",
         summary="Cancel a pending job, or ask a running one to stop",
-        description="A running job ends when its worker lets go, or when a grace period is over.",
+        description="A running job ends when its worker stops it, or when a grace period is over.",
         path_parameters=(JOB_ID,),
         responses={
             200: ResponseSpec(

@@ -1,4 +1,4 @@
-"""Streams of what happens to jobs."""
+"""Stream the events of jobs."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _EventId = Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,18}(-[0-9]{1,18}){2})
 
 _STREAM: Final = ResponseSpec(
     description=(
-        "Server-sent events, each a CloudEvent. An event of type `reset` says that the events behind the reader's "
-        "last id cannot be given: `data.reason` is `expired` (retention has dropped them), `ahead` or `replaced` "
-        "(the database went back, as after a restore). What the reader holds may be out of date; the stream goes "
-        "on with the job's first event, or for all jobs with what happens from now on."
+        "Server-sent events, each a CloudEvent. An event of type `reset` means that the events after the reader's "
+        "last id are not available: `data.reason` is `expired` (retention has dropped them), `ahead` or `replaced` "
+        "(the database went back, as after a restore). The reader's own state may be out of date; the stream continues "
+        "with the job's first event or, for all jobs, with what happens from now on."
     ),
     media_type="text/event-stream",
     example=examples.EVENT,
 )
 _RESUME: Final = (
-    Parameter(name="after", type=_EventId, description="resume behind this event's id"),
+    Parameter(name="after", type=_EventId, description="resume after the event with this id"),
     Parameter(name="Last-Event-ID", type=_EventId, description="the same, as EventSource sends it", place="header"),
 )
 
@@ -49,7 +49,7 @@ class EventRoutes(JobRoutes):
         "/api/v1/jobs/{id}/events",
         name="watchJob",
         tag="Events",
-        summary="Everything that happened to a job, then live; ends with the job",
+        summary="Stream a job's past and new events, until the job has finished",
         path_parameters=(JOB_ID,),
         parameters=_RESUME,
         responses={200: _STREAM, 204: ResponseSpec(description="The job is finished and has no later event")},
@@ -63,7 +63,7 @@ class EventRoutes(JobRoutes):
         "/api/v1/events",
         name="watchAll",
         tag="Events",
-        summary="Events of all jobs from now on, or behind one",
+        summary="Stream the events of all jobs, from now on or after a given event",
         parameters=_RESUME,
         responses={200: _STREAM},
         errors=(InvalidInput, DatabaseUnavailable),
@@ -81,16 +81,16 @@ class EventRoutes(JobRoutes):
         if job_id is not None:
             await self.jobs(request).get(job_id)
             if position is not None and await self.jobs(request).events_over(job_id, position):
-                return Response(status=204)  # tells an EventSource not to come back
+                return Response(status=204)  # makes an EventSource stop reconnecting
         events = await self.jobs(request).events(job_id=job_id, after=position)
         return EventStream(chunks=_as_chunks(events))
 
 
 async def _as_chunks(events: OpenStream) -> AsyncIterator[bytes]:
-    """Events as server-sent events, each a CloudEvent in structured mode.
+    """Yield events as server-sent events, each a CloudEvent in structured mode.
 
-    The position where the stream begins comes first, as an id without an event: a reader whose connection breaks before
-    the first event resumes there.
+    The first message is the id of the position where the stream begins, without an event: a reader whose connection
+    breaks before the first event resumes there.
     """
     yield b"id: %b\n\n" % str(events.start).encode()
     async with aclosing(events):

@@ -1,4 +1,4 @@
-"""Examples for the API's description of itself."""
+"""Examples for the OpenAPI description."""
 
 from __future__ import annotations
 

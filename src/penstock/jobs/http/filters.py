@@ -14,7 +14,7 @@ from penstock.jobs.job import (
 from penstock.web.reading import convert, moment
 from penstock.web.route import Parameter
 
-LISTS = frozenset({"status", "tags"})  # filters that may be repeated
+LISTS = frozenset({"status", "tags"})  # parameters that may be repeated
 
 FILTERS: dict[str, bool] = {name: name in LISTS for name in JobFilter.__struct_fields__}
 
@@ -43,7 +43,7 @@ FILTER_PARAMETERS = tuple(
 
 
 def filter_of(query: Mapping[str, Sequence[str]]) -> JobFilter:
-    """The filter that query parameters state, among others; raises InvalidInput."""
+    """Return the filter in query parameters, which may hold other parameters too; raises InvalidInput."""
     return convert(values_of({name: value for name, value in query.items() if name in FILTERS}), JobFilter)
 
 

@@ -39,7 +39,9 @@ class ReadRoutes(JobRoutes):
         path_parameters=(JOB_ID,),
         parameters=(
             Parameter(
-                name="wait", type=WaitSeconds, description="respond when the job has finished, or after so many seconds"
+                name="wait",
+                type=WaitSeconds,
+                description="respond when the job has finished, or after that many seconds",
             ),
         ),
         responses={200: ResponseSpec(description="The job", type=Job, example=examples.DONE)},
@@ -59,8 +61,8 @@ class ReadRoutes(JobRoutes):
         name="listJobs",
         tag="Jobs",
         summary="List jobs, newest first",
-        description="Every stated filter must match. A page may hold fewer jobs than `limit`, even none: only a null "
-        "`next_cursor` is the end. Payloads are left out.",
+        description="Every given filter must match. A page may hold fewer jobs than `limit`, even none: only a null "
+        "`next_cursor` marks the end. Payloads are left out.",
         parameters=FILTER_PARAMETERS,
         responses={200: ResponseSpec(description="A page", type=JobPage, example=examples.PAGE)},
         errors=(InvalidInput, DatabaseUnavailable),
@@ -77,7 +79,7 @@ class ReadRoutes(JobRoutes):
         name="getStats",
         tag="Statistics",
         summary="Counters per queue and owner",
-        description="`pending` and `running` are as they are now, the rest since the beginning.",
+        description="`pending` and `running` are current values; all others count from the beginning.",
         responses={200: ResponseSpec(description="The counters", type=Stats, example=examples.STATS)},
         errors=(InvalidInput, DatabaseUnavailable),
     )

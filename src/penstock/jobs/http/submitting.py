@@ -56,11 +56,12 @@ Check = Callable[[JobSubmission, str], None]
 
 
 class SubmitRoutes(JobRoutes):
-    """Accepts jobs.
+    """Accepts submissions of jobs.
 
     ``check`` gets every submission before anything is written, with the prefix of its fields ("" or "jobs[3].");
-    it may raise InvalidInput. It runs on the event loop, so it must be quick. With ``strict_queues`` a job is refused
-    whose queue no worker has ever served and this process does not know; without, its submitter is warned.
+    it may raise InvalidInput. It runs on the event loop, so it must be quick. If no worker has ever served a job's
+    queue and this process does not know it, the job is refused with ``strict_queues``; otherwise the
+    response has a warning.
     """
 
     def __init__(
@@ -90,10 +91,10 @@ class SubmitRoutes(JobRoutes):
         responses={
             201: ResponseSpec(description="Created; with `Prefer: wait` finished too", type=Job, example=examples.JOB),
             200: ResponseSpec(
-                description="The same request was made before; this is its job", type=Job, example=examples.DONE
+                description="The same request was sent before; this is its job", type=Job, example=examples.DONE
             ),
             202: ResponseSpec(
-                description="Created, and not finished within the time of `Prefer: wait`",
+                description="Created, but not finished within the time of `Prefer: wait`",
                 type=Job,
                 example=examples.JOB,
             ),
@@ -174,7 +175,7 @@ def _check_expiry(submission: JobSubmission, prefix: str) -> None:
 
 
 def _with_key(submission: JobSubmission, header: str | None) -> JobSubmission:
-    """The submission with the key of the ``Idempotency-Key`` header."""
+    """Return the submission with the key from the ``Idempotency-Key`` header."""
     if header is None:
         return submission
     key = header[1:-1] if len(header) > 1 and header[0] == header[-1] == '"' else header  # RFC 8941 strings are quoted
@@ -190,13 +191,13 @@ def _with_key(submission: JobSubmission, header: str | None) -> JobSubmission:
 
 
 def _preferred_wait(header: str | None) -> float | None:
-    """The seconds of ``Prefer: wait=N``, 60 at most; None when there is no such preference."""
+    """Return the seconds in ``Prefer: wait=N``, 60 at most; None when there is no such preference."""
     found = _PREFER_WAIT.search(header) if header else None
     return min(float(found[1]), _LONGEST_WAIT) if found else None
 
 
 def _merged(defaults: JobFields, job: JobFields, index: int) -> JobSubmission:
-    """A job of a batch with the batch's defaults filled in; raises InvalidInput for what is missing."""
+    """Return a job of a batch with the batch's defaults filled in; raises InvalidInput for a missing field."""
     values: dict[str, Any] = {}
     for name in JobFields.__struct_fields__:
         value = getattr(job, name)

@@ -1,4 +1,4 @@
-"""What workers send: claims, heartbeats, results and failures."""
+"""Receive what workers send: claims, heartbeats, results and failures."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ _REPORT_ERRORS: Final = (*BODY_ERRORS, NotFound, StaleEpoch, DatabaseUnavailable
 
 
 class WorkRoutes(JobRoutes):
-    """Leases jobs to workers and takes their reports."""
+    """Leases jobs to workers and receives their reports."""
 
     @route(
         "POST",
@@ -70,7 +70,7 @@ class WorkRoutes(JobRoutes):
         request=ClaimRequest,
         request_example=examples.CLAIM,
         responses={
-            200: ResponseSpec(description="What was leased; may be empty", type=ClaimResponse, example=examples.CLAIMED)
+            200: ResponseSpec(description="The leased jobs; may be empty", type=ClaimResponse, example=examples.CLAIMED)
         },
         errors=(*BODY_ERRORS, DatabaseUnavailable),
     )
@@ -108,11 +108,12 @@ class WorkRoutes(JobRoutes):
         "/api/v1/jobs/{id}/heartbeat",
         name="heartbeatJob",
         tag="Workers",
-        summary="Keep a lease, report progress, output and log, learn of a cancel",
+        summary="Extend a lease, report progress, output and log, and learn of a cancel",
         description=(
             "`chunks` and `logs` become the job's events `job.output` and `job.log`. Both are numbered within the "
-            "attempt; `chunks_from` and `logs_from` are the numbers of the first ones sent, so that nothing that is "
-            f"repeated is stored twice. Together at most {output.MAX_ENTRIES} entries and {output.MAX_BYTES} bytes."
+            "attempt; `chunks_from` and `logs_from` are the numbers of the first ones sent, so that a "
+            "repeated heartbeat stores nothing twice. "
+            f"Together at most {output.MAX_ENTRIES} entries and {output.MAX_BYTES} bytes."
         ),
         request=Heartbeat,
         request_example=examples.HEARTBEAT,
@@ -141,9 +142,7 @@ class WorkRoutes(JobRoutes):
         request=Failure,
         request_example=examples.FAILURE,
         path_parameters=(JOB_ID,),
-        responses={
-            200: ResponseSpec(description="What becomes of the job", type=JobState, example=examples.BACKING_OFF)
-        },
+        responses={200: ResponseSpec(description="The job's new state", type=JobState, example=examples.BACKING_OFF)},
         errors=_REPORT_ERRORS,
     )
     async def fail(self, request: Request) -> Response:
@@ -155,7 +154,7 @@ class WorkRoutes(JobRoutes):
         "/api/v1/jobs/complete",
         name="completeJobs",
         tag="Workers",
-        summary="Hand in many results; each is accepted or refused by itself",
+        summary="Report many results; each is accepted or refused on its own",
         request=BatchCompletion,
         request_example=examples.COMPLETIONS,
         responses={
@@ -182,7 +181,7 @@ class WorkRoutes(JobRoutes):
         "/api/v1/jobs/heartbeat",
         name="heartbeatJobs",
         tag="Workers",
-        summary="Heartbeats for many jobs",
+        summary="Send heartbeats for many jobs",
         request=BatchHeartbeat,
         request_example=examples.HEARTBEATS,
         responses={
@@ -212,10 +211,10 @@ class WorkRoutes(JobRoutes):
 
 
 def _of_job(kind: Callable[..., T], job_id: UUID, report: Struct) -> T:
-    """A report about one job as the same report that names its job."""
+    """Return a report about one job as the item of a batch, which names its job."""
     return kind(id=job_id, **{name: getattr(report, name) for name in report.__struct_fields__})
 
 
 def _refused(job_id: UUID, error: CallerError) -> BatchItem:
-    """Return the error of one item, with its detail where the code alone does not say enough."""
+    """Return the error of one item, with details where the code alone is not enough."""
     return BatchItem(id=job_id, code=error.code, detail=error.message if isinstance(error, InvalidInput) else None)

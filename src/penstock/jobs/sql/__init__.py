@@ -1,1 +1,1 @@
-"""The statements about jobs, and their typed functions: one module beside each ``.sql`` file."""
+"""The SQL statements about jobs, and typed functions for them: one module for each ``.sql`` file."""

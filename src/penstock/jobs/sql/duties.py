@@ -1,6 +1,6 @@
 """Maintenance across all tenants: the typed functions of ``duties.sql``. Rows carry their tenant.
 
-The conventions are those of ``store``, but that no function takes a tenant.
+The conventions are those of ``store``, except that no function takes a tenant.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _sql = queries.load(__file__, "duties.sql")
 async def lock_expired(
     connection: Connection, *, recovered_at: datetime, cancel_grace: timedelta, limit: int
 ) -> list[HeldLease]:
-    """Lock leases to rescue, of every tenant, for the current transaction."""
+    """Lock every tenant's leases to rescue, for the current transaction."""
     rows = await _sql.lock_expired.rows(
         connection, recovered_at=recovered_at, cancel_grace_seconds=cancel_grace.total_seconds(), limit=limit
     )
@@ -26,7 +26,7 @@ async def lock_expired(
 
 
 async def lock_leases_of(connection: Connection, worker_ids: Sequence[str], *, limit: int) -> list[HeldLease]:
-    """Lock leases of dead workers, of every tenant, for the current transaction."""
+    """Lock every tenant's leases of dead workers, for the current transaction."""
     rows = await _sql.lock_leases_of.rows(connection, worker_ids=list(worker_ids), limit=limit)
     return [held(row, TenantId(row["tenant_id"]), row["worker_id"]) for row in rows]
 
@@ -38,14 +38,14 @@ async def promote(connection: Connection, *, limit: int) -> tuple[dict[Queue, in
 
 
 async def begin_rescue(connection: Connection) -> tuple[datetime, bool] | None:
-    """Note that rescue is on duty. Return since when without a gap and whether any lease is held, or None when another
-    process has the duty now."""
+    """Record that the rescue duty runs. Return since when it has run without a gap and whether any lease is held, or
+    None when another process is recording it now."""
     row = await _sql.begin_rescue.row(connection)
     return None if row is None else (row["recovered_at"], row["leases"])
 
 
 async def roll_up(connection: Connection) -> int:
-    """Add counter deltas to the totals; returns how many deltas there were."""
+    """Add counter deltas to the totals; return how many deltas there were."""
     counted: int = await _sql.roll_up.value(connection)
     used: int = await _sql.roll_up_usage.value(connection)
     return counted + used
@@ -57,6 +57,6 @@ async def raise_hints(connection: Connection) -> None:
 
 
 async def ready_position(connection: Connection) -> int:
-    """Return how far the sequence of ready rows has come; it does not move while nothing becomes ready."""
+    """Return the current value of the sequence of ready rows; it stays the same while nothing becomes ready."""
     position: int = await _sql.ready_position.value(connection)
     return position

@@ -4,8 +4,8 @@
 
 -- name: lock_expired(recovered_at, cancel_grace_seconds, limit)
 -- tenant: every (maintenance; the rows carry their tenant)
--- Leases to rescue: expired, or cancelled and not given up within the grace. After a gap of service (recovered_at) each
--- lease gets its whole length again. Scans lease, which holds only what runs now. Skips leases that another transaction is ending.
+-- Leases to rescue: expired, or cancelled and not released within the grace. After a gap in the rescue duty (recovered_at) each
+-- lease gets its full length again. Scans lease, which holds only running jobs. Skips leases that another transaction is ending.
 SELECT l.tenant_id, l.job_id, l.epoch, l.worker_id, l.attempt, l.failures, l.losses, l.max_attempts,
        l.cancel_requested_at IS NOT NULL AS cancel_requested
 FROM lease l
@@ -16,7 +16,7 @@ ORDER BY l.tenant_id, l.job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED;
 
 -- name: lock_leases_of(worker_ids, limit)
 -- tenant: every (maintenance; the rows carry their tenant)
--- Leases of workers that are known to be dead. Scans lease. Skips what is locked.
+-- Leases of workers that are known to be dead. Scans lease. Skips locked rows.
 SELECT l.tenant_id, l.job_id, l.epoch, l.worker_id, l.attempt, l.failures, l.losses, l.max_attempts,
        l.cancel_requested_at IS NOT NULL AS cancel_requested
 FROM lease l
@@ -27,7 +27,7 @@ ORDER BY l.tenant_id, l.job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED;
 -- name: promote(limit)
 -- tenant: every (maintenance; rows keep their tenant)
 -- Moves due jobs from later to ready. Locks: later rows in due order, skipping locked ones. Index: later_due. The last
--- row holds no queue but when the next job is due.
+-- row returned has no queue; it says when the next job is due.
 WITH due AS MATERIALIZED (
     SELECT tenant_id, job_id FROM later WHERE run_at <= clock() ORDER BY run_at, job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED
 ), moved AS (
@@ -48,9 +48,9 @@ SELECT NULL, NULL, 0, (SELECT run_at FROM later WHERE run_at > clock() ORDER BY 
 
 -- name: begin_rescue()
 -- tenant: every (no tenant's row)
--- Notes that rescue is on duty, and since when without a gap: a gap longer than 5 s, or a restart of the server, means
--- that healthy workers may not have reached the database either. Whether any lease is held is said too. The commit waits
--- for no disk. Locks: one row; null when another process has it now.
+-- Records that the rescue duty runs, and since when without a gap: after a gap longer than 5 s, or a restart of the server,
+-- healthy workers may not have reached the database either. Also returns whether any lease is held. The commit does not wait
+-- for the disk. Locks: one row; null when another process holds it.
 UPDATE housekeeping h
 SET recovered_at = CASE WHEN clock() - h.last_at > interval '5 seconds' OR pg_postmaster_start_time() > h.last_at
                         THEN clock() ELSE h.recovered_at END,
@@ -61,7 +61,7 @@ RETURNING h.recovered_at, EXISTS (SELECT FROM lease) AS leases, set_config('sync
 
 -- name: roll_up()
 -- tenant: every (rows keep their tenant)
--- Adds the appended counter deltas to the totals; returns how many there were. One process at a time.
+-- Adds the appended counter deltas to the totals; returns how many there were. Runs in one process at a time.
 WITH turn AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(hashtext('penstock.roll_up')) AS mine
 ), taken AS (
@@ -86,7 +86,7 @@ SELECT count(*) FROM taken;
 
 -- name: roll_up_usage()
 -- tenant: every (rows keep their tenant)
--- As roll_up, for what was used.
+-- Does the same as roll_up for the usage of providers.
 WITH turn AS MATERIALIZED (
     SELECT pg_try_advisory_xact_lock(hashtext('penstock.roll_up_usage')) AS mine
 ), taken AS (
@@ -108,8 +108,8 @@ SELECT count(*) FROM taken;
 
 -- name: raise_hints()
 -- tenant: every (a hint, no data)
--- Sets each lane's low_seq to its first visible row: in an empty lane, to where the sequence stood at the last pass. Only
--- changes that matter are written. A row committed late lies before the hint until the next pass lowers it.
+-- Sets each lane's low_seq to its first visible row or, in an empty lane, to the sequence's value at the last pass. Writes
+-- only changes that matter. A row that is committed late lies before the hint until the next pass lowers it.
 WITH pass AS (
     UPDATE housekeeping h SET last_at = clock(), note = (SELECT last_value FROM ready_seq)
     FROM (SELECT duty, note FROM housekeeping WHERE duty = 'lanes' FOR UPDATE SKIP LOCKED) old
@@ -124,5 +124,5 @@ WHERE n.id = f.id AND (f.first < n.low_seq OR f.first > n.low_seq + 500);
 
 -- name: ready_position()
 -- tenant: every (a number, no row)
--- How far the sequence of ready rows has come.
+-- The current value of the sequence of ready rows.
 SELECT last_value FROM ready_seq;

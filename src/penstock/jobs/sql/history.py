@@ -1,4 +1,4 @@
-"""The stored events of one job: the typed face of ``history.sql``, by the conventions of ``store``."""
+"""The stored events of one job: typed functions for ``history.sql``, with the conventions of ``store``."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from penstock.jobs.sql.store import Connection
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 
-_PAGE: Final = 500  # rows read at once
-_PAGE_BYTES: Final = 2**20  # of their data; the row that exceeds it is still read
+_PAGE: Final = 500  # rows in one page
+_PAGE_BYTES: Final = 2**20  # of data in one page; the row that exceeds it is still read
 
 _sql = queries.load(__file__, "history.sql")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobPage:
-    """Rows that speak of a job, in order. ``last_id``: where the next page begins. ``more``: there is one."""
+    """Rows that concern a job, in order. The next page begins after ``last_id``; ``more`` is whether there is one."""
 
     rows: list[StoredEvent]
     unnumbered: bool  # rows without a position were left out
@@ -30,7 +30,7 @@ class JobPage:
 
 
 async def read_job_events(connection: Connection, tenant: TenantId, job_id: UUID, *, row_id: int) -> JobPage:
-    """A page of event rows that speak of a job, with event ids above ``row_id``."""
+    """Return a page of event rows that concern a job, with event ids above ``row_id``."""
     found = await _sql.read_job_events.rows(
         connection, tenant_id=tenant, job_id=job_id, row_id=row_id, limit=_PAGE, max_bytes=_PAGE_BYTES
     )
@@ -45,5 +45,5 @@ async def read_job_events(connection: Connection, tenant: TenantId, job_id: UUID
 
 
 async def speaks_of_job(connection: Connection, tenant: TenantId, job_id: UUID, *, event_id: int, at: datetime) -> bool:
-    """Whether the event row speaks of the job."""
+    """Return whether the event row concerns the job."""
     return bool(await _sql.speaks_of_job.value(connection, tenant_id=tenant, job_id=job_id, event_id=event_id, at=at))

@@ -3,18 +3,18 @@
 
 
 -- name: speaks_of_job(tenant_id, job_id, event_id, at)
--- Whether an event row speaks of a job. Index: event_order.
+-- Whether an event row concerns a job. Index: event_order.
 SELECT true FROM event
 WHERE tenant_id = :tenant_id AND at = :at AND id = :event_id AND (job_id = :job_id OR :job_id = ANY (job_ids));
 
 
 -- name: read_job_events(tenant_id, job_id, row_id, limit, max_bytes)
--- A job's event rows with ids above one, in order, with their positions, which are null where none was given yet. At most
--- so many, and no more once their data exceeds max_bytes (the row that exceeds it is still returned); available: how many
--- there would have been. A job's events are written one after the other, each under a lock of the job, so their ids,
--- commits and positions follow each other in the same order.
--- A state row and its event carry the same clock(), for one statement wrote both: that finds the event rows which speak
--- for many jobs. Indexes: event_at, event_job, event_position_event, primary keys.
+-- A job's event rows with ids above row_id, in order, with their positions, which are null where none was given yet. Returns
+-- at most limit rows, and no more once their data exceeds max_bytes (the row that exceeds it is still returned); available
+-- is the number of rows without that bound. A job's events are written one after the other, each under a lock of the job,
+-- so their ids, commits and positions have the same order.
+-- A state row and its event have the same clock(), because one statement wrote both: that finds the event rows that cover
+-- many jobs. Indexes: event_at, event_job, event_position_event, primary keys.
 WITH moments AS MATERIALIZED (
     SELECT created_at AS at FROM job WHERE tenant_id = :tenant_id AND id = :job_id
     UNION SELECT unnest(ARRAY[enqueued_at, started_at, finished_at]) FROM attempt WHERE tenant_id = :tenant_id AND job_id = :job_id
@@ -32,7 +32,7 @@ FROM (
         CROSS JOIN LATERAL (
             SELECT * FROM event
             WHERE at = m.at AND tenant_id = :tenant_id AND job_ids IS NOT NULL AND :job_id = ANY (job_ids) AND id > :row_id::bigint
-            OFFSET 0 -- one index scan per moment, whatever a plan made while the table was small would prefer
+            OFFSET 0 -- forces one index scan per time, even if the plan was made while the table was small
         ) e
         UNION ALL
         (SELECT * FROM event

@@ -1,12 +1,12 @@
 -- Every statement about jobs. A job changes state by one of these, which also writes its counters and its event.
 --
--- Rules kept here: each statement names its tenant; multi-row statements lock in job id order (or skip what is locked);
--- now is clock(), the database's. A table that may be large is looked up row by row in its named index, whatever the planner
--- believes of its size: LATERAL with OFFSET 0 or FOR UPDATE is never turned into a join (tests/db/test_plans.py).
+-- Rules for all statements: each one names its tenant; multi-row statements lock in job id order (or skip locked rows); the
+-- time is clock(), the database's. Tables that may be large are read row by row through the index that the statement names,
+-- whatever size the planner estimates: LATERAL with OFFSET 0 or FOR UPDATE is never turned into a join (tests/db/test_plans.py).
 
 
 -- name: resolve_series(tenant_id, owner_services, task_types, model_profiles)
--- The ids of (owner, queue) triples, made where missing. Locks: unique index of series, in the order given (sorted).
+-- Returns the ids of (owner, queue) triples, and creates those that are missing. Locks: unique index of series, in the order given (sorted).
 WITH wanted AS MATERIALIZED (
     SELECT * FROM unnest(:owner_services::text[], :task_types::text[], :model_profiles::text[])
         AS w(owner_service, task_type, model_profile)
@@ -26,7 +26,7 @@ FROM wanted w JOIN series s ON s.tenant_id = :tenant_id AND s.owner_service = w.
 
 
 -- name: resolve_lanes(tenant_id, task_types, model_profiles, priorities)
--- The ids of (queue, priority) lanes, made where missing. Locks: unique index of lane, in the order given (sorted).
+-- Returns the ids of (queue, priority) lanes, and creates those that are missing. Locks: unique index of lane, in the order given (sorted).
 WITH wanted AS MATERIALIZED (
     SELECT * FROM unnest(:task_types::text[], :model_profiles::text[], :priorities::smallint[])
         AS w(task_type, model_profile, priority)
@@ -47,7 +47,7 @@ FROM wanted w JOIN lane n ON n.tenant_id = :tenant_id AND n.task_type = w.task_t
 
 -- name: reserve_keys(tenant_id, owner_services, keys, job_ids)
 -- Takes idempotency keys for new jobs; a key that is taken already is not returned. Waits for a transaction that is
--- just taking the same key. Locks: primary key of idempotency, in key order.
+-- taking the same key at the moment. Locks: primary key of idempotency, in key order.
 INSERT INTO idempotency (tenant_id, owner_service, key, job_id)
 SELECT :tenant_id, k.owner_service, k.key, k.job_id
 FROM unnest(:owner_services::text[], :keys::text[], :job_ids::uuid[]) AS k(owner_service, key, job_id)
@@ -57,7 +57,7 @@ RETURNING job_id;
 
 
 -- name: find_keys(tenant_id, owner_services, keys)
--- Which jobs hold these keys. Index: primary key of idempotency.
+-- Returns the jobs that hold these keys. Index: primary key of idempotency.
 SELECT i.owner_service, i.key, i.job_id
 FROM unnest(:owner_services::text[], :keys::text[]) AS k(owner_service, key)
 JOIN idempotency i ON i.tenant_id = :tenant_id AND i.owner_service = k.owner_service AND i.key = k.key;
@@ -71,7 +71,7 @@ WHERE i.tenant_id = :tenant_id AND i.owner_service = :owner_service AND i.key = 
 
 
 -- name: create(tenant_id, ids, series_ids, lane_ids, owner_refs, inputs, max_attempts, timeouts, run_ats, keys, tags)
--- New jobs, in the order given. Tags of one job are joined by chr(31). Takes no lock that anyone else could hold.
+-- Inserts jobs, in the order given. Tags of one job are joined by chr(31). Takes no lock that another transaction could hold.
 WITH submitted AS MATERIALIZED (
     SELECT s.*, coalesce(s.run_at > clock(), false) AS is_later
     FROM unnest(:ids::uuid[], :series_ids::int[], :lane_ids::int[], :owner_refs::text[], :inputs::json[],
@@ -100,12 +100,12 @@ SELECT clock() AS created_at;
 
 
 -- name: claim(tenant_id, worker_id, task_types, model_profiles, limit, lease_seconds, cursor_lanes, cursor_seqs, from_start)
--- Leases up to that many ready jobs, highest priority first, in lane order within one; lanes of equal priority take turns.
--- An empty list of types or profiles means any. The cursors are where this process left off in each lane a moment ago;
--- the search begins there or at the lane's hint, whichever is further, but with from_start at the very start.
+-- Leases at most limit ready jobs, highest priority first and in order within a lane; lanes of equal priority take turns.
+-- An empty list of types or profiles means any. The cursors are the points at which this process last stopped in each lane;
+-- the search begins there or at the lane's hint, whichever is further, or at the very start if from_start is set.
 -- Locks: the ready rows taken, skipping locked ones. Index: primary key of ready, from (lane, low_seq).
 WITH picked AS MATERIALIZED (
-    SELECT r.place
+    SELECT r.row_tid
     FROM (
         SELECT l.id, l.priority, CASE WHEN :from_start::bool THEN 0 ELSE greatest(l.low_seq, c.seq) END AS low_seq
         FROM lane l
@@ -116,13 +116,13 @@ WITH picked AS MATERIALIZED (
         ORDER BY l.priority DESC, random()
     ) n
     CROSS JOIN LATERAL (
-        SELECT ctid AS place FROM ready
+        SELECT ctid AS row_tid FROM ready
         WHERE lane_id = n.id AND seq >= n.low_seq AND tenant_id = :tenant_id
         ORDER BY seq LIMIT :limit::int FOR UPDATE SKIP LOCKED
     ) r
     LIMIT :limit::int
 ), taken AS (
-    DELETE FROM ready WHERE ctid = ANY (ARRAY(SELECT place FROM picked)) AND tenant_id = :tenant_id RETURNING *
+    DELETE FROM ready WHERE ctid = ANY (ARRAY(SELECT row_tid FROM picked)) AND tenant_id = :tenant_id RETURNING *
 ), leased AS (
     INSERT INTO lease (tenant_id, job_id, epoch, lane_id, series_id, attempt, failures, losses, max_attempts, enqueued_at,
                        started_at, lease_until, lease_seconds, worker_id)
@@ -152,20 +152,20 @@ WITH picked AS MATERIALIZED (
 SELECT l.job_id, l.epoch, l.series_id, l.attempt, l.lease_until, l.lane_id, l.priority, l.reached_seq,
        j.owner_ref, j.max_attempts, j.timeout_seconds, j.created_at, j.tags, j.input
 FROM (SELECT l.*, n.priority, n.reached_seq FROM leased l JOIN lanes n ON n.lane_id = l.lane_id) l
-FULL JOIN described j ON j.id = l.job_id -- each has its match; a full join is a hash join, however few rows are expected
+FULL JOIN described j ON j.id = l.job_id -- each row has its match; a full join is always a hash join, even when few rows are expected
 ORDER BY l.epoch;
 
 
 -- name: describe_series(tenant_id, ids)
--- What series ids stand for.
+-- Returns the owner, task type and model profile of series ids.
 SELECT id, owner_service, task_type, model_profile FROM series WHERE tenant_id = :tenant_id AND id = ANY (:ids::int[]);
 
 
 -- name: heartbeat(tenant_id, job_ids, epochs, lease_seconds, progress, chunks, chunks_from, chunks_to, lines, lines_from, lines_to)
 -- Extends the leases whose epoch still holds, and stores progress, output and log where they are given. Chunks and lines
--- are JSON arrays, numbered within the attempt: from the first to before the last. The lease knows how many are stored,
--- so what was sent before is left out; a heartbeat that would leave a gap changes nothing (lease_until is null).
--- Not returned: stale. Locks: lease rows in job id order.
+-- are JSON arrays, numbered within the attempt: …_from is the first number, …_to is one past the last. The lease has the
+-- number of stored ones, so those sent before are skipped; a heartbeat that would leave a gap changes nothing (lease_until
+-- is null). Jobs whose epoch is stale are not returned. Locks: lease rows in job id order.
 WITH beat AS MATERIALIZED (
     SELECT b.*, l.chunks AS chunks_held, l.log_lines AS lines_held,
            b.chunks_from <= l.chunks AND b.lines_from <= l.log_lines AS follows
@@ -192,13 +192,13 @@ WITH beat AS MATERIALIZED (
         SELECT 'job.progress' AS kind, NULL::int AS first, x.progress AS data WHERE x.progress IS NOT NULL
         UNION ALL
         SELECT 'job.log', NULL, CASE WHEN x.lines_from = x.lines_held THEN x.lines
-            ELSE (SELECT json_agg(e.line ORDER BY e.place) FROM json_array_elements(x.lines) WITH ORDINALITY AS e(line, place)
-                  WHERE e.place > x.lines_held - x.lines_from) END
+            ELSE (SELECT json_agg(e.line ORDER BY e.ordinal) FROM json_array_elements(x.lines) WITH ORDINALITY AS e(line, ordinal)
+                  WHERE e.ordinal > x.lines_held - x.lines_from) END
         WHERE x.lines_to > x.lines_held
         UNION ALL
         SELECT 'job.output', x.chunks_held, CASE WHEN x.chunks_from = x.chunks_held THEN x.chunks
-            ELSE (SELECT json_agg(e.chunk ORDER BY e.place) FROM json_array_elements(x.chunks) WITH ORDINALITY AS e(chunk, place)
-                  WHERE e.place > x.chunks_held - x.chunks_from) END
+            ELSE (SELECT json_agg(e.chunk ORDER BY e.ordinal) FROM json_array_elements(x.chunks) WITH ORDINALITY AS e(chunk, ordinal)
+                  WHERE e.ordinal > x.chunks_held - x.chunks_from) END
         WHERE x.chunks_to > x.chunks_held
     ) n
 ), recorded AS (
@@ -212,7 +212,7 @@ FROM beat b LEFT JOIN extended x ON x.job_id = b.job_id;
 
 
 -- name: complete(tenant_id, job_ids, epochs, results, usages)
--- Stores results of leases whose epoch still holds, and what they used. Not returned: stale. Locks: lease rows in job id order.
+-- Stores results and usage for leases whose epoch still holds; stale ones are not returned. Locks: lease rows in job id order.
 WITH handed AS MATERIALIZED (
     SELECT l.job_id, h.result, h.usage
     FROM (SELECT * FROM unnest(:job_ids::uuid[], :epochs::bigint[], :results::json[], :usages::json[])
@@ -252,7 +252,7 @@ SELECT job_id, epoch FROM ended;
 
 
 -- name: find_finished(tenant_id, job_ids)
--- How jobs that hold no lease ended, and which of them exist at all. Index: primary keys.
+-- Returns those of the jobs that exist, and how each ended if it has. Index: primary keys.
 SELECT j.id AS job_id, d.epoch, d.status
 FROM unnest(:job_ids::uuid[]) AS w(job_id)
 CROSS JOIN LATERAL (SELECT id FROM job WHERE tenant_id = :tenant_id AND id = w.job_id OFFSET 0) j
@@ -260,7 +260,7 @@ LEFT JOIN LATERAL (SELECT epoch, status FROM done WHERE tenant_id = :tenant_id A
 
 
 -- name: lock_leases(tenant_id, job_ids, epochs)
--- The leases whose epoch still holds, locked in job id order, for the rules to decide on.
+-- Locks the leases whose epoch still holds, in job id order, and returns what the rules need to decide how they end.
 SELECT l.job_id, l.epoch, l.attempt, l.failures, l.losses, l.max_attempts, l.cancel_requested_at IS NOT NULL AS cancel_requested
 FROM (SELECT * FROM unnest(:job_ids::uuid[], :epochs::bigint[]) AS f(job_id, epoch) ORDER BY job_id) f
 CROSS JOIN LATERAL (SELECT * FROM lease
@@ -268,8 +268,8 @@ CROSS JOIN LATERAL (SELECT * FROM lease
 
 
 -- name: end_attempts(tenant_id, job_ids, statuses, delays, failures, losses, categories, messages, usages)
--- Ends attempts without a result, as the rules decided: status pending goes back (now, or after the delay in seconds),
--- failed and cancelled are over. The leases are locked by the caller's transaction.
+-- Ends attempts without a result, as the rules decided: a job with status pending returns to its queue (now, or after the
+-- delay in seconds), one with failed or cancelled has finished. The leases are locked by the caller's transaction.
 WITH verdict AS MATERIALIZED (
     SELECT * FROM unnest(:job_ids::uuid[], :statuses::text[], :delays::float8[], :failures::smallint[], :losses::smallint[],
                          :categories::text[], :messages::text[], :usages::json[])
@@ -326,24 +326,24 @@ FROM ended e JOIN series s ON s.tenant_id = :tenant_id AND s.id = e.series_id;
 
 
 -- name: cancel(tenant_id, job_ids)
--- Cancels pending jobs at once and asks for the end of running ones. Jobs in neither state are not returned.
--- Locks: ready, later and lease rows, each in job id order; waits for a claim that is just taking one.
+-- Cancels pending jobs at once and requests that running ones stop. Jobs in neither state are not returned.
+-- Locks: ready, later and lease rows, each in job id order; waits for a claim that is taking one of them.
 WITH wanted AS MATERIALIZED (
     SELECT DISTINCT job_id FROM unnest(:job_ids::uuid[]) AS w(job_id) ORDER BY job_id
 ), held_ready AS MATERIALIZED (
-    SELECT r.place FROM wanted w
-    CROSS JOIN LATERAL (SELECT ctid AS place FROM ready WHERE tenant_id = :tenant_id AND job_id = w.job_id FOR UPDATE) r
+    SELECT r.row_tid FROM wanted w
+    CROSS JOIN LATERAL (SELECT ctid AS row_tid FROM ready WHERE tenant_id = :tenant_id AND job_id = w.job_id FOR UPDATE) r
 ), held_later AS MATERIALIZED (
-    SELECT l.place FROM wanted w
-    CROSS JOIN LATERAL (SELECT ctid AS place FROM later WHERE tenant_id = :tenant_id AND job_id = w.job_id FOR UPDATE) l
+    SELECT l.row_tid FROM wanted w
+    CROSS JOIN LATERAL (SELECT ctid AS row_tid FROM later WHERE tenant_id = :tenant_id AND job_id = w.job_id FOR UPDATE) l
 ), held_lease AS MATERIALIZED (
     SELECT l.job_id, l.cancel_requested_at FROM wanted w
     CROSS JOIN LATERAL (SELECT * FROM lease WHERE tenant_id = :tenant_id AND job_id = w.job_id FOR UPDATE) l
 ), from_ready AS (
-    DELETE FROM ready WHERE ctid = ANY (ARRAY(SELECT place FROM held_ready)) AND tenant_id = :tenant_id
+    DELETE FROM ready WHERE ctid = ANY (ARRAY(SELECT row_tid FROM held_ready)) AND tenant_id = :tenant_id
     RETURNING job_id, series_id, attempt, enqueued_at
 ), from_later AS (
-    DELETE FROM later WHERE ctid = ANY (ARRAY(SELECT place FROM held_later)) AND tenant_id = :tenant_id
+    DELETE FROM later WHERE ctid = ANY (ARRAY(SELECT row_tid FROM held_later)) AND tenant_id = :tenant_id
     RETURNING job_id, series_id, attempt, enqueued_at
 ), gone AS (
     SELECT * FROM from_ready UNION ALL SELECT * FROM from_later
@@ -373,7 +373,7 @@ SELECT job_id, 'running' AS status FROM held_lease;
 
 
 -- name: retry(tenant_id, job_ids)
--- Sends failed jobs back to pending with a fresh allowance of attempts, and running ones too, whose lease it takes away.
+-- Returns failed and running jobs to pending, with all their attempts available again. Running ones lose their lease.
 -- Jobs in neither state are not returned. Locks: done and lease rows, each in job id order.
 WITH wanted AS MATERIALIZED (
     SELECT DISTINCT job_id FROM unnest(:job_ids::uuid[]) AS w(job_id) ORDER BY job_id

@@ -17,7 +17,7 @@ _sql = queries.load(__file__, "queues.sql")
 
 
 async def note_served(connection: Connection, tenant: TenantId, served: Sequence[Queue]) -> None:
-    """Note that a worker claims from these queues; an empty name is any."""
+    """Note that a worker claims from these queues; an empty name means any."""
     await _sql.note_served.run(
         connection,
         tenant_id=tenant,
@@ -27,18 +27,18 @@ async def note_served(connection: Connection, tenant: TenantId, served: Sequence
 
 
 async def served(connection: Connection, tenant: TenantId, *, limit: int) -> dict[Queue, float]:
-    """Return the queues that workers claimed from last, with the seconds since."""
+    """Return the queues that workers claimed from most recently, with the seconds since then."""
     rows = await _sql.served.rows(connection, tenant_id=tenant, limit=limit)
     return {(row["task_type"], row["model_profile"]): row["seconds"] for row in rows}
 
 
 async def forget_served(connection: Connection, keep: timedelta) -> None:
-    """Forget queues that no worker of any tenant has claimed from for so long."""
+    """Forget queues, of every tenant, that no worker has claimed from for that long."""
     await _sql.forget_served.run(connection, keep_seconds=keep.total_seconds())
 
 
 async def set_expiry(connection: Connection, tenant: TenantId, jobs: Sequence[NewJob]) -> None:
-    """Store when those of the new jobs expire that do."""
+    """Store the expiry of those new jobs that have one."""
     limited = [job for job in jobs if job.expires]
     await _sql.set_expiry.run(
         connection,
@@ -50,12 +50,12 @@ async def set_expiry(connection: Connection, tenant: TenantId, jobs: Sequence[Ne
 
 
 async def expire(connection: Connection, *, limit: int) -> tuple[list[UUID], bool]:
-    """Fail jobs of every tenant that no worker took in time; returns them, and whether there may be more."""
+    """Fail jobs of every tenant that no worker took in time; return them, and whether there may be more."""
     rows = await _sql.expire.rows(connection, limit=limit)
     return [row["job_id"] for row in rows], bool(rows) and rows[0]["looked"] == limit
 
 
 async def next_expiry(connection: Connection) -> timedelta | None:
-    """Return how soon the next job of any tenant expires; None where none does."""
+    """Return how soon the next job of any tenant expires; None when no job does."""
     seconds: float | None = await _sql.next_expiry.value(connection)
     return None if seconds is None else timedelta(seconds=max(seconds, 0.0))

@@ -3,7 +3,7 @@
 
 
 -- name: note_served(tenant_id, task_types, model_profiles)!
--- Notes that a worker claims from these queues; '' is any. A row that another process has just written stays as it is.
+-- Notes that a worker claims from these queues; '' means any. A row that another process has just written is left unchanged.
 -- Locks: rows of queue_seen, in key order.
 INSERT INTO queue_seen AS s (tenant_id, task_type, model_profile, seen_at)
 SELECT :tenant_id, q.task_type, q.model_profile, clock()
@@ -14,20 +14,20 @@ WHERE s.seen_at < clock() - interval '30 seconds';
 
 
 -- name: served(tenant_id, limit)
--- The queues that workers claimed from last, and how many seconds ago. Index: primary key of queue_seen.
+-- The queues that workers claimed from most recently, and how many seconds ago. Index: primary key of queue_seen.
 SELECT task_type, model_profile, extract(epoch FROM clock() - seen_at)::float8 AS seconds
 FROM queue_seen WHERE tenant_id = :tenant_id ORDER BY seen_at DESC LIMIT :limit::int;
 
 
 -- name: forget_served(keep_seconds)!
 -- tenant: every (maintenance)
--- Forgets queues that no worker has claimed from for so long.
+-- Forgets queues that no worker has claimed from for keep_seconds.
 DELETE FROM queue_seen WHERE seen_at < clock() - make_interval(secs => :keep_seconds::float8);
 
 
 -- name: set_expiry(tenant_id, job_ids, expires_ats, ttls)!
--- The times when new jobs expire: stated, or so many seconds from now. In the transaction that creates the jobs, whose
--- clock() stands still. Takes no lock that another transaction could hold.
+-- Stores when new jobs expire: at a given time, or a number of seconds from now. It runs in the transaction that creates the
+-- jobs, within which clock() does not change. Takes no lock that another transaction could hold.
 INSERT INTO expiry (tenant_id, job_id, expires_at)
 SELECT :tenant_id, x.job_id, coalesce(x.expires_at, clock() + make_interval(secs => x.ttl))
 FROM unnest(:job_ids::uuid[], :expires_ats::timestamptz[], :ttls::float8[]) AS x(job_id, expires_at, ttl);
@@ -35,9 +35,9 @@ FROM unnest(:job_ids::uuid[], :expires_ats::timestamptz[], :ttls::float8[]) AS x
 
 -- name: expire(limit)
 -- tenant: every (maintenance; rows keep their tenant)
--- Fails pending jobs that have expired and that no worker has taken. Waits for a claim or a cancel that is just taking
--- one, and leaves it alone then; its row in expiry goes at a later pass, when the job is seen to be elsewhere. Each job
--- has an event row of its own, so that its history finds it after a retry too.
+-- Fails pending jobs that have expired and that no worker has taken. If a claim or a cancel is taking one at the moment, waits
+-- for that and leaves the job alone; a later pass, which finds the job elsewhere, removes its row in expiry. Each job has an
+-- event row of its own, so that its history finds the event after a retry as well.
 -- Locks: expiry rows in the order of their time, skipping locked ones; then ready and later rows, each in job id order.
 -- Index: expiry_due, and the tables' keys by job id.
 WITH due AS MATERIALIZED (
@@ -46,18 +46,18 @@ WITH due AS MATERIALIZED (
 ), in_order AS MATERIALIZED (
     SELECT * FROM due ORDER BY job_id
 ), held_ready AS MATERIALIZED (
-    SELECT r.place FROM in_order d
-    CROSS JOIN LATERAL (SELECT ctid AS place FROM ready WHERE tenant_id = d.tenant_id AND job_id = d.job_id AND attempt = 0
+    SELECT r.row_tid FROM in_order d
+    CROSS JOIN LATERAL (SELECT ctid AS row_tid FROM ready WHERE tenant_id = d.tenant_id AND job_id = d.job_id AND attempt = 0
                         FOR UPDATE) r
 ), held_later AS MATERIALIZED (
-    SELECT l.place FROM in_order d
-    CROSS JOIN LATERAL (SELECT ctid AS place FROM later WHERE tenant_id = d.tenant_id AND job_id = d.job_id AND attempt = 0
+    SELECT l.row_tid FROM in_order d
+    CROSS JOIN LATERAL (SELECT ctid AS row_tid FROM later WHERE tenant_id = d.tenant_id AND job_id = d.job_id AND attempt = 0
                         FOR UPDATE) l
 ), from_ready AS (
-    DELETE FROM ready WHERE ctid = ANY (ARRAY(SELECT place FROM held_ready))
+    DELETE FROM ready WHERE ctid = ANY (ARRAY(SELECT row_tid FROM held_ready))
     RETURNING tenant_id, job_id, series_id, attempt, enqueued_at
 ), from_later AS (
-    DELETE FROM later WHERE ctid = ANY (ARRAY(SELECT place FROM held_later))
+    DELETE FROM later WHERE ctid = ANY (ARRAY(SELECT row_tid FROM held_later))
     RETURNING tenant_id, job_id, series_id, attempt, enqueued_at
 ), gone AS (
     SELECT g.*, format('no worker took the job until %s', to_char(d.expires_at, 'YYYY-MM-DD"T"HH24:MI:SS"Z"')) AS message
@@ -86,5 +86,5 @@ SELECT job_id, (SELECT count(*) FROM due) AS looked FROM gone;
 
 -- name: next_expiry()
 -- tenant: every (a time, no row)
--- In how many seconds the next job expires; null: none does. Index: expiry_due.
+-- The seconds until the next job expires; null when no job does. Index: expiry_due.
 SELECT extract(epoch FROM expires_at - clock())::float8 FROM expiry ORDER BY expires_at, tenant_id, job_id LIMIT 1;

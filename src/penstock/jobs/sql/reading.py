@@ -1,4 +1,4 @@
-"""Jobs, lists and counts as they are read: the typed functions of ``reading.sql``, by the conventions of ``store``."""
+"""Read jobs, lists and counts: the typed functions of ``reading.sql``, with the conventions of ``store``."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _summary_fields(row: asyncpg.Record) -> dict[str, Any]:
 
 
 async def get(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]) -> dict[UUID, Job]:
-    """Whole jobs, without their attempts."""
+    """Return whole jobs, without their attempts."""
     rows = await _sql.get.rows(connection, tenant_id=tenant, job_ids=list(job_ids))
     return {
         row["id"]: Job(**_summary_fields(row), input=row["input"], result=row["result"], usage=usage.read(row["usage"]))
@@ -74,7 +74,7 @@ async def get(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID])
 
 
 async def attempts(connection: Connection, tenant: TenantId, job_id: UUID) -> list[Attempt]:
-    """A job's failed and lost attempts, oldest first."""
+    """Return a job's failed and lost attempts, oldest first."""
     rows = await _sql.attempts.rows(connection, tenant_id=tenant, job_id=job_id)
     return [
         Attempt(
@@ -91,7 +91,7 @@ async def attempts(connection: Connection, tenant: TenantId, job_id: UUID) -> li
 
 
 async def usage_of(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]) -> list[UsedByJob]:
-    """What jobs used of providers: a row for each attempt that called any."""
+    """Return what jobs used of providers: a row for each attempt that called any."""
     rows = await _sql.usage_of.rows(connection, tenant_id=tenant, job_ids=list(job_ids))
     return [UsedByJob(row["id"], usage.read(row["usage"]), row["agreement"]) for row in rows]
 
@@ -118,7 +118,7 @@ async def scan(
     high: UUID,
     budget: int,
 ) -> list[UUID]:
-    """Candidates for a filter, newest first, low <= id < high: from the narrowest index that serves it."""
+    """Return candidates for a filter, newest first, with low <= id < high, from the narrowest index that serves it."""
     bounds = {"tenant_id": tenant, "low": low, "high": high, "budget": budget}
     statuses = set(where.status or ())
     if where.owner_ref:
@@ -139,7 +139,7 @@ async def scan(
 async def matching(
     connection: Connection, tenant: TenantId, job_ids: Sequence[UUID], where: JobFilter
 ) -> list[JobSummary]:
-    """Those candidates that pass the whole filter, newest first."""
+    """Return those candidates that match the whole filter, newest first."""
     rows = await _sql.matching.rows(
         connection,
         tenant_id=tenant,
@@ -165,16 +165,16 @@ async def matching(
 
 
 async def counts(connection: Connection, tenant: TenantId) -> list[asyncpg.Record]:
-    """Counters by owner, queue and error category, from the counter tables alone."""
+    """Return counters by owner, queue and error category, from the counter tables alone."""
     return await _sql.counts.rows(connection, tenant_id=tenant)
 
 
 async def usage_counts(connection: Connection, tenant: TenantId) -> list[asyncpg.Record]:
-    """What was used by owner, queue, provider and model."""
+    """Return the usage of providers by owner, queue, provider and model."""
     return await _sql.usage_counts.rows(connection, tenant_id=tenant)
 
 
 async def oldest_pending(connection: Connection, tenant: TenantId) -> dict[Queue, float]:
-    """For how many seconds the oldest due job of each queue has waited."""
+    """Return how many seconds the oldest due job of each queue has waited."""
     rows = await _sql.oldest_pending.rows(connection, tenant_id=tenant)
     return {(row["task_type"], row["model_profile"]): max(row["seconds"], 0.0) for row in rows}

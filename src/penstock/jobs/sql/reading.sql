@@ -1,4 +1,4 @@
--- Jobs, lists and counts as they are read. Loaded by penstock.jobs.sql.reading.
+-- Statements that read jobs, lists and counts. Loaded by penstock.jobs.sql.reading.
 -- The rules at the head of queries.sql hold here too.
 
 
@@ -9,7 +9,7 @@ CROSS JOIN LATERAL (SELECT * FROM jobs WHERE tenant_id = :tenant_id AND id = w.i
 
 
 -- name: attempts(tenant_id, job_id)
--- A job's failed and lost attempts, oldest first, of many the newest thousand. Index: primary key of attempt.
+-- A job's failed and lost attempts, oldest first; if there are many, only the newest thousand. Index: primary key of attempt.
 SELECT * FROM (
     SELECT attempt, epoch, worker_id, started_at, finished_at, category, message, usage
     FROM attempt WHERE tenant_id = :tenant_id AND job_id = :job_id ORDER BY epoch DESC LIMIT 1000
@@ -17,8 +17,8 @@ SELECT * FROM (
 
 
 -- name: usage_of(tenant_id, job_ids)
--- What jobs used of providers, attempt by attempt, and the agreement in a result; the result is read only where
--- several providers were asked, and not where it holds U+0000, which PostgreSQL passes on but does not take apart.
+-- What jobs used of providers, attempt by attempt, and the agreement in a result. A result is read only if several
+-- providers were called, and not if it holds U+0000: PostgreSQL stores such JSON but cannot extract values from it.
 -- Index: primary keys.
 SELECT w.id, u.usage, u.agreement
 FROM unnest(:job_ids::uuid[]) AS w(id)
@@ -78,7 +78,7 @@ SELECT job_id AS id FROM done WHERE tenant_id = :tenant_id AND status = :status 
 
 
 -- name: matching(tenant_id, job_ids, owner_service, owner_ref, task_type, model_profile, statuses, priority, worker_id, error_category, idempotency_key, tags, max_attempts, attempt, created_after, created_before, finished_after, finished_before)
--- Those candidates that pass the whole filter, newest first, without their payloads. Index: primary keys.
+-- Those candidates that match the whole filter, newest first, without their payloads. Index: primary keys.
 SELECT v.id, v.owner_service, v.owner_ref, v.task_type, v.model_profile, v.status, v.priority, v.attempt, v.max_attempts,
        v.tags, v.created_at, v.run_at, v.expires_at, v.timeout_seconds, v.idempotency_key, v.worker_id, v.lease_expires_at,
        v.cancel_requested_at, v.started_at, v.finished_at, v.progress, v.error_category, v.error_message
@@ -104,7 +104,7 @@ ORDER BY v.id DESC;
 
 
 -- name: match_series(tenant_id, owner_service, task_type, model_profile)
--- The series that a filter by owner or queue means.
+-- The series that a filter by owner or queue selects.
 SELECT id FROM series
 WHERE tenant_id = :tenant_id
   AND (:owner_service::text IS NULL OR owner_service = :owner_service)
@@ -113,7 +113,7 @@ WHERE tenant_id = :tenant_id
 
 
 -- name: counts(tenant_id)
--- Counters by owner, queue and error category: rolled up plus not yet. Reads no job row.
+-- Counters by owner, queue and error category: the totals plus the deltas not rolled up yet. Reads no job row.
 SELECT s.owner_service, s.task_type, s.model_profile, c.category, sum(c.pending)::bigint AS pending,
        sum(c.running)::bigint AS running, sum(c.completed)::bigint AS completed, sum(c.failed)::bigint AS failed,
        sum(c.cancelled)::bigint AS cancelled, sum(c.errors)::bigint AS errors
@@ -129,7 +129,7 @@ ORDER BY s.task_type, s.model_profile, s.owner_service, c.category;
 
 
 -- name: usage_counts(tenant_id)
--- What was used by owner, queue, provider and model: rolled up plus not yet.
+-- The usage by owner, queue, provider and model: the totals plus the deltas not rolled up yet.
 SELECT s.owner_service, s.task_type, s.model_profile, u.provider, u.model, sum(u.calls)::bigint AS calls,
        sum(u.failures)::bigint AS failures, sum(u.prompt_tokens)::bigint AS prompt_tokens,
        sum(u.completion_tokens)::bigint AS completion_tokens, sum(u.audio_seconds) AS audio_seconds,
@@ -141,7 +141,7 @@ ORDER BY s.task_type, s.model_profile, s.owner_service, u.provider, u.model;
 
 
 -- name: oldest_pending(tenant_id)
--- Since when the first row of each queue has waited. Index: primary key of ready, once per lane.
+-- How long the first row of each queue has waited. Index: primary key of ready, once per lane.
 SELECT n.task_type, n.model_profile, extract(epoch FROM clock() - min(r.enqueued_at))::float8 AS seconds
 FROM lane n
 CROSS JOIN LATERAL (

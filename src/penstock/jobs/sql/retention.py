@@ -1,4 +1,4 @@
-"""How long finished jobs are kept: whole days are dropped as partitions, what must stay is moved out first."""
+"""Retention of finished jobs: whole days are dropped as partitions, after the rows that must stay are moved out."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _sql = queries.load(__file__, "retention.sql")
 
 
 async def make_room(connection: Connection) -> None:
-    """Create the partitions of yesterday to a week ahead. A day that cannot be had now is tried again next time."""
+    """Create the partitions from yesterday to a week ahead. A day whose locks are taken is tried again next time."""
     today: date = await _sql.today.value(connection)
     for ahead in range(-1, _AHEAD + 1):
         day = today + timedelta(days=ahead)
         try:
             async with connection.transaction():
-                # Shorter than the server waits before it looks for deadlocks: no caller's statement is cancelled.
+                # Shorter than the server's deadlock_timeout, so that no caller's statement is cancelled instead.
                 await connection.execute("SET LOCAL lock_timeout = '400ms'")
                 if not await _sql.ensure_day.value(connection, day=day):
                     log.warning("partition_left_in_default", day=day.isoformat())
@@ -35,9 +35,9 @@ async def make_room(connection: Connection) -> None:
 
 
 async def drop_old(connection: Connection, keep: timedelta) -> int:
-    """Drop every day whose jobs were all submitted more than ``keep`` ago; returns how many days.
+    """Drop every day whose jobs were all submitted more than ``keep`` ago; return how many days.
 
-    Unfinished jobs, and those that finished less than ``keep`` ago, stay. Idempotency keys go with their jobs.
+    Unfinished jobs, and those that finished less than ``keep`` ago, stay. Idempotency keys are removed with their jobs.
     """
     today: date = await _sql.today.value(connection)
     cutoff = datetime.combine(today, time(), UTC) - keep

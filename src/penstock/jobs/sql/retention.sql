@@ -1,8 +1,8 @@
--- Statements that make room: partitions ahead, old days away. They serve every tenant.
+-- Statements that create partitions ahead of time and drop old days. They apply to every tenant.
 
 
 -- name: ensure_day(day)
--- Creates the partitions of one day where they are missing; false: its rows already lie in a default partition.
+-- Creates the partitions of one day where they are missing; false if its rows already lie in a default partition.
 SELECT ensure_day(:day);
 
 
@@ -15,7 +15,7 @@ GROUP BY 1 ORDER BY 1;
 
 
 -- name: today()
--- The day it is by the database clock.
+-- The current day by the database clock.
 SELECT (clock() AT TIME ZONE 'UTC')::date;
 
 
@@ -25,7 +25,7 @@ SELECT drop_day(:day, :cutoff);
 
 
 -- name: drop_strays(cutoff, limit)
--- Removes finished jobs from the default partitions, by row; returns how many. Skips what is locked.
+-- Removes finished jobs from the default partitions, by row; returns how many. Skips locked rows.
 WITH old AS MATERIALIZED (
     SELECT tenant_id, job_id FROM done_default WHERE finished_at < :cutoff::timestamptz
     ORDER BY tenant_id, job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED
@@ -52,7 +52,7 @@ ON CONFLICT (tenant_id) DO UPDATE SET position = excluded.position, at = exclude
 
 
 -- name: drop_keys(below, limit)
--- Frees idempotency keys of jobs that are gone, lowest job ids first; returns how many. Index: idempotency_job.
+-- Frees idempotency keys of jobs that no longer exist, lowest job ids first; returns how many. Index: idempotency_job.
 WITH gone AS MATERIALIZED (
     SELECT i.tenant_id, i.owner_service, i.key FROM idempotency i
     WHERE i.job_id < uuid_floor(:below::timestamptz)

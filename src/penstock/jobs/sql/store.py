@@ -1,4 +1,4 @@
-"""Rows in, rows out: how jobs come and change, the typed functions of ``queries.sql``.
+"""Create and change jobs: the typed functions of ``queries.sql``.
 
 Every function takes the connection first and a tenant second. None opens a transaction. What is only read is in
 ``reading`` and ``event_store``, what is done for every tenant in ``duties``.
@@ -37,7 +37,7 @@ _sql = queries.load(__file__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewJob:
-    """A submission with everything that the statement needs beside it."""
+    """A submission with everything else that the statement needs."""
 
     id: UUID
     series_id: int
@@ -51,13 +51,13 @@ class NewJob:
 
     @property
     def expires(self) -> bool:
-        """Whether it ends when no worker has taken it in time."""
+        """Whether the job fails when no worker has taken it in time."""
         return self.submission.expires_at is not None or self.submission.ttl_seconds is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """A heartbeat that would leave out chunks or log lines; nothing of it was written."""
+    """Returned for a heartbeat that would leave a gap in chunks or log lines; nothing of it was written."""
 
     chunks: int  # how many of the attempt are stored
     lines: int
@@ -65,7 +65,7 @@ class Gap:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HeldLease:
-    """A lease locked by the current transaction, and what the rules must know to end it."""
+    """A lease locked by the current transaction, with what the rules need to end it."""
 
     tenant: TenantId
     job_id: UUID
@@ -76,7 +76,7 @@ class HeldLease:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """How a held lease is to end."""
+    """The decision how to end a held lease."""
 
     job_id: UUID
     outcome: Again | Over
@@ -96,7 +96,7 @@ class EndedAttempt:
 async def resolve_series(
     connection: Connection, tenant: TenantId, wanted: Sequence[tuple[str, str, str]]
 ) -> dict[tuple[str, str, str], int]:
-    """Ids of (owner, task type, model profile) triples, made where missing."""
+    """Return the ids of (owner, task type, model profile) triples, and create those that are missing."""
     found: dict[tuple[str, str, str], int] = {}
     while missing := sorted(set(wanted) - found.keys()):
         owners, tasks, profiles = zip(*missing, strict=True)
@@ -110,7 +110,7 @@ async def resolve_series(
 async def resolve_lanes(
     connection: Connection, tenant: TenantId, wanted: Sequence[tuple[str, str, int]]
 ) -> dict[tuple[str, str, int], int]:
-    """Ids of (task type, model profile, priority) lanes, made where missing."""
+    """Return the ids of (task type, model profile, priority) lanes, and create those that are missing."""
     found: dict[tuple[str, str, int], int] = {}
     while missing := sorted(set(wanted) - found.keys()):
         tasks, profiles, priorities = zip(*missing, strict=True)
@@ -124,13 +124,13 @@ async def resolve_lanes(
 async def describe_series(
     connection: Connection, tenant: TenantId, ids: Sequence[int]
 ) -> dict[int, tuple[str, str, str]]:
-    """Owner, task type and model profile of series."""
+    """Return the owner, task type and model profile of series."""
     rows = await _sql.describe_series.rows(connection, tenant_id=tenant, ids=list(ids))
     return {row["id"]: (row["owner_service"], row["task_type"], row["model_profile"]) for row in rows}
 
 
 async def reserve_keys(connection: Connection, tenant: TenantId, jobs: Sequence[NewJob]) -> set[UUID]:
-    """Take the jobs' idempotency keys; returns the jobs that got theirs."""
+    """Take the jobs' idempotency keys; return the jobs whose key was free."""
     rows = await _sql.reserve_keys.rows(
         connection,
         tenant_id=tenant,
@@ -144,7 +144,7 @@ async def reserve_keys(connection: Connection, tenant: TenantId, jobs: Sequence[
 async def find_keys(
     connection: Connection, tenant: TenantId, keys: Sequence[tuple[str, str]]
 ) -> dict[tuple[str, str], UUID]:
-    """Jobs that hold (owner, key) pairs."""
+    """Return the jobs that hold (owner, key) pairs."""
     rows = await _sql.find_keys.rows(
         connection, tenant_id=tenant, owner_services=[owner for owner, _ in keys], keys=[key for _, key in keys]
     )
@@ -152,12 +152,12 @@ async def find_keys(
 
 
 async def release_key(connection: Connection, tenant: TenantId, owner_service: str, key: str, job_id: UUID) -> None:
-    """Free a key whose job was dropped by retention."""
+    """Free a key whose job retention has dropped."""
     await _sql.release_key.run(connection, tenant_id=tenant, owner_service=owner_service, key=key, job_id=job_id)
 
 
 async def create(connection: Connection, tenant: TenantId, jobs: Sequence[NewJob]) -> datetime:
-    """Insert jobs in the order given; returns when."""
+    """Insert jobs in the order given; return the time of their creation."""
     rows = await _sql.create.rows(
         connection,
         tenant_id=tenant,
@@ -187,7 +187,7 @@ async def claim(
 ) -> list[asyncpg.Record]:
     """Lease ready jobs; the rows carry ``series_id`` in place of the owner's and the queue's names.
 
-    ``cursors`` say by lane where to begin; ``from_start`` ignores them, and the lanes' hints.
+    ``cursors`` hold the number to begin at, by lane; ``from_start`` ignores them and the lanes' hints.
     """
     rows: list[asyncpg.Record] = await _sql.claim.rows(
         connection,
@@ -207,7 +207,7 @@ async def claim(
 async def heartbeat(
     connection: Connection, tenant: TenantId, beats: Sequence[JobHeartbeat]
 ) -> dict[tuple[UUID, int], HeartbeatResult | Gap]:
-    """Extend leases and store what heartbeats carry; returns results by (job, epoch), where the epoch holds."""
+    """Extend leases and store what heartbeats carry; return results by (job, epoch) for the epochs that hold."""
     chunks = [span(beat.chunks_from, len(chunks_of(beat))) for beat in beats]
     lines = [span(beat.logs_from, len(lines_of(beat))) for beat in beats]
     rows = await _sql.heartbeat.rows(
@@ -237,7 +237,7 @@ async def heartbeat(
 async def complete(
     connection: Connection, tenant: TenantId, completions: Sequence[JobCompletion]
 ) -> set[tuple[UUID, int]]:
-    """Store results; returns the (job, epoch) pairs that held."""
+    """Store results; return the (job, epoch) pairs whose epoch held."""
     rows = await _sql.complete.rows(
         connection,
         tenant_id=tenant,
@@ -252,13 +252,13 @@ async def complete(
 async def find_finished(
     connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]
 ) -> dict[UUID, tuple[int | None, Status | None]]:
-    """Of the jobs that exist: the epoch they ended with, and how; (None, None) when they have not ended."""
+    """Return, for the jobs that exist, the epoch and status they ended with; (None, None) if they have not ended."""
     rows = await _sql.find_finished.rows(connection, tenant_id=tenant, job_ids=list(job_ids))
     return {row["job_id"]: (row["epoch"], Status(row["status"]) if row["status"] else None) for row in rows}
 
 
 def held(row: asyncpg.Record, tenant: TenantId, worker_id: str | None) -> HeldLease:
-    """A locked lease's row."""
+    """Convert the row of a locked lease."""
     return HeldLease(
         tenant=tenant,
         job_id=row["job_id"],
@@ -275,7 +275,7 @@ def held(row: asyncpg.Record, tenant: TenantId, worker_id: str | None) -> HeldLe
 
 
 async def lock_leases(connection: Connection, tenant: TenantId, leases: Sequence[tuple[UUID, int]]) -> list[HeldLease]:
-    """Lock the leases (job, epoch) that still hold, for the current transaction."""
+    """Lock the leases (job, epoch) whose epoch still holds, for the current transaction."""
     rows = await _sql.lock_leases.rows(
         connection,
         tenant_id=tenant,
@@ -288,7 +288,7 @@ async def lock_leases(connection: Connection, tenant: TenantId, leases: Sequence
 async def end_attempts(
     connection: Connection, tenant: TenantId, verdicts: Sequence[Verdict]
 ) -> dict[tuple[UUID, int], EndedAttempt]:
-    """End attempts whose leases the current transaction holds; returns them by (job, epoch)."""
+    """End attempts whose leases the current transaction holds; return them by (job, epoch)."""
     again = [verdict.outcome if isinstance(verdict.outcome, Again) else None for verdict in verdicts]
     rows = await _sql.end_attempts.rows(
         connection,
@@ -314,12 +314,12 @@ async def end_attempts(
 
 
 async def cancel(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]) -> dict[UUID, Status]:
-    """Cancel pending jobs and ask running ones to stop; returns each one's status: cancelled or running."""
+    """Cancel pending jobs and ask running ones to stop; return each one's status, cancelled or running."""
     rows = await _sql.cancel.rows(connection, tenant_id=tenant, job_ids=list(job_ids))
     return {row["job_id"]: Status(row["status"]) for row in rows}
 
 
 async def retry(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]) -> dict[UUID, Queue]:
-    """Send failed and running jobs back to pending; returns those that were, with their queues."""
+    """Return failed and running jobs to pending; returns the jobs that changed, with their queues."""
     rows = await _sql.retry.rows(connection, tenant_id=tenant, job_ids=list(job_ids))
     return {row["job_id"]: (row["task_type"], row["model_profile"]) for row in rows}
