@@ -1,1 +1,1 @@
-"""What happened, as one ordered stream per tenant: stored events, their positions, and the tail that reads them."""
+"""Events in one ordered stream per tenant: their storage, their positions, and the tail that reads new ones."""

@@ -1,4 +1,4 @@
-"""Events as rooms store them, and as readers receive them."""
+"""Events: the rows that rooms store, and the events that readers receive."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from penstock.events.position import Position, mark_of
 
 Subject = UUID | str
 Connection = asyncpg.Connection
-_ROW_BYTES = 300  # of a stored row beside its data, about
-_JOB_BYTES = 64  # of one more job in a row, about
+_ROW_BYTES = 300  # of a stored row without its data, roughly
+_JOB_BYTES = 64  # of each job in a row, roughly
 
 
 class Event(Struct, frozen=True, kw_only=True):
-    """One thing that happened to one subject."""
+    """A fact that happened to one subject."""
 
     position: Position
     source: str  # the room's path below the address of the service
@@ -32,13 +32,13 @@ class Event(Struct, frozen=True, kw_only=True):
 
     @property
     def id(self) -> str:
-        """The position on the wire."""
+        """The position in its wire format."""
         return str(self.position)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredEvent:
-    """One row of ``event`` with its position; it may stand for an event of each of many jobs."""
+    """A row of ``event`` with its position; it may represent an event of each of many jobs."""
 
     position: int
     at: datetime
@@ -62,12 +62,12 @@ class StoredEvent:
 
     @property
     def size(self) -> int:
-        """Bytes of memory that the row takes, about."""
+        """The bytes of memory that the row takes, roughly."""
         data = 0 if self.data is None else len(bytes(self.data))
         return _ROW_BYTES + data + _JOB_BYTES * len(self.job_ids or ())
 
-    def place(self, index: int) -> Position:
-        """The position of the row's event number ``index``, counted from 1."""
+    def position_of(self, index: int) -> Position:
+        """Return the position of the row's event number ``index``, counted from 1."""
         return Position(self.position, index, mark_of(self.at))
 
 
@@ -75,22 +75,22 @@ Expand = Callable[[StoredEvent], Iterator[Event]]
 
 
 class Expansion(Protocol):
-    """How a room's stored rows become events."""
+    """Converts a room's stored rows into events."""
 
     async def prepare(self, connection: Connection, rows: Sequence[StoredEvent], /) -> Expand:
-        """Load what the rows refer to; the function returned expands any of them without waiting."""
+        """Load what the rows refer to; return a function that expands any of them without waiting."""
         ...
 
 
 class PlainExpansion:
-    """A row is one event, its data a JSON object."""
+    """Converts each row into one event; its data is a JSON object."""
 
     async def prepare(self, _connection: Connection, _rows: Sequence[StoredEvent], /) -> Expand:
         return self._expand
 
     def _expand(self, row: StoredEvent) -> Iterator[Event]:
         yield Event(
-            position=row.place(1),
+            position=row.position_of(1),
             source=f"/api/v1/{row.kind.partition('.')[0]}s",
             type=row.kind,
             subject=row.subject,

@@ -1,4 +1,4 @@
-"""An event's place in the one order of its tenant's events, and its form on the wire."""
+"""The position of an event in the order of its tenant's events, and its wire format."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Final
 
 from penstock.errors import InvalidInput
 
-WHOLE_ROW: Final = 2**31 - 1  # an index behind every event of a row
+WHOLE_ROW: Final = 2**31 - 1  # an index after every event of a row
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def mark_of(at: datetime) -> int:
-    """Return a row's time as a number: it distinguishes rows of one position, should the store ever go back."""
+    """Return a row's time as a number. It distinguishes rows with the same position if the store ever goes back."""
     return (at - _EPOCH) // timedelta(microseconds=1) % 2**32
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Position:
-    """The n-th event of a stored row, in the order of all events; zeros lie before the first.
+    """The position of the n-th event of a stored row in the order of all events; zeros lie before the first.
 
     On the wire it is ``number-index-mark``. Positions compare by number and index only.
     """

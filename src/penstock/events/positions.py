@@ -1,4 +1,4 @@
-"""The housekeeper's share of numbering events: it goes on without readers, and gives up ids that never come."""
+"""The housekeeper's duty of numbering events: it works without readers, and gives up ids that are never committed."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from penstock.processes.periodic import Periodic
 
 
 class Positions(Periodic):
-    """Gives positions to events, once a second while there are any, and settles which missing ids will never be
+    """Gives positions to events, once a second while there are new ones, and decides which missing ids will never be
     committed.
 
-    A failed statement leaves an event id that stays missing, and a pass looks for every missing id. Such an id is
-    given up once every transaction that may have drawn it has ended. The highest id drawn so far is read first, then
-    the transactions that hold the lock of a writer of events. A transaction that drew one of these ids held the lock
-    before: either it is among those, and is waited for in later passes, or it has ended and the next pass sees what it
-    committed.
+    A failed statement leaves an event id that stays missing, and each pass searches for every missing id. Such an id is
+    given up once every transaction that may have drawn it has ended. The duty first reads the highest id drawn so far,
+    then the transactions that hold the lock of a writer of events. A transaction takes this lock before it draws an id.
+    So one that drew one of these ids either still holds the lock, and later passes wait for it, or it has ended, and
+    the next pass sees what it committed.
     """
 
     def __init__(self, database: Database, *, interval: timedelta = timedelta(seconds=1)) -> None:
         super().__init__(interval=interval, idle_interval=5 * interval)
         self._database = database
         self._highest = 0
-        self._writers: set[str] = set()  # of the transactions that may have drawn ids up to that, those still open
+        self._writers: set[str] = set()  # the open transactions that may have drawn ids up to that one
 
     async def once(self) -> bool:
         async with self._database.acquire() as connection:

@@ -1,6 +1,6 @@
--- Events: writing, numbering and reading them. Loaded by penstock.events.store.
+-- Statements that write, number and read events. Loaded by penstock.events.store.
 --
--- Every statement that changes a job writes its event itself (jobs/sql/queries.sql). Readers go by position only.
+-- Every statement that changes a job writes its event itself (jobs/sql/queries.sql). Readers use positions only.
 
 
 -- name: record(tenant_id, subject, kind, data)!
@@ -9,8 +9,8 @@ INSERT INTO event (tenant_id, at, kind, subject, data) SELECT :tenant_id, clock(
 
 
 -- name: position_events(settled, limit)
--- tenant: every (a duty of the house; rows keep their tenant)
--- Gives positions to committed events that have none; see the function in the schema.
+-- tenant: every (maintenance; rows keep their tenant)
+-- Gives positions to committed events that have none; see the function position_events in the schema.
 SELECT position_events(:settled::bigint, :limit::int);
 
 
@@ -22,14 +22,14 @@ SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM event_id
 
 -- name: writers()
 -- tenant: every (locks, no rows)
--- The transactions that write events: each has held this lock since before it drew an id, and holds it until it has ended.
+-- The transactions that write events: each takes this lock before it draws an id, and holds it until it has ended.
 SELECT virtualtransaction FROM pg_locks
 WHERE locktype = 'relation' AND relation = 'event'::regclass AND mode = 'RowExclusiveLock' AND granted
   AND database = (SELECT oid FROM pg_database WHERE datname = current_database());
 
 
 -- name: end_position(tenant_id)
--- The highest position ever given, and the time of its row. Indexes: primary keys.
+-- The highest position given so far, and the time of its row. Indexes: primary keys.
 SELECT e.position, e.at FROM (
     (SELECT position, at FROM event_position WHERE tenant_id = :tenant_id ORDER BY position DESC LIMIT 1)
     UNION ALL
@@ -38,8 +38,8 @@ SELECT e.position, e.at FROM (
 
 
 -- name: locate(tenant_id, position)
--- What the store holds of a position: floor, up to which retention has dropped events, and the row's time and event id.
--- Always one row. Indexes: primary keys.
+-- The row at a position, if it is stored, by its time and event id, and floor, the position up to which retention has dropped
+-- events. Always returns one row. Indexes: primary keys.
 SELECT coalesce(f.position, 0) AS floor, coalesce(p.at, CASE WHEN f.position = :position::bigint THEN f.at END) AS known_at,
        p.event_id
 FROM (VALUES (1)) AS one(n)
@@ -50,10 +50,10 @@ LEFT JOIN LATERAL (
 
 
 -- name: read_events(tenant_id, known, behind, upto, limit, max_bytes)
--- Events in order of position, behind one and up to another: at most so many, and no more once their data exceeds
--- max_bytes (the row that exceeds it is still returned). available: how many there would have been. Each row repeats, and
--- a row of its own says where there is no event: floor, up to which retention has dropped events; known_at, the time of
--- the row at the known position, if the store has it. Indexes: primary keys, event_order.
+-- Events in order of position, after behind and up to upto: at most limit rows, and no more once their data exceeds
+-- max_bytes (the row that exceeds it is still returned). available is their number without that bound. Each row also has
+-- floor, the position up to which retention has dropped events, and known_at, the time of the row at the position known, if
+-- the store has it. When there is no event, one row has only these. Indexes: primary keys, event_order.
 SELECT a.floor, a.known_at, w.position, w.at, w.kind, w.subject, w.job_id, w.job_ids, w.series_ids, w.epochs, w.attempts,
        w.first, w.data, w.available
 FROM (

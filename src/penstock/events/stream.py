@@ -1,4 +1,4 @@
-"""One reader's way through the events: stored ones first, then live ones, without a gap between them."""
+"""The stream of events for one reader: stored events first, then live ones, without a gap between them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from penstock.events.store import Standing
 from penstock.events.tail import EventTail, Reader
 from penstock.postgres.pool import Database
 
-RESET: Final = "reset"  # the type of the event that asks a reader to read the state anew
+RESET: Final = "reset"  # the type of the event after which a reader has to read the state again
 
 
-class Lost(Exception):  # it never leaves a stream
-    """The store does not hold the position that the reader wants to go on behind."""
+class Lost(Exception):  # streams catch it themselves
+    """The store no longer has the position after which the reader wants to resume."""
 
     def __init__(self, standing: Standing) -> None:
         super().__init__(standing.value)
@@ -24,23 +24,23 @@ class Lost(Exception):  # it never leaves a stream
 
 
 class History(Protocol):
-    """How the stored events of a stream are read."""
+    """Reads the stored events of a stream."""
 
     async def standing(self, after: Position) -> Standing:
-        """Whether a reader can go on behind a position."""
+        """Return whether a reader can resume after a position."""
         ...
 
     def read(self, behind: Position, upto: Position) -> AsyncIterator[Event]:
-        """The stored events behind one position up to another, in order; raises Lost."""
+        """Yield the stored events after one position, up to another, in order; raises Lost."""
         ...
 
 
-# Return whether nothing follows in a stream; takes the event that it just gave, if any, and its position.
+# Returns whether the stream has ended; called with the event that it yielded last, if any, and its position.
 IsOver = Callable[[Event | None, Position], Awaitable[bool]]
 
 
 class AllEvents:
-    """The history of all events of a tenant. Its stream never ends."""
+    """The stored events of all subjects of a tenant. Their stream never ends."""
 
     def __init__(self, database: Database, tenant: int, tail: EventTail) -> None:
         self._database = database
@@ -56,19 +56,19 @@ class AllEvents:
             async with self._database.acquire() as connection:
                 page = await store.read_events(connection, self._tenant, behind=behind, upto=upto.number)
                 expand = await self._tail.prepare(connection, page.rows)
-            if (standing := page.place.standing(behind)) is not Standing.HELD:
+            if (standing := page.start.standing(behind)) is not Standing.HELD:
                 raise Lost(standing)
             for row in page.rows:
                 for event in expand(row):
                     if event.position > behind:
                         yield event
-                behind = row.place(WHOLE_ROW)
+                behind = row.position_of(WHOLE_ROW)
             if not page.more:
                 return
 
 
 class OpenStream:
-    """The events of one reader, as they come. ``start`` is the position that they follow."""
+    """The events for one reader, as they happen. ``start`` is the position that they follow."""
 
     def __init__(self, start: Position, events: AsyncGenerator[Event, None]) -> None:
         self.start = start
@@ -81,12 +81,12 @@ class OpenStream:
         return await anext(self._events)
 
     async def aclose(self) -> None:
-        """Give up the reader's place. A stream that is dropped gives it up as well."""
+        """Unregister the reader from the tail. Garbage collection of the stream does that as well."""
         await self._events.aclose()
 
 
 class EventStream:
-    """One reader's way: where it stands, and how it goes on."""
+    """The state of one reader: the position it has reached, and how it continues."""
 
     def __init__(
         self,
@@ -103,13 +103,13 @@ class EventStream:
         self.position = START
 
     async def open(self, after: Position | None) -> OpenStream:
-        """Take the stream's place: what is committed from now on comes. Raises DatabaseUnavailable.
+        """Register with the tail, so that all events committed from now on arrive. Raises DatabaseUnavailable.
 
-        Without ``after`` a subject's stream begins with its first event, the stream of all events now. If the store
-        does not hold ``after``, the stream begins with a reset.
+        Without ``after``, a subject's stream begins with its first event, and the stream of all events begins now. If
+        the store does not hold ``after``, the stream begins with a reset.
         """
         events = self._follow(after)
-        await anext(events)  # takes the place; the generator gives it up, however it ends
+        await anext(events)  # registers; the generator unregisters however it ends
         return OpenStream(self.position, cast("AsyncGenerator[Event, None]", events))
 
     async def _follow(self, after: Position | None) -> AsyncGenerator[Event | None, None]:
@@ -135,7 +135,7 @@ class EventStream:
             self._tail.leave(reader)
 
     def _reset(self, standing: Standing) -> Event:
-        """Begin anew: a subject's stream with its first event, the stream of all events now."""
+        """Begin again: a subject's stream with its first event, the stream of all events from now on."""
         known = self.position
         self.position = START if self._subject is not None else self._tail.end
         return Event(
@@ -148,7 +148,7 @@ class EventStream:
         )
 
     async def _until_lost(self, reader: Reader) -> AsyncIterator[Event]:
-        """Stored events, then live ones, again whenever rows were left out; until the end, or the reader is lost."""
+        """Yield stored events, then live ones, again whenever rows were left out; end with the stream or when lost."""
         while not reader.is_lost():
             upto = self._tail.rejoin(reader)
             last: Event | None = None
@@ -167,7 +167,7 @@ class EventStream:
         return self._is_over is not None and await self._is_over(last, self.position)
 
     async def _live(self, reader: Reader) -> AsyncIterator[Event]:
-        """Rows as they arrive, until some were left out."""
+        """Yield rows as they arrive, until some were left out."""
         while not reader.behind:
             taken = self._tail.take(reader)
             if taken is None:

@@ -18,15 +18,15 @@ from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
-EVENTS: Final = "events"  # the topic of wake-ups: events were stored; no keys
-_READER_BYTES: Final = 2**20  # of rows that wait for one reader; it reads the rest from the database
-_TOTAL_BYTES: Final = 64 * 2**20  # of rows that wait for all readers
-_INTERVAL: Final = 0.002  # seconds from the beginning of one pass to that of the next, at least
-_BUSY, _IDLE = 0.001, 1.0  # seconds to the next pass without a wake-up: while another process numbers events, or none
+EVENTS: Final = "events"  # the topic of wake-ups that events were stored; no keys
+_READER_BYTES: Final = 2**20  # of rows buffered for one reader; it reads the rest from the database
+_TOTAL_BYTES: Final = 64 * 2**20  # of rows buffered for all readers
+_INTERVAL: Final = 0.002  # least seconds between the starts of two passes
+_BUSY, _IDLE = 0.001, 1.0  # seconds to the next pass without a wake-up: while another process numbers events; otherwise
 
 
 class Reader:
-    """One open stream's place at the tail: the rows that wait for it."""
+    """The registration of one open stream at the tail, with the rows buffered for it."""
 
     __slots__ = ("behind", "bytes", "joined", "lost", "news", "rows", "subject")
 
@@ -35,24 +35,24 @@ class Reader:
         self.rows: deque[tuple[StoredEvent, Expand]] = deque()
         self.bytes = 0
         self.news = asyncio.Event()
-        self.behind = True  # rows were left out: the reader has to read from the database, then rejoin
-        self.lost: Standing | None = None  # the store went back: the reader has to begin anew
+        self.behind = True  # rows were left out: the reader has to read from the database, then rejoin the tail
+        self.lost: Standing | None = None  # the store went back: the reader has to begin again
         self.joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def is_lost(self) -> bool:
-        """Whether the reader has to begin anew."""
+        """Whether the reader has to begin again."""
         return self.lost is not None
 
     def take_lost(self) -> Standing | None:
-        """Why the reader has to begin anew, if it has to; it is about to."""
+        """Return why the reader has to begin again, if it has to, and clear that: the caller begins again now."""
         lost, self.lost = self.lost, None
         return lost
 
 
 class EventTail:
-    """Gives positions to new events of the database, reads those of a tenant, and hands them to readers.
+    """Gives positions to new events of all tenants, reads those of one tenant, and passes them to its readers.
 
-    It runs only while there are readers. ``wake`` makes it read at once; without that it reads once a second.
+    It runs only while there are readers. ``wake`` makes it read at once; otherwise it reads once a second.
     """
 
     def __init__(self, database: Database, tenant: int, expansions: Mapping[str, Expansion]) -> None:
@@ -70,16 +70,16 @@ class EventTail:
 
     @property
     def end(self) -> Position:
-        """The position up to which everything was handed to the readers."""
+        """The position up to which all events were passed to the readers."""
         return self._end
 
     @property
     def readers(self) -> int:
-        """How many streams are open."""
+        """The number of open streams."""
         return len(self._all) + sum(map(len, self._by_subject.values()))
 
     def wake(self) -> None:
-        """Read soon: something happened."""
+        """Read soon, because events were stored."""
         self._news.set()
 
     async def stop(self) -> None:
@@ -90,7 +90,7 @@ class EventTail:
             await asyncio.gather(task, return_exceptions=True)
 
     async def join(self, subject: Subject | None) -> Reader:
-        """A reader whose rows arrive from now on. Raises DatabaseUnavailable. The caller must let it ``leave``."""
+        """Return a reader that receives rows from now on; pass it to ``leave`` later. Raises DatabaseUnavailable."""
         reader = Reader(subject)
         self._joining.append(reader)
         self._news.set()
@@ -104,13 +104,13 @@ class EventTail:
         return reader
 
     def rejoin(self, reader: Reader) -> Position:
-        """Let rows arrive again; those behind the position returned do, the others are in the database."""
+        """Let rows arrive again, from the position returned on; earlier rows are in the database."""
         self._drop_rows(reader)
         reader.behind = False
         return self._end
 
     def take(self, reader: Reader) -> tuple[StoredEvent, Expand] | None:
-        """The next row that waits for the reader."""
+        """Return the next row for the reader."""
         if not reader.rows:
             return None
         row, expand = reader.rows.popleft()
@@ -119,7 +119,7 @@ class EventTail:
         return row, expand
 
     def leave(self, reader: Reader) -> None:
-        """Forget a reader."""
+        """Unregister a reader."""
         self._drop_rows(reader)
         reader.behind = True
         if reader in self._joining:
@@ -132,7 +132,7 @@ class EventTail:
                 del self._by_subject[reader.subject]
 
     async def prepare(self, connection: Connection, rows: Sequence[StoredEvent]) -> Expand:
-        """How to expand these rows, whatever rooms they are of."""
+        """Return a function that expands these rows, each by the room that it belongs to."""
         by_word: dict[str, list[StoredEvent]] = {}
         for row in rows:
             by_word.setdefault(row.kind.partition(".")[0], []).append(row)
@@ -148,14 +148,14 @@ class EventTail:
             await set_within(self._news, pause)
             self._news.clear()
             not_before = loop.time() + _INTERVAL
-            joining = self._joining.copy()  # a reader that comes during the pass waits for the next one
+            joining = self._joining.copy()  # a reader that joins during the pass waits for the next one
             try:
                 pause = await self._advance()
             except DatabaseUnavailable as error:
                 self._refuse(joining, error)
                 pause = 0.2
                 continue
-            except Exception as error:  # one bad pass must not leave every open stream without a tail
+            except Exception as error:  # a failed pass must not leave every open stream without a tail
                 log.exception("event_tail_failed")
                 self._refuse(joining, error)
                 await asyncio.sleep(1.0)
@@ -164,14 +164,14 @@ class EventTail:
             await asyncio.sleep(not_before - loop.time())
 
     async def _advance(self) -> float:
-        """Number what is new, and hand out everything behind the end; returns how long to wait without a wake-up."""
+        """Number new events and pass on all after the end; return how long to wait if there is no wake-up."""
         async with self._database.acquire() as connection:
             numbered = await store.position_events(connection)
             if not self._all and not self._by_subject:
                 self._end = await store.end_position(connection, self._tenant)
             while True:
                 page = await store.read_events(connection, self._tenant, behind=self._end)
-                standing = page.place.standing(self._end)
+                standing = page.start.standing(self._end)
                 if standing is not Standing.HELD:
                     self._begin_anew(standing, await store.end_position(connection, self._tenant))
                     break
@@ -189,7 +189,7 @@ class EventTail:
                     for reader in self._by_subject.get(subject, ()):
                         self._offer(reader, row, expand)
         if page.rows:
-            self._end = page.rows[-1].place(WHOLE_ROW)
+            self._end = page.rows[-1].position_of(WHOLE_ROW)
 
     def _offer(self, reader: Reader, row: StoredEvent, expand: Expand) -> None:
         if reader.behind:
@@ -210,7 +210,7 @@ class EventTail:
         reader.rows.clear()
 
     def _begin_anew(self, standing: Standing, end: Position) -> None:
-        """The store no longer holds what the readers were given: each has to begin anew."""
+        """Make every reader begin again: the store no longer holds what they received."""
         log.warning("event_positions_lost", reason=standing.value, position=str(self._end), end=str(end))
         self._end = end
         for reader in (*self._all, *(one for same in self._by_subject.values() for one in same)):

@@ -65,11 +65,11 @@ class JobHistory:
         if after == START:
             return Standing.HELD
         async with self._database.acquire() as connection:
-            place = await event_log.locate(connection, self._tenant, after)
-            standing = place.standing(after)
-            if standing is Standing.HELD and place.event_id is not None and place.known_at is not None:
-                job_id, event_id = self._job_id, place.event_id
-                if await history.speaks_of_job(connection, self._tenant, job_id, event_id=event_id, at=place.known_at):
+            stored = await event_log.locate(connection, self._tenant, after)
+            standing = stored.standing(after)
+            if standing is Standing.HELD and stored.event_id is not None and stored.known_at is not None:
+                job_id, event_id = self._job_id, stored.event_id
+                if await history.speaks_of_job(connection, self._tenant, job_id, event_id=event_id, at=stored.known_at):
                     self._row_id = event_id - 1
         return standing
 
@@ -93,7 +93,7 @@ class JobHistory:
                 self._row_id = page.last_id
 
     def _place(self, row: StoredEvent) -> Position:
-        return row.place(row.subjects.index(self._job_id) + 1)
+        return row.position_of(row.subjects.index(self._job_id) + 1)
 
     async def is_over(self, last: Event | None, behind: Position) -> bool:
         """Return whether the job has finished and no event follows; raises NotFound."""
@@ -139,7 +139,7 @@ def _events_of(row: StoredEvent, series: _Series) -> Iterator[Event]:
             data["epoch"] = row.epochs[index]
         data |= data_of[index] if isinstance(data_of, list) else data_of
         yield Event(
-            position=row.place(index + 1), source=_SOURCE, type=row.kind, subject=job_id, time=row.at, data=data
+            position=row.position_of(index + 1), source=_SOURCE, type=row.kind, subject=job_id, time=row.at, data=data
         )
 
 

@@ -1,4 +1,4 @@
-"""The account that the embedded PostgreSQL runs under: it refuses to run as root."""
+"""The account that the embedded PostgreSQL runs under, because PostgreSQL refuses to run as root."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """The account that runs PostgreSQL; ``uid`` is None when it is the account of this process."""
+    """The account that runs PostgreSQL; ``uid`` is None for the account of this process."""
 
     uid: int | None
     gid: int | None
 
     def own(self, path: Path) -> None:
-        """Give ``path`` to this account; does nothing when it is the account of this process."""
+        """Make this account the owner of ``path``, unless it is the account of this process."""
         if self.uid is not None and self.gid is not None:
             os.chown(path, self.uid, self.gid)
 
     def can_pass(self, folder: Path) -> bool:
-        """Return whether this account may enter ``folder``, judged by its mode bits."""
+        """Return whether the mode bits of ``folder`` let this account enter it."""
         status = folder.stat()
         if self.uid is None:
             return True
@@ -56,7 +56,7 @@ class Account:
                 log.warning("folder_opened", folder=str(folder), user=USER, added="o+x", reason=str(path))
 
     def open_tree(self, root: Path) -> None:
-        """Let this account read and run everything below ``root``, a folder of installed programs."""
+        """Let this account read and run all files below ``root``, a folder of installed programs."""
         if self.uid is None:
             return
         changed = 0
@@ -71,7 +71,7 @@ class Account:
 
 
 def choose() -> Account:
-    """Return the account of this process or, for root, the system user ``penstock``, which is created when missing."""
+    """Return the account of this process or, for root, the system user ``penstock``, which is created if missing."""
     if os.geteuid() != 0:
         return Account(uid=None, gid=None)
     try:

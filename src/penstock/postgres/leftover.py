@@ -1,4 +1,4 @@
-"""Stop a server of an earlier run that is still alive because its supervisor was killed."""
+"""Stop a server left over from an earlier run whose supervisor was killed."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _serves(pid: int, cluster: Path) -> bool:
             return Path(f"/proc/{pid}/comm").read_text().startswith("postgres") and Path(f"/proc/{pid}/cwd").samefile(
                 cluster
             )
-        except OSError:  # it is gone, a zombie, or another user's
+        except OSError:  # the process is gone, a zombie, or another user's
             return False
     listing = subprocess.run(["/bin/ps", "-p", str(pid), "-o", "command="], capture_output=True, text=True, check=False)
     return "postgres" in listing.stdout and str(cluster) in listing.stdout

@@ -1,6 +1,6 @@
-"""Bring the database's schema up to this code's, safely from several replicas at once.
+"""Migrate the database to this code's schema; several processes may safely do so at once.
 
-Migrations only go forward. One is named like its file, ``NNNN_words``, and the newest one is the last in order.
+Migrations only go forward. Each is named after its file, ``NNNN_words``, and the last in order is the newest.
 Alembic and SQLAlchemy take a quarter of a second to import, so they are imported only when there is work.
 """
 
@@ -41,7 +41,7 @@ async def migrate(url: str, *, timeout: timedelta = timedelta(0)) -> None:
         if await is_current(connection):
             return
         await connection.execute("SELECT pg_advisory_lock($1)", _ADVISORY_LOCK)
-        if await is_current(connection):  # another process has done it meanwhile
+        if await is_current(connection):  # another process has migrated it meanwhile
             return
         await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}")
         before = await schema.version(connection)
@@ -52,11 +52,11 @@ async def migrate(url: str, *, timeout: timedelta = timedelta(0)) -> None:
     except UNREACHABLE as error:
         raise DatabaseUnavailable from error
     finally:
-        await connection.close(timeout=5)  # this also releases the advisory lock
+        await connection.close(timeout=5)  # closing also releases the advisory lock
 
 
 def import_tools() -> None:
-    """Import what migrations need, which takes a while: for callers that know of work and have the time now."""
+    """Import what migrations need, which takes a while. Call it when migrations are due and there is time to spare."""
     import alembic.command  # noqa: PLC0415
     import alembic.config  # noqa: F401, PLC0415
     import sqlalchemy.ext.asyncio  # noqa: F401, PLC0415

@@ -18,7 +18,7 @@ from penstock.postgres import schema
 
 log = structlog.get_logger("penstock.postgres")
 
-# Errors that mean a lost or a refusing server: try again later, the request itself is sound.
+# Errors of a server that is lost or refuses work: the request itself is valid and may be retried later.
 UNREACHABLE: tuple[type[BaseException], ...] = (
     OSError,
     TimeoutError,
@@ -30,7 +30,7 @@ UNREACHABLE: tuple[type[BaseException], ...] = (
     asyncpg.CrashShutdownError,
     asyncpg.InsufficientResourcesError,  # too many connections, no memory, a full disk
     asyncpg.ReadOnlySQLTransactionError,  # no longer the primary
-    asyncpg.InvalidAuthorizationSpecificationError,  # reported as such at start; later, passwords are being changed
+    asyncpg.InvalidAuthorizationSpecificationError,  # a mistake at start; later, a change of passwords
     asyncpg.InvalidCatalogNameError,
     asyncpg.QueryCanceledError,
     asyncpg.IdleInTransactionSessionTimeoutError,
@@ -38,9 +38,9 @@ UNREACHABLE: tuple[type[BaseException], ...] = (
 
 _SCHEMA_SECONDS = 5.0  # how long a schema that was found to match is assumed to match
 
-# Estimates of queue tables are always stale: what was empty at analysis holds a million rows a minute later. The shape
-# of the statements fixes how large tables are accessed (LATERAL, ctid), these settings keep the planner from other
-# plans, and plans are made once, because planning over partitions takes milliseconds.
+# Statistics of queue tables are always stale: a table that was empty when analysed may hold a million rows a minute
+# later. So the form of the statements (LATERAL, ctid) determines how large tables are accessed, and these settings keep the
+# planner from other plans. Plans are made once, because planning over partitions takes milliseconds.
 _SESSION = {
     "search_path": "penstock",
     "plan_cache_mode": "force_generic_plan",
@@ -64,10 +64,10 @@ async def _prepare(connection: asyncpg.Connection) -> None:
 
 
 async def _try_to_write(connection: asyncpg.Connection) -> None:
-    """Write a few pages to a new file of the database's, and undo it; raises DiskFullError.
+    """Write a few pages to a new file of the database and roll back; raises DiskFullError.
 
-    A new file, because an old one may have space left while the disk has none. A role without the privilege to do this
-    cannot find out, and is not held up by it.
+    The file is new because an existing one may have free space while the disk has none. For a role without the
+    privilege to do this, the check passes.
     """
     attempt = connection.transaction()
     await attempt.start()
@@ -76,18 +76,18 @@ async def _try_to_write(connection: asyncpg.Connection) -> None:
         await connection.execute("INSERT INTO write_probe SELECT repeat('x', 1000) FROM generate_series(1, 64)")
     except asyncpg.InsufficientPrivilegeError:
         pass
-    except asyncpg.LockNotAvailableError as error:  # another process is trying at this moment
+    except asyncpg.LockNotAvailableError as error:  # another process is running the same check
         raise DatabaseUnavailable("The database has no space left on its disk.") from error
     finally:
         await attempt.rollback()
 
 
 async def _keep_session(connection: asyncpg.Connection) -> None:
-    """Leave the session as it is: no statement changes its state, so a reset would be a wasted round trip."""
+    """Skip the reset of the session: no statement changes its state, so it would be a wasted round trip."""
 
 
 class Database:
-    """A pool of connections that outlives the server: it reconnects by itself, and raises while it cannot."""
+    """A pool of connections that survives restarts of the server: it reconnects itself, and raises while it cannot."""
 
     def __init__(self, url: str, *, application_name: str, max_size: int = 8) -> None:
         self.url = url
@@ -96,7 +96,7 @@ class Database:
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
         self._check_schema_at = 0.0  # monotonic; not before then
-        self._disk_full = False  # a write failed for lack of space, and none was tried since
+        self._disk_full = False  # a write failed for lack of space, and no write has succeeded since
 
     async def open(self, *, timeout: timedelta = timedelta(0)) -> None:
         """Connect, retrying for ``timeout``; raises DatabaseUnavailable after that."""
@@ -127,8 +127,8 @@ class Database:
     async def acquire(self) -> AsyncIterator[asyncpg.Connection]:
         """Yield a connection for a few statements.
 
-        Raises DatabaseUnavailable when the server is lost or cannot write, and SchemaMismatch while its schema is not
-        this code's.
+        Raises DatabaseUnavailable when the server is lost or cannot write, and SchemaMismatch while its schema differs
+        from this code's.
         """
         pool = await self._connected_pool()
         try:
@@ -141,15 +141,15 @@ class Database:
             self._disk_full = True
             raise DatabaseUnavailable("The database has no space left on its disk.") from error
         except asyncpg.ReadOnlySQLTransactionError as error:
-            raise DatabaseUnavailable("The database takes no writes: it is read-only.") from error
+            raise DatabaseUnavailable("The database does not accept writes: it is read-only.") from error
         except UNREACHABLE as error:
             raise DatabaseUnavailable from error
 
     async def ping(self) -> None:
         """Raise DatabaseUnavailable unless the server responds within 2 s and accepts writes.
 
-        Reading tells whether it is read-only. Only after a write has found the disk full is writing tried here, until
-        it succeeds.
+        Whether it is read-only is read from a setting. Once a write has found the disk full, a write is tried here as
+        well, until one succeeds.
         """
         self._check_schema_at = 0.0
         try:
@@ -163,7 +163,7 @@ class Database:
             raise DatabaseUnavailable from error
 
     async def _check_schema(self, connection: asyncpg.Connection) -> None:
-        """Raise SchemaMismatch unless the schema is this code's; one that is stays unchecked for a while."""
+        """Raise SchemaMismatch unless the schema is this code's; a match is remembered for a while."""
         problem = schema.problem(await schema.version(connection))
         if problem is not None:
             raise SchemaMismatch(problem)
@@ -189,7 +189,7 @@ class Database:
                 try:
                     pool = await asyncpg.create_pool(
                         self.url,
-                        min_size=0,  # a pool that keeps some open logs a traceback whenever it cannot
+                        min_size=0,  # a pool with a minimum size logs a traceback whenever it cannot connect
                         max_size=self._max_size,
                         max_inactive_connection_lifetime=0,
                         timeout=5,

@@ -1,4 +1,4 @@
-"""Named SQL blocks from the ``.sql`` file beside a module.
+"""Load named SQL blocks from the ``.sql`` file beside a module.
 
 aiosql reads the file and turns ``:name`` parameters into numbered ones; asyncpg runs the text as a prepared statement.
 """
@@ -41,7 +41,7 @@ class Statement:
 
 
 class Queries:
-    """The named blocks of one file, as attributes."""
+    """The named blocks of one file, available as attributes."""
 
     def __init__(self, path: Path) -> None:
         adapter = AsyncPGAdapter()  # type: ignore[no-untyped-call]  # aiosql is typed only in part

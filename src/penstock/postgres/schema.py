@@ -1,4 +1,4 @@
-"""Which schema this code needs, and which one a database has."""
+"""The schema that this code needs, and the one that a database has."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def versions() -> tuple[str, ...]:
 
 
 async def version(connection: asyncpg.Connection[Any]) -> str | None:
-    """Return the newest migration that the database has seen; None where there is no schema of ours."""
+    """Return the newest migration that was applied to the database; None if it has no Penstock schema."""
     try:
         found: str | None = await connection.fetchval(f"SELECT max(version_num) FROM {SCHEMA}.alembic_version")  # noqa: S608
     except (asyncpg.UndefinedTableError, asyncpg.InvalidSchemaNameError):
@@ -28,12 +28,12 @@ async def version(connection: asyncpg.Connection[Any]) -> str | None:
 
 
 def is_newer(found: str | None) -> bool:
-    """Return whether a later Penstock has migrated the database."""
+    """Return whether a later version of Penstock has migrated the database."""
     return found is not None and found not in versions()
 
 
 def problem(found: str | None) -> str | None:
-    """Return what is wrong with the schema of that version and what to do about it; None where it is this code's."""
+    """Return what is wrong with a schema of that version and what to do about it; None if it is this code's."""
     if found == versions()[-1]:
         return None
     if found is None:

@@ -1,9 +1,9 @@
 """Wake-ups between processes: hints that something changed, sent after commit, at most one every few milliseconds.
 
-A wake-up has a topic and, as its payload, keys with counts: what changed, and how much of it. Any room may announce on
-a topic of its own and subscribe to it; a process ignores the topics that it does not subscribe to. A wake-up may be
-lost (the listener was reconnecting) or arrive twice, so every waiter also polls now and then. NOTIFY takes a lock of
-the whole database at commit, so it is never part of a statement that does work.
+A wake-up has a topic and a payload of keys with counts: what changed, and how much of it. Any room may announce on a
+topic of its own and subscribe to it; a process ignores the topics that it does not subscribe to. A wake-up may be lost
+(the listener was reconnecting) or arrive twice, so every waiter also polls now and then. NOTIFY locks the whole
+database at commit, so no statement that does other work contains it.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from penstock.postgres.pool import UNREACHABLE, Database
 
 log = structlog.get_logger("penstock.wakeups")
 
-Keys = Mapping[str, int] | None  # None: anything about the topic may have changed
+Keys = Mapping[str, int] | None  # None: anything in the topic may have changed
 Callback = Callable[[Keys], None]
 
 CHANNEL: Final = "penstock"
 _LOST: Final[tuple[type[BaseException], ...]] = (DatabaseUnavailable, *UNREACHABLE)
 _MAX_BYTES: Final = 7900  # PostgreSQL refuses payloads of 8000 bytes
-_MAX_KEYS: Final = 150  # of one topic in one message; with more of them, none is named
+_MAX_KEYS: Final = 150  # of one topic in one message; if there are more, none is named
 
 
 class _Message(Struct, array_like=True):
-    """What one process announces to the others."""
+    """The form in which one process announces changes to the others."""
 
     sender: str
     topics: dict[str, dict[str, int] | None]
 
 
 class Wakeups:
-    """This process's end of the wake-ups: collects what to announce, delivers what others announce.
+    """The wake-ups of this process: collects and sends its announcements, and delivers those of others.
 
-    Callbacks run on the event loop and must not block. ``start`` does not need the database to be there.
+    Callbacks run on the event loop and must not block. ``start`` does not need the database.
     """
 
     def __init__(self, database: Database, *, interval: timedelta = timedelta(milliseconds=5)) -> None:
@@ -60,9 +60,9 @@ class Wakeups:
         self.listening = asyncio.Event()  # set while connected; for tests
 
     def subscribe(self, topic: str, callback: Callback) -> None:
-        """Have ``callback`` called with the keys of every wake-up on a topic, this process's own included.
+        """Call ``callback`` with the keys of every wake-up on a topic, including those of this process.
 
-        After a connection was lost it is called with None, for wake-ups may have been missed.
+        After a connection was lost it is called with None, because wake-ups may have been missed.
         """
         self._callbacks.setdefault(topic, []).append(callback)
 
@@ -80,10 +80,10 @@ class Wakeups:
             self._connection = None
 
     def announce(self, topic: str, keys: Keys = None, *, urgent: bool = True) -> None:
-        """Wake the subscribers of this process at once, those of others within a few milliseconds.
+        """Wake the subscribers of this process at once, and those of others within a few milliseconds.
 
-        Without keys, anything about the topic may have changed. What is not urgent waits a moment for other
-        announcements to travel with.
+        Without keys, anything in the topic may have changed. An announcement that is not urgent waits a moment, to be
+        sent together with others.
         """
         self._collect(topic, keys)
         if urgent:
@@ -124,7 +124,7 @@ class Wakeups:
             await asyncio.sleep(self._interval)
 
     def _take_payload(self) -> str:
-        """Everything announced since the last call; topics lose their keys, the largest first, until it fits."""
+        """Return all announcements since the last call; topics lose their keys, the largest first, until it fits."""
         pending, self._pending = self._pending, {}
         topics = {topic: None if keys is None else dict(keys) for topic, keys in pending.items()}
         while True:
@@ -156,7 +156,7 @@ class Wakeups:
             log.warning("wakeups_lost")
 
     async def _listening_connection(self) -> asyncpg.Connection:
-        """A connection that listens; none is left behind when that fails or is given up."""
+        """Return a listening connection; none is left open when this fails or is cancelled."""
         connection = await self._database.connect()
         try:
             connection.add_termination_listener(lambda _connection: self._lost.set())
@@ -170,7 +170,7 @@ class Wakeups:
     def _receive(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         try:
             message = msgspec.json.decode(str(payload), type=_Message)
-        except msgspec.MsgspecError:  # the wording of another version
+        except msgspec.MsgspecError:  # sent by another version, in a format that this one does not know
             self._deliver_everything()
             return
         if message.sender != self._sender:
@@ -178,6 +178,6 @@ class Wakeups:
                 self._deliver(topic, keys)
 
     def _deliver_everything(self) -> None:
-        """Wake every subscriber for everything: wake-ups may have been missed."""
+        """Wake every subscriber without keys, because wake-ups may have been missed."""
         for topic in self._callbacks:
             self._deliver(topic, None)

@@ -1,1 +1,1 @@
-"""Migrations: each is a plain SQL file and a short Python file of the same name beside it, in ``versions``."""
+"""Migrations. Each is a plain SQL file in ``versions``, with a short Python file of the same name beside it."""

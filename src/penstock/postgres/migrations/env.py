@@ -1,4 +1,4 @@
-"""How Alembic runs here: on the one connection that ``penstock.postgres.migrate`` hands over."""
+"""The environment of Alembic: it uses the one connection that ``penstock.postgres.migrate`` passes to it."""
 
 from alembic import context
 

@@ -14,7 +14,7 @@ def run_beside(python_file: str) -> None:
     """
     sql = Path(python_file).with_suffix(".sql").read_text(encoding="utf-8")
     bind = op.get_bind()
-    bind.exec_driver_sql("SELECT 1")  # the driver opens the transaction at the first statement that it sees itself
+    bind.exec_driver_sql("SELECT 1")  # the driver opens the transaction at the first statement that it runs itself
     adapted = bind.connection.dbapi_connection
     if adapted is None:
         raise RuntimeError("the migration's connection is closed")

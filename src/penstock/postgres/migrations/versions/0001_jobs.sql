@@ -1,7 +1,7 @@
 -- Durable jobs. Everything lives in the schema "penstock", which the search path names.
 --
--- A job's cold facts stand in "job", which is never updated. Where the job is in its life is told by the one
--- narrow table that holds it: ready | later | lease | done. Moving a job deletes one row and inserts another.
+-- The facts about a job that never change are in "job", which is never updated. Its state is given by the one narrow
+-- table that has a row for it: ready | later | lease | done. Moving a job deletes one row and inserts another.
 -- Every row carries its tenant, NOT NULL and without a default, so that no INSERT can forget it.
 
 CREATE TABLE tenant (
@@ -10,20 +10,20 @@ CREATE TABLE tenant (
 );
 INSERT INTO tenant (id, name) VALUES (1, 'default');
 
--- The database clock: leases, due times and timestamps all come from here. Tests replace it to move time.
+-- The database clock, the source of leases, due times and timestamps. Tests replace it to move time.
 CREATE FUNCTION clock() RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE RETURN now();
 
--- The smallest UUIDv7 of a moment: the bounds of the partitions by job id.
+-- The smallest UUIDv7 of a time, which gives the bounds of the partitions by job id.
 CREATE FUNCTION uuid_floor(moment timestamptz) RETURNS uuid LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (lpad(to_hex(floor(extract(epoch FROM moment) * 1000)::bigint), 12, '0') || repeat('0', 20))::uuid;
 
--- Fencing numbers: one ever-growing sequence for all claims of all jobs.
+-- Fencing numbers: one growing sequence for all claims of all jobs.
 CREATE SEQUENCE epoch AS bigint;
 -- Order within a lane. A job that becomes ready again takes a new number, so it always lies ahead of cursors.
 CREATE SEQUENCE ready_seq AS bigint;
 CREATE SEQUENCE event_id AS bigint;
 
--- Who submits what: the dimension of counters and of list filters.
+-- Series: owner, task type and model profile; the dimension of counters and of list filters.
 CREATE TABLE series (
     id            integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     tenant_id     integer NOT NULL REFERENCES tenant,
@@ -33,10 +33,10 @@ CREATE TABLE series (
     UNIQUE (tenant_id, owner_service, task_type, model_profile)
 );
 
--- A queue at one priority: the unit of claiming. Jobs of a lane run in the order of "ready.seq".
--- Every ready row of the lane that the housekeeper could see lies at or after low_seq: the hint that lets a claim
--- start behind the dead rows which a long transaction keeps vacuum from removing. A row that was committed late
--- may lie before it; the housekeeper lowers the hint again, and idle claims look from the very start.
+-- Lanes: a queue at one priority; the unit of claiming. Jobs of a lane run in the order of "ready.seq".
+-- low_seq is a hint: every ready row of the lane that the housekeeper could see lies at or after it. So a claim starts
+-- after the dead rows that a long transaction keeps vacuum from removing. A row that was committed late may lie before
+-- it; the housekeeper then lowers the hint, and idle claims scan from the very start.
 CREATE TABLE lane (
     id            integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     tenant_id     integer NOT NULL REFERENCES tenant,
@@ -65,7 +65,7 @@ CREATE TABLE job (
 CREATE INDEX job_series ON job (series_id, id);
 CREATE INDEX job_owner_ref ON job (tenant_id, owner_ref, id) WHERE owner_ref <> '';
 
--- Global uniqueness cannot live on a partitioned table.
+-- Idempotency keys are in a table of their own: a partitioned table cannot enforce uniqueness over all partitions.
 CREATE TABLE idempotency (
     tenant_id     integer NOT NULL,
     owner_service text NOT NULL,
@@ -75,7 +75,7 @@ CREATE TABLE idempotency (
 );
 CREATE INDEX idempotency_job ON idempotency (job_id);
 
--- Runnable now. attempt: runs begun so far; failures: those that count against max_attempts; losses: lost leases.
+-- Jobs that can run now. attempt: runs begun so far; failures: those that count against max_attempts; losses: lost leases.
 CREATE TABLE ready (
     lane_id      integer NOT NULL,
     seq          bigint NOT NULL DEFAULT nextval('ready_seq'),
@@ -92,7 +92,7 @@ CREATE TABLE ready (
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0,
         autovacuum_analyze_scale_factor = 0.2, vacuum_truncate = off);
 
--- Scheduled, or backing off.
+-- Jobs that are scheduled, or wait for a retry.
 CREATE TABLE later (
     tenant_id    integer NOT NULL,
     job_id       uuid NOT NULL,
@@ -109,7 +109,7 @@ CREATE TABLE later (
         vacuum_truncate = off);
 CREATE INDEX later_due ON later (run_at, job_id);
 
--- Pending jobs that end when no worker has taken them in time. A row goes when that time has come, however the job stands.
+-- Pending jobs that fail when no worker has taken them in time. A row is removed at that time, whatever the job's state.
 CREATE TABLE expiry (
     tenant_id  integer NOT NULL,
     job_id     uuid NOT NULL,
@@ -118,7 +118,7 @@ CREATE TABLE expiry (
 );
 CREATE INDEX expiry_due ON expiry (expires_at, tenant_id, job_id);
 
--- Queues that workers have claimed from, and when last, to the minute: what a submitter is warned by. '' is any.
+-- Queues that workers have claimed from, and when last, to the minute; used to warn submitters. '' means any.
 CREATE TABLE queue_seen (
     tenant_id     integer NOT NULL REFERENCES tenant,
     task_type     text NOT NULL,
@@ -127,7 +127,7 @@ CREATE TABLE queue_seen (
     PRIMARY KEY (tenant_id, task_type, model_profile)
 ) WITH (fillfactor = 50);
 
--- Running. The only hot table that is updated (heartbeats); no updated column is indexed.
+-- Running jobs. The only hot table that is updated (by heartbeats); no updated column is indexed.
 CREATE TABLE lease (
     tenant_id           integer NOT NULL,
     job_id              uuid NOT NULL,
@@ -145,13 +145,13 @@ CREATE TABLE lease (
     cancel_requested_at timestamptz,
     worker_id           text NOT NULL,
     progress            json,
-    chunks              integer NOT NULL DEFAULT 0 CHECK (chunks >= 0), -- of this attempt's output: how many are stored
-    log_lines           integer NOT NULL DEFAULT 0 CHECK (log_lines >= 0), -- of this attempt's log: how many are stored
+    chunks              integer NOT NULL DEFAULT 0 CHECK (chunks >= 0), -- stored chunks of this attempt's output
+    log_lines           integer NOT NULL DEFAULT 0 CHECK (log_lines >= 0), -- stored lines of this attempt's log
     PRIMARY KEY (tenant_id, job_id)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
         autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
 
--- Finished. Appended; removed only by an explicit retry, or with its partition.
+-- Finished jobs. Rows are appended, and removed only by an explicit retry or with their partition.
 CREATE TABLE done (
     tenant_id           integer NOT NULL,
     job_id              uuid NOT NULL,
@@ -168,7 +168,7 @@ CREATE TABLE done (
     error_message       text,
     progress            json,
     result              json,
-    usage               json, -- of the attempt that completed: its calls to providers
+    usage               json, -- calls to providers of the attempt that completed
     PRIMARY KEY (tenant_id, job_id),
     CHECK ((status = 'completed') = (result IS NOT NULL)),
     CHECK ((status = 'failed') <= (error_category IS NOT NULL))
@@ -192,10 +192,10 @@ CREATE TABLE attempt (
     PRIMARY KEY (tenant_id, job_id, epoch)
 ) PARTITION BY RANGE (job_id);
 
--- What happened, written by the statement that made it happen. An event is about a subject. One row may speak for all jobs
--- of a statement: then job_ids holds its subjects and the arrays beside it run in parallel. A row about a single job (its
--- progress, output or log) names it in job_id. The columns from series_id to weight are there for jobs only.
--- ids are drawn before the commit, so they become visible out of order: readers never go by them.
+-- Events, each written by the statement that made it happen. An event is about a subject. One row may hold an event for
+-- every job of a statement: then job_ids holds the subjects, and the other arrays have one item for each. A row about a
+-- single job (its progress, output or log) names it in job_id. Only jobs use the columns from series_id to weight.
+-- ids are drawn before the commit, so they become visible out of order: readers never use them.
 CREATE TABLE event (
     id         bigint NOT NULL DEFAULT nextval('event_id'),
     tenant_id  integer NOT NULL,
@@ -207,8 +207,8 @@ CREATE TABLE event (
     series_ids integer[],
     epochs     bigint[],
     attempts   integer[],
-    first      integer, -- of output: the place of its first chunk in the attempt's output
-    weight     integer, -- bytes of data that may be large, so that readers can take a few at a time
+    first      integer, -- of output: the number of its first chunk in the attempt's output
+    weight     integer, -- bytes of data that may be large, so that readers can limit a page
     data       json,
     CHECK (num_nonnulls(subject, job_id, job_ids) = 1)
 ) PARTITION BY RANGE (at);
@@ -219,9 +219,9 @@ CREATE INDEX event_order ON event (id);
 CREATE INDEX event_at ON event (at) WHERE job_ids IS NOT NULL;
 CREATE INDEX event_job ON event (tenant_id, job_id, id) WHERE job_id IS NOT NULL;
 
--- The order in which readers pass events: each tenant's are numbered 1, 2, 3, … without a gap. A position is given after
--- the commit of its event, by position_events() below; the row is narrow and never changes. "at" is the event's, so that
--- a position lies in the partition of the same day and goes with it.
+-- The order in which readers receive events: those of each tenant are numbered 1, 2, 3, … without a gap. position_events()
+-- below gives an event its position after the commit; the row is narrow and never changes. "at" is the event's time, so
+-- that a position lies in the partition of the same day and is dropped with it.
 CREATE TABLE event_position (
     tenant_id integer NOT NULL,
     position  bigint NOT NULL CHECK (position >= 1),
@@ -231,8 +231,8 @@ CREATE TABLE event_position (
 ) PARTITION BY RANGE (at);
 CREATE INDEX event_position_event ON event_position (event_id);
 
--- How far the numbering has come: one row, replaced by each pass that changes it. Replaced, not updated, and read from the
--- highest pass down, so that no reader walks over versions which a long transaction keeps from being vacuumed.
+-- The progress of the numbering: one row, replaced by each pass that changes it. It is replaced, not updated, and read from
+-- the highest pass down, so that no reader scans old versions that a long transaction keeps vacuum from removing.
 CREATE TABLE event_pass (
     pass    bigint PRIMARY KEY,
     reached bigint NOT NULL,         -- the highest event id that has a position
@@ -248,14 +248,14 @@ CREATE TABLE event_floor (
     at        timestamptz NOT NULL
 );
 
--- Gives positions to committed events that have none, at most so many, in the order of their ids. Returns how many, or
+-- Gives positions to committed events that have none, at most a given number, in the order of their ids. Returns how many, or
 -- null when another transaction is doing so. Ids up to "settled" that are still missing are given up: the caller knows
 -- that every transaction which could commit them has ended.
 --
 -- One pass at a time: the advisory lock is held until the pass has committed, and each statement below takes its own
--- snapshot after the lock was taken, so it sees all earlier passes. Should the lock ever fail, it still holds that each
--- pass must itself remove the row of event_pass which it began with, which only one can do; any other fails as a whole.
--- A pass that is cut off leaves nothing behind.
+-- snapshot after the lock was taken, so it sees all earlier passes. Even if the lock failed, each pass has to delete the row
+-- of event_pass that it began with, which only one can do; any other pass fails as a whole. An interrupted pass has no
+-- effect.
 -- Locks: that advisory lock. Indexes: primary keys, event_order.
 CREATE FUNCTION position_events(settled bigint, at_most integer) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
@@ -310,7 +310,7 @@ BEGIN
     RETURN given;
 END $$;
 
--- Counters: appended as deltas, rolled up in the background. The truth is stat + stat_delta in one snapshot.
+-- Counters: appended as deltas, rolled up in the background. The exact value is stat + stat_delta in one snapshot.
 CREATE TABLE stat_delta (
     tenant_id integer NOT NULL,
     series_id integer NOT NULL,
@@ -320,7 +320,7 @@ CREATE TABLE stat_delta (
     failed    integer NOT NULL DEFAULT 0,
     cancelled integer NOT NULL DEFAULT 0,
     errors    integer NOT NULL DEFAULT 0,
-    category  text NOT NULL DEFAULT ''  -- of the errors; '' when there are none
+    category  text NOT NULL DEFAULT ''  -- of the errors; '' for the job counts
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0,
         vacuum_truncate = off);
 CREATE TABLE stat (
@@ -336,7 +336,7 @@ CREATE TABLE stat (
     PRIMARY KEY (tenant_id, series_id, category)
 ) WITH (fillfactor = 50);
 
--- What attempts used of the providers behind them, counted in the same way.
+-- What attempts used of providers, counted in the same way.
 CREATE TABLE usage_delta (
     tenant_id         integer NOT NULL,
     series_id         integer NOT NULL,
@@ -364,7 +364,7 @@ CREATE TABLE usage (
     PRIMARY KEY (tenant_id, series_id, provider, model)
 ) WITH (fillfactor = 50);
 
--- When a background duty last ran, shared by all housekeepers. recovered_at: when duty resumed after the last gap.
+-- When a background duty last ran, shared by all housekeepers. recovered_at: when it resumed after the last gap.
 CREATE TABLE housekeeping (
     duty         text PRIMARY KEY,
     last_at      timestamptz NOT NULL,
@@ -373,19 +373,19 @@ CREATE TABLE housekeeping (
 );
 INSERT INTO housekeeping (duty, last_at, recovered_at) VALUES ('rescue', clock(), '-infinity'), ('lanes', clock(), '-infinity');
 
--- Always empty: a process that has found the disk full writes here, and undoes it, to learn whether there is space again.
+-- Always empty: a process that has found the disk full writes here, and rolls back, to check whether there is space again.
 CREATE TABLE write_probe (filler text NOT NULL);
 ALTER TABLE write_probe ALTER COLUMN filler SET STORAGE PLAIN;
 
--- What falls outside every dated partition: ids of a wild clock, and unfinished jobs whose day was dropped.
+-- Default partitions for rows of no day's partition: ids from a wrong clock, and unfinished jobs whose day was dropped.
 CREATE TABLE job_default PARTITION OF job DEFAULT;
 CREATE TABLE done_default PARTITION OF done DEFAULT;
 CREATE TABLE attempt_default PARTITION OF attempt DEFAULT;
 CREATE TABLE event_default PARTITION OF event DEFAULT;
 CREATE TABLE event_position_default PARTITION OF event_position DEFAULT;
 
--- Creates the partitions of one day where they are missing. Attached, not created in place: attaching lets readers
--- and writers of the parent go on. A day whose rows already lie in a default partition stays there (returns false).
+-- Creates the partitions of one day where they are missing. They are created apart and then attached, which does not block
+-- readers and writers of the parent. A day whose rows already lie in a default partition stays there (returns false).
 CREATE FUNCTION ensure_day(day date) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     parent text;
@@ -414,7 +414,7 @@ END $$;
 
 SELECT ensure_day((now() AT TIME ZONE 'UTC')::date + ahead) FROM generate_series(-1, 7) ahead;
 
--- One row per job, whole: the reading side of the split tables.
+-- One whole row per job: joins the split tables for reading.
 CREATE VIEW jobs AS
 SELECT j.tenant_id, j.id, j.series_id, j.lane_id, s.owner_service, j.owner_ref, s.task_type, s.model_profile, n.priority,
        j.input, j.max_attempts, j.timeout_seconds, j.idempotency_key, j.tags, j.created_at,
@@ -440,10 +440,10 @@ LEFT JOIN done d ON d.tenant_id = j.tenant_id AND d.job_id = j.id
 LEFT JOIN expiry x ON x.tenant_id = j.tenant_id AND x.job_id = j.id;
 
 -- Drops the partitions of one day. A job of that day that is not finished, or finished at or after the cutoff, is kept:
--- it moves to the default partition, where retention removes it by row later. Answers how many were kept, or null when
+-- it moves to the default partition, where retention removes it by row later. Returns how many were kept, or null when
 -- there is no such partition. Blocks all use of the tables while it runs, for as long as moving the kept jobs takes;
--- raises lock_not_available when it does not get them soon: before the server looks for deadlocks (1 s), so that it is
--- never a caller's statement that has to give way.
+-- raises lock_not_available when it does not get their locks soon: before the server checks for deadlocks (after 1 s), which
+-- might cancel a caller's statement instead.
 CREATE FUNCTION drop_day(day date, cutoff timestamptz) RETURNS bigint LANGUAGE plpgsql
     SET lock_timeout = '400ms' SET enable_seqscan = on SET enable_hashjoin = on SET plan_cache_mode = auto AS $$
 DECLARE
@@ -456,7 +456,7 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('penstock.position_events'));
     LOCK TABLE ONLY job, ONLY done, ONLY attempt, ONLY event, ONLY event_position IN ACCESS EXCLUSIVE MODE;
     IF to_regclass(format('%I', 'event_' || suffix)) IS NOT NULL THEN
-        LOOP -- what is dropped has a position, so that readers learn of it
+        LOOP -- every dropped event has a position, so that readers detect the loss
             EXIT WHEN position_events(0, 10000) < 10000;
         END LOOP;
         EXECUTE format($raise$

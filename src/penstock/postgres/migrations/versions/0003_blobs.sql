@@ -1,8 +1,7 @@
 -- Uploaded files, in parts, so that every gateway and worker can read them.
 --
 -- Each part is written by a statement of its own, and the row in "blob" last: a blob exists whole or not at all, and no
--- transaction lasts as long as an upload. Part 0 is written first and removed last: parts that belong to no blob are found
--- by it.
+-- transaction lasts as long as an upload. Part 0 is written first and removed last, so that it leads to parts without a blob.
 
 CREATE TABLE blob (
     tenant_id  integer NOT NULL REFERENCES tenant,

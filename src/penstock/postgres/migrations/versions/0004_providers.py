@@ -1,4 +1,4 @@
-"""How providers stand with workers."""
+"""The state of providers, as workers report it."""
 
 from penstock.postgres.migrations.plain_sql import run_beside
 

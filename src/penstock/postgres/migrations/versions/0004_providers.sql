@@ -1,5 +1,5 @@
--- How providers stand with workers: what each worker last reported. It belongs to the house, not to a tenant: providers
--- are configured for all of them. Losing it loses nothing, so it is not written ahead.
+-- The state of providers, as each worker last reported it. It has no tenant, because providers are configured for all of
+-- them. Workers report it again if it is lost, so the table is not written to the write-ahead log.
 
 CREATE UNLOGGED TABLE provider_report (
     worker_id text NOT NULL,
