@@ -1,4 +1,4 @@
-"""Ends jobs that no worker took in time."""
+"""Fails jobs that no worker took in time."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _CHUNK = 1000
 
 
 class Expirer(Periodic):
-    """Polls when the next job expires, at most once a second. Any number of processes may do so at once.
+    """Runs when the next job expires, at most once a second. Any number of processes may run it at once.
 
-    That a job with an expiry was created meanwhile it learns from a wake-up; a lost one costs five seconds at most.
+    A wake-up reports new jobs that have an expiry; a lost wake-up delays their expiry by five seconds at most.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Moves the lanes' hints, where claims begin to read."""
+"""Moves the lanes' hints, from which claims begin to scan."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from penstock.processes.periodic import Periodic
 class Hints(Periodic):
     """Moves each lane's hint to its first row, once a second while jobs become ready.
 
-    Finding that row walks over dead ones. Where that is slow it runs less often: it takes a twentieth of the time.
+    Finding that row may scan many dead ones. When that is slow it runs less often, to take at most a twentieth of the
+    time.
     """
 
     def __init__(self, database: Database, *, interval: timedelta = timedelta(seconds=1)) -> None:
@@ -31,7 +32,7 @@ class Hints(Periodic):
             position = await duties.ready_position(connection)
             self._quiet = self._quiet + 1 if position == self._seen else 0
             self._seen = position
-            if self._quiet < 5:  # late commits show up within a few passes; then nothing can change
+            if self._quiet < 5:  # a few more passes find late commits; after that nothing can change
                 async with connection.transaction():
                     await connection.execute("SET LOCAL synchronous_commit = off")
                     await duties.raise_hints(connection)

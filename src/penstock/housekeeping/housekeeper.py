@@ -1,4 +1,4 @@
-"""The housekeeper: every duty in one process. Any number of housekeepers may run."""
+"""The housekeeper: all duties in one process. Any number of housekeepers may run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logs.get(__name__)
 
 
 class Housekeeper:
-    """Duties, side by side; changes of jobs wake them."""
+    """Runs duties concurrently; changes of jobs wake them."""
 
     def __init__(self, wakeups: Wakeups, duties: Sequence[Periodic]) -> None:
         self.wakeups = wakeups
@@ -27,7 +27,7 @@ class Housekeeper:
             duty.wake()
 
     async def run(self) -> None:
-        """Do all duties until ``stop``."""
+        """Run all duties until ``stop``."""
         self.wakeups.start()
         try:
             await asyncio.gather(*(duty.run() for duty in self.duties))
@@ -35,12 +35,12 @@ class Housekeeper:
             await self.wakeups.stop()
 
     async def stop(self) -> None:
-        """End every duty after its pass in progress."""
+        """Stop every duty after its pass in progress."""
         await asyncio.gather(*(duty.stop() for duty in self.duties))
 
 
 async def until_signal(housekeeper: Housekeeper) -> None:
-    """Be on duty until SIGTERM or SIGINT."""
+    """Run a housekeeper until SIGTERM or SIGINT."""
     stopping = asyncio.Event()
     log.info("housekeeper_started")
     running = asyncio.create_task(housekeeper.run())

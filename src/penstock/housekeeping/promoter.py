@@ -15,10 +15,10 @@ _CHUNK = 1000
 
 
 class Promoter(Periodic):
-    """Promotes jobs as they become due. Any number of processes may do so at once.
+    """Promotes jobs as they become due. Any number of processes may run it at once.
 
-    It polls when the next job is due, at most four times a second. That a job was scheduled meanwhile it learns from a
-    wake-up; a lost one delays the job by two seconds at most.
+    It runs when the next job is due, at most four times a second. A wake-up reports newly scheduled jobs; a lost
+    wake-up delays a job by two seconds at most.
     """
 
     def __init__(

@@ -24,11 +24,11 @@ _CHUNK = 500
 
 
 class Rescuer(Periodic):
-    """Looks for leases to rescue: once a second while any is held, otherwise every two seconds. Any number of processes
-    may do so at once.
+    """Polls for leases to rescue, once a second while any is held and every two seconds otherwise. Any number of
+    processes may run it at once.
 
-    After an outage of the database, or of all housekeepers, every lease gets its whole length again before it counts
-    as expired: its worker may not have been able to send a heartbeat either.
+    After an outage of the database, or of all housekeepers, every lease gets its full length again before it counts
+    as expired, because its worker may not have been able to send heartbeats either.
     """
 
     def __init__(

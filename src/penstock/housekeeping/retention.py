@@ -1,4 +1,4 @@
-"""Makes partitions ahead of time and drops old ones."""
+"""Creates partitions ahead of time and drops old ones."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from penstock.processes.periodic import Periodic
 
 
 class Retention(Periodic):
-    """Makes partitions ahead and drops old days, once an hour."""
+    """Creates partitions ahead of time and drops old days, once an hour."""
 
     def __init__(self, database: Database, keep: timedelta, *, interval: timedelta = timedelta(hours=1)) -> None:
         super().__init__(interval=interval)

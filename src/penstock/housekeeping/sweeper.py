@@ -1,4 +1,4 @@
-"""Removes remains: expired blobs, unfinished uploads, reports of workers that are gone."""
+"""Removes expired blobs, unfinished uploads, and reports of workers that no longer exist."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from penstock.postgres.pool import Database
 from penstock.processes.periodic import Periodic
 from penstock.providers import store as reports
 
-_CHUNK: Final = 100  # blobs of one pass
+_CHUNK: Final = 100  # blobs removed in one pass
 _SILENT: Final = timedelta(hours=1)
 
 

@@ -84,7 +84,7 @@ class JobHistory:
                 rows = [row for row in page.rows if row.position <= upto.number]
                 expand = await self._tail.prepare(connection, rows)
             for row in rows:
-                if self._place(row) > behind:
+                if self._position_in(row) > behind:
                     for event in expand(row):
                         if event.subject == self._job_id:
                             yield event
@@ -92,7 +92,7 @@ class JobHistory:
             if more:
                 self._row_id = page.last_id
 
-    def _place(self, row: StoredEvent) -> Position:
+    def _position_in(self, row: StoredEvent) -> Position:
         return row.position_of(row.subjects.index(self._job_id) + 1)
 
     async def is_over(self, last: Event | None, behind: Position) -> bool:
@@ -108,7 +108,7 @@ class JobHistory:
             row_id, more = self._row_id, True
             while more:
                 page = await history.read_job_events(connection, self._tenant, self._job_id, row_id=row_id)
-                if page.unnumbered or any(self._place(row) > behind for row in page.rows):
+                if page.unnumbered or any(self._position_in(row) > behind for row in page.rows):
                     return False
                 row_id, more = page.last_id, page.more
         return True

@@ -39,8 +39,8 @@ UNREACHABLE: tuple[type[BaseException], ...] = (
 _SCHEMA_SECONDS = 5.0  # how long a schema that was found to match is assumed to match
 
 # Statistics of queue tables are always stale: a table that was empty when analysed may hold a million rows a minute
-# later. So the form of the statements (LATERAL, ctid) determines how large tables are accessed, and these settings keep the
-# planner from other plans. Plans are made once, because planning over partitions takes milliseconds.
+# later. So the form of the statements (LATERAL, ctid) determines how large tables are accessed, and these settings keep
+# the planner from other plans. Plans are made once, because planning over partitions takes milliseconds.
 _SESSION = {
     "search_path": "penstock",
     "plan_cache_mode": "force_generic_plan",
@@ -96,7 +96,7 @@ class Database:
         self._pool: asyncpg.Pool | None = None
         self._opening = asyncio.Lock()
         self._check_schema_at = 0.0  # monotonic; not before then
-        self._disk_full = False  # a write failed for lack of space, and no write has succeeded since
+        self._disk_full = False  # a write failed for lack of space; cleared when a trial write succeeds
 
     async def open(self, *, timeout: timedelta = timedelta(0)) -> None:
         """Connect, retrying for ``timeout``; raises DatabaseUnavailable after that."""

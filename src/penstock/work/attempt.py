@@ -1,4 +1,4 @@
-"""One attempt at one job: runs and interrupts its executor, and makes a report of how that ended."""
+"""One attempt at one job: runs and interrupts its executor, and builds the report of its outcome."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ R = TypeVar("R", bound=Report)
 
 
 class Attempt:
-    """One run of one job by this process. ``changed`` is called when the executor has reported something.
+    """One run of one job by this process. ``changed`` is called after each report of the executor.
 
-    ``report`` is what it ended with, until that is stored.
+    ``report`` is the outcome, until it is stored.
     """
 
     __slots__ = (
@@ -44,21 +44,23 @@ class Attempt:
         self.context = JobContext(changed)
         self.begun_at = now
         self.beat_at = now  # when the lease was last known to be extended
-        self.task: asyncio.Task[None] | None = None  # that runs the executor, while it does
+        self.task: asyncio.Task[None] | None = None  # the task that runs the executor, while it runs
         self.report: Report | None = None
         self._duty = duty
         self._interruptible = False
-        self._reason: Category | None = None  # of the interruption; WORKER_LOST: the lease is no longer ours
-        self._refusal = ""  # why the service refused what the executor reported
+        self._reason: Category | None = (
+            None  # why it was interrupted; WORKER_LOST: this worker no longer holds the lease
+        )
+        self._refusal = ""  # why the service refused the executor's output
 
     @property
     def has_output(self) -> bool:
-        """Whether something that the executor reported has not been stored."""
+        """Whether a report of the executor is not yet stored."""
         return self.context.used_outbox is not None and self.context.used_outbox.waiting
 
     @property
     def lost(self) -> bool:
-        """Whether the lease is no longer ours."""
+        """Whether this worker no longer holds the lease."""
         return self._reason is Category.WORKER_LOST
 
     @property
@@ -73,7 +75,7 @@ class Attempt:
             self.task.cancel()
 
     def refuse(self, error: Exception) -> None:
-        """End an attempt whose output the service refuses: a job whose output has a hole must not complete."""
+        """End an attempt whose output the service refuses: a job whose output has a gap must not complete."""
         self._refusal = self._refusal or described(error)
         self.context.outbox.clear()
         self.interrupt(Category.INTERNAL)
@@ -81,13 +83,13 @@ class Attempt:
             self.report = self.interrupted()
 
     async def execute(self, executor: Executor) -> None:
-        """Run the executor; ``report`` is None afterwards when the lease is no longer ours."""
+        """Run the executor; afterwards ``report`` is None if this worker no longer holds the lease."""
         report = await self._executed(executor)
         self.report = None if report is None else self._with_usage(report)
         self.context.close()
 
     def interrupted(self) -> Failure | None:
-        """Return the report of an interrupted attempt; None when the lease is no longer held."""
+        """Return the report of an interrupted attempt; None if the lease is no longer held."""
         match self._reason:
             case Category.WORKER_LOST:
                 return None
@@ -102,7 +104,7 @@ class Attempt:
         return self._with_usage(found)
 
     def failure(self, category: Category, message: str, retry_after: timedelta | None = None) -> Failure:
-        """Return a report that the attempt ended without a result."""
+        """Return the report of an attempt that ended without a result."""
         seconds = None if retry_after is None else min(max(0.0, retry_after.total_seconds()), MAX_RETRY_AFTER_SECONDS)
         return Failure(
             epoch=self.job.epoch,
@@ -113,7 +115,7 @@ class Attempt:
         )
 
     def simplify(self, error: Exception) -> bool:
-        """Replace a report that the service refuses by a simpler one; return False when there is none."""
+        """Replace a report that the service refuses with a simpler one; return False if there is none."""
         report = self.report
         if isinstance(report, JobCompletion):
             refused = self.failure(Category.INTERNAL, f"the result was refused: {described(error)}")
@@ -146,7 +148,7 @@ class Attempt:
         except CallFailed as error:
             if self._reason is None:
                 return self.failure(error.category, str(error), error.retry_after)
-        except Exception as error:  # noqa: BLE001 - executors are foreign code; any error of theirs ends the attempt
+        except Exception as error:  # noqa: BLE001 - executors are foreign code; any error in them ends the attempt
             if self._reason is None:
                 return self.failure(Category.INTERNAL, described(error))
         finally:
@@ -155,12 +157,12 @@ class Attempt:
                 timer.cancel()
         if self._reason is not None:
             return self.interrupted()
-        most = self._duty.max_result_bytes
-        if most is not None and len(result) > most:
-            message = f"the result has {len(result)} bytes; at most {most} are allowed"
+        max_bytes = self._duty.max_result_bytes
+        if max_bytes is not None and len(result) > max_bytes:
+            message = f"the result has {len(result)} bytes; at most {max_bytes} are allowed"
             return self.failure(Category.INTERNAL, message)
         return JobCompletion(id=job.id, epoch=job.epoch, worker_id=self._duty.worker_id, result=Raw(result))
 
     def _with_usage(self, report: R) -> R:
-        """The report with what the attempt used of providers."""
+        """Return the report with the attempt's usage of providers."""
         return replace(report, usage=list(self.context.usage)) if self.context.usage else report

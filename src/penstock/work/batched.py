@@ -15,8 +15,8 @@ BatchHandler: TypeAlias = Callable[[Sequence[ClaimedJob]], Awaitable[Sequence[ob
 class Batched:
     """An executor that runs jobs together: ``handler`` gets up to ``size`` jobs and returns as many results, in order.
 
-    While one batch runs the next forms, without a timer. A result that is an ExecutionError fails its own job only; an
-    exception fails the whole batch. Jobs that were interrupted before their batch began are left out.
+    While one batch runs, the next one collects jobs, without a timer. A result that is an ExecutionError fails only its
+    own job; an exception fails the whole batch. Jobs that were interrupted before their batch began are left out.
     """
 
     def __init__(self, handler: BatchHandler, *, size: int) -> None:

@@ -1,4 +1,4 @@
-"""What an executor may report while it runs one job."""
+"""The reports that an executor may send while it runs one job."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _MAX_USAGES = 100
 
 
 class JobContext:
-    """Reports of an executor while it runs one job. Use it on the worker's event loop.
+    """Takes the reports of an executor while it runs one job. Use it on the worker's event loop.
 
-    Everything is sent within a second, and before the job's end is reported. Later reports are ignored.
+    Everything is sent within a second, and before the job's outcome. Reports after that are ignored.
     """
 
     __slots__ = ("_changed", "closed", "usage", "used_outbox")
 
     def __init__(self, changed: Callable[[], None]) -> None:
         self.usage: Sequence[Usage] = ()
-        self.used_outbox: Outbox | None = None  # most jobs report nothing on their way
+        self.used_outbox: Outbox | None = None  # most jobs report nothing while they run
         self._changed = changed
         self.closed = False
 
     @property
     def outbox(self) -> Outbox:
-        """What was reported, until it is stored."""
+        """The reports that are not yet stored."""
         if self.used_outbox is None:
             self.used_outbox = Outbox(self._changed)
             if self.closed:
@@ -43,33 +43,33 @@ class JobContext:
         return self.used_outbox
 
     def close(self) -> None:
-        """Take nothing more: the executor has ended."""
+        """Accept no more reports, because the executor has ended."""
         self.closed = True
         if self.used_outbox is not None:
             self.used_outbox.close()
 
     def used(self, usage: Usage) -> None:
-        """Report what a call to a provider used, or that it failed. It is stored when the attempt ends, however that
-        is, and added to the statistics; the first hundred count. Raises ValueError for what cannot be stored."""
+        """Report what a call to a provider used, or that it failed. This is stored when the attempt ends, whatever its
+        outcome, and added to the statistics; only the first hundred count. Raises ValueError for invalid usage."""
         if len(self.usage) < _MAX_USAGES:
             self.usage = [*self.usage, msgspec.convert(msgspec.to_builtins(usage), Usage)]
 
     def progress(self, value: object) -> None:
-        """Report how far the job is: any JSON, by convention ``{"fraction": 0.4}``. The newest report counts.
+        """Report progress: any JSON, by convention ``{"fraction": 0.4}``. Only the newest report is kept.
 
         Raises ValueError for ``bytes`` or ``Raw`` that are not JSON, and for more than 64 KiB.
         """
         self.outbox.put_progress(_checked(value, MAX_PROGRESS_BYTES))
 
     def chunk(self, value: object) -> None:
-        """Report a part of the output: any JSON. No chunk is lost, and their order is kept; see ``room``.
+        """Report a part of the output: any JSON. No chunk is lost, and the order is kept; see ``room``.
 
         Raises ValueError for ``bytes`` or ``Raw`` that are not JSON, and for a chunk of almost 1 MiB or more.
         """
         self.outbox.put_chunk(_checked(value, MAX_CHUNK_BYTES))
 
     def log(self, message: str, level: str = "info") -> None:
-        """Write a line to the job's log. Never raises; lines that come much too fast are dropped and counted."""
+        """Write a line to the job's log. Never raises; when lines come much too fast, some are dropped and counted."""
         text = shortened(_plain(message), _MAX_LINE)
         name = "".join(char for char in _plain(level) if char.isprintable())[:_MAX_LEVEL]
         self.outbox.put_line(LogLine(time=datetime.now(UTC), level=name or "info", message=text))
@@ -93,18 +93,18 @@ def encode(value: object) -> bytes:
 
 
 def shortened(message: str, longest: int = _MAX_MESSAGE) -> str:
-    """Return ``message`` at a length that is stored, without U+0000, which PostgreSQL cannot store."""
+    """Return ``message``, shortened to the stored length and without U+0000, which PostgreSQL cannot store."""
     clean = message.replace("\x00", "")
     return clean if len(clean) <= longest else clean[: longest - 1] + "…"
 
 
 def _plain(text: str) -> str:
-    """Return ``text`` without halves of surrogate pairs, which UTF-8 cannot hold."""
+    """Return ``text`` without lone surrogates, which UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode()
 
 
 def _checked(value: object, max_bytes: int) -> Raw:
-    """Return ``value`` as JSON that a heartbeat can carry."""
+    """Return ``value`` as JSON that fits in a heartbeat."""
     encoded = encode(value)
     if len(encoded) > max_bytes:
         raise ValueError(f"it has {len(encoded)} bytes as JSON; at most {max_bytes} are allowed")
@@ -112,6 +112,6 @@ def _checked(value: object, max_bytes: int) -> Raw:
         try:
             str(encoded, "utf-8")
             msgspec.json.decode(encoded, type=Raw)
-        except (ValueError, RecursionError) as error:  # what msgspec raises is a ValueError
+        except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors
             raise ValueError(f"it is not JSON: {error}") from error
     return Raw(encoded)

@@ -1,11 +1,11 @@
-"""The engine of every worker: claims, runs and reports, wherever the jobs come from.
+"""The engine of every worker: it claims jobs, runs them and reports on them, whatever their source.
 
-Needs no database itself: ``Worker`` drives it from PostgreSQL, ``penstock.Client.work`` over HTTP.
+It does not need a database: ``Worker`` feeds it from PostgreSQL, ``penstock.Client.work`` over HTTP.
 
-The run of one job is an ``Attempt``; ``Runners`` execute attempts, one call of ``Heartbeats`` keeps all their leases,
-and ``Reports`` hands in what they ended with. The next claim is in flight while jobs run. Output that is left when an
+The run of one job is an ``Attempt``. ``Runners`` execute attempts, ``Heartbeats`` extends all their leases with one
+call, and ``Reports`` sends their outcomes. The next claim is in flight while jobs run. Output that is unsent when an
 executor ends is sent before its report. While the service is away, reports wait until it is back: the lease is kept
-alive until then, and a stale epoch is refused by the service, so nothing is done twice.
+alive until then, and the service refuses a stale epoch, so nothing is done twice.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from penstock.work.reports import Observe, Reports
 from penstock.work.runners import Runners
 from penstock.work.source import Duty, JobSource, Log
 
-_LARGEST_CLAIM: Final = 1000  # jobs in one request
-_LONGEST_WAIT: Final = 60.0  # seconds of one long-poll
-_GATHER: Final = 0.003  # seconds to wait for more room, so that claims come in batches
+_LARGEST_CLAIM: Final = 1000  # jobs in one claim
+_LONGEST_WAIT: Final = 60.0  # seconds that one claim waits for jobs
+_GATHER: Final = 0.003  # seconds to wait for more free slots, so that claims come in batches
 _HAND_BACK: Final = 5.0  # seconds for interrupted executors to end, and for their reports
-_LAST_REPORTS: Final = 2.0  # seconds for the reports of those that did not
+_LAST_REPORTS: Final = 2.0  # seconds for the reports of executors that did not end
 
 
 class Engine:
     """Runs the jobs of one duty with one executor until it is stopped.
 
-    ``slots`` are the worker's: the source takes one for each job that it returns, and the engine gives it back when the
-    executor has ended. ``observe`` gets each attempt's outcome ("completed", "lost", or the error category) and its
-    seconds.
-    ``run`` raises a CallerError that claiming meets (a wrong token, a wrong name), after handing everything back.
+    ``slots`` belong to the worker: the source takes one for each job that it returns, and the engine frees it when the
+    executor has ended. ``observe`` is called with each attempt's outcome ("completed", "lost", or the error category)
+    and its seconds.
+    When a claim raises a CallerError (a wrong token, a wrong name), ``run`` hands all jobs back and raises it.
     """
 
     def __init__(
@@ -61,16 +61,18 @@ class Engine:
         self.connected = self._link.connected  # set while the last call to the source succeeded
         self.draining = False
         self.claimed = 0
-        self.turned_at: float | None = None  # monotonic time of the claim loop's last turn
+        self.turned_at: float | None = None  # monotonic time of the claim loop's last iteration
         self._source = source
         self._log = log
-        self._attempts: dict[int, Attempt] = {}  # by epoch: a job may be here twice if its lease was taken away
+        self._attempts: dict[
+            int, Attempt
+        ] = {}  # by epoch, because a job is here twice if it was claimed again after losing its lease
         self._room = asyncio.Event()
         self._withdrawing = asyncio.Event()
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
         self._started = False
-        self._executing = 0  # attempts whose executor has not ended; the others wait for their report to be stored
+        self._executing = 0  # attempts whose executor has not ended; for the others only the report is not stored
         self._heartbeats = Heartbeats(source, duty, self._link, log, self._attempts)
         self._runners = Runners(executor, self._executed)
         self._reports = Reports(source, self._link, self._heartbeats, log, ended=self._ended, observe=observe)
@@ -78,7 +80,7 @@ class Engine:
     # Life
 
     async def run(self) -> None:
-        """Work until ``stop``, or ``withdraw`` and the end of what runs; when cancelled, hand that back at once."""
+        """Work until ``stop``, or after ``withdraw`` until all jobs have ended; if cancelled, hand them back at once."""
         self._started = True
         self._room.set()
         loops = [asyncio.create_task(self._claim()), asyncio.create_task(self._heartbeats.run())]
@@ -106,13 +108,13 @@ class Engine:
                 loop.result()
 
     async def stop(self) -> None:
-        """Take no more jobs, let running ones finish within the grace, hand back the rest; waits until done."""
+        """Claim no more jobs, let running ones finish within the grace period, hand back the rest; wait until done."""
         self._stopping.set()
         if self._started:
             await self._stopped.wait()
 
     def withdraw(self) -> None:
-        """Take no more jobs; ``run`` ends when those that run have, however long they take."""
+        """Claim no more jobs; ``run`` ends once all running jobs have ended, however long they take."""
         self.draining = True
         self._withdrawing.set()
 
@@ -126,12 +128,12 @@ class Engine:
 
     @property
     def outcomes(self) -> dict[str, int]:
-        """How many attempts ended, by outcome."""
+        """The number of ended attempts, by outcome."""
         return self._reports.outcomes
 
     @property
     def running(self) -> list[ClaimedJob]:
-        """The jobs that are held now, oldest claim first."""
+        """The jobs that are held now, in the order of their claims."""
         return [attempt.job for attempt in self._attempts.values()]
 
     async def _finish(self, claiming: asyncio.Task[None]) -> None:
@@ -146,7 +148,7 @@ class Engine:
         for attempt in self._attempts.values():
             attempt.interrupt(Category.SHUTDOWN)
         await self._empty_within(_HAND_BACK)
-        left = list(self._attempts.values())  # executors that do not stop, or reports that do not get through
+        left = list(self._attempts.values())  # executors that do not stop, or reports that cannot be sent
         self._attempts.clear()
         self._runners.clear()
         for attempt in left:
@@ -189,7 +191,7 @@ class Engine:
             self._begin(jobs)
 
     async def _free(self) -> int:
-        """Wait until there is room for jobs, for a moment longer if it is little; returns for how many."""
+        """Wait for free slots, and a moment longer if there are few; return how many jobs to claim."""
         while True:
             free = self._capacity()
             if free * 2 >= self.duty.limit:
@@ -201,7 +203,7 @@ class Engine:
             await self._room.wait()
 
     def _capacity(self) -> int:
-        """How many jobs may be claimed now. Reports on their way take no room, unless they pile up."""
+        """Return how many jobs may be claimed now. Reports that are being sent do not count, unless they pile up."""
         if len(self._attempts) >= 2 * self.duty.limit:
             return 0
         return self.duty.limit - self._executing
@@ -228,7 +230,7 @@ class Engine:
         self._runners.begin(attempts)
 
     def _executed(self, attempt: Attempt) -> None:
-        """An executor has ended: another may begin while the report is on its way."""
+        """Handle the end of an executor: another may begin while the report is being sent."""
         self._executing -= 1
         if self._slots is not None:
             self._slots.give_back(1)
@@ -242,6 +244,6 @@ class Engine:
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
-    """Cancel a task and wait until it has ended; its outcome stays in it."""
+    """Cancel a task and wait until it has ended; the task keeps its outcome."""
     task.cancel()
     await asyncio.wait([task])

@@ -1,4 +1,4 @@
-"""What runs a job: the contract of executors.
+"""The contract of executors, which run jobs.
 
 An executor is an async callable ``(job, context) -> result``. The result is anything that can be written as JSON;
 ``bytes`` and ``msgspec.Raw`` are JSON already. It runs on the worker's event loop: code that blocks

@@ -1,4 +1,4 @@
-"""Which executor a worker has for which queue."""
+"""The executors of a worker, by queue."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class Offer:
     executor: Executor
     task_types: tuple[str, ...]
     model_profiles: tuple[str, ...]
-    limit: int | None = None  # jobs at a time; None: the worker's
+    limit: int | None = None  # jobs at a time; None: the worker's limit
 
 
 class Executors:
     """The executors of one worker, by (task type, model profile).
 
-    They may change while the worker runs, on its event loop: an offer that is added gets jobs at once; one that is
-    removed gets no more, and its running jobs may finish.
+    They may change while the worker runs, on its event loop: an added offer gets jobs at once; a removed one gets no
+    more, and its running jobs may finish.
     """
 
     def __init__(self) -> None:
@@ -41,7 +41,7 @@ class Executors:
         model_profiles: Collection[str],
         limit: int | None = None,
     ) -> Offer:
-        """Serve every pair of these types and profiles, up to ``limit`` jobs at a time; return what ``remove`` takes.
+        """Serve every pair of these types and profiles, up to ``limit`` jobs at a time; return an offer to ``remove``.
 
         Raises ValueError for a pair that is served already.
         """

@@ -1,6 +1,6 @@
-"""One heartbeat call speaks for all jobs that a worker holds.
+"""Send one heartbeat call for all jobs that a worker holds.
 
-It extends their leases and carries what executors report (progress, output, log); its response brings cancellations
+It extends their leases and carries the reports of executors (progress, output, log); the response names cancelled jobs
 and lost leases.
 """
 
@@ -22,14 +22,14 @@ from penstock.work.source import Duty, JobSource, Log
 
 _PAUSE: Final = 0.25  # seconds between heartbeats, however many are requested
 _LARGEST: Final = 900 * 1024  # bytes of reported output in one call for many jobs
-_REFUSED: Final = (InvalidInput, MalformedBody, TooLarge)  # the service cannot store the content
-_SURPRISES: Final = 5  # unforeseen errors of one job's last output after which it counts as refused
+_REFUSED: Final = (InvalidInput, MalformedBody, TooLarge)  # errors for content that the service cannot store
+_SURPRISES: Final = 5  # unforeseen errors after which a job's last output counts as refused
 
 Call = tuple[list[Attempt], list[Parcel | None]]
 
 
 class Heartbeats:
-    """Keeps the leases of ``attempts``, which come and go."""
+    """Extends the leases of ``attempts``, which others add and remove."""
 
     def __init__(self, source: JobSource, duty: Duty, link: Link, log: Log, attempts: Mapping[int, Attempt]) -> None:
         self._source = source
@@ -42,7 +42,7 @@ class Heartbeats:
         self._all = False
 
     def soon(self) -> None:
-        """Request an early heartbeat: something was reported."""
+        """Request an early heartbeat, because an executor reported something."""
         self._now.set()
 
     def all_soon(self) -> None:
@@ -52,7 +52,7 @@ class Heartbeats:
             self._now.set()
 
     async def run(self) -> None:
-        """Send heartbeats without end; if the loop ended, every lease would be lost."""
+        """Send heartbeats for ever; if the loop ended, every lease would be lost."""
         pause = 0.0
         while True:
             await self._next()
@@ -86,8 +86,8 @@ class Heartbeats:
                     pause = await self._back_off(pause, error)
 
     async def _back_off(self, pause: float, error: Exception) -> float:
-        """After an outage a lease lasts as long again as it is: the next try must come well within that."""
-        return await self._link.back_off(pause, "heartbeat_failed", error, most=self._every / 2)
+        """Wait after a failed call. After an outage each lease has its full length again, so retry well within it."""
+        return await self._link.back_off(pause, "heartbeat_failed", error, longest=self._every / 2)
 
     async def _next(self) -> None:
         await set_within(self._now, self._every / 2)
@@ -107,7 +107,7 @@ class Heartbeats:
         try:
             results = await self._source.heartbeat([self._heartbeat(attempt, parcel) for attempt, parcel in pairs])
         except _REFUSED as error:
-            if len(pairs) > 1:  # one of them is refused: each alone
+            if len(pairs) > 1:  # one of them was refused, so send each on its own
                 for attempt, parcel in pairs:
                     await self._beat([attempt], [parcel])
                 return
@@ -146,12 +146,12 @@ class Heartbeats:
 
 
 def _has_news(attempt: Attempt) -> bool:
-    """Whether output waits to be sent. After the executor has ended, ``send_rest`` sends it."""
+    """Return whether output waits for a heartbeat. After the executor has ended, ``send_rest`` sends it."""
     return attempt.has_output and not attempt.context.closed
 
 
 def _calls(due: Sequence[Attempt]) -> Iterator[Call]:
-    """Divide attempts, and what their heartbeats carry, into calls that are not too large."""
+    """Divide attempts, with what their heartbeats carry, into calls of limited size."""
     attempts: list[Attempt] = []
     parcels: list[Parcel | None] = []
     size = 0

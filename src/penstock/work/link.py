@@ -19,13 +19,13 @@ class Link:
         self.connected = asyncio.Event()
         self._log = log
 
-    async def back_off(self, pause: float, event: str, error: Exception, *, most: float = _LONGEST_PAUSE) -> float:
-        """Wait after a failed call, longer each time, up to ``most`` seconds. Return the pause, to be passed in the
-        next time. Only the first failure is logged, as ``event``."""
+    async def back_off(self, pause: float, event: str, error: Exception, *, longest: float = _LONGEST_PAUSE) -> float:
+        """Wait after a failed call, longer each time, up to ``longest`` seconds. Return the pause, to be passed to the
+        next call. Only the first failure is logged, as ``event``."""
         if self.connected.is_set() or not pause:
             self.connected.clear()
             self._log.warning(event, error=described(error))
-        pause = min(max(pause * 2, _FIRST_PAUSE), most, _LONGEST_PAUSE)
+        pause = min(max(pause * 2, _FIRST_PAUSE), longest, _LONGEST_PAUSE)
         await asyncio.sleep(pause * (0.5 + random() / 2))
         return pause
 

@@ -1,4 +1,4 @@
-"""What an executor has reported and no heartbeat has carried yet: progress, chunks of output, log lines."""
+"""Reports of an executor that are not stored yet: progress, chunks of output and log lines."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from msgspec import UNSET, Raw
 from penstock.jobs.job import LogLine
 from penstock.jobs.output import MAX_BYTES, MAX_ENTRIES
 
-MAX_CHUNK_BYTES = MAX_BYTES - 1024  # so that each fits in a heartbeat
-_MAX_PARCEL_BYTES = 900 * 1024  # bytes of entries, each with its comma, in one heartbeat; but always one chunk
+MAX_CHUNK_BYTES = MAX_BYTES - 1024  # bytes of one chunk, so that it fits in a heartbeat
+_MAX_PARCEL_BYTES = 900 * 1024  # bytes of entries, each with its comma, in one heartbeat; but at least one chunk
 _MAX_UNSENT_BYTES = 10 * 2**20  # bytes of unsent chunks beyond which an executor should wait
-_MAX_LINES = 5000  # unsent lines; a heartbeat carries them all
+_MAX_LINES = 5000  # unsent lines; one heartbeat can carry them all
 _MAX_LINE_BYTES = 512 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parcel:
-    """What one heartbeat carries of an outbox."""
+    """The part of an outbox that one heartbeat carries."""
 
     progress: Raw | None
     chunks: list[Raw]
@@ -35,7 +35,7 @@ class Parcel:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The parcel as fields of a heartbeat."""
+        """Return the parcel as fields of a heartbeat."""
         return {
             "progress": UNSET if self.progress is None else self.progress,
             "chunks": self.chunks or UNSET,
@@ -48,8 +48,9 @@ class Parcel:
 class Outbox:
     """Keeps reported output, numbered within the attempt, until it is known to be stored.
 
-    ``changed`` is called when there is something to send. Chunks are never dropped; ``room`` says when to go on. Lines
-    are dropped while too many wait, and a line says how many were. After ``close`` nothing more is taken.
+    ``changed`` is called when there is something to send. Chunks are never dropped; ``room`` waits while too many are
+    unsent. When too many lines are unsent, new ones are dropped, and a line states how many. After ``close`` nothing
+    more is accepted.
     """
 
     __slots__ = (
@@ -76,7 +77,7 @@ class Outbox:
         self._lines: deque[tuple[LogLine, int]] = deque()
         self._lines_from = 0
         self._line_bytes = 0
-        self._dropped = 0  # lines since the last that was taken
+        self._dropped = 0  # lines dropped since the last accepted one
         self._relieved = asyncio.Event()
 
     @property
@@ -107,14 +108,14 @@ class Outbox:
         self._changed()
 
     def close(self) -> None:
-        """Take nothing more, and release those that wait for room."""
+        """Accept nothing more, and release callers that wait in ``room``."""
         if not self.closed:
             self._report_dropped()
             self.closed = True
             self._relieved.set()
 
     def clear(self) -> None:
-        """Drop what was not sent: it was refused."""
+        """Drop everything unsent, because it was refused."""
         self.close()
         self._progress = None
         self._chunks.clear()
@@ -122,7 +123,7 @@ class Outbox:
 
     @property
     def crowded(self) -> bool:
-        """Whether more chunks are unsent than should be."""
+        """Whether too many chunks are unsent."""
         return self._chunk_bytes > _MAX_UNSENT_BYTES and not self.closed
 
     async def room(self) -> None:
@@ -132,7 +133,7 @@ class Outbox:
             await self._relieved.wait()
 
     def parcel(self) -> Parcel:
-        """Return what the next heartbeat should carry; it stays here until it is ``stored``."""
+        """Return what the next heartbeat should carry; it is kept here until it is ``stored``."""
         lines = [line for line, _ in self._lines]
         size = self._line_bytes
         if self._chunks and size + len(self._chunks[0]) + 1 > _MAX_PARCEL_BYTES:  # alone, or it might wait for ever
@@ -154,7 +155,7 @@ class Outbox:
         )
 
     def stored(self, parcel: Parcel) -> None:
-        """Drop what the parcel carried. Parcels may overlap and be stored in any order."""
+        """Drop the content of a stored parcel. Parcels may overlap and be stored in any order."""
         if self._progress is parcel.progress:
             self._progress = None
         while self._chunks and self._chunks_from < parcel.chunks_from + len(parcel.chunks):

@@ -1,6 +1,6 @@
-"""Hands in what attempts ended with, however long the service is away.
+"""Sends the outcomes of attempts, however long the service is away.
 
-Results that become ready in the same turn of the event loop go out in one call.
+Results that become ready in the same iteration of the event loop are sent in one call.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from penstock.work.heartbeats import Heartbeats
 from penstock.work.link import Link
 from penstock.work.source import JobSource, Log
 
-_SURPRISES: Final = 5  # unforeseen errors of a report after which it counts as refused
+_SURPRISES: Final = 5  # unforeseen errors after which a report counts as refused
 
 Observe = Callable[[str, float], None]  # an attempt's outcome, and its seconds
 
@@ -45,11 +45,11 @@ class Reports:
         self._log = log
         self._ended = ended
         self._observe = observe
-        self._completed_now: list[Attempt] = []  # in this turn of the event loop
+        self._completed_now: list[Attempt] = []  # in this iteration of the event loop
         self._tasks: set[asyncio.Task[None]] = set()
 
     def put(self, attempt: Attempt) -> None:
-        """Hand in an attempt's report soon; its executor has ended."""
+        """Send the report of an attempt, whose executor has ended, soon."""
         if isinstance(attempt.report, JobCompletion) and not attempt.has_output:
             if not self._completed_now:
                 asyncio.get_running_loop().call_soon(self._send_results)
@@ -58,13 +58,13 @@ class Reports:
             self._start(self._finish(attempt))
 
     async def hand_in(self, attempts: Sequence[Attempt]) -> None:
-        """Hand in several reports."""
+        """Send several reports."""
         results = [attempt for attempt in attempts if isinstance(attempt.report, JobCompletion)]
         others = [attempt for attempt in attempts if not isinstance(attempt.report, JobCompletion)]
         await asyncio.gather(self._hand_in_results(results), *(self._hand_in(attempt) for attempt in others))
 
     async def cancel(self) -> None:
-        """Give up what is on its way; its attempts have not ended."""
+        """Abandon the reports that are being sent; their attempts have not ended."""
         self._completed_now.clear()
         tasks = list(self._tasks)
         for task in tasks:
@@ -82,7 +82,7 @@ class Reports:
             self._start(self._hand_in_results(attempts))
 
     async def _finish(self, attempt: Attempt) -> None:
-        """Send the output that is left, then the report: a job whose output has a hole must not complete."""
+        """Send the unsent output, then the report: a job whose output has a gap must not complete."""
         if attempt.report is not None:
             await self._heartbeats.send_rest(attempt)
         if attempt.lost:
@@ -90,7 +90,7 @@ class Reports:
         await self._hand_in(attempt)
 
     async def _hand_in_results(self, attempts: Sequence[Attempt]) -> None:
-        """Hand in results together, and each that the service refuses alone."""
+        """Send results together, and each that the service refuses on its own."""
         left, pause = list(attempts), 0.0
         while len(left) > 1:
             reports = [attempt.report for attempt in left if isinstance(attempt.report, JobCompletion)]
@@ -101,14 +101,14 @@ class Reports:
             except ServiceError as error:
                 pause = await self._link.back_off(pause, "report_failed", error)
                 continue
-            except Exception:  # noqa: BLE001 - each alone, where the error is dealt with
+            except Exception:  # noqa: BLE001 - send each on its own, which handles the error
                 break
             left = self._settled(left, results)
             break
         await asyncio.gather(*(self._hand_in(attempt) for attempt in left))
 
     def _settled(self, attempts: Iterable[Attempt], results: Sequence[object]) -> list[Attempt]:
-        """Note what became of each attempt; returns those that have to be handed in again."""
+        """Note the outcome of each attempt; return those whose report has to be sent again."""
         again: list[Attempt] = []
         for attempt, result in zip(attempts, results, strict=True):
             if not isinstance(result, Exception):
@@ -161,7 +161,7 @@ class Reports:
         self._end(attempt, "completed", seconds)
 
     def _failed(self, attempt: Attempt, failure: Failure | None) -> None:
-        """The attempt ended without a result; None: its lease is no longer held."""
+        """Send the failure of an attempt; None means that its lease is no longer held."""
         seconds = time.monotonic() - attempt.begun_at
         outcome = "lost" if failure is None else failure.category.value
         self._log.info(

@@ -1,9 +1,9 @@
-"""Runs attempts with as few tasks as they need.
+"""Run attempts with as few tasks as they need.
 
 An executor that returns without ever waiting leaves its task free for the next attempt, so that a burst of quick jobs
-costs two tasks. Where executors wait, each attempt has a task of its own, and all begin in the same turn of the event
-loop. Either way attempts begin in order, without waiting for one another, and each runs in a task that belongs to it
-alone while it runs.
+costs two tasks. When executors wait, each attempt has its own task, and all begin in the same iteration of the event
+loop. In both cases attempts begin in order, without waiting for one another, and while an attempt runs no other one
+shares its task.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final
 from penstock.work.attempt import Attempt
 from penstock.work.executor import Executor
 
-_SLICE_SECONDS: Final = 0.005  # of one task, after which everything else on the event loop has its turn
+_SLICE_SECONDS: Final = 0.005  # attempts of one task, after which it yields to the event loop
 
 
 class Runners:
@@ -29,20 +29,20 @@ class Runners:
         self._queue: deque[Attempt] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._coming = 0  # tasks that were created and have not begun
-        self._waiting = 0  # tasks inside an executor, which has not returned
-        self._quick = False  # executors seem to return without waiting
+        self._waiting = 0  # tasks whose executor has not returned
+        self._quick = False  # executors have recently returned without waiting
 
     def begin(self, attempts: Iterable[Attempt]) -> None:
-        """Execute these attempts, from the next turn of the event loop."""
+        """Execute these attempts, from the next iteration of the event loop."""
         self._queue.extend(attempts)
         self._add_tasks()
 
     def clear(self) -> None:
-        """Forget what is queued."""
+        """Drop the queued attempts."""
         self._queue.clear()
 
     def _add_tasks(self) -> None:
-        """Make sure that a task is coming for each queued attempt, or one for all of them while executors are quick."""
+        """Make sure that there is a task for each queued attempt, or one for all of them while executors are quick."""
         wanted = min(len(self._queue), 1) if self._quick else len(self._queue)
         while self._coming < wanted:
             self._coming += 1
@@ -79,7 +79,7 @@ class Runners:
             self._ended(attempt)
             if attempt.was_interrupted or copy_context() != variables:
                 self._add_tasks()
-                return  # the task bears traces of this attempt: the next one gets a fresh task
+                return  # the next attempt gets a new task: this one was cancelled or has changed context variables
             if loop.time() >= slice_ends:
                 await asyncio.sleep(0)
                 slice_ends = loop.time() + _SLICE_SECONDS

@@ -1,4 +1,4 @@
-"""Where a worker's jobs come from, and what it claims of them."""
+"""The source of a worker's jobs, and the description of what it claims."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Report = JobCompletion | Failure
 
 
 class JobSource(Protocol):
-    """Where jobs come from and results go. Raises ServiceError while it is away.
+    """Provides jobs and receives reports about them. Raises ServiceError while the service is away.
 
     ``heartbeat`` and ``complete`` return one result for each job, in order, errors as values.
     """
@@ -37,14 +37,14 @@ class Log(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duty:
-    """What an engine claims and how it keeps what it claimed."""
+    """What an engine claims, and how it keeps its leases."""
 
     worker_id: str
     task_types: tuple[str, ...] = ()  # none: any
     model_profiles: tuple[str, ...] = ()  # none: any
-    limit: int = 1  # jobs that run at a time
+    limit: int = 1  # jobs that run at the same time
     lease: timedelta = timedelta(minutes=15)
     poll: timedelta = timedelta(seconds=2)  # claim at least this often; wake-ups bring new jobs sooner
     beat: timedelta = timedelta(seconds=5)  # longest time between heartbeats; a third of the lease if that is less
-    grace: timedelta = timedelta(seconds=30)  # for running jobs to finish at a stop
+    grace: timedelta = timedelta(seconds=30)  # time for running jobs to finish when the worker stops
     max_result_bytes: int | None = None

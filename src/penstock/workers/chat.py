@@ -22,12 +22,12 @@ _MAX_DELTA: Final = 100_000  # characters of one chunk of the job's output
 
 
 class ChatResult(Struct, frozen=True, kw_only=True):
-    """A job's ``result``: the reply that counts, and the attempts of all providers."""
+    """A job's ``result``: the chosen reply, and the attempts of all providers."""
 
     content: str
     model: str
     usage: dict[str, Any] | None
-    finish_reason: str | None  # why the model stopped, in the provider's words: "stop", "length" (it was cut off), …
+    finish_reason: str | None  # why the model stopped, as the provider reports it: "stop", "length" (it was cut off), …
     duration_ms: int
     provider: str
     attempts: list[ProviderAttempt]
@@ -84,9 +84,9 @@ class ChatExecutor:
 
 
 def fitted(result: ChatResult, max_bytes: int) -> ChatResult:
-    """Return a result that can be stored. A reply that was paid for is not lost because the attempts repeat it.
+    """Return a result small enough to store. A reply that was paid for is not lost because the attempts repeat it.
 
-    A character takes up to six bytes as JSON, so short texts need not be measured.
+    A character takes up to six bytes as JSON, so the size of short texts need not be computed.
     """
     characters = sum(len(attempt.text or "") for attempt in result.attempts)
     if 24 * characters < max_bytes or len(msgspec.json.encode(result)) <= max_bytes:
@@ -95,7 +95,7 @@ def fitted(result: ChatResult, max_bytes: int) -> ChatResult:
 
 
 class _Talk:
-    """A reply that is streamed as the job's output. Once it has begun, no other provider can take over."""
+    """Streams a reply as the job's output. Once that has begun, no other provider can take over."""
 
     def __init__(self, context: JobContext) -> None:
         self.begun = False

@@ -1,4 +1,4 @@
-"""The models of a gateway, as predict jobs run on them."""
+"""Run predict jobs on the models of a gateway."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from penstock.workers.predict import failure_of_job, request_id
 
 log = logs.get(__name__)
 
-_POLL_SECONDS: Final = 2.0  # between lists of the models that a gateway has
+_POLL_SECONDS: Final = 2.0  # between polls of the gateway's list of models
 
 
 class GatewayModels:
@@ -34,7 +34,7 @@ class GatewayModels:
             try:
                 found = {model["name"]: model["places"] for model in (await self._client.models())["models"]}
             except PenstockError as error:
-                log.debug("models_not_listed", reason=error.code)  # what was known stays
+                log.debug("models_not_listed", reason=error.code)  # keep the last list
             else:
                 if found != known:
                     known = found
@@ -55,17 +55,17 @@ class GatewayModels:
                     await _report(kind, data, context)
         except PenstockError as error:
             raise failure_of_job(error) from error
-        raise AssertionError("a stream ends with done, or raises")
+        raise AssertionError("a stream ends with a done event or raises")
 
 
 async def _report(kind: str, data: bytes, context: JobContext) -> None:
-    """Report an event of the call as the job's."""
+    """Report an event of the call as an event of the job."""
     match kind:
         case "chunk":
             try:
                 context.chunk(Raw(data))
             except ValueError as error:
-                context.log(f"a chunk stands in the result only: {error}", "warning")
+                context.log(f"a chunk is only in the result: {error}", "warning")
             await context.room()
         case "progress":
             with suppress(ValueError):

@@ -1,4 +1,4 @@
-"""The models of this process, as predict jobs run on them."""
+"""Run predict jobs on the models of this process."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class HostedModels:
 
 
 class _Listener:
-    """Reports a call's events as its job's, and holds the model back while too much of that is unsent."""
+    """Reports the events of a call as those of its job, and slows the model down while too much output is unsent."""
 
     def __init__(self, context: JobContext) -> None:
         self.call: LiveCall | None = None
@@ -72,8 +72,8 @@ class _Listener:
     def chunk(self, json: bytes, segments: Sequence[Segment]) -> None:
         try:
             self._context.chunk(Raw(inlined(json, segments)))
-        except ValueError as error:  # larger than an event may be; the result has it all the same
-            self._context.log(f"a chunk stands in the result only: {error}", "warning")
+        except ValueError as error:  # the chunk is too large for an event, but the result has it
+            self._context.log(f"a chunk is only in the result: {error}", "warning")
         if self.call is None or self._holding is not None:
             return
         if self._context.crowded:

@@ -1,4 +1,4 @@
-"""The worker's own small HTTP server: health for Kubernetes, and what it is doing."""
+"""The worker's own small HTTP server, which reports its health, for Kubernetes, and its activity."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from penstock.web.route import ResponseSpec, route, routes_of
 from penstock.web.server import Server
 from penstock.workers.worker import Worker
 
-_GRACE: Final = timedelta(seconds=1)  # for responses that are being sent when the worker stops
+_GRACE: Final = timedelta(seconds=1)  # time for responses that are being sent when the worker stops
 _STATE: Final = ResponseSpec(description="The state", type=dict[str, str])
 
 
 @asynccontextmanager
 async def serving(worker: Worker, *, host: str, port: int, token: Secret | None = None) -> AsyncIterator[int]:
-    """Serve a worker's health while the block runs; yields the port, which port 0 leaves to the system.
+    """Serve a worker's health while the block runs; yield the port, which the system chooses for port 0.
 
-    Raises SettingsError when the address cannot be listened on.
+    Raises SettingsError when the server cannot listen on the address.
     """
     sockets = listeners(host, port, "WORKER_HTTP_PORT")
     check = anyone if token is None else BearerCheck(token, "AI_SERVICE_TOKEN")
@@ -39,7 +39,7 @@ async def serving(worker: Worker, *, host: str, port: int, token: Secret | None 
 
 
 class WorkerRoutes:
-    """The state of one worker. Only ``/metrics`` needs the token, if there is one, as a gateway's does."""
+    """Routes for the state of one worker. As in a gateway, only ``/metrics`` needs the token, if one is set."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
@@ -49,7 +49,7 @@ class WorkerRoutes:
         "/healthz",
         name="health",
         tag="Worker",
-        summary="Whether the process works",
+        summary="Return whether the process is healthy",
         responses={200: _STATE, 503: _STATE},
         open=True,
     )
@@ -62,7 +62,7 @@ class WorkerRoutes:
         "/readyz",
         name="readiness",
         tag="Worker",
-        summary="Whether it takes jobs",
+        summary="Return whether the worker claims jobs",
         responses={200: _STATE, 503: _STATE},
         open=True,
     )
@@ -76,7 +76,7 @@ class WorkerRoutes:
         name="status",
         tag="Worker",
         summary="What it does",
-        responses={200: ResponseSpec(description="Its queues and attempts", type=dict[str, Any])},
+        responses={200: ResponseSpec(description="Return the worker's queues and attempts", type=dict[str, Any])},
         open=True,
     )
     async def status(self, _request: Request) -> Response:

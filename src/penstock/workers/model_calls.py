@@ -1,4 +1,4 @@
-"""Calls of registered models for providers: of the models that this process hosts, or of a gateway's."""
+"""Calls of registered models on behalf of providers: models of this process, or of a gateway."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class HostedCaller:
 
 
 class _Chunks:
-    """Queues the chunks of a call; the call's window bounds how many bytes wait."""
+    """Queues the chunks of a call; the call's window bounds the queued bytes."""
 
     def __init__(self) -> None:
         self.queue: asyncio.Queue[bytes | None] = asyncio.Queue()
@@ -82,10 +82,10 @@ class _Chunks:
         self.queue.put_nowait(inlined(json, segments))
 
     def progress(self, json: bytes) -> None:
-        """A provider's progress is its text."""
+        """Ignore it: the progress of a provider is its text."""
 
     def log(self, level: str, message: str) -> None:
-        """The model's own log has it."""
+        """Ignore it: the model's own log has the line."""
 
 
 class GatewayCaller:
@@ -117,12 +117,12 @@ class GatewayCaller:
 def _encoded(output: object) -> bytes:
     try:
         return msgspec.json.encode(output)
-    except TypeError:  # one piece of media, as no model does that is used so
+    except TypeError:  # one piece of media, which models used as providers do not return
         raise CallFailed(Category.PROVIDER_ERROR, "the model's output is not JSON") from None
 
 
 def _failure(error: PenstockError) -> CallFailed:
-    """Return what an error of a model's call means for the provider that it stands for."""
+    """Convert an error of a model's call to the failure of the provider that it serves as."""
     failure = failure_of(error, where="")
     match failure.category:
         case Category.BAD_INPUT:

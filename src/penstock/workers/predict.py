@@ -1,7 +1,7 @@
-"""Jobs that run on models: ``task_type`` predict, ``model_profile`` the model's name.
+"""Jobs that run on models: their ``task_type`` is "predict", their ``model_profile`` the model's name.
 
-The models are this process's own, or a gateway's: one machine should load a model once. Their chunks, progress and log
-lines become the job's events. The worker offers whatever models there are, as they come and go.
+The models are those of this process or of a gateway, so that one machine loads a model only once. Their chunks,
+progress and log lines become the job's events. The worker serves all models that there are, as they come and go.
 """
 
 from __future__ import annotations
@@ -24,44 +24,44 @@ log = logs.get(__name__)
 
 TASK_TYPE: Final = "predict"
 _RETRY_SECONDS: Final = 2.0  # after an unforeseen error
-_SOON: Final = timedelta(seconds=1)  # until a job is tried again whose gateway or model was busy or away
+_SOON: Final = timedelta(seconds=1)  # delay before the retry of a job whose gateway or model was busy or away
 
 
 class Models(Protocol):
     """Models that jobs can run on."""
 
     async def names(self) -> AsyncIterator[Mapping[str, int]]:
-        """How many calls each model can work on at a time, by name: now, and again after every change."""
+        """Yield how many calls each model can process at a time, by name: now, and again after every change."""
         ...
         yield {}
 
     async def predict(self, name: str, job: ClaimedJob, context: JobContext) -> bytes:
-        """One job's result. Raises CallFailed."""
+        """Return one job's result. Raises CallFailed."""
         ...
 
 
 async def offer(models: Models, executors: Executors) -> None:
-    """Keep the executors in step with the models there are, without end."""
+    """Keep the executors in step with the available models, for ever."""
     offers: dict[str, tuple[int, Offer]] = {}
     while True:
         try:
             await _follow(models, executors, offers)
-        except Exception:  # the loop outlives any error: a worker that offers no models seems healthy
+        except Exception:  # the loop survives any error: without it the worker would seem healthy but serve no models
             log.exception("models_not_offered")
         await asyncio.sleep(_RETRY_SECONDS)
 
 
 async def _follow(models: Models, executors: Executors, offers: dict[str, tuple[int, Offer]]) -> None:
-    async for places in models.names():
+    async for concurrency in models.names():
         for name in list(offers):
-            if offers[name][0] != places.get(name):
+            if offers[name][0] != concurrency.get(name):
                 executors.remove(offers.pop(name)[1])
-        for name in places.keys() - offers.keys():
-            # Twice as many as the model works on: the next ones wait at it, not in the database.
+        for name in concurrency.keys() - offers.keys():
+            # Twice as many as the model processes at a time: the next jobs wait at the model, not in the database.
             made = executors.add(
-                _executor(models, name), task_types=[TASK_TYPE], model_profiles=[name], limit=2 * places[name]
+                _executor(models, name), task_types=[TASK_TYPE], model_profiles=[name], limit=2 * concurrency[name]
             )
-            offers[name] = (places[name], made)
+            offers[name] = (concurrency[name], made)
 
 
 def _executor(models: Models, name: str) -> Any:
@@ -77,7 +77,7 @@ def request_id(job: ClaimedJob) -> str:
 
 
 def failure_of_job(error: PenstockError) -> CallFailed:
-    """What the model's error is to the job. A model that is busy, or away, is tried again soon."""
+    """Convert the model's error to the job's failure. A job is retried soon if its model was busy or away."""
     failure = failure_of(error)
     if failure.category is Category.RATE_LIMITED and failure.retry_after is None:
         failure.retry_after = _SOON

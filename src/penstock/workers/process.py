@@ -1,4 +1,4 @@
-"""``penstock worker`` as a process: builds the parts, runs them, drains on SIGTERM."""
+"""The process of ``penstock worker``: builds the parts, runs them, and drains on SIGTERM."""
 
 from __future__ import annotations
 
@@ -48,20 +48,22 @@ class _Models:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needs:
-    """What a worker's process uses besides its settings, one of each."""
+    """The objects that a worker's process uses besides its settings, one of each."""
 
     database: Database
     jobs: JobService
     blobs: BlobService
     catalogue: Catalogue
-    models: ModelService | None  # of its own; None where PENSTOCK_MODELS_URL names a gateway's, or nothing any
+    models: (
+        ModelService | None
+    )  # its own models; None if PENSTOCK_MODELS_URL names a gateway, or no models are configured
     load_upload: UploadLoader
 
 
 async def run(settings: Settings, needs: Needs) -> None:
-    """Work until SIGTERM or SIGINT, then drain; a second signal hands back at once what still runs.
+    """Work until SIGTERM or SIGINT, then drain; on a second signal, hand back running jobs at once.
 
-    The database need not be there: the worker waits for it.
+    The worker waits for the database if it is away.
     """
     async with AsyncExitStack() as parts:
         executors = await parts.enter_async_context(_executors(settings, needs))
@@ -111,7 +113,7 @@ async def _until_signal(worker: Worker) -> None:
 
 @asynccontextmanager
 async def _executors(settings: Settings, needs: Needs) -> AsyncIterator[Executors]:
-    """What this worker can run by its settings: profiles of providers, and models as they come and go."""
+    """Return what this worker can run by its settings: profiles of providers, and models as they come and go."""
     executors = Executors()
     async with AsyncExitStack() as parts:
         catalogue = needs.catalogue
@@ -133,7 +135,7 @@ async def _executors(settings: Settings, needs: Needs) -> AsyncIterator[Executor
 
 
 def _require_models(catalogue: Catalogue, models: _Models | None) -> None:
-    """Raise SettingsError for a provider that is a registered model, where this worker can call none."""
+    """Raise SettingsError for a provider that is a registered model if this worker cannot call models."""
     registered = [spec for spec in catalogue.providers.values() if spec.kind.registered]
     if models is None and registered:
         detail = "is a registered model, and neither PENSTOCK_MODELS_URL nor PENSTOCK_MODELS_DIR is set"
@@ -142,7 +144,7 @@ def _require_models(catalogue: Catalogue, models: _Models | None) -> None:
 
 @asynccontextmanager
 async def _profiles(settings: Settings, needs: Needs, executors: Executors, servers: Servers) -> AsyncIterator[None]:
-    """An executor for each profile, and reports of how its providers stand."""
+    """Return an executor for each profile, and set up reports of the state of its providers."""
     await asyncio.to_thread(transcription.sweep)
     fetcher = Fetcher(settings.penstock_fetch_networks, max_bytes=settings.penstock_max_blob_bytes)
     reporter = Reporter(needs.database, servers, f"{settings.worker_id}/{os.getpid()}")
@@ -182,7 +184,7 @@ async def _profiles(settings: Settings, needs: Needs, executors: Executors, serv
 
 @asynccontextmanager
 async def _models(settings: Settings, needs: Needs) -> AsyncIterator[_Models | None]:
-    """The models that predict jobs and providers run on: a gateway's, or this process's own."""
+    """Return the models that predict jobs and providers run on: those of a gateway, or of this process."""
     url = settings.penstock_models_url
     token = settings.ai_service_token.reveal() if settings.ai_service_token is not None else None
     if url is not None:

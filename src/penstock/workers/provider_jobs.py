@@ -1,4 +1,4 @@
-"""The common part of the executors that call providers."""
+"""Code shared by the executors that call providers."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ _CALLS = metrics.counter("penstock_provider_calls", "Calls to providers, by outc
 _SECONDS = metrics.histogram("penstock_provider_seconds", "Time that providers took to respond.", ["provider"])
 _CALLS_OF: Final[dict[tuple[str, str], Any]] = {}
 _SECONDS_OF: Final[dict[str, Any]] = {}
-_MAX_WAIT_SECONDS: Final = 20.0  # that a job waits in its worker for closed gates, before it goes back to the queue
+_MAX_WAIT_SECONDS: Final = 20.0  # time that a job waits in its worker for closed gates before it returns to the queue
 
 
 def max_wait_seconds(job: ClaimedJob) -> float:
-    """Return the seconds to wait for a provider: less than the job has, so that the wait does not cost its attempt."""
+    """Return the seconds to wait for a provider: less than the job's timeout, so that the attempt is not lost."""
     return _MAX_WAIT_SECONDS if job.timeout_seconds is None else min(_MAX_WAIT_SECONDS, job.timeout_seconds / 2)
 
 
 def key(job: ClaimedJob, spec: ProviderSpec) -> str:
-    """Return the idempotency key of this attempt's call: a worker that has lost the job cannot get its response."""
+    """Return the idempotency key of this attempt's call, so that a worker that lost the job cannot get its response."""
     return f"{job.id}-{job.epoch}-{spec.name}"
 
 
 def attempt_recorder(context: JobContext) -> OnAttempt:
     """Return a function that records attempts in the job's usage, and failures in its log: a line costs a heartbeat.
 
-    Usage is counted under the model that a provider is configured with: what servers call theirs may change each time.
+    Usage is counted under the model that a provider is configured with: the name in a response may change each time.
     """
 
     def record(candidate: Candidate, attempt: ProviderAttempt) -> None:
@@ -60,7 +60,7 @@ def attempt_recorder(context: JobContext) -> OnAttempt:
 
 
 def _count(attempt: ProviderAttempt) -> None:
-    """Measure an attempt. To find a metric's child costs more than to count, so children are kept; they are few."""
+    """Measure an attempt. Finding a metric's child costs more than counting, so the few children are cached."""
     counted = (attempt.provider, attempt.status)
     if counted not in _CALLS_OF:
         _CALLS_OF[counted] = _CALLS.labels(*counted)
@@ -71,7 +71,7 @@ def _count(attempt: ProviderAttempt) -> None:
 
 
 async def agreement(mode: Mode, attempts: Sequence[ProviderAttempt]) -> list[Agreement]:
-    """Return how far the replies of all providers agree; nothing in the other modes."""
+    """Return how far the replies of all providers agree; empty unless the mode is "all"."""
     if mode is not Mode.ALL or len(attempts) < 2:
         return []
     return await asyncio.to_thread(agreements, attempts)

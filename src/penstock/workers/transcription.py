@@ -1,4 +1,4 @@
-"""The built-in executor for transcription jobs: a recording, and the providers that transcribe it."""
+"""The built-in executor for transcription jobs: it loads a recording and calls the providers to transcribe it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _FOLDER: Final = "penstock-recording-"
 class TranscriptionResult(Struct, frozen=True, kw_only=True):
     """A job's ``result``: the transcript of the first provider that succeeded, and the attempts of all."""
 
-    segments: list[dict[str, Any]]  # start and end in seconds, text; speaker and words where the provider returns them
+    segments: list[dict[str, Any]]  # start and end in seconds, text; speaker and words if the provider returns them
     text: str
     language: str | None
     provider: str
@@ -152,7 +152,7 @@ class TranscriptionExecutor:
 
 
 def fitted(result: TranscriptionResult, max_result_bytes: int) -> TranscriptionResult:
-    """Return a result that can be stored: a transcript that was paid for is not lost because of its details.
+    """Return a result small enough to store: a transcript that was paid for is not lost because of its details.
 
     Details are dropped until it fits: the times of words in the attempts, the segments of the attempts, and then the
     times of words in the result.
@@ -184,7 +184,7 @@ def _without_words(segments: list[dict[str, Any]] | None) -> list[dict[str, Any]
 
 
 def sweep() -> None:
-    """Remove recordings that killed workers left. Call it once, before the first job."""
+    """Remove recordings that killed workers left behind. Call it once, before the first job."""
     for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*-*"):
         owner = folder.name.removeprefix(_FOLDER).partition("-")[0]
         if owner.isdigit() and (int(owner) == os.getpid() or not psutil.pid_exists(int(owner))):

@@ -1,4 +1,4 @@
-"""Uploads as models read them."""
+"""Read uploads for models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from penstock.tenants.principal import DEFAULT_TENANT, TenantId
 
 
 class UploadLoader:
-    """Reads a tenant's uploads for inputs that name them."""
+    """Reads the uploads of a tenant that inputs of models refer to."""
 
     def __init__(self, blobs: BlobService, *, max_bytes: int, tenant: TenantId = DEFAULT_TENANT) -> None:
         self.max_bytes = max_bytes

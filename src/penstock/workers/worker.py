@@ -1,4 +1,4 @@
-"""The worker that takes its jobs straight from PostgreSQL."""
+"""The worker that claims its jobs directly from PostgreSQL."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ log = logs.get(__name__)
 
 _ATTEMPTS = metrics.counter("penstock_worker_attempts", "Attempts that ended, by outcome.", ["outcome"])
 _SECONDS = metrics.histogram("penstock_worker_attempt_seconds", "Time from claim to report of one attempt.")
-_HUNG = 120.0  # seconds without a turn of the claim loop, though there is room, after which it counts as hung
+_HUNG = 120.0  # seconds without an iteration of the claim loop, despite free slots, after which it counts as hung
 
 
 class ServiceSource:
-    """The jobs of one tenant, by the service."""
+    """The source of one tenant's jobs that calls the job service directly."""
 
     def __init__(self, service: JobService, tenant: TenantId, slots: Slots) -> None:
         self._service = service
@@ -51,7 +51,7 @@ class ServiceSource:
 
 @dataclass(slots=True)
 class _Totals:
-    """What engines have done."""
+    """Counters of several engines."""
 
     claimed: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -64,8 +64,8 @@ class _Totals:
 class Worker:
     """Runs jobs with its executors until it is stopped: up to ``limit`` at a time, however many executors there are.
 
-    An offer may state a limit of its own beneath that. One engine serves each offer; engines come and go with the
-    offers. The worker outlives the database: while that is away it keeps what it runs, and reports when it is back.
+    An offer may set a lower limit of its own. One engine serves each offer; engines come and go with the offers. The
+    worker survives outages of the database: it keeps its running jobs, and reports them when the database is back.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Worker:
         self._slots = Slots(limit)
         self._source = ServiceSource(service, tenant, self._slots)
         self._executors = executors
-        self._duty = Duty(  # of an offer, but for its queues and limit
+        self._duty = Duty(  # the same for all offers, except for queues and limit
             worker_id=worker_id, limit=limit, lease=lease, poll=poll, grace=grace, max_result_bytes=max_result_bytes
         )
         self._started_at: float | None = None
@@ -94,11 +94,11 @@ class Worker:
         self._stopped = asyncio.Event()
         self._changed = asyncio.Event()  # the offers have changed, or it is time to stop
         self._engines: dict[Offer, Engine] = {}
-        self._past = _Totals()  # of engines that have ended
+        self._past = _Totals()  # counters of engines that have ended
         executors.subscribe(self._changed.set)
 
     async def run(self) -> None:
-        """Work until ``stop``. A worker without executors waits for some."""
+        """Work until ``stop``. A worker without executors waits until it has one."""
         self._started_at = time.monotonic()
         watching = asyncio.create_task(self._watch_cancellations())
         try:
@@ -114,7 +114,7 @@ class Worker:
             self._stopped.set()
 
     def _follow_offers(self, group: asyncio.TaskGroup) -> None:
-        """Start engines for new offers, let those of withdrawn ones finish what they run."""
+        """Start engines for new offers; let those of withdrawn offers finish their running jobs."""
         offers = self._executors.offers
         for offer in offers:
             if offer not in self._engines:
@@ -140,14 +140,14 @@ class Worker:
                 self._past.add(engine)
 
     async def stop(self) -> None:
-        """Take no more jobs, finish or hand back what runs, within the grace; waits until that is done."""
+        """Claim no more jobs, finish or hand back running ones within the grace period, and wait until that is done."""
         self._stopping.set()
         self._changed.set()
         if self._started_at is not None:
             await self._stopped.wait()
 
     async def _watch_cancellations(self) -> None:
-        """A notice that some job was cancelled makes the engines ask at once whether it is one of theirs."""
+        """After a wake-up that a job was cancelled, make the engines check at once whether it is one of theirs."""
         cancellations = self._service.cancellations
         while True:
             await cancellations.wait()
@@ -157,19 +157,19 @@ class Worker:
 
     @property
     def ready(self) -> bool:
-        """Whether jobs can be taken: running, not draining, and the database answered the last call."""
+        """Whether jobs can be claimed: the worker runs, does not drain, and its last call to the database succeeded."""
         connected = all(engine.connected.is_set() for engine in self._engines.values() if not engine.draining)
         return self.healthy and not self._stopping.is_set() and connected
 
     @property
     def healthy(self) -> bool:
-        """Whether the claim loops turn. A database that is away does not make a worker unhealthy."""
+        """Whether the claim loops make progress. A database that is away does not make a worker unhealthy."""
         if self._started_at is None:
             return False
         return not any(_hung(engine) for engine in self._engines.values())
 
     def status(self) -> dict[str, object]:
-        """What the worker is and does, for people and monitors; holds no payloads."""
+        """Return the worker's state for people and monitoring, without payloads."""
         state = "starting" if self._started_at is None else "running"
         if self._stopping.is_set():
             state = "stopped" if self._stopped.is_set() else "draining"
