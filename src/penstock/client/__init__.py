@@ -1,6 +1,6 @@
-"""The Python client of Penstock: call models, submit jobs, read them, be a worker.
+"""The Python client of Penstock: call models, submit and read jobs, and work on jobs.
 
-Needs a gateway's address, nothing else.
+It needs only the address of a gateway.
 """
 
 from penstock.client.blocking import BlockingClient

@@ -1,4 +1,4 @@
-"""The blob calls of the client: files that the gateway keeps until they expire."""
+"""The client's calls about blobs, files that the gateway keeps until they expire."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from penstock.errors import ServiceError
 
 _BLOBS: Final = "/api/v1/blobs"
 _UNKNOWN: Final = "application/octet-stream"
-_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=10)  # a large file takes what it takes
+_TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=10)  # no limit, because a large file may take long
 _PIECE: Final = 2**18  # bytes
 
 
 class BlobCalls:
-    """The part of ``Client`` that concerns blobs."""
+    """The calls of ``Client`` about blobs."""
 
     _transport: Transport
 
     async def upload(
         self, file: Path | str | bytes, media_type: str | None = None, *, filename: str | None = None
     ) -> Blob:
-        """Upload a file, by its path or its bytes. Not repeated when the connection breaks.
+        """Upload a file, given as a path or as bytes. It is not repeated when the connection breaks.
 
-        The media type is guessed from the file's name where none is given.
+        The media type is guessed from the file's name if none is given.
         """
         if isinstance(file, bytes):
             return await self._put(io.BytesIO(file), media_type, filename)
@@ -90,7 +90,7 @@ class BlobCalls:
 
     @contextmanager
     def _unreachable(self) -> Iterator[None]:
-        """A connection that cannot be made, or breaks, becomes Unreachable."""
+        """Raise Unreachable when a connection cannot be made, or breaks, within the block."""
         try:
             yield
         except (aiohttp.ClientError, OSError) as error:

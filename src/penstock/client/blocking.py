@@ -1,4 +1,4 @@
-"""The blocking face of the client, for scripts and programs without an event loop."""
+"""The blocking client, for scripts and programs without an event loop."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 def _blocking(
     method: Callable[Concatenate[Client, P], Coroutine[Any, Any, T]],
 ) -> Callable[Concatenate[BlockingClient, P], T]:
-    """The method of the blocking client that waits for the asynchronous one's."""
+    """Return a blocking method that runs an asynchronous one and waits for it."""
 
     def call(self: BlockingClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self.run(method(self.client, *args, **kwargs))
@@ -32,9 +32,9 @@ def _blocking(
 
 
 class BlockingClient:
-    """A client whose calls block; use it as ``with BlockingClient(url, token=…) as client``. Safe for many threads.
+    """A client whose calls block; use it as ``with BlockingClient(url, token=…) as client``. It is thread-safe.
 
-    Its connections live on an event loop in a thread of their own. ``run`` waits for any other coroutine there.
+    Its connections belong to an event loop in a thread of its own. ``run`` runs any other coroutine there.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class BlockingClient:
 
     @property
     def job(self) -> Callable[..., JobSubmission]:
-        """Make a submission for ``submit_many``, as ``Client.job``."""
+        """Create a submission for ``submit_many``, as ``Client.job`` does."""
         return self.client.job
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -123,7 +123,7 @@ class BlockingClient:
         logs: bool = False,
         **fields: object,
     ) -> Iterator[ModelEvent]:
-        """As ``Client.stream``; each step blocks until the next event."""
+        """Do the same as ``Client.stream``; each step blocks until the next event."""
         return self._steps(
             self.client.stream(name, input, files=files, version=version, request_id=request_id, logs=logs, **fields)
         )
@@ -138,7 +138,7 @@ class BlockingClient:
         version: str | None = None,
         limit: int = 100,
     ) -> Iterator[dict[str, Any]]:
-        """As ``Client.follow_model_logs``; each step blocks until the next line."""
+        """Do the same as ``Client.follow_model_logs``; each step blocks until the next line."""
         return self._steps(
             self.client.follow_model_logs(
                 name, since=since, level=level, request_id=request_id, version=version, limit=limit
@@ -146,7 +146,7 @@ class BlockingClient:
         )
 
     def events(self, job_id: UUID | str | None = None, *, after: str | None = None) -> Iterator[Event]:
-        """As ``Client.events``; each step blocks until the next event."""
+        """Do the same as ``Client.events``; each step blocks until the next event."""
         return self._steps(self.client.events(job_id, after=after))
 
     def _steps(self, stream: AsyncIterator[T]) -> Iterator[T]:

@@ -1,4 +1,4 @@
-"""The asynchronous client: every call of the job API, events, and a whole worker."""
+"""The asynchronous client: all calls of the job API, event streams, and a complete worker."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ from penstock.work.executor import Executor
 from penstock.work.source import Duty
 
 _JOBS = "/api/v1/jobs"
-_LONGEST_WAIT = 60.0  # seconds the gateway waits in one request
+_LONGEST_WAIT = 60.0  # seconds that the gateway waits in one request
 
 
 class JobOptions(TypedDict, total=False):
-    """What may be said about a job beside its queue and input; see the API for each field."""
+    """The optional fields of a job; the description of the API explains each."""
 
     owner_service: str
     owner_ref: str
@@ -58,7 +58,7 @@ class JobOptions(TypedDict, total=False):
 
 
 class JobFilters(TypedDict, total=False):
-    """The filters of lists, of retries and cancels by filter, and of comparisons. Every stated one must match."""
+    """The filters of lists, of retries and cancels by filter, and of comparisons. Every given one must match."""
 
     owner_service: str
     owner_ref: str
@@ -83,12 +83,12 @@ class _Batch(Struct):
 
 
 class Client(WorkCalls, ModelCalls, BlobCalls):
-    """Talks to one gateway; use it as ``async with Client(url, token=…) as client``.
+    """A client of one gateway; use it as ``async with Client(url, token=…) as client``.
 
-    Raises ValueError for a URL that is not HTTP's. Errors of the gateway are raised as the classes of
-    ``penstock.errors``; a gateway that cannot be reached is Unreachable. Calls that may be repeated are, four times at
-    most, each after a pause that the gateway may make longer. Every submission carries an idempotency key, made here if
-    the caller has none, so that one that is repeated after a cut connection creates one job.
+    Raises ValueError for a URL that is not an HTTP URL. Errors of the gateway are raised as the classes of
+    ``penstock.errors``, and Unreachable if it cannot be reached. Calls that are safe to repeat are retried up to four
+    times, each after a delay that the gateway may lengthen. Every submission has an idempotency key, generated here if
+    the caller gives none, so that repeating it after a broken connection still creates only one job.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class Client(WorkCalls, ModelCalls, BlobCalls):
         timeout: timedelta = timedelta(seconds=30),
     ) -> None:
         self.url = url.rstrip("/")
-        self.owner_service = owner_service  # of jobs that name none
+        self.owner_service = owner_service  # of jobs that do not set one
         self._transport = Transport(url, token=token, timeout=timeout)
         self._work_requests = WorkRequests(self._transport)
 
@@ -140,7 +140,7 @@ class Client(WorkCalls, ModelCalls, BlobCalls):
         input: object = None,  # noqa: A002 - the contract's word
         **options: Unpack[JobOptions],
     ) -> Job:
-        """Create one durable job, or get the one that the same idempotency key made before."""
+        """Create one durable job, or return the one that an earlier call with the same idempotency key created."""
         submission = self.job(task_type, model_profile, input, **options)
         return await self._transport.call("POST", _JOBS, Job, body=submission)
 
@@ -178,9 +178,9 @@ class Client(WorkCalls, ModelCalls, BlobCalls):
         cursor: str | None = None,
         **filters: Unpack[JobFilters],
     ) -> JobPage:
-        """Return a page of jobs, newest first; the next page is behind its ``next_cursor``.
+        """Return a page of jobs, newest first; pass its ``next_cursor`` as ``cursor`` for the next page.
 
-        Filters are stated by name or as a ``JobFilter``; every stated one must match.
+        Give filters by name or as a ``JobFilter``; every given one must match.
         """
         query: dict[str, str | Sequence[str]] = {"limit": str(limit), **_query(_filter(where, filters))}
         if cursor is not None:
@@ -199,8 +199,8 @@ class Client(WorkCalls, ModelCalls, BlobCalls):
         limit: int = 500,
         **filters: Unpack[JobFilters],
     ) -> dict[str, Any]:
-        """Return how providers did over these jobs, or over the newest ``limit`` finished ones that match: ``jobs``,
-        ``providers`` and ``agreement``, as the API returns them."""
+        """Return a comparison of the providers over these jobs, or over the newest ``limit`` finished ones that match:
+        ``jobs``, ``providers`` and ``agreement``, as the API returns them."""
         if job_ids:
             query: Query = {"id": [str(as_id(job_id)) for job_id in job_ids]}
         else:
@@ -208,18 +208,18 @@ class Client(WorkCalls, ModelCalls, BlobCalls):
         return await self._transport.call("GET", "/api/v1/comparisons", dict[str, Any], query=query)
 
     async def providers_status(self) -> dict[str, Any]:
-        """Return whether the configured AI providers can be reached: ``providers``."""
+        """Return whether the configured AI providers can be reached, in ``providers``."""
         return await self._transport.call("GET", "/api/v1/providers/status", dict[str, Any])
 
     async def infra_status(self) -> dict[str, Any]:
-        """Return what the sidecars on GPU hosts report: ``configured`` and ``sidecars``."""
+        """Return what the sidecars on GPU hosts report, in ``configured`` and ``sidecars``."""
         return await self._transport.call("GET", "/api/v1/infra/status", dict[str, Any])
 
     async def events(self, job_id: UUID | str | None = None, *, after: str | None = None) -> AsyncIterator[Event]:
         """Yield events as they happen: of one job from its creation to its end, or of all jobs from now on.
 
-        ``after`` is the id of the last event seen, to go on behind it. Connections that break are made again there.
-        Raises EventsLost when the service can no longer give what happened since.
+        ``after`` is the id of the last event seen; the stream resumes after it. Broken connections are made again and
+        resume in the same way. Raises EventsLost when the service no longer has the events after it.
         """
         path = "/api/v1/events" if job_id is None else f"{_JOBS}/{as_id(job_id)}/events"
         stream = Stream(self._transport, path, after=after)
@@ -249,7 +249,7 @@ class Client(WorkCalls, ModelCalls, BlobCalls):
         grace: timedelta = timedelta(seconds=30),
         stop: asyncio.Event | None = None,
     ) -> None:
-        """Be a worker: run ``await handler(job, context)`` for each job, up to ``limit`` at a time, until stopped.
+        """Work on jobs: run ``await handler(job, context)`` for each, up to ``limit`` at a time, until stopped.
 
         The handler returns the job's result; see ``penstock.work.executors`` for errors, progress and batches. Leases
         are kept by heartbeats; a cancelled job's handler gets CancelledError. ``stop`` ends it; without one, SIGTERM
@@ -286,10 +286,10 @@ class Client(WorkCalls, ModelCalls, BlobCalls):
             await engine.stop()
         await working
 
-    # Retrying and cancelling
+    # Retry and cancel
 
     async def retry(self, job_id: UUID | str) -> Job:
-        """Send a failed job back to pending, or a running one, whose lease it takes away."""
+        """Return a failed or running job to pending; a running one loses its lease."""
         return await self._transport.call("POST", f"{_JOBS}/{as_id(job_id)}/retry", Job, repeatable=False)
 
     async def cancel(self, job_id: UUID | str) -> Job:
@@ -299,13 +299,13 @@ class Client(WorkCalls, ModelCalls, BlobCalls):
     async def retry_where(
         self, where: JobFilter | None = None, *, dry_run: bool = False, **filters: Unpack[JobFilters]
     ) -> int:
-        """Retry every failed or running job that the filters select; returns how many. ``dry_run`` only counts."""
+        """Retry every failed or running job that the filters select; return how many. ``dry_run`` only counts."""
         return await self._bulk("retry", _filter(where, filters), dry_run=dry_run)
 
     async def cancel_where(
         self, where: JobFilter | None = None, *, dry_run: bool = False, **filters: Unpack[JobFilters]
     ) -> int:
-        """Cancel every unfinished job that the filters select; returns how many. ``dry_run`` only counts."""
+        """Cancel every unfinished job that the filters select; return how many. ``dry_run`` only counts."""
         return await self._bulk("cancel", _filter(where, filters), dry_run=dry_run)
 
     async def _bulk(self, verb: str, where: JobFilter, *, dry_run: bool) -> int:
@@ -319,9 +319,9 @@ def _keyed(job: JobSubmission) -> JobSubmission:
 
 
 def _filter(where: JobFilter | None, filters: JobFilters) -> JobFilter:
-    """The filter that is stated as a whole or by its fields; raises ValueError for a value that breaks a rule."""
+    """Return the filter, given as a whole or by its fields; raises ValueError for an invalid value."""
     if where is not None and filters:
-        raise ValueError("state filters by name, or as a JobFilter, not both")
+        raise ValueError("give filters by name or as a JobFilter, not both")
     stated: dict[str, Any] = dict(filters)
     for name in ("status", "tags"):
         if isinstance(stated.get(name), str):
@@ -330,7 +330,7 @@ def _filter(where: JobFilter | None, filters: JobFilters) -> JobFilter:
 
 
 def _stated(where: Struct) -> dict[str, Any]:
-    """The fields that say something, as JSON values."""
+    """Return the fields that are set, as JSON values."""
     return {name: value for name, value in msgspec.to_builtins(where).items() if value is not None}
 
 

@@ -1,4 +1,4 @@
-"""The model calls of the client: predict, stream, and what there is to know and change about models."""
+"""The client's calls about models: predict, stream, and calls to read and change models."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ _LARGEST_BUFFER: Final = 2**20  # bytes read ahead of a stream
 
 
 class ModelEvent(Struct, frozen=True, kw_only=True):
-    """One event of a streamed call: ``chunk`` and ``progress`` with their value, ``log`` with level and message, and at
-    the end ``done``, whose data has ``output`` where that did not come as chunks."""
+    """One event of a streamed call: ``chunk`` and ``progress`` with their value, ``log`` with level and message, and
+    finally ``done``, whose data has ``output`` unless the output was sent in chunks."""
 
     type: str
     data: Any
 
 
 class ModelCalls:
-    """The part of ``Client`` that concerns models.
+    """The calls of ``Client`` about models.
 
-    Calls to models are never repeated, not even one that was refused with Overloaded: the caller knows whether it is
-    still worth it, and ``retry_after`` says when. Fields of the input may be named as arguments, beside ``input`` or
-    instead of it; one that is called like an option, such as ``version``, goes into ``input``.
+    Calls to models are never repeated, not even after Overloaded: the caller decides whether a retry is still useful,
+    and ``retry_after`` says when. Fields of the input may be given as named arguments, besides ``input`` or instead of
+    it; a field with the name of an option, such as ``version``, has to be in ``input``.
     """
 
     _transport: Transport
@@ -56,10 +56,10 @@ class ModelCalls:
         timeout: timedelta | None = None,
         **fields: object,
     ) -> Any:
-        """A model's output: its JSON value, or a MediaAnswer where it is one piece of media.
+        """Return a model's output: its JSON value, or a MediaAnswer if it is one piece of media.
 
         ``input`` is anything that can be written as JSON; ``files`` are media by the names of their fields. ``timeout``
-        is for the whole call, Unreachable after it; None waits as long as the gateway does.
+        limits the whole call, which then raises Unreachable; None waits as long as the gateway does.
         """
         path, query = f"{_path(name)}/predict", _given(version=version)
         async with self._open(path, _merged(input, fields), files, query, request_id, timeout) as response:
@@ -87,8 +87,8 @@ class ModelCalls:
         logs: bool = False,
         **fields: object,
     ) -> AsyncIterator[ModelEvent]:
-        """A call's events as they come; the last one is ``done``. Raises what the call ends with. To leave the loop is
-        to abandon the call."""
+        """Yield a call's events as they happen; the last one is ``done``. Raises the error with which the call ends, if
+        any. Leaving the loop abandons the call."""
         call = self.stream_json(
             name, _merged(input, fields), files=files, version=version, request_id=request_id, logs=logs
         )
@@ -107,7 +107,7 @@ class ModelCalls:
         request_id: str | None = None,
         logs: bool = False,
     ) -> AsyncGenerator[tuple[str, bytes]]:
-        """As ``stream``: each event's type, and its data in JSON as the gateway sent it."""
+        """Do the same as ``stream``, but yield each event's type and its data as the JSON that the gateway sent."""
         path, query = f"{_path(name)}/stream", _given(version=version, logs="true" if logs else None)
         async with self._open(path, input, files, query, request_id, None) as response:
             try:
@@ -122,26 +122,26 @@ class ModelCalls:
         raise Unreachable("the stream ended before the call did")
 
     async def models(self) -> dict[str, Any]:
-        """All models, and the manifests that cannot be read: ``models`` and ``problems``."""
+        """Return all models, and the manifests that cannot be read, in ``models`` and ``problems``."""
         return await self._transport.call("GET", _MODELS, dict[str, Any])
 
     async def model(self, name: str) -> dict[str, Any]:
-        """Everything that is known of one model."""
+        """Return all details of one model."""
         return await self._transport.call("GET", _path(name), dict[str, Any])
 
     async def add_model(self, manifest: Mapping[str, Any], *, replace: bool = False) -> dict[str, Any]:
-        """Register a model: a manifest with a runtime ``http`` or ``openai``, or a name of the server's folder."""
+        """Register a model by a manifest with runtime ``http`` or ``openai``, or by a name in the server's folder."""
         query = {"replace": "true"} if replace else {}
         return await self._transport.call(
             "POST", _MODELS, dict[str, Any], body=manifest, query=query, repeatable=False, wait=_LOADING
         )
 
     async def remove_model(self, name: str, *, version: str | None = None) -> None:
-        """Take a model away, or one version of it; what it runs is finished."""
+        """Remove a model, or one version of it; its running calls are finished."""
         await self._transport.call("DELETE", _path(name), object, query=_given(version=version), repeatable=False)
 
     async def reload_model(self, name: str, *, version: str | None = None) -> dict[str, Any]:
-        """Import and load a model again; calls go on meanwhile."""
+        """Import and load a model again; calls continue meanwhile."""
         query = _given(version=version)
         return await self._transport.call(
             "POST", f"{_path(name)}/reload", dict[str, Any], query=query, repeatable=False, wait=_LOADING
@@ -158,7 +158,7 @@ class ModelCalls:
         version: str | None = None,
         limit: int = 1000,
     ) -> list[dict[str, Any]]:
-        """Return the newest matching lines of a model's log, oldest first. ``level``: that one or worse."""
+        """Return the newest matching lines of a model's log, oldest first. ``level`` is the lowest level returned."""
         query = _log_query(since=since, until=until, level=level, request_id=request_id, version=version, limit=limit)
         page = await self._transport.call("GET", f"{_path(name)}/logs", dict[str, Any], query=query)
         lines: list[dict[str, Any]] = page["lines"]
@@ -174,7 +174,7 @@ class ModelCalls:
         version: str | None = None,
         limit: int = 100,
     ) -> AsyncIterator[dict[str, Any]]:
-        """The newest lines, then new ones as they come, until the connection ends."""
+        """Yield the newest lines, then new ones as they are written, until the connection ends."""
         query = _log_query(since=since, level=level, request_id=request_id, version=version, limit=limit)
         url = f"{self._transport.url}{_path(name)}/logs"
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10)
@@ -190,7 +190,7 @@ class ModelCalls:
             raise self._transport.unreachable(error) from error
 
     async def clean_model_logs(self, name: str) -> int:
-        """Forget a model's log; returns how many lines there were."""
+        """Delete a model's log; return how many lines there were."""
         found = await self._transport.call("DELETE", f"{_path(name)}/logs", dict[str, int])
         return found["cleared"]
 
@@ -217,7 +217,7 @@ _LOADING: Final = 600.0  # seconds that a gateway may need to import and load
 
 
 class _Opened:
-    """A call whose response is being read; errors of the gateway are raised on entry."""
+    """Open a call to read its response; errors of the gateway are raised on entry."""
 
     def __init__(
         self,
@@ -244,7 +244,7 @@ class _Opened:
             response = await self._request.__aenter__()
             if response.status < 400:
                 return response
-            async with response:  # given back also when the caller is cancelled meanwhile
+            async with response:  # also closed when the caller is cancelled meanwhile
                 raise error_of(response.status, await response.read(), response.headers)
         except (aiohttp.ClientError, OSError) as error:
             raise self._transport.unreachable(error) from error
@@ -271,7 +271,7 @@ def _form(input: object, files: Mapping[str, File]) -> aiohttp.FormData:  # noqa
 
 
 def _merged(input: object, fields: Mapping[str, object]) -> object:  # noqa: A002
-    """The input with the fields that were named as arguments."""
+    """Return the input with the fields given as named arguments."""
     if not fields:
         return input
     if input is None:

@@ -1,4 +1,4 @@
-"""Server-sent events: the stream of what happens to jobs, resumed where it broke."""
+"""The stream of events, over server-sent events; it resumes after broken connections."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ LAST_TYPES: Final = frozenset({"job.completed", "job.failed", "job.cancelled"})
 
 
 class Event(Struct, frozen=True, kw_only=True):
-    """One thing that happened to one job or other subject; ``id`` resumes the stream behind it."""
+    """A fact about one job or other subject; pass its ``id`` to resume the stream after it."""
 
     id: str
     type: str  # "job.created", "job.started", "job.progress", "job.completed", …
     time: datetime
-    subject: str  # of events of jobs: the job's id
+    subject: str  # the job's id, for events of jobs
     data: dict[str, Any] = {}
 
     @property
     def job_id(self) -> UUID:
-        """The job; raises ValueError for an event of another subject."""
+        """The job's id; raises ValueError for an event of another subject."""
         return UUID(self.subject)
 
 
 class EventsLost(PenstockError):
-    """The events behind the last one seen cannot be given: read the state anew, then go on behind ``resume_after``.
+    """The events after the last one seen are not available: read the state again, then resume after ``resume_after``.
 
     ``reason``: "expired" (retention has dropped them), "ahead" or "replaced" (the database went back, as after a
-    restore or a failover). Going on, the stream of a job begins with its first event, that of all jobs with what
-    happens next.
+    restore or a failover). After that, the stream of a job begins with its first event, that of all jobs with new
+    events.
     """
 
     code = "events_lost"
 
     def __init__(self, reason: str, *, after: str, resume_after: str) -> None:
-        super().__init__(f"the events after {after} cannot be given ({reason}); read the state anew")
+        super().__init__(f"the events after {after} are not available ({reason}); read the state again")
         self.reason = reason
         self.after = after
         self.resume_after = resume_after
@@ -65,18 +65,18 @@ class _Reset(Struct, frozen=True):
 
 
 class Stream:
-    """One reader's way through the events; ``last_id`` is the last one it has seen."""
+    """The state of one reader of the events; ``last_id`` is the last one it has seen."""
 
     def __init__(self, transport: Transport, path: str, *, after: str | None) -> None:
         self.last_id = after
-        self.ended = False  # the gateway closed the last connection in order
-        self.count = 0  # events on the last connection
+        self.ended = False  # the gateway closed the last connection properly
+        self.count = 0  # number of events on the last connection
         self._transport = transport
         self._path = path
         self._retry = 0.2
 
     async def connection(self) -> AsyncIterator[Event]:
-        """The events of one connection. It ends with the connection, whether in order or not. Raises EventsLost."""
+        """Yield the events of one connection until it ends, properly or not. Raises EventsLost."""
         self.ended, self.count = False, 0
         headers = {"Accept": "text/event-stream"}
         if self.last_id is not None:
@@ -86,7 +86,7 @@ class Stream:
             async with self._transport.session().get(
                 self._transport.url + self._path, headers=headers, timeout=timeout, max_line_size=_LARGEST_LINE
             ) as response:
-                if response.status == 204:  # over: there is nothing behind the last event
+                if response.status == 204:  # the stream has ended: there is no event after the last one
                     self.ended = True
                     return
                 if response.status != 200:
@@ -113,6 +113,6 @@ class Stream:
         return EventsLost(reset.data.reason, after=reset.data.after, resume_after=reset.id)
 
     async def pause(self) -> None:
-        """Wait before the next connection, longer each time one cannot be made."""
+        """Wait before the next connection, longer after each failure to connect."""
         await asyncio.sleep(self._retry)
         self._retry = min(self._retry * 2, _LONGEST_PAUSE)

@@ -1,4 +1,4 @@
-"""HTTP under the client: JSON bodies, problem details as errors, retries of what may be repeated."""
+"""The client's HTTP layer: JSON bodies, errors from problem details, and retries of calls that may be repeated."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from penstock.errors import CallerError, FieldProblem, InvalidInput, Overloaded,
 T = TypeVar("T")
 Query = Mapping[str, str | Sequence[str]]
 
-_PAUSES: Final = (0.1, 0.3, 1.0, 3.0)  # seconds before each repetition, with jitter
+_PAUSES: Final = (0.1, 0.3, 1.0, 3.0)  # seconds before each retry, with jitter
 _MAX_RETRY_AFTER_SECONDS: Final = 30.0
 _LARGE: Final = 2**19  # bytes
 
@@ -30,7 +30,7 @@ class Unreachable(ServiceError):
 
 
 class _Refused(Exception):
-    """An error response, with its status and the seconds to wait that it states."""
+    """An error response, with its status and the seconds to wait that it gives."""
 
     def __init__(self, error: PenstockError, status: int, wait: float | None) -> None:
         super().__init__(error)
@@ -85,10 +85,10 @@ class Transport:
         repeatable: bool = True,
         wait: float = 0.0,
     ) -> T:
-        """Send one request and return the response as ``result``; raises the error that problem details stand for.
+        """Send one request and return the response as ``result``; raises the error that problem details describe.
 
-        A ``repeatable`` request is tried again while the gateway is away; any request whose connection was refused is,
-        because it was never sent. ``wait`` is what the gateway may take beyond the usual time, in seconds.
+        A ``repeatable`` request is retried while the gateway is away. Any request is retried if its connection was
+        refused, because it was never sent. ``wait`` is the time in seconds that the gateway may take beyond the usual.
         """
         data = None if body is None else msgspec.json.encode(body)
         pauses = iter(_PAUSES)
@@ -126,7 +126,9 @@ class Transport:
             async with self.session().request(
                 method,
                 self.url + path,
-                data=data if data is None or len(data) < _LARGE else io.BytesIO(data),  # large ones go in pieces
+                data=data
+                if data is None or len(data) < _LARGE
+                else io.BytesIO(data),  # large bodies are sent in pieces
                 params=_pairs(query),
                 headers=sent_headers,
                 timeout=aiohttp.ClientTimeout(total=self._timeout + wait),
@@ -140,7 +142,7 @@ class Transport:
             raise self.unreachable(error) from error
 
     def unreachable(self, error: BaseException) -> Unreachable:
-        """The error for a connection that could not be made or kept."""
+        """Return the error for a connection that could not be made or broke."""
         reason = str(error) or type(error).__name__
         if isinstance(error, aiohttp.ClientConnectorError):
             reason = error.os_error.strerror or reason
@@ -148,7 +150,7 @@ class Transport:
 
 
 def error_of(status: int, content: bytes, headers: Mapping[str, str]) -> PenstockError:
-    """Return the error of a response: by its ``code``, else by its status."""
+    """Return the error of a response, by its ``code`` or, without one, by its status."""
     try:
         problem = msgspec.json.decode(content, type=_Problem)
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -166,8 +168,8 @@ def error_of(status: int, content: bytes, headers: Mapping[str, str]) -> Penstoc
 
 
 def error_named(code: str, message: str, *, field: str = "request") -> PenstockError | None:
-    """The error with a stable ``code``, None for one that this client does not know; ``field`` is what InvalidInput
-    blames."""
+    """Return the error with a stable ``code``, or None if this client does not know it; ``field`` is the field that
+    InvalidInput names."""
     found = _CLASSES.get(code)
     if found is InvalidInput:
         return InvalidInput.of(field, message)
@@ -175,7 +177,7 @@ def error_named(code: str, message: str, *, field: str = "request") -> PenstockE
 
 
 async def _pause(pauses: Iterator[float], error: PenstockError, stated: float | None) -> None:
-    """Wait before the next try, for as long as the gateway stated within limits; raises ``error`` after the last."""
+    """Wait before the next try, as long as the gateway requested, within limits; raises ``error`` after the last."""
     pause = next(pauses, None)
     if pause is None:
         raise error from error.__cause__
@@ -199,7 +201,7 @@ def _all_classes(root: type[PenstockError]) -> Iterator[type[PenstockError]]:
         yield from _all_classes(child)
 
 
-# Classes that hold a list of problems cannot be made from a message; only InvalidInput of these travels.
+# Classes with a list of problems cannot be created from a message; of these, responses only carry InvalidInput.
 _CLASSES: Final[dict[str, type[Any]]] = {
     error.code: error for error in (*_all_classes(CallerError), *_all_classes(ServiceError)) if "code" in vars(error)
 }

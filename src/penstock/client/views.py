@@ -1,4 +1,4 @@
-"""What the client's users see: jobs as the wire types with their JSON parsed, and outputs that are media."""
+"""The types that the client returns: jobs, like the wire types but with parsed JSON, and outputs that are media."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class JobSummary(job.JobSummary, frozen=True, kw_only=True):
 
 
 class Job(job.Job, frozen=True, kw_only=True):
-    """A job with everything that is known of it. ``input``, ``result`` and ``progress`` are Python values."""
+    """A job with all its fields. ``input``, ``result`` and ``progress`` are Python values."""
 
     input: Any = None
     result: Any = None
@@ -26,7 +26,7 @@ class Job(job.Job, frozen=True, kw_only=True):
 
 
 class MediaAnswer(Struct, frozen=True, kw_only=True):
-    """A model's output that is one piece of media: its bytes."""
+    """A model's output that is one piece of media, with its bytes."""
 
     data: bytes
     media_type: str
@@ -41,10 +41,10 @@ class JobPage(Struct, frozen=True, kw_only=True):
 
 
 def as_id(job_id: UUID | str) -> UUID:
-    """A job's id; anything else must not become part of an address."""
+    """Return a job's id, checked, because anything else must not become part of a URL."""
     return job_id if isinstance(job_id, UUID) else UUID(job_id)
 
 
 def as_raw(value: object) -> Raw:
-    """A value as JSON; ``Raw`` is JSON already."""
+    """Return a value as JSON; ``Raw`` is JSON already."""
     return value if isinstance(value, Raw) else Raw(msgspec.json.encode(value))

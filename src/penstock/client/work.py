@@ -1,4 +1,4 @@
-"""A worker over HTTP: the engine of every worker, fed by a client."""
+"""A worker over HTTP: the engine of every worker, with a client as its source of jobs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MAX_COMPLETION_BYTES = 2**19  # of their results
 
 
 class PlainLog:
-    """Structured events for the standard ``logging`` of the user's program: ``event key=value``."""
+    """Writes structured events to the standard ``logging`` of the user's program, as ``event key=value``."""
 
     def __init__(self, name: str) -> None:
         self._logger = logging.getLogger(name)
@@ -41,7 +41,7 @@ class PlainLog:
 
 
 class HttpSource:
-    """Jobs by requests to a gateway. Completions that come while a request is in flight share the next one."""
+    """The source of jobs that calls a gateway. Completions that arrive while a request is in flight share the next."""
 
     def __init__(self, requests: WorkRequests) -> None:
         self._requests = requests

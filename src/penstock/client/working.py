@@ -1,4 +1,4 @@
-"""The calls of a worker: claim, heartbeat, complete, fail; as requests, and by keywords for ``Client``."""
+"""The calls of a worker (claim, heartbeat, complete, fail), in wire types and with keywords for ``Client``."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ _JOBS: Final = "/api/v1/jobs"
 
 
 class WorkRequests:
-    """A worker's requests in the wire types; what ``Client.work`` runs on."""
+    """A worker's requests in the wire types; ``Client.work`` uses them."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
     async def claim(self, request: ClaimRequest) -> Sequence[ClaimedJob]:
-        """Lease jobs. Not repeated when the connection breaks: jobs whose response was lost come back when their lease
-        expires."""
+        """Lease jobs. This is not repeated when the connection breaks: jobs in a lost response return to pending when
+        their lease expires."""
         found = await self._transport.call(
             "POST", f"{_JOBS}/claim", ClaimResponse, body=request, repeatable=False, wait=request.wait_seconds
         )
@@ -57,7 +57,7 @@ class WorkRequests:
         return [_beaten(item) for item in found.results]
 
     async def complete(self, completions: Sequence[JobCompletion]) -> Sequence[JobState | CallerError]:
-        """Hand in results; returns outcomes in order, errors as values. Each stands or falls alone."""
+        """Report results; return outcomes in order, errors as values. Each is accepted or refused on its own."""
         if not completions:
             return []
         found = await self._transport.call(
@@ -69,7 +69,7 @@ class WorkRequests:
         ]
 
     async def complete_one(self, job_id: UUID, completion: Completion) -> JobState:
-        """Hand in one result; raises StaleEpoch when the lease is no longer held."""
+        """Report one result; raises StaleEpoch when the lease is no longer held."""
         body = Completion(
             epoch=completion.epoch, worker_id=completion.worker_id, result=completion.result, usage=completion.usage
         )
@@ -81,7 +81,7 @@ class WorkRequests:
 
 
 class WorkCalls:
-    """The part of ``Client`` for workers that do without ``Client.work``.
+    """The calls of ``Client`` for workers that do not use ``Client.work``.
 
     Each report names the claimed job's ``epoch``.
     """
@@ -101,7 +101,7 @@ class WorkCalls:
     ) -> Sequence[ClaimedJob]:
         """Lease up to ``limit`` jobs of these types and profiles (none: any), waiting up to ``wait`` for the first.
 
-        ``lease`` is the gateway's WORKER_LEASE_TIMEOUT where it is not stated; heartbeats extend it.
+        ``lease`` is the gateway's WORKER_LEASE_TIMEOUT if it is not given; heartbeats extend it.
         """
         request = ClaimRequest(
             worker_id=worker_id,
@@ -128,7 +128,7 @@ class WorkCalls:
         return await self._transport.call("POST", f"{_JOBS}/{as_id(job_id)}/heartbeat", HeartbeatResult, body=body)
 
     async def complete(self, job_id: UUID | str, epoch: int, result: object = None) -> JobState:
-        """Hand in a result: anything that can be written as JSON, or ``Raw`` JSON. It may be repeated.
+        """Report a result: anything that can be written as JSON, or ``Raw`` JSON. The call may be repeated.
 
         Raises StaleEpoch when the lease is no longer held.
         """
@@ -157,7 +157,7 @@ class WorkCalls:
 
 
 def _refused(item: BatchItem) -> CallerError:
-    """What the gateway says of one item of a batch."""
+    """Return the gateway's result for one item of a batch."""
     message = item.detail or f"job {item.id} was refused"
     error = error_named(item.code or "", message, field=f"job {item.id}")
     return error if isinstance(error, CallerError) else CallerError(message)

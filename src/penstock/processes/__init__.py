@@ -1,1 +1,1 @@
-"""Processes: their bond to a parent, stopping, exit statuses in words, growing delays, periodic work, bounded waits."""
+"""Tools for processes: binding to a parent, stopping, exit statuses as text, backoff, periodic work, bounded waits."""

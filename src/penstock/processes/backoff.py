@@ -10,7 +10,7 @@ _HEALTHY_AFTER_SECONDS: Final = 10.0
 
 
 class Backoff:
-    """The delay before the next start: twice the last one, and the first one again after a healthy run."""
+    """Computes the delay before the next start: it doubles each time, and is reset after a healthy run."""
 
     def __init__(self) -> None:
         self._next = FIRST_DELAY_SECONDS

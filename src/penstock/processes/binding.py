@@ -4,9 +4,8 @@ A child of the supervisor calls ``bind_to_supervisor``. ``bound`` starts any oth
 
     python -I -S binding.py PARENT_PID SIGNAL UID GID UMASK STATUS_FD PROGRAM [ARGUMENT…]
 
-It changes to UID, GID and UMASK, binds itself to PARENT_PID, gives signals their default action back, and becomes
-PROGRAM. If that fails, the reason is written to STATUS_FD, which is closed otherwise. ``-1`` stands for "keep" or
-"none".
+It changes to UID, GID and UMASK, binds itself to PARENT_PID, restores the default action of signals, and executes
+PROGRAM. If that fails, it writes the reason to STATUS_FD, which is closed otherwise. ``-1`` means "keep" or "none".
 
 This needs a process of its own, because code between fork and exec is not safe in a process with threads, and it has
 to be the last step, because the kernel forgets the request when the user changes. The interpreter may be any
@@ -21,19 +20,23 @@ import signal
 import sys
 from collections.abc import Sequence
 
-SUPERVISOR_PID = "PENSTOCK_SUPERVISOR_PID"  # between our own processes; not a setting
+SUPERVISOR_PID = "PENSTOCK_SUPERVISOR_PID"  # passed between our own processes; not a setting
 _PR_SET_PDEATHSIG = 1
-_IGNORED_BY_PYTHON = (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ)  # by some of our processes; a program inherits it
+_IGNORED_BY_PYTHON = (
+    signal.SIGINT,
+    signal.SIGPIPE,
+    signal.SIGXFSZ,
+)  # signals that some of our processes ignore, which a program inherits
 
 
 def bind_to_parent(parent: int, number: int = signal.SIGKILL) -> None:
-    """Let the kernel send ``number`` to this process when ``parent`` dies; exit at once if it is dead already.
+    """Make the kernel send the signal ``number`` to this process when ``parent`` dies; exit if it is already dead.
 
-    Outside Linux only the check is made.
+    On other systems than Linux, only check whether the parent is alive.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
-    if os.getppid() != parent:  # it died before the kernel knew of our request
+    if os.getppid() != parent:  # it died before the kernel received our request
         os._exit(1)
 
 
@@ -43,8 +46,8 @@ _supervised = False
 def bind_to_supervisor() -> bool:
     """Bind this process to the supervisor that started it; return whether there is one.
 
-    The signal is SIGKILL, because the supervisor's database goes down at the same moment: nothing is left to drain to,
-    and a lingering gateway would hold the port that the next start needs.
+    The signal is SIGKILL, because the supervisor's database stops at the same time: draining would have no effect, and
+    a lingering gateway would hold the port that the next start needs.
     """
     global _supervised  # noqa: PLW0603  (one parent per process)
     supervisor = os.environ.pop(SUPERVISOR_PID, "")
@@ -55,9 +58,9 @@ def bind_to_supervisor() -> bool:
 
 
 def wait_for_supervisor() -> None:
-    """Wait until the supervisor lets this process begin: it closes our standard input when all we need is there.
+    """Wait until the supervisor closes our standard input, as it does once everything that this process needs is ready.
 
-    Children are started before that, because they import for most of a second. A process that was started by hand does
+    Children are started earlier, because their imports take most of a second. A process that was started by hand does
     not wait.
     """
     if _supervised:
@@ -73,7 +76,7 @@ def bound(
     umask: int | None = None,
     status_fd: int | None = None,
 ) -> list[str]:
-    """The command that runs ``program``, whose first item is a path, bound to this process.
+    """Return the command that runs ``program``, whose first item is a path, bound to this process.
 
     ``status_fd`` has to be inheritable.
     """

@@ -1,4 +1,4 @@
-"""Exit statuses of processes in words."""
+"""Describe the exit statuses of processes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import signal
 
 
 def described(status: int) -> str:
-    """``exit status 3`` or ``signal SIGKILL``, from a return code as ``subprocess`` gives it."""
+    """Return ``exit status 3`` or ``signal SIGKILL``, from a return code of ``subprocess``."""
     if status >= 0:
         return f"exit status {status}"
     try:

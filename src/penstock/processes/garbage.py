@@ -1,7 +1,7 @@
-"""How often processes that serve look for garbage.
+"""Make garbage collections rarer in processes that serve.
 
-Reference counting frees nearly everything. The collector only finds cycles, and by default it starts for every 700 new
-containers: a worker that runs quick jobs spent a quarter of its time on it.
+Reference counting frees nearly everything. The collector only finds cycles, and by default it runs after every 700 new
+containers: a worker with quick jobs spent a quarter of its time in it.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import gc
 from typing import Final
 
-_NEW_CONTAINERS: Final = 10_000  # before the youngest are looked at: about a millisecond of work
+_NEW_CONTAINERS: Final = 10_000  # new containers before a collection of the youngest: about a millisecond of work
 _YOUNGER: Final = 10  # collections of one generation before the next older one
 
 
 def collect_rarely() -> None:
-    """Collect garbage less often, and never look at what exists already. Call it once the process is built."""
+    """Collect garbage less often, and never scan the objects that exist now. Call it once the process is built."""
     gc.freeze()
     gc.set_threshold(_NEW_CONTAINERS, _YOUNGER, _YOUNGER)

@@ -1,4 +1,4 @@
-"""A duty that is done again and again until it is stopped."""
+"""A duty that runs periodically until it is stopped."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from penstock.processes.waiting import set_within
 
 log = structlog.get_logger(__name__)
 
-_AWAY_SECONDS = 0.5  # between attempts while the database is away, at least
+_AWAY_SECONDS = 0.5  # the least interval while the database is away
 
 
 class Periodic(ABC):
-    """Calls ``once`` every ``interval``; with an ``idle_interval`` only that often until ``wake`` is called.
+    """Calls ``once`` every ``interval`` or, if there is an ``idle_interval``, only that often until ``wake`` is called.
 
-    A pass that is due earlier than that sets ``due_in``. So an idle process rarely polls, and a lost wake-up costs
-    ``idle_interval`` at most. While the database is away the duty is tried more slowly, which is logged once.
+    ``once`` sets ``due_in`` if the next pass is due earlier. So an idle process rarely polls, and a lost wake-up costs
+    ``idle_interval`` at most. While the database is away the duty runs less often, which is logged once.
 
     ``stop`` is idempotent, waits until the pass in progress has ended, and is safe if ``run`` was never called.
     """
@@ -28,11 +28,11 @@ class Periodic(ABC):
     def __init__(self, *, interval: timedelta, idle_interval: timedelta | None = None) -> None:
         self._interval = interval.total_seconds()
         self._idle_interval = self._interval if idle_interval is None else idle_interval.total_seconds()
-        self._woken = asyncio.Event()  # by a wake-up, or to stop
+        self._woken = asyncio.Event()  # set by a wake-up or by stop
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
         self._stopped.set()
-        self.due_in: timedelta | None = None  # when the next pass is due without a wake-up, if ``once`` knows
+        self.due_in: timedelta | None = None  # time to the next pass without a wake-up, if ``once`` knows it
 
     @property
     def name(self) -> str:
@@ -40,14 +40,14 @@ class Periodic(ABC):
 
     @abstractmethod
     async def once(self) -> bool:
-        """One pass; True when there is more to do at once."""
+        """Run one pass; return whether there is more to do at once."""
 
     def wake(self) -> None:
-        """Something may have changed: the next pass comes ``interval`` after the last one."""
+        """Schedule the next pass ``interval`` after the last one, because something may have changed."""
         self._woken.set()
 
     async def run(self) -> None:
-        """Do the duty until ``stop``."""
+        """Run the duty until ``stop``."""
         self._stopped.clear()
         away = False
         try:
@@ -64,7 +64,7 @@ class Periodic(ABC):
                     if not away:
                         log.warning("duty_suspended", duty=self.name, reason=error.message)
                     away = True
-                except Exception:  # a duty must not end by one bad pass: the next may go well
+                except Exception:  # one failed pass must not end the duty: the next may succeed
                     log.exception("duty_failed", duty=self.name)
                 if away:
                     await set_within(self._stopping, max(self._interval, _AWAY_SECONDS))
@@ -79,7 +79,7 @@ class Periodic(ABC):
             await set_within(self._woken, min(longest, self._idle_interval) - self._interval)
 
     async def stop(self) -> None:
-        """End after the pass in progress."""
+        """Stop after the pass in progress."""
         self._stopping.set()
         self._woken.set()
         await self._stopped.wait()

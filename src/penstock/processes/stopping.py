@@ -14,9 +14,9 @@ USUAL: Final = (signal.SIGTERM, signal.SIGINT)
 
 @contextmanager
 def on_signals(call: Callable[[], None], *more: signal.Signals) -> Iterator[None]:
-    """Have SIGTERM, SIGINT and ``more`` call ``call`` on the running event loop while the block runs.
+    """Call ``call`` on the running event loop for SIGTERM, SIGINT and the signals ``more`` while the block runs.
 
-    Outside the main thread this does nothing, because signals belong to the program there.
+    Outside the main thread this does nothing, because the program itself handles signals there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,4 +1,4 @@
-"""Settings of files: uploads, and what is fetched from URLs."""
+"""Settings of files: uploads, and files fetched from URLs."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ class BlobSettings:
     penstock_fetch_networks: tuple[str, ...] = setting(
         several(network),
         (),
-        "private networks that URLs in jobs may lead to, such as 10.2.0.0/16; public addresses always",
+        "private networks that URLs in jobs may lead to, such as 10.2.0.0/16; public addresses are always allowed",
     )

@@ -1,4 +1,4 @@
-"""Settings of the gateway: who may call it, where it listens, how much it takes."""
+"""Settings of the gateway: who may call it, where it listens, and the size of requests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from penstock.settings.variable import Known, Relation, setting
 
 def _host(known: Known) -> str:
     """`0.0.0.0`; without a token `127.0.0.1`."""
-    # Without a token the API is open to anyone who can connect, so then it is this machine only.
+    # Without a token the API is open to anyone who can connect, so by default only this machine can.
     return "0.0.0.0" if known.get("ai_service_token") else "127.0.0.1"  # noqa: S104
 
 
@@ -26,19 +26,19 @@ def _own_gateway(known: Known) -> str:
 class GatewaySettings:
     """The gateway."""
 
-    ai_service_token: Secret | None = setting(header_secret, None, "bearer token that every /api/v1 call must bring")
+    ai_service_token: Secret | None = setting(header_secret, None, "bearer token that every /api/v1 request must have")
     http_host: str = setting(
         text, derived=_host, meaning="address of the gateway; without AI_SERVICE_TOKEN only a loopback address"
     )
-    http_port: int = setting(port, 8080, "port of the gateway; 0 takes a free one")
+    http_port: int = setting(port, 8080, "port of the gateway; 0 chooses a free one")
     penstock_url: str = setting(
-        http_url, derived=_own_gateway, meaning="the gateway that penstock job and penstock stats talk to"
+        http_url, derived=_own_gateway, meaning="the gateway that penstock job and penstock stats call"
     )
     penstock_max_call_bytes: int = setting(size, 64 * MEBIBYTE, "largest body of a live call to a model")
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can connect to a server that listens on ``host``."""
+    """Return whether only this machine can connect to a server that listens on ``host``."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

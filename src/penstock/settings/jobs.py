@@ -1,4 +1,4 @@
-"""Settings of jobs: how large they may be, how often they are tried, how long they are kept."""
+"""Settings of jobs: sizes, attempts and retention."""
 
 from __future__ import annotations
 
@@ -19,10 +19,12 @@ class JobSettings:
     penstock_max_result_bytes: int = setting(size, 16 * MEBIBYTE, "largest result of one job")
     penstock_max_batch_bytes: int = setting(size, 64 * MEBIBYTE, "largest body of a batch request")
     penstock_strict_queues: bool = setting(
-        flag, False, "refuse jobs whose queue no worker has served and no model or profile names; false: warn"
+        flag, False, "refuse jobs whose queue no worker has served and no model or profile matches; false: only warn"
     )
-    penstock_max_attempts: int = setting(count, 3, "attempts of a job that names no max_attempts")
-    penstock_max_lost_leases: int = setting(count, 5, "a job whose workers keep dying fails after so many")
+    penstock_max_attempts: int = setting(count, 3, "attempts of a job that does not set max_attempts")
+    penstock_max_lost_leases: int = setting(
+        count, 5, "a job whose workers keep dying fails after this many lost leases"
+    )
     penstock_retry_base: timedelta = setting(
         duration(MILLISECOND, DAY), timedelta(seconds=2), "wait before the first retry; doubles each time"
     )

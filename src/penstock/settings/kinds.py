@@ -1,6 +1,6 @@
-"""What a variable may be. Each kind takes a text, or a value that is to be checked only, and returns the value.
+"""The kinds of variables. Each takes a text, or a value that is only checked, and returns the value.
 
-ValueError says what is allowed and never repeats the text, which may be a secret in the wrong place.
+ValueError says what is allowed and never repeats the text, which may be a secret set in the wrong variable.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _NO: Final = frozenset({"0", "false", "f", "no", "n", "off"})
 
 
 def text(value: object) -> str:
-    """Any text that is not blank; space around it is dropped."""
+    """Any text that is not blank; surrounding space is removed."""
     if not isinstance(value, str) or not value.strip():
         raise ValueError("must be a text")
     return value.strip()
 
 
 def short_text(max_length: int) -> Kind[str]:
-    """A text of at most so many characters."""
+    """A text of at most ``max_length`` characters."""
 
     def accept(value: object) -> str:
         found = text(value)
@@ -109,12 +109,12 @@ def folder(value: object) -> Path:
 
 
 def http_url(value: object) -> str:
-    """A URL over HTTP, without the slash at its end."""
+    """An HTTP URL, returned without a trailing slash."""
     given = text(value)
     try:
         parts = urlsplit(given)
         good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets or a port that do not belong there
+    except ValueError:  # misplaced brackets or an invalid port
         good = False
     if not good:
         raise ValueError("must be a URL that begins with http:// or https://")
@@ -122,7 +122,7 @@ def http_url(value: object) -> str:
 
 
 def database_url(value: object) -> Secret:
-    """The URL of a PostgreSQL server, as the driver can read it: its own messages may quote a part of the password."""
+    """The URL of a PostgreSQL server, checked here because the driver's messages may quote a part of the password."""
     given = _secret(value)
     url = _DATABASE_URL.match(given)
     if url is None:
@@ -142,7 +142,7 @@ _DATABASE_HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\[\]:\s]*)
 
 
 def header_secret(value: object) -> Secret:
-    """A secret that travels in an HTTP header: visible ASCII only. Space around it is a slip of the hand."""
+    """A secret that is sent in an HTTP header: visible ASCII only. Surrounding space is removed as a mistake."""
     stripped = _secret(value).strip()
     if not re.fullmatch(r"[!-~]+", stripped):
         raise ValueError("must be visible ASCII characters without spaces")

@@ -26,5 +26,5 @@ class ModelSettings:
     penstock_cancel_grace: timedelta = setting(
         duration(timedelta(0), DAY),
         timedelta(seconds=5),
-        "time for a model's call to stop after its caller has gone; then its replica is replaced if other calls wait",
+        "time for a model's call to stop after its caller has gone; after that its replica is replaced if calls wait",
     )

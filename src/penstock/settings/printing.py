@@ -1,4 +1,4 @@
-"""Settings as they may be printed, and what of them must be masked everywhere."""
+"""Print settings with masked secrets, and list the secrets that must be masked everywhere."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from penstock.masking import MASK, Secret, mask_url, secrets_of_url
 
 
 def printable(name: str, value: object) -> str | int | bool | None:
-    """A setting's value; a secret is masked, and of a URL its password."""
+    """Return a setting's value as text, with secrets and passwords in URLs masked."""
     match value:
         case Secret():
             return mask_url(value.reveal()) if name == "database_url" else MASK
@@ -25,7 +25,7 @@ def printable(name: str, value: object) -> str | int | bool | None:
 
 
 def secrets_in(values: Iterable[object]) -> Iterator[str]:
-    """The secrets themselves, and the passwords inside URLs."""
+    """Return the secrets, and the passwords inside URLs."""
     for value in values:
         if isinstance(value, tuple):
             yield from secrets_in(value)

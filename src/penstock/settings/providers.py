@@ -1,4 +1,4 @@
-"""Settings of the built-in providers: language models, transcription, and the profiles that name more of them."""
+"""Settings of the built-in providers (language models, transcription), and of the file that defines others."""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ class ProviderSettings:
 
     llm_base_url: str | None = setting(http_url, None, "primary OpenAI-compatible endpoint")
     llm_api_key: Secret | None = setting(header_secret, None, "key of the primary LLM")
-    llm_model: str = setting(text, "qwen2.5-14b", "model_profile that the built-in LLM worker takes")
-    llm_timeout: timedelta = setting(duration(SECOND, DAY), timedelta(minutes=5), "limit of one LLM call")
+    llm_model: str = setting(text, "qwen2.5-14b", "model_profile that the built-in LLM worker serves")
+    llm_timeout: timedelta = setting(duration(SECOND, DAY), timedelta(minutes=5), "time limit of one LLM call")
     transcription_providers: tuple[Transcriber, ...] = setting(
         several(choice(*_TRANSCRIBERS)), ("whisperx",), "ordered, comma-separated: whisperx, qwen2-audio, voxtral-small"
     )
     transcription_mode: TranscriptionMode = setting(
         choice(*_MODES),
         "all",
-        "all: ask every provider and compare; first: until one succeeds; race: the fastest wins",
+        "all: call every provider and compare; first: in turn until one succeeds; race: the fastest wins",
     )
     transcription_timeout: timedelta = setting(
-        duration(SECOND, DAY), timedelta(minutes=30), "limit of one provider's transcription"
+        duration(SECOND, DAY), timedelta(minutes=30), "time limit of one provider's transcription"
     )
     whisperx_url: str | None = setting(http_url, None, "WhisperX endpoint for transcription jobs")
     whisperx_interface: WhisperxInterface = setting(
         choice(*_INTERFACES),
         "transcribe",
-        "what WHISPERX_URL speaks: POST /transcribe, POST /asr, or /v1/audio/transcriptions",
+        "the API of WHISPERX_URL: POST /transcribe, POST /asr, or /v1/audio/transcriptions",
     )
     whisperx_model: str | None = setting(text, None, "model name sent to it; unset: the server's own choice")
     whisperx_api_key: Secret | None = setting(header_secret, None, "bearer token of WhisperX")
@@ -65,7 +65,7 @@ class ProviderSettings:
         header_secret, None, "falls back to AUDIO_LLM_API_KEY, then LLM_API_KEY"
     )
     qwen_audio_max_duration: timedelta = setting(
-        _piece, timedelta(seconds=30), "it hears no more at once: longer recordings are cut"
+        _piece, timedelta(seconds=30), "longest recording that it accepts: longer ones are cut"
     )
     voxtral_base_url: str | None = setting(http_url, None, "OpenAI-compatible endpoint for Voxtral")
     voxtral_model: str = setting(text, "mistralai/Voxtral-Small-24B-2507", "model name sent to it")
@@ -79,7 +79,7 @@ class ProviderSettings:
         "Transcribe this recording word for word in the language spoken. Answer with the transcript only.",
         "transcription instruction for audio LLM providers",
     )
-    audio_llm_max_tokens: int = setting(integer(1), 4096, "longest answer of an audio LLM, in tokens")
+    audio_llm_max_tokens: int = setting(integer(1), 4096, "longest reply of an audio LLM, in tokens")
     penstock_profiles: Path | None = setting(
         folder, None, "file of providers and model profiles; unset: profiles.toml in the working directory, if any"
     )
@@ -89,12 +89,12 @@ class ProviderSettings:
 
     @property
     def qwen_audio_key(self) -> Secret | None:
-        """The key for Qwen2-Audio after the documented fallbacks."""
+        """The key for Qwen2-Audio, with the documented fallbacks."""
         return self.qwen_audio_api_key or self.audio_llm_api_key or self.llm_api_key
 
     @property
     def voxtral_key(self) -> Secret | None:
-        """The key for Voxtral after the documented fallbacks."""
+        """The key for Voxtral, with the documented fallbacks."""
         return self.voxtral_api_key or self.audio_llm_api_key or self.llm_api_key
 
 

@@ -24,7 +24,7 @@ from penstock.settings.source import DOTENV, environment, from_file
 from penstock.settings.variable import Variable, variables
 from penstock.settings.workers import WorkerSettings
 
-# In the order of the documentation. A default may be derived from variables above it.
+# In the order of the documentation. A default may be derived from variables in front of it.
 GROUPS: Final = (
     GatewaySettings, DatabaseSettings, JobSettings, WorkerSettings, ModelSettings, BlobSettings, ProviderSettings,
     SidecarSettings, LogSettings,
@@ -33,7 +33,7 @@ VARIABLES: Final[Mapping[str, Variable]] = {
     name: variable for group in GROUPS for name, variable in variables(group).items()
 }
 _RELATIONS: Final = (*gateway.RELATIONS, *jobs.RELATIONS, *workers.RELATIONS, *providers.RELATIONS)
-# Given to children by their parents, and no settings.
+# Variables that parents pass to their children; they are not settings.
 _INTERNAL: Final = frozenset({"PENSTOCK_SUPERVISOR_PID", "PENSTOCK_MODEL", "PENSTOCK_MODEL_VERSION"})
 
 
@@ -51,7 +51,7 @@ class Settings(
 
     @classmethod
     def descriptions(cls) -> dict[str, str]:
-        """What each variable means, by its name."""
+        """The description of each variable, by its name."""
         return {name.upper(): variable.meaning for name, variable in VARIABLES.items()}
 
     def masked(self) -> dict[str, str | int | bool | None]:
@@ -59,11 +59,11 @@ class Settings(
         return {name.upper(): printable(name, getattr(self, name)) for name in VARIABLES}
 
     def secret_values(self) -> frozenset[str]:
-        """Everything that must appear in no log: the secrets themselves, and the passwords inside URLs."""
+        """The values that must never appear in a log: the secrets, and the passwords inside URLs."""
         return frozenset(secrets_in(getattr(self, name) for name in VARIABLES))
 
     def replace(self, **changes: object) -> Self:
-        """These settings with some fields changed; the changes are checked like the rest."""
+        """Return these settings with some fields changed; the changes are checked as usual."""
         if unknown := changes.keys() - VARIABLES.keys():
             raise TypeError(f"not settings: {', '.join(sorted(unknown))}")
         known = {name: getattr(self, name) for name in VARIABLES}
@@ -71,9 +71,9 @@ class Settings(
 
 
 def load_settings(env_file: Path | None = DOTENV) -> Settings:
-    """The settings of this process, from its environment and ``env_file``; a file that is not there is fine.
+    """Return the settings of this process, from its environment and ``env_file``, which need not exist.
 
-    Raises SettingsError, which lists all mistakes at once by the variables' names and repeats no values.
+    Raises SettingsError, which lists all mistakes at once by the variables' names and contains no values.
     """
     try:
         found = {name.upper(): value for name, value in environment(env_file).items()}
@@ -84,7 +84,7 @@ def load_settings(env_file: Path | None = DOTENV) -> Settings:
 
 
 def misspelt(env_file: Path | None = DOTENV) -> dict[str, str]:
-    """Names that are set but are not settings, with what may be meant: a misspelt token leaves the door open."""
+    """Return unknown names that are set, with suggestions: a misspelt name of the token would leave the API open."""
     known = set(Settings.descriptions())
     ours = [name for name in os.environ if name.startswith("PENSTOCK_") and name not in _INTERNAL]
     found: dict[str, str] = {}
@@ -96,7 +96,7 @@ def misspelt(env_file: Path | None = DOTENV) -> dict[str, str]:
 
 
 def _checked(stated: Mapping[str, object]) -> dict[str, Any]:
-    """A value for every field. Raises SettingsError with every mistake."""
+    """Return a value for every field. Raises SettingsError with all mistakes."""
     known: dict[str, Any] = {}
     problems: list[FieldProblem] = []
     for name, variable in VARIABLES.items():

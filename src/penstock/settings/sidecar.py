@@ -1,4 +1,4 @@
-"""Settings of sidecars, and of the gateway that shows them."""
+"""Settings of sidecars, and of the gateway that shows their reports."""
 
 from __future__ import annotations
 
@@ -25,14 +25,16 @@ class SidecarSettings:
         header_secret, None, "token of the sidecars; a sidecar itself requires it"
     )
     sidecar_http_host: str = setting(text, "0.0.0.0", "address of a sidecar")  # noqa: S104
-    sidecar_http_port: int = setting(port, 8090, "its port; 0 takes a free one")
-    sidecar_docker_socket: Path = setting(folder, USUAL_DOCKER_SOCKET, "where its containers are listed")
+    sidecar_http_port: int = setting(port, 8090, "port of a sidecar; 0 chooses a free one")
+    sidecar_docker_socket: Path = setting(folder, USUAL_DOCKER_SOCKET, "where the sidecar lists containers")
     sidecar_vllm_urls: tuple[str, ...] = setting(
-        several(http_url), (), "comma-separated vLLM servers beside it, whose metrics it reads"
+        several(http_url), (), "comma-separated vLLM servers on its host, whose metrics the sidecar reads"
     )
     sidecar_whisperx_urls: tuple[str, ...] = setting(
-        several(http_url), (), "comma-separated WhisperX servers beside it, whose health it reads"
+        several(http_url), (), "comma-separated WhisperX servers on its host, whose health the sidecar reads"
     )
     sidecar_interval: timedelta = setting(
-        duration(100 * MILLISECOND, timedelta(minutes=1)), timedelta(seconds=2), "it measures this often"
+        duration(100 * MILLISECOND, timedelta(minutes=1)),
+        timedelta(seconds=2),
+        "interval between measurements of the sidecar",
     )

@@ -1,4 +1,4 @@
-"""Where variables are read from: the environment of the process, and a file ``.env``; the environment wins."""
+"""Read variables from the environment of the process and from a file ``.env``; the environment wins."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ DOTENV: Final = Path(".env")
 
 
 def from_file(env_file: Path | None = DOTENV) -> dict[str, str]:
-    """The variables of a file; none of one that is not there. Raises OSError and UnicodeDecodeError."""
+    """Return the variables of a file; none if it does not exist. Raises OSError and UnicodeDecodeError."""
     if env_file is None or not env_file.is_file():
         return {}
     from dotenv import dotenv_values  # noqa: PLC0415  (only where there is such a file)
@@ -19,5 +19,5 @@ def from_file(env_file: Path | None = DOTENV) -> dict[str, str]:
 
 
 def environment(env_file: Path | None = DOTENV) -> dict[str, str]:
-    """All variables that this process sees; files may refer to them as ``${NAME}``."""
+    """Return all variables of this process; files may refer to them as ``${NAME}``."""
     return from_file(env_file) | dict(os.environ)

@@ -25,30 +25,34 @@ class WorkerSettings:
     worker_id: str = setting(
         short_text(200),
         derived=_host_name,
-        meaning="name of this worker; several under serve append -1, -2, … to it",
+        meaning="name of this worker; under serve, several workers get -1, -2, … appended",
     )
     worker_http_host: str = setting(
         text,
         "0.0.0.0",  # noqa: S104
-        "address of a worker's health endpoints; under serve the gateway's unless set",
+        "address of a worker's health endpoints; under serve, by default the gateway's",
     )
-    worker_http_port: int = setting(port, 8081, "their port; 0 takes a free one; under serve, the first worker's")
+    worker_http_port: int = setting(
+        port, 8081, "port of a worker's health endpoints; 0 chooses a free one; under serve, the first worker's"
+    )
     worker_poll_interval: timedelta = setting(
-        duration(10 * MILLISECOND, _HOUR), timedelta(seconds=2), "look for jobs at least this often"
+        duration(10 * MILLISECOND, _HOUR), timedelta(seconds=2), "longest interval between polls for jobs"
     )
     worker_claim_limit: int = setting(integer(1, 10_000), 4, "jobs that one worker runs at a time, over all its queues")
     worker_lease_timeout: timedelta = setting(
-        duration(SECOND, DAY), timedelta(minutes=15), "a silent worker loses its jobs after this time"
+        duration(SECOND, DAY), timedelta(minutes=15), "a worker that sends no heartbeats loses its jobs after this time"
     )
     penstock_shutdown_grace: timedelta = setting(
-        duration(timedelta(0), _HOUR), timedelta(seconds=30), "on SIGTERM, time to finish or hand back what runs"
+        duration(timedelta(0), _HOUR), timedelta(seconds=30), "on SIGTERM, time to finish or hand back running jobs"
     )
     penstock_workers: int = setting(integer(0, 256), 1, "worker processes that penstock serve starts")
 
 
 def _ports_for_all(workers: int, first: int, gateway: int) -> str | None:
     if first and (first + workers - 1 > 65_535 or (gateway and first < gateway < first + workers)):
-        return "each worker takes the next port from WORKER_HTTP_PORT on: there must be enough, without HTTP_PORT"
+        return (
+            "each worker takes the next port from WORKER_HTTP_PORT on: there must be enough, and none HTTP_PORT itself"
+        )
     return None
 
 

@@ -1,1 +1,1 @@
-"""Who owns data and who sends requests: tenants and principals."""
+"""Tenants, which own data, and principals, which send requests."""

@@ -80,7 +80,7 @@ class Engine:
     # Life
 
     async def run(self) -> None:
-        """Work until ``stop``, or after ``withdraw`` until all jobs have ended; if cancelled, hand them back at once."""
+        """Work until ``stop``, or after ``withdraw`` until all jobs have ended; if cancelled, hand them back now."""
         self._started = True
         self._room.set()
         loops = [asyncio.create_task(self._claim()), asyncio.create_task(self._heartbeats.run())]
