@@ -267,8 +267,8 @@ async def test_heartbeats_resume_well_within_a_short_lease(monkeypatch: pytest.M
     """After an outage every lease gets its full length again, however short that is."""
     pauses: list[float] = []
 
-    async def back_off(_link: Link, _pause: float, _event: str, _error: Exception, *, most: float = 99.0) -> float:
-        pauses.append(most)
+    async def back_off(_link: Link, _pause: float, _event: str, _error: Exception, *, longest: float = 99.0) -> float:
+        pauses.append(longest)
         await asyncio.sleep(0)
         return 0.0
 
