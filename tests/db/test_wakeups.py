@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 
 import asyncpg
 import pytest
@@ -30,9 +31,9 @@ class Listener:
 
 
 @asynccontextmanager
-async def process(url: str) -> AsyncIterator[Wakeups]:
+async def process(url: str, *, interval: timedelta = timedelta(milliseconds=5)) -> AsyncIterator[Wakeups]:
     async with open_database(url, max_size=1) as database:
-        wakeups = Wakeups(database)
+        wakeups = Wakeups(database, interval=interval)
         wakeups.start()
         await within(wakeups.listening.wait())
         try:
@@ -83,6 +84,15 @@ async def test_simultaneous_announcements_are_sent_together(
         assert len(messages) == 1
     finally:
         await connection.close()
+
+
+async def test_the_wakeups_of_one_job_do_not_wait_for_each_other(far: Wakeups, module_database_url: str) -> None:
+    there = Listener(far, "jobs")
+    async with process(module_database_url, interval=timedelta(hours=1)) as near:
+        for step in ("submitted", "claimed", "completed"):
+            near.announce("jobs", {step: 1})
+            await there.hears(len(there.heard) + 1)
+    assert there.heard == [("jobs", {"submitted": 1}), ("jobs", {"claimed": 1}), ("jobs", {"completed": 1})]
 
 
 async def test_wakeups_that_are_not_urgent_are_sent_too(near: Wakeups, far: Wakeups) -> None:

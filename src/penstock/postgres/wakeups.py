@@ -1,4 +1,4 @@
-"""Wake-ups between processes: hints that something changed, sent after commit, at most one every few milliseconds.
+"""Wake-ups between processes: hints that something changed, sent after commit, a few at once and then one each 5 ms.
 
 A wake-up has a topic and a payload of keys with counts: what changed, and how much of it. Any room may announce on a
 topic of its own and subscribe to it; a process ignores the topics that it does not subscribe to. A wake-up may be lost
@@ -9,6 +9,7 @@ database at commit, so no statement that does other work contains it.
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -32,6 +33,7 @@ CHANNEL: Final = "penstock"
 _LOST: Final[tuple[type[BaseException], ...]] = (DatabaseUnavailable, *UNREACHABLE)
 _MAX_BYTES: Final = 7900  # PostgreSQL refuses payloads of 8000 bytes
 _MAX_KEYS: Final = 150  # of one topic in one message; if there are more, none is named
+_BURST: Final = 4  # messages sent without a pause: a job has several wake-ups, and the last must not wait for the first
 
 
 class _Message(Struct, array_like=True):
@@ -107,6 +109,9 @@ class Wakeups:
             callback(keys)
 
     async def _send(self) -> None:
+        """Send what was collected: one message each interval, with bursts after a quiet time."""
+        allowed_at = -math.inf  # loop time at which the next message would be due without bursts
+        clock = asyncio.get_running_loop().time
         while True:
             await self._due.wait()
             self._due.clear()
@@ -121,7 +126,10 @@ class Wakeups:
             except Exception:  # the loop outlives an unforeseen error; a hint may be lost
                 log.exception("wakeup_not_sent")
                 self._lost.set()
-            await asyncio.sleep(self._interval)
+            now = clock()
+            allowed_at = max(allowed_at, now - _BURST * self._interval) + self._interval
+            if allowed_at > now:
+                await asyncio.sleep(allowed_at - now)
 
     def _take_payload(self) -> str:
         """Return all announcements since the last call; topics lose their keys, the largest first, until it fits."""
