@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 import asyncpg
 import pytest
 
-from penstock.postgres.embedded import EmbeddedServer, embedded_url
+from penstock.postgres.embedded import EmbeddedServer
 from penstock.postgres.migrate import migrate
 from penstock.settings import Settings
 from penstock.supervisor import ports
 from penstock.telemetry import logs
+from tests.support.databases import own_database
 
 _MAX_TEST_PROCESSES: Final = 8  # each has a PostgreSQL of its own
-_numbers = itertools.count(1)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -83,19 +81,6 @@ async def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIter
         yield server
     finally:
         await server.stop()
-
-
-@asynccontextmanager
-async def own_database(server: EmbeddedServer) -> AsyncIterator[str]:
-    """The URL of a fresh database with the newest schema; dropped at the end, with its connections."""
-    name = f"test_{os.getpid()}_{next(_numbers)}"
-    admin = await asyncpg.connect(embedded_url(server.data_dir, "postgres"))
-    try:
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE penstock")
-        yield embedded_url(server.data_dir, name)
-        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    finally:
-        await admin.close()
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from sklearn.datasets import load_digits
 from examples.models.digits.digits import TRAINED_ON, Digits
 from penstock import Category, Client, PenstockError, Status
 from penstock.supervisor.ports import free_port
-from tests.processes import clean_environment, penstock, until
+from tests.support.processes import clean_environment, penstock
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 TOKEN = "a-token-of-these-tests"

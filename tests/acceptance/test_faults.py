@@ -31,7 +31,8 @@ from penstock.supervisor.ports import free_port
 from penstock.tenants.principal import DEFAULT_TENANT
 from penstock.work.executors import Executors
 from penstock.workers.worker import Worker
-from tests.processes import PENSTOCK, alive, children, clean_environment, until
+from tests.support.processes import PENSTOCK, alive, children, clean_environment
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 JOB = JobSubmission(owner_service="tests", task_type="echo", model_profile="small")

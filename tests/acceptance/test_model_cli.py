@@ -15,9 +15,10 @@ from aiohttp import web
 from penstock.models import trial
 from penstock.supervisor.ports import free_port
 from penstock.supervisor.serve import is_ready
-from tests.acceptance.test_cli import Done, run, run_on_terminal
-from tests.processes import clean_environment, penstock, until
-from tests.unit.test_client import gateway
+from tests.support.command_line import CommandResult, run_command, run_on_terminal
+from tests.support.processes import clean_environment, penstock
+from tests.support.scripted_gateways import scripted_gateway
+from tests.support.waiting import until
 
 TOKEN = "a-token-that-must-not-be-shown"
 MODELS = {
@@ -62,8 +63,8 @@ class Desk:
     folder: Path
     variables: dict[str, str]
 
-    async def __call__(self, *arguments: str, stdin: str = "") -> Done:
-        return await run(self.folder, "model", *arguments, stdin=stdin, **self.variables)
+    async def __call__(self, *arguments: str, stdin: str = "") -> CommandResult:
+        return await run_command(self.folder, "model", *arguments, stdin=stdin, **self.variables)
 
     async def terminal(self, *arguments: str) -> str:
         return await run_on_terminal(self.folder, "model", *arguments, **self.variables)
@@ -149,7 +150,7 @@ async def chat(request: web.Request) -> web.StreamResponse:
 
 async def test_a_streamed_chat(desk: Desk) -> None:
     """People see the words once; programs get the whole output after the chunks."""
-    async with gateway(chat) as server:
+    async with scripted_gateway(chat) as server:
         options = ("--runtime", "openai", "--base-url", f"{server.url}/v1", "--model", "tiny")
         assert (await desk("add", "chat", *options)).status == 0
         assert (await desk.terminal("stream", "chat", "user=hello")).splitlines() == ["Good day"]
@@ -234,7 +235,7 @@ async def test_mistakes_are_reported_in_a_line(desk: Desk, arguments: tuple[str,
 async def test_an_unreachable_gateway_is_reported_in_one_clear_line(tmp_path: Path, arguments: tuple[str, ...]) -> None:
     """The line has the gateway's address."""
     url = f"http://127.0.0.1:{free_port()}"
-    done = await run(tmp_path, "model", *arguments, PENSTOCK_URL=url)
+    done = await run_command(tmp_path, "model", *arguments, PENSTOCK_URL=url)
     assert (done.status, done.out) == (1, "")
     assert url in done.err
     assert len(done.err.strip().splitlines()) == 1
@@ -243,7 +244,7 @@ async def test_an_unreachable_gateway_is_reported_in_one_clear_line(tmp_path: Pa
 async def test_help_shows_how_commands_are_used(tmp_path: Path) -> None:
     """Every command that takes arguments has an example."""
     commands = ("show", "schema", "add", "remove", "reload", "predict", "stream", "logs", "new", "test")
-    outputs = await asyncio.gather(*(run(tmp_path, "model", command, "--help") for command in commands))
+    outputs = await asyncio.gather(*(run_command(tmp_path, "model", command, "--help") for command in commands))
     for command, done in zip(commands, outputs, strict=True):
         assert f"\n  penstock model {command} " in done.out
 
@@ -251,18 +252,18 @@ async def test_help_shows_how_commands_are_used(tmp_path: Path) -> None:
 async def test_a_new_model_may_have_any_name(tmp_path: Path) -> None:
     """Even a name with a meaning in Python, or in the generated code, is allowed."""
     for name in ("none", "bad-input"):
-        assert (await run(tmp_path, "model", "new", name)).status == 0
-        assert (await run(tmp_path, "model", "test", name)).json["sound"]
+        assert (await run_command(tmp_path, "model", "new", name)).status == 0
+        assert (await run_command(tmp_path, "model", "test", name)).json["sound"]
     for name in ("../up", "", "1st"):
-        assert (await run(tmp_path, "model", "new", name)).status == 1
+        assert (await run_command(tmp_path, "model", "new", name)).status == 1
 
 
 @pytest.mark.parametrize("runtime", ["python", "subprocess"])
 async def test_a_new_model_works_as_generated(tmp_path: Path, runtime: str) -> None:
     """Its trial succeeds, and so does its own test."""
-    made = await run(tmp_path, "model", "new", "my-model", "--runtime", runtime)
+    made = await run_command(tmp_path, "model", "new", "my-model", "--runtime", runtime)
     assert made.status == 0, made.err
-    report = (await run(tmp_path, "model", "test", "my-model")).json
+    report = (await run_command(tmp_path, "model", "test", "my-model")).json
     assert report["sound"]
     assert report["calls"][0]["output"] == {"summary": "a penstock…"}
     own = await asyncio.create_subprocess_exec(
@@ -272,7 +273,7 @@ async def test_a_new_model_works_as_generated(tmp_path: Path, runtime: str) -> N
         stderr=asyncio.subprocess.DEVNULL,
     )
     assert await own.wait() == 0
-    again = await run(tmp_path, "model", "new", "my-model")
+    again = await run_command(tmp_path, "model", "new", "my-model")
     assert (again.status, again.err) == (1, "penstock: my-model exists already\n")
 
 
@@ -284,7 +285,7 @@ async def test_a_trial_finds_what_is_wrong(tmp_path: Path) -> None:
         (tmp_path / "model.toml").write_text(
             f'name = "m"\nruntime = "python"\n{more}\n[python]\nclass = "model:Model"\n'
         )
-        done = await run(tmp_path, "model", "test", "model.toml")
+        done = await run_command(tmp_path, "model", "test", "model.toml")
         return done.status, done.out
 
     example = "examples = [{ n = 1 }, { n = 2 }]\nbatching = { max_size = 4 }"
@@ -314,7 +315,7 @@ async def test_a_trial_gives_the_model_the_environment_of_a_gateway(tmp_path: Pa
         "        return [name in os.environ for name in ('AI_SERVICE_TOKEN', 'DATABASE_URL', 'OF_THE_MODEL')]\n"
     )
     variables = {"AI_SERVICE_TOKEN": TOKEN, "DATABASE_URL": "postgresql://x/y", "OF_THE_MODEL": "1"}
-    done = await run(tmp_path, "model", "test", "check.toml", **variables)
+    done = await run_command(tmp_path, "model", "test", "check.toml", **variables)
     assert done.json["calls"][0]["output"] == [False, False, True]
 
 

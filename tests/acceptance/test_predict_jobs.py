@@ -12,8 +12,9 @@ import pytest
 from penstock import Category, Client, Status
 from penstock.errors import InvalidInput, PenstockError
 from penstock.supervisor.ports import free_port
-from tests.models.servers import answering, serving
-from tests.processes import clean_environment, penstock, until
+from tests.support.http_servers import responding, serving
+from tests.support.processes import clean_environment, penstock
+from tests.support.waiting import until
 
 SOON = timedelta(seconds=30)
 
@@ -158,7 +159,7 @@ async def test_a_model_registered_over_http_runs_where_workers_host_models(
 ) -> None:
     """They also poll the table and pick up replacements."""
     async with (
-        serving(answering({"echo": 7})) as elsewhere,
+        serving(responding({"echo": 7})) as elsewhere,
         served(module_database_url, folder, by="worker") as client,
     ):
         await client.add_model({"name": "far", "runtime": "http", "http": {"url": elsewhere.address}})
@@ -183,7 +184,7 @@ async def test_a_profile_names_a_model_beside_servers(module_database_url: str, 
         "choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 3, "completion_tokens": 1},
     }
-    async with serving(answering(answer)) as server:
+    async with serving(responding(answer)) as server:
         (folder / "local.toml").write_text(
             f'runtime = "openai"\n[openai]\nbase_url = "{server.address}/v1"\nmodel = "qwen"\n'
         )

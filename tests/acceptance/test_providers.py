@@ -20,11 +20,11 @@ from aiohttp import web
 from penstock.client import Client
 from penstock.errors import PenstockError
 from penstock.supervisor.ports import free_port
-from tests.models.servers import serving
-from tests.processes import PENSTOCK, clean_environment, until
-from tests.providers.speaking import TEXT, Heard, encoded, spoken, transcribing
-from tests.providers.test_fetching import site
-from tests.unit.test_cutting import recorded
+from tests.support.http_servers import serving, site
+from tests.support.processes import PENSTOCK, clean_environment
+from tests.support.recordings import TEXT, encoded, recorded, spoken
+from tests.support.speech_servers import Heard, transcribing
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="penstock serve is run as it is on Linux")
 

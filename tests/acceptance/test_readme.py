@@ -17,7 +17,8 @@ import pytest
 from aiohttp import web
 
 from penstock.supervisor.ports import free_port
-from tests.processes import clean_environment, penstock, until
+from tests.support.processes import clean_environment, penstock
+from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()

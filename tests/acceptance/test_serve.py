@@ -16,7 +16,8 @@ import pytest
 
 from penstock.supervisor.ports import free_port
 from penstock.supervisor.serve import is_ready
-from tests.processes import alive, children, clean_environment, penstock, until
+from tests.support.processes import alive, children, clean_environment, penstock
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are found through /proc")
 

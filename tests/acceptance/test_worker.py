@@ -23,8 +23,9 @@ from penstock.jobs.states import Status
 from penstock.postgres.pool import Database
 from penstock.supervisor.ports import free_port
 from penstock.tenants.principal import DEFAULT_TENANT
-from tests.db.stage import submission
-from tests.processes import clean_environment, penstock, until
+from tests.support.jobs import submission
+from tests.support.processes import clean_environment, penstock
+from tests.support.waiting import until
 
 KEY = "sk-of-these-tests"
 

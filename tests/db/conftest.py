@@ -8,7 +8,9 @@ import pytest
 
 from penstock.jobs.service import JobService
 from penstock.postgres.pool import Database
-from tests.db.stage import Caller, Clock, open_database, own_tenant, started
+from tests.support.clocks import Clock
+from tests.support.databases import open_database, own_tenant
+from tests.support.jobs import JobCaller, job_service
 
 
 @pytest.fixture(scope="module")
@@ -21,21 +23,21 @@ async def database(module_database_url: str) -> AsyncIterator[Database]:
 @pytest.fixture
 async def service(database: Database) -> AsyncIterator[JobService]:
     """A started service on the module's database."""
-    async with started(database) as service:
+    async with job_service(database) as service:
         yield service
 
 
 @pytest.fixture
-async def caller(service: JobService, database: Database) -> Caller:
+async def caller(service: JobService, database: Database) -> JobCaller:
     """Calls in the name of this test's own tenant."""
-    return Caller(service, await own_tenant(database))
+    return JobCaller(service, await own_tenant(database))
 
 
 @pytest.fixture
-async def far_caller(module_database_url: str, caller: Caller) -> AsyncIterator[Caller]:
+async def far_caller(module_database_url: str, caller: JobCaller) -> AsyncIterator[JobCaller]:
     """Calls of the same tenant through a second service with its own pool, as in another process."""
-    async with open_database(module_database_url) as far, started(far) as service:
-        yield Caller(service, caller.tenant)
+    async with open_database(module_database_url) as far, job_service(far) as service:
+        yield JobCaller(service, caller.tenant)
 
 
 @pytest.fixture
@@ -54,10 +56,10 @@ async def fresh(database_url: str) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def alone(fresh: Database) -> AsyncIterator[Caller]:
+async def alone(fresh: Database) -> AsyncIterator[JobCaller]:
     """The only caller of a database that only this test uses."""
-    async with started(fresh) as service:
-        yield Caller(service, await own_tenant(fresh))
+    async with job_service(fresh) as service:
+        yield JobCaller(service, await own_tenant(fresh))
 
 
 @pytest.fixture

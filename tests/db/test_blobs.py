@@ -21,7 +21,9 @@ from penstock.errors import InvalidInput, NotFound, TooLarge
 from penstock.housekeeping.sweeper import Sweeper
 from penstock.jobs.limits import JobLimits
 from penstock.postgres.pool import Database
-from tests.db.stage import Clock, look, own_tenant, within
+from tests.support.clocks import Clock
+from tests.support.databases import own_tenant, query
+from tests.support.waiting import within
 
 KEEP = timedelta(days=30)
 MOST = 4 * PART_BYTES
@@ -54,7 +56,7 @@ async def whole(blobs: BlobService, tenant: int, blob_id: UUID, start: int = 0, 
 
 async def counts(database: Database) -> tuple[int, int]:
     """Return the numbers of blobs and of parts."""
-    rows = await look(database, "SELECT (SELECT count(*) FROM blob), (SELECT count(*) FROM blob_part)")
+    rows = await query(database, "SELECT (SELECT count(*) FROM blob), (SELECT count(*) FROM blob_part)")
     return rows[0][0], rows[0][1]
 
 
@@ -86,7 +88,7 @@ async def test_any_range_can_be_read(blobs: BlobService, tenant: int) -> None:
 
 async def test_media_are_not_compressed_again(fresh: Database, blobs: BlobService, tenant: int) -> None:
     await put(blobs, tenant, bytes(PART_BYTES))
-    ((stored,),) = await look(fresh, "SELECT pg_column_size(data) FROM blob_part")
+    ((stored,),) = await query(fresh, "SELECT pg_column_size(data) FROM blob_part")
     assert stored >= PART_BYTES
 
 
@@ -157,7 +159,7 @@ async def test_an_upload_in_progress_holds_no_transaction(fresh: Database, blobs
 
     upload = asyncio.create_task(blobs.put(tenant, slow(), media_type=None, filename=None))
     await within(waiting.wait())
-    open_ones = await look(
+    open_ones = await query(
         fresh,
         "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         " AND backend_xid IS NOT NULL",
@@ -213,8 +215,8 @@ async def test_blobs_expire_and_are_swept(fresh: Database, fresh_clock: Clock, b
             await call
     assert await counts(fresh) == (2, 8)
     await sweep(fresh)
-    assert await look(fresh, "SELECT id FROM blob") == [(young.id,)]
-    assert await look(fresh, "SELECT DISTINCT blob_id FROM blob_part") == [(young.id,)]
+    assert await query(fresh, "SELECT id FROM blob") == [(young.id,)]
+    assert await query(fresh, "SELECT DISTINCT blob_id FROM blob_part") == [(young.id,)]
 
 
 async def test_unfinished_uploads_are_swept_after_a_day(

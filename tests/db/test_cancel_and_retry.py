@@ -13,26 +13,30 @@ from penstock.failures import Category
 from penstock.jobs.job import HeartbeatResult, JobFilter
 from penstock.jobs.states import Status
 from penstock.postgres.pool import Database
-from tests.db.stage import Caller, Clock, look, places, rescue, within
+from tests.support.clocks import Clock
+from tests.support.databases import query, tables_holding
+from tests.support.duties import rescue
+from tests.support.jobs import JobCaller
+from tests.support.waiting import within
 
 
-async def test_a_ready_job_is_cancelled_at_once(caller: Caller, database: Database) -> None:
+async def test_a_ready_job_is_cancelled_at_once(caller: JobCaller, database: Database) -> None:
     job = await caller.submit()
     cancelled = await caller.cancel(job.id)
     assert (cancelled.status, cancelled.attempt, cancelled.worker_id) == (Status.CANCELLED, 0, None)
     assert cancelled.finished_at is not None
-    assert await places(database, job.id) == ["done"]
+    assert await tables_holding(database, job.id) == ["done"]
     assert await caller.claim() == []
     assert await caller.history(job.id) == ["job.created", "job.cancelled"]
 
 
-async def test_a_scheduled_job_is_cancelled_at_once(caller: Caller, database: Database) -> None:
+async def test_a_scheduled_job_is_cancelled_at_once(caller: JobCaller, database: Database) -> None:
     job = await caller.submit(run_at=datetime.now(UTC) + timedelta(days=1))
     assert (await caller.cancel(job.id)).status is Status.CANCELLED
-    assert await places(database, job.id) == ["done"]
+    assert await tables_holding(database, job.id) == ["done"]
 
 
-async def test_a_running_job_learns_of_its_cancellation_through_the_heartbeat(caller: Caller) -> None:
+async def test_a_running_job_learns_of_its_cancellation_through_the_heartbeat(caller: JobCaller) -> None:
     job = await caller.submit_and_claim()
     requested = await caller.cancel(job.id)
     assert requested.status is Status.RUNNING
@@ -44,13 +48,15 @@ async def test_a_running_job_learns_of_its_cancellation_through_the_heartbeat(ca
     assert await caller.history(job.id) == ["job.created", "job.started", "job.cancel_requested", "job.cancelled"]
 
 
-async def test_a_cancelled_worker_that_reports_another_failure_still_ends_the_job_as_cancelled(caller: Caller) -> None:
+async def test_a_cancelled_worker_that_reports_another_failure_still_ends_the_job_as_cancelled(
+    caller: JobCaller,
+) -> None:
     job = await caller.submit_and_claim()
     await caller.cancel(job.id)
     assert (await caller.fail(job, Category.SHUTDOWN)).status is Status.CANCELLED
 
 
-async def test_a_result_reported_before_the_worker_learns_of_the_cancellation_is_kept(caller: Caller) -> None:
+async def test_a_result_reported_before_the_worker_learns_of_the_cancellation_is_kept(caller: JobCaller) -> None:
     job = await caller.submit_and_claim()
     await caller.cancel(job.id)
     assert (await caller.complete(job)).status is Status.COMPLETED
@@ -58,7 +64,7 @@ async def test_a_result_reported_before_the_worker_learns_of_the_cancellation_is
 
 
 async def test_a_worker_that_does_not_stop_loses_its_lease_after_the_grace(
-    caller: Caller, database: Database, clock: Clock
+    caller: JobCaller, database: Database, clock: Clock
 ) -> None:
     job = await caller.submit_and_claim()
     await caller.cancel(job.id)
@@ -73,49 +79,49 @@ async def test_a_worker_that_does_not_stop_loses_its_lease_after_the_grace(
         await caller.complete(job)
 
 
-async def test_cancelling_again_while_running_does_not_restart_the_grace(caller: Caller, clock: Clock) -> None:
+async def test_cancelling_again_while_running_does_not_restart_the_grace(caller: JobCaller, clock: Clock) -> None:
     job = await caller.submit_and_claim()
     first = await caller.cancel(job.id)
     await clock.advance(timedelta(seconds=20))
     assert (await caller.cancel(job.id)).cancel_requested_at == first.cancel_requested_at
 
 
-async def test_cancelling_a_cancelled_job_returns_it(caller: Caller) -> None:
+async def test_cancelling_a_cancelled_job_returns_it(caller: JobCaller) -> None:
     job = await caller.submit()
     first = await caller.cancel(job.id)
     assert await caller.cancel(job.id) == first
 
 
 @pytest.mark.parametrize("category", [None, Category.BAD_INPUT])
-async def test_a_job_that_ended_otherwise_cannot_be_cancelled(caller: Caller, category: Category | None) -> None:
+async def test_a_job_that_ended_otherwise_cannot_be_cancelled(caller: JobCaller, category: Category | None) -> None:
     job = await caller.submit_and_claim()
     await (caller.complete(job) if category is None else caller.fail(job, category))
     with pytest.raises(WrongState):
         await caller.cancel(job.id)
 
 
-async def test_unknown_jobs_can_be_neither_cancelled_nor_retried(caller: Caller) -> None:
+async def test_unknown_jobs_can_be_neither_cancelled_nor_retried(caller: JobCaller) -> None:
     with pytest.raises(NotFound):
         await caller.cancel(uuid7())
     with pytest.raises(NotFound):
         await caller.retry(uuid7())
 
 
-async def test_other_processes_learn_of_a_cancellation_at_once(caller: Caller, far_caller: Caller) -> None:
+async def test_other_processes_learn_of_a_cancellation_at_once(caller: JobCaller, far_caller: JobCaller) -> None:
     job = await caller.submit_and_claim()
     caller.service.cancellations.clear()
     await far_caller.cancel(job.id)
     await within(caller.service.cancellations.wait())
 
 
-async def test_a_waiter_for_a_job_learns_of_its_cancellation(caller: Caller, far_caller: Caller) -> None:
+async def test_a_waiter_for_a_job_learns_of_its_cancellation(caller: JobCaller, far_caller: JobCaller) -> None:
     job = await caller.submit()
     waiting = asyncio.create_task(caller.service.of(caller.tenant).wait(job.id, timedelta(seconds=30)))
     await far_caller.cancel(job.id)
     assert (await within(waiting)).status is Status.CANCELLED
 
 
-async def test_a_failed_job_is_retried_with_a_fresh_allowance_and_a_growing_attempt(caller: Caller) -> None:
+async def test_a_failed_job_is_retried_with_a_fresh_allowance_and_a_growing_attempt(caller: JobCaller) -> None:
     job = await caller.submit_and_claim(max_attempts=1, priority=3)
     assert (await caller.fail(job)).status is Status.FAILED
     again = await caller.retry(job.id)
@@ -135,11 +141,11 @@ async def test_a_failed_job_is_retried_with_a_fresh_allowance_and_a_growing_atte
     ]
 
 
-async def test_retrying_a_running_job_takes_its_lease_away(caller: Caller, database: Database) -> None:
+async def test_retrying_a_running_job_takes_its_lease_away(caller: JobCaller, database: Database) -> None:
     job = await caller.submit_and_claim()
     again = await caller.retry(job.id)
     assert again.status is Status.PENDING
-    assert await places(database, job.id) == ["ready"]
+    assert await tables_holding(database, job.id) == ["ready"]
     assert isinstance(await caller.beat(job), StaleEpoch)
     with pytest.raises(StaleEpoch):
         await caller.complete(job)
@@ -153,7 +159,7 @@ async def test_retrying_a_running_job_takes_its_lease_away(caller: Caller, datab
     assert (lost.epoch, lost.error.category) == (job.epoch, Category.WORKER_LOST)
 
 
-async def test_a_retry_forgets_an_earlier_cancellation(caller: Caller) -> None:
+async def test_a_retry_forgets_an_earlier_cancellation(caller: JobCaller) -> None:
     job = await caller.submit_and_claim()
     await caller.cancel(job.id)
     await caller.retry(job.id)
@@ -163,7 +169,7 @@ async def test_a_retry_forgets_an_earlier_cancellation(caller: Caller) -> None:
     assert not answer.cancel_requested
 
 
-async def test_only_failed_and_running_jobs_can_be_retried(caller: Caller) -> None:
+async def test_only_failed_and_running_jobs_can_be_retried(caller: JobCaller) -> None:
     pending = await caller.submit()
     with pytest.raises(WrongState):
         await caller.retry(pending.id)
@@ -176,7 +182,7 @@ async def test_only_failed_and_running_jobs_can_be_retried(caller: Caller) -> No
         await caller.retry(completed.id)
 
 
-async def test_cancel_by_filter_works_in_chunks_and_only_on_matching_jobs(caller: Caller) -> None:
+async def test_cancel_by_filter_works_in_chunks_and_only_on_matching_jobs(caller: JobCaller) -> None:
     await caller.submit_many(2100, task_type="many", tags=["a", "b"])
     kept = await caller.submit_many(3, task_type="many", tags=["a"])
     running = await caller.claim(5)
@@ -194,7 +200,7 @@ async def test_cancel_by_filter_works_in_chunks_and_only_on_matching_jobs(caller
         assert await caller.status(job.id) is Status.PENDING
 
 
-async def test_retry_by_filter_works_in_chunks(caller: Caller, database: Database) -> None:
+async def test_retry_by_filter_works_in_chunks(caller: JobCaller, database: Database) -> None:
     await caller.submit_many(1500, owner_service="one", max_attempts=1)
     await caller.submit_many(10, owner_service="two", max_attempts=1)
     jobs = await caller.claim(1000) + await caller.claim(1000)
@@ -204,11 +210,11 @@ async def test_retry_by_filter_works_in_chunks(caller: Caller, database: Databas
     assert await caller.service.of(caller.tenant).retry_where(where, dry_run=False) == 1500
     totals = (await caller.service.of(caller.tenant).stats()).totals
     assert (totals.pending, totals.failed) == (1500, 10)
-    rows = await look(database, "SELECT DISTINCT attempt, failures FROM ready WHERE tenant_id = $1", caller.tenant)
+    rows = await query(database, "SELECT DISTINCT attempt, failures FROM ready WHERE tenant_id = $1", caller.tenant)
     assert rows == [(1, 0)]
 
 
-async def test_calls_by_filter_count_and_change_only_jobs_in_states_that_allow_it(caller: Caller) -> None:
+async def test_calls_by_filter_count_and_change_only_jobs_in_states_that_allow_it(caller: JobCaller) -> None:
     completed = await caller.submit_and_claim()
     await caller.complete(completed)
     failed = await caller.submit_and_claim()

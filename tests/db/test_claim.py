@@ -11,18 +11,21 @@ import pytest
 from penstock.jobs.job import ClaimRequest
 from penstock.jobs.states import Status
 from penstock.postgres.pool import Database
-from tests.db.stage import Caller, Clock, claim_rows, places, promote, within
-from tests.processes import until
+from tests.support.clocks import Clock
+from tests.support.databases import tables_holding
+from tests.support.duties import promote
+from tests.support.jobs import JobCaller, claim_rows
+from tests.support.waiting import until, within
 
 
-async def test_jobs_of_one_queue_are_claimed_in_order_of_submission(caller: Caller) -> None:
+async def test_jobs_of_one_queue_are_claimed_in_order_of_submission(caller: JobCaller) -> None:
     made = [(await caller.submit(owner_ref=f"{number}")).id for number in range(3)]
     made += [job.id for job in await caller.submit_many(20)]
     claimed = [job.id for _ in range(5) for job in await caller.claim(5)]
     assert claimed == made
 
 
-async def test_a_higher_priority_is_claimed_first_even_if_submitted_later(caller: Caller) -> None:
+async def test_a_higher_priority_is_claimed_first_even_if_submitted_later(caller: JobCaller) -> None:
     priorities = [0, 5, -100, 100, 5, 0]
     for priority in priorities:
         await caller.submit(priority=priority)
@@ -30,7 +33,7 @@ async def test_a_higher_priority_is_claimed_first_even_if_submitted_later(caller
     assert [job.priority for job in await caller.claim(4)] == [0, -100]
 
 
-async def test_queues_of_equal_priority_take_turns(caller: Caller) -> None:
+async def test_queues_of_equal_priority_take_turns(caller: JobCaller) -> None:
     await caller.submit_many(300, task_type="busy")
     await caller.submit_many(20, task_type="quiet")
     claimed = Counter([(await caller.claim_one()).task_type for _ in range(60)])
@@ -38,7 +41,7 @@ async def test_queues_of_equal_priority_take_turns(caller: Caller) -> None:
     assert claimed["busy"] >= 5
 
 
-async def test_a_claim_takes_only_the_queues_it_names(caller: Caller) -> None:
+async def test_a_claim_takes_only_the_queues_it_names(caller: JobCaller) -> None:
     await caller.submit(task_type="a", model_profile="x")
     await caller.submit(task_type="a", model_profile="y")
     await caller.submit(task_type="b", model_profile="x")
@@ -49,7 +52,7 @@ async def test_a_claim_takes_only_the_queues_it_names(caller: Caller) -> None:
     assert await caller.claim(10) == []
 
 
-async def test_a_claimed_job_carries_all_that_its_worker_needs(caller: Caller, database: Database) -> None:
+async def test_a_claimed_job_carries_all_that_its_worker_needs(caller: JobCaller, database: Database) -> None:
     made = await caller.submit(input=b"[1]", tags=["t"], timeout_seconds=3, priority=2, max_attempts=4, owner_ref="r")
     job = await caller.claim_one(worker_id="w1", lease_seconds=60)
     assert (job.id, job.owner_service, job.owner_ref) == (made.id, "tests", "r")
@@ -61,17 +64,17 @@ async def test_a_claimed_job_carries_all_that_its_worker_needs(caller: Caller, d
     assert read.lease_expires_at == job.lease_expires_at
     assert read.started_at is not None
     assert job.lease_expires_at - read.started_at == timedelta(seconds=60)
-    assert await places(database, job.id) == ["lease"]
+    assert await tables_holding(database, job.id) == ["lease"]
 
 
-async def test_a_lease_has_the_configured_length_unless_the_claim_states_one(caller: Caller) -> None:
+async def test_a_lease_has_the_configured_length_unless_the_claim_states_one(caller: JobCaller) -> None:
     job = await caller.submit_and_claim()
     read = await caller.get(job.id)
     assert read.started_at is not None
     assert job.lease_expires_at - read.started_at == caller.service.limits.lease
 
 
-async def test_a_claim_never_takes_more_than_its_limit(caller: Caller) -> None:
+async def test_a_claim_never_takes_more_than_its_limit(caller: JobCaller) -> None:
     for priority in range(5):
         await caller.submit_many(4, priority=priority)
     assert len(await caller.claim(7)) == 7
@@ -79,7 +82,7 @@ async def test_a_claim_never_takes_more_than_its_limit(caller: Caller) -> None:
 
 
 async def test_a_claim_neither_waits_for_another_nor_takes_less_because_of_it(
-    caller: Caller, database: Database
+    caller: JobCaller, database: Database
 ) -> None:
     made = [job.id for job in await caller.submit_many(10)]
     async with database.acquire() as connection, connection.transaction():
@@ -89,7 +92,7 @@ async def test_a_claim_neither_waits_for_another_nor_takes_less_because_of_it(
         assert [job.id for job in second] == made[4:8]
 
 
-async def test_jobs_locked_by_an_abandoned_claim_go_to_the_next_one(caller: Caller, database: Database) -> None:
+async def test_jobs_locked_by_an_abandoned_claim_go_to_the_next_one(caller: JobCaller, database: Database) -> None:
     made = [job.id for job in await caller.submit_many(3)]
     async with database.acquire() as connection:
         transaction = connection.transaction()
@@ -100,14 +103,14 @@ async def test_jobs_locked_by_an_abandoned_claim_go_to_the_next_one(caller: Call
     assert [job.id for job in await within(caller.claim(3, wait_seconds=10))] == made
 
 
-async def test_epochs_grow_with_every_claim(caller: Caller) -> None:
+async def test_epochs_grow_with_every_claim(caller: JobCaller) -> None:
     await caller.submit_many(6)
     epochs = [job.epoch for _ in range(3) for job in await caller.claim(2)]
     assert len(set(epochs)) == 6
     assert max(epochs[:2]) < min(epochs[2:4]) < min(epochs[4:])
 
 
-async def test_a_waiting_claim_gets_a_job_that_its_own_process_submits(caller: Caller) -> None:
+async def test_a_waiting_claim_gets_a_job_that_its_own_process_submits(caller: JobCaller) -> None:
     waiting = asyncio.create_task(caller.claim(1, wait_seconds=30))
     await _in_line(caller, 1)
     made = await caller.submit()
@@ -115,7 +118,7 @@ async def test_a_waiting_claim_gets_a_job_that_its_own_process_submits(caller: C
     assert job.id == made.id
 
 
-async def test_a_waiting_claim_is_woken_by_another_process(caller: Caller, far_caller: Caller) -> None:
+async def test_a_waiting_claim_is_woken_by_another_process(caller: JobCaller, far_caller: JobCaller) -> None:
     waiting = asyncio.create_task(caller.claim(1, wait_seconds=30))
     await _in_line(caller, 1)
     loop = asyncio.get_running_loop()
@@ -126,7 +129,7 @@ async def test_a_waiting_claim_is_woken_by_another_process(caller: Caller, far_c
     assert loop.time() - begun < 1.0, "sooner than the waiting claim would have looked by itself"
 
 
-async def test_as_many_waiting_claims_are_served_as_jobs_arrive(caller: Caller, far_caller: Caller) -> None:
+async def test_as_many_waiting_claims_are_served_as_jobs_arrive(caller: JobCaller, far_caller: JobCaller) -> None:
     waiting = [asyncio.create_task(caller.claim(1, wait_seconds=30)) for _ in range(6)]
     await _in_line(caller, 6)
     await far_caller.submit_many(4)
@@ -136,7 +139,7 @@ async def test_as_many_waiting_claims_are_served_as_jobs_arrive(caller: Caller, 
     assert len(set(served)) == 6
 
 
-async def test_a_waiting_claim_is_not_served_from_other_queues(caller: Caller) -> None:
+async def test_a_waiting_claim_is_not_served_from_other_queues(caller: JobCaller) -> None:
     waiting = asyncio.create_task(caller.claim(1, task_types=["mine"], wait_seconds=30))
     await _in_line(caller, 1)
     await caller.submit(task_type="other")
@@ -145,22 +148,22 @@ async def test_a_waiting_claim_is_not_served_from_other_queues(caller: Caller) -
     assert job.id == mine.id
 
 
-async def test_a_claim_returns_nothing_when_its_time_is_up(caller: Caller) -> None:
+async def test_a_claim_returns_nothing_when_its_time_is_up(caller: JobCaller) -> None:
     assert await within(caller.claim(1, wait_seconds=0.05), 1.5) == []
 
 
-async def test_a_claim_that_is_cancelled_while_it_waits_takes_nothing(caller: Caller, database: Database) -> None:
+async def test_a_claim_that_is_cancelled_while_it_waits_takes_nothing(caller: JobCaller, database: Database) -> None:
     waiting = asyncio.create_task(caller.claim(1, wait_seconds=30))
     await _in_line(caller, 1)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
     job = await caller.submit()
-    assert await places(database, job.id) == ["ready"]
+    assert await tables_holding(database, job.id) == ["ready"]
 
 
 async def test_a_claim_cancelled_in_the_middle_returns_its_jobs_without_burning_attempts(
-    caller: Caller, database: Database
+    caller: JobCaller, database: Database
 ) -> None:
     job = await caller.submit(max_attempts=1)
     async with database.acquire() as connection, connection.transaction():
@@ -173,7 +176,7 @@ async def test_a_claim_cancelled_in_the_middle_returns_its_jobs_without_burning_
             await claiming
 
     async def is_back() -> bool:
-        return (await caller.get(job.id)).attempt == 1 and await places(database, job.id) == ["ready"]
+        return (await caller.get(job.id)).attempt == 1 and await tables_holding(database, job.id) == ["ready"]
 
     await until(is_back, "the job was handed back")
     again = await caller.claim_one()
@@ -181,7 +184,7 @@ async def test_a_claim_cancelled_in_the_middle_returns_its_jobs_without_burning_
     await caller.complete(again)
 
 
-async def test_a_scheduled_job_is_claimed_once_it_is_due(caller: Caller, database: Database, clock: Clock) -> None:
+async def test_a_scheduled_job_is_claimed_once_it_is_due(caller: JobCaller, database: Database, clock: Clock) -> None:
     job = await caller.submit(run_at=datetime.now(UTC) + timedelta(minutes=10))
     await promote(database)
     assert await caller.claim() == []
@@ -192,7 +195,7 @@ async def test_a_scheduled_job_is_claimed_once_it_is_due(caller: Caller, databas
 
 
 async def test_promotion_wakes_waiting_claims_of_other_processes(
-    caller: Caller, far_caller: Caller, database: Database, clock: Clock
+    caller: JobCaller, far_caller: JobCaller, database: Database, clock: Clock
 ) -> None:
     await caller.submit(run_at=datetime.now(UTC) + timedelta(minutes=10))
     waiting = asyncio.create_task(caller.claim(1, wait_seconds=30))
@@ -203,7 +206,7 @@ async def test_promotion_wakes_waiting_claims_of_other_processes(
 
 
 async def test_due_jobs_become_ready_in_the_order_they_were_due(
-    caller: Caller, database: Database, clock: Clock
+    caller: JobCaller, database: Database, clock: Clock
 ) -> None:
     now = datetime.now(UTC)
     made = [await caller.submit(run_at=now + timedelta(minutes=minutes)) for minutes in (30, 10, 20)]
@@ -212,7 +215,9 @@ async def test_due_jobs_become_ready_in_the_order_they_were_due(
     assert [job.id for job in await caller.claim(3)] == [made[1].id, made[2].id, made[0].id]
 
 
-async def test_waiting_for_a_job_ends_when_another_process_finishes_it(caller: Caller, far_caller: Caller) -> None:
+async def test_waiting_for_a_job_ends_when_another_process_finishes_it(
+    caller: JobCaller, far_caller: JobCaller
+) -> None:
     job = await caller.submit_and_claim()
     loop = asyncio.get_running_loop()
     waiting = asyncio.create_task(caller.service.of(caller.tenant).wait(job.id, timedelta(seconds=30)))
@@ -223,13 +228,13 @@ async def test_waiting_for_a_job_ends_when_another_process_finishes_it(caller: C
     assert loop.time() - begun < 1.0
 
 
-async def test_waiting_for_a_job_returns_its_state_when_time_is_up(caller: Caller) -> None:
+async def test_waiting_for_a_job_returns_its_state_when_time_is_up(caller: JobCaller) -> None:
     job = await caller.submit()
     answer = await within(caller.service.of(caller.tenant).wait(job.id, timedelta(milliseconds=20)))
     assert answer.status is Status.PENDING
 
 
-async def test_a_claim_may_take_the_maximum_of_jobs_at_once(caller: Caller) -> None:
+async def test_a_claim_may_take_the_maximum_of_jobs_at_once(caller: JobCaller) -> None:
     await caller.submit_many(1000)
     async with asyncio.timeout(20):  # minutes, with a plan that reads all of them for each
         assert len(await caller.service.of(caller.tenant).claim(ClaimRequest(worker_id="w", limit=1000))) == 1000
@@ -244,7 +249,7 @@ async def _blocked(database: Database) -> bool:
         )
 
 
-async def _in_line(caller: Caller, count: int) -> None:
+async def _in_line(caller: JobCaller, count: int) -> None:
     """Wait until that many claims are waiting after their first pass."""
 
     def waiting() -> bool:

@@ -18,20 +18,23 @@ from penstock.jobs.sql import duties
 from penstock.jobs.states import Status
 from penstock.jobs.usage import Usage, UsageCounts, read
 from penstock.postgres.pool import Database
-from tests.db.stage import Caller, Clock, look, open_database, promote, rescue
+from tests.support.clocks import Clock
+from tests.support.databases import open_database, query
+from tests.support.duties import promote, rescue
+from tests.support.jobs import JobCaller
 
 Key = tuple[str, str, str]  # owner service, task type, model profile
 
 
-async def _counted(database: Database, caller: Caller) -> dict[Key, Counts]:
+async def _counted(database: Database, caller: JobCaller) -> dict[Key, Counts]:
     """Compute the counters from the rows."""
-    rows = await look(
+    rows = await query(
         database,
         "SELECT owner_service, task_type, model_profile, status, count(*) FROM jobs WHERE tenant_id = $1"
         " GROUP BY 1, 2, 3, 4",
         caller.tenant,
     )
-    errors = await look(
+    errors = await query(
         database,
         "SELECT s.owner_service, s.task_type, s.model_profile, a.category, count(*) FROM attempt a"
         " JOIN job j ON j.id = a.job_id JOIN series s ON s.id = j.series_id WHERE a.tenant_id = $1 GROUP BY 1, 2, 3, 4",
@@ -42,7 +45,7 @@ async def _counted(database: Database, caller: Caller) -> dict[Key, Counts]:
         fields.setdefault((owner, task, profile), {"errors": {}})[status] = count
     for owner, task, profile, category, count in errors:
         fields[owner, task, profile]["errors"][category] = count
-    used = await look(
+    used = await query(
         database,
         "SELECT s.owner_service, s.task_type, s.model_profile, u.usage FROM (SELECT job_id, usage FROM done"
         " UNION ALL SELECT job_id, usage FROM attempt) u JOIN job j ON j.id = u.job_id"
@@ -99,7 +102,7 @@ def _some_usage(pick: random.Random) -> list[Usage]:
     ]
 
 
-async def _random_action(caller: Caller, database: Database, clock: Clock, pick: random.Random) -> None:
+async def _random_action(caller: JobCaller, database: Database, clock: Clock, pick: random.Random) -> None:
     names = {"owner_service": pick.choice("ab"), "task_type": pick.choice("tu"), "model_profile": pick.choice("mn")}
     match pick.choice(["submit", "submit", "claim", "claim", "complete", "fail", "cancel", "retry", "time"]):
         case "submit":
@@ -127,7 +130,7 @@ async def _random_action(caller: Caller, database: Database, clock: Clock, pick:
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_counters_equal_rows_after_any_history_rolled_up_or_not(
-    alone: Caller, fresh: Database, fresh_clock: Clock, seed: int
+    alone: JobCaller, fresh: Database, fresh_clock: Clock, seed: int
 ) -> None:
     pick = random.Random(seed)
     for _ in range(100):
@@ -139,7 +142,7 @@ async def test_counters_equal_rows_after_any_history_rolled_up_or_not(
     before = await alone.service.of(alone.tenant).stats()
     assert _reported(before) == expected
     await _roll_up(fresh)
-    assert await look(fresh, "SELECT 1 FROM stat_delta UNION ALL SELECT 1 FROM usage_delta") == []
+    assert await query(fresh, "SELECT 1 FROM stat_delta UNION ALL SELECT 1 FROM usage_delta") == []
     after = await alone.service.of(alone.tenant).stats()
     assert _reported(after) == expected
     assert after.totals == before.totals
@@ -152,7 +155,7 @@ async def test_counters_equal_rows_after_any_history_rolled_up_or_not(
     assert after.totals.running == sum(counts.running for counts in expected.values())
 
 
-async def test_usage_is_stored_with_its_attempt_and_counted_once(caller: Caller) -> None:
+async def test_usage_is_stored_with_its_attempt_and_counted_once(caller: JobCaller) -> None:
     """A call that was not made counts nowhere; a stale or repeated report changes nothing."""
     job = await caller.submit(owner_service="shop")
     first = await caller.claim_one()
@@ -176,7 +179,7 @@ async def test_usage_is_stored_with_its_attempt_and_counted_once(caller: Caller)
     assert [(one.provider, one.model, one.calls) for one in stats.providers] == [("a", "m1", 1), ("b", "m2", 1)]
 
 
-async def test_a_reader_sees_each_job_once_while_the_counters_are_rolled_up(alone: Caller, fresh: Database) -> None:
+async def test_a_reader_sees_each_job_once_while_the_counters_are_rolled_up(alone: JobCaller, fresh: Database) -> None:
     await alone.submit_many(10)
 
     async def roller() -> None:
@@ -197,12 +200,14 @@ async def test_a_reader_sees_each_job_once_while_the_counters_are_rolled_up(alon
     assert (await alone.service.of(alone.tenant).stats()).totals.completed == 10
 
 
-async def test_counters_of_an_empty_database_are_empty(alone: Caller) -> None:
+async def test_counters_of_an_empty_database_are_empty(alone: JobCaller) -> None:
     stats = await alone.service.of(alone.tenant).stats()
     assert (stats.totals, stats.queues, stats.oldest_pending_seconds) == (Counts(), [], None)
 
 
-async def test_the_oldest_wait_is_that_of_the_first_due_job(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
+async def test_the_oldest_wait_is_that_of_the_first_due_job(
+    alone: JobCaller, fresh: Database, fresh_clock: Clock
+) -> None:
     await alone.submit(task_type="old")
     await alone.submit(task_type="far", run_at=datetime.now(UTC) + timedelta(days=1))
     await fresh_clock.advance(timedelta(seconds=100))

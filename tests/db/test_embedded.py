@@ -14,7 +14,8 @@ import pytest
 from penstock.errors import CannotStart
 from penstock.postgres import embedded, leftover
 from penstock.postgres.embedded import EmbeddedServer, embedded_url, socket_folder
-from tests.processes import alive, clean_environment, until
+from tests.support.processes import alive, clean_environment
+from tests.support.waiting import until
 
 OWNER = """
 import asyncio, sys

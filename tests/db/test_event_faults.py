@@ -17,29 +17,30 @@ from penstock.jobs.service import JobService
 from penstock.postgres.embedded import EmbeddedServer, embedded_url, socket_folder
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import DEFAULT_TENANT
-from tests.db.crashing import burn_transaction_numbers, copy_by_dump, kill, own_server
-from tests.db.stage import Caller, look, open_database, run, started, within
-from tests.db.test_outage import Line
-from tests.processes import until
+from tests.support.database_proxy import DatabaseProxy
+from tests.support.databases import execute, open_database, query
+from tests.support.jobs import JobCaller, job_service
+from tests.support.postgres_servers import burn_transaction_numbers, copy_by_dump, kill, own_server
+from tests.support.waiting import until, within
 
 LIFE = ["job.created", "job.started", "job.completed"]
 
 
-async def test_streams_of_finished_jobs_are_whole_while_others_submit(alone: Caller, fresh: Database) -> None:
+async def test_streams_of_finished_jobs_are_whole_while_others_submit(alone: JobCaller, fresh: Database) -> None:
     """Each stream is the first one of its process, so each must find its place in the order by itself."""
     jobs = [await _finished(alone) for _ in range(20)]
     stopping = asyncio.Event()
 
     async def submitter(url: str) -> None:
         async with open_database(url, max_size=2) as database:
-            caller = Caller(JobService(database), alone.tenant)
+            caller = JobCaller(JobService(database), alone.tenant)
             while not stopping.is_set():
                 await asyncio.gather(caller.submit(), caller.claim())
 
     async def history(database: Database, job_id: UUID) -> list[str]:
         service = JobService(database)
         try:
-            return await asyncio.wait_for(Caller(service, alone.tenant).history(job_id), 5)
+            return await asyncio.wait_for(JobCaller(service, alone.tenant).history(job_id), 5)
         except TimeoutError:
             return ["nothing"]
         finally:
@@ -57,8 +58,8 @@ async def test_streams_of_finished_jobs_are_whole_while_others_submit(alone: Cal
 
 
 async def test_a_stream_open_over_a_crash_continues_when_transaction_numbers_are_reused(tmp_path: Path) -> None:
-    async with own_server(tmp_path) as server, open_database(server.url) as database, started(database) as service:
-        caller = Caller(service, DEFAULT_TENANT)
+    async with own_server(tmp_path) as server, open_database(server.url) as database, job_service(database) as service:
+        caller = JobCaller(service, DEFAULT_TENANT)
         mark = await caller.submit()
         events = caller.events(after="0-0-0")
         assert (await within(anext(events))).subject == mark.id
@@ -87,7 +88,7 @@ async def _commit_until(stopping: asyncio.Event, url: str) -> None:
     async with open_database(url, max_size=1) as database:
         while not stopping.is_set():
             loop = "DO $$ BEGIN FOR i IN 1..300 LOOP PERFORM pg_current_xact_id(); COMMIT; END LOOP; END $$"
-            await run(database, loop)
+            await execute(database, loop)
 
 
 async def test_streams_open_over_crashes_deliver_everything_once_and_in_order(tmp_path: Path) -> None:
@@ -141,7 +142,7 @@ async def test_a_reader_ahead_of_a_restored_database_gets_a_reset(tmp_path: Path
 async def test_streams_open_while_the_database_is_restored_get_a_reset_and_continue(tmp_path: Path) -> None:
     """The same happens after a failover to a replica that lacked the last transactions."""
     async with own_server(tmp_path / "old") as old, own_server(tmp_path / "new", migrated=False) as new:
-        line = Line(tmp_path, _socket(old))
+        line = DatabaseProxy(tmp_path, _socket(old))
         await line.mend()
         url = embedded_url(old.data_dir).replace(str(socket_folder(old.data_dir)), str(tmp_path))
         async with _caller_of(url) as caller:
@@ -165,7 +166,7 @@ async def test_streams_open_while_the_database_is_restored_get_a_reset_and_conti
 class Traffic:
     """Jobs that are submitted, claimed and completed all the time, by several processes, over every outage."""
 
-    def __init__(self, callers: list[Caller]) -> None:
+    def __init__(self, callers: list[JobCaller]) -> None:
         self.completed = 0
         self._jobs: set[UUID] = set()
         self._stopping = asyncio.Event()
@@ -177,7 +178,7 @@ class Traffic:
         await asyncio.gather(*self._tasks)
         return self._jobs
 
-    async def _work(self, caller: Caller) -> None:
+    async def _work(self, caller: JobCaller) -> None:
         while not self._stopping.is_set():
             try:
                 self._jobs.update(job.id for job in await caller.submit_many(3))
@@ -193,7 +194,7 @@ def _line(event: Event) -> str:
     return f"{event.position.number}-{event.position.index} {event.type} {event.subject}"
 
 
-async def _follow(caller: Caller, after: str) -> list[str]:
+async def _follow(caller: JobCaller, after: str) -> list[str]:
     """Collect the events of one stream of all jobs, never reopened, up to the job that ends the test."""
     received: list[str] = []
     async for event in caller.events(after=after):
@@ -215,12 +216,12 @@ async def _all_events(url: str) -> list[str]:
             async with asyncio.timeout(60):
                 while not await event_log.position_events(connection):  # a reader's pass is in progress
                     pass
-        rows = await look(
+        rows = await query(
             database,
             "SELECT p.position, e.kind, coalesce(e.job_ids, ARRAY[e.job_id]) FROM event_position p"
             " JOIN event e ON e.id = p.event_id AND e.at = p.at ORDER BY p.position",
         )
-        ((stored,),) = await look(database, "SELECT count(*) FROM event")
+        ((stored,),) = await query(database, "SELECT count(*) FROM event")
     assert [position for position, _, _ in rows] == list(range(1, stored + 1))
     return [f"{position}-{n} {kind} {job}" for position, kind, jobs in rows for n, job in enumerate(jobs, 1)]
 
@@ -230,18 +231,18 @@ def _socket(server: EmbeddedServer) -> str:
 
 
 @asynccontextmanager
-async def _caller_of(url: str) -> AsyncIterator[Caller]:
-    async with open_database(url) as database, started(database) as service:
-        yield Caller(service, DEFAULT_TENANT)
+async def _caller_of(url: str) -> AsyncIterator[JobCaller]:
+    async with open_database(url) as database, job_service(database) as service:
+        yield JobCaller(service, DEFAULT_TENANT)
 
 
-async def _finished(caller: Caller) -> UUID:
+async def _finished(caller: JobCaller) -> UUID:
     job = await caller.submit_and_claim()
     await caller.complete(job)
     return job.id
 
 
-async def _submit_when_possible(caller: Caller) -> UUID:
+async def _submit_when_possible(caller: JobCaller) -> UUID:
     while True:
         try:
             return (await caller.submit()).id

@@ -18,15 +18,16 @@ from penstock.events.event import Connection, Event
 from penstock.events.position import Position
 from penstock.failures import Category
 from penstock.postgres.pool import Database
-from tests.db.stage import Caller, open_database, started, take, within
-from tests.processes import until
+from tests.support.databases import open_database
+from tests.support.jobs import JobCaller, job_service, take
+from tests.support.waiting import until, within
 
 
 async def _all(stream: AsyncIterator[Event]) -> list[Event]:
     return [event async for event in stream]
 
 
-async def test_a_jobs_stream_delivers_its_whole_life_and_ends(caller: Caller) -> None:
+async def test_a_jobs_stream_delivers_its_whole_life_and_ends(caller: JobCaller) -> None:
     job = await caller.submit_and_claim()
     await caller.beat(job, progress=b'{"fraction": 0.5}')
     await caller.fail(job, Category.SHUTDOWN, message="moving")
@@ -43,7 +44,7 @@ async def test_a_jobs_stream_delivers_its_whole_life_and_ends(caller: Caller) ->
     assert positions == sorted(set(positions))
 
 
-async def test_a_stream_resumes_after_any_event_in_any_process(caller: Caller, far_caller: Caller) -> None:
+async def test_a_stream_resumes_after_any_event_in_any_process(caller: JobCaller, far_caller: JobCaller) -> None:
     job = await caller.submit_and_claim()
     await caller.complete(job)
     received = await within(_all(caller.events(job.id)))
@@ -52,7 +53,9 @@ async def test_a_stream_resumes_after_any_event_in_any_process(caller: Caller, f
         assert [later.id for later in rest] == [later.id for later in received[index + 1 :]]
 
 
-async def test_one_row_for_many_jobs_is_delivered_job_by_job_and_can_be_resumed_in_its_middle(caller: Caller) -> None:
+async def test_one_row_for_many_jobs_is_delivered_job_by_job_and_can_be_resumed_in_its_middle(
+    caller: JobCaller,
+) -> None:
     first = await caller.submit()
     (start,) = await take(caller.events(first.id), 1)
     jobs = await caller.submit_many(10)
@@ -62,7 +65,7 @@ async def test_one_row_for_many_jobs_is_delivered_job_by_job_and_can_be_resumed_
     assert [event.id for event in rest] == [event.id for event in received[4:]]
 
 
-async def test_the_stream_of_all_jobs_is_live(caller: Caller, far_caller: Caller) -> None:
+async def test_the_stream_of_all_jobs_is_live(caller: JobCaller, far_caller: JobCaller) -> None:
     stream = await caller.watch()
     job = await far_caller.submit()
     assert (await within(anext(stream))).subject == job.id
@@ -71,14 +74,14 @@ async def test_the_stream_of_all_jobs_is_live(caller: Caller, far_caller: Caller
     assert [event.type for event in await take(stream, 2)] == ["job.started", "job.completed"]
 
 
-async def test_a_live_stream_of_one_job_ends_with_it(caller: Caller, far_caller: Caller) -> None:
+async def test_a_live_stream_of_one_job_ends_with_it(caller: JobCaller, far_caller: JobCaller) -> None:
     job = await caller.submit()
     reading = asyncio.ensure_future(_all(caller.events(job.id)))
     await far_caller.complete(await far_caller.claim_one())
     assert [event.type for event in await within(reading)] == ["job.created", "job.started", "job.completed"]
 
 
-async def test_the_stream_of_a_retried_job_continues_after_its_failure(caller: Caller) -> None:
+async def test_the_stream_of_a_retried_job_continues_after_its_failure(caller: JobCaller) -> None:
     job = await caller.submit_and_claim()
     await caller.fail(job, Category.BAD_INPUT)
     failed = await within(_all(caller.events(job.id)))
@@ -89,7 +92,7 @@ async def test_the_stream_of_a_retried_job_continues_after_its_failure(caller: C
     assert [event.type for event in rest] == ["job.retried", "job.started", "job.completed"]
 
 
-async def test_a_cancelled_jobs_stream_has_the_request_and_the_end(caller: Caller) -> None:
+async def test_a_cancelled_jobs_stream_has_the_request_and_the_end(caller: JobCaller) -> None:
     job = await caller.submit_and_claim()
     await caller.cancel(job.id)
     await caller.fail(job, Category.CANCELLED)
@@ -98,7 +101,7 @@ async def test_a_cancelled_jobs_stream_has_the_request_and_the_end(caller: Calle
     ]  # fmt: skip
 
 
-async def test_a_transaction_held_open_delays_no_reader(alone: Caller, fresh: Database) -> None:
+async def test_a_transaction_held_open_delays_no_reader(alone: JobCaller, fresh: Database) -> None:
     """Whoever holds it: a stranger, or a process of ours that has written an event."""
     stranger = await asyncpg.connect(fresh.url)
     try:
@@ -117,7 +120,7 @@ async def test_a_transaction_held_open_delays_no_reader(alone: Caller, fresh: Da
         await stranger.close()
 
 
-async def test_an_event_committed_late_comes_late_and_is_not_left_out(alone: Caller, fresh: Database) -> None:
+async def test_an_event_committed_late_comes_late_and_is_not_left_out(alone: JobCaller, fresh: Database) -> None:
     """Its id is lower than those of events that readers have seen: it takes the next position all the same."""
     stream = await alone.watch()
     async with fresh.acquire() as slow:
@@ -133,10 +136,10 @@ async def test_an_event_committed_late_comes_late_and_is_not_left_out(alone: Cal
     assert (late.type, late.subject, late.data) == ("test.late", "somewhere", {"n": 1})
 
 
-async def test_every_event_is_delivered_once_while_many_write(alone: Caller, fresh: Database) -> None:
+async def test_every_event_is_delivered_once_while_many_write(alone: JobCaller, fresh: Database) -> None:
     stream = await alone.watch()
-    async with open_database(fresh.url) as far, started(far) as service:
-        far_caller = Caller(service, alone.tenant)
+    async with open_database(fresh.url) as far, job_service(far) as service:
+        far_caller = JobCaller(service, alone.tenant)
         writers = [asyncio.ensure_future(_write(caller)) for caller in (alone, far_caller) for _ in range(8)]
         ids = {job_id for jobs in await asyncio.gather(*writers) for job_id in jobs}
     received = await take(stream, len(ids))
@@ -146,7 +149,7 @@ async def test_every_event_is_delivered_once_while_many_write(alone: Caller, fre
 
 
 async def test_a_slow_reader_reads_what_it_missed_from_the_database(
-    alone: Caller, monkeypatch: pytest.MonkeyPatch
+    alone: JobCaller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No more than its bound is held in memory meanwhile."""
     monkeypatch.setattr(tail_module, "_READER_BYTES", 1000)
@@ -162,7 +165,7 @@ async def test_a_slow_reader_reads_what_it_missed_from_the_database(
     assert [event.subject for event in received] == [job.id for job in jobs]
 
 
-async def test_invalid_event_ids_and_unknown_jobs_are_refused(caller: Caller) -> None:
+async def test_invalid_event_ids_and_unknown_jobs_are_refused(caller: JobCaller) -> None:
     for wrong in ("", "x", "1-2", "1-2-3-4", "-1-2-3", "1-2-٣", "9" * 30 + "-1-1"):
         with pytest.raises(InvalidInput, match=r"^after: must be the id of an event"):
             Position.parse(wrong)
@@ -172,13 +175,13 @@ async def test_invalid_event_ids_and_unknown_jobs_are_refused(caller: Caller) ->
         await within(_all(caller.events(other)))
 
 
-async def _types(caller: Caller, job_id: UUID) -> list[str]:
+async def _types(caller: JobCaller, job_id: UUID) -> list[str]:
     return [event.type for event in await _all(caller.events(job_id))]
 
 
-async def _record(connection: Connection, caller: Caller) -> None:
+async def _record(connection: Connection, caller: JobCaller) -> None:
     await event_log.record(connection, caller.tenant, "somewhere", kind="test.late", data=Raw(b'{"n": 1}'))
 
 
-async def _write(caller: Caller) -> list[object]:
+async def _write(caller: JobCaller) -> list[object]:
     return [(await caller.submit()).id for _ in range(15)]

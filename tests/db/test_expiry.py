@@ -15,7 +15,11 @@ from penstock.jobs.job import Job
 from penstock.jobs.states import Status
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
-from tests.db.stage import Caller, Clock, claim_rows, look, places, promote, submission, take, within
+from tests.support.clocks import Clock
+from tests.support.databases import query, tables_holding
+from tests.support.duties import promote
+from tests.support.jobs import JobCaller, claim_rows, submission, take
+from tests.support.waiting import within
 
 
 async def expire(database: Database) -> None:
@@ -24,11 +28,11 @@ async def expire(database: Database) -> None:
 
 
 async def rows_of_expiry(database: Database) -> int:
-    ((count,),) = await look(database, "SELECT count(*) FROM expiry")
+    ((count,),) = await query(database, "SELECT count(*) FROM expiry")
     return int(count)
 
 
-async def assert_expired(caller: Caller, job: Job) -> None:
+async def assert_expired(caller: JobCaller, job: Job) -> None:
     found = await caller.get(job.id)
     assert (found.status, found.attempt, found.worker_id) == (Status.FAILED, 0, None)
     assert found.error is not None
@@ -38,7 +42,7 @@ async def assert_expired(caller: Caller, job: Job) -> None:
 
 @pytest.mark.parametrize("scheduled", [False, True])
 async def test_a_job_that_no_worker_claims_expires_once(
-    alone: Caller, fresh: Database, fresh_clock: Clock, scheduled: bool
+    alone: JobCaller, fresh: Database, fresh_clock: Clock, scheduled: bool
 ) -> None:
     run_at = datetime.now(UTC) + timedelta(seconds=30) if scheduled else None
     job = await alone.submit(ttl_seconds=60, run_at=run_at)
@@ -49,7 +53,7 @@ async def test_a_job_that_no_worker_claims_expires_once(
     await fresh_clock.advance(timedelta(seconds=61))
     await asyncio.gather(*(expire(fresh) for _ in range(5)))
     await assert_expired(alone, job)
-    assert await places(fresh, job.id) == ["done"]
+    assert await tables_holding(fresh, job.id) == ["done"]
     assert await alone.history(job.id) == ["job.created", "job.failed"]
     totals = (await alone.service.of(alone.tenant).stats()).totals
     assert (totals.pending, totals.failed, totals.errors) == (0, 1, {})
@@ -57,7 +61,7 @@ async def test_a_job_that_no_worker_claims_expires_once(
 
 
 async def test_a_job_that_was_claimed_in_time_no_longer_expires(
-    alone: Caller, fresh: Database, fresh_clock: Clock
+    alone: JobCaller, fresh: Database, fresh_clock: Clock
 ) -> None:
     at = datetime.now(UTC) + timedelta(seconds=60)
     job = await alone.submit(expires_at=at, max_attempts=5)
@@ -71,7 +75,9 @@ async def test_a_job_that_was_claimed_in_time_no_longer_expires(
     assert await rows_of_expiry(fresh) == 0
 
 
-async def test_a_waiting_caller_learns_of_the_end_at_once(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
+async def test_a_waiting_caller_learns_of_the_end_at_once(
+    alone: JobCaller, fresh: Database, fresh_clock: Clock
+) -> None:
     job = await alone.submit(ttl_seconds=5)
     waiting = asyncio.create_task(alone.service.of(alone.tenant).wait(job.id, timedelta(seconds=30)))
     await fresh_clock.advance(timedelta(seconds=6))
@@ -80,7 +86,7 @@ async def test_a_waiting_caller_learns_of_the_end_at_once(alone: Caller, fresh: 
 
 
 async def test_a_retry_gives_an_expired_job_all_the_time_it_needs(
-    alone: Caller, fresh: Database, fresh_clock: Clock
+    alone: JobCaller, fresh: Database, fresh_clock: Clock
 ) -> None:
     job = await alone.submit(ttl_seconds=1)
     await fresh_clock.advance(timedelta(seconds=2))
@@ -93,7 +99,7 @@ async def test_a_retry_gives_an_expired_job_all_the_time_it_needs(
     assert types == ["job.created", "job.failed", "job.retried"]
 
 
-async def test_a_cancelled_job_does_not_expire_too(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
+async def test_a_cancelled_job_does_not_expire_too(alone: JobCaller, fresh: Database, fresh_clock: Clock) -> None:
     job = await alone.submit(ttl_seconds=1)
     await alone.cancel(job.id)
     await fresh_clock.advance(timedelta(seconds=2))
@@ -104,7 +110,7 @@ async def test_a_cancelled_job_does_not_expire_too(alone: Caller, fresh: Databas
 
 @pytest.mark.parametrize("claim_holds", [True, False])
 async def test_a_claim_in_progress_decides(
-    alone: Caller, fresh: Database, fresh_clock: Clock, claim_holds: bool
+    alone: JobCaller, fresh: Database, fresh_clock: Clock, claim_holds: bool
 ) -> None:
     """The expirer waits for it: a job that is being leased does not expire, unless that is undone."""
     job = await alone.submit(ttl_seconds=1)
@@ -118,18 +124,18 @@ async def test_a_claim_in_progress_decides(
         await (claiming.commit() if claim_holds else claiming.rollback())
     await within(expiring)
     if claim_holds:
-        assert await places(fresh, job.id) == ["lease"]
+        assert await tables_holding(fresh, job.id) == ["lease"]
         await expire(fresh)
-        assert await places(fresh, job.id) == ["lease"]
+        assert await tables_holding(fresh, job.id) == ["lease"]
         assert await rows_of_expiry(fresh) == 0
     else:
         await expire(fresh)
         await assert_expired(alone, job)
-    assert len(await places(fresh, job.id)) == 1
+    assert len(await tables_holding(fresh, job.id)) == 1
 
 
 async def test_a_job_that_is_just_becoming_ready_expires_at_the_next_pass(
-    alone: Caller, fresh: Database, fresh_clock: Clock
+    alone: JobCaller, fresh: Database, fresh_clock: Clock
 ) -> None:
     job = await alone.submit(run_at=datetime.now(UTC) + timedelta(seconds=1), ttl_seconds=2)
     await fresh_clock.advance(timedelta(seconds=3))
@@ -147,7 +153,7 @@ async def test_a_job_that_is_just_becoming_ready_expires_at_the_next_pass(
 
 
 async def test_expiring_and_claiming_at_once_give_each_job_one_end(
-    alone: Caller, fresh: Database, fresh_clock: Clock
+    alone: JobCaller, fresh: Database, fresh_clock: Clock
 ) -> None:
     jobs = await alone.submit_many(400, ttl_seconds=1)
     await fresh_clock.advance(timedelta(seconds=2))
@@ -169,7 +175,7 @@ async def test_expiring_and_claiming_at_once_give_each_job_one_end(
     await asyncio.gather(claim(), claim(), sweep(), sweep(), cancel(), promote(fresh))
     await expire(fresh)
     for job in jobs:
-        assert len(await places(fresh, job.id)) == 1
+        assert len(await tables_holding(fresh, job.id)) == 1
     page = await alone.page(limit=500)
     failed = {job.id for job in page.jobs if job.status is Status.FAILED}
     assert not failed & set(taken)
@@ -180,7 +186,7 @@ async def test_expiring_and_claiming_at_once_give_each_job_one_end(
     assert totals.running + totals.failed + totals.cancelled == 400
 
 
-async def test_the_same_key_with_a_different_expiry_is_a_different_request(alone: Caller) -> None:
+async def test_the_same_key_with_a_different_expiry_is_a_different_request(alone: JobCaller) -> None:
     jobs = alone.service.of(alone.tenant)
     first = await jobs.submit(submission(idempotency_key="k", ttl_seconds=60))
     again = await jobs.submit(submission(idempotency_key="k", ttl_seconds=60))
@@ -194,5 +200,5 @@ async def _until_blocked(database: Database) -> None:
     """Wait until a statement waits for a lock."""
     sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
     async with asyncio.timeout(10):
-        while not (await look(database, sql))[0][0]:
+        while not (await query(database, sql))[0][0]:
             await asyncio.sleep(0.01)

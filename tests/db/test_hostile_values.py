@@ -10,37 +10,15 @@ import pytest
 from penstock.errors import InvalidInput
 from penstock.failures import Category
 from penstock.jobs.job import Failure, JobSubmission
-from tests.db.stage import Caller, take, within
+from tests.support.hostile_json import KEPT, REFUSED
+from tests.support.jobs import JobCaller, take
+from tests.support.waiting import within
 
-DEEP = b"[" * 5_000 + b"]" * 5_000
-KEPT = {
-    "nul in a string": b'{"a": "x\\u0000y"}',
-    "half a surrogate pair": b'"\\ud83d"',
-    "a number beyond floats": b'{"n": 1e400}',
-    "a huge integer": b"9" * 500,
-    "more digits than a float holds": b"0.1234567890123456789012345",
-    "minus zero": b"-0.0",
-    "repeated keys": b'{"a": 1, "a": 2}',
-    "unicode": '{"é": "日本語 🦀 \u202e"}'.encode(),
-    "deep": DEEP,
-    "spaces": b' \n\t{ "a" :\r\n 1 } ',
-    "empty key": b'{"": {"": []}}',
-}
-REFUSED = {
-    "a nul byte": b'"x\x00y"',
-    "broken utf-8": b'"\xff\xfe"',
-    "an encoded surrogate": b'"\xed\xa0\x80"',
-    "cut short": b'{"a": [1, 2',
-    "two values": b"1 2",
-    "nothing": b"",
-    "not a number": b"NaN",
-    "deeper than the server's stack": b"[" * 500_000,
-}
 NAMES = ["'; DROP TABLE job; --", "日本語", "🦀" * 50, "a\\b\"c'd", "%s $1 :name", " ", "x" * 200, "\u202e\u0301"]
 
 
 @pytest.mark.parametrize("name", KEPT)
-async def test_strange_but_valid_json_is_kept_byte_for_byte(caller: Caller, name: str) -> None:
+async def test_strange_but_valid_json_is_kept_byte_for_byte(caller: JobCaller, name: str) -> None:
     made = await caller.submit(input=KEPT[name])
     job = await caller.claim_one()
     assert bytes(job.input) == KEPT[name]
@@ -51,14 +29,14 @@ async def test_strange_but_valid_json_is_kept_byte_for_byte(caller: Caller, name
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_invalid_json_is_the_callers_mistake_and_its_neighbours_are_stored(caller: Caller, name: str) -> None:
+async def test_invalid_json_is_the_callers_mistake_and_its_neighbours_are_stored(caller: JobCaller, name: str) -> None:
     bad, good = await asyncio.gather(caller.submit(input=REFUSED[name]), caller.submit(), return_exceptions=True)
     assert isinstance(bad, InvalidInput)
     assert not isinstance(good, BaseException)
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_a_result_that_is_not_json_leaves_the_job_running(caller: Caller, name: str) -> None:
+async def test_a_result_that_is_not_json_leaves_the_job_running(caller: JobCaller, name: str) -> None:
     job = await caller.submit_and_claim()
     with pytest.raises(Exception, match=r".") as caught:
         await caller.complete(job, REFUSED[name])
@@ -68,7 +46,7 @@ async def test_a_result_that_is_not_json_leaves_the_job_running(caller: Caller, 
 
 
 @pytest.mark.parametrize("name", KEPT)
-async def test_strange_progress_reaches_readers_of_the_job_and_of_its_events(caller: Caller, name: str) -> None:
+async def test_strange_progress_reaches_readers_of_the_job_and_of_its_events(caller: JobCaller, name: str) -> None:
     job = await caller.submit_and_claim()
     await caller.beat(job, progress=KEPT[name])
     assert bytes((await caller.get(job.id)).progress or b"") == KEPT[name]
@@ -80,7 +58,7 @@ async def test_strange_progress_reaches_readers_of_the_job_and_of_its_events(cal
 
 
 @pytest.mark.parametrize("name", NAMES)
-async def test_any_plain_text_is_a_name(caller: Caller, name: str) -> None:
+async def test_any_plain_text_is_a_name(caller: JobCaller, name: str) -> None:
     made = await caller.submit(
         owner_service=name, task_type=name, model_profile=name, owner_ref=name, tags=[name], idempotency_key=name
     )

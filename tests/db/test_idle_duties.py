@@ -13,8 +13,9 @@ from penstock.housekeeping.rescuer import Rescuer
 from penstock.jobs.limits import JobLimits
 from penstock.postgres.pool import Database
 from penstock.processes.periodic import Periodic
-from tests.db.stage import Caller, own_tenant, started, within
-from tests.processes import until
+from tests.support.databases import own_tenant
+from tests.support.jobs import JobCaller, job_service
+from tests.support.waiting import until, within
 
 _DAY = timedelta(days=1)
 
@@ -30,8 +31,8 @@ async def on_duty(duty: Periodic) -> AsyncIterator[None]:
 
 
 async def test_a_job_that_is_scheduled_while_the_promoter_idles_starts_when_it_is_due(fresh: Database) -> None:
-    async with started(fresh) as service:
-        caller = Caller(service, await own_tenant(fresh))
+    async with job_service(fresh) as service:
+        caller = JobCaller(service, await own_tenant(fresh))
         promoter = Promoter(fresh, service.wakeups, interval=timedelta(milliseconds=1), idle_interval=_DAY)
         async with on_duty(promoter):
             first = await caller.submit(run_at=datetime.now(UTC) + timedelta(milliseconds=300))
@@ -48,9 +49,9 @@ async def test_changes_of_jobs_wake_the_duties_of_every_housekeeper(fresh: Datab
     running = asyncio.create_task(housekeeper.run())
     try:
         await within(housekeeper.wakeups.listening.wait())
-        async with started(fresh) as service:
+        async with job_service(fresh) as service:
             woken.clear()
-            await Caller(service, await own_tenant(fresh)).submit(run_at=datetime.now(UTC) + timedelta(hours=1))
+            await JobCaller(service, await own_tenant(fresh)).submit(run_at=datetime.now(UTC) + timedelta(hours=1))
             await until(lambda: "promoter" in woken, "the promoter of another process was woken")
         assert woken == {duty.name for duty in housekeeper.duties}
     finally:
@@ -59,8 +60,8 @@ async def test_changes_of_jobs_wake_the_duties_of_every_housekeeper(fresh: Datab
 
 
 async def test_leases_are_polled_more_often_while_any_is_held(fresh: Database) -> None:
-    async with started(fresh) as service:
-        caller = Caller(service, await own_tenant(fresh))
+    async with job_service(fresh) as service:
+        caller = JobCaller(service, await own_tenant(fresh))
         rescuer = Rescuer(fresh, JobLimits(), service.wakeups)
         await rescuer.once()
         assert rescuer.due_in is None

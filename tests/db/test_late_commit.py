@@ -16,10 +16,12 @@ from penstock.housekeeping.hints import Hints
 from penstock.jobs.sql import store
 from penstock.jobs.sql.store import Connection
 from penstock.postgres.pool import Database
-from tests.db.stage import Caller, claim_rows, look, open_database, run, started, submission, within
+from tests.support.databases import execute, open_database, query
+from tests.support.jobs import JobCaller, claim_rows, job_service, submission
+from tests.support.waiting import within
 
 
-async def _open_submit(connection: Connection, caller: Caller) -> UUID:
+async def _open_submit(connection: Connection, caller: JobCaller) -> UUID:
     """Submit within the connection's open transaction and return the job's id."""
     series = await store.resolve_series(connection, caller.tenant, [("tests", "echo", "small")])
     lanes = await store.resolve_lanes(connection, caller.tenant, [("echo", "small", 0)])
@@ -47,11 +49,11 @@ async def _long_transaction(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def _hint(database: Database) -> int:
-    ((hint,),) = await look(database, "SELECT max(low_seq) FROM lane")
+    ((hint,),) = await query(database, "SELECT max(low_seq) FROM lane")
     return int(hint)
 
 
-async def _pass_by(caller: Caller, count: int) -> None:
+async def _pass_by(caller: JobCaller, count: int) -> None:
     """Submit and claim that many jobs."""
     await caller.submit_many(count)
     taken = 0
@@ -60,7 +62,7 @@ async def _pass_by(caller: Caller, count: int) -> None:
 
 
 async def test_a_job_committed_late_is_claimed_after_the_next_pass_over_the_hints(
-    alone: Caller, fresh: Database
+    alone: JobCaller, fresh: Database
 ) -> None:
     await alone.submit()  # creates the names, so that the late transaction need not
     await alone.claim_one()
@@ -81,7 +83,9 @@ async def test_a_job_committed_late_is_claimed_after_the_next_pass_over_the_hint
     assert row["job_id"] == late_id
 
 
-async def test_a_job_committed_late_is_claimed_soon_even_without_a_housekeeper(alone: Caller, fresh: Database) -> None:
+async def test_a_job_committed_late_is_claimed_soon_even_without_a_housekeeper(
+    alone: JobCaller, fresh: Database
+) -> None:
     await alone.submit()
     await alone.claim_one()
     async with open_database(fresh.url) as late, late.acquire() as connection:
@@ -96,7 +100,9 @@ async def test_a_job_committed_late_is_claimed_soon_even_without_a_housekeeper(a
     assert job.id == late_id
 
 
-async def test_late_commits_among_busy_submitters_and_claimers_are_all_claimed(alone: Caller, fresh: Database) -> None:
+async def test_late_commits_among_busy_submitters_and_claimers_are_all_claimed(
+    alone: JobCaller, fresh: Database
+) -> None:
     """Transactions have all lengths, hints rise all the time, and several claimers have their own cursors."""
     await alone.submit()
     await alone.claim_one()
@@ -118,24 +124,26 @@ async def test_late_commits_among_busy_submitters_and_claimers_are_all_claimed(a
             made.update(job.id for job in await alone.submit_many(60))
             await _raise(hints)
 
-    async def claimer(stack: Caller) -> None:
+    async def claimer(stack: JobCaller) -> None:
         while len(taken) < 24 + 25 * 60:
             taken.update(job.id for job in await stack.claim(50, wait_seconds=0.2))
 
-    async with open_database(fresh.url) as far, started(far) as service:
+    async with open_database(fresh.url) as far, job_service(far) as service:
         submitters = [late_submitter(number) for number in range(4)]
-        claimers = [claimer(alone), claimer(Caller(service, alone.tenant))]
+        claimers = [claimer(alone), claimer(JobCaller(service, alone.tenant))]
         await within(asyncio.gather(*submitters, busy_submitter(), *claimers), 20)
     assert taken == made
 
 
-async def test_a_claim_steps_over_the_dead_rows_that_a_long_transaction_keeps(alone: Caller, fresh: Database) -> None:
+async def test_a_claim_steps_over_the_dead_rows_that_a_long_transaction_keeps(
+    alone: JobCaller, fresh: Database
+) -> None:
     hints = Hints(fresh)
     async with _long_transaction(fresh.url):
         for _ in range(4):
             await _pass_by(alone, 2500)
             await _raise(hints)
-        await run(fresh, "VACUUM ready")
+        await execute(fresh, "VACUUM ready")
         await alone.submit_many(50)
         await _raise(hints)
         with_hint = await _buffers(fresh, alone, from_start=False)
@@ -143,7 +151,7 @@ async def test_a_claim_steps_over_the_dead_rows_that_a_long_transaction_keeps(al
     assert with_hint + 200 < without, "the hint saves the walk over what is dead"
 
 
-async def test_claims_stay_complete_while_a_transaction_is_held_open(alone: Caller, fresh: Database) -> None:
+async def test_claims_stay_complete_while_a_transaction_is_held_open(alone: JobCaller, fresh: Database) -> None:
     async with _long_transaction(fresh.url):
         for _ in range(5):
             made = {job.id for job in await alone.submit_many(300)}
@@ -151,17 +159,17 @@ async def test_claims_stay_complete_while_a_transaction_is_held_open(alone: Call
             assert {job.id for job in await alone.claim(1000)} == made
 
 
-async def test_a_hint_never_passes_a_job_that_waits(alone: Caller, fresh: Database) -> None:
+async def test_a_hint_never_passes_a_job_that_waits(alone: JobCaller, fresh: Database) -> None:
     await alone.submit(priority=-5)
     await _pass_by_high(alone, 2000)
     for _ in range(3):
         await _raise(Hints(fresh))
-    passed = await look(fresh, "SELECT 1 FROM ready r JOIN lane n ON n.id = r.lane_id WHERE r.seq < n.low_seq")
+    passed = await query(fresh, "SELECT 1 FROM ready r JOIN lane n ON n.id = r.lane_id WHERE r.seq < n.low_seq")
     assert passed == []
     assert len(await alone.claim(10)) == 1
 
 
-async def test_an_old_jobs_wait_is_reported_while_hints_rise(alone: Caller, fresh: Database) -> None:
+async def test_an_old_jobs_wait_is_reported_while_hints_rise(alone: JobCaller, fresh: Database) -> None:
     await alone.submit(priority=-5)
     await _pass_by_high(alone, 1200)
     await _raise(Hints(fresh))
@@ -170,7 +178,7 @@ async def test_an_old_jobs_wait_is_reported_while_hints_rise(alone: Caller, fres
     assert timedelta(seconds=waited) > timedelta(0)
 
 
-async def _pass_by_high(caller: Caller, count: int) -> None:
+async def _pass_by_high(caller: JobCaller, count: int) -> None:
     await caller.submit_many(count, priority=5)
     taken = 0
     while taken < count:
@@ -183,7 +191,7 @@ async def _raise(hints: Hints) -> None:
     await hints.once()
 
 
-async def _buffers(database: Database, caller: Caller, *, from_start: bool) -> int:
+async def _buffers(database: Database, caller: JobCaller, *, from_start: bool) -> int:
     """Return how many pages of the ready table and its index a claim touches; roll the claim back."""
     statement = store._sql.claim
     values = f"{caller.tenant}, 'w', '{{}}', '{{}}', 5, 60, '{{}}', '{{}}', {str(from_start).lower()}"

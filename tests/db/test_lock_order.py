@@ -22,8 +22,9 @@ from penstock.jobs.sql.store import Connection, Verdict
 from penstock.jobs.states import Again
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import TenantId
-from tests.db.stage import Caller, claim_rows, look, open_database, snapshot, started, submission, within
-from tests.processes import until
+from tests.support.databases import open_database, query, snapshot
+from tests.support.jobs import JobCaller, claim_rows, job_service, submission
+from tests.support.waiting import until, within
 
 Held = dict[UUID, int]  # epoch by running job, as far as the test knows
 ROUNDS = 250
@@ -96,7 +97,7 @@ class Crowd:
 
 
 async def test_statements_that_meet_on_the_same_jobs_in_opposite_orders_never_deadlock(
-    alone: Caller, fresh: Database
+    alone: JobCaller, fresh: Database
 ) -> None:
     crowd = Crowd(alone.tenant)
     deeds: list[Callable[[Connection], Awaitable[None]]] = [
@@ -117,7 +118,7 @@ async def test_statements_that_meet_on_the_same_jobs_in_opposite_orders_never_de
         for connection in connections:
             await connection.execute("SET deadlock_timeout = '20ms'")
         for _ in range(ROUNDS):
-            if len(await look(fresh, "SELECT 1 FROM done")) > len(crowd.all) // 2:
+            if len(await query(fresh, "SELECT 1 FROM done")) > len(crowd.all) // 2:
                 crowd.all = crowd.all[-10:]
             if missing := 60 - len(crowd.all):
                 crowd.all += [job.id for job in await alone.submit_many(missing)]
@@ -163,7 +164,7 @@ ORDERED = [
 
 @pytest.mark.parametrize(("statement", "table"), ORDERED, ids=lambda part: getattr(part, "__name__", part).strip("_"))
 async def test_a_statement_over_many_jobs_locks_them_in_id_order_whatever_order_they_are_named_in(
-    alone: Caller, fresh: Database, statement: Callable[..., Awaitable[None]], table: str
+    alone: JobCaller, fresh: Database, statement: Callable[..., Awaitable[None]], table: str
 ) -> None:
     """While another transaction holds the lowest id, the statement may not have locked any other row."""
     leases = await _jobs_in(table, alone)
@@ -188,7 +189,7 @@ async def test_a_statement_over_many_jobs_locks_them_in_id_order_whatever_order_
     assert {row["job_id"] for row in free} == {job_id for job_id, _ in others}
 
 
-async def _jobs_in(table: str, caller: Caller) -> Leases:
+async def _jobs_in(table: str, caller: JobCaller) -> Leases:
     """Return some jobs of this table, with the epochs of those that run."""
     run_at = datetime.now(UTC) + timedelta(days=1) if table == "later" else None
     made = await caller.submit_many(6, run_at=run_at, max_attempts=1)
@@ -199,19 +200,19 @@ async def _jobs_in(table: str, caller: Caller) -> Leases:
     return [(job.id, epochs.get(job.id, 1)) for job in made]
 
 
-async def test_the_whole_service_under_load_loses_and_duplicates_nothing(alone: Caller, fresh: Database) -> None:
-    async with open_database(fresh.url) as far, started(far) as service:
-        callers = [alone, Caller(service, alone.tenant)]
+async def test_the_whole_service_under_load_loses_and_duplicates_nothing(alone: JobCaller, fresh: Database) -> None:
+    async with open_database(fresh.url) as far, job_service(far) as service:
+        callers = [alone, JobCaller(service, alone.tenant)]
         made = await alone.submit_many(150)
         ids = [job.id for job in made]
 
-        async def worker(caller: Caller) -> None:
+        async def worker(caller: JobCaller) -> None:
             while jobs := await caller.claim(10):
                 await asyncio.gather(*(caller.beat(job) for job in reversed(jobs)))
                 states = [caller.complete(job) for job in jobs]
                 await asyncio.gather(*states, return_exceptions=True)
 
-        async def meddler(caller: Caller, turn: int) -> None:
+        async def meddler(caller: JobCaller, turn: int) -> None:
             picked = random.Random(turn)
             for job_id in picked.sample(ids, 30):
                 change = caller.cancel(job_id) if picked.random() < 0.5 else caller.retry(job_id)
@@ -229,7 +230,7 @@ async def test_the_whole_service_under_load_loses_and_duplicates_nothing(alone: 
     assert stats.completed > 0
 
 
-async def test_four_claimers_at_once_are_never_given_the_same_job(alone: Caller, fresh: Database) -> None:
+async def test_four_claimers_at_once_are_never_given_the_same_job(alone: JobCaller, fresh: Database) -> None:
     for priority in (-1, 0, 1):
         await alone.submit_many(800, priority=priority)
     given: list[UUID] = []
@@ -248,11 +249,11 @@ async def test_four_claimers_at_once_are_never_given_the_same_job(alone: Caller,
 
     await asyncio.gather(*(claimer(number) for number in range(4)))
     assert len(given) == len(set(given)) == 2400
-    epochs = await look(fresh, "SELECT count(DISTINCT epoch) FROM lease")
+    epochs = await query(fresh, "SELECT count(DISTINCT epoch) FROM lease")
     assert epochs == [(2400,)]
 
 
-async def test_partitions_come_and_go_under_load_without_harming_a_statement(alone: Caller, fresh: Database) -> None:
+async def test_partitions_come_and_go_under_load_without_harming_a_statement(alone: JobCaller, fresh: Database) -> None:
     """Dropping and creating days locks whole tables, but it is retention that gives way, not the callers."""
     stopping = asyncio.Event()
     errors: list[BaseException] = []
@@ -317,7 +318,7 @@ async def _one_life(connection: Connection, tenant: TenantId, names: tuple[int, 
 
 
 async def _assert_each_job_lies_in_one_place(database: Database) -> None:
-    torn = await look(
+    torn = await query(
         database,
         """SELECT id, count(p.place) FROM job LEFT JOIN (
                SELECT job_id, 'ready' FROM ready UNION ALL SELECT job_id, 'later' FROM later

@@ -31,7 +31,10 @@ from penstock.jobs.service import JobService
 from penstock.jobs.sql import duties
 from penstock.jobs.states import Again, RetryPolicy, Status, Tally, after_failure
 from penstock.postgres.pool import Database
-from tests.db.stage import Caller, Clock, look, own_tenant, promote, rescue, run
+from tests.support.clocks import Clock
+from tests.support.databases import execute, own_tenant, query
+from tests.support.duties import promote, rescue
+from tests.support.jobs import JobCaller
 
 Answer = TypeVar("Answer")
 POLICY = RetryPolicy(base=timedelta(seconds=10), cap=timedelta(minutes=1), max_lost_leases=3)
@@ -76,7 +79,7 @@ class JobMachine(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        self.caller = Caller(self.service, self.do(own_tenant(self.database)))
+        self.caller = JobCaller(self.service, self.do(own_tenant(self.database)))
         self.clock = Clock(self.database)
         self.do(self.clock.freeze())  # so that the model's time is the database's to the second
 
@@ -90,7 +93,7 @@ class JobMachine(RuleBasedStateMachine):
     def submit(self, priority: int, attempts: int, delay: int) -> None:
         fields: dict[str, Any] = {"priority": priority, "max_attempts": attempts}
         if delay:
-            (moment,) = self.do(look(self.database, "SELECT clock()"))[0]
+            (moment,) = self.do(query(self.database, "SELECT clock()"))[0]
             fields["run_at"] = moment + timedelta(seconds=delay)
         job = self.do(self.caller.submit(**fields))
         due = self.now + delay if delay else None
@@ -276,7 +279,7 @@ class JobMachine(RuleBasedStateMachine):
         if not self.jobs:
             return
         rows = self.do(
-            look(
+            query(
                 self.database,
                 "SELECT job_id, 'pending' FROM ready WHERE tenant_id = $1 UNION ALL SELECT job_id, 'pending' FROM later"
                 " WHERE tenant_id = $1 UNION ALL SELECT job_id, 'running' FROM lease WHERE tenant_id = $1"
@@ -303,7 +306,7 @@ class JobMachine(RuleBasedStateMachine):
         if not self.jobs:
             return
         rows = self.do(
-            look(
+            query(
                 self.database,
                 "SELECT counts.id, kind, count(*) FROM event, unnest(coalesce(job_ids, ARRAY[job_id])) AS counts(id)"
                 " WHERE tenant_id = $1 AND kind <> 'job.progress' GROUP BY 1, 2",
@@ -333,13 +336,13 @@ async def _raise_hints(database: Database) -> None:
         await duties.raise_hints(connection)
 
 
-async def _forget(database: Database, caller: Caller) -> None:
+async def _forget(database: Database, caller: JobCaller) -> None:
     for place in ("ready", "later", "lease"):
-        await run(database, f"DELETE FROM {place} WHERE tenant_id = $1", caller.tenant)
+        await execute(database, f"DELETE FROM {place} WHERE tenant_id = $1", caller.tenant)
 
 
 @pytest.mark.timeout(600)
-async def test_random_histories_keep_every_invariant(fresh: Database, alone: Caller) -> None:
+async def test_random_histories_keep_every_invariant(fresh: Database, alone: JobCaller) -> None:
     """Hypothesis drives the machine from a thread; the service runs on this loop."""
     service = JobService(fresh, LIMITS)
     await service.start()

@@ -7,7 +7,6 @@ import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from pathlib import Path
 from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
@@ -21,89 +20,30 @@ from penstock.jobs.job import HeartbeatResult, JobCompletion, JobHeartbeat
 from penstock.jobs.service import JobService
 from penstock.jobs.states import Status
 from penstock.postgres.pool import Database
-from tests.db.stage import Caller, look, own_tenant, places, submission, take, within
-from tests.processes import until
-
-_SOCKET = ".s.PGSQL.5432"
-
-
-class Line:
-    """The connection to the server, which can be cut, mended, and made to lose a response."""
-
-    def __init__(self, folder: Path, server_socket: str) -> None:
-        self.folder = folder
-        self.server_socket = server_socket
-        self._listener: asyncio.Server | None = None
-        self._ends: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._loses_answer_to: bytes | None = None
-        self.lost = asyncio.Event()
-
-    async def mend(self) -> None:
-        """Let connections through."""
-        self._listener = await asyncio.start_unix_server(self._serve, self.folder / _SOCKET)
-
-    async def cut(self) -> None:
-        """Break every connection and refuse new ones."""
-        if self._listener is not None:
-            self._listener.close()
-            (self.folder / _SOCKET).unlink(missing_ok=True)
-        for end in list(self._ends):
-            end.transport.abort()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def lose_response_to(self, words: bytes) -> None:
-        """Let the next message that holds these words through, and cut its connection when the response comes."""
-        self.lost.clear()
-        self._loses_answer_to = words
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up_reader, up_writer = await asyncio.open_unix_connection(self.server_socket)
-        self._ends |= {writer, up_writer}
-        swallow = asyncio.Event()
-
-        async def forth() -> None:
-            while data := await reader.read(2**16):
-                if self._loses_answer_to is not None and self._loses_answer_to in data:
-                    self._loses_answer_to = None
-                    swallow.set()
-                up_writer.write(data)
-
-        async def back() -> None:
-            while data := await up_reader.read(2**16):
-                if swallow.is_set():
-                    self.lost.set()
-                    return
-                writer.write(data)
-
-        ways = [asyncio.create_task(forth()), asyncio.create_task(back())]
-        self._tasks |= {*ways}
-        await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
-        for end in (writer, up_writer):
-            end.transport.abort()
-            self._ends.discard(end)
-        await asyncio.gather(*ways, return_exceptions=True)
-        self._tasks -= {*ways}
+from tests.support.database_proxy import SOCKET, DatabaseProxy
+from tests.support.databases import own_tenant, query, tables_holding
+from tests.support.jobs import JobCaller, submission, take
+from tests.support.waiting import until, within
 
 
 @pytest.fixture
-async def line(fresh: Database, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Line]:
+async def line(fresh: Database, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DatabaseProxy]:
     """An open line to this test's own database."""
     (host,) = parse_qs(urlsplit(fresh.url).query)["host"]
-    line = Line(tmp_path_factory.mktemp("line"), f"{host}/{_SOCKET}")
+    line = DatabaseProxy(tmp_path_factory.mktemp("line"), f"{host}/{SOCKET}")
     await line.mend()
     yield line
     await line.cut()
 
 
-def _database_over(line: Line, url: str) -> Database:
+def _database_over(line: DatabaseProxy, url: str) -> Database:
     parts = urlsplit(url)
     own = f"postgresql://{parts.netloc}{parts.path}?host={quote(str(line.folder), safe='/')}&port=5432"
     return Database(own, application_name="penstock-test")
 
 
 @asynccontextmanager
-async def _service_over(line: Line, url: str) -> AsyncIterator[JobService]:
+async def _service_over(line: DatabaseProxy, url: str) -> AsyncIterator[JobService]:
     """Start a service that reaches the database by this line."""
     database = _database_over(line, url)
     service = JobService(database)
@@ -116,11 +56,11 @@ async def _service_over(line: Line, url: str) -> AsyncIterator[JobService]:
 
 
 @pytest.fixture
-async def caller(line: Line, fresh: Database) -> AsyncIterator[Caller]:
+async def caller(line: DatabaseProxy, fresh: Database) -> AsyncIterator[JobCaller]:
     """The calls over the line."""
     async with _service_over(line, fresh.url) as service:
         await within(service.wakeups.listening.wait())
-        yield Caller(service, await own_tenant(fresh))
+        yield JobCaller(service, await own_tenant(fresh))
 
 
 async def _survives(work: Callable[[], Awaitable[object]]) -> None:
@@ -137,7 +77,7 @@ async def _survives(work: Callable[[], Awaitable[object]]) -> None:
 
 
 async def test_every_call_reports_an_unavailable_database_and_works_again_afterwards(
-    line: Line, caller: Caller
+    line: DatabaseProxy, caller: JobCaller
 ) -> None:
     await caller.submit_many(3)
     running = await caller.claim_one()
@@ -170,10 +110,10 @@ async def test_every_call_reports_an_unavailable_database_and_works_again_afterw
     assert await caller.status(running.id) is Status.COMPLETED
 
 
-async def test_a_service_may_start_before_its_database(line: Line, fresh: Database) -> None:
+async def test_a_service_may_start_before_its_database(line: DatabaseProxy, fresh: Database) -> None:
     await line.cut()
     async with _service_over(line, fresh.url) as service:
-        caller = Caller(service, await own_tenant(fresh))
+        caller = JobCaller(service, await own_tenant(fresh))
         with pytest.raises(DatabaseUnavailable):
             await within(caller.submit())
         await line.mend()
@@ -182,7 +122,7 @@ async def test_a_service_may_start_before_its_database(line: Line, fresh: Databa
 
 
 async def test_a_pass_that_breaks_off_gives_up_no_event_that_may_still_come(
-    line: Line, caller: Caller, fresh: Database
+    line: DatabaseProxy, caller: JobCaller, fresh: Database
 ) -> None:
     """It has read the highest id, and not yet which transactions may have drawn it."""
     database = _database_over(line, fresh.url)
@@ -200,9 +140,9 @@ async def test_a_pass_that_breaks_off_gives_up_no_event_that_may_still_come(
     await database.close()
 
 
-async def test_connections_that_the_server_ends_are_replaced(caller: Caller, fresh: Database) -> None:
+async def test_connections_that_the_server_ends_are_replaced(caller: JobCaller, fresh: Database) -> None:
     await asyncio.gather(*(caller.submit() for _ in range(20)))
-    await look(
+    await query(
         fresh,
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
         " AND pid <> pg_backend_pid()",
@@ -212,11 +152,11 @@ async def test_connections_that_the_server_ends_are_replaced(caller: Caller, fre
 
 
 async def test_a_server_that_is_no_longer_the_primary_counts_as_unavailable(
-    line: Line, caller: Caller, fresh: Database
+    line: DatabaseProxy, caller: JobCaller, fresh: Database
 ) -> None:
     """NOTIFY is refused as well; hints go out again afterwards."""
-    (name,) = (await look(fresh, "SELECT current_database()"))[0]
-    await look(fresh, f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    (name,) = (await query(fresh, "SELECT current_database()"))[0]
+    await query(fresh, f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
     await line.cut()
     await line.mend()
     try:
@@ -233,7 +173,7 @@ async def test_a_server_that_is_no_longer_the_primary_counts_as_unavailable(
     await line.cut()
     await line.mend()
     async with _service_over(line, fresh.url) as other:
-        waiting = asyncio.create_task(Caller(other, caller.tenant).claim(1, wait_seconds=30))
+        waiting = asyncio.create_task(JobCaller(other, caller.tenant).claim(1, wait_seconds=30))
         await until(lambda: bool(other._shared.claims._waiters), "a claim waits")
         await within(other.wakeups.listening.wait())
         await _survives(caller.submit)
@@ -241,7 +181,7 @@ async def test_a_server_that_is_no_longer_the_primary_counts_as_unavailable(
 
 
 async def test_under_load_an_outage_loses_no_job_whose_submission_was_confirmed(
-    line: Line, caller: Caller, fresh: Database
+    line: DatabaseProxy, caller: JobCaller, fresh: Database
 ) -> None:
     confirmed: set[object] = set()
     stopping = asyncio.Event()
@@ -261,14 +201,14 @@ async def test_under_load_an_outage_loses_no_job_whose_submission_was_confirmed(
     await _grows(confirmed, by=100)
     stopping.set()
     await asyncio.gather(*submitters)
-    stored = {job_id for (job_id,) in await look(fresh, "SELECT id FROM job")}
+    stored = {job_id for (job_id,) in await query(fresh, "SELECT id FROM job")}
     assert confirmed <= stored
-    ((ready,),) = await look(fresh, "SELECT count(*) FROM ready")
+    ((ready,),) = await query(fresh, "SELECT count(*) FROM ready")
     assert ready == len(stored)
 
 
 async def test_a_cut_between_commit_and_response_and_a_retry_with_the_same_key_create_one_job(
-    line: Line, caller: Caller, fresh: Database
+    line: DatabaseProxy, caller: JobCaller, fresh: Database
 ) -> None:
     await caller.submit()  # creates the names
     line.lose_response_to(b"COMMIT")
@@ -277,11 +217,11 @@ async def test_a_cut_between_commit_and_response_and_a_retry_with_the_same_key_c
     assert line.lost.is_set()
     result = await within(caller.service.of(caller.tenant).submit(submission(idempotency_key="k")))
     assert not result.created
-    assert await look(fresh, "SELECT id FROM job WHERE idempotency_key = 'k'") == [(result.job.id,)]
+    assert await query(fresh, "SELECT id FROM job WHERE idempotency_key = 'k'") == [(result.job.id,)]
 
 
 async def test_a_batch_cut_between_commit_and_response_and_sent_again_creates_its_jobs_once(
-    line: Line, caller: Caller, fresh: Database
+    line: DatabaseProxy, caller: JobCaller, fresh: Database
 ) -> None:
     wanted = [submission(idempotency_key=f"k{number}") for number in range(50)]
     line.lose_response_to(b"COMMIT")
@@ -289,11 +229,11 @@ async def test_a_batch_cut_between_commit_and_response_and_sent_again_creates_it
         await within(caller.service.of(caller.tenant).submit_many(wanted))
     results = await within(caller.service.of(caller.tenant).submit_many(wanted))
     assert not any(result.created for result in results)
-    assert await look(fresh, "SELECT count(*) FROM job") == [(50,)]
+    assert await query(fresh, "SELECT count(*) FROM job") == [(50,)]
 
 
 async def test_a_completion_whose_response_was_lost_may_be_sent_again(
-    line: Line, caller: Caller, fresh: Database
+    line: DatabaseProxy, caller: JobCaller, fresh: Database
 ) -> None:
     job = await caller.submit_and_claim()
     line.lose_response_to(b"the one")
@@ -301,14 +241,16 @@ async def test_a_completion_whose_response_was_lost_may_be_sent_again(
         await within(caller.complete(job, b'"the one"'))
 
     async def committed() -> bool:
-        return await places(fresh, job.id) == ["done"]
+        return await tables_holding(fresh, job.id) == ["done"]
 
     await until(committed, "the server has committed")
     assert (await within(caller.complete(job, b'"the one"'))).status is Status.COMPLETED
     assert (await caller.service.of(caller.tenant).stats()).totals.completed == 1
 
 
-async def test_a_waiting_claim_is_served_after_an_outage(line: Line, caller: Caller, fresh: Database) -> None:
+async def test_a_waiting_claim_is_served_after_an_outage(
+    line: DatabaseProxy, caller: JobCaller, fresh: Database
+) -> None:
     async def persistent() -> object:
         while True:
             try:
@@ -325,14 +267,14 @@ async def test_a_waiting_claim_is_served_after_an_outage(line: Line, caller: Cal
         made: list[object] = []
 
         async def submit() -> None:
-            made.append((await Caller(other, caller.tenant).submit()).id)
+            made.append((await JobCaller(other, caller.tenant).submit()).id)
 
         await _survives(submit)
         assert await within(waiting) == made[0]
 
 
 async def test_an_open_event_stream_continues_after_an_outage_without_a_gap_or_a_repetition(
-    line: Line, caller: Caller, fresh: Database
+    line: DatabaseProxy, caller: JobCaller, fresh: Database
 ) -> None:
     mark = await caller.submit()
     (start,) = await take(caller.events(mark.id), 1)
@@ -342,16 +284,16 @@ async def test_an_open_event_stream_continues_after_an_outage_without_a_gap_or_a
     made = [first.id]
     await line.cut()
     async with _service_over(line, fresh.url) as other:
-        far = Caller(other, caller.tenant)
+        far = JobCaller(other, caller.tenant)
         await line.mend()
         await _survives(far.submit)
-        made += [job_id for (job_id,) in await look(fresh, "SELECT id FROM job ORDER BY id")][2:]
+        made += [job_id for (job_id,) in await query(fresh, "SELECT id FROM job ORDER BY id")][2:]
         made += [(await far.submit()).id for _ in range(5)]
         received += [event.subject for event in await take(stream, len(made) - 1)]
     assert received == made
 
 
-async def test_a_worker_keeps_its_lease_through_an_outage(line: Line, caller: Caller) -> None:
+async def test_a_worker_keeps_its_lease_through_an_outage(line: DatabaseProxy, caller: JobCaller) -> None:
     job = await caller.submit_and_claim()
     await line.cut()
     with pytest.raises(DatabaseUnavailable):
@@ -366,7 +308,7 @@ async def test_a_worker_keeps_its_lease_through_an_outage(line: Line, caller: Ca
     assert isinstance(results[-1], HeartbeatResult)
 
 
-async def test_an_unstable_line_causes_no_errors_but_ours(line: Line, caller: Caller) -> None:
+async def test_an_unstable_line_causes_no_errors_but_ours(line: DatabaseProxy, caller: JobCaller) -> None:
     """The line is cut in the middle of everything, again and again."""
     errors: list[BaseException] = []
     stopping = asyncio.Event()
@@ -399,7 +341,7 @@ async def test_an_unstable_line_causes_no_errors_but_ours(line: Line, caller: Ca
     assert errors == []
 
 
-async def _completed(caller: Caller) -> int:
+async def _completed(caller: JobCaller) -> int:
     while True:
         try:
             return (await caller.service.of(caller.tenant).stats()).totals.completed
@@ -412,7 +354,7 @@ async def _grows(confirmed: set[object], *, by: int) -> None:
     await until(lambda: len(confirmed) >= goal, f"{by} more jobs")
 
 
-async def test_an_outage_leaves_no_unhandled_error_behind(line: Line, caller: Caller) -> None:
+async def test_an_outage_leaves_no_unhandled_error_behind(line: DatabaseProxy, caller: JobCaller) -> None:
     """Cuts under batches, streams, waits and wake-ups: asyncio has nothing to report afterwards."""
     loop = asyncio.get_running_loop()
     reported: list[dict[str, object]] = []
@@ -435,7 +377,7 @@ async def test_an_outage_leaves_no_unhandled_error_behind(line: Line, caller: Ca
     assert [str(context.get("exception")) + str(context["message"]) for context in reported] == []
 
 
-async def _use(caller: Caller, stopping: asyncio.Event) -> None:
+async def _use(caller: JobCaller, stopping: asyncio.Event) -> None:
     """Everything that waits for something, many at a time; errors of ours are expected."""
     own = caller.service.of(caller.tenant)
     while not stopping.is_set():
@@ -453,5 +395,5 @@ async def _use(caller: Caller, stopping: asyncio.Event) -> None:
             await asyncio.sleep(0)
 
 
-async def _reached(caller: Caller, goal: int) -> bool:
+async def _reached(caller: JobCaller, goal: int) -> bool:
     return await _completed(caller) >= goal

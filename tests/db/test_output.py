@@ -19,12 +19,15 @@ from penstock.failures import Category
 from penstock.jobs.job import ClaimedJob, HeartbeatResult, JobHeartbeat
 from penstock.jobs.sql import history
 from penstock.postgres.pool import Database
-from tests.db.stage import LOGGED_AT, Caller, Clock, look, rescue, snapshot, take, within
-from tests.db.test_hostile_values import KEPT, REFUSED
-from tests.processes import until
+from tests.support.clocks import Clock
+from tests.support.databases import query, snapshot
+from tests.support.duties import rescue
+from tests.support.hostile_json import KEPT, REFUSED
+from tests.support.jobs import LOGGED_AT, JobCaller, take
+from tests.support.waiting import until, within
 
 
-async def events_of(caller: Caller, job: ClaimedJob, *, after: str | None = None) -> list[Event]:
+async def events_of(caller: JobCaller, job: ClaimedJob, *, after: str | None = None) -> list[Event]:
     """Return a finished job's events."""
     return [event async for event in caller.events(job.id, after=after)]
 
@@ -43,7 +46,7 @@ def messages(events: list[Event]) -> list[list[str]]:
     return [[line["message"] for line in read(event)["lines"]] for event in events if event.type == "job.log"]
 
 
-async def test_chunks_and_lines_become_events_between_start_and_end(caller: Caller) -> None:
+async def test_chunks_and_lines_become_events_between_start_and_end(caller: JobCaller) -> None:
     job = await caller.submit_and_claim()
     assert isinstance(await caller.report(job, b'{"text": "Good "}', b"2", lines=["loaded"]), HeartbeatResult)
     assert isinstance(await caller.report(job, b"null", first=2, progress=b"0.5"), HeartbeatResult)
@@ -62,7 +65,7 @@ async def test_chunks_and_lines_become_events_between_start_and_end(caller: Call
         assert read(event) | {"epoch": job.epoch, "attempt": 1, "task_type": "echo"} == read(event)
 
 
-async def test_a_repeated_or_overlapping_heartbeat_adds_only_new_output(caller: Caller) -> None:
+async def test_a_repeated_or_overlapping_heartbeat_adds_only_new_output(caller: JobCaller) -> None:
     job = await caller.submit_and_claim()
     for _ in range(3):
         assert isinstance(await caller.report(job, b"0", b"1", b"2", lines=["a", "b"]), HeartbeatResult)
@@ -75,7 +78,7 @@ async def test_a_repeated_or_overlapping_heartbeat_adds_only_new_output(caller: 
     assert messages(events) == [["a", "b"], ["c"]]
 
 
-async def test_a_gap_is_refused_and_nothing_of_that_heartbeat_is_written(alone: Caller, fresh: Database) -> None:
+async def test_a_gap_is_refused_and_nothing_of_that_heartbeat_is_written(alone: JobCaller, fresh: Database) -> None:
     job = await alone.submit_and_claim()
     await alone.report(job, b"0", b"1", lines=["a"])
     before = await snapshot(fresh)
@@ -88,7 +91,7 @@ async def test_a_gap_is_refused_and_nothing_of_that_heartbeat_is_written(alone: 
     assert await snapshot(fresh) == before
 
 
-async def test_heartbeats_of_one_job_that_are_written_together_keep_their_order(caller: Caller) -> None:
+async def test_heartbeats_of_one_job_that_are_written_together_keep_their_order(caller: JobCaller) -> None:
     job = await caller.submit_and_claim()
     beats = [caller.report(job, str(n).encode(), first=n, lines=[f"line {n}"], lines_from=n) for n in range(20)]
     results = await asyncio.gather(*beats, *(caller.beat(job) for _ in range(5)))
@@ -100,7 +103,9 @@ async def test_heartbeats_of_one_job_that_are_written_together_keep_their_order(
     assert messages(events) == [[f"line {n}"] for n in range(20)]
 
 
-async def test_the_same_output_from_two_connections_at_once_is_stored_once(caller: Caller, far_caller: Caller) -> None:
+async def test_the_same_output_from_two_connections_at_once_is_stored_once(
+    caller: JobCaller, far_caller: JobCaller
+) -> None:
     """A heartbeat whose response was lost is sent again to another gateway while the first is still being written."""
     job = await caller.submit_and_claim()
     chunks = [str(number).encode() for number in range(30)]
@@ -111,7 +116,7 @@ async def test_the_same_output_from_two_connections_at_once_is_stored_once(calle
     assert outputs(await within(events_of(caller, job))) == [(n, list(range(n, n + 10))) for n in (0, 10, 20)]
 
 
-async def test_one_statement_stores_the_output_of_many_jobs(caller: Caller) -> None:
+async def test_one_statement_stores_the_output_of_many_jobs(caller: JobCaller) -> None:
     await caller.submit_many(30)
     jobs = await caller.claim(30)
     await caller.retry(jobs[7].id)
@@ -130,7 +135,7 @@ async def test_one_statement_stores_the_output_of_many_jobs(caller: Caller) -> N
     assert outputs(await within(events_of(caller, jobs[9]))) == []
 
 
-async def test_the_next_attempt_starts_its_output_afresh(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
+async def test_the_next_attempt_starts_its_output_afresh(alone: JobCaller, fresh: Database, fresh_clock: Clock) -> None:
     first = await alone.submit_and_claim()
     await alone.report(first, b'"lost"', b'"lost too"', lines=["first"])
     await fresh_clock.advance(alone.service.limits.lease + timedelta(seconds=1))
@@ -146,7 +151,7 @@ async def test_the_next_attempt_starts_its_output_afresh(alone: Caller, fresh: D
 
 
 @pytest.mark.parametrize("category", [Category.CANCELLED, Category.BAD_INPUT])
-async def test_output_stays_with_a_job_that_ends_without_a_result(caller: Caller, category: Category) -> None:
+async def test_output_stays_with_a_job_that_ends_without_a_result(caller: JobCaller, category: Category) -> None:
     job = await caller.submit_and_claim()
     if category is Category.CANCELLED:
         await caller.cancel(job.id)
@@ -158,7 +163,9 @@ async def test_output_stays_with_a_job_that_ends_without_a_result(caller: Caller
     assert outputs(await within(events_of(caller, job))) == [(0, [1])]
 
 
-async def test_a_stream_resumes_in_the_middle_of_the_output_in_any_process(caller: Caller, far_caller: Caller) -> None:
+async def test_a_stream_resumes_in_the_middle_of_the_output_in_any_process(
+    caller: JobCaller, far_caller: JobCaller
+) -> None:
     job = await caller.submit_and_claim()
     for number in range(10):
         await caller.report(job, b"%d" % number, first=number, lines=[str(number)], lines_from=number)
@@ -171,7 +178,7 @@ async def test_a_stream_resumes_in_the_middle_of_the_output_in_any_process(calle
 
 
 async def test_live_readers_of_the_job_and_of_all_jobs_get_output_as_it_arrives(
-    caller: Caller, far_caller: Caller
+    caller: JobCaller, far_caller: JobCaller
 ) -> None:
     job = await far_caller.submit_and_claim()
     one = caller.events(job.id)
@@ -185,7 +192,7 @@ async def test_live_readers_of_the_job_and_of_all_jobs_get_output_as_it_arrives(
 
 @pytest.mark.parametrize(("rows", "size"), [(3, 2**20), (500, 40)], ids=["few rows", "few bytes"])
 async def test_a_long_output_is_read_page_by_page(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch, rows: int, size: int
+    caller: JobCaller, monkeypatch: pytest.MonkeyPatch, rows: int, size: int
 ) -> None:
     for module in (event_log, history):
         monkeypatch.setattr(module, "_PAGE", rows)
@@ -206,7 +213,7 @@ async def test_a_long_output_is_read_page_by_page(
 
 
 async def test_a_reader_with_too_much_unread_output_reads_it_from_the_database(
-    alone: Caller, monkeypatch: pytest.MonkeyPatch
+    alone: JobCaller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tail_module, "_READER_BYTES", 1000)
     job = await alone.submit_and_claim()
@@ -224,7 +231,7 @@ async def test_a_reader_with_too_much_unread_output_reads_it_from_the_database(
 
 
 @pytest.mark.parametrize("name", KEPT)
-async def test_strange_but_valid_chunks_reach_readers_as_they_were_written(caller: Caller, name: str) -> None:
+async def test_strange_but_valid_chunks_reach_readers_as_they_were_written(caller: JobCaller, name: str) -> None:
     job = await caller.submit_and_claim()
     strange = KEPT[name]
     await caller.report(job, b"0", strange)
@@ -238,7 +245,7 @@ async def test_strange_but_valid_chunks_reach_readers_as_they_were_written(calle
 
 
 @pytest.mark.parametrize("name", [name for name in REFUSED if name != "nothing"])  # decoding refuses empty chunks
-async def test_a_chunk_that_is_not_json_is_refused_and_its_neighbours_are_stored(caller: Caller, name: str) -> None:
+async def test_a_chunk_that_is_not_json_is_refused_and_its_neighbours_are_stored(caller: JobCaller, name: str) -> None:
     await caller.submit_many(2)
     bad, good = await caller.claim(2)
     first, refused, again, fine = await asyncio.gather(
@@ -254,7 +261,7 @@ async def test_a_chunk_that_is_not_json_is_refused_and_its_neighbours_are_stored
     assert outputs(await within(events_of(caller, bad))) == [(0, [0]), (1, [1])]
 
 
-async def test_any_text_is_a_log_message(caller: Caller) -> None:
+async def test_any_text_is_a_log_message(caller: JobCaller) -> None:
     job = await caller.submit_and_claim()
     strange = ["\x00", "a\r\nb", '"\\', "\u2028🦀", "x" * 10_000, ""]
     assert isinstance(await caller.report(job, lines=strange), HeartbeatResult)
@@ -265,11 +272,11 @@ async def test_any_text_is_a_log_message(caller: Caller) -> None:
     assert b"\n" not in msgspec.json.encode(events[2].data)
 
 
-async def test_rows_about_output_are_dropped_with_their_job(caller: Caller, database: Database) -> None:
+async def test_rows_about_output_are_dropped_with_their_job(caller: JobCaller, database: Database) -> None:
     """They lie in the day's partition like every event, and name their tenant and job like every row about one job."""
     job = await caller.submit_and_claim()
     await caller.report(job, b'"ab"', lines=["c"])
-    rows = await look(
+    rows = await query(
         database,
         "SELECT kind, tenant_id, first, weight = octet_length(data::text), tableoid::regclass::text"
         " FROM event WHERE job_id = $1 ORDER BY id",

@@ -24,8 +24,8 @@ from penstock.jobs.usage import Usage
 from penstock.postgres.pool import Database
 from penstock.postgres.queries import Statement
 from penstock.tenants.principal import TenantId
-from tests.conftest import own_database
-from tests.db.stage import Caller, open_database, own_tenant, run, started
+from tests.support.databases import execute, open_database, own_database, own_tenant
+from tests.support.jobs import JobCaller, job_service
 
 DONE, READY, LEASED, LATER = 50_000, 10_000, 20, 500
 BIG = ("job", "done", "ready", "later", "attempt", "event", "idempotency")
@@ -39,7 +39,7 @@ class Filled:
 
     def __init__(self, database: Database, service: JobService, tenant: TenantId) -> None:
         self.database = database
-        self.caller = Caller(service, tenant)
+        self.caller = JobCaller(service, tenant)
         self.tenant = tenant
         self.done: list[UUID] = []
         self.ready: list[UUID] = []
@@ -52,19 +52,19 @@ async def filled(postgres_server: Any) -> AsyncIterator[Filled]:
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(own_database(postgres_server))
         database = await stack.enter_async_context(open_database(url))
-        service = await stack.enter_async_context(started(database))
+        service = await stack.enter_async_context(job_service(database))
         filled = Filled(database, service, await own_tenant(database))
         for number in range(DONE // 10_000):
             made = await filled.caller.submit_many(10_000, owner_ref=f"ref{number}", priority=number)
             filled.done += [job.id for job in made]
-        await run(database, _FINISH_ALL)
+        await execute(database, _FINISH_ALL)
         filled.ready = [job.id for job in await filled.caller.submit_many(READY)]
         later = datetime.fromisoformat("2099-01-01T00:00:00+00:00")
         await filled.caller.submit_many(LATER, run_at=later)
         filled.leased = [(job.id, job.epoch) for job in await filled.caller.claim(LEASED)]
-        await run(database, _OTHER_EVENTS)
-        await run(database, "SELECT position_events(0, 100000)")
-        await run(database, "ANALYZE")
+        await execute(database, _OTHER_EVENTS)
+        await execute(database, "SELECT position_events(0, 100000)")
+        await execute(database, "ANALYZE")
         yield filled
 
 
@@ -245,15 +245,15 @@ async def test_one_jobs_events_are_found_by_its_moments(filled: Filled, state: s
 
 async def test_a_page_of_a_talkative_jobs_events_reads_no_more_than_the_page(filled: Filled) -> None:
     job_id, _ = filled.leased[-1]
-    await run(filled.database, _MUCH_OUTPUT, filled.tenant, job_id)
-    await run(filled.database, "SELECT position_events(0, 10000)")
+    await execute(filled.database, _MUCH_OUTPUT, filled.tenant, job_id)
+    await execute(filled.database, "SELECT position_events(0, 10000)")
     plan = await _explain(filled, "read_job_events", tenant_id=filled.tenant, job_id=job_id, row_id=0, **PAGE)
     _assert_bounded(plan, rows=40)
 
 
 async def test_a_pass_that_numbers_events_reads_only_those_without_a_position(filled: Filled) -> None:
     """This holds even with missing ids below them and dead rows of earlier passes that cannot be vacuumed."""
-    await run(filled.database, "SELECT position_events(0, 10000)")
+    await execute(filled.database, "SELECT position_events(0, 10000)")
     for _ in range(3):
         await filled.caller.submit()
     async with filled.database.acquire() as connection:

@@ -16,14 +16,19 @@ from penstock.events import store as event_log
 from penstock.events.positions import Positions
 from penstock.jobs.sql import retention
 from penstock.postgres.pool import Database
-from tests.db.stage import Caller, Clock, look, own_tenant, run, take, within
+from tests.support.clocks import Clock
+from tests.support.databases import execute, own_tenant, query
+from tests.support.jobs import JobCaller, take
+from tests.support.waiting import within
 
 LOCK = "hashtext('penstock.position_events')"
 
 
-async def test_positions_are_dense_and_given_once_while_many_write_and_number(alone: Caller, fresh: Database) -> None:
+async def test_positions_are_dense_and_given_once_while_many_write_and_number(
+    alone: JobCaller, fresh: Database
+) -> None:
     """Two tenants, statements that fail, and several processes that number at once."""
-    other = Caller(alone.service, await own_tenant(fresh))
+    other = JobCaller(alone.service, await own_tenant(fresh))
     async with _numbering(fresh, processes=4):
         for _ in range(10):
             await asyncio.gather(
@@ -31,16 +36,18 @@ async def test_positions_are_dense_and_given_once_while_many_write_and_number(al
             )
     await _number(fresh)
     await _assert_dense(fresh)
-    counts = await look(fresh, "SELECT count(*) FROM event_position GROUP BY tenant_id")
+    counts = await query(fresh, "SELECT count(*) FROM event_position GROUP BY tenant_id")
     assert len(counts) == 2
 
 
-async def test_two_that_number_at_once_without_the_lock_give_no_position_twice(alone: Caller, fresh: Database) -> None:
+async def test_two_that_number_at_once_without_the_lock_give_no_position_twice(
+    alone: JobCaller, fresh: Database
+) -> None:
     """The lock saves work. What lets only one succeed is the row of event_pass that each of them has to replace."""
-    ((source,),) = await look(fresh, "SELECT pg_get_functiondef('position_events'::regproc)")
+    ((source,),) = await query(fresh, "SELECT pg_get_functiondef('position_events'::regproc)")
     condition = f"NOT pg_try_advisory_xact_lock({LOCK})"
     assert condition in source
-    await run(fresh, source.replace(condition, "false"))
+    await execute(fresh, source.replace(condition, "false"))
     async with _numbering(fresh, processes=4):
         for _ in range(20):
             await asyncio.gather(*(alone.submit() for _ in range(10)))
@@ -48,7 +55,7 @@ async def test_two_that_number_at_once_without_the_lock_give_no_position_twice(a
     await _assert_dense(fresh)
 
 
-async def test_a_pass_gives_way_to_one_in_progress_without_waiting(alone: Caller, fresh: Database) -> None:
+async def test_a_pass_gives_way_to_one_in_progress_without_waiting(alone: JobCaller, fresh: Database) -> None:
     await alone.submit()
     async with fresh.acquire() as holder:
         async with holder.transaction():
@@ -59,7 +66,7 @@ async def test_a_pass_gives_way_to_one_in_progress_without_waiting(alone: Caller
 
 
 @pytest.mark.parametrize("ending", ["the connection is cut", "a statement timeout strikes"])
-async def test_a_pass_that_is_cut_off_leaves_nothing_behind(alone: Caller, fresh: Database, ending: str) -> None:
+async def test_a_pass_that_is_cut_off_leaves_nothing_behind(alone: JobCaller, fresh: Database, ending: str) -> None:
     await alone.submit_many(5)
     async with fresh.acquire() as blocker, blocker.transaction():
         await blocker.execute("LOCK TABLE event_position IN ACCESS EXCLUSIVE MODE")  # a pass stops half way
@@ -78,7 +85,7 @@ async def test_a_pass_that_is_cut_off_leaves_nothing_behind(alone: Caller, fresh
 
 
 async def test_ids_of_failed_statements_are_given_up_once_no_writer_can_commit_them(
-    alone: Caller, fresh: Database
+    alone: JobCaller, fresh: Database
 ) -> None:
     positions = Positions(fresh)
     async with fresh.acquire() as writer:
@@ -98,8 +105,8 @@ async def test_ids_of_failed_statements_are_given_up_once_no_writer_can_commit_t
     assert [e.subject for e in await take(alone.events(after="0-0-0"), 2)][1] == "late"
 
 
-async def test_the_first_id_of_all_is_not_given_up_before_it_was_drawn(alone: Caller, fresh: Database) -> None:
-    ((drawn,),) = await look(fresh, "SELECT is_called FROM event_id")
+async def test_the_first_id_of_all_is_not_given_up_before_it_was_drawn(alone: JobCaller, fresh: Database) -> None:
+    ((drawn,),) = await query(fresh, "SELECT is_called FROM event_id")
     assert not drawn, "the test has to begin before the first event"
     positions = Positions(fresh)
     await positions.once()
@@ -114,7 +121,7 @@ async def test_the_first_id_of_all_is_not_given_up_before_it_was_drawn(alone: Ca
     assert [e.subject for e in await take(alone.events(after="0-0-0"), 2)] == ["early", "late"]
 
 
-async def test_busy_writers_do_not_keep_missing_ids_from_being_given_up(alone: Caller, fresh: Database) -> None:
+async def test_busy_writers_do_not_keep_missing_ids_from_being_given_up(alone: JobCaller, fresh: Database) -> None:
     """Some transaction is always open, but never the same one."""
     positions = Positions(fresh)
     await _fail(fresh)
@@ -128,14 +135,14 @@ async def test_busy_writers_do_not_keep_missing_ids_from_being_given_up(alone: C
             await positions.once()
             await second.execute("COMMIT")
             await positions.once()
-        ((lost,),) = await look(fresh, "SELECT missing @> 1::bigint FROM event_pass")
+        ((lost,),) = await query(fresh, "SELECT missing @> 1::bigint FROM event_pass")
         assert not lost
         await first.execute("COMMIT")
     await positions.once()
     await _assert_dense(fresh)
 
 
-async def test_a_pass_costs_the_same_while_a_transaction_is_held_open(alone: Caller, fresh: Database) -> None:
+async def test_a_pass_costs_the_same_while_a_transaction_is_held_open(alone: JobCaller, fresh: Database) -> None:
     """Passes leave dead rows behind which cannot be vacuumed then; none is read."""
     stranger = await asyncpg.connect(fresh.url)
     try:
@@ -150,12 +157,12 @@ async def test_a_pass_costs_the_same_while_a_transaction_is_held_open(alone: Cal
                 costs.append(await _pages_of_a_pass(fresh))
     finally:
         await stranger.close()
-    ((passes,),) = await look(fresh, "SELECT count(*) FROM event_pass")
+    ((passes,),) = await query(fresh, "SELECT count(*) FROM event_pass")
     assert passes == 1
     assert costs[2] <= costs[0] * 1.3 + 5, costs
 
 
-async def test_any_room_may_store_events(alone: Caller, fresh: Database) -> None:
+async def test_any_room_may_store_events(alone: JobCaller, fresh: Database) -> None:
     stream = await alone.watch()
     async with fresh.acquire() as connection:
         await event_log.record(connection, alone.tenant, "mood:2", kind="model.loaded", data=Raw(b'{"replicas": 1}'))
@@ -165,7 +172,7 @@ async def test_any_room_may_store_events(alone: Caller, fresh: Database) -> None
 
 
 async def test_retention_drops_positions_with_their_events_and_numbering_continues(
-    alone: Caller, fresh: Database, fresh_clock: Clock
+    alone: JobCaller, fresh: Database, fresh_clock: Clock
 ) -> None:
     await alone.submit_and_claim()
     (first,) = await take(alone.events(after="0-0-0"), 1)
@@ -174,9 +181,9 @@ async def test_retention_drops_positions_with_their_events_and_numbering_continu
     async with fresh.acquire() as connection:
         await retention.make_room(connection)
         assert await retention.drop_old(connection, timedelta(days=1)) >= 1
-    assert await look(fresh, "SELECT 1 FROM event") == []
-    assert await look(fresh, "SELECT 1 FROM event_position") == []
-    ((floor,),) = await look(fresh, "SELECT position FROM event_floor")
+    assert await query(fresh, "SELECT 1 FROM event") == []
+    assert await query(fresh, "SELECT 1 FROM event_position") == []
+    ((floor,),) = await query(fresh, "SELECT position FROM event_floor")
     assert floor == 5
     resumed = await alone.watch(after=first.id)
     made = await alone.submit()
@@ -186,7 +193,7 @@ async def test_retention_drops_positions_with_their_events_and_numbering_continu
 
 
 async def test_retention_leaves_open_streams_alone_that_have_seen_everything(
-    alone: Caller, fresh: Database, fresh_clock: Clock
+    alone: JobCaller, fresh: Database, fresh_clock: Clock
 ) -> None:
     stream = await alone.watch()
     await alone.submit()
@@ -235,7 +242,7 @@ async def _own_connection(database: Database) -> AsyncIterator[asyncpg.Connectio
 async def _fail(database: Database) -> None:
     """Execute a statement that draws an event id and fails."""
     with pytest.raises(asyncpg.DivisionByZeroError):
-        await run(
+        await execute(
             database,
             "WITH e AS (INSERT INTO event (tenant_id, at, kind, subject) VALUES (1, clock(), 'test.failed', 's')"
             " RETURNING id) SELECT 1 / (id - id) FROM e",
@@ -243,7 +250,7 @@ async def _fail(database: Database) -> None:
 
 
 async def _missing(database: Database) -> int:
-    ((missing,),) = await look(
+    ((missing,),) = await query(
         database, "SELECT coalesce(sum(upper(r) - lower(r)), 0)::int FROM event_pass, unnest(missing) AS m(r)"
     )
     return int(missing)
@@ -252,7 +259,7 @@ async def _missing(database: Database) -> int:
 async def _cut_pass(database: Database) -> None:
     """Cut the connection of a pass that is under way."""
     sql = "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted"
-    while not await look(database, sql):
+    while not await query(database, sql):
         await asyncio.sleep(0)
 
 
@@ -265,7 +272,7 @@ async def _until_numbered(database: Database) -> None:
 async def _assert_dense(database: Database) -> None:
     """Check that every event has one position and that each tenant's positions are 1, 2, 3, …"""
     assert (
-        await look(
+        await query(
             database,
             "SELECT e.id, count(p.position) FROM event e LEFT JOIN event_position p"
             " ON p.event_id = e.id AND p.at = e.at GROUP BY e.id HAVING count(p.position) <> 1",
@@ -273,7 +280,7 @@ async def _assert_dense(database: Database) -> None:
         == []
     )
     assert (
-        await look(
+        await query(
             database,
             "SELECT tenant_id FROM event_position"
             " GROUP BY tenant_id HAVING count(*) <> max(position) OR count(DISTINCT position) <> count(*)",

@@ -12,12 +12,15 @@ from penstock.jobs.job import HeartbeatResult
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.states import RetryPolicy, Status
 from penstock.postgres.pool import Database
-from tests.db.stage import Caller, Clock, own_tenant, places, rescue, rescuer, run
+from tests.support.clocks import Clock
+from tests.support.databases import execute, own_tenant, tables_holding
+from tests.support.duties import rescue, rescuer
+from tests.support.jobs import JobCaller
 
 LIMITS = JobLimits(cancel_grace=timedelta(seconds=30))
 
 
-async def test_an_expired_lease_is_rescued_by_one_pass(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
+async def test_an_expired_lease_is_rescued_by_one_pass(alone: JobCaller, fresh: Database, fresh_clock: Clock) -> None:
     job = await alone.submit_and_claim()
     await fresh_clock.advance(timedelta(minutes=15, seconds=1))
     await rescue(fresh)
@@ -30,14 +33,14 @@ async def test_an_expired_lease_is_rescued_by_one_pass(alone: Caller, fresh: Dat
     assert again.attempt == 2
 
 
-async def test_a_lease_that_holds_is_left_alone(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
+async def test_a_lease_that_holds_is_left_alone(alone: JobCaller, fresh: Database, fresh_clock: Clock) -> None:
     job = await alone.submit_and_claim()
     await fresh_clock.advance(timedelta(minutes=14))
     await rescue(fresh)
     assert await alone.status(job.id) is Status.RUNNING
 
 
-async def test_a_heartbeat_keeps_the_lease(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
+async def test_a_heartbeat_keeps_the_lease(alone: JobCaller, fresh: Database, fresh_clock: Clock) -> None:
     job = await alone.submit_and_claim()
     for _ in range(3):
         await fresh_clock.advance(timedelta(minutes=10))
@@ -47,7 +50,7 @@ async def test_a_heartbeat_keeps_the_lease(alone: Caller, fresh: Database, fresh
 
 
 async def test_an_expired_lease_that_is_not_rescued_yet_can_still_be_extended(
-    alone: Caller, fresh: Database, fresh_clock: Clock
+    alone: JobCaller, fresh: Database, fresh_clock: Clock
 ) -> None:
     job = await alone.submit_and_claim()
     await fresh_clock.advance(timedelta(minutes=16))
@@ -57,7 +60,7 @@ async def test_an_expired_lease_that_is_not_rescued_yet_can_still_be_extended(
 
 
 async def test_after_a_gap_every_lease_gets_its_full_length_again(
-    alone: Caller, fresh: Database, fresh_clock: Clock
+    alone: JobCaller, fresh: Database, fresh_clock: Clock
 ) -> None:
     """While the database was away no worker could send a heartbeat; the rescue must not take it for dead."""
     await alone.submit()
@@ -77,7 +80,7 @@ async def test_after_a_gap_every_lease_gets_its_full_length_again(
 
 
 async def test_a_cancelled_job_loses_its_lease_after_the_grace(
-    alone: Caller, fresh: Database, fresh_clock: Clock
+    alone: JobCaller, fresh: Database, fresh_clock: Clock
 ) -> None:
     job = await alone.submit_and_claim()
     assert (await alone.cancel(job.id)).cancel_requested_at is not None
@@ -91,20 +94,20 @@ async def test_a_cancelled_job_loses_its_lease_after_the_grace(
     assert isinstance(failed[0], StaleEpoch)
 
 
-async def test_many_rescuers_at_once_end_each_lease_once(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
+async def test_many_rescuers_at_once_end_each_lease_once(alone: JobCaller, fresh: Database, fresh_clock: Clock) -> None:
     jobs = await alone.submit_many(40)
     assert len(await alone.claim(40)) == 40
     await fresh_clock.advance(timedelta(minutes=16))
-    await run(fresh, "UPDATE housekeeping SET last_at = clock() WHERE duty = 'rescue'")
+    await execute(fresh, "UPDATE housekeeping SET last_at = clock() WHERE duty = 'rescue'")
     await asyncio.gather(*(rescuer(fresh).once() for _ in range(6)))
     for job in jobs:
         seen = await alone.get(job.id)
         assert (seen.status, len(seen.attempts)) == (Status.PENDING, 1)
-        assert await places(fresh, job.id) == ["ready"]
+        assert await tables_holding(fresh, job.id) == ["ready"]
 
 
-async def test_one_pass_rescues_the_jobs_of_every_tenant(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
-    callers = [alone, *[Caller(alone.service, await own_tenant(fresh)) for _ in range(2)]]
+async def test_one_pass_rescues_the_jobs_of_every_tenant(alone: JobCaller, fresh: Database, fresh_clock: Clock) -> None:
+    callers = [alone, *[JobCaller(alone.service, await own_tenant(fresh)) for _ in range(2)]]
     jobs = [await caller.submit_and_claim() for _ in range(3) for caller in callers]
     await fresh_clock.advance(timedelta(minutes=16))
     await rescue(fresh)
@@ -115,7 +118,7 @@ async def test_one_pass_rescues_the_jobs_of_every_tenant(alone: Caller, fresh: D
 
 
 async def test_a_job_whose_workers_keep_dying_ends_as_failed(
-    alone: Caller, fresh: Database, fresh_clock: Clock
+    alone: JobCaller, fresh: Database, fresh_clock: Clock
 ) -> None:
     limits = JobLimits(retry=RetryPolicy(max_lost_leases=2))
     job = await alone.submit(max_attempts=50)
@@ -129,7 +132,7 @@ async def test_a_job_whose_workers_keep_dying_ends_as_failed(
     assert seen.error.category is Category.WORKER_LOST
 
 
-async def test_jobs_of_a_worker_known_to_be_dead_are_requeued_at_once(alone: Caller, fresh: Database) -> None:
+async def test_jobs_of_a_worker_known_to_be_dead_are_requeued_at_once(alone: JobCaller, fresh: Database) -> None:
     await alone.submit_many(3)
     (lost,) = await alone.claim(1, worker_id="dead")
     (kept,) = await alone.claim(1, worker_id="alive")

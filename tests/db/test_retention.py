@@ -18,7 +18,11 @@ from penstock.jobs.job import Job
 from penstock.jobs.sql import retention
 from penstock.jobs.states import Status
 from penstock.postgres.pool import Database
-from tests.db.stage import Caller, Clock, look, places, promote, snapshot, submission, within
+from tests.support.clocks import Clock
+from tests.support.databases import query, snapshot, tables_holding
+from tests.support.duties import promote
+from tests.support.jobs import JobCaller, submission
+from tests.support.waiting import within
 
 KEEP = timedelta(days=30)
 LATER = timedelta(days=40)
@@ -30,7 +34,7 @@ async def _tidy(database: Database) -> None:
 
 async def _days(database: Database, table: str) -> set[date]:
     """Return the days that have a partition of this table."""
-    rows = await look(
+    rows = await query(
         database,
         "SELECT to_date(right(c.relname, 8), 'YYYYMMDD') FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid"
         " WHERE i.inhparent = $1::text::regclass AND c.relname ~ '_[0-9]{8}$'",
@@ -44,11 +48,11 @@ async def _rows_about(database: Database, job_id: UUID) -> dict[str, int]:
     counts: dict[str, int] = {}
     for table in ("job", "ready", "later", "lease", "done", "attempt", "idempotency"):
         column = "id" if table == "job" else "job_id"
-        ((counts[table],),) = await look(database, f"SELECT count(*) FROM {table} WHERE {column} = $1", job_id)
+        ((counts[table],),) = await query(database, f"SELECT count(*) FROM {table} WHERE {column} = $1", job_id)
     return {table: count for table, count in counts.items() if count}
 
 
-async def _completed(caller: Caller, **fields: str) -> Job:
+async def _completed(caller: JobCaller, **fields: str) -> Job:
     """Run a job that fails once and then succeeds, and return it."""
     job = await caller.submit(**fields)
     await caller.fail(await caller.claim_one(), Category.SHUTDOWN)
@@ -57,7 +61,7 @@ async def _completed(caller: Caller, **fields: str) -> Job:
 
 
 async def test_finished_jobs_are_dropped_with_their_day_attempts_and_keys(
-    alone: Caller, fresh: Database, fresh_clock: Clock
+    alone: JobCaller, fresh: Database, fresh_clock: Clock
 ) -> None:
     completed = await _completed(alone, idempotency_key="k")
     failed = await alone.submit_and_claim(idempotency_key="l")
@@ -76,7 +80,7 @@ async def test_finished_jobs_are_dropped_with_their_day_attempts_and_keys(
 
 
 async def test_unfinished_jobs_outlive_their_day_and_continue(
-    alone: Caller, fresh: Database, fresh_clock: Clock
+    alone: JobCaller, fresh: Database, fresh_clock: Clock
 ) -> None:
     pending = await alone.submit(idempotency_key="k", input=b"[1]")
     far_ahead = await alone.submit(run_at=datetime.now(UTC) + timedelta(days=60), task_type="far")
@@ -104,7 +108,7 @@ async def test_unfinished_jobs_outlive_their_day_and_continue(
 
 
 async def test_a_job_that_finished_recently_stays_however_old_it_is(
-    alone: Caller, fresh: Database, fresh_clock: Clock
+    alone: JobCaller, fresh: Database, fresh_clock: Clock
 ) -> None:
     old, recent = await alone.submit(), await alone.submit(idempotency_key="k")
     await alone.complete(await alone.claim_one())
@@ -121,7 +125,7 @@ async def test_a_job_that_finished_recently_stays_however_old_it_is(
 
 
 async def test_jobs_that_outlived_their_day_are_removed_by_row_once_they_are_old(
-    alone: Caller, fresh: Database, fresh_clock: Clock
+    alone: JobCaller, fresh: Database, fresh_clock: Clock
 ) -> None:
     made = await alone.submit_many(1200, idempotency_key=None)
     keyed = await alone.submit(idempotency_key="k")
@@ -140,12 +144,12 @@ async def test_jobs_that_outlived_their_day_are_removed_by_row_once_they_are_old
     await fresh_clock.advance(KEEP + timedelta(days=2))
     await _tidy(fresh)
     for table in ("done", "attempt", "idempotency"):
-        assert await look(fresh, f"SELECT 1 FROM {table}") == [], table
-    assert await look(fresh, "SELECT id FROM job") == [(unfinished.id,)]
-    assert await places(fresh, unfinished.id) == ["lease"]
+        assert await query(fresh, f"SELECT 1 FROM {table}") == [], table
+    assert await query(fresh, "SELECT id FROM job") == [(unfinished.id,)]
+    assert await tables_holding(fresh, unfinished.id) == ["lease"]
 
 
-async def test_recent_days_are_not_touched(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
+async def test_recent_days_are_not_touched(alone: JobCaller, fresh: Database, fresh_clock: Clock) -> None:
     await _completed(alone, idempotency_key="k")
     await alone.submit_many(3)
     await fresh_clock.advance(KEEP)
@@ -155,7 +159,7 @@ async def test_recent_days_are_not_touched(alone: Caller, fresh: Database, fresh
 
 
 async def test_events_are_dropped_with_their_day_even_without_a_partition(
-    alone: Caller, fresh: Database, fresh_clock: Clock
+    alone: JobCaller, fresh: Database, fresh_clock: Clock
 ) -> None:
     await _completed(alone)
     await fresh_clock.advance(timedelta(days=20))  # no partition yet: the default one takes them
@@ -164,13 +168,13 @@ async def test_events_are_dropped_with_their_day_even_without_a_partition(
     await alone.submit()
     await fresh_clock.advance(timedelta(days=5))
     await _tidy(fresh)
-    assert len(await look(fresh, "SELECT 1 FROM event")) == 5 + 1
+    assert len(await query(fresh, "SELECT 1 FROM event")) == 5 + 1
     await fresh_clock.advance(timedelta(days=20))
     await _tidy(fresh)
-    assert len(await look(fresh, "SELECT 1 FROM event")) == 1
+    assert len(await query(fresh, "SELECT 1 FROM event")) == 1
     await fresh_clock.advance(timedelta(days=20))
     await _tidy(fresh)
-    assert await look(fresh, "SELECT 1 FROM event") == []
+    assert await query(fresh, "SELECT 1 FROM event") == []
 
 
 async def test_partitions_stand_ready_a_week_ahead_and_old_ones_go(fresh: Database, fresh_clock: Clock) -> None:
@@ -189,7 +193,7 @@ async def test_a_day_that_has_its_partitions_is_left_as_it_is(fresh: Database) -
     assert await _days(fresh, "job") == before
 
 
-async def test_a_day_whose_rows_lie_in_a_default_partition_stays_there(alone: Caller, fresh: Database) -> None:
+async def test_a_day_whose_rows_lie_in_a_default_partition_stays_there(alone: JobCaller, fresh: Database) -> None:
     wild = datetime.now(UTC) + timedelta(days=20)
     async with fresh.acquire() as connection:
         await connection.execute(
@@ -202,7 +206,7 @@ async def test_a_day_whose_rows_lie_in_a_default_partition_stays_there(alone: Ca
         assert await connection.fetchval("SELECT ensure_day($1)", wild.date() + timedelta(days=1))
 
 
-async def test_counters_are_not_changed_by_retention(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
+async def test_counters_are_not_changed_by_retention(alone: JobCaller, fresh: Database, fresh_clock: Clock) -> None:
     await _completed(alone)
     await alone.submit()
     before = (await alone.service.of(alone.tenant).stats()).totals
@@ -212,7 +216,7 @@ async def test_counters_are_not_changed_by_retention(alone: Caller, fresh: Datab
 
 
 async def test_retention_gives_way_to_users_of_the_tables_and_retries(
-    alone: Caller, fresh: Database, fresh_clock: Clock
+    alone: JobCaller, fresh: Database, fresh_clock: Clock
 ) -> None:
     old = await _completed(alone)
     await fresh_clock.advance(LATER)
@@ -225,7 +229,7 @@ async def test_retention_gives_way_to_users_of_the_tables_and_retries(
     assert await _rows_about(fresh, old.id) == {}
 
 
-async def test_two_housekeepers_may_tidy_at_once(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
+async def test_two_housekeepers_may_tidy_at_once(alone: JobCaller, fresh: Database, fresh_clock: Clock) -> None:
     old = await _completed(alone)
     kept = await alone.submit()
     await fresh_clock.advance(LATER)
@@ -237,7 +241,7 @@ async def test_two_housekeepers_may_tidy_at_once(alone: Caller, fresh: Database,
 
 
 async def test_a_kept_job_can_be_cancelled_retried_and_found(
-    alone: Caller, fresh: Database, fresh_clock: Clock
+    alone: JobCaller, fresh: Database, fresh_clock: Clock
 ) -> None:
     one = await alone.submit(tags=["kept"])
     two = await alone.submit(tags=["kept"], max_attempts=1)
@@ -251,7 +255,9 @@ async def test_a_kept_job_can_be_cancelled_retried_and_found(
     assert {(job.id, job.status) for job in found.jobs} == {(one.id, "cancelled"), (two.id, "pending")}
 
 
-async def test_dropping_returns_the_number_of_days_dropped(alone: Caller, fresh: Database, fresh_clock: Clock) -> None:
+async def test_dropping_returns_the_number_of_days_dropped(
+    alone: JobCaller, fresh: Database, fresh_clock: Clock
+) -> None:
     await fresh_clock.advance(LATER)
     async with fresh.acquire() as connection:
         days = len(await _days(fresh, "job"))

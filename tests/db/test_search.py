@@ -18,8 +18,8 @@ from penstock.jobs import search
 from penstock.jobs.job import Job, JobSummary
 from penstock.jobs.states import Status
 from penstock.postgres.embedded import EmbeddedServer
-from tests.conftest import own_database
-from tests.db.stage import Caller, open_database, own_tenant, started
+from tests.support.databases import open_database, own_database, own_tenant
+from tests.support.jobs import JobCaller, job_service
 
 JOBS = 240
 OWNERS, TASKS, PROFILES = ("a", "b", "c"), ("read", "write"), ("small", "large")
@@ -30,7 +30,7 @@ CATEGORIES = (Category.BAD_INPUT, Category.INTERNAL, Category.TIMEOUT)
 class Library:
     """Jobs in every state, with their known fields."""
 
-    def __init__(self, caller: Caller, jobs: list[Job]) -> None:
+    def __init__(self, caller: JobCaller, jobs: list[Job]) -> None:
         self.caller = caller
         self.jobs = sorted(jobs, key=lambda job: job.id, reverse=True)
 
@@ -78,10 +78,10 @@ async def library(postgres_server: EmbeddedServer) -> AsyncIterator[Library]:
     async with AsyncExitStack() as stack:
         url = await stack.enter_async_context(own_database(postgres_server))
         database = await stack.enter_async_context(open_database(url))
-        service = await stack.enter_async_context(started(database))
-        strangers = Caller(service, await own_tenant(database))
+        service = await stack.enter_async_context(job_service(database))
+        strangers = JobCaller(service, await own_tenant(database))
         await strangers.submit_many(20, owner_service="a", owner_ref="r1", tags=["x"])
-        caller = Caller(service, await own_tenant(database))
+        caller = JobCaller(service, await own_tenant(database))
         ids = [(await caller.submit(**_random_fields(pick, number))).id for number in range(JOBS)]
         for turn in range(8):
             for job in await caller.claim(25, worker_id=f"w{turn % 3}"):
@@ -184,7 +184,7 @@ async def test_a_filter_that_matches_rarely_gives_short_pages_that_lead_to_every
 
 
 async def test_jobs_submitted_while_paging_do_not_shift_the_pages(library: Library) -> None:
-    caller = Caller(library.caller.service, library.caller.tenant)
+    caller = JobCaller(library.caller.service, library.caller.tenant)
     first = await caller.page(limit=10)
     new = await caller.submit(owner_service="late")
     try:
@@ -210,7 +210,7 @@ async def test_a_list_can_continue_from_any_id(library: Library) -> None:
     assert [job.id for job in page.jobs] == [job.id for job in library.jobs[:3]]
 
 
-async def test_a_key_and_its_owner_find_the_job_directly(alone: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_key_and_its_owner_find_the_job_directly(alone: JobCaller, monkeypatch: pytest.MonkeyPatch) -> None:
     """A budget of one candidate is enough, however many jobs there are."""
     job = await alone.submit(owner_service="shop", idempotency_key="order 7")
     await alone.submit_many(50)

@@ -6,20 +6,21 @@ import asyncio
 import gc
 
 from penstock.postgres.pool import Database
-from tests.db.stage import Caller, look, run, within
-from tests.processes import until
+from tests.support.databases import execute, query
+from tests.support.jobs import JobCaller
+from tests.support.waiting import until, within
 
 
 async def test_a_record_that_the_database_refuses_is_logged_and_disturbs_no_claim(
-    alone: Caller, fresh: Database
+    alone: JobCaller, fresh: Database
 ) -> None:
-    await run(fresh, "CREATE SEQUENCE refusals")
-    await run(
+    await execute(fresh, "CREATE SEQUENCE refusals")
+    await execute(
         fresh,
         "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
         " PERFORM nextval('refusals'); RAISE EXCEPTION 'refused'; END $$",
     )
-    await run(fresh, "CREATE TRIGGER refuse BEFORE INSERT ON queue_seen FOR EACH ROW EXECUTE FUNCTION refuse()")
+    await execute(fresh, "CREATE TRIGGER refuse BEFORE INSERT ON queue_seen FOR EACH ROW EXECUTE FUNCTION refuse()")
     lost: list[str] = []
     loop = asyncio.get_running_loop()
     handler = loop.get_exception_handler()
@@ -37,7 +38,7 @@ async def test_a_record_that_the_database_refuses_is_logged_and_disturbs_no_clai
 
 
 async def _was_refused(database: Database) -> bool:
-    return await look(database, "SELECT is_called FROM refusals") == [(True,)]
+    return await query(database, "SELECT is_called FROM refusals") == [(True,)]
 
 
 def _writers() -> int:

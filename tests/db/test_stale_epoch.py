@@ -17,79 +17,82 @@ from penstock.jobs.sql.store import Verdict
 from penstock.jobs.states import Over, Status
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import TenantId
-from tests.db.stage import Caller, Clock, rescue, snapshot
-from tests.processes import until
+from tests.support.clocks import Clock
+from tests.support.databases import snapshot
+from tests.support.duties import rescue
+from tests.support.jobs import JobCaller
+from tests.support.waiting import until
 
-Loss: TypeAlias = Callable[[Caller, ClaimedJob, Database, Clock], Awaitable[None]]
-Write: TypeAlias = Callable[[Caller, ClaimedJob], Awaitable[None]]
+Loss: TypeAlias = Callable[[JobCaller, ClaimedJob, Database, Clock], Awaitable[None]]
+Write: TypeAlias = Callable[[JobCaller, ClaimedJob], Awaitable[None]]
 
 
-async def _rescued(caller: Caller, job: ClaimedJob, database: Database, clock: Clock) -> None:
+async def _rescued(caller: JobCaller, job: ClaimedJob, database: Database, clock: Clock) -> None:
     await clock.advance(caller.service.limits.lease + timedelta(seconds=1))
     await rescue(database)
 
 
-async def _rescued_and_claimed_again(caller: Caller, job: ClaimedJob, database: Database, clock: Clock) -> None:
+async def _rescued_and_claimed_again(caller: JobCaller, job: ClaimedJob, database: Database, clock: Clock) -> None:
     await _rescued(caller, job, database, clock)
     assert (await caller.claim_one(worker_id="successor")).id == job.id
 
 
-async def _retried(caller: Caller, job: ClaimedJob, database: Database, clock: Clock) -> None:
+async def _retried(caller: JobCaller, job: ClaimedJob, database: Database, clock: Clock) -> None:
     await caller.retry(job.id)
 
 
 async def _retried_and_claimed_by_the_same_worker(
-    caller: Caller, job: ClaimedJob, database: Database, clock: Clock
+    caller: JobCaller, job: ClaimedJob, database: Database, clock: Clock
 ) -> None:
     await caller.retry(job.id)
     assert (await caller.claim_one()).id == job.id
 
 
-async def _failed_and_scheduled(caller: Caller, job: ClaimedJob, database: Database, clock: Clock) -> None:
+async def _failed_and_scheduled(caller: JobCaller, job: ClaimedJob, database: Database, clock: Clock) -> None:
     await caller.fail(job)
 
 
-async def _failed_for_good(caller: Caller, job: ClaimedJob, database: Database, clock: Clock) -> None:
+async def _failed_for_good(caller: JobCaller, job: ClaimedJob, database: Database, clock: Clock) -> None:
     await caller.fail(job, Category.BAD_INPUT)
 
 
-async def _cancelled_after_the_grace(caller: Caller, job: ClaimedJob, database: Database, clock: Clock) -> None:
+async def _cancelled_after_the_grace(caller: JobCaller, job: ClaimedJob, database: Database, clock: Clock) -> None:
     await caller.cancel(job.id)
     await clock.advance(timedelta(minutes=1))
     await rescue(database)
 
 
-async def _completed_by_a_successor(caller: Caller, job: ClaimedJob, database: Database, clock: Clock) -> None:
+async def _completed_by_a_successor(caller: JobCaller, job: ClaimedJob, database: Database, clock: Clock) -> None:
     await _rescued_and_claimed_again(caller, job, database, clock)
     (lease,) = (await caller.page(status=[Status.RUNNING])).jobs
     epoch = job.epoch + 1
     await caller.service.of(caller.tenant).complete(JobCompletion(id=lease.id, epoch=epoch, result=Raw(b'"right"')))
 
 
-async def _beat(caller: Caller, job: ClaimedJob) -> None:
+async def _beat(caller: JobCaller, job: ClaimedJob) -> None:
     assert isinstance(await caller.beat(job, progress=b'"zombie"', lease_seconds=9999), StaleEpoch)
 
 
-async def _report(caller: Caller, job: ClaimedJob) -> None:
+async def _report(caller: JobCaller, job: ClaimedJob) -> None:
     assert isinstance(await caller.report(job, b'"zombie"', lines=["zombie"]), StaleEpoch)
 
 
-async def _report_with_a_gap(caller: Caller, job: ClaimedJob) -> None:
+async def _report_with_a_gap(caller: JobCaller, job: ClaimedJob) -> None:
     assert isinstance(await caller.report(job, b'"zombie"', first=99), StaleEpoch)
 
 
-async def _complete(caller: Caller, job: ClaimedJob) -> None:
+async def _complete(caller: JobCaller, job: ClaimedJob) -> None:
     with pytest.raises(StaleEpoch):
         await caller.complete(job, b'"zombie"')
 
 
-async def _complete_many(caller: Caller, job: ClaimedJob) -> None:
+async def _complete_many(caller: JobCaller, job: ClaimedJob) -> None:
     (result,) = await caller.service.of(caller.tenant).complete_many([JobCompletion(id=job.id, epoch=job.epoch)])
     assert isinstance(result, StaleEpoch)
 
 
 def _fail(category: Category) -> Write:
-    async def fail(caller: Caller, job: ClaimedJob) -> None:
+    async def fail(caller: JobCaller, job: ClaimedJob) -> None:
         with pytest.raises(StaleEpoch):
             await caller.fail(job, category, message="zombie", retry_after=1)
 
@@ -118,7 +121,7 @@ WRITES: dict[str, Write] = {
 
 @pytest.mark.parametrize("lose", LOSSES, ids=lambda loss: str(loss.__name__).strip("_"))
 async def test_no_write_with_a_stale_epoch_changes_a_row(
-    alone: Caller, fresh: Database, fresh_clock: Clock, lose: Loss
+    alone: JobCaller, fresh: Database, fresh_clock: Clock, lose: Loss
 ) -> None:
     job = await alone.submit_and_claim()
     await lose(alone, job, fresh, fresh_clock)
@@ -129,7 +132,9 @@ async def test_no_write_with_a_stale_epoch_changes_a_row(
 
 
 @pytest.mark.parametrize("offset", [-1, 1, 1000])
-async def test_an_epoch_that_was_never_this_jobs_changes_nothing(alone: Caller, fresh: Database, offset: int) -> None:
+async def test_an_epoch_that_was_never_this_jobs_changes_nothing(
+    alone: JobCaller, fresh: Database, offset: int
+) -> None:
     job = await alone.submit_and_claim()
     other = await alone.submit_and_claim()
     before = await snapshot(fresh)
@@ -143,7 +148,7 @@ async def test_an_epoch_that_was_never_this_jobs_changes_nothing(alone: Caller, 
     assert await snapshot(fresh) == before
 
 
-async def test_a_stale_write_among_good_ones_of_one_batch_stops_none_of_them(alone: Caller, fresh: Database) -> None:
+async def test_a_stale_write_among_good_ones_of_one_batch_stops_none_of_them(alone: JobCaller, fresh: Database) -> None:
     await alone.submit_many(10)
     jobs = await alone.claim(10)
     await alone.retry(jobs[4].id)
@@ -154,7 +159,7 @@ async def test_a_stale_write_among_good_ones_of_one_batch_stops_none_of_them(alo
 
 
 async def test_a_lease_that_is_lost_while_the_write_waits_for_its_lock_is_not_written(
-    alone: Caller, fresh: Database
+    alone: JobCaller, fresh: Database
 ) -> None:
     """The writer reads the lease while it still holds, and waits for the transaction that is just taking it away."""
     job = await alone.submit_and_claim()
@@ -174,7 +179,7 @@ async def test_a_lease_that_is_lost_while_the_write_waits_for_its_lock_is_not_wr
     assert await alone.status(job.id) is Status.PENDING
 
 
-async def test_no_outcome_is_decided_for_a_lease_not_locked_with_its_epoch(alone: Caller, fresh: Database) -> None:
+async def test_no_outcome_is_decided_for_a_lease_not_locked_with_its_epoch(alone: JobCaller, fresh: Database) -> None:
     job = await alone.submit_and_claim()
     async with fresh.acquire() as connection:
         assert await store.lock_leases(connection, alone.tenant, [(job.id, job.epoch + 1)]) == []

@@ -26,7 +26,9 @@ from penstock.jobs.sql import duties, history, queues, reading, store
 from penstock.models import store as model_store
 from penstock.postgres.pool import Database
 from penstock.providers import store as provider_store
-from tests.db.stage import Caller, look, own_tenant, snapshot, submission, take, within
+from tests.support.databases import own_tenant, query, snapshot
+from tests.support.jobs import JobCaller, submission, take
+from tests.support.waiting import within
 
 _BLOCK = re.compile(r"^-- name: (\w+).*?\n(.*?)(?=^-- name: |\Z)", re.MULTILINE | re.DOTALL)
 ROOMS = {
@@ -176,7 +178,7 @@ def forgotten(sql: str, tenant_tables: frozenset[str], *, tenant: int) -> list[s
 @pytest.fixture
 async def tenant_tables(database: Database) -> frozenset[str]:
     """The tables and views of the real schema that have a tenant."""
-    rows = await look(
+    rows = await query(
         database,
         "SELECT table_name::text FROM information_schema.columns WHERE table_schema = 'penstock'"
         " AND column_name = 'tenant_id'",
@@ -247,7 +249,7 @@ def test_the_reader_accepts_correct_statements(sql: str) -> None:
 
 
 async def test_no_row_can_be_written_without_a_tenant(database: Database, tenant_tables: frozenset[str]) -> None:
-    rows = await look(
+    rows = await query(
         database,
         "SELECT c.table_name::text FROM information_schema.columns c JOIN information_schema.tables t USING"
         " (table_schema, table_name) WHERE c.table_schema = 'penstock' AND column_name = 'tenant_id'"
@@ -261,12 +263,12 @@ async def test_no_row_can_be_written_without_a_tenant(database: Database, tenant
 
 
 @pytest.fixture
-async def stranger(caller: Caller, database: Database) -> Caller:
+async def stranger(caller: JobCaller, database: Database) -> JobCaller:
     """Another tenant of the same service."""
-    return Caller(caller.service, await own_tenant(database))
+    return JobCaller(caller.service, await own_tenant(database))
 
 
-async def test_another_tenants_jobs_are_not_found(caller: Caller, stranger: Caller) -> None:
+async def test_another_tenants_jobs_are_not_found(caller: JobCaller, stranger: JobCaller) -> None:
     job = await caller.submit(owner_ref="secret", tags=["t"])
     running = await caller.submit_and_claim(task_type="other")
     for job_id in (job.id, running.id):
@@ -290,8 +292,8 @@ async def test_another_tenants_jobs_are_not_found(caller: Caller, stranger: Call
     assert await stranger.claim(100) == []
 
 
-async def test_no_call_with_another_tenants_ids_changes_a_row(alone: Caller, fresh: Database) -> None:
-    stranger = Caller(alone.service, await own_tenant(fresh))
+async def test_no_call_with_another_tenants_ids_changes_a_row(alone: JobCaller, fresh: Database) -> None:
+    stranger = JobCaller(alone.service, await own_tenant(fresh))
     await alone.submit_many(2)
     await alone.submit(run_at=datetime.now(UTC) + timedelta(days=1))
     failed = await alone.submit_and_claim(max_attempts=1)
@@ -315,7 +317,7 @@ async def test_no_call_with_another_tenants_ids_changes_a_row(alone: Caller, fre
     assert await snapshot(fresh) == before
 
 
-async def test_a_finished_jobs_epoch_means_nothing_to_another_tenant(caller: Caller, stranger: Caller) -> None:
+async def test_a_finished_jobs_epoch_means_nothing_to_another_tenant(caller: JobCaller, stranger: JobCaller) -> None:
     job = await caller.submit_and_claim()
     await caller.complete(job)
     with pytest.raises(NotFound):
@@ -323,7 +325,7 @@ async def test_a_finished_jobs_epoch_means_nothing_to_another_tenant(caller: Cal
     assert not isinstance(await stranger.beat(job), StaleEpoch), "not even its existence is revealed"
 
 
-async def test_the_same_key_and_names_in_two_tenants_are_two_jobs(caller: Caller, stranger: Caller) -> None:
+async def test_the_same_key_and_names_in_two_tenants_are_two_jobs(caller: JobCaller, stranger: JobCaller) -> None:
     wanted = submission(idempotency_key="k")
     first = await caller.service.of(caller.tenant).submit(wanted)
     second = await stranger.service.of(stranger.tenant).submit(wanted)
@@ -333,7 +335,7 @@ async def test_the_same_key_and_names_in_two_tenants_are_two_jobs(caller: Caller
     assert [job.id for job in await caller.claim(10)] == [first.job.id]
 
 
-async def test_a_tenants_event_stream_delivers_its_own_events_only(caller: Caller, stranger: Caller) -> None:
+async def test_a_tenants_event_stream_delivers_its_own_events_only(caller: JobCaller, stranger: JobCaller) -> None:
     mark = await stranger.submit()
     (start,) = await take(stranger.events(mark.id), 1)
     await asyncio.gather(*(caller.submit() for _ in range(5)))

@@ -13,8 +13,8 @@ import pytest
 
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import CHANNEL, Keys, Wakeups
-from tests.db.stage import open_database, within
-from tests.processes import until
+from tests.support.databases import open_database
+from tests.support.waiting import until, within
 
 
 class Listener:

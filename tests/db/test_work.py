@@ -16,13 +16,17 @@ from penstock.jobs.job import ClaimedJob, Failure, HeartbeatResult, Job, JobComp
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.states import RetryPolicy, Status
 from penstock.postgres.pool import Database
-from tests.db.stage import Caller, Clock, own_tenant, places, promote, rescue, same_json, started, within
+from tests.support.clocks import Clock
+from tests.support.databases import own_tenant, tables_holding
+from tests.support.duties import promote, rescue
+from tests.support.jobs import JobCaller, job_service, same_json
+from tests.support.waiting import within
 
 UNBURNED = {Category.RATE_LIMITED, Category.SHUTDOWN}
 FINAL = {Category.BAD_INPUT: Status.FAILED, Category.EXPIRED: Status.FAILED, Category.CANCELLED: Status.CANCELLED}
 
 
-async def test_a_heartbeat_extends_the_lease_by_its_length(caller: Caller, clock: Clock) -> None:
+async def test_a_heartbeat_extends_the_lease_by_its_length(caller: JobCaller, clock: Clock) -> None:
     await caller.submit()
     job = await caller.claim_one(lease_seconds=100)
     await clock.advance(timedelta(seconds=60))
@@ -34,7 +38,7 @@ async def test_a_heartbeat_extends_the_lease_by_its_length(caller: Caller, clock
     assert (await caller.get(job.id)).lease_expires_at == result.lease_expires_at
 
 
-async def test_a_heartbeat_may_change_the_length_of_the_lease_permanently(caller: Caller) -> None:
+async def test_a_heartbeat_may_change_the_length_of_the_lease_permanently(caller: JobCaller) -> None:
     job = await caller.submit_and_claim()
     long = await caller.beat(job, lease_seconds=7200)
     again = await caller.beat(job)
@@ -44,7 +48,7 @@ async def test_a_heartbeat_may_change_the_length_of_the_lease_permanently(caller
     assert again.lease_expires_at >= long.lease_expires_at
 
 
-async def test_progress_is_kept_until_the_next_report_and_stays_with_the_result(caller: Caller) -> None:
+async def test_progress_is_kept_until_the_next_report_and_stays_with_the_result(caller: JobCaller) -> None:
     job = await caller.submit_and_claim()
     await caller.beat(job, progress=b'{"fraction": 0.25}')
     await caller.beat(job)
@@ -54,7 +58,7 @@ async def test_progress_is_kept_until_the_next_report_and_stays_with_the_result(
     assert same_json((await caller.get(job.id)).progress, b'["any", 1, null]')
 
 
-async def test_progress_reported_just_before_a_heartbeat_without_progress_is_kept(caller: Caller) -> None:
+async def test_progress_reported_just_before_a_heartbeat_without_progress_is_kept(caller: JobCaller) -> None:
     """Both arrive in one batch: the later one has no progress, so the earlier one's is stored."""
     job = await caller.submit_and_claim()
     await asyncio.gather(caller.beat(job, progress=b"0.5", lease_seconds=7200), caller.beat(job), caller.beat(job))
@@ -64,7 +68,7 @@ async def test_progress_reported_just_before_a_heartbeat_without_progress_is_kep
     assert read.lease_expires_at - datetime.now(UTC) > timedelta(minutes=100)
 
 
-async def test_heartbeats_of_many_jobs_return_results_in_order_with_errors_as_values(caller: Caller) -> None:
+async def test_heartbeats_of_many_jobs_return_results_in_order_with_errors_as_values(caller: JobCaller) -> None:
     await caller.submit_many(3)
     first, second, third = await caller.claim(3)
     await caller.complete(second)
@@ -81,7 +85,7 @@ async def test_heartbeats_of_many_jobs_return_results_in_order_with_errors_as_va
     assert [result.id for result in results if isinstance(result, HeartbeatResult)] == [third.id, first.id]
 
 
-async def test_a_completed_job_keeps_its_result_as_it_was_written(caller: Caller, database: Database) -> None:
+async def test_a_completed_job_keeps_its_result_as_it_was_written(caller: JobCaller, database: Database) -> None:
     job = await caller.submit_and_claim()
     state = await caller.complete(job, b'{"z": 1.50, "a": "\\u00e9"}')
     assert state == JobState(id=job.id, status=Status.COMPLETED)
@@ -92,11 +96,11 @@ async def test_a_completed_job_keeps_its_result_as_it_was_written(caller: Caller
     assert read.finished_at is not None
     assert read.started_at is not None
     assert read.created_at <= read.started_at <= read.finished_at
-    assert await places(database, job.id) == ["done"]
+    assert await tables_holding(database, job.id) == ["done"]
 
 
 @pytest.mark.parametrize("result", [b"null", b"0", b'""', b"[]"])
-async def test_any_json_is_a_result_even_null(caller: Caller, result: bytes) -> None:
+async def test_any_json_is_a_result_even_null(caller: JobCaller, result: bytes) -> None:
     job = await caller.submit_and_claim()
     await caller.complete(job, result)
     read = await caller.get(job.id)
@@ -104,7 +108,7 @@ async def test_any_json_is_a_result_even_null(caller: Caller, result: bytes) -> 
     assert read.result == Raw(result)
 
 
-async def test_repeating_a_completion_succeeds_and_changes_nothing(caller: Caller) -> None:
+async def test_repeating_a_completion_succeeds_and_changes_nothing(caller: JobCaller) -> None:
     job = await caller.submit_and_claim()
     await caller.complete(job, b"1")
     before = await caller.get(job.id)
@@ -112,7 +116,7 @@ async def test_repeating_a_completion_succeeds_and_changes_nothing(caller: Calle
     assert await caller.get(job.id) == before
 
 
-async def test_the_same_completion_many_times_at_once_counts_once(caller: Caller, far_caller: Caller) -> None:
+async def test_the_same_completion_many_times_at_once_counts_once(caller: JobCaller, far_caller: JobCaller) -> None:
     job = await caller.submit_and_claim()
     states = await asyncio.gather(*((caller if number % 2 else far_caller).complete(job) for number in range(20)))
     assert {state.status for state in states} == {Status.COMPLETED}
@@ -121,7 +125,7 @@ async def test_the_same_completion_many_times_at_once_counts_once(caller: Caller
     assert await caller.history(job.id) == ["job.created", "job.started", "job.completed"]
 
 
-async def test_completions_of_many_jobs_succeed_or_fail_alone(caller: Caller) -> None:
+async def test_completions_of_many_jobs_succeed_or_fail_alone(caller: JobCaller) -> None:
     await caller.submit_many(3)
     good, stale, bad = await caller.claim(3)
     completions = [
@@ -137,7 +141,7 @@ async def test_completions_of_many_jobs_succeed_or_fail_alone(caller: Caller) ->
 
 @pytest.mark.parametrize("category", Category)
 async def test_each_category_of_failure_burns_an_attempt_or_does_not(
-    caller: Caller, database: Database, clock: Clock, category: Category
+    caller: JobCaller, database: Database, clock: Clock, category: Category
 ) -> None:
     await caller.submit(max_attempts=2)
     statuses = []
@@ -165,14 +169,14 @@ async def test_each_category_of_failure_burns_an_attempt_or_does_not(
 
 
 async def test_a_failed_attempt_is_tried_again_after_its_backoff(
-    caller: Caller, database: Database, clock: Clock
+    caller: JobCaller, database: Database, clock: Clock
 ) -> None:
     job = await caller.submit_and_claim()
     state = await caller.fail(job, Category.INTERNAL)
     assert state.run_at is not None
     wait = state.run_at - datetime.now(UTC)
     assert timedelta(seconds=0.5) < wait < timedelta(seconds=3.1), "2 s, ±50 %"
-    assert await places(database, job.id) == ["later"]
+    assert await tables_holding(database, job.id) == ["later"]
     assert (await caller.get(job.id)).run_at == state.run_at
     await promote(database)
     assert await caller.claim() == []
@@ -183,7 +187,7 @@ async def test_a_failed_attempt_is_tried_again_after_its_backoff(
     assert again.epoch > job.epoch
 
 
-async def test_a_rate_limited_attempt_waits_as_long_as_the_provider_requested(caller: Caller) -> None:
+async def test_a_rate_limited_attempt_waits_as_long_as_the_provider_requested(caller: JobCaller) -> None:
     job = await caller.submit_and_claim()
     state = await caller.fail(job, Category.RATE_LIMITED, retry_after=600)
     assert state.status is Status.PENDING
@@ -191,14 +195,14 @@ async def test_a_rate_limited_attempt_waits_as_long_as_the_provider_requested(ca
     assert timedelta(seconds=590) < state.run_at - datetime.now(UTC) < timedelta(seconds=610)
 
 
-async def test_a_job_handed_back_at_shutdown_is_ready_at_once(caller: Caller) -> None:
+async def test_a_job_handed_back_at_shutdown_is_ready_at_once(caller: JobCaller) -> None:
     job = await caller.submit_and_claim(max_attempts=1)
     state = await caller.fail(job, Category.SHUTDOWN)
     assert (state.status, state.run_at) == (Status.PENDING, None)
     assert (await caller.claim_one()).id == job.id
 
 
-async def test_a_job_handed_back_lines_up_behind_those_that_wait(caller: Caller) -> None:
+async def test_a_job_handed_back_lines_up_behind_those_that_wait(caller: JobCaller) -> None:
     job = await caller.submit_and_claim()
     other = await caller.submit()
     await caller.fail(job, Category.SHUTDOWN)
@@ -207,8 +211,8 @@ async def test_a_job_handed_back_lines_up_behind_those_that_wait(caller: Caller)
 
 async def test_a_job_whose_workers_keep_dying_ends_as_failed(database: Database, clock: Clock) -> None:
     limits = JobLimits(retry=RetryPolicy(max_lost_leases=3), max_attempts=100)
-    async with started(database, limits) as service:
-        caller = Caller(service, await own_tenant(database))
+    async with job_service(database, limits) as service:
+        caller = JobCaller(service, await own_tenant(database))
         made = await caller.submit()
         for round_number in range(1, 4):
             job = await caller.claim_one(lease_seconds=10)
@@ -222,7 +226,7 @@ async def test_a_job_whose_workers_keep_dying_ends_as_failed(database: Database,
         assert len(ended.attempts) == 3
 
 
-async def test_failures_reported_together_are_each_judged_alone(caller: Caller) -> None:
+async def test_failures_reported_together_are_each_judged_alone(caller: JobCaller) -> None:
     await caller.submit_many(4)
     jobs = await caller.claim(4)
     categories = [Category.BAD_INPUT, Category.SHUTDOWN, Category.CANCELLED, Category.INTERNAL]
@@ -230,13 +234,13 @@ async def test_failures_reported_together_are_each_judged_alone(caller: Caller) 
     assert [state.status for state in states] == ["failed", "pending", "cancelled", "pending"]
 
 
-async def test_failing_an_unknown_job_is_not_found(caller: Caller) -> None:
+async def test_failing_an_unknown_job_is_not_found(caller: JobCaller) -> None:
     with pytest.raises(NotFound):
         await caller.service.of(caller.tenant).fail(uuid7(), Failure(epoch=1))
 
 
 async def test_a_job_that_failed_twice_and_then_succeeded_has_its_whole_history(
-    caller: Caller, database: Database, clock: Clock
+    caller: JobCaller, database: Database, clock: Clock
 ) -> None:
     made = await caller.submit()
     for message in ("first", "second"):
@@ -254,14 +258,14 @@ async def test_a_job_that_failed_twice_and_then_succeeded_has_its_whole_history(
     ]
 
 
-async def _claim_later(caller: Caller, database: Database, clock: Clock) -> ClaimedJob:
+async def _claim_later(caller: JobCaller, database: Database, clock: Clock) -> ClaimedJob:
     await clock.advance(timedelta(minutes=6))
     await promote(database)
     return await caller.claim_one()
 
 
 async def test_a_caller_that_leaves_does_not_interrupt_a_statement(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch
+    caller: JobCaller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An interruption would need its own connection and might hit the next statement; results are read to the end."""
     job = await caller.submit()

@@ -23,12 +23,13 @@ from penstock.work.context import JobContext
 from penstock.work.executor import ExecutionError, Executor
 from penstock.work.executors import Executors
 from penstock.workers.worker import Worker
-from tests.db.stage import Caller, run, within
-from tests.processes import until
+from tests.support.databases import execute
+from tests.support.jobs import JobCaller
+from tests.support.waiting import until, within
 
 
 @asynccontextmanager
-async def running_worker(caller: Caller, executor: Executor, **options: Any) -> AsyncIterator[Worker]:
+async def running_worker(caller: JobCaller, executor: Executor, **options: Any) -> AsyncIterator[Worker]:
     """Run a worker for the queue of the tests; stop it at the end."""
     executors = Executors()
     executors.add(executor, task_types=["echo"], model_profiles=["small"])
@@ -44,11 +45,11 @@ async def running_worker(caller: Caller, executor: Executor, **options: Any) -> 
         await within(task)
 
 
-async def finished(caller: Caller, job: Job) -> Job:
+async def finished(caller: JobCaller, job: Job) -> Job:
     return await within(caller.service.of(caller.tenant).wait(job.id, timedelta(seconds=9)))
 
 
-async def is_in(caller: Caller, job: Job, statuses: set[Status]) -> bool:
+async def is_in(caller: JobCaller, job: Job, statuses: set[Status]) -> bool:
     return await caller.status(job.id) in statuses
 
 
@@ -76,7 +77,7 @@ class Held:
         return "done"
 
 
-async def test_a_job_is_run_and_its_result_stored(caller: Caller) -> None:
+async def test_a_job_is_run_and_its_result_stored(caller: JobCaller) -> None:
     async with running_worker(caller, echo):
         job = await finished(caller, await caller.submit(input=b'{"a": [1, 2]}'))
     assert job.status is Status.COMPLETED
@@ -84,7 +85,7 @@ async def test_a_job_is_run_and_its_result_stored(caller: Caller) -> None:
     assert job.result == Raw(b'{"a": [1, 2]}')
 
 
-async def test_jobs_that_wait_already_are_drained_beyond_the_limit(caller: Caller) -> None:
+async def test_jobs_that_wait_already_are_drained_beyond_the_limit(caller: JobCaller) -> None:
     jobs = await caller.submit_many(100)
     async with running_worker(caller, echo, limit=7) as worker:
         for job in jobs:
@@ -92,14 +93,14 @@ async def test_jobs_that_wait_already_are_drained_beyond_the_limit(caller: Calle
     assert worker.status()["outcomes"] == {"completed": 100}
 
 
-async def test_only_its_own_queues_are_claimed(caller: Caller) -> None:
+async def test_only_its_own_queues_are_claimed(caller: JobCaller) -> None:
     other = await caller.submit(task_type="other")
     async with running_worker(caller, echo):
         await finished(caller, await caller.submit())
     assert await caller.status(other.id) is Status.PENDING
 
 
-async def test_no_more_than_the_limit_runs_at_a_time(caller: Caller) -> None:
+async def test_no_more_than_the_limit_runs_at_a_time(caller: JobCaller) -> None:
     running, most = 0, 0
 
     async def count(_job: ClaimedJob, _context: JobContext) -> None:
@@ -118,7 +119,7 @@ async def test_no_more_than_the_limit_runs_at_a_time(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("result", [None, 7, "text", ["a"], {"b": None}])
-async def test_any_json_value_is_a_result(caller: Caller, result: object) -> None:
+async def test_any_json_value_is_a_result(caller: JobCaller, result: object) -> None:
     async def answer(_job: ClaimedJob, _context: JobContext) -> object:
         return result
 
@@ -128,7 +129,7 @@ async def test_any_json_value_is_a_result(caller: Caller, result: object) -> Non
     assert job.status is Status.COMPLETED
 
 
-async def test_an_execution_error_decides_the_category(caller: Caller) -> None:
+async def test_an_execution_error_decides_the_category(caller: JobCaller) -> None:
     async def refuse(_job: ClaimedJob, _context: JobContext) -> object:
         raise ExecutionError(Category.BAD_INPUT, "input.x: missing")
 
@@ -139,7 +140,7 @@ async def test_an_execution_error_decides_the_category(caller: Caller) -> None:
     assert (job.error.category, job.error.message) == (Category.BAD_INPUT, "input.x: missing")
 
 
-async def test_any_other_exception_is_internal_and_names_its_class(caller: Caller) -> None:
+async def test_any_other_exception_is_internal_and_names_its_class(caller: JobCaller) -> None:
     async def break_down(_job: ClaimedJob, _context: JobContext) -> object:
         raise ZeroDivisionError("by zero\x00" + "x" * 20_000)
 
@@ -152,7 +153,7 @@ async def test_any_other_exception_is_internal_and_names_its_class(caller: Calle
 
 
 @pytest.mark.parametrize("result", [object(), b"{not json", float])
-async def test_a_result_that_is_not_json_is_internal(caller: Caller, result: object) -> None:
+async def test_a_result_that_is_not_json_is_internal(caller: JobCaller, result: object) -> None:
     async def answer(_job: ClaimedJob, _context: JobContext) -> object:
         return result
 
@@ -163,7 +164,7 @@ async def test_a_result_that_is_not_json_is_internal(caller: Caller, result: obj
     assert bad.error.category is Category.INTERNAL
 
 
-async def test_a_result_that_is_too_large_is_internal(caller: Caller) -> None:
+async def test_a_result_that_is_too_large_is_internal(caller: JobCaller) -> None:
     async def answer(_job: ClaimedJob, _context: JobContext) -> object:
         return "x" * 1000
 
@@ -173,7 +174,7 @@ async def test_a_result_that_is_too_large_is_internal(caller: Caller) -> None:
     assert "1002 bytes" in job.error.message
 
 
-async def test_a_job_that_runs_too_long_is_interrupted_as_timeout(caller: Caller) -> None:
+async def test_a_job_that_runs_too_long_is_interrupted_as_timeout(caller: JobCaller) -> None:
     held = Held()
     async with running_worker(caller, held):
         job = await finished(caller, await caller.submit(timeout_seconds=0.05, max_attempts=1))
@@ -182,7 +183,7 @@ async def test_a_job_that_runs_too_long_is_interrupted_as_timeout(caller: Caller
     assert (job.error.category, job.error.message) == (Category.TIMEOUT, "ran longer than 0.05 s")
 
 
-async def test_an_interruption_wins_over_an_executor_that_swallows_it(caller: Caller) -> None:
+async def test_an_interruption_wins_over_an_executor_that_swallows_it(caller: JobCaller) -> None:
     async def stubborn(_job: ClaimedJob, _context: JobContext) -> object:
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
@@ -193,7 +194,7 @@ async def test_an_interruption_wins_over_an_executor_that_swallows_it(caller: Ca
     assert job.status is Status.FAILED
 
 
-async def test_cancelling_interrupts_a_running_job_at_once(caller: Caller, far_caller: Caller) -> None:
+async def test_cancelling_interrupts_a_running_job_at_once(caller: JobCaller, far_caller: JobCaller) -> None:
     held = Held()
     async with running_worker(caller, held):
         job = await caller.submit()
@@ -203,7 +204,7 @@ async def test_cancelling_interrupts_a_running_job_at_once(caller: Caller, far_c
         assert (await finished(caller, job)).status is Status.CANCELLED
 
 
-async def test_a_lost_lease_interrupts_and_reports_nothing(caller: Caller) -> None:
+async def test_a_lost_lease_interrupts_and_reports_nothing(caller: JobCaller) -> None:
     held = Held()
     async with running_worker(caller, held, lease=timedelta(seconds=1)) as worker:
         job = await caller.submit()
@@ -218,7 +219,7 @@ async def test_a_lost_lease_interrupts_and_reports_nothing(caller: Caller) -> No
     assert worker.status()["outcomes"] == {"lost": 1, "completed": 1}
 
 
-async def test_heartbeats_keep_the_lease_and_carry_progress(caller: Caller) -> None:
+async def test_heartbeats_keep_the_lease_and_carry_progress(caller: JobCaller) -> None:
     held = Held()
     async with running_worker(caller, held, lease=timedelta(seconds=1)):
         job = await caller.submit()
@@ -239,7 +240,7 @@ async def test_heartbeats_keep_the_lease_and_carry_progress(caller: Caller) -> N
         assert (await finished(caller, job)).status is Status.COMPLETED
 
 
-async def test_stopping_lets_running_jobs_finish(caller: Caller) -> None:
+async def test_stopping_lets_running_jobs_finish(caller: JobCaller) -> None:
     held = Held()
     async with running_worker(caller, held) as worker:
         job = await caller.submit()
@@ -253,7 +254,7 @@ async def test_stopping_lets_running_jobs_finish(caller: Caller) -> None:
     await until(lambda: is_in(caller, late, {Status.COMPLETED, Status.PENDING}), "not left behind as running")
 
 
-async def test_stopping_hands_back_what_does_not_finish_in_time(caller: Caller) -> None:
+async def test_stopping_hands_back_what_does_not_finish_in_time(caller: JobCaller) -> None:
     held = Held()
     async with running_worker(caller, held, grace=timedelta(0)):
         job = await caller.submit()
@@ -263,7 +264,7 @@ async def test_stopping_hands_back_what_does_not_finish_in_time(caller: Caller) 
     assert [attempt.error.category for attempt in back.attempts] == [Category.SHUTDOWN]
 
 
-async def test_a_cancelled_worker_hands_its_jobs_back_too(caller: Caller) -> None:
+async def test_a_cancelled_worker_hands_its_jobs_back_too(caller: JobCaller) -> None:
     held = Held()
     executors = Executors()
     executors.add(held, task_types=["echo"], model_profiles=["small"])
@@ -279,7 +280,7 @@ async def test_a_cancelled_worker_hands_its_jobs_back_too(caller: Caller) -> Non
     assert await caller.status(job.id) is Status.PENDING
 
 
-async def test_stop_is_safe_before_run_and_twice(caller: Caller) -> None:
+async def test_stop_is_safe_before_run_and_twice(caller: JobCaller) -> None:
     executors = Executors()
     executors.add(echo, task_types=["echo"], model_profiles=["small"])
     worker = Worker(
@@ -291,7 +292,7 @@ async def test_stop_is_safe_before_run_and_twice(caller: Caller) -> None:
     await within(worker.stop())
 
 
-async def test_a_worker_without_executors_is_healthy_and_waits(caller: Caller) -> None:
+async def test_a_worker_without_executors_is_healthy_and_waits(caller: JobCaller) -> None:
     worker = Worker(
         caller.service, worker_id="w", executors=Executors(), limit=1, lease=timedelta(minutes=1), tenant=caller.tenant
     )
@@ -303,7 +304,7 @@ async def test_a_worker_without_executors_is_healthy_and_waits(caller: Caller) -
     await within(task)
 
 
-async def reports_of(caller: Caller, job: Job) -> list[tuple[str, Any]]:
+async def reports_of(caller: JobCaller, job: Job) -> list[tuple[str, Any]]:
     """Return a finished job's events after its start, with what executors reported in them."""
     events = [event async for event in caller.events(job.id)]
     data = [msgspec.json.decode(msgspec.json.encode(event.data)) for event in events]
@@ -314,7 +315,7 @@ async def reports_of(caller: Caller, job: Job) -> list[tuple[str, Any]]:
     ]
 
 
-async def test_the_last_report_is_stored_before_the_result(caller: Caller) -> None:
+async def test_the_last_report_is_stored_before_the_result(caller: JobCaller) -> None:
     async def stream(_job: ClaimedJob, context: JobContext) -> object:
         for number in range(1000):
             context.chunk({"n": number})
@@ -335,7 +336,7 @@ async def test_the_last_report_is_stored_before_the_result(caller: Caller) -> No
     assert (job.progress, job.result) == (Raw(b"1"), Raw(b'"all"'))
 
 
-async def test_output_arrives_while_the_job_runs_and_in_order(caller: Caller) -> None:
+async def test_output_arrives_while_the_job_runs_and_in_order(caller: JobCaller) -> None:
     seen = asyncio.Event()
 
     async def stream(_job: ClaimedJob, context: JobContext) -> object:
@@ -360,7 +361,7 @@ async def test_output_arrives_while_the_job_runs_and_in_order(caller: Caller) ->
 
 
 @pytest.mark.parametrize("end", ["fails", "is cancelled", "times out", "is handed back"])
-async def test_output_is_kept_however_the_attempt_ends(caller: Caller, end: str) -> None:
+async def test_output_is_kept_however_the_attempt_ends(caller: JobCaller, end: str) -> None:
     begun = asyncio.Event()
 
     async def stream(_job: ClaimedJob, context: JobContext) -> object:
@@ -393,7 +394,7 @@ async def test_output_is_kept_however_the_attempt_ends(caller: Caller, end: str)
     assert max(n for n, kind in enumerate(kinds) if kind == "job.output") < kinds.index(last)
 
 
-async def test_a_lost_attempt_reports_nothing_more(caller: Caller) -> None:
+async def test_a_lost_attempt_reports_nothing_more(caller: JobCaller) -> None:
     begun, go = asyncio.Event(), asyncio.Event()
 
     async def stream(job: ClaimedJob, context: JobContext) -> object:
@@ -414,7 +415,7 @@ async def test_a_lost_attempt_reports_nothing_more(caller: Caller) -> None:
     assert [part for kind, part in await reports_of(caller, job) if kind == "job.output"] == [["attempt 2"]]
 
 
-async def test_a_stream_that_is_too_fast_is_slowed_and_loses_nothing(caller: Caller) -> None:
+async def test_a_stream_that_is_too_fast_is_slowed_and_loses_nothing(caller: JobCaller) -> None:
     most = 0
 
     async def stream(_job: ClaimedJob, context: JobContext) -> object:
@@ -434,7 +435,7 @@ async def test_a_stream_that_is_too_fast_is_slowed_and_loses_nothing(caller: Cal
     assert most > 20, "the executor waited for its reports to be stored"
 
 
-async def test_a_chunk_that_cannot_be_sent_is_the_executors_error_at_once(caller: Caller) -> None:
+async def test_a_chunk_that_cannot_be_sent_is_the_executors_error_at_once(caller: JobCaller) -> None:
     refusals: list[str] = []
 
     async def stream(_job: ClaimedJob, context: JobContext) -> object:
@@ -454,7 +455,7 @@ async def test_a_chunk_that_cannot_be_sent_is_the_executors_error_at_once(caller
     assert await reports_of(caller, job) == [("job.output", [{"a": 1}]), ("job.completed", None)]
 
 
-async def test_output_that_the_service_refuses_fails_the_job_and_disturbs_no_other(caller: Caller) -> None:
+async def test_output_that_the_service_refuses_fails_the_job_and_disturbs_no_other(caller: JobCaller) -> None:
     """The context refuses invalid output; if the database refuses it instead, the job must not seem complete."""
 
     async def stream(job: ClaimedJob, context: JobContext) -> object:
@@ -472,7 +473,7 @@ async def test_output_that_the_service_refuses_fails_the_job_and_disturbs_no_oth
     assert bad.error.message.startswith("the job's output was refused: InvalidInput: chunks: the database refuses it")
 
 
-async def test_output_waits_for_an_unavailable_database(alone: Caller, fresh: Database, database_url: str) -> None:
+async def test_output_waits_for_an_unavailable_database(alone: JobCaller, fresh: Database, database_url: str) -> None:
     begun, go = asyncio.Event(), asyncio.Event()
 
     async def stream(_job: ClaimedJob, context: JobContext) -> object:
@@ -492,7 +493,7 @@ async def test_output_waits_for_an_unavailable_database(alone: Caller, fresh: Da
         assert await reports_of(alone, job) == [("job.output", list(range(100))), ("job.completed", None)]
 
 
-async def test_a_worker_outlives_its_database_connections(alone: Caller, fresh: Database, database_url: str) -> None:
+async def test_a_worker_outlives_its_database_connections(alone: JobCaller, fresh: Database, database_url: str) -> None:
     held = Held()
     async with running_worker(alone, held, lease=timedelta(seconds=1)) as worker:
         job = await alone.submit()
@@ -506,7 +507,7 @@ async def test_a_worker_outlives_its_database_connections(alone: Caller, fresh: 
         assert worker.healthy
 
 
-async def reached(caller: Caller) -> bool:
+async def reached(caller: JobCaller) -> bool:
     """Return whether all the caller's connections work: a cut one is noticed only when it is used."""
     try:
         await asyncio.gather(*(caller.service.of(caller.tenant).stats() for _ in range(16)))
@@ -530,7 +531,7 @@ async def without_database(url: str, go: asyncio.Event) -> None:
         await admin.close()
 
 
-async def test_batched_jobs_run_together_and_fail_alone(caller: Caller) -> None:
+async def test_batched_jobs_run_together_and_fail_alone(caller: JobCaller) -> None:
     sizes: list[int] = []
 
     async def handle(jobs: Sequence[ClaimedJob]) -> Sequence[object]:
@@ -547,7 +548,7 @@ async def test_batched_jobs_run_together_and_fail_alone(caller: Caller) -> None:
     assert sum(sizes) == 20
 
 
-async def test_a_batch_that_breaks_fails_all_its_jobs(caller: Caller) -> None:
+async def test_a_batch_that_breaks_fails_all_its_jobs(caller: JobCaller) -> None:
     async def handle(_jobs: Sequence[ClaimedJob]) -> Sequence[object]:
         return []
 
@@ -567,7 +568,7 @@ def test_one_queue_has_one_executor() -> None:
 
 
 @asynccontextmanager
-async def idle(caller: Caller, **options: Any) -> AsyncIterator[tuple[Worker, Executors]]:
+async def idle(caller: JobCaller, **options: Any) -> AsyncIterator[tuple[Worker, Executors]]:
     """Run a worker that serves nothing yet; stop it at the end."""
     executors = Executors()
     settings: dict[str, Any] = {"limit": 8, "lease": timedelta(seconds=60), "grace": timedelta(seconds=5)}
@@ -583,7 +584,7 @@ async def idle(caller: Caller, **options: Any) -> AsyncIterator[tuple[Worker, Ex
         await within(task)
 
 
-async def test_an_executor_that_is_added_to_a_running_worker_gets_jobs_at_once(caller: Caller) -> None:
+async def test_an_executor_that_is_added_to_a_running_worker_gets_jobs_at_once(caller: JobCaller) -> None:
     waiting = await caller.submit()
     async with idle(caller, poll=timedelta(seconds=30)) as (worker, executors):
         assert worker.ready
@@ -598,7 +599,7 @@ async def test_an_executor_that_is_added_to_a_running_worker_gets_jobs_at_once(c
         assert worker.status()["outcomes"] == {"completed": 3}
 
 
-async def test_an_executor_that_is_removed_finishes_what_it_runs_and_claims_no_more(caller: Caller) -> None:
+async def test_an_executor_that_is_removed_finishes_what_it_runs_and_claims_no_more(caller: JobCaller) -> None:
     held = Held()
     async with idle(caller, grace=timedelta(0)) as (worker, executors):
         offer = executors.add(held, task_types=["echo"], model_profiles=["small"])
@@ -619,7 +620,7 @@ async def test_an_executor_that_is_removed_finishes_what_it_runs_and_claims_no_m
     assert (await caller.get(late.id)).attempt == 0
 
 
-async def test_a_queue_can_get_a_new_executor_while_the_old_one_still_runs(caller: Caller) -> None:
+async def test_a_queue_can_get_a_new_executor_while_the_old_one_still_runs(caller: JobCaller) -> None:
     old = Held()
     async with idle(caller) as (worker, executors):
         offer = executors.add(old, task_types=["echo"], model_profiles=["small"])
@@ -634,7 +635,7 @@ async def test_a_queue_can_get_a_new_executor_while_the_old_one_still_runs(calle
         assert (await finished(caller, first)).result == Raw(b'"done"')
 
 
-async def test_stopping_drains_withdrawn_executors_too(caller: Caller) -> None:
+async def test_stopping_drains_withdrawn_executors_too(caller: JobCaller) -> None:
     one, other = Held(), Held()
     async with idle(caller, grace=timedelta(milliseconds=50)) as (_, executors):
         offer = executors.add(one, task_types=["echo"], model_profiles=["small"])
@@ -649,7 +650,7 @@ async def test_stopping_drains_withdrawn_executors_too(caller: Caller) -> None:
         assert [attempt.error.category for attempt in back.attempts] == [Category.SHUTDOWN]
 
 
-async def test_each_executor_may_have_a_limit_of_its_own(caller: Caller) -> None:
+async def test_each_executor_may_have_a_limit_of_its_own(caller: JobCaller) -> None:
     narrow, wide = Held(), Held()
     async with idle(caller, limit=4, grace=timedelta(0)) as (worker, executors):
         executors.add(narrow, task_types=["narrow"], model_profiles=["small"], limit=1)
@@ -665,7 +666,7 @@ async def test_each_executor_may_have_a_limit_of_its_own(caller: Caller) -> None
         Executors().add(echo, task_types=["a"], model_profiles=["x"], limit=0)
 
 
-async def test_offers_that_come_and_go_quickly_leave_nothing_behind(caller: Caller) -> None:
+async def test_offers_that_come_and_go_quickly_leave_nothing_behind(caller: JobCaller) -> None:
     async with idle(caller) as (worker, executors):
         for _ in range(20):
             offer = executors.add(echo, task_types=["echo"], model_profiles=["small"])
@@ -694,16 +695,16 @@ def _running(worker: Worker) -> list[int]:
     return [one["running_count"] for one in executors]
 
 
-async def test_the_worker_waits_for_a_missing_schema(alone: Caller, fresh: Database) -> None:
-    await run(fresh, "ALTER SCHEMA penstock RENAME TO not_yet")
+async def test_the_worker_waits_for_a_missing_schema(alone: JobCaller, fresh: Database) -> None:
+    await execute(fresh, "ALTER SCHEMA penstock RENAME TO not_yet")
     async with running_worker(alone, echo) as worker:
         await asyncio.sleep(0)
-        await run(fresh, "ALTER SCHEMA not_yet RENAME TO penstock")
+        await execute(fresh, "ALTER SCHEMA not_yet RENAME TO penstock")
         assert (await finished(alone, await alone.submit())).status is Status.COMPLETED
         assert worker.healthy
 
 
-async def test_a_worker_keeps_to_its_limit_over_all_its_queues(caller: Caller) -> None:
+async def test_a_worker_keeps_to_its_limit_over_all_its_queues(caller: JobCaller) -> None:
     """Three queues are full; two jobs run at a time, and each queue has its turn."""
     running, most, begun = 0, 0, []
     permits = asyncio.Semaphore(0)
@@ -741,5 +742,5 @@ async def test_a_worker_keeps_to_its_limit_over_all_its_queues(caller: Caller) -
     assert sorted(set(begun[:8])) == ["one", "three", "two"]
 
 
-async def _leased(caller: Caller) -> int:
+async def _leased(caller: JobCaller) -> int:
     return len((await caller.page(status=[Status.RUNNING])).jobs)

@@ -19,17 +19,18 @@ from penstock.blobs.blob import PART_BYTES
 from penstock.blobs.ranges import UNSATISFIABLE, wanted
 from penstock.postgres.pool import Database
 from penstock.supervisor.ports import free_port
-from tests.db.stage import open_database
-from tests.gateway.stage import Caller, Reply, serving
-from tests.processes import clean_environment, penstock, until
+from tests.support.databases import open_database
+from tests.support.gateways import HttpCaller, Reply, running_gateway
+from tests.support.processes import clean_environment, penstock
+from tests.support.waiting import until
 
 MOST = 3 * 2**20 + 1000
 CONTENT = random.Random(2).randbytes(3 * 2**20 + 7)
 
 
 @pytest.fixture(scope="module")
-async def caller(module_database_url: str) -> AsyncIterator[Caller]:
-    async with serving(module_database_url, penstock_max_blob_bytes=MOST) as caller:
+async def caller(module_database_url: str) -> AsyncIterator[HttpCaller]:
+    async with running_gateway(module_database_url, penstock_max_blob_bytes=MOST) as caller:
         yield caller
 
 
@@ -40,7 +41,7 @@ async def database(module_database_url: str) -> AsyncIterator[Database]:
         yield database
 
 
-async def put(caller: Caller, data: bytes, media_type: str = "audio/wav", *, filename: str = "") -> Reply:
+async def put(caller: HttpCaller, data: bytes, media_type: str = "audio/wav", *, filename: str = "") -> Reply:
     url = f"{caller.address}/api/v1/blobs"
     async with caller.session.post(
         url,
@@ -51,7 +52,7 @@ async def put(caller: Caller, data: bytes, media_type: str = "audio/wav", *, fil
         return Reply(status=answer.status, headers=answer.headers.copy(), body=await answer.read())
 
 
-async def kept(caller: Caller, data: bytes, media_type: str = "audio/wav", *, filename: str = "") -> dict[str, Any]:
+async def kept(caller: HttpCaller, data: bytes, media_type: str = "audio/wav", *, filename: str = "") -> dict[str, Any]:
     """Upload a blob and return it."""
     reply = await put(caller, data, media_type, filename=filename)
     assert reply.status == 201, reply.body
@@ -67,7 +68,7 @@ async def rows(database: Database) -> list[int]:
 
 
 @pytest.mark.parametrize("size", [1, PART_BYTES, PART_BYTES + 1, len(CONTENT)])
-async def test_a_round_trip(caller: Caller, size: int) -> None:
+async def test_a_round_trip(caller: HttpCaller, size: int) -> None:
     data = CONTENT[:size]
     blob = await kept(caller, data, filename="meeting.wav")
     assert blob["sha256"] == hashlib.sha256(data).hexdigest()
@@ -83,7 +84,7 @@ async def test_a_round_trip(caller: Caller, size: int) -> None:
     assert (head.status, head.headers["Content-Length"], head.body) == (200, str(size), b"")
 
 
-async def test_ranges(caller: Caller) -> None:
+async def test_ranges(caller: HttpCaller) -> None:
     path = f"/blobs/{(await kept(caller, CONTENT))['id']}"
     size = len(CONTENT)
     for requested, span in {
@@ -115,7 +116,7 @@ def test_ranges_are_cut_to_the_size_of_the_blob() -> None:
     assert wanted(None, 10) is None
 
 
-async def test_a_form_with_one_file(caller: Caller, database: Database) -> None:
+async def test_a_form_with_one_file(caller: HttpCaller, database: Database) -> None:
     before = await rows(database)
     form = aiohttp.FormData(quote_fields=False)  # as browsers do
     form.add_field("file", io.BytesIO(CONTENT), filename="dir/söng.mp3", content_type="audio/mpeg")
@@ -147,7 +148,7 @@ async def test_a_form_with_one_file(caller: Caller, database: Database) -> None:
     assert before != after == await rows(database)
 
 
-async def test_the_file_of_a_form_is_stored_while_it_arrives(caller: Caller, database: Database) -> None:
+async def test_the_file_of_a_form_is_stored_while_it_arrives(caller: HttpCaller, database: Database) -> None:
     """However large it is, it is never in memory as a whole."""
     before = await rows(database)
     boundary = b"--x\r\n"
@@ -179,13 +180,13 @@ async def test_the_file_of_a_form_is_stored_while_it_arrives(caller: Caller, dat
     assert (status, blob["size_bytes"], blob["sha256"]) == (201, len(CONTENT), hashlib.sha256(CONTENT).hexdigest())
 
 
-async def test_a_part_with_too_many_headers_is_refused(caller: Caller) -> None:
+async def test_a_part_with_too_many_headers_is_refused(caller: HttpCaller) -> None:
     many = b"".join(b"X-%d: b\r\n" % number for number in range(40))
     reply = await put(caller, b"--x\r\n" + many + b"\r\na\r\n--x--\r\n", "multipart/form-data; boundary=x")
     assert reply.outcome == (400, "malformed_body")
 
 
-async def test_too_large(caller: Caller, database: Database) -> None:
+async def test_too_large(caller: HttpCaller, database: Database) -> None:
     before = await rows(database)
     declared = await put(caller, bytes(MOST + 1))
     assert declared.outcome == (413, "too_large")
@@ -200,7 +201,7 @@ async def test_too_large(caller: Caller, database: Database) -> None:
     assert (await put(caller, bytes(MOST))).status == 201
 
 
-async def test_no_bytes_and_no_media_type(caller: Caller) -> None:
+async def test_no_bytes_and_no_media_type(caller: HttpCaller) -> None:
     for body in (b"", None):
         reply = await caller.call("POST", "/blobs", body=body, headers={"Content-Type": "audio/wav"})
         assert (reply.status, reply.fields) == (422, ["body"])
@@ -209,7 +210,7 @@ async def test_no_bytes_and_no_media_type(caller: Caller) -> None:
     assert (await caller.call("POST", "/blobs", body=b"x", headers={"Content-Encoding": "gzip"})).status == 415
 
 
-async def test_an_interrupted_upload_leaves_nothing(caller: Caller, database: Database) -> None:
+async def test_an_interrupted_upload_leaves_nothing(caller: HttpCaller, database: Database) -> None:
     before = await rows(database)
     parts = urlsplit(caller.address)
     for framing in (b"Content-Length: 3000000", b"Transfer-Encoding: chunked"):
@@ -229,7 +230,7 @@ async def test_an_interrupted_upload_leaves_nothing(caller: Caller, database: Da
         assert await rows(database) == before
 
 
-async def test_missing_blobs_are_not_found(caller: Caller) -> None:
+async def test_missing_blobs_are_not_found(caller: HttpCaller) -> None:
     missing = "01990000-0000-7000-8000-000000000001"
     for method, path in (("GET", ""), ("GET", "/info"), ("DELETE", "")):
         assert (await caller.call(method, f"/blobs/{missing}{path}")).outcome == (404, "not_found")
@@ -237,7 +238,7 @@ async def test_missing_blobs_are_not_found(caller: Caller) -> None:
     assert (await caller.get("/blobs")).status == 405
 
 
-async def test_deleting(caller: Caller, database: Database) -> None:
+async def test_deleting(caller: HttpCaller, database: Database) -> None:
     path = f"/blobs/{(await kept(caller, CONTENT))['id']}"
     before = await rows(database)
     reply = await caller.call("DELETE", path)
@@ -258,7 +259,7 @@ async def test_deleting(caller: Caller, database: Database) -> None:
         ("..", "attachment"),
     ],
 )
-async def test_hostile_filenames(caller: Caller, stated: str, sent: str) -> None:
+async def test_hostile_filenames(caller: HttpCaller, stated: str, sent: str) -> None:
     blob = await kept(caller, b"<script>", "text/html", filename=stated)
     reply = await caller.get(f"/blobs/{blob['id']}")
     assert reply.headers["Content-Disposition"] == sent
@@ -267,7 +268,9 @@ async def test_hostile_filenames(caller: Caller, stated: str, sent: str) -> None
     assert "sandbox" in reply.headers["Content-Security-Policy"]
 
 
-async def test_a_blob_deleted_while_it_is_read_is_not_mistaken_for_complete(caller: Caller, database: Database) -> None:
+async def test_a_blob_deleted_while_it_is_read_is_not_mistaken_for_complete(
+    caller: HttpCaller, database: Database
+) -> None:
     """The connection ends before the announced length."""
     blob = await kept(caller, CONTENT)
     async with database.acquire() as connection:
@@ -276,7 +279,7 @@ async def test_a_blob_deleted_while_it_is_read_is_not_mistaken_for_complete(call
         await caller.get(f"/blobs/{blob['id']}")
 
 
-async def test_a_reader_that_leaves_is_noticed(caller: Caller) -> None:
+async def test_a_reader_that_leaves_is_noticed(caller: HttpCaller) -> None:
     blob = await kept(caller, CONTENT)
     answer = await caller.session.get(f"{caller.address}/api/v1/blobs/{blob['id']}")
     await answer.content.read(1)
@@ -284,7 +287,7 @@ async def test_a_reader_that_leaves_is_noticed(caller: Caller) -> None:
     await until(lambda: not caller.in_progress, "the gateway has noticed")
 
 
-async def test_an_expired_blob_is_not_found(caller: Caller, database: Database) -> None:
+async def test_an_expired_blob_is_not_found(caller: HttpCaller, database: Database) -> None:
     blob = await kept(caller, b"old")
     async with database.acquire() as connection:
         await connection.execute(
@@ -294,7 +297,7 @@ async def test_an_expired_blob_is_not_found(caller: Caller, database: Database) 
     assert (await caller.get(f"/blobs/{blob['id']}/info")).status == 404
 
 
-async def test_the_client(caller: Caller, tmp_path: Path) -> None:
+async def test_the_client(caller: HttpCaller, tmp_path: Path) -> None:
     file = tmp_path / "a.wav"
     file.write_bytes(CONTENT)
     async with Client(caller.address) as client:
@@ -327,7 +330,7 @@ async def test_the_client(caller: Caller, tmp_path: Path) -> None:
     assert await asyncio.to_thread(work) == b"blocking"
 
 
-async def test_the_command_line(caller: Caller, tmp_path: Path) -> None:
+async def test_the_command_line(caller: HttpCaller, tmp_path: Path) -> None:
     environment = clean_environment(PENSTOCK_URL=caller.address)
     (tmp_path / "a.wav").write_bytes(CONTENT)
 

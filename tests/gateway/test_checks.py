@@ -17,7 +17,7 @@ from penstock.tenants.principal import DEFAULT_TENANT, OPERATOR
 from penstock.web.body import Body
 from penstock.web.request import Request
 from penstock.web.response import Response
-from tests.gateway.stage import SUBMISSION
+from tests.support.gateways import SUBMISSION
 
 
 class Checked:

@@ -14,8 +14,8 @@ import msgspec
 import pytest
 
 from penstock.web.limits import Limits
-from tests.gateway.stage import Caller, serving
-from tests.processes import until
+from tests.support.gateways import HttpCaller, running_gateway
+from tests.support.waiting import until
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +54,13 @@ class Stream:
 
 
 @asynccontextmanager
-async def stream(caller: Caller, path: str, **headers: str) -> AsyncIterator[Stream]:
+async def stream(caller: HttpCaller, path: str, **headers: str) -> AsyncIterator[Stream]:
     async with caller.session.get(f"{caller.address}/api/v1{path}", headers=headers) as answer:
         assert answer.status == 200, await answer.text()
         yield Stream(answer)
 
 
-async def test_a_jobs_stream_delivers_its_whole_life_and_ends(caller: Caller) -> None:
+async def test_a_jobs_stream_delivers_its_whole_life_and_ends(caller: HttpCaller) -> None:
     job = await caller.submit(task_type="whole-life")
     async with stream(caller, f"/jobs/{job['id']}/events") as events:
         created = await events.next()
@@ -91,14 +91,14 @@ async def test_a_jobs_stream_delivers_its_whole_life_and_ends(caller: Caller) ->
 
 
 async def test_a_reader_resumes_after_the_last_event_it_saw_on_any_gateway(
-    caller: Caller, module_database_url: str
+    caller: HttpCaller, module_database_url: str
 ) -> None:
     job = await caller.finished(task_type="resumed")
     async with stream(caller, f"/jobs/{job['id']}/events") as events:
         received = await events.rest()
     assert [event.type for event in received] == ["job.created", "job.started", "job.completed"]
     path = f"/jobs/{job['id']}/events"
-    async with serving(module_database_url) as other:
+    async with running_gateway(module_database_url) as other:
         for seen in range(len(received) - 1):
             async with stream(other, path, **{"Last-Event-ID": received[seen].id}) as events:
                 assert await events.rest() == received[seen + 1 :]
@@ -108,7 +108,7 @@ async def test_a_reader_resumes_after_the_last_event_it_saw_on_any_gateway(
     assert (over.status, over.body) == (204, b"")  # EventSource does not reconnect after that
 
 
-async def test_the_stream_of_all_jobs_begins_now_or_after_an_event(caller: Caller) -> None:
+async def test_the_stream_of_all_jobs_begins_now_or_after_an_event(caller: HttpCaller) -> None:
     before = await caller.finished(task_type="all-events")
     async with stream(caller, "/events") as events:
         first = await caller.submit(task_type="all-events")
@@ -128,7 +128,7 @@ async def test_the_stream_of_all_jobs_begins_now_or_after_an_event(caller: Calle
     ]
 
 
-async def test_events_of_one_batch_can_be_resumed_in_its_middle(caller: Caller) -> None:
+async def test_events_of_one_batch_can_be_resumed_in_its_middle(caller: HttpCaller) -> None:
     shared = {"owner_service": "tests", "task_type": "batch-events", "model_profile": "m"}
     async with stream(caller, "/events") as events:
         reply = await caller.post("/jobs/batch", {"defaults": shared, "jobs": [{}] * 5})
@@ -140,7 +140,7 @@ async def test_events_of_one_batch_can_be_resumed_in_its_middle(caller: Caller) 
 
 
 @pytest.mark.parametrize("after", ["x", "1", "1-2", "1-2-3-4", "-1-2-3", "1-2-99999999999999999999", "１-1-1"])
-async def test_an_invalid_event_id_is_refused(caller: Caller, after: str) -> None:
+async def test_an_invalid_event_id_is_refused(caller: HttpCaller, after: str) -> None:
     for path in ("/events", f"/jobs/{(await caller.submit())['id']}/events"):
         refused = await caller.get(f"{path}?after={after}")
         assert (refused.outcome, refused.fields) == ((422, "invalid_input"), ["after"])
@@ -148,7 +148,7 @@ async def test_an_invalid_event_id_is_refused(caller: Caller, after: str) -> Non
         assert both.outcome == (422, "invalid_input")
 
 
-async def test_a_stream_begins_with_the_id_to_resume_after(caller: Caller) -> None:
+async def test_a_stream_begins_with_the_id_to_resume_after(caller: HttpCaller) -> None:
     """A reader whose connection breaks before the first event misses nothing when it reconnects."""
     async with stream(caller, "/events") as events:
         while not (line := (await events.answer.content.readline()).decode()).startswith("id: "):
@@ -161,7 +161,7 @@ async def test_a_stream_begins_with_the_id_to_resume_after(caller: Caller) -> No
     assert event.cloud["subject"] == job["id"]
 
 
-async def test_a_reader_ahead_of_the_store_gets_a_reset_and_then_all_events(caller: Caller) -> None:
+async def test_a_reader_ahead_of_the_store_gets_a_reset_and_then_all_events(caller: HttpCaller) -> None:
     job = await caller.finished(task_type="behind")
     async with stream(caller, "/events", **{"Last-Event-ID": "999999999-1-7"}) as events:
         reset = await events.next()
@@ -181,7 +181,7 @@ async def test_a_reader_ahead_of_the_store_gets_a_reset_and_then_all_events(call
 
 async def test_an_idle_stream_sends_comments(module_database_url: str) -> None:
     limits = Limits(ping=timedelta(milliseconds=10))
-    async with serving(module_database_url, limits=limits) as caller, stream(caller, "/events") as events:
+    async with running_gateway(module_database_url, limits=limits) as caller, stream(caller, "/events") as events:
         waiting = asyncio.create_task(events.next())
         await until(lambda: events.comments > 2, "comments come")
         await caller.submit()
@@ -190,14 +190,14 @@ async def test_an_idle_stream_sends_comments(module_database_url: str) -> None:
     assert event.type == "job.created"
 
 
-async def test_a_reader_that_leaves_is_forgotten(caller: Caller) -> None:
+async def test_a_reader_that_leaves_is_forgotten(caller: HttpCaller) -> None:
     async with stream(caller, "/events"):
         await until(lambda: "/api/v1/events" in caller.in_progress, "the stream is open")
     await until(lambda: "/api/v1/events" not in caller.in_progress, "the stream is closed")
 
 
 async def test_stopping_ends_streams_and_waiting_requests_at_once(module_database_url: str) -> None:
-    async with serving(module_database_url) as caller:
+    async with running_gateway(module_database_url) as caller:
         job = await caller.submit(task_type="stopping")
         waiting = asyncio.create_task(caller.get(f"/jobs/{job['id']}?wait=60"))
         preferring = asyncio.create_task(

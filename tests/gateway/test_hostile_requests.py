@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
-from tests.gateway.stage import SUBMISSION, Caller
+from tests.support.gateways import SUBMISSION, HttpCaller
 
 _BEGIN = msgspec.json.encode(SUBMISSION)[:-1]
 
@@ -21,7 +21,7 @@ def with_input(raw: bytes) -> bytes:
     "body",
     [b"", b"x", b"{", b"\x00", b"\xff\xfe{}", b'{"\xff":1}', b"[" * 600 + b"]" * 600, b'{"a":' * 600, b"[" * 60_000],
 )
-async def test_a_body_that_is_not_json_is_400_on_every_route(caller: Caller, body: bytes) -> None:
+async def test_a_body_that_is_not_json_is_400_on_every_route(caller: HttpCaller, body: bytes) -> None:
     for path in ("/jobs", "/jobs/batch", "/jobs/claim", "/jobs/complete", "/jobs/heartbeat", "/jobs/retry"):
         reply = await caller.call("POST", path, body=body)
         assert reply.outcome == (400, "malformed_body"), path
@@ -49,13 +49,13 @@ async def test_a_body_that_is_not_json_is_400_on_every_route(caller: Caller, bod
         b"1}{",
     ],
 )
-async def test_an_input_that_is_not_json_is_400(caller: Caller, raw: bytes) -> None:
+async def test_an_input_that_is_not_json_is_400(caller: HttpCaller, raw: bytes) -> None:
     reply = await caller.call("POST", "/jobs", body=with_input(raw))
     assert reply.outcome == (400, "malformed_body")
 
 
 @pytest.mark.parametrize("body", [b"[]", b"1", b"null", b'"text"', b"true"])
-async def test_json_that_is_not_an_object_is_422(caller: Caller, body: bytes) -> None:
+async def test_json_that_is_not_an_object_is_422(caller: HttpCaller, body: bytes) -> None:
     for path in ("/jobs", "/jobs/batch", "/jobs/claim", "/jobs/complete", "/jobs/retry"):
         assert (await caller.call("POST", path, body=body)).outcome == (422, "invalid_input")
 
@@ -74,7 +74,7 @@ async def test_json_that_is_not_an_object_is_422(caller: Caller, body: bytes) ->
         b'{"":""}',
     ],
 )
-async def test_unusual_but_valid_input_is_stored_unchanged(caller: Caller, raw: bytes) -> None:
+async def test_unusual_but_valid_input_is_stored_unchanged(caller: HttpCaller, raw: bytes) -> None:
     created = await caller.call("POST", "/jobs", body=with_input(raw))
     assert created.status == 201
     read = await caller.get(created.headers["location"])
@@ -82,7 +82,7 @@ async def test_unusual_but_valid_input_is_stored_unchanged(caller: Caller, raw: 
 
 
 @pytest.mark.parametrize("raw", [b'"\\u0000"', b'{"\\u0000":1}', b'{"deep":["a\\u0000b"]}'])
-async def test_nul_characters_are_refused_or_stored(caller: Caller, raw: bytes) -> None:
+async def test_nul_characters_are_refused_or_stored(caller: HttpCaller, raw: bytes) -> None:
     created = await caller.call("POST", "/jobs", body=with_input(raw))
     if created.status == 201:
         assert raw in (await caller.get(created.headers["location"])).body
@@ -91,12 +91,12 @@ async def test_nul_characters_are_refused_or_stored(caller: Caller, raw: bytes) 
 
 
 @pytest.mark.parametrize("field", ["owner_service", "owner_ref", "task_type", "idempotency_key"])
-async def test_control_characters_in_names_are_refused(caller: Caller, field: str) -> None:
+async def test_control_characters_in_names_are_refused(caller: HttpCaller, field: str) -> None:
     for text in ("a\x00b", "a\nb", "\x7f"):
         assert (await caller.post("/jobs", SUBMISSION | {field: text})).fields == [field]
 
 
-async def test_sizes_are_limited_per_field_and_per_body(caller: Caller) -> None:
+async def test_sizes_are_limited_per_field_and_per_body(caller: HttpCaller) -> None:
     fits = b'"' + b"x" * (4096 - 2) + b'"'
     assert (await caller.call("POST", "/jobs", body=with_input(fits))).status == 201
     reply = await caller.call("POST", "/jobs", body=with_input(b" " + fits[:-1] + b'x"'))
@@ -111,7 +111,7 @@ async def test_sizes_are_limited_per_field_and_per_body(caller: Caller) -> None:
     assert (await caller.post(f"/jobs/{job['id']}/complete", result)).status == 200
 
 
-async def test_progress_and_messages_are_limited_too(caller: Caller) -> None:
+async def test_progress_and_messages_are_limited_too(caller: HttpCaller) -> None:
     job = await caller.running(task_type="large-reports")
     beat = await caller.post(f"/jobs/{job['id']}/heartbeat", {"epoch": job["epoch"], "progress": "x" * 70_000})
     assert beat.outcome == (413, "too_large")
@@ -119,7 +119,7 @@ async def test_progress_and_messages_are_limited_too(caller: Caller) -> None:
     assert (await caller.post(f"/jobs/{job['id']}/fail", failure)).fields == ["message"]
 
 
-async def test_a_chunked_body_is_bounded_while_it_arrives(caller: Caller) -> None:
+async def test_a_chunked_body_is_bounded_while_it_arrives(caller: HttpCaller) -> None:
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     head = b"POST /api/v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\n"
     status, _ = await raw(caller, head + chunk * 3)
@@ -129,14 +129,14 @@ async def test_a_chunked_body_is_bounded_while_it_arrives(caller: Caller) -> Non
     assert status == 201
 
 
-async def test_a_declared_length_beyond_the_limit_is_refused_before_the_body_arrives(caller: Caller) -> None:
+async def test_a_declared_length_beyond_the_limit_is_refused_before_the_body_arrives(caller: HttpCaller) -> None:
     status, _ = await raw(
         caller, b"POST /api/v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 99999999999\r\n\r\n"
     )
     assert status == 413
 
 
-async def test_compressed_bodies_and_other_media_types_are_415(caller: Caller) -> None:
+async def test_compressed_bodies_and_other_media_types_are_415(caller: HttpCaller) -> None:
     for headers in (
         {"Content-Encoding": "gzip"},
         {"Content-Encoding": "br"},
@@ -151,12 +151,12 @@ async def test_compressed_bodies_and_other_media_types_are_415(caller: Caller) -
         assert (await caller.call("POST", "/jobs", SUBMISSION, headers={"Content-Type": kind})).status == 201
 
 
-async def test_invalid_http_is_400_and_other_requests_are_served(caller: Caller) -> None:
+async def test_invalid_http_is_400_and_other_requests_are_served(caller: HttpCaller) -> None:
     assert (await raw(caller, b"HELLO\r\n\r\n"))[0] == 400
     assert (await caller.get("/healthz")).status == 200
 
 
-async def test_the_gateway_survives_clients_that_leave_during_their_body(caller: Caller) -> None:
+async def test_the_gateway_survives_clients_that_leave_during_their_body(caller: HttpCaller) -> None:
     parts = urlsplit(caller.address)
     _, writer = await asyncio.open_connection(parts.hostname, parts.port)
     writer.write(b"POST /api/v1/jobs HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\n{")
@@ -166,7 +166,7 @@ async def test_the_gateway_survives_clients_that_leave_during_their_body(caller:
     assert (await caller.get("/healthz")).status == 200
 
 
-async def raw(caller: Caller, request: bytes) -> tuple[int, bytes]:
+async def raw(caller: HttpCaller, request: bytes) -> tuple[int, bytes]:
     """Send exactly these bytes; returns status and head of the response."""
     parts = urlsplit(caller.address)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)

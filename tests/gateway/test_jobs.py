@@ -8,12 +8,12 @@ from uuid import UUID, uuid4
 import msgspec
 import pytest
 
-from tests.gateway.stage import SUBMISSION, Caller
+from tests.support.gateways import SUBMISSION, HttpCaller
 
 NOBODY = "01a1fbba-bf9b-70c9-b890-daafa0bbb9de"
 
 
-async def test_a_created_job_is_returned_whole_and_can_be_read_at_its_location(caller: Caller) -> None:
+async def test_a_created_job_is_returned_whole_and_can_be_read_at_its_location(caller: HttpCaller) -> None:
     fields = {
         "owner_ref": "channel/1",
         "input": {"text": "Grüße ☃", "n": [1, 2.5, None]},
@@ -40,7 +40,7 @@ async def test_a_created_job_is_returned_whole_and_can_be_read_at_its_location(c
     assert (read.status, read.json) == (200, job)
 
 
-async def test_input_comes_back_as_it_was_written(caller: Caller) -> None:
+async def test_input_comes_back_as_it_was_written(caller: HttpCaller) -> None:
     written = b'{ "b" : 1e400, "a": 123456789012345678901234567890, "b": "\\u00e9" }'
     body = msgspec.json.encode(SUBMISSION)[:-1] + b',"input":' + written + b"}"
     created = await caller.call("POST", "/jobs", body=body)
@@ -49,7 +49,7 @@ async def test_input_comes_back_as_it_was_written(caller: Caller) -> None:
     assert written in read.body
 
 
-async def test_the_same_key_and_request_return_the_same_job(caller: Caller) -> None:
+async def test_the_same_key_and_request_return_the_same_job(caller: HttpCaller) -> None:
     first = await caller.post("/jobs", SUBMISSION | {"input": {"a": 1, "b": 2}}, Idempotency_Key="k-1")
     again = await caller.post("/jobs", SUBMISSION | {"input": {"b": 2, "a": 1}}, Idempotency_Key='"k-1"')
     in_body = await caller.post("/jobs", SUBMISSION | {"input": {"b": 2, "a": 1}, "idempotency_key": "k-1"})
@@ -58,20 +58,20 @@ async def test_the_same_key_and_request_return_the_same_job(caller: Caller) -> N
     assert again.headers["location"] == first.headers["location"]
 
 
-async def test_the_same_key_with_a_different_request_is_refused(caller: Caller) -> None:
+async def test_the_same_key_with_a_different_request_is_refused(caller: HttpCaller) -> None:
     await caller.submit(idempotency_key="k-2", priority=1)
     reply = await caller.post("/jobs", SUBMISSION | {"idempotency_key": "k-2", "priority": 2})
     assert reply.outcome == (422, "idempotency_conflict")
 
 
-async def test_header_and_body_must_not_name_two_keys(caller: Caller) -> None:
+async def test_header_and_body_must_not_name_two_keys(caller: HttpCaller) -> None:
     reply = await caller.post("/jobs", SUBMISSION | {"idempotency_key": "x"}, Idempotency_Key="y")
     assert reply.outcome == (422, "invalid_input")
     assert reply.fields == ["idempotency_key"]
     assert (await caller.post("/jobs", SUBMISSION, Idempotency_Key="")).fields == ["Idempotency-Key"]
 
 
-async def test_prefer_wait_returns_the_finished_job(caller: Caller) -> None:
+async def test_prefer_wait_returns_the_finished_job(caller: HttpCaller) -> None:
     fields = {"task_type": "awaited"}
     waiting = asyncio.create_task(caller.post("/jobs", SUBMISSION | fields, Prefer="respond-async, wait=15"))
     (job,) = await caller.claim(task_types=["awaited"], wait_seconds=15)
@@ -81,20 +81,20 @@ async def test_prefer_wait_returns_the_finished_job(caller: Caller) -> None:
     assert reply.headers["preference-applied"] == "wait=15"
 
 
-async def test_prefer_wait_returns_202_when_time_is_up(caller: Caller) -> None:
+async def test_prefer_wait_returns_202_when_time_is_up(caller: HttpCaller) -> None:
     reply = await caller.post("/jobs", SUBMISSION, Prefer="wait=0")
     assert (reply.status, reply.json["status"]) == (202, "pending")
     assert reply.headers["location"].endswith(reply.json["id"])
 
 
 @pytest.mark.parametrize("preference", ["respond-async", "wait", "wait=x", "wait=-1", "await=5"])
-async def test_other_preferences_are_ignored(caller: Caller, preference: str) -> None:
+async def test_other_preferences_are_ignored(caller: HttpCaller, preference: str) -> None:
     reply = await caller.post("/jobs", SUBMISSION, Prefer=preference)
     assert reply.status == 201
     assert "preference-applied" not in reply.headers
 
 
-async def test_a_read_can_wait_for_the_end(caller: Caller) -> None:
+async def test_a_read_can_wait_for_the_end(caller: HttpCaller) -> None:
     job = await caller.running(task_type="read-waits")
     waiting = asyncio.create_task(caller.get(f"/jobs/{job['id']}?wait=15"))
     await caller.post(f"/jobs/{job['id']}/fail", {"epoch": job["epoch"], "category": "bad_input", "message": "no"})
@@ -105,13 +105,13 @@ async def test_a_read_can_wait_for_the_end(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("wait", ["-1", "61", "nan", "inf", "x", "", "1e99", "0x1", "１"])
-async def test_an_invalid_wait_is_refused(caller: Caller, wait: str) -> None:
+async def test_an_invalid_wait_is_refused(caller: HttpCaller, wait: str) -> None:
     reply = await caller.get(f"/jobs/{NOBODY}?wait={wait}")
     assert (reply.outcome, reply.fields) == ((422, "invalid_input"), ["wait"])
 
 
 @pytest.mark.parametrize("method_and_path", ["GET ", "GET ?wait=1", "POST /retry", "POST /cancel", "GET /events"])
-async def test_an_unknown_job_is_404_and_an_invalid_id_is_422(caller: Caller, method_and_path: str) -> None:
+async def test_an_unknown_job_is_404_and_an_invalid_id_is_422(caller: HttpCaller, method_and_path: str) -> None:
     method, _, rest = method_and_path.partition(" ")
     assert (await caller.call(method, f"/jobs/{NOBODY}{rest}")).outcome == (404, "not_found")
     for wrong in ("1", "x" * 36, NOBODY + "0", "{" + NOBODY + "}", "%00", NOBODY.replace("-", "")):
@@ -141,19 +141,19 @@ async def test_an_unknown_job_is_404_and_an_invalid_id_is_422(caller: Caller, me
         ({"colour": "red"}, "colour"),
     ],
 )
-async def test_a_field_that_breaks_a_rule_is_named(caller: Caller, fields: dict[str, object], blamed: str) -> None:
+async def test_a_field_that_breaks_a_rule_is_named(caller: HttpCaller, fields: dict[str, object], blamed: str) -> None:
     reply = await caller.post("/jobs", SUBMISSION | fields)
     assert (reply.outcome, reply.fields) == ((422, "invalid_input"), [blamed])
     assert reply.headers["content-type"] == "application/problem+json"
 
 
-async def test_a_missing_field_is_named(caller: Caller) -> None:
+async def test_a_missing_field_is_named(caller: HttpCaller) -> None:
     reply = await caller.post("/jobs", {"task_type": "echo", "model_profile": "small"})
     assert (reply.outcome, reply.fields) == ((422, "invalid_input"), ["owner_service"])
     assert reply.json["errors"][0]["detail"] == "is required"
 
 
-async def test_a_list_is_filtered_and_paged(caller: Caller) -> None:
+async def test_a_list_is_filtered_and_paged(caller: HttpCaller) -> None:
     jobs = [await caller.submit(owner_service="lister", tags=["t", str(n % 2)], priority=n) for n in range(5)]
     first = (await caller.get("/jobs?owner_service=lister&limit=2")).json
     rest = (await caller.get(f"/jobs?owner_service=lister&limit=500&cursor={first['next_cursor']}")).json
@@ -206,12 +206,12 @@ async def test_a_list_is_filtered_and_paged(caller: Caller) -> None:
         ("&".join(f"tags={n}" for n in range(300)), "query"),
     ],
 )
-async def test_a_query_that_breaks_a_rule_is_refused(caller: Caller, query: str, blamed: str) -> None:
+async def test_a_query_that_breaks_a_rule_is_refused(caller: HttpCaller, query: str, blamed: str) -> None:
     reply = await caller.get(f"/jobs?{query}")
     assert (reply.outcome, reply.fields) == ((422, "invalid_input"), [blamed])
 
 
-async def test_a_batch_merges_defaults_and_returns_its_jobs_in_order(caller: Caller) -> None:
+async def test_a_batch_merges_defaults_and_returns_its_jobs_in_order(caller: HttpCaller) -> None:
     shared = SUBMISSION | {"task_type": "batched", "priority": 3, "tags": ["shared"], "input": {"from": "defaults"}}
     reply = await caller.post(
         "/jobs/batch",
@@ -235,7 +235,7 @@ async def test_a_batch_merges_defaults_and_returns_its_jobs_in_order(caller: Cal
     assert [job["input"] for job in read] == [{"from": "defaults"}] * 4 + [None]
 
 
-async def test_a_batch_is_all_or_nothing_and_names_the_invalid_job(caller: Caller) -> None:
+async def test_a_batch_is_all_or_nothing_and_names_the_invalid_job(caller: HttpCaller) -> None:
     good = SUBMISSION | {"owner_service": "all-or-nothing"}
     await caller.submit(owner_service="all-or-nothing", idempotency_key="taken", priority=1)
     for bad, blamed in (
@@ -254,7 +254,7 @@ async def test_a_batch_is_all_or_nothing_and_names_the_invalid_job(caller: Calle
     assert len((await caller.get("/jobs?owner_service=all-or-nothing")).json["jobs"]) == 1
 
 
-async def test_ten_thousand_jobs_fit_in_a_batch_and_no_more(caller: Caller) -> None:
+async def test_ten_thousand_jobs_fit_in_a_batch_and_no_more(caller: HttpCaller) -> None:
     jobs = [{"owner_ref": str(n)} for n in range(10_001)]
     defaults = SUBMISSION | {"task_type": "ten thousand"}
     assert (await caller.post("/jobs/batch", {"defaults": defaults, "jobs": jobs})).fields == ["jobs"]
@@ -265,7 +265,7 @@ async def test_ten_thousand_jobs_fit_in_a_batch_and_no_more(caller: Caller) -> N
     assert stopped.json == {"count": 10_000, "dry_run": False}
 
 
-async def test_retry_takes_a_running_job_back_and_refuses_a_completed_one(caller: Caller) -> None:
+async def test_retry_takes_a_running_job_back_and_refuses_a_completed_one(caller: HttpCaller) -> None:
     job = await caller.running(task_type="retried")
     reply = await caller.post(f"/jobs/{job['id']}/retry")
     assert (reply.status, reply.json["status"]) == (200, "pending")
@@ -275,7 +275,7 @@ async def test_retry_takes_a_running_job_back_and_refuses_a_completed_one(caller
     assert (await caller.post(f"/jobs/{done['id']}/retry")).outcome == (409, "wrong_state")
 
 
-async def test_cancel_ends_a_pending_job_and_requests_the_end_of_a_running_one(caller: Caller) -> None:
+async def test_cancel_ends_a_pending_job_and_requests_the_end_of_a_running_one(caller: HttpCaller) -> None:
     pending = await caller.submit(task_type="cancelled")
     for _ in range(2):
         reply = await caller.post(f"/jobs/{pending['id']}/cancel")
@@ -290,7 +290,7 @@ async def test_cancel_ends_a_pending_job_and_requests_the_end_of_a_running_one(c
     assert (await caller.post(f"/jobs/{done['id']}/cancel")).outcome == (409, "wrong_state")
 
 
-async def test_retry_and_cancel_by_filter_count_and_change(caller: Caller) -> None:
+async def test_retry_and_cancel_by_filter_count_and_change(caller: HttpCaller) -> None:
     owner = str(uuid4())
     for _ in range(3):
         job = await caller.running(owner_service=owner, task_type="bulk")
@@ -305,7 +305,7 @@ async def test_retry_and_cancel_by_filter_count_and_change(caller: Caller) -> No
 
 
 @pytest.mark.parametrize("stated", ["pending", ["pending"]])
-async def test_a_bulk_change_takes_one_status_or_tag_or_a_list_of_them(caller: Caller, stated: object) -> None:
+async def test_a_bulk_change_takes_one_status_or_tag_or_a_list_of_them(caller: HttpCaller, stated: object) -> None:
     owner = f"one-or-many-{stated}"
     job = await caller.submit(owner_service=owner, tags=["a", "b"])
     await caller.submit(owner_service=owner, tags=["a"])
@@ -318,7 +318,7 @@ async def test_a_bulk_change_takes_one_status_or_tag_or_a_list_of_them(caller: C
 
 
 @pytest.mark.parametrize("verb", ["retry", "cancel"])
-async def test_a_bulk_change_names_the_field_that_breaks_a_rule(caller: Caller, verb: str) -> None:
+async def test_a_bulk_change_names_the_field_that_breaks_a_rule(caller: HttpCaller, verb: str) -> None:
     for fields, blamed in (
         ({"created_after": "0001-01-01T00:00:07+01:00"}, "created_after"),
         ({"finished_before": 0.5}, "finished_before"),
@@ -331,12 +331,12 @@ async def test_a_bulk_change_names_the_field_that_breaks_a_rule(caller: Caller, 
 
 @pytest.mark.parametrize("verb", ["retry", "cancel"])
 @pytest.mark.parametrize("body", [{}, {"dry_run": True}, {"status": []}, {"tags": []}, {"owner_service": None}])
-async def test_a_bulk_change_needs_a_filter(caller: Caller, verb: str, body: dict[str, object]) -> None:
+async def test_a_bulk_change_needs_a_filter(caller: HttpCaller, verb: str, body: dict[str, object]) -> None:
     reply = await caller.post(f"/jobs/{verb}", body)
     assert reply.outcome == (422, "invalid_input")
 
 
-async def test_statistics_count_the_jobs(caller: Caller) -> None:
+async def test_statistics_count_the_jobs(caller: HttpCaller) -> None:
     job = await caller.running(owner_service="counted", task_type="counted")
     await caller.submit(owner_service="counted", task_type="counted")
     await caller.post(f"/jobs/{job['id']}/fail", {"epoch": job["epoch"], "category": "bad_input"})

@@ -28,9 +28,9 @@ from penstock import (
     Unreachable,
 )
 from penstock.supervisor.ports import free_port
-from tests.gateway.stage import Caller, serving
-from tests.processes import until
-from tests.unit.test_client import cuts, gateway, raises, returns
+from tests.support.gateways import HttpCaller, running_gateway
+from tests.support.scripted_gateways import cuts, raises, returns, scripted_gateway
+from tests.support.waiting import until
 
 CODE = {
     "greet": """
@@ -99,7 +99,7 @@ MANIFEST = {"gate": "queue = 1", "dies": "retry = false", "hangs": "timeout = 0.
 
 
 @pytest.fixture(scope="module")
-async def caller(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Caller]:
+async def caller(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[HttpCaller]:
     folder = tmp_path_factory.mktemp("models")
     for name, code in CODE.items():
         (folder / name).mkdir()
@@ -107,12 +107,12 @@ async def caller(module_database_url: str, tmp_path_factory: pytest.TempPathFact
         (folder / name / "model.toml").write_text(
             f'runtime = "python"\n{MANIFEST.get(name, "")}\n[python]\nclass = "{name}_model:Model"\n'
         )
-    async with serving(module_database_url, models_folder=folder) as caller:
+    async with running_gateway(module_database_url, models_folder=folder) as caller:
         yield caller
 
 
 @pytest.fixture
-async def client(caller: Caller) -> AsyncIterator[Client]:
+async def client(caller: HttpCaller) -> AsyncIterator[Client]:
     async with Client(caller.address) as client:
         yield client
 
@@ -188,14 +188,17 @@ async def test_a_full_queue(client: Client, tmp_path: Path) -> None:
 
 async def test_calls_are_never_repeated() -> None:
     """Neither calls whose response was lost nor calls refused for now are repeated: the caller decides."""
-    async with gateway(cuts) as server, Client(server.url) as client:
+    async with scripted_gateway(cuts) as server, Client(server.url) as client:
         with pytest.raises(Unreachable):
             await client.predict("m", n=1)
         with pytest.raises(Unreachable):
             await anext(client.stream("m", n=1))
         paths = [path for _, path, _, _ in server.requests]
         assert paths == ["/api/v1/models/m/predict", "/api/v1/models/m/stream"]
-    async with gateway(raises(Overloaded(retry_after=timedelta(seconds=1)))) as server, Client(server.url) as client:
+    async with (
+        scripted_gateway(raises(Overloaded(retry_after=timedelta(seconds=1)))) as server,
+        Client(server.url) as client,
+    ):
         with pytest.raises(Overloaded):
             await client.predict("m")
         assert len(server.requests) == 1
@@ -206,7 +209,7 @@ async def test_a_gateway_that_is_unavailable_late_or_something_else() -> None:
     async with Client(f"http://127.0.0.1:{free_port()}") as client:
         with pytest.raises(Unreachable, match=client.url):
             await client.predict("m")
-    async with gateway(returns({}, 200)) as server, Client(server.url) as client:
+    async with scripted_gateway(returns({}, 200)) as server, Client(server.url) as client:
         with pytest.raises(ServiceError, match="the stream ended before the call did"):
             await anext(client.stream("m"))
 
@@ -276,7 +279,7 @@ async def test_models_and_logs(client: Client) -> None:
     assert await client.predict("greet", {"name": "Ada"}) == "Dear Ada"
 
 
-async def test_the_blocking_client(caller: Caller) -> None:
+async def test_the_blocking_client(caller: HttpCaller) -> None:
     """It works without an event loop."""
 
     def work() -> list[str]:

@@ -17,8 +17,8 @@ from aiohttp import web
 from penstock.errors import DatabaseUnavailable
 from penstock.models import store
 from penstock.supervisor.ports import free_port
-from tests.gateway.stage import Caller, Reply, serving
-from tests.processes import until
+from tests.support.gateways import HttpCaller, Reply, running_gateway
+from tests.support.waiting import until
 
 MODELS = {
     "greet": '''
@@ -87,13 +87,13 @@ MODELS = {
 
 
 @pytest.fixture(scope="module")
-async def caller(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Caller]:
+async def caller(module_database_url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[HttpCaller]:
     """A gateway with some models."""
     folder = tmp_path_factory.mktemp("models")
     put(folder, MODELS)
     (folder / "broken.toml").write_text("runtime = 'python'\nreplicas = 0\nreplikas = 1\n[python]\nclas = 'x:Y'\n")
     os.mkfifo(folder / "pipe.toml")  # so that nothing waits for its writer
-    async with serving(module_database_url, models_folder=folder) as caller:
+    async with running_gateway(module_database_url, models_folder=folder) as caller:
         yield caller
 
 
@@ -120,7 +120,7 @@ def events(body: bytes) -> list[tuple[str, str]]:
 class TestCalls:
     """``/predict`` and ``/stream``."""
 
-    async def test_a_call_returns_the_output_itself(self, caller: Caller) -> None:
+    async def test_a_call_returns_the_output_itself(self, caller: HttpCaller) -> None:
         """Headers carry everything else."""
         reply = await caller.post("/models/greet/predict", {"name": "Ada"}, X_Request_ID="r1")
         assert (reply.status, reply.json) == (200, {"text": "Dear Ada"})
@@ -133,24 +133,24 @@ class TestCalls:
         [({}, "name"), ({"name": 5}, "name"), ({"name": "x" * 11}, "name"), ({"name": "a", "tone": "sour"}, "tone"),
          ({"name": "a", "extra": 1}, "extra"), ([], "body"), ("text", "body")],
     )  # fmt: skip
-    async def test_a_violation_of_the_schema_names_the_field(self, caller: Caller, given: Any, field: str) -> None:
+    async def test_a_violation_of_the_schema_names_the_field(self, caller: HttpCaller, given: Any, field: str) -> None:
         """The response is 422, and the model never sees the input."""
         reply = await caller.post("/models/greet/predict", given)
         assert reply.outcome == (422, "invalid_input")
         assert reply.fields == [field]
 
     @pytest.mark.parametrize("body", [b"{", b"\xff", b"nan", b"[" * 5000])
-    async def test_malformed_json_is_refused(self, caller: Caller, body: bytes) -> None:
+    async def test_malformed_json_is_refused(self, caller: HttpCaller, body: bytes) -> None:
         """The response is 400."""
         assert (await caller.call("POST", "/models/greet/predict", body=body)).outcome == (400, "malformed_body")
 
-    async def test_unknown_names_are_404(self, caller: Caller) -> None:
+    async def test_unknown_names_are_404(self, caller: HttpCaller) -> None:
         """Unknown models and unknown versions."""
         assert (await caller.post("/models/none/predict", {})).outcome == (404, "not_found")
         assert (await caller.post("/models/greet/predict?version=9", {"name": "a"})).outcome == (404, "not_found")
         assert (await caller.get("/models/none")).status == 404
 
-    async def test_an_unknown_name_suggests_the_one_that_was_meant(self, caller: Caller) -> None:
+    async def test_an_unknown_name_suggests_the_one_that_was_meant(self, caller: HttpCaller) -> None:
         """The suggestion is part of the error's message."""
         reply = await caller.post("/models/great/predict", {})
         assert reply.json["detail"] == "there is no model 'great' here; did you mean greet?"
@@ -159,7 +159,7 @@ class TestCalls:
         ("method", "path"),
         [("POST", "/predict"), ("POST", "/stream"), ("GET", ""), ("GET", "/logs"), ("POST", "/reload")],
     )
-    async def test_a_model_with_a_broken_manifest_reports_it(self, caller: Caller, method: str, path: str) -> None:
+    async def test_a_model_with_a_broken_manifest_reports_it(self, caller: HttpCaller, method: str, path: str) -> None:
         """The response is 503 with every mistake, and without any path of the server."""
         reply = await caller.call(method, f"/models/broken{path}", {} if method == "POST" else None)
         assert reply.outcome == (503, "model_broken")
@@ -169,7 +169,7 @@ class TestCalls:
         assert folder is not None
         assert str(folder.path) not in reply.body.decode()
 
-    async def test_a_job_for_a_broken_model_is_accepted_with_a_warning(self, caller: Caller) -> None:
+    async def test_a_job_for_a_broken_model_is_accepted_with_a_warning(self, caller: HttpCaller) -> None:
         """A worker elsewhere may serve it."""
         job = {"owner_service": "tests", "task_type": "predict", "model_profile": "broken", "input": {}}
         reply = await caller.post("/jobs", job)
@@ -179,13 +179,13 @@ class TestCalls:
         (warning,) = (await caller.post("/jobs", job | {"model_profile": "great"})).json["warnings"]
         assert warning == "no worker has served the queue predict/great; did you mean greet?"
 
-    async def test_an_exception_of_the_model_is_reported(self, caller: Caller) -> None:
+    async def test_an_exception_of_the_model_is_reported(self, caller: HttpCaller) -> None:
         """The report is one line, without a traceback."""
         reply = await caller.post("/models/greet/predict", {"name": "nobody"})
         assert reply.outcome == (500, "model_failed")
         assert reply.json["detail"] == "model greet: LookupError: there is nobody"
 
-    async def test_a_stream_sends_chunks_and_ends(self, caller: Caller) -> None:
+    async def test_a_stream_sends_chunks_and_ends(self, caller: HttpCaller) -> None:
         """It sends server-sent events, on predict too with ``Accept``, and a list without."""
         reply = await caller.post("/models/count/stream", {"n": 3})
         assert reply.headers["Content-Type"].startswith("text/event-stream")
@@ -196,14 +196,14 @@ class TestCalls:
         assert [name for name, _ in events(same.body)] == [name for name, _ in received]
         assert (await caller.post("/models/count/predict", {"n": 3})).json == [0, 1, 2]
 
-    async def test_a_model_that_does_not_stream_sends_its_output_at_the_end(self, caller: Caller) -> None:
+    async def test_a_model_that_does_not_stream_sends_its_output_at_the_end(self, caller: HttpCaller) -> None:
         """Its log lines are sent too if the query requests them."""
         reply = await caller.post("/models/greet/stream?logs=true", {"name": "Ada"})
         received = dict(events(reply.body))
         assert '"message":"greeting Ada"' in received["log"]
         assert received["done"].startswith('{"output":{"text":"Dear Ada"},')
 
-    async def test_a_stream_that_fails_half_way_reports_it(self, caller: Caller) -> None:
+    async def test_a_stream_that_fails_half_way_reports_it(self, caller: HttpCaller) -> None:
         """The error is the last event; a stream that fails at once is a plain error."""
         reply = await caller.post("/models/count/stream", {"n": 2, "fail": True})
         assert reply.status == 200
@@ -212,7 +212,7 @@ class TestCalls:
         assert '"code":"model_failed"' in data
         assert (await caller.post("/models/count/stream", {"n": 0, "fail": True})).outcome == (500, "model_failed")
 
-    async def test_a_client_that_leaves_ends_its_call(self, caller: Caller, tmp_path: Path) -> None:
+    async def test_a_client_that_leaves_ends_its_call(self, caller: HttpCaller, tmp_path: Path) -> None:
         """Streaming or not, the model is free for its next call."""
         for path in ("/models/count/stream", "/models/count/predict"):
             given = {"n": 1, "wait_for": str(tmp_path / "never")}
@@ -221,7 +221,9 @@ class TestCalls:
                     await caller.post(path, given)
             assert (await caller.post("/models/count/predict", {"n": 1})).json == [0]
 
-    async def test_a_full_queue_is_refused_with_the_time_to_retry_after(self, caller: Caller, tmp_path: Path) -> None:
+    async def test_a_full_queue_is_refused_with_the_time_to_retry_after(
+        self, caller: HttpCaller, tmp_path: Path
+    ) -> None:
         """The response is 503, at once."""
         gate = tmp_path / "gate"
         given = {"n": 1, "wait_for": str(gate)}
@@ -240,7 +242,7 @@ class TestMedia:
 
     DATA = bytes(range(256)) * 40
 
-    async def test_bytes_in_and_bytes_out(self, caller: Caller) -> None:
+    async def test_bytes_in_and_bytes_out(self, caller: HttpCaller) -> None:
         """Raw bytes work where the model takes one file and returns one."""
         reply = await caller.call(
             "POST", "/models/mirror/predict", body=self.DATA, headers={"Content-Type": "image/png"}
@@ -249,13 +251,13 @@ class TestMedia:
         assert reply.headers["Content-Type"] == "image/x-mirrored"
         assert reply.headers["Content-Disposition"] == 'inline; filename="mirrored.img"'
 
-    async def test_json_in_and_json_out(self, caller: Caller) -> None:
+    async def test_json_in_and_json_out(self, caller: HttpCaller) -> None:
         """Media are ``data:`` URLs in JSON."""
         url = "data:image/png;base64," + base64.b64encode(self.DATA).decode()
         reply = await caller.post("/models/mirror/predict", {"picture": url}, Accept="application/json")
         assert reply.json == "data:image/x-mirrored;base64," + base64.b64encode(self.DATA[::-1]).decode()
 
-    async def test_uploads_are_named_by_their_ids(self, caller: Caller) -> None:
+    async def test_uploads_are_named_by_their_ids(self, caller: HttpCaller) -> None:
         """Alone and in lists, each upload's type is checked, and a missing one is the caller's mistake."""
         form = aiohttp.FormData()
         form.add_field("file", b"GIF89a...", filename="cover.gif", content_type="image/gif")
@@ -289,21 +291,21 @@ class TestMedia:
     async def test_uploads_of_one_call_are_bounded_together(self, database_url: str, tmp_path: Path) -> None:
         """The bound also holds when one upload is named repeatedly."""
         put(tmp_path, {"measure": MODELS["measure"]})
-        async with serving(database_url, models_folder=tmp_path, penstock_max_call_bytes=100_000) as caller:
+        async with running_gateway(database_url, models_folder=tmp_path, penstock_max_call_bytes=100_000) as caller:
             blob = (await caller.call("POST", "/blobs", body=bytes(40_000))).json["id"]
             few = await caller.post("/models/measure/predict", {"files": [f"blob:{blob}"] * 2})
             assert few.json["sizes"] == [40_000, 40_000]
             many = await caller.post("/models/measure/predict", {"files": [f"blob:{blob}"] * 3})
             assert (many.outcome, many.fields) == ((422, "invalid_input"), ["files[2]"])
 
-    async def test_invalid_input_with_many_values_is_refused_quickly(self, caller: Caller) -> None:
+    async def test_invalid_input_with_many_values_is_refused_quickly(self, caller: HttpCaller) -> None:
         """No mistake is explained: finding every one among a million takes the validator a minute."""
         refused = await caller.post("/models/nest/predict", {"inside": {"picture": "data:,"}, "many": [""] * 200_000})
         assert (refused.outcome, refused.fields) == ((422, "invalid_input"), ["body"])
         few = await caller.post("/models/nest/predict", {"inside": {"picture": "data:image/gif,"}, "many": [1, ""]})
         assert few.fields == ["many[1]"]
 
-    async def test_a_form(self, caller: Caller) -> None:
+    async def test_a_form(self, caller: HttpCaller) -> None:
         """Several files of one name form a list; text is converted to the type in the schema."""
         form = aiohttp.FormData()
         form.add_field("files", b"12345", filename="a.bin", content_type="application/octet-stream")
@@ -318,7 +320,7 @@ class TestMedia:
                 "cover": "data:image/gif;base64,R0lG",
             }
 
-    async def test_files_of_unknown_type(self, caller: Caller) -> None:
+    async def test_files_of_unknown_type(self, caller: HttpCaller) -> None:
         """Curl sends files of types that it does not know in this way."""
         form = aiohttp.FormData()
         form.add_field("files", b"12345", filename="a", content_type="application/octet-stream")
@@ -329,7 +331,7 @@ class TestMedia:
 
     @pytest.mark.parametrize("content_type", [None, "application/x-www-form-urlencoded"])
     async def test_bytes_without_a_type_are_recognised_by_their_first_bytes(
-        self, caller: Caller, content_type: str | None
+        self, caller: HttpCaller, content_type: str | None
     ) -> None:
         """``curl --data-binary @red.png`` sends such bytes; JSON without a type stays JSON."""
 
@@ -354,7 +356,7 @@ class TestMedia:
         assert "Content-Type" in unknown.json["detail"]
         assert (await send("mirror", b"word")).outcome == (400, "malformed_body")
 
-    async def test_a_form_with_json_and_a_wrong_file(self, caller: Caller) -> None:
+    async def test_a_form_with_json_and_a_wrong_file(self, caller: HttpCaller) -> None:
         """The part ``input`` holds other fields as JSON; a file of the wrong type names its field."""
         form = aiohttp.FormData()
         form.add_field("input", '{"factor": 2}', content_type="application/json")
@@ -374,12 +376,12 @@ class TestMedia:
             ("multipart/form-data; boundary=abc", b"--abc\r\nContent-Disposition: form-data\r\n\r\nx\r\n--abc--\r\n"),
         ],
     )
-    async def test_a_broken_form_is_refused(self, caller: Caller, kind: str, body: bytes) -> None:
+    async def test_a_broken_form_is_refused(self, caller: HttpCaller, kind: str, body: bytes) -> None:
         """The response is 400 with a clear message."""
         reply = await caller.call("POST", "/models/measure/predict", body=body, headers={"Content-Type": kind})
         assert reply.outcome == (400, "malformed_body")
 
-    async def test_bytes_for_a_model_without_a_file_are_refused(self, caller: Caller) -> None:
+    async def test_bytes_for_a_model_without_a_file_are_refused(self, caller: HttpCaller) -> None:
         """Text that is not JSON is refused, too."""
         for kind in ("image/png", "text/csv"):
             reply = await caller.call("POST", "/models/greet/predict", body=b"x", headers={"Content-Type": kind})
@@ -389,7 +391,7 @@ class TestMedia:
 class TestReading:
     """Lists, details, logs."""
 
-    async def test_the_list_names_models_and_broken_manifests(self, caller: Caller) -> None:
+    async def test_the_list_names_models_and_broken_manifests(self, caller: HttpCaller) -> None:
         """The list includes what is wrong with the manifests."""
         page = (await caller.get("/models")).json
         assert [model["name"] for model in page["models"] if model["source"] == "folder"] == sorted(MODELS)
@@ -397,7 +399,7 @@ class TestReading:
         assert "replicas: expected `int` >= 1" in page["problems"]["broken.toml"]
         assert page["problems"]["pipe.toml"] == "manifest: must be a regular file"
 
-    async def test_a_model_shows_its_schema_state_and_counters(self, caller: Caller) -> None:
+    async def test_a_model_shows_its_schema_state_and_counters(self, caller: HttpCaller) -> None:
         """The details have versions, replicas and counters."""
         await caller.post("/models/greet/predict", {"name": "Ada"})
         model = (await caller.get("/models/greet")).json
@@ -408,7 +410,7 @@ class TestReading:
         assert version["counts"]["completed"] >= 1
         assert [replica["state"] for replica in version["replicas"]] == ["ready"]
 
-    async def test_logs_are_filtered_and_cleaned(self, caller: Caller) -> None:
+    async def test_logs_are_filtered_and_cleaned(self, caller: HttpCaller) -> None:
         """The filters are request, level and time."""
         await caller.post("/models/greet/predict", {"name": "Eve"}, X_Request_ID="findme")
         lines = (await caller.get("/models/greet/logs?request_id=findme")).json["lines"]
@@ -421,7 +423,7 @@ class TestReading:
         assert (await caller.call("DELETE", "/models/greet/logs")).json["cleared"] >= 1
         assert (await caller.get("/models/greet/logs")).json["lines"] == []
 
-    async def test_logs_can_be_followed(self, caller: Caller) -> None:
+    async def test_logs_can_be_followed(self, caller: HttpCaller) -> None:
         """Lines arrive as they are written."""
         url = f"{caller.address}/api/v1/models/greet/logs?follow=true&request_id=live"
         async with caller.session.get(url) as reply:
@@ -435,7 +437,7 @@ class TestReading:
 class TestRegistration:
     """Registration of models at run time."""
 
-    async def test_a_remote_server_becomes_a_model(self, caller: Caller) -> None:
+    async def test_a_remote_server_becomes_a_model(self, caller: HttpCaller) -> None:
         """It is called like every other model, replaced and removed; other gateways on the database follow."""
         async with upper_server() as address:
             stated = {"name": "upper", "runtime": "http", "http": {"url": f"{address}/upper"}}
@@ -457,7 +459,7 @@ class TestRegistration:
         """Removed models stay removed."""
         async with upper_server() as address:
             stated = {"name": "upper", "runtime": "http", "http": {"url": f"{address}/upper"}}
-            async with serving(database_url) as one, serving(database_url) as two:
+            async with running_gateway(database_url) as one, running_gateway(database_url) as two:
                 await one.post("/models", stated)
 
                 async def known() -> bool:
@@ -465,7 +467,7 @@ class TestRegistration:
 
                 await until(known, "the other gateway has it")
                 assert (await two.post("/models/upper/predict", {"text": "b"})).json == {"text": "B"}
-            async with serving(database_url) as again:
+            async with running_gateway(database_url) as again:
 
                 async def back() -> bool:
                     return (await again.get("/models/upper")).status == 200
@@ -473,7 +475,7 @@ class TestRegistration:
                 await until(back, "it is there after a restart")
 
     async def test_a_model_that_cannot_be_stored_changes_nothing(
-        self, caller: Caller, monkeypatch: pytest.MonkeyPatch
+        self, caller: HttpCaller, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The model that was to be replaced continues."""
 
@@ -516,14 +518,14 @@ class TestRegistration:
         ],
     )
     async def test_forbidden_registrations_are_refused(
-        self, caller: Caller, stated: dict[str, Any], field: str
+        self, caller: HttpCaller, stated: dict[str, Any], field: str
     ) -> None:
         """Code and commands come from the operator's folder only; every mistake names its field."""
         reply = await caller.post("/models", stated)
         assert reply.status == 422, reply.body
         assert field in reply.fields
 
-    async def test_a_model_of_the_folder_can_be_removed_and_restored_by_name(self, caller: Caller) -> None:
+    async def test_a_model_of_the_folder_can_be_removed_and_restored_by_name(self, caller: HttpCaller) -> None:
         """Its manifest is not touched."""
         assert (await caller.call("DELETE", "/models/measure")).status == 204
         assert (await caller.get("/models/measure")).status == 404
@@ -531,7 +533,7 @@ class TestRegistration:
         assert (await caller.get("/models/measure")).status == 200
         assert (await caller.post("/models", {"name": "never"})).outcome == (404, "not_found")
 
-    async def test_a_model_that_was_removed_is_listed_as_such(self, caller: Caller) -> None:
+    async def test_a_model_that_was_removed_is_listed_as_such(self, caller: HttpCaller) -> None:
         """It hides a model of the folder, which would not be visible otherwise."""
         assert (await caller.call("DELETE", "/models/greet")).status == 204
         try:
@@ -540,7 +542,7 @@ class TestRegistration:
             assert (await caller.post("/models", {"name": "greet"})).status == 201
         assert (await caller.get("/models")).json["problems"].keys() == {"broken.toml", "pipe.toml"}
 
-    async def test_no_caller_takes_over_the_name_of_a_model_of_the_folder(self, caller: Caller) -> None:
+    async def test_no_caller_takes_over_the_name_of_a_model_of_the_folder(self, caller: HttpCaller) -> None:
         """The name is protected in every version."""
         stated = {"name": "greet", "version": "99", "runtime": "http", "http": {"url": "http://127.0.0.1:1"}}
         for replace in ("", "?replace=true"):
@@ -551,18 +553,18 @@ class TestRegistration:
         finally:
             assert (await caller.post("/models", {"name": "greet"})).status == 201
 
-    async def test_no_caller_takes_over_the_name_of_a_broken_manifest(self, caller: Caller) -> None:
+    async def test_no_caller_takes_over_the_name_of_a_broken_manifest(self, caller: HttpCaller) -> None:
         """The name belongs to the operator, who will repair the manifest."""
         stated = {"name": "broken", "runtime": "http", "http": {"url": "http://127.0.0.1:1"}}
         assert (await caller.post("/models", stated)).outcome == (409, "already_exists")
 
     @pytest.mark.parametrize("version", [[1], {}, 7, None])
-    async def test_an_odd_version_of_a_broken_manifest_is_refused(self, caller: Caller, version: Any) -> None:
+    async def test_an_odd_version_of_a_broken_manifest_is_refused(self, caller: HttpCaller, version: Any) -> None:
         """The error is the caller's, or names what is wrong with the manifest."""
         reply = await caller.post("/models", {"name": "broken", "version": version})
         assert reply.outcome in {(404, "not_found"), (422, "invalid_input"), (503, "model_broken")}
 
-    async def test_a_model_removed_while_it_is_replaced_stays_removed(self, caller: Caller) -> None:
+    async def test_a_model_removed_while_it_is_replaced_stays_removed(self, caller: HttpCaller) -> None:
         """It is gone from the host and from the table, which would restore it."""
         service = caller.parts.models
         async with upper_server() as address:
@@ -587,7 +589,7 @@ class TestRegistration:
         (tmp_path / "say" / "say_code.py").write_text(code)
         manifest = 'runtime = "python"\n[python]\nclass = "say_code:Model"\n'
         (tmp_path / "say" / "model.toml").write_text(manifest)
-        async with serving(database_url, models_folder=tmp_path) as caller:
+        async with running_gateway(database_url, models_folder=tmp_path) as caller:
             assert (await caller.post("/models/say/predict", {})).json == "one"
             (tmp_path / "say" / "say_code.py").write_text(code.replace("one", "two"))
             assert (await caller.post("/models/say/reload")).status == 200
@@ -636,7 +638,7 @@ class TestBackendDocument:
 
     @pytest.mark.parametrize("method", ["GET", "POST"])
     @pytest.mark.parametrize("prefix", ["get", "post"])
-    async def test_predict(self, caller: Caller, method: str, prefix: str) -> None:
+    async def test_predict(self, caller: HttpCaller, method: str, prefix: str) -> None:
         """Both methods work on both paths and return the model's own output."""
         body = b'{"name": "Ada"}'
         reply = await caller.call(method, f"/{prefix}/predict?id=greet", body=body)
@@ -651,12 +653,12 @@ class TestBackendDocument:
             ("?id=nothing", "id is not registered: nothing"),
         ],
     )
-    async def test_wrong_ids(self, caller: Caller, query: str, content: str) -> None:
+    async def test_wrong_ids(self, caller: HttpCaller, query: str, content: str) -> None:
         """The errors have the document's own bodies."""
         reply = await caller.call("POST", f"/post/predict{query}", body=b"{}")
         assert (reply.status, reply.json) == (400, {"content": content})
 
-    async def test_failures(self, caller: Caller) -> None:
+    async def test_failures(self, caller: HttpCaller) -> None:
         """Failures are reported as ``error``."""
         reply = await caller.call("POST", "/post/predict?id=greet", body=b'{"name": "nobody"}')
         assert reply.status == 500
@@ -667,7 +669,7 @@ class TestBackendDocument:
         assert reply.status == 404
         assert reply.json["content"].startswith("Unknown operation: paint")
 
-    async def test_logs(self, caller: Caller) -> None:
+    async def test_logs(self, caller: HttpCaller) -> None:
         """Logs are returned as JSON, and cleared."""
         await caller.call("POST", "/post/predict?id=greet", body=b'{"name": "Ada"}')
         reply = await caller.call("GET", "/get/getlogs?id=greet")
@@ -675,7 +677,7 @@ class TestBackendDocument:
         assert (await caller.call("GET", "/get/cleanlogs?id=greet")).json["logs"] == []
         assert (await caller.call("GET", "/get?id=greet")).json == {"logs": []}
 
-    async def test_addmodel_as_the_document_writes_it(self, caller: Caller) -> None:
+    async def test_addmodel_as_the_document_writes_it(self, caller: HttpCaller) -> None:
         """The document has two question marks, and quotes around the destination."""
         async with upper_server() as address:
             host = address.removeprefix("http://")

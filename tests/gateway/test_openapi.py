@@ -12,18 +12,18 @@ from penstock.gateway.documentation import ABOUT
 from penstock.web import problems
 from penstock.web.openapi import document
 from penstock.web.problems import STATUSES
-from tests.gateway.stage import Caller
+from tests.support.gateways import HttpCaller
 
 
 @pytest.fixture(scope="module")
-async def described(caller: Caller) -> dict[str, Any]:
+async def described(caller: HttpCaller) -> dict[str, Any]:
     reply = await caller.get("/openapi.json")
     assert reply.status == 200
     found: dict[str, Any] = reply.json
     return found
 
 
-async def test_every_route_is_described(caller: Caller, described: dict[str, Any]) -> None:
+async def test_every_route_is_described(caller: HttpCaller, described: dict[str, Any]) -> None:
     assert described["openapi"].startswith("3.1")
     documented = {(method.upper(), path) for path, methods in described["paths"].items() for method in methods}
     assert documented == {(route.method, route.path) for route in caller.gateway.routes}
@@ -83,7 +83,7 @@ async def test_every_json_response_has_an_example_that_matches_its_schema(descri
                     validator.validate(example)
 
 
-async def test_examples_of_requests_are_accepted(caller: Caller) -> None:
+async def test_examples_of_requests_are_accepted(caller: HttpCaller) -> None:
     for route in caller.gateway.routes:
         if route.request_example is not None and "{" not in route.path:
             at_once = {"wait_seconds": 0} if "wait_seconds" in route.request_example else {}
@@ -91,7 +91,7 @@ async def test_examples_of_requests_are_accepted(caller: Caller) -> None:
             assert reply.status < 300, (route.path, reply.body)
 
 
-async def test_the_token_is_described_only_where_one_is_set(caller: Caller, described: dict[str, Any]) -> None:
+async def test_the_token_is_described_only_where_one_is_set(caller: HttpCaller, described: dict[str, Any]) -> None:
     assert "security" not in described
     secured = msgspec.json.decode(document(caller.gateway.routes, ABOUT, secured=True))
     assert secured["security"] == [{"token": []}]

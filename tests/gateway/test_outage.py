@@ -10,8 +10,8 @@ import pytest
 
 from penstock.postgres.embedded import EmbeddedServer
 from penstock.postgres.migrate import migrate
-from tests.gateway.stage import SUBMISSION, Caller, serving
-from tests.processes import until
+from tests.support.gateways import SUBMISSION, HttpCaller, running_gateway
+from tests.support.waiting import until
 
 
 @pytest.fixture
@@ -22,11 +22,11 @@ async def server(tmp_path: Path) -> AsyncIterator[EmbeddedServer]:
     await server.stop()
 
 
-async def is_ready(caller: Caller) -> bool:
+async def is_ready(caller: HttpCaller) -> bool:
     return (await caller.get("/readyz")).status == 200
 
 
-async def assert_unavailable(caller: Caller) -> None:
+async def assert_unavailable(caller: HttpCaller) -> None:
     """Check that routes that need the database return 503 and that all others work."""
     for method, path, value in (
         ("GET", "/readyz", None),
@@ -50,7 +50,7 @@ async def assert_unavailable(caller: Caller) -> None:
 
 @pytest.mark.timeout(400)
 async def test_a_gateway_outlives_an_outage_of_its_database(server: EmbeddedServer) -> None:
-    async with serving(server.url) as caller:
+    async with running_gateway(server.url) as caller:
         await assert_unavailable(caller)
 
         await server.start()

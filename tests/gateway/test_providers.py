@@ -21,8 +21,8 @@ from penstock.providers import store
 from penstock.providers.reports import LastError, ProviderReport
 from penstock.supervisor.ports import free_port
 from penstock.tenants.principal import DEFAULT_TENANT
-from tests.db.stage import open_database
-from tests.gateway.stage import serving
+from tests.support.databases import open_database
+from tests.support.gateways import running_gateway
 
 
 @asynccontextmanager
@@ -53,7 +53,7 @@ async def test_providers_are_checked_together_and_no_secret_leaks(module_databas
 
     async with (
         provider(answer) as address,
-        serving(
+        running_gateway(
             module_database_url,
             llm_base_url=f"http://{address}/v1",
             llm_api_key=Secret("key-of-llm"),
@@ -90,7 +90,10 @@ async def test_a_provider_that_does_not_respond_delays_no_other(
         await released.wait()
         return web.Response()
 
-    async with provider(hang) as address, serving(module_database_url, llm_base_url=f"http://{address}") as caller:
+    async with (
+        provider(hang) as address,
+        running_gateway(module_database_url, llm_base_url=f"http://{address}") as caller,
+    ):
         found = (await caller.get("/providers/status")).json["providers"]
         released.set()
     assert found[0]["reachable"] is False
@@ -104,7 +107,7 @@ async def test_a_secret_that_is_echoed_as_a_models_name_is_masked(module_databas
 
     async with (
         provider(answer) as address,
-        serving(
+        running_gateway(
             module_database_url, llm_base_url=f"http://{address}?k=in-the-query", llm_api_key=Secret("key-of-llm")
         ) as caller,
     ):
@@ -124,7 +127,10 @@ async def test_a_check_is_shared_and_kept_for_a_while(
         requests += 1
         return web.json_response({"data": []})
 
-    async with provider(answer) as address, serving(module_database_url, llm_base_url=f"http://{address}") as caller:
+    async with (
+        provider(answer) as address,
+        running_gateway(module_database_url, llm_base_url=f"http://{address}") as caller,
+    ):
         await asyncio.gather(*(caller.get("/providers/status") for _ in range(5)))
         assert requests == 1
         monkeypatch.setattr(caller.parts.providers.status, "_keep", -1.0)
@@ -154,7 +160,7 @@ async def test_reports_of_workers_are_summed_up(module_database_url: str) -> Non
         await store.put_reports(connection, "w2", {"llm": report("open", minute=4, running=1, wait=7)})
         await store.put_reports(connection, "w3", {"llm": report("half_open")})
         await store.drop_reports(connection, "w3")
-    async with serving(module_database_url, llm_base_url=f"http://127.0.0.1:{free_port()}") as caller:
+    async with running_gateway(module_database_url, llm_base_url=f"http://127.0.0.1:{free_port()}") as caller:
         found = (await caller.get("/providers/status")).json["providers"][0]
     assert (found["name"], found["kind"], found["profiles"]) == ("llm", "chat", ["qwen2.5-14b"])
     assert (found["breaker"], found["wait_seconds"], found["running"], found["workers"]) == ("open", 7, 4, 2)
@@ -163,7 +169,7 @@ async def test_reports_of_workers_are_summed_up(module_database_url: str) -> Non
 
 async def test_status_works_without_the_database() -> None:
     nowhere = f"postgresql://nobody@127.0.0.1:{free_port()}/none"
-    async with serving(nowhere, llm_base_url=f"http://127.0.0.1:{free_port()}") as caller:
+    async with running_gateway(nowhere, llm_base_url=f"http://127.0.0.1:{free_port()}") as caller:
         reply = await caller.get("/providers/status")
     assert reply.status == 200
     assert (reply.json["providers"][0]["reachable"], reply.json["providers"][0]["breaker"]) == (False, None)
@@ -216,7 +222,7 @@ async def compared(module_database_url: str) -> AsyncIterator[tuple[Any, list[st
         ids.append(await _finished(service, "another", several, b'{"text": "\\u0000", "agreement": []}'))
         ids.append(await _finished(service, "another", [Usage(provider="c", duration_ms=1)], b'{"agreement": [1]}'))
         await service.stop()
-    async with serving(module_database_url) as caller:
+    async with running_gateway(module_database_url) as caller:
         yield caller, ids
 
 
@@ -276,7 +282,9 @@ async def test_input_that_a_built_in_worker_would_refuse_is_refused_at_submissio
     module_database_url: str, task_type: str, profile: str, given: dict[str, Any], field: str
 ) -> None:
     body = {"owner_service": "tests", "task_type": task_type, "model_profile": profile, "input": given}
-    async with serving(module_database_url, llm_base_url="http://llm", whisperx_url="http://whisperx") as caller:
+    async with running_gateway(
+        module_database_url, llm_base_url="http://llm", whisperx_url="http://whisperx"
+    ) as caller:
         reply = await caller.post("/jobs", body)
         assert (reply.status, reply.json["errors"][0]["field"]) == (422, field)
         for other in ({"task_type": "of_somebody"}, {"model_profile": "of_somebody"}):

@@ -8,25 +8,25 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.stage import SUBMISSION, Caller, serving
-from tests.processes import until
+from tests.support.gateways import SUBMISSION, HttpCaller, running_gateway
+from tests.support.waiting import until
 
 WHISPER = SUBMISSION | {"task_type": "transcription", "model_profile": "whisper"}
 
 
 @pytest.fixture
-async def caller(database_url: str) -> AsyncIterator[Caller]:
+async def caller(database_url: str) -> AsyncIterator[HttpCaller]:
     """Calls to a gateway on this test's own database."""
-    async with serving(database_url, whisperx_url="http://127.0.0.1:1") as caller:
+    async with running_gateway(database_url, whisperx_url="http://127.0.0.1:1") as caller:
         yield caller
 
 
-async def warnings_of(caller: Caller, **fields: Any) -> list[str]:
+async def warnings_of(caller: HttpCaller, **fields: Any) -> list[str]:
     warnings: list[str] = (await caller.submit(**fields))["warnings"]
     return warnings
 
 
-async def test_a_warning_about_a_queue_without_workers_suggests_the_intended_name(caller: Caller) -> None:
+async def test_a_warning_about_a_queue_without_workers_suggests_the_intended_name(caller: HttpCaller) -> None:
     created = await caller.post("/jobs", WHISPER)
     warning = "no worker has served the queue transcription/whisper; did you mean whisperx?"
     assert (created.status, created.json["warnings"]) == (201, [warning])
@@ -38,7 +38,7 @@ async def test_a_warning_about_a_queue_without_workers_suggests_the_intended_nam
     assert (await caller.get(created.headers["location"])).json["warnings"] == []
 
 
-async def test_a_worker_that_claims_over_http_ends_the_warning(caller: Caller) -> None:
+async def test_a_worker_that_claims_over_http_ends_the_warning(caller: HttpCaller) -> None:
     assert await warnings_of(caller) == ["no worker has served the queue echo/small"]
     await caller.claim(task_types=["echo"], model_profiles=["small", "large"])
     await until(lambda: _silent(caller), "the gateway knows that the queue is served")
@@ -51,24 +51,26 @@ async def test_a_worker_that_claims_over_http_ends_the_warning(caller: Caller) -
 
 
 @pytest.mark.parametrize("claim", [{}, {"task_types": ["echo"]}, {"model_profiles": ["small"]}])
-async def test_a_worker_that_claims_any_type_or_profile_serves_them_all(caller: Caller, claim: dict[str, Any]) -> None:
+async def test_a_worker_that_claims_any_type_or_profile_serves_them_all(
+    caller: HttpCaller, claim: dict[str, Any]
+) -> None:
     await caller.claim(**claim)
     await until(lambda: _silent(caller), "the gateway knows that the queue is served")
 
 
-async def test_another_gateway_learns_which_queues_are_served(caller: Caller, database_url: str) -> None:
+async def test_another_gateway_learns_which_queues_are_served(caller: HttpCaller, database_url: str) -> None:
     await caller.claim(task_types=["echo"])
-    async with serving(database_url) as other:
+    async with running_gateway(database_url) as other:
         await until(lambda: _silent(other), "the other gateway has read the record")
 
 
-async def test_many_profiles_in_one_claim_cost_few_rows(caller: Caller) -> None:
+async def test_many_profiles_in_one_claim_cost_few_rows(caller: HttpCaller) -> None:
     names = [f"n{number}" for number in range(100)]
     await caller.claim(task_types=names, model_profiles=names)
     await until(lambda: _silent(caller, task_type="n7", model_profile="n8"), "the claim is noted")
 
 
-async def test_a_batch_warns_once_for_each_queue(caller: Caller) -> None:
+async def test_a_batch_warns_once_for_each_queue(caller: HttpCaller) -> None:
     reply = await caller.post("/jobs/batch", {"defaults": WHISPER, "jobs": [{}, {}, {"model_profile": "x"}]})
     assert reply.status == 201
     assert reply.json["warnings"] == [
@@ -79,13 +81,13 @@ async def test_a_batch_warns_once_for_each_queue(caller: Caller) -> None:
 
 async def test_a_missing_model_causes_a_warning(database_url: str, tmp_path: Path) -> None:
     (tmp_path / "mood.toml").write_text('runtime = "subprocess"\n[subprocess]\ncommand = ["cat"]\n')
-    async with serving(database_url, models_folder=tmp_path) as caller:
+    async with running_gateway(database_url, models_folder=tmp_path) as caller:
         (warning,) = await warnings_of(caller, task_type="predict", model_profile="moood")
         assert warning == "no worker has served the queue predict/moood; did you mean mood?"
 
 
 async def test_a_strict_gateway_refuses_unregistered_queues(database_url: str) -> None:
-    async with serving(database_url, whisperx_url="http://127.0.0.1:1", penstock_strict_queues=True) as caller:
+    async with running_gateway(database_url, whisperx_url="http://127.0.0.1:1", penstock_strict_queues=True) as caller:
         refused = await caller.post("/jobs", WHISPER)
         assert (refused.outcome, refused.fields) == ((422, "invalid_input"), ["model_profile"])
         detail = refused.json["errors"][0]["detail"]
@@ -112,12 +114,12 @@ async def test_a_strict_gateway_refuses_unregistered_queues(database_url: str) -
         ({"expires_at": "9999-12-31T23:59:59-01:00"}, "expires_at"),
     ],
 )
-async def test_an_invalid_expiry_is_refused(caller: Caller, fields: dict[str, Any], blamed: str) -> None:
+async def test_an_invalid_expiry_is_refused(caller: HttpCaller, fields: dict[str, Any], blamed: str) -> None:
     assert (await caller.post("/jobs", SUBMISSION | fields)).fields == [blamed]
     assert (await caller.post("/jobs/batch", {"jobs": [SUBMISSION | fields]})).fields == [f"jobs[0].{blamed}"]
 
 
-async def test_an_expiry_is_shown_and_accepted_in_batches(caller: Caller) -> None:
+async def test_an_expiry_is_shown_and_accepted_in_batches(caller: HttpCaller) -> None:
     job = await caller.submit(ttl_seconds=60)
     assert job["expires_at"] > job["created_at"]
     assert (await caller.get("/jobs?limit=1")).json["jobs"][0]["expires_at"] == job["expires_at"]
@@ -128,9 +130,9 @@ async def test_an_expiry_is_shown_and_accepted_in_batches(caller: Caller) -> Non
     assert one.startswith("2099-01-01T00:00:00")
 
 
-async def _silent(caller: Caller, **fields: Any) -> bool:
+async def _silent(caller: HttpCaller, **fields: Any) -> bool:
     return not await warnings_of(caller, **fields)
 
 
-async def _accepted(caller: Caller) -> bool:
+async def _accepted(caller: HttpCaller) -> bool:
     return (await caller.post("/jobs", SUBMISSION)).status == 201

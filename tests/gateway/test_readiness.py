@@ -14,7 +14,7 @@ import pytest
 
 from penstock.postgres.embedded import EmbeddedServer, embedded_url
 from penstock.postgres.migrate import migrate
-from tests.gateway.stage import SUBMISSION, Caller, serving
+from tests.support.gateways import SUBMISSION, HttpCaller, running_gateway
 
 NEEDS_DATABASE = (
     ("GET", "/readyz", None),
@@ -49,7 +49,7 @@ async def execute(url: str, sql: str) -> None:
         await connection.close()
 
 
-async def assert_refused(caller: Caller, words: str) -> None:
+async def assert_refused(caller: HttpCaller, words: str) -> None:
     """Check that routes that need the database return 503 and say what to do."""
     for method, path, body in NEEDS_DATABASE:
         reply = await caller.call(method, path, body)
@@ -58,13 +58,13 @@ async def assert_refused(caller: Caller, words: str) -> None:
         assert int(reply.headers["retry-after"]) >= 1
 
 
-async def assert_works(caller: Caller) -> None:
+async def assert_works(caller: HttpCaller) -> None:
     assert (await caller.get("/readyz")).status == 200
     assert (await caller.post("/jobs", SUBMISSION)).status == 201
 
 
 async def test_without_a_schema_it_names_the_command_and_recovers_by_itself(postgres_server: EmbeddedServer) -> None:
-    async with database_of(postgres_server, "without_schema") as url, serving(url) as caller:
+    async with database_of(postgres_server, "without_schema") as url, running_gateway(url) as caller:
         await assert_refused(caller, "penstock db migrate")
         await migrate(url)
         await assert_works(caller)
@@ -74,7 +74,7 @@ async def test_without_a_schema_it_names_the_command_and_recovers_by_itself(post
 async def test_an_older_or_newer_schema_is_refused_even_while_it_runs(
     database_url: str, version: str, words: str
 ) -> None:
-    async with serving(database_url) as caller:
+    async with running_gateway(database_url) as caller:
         await assert_works(caller)
         await execute(
             database_url,
@@ -89,14 +89,14 @@ async def test_an_older_or_newer_schema_is_refused_even_while_it_runs(
 async def test_a_database_that_is_read_only_is_not_ready(database_url: str) -> None:
     name = database_url.partition("?")[0].rpartition("/")[2]
     await execute(database_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
-    async with serving(database_url) as caller:
+    async with running_gateway(database_url) as caller:
         reply = await caller.get("/readyz")
         assert reply.outcome == (503, "database_unavailable")
         assert "read-only" in reply.json["detail"]
         assert (await caller.post("/jobs", SUBMISSION)).outcome == (503, "database_unavailable")
 
 
-async def assert_full(caller: Caller) -> None:
+async def assert_full(caller: HttpCaller) -> None:
     """Check that the first write finds the disk full and that the gateway is not ready from then on."""
     reply = await caller.post("/jobs", SUBMISSION | {"input": os.urandom(200_000).hex()})
     assert reply.outcome == (503, "database_unavailable")
@@ -107,7 +107,7 @@ async def assert_full(caller: Caller) -> None:
 
 
 async def test_a_server_that_reports_a_full_disk_makes_it_not_ready(database_url: str) -> None:
-    async with serving(database_url) as caller:
+    async with running_gateway(database_url) as caller:
         await assert_works(caller)
         await execute(
             database_url,
@@ -158,7 +158,7 @@ async def test_a_disk_that_is_actually_full_makes_it_not_ready(
     try:
         await admin.execute(f"CREATE TABLESPACE small LOCATION '{space}'")
         options = "TEMPLATE penstock TABLESPACE small"
-        async with database_of(postgres_server, "on_small_disk", options) as url, serving(url) as caller:
+        async with database_of(postgres_server, "on_small_disk", options) as url, running_gateway(url) as caller:
             await assert_works(caller)
             filler = fill(small_disk)
             await assert_full(caller)

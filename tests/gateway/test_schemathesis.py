@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.stage import serving
-from tests.processes import clean_environment
+from tests.support.gateways import running_gateway
+from tests.support.processes import clean_environment
 
 
 @pytest.mark.timeout(400)
 async def test_the_service_behaves_as_its_description_says(module_database_url: str, tmp_path: Path) -> None:
-    async with serving(module_database_url) as caller:
+    async with running_gateway(module_database_url) as caller:
         caller.gateway.stopping.set()  # so that nothing waits: neither long-polls nor event streams
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{caller.address}/openapi.json"),

@@ -10,8 +10,9 @@ import aiohttp
 import pytest
 
 from penstock.supervisor.ports import free_port
-from tests.gateway.stage import SUBMISSION
-from tests.processes import clean_environment, penstock, until
+from tests.support.gateways import SUBMISSION
+from tests.support.processes import clean_environment, penstock
+from tests.support.waiting import until
 
 
 async def responds(session: aiohttp.ClientSession, path: str) -> bool:

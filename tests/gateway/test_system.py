@@ -9,15 +9,15 @@ import pytest
 
 from penstock.jobs.tenant_jobs import TenantJobs
 from penstock.telemetry import logs
-from tests.gateway.stage import Caller, serving
+from tests.support.gateways import HttpCaller, running_gateway
 
 
-async def test_health_and_readiness(caller: Caller) -> None:
+async def test_health_and_readiness(caller: HttpCaller) -> None:
     assert (await caller.get("/healthz")).json == {"status": "ok"}
     assert (await caller.get("/readyz")).json == {"status": "ready"}
 
 
-async def test_metrics_cover_requests_batches_and_queues(caller: Caller) -> None:
+async def test_metrics_cover_requests_batches_and_queues(caller: HttpCaller) -> None:
     await caller.submit(task_type="measured")
     await caller.get("/nowhere")
     await caller.call("DELETE", "/jobs")
@@ -35,11 +35,11 @@ async def test_metrics_cover_requests_batches_and_queues(caller: Caller) -> None
     assert not re.search(r"[0-9a-f]{8}-[0-9a-f]{4}-", reply.body.decode())  # no ids in labels
 
 
-async def test_infra_status_reports_that_nothing_is_configured(caller: Caller) -> None:
+async def test_infra_status_reports_that_nothing_is_configured(caller: HttpCaller) -> None:
     assert (await caller.get("/infra/status")).json == {"configured": False, "sidecars": []}
 
 
-async def test_the_documentation_works_without_other_hosts(caller: Caller) -> None:
+async def test_the_documentation_works_without_other_hosts(caller: HttpCaller) -> None:
     home = await caller.get("/")
     assert (home.status, home.headers["location"]) == (307, "/docs")
     page = await caller.get("/docs")
@@ -55,7 +55,7 @@ async def test_the_documentation_works_without_other_hosts(caller: Caller) -> No
         assert reply.headers["content-type"].partition(";")[0] in {"text/css", "text/javascript"}
 
 
-async def test_unknown_paths_are_404_and_other_methods_405(caller: Caller) -> None:
+async def test_unknown_paths_are_404_and_other_methods_405(caller: HttpCaller) -> None:
     for path in ("/nowhere", "/api/v1/nowhere", "/api/v1/jobs/", "/api/v2/jobs", "/docs/../etc/passwd", "/docs/x.js"):
         assert (await caller.get(path)).outcome == (404, "not_found"), path
     reply = await caller.call("DELETE", "/jobs")
@@ -67,7 +67,7 @@ async def test_unknown_paths_are_404_and_other_methods_405(caller: Caller) -> No
     assert (await caller.call("BREW", "/jobs")).status in {400, 405}
 
 
-async def test_head_returns_the_head_of_get(caller: Caller) -> None:
+async def test_head_returns_the_head_of_get(caller: HttpCaller) -> None:
     job = await caller.submit()
     for path in ("/jobs", f"/jobs/{job['id']}", "/healthz", "/openapi.json", "/events"):
         head = await caller.call("HEAD", path)
@@ -76,19 +76,19 @@ async def test_head_returns_the_head_of_get(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("path", ["/stats", "/healthz", "/readyz", "/metrics", "/providers/status", "/infra/status"])
-async def test_unknown_parameters_are_refused(caller: Caller, path: str) -> None:
+async def test_unknown_parameters_are_refused(caller: HttpCaller, path: str) -> None:
     reply = await caller.get(f"{path}?colour=red")
     assert (reply.outcome, reply.fields) == ((422, "invalid_input"), ["colour"])
 
 
-async def test_the_request_id_is_returned(caller: Caller) -> None:
+async def test_the_request_id_is_returned(caller: HttpCaller) -> None:
     assert (await caller.get("/healthz", X_Request_ID="abc-123")).headers["x-request-id"] == "abc-123"
     assert (await caller.get("/nowhere", X_Request_ID="abc-123")).headers["x-request-id"] == "abc-123"
     assert "x-request-id" not in (await caller.get("/healthz")).headers
 
 
 async def test_an_unexpected_error_is_500_without_detail_and_is_logged(
-    caller: Caller, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    caller: HttpCaller, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     async def fail(*_: object) -> None:
         raise RuntimeError("the vault's code is 1234")
@@ -107,7 +107,7 @@ async def test_an_unexpected_error_is_500_without_detail_and_is_logged(
 async def test_requests_are_logged_at_level_debug(module_database_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure(level="debug", form="json")
     try:
-        async with serving(module_database_url, penstock_log_level="debug") as caller:
+        async with running_gateway(module_database_url, penstock_log_level="debug") as caller:
             await caller.get("/jobs/x")
     finally:
         logs.configure(level="warning", form="json")

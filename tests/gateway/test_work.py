@@ -13,17 +13,17 @@ import pytest
 from msgspec import Raw
 
 from penstock import ClaimedJob, Client, JobContext
-from tests.gateway.stage import Caller, Reply, serving
-from tests.processes import until
+from tests.support.gateways import HttpCaller, Reply, running_gateway
+from tests.support.waiting import until
 
 NOBODY = "01a1fbba-bf9b-70c9-b890-daafa0bbb9de"
 
 
-async def report(caller: Caller, job: dict[str, Any], verb: str, **fields: Any) -> Reply:
+async def report(caller: HttpCaller, job: dict[str, Any], verb: str, **fields: Any) -> Reply:
     return await caller.post(f"/jobs/{job['id']}/{verb}", {"epoch": job["epoch"]} | fields)
 
 
-async def test_a_claimed_job_comes_with_its_epoch_and_input(caller: Caller) -> None:
+async def test_a_claimed_job_comes_with_its_epoch_and_input(caller: HttpCaller) -> None:
     job = await caller.submit(task_type="claimed", input={"n": 1}, tags=["t"])
     (claimed,) = await caller.claim(task_types=["claimed", "other"], model_profiles=["small"], lease_seconds=60)
     assert claimed["id"] == job["id"]
@@ -35,7 +35,7 @@ async def test_a_claimed_job_comes_with_its_epoch_and_input(caller: Caller) -> N
     assert running["lease_expires_at"] == claimed["lease_expires_at"]
 
 
-async def test_a_claim_waits_for_the_first_job(caller: Caller) -> None:
+async def test_a_claim_waits_for_the_first_job(caller: HttpCaller) -> None:
     claiming = asyncio.create_task(caller.claim(task_types=["awaited-work"], wait_seconds=15))
     job = await caller.submit(task_type="awaited-work")
     assert [claimed["id"] for claimed in await claiming] == [job["id"]]
@@ -54,12 +54,12 @@ async def test_a_claim_waits_for_the_first_job(caller: Caller) -> None:
         ({"queue": "x"}, "queue"),
     ],
 )
-async def test_a_claim_that_breaks_a_rule_is_refused(caller: Caller, fields: dict[str, Any], blamed: str) -> None:
+async def test_a_claim_that_breaks_a_rule_is_refused(caller: HttpCaller, fields: dict[str, Any], blamed: str) -> None:
     reply = await caller.post("/jobs/claim", {"worker_id": "w"} | fields)
     assert (reply.outcome, reply.fields) == ((422, "invalid_input"), [blamed])
 
 
-async def test_a_result_is_stored_and_may_be_reported_twice(caller: Caller) -> None:
+async def test_a_result_is_stored_and_may_be_reported_twice(caller: HttpCaller) -> None:
     job = await caller.running(task_type="completed")
     for _ in range(2):
         reply = await report(caller, job, "complete", worker_id="w", result={"text": "Grüße"})
@@ -69,14 +69,14 @@ async def test_a_result_is_stored_and_may_be_reported_twice(caller: Caller) -> N
     assert read["finished_at"] >= read["started_at"] >= read["created_at"]
 
 
-async def test_a_completion_without_a_result_stores_null(caller: Caller) -> None:
+async def test_a_completion_without_a_result_stores_null(caller: HttpCaller) -> None:
     job = await caller.running(task_type="no-result")
     assert (await report(caller, job, "complete")).status == 200
     assert (await caller.get(f"/jobs/{job['id']}")).json["result"] is None
 
 
 @pytest.mark.parametrize("verb", ["complete", "fail", "heartbeat"])
-async def test_a_stale_epoch_is_409_and_an_unknown_job_404(caller: Caller, verb: str) -> None:
+async def test_a_stale_epoch_is_409_and_an_unknown_job_404(caller: HttpCaller, verb: str) -> None:
     job = await caller.running(task_type=f"stale-{verb}")
     assert (await report(caller, job | {"epoch": job["epoch"] + 1000}, verb)).outcome == (409, "stale_epoch")
     assert (await report(caller, job | {"id": NOBODY}, verb)).outcome == (404, "not_found")
@@ -86,7 +86,7 @@ async def test_a_stale_epoch_is_409_and_an_unknown_job_404(caller: Caller, verb:
     assert (await report(caller, job, verb)).status == 200
 
 
-async def test_a_failure_is_retried_or_final_by_its_category(caller: Caller) -> None:
+async def test_a_failure_is_retried_or_final_by_its_category(caller: HttpCaller) -> None:
     job = await caller.running(task_type="failed", max_attempts=2)
     again = await report(caller, job, "fail", category="provider_error", message="502", retry_after_seconds=60)
     assert (again.json["status"], again.json["run_at"] is not None) == ("pending", True)
@@ -99,7 +99,7 @@ async def test_a_failure_is_retried_or_final_by_its_category(caller: Caller) -> 
     assert (await report(caller, job, "fail", category="sadness")).fields == ["category"]
 
 
-async def test_a_heartbeat_extends_the_lease_and_reports_progress(caller: Caller) -> None:
+async def test_a_heartbeat_extends_the_lease_and_reports_progress(caller: HttpCaller) -> None:
     job = await caller.running(task_type="beating")
     beat = await report(caller, job, "heartbeat", lease_seconds=3600, progress={"fraction": 0.4})
     assert beat.json["lease_expires_at"] > job["lease_expires_at"]
@@ -107,7 +107,7 @@ async def test_a_heartbeat_extends_the_lease_and_reports_progress(caller: Caller
     assert (await caller.get(f"/jobs/{job['id']}")).json["progress"] == {"fraction": 0.4}
 
 
-async def output_of(caller: Caller, job: dict[str, Any]) -> list[dict[str, Any]]:
+async def output_of(caller: HttpCaller, job: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the output and the log in a finished job's events."""
     reply = await caller.get(f"/jobs/{job['id']}/events")
     events = [msgspec.json.decode(line[6:]) for line in reply.body.splitlines() if line.startswith(b"data: ")]
@@ -118,7 +118,7 @@ async def output_of(caller: Caller, job: dict[str, Any]) -> list[dict[str, Any]]
     ]
 
 
-async def test_a_heartbeat_reports_output_and_log_once(caller: Caller) -> None:
+async def test_a_heartbeat_reports_output_and_log_once(caller: HttpCaller) -> None:
     job = await caller.running(task_type="telling")
     line = {"time": "2026-01-30T09:00:00Z", "level": "warning", "message": "it is\nhot"}
     for _ in range(2):
@@ -159,7 +159,7 @@ LINE = {"time": "2026-01-30T09:00:00Z", "message": "x"}
     ],
 )
 async def test_an_invalid_heartbeat_is_refused_alone_and_in_a_batch(
-    caller: Caller, fields: dict[str, Any], blamed: str
+    caller: HttpCaller, fields: dict[str, Any], blamed: str
 ) -> None:
     job = await caller.running(task_type="telling-wrongly")
     reply = await report(caller, job, "heartbeat", progress=1, **fields)
@@ -177,7 +177,7 @@ async def test_an_invalid_heartbeat_is_refused_alone_and_in_a_batch(
     assert await output_of(caller, job) == []
 
 
-async def test_a_stale_worker_reports_nothing(caller: Caller) -> None:
+async def test_a_stale_worker_reports_nothing(caller: HttpCaller) -> None:
     job = await caller.running(task_type="telling-stale")
     await caller.post(f"/jobs/{job['id']}/retry")
     assert (await report(caller, job, "heartbeat", chunks=[1], chunks_from=0)).outcome == (409, "stale_epoch")
@@ -187,7 +187,7 @@ async def test_a_stale_worker_reports_nothing(caller: Caller) -> None:
     assert await output_of(caller, job) == []
 
 
-async def test_a_worker_over_http_streams_its_output_into_the_jobs_events(caller: Caller) -> None:
+async def test_a_worker_over_http_streams_its_output_into_the_jobs_events(caller: HttpCaller) -> None:
     async def stream(job: ClaimedJob, context: JobContext) -> object:
         for number in range(3000):
             context.chunk({"n": number})
@@ -214,7 +214,7 @@ async def test_a_worker_over_http_streams_its_output_into_the_jobs_events(caller
         assert lines == [f"line {number}" for number in range(0, 3000, 100)]
 
 
-async def test_output_that_is_refused_over_http_fails_its_own_job_only(caller: Caller) -> None:
+async def test_output_that_is_refused_over_http_fails_its_own_job_only(caller: HttpCaller) -> None:
     together = asyncio.Barrier(3)
 
     async def stream(job: ClaimedJob, context: JobContext) -> object:
@@ -240,7 +240,7 @@ async def test_output_that_is_refused_over_http_fails_its_own_job_only(caller: C
         assert [len(chunk) for part in await output_of(caller, job) for chunk in part["chunks"]] == [600_000]
 
 
-async def test_many_heartbeats_and_results_succeed_or_fail_alone(caller: Caller) -> None:
+async def test_many_heartbeats_and_results_succeed_or_fail_alone(caller: HttpCaller) -> None:
     for _ in range(2):
         await caller.submit(task_type="many")
     first, second = await caller.claim(task_types=["many"])
@@ -259,7 +259,7 @@ async def test_many_heartbeats_and_results_succeed_or_fail_alone(caller: Caller)
     assert [one["id"] for one in done] == [one["id"] for one in reports]
 
 
-async def test_a_bad_report_of_a_batch_is_named(caller: Caller) -> None:
+async def test_a_bad_report_of_a_batch_is_named(caller: HttpCaller) -> None:
     reply = await caller.post("/jobs/complete", {"jobs": [{"id": NOBODY, "epoch": 1}, {"id": NOBODY}]})
     assert reply.fields == ["jobs[1].epoch"]
     reply = await caller.post("/jobs/heartbeat", {"jobs": [{"id": "me", "epoch": 1}]})
@@ -270,7 +270,7 @@ async def test_a_bad_report_of_a_batch_is_named(caller: Caller) -> None:
     assert "jobs[1].result" in reply.json["detail"]
 
 
-async def test_a_worker_that_leaves_while_it_waits_leases_no_job(caller: Caller) -> None:
+async def test_a_worker_that_leaves_while_it_waits_leases_no_job(caller: HttpCaller) -> None:
     claiming = asyncio.create_task(caller.claim(task_types=["left"], wait_seconds=30))
     await until(lambda: "/api/v1/jobs/claim" in caller.in_progress, "the claim waits")
     claiming.cancel()
@@ -299,7 +299,7 @@ async def blocked_claims(url: str) -> AsyncIterator[Callable[[], Awaitable[bool]
 
 @pytest.mark.parametrize("wait_seconds", [0, 30])
 async def test_a_worker_that_leaves_during_a_claim_hands_the_job_back(
-    caller: Caller, module_database_url: str, wait_seconds: int
+    caller: HttpCaller, module_database_url: str, wait_seconds: int
 ) -> None:
     task_type = f"left-too-late-{wait_seconds}"
     job = await caller.submit(task_type=task_type)
@@ -313,9 +313,11 @@ async def test_a_worker_that_leaves_during_a_claim_hands_the_job_back(
     assert (await report(caller, again, "complete")).status == 200
 
 
-async def test_a_gateway_that_stops_during_a_claim_hands_the_job_back(caller: Caller, module_database_url: str) -> None:
+async def test_a_gateway_that_stops_during_a_claim_hands_the_job_back(
+    caller: HttpCaller, module_database_url: str
+) -> None:
     job = await caller.submit(task_type="stopped-too-early")
-    async with serving(module_database_url) as other:
+    async with running_gateway(module_database_url) as other:
         async with blocked_claims(module_database_url) as blocked:
             claiming = asyncio.create_task(other.claim(task_types=["stopped-too-early"], wait_seconds=30))
             await until(blocked, "the claim is in the middle of its statement")

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.models.stage import Stage, staged
+from tests.support.models import Models, model_host
 
 
 @pytest.fixture
-async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
+async def models(tmp_path: Path) -> AsyncIterator[Models]:
     """A host of this test's own."""
-    async with staged(tmp_path) as stage:
-        yield stage
+    async with model_host(tmp_path) as models:
+        yield models

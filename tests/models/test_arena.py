@@ -14,7 +14,7 @@ from penstock.models.host.arena import ARENA_BYTES, MIN_BYTES, Arena
 from penstock.models.replica import frames
 from penstock.models.replica.frames import SegmentHeader
 from penstock.models.replica.runtime import Segment
-from tests.models.stage import Stage, read
+from tests.support.models import Models, read
 
 PAGE = mmap.PAGESIZE
 
@@ -84,22 +84,24 @@ def test_a_segment_outside_of_the_memory_is_refused() -> None:
         frames.split(b"null", [SegmentHeader(5, "image/png", offset=6)], memoryview(b"0123456789"))
 
 
-async def test_large_inputs_arrive_as_they_were_sent(stage: Stage) -> None:
+async def test_large_inputs_arrive_as_they_were_sent(models: Models) -> None:
     """More at a time than the shared memory holds: the others go through the socket."""
-    model = await stage.serve("digest", DIGEST, queue=1000)
+    model = await models.serve("digest", DIGEST, queue=1000)
     sizes = [MIN_BYTES - 1, MIN_BYTES, 2**20 + 7, 7 * 2**20, ARENA_BYTES // 2, ARENA_BYTES + 1]
     blobs = [random.Random(number).randbytes(size) for number, size in enumerate(sizes)]
     for _ in range(3):
-        calls = [stage.begin(model, {"file": "data:application/octet-stream,"}, [segment(blob)]) for blob in blobs]
+        calls = [models.begin(model, {"file": "data:application/octet-stream,"}, [segment(blob)]) for blob in blobs]
         digests = await asyncio.gather(*(call.done for call in calls))
         assert [read(digest) for digest in digests] == [hashlib.sha256(blob).hexdigest() for blob in blobs]
 
 
-async def test_a_large_input_reaches_the_replica_that_replaces_one(stage: Stage) -> None:
-    model = await stage.serve("digest", DIGEST)
+async def test_a_large_input_reaches_the_replica_that_replaces_one(models: Models) -> None:
+    model = await models.serve("digest", DIGEST)
     blob = random.Random(7).randbytes(2**20)
-    once = str(stage.folder / "died")
-    result = await stage.call(model, {"file": "data:application/octet-stream,", "once": once}, segments=[segment(blob)])
+    once = str(models.folder / "died")
+    result = await models.call(
+        model, {"file": "data:application/octet-stream,", "once": once}, segments=[segment(blob)]
+    )
     assert result == hashlib.sha256(blob).hexdigest()
     assert model.restarts == 1
 

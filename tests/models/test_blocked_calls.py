@@ -6,8 +6,8 @@ import asyncio
 from datetime import timedelta
 from pathlib import Path
 
-from tests.models.stage import read, staged
-from tests.processes import until
+from tests.support.models import model_host, read
+from tests.support.waiting import until
 
 ECHO = """
 class Model:
@@ -51,49 +51,49 @@ async def begun(path: Path) -> None:
 
 async def test_a_replica_with_a_blocked_call_is_replaced_when_others_wait(tmp_path: Path) -> None:
     """The caller has gone, the call does not return: after the grace the next caller gets a new replica."""
-    async with staged(tmp_path, cancel_grace=timedelta(seconds=0.2)) as stage:
-        model = await stage.serve("blocked", BLOCKED, timeout=60)
-        await stage.call(model, {"text": "load"})
+    async with model_host(tmp_path, cancel_grace=timedelta(seconds=0.2)) as models:
+        model = await models.serve("blocked", BLOCKED, timeout=60)
+        await models.call(model, {"text": "load"})
         before = model.replicas[0]
-        running = stage.begin(model, {"text": "block", "begun": str(tmp_path / "begun")})
+        running = models.begin(model, {"text": "block", "begun": str(tmp_path / "begun")})
         await begun(tmp_path / "begun")
         running.close()
         async with asyncio.timeout(20):
-            assert await stage.call(model, {"text": "next"}) == "next"
+            assert await models.call(model, {"text": "next"}) == "next"
         assert model.replicas[0] is not before
         assert before.end_reason == "a call whose caller had gone did not stop within 0.2 s"
 
 
 async def test_a_replica_with_a_blocked_call_is_left_alone_while_no_call_waits(tmp_path: Path) -> None:
     """What it has loaded stays; the manifest's own grace counts."""
-    async with staged(tmp_path, cancel_grace=timedelta(seconds=60)) as stage:
-        model = await stage.serve("blocked", BLOCKED, timeout=60, cancel_grace=0.05)
-        await stage.call(model, {"text": "load"})
+    async with model_host(tmp_path, cancel_grace=timedelta(seconds=60)) as models:
+        model = await models.serve("blocked", BLOCKED, timeout=60, cancel_grace=0.05)
+        await models.call(model, {"text": "load"})
         before = model.replicas[0]
-        running = stage.begin(model, {"text": "block", "begun": str(tmp_path / "begun")})
+        running = models.begin(model, {"text": "block", "begun": str(tmp_path / "begun")})
         await begun(tmp_path / "begun")
         running.close()
-        other = await stage.serve("other", ECHO)  # takes longer than the grace, and a look at all replicas
-        await stage.call(other, {"text": "x"})
+        other = await models.serve("other", ECHO)  # takes longer than the grace, and a look at all replicas
+        await models.call(other, {"text": "x"})
         assert before.state == "ready"
         async with asyncio.timeout(20):
-            assert await stage.call(model, {"text": "next"}) == "next"
+            assert await models.call(model, {"text": "next"}) == "next"
         assert before.state == "dead"
 
 
 async def test_a_call_that_runs_beside_a_blocked_one_is_not_disturbed(tmp_path: Path) -> None:
     """With two calls at a time the replica goes on with one place, until only the blocked call is left in it."""
-    async with staged(tmp_path, cancel_grace=timedelta(seconds=0.1)) as stage:
-        model = await stage.serve("blocked", BLOCKED, timeout=60, concurrency=2, retry=False)
-        await stage.call(model, {"text": "load"})
+    async with model_host(tmp_path, cancel_grace=timedelta(seconds=0.1)) as models:
+        model = await models.serve("blocked", BLOCKED, timeout=60, concurrency=2, retry=False)
+        await models.call(model, {"text": "load"})
         before = model.replicas[0]
-        blocked = stage.begin(model, {"text": "block", "begun": str(tmp_path / "one")})
+        blocked = models.begin(model, {"text": "block", "begun": str(tmp_path / "one")})
         gate = tmp_path / "gate"
-        beside = stage.begin(model, {"text": "beside", "begun": str(tmp_path / "two"), "gate": str(gate)})
+        beside = models.begin(model, {"text": "beside", "begun": str(tmp_path / "two"), "gate": str(gate)})
         await begun(tmp_path / "one")
         await begun(tmp_path / "two")
         blocked.close()
-        waiting = stage.begin(model, {"text": "waiting"})
+        waiting = models.begin(model, {"text": "waiting"})
         await until(lambda: before.pinged_at > 0 and before.ponged_at >= before.pinged_at, "it was looked at")
         assert before.state == "ready"
         gate.touch()
@@ -103,16 +103,16 @@ async def test_a_call_that_runs_beside_a_blocked_one_is_not_disturbed(tmp_path: 
 
 async def test_a_blocked_event_loop_costs_its_replica_and_no_other_call(tmp_path: Path) -> None:
     """The call that stood still beside it runs again in the new replica, and is not blamed."""
-    async with staged(tmp_path, cancel_grace=timedelta(seconds=0.2)) as stage:
-        model = await stage.serve("loop", BLOCKED_LOOP, timeout=60, concurrency=2)
-        await stage.call(model, {"text": "load"})
+    async with model_host(tmp_path, cancel_grace=timedelta(seconds=0.2)) as models:
+        model = await models.serve("loop", BLOCKED_LOOP, timeout=60, concurrency=2)
+        await models.call(model, {"text": "load"})
         before = model.replicas[0]
-        beside = stage.begin(model, {"text": "wait", "begun": str(tmp_path / "one")})
+        beside = models.begin(model, {"text": "wait", "begun": str(tmp_path / "one")})
         await begun(tmp_path / "one")
-        blocked = stage.begin(model, {"text": "block", "begun": str(tmp_path / "two")})
+        blocked = models.begin(model, {"text": "block", "begun": str(tmp_path / "two")})
         await begun(tmp_path / "two")
         blocked.close()
-        waiting = stage.begin(model, {"text": "waiting"})
+        waiting = models.begin(model, {"text": "waiting"})
         async with asyncio.timeout(20):
             assert read(await waiting.done) == "waiting"
             assert read(await beside.done) == "wait"

@@ -14,8 +14,8 @@ from penstock.models.host.host import ModelHost
 from penstock.models.host.logbook import Wanted
 from penstock.models.manifest import Key, Model
 from penstock.models.service import ModelService
-from tests.models.stage import Stage, read
-from tests.processes import until
+from tests.support.models import Models, read
+from tests.support.waiting import until
 
 FOLDER = Path("/models")
 CODE = "class Model:\n    def predict(self) -> str:\n        return {!r}\n"
@@ -95,11 +95,11 @@ async def test_an_edit_takes_effect_and_a_broken_one_keeps_the_old_code(tmp_path
     service = ModelService(ModelHost(), folder=tmp_path)
     await service.start()
     try:
-        stage = Stage(service.host, tmp_path)
+        models = Models(service.host, tmp_path)
 
         async def said() -> Any:
             deployment = service.find("say")
-            return read(await stage.begin(deployment, {}).done)
+            return read(await models.begin(deployment, {}).done)
 
         async def says(text: str) -> bool:
             return bool(await said() == text)

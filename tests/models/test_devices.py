@@ -12,9 +12,9 @@ import pytest
 from penstock.errors import ModelUnavailable
 from penstock.failures import CallFailed
 from penstock.models.host.devices import Gpu, Placement, choose, read_gpus, visible
-from tests.models.stage import Stage, read
-from tests.processes import clean_environment
-from tests.sidecar.stage import build_nvml
+from tests.support.models import Models, read
+from tests.support.nvml import build_nvml
+from tests.support.processes import clean_environment
 
 GIB = 2**30
 GPUS = [
@@ -91,15 +91,15 @@ def test_gpus_that_cannot_be_counted_are_believed() -> None:
     assert choose("auto", None, "5,6") == Placement("cuda:0", "5")
 
 
-async def test_a_model_on_a_gpu_that_is_not_there_is_not_loaded(stage: Stage) -> None:
+async def test_a_model_on_a_gpu_that_is_not_there_is_not_loaded(models: Models) -> None:
     with pytest.raises(ModelUnavailable, match="there is no cuda:77 here; there is cpu"):
-        await stage.serve("far", PLACE, device="cuda:77")
+        await models.serve("far", PLACE, device="cuda:77")
 
 
 @pytest.mark.skipif(bool(read_gpus()), reason="this machine has GPUs")
-async def test_auto_works_without_a_driver(stage: Stage) -> None:
-    deployment = await stage.serve("anywhere", PLACE, device="auto")
-    assert read(await stage.begin(deployment, {}).done) == ["cpu", ""]
+async def test_auto_works_without_a_driver(models: Models) -> None:
+    deployment = await models.serve("anywhere", PLACE, device="auto")
+    assert read(await models.begin(deployment, {}).done) == ["cpu", ""]
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")

@@ -16,7 +16,7 @@ from penstock.models import manifest
 from penstock.models.checking import Checker
 from penstock.models.replica.runtime import BlockingRuntime, Output, Schema, Spec
 from penstock.models.replica.runtimes.python import PythonRuntime
-from tests.models.collecting import CollectingWire, call_with, read
+from tests.support.runtimes import CollectingWire, call_with, read
 
 FOLDER = Path(__file__).parents[2] / "examples" / "models" / "embedding"
 REAL = importlib.util.find_spec("sentence_transformers") is not None

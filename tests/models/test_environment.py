@@ -14,7 +14,7 @@ from penstock.errors import ModelUnavailable
 from penstock.models import manifest
 from penstock.models.host import environment
 from penstock.models.manifest import Model
-from tests.models.stage import Stage
+from tests.support.models import Models
 
 
 def model(home: Path, source: str = "folder", **stated: Any) -> Model:
@@ -38,7 +38,7 @@ def test_a_registered_model_gets_nothing_of_the_hosts_environment(tmp_path: Path
     assert "DATABASE_URL" not in trusted
 
 
-async def test_a_model_may_have_an_interpreter_of_its_own(stage: Stage, tmp_path: Path) -> None:
+async def test_a_model_may_have_an_interpreter_of_its_own(models: Models, tmp_path: Path) -> None:
     """A virtual environment with msgspec and pydantic; Penstock need not be installed in it."""
     home = tmp_path / "own"
     venv.create(home, symlinks=True)
@@ -55,17 +55,17 @@ async def test_a_model_may_have_an_interpreter_of_its_own(stage: Stage, tmp_path
         def predict(self, word: str) -> list[str]:
             return [sys.prefix, word, str(importlib.util.find_spec("aiohttp"))]
     """
-    one = await stage.serve("elsewhere", code, python={"interpreter": str(home)})
-    assert await stage.call(one, {"word": "x"}) == [str(home), "x", "None"]
+    one = await models.serve("elsewhere", code, python={"interpreter": str(home)})
+    assert await models.call(one, {"word": "x"}) == [str(home), "x", "None"]
     assert str(home) != sys.prefix
 
 
-async def test_an_interpreter_without_what_it_needs_says_so(stage: Stage, tmp_path: Path) -> None:
+async def test_an_interpreter_without_what_it_needs_says_so(models: Models, tmp_path: Path) -> None:
     """By the name of what is missing."""
     home = tmp_path / "bare"
     venv.create(home, symlinks=True)
     with pytest.raises(ModelUnavailable, match="has no module 'msgspec'"):
-        await stage.serve("bare", "class Model: ...", python={"interpreter": str(home)})
+        await models.serve("bare", "class Model: ...", python={"interpreter": str(home)})
 
 
 def test_a_working_folder_that_is_not_there(tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from penstock.errors import InvalidInput, ModelCrashed, ModelTimeout, ProviderFa
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.deployment import Deployment
 from penstock.models.replica.runtime import Segment
-from tests.models.stage import Recorder, Stage, read
 from tests.models.subjects import NAMES, Subject, subject
-from tests.processes import alive, until
+from tests.support.models import Models, Recorder, read
+from tests.support.processes import alive
+from tests.support.waiting import until
 
 LARGE = bytes(range(256)) * (10 * 2**20 // 256)  # 10 MB
 
@@ -29,15 +30,15 @@ _AT_ONCE = 5.0  # seconds, on a busy machine; the calls themselves may take a mi
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A subject on a stage."""
+    """A subject on a models."""
 
     subject: Subject
-    stage: Stage
+    models: Models
 
     async def plain(self, **stated: Any) -> Deployment:
         """Its plain model, loaded."""
-        model = self.stage.model("plain", self.subject.runtime, dict(self.subject.plain), **self._stated(stated))
-        deployment = await self.stage.host.add(model)
+        model = self.models.model("plain", self.subject.runtime, dict(self.subject.plain), **self._stated(stated))
+        deployment = await self.models.host.add(model)
         await self.ask(deployment, op="echo", text="warm")
         return deployment
 
@@ -45,11 +46,11 @@ class Trial:
         stated = self._stated({})
         if "schema" in stated:
             stated["schema"] = {"input": stated["schema"]["input"], "streams": True}
-        model = self.stage.model("streaming", self.subject.runtime, dict(self.subject.streaming), **stated)
-        return await self.stage.host.add(model)
+        model = self.models.model("streaming", self.subject.runtime, dict(self.subject.streaming), **stated)
+        return await self.models.host.add(model)
 
     def begin(self, deployment: Deployment, *segments: Segment, request_id: str = "", **given: Any) -> LiveCall:
-        return self.stage.begin(deployment, self.subject.as_input(given), segments, request_id=request_id)
+        return self.models.begin(deployment, self.subject.as_input(given), segments, request_id=request_id)
 
     async def ask(self, deployment: Deployment, **given: Any) -> str:
         """A call that returns a text."""
@@ -63,22 +64,22 @@ class Trial:
 
 
 @pytest.fixture(params=NAMES)
-async def trial(request: pytest.FixtureRequest, stage: Stage) -> AsyncIterator[Trial]:
-    async with subject(request.param, stage) as found:
-        yield Trial(found, stage)
+async def trial(request: pytest.FixtureRequest, models: Models) -> AsyncIterator[Trial]:
+    async with subject(request.param, models) as found:
+        yield Trial(found, models)
 
 
 @asynccontextmanager
 async def undisturbed(trial: Trial) -> AsyncIterator[None]:
     """Another model is called all the time, and each of its calls gets its result."""
-    other = await trial.stage.serve("other", "class Model:\n    def predict(self, n: int) -> int:\n        return n\n")
+    other = await trial.models.serve("other", "class Model:\n    def predict(self, n: int) -> int:\n        return n\n")
     over = asyncio.Event()
     count = 0
 
     async def call() -> None:
         nonlocal count
         while not over.is_set():
-            assert await trial.stage.call(other, {"n": count}) == count
+            assert await trial.models.call(other, {"n": count}) == count
             count += 1
 
     calling = asyncio.create_task(call())
@@ -100,7 +101,7 @@ async def test_it_streams(trial: Trial) -> None:
     model = await trial.streaming()
     recorder = Recorder()
     given = trial.subject.as_input({"op": "stream", "n": 50})
-    await trial.stage.begin(model, given, streams=True, listener=recorder).done
+    await trial.models.begin(model, given, streams=True, listener=recorder).done
     assert [trial.subject.as_chunk(chunk) for chunk in recorder.chunks] == list(range(50))
 
 
@@ -109,7 +110,7 @@ async def test_its_schema_guards_it(trial: Trial) -> None:
     model = await trial.plain()
     before = model.replicas[0].returned
     with pytest.raises(InvalidInput) as caught:
-        trial.stage.begin(model, {"op": 5, "user": 5})
+        trial.models.begin(model, {"op": 5, "user": 5})
     assert {problem.field for problem in caught.value.problems} & {"op", "user"}
     assert model.replicas[0].returned == before
 
@@ -180,7 +181,7 @@ async def test_ten_megabytes_in_and_out(trial: Trial) -> None:
         return
     model = await trial.plain()
     body = msgspec.json.encode({"op": "blob", "blob": None})
-    call = trial.stage.host.call(model, body, [Segment(LARGE, "image/x-large", ("blob",))])
+    call = trial.models.host.call(model, body, [Segment(LARGE, "image/x-large", ("blob",))])
     (segment,) = (await call.done).segments
     assert segment.media_type == "image/x-mirrored"
     assert bytes(segment.data) == LARGE[::-1]
@@ -224,8 +225,8 @@ async def test_its_log_has_what_it_says(trial: Trial) -> None:
         return
     model = await trial.plain()
     await trial.begin(model, op="print", text="a word", request_id="mine").done
-    await until(lambda: "a word" in [line.message for line in trial.stage.lines(model)], "it is logged")
-    (line,) = [line for line in trial.stage.lines(model) if line.message == "a word"]
+    await until(lambda: "a word" in [line.message for line in trial.models.lines(model)], "it is logged")
+    (line,) = [line for line in trial.models.lines(model) if line.message == "a word"]
     if trial.subject.runtime == "python":  # of the others it is known while the call runs
         assert line.request_id == "mine"
 
@@ -235,5 +236,5 @@ async def test_nothing_of_it_is_left(trial: Trial) -> None:
     model = await trial.plain()
     pid = model.replicas[0].pid
     family = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
-    await trial.stage.host.remove("plain")
+    await trial.models.host.remove("plain")
     await until(lambda: not any(alive(one) for one in family if one is not None), "all have ended")

@@ -15,8 +15,8 @@ from penstock.models.host.calls import LiveCall
 from penstock.models.host.windows import Windows
 from penstock.models.replica import frames
 from penstock.models.replica.runtime import Segment
-from tests.models.stage import Recorder, Stage
-from tests.processes import until
+from tests.support.models import Models, Recorder
+from tests.support.waiting import until
 
 # Waits for a file to appear, so that a test decides when a call ends.
 GATE = """
@@ -57,12 +57,12 @@ class Unread(Recorder):
 
 
 @pytest.mark.parametrize("size", [100, 60_000, 3_000_000])
-async def test_a_model_waits_while_its_caller_does_not_read(stage: Stage, size: int) -> None:
+async def test_a_model_waits_while_its_caller_does_not_read(models: Models, size: int) -> None:
     """Of 40 MB never more than the window lies between them; a chunk that is larger passes alone."""
-    model = await stage.serve("flood", FLOOD)
+    model = await models.serve("flood", FLOOD)
     count = min(40_000_000 // size, 20_000)
     listener = Unread()
-    listener.call = call = stage.begin(model, {"count": count, "size": size}, streams=True, listener=listener)
+    listener.call = call = models.begin(model, {"count": count, "size": size}, streams=True, listener=listener)
     call.done.add_done_callback(lambda _: listener.full.set())
     while not call.done.done():
         await listener.full.wait()
@@ -74,52 +74,52 @@ async def test_a_model_waits_while_its_caller_does_not_read(stage: Stage, size: 
     call.close()
 
 
-async def test_a_caller_that_stops_reading_and_leaves_frees_the_replica(stage: Stage) -> None:
+async def test_a_caller_that_stops_reading_and_leaves_frees_the_replica(models: Models) -> None:
     """Its model waits in a full window; the next call runs after it has gone, and the window is free again."""
-    model = await stage.serve("flood", FLOOD)
+    model = await models.serve("flood", FLOOD)
     listener = Unread()
-    listener.call = call = stage.begin(model, {"count": 1000, "size": 60_000}, streams=True, listener=listener)
+    listener.call = call = models.begin(model, {"count": 1000, "size": 60_000}, streams=True, listener=listener)
     await listener.full.wait()
     call.close()
-    assert await stage.call(model, {"count": 2, "size": 0}) == ["000000", "000001"]
+    assert await models.call(model, {"count": 2, "size": 0}) == ["000000", "000001"]
     assert len(listener.chunks) < 20
 
 
-async def test_an_output_that_is_collected_is_bounded(stage: Stage) -> None:
+async def test_an_output_that_is_collected_is_bounded(models: Models) -> None:
     """A list that would fill the memory fails its call, and the replica goes on."""
-    model = await stage.serve("flood", FLOOD)
+    model = await models.serve("flood", FLOOD)
     with pytest.raises(ModelFailed, match="more than 67108864 bytes; stream it instead"):
-        await stage.call(model, {"count": 100, "size": 1_000_000})
-    assert await stage.call(model, {"count": 1, "size": 0}) == ["000000"]
+        await models.call(model, {"count": 100, "size": 1_000_000})
+    assert await models.call(model, {"count": 1, "size": 0}) == ["000000"]
 
 
 async def test_inputs_that_wait_are_bounded_in_bytes(
-    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    models: Models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = await stage.serve("gate", GATE)
+    model = await models.serve("gate", GATE)
     gate = tmp_path / "gate"
     given = {"gate": str(gate), "note": "x" * 1000}
     size = len(msgspec.json.encode(given))
     monkeypatch.setattr(queue, "MAX_WAITING_BYTES", 3 * size)
-    calls = [stage.begin(model, given) for _ in range(3)]
+    calls = [models.begin(model, given) for _ in range(3)]
     with pytest.raises(Overloaded):
-        stage.begin(model, given)
+        models.begin(model, given)
     calls[2].close()
-    calls[2] = stage.begin(model, given)
+    calls[2] = models.begin(model, given)
     gate.touch()
     await asyncio.gather(*(call.done for call in calls))
 
 
-async def test_a_call_of_a_model_that_was_removed_takes_no_window(stage: Stage) -> None:
+async def test_a_call_of_a_model_that_was_removed_takes_no_window(models: Models) -> None:
     """The windows of refused calls are given back: the next stream has a whole one."""
-    removed = await stage.serve("removed", FLOOD)
-    await stage.host.remove("removed")
+    removed = await models.serve("removed", FLOOD)
+    await models.host.remove("removed")
     await until(lambda: removed.retired, "it takes no more calls")
     for _ in range(10_000):
         with pytest.raises((NotFound, ModelUnavailable)):
-            stage.begin(removed, {"count": 1, "size": 1}, streams=True, listener=Recorder())
-    model = await stage.serve("flood", FLOOD)
-    call = stage.begin(model, {"count": 1, "size": 1}, streams=True, listener=Recorder())
+            models.begin(removed, {"count": 1, "size": 1}, streams=True, listener=Recorder())
+    model = await models.serve("flood", FLOOD)
+    call = models.begin(model, {"count": 1, "size": 1}, streams=True, listener=Recorder())
     assert call.window == 2**20
     await call.done
     call.close()

@@ -11,7 +11,7 @@ import PIL.Image
 
 from penstock.models import manifest
 from penstock.models.replica.runtime import Segment
-from tests.models.stage import Stage
+from tests.support.models import Models
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
 
@@ -23,28 +23,28 @@ def block(section: str, language: str) -> str:
     return found[1]
 
 
-async def test_the_first_model(tmp_path: Path, stage: Stage) -> None:
+async def test_the_first_model(tmp_path: Path, models: Models) -> None:
     folder = tmp_path / "summary"
     folder.mkdir()
     (folder / "model.toml").write_text(block("A model in Python", "toml"))
     (folder / "summary.py").write_text(block("A model in Python", "python"))
-    deployment = await stage.host.add(manifest.read(folder / "model.toml"))
+    deployment = await models.host.add(manifest.read(folder / "model.toml"))
     call = re.search(r"-d '(\{.*?\})'\s+# (\{.*\})", block("A model in Python", "bash"))
     assert call is not None
-    assert await stage.call(deployment, msgspec.json.decode(call[1])) == msgspec.json.decode(call[2])
+    assert await models.call(deployment, msgspec.json.decode(call[1])) == msgspec.json.decode(call[2])
 
 
-async def test_the_first_model_of_pictures(tmp_path: Path, stage: Stage) -> None:
+async def test_the_first_model_of_pictures(tmp_path: Path, models: Models) -> None:
     folder = tmp_path / "grey"
     folder.mkdir()
     stated = block("A model in Python", "toml").replace("summary:Summary", "grey:Grey")
     (folder / "model.toml").write_text(stated)
     (folder / "grey.py").write_text(block("Pictures, sound, arrays", "python"))
-    deployment = await stage.host.add(manifest.read(folder / "model.toml"))
+    deployment = await models.host.add(manifest.read(folder / "model.toml"))
     encoded = io.BytesIO()
     PIL.Image.new("RGB", (2, 3), "red").save(encoded, "PNG")
     segment = Segment(encoded.getvalue(), "image/png", ("image",))
-    call = stage.host.call(deployment, b'{"image": null}', [segment])
+    call = models.host.call(deployment, b'{"image": null}', [segment])
     answered = await call.done
     (picture,) = answered.segments
     assert PIL.Image.open(io.BytesIO(picture.data)).getpixel((0, 0)) == 76

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.errors import InvalidInput, ModelFailed
-from tests.models.stage import Stage
+from tests.support.models import Models
 
 NASTY = """
 class Unprintable(Exception):
@@ -42,19 +42,19 @@ class Model:
         ("address", r"RuntimeError: cannot use <object object>$"),
     ],
 )
-async def test_an_exception_that_cannot_be_written_costs_no_replica(stage: Stage, how: str, message: str) -> None:
-    model = await stage.serve("nasty", NASTY)
+async def test_an_exception_that_cannot_be_written_costs_no_replica(models: Models, how: str, message: str) -> None:
+    model = await models.serve("nasty", NASTY)
     for _ in range(3):  # more often than an input may bring down replicas
         with pytest.raises(ModelFailed, match=message):
-            await stage.call(model, {"how": how})
+            await models.call(model, {"how": how})
     with pytest.raises(InvalidInput, match="its text cannot be read"):
-        await stage.call(model, {"how": "field"})
+        await models.call(model, {"how": "field"})
     assert model.restarts == 0
 
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
-async def test_what_unload_prints_is_in_the_log(stage: Stage, kind: str) -> None:
-    model = await stage.serve("nasty", NASTY.replace("def ", f"{kind} ").replace(f"{kind} __str__", "def __str__"))
-    await stage.call(model, {"how": "fine"})
+async def test_what_unload_prints_is_in_the_log(models: Models, kind: str) -> None:
+    model = await models.serve("nasty", NASTY.replace("def ", f"{kind} ").replace(f"{kind} __str__", "def __str__"))
+    await models.call(model, {"how": "fine"})
     await model.unload()
-    assert "unloaded" in [line.message for line in stage.lines(model)]
+    assert "unloaded" in [line.message for line in models.lines(model)]

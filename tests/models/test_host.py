@@ -22,8 +22,9 @@ from penstock.errors import (
     Overloaded,
     PoisonInput,
 )
-from tests.models.stage import Recorder, Stage, read, staged
-from tests.processes import alive, until
+from tests.support.models import Models, Recorder, model_host, read
+from tests.support.processes import alive
+from tests.support.waiting import until
 
 ECHO = """
 class Model:
@@ -68,78 +69,78 @@ class Model:
 """
 
 
-async def test_a_model_returns_results_and_its_schema_guards_it(stage: Stage) -> None:
+async def test_a_model_returns_results_and_its_schema_guards_it(models: Models) -> None:
     """The schema comes from the class, and a violation names the field before a replica is even started."""
-    model = await stage.serve("echo", ECHO)
+    model = await models.serve("echo", ECHO)
     with pytest.raises(InvalidInput, match="text: "):
-        stage.begin(model, {"text": 5})
+        models.begin(model, {"text": 5})
     assert not model.replicas
-    assert await stage.call(model, {"text": "hello"}) == "hello"
+    assert await models.call(model, {"text": "hello"}) == "hello"
 
 
-async def test_an_exception_is_its_callers_alone(stage: Stage) -> None:
+async def test_an_exception_is_its_callers_alone(models: Models) -> None:
     """The replica lives on, and the log has the traceback."""
-    model = await stage.serve("risky", DANGEROUS)
+    model = await models.serve("risky", DANGEROUS)
     with pytest.raises(ModelFailed, match="RuntimeError: this is what went wrong"):
-        await stage.call(model, {"how": "raise"}, request_id="r-77")
-    assert await stage.call(model, {"how": "fine"}) == "fine"
+        await models.call(model, {"how": "raise"}, request_id="r-77")
+    assert await models.call(model, {"how": "fine"}) == "fine"
     assert model.restarts == 0
-    assert any("Traceback" in line.message for line in stage.lines(model, request_id="r-77", level="warning"))
+    assert any("Traceback" in line.message for line in models.lines(model, request_id="r-77", level="warning"))
 
 
 @pytest.mark.parametrize(("how", "said"), [("exit", "exit status 9"), ("segfault", "SIGSEGV"), ("abort", "SIGABRT")])
-async def test_a_caller_whose_replica_dies_gets_an_error_at_once(stage: Stage, how: str, said: str) -> None:
+async def test_a_caller_whose_replica_dies_gets_an_error_at_once(models: Models, how: str, said: str) -> None:
     """Without leave to retry: a clear error within a second, and the model serves on."""
-    model = await stage.serve("risky", DANGEROUS, retry=False)
-    await stage.call(model, {"how": "fine"})
+    model = await models.serve("risky", DANGEROUS, retry=False)
+    await models.call(model, {"how": "fine"})
     async with asyncio.timeout(5):
         with pytest.raises(ModelCrashed, match=said):
-            await stage.call(model, {"how": how})
-    assert await stage.call(model, {"how": "fine"}) == "fine"
+            await models.call(model, {"how": how})
+    assert await models.call(model, {"how": "fine"}) == "fine"
 
 
-async def test_a_call_whose_replica_dies_runs_in_another_one(stage: Stage, tmp_path: Path) -> None:
+async def test_a_call_whose_replica_dies_runs_in_another_one(models: Models, tmp_path: Path) -> None:
     """Where the manifest allows a retry the caller sees nothing of it."""
-    model = await stage.serve("risky", DANGEROUS)
-    assert await stage.call(model, {"how": "exit", "once": str(tmp_path / "died")}) == "survived"
+    model = await models.serve("risky", DANGEROUS)
+    assert await models.call(model, {"how": "exit", "once": str(tmp_path / "died")}) == "survived"
 
 
-async def test_calls_that_wait_are_not_affected_by_a_crash(stage: Stage, tmp_path: Path) -> None:
+async def test_calls_that_wait_are_not_affected_by_a_crash(models: Models, tmp_path: Path) -> None:
     """Only the call that was running is touched."""
-    model = await stage.serve("risky", DANGEROUS, retry=False)
-    await stage.call(model, {"how": "fine"})
-    bad = stage.begin(model, {"how": "exit"})
-    others = [stage.begin(model, {"how": f"fine {number}"}) for number in range(20)]
+    model = await models.serve("risky", DANGEROUS, retry=False)
+    await models.call(model, {"how": "fine"})
+    bad = models.begin(model, {"how": "exit"})
+    others = [models.begin(model, {"how": f"fine {number}"}) for number in range(20)]
     with pytest.raises(ModelCrashed):
         await bad.done
     assert [read(await call.done) for call in others] == [f"fine {number}" for number in range(20)]
 
 
-async def test_an_input_that_kills_replicas_is_refused_as_poison(stage: Stage) -> None:
+async def test_an_input_that_kills_replicas_is_refused_as_poison(models: Models) -> None:
     """After two deaths nothing is put at risk again; other inputs go on."""
-    model = await stage.serve("risky", DANGEROUS)
+    model = await models.serve("risky", DANGEROUS)
     with pytest.raises(ModelCrashed):
-        await stage.call(model, {"how": "exit"})
+        await models.call(model, {"how": "exit"})
     with pytest.raises(PoisonInput):
-        stage.begin(model, {"how": "exit"})
-    assert await stage.call(model, {"how": "fine"}) == "fine"
+        models.begin(model, {"how": "exit"})
+    assert await models.call(model, {"how": "fine"}) == "fine"
 
 
-async def test_a_call_that_hangs_is_ended_and_its_replica_replaced(stage: Stage) -> None:
+async def test_a_call_that_hangs_is_ended_and_its_replica_replaced(models: Models) -> None:
     """The caller gets an error at the limit; a call that cannot be stopped costs its replica a second later."""
-    model = await stage.serve("risky", DANGEROUS, timeout=0.3)
-    await stage.call(model, {"how": "fine"})
+    model = await models.serve("risky", DANGEROUS, timeout=0.3)
+    await models.call(model, {"how": "fine"})
     before = model.replicas[0]
     async with asyncio.timeout(5):
         with pytest.raises(ModelTimeout, match=r"longer than 0\.3 s"):
-            await stage.call(model, {"how": "hang"})
-    assert await stage.call(model, {"how": "fine"}) == "fine"
+            await models.call(model, {"how": "hang"})
+    assert await models.call(model, {"how": "fine"}) == "fine"
     assert model.replicas[0] is not before
 
 
-async def test_a_call_that_can_be_stopped_costs_no_replica(stage: Stage) -> None:
+async def test_a_call_that_can_be_stopped_costs_no_replica(models: Models) -> None:
     """Python code is interrupted where it stands; the loaded model stays."""
-    model = await stage.serve(
+    model = await models.serve(
         "looping",
         """
         import time
@@ -153,61 +154,61 @@ async def test_a_call_that_can_be_stopped_costs_no_replica(stage: Stage) -> None
         """,
         timeout=0.2,
     )
-    assert await stage.call(model, {"seconds": 0.0}) == "done"
+    assert await models.call(model, {"seconds": 0.0}) == "done"
     replica = model.replicas[0]
     with pytest.raises(ModelTimeout):
-        await stage.call(model, {"seconds": 30.0})
-    assert await stage.call(model, {"seconds": 0.0}) == "done"
+        await models.call(model, {"seconds": 30.0})
+    assert await models.call(model, {"seconds": 0.0}) == "done"
     assert model.replicas == [replica]
 
 
-async def test_a_replica_that_passes_its_memory_limit_is_killed(stage: Stage) -> None:
+async def test_a_replica_that_passes_its_memory_limit_is_killed(models: Models) -> None:
     """The caller gets the reason. The call is not retried, for it would grow again."""
-    model = await stage.serve("risky", DANGEROUS, memory_limit="200MiB")
+    model = await models.serve("risky", DANGEROUS, memory_limit="200MiB")
     with pytest.raises(ModelCrashed, match="its limit is 200 MiB"):
-        await stage.call(model, {"how": "grow"})
-    assert await stage.call(model, {"how": "fine"}) == "fine"
+        await models.call(model, {"how": "grow"})
+    assert await models.call(model, {"how": "fine"}) == "fine"
 
 
-async def test_the_queue_is_bounded(stage: Stage, tmp_path: Path) -> None:
+async def test_the_queue_is_bounded(models: Models, tmp_path: Path) -> None:
     """A full queue says so at once, with an estimate when there is room."""
     gate = tmp_path / "gate"
-    model = await stage.serve("gated", GATE, queue=2)
-    running = [stage.begin(model, {"gate": str(gate)})]
+    model = await models.serve("gated", GATE, queue=2)
+    running = [models.begin(model, {"gate": str(gate)})]
     await until(lambda: model.in_flight == 1, "the first call runs")
-    running += [stage.begin(model, {"gate": str(gate)}) for _ in range(2)]
+    running += [models.begin(model, {"gate": str(gate)}) for _ in range(2)]
     with pytest.raises(Overloaded) as caught:
-        stage.begin(model, {"gate": str(gate)})
+        models.begin(model, {"gate": str(gate)})
     assert caught.value.retry_after is not None
     gate.touch()
     assert len({read(await call.done) for call in running}) == 1
 
 
-async def test_a_caller_that_leaves_frees_its_place(stage: Stage, tmp_path: Path) -> None:
+async def test_a_caller_that_leaves_frees_its_place(models: Models, tmp_path: Path) -> None:
     """In the queue at once; a call that runs is cancelled, and the next one starts."""
     gate = tmp_path / "gate"
-    model = await stage.serve("gated", GATE, queue=1)
-    running = stage.begin(model, {"gate": str(gate)})
+    model = await models.serve("gated", GATE, queue=1)
+    running = models.begin(model, {"gate": str(gate)})
     await until(lambda: model.in_flight == 1, "the first call runs")
-    waiting = stage.begin(model, {"gate": str(gate)})
+    waiting = models.begin(model, {"gate": str(gate)})
     waiting.close()
     assert model.waiting == 0
     other = tmp_path / "other"
     other.touch()
-    next_one = stage.begin(model, {"gate": str(other)})
+    next_one = models.begin(model, {"gate": str(other)})
     running.close()
     assert isinstance(read(await next_one.done), int)
     assert model.restarts == 0
 
 
 async def test_a_caller_that_is_cancelled_while_it_awaits_its_result_frees_its_place(
-    stage: Stage, tmp_path: Path
+    models: Models, tmp_path: Path
 ) -> None:
     """Cancelling the task cancels the future that it awaits, before the caller can close its call."""
-    model = await stage.serve("gated", GATE, queue=1)
+    model = await models.serve("gated", GATE, queue=1)
 
     async def use() -> None:
-        call = stage.begin(model, {"gate": str(tmp_path / "never")})
+        call = models.begin(model, {"gate": str(tmp_path / "never")})
         try:
             await call.done
         finally:
@@ -224,25 +225,25 @@ async def test_a_caller_that_is_cancelled_while_it_awaits_its_result_frees_its_p
     other = tmp_path / "other"
     other.touch()
     async with asyncio.timeout(20):
-        assert isinstance(await stage.call(model, {"gate": str(other)}), int)
+        assert isinstance(await models.call(model, {"gate": str(other)}), int)
     assert model.restarts == 0
 
 
-async def test_the_replica_with_the_fewest_calls_gets_the_next(stage: Stage, tmp_path: Path) -> None:
+async def test_the_replica_with_the_fewest_calls_gets_the_next(models: Models, tmp_path: Path) -> None:
     """Four calls on two replicas with two places each: two and two."""
     gate = tmp_path / "gate"
-    model = await stage.serve("gated", GATE, replicas=2, concurrency=2, eager=True)
+    model = await models.serve("gated", GATE, replicas=2, concurrency=2, eager=True)
     await until(lambda: [replica.state for replica in model.replicas] == ["ready", "ready"], "both are loaded")
-    calls = [stage.begin(model, {"gate": str(gate), "note": str(number)}) for number in range(4)]
+    calls = [models.begin(model, {"gate": str(gate), "note": str(number)}) for number in range(4)]
     assert sorted(replica.load for replica in model.replicas) == [2, 2]
     gate.touch()
     pids = [read(await call.done) for call in calls]
     assert sorted(map(pids.count, set(pids))) == [2, 2]
 
 
-async def test_calls_that_wait_run_as_a_batch(stage: Stage) -> None:
+async def test_calls_that_wait_run_as_a_batch(models: Models) -> None:
     """Calls that wait while a batch runs become the next one. Each gets its own result, or its own error."""
-    model = await stage.serve(
+    model = await models.serve(
         "doubling",
         """
         import time
@@ -261,8 +262,8 @@ async def test_calls_that_wait_run_as_a_batch(stage: Stage) -> None:
         """,
         batching={"max_size": 8},
     )
-    await stage.call(model, {"number": 1})
-    calls = [stage.begin(model, {"number": number}) for number in range(17)]
+    await models.call(model, {"number": 1})
+    calls = [models.begin(model, {"number": number}) for number in range(17)]
     results = await asyncio.gather(*(call.done for call in calls), return_exceptions=True)
     refused = results.pop(13)
     assert isinstance(refused, InvalidInput)
@@ -273,9 +274,9 @@ async def test_calls_that_wait_run_as_a_batch(stage: Stage) -> None:
     assert model.metrics.counts().batches == 2
 
 
-async def test_a_batch_that_is_not_full_waits_a_moment(stage: Stage) -> None:
+async def test_a_batch_that_is_not_full_waits_a_moment(models: Models) -> None:
     """While a replica is busy: then calls that come within ``max_wait_ms`` travel together."""
-    model = await stage.serve(
+    model = await models.serve(
         "counting",
         """
         class Model:
@@ -287,16 +288,16 @@ async def test_a_batch_that_is_not_full_waits_a_moment(stage: Stage) -> None:
         """,
         batching={"max_size": 4, "max_wait_ms": 2000},
     )
-    await stage.call(model, {"number": 0})
-    first = stage.begin(model, {"number": 1})
-    others = [stage.begin(model, {"number": number}) for number in range(4)]
+    await models.call(model, {"number": 0})
+    first = models.begin(model, {"number": 1})
+    others = [models.begin(model, {"number": number}) for number in range(4)]
     assert read(await first.done) == 1
     assert [read(await call.done) for call in others] == [4, 4, 4, 4]
 
 
-async def test_chunks_progress_and_lines_reach_the_listener(stage: Stage) -> None:
+async def test_chunks_progress_and_lines_reach_the_listener(models: Models) -> None:
     """In order, and marked with the call."""
-    model = await stage.serve(
+    model = await models.serve(
         "talking",
         """
         from collections.abc import Iterator
@@ -313,30 +314,30 @@ async def test_chunks_progress_and_lines_reach_the_listener(stage: Stage) -> Non
     assert model.schema is not None
     assert model.schema.streams
     recorder = Recorder()
-    call = stage.begin(model, {"n": 3}, streams=True, listener=recorder, request_id="mine")
+    call = models.begin(model, {"n": 3}, streams=True, listener=recorder, request_id="mine")
     await call.done
     assert recorder.chunks == [0, 1, 2]
     assert recorder.progressed == [{"fraction": 0.0}, {"fraction": 1 / 3}, {"fraction": 2 / 3}]
     assert recorder.lines == ["at 0", "at 1", "at 2"]
-    assert [line.message for line in stage.lines(model, request_id="mine")] == recorder.lines
-    assert await stage.call(model, {"n": 3}) == [0, 1, 2]
+    assert [line.message for line in models.lines(model, request_id="mine")] == recorder.lines
+    assert await models.call(model, {"n": 3}) == [0, 1, 2]
 
 
-async def test_an_idle_model_is_unloaded_and_loaded_again(stage: Stage) -> None:
+async def test_an_idle_model_is_unloaded_and_loaded_again(models: Models) -> None:
     """By its next call."""
-    model = await stage.serve("echo", ECHO, unload_after=0.3)
-    assert await stage.call(model, {"text": "a"}) == "a"
+    model = await models.serve("echo", ECHO, unload_after=0.3)
+    assert await models.call(model, {"text": "a"}) == "a"
     pid = model.replicas[0].pid
     await until(lambda: not model.replicas, "unloaded")
     assert pid is not None
     assert not alive(pid)
-    assert await stage.call(model, {"text": "b"}) == "b"
+    assert await models.call(model, {"text": "b"}) == "b"
 
 
-async def test_models_of_one_group_are_never_loaded_together(stage: Stage) -> None:
+async def test_models_of_one_group_are_never_loaded_together(models: Models) -> None:
     """Queued work decides which model is loaded next, and every call gets its result."""
-    one = await stage.serve("one", ECHO, exclusive="gpu")
-    two = await stage.serve("two", ECHO, exclusive="gpu")
+    one = await models.serve("one", ECHO, exclusive="gpu")
+    two = await models.serve("two", ECHO, exclusive="gpu")
     together = 0
 
     async def watch() -> None:
@@ -346,14 +347,14 @@ async def test_models_of_one_group_are_never_loaded_together(stage: Stage) -> No
             await asyncio.sleep(0)
 
     watching = asyncio.create_task(watch())
-    calls = [stage.begin((one, two)[number % 2], {"text": str(number)}) for number in range(40)]
+    calls = [models.begin((one, two)[number % 2], {"text": str(number)}) for number in range(40)]
     assert [read(await call.done) for call in calls] == [str(number) for number in range(40)]
     watching.cancel()
     assert together == 0
     assert one.restarts == two.restarts == 0
 
 
-async def test_a_reload_drops_no_call(stage: Stage) -> None:
+async def test_a_reload_drops_no_call(models: Models) -> None:
     """Calls go on while the new replicas load; then they go to the new ones, and what runs on the old is finished."""
     code = """
     import os, time
@@ -363,26 +364,26 @@ async def test_a_reload_drops_no_call(stage: Stage) -> None:
             time.sleep(0.005)
             return "{}"
     """
-    await stage.serve("changing", code.format("old"))
+    await models.serve("changing", code.format("old"))
     seen: list[str] = []
     over = asyncio.Event()
 
     async def caller() -> None:
         while not over.is_set():
-            seen.append(await stage.call(stage.host.find("changing"), {"text": "?"}))
+            seen.append(await models.call(models.host.find("changing"), {"text": "?"}))
 
     callers = [asyncio.create_task(caller()) for _ in range(4)]
     await until(lambda: len(seen) > 20, "calls go on")
-    fresh = await stage.host.add(stage.python("changing", code.format("new")), replace=True)
+    fresh = await models.host.add(models.python("changing", code.format("new")), replace=True)
     await until(lambda: seen[-4:] == ["new"] * 4, "the new version returns results")
     over.set()
     await asyncio.gather(*callers)
     assert set(seen) == {"old", "new"}
     assert seen.index("new") > 20
-    assert stage.host.find("changing") is fresh
+    assert models.host.find("changing") is fresh
 
 
-async def test_a_stream_on_the_old_version_is_finished(stage: Stage, tmp_path: Path) -> None:
+async def test_a_stream_on_the_old_version_is_finished(models: Models, tmp_path: Path) -> None:
     """Although the new one runs calls already."""
     code = """
     import os, time
@@ -395,124 +396,126 @@ async def test_a_stream_on_the_old_version_is_finished(stage: Stage, tmp_path: P
                 time.sleep(0.002)
             yield "end"
     """
-    old = await stage.serve("story", code.format("old"))
+    old = await models.serve("story", code.format("old"))
     recorder = Recorder()
-    call = stage.begin(old, {"gate": str(tmp_path / "gate")}, streams=True, listener=recorder)
+    call = models.begin(old, {"gate": str(tmp_path / "gate")}, streams=True, listener=recorder)
     await recorder.chunk_came.wait()
-    new = await stage.host.add(stage.python("story", code.format("new")), replace=True)
-    assert await stage.call(new, {"gate": "/"}) == ["new", "end"]
+    new = await models.host.add(models.python("story", code.format("new")), replace=True)
+    assert await models.call(new, {"gate": "/"}) == ["new", "end"]
     (tmp_path / "gate").touch()
     await call.done
     assert recorder.chunks == ["old", "end"]
     await until(lambda: not old.replicas, "the old version has ended")
 
 
-async def test_a_new_form_that_cannot_be_loaded_changes_nothing(stage: Stage) -> None:
+async def test_a_new_form_that_cannot_be_loaded_changes_nothing(models: Models) -> None:
     """The old one goes on, and the request gets the reason."""
-    old = await stage.serve("echo", ECHO)
-    await stage.call(old, {"text": "x"})
+    old = await models.serve("echo", ECHO)
+    await models.call(old, {"text": "x"})
     broken = ECHO + "    def load(self):\n        raise OSError('no weights here')\n"
     with pytest.raises(ModelUnavailable, match="no weights here"):
-        await stage.host.add(stage.python("echo", broken), replace=True)
+        await models.host.add(models.python("echo", broken), replace=True)
     with pytest.raises(ModelUnavailable, match="SyntaxError"):
-        await stage.host.add(stage.python("echo", "class Model"), replace=True)
-    assert stage.host.find("echo") is old
-    assert await stage.call(old, {"text": "still"}) == "still"
+        await models.host.add(models.python("echo", "class Model"), replace=True)
+    assert models.host.find("echo") is old
+    assert await models.call(old, {"text": "still"}) == "still"
 
 
-async def test_a_model_is_published_once_that_is_confirmed(stage: Stage) -> None:
+async def test_a_model_is_published_once_that_is_confirmed(models: Models) -> None:
     """What keeps it from being confirmed leaves everything as it was."""
-    old = await stage.serve("echo", ECHO)
+    old = await models.serve("echo", ECHO)
 
     async def refused() -> None:
-        assert stage.host.find("echo") is old
+        assert models.host.find("echo") is old
         raise DatabaseUnavailable
 
     with pytest.raises(DatabaseUnavailable):
-        await stage.host.add(stage.python("echo", ECHO, version="2"), confirm=refused)
+        await models.host.add(models.python("echo", ECHO, version="2"), confirm=refused)
     with pytest.raises(DatabaseUnavailable):
-        await stage.host.add(stage.python("echo", ECHO), replace=True, confirm=refused)
-    assert stage.host.deployments() == [old]
-    assert await stage.call(old, {"text": "still"}) == "still"
+        await models.host.add(models.python("echo", ECHO), replace=True, confirm=refused)
+    assert models.host.deployments() == [old]
+    assert await models.call(old, {"text": "still"}) == "still"
 
 
-async def test_a_removal_waits_for_the_change_before_it(stage: Stage, tmp_path: Path) -> None:
+async def test_a_removal_waits_for_the_change_before_it(models: Models, tmp_path: Path) -> None:
     """Nothing is left of either; and what is added afterwards is there."""
-    await stage.call(await stage.serve("echo", ECHO), {"text": "x"})
+    await models.call(await models.serve("echo", ECHO), {"text": "x"})
     gate = tmp_path / "gate"
     os.mkfifo(gate)
     slow = ECHO + f"    def load(self):\n        open({str(gate)!r}).read()\n"
-    replacing = asyncio.create_task(stage.host.add(stage.python("echo", slow), replace=True))
+    replacing = asyncio.create_task(models.host.add(models.python("echo", slow), replace=True))
     writer = await asyncio.to_thread(os.open, gate, os.O_WRONLY)  # it is loading
-    removing = asyncio.create_task(stage.host.remove("echo"))
-    adding = asyncio.create_task(stage.host.add(stage.python("echo", ECHO)))
+    removing = asyncio.create_task(models.host.remove("echo"))
+    adding = asyncio.create_task(models.host.add(models.python("echo", ECHO)))
     os.close(writer)
     replaced = await replacing
     await removing
     added = await adding
-    assert stage.host.deployments() == [added]
-    assert await stage.call(added, {"text": "new"}) == "new"
+    assert models.host.deployments() == [added]
+    assert await models.call(added, {"text": "new"}) == "new"
     await until(lambda: not replaced.replicas, "the replaced one has ended")
 
 
 async def test_a_start_that_fails_in_an_unforeseen_way_leaves_no_caller_waiting(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for error in (OSError(24, "Too many open files"), RuntimeError("unforeseen")):
-        model = await stage.serve("echo", ECHO, version=type(error).__name__)
+        model = await models.serve("echo", ECHO, version=type(error).__name__)
 
         async def fails(_group: int, error: Exception = error) -> None:
             raise error
 
         with monkeypatch.context() as patched:
-            patched.setattr(stage.host.guardian, "watch", fails)
+            patched.setattr(models.host.guardian, "watch", fails)
             with pytest.raises(ModelUnavailable, match=r"Too many open files|could not be started"):
-                await stage.call(model, {"text": "x"})
+                await models.call(model, {"text": "x"})
         await until(lambda model=model: not model.replicas, "none is left")  # type: ignore[misc]
 
 
-async def test_versions_live_side_by_side(stage: Stage) -> None:
+async def test_versions_live_side_by_side(models: Models) -> None:
     """The one added last is meant when none is named; removing it brings the other back."""
-    await stage.serve("echo", ECHO.replace("return text", "return 'one'"))
-    await stage.serve("echo", ECHO.replace("return text", "return 'two'"), version="2")
-    assert await stage.call(stage.host.find("echo"), {"text": ""}) == "two"
-    assert await stage.call(stage.host.find("echo", "1"), {"text": ""}) == "one"
+    await models.serve("echo", ECHO.replace("return text", "return 'one'"))
+    await models.serve("echo", ECHO.replace("return text", "return 'two'"), version="2")
+    assert await models.call(models.host.find("echo"), {"text": ""}) == "two"
+    assert await models.call(models.host.find("echo", "1"), {"text": ""}) == "one"
     with pytest.raises(AlreadyExists):
-        await stage.serve("echo", ECHO)
-    await stage.host.remove("echo", "2")
-    assert await stage.call(stage.host.find("echo"), {"text": ""}) == "one"
-    await stage.host.remove("echo")
+        await models.serve("echo", ECHO)
+    await models.host.remove("echo", "2")
+    assert await models.call(models.host.find("echo"), {"text": ""}) == "one"
+    await models.host.remove("echo")
     with pytest.raises(NotFound):
-        stage.host.find("echo")
+        models.host.find("echo")
 
 
-async def test_a_removed_model_finishes_what_it_runs(stage: Stage, tmp_path: Path) -> None:
+async def test_a_removed_model_finishes_what_it_runs(models: Models, tmp_path: Path) -> None:
     """And what waits."""
     gate = tmp_path / "gate"
-    model = await stage.serve("gated", GATE)
-    calls = [stage.begin(model, {"gate": str(gate)}) for _ in range(3)]
+    model = await models.serve("gated", GATE)
+    calls = [models.begin(model, {"gate": str(gate)}) for _ in range(3)]
     await until(lambda: model.in_flight == 1, "the first call runs")
-    await stage.host.remove("gated")
+    await models.host.remove("gated")
     gate.touch()
     assert len([await call.done for call in calls]) == 3
     await until(lambda: not model.replicas, "its replicas have ended")
 
 
-async def test_a_model_that_cannot_load_says_why(stage: Stage) -> None:
+async def test_a_model_that_cannot_load_says_why(models: Models) -> None:
     """To every caller, at once; and it is tried again later."""
     broken = ECHO + "    def load(self):\n        raise OSError('no weights here')\n"
-    model = await stage.serve("broken", broken)
+    model = await models.serve("broken", broken)
     with pytest.raises(ModelUnavailable, match="no weights here"):
-        await stage.call(model, {"text": "x"})
+        await models.call(model, {"text": "x"})
     with pytest.raises(ModelUnavailable, match="no weights here"):
-        await stage.call(model, {"text": "x"})
+        await models.call(model, {"text": "x"})
 
 
 @pytest.mark.parametrize("stated", ["sk-canary-93", "${CANARY}"])
-async def test_secrets_of_a_manifest_leave_nowhere(stage: Stage, monkeypatch: pytest.MonkeyPatch, stated: str) -> None:
+async def test_secrets_of_a_manifest_leave_nowhere(
+    models: Models, monkeypatch: pytest.MonkeyPatch, stated: str
+) -> None:
     """Neither by an exception's text nor by the log, whether written there or referred to."""
     monkeypatch.setenv("CANARY", "sk-canary-93")
-    model = await stage.serve(
+    model = await models.serve(
         "leaking",
         """
         import os
@@ -525,9 +528,9 @@ async def test_secrets_of_a_manifest_leave_nowhere(stage: Stage, monkeypatch: py
         environment={"SERVICE_API_KEY": stated},
     )
     with pytest.raises(ModelFailed) as caught:
-        await stage.call(model, {})
+        await models.call(model, {})
     assert "sk-canary-93" not in caught.value.message
-    text = "\n".join(line.message for line in stage.lines(model))
+    text = "\n".join(line.message for line in models.lines(model))
     assert "the key is ******" in text
     assert "sk-canary-93" not in text
 
@@ -536,8 +539,8 @@ async def test_a_replica_sees_none_of_our_own_settings(tmp_path: Path, monkeypat
     """What the host knows of databases and tokens is not the model's business."""
     monkeypatch.setenv("DATABASE_URL", "postgresql://canary")
     monkeypatch.setenv("FAVOURITE_COLOUR", "blue")
-    async with staged(tmp_path, private=["DATABASE_URL"]) as stage:
-        model = await stage.serve(
+    async with model_host(tmp_path, private=["DATABASE_URL"]) as models:
+        model = await models.serve(
             "curious",
             """
             import os
@@ -548,47 +551,47 @@ async def test_a_replica_sees_none_of_our_own_settings(tmp_path: Path, monkeypat
             """,
             environment={"MOOD": "${FAVOURITE_COLOUR}ish"},
         )
-        seen = await stage.call(model, {})
+        seen = await models.call(model, {})
     assert "DATABASE_URL" not in seen
     assert seen["FAVOURITE_COLOUR"] == "blue"
     assert seen["MOOD"] == "blueish"
     assert seen["CUDA_VISIBLE_DEVICES"] == ""
 
 
-async def test_a_replica_killed_from_outside_is_replaced(stage: Stage) -> None:
+async def test_a_replica_killed_from_outside_is_replaced(models: Models) -> None:
     """As by the system when memory runs out."""
-    model = await stage.serve("echo", ECHO)
-    await stage.call(model, {"text": "x"})
+    model = await models.serve("echo", ECHO)
+    await models.call(model, {"text": "x"})
     pid = model.replicas[0].pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     await until(lambda: model.restarts == 1, "the replica is replaced")
-    assert await stage.call(model, {"text": "again"}) == "again"
+    assert await models.call(model, {"text": "again"}) == "again"
 
 
-async def test_the_shares_of_a_device_are_not_exceeded_by_two_that_come_at_once(stage: Stage) -> None:
+async def test_the_shares_of_a_device_are_not_exceeded_by_two_that_come_at_once(models: Models) -> None:
     added = await asyncio.gather(
-        *(stage.host.add(stage.python(f"m{number}", ECHO, device="cpu", device_share=0.7)) for number in range(2)),
+        *(models.host.add(models.python(f"m{number}", ECHO, device="cpu", device_share=0.7)) for number in range(2)),
         return_exceptions=True,
     )
     assert sorted(type(one).__name__ for one in added) == ["Deployment", "InvalidInput"]
-    assert len(stage.host.deployments()) == 1
+    assert len(models.host.deployments()) == 1
 
 
-async def test_the_shares_of_a_device_are_not_exceeded(stage: Stage) -> None:
+async def test_the_shares_of_a_device_are_not_exceeded(models: Models) -> None:
     """Two replicas of 0.3 and one of 0.5 do not fit on one GPU; the members of a group count once."""
-    await stage.host.add(stage.python("small", ECHO, device="cuda:0", device_share=0.3, replicas=2), wait=False)
+    await models.host.add(models.python("small", ECHO, device="cuda:0", device_share=0.3, replicas=2), wait=False)
     with pytest.raises(InvalidInput, match=r"cuda:0 has 0\.40 left"):
-        await stage.host.add(stage.python("big", ECHO, device="cuda:0", device_share=0.5), wait=False)
+        await models.host.add(models.python("big", ECHO, device="cuda:0", device_share=0.5), wait=False)
     for name in ("a", "b"):
-        one = stage.python(name, ECHO, device="cuda:0", device_share=0.4, exclusive="big ones")
-        await stage.host.add(one, wait=False)
+        one = models.python(name, ECHO, device="cuda:0", device_share=0.4, exclusive="big ones")
+        await models.host.add(one, wait=False)
 
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
-async def test_callers_that_leave_at_once_cost_no_place(stage: Stage, kind: str) -> None:
+async def test_callers_that_leave_at_once_cost_no_place(models: Models, kind: str) -> None:
     """Their cancels may overtake their calls, on a socket of their own; each call must end all the same."""
-    model = await stage.serve(
+    model = await models.serve(
         "slow",
         f"""
         import asyncio, time
@@ -601,58 +604,58 @@ async def test_callers_that_leave_at_once_cost_no_place(stage: Stage, kind: str)
                 return "done"
         """,
     )
-    assert await stage.call(model, {"seconds": 0.0}) == "done"
+    assert await models.call(model, {"seconds": 0.0}) == "done"
     for number in range(100):
-        call = stage.begin(model, {"seconds": 60.0})
+        call = models.begin(model, {"seconds": 60.0})
         for _ in range(number % 5):
             await asyncio.sleep(0)
         call.close()
         await until(lambda: not model.in_flight, "its place is free", seconds=5)
-    assert await stage.call(model, {"seconds": 0.0}) == "done"
+    assert await models.call(model, {"seconds": 0.0}) == "done"
     assert model.restarts == 0
 
 
 async def test_a_replica_that_gives_no_sign_of_life_is_replaced(tmp_path: Path) -> None:
     """Although it has no calls: the next caller finds one that works. One that gives a sign of life is left alone."""
-    async with staged(tmp_path, ping_interval=0.1, ping_timeout=0.5) as stage:
-        model = await stage.serve("echo", ECHO)
-        healthy = await stage.serve("healthy", ECHO)
-        assert await stage.call(model, {"text": "x"}) == "x"
-        assert await stage.call(healthy, {"text": "x"}) == "x"
+    async with model_host(tmp_path, ping_interval=0.1, ping_timeout=0.5) as models:
+        model = await models.serve("echo", ECHO)
+        healthy = await models.serve("healthy", ECHO)
+        assert await models.call(model, {"text": "x"}) == "x"
+        assert await models.call(healthy, {"text": "x"}) == "x"
         pid = model.replicas[0].pid
         assert pid is not None
         os.kill(pid, signal.SIGSTOP)
         await until(lambda: not alive(pid), "it is killed", seconds=5)
-        assert await stage.call(model, {"text": "again"}) == "again"
+        assert await models.call(model, {"text": "again"}) == "again"
         assert (model.restarts, healthy.restarts) == (1, 0)
 
 
-async def test_callers_of_a_broken_model_do_not_keep_it_importing(stage: Stage) -> None:
+async def test_callers_of_a_broken_model_do_not_keep_it_importing(models: Models) -> None:
     """They hear why, at once; it is tried again after a pause that grows."""
-    model = await stage.host.add(stage.python("broken", "class Model"), wait=False)
+    model = await models.host.add(models.python("broken", "class Model"), wait=False)
     for _ in range(3):
         with pytest.raises(ModelUnavailable, match="SyntaxError"):
             await model.describe()
-    starts = [line for line in stage.lines(model) if "cannot start" in line.message]
+    starts = [line for line in models.lines(model) if "cannot start" in line.message]
     assert len(starts) < 3
 
 
-async def test_a_variable_that_is_missing_is_named(stage: Stage) -> None:
+async def test_a_variable_that_is_missing_is_named(models: Models) -> None:
     """Its name is not a secret, but its value would be."""
     options = {"base_url": "http://127.0.0.1:1/v1", "model": "m", "api_key_env": "NO_SUCH_KEY"}
     with pytest.raises(ModelUnavailable, match="the variable NO_SUCH_KEY is not set"):
-        await stage.host.add(stage.model("chat", "openai", options))
+        await models.host.add(models.model("chat", "openai", options))
 
 
-async def test_full_batches_are_sent_before_their_replica_is_free(stage: Stage, tmp_path: Path) -> None:
+async def test_full_batches_are_sent_before_their_replica_is_free(models: Models, tmp_path: Path) -> None:
     """The next batch is there when the one before ends; one that is not full waits for more calls."""
-    model = await stage.serve("batches", BATCHES_AT_A_GATE, batching={"max_size": 2})
+    model = await models.serve("batches", BATCHES_AT_A_GATE, batching={"max_size": 2})
     gates = [tmp_path / str(number) for number in range(4)]
     gates[3].touch()
-    assert await stage.call(model, {"gate": str(gates[3])}) == 1
-    first = stage.begin(model, {"gate": str(gates[0])})
-    second = [stage.begin(model, {"gate": str(gates[1])}) for _ in range(2)]
-    third = stage.begin(model, {"gate": str(gates[2])})
+    assert await models.call(model, {"gate": str(gates[3])}) == 1
+    first = models.begin(model, {"gate": str(gates[0])})
+    second = [models.begin(model, {"gate": str(gates[1])}) for _ in range(2)]
+    third = models.begin(model, {"gate": str(gates[2])})
     replica = model.replicas[0]
     assert [len(group) for group in replica.in_flight.ahead] == [2]
     assert model.waiting == 1
@@ -679,15 +682,15 @@ class Model:
 """
 
 
-async def test_a_quick_result_does_not_wait_for_a_long_call_behind_it(stage: Stage, tmp_path: Path) -> None:
+async def test_a_quick_result_does_not_wait_for_a_long_call_behind_it(models: Models, tmp_path: Path) -> None:
     """Results of quick calls travel together, but not when the next call takes long."""
-    model = await stage.serve("gate", GATE)
+    model = await models.serve("gate", GATE)
     opened, gate = tmp_path / "opened", tmp_path / "gate"
     opened.touch()
     for _ in range(100):  # so that calls are sent ahead
-        await stage.call(model, {"gate": str(opened)})
-    quick = stage.begin(model, {"gate": str(opened)})
-    long = stage.begin(model, {"gate": str(gate)})
+        await models.call(model, {"gate": str(opened)})
+    quick = models.begin(model, {"gate": str(opened)})
+    long = models.begin(model, {"gate": str(gate)})
     assert model.replicas[0].in_flight.ahead
     await quick.done
     gate.touch()

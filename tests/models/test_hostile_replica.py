@@ -11,7 +11,7 @@ import pytest
 
 from penstock.errors import PenstockError
 from penstock.models.replica import frames
-from tests.models.stage import Stage
+from tests.support.models import Models
 
 # Finds the replica's own data and control sockets, and writes the given bytes into one of them.
 FUZZING = """
@@ -59,16 +59,16 @@ def junk(seed: int) -> bytes:
 
 
 @pytest.mark.parametrize("seed", range(24))
-async def test_no_bytes_of_a_replica_disturb_the_host(stage: Stage, seed: int) -> None:
+async def test_no_bytes_of_a_replica_disturb_the_host(models: Models, seed: int) -> None:
     """However the call ends, the other model runs calls, and this one does so again."""
-    hostile = await stage.serve("hostile", FUZZING, retry=False, timeout=5)
-    good = await stage.serve("good", ECHO)
+    hostile = await models.serve("hostile", FUZZING, retry=False, timeout=5)
+    good = await models.serve("good", ECHO)
     given: dict[str, Any] = {"where": seed % 2, "data": base64.b64encode(junk(seed)).decode()}
     with contextlib.suppress(PenstockError):
-        await stage.call(hostile, given)
-    assert await stage.call(good, {"text": "calm"}) == "calm"
+        await models.call(hostile, given)
+    assert await models.call(good, {"text": "calm"}) == "calm"
     harmless = {"where": 0, "data": ""}
     try:
-        await stage.call(hostile, harmless)
+        await models.call(hostile, harmless)
     except PenstockError:  # the junk may have been a failure of the next call, or half a frame that swallowed it
-        assert await stage.call(hostile, harmless) == "sent"
+        assert await models.call(hostile, harmless) == "sent"

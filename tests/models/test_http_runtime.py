@@ -20,8 +20,8 @@ from penstock.failures import CallFailed, Category
 from penstock.masking import MASK, Masker
 from penstock.models.replica.runtime import Call, Output, Schema, Segment, Spec
 from penstock.models.replica.runtimes.http import HttpRuntime
-from tests.models.collecting import CollectingWire, call_with, data_of, read
-from tests.models.servers import answering, closed_port, hanging, raw, sending, serving, streaming
+from tests.support.http_servers import closed_port, hanging, raw_server, responding, sending, serving, streaming
+from tests.support.runtimes import CollectingWire, call_with, data_of, read
 
 MEDIA: dict[str, Any] = {"type": "object", "properties": {"image": {"type": "string", "format": "media"}}}
 
@@ -49,7 +49,7 @@ async def ask(url: str, value: Any = None, *segments: Segment, **options: Any) -
 
 async def test_the_input_is_posted_as_it_is() -> None:
     """With nothing but an address; the call's id makes a repetition known."""
-    async with serving(answering({"answer": 42})) as seen:
+    async with serving(responding({"answer": 42})) as seen:
         assert read(await ask(seen.address, {"text": "hi"})) == {"answer": 42}
         assert seen.json == {"text": "hi"}
         assert seen.headers[0]["Content-Type"] == "application/json"
@@ -59,7 +59,7 @@ async def test_the_input_is_posted_as_it_is() -> None:
 async def test_path_headers_and_keys(monkeypatch: pytest.MonkeyPatch) -> None:
     """As the manifest states them."""
     monkeypatch.setenv("MODEL_TOKEN", "sk-canary")
-    async with serving(answering({"predictions": [1], "other": 2})) as seen:
+    async with serving(responding({"predictions": [1], "other": 2})) as seen:
         options: dict[str, Any] = {
             "path": "/v1/predict",
             "headers": {"X-Kind": "test", "Authorization": "env:MODEL_TOKEN"},
@@ -87,7 +87,7 @@ async def test_a_variable_that_is_not_set_is_named() -> None:
 async def test_media_go_as_the_manifest_says(media: str, sent: str, written: bool) -> None:
     """Whether they came beside the JSON or in it."""
     schema = Schema(input=MEDIA)
-    async with serving(answering({})) as seen:
+    async with serving(responding({})) as seen:
         if written:
             await ask(seen.address, {"image": "data:image/png;base64,iVBO"}, schema=schema, media=media)
         else:
@@ -99,7 +99,7 @@ async def test_media_go_as_the_manifest_says(media: str, sent: str, written: boo
 async def test_media_as_urls_are_passed_on_and_bytes_are_refused() -> None:
     """Where the server fetches them itself."""
     schema = Schema(input=MEDIA)
-    async with serving(answering({})) as seen:
+    async with serving(responding({})) as seen:
         await ask(seen.address, {"image": "https://h/a.png"}, schema=schema, media="url")
         assert seen.json == {"image": "https://h/a.png"}
         with pytest.raises(CallFailed, match="must be a URL") as caught:
@@ -112,7 +112,7 @@ async def test_media_come_back_as_bytes_or_inside_json() -> None:
     async with serving(sending(b"PNG", "image/png")) as seen:
         answer = await ask(seen.address)
         assert (data_of(answer.segments), answer.segments[0].media_type) == ([b"PNG"], "image/png")
-    async with serving(answering({"image": "data:image/gif;base64,R0lG"})) as seen:
+    async with serving(responding({"image": "data:image/gif;base64,R0lG"})) as seen:
         answer = await ask(seen.address, schema=Schema(output=MEDIA))
         assert (read(answer), data_of(answer.segments)) == ({"image": None}, [b"GIF"])
 
@@ -150,7 +150,7 @@ async def test_responses_in_parts(stream: str) -> None:
 )
 async def test_what_statuses_mean(status: int, kind: str, said: str) -> None:
     """With the server's own words."""
-    async with serving(answering({"error": {"message": "the reason"}}, status=status)) as seen:
+    async with serving(responding({"error": {"message": "the reason"}}, status=status)) as seen:
         with pytest.raises(CallFailed, match=said) as caught:
             await ask(seen.address)
     assert caught.value.category == kind
@@ -159,7 +159,7 @@ async def test_what_statuses_mean(status: int, kind: str, said: str) -> None:
 
 async def test_a_server_that_limits_us() -> None:
     """And says for how long."""
-    async with serving(answering({}, 429, **{"Retry-After": "7"})) as seen:
+    async with serving(responding({}, 429, **{"Retry-After": "7"})) as seen:
         with pytest.raises(CallFailed) as caught:
             await ask(seen.address)
     assert (caught.value.category, caught.value.retry_after) == (Category.RATE_LIMITED, timedelta(seconds=7))
@@ -177,7 +177,7 @@ async def test_a_server_that_limits_us() -> None:
 )
 async def test_servers_that_lie_or_hang_up(reply: bytes) -> None:
     """Are failures of the provider, whatever they sent."""
-    async with raw(reply) as address:
+    async with raw_server(reply) as address:
         with pytest.raises(CallFailed) as caught:
             await ask(address)
     assert caught.value.category == "provider_error"
@@ -221,7 +221,7 @@ async def _predict(made: HttpRuntime, call: Call) -> Output | None:
 
 async def test_many_calls_share_a_few_connections() -> None:
     """One after the other on one; large bodies are no trouble."""
-    async with serving(answering({})) as seen, runtime(seen.address) as made:
+    async with serving(responding({})) as seen, runtime(seen.address) as made:
         for _ in range(5):
             await made.predict(call_with(CollectingWire(), {}))
         assert len(seen.ports) == 1
@@ -233,7 +233,7 @@ async def test_secrets_leave_in_no_message(monkeypatch: pytest.MonkeyPatch) -> N
     """Although the server echoes them."""
     monkeypatch.setenv("MODEL_TOKEN", "Bearer sk-canary/93")
     for said in ("sk-canary/93", "sk-canary%2F93", "Bearer sk-canary/93"):
-        async with serving(answering({"error": f"wrong: {said}"}, status=401)) as seen:
+        async with serving(responding({"error": f"wrong: {said}"}, status=401)) as seen:
             with pytest.raises(CallFailed) as caught:
                 await ask(seen.address, headers={"Authorization": "env:MODEL_TOKEN", "X-Kind": "wrong"})
         assert "canary" not in caught.value.message
@@ -295,19 +295,19 @@ async def test_binary_media_stay_byte_for_byte_and_text_media_are_masked(monkeyp
         assert data_of((await ask(seen.address, **options)).segments) == [picture]
     for media_type, kept in (("image/png", True), ("text/plain", False), ("application/json", False)):
         url = f"data:{media_type};base64,{base64.b64encode(KEY.encode()).decode()}"
-        async with serving(answering({"image": url})) as seen:
+        async with serving(responding({"image": url})) as seen:
             answer = await ask(seen.address, schema=Schema(output=MEDIA), **options)
         assert data_of(answer.segments) == [KEY.encode() if kept else MASK.encode()]
 
 
 async def test_a_key_in_the_address_is_masked_too() -> None:
-    async with serving(answering({"asked": f"/p?api_key={KEY[:12]}"})) as seen:
+    async with serving(responding({"asked": f"/p?api_key={KEY[:12]}"})) as seen:
         assert read(await ask(f"{seen.address}/p?api_key={KEY[:12]}")) == {"asked": f"/p?api_key={MASK}"}
 
 
 async def test_a_word_that_is_a_key_garbles_no_answer() -> None:
     """As ``EMPTY``, which many servers take for a key."""
-    async with serving(answering({"text": "an EMPTY glass"})) as seen:
+    async with serving(responding({"text": "an EMPTY glass"})) as seen:
         answer = await ask(seen.address, headers={"Authorization": "Bearer EMPTY"})
     assert read(answer) == {"text": "an EMPTY glass"}
 

@@ -26,8 +26,8 @@ from penstock.models import manifest
 from penstock.models.replica.native_interface import place, pointer
 from penstock.models.replica.runtime import Call, Cancelled, Output, Schema, Segment, Spec
 from penstock.models.replica.runtimes.native import HEADER, NativeRuntime
-from tests.models.collecting import CollectingWire, call_with, read
-from tests.models.stage import Stage
+from tests.support.models import Models
+from tests.support.runtimes import CollectingWire, call_with, read
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / "docs" / "native-models.md"
@@ -583,24 +583,24 @@ def test_the_guides_model_works_as_it_is_written_there(tmp_path: Path) -> None:
     found.unload()
 
 
-async def test_a_replica_runs_the_c_example(examples: Path, stage: Stage) -> None:
+async def test_a_replica_runs_the_c_example(examples: Path, models: Models) -> None:
     """All the way through the host: media in and out, and an input that is refused."""
-    model = await stage.host.add(manifest.read(examples / "edges-c" / manifest.FILE_NAME))
+    model = await models.host.add(manifest.read(examples / "edges-c" / manifest.FILE_NAME))
     pixels = random_picture(30, 20)
     segment = Segment(pgm(pixels), "image/x-test", ("image",))
-    answered = await stage.host.call(model, b'{"image":null}', [segment], request_id="r").done
+    answered = await models.host.call(model, b'{"image":null}', [segment], request_id="r").done
     check_edges(Output(answered.json, answered.segments), pixels)
     with pytest.raises(InvalidInput, match="image: must be a binary PGM"):
-        await stage.host.call(model, b'{"image":null}', [Segment(b"x", "image/png", ("image",))], request_id="r").done
+        await models.host.call(model, b'{"image":null}', [Segment(b"x", "image/png", ("image",))], request_id="r").done
 
 
-async def test_a_replica_whose_library_crashes_is_started_again(tmp_path: Path, stage: Stage) -> None:
+async def test_a_replica_whose_library_crashes_is_started_again(tmp_path: Path, models: Models) -> None:
     crash = "if (request->input.data[0] == '0') *(volatile int *)0 = 1;\n    say(result, \"1\");"
     compiled(tmp_path, LIBRARY.replace("@CREATE@", "").replace("@ABI@", "PENSTOCK_ABI").replace("@PREDICT@", crash))
-    model = await stage.host.add(stage.model("crash", "native", {"library": "lib.so"}, retry=False))
+    model = await models.host.add(models.model("crash", "native", {"library": "lib.so"}, retry=False))
     with pytest.raises(ModelCrashed):
-        await stage.call(model, 0)
-    assert await stage.call(model, 5) == 1
+        await models.call(model, 0)
+    assert await models.call(model, 5) == 1
 
 
 def test_data_is_not_copied_on_its_way_in(library: Make) -> None:

@@ -20,8 +20,8 @@ from penstock.masking import MASK
 from penstock.models.checking import Checker
 from penstock.models.replica.runtime import Schema, Segment, Spec
 from penstock.models.replica.runtimes.openai import OpenaiRuntime
-from tests.models.collecting import CollectingWire, call_with, read
-from tests.models.servers import answering, sending, serving, streaming
+from tests.support.http_servers import responding, sending, serving, streaming
+from tests.support.runtimes import CollectingWire, call_with, read
 
 SAID = {
     "model": "served-model",
@@ -53,7 +53,7 @@ async def ask(address: str, value: Any, *segments: Segment, **options: Any) -> A
 class TestChat:
     async def test_a_text_is_answered(self) -> None:
         """With the model, the usage and the reason of its end."""
-        async with serving(answering(SAID)) as seen:
+        async with serving(responding(SAID)) as seen:
             answer = await ask(seen.address, {"system": "Be brief.", "user": "Hi", "max_tokens": 5})
             assert seen.paths == ["/v1/chat/completions"]
             assert seen.json == {
@@ -74,7 +74,7 @@ class TestChat:
         """Defaults below, the model's name above what the caller says."""
         picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBO"}}
         messages = [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, picture]}]
-        async with serving(answering(SAID)) as seen:
+        async with serving(responding(SAID)) as seen:
             given = {"messages": messages, "temperature": 0.9, "model": "another", "tools": [{"type": "function"}]}
             await ask(seen.address, given, defaults={"temperature": 0.1, "seed": 7})
             assert seen.json["messages"] == messages
@@ -85,7 +85,7 @@ class TestChat:
     async def test_tool_calls_are_an_answer_too(self) -> None:
         """Without content."""
         message = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function"}]}
-        async with serving(answering({"choices": [{"message": message, "finish_reason": "tool_calls"}]})) as seen:
+        async with serving(responding({"choices": [{"message": message, "finish_reason": "tool_calls"}]})) as seen:
             answer = await ask(seen.address, {"user": "Hi"})
         assert (answer["content"], answer["tool_calls"]) == (None, message["tool_calls"])
 
@@ -157,7 +157,7 @@ class TestKeys:
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setenv("SOME_KEY", "sk-canary-93")
-        async with serving(answering({"error": {"message": "bad key sk-canary-93"}}, status=401)) as seen:
+        async with serving(responding({"error": {"message": "bad key sk-canary-93"}}, status=401)) as seen:
             with pytest.raises(CallFailed, match="api_key_env") as caught:
                 await ask(seen.address, {"user": "Hi"}, api_key_env="SOME_KEY")
             assert seen.headers[0]["Authorization"] == "Bearer sk-canary-93"
@@ -167,7 +167,7 @@ class TestKeys:
         """Whole, streamed in pieces, and in the output that repeats the stream."""
         monkeypatch.setenv("SOME_KEY", "sk-canary-93")
         said = {"choices": [{"message": {"content": "You sent Bearer sk-canary-93."}}]}
-        async with serving(answering(said)) as seen:
+        async with serving(responding(said)) as seen:
             answer = await ask(seen.address, {"user": "Hi"}, api_key_env="SOME_KEY")
         assert answer["content"] == f"You sent {MASK}."
         parts = [{"choices": [{"delta": {"content": piece}}]} for piece in ("It is sk-", "cana", "ry-93, and sk-can")]
@@ -193,14 +193,14 @@ class TestEmbeddings:
         """Whatever the order of the answer."""
         count = 2 if isinstance(given, list) else 1
         data = [{"index": index, "embedding": [index, 0.5]} for index in reversed(range(count))]
-        async with serving(answering({"data": data, "model": "e", "usage": {"total_tokens": 2}})) as seen:
+        async with serving(responding({"data": data, "model": "e", "usage": {"total_tokens": 2}})) as seen:
             answer = await ask(seen.address, {"input": given}, task="embeddings")
             assert seen.paths == ["/v1/embeddings"]
             assert seen.json == {"input": given, "model": "asked-model"}
         assert answer["embeddings"] == [[index, 0.5] for index in range(count)]
 
     async def test_a_wrong_number_of_vectors_is_refused(self) -> None:
-        async with serving(answering({"data": []})) as seen:
+        async with serving(responding({"data": []})) as seen:
             with pytest.raises(CallFailed, match="returned 0 embeddings for 1 inputs"):
                 await ask(seen.address, {"input": "x"}, task="embeddings")
 

@@ -6,17 +6,18 @@ import asyncio
 import sys
 from pathlib import Path
 
-from tests.processes import alive, children, until
+from tests.support.processes import alive, children
+from tests.support.waiting import until
 
 HOST = """
 import asyncio, sys
 from pathlib import Path
 from penstock.telemetry import logs
-from tests.models.stage import staged
+from tests.support.models import model_host
 
 async def main():
-    async with staged(Path(sys.argv[1])) as stage:
-        model = await stage.serve("stubborn", '''
+    async with model_host(Path(sys.argv[1])) as models:
+        model = await models.serve("stubborn", '''
 import signal, subprocess, sys, time
 
 class Model:
@@ -30,7 +31,7 @@ class Model:
     def unload(self):
         time.sleep(300)
 ''')
-        child, = await stage.call(model, {})
+        child, = await models.call(model, {})
         print(model.replicas[0].pid, child, flush=True)
         await asyncio.sleep(300)
 

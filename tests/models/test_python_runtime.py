@@ -30,7 +30,7 @@ from penstock.models.replica.runtime import (
     Spec,
 )
 from penstock.models.replica.runtimes.python import PythonRuntime
-from tests.models.collecting import CollectingWire, call_with, data_of, read
+from tests.support.runtimes import CollectingWire, call_with, data_of, read
 
 LIMIT = 20.0  # seconds that anything here may take
 

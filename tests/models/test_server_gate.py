@@ -15,8 +15,8 @@ from penstock.failures import CallFailed
 from penstock.models import manifest
 from penstock.models.replica import runtimes
 from penstock.models.replica.runtime import AsyncRuntime, Schema, Spec
-from tests.models.collecting import CollectingWire, call_with, read
-from tests.models.servers import Handler, Seen, answering, serving
+from tests.support.http_servers import Handler, Seen, responding, serving
+from tests.support.runtimes import CollectingWire, call_with, read
 
 RUNTIMES = {
     "http": ("url", {}, {"text": "hi"}),
@@ -56,7 +56,7 @@ def waits(failed: CallFailed) -> float:
 @pytest.mark.parametrize("name", RUNTIMES)
 async def test_a_server_that_limits_us_is_not_called_before_the_reset_it_states(name: str) -> None:
     limits = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "2m0s"}
-    async with serving_model(name, answering({}, status=429, **limits)) as (made, seen):
+    async with serving_model(name, responding({}, status=429, **limits)) as (made, seen):
         with pytest.raises(CallFailed, match="limits us"):
             await predict(made)
         with pytest.raises(CallFailed, match="is not called for 120 s: its rate limit is used up") as caught:
@@ -69,7 +69,7 @@ async def test_a_server_that_limits_us_is_not_called_before_the_reset_it_states(
 @pytest.mark.parametrize("name", RUNTIMES)
 @pytest.mark.parametrize("streams", [False, True])
 async def test_a_server_that_fails_five_times_in_a_row_rests(name: str, streams: bool) -> None:
-    async with serving_model(name, answering({"error": "out of memory"}, status=500)) as (made, seen):
+    async with serving_model(name, responding({"error": "out of memory"}, status=500)) as (made, seen):
         for _ in range(5):
             with pytest.raises(CallFailed, match="out of memory"):
                 await predict(made, streams=streams)
@@ -81,7 +81,7 @@ async def test_a_server_that_fails_five_times_in_a_row_rests(name: str, streams:
 
 async def test_input_that_is_never_sent_says_nothing_about_the_server() -> None:
     """Calls that fail before they are sent do not make a failing server look sound."""
-    async with serving_model("openai", answering({}, status=500)) as (made, seen):
+    async with serving_model("openai", responding({}, status=500)) as (made, seen):
         for number in range(5):
             with pytest.raises(CallFailed, match="the provider failed"):
                 await predict(made)
@@ -93,7 +93,7 @@ async def test_input_that_is_never_sent_says_nothing_about_the_server() -> None:
 
 
 async def test_a_stated_rate_holds_calls_back() -> None:
-    async with serving_model("openai", answering(ANSWER), requests_per_minute=2) as (made, seen):
+    async with serving_model("openai", responding(ANSWER), requests_per_minute=2) as (made, seen):
         for _ in range(2):
             assert (await predict(made))["content"] == "Hello"
         with pytest.raises(CallFailed, match="its rate limit is used up") as caught:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from penstock import Audio, BadInput
-from tests.processes import clean_environment
+from tests.support.processes import clean_environment
 
 SECONDS = 1.5
 FORMATS = {  # media type → FFmpeg's container and codec, rate

@@ -9,7 +9,7 @@ import pytest
 
 from penstock.errors import InvalidInput
 from penstock.models import manifest, trial
-from tests.models.stage import Recorder, Stage, read
+from tests.support.models import Models, Recorder, read
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "subprocess-models.md").read_text(encoding="utf-8")
 
@@ -38,24 +38,24 @@ async def test_the_smallest_model_runs_its_examples(words: Path) -> None:
     assert report.calls[0].output == {"count": 5, "longest": "penstock"}
 
 
-async def test_it_refuses_an_input_and_goes_on(words: Path, stage: Stage) -> None:
-    deployment = await stage.host.add(manifest.read(words / "model.toml"))
+async def test_it_refuses_an_input_and_goes_on(words: Path, models: Models) -> None:
+    deployment = await models.host.add(manifest.read(words / "model.toml"))
     with pytest.raises(InvalidInput, match="text: must hold at least one word"):
-        await stage.call(deployment, {"text": " "})
-    assert (await stage.call(deployment, {"text": "one more"}))["count"] == 2
+        await models.call(deployment, {"text": " "})
+    assert (await models.call(deployment, {"text": "one more"}))["count"] == 2
 
 
-async def test_the_model_that_streams(words: Path, stage: Stage) -> None:
+async def test_the_model_that_streams(words: Path, models: Models) -> None:
     (words / "words.py").write_text(block("Streams", "python"))
     stated = (words / "model.toml").read_text().partition("[schema.output]")[0]
     (words / "model.toml").write_text(stated.replace("[schema.input]", "[schema]\nstreams = true\n[schema.input]", 1))
-    deployment = await stage.host.add(manifest.read(words / "model.toml"))
+    deployment = await models.host.add(manifest.read(words / "model.toml"))
     recorder = Recorder()
-    call = stage.begin(deployment, {"text": "a penstock feeds"}, streams=True, listener=recorder)
+    call = models.begin(deployment, {"text": "a penstock feeds"}, streams=True, listener=recorder)
     await call.done
     assert recorder.chunks == ["a", "penstock", "feeds"]
     assert recorder.progressed == [0, 1, 2]
-    assert read(await stage.begin(deployment, {"text": "a penstock"}).done) == ["a", "penstock"]
+    assert read(await models.begin(deployment, {"text": "a penstock"}).done) == ["a", "penstock"]
 
 
 def test_every_line_of_the_table_means_what_it_says() -> None:

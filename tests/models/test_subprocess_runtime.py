@@ -26,9 +26,9 @@ from penstock.models.replica.program import LONGEST_LINE, Program
 from penstock.models.replica.program_lines import OutOfStep, read
 from penstock.models.replica.runtime import Call, Cancelled, Output, Schema, Segment, Spec
 from penstock.models.replica.runtimes.subprocess import GONE_STATUS, SubprocessRuntime
-from tests.models.collecting import CollectingWire, call_with, data_of
-from tests.models.collecting import read as value_of
-from tests.models.stage import Recorder, Stage
+from tests.support.models import Models, Recorder
+from tests.support.runtimes import CollectingWire, call_with, data_of
+from tests.support.runtimes import read as value_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "models"
 ROOT = Path(__file__).parents[2]
@@ -436,7 +436,7 @@ import sys
 from pathlib import Path
 from penstock.models.replica.runtime import Schema, Spec
 from penstock.models.replica.runtimes.subprocess import SubprocessRuntime
-from tests.models.collecting import CollectingWire, call_with
+from tests.support.runtimes import CollectingWire, call_with
 
 options = {"command": [sys.executable, "-c", sys.argv[1]]}
 runtime = SubprocessRuntime(Spec(name="m", version="1", folder=Path("/"), options=options, schema=Schema()))
@@ -596,27 +596,27 @@ def test_what_cannot_be_started_is_said(tmp_path: Path) -> None:
 # In a replica
 
 
-async def test_a_replica_whose_program_ends_is_started_again_and_says_why(stage: Stage) -> None:
+async def test_a_replica_whose_program_ends_is_started_again_and_says_why(models: Models) -> None:
     program = "import sys\nfor line in sys.stdin: print(line, flush=True) if len(line) > 2 else sys.exit(3)"
     command = [sys.executable, "-c", program]
-    model = await stage.host.add(stage.model("exit", "subprocess", {"command": command}, retry=False))
+    model = await models.host.add(models.model("exit", "subprocess", {"command": command}, retry=False))
     with pytest.raises(ModelCrashed, match="the program ended with exit status 3"):
-        await stage.call(model, 1)
-    assert await stage.call(model, "text") == "text"
-    said = [line.message for line in stage.lines(model)]
+        await models.call(model, 1)
+    assert await models.call(model, "text") == "text"
+    said = [line.message for line in models.lines(model)]
     assert "the program ended with exit status 3; its replica ends with it" in said
 
 
-async def test_a_caller_that_goes_frees_the_program_for_the_next_one(stage: Stage) -> None:
+async def test_a_caller_that_goes_frees_the_program_for_the_next_one(models: Models) -> None:
     command = [sys.executable, "-c", "import signal, sys\n" + dedent(PATIENT)]
-    stated = stage.model("patient", "subprocess", {"command": command, "cancel": "signal"})
-    model = await stage.host.add(stated)
+    stated = models.model("patient", "subprocess", {"command": command, "cancel": "signal"})
+    model = await models.host.add(stated)
     recorder = Recorder()
-    call = stage.begin(model, "wait", streams=True, listener=recorder)
+    call = models.begin(model, "wait", streams=True, listener=recorder)
     async with asyncio.timeout(LIMIT):
         await recorder.chunk_came.wait()
         call.close()
-        assert await stage.call(model, "go") == ["begun", "unread", "end"]
+        assert await models.call(model, "go") == ["begun", "unread", "end"]
     assert recorder.chunks == ["begun"]
     assert len(model.replicas) == 1
 

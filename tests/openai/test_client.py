@@ -14,7 +14,7 @@ from penstock.failures import CallFailed
 from penstock.openai.client import Client
 from penstock.openai.streams import ChatStream
 from penstock.outbound.peer import Peer
-from tests.models.servers import serving
+from tests.support.http_servers import serving
 
 KEY = "sk-a-secret-key-1"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -20,9 +20,10 @@ from penstock.providers.dispatch import Mode
 from penstock.providers.endpoint import Endpoint
 from penstock.providers.job_inputs import chat as request
 from penstock.workers.chat import ChatExecutor, ChatResult
-from tests.models.servers import answering as wholly
-from tests.models.servers import serving, streaming
-from tests.providers.stage import KEY, context, job, opened, profile, spec
+from tests.support.attempts import claimed_job, job_context
+from tests.support.http_servers import responding as wholly
+from tests.support.http_servers import serving, streaming
+from tests.support.providers import KEY, open_servers, profile, spec
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ANSWER = {
@@ -59,8 +60,8 @@ def answering(status: int, body: object = None, **headers: str) -> Handler:
 
 async def run(base_url: str, claimed: ClaimedJob | None = None, **options: Any) -> ChatResult:
     provider = spec(base_url, **options)
-    async with opened() as servers:
-        return await ChatExecutor(profile(provider), servers)(claimed or job(user="Hi"), context())
+    async with open_servers() as servers:
+        return await ChatExecutor(profile(provider), servers)(claimed or claimed_job(user="Hi"), job_context())
 
 
 async def failure(handler: Handler, **options: Any) -> CallFailed:
@@ -86,7 +87,7 @@ class Seen:
 async def test_messages_are_passed_on_and_the_result_is_as_documented() -> None:
     seen = Seen()
     messages = [{"role": "system", "content": "Answer as JSON."}, {"role": "user", "content": "Classify"}]
-    claimed = job(messages=messages, max_tokens=256, response_format={"type": "json_object"}, call_id=17)
+    claimed = claimed_job(messages=messages, max_tokens=256, response_format={"type": "json_object"}, call_id=17)
     async with provider(seen.answer) as url:
         result = await run(url, claimed)
     assert seen.path == "/chat/completions"
@@ -106,7 +107,7 @@ async def test_messages_are_passed_on_and_the_result_is_as_documented() -> None:
 async def test_compact_fields_become_messages() -> None:
     seen = Seen()
     async with provider(seen.answer) as url:
-        await run(url, job(system="Be brief.", user="Hi", temperature=0, top_p=0.5, stop=["."], seed=4))
+        await run(url, claimed_job(system="Be brief.", user="Hi", temperature=0, top_p=0.5, stop=["."], seed=4))
     assert seen.body == {
         "model": "qwen",
         "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
@@ -220,11 +221,11 @@ async def test_a_refused_job_waits_for_the_reset_that_the_server_states() -> Non
         limits = {"limit-requests": "60", "remaining-requests": "0", "reset-requests": "1m0s"}
         return web.Response(status=429, headers={f"x-ratelimit-{name}": value for name, value in limits.items()})
 
-    async with provider(handler) as url, opened() as servers:
+    async with provider(handler) as url, open_servers() as servers:
         executor = ChatExecutor(profile(spec(url)), servers)
         for _ in range(2):
             with pytest.raises(CallFailed) as caught:
-                await executor(job(user="Hi"), context())
+                await executor(claimed_job(user="Hi"), job_context())
             assert caught.value.category is Category.RATE_LIMITED
             assert timedelta(seconds=50) < (caught.value.retry_after or timedelta(0)) <= timedelta(seconds=60)
     assert requests == 1
@@ -343,10 +344,10 @@ async def test_an_echo_of_credentials_in_a_response_is_masked() -> None:
     assert KEY not in repr(result)
     parts = [{"choices": [{"delta": {"content": f"your key is {KEY}"}}], "model": KEY}]
     events = [b"data: " + msgspec.json.encode(part) + b"\n\n" for part in parts] + [b"data: [DONE]\n\n"]
-    told = context()
-    async with serving(streaming(events)) as seen, opened() as servers:
+    told = job_context()
+    async with serving(streaming(events)) as seen, open_servers() as servers:
         chat = spec(seen.address)
-        result = await ChatExecutor(profile(chat), servers)(job(user="Hi", stream=True), told)
+        result = await ChatExecutor(profile(chat), servers)(claimed_job(user="Hi", stream=True), told)
     assert KEY not in repr(result)
     assert KEY.encode() not in b"".join(bytes(chunk) for chunk in told.outbox.parcel().chunks)
 
@@ -369,9 +370,9 @@ async def test_nul_characters_are_left_out_of_replies() -> None:
     async with provider(answering(200, odd)) as url:
         result = await run(url)
     assert (result.content, result.model, result.usage) == ("ab\\u0000c", "m", {"prompt_tokens": 1, "x": [""]})
-    async with serving(streaming(stream("a\0", "b"))) as seen, opened() as servers:
+    async with serving(streaming(stream("a\0", "b"))) as seen, open_servers() as servers:
         chat = spec(seen.address)
-        result = await ChatExecutor(profile(chat), servers)(job(user="Hi", stream=True), context())
+        result = await ChatExecutor(profile(chat), servers)(claimed_job(user="Hi", stream=True), job_context())
     assert result.content == "ab"
 
 
@@ -407,10 +408,10 @@ async def test_a_streamed_reply_leaks_no_credential_in_pieces() -> None:
     key = "canary-KEY/abc+def=="
     events = [*stream("the key is ", "canary-KE", "Y/abc+d", "ef== indeed"), *stream()[-1:]]
     events[4] = b'data: {"choices": [], "usage": {"prompt_tokens": 3, "x": "canary-KEY/abc+def=="}}\n\n'
-    told = context()
-    async with serving(streaming(events)) as seen, opened() as servers:
+    told = job_context()
+    async with serving(streaming(events)) as seen, open_servers() as servers:
         chat = spec(seen.address, api_key=key)
-        result = await ChatExecutor(profile(chat), servers)(job(user="Hi", stream=True), told)
+        result = await ChatExecutor(profile(chat), servers)(claimed_job(user="Hi", stream=True), told)
     assert result.content == "the key is ****** indeed"
     assert result.usage == {"prompt_tokens": 3, "x": "******"}
     deltas = [msgspec.json.decode(chunk)["delta"] for chunk in told.outbox.parcel().chunks]
@@ -422,8 +423,10 @@ async def test_a_streamed_reply_leaks_no_credential_in_pieces() -> None:
 async def test_events_may_come_in_any_pieces_with_any_line_ends(size: int, end: str) -> None:
     whole = b"\xef\xbb\xbf" + b"".join(stream("Hel", "lo")).replace(b"\n", end.encode())
     pieces = [whole[at : at + size] for at in range(0, len(whole), size)]
-    async with serving(streaming(pieces)) as seen, opened() as servers:
-        result = await ChatExecutor(profile(spec(seen.address)), servers)(job(user="Hi", stream=True), context())
+    async with serving(streaming(pieces)) as seen, open_servers() as servers:
+        result = await ChatExecutor(profile(spec(seen.address)), servers)(
+            claimed_job(user="Hi", stream=True), job_context()
+        )
     assert result.content == "Hello"
 
 
@@ -444,9 +447,11 @@ async def test_a_response_that_cannot_be_cleaned_is_the_providers_error() -> Non
 
 
 async def test_a_reply_is_not_lost_because_the_attempts_repeat_it() -> None:
-    async with provider(answering(200, said("x" * 5000))) as url, opened() as servers:
+    async with provider(answering(200, said("x" * 5000))) as url, open_servers() as servers:
         chat = spec(url)
-        result = await ChatExecutor(profile(chat), servers, max_result_bytes=8000)(job(user="Hi"), context())
+        result = await ChatExecutor(profile(chat), servers, max_result_bytes=8000)(
+            claimed_job(user="Hi"), job_context()
+        )
     assert (len(result.content), result.attempts[0].text) == (5000, None)
 
 
@@ -465,10 +470,13 @@ async def test_a_refusal_whose_words_do_not_arrive_is_still_one(monkeypatch: pyt
 
 @pytest.mark.parametrize("tokens", [True, -1, "3", 10**30, None, [3]])
 async def test_an_account_that_cannot_be_true_counts_as_none(tokens: object) -> None:
-    told = context()
-    async with provider(answering(200, ANSWER | {"usage": {"prompt_tokens": tokens}})) as url, opened() as servers:
+    told = job_context()
+    async with (
+        provider(answering(200, ANSWER | {"usage": {"prompt_tokens": tokens}})) as url,
+        open_servers() as servers,
+    ):
         chat = spec(url)
-        await ChatExecutor(profile(chat), servers)(job(user="Hi"), told)
+        await ChatExecutor(profile(chat), servers)(claimed_job(user="Hi"), told)
     assert [type(one.prompt_tokens) for one in told.usage] == [int]
     assert told.usage[0].prompt_tokens == 0
 
@@ -476,14 +484,14 @@ async def test_an_account_that_cannot_be_true_counts_as_none(tokens: object) -> 
 def test_usage_that_cannot_be_stored_is_refused_at_once() -> None:
     for wrong in (Usage(provider="", duration_ms=1), Usage(provider="p", prompt_tokens=-1), Usage(provider="a\x00")):
         with pytest.raises(ValueError):  # noqa: PT011
-            context().used(wrong)
+            job_context().used(wrong)
 
 
 async def test_a_delta_of_any_length_reaches_the_output() -> None:
-    told = context()
-    async with serving(streaming(stream("x" * 2_000_000))) as seen, opened() as servers:
+    told = job_context()
+    async with serving(streaming(stream("x" * 2_000_000))) as seen, open_servers() as servers:
         chat = spec(seen.address)
-        result = await ChatExecutor(profile(chat), servers)(job(user="Hi", stream=True), told)
+        result = await ChatExecutor(profile(chat), servers)(claimed_job(user="Hi", stream=True), told)
     assert len(result.content) == 2_000_000
 
 
@@ -498,11 +506,11 @@ def test_an_endpoint_does_not_print_its_secrets() -> None:
 
 
 async def test_a_streamed_reply_is_the_jobs_output_while_it_comes() -> None:
-    told = context()
+    told = job_context()
     async with serving(streaming(stream("Hel", "lo"))) as seen:
         provider = spec(seen.address)
-        async with opened() as servers:
-            result = await ChatExecutor(profile(provider), servers)(job(user="Hi", stream=True), told)
+        async with open_servers() as servers:
+            result = await ChatExecutor(profile(provider), servers)(claimed_job(user="Hi", stream=True), told)
     assert (result.content, result.model, result.usage) == ("Hello", "served-model", ANSWER["usage"])
     assert seen.json["stream"] is True
     parcel = told.outbox.parcel()
@@ -514,9 +522,9 @@ async def test_a_stream_that_ends_early_fails_without_fallback(cut: bool) -> Non
     """The output so far would stand before another provider's reply."""
     async with serving(streaming(stream("Hel", "lo")[:1], cut=cut)) as broken, serving(wholly(ANSWER)) as other:
         specs = [spec(broken.address, name="broken"), spec(other.address, name="other")]
-        async with opened() as servers:
+        async with open_servers() as servers:
             with pytest.raises(CallFailed) as caught:
-                await ChatExecutor(profile(*specs), servers)(job(user="Hi", stream=True), context())
+                await ChatExecutor(profile(*specs), servers)(claimed_job(user="Hi", stream=True), job_context())
     assert caught.value.category is Category.PROVIDER_ERROR
     assert other.bodies == []
 
@@ -524,8 +532,8 @@ async def test_a_stream_that_ends_early_fails_without_fallback(cut: bool) -> Non
 async def test_a_stream_that_never_began_falls_back() -> None:
     async with serving(wholly({"error": "no"}, 500)) as broken, serving(streaming(stream("Hi"))) as other:
         specs = [spec(broken.address, name="broken"), spec(other.address, name="other")]
-        async with opened() as servers:
-            result = await ChatExecutor(profile(*specs), servers)(job(user="Hi", stream=True), context())
+        async with open_servers() as servers:
+            result = await ChatExecutor(profile(*specs), servers)(claimed_job(user="Hi", stream=True), job_context())
     assert (result.content, result.provider) == ("Hi", "other")
 
 
@@ -533,11 +541,11 @@ async def test_a_stream_that_never_began_falls_back() -> None:
 
 
 async def test_the_next_provider_replaces_one_that_fails_and_both_attempts_are_kept() -> None:
-    told = context()
+    told = job_context()
     async with serving(wholly({"error": "out of memory"}, 500)) as broken, serving(wholly(ANSWER)) as other:
         specs = [spec(broken.address, name="broken", model="big"), spec(other.address, name="other")]
-        async with opened() as servers:
-            result = await ChatExecutor(profile(*specs), servers)(job(user="Hi"), told)
+        async with open_servers() as servers:
+            result = await ChatExecutor(profile(*specs), servers)(claimed_job(user="Hi"), told)
     assert (result.content, result.provider) == ("Hello", "other")
     first, second = result.attempts
     assert (first.provider, first.model, first.status, first.text) == ("broken", "big", "failed", None)
@@ -560,8 +568,8 @@ async def test_all_replies_are_compared() -> None:
     first, second = said("one two three four"), said("One, two; three five.")
     async with serving(wholly(first)) as left, serving(wholly(second)) as right:
         specs = [spec(left.address, name="left"), spec(right.address, name="right")]
-        async with opened() as servers:
-            result = await ChatExecutor(profile(*specs, mode=Mode.ALL), servers)(job(user="Hi"), context())
+        async with open_servers() as servers:
+            result = await ChatExecutor(profile(*specs, mode=Mode.ALL), servers)(claimed_job(user="Hi"), job_context())
     assert result.content == "one two three four"
     (agreement,) = result.agreement
     assert (agreement.reference, agreement.hypothesis, agreement.wer, agreement.words) == ("left", "right", 0.25, 4)
@@ -576,9 +584,9 @@ async def test_images_pass_through_and_a_profiles_defaults_stand_below_the_jobs_
     async with provider(seen.answer) as url:
         vision = spec(url, defaults={"presence_penalty": 1})
         seeing = profile(vision, max_tokens=300, temperature=0.5, chat_template_kwargs={"x": 1})
-        async with opened() as servers:
-            claimed = job(messages=[{"role": "user", "content": parts}], temperature=0)
-            await ChatExecutor(seeing, servers)(claimed, context())
+        async with open_servers() as servers:
+            claimed = claimed_job(messages=[{"role": "user", "content": parts}], temperature=0)
+            await ChatExecutor(seeing, servers)(claimed, job_context())
     assert seen.body == {
         "model": "qwen",
         "messages": [{"role": "user", "content": parts}],

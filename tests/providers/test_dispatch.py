@@ -14,7 +14,7 @@ from penstock.outbound.gate import Gate, GateClosed
 from penstock.providers import dispatch
 from penstock.providers.dispatch import Candidate, Dispatched, MeteredGate, Mode, ProviderAttempt, Reply, Used
 from penstock.providers.reports import report_of
-from tests.providers.stage import StandingClock
+from tests.support.clocks import StandingClock
 
 CallProvider = Callable[[], Awaitable[Reply]]
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -14,24 +13,12 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from penstock.failures import CallFailed, Category
 from penstock.providers.fetching import Fetcher
+from tests.support.http_servers import site
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 HERE = ("127.0.0.0/8",)
 MOST = 200_000
 CONTENT = bytes(range(256)) * 500
-
-
-@asynccontextmanager
-async def site(handler: Handler) -> AsyncIterator[str]:
-    application = web.Application()
-    application.router.add_get("/{path:.*}", handler)
-    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
 
 
 async def fetch(url: str, to: Path, *, networks: tuple[str, ...] = HERE, seconds: float = 20) -> bytes:

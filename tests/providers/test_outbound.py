@@ -15,7 +15,7 @@ from penstock.failures import CallFailed
 from penstock.outbound import addresses
 from penstock.outbound.peer import Peer
 from penstock.outbound.policy import AddressRefused, Policy, check_url, networks_of
-from tests.models.servers import answering, serving
+from tests.support.http_servers import responding, serving
 
 METADATA = [
     "http://169.254.169.254/latest/meta-data",
@@ -143,7 +143,7 @@ async def post(url: str, resolver: AbstractResolver | None, policy: Policy | Non
 
 async def test_a_name_is_checked_by_its_address() -> None:
     """For every connection anew: one that changes its mind leads nowhere."""
-    async with serving(answering({"ok": True})) as seen:
+    async with serving(responding({"ok": True})) as seen:
         port = seen.address.rpartition(":")[2]
         url = f"http://models.example:{port}/"
         names = Names(["127.0.0.1"], ["169.254.169.254"])
@@ -158,7 +158,7 @@ async def test_a_name_is_checked_by_its_address() -> None:
 
 async def test_of_several_addresses_only_allowed_ones_are_used() -> None:
     """And a list of networks narrows what is."""
-    async with serving(answering({"ok": True})) as seen:
+    async with serving(responding({"ok": True})) as seen:
         url = f"http://models.example:{seen.address.rpartition(':')[2]}/"
         assert await post(url, Names(["169.254.169.254", "127.0.0.1"])) == b'{"ok": true}'
         narrow = Policy(networks=tuple(networks_of(["10.0.0.0/8"])))
@@ -171,10 +171,10 @@ async def test_of_several_addresses_only_allowed_ones_are_used() -> None:
 async def test_redirects_proxies_and_cookies_are_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection goes to the server that was named."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    async with serving(answering({}, status=302, Location="http://127.0.0.1:1/")) as seen:
+    async with serving(responding({}, status=302, Location="http://127.0.0.1:1/")) as seen:
         with pytest.raises(CallFailed, match="redirects, which is not followed"):
             await post(seen.address, None)
-    async with serving(answering({}, 200, **{"Set-Cookie": "a=b"})) as seen:
+    async with serving(responding({}, 200, **{"Set-Cookie": "a=b"})) as seen:
         provider = Peer(headers={}, timeout_seconds=5)
         for _ in range(3):
             await provider.post(seen.address, headers={}, data=b"{}")
@@ -210,7 +210,7 @@ def test_hosts_that_are_no_names(url: str) -> None:
 )
 async def test_no_socket_is_made_for_an_address_that_is_refused(host: str) -> None:
     """Also where the URL was not checked before."""
-    async with serving(answering({})) as seen:
+    async with serving(responding({})) as seen:
         port = seen.address.rpartition(":")[2]
         session = addresses.session(Policy(public=True), seconds=5)
         try:

@@ -24,10 +24,9 @@ from penstock.providers.profile import Kind, ProviderSpec
 from penstock.providers.reports import report_of
 from penstock.providers.speech import Sound, SpeechRequest
 from penstock.recordings.recording import Recording, examine
-from tests.models.servers import Seen, serving
-from tests.providers.speaking import encoded
-from tests.providers.stage import opened, spec
-from tests.unit.test_cutting import recorded
+from tests.support.http_servers import Seen, serving
+from tests.support.providers import open_servers, spec
+from tests.support.recordings import encoded, recorded
 
 LONGEST = timedelta(seconds=6)
 Answers = Callable[[int], web.Response]
@@ -73,7 +72,7 @@ async def transcribed(
     on_progress: Callable[[float], None] = lambda _: None,
     gates: list[MeteredGate] | None = None,
 ) -> Reply:
-    async with opened() as servers:
+    async with open_servers() as servers:
         gate = MeteredGate(servers.gate(provider), 0)
         if gates is not None:
             gates.append(gate)
@@ -238,7 +237,7 @@ async def test_a_provider_that_hangs_opens_its_breaker_in_pieces_too(recording: 
         await asyncio.Event().wait()
         raise AssertionError
 
-    async with serving(hang) as seen, opened() as servers:
+    async with serving(hang) as seen, open_servers() as servers:
         provider = audio_model(seen)
         gate = servers.gate(provider)
         for _ in range(5):

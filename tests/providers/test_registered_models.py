@@ -24,11 +24,11 @@ from penstock.providers.servers import Servers
 from penstock.workers.chat import ChatExecutor
 from penstock.workers.model_calls import GatewayCaller, HostedCaller
 from penstock.workers.transcription import TranscriptionExecutor
-from tests.gateway.stage import serving as gateway_serving
-from tests.models.servers import answering, serving
-from tests.providers.speaking import spoken
-from tests.providers.stage import context, job, profile, spec
-from tests.providers.test_transcription import base64_of
+from tests.support.attempts import claimed_job, job_context
+from tests.support.gateways import running_gateway as gateway_serving
+from tests.support.http_servers import responding, serving
+from tests.support.providers import profile, spec
+from tests.support.recordings import base64_of, spoken
 
 CODE = {
     "assistant": """
@@ -110,9 +110,9 @@ def model(name: str, kind: Kind = Kind.MODEL, **fields: Any) -> ProviderSpec:
 
 
 async def test_a_chat_job_runs_on_a_registered_model(models: ModelCaller) -> None:
-    told = context()
+    told = job_context()
     result = await ChatExecutor(profile(model("assistant", defaults={"max_tokens": 7})), Servers(models))(
-        job(user="Hi", temperature=0.5), told
+        claimed_job(user="Hi", temperature=0.5), told
     )
     assert (result.content, result.model, result.finish_reason) == ("You said Hi", "assistant-v2", "stop")
     assert result.usage == {"prompt_tokens": 1, "completion_tokens": 7}
@@ -121,8 +121,8 @@ async def test_a_chat_job_runs_on_a_registered_model(models: ModelCaller) -> Non
 
 
 async def test_a_models_stream_is_the_jobs_output(models: ModelCaller) -> None:
-    told = context()
-    result = await ChatExecutor(profile(model("typist")), Servers(models))(job(user="Ada", stream=True), told)
+    told = job_context()
+    result = await ChatExecutor(profile(model("typist")), Servers(models))(claimed_job(user="Ada", stream=True), told)
     assert [msgspec.json.decode(chunk) for chunk in told.outbox.parcel().chunks] == [
         {"delta": "Dear "},
         {"delta": "Ada"},
@@ -132,16 +132,16 @@ async def test_a_models_stream_is_the_jobs_output(models: ModelCaller) -> None:
 
 
 async def test_a_model_that_only_streams_serves_whole_completions_too(models: ModelCaller) -> None:
-    result = await ChatExecutor(profile(model("typist")), Servers(models))(job(user="Ada"), context())
+    result = await ChatExecutor(profile(model("typist")), Servers(models))(claimed_job(user="Ada"), job_context())
     assert result.content == "Dear Ada!"
 
 
 async def test_a_server_stands_in_for_a_model_that_fails(models: ModelCaller) -> None:
     answer = {"choices": [{"message": {"content": "Hello"}}]}
-    async with serving(answering(answer)) as seen:
+    async with serving(responding(answer)) as seen:
         servers = Servers(models)
         result = await ChatExecutor(profile(model("assistant"), spec(seen.address)), servers)(
-            job(user="fail"), context()
+            claimed_job(user="fail"), job_context()
         )
         await servers.close()
     first, second = result.attempts
@@ -161,7 +161,7 @@ async def test_an_option_or_output_that_does_not_fit_is_reported(
     models: ModelCaller, name: str, stated: dict[str, Any], category: Category, message: str
 ) -> None:
     with pytest.raises(CallFailed) as caught:
-        await ChatExecutor(profile(model(name)), Servers(models))(job(**stated), context())
+        await ChatExecutor(profile(model(name)), Servers(models))(claimed_job(**stated), job_context())
     assert caught.value.category is category
     assert message in caught.value.message
 
@@ -171,7 +171,7 @@ async def test_a_transcription_job_runs_on_a_registered_model(models: ModelCalle
     executor = TranscriptionExecutor(
         profile(model("ears", Kind.AUDIO_MODEL), mode=Mode.FIRST), Servers(models), fetcher=_never(), blobs=_never()
     )
-    result = await executor(job(task_type="transcription", audio=base64_of(wav), language="en"), context())
+    result = await executor(claimed_job(task_type="transcription", audio=base64_of(wav), language="en"), job_context())
     assert (result.text, result.language, result.model) == ("audio/wav True", "en", "ears")
     assert len(result.segments) == 1
 
@@ -188,7 +188,7 @@ async def test_a_wait_that_a_model_reports_closes_the_providers_gate() -> None:
     executor = ChatExecutor(profile(model("assistant")), Servers(limited))
     for _ in range(2):
         with pytest.raises(CallFailed) as caught:
-            await executor(job(user="Hi"), context())
+            await executor(claimed_job(user="Hi"), job_context())
         assert caught.value.category is Category.RATE_LIMITED
         assert timedelta(seconds=30) < (caught.value.retry_after or timedelta(0)) <= timedelta(seconds=40)
     assert limited.calls == 1

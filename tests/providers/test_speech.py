@@ -16,8 +16,9 @@ from penstock.providers.dispatch import Reply
 from penstock.providers.profile import Kind, ProviderSpec
 from penstock.providers.speech import Sound, SpeechRequest, transcript
 from penstock.recordings.recording import Recording, examine
-from tests.providers.speaking import SEGMENTS, TEXT, encoded, spoken, transcribing
-from tests.providers.stage import KEY, opened, spec
+from tests.support.providers import KEY, open_servers, spec
+from tests.support.recordings import TEXT, encoded, spoken
+from tests.support.speech_servers import SEGMENTS, transcribing
 
 EVERYTHING = SpeechRequest(language="en", diarization=True, min_speakers=1, max_speakers=3, prompt="Penstock")
 
@@ -33,7 +34,7 @@ async def recording(wav: Path) -> Recording:
 
 
 async def ask(provider: ProviderSpec, recording: Recording, request: SpeechRequest) -> Reply:
-    async with opened() as servers:
+    async with open_servers() as servers:
         server = servers.speech(provider)
         return await server.transcribe(await Sound(recording).taken_by(server), request, key="the-key")
 
@@ -180,7 +181,7 @@ async def test_a_chat_model_gets_wav_for_formats_it_does_not_take(
 
 async def test_a_recording_is_converted_once_for_all(tmp_path: Path, wav: Path) -> None:
     sound = Sound(await examine(encoded(wav, tmp_path / "a.flac", "flac")))
-    async with opened() as servers:
+    async with open_servers() as servers:
         first, second = (servers.speech(audio_llm("http://h", name=name)) for name in ("a", "b"))
         taken = await asyncio.gather(sound.taken_by(first), sound.taken_by(second))
         assert taken[0] is taken[1]

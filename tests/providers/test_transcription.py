@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 import subprocess
 from collections.abc import AsyncIterator
@@ -25,10 +24,11 @@ from penstock.providers.profile import Kind, ProviderSpec
 from penstock.recordings.recording import examine
 from penstock.work.context import JobContext
 from penstock.workers.transcription import TranscriptionExecutor, TranscriptionResult, fitted, sweep
-from tests.models.servers import hanging, raw, serving
-from tests.providers.speaking import SEGMENTS, TEXT, encoded, spoken, transcribing
-from tests.providers.stage import context, job, opened, profile, spec
-from tests.providers.test_fetching import site
+from tests.support.attempts import claimed_job, job_context
+from tests.support.http_servers import hanging, raw_server, serving, site
+from tests.support.providers import open_servers, profile, spec
+from tests.support.recordings import TEXT, base64_of, encoded, spoken
+from tests.support.speech_servers import SEGMENTS, transcribing
 
 MOST = 2**22
 
@@ -45,7 +45,7 @@ async def executor(
     fetcher = Fetcher(["127.0.0.0/8"], max_bytes=MOST)
     nowhere = Database("postgresql://nowhere.invalid/none", application_name="penstock-test")
     blobs = BlobService(nowhere, max_bytes=MOST, keep=timedelta(days=1))
-    async with opened() as servers:
+    async with open_servers() as servers:
         try:
             yield TranscriptionExecutor(profile(*specs, mode=mode, **defaults), servers, fetcher=fetcher, blobs=blobs)
         finally:
@@ -56,7 +56,7 @@ async def transcribed(
     *specs: ProviderSpec, told: JobContext | None = None, asked: Mode = Mode.ALL, **stated: Any
 ) -> TranscriptionResult:
     async with executor(*specs, mode=asked) as run:
-        return await run(job(task_type="transcription", **stated), told or context())
+        return await run(claimed_job(task_type="transcription", **stated), told or job_context())
 
 
 async def failure(*specs: ProviderSpec, **stated: Any) -> CallFailed:
@@ -73,12 +73,8 @@ def audio_llm(address: str, name: str = "voxtral-small") -> ProviderSpec:
     return spec(f"{address}/v1", name=name, kind=Kind.AUDIO_CHAT, model="voxtral", prompt="Transcribe.")
 
 
-def base64_of(path: Path) -> str:
-    return base64.b64encode(path.read_bytes()).decode()
-
-
 async def test_all_providers_are_called_and_compared(wav: Path) -> None:
-    told = context()
+    told = job_context()
     async with transcribing() as first, transcribing(text="The quick brown dog jumps over the lazy dog") as second:
         result = await transcribed(
             whisperx(first.address), audio_llm(second.address), told=told, audio=base64_of(wav), language="en"
@@ -103,7 +99,7 @@ async def test_all_providers_are_called_and_compared(wav: Path) -> None:
 
 async def test_with_the_mode_first_the_next_provider_replaces_one_that_fails(wav: Path) -> None:
     async with transcribing(status=500) as broken, transcribing() as other:
-        told = context()
+        told = job_context()
         specs = (whisperx(broken.address), audio_llm(other.address))
         result = await transcribed(*specs, told=told, asked=Mode.FIRST, audio=base64_of(wav))
     (line,) = told.outbox.parcel().lines
@@ -208,7 +204,7 @@ async def test_when_none_succeeds_the_error_names_each(wav: Path) -> None:
 async def test_slow_lying_and_cut_providers(wav: Path) -> None:
     """Each ends in its own category; together they are the providers' error."""
     lying = b'HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 9000\r\n\r\n{"text": "x"}'
-    async with serving(hanging) as slow, raw(lying) as liar, raw(b"HTTP/1.1 200 OK\r\nConte") as cut:
+    async with serving(hanging) as slow, raw_server(lying) as liar, raw_server(b"HTTP/1.1 200 OK\r\nConte") as cut:
         for address, category in (
             (slow.address, Category.TIMEOUT),
             (liar, Category.PROVIDER_ERROR),
@@ -223,7 +219,7 @@ async def test_a_cancelled_job_leaves_no_file_and_lets_the_provider_go(
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     async with serving(hanging) as slow, executor(whisperx(slow.address)) as run:
-        running = asyncio.ensure_future(run(job(audio=base64_of(wav)), context()))
+        running = asyncio.ensure_future(run(claimed_job(audio=base64_of(wav)), job_context()))
         async with asyncio.timeout(20):
             while not slow.bodies:
                 await asyncio.sleep(0.01)

@@ -13,7 +13,7 @@ import pytest
 from penstock.sidecar.containers import ContainerReader
 from penstock.sidecar.fetching import SourceFailed
 from penstock.sidecar.telemetry import Container
-from tests.sidecar.stage import Docker, listed, usage
+from tests.support.docker import Docker, listed, usage
 
 
 @asynccontextmanager

@@ -15,8 +15,8 @@ import msgspec
 import pytest
 
 from penstock.sidecar.gpus import GpuReader
-from tests.processes import clean_environment
-from tests.sidecar.stage import build_nvml
+from tests.support.nvml import build_nvml
+from tests.support.processes import clean_environment
 
 PROBE = Path(__file__).with_name("gpu_probe.py")
 

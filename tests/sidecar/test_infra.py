@@ -16,7 +16,7 @@ from penstock.masking import Secret
 from penstock.settings import load_settings
 from penstock.sidecar.infra import Infra, SidecarStatus
 from penstock.sidecar.telemetry import Gpu, Report, Telemetry
-from tests.models.servers import Handler, answering, closed_port, hanging, sending, serving
+from tests.support.http_servers import Handler, closed_port, hanging, responding, sending, serving
 
 TOKEN = "token-of-these-sidecars"
 
@@ -124,7 +124,7 @@ async def test_lies_are_an_error_line(body: bytes) -> None:
 
 async def test_larger_lies_are_an_error_line_too() -> None:
     assert (await seen(sending(b"{}", "application/json", 500))).error == "HTTP status 500"
-    assert (await seen(answering({"echo": TOKEN}))).error == "the response repeats the token: this is not a sidecar"
+    assert (await seen(responding({"echo": TOKEN}))).error == "the response repeats the token: this is not a sidecar"
     large = report(host="x" * 2**22)
     assert (await seen(sidecar_with(large))).error == "the response has more than 4 MiB"
 

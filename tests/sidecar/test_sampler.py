@@ -20,8 +20,9 @@ from penstock.sidecar.telemetry import Gpu, HealthCheck
 from penstock.sidecar.vllm import VllmReader
 from penstock.sidecar.whisperx import WhisperxReader
 from penstock.telemetry import logs
-from tests.models.servers import answering, closed_port, hanging, sending, serving
-from tests.sidecar.stage import Docker, listed, metrics, usage
+from tests.support.docker import Docker, listed, usage
+from tests.support.http_servers import closed_port, hanging, responding, sending, serving
+from tests.support.vllm_metrics import metrics
 
 
 class StuckGpus(GpuReader):
@@ -76,7 +77,7 @@ async def test_all_sources_are_reported_together() -> None:
     async with (
         docker.listening() as socket,
         serving(sending(metrics(), "text/plain")) as vllm,
-        serving(answering({})) as whisperx,
+        serving(responding({})) as whisperx,
         sampler(socket=socket, vllm=(vllm.address,), whisperx=(whisperx.address,)) as one,
     ):
         sample = await one.sample()
@@ -136,7 +137,7 @@ async def test_a_source_that_hangs_makes_no_other_late() -> None:
 
     async with (
         serving(once) as stuck,
-        serving(answering({})) as whisperx,
+        serving(responding({})) as whisperx,
         sampler(vllm=(stuck.address,), whisperx=(whisperx.address,), timeout=timedelta(hours=1)) as one,
     ):
         running = asyncio.create_task(one.run())
@@ -163,7 +164,7 @@ async def test_a_bug_in_a_source_is_an_error_line_with_its_details_in_the_log_on
 
 
 async def test_it_measures_at_intervals_and_reports_the_age() -> None:
-    async with serving(answering({})) as whisperx, sampler(whisperx=(whisperx.address,)) as one:
+    async with serving(responding({})) as whisperx, sampler(whisperx=(whisperx.address,)) as one:
         running = asyncio.create_task(one.run())
         first = await asyncio.wait_for(one.report(), 10)
         async with asyncio.timeout(10):
@@ -186,7 +187,7 @@ async def test_a_source_that_keeps_failing_is_logged_once_and_again_on_recovery(
         seen += 1
         if seen == 4:
             requested.set()
-        return await answering({}, 200 if healthy.is_set() else 503)(request)
+        return await responding({}, 200 if healthy.is_set() else 503)(request)
 
     try:
         async with serving(answer) as whisperx, sampler(whisperx=(whisperx.address,)) as one:

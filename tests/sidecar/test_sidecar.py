@@ -16,9 +16,12 @@ import pytest
 from multidict import CIMultiDictProxy
 
 from penstock.sidecar.telemetry import Report
-from tests.models.servers import answering, closed_port, hanging, sending, serving
-from tests.processes import clean_environment, penstock, until
-from tests.sidecar.stage import Docker, build_nvml, listed, metrics, usage
+from tests.support.docker import Docker, listed, usage
+from tests.support.http_servers import closed_port, hanging, responding, sending, serving
+from tests.support.nvml import build_nvml
+from tests.support.processes import clean_environment, penstock
+from tests.support.vllm_metrics import metrics
+from tests.support.waiting import until
 
 TOKEN = "token-of-these-sidecars"
 SECRETS = (TOKEN, "vllm-user", "vllm-pass", "whisper-user", "whisper-pass", "secret-of-a")
@@ -105,7 +108,7 @@ async def test_it_reports_every_source_and_no_secret(library: Path, tmp_path: Pa
     async with (
         docker.listening() as socket,
         serving(sending(metrics(), "text/plain")) as vllm,
-        serving(answering({}, 500)) as whisperx,
+        serving(responding({}, 500)) as whisperx,
         sidecar(
             tmp_path,
             LD_LIBRARY_PATH=str(library),

@@ -25,8 +25,9 @@ from penstock.cli.top_views import View, frame
 from penstock.jobs.job import Stats
 from penstock.sidecar.infra import InfraStatus, SidecarStatus
 from penstock.sidecar.telemetry import Container, Gpu, GpuProcess, HealthCheck, Telemetry, VllmModel, VllmServer
-from tests.models.servers import closed_port, serving
-from tests.processes import PENSTOCK, clean_environment, until
+from tests.support.http_servers import closed_port, serving
+from tests.support.processes import PENSTOCK, clean_environment
+from tests.support.waiting import until
 
 TOKEN = "a-token-that-must-not-be-shown"
 GIB = 2**30

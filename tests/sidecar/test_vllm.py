@@ -12,8 +12,8 @@ from aiohttp import web
 from penstock.sidecar.fetching import SourceFailed
 from penstock.sidecar.telemetry import VllmModel
 from penstock.sidecar.vllm import VllmReader
-from tests.models.servers import Handler, closed_port, raw, sending, serving
-from tests.sidecar.stage import OLD_METRICS, metrics
+from tests.support.http_servers import Handler, closed_port, raw_server, sending, serving
+from tests.support.vllm_metrics import OLD_METRICS, metrics
 
 
 @asynccontextmanager
@@ -90,7 +90,7 @@ async def test_another_status_or_no_server_is_reported_without_the_url() -> None
     async with reading(url, lambda: 0.0) as reader:
         with pytest.raises(SourceFailed, match=r"^cannot connect: Connection refused$"):
             await reader.read()
-    async with raw(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n") as url, reading(url, lambda: 0.0) as reader:
+    async with raw_server(b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n") as url, reading(url, lambda: 0.0) as reader:
         with pytest.raises(SourceFailed, match=r"^ClientResponseError$"):
             await reader.read()
 

@@ -9,7 +9,7 @@ from aiohttp import web
 from penstock.sidecar.fetching import SourceFailed
 from penstock.sidecar.telemetry import HealthCheck
 from penstock.sidecar.whisperx import WhisperxReader
-from tests.models.servers import Handler, answering, closed_port, serving
+from tests.support.http_servers import Handler, closed_port, responding, serving
 
 
 async def read(handler: Handler) -> tuple[HealthCheck, list[str]]:
@@ -22,7 +22,7 @@ async def read(handler: Handler) -> tuple[HealthCheck, list[str]]:
 
 
 async def test_a_healthy_server() -> None:
-    health, paths = await read(answering({"status": "ok"}))
+    health, paths = await read(responding({"status": "ok"}))
     assert (health.reachable, health.status, health.error, paths) == (True, 200, None, ["/health"])
 
 
@@ -37,7 +37,7 @@ async def test_a_server_without_a_health_page_is_checked_by_its_first_page() -> 
 
 
 async def test_a_failing_server_is_reachable_with_an_error() -> None:
-    health, _ = await read(answering({}, 503))
+    health, _ = await read(responding({}, 503))
     assert (health.reachable, health.status, health.error) == (True, 503, "HTTP status 503")
 
 

@@ -10,7 +10,8 @@ import sys
 from pathlib import Path
 
 from penstock.processes.binding import bound
-from tests.processes import alive, clean_environment, until
+from tests.support.processes import alive, clean_environment
+from tests.support.waiting import until
 
 
 async def test_a_bound_program_ends_with_its_parent(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from penstock.processes.backoff import FIRST_DELAY_SECONDS, MAX_DELAY_SECONDS, Backoff
 from penstock.supervisor.child import Child
-from tests.processes import alive, clean_environment, until
+from tests.support.processes import alive, clean_environment
+from tests.support.waiting import until
 
 NOTE = "import os, sys; print(os.getpid(), file=open(sys.argv[1], 'a'), flush=True)\n"
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl
-from uuid import UUID
 
 import msgspec
 import pytest
@@ -21,26 +20,16 @@ from penstock.client.working import WorkRequests
 from penstock.jobs.job import JobCompletion, JobFilter, JobHeartbeat
 from penstock.jobs.states import Status
 from penstock.supervisor.ports import free_port
-from penstock.web import problems
+from tests.support.scripted_gateways import (
+    JOB,
+    JOB_ID,
+    cuts,
+    raises,
+    returns,
+    scripted_gateway,
+    streams,
+)
 
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-JOB_ID = UUID("01990000-0000-7000-8000-000000000001")
-JOB: dict[str, Any] = {
-    "id": str(JOB_ID),
-    "owner_service": "python",
-    "owner_ref": "",
-    "task_type": "echo",
-    "model_profile": "small",
-    "status": "completed",
-    "priority": 0,
-    "attempt": 1,
-    "max_attempts": 3,
-    "tags": [],
-    "created_at": "2026-01-01T00:00:00Z",
-    "input": {},
-    "result": {"a": 1},
-    "something_newer": True,
-}
 CLAIMED = {
     **{name: JOB[name] for name in JOB if name not in {"status", "result"}},
     "epoch": 5,
@@ -49,82 +38,8 @@ CLAIMED = {
 }
 
 
-class Gateway:
-    """Respond by a script: each request takes the next step; the last step stays."""
-
-    def __init__(self, *steps: Handler) -> None:
-        self.steps = list(steps)
-        self.requests: list[tuple[str, str, Any, dict[str, str]]] = []
-        self.url = ""
-
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        content = await request.read()
-        body = msgspec.json.decode(content) if content else None
-        self.requests.append((request.method, request.path_qs, body, dict(request.headers)))
-        step = self.steps.pop(0) if len(self.steps) > 1 else self.steps[0]
-        return await step(request)
-
-
-@asynccontextmanager
-async def gateway(*steps: Handler, port: int = 0) -> AsyncIterator[Gateway]:
-    server = Gateway(*steps)
-    application = web.Application()
-    application.router.add_route("*", "/{path:.*}", server.handle)
-    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
-        yield server
-    finally:
-        await runner.cleanup()
-
-
-def returns(content: object, status: int = 200) -> Handler:
-    async def step(_request: web.Request) -> web.Response:
-        return web.Response(body=msgspec.json.encode(content), status=status, content_type="application/json")
-
-    return step
-
-
-def raises(error: errors.PenstockError) -> Handler:
-    problem = problems.response(error)
-
-    async def step(_request: web.Request) -> web.Response:
-        headers = {name.decode(): value.decode() for name, value in problem.headers}
-        return web.Response(body=problem.body, status=problem.status, headers=headers | {"Retry-After": "0"})
-
-    return step
-
-
-async def cuts(request: web.Request) -> web.Response:
-    """Close the connection instead of responding."""
-    assert request.transport is not None
-    request.transport.abort()
-    return web.Response()
-
-
-def streams(*events: tuple[str, str], breaks: bool = False) -> Handler:
-    """Return server-sent events (id, type), then end the stream, in order or by a broken connection."""
-
-    async def step(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        await response.prepare(request)
-        await response.write(b": hello\n\n")
-        for event_id, kind in events:
-            data = {"specversion": "1.0", "id": event_id, "type": kind, "subject": str(JOB_ID), "data": {"attempt": 1}}
-            text = msgspec.json.encode(data | {"time": "2026-01-01T00:00:00Z"}).decode()
-            await response.write(f"id: {event_id}\r\nevent: {kind}\r\ndata: {text}\r\n\r\n".encode())
-        if breaks:
-            assert request.transport is not None
-            request.transport.abort()
-        return response
-
-    return step
-
-
 async def test_a_submission_carries_the_token_and_its_own_key() -> None:
-    async with gateway(returns(JOB, 201)) as server, Client(server.url + "/", token="secret") as client:
+    async with scripted_gateway(returns(JOB, 201)) as server, Client(server.url + "/", token="secret") as client:
         job = await client.submit("echo", "small", {"x": [1]}, priority=5, tags=["a"])
         await client.submit("echo", "small")
     assert job.id == JOB_ID
@@ -139,7 +54,7 @@ async def test_a_submission_carries_the_token_and_its_own_key() -> None:
 
 
 async def test_a_submission_is_repeated_with_the_same_key_after_a_cut_connection() -> None:
-    async with gateway(cuts, cuts, returns(JOB, 201)) as server, Client(server.url) as client:
+    async with scripted_gateway(cuts, cuts, returns(JOB, 201)) as server, Client(server.url) as client:
         await client.submit("echo", "small")
     assert len(server.requests) == 3
     assert len({body["idempotency_key"] for _, _, body, _ in server.requests}) == 1
@@ -147,14 +62,14 @@ async def test_a_submission_is_repeated_with_the_same_key_after_a_cut_connection
 
 async def test_a_batch_is_repeated_too() -> None:
     created = {"id": str(JOB_ID), "status": "pending", "created": True, "created_at": "2026-01-01T00:00:00Z"}
-    async with gateway(cuts, returns({"jobs": [created]}, 201)) as server, Client(server.url) as client:
+    async with scripted_gateway(cuts, returns({"jobs": [created]}, 201)) as server, Client(server.url) as client:
         (answer,) = await client.submit_many([client.job("echo", "small", 1)])
     assert answer.id == JOB_ID
     assert server.requests[0][2] == server.requests[1][2]
 
 
 async def test_a_claim_whose_response_was_lost_is_not_repeated() -> None:
-    async with gateway(cuts, returns({"jobs": []})) as server, Client(server.url) as client:
+    async with scripted_gateway(cuts, returns({"jobs": []})) as server, Client(server.url) as client:
         with pytest.raises(Unreachable):
             await client.claim("w")
         assert await client.claim("w") == []
@@ -163,7 +78,7 @@ async def test_a_claim_whose_response_was_lost_is_not_repeated() -> None:
 
 async def test_a_request_is_repeated_while_the_gateway_lacks_its_database() -> None:
     away = raises(errors.DatabaseUnavailable())
-    async with gateway(away, away, returns(JOB)) as server, Client(server.url) as client:
+    async with scripted_gateway(away, away, returns(JOB)) as server, Client(server.url) as client:
         assert (await client.get(JOB_ID)).id == JOB_ID
     assert len(server.requests) == 3
 
@@ -179,7 +94,7 @@ async def test_a_gateway_that_starts_late_is_reached() -> None:
     async with Client(f"http://127.0.0.1:{port}") as client:
         request = asyncio.create_task(client.get(JOB_ID))
         await asyncio.sleep(0)
-        async with gateway(returns(JOB), port=port):
+        async with scripted_gateway(returns(JOB), port=port):
             assert (await request).id == JOB_ID
 
 
@@ -197,7 +112,7 @@ async def test_a_gateway_that_starts_late_is_reached() -> None:
     ],
 )
 async def test_problem_details_become_the_original_error(error: errors.CallerError) -> None:
-    async with gateway(raises(error)) as server, Client(server.url) as client:
+    async with scripted_gateway(raises(error)) as server, Client(server.url) as client:
         with pytest.raises(errors.CallerError) as caught:
             await client.retry(JOB_ID)
     assert type(caught.value) is type(error)
@@ -209,32 +124,35 @@ async def test_an_error_without_problem_details_is_reported_by_its_status() -> N
     async def proxy(_request: web.Request) -> web.Response:
         return web.Response(status=502, text="<html>Bad Gateway</html>")
 
-    async with gateway(proxy) as server, Client(server.url) as client:
+    async with scripted_gateway(proxy) as server, Client(server.url) as client:
         with pytest.raises(errors.ServiceError, match="Bad Gateway"):
             await client.stats()
 
 
 async def test_a_response_of_another_service_is_a_clear_error() -> None:
-    async with gateway(returns(["hello"])) as server, Client(server.url) as client:
+    async with scripted_gateway(returns(["hello"])) as server, Client(server.url) as client:
         with pytest.raises(errors.ServiceError, match="does not understand the response"):
             await client.stats()
 
 
 async def test_wait_polls_until_the_job_is_finished() -> None:
     running = JOB | {"status": "running"}
-    async with gateway(returns(running), returns(running), returns(JOB)) as server, Client(server.url) as client:
+    async with (
+        scripted_gateway(returns(running), returns(running), returns(JOB)) as server,
+        Client(server.url) as client,
+    ):
         assert (await client.wait(JOB_ID)).status is Status.COMPLETED
     assert [path for _, path, _, _ in server.requests] == [f"/api/v1/jobs/{JOB_ID}?wait=60.000"] * 3
 
 
 async def test_wait_gives_up_when_time_is_over() -> None:
-    async with gateway(returns(JOB | {"status": "running"})) as server, Client(server.url) as client:
+    async with scripted_gateway(returns(JOB | {"status": "running"})) as server, Client(server.url) as client:
         with pytest.raises(TimeoutError, match="still running"):
             await client.wait(JOB_ID, timedelta(0))
 
 
 async def test_filters_become_a_query() -> None:
-    async with gateway(returns({"jobs": [], "next_cursor": None})) as server, Client(server.url) as client:
+    async with scripted_gateway(returns({"jobs": [], "next_cursor": None})) as server, Client(server.url) as client:
         where = JobFilter(status=[Status.FAILED, Status.CANCELLED], owner_ref="a/b c", priority=-5)
         await client.list(where, limit=7, cursor="abc")
     path = server.requests[0][1]
@@ -243,7 +161,7 @@ async def test_filters_become_a_query() -> None:
 
 
 async def test_bulk_calls_send_only_the_given_fields() -> None:
-    async with gateway(returns({"count": 3, "dry_run": True})) as server, Client(server.url) as client:
+    async with scripted_gateway(returns({"count": 3, "dry_run": True})) as server, Client(server.url) as client:
         assert await client.cancel_where(JobFilter(task_type="echo"), dry_run=True) == 3
     assert server.requests[0][1:3] == ("/api/v1/jobs/cancel", {"task_type": "echo", "dry_run": True})
 
@@ -258,7 +176,7 @@ async def test_batch_responses_hold_errors_as_values() -> None:
         {"id": str(JOB_ID), "code": "of_a_later_version", "detail": "no more room"},
     ]
     done = [JobCompletion(id=JOB_ID, epoch=number) for number in range(1, 7)]
-    async with gateway(returns({"results": items})) as server, Client(server.url) as client:
+    async with scripted_gateway(returns({"results": items})) as server, Client(server.url) as client:
         first, second, third, *others = await WorkRequests(client._transport).complete(done)
     assert getattr(first, "status", None) is Status.COMPLETED
     assert isinstance(second, errors.StaleEpoch)
@@ -276,7 +194,7 @@ async def test_a_worker_needs_keywords_only() -> None:
         {"id": str(JOB_ID), "lease_expires_at": "2026-01-01T00:00:00Z", "cancel_requested": False},
     )
     async with (
-        gateway(returns({"jobs": []}), returns(beaten), returns(state), returns(state)) as server,
+        scripted_gateway(returns({"jobs": []}), returns(beaten), returns(state), returns(state)) as server,
         Client(server.url) as client,
     ):
         await client.claim("w", task_types=["echo"], limit=3, lease=timedelta(seconds=9), wait=timedelta(seconds=2))
@@ -292,7 +210,10 @@ async def test_a_worker_needs_keywords_only() -> None:
 
 async def test_filters_are_stated_by_name() -> None:
     page: dict[str, Any] = {"jobs": [], "next_cursor": None}
-    async with gateway(returns(page), returns({"count": 1, "dry_run": False})) as server, Client(server.url) as client:
+    async with (
+        scripted_gateway(returns(page), returns({"count": 1, "dry_run": False})) as server,
+        Client(server.url) as client,
+    ):
         await client.list(status="failed", tags=["a", "b"], limit=7)
         assert await client.cancel_where(task_type="echo", status=["pending"]) == 1
         with pytest.raises(ValueError, match="priority"):
@@ -322,7 +243,7 @@ async def test_an_empty_report_sends_no_request() -> None:
 
 async def test_heartbeats_return_cancellations() -> None:
     item = {"id": str(JOB_ID), "lease_expires_at": "2026-01-01T00:00:00Z", "cancel_requested": True}
-    async with gateway(returns({"results": [item]})) as server, Client(server.url) as client:
+    async with scripted_gateway(returns({"results": [item]})) as server, Client(server.url) as client:
         (answer,) = await WorkRequests(client._transport).heartbeat([JobHeartbeat(id=JOB_ID, epoch=5)])
     assert getattr(answer, "cancel_requested", None) is True
 
@@ -335,7 +256,10 @@ async def test_an_invalid_id_never_becomes_part_of_a_url() -> None:
 
 async def test_a_broken_event_stream_is_resumed_after_the_last_event() -> None:
     first = streams(("1-1-1", "job.created"), ("1-2-1", "job.started"), breaks=True)
-    async with gateway(first, cuts, streams(("1-3-1", "job.completed"))) as server, Client(server.url) as client:
+    async with (
+        scripted_gateway(first, cuts, streams(("1-3-1", "job.completed"))) as server,
+        Client(server.url) as client,
+    ):
         received = [event async for event in client.events(JOB_ID)]
     assert [event.type for event in received] == ["job.created", "job.started", "job.completed"]
     assert {event.job_id for event in received} == {JOB_ID}
@@ -344,7 +268,7 @@ async def test_a_broken_event_stream_is_resumed_after_the_last_event() -> None:
 
 async def test_a_stream_that_a_gateway_ends_early_is_resumed() -> None:
     early = streams(("1-1-1", "job.created"))
-    async with gateway(early, streams(("1-2-1", "job.cancelled"))) as server, Client(server.url) as client:
+    async with scripted_gateway(early, streams(("1-2-1", "job.cancelled"))) as server, Client(server.url) as client:
         assert [event.id async for event in client.events(JOB_ID)] == ["1-1-1", "1-2-1"]
 
 
@@ -352,7 +276,7 @@ async def test_the_stream_of_a_finished_job_ends() -> None:
     async def over(_request: web.Request) -> web.Response:
         return web.Response(status=204)
 
-    async with gateway(over, returns(JOB)) as server, Client(server.url) as client:
+    async with scripted_gateway(over, returns(JOB)) as server, Client(server.url) as client:
         assert [event async for event in client.events(JOB_ID, after="1-9-1")] == []
 
 
@@ -360,7 +284,7 @@ async def test_a_stream_that_breaks_before_its_first_event_is_resumed_at_its_sta
     async def begins(_request: web.Request) -> web.Response:
         return web.Response(body=b"id: 7-1-1\n\nid: 8-1-1\n", content_type="text/event-stream")  # the second is cut off
 
-    async with gateway(begins, streams(("8-1-1", "job.completed"))) as server, Client(server.url) as client:
+    async with scripted_gateway(begins, streams(("8-1-1", "job.completed"))) as server, Client(server.url) as client:
         assert (await anext(client.events())).id == "8-1-1"
     assert server.requests[1][3].get("Last-Event-ID") == "7-1-1"
 
@@ -371,14 +295,17 @@ async def test_a_reset_is_an_error_that_says_where_to_resume() -> None:
         body = b"id: 0-0-0\nevent: reset\ndata: %b\n\n" % msgspec.json.encode(data)
         return web.Response(body=body, content_type="text/event-stream")
 
-    async with gateway(resets) as server, Client(server.url) as client:
+    async with scripted_gateway(resets) as server, Client(server.url) as client:
         with pytest.raises(EventsLost, match="after 9-1-1 are not available") as caught:
             await anext(client.events(JOB_ID, after="9-1-1"))
     assert (caught.value.reason, caught.value.after, caught.value.resume_after) == ("ahead", "9-1-1", "0-0-0")
 
 
 async def test_events_of_an_unknown_job_are_an_error() -> None:
-    async with gateway(raises(errors.NotFound("there is no such job"))) as server, Client(server.url) as client:
+    async with (
+        scripted_gateway(raises(errors.NotFound("there is no such job"))) as server,
+        Client(server.url) as client,
+    ):
         with pytest.raises(errors.NotFound):
             await anext(client.events(JOB_ID))
 
@@ -432,7 +359,7 @@ def claimed(epoch: int, **fields: Any) -> dict[str, Any]:
 async def running_worker(desk: Desk, handler: Any, **options: Any) -> AsyncIterator[asyncio.Event]:
     """Run a worker over HTTP for that desk; stop it at the end."""
     stop = asyncio.Event()
-    async with gateway(desk.handle) as server, Client(server.url) as client:
+    async with scripted_gateway(desk.handle) as server, Client(server.url) as client:
         task = asyncio.create_task(client.work(handler, stop=stop, **({"limit": 4} | options)))
         try:
             yield stop
@@ -492,7 +419,7 @@ async def test_work_ends_with_the_error_when_the_token_is_wrong() -> None:
     async def handler(_job: penstock.ClaimedJob, _context: penstock.JobContext) -> object:
         return None
 
-    async with gateway(raises(errors.Unauthorized())) as server, Client(server.url) as client:
+    async with scripted_gateway(raises(errors.Unauthorized())) as server, Client(server.url) as client:
         with pytest.raises(errors.Unauthorized):
             await asyncio.wait_for(client.work(handler, stop=asyncio.Event()), 10)
 
@@ -508,7 +435,7 @@ async def test_the_blocking_client_does_the_same_without_an_event_loop() -> None
         client.close()
 
     story = streams(("1-1-1", "job.created"), ("1-2-1", "job.completed"))
-    async with gateway(returns(JOB, 201), returns(JOB), story, raises(errors.NotFound())) as server:
+    async with scripted_gateway(returns(JOB, 201), returns(JOB), story, raises(errors.NotFound())) as server:
         await asyncio.to_thread(use, server.url)
 
 

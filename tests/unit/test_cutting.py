@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import struct
 import wave
 from itertools import pairwise
 from pathlib import Path
@@ -12,30 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from penstock.recordings import cutting, formats
-from penstock.recordings.recording import Recording
-
-RATE = 4000
-
-
-def recorded(path: Path, loudness: list[tuple[float, int]]) -> Recording:
-    """Write a wav file of tones, each with its length in seconds and its loudness."""
-    samples: list[int] = []
-    for seconds, loud in loudness:
-        samples += [round(loud * math.sin(number)) for number in range(round(seconds * RATE))]
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, RATE, 0, "NONE", ""))
-        file.writeframes(struct.pack(f"<{len(samples)}h", *samples))
-    return Recording(
-        path=path,
-        format=formats.WAV,
-        codec="pcm_s16le",
-        media_type="audio/wav",
-        size_bytes=path.stat().st_size,
-        duration_seconds=len(samples) / RATE,
-        sample_rate=RATE,
-        channels=1,
-    )
+from penstock.recordings import cutting
+from tests.support.recordings import RATE, recorded
 
 
 async def test_cuts_fall_into_pauses(tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ from penstock.work.engine import Engine
 from penstock.work.executor import ExecutionError, Executor
 from penstock.work.link import Link
 from penstock.work.source import Duty, Report
-from tests.processes import until
-from tests.providers.stage import job
+from tests.support.attempts import claimed_job
+from tests.support.waiting import until
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PAID = Usage(provider="llm", model="m", status="completed", prompt_tokens=3)
@@ -41,7 +41,7 @@ class Source:
     """A source of one job that may be unavailable and may refuse reports."""
 
     def __init__(self) -> None:
-        self.jobs = [job()]
+        self.jobs = [claimed_job()]
         self.reported: list[Report] = []
         self.away = False
         self.refusals: list[Exception] = []
@@ -168,7 +168,7 @@ async def test_a_report_that_is_refused_becomes_a_simpler_one(refused: int) -> N
 async def test_a_report_that_is_always_refused_is_given_up_and_the_worker_continues() -> None:
     source = Source()
     source.refusals = [InvalidInput.of("message", "is odd")] * 2
-    source.jobs.append(msgspec.structs.replace(job(), epoch=job().epoch + 1))
+    source.jobs.append(msgspec.structs.replace(claimed_job(), epoch=claimed_job().epoch + 1))
     count = 0
 
     async def fail_once(_job: ClaimedJob, _context: JobContext) -> object:
@@ -190,7 +190,7 @@ async def test_results_are_reported_together_and_each_gets_its_own_reply() -> No
     class Three(Source):
         def __init__(self) -> None:
             super().__init__()
-            self.jobs = [msgspec.structs.replace(job(), epoch=epoch) for epoch in (1, 2, 3)]
+            self.jobs = [msgspec.structs.replace(claimed_job(), epoch=epoch) for epoch in (1, 2, 3)]
 
         async def claim(self, request: ClaimRequest) -> Sequence[ClaimedJob]:
             jobs, self.jobs = self.jobs, []
@@ -225,7 +225,7 @@ async def test_next_job_starts_while_a_report_is_in_flight() -> None:
     class Slow(Source):
         def __init__(self) -> None:
             super().__init__()
-            self.jobs = [msgspec.structs.replace(job(), epoch=epoch) for epoch in (1, 2)]
+            self.jobs = [msgspec.structs.replace(claimed_job(), epoch=epoch) for epoch in (1, 2)]
 
         async def complete(self, completions: Sequence[JobCompletion]) -> Sequence[object]:
             await stored.wait()

@@ -11,7 +11,7 @@ import pytest
 
 from penstock.cli import job_calls
 from penstock.client import Client, Job
-from tests.unit.test_client import JOB, JOB_ID
+from tests.support.scripted_gateways import JOB, JOB_ID
 
 
 class Gateway:

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from penstock.errors import DatabaseUnavailable
 from penstock.processes.periodic import Periodic
-from tests.processes import until
+from tests.support.waiting import until
 
 _SOON = timedelta(milliseconds=1)
 _NEVER = timedelta(days=1)

@@ -19,7 +19,8 @@ import pytest
 
 from penstock.recordings import formats
 from penstock.recordings.recording import Limits, Recording, UnusableAudio, converted, examine
-from tests.processes import children, until
+from tests.support.processes import children
+from tests.support.waiting import until
 
 SECONDS = 1.5
 PLENTY = Limits(max_seconds=11 * 3600)

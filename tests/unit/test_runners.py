@@ -13,8 +13,8 @@ from penstock.work.context import JobContext
 from penstock.work.executor import Executor
 from penstock.work.runners import Runners
 from penstock.work.source import Duty
-from tests.processes import until
-from tests.providers.stage import job
+from tests.support.attempts import claimed_job
+from tests.support.waiting import until
 
 mark: ContextVar[str] = ContextVar("mark", default="clean")
 
@@ -24,7 +24,7 @@ class Stage:
 
     def __init__(self, executor: Executor, count: int) -> None:
         self.ended: list[Attempt] = []
-        self.attempts = [Attempt(job(), Duty(worker_id="w"), 0.0, lambda: None) for _ in range(count)]
+        self.attempts = [Attempt(claimed_job(), Duty(worker_id="w"), 0.0, lambda: None) for _ in range(count)]
         self.runners = Runners(executor, self.ended.append)
 
     async def run(self) -> Sequence[Attempt]:

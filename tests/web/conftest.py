@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.web.stage import Stage, serving
+from tests.support.echo_application import EchoApplication, echo_application
 
 
 @pytest.fixture(scope="module")
-async def stage() -> AsyncIterator[Stage]:
-    async with serving() as stage:
-        yield stage
+async def app() -> AsyncIterator[EchoApplication]:
+    async with echo_application() as app:
+        yield app

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.web.stage import Reply, Stage, chunked, get, post, serving
+from tests.support.echo_application import EchoApplication, echo_application
+from tests.support.raw_http import Reply, chunked, get, post
 
 RELAXED = settings(
     deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
@@ -55,11 +56,11 @@ GARBAGE = st.lists(st.one_of(PIECES, st.binary(max_size=40)), min_size=1, max_si
 
 
 @pytest.fixture(scope="module")
-async def hasty() -> AsyncIterator[Stage]:
+async def hasty() -> AsyncIterator[EchoApplication]:
     """A server that does not wait long for the rest of what begins like a request."""
     tiny = timedelta(milliseconds=60)
-    async with serving(head_timeout=tiny, body_window=tiny, idle_timeout=tiny, linger=tiny) as stage:
-        yield stage
+    async with echo_application(head_timeout=tiny, body_window=tiny, idle_timeout=tiny, linger=tiny) as app:
+        yield app
 
 
 def split(data: bytes, places: list[int]) -> list[bytes]:
@@ -68,8 +69,8 @@ def split(data: bytes, places: list[int]) -> list[bytes]:
     return [data[begin:end] for begin, end in zip([0, *ends], ends, strict=False) if end > begin]
 
 
-async def replies(stage: Stage, pieces: list[bytes], count: int) -> list[Reply]:
-    async with stage.client() as client:
+async def replies(app: EchoApplication, pieces: list[bytes], count: int) -> list[Reply]:
+    async with app.client() as client:
         sending = asyncio.create_task(client.send(*pieces))
         found = [await client.reply() for _ in range(count)]
         await sending
@@ -79,17 +80,17 @@ async def replies(stage: Stage, pieces: list[bytes], count: int) -> list[Reply]:
 @RELAXED
 @given(requests=st.lists(REQUESTS, min_size=1, max_size=5), places=st.lists(st.integers(0, 5000), max_size=12))
 async def test_requests_mean_the_same_however_they_are_split(
-    stage: Stage, requests: list[bytes], places: list[int]
+    app: EchoApplication, requests: list[bytes], places: list[int]
 ) -> None:
     data = b"".join(requests)
-    whole = await replies(stage, [data], len(requests))
-    assert await replies(stage, split(data, places), len(requests)) == whole
+    whole = await replies(app, [data], len(requests))
+    assert await replies(app, split(data, places), len(requests)) == whole
 
 
 @RELAXED
 @given(garbage=GARBAGE, places=st.lists(st.integers(0, 5000), max_size=5), close=st.booleans())
 async def test_any_bytes_end_in_responses_and_a_closed_connection(
-    hasty: Stage, garbage: bytes, places: list[int], close: bool
+    hasty: EchoApplication, garbage: bytes, places: list[int], close: bool
 ) -> None:
     async with hasty.client() as client:
         try:

@@ -7,8 +7,9 @@ from datetime import timedelta
 
 import pytest
 
-from tests.processes import until
-from tests.web.stage import Client, Stage, get, post, serving
+from tests.support.echo_application import EchoApplication, echo_application
+from tests.support.raw_http import Connection, get, post
+from tests.support.waiting import until
 
 TINY = timedelta(milliseconds=50)
 
@@ -27,20 +28,20 @@ TINY = timedelta(milliseconds=50)
     ],
 )
 async def test_a_head_that_is_too_large_is_refused_and_its_connection_closed(
-    stage: Stage, sent: bytes, code: str
+    app: EchoApplication, sent: bytes, code: str
 ) -> None:
-    async with stage.client() as client:
+    async with app.client() as client:
         reply = await client.exchange(sent)
         assert reply.code == code
         assert reply.status == (414 if code == "target_too_long" else 431)
         assert reply.headers["connection"] == "close"
         client.writer.write_eof()
         assert await client.ended()
-    assert await stage.serves()
+    assert await app.serves()
 
 
-async def test_heads_up_to_the_limits_are_served(stage: Stage) -> None:
-    async with stage.client() as client:
+async def test_heads_up_to_the_limits_are_served(app: EchoApplication) -> None:
+    async with app.client() as client:
         assert (await client.exchange(get("/hello", *["X: y"] * 99))).status == 200
         assert (await client.exchange(get("/hello?" + "a" * (8192 - 7)))).status == 200
         assert (await client.exchange(get("/hello", "X: " + "y" * 65_000))).status == 200
@@ -67,17 +68,17 @@ async def test_heads_up_to_the_limits_are_served(stage: Stage) -> None:
         b"GET /hello HTTP/1.2\r\nHost: x\r\n\r\n",
     ],
 )
-async def test_what_is_not_http_is_400(stage: Stage, sent: bytes) -> None:
-    async with stage.client() as client:
+async def test_what_is_not_http_is_400(app: EchoApplication, sent: bytes) -> None:
+    async with app.client() as client:
         assert (await client.exchange(sent)).code == "malformed_request"
         client.writer.write_eof()
         assert await client.ended()
-    assert await stage.serves()
+    assert await app.serves()
 
 
 @pytest.mark.parametrize("version", [b"HTTP/2.0", b"HTTP/0.9", b"ICE/1.0"])
-async def test_other_versions_are_505(stage: Stage, version: bytes) -> None:
-    async with stage.client() as client:
+async def test_other_versions_are_505(app: EchoApplication, version: bytes) -> None:
+    async with app.client() as client:
         reply = await client.exchange(b"GET /hello " + version + b"\r\nHost: x\r\n\r\n")
         assert reply.status in {400, 505}
 
@@ -103,10 +104,10 @@ async def test_other_versions_are_505(stage: Stage, version: bytes) -> None:
         ["Transfer-Encoding: chunked\x0b"],
     ],
 )
-async def test_a_body_whose_length_is_in_doubt_is_refused(stage: Stage, headers: list[str]) -> None:
+async def test_a_body_whose_length_is_in_doubt_is_refused(app: EchoApplication, headers: list[str]) -> None:
     smuggled = get("/hello")
     head = "\r\n".join(["POST /echo HTTP/1.1", "Host: x", *headers, "", ""]).encode("latin-1")
-    async with stage.client() as client:
+    async with app.client() as client:
         reply = await client.exchange(head + b"0\r\n\r\n" + smuggled)
         assert reply.status in {400, 501}
         assert reply.headers["connection"] == "close"
@@ -114,8 +115,8 @@ async def test_a_body_whose_length_is_in_doubt_is_refused(stage: Stage, headers:
         assert await client.ended()
 
 
-async def test_http_1_0_has_no_chunked_bodies(stage: Stage) -> None:
-    async with stage.client() as client:
+async def test_http_1_0_has_no_chunked_bodies(app: EchoApplication) -> None:
+    async with app.client() as client:
         sent = b"POST /echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
         assert (await client.exchange(sent)).status == 400
 
@@ -141,8 +142,8 @@ async def test_http_1_0_has_no_chunked_bodies(stage: Stage) -> None:
         b"\r\n",
     ],
 )
-async def test_a_chunked_body_that_is_not_sound_is_400(stage: Stage, body: bytes) -> None:
-    async with stage.client() as client:
+async def test_a_chunked_body_that_is_not_sound_is_400(app: EchoApplication, body: bytes) -> None:
+    async with app.client() as client:
         await client.send(b"POST /echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + body)
         assert (await client.reply()).code == "malformed_request"
         client.writer.write_eof()
@@ -150,14 +151,14 @@ async def test_a_chunked_body_that_is_not_sound_is_400(stage: Stage, body: bytes
 
 
 async def test_a_head_must_arrive_in_time() -> None:
-    async with serving(head_timeout=TINY) as stage, stage.client() as silent, stage.client() as slow:
+    async with echo_application(head_timeout=TINY) as app, app.client() as silent, app.client() as slow:
         await slow.send(b"GET /hel")
         assert (await slow.reply()).code == "request_timeout"
         assert await silent.ended()
 
 
 async def test_a_head_that_comes_byte_by_byte_has_the_same_time() -> None:
-    async with serving(head_timeout=TINY) as stage, stage.client() as client:
+    async with echo_application(head_timeout=TINY) as app, app.client() as client:
         reply = asyncio.create_task(client.reply())
         try:
             while not reply.done():
@@ -169,108 +170,108 @@ async def test_a_head_that_comes_byte_by_byte_has_the_same_time() -> None:
 
 
 async def test_an_idle_connection_is_closed() -> None:
-    async with serving(idle_timeout=TINY) as stage, stage.client() as client:
+    async with echo_application(idle_timeout=TINY) as app, app.client() as client:
         assert (await client.exchange(get("/hello"))).status == 200
         assert await client.ended()
 
 
 async def test_a_body_has_a_minimum_rate() -> None:
-    async with serving(body_window=TINY, body_rate=1_000_000) as stage, stage.client() as client:
+    async with echo_application(body_window=TINY, body_rate=1_000_000) as app, app.client() as client:
         reply = await client.exchange(post("/echo", b"x" * 100_000)[:-1])
         assert reply.code == "request_timeout"
         assert reply.headers["connection"] == "close"
 
 
 async def test_time_in_which_the_client_waits_for_the_handler_does_not_count() -> None:
-    async with serving(body_window=TINY, body_rate=1_000_000) as stage, stage.client() as client:
+    async with echo_application(body_window=TINY, body_rate=1_000_000) as app, app.client() as client:
         await client.send(get("/slow"))
-        await stage.echo.started.wait()
-        async with stage.client() as other:  # which outlasts the window
+        await app.routes.started.wait()
+        async with app.client() as other:  # which outlasts the window
             assert (await other.exchange(post("/echo", b"x" * 100)[:-1])).code == "request_timeout"
-        stage.echo.proceed.set()
+        app.routes.proceed.set()
         assert (await client.reply()).body == b"slow"
 
 
 async def test_the_longest_idle_connection_makes_room_for_a_new_one() -> None:
     async with (
-        serving(idle_connections_per_address=3) as stage,
-        stage.client() as first,
-        stage.client() as second,
-        stage.client() as third,
+        echo_application(idle_connections_per_address=3) as app,
+        app.client() as first,
+        app.client() as second,
+        app.client() as third,
     ):
         for client in (first, second, third, first):  # so the second is idle for longest
             assert (await client.exchange(get("/hello"))).status == 200
-        assert await stage.serves()
+        assert await app.serves()
         assert await second.ended()
         assert (await first.exchange(get("/hello"))).status == 200
 
 
 async def test_connections_in_use_are_never_closed_for_new_ones() -> None:
-    async with serving(idle_connections_per_address=1) as stage, stage.client() as busy:
+    async with echo_application(idle_connections_per_address=1) as app, app.client() as busy:
         await busy.send(get("/slow"))
-        await stage.echo.started.wait()
+        await app.routes.started.wait()
         for _ in range(5):
-            assert await stage.serves()
-        stage.echo.proceed.set()
+            assert await app.serves()
+        app.routes.proceed.set()
         assert (await busy.reply()).body == b"slow"
 
 
 async def test_connections_in_all_are_bounded() -> None:
-    async with serving(connections=1) as stage, stage.client() as busy:
+    async with echo_application(connections=1) as app, app.client() as busy:
         await busy.send(get("/slow"))
-        await stage.echo.started.wait()
-        async with stage.client() as refused:
+        await app.routes.started.wait()
+        async with app.client() as refused:
             assert await refused.ended()
-        stage.echo.proceed.set()
+        app.routes.proceed.set()
         assert (await busy.reply()).body == b"slow"
 
 
 async def test_pipelined_bytes_are_not_read_without_bound() -> None:
-    async with serving() as stage, stage.client() as client:
+    async with echo_application() as app, app.client() as client:
         await client.send(get("/slow"))
-        await stage.echo.started.wait()
+        await app.routes.started.wait()
         client.writer.write(get("/hello") * 200_000)  # 6 MB of requests
-        await until(lambda: stage.server.held_back == 1, "the server reads no more")
-        assert stage.server.waiting_bytes < 500_000
+        await until(lambda: app.server.held_back == 1, "the server reads no more")
+        assert app.server.waiting_bytes < 500_000
 
 
 async def test_a_body_that_no_handler_reads_is_not_read_without_bound() -> None:
-    async with serving() as stage, stage.client() as client:
+    async with echo_application() as app, app.client() as client:
         client.writer.write(post("/held", b"x" * 20_000_000))
-        await stage.echo.started.wait()
-        await until(lambda: stage.server.held_back == 1, "the server reads no more")
-        assert stage.server.waiting_bytes < 1_000_000
-        stage.echo.proceed.set()
+        await app.routes.started.wait()
+        await until(lambda: app.server.held_back == 1, "the server reads no more")
+        assert app.server.waiting_bytes < 1_000_000
+        app.routes.proceed.set()
         assert (await client.reply()).body == b"20000000"
 
 
 async def test_pipelined_bytes_stay_bounded_while_requests_are_served() -> None:
     """Each request that is served makes room for its own bytes, not for another read of the socket."""
-    async with serving() as stage, stage.client() as client:
+    async with echo_application() as app, app.client() as client:
         client.writer.write(get("/hello") * 200_000)  # 6 MB
         for _ in range(500):
             assert (await client.reply()).body == b"hello"
-            assert stage.server.waiting_bytes < 1_000_000
+            assert app.server.waiting_bytes < 1_000_000
 
 
 async def test_the_rest_of_an_unread_body_is_dropped_although_its_buffer_is_full() -> None:
-    async with serving() as stage, stage.client() as client:
-        await _leave_body_unread(stage, client)
+    async with echo_application() as app, app.client() as client:
+        await _leave_body_unread(app, client)
         await client.send(*[b"x" * 1000] * 20)
         assert (await client.exchange(get("/hello"))).body == b"hello"
 
 
 async def test_a_stop_does_not_wait_for_the_rest_of_an_unread_body() -> None:
-    async with serving(linger=timedelta(milliseconds=50)) as stage, stage.client() as client:
-        await _leave_body_unread(stage, client)
+    async with echo_application(linger=timedelta(milliseconds=50)) as app, app.client() as client:
+        await _leave_body_unread(app, client)
         async with asyncio.timeout(10):
-            await stage.server.stop(timedelta(minutes=5))
+            await app.server.stop(timedelta(minutes=5))
 
 
-async def _leave_body_unread(stage: Stage, client: Client) -> None:
+async def _leave_body_unread(app: EchoApplication, client: Connection) -> None:
     """Send a request but for the last 20 kB of its body; return when it was responded to."""
     await client.send(get("/slow", "Content-Length: 300000"))
     client.writer.write(b"x" * 280_000)
-    await until(lambda: stage.server.held_back == 1, "the buffer of the body is full")
-    stage.echo.proceed.set()
+    await until(lambda: app.server.held_back == 1, "the buffer of the body is full")
+    app.routes.proceed.set()
     assert (await client.reply()).body == b"slow"

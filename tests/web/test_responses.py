@@ -10,52 +10,53 @@ import pytest
 
 from penstock.web.encoding import response_head
 from penstock.web.response import Response
-from tests.processes import until
-from tests.web.stage import Stage, chunked, get, post, serving
+from tests.support.echo_application import EchoApplication, echo_application
+from tests.support.raw_http import chunked, get, post
+from tests.support.waiting import until
 
 TINY = timedelta(milliseconds=100)
 SMALL_WINDOW = 32 * 1024  # what the kernel takes for a client that does not read
 
 
-async def test_event_streams_end_with_their_last_event(stage: Stage) -> None:
-    async with stage.client() as client:
+async def test_event_streams_end_with_their_last_event(app: EchoApplication) -> None:
+    async with app.client() as client:
         reply = await client.exchange(get("/three"))
         assert reply.headers["content-type"] == "text/event-stream; charset=utf-8"
         assert reply.body == b"retry: 1000\n\ndata: 0\n\ndata: 1\n\ndata: 2\n\n"
         assert (await client.exchange(get("/hello"))).body == b"hello"
 
 
-async def test_clients_of_http_1_0_get_streams_without_chunks(stage: Stage) -> None:
-    async with stage.client() as client:
+async def test_clients_of_http_1_0_get_streams_without_chunks(app: EchoApplication) -> None:
+    async with app.client() as client:
         reply = await client.exchange(b"GET /three HTTP/1.0\r\n\r\n")
         assert "transfer-encoding" not in reply.headers
         assert reply.body.endswith(b"data: 2\n\n")
 
 
-async def test_byte_streams_have_their_length(stage: Stage) -> None:
-    async with stage.client() as client:
+async def test_byte_streams_have_their_length(app: EchoApplication) -> None:
+    async with app.client() as client:
         reply = await client.exchange(get("/bytes/1234567"))
         assert reply.headers["content-length"] == "1234567"
         assert reply.body == b"y" * 1234567
         assert (await client.exchange(get("/hello"))).body == b"hello"
 
 
-async def test_a_byte_stream_that_breaks_is_cut_short(stage: Stage) -> None:
-    async with stage.client() as client:
+async def test_a_byte_stream_that_breaks_is_cut_short(app: EchoApplication) -> None:
+    async with app.client() as client:
         await client.send(get("/short"))
         with pytest.raises(asyncio.IncompleteReadError):
             await client.reply()
 
 
-async def test_a_mistake_of_the_handler_is_a_500_that_says_nothing(stage: Stage) -> None:
-    async with stage.client() as client:
+async def test_a_mistake_of_the_handler_is_a_500_that_says_nothing(app: EchoApplication) -> None:
+    async with app.client() as client:
         reply = await client.exchange(get("/broken"))
         assert (reply.status, b"mistake" in reply.body) == (500, False)
         assert (await client.exchange(get("/hello"))).body == b"hello"
 
 
-async def test_unknown_paths_and_methods_are_problems(stage: Stage) -> None:
-    async with stage.client() as client:
+async def test_unknown_paths_and_methods_are_problems(app: EchoApplication) -> None:
+    async with app.client() as client:
         assert (await client.exchange(get("/nowhere"))).code == "not_found"
         assert (await client.exchange(get("/hello/"))).code == "not_found"
         assert (await client.exchange(post("/hello", b""))).code == "method_not_allowed"
@@ -73,30 +74,30 @@ def test_a_header_cannot_break_out_of_its_line(value: bytes) -> None:
 # Readers that do not keep up
 
 
-def reluctant(stage: Stage) -> socket.socket:
+def reluctant(app: EchoApplication) -> socket.socket:
     """A connection whose client takes little on its own."""
     one = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL_WINDOW)
-    one.connect(("127.0.0.1", stage.port))
+    one.connect(("127.0.0.1", app.port))
     return one
 
 
 @pytest.mark.parametrize("size", [1_000_000, 60_000, 100])
 async def test_a_reader_that_stalls_holds_the_producer_and_is_cut(size: int) -> None:
-    async with serving(stall_timeout=timedelta(seconds=1)) as stage:
-        with reluctant(stage) as client:
+    async with echo_application(stall_timeout=timedelta(seconds=1)) as app:
+        with reluctant(app) as client:
             client.sendall(get(f"/events/{size}"))
-            await until(lambda: stage.server.connections.queued_bytes > 0, "the write buffer is full")
-            assert stage.server.unsent_bytes <= max(2 * size, 600_000)
-            await stage.echo.closed.wait()
+            await until(lambda: app.server.connections.queued_bytes > 0, "the write buffer is full")
+            assert app.server.unsent_bytes <= max(2 * size, 600_000)
+            await app.routes.closed.wait()
         # What the kernel holds is bounded too, by TCP_NOTSENT_LOWAT and the client's window.
-        assert stage.echo.produced * size < 3_000_000 + 3 * size
-        await until(lambda: not stage.server.connections.open, "the connection is closed")
-        assert stage.server.connections.queued_bytes == 0
+        assert app.routes.produced * size < 3_000_000 + 3 * size
+        await until(lambda: not app.server.connections.open, "the connection is closed")
+        assert app.server.connections.queued_bytes == 0
 
 
 async def test_a_reader_that_is_slow_but_reads_is_not_cut() -> None:
-    async with serving(stall_timeout=TINY) as stage, stage.client(limit=1000) as client:
+    async with echo_application(stall_timeout=TINY) as app, app.client(limit=1000) as client:
         await client.send(get("/bytes/2000000"))
         await client.reader.readuntil(b"\r\n\r\n")
         for _ in range(20):
@@ -105,39 +106,39 @@ async def test_a_reader_that_is_slow_but_reads_is_not_cut() -> None:
 
 
 async def test_all_stalled_streams_together_are_bounded() -> None:
-    async with serving(queued_bytes=3_000_000) as stage:
-        clients = [reluctant(stage) for _ in range(6)]
+    async with echo_application(queued_bytes=3_000_000) as app:
+        clients = [reluctant(app) for _ in range(6)]
         for client in clients:
             client.sendall(get("/events/1000000"))
-        await stage.echo.closed.wait()  # the longest stalled one
-        await until(lambda: stage.server.connections.queued_bytes <= 3_000_000, "enough of them are cut")
-        assert await stage.serves()
+        await app.routes.closed.wait()  # the longest stalled one
+        await until(lambda: app.server.connections.queued_bytes <= 3_000_000, "enough of them are cut")
+        assert await app.serves()
         for client in clients:
             client.close()
-        await until(lambda: not stage.server.connections.open, "all are closed")
-        assert stage.server.connections.queued_bytes == 0
+        await until(lambda: not app.server.connections.open, "all are closed")
+        assert app.server.connections.queued_bytes == 0
 
 
 async def test_a_large_response_that_nobody_takes_is_cut_too() -> None:
-    async with serving(stall_timeout=TINY) as stage:
-        with reluctant(stage) as client:
+    async with echo_application(stall_timeout=TINY) as app:
+        with reluctant(app) as client:
             client.sendall(post("/echo", b"x" * 1_000_000))
-            await until(lambda: stage.server.unsent_bytes > 0, "the response waits")
-            await until(lambda: not stage.server.connections.open, "the connection is cut")
+            await until(lambda: app.server.unsent_bytes > 0, "the response waits")
+            await until(lambda: not app.server.connections.open, "the connection is cut")
 
 
 async def test_a_reader_that_leaves_ends_its_stream() -> None:
-    async with serving() as stage:
-        async with stage.client() as client:
+    async with echo_application() as app:
+        async with app.client() as client:
             await client.send(get("/events/10"))
             await client.reader.readuntil(b"data: ")
-        await stage.echo.closed.wait()
-        await until(lambda: not stage.server.connections.open, "the connection is closed")
+        await app.routes.closed.wait()
+        await until(lambda: not app.server.connections.open, "the connection is closed")
 
 
 async def test_silence_on_an_event_stream_is_filled() -> None:
-    async with serving(ping=timedelta(milliseconds=10)) as stage, stage.client() as client:
-        stage.echo.proceed.clear()
+    async with echo_application(ping=timedelta(milliseconds=10)) as app, app.client() as client:
+        app.routes.proceed.clear()
         await client.send(get("/silent"))
         assert b": ping" in await asyncio.wait_for(client.reader.readuntil(b": ping\n\n"), 10)
 
@@ -146,17 +147,17 @@ async def test_silence_on_an_event_stream_is_filled() -> None:
 
 
 async def test_stopping_closes_idle_connections_and_finishes_responses() -> None:
-    async with serving() as stage, stage.client() as idle, stage.client() as busy, stage.client() as begun:
+    async with echo_application() as app, app.client() as idle, app.client() as busy, app.client() as begun:
         assert (await idle.exchange(get("/hello"))).status == 200
         await begun.send(b"GET /hel")
         await busy.send(get("/slow") + get("/hello"))
-        await stage.echo.started.wait()
-        stopping = asyncio.create_task(stage.server.stop(timedelta(seconds=10)))
+        await app.routes.started.wait()
+        stopping = asyncio.create_task(app.server.stop(timedelta(seconds=10)))
         assert await idle.ended()
         assert await begun.ended()
         with pytest.raises(ConnectionRefusedError):
-            await asyncio.open_connection("127.0.0.1", stage.port)
-        stage.echo.proceed.set()
+            await asyncio.open_connection("127.0.0.1", app.port)
+        app.routes.proceed.set()
         reply = await busy.reply()
         assert (reply.body, reply.headers["connection"]) == (b"slow", "close")
         assert await busy.ended()
@@ -164,28 +165,28 @@ async def test_stopping_closes_idle_connections_and_finishes_responses() -> None
 
 
 async def test_stopping_ends_what_waits_and_endless_streams() -> None:
-    async with serving() as stage, stage.client() as waiting, stage.client() as streaming:
+    async with echo_application() as app, app.client() as waiting, app.client() as streaming:
         await waiting.send(get("/wait"))
         await streaming.send(get("/events/10"))
-        await stage.echo.started.wait()
+        await app.routes.started.wait()
         await streaming.reader.readuntil(b"data: ")
-        await stage.server.stop(timedelta(seconds=10))
+        await app.server.stop(timedelta(seconds=10))
         assert (await waiting.reply()).body == b"waited"
         assert (await streaming.reader.read()).endswith(b"\r\n0\r\n\r\n")
-        assert stage.echo.closed.is_set()
+        assert app.routes.closed.is_set()
 
 
 async def test_after_the_grace_responses_are_cut() -> None:
-    async with serving() as stage, stage.client() as client:
+    async with echo_application() as app, app.client() as client:
         await client.send(get("/slow"))
-        await stage.echo.started.wait()
-        await stage.server.stop(TINY)
+        await app.routes.started.wait()
+        await app.server.stop(TINY)
         assert await client.ended()
-        assert not stage.server.connections.open
+        assert not app.server.connections.open
 
 
-async def test_chunked_requests_and_streams_share_a_connection(stage: Stage) -> None:
-    async with stage.client() as client:
+async def test_chunked_requests_and_streams_share_a_connection(app: EchoApplication) -> None:
+    async with app.client() as client:
         for _ in range(3):
             assert (await client.exchange(chunked("/echo", b"abc"))).body == b"abc"
             assert (await client.exchange(get("/three"))).status == 200

@@ -8,8 +8,9 @@ import aiohttp
 import pytest
 from aiohttp import WSMsgType
 
-from tests.processes import until
-from tests.web.stage import Stage, get, serving
+from tests.support.echo_application import EchoApplication, echo_application
+from tests.support.raw_http import get
+from tests.support.waiting import until
 
 HANDSHAKE = get(
     "/socket",
@@ -21,10 +22,10 @@ HANDSHAKE = get(
 MASK = b"\x00\x00\x00\x00"
 
 
-async def test_messages_go_both_ways_until_the_handler_returns(stage: Stage) -> None:
+async def test_messages_go_both_ways_until_the_handler_returns(app: EchoApplication) -> None:
     async with (
         aiohttp.ClientSession() as session,
-        session.ws_connect(f"http://127.0.0.1:{stage.port}/socket") as socket,
+        session.ws_connect(f"http://127.0.0.1:{app.port}/socket") as socket,
     ):
         for message in ("text", "ü" * 400, ""):
             await socket.send_str(message)
@@ -37,61 +38,61 @@ async def test_messages_go_both_ways_until_the_handler_returns(stage: Stage) -> 
         assert socket.close_code == 1000
 
 
-async def test_messages_are_bounded(stage: Stage) -> None:
+async def test_messages_are_bounded(app: EchoApplication) -> None:
     async with (
         aiohttp.ClientSession() as session,
-        session.ws_connect(f"http://127.0.0.1:{stage.port}/socket") as socket,
+        session.ws_connect(f"http://127.0.0.1:{app.port}/socket") as socket,
     ):
         await socket.send_bytes(b"x" * 1001)
         assert (await socket.receive()).type is WSMsgType.CLOSE
         assert socket.close_code == 1009
 
 
-async def test_messages_may_come_with_the_handshake_and_in_fragments(stage: Stage) -> None:
+async def test_messages_may_come_with_the_handshake_and_in_fragments(app: EchoApplication) -> None:
     fragments = b"\x01\x82" + MASK + b"ab" + b"\x80\x82" + MASK + b"cd"
-    async with stage.client() as client:
+    async with app.client() as client:
         await client.send(HANDSHAKE + fragments[:5], fragments[5:])
         assert (await client.reply()).status == 101
         assert await client.reader.readexactly(6) == b"\x81\x04abcd"
 
 
-async def test_a_plain_request_for_a_socket_is_426(stage: Stage) -> None:
-    async with stage.client() as client:
+async def test_a_plain_request_for_a_socket_is_426(app: EchoApplication) -> None:
+    async with app.client() as client:
         reply = await client.exchange(get("/socket"))
         assert (reply.status, reply.code, reply.headers["upgrade"]) == (426, "upgrade_required", "websocket")
         assert (await client.exchange(get("/hello"))).body == b"hello"
 
 
-async def test_a_handshake_that_is_not_sound_is_refused(stage: Stage) -> None:
-    async with stage.client() as client:
+async def test_a_handshake_that_is_not_sound_is_refused(app: EchoApplication) -> None:
+    async with app.client() as client:
         reply = await client.exchange(get("/socket", "Connection: Upgrade", "Upgrade: websocket"))
         assert reply.status in {400, 426}
 
 
-async def test_an_upgrade_to_anything_else_is_ignored(stage: Stage) -> None:
-    async with stage.client() as client:
+async def test_an_upgrade_to_anything_else_is_ignored(app: EchoApplication) -> None:
+    async with app.client() as client:
         assert (await client.exchange(get("/hello", "Connection: Upgrade", "Upgrade: h2c"))).body == b"hello"
         assert (await client.exchange(get("/hello"))).body == b"hello"
 
 
 async def test_stopping_closes_sockets() -> None:
     async with (
-        serving() as stage,
+        echo_application() as app,
         aiohttp.ClientSession() as session,
-        session.ws_connect(f"http://127.0.0.1:{stage.port}/socket") as socket,
+        session.ws_connect(f"http://127.0.0.1:{app.port}/socket") as socket,
     ):
         await socket.send_str("text")
         assert await socket.receive_str() == "text"
-        stage.server.stopping.set()
+        app.server.stopping.set()
         assert (await socket.receive()).type is WSMsgType.CLOSE
         assert socket.close_code == 1001
 
 
-async def test_text_beyond_ascii_may_come_without_end(stage: Stage) -> None:
+async def test_text_beyond_ascii_may_come_without_end(app: EchoApplication) -> None:
     """What was received is counted in bytes, and so is what was read: the socket is never held back for good."""
     async with (
         aiohttp.ClientSession() as session,
-        session.ws_connect(f"http://127.0.0.1:{stage.port}/socket") as socket,
+        session.ws_connect(f"http://127.0.0.1:{app.port}/socket") as socket,
         asyncio.timeout(30),
     ):
         for _ in range(1500):
@@ -104,17 +105,17 @@ async def test_text_beyond_ascii_may_come_without_end(stage: Stage) -> None:
 )
 async def test_a_flood_of_small_frames_holds_the_socket_back(frame: bytes) -> None:
     """Although messages are empty, or need no handler, and although the client reads nothing."""
-    async with serving() as stage, stage.client(limit=1000) as client:
+    async with echo_application() as app, app.client(limit=1000) as client:
         await client.send(HANDSHAKE + text(b"hold"))
-        await stage.echo.started.wait()
+        await app.routes.started.wait()
         client.writer.write(frame * (24_000_000 // len(frame)))
-        await until(lambda: stage.server.held_back == 1, "the server reads no more", seconds=30)
-        assert stage.server.unsent_bytes < 1_000_000
+        await until(lambda: app.server.held_back == 1, "the server reads no more", seconds=30)
+        assert app.server.unsent_bytes < 1_000_000
         client.writer.transport.abort()
 
 
-async def test_a_message_in_too_many_fragments_is_refused(stage: Stage) -> None:
-    async with stage.client() as client:
+async def test_a_message_in_too_many_fragments_is_refused(app: EchoApplication) -> None:
+    async with app.client() as client:
         await client.send(HANDSHAKE)
         assert (await client.reply()).status == 101
         await client.send(b"\x01\x80" + MASK + (b"\x00\x80" + MASK) * 10_000)

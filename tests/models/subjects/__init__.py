@@ -22,7 +22,7 @@ from aiohttp import web
 
 from penstock.errors import ModelFailed, PenstockError, ProviderFailed
 from penstock.models.replica.runtimes.native import HEADER
-from tests.models.stage import Stage
+from tests.support.models import Models
 
 HERE = Path(__file__).parent
 SCHEMA: dict[str, Any] = {
@@ -65,12 +65,12 @@ NAMES = ("python", "python-async", "subprocess", "native", "http", "openai")
 
 
 @asynccontextmanager
-async def subject(name: str, stage: Stage) -> AsyncIterator[Subject]:
+async def subject(name: str, models: Models) -> AsyncIterator[Subject]:
     """One of them, with the server that it needs."""
     async with AsyncExitStack() as servers:
         match name:
             case "python" | "python-async":
-                shutil.copy(HERE / "code.py", stage.folder / "subject_code.py")
+                shutil.copy(HERE / "code.py", models.folder / "subject_code.py")
                 prefix = "Asynchronous" if name == "python-async" else ""
                 yield Subject(
                     name=name,
@@ -89,7 +89,7 @@ async def subject(name: str, stage: Stage) -> AsyncIterator[Subject]:
                     stated={"schema": SCHEMA},
                 )
             case "native":
-                library = stage.folder / "libsubject.so"
+                library = models.folder / "libsubject.so"
                 compiler = ["cc", "-std=c99", "-D_GNU_SOURCE", "-Wall", "-Werror", "-O1", "-shared", "-fPIC"]
                 subprocess.run([*compiler, f"-I{HEADER.parent}", "-o", library, str(HERE / "library.c")], check=True)
                 yield Subject(

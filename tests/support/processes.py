@@ -1,4 +1,4 @@
-"""Real processes for tests: waiting on a condition with a limit, reading lines, finding children."""
+"""Real processes for tests: running ``penstock``, and finding processes and their children."""
 
 from __future__ import annotations
 
@@ -6,28 +6,14 @@ import asyncio
 import os
 import sys
 from asyncio.subprocess import Process
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 _KEPT = frozenset({"PATH", "HOME", "LANG", "PYTHONPATH", "VIRTUAL_ENV"})
+
+
 PENSTOCK = (sys.executable, "-m", "penstock")
-
-
-async def until(condition: Callable[[], bool | Awaitable[bool]], what: str, *, seconds: float = 60.0) -> None:
-    """Return as soon as ``condition`` holds; fail with ``what`` when it does not in time.
-
-    The limit is against hanging, not a measurement: other programs may keep the machine busy.
-    """
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-    while True:
-        holds = condition()
-        if holds if isinstance(holds, bool) else await holds:
-            return
-        if loop.time() > deadline:
-            raise AssertionError(f"after {seconds} s still not: {what}")
-        await asyncio.sleep(0.01)
 
 
 def clean_environment(**variables: str) -> dict[str, str]:

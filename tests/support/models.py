@@ -1,4 +1,4 @@
-"""The stage of the models' tests: a real host with real replicas, on models that the tests write into a folder."""
+"""A model host with real replicas, and models that a test writes into a folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from penstock.models.manifest import Model
 from penstock.models.replica.runtime import Segment
 
 
-class Stage:
+class Models:
     """A host, and a folder for the models of one test."""
 
     def __init__(self, host: ModelHost, folder: Path) -> None:
@@ -99,11 +99,11 @@ class Recorder:
 
 
 @asynccontextmanager
-async def staged(folder: Path, **options: Any) -> AsyncIterator[Stage]:
-    """A stage; all replicas have ended when it is left."""
+async def model_host(folder: Path, **options: Any) -> AsyncIterator[Models]:
+    """A models; all replicas have ended when it is left."""
     host = ModelHost(**options)
     await host.start()
     try:
-        yield Stage(host, folder)
+        yield Models(host, folder)
     finally:
         await host.stop()

@@ -1,54 +1,21 @@
-"""Recordings made here, and servers that transcribe them through the interfaces of the real ones."""
+"""Servers that transcribe recordings through the interfaces of the real ones."""
 
 from __future__ import annotations
 
 import base64
-import math
-import shutil
-import struct
-import subprocess
-import wave
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import av
 from aiohttp import BodyPartReader, web
 
-TEXT = "The quick brown fox jumps over the lazy dog."
+from tests.support.recordings import TEXT
+
 SEGMENTS: list[dict[str, Any]] = [
     {"id": 0, "start": 0.0, "end": 1.25, "text": " The quick brown fox", "speaker": "SPEAKER_00", "tokens": [1, 2]},
     {"id": 1, "start": "1.25", "end": 2.5, "text": "jumps over the lazy dog.", "words": [{"word": "jumps"}]},
 ]
-
-
-def spoken(path: Path, text: str = TEXT) -> Path:
-    """A wav in which espeak-ng speaks the text; without espeak-ng, a tone of two seconds."""
-    program = shutil.which("espeak-ng")
-    if program is not None:
-        subprocess.run([program, "-w", str(path), text], check=True, timeout=30)
-        return path
-    with wave.open(str(path), "wb") as file:
-        file.setparams((1, 2, 16_000, 0, "NONE", ""))
-        samples = (round(9000 * math.sin(number / 8)) for number in range(32_000))
-        file.writeframes(b"".join(struct.pack("<h", sample) for sample in samples))
-    return path
-
-
-def encoded(wav: Path, to: Path, codec: str, rate: int = 16_000) -> Path:
-    """The same sound in another format, which the file's name says."""
-    layout = "stereo" if codec == "vorbis" else "mono"  # FFmpeg's own encoder knows nothing else
-    with av.open(str(wav)) as source, av.open(str(to), "w") as target:
-        stream = target.add_stream(codec, rate=rate, layout=layout, options={"strict": "-2"})
-        assert isinstance(stream, av.AudioStream)
-        resampler = av.AudioResampler(stream.format, layout, rate, stream.frame_size or None)
-        for frame in [*source.decode(audio=0), None]:
-            for part in resampler.resample(frame):
-                target.mux(stream.encode(part))
-        target.mux(stream.encode(None))
-    return to
 
 
 @dataclass(slots=True)

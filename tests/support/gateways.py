@@ -1,4 +1,4 @@
-"""Building blocks of the gateway's tests: a real gateway on a free port, and a client."""
+"""A gateway in the test's process, and a caller that sends it requests over HTTP."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ from penstock.web.listening import listeners
 from penstock.web.server import Server
 
 SUBMISSION = {"owner_service": "tests", "task_type": "echo", "model_profile": "small"}
+
+
+_OUTSIDE = ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/nowhere", "/api/", "/get", "/post")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +48,7 @@ class Reply:
         return (self.status, self.json["code"])
 
 
-class Caller:
+class HttpCaller:
     """Sends requests to one gateway, as any HTTP client does."""
 
     def __init__(self, session: aiohttp.ClientSession, address: str, parts: GatewayAssembly, server: Server) -> None:
@@ -113,17 +116,14 @@ class Caller:
         return job
 
 
-_OUTSIDE = ("/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/nowhere", "/api/", "/get", "/post")
-
-
 def settings_for(url: str, **changes: Any) -> Settings:
     return load_settings(None).replace(database_url=Secret(url), **changes)
 
 
 @asynccontextmanager
-async def serving(
+async def running_gateway(
     url: str, *, models_folder: Path | None = None, limits: Limits | None = None, **changes: Any
-) -> AsyncIterator[Caller]:
+) -> AsyncIterator[HttpCaller]:
     """A gateway on that database, in this process, with changed settings; stopped as SIGTERM stops it."""
     settings = settings_for(url, **changes)
     parts = GatewayAssembly(settings.replace(penstock_models_dir=models_folder))
@@ -137,7 +137,7 @@ async def serving(
     headers = {} if token is None else {"Authorization": f"Bearer {token.reveal()}"}
     try:
         async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=20)) as session:
-            yield Caller(session, f"http://127.0.0.1:{port}", parts, server)
+            yield HttpCaller(session, f"http://127.0.0.1:{port}", parts, server)
     finally:
         await server.stop(settings.penstock_shutdown_grace)
         await gateway.stop()

@@ -1,12 +1,11 @@
-"""Building blocks of database tests: services, tenants, a movable clock and direct queries."""
+"""Jobs for tests of the job service: a started service, and a caller with defaults."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -18,8 +17,6 @@ from penstock.events.event import Event
 from penstock.events.position import Position
 from penstock.events.stream import OpenStream
 from penstock.failures import Category
-from penstock.housekeeping.promoter import Promoter
-from penstock.housekeeping.rescuer import Rescuer
 from penstock.jobs.job import (
     ClaimedJob,
     ClaimRequest,
@@ -41,27 +38,14 @@ from penstock.jobs.sql.store import Connection
 from penstock.jobs.states import Status
 from penstock.jobs.usage import Usage
 from penstock.postgres.pool import Database
-from penstock.postgres.wakeups import Wakeups
 from penstock.tenants.principal import TenantId
+from tests.support.waiting import within
 
-Answer = TypeVar("Answer")
-PLACES = ("ready", "later", "lease", "done")
 LOGGED_AT = datetime(2026, 1, 30, 9, tzinfo=UTC)
 
 
 @asynccontextmanager
-async def open_database(url: str, *, max_size: int = 8) -> AsyncIterator[Database]:
-    """Open a pool with the settings of a Penstock process."""
-    database = Database(url, application_name="penstock-test", max_size=max_size)
-    await database.open()
-    try:
-        yield database
-    finally:
-        await database.close()
-
-
-@asynccontextmanager
-async def started(database: Database, limits: JobLimits | None = None) -> AsyncIterator[JobService]:
+async def job_service(database: Database, limits: JobLimits | None = None) -> AsyncIterator[JobService]:
     """Start a service and wait until it listens for wake-ups."""
     service = JobService(database, limits)
     await service.start()
@@ -72,83 +56,7 @@ async def started(database: Database, limits: JobLimits | None = None) -> AsyncI
         await service.stop()
 
 
-async def own_tenant(database: Database) -> TenantId:
-    """Create a tenant that only the caller uses."""
-    async with database.acquire() as connection:
-        return TenantId(
-            await connection.fetchval(
-                "INSERT INTO tenant (id, name) SELECT max(id) + 1, 'tenant ' || max(id) + 1 FROM tenant RETURNING id"
-            )
-        )
-
-
-async def within(waiting: Awaitable[Answer], seconds: float = 10.0) -> Answer:
-    """Await the result, with a limit on time."""
-    return await asyncio.wait_for(waiting, seconds)
-
-
-async def ask(connection: Connection, sql: str, *arguments: Any) -> list[tuple[Any, ...]]:
-    """Return the rows of a statement as plain tuples, JSON as text."""
-    rows = await connection.fetch(sql, *arguments)
-    return [tuple(bytes(value).decode() if isinstance(value, Raw) else value for value in row) for row in rows]
-
-
-async def look(database: Database, sql: str, *arguments: Any) -> list[tuple[Any, ...]]:
-    """Return the rows of a test's own statement, planned without the planner settings of our sessions."""
-    async with database.acquire() as connection, connection.transaction():
-        await connection.execute("SET LOCAL enable_seqscan = on; SET LOCAL enable_hashjoin = on")
-        return await ask(connection, sql, *arguments)
-
-
-async def run(database: Database, sql: str, *arguments: Any) -> None:
-    """Execute a test's own statement and discard its rows."""
-    async with database.acquire() as connection:
-        await connection.execute(sql, *arguments)
-
-
-async def places(database: Database, job_id: UUID) -> list[str]:
-    """Return the names of the tables, of four, that hold the job; there should be exactly one."""
-    sql = " UNION ALL ".join(f"SELECT '{place}' FROM {place} WHERE job_id = $1" for place in PLACES)
-    return [place for (place,) in await look(database, sql, job_id)]
-
-
-async def snapshot(database: Database) -> dict[str, list[tuple[Any, ...]]]:
-    """Return all rows about jobs, to compare them before and after."""
-    tables = ("job", *PLACES, "attempt", "event", "idempotency", "stat", "stat_delta", "usage", "usage_delta")
-    return {table: await look(database, f"SELECT * FROM {table} t ORDER BY t::text") for table in tables}
-
-
-class Clock:
-    """The clock of one database. Moving it moves leases, due times and timestamps, for every connection."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self.ahead = timedelta(0)
-        self._base = "now()"
-
-    async def advance(self, by: timedelta) -> None:
-        """Move the clock forward at once."""
-        self.ahead += by
-        await run(
-            self._database,
-            "CREATE OR REPLACE FUNCTION clock() RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE"
-            f" RETURN {self._base} + make_interval(secs => {self.ahead.total_seconds()})",
-        )
-
-    async def freeze(self) -> None:
-        """Stop the clock now: from here on only ``advance`` moves it."""
-        ((moment,),) = await look(self._database, "SELECT now()::text")
-        self._base = f"timestamptz '{moment}'"
-        await self.advance(timedelta(0))
-
-    async def reset(self) -> None:
-        """Return to the real time."""
-        if self.ahead or self._base != "now()":
-            self._base = "now()"
-            await self.advance(-self.ahead)
-
-
-class Caller:
+class JobCaller:
     """The calls of one tenant, with defaults for the fields that a test does not care about."""
 
     def __init__(self, service: JobService, tenant: TenantId) -> None:
@@ -270,22 +178,6 @@ async def claim_rows(
     request = ClaimRequest(worker_id=worker_id, limit=limit)
     lease = timedelta(hours=1)
     return await store.claim(connection, tenant, request, lease=lease, cursors={}, from_start=from_start)
-
-
-def rescuer(database: Database, limits: JobLimits | None = None) -> Rescuer:
-    """Return a rescuer that the test runs by hand, with ``once``."""
-    return Rescuer(database, limits or JobLimits(), Wakeups(database))
-
-
-async def rescue(database: Database, limits: JobLimits | None = None) -> None:
-    """Run one pass of the rescuer as if it had been running every second, without a gap."""
-    await run(database, "UPDATE housekeeping SET last_at = clock() WHERE duty = 'rescue'")
-    await rescuer(database, limits).once()
-
-
-async def promote(database: Database, wakeups: Wakeups | None = None) -> None:
-    """Run one pass of the promoter; ``wakeups`` are those of its process."""
-    await Promoter(database, wakeups or Wakeups(database)).once()
 
 
 def same_json(left: Raw | None, right: bytes) -> bool:

@@ -14,7 +14,8 @@ import asyncpg
 
 from penstock.postgres.embedded import EmbeddedServer, program
 from penstock.postgres.migrate import migrate
-from tests.processes import alive, children, until
+from tests.support.processes import alive, children
+from tests.support.waiting import until
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Servers behind models, as they occur: quick, slow, failing, limiting, malformed, cut off half-way."""
+"""HTTP servers behind models and providers: quick, slow, failing, limiting, malformed, cut off half-way."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def serving(handler: Handler) -> AsyncIterator[Seen]:
         await runner.cleanup()
 
 
-def answering(value: Any, status: int = 200, **headers: str) -> Handler:
+def responding(value: Any, status: int = 200, **headers: str) -> Handler:
     """Respond with JSON."""
 
     async def answer(_: web.Request) -> web.StreamResponse:
@@ -104,7 +104,7 @@ async def hanging(_: web.Request) -> web.StreamResponse:
 
 
 @asynccontextmanager
-async def raw(reply: bytes) -> AsyncIterator[str]:
+async def raw_server(reply: bytes) -> AsyncIterator[str]:
     """Run a server that writes the same bytes to every connection and closes it."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -121,3 +121,16 @@ async def raw(reply: bytes) -> AsyncIterator[str]:
 def closed_port() -> str:
     """Return an address that nothing listens on."""
     return f"http://127.0.0.1:{free_port()}"
+
+
+@asynccontextmanager
+async def site(handler: Handler) -> AsyncIterator[str]:
+    application = web.Application()
+    application.router.add_get("/{path:.*}", handler)
+    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
