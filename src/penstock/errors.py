@@ -9,7 +9,8 @@
     │   ├── TooLarge                a body, field or list exceeds its configured size
     │   ├── Unsupported             a media type or encoding that is not served
     │   ├── Forbidden               the request is not allowed from its origin
-    │   ├── Unauthorized            no token, or a wrong one
+    │   ├── ScopeMissing            the key does not allow this
+    │   ├── Unauthorized            no key, or one that is not valid
     │   ├── NotFound                nothing has that id or path
     │   ├── MethodNotAllowed        the path exists, the method does not
     │   ├── StaleEpoch              the caller no longer holds the lease that it names
@@ -107,8 +108,14 @@ class Forbidden(CallerError):
     code = "forbidden"
 
 
+class ScopeMissing(CallerError):
+    """The key does not allow this; the detail names the scope that is missing."""
+
+    code = "scope_missing"
+
+
 class Unauthorized(CallerError):
-    """A valid bearer token is required."""
+    """A valid key is required."""
 
     code = "unauthorized"
 

@@ -92,12 +92,13 @@ async def test_examples_of_requests_are_accepted(caller: HttpCaller) -> None:
 
 
 async def test_the_token_is_described_only_where_one_is_set(caller: HttpCaller, described: dict[str, Any]) -> None:
-    assert "security" not in described
     secured = msgspec.json.decode(document(caller.gateway.routes, ABOUT, secured=True))
-    assert secured["security"] == [{"token": []}]
     assert secured["components"]["securitySchemes"]["token"]["scheme"] == "bearer"
     assert secured["paths"]["/healthz"]["get"]["security"] == []
-    assert "security" not in secured["paths"]["/api/v1/jobs"]["post"]
+    submit = secured["paths"]["/api/v1/jobs"]["post"]
+    assert submit["security"] == [{"token": ["jobs:submit"]}]
+    assert "jobs:submit" in submit["description"]
+    assert "security" not in described["paths"]["/api/v1/jobs"]["post"]
 
 
 def test_every_error_has_a_status_and_a_unique_code() -> None:

@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from penstock.errors import ServiceError
+from penstock.tenants import scopes
 from penstock.web.bearer import anyone
 from penstock.web.dispatch import Dispatcher
 from penstock.web.limits import Limits
@@ -39,15 +40,24 @@ class EchoRoutes:
         self.produced = 0  # chunks of streams
         self.closed = asyncio.Event()  # a stream was closed
 
-    @route("POST", "/echo", name="echo", tag="t", summary="s", responses=OK, max_body_bytes=MAX_BODY_BYTES)
+    @route(
+        "POST",
+        "/echo",
+        name="echo",
+        tag="t",
+        scope=scopes.ANY,
+        summary="s",
+        responses=OK,
+        max_body_bytes=MAX_BODY_BYTES,
+    )
     async def echo(self, request: Request) -> Response:
         return Response(body=await request.content(), content_type=b"application/octet-stream")
 
-    @route("GET", "/hello", name="hello", tag="t", summary="s", responses=OK)
+    @route("GET", "/hello", name="hello", tag="t", scope=scopes.ANY, summary="s", responses=OK)
     async def hello(self, _request: Request) -> Response:
         return Response(body=b"hello", content_type=b"text/plain")
 
-    @route("POST", "/unread", name="unread", tag="t", summary="s", responses=OK)
+    @route("POST", "/unread", name="unread", tag="t", scope=scopes.ANY, summary="s", responses=OK)
     async def unread(self, _request: Request) -> Response:
         return Response(body=b"unread", content_type=b"text/plain")
 
@@ -56,6 +66,7 @@ class EchoRoutes:
         "/head/{name}",
         name="head",
         tag="t",
+        scope=scopes.ANY,
         summary="s",
         path_parameters=(PathParameter(name="name", description="any"),),
         responses=OK,
@@ -64,51 +75,78 @@ class EchoRoutes:
         headers = {key.decode("latin-1"): value.decode("latin-1") for key, value in request.headers.items()}
         return json_response({"name": request.path("name"), "query": request.query_string.decode(), **headers})
 
-    @route("GET", "/wait", name="wait", tag="t", summary="s", responses=OK)
+    @route("GET", "/wait", name="wait", tag="t", scope=scopes.ANY, summary="s", responses=OK)
     async def wait(self, request: Request) -> Response:
         self.started.set()
         request.left.add(self.left.set)
         await request.unless_left(self.proceed.wait())
         return Response(body=b"waited", content_type=b"text/plain")
 
-    @route("POST", "/held", name="held", tag="t", summary="s", responses=OK, max_body_bytes=100 * MAX_BODY_BYTES)
+    @route(
+        "POST",
+        "/held",
+        name="held",
+        tag="t",
+        scope=scopes.ANY,
+        summary="s",
+        responses=OK,
+        max_body_bytes=100 * MAX_BODY_BYTES,
+    )
     async def held(self, request: Request) -> Response:
         self.started.set()
         await self.proceed.wait()
         return Response(body=b"%d" % len(await request.content()), content_type=b"text/plain")
 
-    @route("GET", "/slow", name="slow", tag="t", summary="s", responses=OK)
+    @route("GET", "/slow", name="slow", tag="t", scope=scopes.ANY, summary="s", responses=OK)
     async def slow(self, _request: Request) -> Response:
         self.started.set()
         await self.proceed.wait()
         return Response(body=b"slow", content_type=b"text/plain")
 
-    @route("GET", "/broken", name="broken", tag="t", summary="s", responses=OK)
+    @route("GET", "/broken", name="broken", tag="t", scope=scopes.ANY, summary="s", responses=OK)
     async def broken(self, _request: Request) -> Response:
         raise RuntimeError("the handler's own mistake")
 
-    @route("GET", "/events/{size}", name="events", tag="t", summary="s", path_parameters=(SIZE,), responses=OK)
+    @route(
+        "GET",
+        "/events/{size}",
+        name="events",
+        tag="t",
+        scope=scopes.ANY,
+        summary="s",
+        path_parameters=(SIZE,),
+        responses=OK,
+    )
     async def events(self, request: Request) -> EventStream:
         return EventStream(chunks=self._endless(int(request.path("size"))))
 
-    @route("GET", "/three", name="three", tag="t", summary="s", responses=OK)
+    @route("GET", "/three", name="three", tag="t", scope=scopes.ANY, summary="s", responses=OK)
     async def three(self, _request: Request) -> EventStream:
         return EventStream(chunks=self._three(), endless=False)
 
-    @route("GET", "/bytes/{size}", name="bytes", tag="t", summary="s", path_parameters=(SIZE,), responses=OK)
+    @route(
+        "GET",
+        "/bytes/{size}",
+        name="bytes",
+        tag="t",
+        scope=scopes.ANY,
+        summary="s",
+        path_parameters=(SIZE,),
+        responses=OK,
+    )
     async def byte_stream(self, request: Request) -> ByteStream:
         size = int(request.path("size"))
         return ByteStream(chunks=self._exactly(size), size=size, content_type=b"application/octet-stream")
 
-    @route("GET", "/short", name="short", tag="t", summary="s", responses=OK)
+    @route("GET", "/short", name="short", tag="t", scope=scopes.ANY, summary="s", responses=OK)
     async def short(self, _request: Request) -> ByteStream:
         return ByteStream(chunks=self._failing(), size=100, content_type=b"application/octet-stream")
 
-    @route("GET", "/silent", name="silent", tag="t", summary="s", responses=OK)
+    @route("GET", "/silent", name="silent", tag="t", scope=scopes.ANY, summary="s", responses=OK)
     async def silent(self, _request: Request) -> EventStream:
         return EventStream(chunks=self._silent())
 
-    @websocket("/socket", name="socket", tag="t", summary="s", max_message_bytes=1000)
+    @websocket("/socket", name="socket", tag="t", scope=scopes.ANY, summary="s", max_message_bytes=1000)
     async def socket(self, socket: WebSocket) -> None:
         while True:
             message = await socket.receive()

@@ -13,6 +13,7 @@ from penstock.blobs.names import attachment
 from penstock.blobs.ranges import UNSATISFIABLE, wanted
 from penstock.blobs.service import BlobService
 from penstock.errors import DatabaseUnavailable, InvalidInput, MalformedBody, NotFound, TooLarge, Unsupported
+from penstock.tenants import scopes
 from penstock.web.forms import open_file
 from penstock.web.request import Request
 from penstock.web.response import ByteStream, Response, json_response
@@ -59,6 +60,7 @@ class BlobRoutes:
         "/api/v1/blobs",
         name="putBlob",
         tag="Blobs",
+        scope=scopes.FILES,
         summary="Upload a file",
         description=_upload_description,
         uploads=True,
@@ -93,6 +95,7 @@ class BlobRoutes:
         path_parameters=(_ID,),
         name="readBlob",
         tag="Blobs",
+        scope=scopes.FILES,
         summary="Download a file",
         description="The bytes come with their media type, as an attachment. One range of bytes may be requested.",
         parameters=(Parameter(name="Range", type=str, description="such as `bytes=0-499`; one range", place="header"),),
@@ -137,6 +140,7 @@ class BlobRoutes:
         path_parameters=(_ID,),
         name="getBlob",
         tag="Blobs",
+        scope=scopes.FILES,
         summary="Describe a file",
         responses={200: ResponseSpec(description="Its type, name, size and times", type=Blob, example=_EXAMPLE)},
         errors=_NAMED,
@@ -152,6 +156,7 @@ class BlobRoutes:
         path_parameters=(_ID,),
         name="deleteBlob",
         tag="Blobs",
+        scope=scopes.FILES,
         summary="Delete a file",
         responses={204: ResponseSpec(description="The file is deleted")},
         errors=_NAMED,

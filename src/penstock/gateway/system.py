@@ -12,6 +12,7 @@ from penstock.gateway.job_metrics import measure
 from penstock.jobs.service import JobService
 from penstock.postgres.pool import Database
 from penstock.telemetry import metrics
+from penstock.tenants import scopes
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
 from penstock.web.route import ResponseSpec, route
@@ -66,6 +67,7 @@ class SystemRoutes:
         "/metrics",
         name="metrics",
         tag="System",
+        scope=scopes.OPERATOR,
         summary="Prometheus metrics",
         responses={200: ResponseSpec(description="The metrics", type=str, media_type="text/plain")},
     )

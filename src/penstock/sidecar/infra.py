@@ -17,6 +17,7 @@ from penstock.settings import Settings
 from penstock.sidecar.fetching import TIMEOUT_SECONDS, SourceFailed, fetch, place, too_slow
 from penstock.sidecar.telemetry import Number, Report, Telemetry
 from penstock.telemetry import logs
+from penstock.tenants import scopes
 from penstock.web.reading import decode
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
@@ -94,6 +95,7 @@ class InfraRoutes:
         "/api/v1/infra/status",
         name="infraStatus",
         tag="System",
+        scope=scopes.OPERATOR,
         summary="Telemetry of AI servers",
         responses={
             200: ResponseSpec(

@@ -16,6 +16,7 @@ from penstock.settings import Settings
 from penstock.sidecar.sampler import Sampler, sources
 from penstock.sidecar.telemetry import Report
 from penstock.telemetry import logs
+from penstock.tenants import scopes
 from penstock.web.bearer import BearerCheck
 from penstock.web.dispatch import Dispatcher
 from penstock.web.listening import listeners
@@ -77,6 +78,7 @@ class SidecarRoutes:
         "/status",
         name="status",
         tag="Sidecar",
+        scope=scopes.OPERATOR,
         summary="The GPUs, containers and model servers of this host",
         responses={200: ResponseSpec(description="The newest measurement", type=Report)},
     )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
 from penstock.errors import InvalidInput, MethodNotAllowed, NotFound, PenstockError, ServiceError
 from penstock.telemetry import logs
+from penstock.tenants import scopes
 from penstock.tenants.principal import Principal
 from penstock.web import metrics, problems
 from penstock.web.body import Disconnected
@@ -21,15 +22,16 @@ from penstock.web.router import Router
 
 log = logs.get(__name__)
 
-Check = Callable[[Request], Principal]
+Check = Callable[[Request], Principal | Awaitable[Principal]]
 _UNKNOWN: Final = metrics.series("any", "none")  # paths that clients invent must not become label values
 
 
 class Dispatcher:
     """The application of a server: all routes behind one access check.
 
-    ``check`` identifies the sender of a request or raises; routes that are ``open`` skip it. The time of a check and of
-    the conversion of a request is part of the route's metrics.
+    ``check`` identifies the sender of a request or raises; it returns an awaitable where it has to ask the database.
+    The sender needs the scope that the route declares. Routes that are ``open`` skip the check. The time of a check and
+    of the conversion of a request is part of the route's metrics.
     """
 
     def __init__(self, routes: Sequence[AnyRoute], check: Check, *, log_requests: bool = False) -> None:
@@ -72,8 +74,13 @@ class Dispatcher:
         self, route: AnyRoute, endpoint: _Endpoint, request: Request, values: Mapping[str, str]
     ) -> AnyResponse:
         try:
-            if not route.open:
-                request.principal = self._check(request)
+            if route.scope is not None:
+                principal = self._check(request)
+                if not isinstance(principal, Principal):
+                    principal = await principal
+                if route.scope is not scopes.ANY:
+                    principal.require(route.scope)
+                request.principal = principal
             if values:
                 request.path_values = endpoint.converted(values)
             if isinstance(route, Route):

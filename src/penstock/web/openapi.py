@@ -9,7 +9,8 @@ from uuid import UUID
 
 import msgspec
 
-from penstock.errors import Forbidden, PenstockError, Unauthorized
+from penstock.errors import Forbidden, PenstockError, ScopeMissing, Unauthorized
+from penstock.tenants import scopes
 from penstock.web import problems
 from penstock.web.route import AnyRoute, Parameter, PathParameter, Route
 
@@ -34,7 +35,7 @@ def document(routes: Sequence[AnyRoute], about: About, *, secured: bool) -> byte
     by_type = dict(zip(map(_key, types), schemas, strict=False))
     paths: dict[str, dict[str, Any]] = {}
     for route in routes:
-        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, by_type)
+        paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, by_type, secured=secured)
     described: dict[str, Any] = {
         "openapi": "3.1.0",
         "info": {
@@ -50,8 +51,6 @@ def document(routes: Sequence[AnyRoute], about: About, *, secured: bool) -> byte
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer", "description": about.bearer_setting}},
         },
     }
-    if secured:
-        described["security"] = [{"token": []}]
     return msgspec.json.encode(described)
 
 
@@ -94,15 +93,16 @@ def _types(routes: Sequence[AnyRoute]) -> list[Any]:
     return list(found.values())
 
 
-def _operation(route: AnyRoute, schemas: dict[str, Any]) -> dict[str, Any]:
+def _operation(route: AnyRoute, schemas: dict[str, Any], *, secured: bool) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": route.name,
         "tags": [route.tag],
         "summary": route.summary,
         "responses": _responses(route, schemas),
     }
-    if route.description:
-        operation["description"] = route.description
+    needs = f"Needs the scope `{route.scope}`." if route.scope in scopes.MEANINGS else ""
+    if route.description or needs:
+        operation["description"] = "\n\n".join(filter(None, (route.description, needs)))
     parameters = [_parameter(parameter, schemas) for parameter in route.parameters]
     parameters = [*map(_path_parameter, route.path_parameters), *parameters]
     if parameters:
@@ -110,8 +110,10 @@ def _operation(route: AnyRoute, schemas: dict[str, Any]) -> dict[str, Any]:
     content = _request_content(route, schemas) if isinstance(route, Route) else None
     if content is not None:
         operation["requestBody"] = {"required": True, "content": content}
-    if route.open:
+    if route.scope is None:
         operation["security"] = []
+    elif secured:
+        operation["security"] = [{"token": [] if route.scope == scopes.ANY else [route.scope]}]
     return operation
 
 
@@ -165,7 +167,7 @@ def _responses(route: AnyRoute, schemas: dict[str, Any]) -> dict[str, Any]:
                 media["example"] = response.example
             described["content"] = {response.media_type: media, **{kind: {"schema": {}} for kind in response.also}}
         responses[str(status)] = described
-    always: tuple[type[PenstockError], ...] = () if route.open else (Unauthorized, Forbidden)
+    always: tuple[type[PenstockError], ...] = () if route.open else (Unauthorized, Forbidden, ScopeMissing)
     grouped: dict[int, list[type[PenstockError]]] = {}
     for error in (*route.errors, *always):
         grouped.setdefault(problems.status_of(error)[0], []).append(error)

@@ -17,6 +17,7 @@ STATUSES: dict[type[errors.PenstockError], tuple[int, str]] = {
     errors.MalformedBody: (400, "The body cannot be read"),
     errors.Unauthorized: (401, "Not authenticated"),
     errors.Forbidden: (403, "Not allowed from there"),
+    errors.ScopeMissing: (403, "Not allowed with this key"),
     errors.NotFound: (404, "Not found"),
     errors.MethodNotAllowed: (405, "Method not allowed"),
     errors.StaleEpoch: (409, "The lease is no longer held"),

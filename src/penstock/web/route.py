@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final, TypeVar
 
 from penstock.errors import PenstockError
+from penstock.tenants import scopes
 from penstock.web.request import Request
 from penstock.web.response import AnyResponse
 from penstock.web.websocket import WebSocket
@@ -73,8 +74,12 @@ class Route:
     parameters: tuple[Parameter, ...] = ()
     responses: Mapping[int, ResponseSpec]
     errors: tuple[type[PenstockError], ...] = ()
-    open: bool = False  # no token is needed
+    scope: str | None = None  # that the sender's key must have
+    open: bool = False  # no key is needed, and no scope
     max_body_bytes: int = SMALL_BODY_BYTES
+
+    def __post_init__(self) -> None:
+        _check_access(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,11 +101,23 @@ class WebSocketRoute:
         default_factory=lambda: {101: ResponseSpec(description="The connection becomes a WebSocket")}
     )
     errors: tuple[type[PenstockError], ...] = ()
+    scope: str | None = None
     open: bool = False
     max_message_bytes: int = SMALL_BODY_BYTES
 
+    def __post_init__(self) -> None:
+        _check_access(self)
+
 
 AnyRoute = Route | WebSocketRoute
+
+
+def _check_access(route: AnyRoute) -> None:
+    """Raise TypeError unless the route declares who may use it, so that no route is open by mistake."""
+    if route.open == (route.scope is not None):
+        raise TypeError(f"{route.method} {route.path} must declare either its scope or open=True")
+    if route.scope is not None and route.scope not in scopes.MEANINGS and route.scope != scopes.ANY:
+        raise TypeError(f"{route.method} {route.path} declares an unknown scope: {route.scope}")
 
 
 def route(
@@ -119,6 +136,7 @@ def route(
     parameters: tuple[Parameter, ...] = (),
     responses: Mapping[int, ResponseSpec],
     errors: tuple[type[PenstockError], ...] = (),
+    scope: str | None = None,
     open: bool = False,  # noqa: A002 - the word of the declaration
     max_body_bytes: int | Callable[[Any], int] = SMALL_BODY_BYTES,
 ) -> Callable[[H], H]:
@@ -145,6 +163,7 @@ def websocket(
     path_parameters: tuple[PathParameter, ...] = (),
     parameters: tuple[Parameter, ...] = (),
     errors: tuple[type[PenstockError], ...] = (),
+    scope: str | None = None,
     open: bool = False,  # noqa: A002 - the word of the declaration
     max_message_bytes: int | Callable[[Any], int] = SMALL_BODY_BYTES,
 ) -> Callable[[W], W]:

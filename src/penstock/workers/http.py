@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from penstock.masking import Secret
 from penstock.telemetry import metrics
+from penstock.tenants import scopes
 from penstock.web.bearer import BearerCheck, anyone
 from penstock.web.dispatch import Dispatcher
 from penstock.web.listening import listeners
@@ -87,6 +88,7 @@ class WorkerRoutes:
         "/metrics",
         name="metrics",
         tag="Worker",
+        scope=scopes.OPERATOR,
         summary="Prometheus metrics",
         responses={200: ResponseSpec(description="The metrics", type=str, media_type="text/plain")},
     )

@@ -19,6 +19,7 @@ from penstock.jobs.job import (
     Job,
     JobFilter,
 )
+from penstock.tenants import scopes
 from penstock.web.reading import check_moment, convert
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
@@ -35,6 +36,7 @@ class ChangeRoutes(JobRoutes):
         "/api/v1/jobs/{id}/retry",
         name="retryJob",
         tag="Jobs",
+        scope=scopes.JOBS_SUBMIT,
         summary="Return a failed or running job to pending; a running one loses its lease",
         path_parameters=(JOB_ID,),
         responses={200: ResponseSpec(description="The job, pending", type=Job, example=examples.JOB)},
@@ -48,6 +50,7 @@ class ChangeRoutes(JobRoutes):
         "/api/v1/jobs/{id}/cancel",
         name="cancelJob",
         tag="Jobs",
+        scope=scopes.JOBS_SUBMIT,
         summary="Cancel a pending job, or ask a running one to stop",
         description="A running job ends when its worker stops it, or when a grace period is over.",
         path_parameters=(JOB_ID,),
@@ -68,6 +71,7 @@ class ChangeRoutes(JobRoutes):
         "/api/v1/jobs/retry",
         name="retryJobs",
         tag="Jobs",
+        scope=scopes.JOBS_SUBMIT,
         summary="Retry failed and running jobs by filter",
         description="Takes the list's filters, at least one. Works in chunks; `dry_run` only counts.",
         request=BulkRequest,
@@ -85,6 +89,7 @@ class ChangeRoutes(JobRoutes):
         "/api/v1/jobs/cancel",
         name="cancelJobs",
         tag="Jobs",
+        scope=scopes.JOBS_SUBMIT,
         summary="Cancel pending and running jobs by filter",
         description="Takes the list's filters, at least one. Works in chunks; `dry_run` only counts.",
         request=BulkRequest,

@@ -19,6 +19,7 @@ from penstock.events.position import Position
 from penstock.events.stream import OpenStream
 from penstock.jobs.http import examples
 from penstock.jobs.http.base import JOB_ID, JobRoutes
+from penstock.tenants import scopes
 from penstock.web.request import Request
 from penstock.web.response import EventStream, Response
 from penstock.web.route import Parameter, ResponseSpec, route
@@ -49,6 +50,7 @@ class EventRoutes(JobRoutes):
         "/api/v1/jobs/{id}/events",
         name="watchJob",
         tag="Events",
+        scope=scopes.JOBS_READ,
         summary="Stream a job's past and new events, until the job has finished",
         path_parameters=(JOB_ID,),
         parameters=_RESUME,
@@ -63,6 +65,7 @@ class EventRoutes(JobRoutes):
         "/api/v1/events",
         name="watchAll",
         tag="Events",
+        scope=scopes.JOBS_READ,
         summary="Stream the events of all jobs, from now on or after a given event",
         parameters=_RESUME,
         responses={200: _STREAM},

@@ -21,6 +21,7 @@ from penstock.jobs.job import (
     Stats,
     WaitSeconds,
 )
+from penstock.tenants import scopes
 from penstock.web.reading import convert
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
@@ -35,6 +36,7 @@ class ReadRoutes(JobRoutes):
         "/api/v1/jobs/{id}",
         name="getJob",
         tag="Jobs",
+        scope=scopes.JOBS_READ,
         summary="Read a job: its state, result and failed attempts",
         path_parameters=(JOB_ID,),
         parameters=(
@@ -60,6 +62,7 @@ class ReadRoutes(JobRoutes):
         "/api/v1/jobs",
         name="listJobs",
         tag="Jobs",
+        scope=scopes.JOBS_READ,
         summary="List jobs, newest first",
         description="Every given filter must match. A page may hold fewer jobs than `limit`, even none: only a null "
         "`next_cursor` marks the end. Payloads are left out.",
@@ -78,6 +81,7 @@ class ReadRoutes(JobRoutes):
         "/api/v1/stats",
         name="getStats",
         tag="Statistics",
+        scope=scopes.JOBS_READ,
         summary="Counters per queue and owner",
         description="`pending` and `running` are current values; all others count from the beginning.",
         responses={200: ResponseSpec(description="The counters", type=Stats, example=examples.STATS)},

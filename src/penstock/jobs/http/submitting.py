@@ -28,6 +28,7 @@ from penstock.jobs.job import (
 )
 from penstock.jobs.queues import Explain, Known
 from penstock.jobs.service import JobService
+from penstock.tenants import scopes
 from penstock.web.reading import check_moment
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
@@ -83,6 +84,7 @@ class SubmitRoutes(JobRoutes):
         "/api/v1/jobs",
         name="submitJob",
         tag="Jobs",
+        scope=scopes.JOBS_SUBMIT,
         summary="Create a job",
         description="With an idempotency key the same request creates one job, however often it is sent.",
         request=JobSubmission,
@@ -121,6 +123,7 @@ class SubmitRoutes(JobRoutes):
         "/api/v1/jobs/batch",
         name="submitJobs",
         tag="Jobs",
+        scope=scopes.JOBS_SUBMIT,
         summary="Create many jobs with shared defaults, all or nothing",
         request=BatchSubmission,
         request_example=examples.BATCH,

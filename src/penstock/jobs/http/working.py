@@ -35,6 +35,7 @@ from penstock.jobs.job import (
     JobHeartbeat,
     JobState,
 )
+from penstock.tenants import scopes
 from penstock.web.body import Disconnected
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
@@ -65,6 +66,7 @@ class WorkRoutes(JobRoutes):
         "/api/v1/jobs/claim",
         name="claimJobs",
         tag="Workers",
+        scope=scopes.JOBS_WORK,
         summary="Lease pending jobs",
         description="Waits up to `wait_seconds` for the first. Every report must name the job's `epoch`.",
         request=ClaimRequest,
@@ -88,6 +90,7 @@ class WorkRoutes(JobRoutes):
         "/api/v1/jobs/{id}/complete",
         name="completeJob",
         tag="Workers",
+        scope=scopes.JOBS_WORK,
         summary="Hand in a result",
         description="Repeating it with the same epoch succeeds.",
         request=Completion,
@@ -108,6 +111,7 @@ class WorkRoutes(JobRoutes):
         "/api/v1/jobs/{id}/heartbeat",
         name="heartbeatJob",
         tag="Workers",
+        scope=scopes.JOBS_WORK,
         summary="Extend a lease, report progress, output and log, and learn of a cancel",
         description=(
             "`chunks` and `logs` become the job's events `job.output` and `job.log`. Both are numbered within the "
@@ -138,6 +142,7 @@ class WorkRoutes(JobRoutes):
         "/api/v1/jobs/{id}/fail",
         name="failJob",
         tag="Workers",
+        scope=scopes.JOBS_WORK,
         summary="Report that an attempt ended without a result",
         request=Failure,
         request_example=examples.FAILURE,
@@ -154,6 +159,7 @@ class WorkRoutes(JobRoutes):
         "/api/v1/jobs/complete",
         name="completeJobs",
         tag="Workers",
+        scope=scopes.JOBS_WORK,
         summary="Report many results; each is accepted or refused on its own",
         request=BatchCompletion,
         request_example=examples.COMPLETIONS,
@@ -181,6 +187,7 @@ class WorkRoutes(JobRoutes):
         "/api/v1/jobs/heartbeat",
         name="heartbeatJobs",
         tag="Workers",
+        scope=scopes.JOBS_WORK,
         summary="Send heartbeats for many jobs",
         request=BatchHeartbeat,
         request_example=examples.HEARTBEATS,

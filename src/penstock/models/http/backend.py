@@ -23,6 +23,7 @@ from penstock.models.http.requests import read_input
 from penstock.models.http.responses import as_response
 from penstock.models.service import ModelService
 from penstock.models.uploads import Load
+from penstock.tenants import scopes
 from penstock.web import problems
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
@@ -50,7 +51,10 @@ def _interface(method: str, path: str) -> Callable[[Handler], Handler]:
         name=f"backend{method.capitalize()}{name}",
         tag="AI Backend",
         summary="Call a model, read or clean its log, or add one: the interface of the AI Backend document",
-        description="Operations: predict, getlogs, cleanlogs, addmodel (`&type=httpmodel&dest=host:port`).",
+        description=(
+            "Operations: predict, getlogs, cleanlogs, addmodel (`&type=httpmodel&dest=host:port`). All except predict "
+            "need the scope `models:manage` too."
+        ),
         path_parameters=(_OPERATION,) if "{operation}" in path else (),
         parameters=(
             Parameter(name="id", type=str, description="the model's name"),
@@ -66,6 +70,7 @@ def _interface(method: str, path: str) -> Callable[[Handler], Handler]:
             status: ResponseSpec(description="It failed", type=dict[str, str], example={"error": "why it failed"})
             for status in _FAILURES
         },
+        scope=scopes.MODELS_CALL,
         max_body_bytes=lambda routes: routes.max_call_bytes,
     )
 
@@ -101,6 +106,8 @@ class BackendRoutes:
         query = lenient_query(request.query_string)
         if operation not in OPERATIONS:
             return _content(404, f"Unknown operation: {operation[:100]}. There are: {', '.join(OPERATIONS)}")
+        if operation != "predict":
+            request.principal.require(scopes.MODELS_MANAGE)
         try:
             if operation == "addmodel":
                 return await self._add(request, query)

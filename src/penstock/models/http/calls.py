@@ -27,6 +27,7 @@ from penstock.models.http.streaming import EventFeed
 from penstock.models.inputs import Input
 from penstock.models.service import ModelService
 from penstock.models.uploads import Load
+from penstock.tenants import scopes
 from penstock.web import problems
 from penstock.web.body import Disconnected
 from penstock.web.request import Request
@@ -65,6 +66,7 @@ class CallRoutes:
         path_parameters=(NAME,),
         name="predict",
         tag=TAG,
+        scope=scopes.MODELS_CALL,
         summary="Call a model and get its output",
         description=_CALLING + " The response is the output as JSON, or its bytes where the output is one file. "
         "A model "
@@ -100,6 +102,7 @@ class CallRoutes:
         path_parameters=(NAME,),
         name="stream",
         tag=TAG,
+        scope=scopes.MODELS_CALL,
         summary="Call a model and receive its chunks as they come",
         description=_CALLING + " Server-sent events: `chunk` and `progress` with the value as data, at the end `done` "
         "(with `output` where that was not sent as chunks) or `error` with a problem.",

@@ -17,6 +17,7 @@ from penstock.models.http.parameters import NAME, TAG, wants_events
 from penstock.models.http.streaming import event
 from penstock.models.http.views import Cleared, LogPage
 from penstock.models.service import ModelService
+from penstock.tenants import scopes
 from penstock.web.reading import convert, moment
 from penstock.web.request import Request
 from penstock.web.response import EventStream, Response, json_response
@@ -58,6 +59,7 @@ class LogRoutes:
         path_parameters=(NAME,),
         name="modelLogs",
         tag=TAG,
+        scope=scopes.MODELS_MANAGE,
         summary="The newest lines of a model's log",
         description="With `follow=true`, or `Accept: text/event-stream`, as server-sent events without end.",
         parameters=tuple(
@@ -98,6 +100,7 @@ class LogRoutes:
         path_parameters=(NAME,),
         name="cleanModelLogs",
         tag=TAG,
+        scope=scopes.MODELS_MANAGE,
         summary="Delete the lines of a model's log",
         responses={200: ResponseSpec(description="How many lines there were", type=Cleared, example=examples.CLEARED)},
         errors=(InvalidInput, NotFound, ModelBroken),

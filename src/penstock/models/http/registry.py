@@ -18,6 +18,7 @@ from penstock.models.http import examples
 from penstock.models.http.parameters import BODY_ERRORS, NAME, TAG, VERSION, flag, version_of
 from penstock.models.http.views import ModelPage, ModelView, summarised, whole
 from penstock.models.service import ModelService
+from penstock.tenants import scopes
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
 from penstock.web.route import Parameter, ResponseSpec, route
@@ -37,6 +38,7 @@ class RegistryRoutes:
         "/api/v1/models",
         name="listModels",
         tag=TAG,
+        scope=scopes.MODELS_CALL,
         summary="List all models",
         responses={200: ResponseSpec(description="All of them", type=ModelPage, example=examples.PAGE)},
         errors=(InvalidInput,),
@@ -54,6 +56,7 @@ class RegistryRoutes:
         path_parameters=(NAME,),
         name="getModel",
         tag=TAG,
+        scope=scopes.MODELS_CALL,
         summary="A model's schema, versions, replicas, load and counters",
         responses={200: ResponseSpec(description="The model", type=ModelView, example=examples.MODEL)},
         errors=(InvalidInput, NotFound, ModelBroken),
@@ -67,6 +70,7 @@ class RegistryRoutes:
         "/api/v1/models",
         name="addModel",
         tag=TAG,
+        scope=scopes.MODELS_MANAGE,
         summary="Register a model that another server runs, or one of the server's folder by name",
         description="Runtimes `http` and `openai`; what concerns the runtime stands in a member of its name. "
         "Models that run code come only from the operator's folder PENSTOCK_MODELS_DIR; name them without one.",
@@ -89,6 +93,7 @@ class RegistryRoutes:
         path_parameters=(NAME,),
         name="removeModel",
         tag=TAG,
+        scope=scopes.MODELS_MANAGE,
         summary="Remove a model, or one version of it; running calls are finished",
         parameters=(VERSION,),
         responses={204: ResponseSpec(description="The model is removed")},
@@ -105,6 +110,7 @@ class RegistryRoutes:
         path_parameters=(NAME,),
         name="reloadModel",
         tag=TAG,
+        scope=scopes.MODELS_MANAGE,
         summary="Import and load a model again; calls continue meanwhile",
         parameters=(VERSION,),
         responses={200: ResponseSpec(description="The model", type=ModelView, example=examples.MODEL)},

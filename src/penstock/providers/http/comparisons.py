@@ -18,6 +18,7 @@ from penstock.jobs.states import Status
 from penstock.jobs.tenant_jobs import TenantJobs
 from penstock.providers.agreement import Agreement
 from penstock.providers.comparing import Compared, Comparison, compare
+from penstock.tenants import scopes
 from penstock.web.reading import convert
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
@@ -76,6 +77,7 @@ class ComparisonRoutes:
         "/api/v1/comparisons",
         name="compareProviders",
         tag="Providers",
+        scope=scopes.JOBS_READ,
         summary="Compare providers over many jobs: agreement, failures, latency",
         description=(
             "Of the newest finished jobs that match every stated filter, or of the jobs named by `id`. "

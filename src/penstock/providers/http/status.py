@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from penstock.providers.status import ProvidersStatus, ProvidersWatch
+from penstock.tenants import scopes
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
 from penstock.web.route import ResponseSpec, route
@@ -47,6 +48,7 @@ class ProviderStatusRoutes:
         "/api/v1/providers/status",
         name="providersStatus",
         tag="System",
+        scope=scopes.OPERATOR,
         summary="Whether the configured AI providers can be reached, and their state in the workers",
         responses={200: ResponseSpec(description="Each provider", type=ProvidersStatus, example=_EXAMPLE)},
     )
