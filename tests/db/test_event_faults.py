@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from random import random
+from typing import TypeVar
 from uuid import UUID
+
+from msgspec import Raw
 
 from penstock.errors import DatabaseUnavailable, PenstockError
 from penstock.events import store as event_log
 from penstock.events.event import Event
+from penstock.events.positions import Positions
 from penstock.events.tail import EVENTS
 from penstock.jobs.service import JobService
 from penstock.postgres.embedded import EmbeddedServer, embedded_url, socket_folder
@@ -23,6 +27,7 @@ from tests.support.jobs import JobCaller, job_service
 from tests.support.postgres_servers import burn_transaction_numbers, copy_by_dump, kill, own_server
 from tests.support.waiting import until, within
 
+T = TypeVar("T")
 LIFE = ["job.created", "job.started", "job.completed"]
 
 
@@ -139,6 +144,35 @@ async def test_a_reader_ahead_of_a_restored_database_gets_a_reset(tmp_path: Path
             assert [(await within(anext(held))).subject for _ in made] == [job.id for job in made]
 
 
+async def test_a_housekeeper_running_over_a_restore_gives_up_no_event_that_may_still_come(tmp_path: Path) -> None:
+    """It has seen higher event ids than the restored database has drawn so far."""
+    async with own_server(tmp_path / "old") as old, own_server(tmp_path / "new", migrated=False) as new:
+        proxy = DatabaseProxy(tmp_path, _socket(old))
+        await proxy.mend()
+        url = embedded_url(old.data_dir).replace(str(socket_folder(old.data_dir)), str(tmp_path))
+        async with open_database(url) as database, open_database(new.url) as restored, _caller_of(old.url) as caller:
+            positions = Positions(database)
+            await caller.submit()
+            await copy_by_dump(old, new)
+            await caller.submit_many(5)
+            for _ in range(5):
+                await caller.submit()
+            await positions.once()
+            proxy.server_socket = _socket(new)
+            await proxy.cut()
+            await proxy.mend()
+            async with restored.acquire() as writer, writer.transaction():
+                await event_log.record(writer, DEFAULT_TENANT, "late", kind="test.late", data=Raw(b"{}"))
+                async with restored.acquire() as other:
+                    await event_log.record(other, DEFAULT_TENANT, "early", kind="test.early", data=Raw(b"{}"))
+                await _succeeds(positions.once)
+                for _ in range(3):
+                    await positions.once()
+            await positions.once()
+            assert [line.split()[-1] for line in await _all_events(new.url)][1:] == ["early", "late"]
+        await proxy.cut()
+
+
 async def test_streams_open_while_the_database_is_restored_get_a_reset_and_continue(tmp_path: Path) -> None:
     """The same happens after a failover to a replica that lacked the last transactions."""
     async with own_server(tmp_path / "old") as old, own_server(tmp_path / "new", migrated=False) as new:
@@ -218,8 +252,8 @@ async def _all_events(url: str) -> list[str]:
                     pass
         rows = await query(
             database,
-            "SELECT p.position, e.kind, coalesce(e.job_ids, ARRAY[e.job_id]) FROM event_position p"
-            " JOIN event e ON e.id = p.event_id AND e.at = p.at ORDER BY p.position",
+            "SELECT p.position, e.kind, coalesce(e.job_ids::text[], ARRAY[coalesce(e.job_id::text, e.subject)])"
+            " FROM event_position p JOIN event e ON e.id = p.event_id AND e.at = p.at ORDER BY p.position",
         )
         ((stored,),) = await query(database, "SELECT count(*) FROM event")
     assert [position for position, _, _ in rows] == list(range(1, stored + 1))
@@ -243,8 +277,13 @@ async def _finished(caller: JobCaller) -> UUID:
 
 
 async def _submit_when_possible(caller: JobCaller) -> UUID:
+    return (await _succeeds(caller.submit)).id
+
+
+async def _succeeds(call: Callable[[], Awaitable[T]]) -> T:
+    """Return the result of the first call that reaches the database."""
     while True:
         try:
-            return (await caller.submit()).id
+            return await call()
         except DatabaseUnavailable:
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0)

@@ -124,13 +124,12 @@ async def test_a_service_may_start_before_its_database(line: DatabaseProxy, fres
 async def test_a_pass_that_breaks_off_gives_up_no_event_that_may_still_come(
     line: DatabaseProxy, caller: JobCaller, fresh: Database
 ) -> None:
-    """It has read the highest id, and not yet which transactions may have drawn it."""
     database = _database_over(line, fresh.url)
     positions = Positions(database)
     async with fresh.acquire() as writer, writer.transaction():
         await event_log.record(writer, caller.tenant, "late", kind="test.late", data=Raw(b"{}"))
         await caller.submit()
-        line.lose_response_to(b"FROM pg_locks")
+        line.lose_response_to(b"position_events")
         with pytest.raises(DatabaseUnavailable):
             await within(positions.once())
         for _ in range(2):

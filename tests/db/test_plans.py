@@ -63,7 +63,7 @@ async def filled(postgres_server: Any) -> AsyncIterator[Filled]:
         await filled.caller.submit_many(LATER, run_at=later)
         filled.leased = [(job.id, job.epoch) for job in await filled.caller.claim(LEASED)]
         await execute(database, _OTHER_EVENTS)
-        await execute(database, "SELECT position_events(0, 100000)")
+        await execute(database, "SELECT position_events(100000, interval '0')")
         await execute(database, "ANALYZE")
         yield filled
 
@@ -246,14 +246,14 @@ async def test_one_jobs_events_are_found_by_its_moments(filled: Filled, state: s
 async def test_a_page_of_a_talkative_jobs_events_reads_no_more_than_the_page(filled: Filled) -> None:
     job_id, _ = filled.leased[-1]
     await execute(filled.database, _MUCH_OUTPUT, filled.tenant, job_id)
-    await execute(filled.database, "SELECT position_events(0, 10000)")
+    await execute(filled.database, "SELECT position_events(10000, interval '0')")
     plan = await _explain(filled, "read_job_events", tenant_id=filled.tenant, job_id=job_id, row_id=0, **PAGE)
     _assert_bounded(plan, rows=40)
 
 
 async def test_a_pass_that_numbers_events_reads_only_those_without_a_position(filled: Filled) -> None:
     """This holds even with missing ids below them and dead rows of earlier passes that cannot be vacuumed."""
-    await execute(filled.database, "SELECT position_events(0, 10000)")
+    await execute(filled.database, "SELECT position_events(10000, interval '0')")
     for _ in range(3):
         await filled.caller.submit()
     async with filled.database.acquire() as connection:
@@ -265,6 +265,10 @@ async def test_a_pass_that_numbers_events_reads_only_those_without_a_position(fi
         "last.pass": ("$3::bigint", last["pass"]),
         "at_most": ("$4::int", 5000),
         "settled": ("$5::bigint", 0),
+        "this.drawn": ("$6::bigint", 0),
+        "this.writers": ("$7::text[]", "{}"),
+        "this.noted_at": ("$8::timestamptz", "2026-01-01"),
+        "last.noted_at": ("$9::timestamptz", "2026-01-01"),
     }
     statement = source[source.index("WITH found") : source.index("IF NOT succeeded")]
     statement = statement.replace("INTO given, succeeded", "")

@@ -8,24 +8,10 @@
 INSERT INTO event (tenant_id, at, kind, subject, data) SELECT :tenant_id, clock(), :kind, :subject, :data::json;
 
 
--- name: position_events(settled, limit)
+-- name: position_events(limit, settle_after)
 -- tenant: every (maintenance; rows keep their tenant)
 -- Gives positions to committed events that have none; see the function position_events in the schema.
-SELECT position_events(:settled::bigint, :limit::int);
-
-
--- name: highest_id()
--- tenant: every (a number, no row)
--- The highest event id that any transaction has drawn; 0 before the first.
-SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM event_id;
-
-
--- name: writers()
--- tenant: every (locks, no rows)
--- The transactions that write events: each takes this lock before it draws an id, and holds it until it has ended.
-SELECT virtualtransaction FROM pg_locks
-WHERE locktype = 'relation' AND relation = 'event'::regclass AND mode = 'RowExclusiveLock' AND granted
-  AND database = (SELECT oid FROM pg_database WHERE datname = current_database());
+SELECT position_events(:limit::int, :settle_after::interval);
 
 
 -- name: end_position(tenant_id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -16,6 +16,7 @@ from penstock.events.position import START, WHOLE_ROW, Position, mark_of
 from penstock.postgres import queries
 
 EVERYTHING: Final = 2**63 - 1
+SETTLE_AFTER: Final = timedelta(seconds=10)  # between two checks of missing event ids, if there are no housekeepers
 _PASS: Final = 5000  # events that one pass numbers
 _PAGE: Final = 500  # rows in one page
 _PAGE_BYTES: Final = 2**20  # of data in one page; the row that exceeds it is still read
@@ -65,14 +66,14 @@ async def record(connection: Connection, tenant: int, subject: str, *, kind: str
     await _sql.record.run(connection, tenant_id=tenant, subject=subject, kind=kind, data=data)
 
 
-async def position_events(connection: Connection, *, settled: int = 0) -> bool:
+async def position_events(connection: Connection, *, settle_after: timedelta = SETTLE_AFTER) -> bool:
     """Give positions to committed events that have none; return False when another process is doing so.
 
-    Ids up to ``settled`` that are still missing are given up; see Settling.
+    Whether missing ids can be given up is checked if ``settle_after`` has passed since the last check.
     """
     while True:
         try:
-            given: int | None = await _sql.position_events.value(connection, settled=settled, limit=_PASS)
+            given: int | None = await _sql.position_events.value(connection, limit=_PASS, settle_after=settle_after)
         except (
             asyncpg.UniqueViolationError,
             asyncpg.SerializationError,
@@ -82,17 +83,6 @@ async def position_events(connection: Connection, *, settled: int = 0) -> bool:
             return False
         if given < _PASS:
             return True
-
-
-async def highest_id(connection: Connection) -> int:
-    """Return the highest event id that any transaction has drawn."""
-    highest: int = await _sql.highest_id.value(connection)
-    return highest
-
-
-async def writers(connection: Connection) -> set[str]:
-    """Return the transactions that are writing events."""
-    return {row["virtualtransaction"] for row in await _sql.writers.rows(connection)}
 
 
 async def end_position(connection: Connection, tenant: int) -> Position:

@@ -234,12 +234,15 @@ CREATE INDEX event_position_event ON event_position (event_id);
 -- The progress of the numbering: one row, replaced by each pass that changes it. It is replaced, not updated, and read from
 -- the highest pass down, so that no reader scans old versions that a long transaction keeps vacuum from removing.
 CREATE TABLE event_pass (
-    pass    bigint PRIMARY KEY,
-    reached bigint NOT NULL,         -- the highest event id that has a position
-    missing int8multirange NOT NULL  -- lower ids that were not visible yet; those of failed statements never will be
+    pass     bigint PRIMARY KEY,
+    reached  bigint NOT NULL,          -- the highest event id that has a position
+    missing  int8multirange NOT NULL,  -- lower ids that were not visible yet; those of failed statements never will be
+    drawn    bigint NOT NULL,          -- the highest id drawn when writers was noted
+    writers  text[] NOT NULL,          -- the transactions that may have drawn ids up to it and were still open
+    noted_at timestamptz NOT NULL      -- when writers was last compared with the open transactions
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0,
         vacuum_truncate = off);
-INSERT INTO event_pass (pass, reached, missing) VALUES (0, 0, '{}');
+INSERT INTO event_pass (pass, reached, missing, drawn, writers, noted_at) VALUES (0, 0, '{}', 0, '{}', '-infinity');
 
 -- The highest position of each tenant that retention has dropped. Numbering continues above it.
 CREATE TABLE event_floor (
@@ -248,18 +251,33 @@ CREATE TABLE event_floor (
     at        timestamptz NOT NULL
 );
 
+-- The transactions that write events: each takes this lock before it draws an id, and holds it until it has ended.
+CREATE FUNCTION event_writers() RETURNS text[] LANGUAGE sql VOLATILE RETURN ARRAY(
+    SELECT virtualtransaction FROM pg_locks
+    WHERE locktype = 'relation' AND relation = 'event'::regclass AND mode = 'RowExclusiveLock' AND granted
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+);
+
 -- Gives positions to committed events that have none, at most a given number, in the order of their ids. Returns how many, or
--- null when another transaction is doing so. Ids up to "settled" that are still missing are given up: the caller knows
--- that every transaction which could commit them has ended.
+-- null when another transaction is doing so.
 --
 -- One pass at a time: the advisory lock is held until the pass has committed, and each statement below takes its own
 -- snapshot after the lock was taken, so it sees all earlier passes. Even if the lock failed, each pass has to delete the row
 -- of event_pass that it began with, which only one can do; any other pass fails as a whole. An interrupted pass has no
 -- effect.
+--
+-- A failed statement leaves an id that stays missing, and each pass searches for every missing id. Such ids are given up
+-- once every transaction that may have drawn them has ended. A pass notes the highest id drawn so far, and after that
+-- the open writers of events. A transaction that drew one of these ids either is among them, or it has ended and is
+-- visible to the next pass. This state is stored with the events, so it never runs ahead of a database that goes back:
+-- restored from a backup, failed over, or crashed. While ids are missing, the writers are compared with the open ones at most
+-- once per settle_after.
 -- Locks: that advisory lock. Indexes: primary keys, event_order.
-CREATE FUNCTION position_events(settled bigint, at_most integer) RETURNS integer LANGUAGE plpgsql AS $$
+CREATE FUNCTION position_events(at_most integer, settle_after interval) RETURNS integer LANGUAGE plpgsql AS $$
 DECLARE
     last event_pass;
+    this event_pass;
+    settled bigint := 0; -- ids up to this one that are still missing will never be committed
     given integer;
     succeeded boolean;
 BEGIN
@@ -267,6 +285,16 @@ BEGIN
         RETURN NULL;
     END IF;
     SELECT * INTO STRICT last FROM event_pass ORDER BY pass DESC LIMIT 1;
+    this := last;
+    IF last.missing <> '{}' AND NOT clock_timestamp() - last.noted_at BETWEEN interval '0' AND settle_after THEN
+        this.writers := ARRAY(SELECT unnest(last.writers) INTERSECT SELECT unnest(event_writers()));
+        IF this.writers = '{}' THEN
+            settled := last.drawn;
+            this.drawn := (SELECT CASE WHEN is_called THEN last_value ELSE last_value - 1 END FROM event_id);
+            this.writers := event_writers();
+        END IF;
+        this.noted_at := clock_timestamp();
+    END IF;
     WITH found AS MATERIALIZED (
         SELECT * FROM (
             SELECT e.* FROM unnest(last.missing) AS m(ids)
@@ -297,8 +325,9 @@ BEGIN
         SELECT f.tenant_id, t.position + row_number() OVER (PARTITION BY f.tenant_id ORDER BY f.id), f.id, f.at
         FROM found f JOIN tenants t ON t.tenant_id = f.tenant_id
     ), noted AS (
-        INSERT INTO event_pass (pass, reached, missing)
-        SELECT last.pass + 1, p.reached, p.missing FROM pass p WHERE p.given > 0 OR p.missing <> last.missing
+        INSERT INTO event_pass (pass, reached, missing, drawn, writers, noted_at)
+        SELECT last.pass + 1, p.reached, p.missing, this.drawn, this.writers, this.noted_at
+        FROM pass p WHERE p.given > 0 OR this.noted_at <> last.noted_at
         RETURNING pass
     ), replaced AS (
         DELETE FROM event_pass WHERE pass = last.pass AND EXISTS (SELECT FROM noted) RETURNING pass
@@ -457,7 +486,7 @@ BEGIN
     LOCK TABLE ONLY job, ONLY done, ONLY attempt, ONLY event, ONLY event_position IN ACCESS EXCLUSIVE MODE;
     IF to_regclass(format('%I', 'event_' || suffix)) IS NOT NULL THEN
         LOOP -- every dropped event has a position, so that readers detect the loss
-            EXIT WHEN position_events(0, 10000) < 10000;
+            EXIT WHEN position_events(10000, interval '10 seconds') < 10000;
         END LOOP;
         EXECUTE format($raise$
             INSERT INTO event_floor AS f (tenant_id, position, at)
