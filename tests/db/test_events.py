@@ -11,14 +11,14 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from penstock.errors import InvalidInput, NotFound
+from penstock.errors import DatabaseUnavailable, InvalidInput, NotFound
 from penstock.events import store as event_log
 from penstock.events import tail as tail_module
 from penstock.events.event import Connection, Event
 from penstock.events.position import Position
 from penstock.failures import Category
 from penstock.postgres.pool import Database
-from tests.support.databases import open_database
+from tests.support.databases import open_database, own_tenant
 from tests.support.jobs import JobCaller, job_service, take
 from tests.support.waiting import until, within
 
@@ -163,6 +163,22 @@ async def test_a_slow_reader_reads_what_it_missed_from_the_database(
     jobs += await alone.submit_many(50)
     received += await take(stream, 59)
     assert [event.subject for event in received] == [job.id for job in jobs]
+
+
+async def test_stopping_the_service_ends_open_streams_and_refuses_new_ones(fresh: Database) -> None:
+    """A program that embeds the service and still reads events must not hang."""
+    async with job_service(fresh) as service:
+        caller = JobCaller(service, await own_tenant(fresh))
+        job = await caller.submit()
+        everything, one = await caller.watch(), await caller.watch(job.id)
+        await take(one, 1)
+        reading = [asyncio.create_task(_all(stream)) for stream in (everything, one)]
+        opening = asyncio.create_task(caller.watch())
+        await asyncio.sleep(0)
+    assert await within(asyncio.gather(*reading)) == [[], []]
+    for late in (opening, asyncio.create_task(caller.watch(job.id))):
+        with pytest.raises(DatabaseUnavailable, match="stopping"):
+            await within(late)
 
 
 async def test_invalid_event_ids_and_unknown_jobs_are_refused(caller: JobCaller) -> None:

@@ -148,8 +148,11 @@ class EventStream:
         )
 
     async def _until_lost(self, reader: Reader) -> AsyncIterator[Event]:
-        """Yield stored events, then live ones, again whenever rows were left out; end with the stream or when lost."""
-        while not reader.is_lost():
+        """Yield stored events, then live ones, again whenever rows were left out.
+
+        End with the stream, when it is lost, or when the tail has stopped.
+        """
+        while not (reader.is_lost() or reader.ended):
             upto = self._tail.rejoin(reader)
             last: Event | None = None
             async for event in self._history.read(self.position, upto):
@@ -167,8 +170,8 @@ class EventStream:
         return self._is_over is not None and await self._is_over(last, self.position)
 
     async def _live(self, reader: Reader) -> AsyncIterator[Event]:
-        """Yield rows as they arrive, until some were left out."""
-        while not reader.behind:
+        """Yield rows as they arrive, until some were left out or the tail has stopped."""
+        while not (reader.behind or reader.ended):
             taken = self._tail.take(reader)
             if taken is None:
                 reader.news.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from penstock.errors import DatabaseUnavailable
@@ -22,13 +22,14 @@ EVENTS: Final = "events"  # the topic of wake-ups that events were stored; no ke
 _READER_BYTES: Final = 2**20  # of rows buffered for one reader; it reads the rest from the database
 _TOTAL_BYTES: Final = 64 * 2**20  # of rows buffered for all readers
 _INTERVAL: Final = 0.002  # least seconds between the starts of two passes
+_STOPPED: Final = "This process is stopping; it opens no more streams of events."
 _BUSY, _IDLE = 0.001, 1.0  # seconds to the next pass without a wake-up: while another process numbers events; otherwise
 
 
 class Reader:
     """The registration of one open stream at the tail, with the rows buffered for it."""
 
-    __slots__ = ("behind", "bytes", "joined", "lost", "news", "rows", "subject")
+    __slots__ = ("behind", "bytes", "ended", "joined", "lost", "news", "rows", "subject")
 
     def __init__(self, subject: Subject | None) -> None:
         self.subject = subject  # None: all events
@@ -37,6 +38,7 @@ class Reader:
         self.news = asyncio.Event()
         self.behind = True  # rows were left out: the reader has to read from the database, then rejoin the tail
         self.lost: Standing | None = None  # the store went back: the reader has to begin again
+        self.ended = False  # the tail has stopped: nothing more arrives
         self.joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def is_lost(self) -> bool:
@@ -67,6 +69,7 @@ class EventTail:
         self._end = START
         self._news = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+        self._stopped = False
 
     @property
     def end(self) -> Position:
@@ -76,21 +79,31 @@ class EventTail:
     @property
     def readers(self) -> int:
         """The number of open streams."""
-        return len(self._all) + sum(map(len, self._by_subject.values()))
+        return sum(1 for _ in self._readers())
 
     def wake(self) -> None:
         """Read soon, because events were stored."""
         self._news.set()
 
     async def stop(self) -> None:
-        """End the tail; streams that are still open get no more."""
+        """End the tail and every open stream; a stream that is still to be opened is refused."""
+        self._stopped = True
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+        self._refuse(self._joining, DatabaseUnavailable(_STOPPED))
+        for reader in self._readers():
+            reader.ended = True
+            reader.news.set()
 
     async def join(self, subject: Subject | None) -> Reader:
-        """Return a reader that receives rows from now on; pass it to ``leave`` later. Raises DatabaseUnavailable."""
+        """Return a reader that receives rows from now on; pass it to ``leave`` later.
+
+        Raises DatabaseUnavailable, also once the tail has stopped.
+        """
+        if self._stopped:
+            raise DatabaseUnavailable(_STOPPED)
         reader = Reader(subject)
         self._joining.append(reader)
         self._news.set()
@@ -204,6 +217,11 @@ class EventTail:
             self._bytes += size
         reader.news.set()
 
+    def _readers(self) -> Iterator[Reader]:
+        yield from self._all
+        for same in self._by_subject.values():
+            yield from same
+
     def _drop_rows(self, reader: Reader) -> None:
         self._bytes -= reader.bytes
         reader.bytes = 0
@@ -213,7 +231,7 @@ class EventTail:
         """Make every reader begin again: the store no longer holds what they received."""
         log.warning("event_positions_lost", reason=standing.value, position=str(self._end), end=str(end))
         self._end = end
-        for reader in (*self._all, *(one for same in self._by_subject.values() for one in same)):
+        for reader in self._readers():
             self._drop_rows(reader)
             reader.behind = True
             reader.lost = standing
