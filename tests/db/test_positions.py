@@ -311,6 +311,8 @@ async def _assert_dense(database: Database) -> None:
 
 async def _pages_of_a_pass(database: Database) -> int:
     async with database.acquire() as connection:
-        plan = await connection.fetchval("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT position_events(10, interval '0')")
+        plan = await connection.fetchval(
+            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT position_events(10, interval '0')"
+        )
     (top,) = json.loads(bytes(plan))
     return int(top["Plan"]["Shared Hit Blocks"]) + int(top["Plan"]["Shared Read Blocks"])
