@@ -5,21 +5,19 @@ from __future__ import annotations
 from functools import cached_property
 
 from penstock.assembly.shared import Shared
-from penstock.blobs.http import BlobRoutes
+from penstock.blobs import part as blobs
+from penstock.gateway import part as system
 from penstock.gateway import server
 from penstock.gateway.app import Gateway
 from penstock.gateway.inputs import InputCheck
 from penstock.gateway.job_metrics import observe_batch
-from penstock.gateway.system import SystemRoutes
 from penstock.jobs import part as jobs
 from penstock.models import part as models
-from penstock.part import Part
-from penstock.providers.http.comparisons import ComparisonRoutes
-from penstock.providers.http.status import ProviderStatusRoutes
+from penstock.providers import part as providers
 from penstock.providers.status import ProvidersWatch
 from penstock.settings import Settings
-from penstock.sidecar.infra import Infra, InfraRoutes
-from penstock.web.route import routes_of
+from penstock.sidecar import part as sidecar
+from penstock.sidecar.infra import Infra
 
 
 class GatewayAssembly(Shared):
@@ -45,11 +43,10 @@ class GatewayAssembly(Shared):
             [
                 models.part(self.models, max_call_bytes=self.settings.penstock_max_call_bytes, load=self.load_upload),
                 jobs.part(self.jobs, self.settings, check=inputs, known=inputs.names, explain=inputs.problem),
-                Part(routes=routes_of(ComparisonRoutes(self.jobs))),
-                Part(routes=routes_of(BlobRoutes(self.blobs))),
-                Part(routes=routes_of(SystemRoutes(self.database, self.jobs))),
-                Part(routes=routes_of(ProviderStatusRoutes(self.providers)), stop=self.providers.close),
-                Part(routes=routes_of(InfraRoutes(self.infra)), stop=self.infra.close),
+                providers.part(self.providers, self.jobs),
+                blobs.part(self.blobs),
+                system.part(self.database, self.jobs),
+                sidecar.part(self.infra),
             ],
         )
 

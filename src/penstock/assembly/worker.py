@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from penstock.assembly.shared import Shared
+from penstock.client import Client
 from penstock.settings import Settings
-from penstock.workers import process
+from penstock.workers import models, process, profiles
+from penstock.workers.models import WorkerModels
+from penstock.workers.part import WorkerPart
 
 
 class WorkerAssembly(Shared):
@@ -13,22 +18,36 @@ class WorkerAssembly(Shared):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings, role="worker")
 
+    @cached_property
+    def worker_models(self) -> WorkerModels:
+        """The models of the gateway that ``PENSTOCK_MODELS_URL`` names, else those in ``PENSTOCK_MODELS_DIR``."""
+        url, token = self.settings.penstock_models_url, self.settings.ai_service_token
+        if url is not None:
+            return models.of_gateway(Client(url, token=token.reveal() if token is not None else None))
+        if self.settings.penstock_models_dir is not None:
+            return models.of_this_process(self.models, self.load_upload)
+        return WorkerModels(part=WorkerPart())
+
     @property
-    def needs(self) -> process.Needs:
-        hosts = self.settings.penstock_models_url is None and self.settings.penstock_models_dir is not None
-        return process.Needs(
-            database=self.database,
-            jobs=self.jobs,
-            blobs=self.blobs,
-            catalogue=self.catalogue,
-            models=self.models if hosts else None,
-            load_upload=self.load_upload,
-        )
+    def parts(self) -> list[WorkerPart]:
+        """All parts, in the order in which they start; they stop in reverse. Raises SettingsError."""
+        self.worker_models.require(self.catalogue)
+        return [
+            self.worker_models.part,
+            profiles.part(
+                self.catalogue,
+                self.settings,
+                database=self.database,
+                blobs=self.blobs,
+                models=self.worker_models.caller,
+            ),
+            WorkerPart(start=self.jobs.start, stop=self.jobs.stop),
+        ]
 
 
-async def run(parts: WorkerAssembly) -> None:
+async def run(assembly: WorkerAssembly) -> None:
     """The process ``penstock worker``."""
     try:
-        await process.run(parts.settings, parts.needs)
+        await process.run(assembly.settings, assembly.jobs, assembly.parts)
     finally:
-        await parts.close()
+        await assembly.close()

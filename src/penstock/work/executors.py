@@ -17,6 +17,12 @@ class Offer:
     model_profiles: tuple[str, ...]
     limit: int | None = None  # jobs at a time; None: the worker's limit
 
+    def __post_init__(self) -> None:
+        if not self.task_types or not self.model_profiles:
+            raise ValueError("an executor needs at least one task type and one model profile")
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"limit is {self.limit}; an executor needs to run at least 1 job at a time")
+
 
 class Executors:
     """The executors of one worker, by (task type, model profile).
@@ -45,20 +51,20 @@ class Executors:
 
         Raises ValueError for a pair that is served already.
         """
-        if not task_types or not model_profiles:
-            raise ValueError("an executor needs at least one task type and one model profile")
-        if limit is not None and limit < 1:
-            raise ValueError(f"limit is {limit}; an executor needs to run at least 1 job at a time")
-        for task_type in task_types:
-            for model_profile in model_profiles:
-                if self.find(task_type, model_profile) is not None:
-                    raise ValueError(f"({task_type}, {model_profile}) has an executor already")
         offer = Offer(
             executor=executor, task_types=tuple(task_types), model_profiles=tuple(model_profiles), limit=limit
         )
+        self.serve(offer)
+        return offer
+
+    def serve(self, offer: Offer) -> None:
+        """Add an offer. Raises ValueError for a queue that is served already."""
+        for task_type in offer.task_types:
+            for model_profile in offer.model_profiles:
+                if self.find(task_type, model_profile) is not None:
+                    raise ValueError(f"({task_type}, {model_profile}) has an executor already")
         self.offers.append(offer)
         self._notify()
-        return offer
 
     def remove(self, offer: Offer) -> None:
         """Stop serving these queues; nothing happens if they were removed already."""

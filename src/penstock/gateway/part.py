@@ -1,0 +1,14 @@
+"""The gateway's own part: its health and its metrics."""
+
+from __future__ import annotations
+
+from penstock.gateway.system import SystemRoutes
+from penstock.jobs.service import JobService
+from penstock.part import Part
+from penstock.postgres.pool import Database
+from penstock.web.route import routes_of
+
+
+def part(database: Database, jobs: JobService) -> Part:
+    """Return the routes for health and metrics, which include counts of jobs."""
+    return Part(routes=routes_of(SystemRoutes(database, jobs)))
