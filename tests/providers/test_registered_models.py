@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import msgspec
 import pytest
@@ -16,7 +15,6 @@ from penstock import Client
 from penstock.failures import CallFailed, Category
 from penstock.models.host.host import ModelHost
 from penstock.models.service import ModelService
-from penstock.models.uploads import Upload
 from penstock.providers.dispatch import Mode
 from penstock.providers.kinds.model import ModelCaller
 from penstock.providers.profile import Kind, ProviderSpec
@@ -63,15 +61,6 @@ CODE = {
 }
 
 
-class NoUploads:
-    """No input here names an upload."""
-
-    max_bytes = 2**26
-
-    async def __call__(self, upload_id: UUID, *, max_bytes: int) -> Upload:
-        raise AssertionError(upload_id)
-
-
 def write_models(folder: Path) -> Path:
     """Write the models of these tests into a folder."""
     for name, code in CODE.items():
@@ -97,7 +86,7 @@ async def models(
         service = ModelService(ModelHost(), folder=folder)
         await service.start()
         try:
-            yield HostedCaller(service, NoUploads())
+            yield HostedCaller(service)
         finally:
             await service.stop()
 

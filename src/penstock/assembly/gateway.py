@@ -41,7 +41,7 @@ class GatewayAssembly(Shared):
         return Gateway(
             self.settings,
             [
-                models.part(self.models, max_call_bytes=self.settings.penstock_max_call_bytes, load=self.load_upload),
+                models.part(self.models, max_call_bytes=self.settings.penstock_max_call_bytes, uploads=self.uploads),
                 jobs.part(self.jobs, self.settings, check=inputs, known=inputs.names, explain=inputs.problem),
                 providers.part(self.providers, self.jobs),
                 blobs.part(self.blobs),

@@ -6,6 +6,7 @@ from datetime import timedelta
 from functools import cached_property
 
 from penstock.blobs.service import BlobService
+from penstock.blobs.uploads import Uploads
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.service import JobService
 from penstock.jobs.writers import Observe
@@ -17,7 +18,6 @@ from penstock.providers.catalogue import load
 from penstock.providers.profile import Catalogue
 from penstock.settings import Settings, environment
 from penstock.telemetry import logs
-from penstock.workers.uploads import UploadLoader
 
 
 class Shared:
@@ -56,9 +56,9 @@ class Shared:
         )
 
     @cached_property
-    def load_upload(self) -> UploadLoader:
-        """The reader of uploads that inputs of models name."""
-        return UploadLoader(self.blobs, max_bytes=self.settings.penstock_max_call_bytes)
+    def uploads(self) -> Uploads:
+        """The uploads that inputs of models name."""
+        return Uploads(blobs=self.blobs, max_bytes=self.settings.penstock_max_call_bytes)
 
     @cached_property
     def models(self) -> ModelService:

@@ -25,7 +25,7 @@ class WorkerAssembly(Shared):
         if url is not None:
             return models.of_gateway(Client(url, token=token.reveal() if token is not None else None))
         if self.settings.penstock_models_dir is not None:
-            return models.of_this_process(self.models, self.load_upload)
+            return models.of_this_process(self.models, self.uploads)
         return WorkerModels(part=WorkerPart())
 
     @property

@@ -9,13 +9,14 @@ from uuid import UUID
 
 import msgspec
 
+from penstock.blobs.uploads import TenantUploads, Upload
 from penstock.errors import InvalidInput, NotFound, TooLarge
 from penstock.models import media_types
 from penstock.models.host.deployment import Deployment
 from penstock.models.replica.contract.violations import dotted
 from penstock.models.replica.data_urls import put
 from penstock.models.replica.runtime import Segment
-from penstock.models.uploads import Load, Upload, uploads_in
+from penstock.models.uploads import uploads_in
 from penstock.web.reading import decode
 
 _any = msgspec.json.Decoder()
@@ -29,12 +30,16 @@ class Input:
     segments: Sequence[Segment] = ()
 
 
-async def from_json(body: bytes, deployment: Deployment, load: Load) -> Input:
-    """Return a JSON body as an input. Raises MalformedBody and InvalidInput."""
+async def from_json(body: bytes, deployment: Deployment, uploads: TenantUploads | None = None) -> Input:
+    """Return a JSON body as an input, with the uploads that it names; without ``uploads`` it may name none.
+
+    Raises MalformedBody and InvalidInput.
+    """
     value = decode(body, _any)
     segments: list[Segment] = []
-    if b"blob:" in body or b"\\u" in body:  # the name of an upload may be written with escapes
-        segments = await _uploads(value, body, deployment, load)
+    may_name_uploads = b"blob:" in body or b"\\u" in body  # the name of an upload may be written with escapes
+    if uploads is not None and may_name_uploads:
+        segments = await _uploaded(value, body, deployment, uploads)
         for segment in segments:
             put(value, segment.path, placeholder(segment))
     deployment.checker.check(value, json=body)
@@ -45,23 +50,23 @@ async def from_json(body: bytes, deployment: Deployment, load: Load) -> Input:
     return Input(msgspec.json.encode(value), segments)
 
 
-async def _uploads(value: Any, body: bytes, deployment: Deployment, load: Load) -> list[Segment]:
+async def _uploaded(value: Any, body: bytes, deployment: Deployment, uploads: TenantUploads) -> list[Segment]:
     """Return the uploads that an input refers to, each read once, within the size limit of a call."""
     found = list(uploads_in(value, properties_of(deployment)))
     if not found:
         return []
     deployment.checker_of_jobs.check(value, json=body)  # before anything is read
-    left = load.max_bytes
+    left = uploads.max_bytes
     read: dict[UUID, Upload] = {}
     segments: list[Segment] = []
     for path, upload_id in found:
         try:
-            upload = read[upload_id] = read.get(upload_id) or await load(upload_id, max_bytes=left)
+            upload = read[upload_id] = read.get(upload_id) or await uploads.read(upload_id, max_bytes=left)
         except (NotFound, TooLarge) as error:
             raise InvalidInput.of(dotted(path), error.message) from None
         left -= len(upload.data)  # also for one that occurs again: it is sent again
         if left < 0:
-            raise InvalidInput.of(dotted(path), f"with this one the uploads exceed {load.max_bytes} bytes")
+            raise InvalidInput.of(dotted(path), f"with this one the uploads exceed {uploads.max_bytes} bytes")
         kind = media_types.resolved(upload.media_type, upload.data, upload.name)
         segments.append(Segment(upload.data, kind, path, upload.name))
     return segments

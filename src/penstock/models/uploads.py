@@ -3,29 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 from uuid import UUID
 
 SCHEME: Final = "blob:"
 Path = tuple[str | int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Upload:
-    """A file as it was uploaded."""
-
-    data: bytes
-    media_type: str
-    name: str | None
-
-
-class Load(Protocol):
-    """Reads an upload of at most ``max_bytes``; raises NotFound, TooLarge."""
-
-    max_bytes: int  # of all uploads of one call
-
-    async def __call__(self, upload_id: UUID, *, max_bytes: int) -> Upload: ...
 
 
 def upload_id(text: str) -> UUID | None:

@@ -11,6 +11,7 @@ from msgspec import Raw
 from penstock.jobs.job import LogLine
 from penstock.jobs.output import MAX_PROGRESS_BYTES
 from penstock.jobs.usage import Usage
+from penstock.tenants.principal import DEFAULT_TENANT, TenantId
 from penstock.work.outbox import MAX_CHUNK_BYTES, Outbox
 
 _MAX_MESSAGE = 2000  # characters of an error message that are kept
@@ -25,9 +26,10 @@ class JobContext:
     Everything is sent within a second, and before the job's outcome. Reports after that are ignored.
     """
 
-    __slots__ = ("_changed", "closed", "usage", "used_outbox")
+    __slots__ = ("_changed", "closed", "tenant", "usage", "used_outbox")
 
-    def __init__(self, changed: Callable[[], None]) -> None:
+    def __init__(self, changed: Callable[[], None], tenant: TenantId = DEFAULT_TENANT) -> None:
+        self.tenant = tenant  # owner of the job, and of the blobs that its input names
         self.usage: Sequence[Usage] = ()
         self.used_outbox: Outbox | None = None  # most jobs report nothing while they run
         self._changed = changed

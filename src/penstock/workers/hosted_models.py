@@ -8,6 +8,7 @@ from contextlib import suppress
 
 from msgspec import Raw
 
+from penstock.blobs.uploads import Uploads
 from penstock.errors import PenstockError
 from penstock.jobs.job import ClaimedJob
 from penstock.models.host.calls import LiveCall
@@ -15,7 +16,6 @@ from penstock.models.inputs import from_json
 from penstock.models.replica.data_urls import inlined
 from penstock.models.replica.runtime import Segment
 from penstock.models.service import ModelService
-from penstock.models.uploads import Load
 from penstock.work.context import JobContext
 from penstock.workers.predict import failure_of_job, request_id
 
@@ -23,10 +23,10 @@ from penstock.workers.predict import failure_of_job, request_id
 class HostedModels:
     """The models of this process."""
 
-    def __init__(self, service: ModelService, load: Load) -> None:
+    def __init__(self, service: ModelService, uploads: Uploads) -> None:
         self._service = service
         self._host = service.host
-        self._load = load
+        self._uploads = uploads
 
     async def names(self) -> AsyncIterator[Mapping[str, int]]:
         while True:
@@ -40,7 +40,7 @@ class HostedModels:
             deployment = self._service.find(name)
             if deployment.schema is None:
                 await deployment.describe()
-            given = await from_json(bytes(job.input), deployment, self._load)
+            given = await from_json(bytes(job.input), deployment, self._uploads.of(context.tenant))
             listener.call = live = self._host.call(
                 deployment,
                 given.json,

@@ -17,16 +17,14 @@ from penstock.models.inputs import Input, from_json
 from penstock.models.replica.data_urls import inlined
 from penstock.models.replica.runtime import Segment
 from penstock.models.service import ModelService
-from penstock.models.uploads import Load
 from penstock.providers.kinds.model import OnChunk
 
 
 class HostedCaller:
     """The models that this process hosts."""
 
-    def __init__(self, service: ModelService, load: Load) -> None:
+    def __init__(self, service: ModelService) -> None:
         self._service = service
-        self._load = load
 
     async def call(self, name: str, request: bytes, *, request_id: str, on_chunk: OnChunk | None = None) -> bytes:
         """Return a model's output as JSON. Raises CallFailed."""
@@ -34,7 +32,7 @@ class HostedCaller:
             deployment = self._service.find(name)
             if deployment.schema is None:
                 await deployment.describe()
-            given = await from_json(request, deployment, self._load)
+            given = await from_json(request, deployment)
             if on_chunk is None:
                 found = await self._predicted(deployment, given, request_id)
             else:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+from penstock.blobs.uploads import Uploads
 from penstock.client import Client
 from penstock.errors import FieldProblem, SettingsError
 from penstock.models.service import ModelService
-from penstock.models.uploads import Load
 from penstock.providers.kinds.model import ModelCaller
 from penstock.providers.profile import Catalogue
 from penstock.workers import predict
@@ -41,10 +41,10 @@ def of_gateway(client: Client) -> WorkerModels:
     )
 
 
-def of_this_process(service: ModelService, load: Load) -> WorkerModels:
+def of_this_process(service: ModelService, uploads: Uploads) -> WorkerModels:
     """Return the models of a service; the part starts and stops it."""
-    models = HostedModels(service, load)
+    models = HostedModels(service, uploads)
     return WorkerModels(
         part=WorkerPart(start=service.start, stop=service.stop, follow=partial(predict.offer, models)),
-        caller=HostedCaller(service, load),
+        caller=HostedCaller(service),
     )

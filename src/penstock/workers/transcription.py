@@ -31,7 +31,7 @@ from penstock.providers.profile import Profile, ProviderSpec
 from penstock.providers.servers import Servers
 from penstock.providers.speech import Sound, SpeechRequest
 from penstock.recordings.recording import Recording, UnusableAudio, examine
-from penstock.tenants.principal import DEFAULT_TENANT, TenantId
+from penstock.tenants.principal import TenantId
 from penstock.work.context import JobContext
 from penstock.workers import provider_jobs
 
@@ -62,7 +62,6 @@ class TranscriptionExecutor:
         *,
         fetcher: Fetcher,
         blobs: BlobService,
-        tenant: TenantId = DEFAULT_TENANT,
         max_result_bytes: int | None = None,
     ) -> None:
         self._max_result_bytes = max_result_bytes
@@ -70,7 +69,6 @@ class TranscriptionExecutor:
         self._servers = servers
         self._fetcher = fetcher
         self._blobs = blobs
-        self._tenant = tenant
 
     async def __call__(self, job: ClaimedJob, context: JobContext, /) -> TranscriptionResult:
         begun = time.monotonic()
@@ -128,7 +126,7 @@ class TranscriptionExecutor:
         try:
             path = Path(folder.name) / "recording"
             context.progress({"stage": "fetching"})
-            await self._save(wanted, path)
+            await self._save(wanted, path, context.tenant)
             try:
                 recording = await examine(path)
             except UnusableAudio as error:
@@ -137,13 +135,13 @@ class TranscriptionExecutor:
         finally:
             await asyncio.to_thread(folder.cleanup)
 
-    async def _save(self, wanted: TranscriptionInput, path: Path) -> None:
+    async def _save(self, wanted: TranscriptionInput, path: Path, tenant: TenantId) -> None:
         if wanted.audio_url is not None:
             await self._fetcher.fetch(wanted.audio_url, path, field="audio_url")
         elif wanted.audio_blob is not None:
             try:
                 with await asyncio.to_thread(path.open, "wb") as file:
-                    async for part in self._blobs.read(self._tenant, wanted.audio_blob):
+                    async for part in self._blobs.read(tenant, wanted.audio_blob):
                         await asyncio.to_thread(file.write, part)
             except NotFound as error:
                 raise job_inputs.bad_input(error.message, "audio_blob") from None

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import msgspec
 
+from penstock.blobs.uploads import Uploads
 from penstock.errors import InvalidInput, ModelUnavailable, NotFound, PenstockError
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.logbook import Wanted
@@ -22,7 +23,6 @@ from penstock.models.http.calls import answered
 from penstock.models.http.requests import read_input
 from penstock.models.http.responses import as_response
 from penstock.models.service import ModelService
-from penstock.models.uploads import Load
 from penstock.tenants import scopes
 from penstock.web import problems
 from penstock.web.request import Request
@@ -78,10 +78,10 @@ def _interface(method: str, path: str) -> Callable[[Handler], Handler]:
 class BackendRoutes:
     """The interface, on a service."""
 
-    def __init__(self, service: ModelService, *, max_call_bytes: int, load: Load) -> None:
+    def __init__(self, service: ModelService, *, max_call_bytes: int, uploads: Uploads) -> None:
         self._service = service
         self.max_call_bytes = max_call_bytes
-        self._load = load
+        self._uploads = uploads
 
     @_interface("GET", "/get/{operation}")
     @_interface("POST", "/get/{operation}")
@@ -129,7 +129,7 @@ class BackendRoutes:
         try:
             if deployment.schema is None:
                 await deployment.describe()
-            given = await read_input(request, deployment, self._load)
+            given = await read_input(request, deployment, self._uploads)
             request_id = request.header(b"x-request-id") or uuid4().hex
             live = self._service.host.call(deployment, given.json, given.segments, request_id=request_id)
             return as_response(request, await answered(request, live), request_id)

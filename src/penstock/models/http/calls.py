@@ -6,6 +6,7 @@ import asyncio
 from random import getrandbits
 from typing import Any, Final
 
+from penstock.blobs.uploads import Uploads
 from penstock.errors import (
     ModelBroken,
     ModelCrashed,
@@ -26,7 +27,6 @@ from penstock.models.http.responses import as_response
 from penstock.models.http.streaming import EventFeed
 from penstock.models.inputs import Input
 from penstock.models.service import ModelService
-from penstock.models.uploads import Load
 from penstock.tenants import scopes
 from penstock.web import problems
 from penstock.web.body import Disconnected
@@ -55,10 +55,10 @@ as text, or as one JSON object in the part `input`), or, where the model takes o
 class CallRoutes:
     """Calls of models, on a service."""
 
-    def __init__(self, service: ModelService, *, max_call_bytes: int, load: Load) -> None:
+    def __init__(self, service: ModelService, *, max_call_bytes: int, uploads: Uploads) -> None:
         self._service = service
         self.max_call_bytes = max_call_bytes
-        self._load = load
+        self._uploads = uploads
 
     @route(
         "POST",
@@ -91,7 +91,7 @@ class CallRoutes:
             return await self.stream(request)
         query = request.query({"version": False}) if request.query_string else {}
         deployment = await self._deployment(request.path("name"), version_of(query))
-        given = await read_input(request, deployment, self._load)
+        given = await read_input(request, deployment, self._uploads)
         request_id = _request_id(request)
         live = self._service.host.call(deployment, given.json, given.segments, request_id=request_id)
         return as_response(request, await answered(request, live), request_id)
@@ -118,7 +118,7 @@ class CallRoutes:
         query = request.query({"version": False, "logs": False})
         logs = flag(query, "logs")
         deployment = await self._deployment(request.path("name"), version_of(query))
-        given = await read_input(request, deployment, self._load)
+        given = await read_input(request, deployment, self._uploads)
         feed = EventFeed(logs=logs, problem=problems.describe)
         feed.call = live = self._begin(deployment, given, _request_id(request), feed)
         try:

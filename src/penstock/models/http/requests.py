@@ -7,13 +7,14 @@ from typing import Any
 
 import msgspec
 
+from penstock.blobs.uploads import Uploads
 from penstock.errors import InvalidInput, Unsupported
 from penstock.models import media_types
 from penstock.models.host.deployment import Deployment
 from penstock.models.inputs import Input, from_json, placeholder, properties_of
 from penstock.models.replica.data_urls import put
 from penstock.models.replica.runtime import Segment
-from penstock.models.uploads import Load, is_media, takes_many
+from penstock.models.uploads import is_media, takes_many
 from penstock.web.forms import Part, read_form
 from penstock.web.reading import decode
 from penstock.web.request import Request, is_json
@@ -24,7 +25,7 @@ _JSON_BEGINS = frozenset({b"{", b"[", b'"'})
 _INPUT = "input"  # the part of a form that holds the other fields as one JSON object
 
 
-async def read_input(request: Request, deployment: Deployment, load: Load) -> Input:
+async def read_input(request: Request, deployment: Deployment, uploads: Uploads) -> Input:
     """Return the input of a request, checked; ``load`` reads uploads that it refers to.
 
     Raises MalformedBody, InvalidInput, Unsupported, TooLarge and Disconnected.
@@ -37,7 +38,7 @@ async def read_input(request: Request, deployment: Deployment, load: Load) -> In
             if media_type is not None:
                 return _from_file(body, media_type, deployment)
             _require_text(body)
-        return await from_json(body, deployment, load)
+        return await from_json(body, deployment, uploads.of(request.principal.tenant))
     kind = stated.partition(";")[0].strip().lower()
     if kind == _FORM:
         return _from_form(await read_form(request, stated), deployment)
