@@ -51,6 +51,11 @@ class FieldProblem:
     detail: str  # what is wrong and what is allowed
 
 
+def dotted(path: Sequence[str | int]) -> str:
+    """Return a path as errors show it: ``items[2].text``."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+
+
 class PenstockError(Exception):
     """Base of all errors that Penstock raises on purpose."""
 

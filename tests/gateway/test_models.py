@@ -139,6 +139,15 @@ class TestCalls:
         assert reply.outcome == (422, "invalid_input")
         assert reply.fields == [field]
 
+    async def test_a_number_out_of_range_is_refused_and_its_field_named(self, caller: HttpCaller) -> None:
+        body = b'{"name": "Ada", "tone": ["warm", -1e999]}'
+        for path in ("predict", "stream"):
+            reply = await caller.call("POST", f"/models/greet/{path}", body=body)
+            assert (reply.outcome, reply.fields) == ((422, "invalid_input"), ["tone[1]"])
+        job = b'{"owner_service": "tests", "task_type": "predict", "model_profile": "greet", "input": %b}' % body
+        reply = await caller.call("POST", "/jobs", body=job)
+        assert (reply.outcome, reply.fields) == ((422, "invalid_input"), ["input.tone[1]"])
+
     @pytest.mark.parametrize("body", [b"{", b"\xff", b"nan", b"[" * 5000])
     async def test_malformed_json_is_refused(self, caller: HttpCaller, body: bytes) -> None:
         """The response is 400."""

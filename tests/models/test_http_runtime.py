@@ -314,9 +314,13 @@ async def test_a_word_that_is_a_key_garbles_no_answer() -> None:
 
 async def test_numbers_that_are_not_finite_are_named() -> None:
     """As Python's servers write them."""
-    for body in (b'{"score": NaN}', b"[1, -Infinity]"):
+    for body, held in (
+        (b'{"score": NaN}', "NaN or an infinity"),
+        (b"[1, -Infinity]", "NaN or an infinity"),
+        (b'{"score": [1e999]}', r"a number out of range at score\[0\]"),
+    ):
         async with serving(sending(body, "application/json")) as seen:
-            with pytest.raises(CallFailed, match="holds NaN or an infinity") as caught:
+            with pytest.raises(CallFailed, match=f"holds {held}") as caught:
                 await ask(seen.address)
         assert caught.value.category == "provider_error"
 

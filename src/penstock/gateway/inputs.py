@@ -61,7 +61,8 @@ class InputCheck:
         if entry is not None:
             given = bytes(submission.input)
             checker = entry.versions[entry.default].checker_of_jobs
-            checker.check(decode(given, _any), prefix=f"{prefix}input", json=given)
+            value = decode(given, _any, prefix=f"{prefix}input")
+            checker.check(value, prefix=f"{prefix}input", json=given)
 
 
 def _check_profile(submission: JobSubmission, profile: Profile) -> None:

@@ -10,10 +10,9 @@ from uuid import UUID
 import msgspec
 
 from penstock.blobs.uploads import TenantUploads, Upload
-from penstock.errors import InvalidInput, NotFound, TooLarge
+from penstock.errors import InvalidInput, NotFound, TooLarge, dotted
 from penstock.models import media_types
 from penstock.models.host.deployment import Deployment
-from penstock.models.replica.contract.violations import dotted
 from penstock.models.replica.data_urls import put
 from penstock.models.replica.runtime import Segment
 from penstock.models.uploads import uploads_in

@@ -7,8 +7,7 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from penstock.errors import FieldProblem
-from penstock.models.replica.contract.violations import dotted
+from penstock.errors import FieldProblem, dotted
 from penstock.suggestions import did_you_mean
 
 _MEDIA: Final = "must be a data: URL, or blob: and the id of an upload"

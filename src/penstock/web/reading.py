@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
@@ -11,7 +12,8 @@ import msgspec
 from msgspec import Meta
 
 from penstock import checking
-from penstock.errors import InvalidInput, MalformedBody
+from penstock.errors import InvalidInput, MalformedBody, dotted
+from penstock.finite import first_not_finite
 
 T = TypeVar("T")
 Moment = Annotated[datetime, Meta(tz=True)]
@@ -21,8 +23,8 @@ _STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
 _BRACKET = re.compile(rb"[\[\]{}]")
 
 
-def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
-    """Return a typed value from a JSON body.
+def decode(body: bytes, decoder: msgspec.json.Decoder[T], *, prefix: str = "") -> T:
+    """Return a typed value from a JSON body, or from the part of one at ``prefix``.
 
     Raises MalformedBody for a body that is not JSON, not UTF-8 or nested too deeply, and InvalidInput for fields that
     break a rule.
@@ -39,11 +41,19 @@ def decode(body: bytes, decoder: msgspec.json.Decoder[T]) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
+        if str(error).startswith("Number out of range"):
+            raise _out_of_range(body, prefix) from None
         raise _mistakes(body, decoder.type, str(error)) from None
     except RecursionError:
         raise MalformedBody(f"the body is nested more than {_MAX_DEPTH} levels deep") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise MalformedBody(f"the body is not valid JSON: {error}") from None
+
+
+def _out_of_range(body: bytes, prefix: str) -> InvalidInput:
+    place = first_not_finite(json.loads(body)) or ()
+    field = dotted((prefix, *place) if prefix else place) or "body"
+    return InvalidInput.of(field, "is a number out of range; allowed are those up to ±1.7976931348623157e308")
 
 
 def _mistakes(body: bytes, kind: object, first: str) -> InvalidInput:

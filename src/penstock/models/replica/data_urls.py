@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from penstock.errors import dotted
 from penstock.models.replica.runtime import Output, Segment
 
 Path = tuple[str | int, ...]
@@ -78,11 +79,6 @@ def put(value: Any, path: Path, new: object) -> Any:
     return value
 
 
-def named(path: Path) -> str:
-    """Return a path as errors show it: ``items[2].text``."""
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
-
-
 def _speaks_of_media(schema: Any) -> bool:
     if isinstance(schema, Mapping):
         return schema.get("format") == "media" or any(_speaks_of_media(inner) for inner in schema.values())
@@ -117,14 +113,14 @@ def _is_media(schema: Any) -> bool:
 def _segment(url: str, path: Path) -> Segment:
     comma = url.find(",", 0, _MAX_HEAD)
     if comma < 0:
-        raise Unreadable("must be a data: URL, like data:image/png;base64,iVBORw0KGgo=", named(path))
+        raise Unreadable("must be a data: URL, like data:image/png;base64,iVBORw0KGgo=", dotted(path))
     stated, *parameters = url[5:comma].split(";")
     body = url[comma + 1 :]
     if parameters and parameters[-1].strip().lower() == "base64":
         try:
             data = binascii.a2b_base64(body, strict_mode=True)
         except ValueError as error:  # includes binascii.Error
-            raise Unreadable(f"has base64 that is not valid: {error}", named(path)) from None
+            raise Unreadable(f"has base64 that is not valid: {error}", dotted(path)) from None
     else:
         data = unquote_to_bytes(body)
     return Segment(data, stated.strip().lower() or "text/plain", path)

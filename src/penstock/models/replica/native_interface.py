@@ -11,8 +11,8 @@ import cffi  # type: ignore[import-untyped]  # it brings no types
 import msgspec
 
 from penstock.failures import CallFailed, Category
+from penstock.finite import NOT_FINITE, not_finite_in
 from penstock.models.replica import frames
-from penstock.models.replica.finite import NOT_FINITE, names_no_number
 from penstock.models.replica.runtime import Call, Output, Segment
 
 _FUNCTIONS: Final = (
@@ -25,7 +25,7 @@ _FUNCTIONS: Final = (
 _LEVELS: Final = ("debug", "info", "warning", "error")  # by their numbers in the header
 _ANY_TYPE: Final = "application/octet-stream"
 _C_NAMES: Final = re.compile(rb"(?:^|[\[,:])\s*-?(?:nan|inf)(?:inity)?\s*(?:$|[\],}])")
-_json = msgspec.json.Decoder(msgspec.Raw)
+_json = msgspec.json.Decoder()  # decodes all values: a number may be out of range
 
 
 class Running:
@@ -163,7 +163,7 @@ class Interface:
                 json.decode()
             _json.decode(json)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            said = NOT_FINITE if _is_not_finite(json) else f"what is not JSON: {error}"
+            said = _not_finite_in(json) or f"what is not JSON: {error}"
             raise CallFailed(Category.INTERNAL, f"the library gave {said}") from None
         return json
 
@@ -221,9 +221,9 @@ class Interface:
         return cast("Running", self.ffi.from_handle(context))
 
 
-def _is_not_finite(json: bytes) -> bool:
-    """Return whether JSON holds what C's printf makes of NaN and infinities, or what other languages do."""
-    return _C_NAMES.search(json) is not None or names_no_number(json)
+def _not_finite_in(json: bytes) -> str | None:
+    """Return what JSON holds that C's printf or another language makes of numbers that are not finite."""
+    return NOT_FINITE if _C_NAMES.search(json) is not None else not_finite_in(json)
 
 
 def pointer(path: Sequence[str | int]) -> str:

@@ -12,13 +12,13 @@ from typing import Final
 import msgspec
 
 from penstock.failures import CallFailed, Category
-from penstock.models.replica.finite import NOT_FINITE, names_no_number
+from penstock.finite import not_finite_in
 
 _QUOTED: Final = 200  # characters of a line that an error quotes
 _LEVELS: Final = frozenset({"debug", "info", "warning", "error"})
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_json = msgspec.json.Decoder(msgspec.Raw)
+_json = msgspec.json.Decoder()
 
 
 class OutOfStep(Exception):
@@ -55,13 +55,13 @@ def read(line: bytes) -> Said:
     try:
         if not line.isascii():
             line.decode()
+        _json.decode(line)  # all of it: a number may be out of range
         if not line.startswith(b"{"):
-            _json.decode(line)
             return Said(output=line)
         members = _members.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        if names_no_number(line):
-            return _not_finite(line)
+        if held := not_finite_in(line):
+            return _not_finite(line, held)
         raise OutOfStep(f"a line that is not JSON: {_short(line)}") from None
     stated = members.pop("final", None)
     final = {b"true": True, b"false": False}.get(bytes(stated)) if stated is not None else None
@@ -81,11 +81,12 @@ def read(line: bytes) -> Said:
     )
 
 
-def _not_finite(line: bytes) -> Said:
-    """Return what a line with NaN means, as many libraries write it: a failure, but the program is still in step."""
+def _not_finite(line: bytes, held: str) -> Said:
+    """Return what a line with NaN means, as many libraries write it, or with a number that no float can hold: a
+    failure, but the program is still in step."""
     stated = json.loads(line)
     final = not (isinstance(stated, dict) and stated.get("final") is False)
-    return Said(final=final, error=CallFailed(Category.INTERNAL, f"the program's answer holds {NOT_FINITE}"))
+    return Said(final=final, error=CallFailed(Category.INTERNAL, f"the program's answer holds {held}"))
 
 
 def _refusal(stated: msgspec.Raw) -> CallFailed | None:

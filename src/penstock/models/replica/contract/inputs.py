@@ -10,11 +10,12 @@ import typing_extensions
 from pydantic import ConfigDict, TypeAdapter
 from pydantic_core import ValidationError
 
+from penstock.errors import dotted
 from penstock.failures import CallFailed, Category
 from penstock.models.replica.contract.json_schema import describe, short, trouble
 from penstock.models.replica.contract.media import File
 from penstock.models.replica.contract.signature import Signature
-from penstock.models.replica.contract.violations import NO_INPUT, dotted, refusal
+from penstock.models.replica.contract.violations import NO_INPUT, refusal
 from penstock.models.replica.runtime import Segment
 
 _CONFIG: Final = ConfigDict(extra="forbid", val_json_bytes="base64")  # of the object that holds the parameters

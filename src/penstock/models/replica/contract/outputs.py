@@ -13,12 +13,13 @@ import pydantic_core
 from pydantic import BaseModel, TypeAdapter
 from pydantic_core import PydanticSerializationError, ValidationError
 
+from penstock.errors import dotted
 from penstock.failures import CallFailed, Category
+from penstock.finite import first_not_finite
 from penstock.models.replica.contract.json_schema import describe, short, trouble
 from penstock.models.replica.contract.media import File, Lifted
 from penstock.models.replica.contract.signature import Signature
-from penstock.models.replica.contract.violations import dotted, first
-from penstock.models.replica.finite import first_not_finite
+from penstock.models.replica.contract.violations import first
 from penstock.models.replica.runtime import Output, Segment
 
 _MARK: Final = f"media:{uuid4().hex}:"  # marks placeholders of media in outputs; unpredictable to others

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
+from penstock.errors import dotted
 from penstock.failures import CallFailed, Category
 
-if TYPE_CHECKING:  # the host takes `dotted` from here, and needs no pydantic
+if TYPE_CHECKING:
     from pydantic_core import ValidationError
 
 NO_INPUT: Final = "is not an input of this model"
@@ -50,11 +51,6 @@ def _located(location: tuple[int | str, ...], given: Any, *, missing: bool) -> s
             given = given[part]
             path.append(part)
     return dotted(path)
-
-
-def dotted(path: Sequence[str | int]) -> str:
-    """Return a path as errors show it: ``items[2].text``."""
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
 
 
 _SHOULD = re.compile(r"^(?:Input|[A-Z]\w*(?: \w+)?) should ")

@@ -27,9 +27,10 @@ from typing import Any, ClassVar
 
 import msgspec
 
+from penstock.errors import dotted
 from penstock.failures import CallFailed, Category
-from penstock.models.replica.data_urls import Lifter, Unreadable, inlined, named, put
-from penstock.models.replica.finite import NOT_FINITE, names_no_number
+from penstock.finite import not_finite_in
+from penstock.models.replica.data_urls import Lifter, Unreadable, inlined, put
 from penstock.models.replica.output_masking import MaskedChunks, masked_segment
 from penstock.models.replica.runtime import AsyncRuntime, Call, Output, Schema, Segment, Spec
 from penstock.models.replica.server_gate import ServerGate
@@ -171,7 +172,7 @@ class HttpRuntime(AsyncRuntime):
             if self._media == "url":
                 raise CallFailed(
                     Category.BAD_INPUT, "must be a URL that the model's server can reach, not the media itself",
-                    field=named(segment.path) or None,
+                    field=dotted(segment.path) or None,
                 )  # fmt: skip
             value = put(value, segment.path, base64.b64encode(segment.data).decode())
         return msgspec.json.encode(value)
@@ -180,8 +181,8 @@ class HttpRuntime(AsyncRuntime):
         try:
             json = as_json(body)
         except CallFailed:
-            if names_no_number(body):
-                raise CallFailed(Category.PROVIDER_ERROR, f"the server's response holds {NOT_FINITE}") from None
+            if held := not_finite_in(body):
+                raise CallFailed(Category.PROVIDER_ERROR, f"the server's response holds {held}") from None
             raise
         if self._output_key is not None:
             whole = msgspec.json.decode(json)
