@@ -29,6 +29,7 @@ _REFUSED: Final = metrics.series("any", "refused")
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _JOINED_BYTES: Final = 64 * 1024  # smaller bodies are copied behind their head, so that both are sent in one piece
+_FIRST_PIECE_BYTES: Final = 4 * 1024
 _PING: Final = b": ping\n\n"
 
 
@@ -165,35 +166,61 @@ class Connection(Tracked, asyncio.Protocol):
     # Reading
 
     def _receive_head(self, data: bytes | bytearray) -> None:
-        """Begin the request at the start of ``data`` if its head is whole; otherwise wait for more."""
+        """Begin the request at the start of ``data`` if its head is whole; otherwise wait for more.
+
+        ``data`` is the buffer, or bytes that arrived while it was empty. What is used up is removed from the start of
+        the buffer, which does not move the rest: a client that pipelines many requests must not cause many copies.
+        """
+        buffer = self._buffer
         if data[0] in b"\r\n":  # line breaks before a request are ignored (RFC 9112, section 2.2)
-            data = data.lstrip(b"\r\n")
+            data = self._without_line_breaks(data)
             self._searched = 0
             if not data:
-                self._buffer = bytearray()
                 return
         end = data.find(_END_OF_HEAD, self._searched)
         try:
             if 0 <= end <= self._limits.head_bytes - 4:
                 end += 4
                 self._searched = 0
-                self._begin(parse(bytes(data[:end]), self._limits), data[end:])
+                head = parse(bytes(data[:end]), self._limits)
+                if data is buffer:
+                    del buffer[:end]
+                    self._begin(head, b"")
+                else:
+                    self._begin(head, bytes(data[end:]))
                 return
             refuse_unfinished(data, self._limits)
         except Refused as refused:
             self._refuse(refused)
             return
-        self._buffer = bytearray(data) if data is not self._buffer else self._buffer
+        if data is not buffer:
+            buffer += data
         self._searched = max(0, len(data) - 3)
         if self.phase is not Phase.HEAD:
             self.phase, self.since = Phase.HEAD, self._loop.time()
 
-    def _begin(self, head: Head, rest: bytes | bytearray) -> None:
-        """Hand a request to the application while the rest of its body may still come."""
+    def _without_line_breaks(self, data: bytes | bytearray) -> bytes | bytearray:
+        """Remove the line breaks at the start of ``data``, in place if it is the buffer."""
+        if data is not self._buffer:
+            return data.lstrip(b"\r\n")
+        count = 0
+        while count < len(data) and data[count] in b"\r\n":
+            count += 1
+        del self._buffer[:count]
+        return self._buffer
+
+    def _begin(self, head: Head, rest: bytes) -> None:
+        """Hand a request to the application while the rest of its body may still come.
+
+        ``rest`` arrived with the head; the buffer is empty then.
+        """
         body = Body(self._body_wanted)
         incoming = IncomingBody(head, body, self._limits)
         self.phase = Phase.ACTIVE
-        self._buffer = bytearray(incoming.receive(bytes(rest)))
+        if rest:
+            self._buffer += incoming.receive(rest)
+        else:
+            self._receive_buffered(incoming)
         if not incoming.ends:
             self._incoming = incoming
             incoming.begin_window(self._loop.time())
@@ -212,6 +239,17 @@ class Connection(Tracked, asyncio.Protocol):
         self._close = not head.keep_alive
         self._version_1_1 = head.version_1_1
         self._task = self._loop.create_task(self._serve(request))
+
+    def _receive_buffered(self, incoming: IncomingBody) -> None:
+        """Move the body from the buffer, in pieces that grow, because other requests may follow a small body."""
+        buffer, size = self._buffer, _FIRST_PIECE_BYTES
+        incoming.receive(b"")  # which ends a body of no bytes
+        while buffer and not incoming.ends and not incoming.broken:
+            piece = bytes(buffer[:size])
+            del buffer[: len(piece) - len(incoming.receive(piece))]
+            size *= 2
+        if incoming.broken:
+            buffer.clear()
 
     def _receive_more(self, data: bytes) -> None:
         """Take bytes that arrive while a request is in progress."""
