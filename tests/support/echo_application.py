@@ -152,9 +152,11 @@ class EchoRoutes:
             message = await socket.receive()
             if message == "end":
                 return
-            if message == "hold":
+            if message in {"hold", "hold and end"}:
                 self.started.set()
                 await self.proceed.wait()
+            if message == "hold and end":
+                return
             await socket.send(message)
 
     async def _endless(self, size: int) -> AsyncIterator[bytes]:

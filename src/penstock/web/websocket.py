@@ -37,6 +37,7 @@ class WebSocket:
         self._fragments: list[bytes] = []
         self._text = False
         self._buffered = 0  # bytes
+        self._closing = False  # no more messages are read
         self._changed = asyncio.Event()
         self._protocol.receive_data(_head(request))
         (handshake,) = self._protocol.events_received()
@@ -78,6 +79,8 @@ class WebSocket:
             self._text = frame.opcode is Opcode.TEXT
         elif frame.opcode is not Opcode.CONT:
             return  # the protocol object responds to pings and confirms closes
+        if self._closing:
+            return
         data = bytes(frame.data)
         self._buffered += _FRAME_BYTES + len(data)
         self._size += _FRAME_BYTES + len(data)
@@ -125,15 +128,25 @@ class WebSocket:
                 await self._writer.send(data)
 
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
-        """Close the socket and wait briefly for the client's confirmation."""
+        """Close the socket and wait briefly for the client's confirmation. Messages that no one has read are dropped."""
+        self._closing = True
+        self._messages.clear()
+        self._fragments.clear()
+        self._buffered = self._size = 0
+        self.resume_if_roomy()  # the confirmation may come behind messages that were held back
         self._begin_close(code, reason)
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
-                while self._protocol.state is State.CLOSING and not self.request.left.is_set():
+                while self._unconfirmed and not self.request.left.is_set():
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
             pass
+
+    @property
+    def _unconfirmed(self) -> bool:
+        """Whether a close was sent and the client has not confirmed it. The server then closes the connection first."""
+        return self._protocol.state is State.CLOSING and self._protocol.close_rcvd is None
 
     def go_away(self) -> None:
         """Begin to close because the process is stopping."""
