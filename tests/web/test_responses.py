@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from datetime import timedelta
 
 import pytest
+import uvloop
 
 from penstock.web.encoding import response_head
 from penstock.web.response import Response
@@ -183,6 +185,28 @@ async def test_after_the_grace_responses_are_cut() -> None:
         await app.server.stop(TINY)
         assert await client.ended()
         assert not app.server.connections.open
+
+
+@pytest.mark.parametrize("turns", range(6))
+def test_a_stop_does_not_wait_for_a_connection_accepted_in_its_turn(turns: int) -> None:
+    """The event loop reports an accepted connection some turns later; the stop may begin at each of them.
+
+    On uvloop, as the processes are: asyncio itself loses a socket that it accepted in that turn.
+    """
+    uvloop.run(_stop_after_connecting(turns))
+
+
+async def _stop_after_connecting(turns: int) -> None:
+    async with echo_application() as app:
+        with socket.create_connection(("127.0.0.1", app.port)) as client:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            client.setblocking(False)
+            async with asyncio.timeout(5):  # less than a silent connection may live
+                await app.server.stop(timedelta(minutes=5))
+                with contextlib.suppress(ConnectionResetError):  # it was never accepted
+                    assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
+            assert not app.server.connections.open
 
 
 async def test_chunked_requests_and_streams_share_a_connection(app: EchoApplication) -> None:

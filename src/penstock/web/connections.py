@@ -58,6 +58,8 @@ class Connections:
     def opened(self, connection: Tracked) -> None:
         """Count a new connection; where there are too many, close idle ones to make room for it."""
         limits, address = self.limits, connection.client
+        if self.draining:  # it was accepted a moment before the listener was closed
+            connection.transport.close()
         full = len(self.open) >= limits.connections and not self._close_longest_idle(0)
         self.open.add(connection)
         self._by_address[address] += 1
