@@ -107,3 +107,13 @@ async def test_many_requests_are_served_in_order(stage: Stage) -> None:
         client.writer.write(b"".join(post("/echo", b"%d" % number) for number in range(MANY)))
         for number in range(MANY):
             assert (await client.reply()).body == b"%d" % number
+
+
+async def test_a_client_that_leaves_is_noticed_although_its_requests_fill_the_buffer(stage: Stage) -> None:
+    """Its socket is not read then, so its end is found by asking the system."""
+    async with stage.client() as client:
+        client.writer.write(get("/wait") + get("/hello") * 20_000)
+        await stage.echo.started.wait()
+        await until(lambda: stage.server.held_back == 1, "the server reads no more")
+    await asyncio.wait_for(stage.echo.left.wait(), 10)
+    await until(lambda: not stage.server.connections.open, "the connection is closed")

@@ -11,6 +11,7 @@ from penstock.telemetry import logs
 from penstock.web import encoding, metrics, problems
 from penstock.web.body import Body, Disconnected
 from penstock.web.connections import Connections, Tracked
+from penstock.web.departures import has_left
 from penstock.web.head import Head, parse, refuse_unfinished
 from penstock.web.incoming import IncomingBody
 from penstock.web.problems import Refused
@@ -458,6 +459,12 @@ class Connection(Tracked, asyncio.Protocol):
         """The handler of the current request."""
         return self._task
 
+    def _notice_departure(self) -> None:
+        """Set ``left`` for a client that closed its side while its socket was not read. Unread bytes stay readable."""
+        self.left.set()
+        if self._websocket is not None:
+            self._websocket.notice_departure()
+
     def check(self, now: float) -> None:
         """Enforce the limits on time. The server calls this about every second."""
         limits = self._limits
@@ -465,6 +472,8 @@ class Connection(Tracked, asyncio.Protocol):
             log.info("stalled_reader_cut", client=self.client, waiting_bytes=self.writer.unsent())
             self.abort()
             return
+        if self._read_paused and not self.left.is_set() and has_left(self.transport):
+            self._notice_departure()
         waited = now - self.since
         if self.phase is Phase.IDLE:
             limit = limits.idle_timeout if self.writer.written else limits.head_timeout

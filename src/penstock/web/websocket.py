@@ -74,6 +74,10 @@ class WebSocket:
             self._protocol.receive_eof()
         self._changed.set()
 
+    def notice_departure(self) -> None:
+        """Wake the handler if it waits, because ``request.left`` was set."""
+        self._changed.set()
+
     def _receive_frame(self, frame: Frame) -> None:
         if frame.opcode in {Opcode.TEXT, Opcode.BINARY}:
             self._text = frame.opcode is Opcode.TEXT
@@ -128,7 +132,7 @@ class WebSocket:
                 await self._writer.send(data)
 
     async def close(self, code: int = CloseCode.NORMAL_CLOSURE, reason: str = "") -> None:
-        """Close the socket and wait briefly for the client's confirmation. Messages that no one has read are dropped."""
+        """Close the socket and wait briefly for the client's confirmation. Messages that were not read are dropped."""
         self._closing = True
         self._messages.clear()
         self._fragments.clear()
