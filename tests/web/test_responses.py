@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import socket
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import uvloop
 
 from penstock.web.encoding import response_head
 from penstock.web.response import Response
+from penstock.web.writer import Writer
+from tests.support.waiting import until
 from tests.support.echo_application import EchoApplication, echo_application
 from tests.support.raw_http import chunked, get, post
-from tests.support.waiting import until
 
 TINY = timedelta(milliseconds=100)
 SMALL_WINDOW = 32 * 1024  # what the kernel takes for a client that does not read
@@ -86,7 +88,7 @@ def reluctant(app: EchoApplication) -> socket.socket:
 
 @pytest.mark.parametrize("size", [1_000_000, 60_000, 100])
 async def test_a_reader_that_stalls_holds_the_producer_and_is_cut(size: int) -> None:
-    async with echo_application(stall_timeout=timedelta(seconds=1)) as app:
+    async with echo_application(drain_window=timedelta(seconds=1)) as app:
         with reluctant(app) as client:
             client.sendall(get(f"/events/{size}"))
             await until(lambda: app.server.connections.queued_bytes > 0, "the write buffer is full")
@@ -99,12 +101,67 @@ async def test_a_reader_that_stalls_holds_the_producer_and_is_cut(size: int) -> 
 
 
 async def test_a_reader_that_is_slow_but_reads_is_not_cut() -> None:
-    async with echo_application(stall_timeout=TINY) as app, app.client(limit=1000) as client:
+    async with echo_application(drain_window=TINY) as app, app.client(limit=1000) as client:
         await client.send(get("/bytes/2000000"))
         await client.reader.readuntil(b"\r\n\r\n")
         for _ in range(20):
             assert len(await client.reader.readexactly(100_000)) == 100_000
             await asyncio.sleep(0.02)  # a fifth of what stalls a stream
+
+
+async def test_a_reader_that_takes_little_is_cut() -> None:
+    """Although it makes progress again and again."""
+    async with serving(drain_window=timedelta(seconds=1), drain_rate=5_000_000) as stage:
+        with reluctant(stage) as client:
+            client.sendall(get("/events/60000"))
+            client.setblocking(False)
+
+            def is_cut() -> bool:
+                with contextlib.suppress(OSError):
+                    client.recv(4000)
+                return not stage.server.connections.open
+
+            await until(is_cut, "the connection is cut")
+
+
+def test_the_rate_of_a_reader_is_measured_in_windows() -> None:
+    """What the system has taken counts only when the client has acknowledged it."""
+    loop = asyncio.new_event_loop()
+    here, there = socket.socketpair()
+    writer = Writer(loop, 0.0)
+    writer.transport = Waiting(here)
+    rate: dict[str, Any] = {"rate": 100, "window": timedelta(seconds=30)}
+    with here, there:
+        assert not writer.is_too_slow(0.0, **rate)
+        writer.written = Waiting.bytes = 10_000
+        assert not writer.is_too_slow(1.0, **rate)  # a window begins
+        Waiting.bytes -= 3_000  # as many as the rate demands
+        assert not writer.is_too_slow(30.0, **rate)
+        assert not writer.is_too_slow(31.0, **rate)
+        Waiting.bytes -= 2_999
+        assert not writer.is_too_slow(60.9, **rate)
+        assert writer.is_too_slow(61.0, **rate)
+        Waiting.bytes = 0
+        assert not writer.is_too_slow(62.0, **rate)
+        writer.written += 5_000
+        Waiting.bytes = 5_000
+        assert not writer.is_too_slow(300.0, **rate)  # nothing waited meanwhile
+        here.send(b"x" * 4_000)
+        Waiting.bytes -= 4_000  # which are still held by the system
+        assert writer.is_too_slow(330.0, **rate)
+    loop.close()
+
+
+class Waiting(asyncio.Transport):
+    """A transport on which some bytes wait."""
+
+    bytes = 0
+
+    def __init__(self, socket_: socket.socket) -> None:
+        super().__init__({"socket": socket_})
+
+    def get_write_buffer_size(self) -> int:
+        return Waiting.bytes
 
 
 async def test_all_stalled_streams_together_are_bounded() -> None:
@@ -122,7 +179,7 @@ async def test_all_stalled_streams_together_are_bounded() -> None:
 
 
 async def test_a_large_response_that_nobody_takes_is_cut_too() -> None:
-    async with echo_application(stall_timeout=TINY) as app:
+    async with echo_application(drain_window=TINY) as app:
         with reluctant(app) as client:
             client.sendall(post("/echo", b"x" * 1_000_000))
             await until(lambda: app.server.unsent_bytes > 0, "the response waits")

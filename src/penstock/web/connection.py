@@ -468,8 +468,8 @@ class Connection(Tracked, asyncio.Protocol):
     def check(self, now: float) -> None:
         """Enforce the limits on time. The server calls this about every second."""
         limits = self._limits
-        if self.writer.is_stalled(now, limits.stall_timeout):
-            log.info("stalled_reader_cut", client=self.client, waiting_bytes=self.writer.unsent())
+        if self.writer.is_too_slow(now, rate=limits.drain_rate, window=limits.drain_window):
+            log.info("slow_reader_cut", client=self.client, waiting_bytes=self.writer.unsent())
             self.abort()
             return
         if self._read_paused and not self.left.is_set() and has_left(self.transport):

@@ -104,7 +104,7 @@ class Connections:
             limits.head_timeout,
             limits.idle_timeout,
             limits.body_window,
-            limits.stall_timeout,
+            limits.drain_window,
             limits.linger,
             limits.ping,
         )

@@ -32,7 +32,8 @@ class Limits:
 
     # Responses
     write_buffer_bytes: int = 256 * 1024  # handed to the socket and not yet sent; above this, no chunk is produced
-    stall_timeout: timedelta = timedelta(seconds=30)  # without progress in sending bytes that wait
+    drain_rate: int = 1024  # the minimum in bytes per second at which a client takes bytes that wait for it
+    drain_window: timedelta = timedelta(seconds=30)  # the length of the windows in which the rate is measured
     ping: timedelta = timedelta(seconds=15)  # of silence on an event stream, before a comment is sent
     queued_bytes: int = 256 * 2**20  # of all stalled responses together; above this, the longest stalled one is cut
 

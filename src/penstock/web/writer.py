@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import struct
+import termios
 from datetime import timedelta
+from typing import Final
 
 from penstock.web.body import Disconnected
+
+_INT: Final = struct.Struct("i")
 
 
 class Writer:
     """Bytes on their way to one client. ``sent_at`` is when a stream last handed some to the socket."""
 
-    __slots__ = ("_flushed", "_loop", "_progress_at", "_room", "sent_at", "transport", "written")
+    __slots__ = ("_loop", "_room", "_taken", "_window_at", "sent_at", "transport", "written")
 
     transport: asyncio.Transport
 
@@ -19,8 +25,8 @@ class Writer:
         self._loop = loop
         self._room: asyncio.Future[None] | None = None  # while the write buffer is full
         self.written = 0  # bytes written since the connection was opened
-        self._flushed = 0
-        self._progress_at = now
+        self._window_at: float | None = None  # the rate at which the client takes bytes is measured since then
+        self._taken = 0  # bytes that the client had taken at that time
         self.sent_at = now
 
     @property
@@ -68,11 +74,28 @@ class Writer:
         """Return how many bytes were handed to the socket and are still in this process."""
         return self.transport.get_write_buffer_size()
 
-    def is_stalled(self, now: float, timeout: timedelta) -> bool:
-        """Return whether bytes wait and none were sent for ``timeout``. Must be called about every second."""
+    def is_too_slow(self, now: float, *, rate: int, window: timedelta) -> bool:
+        """Return whether the client takes fewer than ``rate`` bytes a second while bytes wait for it.
+
+        The rate is measured in windows, which begin when bytes are found waiting. Must be called about every second.
+        """
         waiting = self.unsent()
-        flushed = self.written - waiting
-        if waiting == 0 or flushed != self._flushed:
-            self._flushed, self._progress_at = flushed, now
+        if waiting == 0:
+            self._window_at = None
             return False
-        return now - self._progress_at > timeout.total_seconds()
+        if self._window_at is not None and now - self._window_at < window.total_seconds():
+            return False
+        taken = self.written - waiting - _unacknowledged(self.transport)
+        slow = self._window_at is not None and taken - self._taken < rate * window.total_seconds()
+        self._window_at, self._taken = now, taken
+        return slow
+
+
+def _unacknowledged(transport: asyncio.Transport) -> int:
+    """Return how many bytes the system holds because the other end has not acknowledged them."""
+    socket = transport.get_extra_info("socket")
+    try:
+        held: tuple[int] = _INT.unpack(fcntl.ioctl(socket.fileno(), termios.TIOCOUTQ, bytes(_INT.size)))
+    except (AttributeError, OSError, ValueError):  # it is closing, or the system does not count them
+        return 0
+    return held[0]
