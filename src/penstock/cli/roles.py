@@ -101,10 +101,12 @@ def begin(role: str) -> Settings:
     for number in (signal.SIGTERM, signal.SIGINT):
         # For signals before there is anything to drain; the role's own handlers replace these.
         signal.signal(number, lambda *_: sys.exit(0))
+    from penstock.processes import files
     from penstock.settings import load_settings
 
     settings = load_settings()
     _configure_logs(settings, role=role)
+    files.raise_limit()
     if not supervised:
         _warn_of_misspelt_settings()
     return settings
