@@ -236,6 +236,7 @@ class Connection(Tracked, asyncio.Protocol):
             client=self.client,
             left=self.left,
             stopping=self._stopping,
+            body_space=self._connections.body_space,
         )
         self._close = not head.keep_alive
         self._version_1_1 = head.version_1_1
@@ -315,6 +316,8 @@ class Connection(Tracked, asyncio.Protocol):
             self.transport.abort()
         finally:
             self._task = self.request = None
+            if request.held_bytes:
+                request.release_body()
         self._finish()
 
     def _send(self, request: Request, response: Response) -> None:

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Final
 
 from penstock.telemetry import logs
+from penstock.web.body_space import BodySpace
 from penstock.web.limits import Limits
 
 log = logs.get(__name__)
@@ -50,6 +51,7 @@ class Connections:
         self.draining = False
         self.open: set[Tracked] = set()
         self.queued_bytes = 0  # of stalled responses
+        self.body_space = BodySpace(limits.bodies_bytes, limits.bodies_timeout)
         self.none_left = asyncio.Event()
         self._stalled: dict[Tracked, None] = {}  # connections whose write buffer is full, the longest stalled first
         self._by_address: Counter[str] = Counter()

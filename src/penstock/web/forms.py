@@ -33,9 +33,10 @@ class Part:
 
 
 async def read_form(request: Request, content_type: str) -> list[Part]:
-    """Return all parts in order; raises MalformedBody or TooLarge. The route bounds the body as a whole."""
+    """Return all parts in order; raises MalformedBody, TooLarge or Overloaded. The route bounds the whole body."""
     collector = _Collector()
     parser = _Parser(content_type, collector)
+    await request.hold_body()
     async for chunk in request.chunks():
         parser.feed(chunk)
     parser.end()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Mapping
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
 from uuid import UUID
 
@@ -14,10 +14,12 @@ import msgspec
 from penstock.errors import InvalidInput, TooLarge, Unsupported
 from penstock.tenants.principal import Principal
 from penstock.web.body import Body, Disconnected
+from penstock.web.body_space import BodySpace
 from penstock.web.reading import decode
 from penstock.web.signals import Signal
 
 T = TypeVar("T")
+_SMALL_BODY: Final = 64 * 1024  # bytes; smaller bodies take no space of those that are counted in all
 
 
 @lru_cache(maxsize=64)
@@ -36,9 +38,11 @@ class Request:
     """
 
     __slots__ = (
+        "_body_space",
         "body_stream",
         "client",
         "headers",
+        "held_bytes",
         "left",
         "max_body_bytes",
         "method",
@@ -62,6 +66,7 @@ class Request:
         client: str = "",
         left: Signal | None = None,
         stopping: Signal | None = None,
+        body_space: BodySpace | None = None,
     ) -> None:
         self.method = method  # a GET route also serves HEAD
         self.url_path = url_path  # as sent, percent-encoded
@@ -72,6 +77,8 @@ class Request:
         self.left = left or Signal()
         self.stopping = stopping or Signal()
         self.max_body_bytes = 64 * 1024
+        self.held_bytes = 0  # space that its body takes, until the response was sent
+        self._body_space = body_space
         self.path_values: Mapping[str, Any] = {}  # of the route's path parameters, converted
 
     def header(self, name: bytes) -> str | None:
@@ -114,7 +121,7 @@ class Request:
     async def body(self) -> bytes:
         """Return the whole body of a request whose type is JSON or not stated.
 
-        Raises TooLarge, Unsupported or Disconnected.
+        Raises TooLarge, Unsupported, Overloaded or Disconnected.
         """
         kind = self.header(b"content-type")
         if kind is not None and not is_json(kind):
@@ -122,13 +129,14 @@ class Request:
         return await self.content()
 
     async def content(self) -> bytes:
-        """Return the whole body, whatever its type; raises TooLarge, Unsupported or Disconnected."""
-        self._check_size()
+        """Return the whole body, whatever its type; raises TooLarge, Unsupported, Overloaded or Disconnected."""
+        await self.hold_body()
         stream = self.body_stream
         chunk = await stream.read()
         if stream.complete and not stream.buffered:  # it came in one piece, as most do
             if len(chunk) > self.max_body_bytes:
                 raise self._too_large()
+            self._hold_less(len(chunk))
             return chunk
         chunks, size = [chunk], len(chunk)
         while chunk:
@@ -137,10 +145,14 @@ class Request:
             chunk = await stream.read()
             chunks.append(chunk)
             size += len(chunk)
+        self._hold_less(size)
         return b"".join(chunks)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives, whatever its type; raises TooLarge, Unsupported or Disconnected."""
+        """Yield the body as it arrives, whatever its type; raises TooLarge, Unsupported or Disconnected.
+
+        A handler that keeps all chunks calls ``hold_body`` first.
+        """
         self._check_size()
         size = 0
         while chunk := await self.body_stream.read():
@@ -148,6 +160,36 @@ class Request:
             if size > self.max_body_bytes:
                 raise self._too_large()
             yield chunk
+        self._hold_less(size)
+
+    async def hold_body(self) -> None:
+        """Wait until there is memory for the whole body, which then counts as held until the response was sent.
+
+        The socket is not read meanwhile. Raises TooLarge, Unsupported, or Overloaded when it takes too long.
+        """
+        self._check_size()
+        size = self._possible_size()
+        if size >= _SMALL_BODY and self._body_space is not None and not self.held_bytes:
+            self.held_bytes = await self._body_space.take(size)
+
+    def release_body(self) -> None:
+        """Return the space of the body."""
+        size, self.held_bytes = self.held_bytes, 0
+        if self._body_space is not None:
+            self._body_space.give_back(size)
+
+    def _hold_less(self, size: int) -> None:
+        """Return space that the body did not need."""
+        if self.held_bytes > size and self._body_space is not None:
+            self._body_space.give_back(self.held_bytes - size)
+            self.held_bytes = size
+
+    def _possible_size(self) -> int:
+        """Return the size of the body, or the most that it may have if the client does not state it."""
+        if self.body_stream.complete:
+            return self.body_stream.buffered
+        declared = self.headers.get(b"content-length")
+        return self.max_body_bytes if declared is None else int(declared)
 
     def _check_size(self) -> None:
         """Refuse a body whose headers declare it compressed or too large."""

@@ -146,7 +146,7 @@ class BackendRoutes:
             raise _UnknownId(f"id is not registered: {name}") from None
 
     async def _add(self, request: Request, query: Mapping[str, str]) -> Response:
-        body = b"".join([chunk async for chunk in request.chunks()])
+        body = await request.content()
         try:
             stated: dict[str, Any] = _json.decode(body) if body.strip() else {}
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

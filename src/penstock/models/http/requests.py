@@ -28,7 +28,7 @@ _INPUT = "input"  # the part of a form that holds the other fields as one JSON o
 async def read_input(request: Request, deployment: Deployment, uploads: Uploads) -> Input:
     """Return the input of a request, checked; ``load`` reads uploads that it refers to.
 
-    Raises MalformedBody, InvalidInput, Unsupported, TooLarge and Disconnected.
+    Raises MalformedBody, InvalidInput, Unsupported, TooLarge, Overloaded and Disconnected.
     """
     stated = request.header(b"content-type")
     if stated is None or is_json(stated):
@@ -44,7 +44,7 @@ async def read_input(request: Request, deployment: Deployment, uploads: Uploads)
         return _from_form(await read_form(request, stated), deployment)
     if kind.startswith(("text/", "application/xml")):
         raise Unsupported(f"the body must be application/json, {_FORM}, or one file's bytes, not {kind[:100]}")
-    return _from_file(b"".join([chunk async for chunk in request.chunks()]), kind, deployment)
+    return _from_file(await request.content(), kind, deployment)
 
 
 def _states_nothing(content_type: str | None) -> bool:

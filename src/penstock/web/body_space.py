@@ -1,0 +1,61 @@
+"""Memory for the request bodies that handlers hold as a whole, shared by all requests of a server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from datetime import timedelta
+
+from penstock.errors import Overloaded
+
+
+class BodySpace:
+    """A bound on the bytes of bodies that are held, in all. Requests wait for space in order.
+
+    Space is taken for a whole body before it is read, so that bodies which are being read always get to their end.
+    """
+
+    def __init__(self, capacity: int, timeout: timedelta) -> None:
+        self.taken = 0  # bytes
+        self._capacity = capacity
+        self._timeout = timeout
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    async def take(self, size: int) -> int:
+        """Take space for a body and return how much was taken; one that is larger than all of it gets it alone.
+
+        Raises Overloaded when there is none in time.
+        """
+        size = min(size, self._capacity)
+        if self._waiting or self.taken + size > self._capacity:
+            await self._turn(size)
+        else:
+            self.taken += size
+        return size
+
+    def give_back(self, size: int) -> None:
+        """Return space, and give it to those that wait."""
+        self.taken -= size
+        while self._waiting:
+            size, turn = self._waiting[0]
+            if not turn.done():
+                if self.taken + size > self._capacity:
+                    return
+                self.taken += size
+                turn.set_result(None)
+            self._waiting.popleft()
+
+    async def _turn(self, size: int) -> None:
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, turn))
+        try:
+            async with asyncio.timeout(self._timeout.total_seconds()):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():  # it was given in the same turn of the event loop
+                self.give_back(size)
+            turn.cancel()
+            self.give_back(0)  # those behind it may need less
+            if isinstance(error, TimeoutError):
+                raise Overloaded("the bodies of other requests take all the memory that is set aside") from None
+            raise
