@@ -499,6 +499,23 @@ async def test_a_removed_model_finishes_what_it_runs(models: Models, tmp_path: P
     await until(lambda: not model.replicas, "its replicas have ended")
 
 
+async def test_a_model_takes_no_calls_from_the_moment_of_its_removal(models: Models) -> None:
+    """A caller may have found it before. Another version does not serve the call: it may do something else."""
+    await models.serve("echo", ECHO)
+    second = await models.serve("echo", ECHO, version="2")
+    await models.host.remove("echo", "2")
+    with pytest.raises(NotFound, match="no version '2'"):
+        models.begin(second, {"text": "x"})
+
+
+async def test_a_call_of_a_model_that_is_being_replaced_goes_to_the_new_one(models: Models) -> None:
+    old = await models.serve("echo", ECHO)
+    await models.call(old, {"text": "x"})
+    new = await models.host.add(models.python("echo", ECHO.replace("return text", "return 'new'")), replace=True)
+    assert await models.call(old, {"text": "x"}) == "new"
+    assert models.host.deployments() == [new]
+
+
 async def test_a_model_that_cannot_load_says_why(models: Models) -> None:
     """To every caller, at once; and it is tried again later."""
     broken = ECHO + "    def load(self):\n        raise OSError('no weights here')\n"

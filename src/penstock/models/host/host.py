@@ -122,7 +122,8 @@ class ModelHost:
 
         ``streams``: the caller reads chunks as they come; ``collects``: the result holds all of them (by default where
         it does not stream). A call with a listener must be closed.
-        A version that was replaced a moment ago hands the call to the one that took its place.
+        A version that was replaced a moment ago hands the call to the one that took its place. Raises NotFound for one
+        that was removed: another version may do something else.
         """
         call = LiveCall(
             input,
@@ -136,7 +137,7 @@ class ModelHost:
         )
         try:
             if deployment.retired:
-                deployment = self.find(deployment.model.name)
+                deployment = self.find(deployment.model.name, deployment.model.version)
             deployment.call(call)
         except BaseException:
             call.close()
@@ -184,8 +185,7 @@ class ModelHost:
             if before is None:
                 entry.default = model.version
             if before is not None:
-                self._leaving.add(before)
-                self._spawn(self._retire(before))
+                self._begin_retiring(before)
             elif not wait:
                 self._spawn(self._introduce(deployment))
             elif model.manifest.eager:
@@ -212,9 +212,8 @@ class ModelHost:
                 await confirm([deployment.model for deployment in going])
             for deployment in going:
                 del entry.versions[deployment.model.version]
-                self._leaving.add(deployment)
                 deployment.metrics.forget()
-                self._spawn(self._retire(deployment))
+                self._begin_retiring(deployment)
             if not entry.versions:
                 del self.entries[name]
             elif entry.default not in entry.versions:
@@ -271,6 +270,12 @@ class ModelHost:
             group = self._groups.setdefault(model.manifest.exclusive, Group(model.manifest.exclusive))
             group.join(deployment)
         return deployment
+
+    def _begin_retiring(self, deployment: Deployment) -> None:
+        """Let a deployment finish what it has; it takes no more calls from this moment on."""
+        deployment.retired = True
+        self._leaving.add(deployment)
+        self._spawn(self._retire(deployment))
 
     async def _retire(self, deployment: Deployment) -> None:
         await deployment.retire()
