@@ -97,7 +97,16 @@ class EchoRoutes:
         await self.proceed.wait()
         return Response(body=b"%d" % len(await request.content()), content_type=b"text/plain")
 
-    @route("POST", "/late", name="late", tag="t", scope=scopes.ANY, summary="s", responses=OK, max_body_bytes=MAX_BODY_BYTES)
+    @route(
+        "POST",
+        "/late",
+        name="late",
+        tag="t",
+        scope=scopes.ANY,
+        summary="s",
+        responses=OK,
+        max_body_bytes=MAX_BODY_BYTES,
+    )
     async def late(self, request: Request) -> Response:
         body = await request.content()
         await self.proceed.wait()

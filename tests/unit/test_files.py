@@ -12,7 +12,7 @@ import pytest
 
 from penstock.processes import files
 from penstock.web.limits import Limits
-from tests.processes import PENSTOCK, clean_environment
+from tests.support.processes import PENSTOCK, clean_environment
 
 
 @pytest.fixture

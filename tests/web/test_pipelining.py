@@ -14,8 +14,9 @@ from penstock.web.limits import Limits
 from penstock.web.request import Request
 from penstock.web.response import Response
 from penstock.web.signals import Signal
-from tests.processes import until
-from tests.web.stage import Stage, chunked, get, post
+from tests.support.echo_application import EchoApplication
+from tests.support.raw_http import chunked, get, post
+from tests.support.waiting import until
 
 MANY = 300_000 // len(get("/hello"))
 
@@ -83,7 +84,7 @@ async def test_a_request_does_not_copy_those_that_wait_behind_it(repeated: bytes
     assert set(bodies) == {b"body"} or set(bodies) == {b""}
 
 
-async def test_requests_of_every_kind_are_told_apart_in_one_piece(stage: Stage) -> None:
+async def test_requests_of_every_kind_are_told_apart_in_one_piece(app: EchoApplication) -> None:
     body = b"x" * 100_000
     sent = [
         get("/hello"),
@@ -93,27 +94,27 @@ async def test_requests_of_every_kind_are_told_apart_in_one_piece(stage: Stage) 
         post("/echo", b""),
         get("/hello"),
     ]
-    async with stage.client() as client:
+    async with app.client() as client:
         await client.send(get("/slow"))
-        await stage.echo.started.wait()
+        await app.routes.started.wait()
         client.writer.write(b"".join(sent))
-        stage.echo.proceed.set()
+        app.routes.proceed.set()
         replies = [(await client.reply()).body for _ in range(6)]
     assert replies == [b"slow", b"hello", body, b"ab" + body, b"", b"hello"]
 
 
-async def test_many_requests_are_served_in_order(stage: Stage) -> None:
-    async with stage.client() as client:
+async def test_many_requests_are_served_in_order(app: EchoApplication) -> None:
+    async with app.client() as client:
         client.writer.write(b"".join(post("/echo", b"%d" % number) for number in range(MANY)))
         for number in range(MANY):
             assert (await client.reply()).body == b"%d" % number
 
 
-async def test_a_client_that_leaves_is_noticed_although_its_requests_fill_the_buffer(stage: Stage) -> None:
+async def test_a_client_that_leaves_is_noticed_although_its_requests_fill_the_buffer(app: EchoApplication) -> None:
     """Its socket is not read then, so its end is found by asking the system."""
-    async with stage.client() as client:
+    async with app.client() as client:
         client.writer.write(get("/wait") + get("/hello") * 20_000)
-        await stage.echo.started.wait()
-        await until(lambda: stage.server.held_back == 1, "the server reads no more")
-    await asyncio.wait_for(stage.echo.left.wait(), 10)
-    await until(lambda: not stage.server.connections.open, "the connection is closed")
+        await app.routes.started.wait()
+        await until(lambda: app.server.held_back == 1, "the server reads no more")
+    await asyncio.wait_for(app.routes.left.wait(), 10)
+    await until(lambda: not app.server.connections.open, "the connection is closed")

@@ -14,9 +14,9 @@ import uvloop
 from penstock.web.encoding import response_head
 from penstock.web.response import Response
 from penstock.web.writer import Writer
-from tests.support.waiting import until
 from tests.support.echo_application import EchoApplication, echo_application
 from tests.support.raw_http import chunked, get, post
+from tests.support.waiting import until
 
 TINY = timedelta(milliseconds=100)
 SMALL_WINDOW = 32 * 1024  # what the kernel takes for a client that does not read
@@ -111,7 +111,7 @@ async def test_a_reader_that_is_slow_but_reads_is_not_cut() -> None:
 
 async def test_a_reader_that_takes_little_is_cut() -> None:
     """Although it makes progress again and again."""
-    async with serving(drain_window=timedelta(seconds=1), drain_rate=5_000_000) as stage:
+    async with echo_application(drain_window=timedelta(seconds=1), drain_rate=5_000_000) as stage:
         with reluctant(stage) as client:
             client.sendall(get("/events/60000"))
             client.setblocking(False)

@@ -119,10 +119,10 @@ async def test_a_close_is_confirmed_although_messages_are_held_back() -> None:
     async with echo_application() as app, app.client() as client:
         await client.send(HANDSHAKE + text(b"hold and end"))
         assert (await client.reply()).status == 101
-        await app.echo.started.wait()
+        await app.routes.started.wait()
         client.writer.write(text(b"m" * 125) * 3_000)  # which count as 570 kB
         await until(lambda: app.server.held_back == 1, "the server reads no more")
-        app.echo.proceed.set()
+        app.routes.proceed.set()
         async with asyncio.timeout(4):  # less than the server waits for a confirmation
             assert await client.reader.readexactly(4) == b"\x88\x02\x03\xe8"  # 1000
             client.writer.write(b"\x88\x82" + MASK + b"\x03\xe8")
