@@ -103,10 +103,11 @@ def begin(role: str) -> Settings:
         signal.signal(number, lambda *_: sys.exit(0))
     from penstock.processes import files
     from penstock.settings import load_settings
+    from penstock.telemetry import logs
 
     settings = load_settings()
     _configure_logs(settings, role=role)
-    files.raise_limit()
+    logs.get("penstock.process").info("open_files_limit", limit=files.raise_limit())
     if not supervised:
         _warn_of_misspelt_settings()
     return settings
