@@ -194,14 +194,16 @@ async def _raise(hints: Hints) -> None:
 async def _buffers(database: Database, caller: JobCaller, *, from_start: bool) -> int:
     """Return how many pages of the ready table and its index a claim touches; roll the claim back."""
     statement = store._sql.claim
-    values = f"{caller.tenant}, 'w', '{{}}', '{{}}', 5, 60, '{{}}', '{{}}', {str(from_start).lower()}"
+    values = f"{caller.tenant}, 'w', '{{}}', '{{}}', 5, 60, '{{}}', '{{}}', '{{}}', '{{}}', {str(from_start).lower()}"
     order = [
-        "tenant_id",
+        "only_tenant",
         "worker_id",
         "task_types",
         "model_profiles",
         "limit",
         "lease_seconds",
+        "turn_tenants",
+        "turn_quanta",
         "cursor_lanes",
         "cursor_seqs",
         "from_start",

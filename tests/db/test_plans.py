@@ -108,6 +108,12 @@ async def test_a_claim_by_names_is_as_cheap_as_one_for_any_work(filled: Filled) 
     _assert_bounded(plan, rows=4 * LIMIT)
 
 
+async def test_a_claim_for_all_tenants_is_as_cheap_as_one_for_one(filled: Filled) -> None:
+    plan = await _explain(filled, "claim", **_claim(filled) | {"only_tenant": None})
+    _assert_bounded(plan, rows=4 * LIMIT)
+    assert sum(_read(node) for node in plan if node["Node Type"] == "LockRows") <= LIMIT
+
+
 async def test_creating_jobs_reads_nothing_big(filled: Filled) -> None:
     ids = [uuid7() for _ in range(LIMIT)]
     plan = await _explain(
@@ -301,12 +307,14 @@ def _statement(name: str) -> _Known:
 
 def _claim(filled: Filled) -> dict[str, Any]:
     return {
-        "tenant_id": filled.tenant,
+        "only_tenant": filled.tenant,
         "worker_id": "w",
         "task_types": [],
         "model_profiles": [],
         "limit": LIMIT,
         "lease_seconds": 60.0,
+        "turn_tenants": [],
+        "turn_quanta": [],
         "cursor_lanes": [],
         "cursor_seqs": [],
         "from_start": False,

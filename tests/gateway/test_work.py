@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from typing import Any
 
 import asyncpg
@@ -12,8 +13,11 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from penstock import ClaimedJob, Client, JobContext
+from penstock import ClaimedJob, Client, ExecutionError, JobContext
+from penstock.failures import Category
+from penstock.jobs.tenant_jobs import TenantJobs
 from tests.support.gateways import HttpCaller, Reply, running_gateway
+from tests.support.jobs import submission
 from tests.support.waiting import until
 
 NOBODY = "01a1fbba-bf9b-70c9-b890-daafa0bbb9de"
@@ -329,3 +333,73 @@ async def test_a_gateway_that_stops_during_a_claim_hands_the_job_back(
         await stopping
         (again,) = await caller.claim(task_types=["stopped-too-early"])
     assert again["id"] == job["id"]
+
+
+# Several tenants
+
+
+async def other_tenant(caller: HttpCaller, name: str) -> TenantJobs:
+    async with caller.parts.database.acquire() as connection:
+        tenant = await connection.fetchval(
+            "INSERT INTO tenant (id, name) SELECT max(id) + 1, $1 FROM tenant RETURNING id", name
+        )
+    return caller.parts.jobs.of(tenant)
+
+
+async def test_an_operator_claims_and_reports_on_jobs_of_another_tenant(caller: HttpCaller) -> None:
+    jobs = await other_tenant(caller, "acme")
+    made = (await jobs.submit(submission(task_type="acme's"))).job
+    (claimed,) = await caller.claim(task_types=["acme's"])
+    assert (claimed["id"], claimed["tenant"]) == (str(made.id), "acme")
+    reports: dict[str, dict[str, Any]] = {"heartbeat": {}, "fail": {"category": "shutdown"}, "complete": {"result": 1}}
+    for verb, fields in reports.items():
+        assert (await report(caller, claimed, verb, **fields)).outcome == (404, "not_found"), verb
+    beat: dict[str, Any] = {"jobs": [{"id": claimed["id"], "epoch": claimed["epoch"]}]}
+    named: dict[str, dict[str, Any]] = {
+        f"/jobs/{made.id}/heartbeat": {"epoch": claimed["epoch"]},
+        "/jobs/heartbeat": beat,
+        "/jobs/complete": {"jobs": [beat["jobs"][0] | {"result": 7}]},
+    }
+    for path, fields in named.items():
+        reply = await caller.post(path, fields, Penstock_Tenant="acme")
+        assert reply.status == 200
+        assert all("code" not in item for item in reply.json.get("results", []))
+    assert (await jobs.get(made.id)).result == Raw(b"7")
+
+
+async def test_a_report_or_claim_for_a_tenant_that_does_not_exist_is_not_found(caller: HttpCaller) -> None:
+    job = await caller.running(task_type="default's")
+    reply = await caller.post(f"/jobs/{job['id']}/complete", {"epoch": job["epoch"]}, Penstock_Tenant="nowhere")
+    assert reply.outcome == (404, "not_found")
+    assert (await caller.post("/jobs/claim", {"worker_id": "w"}, Penstock_Tenant="nowhere")).status == 404
+
+
+async def test_a_claim_that_names_a_tenant_takes_only_its_jobs(caller: HttpCaller) -> None:
+    jobs = await other_tenant(caller, "umbrella")
+    await caller.submit(task_type="shared")
+    made = (await jobs.submit(submission(task_type="shared"))).job
+    wanted = {"worker_id": "w", "limit": 10, "task_types": ["shared"]}
+    reply = await caller.post("/jobs/claim", wanted, Penstock_Tenant="umbrella")
+    assert [job["id"] for job in reply.json["jobs"]] == [str(made.id)]
+    assert len(await caller.claim(task_types=["shared"])) == 1
+
+
+async def test_the_clients_worker_serves_all_tenants(caller: HttpCaller) -> None:
+    jobs = [await other_tenant(caller, name) for name in ("left", "right")]
+    made = [[job.job for job in await each.submit_many([submission(task_type="both")] * 5)] for each in jobs]
+
+    async def work(job: ClaimedJob, context: JobContext) -> object:
+        context.chunk({"of": job.tenant})
+        if job.tenant == "right" and job.attempt == 1:
+            raise ExecutionError(Category.SHUTDOWN, "once more")
+        return job.tenant
+
+    stop = asyncio.Event()
+    async with Client(caller.address) as client:
+        working = asyncio.create_task(client.work(work, task_types=["both"], limit=4, stop=stop))
+        for each, submitted, name in zip(jobs, made, ("left", "right"), strict=True):
+            for job in submitted:
+                done = await each.wait(job.id, timedelta(seconds=15))
+                assert (done.status, done.result) == ("completed", Raw(f'"{name}"'.encode()))
+        stop.set()
+        await working

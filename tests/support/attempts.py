@@ -17,6 +17,7 @@ _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 def claimed_job(*, timeout_seconds: float | None = None, task_type: str = "llm_chat", **fields: object) -> ClaimedJob:
     """A job with this input."""
     return ClaimedJob(
+        tenant="default",
         id=UUID(int=7),
         epoch=3,
         owner_service="tests",

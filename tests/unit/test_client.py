@@ -33,6 +33,7 @@ from tests.support.scripted_gateways import (
 CLAIMED = {
     **{name: JOB[name] for name in JOB if name not in {"status", "result"}},
     "epoch": 5,
+    "tenant": "default",
     "timeout_seconds": None,
     "lease_expires_at": "2026-01-01T00:01:00Z",
 }

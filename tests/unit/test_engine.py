@@ -53,15 +53,15 @@ class Source:
             return []
         return [self.jobs.pop()]
 
-    async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatResult | CallerError]:
+    async def heartbeat(self, tenant: str, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatResult | CallerError]:
         return [HeartbeatResult(id=beat.id, lease_expires_at=NOW, cancel_requested=False) for beat in beats]
 
-    async def complete(self, completions: Sequence[JobCompletion]) -> Sequence[object]:
+    async def complete(self, tenant: str, completions: Sequence[JobCompletion]) -> Sequence[object]:
         for completion in completions:
             self._take(completion)
         return [None for _ in completions]
 
-    async def fail(self, _job_id: UUID, failure: Failure) -> object:
+    async def fail(self, tenant: str, _job_id: UUID, failure: Failure) -> object:
         self._take(failure)
         return None
 
@@ -198,7 +198,7 @@ async def test_results_are_reported_together_and_each_gets_its_own_reply() -> No
                 await asyncio.sleep(request.wait_seconds)
             return jobs
 
-        async def complete(self, completions: Sequence[JobCompletion]) -> Sequence[object]:
+        async def complete(self, tenant: str, completions: Sequence[JobCompletion]) -> Sequence[object]:
             calls.append(len(completions))
             replies = {1: None, 2: StaleEpoch("gone"), 3: InvalidInput.of("result", "is odd")}
             return [replies[completion.epoch] for completion in completions]
@@ -227,9 +227,9 @@ async def test_next_job_starts_while_a_report_is_in_flight() -> None:
             super().__init__()
             self.jobs = [msgspec.structs.replace(claimed_job(), epoch=epoch) for epoch in (1, 2)]
 
-        async def complete(self, completions: Sequence[JobCompletion]) -> Sequence[object]:
+        async def complete(self, tenant: str, completions: Sequence[JobCompletion]) -> Sequence[object]:
             await stored.wait()
-            return await super().complete(completions)
+            return await super().complete(tenant, completions)
 
     begun: list[int] = []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+from copy import copy
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
@@ -66,6 +67,12 @@ class BlockingClient:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+    def for_tenant(self, name: str) -> BlockingClient:
+        """Do the same as ``Client.for_tenant``; close only the client that it came from."""
+        other = copy(self)
+        other.client = self.client.for_tenant(name)
+        return other
 
     @property
     def job(self) -> Callable[..., JobSubmission]:

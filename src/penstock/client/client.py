@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from copy import copy
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
@@ -115,6 +116,16 @@ class Client(WorkCalls, ModelCalls, BlobCalls):
     async def close(self) -> None:
         """Close the connections."""
         await self._transport.close()
+
+    def for_tenant(self, name: str) -> Client:
+        """Return a client on the same connections whose calls are about a tenant's data; only an operator may do so.
+
+        It is closed with this one.
+        """
+        other = copy(self)
+        other._transport = self._transport.for_tenant(name)
+        other._work_requests = WorkRequests(other._transport)
+        return other
 
     # Submitting
 

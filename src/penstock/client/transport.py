@@ -23,6 +23,11 @@ _MAX_RETRY_AFTER_SECONDS: Final = 30.0
 _LARGE: Final = 2**19  # bytes
 
 
+def naming(tenant: str | None) -> dict[str, str] | None:
+    """Return the header of a request about another tenant's data."""
+    return None if tenant is None else {"Penstock-Tenant": tenant}
+
+
 class Unreachable(ServiceError):
     """The gateway cannot be reached, or the connection broke before it responded."""
 
@@ -58,8 +63,21 @@ class Transport:
         self._token = token
         self._timeout = timeout.total_seconds()
         self._session: aiohttp.ClientSession | None = None
+        self._named: dict[str, Transport] = {}  # the same pool for requests about other tenants' data
+        self._pool: Transport | None = None  # the owner of the pool, if it is not this one
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+
+    def for_tenant(self, name: str) -> Transport:
+        """Return a transport on the same pool whose requests are about a tenant's data; closed with this one."""
+        if name not in self._named:
+            other = self._named[name] = Transport(self.url, token=self._token, timeout=timedelta(seconds=self._timeout))
+            other._pool = self
+            other._headers |= naming(name) or {}
+        return self._named[name]
 
     async def close(self) -> None:
+        for other in self._named.values():
+            await other.close()
         session, self._session = self._session, None
         if session is not None:
             await session.close()
@@ -67,9 +85,11 @@ class Transport:
     def session(self) -> aiohttp.ClientSession:
         """The pool, opened on first use because it belongs to the running event loop."""
         if self._session is None:
-            headers = {"Authorization": f"Bearer {self._token}"} if self._token else {}
             self._session = aiohttp.ClientSession(
-                headers=headers, connector=aiohttp.TCPConnector(limit=0), cookie_jar=aiohttp.DummyCookieJar()
+                headers=self._headers,
+                connector=aiohttp.TCPConnector(limit=0) if self._pool is None else self._pool.session().connector,
+                connector_owner=self._pool is None,
+                cookie_jar=aiohttp.DummyCookieJar(),
             )
         return self._session
 

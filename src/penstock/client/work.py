@@ -45,27 +45,33 @@ class HttpSource:
 
     def __init__(self, requests: WorkRequests) -> None:
         self._requests = requests
-        self._completions: Batching[JobCompletion, JobState] = Batching(
-            self._complete,
+        self._completions: dict[str, Batching[JobCompletion, JobState]] = {}  # by tenant
+
+    async def claim(self, request: ClaimRequest) -> Sequence[ClaimedJob]:
+        return await self._requests.claim(request)
+
+    async def heartbeat(self, tenant: str, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatResult | CallerError]:
+        return await self._requests.heartbeat(beats, tenant=tenant)
+
+    async def fail(self, tenant: str, job_id: UUID, failure: Failure) -> JobState:
+        return await self._requests.fail(job_id, failure, tenant=tenant)
+
+    async def complete(self, tenant: str, completions: Sequence[JobCompletion]) -> Sequence[JobState | CallerError]:
+        batching = self._completions.get(tenant)
+        if batching is None:
+            batching = self._completions[tenant] = self._batching(tenant)
+        return values(await batching.put_all(completions), CallerError)
+
+    def _batching(self, tenant: str) -> Batching[JobCompletion, JobState]:
+        async def complete(completions: Sequence[JobCompletion]) -> Sequence[JobState | CallerError]:
+            if len(completions) == 1:
+                return [await self._requests.complete_one(completions[0].id, completions[0], tenant=tenant)]
+            return await self._requests.complete(completions, tenant=tenant)
+
+        return Batching(
+            complete,
             max_items=_MAX_COMPLETIONS,
             max_bytes=_MAX_COMPLETION_BYTES,
             weigh=lambda completion: len(completion.result),
             refused=(CallerError,),
         )
-
-    async def claim(self, request: ClaimRequest) -> Sequence[ClaimedJob]:
-        return await self._requests.claim(request)
-
-    async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatResult | CallerError]:
-        return await self._requests.heartbeat(beats)
-
-    async def fail(self, job_id: UUID, failure: Failure) -> JobState:
-        return await self._requests.fail(job_id, failure)
-
-    async def complete(self, completions: Sequence[JobCompletion]) -> Sequence[JobState | CallerError]:
-        return values(await self._completions.put_all(completions), CallerError)
-
-    async def _complete(self, completions: Sequence[JobCompletion]) -> Sequence[JobState | CallerError]:
-        if len(completions) == 1:
-            return [await self._requests.complete_one(completions[0].id, completions[0])]
-        return await self._requests.complete(completions)

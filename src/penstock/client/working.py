@@ -9,7 +9,7 @@ from uuid import UUID
 
 from msgspec import UNSET
 
-from penstock.client.transport import Transport, error_named
+from penstock.client.transport import Transport, error_named, naming
 from penstock.client.views import as_id, as_raw
 from penstock.errors import CallerError
 from penstock.failures import Category
@@ -34,7 +34,10 @@ _JOBS: Final = "/api/v1/jobs"
 
 
 class WorkRequests:
-    """A worker's requests in the wire types; ``Client.work`` uses them."""
+    """A worker's requests in the wire types; ``Client.work`` uses them.
+
+    A report that names a ``tenant`` is about jobs of that tenant, otherwise about those of the sender's own.
+    """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -47,43 +50,57 @@ class WorkRequests:
         )
         return found.jobs
 
-    async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatResult | CallerError]:
+    async def heartbeat(
+        self, beats: Sequence[JobHeartbeat], *, tenant: str | None = None
+    ) -> Sequence[HeartbeatResult | CallerError]:
         """Extend leases; returns results in order, StaleEpoch and NotFound as values."""
         if not beats:
             return []
         found = await self._transport.call(
-            "POST", f"{_JOBS}/heartbeat", BatchResponse, body=BatchHeartbeat(jobs=list(beats))
+            "POST",
+            f"{_JOBS}/heartbeat",
+            BatchResponse,
+            body=BatchHeartbeat(jobs=list(beats)),
+            headers=naming(tenant),
         )
         return [_beaten(item) for item in found.results]
 
-    async def complete(self, completions: Sequence[JobCompletion]) -> Sequence[JobState | CallerError]:
+    async def complete(
+        self, completions: Sequence[JobCompletion], *, tenant: str | None = None
+    ) -> Sequence[JobState | CallerError]:
         """Report results; return outcomes in order, errors as values. Each is accepted or refused on its own."""
         if not completions:
             return []
         found = await self._transport.call(
-            "POST", f"{_JOBS}/complete", BatchResponse, body=BatchCompletion(jobs=list(completions))
+            "POST",
+            f"{_JOBS}/complete",
+            BatchResponse,
+            body=BatchCompletion(jobs=list(completions)),
+            headers=naming(tenant),
         )
         return [
             _refused(item) if item.code is not None or item.status is None else JobState(id=item.id, status=item.status)
             for item in found.results
         ]
 
-    async def complete_one(self, job_id: UUID, completion: Completion) -> JobState:
+    async def complete_one(self, job_id: UUID, completion: Completion, *, tenant: str | None = None) -> JobState:
         """Report one result; raises StaleEpoch when the lease is no longer held."""
         body = Completion(
             epoch=completion.epoch, worker_id=completion.worker_id, result=completion.result, usage=completion.usage
         )
-        return await self._transport.call("POST", f"{_JOBS}/{job_id}/complete", JobState, body=body)
+        path = f"{_JOBS}/{job_id}/complete"
+        return await self._transport.call("POST", path, JobState, body=body, headers=naming(tenant))
 
-    async def fail(self, job_id: UUID, failure: Failure) -> JobState:
+    async def fail(self, job_id: UUID, failure: Failure, *, tenant: str | None = None) -> JobState:
         """Report that an attempt ended without a result; raises StaleEpoch when the lease is no longer held."""
-        return await self._transport.call("POST", f"{_JOBS}/{job_id}/fail", JobState, body=failure)
+        path = f"{_JOBS}/{job_id}/fail"
+        return await self._transport.call("POST", path, JobState, body=failure, headers=naming(tenant))
 
 
 class WorkCalls:
     """The calls of ``Client`` for workers that do not use ``Client.work``.
 
-    Each report names the claimed job's ``epoch``.
+    Each report names the claimed job's ``epoch``, and its ``tenant`` if that is not the client's own.
     """
 
     _work_requests: WorkRequests
@@ -114,7 +131,13 @@ class WorkCalls:
         return await self._work_requests.claim(request)
 
     async def heartbeat(
-        self, job_id: UUID | str, epoch: int, *, progress: object = UNSET, lease: timedelta | None = None
+        self,
+        job_id: UUID | str,
+        epoch: int,
+        *,
+        progress: object = UNSET,
+        lease: timedelta | None = None,
+        tenant: str | None = None,
     ) -> HeartbeatResult:
         """Extend a lease, and report progress: any JSON. The result says whether the job was asked to stop.
 
@@ -125,14 +148,18 @@ class WorkCalls:
             lease_seconds=None if lease is None else lease.total_seconds(),
             progress=UNSET if progress is UNSET else as_raw(progress),
         )
-        return await self._transport.call("POST", f"{_JOBS}/{as_id(job_id)}/heartbeat", HeartbeatResult, body=body)
+        path = f"{_JOBS}/{as_id(job_id)}/heartbeat"
+        return await self._transport.call("POST", path, HeartbeatResult, body=body, headers=naming(tenant))
 
-    async def complete(self, job_id: UUID | str, epoch: int, result: object = None) -> JobState:
+    async def complete(
+        self, job_id: UUID | str, epoch: int, result: object = None, *, tenant: str | None = None
+    ) -> JobState:
         """Report a result: anything that can be written as JSON, or ``Raw`` JSON. The call may be repeated.
 
         Raises StaleEpoch when the lease is no longer held.
         """
-        return await self._work_requests.complete_one(as_id(job_id), Completion(epoch=epoch, result=as_raw(result)))
+        completion = Completion(epoch=epoch, result=as_raw(result))
+        return await self._work_requests.complete_one(as_id(job_id), completion, tenant=tenant)
 
     async def fail(
         self,
@@ -142,6 +169,7 @@ class WorkCalls:
         *,
         category: Category | str = Category.INTERNAL,
         retry_after: timedelta | None = None,
+        tenant: str | None = None,
     ) -> JobState:
         """Report that an attempt ended without a result; ``category`` decides whether the job is tried again.
 
@@ -153,7 +181,7 @@ class WorkCalls:
             message=message,
             retry_after_seconds=None if retry_after is None else retry_after.total_seconds(),
         )
-        return await self._work_requests.fail(as_id(job_id), failure)
+        return await self._work_requests.fail(as_id(job_id), failure, tenant=tenant)
 
 
 def _refused(item: BatchItem) -> CallerError:

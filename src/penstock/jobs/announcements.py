@@ -8,11 +8,12 @@ from typing import Final
 from uuid import UUID
 
 from penstock.events.tail import EVENTS
-from penstock.jobs.sql.store import EndedAttempt, Queue
+from penstock.jobs.sql.store import EndedAttempt, TenantQueue
 from penstock.jobs.states import Status
 from penstock.postgres.wakeups import Wakeups
+from penstock.tenants.principal import TenantId
 
-READY: Final = "jobs.ready"  # how many jobs of each queue became ready
+READY: Final = "jobs.ready"  # how many jobs of each tenant's queue became ready
 FINISHED: Final = "jobs.finished"  # the ids (UUID.hex) of jobs that finished
 CANCELLED: Final = "jobs.cancelled"  # a running job was cancelled and is to stop; no keys
 _SEPARATOR: Final = "\x1f"
@@ -21,13 +22,13 @@ _SEPARATOR: Final = "\x1f"
 def announce(
     wakeups: Wakeups,
     *,
-    ready: Counter[Queue] | None = None,
+    ready: Counter[TenantQueue] | None = None,
     finished: Sequence[UUID] = (),
     cancelled: bool = False,
 ) -> None:
     """Announce that jobs changed. Each change has stored an event, so readers of events are woken too."""
     if ready:
-        wakeups.announce(READY, {_SEPARATOR.join(queue): count for queue, count in ready.items()})
+        wakeups.announce(READY, {_SEPARATOR.join(map(str, queue)): count for queue, count in ready.items()})
     if finished:
         wakeups.announce(FINISHED, {job_id.hex: 1 for job_id in finished})
     if cancelled:
@@ -45,8 +46,8 @@ def announce_ended(wakeups: Wakeups, ended: Sequence[EndedAttempt]) -> None:
         )
 
 
-def queues_of(keys: Iterable[tuple[str, int]]) -> Iterator[tuple[str, str, int]]:
-    """Return the task type, model profile and count in each key of READY."""
+def queues_of(keys: Iterable[tuple[str, int]]) -> Iterator[tuple[TenantQueue, int]]:
+    """Return the queue and the count in each key of READY."""
     for key, count in keys:
-        task_type, _, model_profile = key.partition(_SEPARATOR)
-        yield task_type, model_profile, count
+        tenant, task_type, model_profile = key.split(_SEPARATOR)
+        yield (TenantId(int(tenant)), task_type, model_profile), count

@@ -76,7 +76,9 @@ class Changing(Reading):
         async with self._shared.database.acquire() as connection:
             retried = await store.retry(connection, self.tenant, job_ids)
         if retried:
-            announce(self._shared.wakeups, ready=Counter(retried.values()), cancelled=True)
+            announce(
+                self._shared.wakeups, ready=Counter((self.tenant, *queue) for queue in retried.values()), cancelled=True
+            )
         return len(retried)
 
     async def _cancel_some(self, job_ids: Sequence[UUID]) -> int:

@@ -1,35 +1,42 @@
-"""Lease a tenant's jobs to workers, and take back those whose worker disconnected before it received them."""
+"""Lease jobs to workers, and take back those whose worker disconnected before it received them."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import asyncpg
 import msgspec
 
-from penstock.failures import Category
 from penstock.jobs.announcements import announce
-from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure
-from penstock.jobs.names import Names
-from penstock.jobs.queues import ServedQueues
+from penstock.jobs.job import ClaimedJob, ClaimRequest
+from penstock.jobs.names import ClaimedNames
+from penstock.jobs.queues import ServedNotes
 from penstock.jobs.shared import POLL_INTERVAL, Shared
 from penstock.jobs.slots import Slots
 from penstock.jobs.sql import store
-from penstock.jobs.writers import TenantWriters
 from penstock.processes.waiting import set_within
 from penstock.tenants.principal import TenantId
 
+HandBack = Callable[[Sequence[ClaimedJob]], None]
+
 
 class Claiming:
-    """The part of ``TenantJobs`` that grants leases."""
+    """Grants leases of one tenant's jobs, or of the jobs of all tenants (None).
 
-    tenant: TenantId
-    _shared: Shared
-    _names: Names
-    _writers: TenantWriters
-    queues: ServedQueues
+    ``hand_back`` is called with jobs whose caller left while they were being leased for it.
+    """
+
+    def __init__(self, shared: Shared, tenant: TenantId | None, *, hand_back: HandBack) -> None:
+        self._shared = shared
+        self._tenant = tenant
+        self._hand_back = hand_back
+        self._notes = ServedNotes(shared.database, tenant)
+
+    async def stop(self) -> None:
+        """Wait until the record of served queues is written."""
+        await self._notes.stop()
 
     async def claim(self, request: ClaimRequest, slots: Slots | None = None) -> list[ClaimedJob]:
         """Lease ready jobs, waiting up to ``wait_seconds`` for the first.
@@ -37,10 +44,10 @@ class Claiming:
         Each job returned takes one of ``slots``. Cancelling the caller loses nothing: jobs that were being leased for
         it are handed back.
         """
-        self.queues.note(request)
+        self._notes.note(request)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + request.wait_seconds
-        with self._shared.claims.waiting(request) as news:
+        with self._shared.claims.waiting(request, self._tenant) as news:
             while True:
                 news.clear()
                 if slots is None:
@@ -64,15 +71,6 @@ class Claiming:
         finally:
             slots.give_back(unused)
 
-    def hand_back(self, jobs: Sequence[ClaimedJob]) -> None:
-        """Return jobs to ready whose worker left before it received them. This costs them no attempt."""
-        for job in jobs:
-            report = Failure(
-                epoch=job.epoch, category=Category.SHUTDOWN, message="the worker left before it received the job"
-            )
-            future = self._writers.failures.put((job.id, report))
-            future.add_done_callback(lambda done: done.cancelled() or done.exception())
-
     async def _claim_or_hand_back(self, request: ClaimRequest) -> list[ClaimedJob]:
         claiming = asyncio.ensure_future(self._claim_now(request))
         self._shared.claiming.add(claiming)
@@ -85,32 +83,33 @@ class Claiming:
 
     def _hand_back_claimed(self, claiming: asyncio.Future[list[ClaimedJob]]) -> None:
         if not claiming.cancelled() and claiming.exception() is None:
-            self.hand_back(claiming.result())
+            self._hand_back(claiming.result())
 
     async def _claim_now(self, request: ClaimRequest) -> list[ClaimedJob]:
         shared, lease = self._shared, self._shared.limits.lease
-        kind = (self.tenant, tuple(request.task_types), tuple(request.model_profiles))
+        kind = (self._tenant, tuple(request.task_types), tuple(request.model_profiles))
         async with shared.database.acquire() as connection:
             rows = await store.claim(
-                connection, self.tenant, request, lease=lease, cursors=shared.cursors.current(), from_start=False
+                connection, self._tenant, request, lease=lease, cursors=shared.cursors.current(), from_start=False
             )
             if not rows and shared.full_looks.due(kind):
                 began = time.monotonic()
-                rows = await store.claim(connection, self.tenant, request, lease=lease, cursors={}, from_start=True)
+                rows = await store.claim(connection, self._tenant, request, lease=lease, cursors={}, from_start=True)
                 shared.full_looks.took(kind, time.monotonic() - began)
-            names = await self._names.describe(connection, {row["series_id"] for row in rows}) if rows else {}
+            names = await shared.names.describe(connection, rows)
         for row in rows:
             shared.cursors.took(row["lane_id"], row["reached_seq"])
         if rows:
             announce(shared.wakeups)
-        return [_as_claimed(row, names[row["series_id"]]) for row in rows]
+        return [_as_claimed(row, names) for row in rows]
 
 
-def _as_claimed(row: asyncpg.Record, names: tuple[str, str, str]) -> ClaimedJob:
-    owner_service, task_type, model_profile = names
+def _as_claimed(row: asyncpg.Record, names: ClaimedNames) -> ClaimedJob:
+    tenant, owner_service, task_type, model_profile = names[row["series_id"]]
     return ClaimedJob(
         id=row["job_id"],
         epoch=row["epoch"],
+        tenant=tenant,
         owner_service=owner_service,
         owner_ref=row["owner_ref"],
         task_type=task_type,

@@ -9,19 +9,27 @@ from contextlib import contextmanager
 
 from penstock.jobs.announcements import queues_of
 from penstock.jobs.job import ClaimRequest
+from penstock.jobs.sql.store import TenantQueue
 from penstock.postgres.wakeups import Keys
+from penstock.tenants.principal import TenantId
 
 
 class _Waiter:
-    __slots__ = ("_profiles", "_tasks", "news")
+    __slots__ = ("_profiles", "_tasks", "_tenant", "news")
 
-    def __init__(self, request: ClaimRequest) -> None:
+    def __init__(self, request: ClaimRequest, tenant: TenantId | None) -> None:
+        self._tenant = tenant
         self._tasks = frozenset(request.task_types)
         self._profiles = frozenset(request.model_profiles)
         self.news = asyncio.Event()
 
-    def wants(self, task_type: str, model_profile: str) -> bool:
-        return (not self._tasks or task_type in self._tasks) and (not self._profiles or model_profile in self._profiles)
+    def wants(self, queue: TenantQueue) -> bool:
+        tenant, task_type, model_profile = queue
+        return (
+            (self._tenant is None or tenant == self._tenant)
+            and (not self._tasks or task_type in self._tasks)
+            and (not self._profiles or model_profile in self._profiles)
+        )
 
 
 class ClaimQueue:
@@ -31,9 +39,12 @@ class ClaimQueue:
         self._waiters: dict[_Waiter, None] = {}
 
     @contextmanager
-    def waiting(self, request: ClaimRequest) -> Iterator[asyncio.Event]:
-        """Join the queue of waiting claims; the event is set when work of the wanted kind is announced."""
-        waiter = _Waiter(request)
+    def waiting(self, request: ClaimRequest, tenant: TenantId | None) -> Iterator[asyncio.Event]:
+        """Join the queue of waiting claims; the event is set when work of the wanted kind is announced.
+
+        The claim is for jobs of ``tenant``; None: of any.
+        """
+        waiter = _Waiter(request, tenant)
         self._waiters[waiter] = None
         try:
             yield waiter.news
@@ -46,12 +57,12 @@ class ClaimQueue:
             for waiter in self._waiters:
                 waiter.news.set()
             return
-        for task_type, model_profile, count in queues_of(keys.items()):
+        for queue, count in queues_of(keys.items()):
             left = count
             for waiter in self._waiters:
                 if left <= 0:
                     break
-                if not waiter.news.is_set() and waiter.wants(task_type, model_profile):
+                if not waiter.news.is_set() and waiter.wants(queue):
                     waiter.news.set()
                     left -= 1
 

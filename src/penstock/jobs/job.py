@@ -211,6 +211,7 @@ class ClaimedJob(Struct, frozen=True, kw_only=True):
 
     id: UUID
     epoch: int
+    tenant: str  # the name of the job's tenant, which every report about the job must name unless it is the worker's
     owner_service: str
     owner_ref: str
     task_type: str

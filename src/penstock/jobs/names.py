@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
+import asyncpg
+
+from penstock.errors import NotFound
 from penstock.jobs.job import JobSubmission
 from penstock.jobs.sql import store
 from penstock.jobs.sql.store import Connection
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import TenantId
+
+ClaimedNames = Mapping[int, tuple[str, str, str, str]]  # tenant, owner, task type, model profile; by series id
 
 _MOST = 50_000  # names of each kind that one process remembers
 
@@ -53,3 +58,36 @@ class Names:
                 self._described.clear()
             self._described |= await store.describe_series(connection, self._tenant, sorted(unknown))
         return self._described
+
+
+class ClaimNames:
+    """The names of series and tenants in claimed jobs, of all tenants. They never change, so cached ones stay right."""
+
+    def __init__(self) -> None:
+        self._described: dict[int, tuple[str, str, str, str]] = {}
+        self._tenants: dict[str, TenantId] = {}
+
+    async def describe(self, connection: Connection, rows: Sequence[asyncpg.Record]) -> ClaimedNames:
+        """Return the names by series id, for at least the series of the claimed ``rows``."""
+        unknown = {row["series_id"]: row["tenant_id"] for row in rows if row["series_id"] not in self._described}
+        if unknown:
+            if len(self._described) > _MOST:
+                self._described.clear()
+            found = await store.describe_claimed(connection, sorted(unknown))
+            self._described |= found
+            self._tenants |= {found[series][0]: TenantId(tenant) for series, tenant in unknown.items()}
+        return self._described
+
+    def tenant(self, name: str) -> TenantId:
+        """Return the id of a tenant of which this process has claimed jobs; raises KeyError for any other."""
+        return self._tenants[name]
+
+    async def find_tenant(self, database: Database, name: str) -> TenantId:
+        """Return the id of any tenant; raises NotFound."""
+        if name not in self._tenants:
+            async with database.acquire() as connection:
+                found = await store.find_tenant(connection, name)
+            if found is None:
+                raise NotFound(f"there is no tenant {name[:100]!r}")
+            self._tenants[name] = found
+        return self._tenants[name]

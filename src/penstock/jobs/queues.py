@@ -32,24 +32,17 @@ _MAX_QUEUES: Final = 5000  # remembered by one process
 _MAX_NAMED: Final = 20  # queues in one message
 
 
-class ServedQueues:
-    """The record of one tenant, as one process writes and reads it.
+class ServedNotes:
+    """The writer of the record for the claims of one tenant's workers, or of those that serve all tenants (None).
 
-    ``note`` costs a claim one lookup in a dictionary; the record is written in the background. ``warnings`` reads the
-    record only for queues that are not known to be served, once a second at most.
+    ``note`` costs a claim one lookup in a dictionary; the record is written in the background.
     """
 
-    def __init__(self, database: Database, tenant: TenantId) -> None:
+    def __init__(self, database: Database, tenant: TenantId | None) -> None:
         self._database = database
         self._tenant = tenant
         self._note_at: dict[tuple[tuple[str, ...], tuple[str, ...]], float] = {}  # by kind of claim, monotonic
         self._notes: set[asyncio.Task[None]] = set()
-        self._served: dict[Queue, float] = {}  # when a worker last claimed from it, monotonic
-        self._warnings: dict[Queue, str | None] = {}  # the time of the last read of the record
-        self._read_at = 0.0
-        self._reading = asyncio.Lock()
-
-    # Writing
 
     def note(self, request: ClaimRequest) -> None:
         """Note that a worker claims from these queues, unless this process did so within the last minute."""
@@ -77,7 +70,20 @@ class ServedQueues:
         except Exception:  # the record is an aid: claims go on without it, and it is written again in a minute
             log.exception("served_queues_not_recorded", tenant_id=self._tenant)
 
-    # Reading
+
+class ServedQueues:
+    """The record as one tenant reads it: the queues that its own workers, or those of all tenants, claim from.
+
+    ``warnings`` reads the record only for queues that are not known to be served, once a second at most.
+    """
+
+    def __init__(self, database: Database, tenant: TenantId) -> None:
+        self._database = database
+        self._tenant = tenant
+        self._served: dict[Queue, float] = {}  # when a worker last claimed from it, monotonic
+        self._warnings: dict[Queue, str | None] = {}  # the time of the last read of the record
+        self._read_at = 0.0
+        self._reading = asyncio.Lock()
 
     async def warnings(self, queues: Iterable[Queue], known: Known, explain: Explain = lambda _: None) -> list[str]:
         """Return a sentence about each of these queues that no worker serves; none when the database is away.

@@ -6,11 +6,15 @@ The rules are in ``states``, the SQL in ``sql``, the group commits in ``writers`
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 from penstock.events.tail import EVENTS
 from penstock.jobs.announcements import CANCELLED, FINISHED, READY
+from penstock.jobs.claiming import Claiming
+from penstock.jobs.job import ClaimedJob, ClaimRequest
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.shared import Shared
+from penstock.jobs.slots import Slots
 from penstock.jobs.tenant_jobs import TenantJobs
 from penstock.jobs.writers import Observe
 from penstock.postgres.pool import Database
@@ -33,6 +37,7 @@ class JobService:
         self.cancellations = asyncio.Event()  # set when a running job is cancelled; the reader clears it
         self._shared = Shared(database=database, limits=self.limits, wakeups=self.wakeups, observe_batch=observe_batch)
         self._tenants: dict[TenantId, TenantJobs] = {}
+        self._claiming = Claiming(self._shared, None, hand_back=self.hand_back)
         self.wakeups.subscribe(READY, self._shared.claims.wake)
         self.wakeups.subscribe(FINISHED, self._shared.finish_waiters.wake)
         self.wakeups.subscribe(CANCELLED, lambda _: self.cancellations.set())
@@ -45,6 +50,23 @@ class JobService:
             jobs = self._tenants[tenant] = TenantJobs(self._shared, tenant)
         return jobs
 
+    def named(self, tenant: str) -> TenantJobs:
+        """Return the jobs of a tenant of which this process has claimed jobs; raises KeyError for any other."""
+        return self.of(self._shared.names.tenant(tenant))
+
+    async def tenant_id(self, name: str) -> TenantId:
+        """Return the id of a tenant; raises NotFound."""
+        return await self._shared.names.find_tenant(self._shared.database, name)
+
+    async def claim(self, request: ClaimRequest, slots: Slots | None = None) -> list[ClaimedJob]:
+        """Lease ready jobs of all tenants, which take turns; see Claiming."""
+        return await self._claiming.claim(request, slots)
+
+    def hand_back(self, jobs: Sequence[ClaimedJob]) -> None:
+        """Return jobs of any tenants to ready whose worker left before it received them."""
+        for job in jobs:
+            self.named(job.tenant).hand_back([job])
+
     async def start(self) -> None:
         """Start listening for wake-ups."""
         self.wakeups.start()
@@ -52,6 +74,7 @@ class JobService:
     async def stop(self) -> None:
         """Hand back jobs claimed for callers that have gone, write what is queued, end streams and stop listening."""
         await asyncio.gather(*self._shared.claiming, return_exceptions=True)
+        await self._claiming.stop()
         for jobs in self._tenants.values():
             await jobs.stop()
         await self.wakeups.stop()

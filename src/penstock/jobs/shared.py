@@ -12,6 +12,7 @@ from uuid import UUID
 from penstock.jobs.claims import ClaimQueue, FullLooks, LaneCursors
 from penstock.jobs.job import ClaimedJob
 from penstock.jobs.limits import JobLimits
+from penstock.jobs.names import ClaimNames
 from penstock.jobs.writers import Observe
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Keys, Wakeups
@@ -62,4 +63,5 @@ class Shared:
     claiming: set[asyncio.Future[list[ClaimedJob]]] = field(default_factory=set)  # statements in flight
     cursors: LaneCursors = field(default_factory=LaneCursors)
     full_looks: FullLooks = field(default_factory=FullLooks)
+    names: ClaimNames = field(default_factory=ClaimNames)
     finish_waiters: FinishWaiters = field(default_factory=FinishWaiters)

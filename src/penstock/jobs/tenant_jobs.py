@@ -10,10 +10,13 @@ from penstock import batching
 from penstock.errors import CallerError
 from penstock.events.position import Position
 from penstock.events.stream import OpenStream
+from penstock.failures import Category
 from penstock.jobs.changing import Changing
 from penstock.jobs.claiming import Claiming
 from penstock.jobs.events import JobEvents
 from penstock.jobs.job import (
+    ClaimedJob,
+    ClaimRequest,
     Failure,
     HeartbeatResult,
     JobCompletion,
@@ -25,12 +28,13 @@ from penstock.jobs.job import (
 from penstock.jobs.names import Names
 from penstock.jobs.queues import ServedQueues
 from penstock.jobs.shared import Shared
+from penstock.jobs.slots import Slots
 from penstock.jobs.submissions import Submissions
 from penstock.jobs.writers import TenantWriters
 from penstock.tenants.principal import TenantId
 
 
-class TenantJobs(Claiming, Changing):
+class TenantJobs(Changing):
     """Every operation on the jobs of one tenant; each call may raise DatabaseUnavailable."""
 
     def __init__(self, shared: Shared, tenant: TenantId) -> None:
@@ -49,10 +53,11 @@ class TenantJobs(Claiming, Changing):
         )
         self._events = JobEvents(shared.database, tenant, self._names)
         self.queues = ServedQueues(shared.database, tenant)
+        self._claiming = Claiming(shared, tenant, hand_back=self.hand_back)
 
     async def stop(self) -> None:
         """Write what is queued, then end streams."""
-        await self.queues.stop()
+        await self._claiming.stop()
         await self._writers.drain()
         await self._events.tail.stop()
 
@@ -82,6 +87,21 @@ class TenantJobs(Claiming, Changing):
     def wake_readers(self) -> None:
         """Make open streams read the events that were stored."""
         self._events.tail.wake()
+
+    # Claiming
+
+    async def claim(self, request: ClaimRequest, slots: Slots | None = None) -> builtins.list[ClaimedJob]:
+        """Lease ready jobs of this tenant; see Claiming."""
+        return await self._claiming.claim(request, slots)
+
+    def hand_back(self, jobs: Sequence[ClaimedJob]) -> None:
+        """Return jobs to ready whose worker left before it received them. This costs them no attempt."""
+        for job in jobs:
+            report = Failure(
+                epoch=job.epoch, category=Category.SHUTDOWN, message="the worker left before it received the job"
+            )
+            future = self._writers.failures.put((job.id, report))
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     # Reporting
 

@@ -104,7 +104,7 @@ class TenantWriters:
                     if any(job.expires for job in fresh):
                         await queues.set_expiry(connection, self._tenant, fresh)
         if fresh:
-            announce(self._wakeups, ready=Counter(job.queue for job in fresh))
+            announce(self._wakeups, ready=Counter((self._tenant, *job.queue) for job in fresh))
         written = {job.id for job in fresh}
         return [created_at if job.id in written else None for job in jobs]
 

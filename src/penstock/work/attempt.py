@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from penstock.failures import CallFailed, Category
 from penstock.jobs.job import MAX_RETRY_AFTER_SECONDS, ClaimedJob, Failure, JobCompletion
+from penstock.tenants.principal import DEFAULT_TENANT, TenantId
 from penstock.work.context import JobContext, encode, shortened
 from penstock.work.executor import Executor
 from penstock.work.link import described
@@ -21,7 +22,8 @@ R = TypeVar("R", bound=Report)
 
 
 class Attempt:
-    """One run of one job by this process. ``changed`` is called after each report of the executor.
+    """One run of one job by this process. ``changed`` is called after each report of the executor; ``tenant`` owns the
+    job.
 
     ``report`` is the outcome, until it is stored.
     """
@@ -39,9 +41,11 @@ class Attempt:
         "task",
     )
 
-    def __init__(self, job: ClaimedJob, duty: Duty, now: float, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, job: ClaimedJob, duty: Duty, now: float, changed: Callable[[], None], *, tenant: TenantId = DEFAULT_TENANT
+    ) -> None:
         self.job = job
-        self.context = JobContext(changed)
+        self.context = JobContext(changed, tenant)
         self.begun_at = now
         self.beat_at = now  # when the lease was last known to be extended
         self.task: asyncio.Task[None] | None = None  # the task that runs the executor, while it runs

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -21,6 +21,7 @@ from penstock.failures import Category
 from penstock.jobs.job import ClaimedJob, ClaimRequest
 from penstock.jobs.slots import Slots
 from penstock.processes.waiting import set_within
+from penstock.tenants.principal import DEFAULT_TENANT, TenantId
 from penstock.work.attempt import Attempt
 from penstock.work.executor import Executor
 from penstock.work.heartbeats import Heartbeats
@@ -28,6 +29,8 @@ from penstock.work.link import Link
 from penstock.work.reports import Observe, Reports
 from penstock.work.runners import Runners
 from penstock.work.source import Duty, JobSource, Log
+
+TenantOf = Callable[[str], TenantId]
 
 _LARGEST_CLAIM: Final = 1000  # jobs in one claim
 _LONGEST_WAIT: Final = 60.0  # seconds that one claim waits for jobs
@@ -41,7 +44,7 @@ class Engine:
 
     ``slots`` belong to the worker: the source takes one for each job that it returns, and the engine frees it when the
     executor has ended. ``observe`` is called with each attempt's outcome ("completed", "lost", or the error category)
-    and its seconds.
+    and its seconds. ``tenant_of`` returns the id of a job's tenant by its name; workers without a database need none.
     When a claim raises a CallerError (a wrong token, a wrong name), ``run`` hands all jobs back and raises it.
     """
 
@@ -54,9 +57,11 @@ class Engine:
         log: Log,
         observe: Observe | None = None,
         slots: Slots | None = None,
+        tenant_of: TenantOf = lambda _: DEFAULT_TENANT,
     ) -> None:
         self.duty = duty
         self._slots = slots
+        self._tenant_of = tenant_of
         self._link = Link(log)
         self.connected = self._link.connected  # set while the last call to the source succeeded
         self.draining = False
@@ -224,7 +229,9 @@ class Engine:
     def _begin(self, jobs: Sequence[ClaimedJob]) -> None:
         now = time.monotonic()
         self.claimed += len(jobs)
-        attempts = [Attempt(job, self.duty, now, self._heartbeats.soon) for job in jobs]
+        attempts = [
+            Attempt(job, self.duty, now, self._heartbeats.soon, tenant=self._tenant_of(job.tenant)) for job in jobs
+        ]
         self._attempts.update((attempt.job.epoch, attempt) for attempt in attempts)
         self._executing += len(attempts)
         self._runners.begin(attempts)

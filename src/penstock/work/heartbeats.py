@@ -102,10 +102,13 @@ class Heartbeats:
         ]
 
     async def _beat(self, attempts: Sequence[Attempt], parcels: Sequence[Parcel | None]) -> None:
+        """Send the heartbeats of attempts at jobs of one tenant."""
         now = time.monotonic()
         pairs = list(zip(attempts, parcels, strict=True))
         try:
-            results = await self._source.heartbeat([self._heartbeat(attempt, parcel) for attempt, parcel in pairs])
+            results = await self._source.heartbeat(
+                attempts[0].job.tenant, [self._heartbeat(attempt, parcel) for attempt, parcel in pairs]
+            )
         except _REFUSED as error:
             if len(pairs) > 1:  # one of them was refused, so send each on its own
                 for attempt, parcel in pairs:
@@ -151,14 +154,14 @@ def _has_news(attempt: Attempt) -> bool:
 
 
 def _calls(due: Sequence[Attempt]) -> Iterator[Call]:
-    """Divide attempts, with what their heartbeats carry, into calls of limited size."""
+    """Divide attempts, with what their heartbeats carry, into calls of one tenant and limited size."""
     attempts: list[Attempt] = []
     parcels: list[Parcel | None] = []
     size = 0
-    for attempt in due:
+    for attempt in sorted(due, key=lambda attempt: attempt.job.tenant):
         parcel = attempt.context.outbox.parcel() if _has_news(attempt) else None
         own = parcel.size if parcel is not None else 0
-        if attempts and size + own > _LARGEST:
+        if attempts and (size + own > _LARGEST or attempt.job.tenant != attempts[0].job.tenant):
             yield attempts, parcels
             attempts, parcels, size = [], [], 0
         attempts.append(attempt)

@@ -61,7 +61,10 @@ class Reports:
         """Send several reports."""
         results = [attempt for attempt in attempts if isinstance(attempt.report, JobCompletion)]
         others = [attempt for attempt in attempts if not isinstance(attempt.report, JobCompletion)]
-        await asyncio.gather(self._hand_in_results(results), *(self._hand_in(attempt) for attempt in others))
+        await asyncio.gather(
+            *(self._hand_in_results(same) for same in _by_tenant(results)),
+            *(self._hand_in(attempt) for attempt in others),
+        )
 
     async def cancel(self) -> None:
         """Abandon the reports that are being sent; their attempts have not ended."""
@@ -78,8 +81,8 @@ class Reports:
 
     def _send_results(self) -> None:
         attempts, self._completed_now = self._completed_now, []
-        if attempts:
-            self._start(self._hand_in_results(attempts))
+        for same in _by_tenant(attempts):
+            self._start(self._hand_in_results(same))
 
     async def _finish(self, attempt: Attempt) -> None:
         """Send the unsent output, then the report: a job whose output has a gap must not complete."""
@@ -90,14 +93,14 @@ class Reports:
         await self._hand_in(attempt)
 
     async def _hand_in_results(self, attempts: Sequence[Attempt]) -> None:
-        """Send results together, and each that the service refuses on its own."""
+        """Send results of one tenant's jobs together, and each that the service refuses on its own."""
         left, pause = list(attempts), 0.0
         while len(left) > 1:
             reports = [attempt.report for attempt in left if isinstance(attempt.report, JobCompletion)]
             if len(reports) < len(left):  # interrupted while the service was away
                 break
             try:
-                results = await self._source.complete(reports)
+                results = await self._source.complete(left[0].job.tenant, reports)
             except ServiceError as error:
                 pause = await self._link.back_off(pause, "report_failed", error)
                 continue
@@ -149,9 +152,9 @@ class Reports:
 
     async def _send(self, attempt: Attempt, report: JobCompletion | Failure) -> None:
         if isinstance(report, Failure):
-            await self._source.fail(attempt.job.id, report)
+            await self._source.fail(attempt.job.tenant, attempt.job.id, report)
             return
-        (result,) = await self._source.complete([report])
+        (result,) = await self._source.complete(attempt.job.tenant, [report])
         if isinstance(result, Exception):
             raise result
 
@@ -179,3 +182,13 @@ class Reports:
         if self._observe is not None:
             self._observe(outcome, seconds)
         self._ended(attempt)
+
+
+def _by_tenant(attempts: Sequence[Attempt]) -> Iterable[Sequence[Attempt]]:
+    """Group attempts by the tenant of their jobs; usually they have the same."""
+    if all(attempt.job.tenant == attempts[0].job.tenant for attempt in attempts):
+        return [attempts] if attempts else []
+    groups: dict[str, list[Attempt]] = {}
+    for attempt in attempts:
+        groups.setdefault(attempt.job.tenant, []).append(attempt)
+    return groups.values()

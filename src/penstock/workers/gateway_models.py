@@ -42,7 +42,7 @@ class GatewayModels:
             await asyncio.sleep(_POLL_SECONDS)
 
     async def predict(self, name: str, job: ClaimedJob, context: JobContext) -> bytes:
-        call = self._client.stream_json(name, job.input, request_id=request_id(job), logs=True)
+        call = self._client.for_tenant(job.tenant).stream_json(name, job.input, request_id=request_id(job), logs=True)
         chunks: list[bytes] = []
         try:
             async with aclosing(call):

@@ -16,7 +16,7 @@ from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure, HeartbeatResult
 from penstock.jobs.service import JobService
 from penstock.jobs.slots import Slots
 from penstock.telemetry import logs, metrics
-from penstock.tenants.principal import DEFAULT_TENANT, TenantId
+from penstock.tenants.principal import TenantId
 from penstock.work.engine import Engine
 from penstock.work.executors import Executors, Offer
 from penstock.work.source import Duty
@@ -29,24 +29,24 @@ _HUNG = 120.0  # seconds without an iteration of the claim loop, despite free sl
 
 
 class ServiceSource:
-    """The source of one tenant's jobs that calls the job service directly."""
+    """The source of jobs that calls the job service directly: jobs of one tenant, or of all (None)."""
 
-    def __init__(self, service: JobService, tenant: TenantId, slots: Slots) -> None:
+    def __init__(self, service: JobService, tenant: TenantId | None, slots: Slots) -> None:
         self._service = service
-        self._tenant = tenant
+        self._claims = service if tenant is None else service.of(tenant)
         self._slots = slots
 
     async def claim(self, request: ClaimRequest) -> Sequence[ClaimedJob]:
-        return await self._service.of(self._tenant).claim(request, self._slots)
+        return await self._claims.claim(request, self._slots)
 
-    async def heartbeat(self, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatResult | CallerError]:
-        return await self._service.of(self._tenant).heartbeat(beats)
+    async def heartbeat(self, tenant: str, beats: Sequence[JobHeartbeat]) -> Sequence[HeartbeatResult | CallerError]:
+        return await self._service.named(tenant).heartbeat(beats)
 
-    async def complete(self, completions: Sequence[JobCompletion]) -> Sequence[JobState | CallerError]:
-        return await self._service.of(self._tenant).complete_many(completions)
+    async def complete(self, tenant: str, completions: Sequence[JobCompletion]) -> Sequence[JobState | CallerError]:
+        return await self._service.named(tenant).complete_many(completions)
 
-    async def fail(self, job_id: UUID, failure: Failure) -> JobState:
-        return await self._service.of(self._tenant).fail(job_id, failure)
+    async def fail(self, tenant: str, job_id: UUID, failure: Failure) -> JobState:
+        return await self._service.named(tenant).fail(job_id, failure)
 
 
 @dataclass(slots=True)
@@ -64,6 +64,8 @@ class _Totals:
 class Worker:
     """Runs jobs with its executors until it is stopped: up to ``limit`` at a time, however many executors there are.
 
+    It serves all tenants, unless one is given.
+
     An offer may set a lower limit of its own. One engine serves each offer; engines come and go with the offers. The
     worker survives outages of the database: it keeps its running jobs, and reports them when the database is back.
     """
@@ -79,7 +81,7 @@ class Worker:
         poll: timedelta = timedelta(seconds=2),
         grace: timedelta = timedelta(seconds=30),
         max_result_bytes: int | None = None,
-        tenant: TenantId = DEFAULT_TENANT,
+        tenant: TenantId | None = None,
     ) -> None:
         self.worker_id = worker_id
         self._service = service
@@ -124,7 +126,15 @@ class Worker:
                     model_profiles=offer.model_profiles,
                     limit=min(offer.limit or self._duty.limit, self._duty.limit),
                 )
-                engine = Engine(self._source, offer.executor, duty, log=log.bind(), observe=_observe, slots=self._slots)
+                engine = Engine(
+                    self._source,
+                    offer.executor,
+                    duty,
+                    log=log.bind(),
+                    observe=_observe,
+                    slots=self._slots,
+                    tenant_of=lambda name: self._service.named(name).tenant,
+                )
                 self._engines[offer] = engine
                 group.create_task(self._serve(offer, engine))
         for offer, engine in self._engines.items():
@@ -213,7 +223,13 @@ def _describe(engine: Engine) -> dict[str, object]:
         "draining": engine.draining,
         "connected": engine.connected.is_set(),
         "running": [
-            {"id": str(job.id), "epoch": job.epoch, "task_type": job.task_type, "attempt": job.attempt}
+            {
+                "id": str(job.id),
+                "epoch": job.epoch,
+                "tenant": job.tenant,
+                "task_type": job.task_type,
+                "attempt": job.attempt,
+            }
             for job in engine.running[:100]
         ],
         "running_count": len(engine.running),

@@ -105,6 +105,7 @@ CLAIMED: dict[str, Any] = {
         {
             "id": _ID,
             "epoch": 4711,
+            "tenant": "default",
             "owner_service": "telephony",
             "owner_ref": "beeline/7f3a",
             "task_type": "transcribe",

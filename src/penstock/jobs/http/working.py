@@ -12,6 +12,7 @@ from msgspec import Raw, Struct
 from penstock.errors import (
     CallerError,
     DatabaseUnavailable,
+    Forbidden,
     InvalidInput,
     NotFound,
     StaleEpoch,
@@ -19,7 +20,7 @@ from penstock.errors import (
 )
 from penstock.jobs import output
 from penstock.jobs.http import examples
-from penstock.jobs.http.base import BODY_ERRORS, JOB_ID, JobRoutes
+from penstock.jobs.http.base import BODY_ERRORS, JOB_ID, TENANT_HEADER, JobRoutes
 from penstock.jobs.job import (
     BatchCompletion,
     BatchHeartbeat,
@@ -55,7 +56,7 @@ _completions = msgspec.json.Decoder(BatchCompletion)
 
 _failure = msgspec.json.Decoder(Failure)
 
-_REPORT_ERRORS: Final = (*BODY_ERRORS, NotFound, StaleEpoch, DatabaseUnavailable)
+_REPORT_ERRORS: Final = (*BODY_ERRORS, Forbidden, NotFound, StaleEpoch, DatabaseUnavailable)
 
 
 class WorkRoutes(JobRoutes):
@@ -68,20 +69,27 @@ class WorkRoutes(JobRoutes):
         tag="Workers",
         scope=scopes.JOBS_WORK,
         summary="Lease pending jobs",
-        description="Waits up to `wait_seconds` for the first. Every report must name the job's `epoch`.",
+        description=(
+            "Waits up to `wait_seconds` for the first. Every report must name the job's `epoch`. A key of a tenant "
+            "claims that tenant's jobs. An operator claims jobs of all tenants, which take turns, unless the header "
+            "`Penstock-Tenant` names one. An operator's reports about jobs of another tenant than `default` carry that "
+            "header with the job's `tenant`."
+        ),
         request=ClaimRequest,
         request_example=examples.CLAIM,
         responses={
             200: ResponseSpec(description="The leased jobs; may be empty", type=ClaimResponse, example=examples.CLAIMED)
         },
-        errors=(*BODY_ERRORS, DatabaseUnavailable),
+        errors=(*BODY_ERRORS, Forbidden, NotFound, DatabaseUnavailable),
     )
     async def claim(self, request: Request) -> Response:
         wanted = await request.read(_claim)
-        claiming = self.jobs(request).claim(wanted)
+        serves_all = request.principal.operator and request.header(TENANT_HEADER) is None
+        source = self._service if serves_all else await self.jobs_named(request)
+        claiming = source.claim(wanted)
         jobs = await request.unless_left(claiming) if wanted.wait_seconds else await claiming
         if jobs and await request.gone():
-            self.jobs(request).hand_back(jobs)
+            source.hand_back(jobs)
             raise Disconnected
         return json_response(ClaimResponse(jobs=jobs or []))
 
@@ -104,7 +112,9 @@ class WorkRoutes(JobRoutes):
         job_id = request.path_id()
         completion = await request.read(_completion)
         self._check_result(completion.result, "result")
-        return json_response(await self.jobs(request).complete(_of_job(JobCompletion, job_id, completion)))
+        return json_response(
+            await (await self.jobs_named(request)).complete(_of_job(JobCompletion, job_id, completion))
+        )
 
     @route(
         "POST",
@@ -132,7 +142,8 @@ class WorkRoutes(JobRoutes):
         job_id = request.path_id()
         beat = await request.read(_heartbeat)
         output.check(beat)
-        (result,) = await self.jobs(request).heartbeat([_of_job(JobHeartbeat, job_id, beat)])
+        jobs = await self.jobs_named(request)
+        (result,) = await jobs.heartbeat([_of_job(JobHeartbeat, job_id, beat)])
         if isinstance(result, CallerError):
             raise result
         return json_response(result)
@@ -152,7 +163,9 @@ class WorkRoutes(JobRoutes):
     )
     async def fail(self, request: Request) -> Response:
         job_id = request.path_id()
-        return json_response(await self.jobs(request).fail(job_id, await request.read(_failure)))
+        failure = await request.read(_failure)
+        jobs = await self.jobs_named(request)
+        return json_response(await jobs.fail(job_id, failure))
 
     @route(
         "POST",
@@ -168,14 +181,15 @@ class WorkRoutes(JobRoutes):
                 description="In the order of the request", type=BatchResponse, example=examples.ALL_COMPLETED
             )
         },
-        errors=(*BODY_ERRORS, DatabaseUnavailable),
+        errors=(*BODY_ERRORS, Forbidden, NotFound, DatabaseUnavailable),
         max_body_bytes=lambda routes: routes.sizes.batch,
     )
     async def complete_many(self, request: Request) -> Response:
         completions = (await request.read(_completions)).jobs
         for index, completion in enumerate(completions):
             self._check_result(completion.result, f"jobs[{index}].result")
-        results = await self.jobs(request).complete_many(completions)
+        jobs = await self.jobs_named(request)
+        results = await jobs.complete_many(completions)
         items = [
             _refused(done.id, one) if isinstance(one, CallerError) else BatchItem(id=done.id, status=one.status)
             for done, one in zip(completions, results, strict=True)
@@ -196,14 +210,15 @@ class WorkRoutes(JobRoutes):
                 description="In the order of the request", type=BatchResponse, example=examples.ALL_BEATEN
             )
         },
-        errors=(*BODY_ERRORS, DatabaseUnavailable),
+        errors=(*BODY_ERRORS, Forbidden, NotFound, DatabaseUnavailable),
         max_body_bytes=lambda routes: routes.sizes.batch,
     )
     async def heartbeat_many(self, request: Request) -> Response:
         beats = (await request.read(_heartbeats)).jobs
         for index, beat in enumerate(beats):
             output.check(beat, f"jobs[{index}].")
-        results = await self.jobs(request).heartbeat(beats)
+        jobs = await self.jobs_named(request)
+        results = await jobs.heartbeat(beats)
         items = [
             _refused(beat.id, one)
             if isinstance(one, CallerError)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from penstock.jobs.sql.store import Connection, HeldLease, Queue, held
+from penstock.jobs.sql.store import Connection, HeldLease, TenantQueue, held
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 
@@ -31,10 +31,11 @@ async def lock_leases_of(connection: Connection, worker_ids: Sequence[str], *, l
     return [held(row, TenantId(row["tenant_id"]), row["worker_id"]) for row in rows]
 
 
-async def promote(connection: Connection, *, limit: int) -> tuple[dict[Queue, int], timedelta | None]:
+async def promote(connection: Connection, *, limit: int) -> tuple[dict[TenantQueue, int], timedelta | None]:
     """Move due jobs of every tenant to ready. Return how many of each queue, and when the next one is due."""
     *rows, last = await _sql.promote.rows(connection, limit=limit)
-    return {(row["task_type"], row["model_profile"]): row["jobs"] for row in rows}, last["due_in"]
+    found = {(TenantId(row["tenant_id"]), row["task_type"], row["model_profile"]): row["jobs"] for row in rows}
+    return found, last["due_in"]
 
 
 async def begin_rescue(connection: Connection) -> tuple[datetime, bool] | None:

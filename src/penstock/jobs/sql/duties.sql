@@ -38,12 +38,12 @@ WITH due AS MATERIALIZED (
     FROM moved ORDER BY run_at, job_id
 )
 (
-    SELECT s.task_type, s.model_profile, count(*) AS jobs, NULL::interval AS due_in
+    SELECT s.tenant_id, s.task_type, s.model_profile, count(*) AS jobs, NULL::interval AS due_in
     FROM moved m JOIN series s ON s.tenant_id = m.tenant_id AND s.id = m.series_id
-    GROUP BY s.task_type, s.model_profile
+    GROUP BY s.tenant_id, s.task_type, s.model_profile
 )
 UNION ALL
-SELECT NULL, NULL, 0, (SELECT run_at FROM later WHERE run_at > clock() ORDER BY run_at LIMIT 1) - clock();
+SELECT NULL, NULL, NULL, 0, (SELECT run_at FROM later WHERE run_at > clock() ORDER BY run_at LIMIT 1) - clock();
 
 
 -- name: begin_rescue()

@@ -99,61 +99,97 @@ WITH submitted AS MATERIALIZED (
 SELECT clock() AS created_at;
 
 
--- name: claim(tenant_id, worker_id, task_types, model_profiles, limit, lease_seconds, cursor_lanes, cursor_seqs, from_start)
--- Leases at most limit ready jobs, highest priority first and in order within a lane; lanes of equal priority take turns.
+-- name: claim(only_tenant, worker_id, task_types, model_profiles, limit, lease_seconds, turn_tenants, turn_quanta, cursor_lanes, cursor_seqs, from_start)
+-- tenant: every (workers serve all tenants; rows keep theirs)
+-- Leases at most limit ready jobs of all tenants, or of only_tenant if it is not null. The tenants take turns: first those
+-- that are not in turn_tenants, in random order, then those that are, in the order given. Each gives at most its quantum; one
+-- that is not in the list has an equal share of the limit. Within a tenant, jobs of the highest priority come first, in
+-- order within a lane; lanes of equal priority take turns.
 -- An empty list of types or profiles means any. The cursors are the points at which this process last stopped in each lane;
 -- the search begins there or at the lane's hint, whichever is further, or at the very start if from_start is set.
--- Locks: the ready rows taken, skipping locked ones. Index: primary key of ready, from (lane, low_seq).
-WITH picked AS MATERIALIZED (
+-- Locks: the ready rows taken, skipping locked ones. Index: lane_queue or unique index of lane; primary key of ready, from
+-- (lane, low_seq).
+WITH lanes AS MATERIALIZED (
+    SELECT l.tenant_id, l.id, CASE WHEN :from_start::bool THEN 0 ELSE greatest(l.low_seq, c.seq) END AS low_seq
+    FROM lane l
+    LEFT JOIN unnest(:cursor_lanes::int[], :cursor_seqs::bigint[]) AS c(lane_id, seq) ON c.lane_id = l.id
+    WHERE (:only_tenant::int IS NULL OR l.tenant_id = :only_tenant::int)
+      AND (cardinality(:task_types::text[]) = 0 OR l.task_type = ANY (:task_types::text[]))
+      AND (cardinality(:model_profiles::text[]) = 0 OR l.model_profile = ANY (:model_profiles::text[]))
+    ORDER BY l.priority DESC, random()
+), turns AS MATERIALIZED (
+    SELECT n.tenant_id, n.lane_ids, n.low_seqs, p.turn, row_number() OVER (ORDER BY p.turn NULLS FIRST, random()) AS place,
+           coalesce(p.quantum, ceil(:limit::float8 / count(*) OVER ()))::int AS quantum
+    FROM (SELECT tenant_id, array_agg(id) AS lane_ids, array_agg(low_seq) AS low_seqs FROM lanes GROUP BY tenant_id) n
+    LEFT JOIN unnest(:turn_tenants::int[], :turn_quanta::int[]) WITH ORDINALITY AS p(tenant_id, quantum, turn)
+           ON p.tenant_id = n.tenant_id
+    ORDER BY place
+), picked AS MATERIALIZED (
     SELECT r.row_tid
-    FROM (
-        SELECT l.id, l.priority, CASE WHEN :from_start::bool THEN 0 ELSE greatest(l.low_seq, c.seq) END AS low_seq
-        FROM lane l
-        LEFT JOIN unnest(:cursor_lanes::int[], :cursor_seqs::bigint[]) AS c(lane_id, seq) ON c.lane_id = l.id
-        WHERE l.tenant_id = :tenant_id
-          AND (cardinality(:task_types::text[]) = 0 OR l.task_type = ANY (:task_types::text[]))
-          AND (cardinality(:model_profiles::text[]) = 0 OR l.model_profile = ANY (:model_profiles::text[]))
-        ORDER BY l.priority DESC, random()
-    ) n
+    FROM turns t
     CROSS JOIN LATERAL (
-        SELECT ctid AS row_tid FROM ready
-        WHERE lane_id = n.id AND seq >= n.low_seq AND tenant_id = :tenant_id
-        ORDER BY seq LIMIT :limit::int FOR UPDATE SKIP LOCKED
+        SELECT r.row_tid
+        FROM unnest(t.lane_ids, t.low_seqs) AS n(lane_id, low_seq)
+        CROSS JOIN LATERAL (
+            SELECT ctid AS row_tid FROM ready
+            WHERE lane_id = n.lane_id AND seq >= n.low_seq AND tenant_id = t.tenant_id
+            ORDER BY seq LIMIT t.quantum FOR UPDATE SKIP LOCKED
+        ) r
+        LIMIT t.quantum
     ) r
     LIMIT :limit::int
 ), taken AS (
-    DELETE FROM ready WHERE ctid = ANY (ARRAY(SELECT row_tid FROM picked)) AND tenant_id = :tenant_id RETURNING *
+    DELETE FROM ready WHERE ctid = ANY (ARRAY(SELECT row_tid FROM picked)) RETURNING *
 ), leased AS (
     INSERT INTO lease (tenant_id, job_id, epoch, lane_id, series_id, attempt, failures, losses, max_attempts, enqueued_at,
                        started_at, lease_until, lease_seconds, worker_id)
-    SELECT :tenant_id, job_id, nextval('epoch'), lane_id, series_id, attempt + 1, failures, losses, max_attempts,
+    SELECT tenant_id, job_id, nextval('epoch'), lane_id, series_id, attempt + 1, failures, losses, max_attempts,
            enqueued_at, clock(), clock() + make_interval(secs => :lease_seconds), :lease_seconds, :worker_id
-    FROM (SELECT t.* FROM taken t JOIN lane n ON n.tenant_id = :tenant_id AND n.id = t.lane_id
-          ORDER BY n.priority DESC, t.seq) t
-    RETURNING job_id, epoch, lane_id, series_id, attempt, lease_until
-), lanes AS MATERIALIZED (
+    FROM (SELECT t.* FROM taken t JOIN lane n ON n.id = t.lane_id JOIN turns p ON p.tenant_id = t.tenant_id
+          ORDER BY p.place, n.priority DESC, t.seq) t
+    RETURNING tenant_id, job_id, epoch, lane_id, series_id, attempt, lease_until
+), reached AS MATERIALIZED (
     SELECT t.lane_id, t.reached_seq, n.priority
     FROM (SELECT lane_id, max(seq) AS reached_seq FROM taken GROUP BY lane_id) t
-    JOIN lane n ON n.tenant_id = :tenant_id AND n.id = t.lane_id
+    JOIN lane n ON n.id = t.lane_id
 ), counted AS (
     INSERT INTO stat_delta (tenant_id, series_id, pending, running)
-    SELECT :tenant_id, series_id, -count(*), count(*) FROM leased GROUP BY series_id
+    SELECT tenant_id, series_id, -count(*), count(*) FROM leased GROUP BY tenant_id, series_id
+), owned AS MATERIALIZED (
+    SELECT tenant_id, array_agg(job_id) AS job_ids, array_agg(series_id) AS series_ids, array_agg(epoch) AS epochs,
+           array_agg(attempt) AS attempts, array_agg(job_id ORDER BY job_id) AS sorted
+    FROM leased GROUP BY tenant_id
 ), recorded AS (
     INSERT INTO event (tenant_id, at, kind, job_ids, series_ids, epochs, attempts, data)
-    SELECT :tenant_id, clock(), 'job.started', array_agg(job_id), array_agg(series_id), array_agg(epoch),
-           array_agg(attempt), json_build_object('worker_id', :worker_id::text)
-    FROM leased HAVING count(*) > 0
-), described AS MATERIALIZED ( -- in one pass over the index; the bounds leave only the partitions of these days
-    SELECT id, owner_ref, max_attempts, timeout_seconds, created_at, tags, input FROM job
-    WHERE tenant_id = :tenant_id AND id = ANY (ARRAY(SELECT job_id FROM leased))
-      AND id >= (SELECT job_id FROM leased ORDER BY job_id LIMIT 1)
-      AND id <= (SELECT job_id FROM leased ORDER BY job_id DESC LIMIT 1)
+    SELECT tenant_id, clock(), 'job.started', job_ids, series_ids, epochs, attempts,
+           json_build_object('worker_id', :worker_id::text)
+    FROM owned
+), described AS MATERIALIZED ( -- in one pass over the index for each tenant; the bounds leave only the partitions of these days
+    SELECT j.* FROM owned o
+    CROSS JOIN LATERAL (
+        SELECT id, owner_ref, max_attempts, timeout_seconds, created_at, tags, input FROM job
+        WHERE tenant_id = o.tenant_id AND id = ANY (o.sorted) AND id >= o.sorted[1] AND id <= o.sorted[cardinality(o.sorted)]
+        OFFSET 0
+    ) j
 )
-SELECT l.job_id, l.epoch, l.series_id, l.attempt, l.lease_until, l.lane_id, l.priority, l.reached_seq,
+SELECT l.tenant_id, l.job_id, l.epoch, l.series_id, l.attempt, l.lease_until, l.lane_id, l.priority, l.reached_seq,
        j.owner_ref, j.max_attempts, j.timeout_seconds, j.created_at, j.tags, j.input
-FROM (SELECT l.*, n.priority, n.reached_seq FROM leased l JOIN lanes n ON n.lane_id = l.lane_id) l
+FROM (SELECT l.*, n.priority, n.reached_seq FROM leased l JOIN reached n ON n.lane_id = l.lane_id) l
 FULL JOIN described j ON j.id = l.job_id -- each row has its match; a full join is always a hash join, even when few rows are expected
 ORDER BY l.epoch;
+
+
+-- name: describe_claimed(ids)
+-- tenant: every (of jobs that a claim has returned)
+-- Returns the tenant's name, the owner, the task type and the model profile of series ids.
+SELECT s.id, t.name AS tenant, s.owner_service, s.task_type, s.model_profile
+FROM series s JOIN tenant t ON t.id = s.tenant_id WHERE s.id = ANY (:ids::int[]);
+
+
+-- name: find_tenant(name)
+-- tenant: every (finds one)
+-- Returns the id of the tenant with this name.
+SELECT id FROM tenant WHERE name = :name;
 
 
 -- name: describe_series(tenant_id, ids)

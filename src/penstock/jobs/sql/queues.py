@@ -16,14 +16,13 @@ from penstock.tenants.principal import TenantId
 _sql = queries.load(__file__, "queues.sql")
 
 
-async def note_served(connection: Connection, tenant: TenantId, served: Sequence[Queue]) -> None:
-    """Note that a worker claims from these queues; an empty name means any."""
-    await _sql.note_served.run(
-        connection,
-        tenant_id=tenant,
-        task_types=[task_type for task_type, _ in served],
-        model_profiles=[model_profile for _, model_profile in served],
-    )
+async def note_served(connection: Connection, tenant: TenantId | None, served: Sequence[Queue]) -> None:
+    """Note that a worker of a tenant, or of all tenants (None), claims from these queues; an empty name means any."""
+    task_types, model_profiles = [queue[0] for queue in served], [queue[1] for queue in served]
+    if tenant is None:
+        await _sql.note_served_for_all.run(connection, task_types=task_types, model_profiles=model_profiles)
+    else:
+        await _sql.note_served.run(connection, tenant_id=tenant, task_types=task_types, model_profiles=model_profiles)
 
 
 async def served(connection: Connection, tenant: TenantId, *, limit: int) -> dict[Queue, float]:

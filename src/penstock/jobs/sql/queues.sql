@@ -13,16 +13,37 @@ ON CONFLICT (tenant_id, task_type, model_profile) DO UPDATE SET seen_at = clock(
 WHERE s.seen_at < clock() - interval '30 seconds';
 
 
+-- name: note_served_for_all(task_types, model_profiles)!
+-- tenant: every (by workers of all tenants)
+-- Does the same for a worker that serves all tenants. Locks: rows of shared_queue_seen, in key order.
+INSERT INTO shared_queue_seen AS s (task_type, model_profile, seen_at)
+SELECT q.task_type, q.model_profile, clock()
+FROM unnest(:task_types::text[], :model_profiles::text[]) AS q(task_type, model_profile)
+ORDER BY q.task_type, q.model_profile
+ON CONFLICT (task_type, model_profile) DO UPDATE SET seen_at = clock()
+WHERE s.seen_at < clock() - interval '30 seconds';
+
+
 -- name: served(tenant_id, limit)
--- The queues that workers claimed from most recently, and how many seconds ago. Index: primary key of queue_seen.
+-- The queues that workers of this tenant or of all tenants claimed from most recently, and how many seconds ago; a queue may
+-- occur twice, the older one first. Index: primary keys of queue_seen and shared_queue_seen.
 SELECT task_type, model_profile, extract(epoch FROM clock() - seen_at)::float8 AS seconds
-FROM queue_seen WHERE tenant_id = :tenant_id ORDER BY seen_at DESC LIMIT :limit::int;
+FROM (
+    SELECT * FROM (
+        SELECT task_type, model_profile, seen_at FROM queue_seen WHERE tenant_id = :tenant_id
+        UNION ALL
+        SELECT task_type, model_profile, seen_at FROM shared_queue_seen
+    ) s ORDER BY seen_at DESC LIMIT :limit::int
+) s ORDER BY seen_at;
 
 
 -- name: forget_served(keep_seconds)!
 -- tenant: every (maintenance)
 -- Forgets queues that no worker has claimed from for keep_seconds.
-DELETE FROM queue_seen WHERE seen_at < clock() - make_interval(secs => :keep_seconds::float8);
+WITH own AS (
+    DELETE FROM queue_seen WHERE seen_at < clock() - make_interval(secs => :keep_seconds::float8)
+)
+DELETE FROM shared_queue_seen WHERE seen_at < clock() - make_interval(secs => :keep_seconds::float8);
 
 
 -- name: set_expiry(tenant_id, job_ids, expires_ats, ttls)!

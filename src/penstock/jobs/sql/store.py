@@ -1,7 +1,7 @@
 """Create and change jobs: the typed functions of ``queries.sql``.
 
-Every function takes the connection first and a tenant second. None opens a transaction. What is only read is in
-``reading`` and ``event_store``, what is done for every tenant in ``duties``.
+Every function takes the connection first and, except where claims serve all tenants, a tenant second. None opens a
+transaction. What is only read is in ``reading`` and ``event_store``, what is done for every tenant in ``duties``.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from penstock.tenants.principal import TenantId
 
 Connection = asyncpg.Connection
 Queue = tuple[str, str]  # task type, model profile
+TenantQueue = tuple[TenantId, str, str]  # the same of one tenant
 
 _sql = queries.load(__file__)
 
@@ -90,7 +91,7 @@ class EndedAttempt:
     job_id: UUID
     status: Status
     run_at: datetime | None
-    queue: Queue
+    queue: TenantQueue
 
 
 async def resolve_series(
@@ -127,6 +128,18 @@ async def describe_series(
     """Return the owner, task type and model profile of series."""
     rows = await _sql.describe_series.rows(connection, tenant_id=tenant, ids=list(ids))
     return {row["id"]: (row["owner_service"], row["task_type"], row["model_profile"]) for row in rows}
+
+
+async def describe_claimed(connection: Connection, ids: Sequence[int]) -> dict[int, tuple[str, str, str, str]]:
+    """Return the tenant's name, the owner, the task type and the model profile of series."""
+    rows = await _sql.describe_claimed.rows(connection, ids=list(ids))
+    return {row["id"]: (row["tenant"], row["owner_service"], row["task_type"], row["model_profile"]) for row in rows}
+
+
+async def find_tenant(connection: Connection, name: str) -> TenantId | None:
+    """Return the id of a tenant."""
+    found: int | None = await _sql.find_tenant.value(connection, name=name)
+    return None if found is None else TenantId(found)
 
 
 async def reserve_keys(connection: Connection, tenant: TenantId, jobs: Sequence[NewJob]) -> set[UUID]:
@@ -178,25 +191,29 @@ async def create(connection: Connection, tenant: TenantId, jobs: Sequence[NewJob
 
 async def claim(
     connection: Connection,
-    tenant: TenantId,
+    tenant: TenantId | None,
     request: ClaimRequest,
     *,
     lease: timedelta,
+    turns: Sequence[tuple[TenantId, int]] = (),
     cursors: Mapping[int, int],
     from_start: bool,
 ) -> list[asyncpg.Record]:
-    """Lease ready jobs; the rows carry ``series_id`` in place of the owner's and the queue's names.
+    """Lease ready jobs of a tenant, or of all tenants (None); the rows carry ``series_id`` in place of names.
 
-    ``cursors`` hold the number to begin at, by lane; ``from_start`` ignores them and the lanes' hints.
+    ``turns`` are tenants in order, and the most jobs to take from each; the others come first. ``cursors`` hold the
+    number to begin at, by lane; ``from_start`` ignores them and the lanes' hints.
     """
     rows: list[asyncpg.Record] = await _sql.claim.rows(
         connection,
-        tenant_id=tenant,
+        only_tenant=tenant,
         worker_id=request.worker_id,
         task_types=request.task_types,
         model_profiles=request.model_profiles,
         limit=request.limit,
         lease_seconds=request.lease_seconds or lease.total_seconds(),
+        turn_tenants=[one for one, _ in turns],
+        turn_quanta=[quantum for _, quantum in turns],
         cursor_lanes=list(cursors),
         cursor_seqs=list(cursors.values()),
         from_start=from_start,
@@ -307,7 +324,7 @@ async def end_attempts(
             job_id=row["job_id"],
             status=Status(row["status"]),
             run_at=row["run_at"],
-            queue=(row["task_type"], row["model_profile"]),
+            queue=(tenant, row["task_type"], row["model_profile"]),
         )
         for row in rows
     }

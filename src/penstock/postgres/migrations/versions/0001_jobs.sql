@@ -46,6 +46,7 @@ CREATE TABLE lane (
     low_seq       bigint NOT NULL DEFAULT 0,
     UNIQUE (tenant_id, task_type, model_profile, priority)
 ) WITH (fillfactor = 50);
+CREATE INDEX lane_queue ON lane (task_type, model_profile);
 
 CREATE TABLE job (
     tenant_id       integer NOT NULL,
@@ -125,6 +126,14 @@ CREATE TABLE queue_seen (
     model_profile text NOT NULL,
     seen_at       timestamptz NOT NULL,
     PRIMARY KEY (tenant_id, task_type, model_profile)
+) WITH (fillfactor = 50);
+
+-- The same for workers that serve all tenants.
+CREATE TABLE shared_queue_seen (
+    task_type     text NOT NULL,
+    model_profile text NOT NULL,
+    seen_at       timestamptz NOT NULL,
+    PRIMARY KEY (task_type, model_profile)
 ) WITH (fillfactor = 50);
 
 -- Running jobs. The only hot table that is updated (by heartbeats); no updated column is indexed.

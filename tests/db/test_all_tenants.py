@@ -1,0 +1,130 @@
+"""Claims that serve all tenants, and the reports about the jobs that they return."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import msgspec
+import pytest
+
+from penstock.jobs.job import ClaimedJob, ClaimRequest
+from penstock.jobs.states import Status
+from penstock.postgres.pool import Database
+from penstock.work.context import JobContext
+from penstock.work.executors import Executors
+from penstock.workers.worker import Worker
+from tests.support.databases import own_tenant, query
+from tests.support.jobs import JobCaller
+from tests.support.waiting import until, within
+
+
+@pytest.fixture
+async def other(alone: JobCaller, fresh: Database) -> JobCaller:
+    """A second tenant of the same service and database."""
+    return JobCaller(alone.service, await own_tenant(fresh))
+
+
+async def claim(caller: JobCaller, limit: int = 10, wait_seconds: float = 0) -> list[ClaimedJob]:
+    return await caller.service.claim(ClaimRequest(worker_id="shared", limit=limit, wait_seconds=wait_seconds))
+
+
+@pytest.fixture
+async def running_worker(alone: JobCaller) -> AsyncIterator[Worker]:
+    """A worker that serves all tenants with an executor that reports progress and a chunk."""
+
+    async def echo(job: ClaimedJob, context: JobContext) -> object:
+        context.progress({"tenant": job.tenant, "id": context.tenant})
+        context.chunk(job.tenant)
+        return job.tenant
+
+    executors = Executors()
+    executors.add(echo, task_types=["echo"], model_profiles=["small"])
+    worker = Worker(alone.service, worker_id="w", executors=executors, limit=8, lease=timedelta(seconds=60))
+    task = asyncio.create_task(worker.run())
+    yield worker
+    await within(worker.stop())
+    await within(task)
+
+
+async def test_a_claim_for_all_tenants_returns_jobs_of_each_and_names_their_tenant(
+    alone: JobCaller, other: JobCaller, fresh: Database
+) -> None:
+    mine, theirs = await alone.submit(), await other.submit(input=b'"theirs"')
+    names = dict(await query(fresh, "SELECT id, name FROM tenant"))
+    claimed = {job.id: job for job in await claim(alone)}
+    assert claimed.keys() == {mine.id, theirs.id}
+    assert claimed[mine.id].tenant == names[alone.tenant]
+    assert claimed[theirs.id].tenant == names[other.tenant]
+    assert bytes(claimed[theirs.id].input) == b'"theirs"'
+    assert [await alone.status(mine.id), await other.status(theirs.id)] == [Status.RUNNING] * 2
+    totals = [(await each.service.of(each.tenant).stats()).totals for each in (alone, other)]
+    assert [(total.pending, total.running) for total in totals] == [(0, 1)] * 2
+
+
+async def test_each_tenant_has_the_event_of_its_own_job_only(alone: JobCaller, other: JobCaller) -> None:
+    jobs = {each.tenant: await each.submit() for each in (alone, other)}
+    owners = {jobs[each.tenant].id: each for each in (alone, other)}
+    for job in await claim(alone):
+        await owners[job.id].complete(job)
+    for each in (alone, other):
+        assert await each.history(jobs[each.tenant].id) == ["job.created", "job.started", "job.completed"]
+
+
+async def test_a_waiting_claim_for_all_tenants_is_woken_by_any(alone: JobCaller, other: JobCaller) -> None:
+    waiting = asyncio.create_task(claim(alone, wait_seconds=30))
+    await until(lambda: len(alone.service._shared.claims._waiters) == 1, "the claim waits")
+    made = await other.submit()
+    (job,) = await within(waiting, 1.5)
+    assert job.id == made.id
+
+
+async def test_a_waiting_claim_of_one_tenant_leaves_wake_ups_to_those_that_can_use_them(
+    alone: JobCaller, other: JobCaller
+) -> None:
+    mine = asyncio.create_task(alone.claim(1, wait_seconds=30))
+    await until(lambda: len(alone.service._shared.claims._waiters) == 1, "the first claim waits")
+    theirs = asyncio.create_task(other.claim(1, wait_seconds=30))
+    await until(lambda: len(alone.service._shared.claims._waiters) == 2, "the second claim waits")
+    made = await other.submit()
+    (job,) = await within(theirs, 1.5)
+    assert job.id == made.id
+    assert not mine.done()
+    await alone.submit()
+    assert len(await within(mine, 1.5)) == 1
+
+
+async def test_jobs_of_several_tenants_claimed_for_a_caller_that_left_are_handed_back(
+    alone: JobCaller, other: JobCaller
+) -> None:
+    jobs = {each: await each.submit(max_attempts=1) for each in (alone, other)}
+    alone.service.hand_back(await claim(alone))
+
+    async def are_back() -> bool:
+        return all([await each.status(job.id) is Status.PENDING for each, job in jobs.items()])
+
+    await until(are_back, "the jobs are pending again")
+
+
+@pytest.mark.usefixtures("running_worker")
+async def test_a_worker_runs_the_jobs_of_all_tenants_and_reports_to_each(alone: JobCaller, other: JobCaller) -> None:
+    for each in (alone, other):
+        made = await each.submit_many(20)
+        done = [await within(each.service.of(each.tenant).wait(job.id, timedelta(seconds=9))) for job in made]
+        assert {job.status for job in done} == {Status.COMPLETED}
+        names = {bytes(job.result or b"") for job in done}
+        assert len(names) == 1
+        (name,) = names
+        kinds = Counter([event.type async for event in each.events(made[0].id)])
+        assert kinds["job.output"] == 1
+        assert done[0].progress is not None
+        assert msgspec.json.decode(done[0].progress) == {"tenant": msgspec.json.decode(name), "id": each.tenant}
+
+
+async def test_queues_that_a_worker_of_all_tenants_serves_cause_no_warning(alone: JobCaller, other: JobCaller) -> None:
+    await claim(alone, wait_seconds=0)
+    await alone.service._claiming.stop()
+    queues = alone.service.of(other.tenant).queues
+    assert await queues.warnings([("any", "thing")], lambda _: ()) == []
