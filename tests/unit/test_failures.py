@@ -14,8 +14,9 @@ from penstock.failures import CallFailed, Category, category_of, error_of, failu
 
 # Every error that is listed neither here nor in another category is INTERNAL: the caller's program, or ours, is wrong.
 INTERNAL = {
-    "error", "bad_request", "forbidden", "unauthorized", "method_not_allowed", "stale_epoch", "wrong_state",
-    "idempotency_conflict", "already_exists", "internal", "model_failed", "model_crashed", "cannot_start", "settings",
+    "error", "bad_request", "forbidden", "scope_missing", "unauthorized", "method_not_allowed", "stale_epoch",
+    "wrong_state", "idempotency_conflict", "already_exists", "internal", "model_failed", "model_crashed",
+    "cannot_start", "settings",
 }  # fmt: skip
 
 
