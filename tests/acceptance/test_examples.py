@@ -115,7 +115,7 @@ class TestDigits:
         model = Digits()
         model.load()
         images = list(digits.images[TRAINED_ON:])
-        found = [answer["digit"] for answer in model.predict_batch(images)]
+        found = [output["digit"] for output in model.predict_batch(images)]
         right = sum(digit == label for digit, label in zip(found, digits.target[TRAINED_ON:], strict=True))
         assert right / len(images) > 0.95
         assert [model.predict(image)["digit"] for image in images[:50]] == found[:50]

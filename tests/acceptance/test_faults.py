@@ -31,6 +31,7 @@ from penstock.supervisor.ports import free_port
 from penstock.tenants.principal import DEFAULT_TENANT
 from penstock.work.executors import Executors
 from penstock.workers.worker import Worker
+from tests.support.http_servers import running
 from tests.support.processes import PENSTOCK, alive, children, clean_environment
 from tests.support.waiting import until
 
@@ -238,7 +239,7 @@ async def test_jobs_of_a_killed_worker_of_serve_are_requeued_at_once(tmp_path: P
             await until(lambda: provider.calls == 2, "its successor asks again", seconds=20)
             serve.kill()  # now everything is killed, in the middle of the second attempt
             await serve.wait()
-        provider.answering.set()
+        provider.responding.set()
         async with _process(*PENSTOCK, "serve", **environment):
             await until(lambda: _responds(client), "the gateway responds again", seconds=30)
             done = await client.wait(job.id, timedelta(seconds=20))
@@ -251,28 +252,22 @@ class _Provider:
 
     def __init__(self) -> None:
         self.calls = 0
-        self.answering = asyncio.Event()
+        self.responding = asyncio.Event()
 
     async def chat(self, _request: web.Request) -> web.Response:
         self.calls += 1
-        await self.answering.wait()
+        await self.responding.wait()
         return web.json_response({"model": "small", "choices": [{"message": {"content": "hi"}}], "usage": {}})
 
 
 @asynccontextmanager
 async def _slow_provider() -> AsyncIterator[tuple[_Provider, str]]:
     provider = _Provider()
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", provider.chat)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", port := free_port())
-    await site.start()
-    try:
-        yield provider, f"http://127.0.0.1:{port}/v1"
-    finally:
-        provider.answering.set()
-        await runner.cleanup()
+    async with running(provider.chat) as address:
+        try:
+            yield provider, f"{address}/v1"
+        finally:
+            provider.responding.set()
 
 
 def _is_victim(command: str, victim: str) -> bool:

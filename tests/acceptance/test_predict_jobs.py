@@ -179,12 +179,12 @@ async def test_a_model_registered_over_http_runs_where_workers_host_models(
 @pytest.mark.parametrize("by", ["gateway", "worker"])
 async def test_a_profile_names_a_model_beside_servers(module_database_url: str, folder: Path, by: str) -> None:
     """A chat job runs on a model of the runtime openai, through the process that hosts it, and its usage is counted."""
-    answer = {
+    completion = {
         "model": "served",
         "choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 3, "completion_tokens": 1},
     }
-    async with serving(responding(answer)) as server:
+    async with serving(responding(completion)) as server:
         (folder / "local.toml").write_text(
             f'runtime = "openai"\n[openai]\nbase_url = "{server.address}/v1"\nmodel = "qwen"\n'
         )

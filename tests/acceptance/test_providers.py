@@ -20,7 +20,7 @@ from aiohttp import web
 from penstock.client import Client
 from penstock.errors import PenstockError
 from penstock.supervisor.ports import free_port
-from tests.support.http_servers import serving, site
+from tests.support.http_servers import running, serving
 from tests.support.processes import PENSTOCK, clean_environment
 from tests.support.recordings import TEXT, encoded, recorded, spoken
 from tests.support.speech_servers import Heard, transcribing
@@ -265,7 +265,7 @@ async def test_a_recording_is_fetched_and_the_comparison_covers_many_jobs(house:
         return web.FileResponse(wav)
 
     job: dict[str, Any] = {}
-    async with site(file) as url:
+    async with running(file) as url:
         for mode in ("all", "first", "race"):
             given = {"audio_url": f"{url}/call.wav?signature=canary-password", "mode": mode}
             job = await house.run("transcription", "whisperx", given, tags=["compared"])

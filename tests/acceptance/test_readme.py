@@ -17,6 +17,7 @@ import pytest
 from aiohttp import web
 
 from penstock.supervisor.ports import free_port
+from tests.support.http_servers import running
 from tests.support.processes import clean_environment, penstock
 from tests.support.waiting import until
 
@@ -125,8 +126,8 @@ async def _run(*command: str) -> str:
 async def _ready(address: str) -> bool:
     async with aiohttp.ClientSession() as session:
         try:
-            async with session.get(f"{address}/readyz") as answer:
-                return answer.status == 200
+            async with session.get(f"{address}/readyz") as response:
+                return response.status == 200
         except aiohttp.ClientError:
             return False
 
@@ -138,13 +139,5 @@ async def _language_model() -> AsyncIterator[str]:
         choice = {"message": {"role": "assistant", "content": f"You said: {prompt}"}}
         return web.json_response({"model": "qwen2.5-14b", "choices": [choice], "usage": {"total_tokens": 7}})
 
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", chat)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    try:
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        await runner.cleanup()
+    async with running(chat) as address:
+        yield f"{address}/v1"

@@ -23,6 +23,7 @@ from penstock.jobs.states import Status
 from penstock.postgres.pool import Database
 from penstock.supervisor.ports import free_port
 from penstock.tenants.principal import DEFAULT_TENANT
+from tests.support.http_servers import running
 from tests.support.jobs import submission
 from tests.support.processes import clean_environment, penstock
 from tests.support.waiting import until
@@ -50,7 +51,7 @@ class Provider:
         self.go = asyncio.Event()
         self.go.set()
 
-    async def answer(self, request: web.Request) -> web.Response:
+    async def respond(self, request: web.Request) -> web.Response:
         self.called.set()
         await self.go.wait()
         if request.headers.get("Authorization") != f"Bearer {KEY}":
@@ -61,15 +62,8 @@ class Provider:
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[str]:
-        application = web.Application()
-        application.router.add_post("/v1/chat/completions", self.answer)
-        runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        try:
-            yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
-        finally:
-            await runner.cleanup()
+        async with running(self.respond) as address:
+            yield f"{address}/v1"
 
 
 class RunningWorker:

@@ -41,9 +41,9 @@ async def test_a_running_job_learns_of_its_cancellation_through_the_heartbeat(ca
     requested = await caller.cancel(job.id)
     assert requested.status is Status.RUNNING
     assert requested.cancel_requested_at is not None
-    answer = await caller.beat(job)
-    assert isinstance(answer, HeartbeatResult)
-    assert answer.cancel_requested
+    result = await caller.beat(job)
+    assert isinstance(result, HeartbeatResult)
+    assert result.cancel_requested
     assert (await caller.fail(job, Category.CANCELLED)).status is Status.CANCELLED
     assert await caller.history(job.id) == ["job.created", "job.started", "job.cancel_requested", "job.cancelled"]
 
@@ -164,9 +164,9 @@ async def test_a_retry_forgets_an_earlier_cancellation(caller: JobCaller) -> Non
     await caller.cancel(job.id)
     await caller.retry(job.id)
     again = await caller.claim_one()
-    answer = await caller.beat(again)
-    assert isinstance(answer, HeartbeatResult)
-    assert not answer.cancel_requested
+    result = await caller.beat(again)
+    assert isinstance(result, HeartbeatResult)
+    assert not result.cancel_requested
 
 
 async def test_only_failed_and_running_jobs_can_be_retried(caller: JobCaller) -> None:
@@ -193,9 +193,9 @@ async def test_cancel_by_filter_works_in_chunks_and_only_on_matching_jobs(caller
     assert await caller.service.of(caller.tenant).cancel_where(where, dry_run=False) == 2100
     totals = (await caller.service.of(caller.tenant).stats()).totals
     assert (totals.cancelled, totals.running, totals.pending) == (2095, 5, 3)
-    answer = await caller.beat(running[0])
-    assert isinstance(answer, HeartbeatResult)
-    assert answer.cancel_requested
+    result = await caller.beat(running[0])
+    assert isinstance(result, HeartbeatResult)
+    assert result.cancel_requested
     for job in kept:
         assert await caller.status(job.id) is Status.PENDING
 

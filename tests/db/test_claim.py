@@ -133,7 +133,7 @@ async def test_as_many_waiting_claims_are_served_as_jobs_arrive(caller: JobCalle
     waiting = [asyncio.create_task(caller.claim(1, wait_seconds=30)) for _ in range(6)]
     await _in_line(caller, 6)
     await far_caller.submit_many(4)
-    await until(lambda: sum(task.done() for task in waiting) == 4, "four of the six claims were answered")
+    await until(lambda: sum(task.done() for task in waiting) == 4, "four of the six claims have returned")
     await far_caller.submit_many(2)
     served = [job.id for jobs in await within(asyncio.gather(*waiting)) for job in jobs]
     assert len(set(served)) == 6
@@ -230,8 +230,8 @@ async def test_waiting_for_a_job_ends_when_another_process_finishes_it(
 
 async def test_waiting_for_a_job_returns_its_state_when_time_is_up(caller: JobCaller) -> None:
     job = await caller.submit()
-    answer = await within(caller.service.of(caller.tenant).wait(job.id, timedelta(milliseconds=20)))
-    assert answer.status is Status.PENDING
+    seen = await within(caller.service.of(caller.tenant).wait(job.id, timedelta(milliseconds=20)))
+    assert seen.status is Status.PENDING
 
 
 async def test_a_claim_may_take_the_maximum_of_jobs_at_once(caller: JobCaller) -> None:

@@ -171,9 +171,9 @@ class JobMachine(RuleBasedStateMachine):
         picked = self.pick(number, Status.RUNNING)
         if picked is None or picked[1].claimed is None:
             return
-        answer = self.do(self.caller.beat(picked[1].claimed))
-        assert not isinstance(answer, CallerError)
-        assert answer.cancel_requested == (picked[1].cancelling_since is not None)
+        result = self.do(self.caller.beat(picked[1].claimed))
+        assert not isinstance(result, CallerError)
+        assert result.cancel_requested == (picked[1].cancelling_since is not None)
         picked[1].lease_until = self.now + 60
 
     @rule(number=PICK)

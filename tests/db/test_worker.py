@@ -120,10 +120,10 @@ async def test_no_more_than_the_limit_runs_at_a_time(caller: JobCaller) -> None:
 
 @pytest.mark.parametrize("result", [None, 7, "text", ["a"], {"b": None}])
 async def test_any_json_value_is_a_result(caller: JobCaller, result: object) -> None:
-    async def answer(_job: ClaimedJob, _context: JobContext) -> object:
+    async def execute(_job: ClaimedJob, _context: JobContext) -> object:
         return result
 
-    async with running_worker(caller, answer):
+    async with running_worker(caller, execute):
         job = await finished(caller, await caller.submit())
     assert job.result is not None
     assert job.status is Status.COMPLETED
@@ -154,10 +154,10 @@ async def test_any_other_exception_is_internal_and_names_its_class(caller: JobCa
 
 @pytest.mark.parametrize("result", [object(), b"{not json", float])
 async def test_a_result_that_is_not_json_is_internal(caller: JobCaller, result: object) -> None:
-    async def answer(_job: ClaimedJob, _context: JobContext) -> object:
+    async def execute(_job: ClaimedJob, _context: JobContext) -> object:
         return result
 
-    async with running_worker(caller, answer):
+    async with running_worker(caller, execute):
         bad = await finished(caller, await caller.submit(max_attempts=1))
     assert bad.status is Status.FAILED
     assert bad.error is not None
@@ -165,10 +165,10 @@ async def test_a_result_that_is_not_json_is_internal(caller: JobCaller, result: 
 
 
 async def test_a_result_that_is_too_large_is_internal(caller: JobCaller) -> None:
-    async def answer(_job: ClaimedJob, _context: JobContext) -> object:
+    async def execute(_job: ClaimedJob, _context: JobContext) -> object:
         return "x" * 1000
 
-    async with running_worker(caller, answer, max_result_bytes=100):
+    async with running_worker(caller, execute, max_result_bytes=100):
         job = await finished(caller, await caller.submit(max_attempts=1))
     assert job.error is not None
     assert "1002 bytes" in job.error.message

@@ -48,8 +48,8 @@ async def put(caller: HttpCaller, data: bytes, media_type: str = "audio/wav", *,
         data=io.BytesIO(data),
         headers={"Content-Type": media_type},
         params={"filename": filename} if filename else {},
-    ) as answer:
-        return Reply(status=answer.status, headers=answer.headers.copy(), body=await answer.read())
+    ) as response:
+        return Reply(status=response.status, headers=response.headers.copy(), body=await response.read())
 
 
 async def kept(caller: HttpCaller, data: bytes, media_type: str = "audio/wav", *, filename: str = "") -> dict[str, Any]:
@@ -120,9 +120,9 @@ async def test_a_form_with_one_file(caller: HttpCaller, database: Database) -> N
     before = await rows(database)
     form = aiohttp.FormData(quote_fields=False)  # as browsers do
     form.add_field("file", io.BytesIO(CONTENT), filename="dir/söng.mp3", content_type="audio/mpeg")
-    async with caller.session.post(f"{caller.address}/api/v1/blobs", data=form) as answer:
-        assert answer.status == 201
-        blob = await answer.json()
+    async with caller.session.post(f"{caller.address}/api/v1/blobs", data=form) as response:
+        assert response.status == 201
+        blob = await response.json()
     assert (blob["media_type"], blob["filename"], blob["size_bytes"]) == ("audio/mpeg", "söng.mp3", len(CONTENT))
     assert (await caller.get(f"/blobs/{blob['id']}")).body == CONTENT
     after = await rows(database)
@@ -138,9 +138,9 @@ async def test_a_form_with_one_file(caller: HttpCaller, database: Database) -> N
                 form.add_field(name, io.BytesIO(value), filename=name)
             else:
                 form.add_field(name, value)
-        async with caller.session.post(f"{caller.address}/api/v1/blobs", data=form) as answer:
-            content = await answer.json()
-            assert answer.status == status, content
+        async with caller.session.post(f"{caller.address}/api/v1/blobs", data=form) as response:
+            content = await response.json()
+            assert response.status == status, content
             assert blamed is None or [problem["field"] for problem in content["errors"]] == [blamed]
     nothing = await put(caller, b"--x--\r\n", "multipart/form-data; boundary=x")
     assert nothing.status in {400, 422}
@@ -195,8 +195,8 @@ async def test_too_large(caller: HttpCaller, database: Database) -> None:
         for _ in range(MOST // 2**16 + 2):
             yield bytes(2**16)
 
-    async with caller.session.post(f"{caller.address}/api/v1/blobs", data=endless()) as answer:
-        assert answer.status == 413
+    async with caller.session.post(f"{caller.address}/api/v1/blobs", data=endless()) as response:
+        assert response.status == 413
     assert await rows(database) == before
     assert (await put(caller, bytes(MOST))).status == 201
 
@@ -281,9 +281,9 @@ async def test_a_blob_deleted_while_it_is_read_is_not_mistaken_for_complete(
 
 async def test_a_reader_that_leaves_is_noticed(caller: HttpCaller) -> None:
     blob = await kept(caller, CONTENT)
-    answer = await caller.session.get(f"{caller.address}/api/v1/blobs/{blob['id']}")
-    await answer.content.read(1)
-    answer.close()
+    response = await caller.session.get(f"{caller.address}/api/v1/blobs/{blob['id']}")
+    await response.content.read(1)
+    response.close()
     await until(lambda: not caller.in_progress, "the gateway has noticed")
 
 

@@ -66,9 +66,9 @@ async def test_a_refused_submission_is_not_written(checked: Checked) -> None:
         await checked.handlers.submit(posted(BAD))
     assert [problem.field for problem in caught.value.problems] == ["input.text"]
     assert await checked.count() == 0
-    answer = await checked.handlers.submit(posted(GOOD))
-    assert isinstance(answer, Response)
-    assert answer.status == 201
+    response = await checked.handlers.submit(posted(GOOD))
+    assert isinstance(response, Response)
+    assert response.status == 201
     assert checked.seen == ["", ""]
 
 

@@ -28,14 +28,14 @@ class Event:
 class Stream:
     """An open event stream, read as EventSource reads it."""
 
-    def __init__(self, answer: aiohttp.ClientResponse) -> None:
-        self.answer = answer
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self.response = response
         self.comments = 0
 
     async def next(self) -> Event | None:
         """Return the next event; None at the end of the stream."""
         fields: dict[str, str] = {}
-        while line := (await asyncio.wait_for(self.answer.content.readline(), 10)).decode():
+        while line := (await asyncio.wait_for(self.response.content.readline(), 10)).decode():
             name, _, value = line.rstrip("\n").partition(": ")
             if line.startswith(":"):
                 self.comments += 1
@@ -55,9 +55,9 @@ class Stream:
 
 @asynccontextmanager
 async def stream(caller: HttpCaller, path: str, **headers: str) -> AsyncIterator[Stream]:
-    async with caller.session.get(f"{caller.address}/api/v1{path}", headers=headers) as answer:
-        assert answer.status == 200, await answer.text()
-        yield Stream(answer)
+    async with caller.session.get(f"{caller.address}/api/v1{path}", headers=headers) as response:
+        assert response.status == 200, await response.text()
+        yield Stream(response)
 
 
 async def test_a_jobs_stream_delivers_its_whole_life_and_ends(caller: HttpCaller) -> None:
@@ -84,7 +84,7 @@ async def test_a_jobs_stream_delivers_its_whole_life_and_ends(caller: HttpCaller
         rest = await events.rest()
         assert [event.type for event in rest] == ["job.started", "job.progress", "job.completed"]
         assert rest[1].cloud["data"]["progress"] == {"text": "half\nway"}
-        headers = events.answer.headers
+        headers = events.response.headers
         assert headers["content-type"] == "text/event-stream; charset=utf-8"
         assert "no-cache" in headers["cache-control"]
         assert headers["x-accel-buffering"] == "no"
@@ -151,7 +151,7 @@ async def test_an_invalid_event_id_is_refused(caller: HttpCaller, after: str) ->
 async def test_a_stream_begins_with_the_id_to_resume_after(caller: HttpCaller) -> None:
     """A reader whose connection breaks before the first event misses nothing when it reconnects."""
     async with stream(caller, "/events") as events:
-        while not (line := (await events.answer.content.readline()).decode()).startswith("id: "):
+        while not (line := (await events.response.content.readline()).decode()).startswith("id: "):
             pass
     start = line.removeprefix("id: ").strip()
     job = await caller.submit(task_type="meanwhile")

@@ -16,8 +16,8 @@ from aiohttp import web
 
 from penstock.errors import DatabaseUnavailable
 from penstock.models import store
-from penstock.supervisor.ports import free_port
 from tests.support.gateways import HttpCaller, Reply, running_gateway
+from tests.support.http_servers import running
 from tests.support.waiting import until
 
 MODELS = {
@@ -448,7 +448,7 @@ class TestRegistration:
 
     async def test_a_remote_server_becomes_a_model(self, caller: HttpCaller) -> None:
         """It is called like every other model, replaced and removed; other gateways on the database follow."""
-        async with upper_server() as address:
+        async with running(upper) as address:
             stated = {"name": "upper", "runtime": "http", "http": {"url": f"{address}/upper"}}
             assert (await caller.post("/models", stated)).status == 201
             assert (await caller.post("/models", stated)).status == 201  # the same again is the same
@@ -466,7 +466,7 @@ class TestRegistration:
 
     async def test_registered_models_survive_a_restart_and_reach_other_gateways(self, database_url: str) -> None:
         """Removed models stay removed."""
-        async with upper_server() as address:
+        async with running(upper) as address:
             stated = {"name": "upper", "runtime": "http", "http": {"url": f"{address}/upper"}}
             async with running_gateway(database_url) as one, running_gateway(database_url) as two:
                 await one.post("/models", stated)
@@ -491,7 +491,7 @@ class TestRegistration:
         async def away(*_: object) -> None:
             raise DatabaseUnavailable
 
-        async with upper_server() as address:
+        async with running(upper) as address:
             stated = {"name": "kept", "runtime": "http", "http": {"url": f"{address}/upper"}}
             assert (await caller.post("/models", stated)).status == 201
             with monkeypatch.context() as patched:
@@ -576,7 +576,7 @@ class TestRegistration:
     async def test_a_model_removed_while_it_is_replaced_stays_removed(self, caller: HttpCaller) -> None:
         """It is gone from the host and from the table, which would restore it."""
         service = caller.parts.models
-        async with upper_server() as address:
+        async with running(upper) as address:
             stated = {"name": "fleeting", "runtime": "http", "http": {"url": f"{address}/upper"}}
             await service.add(stated)
             await asyncio.gather(
@@ -688,34 +688,20 @@ class TestBackendDocument:
 
     async def test_addmodel_as_the_document_writes_it(self, caller: HttpCaller) -> None:
         """The document has two question marks, and quotes around the destination."""
-        async with upper_server() as address:
+        async with running(upper) as address:
             host = address.removeprefix("http://")
             path = f'/post/addmodel?id=myverygoodmodel?type=httpmodel?dest="{host}"'
             reply = await caller.call("POST", path.replace('"', "%22"))
             assert reply.status == 200, reply.body
-            answer = await caller.call("POST", "/post/predict?id=myverygoodmodel", body=b'{"text": "x"}')
-            assert answer.json == {"text": "X"}
+            reply = await caller.call("POST", "/post/predict?id=myverygoodmodel", body=b'{"text": "x"}')
+            assert reply.json == {"text": "X"}
             named = await caller.call("POST", "/post/addmodel?id=mirror&type=SubprocessModel")
             assert named.status == 409  # it is there already
             for wrong in ("id=x&type=carrier-pigeon", "id=x", "id=x&dest="):
                 assert (await caller.call("POST", f"/post/addmodel?{wrong}")).status == 422
 
 
-class upper_server:  # noqa: N801 - used like a function
+async def upper(request: web.Request) -> web.Response:
     """A model's server as in the document: it takes JSON by POST at any path and returns upper case."""
-
-    async def __aenter__(self) -> str:
-        async def upper(request: web.Request) -> web.Response:
-            given = await request.json()
-            return web.json_response({"text": str(given["text"]).upper()})
-
-        application = web.Application()
-        application.router.add_post("/{path:.*}", upper)
-        self._runner = web.AppRunner(application)
-        await self._runner.setup()
-        port = free_port()
-        await web.TCPSite(self._runner, "127.0.0.1", port).start()
-        return f"http://127.0.0.1:{port}"
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._runner.cleanup()
+    given = await request.json()
+    return web.json_response({"text": str(given["text"]).upper()})

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,27 +22,13 @@ from penstock.supervisor.ports import free_port
 from penstock.tenants.principal import DEFAULT_TENANT
 from tests.support.databases import open_database
 from tests.support.gateways import running_gateway
-
-
-@asynccontextmanager
-async def provider(handler: Callable[[web.Request], Awaitable[web.Response]]) -> AsyncIterator[str]:
-    """Run a server that stands for an AI provider."""
-    app = web.Application()
-    app.router.add_route("*", "/{tail:.*}", handler)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        await runner.cleanup()
+from tests.support.http_servers import running
 
 
 async def test_providers_are_checked_together_and_no_secret_leaks(module_database_url: str) -> None:
     requests: list[tuple[str, str | None]] = []
 
-    async def answer(request: web.Request) -> web.Response:
+    async def respond(request: web.Request) -> web.Response:
         requests.append((request.path, request.headers.get("Authorization")))
         if request.path.startswith("/refuses"):
             return web.Response(status=401, text="key-of-qwen is wrong")
@@ -52,13 +37,13 @@ async def test_providers_are_checked_together_and_no_secret_leaks(module_databas
         return web.json_response({"data": [{"id": "qwen2.5-14b"}, {"id": "other"}], "object": "list"})
 
     async with (
-        provider(answer) as address,
+        running(respond) as address,
         running_gateway(
             module_database_url,
-            llm_base_url=f"http://{address}/v1",
+            llm_base_url=f"{address}/v1",
             llm_api_key=Secret("key-of-llm"),
-            whisperx_url=f"http://{address}/whisper",
-            qwen_audio_base_url=f"http://{address}/refuses",
+            whisperx_url=f"{address}/whisper",
+            qwen_audio_base_url=f"{address}/refuses",
             qwen_audio_api_key=Secret("key-of-qwen"),
             voxtral_base_url=f"http://someone:pass-word@127.0.0.1:{free_port()}/v1",
         ) as caller,
@@ -76,7 +61,7 @@ async def test_providers_are_checked_together_and_no_secret_leaks(module_databas
     )
     assert (found["voxtral-small"]["reachable"], found["voxtral-small"]["models"]) == (False, [])
     assert ("/v1/models", "Bearer key-of-llm") in requests
-    for secret in (b"key-of", b"pass-word", b"someone", address.encode()):
+    for secret in (b"key-of", b"pass-word", b"someone", address.removeprefix("http://").encode()):
         assert secret not in reply.body
 
 
@@ -91,8 +76,8 @@ async def test_a_provider_that_does_not_respond_delays_no_other(
         return web.Response()
 
     async with (
-        provider(hang) as address,
-        running_gateway(module_database_url, llm_base_url=f"http://{address}") as caller,
+        running(hang) as address,
+        running_gateway(module_database_url, llm_base_url=address) as caller,
     ):
         found = (await caller.get("/providers/status")).json["providers"]
         released.set()
@@ -102,13 +87,13 @@ async def test_a_provider_that_does_not_respond_delays_no_other(
 
 
 async def test_a_secret_that_is_echoed_as_a_models_name_is_masked(module_database_url: str) -> None:
-    async def answer(request: web.Request) -> web.Response:
+    async def respond(request: web.Request) -> web.Response:
         return web.json_response({"data": [{"id": request.headers["Authorization"]}, {"id": "x" * 5000}]})
 
     async with (
-        provider(answer) as address,
+        running(respond) as address,
         running_gateway(
-            module_database_url, llm_base_url=f"http://{address}?k=in-the-query", llm_api_key=Secret("key-of-llm")
+            module_database_url, llm_base_url=f"{address}?k=in-the-query", llm_api_key=Secret("key-of-llm")
         ) as caller,
     ):
         reply = await caller.get("/providers/status")
@@ -122,14 +107,14 @@ async def test_a_check_is_shared_and_kept_for_a_while(
 ) -> None:
     requests = 0
 
-    async def answer(_request: web.Request) -> web.Response:
+    async def respond(_request: web.Request) -> web.Response:
         nonlocal requests
         requests += 1
         return web.json_response({"data": []})
 
     async with (
-        provider(answer) as address,
-        running_gateway(module_database_url, llm_base_url=f"http://{address}") as caller,
+        running(respond) as address,
+        running_gateway(module_database_url, llm_base_url=address) as caller,
     ):
         await asyncio.gather(*(caller.get("/providers/status") for _ in range(5)))
         assert requests == 1

@@ -87,7 +87,7 @@ async def test_what_changes_during_a_reload_is_reloaded_once_more() -> None:
 
 
 async def test_an_edit_takes_effect_and_a_broken_one_keeps_the_old_code(tmp_path: Path) -> None:
-    """The old version answers until the new one is ready; why an edit is not used stands in the list and the log."""
+    """The old version serves calls until the new one is ready; the list and the log say why an edit is not used."""
     home = tmp_path / "say"
     home.mkdir()
     (home / "say_code.py").write_text(CODE.format("one"))

@@ -59,10 +59,10 @@ def test_the_manifest_fits_the_models_schema(embedding: BlockingRuntime) -> None
 
 @pytest.mark.skipif(REAL, reason="the real model has its own name")
 def test_without_the_library_the_answer_says_so(embedding: BlockingRuntime) -> None:
-    answer = read(embedding.predict(call_with(CollectingWire(), {"text": "water"})))
-    assert answer["model"] == "hashed-ngrams-384"
-    assert len(answer["vector"]) == 384
-    assert math.isclose(math.hypot(*answer["vector"]), 1, rel_tol=1e-5)
+    output = read(embedding.predict(call_with(CollectingWire(), {"text": "water"})))
+    assert output["model"] == "hashed-ngrams-384"
+    assert len(output["vector"]) == 384
+    assert math.isclose(math.hypot(*output["vector"]), 1, rel_tol=1e-5)
 
 
 def test_similar_texts_lie_closer_than_others(embedding: BlockingRuntime) -> None:

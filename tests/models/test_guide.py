@@ -45,6 +45,6 @@ async def test_the_first_model_of_pictures(tmp_path: Path, models: Models) -> No
     PIL.Image.new("RGB", (2, 3), "red").save(encoded, "PNG")
     segment = Segment(encoded.getvalue(), "image/png", ("image",))
     call = models.host.call(deployment, b'{"image": null}', [segment])
-    answered = await call.done
-    (picture,) = answered.segments
+    result = await call.done
+    (picture,) = result.segments
     assert PIL.Image.open(io.BytesIO(picture.data)).getpixel((0, 0)) == 76

@@ -42,9 +42,9 @@ async def runtime(url: str, *, schema: Schema | None = None, **options: Any) -> 
 
 async def ask(url: str, value: Any = None, *segments: Segment, **options: Any) -> Output:
     async with runtime(url, **options) as made:
-        answer = await made.predict(call_with(CollectingWire(), value or {"text": "hi"}, *segments))
-        assert answer is not None
-        return answer
+        output = await made.predict(call_with(CollectingWire(), value or {"text": "hi"}, *segments))
+        assert output is not None
+        return output
 
 
 async def test_the_input_is_posted_as_it_is() -> None:
@@ -110,11 +110,11 @@ async def test_media_as_urls_are_passed_on_and_bytes_are_refused() -> None:
 async def test_media_come_back_as_bytes_or_inside_json() -> None:
     """A picture is the whole output; a data: URL is lifted where the schema says so."""
     async with serving(sending(b"PNG", "image/png")) as seen:
-        answer = await ask(seen.address)
-        assert (data_of(answer.segments), answer.segments[0].media_type) == ([b"PNG"], "image/png")
+        output = await ask(seen.address)
+        assert (data_of(output.segments), output.segments[0].media_type) == ([b"PNG"], "image/png")
     async with serving(responding({"image": "data:image/gif;base64,R0lG"})) as seen:
-        answer = await ask(seen.address, schema=Schema(output=MEDIA))
-        assert (read(answer), data_of(answer.segments)) == ({"image": None}, [b"GIF"])
+        output = await ask(seen.address, schema=Schema(output=MEDIA))
+        assert (read(output), data_of(output.segments)) == ({"image": None}, [b"GIF"])
 
 
 @pytest.mark.parametrize("stream", ["sse", "ndjson"])
@@ -254,11 +254,11 @@ async def test_no_output_shows_a_key_that_the_server_echoes(
     body = json.dumps({"headers": {"Authorization": said, said: 1}, "list": ["safe", said]}, ensure_ascii=False)
     sent = "".join(f"\\u{ord(one):04x}" if one in "sk-canary/93+q&x" else one for one in body) if escaped else body
     async with serving(sending(sent.encode(), "application/json")) as seen:
-        answer = await ask(seen.address, headers={"X-Kind": "EMPTY", "Authorization": "env:MODEL_TOKEN"})
-    shown = json.dumps(read(answer), ensure_ascii=False)
+        output = await ask(seen.address, headers={"X-Kind": "EMPTY", "Authorization": "env:MODEL_TOKEN"})
+    shown = json.dumps(read(output), ensure_ascii=False)
     assert "canary" not in shown
     assert MASK in shown
-    assert read(answer)["list"][0] == "safe"
+    assert read(output)["list"][0] == "safe"
 
 
 @pytest.mark.parametrize("stream", ["sse", "ndjson"])
@@ -296,8 +296,8 @@ async def test_binary_media_stay_byte_for_byte_and_text_media_are_masked(monkeyp
     for media_type, kept in (("image/png", True), ("text/plain", False), ("application/json", False)):
         url = f"data:{media_type};base64,{base64.b64encode(KEY.encode()).decode()}"
         async with serving(responding({"image": url})) as seen:
-            answer = await ask(seen.address, schema=Schema(output=MEDIA), **options)
-        assert data_of(answer.segments) == [KEY.encode() if kept else MASK.encode()]
+            output = await ask(seen.address, schema=Schema(output=MEDIA), **options)
+        assert data_of(output.segments) == [KEY.encode() if kept else MASK.encode()]
 
 
 async def test_a_key_in_the_address_is_masked_too() -> None:
@@ -308,8 +308,8 @@ async def test_a_key_in_the_address_is_masked_too() -> None:
 async def test_a_word_that_is_a_key_garbles_no_answer() -> None:
     """As ``EMPTY``, which many servers take for a key."""
     async with serving(responding({"text": "an EMPTY glass"})) as seen:
-        answer = await ask(seen.address, headers={"Authorization": "Bearer EMPTY"})
-    assert read(answer) == {"text": "an EMPTY glass"}
+        output = await ask(seen.address, headers={"Authorization": "Bearer EMPTY"})
+    assert read(output) == {"text": "an EMPTY glass"}
 
 
 async def test_numbers_that_are_not_finite_are_named() -> None:

@@ -327,7 +327,7 @@ def test_a_stream_waits_for_a_caller_that_reads_slowly_and_python_runs_meanwhile
         assert ended.result(LIMIT) is None
 
 
-# What a library may answer
+# What a library may return
 
 
 def test_a_library_sees_the_whole_request_and_its_answer_is_copied_before_it_is_freed(library: Make) -> None:
@@ -589,8 +589,8 @@ async def test_a_replica_runs_the_c_example(examples: Path, models: Models) -> N
     model = await models.host.add(manifest.read(examples / "edges-c" / manifest.FILE_NAME))
     pixels = random_picture(30, 20)
     segment = Segment(pgm(pixels), "image/x-test", ("image",))
-    answered = await models.host.call(model, b'{"image":null}', [segment], request_id="r").done
-    check_edges(Output(answered.json, answered.segments), pixels)
+    result = await models.host.call(model, b'{"image":null}', [segment], request_id="r").done
+    check_edges(Output(result.json, result.segments), pixels)
     with pytest.raises(InvalidInput, match="image: must be a binary PGM"):
         await models.host.call(model, b'{"image":null}', [Segment(b"x", "image/png", ("image",))], request_id="r").done
 

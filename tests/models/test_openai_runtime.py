@@ -20,7 +20,7 @@ from penstock.masking import MASK
 from penstock.models.checking import Checker
 from penstock.models.replica.runtime import Schema, Segment, Spec
 from penstock.models.replica.runtimes.openai import OpenaiRuntime
-from tests.support.http_servers import responding, sending, serving, streaming
+from tests.support.http_servers import responding, running, sending, serving, streaming
 from tests.support.runtimes import CollectingWire, call_with, read
 
 SAID = {
@@ -45,16 +45,16 @@ async def runtime(address: str, **options: Any) -> AsyncIterator[OpenaiRuntime]:
 async def ask(address: str, value: Any, *segments: Segment, **options: Any) -> Any:
     async with runtime(address, **options) as made:
         Checker(made.describe().input).check(value)
-        answer = read(await made.predict(call_with(CollectingWire(), value, *segments)))
-        Checker(made.describe().output).check(answer)
-        return answer
+        output = read(await made.predict(call_with(CollectingWire(), value, *segments)))
+        Checker(made.describe().output).check(output)
+        return output
 
 
 class TestChat:
     async def test_a_text_is_answered(self) -> None:
         """With the model, the usage and the reason of its end."""
         async with serving(responding(SAID)) as seen:
-            answer = await ask(seen.address, {"system": "Be brief.", "user": "Hi", "max_tokens": 5})
+            output = await ask(seen.address, {"system": "Be brief.", "user": "Hi", "max_tokens": 5})
             assert seen.paths == ["/v1/chat/completions"]
             assert seen.json == {
                 "model": "asked-model",
@@ -62,8 +62,8 @@ class TestChat:
                 "max_tokens": 5,
                 "stream": False,
             }
-        assert answer.pop("duration_ms") >= 0
-        assert answer == {
+        assert output.pop("duration_ms") >= 0
+        assert output == {
             "content": "Hello",
             "model": "served-model",
             "usage": SAID["usage"],
@@ -86,8 +86,8 @@ class TestChat:
         """Without content."""
         message = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function"}]}
         async with serving(responding({"choices": [{"message": message, "finish_reason": "tool_calls"}]})) as seen:
-            answer = await ask(seen.address, {"user": "Hi"})
-        assert (answer["content"], answer["tool_calls"]) == (None, message["tool_calls"])
+            output = await ask(seen.address, {"user": "Hi"})
+        assert (output["content"], output["tool_calls"]) == (None, message["tool_calls"])
 
     async def test_a_stream_comes_as_chunks_and_as_a_whole(self) -> None:
         """However the server cuts it."""
@@ -100,10 +100,10 @@ class TestChat:
             pieces = [body[start : start + size] for start in range(0, len(body), size)]
             async with serving(streaming(pieces)) as seen, runtime(seen.address) as made:
                 wire = CollectingWire()
-                answer = read(await made.predict(call_with(wire, {"user": "Hi"}, streams=True)))
+                output = read(await made.predict(call_with(wire, {"user": "Hi"}, streams=True)))
                 assert wire.values == [{"delta": "Grü"}, {"delta": "ße "}, {"delta": "🐍"}]
-                assert (answer["content"], answer["finish_reason"]) == ("Grüße 🐍", "stop")
-                assert answer["usage"] == {"total_tokens": 9}
+                assert (output["content"], output["finish_reason"]) == ("Grüße 🐍", "stop")
+                assert output["usage"] == {"total_tokens": 9}
                 assert seen.json["stream_options"] == {"include_usage": True}
 
     @pytest.mark.parametrize(
@@ -168,8 +168,8 @@ class TestKeys:
         monkeypatch.setenv("SOME_KEY", "sk-canary-93")
         said = {"choices": [{"message": {"content": "You sent Bearer sk-canary-93."}}]}
         async with serving(responding(said)) as seen:
-            answer = await ask(seen.address, {"user": "Hi"}, api_key_env="SOME_KEY")
-        assert answer["content"] == f"You sent {MASK}."
+            output = await ask(seen.address, {"user": "Hi"}, api_key_env="SOME_KEY")
+        assert output["content"] == f"You sent {MASK}."
         parts = [{"choices": [{"delta": {"content": piece}}]} for piece in ("It is sk-", "cana", "ry-93, and sk-can")]
         pieces = [f"data: {json.dumps(part)}\n\n".encode() for part in parts]
         async with (
@@ -177,9 +177,9 @@ class TestKeys:
             runtime(seen.address, api_key_env="SOME_KEY") as made,
         ):
             wire = CollectingWire()
-            answer = read(await made.predict(call_with(wire, {"user": "Hi"}, streams=True)))
+            output = read(await made.predict(call_with(wire, {"user": "Hi"}, streams=True)))
         assert "".join(value["delta"] for value in wire.values) == f"It is {MASK}, and sk-can"
-        assert answer["content"] == f"It is {MASK}, and sk-can"
+        assert output["content"] == f"It is {MASK}, and sk-can"
 
     async def test_a_key_that_is_not_set_is_named(self) -> None:
         with pytest.raises(CallFailed, match="NO_SUCH_KEY is not set"):
@@ -190,14 +190,14 @@ class TestKeys:
 class TestEmbeddings:
     @pytest.mark.parametrize("given", ["one", ["one", "two"]])
     async def test_vectors_come_in_the_order_of_the_texts(self, given: Any) -> None:
-        """Whatever the order of the answer."""
+        """Whatever the order of the response."""
         count = 2 if isinstance(given, list) else 1
         data = [{"index": index, "embedding": [index, 0.5]} for index in reversed(range(count))]
         async with serving(responding({"data": data, "model": "e", "usage": {"total_tokens": 2}})) as seen:
-            answer = await ask(seen.address, {"input": given}, task="embeddings")
+            output = await ask(seen.address, {"input": given}, task="embeddings")
             assert seen.paths == ["/v1/embeddings"]
             assert seen.json == {"input": given, "model": "asked-model"}
-        assert answer["embeddings"] == [[index, 0.5] for index in range(count)]
+        assert output["embeddings"] == [[index, 0.5] for index in range(count)]
 
     async def test_a_wrong_number_of_vectors_is_refused(self) -> None:
         async with serving(responding({"data": []})) as seen:
@@ -222,17 +222,17 @@ class TestTranscription:
             )
 
         sound = beep()
-        async with serving_form(transcribe) as address:
-            answer = await ask(
+        async with running(transcribe) as address:
+            output = await ask(
                 address,
                 {"audio": "data:audio/wav;base64,AA==", "language": "en", "prompt": "a sound"},
                 task="transcription",
             )
-            assert answer["text"] == "beep"
+            assert output["text"] == "beep"
             async with runtime(address, task="transcription") as made:
                 call = call_with(CollectingWire(), {"audio": None}, Segment(sound, "audio/wav", ("audio",), "beep.wav"))
-                answer = read(await made.predict(call))
-        assert answer["segments"][0]["text"] == "beep"
+                output = read(await made.predict(call))
+        assert output["segments"][0]["text"] == "beep"
         assert heard["file"] == ("beep.wav", "audio/wav", sound)
         assert (heard["model"], heard["response_format"]) == ("asked-model", "verbose_json")
 
@@ -258,20 +258,6 @@ class TestTranscription:
 def test_mistakes_in_a_manifest_are_named(options: dict[str, Any], field: str) -> None:
     stated = {"base_url": "http://h/v1", "model": "m"} | options
     assert field in [name for name, _ in OpenaiRuntime.check(stated, Path("/"))]
-
-
-@asynccontextmanager
-async def serving_form(handler: Any) -> AsyncIterator[str]:
-    """A server whose handler reads the form itself."""
-    application = web.Application()
-    application.router.add_post("/v1/audio/transcriptions", handler)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
 
 
 def beep() -> bytes:

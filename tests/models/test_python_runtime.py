@@ -1,4 +1,4 @@
-"""The python runtime: loading classes, answering, streaming, batches, refusals, and cancelling in the midst of code."""
+"""The python runtime: loading, predicting, streaming, batches, refusals, and cancelling in the midst of code."""
 
 from __future__ import annotations
 
@@ -290,7 +290,7 @@ async def test_an_async_generator_streams_and_is_closed_when_it_is_cancelled() -
 # Batches
 
 
-def answers(given: Any) -> list[Any]:
+def results(given: Any) -> list[Any]:
     return [read(one) if isinstance(one, Output) else one for one in given]
 
 
@@ -299,7 +299,7 @@ def test_a_batch_fails_only_the_calls_that_are_wrong() -> None:
     assert runtime.describe().batches
     wire = CollectingWire()
     inputs: list[Mapping[str, Any]] = [{"left": 1}, {"left": "x"}, {"left": -1}, {"left": 2, "right": 3}]
-    first, second, third, fourth = answers(runtime.predict_batch([call_with(wire, value) for value in inputs]))
+    first, second, third, fourth = results(runtime.predict_batch([call_with(wire, value) for value in inputs]))
     assert (first, fourth) == (11, 5)
     assert (second.category, second.field) == ("bad_input", "left")
     assert (third.category, third.field, third.message) == ("bad_input", "left", "too low")
@@ -322,7 +322,7 @@ def test_a_batch_of_another_length_is_the_models_fault() -> None:
 async def test_a_batch_of_one_parameter_is_a_list_of_its_values() -> None:
     runtime = await gentle(Lengths)
     calls = [call_with(CollectingWire(), {"text": text}) for text in ("a", "bcd")]
-    assert answers(await runtime.predict_batch(calls)) == [1, 3]
+    assert results(await runtime.predict_batch(calls)) == [1, 3]
 
 
 class Halves:
@@ -343,7 +343,7 @@ class Counting:
 
 def test_nan_fails_only_its_own_call_of_a_batch() -> None:
     given = [call_with(CollectingWire(), {"number": number}) for number in (1.5, 0, 2.5)]
-    first, second, third = answers(blocking(Halves).predict_batch(given))
+    first, second, third = results(blocking(Halves).predict_batch(given))
     assert (first, third) == (1.5, 2.5)
     assert (second.category, "is NaN or infinite" in second.message) == ("internal", True)
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,12 +20,11 @@ from penstock.providers.endpoint import Endpoint
 from penstock.providers.job_inputs import chat as request
 from penstock.workers.chat import ChatExecutor, ChatResult
 from tests.support.attempts import claimed_job, job_context
-from tests.support.http_servers import responding as wholly
-from tests.support.http_servers import serving, streaming
+from tests.support.http_servers import responding, running, serving, streaming
 from tests.support.providers import KEY, open_servers, profile, spec
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-ANSWER = {
+COMPLETION = {
     "model": "served-model",
     "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}],
     "usage": {"prompt_tokens": 3, "completion_tokens": 1, "total_tokens": 4},
@@ -34,22 +32,7 @@ ANSWER = {
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-@asynccontextmanager
-async def provider(handler: Handler) -> AsyncIterator[str]:
-    """A provider with one handler for every path; yields its address."""
-    application = web.Application(client_max_size=2**24)
-    application.router.add_route("*", "/{path:.*}", handler)
-    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
-def answering(status: int, body: object = None, **headers: str) -> Handler:
+def replying(status: int, body: object = None, **headers: str) -> Handler:
     content = body if isinstance(body, bytes) else msgspec.json.encode(body)
 
     async def handler(_request: web.Request) -> web.Response:
@@ -65,7 +48,7 @@ async def run(base_url: str, claimed: ClaimedJob | None = None, **options: Any) 
 
 
 async def failure(handler: Handler, **options: Any) -> CallFailed:
-    async with provider(handler) as url:
+    async with running(handler) as url:
         with pytest.raises(CallFailed) as caught:
             await run(url, **options)
     return caught.value
@@ -79,16 +62,16 @@ class Seen:
         self.headers: dict[str, str] = {}
         self.body: dict[str, Any] = {}
 
-    async def answer(self, request: web.Request) -> web.Response:
+    async def respond(self, request: web.Request) -> web.Response:
         self.path, self.headers, self.body = request.path, dict(request.headers), await request.json()
-        return web.json_response(ANSWER)
+        return web.json_response(COMPLETION)
 
 
 async def test_messages_are_passed_on_and_the_result_is_as_documented() -> None:
     seen = Seen()
     messages = [{"role": "system", "content": "Answer as JSON."}, {"role": "user", "content": "Classify"}]
     claimed = claimed_job(messages=messages, max_tokens=256, response_format={"type": "json_object"}, call_id=17)
-    async with provider(seen.answer) as url:
+    async with running(seen.respond) as url:
         result = await run(url, claimed)
     assert seen.path == "/chat/completions"
     assert seen.headers["Authorization"] == f"Bearer {KEY}"
@@ -99,14 +82,14 @@ async def test_messages_are_passed_on_and_the_result_is_as_documented() -> None:
         "max_tokens": 256,
         "response_format": {"type": "json_object"},
     }
-    assert (result.content, result.model, result.usage) == ("Hello", "served-model", ANSWER["usage"])
+    assert (result.content, result.model, result.usage) == ("Hello", "served-model", COMPLETION["usage"])
     assert result.finish_reason == "stop"
     assert result.duration_ms >= 0
 
 
 async def test_compact_fields_become_messages() -> None:
     seen = Seen()
-    async with provider(seen.answer) as url:
+    async with running(seen.respond) as url:
         await run(url, claimed_job(system="Be brief.", user="Hi", temperature=0, top_p=0.5, stop=["."], seed=4))
     assert seen.body == {
         "model": "qwen",
@@ -121,14 +104,14 @@ async def test_compact_fields_become_messages() -> None:
 @pytest.mark.parametrize("suffix", ["/v1", "/v1/", "/openai/deployments/x"])
 async def test_the_base_url_is_used_unchanged(suffix: str) -> None:
     seen = Seen()
-    async with provider(seen.answer) as url:
+    async with running(seen.respond) as url:
         await run(url + suffix)
     assert seen.path == suffix.rstrip("/") + "/chat/completions"
 
 
 async def test_without_a_key_the_urls_user_and_password_are_used() -> None:
     seen = Seen()
-    async with provider(seen.answer) as url:
+    async with running(seen.respond) as url:
         await run(url.replace("http://", "http://user:pass%40word@"), api_key=None)
     assert seen.headers["Authorization"] == "Basic dXNlcjpwYXNzQHdvcmQ="
 
@@ -196,7 +179,7 @@ def test_with_messages_the_callers_own_user_field_is_left_alone() -> None:
     ],
 )
 async def test_provider_statuses_map_to_categories(status: int, category: Category) -> None:
-    error = await failure(answering(status, {"error": {"message": "the reason"}}))
+    error = await failure(replying(status, {"error": {"message": "the reason"}}))
     assert error.category is category
     if status not in {204, 302}:
         assert "the reason" in error.message
@@ -207,7 +190,7 @@ async def test_provider_statuses_map_to_categories(status: int, category: Catego
 
 
 async def test_retry_after_is_kept() -> None:
-    error = await failure(answering(429, **{"Retry-After": "7"}))
+    error = await failure(replying(429, **{"Retry-After": "7"}))
     assert error.retry_after == timedelta(seconds=7)
 
 
@@ -221,7 +204,7 @@ async def test_a_refused_job_waits_for_the_reset_that_the_server_states() -> Non
         limits = {"limit-requests": "60", "remaining-requests": "0", "reset-requests": "1m0s"}
         return web.Response(status=429, headers={f"x-ratelimit-{name}": value for name, value in limits.items()})
 
-    async with provider(handler) as url, open_servers() as servers:
+    async with running(handler) as url, open_servers() as servers:
         executor = ChatExecutor(profile(spec(url)), servers)
         for _ in range(2):
             with pytest.raises(CallFailed) as caught:
@@ -265,7 +248,7 @@ def test_retry_after_is_seconds_or_a_date(header: str | None, wait: timedelta | 
     ],
 )
 async def test_a_response_that_is_not_a_completion_is_the_providers_error(body: object) -> None:
-    error = await failure(answering(200, body))
+    error = await failure(replying(200, body))
     assert error.category is Category.PROVIDER_ERROR
 
 
@@ -307,7 +290,7 @@ async def test_a_connection_cut_in_the_middle_is_the_providers_error() -> None:
 
 
 async def test_a_refused_connection_is_the_providers_error() -> None:
-    async with provider(answering(200)) as url:
+    async with running(replying(200)) as url:
         pass
     with pytest.raises(CallFailed) as caught:
         await run(url)
@@ -320,7 +303,7 @@ async def test_secrets_appear_in_no_message_even_when_the_provider_echoes_them(s
         said = f"invalid {request.headers['Authorization']} hunter22 at {request.url}"
         return web.json_response({"error": {"message": said}}, status=status)
 
-    async with provider(echo) as url:
+    async with running(echo) as url:
         with pytest.raises(CallFailed) as caught:
             await run(url.replace("http://", "http://admin:hunter22@"))
     assert KEY not in caught.value.message
@@ -330,16 +313,16 @@ async def test_secrets_appear_in_no_message_even_when_the_provider_echoes_them(s
 @pytest.mark.parametrize("length", [250, 270, 285, 290, 295, 3980, 4085])
 async def test_no_part_of_a_secret_survives_where_an_error_is_cut(length: int) -> None:
     for space in ("x", " "):
-        error = await failure(answering(500, {"error": {"message": space * length + KEY + " and more " * 50}}))
+        error = await failure(replying(500, {"error": {"message": space * length + KEY + " and more " * 50}}))
         assert KEY[:6] not in error.message
 
 
 async def test_an_echo_of_credentials_in_a_response_is_masked() -> None:
-    echoing = ANSWER | {
+    echoing = COMPLETION | {
         "model": f"served for {KEY}",
         "choices": [{"message": {"role": "assistant", "content": f"your key is {KEY}"}}],
     }
-    async with provider(answering(200, echoing)) as url:
+    async with running(replying(200, echoing)) as url:
         result = await run(url)
     assert KEY not in repr(result)
     parts = [{"choices": [{"delta": {"content": f"your key is {KEY}"}}], "model": KEY}]
@@ -358,7 +341,7 @@ async def test_a_key_that_json_escapes_is_masked_there_too() -> None:
     async def echo(request: web.Request) -> web.Response:
         return web.json_response({"error": dict(request.headers)}, status=500)
 
-    async with provider(echo) as url:
+    async with running(echo) as url:
         with pytest.raises(CallFailed) as caught:
             await run(url, api_key=key)
     assert "quoted" not in caught.value.message
@@ -367,7 +350,7 @@ async def test_a_key_that_json_escapes_is_masked_there_too() -> None:
 async def test_nul_characters_are_left_out_of_replies() -> None:
     """PostgreSQL keeps U+0000 but takes nothing apart that holds it."""
     odd = said("a\0b\\u0000c") | {"model": "m\0", "usage": {"prompt_tokens": 1, "x\0": ["\0"]}}
-    async with provider(answering(200, odd)) as url:
+    async with running(replying(200, odd)) as url:
         result = await run(url)
     assert (result.content, result.model, result.usage) == ("ab\\u0000c", "m", {"prompt_tokens": 1, "x": [""]})
     async with serving(streaming(stream("a\0", "b"))) as seen, open_servers() as servers:
@@ -388,7 +371,7 @@ async def test_credentials_in_other_spellings_are_masked_and_words_are_not() -> 
         )
         return web.Response(text=body, content_type="application/json")
 
-    async with provider(echo) as url:
+    async with running(echo) as url:
         result = await run(url, api_key="canary-KEY/abc+def==")
         assert (result.content, result.usage) == ("Hi ******", {"******": "******"})
         result = await run(url, api_key="anything")
@@ -398,7 +381,7 @@ async def test_credentials_in_other_spellings_are_masked_and_words_are_not() -> 
         key = request.headers["Authorization"].replace("/", "\\/")
         return web.Response(text=f'{{"reason": "{key} is wrong"}}', content_type="application/json", status=500)
 
-    async with provider(slashed) as url:
+    async with running(slashed) as url:
         with pytest.raises(CallFailed) as caught:
             await run(url, api_key="canary-KEY/abc+def==")
     assert "Bearer ****** is wrong" in caught.value.message
@@ -431,7 +414,7 @@ async def test_events_may_come_in_any_pieces_with_any_line_ends(size: int, end: 
 
 
 async def test_an_error_loses_its_nul_characters() -> None:
-    async with provider(answering(500, {"error": {"message": "a\0b"}})) as url:
+    async with running(replying(500, {"error": {"message": "a\0b"}})) as url:
         with pytest.raises(CallFailed, match="500: ab"):
             await run(url)
 
@@ -441,13 +424,13 @@ async def test_a_response_that_cannot_be_cleaned_is_the_providers_error() -> Non
         body = '{"choices": [{"message": {"content": "\\u0000"}}], "x": ' + "[" * 5000 + "]" * 5000 + "}"
         return web.Response(text=body, content_type="application/json")
 
-    async with provider(deep) as url:
+    async with running(deep) as url:
         with pytest.raises(CallFailed, match="is not JSON that can be read"):
             await run(url)
 
 
 async def test_a_reply_is_not_lost_because_the_attempts_repeat_it() -> None:
-    async with provider(answering(200, said("x" * 5000))) as url, open_servers() as servers:
+    async with running(replying(200, said("x" * 5000))) as url, open_servers() as servers:
         chat = spec(url)
         result = await ChatExecutor(profile(chat), servers, max_result_bytes=8000)(
             claimed_job(user="Hi"), job_context()
@@ -472,7 +455,7 @@ async def test_a_refusal_whose_words_do_not_arrive_is_still_one(monkeypatch: pyt
 async def test_an_account_that_cannot_be_true_counts_as_none(tokens: object) -> None:
     told = job_context()
     async with (
-        provider(answering(200, ANSWER | {"usage": {"prompt_tokens": tokens}})) as url,
+        running(replying(200, COMPLETION | {"usage": {"prompt_tokens": tokens}})) as url,
         open_servers() as servers,
     ):
         chat = spec(url)
@@ -511,7 +494,7 @@ async def test_a_streamed_reply_is_the_jobs_output_while_it_comes() -> None:
         provider = spec(seen.address)
         async with open_servers() as servers:
             result = await ChatExecutor(profile(provider), servers)(claimed_job(user="Hi", stream=True), told)
-    assert (result.content, result.model, result.usage) == ("Hello", "served-model", ANSWER["usage"])
+    assert (result.content, result.model, result.usage) == ("Hello", "served-model", COMPLETION["usage"])
     assert seen.json["stream"] is True
     parcel = told.outbox.parcel()
     assert [msgspec.json.decode(chunk) for chunk in parcel.chunks] == [{"delta": "Hel"}, {"delta": "lo"}]
@@ -520,7 +503,7 @@ async def test_a_streamed_reply_is_the_jobs_output_while_it_comes() -> None:
 @pytest.mark.parametrize("cut", [True, False])
 async def test_a_stream_that_ends_early_fails_without_fallback(cut: bool) -> None:
     """The output so far would stand before another provider's reply."""
-    async with serving(streaming(stream("Hel", "lo")[:1], cut=cut)) as broken, serving(wholly(ANSWER)) as other:
+    async with serving(streaming(stream("Hel", "lo")[:1], cut=cut)) as broken, serving(responding(COMPLETION)) as other:
         specs = [spec(broken.address, name="broken"), spec(other.address, name="other")]
         async with open_servers() as servers:
             with pytest.raises(CallFailed) as caught:
@@ -530,7 +513,7 @@ async def test_a_stream_that_ends_early_fails_without_fallback(cut: bool) -> Non
 
 
 async def test_a_stream_that_never_began_falls_back() -> None:
-    async with serving(wholly({"error": "no"}, 500)) as broken, serving(streaming(stream("Hi"))) as other:
+    async with serving(responding({"error": "no"}, 500)) as broken, serving(streaming(stream("Hi"))) as other:
         specs = [spec(broken.address, name="broken"), spec(other.address, name="other")]
         async with open_servers() as servers:
             result = await ChatExecutor(profile(*specs), servers)(claimed_job(user="Hi", stream=True), job_context())
@@ -542,7 +525,7 @@ async def test_a_stream_that_never_began_falls_back() -> None:
 
 async def test_the_next_provider_replaces_one_that_fails_and_both_attempts_are_kept() -> None:
     told = job_context()
-    async with serving(wholly({"error": "out of memory"}, 500)) as broken, serving(wholly(ANSWER)) as other:
+    async with serving(responding({"error": "out of memory"}, 500)) as broken, serving(responding(COMPLETION)) as other:
         specs = [spec(broken.address, name="broken", model="big"), spec(other.address, name="other")]
         async with open_servers() as servers:
             result = await ChatExecutor(profile(*specs), servers)(claimed_job(user="Hi"), told)
@@ -566,7 +549,7 @@ async def test_the_next_provider_replaces_one_that_fails_and_both_attempts_are_k
 
 async def test_all_replies_are_compared() -> None:
     first, second = said("one two three four"), said("One, two; three five.")
-    async with serving(wholly(first)) as left, serving(wholly(second)) as right:
+    async with serving(responding(first)) as left, serving(responding(second)) as right:
         specs = [spec(left.address, name="left"), spec(right.address, name="right")]
         async with open_servers() as servers:
             result = await ChatExecutor(profile(*specs, mode=Mode.ALL), servers)(claimed_job(user="Hi"), job_context())
@@ -581,7 +564,7 @@ async def test_images_pass_through_and_a_profiles_defaults_stand_below_the_jobs_
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}},
     ]
     seen = Seen()
-    async with provider(seen.answer) as url:
+    async with running(seen.respond) as url:
         vision = spec(url, defaults={"presence_penalty": 1})
         seeing = profile(vision, max_tokens=300, temperature=0.5, chat_template_kwargs={"x": 1})
         async with open_servers() as servers:
@@ -599,7 +582,7 @@ async def test_images_pass_through_and_a_profiles_defaults_stand_below_the_jobs_
 
 def said(content: str) -> dict[str, Any]:
     """A completion with this content."""
-    return ANSWER | {"choices": [{"message": {"role": "assistant", "content": content}}]}
+    return COMPLETION | {"choices": [{"message": {"role": "assistant", "content": content}}]}
 
 
 def stream(*deltas: str) -> list[bytes]:
@@ -607,5 +590,5 @@ def stream(*deltas: str) -> list[bytes]:
     parts: list[dict[str, Any]] = [
         {"model": "served-model", "choices": [{"index": 0, "delta": {"content": delta}}]} for delta in deltas
     ]
-    parts.append({"choices": [], "usage": ANSWER["usage"]})
+    parts.append({"choices": [], "usage": COMPLETION["usage"]})
     return [b"data: " + msgspec.json.encode(part) + b"\n\n" for part in parts] + [b"data: [DONE]\n\n"]

@@ -43,7 +43,7 @@ class Hanging:
         self.left = False
         self._answer = asyncio.Event()
 
-    def answer(self) -> None:
+    def respond(self) -> None:
         self._answer.set()
 
     async def __call__(self) -> Reply:
@@ -80,8 +80,8 @@ async def asked(
     )
 
 
-def outcomes(answered: Dispatched) -> list[tuple[str, str]]:
-    return [(attempt.provider, attempt.status) for attempt in answered.attempts]
+def outcomes(result: Dispatched) -> list[tuple[str, str]]:
+    return [(attempt.provider, attempt.status) for attempt in result.attempts]
 
 
 def closed(clock: StandingClock, seconds: str = "30") -> Gate:
@@ -93,18 +93,18 @@ def closed(clock: StandingClock, seconds: str = "30") -> Gate:
 
 async def test_first_stops_at_the_first_success() -> None:
     told: list[ProviderAttempt] = []
-    answered = await asked(
+    result = await asked(
         Mode.FIRST, candidate("a", failing()), candidate("b", saying("B")), candidate("c", saying("C")), told=told
     )
-    assert (answered.provider, answered.reply.text) == ("b", "B")
-    assert outcomes(answered) == [("a", "failed"), ("b", "completed")]
-    assert told == answered.attempts
+    assert (result.provider, result.reply.text) == ("b", "B")
+    assert outcomes(result) == [("a", "failed"), ("b", "completed")]
+    assert told == result.attempts
 
 
 async def test_first_passes_over_closed_gates() -> None:
     clock = StandingClock()
-    answered = await asked(Mode.FIRST, candidate("a", saying("A"), closed(clock)), candidate("b", saying("B")))
-    assert (answered.reply.text, outcomes(answered)) == ("B", [("b", "completed"), ("a", "skipped")])
+    result = await asked(Mode.FIRST, candidate("a", saying("A"), closed(clock)), candidate("b", saying("B")))
+    assert (result.reply.text, outcomes(result)) == ("B", [("b", "completed"), ("a", "skipped")])
 
 
 async def test_first_waits_for_a_closed_gate_when_no_other_provider_succeeds() -> None:
@@ -115,10 +115,10 @@ async def test_first_waits_for_a_closed_gate_when_no_other_provider_succeeds() -
         clock.now += 30
         raise CallFailed(Category.PROVIDER_ERROR, "no")
 
-    answered = await asked(
+    result = await asked(
         Mode.FIRST, candidate("a", saying("A"), limited), candidate("b", fail_a_while), max_wait_seconds=10
     )
-    assert (answered.reply.text, outcomes(answered)) == ("A", [("b", "failed"), ("a", "completed")])
+    assert (result.reply.text, outcomes(result)) == ("A", [("b", "failed"), ("a", "completed")])
 
 
 async def test_all_calls_every_provider_at_once_and_the_first_in_order_counts() -> None:
@@ -127,18 +127,18 @@ async def test_all_calls_every_provider_at_once_and_the_first_in_order_counts() 
         asked(Mode.ALL, candidate("a", failing()), candidate("b", slow), candidate("c", saying("C")))
     )
     await slow.begun.wait()
-    slow.answer()
-    answered = await running
-    assert answered.reply.text == "late"
-    assert outcomes(answered) == [("a", "failed"), ("b", "completed"), ("c", "completed")]
+    slow.respond()
+    result = await running
+    assert result.reply.text == "late"
+    assert outcomes(result) == [("a", "failed"), ("b", "completed"), ("c", "completed")]
 
 
 async def test_race_takes_the_quickest_and_lets_the_others_go() -> None:
     slow = Hanging()
-    answered = await asked(Mode.RACE, candidate("a", slow), candidate("b", failing()), candidate("c", saying("C")))
-    assert answered.reply.text == "C"
-    assert sorted(outcomes(answered)) == [("a", "cancelled"), ("b", "failed"), ("c", "completed")]
-    assert outcomes(answered)[0] == ("c", "completed")
+    result = await asked(Mode.RACE, candidate("a", slow), candidate("b", failing()), candidate("c", saying("C")))
+    assert result.reply.text == "C"
+    assert sorted(outcomes(result)) == [("a", "cancelled"), ("b", "failed"), ("c", "completed")]
+    assert outcomes(result)[0] == ("c", "completed")
     assert slow.left
 
 
@@ -147,16 +147,16 @@ async def test_race_reports_each_provider_once_also_those_that_end_together_or_n
     busy = Gate(1)
     slow = Hanging()
     async with busy.slot(0):
-        answered = await asked(
+        result = await asked(
             Mode.RACE,
             candidate("a", saying("A")),
             candidate("b", saying("B")),
             candidate("c", slow, busy),
             told=told,
         )
-    assert answered.reply.text == "A"
-    assert sorted(outcomes(answered)) == [("a", "completed"), ("b", "completed"), ("c", "skipped")]
-    assert sorted(told, key=lambda one: one.provider) == sorted(answered.attempts, key=lambda one: one.provider)
+    assert result.reply.text == "A"
+    assert sorted(outcomes(result)) == [("a", "completed"), ("b", "completed"), ("c", "skipped")]
+    assert sorted(told, key=lambda one: one.provider) == sorted(result.attempts, key=lambda one: one.provider)
     assert not slow.begun.is_set()
 
 
@@ -165,9 +165,9 @@ async def test_an_unforeseen_error_with_one_provider_costs_no_other_its_reply(mo
     async def break_down() -> Reply:
         raise LookupError("secret")
 
-    answered = await asked(mode, candidate("a", break_down), candidate("b", saying("B")))
-    assert answered.reply.text == "B"
-    (broken,) = [one for one in answered.attempts if one.provider == "a"]
+    result = await asked(mode, candidate("a", break_down), candidate("b", saying("B")))
+    assert result.reply.text == "B"
+    (broken,) = [one for one in result.attempts if one.provider == "a"]
     assert (broken.status, broken.error) == ("failed", "it could not be called (LookupError)")
     assert broken.error_category is Category.INTERNAL
 
@@ -247,9 +247,9 @@ async def resting(clock: StandingClock) -> Gate:
 @pytest.mark.parametrize("mode", list(Mode))
 async def test_a_provider_that_failed_too_often_delays_no_other(mode: Mode) -> None:
     gate = await resting(StandingClock())
-    answered = await asked(mode, candidate("a", saying("A"), gate), candidate("b", saying("B")), max_wait_seconds=20)
-    assert answered.reply.text == "B"
-    assert sorted(outcomes(answered)) == [("a", "skipped"), ("b", "completed")]
+    result = await asked(mode, candidate("a", saying("A"), gate), candidate("b", saying("B")), max_wait_seconds=20)
+    assert result.reply.text == "B"
+    assert sorted(outcomes(result)) == [("a", "skipped"), ("b", "completed")]
 
 
 @pytest.mark.parametrize("mode", list(Mode))
@@ -261,10 +261,10 @@ async def test_a_provider_that_failed_too_often_is_called_when_no_other_succeeds
         clock.now += 10
         raise CallFailed(Category.PROVIDER_ERROR, "no")
 
-    answered = await asked(mode, candidate("a", saying("A"), gate), candidate("b", fail_a_while), max_wait_seconds=20)
-    assert sorted(outcomes(answered)) == [("a", "completed"), ("b", "failed")]
+    result = await asked(mode, candidate("a", saying("A"), gate), candidate("b", fail_a_while), max_wait_seconds=20)
+    assert sorted(outcomes(result)) == [("a", "completed"), ("b", "failed")]
     if mode is Mode.ALL:
-        assert outcomes(answered) == [("a", "completed"), ("b", "failed")]
+        assert outcomes(result) == [("a", "completed"), ("b", "failed")]
 
 
 @pytest.mark.parametrize("mode", list(Mode))
@@ -357,10 +357,10 @@ async def test_a_gate_lets_so_many_through_and_keeps_the_order() -> None:
     calls = [asyncio.ensure_future(call(place)) for place in range(3)]
     await slow[1].begun.wait()
     assert (order, report_of(gate).running) == ([0, 1], 2)
-    slow[0].answer()
+    slow[0].respond()
     await slow[2].begun.wait()
     for one in slow[1:]:
-        one.answer()
+        one.respond()
     await asyncio.gather(*calls)
     assert (order, report_of(gate).running) == ([0, 1, 2], 0)
 
@@ -382,7 +382,7 @@ async def test_a_call_that_waits_for_a_slot_is_refused_as_soon_as_its_wait_is_to
     with pytest.raises(GateClosed, match="its rate limit is used up"):
         await impatient
     assert not patient.done()
-    slow.answer()
+    slow.respond()
     await first
     assert report_of(gate).running == 0
     patient.cancel()

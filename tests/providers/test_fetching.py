@@ -13,7 +13,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from penstock.failures import CallFailed, Category
 from penstock.providers.fetching import Fetcher
-from tests.support.http_servers import site
+from tests.support.http_servers import running
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 HERE = ("127.0.0.0/8",)
@@ -33,7 +33,7 @@ async def fetch(url: str, to: Path, *, networks: tuple[str, ...] = HERE, seconds
 async def failure(
     handler: Handler, tmp_path: Path, *, seconds: float = 20, path: str = "/a?signature=s3cr3t"
 ) -> CallFailed:
-    async with site(handler) as url:
+    async with running(handler) as url:
         with pytest.raises(CallFailed) as caught:
             await fetch(url + path, tmp_path / "file", seconds=seconds)
     assert "s3cr3t" not in caught.value.message
@@ -45,14 +45,14 @@ async def whole(_: web.Request) -> web.Response:
 
 
 def status(code: int, **headers: str) -> Handler:
-    async def answer(_: web.Request) -> web.Response:
+    async def respond(_: web.Request) -> web.Response:
         return web.Response(status=code, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
-    return answer
+    return respond
 
 
 async def test_a_file_arrives_whole(tmp_path: Path) -> None:
-    async with site(whole) as url:
+    async with running(whole) as url:
         assert await fetch(f"{url}/call.wav", tmp_path / "file") == CONTENT
 
 
@@ -63,12 +63,12 @@ async def test_redirects_are_followed(tmp_path: Path) -> None:
             web.Response(body=CONTENT) if step == 5 else web.Response(status=302, headers={"Location": f"/{step + 1}"})
         )
 
-    async with site(moving) as url:
+    async with running(moving) as url:
         assert await fetch(url, tmp_path / "file") == CONTENT
 
 
 async def test_private_addresses_are_refused_unless_they_are_allowed(tmp_path: Path) -> None:
-    async with site(whole) as url:
+    async with running(whole) as url:
         other_widths = "\uff11\uff12\uff17.0.0.1"
         for address in (url, url.replace("127.0.0.1", "localhost"), url.replace("127.0.0.1", other_widths)):
             with pytest.raises(CallFailed, match=r"input\.audio_url: .*is not on the public internet") as caught:
@@ -155,7 +155,7 @@ async def test_a_name_that_leads_to_a_private_address_is_refused(tmp_path: Path)
 
 
 async def test_a_disk_of_ours_that_fails_is_our_fault(tmp_path: Path) -> None:
-    async with site(whole) as url:
+    async with running(whole) as url:
         with pytest.raises(CallFailed, match="cannot be kept here") as caught:
             await fetch(url, tmp_path / "absent" / "file")
     assert caught.value.category is Category.INTERNAL
@@ -206,7 +206,7 @@ async def test_a_slow_host_is_a_timeout(tmp_path: Path, drips: bool) -> None:
 
 
 async def test_a_host_that_is_not_there(tmp_path: Path) -> None:
-    async with site(whole) as url:
+    async with running(whole) as url:
         pass
     with pytest.raises(CallFailed) as caught:
         await fetch(url, tmp_path / "file")

@@ -29,7 +29,7 @@ from tests.support.providers import open_servers, spec
 from tests.support.recordings import encoded, recorded
 
 LONGEST = timedelta(seconds=6)
-Answers = Callable[[int], web.Response]
+Responses = Callable[[int], web.Response]
 
 
 @pytest.fixture(scope="session")
@@ -53,13 +53,13 @@ def said(text: str, **fields: Any) -> web.Response:
 
 
 @asynccontextmanager
-async def hearing(answers: Answers) -> AsyncIterator[Seen]:
-    """A server that responds to its first request with ``answers(1)``, and so on."""
+async def hearing(responses: Responses) -> AsyncIterator[Seen]:
+    """A server that responds to its first request with ``responses(1)``, and so on."""
 
-    async def answer(_: web.Request) -> web.StreamResponse:
-        return answers(len(seen.bodies))
+    async def respond(_: web.Request) -> web.StreamResponse:
+        return responses(len(seen.bodies))
 
-    async with serving(answer) as seen:
+    async with serving(respond) as seen:
         yield seen
 
 
@@ -124,7 +124,7 @@ async def test_a_chat_model_gets_a_long_recording_piece_by_piece(recording: Reco
 
 
 async def test_times_of_segments_and_words_count_from_the_start_of_the_whole(recording: Recording) -> None:
-    answer = {
+    body = {
         "text": "a b",
         "language": "de",
         "segments": [
@@ -133,7 +133,7 @@ async def test_times_of_segments_and_words_count_from_the_start_of_the_whole(rec
             {"text": "c"},
         ],
     }
-    async with hearing(lambda _: web.json_response(answer)) as seen:
+    async with hearing(lambda _: web.json_response(body)) as seen:
         provider = spec(seen.address, name="whisperx", kind=Kind.WHISPERX, model="", max_duration=timedelta(seconds=12))
         reply = await transcribed(provider, recording, SpeechRequest(diarization=True))
     assert reply.text == "a b\na b"
@@ -168,12 +168,12 @@ async def test_a_short_recording_is_sent_whole(recording: Recording) -> None:
 async def test_a_piece_that_fails_in_passing_is_tried_again(recording: Recording) -> None:
     """What came before it would be lost with it."""
 
-    def answers(number: int) -> web.Response:
+    def responses(number: int) -> web.Response:
         if number in {2, 4}:
             return web.json_response({}, status=429 if number == 2 else 503, headers={"Retry-After": "0"})
         return said(f"{number}")
 
-    async with hearing(answers) as seen:
+    async with hearing(responses) as seen:
         reply = await transcribed(audio_model(seen), recording)
     assert reply.text == "1 3 5 6"
     assert len(seen.bodies) == 6
@@ -219,12 +219,12 @@ def too_many() -> web.Response:
 
 
 async def test_all_pieces_together_have_the_providers_time(recording: Recording) -> None:
-    async def answer(_: web.Request) -> web.StreamResponse:
+    async def respond(_: web.Request) -> web.StreamResponse:
         if len(seen.bodies) == 3:
             await asyncio.Event().wait()
         return said("Words.")
 
-    async with serving(answer) as seen:
+    async with serving(respond) as seen:
         with pytest.raises(CallFailed, match=r"it took longer than 0\.5 s for all pieces") as caught:
             await transcribed(audio_model(seen), recording, seconds=0.5)
     assert caught.value.category is Category.TIMEOUT
@@ -255,11 +255,11 @@ async def test_a_provider_that_hangs_opens_its_breaker_in_pieces_too(recording: 
 
 
 async def test_a_wait_that_is_too_long_is_refused_at_once(recording: Recording) -> None:
-    def answers(number: int) -> web.Response:
+    def responses(number: int) -> web.Response:
         down = web.json_response({"error": "down"}, status=503, headers={"Retry-After": "3600"})
         return said("Words.") if number < 2 else down
 
-    async with hearing(answers) as seen:
+    async with hearing(responses) as seen:
         with pytest.raises((CallFailed, GateClosed)) as caught:
             await transcribed(audio_model(seen), recording)
     assert "503: down" in str(caught.value)

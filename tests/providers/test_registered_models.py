@@ -126,8 +126,8 @@ async def test_a_model_that_only_streams_serves_whole_completions_too(models: Mo
 
 
 async def test_a_server_stands_in_for_a_model_that_fails(models: ModelCaller) -> None:
-    answer = {"choices": [{"message": {"content": "Hello"}}]}
-    async with serving(responding(answer)) as seen:
+    completion = {"choices": [{"message": {"content": "Hello"}}]}
+    async with serving(responding(completion)) as seen:
         servers = Servers(models)
         result = await ChatExecutor(profile(model("assistant"), spec(seen.address)), servers)(
             claimed_job(user="fail"), job_context()

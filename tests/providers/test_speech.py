@@ -195,11 +195,11 @@ async def test_mp3_goes_as_it_is(tmp_path: Path, wav: Path) -> None:
     assert heard.audio == ("mp3", recording.path.read_bytes())
 
 
-# Answers
+# Responses
 
 
 @pytest.mark.parametrize(
-    ("answer", "text", "segments"),
+    ("output", "text", "segments"),
     [
         ({"text": " a b "}, "a b", 1),
         ({"segments": SEGMENTS}, "The quick brown fox jumps over the lazy dog.", 2),
@@ -212,9 +212,9 @@ async def test_mp3_goes_as_it_is(tmp_path: Path, wav: Path) -> None:
     ],
 )
 async def test_every_form_of_response_becomes_a_transcript(
-    recording: Recording, answer: Any, text: str, segments: int
+    recording: Recording, output: Any, text: str, segments: int
 ) -> None:
-    reply = transcript(msgspec.json.encode(answer), recording, "m")
+    reply = transcript(msgspec.json.encode(output), recording, "m")
     assert reply.text == text
     assert len(reply.segments or []) == segments
     for one in reply.segments or []:

@@ -25,7 +25,7 @@ from penstock.recordings.recording import examine
 from penstock.work.context import JobContext
 from penstock.workers.transcription import TranscriptionExecutor, TranscriptionResult, fitted, sweep
 from tests.support.attempts import claimed_job, job_context
-from tests.support.http_servers import hanging, raw_server, serving, site
+from tests.support.http_servers import hanging, raw_server, running, serving
 from tests.support.providers import open_servers, profile, spec
 from tests.support.recordings import TEXT, base64_of, encoded, spoken
 from tests.support.speech_servers import SEGMENTS, transcribing
@@ -139,7 +139,7 @@ async def test_every_format_arrives_from_a_url_as_it_is(
     async def file(_: web.Request) -> web.StreamResponse:
         return web.FileResponse(path)
 
-    async with site(file) as url, transcribing() as heard:
+    async with running(file) as url, transcribing() as heard:
         result = await transcribed(whisperx(heard.address), audio_url=f"{url}/{name}")
     (sent,) = heard.files.values()
     assert (sent[0], sent[2]) == (f"recording{path.suffix}", path.read_bytes())

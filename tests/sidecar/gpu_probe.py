@@ -16,10 +16,10 @@ async def main() -> None:
     while line := await asyncio.to_thread(sys.stdin.readline):
         try:
             async with asyncio.timeout(float(line)):
-                answer: object = await reader.read()
+                state: object = await reader.read()
         except (TimeoutError, SourceFailed) as error:
-            answer = {"error": str(error) or type(error).__name__}
-        sys.stdout.write(msgspec.json.encode(answer).decode() + "\n")
+            state = {"error": str(error) or type(error).__name__}
+        sys.stdout.write(msgspec.json.encode(state).decode() + "\n")
         sys.stdout.flush()
 
 

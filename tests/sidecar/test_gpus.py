@@ -127,8 +127,8 @@ async def test_a_driver_that_responds_late_is_queried_again(library: Path, tmp_p
         pipe.unlink()
         os.close(writer)
         async with asyncio.timeout(10):
-            while len(answer := await probe.read()) != 3:
-                assert "has not completed" in answer["error"]
+            while len(state := await probe.read()) != 3:
+                assert "has not completed" in state["error"]
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="this machine has no NVIDIA GPU")

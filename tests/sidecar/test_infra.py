@@ -30,12 +30,12 @@ def report(age: float = 0.5, host: str = "gpu-1") -> Report:
 def sidecar_with(value: Report) -> Handler:
     """Return the handler of a sidecar that requires the token."""
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def respond(request: web.Request) -> web.StreamResponse:
         if request.headers.get("Authorization") != f"Bearer {TOKEN}":
             return web.json_response({"code": "unauthorized"}, status=401)
         return web.Response(body=msgspec.json.encode(value), content_type="application/json")
 
-    return answer
+    return respond
 
 
 @asynccontextmanager
@@ -153,11 +153,11 @@ async def test_a_hanging_sidecar_does_not_delay_the_others_for_long(monkeypatch:
 async def test_an_unreachable_sidecar_keeps_its_last_telemetry_and_its_age_grows() -> None:
     handlers = [sidecar_with(report(age=1.0)), sending(b"", "text/plain", 503), sending(b"{}", "application/json")]
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def respond(request: web.Request) -> web.StreamResponse:
         return await handlers.pop(0)(request)
 
     now = 100.0
-    async with serving(answer) as server, infra(server.address, clock=lambda: now) as found:
+    async with serving(respond) as server, infra(server.address, clock=lambda: now) as found:
         (first,) = (await found.status()).sidecars
         now = 102.0
         (kept,) = (await found.status()).sidecars

@@ -182,7 +182,7 @@ async def test_a_source_that_keeps_failing_is_logged_once_and_again_on_recovery(
     logs.configure(level="info", form="json")
     requested, healthy, seen = asyncio.Event(), asyncio.Event(), 0
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def respond(request: web.Request) -> web.StreamResponse:
         nonlocal seen
         seen += 1
         if seen == 4:
@@ -190,7 +190,7 @@ async def test_a_source_that_keeps_failing_is_logged_once_and_again_on_recovery(
         return await responding({}, 200 if healthy.is_set() else 503)(request)
 
     try:
-        async with serving(answer) as whisperx, sampler(whisperx=(whisperx.address,)) as one:
+        async with serving(respond) as whisperx, sampler(whisperx=(whisperx.address,)) as one:
             running = asyncio.create_task(one.run())
             await asyncio.wait_for(requested.wait(), 10)
             healthy.set()

@@ -42,11 +42,11 @@ class Sidecar:
         headers = {} if authorization is None else {"Authorization": authorization}
         async with (
             aiohttp.ClientSession() as session,
-            session.request(method, self.url + path, headers=headers, allow_redirects=False) as answer,
+            session.request(method, self.url + path, headers=headers, allow_redirects=False) as response,
         ):
-            body = await answer.read()
-            self.responses.append(f"{answer.raw_headers} {body.decode()}")
-            return answer.status, answer.headers, body
+            body = await response.read()
+            self.responses.append(f"{response.raw_headers} {body.decode()}")
+            return response.status, response.headers, body
 
     async def report(self) -> Report:
         status, _, body = await self.fetch()

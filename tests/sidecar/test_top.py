@@ -220,10 +220,10 @@ async def test_json_is_what_the_sidecars_report(tmp_path: Path) -> None:
 async def test_live_it_polls_survives_the_gateway_and_exits_quietly(tmp_path: Path) -> None:
     away = False
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def respond(request: web.Request) -> web.StreamResponse:
         return web.json_response({"detail": "it is away"}, status=500) if away else await gateway(request)
 
-    async with serving(answer) as server, on_terminal(tmp_path, server.address, "--interval", "0.2") as terminal:
+    async with serving(respond) as server, on_terminal(tmp_path, server.address, "--interval", "0.2") as terminal:
         await until(lambda: terminal.shown.count("penstock top") >= 3, "three frames", seconds=20)
         assert "0 NVIDIA A100" in terminal.shown
         away = True
@@ -315,10 +315,10 @@ async def test_an_unreachable_or_refusing_gateway_is_shown_with_exit_status_1(tm
 async def test_a_gateway_without_sidecars_or_of_another_version(tmp_path: Path) -> None:
     content: dict[str, Any] = {"configured": False, "sidecars": []}
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def respond(request: web.Request) -> web.StreamResponse:
         return web.json_response(content) if request.path == "/api/v1/infra/status" else await gateway(request)
 
-    async with serving(answer) as server:
+    async with serving(respond) as server:
         _, out, _ = await run(tmp_path, server.address, "--once")
         assert "INFRA_SIDECAR_URLS is not set" in out
         assert "transcription / whisperx" in out

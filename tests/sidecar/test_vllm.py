@@ -34,10 +34,10 @@ async def test_engines_are_added_up_and_tokens_are_counted_between_two_readings(
     bodies = [metrics(1000, 50), metrics(3000, 250), metrics(10, 260), metrics(110, 300)]
     times = iter([100.0, 104.0, 106.0, 107.0])
 
-    async def answer(_: web.Request) -> web.Response:
+    async def respond(_: web.Request) -> web.Response:
         return web.Response(body=bodies.pop(0), content_type="text/plain")
 
-    async with serving(answer) as server, reading(server.address + "/", lambda: next(times)) as reader:
+    async with serving(respond) as server, reading(server.address + "/", lambda: next(times)) as reader:
         assert await reader.read() == [
             VllmModel(name="qwen2.5-14b", requests_running=5, requests_waiting=7, cache_usage=0.5)
         ]

@@ -27,12 +27,12 @@ async def test_a_healthy_server() -> None:
 
 
 async def test_a_server_without_a_health_page_is_checked_by_its_first_page() -> None:
-    async def answer(request: web.Request) -> web.Response:
+    async def respond(request: web.Request) -> web.Response:
         if request.path == "/health":
             raise web.HTTPNotFound
         raise web.HTTPTemporaryRedirect("/docs")
 
-    health, paths = await read(answer)
+    health, paths = await read(respond)
     assert (health.reachable, health.status, health.error, paths) == (True, 307, None, ["/health", "/"])
 
 

@@ -79,8 +79,8 @@ class HttpCaller:
         content = io.BytesIO(data) if data is not None and len(data) >= 2**20 else data  # aiohttp warns of large bytes
         async with self.session.request(
             method, url, data=content, headers=sent | dict(headers or {}), allow_redirects=False
-        ) as answer:
-            return Reply(status=answer.status, headers=answer.headers.copy(), body=await answer.read())
+        ) as response:
+            return Reply(status=response.status, headers=response.headers.copy(), body=await response.read())
 
     async def get(self, path: str, **headers: str) -> Reply:
         return await self.call("GET", path, headers={k.replace("_", "-"): v for k, v in headers.items()})

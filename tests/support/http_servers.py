@@ -25,12 +25,29 @@ class Seen:
     headers: list[dict[str, str]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
     ports: set[int] = field(default_factory=set)  # of the callers' connections
-    left: asyncio.Event = field(default_factory=asyncio.Event)  # a caller went before the answer
+    left: asyncio.Event = field(default_factory=asyncio.Event)  # set when a caller leaves before its response
 
     @property
     def json(self) -> Any:
         """The last request."""
         return json.loads(self.bodies[-1])
+
+
+@asynccontextmanager
+async def running(served: web.Application | Handler, *, port: int = 0) -> AsyncIterator[str]:
+    """Run an application, or one handler for every request; yield its address."""
+    if isinstance(served, web.Application):
+        application = served
+    else:
+        application = web.Application(client_max_size=2**28)
+        application.router.add_route("*", "/{path:.*}", served)
+    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
 
 
 @asynccontextmanager
@@ -50,40 +67,32 @@ async def serving(handler: Handler) -> AsyncIterator[Seen]:
             seen.left.set()
             raise
 
-    application = web.Application(client_max_size=2**28)
-    application.router.add_route("*", "/{path:.*}", handle)
-    runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    seen.address = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    async with running(handle) as seen.address:
         yield seen
-    finally:
-        await runner.cleanup()
 
 
 def responding(value: Any, status: int = 200, **headers: str) -> Handler:
     """Respond with JSON."""
 
-    async def answer(_: web.Request) -> web.StreamResponse:
+    async def respond(_: web.Request) -> web.StreamResponse:
         return web.json_response(value, status=status, headers=headers)
 
-    return answer
+    return respond
 
 
 def sending(body: bytes, kind: str, status: int = 200) -> Handler:
     """Respond with these bytes."""
 
-    async def answer(_: web.Request) -> web.StreamResponse:
+    async def respond(_: web.Request) -> web.StreamResponse:
         return web.Response(body=body, content_type=kind, status=status)
 
-    return answer
+    return respond
 
 
 def streaming(pieces: list[bytes], kind: str = "text/event-stream", *, cut: bool = False) -> Handler:
     """Respond with pieces, each in a packet of its own; with ``cut``, break the connection off."""
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def respond(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": kind})
         await response.prepare(request)
         for piece in pieces:
@@ -94,7 +103,7 @@ def streaming(pieces: list[bytes], kind: str = "text/event-stream", *, cut: bool
             request.transport.abort()
         return response
 
-    return answer
+    return respond
 
 
 async def hanging(_: web.Request) -> web.StreamResponse:
@@ -107,13 +116,13 @@ async def hanging(_: web.Request) -> web.StreamResponse:
 async def raw_server(reply: bytes) -> AsyncIterator[str]:
     """Run a server that writes the same bytes to every connection and closes it."""
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(reply)
         await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    server = await asyncio.start_server(respond, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
 
@@ -121,16 +130,3 @@ async def raw_server(reply: bytes) -> AsyncIterator[str]:
 def closed_port() -> str:
     """Return an address that nothing listens on."""
     return f"http://127.0.0.1:{free_port()}"
-
-
-@asynccontextmanager
-async def site(handler: Handler) -> AsyncIterator[str]:
-    application = web.Application()
-    application.router.add_get("/{path:.*}", handler)
-    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()

@@ -68,7 +68,7 @@ class JobCaller:
 
     async def submit_many(self, count: int, **fields: Any) -> list[Job]:
         results = await self.service.of(self.tenant).submit_many([submission(**fields) for _ in range(count)])
-        return [answer.job for answer in results]
+        return [result.job for result in results]
 
     async def claim(self, limit: int = 1, *, worker_id: str = "worker", **fields: Any) -> list[ClaimedJob]:
         return await self.service.of(self.tenant).claim(ClaimRequest(worker_id=worker_id, limit=limit, **fields))
@@ -109,8 +109,8 @@ class JobCaller:
     ) -> HeartbeatResult | CallerError:
         sent: Raw | UnsetType = UNSET if progress is None else Raw(progress)
         beat = JobHeartbeat(id=job.id, epoch=job.epoch, progress=sent, lease_seconds=lease_seconds)
-        (answer,) = await self.service.of(self.tenant).heartbeat([beat])
-        return answer
+        (result,) = await self.service.of(self.tenant).heartbeat([beat])
+        return result
 
     async def report(
         self,
@@ -131,8 +131,8 @@ class JobCaller:
             logs=[LogLine(time=LOGGED_AT, message=line) for line in lines] if lines else UNSET,
             logs_from=lines_from,
         )
-        (answer,) = await self.service.of(self.tenant).heartbeat([beat])
-        return answer
+        (result,) = await self.service.of(self.tenant).heartbeat([beat])
+        return result
 
     async def get(self, job_id: UUID) -> Job:
         return await self.service.of(self.tenant).get(job_id)

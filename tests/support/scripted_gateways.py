@@ -12,7 +12,7 @@ from aiohttp import web
 
 from penstock import errors
 from penstock.web import problems
-from tests.support.http_servers import Handler
+from tests.support.http_servers import Handler, running
 
 JOB_ID = UUID("01990000-0000-7000-8000-000000000001")
 
@@ -54,16 +54,8 @@ class ScriptedGateway:
 @asynccontextmanager
 async def scripted_gateway(*steps: Handler, port: int = 0) -> AsyncIterator[ScriptedGateway]:
     server = ScriptedGateway(*steps)
-    application = web.Application()
-    application.router.add_route("*", "/{path:.*}", server.handle)
-    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    server.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    async with running(server.handle, port=port) as server.url:
         yield server
-    finally:
-        await runner.cleanup()
 
 
 def returns(content: object, status: int = 200) -> Handler:

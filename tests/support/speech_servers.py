@@ -10,6 +10,7 @@ from typing import Any
 
 from aiohttp import BodyPartReader, web
 
+from tests.support.http_servers import running
 from tests.support.recordings import TEXT
 
 SEGMENTS: list[dict[str, Any]] = [
@@ -45,7 +46,7 @@ class Heard:
 
 
 @asynccontextmanager
-async def transcribing(answer: Any = None, *, status: int = 200, text: str = TEXT) -> AsyncIterator[Heard]:
+async def transcribing(output: Any = None, *, status: int = 200, text: str = TEXT) -> AsyncIterator[Heard]:
     """A server with the interfaces of WhisperX servers, OpenAI's transcriptions and chat with ``input_audio``.
 
     Refuses what such servers refuse: a form without a file, a wrong file field, no model where one is required.
@@ -70,7 +71,7 @@ async def transcribing(answer: Any = None, *, status: int = 200, text: str = TEX
             return web.json_response({"error": {"message": "you must provide a model parameter"}}, status=400)
         if status != 200:
             return web.json_response({"detail": "the model failed"}, status=status)
-        return web.json_response({"text": text, "segments": SEGMENTS, "language": "en"} if answer is None else answer)
+        return web.json_response({"text": text, "segments": SEGMENTS, "language": "en"} if output is None else output)
 
     async def chat(request: web.Request) -> web.Response:
         heard.count += 1
@@ -92,11 +93,5 @@ async def transcribing(answer: Any = None, *, status: int = 200, text: str = TEX
             web.post("/v1/chat/completions", chat),
         ]
     )
-    runner = web.AppRunner(application, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    heard.address = f"http://127.0.0.1:{runner.addresses[0][1]}"
-    try:
+    async with running(application) as heard.address:
         yield heard
-    finally:
-        await runner.cleanup()

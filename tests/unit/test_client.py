@@ -64,8 +64,8 @@ async def test_a_submission_is_repeated_with_the_same_key_after_a_cut_connection
 async def test_a_batch_is_repeated_too() -> None:
     created = {"id": str(JOB_ID), "status": "pending", "created": True, "created_at": "2026-01-01T00:00:00Z"}
     async with scripted_gateway(cuts, returns({"jobs": [created]}, 201)) as server, Client(server.url) as client:
-        (answer,) = await client.submit_many([client.job("echo", "small", 1)])
-    assert answer.id == JOB_ID
+        (result,) = await client.submit_many([client.job("echo", "small", 1)])
+    assert result.id == JOB_ID
     assert server.requests[0][2] == server.requests[1][2]
 
 
@@ -245,8 +245,8 @@ async def test_an_empty_report_sends_no_request() -> None:
 async def test_heartbeats_return_cancellations() -> None:
     item = {"id": str(JOB_ID), "lease_expires_at": "2026-01-01T00:00:00Z", "cancel_requested": True}
     async with scripted_gateway(returns({"results": [item]})) as server, Client(server.url) as client:
-        (answer,) = await WorkRequests(client._transport).heartbeat([JobHeartbeat(id=JOB_ID, epoch=5)])
-    assert getattr(answer, "cancel_requested", None) is True
+        (result,) = await WorkRequests(client._transport).heartbeat([JobHeartbeat(id=JOB_ID, epoch=5)])
+    assert getattr(result, "cancel_requested", None) is True
 
 
 async def test_an_invalid_id_never_becomes_part_of_a_url() -> None:

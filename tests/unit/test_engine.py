@@ -107,10 +107,10 @@ async def test_a_result_that_waits_for_the_service_outlives_the_stop(monkeypatch
     source = Source()
     source.away = True
 
-    async def answer(_job: ClaimedJob, _context: JobContext) -> object:
+    async def execute(_job: ClaimedJob, _context: JobContext) -> object:
         return "paid"
 
-    working = engine(source, answer)
+    working = engine(source, execute)
 
     def back_at_the_last_moment(event: str, **_: object) -> None:
         source.away = source.away and event != "attempt_abandoned"
@@ -151,11 +151,11 @@ async def test_a_report_that_is_refused_becomes_a_simpler_one(refused: int) -> N
     source = Source()
     source.refusals = [InvalidInput.of("result", "is odd") for _ in range(refused)]
 
-    async def answer(_job: ClaimedJob, context: JobContext) -> object:
+    async def execute(_job: ClaimedJob, context: JobContext) -> object:
         context.used(PAID)
         return "odd"
 
-    report = await run_until_reported(source, answer)
+    report = await run_until_reported(source, execute)
     assert isinstance(report, Failure)
     assert report.category is Category.INTERNAL
     if refused == 1:
@@ -203,11 +203,11 @@ async def test_results_are_reported_together_and_each_gets_its_own_reply() -> No
             replies = {1: None, 2: StaleEpoch("gone"), 3: InvalidInput.of("result", "is odd")}
             return [replies[completion.epoch] for completion in completions]
 
-    async def answer(_job: ClaimedJob, _context: JobContext) -> object:
+    async def execute(_job: ClaimedJob, _context: JobContext) -> object:
         return "done"
 
     source = Three()
-    working = engine(source, answer, limit=3)
+    working = engine(source, execute, limit=3)
     running = asyncio.create_task(working.run())
     await until(lambda: sum(working.outcomes.values()) == 3, "all three have ended")
     await working.stop()
@@ -233,12 +233,12 @@ async def test_next_job_starts_while_a_report_is_in_flight() -> None:
 
     begun: list[int] = []
 
-    async def answer(job: ClaimedJob, _context: JobContext) -> object:
+    async def execute(job: ClaimedJob, _context: JobContext) -> object:
         begun.append(job.epoch)
         return "done"
 
     source = Slow()
-    working = engine(source, answer, limit=1, grace=timedelta(seconds=30))
+    working = engine(source, execute, limit=1, grace=timedelta(seconds=30))
     running = asyncio.create_task(working.run())
     await until(lambda: len(begun) == 2, "the second job began")
     assert not source.reported

@@ -62,7 +62,7 @@ def test_body_that_cannot_be_read_is_bad_input_as_a_whole() -> None:
 
 
 def test_an_unavailable_service_is_worth_a_retry() -> None:
-    assert failure_of(Unreachable("no answer")).category is Category.RATE_LIMITED
+    assert failure_of(Unreachable("no response")).category is Category.RATE_LIMITED
     assert failure_of(ServiceError("broken")).category is Category.INTERNAL
 
 

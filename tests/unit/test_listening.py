@@ -17,10 +17,10 @@ Meant = list[tuple[int, int, int, str, tuple[str, int]]]
 def resolving_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
     """Make names resolve to these addresses."""
 
-    def answer(_host: str, port: int, **_: object) -> Meant:
+    def resolve(_host: str, port: int, **_: object) -> Meant:
         return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (one, port)) for one in addresses]
 
-    monkeypatch.setattr(socket, "getaddrinfo", answer)
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
 
 
 @pytest.fixture

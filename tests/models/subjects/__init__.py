@@ -22,6 +22,7 @@ from aiohttp import web
 
 from penstock.errors import ModelFailed, PenstockError, ProviderFailed
 from penstock.models.replica.runtimes.native import HEADER
+from tests.support.http_servers import running
 from tests.support.models import Models
 
 HERE = Path(__file__).parent
@@ -118,7 +119,7 @@ async def subject(name: str, models: Models) -> AsyncIterator[Subject]:
                     plain={"base_url": f"{address}/v1", "model": "fake"},
                     streaming={"base_url": f"{address}/v1", "model": "fake"},
                     failed=ProviderFailed,
-                    without={"blob": "chat answers text"} | dict.fromkeys((*_CRASHES, "grow", "print"), _ELSEWHERE),
+                    without={"blob": "chat returns text"} | dict.fromkeys((*_CRASHES, "grow", "print"), _ELSEWHERE),
                     as_input=lambda given: {"user": json.dumps(given)},
                     as_text=lambda output: str(output["content"]),
                     as_chunk=lambda chunk: int(chunk["delta"]),
@@ -126,7 +127,7 @@ async def subject(name: str, models: Models) -> AsyncIterator[Subject]:
 
 
 class Server:
-    """A model's server; ``left`` counts the callers who went before their answer came."""
+    """A model's server; ``left`` counts the callers that left before their response came."""
 
     def __init__(self) -> None:
         self.left = 0
@@ -144,14 +145,8 @@ async def served(add: Callable[[web.Application, Server], None]) -> AsyncIterato
     """A server's address while it runs."""
     application = web.Application(client_max_size=2**28)
     add(application, Server())
-    runner = web.AppRunner(application, handler_cancellation=True, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    async with running(application) as address:
+        yield address
 
 
 def _http(application: web.Application, server: Server) -> None:

@@ -16,7 +16,7 @@ def say(value: Any) -> None:
     print(json.dumps(value), flush=True)
 
 
-def answer(given: dict[str, Any]) -> None:
+def respond(given: dict[str, Any]) -> None:
     match given["op"]:
         case "echo":
             say({"text": given.get("text", "")})
@@ -47,4 +47,4 @@ def answer(given: dict[str, Any]) -> None:
 
 
 for line in sys.stdin:
-    answer(json.loads(line))
+    respond(json.loads(line))
