@@ -50,34 +50,32 @@ class WorkerRoutes:
         "/healthz",
         name="health",
         tag="Worker",
-        summary="Return whether the process is healthy",
+        summary="Whether the process is healthy",
         responses={200: _STATE, 503: _STATE},
         open=True,
     )
     async def health(self, _request: Request) -> Response:
-        healthy = self._worker.healthy
-        return json_response({"status": "ok" if healthy else "failing"}, 200 if healthy else 503)
+        return _stated("ok", 200) if self._worker.healthy else _stated("failing", 503)
 
     @route(
         "GET",
         "/readyz",
         name="readiness",
         tag="Worker",
-        summary="Return whether the worker claims jobs",
+        summary="Whether the worker claims jobs",
         responses={200: _STATE, 503: _STATE},
         open=True,
     )
     async def ready(self, _request: Request) -> Response:
-        ready = self._worker.ready
-        return json_response({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
+        return _stated("ready", 200) if self._worker.ready else _stated("not ready", 503)
 
     @route(
         "GET",
         "/worker/status",
         name="status",
         tag="Worker",
-        summary="What it does",
-        responses={200: ResponseSpec(description="Return the worker's queues and attempts", type=dict[str, Any])},
+        summary="What the worker does",
+        responses={200: ResponseSpec(description="The worker's queues and attempts", type=dict[str, Any])},
         open=True,
     )
     async def status(self, _request: Request) -> Response:
@@ -94,3 +92,7 @@ class WorkerRoutes:
     )
     async def metrics(self, _request: Request) -> Response:
         return Response(body=metrics.exposition(), content_type=metrics.CONTENT_TYPE.encode())
+
+
+def _stated(status: str, code: int) -> Response:
+    return json_response({"status": status}, code)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import msgspec
 
 from penstock.errors import (
@@ -80,9 +82,7 @@ class ChangeRoutes(JobRoutes):
         errors=(*BODY_ERRORS, DatabaseUnavailable),
     )
     async def retry_where(self, request: Request) -> Response:
-        where, dry_run = _bulk_filter(await request.read(_bulk))
-        count = await self.jobs(request).retry_where(where, dry_run=dry_run)
-        return json_response(BulkResponse(count=count, dry_run=dry_run))
+        return await _change_all(request, self.jobs(request).retry_where)
 
     @route(
         "POST",
@@ -98,9 +98,13 @@ class ChangeRoutes(JobRoutes):
         errors=(*BODY_ERRORS, DatabaseUnavailable),
     )
     async def cancel_where(self, request: Request) -> Response:
-        where, dry_run = _bulk_filter(await request.read(_bulk))
-        count = await self.jobs(request).cancel_where(where, dry_run=dry_run)
-        return json_response(BulkResponse(count=count, dry_run=dry_run))
+        return await _change_all(request, self.jobs(request).cancel_where)
+
+
+async def _change_all(request: Request, change: Callable[..., Awaitable[int]]) -> Response:
+    """Change the jobs that the request selects, or only count them."""
+    where, dry_run = _bulk_filter(await request.read(_bulk))
+    return json_response(BulkResponse(count=await change(where, dry_run=dry_run), dry_run=dry_run))
 
 
 def _bulk_filter(request: BulkRequest) -> tuple[JobFilter, bool]:

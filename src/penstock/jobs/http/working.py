@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 from uuid import UUID
 
@@ -45,18 +45,14 @@ from penstock.web.route import ResponseSpec, route
 T = TypeVar("T")
 
 _claim = msgspec.json.Decoder(ClaimRequest)
-
 _heartbeat = msgspec.json.Decoder(Heartbeat)
-
 _heartbeats = msgspec.json.Decoder(BatchHeartbeat)
-
 _completion = msgspec.json.Decoder(Completion)
-
 _completions = msgspec.json.Decoder(BatchCompletion)
-
 _failure = msgspec.json.Decoder(Failure)
 
-_REPORT_ERRORS: Final = (*BODY_ERRORS, Forbidden, NotFound, StaleEpoch, DatabaseUnavailable)
+_ERRORS: Final = (*BODY_ERRORS, Forbidden, NotFound, DatabaseUnavailable)
+_REPORT_ERRORS: Final = (*_ERRORS, StaleEpoch)
 
 
 class WorkRoutes(JobRoutes):
@@ -80,7 +76,7 @@ class WorkRoutes(JobRoutes):
         responses={
             200: ResponseSpec(description="The leased jobs; may be empty", type=ClaimResponse, example=examples.CLAIMED)
         },
-        errors=(*BODY_ERRORS, Forbidden, NotFound, DatabaseUnavailable),
+        errors=_ERRORS,
     )
     async def claim(self, request: Request) -> Response:
         wanted = await request.read(_claim)
@@ -181,7 +177,7 @@ class WorkRoutes(JobRoutes):
                 description="In the order of the request", type=BatchResponse, example=examples.ALL_COMPLETED
             )
         },
-        errors=(*BODY_ERRORS, Forbidden, NotFound, DatabaseUnavailable),
+        errors=_ERRORS,
         max_body_bytes=lambda routes: routes.sizes.batch,
     )
     async def complete_many(self, request: Request) -> Response:
@@ -190,11 +186,7 @@ class WorkRoutes(JobRoutes):
             self._check_result(completion.result, f"jobs[{index}].result")
         jobs = await self.jobs_named(request)
         results = await jobs.complete_many(completions)
-        items = [
-            _refused(done.id, one) if isinstance(one, CallerError) else BatchItem(id=done.id, status=one.status)
-            for done, one in zip(completions, results, strict=True)
-        ]
-        return json_response(BatchResponse(results=items))
+        return _batch_response([completion.id for completion in completions], results, _completed)
 
     @route(
         "POST",
@@ -210,7 +202,7 @@ class WorkRoutes(JobRoutes):
                 description="In the order of the request", type=BatchResponse, example=examples.ALL_BEATEN
             )
         },
-        errors=(*BODY_ERRORS, Forbidden, NotFound, DatabaseUnavailable),
+        errors=_ERRORS,
         max_body_bytes=lambda routes: routes.sizes.batch,
     )
     async def heartbeat_many(self, request: Request) -> Response:
@@ -218,14 +210,7 @@ class WorkRoutes(JobRoutes):
         for index, beat in enumerate(beats):
             output.check(beat, f"jobs[{index}].")
         jobs = await self.jobs_named(request)
-        results = await jobs.heartbeat(beats)
-        items = [
-            _refused(beat.id, one)
-            if isinstance(one, CallerError)
-            else BatchItem(id=beat.id, lease_expires_at=one.lease_expires_at, cancel_requested=one.cancel_requested)
-            for beat, one in zip(beats, results, strict=True)
-        ]
-        return json_response(BatchResponse(results=items))
+        return _batch_response([beat.id for beat in beats], await jobs.heartbeat(beats), _beaten)
 
     def _check_result(self, value: Raw, field: str) -> None:
         if len(bytes(value)) > self.sizes.result:
@@ -235,6 +220,25 @@ class WorkRoutes(JobRoutes):
 def _of_job(kind: Callable[..., T], job_id: UUID, report: Struct) -> T:
     """Return a report about one job as the item of a batch, which names its job."""
     return kind(id=job_id, **{name: getattr(report, name) for name in report.__struct_fields__})
+
+
+def _batch_response(
+    ids: Sequence[UUID], results: Sequence[T | CallerError], item: Callable[[UUID, T], BatchItem]
+) -> Response:
+    """Return the result of each report, in order."""
+    items = [
+        _refused(job_id, result) if isinstance(result, CallerError) else item(job_id, result)
+        for job_id, result in zip(ids, results, strict=True)
+    ]
+    return json_response(BatchResponse(results=items))
+
+
+def _completed(job_id: UUID, state: JobState) -> BatchItem:
+    return BatchItem(id=job_id, status=state.status)
+
+
+def _beaten(job_id: UUID, result: HeartbeatResult) -> BatchItem:
+    return BatchItem(id=job_id, lease_expires_at=result.lease_expires_at, cancel_requested=result.cancel_requested)
 
 
 def _refused(job_id: UUID, error: CallerError) -> BatchItem:
