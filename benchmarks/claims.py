@@ -32,8 +32,9 @@ WITH made AS MATERIALIZED (
             || substr(noise, 7, 12))::uuid AS id
     FROM made, LATERAL (SELECT md5(random()::text || low::text) AS noise) n
 ), j AS (
-    INSERT INTO job (tenant_id, id, series_id, lane_id, owner_ref, input, max_attempts, created_at)
-    SELECT 1, id, 1, 1, '', '{}', 3, now() FROM ids
+    INSERT INTO job (tenant_id, id, series_id, lane_id, submitter_id, owner_ref, user_id, input, max_attempts,
+                     created_at)
+    SELECT 1, id, 1, 1, 1, '', '', '{}', 3, now() FROM ids
 )
 INSERT INTO done (tenant_id, job_id, series_id, attempt, epoch, enqueued_at, started_at, finished_at, status, worker_id,
                   result)

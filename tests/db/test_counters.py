@@ -18,6 +18,7 @@ from penstock.jobs.sql import duties
 from penstock.jobs.states import Status
 from penstock.jobs.usage import Usage, UsageCounts, read
 from penstock.postgres.pool import Database
+from penstock.usage.sql import rollup
 from tests.support.clocks import Clock
 from tests.support.databases import open_database, query
 from tests.support.duties import promote, rescue
@@ -71,7 +72,7 @@ def _reported(stats: Stats) -> dict[Key, Counts]:
 
 async def _roll_up(database: Database) -> int:
     async with database.acquire() as connection:
-        return await duties.roll_up(connection)
+        return await duties.roll_up(connection) + await rollup.roll_up(connection)
 
 
 def counted(usage: Usage) -> UsageCounts:

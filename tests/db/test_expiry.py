@@ -144,7 +144,7 @@ async def test_a_job_that_is_just_becoming_ready_expires_at_the_next_pass(
         expiring = asyncio.create_task(expire(fresh))
         await _until_blocked(fresh)
         moved = "WITH moved AS (DELETE FROM later WHERE job_id = $1 RETURNING *) INSERT INTO ready (tenant_id, job_id,"
-        columns = "lane_id, series_id, attempt, failures, losses, max_attempts, enqueued_at"
+        columns = "lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id, input_bytes, enqueued_at"
         await connection.execute(f"{moved} {columns}) SELECT tenant_id, job_id, {columns} FROM moved", job.id)
     await within(expiring)
     assert await alone.status(job.id) is Status.PENDING

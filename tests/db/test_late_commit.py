@@ -25,10 +25,12 @@ async def _open_submit(connection: Connection, caller: JobCaller) -> UUID:
     """Submit within the connection's open transaction and return the job's id."""
     series = await store.resolve_series(connection, caller.tenant, [("tests", "echo", "small")])
     lanes = await store.resolve_lanes(connection, caller.tenant, [("echo", "small", 0)])
+    submitters = await store.resolve_submitters(connection, caller.tenant, [("", "")])
     new = store.NewJob(
         id=uuid7(),
         series_id=next(iter(series.values())),
         lane_id=next(iter(lanes.values())),
+        submitter_id=next(iter(submitters.values())),
         max_attempts=3,
         submission=submission(),
     )

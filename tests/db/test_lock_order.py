@@ -293,17 +293,25 @@ async def test_partitions_come_and_go_under_load_without_harming_a_statement(alo
     assert dropped >= 1
 
 
-async def _names(database: Database, tenant: TenantId) -> tuple[int, int]:
+async def _names(database: Database, tenant: TenantId) -> tuple[int, int, int]:
     async with database.acquire() as connection:
         series = await store.resolve_series(connection, tenant, [("tests", "echo", "small")])
         lanes = await store.resolve_lanes(connection, tenant, [("echo", "small", 0)])
-    return next(iter(series.values())), next(iter(lanes.values()))
+        submitters = await store.resolve_submitters(connection, tenant, [("", "")])
+    return series["tests", "echo", "small"], lanes["echo", "small", 0], submitters["", ""]
 
 
-async def _one_life(connection: Connection, tenant: TenantId, names: tuple[int, int]) -> None:
+async def _one_life(connection: Connection, tenant: TenantId, names: tuple[int, int, int]) -> None:
     """Take one job from creation to its end by the statements alone, with the reads around it."""
-    series_id, lane_id = names
-    new = store.NewJob(id=uuid7(), series_id=series_id, lane_id=lane_id, max_attempts=3, submission=submission())
+    series_id, lane_id, submitter_id = names
+    new = store.NewJob(
+        id=uuid7(),
+        series_id=series_id,
+        lane_id=lane_id,
+        submitter_id=submitter_id,
+        max_attempts=3,
+        submission=submission(),
+    )
     await store.create(connection, tenant, [new])
     rows = await claim_rows(connection, tenant, limit=1)
     await reading.get(connection, tenant, [new.id])

@@ -19,10 +19,13 @@ from penstock.postgres.address import database_url
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
 from penstock.settings import Settings
+from penstock.usage.duties import UsageRetention, UsageRollUp
 
 
-def build_housekeeper(database: Database, limits: JobLimits, *, retention: timedelta) -> Housekeeper:
-    """Return all duties, which run concurrently."""
+def build_housekeeper(
+    database: Database, limits: JobLimits, *, retention: timedelta, usage_detail: timedelta | None = None
+) -> Housekeeper:
+    """Return all duties, which run concurrently. The detail of usage is kept as long as jobs, unless stated."""
     wakeups = Wakeups(database)
     parts = [
         Part(
@@ -35,6 +38,7 @@ def build_housekeeper(database: Database, limits: JobLimits, *, retention: timed
                 Retention(database, retention),
             ]
         ),
+        Part(duties=[UsageRollUp(database), UsageRetention(database, usage_detail or retention)]),
         Part(duties=[Positions(database)]),
         Part(duties=[Sweeper(database)]),
     ]
@@ -44,8 +48,13 @@ def build_housekeeper(database: Database, limits: JobLimits, *, retention: timed
 async def run(settings: Settings) -> None:
     """The process ``penstock housekeeper``."""
     database = Database(database_url(settings), application_name="penstock-housekeeper", max_size=4)
-    retention = timedelta(days=settings.penstock_retention_days)
+    housekeeper = build_housekeeper(
+        database,
+        JobLimits.from_settings(settings),
+        retention=timedelta(days=settings.penstock_retention_days),
+        usage_detail=timedelta(days=settings.penstock_usage_detail_days),
+    )
     try:
-        await until_signal(build_housekeeper(database, JobLimits.from_settings(settings), retention=retention))
+        await until_signal(housekeeper)
     finally:
         await database.close()

@@ -48,6 +48,7 @@ class JobOptions(TypedDict, total=False):
 
     owner_service: str
     owner_ref: str
+    user_id: str
     priority: int
     max_attempts: int | None
     run_at: datetime | None
@@ -63,6 +64,7 @@ class JobFilters(TypedDict, total=False):
 
     owner_service: str
     owner_ref: str
+    user_id: str
     task_type: str
     model_profile: str
     status: Status | str | list[Status] | list[str]  # any of these

@@ -112,6 +112,7 @@ def _as_claimed(row: asyncpg.Record, names: ClaimedNames) -> ClaimedJob:
         tenant=tenant,
         owner_service=owner_service,
         owner_ref=row["owner_ref"],
+        user_id=row["user_id"],
         task_type=task_type,
         model_profile=model_profile,
         priority=row["priority"],

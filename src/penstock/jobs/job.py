@@ -38,6 +38,10 @@ EntryNumber = Annotated[int, Meta(ge=0, le=2_000_000_000)]
 # The same types with their meaning, for the description of the API.
 OwnerService = Annotated[Name, Meta(description="The service on whose behalf the job runs.")]
 OwnerRef = Annotated[Reference, Meta(description="The owner's own reference, such as an order's number.")]
+UserId = Annotated[
+    Annotated[str, Meta(max_length=200, pattern=_PLAIN)],
+    Meta(description="The end user on whose behalf the job runs; '': the one that Penstock-User names, if any."),
+]
 TaskType = Annotated[Name, Meta(description="The kind of work; with model_profile it names the queue.")]
 ModelProfile = Annotated[Name, Meta(description="The name of the model or profile that does the work.")]
 JobPriority = Annotated[Priority, Meta(description="Jobs with a higher priority run first.")]
@@ -78,6 +82,7 @@ class JobSubmission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     task_type: TaskType
     model_profile: ModelProfile
     owner_ref: OwnerRef = ""
+    user_id: UserId = ""
     input: Raw = field(default_factory=_empty_object)
     priority: JobPriority = 0
     max_attempts: Attempts | None = None
@@ -96,6 +101,7 @@ class JobFields(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     task_type: TaskType | UnsetType = UNSET
     model_profile: ModelProfile | UnsetType = UNSET
     owner_ref: OwnerRef | UnsetType = UNSET
+    user_id: UserId | UnsetType = UNSET
     input: Raw | UnsetType = UNSET
     priority: JobPriority | UnsetType = UNSET
     max_attempts: Attempts | None | UnsetType = UNSET
@@ -139,6 +145,8 @@ class JobSummary(Struct, frozen=True, kw_only=True):
     id: UUID
     owner_service: str
     owner_ref: str
+    user_id: str = ""
+    key_id: str = ""  # of the key that submitted it; "": none
     task_type: str
     model_profile: str
     status: Status
@@ -165,7 +173,7 @@ class Job(JobSummary, frozen=True, kw_only=True):
 
     input: Raw
     result: Raw | None = None
-    usage: list[Usage] = []  # what the completed attempt used of providers
+    usage: list[Usage] = []  # the calls of the completed attempt
     attempts: list[Attempt] = []
     warnings: list[str] = []  # reasons why it may wait for a long time
 
@@ -214,6 +222,7 @@ class ClaimedJob(Struct, frozen=True, kw_only=True):
     tenant: str  # the name of the job's tenant, which every report about the job must name unless it is the worker's
     owner_service: str
     owner_ref: str
+    user_id: str = ""
     task_type: str
     model_profile: str
     priority: int
@@ -345,6 +354,8 @@ class _SingleFilters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     owner_service: Name | None = None
     owner_ref: Reference | None = None
+    user_id: Name | None = None
+    key_id: Name | None = None
     task_type: Name | None = None
     model_profile: Name | None = None
     priority: Priority | None = None

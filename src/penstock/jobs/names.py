@@ -1,4 +1,4 @@
-"""The short ids of series and lanes, cached in each process."""
+"""The short ids of series, lanes and submitters, cached in each process."""
 
 from __future__ import annotations
 
@@ -19,36 +19,47 @@ _MOST = 50_000  # names of each kind that one process remembers
 
 
 class Names:
-    """Series and lane ids of one tenant. Ids never change, so cached ones stay right."""
+    """Series, lane and submitter ids of one tenant. Ids never change, so cached ones stay right."""
 
     def __init__(self, database: Database, tenant: TenantId) -> None:
         self._database = database
         self._tenant = tenant
         self._series: dict[tuple[str, str, str], int] = {}
         self._lanes: dict[tuple[str, str, int], int] = {}
+        self._submitters: dict[tuple[str, str], int] = {}
         self._described: dict[int, tuple[str, str, str]] = {}
 
-    def knows(self, submission: JobSubmission) -> bool:
+    def knows(self, submission: JobSubmission, key_id: str) -> bool:
         """Return whether the submission's ids are cached, as ``known_ids`` needs; if not, call ``learn`` first."""
         queue = (submission.task_type, submission.model_profile)
-        return (submission.owner_service, *queue) in self._series and (*queue, submission.priority) in self._lanes
+        return (
+            (submission.owner_service, *queue) in self._series
+            and (*queue, submission.priority) in self._lanes
+            and (key_id, submission.user_id) in self._submitters
+        )
 
-    def known_ids(self, submission: JobSubmission) -> tuple[int, int]:
-        """Return the series and the lane of a submission whose ids are cached."""
+    def known_ids(self, submission: JobSubmission, key_id: str) -> tuple[int, int, int]:
+        """Return the series, the lane and the submitter of a submission whose ids are cached."""
         queue = (submission.task_type, submission.model_profile)
-        return self._series[submission.owner_service, *queue], self._lanes[*queue, submission.priority]
+        return (
+            self._series[submission.owner_service, *queue],
+            self._lanes[*queue, submission.priority],
+            self._submitters[key_id, submission.user_id],
+        )
 
-    async def learn(self, submissions: Sequence[JobSubmission]) -> None:
+    async def learn(self, submissions: Sequence[JobSubmission], key_id: str) -> None:
         """Look up the ids of all names in the submissions, and create those that are new."""
-        for known in (self._series, self._lanes):
+        for known in (self._series, self._lanes, self._submitters):
             if len(known) > _MOST:
                 known.clear()
+        submitters = {(key_id, s.user_id) for s in submissions} - self._submitters.keys()
         series = {(s.owner_service, s.task_type, s.model_profile) for s in submissions} - self._series.keys()
         lanes = {(s.task_type, s.model_profile, s.priority) for s in submissions} - self._lanes.keys()
-        if series or lanes:
+        if series or lanes or submitters:
             async with self._database.acquire() as connection:
                 self._series |= await store.resolve_series(connection, self._tenant, list(series))
                 self._lanes |= await store.resolve_lanes(connection, self._tenant, list(lanes))
+                self._submitters |= await store.resolve_submitters(connection, self._tenant, list(submitters))
 
     async def describe(self, connection: Connection, series: Iterable[int]) -> dict[int, tuple[str, str, str]]:
         """Return owner, task type and model profile by series id, for at least those of ``series`` that exist."""

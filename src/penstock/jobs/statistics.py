@@ -46,7 +46,14 @@ async def gather(connection: Connection, tenant: TenantId) -> Stats:
 
 
 def _used(row: asyncpg.Record) -> UsageCounts:
-    return UsageCounts(**{name: row[name] for name in UsageCounts.__struct_fields__})
+    return UsageCounts(
+        calls=row["calls"],
+        failures=row["failures"],
+        prompt_tokens=row["prompt_tokens"],
+        completion_tokens=row["completion_tokens"],
+        audio_seconds=round(row["audio_us"] / 1e6, 3),
+        milliseconds=row["model_us"] // 1000,
+    )
 
 
 def _counts(row: asyncpg.Record) -> Counts:

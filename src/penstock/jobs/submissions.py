@@ -35,16 +35,16 @@ class Submissions:
         self._writers = writers
         self._max_attempts = max_attempts  # of a job that does not set its own
 
-    async def submit(self, submission: JobSubmission) -> Submitted:
+    async def submit(self, submission: JobSubmission, *, key_id: str) -> Submitted:
         """Create a job, or return the one that an earlier request with the same idempotency key and content created.
 
         Raises IdempotencyConflict when the key was used for another request.
         """
         while True:
             names = self._names
-            if not names.knows(submission):
-                await names.learn([submission])
-            new = self._prepare(submission)
+            if not names.knows(submission, key_id):
+                await names.learn([submission], key_id)
+            new = self._prepare(submission, key_id)
             created_at = await self._writers.creates.put(new)
             if created_at is not None:
                 return Submitted(job=_as_created(new, created_at), created=True)
@@ -53,12 +53,12 @@ class Submissions:
             if existing is not None:
                 return Submitted(job=existing, created=False)
 
-    async def submit_many(self, submissions: Sequence[JobSubmission]) -> list[Submitted]:
+    async def submit_many(self, submissions: Sequence[JobSubmission], *, key_id: str) -> list[Submitted]:
         """Create many jobs in one transaction, all or nothing; returns them in order. Raises as ``submit`` does."""
         _refuse_conflicts(submissions)
-        await self._names.learn(submissions)
+        await self._names.learn(submissions, key_id)
         while True:
-            new = [self._prepare(submission) for submission in submissions]
+            new = [self._prepare(submission, key_id) for submission in submissions]
             found: dict[Key, Job] = {}
 
             async def meet(connection: store.Connection, taken: Sequence[NewJob], met: dict[Key, Job] = found) -> None:
@@ -85,12 +85,13 @@ class Submissions:
                 for job, at in zip(new, created, strict=True)
             ]
 
-    def _prepare(self, submission: JobSubmission) -> NewJob:
-        series_id, lane_id = self._names.known_ids(submission)
+    def _prepare(self, submission: JobSubmission, key_id: str) -> NewJob:
+        series_id, lane_id, submitter_id = self._names.known_ids(submission, key_id)
         return NewJob(
             id=uuid7(),
             series_id=series_id,
             lane_id=lane_id,
+            submitter_id=submitter_id,
             max_attempts=submission.max_attempts or self._max_attempts,
             submission=submission,
         )
@@ -143,6 +144,7 @@ def _as_created(new: NewJob, created_at: datetime) -> Job:
         id=new.id,
         owner_service=submission.owner_service,
         owner_ref=submission.owner_ref,
+        user_id=submission.user_id,
         task_type=submission.task_type,
         model_profile=submission.model_profile,
         status=Status.PENDING,
@@ -173,6 +175,7 @@ def _same_request(job: Job, submission: JobSubmission, max_attempts: int) -> boo
         job.task_type == submission.task_type
         and job.model_profile == submission.model_profile
         and job.owner_ref == submission.owner_ref
+        and job.user_id == submission.user_id
         and job.priority == submission.priority
         and job.max_attempts == (submission.max_attempts or max_attempts)
         and job.timeout_seconds == submission.timeout_seconds

@@ -63,16 +63,17 @@ class TenantJobs(Changing):
 
     # Submitting
 
-    async def submit(self, submission: JobSubmission) -> Submitted:
+    async def submit(self, submission: JobSubmission, *, key_id: str = "") -> Submitted:
         """Create a job, or return the one that an earlier request with the same idempotency key and content created.
 
-        Raises IdempotencyConflict when the key was used for another request.
+        ``key_id`` is the id of the submitter's key. Raises IdempotencyConflict when the idempotency key was used for
+        another request.
         """
-        return await self._submissions.submit(submission)
+        return await self._submissions.submit(submission, key_id=key_id)
 
-    async def submit_many(self, submissions: Sequence[JobSubmission]) -> builtins.list[Submitted]:
+    async def submit_many(self, submissions: Sequence[JobSubmission], *, key_id: str = "") -> builtins.list[Submitted]:
         """Create many jobs in one transaction, all or nothing; returns them in order. Raises as ``submit`` does."""
-        return await self._submissions.submit_many(submissions)
+        return await self._submissions.submit_many(submissions, key_id=key_id)
 
     # Watching
 

@@ -1,9 +1,9 @@
-"""What attempts used of providers: reported when an attempt ends, and summed up in statistics."""
+"""The calls of attempts, as workers report them when an attempt ends, and their sums in statistics."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -15,15 +15,18 @@ Count = Annotated[int, Meta(ge=0, le=10**12)]  # small enough that sums of milli
 
 
 class Usage(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One call to one provider, as a worker reports it. ``skipped``: no request was sent to the provider after all."""
+    """One call of a model, at a provider or (without one) in the worker, as it reports it. ``skipped``: no request was
+    sent after all."""
 
-    provider: Annotated[str, Meta(min_length=1, max_length=200, pattern=_PLAIN)]
+    provider: Annotated[str, Meta(max_length=200, pattern=_PLAIN)] = ""
     model: Annotated[str, Meta(max_length=500, pattern=_PLAIN)] = ""
+    version: Annotated[str, Meta(max_length=100, pattern=_PLAIN)] = ""
     status: Outcome = "completed"
     prompt_tokens: Count = 0
     completion_tokens: Count = 0
-    audio_seconds: Annotated[float, Meta(ge=0, le=1e9)] = 0.0
-    duration_ms: Count = 0
+    audio_seconds: Annotated[float, Meta(ge=0, le=1e6)] = 0.0
+    duration_ms: Annotated[int, Meta(ge=0, le=10**9)] = 0
+    duration_us: Annotated[int, Meta(ge=0, le=10**12)] | None = None  # in place of duration_ms where that is too coarse
     error: Annotated[str, Meta(max_length=_LONGEST_ERROR, pattern=r"^[^\x00]*$")] | None = None
 
 
@@ -59,19 +62,53 @@ class ProviderCounts(UsageCounts, frozen=True, kw_only=True):
     model: str
 
 
+class Charge(Struct, frozen=True):
+    """The cost of a call, in 10^-12 of the price list's currency, and the price it was computed with ('': none)."""
+
+    price: str = ""
+    cost: int = 0
+
+
+Charging = Callable[[Usage], Charge]
+_FREE: Final = Charge()
+
+
+class _Stored(Usage, frozen=True, kw_only=True):
+    """A call as the column holds it: with its price, and its duration in microseconds."""
+
+    price: str
+    cost: str  # a number of any size
+
+
 _stored = msgspec.json.Decoder(list[dict[str, Any]])
 
 
-def stored(usages: Sequence[Usage]) -> bytes | None:
+def unpriced(_usage: Usage) -> Charge:
+    """Return the charge where there is no price list."""
+    return _FREE
+
+
+def stored(usages: Sequence[Usage], charging: Charging = unpriced) -> bytes | None:
     """Return the value for a column; None when there is no usage."""
-    return msgspec.json.encode(usages) if usages else None
+    return msgspec.json.encode([_priced(usage, charging(usage)) for usage in usages]) if usages else None
+
+
+def _priced(usage: Usage, charge: Charge) -> _Stored:
+    fields = {name: getattr(usage, name) for name in Usage.__struct_fields__}
+    if usage.duration_us is None:
+        fields["duration_us"] = 1000 * usage.duration_ms
+    return _Stored(**fields, price=charge.price, cost=str(charge.cost))
 
 
 def read(column: bytes | None) -> list[Usage]:
     """Read a column's value; fields that a later version wrote are ignored."""
     if column is None:
         return []
-    return [
-        Usage(**{name: value for name, value in one.items() if name in Usage.__struct_fields__})
-        for one in _stored.decode(column)
-    ]
+    return [_read(one) for one in _stored.decode(column)]
+
+
+def _read(one: dict[str, Any]) -> Usage:
+    usage = Usage(**{name: value for name, value in one.items() if name in Usage.__struct_fields__})
+    if usage.duration_us == 1000 * usage.duration_ms:
+        return msgspec.structs.replace(usage, duration_us=None)
+    return usage

@@ -74,12 +74,13 @@ _ERRORS = 5  # messages that are shown for each provider
 
 def compare(jobs: Iterable[Compared]) -> Comparison:
     """Summarize jobs; those that called no provider are left out."""
-    called = [job for job in jobs if job.usage]
+    called = [job for job in jobs if any(usage.provider for usage in job.usage)]
     calls: dict[str, list[Usage]] = {}
     pairs: dict[tuple[str, str], list[Agreement]] = {}
     for job in called:
         for usage in job.usage:
-            calls.setdefault(usage.provider, []).append(usage)
+            if usage.provider:
+                calls.setdefault(usage.provider, []).append(usage)
         for pair, one in {(one.reference, one.hypothesis): one for one in job.agreement[:_MAX_PAIRS]}.items():
             if pair in pairs or len(pairs) < _MAX_PAIRS:
                 pairs.setdefault(pair, []).append(one)

@@ -29,6 +29,7 @@ from penstock.jobs.job import (
 from penstock.jobs.queues import Explain, Known
 from penstock.jobs.service import JobService
 from penstock.tenants import scopes
+from penstock.tenants.principal import Principal
 from penstock.web.reading import check_moment
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
@@ -106,9 +107,10 @@ class SubmitRoutes(JobRoutes):
     )
     async def submit(self, request: Request) -> Response:
         submission = _with_key(await request.read(_submission), request.header(b"idempotency-key"))
+        submission = _with_user(submission, request.principal)
         await self._check_submissions(request, [submission], lambda _: "")
         wait = _preferred_wait(request.header(b"prefer"))
-        submitted = await self.jobs(request).submit(submission)
+        submitted = await self.jobs(request).submit(submission, key_id=request.principal.key or "")
         job = submitted.job
         headers = [(b"location", b"/api/v1/jobs/" + str(job.id).encode())]
         status = 201 if submitted.created else 200
@@ -135,9 +137,11 @@ class SubmitRoutes(JobRoutes):
     )
     async def submit_batch(self, request: Request) -> Response:
         batch = await request.read(_batch)
-        submissions = [_merged(batch.defaults, job, index) for index, job in enumerate(batch.jobs)]
+        submissions = [
+            _with_user(_merged(batch.defaults, job, index), request.principal) for index, job in enumerate(batch.jobs)
+        ]
         await self._check_submissions(request, submissions, lambda index: f"jobs[{index}].")
-        submitted = await self.jobs(request).submit_many(submissions)
+        submitted = await self.jobs(request).submit_many(submissions, key_id=request.principal.key or "")
         created = [
             Created(id=one.job.id, status=one.job.status, created=one.created, created_at=one.job.created_at)
             for one in submitted
@@ -191,6 +195,13 @@ def _with_key(submission: JobSubmission, header: str | None) -> JobSubmission:
     if submission.idempotency_key not in {None, key}:
         raise InvalidInput.of("idempotency_key", "must equal the Idempotency-Key header")
     return msgspec.structs.replace(submission, idempotency_key=key)
+
+
+def _with_user(submission: JobSubmission, principal: Principal) -> JobSubmission:
+    """Return the submission with the principal's user, if it names none."""
+    if submission.user_id or principal.user is None:
+        return submission
+    return msgspec.structs.replace(submission, user_id=principal.user)
 
 
 def _preferred_wait(header: str | None) -> float | None:

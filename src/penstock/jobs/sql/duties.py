@@ -48,8 +48,7 @@ async def begin_rescue(connection: Connection) -> tuple[datetime, bool] | None:
 async def roll_up(connection: Connection) -> int:
     """Add counter deltas to the totals; return how many deltas there were."""
     counted: int = await _sql.roll_up.value(connection)
-    used: int = await _sql.roll_up_usage.value(connection)
-    return counted + used
+    return counted
 
 
 async def raise_hints(connection: Connection) -> None:

@@ -33,8 +33,9 @@ WITH due AS MATERIALIZED (
 ), moved AS (
     DELETE FROM later l USING due d WHERE l.tenant_id = d.tenant_id AND l.job_id = d.job_id RETURNING l.*
 ), queued AS (
-    INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, enqueued_at)
-    SELECT tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, run_at
+    INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id,
+                       input_bytes, enqueued_at)
+    SELECT tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id, input_bytes, run_at
     FROM moved ORDER BY run_at, job_id
 )
 (
@@ -80,28 +81,6 @@ WITH turn AS MATERIALIZED (
     SET pending = t.pending + excluded.pending, running = t.running + excluded.running,
         completed = t.completed + excluded.completed, failed = t.failed + excluded.failed,
         cancelled = t.cancelled + excluded.cancelled, errors = t.errors + excluded.errors
-)
-SELECT count(*) FROM taken;
-
-
--- name: roll_up_usage()
--- tenant: every (rows keep their tenant)
--- Does the same as roll_up for the usage of providers.
-WITH turn AS MATERIALIZED (
-    SELECT pg_try_advisory_xact_lock(hashtext('penstock.roll_up_usage')) AS mine
-), taken AS (
-    DELETE FROM usage_delta WHERE (SELECT mine FROM turn) RETURNING *
-), added AS (
-    INSERT INTO usage AS t (tenant_id, series_id, provider, model, calls, failures, prompt_tokens, completion_tokens,
-                            audio_seconds, milliseconds)
-    SELECT tenant_id, series_id, provider, model, sum(calls), sum(failures), sum(prompt_tokens), sum(completion_tokens),
-           sum(audio_seconds), sum(milliseconds)
-    FROM taken GROUP BY tenant_id, series_id, provider, model ORDER BY tenant_id, series_id, provider, model
-    ON CONFLICT (tenant_id, series_id, provider, model) DO UPDATE
-    SET calls = t.calls + excluded.calls, failures = t.failures + excluded.failures,
-        prompt_tokens = t.prompt_tokens + excluded.prompt_tokens,
-        completion_tokens = t.completion_tokens + excluded.completion_tokens,
-        audio_seconds = t.audio_seconds + excluded.audio_seconds, milliseconds = t.milliseconds + excluded.milliseconds
 )
 SELECT count(*) FROM taken;
 

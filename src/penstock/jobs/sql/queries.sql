@@ -25,6 +25,23 @@ FROM wanted w JOIN series s ON s.tenant_id = :tenant_id AND s.owner_service = w.
      AND s.task_type = w.task_type AND s.model_profile = w.model_profile;
 
 
+-- name: resolve_submitters(tenant_id, key_ids, user_ids)
+-- Returns the ids of (key, user) pairs, and creates those that are missing. Locks: unique index of submitter, in the order given (sorted).
+WITH wanted AS MATERIALIZED (
+    SELECT * FROM unnest(:key_ids::text[], :user_ids::text[]) AS w(key_id, user_id)
+), made AS (
+    INSERT INTO submitter (tenant_id, key_id, user_id)
+    SELECT :tenant_id, w.key_id, w.user_id FROM wanted w
+    WHERE NOT EXISTS (SELECT FROM submitter s WHERE s.tenant_id = :tenant_id AND s.key_id = w.key_id AND s.user_id = w.user_id)
+    ON CONFLICT DO NOTHING
+    RETURNING id, key_id, user_id
+)
+SELECT * FROM made
+UNION ALL
+SELECT s.id, s.key_id, s.user_id
+FROM wanted w JOIN submitter s ON s.tenant_id = :tenant_id AND s.key_id = w.key_id AND s.user_id = w.user_id;
+
+
 -- name: resolve_lanes(tenant_id, task_types, model_profiles, priorities)
 -- Returns the ids of (queue, priority) lanes, and creates those that are missing. Locks: unique index of lane, in the order given (sorted).
 WITH wanted AS MATERIALIZED (
@@ -70,25 +87,27 @@ WHERE i.tenant_id = :tenant_id AND i.owner_service = :owner_service AND i.key = 
   AND NOT EXISTS (SELECT FROM job j WHERE j.tenant_id = :tenant_id AND j.id = :job_id);
 
 
--- name: create(tenant_id, ids, series_ids, lane_ids, owner_refs, inputs, max_attempts, timeouts, run_ats, keys, tags)
+-- name: create(tenant_id, ids, series_ids, lane_ids, submitter_ids, owner_refs, user_ids, inputs, max_attempts, timeouts, run_ats, keys, tags)
 -- Inserts jobs, in the order given. Tags of one job are joined by chr(31). Takes no lock that another transaction could hold.
 WITH submitted AS MATERIALIZED (
-    SELECT s.*, coalesce(s.run_at > clock(), false) AS is_later
-    FROM unnest(:ids::uuid[], :series_ids::int[], :lane_ids::int[], :owner_refs::text[], :inputs::json[],
-                :max_attempts::smallint[], :timeouts::float8[], :run_ats::timestamptz[], :keys::text[], :tags::text[])
-        AS s(id, series_id, lane_id, owner_ref, input, max_attempts, timeout_seconds, run_at, key, tags)
+    SELECT s.*, coalesce(s.run_at > clock(), false) AS is_later, octet_length(s.input::text) AS input_bytes
+    FROM unnest(:ids::uuid[], :series_ids::int[], :lane_ids::int[], :submitter_ids::int[], :owner_refs::text[],
+                :user_ids::text[], :inputs::json[], :max_attempts::smallint[], :timeouts::float8[],
+                :run_ats::timestamptz[], :keys::text[], :tags::text[])
+        AS s(id, series_id, lane_id, submitter_id, owner_ref, user_id, input, max_attempts, timeout_seconds, run_at, key,
+             tags)
 ), kept AS (
-    INSERT INTO job (tenant_id, id, series_id, lane_id, owner_ref, input, max_attempts, timeout_seconds, run_at,
-                     idempotency_key, tags, created_at)
-    SELECT :tenant_id, id, series_id, lane_id, owner_ref, input, max_attempts, timeout_seconds, run_at, key,
-           string_to_array(tags, chr(31)), clock()
+    INSERT INTO job (tenant_id, id, series_id, lane_id, submitter_id, owner_ref, user_id, input, max_attempts,
+                     timeout_seconds, run_at, idempotency_key, tags, created_at)
+    SELECT :tenant_id, id, series_id, lane_id, submitter_id, owner_ref, user_id, input, max_attempts, timeout_seconds,
+           run_at, key, string_to_array(tags, chr(31)), clock()
     FROM submitted
 ), queued AS (
-    INSERT INTO ready (tenant_id, job_id, lane_id, series_id, max_attempts, enqueued_at)
-    SELECT :tenant_id, id, lane_id, series_id, max_attempts, clock() FROM submitted WHERE NOT is_later
+    INSERT INTO ready (tenant_id, job_id, lane_id, series_id, max_attempts, submitter_id, input_bytes, enqueued_at)
+    SELECT :tenant_id, id, lane_id, series_id, max_attempts, submitter_id, input_bytes, clock() FROM submitted WHERE NOT is_later
 ), scheduled AS (
-    INSERT INTO later (tenant_id, job_id, run_at, lane_id, series_id, max_attempts, enqueued_at)
-    SELECT :tenant_id, id, run_at, lane_id, series_id, max_attempts, clock() FROM submitted WHERE is_later
+    INSERT INTO later (tenant_id, job_id, run_at, lane_id, series_id, max_attempts, submitter_id, input_bytes, enqueued_at)
+    SELECT :tenant_id, id, run_at, lane_id, series_id, max_attempts, submitter_id, input_bytes, clock() FROM submitted WHERE is_later
 ), counted AS (
     INSERT INTO stat_delta (tenant_id, series_id, pending)
     SELECT :tenant_id, series_id, count(*) FROM submitted GROUP BY series_id
@@ -141,10 +160,10 @@ WITH lanes AS MATERIALIZED (
 ), taken AS (
     DELETE FROM ready WHERE ctid = ANY (ARRAY(SELECT row_tid FROM picked)) RETURNING *
 ), leased AS (
-    INSERT INTO lease (tenant_id, job_id, epoch, lane_id, series_id, attempt, failures, losses, max_attempts, enqueued_at,
-                       started_at, lease_until, lease_seconds, worker_id)
+    INSERT INTO lease (tenant_id, job_id, epoch, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id,
+                       input_bytes, enqueued_at, started_at, lease_until, lease_seconds, worker_id)
     SELECT tenant_id, job_id, nextval('epoch'), lane_id, series_id, attempt + 1, failures, losses, max_attempts,
-           enqueued_at, clock(), clock() + make_interval(secs => :lease_seconds), :lease_seconds, :worker_id
+           submitter_id, input_bytes, enqueued_at, clock(), clock() + make_interval(secs => :lease_seconds), :lease_seconds, :worker_id
     FROM (SELECT t.* FROM taken t JOIN lane n ON n.id = t.lane_id JOIN turns p ON p.tenant_id = t.tenant_id
           ORDER BY p.place, n.priority DESC, t.seq) t
     RETURNING tenant_id, job_id, epoch, lane_id, series_id, attempt, lease_until
@@ -167,13 +186,13 @@ WITH lanes AS MATERIALIZED (
 ), described AS MATERIALIZED ( -- in one pass over the index for each tenant; the bounds leave only the partitions of these days
     SELECT j.* FROM owned o
     CROSS JOIN LATERAL (
-        SELECT id, owner_ref, max_attempts, timeout_seconds, created_at, tags, input FROM job
+        SELECT id, owner_ref, user_id, max_attempts, timeout_seconds, created_at, tags, input FROM job
         WHERE tenant_id = o.tenant_id AND id = ANY (o.sorted) AND id >= o.sorted[1] AND id <= o.sorted[cardinality(o.sorted)]
         OFFSET 0
     ) j
 )
 SELECT l.tenant_id, l.job_id, l.epoch, l.series_id, l.attempt, l.lease_until, l.lane_id, l.priority, l.reached_seq,
-       j.owner_ref, j.max_attempts, j.timeout_seconds, j.created_at, j.tags, j.input
+       j.owner_ref, j.user_id, j.max_attempts, j.timeout_seconds, j.created_at, j.tags, j.input
 FROM (SELECT l.*, n.priority, n.reached_seq FROM leased l JOIN reached n ON n.lane_id = l.lane_id) l
 FULL JOIN described j ON j.id = l.job_id -- each row has its match; a full join is always a hash join, even when few rows are expected
 ORDER BY l.epoch;
@@ -269,16 +288,24 @@ WITH handed AS MATERIALIZED (
 ), counted AS (
     INSERT INTO stat_delta (tenant_id, series_id, running, completed)
     SELECT :tenant_id, series_id, -count(*), count(*) FROM ended GROUP BY series_id
-), metered AS (
-    INSERT INTO usage_delta (tenant_id, series_id, provider, model, calls, failures, prompt_tokens, completion_tokens,
-                             audio_seconds, milliseconds)
-    SELECT :tenant_id, e.series_id, u.provider, u.model, count(*), count(*) FILTER (WHERE u.status = 'failed'),
-           sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.audio_seconds), sum(u.duration_ms)
-    FROM (SELECT series_id, usage FROM ended WHERE usage IS NOT NULL OFFSET 0) e
+), metered AS ( -- an attempt that reports no calls is one call
+    INSERT INTO usage_delta (tenant_id, at, series_id, submitter_id, attempts, calls, unpriced, model_us, bytes_in, bytes_out)
+    SELECT :tenant_id, clock(), series_id, submitter_id, count(*), count(*) FILTER (WHERE usage IS NULL),
+           count(*) FILTER (WHERE usage IS NULL),
+           coalesce(1e6 * extract(epoch FROM sum(clock() - started_at) FILTER (WHERE usage IS NULL)), 0),
+           sum(input_bytes), sum(octet_length(result::text))
+    FROM ended GROUP BY series_id, submitter_id
+), metered_calls AS (
+    INSERT INTO usage_delta (tenant_id, at, series_id, submitter_id, provider, model, version, price, calls, failures, unpriced,
+                             prompt_tokens, completion_tokens, audio_us, model_us, cost)
+    SELECT :tenant_id, clock(), e.series_id, e.submitter_id, u.provider, u.model, u.version, u.price, count(*),
+           count(*) FILTER (WHERE u.status = 'failed'), count(*) FILTER (WHERE u.price = ''), sum(u.prompt_tokens),
+           sum(u.completion_tokens), sum(round(u.audio_seconds * 1e6)::bigint), sum(u.duration_us), sum(u.cost)
+    FROM (SELECT series_id, submitter_id, usage FROM ended WHERE usage IS NOT NULL OFFSET 0) e
     CROSS JOIN LATERAL json_to_recordset(e.usage)
-         AS u(provider text, model text, status text, prompt_tokens bigint, completion_tokens bigint,
-              audio_seconds float8, duration_ms bigint)
-    WHERE u.status <> 'skipped' GROUP BY e.series_id, u.provider, u.model
+         AS u(provider text, model text, version text, price text, status text, prompt_tokens bigint,
+              completion_tokens bigint, audio_seconds float8, duration_us bigint, cost numeric)
+    WHERE u.status <> 'skipped' GROUP BY e.series_id, e.submitter_id, u.provider, u.model, u.version, u.price
 ), recorded AS (
     INSERT INTO event (tenant_id, at, kind, job_ids, series_ids, epochs, attempts)
     SELECT :tenant_id, clock(), 'job.completed', array_agg(job_id), array_agg(series_id), array_agg(epoch), array_agg(attempt)
@@ -313,8 +340,8 @@ WITH verdict AS MATERIALIZED (
 ), ended AS (
     DELETE FROM lease l USING verdict v
     WHERE l.tenant_id = :tenant_id AND l.job_id = ANY (:job_ids::uuid[]) AND l.job_id = v.job_id
-    RETURNING l.job_id, l.epoch, l.lane_id, l.series_id, l.attempt, v.failures, v.losses, l.max_attempts, l.enqueued_at,
-              l.started_at, l.cancel_requested_at, l.worker_id, l.progress, v.status, v.category, v.message, v.usage,
+    RETURNING l.job_id, l.epoch, l.lane_id, l.series_id, l.attempt, v.failures, v.losses, l.max_attempts, l.submitter_id,
+              l.input_bytes, l.enqueued_at, l.started_at, l.cancel_requested_at, l.worker_id, l.progress, v.status, v.category, v.message, v.usage,
               CASE WHEN v.delay > 0 THEN clock() + make_interval(secs => v.delay) END AS run_at
 ), logged AS (
     INSERT INTO attempt (tenant_id, job_id, epoch, attempt, enqueued_at, started_at, finished_at, worker_id, category, message,
@@ -322,12 +349,15 @@ WITH verdict AS MATERIALIZED (
     SELECT :tenant_id, job_id, epoch, attempt, enqueued_at, started_at, clock(), worker_id, category, message, usage
     FROM ended
 ), queued AS (
-    INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, enqueued_at)
-    SELECT :tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, clock()
+    INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id,
+                       input_bytes, enqueued_at)
+    SELECT :tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id, input_bytes, clock()
     FROM ended WHERE status = 'pending' AND run_at IS NULL
 ), scheduled AS (
-    INSERT INTO later (tenant_id, job_id, run_at, lane_id, series_id, attempt, failures, losses, max_attempts, enqueued_at)
-    SELECT :tenant_id, job_id, run_at, lane_id, series_id, attempt, failures, losses, max_attempts, clock()
+    INSERT INTO later (tenant_id, job_id, run_at, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id,
+                       input_bytes, enqueued_at)
+    SELECT :tenant_id, job_id, run_at, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id, input_bytes,
+           clock()
     FROM ended WHERE status = 'pending' AND run_at IS NOT NULL
 ), kept AS (
     INSERT INTO done (tenant_id, job_id, series_id, attempt, epoch, enqueued_at, started_at, finished_at,
@@ -340,16 +370,26 @@ WITH verdict AS MATERIALIZED (
     SELECT :tenant_id, series_id, -count(*), count(*) FILTER (WHERE status = 'pending'),
            count(*) FILTER (WHERE status = 'failed'), count(*) FILTER (WHERE status = 'cancelled'), count(*), category
     FROM ended GROUP BY series_id, category
-), metered AS (
-    INSERT INTO usage_delta (tenant_id, series_id, provider, model, calls, failures, prompt_tokens, completion_tokens,
-                             audio_seconds, milliseconds)
-    SELECT :tenant_id, e.series_id, u.provider, u.model, count(*), count(*) FILTER (WHERE u.status = 'failed'),
-           sum(u.prompt_tokens), sum(u.completion_tokens), sum(u.audio_seconds), sum(u.duration_ms)
-    FROM (SELECT series_id, usage FROM ended WHERE usage IS NOT NULL OFFSET 0) e
+), metered AS ( -- an attempt that reports no calls is one call, unless nothing ran to an end
+    INSERT INTO usage_delta (tenant_id, at, series_id, submitter_id, attempts, calls, failures, unreported, unpriced, model_us,
+                             bytes_in)
+    SELECT :tenant_id, clock(), series_id, submitter_id, count(*), count(*) FILTER (WHERE plain),
+           count(*) FILTER (WHERE plain AND category <> 'cancelled'),
+           count(*) FILTER (WHERE usage IS NULL AND category = 'worker_lost'), count(*) FILTER (WHERE plain),
+           coalesce(1e6 * extract(epoch FROM sum(clock() - started_at) FILTER (WHERE plain)), 0), sum(input_bytes)
+    FROM (SELECT *, usage IS NULL AND category NOT IN ('worker_lost', 'shutdown') AS plain FROM ended) e
+    GROUP BY series_id, submitter_id
+), metered_calls AS (
+    INSERT INTO usage_delta (tenant_id, at, series_id, submitter_id, provider, model, version, price, calls, failures, unpriced,
+                             prompt_tokens, completion_tokens, audio_us, model_us, cost)
+    SELECT :tenant_id, clock(), e.series_id, e.submitter_id, u.provider, u.model, u.version, u.price, count(*),
+           count(*) FILTER (WHERE u.status = 'failed'), count(*) FILTER (WHERE u.price = ''), sum(u.prompt_tokens),
+           sum(u.completion_tokens), sum(round(u.audio_seconds * 1e6)::bigint), sum(u.duration_us), sum(u.cost)
+    FROM (SELECT series_id, submitter_id, usage FROM ended WHERE usage IS NOT NULL OFFSET 0) e
     CROSS JOIN LATERAL json_to_recordset(e.usage)
-         AS u(provider text, model text, status text, prompt_tokens bigint, completion_tokens bigint,
-              audio_seconds float8, duration_ms bigint)
-    WHERE u.status <> 'skipped' GROUP BY e.series_id, u.provider, u.model
+         AS u(provider text, model text, version text, price text, status text, prompt_tokens bigint,
+              completion_tokens bigint, audio_seconds float8, duration_us bigint, cost numeric)
+    WHERE u.status <> 'skipped' GROUP BY e.series_id, e.submitter_id, u.provider, u.model, u.version, u.price
 ), recorded AS (
     INSERT INTO event (tenant_id, at, kind, job_ids, series_ids, epochs, attempts, data)
     SELECT :tenant_id, clock(), CASE status WHEN 'pending' THEN 'job.retrying' ELSE 'job.' || status END,
@@ -433,10 +473,11 @@ WITH wanted AS MATERIALIZED (
 ), again AS (
     SELECT job_id, series_id, attempt FROM from_done UNION ALL SELECT job_id, series_id, attempt FROM from_lease
 ), queued AS (
-    INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, max_attempts, enqueued_at)
-    SELECT :tenant_id, a.job_id, j.lane_id, a.series_id, a.attempt, j.max_attempts, clock()
+    INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, max_attempts, submitter_id, input_bytes, enqueued_at)
+    SELECT :tenant_id, a.job_id, j.lane_id, a.series_id, a.attempt, j.max_attempts, j.submitter_id, j.input_bytes, clock()
     FROM again a
-    CROSS JOIN LATERAL (SELECT lane_id, max_attempts FROM job WHERE tenant_id = :tenant_id AND id = a.job_id OFFSET 0) j
+    CROSS JOIN LATERAL (SELECT lane_id, max_attempts, submitter_id, octet_length(input::text) AS input_bytes FROM job
+                        WHERE tenant_id = :tenant_id AND id = a.job_id OFFSET 0) j
     ORDER BY a.job_id
 ), counted AS (
     INSERT INTO stat_delta (tenant_id, series_id, pending, failed, running)
@@ -447,6 +488,10 @@ WITH wanted AS MATERIALIZED (
 ), counted_lost AS (
     INSERT INTO stat_delta (tenant_id, series_id, errors, category)
     SELECT :tenant_id, series_id, count(*), 'worker_lost' FROM from_lease GROUP BY series_id
+), metered AS (
+    INSERT INTO usage_delta (tenant_id, at, series_id, submitter_id, attempts, unreported, bytes_in)
+    SELECT :tenant_id, clock(), series_id, submitter_id, count(*), count(*), sum(input_bytes)
+    FROM from_lease GROUP BY series_id, submitter_id
 ), recorded AS (
     INSERT INTO event (tenant_id, at, kind, job_ids, series_ids, attempts)
     SELECT :tenant_id, clock(), 'job.retried', array_agg(job_id), array_agg(series_id), array_agg(attempt)

@@ -42,6 +42,8 @@ def _summary_fields(row: asyncpg.Record) -> dict[str, Any]:
         "id": row["id"],
         "owner_service": row["owner_service"],
         "owner_ref": row["owner_ref"],
+        "user_id": row["user_id"],
+        "key_id": row["key_id"],
         "task_type": row["task_type"],
         "model_profile": row["model_profile"],
         "status": Status(row["status"]),
@@ -123,6 +125,8 @@ async def scan(
     statuses = set(where.status or ())
     if where.owner_ref:
         rows = await _sql.scan_owner_ref.rows(connection, owner_ref=where.owner_ref, **bounds)
+    elif where.user_id:
+        rows = await _sql.scan_user.rows(connection, user_id=where.user_id, **bounds)
     elif statuses == {Status.RUNNING}:
         rows = await _sql.scan_running.rows(connection, **bounds)
     elif len(statuses) == 1 and statuses <= {Status.FAILED, Status.CANCELLED}:
@@ -146,6 +150,8 @@ async def matching(
         job_ids=list(job_ids),
         owner_service=where.owner_service,
         owner_ref=where.owner_ref,
+        user_id=where.user_id,
+        key_id=where.key_id,
         task_type=where.task_type,
         model_profile=where.model_profile,
         statuses=where.status or None,
@@ -170,7 +176,7 @@ async def counts(connection: Connection, tenant: TenantId) -> list[asyncpg.Recor
 
 
 async def usage_counts(connection: Connection, tenant: TenantId) -> list[asyncpg.Record]:
-    """Return the usage of providers by owner, queue, provider and model."""
+    """Return the calls to providers by owner, queue, provider and model."""
     return await _sql.usage_counts.rows(connection, tenant_id=tenant)
 
 

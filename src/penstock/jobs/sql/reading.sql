@@ -54,6 +54,12 @@ SELECT id FROM job WHERE tenant_id = :tenant_id AND owner_ref = :owner_ref AND o
   AND id >= :low::uuid AND id < :high::uuid ORDER BY id DESC LIMIT :budget::int;
 
 
+-- name: scan_user(tenant_id, user_id, low, high, budget)
+-- Candidates of a list, newest first: jobs of one end user. Index: job_user.
+SELECT id FROM job WHERE tenant_id = :tenant_id AND user_id = :user_id AND user_id <> ''
+  AND id >= :low::uuid AND id < :high::uuid ORDER BY id DESC LIMIT :budget::int;
+
+
 -- name: scan_pending(tenant_id, low, high, budget)
 -- Candidates of a list, newest first: ready and later jobs. Index: the tables' keys by job id.
 SELECT job_id AS id FROM (
@@ -77,15 +83,17 @@ SELECT job_id AS id FROM done WHERE tenant_id = :tenant_id AND status = :status 
   AND job_id >= :low::uuid AND job_id < :high::uuid ORDER BY job_id DESC LIMIT :budget::int;
 
 
--- name: matching(tenant_id, job_ids, owner_service, owner_ref, task_type, model_profile, statuses, priority, worker_id, error_category, idempotency_key, tags, max_attempts, attempt, created_after, created_before, finished_after, finished_before)
+-- name: matching(tenant_id, job_ids, owner_service, owner_ref, user_id, key_id, task_type, model_profile, statuses, priority, worker_id, error_category, idempotency_key, tags, max_attempts, attempt, created_after, created_before, finished_after, finished_before)
 -- Those candidates that match the whole filter, newest first, without their payloads. Index: primary keys.
-SELECT v.id, v.owner_service, v.owner_ref, v.task_type, v.model_profile, v.status, v.priority, v.attempt, v.max_attempts,
+SELECT v.id, v.owner_service, v.owner_ref, v.user_id, v.key_id, v.task_type, v.model_profile, v.status, v.priority, v.attempt, v.max_attempts,
        v.tags, v.created_at, v.run_at, v.expires_at, v.timeout_seconds, v.idempotency_key, v.worker_id, v.lease_expires_at,
        v.cancel_requested_at, v.started_at, v.finished_at, v.progress, v.error_category, v.error_message
 FROM unnest(:job_ids::uuid[]) AS w(id)
 CROSS JOIN LATERAL (SELECT * FROM jobs WHERE tenant_id = :tenant_id AND id = w.id OFFSET 0) v
 WHERE (:owner_service::text IS NULL OR v.owner_service = :owner_service)
   AND (:owner_ref::text IS NULL OR v.owner_ref = :owner_ref)
+  AND (:user_id::text IS NULL OR v.user_id = :user_id)
+  AND (:key_id::text IS NULL OR v.key_id = :key_id)
   AND (:task_type::text IS NULL OR v.task_type = :task_type)
   AND (:model_profile::text IS NULL OR v.model_profile = :model_profile)
   AND (:statuses::text[] IS NULL OR v.status = ANY (:statuses))
@@ -129,13 +137,18 @@ ORDER BY s.task_type, s.model_profile, s.owner_service, c.category;
 
 
 -- name: usage_counts(tenant_id)
--- The usage by owner, queue, provider and model: the totals plus the deltas not rolled up yet.
+-- The calls to providers by owner, queue, provider and model: the totals plus the deltas not rolled up yet.
 SELECT s.owner_service, s.task_type, s.model_profile, u.provider, u.model, sum(u.calls)::bigint AS calls,
        sum(u.failures)::bigint AS failures, sum(u.prompt_tokens)::bigint AS prompt_tokens,
-       sum(u.completion_tokens)::bigint AS completion_tokens, sum(u.audio_seconds) AS audio_seconds,
-       sum(u.milliseconds)::bigint AS milliseconds
-FROM (SELECT * FROM usage WHERE tenant_id = :tenant_id UNION ALL SELECT * FROM usage_delta WHERE tenant_id = :tenant_id) u
-JOIN series s ON s.tenant_id = :tenant_id AND s.id = u.series_id
+       sum(u.completion_tokens)::bigint AS completion_tokens, sum(u.audio_us)::bigint AS audio_us,
+       sum(u.model_us)::bigint AS model_us
+FROM (
+    SELECT series_id, provider, model, calls, failures, prompt_tokens, completion_tokens, audio_us, model_us
+    FROM usage_total WHERE tenant_id = :tenant_id
+    UNION ALL
+    SELECT series_id, provider, model, calls, failures, prompt_tokens, completion_tokens, audio_us, model_us
+    FROM usage_delta WHERE tenant_id = :tenant_id AND provider <> ''
+) u JOIN series s ON s.tenant_id = :tenant_id AND s.id = u.series_id
 GROUP BY s.owner_service, s.task_type, s.model_profile, u.provider, u.model
 ORDER BY s.task_type, s.model_profile, s.owner_service, u.provider, u.model;
 

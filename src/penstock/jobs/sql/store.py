@@ -25,7 +25,7 @@ from penstock.jobs.job import (
 )
 from penstock.jobs.output import chunks_of, encoded, joined, lines_of, span
 from penstock.jobs.states import Again, Over, Status, Tally
-from penstock.jobs.usage import Usage
+from penstock.jobs.usage import Charging, Usage
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 
@@ -43,6 +43,7 @@ class NewJob:
     id: UUID
     series_id: int
     lane_id: int
+    submitter_id: int
     max_attempts: int
     submission: JobSubmission
 
@@ -122,6 +123,18 @@ async def resolve_lanes(
     return found
 
 
+async def resolve_submitters(
+    connection: Connection, tenant: TenantId, wanted: Sequence[tuple[str, str]]
+) -> dict[tuple[str, str], int]:
+    """Return the ids of (key, user) pairs, and create those that are missing."""
+    found: dict[tuple[str, str], int] = {}
+    while missing := sorted(set(wanted) - found.keys()):
+        keys, users = zip(*missing, strict=True)
+        rows = await _sql.resolve_submitters.rows(connection, tenant_id=tenant, key_ids=keys, user_ids=users)
+        found |= {(row["key_id"], row["user_id"]): row["id"] for row in rows}
+    return found
+
+
 async def describe_series(
     connection: Connection, tenant: TenantId, ids: Sequence[int]
 ) -> dict[int, tuple[str, str, str]]:
@@ -177,7 +190,9 @@ async def create(connection: Connection, tenant: TenantId, jobs: Sequence[NewJob
         ids=[job.id for job in jobs],
         series_ids=[job.series_id for job in jobs],
         lane_ids=[job.lane_id for job in jobs],
+        submitter_ids=[job.submitter_id for job in jobs],
         owner_refs=[job.submission.owner_ref for job in jobs],
+        user_ids=[job.submission.user_id for job in jobs],
         inputs=[job.submission.input for job in jobs],
         max_attempts=[job.max_attempts for job in jobs],
         timeouts=[job.submission.timeout_seconds for job in jobs],
@@ -252,16 +267,19 @@ async def heartbeat(
 
 
 async def complete(
-    connection: Connection, tenant: TenantId, completions: Sequence[JobCompletion]
+    connection: Connection,
+    tenant: TenantId,
+    completions: Sequence[JobCompletion],
+    charging: Charging = usage.unpriced,
 ) -> set[tuple[UUID, int]]:
-    """Store results; return the (job, epoch) pairs whose epoch held."""
+    """Store results and account the usage; return the (job, epoch) pairs whose epoch held."""
     rows = await _sql.complete.rows(
         connection,
         tenant_id=tenant,
         job_ids=[completion.id for completion in completions],
         epochs=[completion.epoch for completion in completions],
         results=[completion.result for completion in completions],
-        usages=[usage.stored(completion.usage) for completion in completions],
+        usages=[usage.stored(completion.usage, charging) for completion in completions],
     )
     return {(row["job_id"], row["epoch"]) for row in rows}
 
@@ -303,7 +321,7 @@ async def lock_leases(connection: Connection, tenant: TenantId, leases: Sequence
 
 
 async def end_attempts(
-    connection: Connection, tenant: TenantId, verdicts: Sequence[Verdict]
+    connection: Connection, tenant: TenantId, verdicts: Sequence[Verdict], charging: Charging = usage.unpriced
 ) -> dict[tuple[UUID, int], EndedAttempt]:
     """End attempts whose leases the current transaction holds; return them by (job, epoch)."""
     again = [verdict.outcome if isinstance(verdict.outcome, Again) else None for verdict in verdicts]
@@ -317,7 +335,7 @@ async def end_attempts(
         losses=[retry.losses if retry else 0 for retry in again],
         categories=[verdict.category for verdict in verdicts],
         messages=[verdict.message for verdict in verdicts],
-        usages=[usage.stored(verdict.usage) for verdict in verdicts],
+        usages=[usage.stored(verdict.usage, charging) for verdict in verdicts],
     )
     return {
         (row["job_id"], row["epoch"]): EndedAttempt(

@@ -33,6 +33,15 @@ CREATE TABLE series (
     UNIQUE (tenant_id, owner_service, task_type, model_profile)
 );
 
+-- Submitters: the key and the end user of a request, for its usage. '' means none.
+CREATE TABLE submitter (
+    id        integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant_id integer NOT NULL REFERENCES tenant,
+    key_id    text NOT NULL,
+    user_id   text NOT NULL,
+    UNIQUE (tenant_id, key_id, user_id)
+);
+
 -- Lanes: a queue at one priority; the unit of claiming. Jobs of a lane run in the order of "ready.seq".
 -- low_seq is a hint: every ready row of the lane that the housekeeper could see lies at or after it. So a claim starts
 -- after the dead rows that a long transaction keeps vacuum from removing. A row that was committed late may lie before
@@ -53,11 +62,13 @@ CREATE TABLE job (
     id              uuid NOT NULL,
     series_id       integer NOT NULL,
     lane_id         integer NOT NULL,
+    submitter_id    integer NOT NULL,
     max_attempts    smallint NOT NULL CHECK (max_attempts >= 1),
     timeout_seconds double precision CHECK (timeout_seconds > 0),
     created_at      timestamptz NOT NULL,
     run_at          timestamptz,
     owner_ref       text NOT NULL,
+    user_id         text NOT NULL, -- the submitter's, for lists
     idempotency_key text,
     tags            text[],
     input           json NOT NULL,
@@ -65,6 +76,7 @@ CREATE TABLE job (
 ) PARTITION BY RANGE (id);
 CREATE INDEX job_series ON job (series_id, id);
 CREATE INDEX job_owner_ref ON job (tenant_id, owner_ref, id) WHERE owner_ref <> '';
+CREATE INDEX job_user ON job (tenant_id, user_id, id) WHERE user_id <> '';
 
 -- Idempotency keys are in a table of their own: a partitioned table cannot enforce uniqueness over all partitions.
 CREATE TABLE idempotency (
@@ -77,6 +89,7 @@ CREATE TABLE idempotency (
 CREATE INDEX idempotency_job ON idempotency (job_id);
 
 -- Jobs that can run now. attempt: runs begun so far; failures: those that count against max_attempts; losses: lost leases.
+-- submitter_id and input_bytes travel with the job through ready, later and lease, for the usage of each attempt.
 CREATE TABLE ready (
     lane_id      integer NOT NULL,
     seq          bigint NOT NULL DEFAULT nextval('ready_seq'),
@@ -87,6 +100,8 @@ CREATE TABLE ready (
     failures     smallint NOT NULL DEFAULT 0,
     losses       smallint NOT NULL DEFAULT 0,
     max_attempts smallint NOT NULL,
+    submitter_id integer NOT NULL,
+    input_bytes  integer NOT NULL,
     enqueued_at  timestamptz NOT NULL,
     PRIMARY KEY (lane_id, seq),
     UNIQUE (tenant_id, job_id)
@@ -104,6 +119,8 @@ CREATE TABLE later (
     failures     smallint NOT NULL DEFAULT 0,
     losses       smallint NOT NULL DEFAULT 0,
     max_attempts smallint NOT NULL,
+    submitter_id integer NOT NULL,
+    input_bytes  integer NOT NULL,
     enqueued_at  timestamptz NOT NULL,
     PRIMARY KEY (tenant_id, job_id)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0,
@@ -147,6 +164,8 @@ CREATE TABLE lease (
     failures            smallint NOT NULL,
     losses              smallint NOT NULL,
     max_attempts        smallint NOT NULL,
+    submitter_id        integer NOT NULL,
+    input_bytes         integer NOT NULL,
     enqueued_at         timestamptz NOT NULL,
     started_at          timestamptz NOT NULL,
     lease_until         timestamptz NOT NULL,
@@ -177,7 +196,7 @@ CREATE TABLE done (
     error_message       text,
     progress            json,
     result              json,
-    usage               json, -- calls to providers of the attempt that completed
+    usage               json, -- calls of the attempt that completed, as its worker reported them
     PRIMARY KEY (tenant_id, job_id),
     CHECK ((status = 'completed') = (result IS NOT NULL)),
     CHECK ((status = 'failed') <= (error_category IS NOT NULL))
@@ -197,7 +216,7 @@ CREATE TABLE attempt (
     worker_id   text NOT NULL,
     category    text NOT NULL,
     message     text NOT NULL,
-    usage       json, -- its calls to providers
+    usage       json, -- its calls, as its worker reported them
     PRIMARY KEY (tenant_id, job_id, epoch)
 ) PARTITION BY RANGE (job_id);
 
@@ -374,34 +393,6 @@ CREATE TABLE stat (
     PRIMARY KEY (tenant_id, series_id, category)
 ) WITH (fillfactor = 50);
 
--- What attempts used of providers, counted in the same way.
-CREATE TABLE usage_delta (
-    tenant_id         integer NOT NULL,
-    series_id         integer NOT NULL,
-    provider          text NOT NULL,
-    model             text NOT NULL,
-    calls             bigint NOT NULL,
-    failures          bigint NOT NULL,
-    prompt_tokens     bigint NOT NULL,
-    completion_tokens bigint NOT NULL,
-    audio_seconds     double precision NOT NULL,
-    milliseconds      bigint NOT NULL
-) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0,
-        vacuum_truncate = off);
-CREATE TABLE usage (
-    tenant_id         integer NOT NULL,
-    series_id         integer NOT NULL,
-    provider          text NOT NULL,
-    model             text NOT NULL,
-    calls             bigint NOT NULL,
-    failures          bigint NOT NULL,
-    prompt_tokens     bigint NOT NULL,
-    completion_tokens bigint NOT NULL,
-    audio_seconds     double precision NOT NULL,
-    milliseconds      bigint NOT NULL,
-    PRIMARY KEY (tenant_id, series_id, provider, model)
-) WITH (fillfactor = 50);
-
 -- When a background duty last ran, shared by all housekeepers. recovered_at: when it resumed after the last gap.
 CREATE TABLE housekeeping (
     duty         text PRIMARY KEY,
@@ -454,7 +445,8 @@ SELECT ensure_day((now() AT TIME ZONE 'UTC')::date + ahead) FROM generate_series
 
 -- One whole row per job: joins the split tables for reading.
 CREATE VIEW jobs AS
-SELECT j.tenant_id, j.id, j.series_id, j.lane_id, s.owner_service, j.owner_ref, s.task_type, s.model_profile, n.priority,
+SELECT j.tenant_id, j.id, j.series_id, j.lane_id, s.owner_service, j.owner_ref, j.user_id, b.key_id, s.task_type,
+       s.model_profile, n.priority,
        j.input, j.max_attempts, j.timeout_seconds, j.idempotency_key, j.tags, j.created_at,
        coalesce(w.run_at, j.run_at) AS run_at, x.expires_at,
        CASE WHEN d.job_id IS NOT NULL THEN d.status
@@ -471,6 +463,7 @@ SELECT j.tenant_id, j.id, j.series_id, j.lane_id, s.owner_service, j.owner_ref, 
 FROM job j
 JOIN series s ON s.id = j.series_id
 JOIN lane n ON n.id = j.lane_id
+JOIN submitter b ON b.id = j.submitter_id
 LEFT JOIN ready r ON r.tenant_id = j.tenant_id AND r.job_id = j.id
 LEFT JOIN later w ON w.tenant_id = j.tenant_id AND w.job_id = j.id
 LEFT JOIN lease l ON l.tenant_id = j.tenant_id AND l.job_id = j.id

@@ -1,0 +1,165 @@
+-- The usage ledger. The statement that ends attempts appends deltas, and so does each flush of a process's live calls. One
+-- housekeeper at a time moves deltas into the roll-ups by hour and by day, and into the detail. The exact value at any time
+-- is a roll-up + usage_delta in one snapshot.
+--
+-- Measures: attempts of jobs that ended; calls of models and providers, and how many of them failed (an attempt whose worker
+-- reports no calls is one call); attempts that ended without a report from their worker; calls for which there was no price;
+-- tokens; microseconds of sound; microseconds in the model or at the provider (of an attempt without reported calls: from
+-- claim to report); bytes of inputs and outputs; cost, in 10^-12 of the price list's currency.
+-- Dimensions are NOT NULL; '' and 0 mean "none", because NULLs would be distinct from each other under UNIQUE.
+
+CREATE TABLE usage_delta (
+    tenant_id         integer NOT NULL,
+    at                timestamptz NOT NULL, -- when the attempts or calls ended
+    series_id         integer NOT NULL,     -- 0: live calls
+    submitter_id      integer NOT NULL,
+    provider          text NOT NULL DEFAULT '',
+    model             text NOT NULL DEFAULT '',
+    version           text NOT NULL DEFAULT '',
+    app               text NOT NULL DEFAULT '',
+    price             text NOT NULL DEFAULT '', -- of the cost; '': there was none
+    attempts          bigint NOT NULL DEFAULT 0,
+    calls             bigint NOT NULL DEFAULT 0,
+    failures          bigint NOT NULL DEFAULT 0,
+    unreported        bigint NOT NULL DEFAULT 0,
+    unpriced          bigint NOT NULL DEFAULT 0,
+    prompt_tokens     bigint NOT NULL DEFAULT 0,
+    completion_tokens bigint NOT NULL DEFAULT 0,
+    audio_us          bigint NOT NULL DEFAULT 0,
+    model_us          bigint NOT NULL DEFAULT 0,
+    bytes_in          bigint NOT NULL DEFAULT 0,
+    bytes_out         bigint NOT NULL DEFAULT 0,
+    cost              numeric NOT NULL DEFAULT 0
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0,
+        vacuum_truncate = off);
+
+-- The combinations of dimensions that occur. "key" is a digest of the other columns: they may be too long for an index.
+CREATE TABLE usage_dims (
+    id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant_id     integer NOT NULL REFERENCES tenant,
+    key           bytea NOT NULL,
+    series_id     integer NOT NULL,
+    submitter_id  integer NOT NULL,
+    key_id        text NOT NULL,
+    user_id       text NOT NULL,
+    owner_service text NOT NULL,
+    task_type     text NOT NULL,
+    model_profile text NOT NULL,
+    provider      text NOT NULL,
+    model         text NOT NULL,
+    version       text NOT NULL,
+    app           text NOT NULL,
+    price         text NOT NULL,
+    UNIQUE (tenant_id, key)
+);
+
+CREATE TABLE usage_hour (
+    tenant_id         integer NOT NULL,
+    hour              timestamptz NOT NULL,
+    dims_id           bigint NOT NULL,
+    attempts          bigint NOT NULL,
+    calls             bigint NOT NULL,
+    failures          bigint NOT NULL,
+    unreported        bigint NOT NULL,
+    unpriced          bigint NOT NULL,
+    prompt_tokens     bigint NOT NULL,
+    completion_tokens bigint NOT NULL,
+    audio_us          bigint NOT NULL,
+    model_us          bigint NOT NULL,
+    bytes_in          bigint NOT NULL,
+    bytes_out         bigint NOT NULL,
+    cost              numeric NOT NULL,
+    PRIMARY KEY (tenant_id, hour, dims_id)
+) WITH (fillfactor = 70);
+
+CREATE TABLE usage_day (
+    tenant_id         integer NOT NULL,
+    day               date NOT NULL, -- in UTC
+    dims_id           bigint NOT NULL,
+    attempts          bigint NOT NULL,
+    calls             bigint NOT NULL,
+    failures          bigint NOT NULL,
+    unreported        bigint NOT NULL,
+    unpriced          bigint NOT NULL,
+    prompt_tokens     bigint NOT NULL,
+    completion_tokens bigint NOT NULL,
+    audio_us          bigint NOT NULL,
+    model_us          bigint NOT NULL,
+    bytes_in          bigint NOT NULL,
+    bytes_out         bigint NOT NULL,
+    cost              numeric NOT NULL,
+    PRIMARY KEY (tenant_id, day, dims_id)
+) WITH (fillfactor = 70);
+
+-- Calls to providers since the beginning, for the statistics of jobs.
+CREATE TABLE usage_total (
+    tenant_id         integer NOT NULL,
+    series_id         integer NOT NULL,
+    provider          text NOT NULL,
+    model             text NOT NULL,
+    calls             bigint NOT NULL,
+    failures          bigint NOT NULL,
+    prompt_tokens     bigint NOT NULL,
+    completion_tokens bigint NOT NULL,
+    audio_us          bigint NOT NULL,
+    model_us          bigint NOT NULL,
+    PRIMARY KEY (tenant_id, series_id, provider, model)
+) WITH (fillfactor = 50);
+
+-- The deltas that were rolled up, as long as PENSTOCK_USAGE_DETAIL_DAYS say.
+CREATE TABLE usage_detail (
+    tenant_id         integer NOT NULL,
+    at                timestamptz NOT NULL,
+    dims_id           bigint NOT NULL,
+    attempts          bigint NOT NULL,
+    calls             bigint NOT NULL,
+    failures          bigint NOT NULL,
+    unreported        bigint NOT NULL,
+    unpriced          bigint NOT NULL,
+    prompt_tokens     bigint NOT NULL,
+    completion_tokens bigint NOT NULL,
+    audio_us          bigint NOT NULL,
+    model_us          bigint NOT NULL,
+    bytes_in          bigint NOT NULL,
+    bytes_out         bigint NOT NULL,
+    cost              numeric NOT NULL
+) PARTITION BY RANGE (at);
+CREATE INDEX usage_detail_at ON usage_detail USING brin (at);
+CREATE TABLE usage_detail_default PARTITION OF usage_detail DEFAULT;
+
+-- Processes that flush live usage, with the number of their last flush. A flush whose number is not above it was written
+-- before.
+CREATE TABLE usage_source (
+    id         uuid PRIMARY KEY,
+    last_flush bigint NOT NULL,
+    flushed_at timestamptz NOT NULL
+) WITH (fillfactor = 50);
+
+-- The prices that costs were computed with, by their id, a digest of the content.
+CREATE TABLE usage_price (
+    id      text PRIMARY KEY,
+    content json NOT NULL,
+    used_at timestamptz NOT NULL
+);
+
+-- A sum that never fails: values that a hostile worker reports must not stop the roll-up.
+CREATE FUNCTION added(total bigint, more numeric) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN least(total + more, 9000000000000000000)::bigint;
+
+-- Creates the partitions of usage_detail for days where they are missing. A day with rows in the default partition stays there.
+CREATE FUNCTION ensure_usage_day(day date) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    child text := format('usage_detail_%s', to_char(day, 'YYYYMMDD'));
+BEGIN
+    PERFORM pg_advisory_xact_lock(hashtext('penstock.ensure_day'));
+    IF to_regclass(format('%I', child)) IS NULL THEN
+        EXECUTE format('CREATE TABLE %I (LIKE usage_detail INCLUDING ALL)', child);
+        EXECUTE format('ALTER TABLE usage_detail ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', child,
+                       (day::timestamp AT TIME ZONE 'UTC')::text, ((day + 1)::timestamp AT TIME ZONE 'UTC')::text);
+    END IF;
+    RETURN true;
+EXCEPTION WHEN check_violation THEN
+    RETURN false;
+END $$;
+
+SELECT ensure_usage_day((now() AT TIME ZONE 'UTC')::date + ahead) FROM generate_series(-1, 7) ahead;

@@ -1,0 +1,61 @@
+"""The housekeeper's duties for usage: deltas are rolled up, and old detail is dropped."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+import asyncpg
+
+from penstock.postgres.pool import Database
+from penstock.processes.periodic import Periodic
+from penstock.telemetry import logs
+from penstock.usage.sql import rollup
+
+log = logs.get(__name__)
+
+REPLAY_LIMIT: Final = timedelta(days=90)  # the age at which a spool file is no longer replayed
+_CHUNK: Final = 10_000  # deltas moved by one statement
+_AHEAD: Final = 7  # days for which partitions exist in advance
+
+
+class UsageRollUp(Periodic):
+    """Rolls deltas up, once a second while there are any. Any number of processes may run it."""
+
+    def __init__(self, database: Database, *, interval: timedelta = timedelta(seconds=1)) -> None:
+        super().__init__(interval=interval, idle_interval=5 * interval)
+        self._database = database
+
+    async def once(self) -> bool:
+        async with self._database.acquire() as connection:
+            moved = await rollup.roll_up(connection, limit=_CHUNK)
+        if moved:
+            self.wake()  # live calls wake no duty; more of them are likely
+        return moved == _CHUNK
+
+
+class UsageRetention(Periodic):
+    """Creates day partitions of the detail ahead of time and drops those older than ``keep``, once an hour."""
+
+    def __init__(self, database: Database, keep: timedelta, *, interval: timedelta = timedelta(hours=1)) -> None:
+        super().__init__(interval=interval)
+        self._database = database
+        self._keep = keep
+
+    async def once(self) -> bool:
+        async with self._database.acquire() as connection:
+            today = await rollup.today(connection)
+            for ahead in range(-1, _AHEAD + 1):
+                day = today + timedelta(days=ahead)
+                if not await rollup.ensure_day(connection, day):
+                    log.warning("usage_partition_left_in_default", day=day.isoformat())
+            before = today - self._keep
+            for name in await rollup.old_days(connection, before=before):
+                try:
+                    await rollup.drop_partition(connection, name)
+                except asyncpg.LockNotAvailableError:
+                    log.info("usage_retention_postponed", partition=name)
+                    break
+            await rollup.drop_strays(connection, before=before)
+            await rollup.forget_sources(connection, after=REPLAY_LIMIT + timedelta(days=10))
+        return False

@@ -1,0 +1,58 @@
+"""Roll-up and retention of the usage of all tenants: the typed functions of ``rollup.sql``."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+import asyncpg
+
+from penstock.postgres import queries
+
+Connection = asyncpg.Connection
+
+_sql = queries.load(__file__, "rollup.sql")
+
+
+async def roll_up(connection: Connection, *, limit: int = 10_000) -> int:
+    """Move at most ``limit`` deltas into the roll-ups in one transaction; return how many, 0 while another process does
+    it."""
+    async with connection.transaction():
+        await connection.execute("SET LOCAL synchronous_commit = off")  # the deltas are still there if it is lost
+        if not await _sql.take_turn.value(connection):
+            return 0
+        moved: int = await _sql.roll_up.value(connection, limit=limit)
+    return moved
+
+
+async def today(connection: Connection) -> date:
+    """Return the current day in UTC."""
+    day: date = await _sql.today.value(connection)
+    return day
+
+
+async def ensure_day(connection: Connection, day: date) -> bool:
+    """Create a day's partition of the detail if it is missing; return False if the default partition has its rows."""
+    made: bool = await _sql.ensure_day.value(connection, day=day)
+    return made
+
+
+async def old_days(connection: Connection, *, before: date) -> list[str]:
+    """Return the names of the partitions of days before this one."""
+    return [row["name"] for row in await _sql.old_days.rows(connection, before=before)]
+
+
+async def drop_partition(connection: Connection, name: str) -> None:
+    """Drop a partition of the detail, which briefly locks the whole table. Raises LockNotAvailableError."""
+    async with connection.transaction():
+        await connection.execute("SET LOCAL lock_timeout = '400ms'")
+        await connection.execute(f'DROP TABLE "{name}"')  # a name that ``old_days`` has returned
+
+
+async def drop_strays(connection: Connection, *, before: date) -> None:
+    """Remove old rows from the default partition of the detail."""
+    await _sql.drop_strays.run(connection, before=before)
+
+
+async def forget_sources(connection: Connection, *, after: timedelta) -> None:
+    """Forget processes that have flushed nothing for this time."""
+    await _sql.forget_sources.run(connection, days=after.days)

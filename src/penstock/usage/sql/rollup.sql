@@ -1,0 +1,128 @@
+-- Roll-up and retention of usage. Loaded by penstock.usage.sql.rollup.
+
+
+-- name: take_turn()
+-- tenant: every (no row)
+-- Locks the roll-up for this transaction; false when another process rolls up. It is a statement of its own, so that the
+-- next one sees everything that earlier roll-ups have committed.
+SELECT pg_try_advisory_xact_lock(hashtext('penstock.roll_up_usage'));
+
+
+-- name: roll_up(limit)
+-- tenant: every (rows keep their tenant)
+-- Moves deltas into the hours, days and totals and into the detail, each exactly once, whatever hour it belongs to; returns
+-- how many. Dimensions that are new get an id: an insert of one that is there already would fail the statement, so no
+-- usage can be lost by it. Runs in one process at a time.
+WITH taken AS MATERIALIZED (
+    DELETE FROM usage_delta WHERE ctid = ANY (ARRAY(SELECT ctid FROM usage_delta LIMIT :limit::int))
+    RETURNING *, sha256(convert_to(concat_ws(chr(31), series_id, submitter_id, provider, model, version, app, price), 'UTF8'))
+        AS key
+), found AS MATERIALIZED (
+    SELECT DISTINCT ON (tenant_id, key) tenant_id, key, series_id, submitter_id, provider, model, version, app, price
+    FROM taken ORDER BY tenant_id, key
+), known AS MATERIALIZED (
+    SELECT d.id, d.tenant_id, d.key
+    FROM found f CROSS JOIN LATERAL (SELECT id, tenant_id, key FROM usage_dims WHERE tenant_id = f.tenant_id AND key = f.key) d
+), made AS (
+    INSERT INTO usage_dims (tenant_id, key, series_id, submitter_id, key_id, user_id, owner_service, task_type, model_profile,
+                            provider, model, version, app, price)
+    SELECT f.tenant_id, f.key, f.series_id, f.submitter_id, coalesce(b.key_id, ''), coalesce(b.user_id, ''),
+           coalesce(s.owner_service, ''), coalesce(s.task_type, ''), coalesce(s.model_profile, ''), f.provider, f.model,
+           f.version, f.app, f.price
+    FROM found f
+    LEFT JOIN series s ON s.tenant_id = f.tenant_id AND s.id = f.series_id
+    LEFT JOIN submitter b ON b.tenant_id = f.tenant_id AND b.id = f.submitter_id
+    WHERE NOT EXISTS (SELECT FROM known k WHERE k.tenant_id = f.tenant_id AND k.key = f.key)
+    RETURNING id, tenant_id, key
+), entry AS MATERIALIZED (
+    SELECT t.*, d.id AS dims_id
+    FROM taken t JOIN (SELECT * FROM known UNION ALL SELECT * FROM made) d ON d.tenant_id = t.tenant_id AND d.key = t.key
+), kept AS (
+    INSERT INTO usage_detail (tenant_id, at, dims_id, attempts, calls, failures, unreported, unpriced, prompt_tokens,
+                              completion_tokens, audio_us, model_us, bytes_in, bytes_out, cost)
+    SELECT tenant_id, at, dims_id, attempts, calls, failures, unreported, unpriced, prompt_tokens, completion_tokens,
+           audio_us, model_us, bytes_in, bytes_out, cost
+    FROM entry
+), hours AS MATERIALIZED (
+    SELECT tenant_id, date_trunc('hour', at, 'UTC') AS hour, dims_id,
+           added(0, sum(attempts)) AS attempts, added(0, sum(calls)) AS calls, added(0, sum(failures)) AS failures,
+           added(0, sum(unreported)) AS unreported, added(0, sum(unpriced)) AS unpriced,
+           added(0, sum(prompt_tokens)) AS prompt_tokens, added(0, sum(completion_tokens)) AS completion_tokens,
+           added(0, sum(audio_us)) AS audio_us, added(0, sum(model_us)) AS model_us, added(0, sum(bytes_in)) AS bytes_in,
+           added(0, sum(bytes_out)) AS bytes_out, sum(cost) AS cost
+    FROM entry GROUP BY 1, 2, 3
+), by_hour AS (
+    INSERT INTO usage_hour AS t (tenant_id, hour, dims_id, attempts, calls, failures, unreported, unpriced, prompt_tokens,
+                                 completion_tokens, audio_us, model_us, bytes_in, bytes_out, cost)
+    SELECT * FROM hours ORDER BY 1, 2, 3
+    ON CONFLICT (tenant_id, hour, dims_id) DO UPDATE SET
+        attempts = added(t.attempts, excluded.attempts), calls = added(t.calls, excluded.calls),
+        failures = added(t.failures, excluded.failures), unreported = added(t.unreported, excluded.unreported),
+        unpriced = added(t.unpriced, excluded.unpriced), prompt_tokens = added(t.prompt_tokens, excluded.prompt_tokens),
+        completion_tokens = added(t.completion_tokens, excluded.completion_tokens),
+        audio_us = added(t.audio_us, excluded.audio_us), model_us = added(t.model_us, excluded.model_us),
+        bytes_in = added(t.bytes_in, excluded.bytes_in), bytes_out = added(t.bytes_out, excluded.bytes_out),
+        cost = t.cost + excluded.cost
+), by_day AS (
+    INSERT INTO usage_day AS t (tenant_id, day, dims_id, attempts, calls, failures, unreported, unpriced, prompt_tokens,
+                                completion_tokens, audio_us, model_us, bytes_in, bytes_out, cost)
+    SELECT tenant_id, (hour AT TIME ZONE 'UTC')::date, dims_id,
+           added(0, sum(attempts)) AS attempts, added(0, sum(calls)) AS calls, added(0, sum(failures)) AS failures,
+           added(0, sum(unreported)) AS unreported, added(0, sum(unpriced)) AS unpriced,
+           added(0, sum(prompt_tokens)) AS prompt_tokens, added(0, sum(completion_tokens)) AS completion_tokens,
+           added(0, sum(audio_us)) AS audio_us, added(0, sum(model_us)) AS model_us, added(0, sum(bytes_in)) AS bytes_in,
+           added(0, sum(bytes_out)) AS bytes_out, sum(cost) AS cost
+    FROM hours GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
+    ON CONFLICT (tenant_id, day, dims_id) DO UPDATE SET
+        attempts = added(t.attempts, excluded.attempts), calls = added(t.calls, excluded.calls),
+        failures = added(t.failures, excluded.failures), unreported = added(t.unreported, excluded.unreported),
+        unpriced = added(t.unpriced, excluded.unpriced), prompt_tokens = added(t.prompt_tokens, excluded.prompt_tokens),
+        completion_tokens = added(t.completion_tokens, excluded.completion_tokens),
+        audio_us = added(t.audio_us, excluded.audio_us), model_us = added(t.model_us, excluded.model_us),
+        bytes_in = added(t.bytes_in, excluded.bytes_in), bytes_out = added(t.bytes_out, excluded.bytes_out),
+        cost = t.cost + excluded.cost
+), totals AS (
+    INSERT INTO usage_total AS t (tenant_id, series_id, provider, model, calls, failures, prompt_tokens, completion_tokens,
+                                  audio_us, model_us)
+    SELECT tenant_id, series_id, provider, model,
+           added(0, sum(calls)), added(0, sum(failures)), added(0, sum(prompt_tokens)), added(0, sum(completion_tokens)),
+           added(0, sum(audio_us)), added(0, sum(model_us))
+    FROM entry WHERE provider <> '' GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+    ON CONFLICT (tenant_id, series_id, provider, model) DO UPDATE SET
+        calls = added(t.calls, excluded.calls), failures = added(t.failures, excluded.failures),
+        prompt_tokens = added(t.prompt_tokens, excluded.prompt_tokens),
+        completion_tokens = added(t.completion_tokens, excluded.completion_tokens),
+        audio_us = added(t.audio_us, excluded.audio_us), model_us = added(t.model_us, excluded.model_us)
+)
+SELECT count(*) FROM taken;
+
+
+-- name: today()
+-- The current day by the database clock.
+SELECT (clock() AT TIME ZONE 'UTC')::date;
+
+
+-- name: ensure_day(day)
+-- Creates the partition of the detail of one day if it is missing; false if its rows already lie in the default partition.
+SELECT ensure_usage_day(:day);
+
+
+-- name: old_days(before)
+-- The partitions of the detail of days before this one.
+SELECT c.relname AS name
+FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+WHERE i.inhparent = 'usage_detail'::regclass AND c.relname ~ '_[0-9]{8}$'
+  AND to_date(right(c.relname, 8), 'YYYYMMDD') < :before::date
+ORDER BY 1;
+
+
+-- name: drop_strays(before)!
+-- tenant: every (maintenance)
+-- Removes old detail from the default partition, by row.
+DELETE FROM usage_detail_default WHERE at < :before::date::timestamp AT TIME ZONE 'UTC';
+
+
+-- name: forget_sources(days)!
+-- tenant: every (no tenant's row)
+-- Forgets processes that have flushed nothing for this number of days. A spool file that old is no longer replayed.
+DELETE FROM usage_source WHERE flushed_at < clock() - make_interval(days => :days::int);
