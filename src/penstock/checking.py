@@ -37,7 +37,7 @@ def converted(stated: Mapping[str, Any], kind: type[T]) -> T:
 
 
 def all_of(stated: Any, kind: Any) -> list[FieldProblem]:
-    """Return what is wrong with each field of a structure, and of those inside it; nothing for any other value."""
+    """Return what is wrong with each field of a structure and of those inside it. Other values have no fields."""
     if not isinstance(stated, Mapping) or not (isinstance(kind, type) and issubclass(kind, Struct)):
         return []
     problems: list[FieldProblem] = []
@@ -54,7 +54,9 @@ def all_of(stated: Any, kind: Any) -> list[FieldProblem]:
             problems += inner
             continue
         try:
-            msgspec.json.decode(msgspec.json.encode(stated[name]), type=field.type)  # only so Raw accepts any JSON
+            msgspec.json.decode(
+                msgspec.json.encode(stated[name]), type=field.type
+            )  # Raw accepts any JSON only this way
         except msgspec.ValidationError as error:
             problems.append(_problem(str(error), field.type, name))
     return problems[:_MAX_PROBLEMS]
@@ -64,7 +66,7 @@ def _mistakes_inside(stated: Any, kind: Any, name: str) -> list[FieldProblem]:
     """Return the mistakes inside a field that holds a structure; their names begin with ``name``."""
     if not isinstance(stated, Mapping):
         return []
-    structures = [one for one in _apart(inspect.type_info(kind)) if isinstance(one, inspect.StructType)]
+    structures = [one for one in _members(inspect.type_info(kind)) if isinstance(one, inspect.StructType)]
     if len(structures) != 1:
         return []
     return [
@@ -106,18 +108,18 @@ def _joined(path: str, name: str) -> str:
 
 def _types_at(kind: Any, path: str) -> list[inspect.Type]:
     """Return the types that a value may have at ``path``, with unions split into their members."""
-    types = list(_apart(inspect.type_info(kind)))
+    types = list(_members(inspect.type_info(kind)))
     for name, _index in _STEP.findall(path):
         types = [inner for outer in types for inner in _inside(outer, name)]
     return types
 
 
-def _apart(kind: inspect.Type) -> Iterator[inspect.Type]:
+def _members(kind: inspect.Type) -> Iterator[inspect.Type]:
     if isinstance(kind, inspect.Metadata):
-        yield from _apart(kind.type)
+        yield from _members(kind.type)
     elif isinstance(kind, inspect.UnionType):
         for one in kind.types:
-            yield from _apart(one)
+            yield from _members(one)
     else:
         yield kind
 
@@ -128,11 +130,11 @@ def _inside(kind: inspect.Type, name: str) -> Iterator[inspect.Type]:
         case inspect.StructType() if name:
             for field in kind.fields:
                 if field.encode_name == name:
-                    yield from _apart(field.type)
+                    yield from _members(field.type)
         case inspect.DictType():
-            yield from _apart(kind.value_type)
+            yield from _members(kind.value_type)
         case inspect.ListType() | inspect.SetType() | inspect.VarTupleType() if not name:
-            yield from _apart(kind.item_type)
+            yield from _members(kind.item_type)
 
 
 def _values(kind: inspect.Type) -> list[Any]:

@@ -250,7 +250,7 @@ async def test_help_shows_how_commands_are_used(tmp_path: Path) -> None:
 
 
 async def test_a_new_model_may_have_any_name(tmp_path: Path) -> None:
-    """Even a name with a meaning in Python, or in the generated code, is allowed."""
+    """A name with a meaning in Python or in the generated code is allowed."""
     for name in ("none", "bad-input"):
         assert (await run_command(tmp_path, "model", "new", name)).status == 0
         assert (await run_command(tmp_path, "model", "test", name)).json["sound"]
@@ -260,7 +260,7 @@ async def test_a_new_model_may_have_any_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("runtime", ["python", "subprocess"])
 async def test_a_new_model_works_as_generated(tmp_path: Path, runtime: str) -> None:
-    """Its trial succeeds, and so does its own test."""
+    """The trial of a new model succeeds, and so does its own test."""
     made = await run_command(tmp_path, "model", "new", "my-model", "--runtime", runtime)
     assert made.status == 0, made.err
     report = (await run_command(tmp_path, "model", "test", "my-model")).json

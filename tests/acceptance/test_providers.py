@@ -58,7 +58,7 @@ class House:
     environment: dict[str, str]
     whisperx: Heard
     audio_llm: Heard
-    llm_answers: list[tuple[int, dict[str, str]]]  # status and headers of the next responses; 200 when empty
+    llm_responds: list[tuple[int, dict[str, str]]]  # status and headers of the next responses; 200 when empty
     worker_port: int
     left: list[str] = field(default_factory=list)
 
@@ -110,12 +110,12 @@ async def responds(client: Client) -> bool:
 async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
     folder = tmp_path_factory.mktemp("house")
     folder.chmod(0o711)
-    llm_answers: list[tuple[int, dict[str, str]]] = []
+    llm_responds: list[tuple[int, dict[str, str]]] = []
 
     failures = 0
 
     async def llm(request: web.Request) -> web.Response:
-        status, headers = llm_answers.pop(0) if llm_answers else (200, {})
+        status, headers = llm_responds.pop(0) if llm_responds else (200, {})
         if request.path.endswith("/models"):
             return web.json_response({"data": [{"id": "qwen2.5-14b"}, {"id": str(dict(request.headers))}]})
         if status != 200:
@@ -172,7 +172,7 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
                     environment=environment,
                     whisperx=whisperx,
                     audio_llm=audio_llm,
-                    llm_answers=llm_answers,
+                    llm_responds=llm_responds,
                     worker_port=worker_port,
                 )
             )
@@ -308,7 +308,7 @@ async def test_a_profile_falls_back_and_reports_it_without_what_was_echoed(house
 
 
 async def test_rate_limited_work_waits_and_burns_no_attempt(house: House) -> None:
-    house.llm_answers += [(429, {"Retry-After": "1"}), (429, {"Retry-After": "0.2"})]
+    house.llm_responds += [(429, {"Retry-After": "1"}), (429, {"Retry-After": "0.2"})]
     job = await house.run("llm_chat", "qwen2.5-14b", {"user": "Hi"}, max_attempts=1)
     assert (job["status"], job["result"]["content"]) == ("completed", "A fox.")
     assert [attempt["error"]["category"] for attempt in job["attempts"]] == ["rate_limited", "rate_limited"]
@@ -319,7 +319,7 @@ async def test_rate_limited_work_waits_and_burns_no_attempt(house: House) -> Non
     ("status", "category"), [(400, "bad_input"), (401, "provider_error"), (500, "provider_error"), (504, "timeout")]
 )
 async def test_each_fault_ends_the_job_with_its_category_and_state(house: House, status: int, category: str) -> None:
-    house.llm_answers += [(status, {})]
+    house.llm_responds += [(status, {})]
     job = await house.run("llm_chat", "qwen2.5-14b", {"user": "Hi"}, max_attempts=1)
     assert (job["status"], job["error"]["category"]) == ("failed", category)
     assert "llm: " in job["error"]["message"]

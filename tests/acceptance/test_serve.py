@@ -129,7 +129,7 @@ async def test_after_a_kill_and_a_restart_no_orphan_is_left(tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("prepared_data")
 async def test_after_a_kill_no_replica_is_left(tmp_path: Path) -> None:
-    """Processes that a replica started also end within five seconds, although none was asked to stop."""
+    """Processes that a replica started also end within five seconds, although none gets a signal to stop."""
     folder = tmp_path / "models" / "busy"
     folder.mkdir(parents=True)
     (folder / "model.toml").write_text('runtime = "python"\neager = true\n[python]\nclass = "busy:Busy"\n')

@@ -121,7 +121,7 @@ async def test_a_transaction_held_open_delays_no_reader(alone: JobCaller, fresh:
 
 
 async def test_an_event_committed_late_comes_late_and_is_not_left_out(alone: JobCaller, fresh: Database) -> None:
-    """Its id is lower than those of events that readers have seen: it takes the next position all the same."""
+    """The event has a lower id than events that readers have seen, but it takes the next position."""
     stream = await alone.watch()
     async with fresh.acquire() as slow:
         transaction = slow.transaction()
@@ -151,7 +151,7 @@ async def test_every_event_is_delivered_once_while_many_write(alone: JobCaller, 
 async def test_a_slow_reader_reads_what_it_missed_from_the_database(
     alone: JobCaller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No more than its bound is held in memory meanwhile."""
+    """Meanwhile the rows held in memory for the reader stay within their bound."""
     monkeypatch.setattr(tail_module, "_READER_BYTES", 1000)
     stream = await alone.watch()
     tail = alone.service.of(alone.tenant)._events.tail

@@ -163,7 +163,7 @@ async def test_a_pass_costs_the_same_while_a_transaction_is_held_open(alone: Job
 
 
 async def test_readers_alone_give_up_missing_ids_as_well(alone: JobCaller, fresh: Database) -> None:
-    """No housekeeper runs here, and the list of missing ids stays short all the same."""
+    """No housekeeper runs here, and yet the list of missing ids stays short."""
     for _ in range(20):
         await _fail(fresh)
         await alone.submit()

@@ -15,7 +15,7 @@ from penstock import (
     BlockingClient,
     Client,
     InvalidInput,
-    MediaAnswer,
+    MediaFile,
     ModelCrashed,
     ModelFailed,
     ModelTimeout,
@@ -234,7 +234,7 @@ async def test_a_call_that_exceeds_its_callers_timeout(client: Client) -> None:
 async def test_media(client: Client, tmp_path: Path) -> None:
     """Media go in as bytes, as a path or with a type, and come out as bytes."""
     (tmp_path / "a.bin").write_bytes(b"abc")
-    expected = MediaAnswer(data=b"cba", media_type="image/x-mirrored", name="mirrored.img")
+    expected = MediaFile(data=b"cba", media_type="image/x-mirrored", name="mirrored.img")
     for file in (b"abc", tmp_path / "a.bin", ("a.bin", b"abc", "text/plain")):
         assert await client.predict("mirror", files={"file": file}) == expected
     twice = await client.predict("mirror", {"times": 2}, files={"file": b"ab"})

@@ -206,7 +206,7 @@ class TestCalls:
         assert (await caller.post("/models/count/predict", {"n": 3})).json == [0, 1, 2]
 
     async def test_a_model_that_does_not_stream_sends_its_output_at_the_end(self, caller: HttpCaller) -> None:
-        """Its log lines are sent too if the query requests them."""
+        """The stream has the log lines too if the query requests them."""
         reply = await caller.post("/models/greet/stream?logs=true", {"name": "Ada"})
         received = dict(events(reply.body))
         assert '"message":"greeting Ada"' in received["log"]
@@ -535,7 +535,7 @@ class TestRegistration:
         assert field in reply.fields
 
     async def test_a_model_of_the_folder_can_be_removed_and_restored_by_name(self, caller: HttpCaller) -> None:
-        """Its manifest is not touched."""
+        """The model's manifest is not touched."""
         assert (await caller.call("DELETE", "/models/measure")).status == 204
         assert (await caller.get("/models/measure")).status == 404
         assert (await caller.post("/models", {"name": "measure"})).status == 201

@@ -20,7 +20,7 @@ async def test_the_service_behaves_as_its_description_says(module_database_url: 
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{caller.address}/openapi.json"),
             *("--checks", "all", "--max-examples", "100", "--seed", "1", "--no-color"),
-            # A schema cannot express everything: that one of two fields is enough, that 1.0 is no integer here.
+            # A schema cannot express that one of two fields suffices, or that 1.0 is not an integer here.
             *("--exclude-checks", "positive_data_acceptance"),
             *("--exclude-operation-id", "addModel"),  # the servers of generated models do not exist: calls return 502
             *("--exclude-operation-id", "readBlob"),  # one byte of a JSON file is not JSON, as its media type says

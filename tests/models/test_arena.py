@@ -77,7 +77,7 @@ def test_memory_is_given_back_when_nothing_is_in_it(arena: Arena) -> None:
 
 
 def test_a_segment_outside_of_the_memory_is_refused() -> None:
-    """In a replica without shared memory, and from a replica: outputs do not come that way."""
+    """A replica without shared memory refuses it, and so does the host: outputs do not use the shared memory."""
     with pytest.raises(frames.ProtocolError, match="not in the shared memory"):
         frames.split(b"null", [SegmentHeader(5, "image/png", offset=0)])
     with pytest.raises(frames.ProtocolError, match="not in the shared memory"):

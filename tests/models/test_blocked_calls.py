@@ -65,7 +65,7 @@ async def test_a_replica_with_a_blocked_call_is_replaced_when_others_wait(tmp_pa
 
 
 async def test_a_replica_with_a_blocked_call_is_left_alone_while_no_call_waits(tmp_path: Path) -> None:
-    """What it has loaded stays; the manifest's own grace counts."""
+    """The replica keeps what it has loaded; the manifest's own grace applies."""
     async with model_host(tmp_path, cancel_grace=timedelta(seconds=60)) as models:
         model = await models.serve("blocked", BLOCKED, timeout=60, cancel_grace=0.05)
         await models.call(model, {"text": "load"})
@@ -73,7 +73,7 @@ async def test_a_replica_with_a_blocked_call_is_left_alone_while_no_call_waits(t
         running = models.begin(model, {"text": "block", "begun": str(tmp_path / "begun")})
         await begun(tmp_path / "begun")
         running.close()
-        other = await models.serve("other", ECHO)  # takes longer than the grace, and a look at all replicas
+        other = await models.serve("other", ECHO)  # takes longer than the grace and a check of all replicas
         await models.call(other, {"text": "x"})
         assert before.state == "ready"
         async with asyncio.timeout(20):
@@ -82,7 +82,7 @@ async def test_a_replica_with_a_blocked_call_is_left_alone_while_no_call_waits(t
 
 
 async def test_a_call_that_runs_beside_a_blocked_one_is_not_disturbed(tmp_path: Path) -> None:
-    """With two calls at a time the replica goes on with one place, until only the blocked call is left in it."""
+    """A replica for two calls continues with one place until only the blocked call is left."""
     async with model_host(tmp_path, cancel_grace=timedelta(seconds=0.1)) as models:
         model = await models.serve("blocked", BLOCKED, timeout=60, concurrency=2, retry=False)
         await models.call(model, {"text": "load"})

@@ -364,7 +364,7 @@ def test_media_may_be_a_data_url() -> None:
         (None, "must be media of type image/*"),
     ],
 )
-def test_hostile_media_get_a_clear_answer(url: Any, words: str) -> None:
+def test_hostile_media_get_a_clear_error(url: Any, words: str) -> None:
     field, message = refusal(Contract(Pictures), {"image": url})
     assert field == "image"
     assert words in message

@@ -104,7 +104,7 @@ async def test_auto_works_without_a_driver(models: Models) -> None:
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
 def test_gpus_are_read_from_the_driver(tmp_path: Path) -> None:
-    """One that has fallen off the bus keeps its number, and is never picked."""
+    """A GPU that has fallen off the bus keeps its number and is never picked."""
     code = (
         "from penstock.models.host.devices import choose, read_gpus as r; print(r()); print(choose('auto', r(), None))"
     )

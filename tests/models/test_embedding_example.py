@@ -1,4 +1,4 @@
-"""The example of text embedding: as a model, and that its vectors mean something."""
+"""The text embedding example: its manifest is valid, and similar texts get similar vectors."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_the_manifest_fits_the_models_schema(embedding: BlockingRuntime) -> None
 
 
 @pytest.mark.skipif(REAL, reason="the real model has its own name")
-def test_without_the_library_the_answer_says_so(embedding: BlockingRuntime) -> None:
+def test_without_the_library_the_output_names_the_substitute(embedding: BlockingRuntime) -> None:
     output = read(embedding.predict(call_with(CollectingWire(), {"text": "water"})))
     assert output["model"] == "hashed-ngrams-384"
     assert len(output["vector"]) == 384

@@ -61,7 +61,7 @@ async def test_a_model_may_have_an_interpreter_of_its_own(models: Models, tmp_pa
 
 
 async def test_an_interpreter_without_what_it_needs_says_so(models: Models, tmp_path: Path) -> None:
-    """By the name of what is missing."""
+    """The error names the missing module."""
     home = tmp_path / "bare"
     venv.create(home, symlinks=True)
     with pytest.raises(ModelUnavailable, match="has no module 'msgspec'"):
@@ -69,6 +69,6 @@ async def test_an_interpreter_without_what_it_needs_says_so(models: Models, tmp_
 
 
 def test_a_working_folder_that_is_not_there(tmp_path: Path) -> None:
-    """Is said to be missing, before anything is started."""
+    """The error says that it is missing, before a process is started."""
     with pytest.raises(ModelUnavailable, match="'nowhere' does not exist"):
         environment.working_folder(model(tmp_path, folder="nowhere"))

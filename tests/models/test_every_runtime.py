@@ -36,7 +36,7 @@ class Trial:
     models: Models
 
     async def plain(self, **stated: Any) -> Deployment:
-        """Its plain model, loaded."""
+        """Load the plain model of the subject."""
         model = self.models.model("plain", self.subject.runtime, dict(self.subject.plain), **self._stated(stated))
         deployment = await self.models.host.add(model)
         await self.ask(deployment, op="echo", text="warm")
@@ -91,13 +91,13 @@ async def undisturbed(trial: Trial) -> AsyncIterator[None]:
 
 
 async def test_it_returns_results(trial: Trial) -> None:
-    """With what it was given."""
+    """The result contains what the call was given."""
     model = await trial.plain()
     assert await trial.ask(model, op="echo", text="hello") == "hello"
 
 
 async def test_it_streams(trial: Trial) -> None:
-    """Chunks in order, and the end."""
+    """Chunks arrive in order, and then the end."""
     model = await trial.streaming()
     recorder = Recorder()
     given = trial.subject.as_input({"op": "stream", "n": 50})
@@ -116,7 +116,7 @@ async def test_its_schema_guards_it(trial: Trial) -> None:
 
 
 async def test_an_exception_reaches_its_caller(trial: Trial) -> None:
-    """In its own words, and the replica lives on."""
+    """The error has the exception's own words, and the replica continues."""
     model = await trial.plain()
     with pytest.raises(trial.subject.failed, match="this is what went wrong"):
         await trial.ask(model, op="raise")
@@ -126,7 +126,7 @@ async def test_an_exception_reaches_its_caller(trial: Trial) -> None:
 
 @pytest.mark.parametrize("how", ["exit", "segfault", "abort"])
 async def test_a_crash_reaches_its_caller_at_once(trial: Trial, how: str) -> None:
-    """Nothing else is disturbed, and the model serves again."""
+    """No other call is disturbed, and the model serves calls again."""
     model = await trial.plain(retry=False)
     async with undisturbed(trial):
         if trial.has(how):
@@ -143,7 +143,7 @@ async def test_a_crash_reaches_its_caller_at_once(trial: Trial, how: str) -> Non
 
 
 async def test_a_server_that_cuts_the_connection_costs_no_replica(trial: Trial) -> None:
-    """Where there is a server."""
+    """This concerns runtimes that call a server."""
     if trial.subject.failed is not ProviderFailed:
         assert trial.has("exit")  # its crashes are those above
         return
@@ -155,7 +155,7 @@ async def test_a_server_that_cuts_the_connection_costs_no_replica(trial: Trial) 
 
 
 async def test_a_call_that_hangs_is_ended(trial: Trial) -> None:
-    """At its limit, which leaves a program time to start on a busy machine; the model goes on."""
+    """The call ends at its time limit, which suffices to start a program on a busy machine; the model continues."""
     model = await trial.plain(timeout=1.5)
     async with asyncio.timeout(_AT_ONCE):
         with pytest.raises(ModelTimeout):
@@ -164,7 +164,7 @@ async def test_a_call_that_hangs_is_ended(trial: Trial) -> None:
 
 
 async def test_memory_is_limited(trial: Trial) -> None:
-    """With what the replica has started; where the memory is the model's own and not a server's."""
+    """The limit includes processes that the replica has started. Models in a server are not concerned."""
     if not trial.has("grow"):
         assert trial.subject.without["grow"]
         return
@@ -175,7 +175,7 @@ async def test_memory_is_limited(trial: Trial) -> None:
 
 
 async def test_ten_megabytes_in_and_out(trial: Trial) -> None:
-    """As they are, byte for byte."""
+    """The bytes arrive unchanged."""
     if not trial.has("blob"):
         assert trial.subject.without["blob"]
         return
@@ -195,7 +195,7 @@ async def test_two_hundred_calls_at_once(trial: Trial) -> None:
 
 
 async def test_a_client_that_leaves_ends_its_call(trial: Trial) -> None:
-    """Where the runtime can; the place is free for the next one in any case."""
+    """The call is cancelled where the runtime can do so; its place becomes free in any case."""
     model = await trial.plain(concurrency=1)
     seconds = 30.0 if trial.subject.cancels else 0.3
     call = trial.begin(model, op="sleep", seconds=seconds)
@@ -207,7 +207,7 @@ async def test_a_client_that_leaves_ends_its_call(trial: Trial) -> None:
 
 
 async def test_a_killed_replica_is_replaced_and_its_call_runs_again(trial: Trial) -> None:
-    """By the new one, where the model may be tried again."""
+    """The new replica runs the call if the manifest allows a retry."""
     model = await trial.plain()
     pid = model.replicas[0].pid
     assert pid is not None
@@ -219,7 +219,7 @@ async def test_a_killed_replica_is_replaced_and_its_call_runs_again(trial: Trial
 
 
 async def test_its_log_has_what_it_says(trial: Trial) -> None:
-    """Marked with the call."""
+    """Each line is marked with the call."""
     if not trial.has("print"):
         assert trial.subject.without["print"]
         return
@@ -232,7 +232,7 @@ async def test_its_log_has_what_it_says(trial: Trial) -> None:
 
 
 async def test_nothing_of_it_is_left(trial: Trial) -> None:
-    """When the model is removed: no process of it, nor of what it has started."""
+    """After its removal neither a process of the model nor one that it has started is left."""
     model = await trial.plain()
     pid = model.replicas[0].pid
     family = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]

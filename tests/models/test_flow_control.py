@@ -58,7 +58,7 @@ class Unread(Recorder):
 
 @pytest.mark.parametrize("size", [100, 60_000, 3_000_000])
 async def test_a_model_waits_while_its_caller_does_not_read(models: Models, size: int) -> None:
-    """Of 40 MB never more than the window lies between them; a chunk that is larger passes alone."""
+    """Of 40 MB, at most a window is on the way; a chunk larger than the window is sent alone."""
     model = await models.serve("flood", FLOOD)
     count = min(40_000_000 // size, 20_000)
     listener = Unread()
@@ -75,7 +75,7 @@ async def test_a_model_waits_while_its_caller_does_not_read(models: Models, size
 
 
 async def test_a_caller_that_stops_reading_and_leaves_frees_the_replica(models: Models) -> None:
-    """Its model waits in a full window; the next call runs after it has gone, and the window is free again."""
+    """The model waits for a full window. When the caller leaves, the window is freed and the next call runs."""
     model = await models.serve("flood", FLOOD)
     listener = Unread()
     listener.call = call = models.begin(model, {"count": 1000, "size": 60_000}, streams=True, listener=listener)

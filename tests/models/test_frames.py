@@ -45,7 +45,7 @@ def test_frames_survive_any_cut(sent: list[Frame], cuts: list[int]) -> None:
 
 @given(st.binary(max_size=400))
 def test_any_bytes_give_frames_or_a_protocol_error(data: bytes) -> None:
-    """Nothing else, and never more memory than what came."""
+    """No other exception occurs, and no more memory is allocated than bytes arrived."""
     decoder = Decoder(largest=1000)
     with contextlib.suppress(ProtocolError):
         for start in range(0, len(data), 7):
@@ -62,7 +62,7 @@ def test_any_bytes_give_frames_or_a_protocol_error(data: bytes) -> None:
     ],
 )
 def test_what_cannot_be_a_frame_is_refused_at_its_first_bytes(prefix: bytes) -> None:
-    """Before anything is kept for it."""
+    """It is refused before any memory is allocated for it."""
     with pytest.raises(ProtocolError):
         Decoder().feed(prefix)
 

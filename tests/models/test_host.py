@@ -90,7 +90,7 @@ async def test_an_exception_is_its_callers_alone(models: Models) -> None:
 
 @pytest.mark.parametrize(("how", "said"), [("exit", "exit status 9"), ("segfault", "SIGSEGV"), ("abort", "SIGABRT")])
 async def test_a_caller_whose_replica_dies_gets_an_error_at_once(models: Models, how: str, said: str) -> None:
-    """Without leave to retry: a clear error within a second, and the model serves on."""
+    """When the manifest forbids retries, the caller gets a clear error within a second, and the model continues."""
     model = await models.serve("risky", DANGEROUS, retry=False)
     await models.call(model, {"how": "fine"})
     async with asyncio.timeout(5):
@@ -100,13 +100,13 @@ async def test_a_caller_whose_replica_dies_gets_an_error_at_once(models: Models,
 
 
 async def test_a_call_whose_replica_dies_runs_in_another_one(models: Models, tmp_path: Path) -> None:
-    """Where the manifest allows a retry the caller sees nothing of it."""
+    """If the manifest allows a retry, the caller does not notice."""
     model = await models.serve("risky", DANGEROUS)
     assert await models.call(model, {"how": "exit", "once": str(tmp_path / "died")}) == "survived"
 
 
 async def test_calls_that_wait_are_not_affected_by_a_crash(models: Models, tmp_path: Path) -> None:
-    """Only the call that was running is touched."""
+    """Only the running call is affected."""
     model = await models.serve("risky", DANGEROUS, retry=False)
     await models.call(model, {"how": "fine"})
     bad = models.begin(model, {"how": "exit"})
@@ -117,7 +117,7 @@ async def test_calls_that_wait_are_not_affected_by_a_crash(models: Models, tmp_p
 
 
 async def test_an_input_that_kills_replicas_is_refused_as_poison(models: Models) -> None:
-    """After two deaths nothing is put at risk again; other inputs go on."""
+    """After two deaths the input is not tried again; other inputs are."""
     model = await models.serve("risky", DANGEROUS)
     with pytest.raises(ModelCrashed):
         await models.call(model, {"how": "exit"})
@@ -185,7 +185,7 @@ async def test_the_queue_is_bounded(models: Models, tmp_path: Path) -> None:
 
 
 async def test_a_caller_that_leaves_frees_its_place(models: Models, tmp_path: Path) -> None:
-    """In the queue at once; a call that runs is cancelled, and the next one starts."""
+    """A place in the queue is freed at once; a running call is cancelled, and the next one starts."""
     gate = tmp_path / "gate"
     model = await models.serve("gated", GATE, queue=1)
     running = models.begin(model, {"gate": str(gate)})
@@ -275,7 +275,7 @@ async def test_calls_that_wait_run_as_a_batch(models: Models) -> None:
 
 
 async def test_a_batch_that_is_not_full_waits_a_moment(models: Models) -> None:
-    """While a replica is busy: then calls that come within ``max_wait_ms`` travel together."""
+    """While the replica is busy, calls that arrive within ``max_wait_ms`` are sent together."""
     model = await models.serve(
         "counting",
         """
@@ -296,7 +296,7 @@ async def test_a_batch_that_is_not_full_waits_a_moment(models: Models) -> None:
 
 
 async def test_chunks_progress_and_lines_reach_the_listener(models: Models) -> None:
-    """In order, and marked with the call."""
+    """They arrive in order, and lines are marked with the call."""
     model = await models.serve(
         "talking",
         """
@@ -324,7 +324,7 @@ async def test_chunks_progress_and_lines_reach_the_listener(models: Models) -> N
 
 
 async def test_an_idle_model_is_unloaded_and_loaded_again(models: Models) -> None:
-    """By its next call."""
+    """The next call loads the model again."""
     model = await models.serve("echo", ECHO, unload_after=0.3)
     assert await models.call(model, {"text": "a"}) == "a"
     pid = model.replicas[0].pid
@@ -422,7 +422,7 @@ async def test_a_new_form_that_cannot_be_loaded_changes_nothing(models: Models) 
 
 
 async def test_a_model_is_published_once_that_is_confirmed(models: Models) -> None:
-    """What keeps it from being confirmed leaves everything as it was."""
+    """If the confirmation fails, everything stays as it was."""
     old = await models.serve("echo", ECHO)
 
     async def refused() -> None:
@@ -438,7 +438,7 @@ async def test_a_model_is_published_once_that_is_confirmed(models: Models) -> No
 
 
 async def test_a_removal_waits_for_the_change_before_it(models: Models, tmp_path: Path) -> None:
-    """Nothing is left of either; and what is added afterwards is there."""
+    """Neither version is left, and a version that is added afterwards stays."""
     await models.call(await models.serve("echo", ECHO), {"text": "x"})
     gate = tmp_path / "gate"
     os.mkfifo(gate)
@@ -488,7 +488,7 @@ async def test_versions_live_side_by_side(models: Models) -> None:
 
 
 async def test_a_removed_model_finishes_what_it_runs(models: Models, tmp_path: Path) -> None:
-    """And what waits."""
+    """Running and waiting calls of a removed model finish."""
     gate = tmp_path / "gate"
     model = await models.serve("gated", GATE)
     calls = [models.begin(model, {"gate": str(gate)}) for _ in range(3)]
@@ -517,7 +517,7 @@ async def test_a_call_of_a_model_that_is_being_replaced_goes_to_the_new_one(mode
 
 
 async def test_a_model_that_cannot_load_says_why(models: Models) -> None:
-    """To every caller, at once; and it is tried again later."""
+    """Every caller gets the reason at once, and loading is tried again later."""
     broken = ECHO + "    def load(self):\n        raise OSError('no weights here')\n"
     model = await models.serve("broken", broken)
     with pytest.raises(ModelUnavailable, match="no weights here"):
@@ -530,7 +530,7 @@ async def test_a_model_that_cannot_load_says_why(models: Models) -> None:
 async def test_secrets_of_a_manifest_leave_nowhere(
     models: Models, monkeypatch: pytest.MonkeyPatch, stated: str
 ) -> None:
-    """Neither by an exception's text nor by the log, whether written there or referred to."""
+    """Neither an exception's text nor the log shows a secret, whether the manifest contains it or refers to it."""
     monkeypatch.setenv("CANARY", "sk-canary-93")
     model = await models.serve(
         "leaking",
@@ -553,7 +553,7 @@ async def test_secrets_of_a_manifest_leave_nowhere(
 
 
 async def test_a_replica_sees_none_of_our_own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the host knows of databases and tokens is not the model's business."""
+    """Addresses of databases and tokens are not passed to models."""
     monkeypatch.setenv("DATABASE_URL", "postgresql://canary")
     monkeypatch.setenv("FAVOURITE_COLOUR", "blue")
     async with model_host(tmp_path, private=["DATABASE_URL"]) as models:
@@ -576,7 +576,7 @@ async def test_a_replica_sees_none_of_our_own_settings(tmp_path: Path, monkeypat
 
 
 async def test_a_replica_killed_from_outside_is_replaced(models: Models) -> None:
-    """As by the system when memory runs out."""
+    """The test kills it as the system does when memory runs out."""
     model = await models.serve("echo", ECHO)
     await models.call(model, {"text": "x"})
     pid = model.replicas[0].pid
@@ -607,7 +607,7 @@ async def test_the_shares_of_a_device_are_not_exceeded(models: Models) -> None:
 
 @pytest.mark.parametrize("kind", ["def", "async def"])
 async def test_callers_that_leave_at_once_cost_no_place(models: Models, kind: str) -> None:
-    """Their cancels may overtake their calls, on a socket of their own; each call must end all the same."""
+    """A cancel has its own socket and may overtake its call; nevertheless each call must end."""
     model = await models.serve(
         "slow",
         f"""
@@ -658,7 +658,7 @@ async def test_callers_of_a_broken_model_do_not_keep_it_importing(models: Models
 
 
 async def test_a_variable_that_is_missing_is_named(models: Models) -> None:
-    """Its name is not a secret, but its value would be."""
+    """The variable's name is not a secret; its value would be."""
     options = {"base_url": "http://127.0.0.1:1/v1", "model": "m", "api_key_env": "NO_SUCH_KEY"}
     with pytest.raises(ModelUnavailable, match="the variable NO_SUCH_KEY is not set"):
         await models.host.add(models.model("chat", "openai", options))

@@ -60,7 +60,7 @@ def junk(seed: int) -> bytes:
 
 @pytest.mark.parametrize("seed", range(24))
 async def test_no_bytes_of_a_replica_disturb_the_host(models: Models, seed: int) -> None:
-    """However the call ends, the other model runs calls, and this one does so again."""
+    """However the call ends, the other model continues, and this model runs calls again."""
     hostile = await models.serve("hostile", FUZZING, retry=False, timeout=5)
     good = await models.serve("good", ECHO)
     given: dict[str, Any] = {"where": seed % 2, "data": base64.b64encode(junk(seed)).decode()}

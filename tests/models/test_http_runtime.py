@@ -48,7 +48,7 @@ async def ask(url: str, value: Any = None, *segments: Segment, **options: Any) -
 
 
 async def test_the_input_is_posted_as_it_is() -> None:
-    """With nothing but an address; the call's id makes a repetition known."""
+    """The manifest has only an address. The call's id lets the server recognise a repetition."""
     async with serving(responding({"answer": 42})) as seen:
         assert read(await ask(seen.address, {"text": "hi"})) == {"answer": 42}
         assert seen.json == {"text": "hi"}
@@ -57,7 +57,7 @@ async def test_the_input_is_posted_as_it_is() -> None:
 
 
 async def test_path_headers_and_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the manifest states them."""
+    """The request has the path, headers and key that the manifest states."""
     monkeypatch.setenv("MODEL_TOKEN", "sk-canary")
     async with serving(responding({"predictions": [1], "other": 2})) as seen:
         options: dict[str, Any] = {
@@ -75,7 +75,7 @@ async def test_path_headers_and_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_a_variable_that_is_not_set_is_named() -> None:
-    """When the model is loaded."""
+    """The error is raised when the model is loaded."""
     with pytest.raises(CallFailed, match="NO_SUCH_VARIABLE is not set") as caught:
         async with runtime("http://127.0.0.1:1", headers={"Authorization": "env:NO_SUCH_VARIABLE"}):
             pass
@@ -85,7 +85,7 @@ async def test_a_variable_that_is_not_set_is_named() -> None:
 @pytest.mark.parametrize(("media", "sent"), [("data_url", "data:image/png;base64,iVBO"), ("base64", "iVBO")])
 @pytest.mark.parametrize("written", [False, True])
 async def test_media_go_as_the_manifest_says(media: str, sent: str, written: bool) -> None:
-    """Whether they came beside the JSON or in it."""
+    """It makes no difference whether the media arrived beside the JSON or inside it."""
     schema = Schema(input=MEDIA)
     async with serving(responding({})) as seen:
         if written:
@@ -97,7 +97,7 @@ async def test_media_go_as_the_manifest_says(media: str, sent: str, written: boo
 
 
 async def test_media_as_urls_are_passed_on_and_bytes_are_refused() -> None:
-    """Where the server fetches them itself."""
+    """The manifest says that the server fetches media itself."""
     schema = Schema(input=MEDIA)
     async with serving(responding({})) as seen:
         await ask(seen.address, {"image": "https://h/a.png"}, schema=schema, media="url")
@@ -119,7 +119,7 @@ async def test_media_come_back_as_bytes_or_inside_json() -> None:
 
 @pytest.mark.parametrize("stream", ["sse", "ndjson"])
 async def test_responses_in_parts(stream: str) -> None:
-    """Cut anywhere, also inside a character."""
+    """The response may be cut anywhere, even inside a character."""
     text = {
         "sse": 'data: {"a": "ü"}\n\n: a comment\n\nevent: x\r\ndata: 2\r\n\r\ndata: [DONE]\n\ndata: 3\n\n',
         "ndjson": '{"a": "ü"}\n\n2\n',
@@ -149,7 +149,7 @@ async def test_responses_in_parts(stream: str) -> None:
     ],
 )
 async def test_what_statuses_mean(status: int, kind: str, said: str) -> None:
-    """With the server's own words."""
+    """The error has the server's own words."""
     async with serving(responding({"error": {"message": "the reason"}}, status=status)) as seen:
         with pytest.raises(CallFailed, match=said) as caught:
             await ask(seen.address)
@@ -158,7 +158,7 @@ async def test_what_statuses_mean(status: int, kind: str, said: str) -> None:
 
 
 async def test_a_server_that_limits_us() -> None:
-    """And says for how long."""
+    """The server says for how long."""
     async with serving(responding({}, 429, **{"Retry-After": "7"})) as seen:
         with pytest.raises(CallFailed) as caught:
             await ask(seen.address)
@@ -176,7 +176,7 @@ async def test_a_server_that_limits_us() -> None:
     ],
 )
 async def test_servers_that_lie_or_hang_up(reply: bytes) -> None:
-    """Are failures of the provider, whatever they sent."""
+    """Whatever such servers send, the failure is one of the provider."""
     async with raw_server(reply) as address:
         with pytest.raises(CallFailed) as caught:
             await ask(address)
@@ -184,7 +184,7 @@ async def test_servers_that_lie_or_hang_up(reply: bytes) -> None:
 
 
 async def test_responses_that_cannot_be_used() -> None:
-    """Not JSON, too much of it, a closed port, a timeout."""
+    """They are not JSON or too large, the port is closed, or the server is too slow."""
     async with serving(sending(b"<html>", "text/html")) as seen:
         with pytest.raises(CallFailed, match="is not JSON"):
             await ask(seen.address)
@@ -220,7 +220,7 @@ async def _predict(made: HttpRuntime, call: Call) -> Output | None:
 
 
 async def test_many_calls_share_a_few_connections() -> None:
-    """One after the other on one; large bodies are no trouble."""
+    """Calls that follow each other use one connection, also with large bodies."""
     async with serving(responding({})) as seen, runtime(seen.address) as made:
         for _ in range(5):
             await made.predict(call_with(CollectingWire(), {}))
@@ -230,7 +230,7 @@ async def test_many_calls_share_a_few_connections() -> None:
 
 
 async def test_secrets_leave_in_no_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Although the server echoes them."""
+    """The server echoes the secrets."""
     monkeypatch.setenv("MODEL_TOKEN", "Bearer sk-canary/93")
     for said in ("sk-canary/93", "sk-canary%2F93", "Bearer sk-canary/93"):
         async with serving(responding({"error": f"wrong: {said}"}, status=401)) as seen:
@@ -249,7 +249,7 @@ SPELLINGS = [KEY, quote(KEY, safe=""), html.escape(KEY)]
 async def test_no_output_shows_a_key_that_the_server_echoes(
     said: str, escaped: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In whichever spelling: plain, percent-encoded, with ``\\u`` escapes, in names of members."""
+    """The key is masked in every spelling: plain, percent-encoded, with ``\\u`` escapes, and in names of members."""
     monkeypatch.setenv("MODEL_TOKEN", f"Bearer {KEY}")
     body = json.dumps({"headers": {"Authorization": said, said: 1}, "list": ["safe", said]}, ensure_ascii=False)
     sent = "".join(f"\\u{ord(one):04x}" if one in "sk-canary/93+q&x" else one for one in body) if escaped else body
@@ -266,7 +266,7 @@ async def test_no_output_shows_a_key_that_the_server_echoes(
 async def test_no_stream_shows_a_key_wherever_it_is_cut(
     stream: str, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also when it is divided among chunks; everything else arrives, in order."""
+    """The key is masked even when it is divided among chunks; everything else arrives in order."""
     choose = random.Random(seed)
     monkeypatch.setenv("MODEL_TOKEN", f"Bearer {KEY}")
     text = "".join(choose.choice([KEY, "sk-", "sk-canary", "words ", "ä", f"Bearer {KEY}"]) for _ in range(30))
@@ -287,7 +287,7 @@ async def test_no_stream_shows_a_key_wherever_it_is_cut(
 
 
 async def test_binary_media_stay_byte_for_byte_and_text_media_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whether they are the whole response or stand in its JSON."""
+    """This holds for media that are the whole response and for media inside its JSON."""
     monkeypatch.setenv("MODEL_TOKEN", KEY)
     options: dict[str, Any] = {"headers": {"Authorization": "env:MODEL_TOKEN"}}
     picture = b"\x89PNG" + KEY.encode() + b"\xff"
@@ -305,15 +305,15 @@ async def test_a_key_in_the_address_is_masked_too() -> None:
         assert read(await ask(f"{seen.address}/p?api_key={KEY[:12]}")) == {"asked": f"/p?api_key={MASK}"}
 
 
-async def test_a_word_that_is_a_key_garbles_no_answer() -> None:
-    """As ``EMPTY``, which many servers take for a key."""
+async def test_a_word_that_is_a_key_garbles_no_output() -> None:
+    """Many servers accept ``EMPTY`` as a key."""
     async with serving(responding({"text": "an EMPTY glass"})) as seen:
         output = await ask(seen.address, headers={"Authorization": "Bearer EMPTY"})
     assert read(output) == {"text": "an EMPTY glass"}
 
 
 async def test_numbers_that_are_not_finite_are_named() -> None:
-    """As Python's servers write them."""
+    """They are written as Python's servers write them."""
     for body, held in (
         (b'{"score": NaN}', "NaN or an infinity"),
         (b"[1, -Infinity]", "NaN or an infinity"),
@@ -349,5 +349,5 @@ async def test_numbers_that_are_not_finite_are_named() -> None:
     ],
 )
 def test_mistakes_in_a_manifest_are_named(options: dict[str, Any], field: str) -> None:
-    """Before anything is started."""
+    """They are found before anything is started."""
     assert field in [name for name, _ in HttpRuntime.check(options, Path("/"))]

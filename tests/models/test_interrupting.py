@@ -115,7 +115,7 @@ def restless() -> Iterator[None]:
 
 
 def test_cancelling_at_any_moment_never_hits_code_that_is_not_the_models(restless: None) -> None:
-    """Nothing that the model calls of ours is broken off, and no exception is left behind for the code after it."""
+    """No function of Penstock that the model calls is interrupted, and no exception is left for later code."""
     trial = Trial()
     ended = threading.Event()
 

@@ -330,7 +330,7 @@ def test_a_stream_waits_for_a_caller_that_reads_slowly_and_python_runs_meanwhile
 # What a library may return
 
 
-def test_a_library_sees_the_whole_request_and_its_answer_is_copied_before_it_is_freed(library: Make) -> None:
+def test_a_library_sees_the_whole_request_and_its_output_is_copied_before_it_is_freed(library: Make) -> None:
     found = library(r"""
         char *text = calloc(1, 1000);
         const penstock_part *part = request->parts + 1;
@@ -347,7 +347,7 @@ def test_a_library_sees_the_whole_request_and_its_answer_is_copied_before_it_is_
         assert read(output) == [2, 1, "request-1", "/y/1/~1~0", "image/ä", "n.txt", 3, 255, value, freed]
 
 
-def test_an_answer_may_be_one_piece_of_media(library: Make) -> None:
+def test_an_output_may_be_one_piece_of_media(library: Make) -> None:
     found = library(r"""
         static const penstock_part part = {{0, 0}, {0, 0}, PENSTOCK_TEXT("a.bin"), "\0\1", 2};
         say(result, "null");
@@ -381,14 +381,14 @@ def test_log_lines_and_progress_come_with_their_call(library: Make) -> None:
     assert wire.progressed == [[1]]
 
 
-def test_an_answer_after_chunks_is_the_last_chunk(library: Make) -> None:
+def test_an_output_after_chunks_is_the_last_chunk(library: Make) -> None:
     found = library('callbacks->chunk(callbacks->context, "1", 1, NULL, 0); say(result, "2");')
     wire = CollectingWire()
     assert ask(found, 0, wire=wire) is None
     assert wire.values == [1, 2]
 
 
-def test_nothing_at_all_is_an_answer_only_of_a_model_that_streams(library: Make) -> None:
+def test_nothing_at_all_is_an_output_only_of_a_model_that_streams(library: Make) -> None:
     with pytest.raises(CallFailed, match="neither an answer nor chunks"):
         ask(library(""), 0)
     assert ask(library("", schema=Schema(streams=True)), 0) is None

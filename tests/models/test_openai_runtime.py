@@ -33,7 +33,7 @@ SAID = {
 @asynccontextmanager
 async def runtime(address: str, **options: Any) -> AsyncIterator[OpenaiRuntime]:
     """The runtime of a manifest with these options."""
-    stated = {"base_url": f"{address}/v1", "model": "asked-model"} | options
+    stated = {"base_url": f"{address}/v1", "model": "wanted-model"} | options
     assert not OpenaiRuntime.check(stated, Path("/"))
     made = OpenaiRuntime(Spec(name="m", version="1", folder=Path("/"), options=stated, schema=Schema(), timeout=5))
     try:
@@ -51,13 +51,13 @@ async def ask(address: str, value: Any, *segments: Segment, **options: Any) -> A
 
 
 class TestChat:
-    async def test_a_text_is_answered(self) -> None:
-        """With the model, the usage and the reason of its end."""
+    async def test_a_text_gets_a_completion(self) -> None:
+        """The output has the model, the usage and the finish reason."""
         async with serving(responding(SAID)) as seen:
             output = await ask(seen.address, {"system": "Be brief.", "user": "Hi", "max_tokens": 5})
             assert seen.paths == ["/v1/chat/completions"]
             assert seen.json == {
-                "model": "asked-model",
+                "model": "wanted-model",
                 "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
                 "max_tokens": 5,
                 "stream": False,
@@ -79,18 +79,18 @@ class TestChat:
             await ask(seen.address, given, defaults={"temperature": 0.1, "seed": 7})
             assert seen.json["messages"] == messages
             assert (seen.json["temperature"], seen.json["seed"]) == (0.9, 7)
-            assert seen.json["model"] == "asked-model"
+            assert seen.json["model"] == "wanted-model"
             assert seen.json["tools"] == [{"type": "function"}]
 
-    async def test_tool_calls_are_an_answer_too(self) -> None:
-        """Without content."""
+    async def test_tool_calls_are_an_output_too(self) -> None:
+        """Such an output has no content."""
         message = {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function"}]}
         async with serving(responding({"choices": [{"message": message, "finish_reason": "tool_calls"}]})) as seen:
             output = await ask(seen.address, {"user": "Hi"})
         assert (output["content"], output["tool_calls"]) == (None, message["tool_calls"])
 
     async def test_a_stream_comes_as_chunks_and_as_a_whole(self) -> None:
-        """However the server cuts it."""
+        """The server may cut the stream anywhere."""
         parts: list[dict[str, Any]] = [{"choices": [{"delta": {"role": "assistant"}}]}]
         parts += [{"choices": [{"delta": {"content": word}}]} for word in ("Grü", "ße ", "🐍")]
         parts += [{"choices": [{"delta": {}, "finish_reason": "stop"}]}, {"choices": [], "usage": {"total_tokens": 9}}]
@@ -126,7 +126,7 @@ class TestChat:
         "body", [b"[]", b"{}", b'{"choices": []}', b'{"choices": [{"message": {}}]}', b"no", b"\xff"]
     )
     async def test_malformed_responses(self, body: bytes) -> None:
-        """Are failures of the provider too."""
+        """Malformed responses are failures of the provider too."""
         async with serving(sending(body, "application/json")) as seen:
             with pytest.raises(CallFailed) as caught:
                 await ask(seen.address, {"user": "Hi"})
@@ -145,7 +145,7 @@ class TestChat:
         ],
     )
     async def test_mistakes_are_named(self, given: dict[str, Any], field: str) -> None:
-        """Whatever a manifest's own schema let through."""
+        """They are found even if the manifest's own schema allows them."""
         async with runtime("http://127.0.0.1:1") as made:
             with pytest.raises(CallFailed) as caught:
                 await made.predict(call_with(CollectingWire(), given))
@@ -190,13 +190,13 @@ class TestKeys:
 class TestEmbeddings:
     @pytest.mark.parametrize("given", ["one", ["one", "two"]])
     async def test_vectors_come_in_the_order_of_the_texts(self, given: Any) -> None:
-        """Whatever the order of the response."""
+        """The order of the response does not matter."""
         count = 2 if isinstance(given, list) else 1
         data = [{"index": index, "embedding": [index, 0.5]} for index in reversed(range(count))]
         async with serving(responding({"data": data, "model": "e", "usage": {"total_tokens": 2}})) as seen:
             output = await ask(seen.address, {"input": given}, task="embeddings")
             assert seen.paths == ["/v1/embeddings"]
-            assert seen.json == {"input": given, "model": "asked-model"}
+            assert seen.json == {"input": given, "model": "wanted-model"}
         assert output["embeddings"] == [[index, 0.5] for index in range(count)]
 
     async def test_a_wrong_number_of_vectors_is_refused(self) -> None:
@@ -207,7 +207,7 @@ class TestEmbeddings:
 
 class TestTranscription:
     async def test_audio_travels_as_a_form(self) -> None:
-        """With language and prompt; words and segments come back."""
+        """The form has the language and the prompt; the output has words and segments."""
         heard: dict[str, Any] = {}
 
         async def transcribe(request: web.Request) -> web.StreamResponse:
@@ -234,7 +234,7 @@ class TestTranscription:
                 output = read(await made.predict(call))
         assert output["segments"][0]["text"] == "beep"
         assert heard["file"] == ("beep.wav", "audio/wav", sound)
-        assert (heard["model"], heard["response_format"]) == ("asked-model", "verbose_json")
+        assert (heard["model"], heard["response_format"]) == ("wanted-model", "verbose_json")
 
     async def test_without_audio_it_is_bad_input(self) -> None:
         async with runtime("http://127.0.0.1:1", task="transcription") as made:

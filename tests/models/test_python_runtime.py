@@ -360,7 +360,7 @@ def test_an_infinite_chunk_ends_its_stream() -> None:
 
 @pytest.fixture
 def noticing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in a replica: a callback of the garbage collector may be what an exception hits."""
+    """Install the exception hook of a replica: an exception may hit a callback of the garbage collector."""
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
     notice_what_is_lost()
 

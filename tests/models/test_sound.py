@@ -48,7 +48,7 @@ def tone(container: str, codec: str, rate: int) -> bytes:
 
 @pytest.mark.parametrize("media_type", FORMATS)
 def test_samples_of_every_format_that_transcription_takes(media_type: str) -> None:
-    """With the rate, the channels and the loudness that they have."""
+    """The samples have the rate, the channels and the loudness of the recording."""
     _, _, rate = FORMATS[media_type]
     samples, found = Audio(tone(*FORMATS[media_type]), media_type).samples()
     assert samples.dtype == np.float32
@@ -116,7 +116,7 @@ def test_sound_that_takes_too_much_memory_is_refused(monkeypatch: pytest.MonkeyP
 
 
 def test_a_model_needs_no_decoder_until_it_decodes(tmp_path: Path) -> None:
-    """In an interpreter without PyAV and Pillow wav is read, and the error for the rest says what to install."""
+    """An interpreter without PyAV and Pillow reads wav; the error for other formats says what to install."""
     (tmp_path / "a.wav").write_bytes(Audio.of_samples(np.zeros(10), 8000).data)
     (tmp_path / "a.mp3").write_bytes(tone(*FORMATS["audio/mpeg"]))
     code = """

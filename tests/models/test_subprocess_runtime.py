@@ -112,7 +112,7 @@ def test_lines_that_are_not_final_are_chunks_progress_and_log(model: Make) -> No
     assert wire.lines == [("info", "begin"), ("warning", "hot")]
 
 
-def test_a_stream_may_end_with_a_plain_answer_or_with_nothing(model: Make) -> None:
+def test_a_stream_may_end_with_a_plain_output_or_with_nothing(model: Make) -> None:
     found = model("""
         for line in sys.stdin:
             print('{"final":false,"output":1}')
@@ -124,7 +124,7 @@ def test_a_stream_may_end_with_a_plain_answer_or_with_nothing(model: Make) -> No
     assert wire.values == [1, {"plain": 2}, 1]
 
 
-def test_an_answer_of_one_piece_is_the_result_or_the_only_chunk_of_a_model_that_streams(model: Make) -> None:
+def test_an_output_of_one_piece_is_the_result_or_the_only_chunk_of_a_model_that_streams(model: Make) -> None:
     wire = CollectingWire()
     assert value_of(ask(model(ECHO), {"final": True, "output": 5}, wire=wire)) == 5
     assert not wire.chunks
@@ -154,7 +154,7 @@ def test_a_program_refuses_with_an_error_of_its_own_and_goes_on(
 @pytest.mark.parametrize(
     "line", [{"error": 0.5}, {"error": "x", "rate": 1}, {"error": {"text": "x"}}, {"final": "yes"}, {"final": None}]
 )
-def test_objects_that_only_resemble_the_protocol_are_answers(model: Make, line: object) -> None:
+def test_objects_that_only_resemble_the_protocol_are_outputs(model: Make, line: object) -> None:
     assert value_of(ask(model(ECHO), line)) == line
 
 
@@ -226,7 +226,7 @@ def test_a_program_may_write_much_before_it_reads(model: Make) -> None:
 
 
 @pytest.mark.parametrize("url", ["data:nothing", "data:image/png;base64,a", "data:;base64,%%%%"])
-def test_a_broken_data_url_in_an_answer_fails_the_call_and_names_its_place(model: Make, url: str) -> None:
+def test_a_broken_data_url_in_an_output_fails_the_call_and_names_its_place(model: Make, url: str) -> None:
     schema = Schema(output={"properties": {"image": MEDIA}})
     echo = model(ECHO, schema=schema)
     with pytest.raises(CallFailed, match=r"answer cannot be used: image ") as failed:
@@ -257,39 +257,39 @@ def test_the_rest_of_a_stream_is_dropped_after_a_failure(model: Make) -> None:
 
 MISBEHAVING = """
     for line in sys.stdin:
-        asked = json.loads(line)
-        if asked == "pid":
+        text = json.loads(line)
+        if text == "pid":
             print(os.getpid(), flush=True)
-        elif asked == "chatter":
+        elif text == "chatter":
             print("debug: starting")
             print('{"secret": "of this caller"}', flush=True)
-        elif asked == "twice":
+        elif text == "twice":
             print('1\\n{"secret": "of this caller"}', flush=True)
-        elif asked == "huge":
+        elif text == "huge":
             sys.stdout.write("x" * (65 * 2**20))
             print(flush=True)
-        elif asked == "nan":
+        elif text == "nan":
             print(json.dumps({"final": False, "output": float("nan")}), flush=True)
             print(json.dumps({"score": float("inf")}), flush=True)
-        elif asked == "latin":
+        elif text == "latin":
             sys.stdout.buffer.write(b'{"text": "\\xe4"}\\n')
             sys.stdout.flush()
 """
 
 
 @pytest.mark.parametrize(
-    ("asked", "message"),
+    ("text", "message"),
     [
         ("chatter", "the program answered a line that is not JSON: debug: starting"),
         ("latin", "the program answered a line that is not JSON: "),
         ("huge", f"the program answered a line of more than {LONGEST_LINE} bytes"),
     ],
 )
-def test_a_malformed_answer_fails_its_call_and_replaces_the_program(model: Make, asked: str, message: str) -> None:
+def test_a_malformed_line_fails_its_call_and_replaces_the_program(model: Make, text: str, message: str) -> None:
     found = model(MISBEHAVING)
     before = pid_of(found)
     with pytest.raises(CallFailed) as failed:
-        ask(found, asked)
+        ask(found, text)
     assert failed.value.category == "internal"
     assert failed.value.message.startswith(message)
     after = pid_of(found)
@@ -337,10 +337,10 @@ def test_an_input_that_no_line_can_hold_is_refused(model: Make) -> None:
 
 PATIENT = """
     stop = False
-    def told(*_):
+    def note_signal(*_):
         global stop
         stop = True
-    signal.signal(signal.SIGINT, told)
+    signal.signal(signal.SIGINT, note_signal)
     while line := sys.stdin.readline():
         stop = False
         print('{"final":false,"output":"begun"}', flush=True)
@@ -380,7 +380,7 @@ def test_a_cancelled_call_gets_a_signal_and_the_program_goes_on(model: Make) -> 
 
 
 def outcome(found: SubprocessRuntime, call: Call) -> BaseException:
-    """How a call that does not end well ends."""
+    """Return the failure of a call."""
     try:
         found.predict(call)
     except BaseException as error:  # noqa: BLE001 - whatever it is
@@ -388,7 +388,7 @@ def outcome(found: SubprocessRuntime, call: Call) -> BaseException:
     raise AssertionError("it ended well")
 
 
-def test_without_the_option_a_cancelled_call_runs_to_its_end_and_its_answer_is_dropped(model: Make) -> None:
+def test_without_the_option_a_cancelled_call_runs_to_its_end_and_its_output_is_dropped(model: Make) -> None:
     found = model(ECHO)
     assert not found.describe().cancels
 
@@ -412,7 +412,7 @@ def test_without_the_option_a_cancelled_call_runs_to_its_end_and_its_answer_is_d
     assert after.values == [0, 1, 2, "end"]
 
 
-def test_a_signal_that_comes_after_the_answer_is_not_sent(model: Make) -> None:
+def test_a_signal_that_comes_after_the_output_is_not_sent(model: Make) -> None:
     found = model("signal.signal(signal.SIGINT, signal.SIG_DFL)" + dedent(ECHO), cancel="signal")
     call = call_with(CollectingWire(), "pid")
     found.predict(call)
@@ -451,7 +451,7 @@ print("unloaded", flush=True)
 
 
 class Alone:
-    """As much of a replica as is needed here, in a process of its own: it runs a call for each line of input."""
+    """The necessary part of a replica, in its own process: it runs a call for each line of input."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
@@ -466,7 +466,7 @@ class Alone:
         return self.process.stdout.readline().strip()
 
     def end(self) -> tuple[int, str]:
-        """Its exit status and what it has logged; whatever is left of its group is killed, as a host does."""
+        """Return its exit status and log, and kill the rest of its process group, as a host does."""
         status = self.process.wait(LIMIT)
         self.kill_group()
         assert self.process.stderr is not None
@@ -516,7 +516,7 @@ def test_a_program_that_ends_between_calls_takes_its_replica_along() -> None:
         assert replica.end() == (GONE_STATUS, "the program ended with exit status 6; its replica ends with it\n")
 
 
-def test_the_last_answer_before_the_end_still_arrives() -> None:
+def test_the_last_output_before_the_end_still_arrives() -> None:
     with alone("print(sys.stdin.readline(), flush=True)\nsys.exit(7)") as replica:
         replica.tell("x")
         assert [replica.hear(), replica.hear()] == ["loaded", '"x"']

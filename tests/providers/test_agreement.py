@@ -1,4 +1,4 @@
-"""Word error rates, by hand and as pairs."""
+"""Word error rates of two texts, and of every pair of providers."""
 
 from __future__ import annotations
 

@@ -119,7 +119,7 @@ async def test_without_a_key_the_urls_user_and_password_are_used() -> None:
 PROFILE = profile(spec("http://nowhere.example"))
 
 
-def asked(fields: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any], bool]:
+def read_input(fields: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any], bool]:
     """Return the request that a job's input makes."""
     return request(msgspec.json.encode(fields), PROFILE)
 
@@ -143,7 +143,7 @@ def asked(fields: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any],
 )
 def test_bad_input_names_the_field(fields: dict[str, object], named: str) -> None:
     with pytest.raises(CallFailed) as caught:
-        asked(fields)
+        read_input(fields)
     assert caught.value.category is Category.BAD_INPUT
     assert str(caught.value).startswith(f"{named}:")
 
@@ -157,7 +157,7 @@ def test_input_that_is_not_an_object_is_bad_input(content: bytes) -> None:
 
 def test_with_messages_the_callers_own_user_field_is_left_alone() -> None:
     messages = [{"role": "user", "content": "Hi"}]
-    assert asked({"messages": messages, "user": {"id": 5}}) == (messages, {}, False)
+    assert read_input({"messages": messages, "user": {"id": 5}}) == (messages, {}, False)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +195,7 @@ async def test_retry_after_is_kept() -> None:
 
 
 async def test_a_refused_job_waits_for_the_reset_that_the_server_states() -> None:
-    """Its headers allow a request a second, and yet it refuses: the whole reset is waited for, and nothing is sent."""
+    """The headers allow a request per second, but the server refuses: nothing is sent before the whole reset."""
     requests = 0
 
     async def handler(_: web.Request) -> web.Response:
@@ -327,12 +327,12 @@ async def test_an_echo_of_credentials_in_a_response_is_masked() -> None:
     assert KEY not in repr(result)
     parts = [{"choices": [{"delta": {"content": f"your key is {KEY}"}}], "model": KEY}]
     events = [b"data: " + msgspec.json.encode(part) + b"\n\n" for part in parts] + [b"data: [DONE]\n\n"]
-    told = job_context()
+    context = job_context()
     async with serving(streaming(events)) as seen, open_servers() as servers:
         chat = spec(seen.address)
-        result = await ChatExecutor(profile(chat), servers)(claimed_job(user="Hi", stream=True), told)
+        result = await ChatExecutor(profile(chat), servers)(claimed_job(user="Hi", stream=True), context)
     assert KEY not in repr(result)
-    assert KEY.encode() not in b"".join(bytes(chunk) for chunk in told.outbox.parcel().chunks)
+    assert KEY.encode() not in b"".join(bytes(chunk) for chunk in context.outbox.parcel().chunks)
 
 
 async def test_a_key_that_json_escapes_is_masked_there_too() -> None:
@@ -360,7 +360,7 @@ async def test_nul_characters_are_left_out_of_replies() -> None:
 
 
 async def test_credentials_in_other_spellings_are_masked_and_words_are_not() -> None:
-    """In replies, their usage, and errors."""
+    """This holds for replies, their usage, and errors."""
 
     async def echo(request: web.Request) -> web.Response:
         words = (await request.json())["messages"][0]["content"]
@@ -391,13 +391,13 @@ async def test_a_streamed_reply_leaks_no_credential_in_pieces() -> None:
     key = "canary-KEY/abc+def=="
     events = [*stream("the key is ", "canary-KE", "Y/abc+d", "ef== indeed"), *stream()[-1:]]
     events[4] = b'data: {"choices": [], "usage": {"prompt_tokens": 3, "x": "canary-KEY/abc+def=="}}\n\n'
-    told = job_context()
+    context = job_context()
     async with serving(streaming(events)) as seen, open_servers() as servers:
         chat = spec(seen.address, api_key=key)
-        result = await ChatExecutor(profile(chat), servers)(claimed_job(user="Hi", stream=True), told)
+        result = await ChatExecutor(profile(chat), servers)(claimed_job(user="Hi", stream=True), context)
     assert result.content == "the key is ****** indeed"
     assert result.usage == {"prompt_tokens": 3, "x": "******"}
-    deltas = [msgspec.json.decode(chunk)["delta"] for chunk in told.outbox.parcel().chunks]
+    deltas = [msgspec.json.decode(chunk)["delta"] for chunk in context.outbox.parcel().chunks]
     assert "".join(deltas) == result.content
 
 
@@ -453,28 +453,28 @@ async def test_a_refusal_whose_words_do_not_arrive_is_still_one(monkeypatch: pyt
 
 @pytest.mark.parametrize("tokens", [True, -1, "3", 10**30, None, [3]])
 async def test_an_account_that_cannot_be_true_counts_as_none(tokens: object) -> None:
-    told = job_context()
+    context = job_context()
     async with (
         running(replying(200, COMPLETION | {"usage": {"prompt_tokens": tokens}})) as url,
         open_servers() as servers,
     ):
         chat = spec(url)
-        await ChatExecutor(profile(chat), servers)(claimed_job(user="Hi"), told)
-    assert [type(one.prompt_tokens) for one in told.usage] == [int]
-    assert told.usage[0].prompt_tokens == 0
+        await ChatExecutor(profile(chat), servers)(claimed_job(user="Hi"), context)
+    assert [type(one.prompt_tokens) for one in context.usage] == [int]
+    assert context.usage[0].prompt_tokens == 0
 
 
 def test_usage_that_cannot_be_stored_is_refused_at_once() -> None:
-    for wrong in (Usage(provider="", duration_ms=1), Usage(provider="p", prompt_tokens=-1), Usage(provider="a\x00")):
+    for wrong in (Usage(duration_ms=-1), Usage(provider="p", prompt_tokens=-1), Usage(provider="a\x00")):
         with pytest.raises(ValueError):  # noqa: PT011
             job_context().used(wrong)
 
 
 async def test_a_delta_of_any_length_reaches_the_output() -> None:
-    told = job_context()
+    context = job_context()
     async with serving(streaming(stream("x" * 2_000_000))) as seen, open_servers() as servers:
         chat = spec(seen.address)
-        result = await ChatExecutor(profile(chat), servers)(claimed_job(user="Hi", stream=True), told)
+        result = await ChatExecutor(profile(chat), servers)(claimed_job(user="Hi", stream=True), context)
     assert len(result.content) == 2_000_000
 
 
@@ -489,14 +489,14 @@ def test_an_endpoint_does_not_print_its_secrets() -> None:
 
 
 async def test_a_streamed_reply_is_the_jobs_output_while_it_comes() -> None:
-    told = job_context()
+    context = job_context()
     async with serving(streaming(stream("Hel", "lo"))) as seen:
         provider = spec(seen.address)
         async with open_servers() as servers:
-            result = await ChatExecutor(profile(provider), servers)(claimed_job(user="Hi", stream=True), told)
+            result = await ChatExecutor(profile(provider), servers)(claimed_job(user="Hi", stream=True), context)
     assert (result.content, result.model, result.usage) == ("Hello", "served-model", COMPLETION["usage"])
     assert seen.json["stream"] is True
-    parcel = told.outbox.parcel()
+    parcel = context.outbox.parcel()
     assert [msgspec.json.decode(chunk) for chunk in parcel.chunks] == [{"delta": "Hel"}, {"delta": "lo"}]
 
 
@@ -524,11 +524,11 @@ async def test_a_stream_that_never_began_falls_back() -> None:
 
 
 async def test_the_next_provider_replaces_one_that_fails_and_both_attempts_are_kept() -> None:
-    told = job_context()
+    context = job_context()
     async with serving(responding({"error": "out of memory"}, 500)) as broken, serving(responding(COMPLETION)) as other:
         specs = [spec(broken.address, name="broken", model="big"), spec(other.address, name="other")]
         async with open_servers() as servers:
-            result = await ChatExecutor(profile(*specs), servers)(claimed_job(user="Hi"), told)
+            result = await ChatExecutor(profile(*specs), servers)(claimed_job(user="Hi"), context)
     assert (result.content, result.provider) == ("Hello", "other")
     first, second = result.attempts
     assert (first.provider, first.model, first.status, first.text) == ("broken", "big", "failed", None)
@@ -541,7 +541,7 @@ async def test_the_next_provider_replaces_one_that_fails_and_both_attempts_are_k
         "Hello",
     )
     assert (second.usage.prompt_tokens, second.usage.completion_tokens) == (3, 1)
-    assert [(one.provider, one.status, one.prompt_tokens) for one in told.usage] == [
+    assert [(one.provider, one.status, one.prompt_tokens) for one in context.usage] == [
         ("broken", "failed", 0),
         ("other", "completed", 3),
     ]

@@ -41,15 +41,15 @@ class Hanging:
     def __init__(self) -> None:
         self.begun = asyncio.Event()
         self.left = False
-        self._answer = asyncio.Event()
+        self._response = asyncio.Event()
 
     def respond(self) -> None:
-        self._answer.set()
+        self._response.set()
 
     async def __call__(self) -> Reply:
         self.begun.set()
         try:
-            await self._answer.wait()
+            await self._response.wait()
         except asyncio.CancelledError:
             self.left = True
             raise
@@ -66,14 +66,14 @@ def candidate(
     return Candidate(name=name, model="m", gate=gate or Gate(8), call=in_slot, prepare=prepare)
 
 
-async def asked(
+async def dispatched(
     mode: Mode,
     *candidates: Candidate,
-    told: list[ProviderAttempt] | None = None,
+    reported: list[ProviderAttempt] | None = None,
     max_wait_seconds: float = 0.0,
     stop: Callable[[], bool] = lambda: False,
 ) -> Dispatched:
-    heard = told if told is not None else []
+    heard = reported if reported is not None else []
     on_attempt = lambda _, attempt: heard.append(attempt)  # noqa: E731
     return await dispatch.dispatch(
         candidates, mode, max_wait_seconds=max_wait_seconds, on_attempt=on_attempt, stop=stop
@@ -92,18 +92,22 @@ def closed(clock: StandingClock, seconds: str = "30") -> Gate:
 
 
 async def test_first_stops_at_the_first_success() -> None:
-    told: list[ProviderAttempt] = []
-    result = await asked(
-        Mode.FIRST, candidate("a", failing()), candidate("b", saying("B")), candidate("c", saying("C")), told=told
+    reported: list[ProviderAttempt] = []
+    result = await dispatched(
+        Mode.FIRST,
+        candidate("a", failing()),
+        candidate("b", saying("B")),
+        candidate("c", saying("C")),
+        reported=reported,
     )
     assert (result.provider, result.reply.text) == ("b", "B")
     assert outcomes(result) == [("a", "failed"), ("b", "completed")]
-    assert told == result.attempts
+    assert reported == result.attempts
 
 
 async def test_first_passes_over_closed_gates() -> None:
     clock = StandingClock()
-    result = await asked(Mode.FIRST, candidate("a", saying("A"), closed(clock)), candidate("b", saying("B")))
+    result = await dispatched(Mode.FIRST, candidate("a", saying("A"), closed(clock)), candidate("b", saying("B")))
     assert (result.reply.text, outcomes(result)) == ("B", [("b", "completed"), ("a", "skipped")])
 
 
@@ -115,7 +119,7 @@ async def test_first_waits_for_a_closed_gate_when_no_other_provider_succeeds() -
         clock.now += 30
         raise CallFailed(Category.PROVIDER_ERROR, "no")
 
-    result = await asked(
+    result = await dispatched(
         Mode.FIRST, candidate("a", saying("A"), limited), candidate("b", fail_a_while), max_wait_seconds=10
     )
     assert (result.reply.text, outcomes(result)) == ("A", [("b", "failed"), ("a", "completed")])
@@ -124,7 +128,7 @@ async def test_first_waits_for_a_closed_gate_when_no_other_provider_succeeds() -
 async def test_all_calls_every_provider_at_once_and_the_first_in_order_counts() -> None:
     slow = Hanging()
     running = asyncio.ensure_future(
-        asked(Mode.ALL, candidate("a", failing()), candidate("b", slow), candidate("c", saying("C")))
+        dispatched(Mode.ALL, candidate("a", failing()), candidate("b", slow), candidate("c", saying("C")))
     )
     await slow.begun.wait()
     slow.respond()
@@ -135,7 +139,7 @@ async def test_all_calls_every_provider_at_once_and_the_first_in_order_counts() 
 
 async def test_race_takes_the_quickest_and_lets_the_others_go() -> None:
     slow = Hanging()
-    result = await asked(Mode.RACE, candidate("a", slow), candidate("b", failing()), candidate("c", saying("C")))
+    result = await dispatched(Mode.RACE, candidate("a", slow), candidate("b", failing()), candidate("c", saying("C")))
     assert result.reply.text == "C"
     assert sorted(outcomes(result)) == [("a", "cancelled"), ("b", "failed"), ("c", "completed")]
     assert outcomes(result)[0] == ("c", "completed")
@@ -143,20 +147,20 @@ async def test_race_takes_the_quickest_and_lets_the_others_go() -> None:
 
 
 async def test_race_reports_each_provider_once_also_those_that_end_together_or_never_began() -> None:
-    told: list[ProviderAttempt] = []
+    reported: list[ProviderAttempt] = []
     busy = Gate(1)
     slow = Hanging()
     async with busy.slot(0):
-        result = await asked(
+        result = await dispatched(
             Mode.RACE,
             candidate("a", saying("A")),
             candidate("b", saying("B")),
             candidate("c", slow, busy),
-            told=told,
+            reported=reported,
         )
     assert result.reply.text == "A"
     assert sorted(outcomes(result)) == [("a", "completed"), ("b", "completed"), ("c", "skipped")]
-    assert sorted(told, key=lambda one: one.provider) == sorted(result.attempts, key=lambda one: one.provider)
+    assert sorted(reported, key=lambda one: one.provider) == sorted(result.attempts, key=lambda one: one.provider)
     assert not slow.begun.is_set()
 
 
@@ -165,7 +169,7 @@ async def test_an_unforeseen_error_with_one_provider_costs_no_other_its_reply(mo
     async def break_down() -> Reply:
         raise LookupError("secret")
 
-    result = await asked(mode, candidate("a", break_down), candidate("b", saying("B")))
+    result = await dispatched(mode, candidate("a", break_down), candidate("b", saying("B")))
     assert result.reply.text == "B"
     (broken,) = [one for one in result.attempts if one.provider == "a"]
     assert (broken.status, broken.error) == ("failed", "it could not be called (LookupError)")
@@ -182,7 +186,7 @@ async def test_preparation_is_neither_the_providers_time_nor_its_fault() -> None
     one = candidate("a", saying("A"), gate, prepare)
     for _ in range(6):
         with pytest.raises(CallFailed, match="the disk is full") as caught:
-            await asked(Mode.FIRST, one)
+            await dispatched(Mode.FIRST, one)
         assert caught.value.category is Category.INTERNAL
     report = report_of(gate)
     assert (report.breaker, report.last_error) == ("closed", None)
@@ -190,13 +194,13 @@ async def test_preparation_is_neither_the_providers_time_nor_its_fault() -> None
 
 @pytest.mark.parametrize("mode", list(Mode))
 async def test_a_call_that_is_cancelled_leaves_its_trace(mode: Mode) -> None:
-    told: list[ProviderAttempt] = []
+    reported: list[ProviderAttempt] = []
     slow = Hanging()
-    running = asyncio.ensure_future(asked(mode, candidate("a", slow), told=told))
+    running = asyncio.ensure_future(dispatched(mode, candidate("a", slow), reported=reported))
     await slow.begun.wait()
     running.cancel()
     await asyncio.wait([running])
-    assert [(one.status, one.error) for one in told] == [("cancelled", "the job ended before it responded")]
+    assert [(one.status, one.error) for one in reported] == [("cancelled", "the job ended before it responded")]
 
 
 async def test_a_broken_stream_is_the_error_whichever_provider_was_passed_over() -> None:
@@ -210,7 +214,7 @@ async def test_a_broken_stream_is_the_error_whichever_provider_was_passed_over()
 
     limited = candidate("a", saying("A"), closed(StandingClock()))
     with pytest.raises(CallFailed) as caught:
-        await asked(Mode.FIRST, limited, candidate("b", cut), stop=lambda: begun)
+        await dispatched(Mode.FIRST, limited, candidate("b", cut), stop=lambda: begun)
     assert (caught.value.category, caught.value.message) == (Category.PROVIDER_ERROR, "b: cut")
 
 
@@ -220,17 +224,17 @@ async def test_the_wait_is_shared_by_all_providers() -> None:
     first, second = await resting(clock), await resting(clock)
     began = asyncio.get_running_loop().time()
     with pytest.raises(CallFailed) as caught:
-        await asked(
+        await dispatched(
             Mode.FIRST, candidate("a", saying("A"), first), candidate("b", saying("B"), second), max_wait_seconds=0.05
         )
-    assert caught.value.category is Category.RATE_LIMITED, "none was asked: nothing is burned"
+    assert caught.value.category is Category.RATE_LIMITED, "no provider was called: no attempt is lost"
     assert asyncio.get_running_loop().time() - began < 5
 
 
 async def test_a_resting_provider_does_not_make_a_failure_free() -> None:
     gate = await resting(StandingClock())
     with pytest.raises(CallFailed) as caught:
-        await asked(Mode.ALL, candidate("a", saying("A"), gate), candidate("b", failing()))
+        await dispatched(Mode.ALL, candidate("a", saying("A"), gate), candidate("b", failing()))
     assert caught.value.category is Category.PROVIDER_ERROR
 
 
@@ -247,7 +251,7 @@ async def resting(clock: StandingClock) -> Gate:
 @pytest.mark.parametrize("mode", list(Mode))
 async def test_a_provider_that_failed_too_often_delays_no_other(mode: Mode) -> None:
     gate = await resting(StandingClock())
-    result = await asked(mode, candidate("a", saying("A"), gate), candidate("b", saying("B")), max_wait_seconds=20)
+    result = await dispatched(mode, candidate("a", saying("A"), gate), candidate("b", saying("B")), max_wait_seconds=20)
     assert result.reply.text == "B"
     assert sorted(outcomes(result)) == [("a", "skipped"), ("b", "completed")]
 
@@ -261,7 +265,9 @@ async def test_a_provider_that_failed_too_often_is_called_when_no_other_succeeds
         clock.now += 10
         raise CallFailed(Category.PROVIDER_ERROR, "no")
 
-    result = await asked(mode, candidate("a", saying("A"), gate), candidate("b", fail_a_while), max_wait_seconds=20)
+    result = await dispatched(
+        mode, candidate("a", saying("A"), gate), candidate("b", fail_a_while), max_wait_seconds=20
+    )
     assert sorted(outcomes(result)) == [("a", "completed"), ("b", "failed")]
     if mode is Mode.ALL:
         assert outcomes(result) == [("a", "completed"), ("b", "failed")]
@@ -270,7 +276,7 @@ async def test_a_provider_that_failed_too_often_is_called_when_no_other_succeeds
 @pytest.mark.parametrize("mode", list(Mode))
 async def test_a_cancelled_request_cancels_its_calls(mode: Mode) -> None:
     slow = Hanging()
-    running = asyncio.ensure_future(asked(mode, candidate("a", slow)))
+    running = asyncio.ensure_future(dispatched(mode, candidate("a", slow)))
     await slow.begun.wait()
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -295,7 +301,7 @@ async def test_when_all_fail_the_category_decides_whether_to_try_again(
     mode: Mode, kinds: list[str], category: Category
 ) -> None:
     with pytest.raises(CallFailed) as caught:
-        await asked(mode, *(candidate(f"p{place}", failing(kind)) for place, kind in enumerate(kinds)))
+        await dispatched(mode, *(candidate(f"p{place}", failing(kind)) for place, kind in enumerate(kinds)))
     assert caught.value.category is category
     for place, kind in enumerate(kinds):
         assert f"p{place}: it is {kind}" in caught.value.message
@@ -304,7 +310,7 @@ async def test_when_all_fail_the_category_decides_whether_to_try_again(
 async def test_the_job_waits_for_the_provider_that_opens_soonest() -> None:
     clock = StandingClock()
     with pytest.raises(CallFailed) as caught:
-        await asked(
+        await dispatched(
             Mode.ALL, candidate("a", saying("A"), closed(clock, "30")), candidate("b", saying("B"), closed(clock, "12"))
         )
     assert caught.value.category is Category.RATE_LIMITED
@@ -316,14 +322,14 @@ async def test_the_job_waits_for_the_provider_that_opens_soonest() -> None:
 async def test_input_is_not_bad_while_a_provider_was_not_called(mode: Mode) -> None:
     gate = await resting(StandingClock())
     with pytest.raises(CallFailed) as caught:
-        await asked(mode, candidate("a", saying("A"), gate), candidate("b", failing("bad_input")))
+        await dispatched(mode, candidate("a", saying("A"), gate), candidate("b", failing("bad_input")))
     assert caught.value.category is Category.PROVIDER_ERROR
     assert caught.value.retry_after is not None
     assert caught.value.retry_after.total_seconds() == pytest.approx(10)
 
 
 async def test_usage_before_a_failure_is_reported() -> None:
-    told: list[ProviderAttempt] = []
+    reported: list[ProviderAttempt] = []
 
     async def twice(gate: MeteredGate) -> Reply:
         async with gate.slot():
@@ -332,13 +338,13 @@ async def test_usage_before_a_failure_is_reported() -> None:
             raise CallFailed(Category.PROVIDER_ERROR, "no")
 
     with pytest.raises(CallFailed):
-        await asked(Mode.FIRST, Candidate(name="a", model="m", gate=Gate(1), call=twice), told=told)
-    assert told[0].usage == Used(prompt_tokens=5, audio_seconds=1.5)
+        await dispatched(Mode.FIRST, Candidate(name="a", model="m", gate=Gate(1), call=twice), reported=reported)
+    assert reported[0].usage == Used(prompt_tokens=5, audio_seconds=1.5)
 
 
 async def test_a_stated_wait_of_days_is_an_hour() -> None:
     with pytest.raises(CallFailed) as caught:
-        await asked(Mode.FIRST, candidate("a", failing("rate_limited", retry_after=7 * 24 * 3600)))
+        await dispatched(Mode.FIRST, candidate("a", failing("rate_limited", retry_after=7 * 24 * 3600)))
     assert caught.value.retry_after is not None
     assert caught.value.retry_after.total_seconds() == 3600
 
@@ -425,7 +431,7 @@ async def test_a_gate_loses_no_place_whatever_happens(seed: int) -> None:
         while not all(one.done() for one in calls):
             await asyncio.sleep(0)
             clock.now += choose.choice([0, 0, 0, 0.3, 5])
-            gate.observe(200, {})  # looks at the queue, as its timer would
+            gate.observe(200, {})  # checks the queue, as its timer would
             if choose.random() < 0.2:
                 choose.choice(calls).cancel()
         assert {type(one.exception()) for one in calls if not one.cancelled()} <= {

@@ -17,8 +17,8 @@ NOW = 1000.0
 def after(status: int = 200, *, headers: Mapping[str, str] | None = None, **named: str) -> RateLimit:
     """Return what is known after one response."""
     limit = RateLimit()
-    told = {name.replace("_", "-"): value for name, value in (named | dict(headers or {})).items()}
-    limit.observe(status, CIMultiDict(told), NOW)
+    stated = {name.replace("_", "-"): value for name, value in (named | dict(headers or {})).items()}
+    limit.observe(status, CIMultiDict(stated), NOW)
     return limit
 
 

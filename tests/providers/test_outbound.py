@@ -38,13 +38,13 @@ METADATA = [
 
 @pytest.mark.parametrize("url", METADATA)
 def test_no_spelling_of_a_metadata_service_passes(url: str) -> None:
-    """Whatever the system would take it for."""
+    """It does not matter how the system would interpret the spelling."""
     assert "may not be connected to" in str(check_url(url))
 
 
 @pytest.mark.parametrize("url", ["http://0.0.0.0/", "http://[::]/", "http://224.0.0.1/", "http://255.255.255.255/"])
 def test_special_addresses_are_refused(url: str) -> None:
-    """Unspecified, multicast, broadcast."""
+    """Unspecified, multicast and broadcast addresses are special."""
     assert check_url(url) is not None
 
 
@@ -52,7 +52,7 @@ def test_special_addresses_are_refused(url: str) -> None:
     "url", ["http://127.0.0.1:8000/v1", "http://10.1.2.3", "https://models.example", "http://[::1]:1"]
 )
 def test_where_model_servers_stand(url: str) -> None:
-    """This machine, private networks, names."""
+    """They run on this machine, in private networks, or behind names."""
     assert check_url(url) is None
 
 
@@ -70,7 +70,7 @@ def test_where_model_servers_stand(url: str) -> None:
     ],
 )
 def test_a_public_policy_refuses_private_addresses(url: str) -> None:
-    """And lets public ones through."""
+    """It accepts public addresses."""
     assert check_url(url, Policy(public=True)) is not None
     assert check_url("http://93.184.216.34/", Policy(public=True)) is None
 
@@ -97,7 +97,7 @@ def test_a_url_that_is_not_a_servers_is_refused(url: object, said: str) -> None:
 
 @given(st.integers(0, 2**32 - 1))
 def test_an_ipv4_address_inside_ipv6_is_judged_as_itself(number: int) -> None:
-    """Mapped, translated, tunnelled."""
+    """This holds for mapped, translated and tunnelled addresses."""
     plain = ipaddress.IPv4Address(number)
     refusal = Policy().refusal(plain)
     high, low = number >> 16, number & 0xFFFF
@@ -117,12 +117,12 @@ class Names(AbstractResolver):
 
     def __init__(self, *addresses: list[str]) -> None:
         self.left = list(addresses)
-        self.asked = 0
+        self.lookups = 0
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        self.asked += 1
+        self.lookups += 1
         found = self.left.pop(0) if len(self.left) > 1 else self.left[0]
         return [
             ResolveResult(hostname=host, host=one, port=port, family=socket.AF_INET, proto=0, flags=0) for one in found
@@ -142,7 +142,7 @@ async def post(url: str, resolver: AbstractResolver | None, policy: Policy | Non
 
 
 async def test_a_name_is_checked_by_its_address() -> None:
-    """For every connection anew: one that changes its mind leads nowhere."""
+    """Each connection checks it again: a name that later resolves to another address is refused."""
     async with serving(responding({"ok": True})) as seen:
         port = seen.address.rpartition(":")[2]
         url = f"http://models.example:{port}/"
@@ -150,14 +150,14 @@ async def test_a_name_is_checked_by_its_address() -> None:
         assert await post(url, names) == b'{"ok": true}'
         with pytest.raises(CallFailed, match="may not be connected to"):
             await post(url, names)
-        assert names.asked == 2
+        assert names.lookups == 2
         with pytest.raises(CallFailed, match="not on the public internet"):
             await post(url, Names(["127.0.0.1"]), Policy(public=True))
         assert len(seen.bodies) == 1
 
 
 async def test_of_several_addresses_only_allowed_ones_are_used() -> None:
-    """And a list of networks narrows what is."""
+    """A list of networks narrows what is allowed."""
     async with serving(responding({"ok": True})) as seen:
         url = f"http://models.example:{seen.address.rpartition(':')[2]}/"
         assert await post(url, Names(["169.254.169.254", "127.0.0.1"])) == b'{"ok": true}'
@@ -184,7 +184,7 @@ async def test_redirects_proxies_and_cookies_are_not_followed(monkeypatch: pytes
 
 
 def test_networks_are_read_or_refused() -> None:
-    """By name."""
+    """The error names the setting."""
     assert [str(one) for one in networks_of(["10.1.2.3/8", "::1"])] == ["10.0.0.0/8", "::1/128"]
     for wrong in ("10.0.0.0/8", [5], ["here"]):
         with pytest.raises(ValueError, match="networks"):
@@ -209,7 +209,7 @@ def test_hosts_that_are_no_names(url: str) -> None:
     "host", ["127.0.0.1", "\uff11\uff12\uff17.0.0.1", "2130706433", "[::ffff:127.0.0.1]", "localhost"]
 )
 async def test_no_socket_is_made_for_an_address_that_is_refused(host: str) -> None:
-    """Also where the URL was not checked before."""
+    """This holds even if the URL was not checked before."""
     async with serving(responding({})) as seen:
         port = seen.address.rpartition(":")[2]
         session = addresses.session(Policy(public=True), seconds=5)

@@ -92,7 +92,7 @@ def audio_model(seen: Seen, **fields: Any) -> ProviderSpec:
 
 
 def seconds_of(body: bytes) -> float:
-    """How long the recording in a chat is."""
+    """Return the length of the recording in a chat."""
     (part,) = [part for part in json.loads(body)["messages"][0]["content"] if part["type"] == "input_audio"]
     with wave.open(BytesIO(base64.b64decode(part["input_audio"]["data"]))) as file:
         seconds: float = file.getnframes() / file.getframerate()
@@ -104,9 +104,9 @@ async def test_a_chat_model_gets_a_long_recording_piece_by_piece(recording: Reco
     """Each piece is one segment, at its time; a format that is taken whole is converted to be cut."""
     if codec != "wav":
         recording = await examine(encoded(recording.path, recording.path.with_suffix(f".{codec}"), codec))
-    told: list[float] = []
+    progress: list[float] = []
     async with hearing(lambda number: said(f" Words {number}. ")) as seen:
-        reply = await transcribed(audio_model(seen), recording, on_progress=told.append)
+        reply = await transcribed(audio_model(seen), recording, on_progress=progress.append)
     assert reply.text == "Words 1. Words 2. Words 3. Words 4."
     lengths = [seconds_of(body) for body in seen.bodies]
     assert max(lengths) <= 6
@@ -114,8 +114,8 @@ async def test_a_chat_model_gets_a_long_recording_piece_by_piece(recording: Reco
     assert reply.segments is not None
     assert [segment["text"] for segment in reply.segments] == ["Words 1.", "Words 2.", "Words 3.", "Words 4."]
     assert [segment["start"] for segment in reply.segments] == pytest.approx([0, 4.8, 9.8, 14.8], abs=0.25)
-    assert reply.segments[0]["end"] == reply.segments[1]["start"] == round(told[0], 3)
-    assert told[-1] == pytest.approx(recording.duration_seconds, abs=0.1)
+    assert reply.segments[0]["end"] == reply.segments[1]["start"] == round(progress[0], 3)
+    assert progress[-1] == pytest.approx(recording.duration_seconds, abs=0.1)
     assert (reply.model, reply.used.prompt_tokens, reply.used.completion_tokens) == ("served-audio", 400, 40)
     assert reply.used.audio_seconds == pytest.approx(recording.duration_seconds, abs=0.1)
     keys = [headers["Idempotency-Key"] for headers in seen.headers]
@@ -165,8 +165,8 @@ async def test_a_short_recording_is_sent_whole(recording: Recording) -> None:
     assert reply.segments == [{"start": 0.0, "end": 20.0, "text": "All."}]
 
 
-async def test_a_piece_that_fails_in_passing_is_tried_again(recording: Recording) -> None:
-    """What came before it would be lost with it."""
+async def test_a_piece_that_fails_temporarily_is_tried_again(recording: Recording) -> None:
+    """Otherwise the pieces before it would be lost too."""
 
     def responses(number: int) -> web.Response:
         if number in {2, 4}:
@@ -180,28 +180,34 @@ async def test_a_piece_that_fails_in_passing_is_tried_again(recording: Recording
 
 
 @pytest.mark.parametrize(
-    ("failing", "status", "headers", "asked", "category"),
+    ("failing", "status", "headers", "requests", "category"),
     [
-        (1, 503, {"Retry-After": "0"}, 1, Category.PROVIDER_ERROR),  # nothing is lost yet: as every call
+        (
+            1,
+            503,
+            {"Retry-After": "0"},
+            1,
+            Category.PROVIDER_ERROR,
+        ),  # no piece has succeeded yet, so no retry
         (2, 503, {"Retry-After": "0"}, 4, Category.PROVIDER_ERROR),
         (2, 422, {}, 2, Category.BAD_INPUT),
     ],
 )
 async def test_a_piece_that_keeps_failing_fails_the_recording(
-    recording: Recording, failing: int, status: int, headers: dict[str, str], asked: int, category: Category
+    recording: Recording, failing: int, status: int, headers: dict[str, str], requests: int, category: Category
 ) -> None:
     async with hearing(
         lambda number: web.json_response({}, status=status, headers=headers) if number >= failing else said("Words.")
     ) as seen:
         with pytest.raises(CallFailed, match=rf"\(piece {failing} of 4, at \d+ s\)$") as caught:
             await transcribed(audio_model(seen), recording)
-    assert len(seen.bodies) == asked
+    assert len(seen.bodies) == requests
     assert caught.value.category is category
     assert not list(recording.path.parent.glob("piece-*"))
 
 
 async def test_each_piece_passes_the_gate(recording: Recording) -> None:
-    """And keeps the provider's limits. What was paid until then is counted all the same."""
+    """The pieces respect the provider's limits. Usage is counted although the recording fails."""
     gates: list[MeteredGate] = []
     async with hearing(lambda number: said("Words.") if number < 3 else too_many()) as seen:
         with pytest.raises(GateClosed) as caught:
@@ -266,10 +272,10 @@ async def test_a_wait_that_is_too_long_is_refused_at_once(recording: Recording) 
     assert len(seen.bodies) == 2
 
 
-async def test_half_a_transcript_is_none(recording: Recording) -> None:
+async def test_a_truncated_transcript_fails_the_recording(recording: Recording) -> None:
     gates: list[MeteredGate] = []
     async with hearing(lambda _: said("Words that never", finish_reason="length")) as seen:
         with pytest.raises(CallFailed, match=r"cut off after max_tokens \(4096\)") as caught:
             await transcribed(audio_model(seen, max_duration=None), recording, gates=gates)
     assert caught.value.category is Category.BAD_INPUT
-    assert (gates[0].used.completion_tokens, gates[0].used.audio_seconds) == (10, 20), "it was paid all the same"
+    assert (gates[0].used.completion_tokens, gates[0].used.audio_seconds) == (10, 20), "a failed reply is paid too"

@@ -99,20 +99,22 @@ def model(name: str, kind: Kind = Kind.MODEL, **fields: Any) -> ProviderSpec:
 
 
 async def test_a_chat_job_runs_on_a_registered_model(models: ModelCaller) -> None:
-    told = job_context()
+    context = job_context()
     result = await ChatExecutor(profile(model("assistant", defaults={"max_tokens": 7})), Servers(models))(
-        claimed_job(user="Hi", temperature=0.5), told
+        claimed_job(user="Hi", temperature=0.5), context
     )
     assert (result.content, result.model, result.finish_reason) == ("You said Hi", "assistant-v2", "stop")
     assert result.usage == {"prompt_tokens": 1, "completion_tokens": 7}
-    (usage,) = told.usage
+    (usage,) = context.usage
     assert (usage.provider, usage.model, usage.completion_tokens) == ("our-assistant", "assistant", 7)
 
 
 async def test_a_models_stream_is_the_jobs_output(models: ModelCaller) -> None:
-    told = job_context()
-    result = await ChatExecutor(profile(model("typist")), Servers(models))(claimed_job(user="Ada", stream=True), told)
-    assert [msgspec.json.decode(chunk) for chunk in told.outbox.parcel().chunks] == [
+    context = job_context()
+    result = await ChatExecutor(profile(model("typist")), Servers(models))(
+        claimed_job(user="Ada", stream=True), context
+    )
+    assert [msgspec.json.decode(chunk) for chunk in context.outbox.parcel().chunks] == [
         {"delta": "Dear "},
         {"delta": "Ada"},
         {"delta": "!"},
@@ -184,5 +186,5 @@ async def test_a_wait_that_a_model_reports_closes_the_providers_gate() -> None:
 
 
 def _never() -> Any:
-    """What a recording inside the input does not need."""
+    """Return nothing: a recording inside the input is not fetched."""
     return None

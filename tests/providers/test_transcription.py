@@ -53,10 +53,10 @@ async def executor(
 
 
 async def transcribed(
-    *specs: ProviderSpec, told: JobContext | None = None, asked: Mode = Mode.ALL, **stated: Any
+    *specs: ProviderSpec, context: JobContext | None = None, profile_mode: Mode = Mode.ALL, **stated: Any
 ) -> TranscriptionResult:
-    async with executor(*specs, mode=asked) as run:
-        return await run(claimed_job(task_type="transcription", **stated), told or job_context())
+    async with executor(*specs, mode=profile_mode) as run:
+        return await run(claimed_job(task_type="transcription", **stated), context or job_context())
 
 
 async def failure(*specs: ProviderSpec, **stated: Any) -> CallFailed:
@@ -74,10 +74,10 @@ def audio_llm(address: str, name: str = "voxtral-small") -> ProviderSpec:
 
 
 async def test_all_providers_are_called_and_compared(wav: Path) -> None:
-    told = job_context()
+    context = job_context()
     async with transcribing() as first, transcribing(text="The quick brown dog jumps over the lazy dog") as second:
         result = await transcribed(
-            whisperx(first.address), audio_llm(second.address), told=told, audio=base64_of(wav), language="en"
+            whisperx(first.address), audio_llm(second.address), context=context, audio=base64_of(wav), language="en"
         )
     assert (result.text, result.provider, result.language, len(result.segments)) == (TEXT, "whisperx", "en", 2)
     left, right = result.attempts
@@ -88,21 +88,21 @@ async def test_all_providers_are_called_and_compared(wav: Path) -> None:
     (agreement,) = result.agreement
     assert (agreement.reference, agreement.hypothesis, agreement.words) == ("whisperx", "voxtral-small", 9)
     assert agreement.wer == pytest.approx(1 / 9, abs=0.0001)
-    assert {(one.provider, one.status) for one in told.usage} == {
+    assert {(one.provider, one.status) for one in context.usage} == {
         ("whisperx", "completed"),
         ("voxtral-small", "completed"),
     }
-    assert all(one.audio_seconds == pytest.approx(result.audio_seconds, abs=0.001) for one in told.usage)
+    assert all(one.audio_seconds == pytest.approx(result.audio_seconds, abs=0.001) for one in context.usage)
     assert result.audio_seconds > 1
-    assert told.outbox.parcel().lines == []
+    assert context.outbox.parcel().lines == []
 
 
 async def test_with_the_mode_first_the_next_provider_replaces_one_that_fails(wav: Path) -> None:
     async with transcribing(status=500) as broken, transcribing() as other:
-        told = job_context()
+        context = job_context()
         specs = (whisperx(broken.address), audio_llm(other.address))
-        result = await transcribed(*specs, told=told, asked=Mode.FIRST, audio=base64_of(wav))
-    (line,) = told.outbox.parcel().lines
+        result = await transcribed(*specs, context=context, profile_mode=Mode.FIRST, audio=base64_of(wav))
+    (line,) = context.outbox.parcel().lines
     assert (line.level, line.message.split(" after ")[0]) == ("warning", "whisperx failed")
     assert (result.provider, result.text) == ("voxtral-small", TEXT)
     assert [(one.provider, one.status) for one in result.attempts] == [

@@ -17,7 +17,7 @@ class DatabaseProxy:
         self._listener: asyncio.Server | None = None
         self._ends: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._loses_answer_to: bytes | None = None
+        self._loses_response_to: bytes | None = None
         self.lost = asyncio.Event()
 
     async def mend(self) -> None:
@@ -36,7 +36,7 @@ class DatabaseProxy:
     def lose_response_to(self, words: bytes) -> None:
         """Let the next message that holds these words through, and cut its connection when the response comes."""
         self.lost.clear()
-        self._loses_answer_to = words
+        self._loses_response_to = words
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         up_reader, up_writer = await asyncio.open_unix_connection(self.server_socket)
@@ -45,8 +45,8 @@ class DatabaseProxy:
 
         async def forth() -> None:
             while data := await reader.read(2**16):
-                if self._loses_answer_to is not None and self._loses_answer_to in data:
-                    self._loses_answer_to = None
+                if self._loses_response_to is not None and self._loses_response_to in data:
+                    self._loses_response_to = None
                     swallow.set()
                 up_writer.write(data)
 

@@ -220,7 +220,7 @@ class EchoApplication:
             writer.close()
 
     async def serves(self) -> bool:
-        """Whether an honest request is served."""
+        """Return whether the server still responds to an ordinary request."""
         async with self.client() as client:
             return (await client.exchange(get("/hello"))).body == b"hello"
 

@@ -28,7 +28,7 @@ class Models:
         self.folder = folder
 
     def python(self, name: str, code: str, **stated: Any) -> Model:
-        """A python model: its class is called Model; ``stated`` goes into its manifest."""
+        """Return a python model, whose class is called Model; ``stated`` goes into its manifest."""
         folder = self.folder / f"{name}-{len(list(self.folder.iterdir()))}"
         folder.mkdir()
         (folder / "model.py").write_text(textwrap.dedent(code))
@@ -38,16 +38,16 @@ class Models:
     def model(
         self, name: str, runtime: str, options: dict[str, Any], *, folder: Path | None = None, **stated: Any
     ) -> Model:
-        """A model of any runtime."""
+        """Return a model of any runtime."""
         whole = {"name": name, "runtime": runtime, runtime: options} | stated
         return manifest.check(whole, folder=folder or self.folder, source="folder")
 
     async def serve(self, name: str, code: str, **stated: Any) -> Deployment:
-        """A python model, registered."""
+        """Register a python model."""
         return await self.host.add(self.python(name, code, **stated))
 
     async def call(self, deployment: Deployment, value: Any, **options: Any) -> Any:
-        """One call's output."""
+        """Run a call and return its output."""
         return read(await self.begin(deployment, value, **options).done)
 
     def begin(
@@ -60,7 +60,7 @@ class Models:
         streams: bool = False,
         listener: Listener | None = None,
     ) -> LiveCall:
-        """A call on its way; its input is checked as the gateway does it."""
+        """Begin a call; its input is checked as in a gateway."""
         deployment.checker.check(value)
         body = msgspec.json.encode(value)
         return self.host.call(deployment, body, segments, request_id=request_id, streams=streams, listener=listener)

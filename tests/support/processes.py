@@ -48,7 +48,7 @@ async def penstock(
 
 
 def alive(pid: int) -> bool:
-    """Whether that process runs; one that has ended and waits to be collected does not."""
+    """Return whether the process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:

@@ -12,7 +12,7 @@ import msgspec
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """One response, read to its end."""
+    """A whole response."""
 
     status: int
     headers: dict[str, str]
@@ -28,7 +28,7 @@ class Reply:
 
 
 class Connection:
-    """One connection that sends what it is told to."""
+    """A connection that sends any bytes."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader

@@ -1,4 +1,4 @@
-"""A supervised child: restarted when it dies, and asked to stop before it is killed."""
+"""A supervised child: restarted when it dies, and sent SIGTERM before it is killed."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ async def test_a_child_waits_for_its_dependencies_and_each_start_for_its_prepara
     )
     ready, called = asyncio.Event(), 0
 
-    async def before_go() -> None:
+    async def before_release() -> None:
         nonlocal called
         assert len(noted(notes)) == called, "the one before has ended, and this one has not begun"
         called += 1
 
-    child = Child("waits", [sys.executable, "-c", text, str(notes)], {}, needs=ready, before_go=before_go)
+    child = Child("waits", [sys.executable, "-c", text, str(notes)], {}, needs=ready, before_release=before_release)
     running = asyncio.create_task(child.run())
     await until((tmp_path / "waits").exists, "it waits")
     assert not noted(notes)

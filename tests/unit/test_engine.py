@@ -184,7 +184,7 @@ async def test_a_report_that_is_always_refused_is_given_up_and_the_worker_contin
 
 
 async def test_results_are_reported_together_and_each_gets_its_own_reply() -> None:
-    """One is stored, one is stale, and one is refused and reported again as a failure."""
+    """One result is stored, one is stale, and one is refused and reported again as a failure."""
     calls: list[int] = []
 
     class Three(Source):

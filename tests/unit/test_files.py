@@ -45,7 +45,7 @@ def test_a_limit_that_is_high_enough_stays(hard: int) -> None:
 
 @pytest.mark.parametrize("role", ["gateway", "worker", "sidecar"])
 async def test_processes_raise_it_when_they_start(role: str, tmp_path: Path) -> None:
-    """Also below a shell that allows few files; then the log states what there is."""
+    """This holds for a shell that allows few files too; then the log states the limit."""
     lower = f"ulimit -Sn 500; ulimit -Hn 900; exec {' '.join(PENSTOCK)} {role}"
     process = await create_subprocess_exec(
         "/bin/sh", "-c", lower, stdout=PIPE, stderr=PIPE, cwd=tmp_path, env=clean_environment()

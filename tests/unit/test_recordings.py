@@ -340,7 +340,7 @@ async def test_file_names_are_never_used_as_urls(tmp_path: Path, monkeypatch: py
 async def test_the_decoder_does_not_see_our_environment(
     tmp_path: Path, long: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its limits also apply to it alone."""
+    """The limits of the decoder apply to its process alone."""
     monkeypatch.setenv("AI_SERVICE_TOKEN", "secret")
     found = await examine(long, limits=PLENTY)
     task = asyncio.create_task(converted(found, tmp_path / "out.wav", limits=PLENTY))

@@ -111,7 +111,7 @@ async def test_many_requests_are_served_in_order(app: EchoApplication) -> None:
 
 
 async def test_a_client_that_leaves_is_noticed_although_its_requests_fill_the_buffer(app: EchoApplication) -> None:
-    """Its socket is not read then, so its end is found by asking the system."""
+    """The socket is not read then, so the server queries the system for its state."""
     async with app.client() as client:
         client.writer.write(get("/wait") + get("/hello") * 20_000)
         await app.routes.started.wait()

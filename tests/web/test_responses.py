@@ -125,7 +125,7 @@ async def test_a_reader_that_takes_little_is_cut() -> None:
 
 
 def test_the_rate_of_a_reader_is_measured_in_windows() -> None:
-    """What the system has taken counts only when the client has acknowledged it."""
+    """Bytes that the system has accepted count only when the client has acknowledged them."""
     loop = asyncio.new_event_loop()
     here, there = socket.socketpair()
     writer = Writer(loop, 0.0)

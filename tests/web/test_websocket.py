@@ -89,7 +89,7 @@ async def test_stopping_closes_sockets() -> None:
 
 
 async def test_text_beyond_ascii_may_come_without_end(app: EchoApplication) -> None:
-    """What was received is counted in bytes, and so is what was read: the socket is never held back for good."""
+    """Received and read text are both counted in bytes, so that reading always resumes."""
     async with (
         aiohttp.ClientSession() as session,
         session.ws_connect(f"http://127.0.0.1:{app.port}/socket") as socket,

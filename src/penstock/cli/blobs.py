@@ -51,18 +51,18 @@ def get(
     """
     if output is None:
         if sys.stdout.isatty():
-            raise typer.BadParameter("it may not be text: name a file for it", param_hint="--output")
+            raise typer.BadParameter("the file may not be text: state where to write it", param_hint="--output")
         _download(blob_id, sys.stdout.buffer)
         return
-    coming = output.with_name(output.name + ".part")
+    partial = output.with_name(output.name + ".part")
     try:
-        with coming.open("wb") as file:
+        with partial.open("wb") as file:
             _download(blob_id, file)
-        coming.replace(output)
+        partial.replace(output)
     except OSError as error:
         raise typer.BadParameter(f"{error.filename or output}: {error.strerror}", param_hint="--output") from None
     finally:
-        coming.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 @app.command()

@@ -78,25 +78,25 @@ def show_line(line: Mapping[str, Any]) -> None:
     typer.secho(f"{at} {line['level']:7} {line['replica']}{mark}  {line['message']}", fg=colour)
 
 
-def show_output(answer: Any, output: Path | None) -> None:
+def show_output(value: Any, output: Path | None) -> None:
     """Print a model's output, or write it to a file; media are not printed on a terminal."""
-    from penstock.client import MediaAnswer
+    from penstock.client import MediaFile
 
-    if isinstance(answer, MediaAnswer):
-        size = f"{len(answer.data)} bytes of {answer.media_type}"
+    if isinstance(value, MediaFile):
+        size = f"{len(value.data)} bytes of {value.media_type}"
         if output is not None:
-            _write(output, answer.data)
+            _write(output, value.data)
             typer.echo(f"{output}: {size}", err=True)
         elif sys.stdout.isatty():
             raise typer.BadParameter(f"the output is {size}: name a file for it", param_hint="--output")
         else:
-            sys.stdout.buffer.write(answer.data)
+            sys.stdout.buffer.write(value.data)
     elif output is not None:
-        _write(output, json.dumps(answer, indent=2, ensure_ascii=False).encode() + b"\n")
-    elif isinstance(answer, str) and sys.stdout.isatty():
-        typer.echo(answer)
+        _write(output, json.dumps(value, indent=2, ensure_ascii=False).encode() + b"\n")
+    elif isinstance(value, str) and sys.stdout.isatty():
+        typer.echo(value)
     else:
-        print_json(answer)
+        print_json(value)
 
 
 class Chunks:

@@ -8,7 +8,7 @@ from penstock.client.client import Client, JobFilters, JobOptions
 from penstock.client.models import ModelEvent
 from penstock.client.stream import Event, EventsLost
 from penstock.client.transport import Unreachable
-from penstock.client.views import Job, JobPage, JobSummary, MediaAnswer
+from penstock.client.views import Job, JobPage, JobSummary, MediaFile
 
 __all__ = [
     "BlockingClient",
@@ -20,7 +20,7 @@ __all__ = [
     "JobOptions",
     "JobPage",
     "JobSummary",
-    "MediaAnswer",
+    "MediaFile",
     "ModelEvent",
     "Unreachable",
 ]

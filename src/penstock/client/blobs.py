@@ -16,7 +16,7 @@ import msgspec
 
 from penstock.blobs.blob import Blob
 from penstock.client.transport import Transport, error_of
-from penstock.client.views import MediaAnswer
+from penstock.client.views import MediaFile
 from penstock.errors import ServiceError
 
 _BLOBS: Final = "/api/v1/blobs"
@@ -44,11 +44,11 @@ class BlobCalls:
         with content:
             return await self._put(content, media_type, filename or path.name)
 
-    async def download(self, blob_id: UUID | str) -> MediaAnswer:
+    async def download(self, blob_id: UUID | str) -> MediaFile:
         """Return a whole blob with its bytes; raises NotFound."""
         known = await self.blob(blob_id)
         data = b"".join([piece async for piece in self.download_pieces(blob_id)])
-        return MediaAnswer(data=data, media_type=known.media_type, name=known.filename)
+        return MediaFile(data=data, media_type=known.media_type, name=known.filename)
 
     async def download_pieces(self, blob_id: UUID | str) -> AsyncIterator[bytes]:
         """Yield a blob's bytes as they arrive, for blobs too large to hold in memory."""

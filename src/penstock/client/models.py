@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Struct
 
 from penstock.client.transport import Query, Transport, Unreachable, error_of
-from penstock.client.views import MediaAnswer
+from penstock.client.views import MediaFile
 from penstock.errors import ServiceError
 from penstock.event_stream import events_of
 
@@ -56,7 +56,7 @@ class ModelCalls:
         timeout: timedelta | None = None,
         **fields: object,
     ) -> Any:
-        """Return a model's output: its JSON value, or a MediaAnswer if it is one piece of media.
+        """Return a model's output: its JSON value, or a MediaFile if it is one piece of media.
 
         ``input`` is anything that can be written as JSON; ``files`` are media by the names of their fields. ``timeout``
         limits the whole call, which then raises Unreachable; None waits as long as the gateway does.
@@ -71,9 +71,7 @@ class ModelCalls:
             if kind == "application/json":
                 return _decoded(content)
             disposition = response.content_disposition
-            return MediaAnswer(
-                data=content, media_type=kind, name=None if disposition is None else disposition.filename
-            )
+            return MediaFile(data=content, media_type=kind, name=None if disposition is None else disposition.filename)
 
     async def stream(
         self,

@@ -25,7 +25,7 @@ class Job(job.Job, frozen=True, kw_only=True):
     progress: Any = None
 
 
-class MediaAnswer(Struct, frozen=True, kw_only=True):
+class MediaFile(Struct, frozen=True, kw_only=True):
     """A model's output that is one piece of media, with its bytes."""
 
     data: bytes

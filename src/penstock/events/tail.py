@@ -23,7 +23,9 @@ _READER_BYTES: Final = 2**20  # of rows buffered for one reader; it reads the re
 _TOTAL_BYTES: Final = 64 * 2**20  # of rows buffered for all readers
 _INTERVAL: Final = 0.002  # least seconds between the starts of two passes
 _STOPPED: Final = "This process is stopping; it opens no more streams of events."
-_BUSY, _IDLE = 0.001, 1.0  # seconds to the next pass without a wake-up: while another process numbers events; otherwise
+# Seconds to the next pass without a wake-up:
+_BUSY = 0.001  # while another process numbers events
+_IDLE = 1.0
 
 
 class Reader:

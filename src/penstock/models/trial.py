@@ -113,8 +113,8 @@ async def _call(host: ModelHost, deployment: Deployment, given: Any, output: Che
 
 async def _output(host: ModelHost, deployment: Deployment, given: Any) -> Any:
     deployment.checker.check(given)
-    answered = await host.call(deployment, msgspec.json.encode(given)).done
-    return msgspec.json.decode(inlined(answered.json, answered.segments))
+    result = await host.call(deployment, msgspec.json.encode(given)).done
+    return msgspec.json.decode(inlined(result.json, result.segments))
 
 
 async def _together(
@@ -124,15 +124,15 @@ async def _together(
     count = min(_TOGETHER, deployment.model.manifest.queue)
     pairs = list(itertools.islice(itertools.cycle(zip(inputs, outputs, strict=True)), count))
     began = time.perf_counter()
-    answers = await asyncio.gather(*(_output(host, deployment, given) for given, _ in pairs), return_exceptions=True)
+    repeated = await asyncio.gather(*(_output(host, deployment, given) for given, _ in pairs), return_exceptions=True)
     seconds = time.perf_counter() - began
-    for (given, alone), answer in zip(pairs, answers, strict=True):
-        if isinstance(answer, BaseException):
-            report.problems.append(f"together with others {shortened(given)} fails: {answer}")
+    for (given, alone), output in zip(pairs, repeated, strict=True):
+        if isinstance(output, BaseException):
+            report.problems.append(f"together with others {shortened(given)} fails: {output}")
             return
-        if not same(alone, answer):
+        if not same(alone, output):
             report.problems.append(
-                f"together with others {shortened(given)} gives {shortened(answer)}, alone {shortened(alone)}"
+                f"together with others {shortened(given)} gives {shortened(output)}, alone {shortened(alone)}"
             )
             return
     counts = deployment.metrics.counts()

@@ -11,7 +11,7 @@ from penstock.providers.endpoint import Endpoint
 from penstock.providers.profile import Kind, Profile, ProviderSpec
 from penstock.settings import Settings
 
-#: The variable that makes each of them, by name.
+#: The variable that configures each documented provider.
 VARIABLES: Final = {
     "llm": "LLM_BASE_URL",
     "whisperx": "WHISPERX_URL",
@@ -87,8 +87,8 @@ def _audio_models(settings: Settings) -> Iterator[ProviderSpec]:
 def profiles(settings: Settings, known: Mapping[str, ProviderSpec]) -> Iterator[Profile]:
     """Yield the profiles of the documented variables.
 
-    ``whisperx`` is the profile that callers name for transcription: all of TRANSCRIPTION_PROVIDERS, in order. The audio
-    models have a profile each as well, and LLM_MODEL is one.
+    The profile ``whisperx``, which callers name for transcription, has all TRANSCRIPTION_PROVIDERS in their order. Each
+    audio model also has a profile of its own, and the profile of the language model has the name LLM_MODEL.
     """
     if "llm" in known:
         yield Profile(name=settings.llm_model, providers=(known["llm"],), mode=Mode.FIRST)

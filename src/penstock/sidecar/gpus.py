@@ -37,16 +37,16 @@ class GpuReader:
         if self._busy:
             raise SourceFailed("the driver has not completed the last query yet")
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[list[Gpu]] = loop.create_future()
+        reading: asyncio.Future[list[Gpu]] = loop.create_future()
 
         def settle(gpus: list[Gpu] | None, error: Exception | None) -> None:
             self._busy = False
-            if answer.done():  # the waiter was cancelled meanwhile
+            if reading.done():  # the waiter was cancelled meanwhile
                 return
             if error is not None:
-                answer.set_exception(error)
+                reading.set_exception(error)
             else:
-                answer.set_result(gpus or [])
+                reading.set_result(gpus or [])
 
         def work() -> None:
             gpus, failure = None, None
@@ -60,7 +60,7 @@ class GpuReader:
         # A daemon, so that a thread stuck in the driver does not keep the process from ending.
         self._busy = True
         threading.Thread(target=work, name="penstock-nvml", daemon=True).start()
-        return await answer
+        return await reading
 
     def _read(self) -> list[Gpu]:
         try:

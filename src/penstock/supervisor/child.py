@@ -21,7 +21,7 @@ class Child:
     """A process that should run until ``stop``; ``run`` starts it again, with growing delays, when it ends.
 
     A started process imports its modules and then waits until it is released, which happens once ``needs`` is set.
-    ``before_go`` is awaited before each release, when no earlier process of this name is alive.
+    ``before_release`` is awaited before each release, when no earlier process of this name is alive.
     """
 
     def __init__(
@@ -31,13 +31,13 @@ class Child:
         variables: Mapping[str, str],
         *,
         needs: asyncio.Event | None = None,
-        before_go: Callable[[], Awaitable[None]] | None = None,
+        before_release: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.name = name
         self._command = tuple(command)
         self._variables = dict(variables)  # on top of our own environment
         self._needs = needs
-        self._before_go = before_go
+        self._before_release = before_release
         self._process: Process | None = None
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
@@ -105,21 +105,21 @@ class Child:
 
     async def _until_end(self, process: Process) -> int:
         """Release the process when its needs are met, and return its exit status when it has ended."""
-        letting_go = asyncio.create_task(self._let_go(process))
+        releasing = asyncio.create_task(self._release(process))
         ending = asyncio.create_task(process.wait())
         try:
-            await asyncio.wait([letting_go, ending], return_when=asyncio.FIRST_COMPLETED)
-            if letting_go.done():
-                letting_go.result()  # a failure is a bug in Penstock and must be raised
+            await asyncio.wait([releasing, ending], return_when=asyncio.FIRST_COMPLETED)
+            if releasing.done():
+                releasing.result()  # a failure is a bug in Penstock and must be raised
             return await ending
         finally:
-            for task in (letting_go, ending):
+            for task in (releasing, ending):
                 task.cancel()
 
-    async def _let_go(self, process: Process) -> None:
+    async def _release(self, process: Process) -> None:
         if self._needs is not None:
             await self._needs.wait()
-        if self._before_go is not None:
-            await self._before_go()
+        if self._before_release is not None:
+            await self._before_release()
         if process.stdin is not None:
             process.stdin.close()

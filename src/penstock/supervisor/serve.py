@@ -169,7 +169,9 @@ def children(settings: Settings, url: str, *, database_ready: asyncio.Event) -> 
             "WORKER_HTTP_PORT": str(settings.worker_http_port + index if settings.worker_http_port else 0),
         }
         hand_on = partial(leftovers.hand_on, url, settings, worker_id) if settings.database_url is None else None
-        child = Child(f"worker-{number}", [*command, "worker"], shared | one, needs=database_ready, before_go=hand_on)
+        child = Child(
+            f"worker-{number}", [*command, "worker"], shared | one, needs=database_ready, before_release=hand_on
+        )
         found.append(child)
     return found
 

@@ -46,7 +46,7 @@ class ChatExecutor:
         begun = time.monotonic()
         messages, options, streams = job_inputs.chat(bytes(job.input), self._profile)
         talk = _Talk(context) if streams and self._profile.mode is Mode.FIRST else None
-        answered = await dispatch.dispatch(
+        dispatched = await dispatch.dispatch(
             [self._candidate(one, job, messages, options, talk) for one in self._profile.providers],
             self._profile.mode,
             max_wait_seconds=provider_jobs.max_wait_seconds(job),
@@ -54,14 +54,14 @@ class ChatExecutor:
             stop=lambda: talk is not None and talk.begun,
         )
         result = ChatResult(
-            content=answered.reply.text,
-            model=answered.reply.model,
-            usage=answered.reply.usage,
-            finish_reason=answered.reply.finish_reason,
+            content=dispatched.reply.text,
+            model=dispatched.reply.model,
+            usage=dispatched.reply.usage,
+            finish_reason=dispatched.reply.finish_reason,
             duration_ms=round(1000 * (time.monotonic() - begun)),
-            provider=answered.provider,
-            attempts=answered.attempts,
-            agreement=await provider_jobs.agreement(self._profile.mode, answered.attempts),
+            provider=dispatched.provider,
+            attempts=dispatched.attempts,
+            agreement=await provider_jobs.agreement(self._profile.mode, dispatched.attempts),
         )
         return result if self._max_result_bytes is None else fitted(result, self._max_result_bytes)
 

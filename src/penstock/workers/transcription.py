@@ -78,23 +78,23 @@ class TranscriptionExecutor:
         async with self._recording(wanted, context) as recording:
             sound = Sound(recording)
             context.progress(_transcribing(sound))
-            answered = await dispatch.dispatch(
+            dispatched = await dispatch.dispatch(
                 [self._candidate(spec, job, sound, _request(wanted), context) for spec in specs],
                 mode,
                 max_wait_seconds=provider_jobs.max_wait_seconds(job),
                 on_attempt=provider_jobs.attempt_recorder(context),
             )
-        reply = answered.reply
+        reply = dispatched.reply
         result = TranscriptionResult(
             segments=reply.segments or [],
             text=reply.text,
             language=reply.language or wanted.language,
-            provider=answered.provider,
+            provider=dispatched.provider,
             model=reply.model,
             audio_seconds=round(recording.duration_seconds, 3),
             duration_ms=round(1000 * (time.monotonic() - begun)),
-            attempts=answered.attempts,
-            agreement=await provider_jobs.agreement(mode, answered.attempts),
+            attempts=dispatched.attempts,
+            agreement=await provider_jobs.agreement(mode, dispatched.attempts),
         )
         return result if self._max_result_bytes is None else fitted(result, self._max_result_bytes)
 

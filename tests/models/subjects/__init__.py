@@ -67,7 +67,7 @@ NAMES = ("python", "python-async", "subprocess", "native", "http", "openai")
 
 @asynccontextmanager
 async def subject(name: str, models: Models) -> AsyncIterator[Subject]:
-    """One of them, with the server that it needs."""
+    """Return one subject, with the server that it needs running."""
     async with AsyncExitStack() as servers:
         match name:
             case "python" | "python-async":
@@ -179,8 +179,8 @@ def _http(application: web.Application, server: Server) -> None:
 
 def _openai(application: web.Application, server: Server) -> None:
     async def chat(request: web.Request) -> web.StreamResponse:
-        asked = await request.json()
-        given = json.loads(asked["messages"][-1]["content"])
+        body = await request.json()
+        given = json.loads(body["messages"][-1]["content"])
         match given["op"]:
             case "raise":
                 return web.json_response({"error": {"message": "this is what went wrong"}}, status=500)
@@ -189,7 +189,7 @@ def _openai(application: web.Application, server: Server) -> None:
                 request.transport.close()
             case "sleep":
                 await server.nap(given["seconds"])
-        if not asked.get("stream"):
+        if not body.get("stream"):
             message = {"role": "assistant", "content": given.get("text", "")}
             return web.json_response({"model": "fake", "choices": [{"message": message, "finish_reason": "stop"}]})
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})

@@ -27,7 +27,7 @@ class Plain:
         return self.quick(op, text, blob)
 
     def quick(self, op: str, text: str, blob: File | None) -> dict[str, str | File]:
-        """What takes no time."""
+        """Run an operation that takes no time."""
         match op:
             case "raise":
                 raise RuntimeError("this is what went wrong")

@@ -118,11 +118,11 @@ def _trusted(stated: str, allowed: str | None) -> Placement:
 async def _found() -> list[Gpu] | None:
     """Return the GPUs of this host; None where they cannot be counted. Raises CallFailed."""
     loop = asyncio.get_running_loop()
-    answer: asyncio.Future[list[Gpu] | None] = loop.create_future()
+    reading: asyncio.Future[list[Gpu] | None] = loop.create_future()
 
     def settle(gpus: list[Gpu] | None) -> None:
-        if not answer.done():
-            answer.set_result(gpus)
+        if not reading.done():
+            reading.set_result(gpus)
 
     def read() -> None:
         gpus = read_gpus()
@@ -133,7 +133,7 @@ async def _found() -> list[Gpu] | None:
     threading.Thread(target=read, name="penstock-devices", daemon=True).start()
     try:
         async with asyncio.timeout(_DRIVER_SECONDS):
-            return await answer
+            return await reading
     except TimeoutError:
         raise CallFailed(Category.UNAVAILABLE, f"the GPU driver has not responded for {_DRIVER_SECONDS:g} s") from None
 

@@ -19,7 +19,7 @@ from penstock.blobs.uploads import Uploads
 from penstock.errors import InvalidInput, ModelUnavailable, NotFound, PenstockError
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.logbook import Wanted
-from penstock.models.http.calls import answered
+from penstock.models.http.calls import result_of
 from penstock.models.http.requests import read_input
 from penstock.models.http.responses import as_response
 from penstock.models.service import ModelService
@@ -132,7 +132,7 @@ class BackendRoutes:
             given = await read_input(request, deployment, self._uploads)
             request_id = request.header(b"x-request-id") or uuid4().hex
             live = self._service.host.call(deployment, given.json, given.segments, request_id=request_id)
-            return as_response(request, await answered(request, live), request_id)
+            return as_response(request, await result_of(request, live), request_id)
         except ModelUnavailable as error:
             name = deployment.model.name
             message = f"Model is not ready. Model {name} with id {name} is down: {error.message}"

@@ -94,7 +94,7 @@ class CallRoutes:
         given = await read_input(request, deployment, self._uploads)
         request_id = _request_id(request)
         live = self._service.host.call(deployment, given.json, given.segments, request_id=request_id)
-        return as_response(request, await answered(request, live), request_id)
+        return as_response(request, await result_of(request, live), request_id)
 
     @route(
         "POST",
@@ -140,7 +140,7 @@ class CallRoutes:
         return deployment
 
 
-async def answered(request: Request, live: LiveCall) -> CallResult:
+async def result_of(request: Request, live: LiveCall) -> CallResult:
     """Return the call's result; cancel the call when the client leaves. Raises the call's error, or Disconnected."""
     close, left = live.close, request.left
     left.add(close)

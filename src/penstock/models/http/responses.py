@@ -12,26 +12,26 @@ from penstock.web.request import Request
 from penstock.web.response import JSON, Response
 
 
-def as_response(request: Request, answered: CallResult, request_id: str) -> Response:
+def as_response(request: Request, result: CallResult, request_id: str) -> Response:
     """Return the response to a live call. Media are sent as bytes when they are the whole output, or when ``Accept``
     names their type; otherwise as ``data:`` URLs in the JSON."""
     headers = [
         (b"x-request-id", request_id.encode("latin-1", "replace")),
-        (b"x-model-version", answered.version.encode()),
-        (b"server-timing", _timing(answered)),
+        (b"x-model-version", result.version.encode()),
+        (b"server-timing", _timing(result)),
     ]
     if request.header(b"x-request-id") is not None:
         del headers[0]  # the gateway repeats it
-    if not answered.segments:
-        return Response(body=answered.json, headers=headers)
-    segment = _as_bytes(request.header(b"accept") or "*/*", answered.segments)
+    if not result.segments:
+        return Response(body=result.json, headers=headers)
+    segment = _as_bytes(request.header(b"accept") or "*/*", result.segments)
     if segment is not None:
         if segment.name:
             headers.append((b"content-disposition", _disposition(segment.name)))
         return Response(
             body=bytes(segment.data), content_type=segment.media_type.encode("latin-1", "replace"), headers=headers
         )
-    return Response(body=inlined(answered.json, answered.segments), content_type=JSON, headers=headers)
+    return Response(body=inlined(result.json, result.segments), content_type=JSON, headers=headers)
 
 
 def _as_bytes(accept: str, segments: Sequence[Segment]) -> Segment | None:
@@ -49,8 +49,8 @@ def _as_bytes(accept: str, segments: Sequence[Segment]) -> Segment | None:
     return matching[0] if len(matching) == 1 else None
 
 
-def _timing(answered: CallResult) -> bytes:
-    return b"queue;dur=%.3f, model;dur=%.3f" % (1000 * answered.queue_seconds, 1000 * answered.model_seconds)
+def _timing(result: CallResult) -> bytes:
+    return b"queue;dur=%.3f, model;dur=%.3f" % (1000 * result.queue_seconds, 1000 * result.model_seconds)
 
 
 def _disposition(name: str) -> bytes:

@@ -130,14 +130,14 @@ class EventFeed:
         return self.call
 
 
-def done(answered: CallResult, *, chunks: int) -> bytes:
+def done(result: CallResult, *, chunks: int) -> bytes:
     """Return the last event of a successful call, with the output if that was not sent as chunks."""
     facts = msgspec.json.encode(
-        {"chunks": chunks, "version": answered.version, "model_seconds": round(answered.model_seconds, 6)}
+        {"chunks": chunks, "version": result.version, "model_seconds": round(result.model_seconds, 6)}
     )
-    if answered.json == b"null" and not answered.segments and chunks:
+    if result.json == b"null" and not result.segments and chunks:
         return b"event: done\ndata: " + facts + b"\n\n"
-    output = _one_line(inlined(answered.json, answered.segments))
+    output = _one_line(inlined(result.json, result.segments))
     return b'event: done\ndata: {"output":' + output + b"," + facts[1:] + b"\n\n"
 
 

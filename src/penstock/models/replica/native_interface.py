@@ -131,7 +131,7 @@ class Interface:
     def message(self, error: Any) -> str:
         return self._short(error.message, error.message_size)
 
-    def answer(self, result: Any) -> Output | None:
+    def output(self, result: Any) -> Output | None:
         """Return a copy of a penstock_result; None where it is empty. Raises CallFailed."""
         if not result.json.size and not result.count:
             return None

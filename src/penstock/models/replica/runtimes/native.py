@@ -95,15 +95,15 @@ class NativeRuntime(BlockingRuntime):
             if running.error is not None:
                 raise running.error
             self._interface.check(status, error)
-            answer = self._interface.answer(result)
+            output = self._interface.output(result)
         finally:
             self._library.penstock_free_result(self._model, result)
-        if answer is None and not (running.streamed or self.spec.schema.streams):
+        if output is None and not (running.streamed or self.spec.schema.streams):
             raise CallFailed(Category.INTERNAL, "the library gave neither an answer nor chunks")
-        if answer is not None and (running.streamed or self.spec.schema.streams):
-            call.chunk(answer)
+        if output is not None and (running.streamed or self.spec.schema.streams):
+            call.chunk(output)
             return None
-        return answer
+        return output
 
     def _input(self, call: Call) -> Output:
         """Return the call's input with all of its media beside the JSON, however they were sent."""
