@@ -17,6 +17,7 @@ import pytest
 from pglast import ast
 from pglast.enums import A_Expr_Kind, BoolExprType
 
+from penstock.access import store as access_store
 from penstock.blobs import store as blob_store
 from penstock.errors import NotFound, StaleEpoch
 from penstock.events import store as event_log
@@ -37,6 +38,7 @@ ROOMS = {
     "models": (model_store,),
     "blobs": (blob_store,),
     "providers": (provider_store,),
+    "access": (access_store,),
 }
 SOURCES = Path(store.__file__).parents[2]
 STATEMENTS = {

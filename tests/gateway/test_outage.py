@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.masking import Secret
 from penstock.postgres.embedded import EmbeddedServer
 from penstock.postgres.migrate import migrate
 from tests.support.gateways import SUBMISSION, HttpCaller, running_gateway
@@ -50,7 +51,7 @@ async def assert_unavailable(caller: HttpCaller) -> None:
 
 @pytest.mark.timeout(400)
 async def test_a_gateway_outlives_an_outage_of_its_database(server: EmbeddedServer) -> None:
-    async with running_gateway(server.url) as caller:
+    async with running_gateway(server.url, ai_service_token=Secret("token")) as caller:
         await assert_unavailable(caller)
 
         await server.start()

@@ -154,7 +154,9 @@ async def test_reports_of_workers_are_summed_up(module_database_url: str) -> Non
 
 async def test_status_works_without_the_database() -> None:
     nowhere = f"postgresql://nobody@127.0.0.1:{free_port()}/none"
-    async with running_gateway(nowhere, llm_base_url=f"http://127.0.0.1:{free_port()}") as caller:
+    async with running_gateway(
+        nowhere, llm_base_url=f"http://127.0.0.1:{free_port()}", ai_service_token=Secret("token")
+    ) as caller:
         reply = await caller.get("/providers/status")
     assert reply.status == 200
     assert (reply.json["providers"][0]["reachable"], reply.json["providers"][0]["breaker"]) == (False, None)

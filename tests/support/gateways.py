@@ -116,8 +116,13 @@ class HttpCaller:
         return job
 
 
+INSTANCE_SECRET = Secret("A" * 43)
+
+
 def settings_for(url: str, **changes: Any) -> Settings:
-    return load_settings(None).replace(database_url=Secret(url), **changes)
+    """Return settings for that database. The secret of the installation is stated, so that no file is written."""
+    stated = {"penstock_secret_key": INSTANCE_SECRET} | changes
+    return load_settings(None).replace(database_url=Secret(url), **stated)
 
 
 @asynccontextmanager

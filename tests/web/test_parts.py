@@ -8,6 +8,7 @@ import pytest
 
 from penstock.errors import Unauthorized
 from penstock.masking import Secret
+from penstock.processes.signal import Signal
 from penstock.web.bearer import BearerCheck
 from penstock.web.body import Body, Disconnected
 from penstock.web.head import parse
@@ -15,7 +16,6 @@ from penstock.web.incoming import IncomingBody
 from penstock.web.limits import Limits
 from penstock.web.request import Request
 from penstock.web.router import Router
-from penstock.web.signals import Signal
 
 ROUTER = Router(
     {

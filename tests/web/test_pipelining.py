@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from penstock.processes.signal import Signal
 from penstock.web.connection import Connection
 from penstock.web.connections import Connections
 from penstock.web.limits import Limits
 from penstock.web.request import Request
 from penstock.web.response import Response
-from penstock.web.signals import Signal
 from tests.support.echo_application import EchoApplication
 from tests.support.raw_http import chunked, get, post
 from tests.support.waiting import until

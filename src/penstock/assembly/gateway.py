@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
+from penstock.access.part import AccessParts
 from penstock.assembly.shared import Shared
 from penstock.blobs import part as blobs
 from penstock.gateway import part as system
@@ -35,17 +36,23 @@ class GatewayAssembly(Shared):
         return Infra(self.settings)
 
     @cached_property
+    def access(self) -> AccessParts:
+        return AccessParts(self.settings, self.database, self.jobs.wakeups)
+
+    @cached_property
     def gateway(self) -> Gateway:
         """All parts, in the order in which they start; they stop in reverse."""
         inputs = InputCheck(self.models, self.catalogue)
         return Gateway(
             self.settings,
+            self.access.access,
             [
                 models.part(self.models, max_call_bytes=self.settings.penstock_max_call_bytes, uploads=self.uploads),
                 jobs.part(self.jobs, self.settings, check=inputs, known=inputs.names, explain=inputs.problem),
                 providers.part(self.providers, self.jobs),
                 blobs.part(self.blobs),
                 system.part(self.database, self.jobs),
+                self.access.part,
                 sidecar.part(self.infra),
             ],
         )

@@ -112,6 +112,8 @@ class ModelCalls:
                 async for event in events_of(response.content.iter_any()):
                     if event.name == "error":
                         raise error_of(500, event.data, {})
+                    if event.name == "revoked":
+                        raise error_of(401, event.data, {})
                     yield event.name, event.data
                     if event.name == "done":
                         return

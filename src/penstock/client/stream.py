@@ -106,6 +106,8 @@ class Stream:
             for one in received.feed(piece):
                 if one.name == "reset":
                     raise self._lost(msgspec.json.decode(one.data, type=_Reset))
+                if one.name == "revoked":
+                    raise error_of(401, one.data, response.headers)
                 yield msgspec.json.decode(one.data, type=Event)
             self.last_id = received.last_id or self.last_id  # an id may come alone, before the first event
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from penstock.gateway.access import Access
+from penstock.access.check import Access
 from penstock.gateway.documentation import ABOUT, DocumentationRoutes, page_routes
 from penstock.part import Part, started
+from penstock.processes.signal import Signal
 from penstock.settings import Settings
 from penstock.web.dispatch import Dispatcher
 from penstock.web.openapi import document
 from penstock.web.route import AnyRoute, routes_of
-from penstock.web.signals import Signal
 
 
 class Gateway:
@@ -21,12 +21,14 @@ class Gateway:
     ``stopping`` is set when the process begins to stop: long-polls and streams end then.
     """
 
-    def __init__(self, settings: Settings, parts: Sequence[Part]) -> None:
+    def __init__(self, settings: Settings, access: Access, parts: Sequence[Part]) -> None:
         self.stopping = Signal()
         self._parts = parts
         self._running = AsyncExitStack()
-        self.access = Access(settings.ai_service_token)
-        documentation = DocumentationRoutes(lambda: document(self.routes, ABOUT, secured=self.access.guarded))
+        self.access = access
+        documentation = DocumentationRoutes(
+            lambda guarded: document(self.routes, ABOUT, secured=guarded), lambda: access.guarded
+        )
         self.routes: list[AnyRoute] = [
             *(route for part in parts for route in part.routes),
             *routes_of(documentation),

@@ -52,15 +52,19 @@ ABOUT: Final = About(
         "details (RFC 9457) with a stable `code`. A response repeats the `X-Request-ID` of its request."
     ),
     license={"name": "Apache-2.0", "identifier": "Apache-2.0"},
-    bearer_setting="AI_SERVICE_TOKEN",
+    bearer_setting="a key, or AI_SERVICE_TOKEN",
 )
 
 
 class DocumentationRoutes:
-    """The description of the API, which ``describe`` writes when it is first requested, and the page that shows it."""
+    """The description of the API, which is written when it is first requested, and the page that shows it.
 
-    def __init__(self, describe: Callable[[], bytes]) -> None:
+    ``describe`` writes it for a gateway that needs a key, or does not; ``guarded`` returns whether it does now.
+    """
+
+    def __init__(self, describe: Callable[[bool], bytes], guarded: Callable[[], bool]) -> None:
         self._openapi = cache(describe)
+        self._guarded = guarded
 
     @route(
         "GET",
@@ -73,7 +77,7 @@ class DocumentationRoutes:
     )
     async def described(self, request: Request) -> Response:
         request.query({})
-        return Response(body=self._openapi())
+        return Response(body=self._openapi(self._guarded()))
 
     @route(
         "GET",

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import asyncpg
 
-from penstock.errors import NotFound
 from penstock.jobs.job import JobSubmission
 from penstock.jobs.sql import store
 from penstock.jobs.sql.store import Connection
@@ -91,14 +90,4 @@ class ClaimNames:
 
     def tenant(self, name: str) -> TenantId:
         """Return the id of a tenant of which this process has claimed jobs; raises KeyError for any other."""
-        return self._tenants[name]
-
-    async def find_tenant(self, database: Database, name: str) -> TenantId:
-        """Return the id of any tenant; raises NotFound."""
-        if name not in self._tenants:
-            async with database.acquire() as connection:
-                found = await store.find_tenant(connection, name)
-            if found is None:
-                raise NotFound(f"there is no tenant {name[:100]!r}")
-            self._tenants[name] = found
         return self._tenants[name]

@@ -54,10 +54,6 @@ class JobService:
         """Return the jobs of a tenant of which this process has claimed jobs; raises KeyError for any other."""
         return self.of(self._shared.names.tenant(tenant))
 
-    async def tenant_id(self, name: str) -> TenantId:
-        """Return the id of a tenant; raises NotFound."""
-        return await self._shared.names.find_tenant(self._shared.database, name)
-
     async def claim(self, request: ClaimRequest, slots: Slots | None = None) -> list[ClaimedJob]:
         """Lease ready jobs of all tenants, which take turns; see Claiming."""
         return await self._claiming.claim(request, slots)

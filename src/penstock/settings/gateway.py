@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final
 
 from penstock.masking import Secret
-from penstock.settings.kinds import MEBIBYTE, header_secret, http_url, port, size, text
+from penstock.settings.kinds import (
+    HOUR,
+    MEBIBYTE,
+    SECOND,
+    duration,
+    header_secret,
+    http_url,
+    instance_secret,
+    port,
+    size,
+    text,
+)
 from penstock.settings.variable import Known, Relation, setting
 
 
@@ -27,6 +39,15 @@ class GatewaySettings:
     """The gateway."""
 
     ai_service_token: Secret | None = setting(header_secret, None, "bearer token that every /api/v1 request must have")
+    penstock_secret_key: Secret | None = setting(
+        instance_secret,
+        None,
+        "secret of the installation, 32 bytes as base64, the same on all hosts of a database; two, the new one first, "
+        "while it is rotated; unset: secret.key in PENSTOCK_DATA_DIR, made when it is first needed",
+    )
+    penstock_auth_stale: timedelta = setting(
+        duration(SECOND, HOUR), timedelta(seconds=60), "how long known keys are valid while the database is unavailable"
+    )
     http_host: str = setting(
         text, derived=_host, meaning="address of the gateway; without AI_SERVICE_TOKEN only a loopback address"
     )

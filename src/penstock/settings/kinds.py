@@ -22,6 +22,7 @@ KIBIBYTE: Final = 2**10
 MEBIBYTE: Final = 2**20
 MILLISECOND: Final = timedelta(milliseconds=1)
 SECOND: Final = timedelta(seconds=1)
+HOUR: Final = timedelta(hours=1)
 DAY: Final = timedelta(days=1)
 
 _YES: Final = frozenset({"1", "true", "t", "yes", "y", "on"})
@@ -147,6 +148,18 @@ def header_secret(value: object) -> Secret:
     if not re.fullmatch(r"[!-~]+", stripped):
         raise ValueError("must be visible ASCII characters without spaces")
     return Secret(stripped)
+
+
+def instance_secret(value: object) -> Secret:
+    """One secret of 32 bytes as base64, or two separated by a comma."""
+    given = _secret(value)
+    for one in given.split(","):
+        if not re.fullmatch(r"[A-Za-z0-9+/_-]{43}=?|[0-9A-Fa-f]{64}", one.strip()):
+            raise ValueError(
+                "must be 32 bytes as base64 (or hexadecimal digits), or two of them separated by a comma; "
+                "make one with: openssl rand -base64 32"
+            )
+    return Secret(given)
 
 
 def network(value: object) -> str:

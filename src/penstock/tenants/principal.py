@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Final, NewType
 
 from penstock.errors import ScopeMissing
@@ -11,6 +13,14 @@ from penstock.tenants import scopes
 TenantId = NewType("TenantId", int)
 DEFAULT_TENANT: Final = TenantId(1)  # created by the first migration
 DEFAULT_NAME: Final = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The one thing that a ticket is about: ``Subject("job", "0199…")``."""
+
+    kind: str
+    id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +38,9 @@ class Principal:
     models: frozenset[str] | None = None
     queues: frozenset[str] | None = None
     apps: frozenset[str] | None = None
+    subject: Subject | None = None  # None: anything that the scopes allow
+    ticket: bool = False
+    grant: Grant | None = field(default=None, compare=False, repr=False)  # None: it cannot be withdrawn
 
     @property
     def operator(self) -> bool:
@@ -37,6 +50,57 @@ class Principal:
         """Raise ScopeMissing unless the sender has a scope."""
         if scope not in self.scopes:
             raise ScopeMissing(f"this needs a key with the scope {scope}")
+
+
+class Grant:
+    """What a key allows at present, shared by all requests that it sent and that are in progress.
+
+    Streams, waits and calls watch it, because they last longer than the check at their start. It belongs to one event
+    loop.
+    """
+
+    __slots__ = ("_watchers", "principal", "refusal")
+
+    def __init__(self) -> None:
+        self.principal: Principal | None = None  # None: the key is not valid any more
+        self.refusal = ""  # why it is not valid
+        self._watchers: dict[object, tuple[str, Callable[[str], object]]] = {}
+
+    @property
+    def watched(self) -> bool:
+        return bool(self._watchers)
+
+    def replace(self, principal: Principal | None, refusal: str = "") -> None:
+        """Set what the key allows now, and call the watchers of requests that it no longer allows."""
+        before, self.principal = self.principal, principal
+        self.refusal = refusal
+        narrower = before is not None and principal is not None and _narrower(before, principal)
+        for scope, callback in list(self._watchers.values()):
+            if principal is None:
+                callback(refusal)
+            elif narrower:
+                callback("the models, queues or apps of this key were restricted")
+            elif not self.allows(scope):
+                callback(f"the scope {scope} was removed from this key")
+
+    def allows(self, scope: str) -> bool:
+        return self.principal is not None and (scope == scopes.ANY or scope in self.principal.scopes)
+
+    @contextmanager
+    def watching(self, scope: str, callback: Callable[[str], object]) -> Iterator[None]:
+        """Have ``callback`` called with the reason if the key loses the scope while the block runs."""
+        token = object()
+        self._watchers[token] = (scope, callback)
+        try:
+            yield
+        finally:
+            del self._watchers[token]
+
+
+def _narrower(before: Principal, after: Principal) -> bool:
+    """Return whether any of the lists of names has lost a name."""
+    pairs = ((before.models, after.models), (before.queues, after.queues), (before.apps, after.apps))
+    return any(new is not None and (old is None or not old <= new) for old, new in pairs)
 
 
 # The holder of AI_SERVICE_TOKEN, and any program of this machine while no token is set.

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from enum import Enum
 from typing import Any, Final
 
+from penstock.processes.signal import Signal
 from penstock.telemetry import logs
 from penstock.web import encoding, metrics, problems
 from penstock.web.body import Body, Disconnected
@@ -17,7 +18,6 @@ from penstock.web.incoming import IncomingBody
 from penstock.web.problems import Refused
 from penstock.web.request import Request
 from penstock.web.response import AnyResponse, EventStream, Response, Upgrade
-from penstock.web.signals import Signal
 from penstock.web.streams import send_bytes, send_events
 from penstock.web.websocket import WebSocket
 from penstock.web.writer import Writer

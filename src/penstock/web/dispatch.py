@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from penstock.errors import InvalidInput, MethodNotAllowed, NotFound, PenstockError, ServiceError
+from penstock.errors import InvalidInput, MethodNotAllowed, NotFound, PenstockError, ScopeMissing, ServiceError
 from penstock.telemetry import logs
 from penstock.tenants import scopes
-from penstock.tenants.principal import Principal
+from penstock.tenants.principal import Principal, Subject
 from penstock.web import metrics, problems
 from penstock.web.body import Disconnected
 from penstock.web.problems import Refused
@@ -19,6 +19,7 @@ from penstock.web.request import Request
 from penstock.web.response import AnyResponse, Response, Upgrade
 from penstock.web.route import AnyRoute, PathParameter, Route
 from penstock.web.router import Router
+from penstock.web.websocket import WebSocket
 
 log = logs.get(__name__)
 
@@ -45,6 +46,8 @@ class Dispatcher:
     async def __call__(self, request: Request) -> AnyResponse:
         """Respond to a request; raises Disconnected when the client has left."""
         response = await self._find_and_respond(request)
+        if request.by_ticket:  # which is in the URL: pages must not pass it on
+            response = dataclasses.replace(response, headers=[*response.headers, (b"referrer-policy", b"no-referrer")])
         request_id = request.headers.get(b"x-request-id")
         if request_id is not None:
             response = dataclasses.replace(response, headers=[*response.headers, (b"x-request-id", request_id)])
@@ -74,15 +77,18 @@ class Dispatcher:
         self, route: AnyRoute, endpoint: _Endpoint, request: Request, values: Mapping[str, str]
     ) -> AnyResponse:
         try:
+            principal = None
             if route.scope is not None:
-                principal = self._check(request)
-                if not isinstance(principal, Principal):
-                    principal = await principal
+                found = self._check(request)
+                principal = found if isinstance(found, Principal) else await found
                 if route.scope is not scopes.ANY:
                     principal.require(route.scope)
                 request.principal = principal
+                request.scope = route.scope
             if values:
                 request.path_values = endpoint.converted(values)
+            if principal is not None and principal.subject is not None:
+                _check_subject(principal.subject, route, request)
             if isinstance(route, Route):
                 request.max_body_bytes = route.max_body_bytes
                 return await route.handler(request)
@@ -131,6 +137,14 @@ class _Endpoint:
         return {name: _uuid(text, self._ids[name]) if name in self._ids else text for name, text in values.items()}
 
 
+def _check_subject(subject: Subject, route: AnyRoute, request: Request) -> None:
+    """Raise ScopeMissing unless the route is about the one thing that a ticket allows."""
+    for parameter in route.path_parameters:
+        if parameter.subject == subject.kind and str(request.path_values[parameter.name]) == subject.id:
+            return
+    raise ScopeMissing(f"this ticket is for {subject.kind} {subject.id} only")
+
+
 def _uuid(text: str, parameter: PathParameter) -> UUID:
     """Read a UUID; only the spelling that responses use is accepted."""
     try:
@@ -145,4 +159,9 @@ def _uuid(text: str, parameter: PathParameter) -> UUID:
 def _upgrade(request: Request, handler: Any) -> AnyResponse:
     if request.headers.get(b"upgrade", b"").lower() != b"websocket":
         return problems.upgrade_required()
-    return Upgrade(run=handler)
+
+    async def run(socket: WebSocket) -> None:
+        with request.while_allowed(socket.revoke):
+            await handler(socket)
+
+    return Upgrade(run=run)

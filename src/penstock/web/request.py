@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qsl
@@ -11,12 +12,12 @@ from uuid import UUID
 
 import msgspec
 
-from penstock.errors import InvalidInput, TooLarge, Unsupported
+from penstock.errors import InvalidInput, TooLarge, Unauthorized, Unsupported
+from penstock.processes.signal import Signal
 from penstock.tenants.principal import Principal
 from penstock.web.body import Body, Disconnected
 from penstock.web.body_space import BodySpace
 from penstock.web.reading import decode
-from penstock.web.signals import Signal
 
 T = TypeVar("T")
 _SMALL_BODY: Final = 64 * 1024  # bytes; smaller bodies take no space of those that are counted in all
@@ -40,6 +41,7 @@ class Request:
     __slots__ = (
         "_body_space",
         "body_stream",
+        "by_ticket",
         "client",
         "headers",
         "held_bytes",
@@ -49,8 +51,10 @@ class Request:
         "path_values",
         "principal",
         "query_string",
+        "scope",
         "stopping",
         "url_path",
+        "withdrawn",
     )
 
     principal: Principal
@@ -79,6 +83,9 @@ class Request:
         self.max_body_bytes = 64 * 1024
         self.held_bytes = 0  # space that its body takes, until the response was sent
         self._body_space = body_space
+        self.by_ticket = False  # the sender was identified by a ticket in the URL
+        self.scope = ""  # that the route needs
+        self.withdrawn = ""  # why the sender's key allows this no more
         self.path_values: Mapping[str, Any] = {}  # of the route's path parameters, converted
 
     def header(self, name: bytes) -> str | None:
@@ -212,13 +219,34 @@ class Request:
         await asyncio.sleep(0)  # the event loop handles the socket first
         return self.left.is_set()
 
+    @contextmanager
+    def while_allowed(self, callback: Callable[[], object]) -> Iterator[None]:
+        """Have ``callback`` called if the sender's key is revoked, or loses the route's scope, while the block runs.
+
+        ``withdrawn`` then has the reason.
+        """
+        grant = self.principal.grant if hasattr(self, "principal") else None
+        if grant is None:
+            yield
+            return
+
+        def withdraw(reason: str) -> None:
+            self.withdrawn = reason
+            callback()
+
+        with grant.watching(self.scope, withdraw):
+            if not grant.allows(self.scope):  # since the check at the beginning of the request
+                asyncio.get_running_loop().call_soon(withdraw, grant.refusal or "this key was changed")
+            yield
+
     async def unless_left(self, work: Awaitable[T]) -> T | None:
         """Return the result of ``work``, or None when the process begins to stop first.
 
-        Raises Disconnected when the client leaves first. ``work`` is then cancelled.
+        Raises Disconnected when the client leaves first, and Unauthorized when its key is revoked. ``work`` is then
+        cancelled.
         """
         task = asyncio.ensure_future(work)
-        with self.left.calling(task.cancel), self.stopping.calling(task.cancel):
+        with self.left.calling(task.cancel), self.stopping.calling(task.cancel), self.while_allowed(task.cancel):
             try:
                 return await task
             except asyncio.CancelledError:
@@ -227,6 +255,8 @@ class Request:
                     raise
                 if self.left.is_set():
                     raise Disconnected from None
+                if self.withdrawn:
+                    raise Unauthorized(self.withdrawn) from None
                 if self.stopping.is_set():
                     return None
                 raise

@@ -42,6 +42,7 @@ class PathParameter:
     name: str
     description: str
     type: type[Any] = str
+    subject: str = ""  # the kind of thing that it names, to which a ticket can be limited: "job"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

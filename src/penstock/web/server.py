@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Final
 
+from penstock.processes.signal import Signal
 from penstock.telemetry import logs
 from penstock.web.connection import Application, Connection
 from penstock.web.connections import Connections
 from penstock.web.limits import Limits
-from penstock.web.signals import Signal
 
 log = logs.get(__name__)
 

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from typing import Final
 
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, Unauthorized
 from penstock.telemetry import logs
-from penstock.web import encoding
+from penstock.web import encoding, problems
 from penstock.web.body import Disconnected
 from penstock.web.request import Request
 from penstock.web.response import ByteStream, EventStream
@@ -48,8 +48,9 @@ async def send_bytes(writer: Writer, request: Request, stream: ByteStream, *, cl
 
 
 async def send_events(writer: Writer, request: Request, stream: EventStream, *, chunked: bool, close: bool) -> None:
-    """Send events until they end, the client leaves, or the process begins to stop.
+    """Send events until they end, the client leaves, its key is revoked, or the process begins to stop.
 
+    After a revocation the last event, ``revoked``, has the problem as its data.
     A stream that fails ends; its reader reconnects and resumes after the last event that it received.
     """
     head = encoding.event_stream_head(stream, chunked=chunked, close=close)
@@ -71,6 +72,9 @@ async def send_events(writer: Writer, request: Request, stream: EventStream, *, 
             _give_in(request)
             if request.left.is_set():
                 raise Disconnected from None
+            if request.withdrawn:
+                end = b"event: revoked\ndata: %b\n\n" % problems.response(Unauthorized(request.withdrawn)).body
+                await writer.send(encoding.chunk(end) if chunked else end)
         if chunked:
             writer.write(encoding.END_OF_CHUNKS)
 
@@ -87,11 +91,13 @@ async def _finishing(chunks: AsyncIterator[bytes]) -> AsyncIterator[None]:
 
 
 def _cancelled_when(request: Request, *, stopping: bool) -> ExitStack:
-    """Cancel the current task if the client leaves, or the process begins to stop, while the block runs."""
+    """Cancel the current task if the client leaves, its key is revoked, or the process begins to stop, while the block
+    runs."""
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 - a coroutine runs in a task
     stack = ExitStack()
     stack.enter_context(request.left.calling(task.cancel))
+    stack.enter_context(request.while_allowed(task.cancel))
     if stopping:
         stack.enter_context(request.stopping.calling(task.cancel))
     return stack
@@ -100,6 +106,6 @@ def _cancelled_when(request: Request, *, stopping: bool) -> ExitStack:
 def _give_in(request: Request) -> None:
     """Treat a cancellation as the end of the stream if a signal of the request caused it; otherwise re-raise it."""
     task = asyncio.current_task()
-    if task is None or not (request.left.is_set() or request.stopping.is_set()):
+    if task is None or not (request.left.is_set() or request.stopping.is_set() or request.withdrawn):
         raise  # noqa: PLE0704 - called while the cancellation is handled
     task.uncancel()

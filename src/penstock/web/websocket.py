@@ -157,6 +157,11 @@ class WebSocket:
         self._begin_close(CloseCode.GOING_AWAY, "the service is stopping")
         self._changed.set()
 
+    def revoke(self) -> None:
+        """Begin to close because the sender's key does not allow this any more."""
+        self._begin_close(CloseCode.POLICY_VIOLATION, self.request.withdrawn[:100])
+        self._changed.set()
+
     def _begin_close(self, code: int, reason: str) -> None:
         if self._protocol.state is State.OPEN:
             self._protocol.send_close(code, reason)

@@ -10,7 +10,6 @@ from uuid import UUID
 import msgspec
 
 from penstock.errors import (
-    Forbidden,
     InvalidInput,
     MalformedBody,
     TooLarge,
@@ -28,8 +27,7 @@ from penstock.web.request import Request
 from penstock.web.route import PathParameter
 
 BODY_ERRORS: Final = (MalformedBody, InvalidInput, TooLarge, Unsupported)
-TENANT_HEADER: Final = b"penstock-tenant"
-JOB_ID: Final = PathParameter(name="id", type=UUID, description="the job's id")
+JOB_ID: Final = PathParameter(name="id", type=UUID, description="the job's id", subject="job")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,19 +69,6 @@ class JobRoutes:
     def jobs(self, request: Request) -> TenantJobs:
         """Return the jobs of the tenant that sends the request."""
         return self._service.of(request.principal.tenant)
-
-    async def jobs_named(self, request: Request) -> TenantJobs:
-        """Return the jobs of the tenant that an operator's request names, or of the sender's own tenant.
-
-        Raises Forbidden when another sender names a tenant that is not its own, and NotFound for an unknown one.
-        """
-        name = request.header(TENANT_HEADER)
-        if name is None:
-            return self.jobs(request)
-        tenant = await self._service.tenant_id(name)
-        if not request.principal.operator and tenant != request.principal.tenant:
-            raise Forbidden("only an operator may act for another tenant")
-        return self._service.of(tenant)
 
     async def warned(self, request: Request, job: Job) -> Job:
         """Return the job with warnings, if it waits for a worker that may not exist."""

@@ -12,7 +12,6 @@ from msgspec import Raw, Struct
 from penstock.errors import (
     CallerError,
     DatabaseUnavailable,
-    Forbidden,
     InvalidInput,
     NotFound,
     StaleEpoch,
@@ -20,7 +19,7 @@ from penstock.errors import (
 )
 from penstock.jobs import output
 from penstock.jobs.http import examples
-from penstock.jobs.http.base import BODY_ERRORS, JOB_ID, TENANT_HEADER, JobRoutes
+from penstock.jobs.http.base import BODY_ERRORS, JOB_ID, JobRoutes
 from penstock.jobs.job import (
     BatchCompletion,
     BatchHeartbeat,
@@ -51,7 +50,7 @@ _completion = msgspec.json.Decoder(Completion)
 _completions = msgspec.json.Decoder(BatchCompletion)
 _failure = msgspec.json.Decoder(Failure)
 
-_ERRORS: Final = (*BODY_ERRORS, Forbidden, NotFound, DatabaseUnavailable)
+_ERRORS: Final = (*BODY_ERRORS, NotFound, DatabaseUnavailable)
 _REPORT_ERRORS: Final = (*_ERRORS, StaleEpoch)
 
 
@@ -80,8 +79,8 @@ class WorkRoutes(JobRoutes):
     )
     async def claim(self, request: Request) -> Response:
         wanted = await request.read(_claim)
-        serves_all = request.principal.operator and request.header(TENANT_HEADER) is None
-        source = self._service if serves_all else await self.jobs_named(request)
+        serves_all = request.principal.operator and b"penstock-tenant" not in request.headers
+        source = self._service if serves_all else self.jobs(request)
         claiming = source.claim(wanted)
         jobs = await request.unless_left(claiming) if wanted.wait_seconds else await claiming
         if jobs and await request.gone():
@@ -108,9 +107,7 @@ class WorkRoutes(JobRoutes):
         job_id = request.path_id()
         completion = await request.read(_completion)
         self._check_result(completion.result, "result")
-        return json_response(
-            await (await self.jobs_named(request)).complete(_of_job(JobCompletion, job_id, completion))
-        )
+        return json_response(await self.jobs(request).complete(_of_job(JobCompletion, job_id, completion)))
 
     @route(
         "POST",
@@ -138,7 +135,7 @@ class WorkRoutes(JobRoutes):
         job_id = request.path_id()
         beat = await request.read(_heartbeat)
         output.check(beat)
-        jobs = await self.jobs_named(request)
+        jobs = self.jobs(request)
         (result,) = await jobs.heartbeat([_of_job(JobHeartbeat, job_id, beat)])
         if isinstance(result, CallerError):
             raise result
@@ -160,7 +157,7 @@ class WorkRoutes(JobRoutes):
     async def fail(self, request: Request) -> Response:
         job_id = request.path_id()
         failure = await request.read(_failure)
-        jobs = await self.jobs_named(request)
+        jobs = self.jobs(request)
         return json_response(await jobs.fail(job_id, failure))
 
     @route(
@@ -184,7 +181,7 @@ class WorkRoutes(JobRoutes):
         completions = (await request.read(_completions)).jobs
         for index, completion in enumerate(completions):
             self._check_result(completion.result, f"jobs[{index}].result")
-        jobs = await self.jobs_named(request)
+        jobs = self.jobs(request)
         results = await jobs.complete_many(completions)
         return _batch_response([completion.id for completion in completions], results, _completed)
 
@@ -209,7 +206,7 @@ class WorkRoutes(JobRoutes):
         beats = (await request.read(_heartbeats)).jobs
         for index, beat in enumerate(beats):
             output.check(beat, f"jobs[{index}].")
-        jobs = await self.jobs_named(request)
+        jobs = self.jobs(request)
         return _batch_response([beat.id for beat in beats], await jobs.heartbeat(beats), _beaten)
 
     def _check_result(self, value: Raw, field: str) -> None:

@@ -205,12 +205,6 @@ SELECT s.id, t.name AS tenant, s.owner_service, s.task_type, s.model_profile
 FROM series s JOIN tenant t ON t.id = s.tenant_id WHERE s.id = ANY (:ids::int[]);
 
 
--- name: find_tenant(name)
--- tenant: every (finds one)
--- Returns the id of the tenant with this name.
-SELECT id FROM tenant WHERE name = :name;
-
-
 -- name: describe_series(tenant_id, ids)
 -- Returns the owner, task type and model profile of series ids.
 SELECT id, owner_service, task_type, model_profile FROM series WHERE tenant_id = :tenant_id AND id = ANY (:ids::int[]);

@@ -149,12 +149,6 @@ async def describe_claimed(connection: Connection, ids: Sequence[int]) -> dict[i
     return {row["id"]: (row["tenant"], row["owner_service"], row["task_type"], row["model_profile"]) for row in rows}
 
 
-async def find_tenant(connection: Connection, name: str) -> TenantId | None:
-    """Return the id of a tenant."""
-    found: int | None = await _sql.find_tenant.value(connection, name=name)
-    return None if found is None else TenantId(found)
-
-
 async def reserve_keys(connection: Connection, tenant: TenantId, jobs: Sequence[NewJob]) -> set[UUID]:
     """Take the jobs' idempotency keys; return the jobs whose key was free."""
     rows = await _sql.reserve_keys.rows(

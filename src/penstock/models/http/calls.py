@@ -17,6 +17,7 @@ from penstock.errors import (
     Overloaded,
     PoisonInput,
     ProviderFailed,
+    Unauthorized,
 )
 from penstock.models.host.calls import CallResult, Listener, LiveCall
 from penstock.models.host.deployment import Deployment
@@ -141,15 +142,21 @@ class CallRoutes:
 
 
 async def result_of(request: Request, live: LiveCall) -> CallResult:
-    """Return the call's result; cancel the call when the client leaves. Raises the call's error, or Disconnected."""
+    """Return the call's result; cancel the call when the client leaves or its key is revoked.
+
+    Raises the call's error, Disconnected or Unauthorized.
+    """
     close, left = live.close, request.left
     left.add(close)
     try:
-        return await live.done
+        with request.while_allowed(close):
+            return await live.done
     except asyncio.CancelledError:
         close()
         if left.is_set():
             raise Disconnected from None
+        if request.withdrawn:
+            raise Unauthorized(request.withdrawn) from None
         raise
     finally:
         left.remove(close)

@@ -14,7 +14,7 @@ class Signal:
 
     def __init__(self) -> None:
         self._set = False
-        self._callbacks: list[Callable[[], object]] = []
+        self._callbacks: dict[Callable[[], object], None] = {}  # in order; thousands of streams may share a signal
 
     def is_set(self) -> bool:
         return self._set
@@ -24,7 +24,7 @@ class Signal:
         if self._set:
             return
         self._set = True
-        callbacks, self._callbacks = self._callbacks, []
+        callbacks, self._callbacks = self._callbacks, {}
         for callback in callbacks:
             callback()
 
@@ -33,12 +33,11 @@ class Signal:
         if self._set:
             asyncio.get_running_loop().call_soon(callback)
         else:
-            self._callbacks.append(callback)
+            self._callbacks[callback] = None
 
     def remove(self, callback: Callable[[], object]) -> None:
         """Remove a callback, if it is still registered."""
-        if callback in self._callbacks:
-            self._callbacks.remove(callback)
+        self._callbacks.pop(callback, None)
 
     @contextmanager
     def calling(self, callback: Callable[[], object]) -> Iterator[None]:

@@ -1,0 +1,147 @@
+"""The access check of a gateway: who sends a request, by ``AI_SERVICE_TOKEN``, a key, or a ticket.
+
+Without a token and without keys, programs of this machine are allowed and other sites' pages are not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Awaitable
+from functools import lru_cache
+from typing import Final
+
+from penstock.access import store
+from penstock.access.key import TENANT_PATTERN
+from penstock.access.key_cache import KeyCache
+from penstock.access.key_watch import KeyWatch
+from penstock.access.tickets import PARAMETER, Tickets
+from penstock.errors import Forbidden, InvalidInput, NotFound, ScopeMissing, Unauthorized
+from penstock.masking import Secret
+from penstock.postgres.pool import Database
+from penstock.settings.gateway import is_loopback
+from penstock.tenants.principal import OPERATOR, Principal, TenantId
+from penstock.web.bearer import holds
+from penstock.web.request import Request
+
+_USER: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,200}")
+_TENANT: Final = re.compile(TENANT_PATTERN)
+_MAX_TENANTS: Final = 10_000  # that are remembered by name
+
+
+class Access:
+    """Identifies the senders of requests."""
+
+    def __init__(
+        self, token: Secret | None, *, database: Database, cache: KeyCache, watch: KeyWatch, tickets: Tickets
+    ) -> None:
+        self._token = token
+        self._database = database
+        self._cache = cache
+        self._watch = watch
+        self._tickets = tickets
+        self._tenants: dict[str, tuple[int, TenantId]] = {}  # with the generation at which it was read
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a token or a key is known to be needed."""
+        return self._token is not None or self._watch.any_key is True
+
+    def check(self, request: Request) -> Principal | Awaitable[Principal]:
+        """Return the sender of a request, or an awaitable of it where the database must be read.
+
+        Raises Unauthorized without a valid token, key or ticket; Forbidden for a request that a page of another site
+        caused in a browser; DatabaseUnavailable where a key cannot be checked.
+        """
+        headers = request.headers
+        header = headers.get(b"authorization")
+        if header is None:
+            return self._without_header(request)
+        principal = self._cache.find(header)
+        if principal is None:
+            if self._token is not None and holds(header, self._token):
+                principal = OPERATOR
+            else:
+                return self._unknown(request, header)
+        if b"penstock-user" in headers or b"penstock-tenant" in headers:
+            return self._acting(request, principal)
+        return principal
+
+    def _without_header(self, request: Request) -> Principal | Awaitable[Principal]:
+        if b"ticket=" in request.query_string and PARAMETER.search(request.query_string):
+            return self._tickets.redeem(request)
+        if self._token is not None or self._watch.any_key:
+            raise Unauthorized("a key is needed: send Authorization: Bearer <key>")
+        if self._watch.any_key is None:
+            return self._once_known(request)
+        _refuse_foreign_pages(request)
+        return self._acting(request, OPERATOR)
+
+    async def _once_known(self, request: Request) -> Principal:
+        """Wait for the first look into the database, which tells whether there are keys."""
+        await self._watch.first_look()
+        principal = self._without_header(request)
+        return principal if isinstance(principal, Principal) else await principal
+
+    async def _unknown(self, request: Request, header: bytes) -> Principal:
+        scheme, _, text = header.partition(b" ")
+        key = text.strip().decode("latin-1")
+        if scheme.lower() != b"bearer" or not key.startswith("ps_"):
+            if self._token is None and self._watch.any_key is False:  # an open gateway does not read the header
+                _refuse_foreign_pages(request)
+                return await _resolved(self._acting(request, OPERATOR))
+            raise Unauthorized("the right token or key is needed: send Authorization: Bearer <key>")
+        principal = await self._cache.check(header, key)
+        return await _resolved(self._acting(request, principal))
+
+    def _acting(self, request: Request, principal: Principal) -> Principal | Awaitable[Principal]:
+        """Apply the headers by which a sender states a user, and an operator a tenant."""
+        user = request.header(b"penstock-user")
+        if user is not None:
+            if not _USER.fullmatch(user):
+                raise InvalidInput.of("Penstock-User", "must be 1 to 200 characters without control characters")
+            principal = dataclasses.replace(principal, user=user)
+        name = request.header(b"penstock-tenant")
+        if name is None or name == principal.tenant_name:
+            return principal
+        if not principal.operator:
+            raise ScopeMissing("to act for another tenant (Penstock-Tenant) this needs a key with the scope operator")
+        return self._for_tenant(principal, name)
+
+    async def _for_tenant(self, principal: Principal, name: str) -> Principal:
+        known = self._tenants.get(name)
+        if known is None or known[0] != self._cache.generation:
+            if not _TENANT.fullmatch(name):
+                raise InvalidInput.of("Penstock-Tenant", "is not the name of a tenant")
+            generation = self._cache.generation
+            async with self._database.acquire() as connection:
+                found = await store.tenant(connection, name)
+            if found is None:
+                raise NotFound(f"there is no tenant {name}")
+            if len(self._tenants) >= _MAX_TENANTS:
+                self._tenants.clear()
+            known = self._tenants[name] = (generation, found[0])
+        return dataclasses.replace(principal, tenant=known[1], tenant_name=name)
+
+
+async def _resolved(principal: Principal | Awaitable[Principal]) -> Principal:
+    return principal if isinstance(principal, Principal) else await principal
+
+
+def _refuse_foreign_pages(request: Request) -> None:
+    """Raise Forbidden for requests of other sites' pages: cross-site ones, and those to a name of such a site that
+    resolves to this machine (DNS rebinding)."""
+    if request.header(b"sec-fetch-site") == "cross-site":
+        raise Forbidden("web pages of other sites may not call this API while neither a token nor a key is set")
+    host = request.header(b"host")
+    if host is not None and not _names_this_machine(host):
+        raise Forbidden(
+            "while neither AI_SERVICE_TOKEN nor a key is set, this API can be reached by localhost and loopback "
+            f"addresses only, not to {host[:100]!r}"
+        )
+
+
+@lru_cache(maxsize=64)
+def _names_this_machine(host: str) -> bool:
+    name = host.rpartition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
+    return is_loopback(name) or name.lower().endswith(".localhost")

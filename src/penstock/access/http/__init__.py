@@ -1,0 +1,1 @@
+"""The routes of tenants, keys, tickets and the audit log."""

@@ -1,0 +1,244 @@
+"""The keys that this gateway has seen, checked without the database and never longer valid than a moment too long.
+
+A request costs a keyed digest of its header and a look into a dictionary: no text of a key is kept, and the time of the
+look tells nothing about it. A header that is not there is checked against the database, in batches with one statement
+in flight, so that unknown keys cannot load it.
+
+``KeyWatch`` reads what has changed twice a second, and at once after a wake-up. An entry that was read before the last
+change is read again. While the database is away, known keys stay valid for ``stale``; after that they are refused with
+DatabaseUnavailable, because one of them may have been revoked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from hashlib import blake2b
+from secrets import token_bytes
+from typing import Final
+
+from penstock.access import keys, store
+from penstock.access.key import StoredKey
+from penstock.access.secret_file import SecretSource
+from penstock.batching import Batching
+from penstock.errors import DatabaseUnavailable, Overloaded, Unauthorized
+from penstock.postgres.pool import Database
+from penstock.telemetry import logs
+from penstock.tenants.principal import Grant, Principal
+
+log = logs.get(__name__)
+
+_MAX_ENTRIES: Final = 100_000
+_MAX_READING: Final = 1000  # keys that wait to be read
+_UNKNOWN_SECONDS: Final = 1.0  # how long an id that does not exist is remembered
+_MAX_UNKNOWN: Final = 10_000
+_IDLE_MINUTES: Final = 10
+_TRIES: Final = 3
+
+
+class Entry:
+    """A header that identifies a key. ``deadline`` is the monotonic time at which the key expires."""
+
+    __slots__ = ("deadline", "grant", "idle_minutes", "key", "used")
+
+    def __init__(self, key: StoredKey, grant: Grant, deadline: float) -> None:
+        self.key = key
+        self.grant = grant
+        self.deadline = deadline
+        self.used = True
+        self.idle_minutes = 0
+
+
+class KeyCache:
+    """The keys known to this process. ``read_at`` is the monotonic time at which the database was last read."""
+
+    def __init__(self, database: Database, secrets: SecretSource, *, stale: timedelta) -> None:
+        self._database = database
+        self._secrets = secrets
+        self._stale = stale.total_seconds()
+        self._process_key = token_bytes(32)
+        self._by_header: dict[bytes, Entry] = {}
+        self._by_id: dict[str, Entry] = {}
+        self._unknown: dict[str, float] = {}
+        self._reading = Batching(self._read, max_items=256)
+        self._waiting = 0
+        self.loaded = asyncio.Event()  # set when a key was read: from then on changes matter
+        self.generation = 0  # of the newest change that was read
+        self.read_at = -math.inf
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def find(self, header: bytes) -> Principal | None:
+        """Return the principal of an ``Authorization`` header that was checked before; None if it has to be checked."""
+        entry = self._by_header.get(blake2b(header, digest_size=16, key=self._process_key).digest())
+        if entry is None:
+            return None
+        now = time.monotonic()
+        if now >= entry.deadline or now - self.read_at > self._stale:
+            return None
+        entry.used = True
+        return entry.grant.principal
+
+    async def check(self, header: bytes, text: str) -> Principal:
+        """Check the key ``text`` of a header, and remember the header.
+
+        Raises Unauthorized, DatabaseUnavailable, or Overloaded while too many unknown keys arrive.
+        """
+        entry = await self.entry(text)
+        if len(self._by_header) >= _MAX_ENTRIES:
+            self._by_header.clear()  # they are checked again, by their ids, without the database
+        self._by_header[blake2b(header, digest_size=16, key=self._process_key).digest()] = entry
+        principal = entry.grant.principal
+        assert principal is not None  # noqa: S101 - the entry is valid
+        return principal
+
+    async def entry(self, text: str) -> Entry:
+        """Return the valid entry of a key. Raises as ``check`` does."""
+        key_id = keys.id_of(text)
+        if key_id is None:
+            raise Unauthorized("this is not a key of Penstock, or it was mistyped")
+        entry = await self.by_id(key_id)
+        if not self._matches(entry.key, text):
+            raise Unauthorized("this key does not exist")
+        await self._move_to_current(entry.key, text)
+        return entry
+
+    async def by_id(self, key_id: str) -> Entry:
+        """Return the valid entry of a key by its id. Raises as ``check`` does."""
+        now = time.monotonic()
+        entry = self._by_id.get(key_id)
+        if entry is None or now - self.read_at > self._stale:
+            entry = await self._load(key_id)
+        if time.monotonic() >= entry.deadline:
+            raise Unauthorized("this key has expired")
+        if entry.grant.principal is None:
+            raise Unauthorized(entry.grant.refusal)
+        return entry
+
+    def minute(self) -> list[str]:
+        """Return the ids of the keys that were used in the last minute, and forget those unused for ten."""
+        found = []
+        for entry in list(self._by_id.values()):
+            if entry.used:
+                found.append(entry.key.id)
+                entry.used, entry.idle_minutes = False, 0
+                continue
+            entry.idle_minutes += 1
+            if entry.idle_minutes >= _IDLE_MINUTES and not entry.grant.watched:
+                self._forget(entry)
+        return found
+
+    async def refresh(self, ids: Iterable[str], generation: int) -> None:
+        """Read the known keys among ``ids`` again, and end the requests of those that are no longer valid."""
+        self._unknown.clear()
+        known = [key_id for key_id in ids if key_id in self._by_id]
+        rows: dict[str, StoredKey] = {}
+        for first in range(0, len(known), 256):
+            async with self._database.acquire() as connection:
+                rows |= await store.keys(connection, known[first : first + 256])
+        for key_id in known:
+            if key_id in self._by_id:
+                self._replace(self._by_id[key_id], rows.get(key_id))
+        self.generation = max(self.generation, generation)
+
+    def restart(self, generation: int) -> None:
+        """Forget everything and end all requests, because the database went back, as after a restore."""
+        for entry in list(self._by_id.values()):
+            entry.grant.replace(None, "the database was restored; send the request again")
+        self._by_id.clear()
+        self._by_header.clear()
+        self.generation = generation
+
+    def expire(self) -> None:
+        """End the requests of keys that have expired."""
+        now = time.monotonic()
+        for entry in self._by_id.values():
+            if now >= entry.deadline and entry.grant.principal is not None:
+                entry.grant.replace(None, "this key has expired")
+
+    def _matches(self, key: StoredKey, text: str) -> bool:
+        secret = self._secrets.get().get(key.secret_id) or self._secrets.reload().get(key.secret_id)
+        if secret is None:
+            log.error("secret_missing", secret_id=key.secret_id, key_id=key.id)
+            raise DatabaseUnavailable("the keys of this database belong to another PENSTOCK_SECRET_KEY")
+        return hmac.compare_digest(secret.digest(text), key.digest)
+
+    async def _move_to_current(self, key: StoredKey, text: str) -> None:
+        """During a rotation of the secret, store the key's digest under the new one."""
+        current = self._secrets.get().current
+        if key.secret_id == current.id:
+            return
+        async with self._database.acquire() as connection:
+            if current.id not in await store.secrets(connection):
+                return  # this host has a newer secret than the database
+            await store.move(connection, key.id, old=key.secret_id, new=current.id, digest=current.digest(text))
+        moved = replace(key, digest=current.digest(text), secret_id=current.id)
+        entry = self._by_id.get(key.id)
+        if entry is not None:
+            entry.key = moved
+
+    async def _load(self, key_id: str) -> Entry:
+        if self._unknown.get(key_id, -math.inf) > time.monotonic():
+            raise Unauthorized("this key does not exist")
+        if self._waiting >= _MAX_READING:
+            raise Overloaded("too many unknown keys arrive; try again in a second")
+        key = await self._read_now(key_id)
+        if key is None:
+            if len(self._unknown) >= _MAX_UNKNOWN:
+                self._unknown.clear()
+            self._unknown[key_id] = time.monotonic() + _UNKNOWN_SECONDS
+            raise Unauthorized("this key does not exist")
+        if key.refusal is not None:
+            raise Unauthorized(key.refusal)
+        entry = self._by_id.get(key_id)
+        if entry is None:
+            entry = self._by_id[key_id] = Entry(key, Grant(), math.inf)
+        self._replace(entry, key)
+        self.loaded.set()
+        return entry
+
+    async def _read_now(self, key_id: str) -> StoredKey | None:
+        """Read a key, again if there was a change that its statement did not see: it may be about this key."""
+        self._waiting += 1
+        try:
+            for _ in range(_TRIES):
+                key = await self._reading.put(key_id)
+                if key is None or key.generation >= self.generation:
+                    return key
+        finally:
+            self._waiting -= 1
+        raise DatabaseUnavailable("keys change faster than they can be read; try again")
+
+    async def _read(self, ids: Sequence[str]) -> Sequence[StoredKey | None]:
+        """Read keys by id."""
+        began = time.monotonic()
+        async with self._database.acquire() as connection:
+            if not self._by_id:  # nothing is known yet that could have changed
+                self.generation = (await store.state(connection)).generation
+            found = await store.keys(connection, list(dict.fromkeys(ids)))
+        if not self._by_id:
+            self.read_at = max(self.read_at, began)
+        return [found.get(key_id) for key_id in ids]
+
+    def _replace(self, entry: Entry, key: StoredKey | None) -> None:
+        """Set what is known of a key. A key that is gone or invalid ends its requests and is forgotten."""
+        if key is not None and key.generation < entry.key.generation:
+            return  # a later statement has seen more
+        refusal = "this key was deleted" if key is None else key.refusal
+        if key is None or refusal is not None:
+            entry.grant.replace(None, refusal or "")
+            self._forget(entry)
+            return
+        entry.key = key
+        entry.deadline = math.inf if key.expires_in is None else time.monotonic() + key.expires_in
+        entry.grant.replace(replace(key.principal(), grant=entry.grant))
+
+    def _forget(self, entry: Entry) -> None:
+        self._by_id.pop(entry.key.id, None)
+        self._by_header = {digest: one for digest, one in self._by_header.items() if one is not entry}

@@ -1,0 +1,69 @@
+"""Keep the known keys of a gateway in step with the database."""
+
+from __future__ import annotations
+
+import time
+from datetime import timedelta
+from typing import Final
+
+from penstock.access import store
+from penstock.access.key_cache import KeyCache
+from penstock.postgres.pool import Database
+from penstock.postgres.wakeups import Wakeups
+from penstock.processes.periodic import Periodic
+
+TOPIC: Final = "access"  # of wake-ups: a tenant or a key has changed
+_INTERVAL: Final = timedelta(milliseconds=500)
+_IDLE_INTERVAL: Final = timedelta(seconds=2)
+_MINUTE: Final = 60.0
+_BATCH: Final = 500  # keys in one statement
+
+
+class KeyWatch(Periodic):
+    """Reads the changes of keys and tenants twice a second while keys are in use, else every two seconds.
+
+    ``any_key`` is whether the database has a key; None while it was not read.
+    """
+
+    def __init__(self, database: Database, cache: KeyCache, wakeups: Wakeups | None = None) -> None:
+        super().__init__(interval=_INTERVAL, idle_interval=_IDLE_INTERVAL)
+        self.any_key: bool | None = None
+        self._database = database
+        self._cache = cache
+        self._minute_at = time.monotonic() + _MINUTE
+        if wakeups is not None:
+            wakeups.subscribe(TOPIC, lambda _keys: self.wake())
+
+    async def once(self) -> bool:
+        """Read what has changed, and record which keys were used."""
+        began = time.monotonic()
+        cache = self._cache
+        cache.expire()
+        async with self._database.acquire() as connection:
+            state = await store.state(connection)
+            moved = len(cache) > 0 and state.generation > cache.generation
+            changed = await store.changed_keys(connection, cache.generation) if moved else []
+        if state.generation < cache.generation:
+            cache.restart(state.generation)
+        elif changed:
+            await cache.refresh(changed, state.generation)
+        cache.generation = state.generation
+        cache.read_at = began
+        self.any_key = state.any_key
+        if began >= self._minute_at:
+            self._minute_at = began + _MINUTE
+            await self._record_use(cache.minute())
+        if len(cache):
+            self.due_in = _INTERVAL
+        return False
+
+    async def first_look(self) -> None:
+        """Return once it is known whether there are keys. Raises DatabaseUnavailable."""
+        if self.any_key is None:
+            async with self._database.acquire() as connection:
+                self.any_key = (await store.state(connection)).any_key
+
+    async def _record_use(self, ids: list[str]) -> None:
+        for first in range(0, len(ids), _BATCH):
+            async with self._database.acquire() as connection:
+                await store.used(connection, ids[first : first + _BATCH])

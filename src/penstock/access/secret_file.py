@@ -1,0 +1,103 @@
+"""Find the secret of the installation: in ``PENSTOCK_SECRET_KEY``, else in a file that is made at first use."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import Final
+
+from penstock.access.secret import InstanceSecret, Secrets
+from penstock.errors import CannotStart
+from penstock.masking import Secret
+
+FILE_NAME: Final = "secret.key"
+_MOST_BYTES: Final = 1000
+
+
+class SecretSource:
+    """Reads the secrets when they are first needed, and again on ``reload``.
+
+    The file has the current secret on its first line and, during a rotation, the previous one on the second.
+    """
+
+    def __init__(self, stated: Secret | None, folder: Path) -> None:
+        self._stated = stated
+        self.path = folder / FILE_NAME
+        self._secrets: Secrets | None = None
+
+    @property
+    def from_environment(self) -> bool:
+        return self._stated is not None
+
+    def get(self) -> Secrets:
+        """Return the secrets; a missing file is created. Raises CannotStart."""
+        if self._secrets is None:
+            self._secrets = self._read()
+        return self._secrets
+
+    def reload(self) -> Secrets:
+        """Read the secrets again, because another host may have rotated them. Raises CannotStart."""
+        self._secrets = None
+        return self.get()
+
+    def write(self, secrets: Secrets) -> None:
+        """Replace the file. Raises CannotStart."""
+        lines = [secret.text() for secret in (secrets.current, secrets.previous) if secret is not None]
+        self._create(lines, replace=True)
+        self._secrets = secrets
+
+    def _read(self) -> Secrets:
+        if self._stated is not None:
+            return _parse(self._stated.reveal().split(","), "PENSTOCK_SECRET_KEY")
+        try:
+            text = self._read_file()
+        except (FileNotFoundError, NotADirectoryError):
+            self._create([InstanceSecret.generate().text()], replace=False)
+            text = self._read_file()
+        return _parse(text.splitlines(), str(self.path))
+
+    def _read_file(self) -> str:
+        try:
+            with self.path.open("rb") as file:
+                if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o077:
+                    raise CannotStart(f"{self.path} can be read by other users; run: chmod 600 {self.path}")
+                return file.read(_MOST_BYTES).decode("ascii", "replace")
+        except (FileNotFoundError, NotADirectoryError):
+            raise
+        except OSError as error:
+            raise CannotStart(f"{self.path} cannot be read: {error.strerror}") from None
+
+    def _create(self, lines: list[str], *, replace: bool) -> None:
+        """Write the file as a whole, readable by its owner only; without ``replace`` an existing one is kept."""
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with NamedTemporaryFile("w", dir=self.path.parent, prefix=f".{FILE_NAME}.") as file:  # with mode 0600
+                file.write("".join(f"{line}\n" for line in lines))
+                file.flush()
+                os.fsync(file.fileno())
+                if replace:
+                    self._link_over(file.name)
+                else:
+                    with suppress(FileExistsError):  # another process has just created it
+                        os.link(file.name, self.path)
+        except OSError as error:
+            raise CannotStart(
+                f"the secret of this installation cannot be written to {self.path} ({error.strerror}): set "
+                "PENSTOCK_SECRET_KEY, or a PENSTOCK_DATA_DIR that can be written"
+            ) from None
+
+    def _link_over(self, new: str) -> None:
+        """Replace the file by another one, at once."""
+        link = f"{new}.link"
+        os.link(new, link)
+        Path(link).replace(self.path)
+
+
+def _parse(texts: list[str], place: str) -> Secrets:
+    try:
+        return Secrets.parse([text for text in texts if text.strip()])
+    except ValueError as error:
+        raise CannotStart(f"{place}: {error}") from None

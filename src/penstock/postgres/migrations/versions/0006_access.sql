@@ -1,0 +1,62 @@
+-- Who may use the gateways: keys and tickets, and the log of what was managed.
+
+-- One row. Each change of a tenant or a key takes the next number in its own transaction and stamps what it changed. The
+-- row lock makes the order of numbers that of the commits, which a sequence would not: a gateway that has seen a number has
+-- seen all changes up to it.
+CREATE TABLE access_generation (
+    one        boolean PRIMARY KEY DEFAULT true CHECK (one),
+    generation bigint NOT NULL
+) WITH (fillfactor = 50);
+INSERT INTO access_generation (generation) VALUES (0);
+
+-- The secrets that protect rows of this database: an id for each, and a value that only its holder can decrypt. There is one
+-- row, and two while the secret is rotated.
+CREATE TABLE instance_secret (
+    id         text PRIMARY KEY,
+    canary     bytea NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE api_key (
+    id           text PRIMARY KEY CHECK (id ~ '^[0-9A-Za-z]{12}$'),
+    tenant_id    integer NOT NULL REFERENCES tenant,
+    name         text NOT NULL,
+    scopes       text[] NOT NULL,
+    models       text[], -- the names it may use; NULL: all
+    queues       text[],
+    apps         text[],
+    digest       bytea NOT NULL, -- keyed, by the secret below
+    secret_id    text NOT NULL REFERENCES instance_secret,
+    created_at   timestamptz NOT NULL,
+    created_by   text NOT NULL, -- the id of a key; '' for AI_SERVICE_TOKEN
+    expires_at   timestamptz,
+    revoked_at   timestamptz,
+    last_used_at timestamptz, -- to the minute
+    replaced_by  text REFERENCES api_key ON DELETE SET NULL,
+    changed      bigint NOT NULL
+) WITH (fillfactor = 70);
+CREATE INDEX api_key_tenant ON api_key (tenant_id, created_at, id);
+CREATE INDEX api_key_changed ON api_key (changed);
+CREATE INDEX api_key_secret ON api_key (secret_id);
+
+-- Tickets that may be used once and have been.
+CREATE TABLE ticket_use (
+    id         text PRIMARY KEY,
+    expires_at timestamptz NOT NULL
+);
+CREATE INDEX ticket_use_expiry ON ticket_use (expires_at);
+
+-- Each action that manages something, written in its transaction. "before" and "after" hold unsecret fields only.
+CREATE TABLE audit (
+    id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant_id integer NOT NULL REFERENCES tenant, -- whose things were managed
+    at        timestamptz NOT NULL,
+    key_id    text NOT NULL, -- of the sender; '' for AI_SERVICE_TOKEN
+    user_id   text NOT NULL, -- that the sender stated, or ''
+    address   text NOT NULL, -- of the other end of the connection
+    action    text NOT NULL, -- "key.create"
+    subject   text NOT NULL, -- its id or name
+    before    json,
+    after     json
+);
+CREATE INDEX audit_tenant ON audit (tenant_id, id);

@@ -1,0 +1,21 @@
+"""A gateway without a token is open to this machine until the first key exists."""
+
+from __future__ import annotations
+
+from tests.support.gateways import running_gateway
+from tests.support.waiting import until
+
+
+async def test_the_first_key_closes_every_open_gateway(database_url: str) -> None:
+    async with running_gateway(database_url) as here, running_gateway(database_url) as there:
+        assert (await here.get("/jobs")).status == 200
+        assert (await there.get("/jobs")).status == 200
+        assert (await there.get("/jobs", Authorization="Bearer anything")).status == 200
+        key = (await here.post("/keys", {"name": "first", "scopes": ["operator"]})).json["key"]
+
+        async def closed() -> bool:
+            return (await there.get("/jobs")).status == 401
+
+        await until(closed, "the other gateway is closed")
+        assert (await there.get("/jobs", Authorization=f"Bearer {key}")).status == 200
+        assert (await there.get("/jobs", Authorization="Bearer anything")).status == 401
