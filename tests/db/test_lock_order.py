@@ -17,7 +17,7 @@ from penstock.events import store as event_log
 from penstock.events.position import START
 from penstock.failures import Category
 from penstock.jobs.job import JobCompletion, JobHeartbeat
-from penstock.jobs.sql import duties, history, reading, retention, store
+from penstock.jobs.sql import duties, history, queues, reading, retention, store
 from penstock.jobs.sql.store import Connection, Verdict
 from penstock.jobs.states import Again
 from penstock.postgres.pool import Database
@@ -89,6 +89,10 @@ class Crowd:
     async def promote(self, connection: Connection) -> None:
         await duties.promote(connection, limit=50)
 
+    async def expire(self, connection: Connection) -> None:
+        await _set_expiry(connection, self.tenant, self.some_ids()[:10])
+        await queues.expire(connection, limit=20)
+
     async def roll_up(self, connection: Connection) -> None:
         await duties.roll_up(connection)
 
@@ -110,6 +114,7 @@ async def test_statements_that_meet_on_the_same_jobs_in_opposite_orders_never_de
         crowd.retry,
         crowd.rescue,
         crowd.promote,
+        crowd.expire,
         crowd.roll_up,
         crowd.raise_hints,
     ]
@@ -125,6 +130,17 @@ async def test_statements_that_meet_on_the_same_jobs_in_opposite_orders_never_de
             chosen = crowd.random.choices(deeds, k=len(connections))
             await asyncio.gather(*(deed(connection) for deed, connection in zip(chosen, connections, strict=True)))
     await _assert_each_job_lies_in_one_place(fresh)
+
+
+async def _set_expiry(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]) -> None:
+    """Let jobs expire, in this order."""
+    await connection.execute(
+        "INSERT INTO expiry (tenant_id, job_id, expires_at)"
+        " SELECT $1, x.job_id, clock() - interval '1 hour' + x.n * interval '1 second'"
+        " FROM unnest($2::uuid[]) WITH ORDINALITY AS x(job_id, n) ON CONFLICT DO NOTHING",
+        tenant,
+        job_ids,
+    )
 
 
 Leases = Sequence[tuple[UUID, int]]
@@ -150,6 +166,11 @@ async def _retry(connection: Connection, tenant: TenantId, leases: Leases) -> No
     await store.retry(connection, tenant, [job_id for job_id, _ in leases])
 
 
+async def _expire(connection: Connection, tenant: TenantId, leases: Leases) -> None:
+    await _set_expiry(connection, tenant, [job_id for job_id, _ in leases])
+    await queues.expire(connection, limit=100)
+
+
 ORDERED = [
     (_beat, "lease"),
     (_complete, "lease"),
@@ -157,6 +178,8 @@ ORDERED = [
     (_cancel, "lease"),
     (_cancel, "ready"),
     (_cancel, "later"),
+    (_expire, "ready"),
+    (_expire, "later"),
     (_retry, "lease"),
     (_retry, "done"),
 ]

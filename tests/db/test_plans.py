@@ -19,7 +19,7 @@ from uuid_utils.compat import uuid7
 from penstock.events import store as event_log
 from penstock.jobs import usage
 from penstock.jobs.service import JobService
-from penstock.jobs.sql import duties, history, reading, store
+from penstock.jobs.sql import duties, history, queues, reading, store
 from penstock.jobs.usage import Usage
 from penstock.postgres.pool import Database
 from penstock.postgres.queries import Statement
@@ -28,7 +28,7 @@ from tests.support.databases import execute, open_database, own_database, own_te
 from tests.support.jobs import JobCaller, job_service
 
 DONE, READY, LEASED, LATER = 50_000, 10_000, 20, 500
-BIG = ("job", "done", "ready", "later", "attempt", "event", "idempotency")
+BIG = ("job", "done", "ready", "later", "attempt", "event", "idempotency", "expiry")
 USAGE = (usage.stored([Usage(provider="p", model="m", prompt_tokens=1)]) or b"").decode()
 LIMIT = 10
 MAX_ID, MIN_ID = UUID(int=2**128 - 1), UUID(int=0)
@@ -92,6 +92,17 @@ FROM generate_series(1, 20000) n
 _MUCH_OUTPUT = """
 INSERT INTO event (tenant_id, at, kind, job_id, first, weight, data)
 SELECT $1, now(), 'job.output', $2, n, 3, '[1]' FROM generate_series(1, 5000) n
+"""
+_EXPIRIES = """
+INSERT INTO expiry (tenant_id, job_id, expires_at)
+SELECT tenant_id, job_id, clock() + CASE WHEN n % 100 = 0 THEN interval '-1 hour' ELSE interval '1 day' END
+FROM (SELECT tenant_id, job_id, row_number() OVER () AS n
+      FROM (SELECT tenant_id, job_id FROM ready UNION ALL SELECT tenant_id, job_id FROM later) w) numbered
+"""
+
+_MANY_QUEUES = """
+INSERT INTO queue_seen (tenant_id, task_type, model_profile, seen_at)
+SELECT CASE WHEN n % 100 = 0 THEN $1 ELSE 1 END, 'echo', 'profile ' || n, clock() FROM generate_series(1, 5000) n
 """
 PAGE = {"limit": LIMIT, "max_bytes": 1_000_000}
 
@@ -288,6 +299,25 @@ async def test_a_pass_that_numbers_events_reads_only_those_without_a_position(fi
     assert [node["Node Type"] for node in newest] == ["Limit", "Index Scan"]
 
 
+async def test_expiring_jobs_reads_only_those_that_are_due(filled: Filled) -> None:
+    await execute(filled.database, _EXPIRIES)
+    await execute(filled.database, "ANALYZE expiry")
+    plan = await _explain(filled, "expire", limit=LIMIT)
+    _assert_bounded(plan, rows=8 * LIMIT)
+    assert _rows_of(plan, "ready") + _rows_of(plan, "later") > 0, "the statement had nothing to do"
+    plan = await _explain(filled, "next_expiry")
+    assert [(node["Node Type"], _read(node)) for node in plan] == [("Limit", 1), ("Index Only Scan", 1)]
+
+
+async def test_the_queues_that_workers_serve_are_read_for_one_tenant_only(filled: Filled) -> None:
+    await execute(filled.database, _MANY_QUEUES, filled.tenant)
+    plan = await _explain(filled, "served", tenant_id=filled.tenant, limit=LIMIT)
+    (scan,) = [node for node in plan if node.get("Relation Name") == "queue_seen"]
+    assert scan["Node Type"] == "Index Scan"
+    assert "tenant_id" in scan["Index Cond"]
+    assert LIMIT <= _read(scan) <= 60
+
+
 async def test_raising_hints_reads_one_row_per_lane(filled: Filled) -> None:
     _assert_bounded(await _explain(filled, "raise_hints"), rows=20)
 
@@ -303,7 +333,7 @@ class _Known(Statement):
 
 def _statement(name: str) -> _Known:
     statements = {**store._sql.statements, **reading._sql.statements, **event_log._sql.statements}
-    statement = (statements | duties._sql.statements | history._sql.statements)[name]
+    statement = (statements | duties._sql.statements | history._sql.statements | queues._sql.statements)[name]
     return _Known(statement.name, statement.sql, statement._order)
 
 

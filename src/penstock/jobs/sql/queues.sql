@@ -62,7 +62,7 @@ FROM unnest(:job_ids::uuid[], :expires_ats::timestamptz[], :ttls::float8[]) AS x
 -- Locks: expiry rows in the order of their time, skipping locked ones; then ready and later rows, each in job id order.
 -- Index: expiry_due, and the tables' keys by job id.
 WITH due AS MATERIALIZED (
-    SELECT tenant_id, job_id, expires_at FROM expiry WHERE expires_at <= clock()
+    SELECT ctid AS row_tid, tenant_id, job_id, expires_at FROM expiry WHERE expires_at <= clock()
     ORDER BY expires_at, tenant_id, job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED
 ), in_order AS MATERIALIZED (
     SELECT * FROM due ORDER BY job_id
@@ -95,12 +95,17 @@ WITH due AS MATERIALIZED (
     SELECT tenant_id, clock(), 'job.failed', job_id, ARRAY[series_id], ARRAY[attempt],
            json_build_object('category', 'expired', 'message', message, 'run_at', NULL)
     FROM gone
+), waiting AS MATERIALIZED ( -- when the statement began
+    SELECT d.job_id FROM due d
+    CROSS JOIN LATERAL (SELECT FROM ready WHERE tenant_id = d.tenant_id AND job_id = d.job_id AND attempt = 0 OFFSET 0) r
+    UNION ALL
+    SELECT d.job_id FROM due d
+    CROSS JOIN LATERAL (SELECT FROM later WHERE tenant_id = d.tenant_id AND job_id = d.job_id AND attempt = 0 OFFSET 0) l
 ), settled AS (
-    DELETE FROM expiry e USING due d
-    WHERE e.tenant_id = d.tenant_id AND e.job_id = d.job_id
-      AND (EXISTS (SELECT FROM gone g WHERE g.tenant_id = d.tenant_id AND g.job_id = d.job_id)
-           OR NOT EXISTS (SELECT FROM ready WHERE tenant_id = d.tenant_id AND job_id = d.job_id AND attempt = 0)
-              AND NOT EXISTS (SELECT FROM later WHERE tenant_id = d.tenant_id AND job_id = d.job_id AND attempt = 0))
+    DELETE FROM expiry WHERE ctid = ANY (ARRAY(
+        SELECT row_tid FROM due
+        WHERE job_id IN (SELECT job_id FROM gone) OR job_id NOT IN (SELECT job_id FROM waiting)
+    ))
 )
 SELECT job_id, (SELECT count(*) FROM due) AS looked FROM gone;
 
