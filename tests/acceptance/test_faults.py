@@ -9,7 +9,7 @@ import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
@@ -40,20 +40,25 @@ JOB = JobSubmission(owner_service="tests", task_type="echo", model_profile="smal
 
 
 @asynccontextmanager
-async def _process(*command: str, **environment: str) -> AsyncIterator[Process]:
-    process = await asyncio.create_subprocess_exec(
-        *command, env=clean_environment(**environment), cwd=ROOT, stdout=PIPE
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
+async def _process(*command: str, log: Path | None = None, **environment: str) -> AsyncIterator[Process]:
+    """Run a command; what it and its children write goes to the file ``log`` if that is given."""
+    with ExitStack() as files:
+        file = None if log is None else files.enter_context(log.open("ab"))
+        process = await asyncio.create_subprocess_exec(
+            *command, env=clean_environment(**environment), cwd=ROOT, stdout=file or PIPE, stderr=file
+        )
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                process.kill()
+            await process.communicate()
 
 
 @asynccontextmanager
-async def _worker(name: str, url: str, *, pause: float = 0.01, lease: float = 1.0) -> AsyncIterator[Process]:
+async def _worker(
+    name: str, url: str, *, pause: float = 0.01, lease: float = 1.0, log: Path | None = None
+) -> AsyncIterator[Process]:
     async with _process(
         sys.executable,
         "-m",
@@ -63,6 +68,7 @@ async def _worker(name: str, url: str, *, pause: float = 0.01, lease: float = 1.
         PAUSE_SECONDS=str(pause),
         LEASE_SECONDS=str(lease),
         PYTHONPATH=os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
+        log=log,
     ) as process:
         yield process
 
@@ -92,7 +98,7 @@ async def _housekeeper(database: Database) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _serve(folder: Path) -> AsyncIterator[tuple[Process, Client, str]]:
+async def _serve(folder: Path, *, log: Path | None = None) -> AsyncIterator[tuple[Process, Client, str]]:
     """Run ``penstock serve`` on a folder; yield its process, a client, and the URL of its database."""
     port = free_port()
     address = f"http://127.0.0.1:{port}"
@@ -103,7 +109,8 @@ async def _serve(folder: Path) -> AsyncIterator[tuple[Process, Client, str]]:
             HTTP_PORT=str(port),
             WORKER_HTTP_PORT=str(free_port()),
             PENSTOCK_DATA_DIR=str(folder),
-            PENSTOCK_LOG_LEVEL="error",
+            PENSTOCK_LOG_LEVEL="error" if log is None else "info",
+            log=log,
         ) as serve,
         Client(address) as client,
     ):
@@ -213,6 +220,67 @@ async def test_any_process_of_serve_may_be_killed_under_load(victim: str, tmp_pa
 
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("prepared_data")
+async def test_outages_of_the_database_leave_no_traceback_in_any_log(tmp_path: Path) -> None:
+    """They occur under traffic of every kind: submissions, long-polls, event streams, heartbeats, completions."""
+    tmp_path.chmod(0o711)
+    log = tmp_path / "log"
+    async with (
+        _serve(tmp_path / "data", log=log) as (serve, client, url),
+        _worker("echo", url, lease=5.0, log=log),
+        asyncio.TaskGroup() as traffic,
+    ):
+        stopping = asyncio.Event()
+        completed: list[UUID] = []
+
+        async def run_jobs(caller: int) -> None:
+            while not stopping.is_set():
+                job_id = await _persistently(client, f"{caller} {len(completed)}")
+                try:
+                    done = await client.wait(job_id, timedelta(seconds=60))
+                except PenstockError:
+                    continue
+                if done.status is Status.COMPLETED:
+                    completed.append(job_id)
+
+        async def follow() -> None:
+            while not stopping.is_set():
+                try:
+                    async for _ in client.events():
+                        if stopping.is_set():
+                            break
+                except PenstockError:
+                    await asyncio.sleep(0)
+
+        async def leave() -> None:
+            """Wait for a job that nobody runs, and hang up again and again."""
+            job_id = await _persistently(client, "nobody", task_type="nobody")
+            while not stopping.is_set():
+                with suppress(PenstockError, TimeoutError):
+                    await asyncio.wait_for(client.wait(job_id, timedelta(seconds=60)), 0.02)
+
+        for number in range(20):
+            traffic.create_task(run_jobs(number))
+        for _ in range(5):
+            traffic.create_task(follow())
+            traffic.create_task(leave())
+        for _ in range(3):
+            goal = len(completed) + 100
+            await until(lambda goal=goal: len(completed) >= goal, "more jobs are completed", seconds=60)  # type: ignore[misc]
+            (pid,) = [pid for pid, command in children(serve.pid).items() if _is_victim(command, "postgres")]
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda pid=pid: not alive(pid), "it has ended")  # type: ignore[misc]
+        goal = len(completed) + 100
+        await until(lambda: len(completed) >= goal, "work goes on", seconds=60)
+        stopping.set()
+    lines = log.read_text(errors="replace").splitlines()
+    bad = ("Traceback", "never retrieved", "never awaited", '"level":"error"', '"level":"critical"')
+    found = [line for line in lines if any(word in line for word in bad)]
+    assert [line for line in found if '"event":"postgres_died"' not in line] == []
+    assert len(found) == 3, "each outage is an error once, of the supervisor"
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("prepared_data")
 async def test_jobs_of_a_killed_worker_of_serve_are_requeued_at_once(tmp_path: Path) -> None:
     """The lease is the default of 15 minutes, but the supervisor knows that the worker is dead."""
     tmp_path.chmod(0o711)
@@ -274,19 +342,19 @@ def _is_victim(command: str, victim: str) -> bool:
     return "penstock gateway" in command if victim == "gateway" else "bin/postgres" in command
 
 
-async def _persistently(client: Client, number: int) -> UUID:
+async def _persistently(client: Client, number: int | str, *, task_type: str = "echo") -> UUID:
     """Repeat a submission, always with the same key, until it is confirmed."""
     while True:
         try:
             job = await client.submit(
                 owner_service="tests",
-                task_type="echo",
+                task_type=task_type,
                 model_profile="small",
                 input={"number": number},
                 idempotency_key=f"number {number}",
             )
         except PenstockError:
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0)  # the client itself waits before it tries again
         else:
             return job.id
 
