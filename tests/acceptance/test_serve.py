@@ -10,10 +10,12 @@ from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from penstock.client import Client
 from penstock.supervisor.ports import free_port
 from penstock.supervisor.serve import is_ready
 from tests.support.processes import alive, children, clean_environment, penstock
@@ -51,7 +53,7 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(folder: Path, **variables: str) -> AsyncIterator[Served]:
+async def serving(folder: Path, *options: str, **variables: str) -> AsyncIterator[Served]:
     port = free_port()
     environment = clean_environment(
         HTTP_PORT=str(port),
@@ -61,7 +63,7 @@ async def serving(folder: Path, **variables: str) -> AsyncIterator[Served]:
         **variables,
     )
     log = folder / "serve.log"
-    async with penstock("serve", environment=environment, folder=folder, log=log) as process:
+    async with penstock("serve", *options, environment=environment, folder=folder, log=log) as process:
         served = Served(process=process, port=port, environment=environment, folder=folder, log=log)
         try:
             await until(served.ready, "the gateway is ready", seconds=READY_WITHIN_SECONDS)
@@ -154,6 +156,34 @@ async def test_after_a_kill_no_replica_is_left(tmp_path: Path) -> None:
         served.process.kill()
         await served.process.wait()
         await until(lambda: not any(map(alive, found)), "no orphan is left", seconds=5)
+
+
+@pytest.mark.usefixtures("prepared_data")
+async def test_with_dev_a_model_is_reloaded_when_its_code_changes(tmp_path: Path) -> None:
+    """Calls and jobs both run the new code, although the manifest does not state ``watch``."""
+    folder = tmp_path / "models" / "say"
+    folder.mkdir(parents=True)
+    (folder / "model.toml").write_text('runtime = "python"\neager = true\n[python]\nclass = "say:Say"\n')
+    code = "class Say:\n    def predict(self) -> str:\n        return {!r}\n"
+    (folder / "say.py").write_text(code.format("one"))
+    async with (
+        serving(tmp_path, "--dev", PENSTOCK_MODELS_DIR=str(tmp_path / "models")) as served,
+        Client(f"http://127.0.0.1:{served.port}") as client,
+    ):
+
+        async def run_job() -> object:
+            job = await client.submit(owner_service="tests", task_type="predict", model_profile="say", input={})
+            return (await client.wait(job.id, timedelta(seconds=30))).result
+
+        async def says_two() -> bool:
+            return bool(await client.predict("say", {}) == "two")
+
+        assert await client.predict("say", {}) == "one"
+        assert await run_job() == "one"
+        (folder / "say.py").write_text(code.format("two"))
+        await until(says_two, "the edit takes effect", seconds=20)
+        assert await run_job() == "two"
+        assert '"level":"error"' not in served.log.read_text()
 
 
 @pytest.mark.usefixtures("prepared_data")
