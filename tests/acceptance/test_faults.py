@@ -33,7 +33,7 @@ from penstock.work.executors import Executors
 from penstock.workers.worker import Worker
 from tests.support.http_servers import running
 from tests.support.processes import PENSTOCK, alive, children, clean_environment
-from tests.support.waiting import until
+from tests.support.waiting import succeeds, until
 
 ROOT = Path(__file__).parents[2]
 JOB = JobSubmission(owner_service="tests", task_type="echo", model_profile="small")
@@ -249,7 +249,7 @@ async def test_outages_of_the_database_leave_no_traceback_in_any_log(tmp_path: P
                         if stopping.is_set():
                             break
                 except PenstockError:
-                    await asyncio.sleep(0)
+                    await succeeds(client.stats, unless=PenstockError)
 
         async def leave() -> None:
             """Wait for a job that nobody runs, and hang up again and again."""
@@ -296,7 +296,7 @@ async def test_jobs_of_a_killed_worker_of_serve_are_requeued_at_once(tmp_path: P
             "LLM_MODEL": "small",
         }
         client = await parts.enter_async_context(Client(f"http://127.0.0.1:{port}"))
-        async with _process(*PENSTOCK, "serve", **environment) as serve:
+        async with _process(*PENSTOCK, "serve", log=None, **environment) as serve:
             await until(lambda: _responds(client), "the gateway responds", seconds=30)
             job = await client.submit(
                 owner_service="tests", task_type="llm_chat", model_profile="small", input={"user": "hello"}
@@ -308,7 +308,7 @@ async def test_jobs_of_a_killed_worker_of_serve_are_requeued_at_once(tmp_path: P
             serve.kill()  # now everything is killed, in the middle of the second attempt
             await serve.wait()
         provider.responding.set()
-        async with _process(*PENSTOCK, "serve", **environment):
+        async with _process(*PENSTOCK, "serve", log=None, **environment):
             await until(lambda: _responds(client), "the gateway responds again", seconds=30)
             done = await client.wait(job.id, timedelta(seconds=20))
         assert done.status is Status.COMPLETED
@@ -344,19 +344,18 @@ def _is_victim(command: str, victim: str) -> bool:
 
 async def _persistently(client: Client, number: int | str, *, task_type: str = "echo") -> UUID:
     """Repeat a submission, always with the same key, until it is confirmed."""
-    while True:
-        try:
-            job = await client.submit(
-                owner_service="tests",
-                task_type=task_type,
-                model_profile="small",
-                input={"number": number},
-                idempotency_key=f"number {number}",
-            )
-        except PenstockError:
-            await asyncio.sleep(0)  # the client itself waits before it tries again
-        else:
-            return job.id
+
+    async def submit() -> UUID:
+        job = await client.submit(
+            owner_service="tests",
+            task_type=task_type,
+            model_profile="small",
+            input={"number": number},
+            idempotency_key=f"number {number}",
+        )
+        return job.id
+
+    return await succeeds(submit, unless=PenstockError)
 
 
 async def test_a_cut_between_commit_and_response_and_a_retry_create_one_job(

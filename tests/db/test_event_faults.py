@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from random import random
-from typing import TypeVar
+from random import randint
 from uuid import UUID
 
 from msgspec import Raw
@@ -25,9 +24,8 @@ from tests.support.database_proxy import DatabaseProxy
 from tests.support.databases import execute, open_database, query
 from tests.support.jobs import JobCaller, job_service
 from tests.support.postgres_servers import burn_transaction_numbers, copy_by_dump, kill, own_server
-from tests.support.waiting import until, within
+from tests.support.waiting import succeeds, within
 
-T = TypeVar("T")
 LIFE = ["job.created", "job.started", "job.completed"]
 
 
@@ -69,8 +67,12 @@ async def test_a_stream_open_over_a_crash_continues_when_transaction_numbers_are
         events = caller.events(after="0-0-0")
         assert (await within(anext(events))).subject == mark.id
         await burn_transaction_numbers(server.url, 3000)
-        service.wakeups.announce(EVENTS)
-        await asyncio.sleep(0.05)
+        async with job_service(database) as other:
+            heard = asyncio.Event()
+            other.wakeups.subscribe(EVENTS, lambda _: heard.set())
+            heard.clear()
+            service.wakeups.announce(EVENTS)
+            await within(heard.wait())  # its transaction has used one of the numbers
         await kill(server)
         await server.start()
         made = [await _submit_when_possible(caller) for _ in range(5)]
@@ -102,9 +104,9 @@ async def test_streams_open_over_crashes_deliver_everything_once_and_in_order(tm
         callers = [await stack.enter_async_context(_caller_of(server.url)) for _ in range(3)]
         traffic = Traffic(callers)
         everything = [asyncio.create_task(_follow(caller, "0-0-0")) for caller in callers]
-        for round_ in range(3):
-            await until(lambda goal=(round_ + 1) * 60: traffic.completed >= goal, "more completed jobs")  # type: ignore[misc]
-            await asyncio.sleep(random() * 0.05)
+        for _ in range(3):
+            goal = traffic.completed + randint(60, 90)
+            await traffic.reached(goal)
             await kill(server)
             await server.start()
         jobs = await traffic.stop()
@@ -165,7 +167,7 @@ async def test_a_housekeeper_running_over_a_restore_gives_up_no_event_that_may_s
                 await event_log.record(writer, DEFAULT_TENANT, "late", kind="test.late", data=Raw(b"{}"))
                 async with restored.acquire() as other:
                     await event_log.record(other, DEFAULT_TENANT, "early", kind="test.early", data=Raw(b"{}"))
-                await _succeeds(positions.once)
+                await succeeds(positions.once, unless=DatabaseUnavailable)
                 for _ in range(3):
                     await positions.once()
             await positions.once()
@@ -202,9 +204,15 @@ class Traffic:
 
     def __init__(self, callers: list[JobCaller]) -> None:
         self.completed = 0
+        self._goal, self._at_goal = 0, asyncio.Event()
         self._jobs: set[UUID] = set()
         self._stopping = asyncio.Event()
         self._tasks = [asyncio.create_task(self._work(caller)) for caller in callers for _ in range(3)]
+
+    async def reached(self, goal: int) -> None:
+        """Return the moment so many jobs are completed."""
+        self._goal, self._at_goal = goal, asyncio.Event()
+        await within(self._at_goal.wait(), 60)
 
     async def stop(self) -> set[UUID]:
         """Stop and return the jobs that were submitted."""
@@ -220,8 +228,10 @@ class Traffic:
                     await caller.report(job, b"1", lines=["one"])
                     await caller.complete(job)
                     self.completed += 1
+                    if self.completed >= self._goal:
+                        self._at_goal.set()
             except PenstockError:
-                await asyncio.sleep(0.01)
+                await succeeds(caller.service.of(caller.tenant).stats, unless=PenstockError)
 
 
 def _line(event: Event) -> str:
@@ -277,13 +287,4 @@ async def _finished(caller: JobCaller) -> UUID:
 
 
 async def _submit_when_possible(caller: JobCaller) -> UUID:
-    return (await _succeeds(caller.submit)).id
-
-
-async def _succeeds(call: Callable[[], Awaitable[T]]) -> T:
-    """Return the result of the first call that reaches the database."""
-    while True:
-        try:
-            return await call()
-        except DatabaseUnavailable:
-            await asyncio.sleep(0)
+    return (await succeeds(caller.submit, unless=DatabaseUnavailable)).id

@@ -19,7 +19,7 @@ from tests.support.clocks import Clock
 from tests.support.databases import query, tables_holding
 from tests.support.duties import promote
 from tests.support.jobs import JobCaller, claim_rows, submission, take
-from tests.support.waiting import within
+from tests.support.waiting import until, within
 
 
 async def expire(database: Database) -> None:
@@ -199,6 +199,8 @@ async def test_the_same_key_with_a_different_expiry_is_a_different_request(alone
 async def _until_blocked(database: Database) -> None:
     """Wait until a statement waits for a lock."""
     sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    async with asyncio.timeout(10):
-        while not (await query(database, sql))[0][0]:
-            await asyncio.sleep(0.01)
+
+    async def blocked() -> bool:
+        return bool((await query(database, sql))[0][0])
+
+    await until(blocked, "a statement waits for a lock")

@@ -23,7 +23,7 @@ from penstock.postgres.pool import Database
 from tests.support.database_proxy import SOCKET, DatabaseProxy
 from tests.support.databases import own_tenant, query, tables_holding
 from tests.support.jobs import JobCaller, submission, take
-from tests.support.waiting import until, within
+from tests.support.waiting import succeeds, until, within
 
 
 @pytest.fixture
@@ -252,11 +252,8 @@ async def test_a_waiting_claim_is_served_after_an_outage(
 ) -> None:
     async def persistent() -> object:
         while True:
-            try:
-                if jobs := await caller.claim(1, wait_seconds=30):
-                    return jobs[0].id
-            except DatabaseUnavailable:
-                await asyncio.sleep(0.01)
+            if jobs := await succeeds(lambda: caller.claim(1, wait_seconds=30), unless=DatabaseUnavailable):
+                return jobs[0].id
 
     waiting = asyncio.create_task(persistent())
     await until(lambda: bool(caller.service._shared.claims._waiters), "a claim waits")

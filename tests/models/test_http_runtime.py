@@ -22,6 +22,7 @@ from penstock.models.replica.runtime import Call, Output, Schema, Segment, Spec
 from penstock.models.replica.runtimes.http import HttpRuntime
 from tests.support.http_servers import closed_port, hanging, raw_server, responding, sending, serving, streaming
 from tests.support.runtimes import CollectingWire, call_with, data_of, read
+from tests.support.waiting import until
 
 MEDIA: dict[str, Any] = {"type": "object", "properties": {"image": {"type": "string", "format": "media"}}}
 
@@ -208,8 +209,7 @@ async def test_a_cancelled_call_closes_its_request() -> None:
     """The server notices."""
     async with serving(hanging) as seen, runtime(seen.address) as made:
         calling = asyncio.create_task(_predict(made, call_with(CollectingWire(), {})))
-        while not seen.bodies:
-            await asyncio.sleep(0.001)
+        await until(lambda: bool(seen.bodies), "the request has arrived")
         calling.cancel()
         async with asyncio.timeout(5):
             await seen.left.wait()

@@ -29,6 +29,7 @@ from tests.support.http_servers import hanging, raw_server, running, serving
 from tests.support.providers import open_servers, profile, spec
 from tests.support.recordings import TEXT, base64_of, encoded, spoken
 from tests.support.speech_servers import SEGMENTS, transcribing
+from tests.support.waiting import until
 
 MOST = 2**22
 
@@ -220,9 +221,7 @@ async def test_a_cancelled_job_leaves_no_file_and_lets_the_provider_go(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     async with serving(hanging) as slow, executor(whisperx(slow.address)) as run:
         running = asyncio.ensure_future(run(claimed_job(audio=base64_of(wav)), job_context()))
-        async with asyncio.timeout(20):
-            while not slow.bodies:
-                await asyncio.sleep(0.01)
+        await until(lambda: bool(slow.bodies), "the request has arrived")
         assert list(tmp_path.iterdir())
         running.cancel()
         with pytest.raises(asyncio.CancelledError):

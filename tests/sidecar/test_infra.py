@@ -17,6 +17,7 @@ from penstock.settings import load_settings
 from penstock.sidecar.infra import Infra, SidecarStatus
 from penstock.sidecar.telemetry import Gpu, Report, Telemetry
 from tests.support.http_servers import Handler, closed_port, hanging, responding, sending, serving
+from tests.support.waiting import until
 
 TOKEN = "token-of-these-sidecars"
 
@@ -182,9 +183,7 @@ async def test_callers_share_one_refresh_for_two_seconds_even_if_one_is_cancelle
 
     async with serving(slow) as server, infra(server.address) as found:
         callers = [asyncio.create_task(found.status()) for _ in range(10)]
-        async with asyncio.timeout(10):
-            while not server.paths:
-                await asyncio.sleep(0.001)
+        await until(lambda: bool(server.paths), "the request has arrived")
         callers[0].cancel()
         let_go.set()
         statuses = await asyncio.gather(*callers[1:])
@@ -196,9 +195,7 @@ async def test_callers_share_one_refresh_for_two_seconds_even_if_one_is_cancelle
 async def test_closing_cancels_running_requests() -> None:
     async with serving(hanging) as stuck, infra(stuck.address) as found:
         request = asyncio.create_task(found.status())
-        async with asyncio.timeout(10):
-            while not stuck.paths:
-                await asyncio.sleep(0.001)
+        await until(lambda: bool(stuck.paths), "the request has arrived")
         await found.close()
         with pytest.raises(asyncio.CancelledError):
             await request

@@ -23,6 +23,7 @@ from penstock.telemetry import logs
 from tests.support.docker import Docker, listed, usage
 from tests.support.http_servers import closed_port, hanging, responding, sending, serving
 from tests.support.vllm_metrics import metrics
+from tests.support.waiting import until
 
 
 class StuckGpus(GpuReader):
@@ -208,9 +209,7 @@ async def test_a_source_that_keeps_failing_is_logged_once_and_again_on_recovery(
 async def test_stopping_does_not_wait_for_a_source_that_hangs() -> None:
     async with serving(hanging) as stuck, sampler(vllm=(stuck.address,), timeout=timedelta(hours=1)) as one:
         running = asyncio.create_task(one.run())
-        async with asyncio.timeout(10):
-            while not stuck.paths:
-                await asyncio.sleep(0.001)
+        await until(lambda: bool(stuck.paths), "the request has arrived")
         await asyncio.wait_for(one.stop(), 10)
         await asyncio.wait_for(running, 10)
 

@@ -28,3 +28,16 @@ async def until(condition: Callable[[], bool | Awaitable[bool]], what: str, *, s
 async def within(waiting: Awaitable[Result], seconds: float = 10.0) -> Result:
     """Await the result, with a limit on time."""
     return await asyncio.wait_for(waiting, seconds)
+
+
+async def succeeds(call: Callable[[], Awaitable[Result]], *, unless: type[Exception], seconds: float = 60.0) -> Result:
+    """Return the result of the first call that does not raise this error, as when a server comes back."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    while True:
+        try:
+            return await call()
+        except unless as error:
+            if loop.time() > deadline:
+                raise AssertionError(f"after {seconds} s still not: a call without {unless.__name__}") from error
+        await asyncio.sleep(0.01)
