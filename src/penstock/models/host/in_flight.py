@@ -23,13 +23,14 @@ class InFlight:
     need not wait for the next one; both in the order of sending. A group is one call, or a batch; each takes one place.
     """
 
-    __slots__ = ("_batches", "_places", "ahead", "busy", "calls", "running")
+    __slots__ = ("_batches", "_places", "ahead", "busy", "calls", "returned", "running")
 
     def __init__(self, places: int) -> None:
         self.running: dict[int, LiveCall] = {}
         self.ahead: deque[Sequence[LiveCall]] = deque()
         self.busy = 0  # groups, those ahead included
         self.calls = 0
+        self.returned = 0  # calls that ended, well or badly
         self._places = places
         self._batches: dict[int, Batch] = {}
 
@@ -63,6 +64,7 @@ class InFlight:
     def finish(self, call_id: int, now: float) -> LiveCall:
         """Remove a call that has ended. When its group has ended, the next one that was sent ahead is running. Raises
         ProtocolError when the call is not here."""
+        self.returned += 1
         call = self.running.pop(call_id, None)
         if call is None:  # sent ahead; its result arrived before that of the previous group
             call = self.find(call_id)

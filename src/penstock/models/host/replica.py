@@ -11,9 +11,10 @@ from typing import Final, Protocol
 import msgspec
 
 from penstock.failures import CallFailed, Category
-from penstock.models.host import devices, environment
+from penstock.models.host import devices, environment, received
 from penstock.models.host.arena import MIN_BYTES, Arena, arena
 from penstock.models.host.calls import LiveCall
+from penstock.models.host.deadlines import Deadlines
 from penstock.models.host.guardian import Guardian
 from penstock.models.host.in_flight import InFlight
 from penstock.models.host.logbook import MAX_LINE, Logbook
@@ -27,15 +28,10 @@ from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
-_STOP_SECONDS: Final = 1.0  # for a call whose time is over to stop, before its replica is killed
-_FLUSH_SECONDS: Final = 0.005  # a result is kept by its replica for twice as long at most
 _MAX_LAST_WORDS: Final = 300  # characters
 
 _numbers = itertools.count(1)
 _call_ids = itertools.count(1)
-_output_header = frames.header_decoder(frames.OutputHeader)
-_failure_header = frames.header_decoder(frames.FailureHeader)
-_log_header = frames.header_decoder(frames.LogHeader)
 
 
 class Owner(Protocol):
@@ -63,7 +59,6 @@ class Replica:
         self.started_at = time.monotonic()
         self.load_seconds: float | None = None
         self.in_flight = InFlight(model.concurrency)
-        self.returned = 0  # calls that ended, well or badly
         self.end_reason: str | None = None  # why we killed it
         self.over_limit = False  # it was killed because it used too much memory
         self.overstayed = False  # it was killed because a call did not stop: no fault of the others
@@ -83,10 +78,13 @@ class Replica:
         self._process = ReplicaProcess(model, handlers, guardian, private)
         self._described: asyncio.Future[Schema] = asyncio.get_running_loop().create_future()
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._timer: asyncio.TimerHandle | None = None
-        self._timeout = model.timeout.total_seconds()
-        self._flush_timer: asyncio.TimerHandle | None = None
-        self._returned_before = self._flushed_at = -1  # of `returned`, when it was looked at, and when flushed
+        self._deadlines = Deadlines(
+            self.in_flight,
+            timeout=model.timeout.total_seconds(),
+            time_out=self._time_out,
+            overstay=self._overstay,
+            flush=self._flush,
+        )
         self._arena: Arena | None = None
         self._withdraw = self.cancel
         self._grant = self.grant
@@ -149,6 +147,11 @@ class Replica:
         return self._process.pid
 
     @property
+    def returned(self) -> int:
+        """Calls that ended, well or badly."""
+        return self.in_flight.returned
+
+    @property
     def load(self) -> int:
         """Calls in flight."""
         return self.in_flight.calls
@@ -190,7 +193,7 @@ class Replica:
             schema=msgspec.to_builtins(model.schema),
             device=device,
             concurrency=model.concurrency,
-            timeout=self._timeout,
+            timeout=model.timeout.total_seconds(),
             arena_bytes=0 if self._arena is None else self._arena.size,
             describe_only=describe_only,
         )
@@ -200,9 +203,7 @@ class Replica:
         orderly = self.state == "stopping" and self.end_reason is None
         self.state = "dead"
         self.end_reason = how = self.end_reason or how
-        for timer in (self._timer, self._flush_timer):
-            if timer is not None:
-                timer.cancel()
+        self._deadlines.close()
         if not orderly and how != exits.described(0):
             self._logbook.add("error", f"the replica ended: {how}", version=self.model.version, replica=self.name)
         output = f"; its last output was: {self.last_words}" if self.last_words else ""
@@ -250,10 +251,7 @@ class Replica:
             parts += self._frame_of(call)
         idle = not self.in_flight.calls
         self.in_flight.add(calls, now)
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._timeout, self._check_timeout)
-        if self.in_flight.ahead and self._flush_timer is None:
-            self._flush_timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._check_flush)
+        self._deadlines.watch()
         self._process.send(parts, at_once=idle)
 
     def _frame_of(self, call: LiveCall) -> list[bytes | memoryview]:
@@ -326,62 +324,39 @@ class Replica:
         elif self.pinged_at <= self.ponged_at:
             self.ping()
 
-    def _check_flush(self) -> None:
-        """Have results sent that a replica keeps for the next ones, when those take long."""
-        self._flush_timer = None
-        if not self.in_flight.ahead:
-            return
-        if self.returned == self._returned_before and self._flushed_at != self.returned:
-            self._flushed_at = self.returned
-            self._process.send_control(frames.encode(frames.FLUSH))
-        self._returned_before = self.returned
-        self._flush_timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._check_flush)
+    def _time_out(self, call: LiveCall) -> None:
+        self._owner.timed_out(call)
+        self.cancel(call)
 
-    def _check_timeout(self) -> None:
-        """Fail calls whose time is over. The replica may stop them; otherwise it is killed."""
-        self._timer = None
-        now = time.perf_counter()
-        due: list[float] = []
-        for call in list(self.in_flight.running.values()):
-            overdue = now - call.started_at - self._timeout
-            if overdue < 0:
-                due.append(-overdue)
-            elif not call.stop_at:
-                self._owner.timed_out(call)
-                self.cancel(call)
-                due.append(_STOP_SECONDS)
-            elif overdue < _STOP_SECONDS:
-                due.append(_STOP_SECONDS - overdue)
-            else:
-                self.overstayed = True
-                self.kill(f"a call took longer than {self._timeout:g} s and could not be stopped")
-                return
-        if due:
-            self._timer = asyncio.get_running_loop().call_later(min(due), self._check_timeout)
+    def _overstay(self) -> None:
+        self.overstayed = True
+        self.kill(f"a call took longer than {self.model.timeout.total_seconds():g} s and could not be stopped")
+
+    def _flush(self) -> None:
+        self._process.send_control(frames.encode(frames.FLUSH))
 
     # What the process reports
 
-    def _receive(self, received: Sequence[frames.Frame]) -> None:
+    def _receive(self, arrived: Sequence[frames.Frame]) -> None:
         returned = self.returned
         try:
-            self._handle(received)
+            self._handle(arrived)
         finally:
             if self.returned != returned:
                 self._owner.places_free()
 
-    def _handle(self, received: Sequence[frames.Frame]) -> None:
-        for frame in received:
+    def _handle(self, arrived: Sequence[frames.Frame]) -> None:
+        for frame in arrived:
             kind = frame.kind
             if kind == frames.RESULT:
-                header: frames.OutputHeader = frames.decode_header(_output_header, frame.header)
-                json, segments = _output(frame, header)
+                json, segments, micros = received.output(frame)
                 if json:
-                    _check_json(json)
-                self._owner.completed(self._finish(frame.id), json, segments, header.micros)
+                    received.checked_json(json)
+                self._owner.completed(self._finish(frame.id), json, segments, micros)
             elif kind == frames.CHUNK:
                 self._chunk(frame)
             elif kind == frames.FAILURE:
-                failure: frames.FailureHeader = frames.decode_header(_failure_header, frame.header)
+                failure = received.failure(frame)
                 self._owner.failed(self._finish(frame.id), failure)
             elif kind == frames.PROGRESS:
                 self._progress(frame)
@@ -391,7 +366,6 @@ class Replica:
                 raise frames.ProtocolError(f"kind {kind} on the data channel")
 
     def _finish(self, call_id: int) -> LiveCall:
-        self.returned += 1
         call = self.in_flight.finish(call_id, time.perf_counter())
         call.withdraw = None
         if call.arena is not None and self._arena is not None:
@@ -402,22 +376,22 @@ class Replica:
 
     def _chunk(self, frame: frames.Frame) -> None:
         call = self.in_flight.find(frame.id)
-        json, segments = _output(frame, frames.decode_header(_output_header, frame.header))
+        json, segments, _ = received.output(frame)
         size = frames.chunk_size(len(frame.body))
         if call.window and not frames.fits(call.window, call.unread, size):
             raise frames.ProtocolError("a chunk exceeds the window of its call")
         if not call.done.done():
-            call.add_chunk(_check_json(json), segments, size)
+            call.add_chunk(received.checked_json(json), segments, size)
 
     def _progress(self, frame: frames.Frame) -> None:
         call = self.in_flight.find(frame.id)
         if len(frame.body) > frames.MAX_PROGRESS:
             raise frames.ProtocolError(f"progress of {len(frame.body)} bytes")
         if call.listener is not None and not call.done.done():
-            call.listener.progress(_check_json(frame.body))
+            call.listener.progress(received.checked_json(frame.body))
 
     def _log_frame(self, frame: frames.Frame) -> None:
-        line: frames.LogHeader = frames.decode_header(_log_header, frame.header)
+        line = received.log_line(frame)
         self._log(line.level, line.message, self.in_flight.get(frame.id) if frame.id else None)
 
     def _log_line(self, level: str, text: str) -> None:
@@ -435,17 +409,17 @@ class Replica:
         if call is not None and call.listener is not None and not call.done.done():
             call.listener.log(entry.level, entry.message)
 
-    def _receive_control(self, received: Sequence[frames.Frame]) -> None:
-        for frame in received:
+    def _receive_control(self, arrived: Sequence[frames.Frame]) -> None:
+        for frame in arrived:
             match frame.kind:
                 case frames.HELLO:
                     if not self._described.done():
-                        self._described.set_result(_schema(frame.body))
+                        self._described.set_result(received.schema(frame.body))
                 case frames.READY:
                     if not self._ready.done():
                         self._ready.set_result(None)
                 case frames.BROKEN:
-                    self._cannot_start(frames.decode_header(_failure_header, frame.header))
+                    self._cannot_start(received.failure(frame))
                 case frames.PONG:
                     self.ponged_at = time.monotonic()
                 case _:
@@ -458,32 +432,3 @@ class Replica:
             if not future.done():
                 future.set_exception(CallFailed(Category.UNAVAILABLE, message))
                 future.exception()
-
-
-def _output(frame: frames.Frame, header: frames.OutputHeader) -> tuple[bytes, Sequence[Segment]]:
-    if not header.segments:
-        return frame.body, ()
-    json, pieces = frames.split(frame.body, header.segments)  # no arena: outputs come through the socket
-    return json, [
-        Segment(piece, stated.media_type, tuple(stated.path), stated.name)
-        for piece, stated in zip(pieces, header.segments, strict=True)
-    ]
-
-
-_any_json = msgspec.json.Decoder(msgspec.Raw)
-
-
-def _check_json(body: bytes) -> bytes:
-    """Return ``body``, which must be JSON; raises ProtocolError."""
-    try:
-        _any_json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        raise frames.ProtocolError("a value is not JSON") from None
-    return body
-
-
-def _schema(body: bytes) -> Schema:
-    try:
-        return msgspec.json.decode(body, type=Schema)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise frames.ProtocolError(f"the schema cannot be read: {error}") from None

@@ -1,0 +1,85 @@
+"""Timers of one replica's calls: their time limit, and the time for which the replica may keep results."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+from penstock.models.host.calls import LiveCall
+from penstock.models.host.in_flight import InFlight
+
+_STOP_SECONDS: Final = 1.0  # for a call whose time is over to stop, before its replica is killed
+_FLUSH_SECONDS: Final = 0.005  # a result is kept by its replica for twice as long at most
+
+
+class Deadlines:
+    """Checks the calls that a replica has, while it has any.
+
+    ``time_out`` is called with each call whose time limit is over, and should cancel it; ``overstay`` when such a call
+    does not stop; ``flush`` when the replica should send results that it keeps until it has more.
+    """
+
+    def __init__(
+        self,
+        in_flight: InFlight,
+        *,
+        timeout: float,
+        time_out: Callable[[LiveCall], None],
+        overstay: Callable[[], None],
+        flush: Callable[[], None],
+    ) -> None:
+        self._in_flight = in_flight
+        self._timeout = timeout
+        self._time_out = time_out
+        self._overstay = overstay
+        self._flush = flush
+        self._timer: asyncio.TimerHandle | None = None
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._returned_before = self._flushed_at = -1  # calls that had ended at the last check, and at the last flush
+
+    def watch(self) -> None:
+        """Start the timers that calls need which were just sent."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._timeout, self._check_timeout)
+        if self._in_flight.ahead and self._flush_timer is None:
+            self._flush_timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._check_flush)
+
+    def close(self) -> None:
+        """Stop the timers."""
+        for timer in (self._timer, self._flush_timer):
+            if timer is not None:
+                timer.cancel()
+
+    def _check_flush(self) -> None:
+        """Flush if no call has ended since the last check: the next results take long."""
+        self._flush_timer = None
+        if not self._in_flight.ahead:
+            return
+        returned = self._in_flight.returned
+        if returned == self._returned_before and self._flushed_at != returned:
+            self._flushed_at = returned
+            self._flush()
+        self._returned_before = returned
+        self._flush_timer = asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self._check_flush)
+
+    def _check_timeout(self) -> None:
+        """Fail calls whose time is over. The replica may stop them; otherwise it overstays."""
+        self._timer = None
+        now = time.perf_counter()
+        due: list[float] = []
+        for call in list(self._in_flight.running.values()):
+            overdue = now - call.started_at - self._timeout
+            if overdue < 0:
+                due.append(-overdue)
+            elif not call.stop_at:
+                self._time_out(call)
+                due.append(_STOP_SECONDS)
+            elif overdue < _STOP_SECONDS:
+                due.append(_STOP_SECONDS - overdue)
+            else:
+                self._overstay()
+                return
+        if due:
+            self._timer = asyncio.get_running_loop().call_later(min(due), self._check_timeout)
