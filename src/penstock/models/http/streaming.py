@@ -12,7 +12,6 @@ from penstock.errors import PenstockError, ServiceError
 from penstock.models.host.calls import CallResult, LiveCall
 from penstock.models.replica.data_urls import inlined
 from penstock.models.replica.runtime import Segment
-from penstock.processes.waiting import set_within
 
 _MAX_NOTES_BYTES: Final = 2**18  # progress and log lines of one call that wait to be sent
 
@@ -86,8 +85,14 @@ class EventFeed:
         """
         call = self._attached()
         call.done.add_done_callback(lambda _: self._news.set())
-        if not self._waiting and await set_within(self._news, seconds) and not self._waiting:
-            call.done.result()
+        if not self._waiting:
+            timer = asyncio.get_running_loop().call_later(seconds, self._news.set)
+            try:
+                await self._news.wait()
+            finally:
+                timer.cancel()
+            if not self._waiting and call.done.done():
+                call.done.result()
         self._sent = call.unread
         return self._take()
 
