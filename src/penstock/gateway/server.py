@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from penstock.gateway.app import Gateway
+from penstock.processes.allocation import keep_freed_memory
 from penstock.processes.garbage import collect_rarely
 from penstock.processes.stopping import on_signals
 from penstock.settings import Settings
@@ -23,6 +24,7 @@ async def run(gateway: Gateway, settings: Settings) -> None:
     sockets = listeners(settings.http_host, settings.http_port, "HTTP_PORT")
     server = Server(gateway.application, stopping=gateway.stopping)
     stop = asyncio.Event()
+    keep_freed_memory()
     try:
         with on_signals(stop.set):
             await gateway.start()
