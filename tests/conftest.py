@@ -34,6 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if worker is None:
         folder = tempfile.mkdtemp(prefix="penstock-tests-")
         os.environ["PYTEST_DEBUG_TEMPROOT"] = folder
+        os.environ["XDG_DATA_HOME"] = folder  # what processes keep by default
         config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
     else:
         # Shorter than what pytest-xdist chooses: sockets lie in these folders, and their paths must be short.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from penstock.jobs.service import JobService
 from penstock.postgres.pool import Database
 from tests.support.clocks import Clock
+from tests.support.database_proxy import SOCKET, DatabaseProxy
 from tests.support.databases import open_database, own_tenant
 from tests.support.jobs import JobCaller, job_service
 
@@ -53,6 +55,16 @@ async def fresh(database_url: str) -> AsyncIterator[Database]:
     """Connections to a database that only this test uses."""
     async with open_database(database_url) as database:
         yield database
+
+
+@pytest.fixture
+async def line(fresh: Database, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DatabaseProxy]:
+    """An open line to this test's own database."""
+    (host,) = parse_qs(urlsplit(fresh.url).query)["host"]
+    line = DatabaseProxy(tmp_path_factory.mktemp("line"), f"{host}/{SOCKET}")
+    await line.mend()
+    yield line
+    await line.cut()
 
 
 @pytest.fixture

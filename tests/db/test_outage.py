@@ -7,7 +7,6 @@ import gc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from urllib.parse import parse_qs, quote, urlsplit
 
 import pytest
 from msgspec import Raw
@@ -20,32 +19,16 @@ from penstock.jobs.job import HeartbeatResult, JobCompletion, JobHeartbeat
 from penstock.jobs.service import JobService
 from penstock.jobs.states import Status
 from penstock.postgres.pool import Database
-from tests.support.database_proxy import SOCKET, DatabaseProxy
+from tests.support.database_proxy import DatabaseProxy, database_over
 from tests.support.databases import own_tenant, query, tables_holding
 from tests.support.jobs import JobCaller, submission, take
 from tests.support.waiting import succeeds, until, within
 
 
-@pytest.fixture
-async def line(fresh: Database, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DatabaseProxy]:
-    """An open line to this test's own database."""
-    (host,) = parse_qs(urlsplit(fresh.url).query)["host"]
-    line = DatabaseProxy(tmp_path_factory.mktemp("line"), f"{host}/{SOCKET}")
-    await line.mend()
-    yield line
-    await line.cut()
-
-
-def _database_over(line: DatabaseProxy, url: str) -> Database:
-    parts = urlsplit(url)
-    own = f"postgresql://{parts.netloc}{parts.path}?host={quote(str(line.folder), safe='/')}&port=5432"
-    return Database(own, application_name="penstock-test")
-
-
 @asynccontextmanager
 async def _service_over(line: DatabaseProxy, url: str) -> AsyncIterator[JobService]:
     """Start a service that reaches the database by this line."""
-    database = _database_over(line, url)
+    database = database_over(line, url)
     service = JobService(database)
     await service.start()
     try:
@@ -124,7 +107,7 @@ async def test_a_service_may_start_before_its_database(line: DatabaseProxy, fres
 async def test_a_pass_that_breaks_off_gives_up_no_event_that_may_still_come(
     line: DatabaseProxy, caller: JobCaller, fresh: Database
 ) -> None:
-    database = _database_over(line, fresh.url)
+    database = database_over(line, fresh.url)
     positions = Positions(database)
     async with fresh.acquire() as writer, writer.transaction():
         await event_log.record(writer, caller.tenant, "late", kind="test.late", data=Raw(b"{}"))

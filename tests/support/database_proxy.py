@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from urllib.parse import quote, urlsplit
+
+from penstock.postgres.pool import Database
 
 SOCKET = ".s.PGSQL.5432"
 
@@ -65,3 +68,10 @@ class DatabaseProxy:
             self._ends.discard(end)
         await asyncio.gather(*ways, return_exceptions=True)
         self._tasks -= {*ways}
+
+
+def database_over(line: DatabaseProxy, url: str) -> Database:
+    """Return connections to a database that go over a line."""
+    parts = urlsplit(url)
+    own = f"postgresql://{parts.netloc}{parts.path}?host={quote(str(line.folder), safe='/')}&port=5432"
+    return Database(own, application_name="penstock-test")

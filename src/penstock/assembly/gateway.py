@@ -19,6 +19,7 @@ from penstock.providers.status import ProvidersWatch
 from penstock.settings import Settings
 from penstock.sidecar import part as sidecar
 from penstock.sidecar.infra import Infra
+from penstock.usage import part as usage
 
 
 class GatewayAssembly(Shared):
@@ -47,7 +48,13 @@ class GatewayAssembly(Shared):
             self.settings,
             self.access.access,
             [
-                models.part(self.models, max_call_bytes=self.settings.penstock_max_call_bytes, uploads=self.uploads),
+                usage.part(self.usage),
+                models.part(
+                    self.models,
+                    max_call_bytes=self.settings.penstock_max_call_bytes,
+                    uploads=self.uploads,
+                    usage=self.usage,
+                ),
                 jobs.part(self.jobs, self.settings, check=inputs, known=inputs.names, explain=inputs.problem),
                 providers.part(self.providers, self.jobs),
                 blobs.part(self.blobs),

@@ -9,6 +9,7 @@ from penstock.blobs.service import BlobService
 from penstock.blobs.uploads import Uploads
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.service import JobService
+from penstock.jobs.usage import charging
 from penstock.jobs.writers import Observe
 from penstock.models.host.host import ModelHost
 from penstock.models.service import ModelService
@@ -18,6 +19,10 @@ from penstock.providers.catalogue import load
 from penstock.providers.profile import Catalogue
 from penstock.settings import Settings, environment
 from penstock.telemetry import logs
+from penstock.usage import prices_file
+from penstock.usage.live import LiveUsage
+from penstock.usage.prices import PriceList
+from penstock.usage.spool import spool_name
 
 
 class Shared:
@@ -39,13 +44,33 @@ class Shared:
         logs.mask(catalogue.secrets)
         return catalogue
 
+    @cached_property
+    def prices(self) -> PriceList:
+        """The prices of calls. Raises SettingsError."""
+        return prices_file.load(self.settings.penstock_prices)
+
     def check(self) -> None:
-        """Raise SettingsError for mistakes in profiles.toml, without waiting for the database."""
-        _ = self.catalogue
+        """Raise SettingsError for mistakes in profiles.toml and prices.toml, without waiting for the database."""
+        _ = self.catalogue, self.prices
+
+    @cached_property
+    def usage(self) -> LiveUsage:
+        """The usage of this process's live calls, and the prices that it charges with."""
+        return LiveUsage(
+            self.database,
+            prices=self.prices,
+            folder=self.settings.penstock_usage_spool / spool_name(database_url(self.settings)),
+            max_bytes=self.settings.penstock_usage_spool_bytes,
+        )
 
     @cached_property
     def jobs(self) -> JobService:
-        return JobService(self.database, JobLimits.from_settings(self.settings), observe_batch=self._observe_batch)
+        return JobService(
+            self.database,
+            JobLimits.from_settings(self.settings),
+            observe_batch=self._observe_batch,
+            charging=charging(self.prices, self.usage.day),
+        )
 
     @cached_property
     def blobs(self) -> BlobService:

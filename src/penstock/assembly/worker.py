@@ -23,7 +23,9 @@ class WorkerAssembly(Shared):
         """The models of the gateway that ``PENSTOCK_MODELS_URL`` names, else those in ``PENSTOCK_MODELS_DIR``."""
         url, token = self.settings.penstock_models_url, self.settings.ai_service_token
         if url is not None:
-            return models.of_gateway(Client(url, token=token.reveal() if token is not None else None))
+            return models.of_gateway(
+                Client(url, token=token.reveal() if token is not None else None, headers={"Penstock-Usage": "job"})
+            )
         if self.settings.penstock_models_dir is not None:
             return models.of_this_process(self.models, self.uploads)
         return WorkerModels(part=WorkerPart())
@@ -41,6 +43,7 @@ class WorkerAssembly(Shared):
                 blobs=self.blobs,
                 models=self.worker_models.caller,
             ),
+            WorkerPart(start=self.usage.start, stop=self.usage.stop),
             WorkerPart(start=self.jobs.start, stop=self.jobs.stop),
         ]
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from copy import copy
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -92,6 +92,7 @@ class Client(WorkCalls, ModelCalls, BlobCalls):
     ``penstock.errors``, and Unreachable if it cannot be reached. Calls that are safe to repeat are retried up to four
     times, each after a delay that the gateway may lengthen. Every submission has an idempotency key, generated here if
     the caller gives none, so that repeating it after a broken connection still creates only one job.
+    ``headers`` are sent with every request.
     """
 
     def __init__(
@@ -101,10 +102,11 @@ class Client(WorkCalls, ModelCalls, BlobCalls):
         token: str | None = None,
         owner_service: str = "python",
         timeout: timedelta = timedelta(seconds=30),
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self.owner_service = owner_service  # of jobs that do not set one
-        self._transport = Transport(url, token=token, timeout=timeout)
+        self._transport = Transport(url, token=token, timeout=timeout, headers=headers)
         self._work_requests = WorkRequests(self._transport)
 
     async def __aenter__(self) -> Self:

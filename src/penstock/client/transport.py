@@ -56,7 +56,9 @@ class _Problem(Struct):
 class Transport:
     """One connection pool to one gateway."""
 
-    def __init__(self, url: str, *, token: str | None, timeout: timedelta) -> None:
+    def __init__(
+        self, url: str, *, token: str | None, timeout: timedelta, headers: Mapping[str, str] | None = None
+    ) -> None:
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"url must begin with http:// or https://, not {url[:100]!r}")
         self.url = url.rstrip("/")
@@ -65,14 +67,14 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
         self._named: dict[str, Transport] = {}  # the same pool for requests about other tenants' data
         self._pool: Transport | None = None  # the owner of the pool, if it is not this one
-        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._headers = {**(headers or {}), **({"Authorization": f"Bearer {token}"} if token else {})}
 
     def for_tenant(self, name: str) -> Transport:
         """Return a transport on the same pool whose requests are about a tenant's data; closed with this one."""
         if name not in self._named:
             other = self._named[name] = Transport(self.url, token=self._token, timeout=timedelta(seconds=self._timeout))
             other._pool = self
-            other._headers |= naming(name) or {}
+            other._headers |= self._headers | (naming(name) or {})
         return self._named[name]
 
     async def close(self) -> None:

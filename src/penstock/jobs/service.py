@@ -16,6 +16,7 @@ from penstock.jobs.limits import JobLimits
 from penstock.jobs.shared import Shared
 from penstock.jobs.slots import Slots
 from penstock.jobs.tenant_jobs import TenantJobs
+from penstock.jobs.usage import Charging, unpriced
 from penstock.jobs.writers import Observe
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Keys, Wakeups
@@ -27,15 +28,27 @@ class JobService:
 
     ``start`` does not need the database; every other call raises DatabaseUnavailable while it is away.
     ``observe_batch`` is called with the kind ("create", "complete", "fail", "heartbeat") and size of each group commit.
+    ``charging`` returns the cost of calls that workers report.
     """
 
     def __init__(
-        self, database: Database, limits: JobLimits | None = None, *, observe_batch: Observe | None = None
+        self,
+        database: Database,
+        limits: JobLimits | None = None,
+        *,
+        observe_batch: Observe | None = None,
+        charging: Charging = unpriced,
     ) -> None:
         self.limits = limits or JobLimits()
         self.wakeups = Wakeups(database)
         self.cancellations = asyncio.Event()  # set when a running job is cancelled; the reader clears it
-        self._shared = Shared(database=database, limits=self.limits, wakeups=self.wakeups, observe_batch=observe_batch)
+        self._shared = Shared(
+            database=database,
+            limits=self.limits,
+            wakeups=self.wakeups,
+            observe_batch=observe_batch,
+            charging=charging,
+        )
         self._tenants: dict[TenantId, TenantJobs] = {}
         self._claiming = Claiming(self._shared, None, hand_back=self.hand_back)
         self.wakeups.subscribe(READY, self._shared.claims.wake)

@@ -13,6 +13,7 @@ from penstock.jobs.claims import ClaimQueue, FullLooks, LaneCursors
 from penstock.jobs.job import ClaimedJob
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.names import ClaimNames
+from penstock.jobs.usage import Charging, unpriced
 from penstock.jobs.writers import Observe
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Keys, Wakeups
@@ -59,6 +60,7 @@ class Shared:
     limits: JobLimits
     wakeups: Wakeups
     observe_batch: Observe | None
+    charging: Charging = unpriced
     claims: ClaimQueue = field(default_factory=ClaimQueue)
     claiming: set[asyncio.Future[list[ClaimedJob]]] = field(default_factory=set)  # statements in flight
     cursors: LaneCursors = field(default_factory=LaneCursors)

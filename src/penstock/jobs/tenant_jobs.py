@@ -47,6 +47,7 @@ class TenantJobs(Changing):
             policy=shared.limits.retry,
             wakeups=shared.wakeups,
             observe=shared.observe_batch,
+            charging=shared.charging,
         )
         self._submissions = Submissions(
             shared.database, tenant, self._names, self._writers, max_attempts=shared.limits.max_attempts

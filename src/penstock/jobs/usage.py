@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Final, Literal
+from datetime import date
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
+
+from penstock.usage.prices import UNPRICED, Charge, Measured, PriceList
 
 _LONGEST_ERROR = 2000
 _PLAIN = r"^[^\x00-\x1f\x7f-\x9f]*$"  # PostgreSQL cannot store U+0000, and names need no other control character
@@ -62,15 +65,33 @@ class ProviderCounts(UsageCounts, frozen=True, kw_only=True):
     model: str
 
 
-class Charge(Struct, frozen=True):
-    """The cost of a call, in 10^-12 of the price list's currency, and the price it was computed with ('': none)."""
-
-    price: str = ""
-    cost: int = 0
-
-
 Charging = Callable[[Usage], Charge]
-_FREE: Final = Charge()
+
+
+def charging(prices: PriceList, today: Callable[[], date]) -> Charging:
+    """Return the function that charges reported calls by a price list, each on the day (in UTC) of its report."""
+
+    def charge(usage: Usage) -> Charge:
+        if not prices.prices:
+            return UNPRICED
+        return prices.charge(usage.provider, usage.model, today(), _measured(usage))
+
+    return charge
+
+
+def unpriced(_usage: Usage) -> Charge:
+    """Return the charge where there is no price list."""
+    return UNPRICED
+
+
+def _measured(usage: Usage) -> Measured:
+    return Measured(
+        completed=int(usage.status == "completed"),
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        audio_us=round(1_000_000 * usage.audio_seconds),
+        model_us=1000 * usage.duration_ms if usage.duration_us is None else usage.duration_us,
+    )
 
 
 class _Stored(Usage, frozen=True, kw_only=True):
@@ -81,11 +102,6 @@ class _Stored(Usage, frozen=True, kw_only=True):
 
 
 _stored = msgspec.json.Decoder(list[dict[str, Any]])
-
-
-def unpriced(_usage: Usage) -> Charge:
-    """Return the charge where there is no price list."""
-    return _FREE
 
 
 def stored(usages: Sequence[Usage], charging: Charging = unpriced) -> bytes | None:

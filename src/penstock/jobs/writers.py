@@ -21,6 +21,7 @@ from penstock.jobs.job import Failure, HeartbeatResult, JobCompletion, JobHeartb
 from penstock.jobs.sql import queues, store
 from penstock.jobs.sql.store import Gap, HeldLease, NewJob, Verdict
 from penstock.jobs.states import RetryPolicy, Status, after_failure
+from penstock.jobs.usage import Charging, unpriced
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
 from penstock.tenants.principal import TenantId
@@ -60,8 +61,10 @@ class TenantWriters:
         policy: RetryPolicy,
         wakeups: Wakeups,
         observe: Observe | None = None,
+        charging: Charging = unpriced,
     ) -> None:
         self._database = database
+        self._charging = charging
         self._tenant = tenant
         self._policy = policy
         self._wakeups = wakeups
@@ -130,7 +133,7 @@ class TenantWriters:
         for completion in completions:
             first.setdefault((completion.id, completion.epoch), completion)
         async with self._database.acquire() as connection:
-            stored = await store.complete(connection, self._tenant, list(first.values()))
+            stored = await store.complete(connection, self._tenant, list(first.values()), self._charging)
             lost = [job_id for job_id, epoch in first if (job_id, epoch) not in stored]
             known = await store.find_finished(connection, self._tenant, lost) if lost else {}
         if stored:
@@ -148,7 +151,7 @@ class TenantWriters:
             async with connection.transaction():
                 held = await store.lock_leases(connection, self._tenant, list(reports))
                 verdicts = [judge(lease, reports[lease.job_id, lease.epoch], self._policy) for lease in held]
-                ended = await store.end_attempts(connection, self._tenant, verdicts) if verdicts else {}
+                ended = await store.end_attempts(connection, self._tenant, verdicts, self._charging) if verdicts else {}
             lost = [job_id for job_id, epoch in reports if (job_id, epoch) not in ended]
             known = await store.find_finished(connection, self._tenant, lost) if lost else {}
         announce_ended(self._wakeups, list(ended.values()))

@@ -23,9 +23,10 @@ from penstock.providers.dispatch import Mode
 from penstock.providers.endpoint import Endpoint
 from penstock.providers.inputs import ChatInput, TranscriptionInput
 from penstock.providers.profile import Catalogue, Kind, Profile, ProviderSpec
-from penstock.providers.profiles_file import Problems, ProfilesFile
+from penstock.providers.profiles_file import ProfilesFile
 from penstock.settings import Settings
 from penstock.suggestions import did_you_mean
+from penstock.toml_file import Problems
 
 DEFAULT_FILE: Final = Path("profiles.toml")
 _REFERENCE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")

@@ -7,23 +7,21 @@ if its ``kind`` is wrong, and a profile that names this provider gets no error t
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
+from penstock import toml_file
 from penstock.checking import all_of
-from penstock.errors import FieldProblem, SettingsError
 from penstock.providers.dispatch import Mode
 from penstock.suggestions import did_you_mean
+from penstock.toml_file import Problems
 
 _TABLES: Final = ("providers", "profiles")
-_MAX_FILE_BYTES: Final = 4 * 2**20
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f]{1,200}")
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 
@@ -54,22 +52,6 @@ class ProfileTable(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 @dataclass(slots=True)
-class Problems:
-    """Collects the mistakes of a file."""
-
-    path: Path
-    found: list[FieldProblem] = field(default_factory=list)
-
-    def add(self, where: str, detail: str) -> None:
-        self.found.append(FieldProblem(field=f"{self.path}: {where}", detail=detail))
-
-    def raise_any(self) -> None:
-        """Raise SettingsError with all mistakes, if there are any."""
-        if self.found:
-            raise SettingsError(self.found)
-
-
-@dataclass(slots=True)
 class ProfilesFile:
     """A file's tables by name, as the fields of each that could be read."""
 
@@ -79,7 +61,7 @@ class ProfilesFile:
 
 def read(problems: Problems) -> ProfilesFile:
     """Read the file, and add the mistakes in its tables. Raises SettingsError for a file that is not TOML."""
-    found = _toml(problems.path)
+    found = toml_file.read(problems.path, "PENSTOCK_PROFILES")
     for name in sorted(found.keys() - set(_TABLES)):
         problems.add(name, f"is not known here{did_you_mean(name, _TABLES) or '; there are: providers, profiles'}")
     file = ProfilesFile()
@@ -88,26 +70,6 @@ def read(problems: Problems) -> ProfilesFile:
     for name, fields in _tables(found, "profiles", ProfileTable, problems):
         file.profiles[name] = fields
     return file
-
-
-def _toml(path: Path) -> dict[str, Any]:
-    def refused(where: object, detail: str) -> SettingsError:
-        return SettingsError([FieldProblem(field=str(where), detail=detail)])
-
-    try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_FILE_BYTES + 1)
-        if len(text) > _MAX_FILE_BYTES:
-            raise refused(path, f"has more than {_MAX_FILE_BYTES} bytes")
-        return tomllib.loads(text.decode("utf-8"))
-    except OSError as error:
-        raise refused("PENSTOCK_PROFILES", f"{path}: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise refused(path, "is not UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        raise refused(path, f"is not TOML: {error}") from None
-    except RecursionError:
-        raise refused(path, "is nested too deeply") from None
 
 
 def _tables(

@@ -15,9 +15,6 @@ class JobSettings:
     """Jobs."""
 
     penstock_retention_days: int = setting(integer(1, 3650), 30, "finished jobs are dropped after this time")
-    penstock_usage_detail_days: int = setting(
-        integer(1, 3650), 30, "the usage of each second is kept this long; its sums by hour and day are kept for good"
-    )
     penstock_max_input_bytes: int = setting(size, MEBIBYTE, "largest input of one job")
     penstock_max_result_bytes: int = setting(size, 16 * MEBIBYTE, "largest result of one job")
     penstock_max_batch_bytes: int = setting(size, 64 * MEBIBYTE, "largest body of a batch request")

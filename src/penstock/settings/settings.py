@@ -21,13 +21,14 @@ from penstock.settings.printing import printable, secrets_in
 from penstock.settings.providers import ProviderSettings
 from penstock.settings.sidecar import SidecarSettings
 from penstock.settings.source import DOTENV, environment, from_file
+from penstock.settings.usage import UsageSettings
 from penstock.settings.variable import Variable, variables
 from penstock.settings.workers import WorkerSettings
 
 # In the order of the documentation. A default may be derived from variables in front of it.
 GROUPS: Final = (
     GatewaySettings, DatabaseSettings, JobSettings, WorkerSettings, ModelSettings, BlobSettings, ProviderSettings,
-    SidecarSettings, LogSettings,
+    UsageSettings, SidecarSettings, LogSettings,
 )  # fmt: skip
 VARIABLES: Final[Mapping[str, Variable]] = {
     name: variable for group in GROUPS for name, variable in variables(group).items()
@@ -40,7 +41,7 @@ _INTERNAL: Final = frozenset({"PENSTOCK_SUPERVISOR_PID", "PENSTOCK_MODEL", "PENS
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Settings(
     GatewaySettings, DatabaseSettings, JobSettings, WorkerSettings, ModelSettings, BlobSettings, ProviderSettings,
-    SidecarSettings, LogSettings,
+    UsageSettings, SidecarSettings, LogSettings,
 ):  # fmt: skip
     """The effective settings of one process."""
 

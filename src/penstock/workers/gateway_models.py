@@ -8,17 +8,19 @@ from contextlib import aclosing, suppress
 from typing import Final
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from penstock.client import Client
-from penstock.errors import PenstockError
+from penstock.errors import ModelCrashed, ModelFailed, ModelTimeout, PenstockError, ProviderFailed
 from penstock.jobs.job import ClaimedJob
+from penstock.jobs.usage import Usage
 from penstock.telemetry import logs
 from penstock.work.context import JobContext
 from penstock.workers.predict import failure_of_job, request_id
 
 log = logs.get(__name__)
 
+_OF_THE_MODEL: Final = (ModelFailed, ModelCrashed, ModelTimeout, ProviderFailed)  # errors of calls that had begun
 _POLL_SECONDS: Final = 2.0  # between polls of the gateway's list of models
 
 
@@ -49,13 +51,30 @@ class GatewayModels:
                 async for kind, data in call:
                     if kind == "done":
                         done = msgspec.json.decode(data, type=dict[str, Raw])
+                        context.used(_use_of(name, data))
                         return bytes(done["output"]) if "output" in done else b"[" + b",".join(chunks) + b"]"
                     if kind == "chunk":
                         chunks.append(data)
                     await _report(kind, data, context)
         except PenstockError as error:
+            if isinstance(error, _OF_THE_MODEL):
+                context.used(Usage(model=name, status="failed"))
             raise failure_of_job(error) from error
         raise AssertionError("a stream ends with a done event or raises")
+
+
+class _Done(Struct):
+    """The facts of a ``done`` event."""
+
+    version: str = ""
+    model_seconds: float = 0.0
+
+
+def _use_of(name: str, done: bytes) -> Usage:
+    """Return the call for the job's attempt: the gateway does not account it."""
+    facts = msgspec.json.decode(done, type=_Done)
+    micros = round(1e6 * facts.model_seconds)
+    return Usage(model=name, version=facts.version, duration_ms=micros // 1000, duration_us=micros)
 
 
 async def _report(kind: str, data: bytes, context: JobContext) -> None:

@@ -11,7 +11,10 @@ from msgspec import Raw
 from penstock.blobs.uploads import Uploads
 from penstock.errors import PenstockError
 from penstock.jobs.job import ClaimedJob
+from penstock.jobs.usage import Usage
+from penstock.models.accounting import use_of
 from penstock.models.host.calls import LiveCall
+from penstock.models.host.deployment import Deployment
 from penstock.models.inputs import from_json
 from penstock.models.replica.data_urls import inlined
 from penstock.models.replica.runtime import Segment
@@ -54,11 +57,29 @@ class HostedModels:
                 done = await live.done
             finally:
                 live.close()
+                _report_use(context, deployment, live)
             return inlined(done.json, done.segments)
         except PenstockError as error:
             raise failure_of_job(error) from error
         finally:
             listener.close()
+
+
+def _report_use(context: JobContext, deployment: Deployment, call: LiveCall) -> None:
+    """Report the call with the job's attempt, whatever its outcome."""
+    used = use_of(call, deployment)
+    if used is not None:
+        context.used(
+            Usage(
+                model=deployment.model.name,
+                version=used.version,
+                status="completed" if used.completed else "failed" if used.failed else "cancelled",
+                prompt_tokens=used.prompt_tokens,
+                completion_tokens=used.completion_tokens,
+                duration_ms=used.model_us // 1000,
+                duration_us=used.model_us,
+            )
+        )
 
 
 class _Listener:

@@ -68,6 +68,7 @@ class LiveCall:
         "chunks",  # kept for the result; None: not kept
         "collected_bytes",
         "done",
+        "output_bytes",  # of all chunks so far
         "unread",  # bytes of chunks that the listener has not given back
         "_windows",  # where the window came from
     )
@@ -99,7 +100,7 @@ class LiveCall:
         self.grant: Callable[[LiveCall, int], None] | None = None
         self.id = 0
         self.sent_at = self.started_at = self.stop_at = 0.0
-        self.chunk_count = self.collected_bytes = self.unread = self.ungranted = 0
+        self.chunk_count = self.collected_bytes = self.output_bytes = self.unread = self.ungranted = 0
         self.chunks: list[tuple[bytes, Sequence[Segment]]] | None = [] if collects else None
         self.done: asyncio.Future[CallResult] = (loop or asyncio.get_running_loop()).create_future()
 
@@ -133,13 +134,14 @@ class LiveCall:
         """Forget a replica that is gone; another one will run the call."""
         self.arena = None
         self.grant, self.sent_at, self.started_at, self.stop_at = None, 0.0, 0.0, 0.0
-        self.chunk_count = self.collected_bytes = self.unread = self.ungranted = 0
+        self.chunk_count = self.collected_bytes = self.output_bytes = self.unread = self.ungranted = 0
         if self.chunks is not None:
             self.chunks = []
 
     def add_chunk(self, json: bytes, segments: Sequence[Segment], size: int) -> None:
         """Take a chunk whose frame had ``size`` bytes."""
         self.chunk_count += 1
+        self.output_bytes += size
         self.unread += size
         if self.chunks is not None:
             self._collect(json, segments, size)

@@ -20,6 +20,7 @@ from penstock.errors import InvalidInput, ModelUnavailable, NotFound, PenstockEr
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.logbook import Wanted
 from penstock.models.http.calls import result_of
+from penstock.models.http.metering import Metering
 from penstock.models.http.requests import read_input
 from penstock.models.http.responses import as_response
 from penstock.models.service import ModelService
@@ -78,10 +79,11 @@ def _interface(method: str, path: str) -> Callable[[Handler], Handler]:
 class BackendRoutes:
     """The interface, on a service."""
 
-    def __init__(self, service: ModelService, *, max_call_bytes: int, uploads: Uploads) -> None:
+    def __init__(self, service: ModelService, *, max_call_bytes: int, uploads: Uploads, metering: Metering) -> None:
         self._service = service
         self.max_call_bytes = max_call_bytes
         self._uploads = uploads
+        self._metering = metering
 
     @_interface("GET", "/get/{operation}")
     @_interface("POST", "/get/{operation}")
@@ -131,7 +133,9 @@ class BackendRoutes:
                 await deployment.describe()
             given = await read_input(request, deployment, self._uploads)
             request_id = request.header(b"x-request-id") or uuid4().hex
+            self._metering.require_room()
             live = self._service.host.call(deployment, given.json, given.segments, request_id=request_id)
+            self._metering.follow(request, deployment, live)
             return as_response(request, await result_of(request, live), request_id)
         except ModelUnavailable as error:
             name = deployment.model.name

@@ -22,6 +22,7 @@ from penstock.errors import (
 from penstock.models.host.calls import CallResult, Listener, LiveCall
 from penstock.models.host.deployment import Deployment
 from penstock.models.http import examples
+from penstock.models.http.metering import Metering
 from penstock.models.http.parameters import BODY_ERRORS, NAME, TAG, VERSION, flag, version_of, wants_events
 from penstock.models.http.requests import read_input
 from penstock.models.http.responses import as_response
@@ -56,10 +57,11 @@ as text, or as one JSON object in the part `input`), or, where the model takes o
 class CallRoutes:
     """Calls of models, on a service."""
 
-    def __init__(self, service: ModelService, *, max_call_bytes: int, uploads: Uploads) -> None:
+    def __init__(self, service: ModelService, *, max_call_bytes: int, uploads: Uploads, metering: Metering) -> None:
         self._service = service
         self.max_call_bytes = max_call_bytes
         self._uploads = uploads
+        self._metering = metering
 
     @route(
         "POST",
@@ -94,7 +96,9 @@ class CallRoutes:
         deployment = await self._deployment(request.path("name"), version_of(query))
         given = await read_input(request, deployment, self._uploads)
         request_id = _request_id(request)
+        self._metering.require_room()
         live = self._service.host.call(deployment, given.json, given.segments, request_id=request_id)
+        self._metering.follow(request, deployment, live)
         return as_response(request, await result_of(request, live), request_id)
 
     @route(
@@ -121,7 +125,9 @@ class CallRoutes:
         deployment = await self._deployment(request.path("name"), version_of(query))
         given = await read_input(request, deployment, self._uploads)
         feed = EventFeed(logs=logs, problem=problems.describe)
+        self._metering.require_room()
         feed.call = live = self._begin(deployment, given, _request_id(request), feed)
+        self._metering.follow(request, deployment, live)
         try:
             begin = await feed.begun(_BEGIN_SECONDS)
         except BaseException:

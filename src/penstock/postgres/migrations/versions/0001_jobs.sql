@@ -41,7 +41,7 @@ CREATE TABLE series (
 -- Submitters: the key and the end user of a request, for its usage. '' means none.
 CREATE TABLE submitter (
     id        integer GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    tenant_id integer NOT NULL REFERENCES tenant,
+    tenant_id integer NOT NULL,
     key_id    text NOT NULL,
     user_id   text NOT NULL,
     UNIQUE (tenant_id, key_id, user_id)

@@ -36,7 +36,7 @@ CREATE TABLE usage_delta (
 -- The combinations of dimensions that occur. "key" is a digest of the other columns: they may be too long for an index.
 CREATE TABLE usage_dims (
     id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    tenant_id     integer NOT NULL REFERENCES tenant,
+    tenant_id     integer NOT NULL,
     key           bytea NOT NULL,
     series_id     integer NOT NULL,
     submitter_id  integer NOT NULL,

@@ -1,0 +1,60 @@
+"""Account the calls that routes make."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, Final
+
+from penstock.models.accounting import use_of
+from penstock.models.host.calls import LiveCall
+from penstock.models.host.deployment import Deployment
+from penstock.tenants import scopes
+from penstock.tenants.principal import Principal
+from penstock.usage.live import LiveUsage
+from penstock.usage.prices import Measured
+from penstock.web.request import Request
+
+USAGE_HEADER: Final = b"penstock-usage"
+_OF_A_JOB: Final = "job"
+
+
+class Metering:
+    """Accounts the calls of requests; without ``usage`` none."""
+
+    def __init__(self, usage: LiveUsage | None) -> None:
+        self._usage = usage
+
+    def require_room(self) -> None:
+        """Raise Overloaded while the usage of another call could not be kept."""
+        if self._usage is not None:
+            self._usage.require_room()
+
+    def follow(self, request: Request, deployment: Deployment, call: LiveCall) -> None:
+        """Account a call at its end, before its caller learns of it.
+
+        A worker that calls a model for a job (``Penstock-Usage: job``) reports the call when the job's attempt ends.
+        """
+        principal = request.principal
+        if self._usage is None or (request.header(USAGE_HEADER) == _OF_A_JOB and scopes.JOBS_WORK in principal.scopes):
+            return
+        call.done.add_done_callback(partial(_record, self._usage, principal, deployment, call))
+
+
+def _record(usage: LiveUsage, principal: Principal, deployment: Deployment, call: LiveCall, _done: Any) -> None:
+    used = use_of(call, deployment)
+    if used is None:
+        return
+    usage.record(
+        principal,
+        model=deployment.model.name,
+        version=used.version,
+        failed=used.failed,
+        measured=Measured(
+            completed=int(used.completed),
+            prompt_tokens=used.prompt_tokens,
+            completion_tokens=used.completion_tokens,
+            model_us=used.model_us,
+        ),
+        bytes_in=call.size,
+        bytes_out=used.bytes_out,
+    )
