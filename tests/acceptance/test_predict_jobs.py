@@ -16,7 +16,7 @@ from tests.support.http_servers import responding, serving
 from tests.support.processes import clean_environment, penstock
 from tests.support.waiting import until
 
-SOON = timedelta(seconds=30)
+SOON = timedelta(seconds=90)  # a limit against hanging: a worker and its models may only be starting
 
 COUNTING = '''
 from collections.abc import Iterator

@@ -236,9 +236,12 @@ class TestCalls:
         """The response is 503, at once."""
         gate = tmp_path / "gate"
         given = {"n": 1, "wait_for": str(gate)}
-        waiting = [asyncio.create_task(caller.post("/models/count/predict", given)) for _ in range(3)]
         model = caller.parts.models.host.find("count")
-        await until(lambda: (model.in_flight, model.waiting) == (1, 2), "one runs, the queue is full")
+        await caller.post("/models/count/predict", {"n": 1})  # loads it; a call that waits for that takes a place
+        waiting = [asyncio.create_task(caller.post("/models/count/predict", given))]
+        await until(lambda: (model.in_flight, model.waiting) == (1, 0), "one runs")
+        waiting += [asyncio.create_task(caller.post("/models/count/predict", given)) for _ in range(2)]
+        await until(lambda: (model.in_flight, model.waiting) == (1, 2), "the queue is full")
         refused = await caller.post("/models/count/predict", given)
         assert refused.outcome == (503, "overloaded")
         assert int(refused.headers["Retry-After"]) >= 1
