@@ -13,7 +13,8 @@ from penstock.web import encoding, metrics, problems
 from penstock.web.body import Body, Disconnected
 from penstock.web.connections import Connections, Tracked
 from penstock.web.departures import has_left
-from penstock.web.head import Head, parse, refuse_unfinished
+from penstock.web.head import Head
+from penstock.web.head_buffer import HeadBuffer
 from penstock.web.incoming import IncomingBody
 from penstock.web.problems import Refused
 from penstock.web.request import Request
@@ -27,10 +28,8 @@ log = logs.get(__name__)
 Application = Callable[[Request], Awaitable[AnyResponse]]
 
 _REFUSED: Final = metrics.series("any", "refused")
-_END_OF_HEAD: Final = b"\r\n\r\n"
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _JOINED_BYTES: Final = 64 * 1024  # smaller bodies are copied behind their head, so that both are sent in one piece
-_FIRST_PIECE_BYTES: Final = 4 * 1024
 _PING: Final = b": ping\n\n"
 
 
@@ -61,7 +60,6 @@ class Connection(Tracked, asyncio.Protocol):
         "_loop",
         "_pings",
         "_read_paused",
-        "_searched",
         "_stopping",
         "_task",
         "_version_1_1",
@@ -88,8 +86,7 @@ class Connection(Tracked, asyncio.Protocol):
         self.left = Signal()
         self.phase = Phase.IDLE
         # Reading
-        self._buffer = bytearray()  # an unfinished head, or requests that wait for the current one
-        self._searched = 0  # bytes of the buffer that were searched for the end of a head
+        self._buffer = HeadBuffer(self._limits)
         self._incoming: IncomingBody | None = None  # of the current request, until all of it was received
         self._eof = False  # the client has closed its side
         self._read_paused = False
@@ -118,8 +115,8 @@ class Connection(Tracked, asyncio.Protocol):
         if phase is Phase.IDLE and not self._buffer:
             self._receive_head(data)
         elif phase is Phase.IDLE or phase is Phase.HEAD:
-            self._buffer += data
-            self._receive_head(self._buffer)
+            self._buffer.add(data)
+            self._receive_head()
         elif phase is Phase.ACTIVE or phase is Phase.DROPPING:
             self._receive_more(data)
         elif phase is Phase.UPGRADED and self._websocket is not None:
@@ -143,7 +140,7 @@ class Connection(Tracked, asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         self.phase = Phase.CLOSED
         self._connections.closed(self)
-        self._buffer = bytearray()
+        self._buffer.clear()
         self.writer.release()
         self._fail_body()
         if self._websocket is not None:
@@ -166,49 +163,18 @@ class Connection(Tracked, asyncio.Protocol):
 
     # Reading
 
-    def _receive_head(self, data: bytes | bytearray) -> None:
-        """Begin the request at the start of ``data`` if its head is whole; otherwise wait for more.
-
-        ``data`` is the buffer, or bytes that arrived while it was empty. What is used up is removed from the start of
-        the buffer, which does not move the rest: a client that pipelines many requests must not cause many copies.
-        """
-        buffer = self._buffer
-        if data[0] in b"\r\n":  # line breaks before a request are ignored (RFC 9112, section 2.2)
-            data = self._without_line_breaks(data)
-            self._searched = 0
-            if not data:
-                return
-        end = data.find(_END_OF_HEAD, self._searched)
+    def _receive_head(self, arrived: bytes = b"") -> None:
+        """Begin the next request if its head is whole; otherwise wait for more."""
         try:
-            if 0 <= end <= self._limits.head_bytes - 4:
-                end += 4
-                self._searched = 0
-                head = parse(bytes(data[:end]), self._limits)
-                if data is buffer:
-                    del buffer[:end]
-                    self._begin(head, b"")
-                else:
-                    self._begin(head, bytes(data[end:]))
+            found = self._buffer.take_head(arrived)
+            if found is not None:
+                self._begin(*found)
                 return
-            refuse_unfinished(data, self._limits)
         except Refused as refused:
             self._refuse(refused)
             return
-        if data is not buffer:
-            buffer += data
-        self._searched = max(0, len(data) - 3)
-        if self.phase is not Phase.HEAD:
+        if self._buffer and self.phase is not Phase.HEAD:
             self.phase, self.since = Phase.HEAD, self._loop.time()
-
-    def _without_line_breaks(self, data: bytes | bytearray) -> bytes | bytearray:
-        """Remove the line breaks at the start of ``data``, in place if it is the buffer."""
-        if data is not self._buffer:
-            return data.lstrip(b"\r\n")
-        count = 0
-        while count < len(data) and data[count] in b"\r\n":
-            count += 1
-        del self._buffer[:count]
-        return self._buffer
 
     def _begin(self, head: Head, rest: bytes) -> None:
         """Hand a request to the application while the rest of its body may still come.
@@ -219,9 +185,9 @@ class Connection(Tracked, asyncio.Protocol):
         incoming = IncomingBody(head, body, self._limits)
         self.phase = Phase.ACTIVE
         if rest:
-            self._buffer += incoming.receive(rest)
+            self._buffer.add(incoming.receive(rest))
         else:
-            self._receive_buffered(incoming)
+            self._buffer.move_body(incoming)
         if not incoming.ends:
             self._incoming = incoming
             incoming.begin_window(self._loop.time())
@@ -242,17 +208,6 @@ class Connection(Tracked, asyncio.Protocol):
         self._version_1_1 = head.version_1_1
         self._task = self._loop.create_task(self._serve(request))
 
-    def _receive_buffered(self, incoming: IncomingBody) -> None:
-        """Move the body from the buffer, in pieces that grow, because other requests may follow a small body."""
-        buffer, size = self._buffer, _FIRST_PIECE_BYTES
-        incoming.receive(b"")  # which ends a body of no bytes
-        while buffer and not incoming.ends and not incoming.broken:
-            piece = bytes(buffer[:size])
-            del buffer[: len(piece) - len(incoming.receive(piece))]
-            size *= 2
-        if incoming.broken:
-            buffer.clear()
-
     def _receive_more(self, data: bytes) -> None:
         """Take bytes that arrive while a request is in progress."""
         incoming = self._incoming
@@ -261,7 +216,7 @@ class Connection(Tracked, asyncio.Protocol):
             if incoming.ends:
                 self._incoming = None
         if data:
-            self._buffer += data
+            self._buffer.add(data)
         if self.phase is not Phase.DROPPING:
             self._bound_reading()
         elif self._incoming is None:
@@ -354,8 +309,7 @@ class Connection(Tracked, asyncio.Protocol):
         self.phase = Phase.UPGRADED
         self.resume_reading()
         if self._buffer:
-            data, self._buffer = bytes(self._buffer), bytearray()
-            websocket.receive_data(data)
+            websocket.receive_data(self._buffer.clear())
         try:
             with self._stopping.calling(websocket.go_away):
                 await upgrade.run(websocket)
@@ -403,7 +357,7 @@ class Connection(Tracked, asyncio.Protocol):
             return
         self.phase, self.since = Phase.IDLE, self._loop.time()
         if self._buffer:
-            self._receive_head(self._buffer)
+            self._receive_head()
         if self._eof and self._task is None:
             self._hang_up()
         elif len(self._buffer) <= self._limits.head_bytes:  # else the requests that wait come first
@@ -423,7 +377,7 @@ class Connection(Tracked, asyncio.Protocol):
             self.transport.close()
             return
         self._incoming = None
-        self._buffer = bytearray()
+        self._buffer.clear()
         self.phase, self.since = Phase.LINGERING, self._loop.time()
         self.resume_reading()
         if self.transport.can_write_eof():
