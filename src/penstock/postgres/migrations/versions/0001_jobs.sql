@@ -319,7 +319,7 @@ BEGIN
     END IF;
     SELECT * INTO STRICT last FROM event_pass ORDER BY pass DESC LIMIT 1;
     this := last;
-    IF last.missing <> '{}' AND NOT clock_timestamp() - last.noted_at BETWEEN interval '0' AND settle_after THEN
+    IF last.missing <> '{}' AND last.noted_at NOT BETWEEN clock_timestamp() - settle_after AND clock_timestamp() THEN
         this.writers := ARRAY(SELECT unnest(last.writers) INTERSECT SELECT unnest(event_writers()));
         IF this.writers = '{}' THEN
             settled := last.drawn;
