@@ -65,7 +65,7 @@ class Arena:
                 self._memory.madvise(mmap.MADV_REMOVE)
 
     def close(self) -> None:
-        """Give everything back."""
+        """Return the memory to the system."""
         os.close(self.fd)
         self._memory.close()
 

@@ -110,7 +110,7 @@ class LiveCall:
         return self.listener is not None and self.chunk_count > 0
 
     def close(self) -> None:
-        """End the caller's interest: a call that runs or waits is given up, and its window is returned. Must be called
+        """Give up the call if it runs or waits, and return its window. Must be called
         by callers with a listener, may be called by all, and more than once."""
         self.done.cancel()  # a caller that was cancelled while it awaited the result has done so already
         if not self.done.cancelled():
@@ -160,7 +160,7 @@ class LiveCall:
             self.done.set_exception(error)
 
     def collected(self) -> tuple[bytes, Sequence[Segment]]:
-        """All chunks as one output, a list. Null where they were not kept."""
+        """Return all chunks as one output, a list; null if they were not kept."""
         if self.chunks is None:
             return b"null", ()
         parts = [json for json, _ in self.chunks]

@@ -79,7 +79,7 @@ class Deployment:
     # Calls
 
     def call(self, call: LiveCall) -> None:
-        """Take a call. Raises Overloaded (the queue is full), PoisonInput, ModelUnavailable (it is being removed)."""
+        """Send or queue a call. Raises Overloaded (full queue), PoisonInput, ModelUnavailable (it was retired)."""
         if self._poison and self._poison.knows(call):
             raise PoisonInput
         if self.retired:
@@ -191,7 +191,7 @@ class Deployment:
         await self.stop(grace=_STOP_GRACE)
 
     async def stop(self, *, grace: float = 0.0) -> None:
-        """End now: calls that run or wait are failed."""
+        """End at once; running and waiting calls fail."""
         self.retired = True
         self._ended.set()
         self._queue.fail(f"model {self.model.name} is being stopped")

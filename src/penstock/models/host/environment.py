@@ -19,7 +19,7 @@ _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
 def command(model: Model, *fds: int) -> list[str]:
-    """The command of a replica."""
+    """Return the command of a replica."""
     return [interpreter(model), str(START), *map(str, fds)]
 
 
@@ -75,5 +75,5 @@ def secrets(model: Model, *, ours: Mapping[str, str]) -> list[str]:
 
 
 def of_host() -> Mapping[str, str]:
-    """The host's own environment."""
+    """Return the host's own environment."""
     return os.environ

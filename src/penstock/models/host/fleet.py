@@ -46,7 +46,7 @@ class Fleet:
         self._on_load = on_load
         self._on_failure = on_failure
         self._on_change = on_change
-        self._wanted = False  # they are to be kept at their number
+        self._wanted = False  # whether to keep as many as the manifest states
         self._starting = 0
         self._backoff = Backoff()
         self._not_before = 0.0  # monotonic time of the next start, after one that failed
@@ -83,7 +83,7 @@ class Fleet:
         return sum(replica.load for replica in self.replicas)
 
     def least_loaded(self) -> Replica | None:
-        """The ready replica with the fewest calls in flight."""
+        """Return the ready replica with the fewest calls in flight."""
         best: Replica | None = None
         for replica in self.replicas:
             if replica.state == "ready" and (best is None or replica.load < best.load):
@@ -91,13 +91,13 @@ class Fleet:
         return best
 
     def bring_up(self) -> list[asyncio.Task[None]]:
-        """Start what is missing to the number, and keep it there from now on."""
+        """Start as many as are missing, and keep the number from now on."""
         self._wanted = True
         missing = self._model.manifest.replicas - len(self.replicas) - self._starting
         return [self._start_soon() for _ in range(missing)]
 
     def replace(self, dead: Replica) -> None:
-        """Start another replica for one that has died, if they are to be kept."""
+        """Start another replica for one that has died, if the number is kept."""
         if dead in self.replicas:
             self.replicas.remove(dead)
         if dead.load_seconds is None or not self._wanted:
@@ -176,8 +176,11 @@ class Fleet:
             self._start_soon(delay)
 
     def _restart_delay(self, dead: Replica) -> float:
-        """No delay for a replica that had returned results, so that one bad input holds up no other calls; a short one
-        for a replica that died at its first call."""
+        """Return the delay before the next start.
+
+        There is none after a replica that had returned results, so that one bad input holds up no other calls, and a
+        short one after a replica that died at its first call.
+        """
         if dead.returned:
             return 0.0
         return min(self._backoff.after_run_of(time.monotonic() - dead.started_at), _MAX_RESTART_SECONDS)

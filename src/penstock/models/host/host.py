@@ -70,7 +70,7 @@ class ModelHost:
         self._windows = Windows()
         self._groups: dict[str, Group] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._loop: asyncio.AbstractEventLoop | None = None  # looked up once: that costs a system call
+        self._loop: asyncio.AbstractEventLoop | None = None  # found once, because finding it costs a system call
         self._loop_task: asyncio.Task[None] | None = None
         self._describing = asyncio.Semaphore(_MAX_IMPORTING)
         self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
@@ -97,7 +97,7 @@ class ModelHost:
     # Calls
 
     def find(self, name: str, version: str | None = None) -> Deployment:
-        """A model by name, and version if not the newest; raises NotFound."""
+        """Return a model by name, and by version if it is not the default one; raises NotFound."""
         entry = self.entries.get(name)
         if entry is None:
             raise NotFound(f"there is no model {name[:100]!r} here{did_you_mean(name, self.entries)}")
@@ -154,7 +154,7 @@ class ModelHost:
         wait: bool = True,
         confirm: Callable[[], Awaitable[None]] | None = None,
     ) -> Deployment:
-        """Register a model, or a version of one, or with ``replace`` a new form of a version that is there.
+        """Register a model, a version of one, or with ``replace`` a new form of an existing version.
 
         The new one takes calls once it is ready (described, and loaded if the one before was) and ``confirm`` has
         returned; the one before finishes what it has. Raises AlreadyExists, InvalidInput (no room on its device), with
@@ -201,8 +201,10 @@ class ModelHost:
         *,
         confirm: Callable[[Sequence[Model]], Awaitable[None]] | None = None,
     ) -> None:
-        """Remove a model, or one version of it, once ``confirm`` has returned for what goes; what it runs is
-        finished. Raises NotFound, and what ``confirm`` raises; nothing has changed then."""
+        """Remove a model, or one version of it, after ``confirm`` has returned; its running calls are finished.
+
+        Raises NotFound, and what ``confirm`` raises; nothing has changed then.
+        """
         self.find(name, version)
         async with self._lock(name):
             self.find(name, version)  # it may have been removed meanwhile
@@ -233,7 +235,7 @@ class ModelHost:
         return await self.add(model, replace=True)
 
     def deployments(self) -> list[Deployment]:
-        """Every version of every model."""
+        """Return every version of every model."""
         return [deployment for entry in self.entries.values() for deployment in entry.versions.values()]
 
     async def _make_ready(self, deployment: Deployment, before: Deployment | None) -> None:
@@ -385,7 +387,7 @@ def _share(model: Model) -> float:
 
 
 def _memory(pid: int | None) -> int:
-    """Bytes of resident memory of a process and what it has started."""
+    """Return the bytes of resident memory of a process and its descendants."""
     if pid is None:
         return 0
     total = 0

@@ -24,7 +24,7 @@ class Poison:
         return bool(self._deaths)
 
     def blame(self, call: LiveCall, *, alone: bool) -> None:
-        """A replica died while it had this call; ``alone`` if it had no other. A shared death counts half."""
+        """Count the death of a replica that had this call, fully if it had no other (``alone``), otherwise half."""
         key = _key(call)
         count, _ = self._deaths.pop(key, (0, 0.0))
         self._deaths[key] = (count + (2 if alone else 1), time.monotonic())

@@ -62,8 +62,10 @@ class ReplicaProcess:
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self, setup: bytes, *, visible_devices: str = "", arena_fd: int = -1) -> None:
-        """Start the process and send it its setup. It sees the GPU ``visible_devices`` only, and inherits ``arena_fd``.
-        Raises CallFailed."""
+        """Start the process and send its setup. Raises CallFailed.
+
+        The process sees only the GPU ``visible_devices``, and inherits ``arena_fd``.
+        """
         try:
             await self._start(visible_devices, arena_fd)
         except (PenstockError, OSError) as error:
@@ -108,7 +110,7 @@ class ReplicaProcess:
             self._data.write_eof()
 
     def kill(self) -> None:
-        """End the process at once, with all that it has started."""
+        """Kill the process and its descendants."""
         if self.pid is not None:
             with suppress(ProcessLookupError, PermissionError):  # it has ended
                 os.killpg(self.pid, signal.SIGKILL)
@@ -190,7 +192,7 @@ class ReplicaProcess:
 
 
 class _Channel(asyncio.Protocol):
-    """Our end of one socket; no exception ever leaves it, whatever the peer sends."""
+    """The host's end of one socket. No exception leaves it, whatever the peer sends."""
 
     def __init__(self, receive: Receive, broken: Callable[[str], None], closed: asyncio.Future[None]) -> None:
         self.closed = closed

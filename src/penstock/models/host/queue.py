@@ -73,7 +73,7 @@ class CallQueue:
         self._on_change()
 
     def send_now(self, call: LiveCall) -> bool:
-        """Send a call past the empty queue; False where no replica has a free place."""
+        """Send a call without queueing it; return False if no replica has a free place."""
         replica = self._free_replica(call)
         if replica is None:
             return False
@@ -107,7 +107,7 @@ class CallQueue:
         self._ahead = min(_MAX_AHEAD, int(_AHEAD_SECONDS / self._seconds)) if self._seconds < _AHEAD_SECONDS else 0
 
     def wait_estimate(self) -> timedelta:
-        """Time until the calls that wait have been run, at least a second."""
+        """Return the estimated time until the calls that wait have been run, at least a second."""
         places = max(1, len(self._fleet.replicas)) * self._model.concurrency
         size = self._model.manifest.batching.max_size if self._model.manifest.batching else 1
         seconds = math.ceil(len(self._calls) * self._seconds / places / size)
@@ -119,7 +119,7 @@ class CallQueue:
         return call
 
     def _free_replica(self, call: LiveCall) -> Replica | None:
-        """The ready replica with the fewest calls in flight, if ``call`` may be sent to it."""
+        """Return the ready replica with the fewest calls in flight, if ``call`` may be sent to it."""
         best = self._fleet.least_loaded()
         if best is None:
             return None

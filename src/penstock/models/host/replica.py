@@ -41,7 +41,7 @@ class Owner(Protocol):
     def failed(self, call: LiveCall, failure: frames.FailureHeader) -> None: ...
     def timed_out(self, call: LiveCall) -> None: ...
     def places_free(self) -> None:
-        """Some calls have ended: others can be sent."""
+        """Send other calls, because some have ended."""
 
     def ended(self, replica: Replica, started: Sequence[LiveCall], unstarted: Sequence[LiveCall]) -> None: ...
 
@@ -126,7 +126,7 @@ class Replica:
         return schema
 
     async def stop(self, *, grace: float) -> None:
-        """End in order: the process unloads its model and exits; it is killed after ``grace`` seconds."""
+        """End the process: it unloads its model and exits, or is killed after ``grace`` seconds."""
         if self.state != "dead":
             self.state = "stopping"
             self._process.finish()
@@ -282,7 +282,7 @@ class Replica:
         return offset
 
     def cancel(self, call: LiveCall) -> None:
-        """Have the replica stop a call where it can."""
+        """Request that the replica stop a call, which it does where it can."""
         if not call.stop_at:
             call.stop_at = time.perf_counter()
             self._process.send_control(frames.encode(frames.CANCEL, call.id))
@@ -301,7 +301,7 @@ class Replica:
             self._arena.trim()
 
     def ping(self) -> None:
-        """Ask for a sign of life; ``ponged_at`` is when the last one came."""
+        """Request a sign of life; ``ponged_at`` is when the last one came."""
         self.pinged_at = time.monotonic()
         self._process.send_control(frames.encode(frames.PING))
 

@@ -163,12 +163,12 @@ def fits(window: int, unread: int, size: int) -> bool:
 
 
 def credit(id: int, size: int) -> bytes:  # noqa: A002
-    """The frame that lets a call send ``size`` more bytes of chunks."""
+    """Return the frame that lets a call send ``size`` more bytes of chunks."""
     return encode(CREDIT, id, None, _SIZE.pack(size))
 
 
 def credit_in(frame: Frame) -> int:
-    """The bytes that a credit frame grants; raises ProtocolError."""
+    """Return the bytes that a credit frame grants; raises ProtocolError."""
     if len(frame.body) != _SIZE.size:
         raise ProtocolError(f"a credit of {len(frame.body)} bytes")
     return int(_SIZE.unpack(frame.body)[0])

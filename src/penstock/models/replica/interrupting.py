@@ -80,9 +80,9 @@ class Interruptible:
         _of_thread.pop(self._thread, None)
 
     def interrupt(self) -> None:
-        """A caller has gone: raise Cancelled in the model's code, if it runs and all its callers have gone.
+        """Raise Cancelled in the model's code, if it runs and all its callers have gone.
 
-        From one thread at a time, the one that cancels calls.
+        Called by one thread at a time, the one that cancels calls, when a caller has gone.
         """
         if self._raised or not self._gone():
             return

@@ -120,7 +120,7 @@ class Call:
         self.streams = streams  # the caller reads chunks as they come
         self.window = window  # bytes of chunks that may be unread; 0: no limit
         self.wire = wire
-        self.cancelled = False  # the caller has gone: end as soon as you can
+        self.cancelled = False  # the caller has gone, and the call should end soon
         self.on_cancel: Callable[[], None] | None = None  # called once, on the control thread, when `cancelled` is set
         self._sent = 0  # bytes of chunks, written by the sender
         self._granted = 0  # bytes of them that the caller has read, written by the control thread
@@ -144,7 +144,7 @@ class Call:
         self.wire.chunk(self, output)
 
     async def chunk_async(self, output: Output) -> None:
-        """The same from a coroutine."""
+        """Send a chunk from a coroutine, as ``chunk`` does from blocking code."""
         size = output.size
         if not self._has_space(size):
             granted = asyncio.Event()
@@ -252,10 +252,10 @@ class BlockingRuntime(Runtime):
     """A runtime whose calls block. With ``concurrency`` above one they run in so many threads."""
 
     def load(self) -> None:
-        """Make ready for calls; once per replica, on the main thread."""
+        """Prepare for calls; called once per replica, on the main thread."""
 
     def unload(self) -> None:
-        """The replica ends in order."""
+        """Release what the model holds, before the replica ends."""
 
     @abstractmethod
     def predict(self, call: Call) -> Output | None:
@@ -272,15 +272,15 @@ class AsyncRuntime(Runtime):
     """A runtime on the replica's event loop; a cancelled call is a cancelled task."""
 
     async def load(self) -> None:
-        """Make ready for calls; once per replica."""
+        """Prepare for calls; called once per replica."""
 
     async def unload(self) -> None:
-        """The replica ends in order."""
+        """Release what the model holds, before the replica ends."""
 
     @abstractmethod
     async def predict(self, call: Call) -> Output | None:
-        """As ``BlockingRuntime.predict``; chunks go out with ``await call.chunk_async``."""
+        """Run one call, as ``BlockingRuntime.predict`` does; send chunks with ``await call.chunk_async``."""
 
     async def predict_batch(self, calls: Sequence[Call]) -> Sequence[Output | Exception]:
-        """As ``BlockingRuntime.predict_batch``."""
+        """Run several calls together, as ``BlockingRuntime.predict_batch`` does."""
         raise NotImplementedError

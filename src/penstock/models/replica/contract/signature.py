@@ -160,13 +160,13 @@ def _function(model: type, name: str) -> Callable[..., Any] | None:
 
 
 def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
-    """Without ``self``."""
+    """Return the parameters of a function without ``self``."""
     parameters = list(inspect.signature(function).parameters.values())
     return parameters[1:] if parameters and parameters[0].name in {"self", "cls"} else parameters
 
 
 def _field(hint: Any, default: Any) -> Any:
-    """A parameter as the field of a typed dictionary."""
+    """Return a parameter as the field of a typed dictionary."""
     if isinstance(default, FieldInfo):  # `x: int = Field(5, ge=1)`
         needed = default.is_required()
         hint = Annotated[hint, default]
