@@ -16,8 +16,8 @@ from penstock.postgres.pool import Database
 from penstock.work.context import JobContext
 from penstock.work.executors import Executors
 from penstock.workers.worker import Worker
-from tests.support.databases import own_tenant, query
-from tests.support.jobs import JobCaller
+from tests.support.databases import execute, open_database, own_tenant, query
+from tests.support.jobs import JobCaller, job_service
 from tests.support.waiting import until, within
 
 
@@ -128,3 +128,73 @@ async def test_queues_that_a_worker_of_all_tenants_serves_cause_no_warning(alone
     await alone.service._claiming.stop()
     queues = alone.service.of(other.tenant).queues
     assert await queues.warnings([("any", "thing")], lambda _: ()) == []
+
+
+async def test_priority_orders_the_jobs_of_a_tenant_but_not_tenants(alone: JobCaller, other: JobCaller) -> None:
+    await alone.submit_many(30, priority=100)
+    await other.submit(priority=-100)
+    made = await other.submit(priority=0)
+    for _ in range(5):
+        (job,) = await claim(alone, 1)
+        if job.id == made.id:
+            return
+    pytest.fail("five claims of one job took none of the other tenant")
+
+
+async def test_a_newcomers_job_is_in_the_next_claim_of_every_process(
+    alone: JobCaller, other: JobCaller, database_url: str
+) -> None:
+    await alone.submit_many(200, priority=100)
+    async with open_database(database_url) as far, job_service(far) as far_service:
+        services = [alone.service, far_service]
+        for service in services:
+            for _ in range(20):
+                await service.claim(ClaimRequest(worker_id="w", limit=2))
+        for service in services:
+            made = await other.submit()
+            assert made.id in {job.id for job in await service.claim(ClaimRequest(worker_id="w", limit=2))}
+
+
+async def test_backlogged_tenants_share_claims_by_weight(alone: JobCaller, other: JobCaller, fresh: Database) -> None:
+    await execute(fresh, "UPDATE tenant SET weight = 3 WHERE id = $1", other.tenant)
+    await asyncio.gather(alone.submit_many(400), other.submit_many(400))
+    names = dict(await query(fresh, "SELECT id, name FROM tenant"))
+    got = Counter([job.tenant for _ in range(50) for job in await claim(alone, 8)])
+    assert got[names[other.tenant]] == pytest.approx(300, rel=0.05)
+    await execute(fresh, "UPDATE tenant SET weight = 1 WHERE id = $1", other.tenant)
+    got = Counter([job.tenant for _ in range(10) for job in await claim(alone, 8)])
+    assert got[names[other.tenant]] == pytest.approx(40, abs=4), "a changed weight holds from the next claims on"
+
+
+async def test_a_tenants_priorities_and_order_hold_among_many_tenants(alone: JobCaller, fresh: Database) -> None:
+    tenants = [JobCaller(alone.service, await own_tenant(fresh)) for _ in range(12)]
+    for each in tenants:
+        for priority in (0, 50, 0, 50):
+            await each.submit(priority=priority)
+    order: dict[str, list[ClaimedJob]] = {}
+    for _ in range(16):
+        for job in await claim(alone, 3):
+            order.setdefault(job.tenant, []).append(job)
+    assert len(order) == 12
+    for jobs in order.values():
+        assert [job.priority for job in jobs] == [50, 50, 0, 0]
+        assert jobs[0].id < jobs[1].id
+        assert jobs[2].id < jobs[3].id
+
+
+async def test_two_claims_at_once_share_many_tenants_without_waiting_or_doubles(
+    alone: JobCaller, fresh: Database, database_url: str
+) -> None:
+    tenants = [JobCaller(alone.service, await own_tenant(fresh)) for _ in range(20)]
+    made = {job.id for each in tenants for job in await each.submit_many(10)}
+    async with open_database(database_url) as far, job_service(far) as far_service:
+        taken: list[ClaimedJob] = []
+        while len(taken) < len(made):
+            claims = [
+                service.claim(ClaimRequest(worker_id="w", limit=7)) for service in (alone.service, far_service) * 2
+            ]
+            found = [job for jobs in await asyncio.gather(*claims) for job in jobs]
+            assert found
+            taken += found
+    assert {job.id for job in taken} == made
+    assert len(taken) == len(made)

@@ -177,7 +177,7 @@ async def claim_rows(
     """Execute the claim statement alone: without a process's cursors and without a second pass."""
     request = ClaimRequest(worker_id=worker_id, limit=limit)
     lease = timedelta(hours=1)
-    return await store.claim(connection, tenant, request, lease=lease, cursors={}, from_start=from_start)
+    return await store.claim(connection, tenant, request, lease=lease, turns={}, cursors=None if from_start else {})
 
 
 def same_json(left: Raw | None, right: bytes) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import asyncpg
 import msgspec
@@ -16,8 +18,13 @@ from penstock.jobs.queues import ServedNotes
 from penstock.jobs.shared import POLL_INTERVAL, Shared
 from penstock.jobs.slots import Slots
 from penstock.jobs.sql import store
+from penstock.jobs.turns import Taken, Turns
 from penstock.processes.waiting import set_within
 from penstock.tenants.principal import TenantId
+
+Kind = tuple[tuple[str, ...], tuple[str, ...]]  # the task types and the model profiles that a claim names
+
+_MAX_KINDS: Final = 1000  # of claims, of which a process remembers the turns
 
 HandBack = Callable[[Sequence[ClaimedJob]], None]
 
@@ -33,6 +40,7 @@ class Claiming:
         self._tenant = tenant
         self._hand_back = hand_back
         self._notes = ServedNotes(shared.database, tenant)
+        self._turns: dict[Kind, Turns] = {}
 
     async def stop(self) -> None:
         """Wait until the record of served queues is written."""
@@ -87,21 +95,56 @@ class Claiming:
 
     async def _claim_now(self, request: ClaimRequest) -> list[ClaimedJob]:
         shared, lease = self._shared, self._shared.limits.lease
-        kind = (self._tenant, tuple(request.task_types), tuple(request.model_profiles))
+        kind = (tuple(request.task_types), tuple(request.model_profiles))
         async with shared.database.acquire() as connection:
-            rows = await store.claim(
-                connection, self._tenant, request, lease=lease, cursors=shared.cursors.current(), from_start=False
-            )
-            if not rows and shared.full_looks.due(kind):
+            rows = await self._rows(connection, request, kind)
+            if not rows and shared.full_looks.due((self._tenant, kind)):
                 began = time.monotonic()
-                rows = await store.claim(connection, self._tenant, request, lease=lease, cursors={}, from_start=True)
-                shared.full_looks.took(kind, time.monotonic() - began)
+                rows = await store.claim(connection, self._tenant, request, lease=lease, turns={}, cursors=None)
+                shared.full_looks.took((self._tenant, kind), time.monotonic() - began)
             names = await shared.names.describe(connection, rows)
         for row in rows:
             shared.cursors.took(row["lane_id"], row["reached_seq"])
         if rows:
             announce(shared.wakeups)
         return [_as_claimed(row, names) for row in rows]
+
+    async def _rows(self, connection: store.Connection, request: ClaimRequest, kind: Kind) -> list[asyncpg.Record]:
+        """Claim from the tenants whose turn it is; as long as they have no jobs, it is the next ones' turn."""
+        turns = self._turns_of(kind)
+        while True:
+            plan = turns.plan(request.limit)
+            try:
+                rows = await store.claim(
+                    connection,
+                    self._tenant,
+                    request,
+                    lease=self._shared.limits.lease,
+                    turns=plan.quanta,
+                    cursors=self._shared.cursors.current(),
+                )
+            except BaseException:
+                turns.abandon(plan)
+                raise
+            turns.settle(plan, _taken(rows))
+            if rows or not plan.skips:
+                return rows
+
+    def _turns_of(self, kind: Kind) -> Turns:
+        turns = self._turns.get(kind)
+        if turns is None:
+            if len(self._turns) >= _MAX_KINDS:
+                self._turns.clear()
+            turns = self._turns[kind] = Turns()
+        return turns
+
+
+def _taken(rows: Sequence[asyncpg.Record]) -> dict[TenantId, Taken]:
+    """Return what claimed rows took of each tenant."""
+    return {
+        tenant: Taken(jobs=count, cost=count, weight=weight)
+        for (tenant, weight), count in Counter((row["tenant_id"], row["weight"]) for row in rows).items()
+    }
 
 
 def _as_claimed(row: asyncpg.Record, names: ClaimedNames) -> ClaimedJob:

@@ -121,31 +121,40 @@ SELECT clock() AS created_at;
 -- name: claim(only_tenant, worker_id, task_types, model_profiles, limit, lease_seconds, turn_tenants, turn_quanta, cursor_lanes, cursor_seqs, from_start)
 -- tenant: every (workers serve all tenants; rows keep theirs)
 -- Leases at most limit ready jobs of all tenants, or of only_tenant if it is not null. The tenants take turns: first those
--- that are not in turn_tenants, in random order, then those that are, in the order given. Each gives at most its quantum; one
--- that is not in the list has an equal share of the limit. Within a tenant, jobs of the highest priority come first, in
+-- that are not in turn_tenants, in random order, then those that are, in the order given. Each gives at most its quantum (with
+-- 0 it is not searched at all); one that is not in the list gives an equal share of the limit. Within a tenant, jobs of the highest priority come first, in
 -- order within a lane; lanes of equal priority take turns.
 -- An empty list of types or profiles means any. The cursors are the points at which this process last stopped in each lane;
 -- the search begins there or at the lane's hint, whichever is further, or at the very start if from_start is set.
 -- Locks: the ready rows taken, skipping locked ones. Index: lane_queue or unique index of lane; primary key of ready, from
 -- (lane, low_seq).
-WITH lanes AS MATERIALIZED (
-    SELECT l.tenant_id, l.id, CASE WHEN :from_start::bool THEN 0 ELSE greatest(l.low_seq, c.seq) END AS low_seq
-    FROM lane l
-    LEFT JOIN unnest(:cursor_lanes::int[], :cursor_seqs::bigint[]) AS c(lane_id, seq) ON c.lane_id = l.id
-    WHERE (:only_tenant::int IS NULL OR l.tenant_id = :only_tenant::int)
-      AND (cardinality(:task_types::text[]) = 0 OR l.task_type = ANY (:task_types::text[]))
-      AND (cardinality(:model_profiles::text[]) = 0 OR l.model_profile = ANY (:model_profiles::text[]))
-    ORDER BY l.priority DESC, random()
-), turns AS MATERIALIZED (
-    SELECT n.tenant_id, n.lane_ids, n.low_seqs, p.turn, row_number() OVER (ORDER BY p.turn NULLS FIRST, random()) AS place,
-           coalesce(p.quantum, ceil(:limit::float8 / count(*) OVER ()))::int AS quantum
-    FROM (SELECT tenant_id, array_agg(id) AS lane_ids, array_agg(low_seq) AS low_seqs FROM lanes GROUP BY tenant_id) n
-    LEFT JOIN unnest(:turn_tenants::int[], :turn_quanta::int[]) WITH ORDINALITY AS p(tenant_id, quantum, turn)
-           ON p.tenant_id = n.tenant_id
-    ORDER BY place
+WITH waiting AS MATERIALIZED ( -- full joins, because they are always hash joins
+    SELECT tenant_id, min(turn) AS turn, min(quantum) AS quantum, array_agg(id ORDER BY priority DESC, lot) AS lane_ids,
+           array_agg(low_seq ORDER BY priority DESC, lot) AS low_seqs
+    FROM (
+        SELECT l.tenant_id, l.id, l.priority, random() AS lot, p.turn, p.quantum,
+               CASE WHEN :from_start::bool THEN 0 ELSE greatest(l.low_seq, c.seq) END AS low_seq
+        FROM (
+            SELECT tenant_id, id, priority, low_seq FROM lane
+            WHERE (:only_tenant::int IS NULL OR tenant_id = :only_tenant::int)
+              AND (cardinality(:task_types::text[]) = 0 OR task_type = ANY (:task_types::text[]))
+              AND (cardinality(:model_profiles::text[]) = 0 OR model_profile = ANY (:model_profiles::text[]))
+        ) l
+        FULL JOIN unnest(:turn_tenants::int[], :turn_quanta::int[]) WITH ORDINALITY AS p(tenant_id, quantum, turn)
+               ON p.tenant_id = l.tenant_id
+        FULL JOIN unnest(:cursor_lanes::int[], :cursor_seqs::bigint[]) AS c(lane_id, seq) ON c.lane_id = l.id
+        OFFSET 0
+    ) n
+    WHERE id IS NOT NULL AND quantum IS DISTINCT FROM 0
+      AND EXISTS (SELECT FROM ready WHERE lane_id = n.id AND seq >= n.low_seq OFFSET 0)
+    GROUP BY tenant_id
 ), picked AS MATERIALIZED (
     SELECT r.row_tid
-    FROM turns t
+    FROM (
+        SELECT tenant_id, lane_ids, low_seqs,
+               coalesce(quantum, ceil(:limit::float8 / (SELECT count(*) FROM waiting)))::int AS quantum
+        FROM waiting ORDER BY turn NULLS FIRST, random()
+    ) t
     CROSS JOIN LATERAL (
         SELECT r.row_tid
         FROM unnest(t.lane_ids, t.low_seqs) AS n(lane_id, low_seq)
@@ -163,14 +172,15 @@ WITH lanes AS MATERIALIZED (
     INSERT INTO lease (tenant_id, job_id, epoch, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id,
                        input_bytes, enqueued_at, started_at, lease_until, lease_seconds, worker_id)
     SELECT tenant_id, job_id, nextval('epoch'), lane_id, series_id, attempt + 1, failures, losses, max_attempts,
-           submitter_id, input_bytes, enqueued_at, clock(), clock() + make_interval(secs => :lease_seconds), :lease_seconds, :worker_id
-    FROM (SELECT t.* FROM taken t JOIN lane n ON n.id = t.lane_id JOIN turns p ON p.tenant_id = t.tenant_id
-          ORDER BY p.place, n.priority DESC, t.seq) t
+           submitter_id, input_bytes, enqueued_at, clock(), clock() + make_interval(secs => :lease_seconds), :lease_seconds,
+           :worker_id
+    FROM (SELECT t.* FROM taken t JOIN lane n ON n.id = t.lane_id ORDER BY n.priority DESC, t.seq) t
     RETURNING tenant_id, job_id, epoch, lane_id, series_id, attempt, lease_until
 ), reached AS MATERIALIZED (
-    SELECT t.lane_id, t.reached_seq, n.priority
+    SELECT t.lane_id, t.reached_seq, n.priority, o.weight
     FROM (SELECT lane_id, max(seq) AS reached_seq FROM taken GROUP BY lane_id) t
     JOIN lane n ON n.id = t.lane_id
+    JOIN tenant o ON o.id = n.tenant_id
 ), counted AS (
     INSERT INTO stat_delta (tenant_id, series_id, pending, running)
     SELECT tenant_id, series_id, -count(*), count(*) FROM leased GROUP BY tenant_id, series_id
@@ -191,9 +201,9 @@ WITH lanes AS MATERIALIZED (
         OFFSET 0
     ) j
 )
-SELECT l.tenant_id, l.job_id, l.epoch, l.series_id, l.attempt, l.lease_until, l.lane_id, l.priority, l.reached_seq,
-       j.owner_ref, j.user_id, j.max_attempts, j.timeout_seconds, j.created_at, j.tags, j.input
-FROM (SELECT l.*, n.priority, n.reached_seq FROM leased l JOIN reached n ON n.lane_id = l.lane_id) l
+SELECT l.tenant_id, l.weight, l.job_id, l.epoch, l.series_id, l.attempt, l.lease_until, l.lane_id, l.priority,
+       l.reached_seq, j.owner_ref, j.user_id, j.max_attempts, j.timeout_seconds, j.created_at, j.tags, j.input
+FROM (SELECT l.*, n.priority, n.reached_seq, n.weight FROM leased l JOIN reached n ON n.lane_id = l.lane_id) l
 FULL JOIN described j ON j.id = l.job_id -- each row has its match; a full join is always a hash join, even when few rows are expected
 ORDER BY l.epoch;
 

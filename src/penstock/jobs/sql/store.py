@@ -204,14 +204,13 @@ async def claim(
     request: ClaimRequest,
     *,
     lease: timedelta,
-    turns: Sequence[tuple[TenantId, int]] = (),
-    cursors: Mapping[int, int],
-    from_start: bool,
+    turns: Mapping[TenantId, int],
+    cursors: Mapping[int, int] | None,
 ) -> list[asyncpg.Record]:
     """Lease ready jobs of a tenant, or of all tenants (None); the rows carry ``series_id`` in place of names.
 
     ``turns`` are tenants in order, and the most jobs to take from each; the others come first. ``cursors`` hold the
-    number to begin at, by lane; ``from_start`` ignores them and the lanes' hints.
+    number to begin at, by lane; None scans every lane from the start, whatever its hint.
     """
     rows: list[asyncpg.Record] = await _sql.claim.rows(
         connection,
@@ -221,11 +220,11 @@ async def claim(
         model_profiles=request.model_profiles,
         limit=request.limit,
         lease_seconds=request.lease_seconds or lease.total_seconds(),
-        turn_tenants=[one for one, _ in turns],
-        turn_quanta=[quantum for _, quantum in turns],
-        cursor_lanes=list(cursors),
-        cursor_seqs=list(cursors.values()),
-        from_start=from_start,
+        turn_tenants=list(turns),
+        turn_quanta=list(turns.values()),
+        cursor_lanes=list(cursors or ()),
+        cursor_seqs=list((cursors or {}).values()),
+        from_start=cursors is None,
     )
     return rows
 

@@ -10,6 +10,7 @@ CREATE TABLE tenant (
     time_zone    text NOT NULL DEFAULT 'UTC', -- whose days and months its quotas and usage follow
     created_at   timestamptz NOT NULL DEFAULT now(),
     suspended_at timestamptz,
+    weight       double precision NOT NULL DEFAULT 1 CHECK (weight > 0), -- share of the workers, relative to other tenants
     changed      bigint NOT NULL DEFAULT 0 -- see access_generation
 );
 CREATE INDEX tenant_changed ON tenant (changed);
