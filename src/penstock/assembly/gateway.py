@@ -48,7 +48,7 @@ class GatewayAssembly(Shared):
             self.settings,
             self.access.access,
             [
-                usage.part(self.usage),
+                usage.part(self.usage, self.database),
                 models.part(
                     self.models,
                     max_call_bytes=self.settings.penstock_max_call_bytes,

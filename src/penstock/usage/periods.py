@@ -1,0 +1,99 @@
+"""Which hours and days of the ledger make up the buckets of a report. Pure.
+
+The ledger has sums of UTC hours and of UTC days. A bucket is an hour, a day or a month of a time zone, or the whole
+range. It is made of the whole UTC days in it, and of the hours at its ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Final, Literal
+from zoneinfo import ZoneInfo
+
+from penstock.errors import InvalidInput
+
+Unit = Literal["hour", "day", "month"]
+MAX_BUCKETS: Final = 1000
+_HOUR: Final = timedelta(hours=1)
+_DAY: Final = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bucket:
+    """One bucket of time: its start in its zone, and the ranges that make it up, each up to and without its end."""
+
+    start: datetime
+    hours: tuple[tuple[datetime, datetime], ...]
+    days: tuple[tuple[date, date], ...]
+
+
+def buckets(low: datetime, high: datetime, unit: Unit | None, zone: ZoneInfo) -> list[Bucket]:
+    """Return the buckets of a range, without those parts of the first and the last one that lie outside.
+
+    Raises InvalidInput for a range that is empty or does not begin and end with whole UTC hours, for a zone whose days
+    do not, and for too many buckets.
+    """
+    _check_offset(low, zone)
+    for name, moment in (("from", low), ("to", high)):
+        if moment.astimezone(UTC) != _whole_hour(moment):
+            raise InvalidInput.of(name, "must be a whole hour of UTC: usage is summed up by hour")
+    if low >= high:
+        raise InvalidInput.of("to", "must be after from")
+    found: list[Bucket] = []
+    for start, end in _parts(low, high, unit, zone):
+        if len(found) == MAX_BUCKETS:
+            raise InvalidInput.of("by", f"gives more than {MAX_BUCKETS} buckets of time: state a shorter range")
+        found.append(_bucket(start, end, zone, hourly=unit == "hour"))
+    return found
+
+
+def midnight(day: date, zone: ZoneInfo) -> datetime:
+    """Return the beginning of a day."""
+    return datetime.combine(day, time(), zone).astimezone(UTC)
+
+
+def _parts(low: datetime, high: datetime, unit: Unit | None, zone: ZoneInfo) -> Iterator[tuple[datetime, datetime]]:
+    start = low.astimezone(UTC)
+    high = high.astimezone(UTC)
+    while start < high:
+        end = high if unit is None else min(_next(start, unit, zone), high)
+        _check_offset(end, zone)
+        yield start, end
+        start = end
+
+
+def _next(moment: datetime, unit: Unit, zone: ZoneInfo) -> datetime:
+    """Return the beginning of the next bucket."""
+    if unit == "hour":
+        return moment + _HOUR
+    today = moment.astimezone(zone).date()
+    if unit == "day":
+        return midnight(today + _DAY, zone)
+    return midnight((today.replace(day=1) + timedelta(days=32)).replace(day=1), zone)
+
+
+def _bucket(start: datetime, end: datetime, zone: ZoneInfo, *, hourly: bool) -> Bucket:
+    first = start.date() if start.time() == time() else start.date() + _DAY
+    last = end.date()
+    shown = start.astimezone(zone)
+    if hourly or first >= last:
+        return Bucket(start=shown, hours=((start, end),), days=())
+    ends = ((start, midnight(first, _UTC)), (midnight(last, _UTC), end))
+    return Bucket(start=shown, hours=tuple(one for one in ends if one[0] < one[1]), days=((first, last),))
+
+
+def _check_offset(moment: datetime, zone: ZoneInfo) -> None:
+    """Raise InvalidInput for a zone whose hours do not begin with those of UTC."""
+    if (moment.astimezone(zone).utcoffset() or timedelta(0)) % _HOUR:
+        raise InvalidInput.of(
+            "time_zone", "must be a whole number of hours from UTC during the range: usage is summed up by hour"
+        )
+
+
+def _whole_hour(moment: datetime) -> datetime:
+    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)
+
+
+_UTC: Final = ZoneInfo("UTC")
