@@ -9,10 +9,11 @@ import msgspec
 import pytest
 
 from penstock.gateway.documentation import ABOUT
+from penstock.masking import Secret
 from penstock.web import problems
 from penstock.web.openapi import document
 from penstock.web.problems import STATUSES
-from tests.support.gateways import HttpCaller
+from tests.support.gateways import HttpCaller, running_gateway
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +84,13 @@ async def test_every_json_response_has_an_example_that_matches_its_schema(descri
                     validator.validate(example)
 
 
-async def test_examples_of_requests_are_accepted(caller: HttpCaller) -> None:
-    for route in caller.gateway.routes:
-        if route.request_example is not None and "{" not in route.path:
-            at_once = {"wait_seconds": 0} if "wait_seconds" in route.request_example else {}
-            reply = await caller.post(route.path, route.request_example | at_once)
-            assert reply.status < 300, (route.path, reply.body)
+async def test_examples_of_requests_are_accepted(database_url: str) -> None:
+    async with running_gateway(database_url, ai_service_token=Secret("token")) as caller:
+        for route in caller.gateway.routes:
+            if route.request_example is not None and "{" not in route.path:
+                at_once = {"wait_seconds": 0} if "wait_seconds" in route.request_example else {}
+                reply = await caller.post(route.path, route.request_example | at_once)
+                assert reply.status < 300, (route.path, reply.body)
 
 
 async def test_the_token_is_described_only_where_one_is_set(caller: HttpCaller, described: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.masking import Secret
 from tests.support.gateways import running_gateway
 from tests.support.processes import clean_environment
 
@@ -17,10 +18,11 @@ HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
 
 @pytest.mark.timeout(1200)  # against hanging: it takes about 75 s of CPU, and other tests run beside it
 async def test_the_service_behaves_as_its_description_says(module_database_url: str, tmp_path: Path) -> None:
-    async with running_gateway(module_database_url) as caller:
+    async with running_gateway(module_database_url, ai_service_token=Secret("the-token")) as caller:
         caller.gateway.stopping.set()  # so that nothing waits: neither long-polls nor event streams
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{caller.address}/openapi.json"),
+            *("--header", "Authorization: Bearer the-token"),
             *("--checks", "all", "--max-examples", "100", "--seed", "1", "--no-color"),
             # A schema cannot express that one of two fields suffices, or that 1.0 is not an integer here.
             *("--exclude-checks", "positive_data_acceptance"),

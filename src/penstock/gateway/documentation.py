@@ -49,7 +49,9 @@ ABOUT: Final = About(
     description=(
         "One backend for AI models: call them live, stream from them, or give them durable jobs. Callers submit jobs "
         "and read results; workers claim jobs, keep their leases by heartbeats and hand in results. Errors are problem "
-        "details (RFC 9457) with a stable `code`. A response repeats the `X-Request-ID` of its request."
+        "details (RFC 9457) with a stable `code`. A response repeats the `X-Request-ID` of its request. "
+        "`Penstock-User` states the end user on whose behalf it is sent; with `Penstock-Tenant` an operator acts "
+        "for a tenant."
     ),
     license={"name": "Apache-2.0", "identifier": "Apache-2.0"},
     bearer_setting="a key, or AI_SERVICE_TOKEN",
