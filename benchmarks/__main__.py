@@ -9,7 +9,7 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import burndown, claims, create, events, footprint, latency, providers, slow_clients
+from benchmarks import access, burndown, claims, create, events, footprint, latency, providers, slow_clients
 from benchmarks.figures import Figure, show, write_document
 from benchmarks.queues import run as queues
 from benchmarks.serving import run as serving
@@ -22,6 +22,7 @@ SCENARIOS = {
     "latency": latency.run,
     "events": events.run,
     "claims": claims.run,
+    "access": access.run,
     "footprint": footprint.run,
     "queues": queues.run,
     "serving": serving.run,

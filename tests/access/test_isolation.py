@@ -58,6 +58,7 @@ def _forget_times(value: Any) -> None:
     if isinstance(value, dict):
         value.pop("last_used_at", None)
         value.pop("oldest_pending_seconds", None)
+        value.pop("warnings", None)
         for part in value.values():
             _forget_times(part)
     elif isinstance(value, list):

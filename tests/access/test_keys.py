@@ -182,8 +182,8 @@ async def test_each_action_is_recorded_in_the_log_of_its_tenant(operator: HttpCa
     acting = {"Penstock-Tenant": "watched", "Penstock-User": "ada"}
     key = await create(operator, "jobs:read", headers=acting)
     await operator.call("PATCH", f"/keys/{key['id']}", {"scopes": ["files", "jobs:read"]}, headers=acting)
-    await operator.call("DELETE", f"/keys/{key['id']}", headers=acting)
-    await operator.call("DELETE", f"/keys/{key['id']}", headers=acting)
+    await operator.call("POST", f"/keys/{key['id']}/revoke", headers=acting)
+    await operator.call("POST", f"/keys/{key['id']}/revoke", headers=acting)
     await operator.call("PATCH", "/tenants/watched", {"suspended": True})
     recorded = (await operator.call("GET", "/audit", headers=acting)).json["actions"]
     assert [(one["action"], one["subject"]) for one in recorded] == [
@@ -203,7 +203,7 @@ async def test_each_action_is_recorded_in_the_log_of_its_tenant(operator: HttpCa
 
 async def test_a_failed_action_is_not_recorded(operator: HttpCaller) -> None:
     before = (await operator.get("/audit?limit=1")).json
-    assert (await operator.call("DELETE", "/keys/nothere00000")).status == 404
+    assert (await operator.call("POST", "/keys/nothere00000/revoke")).status == 404
     assert (await operator.post("/tenants", {"name": "default"})).outcome == (409, "already_exists")
     assert (await operator.get("/audit?limit=1")).json == before
 

@@ -78,7 +78,7 @@ async def revoked_events(response: aiohttp.ClientResponse) -> dict[str, Any]:
 async def test_a_revoked_key_is_refused_by_every_gateway(gateways: Gateways) -> None:
     key = await new_key(gateways.first)
     assert await status(gateways.first, key) == await status(gateways.second, key) == 200
-    assert (await gateways.first.call("DELETE", f"/keys/{key['id']}")).status == 200
+    assert (await gateways.first.call("POST", f"/keys/{key['id']}/revoke")).status == 200
 
     async def refused() -> bool:
         return await status(gateways.second, key) == 401
@@ -117,7 +117,7 @@ async def test_open_streams_and_waits_end_with_the_reason(gateways: Gateways) ->
         )
         waits = [asyncio.create_task(wait), asyncio.create_task(claim)]
         await until(lambda: len(gateways.second.in_progress) == 3, "all are open")
-        await gateways.first.call("DELETE", f"/keys/{key['id']}")
+        await gateways.first.call("POST", f"/keys/{key['id']}/revoke")
         problem = await revoked_events(stream)
         assert (problem["code"], problem["detail"]) == ("unauthorized", "this key was revoked")
         for reply in await within(asyncio.gather(*waits)):
@@ -130,7 +130,7 @@ async def test_an_open_call_of_a_model_ends(gateways: Gateways) -> None:
         gateways.second.call("POST", "/models/slow/predict", {"value": "x"}, headers=bearer(key))
     )
     await until(lambda: "/api/v1/models/slow/predict" in gateways.second.in_progress, "the call is running")
-    await gateways.first.call("DELETE", f"/keys/{key['id']}")
+    await gateways.first.call("POST", f"/keys/{key['id']}/revoke")
     assert (await within(calling)).outcome == (401, "unauthorized")
 
 
@@ -152,7 +152,7 @@ async def test_a_removed_scope_ends_only_what_needs_it(gateways: Gateways) -> No
     assert not claim.done()
     refused = await gateways.second.call("GET", f"/jobs/{job['id']}", headers=bearer(key))
     assert refused.outcome == (403, "scope_missing")
-    await gateways.first.call("DELETE", f"/keys/{key['id']}")
+    await gateways.first.call("POST", f"/keys/{key['id']}/revoke")
     assert (await within(claim)).status == 401
 
 
@@ -203,7 +203,7 @@ async def test_a_change_between_the_reading_and_the_entry_is_not_missed(gateways
     try:
         asking = asyncio.create_task(gateways.second.call("GET", "/jobs", headers=bearer(key)))
         await within(held.wait())
-        await gateways.first.call("DELETE", f"/keys/{key['id']}")
+        await gateways.first.call("POST", f"/keys/{key['id']}/revoke")
         other = await new_key(gateways.first)  # so that the gateway has a key to watch
         await watch.once()
         cache.generation = max(cache.generation, 1)

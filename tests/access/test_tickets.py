@@ -121,7 +121,7 @@ async def test_the_stream_of_a_ticket_ends_when_its_key_is_revoked(operator: Htt
     ticket = await issue(operator, key["key"], ttl_seconds=3600)
     async with browser.session.get(f"{browser.address}/api/v1/events?ticket={ticket}") as stream:
         await within(stream.content.readuntil(b"id: "))
-        await operator.call("DELETE", f"/keys/{key['id']}")
+        await operator.call("POST", f"/keys/{key['id']}/revoke")
         assert b"event: revoked" in await within(stream.content.read())
     assert (await use(browser, ticket))[0] == 401
 

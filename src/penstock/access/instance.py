@@ -57,21 +57,19 @@ class Instance:
         """
         await self.secret()
         secrets = self.source.get()
-        if self.source.from_environment:
-            if secrets.previous is None:
+        if secrets.previous is None:
+            if self.source.from_environment:
                 raise WrongState(
                     "PENSTOCK_SECRET_KEY is set: state a new secret in front of the present one, separated by a comma, "
                     f"on every host, and restart it; for example {InstanceSecret.generate().text()}"
                 )
-        elif secrets.previous is not None:
-            raise WrongState("the secret is being rotated already; finish that first: penstock secret rotate --finish")
-        else:
             secrets = Secrets(InstanceSecret.generate(), secrets.current)
+            self.source.write(secrets)  # before the database: gateways read the file when its number of changes grows
         async with self._database.acquire() as connection, connection.transaction():
             await store.next_generation(connection)
+            if secrets.current.id in await store.secrets(connection):
+                raise WrongState("the secret is being rotated; finish that first: penstock secret rotate --finish")
             await store.add_secret(connection, secrets.current.id, _canary(secrets.current))
-        if not self.source.from_environment:
-            self.source.write(secrets)
         self._checked = secrets.current.id
         return secrets
 

@@ -61,7 +61,7 @@ class KeyCache:
         self._database = database
         self._secrets = secrets
         self._stale = stale.total_seconds()
-        self._process_key = token_bytes(32)
+        self._process_key = token_bytes(32)  # in front of what is hashed: BLAKE2 needs no HMAC, and this is one block
         self._by_header: dict[bytes, Entry] = {}
         self._by_id: dict[str, Entry] = {}
         self._unknown: dict[str, float] = {}
@@ -76,7 +76,7 @@ class KeyCache:
 
     def find(self, header: bytes) -> Principal | None:
         """Return the principal of an ``Authorization`` header that was checked before; None if it has to be checked."""
-        entry = self._by_header.get(blake2b(header, digest_size=16, key=self._process_key).digest())
+        entry = self._by_header.get(blake2b(self._process_key + header).digest())
         if entry is None:
             return None
         now = time.monotonic()
@@ -93,7 +93,7 @@ class KeyCache:
         entry = await self.entry(text)
         if len(self._by_header) >= _MAX_ENTRIES:
             self._by_header.clear()  # they are checked again, by their ids, without the database
-        self._by_header[blake2b(header, digest_size=16, key=self._process_key).digest()] = entry
+        self._by_header[blake2b(self._process_key + header).digest()] = entry
         principal = entry.grant.principal
         assert principal is not None  # noqa: S101 - the entry is valid
         return principal
@@ -146,6 +146,12 @@ class KeyCache:
             if key_id in self._by_id:
                 self._replace(self._by_id[key_id], rows.get(key_id))
         self.generation = max(self.generation, generation)
+
+    def check_secrets(self) -> None:
+        """Read the secrets again; if they are being rotated, check known keys once more, which moves them over."""
+        before = self._secrets.get().current.id
+        if self._secrets.reload().current.id != before:
+            self._by_header.clear()
 
     def restart(self, generation: int) -> None:
         """Forget everything and end all requests, because the database went back, as after a restore."""

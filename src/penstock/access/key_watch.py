@@ -43,6 +43,8 @@ class KeyWatch(Periodic):
             state = await store.state(connection)
             moved = len(cache) > 0 and state.generation > cache.generation
             changed = await store.changed_keys(connection, cache.generation) if moved else []
+        if moved:
+            cache.check_secrets()
         if state.generation < cache.generation:
             cache.restart(state.generation)
         elif changed:

@@ -122,8 +122,8 @@ class KeyRoutes:
         return json_response(await self._service.change_key(sender_of(request), request.path("id"), wanted))
 
     @route(
-        "DELETE",
-        "/api/v1/keys/{id}",
+        "POST",
+        "/api/v1/keys/{id}/revoke",
         name="revokeKey",
         tag=TAG,
         scope=scopes.TENANT_ADMIN,
