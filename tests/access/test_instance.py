@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,7 +49,7 @@ async def test_of_two_new_hosts_with_different_secrets_one_wins(database_url: st
 
 
 async def test_a_rotation_ends_when_every_valid_key_has_moved(database_url: str, tmp_path: Path) -> None:
-    changes = {"ai_service_token": TOKEN, "penstock_secret_key": None, "penstock_data_dir": tmp_path}
+    changes: dict[str, Any] = {"ai_service_token": TOKEN, "penstock_secret_key": None, "penstock_data_dir": tmp_path}
     async with (
         running_gateway(database_url, **changes) as caller,
         open_database(database_url) as database,

@@ -11,11 +11,10 @@ DatabaseUnavailable, because one of them may have been revoked.
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import blake2b
@@ -67,7 +66,7 @@ class KeyCache:
         self._unknown: dict[str, float] = {}
         self._reading = Batching(self._read, max_items=256)
         self._waiting = 0
-        self.loaded = asyncio.Event()  # set when a key was read: from then on changes matter
+        self.first_known: Callable[[], None] = lambda: None  # called when there is a key whose changes matter
         self.generation = 0  # of the newest change that was read
         self.read_at = -math.inf
 
@@ -91,11 +90,12 @@ class KeyCache:
         Raises Unauthorized, DatabaseUnavailable, or Overloaded while too many unknown keys arrive.
         """
         entry = await self.entry(text)
+        principal = entry.grant.principal
+        if principal is None:  # it was revoked while it was moved to a new secret
+            raise Unauthorized(entry.grant.refusal)
         if len(self._by_header) >= _MAX_ENTRIES:
             self._by_header.clear()  # they are checked again, by their ids, without the database
         self._by_header[blake2b(self._process_key + header).digest()] = entry
-        principal = entry.grant.principal
-        assert principal is not None  # noqa: S101 - the entry is valid
         return principal
 
     async def entry(self, text: str) -> Entry:
@@ -180,10 +180,13 @@ class KeyCache:
         current = self._secrets.get().current
         if key.secret_id == current.id:
             return
-        async with self._database.acquire() as connection:
-            if current.id not in await store.secrets(connection):
-                return  # this host has a newer secret than the database
-            await store.move(connection, key.id, old=key.secret_id, new=current.id, digest=current.digest(text))
+        try:
+            async with self._database.acquire() as connection:
+                if current.id not in await store.secrets(connection):
+                    return  # this host has a newer secret than the database
+                await store.move(connection, key.id, old=key.secret_id, new=current.id, digest=current.digest(text))
+        except DatabaseUnavailable:
+            return  # the next gateway that checks the key moves it
         moved = replace(key, digest=current.digest(text), secret_id=current.id)
         entry = self._by_id.get(key.id)
         if entry is not None:
@@ -205,8 +208,9 @@ class KeyCache:
         entry = self._by_id.get(key_id)
         if entry is None:
             entry = self._by_id[key_id] = Entry(key, Grant(), math.inf)
+            if len(self._by_id) == 1:
+                self.first_known()
         self._replace(entry, key)
-        self.loaded.set()
         return entry
 
     async def _read_now(self, key_id: str) -> StoredKey | None:

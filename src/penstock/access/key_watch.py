@@ -30,6 +30,7 @@ class KeyWatch(Periodic):
         self.any_key: bool | None = None
         self._database = database
         self._cache = cache
+        cache.first_known = self.wake
         self._minute_at = time.monotonic() + _MINUTE
         if wakeups is not None:
             wakeups.subscribe(TOPIC, lambda _keys: self.wake())
