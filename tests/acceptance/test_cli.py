@@ -88,7 +88,8 @@ async def test_a_gateway_whose_port_is_taken_names_the_setting(tmp_path: Path) -
         port = str(taken.getsockname()[1])
         nowhere = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "MIGRATE_ON_START": "false"}
         done = await run_command(tmp_path, "gateway", HTTP_PORT=port, **nowhere)
-    assert (done.status, done.out) == (2, "")
+    assert done.status == 2
+    assert [json.loads(line)["event"] for line in done.out.splitlines()] == ["open_files_limit"]
     assert f"HTTP_PORT: cannot listen on 127.0.0.1 port {port}: Address already in use" in done.err
 
 

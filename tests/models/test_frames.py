@@ -24,7 +24,7 @@ some_frames = st.lists(
 
 
 def raw(frame: Frame) -> bytes:
-    """A frame with a header of any bytes."""
+    """Encode a frame, whose header may be any bytes."""
     return frames.PREFIX.pack(len(frame.header) + len(frame.body), frame.kind, frame.id, len(frame.header)) + (
         frame.header + frame.body
     )
@@ -32,7 +32,7 @@ def raw(frame: Frame) -> bytes:
 
 @given(some_frames, st.lists(st.integers(1, 400), max_size=20))
 def test_frames_survive_any_cut(sent: list[Frame], cuts: list[int]) -> None:
-    """A stream of bytes has no edges: every way to cut it gives the same frames."""
+    """Every way to cut a stream of bytes gives the same frames."""
     stream = b"".join(map(raw, sent))
     decoder = Decoder()
     received: list[Frame] = []
@@ -69,7 +69,7 @@ def test_what_cannot_be_a_frame_is_refused_at_its_first_bytes(prefix: bytes) -> 
 
 @given(st.binary(max_size=100), st.lists(st.binary(max_size=100), max_size=4))
 def test_segments_come_out_as_they_went_in(json: bytes, pieces: list[bytes]) -> None:
-    """The JSON and each piece of media, whatever bytes they are."""
+    """The JSON and the media may be any bytes."""
     headers = [SegmentHeader(len(piece), "image/png") for piece in pieces]
     stream = b"".join(frames.encode_parts(frames.CALL, 7, frames.CallHeader("r", False, headers), [json, *pieces]))
     (frame,) = Decoder().feed(stream)
@@ -81,7 +81,7 @@ def test_segments_come_out_as_they_went_in(json: bytes, pieces: list[bytes]) -> 
 
 @given(st.lists(st.integers(-5, 50), min_size=1, max_size=4))
 def test_segments_that_do_not_fit_are_refused(sizes: list[int]) -> None:
-    """Sizes are the peer's word; they are checked against what came."""
+    """The sizes that the peer states are checked against the bytes that arrived."""
     body = b"x" * 20
     headers = [SegmentHeader(size, "image/png") for size in sizes]
     if sum(sizes) > len(body) or min(sizes) < 0:

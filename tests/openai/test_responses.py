@@ -1,4 +1,4 @@
-"""Responses and streams of OpenAI's protocol, as servers send them, and as they should never be."""
+"""Responses and streams of OpenAI's protocol, valid and malformed."""
 
 from __future__ import annotations
 

@@ -108,7 +108,7 @@ async def test_sources_that_hang_or_fail_delay_and_hide_no_other() -> None:
     ):
         began = time.monotonic()
         sample = await one.sample()
-        assert time.monotonic() - began < 5, "all are waited for at once: one after the other they take 6 s"
+        assert time.monotonic() - began < 5, "all are read concurrently: one after the other they take 6 s"
     slow = "no response within 2 s"
     assert [container.name for container in sample.containers] == ["vllm"]
     assert [(server.reachable, server.error) for server in sample.vllm] == [(False, slow), (True, None)]
@@ -148,7 +148,7 @@ async def test_a_source_that_hangs_makes_no_other_late() -> None:
             while len(whisperx.paths) < measured + 5:
                 await asyncio.sleep(0)
         report = await one.report()
-        assert len(stuck.paths) == 2, "it is not called again while it owes a response"
+        assert len(stuck.paths) == 2, "it is not called again while its response is outstanding"
         assert report.telemetry.vllm[0].reachable
         assert report.telemetry.errors == {}
         await asyncio.wait_for(one.stop(), 10)

@@ -18,19 +18,19 @@ KEY = "sk-very-secret-key"
 def spec(
     url: str, *, name: str = "llm", kind: Kind = Kind.CHAT, api_key: str | None = KEY, **fields: Any
 ) -> ProviderSpec:
-    """A provider at an address."""
+    """Return a provider at an address."""
     stated: dict[str, Any] = {"model": "qwen", "timeout": timedelta(seconds=20)} | fields
     return ProviderSpec(name=name, kind=kind, endpoint=Endpoint(base_url=url, api_key=api_key), **stated)
 
 
 def profile(*specs: ProviderSpec, mode: Mode = Mode.FIRST, **defaults: Any) -> Profile:
-    """A profile of these providers."""
+    """Return a profile with these providers."""
     return Profile(name="qwen", providers=specs, mode=mode, defaults=defaults)
 
 
 @asynccontextmanager
 async def open_servers() -> AsyncIterator[Servers]:
-    """Connections to providers."""
+    """Yield connections to providers, and close them at the end."""
     servers = Servers()
     try:
         yield servers

@@ -1,4 +1,4 @@
-"""Shared by commands that call a gateway."""
+"""Functions for commands that call a gateway."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def with_client(act: Callable[[Client], Awaitable[T]]) -> T:
-    """Run one conversation with the gateway that the settings name."""
+    """Run ``act`` with a client of the gateway that the settings name, and return its result."""
     from penstock.client import Client
     from penstock.settings import load_settings
 

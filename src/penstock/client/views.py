@@ -26,7 +26,7 @@ class Job(job.Job, frozen=True, kw_only=True):
 
 
 class MediaFile(Struct, frozen=True, kw_only=True):
-    """A model's output that is one piece of media, with its bytes."""
+    """A file with its bytes: a blob, or a model's output that is one piece of media."""
 
     data: bytes
     media_type: str

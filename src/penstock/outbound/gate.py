@@ -32,7 +32,7 @@ class LastFailure:
 class GateClosed(Exception):
     """The gate stays closed for longer than its caller waits.
 
-    ``limited``: by the server's rate limit; otherwise because the server failed too often.
+    ``limited`` is true if the server's rate limit closes it, and false if the server failed too often.
     """
 
     def __init__(self, reason: str, seconds: float, *, limited: bool) -> None:
@@ -70,7 +70,7 @@ class Slot:
 class Gate:
     """Lets up to ``concurrency`` calls through, in order, and none while the server limits us or its breaker is open.
 
-    With ``per_minute``, so many begin within any minute. It belongs to one process and one event loop.
+    If ``per_minute`` is set, at most that many begin within any minute. It belongs to one process and one event loop.
     """
 
     def __init__(
@@ -97,11 +97,11 @@ class Gate:
 
     @property
     def reason(self) -> str:
-        """Why calls wait, for people to read."""
+        """The reason why calls wait, for people to read."""
         if self._breaker.state is BreakerState.CLOSED:
             return "its rate limit is used up"
-        said = f" (the last: {self.last_failure.message})" if self.last_failure is not None else ""
-        return f"it failed {self._breaker.failures} times in a row{said}"
+        last = f" (the last: {self.last_failure.message})" if self.last_failure is not None else ""
+        return f"it failed {self._breaker.failures} times in a row{last}"
 
     def observe(self, status: int, headers: Mapping[str, str]) -> None:
         """Learn from the head of a response."""

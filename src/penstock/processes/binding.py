@@ -22,11 +22,8 @@ from collections.abc import Sequence
 
 SUPERVISOR_PID = "PENSTOCK_SUPERVISOR_PID"  # passed between our own processes; not a setting
 _PR_SET_PDEATHSIG = 1
-_IGNORED_BY_PYTHON = (
-    signal.SIGINT,
-    signal.SIGPIPE,
-    signal.SIGXFSZ,
-)  # signals that some of our processes ignore, which a program inherits
+# Signals that some of our processes ignore. A program that they start would inherit that.
+_IGNORED_BY_PYTHON = (signal.SIGINT, signal.SIGPIPE, signal.SIGXFSZ)
 
 
 def bind_to_parent(parent: int, number: int = signal.SIGKILL) -> None:

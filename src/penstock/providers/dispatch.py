@@ -21,7 +21,7 @@ log = logs.get(__name__)
 
 
 class Mode(StrEnum):
-    """How several providers are called."""
+    """The order in which several providers are called."""
 
     FIRST = "first"  # in order, until one succeeds
     ALL = "all"  # all at once; the result is that of the first in order that succeeds
@@ -68,7 +68,7 @@ class ProviderAttempt(Struct, frozen=True, kw_only=True):
 
 
 class ChargedFailure(CallFailed):
-    """A call that failed although the provider did, and charges for, the work."""
+    """A failed call whose work the provider did and charges for."""
 
     def __init__(self, message: str, used: Used) -> None:
         super().__init__("bad_input", message)
@@ -220,14 +220,14 @@ class _Dispatch:
             if len(candidates) > 1 and candidate.gate.wait() > 0:
                 later.append(candidate)
                 continue
-            await self._one(candidate, patient=len(candidates) == 1)
+            await self._one(candidate, waits=len(candidates) == 1)
             if self.succeeded or stop():
                 break
         for candidate in sorted(later, key=lambda one: one.gate.wait()):
             if self.succeeded or stop():
                 self._skip(candidate)
             else:
-                await self._one(candidate, patient=True)
+                await self._one(candidate, waits=True)
 
     async def together(
         self, candidates: Sequence[Candidate], run: Callable[[Sequence[Candidate]], Awaitable[None]]
@@ -247,7 +247,7 @@ class _Dispatch:
 
     async def all(self, candidates: Sequence[Candidate]) -> None:
         """Call all, and wait for each to end."""
-        tasks = [asyncio.ensure_future(self._one(candidate, patient=True)) for candidate in candidates]
+        tasks = [asyncio.ensure_future(self._one(candidate, waits=True)) for candidate in candidates]
         try:
             await asyncio.gather(*tasks)
         finally:  # no call continues after an unexpected exception
@@ -255,7 +255,7 @@ class _Dispatch:
 
     async def race(self, candidates: Sequence[Candidate]) -> None:
         """Call all until one succeeds, and cancel the others."""
-        tasks = {asyncio.ensure_future(self._one(candidate, patient=True)) for candidate in candidates}
+        tasks = {asyncio.ensure_future(self._one(candidate, waits=True)) for candidate in candidates}
         running = set(tasks)
         try:
             while running and not self.succeeded:
@@ -266,8 +266,8 @@ class _Dispatch:
             self._beaten = self.succeeded
             await _ended(tasks)
 
-    async def _one(self, candidate: Candidate, *, patient: bool) -> None:
-        gate = MeteredGate(candidate.gate, max(self._deadline - time.monotonic(), 0.0) if patient else 0.0)
+    async def _one(self, candidate: Candidate, *, waits: bool) -> None:
+        gate = MeteredGate(candidate.gate, max(self._deadline - time.monotonic(), 0.0) if waits else 0.0)
         try:
             if candidate.prepare is not None:
                 await candidate.prepare()

@@ -1,4 +1,4 @@
-"""What a provider and a model profile are."""
+"""Providers and model profiles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from penstock.providers.endpoint import Endpoint
 
 
 class Kind(StrEnum):
-    """What a provider speaks, and so what it can be used for."""
+    """The protocol of a provider, which decides what the provider can be used for."""
 
     CHAT = "chat"  # chat completions by OpenAI's /chat/completions
     WHISPERX = "whisperx"  # transcription as a form with a file
@@ -72,7 +72,7 @@ class Profile:
 
     @property
     def concurrency(self) -> int:
-        """How many jobs keep the providers busy: the first one's limit, or the lowest limit if all are called."""
+        """The number of jobs that keep the providers busy: the first limit, or the lowest one if all are called."""
         every = [provider.concurrency for provider in self.providers]
         return every[0] if self.mode is Mode.FIRST else min(every)
 
