@@ -36,7 +36,7 @@ from tests.support.databases import execute, own_tenant, query
 from tests.support.duties import promote, rescue
 from tests.support.jobs import JobCaller
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 POLICY = RetryPolicy(base=timedelta(seconds=10), cap=timedelta(minutes=1), max_lost_leases=3)
 LIMITS = JobLimits(max_attempts=3, lease=timedelta(seconds=60), retry=POLICY, cancel_grace=timedelta(seconds=20))
 PICK = st.integers(0, 10**6)
@@ -74,14 +74,14 @@ class JobMachine(RuleBasedStateMachine):
         self.highest_epoch = 0
         self.numbers = itertools.count()
 
-    def do(self, work: Awaitable[Answer]) -> Answer:
+    def do(self, work: Awaitable[Result]) -> Result:
         return asyncio.run_coroutine_threadsafe(_awaited(work), self.loop).result(100)
 
     @initialize()
     def begin(self) -> None:
         self.caller = JobCaller(self.service, self.do(own_tenant(self.database)))
         self.clock = Clock(self.database)
-        self.do(self.clock.freeze())  # so that the model's time is the database's to the second
+        self.do(self.clock.freeze())  # so that the time of the model equals that of the database
 
     def pick(self, number: int, *statuses: Status) -> tuple[UUID, Model] | None:
         found = [(job_id, job) for job_id, job in self.jobs.items() if job.status in statuses]
@@ -139,7 +139,7 @@ class JobMachine(RuleBasedStateMachine):
         job.counts["job.retried"] += 1
 
     @rule(number=PICK)
-    def finished_changes_by_nothing_else(self, number: int) -> None:
+    def a_finished_job_cannot_be_changed(self, number: int) -> None:
         picked = self.pick(number, Status.COMPLETED, Status.CANCELLED)
         if picked is None:
             return
@@ -217,12 +217,12 @@ class JobMachine(RuleBasedStateMachine):
         self.do(self.clock.advance(timedelta(seconds=seconds)))
 
     @rule()
-    def pass_time_and_keep_house(self) -> None:
+    def pass_time_and_run_duties(self) -> None:
         self.pass_time(55)
-        self.keep_house()
+        self.run_duties()
 
     @rule()
-    def keep_house(self) -> None:
+    def run_duties(self) -> None:
         self.do(promote(self.database))
         self.do(rescue(self.database, LIMITS))
         for job in self.jobs.values():
@@ -275,7 +275,7 @@ class JobMachine(RuleBasedStateMachine):
     # What always holds
 
     @invariant()
-    def each_job_is_in_exactly_one_place_and_as_the_model_says(self) -> None:
+    def each_job_is_in_one_table_with_the_status_of_the_model(self) -> None:
         if not self.jobs:
             return
         rows = self.do(
@@ -322,7 +322,7 @@ class JobMachine(RuleBasedStateMachine):
         self.do(self.clock.reset())
 
 
-async def _awaited(work: Awaitable[Answer]) -> Answer:
+async def _awaited(work: Awaitable[Result]) -> Result:
     return await work
 
 

@@ -22,13 +22,15 @@ RUNTIMES = {
     "http": ("url", {}, {"text": "hi"}),
     "openai": ("base_url", {"model": "m"}, {"user": "hi"}),
 }
-ANSWER = {"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}]}
+COMPLETION = {"choices": [{"message": {"content": "Hello"}, "finish_reason": "stop"}]}
 
 
 @asynccontextmanager
 async def serving_model(name: str, handler: Handler, **options: Any) -> AsyncIterator[tuple[AsyncRuntime, Seen]]:
-    """A model whose server is elsewhere, and what that server sees. A call waits for half of its 10 s at most, which is
-    less than a breaker rests."""
+    """Yield a model whose server is elsewhere, and the requests that the server gets.
+
+    A call waits at most half of its limit of 10 s, which is less than the pause of a breaker.
+    """
     address, more, _ = RUNTIMES[name]
     async with serving(handler) as seen:
         stated = {address: seen.address} | more | options
@@ -48,7 +50,7 @@ async def predict(made: AsyncRuntime, *, streams: bool = False) -> Any:
 
 
 def waits(failed: CallFailed) -> float:
-    """The seconds until the next try."""
+    """Return the seconds until the next attempt."""
     assert failed.retry_after is not None
     return failed.retry_after.total_seconds()
 
@@ -93,7 +95,7 @@ async def test_input_that_is_never_sent_says_nothing_about_the_server() -> None:
 
 
 async def test_a_stated_rate_holds_calls_back() -> None:
-    async with serving_model("openai", responding(ANSWER), requests_per_minute=2) as (made, seen):
+    async with serving_model("openai", responding(COMPLETION), requests_per_minute=2) as (made, seen):
         for _ in range(2):
             assert (await predict(made))["content"] == "Hello"
         with pytest.raises(CallFailed, match="its rate limit is used up") as caught:

@@ -30,7 +30,7 @@ FAR = b"1" + b"0" * 400 + b".5"
         (b"{NaN", None),
     ],
 )
-def test_what_is_no_json_because_of_a_number_is_named(json: bytes, held: str | None) -> None:
+def test_the_number_that_makes_a_text_invalid_json_is_named(json: bytes, held: str | None) -> None:
     assert not_finite_in(json) == held
 
 
@@ -61,7 +61,7 @@ def test_a_body_with_a_number_out_of_range_names_the_field(body: bytes, prefix: 
 
 
 @pytest.mark.parametrize("final", [True, False])
-def test_a_program_that_answers_a_number_out_of_range_fails_the_call_and_stays_in_step(final: bool) -> None:
+def test_a_program_that_writes_a_number_out_of_range_fails_the_call_and_stays_in_step(final: bool) -> None:
     line = msgspec.json.encode({"final": final, "output": [0]}).replace(b"[0]", b"[1, 1e999]")
     said = read(line)
     assert (said.final, said.output) == (final, None)

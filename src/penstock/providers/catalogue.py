@@ -231,7 +231,7 @@ def _missing(missing: list[str], names: set[str]) -> str:
 
 
 def _default_problems(defaults: Mapping[str, Any], *, transcribes: bool) -> Iterator[str]:
-    """Yield the mistakes in a profile's defaults, for which jobs would be refused although they do not state them."""
+    """Yield the mistakes in a profile's defaults: every job of the profile would be refused for them."""
     try:
         converted(defaults, TranscriptionInput if transcribes else ChatInput)
     except InvalidInput as error:

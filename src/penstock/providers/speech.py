@@ -13,20 +13,15 @@ from penstock.failures import CallFailed, Category
 from penstock.providers.dispatch import Reply, Used
 from penstock.recordings.recording import Recording, UnusableAudio, converted
 
-_KEPT: Final = (
-    "id",
-    "speaker",
-    "words",
-    "avg_logprob",
-    "no_speech_prob",
-)  # fields of a segment beside its times and text
+# Fields of a segment that are kept beside its times and text.
+_KEPT: Final = ("id", "speaker", "words", "avg_logprob", "no_speech_prob")
 _NAME_LENGTH: Final = 200  # characters of a model's name in a response
 _MAX_SEGMENTS: Final = 200_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpeechRequest:
-    """The options of a transcription. The provider decides where an option is None."""
+    """The options of a transcription. None leaves the choice to the provider."""
 
     language: str | None = None  # ISO 639-1, such as "en"
     diarization: bool = False  # label the speakers

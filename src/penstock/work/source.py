@@ -40,7 +40,7 @@ class Log(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Duty:
-    """What an engine claims, and how it keeps its leases."""
+    """The jobs that an engine claims, and how it keeps their leases."""
 
     worker_id: str
     task_types: tuple[str, ...] = ()  # none: any

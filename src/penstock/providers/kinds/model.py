@@ -57,9 +57,8 @@ class _ModelServer:
             raise CallFailed(Category.TIMEOUT, f"the model did not respond within {seconds:g} s") from None
         except CallFailed as error:
             if error.category is Category.RATE_LIMITED and error.retry_after is not None:
-                self._observe(
-                    429, {"Retry-After": f"{error.retry_after.total_seconds():.3f}"}
-                )  # the model states how long
+                # The model states how long to wait, as a server does in a header.
+                self._observe(429, {"Retry-After": f"{error.retry_after.total_seconds():.3f}"})
             raise
 
 
