@@ -107,13 +107,13 @@ def test_an_ipv4_address_inside_ipv6_is_judged_as_itself(number: int) -> None:
 
 @given(st.text(max_size=40))
 def test_no_text_makes_the_check_fail_in_another_way(text: str) -> None:
-    """A resolver with fixed results."""
+    """The check returns a reason or None for any text; it never raises."""
     for url in (text, f"http://{text}", f"http://{text}/", f"http://[{text}]/"):
         check_url(url)
 
 
 class Names(AbstractResolver):
-    """A resolver whose names lead somewhere else each time."""
+    """A resolver that returns the next of the given addresses at each look-up."""
 
     def __init__(self, *addresses: list[str]) -> None:
         self.left = list(addresses)
