@@ -51,6 +51,11 @@ async def test_help_names_every_command(tmp_path: Path) -> None:
         "stats",
         "compare",
         "top",
+        "tenant",
+        "key",
+        "ticket",
+        "audit",
+        "secret",
         "config",
         "db",
     ):

@@ -24,7 +24,7 @@ from penstock.tenants.principal import OPERATOR, Principal, TenantId
 from penstock.web.bearer import holds
 from penstock.web.request import Request
 
-_USER: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,200}")
+_USER: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\ufffd]{1,200}")  # U+FFFD stands for bytes that are not UTF-8
 _TENANT: Final = re.compile(TENANT_PATTERN)
 _MAX_TENANTS: Final = 10_000  # that are remembered by name
 
@@ -96,10 +96,13 @@ class Access:
 
     def _acting(self, request: Request, principal: Principal) -> Principal | Awaitable[Principal]:
         """Apply the headers by which a sender states a user, and an operator a tenant."""
-        user = request.header(b"penstock-user")
-        if user is not None:
+        stated = request.headers.get(b"penstock-user")
+        if stated is not None:
+            user = stated.decode("utf-8", "replace")
             if not _USER.fullmatch(user):
-                raise InvalidInput.of("Penstock-User", "must be 1 to 200 characters without control characters")
+                raise InvalidInput.of(
+                    "Penstock-User", "must be 1 to 200 characters of UTF-8 without control characters"
+                )
             principal = dataclasses.replace(principal, user=user)
         name = request.header(b"penstock-tenant")
         if name is None or name == principal.tenant_name:

@@ -3,16 +3,32 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
 
+import asyncpg
+
 from penstock.access import store
+from penstock.access.audit import Action
 from penstock.access.secret import CannotUnseal, InstanceSecret, Secrets
 from penstock.access.secret_file import SecretSource
 from penstock.errors import CannotStart, WrongState
 from penstock.postgres.pool import Database
+from penstock.tenants.principal import DEFAULT_TENANT, OPERATOR
 
 _CANARY: Final = b"penstock"
 _MAX_NAMED: Final = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SecretStatus:
+    """Where this host's secret is, by which ids it is known, and what a rotation still waits for."""
+
+    place: str
+    id: str
+    previous_id: str | None
+    in_database: list[str]
+    left: list[str]  # valid keys that are under the previous secret
 
 
 class Instance:
@@ -50,6 +66,22 @@ class Instance:
             self._checked = current.id
         return current
 
+    async def status(self) -> SecretStatus:
+        """Return the state of this host's secret. Raises CannotStart if the database has another one."""
+        async with self._database.acquire() as connection:
+            stored = await store.secrets(connection)
+            if stored:
+                _require_same(self.source, stored)
+            secrets = self.source.get()
+            left = [] if secrets.previous is None else await self._left(connection, secrets.previous)
+        return SecretStatus(
+            place="PENSTOCK_SECRET_KEY" if self.source.from_environment else str(self.source.path),
+            id=secrets.current.id,
+            previous_id=None if secrets.previous is None else secrets.previous.id,
+            in_database=list(stored),
+            left=left,
+        )
+
     async def rotate(self) -> Secrets:
         """Make a new secret the current one; both are valid until ``finish``.
 
@@ -61,36 +93,57 @@ class Instance:
             if self.source.from_environment:
                 raise WrongState(
                     "PENSTOCK_SECRET_KEY is set: state a new secret in front of the present one, separated by a comma, "
-                    f"on every host, and restart it; for example {InstanceSecret.generate().text()}"
+                    "on every host, restart it, and repeat this; make one with: openssl rand -base64 32"
                 )
             secrets = Secrets(InstanceSecret.generate(), secrets.current)
-            self.source.write(secrets)  # before the database: gateways read the file when its number of changes grows
+            self.source.write(secrets)  # first: once the database has it, gateways look for it here
         async with self._database.acquire() as connection, connection.transaction():
             await store.next_generation(connection)
             if secrets.current.id in await store.secrets(connection):
-                raise WrongState("the secret is being rotated; finish that first: penstock secret rotate --finish")
+                raise WrongState(
+                    "the secret is being rotated already; finish that first: penstock secret rotate --finish"
+                )
             await store.add_secret(connection, secrets.current.id, _canary(secrets.current))
+            await _record(connection, "secret.rotate", secrets.current)
         self._checked = secrets.current.id
         return secrets
 
     async def finish(self) -> None:
-        """End the rotation. Raises WrongState while valid keys are under the previous secret, and names them."""
+        """End the rotation. Raises WrongState while something is under the previous secret, and names it."""
+        await self.secret()
         secrets = self.source.get()
         previous = secrets.previous
         if previous is None:
             raise WrongState("the secret is not being rotated")
+        if not await self._known(secrets.current):
+            raise WrongState("the rotation has not begun: penstock secret rotate")
         async with self._database.acquire() as connection, connection.transaction():
             await store.next_generation(connection)
-            left = await store.keys_under(connection, previous.id, at_most=_MAX_NAMED + 1)
+            left = await self._left(connection, previous)
             if left:
-                more = ", …" if len(left) > _MAX_NAMED else ""
                 raise WrongState(
-                    f"these keys were not used since the rotation began: {', '.join(left[:_MAX_NAMED])}{more}. "
+                    f"these keys were not used since the rotation began: {', '.join(left)}. "
                     "A key moves to the new secret when it is used; revoke those that are not needed"
                 )
             await store.remove_secret(connection, previous.id)
+            await _record(connection, "secret.finish", secrets.current)
         if not self.source.from_environment:
             self.source.write(Secrets(secrets.current))
+
+    async def _known(self, secret: InstanceSecret) -> bool:
+        """Return whether the database knows a secret."""
+        async with self._database.acquire() as connection:
+            return secret.id in await store.secrets(connection)
+
+    async def _left(self, connection: asyncpg.Connection, previous: InstanceSecret) -> list[str]:
+        """Return the names of some valid keys under the previous secret; the last is "…" if there are more."""
+        left = await store.keys_under(connection, previous.id, at_most=_MAX_NAMED + 1)
+        return left if len(left) <= _MAX_NAMED else [*left[:_MAX_NAMED], "…"]
+
+
+async def _record(connection: asyncpg.Connection, name: str, secret: InstanceSecret) -> None:
+    """Record an action of the command line on this host, which reaches the database without a gateway."""
+    await store.record(connection, DEFAULT_TENANT, OPERATOR, "command line", Action(name=name, subject=secret.id))
 
 
 def _canary(secret: InstanceSecret) -> bytes:

@@ -147,10 +147,9 @@ class KeyCache:
                 self._replace(self._by_id[key_id], rows.get(key_id))
         self.generation = max(self.generation, generation)
 
-    def check_secrets(self) -> None:
-        """Read the secrets again; if they are being rotated, check known keys once more, which moves them over."""
-        before = self._secrets.get().current.id
-        if self._secrets.reload().current.id != before:
+    def reload_secrets(self) -> None:
+        """Read the secrets again. While they are being rotated, each key is checked at its next use, which moves it."""
+        if self._secrets.reload().previous is not None:
             self._by_header.clear()
 
     def restart(self, generation: int) -> None:

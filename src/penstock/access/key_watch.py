@@ -45,7 +45,7 @@ class KeyWatch(Periodic):
             moved = len(cache) > 0 and state.generation > cache.generation
             changed = await store.changed_keys(connection, cache.generation) if moved else []
         if moved:
-            cache.check_secrets()
+            cache.reload_secrets()
         if state.generation < cache.generation:
             cache.restart(state.generation)
         elif changed:

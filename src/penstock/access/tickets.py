@@ -13,50 +13,24 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from dataclasses import replace
 from datetime import UTC, datetime
 from secrets import token_urlsafe
-from typing import Annotated, Final, Literal
-from uuid import UUID
+from typing import Final
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 from penstock.access import store
 from penstock.access.instance import Instance
-from penstock.access.key import ScopeList, Text
 from penstock.access.key_cache import KeyCache
+from penstock.access.ticket import Ticket, TicketCreation
 from penstock.errors import ScopeMissing, Unauthorized
 from penstock.masking import Secret
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import Principal, Subject, TenantId
 from penstock.web.request import Request
 
-MAX_SECONDS: Final = 3600
 PARAMETER: Final = re.compile(rb"(?:^|&)ticket=([^&]*)")
 _MAX_BYTES: Final = 4096
 _TIDY_SECONDS: Final = 60.0  # between removals of the records of expired tickets
-
-
-class TicketSubject(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The one thing that a ticket is about."""
-
-    kind: Literal["job"]
-    id: UUID
-
-
-class TicketCreation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The request to issue a ticket. ``subject`` limits it to one job; ``once`` to one use."""
-
-    scopes: ScopeList
-    user: Text | None = None
-    subject: TicketSubject | None = None
-    ttl_seconds: Annotated[int, Meta(ge=1, le=MAX_SECONDS)] = 60
-    once: bool = False
-
-
-class Ticket(Struct, frozen=True, kw_only=True):
-    """An issued ticket: send it as the query parameter ``ticket``."""
-
-    ticket: str
-    expires_at: datetime
 
 
 class _Claims(Struct, frozen=True, kw_only=True):

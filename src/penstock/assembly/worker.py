@@ -21,7 +21,8 @@ class WorkerAssembly(Shared):
     @cached_property
     def worker_models(self) -> WorkerModels:
         """The models of the gateway that ``PENSTOCK_MODELS_URL`` names, else those in ``PENSTOCK_MODELS_DIR``."""
-        url, token = self.settings.penstock_models_url, self.settings.ai_service_token
+        url = self.settings.penstock_models_url
+        token = self.settings.penstock_key or self.settings.ai_service_token
         if url is not None:
             return models.of_gateway(
                 Client(url, token=token.reveal() if token is not None else None, headers={"Penstock-Usage": "job"})

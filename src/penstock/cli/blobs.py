@@ -9,7 +9,7 @@ from uuid import UUID
 
 import typer
 
-from penstock.cli.gateway import with_client
+from penstock.cli.gateway import command, with_client
 from penstock.cli.output import AsJson, print_json, print_table, wants_json
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ app = typer.Typer(help="Keep files at the gateway at PENSTOCK_URL, for jobs to u
 BlobId = Annotated[UUID, typer.Argument(metavar="ID", help="The blob's id.")]
 
 
-@app.command()
+@command(app)
 def put(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, readable=True, help="The file.")],
     media_type: Annotated[str | None, typer.Option(help="Its media type; guessed from its name.")] = None,
@@ -40,7 +40,7 @@ def put(
         print_table(("field", "value"), known.items())
 
 
-@app.command()
+@command(app)
 def get(
     blob_id: BlobId,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write it here.")] = None,
@@ -65,7 +65,7 @@ def get(
         partial.unlink(missing_ok=True)
 
 
-@app.command()
+@command(app)
 def delete(blob_id: BlobId) -> None:
     """Delete a file before it expires."""
     with_client(lambda client: client.delete_blob(blob_id))

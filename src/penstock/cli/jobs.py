@@ -10,7 +10,7 @@ from uuid import UUID
 import typer
 
 from penstock.cli import job_views
-from penstock.cli.gateway import read_input, with_client
+from penstock.cli.gateway import command, read_input, with_client
 from penstock.cli.job_views import Job
 from penstock.cli.output import AsJson, harmless, print_json, wants_json
 
@@ -32,7 +32,7 @@ Tags = Annotated[list[str] | None, typer.Option("--tag", help="Only jobs with th
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing; print how many jobs match.")]
 
 
-@app.command()
+@command(app)
 def submit(
     task_type: Annotated[str, typer.Argument(help="The type of the job, such as llm_chat.")],
     model_profile: Annotated[str, typer.Argument(help="The model or profile that runs it, such as qwen2.5-14b.")],
@@ -103,7 +103,7 @@ def submit(
         _exit_by([job])
 
 
-@app.command()
+@command(app)
 def get(job_id: JobId, as_json: AsJson = False) -> None:
     """Show one job with all details."""
     from penstock.cli import job_calls
@@ -111,7 +111,7 @@ def get(job_id: JobId, as_json: AsJson = False) -> None:
     job_views.show_job(with_client(lambda client: job_calls.get(client, job_id)), as_json=as_json)
 
 
-@app.command("list")
+@command(app, "list")
 def list_jobs(
     owner_service: OwnerService = None,
     owner_ref: OwnerRef = None,
@@ -131,7 +131,7 @@ def list_jobs(
     job_views.show_jobs(jobs, as_json=as_json)
 
 
-@app.command()
+@command(app)
 def watch(
     job_ids: Annotated[list[UUID], typer.Argument(metavar="ID…", help="Job ids.")], as_json: AsJson = False
 ) -> None:
@@ -143,7 +143,7 @@ def watch(
     _exit_by(jobs)
 
 
-@app.command()
+@command(app)
 def retry(
     job_ids: JobIds = None,
     owner_service: OwnerService = None,
@@ -161,7 +161,7 @@ def retry(
     _change("retry", job_ids or [], where, dry_run=dry_run, as_json=as_json)
 
 
-@app.command()
+@command(app)
 def cancel(
     job_ids: JobIds = None,
     owner_service: OwnerService = None,

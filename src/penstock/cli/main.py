@@ -12,7 +12,23 @@ from typing import Annotated
 
 import typer
 
-from penstock.cli import blobs, compare, config, database, jobs, models, roles, sidecar, top
+from penstock.cli import (
+    audit,
+    blobs,
+    compare,
+    config,
+    database,
+    jobs,
+    keys,
+    models,
+    roles,
+    secret,
+    sidecar,
+    tenants,
+    tickets,
+    top,
+)
+from penstock.cli.gateway import command
 from penstock.errors import PenstockError, SettingsError
 
 app = typer.Typer(
@@ -33,9 +49,14 @@ app.command("sidecar")(sidecar.sidecar)
 app.add_typer(jobs.app, name="job")
 app.add_typer(models.app, name="model")
 app.add_typer(blobs.app, name="blob")
-app.command("stats")(jobs.stats)
-app.command("compare")(compare.compare)
-app.command("top")(top.top)
+command(app, "stats")(jobs.stats)
+command(app, "compare")(compare.compare)
+command(app, "top")(top.top)
+app.add_typer(tenants.app, name="tenant")
+app.add_typer(keys.app, name="key")
+command(app, "ticket")(tickets.ticket)
+command(app, "audit")(audit.audit)
+app.add_typer(secret.app, name="secret")
 app.add_typer(config.app, name="config")
 app.add_typer(database.app, name="db")
 

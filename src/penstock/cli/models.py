@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from penstock.cli import model_arguments, model_views
-from penstock.cli.gateway import with_client
+from penstock.cli.gateway import command, with_client
 from penstock.cli.output import AsJson, print_json, print_json_line, wants_json
 
 if TYPE_CHECKING:
@@ -32,13 +32,13 @@ Input = Annotated[
 Files = Annotated[list[str] | None, typer.Option("--file", "-f", metavar="FIELD=PATH", help="Media of the input.")]
 
 
-@app.command("list")
+@command(app, "list")
 def list_models(as_json: AsJson = False) -> None:
     """List all models, and the manifests that cannot be used."""
     model_views.show_models(with_client(lambda client: client.models()), as_json=as_json)
 
 
-@app.command()
+@command(app)
 def show(name: Name, as_json: AsJson = False) -> None:
     """Show one model: its versions, replicas, load and counters.
 
@@ -47,7 +47,7 @@ def show(name: Name, as_json: AsJson = False) -> None:
     model_views.show_model(with_client(lambda client: client.model(name)), as_json=as_json)
 
 
-@app.command()
+@command(app)
 def schema(name: Name) -> None:
     """Print the JSON Schemas of a model's input and output.
 
@@ -57,7 +57,7 @@ def schema(name: Name) -> None:
     print_json({"input": model["input_schema"], "output": model["output_schema"], "streams": model["streams"]})
 
 
-@app.command()
+@command(app)
 def add(
     name: Annotated[
         str | None, typer.Argument(help="The name. Without other options: that of a model in the server's folder.")
@@ -88,7 +88,7 @@ def add(
     model_views.show_model(with_client(lambda client: client.add_model(stated, replace=replace)), as_json=as_json)
 
 
-@app.command()
+@command(app)
 def remove(name: Name, version: Version = None) -> None:
     """Remove a model, or one version of it; running calls are finished.
 
@@ -97,7 +97,7 @@ def remove(name: Name, version: Version = None) -> None:
     with_client(lambda client: client.remove_model(name, version=version))
 
 
-@app.command()
+@command(app)
 def reload(name: Name, version: Version = None, as_json: AsJson = False) -> None:
     """Import and load a model again; calls continue meanwhile.
 
@@ -106,7 +106,7 @@ def reload(name: Name, version: Version = None, as_json: AsJson = False) -> None
     model_views.show_model(with_client(lambda client: client.reload_model(name, version=version)), as_json=as_json)
 
 
-@app.command()
+@command(app)
 def predict(
     name: Name,
     fields: Fields = None,
@@ -146,7 +146,7 @@ async def _placed(
     return model_arguments.place(stated, schema, model_arguments.files(files))
 
 
-@app.command()
+@command(app)
 def stream(
     name: Name,
     fields: Fields = None,
@@ -173,7 +173,7 @@ def stream(
         chunks.close()
 
 
-@app.command()
+@command(app)
 def logs(
     name: Name,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow new lines until Ctrl-C.")] = False,
@@ -209,7 +209,7 @@ def logs(
     with_client(read)
 
 
-@app.command("clean-logs")
+@command(app, "clean-logs")
 def clean_logs(name: Name) -> None:
     """Delete the lines of a model's log."""
     count = with_client(lambda client: client.clean_model_logs(name))

@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
@@ -25,6 +26,11 @@ def harmless(text: str, *, lines: bool = False) -> str:
         letter if letter.isprintable() or (lines and letter in "\n\t") else "\N{REPLACEMENT CHARACTER}"
         for letter in text
     )
+
+
+def local_time(moment: datetime) -> str:
+    """Return a time for people, in the time zone of this machine."""
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def print_json(value: Any) -> None:

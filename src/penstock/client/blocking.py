@@ -43,10 +43,12 @@ class BlockingClient:
         url: str = "http://127.0.0.1:8080",
         *,
         token: str | None = None,
+        tenant: str | None = None,
+        user: str | None = None,
         owner_service: str = "python",
         timeout: timedelta = timedelta(seconds=30),
     ) -> None:
-        self.client = Client(url, token=token, owner_service=owner_service, timeout=timeout)
+        self.client = Client(url, token=token, tenant=tenant, user=user, owner_service=owner_service, timeout=timeout)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="penstock-client", daemon=True)
         self._thread.start()
@@ -117,6 +119,19 @@ class BlockingClient:
     download = _blocking(Client.download)
     blob = _blocking(Client.blob)
     delete_blob = _blocking(Client.delete_blob)
+    identity = _blocking(Client.identity)
+    tenants = _blocking(Client.tenants)
+    tenant = _blocking(Client.tenant)
+    create_tenant = _blocking(Client.create_tenant)
+    change_tenant = _blocking(Client.change_tenant)
+    keys = _blocking(Client.keys)
+    key = _blocking(Client.key)
+    create_key = _blocking(Client.create_key)
+    change_key = _blocking(Client.change_key)
+    revoke_key = _blocking(Client.revoke_key)
+    rotate_key = _blocking(Client.rotate_key)
+    issue_ticket = _blocking(Client.issue_ticket)
+    audit = _blocking(Client.audit)
 
     def stream(
         self,

@@ -16,6 +16,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
+from penstock.client.access import AccessCalls
 from penstock.client.blobs import BlobCalls
 from penstock.client.models import ModelCalls
 from penstock.client.stream import LAST_TYPES, Event, Stream
@@ -85,7 +86,7 @@ class _Batch(Struct):
     jobs: Sequence[JobSubmission]
 
 
-class Client(WorkCalls, ModelCalls, BlobCalls):
+class Client(WorkCalls, ModelCalls, BlobCalls, AccessCalls):
     """A client of one gateway; use it as ``async with Client(url, token=…) as client``.
 
     Raises ValueError for a URL that is not an HTTP URL. Errors of the gateway are raised as the classes of
@@ -93,6 +94,9 @@ class Client(WorkCalls, ModelCalls, BlobCalls):
     times, each after a delay that the gateway may lengthen. Every submission has an idempotency key, generated here if
     the caller gives none, so that repeating it after a broken connection still creates only one job.
     ``headers`` are sent with every request.
+
+    ``token`` is a key, or AI_SERVICE_TOKEN. ``tenant`` is the tenant for which an operator calls, ``user`` the end user
+    on whose behalf all calls are made.
     """
 
     def __init__(
@@ -100,13 +104,15 @@ class Client(WorkCalls, ModelCalls, BlobCalls):
         url: str = "http://127.0.0.1:8080",
         *,
         token: str | None = None,
+        tenant: str | None = None,
+        user: str | None = None,
         owner_service: str = "python",
         timeout: timedelta = timedelta(seconds=30),
         headers: Mapping[str, str] | None = None,
     ) -> None:
         self.url = url.rstrip("/")
         self.owner_service = owner_service  # of jobs that do not set one
-        self._transport = Transport(url, token=token, timeout=timeout, headers=headers)
+        self._transport = Transport(url, token=token, timeout=timeout, tenant=tenant, user=user, headers=headers)
         self._work_requests = WorkRequests(self._transport)
 
     async def __aenter__(self) -> Self:

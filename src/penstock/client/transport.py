@@ -25,7 +25,7 @@ _LARGE: Final = 2**19  # bytes
 
 def naming(tenant: str | None) -> dict[str, str] | None:
     """Return the header of a request about another tenant's data."""
-    return None if tenant is None else {"Penstock-Tenant": tenant}
+    return None if tenant is None else {"Penstock-Tenant": _header("tenant", tenant)}
 
 
 class Unreachable(ServiceError):
@@ -57,7 +57,14 @@ class Transport:
     """One connection pool to one gateway."""
 
     def __init__(
-        self, url: str, *, token: str | None, timeout: timedelta, headers: Mapping[str, str] | None = None
+        self,
+        url: str,
+        *,
+        token: str | None,
+        timeout: timedelta,
+        tenant: str | None = None,
+        user: str | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         if not url.startswith(("http://", "https://")):
             raise ValueError(f"url must begin with http:// or https://, not {url[:100]!r}")
@@ -68,13 +75,17 @@ class Transport:
         self._named: dict[str, Transport] = {}  # the same pool for requests about other tenants' data
         self._pool: Transport | None = None  # the owner of the pool, if it is not this one
         self._headers = {**(headers or {}), **({"Authorization": f"Bearer {token}"} if token else {})}
+        self._headers |= naming(tenant) or {}
+        if user is not None:
+            self._headers["Penstock-User"] = _header("user", user)
 
     def for_tenant(self, name: str) -> Transport:
         """Return a transport on the same pool whose requests are about a tenant's data; closed with this one."""
         if name not in self._named:
-            other = self._named[name] = Transport(self.url, token=self._token, timeout=timedelta(seconds=self._timeout))
+            other = Transport(self.url, token=self._token, timeout=timedelta(seconds=self._timeout))
             other._pool = self
-            other._headers |= self._headers | (naming(name) or {})
+            other._headers = self._headers | (naming(name) or {})
+            self._named[name] = other
         return self._named[name]
 
     async def close(self) -> None:
@@ -204,6 +215,13 @@ async def _pause(pauses: Iterator[float], error: PenstockError, stated: float | 
     if pause is None:
         raise error from error.__cause__
     await asyncio.sleep(max(pause * (0.5 + random()), min(stated or 0.0, _MAX_RETRY_AFTER_SECONDS)))
+
+
+def _header(name: str, value: str) -> str:
+    """Return a value that can be sent as a header; raises ValueError for any other."""
+    if not value or not value.isprintable():
+        raise ValueError(f"{name} must be printable characters")
+    return value
 
 
 def _seconds(header: str | None) -> float | None:

@@ -55,6 +55,14 @@ class GatewaySettings:
     penstock_url: str = setting(
         http_url, derived=_own_gateway, meaning="the gateway that penstock job and penstock stats call"
     )
+    penstock_key: Secret | None = setting(
+        header_secret,
+        None,
+        "the key with which commands, and workers with PENSTOCK_MODELS_URL, call a gateway; unset: AI_SERVICE_TOKEN",
+    )
+    penstock_tenant: str | None = setting(
+        text, None, "the tenant for which an operator's commands call that gateway, unless --tenant states one"
+    )
     penstock_max_call_bytes: int = setting(size, 64 * MEBIBYTE, "largest body of a live call to a model")
 
 

@@ -8,7 +8,8 @@ import msgspec
 
 from penstock.access.key import CreatedKey, Identity, Key, KeyChange, KeyCreation, KeyList, KeyRotation
 from penstock.access.service import AccessService, Sender
-from penstock.access.tickets import Ticket, TicketCreation, Tickets
+from penstock.access.ticket import Ticket, TicketCreation
+from penstock.access.tickets import Tickets
 from penstock.errors import (
     DatabaseUnavailable,
     InvalidInput,
