@@ -195,7 +195,7 @@ async def test_each_action_is_recorded_in_the_log_of_its_tenant(operator: HttpCa
     ]
     changed = recorded[2]
     assert (changed["before"], changed["after"]) == ({"scopes": ["jobs:read"]}, {"scopes": ["files", "jobs:read"]})
-    assert (changed["user_id"], changed["address"], changed["key_id"]) == ("ada", "127.0.0.1", "")
+    assert (changed["user_id"], changed["address"], changed["key_id"]) == ("ada", "127.0.0.1", None)
     assert [one["action"] for one in (await operator.call("GET", "/audit?limit=1", headers=acting)).json["actions"]]
     page = (await operator.call("GET", "/audit?action=key.change&limit=1", headers=acting)).json
     assert [one["id"] for one in page["actions"]] == [changed["id"]]

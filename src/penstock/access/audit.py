@@ -35,8 +35,8 @@ class Recorded(Struct, frozen=True, kw_only=True):
 
     id: int
     at: datetime
-    key_id: str  # of the sender; "" for AI_SERVICE_TOKEN
-    user_id: str  # that the sender stated, or ""
+    key_id: str | None  # of the sender; null for AI_SERVICE_TOKEN
+    user_id: str | None  # that the sender stated
     address: str
     action: str
     subject: str

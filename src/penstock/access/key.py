@@ -83,7 +83,7 @@ class Key(Struct, frozen=True, kw_only=True):
     queues: list[str] | None = None
     apps: list[str] | None = None
     created_at: datetime
-    created_by: str  # the id of a key; "" for AI_SERVICE_TOKEN
+    created_by: str | None  # the id of a key; null for AI_SERVICE_TOKEN
     expires_at: datetime | None = None
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None

@@ -66,13 +66,13 @@ SELECT :id::text, :tenant_id::integer, :name::text, :scopes::text[], :models::te
 
 -- name: key(tenant_id, id)
 -- Return one key of a tenant. Index: primary key.
-SELECT id, name, scopes, models, queues, apps, created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by
+SELECT id, name, scopes, models, queues, apps, created_at, nullif(created_by, '') AS created_by, expires_at, revoked_at, last_used_at, replaced_by
 FROM api_key WHERE tenant_id = :tenant_id AND id = :id;
 
 
 -- name: keys_of(tenant_id, at_most)
 -- Return the keys of a tenant, the oldest first. Index: api_key_tenant.
-SELECT id, name, scopes, models, queues, apps, created_at, created_by, expires_at, revoked_at, last_used_at, replaced_by
+SELECT id, name, scopes, models, queues, apps, created_at, nullif(created_by, '') AS created_by, expires_at, revoked_at, last_used_at, replaced_by
 FROM api_key WHERE tenant_id = :tenant_id ORDER BY created_at, id LIMIT :at_most;
 
 
@@ -144,7 +144,7 @@ SELECT :tenant_id::integer, clock(), :key_id::text, :user_id::text, :address::te
 
 -- name: audit_of(tenant_id, before_id, action, subject, at_most)
 -- Return the recorded actions of a tenant, the newest first. Index: audit_tenant.
-SELECT id, at, key_id, user_id, address, action, subject, before, after
+SELECT id, at, nullif(key_id, '') AS key_id, nullif(user_id, '') AS user_id, address, action, subject, before, after
 FROM audit
 WHERE tenant_id = :tenant_id AND id < :before_id
   AND (:action::text IS NULL OR action = :action) AND (:subject::text IS NULL OR subject = :subject)

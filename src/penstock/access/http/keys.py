@@ -22,7 +22,6 @@ from penstock.errors import (
     WrongState,
 )
 from penstock.tenants import scopes
-from penstock.web.reading import decode
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
 from penstock.web.route import PathParameter, ResponseSpec, route
@@ -36,7 +35,7 @@ _KEY: Final = {
     "name": "billing service",
     "scopes": ["jobs:read", "jobs:submit"],
     "created_at": "2026-11-29T12:00:00Z",
-    "created_by": "",
+    "created_by": None,
 }
 _CREATED: Final = {**_KEY, "key": "ps_3Kf0aQ9ZpL2m_…"}
 _IDENTITY: Final = {"tenant": "default", "key": "3Kf0aQ9ZpL2m", "scopes": ["jobs:read", "jobs:submit"], "user": "ada"}
@@ -152,8 +151,7 @@ class KeyRoutes:
     )
     async def rotate(self, request: Request) -> Response:
         request.query({})
-        body = await request.body()
-        rotation = decode(body, _rotation) if body else KeyRotation()
+        rotation = await request.read(_rotation)
         created = await self._service.rotate_key(sender_of(request), request.path("id"), rotation)
         return json_response(created, 201, [(b"location", f"/api/v1/keys/{created.id}".encode()), _NOT_STORED])
 

@@ -25,7 +25,7 @@ _PAGE: Final = {
         {
             "id": 7,
             "at": "2026-11-29T12:00:00Z",
-            "key_id": "",
+            "key_id": None,
             "user_id": "ada",
             "address": "127.0.0.1",
             "action": "tenant.change",
