@@ -17,6 +17,7 @@
     │   ├── WrongState              the job's state does not allow the operation
     │   ├── IdempotencyConflict     the key was used before for another request
     │   ├── AlreadyExists           a model of that name and version is registered already
+    │   ├── QuotaExceeded           a quota has too little left
     │   └── PoisonInput             this input has brought down replicas repeatedly
     ├── ServiceError                the service could not serve a valid request
     │   ├── DatabaseUnavailable     PostgreSQL cannot be reached; try again
@@ -39,7 +40,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import ClassVar
 
 
@@ -159,6 +160,29 @@ class AlreadyExists(CallerError):
     """A model of this name and version is registered already."""
 
     code = "already_exists"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exceeded:
+    """The quota that refused a request, as it stands."""
+
+    quota: str  # "calls-per-minute"
+    limit: int
+    used: int  # with what is reserved for requests in progress
+    resets_at: datetime | None = None  # None: when requests in progress have ended
+
+
+class QuotaExceeded(CallerError):
+    """A quota has too little left for this request. Nothing was counted, of any quota."""
+
+    code = "quota_exceeded"
+
+    def __init__(
+        self, message: str | None = None, *, exceeded: Exceeded | None = None, retry_after: timedelta | None = None
+    ) -> None:
+        super().__init__(message)
+        self.exceeded = exceeded
+        self.retry_after = retry_after  # None: waiting does not help
 
 
 class PoisonInput(CallerError):

@@ -27,6 +27,7 @@ from penstock.jobs.sql import duties, history, queues, reading, store
 from penstock.models import store as model_store
 from penstock.postgres.pool import Database
 from penstock.providers import store as provider_store
+from penstock.quotas import store as quota_store
 from tests.support.databases import own_tenant, query, snapshot
 from tests.support.jobs import JobCaller, submission, take
 from tests.support.waiting import within
@@ -39,6 +40,7 @@ ROOMS = {
     "blobs": (blob_store,),
     "providers": (provider_store,),
     "access": (access_store,),
+    "quotas": (quota_store,),
 }
 SOURCES = Path(store.__file__).parents[2]
 STATEMENTS = {

@@ -13,6 +13,9 @@ from penstock.jobs.http.submitting import SubmitRoutes
 from penstock.jobs.job import JobFilter, JobSubmission
 from penstock.jobs.service import JobService
 from penstock.postgres.pool import Database
+from penstock.quotas.admission import Quotas
+from penstock.quotas.rules import Rules
+from penstock.quotas.slices import Slices
 from penstock.tenants.principal import DEFAULT_TENANT, OPERATOR
 from penstock.web.body import Body
 from penstock.web.request import Request
@@ -23,10 +26,10 @@ from tests.support.gateways import SUBMISSION
 class Checked:
     """Job handlers whose check refuses inputs without a text."""
 
-    def __init__(self, service: JobService) -> None:
+    def __init__(self, service: JobService, database: Database) -> None:
         self.service = service
         self.seen: list[str] = []
-        self.handlers = SubmitRoutes(service, check=self.check)
+        self.handlers = SubmitRoutes(service, check=self.check, quotas=Quotas(Rules(), Slices(database)))
 
     def check(self, submission: JobSubmission, prefix: str) -> None:
         self.seen.append(prefix)
@@ -44,7 +47,7 @@ async def checked(database_url: str) -> AsyncIterator[Checked]:
     service = JobService(database)
     await service.start()
     try:
-        yield Checked(service)
+        yield Checked(service, database)
     finally:
         await service.stop()
         await database.close()

@@ -8,6 +8,7 @@ import jsonschema_rs
 import msgspec
 import pytest
 
+from penstock.errors import PenstockError, QuotaExceeded
 from penstock.gateway.documentation import ABOUT
 from penstock.masking import Secret
 from penstock.web import problems
@@ -69,6 +70,11 @@ async def test_references_resolve(described: dict[str, Any]) -> None:
         assert reference.removeprefix("#/components/schemas/") in schemas, reference
 
 
+_REGISTERED: dict[type[PenstockError], str] = {
+    QuotaExceeded: "https://iana.org/assignments/http-problem-types#quota-exceeded"
+}
+
+
 async def test_every_json_response_has_an_example_that_matches_its_schema(described: dict[str, Any]) -> None:
     for path, methods in described["paths"].items():
         for operation in methods.values():
@@ -89,7 +95,7 @@ async def test_examples_of_requests_are_accepted(database_url: str) -> None:
         for route in caller.gateway.routes:
             if route.request_example is not None and "{" not in route.path:
                 at_once = {"wait_seconds": 0} if "wait_seconds" in route.request_example else {}
-                reply = await caller.post(route.path, route.request_example | at_once)
+                reply = await caller.call(route.method, route.path, route.request_example | at_once)
                 assert reply.status < 300, (route.path, reply.body)
 
 
@@ -109,4 +115,4 @@ def test_every_error_has_a_status_and_a_unique_code() -> None:
     for error, (status, _) in STATUSES.items():
         documented = problems.schema_example(error)
         assert (documented["status"], documented["code"]) == (status, error.code)
-        assert documented["type"] == f"urn:penstock:problem:{error.code}"
+        assert documented["type"] == _REGISTERED.get(error, f"urn:penstock:problem:{error.code}")

@@ -16,6 +16,7 @@ from penstock.jobs import part as jobs
 from penstock.models import part as models
 from penstock.providers import part as providers
 from penstock.providers.status import ProvidersWatch
+from penstock.quotas.part import QuotaParts
 from penstock.settings import Settings
 from penstock.sidecar import part as sidecar
 from penstock.sidecar.infra import Infra
@@ -41,6 +42,10 @@ class GatewayAssembly(Shared):
         return AccessParts(self.settings, self.database, self.jobs.wakeups)
 
     @cached_property
+    def quotas(self) -> QuotaParts:
+        return QuotaParts(self.database, self.jobs.wakeups)
+
+    @cached_property
     def gateway(self) -> Gateway:
         """All parts, in the order in which they start; they stop in reverse."""
         inputs = InputCheck(self.models, self.catalogue)
@@ -49,13 +54,22 @@ class GatewayAssembly(Shared):
             self.access.access,
             [
                 usage.part(self.usage, self.database),
+                self.quotas.part,
                 models.part(
                     self.models,
                     max_call_bytes=self.settings.penstock_max_call_bytes,
                     uploads=self.uploads,
                     usage=self.usage,
+                    quotas=self.quotas.quotas,
                 ),
-                jobs.part(self.jobs, self.settings, check=inputs, known=inputs.names, explain=inputs.problem),
+                jobs.part(
+                    self.jobs,
+                    self.settings,
+                    check=inputs,
+                    known=inputs.names,
+                    explain=inputs.problem,
+                    quotas=self.quotas.quotas,
+                ),
                 providers.part(self.providers, self.jobs),
                 blobs.part(self.blobs),
                 system.part(self.database, self.jobs),

@@ -18,6 +18,7 @@ from penstock.part import Part
 from penstock.postgres.address import database_url
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
+from penstock.quotas.duties import QuotaExpiry
 from penstock.settings import Settings
 from penstock.usage.duties import UsageRetention, UsageRollUp
 
@@ -39,6 +40,7 @@ def build_housekeeper(
             ]
         ),
         Part(duties=[UsageRollUp(database), UsageRetention(database, usage_detail or retention)]),
+        Part(duties=[QuotaExpiry(database)]),
         Part(duties=[Positions(database)]),
         Part(duties=[Sweeper(database)]),
     ]

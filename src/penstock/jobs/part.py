@@ -11,12 +11,15 @@ from penstock.jobs.http.working import WorkRoutes
 from penstock.jobs.queues import Explain, Known
 from penstock.jobs.service import JobService
 from penstock.part import Part
+from penstock.quotas.admission import Quotas
 from penstock.settings.jobs import JobSettings
 from penstock.web.route import routes_of
 
 
-def part(service: JobService, settings: JobSettings, *, check: Check, known: Known, explain: Explain) -> Part:
-    """The routes of jobs. For ``check``, ``known`` and ``explain`` see SubmitRoutes and JobRoutes."""
+def part(
+    service: JobService, settings: JobSettings, *, check: Check, known: Known, explain: Explain, quotas: Quotas
+) -> Part:
+    """The routes of jobs. For ``check``, ``known``, ``explain`` and ``quotas`` see SubmitRoutes and JobRoutes."""
     sizes = Sizes(
         input=settings.penstock_max_input_bytes,
         result=settings.penstock_max_result_bytes,
@@ -29,6 +32,7 @@ def part(service: JobService, settings: JobSettings, *, check: Check, known: Kno
             known=known,
             explain=explain,
             check=check,
+            quotas=quotas,
             strict_queues=settings.penstock_strict_queues,
         ),
         ReadRoutes(service, known=known, explain=explain),

@@ -10,18 +10,22 @@ from penstock.models.http.metering import Metering
 from penstock.models.http.registry import RegistryRoutes
 from penstock.models.service import ModelService
 from penstock.part import Part
+from penstock.quotas.admission import Quotas
 from penstock.usage.live import LiveUsage
 from penstock.web.route import routes_of
 
 
-def part(service: ModelService, *, max_call_bytes: int, uploads: Uploads, usage: LiveUsage | None = None) -> Part:
-    """Return the routes of models; ``uploads`` reads the uploads that inputs name, ``usage`` accounts calls."""
+def part(
+    service: ModelService, *, max_call_bytes: int, uploads: Uploads, quotas: Quotas, usage: LiveUsage | None = None
+) -> Part:
+    """Return the routes of models; ``uploads`` reads the uploads that inputs name, ``quotas`` admit calls,
+    and ``usage`` accounts them."""
     metering = Metering(usage)
     topics = (
-        CallRoutes(service, max_call_bytes=max_call_bytes, uploads=uploads, metering=metering),
+        CallRoutes(service, max_call_bytes=max_call_bytes, uploads=uploads, metering=metering, quotas=quotas),
         RegistryRoutes(service),
         LogRoutes(service),
-        BackendRoutes(service, max_call_bytes=max_call_bytes, uploads=uploads, metering=metering),
+        BackendRoutes(service, max_call_bytes=max_call_bytes, uploads=uploads, metering=metering, quotas=quotas),
     )
     return Part(
         routes=[route for topic in topics for route in routes_of(topic)],

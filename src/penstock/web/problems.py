@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
@@ -27,6 +27,7 @@ STATUSES: dict[type[errors.PenstockError], tuple[int, str]] = {
     errors.InvalidInput: (422, "A field breaks a rule"),
     errors.IdempotencyConflict: (422, "The idempotency key was used for another request"),
     errors.AlreadyExists: (409, "Already registered"),
+    errors.QuotaExceeded: (429, "Quota exceeded"),
     errors.PoisonInput: (422, "This input brings the model down"),
     errors.ModelFailed: (500, "The model failed"),
     errors.ModelCrashed: (502, "The model crashed"),
@@ -48,7 +49,11 @@ _REFUSALS: Final = {  # status → code and title, for requests that never reach
     501: ("unsupported_encoding", "Transfer encoding not supported"),
     505: ("unsupported_version", "HTTP version not supported"),
 }
+_QUOTA_EXCEEDED: Final = "https://iana.org/assignments/http-problem-types#quota-exceeded"
 _SOON = timedelta(seconds=1)
+
+
+_EXAMPLE_TIME: Final = datetime(2026, 11, 29, 12, 1, tzinfo=UTC)
 
 
 class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -60,6 +65,15 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: str
     detail: str
     errors: list[dict[str, str]] = []  # field and detail of each mistake
+    quota: str | None = (
+        None  # that refused the request, with its limit, what is used of it, and when that is less again
+    )
+    limit: int | None = None
+    used: int | None = None
+    resets_at: datetime | None = None
+    violated_policies: list[str] | None = msgspec.field(
+        default=None, name="violated-policies"
+    )  # as in RateLimit-Policy
 
 
 class Refused(Exception):
@@ -83,13 +97,19 @@ def describe(error: errors.PenstockError) -> Problem:
     """Return the problem details of an error; those of our own errors reveal nothing beyond their class."""
     status, title = status_of(type(error))
     mistakes = error.problems if isinstance(error, errors.InvalidInput | errors.ModelBroken) else ()
+    exceeded = error.exceeded if isinstance(error, errors.QuotaExceeded) else None
     return Problem(
-        type=f"urn:penstock:problem:{error.code}",
+        type=f"urn:penstock:problem:{error.code}" if not isinstance(error, errors.QuotaExceeded) else _QUOTA_EXCEEDED,
         title=title,
         status=status,
         code=error.code,
         detail=error.message if (status, title) != _OURS else "The service failed to answer this request.",
         errors=[{"field": mistake.field, "detail": mistake.detail} for mistake in mistakes],
+        quota=exceeded.quota if exceeded else None,
+        limit=exceeded.limit if exceeded else None,
+        used=exceeded.used if exceeded else None,
+        resets_at=exceeded.resets_at if exceeded else None,
+        violated_policies=[exceeded.quota] if exceeded else None,
     )
 
 
@@ -101,12 +121,29 @@ def response(error: errors.PenstockError, *, allow: str | None = None) -> Respon
         headers.append((b"www-authenticate", b'Bearer realm="penstock"'))
     if problem.status == 503:
         wait = (error.retry_after if isinstance(error, errors.Overloaded) else None) or _SOON
-        headers.append((b"retry-after", str(math.ceil(wait.total_seconds())).encode()))
+        headers.append(_retry_after(wait))
+    if isinstance(error, errors.QuotaExceeded):
+        headers += _of_quota(error)
     if allow is not None:
         headers.append((b"allow", allow.encode()))
     return Response(
         status=problem.status, body=msgspec.json.encode(problem), content_type=PROBLEM_JSON, headers=headers
     )
+
+
+def _of_quota(error: errors.QuotaExceeded) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a refusal: when to try again, and how the quota stands."""
+    headers = [] if error.retry_after is None else [_retry_after(error.retry_after)]
+    if error.exceeded is not None:
+        name, left = error.exceeded.quota.encode(), max(0, error.exceeded.limit - error.exceeded.used)
+        reset = b"" if error.retry_after is None else b";t=%d" % math.ceil(error.retry_after.total_seconds())
+        headers.append((b"ratelimit-policy", b'"%b";q=%d' % (name, error.exceeded.limit)))
+        headers.append((b"ratelimit", b'"%b";r=%d%b' % (name, left, reset)))
+    return headers
+
+
+def _retry_after(wait: timedelta) -> tuple[bytes, bytes]:
+    return (b"retry-after", str(math.ceil(wait.total_seconds())).encode())
 
 
 def refusal(refused: Refused) -> Response:
@@ -132,10 +169,12 @@ def unexpected() -> Response:
 
 def schema_example(error: type[errors.PenstockError]) -> dict[str, Any]:
     """Return an example of an error for the description of the API."""
-    sample = (
-        error([errors.FieldProblem(field="priority", detail="expected `int` <= 100")])
-        if issubclass(error, errors.InvalidInput)
-        else error()
-    )
+    sample: errors.PenstockError
+    if issubclass(error, errors.InvalidInput):
+        sample = error([errors.FieldProblem(field="priority", detail="expected `int` <= 100")])
+    elif issubclass(error, errors.QuotaExceeded):
+        sample = error(exceeded=errors.Exceeded(quota="calls-per-minute", limit=600, used=600, resets_at=_EXAMPLE_TIME))
+    else:
+        sample = error()
     example: dict[str, Any] = msgspec.to_builtins(describe(sample))
     return example

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,9 +11,11 @@ import msgspec
 from msgspec import UNSET
 
 from penstock.errors import (
+    CallerError,
     DatabaseUnavailable,
     IdempotencyConflict,
     InvalidInput,
+    QuotaExceeded,
     TooLarge,
 )
 from penstock.jobs.http import examples
@@ -25,14 +28,16 @@ from penstock.jobs.job import (
     JobFields,
     JobSubmission,
     Name,
+    Submitted,
 )
 from penstock.jobs.queues import Explain, Known
 from penstock.jobs.service import JobService
+from penstock.quotas.admission import Admission, Quotas, jobs_of
 from penstock.tenants import scopes
 from penstock.tenants.principal import Principal
 from penstock.web.reading import check_moment
 from penstock.web.request import Request
-from penstock.web.response import Response, json_response
+from penstock.web.response import Headers, Response, json_response
 from penstock.web.route import Parameter, ResponseSpec, route
 
 _PREFER_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?(?:$|[,;\s])", re.IGNORECASE)
@@ -61,9 +66,9 @@ class SubmitRoutes(JobRoutes):
     """Accepts submissions of jobs.
 
     ``check`` gets every submission before anything is written, with the prefix of its fields ("" or "jobs[3].");
-    it may raise InvalidInput. It runs on the event loop, so it must be quick. If no worker has ever served a job's
-    queue and this process does not know it, the job is refused with ``strict_queues``; otherwise the
-    response has a warning.
+    it may raise InvalidInput. It runs on the event loop, so it must be quick. ``quotas`` admit what passes. If no
+    worker has ever served a job's queue and this process does not know it, the job is refused with ``strict_queues``;
+    otherwise the response has a warning.
     """
 
     def __init__(
@@ -74,9 +79,11 @@ class SubmitRoutes(JobRoutes):
         known: Known = lambda _: (),
         explain: Explain = lambda _: None,
         check: Check | None = None,
+        quotas: Quotas,
         strict_queues: bool = False,
     ) -> None:
         super().__init__(service, sizes=sizes, known=known, explain=explain)
+        self._quotas = quotas
         self._check = check
         self._strict_queues = strict_queues
 
@@ -102,7 +109,7 @@ class SubmitRoutes(JobRoutes):
                 example=examples.JOB,
             ),
         },
-        errors=(*BODY_ERRORS, IdempotencyConflict, DatabaseUnavailable),
+        errors=(*BODY_ERRORS, IdempotencyConflict, QuotaExceeded, DatabaseUnavailable),
         max_body_bytes=lambda routes: routes.sizes.one_job,
     )
     async def submit(self, request: Request) -> Response:
@@ -110,9 +117,9 @@ class SubmitRoutes(JobRoutes):
         submission = _with_user(submission, request.principal)
         await self._check_submissions(request, [submission], lambda _: "")
         wait = _preferred_wait(request.header(b"prefer"))
-        submitted = await self.jobs(request).submit(submission, key_id=request.principal.key or "")
+        (submitted,), limits = await self._submit(request, [submission])
         job = submitted.job
-        headers = [(b"location", b"/api/v1/jobs/" + str(job.id).encode())]
+        headers = [(b"location", b"/api/v1/jobs/" + str(job.id).encode()), *limits]
         status = 201 if submitted.created else 200
         if wait is not None:
             headers.append((b"preference-applied", f"wait={wait:g}".encode()))
@@ -132,7 +139,7 @@ class SubmitRoutes(JobRoutes):
         responses={
             201: ResponseSpec(description="In the order of the request", type=CreatedBatch, example=examples.CREATED)
         },
-        errors=(*BODY_ERRORS, IdempotencyConflict, DatabaseUnavailable),
+        errors=(*BODY_ERRORS, IdempotencyConflict, QuotaExceeded, DatabaseUnavailable),
         max_body_bytes=lambda routes: routes.sizes.batch,
     )
     async def submit_batch(self, request: Request) -> Response:
@@ -141,14 +148,54 @@ class SubmitRoutes(JobRoutes):
             _with_user(_merged(batch.defaults, job, index), request.principal) for index, job in enumerate(batch.jobs)
         ]
         await self._check_submissions(request, submissions, lambda index: f"jobs[{index}].")
-        submitted = await self.jobs(request).submit_many(submissions, key_id=request.principal.key or "")
+        submitted, limits = await self._submit(request, submissions)
         created = [
             Created(id=one.job.id, status=one.job.status, created=one.created, created_at=one.job.created_at)
             for one in submitted
         ]
         queues = [queue_of(one.job) for one in submitted if waits(one.job)]
         warnings = await self.jobs(request).queues.warnings(queues, self.known, self.explain)
-        return json_response(CreatedBatch(jobs=created, warnings=warnings), 201)
+        return json_response(CreatedBatch(jobs=created, warnings=warnings), 201, limits)
+
+    async def _submit(
+        self, request: Request, submissions: Sequence[JobSubmission]
+    ) -> tuple[Sequence[Submitted], Headers]:
+        """Create jobs within the quotas; returns them, and the headers that say how the quotas stand."""
+        if not self._quotas.concern(request.principal):
+            return await self._create(request, submissions), []
+        limited = await self._quotas.admit_jobs(request.principal, [one.user_id or "" for one in submissions])
+        if limited is None:
+            return await self._create(request, submissions), []
+        # It goes on when the client leaves: jobs that are on their way to the database are created, and counted.
+        counted = asyncio.ensure_future(self._counted(request, submissions, limited.admission))
+        counted.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(counted), limited.headers
+
+    async def _counted(
+        self, request: Request, submissions: Sequence[JobSubmission], admission: Admission
+    ) -> Sequence[Submitted]:
+        """Create jobs and count them. Those that were there already cost nothing, nor do those that were refused.
+
+        When the database is lost meanwhile, it is not known whether they were created: then they count.
+        """
+        try:
+            submitted = await self._create(request, submissions)
+            admission.give_back(jobs_of(one.job.user_id or "" for one in submitted if not one.created))
+            admission.settle()
+        except CallerError:
+            raise
+        except BaseException:
+            admission.settle()
+            raise
+        finally:
+            admission.end()
+        return submitted
+
+    async def _create(self, request: Request, submissions: Sequence[JobSubmission]) -> Sequence[Submitted]:
+        jobs, key_id = self.jobs(request), request.principal.key or ""
+        if len(submissions) == 1:
+            return [await jobs.submit(submissions[0], key_id=key_id)]
+        return await jobs.submit_many(submissions, key_id=key_id)
 
     async def _check_submissions(
         self, request: Request, submissions: Sequence[JobSubmission], prefix: Callable[[int], str]

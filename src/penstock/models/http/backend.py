@@ -16,18 +16,20 @@ from uuid import uuid4
 import msgspec
 
 from penstock.blobs.uploads import Uploads
-from penstock.errors import InvalidInput, ModelUnavailable, NotFound, PenstockError
+from penstock.errors import InvalidInput, ModelUnavailable, NotFound, PenstockError, QuotaExceeded
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.logbook import Wanted
 from penstock.models.http.calls import result_of
+from penstock.models.http.limited import within_quotas
 from penstock.models.http.metering import Metering
 from penstock.models.http.requests import read_input
 from penstock.models.http.responses import as_response
 from penstock.models.service import ModelService
+from penstock.quotas.admission import Quotas
 from penstock.tenants import scopes
 from penstock.web import problems
 from penstock.web.request import Request
-from penstock.web.response import Response, json_response
+from penstock.web.response import AnyResponse, Response, json_response
 from penstock.web.route import Parameter, PathParameter, ResponseSpec, route
 
 OPERATIONS = ("predict", "getlogs", "cleanlogs", "addmodel")
@@ -40,7 +42,7 @@ _FAILURES = (409, 413, 415, 422, 500, 502, 503, 504)
 _json = msgspec.json.Decoder(dict[str, Any])
 
 
-Handler = Callable[["BackendRoutes", Request], Awaitable[Response]]
+Handler = Callable[["BackendRoutes", Request], Awaitable[AnyResponse]]
 
 
 def _interface(method: str, path: str) -> Callable[[Handler], Handler]:
@@ -71,6 +73,7 @@ def _interface(method: str, path: str) -> Callable[[Handler], Handler]:
             status: ResponseSpec(description="It failed", type=dict[str, str], example={"error": "why it failed"})
             for status in _FAILURES
         },
+        errors=(QuotaExceeded,),
         scope=scopes.MODELS_CALL,
         max_body_bytes=lambda routes: routes.max_call_bytes,
     )
@@ -79,8 +82,11 @@ def _interface(method: str, path: str) -> Callable[[Handler], Handler]:
 class BackendRoutes:
     """The interface, on a service."""
 
-    def __init__(self, service: ModelService, *, max_call_bytes: int, uploads: Uploads, metering: Metering) -> None:
+    def __init__(
+        self, service: ModelService, *, max_call_bytes: int, uploads: Uploads, metering: Metering, quotas: Quotas
+    ) -> None:
         self._service = service
+        self._quotas = quotas
         self.max_call_bytes = max_call_bytes
         self._uploads = uploads
         self._metering = metering
@@ -89,22 +95,22 @@ class BackendRoutes:
     @_interface("POST", "/get/{operation}")
     @_interface("GET", "/post/{operation}")
     @_interface("POST", "/post/{operation}")
-    async def operate(self, request: Request) -> Response:
+    async def operate(self, request: Request) -> AnyResponse:
         return await self._operate(request, request.path("operation").lower())
 
     # The original's first branch had no operations in its paths.
 
     @_interface("GET", "/get")
     @_interface("POST", "/get")
-    async def get_logs(self, request: Request) -> Response:
+    async def get_logs(self, request: Request) -> AnyResponse:
         return await self._operate(request, "getlogs")
 
     @_interface("GET", "/post")
     @_interface("POST", "/post")
-    async def predict(self, request: Request) -> Response:
+    async def predict(self, request: Request) -> AnyResponse:
         return await self._operate(request, "predict")
 
-    async def _operate(self, request: Request, operation: str) -> Response:
+    async def _operate(self, request: Request, operation: str) -> AnyResponse:
         query = lenient_query(request.query_string)
         if operation not in OPERATIONS:
             return _content(404, f"Unknown operation: {operation[:100]}. There are: {', '.join(OPERATIONS)}")
@@ -124,23 +130,32 @@ class BackendRoutes:
                     return await self._predict(request, deployment)
         except _UnknownId as error:
             return _content(400, str(error))
+        except QuotaExceeded:
+            raise
         except PenstockError as error:
-            return json_response({"error": error.message}, problems.describe(error).status)
+            return _failed(error)
 
-    async def _predict(self, request: Request, deployment: Deployment) -> Response:
+    async def _predict(self, request: Request, deployment: Deployment) -> AnyResponse:
         try:
             if deployment.schema is None:
                 await deployment.describe()
             given = await read_input(request, deployment, self._uploads)
-            request_id = request.header(b"x-request-id") or uuid4().hex
-            self._metering.require_room()
-            live = self._service.host.call(deployment, given.json, given.segments, request_id=request_id)
-            self._metering.follow(request, deployment, live)
-            return as_response(request, await result_of(request, live), request_id)
         except ModelUnavailable as error:
-            name = deployment.model.name
-            message = f"Model is not ready. Model {name} with id {name} is down: {error.message}"
-            return json_response({"error": message}, problems.describe(error).status)
+            return _unavailable(deployment, error)
+        request_id = request.header(b"x-request-id") or uuid4().hex
+
+        async def call() -> Response:
+            try:
+                self._metering.require_room()
+                live = self._service.host.call(deployment, given.json, given.segments, request_id=request_id)
+                self._metering.follow(request, deployment, live)
+                return as_response(request, await result_of(request, live), request_id)
+            except ModelUnavailable as error:
+                return _unavailable(deployment, error)
+            except PenstockError as error:
+                return _failed(error)
+
+        return await within_quotas(self._quotas, request, call)
 
     def _deployment(self, query: Mapping[str, str]) -> Deployment:
         name = _id(query)
@@ -175,6 +190,16 @@ class BackendRoutes:
 
 class _UnknownId(Exception):
     """There is no such model. The message is that of the original."""
+
+
+def _failed(error: PenstockError) -> Response:
+    return json_response({"error": error.message}, problems.describe(error).status)
+
+
+def _unavailable(deployment: Deployment, error: ModelUnavailable) -> Response:
+    name = deployment.model.name
+    message = f"Model is not ready. Model {name} with id {name} is down: {error.message}"
+    return json_response({"error": message}, problems.describe(error).status)
 
 
 def _id(query: Mapping[str, str]) -> str:

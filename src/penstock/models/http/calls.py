@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from penstock.blobs.uploads import Uploads
 from penstock.errors import (
+    DatabaseUnavailable,
     ModelBroken,
     ModelCrashed,
     ModelFailed,
@@ -17,11 +18,13 @@ from penstock.errors import (
     Overloaded,
     PoisonInput,
     ProviderFailed,
+    QuotaExceeded,
     Unauthorized,
 )
 from penstock.models.host.calls import CallResult, Listener, LiveCall
 from penstock.models.host.deployment import Deployment
 from penstock.models.http import examples
+from penstock.models.http.limited import within_quotas
 from penstock.models.http.metering import Metering
 from penstock.models.http.parameters import BODY_ERRORS, NAME, TAG, VERSION, flag, version_of, wants_events
 from penstock.models.http.requests import read_input
@@ -29,6 +32,7 @@ from penstock.models.http.responses import as_response
 from penstock.models.http.streaming import EventFeed
 from penstock.models.inputs import Input
 from penstock.models.service import ModelService
+from penstock.quotas.admission import Quotas
 from penstock.tenants import scopes
 from penstock.web import problems
 from penstock.web.body import Disconnected
@@ -40,7 +44,7 @@ MAX_REQUEST_ID: Final = 200  # characters
 _BEGIN_SECONDS: Final = 1.0  # the wait for a stream's first event before the response begins with status 200
 _ERRORS: Final = (
     *BODY_ERRORS, NotFound, PoisonInput, Overloaded, ModelFailed, ModelCrashed, ModelTimeout, ModelUnavailable,
-    ModelBroken, ProviderFailed,
+    ModelBroken, ProviderFailed, QuotaExceeded, DatabaseUnavailable,
 )  # fmt: skip
 _REQUEST_ID: Final = Parameter(
     name="X-Request-ID",
@@ -57,8 +61,11 @@ as text, or as one JSON object in the part `input`), or, where the model takes o
 class CallRoutes:
     """Calls of models, on a service."""
 
-    def __init__(self, service: ModelService, *, max_call_bytes: int, uploads: Uploads, metering: Metering) -> None:
+    def __init__(
+        self, service: ModelService, *, max_call_bytes: int, uploads: Uploads, metering: Metering, quotas: Quotas
+    ) -> None:
         self._service = service
+        self._quotas = quotas
         self.max_call_bytes = max_call_bytes
         self._uploads = uploads
         self._metering = metering
@@ -96,10 +103,14 @@ class CallRoutes:
         deployment = await self._deployment(request.path("name"), version_of(query))
         given = await read_input(request, deployment, self._uploads)
         request_id = _request_id(request)
-        self._metering.require_room()
-        live = self._service.host.call(deployment, given.json, given.segments, request_id=request_id)
-        self._metering.follow(request, deployment, live)
-        return as_response(request, await result_of(request, live), request_id)
+
+        async def call() -> Response:
+            self._metering.require_room()
+            live = self._service.host.call(deployment, given.json, given.segments, request_id=request_id)
+            self._metering.follow(request, deployment, live)
+            return as_response(request, await result_of(request, live), request_id)
+
+        return await within_quotas(self._quotas, request, call)
 
     @route(
         "POST",
@@ -125,15 +136,19 @@ class CallRoutes:
         deployment = await self._deployment(request.path("name"), version_of(query))
         given = await read_input(request, deployment, self._uploads)
         feed = EventFeed(logs=logs, problem=problems.describe)
-        self._metering.require_room()
-        feed.call = live = self._begin(deployment, given, _request_id(request), feed)
-        self._metering.follow(request, deployment, live)
-        try:
-            begin = await feed.begun(_BEGIN_SECONDS)
-        except BaseException:
-            live.close()
-            raise
-        return EventStream(chunks=feed, begin=begin, endless=False)
+
+        async def call() -> EventStream:
+            self._metering.require_room()
+            feed.call = live = self._begin(deployment, given, _request_id(request), feed)
+            self._metering.follow(request, deployment, live)
+            try:
+                begin = await feed.begun(_BEGIN_SECONDS)
+            except BaseException:
+                live.close()
+                raise
+            return EventStream(chunks=feed, begin=begin, endless=False)
+
+        return await within_quotas(self._quotas, request, call)
 
     def _begin(self, deployment: Deployment, given: Input, request_id: str, listener: Listener) -> LiveCall:
         return self._service.host.call(

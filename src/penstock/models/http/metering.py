@@ -35,9 +35,14 @@ class Metering:
         A worker that calls a model for a job (``Penstock-Usage: job``) reports the call when the job's attempt ends.
         """
         principal = request.principal
-        if self._usage is None or (request.header(USAGE_HEADER) == _OF_A_JOB and scopes.JOBS_WORK in principal.scopes):
+        if self._usage is None or of_a_job(request):
             return
         call.done.add_done_callback(partial(_record, self._usage, principal, deployment, call))
+
+
+def of_a_job(request: Request) -> bool:
+    """Return whether a worker calls the model for a job."""
+    return request.header(USAGE_HEADER) == _OF_A_JOB and scopes.JOBS_WORK in request.principal.scopes
 
 
 def _record(usage: LiveUsage, principal: Principal, deployment: Deployment, call: LiveCall, _done: Any) -> None:

@@ -1,0 +1,156 @@
+"""Admit requests within quotas: reserve first, then count what was used, or give it back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from penstock.errors import Exceeded, QuotaExceeded
+from penstock.quotas.quota import CALLS, CALLS_AT_ONCE, JOBS, PENDING_JOBS
+from penstock.quotas.rules import Amount, Rule, Rules, needs
+from penstock.quotas.slice import Slice
+from penstock.quotas.slices import NothingLeft, Slices
+from penstock.tenants.principal import Principal
+
+_SOON: Final = timedelta(seconds=1)  # while other gateways hold some of the quota, which they may give back
+_MINUTE: Final = 60
+_UNITS: Final = {
+    CALLS_AT_ONCE: b';qu="concurrent-requests"',
+    CALLS: b"",
+    JOBS: b';qu="jobs"',
+    PENDING_JOBS: b';qu="jobs"',
+}
+
+
+class Admission:
+    """What one request has reserved. End it in a ``finally``; ending it again changes nothing."""
+
+    __slots__ = ("_held", "_key", "_slices")
+
+    def __init__(self, slices: Slices, key: str, held: dict[Slice, int]) -> None:
+        self._slices = slices
+        self._key = key
+        self._held = held
+
+    def settle(self) -> None:
+        """Count what is reserved as used, except what there is at a time: that is reserved until the end."""
+        for one in [one for one in self._held if one.rule.measure != CALLS_AT_ONCE]:
+            one.settle(self._held.pop(one))
+
+    def give_back(self, amounts: Iterable[Amount]) -> None:
+        """Give back some of what is reserved."""
+        rules = [one.rule for one in self._held]
+        for (rule, subject), amount in needs(rules, self._key, amounts).items():
+            for one in self._held:
+                if one.rule is rule and one.subject == subject:
+                    one.release(amount)
+                    self._held[one] -= amount
+
+    def end(self) -> None:
+        """Give back all that is still reserved."""
+        held, self._held = self._held, {}
+        for one, amount in held.items():
+            one.release(amount)
+        if any(one.excessive for one in held):
+            self._slices.sync()
+
+
+class Limited:
+    """A request that quotas concern: its admission, and the headers of its response."""
+
+    __slots__ = ("_concerned", "admission")
+
+    def __init__(self, admission: Admission, concerned: list[Slice]) -> None:
+        self.admission = admission
+        self._concerned = concerned
+
+    @property
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        return headers(self._concerned)
+
+
+class Quotas:
+    """Admits the requests of one gateway. ``concern`` is one look-up in a dictionary."""
+
+    def __init__(self, rules: Rules, slices: Slices) -> None:
+        self._rules = rules
+        self._slices = slices
+
+    def concern(self, principal: Principal) -> bool:
+        """Return whether the tenant has any quota."""
+        return self._rules.of(principal.tenant) is not None
+
+    async def admit_call(self, principal: Principal) -> Limited | None:
+        """Reserve a live call; None if no quota concerns it. Raises QuotaExceeded or DatabaseUnavailable."""
+        user = principal.user or ""
+        return await self._admit(
+            principal, [Amount(measure=CALLS, user=user), Amount(measure=CALLS_AT_ONCE, user=user)]
+        )
+
+    async def admit_jobs(self, principal: Principal, users: Iterable[str]) -> Limited | None:
+        """Reserve jobs, one for each of ``users``; None if no quota concerns them. Raises as ``admit_call`` does."""
+        return await self._admit(principal, jobs_of(users))
+
+    async def _admit(self, principal: Principal, amounts: Iterable[Amount]) -> Limited | None:
+        rules = self._rules.of(principal.tenant)
+        if rules is None:
+            return None
+        key = principal.key or ""
+        needed = needs(rules, key, amounts)
+        if not needed:
+            return None
+        try:
+            taken = await self._slices.take(needed)
+        except NothingLeft as refusal:
+            one = refusal.slice
+            raise exceeded(one, needed[one.rule, one.subject]) from None
+        return Limited(Admission(self._slices, key, dict(taken)), [one for one, _ in taken])
+
+
+def jobs_of(users: Iterable[str]) -> list[Amount]:
+    """Return the amounts of jobs, one for each of ``users``."""
+    return [Amount(measure=measure, user=user) for user in users for measure in (JOBS, PENDING_JOBS)]
+
+
+def exceeded(one: Slice, amount: int) -> QuotaExceeded:
+    """Return the error of a request that needed more of a quota than is left."""
+    rule = one.rule
+    standing = one.standing
+    most = rule.most if standing is None else standing.most
+    used = most - one.remaining
+    resets_in = None if one.resets_in is None else timedelta(seconds=one.resets_in)
+    if amount > most:
+        return QuotaExceeded(
+            f"the quota {rule.name} of {most} is less than the {amount} that this request needs",
+            exceeded=Exceeded(quota=rule.name, limit=most, used=used),
+        )
+    shared = standing is not None and standing.others > 0
+    return QuotaExceeded(
+        f"the quota {rule.name} allows {most}, of which {used} are used",
+        exceeded=Exceeded(
+            quota=rule.name,
+            limit=most,
+            used=used,
+            resets_at=None if resets_in is None else datetime.now(UTC) + resets_in,
+        ),
+        retry_after=_SOON if shared or resets_in is None else max(_SOON, resets_in),
+    )
+
+
+def headers(slices: Iterable[Slice]) -> list[tuple[bytes, bytes]]:
+    """Return RateLimit-Policy and RateLimit, of draft-ietf-httpapi-ratelimit-headers-11."""
+    policies, limits = [], []
+    for one in slices:
+        name = one.rule.name.encode()
+        policies.append(b'"%b";q=%d%b%b' % (name, one.rule.most, _UNITS[one.rule.measure], _window(one.rule)))
+        resets_in = one.resets_in
+        reset = b"" if resets_in is None else b";t=%d" % max(1, round(resets_in))
+        limits.append(b'"%b";r=%d%b' % (name, one.remaining, reset))
+    return [(b"ratelimit-policy", b", ".join(policies)), (b"ratelimit", b", ".join(limits))]
+
+
+def _window(rule: Rule) -> bytes:
+    """Return the length of the window in seconds; months and days vary, so theirs is left out."""
+    seconds = {"minute": _MINUTE, "hour": 60 * _MINUTE}.get(rule.per)
+    return b"" if seconds is None else b";w=%d" % seconds

@@ -1,0 +1,101 @@
+"""What a quota is: whom it limits, what, in which window, and how much."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Final, Literal
+from uuid import UUID
+
+from msgspec import Meta, Struct
+
+from penstock.errors import InvalidInput
+
+Measure = Literal["calls_at_once", "calls", "jobs", "pending_jobs"]
+Per = Literal["minute", "hour", "day", "month"]
+OnCrash = Literal["free", "charge"]
+Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+Limit = Annotated[int, Meta(ge=0, le=10**15)]
+
+CALLS_AT_ONCE: Final = "calls_at_once"
+CALLS: Final = "calls"
+JOBS: Final = "jobs"
+PENDING_JOBS: Final = "pending_jobs"
+EVERY_USER: Final = "*"
+
+MEANINGS: Final = {
+    CALLS_AT_ONCE: "live calls of models in progress",
+    CALLS: "live calls of models that began",
+    JOBS: "jobs that were submitted",
+    PENDING_JOBS: "jobs that wait for a worker; a submit is refused, a retry is not",
+}
+_AT_A_TIME: Final = (CALLS_AT_ONCE, PENDING_JOBS)
+_CALENDAR: Final = ("hour", "day", "month")
+
+
+class QuotaSetting(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A quota to set. Without ``key`` and ``user`` it limits the whole tenant; ``user`` ``*`` limits every user, each
+    on their own.
+
+    ``on_crash`` is what happens to the part of the quota that a process held when it was killed: ``free`` gives it back
+    within a minute, ``charge`` counts it as used. Unless stated, hours, days and months charge.
+    """
+
+    measure: Measure
+    limit: Limit
+    per: Per | None = None
+    key: Name | None = None
+    user: Name | None = None
+    on_crash: OnCrash | None = None
+
+    @property
+    def crash(self) -> OnCrash:
+        return self.on_crash or ("charge" if self.per in _CALENDAR else "free")
+
+    def check(self) -> None:
+        """Raise InvalidInput for fields that contradict each other."""
+        if self.measure in _AT_A_TIME and self.per is not None:
+            raise InvalidInput.of("per", f"does not go with {self.measure}, which limits what there is at a time")
+        if self.measure not in _AT_A_TIME and self.per is None:
+            raise InvalidInput.of("per", "is required: minute, hour, day or month")
+        if self.key is not None and self.user is not None:
+            raise InvalidInput.of("user", "does not go with key: a quota is for one of them")
+        if self.measure == PENDING_JOBS and (self.key or self.user):
+            raise InvalidInput.of("measure", "pending_jobs can be limited for the whole tenant only")
+        if self.on_crash == "charge" and self.per not in _CALENDAR:
+            raise InvalidInput.of("on_crash", "can be charge for quotas per hour, day or month only")
+
+
+class Quota(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A quota, and what of it is used in the current window.
+
+    ``reserved`` is held by gateways: for requests in progress, or for the next ones. Of a quota for every user, the
+    numbers are those of the user that was requested. ``unaccounted`` is the part of ``used`` that was charged because a
+    process was killed.
+    """
+
+    id: UUID
+    measure: str
+    limit: int
+    on_crash: str
+    per: str | None = None
+    key: str | None = None
+    user: str | None = None
+    used: int | None = None
+    reserved: int | None = None
+    unaccounted: int = 0
+    resets_at: datetime | None = None
+
+    @property
+    def name(self) -> str:
+        return name_of(self.measure, self.per or "")
+
+
+class QuotaList(Struct, frozen=True, kw_only=True):
+    """The quotas of a tenant."""
+
+    quotas: list[Quota]
+
+
+def name_of(measure: str, per: str) -> str:
+    """Return how responses name a quota: ``calls-per-minute``."""
+    return f"{measure.replace('_', '-')}-per-{per}" if per else measure.replace("_", "-")

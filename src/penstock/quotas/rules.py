@@ -1,0 +1,86 @@
+"""The quotas of all tenants as a gateway knows them, and which of them concern a request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from penstock.quotas.quota import EVERY_USER, name_of
+from penstock.tenants.principal import TenantId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Rule:
+    """One quota, without what is used of it. Compared by identity, which is quick; ``id`` outlives a change."""
+
+    tenant: TenantId
+    id: UUID
+    measure: str
+    per: str  # "": at a time
+    most: int
+    key: str = ""
+    user: str = ""
+
+    @property
+    def name(self) -> str:
+        return name_of(self.measure, self.per)
+
+    def subject_of(self, key: str, user: str) -> str | None:
+        """Return for whom a request of that key and user is counted, or None if the quota does not concern it."""
+        if self.user == EVERY_USER:
+            return user or None
+        if self.key not in {"", key} or self.user not in {"", user}:
+            return None
+        return ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amount:
+    """How much of a measure a request takes, for which user."""
+
+    measure: str
+    amount: int = 1
+    user: str = ""
+
+
+class Rules:
+    """The quotas of all tenants. A tenant without quotas costs one look-up in a dictionary."""
+
+    def __init__(self) -> None:
+        self._of: dict[TenantId, tuple[Rule, ...]] = {}
+
+    def of(self, tenant: TenantId) -> tuple[Rule, ...] | None:
+        """Return the quotas of a tenant, or None if there are none."""
+        return self._of.get(tenant)
+
+    def replace(self, tenants: Iterable[TenantId], rules: Sequence[Rule]) -> None:
+        """Replace what is known of some tenants."""
+        for tenant in tenants:
+            self._of.pop(tenant, None)
+        for rule in rules:
+            self._of[rule.tenant] = (*self._of.get(rule.tenant, ()), rule)
+
+    def replace_all(self, rules: Sequence[Rule]) -> None:
+        """Replace all that is known."""
+        self.replace(list(self._of), rules)
+
+
+Needs = Mapping[tuple[Rule, str], int]
+
+
+def needs(rules: Sequence[Rule], key: str, amounts: Iterable[Amount]) -> dict[tuple[Rule, str], int]:
+    """Return how much a request takes of each quota that concerns it, by quota and subject."""
+    found: dict[tuple[Rule, str], int] = {}
+    for amount in amounts:
+        for rule, subject in _concerned(rules, key, amount):
+            found[rule, subject] = found.get((rule, subject), 0) + amount.amount
+    return found
+
+
+def _concerned(rules: Sequence[Rule], key: str, amount: Amount) -> Iterator[tuple[Rule, str]]:
+    for rule in rules:
+        if rule.measure == amount.measure:
+            subject = rule.subject_of(key, amount.user)
+            if subject is not None:
+                yield rule, subject

@@ -1,0 +1,184 @@
+"""A slice: the part of one quota from which a process admits requests without asking the database."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+from uuid import UUID, uuid4
+
+from penstock.quotas.quota import CALLS_AT_ONCE
+from penstock.quotas.rules import Rule
+
+VALID_SECONDS: Final = 15.0  # after the last renewal that succeeded; the database lets a slice expire after 30 s
+RENEW_SECONDS: Final = 5.0
+IDLE_SECONDS: Final = 10.0  # without a request, before what is left is given back
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a process reports of a slice, and what it wants. The first two numbers are totals since the slice exists."""
+
+    used: int
+    acknowledged: int  # the part of ``used`` that the database is known to have booked
+    reserved: int  # taken by requests in progress
+    floor: int  # that it must keep
+    least: int  # that it needs, for requests that wait too
+    best: int  # that it would like to hold
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """What the database granted, and how the whole quota stands."""
+
+    window_start: datetime
+    ends_in: float | None  # seconds until the window ends; None: it does not
+    granted: int
+    settled: int  # used by all, and booked
+    most: int
+    others: int  # held by other slices
+    spare: int  # that this slice may hold beyond its needs
+    resets_in: float | None
+
+
+class Slice:
+    """One process's part of one quota, for one subject and window.
+
+    ``granted``, ``used`` and ``acknowledged`` are totals since the slice exists; ``reserved`` is taken by requests in
+    progress. It belongs to one event loop, and is changed without awaiting.
+    """
+
+    __slots__ = (
+        "_blocked", "_ends_at", "_pace", "_peak", "_recently", "_taken_at", "_valid_until", "acknowledged", "granted",
+        "id", "reserved", "rule", "standing", "subject", "synced_at", "used", "window_start",
+    )  # fmt: skip
+
+    def __init__(self, rule: Rule, subject: str) -> None:
+        self.rule = rule
+        self.subject = subject
+        self.id: UUID = uuid4()
+        self.window_start: datetime | None = None  # until the database has chosen it
+        self.granted = self.used = self.acknowledged = self.reserved = 0
+        self.standing: Grant | None = None
+        self.synced_at = 0.0
+        self._blocked = False  # while the database takes back what is not reserved
+        self._valid_until = 0.0
+        self._ends_at: float | None = None
+        self._taken_at = time.monotonic()
+        self._recently = self._peak = self._pace = 0
+
+    @property
+    def available(self) -> int:
+        """How much requests may take at once."""
+        if self._blocked or not self.valid:
+            return 0
+        return self.granted - self.used - self.reserved
+
+    @property
+    def valid(self) -> bool:
+        """Whether it was renewed lately."""
+        return time.monotonic() < self._valid_until
+
+    @property
+    def ended(self) -> bool:
+        """Whether its window has ended. Then it is only reported."""
+        return self._ends_at is not None and time.monotonic() >= self._ends_at
+
+    @property
+    def remaining(self) -> int:
+        """What is left of the quota as far as this process knows, for responses."""
+        standing = self.standing
+        if standing is None:
+            return 0
+        booked_since = self.used - self.acknowledged
+        return max(0, standing.most - standing.settled - standing.others - booked_since - self.reserved)
+
+    @property
+    def resets_in(self) -> float | None:
+        """Seconds until some of the quota, or all of it, is free again; None if that depends on requests that end."""
+        if self.standing is None or self.standing.resets_in is None:
+            return None
+        return max(0.0, self.standing.resets_in - (time.monotonic() - self.synced_at))
+
+    @property
+    def excessive(self) -> bool:
+        """Whether it holds more than its share, which others may be waiting for.
+
+        A job that was created is among those that the database counts as pending, so what it took of the slice is not
+        needed any more.
+        """
+        if self.rule.per or self.standing is None:
+            return False
+        return self.available + self.used - self.acknowledged > self.standing.spare
+
+    def take(self, amount: int) -> None:
+        """Reserve an amount that is available."""
+        self.reserved += amount
+        self._recently += amount
+        self._peak = max(self._peak, self.reserved)
+        self._taken_at = time.monotonic()
+
+    def settle(self, amount: int) -> None:
+        """Count a reserved amount as used. What there is at a time is not used up, but free again."""
+        self.reserved -= amount
+        if self.rule.measure != CALLS_AT_ONCE:
+            self.used += amount
+
+    def release(self, amount: int) -> None:
+        """Give back a reserved amount."""
+        self.reserved -= amount
+
+    def due(self, now: float) -> bool:
+        """Return whether it has something to report, to renew, or to give back."""
+        if self.used != self.acknowledged or self.ended or self.excessive:
+            return True
+        idle = now - self._taken_at >= IDLE_SECONDS
+        return now - self.synced_at >= RENEW_SECONDS or (idle and self.available > 0)
+
+    def over(self, now: float) -> bool:
+        """Return whether nothing is held or left to report, so that it can be forgotten."""
+        empty = not self.reserved and self.granted == self.used == self.acknowledged
+        return empty and (self.ended or now - self._taken_at >= IDLE_SECONDS)
+
+    def retire(self) -> None:
+        """Treat it as idle, because the process stops."""
+        self._taken_at -= IDLE_SECONDS
+
+    def tick(self) -> None:
+        """Note how much was taken in the last second: about as much is wanted for the next."""
+        taken = max(0, self._peak - self.reserved) if self.rule.per == "" else self._recently
+        self._pace = max(taken, self._pace // 2)
+        self._recently, self._peak = 0, self.reserved
+
+    def report(self, waiting: int) -> Report:
+        """Return what to report, for ``waiting`` requests' amounts that it cannot serve from what it has.
+
+        If that takes back what is available, nothing is available until the database has responded.
+        """
+        now = time.monotonic()
+        least = self.reserved + waiting
+        idle = not waiting and (self.ended or now - self._taken_at >= IDLE_SECONDS)
+        self._blocked = self._blocked or idle or (not waiting and self.excessive)
+        keeps = not self._blocked and self.valid
+        wanted = 0 if idle else max(self._pace, self._recently if self.rule.per else 0)
+        return Report(
+            used=self.used,
+            acknowledged=self.acknowledged,
+            reserved=self.reserved,
+            floor=self.granted - self.used if keeps else self.reserved,
+            least=least,
+            best=least + wanted,
+        )
+
+    def apply(self, report: Report, grant: Grant, *, sent_at: float) -> None:
+        """Take over the response to a report."""
+        now = time.monotonic()
+        self.window_start = grant.window_start
+        self.granted = grant.granted
+        self.acknowledged = report.used
+        self.standing = grant
+        self.synced_at = sent_at
+        self._valid_until = sent_at + VALID_SECONDS
+        self._ends_at = None if grant.ends_in is None else now + max(0.0, grant.ends_in)
+        self._blocked = False
