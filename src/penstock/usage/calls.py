@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from operator import add
 from typing import Final, NamedTuple
 
 from penstock.tenants.principal import TenantId
@@ -53,10 +54,10 @@ class Sums:
         if known is not None:
             last, sums = known
             ended = max(last, ended)
-            amounts = Amounts(*[one + more for one, more in zip(sums, amounts, strict=True)])
+            amounts = Amounts._make(map(add, sums, amounts))
         self.rows[dims] = (ended, amounts)
 
 
 def bounded(count: int) -> int:
     """Return a count within what the ledger takes from one call."""
-    return min(max(count, 0), _MAX_COUNT)
+    return count if 0 <= count <= _MAX_COUNT else min(max(count, 0), _MAX_COUNT)

@@ -18,7 +18,7 @@ from penstock.telemetry import logs, metrics
 from penstock.tenants.principal import Principal
 from penstock.usage.calls import Amounts, Dims, Sums, bounded
 from penstock.usage.duties import REPLAY_LIMIT
-from penstock.usage.prices import Measured, PriceList
+from penstock.usage.prices import UNPRICED, Measured, PriceList
 from penstock.usage.spool import FIRST_BYTES, SpoolFile, SpoolFull, abandoned
 from penstock.usage.sql import live as ledger
 from penstock.usage.sql.live import Submitter
@@ -137,8 +137,8 @@ class LiveUsage:
         """Account a live call that has ended."""
         now = time.monotonic()
         ended = self._wall() + self._ahead
-        measured = Measured(*map(bounded, measured))
-        charge = self.prices.charge(provider, model, self.day(ended), measured)
+        measured = Measured._make(map(bounded, measured))
+        charge = self.prices.charge(provider, model, self.day(ended), measured) if self.prices.prices else UNPRICED
         dims = Dims(
             principal.tenant,
             principal.key or "",
@@ -151,16 +151,13 @@ class LiveUsage:
             int(ended // 3600),
         )
         amounts = Amounts(
-            calls=1,
-            failures=int(failed),
-            unpriced=int(not charge.price),
-            prompt_tokens=measured.prompt_tokens,
-            completion_tokens=measured.completion_tokens,
-            audio_us=measured.audio_us,
-            model_us=measured.model_us,
-            bytes_in=bounded(bytes_in),
-            bytes_out=bounded(bytes_out),
-            cost=charge.cost,
+            1,
+            int(failed),
+            int(not charge.price),
+            *measured[1:],  # all but ``completed``
+            bounded(bytes_in),
+            bounded(bytes_out),
+            charge.cost,
         )
         active = self._active
         active.sums.add(dims, now, amounts)
@@ -326,6 +323,6 @@ class LiveUsage:
 
 def _plain(user: str) -> str:
     """Return the name of a user as PostgreSQL can store it."""
-    if user.isascii() and user.isprintable():
+    if not user or (user.isascii() and user.isprintable()):
         return user
     return user.encode("utf-8", "replace").decode().replace("\x00", "\ufffd")

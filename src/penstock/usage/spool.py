@@ -34,6 +34,7 @@ _MAGIC: Final = b"PSUSAGE1"
 _SUFFIX: Final = ".usage"
 FIRST_BYTES: Final = 2**20  # of a new file
 
+_MAX_INTEGER: Final = 2**63  # of MessagePack; larger costs are written as text
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(
     tuple[tuple[int, str, str, str, str, str, str, str, int], float, list[int | str]]
@@ -84,8 +85,10 @@ class SpoolFile:
 
     def append(self, dims: Dims, ended: float, amounts: Amounts) -> None:
         """Add a call that ended at ``ended`` (seconds since 1970, by the machine's clock). Raises SpoolFull."""
-        *small, cost = amounts
-        record = _encoder.encode((dims, ended, [*small, str(cost)]))  # a cost may exceed 64 bits
+        cost: int | str = amounts.cost
+        if amounts.cost >= _MAX_INTEGER:
+            cost = str(cost)
+        record = _encoder.encode((dims, ended, (*amounts[:-1], cost)))
         end = self._position + _LENGTH.size + len(record)
         if end > self.size:
             raise SpoolFull
