@@ -9,7 +9,7 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import access, burndown, claims, create, events, footprint, latency, providers, slow_clients
+from benchmarks import access, burndown, claims, create, events, footprint, latency, providers, slow_clients, usage
 from benchmarks.figures import Figure, show, write_document
 from benchmarks.queues import run as queues
 from benchmarks.serving import run as serving
@@ -28,6 +28,7 @@ SCENARIOS = {
     "serving": serving.run,
     "providers": providers.run,
     "slow_clients": slow_clients.run,
+    "usage": usage.run,
 }
 
 

@@ -122,7 +122,8 @@ async def _submitted(url: str, count: int) -> None:
 
 
 async def _sums(database: Database, table: str) -> tuple[Any, ...]:
-    return (await query(database, f"SELECT {SUMS} FROM {table}"))[0]
+    kind = " WHERE NOT broad" if table != "usage_detail" else ""
+    return (await query(database, f"SELECT {SUMS} FROM {table}{kind}"))[0]
 
 
 async def _unfinished(database: Database) -> int:
@@ -185,14 +186,16 @@ async def test_sums_of_hours_days_and_detail_agree_with_what_was_acknowledged(
         assert not list((tmp_path / "spool").rglob("*.usage")), "the spool is in the ledger"
         hours = await _sums(database, "usage_hour")
         assert hours == await _sums(database, "usage_day") == await _sums(database, "usage_detail")
+        assert hours == await _sums(database, "usage_month")
+        assert hours == (await query(database, f"SELECT {SUMS} FROM usage_hour WHERE broad"))[0]
         ((live,),) = await query(
             database,
             "SELECT coalesce(sum(calls), 0)::int FROM usage_hour h JOIN usage_dims d ON d.id = h.dims_id"
-            " WHERE d.model = 'echo'",
+            " WHERE d.model = 'echo' AND NOT h.broad",
         )
         assert load.acknowledged <= live <= load.sent
         attempts = await query(database, "SELECT sum(attempt)::int FROM done")
-        assert await query(database, "SELECT sum(attempts)::int FROM usage_hour") == attempts
+        assert await query(database, "SELECT sum(attempts)::int FROM usage_hour WHERE NOT broad") == attempts
     await line.cut()
 
 

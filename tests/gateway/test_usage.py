@@ -15,6 +15,7 @@ import pytest
 from penstock.masking import Secret
 from penstock.postgres.pool import Database
 from penstock.usage.sql import rollup
+from tests.support.command_line import run_command, run_on_terminal
 from tests.support.databases import execute, open_database, query
 from tests.support.gateways import HttpCaller, running_gateway
 from tests.support.waiting import until
@@ -234,3 +235,22 @@ async def test_detail_is_dropped_by_day_and_sums_stay(caller: HttpCaller, databa
     await UsageRetention(database, timedelta(days=30)).once()
     assert await query(database, "SELECT count(*) FROM usage_detail") == [(0,)]
     assert (await _usage(caller))["totals"]["attempts"] == 1
+
+
+async def test_the_command_shows_a_table_with_bars_and_writes_csv_and_json(caller: HttpCaller, tmp_path: Path) -> None:
+    for number in range(4):
+        await caller.finished(user_id="ada" if number else "grace\x9bm")
+    environment = {"PENSTOCK_URL": caller.address, "AI_SERVICE_TOKEN": TOKEN}
+    shown = await run_on_terminal(tmp_path, "usage", "--by", "user", **environment)
+    assert "ada" in shown
+    assert "\x9b" not in shown, "a name cannot control the terminal"
+    bars = {line.split()[0]: line.count("█") for line in shown.splitlines() if "█" in line}
+    assert bars["ada"] == 30 > max(length for name, length in bars.items() if name != "ada") == 10
+    assert "In all: 4 attempts, 4 calls" in shown
+    as_json = await run_command(tmp_path, "usage", "--user", "ada", "--by", "", **environment)
+    assert as_json.json["totals"]["attempts"] == 3
+    as_csv = await run_command(tmp_path, "usage", "--csv", "--by", "user", "--user", "ada", **environment)
+    assert as_csv.out.splitlines()[1].startswith("ada,3,3,")
+    wrong = await run_command(tmp_path, "usage", "--by", "modl", **environment)
+    assert wrong.status == 1
+    assert "did you mean model?" in wrong.err

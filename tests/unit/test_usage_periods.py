@@ -21,7 +21,7 @@ def _hours_of(bucket: Bucket) -> list[datetime]:
     spans = [*bucket.hours]
     spans += [
         (datetime(a.year, a.month, a.day, tzinfo=UTC), datetime(b.year, b.month, b.day, tzinfo=UTC))
-        for a, b in bucket.days
+        for a, b in (*bucket.days, *bucket.months)
     ]
     return [low + n * HOUR for low, high in spans for n in range(round((high - low) / HOUR))]
 
@@ -47,9 +47,9 @@ def test_each_hour_of_a_range_is_in_one_bucket_that_of_its_day_or_month(
             assert {(day.year, day.month) for day in days} == {(bucket.start.year, bucket.start.month)}
 
 
-def test_whole_days_of_utc_are_read_from_the_days() -> None:
+def test_a_whole_month_of_utc_is_read_as_one() -> None:
     (month,) = buckets(datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC), "month", ZoneInfo("UTC"))
-    assert (month.hours, month.days) == ((), ((date(2026, 2, 1), date(2026, 3, 1)),))
+    assert (month.hours, month.days, month.months) == ((), (), ((date(2026, 2, 1), date(2026, 3, 1)),))
 
 
 def test_a_month_of_another_zone_is_its_whole_utc_days_and_the_hours_at_its_ends() -> None:

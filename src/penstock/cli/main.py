@@ -27,6 +27,7 @@ from penstock.cli import (
     tenants,
     tickets,
     top,
+    usage,
 )
 from penstock.cli.gateway import command
 from penstock.errors import PenstockError, SettingsError
@@ -50,6 +51,7 @@ app.add_typer(jobs.app, name="job")
 app.add_typer(models.app, name="model")
 app.add_typer(blobs.app, name="blob")
 command(app, "stats")(jobs.stats)
+command(app, "usage")(usage.usage)
 command(app, "compare")(compare.compare)
 command(app, "top")(top.top)
 app.add_typer(tenants.app, name="tenant")

@@ -21,6 +21,7 @@ from penstock.client.blobs import BlobCalls
 from penstock.client.models import ModelCalls
 from penstock.client.stream import LAST_TYPES, Event, Stream
 from penstock.client.transport import Query, Transport
+from penstock.client.usage import UsageCalls
 from penstock.client.views import Job, JobPage, as_id, as_raw
 from penstock.client.work import HttpSource, PlainLog
 from penstock.client.working import WorkCalls, WorkRequests
@@ -86,7 +87,7 @@ class _Batch(Struct):
     jobs: Sequence[JobSubmission]
 
 
-class Client(WorkCalls, ModelCalls, BlobCalls, AccessCalls):
+class Client(WorkCalls, ModelCalls, BlobCalls, AccessCalls, UsageCalls):
     """A client of one gateway; use it as ``async with Client(url, token=…) as client``.
 
     Raises ValueError for a URL that is not an HTTP URL. Errors of the gateway are raised as the classes of

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Final
@@ -15,7 +13,8 @@ from penstock.tenants import scopes
 from penstock.tenants.principal import Principal, TenantId
 from penstock.usage import examples
 from penstock.usage.periods import midnight
-from penstock.usage.report import COLUMNS, MAX_GROUPS, MEASURES, UsageReport, Wanted, default_range, make, words_of
+from penstock.usage.report import COLUMNS, MAX_GROUPS, UsageReport, Wanted, default_range, make, words_of
+from penstock.usage.spreadsheet import as_csv
 from penstock.web.reading import moment
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
@@ -23,7 +22,6 @@ from penstock.web.route import Parameter, ResponseSpec, route
 
 _CSV: Final = b"text/csv; charset=utf-8"
 _GROUPS: Final = 1000
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 _OPTIONS: Final = {"from": False, "to": False, "by": False, "time_zone": False, "format": False, "limit": False}
 _MAX_VALUES: Final = 100  # of one filter
 _TENANT: Final = "tenant"
@@ -76,10 +74,10 @@ class UsageRoutes:
     async def usage(self, request: Request) -> Response:
         query = request.query(_OPTIONS | dict.fromkeys(COLUMNS, True))
         wanted = wanted_of(query, datetime.now(UTC))
-        as_csv = _wants_csv(query, request.header(b"accept"))
+        table = _wants_csv(query, request.header(b"accept"))
         report = await make(self._database, tenants_of(request.principal, wanted), wanted, currency=self._currency)
-        if as_csv:
-            return Response(body=as_table(report), content_type=_CSV)
+        if table:
+            return Response(body=as_csv(report.by, report.groups).encode(), content_type=_CSV)
         return json_response(report)
 
 
@@ -108,20 +106,6 @@ def wanted_of(query: Mapping[str, Sequence[str]], now: datetime) -> Wanted:
         filters={name: list(query[name]) for name in COLUMNS if name in query},
         limit=_limit(query["limit"][0]) if "limit" in query else _GROUPS,
     )
-
-
-def as_table(report: UsageReport) -> bytes:
-    """Return a report's groups as CSV. A text that a spreadsheet would take for a formula begins with an apostrophe."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow([*report.by, *MEASURES])
-    for group in report.groups:
-        writer.writerow([_harmless(str(group[name])) for name in report.by] + [group[name] for name in MEASURES])
-    return out.getvalue().encode()
-
-
-def _harmless(text: str) -> str:
-    return f"'{text}" if text.startswith(_FORMULA) else text
 
 
 def _wants_csv(query: Mapping[str, Sequence[str]], accept: str | None) -> bool:

@@ -1,7 +1,7 @@
 """Which hours and days of the ledger make up the buckets of a report. Pure.
 
-The ledger has sums of UTC hours and of UTC days. A bucket is an hour, a day or a month of a time zone, or the whole
-range. It is made of the whole UTC days in it, and of the hours at its ends.
+The ledger has sums of the hours, days and months of UTC. A bucket is an hour, a day or a month of a time zone, or the
+whole range. It is made of the whole UTC months in it, of days at their ends, and of hours at the ends of these.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class Bucket:
     start: datetime
     hours: tuple[tuple[datetime, datetime], ...]
     days: tuple[tuple[date, date], ...]
+    months: tuple[tuple[date, date], ...] = ()  # from the first day of a month
 
 
 def buckets(low: datetime, high: datetime, unit: Unit | None, zone: ZoneInfo) -> list[Bucket]:
@@ -71,7 +72,7 @@ def _next(moment: datetime, unit: Unit, zone: ZoneInfo) -> datetime:
     today = moment.astimezone(zone).date()
     if unit == "day":
         return midnight(today + _DAY, zone)
-    return midnight((today.replace(day=1) + timedelta(days=32)).replace(day=1), zone)
+    return midnight(_next_month(today), zone)
 
 
 def _bucket(start: datetime, end: datetime, zone: ZoneInfo, *, hourly: bool) -> Bucket:
@@ -81,7 +82,21 @@ def _bucket(start: datetime, end: datetime, zone: ZoneInfo, *, hourly: bool) -> 
     if hourly or first >= last:
         return Bucket(start=shown, hours=((start, end),), days=())
     ends = ((start, midnight(first, _UTC)), (midnight(last, _UTC), end))
-    return Bucket(start=shown, hours=tuple(one for one in ends if one[0] < one[1]), days=((first, last),))
+    days, months = _split(first, last)
+    return Bucket(start=shown, hours=tuple(one for one in ends if one[0] < one[1]), days=days, months=months)
+
+
+def _split(first: date, last: date) -> tuple[tuple[tuple[date, date], ...], tuple[tuple[date, date], ...]]:
+    """Return a range of days as its whole months, and the days at its ends."""
+    low = first if first.day == 1 else _next_month(first)
+    high = last.replace(day=1)
+    if low >= high:
+        return ((first, last),), ()
+    return tuple((a, b) for a, b in ((first, low), (high, last)) if a < b), ((low, high),)
+
+
+def _next_month(day: date) -> date:
+    return (day.replace(day=1) + timedelta(days=32)).replace(day=1)
 
 
 def _check_offset(moment: datetime, zone: ZoneInfo) -> None:

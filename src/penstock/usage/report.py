@@ -17,6 +17,7 @@ from penstock.suggestions import did_you_mean
 from penstock.tenants.principal import TenantId
 from penstock.usage.periods import Unit, buckets, midnight
 from penstock.usage.prices import decimal
+from penstock.usage.spreadsheet import MEASURES
 from penstock.usage.sql import reading
 
 COLUMNS: Final[Mapping[str, str]] = {  # of the ledger's dimensions
@@ -32,7 +33,6 @@ _COUNTS: Final = (
     "attempts", "calls", "failures", "unreported", "unpriced", "prompt_tokens", "completion_tokens", "bytes_in",
     "bytes_out",
 )  # fmt: skip
-MEASURES: Final = (*_COUNTS[:7], "audio_seconds", "model_seconds", *_COUNTS[7:], "cost")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import Final
 
 import asyncpg
 
@@ -11,6 +12,8 @@ from penstock.tenants.principal import TenantId
 from penstock.usage.periods import Bucket
 
 Connection = asyncpg.Connection
+
+_OF_SUBMITTERS: Final = frozenset({"key", "user"})
 
 _sql = queries.load(__file__, "reading.sql")
 
@@ -35,9 +38,11 @@ async def report(
     """
     hours = [(number, *pair) for number, bucket in enumerate(buckets) for pair in bucket.hours]
     days = [(number, *pair) for number, bucket in enumerate(buckets) for pair in bucket.days]
+    months = [(number, *pair) for number, bucket in enumerate(buckets) for pair in bucket.months]
     *rows, total = await _sql.report.rows(
         connection,
         tenant_ids=list(tenants),
+        broad=not (_OF_SUBMITTERS & {*by, *(name for name, values in filters.items() if values is not None)}),
         by=list(by),
         **{f"{name}s": values for name, values in filters.items()},
         hour_buckets=[number for number, _, _ in hours],
@@ -46,6 +51,9 @@ async def report(
         day_buckets=[number for number, _, _ in days],
         days_from=[low for _, low, _ in days],
         days_to=[high for _, _, high in days],
+        month_buckets=[number for number, _, _ in months],
+        months_from=[low for _, low, _ in months],
+        months_to=[high for _, _, high in months],
         limit=limit,
     )
     return rows, total

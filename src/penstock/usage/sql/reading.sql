@@ -7,17 +7,17 @@
 SELECT id FROM tenant ORDER BY id;
 
 
--- name: report(tenant_ids, by, tenants, keys, users, owner_services, task_types, model_profiles, providers, models, versions, apps, prices, hour_buckets, hours_from, hours_to, day_buckets, days_from, days_to, limit)
+-- name: report(tenant_ids, broad, by, tenants, keys, users, owner_services, task_types, model_profiles, providers, models, versions, apps, prices, hour_buckets, hours_from, hours_to, day_buckets, days_from, days_to, month_buckets, months_from, months_to, limit)
 -- tenant: every (of the tenants that the caller names; each table is read for those alone)
--- Sums of usage by bucket and by the dimensions in "by"; the other dimensions are null. Each bucket has ranges of hours, of
--- whole days, or both, which do not overlap. One snapshot has the roll-ups and the deltas not rolled up yet, so the sums are
+-- Sums of usage by bucket and by the dimensions in "by"; the other dimensions are null. Each bucket has ranges of hours,
+-- of days and of months, which do not overlap. broad: no key or user is named. One snapshot has the roll-ups and the deltas not rolled up yet, so the sums are
 -- exact. Returns the groups in the order of their buckets, and within one by cost and calls, at most limit of them; the last row
 -- (bucket -1) has the sums of all groups.
 -- Dimensions become the number of a group before the roll-ups are read, so that their rows are added up by two integers.
--- Indexes: primary keys of usage_hour and usage_day, once for each range; usage_dims by tenant. Scans usage_delta.
+-- Indexes: primary keys of usage_hour, usage_day and usage_month, once for each range; usage_dims by tenant. Scans usage_delta.
 WITH d AS MATERIALIZED (
     SELECT d.*, t.name AS tenant_name FROM usage_dims d JOIN tenant t ON t.id = d.tenant_id
-    WHERE d.tenant_id = ANY (:tenant_ids::int[])
+    WHERE d.tenant_id = ANY (:tenant_ids::int[]) AND d.broad = :broad
       AND (:tenants::text[] IS NULL OR t.name = ANY (:tenants))
       AND (:keys::text[] IS NULL OR d.key_id = ANY (:keys))
       AND (:users::text[] IS NULL OR d.user_id = ANY (:users))
@@ -33,17 +33,17 @@ WITH d AS MATERIALIZED (
     SELECT d.id, dense_rank() OVER (ORDER BY g.tenant_name, g.key_id, g.user_id, g.owner_service, g.task_type, g.model_profile,
            g.provider, g.model, g.version, g.app, g.price) AS number, g.*
     FROM d CROSS JOIN LATERAL (SELECT
-        CASE WHEN 'tenant' = ANY (:by::text[]) THEN d.tenant_name END AS tenant_name,
-        CASE WHEN 'key' = ANY (:by::text[]) THEN d.key_id END AS key_id,
-        CASE WHEN 'user' = ANY (:by::text[]) THEN d.user_id END AS user_id,
-        CASE WHEN 'owner_service' = ANY (:by::text[]) THEN d.owner_service END AS owner_service,
-        CASE WHEN 'task_type' = ANY (:by::text[]) THEN d.task_type END AS task_type,
-        CASE WHEN 'model_profile' = ANY (:by::text[]) THEN d.model_profile END AS model_profile,
-        CASE WHEN 'provider' = ANY (:by::text[]) THEN d.provider END AS provider,
-        CASE WHEN 'model' = ANY (:by::text[]) THEN d.model END AS model,
-        CASE WHEN 'version' = ANY (:by::text[]) THEN d.version END AS version,
-        CASE WHEN 'app' = ANY (:by::text[]) THEN d.app END AS app,
-        CASE WHEN 'price' = ANY (:by::text[]) THEN d.price END AS price
+        CASE WHEN 'tenant' = ANY (:by::text[]) THEN d.tenant_name END COLLATE "C" AS tenant_name,
+        CASE WHEN 'key' = ANY (:by::text[]) THEN d.key_id END COLLATE "C" AS key_id,
+        CASE WHEN 'user' = ANY (:by::text[]) THEN d.user_id END COLLATE "C" AS user_id,
+        CASE WHEN 'owner_service' = ANY (:by::text[]) THEN d.owner_service END COLLATE "C" AS owner_service,
+        CASE WHEN 'task_type' = ANY (:by::text[]) THEN d.task_type END COLLATE "C" AS task_type,
+        CASE WHEN 'model_profile' = ANY (:by::text[]) THEN d.model_profile END COLLATE "C" AS model_profile,
+        CASE WHEN 'provider' = ANY (:by::text[]) THEN d.provider END COLLATE "C" AS provider,
+        CASE WHEN 'model' = ANY (:by::text[]) THEN d.model END COLLATE "C" AS model,
+        CASE WHEN 'version' = ANY (:by::text[]) THEN d.version END COLLATE "C" AS version,
+        CASE WHEN 'app' = ANY (:by::text[]) THEN d.app END COLLATE "C" AS app,
+        CASE WHEN 'price' = ANY (:by::text[]) THEN d.price END COLLATE "C" AS price
     ) g
 ), rolled AS MATERIALIZED (
     SELECT u.bucket, n.number,
@@ -56,15 +56,22 @@ WITH d AS MATERIALIZED (
                h.attempts, h.calls, h.failures, h.unreported, h.unpriced, h.prompt_tokens, h.completion_tokens, h.audio_us,
                h.model_us, h.bytes_in, h.bytes_out, h.cost
         FROM unnest(:hour_buckets::int[], :hours_from::timestamptz[], :hours_to::timestamptz[]) AS r(bucket, low, high)
-        CROSS JOIN LATERAL (SELECT * FROM usage_hour WHERE tenant_id = ANY (:tenant_ids::int[])
+        CROSS JOIN LATERAL (SELECT * FROM usage_hour WHERE tenant_id = ANY (:tenant_ids::int[]) AND broad = :broad
                             AND hour >= r.low AND hour < r.high OFFSET 0) h
         UNION ALL
         SELECT r.bucket, h.dims_id,
                h.attempts, h.calls, h.failures, h.unreported, h.unpriced, h.prompt_tokens, h.completion_tokens, h.audio_us,
                h.model_us, h.bytes_in, h.bytes_out, h.cost
         FROM unnest(:day_buckets::int[], :days_from::date[], :days_to::date[]) AS r(bucket, low, high)
-        CROSS JOIN LATERAL (SELECT * FROM usage_day WHERE tenant_id = ANY (:tenant_ids::int[])
+        CROSS JOIN LATERAL (SELECT * FROM usage_day WHERE tenant_id = ANY (:tenant_ids::int[]) AND broad = :broad
                             AND day >= r.low AND day < r.high OFFSET 0) h
+        UNION ALL
+        SELECT r.bucket, h.dims_id,
+               h.attempts, h.calls, h.failures, h.unreported, h.unpriced, h.prompt_tokens, h.completion_tokens, h.audio_us,
+               h.model_us, h.bytes_in, h.bytes_out, h.cost
+        FROM unnest(:month_buckets::int[], :months_from::date[], :months_to::date[]) AS r(bucket, low, high)
+        CROSS JOIN LATERAL (SELECT * FROM usage_month WHERE tenant_id = ANY (:tenant_ids::int[]) AND broad = :broad
+                            AND month >= r.low AND month < r.high OFFSET 0) h
     ) u JOIN numbered n ON n.id = u.dims_id
     GROUP BY u.bucket, n.number
 ), label AS MATERIALIZED (
@@ -80,7 +87,11 @@ WITH d AS MATERIALIZED (
         SELECT * FROM unnest(:hour_buckets::int[], :hours_from::timestamptz[], :hours_to::timestamptz[]) AS r(bucket, low, high)
         UNION ALL
         SELECT r.bucket, r.low::timestamp AT TIME ZONE 'UTC', r.high::timestamp AT TIME ZONE 'UTC'
-        FROM unnest(:day_buckets::int[], :days_from::date[], :days_to::date[]) AS r(bucket, low, high)
+        FROM (
+            SELECT * FROM unnest(:day_buckets::int[], :days_from::date[], :days_to::date[]) AS r(bucket, low, high)
+            UNION ALL
+            SELECT * FROM unnest(:month_buckets::int[], :months_from::date[], :months_to::date[]) AS r(bucket, low, high)
+        ) r
     ) r ON u.at >= r.low AND u.at < r.high
     JOIN tenant t ON t.id = u.tenant_id
     LEFT JOIN series s ON s.tenant_id = u.tenant_id AND s.id = u.series_id
@@ -101,17 +112,17 @@ WITH d AS MATERIALIZED (
         FROM rolled r JOIN label l ON l.number = r.number
         UNION ALL
         SELECT d.bucket,
-               CASE WHEN 'tenant' = ANY (:by::text[]) THEN d.tenant_name END AS tenant_name,
-               CASE WHEN 'key' = ANY (:by::text[]) THEN d.key_id END AS key_id,
-               CASE WHEN 'user' = ANY (:by::text[]) THEN d.user_id END AS user_id,
-               CASE WHEN 'owner_service' = ANY (:by::text[]) THEN d.owner_service END AS owner_service,
-               CASE WHEN 'task_type' = ANY (:by::text[]) THEN d.task_type END AS task_type,
-               CASE WHEN 'model_profile' = ANY (:by::text[]) THEN d.model_profile END AS model_profile,
-               CASE WHEN 'provider' = ANY (:by::text[]) THEN d.provider END AS provider,
-               CASE WHEN 'model' = ANY (:by::text[]) THEN d.model END AS model,
-               CASE WHEN 'version' = ANY (:by::text[]) THEN d.version END AS version,
-               CASE WHEN 'app' = ANY (:by::text[]) THEN d.app END AS app,
-               CASE WHEN 'price' = ANY (:by::text[]) THEN d.price END AS price,
+               CASE WHEN 'tenant' = ANY (:by::text[]) THEN d.tenant_name END COLLATE "C" AS tenant_name,
+               CASE WHEN 'key' = ANY (:by::text[]) THEN d.key_id END COLLATE "C" AS key_id,
+               CASE WHEN 'user' = ANY (:by::text[]) THEN d.user_id END COLLATE "C" AS user_id,
+               CASE WHEN 'owner_service' = ANY (:by::text[]) THEN d.owner_service END COLLATE "C" AS owner_service,
+               CASE WHEN 'task_type' = ANY (:by::text[]) THEN d.task_type END COLLATE "C" AS task_type,
+               CASE WHEN 'model_profile' = ANY (:by::text[]) THEN d.model_profile END COLLATE "C" AS model_profile,
+               CASE WHEN 'provider' = ANY (:by::text[]) THEN d.provider END COLLATE "C" AS provider,
+               CASE WHEN 'model' = ANY (:by::text[]) THEN d.model END COLLATE "C" AS model,
+               CASE WHEN 'version' = ANY (:by::text[]) THEN d.version END COLLATE "C" AS version,
+               CASE WHEN 'app' = ANY (:by::text[]) THEN d.app END COLLATE "C" AS app,
+               CASE WHEN 'price' = ANY (:by::text[]) THEN d.price END COLLATE "C" AS price,
                d.attempts, d.calls, d.failures, d.unreported, d.unpriced, d.prompt_tokens, d.completion_tokens, d.audio_us,
                d.model_us, d.bytes_in, d.bytes_out, d.cost
         FROM fresh d

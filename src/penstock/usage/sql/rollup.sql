@@ -10,52 +10,57 @@ SELECT pg_try_advisory_xact_lock(hashtext('penstock.roll_up_usage'));
 
 -- name: roll_up(limit)
 -- tenant: every (rows keep their tenant)
--- Moves deltas into the hours, days and totals and into the detail, each exactly once, whatever hour it belongs to; returns
+-- Moves deltas into the hours, days, months and totals and into the detail, each exactly once, whatever hour it belongs to; returns
 -- how many. Dimensions that are new get an id: an insert of one that is there already would fail the statement, so no
 -- usage can be lost by it. Runs in one process at a time.
 WITH taken AS MATERIALIZED (
-    DELETE FROM usage_delta WHERE ctid = ANY (ARRAY(SELECT ctid FROM usage_delta LIMIT :limit::int))
-    RETURNING *, sha256(convert_to(concat_ws(chr(31), series_id, submitter_id, provider, model, version, app, price), 'UTF8'))
-        AS key
+    DELETE FROM usage_delta WHERE ctid = ANY (ARRAY(SELECT ctid FROM usage_delta LIMIT :limit::int)) RETURNING *
+), leveled AS MATERIALIZED ( -- each delta twice: with its submitter, and without one
+    SELECT x.*, sha256(convert_to(concat_ws(chr(31), x.broad, x.series_id, x.submitter, x.provider, x.model, x.version, x.app,
+                                            x.price), 'UTF8')) AS key
+    FROM (
+        SELECT t.*, l.broad, CASE WHEN l.broad THEN 0 ELSE t.submitter_id END AS submitter
+        FROM taken t CROSS JOIN (VALUES (false), (true)) AS l(broad)
+    ) x
 ), found AS MATERIALIZED (
-    SELECT DISTINCT ON (tenant_id, key) tenant_id, key, series_id, submitter_id, provider, model, version, app, price
-    FROM taken ORDER BY tenant_id, key
+    SELECT DISTINCT ON (tenant_id, key) tenant_id, key, broad, series_id, submitter, provider, model, version, app, price
+    FROM leveled ORDER BY tenant_id, key
 ), known AS MATERIALIZED (
     SELECT d.id, d.tenant_id, d.key
     FROM found f CROSS JOIN LATERAL (SELECT id, tenant_id, key FROM usage_dims WHERE tenant_id = f.tenant_id AND key = f.key) d
 ), made AS (
-    INSERT INTO usage_dims (tenant_id, key, series_id, submitter_id, key_id, user_id, owner_service, task_type, model_profile,
-                            provider, model, version, app, price)
-    SELECT f.tenant_id, f.key, f.series_id, f.submitter_id, coalesce(b.key_id, ''), coalesce(b.user_id, ''),
+    INSERT INTO usage_dims (tenant_id, key, broad, series_id, submitter_id, key_id, user_id, owner_service, task_type,
+                            model_profile, provider, model, version, app, price)
+    SELECT f.tenant_id, f.key, f.broad, f.series_id, f.submitter, coalesce(b.key_id, ''), coalesce(b.user_id, ''),
            coalesce(s.owner_service, ''), coalesce(s.task_type, ''), coalesce(s.model_profile, ''), f.provider, f.model,
            f.version, f.app, f.price
     FROM found f
     LEFT JOIN series s ON s.tenant_id = f.tenant_id AND s.id = f.series_id
-    LEFT JOIN submitter b ON b.tenant_id = f.tenant_id AND b.id = f.submitter_id
+    LEFT JOIN submitter b ON b.tenant_id = f.tenant_id AND b.id = f.submitter
     WHERE NOT EXISTS (SELECT FROM known k WHERE k.tenant_id = f.tenant_id AND k.key = f.key)
     RETURNING id, tenant_id, key
 ), entry AS MATERIALIZED (
     SELECT t.*, d.id AS dims_id
-    FROM taken t JOIN (SELECT * FROM known UNION ALL SELECT * FROM made) d ON d.tenant_id = t.tenant_id AND d.key = t.key
+    FROM leveled t JOIN (SELECT * FROM known UNION ALL SELECT * FROM made) d ON d.tenant_id = t.tenant_id AND d.key = t.key
 ), kept AS (
     INSERT INTO usage_detail (tenant_id, at, dims_id, attempts, calls, failures, unreported, unpriced, prompt_tokens,
                               completion_tokens, audio_us, model_us, bytes_in, bytes_out, cost)
     SELECT tenant_id, at, dims_id, attempts, calls, failures, unreported, unpriced, prompt_tokens, completion_tokens,
            audio_us, model_us, bytes_in, bytes_out, cost
-    FROM entry
+    FROM entry WHERE NOT broad
 ), hours AS MATERIALIZED (
-    SELECT tenant_id, date_trunc('hour', at, 'UTC') AS hour, dims_id,
+    SELECT tenant_id, broad, date_trunc('hour', at, 'UTC') AS hour, dims_id,
            added(0, sum(attempts)) AS attempts, added(0, sum(calls)) AS calls, added(0, sum(failures)) AS failures,
            added(0, sum(unreported)) AS unreported, added(0, sum(unpriced)) AS unpriced,
            added(0, sum(prompt_tokens)) AS prompt_tokens, added(0, sum(completion_tokens)) AS completion_tokens,
            added(0, sum(audio_us)) AS audio_us, added(0, sum(model_us)) AS model_us, added(0, sum(bytes_in)) AS bytes_in,
            added(0, sum(bytes_out)) AS bytes_out, sum(cost) AS cost
-    FROM entry GROUP BY 1, 2, 3
+    FROM entry GROUP BY 1, 2, 3, 4
 ), by_hour AS (
-    INSERT INTO usage_hour AS t (tenant_id, hour, dims_id, attempts, calls, failures, unreported, unpriced, prompt_tokens,
+    INSERT INTO usage_hour AS t (tenant_id, broad, hour, dims_id, attempts, calls, failures, unreported, unpriced, prompt_tokens,
                                  completion_tokens, audio_us, model_us, bytes_in, bytes_out, cost)
-    SELECT * FROM hours ORDER BY 1, 2, 3
-    ON CONFLICT (tenant_id, hour, dims_id) DO UPDATE SET
+    SELECT * FROM hours ORDER BY 1, 2, 3, 4
+    ON CONFLICT (tenant_id, broad, hour, dims_id) DO UPDATE SET
         attempts = added(t.attempts, excluded.attempts), calls = added(t.calls, excluded.calls),
         failures = added(t.failures, excluded.failures), unreported = added(t.unreported, excluded.unreported),
         unpriced = added(t.unpriced, excluded.unpriced), prompt_tokens = added(t.prompt_tokens, excluded.prompt_tokens),
@@ -64,16 +69,34 @@ WITH taken AS MATERIALIZED (
         bytes_in = added(t.bytes_in, excluded.bytes_in), bytes_out = added(t.bytes_out, excluded.bytes_out),
         cost = t.cost + excluded.cost
 ), by_day AS (
-    INSERT INTO usage_day AS t (tenant_id, day, dims_id, attempts, calls, failures, unreported, unpriced, prompt_tokens,
+    INSERT INTO usage_day AS t (tenant_id, broad, day, dims_id, attempts, calls, failures, unreported, unpriced, prompt_tokens,
                                 completion_tokens, audio_us, model_us, bytes_in, bytes_out, cost)
-    SELECT tenant_id, (hour AT TIME ZONE 'UTC')::date, dims_id,
+    SELECT tenant_id, broad, (hour AT TIME ZONE 'UTC')::date, dims_id,
            added(0, sum(attempts)) AS attempts, added(0, sum(calls)) AS calls, added(0, sum(failures)) AS failures,
            added(0, sum(unreported)) AS unreported, added(0, sum(unpriced)) AS unpriced,
            added(0, sum(prompt_tokens)) AS prompt_tokens, added(0, sum(completion_tokens)) AS completion_tokens,
            added(0, sum(audio_us)) AS audio_us, added(0, sum(model_us)) AS model_us, added(0, sum(bytes_in)) AS bytes_in,
            added(0, sum(bytes_out)) AS bytes_out, sum(cost) AS cost
-    FROM hours GROUP BY 1, 2, 3 ORDER BY 1, 2, 3
-    ON CONFLICT (tenant_id, day, dims_id) DO UPDATE SET
+    FROM hours GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+    ON CONFLICT (tenant_id, broad, day, dims_id) DO UPDATE SET
+        attempts = added(t.attempts, excluded.attempts), calls = added(t.calls, excluded.calls),
+        failures = added(t.failures, excluded.failures), unreported = added(t.unreported, excluded.unreported),
+        unpriced = added(t.unpriced, excluded.unpriced), prompt_tokens = added(t.prompt_tokens, excluded.prompt_tokens),
+        completion_tokens = added(t.completion_tokens, excluded.completion_tokens),
+        audio_us = added(t.audio_us, excluded.audio_us), model_us = added(t.model_us, excluded.model_us),
+        bytes_in = added(t.bytes_in, excluded.bytes_in), bytes_out = added(t.bytes_out, excluded.bytes_out),
+        cost = t.cost + excluded.cost
+), by_month AS (
+    INSERT INTO usage_month AS t (tenant_id, broad, month, dims_id, attempts, calls, failures, unreported, unpriced, prompt_tokens,
+                                completion_tokens, audio_us, model_us, bytes_in, bytes_out, cost)
+    SELECT tenant_id, broad, date_trunc('month', hour AT TIME ZONE 'UTC')::date, dims_id,
+           added(0, sum(attempts)) AS attempts, added(0, sum(calls)) AS calls, added(0, sum(failures)) AS failures,
+           added(0, sum(unreported)) AS unreported, added(0, sum(unpriced)) AS unpriced,
+           added(0, sum(prompt_tokens)) AS prompt_tokens, added(0, sum(completion_tokens)) AS completion_tokens,
+           added(0, sum(audio_us)) AS audio_us, added(0, sum(model_us)) AS model_us, added(0, sum(bytes_in)) AS bytes_in,
+           added(0, sum(bytes_out)) AS bytes_out, sum(cost) AS cost
+    FROM hours GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+    ON CONFLICT (tenant_id, broad, month, dims_id) DO UPDATE SET
         attempts = added(t.attempts, excluded.attempts), calls = added(t.calls, excluded.calls),
         failures = added(t.failures, excluded.failures), unreported = added(t.unreported, excluded.unreported),
         unpriced = added(t.unpriced, excluded.unpriced), prompt_tokens = added(t.prompt_tokens, excluded.prompt_tokens),
@@ -87,7 +110,7 @@ WITH taken AS MATERIALIZED (
     SELECT tenant_id, series_id, provider, model,
            added(0, sum(calls)), added(0, sum(failures)), added(0, sum(prompt_tokens)), added(0, sum(completion_tokens)),
            added(0, sum(audio_us)), added(0, sum(model_us))
-    FROM entry WHERE provider <> '' GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+    FROM entry WHERE provider <> '' AND NOT broad GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
     ON CONFLICT (tenant_id, series_id, provider, model) DO UPDATE SET
         calls = added(t.calls, excluded.calls), failures = added(t.failures, excluded.failures),
         prompt_tokens = added(t.prompt_tokens, excluded.prompt_tokens),

@@ -1,5 +1,5 @@
 -- The usage ledger. The statement that ends attempts appends deltas, and so does each flush of a process's live calls. One
--- housekeeper at a time moves deltas into the roll-ups by hour and by day, and into the detail. The exact value at any time
+-- housekeeper at a time moves deltas into the roll-ups by hour, day and month, and into the detail. The exact value at any time
 -- is a roll-up + usage_delta in one snapshot.
 --
 -- Measures: attempts of jobs that ended; calls of models and providers, and how many of them failed (an attempt whose worker
@@ -33,11 +33,13 @@ CREATE TABLE usage_delta (
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0,
         vacuum_truncate = off);
 
--- The combinations of dimensions that occur. "key" is a digest of the other columns: they may be too long for an index.
+-- The combinations of dimensions that occur. Each is there once with its submitter, and once without one (broad): reports that
+-- name neither keys nor users read sums that do not grow with the number of users. "key" is a digest of the other columns: they may be too long for an index.
 CREATE TABLE usage_dims (
     id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     tenant_id     integer NOT NULL,
     key           bytea NOT NULL,
+    broad         boolean NOT NULL,
     series_id     integer NOT NULL,
     submitter_id  integer NOT NULL,
     key_id        text NOT NULL,
@@ -55,6 +57,7 @@ CREATE TABLE usage_dims (
 
 CREATE TABLE usage_hour (
     tenant_id         integer NOT NULL,
+    broad             boolean NOT NULL, -- of its dimensions; the rows of each kind add up to the same sums
     hour              timestamptz NOT NULL,
     dims_id           bigint NOT NULL,
     attempts          bigint NOT NULL,
@@ -69,11 +72,12 @@ CREATE TABLE usage_hour (
     bytes_in          bigint NOT NULL,
     bytes_out         bigint NOT NULL,
     cost              numeric NOT NULL,
-    PRIMARY KEY (tenant_id, hour, dims_id)
+    PRIMARY KEY (tenant_id, broad, hour, dims_id)
 ) WITH (fillfactor = 70);
 
 CREATE TABLE usage_day (
     tenant_id         integer NOT NULL,
+    broad             boolean NOT NULL,
     day               date NOT NULL, -- in UTC
     dims_id           bigint NOT NULL,
     attempts          bigint NOT NULL,
@@ -88,7 +92,27 @@ CREATE TABLE usage_day (
     bytes_in          bigint NOT NULL,
     bytes_out         bigint NOT NULL,
     cost              numeric NOT NULL,
-    PRIMARY KEY (tenant_id, day, dims_id)
+    PRIMARY KEY (tenant_id, broad, day, dims_id)
+) WITH (fillfactor = 70);
+
+CREATE TABLE usage_month (
+    tenant_id         integer NOT NULL,
+    broad             boolean NOT NULL,
+    month             date NOT NULL, -- its first day, in UTC
+    dims_id           bigint NOT NULL,
+    attempts          bigint NOT NULL,
+    calls             bigint NOT NULL,
+    failures          bigint NOT NULL,
+    unreported        bigint NOT NULL,
+    unpriced          bigint NOT NULL,
+    prompt_tokens     bigint NOT NULL,
+    completion_tokens bigint NOT NULL,
+    audio_us          bigint NOT NULL,
+    model_us          bigint NOT NULL,
+    bytes_in          bigint NOT NULL,
+    bytes_out         bigint NOT NULL,
+    cost              numeric NOT NULL,
+    PRIMARY KEY (tenant_id, broad, month, dims_id)
 ) WITH (fillfactor = 70);
 
 -- Calls to providers since the beginning, for the statistics of jobs.
