@@ -21,6 +21,7 @@ from penstock.cli import (
     jobs,
     keys,
     models,
+    queues,
     roles,
     secret,
     sidecar,
@@ -48,6 +49,7 @@ app.command("worker")(roles.worker)
 app.command("housekeeper")(roles.housekeeper)
 app.command("sidecar")(sidecar.sidecar)
 app.add_typer(jobs.app, name="job")
+app.add_typer(queues.app, name="queue")
 app.add_typer(models.app, name="model")
 app.add_typer(blobs.app, name="blob")
 command(app, "stats")(jobs.stats)

@@ -19,6 +19,7 @@ from msgspec import Struct
 from penstock.client.access import AccessCalls
 from penstock.client.blobs import BlobCalls
 from penstock.client.models import ModelCalls
+from penstock.client.queues import QueueCalls
 from penstock.client.stream import LAST_TYPES, Event, Stream
 from penstock.client.transport import Query, Transport
 from penstock.client.usage import UsageCalls
@@ -87,7 +88,7 @@ class _Batch(Struct):
     jobs: Sequence[JobSubmission]
 
 
-class Client(WorkCalls, ModelCalls, BlobCalls, AccessCalls, UsageCalls):
+class Client(WorkCalls, QueueCalls, ModelCalls, BlobCalls, AccessCalls, UsageCalls):
     """A client of one gateway; use it as ``async with Client(url, token=…) as client``.
 
     Raises ValueError for a URL that is not an HTTP URL. Errors of the gateway are raised as the classes of

@@ -37,13 +37,21 @@ def announce(
 
 
 def announce_ended(wakeups: Wakeups, ended: Sequence[EndedAttempt]) -> None:
-    """Announce ended attempts: wake workers for jobs that are ready again, and waiters for jobs that have finished."""
+    """Announce ended attempts: wake workers for jobs that are ready again or that a limit held back, and waiters for
+    jobs that have finished."""
     if ended:
+        ready = Counter(e.queue for e in ended if e.status is Status.PENDING and e.run_at is None)
+        ready.update(any_queue(e.queue[0]) for e in ended if e.limited)
         announce(
             wakeups,
-            ready=Counter(e.queue for e in ended if e.status is Status.PENDING and e.run_at is None),
+            ready=ready,
             finished=[e.job_id for e in ended if e.status.finished],
         )
+
+
+def any_queue(tenant: TenantId) -> TenantQueue:
+    """Return what stands for all queues of a tenant: jobs that waited for its limits may run now."""
+    return (tenant, "", "")
 
 
 def queues_of(keys: Iterable[tuple[str, int]]) -> Iterator[tuple[TenantQueue, int]]:

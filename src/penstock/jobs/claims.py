@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 
-from penstock.jobs.announcements import queues_of
+from penstock.jobs.announcements import any_queue, queues_of
 from penstock.jobs.job import ClaimRequest
 from penstock.jobs.sql.store import TenantQueue
 from penstock.postgres.wakeups import Keys
@@ -15,9 +16,10 @@ from penstock.tenants.principal import TenantId
 
 
 class _Waiter:
-    __slots__ = ("_profiles", "_tasks", "_tenant", "news")
+    __slots__ = ("_profiles", "_tasks", "_tenant", "kind", "news")
 
     def __init__(self, request: ClaimRequest, tenant: TenantId | None) -> None:
+        self.kind = (tuple(request.task_types), tuple(request.model_profiles))
         self._tenant = tenant
         self._tasks = frozenset(request.task_types)
         self._profiles = frozenset(request.model_profiles)
@@ -27,8 +29,8 @@ class _Waiter:
         tenant, task_type, model_profile = queue
         return (
             (self._tenant is None or tenant == self._tenant)
-            and (not self._tasks or task_type in self._tasks)
-            and (not self._profiles or model_profile in self._profiles)
+            and (not self._tasks or not task_type or task_type in self._tasks)
+            and (not self._profiles or not model_profile or model_profile in self._profiles)
         )
 
 
@@ -58,13 +60,13 @@ class ClaimQueue:
                 waiter.news.set()
             return
         for queue, count in queues_of(keys.items()):
-            left = count
+            # Jobs of an unknown queue of a tenant: each kind of claim may be the one that can take them.
+            woken: Counter[object] = Counter()
             for waiter in self._waiters:
-                if left <= 0:
-                    break
-                if not waiter.news.is_set() and waiter.wants(queue):
+                kind = waiter.kind if queue == any_queue(queue[0]) else None
+                if not waiter.news.is_set() and woken[kind] < count and waiter.wants(queue):
                     waiter.news.set()
-                    left -= 1
+                    woken[kind] += 1
 
 
 class LaneCursors:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from penstock.jobs.http.base import Sizes
 from penstock.jobs.http.changing import ChangeRoutes
+from penstock.jobs.http.controls import ControlRoutes
 from penstock.jobs.http.events import EventRoutes
 from penstock.jobs.http.reading import ReadRoutes
 from penstock.jobs.http.submitting import Check, SubmitRoutes
@@ -39,6 +40,7 @@ def part(
         ChangeRoutes(service),
         EventRoutes(service),
         WorkRoutes(service, sizes=sizes),
+        ControlRoutes(service),
     )
     routes = [route for topic in topics for route in routes_of(topic)]
     return Part(routes=routes, start=service.start, stop=service.stop)

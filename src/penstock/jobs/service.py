@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from penstock.events.tail import EVENTS
 from penstock.jobs.announcements import CANCELLED, FINISHED, READY
 from penstock.jobs.claiming import Claiming
+from penstock.jobs.controls import Controls
 from penstock.jobs.job import ClaimedJob, ClaimRequest
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.shared import Shared
@@ -51,6 +52,7 @@ class JobService:
         )
         self._tenants: dict[TenantId, TenantJobs] = {}
         self._claiming = Claiming(self._shared, None, hand_back=self.hand_back)
+        self.controls = Controls(self._shared, lambda tenant: self.of(tenant).stats())
         self.wakeups.subscribe(READY, self._shared.claims.wake)
         self.wakeups.subscribe(FINISHED, self._shared.finish_waiters.wake)
         self.wakeups.subscribe(CANCELLED, lambda _: self.cancellations.set())

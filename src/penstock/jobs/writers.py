@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from penstock.batching import Batching
 from penstock.errors import CallerError, InvalidInput, NotFound, StaleEpoch
 from penstock.jobs import output
-from penstock.jobs.announcements import announce, announce_ended
+from penstock.jobs.announcements import announce, announce_ended, any_queue
 from penstock.jobs.job import Failure, HeartbeatResult, JobCompletion, JobHeartbeat, JobState
 from penstock.jobs.sql import queues, store
 from penstock.jobs.sql.store import Gap, HeldLease, NewJob, Verdict
@@ -133,11 +133,12 @@ class TenantWriters:
         for completion in completions:
             first.setdefault((completion.id, completion.epoch), completion)
         async with self._database.acquire() as connection:
-            stored = await store.complete(connection, self._tenant, list(first.values()), self._charging)
+            stored, limited = await store.complete(connection, self._tenant, list(first.values()), self._charging)
             lost = [job_id for job_id, epoch in first if (job_id, epoch) not in stored]
             known = await store.find_finished(connection, self._tenant, lost) if lost else {}
         if stored:
-            announce(self._wakeups, finished=[job_id for job_id, _ in stored])
+            room = Counter({any_queue(self._tenant): len(stored)}) if limited else None
+            announce(self._wakeups, ready=room, finished=[job_id for job_id, _ in stored])
         return [
             JobState(id=done.id, status=Status.COMPLETED)
             if (done.id, done.epoch) in stored or known.get(done.id) == (done.epoch, Status.COMPLETED)

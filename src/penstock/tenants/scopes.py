@@ -28,7 +28,7 @@ MEANINGS: Final[Mapping[str, str]] = MappingProxyType(
         MODELS_MANAGE: "register, reload and remove models, and read their logs",
         FILES: "upload, read and delete files",
         USAGE_READ: "read usage and cost",
-        TENANT_ADMIN: "manage the tenant's keys and read its audit log",
+        TENANT_ADMIN: "manage the tenant's keys, pause its queues, and read its audit log",
         OPERATOR: "everything, for every tenant",
     }
 )

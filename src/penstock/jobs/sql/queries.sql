@@ -123,10 +123,11 @@ SELECT clock() AS created_at;
 -- Leases at most limit ready jobs of all tenants, or of only_tenant if it is not null. The tenants take turns: first those
 -- that are not in turn_tenants, in random order, then those that are, in the order given. Each gives at most its quantum (with
 -- 0 it is not searched at all); one that is not in the list gives an equal share of the limit. Within a tenant, jobs of the highest priority come first, in
--- order within a lane; lanes of equal priority take turns.
+-- order within a lane; lanes of equal priority take turns. Jobs of a tenant with limits are picked by pick_within_limits().
+-- Paused queues and tenants give none.
 -- An empty list of types or profiles means any. The cursors are the points at which this process last stopped in each lane;
 -- the search begins there or at the lane's hint, whichever is further, or at the very start if from_start is set.
--- Locks: the ready rows taken, skipping locked ones. Index: lane_queue or unique index of lane; primary key of ready, from
+-- Locks: the ready rows taken, skipping locked ones; for tenants with limits, those of pick_within_limits(). Index: lane_queue or unique index of lane; primary key of ready, from
 -- (lane, low_seq).
 WITH waiting AS MATERIALIZED ( -- full joins, because they are always hash joins
     SELECT tenant_id, min(turn) AS turn, min(quantum) AS quantum, array_agg(id ORDER BY priority DESC, lot) AS lane_ids,
@@ -135,10 +136,13 @@ WITH waiting AS MATERIALIZED ( -- full joins, because they are always hash joins
         SELECT l.tenant_id, l.id, l.priority, random() AS lot, p.turn, p.quantum,
                CASE WHEN :from_start::bool THEN 0 ELSE greatest(l.low_seq, c.seq) END AS low_seq
         FROM (
-            SELECT tenant_id, id, priority, low_seq FROM lane
+            SELECT tenant_id, id, priority, low_seq FROM lane l
             WHERE (:only_tenant::int IS NULL OR tenant_id = :only_tenant::int)
               AND (cardinality(:task_types::text[]) = 0 OR task_type = ANY (:task_types::text[]))
               AND (cardinality(:model_profiles::text[]) = 0 OR model_profile = ANY (:model_profiles::text[]))
+              AND ((SELECT NOT EXISTS (SELECT FROM pause)) OR NOT EXISTS (
+                  SELECT FROM pause WHERE tenant_id IN (0, l.tenant_id) AND task_type IN ('', l.task_type)
+                                      AND model_profile IN ('', l.model_profile) OFFSET 0))
         ) l
         FULL JOIN unnest(:turn_tenants::int[], :turn_quanta::int[]) WITH ORDINALITY AS p(tenant_id, quantum, turn)
                ON p.tenant_id = l.tenant_id
@@ -155,15 +159,19 @@ WITH waiting AS MATERIALIZED ( -- full joins, because they are always hash joins
                coalesce(quantum, ceil(:limit::float8 / (SELECT count(*) FROM waiting)))::int AS quantum
         FROM waiting ORDER BY turn NULLS FIRST, random()
     ) t
+    CROSS JOIN LATERAL (SELECT EXISTS (SELECT FROM run_limit WHERE tenant_id = t.tenant_id) AS limited OFFSET 0) f
     CROSS JOIN LATERAL (
-        SELECT r.row_tid
-        FROM unnest(t.lane_ids, t.low_seqs) AS n(lane_id, low_seq)
-        CROSS JOIN LATERAL (
-            SELECT ctid AS row_tid FROM ready
-            WHERE lane_id = n.lane_id AND seq >= n.low_seq AND tenant_id = t.tenant_id
-            ORDER BY seq LIMIT t.quantum FOR UPDATE SKIP LOCKED
-        ) r
-        LIMIT t.quantum
+        (SELECT r.row_tid
+         FROM unnest(t.lane_ids, t.low_seqs) AS n(lane_id, low_seq)
+         CROSS JOIN LATERAL (
+             SELECT ctid AS row_tid FROM ready
+             WHERE lane_id = n.lane_id AND seq >= n.low_seq AND tenant_id = t.tenant_id
+             ORDER BY seq LIMIT t.quantum FOR UPDATE SKIP LOCKED
+         ) r
+         WHERE NOT f.limited LIMIT t.quantum)
+        UNION ALL
+        (SELECT p.row_tid FROM pick_within_limits(t.tenant_id, t.lane_ids, t.low_seqs, t.quantum) AS p(row_tid)
+         WHERE f.limited)
     ) r
     LIMIT :limit::int
 ), taken AS (
@@ -315,7 +323,7 @@ WITH handed AS MATERIALIZED (
     SELECT :tenant_id, clock(), 'job.completed', array_agg(job_id), array_agg(series_id), array_agg(epoch), array_agg(attempt)
     FROM ended HAVING count(*) > 0
 )
-SELECT job_id, epoch FROM ended;
+SELECT job_id, epoch, (SELECT EXISTS (SELECT FROM run_limit WHERE tenant_id = :tenant_id)) AS limited FROM ended;
 
 
 -- name: find_finished(tenant_id, job_ids)
@@ -401,7 +409,8 @@ WITH verdict AS MATERIALIZED (
            json_agg(json_build_object('category', category, 'message', message, 'run_at', run_at))
     FROM ended GROUP BY status
 )
-SELECT e.job_id, e.epoch, e.status, e.run_at, s.task_type, s.model_profile
+SELECT e.job_id, e.epoch, e.status, e.run_at, s.task_type, s.model_profile,
+       (SELECT EXISTS (SELECT FROM run_limit WHERE tenant_id = :tenant_id)) AS limited
 FROM ended e JOIN series s ON s.tenant_id = :tenant_id AND s.id = e.series_id;
 
 

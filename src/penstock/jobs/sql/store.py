@@ -93,6 +93,7 @@ class EndedAttempt:
     status: Status
     run_at: datetime | None
     queue: TenantQueue
+    limited: bool  # whether the tenant's running jobs are limited
 
 
 async def resolve_series(
@@ -264,8 +265,11 @@ async def complete(
     tenant: TenantId,
     completions: Sequence[JobCompletion],
     charging: Charging = usage.unpriced,
-) -> set[tuple[UUID, int]]:
-    """Store results and account the usage; return the (job, epoch) pairs whose epoch held."""
+) -> tuple[set[tuple[UUID, int]], bool]:
+    """Store results and account the usage.
+
+    Returns the (job, epoch) pairs whose epoch held, and whether running jobs of the tenant are limited.
+    """
     rows = await _sql.complete.rows(
         connection,
         tenant_id=tenant,
@@ -274,7 +278,7 @@ async def complete(
         results=[completion.result for completion in completions],
         usages=[usage.stored(completion.usage, charging) for completion in completions],
     )
-    return {(row["job_id"], row["epoch"]) for row in rows}
+    return {(row["job_id"], row["epoch"]) for row in rows}, bool(rows) and rows[0]["limited"]
 
 
 async def find_finished(
@@ -336,6 +340,7 @@ async def end_attempts(
             status=Status(row["status"]),
             run_at=row["run_at"],
             queue=(tenant, row["task_type"], row["model_profile"]),
+            limited=row["limited"],
         )
         for row in rows
     }

@@ -114,6 +114,79 @@ CREATE TABLE ready (
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0,
         autovacuum_analyze_scale_factor = 0.2, vacuum_truncate = off);
 
+-- Queues whose jobs no worker may take. tenant_id 0 means all tenants, '' any task type or profile.
+CREATE TABLE pause (
+    tenant_id     integer NOT NULL,
+    task_type     text NOT NULL,
+    model_profile text NOT NULL,
+    paused_at     timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, task_type, model_profile)
+);
+
+-- The most jobs of a tenant that may run at a time: in one queue or, with the names '', in all its queues together.
+CREATE TABLE run_limit (
+    tenant_id     integer NOT NULL REFERENCES tenant,
+    task_type     text NOT NULL,
+    model_profile text NOT NULL,
+    max_running   integer NOT NULL CHECK (max_running > 0),
+    PRIMARY KEY (tenant_id, task_type, model_profile),
+    CHECK ((task_type = '') = (model_profile = ''))
+);
+
+-- Picks and locks ready jobs of a tenant that has limits, in the order of its lanes, as many as the limits leave room for, but
+-- at most a given number; returns their places in "ready".
+--
+-- Claims of one tenant come here one after the other: the advisory lock is held until the claim has committed. Each
+-- statement below takes its own snapshot after that, so it sees the leases of all earlier claims, and the picked jobs get
+-- their leases before the next claim counts. So no counter has to be kept, repaired or given back. A claim waits for one
+-- tenant only, and before it holds such a lock; it skips other tenants whose lock is taken. So claims cannot wait for each
+-- other in a circle.
+-- Locks: that advisory lock; the rows picked, skipping locked ones. Indexes: primary keys of lease, lane, run_limit and ready.
+CREATE FUNCTION pick_within_limits(the_tenant integer, lane_ids integer[], low_seqs bigint[], at_most integer)
+RETURNS SETOF tid LANGUAGE plpgsql AS $$
+DECLARE
+    room integer;  -- for jobs of this tenant
+    space integer; -- for jobs of the queue
+    running jsonb; -- jobs by queue
+    next_lane record;
+    place tid;
+BEGIN
+    IF coalesce(current_setting('penstock.limited_claim', true), '') = '' THEN
+        PERFORM set_config('penstock.limited_claim', 'begun', true); -- until the end of the transaction
+        PERFORM pg_advisory_xact_lock(hashtext('penstock.pick_within_limits'), the_tenant);
+    ELSIF NOT pg_try_advisory_xact_lock(hashtext('penstock.pick_within_limits'), the_tenant) THEN
+        RETURN;
+    END IF;
+    SELECT coalesce(jsonb_object_agg(queue, jobs), '{}'), coalesce(sum(jobs), 0) INTO running, room
+    FROM (
+        SELECT n.task_type || chr(31) || n.model_profile AS queue, count(*) AS jobs
+        FROM lease l JOIN lane n ON n.id = l.lane_id WHERE l.tenant_id = the_tenant GROUP BY n.task_type, n.model_profile
+    ) r;
+    SELECT least(at_most, max_running - room) INTO room FROM run_limit
+    WHERE tenant_id = the_tenant AND task_type = '' AND model_profile = '';
+    room := CASE WHEN FOUND THEN room ELSE at_most END;
+    FOR next_lane IN
+        SELECT n.id, w.low_seq, n.task_type || chr(31) || n.model_profile AS queue, m.max_running
+        FROM unnest(lane_ids, low_seqs) WITH ORDINALITY AS w(lane_id, low_seq, place)
+        JOIN lane n ON n.id = w.lane_id
+        LEFT JOIN run_limit m ON m.tenant_id = the_tenant AND m.task_type = n.task_type AND m.model_profile = n.model_profile
+        ORDER BY w.place
+    LOOP
+        EXIT WHEN room <= 0;
+        space := least(room, next_lane.max_running - coalesce((running->>next_lane.queue)::integer, 0));
+        CONTINUE WHEN space <= 0;
+        FOR place IN
+            SELECT ctid FROM ready WHERE lane_id = next_lane.id AND seq >= next_lane.low_seq AND tenant_id = the_tenant
+            ORDER BY seq LIMIT space FOR UPDATE SKIP LOCKED
+        LOOP
+            room := room - 1;
+            running := jsonb_set(running, ARRAY[next_lane.queue],
+                                 to_jsonb(coalesce((running->>next_lane.queue)::integer, 0) + 1));
+            RETURN NEXT place;
+        END LOOP;
+    END LOOP;
+END $$;
+
 -- Jobs that are scheduled, or wait for a retry.
 CREATE TABLE later (
     tenant_id    integer NOT NULL,
