@@ -137,6 +137,7 @@ class BlockingClient:
     rotate_key = _blocking(Client.rotate_key)
     issue_ticket = _blocking(Client.issue_ticket)
     audit = _blocking(Client.audit)
+    usage = _blocking(Client.usage)
 
     def stream(
         self,

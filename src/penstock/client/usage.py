@@ -12,7 +12,7 @@ class UsageCalls:
 
     _transport: Transport
 
-    async def usage(self, **wanted: Any) -> dict[str, Any]:
+    async def usage(self, /, **wanted: Any) -> dict[str, Any]:
         """Return sums of usage. ``wanted`` has the parameters of ``GET /api/v1/usage``: ``by="day,model"``, ``limit``,
         ``time_zone``, ``since`` (for ``from``) and ``to``, and filters, each one value or a list."""
         named = {"from" if name == "since" else name: value for name, value in wanted.items() if value is not None}
