@@ -53,6 +53,7 @@ async def test_help_names_every_command(tmp_path: Path) -> None:
         "top",
         "tenant",
         "key",
+        "quota",
         "ticket",
         "audit",
         "secret",

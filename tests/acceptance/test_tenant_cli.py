@@ -260,3 +260,18 @@ async def test_the_secret_in_the_environment_is_rotated_by_restarts(database_url
         assert await gateway.use(used.key) == await gateway.use(unused.key) == 200
         assert (await gateway.run("secret", "show")).out.strip() == new.text()
     assert not (tmp_path / "data" / "secret.key").exists()
+
+
+async def test_quotas_are_set_listed_and_removed(gateway: Installation) -> None:
+    key = await gateway.key("limited", "usage:read")
+    quota = (await gateway.run("quota", "set", "jobs", "5", "--per", "day", "--key", key.id)).json[0]
+    assert (quota["limit"], quota["per"], quota["key"]) == (5, "day", key.id)
+    shown = await gateway.see("quota", "set", "calls_at_once", "4", "--user", "*")
+    assert "every user" in shown
+    listed = (await gateway.run("quota", "list", PENSTOCK_KEY=key.key)).json
+    assert [(one["measure"], one["limit"]) for one in listed] == [("calls_at_once", 4), ("jobs", 5)]
+    refused = await gateway.run("quota", "set", "beer", "1", "--per", "day")
+    assert (refused.status, "measure" in refused.err) == (1, True)
+    for one in listed:
+        assert (await gateway.run("quota", "remove", one["id"])).status == 0
+    assert (await gateway.run("quota", "list")).json == []

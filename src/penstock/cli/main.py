@@ -22,6 +22,7 @@ from penstock.cli import (
     keys,
     models,
     queues,
+    quotas,
     roles,
     secret,
     sidecar,
@@ -58,6 +59,7 @@ command(app, "compare")(compare.compare)
 command(app, "top")(top.top)
 app.add_typer(tenants.app, name="tenant")
 app.add_typer(keys.app, name="key")
+app.add_typer(quotas.app, name="quota")
 command(app, "ticket")(tickets.ticket)
 command(app, "audit")(audit.audit)
 app.add_typer(secret.app, name="secret")

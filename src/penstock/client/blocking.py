@@ -138,6 +138,9 @@ class BlockingClient:
     issue_ticket = _blocking(Client.issue_ticket)
     audit = _blocking(Client.audit)
     usage = _blocking(Client.usage)
+    quotas = _blocking(Client.quotas)
+    set_quota = _blocking(Client.set_quota)
+    remove_quota = _blocking(Client.remove_quota)
 
     def stream(
         self,

@@ -20,6 +20,7 @@ from penstock.client.access import AccessCalls
 from penstock.client.blobs import BlobCalls
 from penstock.client.models import ModelCalls
 from penstock.client.queues import QueueCalls
+from penstock.client.quotas import QuotaCalls
 from penstock.client.stream import LAST_TYPES, Event, Stream
 from penstock.client.transport import Query, Transport
 from penstock.client.usage import UsageCalls
@@ -88,7 +89,7 @@ class _Batch(Struct):
     jobs: Sequence[JobSubmission]
 
 
-class Client(WorkCalls, QueueCalls, ModelCalls, BlobCalls, AccessCalls, UsageCalls):
+class Client(WorkCalls, QueueCalls, ModelCalls, BlobCalls, AccessCalls, QuotaCalls, UsageCalls):
     """A client of one gateway; use it as ``async with Client(url, token=…) as client``.
 
     Raises ValueError for a URL that is not an HTTP URL. Errors of the gateway are raised as the classes of

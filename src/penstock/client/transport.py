@@ -13,7 +13,15 @@ import aiohttp
 import msgspec
 from msgspec import Struct
 
-from penstock.errors import CallerError, FieldProblem, InvalidInput, Overloaded, PenstockError, ServiceError
+from penstock.errors import (
+    CallerError,
+    FieldProblem,
+    InvalidInput,
+    Overloaded,
+    PenstockError,
+    QuotaExceeded,
+    ServiceError,
+)
 
 T = TypeVar("T")
 Query = Mapping[str, str | Sequence[str]]
@@ -195,7 +203,7 @@ def error_of(status: int, content: bytes, headers: Mapping[str, str]) -> Penstoc
         )
     error = error_named(problem.code, message) or (CallerError(message) if status < 500 else ServiceError(message))
     wait = _seconds(headers.get("Retry-After"))
-    if isinstance(error, Overloaded) and wait is not None:
+    if isinstance(error, Overloaded | QuotaExceeded) and wait is not None:
         error.retry_after = timedelta(seconds=wait)
     return error
 
