@@ -74,17 +74,21 @@ class Grant:
         """Set what the key allows now, and call the watchers of requests that it no longer allows."""
         before, self.principal = self.principal, principal
         self.refusal = refusal
-        narrower = before is not None and principal is not None and _narrower(before, principal)
         for scope, callback in list(self._watchers.values()):
-            if principal is None:
-                callback(refusal)
-            elif narrower:
-                callback("the models, queues or apps of this key were restricted")
-            elif not self.allows(scope):
-                callback(f"the scope {scope} was removed from this key")
+            reason = self.withdrawn(scope, since=before)
+            if reason:
+                callback(reason)
 
-    def allows(self, scope: str) -> bool:
-        return self.principal is not None and (scope == scopes.ANY or scope in self.principal.scopes)
+    def withdrawn(self, scope: str, *, since: Principal | None) -> str:
+        """Return why the key no longer allows what it allowed ``since``; empty if it does."""
+        now = self.principal
+        if now is None:
+            return self.refusal or "this key is not valid"
+        if scope not in now.scopes and scope != scopes.ANY:
+            return f"the scope {scope} was removed from this key"
+        if since is not None and _narrower(since, now):
+            return "the models, queues or apps of this key were restricted"
+        return ""
 
     @contextmanager
     def watching(self, scope: str, callback: Callable[[str], object]) -> Iterator[None]:

@@ -136,8 +136,21 @@ class Request:
         return await self.content()
 
     async def content(self) -> bytes:
-        """Return the whole body, whatever its type; raises TooLarge, Unsupported, Overloaded or Disconnected."""
+        """Return the whole body, whatever its type.
+
+        Raises TooLarge, Unsupported, Overloaded, Disconnected, or Unauthorized when the sender's key is revoked before
+        all of it has arrived.
+        """
         await self.hold_body()
+        if self.body_stream.complete:
+            content = await self._content()
+        else:
+            with self.while_allowed(self._refuse_body):
+                content = await self._content()
+        self._check_allowed()
+        return content
+
+    async def _content(self) -> bytes:
         stream = self.body_stream
         chunk = await stream.read()
         if stream.complete and not stream.buffered:  # it came in one piece, as most do
@@ -156,17 +169,20 @@ class Request:
         return b"".join(chunks)
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives, whatever its type; raises TooLarge, Unsupported or Disconnected.
+        """Yield the body as it arrives, whatever its type.
 
-        A handler that keeps all chunks calls ``hold_body`` first.
+        Raises TooLarge, Unsupported, Disconnected, or Unauthorized when the sender's key is revoked meanwhile. A
+        handler that keeps all chunks calls ``hold_body`` first.
         """
         self._check_size()
         size = 0
-        while chunk := await self.body_stream.read():
-            size += len(chunk)
-            if size > self.max_body_bytes:
-                raise self._too_large()
-            yield chunk
+        with self.while_allowed(self._refuse_body):
+            while chunk := await self.body_stream.read():
+                size += len(chunk)
+                if size > self.max_body_bytes:
+                    raise self._too_large()
+                yield chunk
+        self._check_allowed()
         self._hold_less(size)
 
     async def hold_body(self) -> None:
@@ -235,9 +251,24 @@ class Request:
             callback()
 
         with grant.watching(self.scope, withdraw):
-            if not grant.allows(self.scope):  # since the check at the beginning of the request
-                asyncio.get_running_loop().call_soon(withdraw, grant.refusal or "this key was changed")
+            reason = self._withdrawal()  # since the check at the beginning of the request
+            if reason:
+                asyncio.get_running_loop().call_soon(withdraw, reason)
             yield
+
+    def _withdrawal(self) -> str:
+        """Return why the sender's key no longer allows this request; empty if it does."""
+        grant = self.principal.grant if hasattr(self, "principal") else None
+        return "" if grant is None else grant.withdrawn(self.scope, since=self.principal)
+
+    def _check_allowed(self) -> None:
+        """Raise Unauthorized if the sender's key no longer allows this request: its body may have taken minutes."""
+        reason = self._withdrawal()
+        if reason:
+            raise Unauthorized(reason)
+
+    def _refuse_body(self) -> None:
+        self.body_stream.fail(Unauthorized(self.withdrawn))
 
     async def unless_left(self, work: Awaitable[T]) -> T | None:
         """Return the result of ``work``, or None when the process begins to stop first.
