@@ -134,6 +134,7 @@ class StoredKey:
     digest: bytes
     secret_id: str
     expires_in: float | None  # seconds from the time of the statement
+    expires_at: datetime | None
     revoked: bool
     suspended: bool
     generation: int

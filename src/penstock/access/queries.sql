@@ -19,7 +19,7 @@ SELECT g.generation, EXISTS (SELECT FROM api_key) AS any_key FROM access_generat
 -- Return keys by id, for checking them. Indexes: primary keys.
 -- tenant: every (the key tells the tenant)
 SELECT k.id, k.tenant_id, t.name AS tenant_name, k.scopes, k.models, k.queues, k.apps, k.digest, k.secret_id,
-       extract(epoch FROM k.expires_at - clock())::float8 AS expires_in, k.revoked_at IS NOT NULL AS revoked,
+       extract(epoch FROM k.expires_at - clock())::float8 AS expires_in, k.expires_at, k.revoked_at IS NOT NULL AS revoked,
        t.suspended_at IS NOT NULL AS suspended, g.generation
 FROM access_generation g
 CROSS JOIN unnest(:ids::text[]) AS wanted(id)

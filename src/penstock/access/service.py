@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
@@ -27,7 +27,7 @@ from penstock.access.key import (
     TenantCreation,
 )
 from penstock.access.key_watch import TOPIC
-from penstock.errors import AlreadyExists, InvalidInput, NotFound, Overloaded, ScopeMissing, WrongState
+from penstock.errors import AlreadyExists, InvalidInput, NotFound, Overloaded, ScopeMissing, Unauthorized, WrongState
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
 from penstock.suggestions import did_you_mean
@@ -58,12 +58,13 @@ class AccessService:
 
     async def create_key(self, sender: Sender, creation: KeyCreation) -> CreatedKey:
         """Create a key of the sender's tenant with at most the sender's rights. Its text is returned only here."""
-        principal = sender.principal
-        _check_rights(principal, creation)
         _check_expiry(creation.expires_at)
         new = keys.generate()
         secret = await self._instance.secret()
         async with self._changing() as (connection, generation):
+            principal, expires_at = await self._rights(connection, sender.principal)
+            _check_rights(principal, creation)
+            _check_end(expires_at, creation.expires_at)
             if await store.live_keys(connection, principal.tenant) >= _MAX_KEYS:
                 raise Overloaded(f"this tenant has {_MAX_KEYS} valid keys; revoke some first")
             await store.create_key(
@@ -92,8 +93,8 @@ class AccessService:
 
     async def change_key(self, sender: Sender, key_id: str, wanted: KeyChange) -> Key:
         """Change a key. The sender needs the rights that it gives, and those that the key had."""
-        principal = sender.principal
         async with self._changing() as (connection, generation):
+            principal, expires_at = await self._rights(connection, sender.principal)
             before = await self._key(connection, principal.tenant, key_id)
             if before.revoked_at is not None:
                 raise WrongState(f"key {key_id} was revoked; create a new one")
@@ -103,6 +104,7 @@ class AccessService:
             _check_rights(principal, after)
             if "expires_at" in fields:
                 _check_expiry(after.expires_at)
+                _check_end(expires_at, after.expires_at)
             await store.change_key(connection, principal.tenant, after, generation)
             action = change("key.change", key_id, _described(before), _described(after))
             await self._record(connection, sender, action)
@@ -112,6 +114,7 @@ class AccessService:
         """Revoke a key; its open requests end within two seconds. Revoking it again changes nothing."""
         tenant = sender.principal.tenant
         async with self._changing() as (connection, generation):
+            await self._rights(connection, sender.principal)
             before = await self._key(connection, tenant, key_id)
             if before.revoked_at is not None:
                 return before
@@ -121,12 +124,13 @@ class AccessService:
 
     async def rotate_key(self, sender: Sender, key_id: str, rotation: KeyRotation) -> CreatedKey:
         """Create a key with the rights of another, which expires after the overlap."""
-        principal = sender.principal
         new = keys.generate()
         secret = await self._instance.secret()
         async with self._changing() as (connection, generation):
+            principal, expires_at = await self._rights(connection, sender.principal)
             old = await self._key(connection, principal.tenant, key_id)
             _check_rights(principal, old)
+            _check_end(expires_at, old.expires_at)
             if old.revoked_at is not None or (old.expires_at is not None and old.expires_at <= datetime.now(UTC)):
                 raise WrongState(f"key {key_id} is not valid any more; create a new one")
             if old.replaced_by is not None:
@@ -172,6 +176,7 @@ class AccessService:
         """Create a tenant; raises AlreadyExists."""
         _check_time_zone(creation.time_zone)
         async with self._changing() as (connection, generation):
+            await self._rights(connection, sender.principal, scopes.OPERATOR)
             if not await store.create_tenant(connection, creation.name, creation.time_zone, generation):
                 raise AlreadyExists(f"there is a tenant {creation.name} already")
             tenant_id, created = await self._tenant(connection, creation.name)
@@ -196,6 +201,7 @@ class AccessService:
         if wanted.suspended is True and name == DEFAULT_NAME:
             raise InvalidInput.of("suspended", f"the tenant {DEFAULT_NAME} cannot be suspended: operators belong to it")
         async with self._changing() as (connection, generation):
+            await self._rights(connection, sender.principal, scopes.OPERATOR)
             tenant_id, before = await self._tenant(connection, name)
             suspended = before.suspended_at is not None if wanted.suspended is UNSET else wanted.suspended
             zone = before.time_zone if wanted.time_zone is UNSET else wanted.time_zone
@@ -232,6 +238,28 @@ class AccessService:
             yield connection, await store.next_generation(connection)
         self._wakeups.announce(TOPIC)
 
+    async def _rights(
+        self, connection: asyncpg.Connection, sender: Principal, scope: str = scopes.TENANT_ADMIN
+    ) -> tuple[Principal, datetime | None]:
+        """Return what a sender may do in this transaction, and when its key expires.
+
+        The access check may have been long ago, but no other change can come before this transaction has ended. Raises
+        Unauthorized if the sender's key is no longer valid, and ScopeMissing if the key has lost the scope.
+        """
+        if sender.key is None:
+            return sender, None
+        key = (await store.keys(connection, [sender.key])).get(sender.key)
+        if key is None or key.refusal is not None:
+            raise Unauthorized("this key was deleted" if key is None else key.refusal or "")
+        held = key.principal()
+        rights = replace(
+            sender, scopes=sender.scopes & held.scopes, models=held.models, queues=held.queues, apps=held.apps
+        )
+        rights.require(scope)
+        if sender.tenant != held.tenant:
+            rights.require(scopes.OPERATOR)
+        return rights, key.expires_at
+
     async def _key(self, connection: asyncpg.Connection, tenant: TenantId, key_id: str) -> Key:
         found = await store.key(connection, tenant, key_id)
         if found is None:
@@ -260,6 +288,8 @@ def _described(key: Key) -> dict[str, Any]:
 
 def _check_rights(sender: Principal, key: KeyCreation | Key) -> None:
     """Raise ScopeMissing unless the sender has all that a key allows."""
+    if sender.ticket:
+        raise ScopeMissing("a ticket cannot give keys, which would outlive it; use a key")
     for scope in key.scopes:
         if scope not in sender.scopes:
             raise ScopeMissing(f"a key can give only what it has, and yours does not have the scope {scope}")
@@ -268,6 +298,12 @@ def _check_rights(sender: Principal, key: KeyCreation | Key) -> None:
     _check_names("models", sender.models, key.models)
     _check_names("queues", sender.queues, key.queues)
     _check_names("apps", sender.apps, key.apps)
+
+
+def _check_end(of_sender: datetime | None, given: datetime | None) -> None:
+    """Raise ScopeMissing if a key would outlive that of the sender."""
+    if of_sender is not None and (given is None or given > of_sender):
+        raise ScopeMissing(f"a key can give only what it has, and yours expires at {of_sender.isoformat()}")
 
 
 def _check_names(field: str, held: frozenset[str] | None, given: Sequence[str] | None) -> None:

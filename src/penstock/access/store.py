@@ -242,6 +242,7 @@ def _stored(row: asyncpg.Record) -> StoredKey:
         digest=row["digest"],
         secret_id=row["secret_id"],
         expires_in=row["expires_in"],
+        expires_at=row["expires_at"],
         revoked=row["revoked"],
         suspended=row["suspended"],
         generation=row["generation"],
