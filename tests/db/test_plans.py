@@ -20,6 +20,7 @@ from penstock.events import store as event_log
 from penstock.jobs import usage
 from penstock.jobs.service import JobService
 from penstock.jobs.sql import duties, history, queues, reading, store
+from penstock.jobs.sql import why as explanations
 from penstock.jobs.usage import Usage
 from penstock.postgres.pool import Database
 from penstock.postgres.queries import Statement
@@ -331,9 +332,18 @@ class _Known(Statement):
         return self._order
 
 
+async def test_why_a_job_waits_is_found_without_reading_all_jobs(filled: Filled) -> None:
+    plan = await _explain(filled, "place", tenant_id=filled.tenant, job_id=filled.ready[-1], at_most=100)
+    _assert_bounded(plan, rows=300)
+    queue = {"tenant_id": filled.tenant, "task_type": "echo", "model_profile": "small"}
+    _assert_bounded(await _explain(filled, "running", **queue, limit=5), rows=3 * LEASED)
+    _assert_bounded(await _explain(filled, "durations", **queue, limit=50), rows=4000)
+
+
 def _statement(name: str) -> _Known:
     statements = {**store._sql.statements, **reading._sql.statements, **event_log._sql.statements}
-    statement = (statements | duties._sql.statements | history._sql.statements | queues._sql.statements)[name]
+    more = (duties, history, queues, explanations)
+    statement = {**statements, **{key: one for room in more for key, one in room._sql.statements.items()}}[name]
     return _Known(statement.name, statement.sql, statement._order)
 
 

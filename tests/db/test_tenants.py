@@ -23,7 +23,7 @@ from penstock.errors import NotFound, StaleEpoch
 from penstock.events import store as event_log
 from penstock.failures import Category
 from penstock.jobs.job import Counts, JobFilter
-from penstock.jobs.sql import controls, duties, history, queues, reading, store
+from penstock.jobs.sql import controls, duties, history, queues, reading, store, why
 from penstock.models import store as model_store
 from penstock.postgres.pool import Database
 from penstock.providers import store as provider_store
@@ -34,7 +34,7 @@ from tests.support.waiting import within
 
 _BLOCK = re.compile(r"^-- name: (\w+).*?\n(.*?)(?=^-- name: |\Z)", re.MULTILINE | re.DOTALL)
 ROOMS = {
-    "jobs": (store, reading, history, duties, queues, controls),
+    "jobs": (store, reading, history, duties, queues, controls, why),
     "events": (event_log,),
     "models": (model_store,),
     "blobs": (blob_store,),

@@ -57,3 +57,10 @@ async def test_a_mistake_is_named(caller: HttpCaller, path: str, body: dict[str,
     method = "PUT" if path.startswith("/tenants") else "POST"
     reply = await caller.call(method, path, body)
     assert (reply.outcome, reply.fields) == ((422, "invalid_input"), [blamed])
+
+
+async def test_why_a_job_waits_is_returned(caller: HttpCaller) -> None:
+    job = await caller.submit(task_type="unserved")
+    reply = await caller.get(f"/jobs/{job['id']}/why")
+    assert (reply.status, reply.json["position"], reply.json["reasons"][0]["code"]) == (200, 1, "no_worker")
+    assert (await caller.get("/jobs/01a1fbba-bf9b-70c9-b890-daafa0bbb9de/why")).outcome == (404, "not_found")

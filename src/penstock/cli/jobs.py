@@ -111,6 +111,23 @@ def get(job_id: JobId, as_json: AsJson = False) -> None:
     job_views.show_job(with_client(lambda client: job_calls.get(client, job_id)), as_json=as_json)
 
 
+@command(app)
+def why(job_id: JobId, as_json: AsJson = False) -> None:
+    """Show why a job does not run: its position in its queue, an estimate, and what it waits for."""
+    found = with_client(lambda client: client.why(job_id))
+    if wants_json(as_json):
+        print_json(found)
+        return
+    place = f", number {found['position']} of its queue" if found["position"] else ""
+    typer.echo(f"{found['status']}{place}")
+    for reason in found["reasons"]:
+        typer.echo(f"{reason['code']}: {harmless(reason['detail'])}")
+        for running in reason["jobs"]:
+            typer.echo(f"  {running}")
+    if found["estimate"]:
+        typer.echo(f"may begin in about {found['estimate']['seconds']:g} s: {found['estimate']['basis']}")
+
+
 @command(app, "list")
 def list_jobs(
     owner_service: OwnerService = None,

@@ -93,6 +93,7 @@ class BlockingClient:
     submit = _blocking(Client.submit)
     submit_many = _blocking(Client.submit_many)
     get = _blocking(Client.get)
+    why = _blocking(Client.why)
     wait = _blocking(Client.wait)
     list = _blocking(Client.list)
     stats = _blocking(Client.stats)

@@ -231,6 +231,10 @@ class Client(WorkCalls, QueueCalls, ModelCalls, BlobCalls, AccessCalls, QuotaCal
             query = {"limit": str(limit), **_query(_filter(where, filters))}
         return await self._transport.call("GET", "/api/v1/comparisons", dict[str, Any], query=query)
 
+    async def why(self, job_id: UUID | str) -> dict[str, Any]:
+        """Return why a job does not run: its position in its queue, an estimate, and what it waits for."""
+        return await self._transport.call("GET", f"{_JOBS}/{as_id(job_id)}/why", dict[str, Any])
+
     async def providers_status(self) -> dict[str, Any]:
         """Return whether the configured AI providers can be reached, in ``providers``."""
         return await self._transport.call("GET", "/api/v1/providers/status", dict[str, Any])

@@ -30,6 +30,7 @@ from penstock.jobs.queues import ServedQueues
 from penstock.jobs.shared import Shared
 from penstock.jobs.slots import Slots
 from penstock.jobs.submissions import Submissions
+from penstock.jobs.why import Explainer
 from penstock.jobs.writers import TenantWriters
 from penstock.tenants.principal import TenantId
 
@@ -54,6 +55,7 @@ class TenantJobs(Changing):
         )
         self._events = JobEvents(shared.database, tenant, self._names)
         self.queues = ServedQueues(shared.database, tenant)
+        self.explainer = Explainer(shared.database, tenant, self.queues)
         self._claiming = Claiming(shared, tenant, hand_back=self.hand_back)
 
     async def stop(self) -> None:

@@ -158,3 +158,19 @@ EVENT = (
     f'"subject":"{_ID}","time":"2026-01-30T09:00:00.004000Z","datacontenttype":"application/json",'
     '"data":{"owner_service":"telephony","task_type":"call_analysis","model_profile":"qwen2.5-14b","attempt":1}}\n\n'
 )
+WHY: dict[str, Any] = {
+    "id": _ID,
+    "status": "pending",
+    "position": 13,
+    "reasons": [
+        {
+            "code": "limit_reached",
+            "detail": "4 jobs of the queue transcribe/whisperx run, and the limit is 4",
+            "jobs": [_OTHER_ID],
+        }
+    ],
+    "estimate": {
+        "seconds": 37.5,
+        "basis": "the last 50 completed jobs of the queue took 11.5 s each, and 4 run now",
+    },
+}

@@ -21,6 +21,7 @@ from penstock.jobs.job import (
     Stats,
     WaitSeconds,
 )
+from penstock.jobs.why import Why
 from penstock.tenants import scopes
 from penstock.web.reading import convert
 from penstock.web.request import Request
@@ -56,6 +57,22 @@ class ReadRoutes(JobRoutes):
             return json_response(await self.warned(request, await self.jobs(request).get(job_id)))
         wait = _number(query["wait"][0], "wait", WaitSeconds)
         return json_response(await self.warned(request, await self.wait(request, job_id, wait)))
+
+    @route(
+        "GET",
+        "/api/v1/jobs/{id}/why",
+        name="whyJob",
+        tag="Jobs",
+        scope=scopes.JOBS_READ,
+        summary="Find out why a job does not run: its position, an estimate, and what it waits for",
+        path_parameters=(JOB_ID,),
+        responses={200: ResponseSpec(description="What it waits for", type=Why, example=examples.WHY)},
+        errors=(InvalidInput, NotFound, DatabaseUnavailable),
+    )
+    async def why(self, request: Request) -> Response:
+        job_id = request.path_id()
+        request.query({})
+        return json_response(await self.jobs(request).explainer.why(job_id, self.known, self.explain))
 
     @route(
         "GET",

@@ -1,0 +1,35 @@
+"""Why a job waits: the typed functions of ``why.sql``.
+
+The conventions are those of ``store``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from penstock.jobs.sql.store import Connection, Queue
+from penstock.postgres import queries
+from penstock.tenants.principal import TenantId
+
+_sql = queries.load(__file__, "why.sql")
+
+
+async def place(connection: Connection, tenant: TenantId, job_id: UUID, *, at_most: int) -> int | None:
+    """Return how many jobs of its queue come before a ready job, counted up to ``at_most``; None if it is not ready."""
+    ahead: int | None = await _sql.place.value(connection, tenant_id=tenant, job_id=job_id, at_most=at_most)
+    return ahead
+
+
+async def running(connection: Connection, tenant: TenantId, queue: Queue, *, limit: int) -> tuple[int, Sequence[UUID]]:
+    """Return how many jobs of a queue, or of ALL_QUEUES, run, and the ids of the oldest."""
+    row = await _sql.running.row(connection, tenant_id=tenant, task_type=queue[0], model_profile=queue[1], limit=limit)
+    return (row["jobs"], row["job_ids"] or []) if row is not None else (0, [])
+
+
+async def durations(connection: Connection, tenant: TenantId, queue: Queue, *, limit: int) -> list[float]:
+    """Return how many seconds the newest completed jobs of a queue took."""
+    rows = await _sql.durations.rows(
+        connection, tenant_id=tenant, task_type=queue[0], model_profile=queue[1], limit=limit
+    )
+    return [row["seconds"] for row in rows]

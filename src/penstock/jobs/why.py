@@ -1,0 +1,179 @@
+"""Why a job does not run: its place, an estimate, and what it waits for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from statistics import mean
+from typing import Final
+from uuid import UUID
+
+from msgspec import Struct
+
+from penstock import durations
+from penstock.errors import NotFound
+from penstock.jobs.job import Job
+from penstock.jobs.queues import Explain, Known, ServedQueues
+from penstock.jobs.sql import controls, reading
+from penstock.jobs.sql import why as statements
+from penstock.jobs.sql.controls import ALL_QUEUES, ALL_TENANTS
+from penstock.jobs.sql.store import Connection, Queue
+from penstock.jobs.states import Status
+from penstock.postgres.pool import Database
+from penstock.tenants.principal import TenantId
+
+_MAX_AHEAD: Final = 10_000  # jobs that are counted
+_MAX_JOBS: Final = 20  # that one reason names
+_SAMPLE: Final = 50  # completed jobs that an estimate is based on
+
+
+class Blocker(StrEnum):
+    """What a job waits for."""
+
+    SCHEDULED = "scheduled"  # its run_at
+    BACKING_OFF = "backing_off"  # the delay before its next attempt
+    PAUSED = "paused"  # a resume of its queue or tenant
+    LIMIT_REACHED = "limit_reached"  # the end of running jobs, which a limit counts
+    NO_WORKER = "no_worker"  # a worker that serves its queue
+    TURN = "turn"  # jobs before it, or a free worker
+    RUNNING = "running"  # nothing: it runs
+    FINISHED = "finished"  # nothing: it has ended
+
+
+class Reason(Struct, frozen=True, kw_only=True):
+    """One thing that a job waits for. ``jobs`` are some of the running jobs that a reached limit counts."""
+
+    code: Blocker
+    detail: str
+    until: datetime | None = None
+    jobs: Sequence[UUID] = ()
+
+
+class Estimate(Struct, frozen=True, kw_only=True):
+    """When the job may begin to run, if nothing else holds it back, and what that is based on."""
+
+    seconds: float
+    basis: str
+
+
+class Why(Struct, frozen=True, kw_only=True):
+    """Why a job does not run. ``reasons`` begin with the one that has to end first."""
+
+    id: UUID
+    status: Status
+    reasons: list[Reason]
+    position: int | None = None  # 1 is the next job of its queue; null unless it could run now
+    estimate: Estimate | None = None
+
+
+class Explainer:
+    """Finds out why jobs of one tenant do not run."""
+
+    def __init__(self, database: Database, tenant: TenantId, served: ServedQueues) -> None:
+        self._database = database
+        self._tenant = tenant
+        self._served = served
+
+    async def why(self, job_id: UUID, known: Known, explain: Explain) -> Why:
+        """Return why a job does not run; raises NotFound. For ``known`` and ``explain`` see ServedQueues."""
+        async with self._database.acquire() as connection:
+            job = (await reading.get(connection, self._tenant, [job_id])).get(job_id)
+            if job is None:
+                raise NotFound(f"there is no job {job_id}")
+            if job.status is not Status.PENDING:
+                return Why(id=job_id, status=job.status, reasons=[_settled(job)])
+            queue = (job.task_type, job.model_profile)
+            ahead = await statements.place(connection, self._tenant, job_id, at_most=_MAX_AHEAD)
+            reasons = [*_delays(job, ready=ahead is not None), *await self._pauses(connection, queue)]
+            reasons += await self._limits(connection, queue)
+            sample = await statements.durations(connection, self._tenant, queue, limit=_SAMPLE)
+            running, _ = await statements.running(connection, self._tenant, queue, limit=0)
+        missing = await self._served.warnings([queue], known, explain)
+        reasons += [Reason(code=Blocker.NO_WORKER, detail=text) for text in missing]
+        if ahead is None:
+            return Why(id=job_id, status=job.status, reasons=reasons)
+        if not reasons:
+            reasons.append(Reason(code=Blocker.TURN, detail=_turn(ahead)))
+        return Why(
+            id=job_id,
+            status=job.status,
+            reasons=reasons,
+            position=ahead + 1,
+            estimate=estimated(ahead, running=running, sample=sample),
+        )
+
+    async def _pauses(self, connection: Connection, queue: Queue) -> list[Reason]:
+        found = await controls.pauses(connection, self._tenant)
+        return [
+            Reason(code=Blocker.PAUSED, detail=f"{_subject(tenant, paused)} paused since {_text(at)}")
+            for (tenant, paused), at in found.items()
+            if paused in {queue, ALL_QUEUES}
+        ]
+
+    async def _limits(self, connection: Connection, queue: Queue) -> list[Reason]:
+        limits = await controls.run_limits(connection, self._tenant)
+        reasons = []
+        for limited in (queue, ALL_QUEUES):
+            most = limits.get(limited)
+            if most is None:
+                continue
+            count, jobs = await statements.running(connection, self._tenant, limited, limit=_MAX_JOBS)
+            if count >= most:
+                where = "the tenant" if limited == ALL_QUEUES else f"the queue {'/'.join(queue)}"
+                detail = f"{count} jobs of {where} run, and the limit is {most}"
+                reasons.append(Reason(code=Blocker.LIMIT_REACHED, detail=detail, jobs=jobs))
+        return reasons
+
+
+def estimated(ahead: int, *, running: int, sample: Sequence[float]) -> Estimate | None:
+    """Return when a job may begin that has ``ahead`` jobs before it, while ``running`` jobs of its queue run at a time.
+
+    None if no job of the queue has completed, or none runs.
+    """
+    if not sample or not running:
+        return None
+    seconds = mean(sample)
+    return Estimate(
+        seconds=round((ahead + 1) * seconds / running, 3),
+        basis=f"the last {len(sample)} completed jobs of the queue took {seconds:.3g} s each, and {running} run now",
+    )
+
+
+def _settled(job: Job) -> Reason:
+    if job.status is Status.RUNNING:
+        since = _text(job.started_at) if job.started_at is not None else "just now"
+        return Reason(code=Blocker.RUNNING, detail=f"it runs on {job.worker_id} since {since}")
+    return Reason(code=Blocker.FINISHED, detail=f"it has {job.status}")
+
+
+def _delays(job: Job, *, ready: bool) -> list[Reason]:
+    if ready or job.run_at is None:
+        return []
+    if job.attempt == 0:
+        return [Reason(code=Blocker.SCHEDULED, detail=f"it is to run at {_text(job.run_at)}", until=job.run_at)]
+    detail = f"attempt {job.attempt} failed, and the next one begins at {_text(job.run_at)}"
+    return [Reason(code=Blocker.BACKING_OFF, detail=detail, until=job.run_at)]
+
+
+def _turn(ahead: int) -> str:
+    if not ahead:
+        return "it is the next job of its queue, and waits for a free worker"
+    count = f"{_MAX_AHEAD} or more" if ahead >= _MAX_AHEAD else str(ahead)
+    return f"{count} jobs of its queue come before it" if ahead > 1 else "1 job of its queue comes before it"
+
+
+def _subject(tenant: TenantId, paused: Queue) -> str:
+    what = "all queues are" if paused == ALL_QUEUES else f"the queue {'/'.join(paused)} is"
+    return f"for all tenants, {what}" if tenant == ALL_TENANTS else what
+
+
+def _text(moment: datetime) -> str:
+    """Return a time with how far away it is."""
+    away = moment - datetime.now(UTC)
+    relation = f"in {_rounded(away)}" if away > timedelta(0) else f"{_rounded(-away)} ago"
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ} ({relation})"
+
+
+def _rounded(span: timedelta) -> str:
+    return durations.text(timedelta(seconds=max(1, round(span.total_seconds()))))
