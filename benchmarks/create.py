@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from typing import Final
 
 import asyncpg
 import msgspec
@@ -14,6 +15,8 @@ from benchmarks.ground import INPUT, SUBMISSION, fresh_database, gateway, servic
 from benchmarks.raw_http import Caller
 from penstock.postgres.embedded import EmbeddedServer
 from penstock.tenants.principal import DEFAULT_TENANT
+
+_TURNS: Final = 7
 
 
 async def run(server: EmbeddedServer) -> list[Figure]:
@@ -51,12 +54,12 @@ async def run(server: EmbeddedServer) -> list[Figure]:
                 note=str(spread),
             )
         )
-    return figures
+    return [*figures, await _with_quotas(server)]
 
 
-def poster(line: Caller, path: str, body: bytes) -> Callable[[], Awaitable[None]]:
+def poster(line: Caller, path: str, body: bytes, *, headers: str = "") -> Callable[[], Awaitable[None]]:
     """Return a call that posts the body once and expects 201."""
-    request = line.request("POST", path, body)
+    request = line.request("POST", path, body, headers)
 
     async def post() -> None:
         status, answer = await line.send(request)
@@ -83,6 +86,40 @@ async def timed(callers: list[Callable[[], Awaitable[None]]], calls: int) -> tup
     began = time.perf_counter()
     await asyncio.gather(*(caller(call) for call in callers))
     return len(samples) / (time.perf_counter() - began), Spread.of(samples)
+
+
+async def _with_quotas(server: EmbeddedServer) -> Figure:
+    """Compare creates of a tenant with three quotas to those of one without, by turns at one gateway."""
+    body = msgspec.json.encode(SUBMISSION)
+    async with fresh_database(server) as url, gateway(url) as address:
+        lines = [await Caller.connect(address) for _ in range(64)]
+        senders = {}
+        for name in ("free", "limited"):
+            await lines[0].send(lines[0].request("POST", "/api/v1/tenants", msgspec.json.encode({"name": name})))
+            header = f"Penstock-Tenant: {name}\r\n"
+            senders[name] = [poster(line, "/api/v1/jobs", body, headers=header) for line in lines]
+        for quota in (
+            {"measure": "jobs", "per": "minute", "limit": 10**9},
+            {"measure": "jobs", "per": "month", "limit": 10**12},
+            {"measure": "pending_jobs", "limit": 10**9},
+        ):
+            content = msgspec.json.encode(quota)
+            await lines[0].send(lines[0].request("PUT", "/api/v1/quotas", content, "Penstock-Tenant: limited\r\n"))
+        await asyncio.sleep(3)  # until the gateway knows them
+        rates: dict[str, list[float]] = {"free": [], "limited": []}
+        for _ in range(_TURNS):
+            for name, callers in senders.items():
+                rates[name].append((await timed(callers, 6000))[0])
+        for line in lines:
+            line.close()
+    ratios = sorted(limited / free for limited, free in zip(rates["limited"], rates["free"], strict=True))
+    return Figure(
+        scenario="creates over HTTP with three quotas to those without, 64 callers",
+        value=ratios[_TURNS // 2],
+        unit="×",
+        promise=0.9,
+        note=f"{ratios[0]:.2f} to {ratios[-1]:.2f} in {_TURNS} turns",
+    )
 
 
 async def _limit(server: EmbeddedServer) -> Figure:

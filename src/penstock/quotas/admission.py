@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from penstock.errors import Exceeded, QuotaExceeded
@@ -14,7 +17,7 @@ from penstock.quotas.slices import NothingLeft, Slices
 from penstock.tenants.principal import Principal
 
 _SOON: Final = timedelta(seconds=1)  # while other gateways hold some of the quota, which they may give back
-_MINUTE: Final = 60
+_SECONDS: Final = {"minute": 60, "hour": 3600}
 _UNITS: Final = {
     CALLS_AT_ONCE: b';qu="concurrent-requests"',
     CALLS: b"",
@@ -52,7 +55,8 @@ class Admission:
         held, self._held = self._held, {}
         for one, amount in held.items():
             one.release(amount)
-        if any(one.excessive for one in held):
+        now = time.monotonic()
+        if any(one.excessive(now) for one in held):
             self._slices.sync()
 
 
@@ -84,9 +88,7 @@ class Quotas:
     async def admit_call(self, principal: Principal) -> Limited | None:
         """Reserve a live call; None if no quota concerns it. Raises QuotaExceeded or DatabaseUnavailable."""
         user = principal.user or ""
-        return await self._admit(
-            principal, [Amount(measure=CALLS, user=user), Amount(measure=CALLS_AT_ONCE, user=user)]
-        )
+        return await self._admit(principal, [Amount(CALLS, 1, user), Amount(CALLS_AT_ONCE, 1, user)])
 
     async def admit_jobs(self, principal: Principal, users: Iterable[str]) -> Limited | None:
         """Reserve jobs, one for each of ``users``; None if no quota concerns them. Raises as ``admit_call`` does."""
@@ -110,7 +112,8 @@ class Quotas:
 
 def jobs_of(users: Iterable[str]) -> list[Amount]:
     """Return the amounts of jobs, one for each of ``users``."""
-    return [Amount(measure=measure, user=user) for user in users for measure in (JOBS, PENDING_JOBS)]
+    numbers = Counter(users)
+    return [Amount(measure, number, user) for user, number in numbers.items() for measure in (JOBS, PENDING_JOBS)]
 
 
 def exceeded(one: Slice, amount: int) -> QuotaExceeded:
@@ -142,15 +145,19 @@ def headers(slices: Iterable[Slice]) -> list[tuple[bytes, bytes]]:
     """Return RateLimit-Policy and RateLimit, of draft-ietf-httpapi-ratelimit-headers-11."""
     policies, limits = [], []
     for one in slices:
-        name = one.rule.name.encode()
-        policies.append(b'"%b";q=%d%b%b' % (name, one.rule.most, _UNITS[one.rule.measure], _window(one.rule)))
+        name, policy = _policy(one.rule)
+        policies.append(policy)
         resets_in = one.resets_in
-        reset = b"" if resets_in is None else b";t=%d" % max(1, round(resets_in))
-        limits.append(b'"%b";r=%d%b' % (name, one.remaining, reset))
+        if resets_in is None:
+            limits.append(b'"%b";r=%d' % (name, one.remaining))
+        else:
+            limits.append(b'"%b";r=%d;t=%d' % (name, one.remaining, max(1, resets_in)))
     return [(b"ratelimit-policy", b", ".join(policies)), (b"ratelimit", b", ".join(limits))]
 
 
-def _window(rule: Rule) -> bytes:
-    """Return the length of the window in seconds; months and days vary, so theirs is left out."""
-    seconds = {"minute": _MINUTE, "hour": 60 * _MINUTE}.get(rule.per)
-    return b"" if seconds is None else b";w=%d" % seconds
+@lru_cache(maxsize=4096)
+def _policy(rule: Rule) -> tuple[bytes, bytes]:
+    """Return the name of a quota in headers, and its policy. Months and days vary in length, so theirs is left out."""
+    name, seconds = rule.name.encode(), _SECONDS.get(rule.per)
+    window = b"" if seconds is None else b";w=%d" % seconds
+    return name, b'"%b";q=%d%b%b' % (name, rule.most, _UNITS[rule.measure], window)

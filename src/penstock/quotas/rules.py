@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 from penstock.quotas.quota import EVERY_USER, name_of
@@ -35,13 +36,12 @@ class Rule:
         return ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Amount:
+class Amount(NamedTuple):
     """How much of a measure a request takes, for which user."""
 
     measure: str
-    amount: int = 1
-    user: str = ""
+    amount: int
+    user: str
 
 
 class Rules:
@@ -72,15 +72,10 @@ Needs = Mapping[tuple[Rule, str], int]
 def needs(rules: Sequence[Rule], key: str, amounts: Iterable[Amount]) -> dict[tuple[Rule, str], int]:
     """Return how much a request takes of each quota that concerns it, by quota and subject."""
     found: dict[tuple[Rule, str], int] = {}
-    for amount in amounts:
-        for rule, subject in _concerned(rules, key, amount):
-            found[rule, subject] = found.get((rule, subject), 0) + amount.amount
+    for measure, amount, user in amounts:
+        for rule in rules:
+            if rule.measure == measure:
+                subject = rule.subject_of(key, user)
+                if subject is not None:
+                    found[rule, subject] = found.get((rule, subject), 0) + amount
     return found
-
-
-def _concerned(rules: Sequence[Rule], key: str, amount: Amount) -> Iterator[tuple[Rule, str]]:
-    for rule in rules:
-        if rule.measure == amount.measure:
-            subject = rule.subject_of(key, amount.user)
-            if subject is not None:
-                yield rule, subject

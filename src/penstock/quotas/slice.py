@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from datetime import datetime
@@ -50,8 +51,8 @@ class Slice:
     """
 
     __slots__ = (
-        "_blocked", "_ends_at", "_pace", "_peak", "_recently", "_taken_at", "_valid_until", "acknowledged", "granted",
-        "id", "reserved", "rule", "standing", "subject", "synced_at", "used", "window_start",
+        "_blocked", "_pace", "_peak", "_recently", "_taken_at", "_valid_until", "acknowledged", "ends_at", "granted",
+        "id", "reserved", "rule", "short", "standing", "subject", "synced_at", "used", "window_start",
     )  # fmt: skip
 
     def __init__(self, rule: Rule, subject: str) -> None:
@@ -62,28 +63,18 @@ class Slice:
         self.granted = self.used = self.acknowledged = self.reserved = 0
         self.standing: Grant | None = None
         self.synced_at = 0.0
+        self.short = False  # whether the database granted less than was needed
         self._blocked = False  # while the database takes back what is not reserved
         self._valid_until = 0.0
-        self._ends_at: float | None = None
+        self.ends_at = math.inf  # of the window, monotonic; after that it is only reported
         self._taken_at = time.monotonic()
         self._recently = self._peak = self._pace = 0
 
-    @property
-    def available(self) -> int:
-        """How much requests may take at once."""
-        if self._blocked or not self.valid:
+    def available(self, now: float) -> int:
+        """Return how much requests may take at once: nothing unless it was renewed lately."""
+        if self._blocked or now >= self._valid_until:
             return 0
         return self.granted - self.used - self.reserved
-
-    @property
-    def valid(self) -> bool:
-        """Whether it was renewed lately."""
-        return time.monotonic() < self._valid_until
-
-    @property
-    def ended(self) -> bool:
-        """Whether its window has ended. Then it is only reported."""
-        return self._ends_at is not None and time.monotonic() >= self._ends_at
 
     @property
     def remaining(self) -> int:
@@ -101,8 +92,7 @@ class Slice:
             return None
         return max(0.0, self.standing.resets_in - (time.monotonic() - self.synced_at))
 
-    @property
-    def excessive(self) -> bool:
+    def excessive(self, now: float) -> bool:
         """Whether it holds more than its share, which others may be waiting for.
 
         A job that was created is among those that the database counts as pending, so what it took of the slice is not
@@ -110,19 +100,24 @@ class Slice:
         """
         if self.rule.per or self.standing is None:
             return False
-        return self.available + self.used - self.acknowledged > self.standing.spare
+        return self.available(now) + self.used - self.acknowledged > self.standing.spare
 
-    def take(self, amount: int) -> None:
+    @property
+    def _returns(self) -> bool:
+        """Whether what a request takes is free again at its end."""
+        return self.rule.measure == CALLS_AT_ONCE
+
+    def take(self, amount: int, now: float) -> None:
         """Reserve an amount that is available."""
         self.reserved += amount
         self._recently += amount
         self._peak = max(self._peak, self.reserved)
-        self._taken_at = time.monotonic()
+        self._taken_at = now
 
     def settle(self, amount: int) -> None:
         """Count a reserved amount as used. What there is at a time is not used up, but free again."""
         self.reserved -= amount
-        if self.rule.measure != CALLS_AT_ONCE:
+        if not self._returns:
             self.used += amount
 
     def release(self, amount: int) -> None:
@@ -131,15 +126,15 @@ class Slice:
 
     def due(self, now: float) -> bool:
         """Return whether it has something to report, to renew, or to give back."""
-        if self.used != self.acknowledged or self.ended or self.excessive:
+        if self.used != self.acknowledged or now >= self.ends_at or self.excessive(now):
             return True
         idle = now - self._taken_at >= IDLE_SECONDS
-        return now - self.synced_at >= RENEW_SECONDS or (idle and self.available > 0)
+        return now - self.synced_at >= RENEW_SECONDS or (idle and self.available(now) > 0)
 
     def over(self, now: float) -> bool:
         """Return whether nothing is held or left to report, so that it can be forgotten."""
         empty = not self.reserved and self.granted == self.used == self.acknowledged
-        return empty and (self.ended or now - self._taken_at >= IDLE_SECONDS)
+        return empty and (now >= self.ends_at or now - self._taken_at >= IDLE_SECONDS)
 
     def retire(self) -> None:
         """Treat it as idle, because the process stops."""
@@ -147,7 +142,7 @@ class Slice:
 
     def tick(self) -> None:
         """Note how much was taken in the last second: about as much is wanted for the next."""
-        taken = max(0, self._peak - self.reserved) if self.rule.per == "" else self._recently
+        taken = max(0, self._peak - self.reserved) if self._returns else self._recently
         self._pace = max(taken, self._pace // 2)
         self._recently, self._peak = 0, self.reserved
 
@@ -158,10 +153,10 @@ class Slice:
         """
         now = time.monotonic()
         least = self.reserved + waiting
-        idle = not waiting and (self.ended or now - self._taken_at >= IDLE_SECONDS)
-        self._blocked = self._blocked or idle or (not waiting and self.excessive)
-        keeps = not self._blocked and self.valid
-        wanted = 0 if idle else max(self._pace, self._recently if self.rule.per else 0)
+        idle = not waiting and (now >= self.ends_at or now - self._taken_at >= IDLE_SECONDS)
+        self._blocked = self._blocked or idle or (not waiting and self.excessive(now))
+        keeps = not self._blocked and now < self._valid_until
+        wanted = 0 if idle else max(self._pace, 0 if self._returns else self._recently)
         return Report(
             used=self.used,
             acknowledged=self.acknowledged,
@@ -178,7 +173,8 @@ class Slice:
         self.granted = grant.granted
         self.acknowledged = report.used
         self.standing = grant
+        self.short = grant.granted - report.used < report.least
         self.synced_at = sent_at
         self._valid_until = sent_at + VALID_SECONDS
-        self._ends_at = None if grant.ends_in is None else now + max(0.0, grant.ends_in)
+        self.ends_at = math.inf if grant.ends_in is None else now + max(0.0, grant.ends_in)
         self._blocked = False

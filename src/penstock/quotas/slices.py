@@ -15,10 +15,9 @@ from penstock.processes.periodic import Periodic
 from penstock.quotas import store
 from penstock.quotas.rules import Needs, Rule
 from penstock.quotas.slice import Slice
-from penstock.tenants.principal import TenantId
 
 Taken = list[tuple[Slice, int]]
-_Key = tuple[TenantId, UUID, str]
+_Key = tuple[UUID, str]
 _INTERVAL: Final = timedelta(seconds=1)  # between reports of what was used
 
 
@@ -61,18 +60,21 @@ class Slices(Periodic):
             raise
 
     def _take(self, needs: Needs) -> Taken | None:
-        found = [(self._slice(rule, subject), amount) for (rule, subject), amount in needs.items()]
-        if any(one.available < amount for one, amount in found):
-            return None
+        """Take what a request needs, if all of it is there."""
+        now = time.monotonic()
+        found = [(self._slice(rule, subject, now), amount) for (rule, subject), amount in needs.items()]
         for one, amount in found:
-            one.take(amount)
+            if one.available(now) < amount:
+                return None
+        for one, amount in found:
+            one.take(amount, now)
         return found
 
-    def _slice(self, rule: Rule, subject: str) -> Slice:
+    def _slice(self, rule: Rule, subject: str, now: float) -> Slice:
         """Return the slice of the current window."""
-        key = (rule.tenant, rule.id, subject)
+        key = (rule.id, subject)
         found = self._current.get(key)
-        if found is None or found.ended:
+        if found is None or now >= found.ends_at:
             if found is not None:
                 self._ended.add(found)
             found = self._current[key] = Slice(rule, subject)
@@ -121,12 +123,12 @@ class Slices(Periodic):
 
     async def _round(self, waiting: Sequence[_Waiter]) -> None:
         """Send the reports of slices that are due or lack what requests need, then serve these requests in order."""
+        now = time.monotonic()
         lacking: dict[Slice, int] = {}
         for waiter in waiting:
             for (rule, subject), amount in waiter.needs.items():
-                one = self._slice(rule, subject)
+                one = self._slice(rule, subject, now)
                 lacking[one] = lacking.get(one, 0) + amount
-        now = time.monotonic()
         chosen = [*lacking, *(one for one in self._all() if one not in lacking and one.due(now))]
         if chosen:
             reports = [(one, one.report(lacking.get(one, 0))) for one in chosen]
@@ -153,11 +155,12 @@ class Slices(Periodic):
         if taken is not None:
             waiter.future.set_result(taken)
             return
-        found = ((self._slice(rule, subject), amount) for (rule, subject), amount in needs.items())
-        lacking = next(one for one, amount in found if one.available < amount)
-        if lacking.valid:
+        now = time.monotonic()
+        found = ((self._slice(rule, subject, now), amount) for (rule, subject), amount in needs.items())
+        lacking = next(one for one, amount in found if one.available(now) < amount)
+        if lacking.short:
             waiter.fail(NothingLeft(lacking))
-        else:  # its window has just ended, or the statement took too long
+        else:  # requests that came meanwhile have taken what was granted, or its window has just ended
             self._waiting.append(waiter)
 
     def _all(self) -> list[Slice]:
@@ -165,7 +168,7 @@ class Slices(Periodic):
 
     def _drop(self, one: Slice) -> None:
         self._ended.discard(one)
-        key = (one.rule.tenant, one.rule.id, one.subject)
+        key = (one.rule.id, one.subject)
         if self._current.get(key) is one:
             del self._current[key]
 

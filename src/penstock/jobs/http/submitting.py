@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -166,17 +165,14 @@ class SubmitRoutes(JobRoutes):
         limited = await self._quotas.admit_jobs(request.principal, [one.user_id or "" for one in submissions])
         if limited is None:
             return await self._create(request, submissions), []
-        # It goes on when the client leaves: jobs that are on their way to the database are created, and counted.
-        counted = asyncio.ensure_future(self._counted(request, submissions, limited.admission))
-        counted.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return await asyncio.shield(counted), limited.headers
+        return await self._counted(request, submissions, limited.admission), limited.headers
 
     async def _counted(
         self, request: Request, submissions: Sequence[JobSubmission], admission: Admission
     ) -> Sequence[Submitted]:
         """Create jobs and count them. Those that were there already cost nothing, nor do those that were refused.
 
-        When the database is lost meanwhile, it is not known whether they were created: then they count.
+        When the database is lost meanwhile, or the request is cancelled, they may have been created: then they count.
         """
         try:
             submitted = await self._create(request, submissions)
