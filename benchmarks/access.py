@@ -1,4 +1,4 @@
-"""The access check of a request: a known key and its scope, beside the token and a bare dictionary look-up."""
+"""The access check of a request with a known key, compared with the token and with a bare dictionary look-up."""
 
 from __future__ import annotations
 

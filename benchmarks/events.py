@@ -43,7 +43,7 @@ async def run(server: EmbeddedServer) -> list[Figure]:
 
 
 async def _submit(address: str) -> None:
-    """Open loop: one job every 20 ms, by callers that do not wait for each other."""
+    """Submit in an open loop: one job every 20 ms, by callers that do not wait for each other."""
     body = msgspec.json.encode(SUBMISSION)
     idle: list[Caller] = []
 

@@ -1,4 +1,4 @@
-"""From submitting a job over HTTP to having its result, at 50 jobs a second."""
+"""The time from submitting a job over HTTP to receiving its result, at 50 jobs a second."""
 
 from __future__ import annotations
 

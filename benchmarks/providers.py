@@ -1,4 +1,4 @@
-"""Chat and transcription jobs on a provider that responds at once: what Penstock adds to calling it directly."""
+"""Chat and transcription jobs on a provider that responds at once: the cost of jobs compared with direct calls."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def _cpu_seconds(pid: int) -> float:
 
 
 async def _transcriptions(server: EmbeddedServer, address: str) -> float:
-    """Seconds from submitting a job about an uploaded recording to its result, one after the other."""
+    """Return the seconds from submitting each of several jobs about an uploaded recording to its result."""
     samples: list[float] = []
     async with fresh_database(server) as url, service(url) as (jobs, database):
         blobs = BlobService(database, max_bytes=2**26, keep=timedelta(days=1))
@@ -208,7 +208,7 @@ async def _worker(url: str, **variables: str) -> AsyncIterator[int]:
 
 
 async def _gate() -> float:
-    """Microseconds that a call spends at an open gate."""
+    """Return the microseconds that a call spends at an open gate."""
     gate = Gate(8)
     began = time.perf_counter()
     for _ in range(PASSES):

@@ -69,7 +69,7 @@ def _figures(circumstance: str, seconds: list[float]) -> list[Figure]:
 
 
 async def _latencies(address: str, *, seconds: float) -> list[float]:
-    """The times of honest calls, sorted."""
+    """Return the times of honest calls, sorted."""
     found: list[float] = []
     until = time.perf_counter() + seconds
 

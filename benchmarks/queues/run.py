@@ -147,7 +147,7 @@ async def _count(url: str, query: str) -> int:
 
 @asynccontextmanager
 async def _fastapi(url: str) -> AsyncIterator[str]:
-    """FastAPI that defers a job for each request; one process, on uvloop and httptools."""
+    """Run FastAPI that defers a job for each request; one process, on uvloop and httptools."""
     port = free_port()
     program = ENVIRONMENTS / "procrastinate" / "bin" / "python"
     server = await asyncio.create_subprocess_exec(

@@ -54,8 +54,8 @@ class Subject:
     name: str
     port: int
     pid: int
-    label: str  # with its version
-    paths: Mapping[str, str]  # by scenario; scenarios that it cannot serve are absent
+    label: str  # the name and the version
+    paths: Mapping[str, str]  # by scenario; scenarios that the server does not support are absent
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def cpu_seconds(self) -> float:
@@ -89,7 +89,7 @@ def label(name: str) -> str:
 
 @asynccontextmanager
 async def penstock(folder: Path) -> AsyncIterator[Subject]:
-    """Penstock with the models beside this file, behind a token, with metrics."""
+    """Run Penstock with the models beside this file, a token and metrics."""
     port = free_port()
     variables = {
         "PENSTOCK_DATA_DIR": str(folder / "data"),
@@ -109,7 +109,7 @@ async def penstock(folder: Path) -> AsyncIterator[Subject]:
 
 @asynccontextmanager
 async def rival(name: str) -> AsyncIterator[Subject]:
-    """A rival, whose environment has been prepared."""
+    """Run a rival whose environment has been prepared."""
     port = free_port()
     programs = environments.ENVIRONMENTS / name / "bin"
     left_out = LEFT_OUT.get(name, {})
@@ -136,7 +136,7 @@ async def rival(name: str) -> AsyncIterator[Subject]:
 
 @asynccontextmanager
 async def bare() -> AsyncIterator[Subject]:
-    """A bare upload on uvicorn, in FastAPI's environment: the limit for any ASGI service that takes one."""
+    """Run a bare upload handler on uvicorn, in FastAPI's environment: the limit for any ASGI service with uploads."""
     port = free_port()
     command = [str(environments.ENVIRONMENTS / "fastapi" / "bin" / "python"), "bare_app.py"]
     async with _server("bare upload", command, {"PORT": str(port)}, port, {"blob": "/", "raw": "/"}, {}) as subject:

@@ -1,4 +1,4 @@
-"""How work ends without a result: one set of categories and one exception, from a model's replica to a job's report.
+"""Failures of work: one set of categories and one exception, from a model's replica to a job's report.
 
 Imports only ``penstock.errors``: replicas use it in interpreters of their own.
 """
@@ -21,7 +21,7 @@ from penstock.errors import (
 
 
 class Category(StrEnum):
-    """Why work ended without a result; a job's rules decide by it whether to try again."""
+    """The kind of a failure; by it, the rules for jobs decide whether to try again."""
 
     BAD_INPUT = "bad_input"  # the input can never work: no retry
     CANCELLED = "cancelled"  # stopped on request: no retry, the job is cancelled

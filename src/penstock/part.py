@@ -1,4 +1,4 @@
-"""What a room adds to a process: routes for a gateway, duties for a housekeeper, and a start and a stop."""
+"""The part that a room adds to a process: routes for a gateway, duties for a housekeeper, a start and a stop."""
 
 from __future__ import annotations
 

@@ -307,7 +307,7 @@ async def test_a_profile_falls_back_and_reports_it_without_what_was_echoed(house
     assert (second["usage"]["prompt_tokens"], second["usage"]["completion_tokens"]) == (30, 4)
 
 
-async def test_rate_limited_work_waits_and_burns_no_attempt(house: House) -> None:
+async def test_rate_limited_work_waits_and_uses_no_attempt(house: House) -> None:
     house.llm_responds += [(429, {"Retry-After": "1"}), (429, {"Retry-After": "0.2"})]
     job = await house.run("llm_chat", "qwen2.5-14b", {"user": "Hi"}, max_attempts=1)
     assert (job["status"], job["result"]["content"]) == ("completed", "A fox.")

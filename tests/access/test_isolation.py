@@ -155,7 +155,7 @@ def routes_of_tenants(operator: HttpCaller) -> list[AnyRoute]:
     ]
 
 
-async def test_an_id_of_another_tenant_is_answered_as_one_that_does_not_exist(
+async def test_an_id_of_another_tenant_gets_the_response_of_an_unknown_id(
     operator: HttpCaller, alpha: Member, beta: Member
 ) -> None:
     before = await alpha.everything()

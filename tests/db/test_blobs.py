@@ -248,7 +248,7 @@ async def test_parts_of_an_expired_blob_left_by_a_dead_process_are_swept(
     assert await counts(fresh) == (0, 0)
 
 
-async def test_an_upload_that_lasts_too_long_never_meets_the_sweeper(
+async def test_an_upload_that_lasts_too_long_is_refused_before_its_parts_are_swept(
     fresh: Database, fresh_clock: Clock, blobs: BlobService, tenant: int
 ) -> None:
     async def lasting(last: bytes) -> AsyncIterator[bytes]:

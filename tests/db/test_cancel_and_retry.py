@@ -36,7 +36,7 @@ async def test_a_scheduled_job_is_cancelled_at_once(caller: JobCaller, database:
     assert await tables_holding(database, job.id) == ["done"]
 
 
-async def test_a_running_job_learns_of_its_cancellation_through_the_heartbeat(caller: JobCaller) -> None:
+async def test_a_heartbeat_reports_that_its_job_was_cancelled(caller: JobCaller) -> None:
     job = await caller.submit_and_claim()
     requested = await caller.cancel(job.id)
     assert requested.status is Status.RUNNING
@@ -56,7 +56,7 @@ async def test_a_cancelled_worker_that_reports_another_failure_still_ends_the_jo
     assert (await caller.fail(job, Category.SHUTDOWN)).status is Status.CANCELLED
 
 
-async def test_a_result_reported_before_the_worker_learns_of_the_cancellation_is_kept(caller: JobCaller) -> None:
+async def test_a_result_reported_after_a_cancellation_request_is_kept(caller: JobCaller) -> None:
     job = await caller.submit_and_claim()
     await caller.cancel(job.id)
     assert (await caller.complete(job)).status is Status.COMPLETED
@@ -107,14 +107,14 @@ async def test_unknown_jobs_can_be_neither_cancelled_nor_retried(caller: JobCall
         await caller.retry(uuid7())
 
 
-async def test_other_processes_learn_of_a_cancellation_at_once(caller: JobCaller, far_caller: JobCaller) -> None:
+async def test_other_processes_are_notified_of_a_cancellation_at_once(caller: JobCaller, far_caller: JobCaller) -> None:
     job = await caller.submit_and_claim()
     caller.service.cancellations.clear()
     await far_caller.cancel(job.id)
     await within(caller.service.cancellations.wait())
 
 
-async def test_a_waiter_for_a_job_learns_of_its_cancellation(caller: JobCaller, far_caller: JobCaller) -> None:
+async def test_a_waiter_is_woken_when_its_job_is_cancelled(caller: JobCaller, far_caller: JobCaller) -> None:
     job = await caller.submit()
     waiting = asyncio.create_task(caller.service.of(caller.tenant).wait(job.id, timedelta(seconds=30)))
     await far_caller.cancel(job.id)

@@ -126,7 +126,7 @@ async def test_a_waiting_claim_is_woken_by_another_process(caller: JobCaller, fa
     made = await far_caller.submit()
     (job,) = await within(waiting)
     assert job.id == made.id
-    assert loop.time() - begun < 1.0, "sooner than the waiting claim would have looked by itself"
+    assert loop.time() - begun < 1.0, "sooner than the waiting claim would have polled"
 
 
 async def test_as_many_waiting_claims_are_served_as_jobs_arrive(caller: JobCaller, far_caller: JobCaller) -> None:
@@ -162,7 +162,7 @@ async def test_a_claim_that_is_cancelled_while_it_waits_takes_nothing(caller: Jo
     assert await tables_holding(database, job.id) == ["ready"]
 
 
-async def test_a_claim_cancelled_in_the_middle_returns_its_jobs_without_burning_attempts(
+async def test_a_claim_cancelled_in_the_middle_returns_its_jobs_without_using_attempts(
     caller: JobCaller, database: Database
 ) -> None:
     job = await caller.submit(max_attempts=1)

@@ -143,7 +143,7 @@ async def test_a_folder_of_another_major_version_is_refused(tmp_path: Path) -> N
         await EmbeddedServer(tmp_path).start()
 
 
-async def test_a_server_that_cannot_start_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_cannot_start_reports_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(embedded._SETTINGS, "shared_buffers", "plenty")
     with pytest.raises(CannotStart, match="shared_buffers"):
         await EmbeddedServer(tmp_path).start()

@@ -75,7 +75,7 @@ async def test_a_job_that_was_claimed_in_time_no_longer_expires(
     assert await rows_of_expiry(fresh) == 0
 
 
-async def test_a_waiting_caller_learns_of_the_end_at_once(
+async def test_a_waiting_caller_is_notified_of_the_end_at_once(
     alone: JobCaller, fresh: Database, fresh_clock: Clock
 ) -> None:
     job = await alone.submit(ttl_seconds=5)

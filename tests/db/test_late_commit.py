@@ -150,7 +150,7 @@ async def test_a_claim_steps_over_the_dead_rows_that_a_long_transaction_keeps(
         await _raise(hints)
         with_hint = await _buffers(fresh, alone, from_start=False)
         without = await _buffers(fresh, alone, from_start=True)
-    assert with_hint + 200 < without, "the hint saves the walk over what is dead"
+    assert with_hint + 200 < without, "the hint avoids a scan of dead rows"
 
 
 async def test_claims_stay_complete_while_a_transaction_is_held_open(alone: JobCaller, fresh: Database) -> None:

@@ -126,7 +126,7 @@ async def test_a_claim_for_all_tenants_is_as_cheap_as_one_for_one(filled: Filled
     assert sum(_read(node) for node in plan if node["Node Type"] == "LockRows") <= LIMIT
 
 
-async def test_creating_jobs_reads_nothing_big(filled: Filled) -> None:
+async def test_creating_jobs_reads_no_large_table(filled: Filled) -> None:
     ids = [uuid7() for _ in range(LIMIT)]
     plan = await _explain(
         filled,
@@ -257,13 +257,13 @@ async def test_finding_a_position_and_the_end_reads_single_rows(filled: Filled) 
 
 
 @pytest.mark.parametrize("state", ["done", "ready", "leased"])
-async def test_one_jobs_events_are_found_by_its_moments(filled: Filled, state: str) -> None:
+async def test_one_jobs_events_are_found_by_their_times(filled: Filled, state: str) -> None:
     job_id = _some(filled, state)[0]
     plan = await _explain(filled, "read_job_events", tenant_id=filled.tenant, job_id=job_id, row_id=0, **PAGE)
     _assert_bounded(plan, rows=30)
 
 
-async def test_a_page_of_a_talkative_jobs_events_reads_no_more_than_the_page(filled: Filled) -> None:
+async def test_a_page_of_a_long_history_reads_no_more_than_the_page(filled: Filled) -> None:
     job_id, _ = filled.leased[-1]
     await execute(filled.database, _MUCH_OUTPUT, filled.tenant, job_id)
     await execute(filled.database, "SELECT position_events(10000, interval '0')")

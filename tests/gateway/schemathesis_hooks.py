@@ -1,4 +1,4 @@
-"""What schemathesis cannot learn from the OpenAPI document; it loads this file itself."""
+"""Hooks for facts that the OpenAPI document cannot express; schemathesis loads this file itself."""
 
 from __future__ import annotations
 

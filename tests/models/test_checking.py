@@ -1,4 +1,4 @@
-"""What is wrong with an input, in words that its sender understands; and the types of files that come without one."""
+"""Errors about inputs, in words that their senders understand, and the detection of the types of files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From signatures to JSON Schema, from JSON to arguments, from results to JSON and media."""
+"""Signatures become JSON Schema, JSON becomes arguments, and results become JSON and media."""
 
 from __future__ import annotations
 

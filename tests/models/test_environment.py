@@ -1,4 +1,4 @@
-"""What a replica's process starts with: interpreter, folder, environment, device."""
+"""The interpreter, folder, environment and device of a replica's process."""
 
 from __future__ import annotations
 

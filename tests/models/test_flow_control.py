@@ -1,4 +1,4 @@
-"""What lies between a model and its caller is bounded in bytes."""
+"""The output between a model and its caller is bounded in bytes."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Unread(Recorder):
 
 @pytest.mark.parametrize("size", [100, 60_000, 3_000_000])
 async def test_a_model_waits_while_its_caller_does_not_read(models: Models, size: int) -> None:
-    """Of 40 MB, at most a window is on the way; a chunk larger than the window is sent alone."""
+    """At most a window of the 40 MB is on its way at a time; a chunk larger than the window is sent alone."""
     model = await models.serve("flood", FLOOD)
     count = min(40_000_000 // size, 20_000)
     listener = Unread()

@@ -147,7 +147,7 @@ def noticing(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Have lost exceptions sent again; returns the others that were unraisable."""
     others: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: others.append(unraisable.exc_type))
-    interrupting.notice_what_is_lost()
+    interrupting.resend_lost_exceptions()
     return others
 
 

@@ -403,7 +403,7 @@ def test_nothing_at_all_is_an_output_only_of_a_model_that_streams(library: Make)
         ("return -7;", "internal", "penstock_predict returned -7 and no reason", None),
         (
             "return PENSTOCK_CANCELLED;", "internal",
-            "the library gave up as cancelled, though the caller is there", None,
+            "the library reported a cancel, but the caller has not left", None,
         ),
         (
             "memset(error->message, 'x', 1024); error->message_size = (size_t)-1; return PENSTOCK_FAILED;", "internal",

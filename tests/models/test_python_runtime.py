@@ -17,7 +17,7 @@ import penstock
 from penstock import BadInput, Context, Image
 from penstock.failures import CallFailed
 from penstock.models.replica import runtimes
-from penstock.models.replica.interrupting import notice_what_is_lost
+from penstock.models.replica.interrupting import resend_lost_exceptions
 from penstock.models.replica.runtime import (
     AsyncRuntime,
     BlockingRuntime,
@@ -362,7 +362,7 @@ def test_an_infinite_chunk_ends_its_stream() -> None:
 def noticing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Install the exception hook of a replica: an exception may hit a callback of the garbage collector."""
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
-    notice_what_is_lost()
+    resend_lost_exceptions()
 
 
 @pytest.mark.usefixtures("noticing")

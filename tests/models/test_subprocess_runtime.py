@@ -497,7 +497,7 @@ def alone(program: str) -> Iterator[Alone]:
         ("sys.exit(3)", "the program ended with exit status 3"),
         ("os.kill(os.getpid(), signal.SIGSEGV)", "the program was ended by signal SIGSEGV"),
         ("os.abort()", "the program was ended by signal SIGABRT"),
-        ("os.close(1); time.sleep(60)", "the program closed its output and went on"),
+        ("os.close(1); time.sleep(60)", "the program closed its output and kept running"),
         (
             "os.fork() or time.sleep(60); os._exit(4)",  # a child of its own keeps the output open
             "the program ended with exit status 4",

@@ -1,4 +1,4 @@
-"""What a server's responses say about its rate limit, and when the breaker lets calls through."""
+"""The rate limits that a server's responses state, and the calls that a breaker lets through."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the gateway treats sidecars that are healthy, unreachable, slow, lying, or not sidecars at all."""
+"""The gateway's handling of sidecars that are healthy, unreachable, slow, lying, or not sidecars at all."""
 
 from __future__ import annotations
 

@@ -90,14 +90,14 @@ async def test_remaining_work_is_done_at_once() -> None:
 async def test_a_failed_pass_does_not_end_the_duty() -> None:
     def fail(duty: Duty) -> bool:
         if duty.passes == 1:
-            raise RuntimeError("a mistake of ours")
+            raise RuntimeError("a bug in the duty")
         if duty.passes == 2:
             raise DatabaseUnavailable
         return False
 
     duty = Duty(fail)
     async with running(duty):
-        await until(lambda: duty.passes >= 3, "it went on")
+        await until(lambda: duty.passes >= 3, "a third pass")
 
 
 async def test_stopping_an_idle_duty_does_not_wait() -> None:

@@ -1,4 +1,4 @@
-"""What the tests of the server share: one server per module with the limits of production."""
+"""Fixtures of the server's tests: one server per module with the limits of production."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the server makes of requests: heads, bodies in both codings, keep-alive, pipelining, HEAD, 100 Continue."""
+"""The server's handling of requests: heads, bodies in both codings, keep-alive, pipelining, HEAD, 100 Continue."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def test_a_connection_serves_many_requests(app: EchoApplication) -> None:
 
 
 @pytest.mark.parametrize("request_", [get("/hello", "Connection: close"), b"GET /hello HTTP/1.0\r\n\r\n"])
-async def test_a_connection_ends_when_the_client_says_so(app: EchoApplication, request_: bytes) -> None:
+async def test_a_connection_closes_when_the_client_requests_it(app: EchoApplication, request_: bytes) -> None:
     async with app.client() as client:
         reply = await client.exchange(request_)
         assert (reply.body, reply.headers["connection"]) == (b"hello", "close")
@@ -43,7 +43,7 @@ async def test_pipelined_requests_are_served_in_order(app: EchoApplication) -> N
         assert [(await client.reply()).body for _ in bodies] == bodies
 
 
-async def test_a_body_may_come_in_any_pieces(app: EchoApplication) -> None:
+async def test_a_body_may_arrive_in_pieces_of_any_size(app: EchoApplication) -> None:
     for whole in (post("/echo", b"abcdef"), chunked("/echo", b"abc", b"d", b"ef", trailers=b"X-Sum: 1\r\n")):
         async with app.client() as client:
             reply = await client.exchange(*(whole[index : index + 1] for index in range(len(whole))))
@@ -63,7 +63,7 @@ async def test_line_breaks_before_a_request_are_ignored(app: EchoApplication) ->
         assert (await client.exchange(b"\r\n\r\n" + get("/hello"))).body == b"hello"
 
 
-async def test_head_has_the_head_of_get_and_no_body(app: EchoApplication) -> None:
+async def test_head_requests_get_the_head_without_a_body(app: EchoApplication) -> None:
     async with app.client() as client:
         for path in ("/hello", "/bytes/70000", "/three"):
             await client.send(get(path).replace(b"GET", b"HEAD"))
@@ -72,14 +72,14 @@ async def test_head_has_the_head_of_get_and_no_body(app: EchoApplication) -> Non
         assert (await client.exchange(get("/hello"))).body == b"hello"
 
 
-async def test_continue_is_sent_when_the_handler_wants_the_body(app: EchoApplication) -> None:
+async def test_continue_is_sent_when_the_handler_reads_the_body(app: EchoApplication) -> None:
     whole = post("/echo", b"abc", "Expect: 100-continue")
     async with app.client() as client:
         assert (await client.exchange(whole[:-3])).status == 100
         assert (await client.exchange(b"abc")).body == b"abc"
 
 
-async def test_continue_is_not_sent_for_a_body_that_nobody_reads(app: EchoApplication) -> None:
+async def test_continue_is_not_sent_for_an_unread_body(app: EchoApplication) -> None:
     async with app.client() as client:
         reply = await client.exchange(post("/unread", b"abc", "Expect: 100-continue")[:-3])
         assert (reply.status, reply.headers["connection"]) == (200, "close")
@@ -93,21 +93,21 @@ async def test_a_small_unread_body_is_dropped_and_the_connection_kept(app: EchoA
         assert (await client.exchange(whole[-500:] + get("/hello"))).body == b"hello"
 
 
-async def test_a_large_unread_body_costs_the_connection_but_not_the_response(app: EchoApplication) -> None:
+async def test_after_a_large_unread_body_the_response_is_sent_and_the_connection_closed(app: EchoApplication) -> None:
     async with app.client() as client:
         await client.send(post("/unread", b"x" * 3_000_000))
         reply = await client.reply()
         assert (reply.body, reply.headers["connection"]) == (b"unread", "close")
 
 
-async def test_a_body_beyond_its_routes_limit_is_413(app: EchoApplication) -> None:
+async def test_a_body_larger_than_its_route_allows_is_refused(app: EchoApplication) -> None:
     declared = post("/echo", b"x" * 1_000_001)
     for sent in (declared, chunked("/echo", *[b"x" * 100_000] * 11)):
         async with app.client() as client:
             assert (await client.exchange(sent)).code == "too_large"
 
 
-async def test_a_client_that_closes_its_side_still_gets_its_response(app: EchoApplication) -> None:
+async def test_a_client_that_half_closes_still_gets_its_responses(app: EchoApplication) -> None:
     async with app.client() as client:
         await client.send(get("/hello") + get("/hello"))
         client.writer.write_eof()
@@ -115,7 +115,7 @@ async def test_a_client_that_closes_its_side_still_gets_its_response(app: EchoAp
         assert await client.ended()
 
 
-async def test_a_handler_that_waits_learns_that_its_client_left() -> None:
+async def test_a_waiting_handler_is_notified_when_its_client_disconnects() -> None:
     async with echo_application() as app:
         async with app.client() as client:
             await client.send(get("/wait"))
@@ -124,14 +124,14 @@ async def test_a_handler_that_waits_learns_that_its_client_left() -> None:
         assert await app.serves()
 
 
-async def test_a_client_that_leaves_in_the_middle_of_a_body_leaves_nothing_behind() -> None:
+async def test_the_server_keeps_serving_after_a_client_disconnects_inside_a_body() -> None:
     async with echo_application() as app:
         async with app.client() as client:
             await client.send(post("/echo", b"x" * 1000)[:-1])
         assert await app.serves()
 
 
-async def test_a_target_may_be_absolute(app: EchoApplication) -> None:
+async def test_a_request_target_may_be_an_absolute_url(app: EchoApplication) -> None:
     async with app.client() as client:
         assert (await client.exchange(get("http://x:1/hello"))).body == b"hello"
         assert (await client.exchange(get("http://x"))).code == "not_found"

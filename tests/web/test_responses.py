@@ -1,4 +1,4 @@
-"""How responses are sent: whole ones and streams, to readers that keep up, stall or leave, and while stopping."""
+"""The sending of whole responses and streams to readers that keep up, stall or leave, and while stopping."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Who may use a gateway: tenants, their keys, tickets, the audit log, and the secret of the installation."""
+"""Access to gateways: tenants, their keys, tickets, the audit log, and the secret of the installation."""

@@ -11,7 +11,7 @@ from msgspec import Raw, Struct
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:
-    """What was done. ``before`` and ``after`` hold the fields that changed, without secrets."""
+    """An action to record. ``before`` and ``after`` hold the fields that changed, without secrets."""
 
     name: str  # "key.create"
     subject: str  # the id or name of what was managed

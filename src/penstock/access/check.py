@@ -26,7 +26,7 @@ from penstock.web.request import Request
 
 _USER: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f\ufffd]{1,200}")  # U+FFFD stands for bytes that are not UTF-8
 _TENANT: Final = re.compile(TENANT_PATTERN)
-_MAX_TENANTS: Final = 10_000  # that are remembered by name
+_MAX_TENANTS: Final = 10_000  # tenants whose ids are cached by name
 
 
 class Access:
@@ -78,8 +78,8 @@ class Access:
         return self._acting(request, OPERATOR)
 
     async def _once_known(self, request: Request) -> Principal:
-        """Wait for the first look into the database, which tells whether there are keys."""
-        await self._watch.first_look()
+        """Wait for the first read of the database, which shows whether there are keys, then check the request."""
+        await self._watch.first_read()
         principal = self._without_header(request)
         return principal if isinstance(principal, Principal) else await principal
 

@@ -50,7 +50,7 @@ class Instance:
             _require_same(self.source, stored)
 
     async def secret(self) -> InstanceSecret:
-        """Return the current secret; the database learns its id if it has none.
+        """Return the current secret; store its id in the database if none is stored.
 
         Raises CannotStart if this host has another secret, and DatabaseUnavailable.
         """
@@ -151,7 +151,7 @@ def _canary(secret: InstanceSecret) -> bytes:
 
 
 def _require_same(source: SecretSource, stored: dict[str, bytes]) -> InstanceSecret:
-    """Return the newest of this host's secrets that the database knows; raises CannotStart if it knows none."""
+    """Return the newest of this host's secrets whose id is in the database; raises CannotStart if none is."""
     for secrets in (source.get(), source.reload()):
         for secret in (secrets.current, secrets.previous):
             if secret is not None and secret.id in stored:

@@ -122,7 +122,7 @@ class Identity(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredKey:
-    """What checking a key needs, read by one statement that saw everything up to ``generation``."""
+    """The stored fields by which a key is checked, read by one statement that saw all changes up to ``generation``."""
 
     id: str
     tenant: TenantId

@@ -1,10 +1,10 @@
-"""The keys that this gateway has seen, checked without the database and never longer valid than a moment too long.
+"""The keys that this gateway has seen. They are checked without the database; changes take effect after a moment.
 
-A request costs a keyed digest of its header and a look into a dictionary: no text of a key is kept, and the time of the
-look tells nothing about it. A header that is not there is checked against the database, in batches with one statement
-in flight, so that unknown keys cannot load it.
+A request costs a keyed digest of its header and one lookup in a dictionary. No text of a key is kept, and the time of
+the lookup reveals nothing about it. A header that is not in the dictionary is checked against the database, in batches
+with one statement in flight, so that requests with unknown keys cannot overload it.
 
-``KeyWatch`` reads what has changed twice a second, and at once after a wake-up. An entry that was read before the last
+``KeyWatch`` reads the changes twice a second, and at once after a wake-up. An entry that was read before the last
 change is read again. While the database is away, known keys stay valid for ``stale``; after that they are refused with
 DatabaseUnavailable, because one of them may have been revoked.
 """
@@ -153,7 +153,7 @@ class KeyCache:
             self._by_header.clear()
 
     def restart(self, generation: int) -> None:
-        """Forget everything and end all requests, because the database went back, as after a restore."""
+        """Forget everything and end all requests, because the database is at an earlier state, as after a restore."""
         for entry in list(self._by_id.values()):
             entry.grant.replace(None, "the database was restored; send the request again")
         self._by_id.clear()
@@ -228,7 +228,7 @@ class KeyCache:
         """Read keys by id."""
         began = time.monotonic()
         async with self._database.acquire() as connection:
-            if not self._by_id:  # nothing is known yet that could have changed
+            if not self._by_id:  # no key is known yet, so earlier changes do not matter
                 self.generation = (await store.state(connection)).generation
             found = await store.keys(connection, list(dict.fromkeys(ids)))
         if not self._by_id:
@@ -236,7 +236,7 @@ class KeyCache:
         return [found.get(key_id) for key_id in ids]
 
     def _replace(self, entry: Entry, key: StoredKey | None) -> None:
-        """Set what is known of a key. A key that is gone or invalid ends its requests and is forgotten."""
+        """Store what was read of a key. If it no longer exists or is invalid, end its requests and forget it."""
         if key is not None and key.generation < entry.key.generation:
             return  # a later statement has seen more
         refusal = "this key was deleted" if key is None else key.refusal

@@ -22,7 +22,7 @@ _BATCH: Final = 500  # keys in one statement
 class KeyWatch(Periodic):
     """Reads the changes of keys and tenants twice a second while keys are in use, else every two seconds.
 
-    ``any_key`` is whether the database has a key; None while it was not read.
+    ``any_key`` is whether the database holds any key; None until it has been read.
     """
 
     def __init__(self, database: Database, cache: KeyCache, wakeups: Wakeups | None = None) -> None:
@@ -60,7 +60,7 @@ class KeyWatch(Periodic):
             self.due_in = _INTERVAL
         return False
 
-    async def first_look(self) -> None:
+    async def first_read(self) -> None:
         """Return once it is known whether there are keys. Raises DatabaseUnavailable."""
         if self.any_key is None:
             async with self._database.acquire() as connection:

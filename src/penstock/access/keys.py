@@ -1,7 +1,7 @@
 """The form of a key: ``ps_<id>_<secret><checksum>``.
 
-The checksum detects typing mistakes and texts that are no keys, without the database. It protects nothing: anyone can
-compute it. The form follows those of GitHub's tokens, so that scanners for leaked secrets can recognise it.
+The checksum detects typing mistakes, and texts that are not keys, without the database. It protects nothing: anyone can
+compute it. The form follows that of GitHub's tokens, so that scanners for leaked secrets can recognise it.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ SELECT g.generation, EXISTS (SELECT FROM api_key) AS any_key FROM access_generat
 
 -- name: keys(ids)
 -- Return keys by id, for checking them. Indexes: primary keys.
--- tenant: every (the key tells the tenant)
+-- tenant: every (the key identifies the tenant)
 SELECT k.id, k.tenant_id, t.name AS tenant_name, k.scopes, k.models, k.queues, k.apps, k.digest, k.secret_id,
        extract(epoch FROM k.expires_at - clock())::float8 AS expires_in, k.expires_at, k.revoked_at IS NOT NULL AS revoked,
        t.suspended_at IS NOT NULL AS suspended, g.generation
@@ -51,8 +51,8 @@ WHERE id IN (
 
 
 -- name: move(id, old_secret_id, digest, secret_id)!
--- Store the digest of a key under the new secret, unless another gateway has. Locks: the key. Index: primary key.
--- tenant: every (the key tells the tenant)
+-- Store the digest of a key under the new secret, unless another gateway has done so. Locks: the key. Index: primary key.
+-- tenant: every (the key identifies the tenant)
 UPDATE api_key SET digest = :digest, secret_id = :secret_id WHERE id = :id AND secret_id = :old_secret_id;
 
 
@@ -106,7 +106,7 @@ WHERE tenant_id = :tenant_id AND id = :id;
 
 -- name: create_tenant(name, time_zone, generation)
 -- Create a tenant; returns nothing where the name is taken.
--- tenant: every (it makes one)
+-- tenant: every (it creates one)
 INSERT INTO tenant (name, time_zone, created_at, changed)
 SELECT :name::text, :time_zone::text, clock(), :generation::bigint
 ON CONFLICT (name) DO NOTHING
@@ -186,7 +186,7 @@ WHERE secret_id = :secret_id AND (revoked_at IS NOT NULL OR expires_at <= clock(
 
 -- name: use_ticket(id, ttl_seconds)
 -- Use a ticket that is valid once; returns nothing where it has been used.
--- tenant: every (the ticket tells the tenant)
+-- tenant: every (the ticket identifies the tenant)
 INSERT INTO ticket_use (id, expires_at)
 SELECT :id::text, clock() + make_interval(secs => :ttl_seconds::float8)
 ON CONFLICT (id) DO NOTHING

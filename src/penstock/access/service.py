@@ -40,7 +40,7 @@ _LATEST: Final = timedelta(days=3653)  # of an expiry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sender:
-    """Who manages, and from where."""
+    """The sender of a management request, and its address."""
 
     principal: Principal
     address: str

@@ -1,7 +1,7 @@
 -- Uploaded files and their parts. Loaded by penstock.blobs.store.
 --
--- An upload may last twelve hours; parts that belong to no blob are removed after a day. A statement takes seconds, so what
--- an upload still adds to and what is removed never meet.
+-- An upload may last twelve hours; parts that belong to no blob are removed after a day. A statement takes seconds, so parts
+-- of an upload that still continues are never removed.
 
 -- name: put_part(tenant_id, blob_id, number, data)
 -- Store one part; later ones only while the upload is young enough. Returns its number, or nothing. Takes no lock that
@@ -42,7 +42,7 @@ DELETE FROM blob WHERE tenant_id = :tenant_id AND id = :id AND expires_at > cloc
 
 
 -- name: drop_parts(tenant_id, blob_id, limit)
--- Remove parts that belong to no blob, the last ones first; returns how many. Locks: those parts, from the last.
+-- Remove parts that belong to no blob, highest numbers first; returns how many. Locks: those parts, in the same order.
 WITH last AS MATERIALIZED (
     SELECT p.number FROM blob_part p
     WHERE p.tenant_id = :tenant_id AND p.blob_id = :blob_id::uuid
@@ -68,8 +68,8 @@ DELETE FROM blob b USING old o WHERE b.tenant_id = o.tenant_id AND b.id = o.id R
 
 -- name: abandoned(limit)
 -- tenant: every (maintenance; the rows carry their tenant)
--- Return uploads that never became a blob, and parts that removed blobs left, the oldest first. Checks each blob that is
--- older than a day once. Index: blob_part_first.
+-- Return uploads that never became a blob, and removed blobs whose parts are still stored, the oldest first. Checks each
+-- blob that is older than a day once. Index: blob_part_first.
 SELECT p.tenant_id, p.blob_id AS id FROM blob_part p
 WHERE p.number = 0 AND p.created_at <= clock() - interval '1 day'
   AND NOT EXISTS (SELECT FROM blob b WHERE b.tenant_id = p.tenant_id AND b.id = p.blob_id OFFSET 0)

@@ -44,7 +44,7 @@ class BlobService:
             with suppress(DatabaseUnavailable):
                 await drop_parts(self._database, tenant, upload.id)
             raise
-        # From here on nothing is removed: if the connection breaks, it is unknown whether the blob exists.
+        # From here on the parts stay: if the connection breaks, it is unknown whether the blob exists.
         async with self._database.acquire() as connection:
             blob = await store.finish(
                 connection,

@@ -1,5 +1,5 @@
 """The tables of blobs and their parts. Every function takes the connection first and the tenant second, except those
-that sweep, which serve every tenant and return the tenant of each row. None opens a transaction."""
+that remove old data, which apply to all tenants and return the tenant of each row. None opens a transaction."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def drop_parts(connection: asyncpg.Connection, tenant: int, blob_id: UUID,
 
 
 async def expire(connection: asyncpg.Connection, *, limit: int) -> list[tuple[int, UUID]]:
-    """Remove blobs that have expired; return tenants and ids."""
+    """Remove blobs that have expired; return their tenants and ids."""
     return [(row["tenant_id"], row["id"]) for row in await _sql.expire.rows(connection, limit=limit)]
 
 

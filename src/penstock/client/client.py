@@ -321,7 +321,7 @@ class Client(WorkCalls, QueueCalls, ModelCalls, BlobCalls, AccessCalls, QuotaCal
         return await self._transport.call("POST", f"{_JOBS}/{as_id(job_id)}/retry", Job, repeatable=False)
 
     async def cancel(self, job_id: UUID | str) -> Job:
-        """Cancel a pending job, or ask a running one to stop."""
+        """Cancel a pending job, or request that a running one stop."""
         return await self._transport.call("POST", f"{_JOBS}/{as_id(job_id)}/cancel", Job)
 
     async def retry_where(

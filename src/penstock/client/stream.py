@@ -40,9 +40,9 @@ class Event(Struct, frozen=True, kw_only=True):
 class EventsLost(PenstockError):
     """The events after the last one seen are not available: read the state again, then resume after ``resume_after``.
 
-    ``reason``: "expired" (retention has dropped them), "ahead" or "replaced" (the database went back, as after a
-    restore or a failover). After that, the stream of a job begins with its first event, that of all jobs with new
-    events.
+    ``reason``: "expired" (retention has dropped them), "ahead" or "replaced" (the database is at an earlier state, as
+    after a restore or a failover). After that, the stream of a job begins with its first event, and that of all jobs
+    with new events.
     """
 
     code = "events_lost"

@@ -139,7 +139,7 @@ class WorkCalls:
         lease: timedelta | None = None,
         tenant: str | None = None,
     ) -> HeartbeatResult:
-        """Extend a lease, and report progress: any JSON. The result says whether the job was asked to stop.
+        """Extend a lease, and report progress: any JSON. The result says whether the job is to stop.
 
         Raises StaleEpoch when the lease is no longer held.
         """

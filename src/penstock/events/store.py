@@ -30,12 +30,12 @@ class Standing(StrEnum):
     HELD = "held"
     EXPIRED = "expired"  # retention has dropped events after it
     AHEAD = "ahead"  # the store has not reached it: it was restored from a backup, or failed over
-    REPLACED = "replaced"  # the store went back and has since given the position to another event
+    REPLACED = "replaced"  # the same, and the store has since given the position to another event
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPosition:
-    """What the store holds at a position."""
+    """The row that the store holds at a position."""
 
     floor: int  # the highest position that retention has dropped
     known_at: datetime | None  # the time of the row at the position, if the store has it
@@ -54,7 +54,7 @@ class StoredPosition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """Stored rows in order. ``more`` is whether others follow; ``start`` describes the position before the rows."""
+    """Stored rows in order. ``more`` is whether others follow; ``start`` is the position before them."""
 
     rows: Sequence[StoredEvent]
     more: bool

@@ -34,12 +34,12 @@ class Reader:
     __slots__ = ("behind", "bytes", "ended", "joined", "lost", "news", "rows", "subject")
 
     def __init__(self, subject: Subject | None) -> None:
-        self.subject = subject  # None: all events
+        self.subject = subject  # None: events of all subjects
         self.rows: deque[tuple[StoredEvent, Expand]] = deque()
         self.bytes = 0
         self.news = asyncio.Event()
         self.behind = True  # rows were left out: the reader has to read from the database, then rejoin the tail
-        self.lost: Standing | None = None  # the store went back: the reader has to begin again
+        self.lost: Standing | None = None  # the store is at an earlier state: the reader has to begin again
         self.ended = False  # the tail has stopped: nothing more arrives
         self.joined: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 

@@ -31,7 +31,10 @@ class Changing(Reading):
         return await self.get(job_id)
 
     async def cancel(self, job_id: UUID) -> Job:
-        """Cancel a pending job, or ask a running one to stop. Raises NotFound, and WrongState if it ended otherwise."""
+        """Cancel a pending job, or request that a running one stop.
+
+        Raises NotFound, and WrongState if it has already ended in another way.
+        """
         while not await self._cancel_some([job_id]):
             job = await self.get(job_id)
             if job.status is Status.CANCELLED:

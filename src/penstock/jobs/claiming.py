@@ -98,10 +98,10 @@ class Claiming:
         kind = (tuple(request.task_types), tuple(request.model_profiles))
         async with shared.database.acquire() as connection:
             rows = await self._rows(connection, request, kind)
-            if not rows and shared.full_looks.due((self._tenant, kind)):
+            if not rows and shared.full_scans.due((self._tenant, kind)):
                 began = time.monotonic()
                 rows = await store.claim(connection, self._tenant, request, lease=lease, turns={}, cursors=None)
-                shared.full_looks.took((self._tenant, kind), time.monotonic() - began)
+                shared.full_scans.took((self._tenant, kind), time.monotonic() - began)
             names = await shared.names.describe(connection, rows)
         for row in rows:
             shared.cursors.took(row["lane_id"], row["reached_seq"])

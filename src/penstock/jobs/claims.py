@@ -1,4 +1,4 @@
-"""Claims of this process: which waiting claims a wake-up wakes, and where a claim begins to scan."""
+"""The claims of this process: the queue of waiting claims, and the points at which claims begin to scan."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class LaneCursors:
             self._taken[lane] = seq + 1
 
 
-class FullLooks:
+class FullScans:
     """Decides when a claim that found nothing scans its lanes from the very start, ignoring cursors and hints.
 
     Such a scan finds a job that was committed late even when no housekeeper lowers the hints. It may pass many dead

@@ -69,7 +69,7 @@ class JobHistory:
             standing = stored.standing(after)
             if standing is Standing.HELD and stored.event_id is not None and stored.known_at is not None:
                 job_id, event_id = self._job_id, stored.event_id
-                if await history.speaks_of_job(connection, self._tenant, job_id, event_id=event_id, at=stored.known_at):
+                if await history.concerns_job(connection, self._tenant, job_id, event_id=event_id, at=stored.known_at):
                     self._row_id = event_id - 1
         return standing
 

@@ -121,7 +121,7 @@ class BatchSubmission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class JobError(Struct, frozen=True, kw_only=True):
-    """Why the last attempt ended without a result."""
+    """The reason why the last attempt ended without a result."""
 
     category: Category
     message: str
@@ -324,7 +324,7 @@ class JobState(Struct, frozen=True, kw_only=True):
 
     id: UUID
     status: Status
-    run_at: datetime | None = None  # when a job that went back to pending is due again
+    run_at: datetime | None = None  # when a job that returned to pending is due again
 
 
 class BatchItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -397,7 +397,7 @@ class BulkRequest(_SingleFilters, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class BulkResponse(Struct, frozen=True, kw_only=True):
-    """How many jobs were changed or, with ``dry_run``, would be."""
+    """The number of jobs that were changed or, with ``dry_run``, would be."""
 
     count: int
     dry_run: bool

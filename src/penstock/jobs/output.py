@@ -1,4 +1,4 @@
-"""What a running job reports besides its result, chunks of output and log lines, and how much one heartbeat holds.
+"""The output of a running job, chunks and log lines, and how much of it one heartbeat may carry.
 
 Both are numbered within the attempt from 0. A heartbeat gives the numbers of its first ones, so that nothing is stored
 twice when it is sent again because its response was lost.

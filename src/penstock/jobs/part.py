@@ -1,4 +1,4 @@
-"""What jobs offer to a gateway."""
+"""The part of jobs in a gateway."""
 
 from __future__ import annotations
 

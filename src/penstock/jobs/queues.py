@@ -1,4 +1,4 @@
-"""Which queues workers serve: a small record that claims maintain, and warnings about jobs of other queues."""
+"""The queues that workers serve: a small record that claims maintain, and warnings about jobs of other queues."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class ServedNotes:
                 await statements.note_served(connection, self._tenant, _pairs(*kind))
         except DatabaseUnavailable:
             self._note_at.pop(kind, None)  # the next claim tries again
-        except Exception:  # the record is an aid: claims go on without it, and it is written again in a minute
+        except Exception:  # claims do not need the record, and it is written again in a minute
             log.exception("served_queues_not_recorded", tenant_id=self._tenant)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
 
-from penstock.jobs.claims import ClaimQueue, FullLooks, LaneCursors
+from penstock.jobs.claims import ClaimQueue, FullScans, LaneCursors
 from penstock.jobs.job import ClaimedJob
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.names import ClaimNames
@@ -64,6 +64,6 @@ class Shared:
     claims: ClaimQueue = field(default_factory=ClaimQueue)
     claiming: set[asyncio.Future[list[ClaimedJob]]] = field(default_factory=set)  # statements in flight
     cursors: LaneCursors = field(default_factory=LaneCursors)
-    full_looks: FullLooks = field(default_factory=FullLooks)
+    full_scans: FullScans = field(default_factory=FullScans)
     names: ClaimNames = field(default_factory=ClaimNames)
     finish_waiters: FinishWaiters = field(default_factory=FinishWaiters)

@@ -65,7 +65,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Again:
-    """The job goes back to pending, due after ``delay``."""
+    """The job returns to pending, due after ``delay``."""
 
     delay: timedelta
     failures: int

@@ -37,7 +37,7 @@ Usages = Annotated[list[Usage], Meta(max_length=100)]
 
 
 class UsageCounts(Struct, frozen=True, kw_only=True):
-    """What calls to providers used, since the beginning; those of attempts that failed count too."""
+    """The usage of calls to providers since the beginning, including calls of failed attempts."""
 
     calls: int = 0
     failures: int = 0  # calls that failed

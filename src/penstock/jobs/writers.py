@@ -28,7 +28,7 @@ from penstock.tenants.principal import TenantId
 
 # The server refused the batch because of what is in it.
 _REFUSED = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
-# Nothing was written, and the same batch may well pass now.
+# Nothing was written, and the same batch may succeed now.
 _UNLUCKY = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
 Item = TypeVar("Item")

@@ -1,4 +1,4 @@
-"""What a call of a model used, once it has ended."""
+"""The usage of a call of a model, once it has ended."""
 
 from __future__ import annotations
 

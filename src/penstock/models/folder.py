@@ -35,7 +35,7 @@ class ModelsFolder:
         self._scanning = threading.Lock()
 
     def scan(self) -> None:
-        """Read all manifests; what is wrong with one stands in ``problems``, and does not concern the others.
+        """Read all manifests; errors are stored in ``problems``. An error in one does not affect the others.
 
         A manifest that has become invalid keeps its last valid form until it is fixed or removed.
         """
@@ -57,7 +57,7 @@ class ModelsFolder:
                 continue
             key = (model.name, model.version)
             if key in models:
-                problems[file] = f"model {model.name} version {model.version} stands in {files[key]} too"
+                problems[file] = f"model {model.name} version {model.version} is also defined in {files[key]}"
             else:
                 models[key], files[key] = model, file
         for file in problems.keys() & before.keys():  # what was good; another file with a good one goes before it
@@ -90,8 +90,8 @@ class ModelsFolder:
         return bool(self.problems) or changed.suffix == ".toml" or changed.parent == self.path
 
     async def watch(self, on_change: Callable[[Collection[Path]], Awaitable[None]], stopping: asyncio.Event) -> None:
-        """Call ``on_change`` with the files that have changed, until ``stopping``; with none where that is not known.
-        The folder may come and go."""
+        """Call ``on_change`` with the files that have changed, or with none if they are not known, until ``stopping``.
+        The folder may appear and disappear at any time."""
         while not stopping.is_set():
             if not self.path.is_dir():
                 await set_within(stopping, 2.0)

@@ -20,7 +20,7 @@ Seconds = Annotated[float, Meta(gt=0, le=24 * 3600)]
 
 
 class Batching(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
-    """How calls are batched."""
+    """The batching of calls."""
 
     max_size: Annotated[int, Meta(ge=1, le=4096)] = 16
     max_wait_ms: Annotated[float, Meta(ge=0, le=10_000)] = 0  # how long a call waits for others at most

@@ -39,8 +39,8 @@ def problems(error: Any, prefix: str, fields: Sequence[str] = (), depth: int = 0
         for one in meant[0]:
             yield from problems(one, prefix, (), depth + 1)
         return
-    wishes = dict.fromkeys(_wish(branch[0], error) for branch in meant)
-    detail = " or ".join(wishes) if wishes else "is not allowed"
+    requirements = dict.fromkeys(_requirement(branch[0], error) for branch in meant)
+    detail = " or ".join(requirements) if requirements else "is not allowed"
     yield FieldProblem(field=(prefix + _path(error)).lstrip(".") or "body", detail=short(detail))
 
 
@@ -78,7 +78,7 @@ def _described(error: Any) -> tuple[str, str]:
     return path, str(error.message)
 
 
-def _wish(error: Any, choice: Any) -> str:
+def _requirement(error: Any, choice: Any) -> str:
     """Return what one alternative wants, described at the field of the choice."""
     field, detail = _described(error)
     inside = field[len(_path(choice)) :].lstrip(".")

@@ -72,7 +72,7 @@ class ModelService:
     async def start(self) -> None:
         await self.host.start()
         if self.folder is not None and not self.folder.path.is_dir():
-            log.warning("models_folder_missing", folder=str(self.folder.path), reason="it is taken up when it is there")
+            log.warning("models_folder_missing", folder=str(self.folder.path), reason="it is read as soon as it exists")
         await self._synchronize(wait=False)
         if self.folder is not None:
             self._tasks.append(asyncio.create_task(self.folder.watch(self._folder_changed, self._stopping)))

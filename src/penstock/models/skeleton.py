@@ -1,4 +1,4 @@
-"""A small model that works, to start from: ``penstock model new``."""
+"""Create a small working model as a starting point: ``penstock model new``."""
 
 from __future__ import annotations
 

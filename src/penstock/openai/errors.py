@@ -8,7 +8,7 @@ import msgspec
 
 
 def message_of(error: Any) -> str:
-    """Return the message of an ``error`` member: an object's ``message``, a text as it is, anything else as JSON."""
+    """Return the message of an ``error`` member: an object's ``message``, a string unchanged, anything else as JSON."""
     if isinstance(error, dict) and isinstance(error.get("message"), str):
         return str(error["message"])
     if isinstance(error, str):

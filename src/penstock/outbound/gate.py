@@ -51,7 +51,7 @@ class _Waiting:
 
 
 class Slot:
-    """One call's place at a gate. It is a class, not a generator, because every call passes here."""
+    """One call's place at a gate. It is a class, which is faster than a generator, because every call uses one."""
 
     __slots__ = ("_gate", "_max_wait_seconds", "_trial")
 
@@ -104,7 +104,7 @@ class Gate:
         return f"it failed {self._breaker.failures} times in a row{last}"
 
     def observe(self, status: int, headers: Mapping[str, str]) -> None:
-        """Learn from the head of a response."""
+        """Update the limits from the head of a response."""
         self._limit.observe(status, headers, self._clock())
         self._admit()
 

@@ -26,10 +26,10 @@ _MIN_STATED: Final = 1.0  # a shorter wait, or a past time, counts as no wait: s
 class RateLimit:
     """The known part of a server's rate limit.
 
-    It is learned from responses: ``x-ratelimit-remaining-requests`` with its limit and reset, which say how fast
+    It is learned from responses: ``x-ratelimit-remaining-requests`` with its limit and reset, which show how fast
     requests are given back; the same for tokens; ``x-ratelimit-remaining`` or ``ratelimit-remaining`` with a reset,
-    which end a window; and refusals (429), with or without ``Retry-After``. ``per_minute`` is known beforehand: so
-    many calls begin within any minute.
+    at which a window ends; and refusals (429), with or without ``Retry-After``. ``per_minute`` is known beforehand: at
+    most that many calls begin within any minute.
     """
 
     def __init__(self, per_minute: int | None = None) -> None:
@@ -63,7 +63,7 @@ class RateLimit:
             self.remaining = None
 
     def observe(self, status: int, headers: Mapping[str, str], now: float) -> None:
-        """Learn from the head of a response."""
+        """Update the limits from the head of a response."""
         if status != 429:
             self._refusals = 0
         refused = status in {429, 503}

@@ -12,7 +12,7 @@ _LARGE_BYTES: Final = 4 * 2**20  # larger blocks are returned to the system when
 
 
 def keep_freed_memory() -> bool:
-    """Have freed memory of up to 32 MiB kept for later use; return whether the allocator was told so.
+    """Have freed memory of up to 32 MiB kept for later use; return whether the allocator accepted that.
 
     By default glibc returns it to the system as soon as 2 MiB or less are free. Every request body of about a megabyte
     then takes its pages from the system again, which costs more than copying its bytes. Has an effect on glibc only.

@@ -32,7 +32,7 @@ class Periodic(ABC):
         self._stopping = asyncio.Event()
         self._stopped = asyncio.Event()
         self._stopped.set()
-        self.due_in: timedelta | None = None  # time to the next pass without a wake-up, if ``once`` knows it
+        self.due_in: timedelta | None = None  # time to the next pass without a wake-up, if ``once`` has set it
 
     @property
     def name(self) -> str:

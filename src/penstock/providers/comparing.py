@@ -23,7 +23,7 @@ class Compared:
 
 
 class Latency(Struct, frozen=True, kw_only=True):
-    """How long successful calls took, in milliseconds."""
+    """The duration of successful calls, in milliseconds."""
 
     p50: int
     p95: int

@@ -347,7 +347,7 @@ def _attempt(
 
 
 def _all_failed(outcomes: Sequence[_Outcome]) -> CallFailed:
-    """Return the failure by which a job decides whether to try again, and when.
+    """Return the failure that determines whether, and when, the job is tried again.
 
     If a provider limits us, or if no provider was called because all of them pause, the job waits and loses no attempt,
     whatever other providers reported. The input is bad only when every provider was called and refused it; a single

@@ -103,7 +103,7 @@ class _Piecewise:
                     return await self._call(piece, key, deadline)
             except CallFailed as error:
                 if error.category is Category.RATE_LIMITED:
-                    await asyncio.sleep(_MIN_WAIT_SECONDS)  # the gate knows how long
+                    await asyncio.sleep(_MIN_WAIT_SECONDS)  # the gate determines the rest of the wait
                     continue
                 failures += 1
                 pause = float(failures) if error.retry_after is None else error.retry_after.total_seconds()

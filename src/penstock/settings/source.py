@@ -1,4 +1,4 @@
-"""Read variables from the environment of the process and from a file ``.env``; the environment wins."""
+"""Read variables from the environment of the process and from a file ``.env``; the environment takes precedence."""
 
 from __future__ import annotations
 

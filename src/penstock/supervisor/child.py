@@ -74,7 +74,7 @@ class Child:
             self._stopped.set()
 
     async def stop(self, *, grace_seconds: float) -> None:
-        """Ask the process to finish (SIGTERM), kill it after ``grace_seconds``, and wait until it has ended."""
+        """Send SIGTERM, kill the process after ``grace_seconds``, and wait until it has ended."""
         self._stopping.set()
         self._signal(signal.SIGTERM)
         if not await set_within(self._stopped, grace_seconds):

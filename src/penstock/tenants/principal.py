@@ -53,7 +53,7 @@ class Principal:
 
 
 class Grant:
-    """What a key allows at present, shared by all requests that it sent and that are in progress.
+    """The present rights of a key, shared by all requests in progress that were sent with it.
 
     Streams, waits and calls watch it, because they last longer than the check at their start. It belongs to one event
     loop.

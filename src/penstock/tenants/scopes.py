@@ -1,4 +1,4 @@
-"""Scopes: what a key allows. Each route declares the one that it needs.
+"""Scopes, which are the rights of a key. Each route declares the one that it needs.
 
 They are plain strings, because every request compares one.
 """

@@ -12,7 +12,7 @@ _MAX_COUNT: Final = 10**12  # of any measure of one call, as jobs allow
 
 
 class Dims(NamedTuple):
-    """What calls have in common. ``hour`` is that of the database's clock, as far as it is known."""
+    """The dimensions by which calls are summed up. ``hour`` follows the database's clock, as far as it is known."""
 
     tenant: TenantId
     key_id: str

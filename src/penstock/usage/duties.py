@@ -14,7 +14,7 @@ from penstock.usage.sql import rollup
 
 log = logs.get(__name__)
 
-REPLAY_LIMIT: Final = timedelta(days=90)  # the age at which a spool file is no longer replayed
+REPLAY_LIMIT: Final = timedelta(days=90)  # spool files older than this are not replayed
 _CHUNK: Final = 10_000  # deltas moved by one statement
 _AHEAD: Final = 7  # days for which partitions exist in advance
 

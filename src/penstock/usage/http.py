@@ -82,7 +82,7 @@ class UsageRoutes:
 
 
 def tenants_of(principal: Principal, wanted: Wanted) -> Sequence[TenantId] | None:
-    """Return the tenants that the sender asks about; None: all. Raises ScopeMissing for others than its own."""
+    """Return the tenants that the request names; None: all. Raises ScopeMissing for others than the sender's own."""
     if _TENANT not in wanted.by and _TENANT not in wanted.filters:
         return [principal.tenant]
     principal.require(scopes.OPERATOR)
@@ -90,7 +90,7 @@ def tenants_of(principal: Principal, wanted: Wanted) -> Sequence[TenantId] | Non
 
 
 def wanted_of(query: Mapping[str, Sequence[str]], now: datetime) -> Wanted:
-    """Return what a query's parameters ask for; raises InvalidInput."""
+    """Return the report that a query's parameters describe; raises InvalidInput."""
     zone = _zone(query.get("time_zone", ("UTC",))[0])
     low, high = default_range(zone, now)
     unit, by = words_of(query.get("by", ("",))[0])

@@ -70,7 +70,7 @@ class LiveUsage:
         self._max_bytes = max(max_bytes // 2, FIRST_BYTES)  # of one file: one is filled while another is flushed
         self._interval = interval.total_seconds()
         self._wall = wall
-        self._ahead = 0.0  # of the database's clock before this machine's, in seconds
+        self._ahead = 0.0  # seconds by which the database's clock is ahead of this machine's
         self.source: UUID = uuid4()
         self._active = _Segment(1, None)
         self._flushing: _Segment | None = None
@@ -180,7 +180,7 @@ class LiveUsage:
         return self._active.sums.calls + (self._flushing.sums.calls if self._flushing is not None else 0)
 
     def _compact(self, segment: _Segment) -> None:
-        """Rewrite a file that is full as sums, which have the last call too, and larger if they fill more than half.
+        """Replace the content of a full file by its sums, which include the last call; enlarge it if they fill half.
 
         If they fill half of the largest file, no further calls are accepted: the rest is for those in flight.
         """

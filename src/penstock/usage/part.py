@@ -1,4 +1,4 @@
-"""What usage offers to a gateway."""
+"""The part of usage in a gateway."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from penstock.web.route import routes_of
 
 
 def part(live: LiveUsage, database: Database) -> Part:
-    """Return the routes of usage, and the recorder of live calls, which stops after the models that make them."""
+    """Return the routes of usage, and the recorder of live calls, which must stop after the models it records."""
     return Part(
         routes=routes_of(UsageRoutes(database, currency=live.prices.currency)), start=live.start, stop=live.stop
     )

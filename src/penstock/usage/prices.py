@@ -16,7 +16,7 @@ SCALE: Final = 10**12
 
 
 class Unit(NamedTuple):
-    """What a price is for: ``size`` of the ledger's unit of a measure."""
+    """The amount that a price is for: ``size`` of the ledger's units of a measure."""
 
     measure: str
     size: int
@@ -37,7 +37,7 @@ UNITS: Final[Mapping[str, Unit]] = MappingProxyType(
 
 
 class Measured(NamedTuple):
-    """What one call used. A call that failed has ``completed`` 0, but is charged for what it used."""
+    """The usage of one call. A call that failed has ``completed`` 0, but its usage is charged."""
 
     completed: int = 0
     prompt_tokens: int = 0

@@ -37,7 +37,7 @@ _COUNTS: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """What a report is about. ``filters`` has the allowed values of some dimensions."""
+    """The parameters of a report. ``filters`` holds the allowed values of some dimensions."""
 
     low: datetime
     high: datetime
@@ -115,7 +115,7 @@ def words_of(by: str) -> tuple[Unit | None, list[str]]:
 
 
 def default_range(zone: ZoneInfo, now: datetime) -> tuple[datetime, datetime]:
-    """Return the last thirty days with today, to the end of the present hour."""
+    """Return the range of the last thirty days, today included, up to the end of the present hour."""
     high = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
     return midnight(now.astimezone(zone).date() - timedelta(days=29), zone), high
 

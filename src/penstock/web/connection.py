@@ -34,7 +34,7 @@ _PING: Final = b": ping\n\n"
 
 
 class Phase(Enum):
-    """What a connection waits for."""
+    """The event that a connection waits for."""
 
     IDLE = "idle"  # the first byte of a request
     HEAD = "head"  # the end of a head that has begun

@@ -30,7 +30,7 @@ _UNKNOWN: Final = metrics.series("any", "none")  # paths that clients invent mus
 class Dispatcher:
     """The application of a server: all routes behind one access check.
 
-    ``check`` identifies the sender of a request or raises; it returns an awaitable where it has to ask the database.
+    ``check`` identifies the sender of a request or raises; it returns an awaitable where it has to query the database.
     The sender needs the scope that the route declares. Routes that are ``open`` skip the check. The time of a check and
     of the conversion of a request is part of the route's metrics.
     """

@@ -1,4 +1,4 @@
-"""What a handler returns: a whole response, a stream of bytes or events, or a WebSocket."""
+"""The results of handlers: a whole response, a stream of bytes or events, or a WebSocket."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class _Node(Generic[T]):
 
 
 class Router(Generic[T]):
-    """Paths with segments in braces, which match any one segment that is not empty. Fixed segments win over them."""
+    """Paths with segments in braces, which match any one segment that is not empty. Fixed segments take precedence."""
 
     def __init__(self, served: Mapping[str, T]) -> None:
         self._fixed = {path: found for path, found in served.items() if "{" not in path}

@@ -104,7 +104,7 @@ class Attempt:
             case Category.INTERNAL:
                 found = self.failure(Category.INTERNAL, f"the job's output was refused: {self._refusal}")
             case _:
-                found = self.failure(Category.SHUTDOWN, "the worker was asked to stop")
+                found = self.failure(Category.SHUTDOWN, "the worker was stopped")
         return self._with_usage(found)
 
     def failure(self, category: Category, message: str, retry_after: timedelta | None = None) -> Failure:

@@ -127,7 +127,7 @@ class Engine:
     def withdrawn(self) -> bool:
         return self._withdrawing.is_set()
 
-    def look_at_leases(self) -> None:
+    def check_leases(self) -> None:
         """Request an early heartbeat for all jobs: one may have been cancelled."""
         self._heartbeats.all_soon()
 

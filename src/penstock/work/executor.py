@@ -17,7 +17,7 @@ from penstock.work.context import JobContext
 
 
 class ExecutionError(CallFailed):
-    """An attempt ended without a result, for a reason that its executor knows.
+    """Raised by an executor when an attempt ends without a result for a known reason.
 
     ``category`` decides whether the job is tried again; ``retry_after`` is the earliest time for that.
     The message is stored with the job and shown to its owner: never put secrets in it.

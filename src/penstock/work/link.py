@@ -1,4 +1,4 @@
-"""Whether a worker's source of jobs can be reached, and how long to wait while it cannot."""
+"""The connection of a worker to its source of jobs, and the delays while the source cannot be reached."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LONGEST_PAUSE: Final = 2.0  # seconds between tries
 
 
 class Link:
-    """``connected`` is set while the last call to the source succeeded."""
+    """The state of the connection; ``connected`` is set while the last call to the source succeeded."""
 
     def __init__(self, log: Log) -> None:
         self.connected = asyncio.Event()

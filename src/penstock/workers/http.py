@@ -74,7 +74,7 @@ class WorkerRoutes:
         "/worker/status",
         name="status",
         tag="Worker",
-        summary="What the worker does",
+        summary="The activity of the worker",
         responses={200: ResponseSpec(description="The worker's queues and attempts", type=dict[str, Any])},
         open=True,
     )

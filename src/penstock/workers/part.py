@@ -1,4 +1,4 @@
-"""What a room adds to a worker: its executors, beside the start and the stop of every part."""
+"""The part that a room adds to a worker: its executors, beside the start and the stop of every part."""
 
 from __future__ import annotations
 

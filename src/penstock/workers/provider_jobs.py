@@ -71,7 +71,7 @@ def _count(attempt: ProviderAttempt) -> None:
 
 
 async def agreement(mode: Mode, attempts: Sequence[ProviderAttempt]) -> list[Agreement]:
-    """Return how far the replies of all providers agree; empty unless the mode is "all"."""
+    """Return the agreement between the replies of all providers; empty unless the mode is "all"."""
     if mode is not Mode.ALL or len(attempts) < 2:
         return []
     return await asyncio.to_thread(agreements, attempts)

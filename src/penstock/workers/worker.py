@@ -163,7 +163,7 @@ class Worker:
             await cancellations.wait()
             cancellations.clear()
             for engine in self._engines.values():
-                engine.look_at_leases()
+                engine.check_leases()
 
     @property
     def ready(self) -> bool:

@@ -1,4 +1,4 @@
-"""What the suite that every runtime passes is run on: for each runtime two models, a plain and a streaming one.
+"""The subjects of the suite that every runtime passes: for each runtime two models, a plain and a streaming one.
 
 Both take ``{"op": …}``: echo, stream, raise, exit, segfault, abort, sleep, grow, blob, print. Where an operation has no
 meaning for a runtime, its subject says so in ``without``, with the reason.

@@ -206,7 +206,7 @@ _NOT_STORED: Final = (b"cache-control", b"no-store")
 
 
 def sender_of(request: Request) -> Sender:
-    """Return who manages, for the audit log."""
+    """Return the sender of a request as the audit log records it."""
     return Sender(principal=request.principal, address=request.client)
 
 

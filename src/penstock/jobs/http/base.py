@@ -1,4 +1,4 @@
-"""What the routes of jobs share."""
+"""The base of the classes of job routes."""
 
 from __future__ import annotations
 

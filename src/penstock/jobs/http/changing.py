@@ -53,7 +53,7 @@ class ChangeRoutes(JobRoutes):
         name="cancelJob",
         tag="Jobs",
         scope=scopes.JOBS_SUBMIT,
-        summary="Cancel a pending job, or ask a running one to stop",
+        summary="Cancel a pending job, or request that a running one stop",
         description="A running job ends when its worker stops it, or when a grace period is over.",
         path_parameters=(JOB_ID,),
         responses={

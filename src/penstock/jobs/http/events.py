@@ -30,8 +30,8 @@ _STREAM: Final = ResponseSpec(
     description=(
         "Server-sent events, each a CloudEvent. An event of type `reset` means that the events after the reader's "
         "last id are not available: `data.reason` is `expired` (retention has dropped them), `ahead` or `replaced` "
-        "(the database went back, as after a restore). The reader's own state may be out of date; the stream continues "
-        "with the job's first event or, for all jobs, with what happens from now on."
+        "(the database is at an earlier state, as after a restore). The reader's state may be out of date; the stream "
+        "continues with the job's first event or, for all jobs, with the events from now on."
     ),
     media_type="text/event-stream",
     example=examples.EVENT,

@@ -44,6 +44,6 @@ async def read_job_events(connection: Connection, tenant: TenantId, job_id: UUID
     )
 
 
-async def speaks_of_job(connection: Connection, tenant: TenantId, job_id: UUID, *, event_id: int, at: datetime) -> bool:
+async def concerns_job(connection: Connection, tenant: TenantId, job_id: UUID, *, event_id: int, at: datetime) -> bool:
     """Return whether the event row concerns the job."""
-    return bool(await _sql.speaks_of_job.value(connection, tenant_id=tenant, job_id=job_id, event_id=event_id, at=at))
+    return bool(await _sql.concerns_job.value(connection, tenant_id=tenant, job_id=job_id, event_id=event_id, at=at))

@@ -2,7 +2,7 @@
 -- The rules at the head of queries.sql hold here too.
 
 
--- name: speaks_of_job(tenant_id, job_id, event_id, at)
+-- name: concerns_job(tenant_id, job_id, event_id, at)
 -- Whether an event row concerns a job. Index: event_order.
 SELECT true FROM event
 WHERE tenant_id = :tenant_id AND at = :at AND id = :event_id AND (job_id = :job_id OR :job_id = ANY (job_ids));

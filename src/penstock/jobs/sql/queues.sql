@@ -1,4 +1,4 @@
--- Which queues workers serve, and jobs that expire. Loaded by penstock.jobs.sql.queues.
+-- The queues that workers serve, and jobs that expire. Loaded by penstock.jobs.sql.queues.
 -- The rules at the head of queries.sql hold here too.
 
 

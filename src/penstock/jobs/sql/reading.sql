@@ -17,7 +17,7 @@ SELECT * FROM (
 
 
 -- name: usage_of(tenant_id, job_ids)
--- What jobs used of providers, attempt by attempt, and the agreement in a result. A result is read only if several
+-- The calls of jobs to providers, attempt by attempt, and the agreement in a result. A result is read only if several
 -- providers were called, and not if it holds U+0000: PostgreSQL stores such JSON but cannot extract values from it.
 -- Index: primary keys.
 SELECT w.id, u.usage, u.agreement
@@ -154,7 +154,7 @@ ORDER BY s.task_type, s.model_profile, s.owner_service, u.provider, u.model;
 
 
 -- name: oldest_pending(tenant_id)
--- How long the first row of each queue has waited. Index: primary key of ready, once per lane.
+-- The seconds that the first row of each queue has waited. Index: primary key of ready, once per lane.
 SELECT n.task_type, n.model_profile, extract(epoch FROM clock() - min(r.enqueued_at))::float8 AS seconds
 FROM lane n
 CROSS JOIN LATERAL (

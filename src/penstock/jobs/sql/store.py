@@ -59,7 +59,7 @@ class NewJob:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """Returned for a heartbeat that would leave a gap in chunks or log lines; nothing of it was written."""
+    """The result of a heartbeat that would leave a gap in chunks or log lines; nothing in it was written."""
 
     chunks: int  # how many of the attempt are stored
     lines: int
@@ -347,7 +347,7 @@ async def end_attempts(
 
 
 async def cancel(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]) -> dict[UUID, Status]:
-    """Cancel pending jobs and ask running ones to stop; return each one's status, cancelled or running."""
+    """Cancel pending jobs and request that running ones stop; return each one's status, cancelled or running."""
     rows = await _sql.cancel.rows(connection, tenant_id=tenant, job_ids=list(job_ids))
     return {row["job_id"]: Status(row["status"]) for row in rows}
 

@@ -17,7 +17,7 @@ MAX_COLLECTED_BYTES: Final = 64 * 2**20  # of all chunks that are kept for one r
 
 
 class CallResult(Struct, frozen=True):
-    """How a call ended well."""
+    """The result of a successful call."""
 
     json: bytes  # null where segments stand
     segments: Sequence[Segment]
@@ -52,7 +52,7 @@ class LiveCall:
         "streams",  # the caller reads chunks as they come
         "window",  # bytes of chunks that may be unread; 0: no limit
         # the component that has the call at the moment: the queue or a replica
-        "withdraw",  # takes the call out, because its caller has gone
+        "withdraw",  # removes the call from that component, because its caller has gone
         # the deployment
         "attempts",  # replicas that may have begun it and ended without a result
         # the replica

@@ -15,7 +15,7 @@ _FLUSH_SECONDS: Final = 0.005  # a result is kept by its replica for twice as lo
 
 
 class Deadlines:
-    """Checks the calls that a replica has, while it has any.
+    """Checks the time limits of a replica's calls, while it has any.
 
     ``time_out`` is called with each call whose time limit is over, and should cancel it; ``overstay`` when such a call
     does not stop; ``flush`` when the replica should send results that it keeps until it has more.
@@ -40,7 +40,7 @@ class Deadlines:
         self._returned_before = self._flushed_at = -1  # calls that had ended at the last check, and at the last flush
 
     def watch(self) -> None:
-        """Start the timers that calls need which were just sent."""
+        """Start the timers that newly sent calls need."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._timeout, self._check_timeout)
         if self._in_flight.ahead and self._flush_timer is None:

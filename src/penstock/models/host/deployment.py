@@ -1,4 +1,4 @@
-"""One version of a model at work: its calls, its replicas, and its life."""
+"""One deployed version of a model: its calls, its replicas, and its lifecycle."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _STOP_GRACE: Final = 10.0  # seconds for a replica to unload
 
 
 class Deployment:
-    """One version of a model at work. ``call`` is synchronous: when it returns, the call is sent or queued.
+    """One deployed version of a model. ``call`` is synchronous: when it returns, the call is sent or queued.
 
     Replicas are started by the first call, or by ``load``. A deployment that is retired takes no new calls, finishes
     what it has, and ends.
@@ -80,7 +80,7 @@ class Deployment:
 
     def call(self, call: LiveCall) -> None:
         """Send or queue a call. Raises Overloaded (full queue), PoisonInput, ModelUnavailable (it was retired)."""
-        if self._poison and self._poison.knows(call):
+        if self._poison and self._poison.refuses(call):
             raise PoisonInput
         if self.retired:
             raise ModelUnavailable(f"model {self.model.name} is being removed")
@@ -325,7 +325,7 @@ class Deployment:
             and not self._ended.is_set()
             and not call.visible
             and call.attempts < _MAX_ATTEMPTS
-            and not self._poison.knows(call)
+            and not self._poison.refuses(call)
         )
 
 

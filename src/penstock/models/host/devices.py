@@ -34,7 +34,7 @@ class Gpu:
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where one replica runs."""
+    """The device on which one replica runs."""
 
     device: str  # as the model names it: the model sees only its own GPU, so that is number 0
     visible: str  # CUDA_VISIBLE_DEVICES of the replica

@@ -21,7 +21,7 @@ _MIN_TURN_SECONDS: Final = 1.0
 
 
 class Group:
-    """The models of one group, and which of them may be loaded."""
+    """The models of one group; grants one of them at a time the right to be loaded."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -33,7 +33,7 @@ class Group:
         self._timer: asyncio.TimerHandle | None = None
 
     def join(self, deployment: Deployment) -> None:
-        """Make a deployment a member: from now on it is loaded in its turn only."""
+        """Add a deployment: from now on it is loaded only when its turn comes."""
         turn = Turn(partial(self._request, deployment), partial(self._idle, deployment))
         self._turns[deployment] = deployment.turn = turn
 
@@ -84,7 +84,7 @@ class Group:
                 await before.unload()
                 if before.waiting and not before.retired and before in self._turns:
                     self._waiting.setdefault(before)  # behind those that wait already
-        except Exception:  # the others' turn must come all the same
+        except Exception:  # the others must still get their turn
             log.exception("turn_not_ended_in_order", group=self.name)
         finally:
             self._holder = holder = next(iter(self._waiting), None)

@@ -1,4 +1,4 @@
-"""The replicas of one deployment: started, kept at their number, replaced when they die, ended."""
+"""The replicas of one deployment: start them, keep their number, replace those that die, and end them."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
-_MAX_RESTART_SECONDS: Final = 1.0  # before a replica is replaced that had loaded
+_MAX_RESTART_SECONDS: Final = 1.0  # before a replica that had loaded is replaced
 
 
 class Fleet:
-    """``replicas`` holds those that live; ``problem`` is why the last start failed, None after one that did not.
+    """Keeps the replicas of a deployment running. ``replicas`` holds those that are alive; ``problem`` is why the last
+    start failed, or None if it succeeded.
 
-    ``on_load`` gets the schema of each replica that is ready; it may raise CallFailed, and then the replica is of no
-    use. ``on_failure`` is called when one could not be started, ``on_change`` after everything that happens.
+    ``on_load`` is called with the schema of each replica that is ready; if it raises CallFailed, the start has failed.
+    ``on_failure`` is called after a failed start, ``on_change`` after every change.
     """
 
     def __init__(

@@ -29,7 +29,7 @@ log = logs.get(__name__)
 
 _TICK: Final = 0.25  # seconds between checks of memory, idle time and responses to pings
 _PING_INTERVAL: Final = 5.0  # seconds
-_PING_TIMEOUT: Final = 30.0  # seconds that an idle replica may be silent
+_PING_TIMEOUT: Final = 30.0  # seconds that an idle replica may take to respond to a ping
 _CANCEL_GRACE: Final = timedelta(seconds=5)
 _MAX_IMPORTING: Final = 2  # models whose code is imported at the same time
 
@@ -351,7 +351,7 @@ class ModelHost:
         if replica.state != "ready" or replica.load:
             return  # a call that hangs is ended by its timeout
         if now - replica.ponged_at > self._ping_timeout and replica.pinged_at > replica.ponged_at:
-            replica.kill(f"gave no sign of life for {self._ping_timeout:g} s")
+            replica.kill(f"did not respond for {self._ping_timeout:g} s")
         elif now - replica.pinged_at > self._ping_interval:
             replica.ping()
             replica.trim()

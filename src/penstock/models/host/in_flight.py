@@ -1,4 +1,4 @@
-"""The calls that one replica has: those it may have begun, and those that were sent ahead."""
+"""The calls in flight at one replica: those that it may have begun, and those that were sent ahead."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ _SECONDS: Final = 600.0
 
 
 class Poison:
-    """Counts replicas that died, by the input they had. Costs nothing until the first one does."""
+    """Counts replicas that died, by their inputs. Costs nothing until the first one dies."""
 
     def __init__(self) -> None:
         self._deaths: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
@@ -24,15 +24,15 @@ class Poison:
         return bool(self._deaths)
 
     def blame(self, call: LiveCall, *, alone: bool) -> None:
-        """Count the death of a replica that had this call, fully if it had no other (``alone``), otherwise half."""
+        """Count the death of a replica that ran this call; only half of it unless the call was ``alone`` there."""
         key = _key(call)
         count, _ = self._deaths.pop(key, (0, 0.0))
         self._deaths[key] = (count + (2 if alone else 1), time.monotonic())
         while len(self._deaths) > _REMEMBERED:
             self._deaths.popitem(last=False)
 
-    def knows(self, call: LiveCall) -> bool:
-        """Whether this input has done it too often."""
+    def refuses(self, call: LiveCall) -> bool:
+        """Return whether calls with this input are refused at present."""
         count, at = self._deaths.get(_key(call), (0, 0.0))
         return count >= 2 * _DEATHS and time.monotonic() - at < _SECONDS
 

@@ -27,7 +27,7 @@ _MAX_ESTIMATE_SECONDS: Final = 60
 
 
 class CallQueue:
-    """Calls in order. ``together`` is how many of them a replica can run as one batch; ``on_change`` is called when
+    """Waiting calls, in order. ``together`` is how many a replica can run as one batch; ``on_change`` is called when
     a batch has waited long enough for more calls, and when a call was withdrawn."""
 
     def __init__(self, model: Model, fleet: Fleet, metrics: ModelMetrics, on_change: Callable[[], None]) -> None:
@@ -136,7 +136,7 @@ class CallQueue:
         return self.together > 1 and len(self._calls) >= self.together * self._fleet.ready_count
 
     def _waits_for_more(self) -> bool:
-        """Whether a batch that is not full waits a little longer. A call that finds a replica idle never comes here."""
+        """Whether a batch that is not full should wait longer. Not used for a call that finds an idle replica."""
         batching = self._model.manifest.batching
         if batching is None or not batching.max_wait_ms or len(self._calls) >= batching.max_size:
             return False

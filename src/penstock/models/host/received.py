@@ -1,4 +1,4 @@
-"""Read what a replica sends. Nothing of it is trusted: what breaks the protocol raises ProtocolError."""
+"""Parse what a replica sends. It is not trusted: anything that breaks the protocol raises ProtocolError."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One replica as its host sees it: its life, what it was sent, and what it reports."""
+"""One replica as its host sees it: its lifecycle, the calls sent to it, and its reports."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Replica:
     # Life
 
     async def describe(self) -> Schema:
-        """Start only to learn the model's schema. Raises CallFailed."""
+        """Start only to read the model's schema. Raises CallFailed."""
         await self._start(describe_only=True)
         try:
             async with asyncio.timeout(self.model.start_timeout.total_seconds()):
@@ -301,14 +301,14 @@ class Replica:
             self._arena.trim()
 
     def ping(self) -> None:
-        """Request a sign of life; ``ponged_at`` is when the last one came."""
+        """Send a ping; ``ponged_at`` is when the last response came."""
         self.pinged_at = time.monotonic()
         self._process.send_control(frames.encode(frames.PING))
 
     def free_if_stuck(self, grace: float) -> None:
         """Kill the process when a cancelled call has gone on for ``grace`` seconds and keeps others out.
 
-        That is so when no other call runs in it, or when it gave no sign of life for as long: then its interpreter or
+        That is so when no other call runs in it, or when it did not respond for as long: then its interpreter or
         event loop is blocked, and the other calls stand still, too. They run again in another replica.
         """
         stopping = [call for call in self.in_flight.running.values() if call.stop_at]

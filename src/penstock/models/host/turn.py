@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class Turn:
-    """``granted`` says whether the deployment may be loaded; its group changes that and then pumps the deployment."""
+    """``granted`` is whether the deployment may be loaded; its group changes that and then pumps the deployment."""
 
     def __init__(self, request: Callable[[], None], idle: Callable[[], None]) -> None:
         self.granted = False

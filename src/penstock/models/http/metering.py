@@ -30,7 +30,7 @@ class Metering:
             self._usage.require_room()
 
     def follow(self, request: Request, deployment: Deployment, call: LiveCall) -> None:
-        """Account a call at its end, before its caller learns of it.
+        """Account a call when it has ended, before its caller gets the result.
 
         A worker that calls a model for a job (``Penstock-Usage: job``) reports the call when the job's attempt ends.
         """

@@ -79,7 +79,7 @@ class LogPage(Struct, frozen=True, kw_only=True):
 
 
 class Cleared(Struct, frozen=True, kw_only=True):
-    """How many lines were deleted."""
+    """The number of deleted lines."""
 
     cleared: int
 

@@ -14,7 +14,7 @@ from penstock.failures import CallFailed, Category
 from penstock.models.replica import frames, output
 from penstock.models.replica.errors import failure
 from penstock.models.replica.incoming import Groups, Reader
-from penstock.models.replica.interrupting import notice_what_is_lost, shielded
+from penstock.models.replica.interrupting import resend_lost_exceptions, shielded
 from penstock.models.replica.outgoing import Outgoing, clock, quick
 from penstock.models.replica.runtime import BlockingRuntime, Call, Cancelled, Output, current_call
 from penstock.models.replica.wire import Control, ReplicaWire, result
@@ -40,7 +40,7 @@ class BlockingReplica:
     def run(self, give_up: Callable[[Control, BaseException], Never]) -> None:
         """Load, run calls until the host sends no more, unload."""
         output.capture(self._log)
-        notice_what_is_lost()
+        resend_lost_exceptions()
         try:
             self._runtime.load()
         except BaseException as error:  # noqa: BLE001 - foreign code; its error is reported to the host

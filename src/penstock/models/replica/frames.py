@@ -103,7 +103,7 @@ class OutputHeader(Struct, frozen=True, array_like=True):
 
 
 class FailureHeader(Struct, frozen=True, array_like=True):
-    """Why a call, or a load, ended without a result."""
+    """The reason why a call, or a load, ended without a result."""
 
     category: Category
     message: str

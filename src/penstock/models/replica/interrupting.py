@@ -5,8 +5,8 @@ may be writing to a socket or taking a lock. So the model's code runs between ``
 our own code that it calls runs in ``shielded``. Code that blocks outside of Python is interrupted when it returns.
 
 The exception can also hit a finalizer or a callback of the garbage collector, which the interpreter calls in that
-thread. There it does not propagate: Python passes it to ``sys.unraisablehook``. The hook that ``notice_what_is_lost``
-installs has it sent once more.
+thread. There it does not propagate: Python passes it to ``sys.unraisablehook``. ``resend_lost_exceptions`` installs a
+hook that has it sent once more.
 """
 
 from __future__ import annotations
@@ -139,8 +139,8 @@ class Interruptible:
 _of_thread: dict[int, Interruptible] = {}
 
 
-def notice_what_is_lost() -> None:
-    """Have this process send a Cancelled again when it could not be raised where it arrived."""
+def resend_lost_exceptions() -> None:
+    """Make this process send a Cancelled again when it arrived in code from which it could not propagate."""
     otherwise = sys.unraisablehook
 
     def hook(unraisable: sys.UnraisableHookArgs, /) -> None:

@@ -1,4 +1,4 @@
-"""The header ``include/penstock.h`` in Python: its types, its functions, and values on their way in and out."""
+"""The header ``include/penstock.h`` in Python: its types, its functions, and the conversion of values both ways."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Running:
 
 
 class Interface:
-    """The header in Python: its types, and values on their way in and out."""
+    """The header in Python: its types, and the conversion of values both ways."""
 
     def __init__(self, header: Path) -> None:
         _, begin, rest = header.read_text(encoding="utf-8").partition("/* [interface]")
@@ -123,9 +123,7 @@ class Interface:
                 Category.BAD_INPUT, message or "the library refuses the input and gives no reason", field=field
             )
         if status == numbers.PENSTOCK_CANCELLED:
-            raise CallFailed(
-                Category.INTERNAL, message or "the library gave up as cancelled, though the caller is there"
-            )
+            raise CallFailed(Category.INTERNAL, message or "the library reported a cancel, but the caller has not left")
         raise CallFailed(Category.INTERNAL, message or f"penstock_predict returned {status} and no reason")
 
     def message(self, error: Any) -> str:

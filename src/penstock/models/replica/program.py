@@ -1,4 +1,4 @@
-"""A program that a replica has started and talks with in lines over pipes."""
+"""A program that a replica has started; they exchange lines over pipes."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ class Program:
     def how_it_ended(self) -> str:
         """Describe how the program ended, after the end of its output."""
         if not self._ended.wait(_CLOSED_SECONDS):
-            return "the program closed its output and went on"
+            return "the program closed its output and kept running"
         status = self._process.returncode
         return f"the program {'ended with' if status >= 0 else 'was ended by'} {exits.described(status)}"
 

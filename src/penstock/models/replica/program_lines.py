@@ -1,6 +1,6 @@
 """The lines that a program of the runtime ``subprocess`` writes, and what each means. Pure.
 
-docs/subprocess-models.md is the protocol.
+docs/subprocess-models.md specifies the protocol.
 """
 
 from __future__ import annotations

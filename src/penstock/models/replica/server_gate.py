@@ -16,9 +16,9 @@ _MAX_WAIT_SECONDS: Final = 20.0  # for a closed gate; a call that would wait lon
 
 
 class ServerGate:
-    """Every call of a model to its server passes here.
+    """The gate that every call of a model to its server passes.
 
-    A model has one replica where it has a gate, so all calls of a host share what it learns.
+    A model with a gate has one replica, so all calls of a host share the limits that the gate has learned.
     """
 
     def __init__(self, spec: Spec, *, name: str) -> None:
@@ -28,7 +28,7 @@ class ServerGate:
 
     @property
     def observe(self) -> ObserveHead:
-        """Learns from the head of every response."""
+        """Update the limits and the breaker from the head of a response."""
         return self._gate.observe
 
     @asynccontextmanager

@@ -20,7 +20,7 @@ _MAX_RECORDING_BYTES: Final = 128 * 2**20  # a third more as base64
 class AudioChatServer:
     """One server and its connections; ``close`` it at the end."""
 
-    takes: frozenset[str] | None = frozenset({"wav", "mp3"})  # that input_audio knows
+    takes: frozenset[str] | None = frozenset({"wav", "mp3"})  # the formats that input_audio supports
 
     def __init__(self, spec: ProviderSpec, observe: ObserveHead | None = None) -> None:
         self.max_seconds = None if spec.max_duration is None else spec.max_duration.total_seconds()

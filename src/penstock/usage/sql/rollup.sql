@@ -147,5 +147,5 @@ DELETE FROM usage_detail_default WHERE at < :before::date::timestamp AT TIME ZON
 
 -- name: forget_sources(days)!
 -- tenant: every (no tenant's row)
--- Forgets processes that have flushed nothing for this number of days. A spool file that old is no longer replayed.
+-- Forgets processes that have flushed nothing for this number of days. Spool files of that age are not replayed.
 DELETE FROM usage_source WHERE flushed_at < clock() - make_interval(days => :days::int);

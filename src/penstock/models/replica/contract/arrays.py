@@ -21,7 +21,8 @@ _LEAVES: Final = {"b": "boolean", "i": "integer", "u": "integer", "f": "number"}
 
 
 class Array:
-    """For ``Annotated[numpy.ndarray, Array("float32", (None, 8))]``: nested lists, or an ``.npy`` file, as an array.
+    """Annotation of arrays, as in ``Annotated[numpy.ndarray, Array("float32", (None, 8))]``: a parameter takes nested
+    lists, or an ``.npy`` file.
 
     ``shape`` names each axis' length, None where any is allowed; as a whole None, any number of axes. The array is of
     ``dtype`` (a boolean, integer or floating one, at most 64 bits) and the model's own to write to. As a result it

@@ -50,7 +50,7 @@ class Context:
 
     @property
     def device(self) -> str:
-        """Where the model should run: ``cpu``, or ``cuda:0``, the only GPU that the replica sees."""
+        """The device on which the model should run: ``cpu``, or ``cuda:0``, the only GPU that the replica sees."""
         return self._device
 
     def progress(self, value: object) -> None:
@@ -93,7 +93,7 @@ def context() -> Context:
 
 
 class Running:
-    """For runtimes: within ``with``, ``calls`` are the ones that run in this thread or task."""
+    """Context manager for runtimes: while its block runs, ``calls`` are the running ones of this thread or task."""
 
     __slots__ = ("_before", "_context")
 

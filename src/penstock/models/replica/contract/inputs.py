@@ -27,7 +27,7 @@ class Inputs:
     def __init__(self, signature: Signature) -> None:
         self.schema: dict[str, Any] = {}
         # A typed dictionary, not a model class: any name will do for a parameter, and validating makes what is needed.
-        make: Any = typing_extensions.TypedDict  # pydantic wants this one before Python 3.12
+        make: Any = typing_extensions.TypedDict  # pydantic requires this one before Python 3.12
         try:
             fields = make("Input", signature.inputs)
             fields.__pydantic_config__ = _CONFIG

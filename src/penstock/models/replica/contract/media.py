@@ -32,9 +32,9 @@ _MAX_HEAD: Final = 1000  # characters of a data: URL before its comma
 
 
 class Lifted:
-    """The media of one output, taken out of its JSON while it is written; placeholder strings stand in their places.
+    """The media of one output, taken out of its JSON while it is written and replaced by placeholder strings.
 
-    It is the serialisation's context; without one, media are written as ``data:`` URLs.
+    Passed as the context of the serialisation; without it, media are written as ``data:`` URLs.
     """
 
     __slots__ = ("files", "mark")
@@ -55,7 +55,7 @@ class File:
     """
 
     __slots__ = ("data", "media_type", "name")
-    allowed: ClassVar[str] = "application/octet-stream"  # what the JSON Schema states; this one stands for any
+    allowed: ClassVar[str] = "application/octet-stream"  # what the JSON Schema states; here it means any type
     usual: ClassVar[str] = "application/octet-stream"
 
     data: bytes
@@ -97,7 +97,7 @@ class File:
 
     @classmethod
     def accepts(cls, media_type: str) -> bool:
-        """Whether media of that type are of this class."""
+        """Return whether media of that type belong to this class."""
         return cls.allowed == File.allowed or fnmatchcase(media_type, cls.allowed)
 
     @classmethod
@@ -213,8 +213,8 @@ class Audio(File):
     def samples(self) -> tuple[numpy.ndarray, int]:
         """Return (float32 [frames, channels] from -1.0 to 1.0, frames per second).
 
-        Of every format that transcription takes: wav, mp3, flac, ogg, opus, m4a, webm. Raises BadInput for other
-        bytes, and ImportError without NumPy, or without PyAV where it is not PCM wav.
+        Decodes every format that transcription takes: wav, mp3, flac, ogg, opus, m4a, webm. Raises BadInput for other
+        bytes, and ImportError without NumPy or, unless the sound is PCM wav, without PyAV.
         """
         return samples_of(self.data, self.media_type)
 

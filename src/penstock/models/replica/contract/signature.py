@@ -36,7 +36,7 @@ class ContractError(Exception):
 
 
 class Signature:
-    """A class read by its annotations; ``problems`` is filled on the way."""
+    """A class read by its annotations; reading collects mistakes in ``problems``."""
 
     def __init__(self, model: type) -> None:
         self.problems: list[str] = []

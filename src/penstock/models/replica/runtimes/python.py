@@ -18,7 +18,7 @@ The class:
 - ``BadInput`` refuses an input. Any other exception fails the call.
 
 A call whose caller has gone is ended: a coroutine is cancelled, a generator closed, and plain code interrupted by an
-exception (``Cancelled``, no ``Exception``) as soon as it runs Python again.
+exception (``Cancelled``, which does not derive from ``Exception``) as soon as it runs Python again.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ class PythonRuntime(Runtime):
 def _interpreter(stated: str, folder: Path) -> Path:
     """Return the path of a Python, which may be stated as a virtual environment's folder.
 
-    Symbolic links are kept: a virtual environment's Python is one, and its place is what makes it.
+    Symbolic links are not resolved: in a virtual environment, Python is a link, and finds the environment by its path.
     """
     path = folder / Path(stated).expanduser()
     return (path / "bin" / "python" if path.is_dir() else path).absolute()

@@ -33,12 +33,11 @@ class SubprocessRuntime(BlockingRuntime):
 
         [subprocess]
         command = ["java", "Words.java"]  # or one string, split as a shell would split it; no shell runs it
-        cancel = "signal"                 # optional: SIGINT tells the program that its caller has gone
+        cancel = "signal"                 # optional: send SIGINT to the program when its caller has gone
 
-    ``docs/subprocess-models.md`` is the protocol, and ``penstock.models.replica.program_lines`` what each line means.
-    The program is started once per replica and gets the calls one after the other. Only
-    the order shows which call an answer belongs to, so a program that is out of step is replaced before a wrong caller
-    gets its answer.
+    ``docs/subprocess-models.md`` specifies the protocol; ``penstock.models.replica.program_lines`` parses its lines.
+    The program is started once per replica and gets the calls one after the other. Only the order shows which call an
+    answer belongs to, so a program that is out of step is replaced before a caller can get another call's answer.
     """
 
     name: ClassVar[str] = "subprocess"
@@ -65,7 +64,7 @@ class SubprocessRuntime(BlockingRuntime):
                     ("command", f"must begin with a program in the manifest's folder or on the PATH: {program}")
                 )
         if options.get("cancel", "signal") != "signal":
-            problems.append(("cancel", 'must be "signal", or not stand there'))
+            problems.append(("cancel", 'must be "signal" if it is given'))
         problems += unknown_options(cls.name, options, _OPTIONS)
         return problems
 

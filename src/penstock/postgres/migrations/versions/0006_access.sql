@@ -1,4 +1,4 @@
--- Who may use the gateways: keys and tickets, and the log of what was managed.
+-- Access to the gateways: keys, tickets, and the audit log.
 
 -- One row. Each change of a tenant or a key takes the next number in its own transaction and stamps what it changed. The
 -- row lock makes the order of numbers that of the commits, which a sequence would not: a gateway that has seen a number has
