@@ -102,7 +102,7 @@ async def test_a_cancelled_jobs_stream_has_the_request_and_the_end(caller: JobCa
 
 
 async def test_a_transaction_held_open_delays_no_reader(alone: JobCaller, fresh: Database) -> None:
-    """Whoever holds it: a stranger, or a process of ours that has written an event."""
+    """It may be held by another program, or by a process of ours that has written an event."""
     stranger = await asyncpg.connect(fresh.url)
     try:
         await stranger.execute("CREATE TABLE public.elsewhere (n int)")

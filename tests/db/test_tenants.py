@@ -196,14 +196,14 @@ def test_every_block_of_the_file_is_read() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(BLOCKS))
-async def test_a_statement_ties_each_tenants_table_to_its_tenant_or_says_why_not(
+async def test_a_statement_ties_each_tenants_table_to_its_tenant_or_states_why_not(
     name: str, tenant_tables: frozenset[str]
 ) -> None:
     assert {"job", "jobs", "lease", "done", "series", "event", "model", "blob", "blob_part"} <= tenant_tables
     statement = STATEMENTS[name]
     reason = EVERY.search(BLOCKS[name])
     if "tenant_id" not in statement._order:
-        assert reason, "a statement without a tenant must say why it serves every one"
+        assert reason, "a statement without a tenant must state why it serves all tenants"
         return
     assert not reason, "a statement that names a tenant serves that one alone"
     tenant = statement._order.index("tenant_id") + 1

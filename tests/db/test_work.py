@@ -140,7 +140,7 @@ async def test_completions_of_many_jobs_succeed_or_fail_alone(caller: JobCaller)
 
 
 @pytest.mark.parametrize("category", Category)
-async def test_each_category_of_failure_burns_an_attempt_or_does_not(
+async def test_each_category_of_failure_uses_an_attempt_or_does_not(
     caller: JobCaller, database: Database, clock: Clock, category: Category
 ) -> None:
     await caller.submit(max_attempts=2)
@@ -202,7 +202,7 @@ async def test_a_job_handed_back_at_shutdown_is_ready_at_once(caller: JobCaller)
     assert (await caller.claim_one()).id == job.id
 
 
-async def test_a_job_handed_back_lines_up_behind_those_that_wait(caller: JobCaller) -> None:
+async def test_a_job_handed_back_queues_behind_those_that_wait(caller: JobCaller) -> None:
     job = await caller.submit_and_claim()
     other = await caller.submit()
     await caller.fail(job, Category.SHUTDOWN)

@@ -183,7 +183,7 @@ async def test_a_job_that_runs_too_long_is_interrupted_as_timeout(caller: JobCal
     assert (job.error.category, job.error.message) == (Category.TIMEOUT, "ran longer than 0.05 s")
 
 
-async def test_an_interruption_wins_over_an_executor_that_swallows_it(caller: JobCaller) -> None:
+async def test_an_interruption_takes_effect_even_if_the_executor_swallows_it(caller: JobCaller) -> None:
     async def stubborn(_job: ClaimedJob, _context: JobContext) -> object:
         with suppress(asyncio.CancelledError):
             await asyncio.Event().wait()

@@ -454,7 +454,9 @@ class TestRegistration:
         async with running(upper) as address:
             stated = {"name": "upper", "runtime": "http", "http": {"url": f"{address}/upper"}}
             assert (await caller.post("/models", stated)).status == 201
-            assert (await caller.post("/models", stated)).status == 201  # the same again is the same
+            assert (
+                await caller.post("/models", stated)
+            ).status == 201  # registering the same model again changes nothing
             assert (await caller.post("/models/upper/predict", {"text": "a"})).json == {"text": "A"}
             other = stated | {"description": "another"}
             assert (await caller.post("/models", other)).outcome == (409, "already_exists")

@@ -58,7 +58,7 @@ async def test_a_worker_that_claims_any_type_or_profile_serves_them_all(
     await until(lambda: _silent(caller), "the gateway knows that the queue is served")
 
 
-async def test_another_gateway_learns_which_queues_are_served(caller: HttpCaller, database_url: str) -> None:
+async def test_another_gateway_reads_which_queues_are_served(caller: HttpCaller, database_url: str) -> None:
     await caller.claim(task_types=["echo"])
     async with running_gateway(database_url) as other:
         await until(lambda: _silent(other), "the other gateway has read the record")

@@ -17,7 +17,7 @@ HOOKS = Path(__file__).with_name("schemathesis_hooks.py")
 
 
 @pytest.mark.timeout(1200)  # against hanging: it takes about 75 s of CPU, and other tests run beside it
-async def test_the_service_behaves_as_its_description_says(module_database_url: str, tmp_path: Path) -> None:
+async def test_the_service_behaves_as_described(module_database_url: str, tmp_path: Path) -> None:
     async with running_gateway(module_database_url, ai_service_token=Secret("the-token")) as caller:
         caller.gateway.stopping.set()  # so that nothing waits: neither long-polls nor event streams
         process = await asyncio.create_subprocess_exec(

@@ -227,7 +227,7 @@ async def test_output_that_is_refused_over_http_fails_its_own_job_only(caller: H
             context.outbox.put_chunk(Raw(b"{cut"))  # bypasses the check of the executor's calls
         else:
             context.chunk("x" * 600_000)
-        await until(lambda: not context.outbox.waiting, "a heartbeat has spoken for all three")
+        await until(lambda: not context.outbox.waiting, "one heartbeat has covered all three")
         return "done"
 
     jobs = [await caller.submit(task_type="refused", max_attempts=1, input=number) for number in range(3)]

@@ -94,7 +94,7 @@ async def test_a_call_that_runs_beside_a_blocked_one_is_not_disturbed(tmp_path: 
         await begun(tmp_path / "two")
         blocked.close()
         waiting = models.begin(model, {"text": "waiting"})
-        await until(lambda: before.pinged_at > 0 and before.ponged_at >= before.pinged_at, "it was looked at")
+        await until(lambda: before.pinged_at > 0 and before.ponged_at >= before.pinged_at, "it was checked")
         assert before.state == "ready"
         gate.touch()
         assert read(await beside.done) == "beside"
@@ -102,7 +102,7 @@ async def test_a_call_that_runs_beside_a_blocked_one_is_not_disturbed(tmp_path: 
 
 
 async def test_a_blocked_event_loop_costs_its_replica_and_no_other_call(tmp_path: Path) -> None:
-    """The call that stood still beside it runs again in the new replica, and is not blamed."""
+    """The other call, which could not progress, runs again in the new replica and does not count as the cause."""
     async with model_host(tmp_path, cancel_grace=timedelta(seconds=0.2)) as models:
         model = await models.serve("loop", BLOCKED_LOOP, timeout=60, concurrency=2)
         await models.call(model, {"text": "load"})

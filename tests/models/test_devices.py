@@ -1,4 +1,4 @@
-"""GPUs: which a replica gets, and what is said where it gets none."""
+"""The choice of a GPU for each replica, and the errors where there is none."""
 
 from __future__ import annotations
 
@@ -85,8 +85,8 @@ def test_a_gpu_that_the_driver_has_lost_is_refused() -> None:
         choose("cuda:0", [Gpu("0", "", "lost", 0, lost=True)], None)
 
 
-def test_gpus_that_cannot_be_counted_are_believed() -> None:
-    """Those of other makers, which NVIDIA's library does not list."""
+def test_gpus_that_cannot_be_counted_are_trusted() -> None:
+    """NVIDIA's library does not list GPUs of other makers."""
     assert choose("cuda:3", None, None) == Placement("cuda:0", "3")
     assert choose("auto", None, "5,6") == Placement("cuda:0", "5")
 

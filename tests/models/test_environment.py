@@ -28,7 +28,7 @@ def variables(of: Model, ours: dict[str, str]) -> dict[str, str]:
 
 
 def test_a_registered_model_gets_nothing_of_the_hosts_environment(tmp_path: Path) -> None:
-    """It could send it anywhere. A model of the operator's gets what is not ours alone, and may refer to it."""
+    """It could send it anywhere. A model of the operator gets all but our settings, and may refer to those."""
     ours = {"PATH": "/bin", "AWS_SECRET_ACCESS_KEY": "s3cr3t", "DATABASE_URL": "postgresql://x"}
     seen = variables(model(tmp_path, source="api"), ours)
     assert "s3cr3t" not in " ".join(seen.values())
@@ -60,7 +60,7 @@ async def test_a_model_may_have_an_interpreter_of_its_own(models: Models, tmp_pa
     assert str(home) != sys.prefix
 
 
-async def test_an_interpreter_without_what_it_needs_says_so(models: Models, tmp_path: Path) -> None:
+async def test_an_interpreter_that_lacks_a_module_is_reported(models: Models, tmp_path: Path) -> None:
     """The error names the missing module."""
     home = tmp_path / "bare"
     venv.create(home, symlinks=True)

@@ -1,4 +1,4 @@
-"""The suite that every runtime passes: its callers see the same whatever executes a model."""
+"""The suite that every runtime passes: callers see the same behaviour whatever executes a model."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _AT_ONCE = 5.0  # seconds, on a busy machine; the calls themselves may take a mi
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A subject on a models."""
+    """A subject on a host."""
 
     subject: Subject
     models: Models
@@ -218,7 +218,7 @@ async def test_a_killed_replica_is_replaced_and_its_call_runs_again(trial: Trial
     assert not alive(pid)
 
 
-async def test_its_log_has_what_it_says(trial: Trial) -> None:
+async def test_its_log_holds_what_it_prints(trial: Trial) -> None:
     """Each line is marked with the call."""
     if not trial.has("print"):
         assert trial.subject.without["print"]

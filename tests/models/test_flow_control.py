@@ -86,7 +86,7 @@ async def test_a_caller_that_stops_reading_and_leaves_frees_the_replica(models: 
 
 
 async def test_an_output_that_is_collected_is_bounded(models: Models) -> None:
-    """A list that would fill the memory fails its call, and the replica goes on."""
+    """A list that would fill the memory fails its call, and the replica continues."""
     model = await models.serve("flood", FLOOD)
     with pytest.raises(ModelFailed, match="more than 67108864 bytes; stream it instead"):
         await models.call(model, {"count": 100, "size": 1_000_000})

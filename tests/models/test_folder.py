@@ -10,7 +10,7 @@ from penstock.models.folder import ModelsFolder
 GOOD = 'name = "x"\nruntime = "http"\n[http]\nurl = "http://127.0.0.1:1"\n'
 
 
-def test_a_mistake_leaves_the_model_as_it_was_until_it_is_mended_or_gone(tmp_path: Path) -> None:
+def test_an_invalid_manifest_leaves_its_model_in_use_until_it_is_fixed_or_removed(tmp_path: Path) -> None:
     folder, file = ModelsFolder(tmp_path), tmp_path / "a.toml"
     file.write_text(GOOD)
     folder.scan()
@@ -27,7 +27,7 @@ def test_a_mistake_leaves_the_model_as_it_was_until_it_is_mended_or_gone(tmp_pat
     assert folder.models == {}
 
 
-def test_a_good_file_goes_before_one_that_was_good(tmp_path: Path) -> None:
+def test_a_valid_file_takes_precedence_over_one_that_became_invalid(tmp_path: Path) -> None:
     folder = ModelsFolder(tmp_path)
     (tmp_path / "a.toml").write_text(GOOD)
     folder.scan()
@@ -38,7 +38,7 @@ def test_a_good_file_goes_before_one_that_was_good(tmp_path: Path) -> None:
     assert folder.find("x", "1") is not None
 
 
-def test_looks_in_several_threads_do_not_disturb_each_other(tmp_path: Path) -> None:
+def test_scans_in_several_threads_do_not_disturb_each_other(tmp_path: Path) -> None:
     folder = ModelsFolder(tmp_path)
     errors: list[BaseException] = []
 

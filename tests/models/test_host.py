@@ -1,4 +1,4 @@
-"""A host and its replicas: who gets which call, and what happens when a replica dies, hangs or grows."""
+"""A host and its replicas: the distribution of calls, and replicas that die, hang or grow."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ async def test_a_replica_that_passes_its_memory_limit_is_killed(models: Models) 
 
 
 async def test_the_queue_is_bounded(models: Models, tmp_path: Path) -> None:
-    """A full queue says so at once, with an estimate when there is room."""
+    """A full queue refuses a call at once, with an estimate of when there will be space."""
     gate = tmp_path / "gate"
     model = await models.serve("gated", GATE, queue=2)
     running = [models.begin(model, {"gate": str(gate)})]
@@ -355,7 +355,7 @@ async def test_models_of_one_group_are_never_loaded_together(models: Models) -> 
 
 
 async def test_a_reload_drops_no_call(models: Models) -> None:
-    """Calls go on while the new replicas load; then they go to the new ones, and what runs on the old is finished."""
+    """Calls continue while the new replicas load; then new calls use those, and calls on the old ones are finished."""
     code = """
     import os, time
 
@@ -384,7 +384,7 @@ async def test_a_reload_drops_no_call(models: Models) -> None:
 
 
 async def test_a_stream_on_the_old_version_is_finished(models: Models, tmp_path: Path) -> None:
-    """Although the new one runs calls already."""
+    """The new version runs calls meanwhile."""
     code = """
     import os, time
     from collections.abc import Iterator
@@ -409,7 +409,7 @@ async def test_a_stream_on_the_old_version_is_finished(models: Models, tmp_path:
 
 
 async def test_a_new_form_that_cannot_be_loaded_changes_nothing(models: Models) -> None:
-    """The old one goes on, and the request gets the reason."""
+    """The old one stays in use, and the request gets the reason."""
     old = await models.serve("echo", ECHO)
     await models.call(old, {"text": "x"})
     broken = ECHO + "    def load(self):\n        raise OSError('no weights here')\n"
@@ -473,7 +473,7 @@ async def test_a_start_that_fails_in_an_unforeseen_way_leaves_no_caller_waiting(
 
 
 async def test_versions_live_side_by_side(models: Models) -> None:
-    """The one added last is meant when none is named; removing it brings the other back."""
+    """Calls that name no version use the one added last; when it is removed, they use the other one again."""
     await models.serve("echo", ECHO.replace("return text", "return 'one'"))
     await models.serve("echo", ECHO.replace("return text", "return 'two'"), version="2")
     assert await models.call(models.host.find("echo"), {"text": ""}) == "two"
@@ -516,7 +516,7 @@ async def test_a_call_of_a_model_that_is_being_replaced_goes_to_the_new_one(mode
     assert models.host.deployments() == [new]
 
 
-async def test_a_model_that_cannot_load_says_why(models: Models) -> None:
+async def test_a_model_that_cannot_load_reports_why(models: Models) -> None:
     """Every caller gets the reason at once, and loading is tried again later."""
     broken = ECHO + "    def load(self):\n        raise OSError('no weights here')\n"
     model = await models.serve("broken", broken)
@@ -632,8 +632,8 @@ async def test_callers_that_leave_at_once_cost_no_place(models: Models, kind: st
     assert model.restarts == 0
 
 
-async def test_a_replica_that_gives_no_sign_of_life_is_replaced(tmp_path: Path) -> None:
-    """Although it has no calls: the next caller finds one that works. One that gives a sign of life is left alone."""
+async def test_a_replica_that_does_not_respond_is_replaced(tmp_path: Path) -> None:
+    """It is replaced even if it has no calls, so that the next call finds one that works; one that responds is kept."""
     async with model_host(tmp_path, ping_interval=0.1, ping_timeout=0.5) as models:
         model = await models.serve("echo", ECHO)
         healthy = await models.serve("healthy", ECHO)
@@ -648,7 +648,7 @@ async def test_a_replica_that_gives_no_sign_of_life_is_replaced(tmp_path: Path) 
 
 
 async def test_callers_of_a_broken_model_do_not_keep_it_importing(models: Models) -> None:
-    """They hear why, at once; it is tried again after a pause that grows."""
+    """They get the reason at once; loading is tried again after a growing delay."""
     model = await models.host.add(models.python("broken", "class Model"), wait=False)
     for _ in range(3):
         with pytest.raises(ModelUnavailable, match="SyntaxError"):

@@ -1,4 +1,4 @@
-"""Interrupting a model's code: at any moment, and never anybody else's."""
+"""A model's code is interrupted at any moment, and no other code is."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LINES = 40  # that one call logs
 
 
 class FragileWire:
-    """Counts how often its writing was interrupted, which must never be."""
+    """Counts how often its writing was interrupted, which must never happen."""
 
     def __init__(self) -> None:
         self.broken = 0
@@ -195,7 +195,7 @@ def test_an_exception_that_a_finalizer_loses_is_sent_again(noticing: list[object
     assert noticing == []
 
 
-def test_what_else_is_unraisable_is_reported_as_before(noticing: list[object]) -> None:
+def test_other_unraisable_exceptions_are_reported_as_before(noticing: list[object]) -> None:
     class Broken:
         def __del__(self) -> None:
             raise LookupError

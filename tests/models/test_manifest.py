@@ -1,4 +1,4 @@
-"""Manifests: how they are read, and what is reported of a wrong one."""
+"""Manifests: reading them, and the errors about invalid ones."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_the_size_of_a_manifest_is_bounded(tmp_path: Path) -> None:
         manifest.read(path)
 
 
-def test_a_broken_manifest_says_which_model_it_is_about(tmp_path: Path) -> None:
+def test_a_broken_manifest_names_its_model(tmp_path: Path) -> None:
     (tmp_path / "mood").mkdir()
     path = tmp_path / "mood" / "model.toml"
     path.write_text('version = "3"\nruntime = "python"\nreplikas = 1\n[python]\nclass = "a:A"\n')

@@ -72,7 +72,7 @@ Make = Callable[..., NativeRuntime]
 
 @pytest.fixture
 def library(tmp_path: Path) -> Iterator[Make]:
-    """Makes a loaded runtime from the body of predict, in C."""
+    """Return a function that makes a loaded runtime from the body of predict, in C."""
     made: list[NativeRuntime] = []
 
     def make(
@@ -259,7 +259,7 @@ def test_a_call_that_is_cancelled_ends_between_two_rows(edges: NativeRuntime) ->
         edges.predict(call)
 
 
-def test_a_model_that_cannot_be_created_says_why(examples: Path) -> None:
+def test_a_model_that_cannot_be_created_reports_why(examples: Path) -> None:
     with pytest.raises(CallFailed, match="largest_pixels must be a number of at least 1") as failed:
         runtime(examples / "edges-c", Schema(), library="libedges.so", config={"largest_pixels": "many"}).load()
     assert failed.value.category == "unavailable"
@@ -287,7 +287,7 @@ def loudest_frequency(data: bytes) -> float:
     return float(np.argmax(np.abs(np.fft.rfft(samples)))) * 16000 / 4000
 
 
-def test_the_cpp_example_blames_the_field(tones: NativeRuntime) -> None:
+def test_the_cpp_example_names_the_wrong_field(tones: NativeRuntime) -> None:
     wire = CollectingWire()
     with pytest.raises(CallFailed, match="must be a note such as A4") as refused:
         ask(tones, {"notes": ["A4", "H4"], "seconds": 0.01}, wire=wire)
@@ -453,7 +453,7 @@ PART = "static penstock_part part; part = (penstock_part){{0}}; result->parts = 
         ('callbacks->progress(callbacks->context, "x", 1); say(result, "1");', "what is not JSON"),
     ],
 )
-def test_what_breaks_the_interface_fails_the_call_and_says_how(library: Make, predict: str, message: str) -> None:
+def test_what_breaks_the_interface_fails_the_call_and_is_reported(library: Make, predict: str, message: str) -> None:
     found = library(predict)
     for _ in range(2):
         with pytest.raises(CallFailed, match=message) as failed:
@@ -479,7 +479,7 @@ def test_an_exception_in_a_callback_stops_the_library_and_is_not_lost(library: M
     assert len(wire.chunks) == 1
 
 
-# Libraries that are none
+# Files that are not usable libraries
 
 
 def test_a_library_that_is_missing_broken_or_of_another_version_is_named(library: Make, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ class TestChat:
         }
 
     async def test_messages_pass_through_with_images_and_whatever_else(self) -> None:
-        """Defaults below, the model's name above what the caller says."""
+        """The caller's options override the defaults; the manifest's model name overrides the caller's."""
         picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBO"}}
         messages = [{"role": "user", "content": [{"type": "text", "text": "What is it?"}, picture]}]
         async with serving(responding(SAID)) as seen:
@@ -116,7 +116,7 @@ class TestChat:
         ],
     )
     async def test_a_stream_that_breaks_is_the_providers_failure(self, pieces: list[bytes]) -> None:
-        """Cut off, in error, or not a stream of this protocol."""
+        """The stream is cut off, reports an error, or does not follow the protocol."""
         async with serving(streaming(pieces)) as seen, runtime(seen.address) as made:
             with pytest.raises(CallFailed) as caught:
                 await made.predict(call_with(CollectingWire(), {"user": "Hi"}, streams=True))
@@ -164,7 +164,7 @@ class TestKeys:
         assert "canary" not in caught.value.message
 
     async def test_no_output_shows_a_key_that_the_server_echoes(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Whole, streamed in pieces, and in the output that repeats the stream."""
+        """The key is masked in whole outputs, in the pieces of a stream, and in the output that repeats the stream."""
         monkeypatch.setenv("SOME_KEY", "sk-canary-93")
         said = {"choices": [{"message": {"content": "You sent Bearer sk-canary-93."}}]}
         async with serving(responding(said)) as seen:

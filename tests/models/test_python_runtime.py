@@ -207,7 +207,7 @@ class Running:
         assert self.ended.wait(LIMIT)
 
 
-# Answering
+# Results
 
 
 def test_it_is_found_by_its_name() -> None:
@@ -326,7 +326,7 @@ async def test_a_batch_of_one_parameter_is_a_list_of_its_values() -> None:
 
 
 class Halves:
-    """Answers NaN where it is given 0."""
+    """Returns NaN for 0."""
 
     def predict(self, number: float) -> float:
         return number or math.nan
@@ -378,7 +378,7 @@ def test_plain_code_is_interrupted_once(how: str) -> None:
     assert instance(runtime).seen == ["cancelled", "cleaned"]
 
 
-def test_a_model_may_ask_whether_its_caller_has_gone() -> None:
+def test_a_model_may_check_whether_its_caller_has_gone() -> None:
     runtime = blocking(Busy)
     call = call_with(CollectingWire(), {"how": "asks"})
     call.cancelled = True  # before it begins
@@ -471,7 +471,7 @@ def test_a_module_is_found_in_the_manifests_folder(tmp_path: Path, monkeypatch: 
         ("import away_and_gone", "Model", "No module named 'away_and_gone'"),
     ],
 )
-def test_what_cannot_be_described_says_why(
+def test_a_class_that_cannot_be_described_is_reported(
     source: str, where: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))

@@ -81,7 +81,7 @@ async def test_a_server_that_fails_five_times_in_a_row_rests(name: str, streams:
         assert 5 < waits(caught.value) <= 10
 
 
-async def test_input_that_is_never_sent_says_nothing_about_the_server() -> None:
+async def test_input_that_is_never_sent_does_not_count_as_a_success_of_the_server() -> None:
     """Calls that fail before they are sent do not make a failing server look sound."""
     async with serving_model("openai", responding({}, status=500)) as (made, seen):
         for number in range(5):

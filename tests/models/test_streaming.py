@@ -19,7 +19,7 @@ def describe(error: PenstockError) -> Any:
     return {"detail": error.message}
 
 
-async def test_progress_and_lines_that_nobody_reads_are_bounded() -> None:
+async def test_unread_progress_and_lines_are_bounded() -> None:
     """The newest progress is kept, and a note says how many lines were left out."""
     feed, call = feed_of_a_call()
     for number in range(10_000):

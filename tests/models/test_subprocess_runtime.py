@@ -1,4 +1,4 @@
-"""The subprocess runtime with programs that behave, and with programs that do not."""
+"""The subprocess runtime with programs that follow the protocol, and with programs that break it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ ECHO = """
 
 @pytest.fixture
 def model(tmp_path: Path) -> Iterator[Make]:
-    """Makes a loaded runtime from the text of a Python program, which has json and sys."""
+    """Return a function that makes a loaded runtime from the text of a Python program, which has json and sys."""
     made: list[SubprocessRuntime] = []
 
     def make(program: str, *, schema: Schema | None = None, **options: Any) -> SubprocessRuntime:
@@ -141,7 +141,7 @@ def test_an_output_of_one_piece_is_the_result_or_the_only_chunk_of_a_model_that_
         ({"error": {"message": "not a face", "field": "image"}}, "bad_input", "not a face", "image"),
     ],
 )
-def test_a_program_refuses_with_an_error_of_its_own_and_goes_on(
+def test_a_program_refuses_with_an_error_of_its_own_and_continues(
     model: Make, line: object, kind: str, message: str, field: str | None
 ) -> None:
     echo = model(ECHO)
@@ -319,7 +319,7 @@ def test_a_surplus_line_reaches_no_other_caller(model: Make) -> None:
     assert "secret" not in message
 
 
-def test_an_error_quotes_only_the_begin_of_a_line() -> None:
+def test_an_error_quotes_only_the_beginning_of_a_line() -> None:
     with pytest.raises(OutOfStep) as found:
         read(b"word " * 1000)
     assert len(str(found.value)) < 250
@@ -351,7 +351,7 @@ PATIENT = """
 
 
 class Begun(CollectingWire):
-    """Says when the first chunk has come."""
+    """Sets an event when the first chunk has come."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -362,7 +362,7 @@ class Begun(CollectingWire):
         self.begun.set()
 
 
-def test_a_cancelled_call_gets_a_signal_and_the_program_goes_on(model: Make) -> None:
+def test_a_cancelled_call_gets_a_signal_and_the_program_continues(model: Make) -> None:
     found = model(PATIENT, cancel="signal")
     assert found.describe().cancels
     for _ in range(3):
@@ -505,13 +505,13 @@ def alone(program: str) -> Iterator[Alone]:
         ("print('{\"half\":', flush=True, end=''); os._exit(5)", "the program ended with exit status 5"),
     ],
 )
-def test_a_program_that_ends_in_a_call_takes_its_replica_along(end: str, words: str) -> None:
+def test_a_program_that_ends_in_a_call_ends_its_replica_too(end: str, words: str) -> None:
     with alone(f"sys.stdin.readline()\n{end}") as replica:
         replica.tell("x")
         assert replica.end() == (GONE_STATUS, f"{words}; its replica ends with it\n")
 
 
-def test_a_program_that_ends_between_calls_takes_its_replica_along() -> None:
+def test_a_program_that_ends_between_calls_ends_its_replica_too() -> None:
     with alone("sys.exit(6)") as replica:
         assert replica.end() == (GONE_STATUS, "the program ended with exit status 6; its replica ends with it\n")
 
@@ -581,7 +581,7 @@ def test_signals_have_their_usual_meaning_in_the_program(model: Make) -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def test_what_cannot_be_started_is_said(tmp_path: Path) -> None:
+def test_a_program_that_cannot_be_started_is_reported(tmp_path: Path) -> None:
     (tmp_path / "script").write_text("no first line that names an interpreter\n")
     (tmp_path / "script").chmod(0o755)
     with pytest.raises(CallFailed, match="script cannot be started: Exec format error") as failed:
@@ -596,7 +596,7 @@ def test_what_cannot_be_started_is_said(tmp_path: Path) -> None:
 # In a replica
 
 
-async def test_a_replica_whose_program_ends_is_started_again_and_says_why(models: Models) -> None:
+async def test_a_replica_whose_program_ends_is_started_again_and_reports_why(models: Models) -> None:
     program = "import sys\nfor line in sys.stdin: print(line, flush=True) if len(line) > 2 else sys.exit(3)"
     command = [sys.executable, "-c", program]
     model = await models.host.add(models.model("exit", "subprocess", {"command": command}, retry=False))

@@ -36,7 +36,7 @@ def failing(category: str = "provider_error", *, retry_after: float | None = Non
 
 
 class Hanging:
-    """A provider that replies when it is released, and knows whether its caller left."""
+    """A provider that replies when it is released, and records whether its caller left."""
 
     def __init__(self) -> None:
         self.begun = asyncio.Event()
@@ -137,7 +137,7 @@ async def test_all_calls_every_provider_at_once_and_the_first_in_order_counts() 
     assert outcomes(result) == [("a", "failed"), ("b", "completed"), ("c", "completed")]
 
 
-async def test_race_takes_the_quickest_and_lets_the_others_go() -> None:
+async def test_race_takes_the_quickest_and_cancels_the_others() -> None:
     slow = Hanging()
     result = await dispatched(Mode.RACE, candidate("a", slow), candidate("b", failing()), candidate("c", saying("C")))
     assert result.reply.text == "C"
@@ -204,7 +204,7 @@ async def test_a_call_that_is_cancelled_leaves_its_trace(mode: Mode) -> None:
 
 
 async def test_a_broken_stream_is_the_error_whichever_provider_was_passed_over() -> None:
-    """Otherwise it would run again and again without costing an attempt."""
+    """Otherwise the job would run again and again without using an attempt."""
     begun = False
 
     async def cut() -> Reply:

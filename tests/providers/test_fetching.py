@@ -1,4 +1,4 @@
-"""Files from URLs that callers name: only from where they may come, whole, and never too much."""
+"""Files from URLs that callers name: only from allowed addresses, complete, and bounded in size."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ async def test_a_text_that_is_not_an_address_is_refused(tmp_path: Path, url: str
         (503, Category.RATE_LIMITED),
     ],
 )
-async def test_statuses_say_whose_fault_it_is(tmp_path: Path, code: int, category: Category) -> None:
+async def test_statuses_decide_whose_fault_it_is(tmp_path: Path, code: int, category: Category) -> None:
     error = await failure(status(code, Retry_After="9"), tmp_path)
     assert error.category is category
     if category is Category.RATE_LIMITED:
@@ -130,7 +130,7 @@ async def test_statuses_say_whose_fault_it_is(tmp_path: Path, code: int, categor
         assert error.retry_after.total_seconds() == 9
 
 
-async def test_a_host_that_is_busy_and_names_no_wait_burns_the_attempt(tmp_path: Path) -> None:
+async def test_a_host_that_is_busy_and_names_no_wait_uses_the_attempt(tmp_path: Path) -> None:
     """A URL that always responds so must not keep its job for ever."""
     assert (await failure(status(503), tmp_path)).category is Category.PROVIDER_ERROR
 

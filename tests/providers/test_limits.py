@@ -86,7 +86,7 @@ def after(status: int = 200, *, headers: Mapping[str, str] | None = None, **name
         (429, {"Retry_After": "99999999"}, 3600),
     ],
 )
-def test_the_wait_that_a_response_asks_for(status: int, headers: dict[str, str], wait: float) -> None:
+def test_the_wait_that_a_response_requests(status: int, headers: dict[str, str], wait: float) -> None:
     assert after(status, headers=headers).wait(NOW) == pytest.approx(wait)
 
 

@@ -51,7 +51,7 @@ def test_special_addresses_are_refused(url: str) -> None:
 @pytest.mark.parametrize(
     "url", ["http://127.0.0.1:8000/v1", "http://10.1.2.3", "https://models.example", "http://[::1]:1"]
 )
-def test_where_model_servers_stand(url: str) -> None:
+def test_addresses_of_model_servers_are_allowed(url: str) -> None:
     """They run on this machine, in private networks, or behind names."""
     assert check_url(url) is None
 
@@ -192,7 +192,7 @@ def test_networks_are_read_or_refused() -> None:
 
 
 async def test_a_literal_address_does_not_pass_by_the_resolver() -> None:
-    """It is looked at before the connection is made."""
+    """The address is checked before the connection is made."""
     with pytest.raises(CallFailed, match="may not be connected to"):
         await post("http://169.254.169.254/", None)
     with pytest.raises(AddressRefused):
@@ -200,7 +200,7 @@ async def test_a_literal_address_does_not_pass_by_the_resolver() -> None:
 
 
 @pytest.mark.parametrize("url", [f"http://{'a' * 70}.com/", "http://a..b/", "http://\u2025/", "http://xn--/"])
-def test_hosts_that_are_no_names(url: str) -> None:
+def test_hosts_that_are_not_names(url: str) -> None:
     """They are reported as mistakes, and raise nothing."""
     assert check_url(url) is None or "must be a URL" in str(check_url(url))
 

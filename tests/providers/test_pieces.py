@@ -1,4 +1,4 @@
-"""Recordings that are longer than a provider takes at once: the pieces, and the one reply that is made of them."""
+"""Recordings that are longer than a provider takes at once: the pieces, and the reply that joins them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Transcription jobs: from a recording, wherever it is, to what several providers hear in it."""
+"""Transcription jobs: from a recording in any place to the transcripts of several providers."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ async def test_slow_lying_and_cut_providers(wav: Path) -> None:
             assert (await failure(provider, audio=base64_of(wav))).category is category
 
 
-async def test_a_cancelled_job_leaves_no_file_and_lets_the_provider_go(
+async def test_a_cancelled_job_leaves_no_file_and_closes_the_request(
     wav: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))

@@ -31,11 +31,11 @@ MAX_BODY_BYTES = 1_000_000
 
 
 class EchoRoutes:
-    """Routes that say what the server made of a request."""
+    """Routes that return how the server parsed a request."""
 
     def __init__(self) -> None:
         self.started = asyncio.Event()  # a handler has begun to wait
-        self.proceed = asyncio.Event()  # lets it go on
+        self.proceed = asyncio.Event()  # lets it continue
         self.left = asyncio.Event()  # a handler saw its client leave
         self.produced = 0  # chunks of streams
         self.closed = asyncio.Event()  # a stream was closed

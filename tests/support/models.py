@@ -100,7 +100,7 @@ class Recorder:
 
 @asynccontextmanager
 async def model_host(folder: Path, **options: Any) -> AsyncIterator[Models]:
-    """A models; all replicas have ended when it is left."""
+    """Run a model host; all replicas have ended when the block ends."""
     host = ModelHost(**options)
     await host.start()
     try:

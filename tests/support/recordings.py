@@ -35,8 +35,8 @@ def spoken(path: Path, text: str = TEXT) -> Path:
 
 
 def encoded(wav: Path, to: Path, codec: str, rate: int = 16_000) -> Path:
-    """The same sound in another format, which the file's name says."""
-    layout = "stereo" if codec == "vorbis" else "mono"  # FFmpeg's own encoder knows nothing else
+    """The same sound in another format, given by the file's name."""
+    layout = "stereo" if codec == "vorbis" else "mono"  # the only format of FFmpeg's own encoder
     with av.open(str(wav)) as source, av.open(str(to), "w") as target:
         stream = target.add_stream(codec, rate=rate, layout=layout, options={"strict": "-2"})
         assert isinstance(stream, av.AudioStream)

@@ -17,7 +17,7 @@ class RefusedError(Exception):
 
 
 class UnluckyError(Exception):
-    """The same batch may pass now."""
+    """The same batch may succeed now."""
 
 
 class Ledger:

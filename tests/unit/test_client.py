@@ -290,7 +290,7 @@ async def test_a_stream_that_breaks_before_its_first_event_is_resumed_at_its_sta
     assert server.requests[1][3].get("Last-Event-ID") == "7-1-1"
 
 
-async def test_a_reset_is_an_error_that_says_where_to_resume() -> None:
+async def test_a_reset_is_an_error_that_names_where_to_resume() -> None:
     async def resets(_request: web.Request) -> web.Response:
         data = {"id": "0-0-0", "type": "reset", "data": {"reason": "ahead", "after": "9-1-1"}}
         body = b"id: 0-0-0\nevent: reset\ndata: %b\n\n" % msgspec.json.encode(data)

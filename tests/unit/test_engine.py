@@ -283,7 +283,7 @@ async def test_heartbeats_resume_well_within_a_short_lease(monkeypatch: pytest.M
     monkeypatch.setattr(Source, "heartbeat", away)
     working = engine(Source(), hang, lease=timedelta(seconds=1))
     running = asyncio.create_task(working.run())
-    await until(lambda: len(pauses) > 3, "it goes on trying")
+    await until(lambda: len(pauses) > 3, "it keeps trying")
     await working.stop()
     await running
     assert max(pauses) < 0.2

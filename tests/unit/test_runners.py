@@ -1,4 +1,4 @@
-"""Runners of attempts: when each attempt starts, in which task, and what one leaves behind for the next."""
+"""Runners of attempts: when each attempt starts, in which task, and the state that one leaves for the next."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def problems(monkeypatch: pytest.MonkeyPatch, **variables: str) -> dict[str, str
 def test_the_documented_defaults() -> None:
     shown = load_settings(None).masked()
     assert {name: shown[name] for name in DOCUMENTED} == DOCUMENTED
-    assert all(Settings.descriptions().values()), "each variable says what it is for"
+    assert all(Settings.descriptions().values()), "each variable has a description"
 
 
 def test_with_a_token_the_documented_host_applies(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,7 +159,9 @@ def test_an_empty_value_means_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.ai_service_token, settings.http_port, settings.database_url) == (None, 8080, None)
 
 
-def test_a_dotenv_file_is_read_and_the_environment_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_dotenv_file_is_read_and_the_environment_takes_precedence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / ".env"
     file.write_text("HTTP_PORT=9001\nWORKER_CLAIM_LIMIT=7 # a comment\nSOMETHING_ELSE=1\n")
     monkeypatch.setenv("HTTP_PORT", "9002")

@@ -74,7 +74,7 @@ def test_a_cancelled_job_is_never_retried_whatever_its_worker_reports(category: 
 
 
 @pytest.mark.parametrize("category", BURNING)
-def test_a_burning_failure_is_retried_exactly_until_the_attempts_are_used_up(category: Category) -> None:
+def test_a_failure_that_counts_is_retried_exactly_until_the_attempts_are_used_up(category: Category) -> None:
     failures = 0
     outcomes = []
     while True:
@@ -106,7 +106,7 @@ def test_rate_limits_cost_attempts_after_a_thousand_that_cost_nothing() -> None:
         outcome = after_failure(Category.RATE_LIMITED, tally, POLICY, jitter=0.5, retry_after=timedelta(0))
         if isinstance(outcome, Over):
             break
-        assert outcome.delay >= timedelta(seconds=1), "nor come back at once"
+        assert outcome.delay >= timedelta(seconds=1), "nor is it due at once"
         failures = outcome.failures
     assert (attempt, outcome.status) == (1003, Status.FAILED)
 

@@ -84,7 +84,7 @@ async def test_a_request_does_not_copy_those_that_wait_behind_it(repeated: bytes
     assert set(bodies) == {b"body"} or set(bodies) == {b""}
 
 
-async def test_requests_of_every_kind_are_told_apart_in_one_piece(app: EchoApplication) -> None:
+async def test_requests_of_every_kind_are_separated_in_one_piece(app: EchoApplication) -> None:
     body = b"x" * 100_000
     sent = [
         get("/hello"),

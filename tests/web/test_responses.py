@@ -52,7 +52,7 @@ async def test_a_byte_stream_that_breaks_is_cut_short(app: EchoApplication) -> N
             await client.reply()
 
 
-async def test_a_mistake_of_the_handler_is_a_500_that_says_nothing(app: EchoApplication) -> None:
+async def test_an_exception_in_a_handler_is_a_500_without_details(app: EchoApplication) -> None:
     async with app.client() as client:
         reply = await client.exchange(get("/broken"))
         assert (reply.status, b"mistake" in reply.body) == (500, False)
@@ -110,7 +110,7 @@ async def test_a_reader_that_is_slow_but_reads_is_not_cut() -> None:
 
 
 async def test_a_reader_that_takes_little_is_cut() -> None:
-    """Although it makes progress again and again."""
+    """It is cut although it makes progress again and again."""
     async with echo_application(drain_window=timedelta(seconds=1), drain_rate=5_000_000) as stage:
         with reluctant(stage) as client:
             client.sendall(get("/events/60000"))
@@ -248,7 +248,7 @@ async def test_after_the_grace_responses_are_cut() -> None:
 def test_a_stop_does_not_wait_for_a_connection_accepted_in_its_turn(turns: int) -> None:
     """The event loop reports an accepted connection some turns later; the stop may begin at each of them.
 
-    On uvloop, as the processes are: asyncio itself loses a socket that it accepted in that turn.
+    The test runs on uvloop, as the processes do: asyncio itself loses a socket that it accepted in that turn.
     """
     uvloop.run(_stop_after_connecting(turns))
 

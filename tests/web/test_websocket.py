@@ -104,7 +104,7 @@ async def test_text_beyond_ascii_may_come_without_end(app: EchoApplication) -> N
     "frame", [b"\x81\x80" + MASK, b"\x89\xfd" + MASK + b"p" * 125], ids=["empty messages", "pings"]
 )
 async def test_a_flood_of_small_frames_holds_the_socket_back(frame: bytes) -> None:
-    """Although messages are empty, or need no handler, and although the client reads nothing."""
+    """This holds for empty messages, for frames that need no handler, and if the client reads nothing."""
     async with echo_application() as app, app.client(limit=1000) as client:
         await client.send(HANDSHAKE + text(b"hold"))
         await app.routes.started.wait()

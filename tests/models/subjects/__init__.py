@@ -1,7 +1,7 @@
 """The subjects of the suite that every runtime passes: for each runtime two models, a plain and a streaming one.
 
 Both take ``{"op": …}``: echo, stream, raise, exit, segfault, abort, sleep, grow, blob, print. Where an operation has no
-meaning for a runtime, its subject says so in ``without``, with the reason.
+meaning for a runtime, its subject lists it in ``without``, with the reason.
 """
 
 from __future__ import annotations

@@ -306,10 +306,11 @@ class Replica:
         self._process.send_control(frames.encode(frames.PING))
 
     def free_if_stuck(self, grace: float) -> None:
-        """Kill the process when a cancelled call has gone on for ``grace`` seconds and keeps others out.
+        """Kill the process when a cancelled call has continued for ``grace`` seconds and blocks others.
 
-        That is so when no other call runs in it, or when it did not respond for as long: then its interpreter or
-        event loop is blocked, and the other calls stand still, too. They run again in another replica.
+        It blocks others if no other call runs in the replica, or if the replica has not responded to a ping for as
+        long: then its interpreter or event loop is blocked, so its other calls do not progress either. They run again
+        in another replica.
         """
         stopping = [call for call in self.in_flight.running.values() if call.stop_at]
         if self.state != "ready" or not stopping:
