@@ -117,6 +117,7 @@ async def test_a_key_gives_at_most_its_own_rights(operator: HttpCaller) -> None:
         ({"name": "x", "scopes": []}, "scopes"),
         ({"name": "x", "scopes": ["jobs:raed"]}, "scopes[0]"),
         ({"name": "x" * 201, "scopes": ["files"]}, "name"),
+        ({"name": "x\n", "scopes": ["files"]}, "name"),
         ({"name": "x", "scopes": ["files"], "expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
         ({"name": "x", "scopes": ["files"], "expires_at": "2030-01-01T00:00:00"}, "expires_at"),
         ({"name": "x", "scopes": ["files"], "expires_at": "9999-12-31T23:59:59-14:00"}, "expires_at"),
@@ -206,6 +207,12 @@ async def test_a_failed_action_is_not_recorded(operator: HttpCaller) -> None:
     assert (await operator.call("POST", "/keys/nothere00000/revoke")).status == 404
     assert (await operator.post("/tenants", {"name": "default"})).outcome == (409, "already_exists")
     assert (await operator.get("/audit?limit=1")).json == before
+
+
+@pytest.mark.parametrize("name", ["acme\n", "\nacme", "acme\r", "Acme", "", "a" * 64, "äcme", "a b"])
+async def test_a_wrong_name_of_a_tenant_is_refused(operator: HttpCaller, name: str) -> None:
+    reply = await operator.post("/tenants", {"name": name})
+    assert (reply.status, reply.fields) == (422, ["name"])
 
 
 async def test_suspending_the_default_tenant_is_refused(operator: HttpCaller) -> None:

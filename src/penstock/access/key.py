@@ -11,9 +11,10 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from penstock.tenants import scopes
 from penstock.tenants.principal import Principal, TenantId
 
-Text = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+_END: Final = r"(?!\n)"  # because $ also matches before a line break at the end
+Text = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$" + _END)]
 TENANT_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
-TenantName = Annotated[str, Meta(pattern=TENANT_PATTERN)]
+TenantName = Annotated[str, Meta(pattern=TENANT_PATTERN + _END)]
 Names = Annotated[list[Text], Meta(max_length=100)]
 Scope = Literal[
     "jobs:read", "jobs:submit", "jobs:work", "models:call", "models:manage", "files", "usage:read", "tenant:admin",
