@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import aiohttp
 import pytest
 
+from penstock.access import store
 from penstock.access.key_watch import TOPIC
 from penstock.masking import Secret
 from tests.support.databases import open_database, query
@@ -212,6 +213,48 @@ async def test_a_change_between_the_reading_and_the_entry_is_not_missed(gateways
         assert await status(gateways.second, other) == 200
     finally:
         cache._reading._handle = read
+
+
+async def test_a_revocation_that_is_applied_while_the_key_is_read_is_not_missed(
+    gateways: Gateways, module_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A key enters while the gateway reads the other keys that changed with it."""
+    known, key = await new_key(gateways.first), await new_key(gateways.first)
+    assert await status(gateways.second, known) == 200
+    read, applying, revoked, entered = store.keys, asyncio.Event(), asyncio.Event(), asyncio.Event()
+    before = asyncio.Event()
+
+    async def held(connection: Any, ids: Any) -> Any:
+        found = await read(connection, ids)
+        if list(ids) == [key["id"]] and not before.is_set():
+            before.set()
+            await revoked.wait()
+        elif known["id"] in ids and before.is_set():
+            applying.set()
+            await entered.wait()
+        return found
+
+    monkeypatch.setattr(store, "keys", held)
+    asking = asyncio.create_task(status(gateways.second, key))
+    await within(before.wait())
+    async with open_database(module_database_url) as database:
+        await query(
+            database,
+            "WITH g AS (UPDATE penstock.access_generation SET generation = generation + 1 RETURNING generation)"
+            " UPDATE penstock.api_key SET revoked_at = CASE WHEN id = $1 THEN now() END,"
+            " changed = (SELECT generation FROM g) WHERE id IN ($1, $2) RETURNING id",
+            key["id"],
+            known["id"],
+        )
+    await within(applying.wait())
+    revoked.set()
+    await within(asking)
+    entered.set()
+
+    async def refused() -> bool:
+        return await status(gateways.second, key) == 401
+
+    await until(refused, "the gateway refuses the key", seconds=2)
 
 
 async def test_unknown_keys_do_not_load_the_database(gateways: Gateways) -> None:

@@ -67,7 +67,8 @@ class KeyCache:
         self._reading = Batching(self._read, max_items=256)
         self._waiting = 0
         self.first_known: Callable[[], None] = lambda: None  # called when there is a key whose changes matter
-        self.generation = 0  # of the newest change that was read
+        self.generation = 0  # of the newest change that known keys have
+        self.seen = 0  # of the newest change that was seen: a key that was read before it is read again
         self.read_at = -math.inf
 
     def __len__(self) -> int:
@@ -158,7 +159,7 @@ class KeyCache:
             entry.grant.replace(None, "the database was restored; send the request again")
         self._by_id.clear()
         self._by_header.clear()
-        self.generation = generation
+        self.generation = self.seen = generation
 
     def expire(self) -> None:
         """End the requests of keys that have expired."""
@@ -218,7 +219,7 @@ class KeyCache:
         try:
             for _ in range(_TRIES):
                 key = await self._reading.put(key_id)
-                if key is None or key.generation >= self.generation:
+                if key is None or key.generation >= self.seen:
                     return key
         finally:
             self._waiting -= 1
@@ -229,7 +230,7 @@ class KeyCache:
         began = time.monotonic()
         async with self._database.acquire() as connection:
             if not self._by_id:  # no key is known yet, so earlier changes do not matter
-                self.generation = (await store.state(connection)).generation
+                self.generation = self.seen = (await store.state(connection)).generation
             found = await store.keys(connection, list(dict.fromkeys(ids)))
         if not self._by_id:
             self.read_at = max(self.read_at, began)

@@ -42,6 +42,9 @@ class KeyWatch(Periodic):
         cache.expire()
         async with self._database.acquire() as connection:
             state = await store.state(connection)
+            if state.generation < cache.seen:  # a key was read meanwhile, or the database went back
+                state = await store.state(connection)
+            cache.seen = max(cache.seen, state.generation)
             moved = len(cache) > 0 and state.generation > cache.generation
             changed = await store.changed_keys(connection, cache.generation) if moved else []
         if moved:
