@@ -302,6 +302,42 @@ async def test_a_gateway_without_its_database_serves_known_keys_for_a_while(
         assert (await caller.get("/identity")).status == 200, "the token needs no database"
 
 
+async def test_a_gateway_that_did_not_look_asks_the_database(gateways: Gateways, module_database_url: str) -> None:
+    """As after SIGSTOP and SIGCONT, or while something blocks its event loop."""
+    key = await new_key(gateways.first)
+    async with running_gateway(module_database_url, ai_service_token=TOKEN) as late:
+        assert await status(late, key) == 200
+        await late.parts.access.watch.stop()
+        await gateways.first.call("POST", f"/keys/{key['id']}/revoke")
+
+        async def refused() -> bool:
+            return await status(late, key) == 401
+
+        await until(refused, "the gateway refuses the key", seconds=2)
+
+
+async def test_a_restore_during_an_outage_is_noticed_even_with_the_same_number(
+    gateways: Gateways, module_database_url: str, tmp_path: Path
+) -> None:
+    key = await new_key(gateways.first)
+    async with running_gateway(module_database_url, ai_service_token=TOKEN) as caller:
+        assert await status(caller, key) == 200
+        cache, database = caller.parts.access.cache, caller.parts.database
+        url = database.url
+        await database.close()
+        database.url = f"postgresql://nobody@/none?host={tmp_path}"
+        await until(lambda: cache.lost, "the outage is noticed")
+        async with open_database(module_database_url) as other:
+            await query(other, "DELETE FROM penstock.api_key WHERE id = $1 RETURNING id", key["id"])
+        await database.close()
+        database.url = url
+
+        async def refused() -> bool:
+            return await status(caller, key) == 401
+
+        await until(refused, "the gateway refuses the key", seconds=5)
+
+
 async def test_the_last_use_of_a_key_is_recorded(gateways: Gateways) -> None:
     key = await new_key(gateways.first)
     assert (await gateways.first.get(f"/keys/{key['id']}")).json.get("last_used_at") is None

@@ -11,6 +11,7 @@ DatabaseUnavailable, because one of them may have been revoked.
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import math
 import time
@@ -38,6 +39,8 @@ _UNKNOWN_SECONDS: Final = 1.0  # how long an id that does not exist is remembere
 _MAX_UNKNOWN: Final = 10_000
 _IDLE_MINUTES: Final = 10
 _TRIES: Final = 3
+_FRESH_SECONDS: Final = 1.75  # how long what was read is used without asking the database, while that is there
+_REREAD_SECONDS: Final = 1.0  # the longest wait for a key that was known before
 
 
 class Entry:
@@ -54,7 +57,7 @@ class Entry:
 
 
 class KeyCache:
-    """The keys known to this process. ``read_at`` is the monotonic time at which the database was last read."""
+    """The keys known to this process."""
 
     def __init__(self, database: Database, secrets: SecretSource, *, stale: timedelta) -> None:
         self._database = database
@@ -68,11 +71,18 @@ class KeyCache:
         self._waiting = 0
         self.first_known: Callable[[], None] = lambda: None  # called when there is a key whose changes matter
         self.generation = 0  # of the newest change that known keys have
+        self.lost = False  # the last attempt to read the changes has failed
         self.seen = 0  # of the newest change that was seen: a key that was read before it is read again
-        self.read_at = -math.inf
+        self._read_at = -math.inf  # monotonic
+        self._valid_until = -math.inf  # monotonic: until then known keys are accepted without the database
 
     def __len__(self) -> int:
         return len(self._by_id)
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of the known keys."""
+        return list(self._by_id)
 
     def find(self, header: bytes) -> Principal | None:
         """Return the principal of an ``Authorization`` header that was checked before; None if it has to be checked."""
@@ -80,7 +90,7 @@ class KeyCache:
         if entry is None:
             return None
         now = time.monotonic()
-        if now >= entry.deadline or now - self.read_at > self._stale:
+        if now >= entry.deadline or now > self._valid_until:
             return None
         entry.used = True
         return entry.grant.principal
@@ -112,15 +122,27 @@ class KeyCache:
 
     async def by_id(self, key_id: str) -> Entry:
         """Return the valid entry of a key by its id. Raises as ``check`` does."""
-        now = time.monotonic()
         entry = self._by_id.get(key_id)
-        if entry is None or now - self.read_at > self._stale:
+        if entry is None:
             entry = await self._load(key_id)
+        elif time.monotonic() > self._valid_until:
+            entry = await self._load_again(entry)
         if time.monotonic() >= entry.deadline:
             raise Unauthorized("this key has expired")
         if entry.grant.principal is None:
             raise Unauthorized(entry.grant.refusal)
         return entry
+
+    def confirm(self, read_at: float) -> None:
+        """Note that all changes up to a monotonic time are known."""
+        self._read_at = max(self._read_at, read_at)
+        self._valid_until = self._read_at + min(_FRESH_SECONDS, self._stale)
+        self.lost = False
+
+    def lose(self) -> None:
+        """Accept the known keys for a while without the database, because it is away."""
+        self._valid_until = self._read_at + self._stale
+        self.lost = True
 
     def minute(self) -> list[str]:
         """Return the ids of the keys that were used in the last minute, and forget those unused for ten."""
@@ -192,6 +214,16 @@ class KeyCache:
         if entry is not None:
             entry.key = moved
 
+    async def _load_again(self, known: Entry) -> Entry:
+        """Read a known key, because the watch is late: this process was stopped, or the event loop was blocked."""
+        try:
+            async with asyncio.timeout(_REREAD_SECONDS):
+                return await self._load(known.key.id)
+        except (DatabaseUnavailable, TimeoutError) as error:
+            if time.monotonic() <= self._read_at + self._stale:
+                return known
+            raise DatabaseUnavailable from error
+
     async def _load(self, key_id: str) -> Entry:
         if self._unknown.get(key_id, -math.inf) > time.monotonic():
             raise Unauthorized("this key does not exist")
@@ -233,7 +265,7 @@ class KeyCache:
                 self.generation = self.seen = (await store.state(connection)).generation
             found = await store.keys(connection, list(dict.fromkeys(ids)))
         if not self._by_id:
-            self.read_at = max(self.read_at, began)
+            self.confirm(began)
         return [found.get(key_id) for key_id in ids]
 
     def _replace(self, entry: Entry, key: StoredKey | None) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from datetime import timedelta
 from typing import Final
 
 from penstock.access import store
 from penstock.access.key_cache import KeyCache
+from penstock.errors import DatabaseUnavailable
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
 from penstock.processes.periodic import Periodic
@@ -15,6 +17,7 @@ from penstock.processes.periodic import Periodic
 TOPIC: Final = "access"  # of wake-ups: a tenant or a key has changed
 _INTERVAL: Final = timedelta(milliseconds=500)
 _IDLE_INTERVAL: Final = timedelta(seconds=2)
+_READ_SECONDS: Final = 3.0  # after that, the connection is given up
 _MINUTE: Final = 60.0
 _BATCH: Final = 500  # keys in one statement
 
@@ -40,21 +43,13 @@ class KeyWatch(Periodic):
         began = time.monotonic()
         cache = self._cache
         cache.expire()
-        async with self._database.acquire() as connection:
-            state = await store.state(connection)
-            if state.generation < cache.seen:  # a key was read meanwhile, or the database went back
-                state = await store.state(connection)
-            cache.seen = max(cache.seen, state.generation)
-            moved = len(cache) > 0 and state.generation > cache.generation
-            changed = await store.changed_keys(connection, cache.generation) if moved else []
-        if moved:
-            cache.reload_secrets()
-        if state.generation < cache.generation:
-            cache.restart(state.generation)
-        elif changed:
-            await cache.refresh(changed, state.generation)
+        try:
+            state = await self._apply_changes()
+        except DatabaseUnavailable:
+            cache.lose()
+            raise
         cache.generation = state.generation
-        cache.read_at = began
+        cache.confirm(began)
         self.any_key = state.any_key
         if began >= self._minute_at:
             self._minute_at = began + _MINUTE
@@ -62,6 +57,30 @@ class KeyWatch(Periodic):
         if len(cache):
             self.due_in = _INTERVAL
         return False
+
+    async def _apply_changes(self) -> store.State:
+        """Bring the known keys up to date. Raises DatabaseUnavailable."""
+        cache = self._cache
+        try:
+            async with asyncio.timeout(_READ_SECONDS), self._database.acquire() as connection:
+                state = await store.state(connection)
+                if state.generation < cache.seen:  # a key was read meanwhile, or the database went back
+                    state = await store.state(connection)
+                restored = state.generation < cache.seen
+                cache.seen = max(cache.seen, state.generation)
+                moved = len(cache) > 0 and state.generation > cache.generation
+                changed = await store.changed_keys(connection, cache.generation) if moved else []
+        except TimeoutError as error:
+            raise DatabaseUnavailable from error
+        if moved:
+            cache.reload_secrets()
+        if restored:
+            cache.restart(state.generation)
+        elif cache.lost:  # it may have been restored to an older state, and changed since
+            await cache.refresh(cache.ids, state.generation)
+        elif changed:
+            await cache.refresh(changed, state.generation)
+        return state
 
     async def first_read(self) -> None:
         """Return once it is known whether there are keys. Raises DatabaseUnavailable."""
