@@ -139,6 +139,7 @@ async def test_creating_jobs_reads_no_large_table(filled: Filled) -> None:
         owner_refs=[""] * LIMIT,
         user_ids=[""] * LIMIT,
         inputs=["{}"] * LIMIT,
+        input_sizes=[2] * LIMIT,
         max_attempts=[3] * LIMIT,
         timeouts=[1.0] * LIMIT,
         run_ats=[None] * LIMIT,
@@ -149,7 +150,8 @@ async def test_creating_jobs_reads_no_large_table(filled: Filled) -> None:
 
 
 async def test_completing_jobs_reads_their_leases_only(filled: Filled) -> None:
-    plan = await _explain(filled, "complete", **_leases(filled), results=["1"] * LIMIT, usages=[USAGE] * LIMIT)
+    given = {"results": ["1"] * LIMIT, "sizes": [1] * LIMIT, "usages": [USAGE] * LIMIT}
+    plan = await _explain(filled, "complete", **_leases(filled), **given)
     _assert_bounded(plan, rows=0)
     assert _rows_of(plan, "lease") <= 3 * LIMIT
 

@@ -87,15 +87,15 @@ WHERE i.tenant_id = :tenant_id AND i.owner_service = :owner_service AND i.key = 
   AND NOT EXISTS (SELECT FROM job j WHERE j.tenant_id = :tenant_id AND j.id = :job_id);
 
 
--- name: create(tenant_id, ids, series_ids, lane_ids, submitter_ids, owner_refs, user_ids, inputs, max_attempts, timeouts, run_ats, keys, tags)
+-- name: create(tenant_id, ids, series_ids, lane_ids, submitter_ids, owner_refs, user_ids, inputs, input_sizes, max_attempts, timeouts, run_ats, keys, tags)
 -- Inserts jobs, in the order given. Tags of one job are joined by chr(31). Takes no lock that another transaction could hold.
 WITH submitted AS MATERIALIZED (
-    SELECT s.*, coalesce(s.run_at > clock(), false) AS is_later, octet_length(s.input::text) AS input_bytes
+    SELECT s.*, coalesce(s.run_at > clock(), false) AS is_later
     FROM unnest(:ids::uuid[], :series_ids::int[], :lane_ids::int[], :submitter_ids::int[], :owner_refs::text[],
-                :user_ids::text[], :inputs::json[], :max_attempts::smallint[], :timeouts::float8[],
+                :user_ids::text[], :inputs::json[], :input_sizes::int[], :max_attempts::smallint[], :timeouts::float8[],
                 :run_ats::timestamptz[], :keys::text[], :tags::text[])
-        AS s(id, series_id, lane_id, submitter_id, owner_ref, user_id, input, max_attempts, timeout_seconds, run_at, key,
-             tags)
+        AS s(id, series_id, lane_id, submitter_id, owner_ref, user_id, input, input_bytes, max_attempts, timeout_seconds,
+             run_at, key, tags)
 ), kept AS (
     INSERT INTO job (tenant_id, id, series_id, lane_id, submitter_id, owner_ref, user_id, input, max_attempts,
                      timeout_seconds, run_at, idempotency_key, tags, created_at)
@@ -278,19 +278,19 @@ SELECT b.job_id, b.epoch, x.lease_until, x.cancel_requested, b.chunks_held, b.li
 FROM beat b LEFT JOIN extended x ON x.job_id = b.job_id;
 
 
--- name: complete(tenant_id, job_ids, epochs, results, usages)
+-- name: complete(tenant_id, job_ids, epochs, results, sizes, usages)
 -- Stores results and usage for leases whose epoch still holds; stale ones are not returned. Locks: lease rows in job id order.
 WITH handed AS MATERIALIZED (
-    SELECT l.job_id, h.result, h.usage
-    FROM (SELECT * FROM unnest(:job_ids::uuid[], :epochs::bigint[], :results::json[], :usages::json[])
-              AS h(job_id, epoch, result, usage)
+    SELECT l.job_id, h.result, h.size, h.usage
+    FROM (SELECT * FROM unnest(:job_ids::uuid[], :epochs::bigint[], :results::json[], :sizes::int[], :usages::json[])
+              AS h(job_id, epoch, result, size, usage)
           ORDER BY job_id) h
     CROSS JOIN LATERAL (SELECT job_id FROM lease
                         WHERE tenant_id = :tenant_id AND job_id = h.job_id AND epoch = h.epoch FOR UPDATE) l
 ), taken AS (
     DELETE FROM lease WHERE tenant_id = :tenant_id AND job_id = ANY (ARRAY(SELECT job_id FROM handed)) RETURNING *
 ), ended AS (
-    SELECT t.*, h.result, h.usage FROM taken t JOIN handed h ON h.job_id = t.job_id
+    SELECT t.*, h.result, h.size, h.usage FROM taken t JOIN handed h ON h.job_id = t.job_id
 ), kept AS (
     INSERT INTO done (tenant_id, job_id, series_id, attempt, epoch, enqueued_at, started_at, finished_at,
                       cancel_requested_at, status, worker_id, progress, result, usage)
@@ -304,8 +304,8 @@ WITH handed AS MATERIALIZED (
     INSERT INTO usage_delta (tenant_id, at, series_id, submitter_id, attempts, calls, unpriced, model_us, bytes_in, bytes_out)
     SELECT :tenant_id, clock(), series_id, submitter_id, count(*), count(*) FILTER (WHERE usage IS NULL),
            count(*) FILTER (WHERE usage IS NULL),
-           coalesce(1e6 * extract(epoch FROM sum(clock() - started_at) FILTER (WHERE usage IS NULL)), 0),
-           sum(input_bytes), sum(octet_length(result::text))
+           round(coalesce(1e6 * sum(date_part('epoch', clock() - started_at)) FILTER (WHERE usage IS NULL), 0))::bigint,
+           sum(input_bytes), sum(size)
     FROM ended GROUP BY series_id, submitter_id
 ), metered_calls AS (
     INSERT INTO usage_delta (tenant_id, at, series_id, submitter_id, provider, model, version, price, calls, failures, unpriced,
@@ -388,7 +388,8 @@ WITH verdict AS MATERIALIZED (
     SELECT :tenant_id, clock(), series_id, submitter_id, count(*), count(*) FILTER (WHERE plain),
            count(*) FILTER (WHERE plain AND category <> 'cancelled'),
            count(*) FILTER (WHERE usage IS NULL AND category = 'worker_lost'), count(*) FILTER (WHERE plain),
-           coalesce(1e6 * extract(epoch FROM sum(clock() - started_at) FILTER (WHERE plain)), 0), sum(input_bytes)
+           round(coalesce(1e6 * sum(date_part('epoch', clock() - started_at)) FILTER (WHERE plain), 0))::bigint,
+           sum(input_bytes)
     FROM (SELECT *, usage IS NULL AND category NOT IN ('worker_lost', 'shutdown') AS plain FROM ended) e
     GROUP BY series_id, submitter_id
 ), metered_calls AS (

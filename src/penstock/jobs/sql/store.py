@@ -189,6 +189,7 @@ async def create(connection: Connection, tenant: TenantId, jobs: Sequence[NewJob
         owner_refs=[job.submission.owner_ref for job in jobs],
         user_ids=[job.submission.user_id for job in jobs],
         inputs=[job.submission.input for job in jobs],
+        input_sizes=[memoryview(job.submission.input).nbytes for job in jobs],
         max_attempts=[job.max_attempts for job in jobs],
         timeouts=[job.submission.timeout_seconds for job in jobs],
         run_ats=[job.submission.run_at for job in jobs],
@@ -276,6 +277,7 @@ async def complete(
         job_ids=[completion.id for completion in completions],
         epochs=[completion.epoch for completion in completions],
         results=[completion.result for completion in completions],
+        sizes=[memoryview(completion.result).nbytes for completion in completions],
         usages=[usage.stored(completion.usage, charging) for completion in completions],
     )
     return {(row["job_id"], row["epoch"]) for row in rows}, bool(rows) and rows[0]["limited"]
