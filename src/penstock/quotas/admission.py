@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
@@ -90,7 +90,7 @@ class Quotas:
         user = principal.user or ""
         return await self._admit(principal, [Amount(CALLS, 1, user), Amount(CALLS_AT_ONCE, 1, user)])
 
-    async def admit_jobs(self, principal: Principal, users: Iterable[str]) -> Limited | None:
+    async def admit_jobs(self, principal: Principal, users: Sequence[str]) -> Limited | None:
         """Reserve jobs, one for each of ``users``; None if no quota concerns them. Raises as ``admit_call`` does."""
         return await self._admit(principal, jobs_of(users))
 
@@ -110,8 +110,10 @@ class Quotas:
         return Limited(Admission(self._slices, key, dict(taken)), [one for one, _ in taken])
 
 
-def jobs_of(users: Iterable[str]) -> list[Amount]:
+def jobs_of(users: Sequence[str]) -> list[Amount]:
     """Return the amounts of jobs, one for each of ``users``."""
+    if len(users) == 1:
+        return [Amount(JOBS, 1, users[0]), Amount(PENDING_JOBS, 1, users[0])]
     numbers = Counter(users)
     return [Amount(measure, number, user) for user, number in numbers.items() for measure in (JOBS, PENDING_JOBS)]
 

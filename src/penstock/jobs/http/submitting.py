@@ -176,7 +176,8 @@ class SubmitRoutes(JobRoutes):
         """
         try:
             submitted = await self._create(request, submissions)
-            admission.give_back(jobs_of(one.job.user_id or "" for one in submitted if not one.created))
+            if there_already := [one.job.user_id or "" for one in submitted if not one.created]:
+                admission.give_back(jobs_of(there_already))
             admission.settle()
         except CallerError:
             raise
