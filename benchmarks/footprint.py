@@ -55,7 +55,7 @@ def _cpu_seconds(root: int) -> float:
             continue
         pid = int(entry.parent.name)
         children.setdefault(int(fields[1]), []).append(pid)
-        ticks[pid] = sum(map(int, fields[11:15]))  # with those of children that ended
+        ticks[pid] = sum(map(int, fields[11:15]))  # including those of child processes that have ended
     total, queue = 0, [root]
     while queue:
         pid = queue.pop()

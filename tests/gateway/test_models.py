@@ -620,7 +620,7 @@ class TestRegistration:
             async def returns_three() -> bool:
                 return (await caller.post("/models/say/predict", {})).body == b'"three"'
 
-            await until(returns_three, "the changed manifest is taken up")
+            await until(returns_three, "the changed manifest is used")
             (tmp_path / "say" / "model.toml").write_text('version = "2"\nclas = 3\n' + manifest)
 
             async def problem() -> bool:

@@ -1,4 +1,4 @@
-"""docs/models.md: its Python models are run as they stand there."""
+"""docs/models.md: its Python models are run as they are printed."""
 
 from __future__ import annotations
 

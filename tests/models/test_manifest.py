@@ -67,7 +67,7 @@ def test_options_is_neither_accepted_nor_suggested(tmp_path: Path) -> None:
     stated = {"name": "mood", "runtime": "python", "options": {"class": "mood:Mood"}, "python": {"class": "a:A"}}
     found = problems(stated, tmp_path)
     assert found.keys() == {"options"}
-    assert found["options"] == "is not known here; what concerns the runtime stands in the table [python]"
+    assert found["options"] == "is not known here; the runtime's options are in the table [python]"
     unknown = problems({"name": "mood", "runtime": "python", "zzz": 1, "python": {"class": "a:A"}}, tmp_path)
     assert "options" not in unknown["zzz"]
     assert "replicas" in unknown["zzz"]

@@ -1,4 +1,4 @@
-"""docs/subprocess-models.md: its models are run as they stand there."""
+"""docs/subprocess-models.md: its models are run as they are printed."""
 
 from __future__ import annotations
 

@@ -609,7 +609,7 @@ async def test_a_replica_whose_program_ends_is_started_again_and_reports_why(mod
 
 async def test_a_caller_that_goes_frees_the_program_for_the_next_one(models: Models) -> None:
     command = [sys.executable, "-c", "import signal, sys\n" + dedent(PATIENT)]
-    stated = models.model("patient", "subprocess", {"command": command, "cancel": "signal"})
+    stated = models.model("waiting", "subprocess", {"command": command, "cancel": "signal"})
     model = await models.host.add(stated)
     recorder = Recorder()
     call = models.begin(model, "wait", streams=True, listener=recorder)

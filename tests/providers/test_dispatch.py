@@ -382,17 +382,17 @@ async def test_a_call_that_waits_for_a_slot_is_refused_as_soon_as_its_wait_is_to
 
     first = asyncio.ensure_future(call(0))
     await slow.begun.wait()
-    patient, impatient = asyncio.ensure_future(call(60)), asyncio.ensure_future(call(20))
+    long, short = asyncio.ensure_future(call(60)), asyncio.ensure_future(call(20))
     await asyncio.sleep(0)
     gate.observe(429, {"Retry-After": "30"})
     with pytest.raises(GateClosed, match="its rate limit is used up"):
-        await impatient
-    assert not patient.done()
+        await short
+    assert not long.done()
     slow.respond()
     await first
     assert report_of(gate).running == 0
-    patient.cancel()
-    await asyncio.wait([patient])
+    long.cancel()
+    await asyncio.wait([long])
 
 
 @pytest.mark.parametrize("seed", range(8))

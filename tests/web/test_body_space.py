@@ -27,7 +27,7 @@ async def test_a_body_for_which_there_is_no_memory_waits_unread() -> None:
         first.writer.write(whole[:-1])
         await until(lambda: taken(app) == len(BODY), "the first body is being read")
         second.writer.write(whole)
-        await until(lambda: app.server.held_back == 1, "the second one is not")
+        await until(lambda: app.server.held_back == 1, "the second one waits")
         assert taken(app) == len(BODY)
         assert app.server.waiting_bytes < 600_000
         assert (await first.exchange(whole[-1:])).body == BODY
@@ -81,13 +81,13 @@ async def test_waiters_are_served_in_order_and_may_give_up() -> None:
     tasks[1].cancel()
     await asyncio.wait([tasks[1]])
     space.give_back(100)
-    tasks[2].cancel()  # in the same turn in which its space is given
+    tasks[2].cancel()  # in the same iteration of the event loop in which it gets its space
     await asyncio.wait(tasks)
     assert sorted(served) == [20, 60]
     assert space.taken == 80
-    impatient = BodySpace(100, TINY)
-    await impatient.take(100)
+    brief = BodySpace(100, TINY)
+    await brief.take(100)
     with pytest.raises(Overloaded):
-        await impatient.take(1)
-    impatient.give_back(100)
-    assert (await impatient.take(100), impatient.taken) == (100, 100)
+        await brief.take(1)
+    brief.give_back(100)
+    assert (await brief.take(100), brief.taken) == (100, 100)

@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 app = typer.Typer(
-    help="The secret that protects what the database stores of keys: that of this host and of its database.",
+    help="Manage the secret that protects the keys and secrets in the database.",
     no_args_is_help=True,
 )
 
 
 @app.command()
 def status(as_json: AsJson = False) -> None:
-    """Show where the secret of this host is, whether it is that of its database, and what a rotation waits for.
+    """Show where the secret of this host is, whether its database uses it, and what a rotation waits for.
 
     The ids identify secrets and do not reveal them.
     """
@@ -45,8 +45,8 @@ def status(as_json: AsJson = False) -> None:
 
 @app.command()
 def show() -> None:
-    """Print the secret of this host, as the others need it in PENSTOCK_SECRET_KEY. Who has it can use tickets and read
-    what it protects.
+    """Print the secret of this host, for PENSTOCK_SECRET_KEY on the other hosts. Keep it safe: with it, anyone can make
+    tickets and read what it protects.
 
     penstock secret show
     """
@@ -61,7 +61,7 @@ def show() -> None:
 @app.command()
 def rotate(
     finish: Annotated[
-        bool, typer.Option("--finish", help="End it: the previous secret is not valid any more.")
+        bool, typer.Option("--finish", help="End the rotation: the previous secret is not valid any more.")
     ] = False,
 ) -> None:
     """Replace the secret by a new one. Both are valid until --finish; each key moves to the new one when it is used.

@@ -74,7 +74,7 @@ class BrokenManifest(InvalidInput):
 
 
 def read(path: Path) -> Model:
-    """Return the model of a manifest file. Raises BrokenManifest, which names every key as it stands in the file."""
+    """Return the model of a manifest file. Raises BrokenManifest, which names keys as they are written in the file."""
     default = path.parent.name if path.name == FILE_NAME else path.stem
     stated: dict[str, Any] = {}
     try:

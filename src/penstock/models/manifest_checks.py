@@ -61,7 +61,7 @@ def _check_keys(own: Mapping[str, Any]) -> Iterator[FieldProblem]:
 
 def _hint(unknown: str, runtime: object) -> str:
     if unknown == "options":
-        return f"; what concerns the runtime stands in the table [{runtime}]"
+        return f"; the runtime's options are in the table [{runtime}]"
     known = Stated.__struct_fields__
     suggested = did_you_mean(unknown, [*known, *([runtime] if isinstance(runtime, str) else [])])
     return suggested or f"; there are: {', '.join(known)}, and the runtime's table"
@@ -76,7 +76,7 @@ def _check_options(runtime: object, tables: Mapping[str, Any], folder: Path) -> 
         yield FieldProblem(field=name, detail=detail)
     options = tables.get(runtime, {})
     if not isinstance(options, Mapping):
-        yield FieldProblem(field=runtime, detail=f"must be a table: what concerns the runtime stands in [{runtime}]")
+        yield FieldProblem(field=runtime, detail=f"must be a table: the runtime's options are in [{runtime}]")
         return
     for name, detail in runtimes.find(runtime).check(options, folder):
         yield FieldProblem(field=f"{runtime}.{name}" if name else runtime, detail=detail)

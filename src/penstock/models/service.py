@@ -159,24 +159,24 @@ class ModelService:
             raise Overloaded(f"{registered} models are registered over HTTP already; remove some first")
         with self._changes(model.name):
             self._require_free_name(model.name)
-            there = self._registered_as(model)
-            if there is not None and not replace:
-                return there  # the same request again
+            existing = self._registered_as(model)
+            if existing is not None and not replace:
+                return existing  # the same request again
             row = Row(name=model.name, version=model.version, manifest=text, removed=False)
             try:
                 return await self.host.add(model, replace=replace, confirm=partial(self._registrations.put, row))
             except AlreadyExists:
-                there = self._registered_as(model)
-                if there is None:
+                existing = self._registered_as(model)
+                if existing is None:
                     raise
-                return there  # the same request, at the same time
+                return existing  # the same request, at the same time
 
     def _require_free_name(self, name: str) -> None:
         """Raise AlreadyExists if a name belongs to the operator's folder."""
         entry = self.host.entries.get(name)
         served = entry is not None and any(one.model.source == "folder" for one in entry.versions.values())
         if served or (self.folder is not None and self.folder.has(name)):
-            raise AlreadyExists(f"model {name} stands in the server's folder: take another name")
+            raise AlreadyExists(f"model {name} belongs to the server's folder: choose another name")
 
     def _registered_as(self, model: Model) -> Deployment | None:
         """Return the deployment of exactly this manifest, if there is one."""

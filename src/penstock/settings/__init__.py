@@ -3,7 +3,7 @@
 A process builds one frozen ``Settings`` at its entry with ``load_settings`` and passes parts of it down: a function
 that needs only the settings of one room takes that room's group, such as ``JobSettings``. Nothing reads the environment
 at import. The name of a variable is the upper-case name of its field; an empty value means "not set". Variables may
-also stand in a file ``.env`` in the working directory; the environment takes precedence.
+also be in a file ``.env`` in the working directory; the environment takes precedence.
 """
 
 from penstock.settings.settings import Settings, load_settings, misspelt

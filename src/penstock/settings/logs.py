@@ -19,5 +19,5 @@ _FORMATS: Final[tuple[Format, ...]] = ("auto", "json", "console")
 class LogSettings:
     """Logs."""
 
-    penstock_log_level: Level = setting(choice(*_LEVELS), "info", "least level logged")
+    penstock_log_level: Level = setting(choice(*_LEVELS), "info", "lowest level that is logged")
     penstock_log_format: Format = setting(choice(*_FORMATS), "auto", "auto: console on a terminal, json otherwise")

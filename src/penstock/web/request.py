@@ -74,7 +74,7 @@ class Request:
     ) -> None:
         self.method = method  # a GET route also serves HEAD
         self.url_path = url_path  # as sent, percent-encoded
-        self.query_string = query_string  # as it stands in the URL
+        self.query_string = query_string  # as in the URL
         self.headers = headers  # by lower-case name; the first of each name
         self.body_stream = body
         self.client = client  # the address of the other end of the connection; empty for a unix socket

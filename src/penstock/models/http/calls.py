@@ -79,8 +79,7 @@ class CallRoutes:
         scope=scopes.MODELS_CALL,
         summary="Call a model and get its output",
         description=_CALLING + " The response is the output as JSON, or its bytes where the output is one file. "
-        "A model "
-        "that streams returns the list of its chunks. `Accept: text/event-stream` streams as below.",
+        "A model that streams returns the list of its chunks. `Accept: text/event-stream` streams as `/stream` does.",
         request=dict[str, Any],
         request_example=examples.INPUT,
         takes_media=True,

@@ -19,8 +19,8 @@ async def within_quotas(
 ) -> Response | EventStream:
     """Make a call of a model if the quotas allow it, and count it.
 
-    A call that the model's queue refuses (4xx, 503) costs nothing. One that began counts, also if it fails or its
-    client leaves. Until it has ended it is one of the calls at once. A worker's call for a job is not a live call.
+    A call that is refused (4xx, 503) costs nothing. One that began counts, even if it fails or its client leaves.
+    Until it has ended, it also counts towards ``calls_at_once``. A worker's call for a job is not a live call.
     """
     if not quotas.concern(request.principal) or of_a_job(request):
         return await call()

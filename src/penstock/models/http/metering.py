@@ -19,7 +19,7 @@ _OF_A_JOB: Final = "job"
 
 
 class Metering:
-    """Accounts the calls of requests; without ``usage`` none."""
+    """Accounts the calls of requests, unless ``usage`` is None."""
 
     def __init__(self, usage: LiveUsage | None) -> None:
         self._usage = usage

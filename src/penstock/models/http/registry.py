@@ -72,7 +72,7 @@ class RegistryRoutes:
         tag=TAG,
         scope=scopes.MODELS_MANAGE,
         summary="Register a model that another server runs, or one of the server's folder by name",
-        description="Runtimes `http` and `openai`; what concerns the runtime stands in a member of its name. "
+        description="Runtimes `http` and `openai`; the runtime's options are in a member of its name. "
         "Models that run code come only from the operator's folder PENSTOCK_MODELS_DIR; name them without one.",
         request=dict[str, Any],
         request_example=examples.ADDITION,

@@ -61,7 +61,7 @@ class SegmentHeader(Struct, frozen=True, array_like=True):
 
     size: int  # bytes
     media_type: str
-    path: list[str | int] = []  # where it stands in the JSON, which holds null there; empty: it is the whole value
+    path: list[str | int] = []  # its place in the JSON, which holds null there; empty: it is the whole value
     name: str | None = None  # a file name
     offset: int = -1  # where it is in the memory that host and replica share; -1: in the body. Of inputs only.
 

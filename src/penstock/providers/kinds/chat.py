@@ -123,7 +123,7 @@ def peer_of(spec: ProviderSpec, observe: ObserveHead | None, *, max_bytes: int) 
 
 
 def tokens(usage: Mapping[str, Any] | None) -> Used:
-    """Return the tokens that a provider counted; an absent or implausible count becomes None."""
+    """Return the tokens that a provider counted; an absent or implausible count becomes 0."""
     if not usage:
         return Used()
     return Used(prompt_tokens=_count(usage, "prompt_tokens"), completion_tokens=_count(usage, "completion_tokens"))

@@ -7,7 +7,7 @@ The manifest's table::
     path = "/predict"
     headers = { Authorization = "env:MODEL_TOKEN" }   # env:NAME takes a variable of the replica's environment
     timeout = "30s"                  # by default the manifest's
-    media = "data_url"               # how media stand in the JSON: "data_url", "base64", or "url" (only URLs pass)
+    media = "data_url"               # the form of media in the JSON: "data_url", "base64", or "url" (only URLs pass)
     input_key = "instances"          # the input is sent as {"instances": …}
     output_key = "predictions"       # the output is this member of the response
     stream = "sse"                   # the response comes in parts: "sse" or "ndjson", each a chunk
