@@ -206,4 +206,6 @@ async def test_a_profile_names_a_model_beside_servers(module_database_url: str, 
             status = await client.providers_status()
             ours = next(one for one in status["providers"] if one["name"] == "ours")
             assert (ours["kind"], ours["model"]) == ("model", "local")
-            assert ours["reachable"] is (True if by == "gateway" else None), "a worker's models are not known here"
+            assert ours["reachable"] is (True if by == "gateway" else None), (
+                "the gateway does not know a worker's models"
+            )

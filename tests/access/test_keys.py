@@ -39,7 +39,7 @@ async def get(caller: HttpCaller, path: str, key: str, **headers: str) -> Reply:
     return await caller.call("GET", path, headers=bearer(key) | headers)
 
 
-async def test_a_key_allows_what_its_scopes_say(operator: HttpCaller) -> None:
+async def test_the_scopes_of_a_key_decide_what_it_may_do(operator: HttpCaller) -> None:
     key = (await create(operator, "jobs:read"))["key"]
     assert (await get(operator, "/jobs", key)).status == 200
     refused = await operator.call("POST", "/jobs", SUBMISSION, headers=bearer(key))

@@ -53,7 +53,7 @@ class Trial:
         return self.models.begin(deployment, self.subject.as_input(given), segments, request_id=request_id)
 
     async def ask(self, deployment: Deployment, **given: Any) -> str:
-        """A call that returns a text."""
+        """Make a call, and return the text in its result."""
         return self.subject.as_text(read(await self.begin(deployment, **given).done))
 
     def has(self, *operations: str) -> bool:
@@ -71,7 +71,7 @@ async def trial(request: pytest.FixtureRequest, models: Models) -> AsyncIterator
 
 @asynccontextmanager
 async def undisturbed(trial: Trial) -> AsyncIterator[None]:
-    """Another model is called all the time, and each of its calls gets its result."""
+    """Call another model all the time while the block runs, and check that each call gets its result."""
     other = await trial.models.serve("other", "class Model:\n    def predict(self, n: int) -> int:\n        return n\n")
     over = asyncio.Event()
     count = 0
@@ -145,7 +145,7 @@ async def test_a_crash_reaches_its_caller_at_once(trial: Trial, how: str) -> Non
 async def test_a_server_that_cuts_the_connection_costs_no_replica(trial: Trial) -> None:
     """This concerns runtimes that call a server."""
     if trial.subject.failed is not ProviderFailed:
-        assert trial.has("exit")  # its crashes are those above
+        assert trial.has("exit")  # its crashes are tested above
         return
     model = await trial.plain()
     with pytest.raises(ProviderFailed):
@@ -164,7 +164,7 @@ async def test_a_call_that_hangs_is_ended(trial: Trial) -> None:
 
 
 async def test_memory_is_limited(trial: Trial) -> None:
-    """The limit includes processes that the replica has started. Models in a server are not concerned."""
+    """The limit includes processes that the replica has started. It does not apply to models in a server."""
     if not trial.has("grow"):
         assert trial.subject.without["grow"]
         return
@@ -227,7 +227,7 @@ async def test_its_log_holds_what_it_prints(trial: Trial) -> None:
     await trial.begin(model, op="print", text="a word", request_id="mine").done
     await until(lambda: "a word" in [line.message for line in trial.models.lines(model)], "it is logged")
     (line,) = [line for line in trial.models.lines(model) if line.message == "a word"]
-    if trial.subject.runtime == "python":  # of the others it is known while the call runs
+    if trial.subject.runtime == "python":  # other runtimes know the call of a line only while it runs
         assert line.request_id == "mine"
 
 

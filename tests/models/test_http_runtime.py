@@ -220,7 +220,7 @@ async def _predict(made: HttpRuntime, call: Call) -> Output | None:
 
 
 async def test_many_calls_share_a_few_connections() -> None:
-    """Calls that follow each other use one connection, also with large bodies."""
+    """Calls that follow each other use one connection, even with large bodies."""
     async with serving(responding({})) as seen, runtime(seen.address) as made:
         for _ in range(5):
             await made.predict(call_with(CollectingWire(), {}))

@@ -1,4 +1,4 @@
-"""Parts of a process: started in order, stopped in reverse, also when one does not start."""
+"""Parts of a process: started in order, stopped in reverse, even if one does not start."""
 
 from __future__ import annotations
 

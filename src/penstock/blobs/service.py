@@ -61,7 +61,7 @@ class BlobService:
         return blob
 
     async def get(self, tenant: int, blob_id: UUID) -> Blob:
-        """Return the description of a blob. Raises NotFound, also for one that has expired."""
+        """Return the description of a blob. Raises NotFound, even if it has only expired."""
         async with self._database.acquire() as connection:
             blob = await store.find(connection, tenant, blob_id)
         if blob is None:

@@ -102,7 +102,7 @@ class EventTail:
     async def join(self, subject: Subject | None) -> Reader:
         """Return a reader that receives rows from now on; pass it to ``leave`` later.
 
-        Raises DatabaseUnavailable, also once the tail has stopped.
+        Raises DatabaseUnavailable, even if the tail has merely stopped.
         """
         if self._stopped:
             raise DatabaseUnavailable(_STOPPED)

@@ -67,7 +67,7 @@ typedef struct penstock_error {
 /* One call. */
 typedef struct penstock_request {
     penstock_bytes input;       /* JSON that the model's schema allows */
-    const penstock_part *parts; /* its media, also those that the caller had written as data: URLs */
+    const penstock_part *parts; /* its media, including those that the caller had written as data: URLs */
     size_t count;               /* of parts */
     penstock_bytes request_id;  /* for the library's own logs; may be empty */
     int streams;                /* not 0: the caller reads chunks as they come */

@@ -19,7 +19,7 @@ from penstock.telemetry import logs
 log = logs.get(__name__)
 logging.getLogger("watchfiles").setLevel(logging.WARNING)  # watchfiles logs every change, and models may write files
 
-_MOST: Final = 1000  # manifests
+_MAX_MANIFESTS: Final = 1000  # manifests
 _GATHER_MILLISECONDS: Final = 100  # changes that belong together
 
 
@@ -29,9 +29,9 @@ class ModelsFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.models: dict[Key, Model] = {}
-        self.files: dict[Key, str] = {}  # where each stands, relative to the folder
+        self.files: dict[Key, str] = {}  # the file of each, relative to the folder
         self.problems: dict[str, str] = {}  # by file
-        self.broken: dict[str, BrokenManifest] = {}  # those whose manifests are wrong, by file
+        self.broken: dict[str, BrokenManifest] = {}  # invalid manifests, by file
         self._scanning = threading.Lock()
 
     def scan(self) -> None:
@@ -39,7 +39,7 @@ class ModelsFolder:
 
         A manifest that has become invalid keeps its last valid form until it is fixed or removed.
         """
-        with self._scanning:  # in threads, perhaps two at once
+        with self._scanning:  # scans run in threads, and two may overlap
             self._scan()
 
     def _scan(self) -> None:
@@ -60,7 +60,7 @@ class ModelsFolder:
                 problems[file] = f"model {model.name} version {model.version} is also defined in {files[key]}"
             else:
                 models[key], files[key] = model, file
-        for file in problems.keys() & before.keys():  # what was good; another file with a good one goes before it
+        for file in problems.keys() & before.keys():  # use the last valid form, unless another file defines the model
             key = (before[file].name, before[file].version)
             if key not in models:
                 models[key], files[key] = before[file], file
@@ -83,7 +83,7 @@ class ModelsFolder:
             return []
         found = [*self.path.glob("*.toml"), *self.path.glob(f"*/{FILE_NAME}")]
         hidden = [file for file in found if any(part.startswith(".") for part in file.relative_to(self.path).parts)]
-        return sorted(set(found) - set(hidden))[:_MOST]
+        return sorted(set(found) - set(hidden))[:_MAX_MANIFESTS]
 
     def concerns_manifests(self, changed: Path) -> bool:
         """Return whether a change may concern a manifest. A manifest may lack any file beside it, such as a library."""

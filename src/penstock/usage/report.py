@@ -57,7 +57,7 @@ class UsageReport(Struct, frozen=True, kw_only=True):
     currency: str  # of costs: decimal numbers, exact
     by: list[str]
     groups: list[dict[str, Any]]
-    totals: dict[str, Any]  # of all groups, also of those that were left out
+    totals: dict[str, Any]  # of all groups, including those that were left out
     truncated: bool  # there are more groups than the limit
 
 

@@ -65,7 +65,7 @@ class SubmitRoutes(JobRoutes):
     """Accepts submissions of jobs.
 
     ``check`` gets every submission before anything is written, with the prefix of its fields ("" or "jobs[3].");
-    it may raise InvalidInput. It runs on the event loop, so it must be quick. ``quotas`` admit what passes. If no
+    it may raise InvalidInput. It runs on the event loop, so it must be quick. Then ``quotas`` admit the jobs. If no
     worker has ever served a job's queue and this process does not know it, the job is refused with ``strict_queues``;
     otherwise the response has a warning.
     """
@@ -159,7 +159,7 @@ class SubmitRoutes(JobRoutes):
     async def _submit(
         self, request: Request, submissions: Sequence[JobSubmission]
     ) -> tuple[Sequence[Submitted], Headers]:
-        """Create jobs within the quotas; returns them, and the headers that say how the quotas stand."""
+        """Create jobs within the quotas; returns them, and the headers with the state of the quotas."""
         if not self._quotas.concern(request.principal):
             return await self._create(request, submissions), []
         limited = await self._quotas.admit_jobs(request.principal, [one.user_id or "" for one in submissions])
@@ -170,9 +170,9 @@ class SubmitRoutes(JobRoutes):
     async def _counted(
         self, request: Request, submissions: Sequence[JobSubmission], admission: Admission
     ) -> Sequence[Submitted]:
-        """Create jobs and count them. Those that were there already cost nothing, nor do those that were refused.
+        """Create jobs and count them. Jobs that existed already cost nothing, and neither do refused ones.
 
-        When the database is lost meanwhile, or the request is cancelled, they may have been created: then they count.
+        If the database is lost meanwhile, or the request is cancelled, they may have been created, so they count.
         """
         try:
             submitted = await self._create(request, submissions)

@@ -10,7 +10,7 @@ from typing import Final
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.in_flight import InFlight
 
-_STOP_SECONDS: Final = 1.0  # for a call whose time is over to stop, before its replica is killed
+_STOP_SECONDS: Final = 1.0  # for a call to stop after its time limit, before its replica is killed
 _FLUSH_SECONDS: Final = 0.005  # a result is kept by its replica for twice as long at most
 
 
@@ -53,7 +53,7 @@ class Deadlines:
                 timer.cancel()
 
     def _check_flush(self) -> None:
-        """Flush if no call has ended since the last check: the next results take long."""
+        """Flush if no call has ended since the last check: the next result may take long."""
         self._flush_timer = None
         if not self._in_flight.ahead:
             return

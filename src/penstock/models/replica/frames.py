@@ -7,7 +7,7 @@ A frame is a prefix of 17 bytes, a header in msgpack and a body of raw bytes::
 all little-endian. ``id`` names the call that a frame is about; 0 where it is about none. Media travel as *segments* in
 the body behind the JSON, with their sizes in the header, so nothing is ever encoded as text on the way.
 
-Used on both sides, also by interpreters that have nothing but msgspec: imports stay within that.
+Used on both sides, even in interpreters that have only msgspec: imports stay within that and the standard library.
 """
 
 from __future__ import annotations

@@ -35,8 +35,8 @@ async def flush(
     rows: Sequence[tuple[Dims, float, Amounts]],
     submitters: dict[Submitter, int],
 ) -> tuple[bool, float]:
-    """Write rows (dimensions, age in seconds, amounts) once as the source's flush of this number. Return whether they
-    were written now, and not before, and the database's time in seconds since 1970."""
+    """Write rows (dimensions, age in seconds, amounts) as the source's flush of this number, unless it was written
+    before. Return whether it was written now, and the database's time in seconds since 1970."""
     columns = {name: [getattr(amounts, name) for _, _, amounts in rows] for name in Amounts._fields}
     costs = columns.pop("cost")
     row = await _sql.flush.row(
