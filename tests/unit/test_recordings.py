@@ -286,11 +286,11 @@ async def test_a_flac_after_an_id3_tag_is_decoded(tmp_path: Path) -> None:
 
 async def test_a_decoder_that_takes_too_long_is_killed(tmp_path: Path, long: Path) -> None:
     path = long
-    hasty = Limits(max_seconds=PLENTY.max_seconds, timeout=timedelta(milliseconds=20))
-    assert "takes more than 0.02 seconds" in await refused(path, hasty)
+    short = Limits(max_seconds=PLENTY.max_seconds, timeout=timedelta(milliseconds=20))
+    assert "takes more than 0.02 seconds" in await refused(path, short)
     found = await examine(path, limits=PLENTY)
     with pytest.raises(UnusableAudio, match="takes more than"):
-        await converted(found, tmp_path / "out.wav", limits=hasty)
+        await converted(found, tmp_path / "out.wav", limits=short)
     assert not (tmp_path / "out.wav").exists()
 
 
@@ -301,7 +301,7 @@ async def test_a_decoder_that_takes_too_much_memory_is_stopped(tmp_path: Path) -
         assert "its decoder" in (text := await refused(path, limits)) or "memory" in text
 
 
-async def test_a_caller_that_leaves_takes_the_process_with_it(tmp_path: Path, long: Path) -> None:
+async def test_a_caller_that_leaves_ends_the_decoder(tmp_path: Path, long: Path) -> None:
     found = await examine(long, limits=PLENTY)
     task = asyncio.create_task(converted(found, tmp_path / "out.wav", limits=PLENTY))
     await until((tmp_path / "out.wav").exists, "it is being written")

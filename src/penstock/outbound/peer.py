@@ -42,7 +42,7 @@ class Peer:
     """One server, under one policy, with pooled connections. Raises CallFailed only.
 
     ``hints`` state what to check when the server refuses credentials or does not know an address. ``secrets`` are
-    masked in every message; ``credentials``, which cannot occur in a text by chance, in responses as well. Messages call
+    masked in every message; ``credentials``, which cannot occur in a text by chance, in responses too. Messages call
     the server ``name``. ``observe`` is called with the status and headers of every response. ``close`` it at the end.
     """
 

@@ -18,7 +18,7 @@ class Kind(StrEnum):
     CHAT = "chat"  # chat completions by OpenAI's /chat/completions
     WHISPERX = "whisperx"  # transcription as a form with a file
     AUDIO_CHAT = "audio-chat"  # transcription by a chat model that takes input_audio
-    MODEL = "model"  # a registered model that takes and returns what chat jobs do
+    MODEL = "model"  # a registered model with the inputs and outputs of chat jobs
     AUDIO_MODEL = "audio-model"  # a registered model that transcribes
 
     @property

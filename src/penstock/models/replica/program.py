@@ -37,20 +37,20 @@ class Program:
 
     def __init__(self, command: Sequence[str]) -> None:
         """Start the program; ``command[0]`` is a path. Raises CallFailed (``unavailable``)."""
-        status, status_there = os.pipe()
+        status, status_end = os.pipe()
         with os.fdopen(status, "rb") as report:
             try:
                 self._process = subprocess.Popen(  # noqa: S603  (the operator's command, through no shell)
-                    bound(command, status_fd=status_there),
+                    bound(command, status_fd=status_end),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     bufsize=0,
-                    pass_fds=(status_there,),
+                    pass_fds=(status_end,),
                 )
             except OSError as error:
                 raise CallFailed(Category.UNAVAILABLE, f"{command[0]} cannot be started: {error.strerror}") from error
             finally:
-                os.close(status_there)
+                os.close(status_end)
             problem = report.read().decode(errors="replace")  # ends when the program has begun
         self._input: IO[bytes] = self._process.stdin  # type: ignore[assignment]  # a pipe, by the arguments
         self._output: IO[bytes] = self._process.stdout  # type: ignore[assignment]  # as above

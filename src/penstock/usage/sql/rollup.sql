@@ -11,8 +11,8 @@ SELECT pg_try_advisory_xact_lock(hashtext('penstock.roll_up_usage'));
 -- name: roll_up(limit)
 -- tenant: every (rows keep their tenant)
 -- Moves deltas into the hours, days, months and totals and into the detail, each exactly once, whatever hour it belongs to; returns
--- how many. Dimensions that are new get an id: an insert of one that is there already would fail the statement, so no
--- usage can be lost by it. Runs in one process at a time.
+-- how many. New dimensions get an id; inserting one that exists already would fail the whole statement, so no usage
+-- can be lost that way. Runs in one process at a time.
 WITH taken AS MATERIALIZED (
     DELETE FROM usage_delta WHERE ctid = ANY (ARRAY(SELECT ctid FROM usage_delta LIMIT :limit::int)) RETURNING *
 ), leveled AS MATERIALIZED ( -- each delta twice: with its submitter, and without one

@@ -38,7 +38,7 @@ class Outputs:
         try:
             adapter: TypeAdapter[Any] = TypeAdapter(signature.output)
             self.schema = describe(adapter, "serialization")
-        except Exception as error:  # noqa: BLE001  (types of the model's bring code of their own)
+        except Exception as error:  # noqa: BLE001  (the model's types may run code of their own)
             signature.problems.append(
                 f"the result of predict: {trouble(signature.output, 'serialization') or short(error)}"
             )
@@ -81,7 +81,7 @@ class Outputs:
             )
         except (PydanticSerializationError, ValueError) as error:
             raise CallFailed(
-                Category.INTERNAL, f"what the model gives cannot be written as JSON: {short(error)}"
+                Category.INTERNAL, f"the model's output cannot be written as JSON: {short(error)}"
             ) from None
 
     def _write_again(self, value: Any, lifted: Lifted) -> bytes:
@@ -95,7 +95,7 @@ class Outputs:
             raise self._broken(*first(error, parts)) from None
         except PydanticSerializationError as error:
             raise CallFailed(
-                Category.INTERNAL, f"what the model gives cannot be written as JSON: {short(error)}"
+                Category.INTERNAL, f"the model's output cannot be written as JSON: {short(error)}"
             ) from None
 
     def _dump(self, value: Any) -> Any:
@@ -135,7 +135,7 @@ def _may_not_be_finite(written: bytes) -> bool:
 
 
 def _dump_anything(value: Any) -> Any:
-    """Return as Python's own values what is written as JSON where nothing is stated."""
+    """Return an output without annotation as plain Python values, converted as in its JSON."""
     lifted = Lifted(_MARK)
     return pydantic_core.to_jsonable_python(
         value, fallback=_Fallback(lifted), context=lifted, bytes_mode="base64", inf_nan_mode="constants"
