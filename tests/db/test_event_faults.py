@@ -210,7 +210,7 @@ class Traffic:
         self._tasks = [asyncio.create_task(self._work(caller)) for caller in callers for _ in range(3)]
 
     async def reached(self, goal: int) -> None:
-        """Return the moment so many jobs are completed."""
+        """Return as soon as that many jobs are completed."""
         self._goal, self._at_goal = goal, asyncio.Event()
         await within(self._at_goal.wait(), 60)
 

@@ -33,7 +33,7 @@ def model(name: str, folder: Path = FOLDER, **stated: Any) -> Model:
         (True, False, "mood/parts/deep.py", True),
         (True, False, "mood/libmood.so", True),
         (True, False, "mood/answers.json", False),  # the model may have written it
-        (True, False, "mood/model.toml", False),  # a changed manifest replaces its model anyhow
+        (True, False, "mood/model.toml", False),  # a changed manifest replaces its model in any case
         (True, False, "mood/__pycache__/mood.py", False),
         (True, False, "mood/.git/hooks/x.py", False),
         (True, False, "other/mood.py", False),

@@ -1,4 +1,4 @@
-"""The python runtime: loading, predicting, streaming, batches, refusals, and cancelling in the midst of code."""
+"""The python runtime: loading, predicting, streaming, batches, refusals, and the interruption of running code."""
 
 from __future__ import annotations
 

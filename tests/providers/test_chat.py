@@ -348,7 +348,7 @@ async def test_a_key_that_json_escapes_is_masked_there_too() -> None:
 
 
 async def test_nul_characters_are_left_out_of_replies() -> None:
-    """PostgreSQL keeps U+0000 but takes nothing apart that holds it."""
+    """PostgreSQL stores JSON with U+0000 but cannot extract values from it."""
     odd = said("a\0b\\u0000c") | {"model": "m\0", "usage": {"prompt_tokens": 1, "x\0": ["\0"]}}
     async with running(replying(200, odd)) as url:
         result = await run(url)
@@ -438,7 +438,7 @@ async def test_a_reply_is_not_lost_because_the_attempts_repeat_it() -> None:
     assert (len(result.content), result.attempts[0].text) == (5000, None)
 
 
-async def test_a_refusal_whose_words_do_not_arrive_is_still_one(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_refusal_whose_body_does_not_arrive_is_still_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("penstock.outbound.peer._ERROR_BODY_SECONDS", 0.05)
 
     async def dripping(request: web.Request) -> web.StreamResponse:
@@ -452,7 +452,7 @@ async def test_a_refusal_whose_words_do_not_arrive_is_still_one(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("tokens", [True, -1, "3", 10**30, None, [3]])
-async def test_an_account_that_cannot_be_true_counts_as_none(tokens: object) -> None:
+async def test_an_implausible_count_of_tokens_is_recorded_as_zero(tokens: object) -> None:
     context = job_context()
     async with (
         running(replying(200, COMPLETION | {"usage": {"prompt_tokens": tokens}})) as url,
@@ -502,7 +502,7 @@ async def test_a_streamed_reply_is_the_jobs_output_while_it_comes() -> None:
 
 @pytest.mark.parametrize("cut", [True, False])
 async def test_a_stream_that_ends_early_fails_without_fallback(cut: bool) -> None:
-    """The output so far would stand before another provider's reply."""
+    """Otherwise the output so far would precede another provider's reply."""
     async with serving(streaming(stream("Hel", "lo")[:1], cut=cut)) as broken, serving(responding(COMPLETION)) as other:
         specs = [spec(broken.address, name="broken"), spec(other.address, name="other")]
         async with open_servers() as servers:
@@ -558,7 +558,7 @@ async def test_all_replies_are_compared() -> None:
     assert (agreement.reference, agreement.hypothesis, agreement.wer, agreement.words) == ("left", "right", 0.25, 4)
 
 
-async def test_images_pass_through_and_a_profiles_defaults_stand_below_the_jobs_input() -> None:
+async def test_images_pass_through_and_the_jobs_input_overrides_a_profiles_defaults() -> None:
     parts = [
         {"type": "text", "text": "What is this?"},
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA", "detail": "low"}},

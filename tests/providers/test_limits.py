@@ -71,7 +71,7 @@ def after(status: int = 200, *, headers: Mapping[str, str] | None = None, **name
             45,
         ),
         (429, {"x_ratelimit_remaining_tokens": "0", "x_ratelimit_reset_tokens": "45s"}, 45),
-        # a wait that is named is the wait, whatever else is said
+        # a stated wait takes precedence over the other headers
         (429, {"Retry_After": "5", "x_ratelimit_remaining_requests": "9", "x_ratelimit_reset_requests": "60s"}, 5),
         (429, {"Retry_After_Ms": "2500", "Retry_After": "3"}, 2.5),
         (429, {"Retry_After_Ms": "soon", "Retry_After": "3"}, 3),
@@ -102,7 +102,7 @@ def test_the_wait_that_a_response_requests(status: int, headers: dict[str, str],
         "",
     ],
 )
-def test_a_wait_that_cannot_be_read_is_none(header: str) -> None:
+def test_a_wait_that_cannot_be_read_is_ignored(header: str) -> None:
     limit = RateLimit()
     limit.observe(503, {"Retry-After": header}, 1000.0)
     assert limit.wait(1000.0) <= 3600
@@ -125,7 +125,7 @@ def test_a_reset_may_be_a_moment() -> None:
     assert 28 <= limit.wait(NOW) <= 30
 
 
-def test_refusals_that_name_no_wait_are_waited_out_longer_each_time() -> None:
+def test_the_wait_grows_with_each_refusal_that_states_none() -> None:
     limit = RateLimit()
     waits = []
     now = NOW
@@ -225,7 +225,7 @@ def test_calls_that_began_before_it_opened_decide_nothing() -> None:
     breaker = Breaker()
     failed(breaker, 5)
     failed(breaker, 3, NOW + 9)
-    assert breaker.wait(NOW + 9) == pytest.approx(1), "its rest is not lengthened"
+    assert breaker.wait(NOW + 9) == pytest.approx(1), "its pause is not extended"
     breaker.succeeded(trial=False)
     assert breaker.state is BreakerState.OPEN
     breaker.begin()

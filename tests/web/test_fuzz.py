@@ -56,7 +56,7 @@ GARBAGE = st.lists(st.one_of(PIECES, st.binary(max_size=40)), min_size=1, max_si
 
 
 @pytest.fixture(scope="module")
-async def hasty() -> AsyncIterator[EchoApplication]:
+async def brisk() -> AsyncIterator[EchoApplication]:
     """A server that does not wait long for the rest of what begins like a request."""
     tiny = timedelta(milliseconds=60)
     async with echo_application(head_timeout=tiny, body_window=tiny, idle_timeout=tiny, linger=tiny) as app:
@@ -90,9 +90,9 @@ async def test_requests_mean_the_same_however_they_are_split(
 @RELAXED
 @given(garbage=GARBAGE, places=st.lists(st.integers(0, 5000), max_size=5), close=st.booleans())
 async def test_any_bytes_end_in_responses_and_a_closed_connection(
-    hasty: EchoApplication, garbage: bytes, places: list[int], close: bool
+    brisk: EchoApplication, garbage: bytes, places: list[int], close: bool
 ) -> None:
-    async with hasty.client() as client:
+    async with brisk.client() as client:
         try:
             await client.send(*split(garbage, places))
             if close:
@@ -101,4 +101,4 @@ async def test_any_bytes_end_in_responses_and_a_closed_connection(
                 assert status < 500 or status in {501, 505}
         except ConnectionError:
             pass
-    assert await hasty.serves()
+    assert await brisk.serves()

@@ -21,7 +21,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 _Tenant = Annotated[
     str | None, typer.Option("--tenant", metavar="NAME", help="Operators: the tenant that this is about.")
 ]
-_tenant: Final[ContextVar[str | None]] = ContextVar("tenant", default=None)  # that --tenant states
+_tenant: Final[ContextVar[str | None]] = ContextVar("tenant", default=None)  # the value of --tenant
 
 
 def command(app: typer.Typer, name: str | None = None) -> Callable[[Command], Command]:

@@ -35,7 +35,7 @@ class Standing(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredPosition:
-    """The row that the store holds at a position."""
+    """The state of the store at a position."""
 
     floor: int  # the highest position that retention has dropped
     known_at: datetime | None  # the time of the row at the position, if the store has it
@@ -92,7 +92,7 @@ async def end_position(connection: Connection, tenant: int) -> Position:
 
 
 async def locate(connection: Connection, tenant: int, position: Position) -> StoredPosition:
-    """Return what the store holds at a position."""
+    """Return the state of the store at a position."""
     (row,) = await _sql.locate.rows(connection, tenant_id=tenant, position=position.number)
     return StoredPosition(floor=row["floor"], known_at=row["known_at"], event_id=row["event_id"])
 

@@ -18,7 +18,7 @@ _IDLE_INTERVAL: Final = timedelta(seconds=2)
 
 
 class QuotaWatch(Periodic):
-    """Reads the quotas of tenants that have changed: when a wake-up says so, else every two seconds."""
+    """Reads the quotas of tenants that have changed: after each wake-up, and every two seconds."""
 
     def __init__(self, database: Database, rules: Rules, wakeups: Wakeups) -> None:
         super().__init__(interval=_INTERVAL, idle_interval=_IDLE_INTERVAL)

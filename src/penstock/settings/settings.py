@@ -25,7 +25,7 @@ from penstock.settings.usage import UsageSettings
 from penstock.settings.variable import Variable, variables
 from penstock.settings.workers import WorkerSettings
 
-# In the order of the documentation. A default may be derived from variables in front of it.
+# In the order of the documentation. A default may be derived from earlier variables.
 GROUPS: Final = (
     GatewaySettings, DatabaseSettings, JobSettings, WorkerSettings, ModelSettings, BlobSettings, ProviderSettings,
     UsageSettings, SidecarSettings, LogSettings,

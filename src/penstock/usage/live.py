@@ -50,8 +50,8 @@ class LiveUsage:
 
     A call is in the spool before its caller gets the response. ``interval`` is the time from the first call of a flush
     to the flush. While the database is away, calls are summed up by their dimensions; once that needs ``max_bytes``,
-    ``require_room`` refuses further calls, so that nothing is lost. ``folder``: of the spool; None keeps calls in
-    memory alone.
+    ``require_room`` refuses further calls, so that nothing is lost. ``folder`` is that of the spool; if it is None,
+    calls are kept in memory only.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class LiveUsage:
         self._tasks = [asyncio.create_task(self._flush_always()), asyncio.create_task(self._replay_always())]
 
     async def stop(self) -> None:
-        """Flush what there is, for two seconds at most while the database is away; the spool keeps the rest."""
+        """Flush the remaining calls, for two seconds at most if the database is away; the spool keeps the rest."""
         self._stopping.set()
         self._some.set()
         if self._tasks:
@@ -291,7 +291,7 @@ class LiveUsage:
             await set_within(self._stopping, _REPLAY_SECONDS)
 
     async def store_prices(self) -> None:
-        """Store what the ids of prices stand for. Raises DatabaseUnavailable."""
+        """Store the content of the prices by their ids. Raises DatabaseUnavailable."""
         if self.prices.prices:
             async with self._database.acquire() as connection:
                 await ledger.store_prices(connection, self.prices.prices)

@@ -75,7 +75,9 @@ class Group:
     @staticmethod
     def _length(holder: Deployment) -> float:
         loading = max((replica.load_seconds or 0.0 for replica in holder.replicas), default=0.0)
-        return max(_MIN_TURN_SECONDS, 2 * loading)  # counted from the grant: as long again as loading took
+        return max(
+            _MIN_TURN_SECONDS, 2 * loading
+        )  # counted from the grant: after loading, a turn lasts as long as loading took
 
     async def _hand_over(self) -> None:
         before = self._holder

@@ -74,7 +74,7 @@ class ModelHost:
         self._loop_task: asyncio.Task[None] | None = None
         self._describing = asyncio.Semaphore(_MAX_IMPORTING)
         self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._leaving: set[Deployment] = set()  # replaced or removed, and not yet at their end
+        self._leaving: set[Deployment] = set()  # replaced or removed, and not yet ended
 
     # Life
 
@@ -122,8 +122,8 @@ class ModelHost:
 
         ``streams``: the caller reads chunks as they come; ``collects``: the result holds all of them (by default where
         it does not stream). A call with a listener must be closed.
-        A version that was replaced a moment ago hands the call to the one that took its place. Raises NotFound for one
-        that was removed: another version may do something else.
+        A call of a version that has just been replaced goes to its replacement. Raises NotFound if the version was
+        removed: another version may do something else.
         """
         call = LiveCall(
             input,
@@ -156,10 +156,10 @@ class ModelHost:
     ) -> Deployment:
         """Register a model, a version of one, or with ``replace`` a new form of an existing version.
 
-        The new one takes calls once it is ready (described, and loaded if the one before was) and ``confirm`` has
-        returned; the one before finishes what it has. Raises AlreadyExists, InvalidInput (no room on its device), with
-        ``wait`` ModelUnavailable when its code or schema is unusable, and what ``confirm`` raises; nothing has changed
-        then.
+        The new one takes calls once it is ready (described, and loaded if its predecessor was) and ``confirm`` has
+        returned; the predecessor finishes its calls. Raises AlreadyExists, InvalidInput (no space on its device), with
+        ``wait`` ModelUnavailable when its code or schema is unusable, and what ``confirm`` raises. If it raises, nothing
+        has changed.
         """
         async with self._lock(model.name):
             entry = self.entries.get(model.name)
@@ -203,7 +203,7 @@ class ModelHost:
     ) -> None:
         """Remove a model, or one version of it, after ``confirm`` has returned; its running calls are finished.
 
-        Raises NotFound, and what ``confirm`` raises; nothing has changed then.
+        Raises NotFound, and what ``confirm`` raises. If it raises, nothing has changed.
         """
         self.find(name, version)
         async with self._lock(name):

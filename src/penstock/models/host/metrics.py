@@ -1,4 +1,4 @@
-"""Counters of models, for /metrics and for people.
+"""Counters of models, for /metrics and for the API of models.
 
 The counts are kept in plain lists, whose cost per call is a tenth of a metric object's; they become metrics when they
 are collected.
@@ -25,7 +25,9 @@ _BATCHES = metrics.histogram(
 )
 _WAITING = metrics.gauge("penstock_model_waiting", "Calls in the queue.", ["model", "version"])
 _IN_FLIGHT = metrics.gauge("penstock_model_in_flight", "Calls in replicas.", ["model", "version"])
-_REPLICAS = metrics.gauge("penstock_model_replicas", "Replicas, those that start included.", ["model", "version"])
+_REPLICAS = metrics.gauge(
+    "penstock_model_replicas", "Replicas, including those that are starting.", ["model", "version"]
+)
 
 
 class Counts(Struct, frozen=True, kw_only=True):

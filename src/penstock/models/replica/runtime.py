@@ -249,7 +249,7 @@ def unknown_options(runtime: str, options: Mapping[str, Any], known: Sequence[st
 
 
 class BlockingRuntime(Runtime):
-    """A runtime whose calls block. With ``concurrency`` above one they run in so many threads."""
+    """A runtime whose calls block. With ``concurrency`` above one they run in that many threads."""
 
     def load(self) -> None:
         """Prepare for calls; called once per replica, on the main thread."""

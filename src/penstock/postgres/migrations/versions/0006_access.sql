@@ -1,8 +1,8 @@
 -- Access to the gateways: keys, tickets, and the audit log.
 
--- One row. Each change of a tenant or a key takes the next number in its own transaction and stamps what it changed. The
--- row lock makes the order of numbers that of the commits, which a sequence would not: a gateway that has seen a number has
--- seen all changes up to it.
+-- One row. Each change of a tenant or a key takes the next number in its own transaction and stamps what it changed. Because
+-- of the row lock, numbers have the order of the commits, which a sequence would not ensure: a gateway that has seen a number
+-- has seen all changes up to it.
 CREATE TABLE access_generation (
     one        boolean PRIMARY KEY DEFAULT true CHECK (one),
     generation bigint NOT NULL
@@ -25,7 +25,7 @@ CREATE TABLE api_key (
     models       text[], -- the names it may use; NULL: all
     queues       text[],
     apps         text[],
-    digest       bytea NOT NULL, -- keyed, by the secret below
+    digest       bytea NOT NULL, -- keyed with the secret that secret_id names
     secret_id    text NOT NULL REFERENCES instance_secret,
     created_at   timestamptz NOT NULL,
     created_by   text NOT NULL, -- the id of a key; '' for AI_SERVICE_TOKEN
@@ -46,13 +46,13 @@ CREATE TABLE ticket_use (
 );
 CREATE INDEX ticket_use_expiry ON ticket_use (expires_at);
 
--- Each action that manages something, written in its transaction. "before" and "after" hold unsecret fields only.
+-- Each action that manages something, written in its transaction. "before" and "after" hold no secrets.
 CREATE TABLE audit (
     id        bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    tenant_id integer NOT NULL REFERENCES tenant, -- whose things were managed
+    tenant_id integer NOT NULL REFERENCES tenant, -- the tenant that the action is about
     at        timestamptz NOT NULL,
     key_id    text NOT NULL, -- of the sender; '' for AI_SERVICE_TOKEN
-    user_id   text NOT NULL, -- that the sender stated, or ''
+    user_id   text NOT NULL, -- the end user that the sender stated, or ''
     address   text NOT NULL, -- of the other end of the connection
     action    text NOT NULL, -- "key.create"
     subject   text NOT NULL, -- its id or name
