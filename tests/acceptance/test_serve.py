@@ -86,14 +86,14 @@ async def test_it_serves_and_stops_in_order(tmp_path: Path) -> None:
         assert not [pid for pid in parts if alive(pid)]
         assert "database system is shut down" in (tmp_path / "data" / "postgres.log").read_text()
         assert served.log.read_text().count('"status":"exit status 0"') == 4, (
-            "all parts ended by themselves, without a mistake"
+            "all parts ended by themselves, without an error"
         )
 
 
 @pytest.mark.usefixtures("prepared_data")
 async def test_ctrl_c_stops_it_in_order(tmp_path: Path) -> None:
     async with serving(tmp_path, WORKER_ID="alone") as served:
-        await until(lambda: '"worker_id":"alone"' in served.log.read_text(), "the only worker bears the name as it is")
+        await until(lambda: '"worker_id":"alone"' in served.log.read_text(), "the only worker has the configured name")
         served.process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(served.process.wait(), 20) == 0
 

@@ -158,7 +158,7 @@ class ModelHost:
 
         The new one takes calls once it is ready (described, and loaded if its predecessor was) and ``confirm`` has
         returned; the predecessor finishes its calls. Raises AlreadyExists, InvalidInput (no space on its device), with
-        ``wait`` ModelUnavailable when its code or schema is unusable, and what ``confirm`` raises. If it raises, nothing
+        ``wait`` ModelUnavailable when its code or schema is unusable, and what ``confirm`` raises; then nothing
         has changed.
         """
         async with self._lock(model.name):
