@@ -9,7 +9,19 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import access, burndown, claims, create, events, footprint, latency, providers, slow_clients, usage
+from benchmarks import (
+    access,
+    burndown,
+    claims,
+    create,
+    events,
+    footprint,
+    latency,
+    providers,
+    slow_clients,
+    tenants,
+    usage,
+)
 from benchmarks.figures import Figure, show, write_document
 from benchmarks.queues import run as queues
 from benchmarks.serving import run as serving
@@ -22,6 +34,7 @@ SCENARIOS = {
     "latency": latency.run,
     "events": events.run,
     "claims": claims.run,
+    "tenants": tenants.run,
     "access": access.run,
     "footprint": footprint.run,
     "queues": queues.run,

@@ -141,10 +141,9 @@ class Claiming:
 
 def _taken(rows: Sequence[asyncpg.Record]) -> dict[TenantId, Taken]:
     """Return what claimed rows took of each tenant."""
-    return {
-        tenant: Taken(jobs=count, cost=count, weight=weight)
-        for (tenant, weight), count in Counter((row["tenant_id"], row["weight"]) for row in rows).items()
-    }
+    weights = {row["tenant_id"]: row["weight"] for row in rows}
+    counts = Counter([row["tenant_id"] for row in rows])
+    return {tenant: Taken(jobs=count, cost=count, weight=weights[tenant]) for tenant, count in counts.items()}
 
 
 def _as_claimed(row: asyncpg.Record, names: ClaimedNames) -> ClaimedJob:

@@ -79,8 +79,8 @@ class ClaimNames:
 
     async def describe(self, connection: Connection, rows: Sequence[asyncpg.Record]) -> ClaimedNames:
         """Return the names by series id, for at least the series of the claimed ``rows``."""
-        unknown = {row["series_id"]: row["tenant_id"] for row in rows if row["series_id"] not in self._described}
-        if unknown:
+        if {row["series_id"] for row in rows} - self._described.keys():
+            unknown = {row["series_id"]: row["tenant_id"] for row in rows if row["series_id"] not in self._described}
             if len(self._described) > _MOST:
                 self._described.clear()
             found = await store.describe_claimed(connection, sorted(unknown))

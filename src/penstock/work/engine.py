@@ -229,9 +229,8 @@ class Engine:
     def _begin(self, jobs: Sequence[ClaimedJob]) -> None:
         now = time.monotonic()
         self.claimed += len(jobs)
-        attempts = [
-            Attempt(job, self.duty, now, self._heartbeats.soon, tenant=self._tenant_of(job.tenant)) for job in jobs
-        ]
+        tenants = {name: self._tenant_of(name) for name in {job.tenant for job in jobs}}
+        attempts = [Attempt(job, self.duty, now, self._heartbeats.soon, tenant=tenants[job.tenant]) for job in jobs]
         self._attempts.update((attempt.job.epoch, attempt) for attempt in attempts)
         self._executing += len(attempts)
         self._runners.begin(attempts)

@@ -186,7 +186,7 @@ class Reports:
 
 def _by_tenant(attempts: Sequence[Attempt]) -> Iterable[Sequence[Attempt]]:
     """Group attempts by the tenant of their jobs; usually they have the same."""
-    if all(attempt.job.tenant == attempts[0].job.tenant for attempt in attempts):
+    if len({attempt.job.tenant for attempt in attempts}) <= 1:
         return [attempts] if attempts else []
     groups: dict[str, list[Attempt]] = {}
     for attempt in attempts:
