@@ -19,3 +19,15 @@ async def test_the_first_key_closes_every_open_gateway(database_url: str) -> Non
         await until(closed, "the other gateway is closed")
         assert (await there.get("/jobs", Authorization=f"Bearer {key}")).status == 200
         assert (await there.get("/jobs", Authorization="Bearer anything")).status == 401
+
+
+async def test_a_ticket_without_a_key_ends_with_the_first_key(database_url: str) -> None:
+    async with running_gateway(database_url) as caller:
+        ticket = (await caller.post("/tickets", {"scopes": ["jobs:read"], "ttl_seconds": 3600})).json["ticket"]
+        assert (await caller.get(f"/jobs?ticket={ticket}")).status == 200
+        await caller.post("/keys", {"name": "first", "scopes": ["operator"]})
+
+        async def refused() -> bool:
+            return (await caller.get(f"/jobs?ticket={ticket}")).status == 401
+
+        await until(refused, "the ticket is refused", seconds=3)

@@ -69,13 +69,21 @@ class Access:
 
     def _without_header(self, request: Request) -> Principal | Awaitable[Principal]:
         if b"ticket=" in request.query_string and PARAMETER.search(request.query_string):
-            return self._tickets.redeem(request)
+            return self._with_ticket(request)
         if self._token is not None or self._watch.any_key:
             raise Unauthorized("a key is needed: send Authorization: Bearer <key>")
         if self._watch.any_key is None:
             return self._once_known(request)
         _refuse_foreign_pages(request)
         return self._acting(request, OPERATOR)
+
+    async def _with_ticket(self, request: Request) -> Principal:
+        principal = await self._tickets.redeem(request)
+        if principal.key is None and self._token is None:
+            await self._watch.first_read()
+            if self._watch.any_key:
+                raise Unauthorized("this ticket was issued without a key, and a key is needed now")
+        return principal
 
     async def _once_known(self, request: Request) -> Principal:
         """Wait for the first read of the database, which shows whether there are keys, then check the request."""
