@@ -64,6 +64,18 @@ async def test_the_text_of_a_key_is_shown_once_and_stored_nowhere(
             assert not [row for (row,) in rows if secret in row]
 
 
+async def test_spellings_of_one_header_take_little_memory(operator: HttpCaller) -> None:
+    key = await create(operator, "jobs:read")
+    cache = operator.parts.access.cache
+    before = len(cache._by_header)
+    for spaces in range(1, 60):
+        reply = await operator.call("GET", "/identity", headers={"Authorization": f"bearer{' ' * spaces}{key['key']}"})
+        assert reply.status == 200
+    assert len(cache._by_header) - before <= 16
+    await operator.post(f"/keys/{key['id']}/revoke")
+    await until(lambda: len(cache._by_header) <= before, "they are forgotten with their key")
+
+
 @pytest.mark.parametrize(
     "change",
     [

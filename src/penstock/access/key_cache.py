@@ -34,6 +34,7 @@ from penstock.tenants.principal import Grant, Principal
 log = logs.get(__name__)
 
 _MAX_ENTRIES: Final = 100_000
+_MAX_SPELLINGS: Final = 16  # headers of one key: "Bearer" may be in any case, with any number of spaces
 _MAX_READING: Final = 1000  # keys that wait to be read
 _UNKNOWN_SECONDS: Final = 1.0  # how long an id that does not exist is remembered
 _MAX_UNKNOWN: Final = 10_000
@@ -46,12 +47,13 @@ _REREAD_SECONDS: Final = 1.0  # the longest wait for a key that was known before
 class Entry:
     """A header that identifies a key. ``deadline`` is the monotonic time at which the key expires."""
 
-    __slots__ = ("deadline", "grant", "idle_minutes", "key", "used")
+    __slots__ = ("deadline", "digests", "grant", "idle_minutes", "key", "used")
 
     def __init__(self, key: StoredKey, grant: Grant, deadline: float) -> None:
         self.key = key
         self.grant = grant
         self.deadline = deadline
+        self.digests: list[bytes] = []  # of the headers that had the key
         self.used = True
         self.idle_minutes = 0
 
@@ -104,10 +106,22 @@ class KeyCache:
         principal = entry.grant.principal
         if principal is None:  # it was revoked while it was moved to a new secret
             raise Unauthorized(entry.grant.refusal)
+        self._remember(header, entry)
+        return principal
+
+    def _remember(self, header: bytes, entry: Entry) -> None:
+        if len(entry.digests) >= _MAX_SPELLINGS:
+            self._forget_headers(entry)
         if len(self._by_header) >= _MAX_ENTRIES:
             self._by_header.clear()  # they are checked again, by their ids, without the database
-        self._by_header[blake2b(self._process_key + header).digest()] = entry
-        return principal
+        digest = blake2b(self._process_key + header).digest()
+        self._by_header[digest] = entry
+        entry.digests.append(digest)
+
+    def _forget_headers(self, entry: Entry) -> None:
+        for digest in entry.digests:
+            self._by_header.pop(digest, None)
+        entry.digests.clear()
 
     async def entry(self, text: str) -> Entry:
         """Return the valid entry of a key. Raises as ``check`` does."""
@@ -209,10 +223,9 @@ class KeyCache:
                 await store.move(connection, key.id, old=key.secret_id, new=current.id, digest=current.digest(text))
         except DatabaseUnavailable:
             return  # the next gateway that checks the key moves it
-        moved = replace(key, digest=current.digest(text), secret_id=current.id)
         entry = self._by_id.get(key.id)
         if entry is not None:
-            entry.key = moved
+            entry.key = replace(key, digest=current.digest(text), secret_id=current.id)
 
     async def _load_again(self, known: Entry) -> Entry:
         """Read a known key, because the watch is late: this process was stopped, or the event loop was blocked."""
@@ -283,4 +296,4 @@ class KeyCache:
 
     def _forget(self, entry: Entry) -> None:
         self._by_id.pop(entry.key.id, None)
-        self._by_header = {digest: one for digest, one in self._by_header.items() if one is not entry}
+        self._forget_headers(entry)
