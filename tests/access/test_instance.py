@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,68 @@ async def test_a_rotation_ends_when_every_valid_key_has_moved(database_url: str,
     async with running_gateway(database_url, **changes) as caller:
         for key in (used, idle):
             assert (await caller.call("GET", "/jobs", headers=key[1])).status == 200
+
+
+async def test_a_key_that_another_gateway_moved_stays_valid_after_the_rotation(
+    database_url: str, tmp_path: Path
+) -> None:
+    changes: dict[str, Any] = {"ai_service_token": TOKEN, "penstock_secret_key": None, "penstock_data_dir": tmp_path}
+    async with (
+        running_gateway(database_url, **changes) as here,
+        running_gateway(database_url, **changes) as there,
+        open_database(database_url) as database,
+    ):
+        key = await new_key(here)
+        for caller in (here, there):
+            assert (await caller.call("GET", "/jobs", headers=key[1])).status == 200
+        host = Instance(database, SecretSource(None, tmp_path))
+        await host.rotate()
+
+        async def finished() -> bool:
+            assert (await here.call("GET", "/jobs", headers=key[1])).status == 200
+            with suppress(WrongState):
+                await host.finish()
+                return True
+            return False
+
+        await until(finished, "the rotation has ended")
+        source = there.parts.access.instance.source
+        await until(lambda: source.get().previous is None, "the other gateway has read the file")
+        spaced = {"Authorization": key[1]["Authorization"].replace(" ", "  ")}
+        for headers in (key[1], spaced):
+            assert (await there.call("GET", "/jobs", headers=headers)).status == 200
+
+
+def lose(file: Path, loss: str) -> None:
+    if loss == "removed":
+        file.unlink()
+    elif loss == "readable":
+        file.chmod(0o644)
+    else:
+        file.write_text("")
+
+
+@pytest.mark.parametrize("loss", ["removed", "readable", "empty"])
+async def test_a_gateway_whose_secret_file_is_lost_keeps_its_secret(
+    database_url: str, tmp_path: Path, loss: str
+) -> None:
+    changes: dict[str, Any] = {"ai_service_token": TOKEN, "penstock_secret_key": None, "penstock_data_dir": tmp_path}
+    async with running_gateway(database_url, **changes) as caller:
+        revoked, kept = await new_key(caller), await new_key(caller)
+        for key in (revoked, kept):
+            assert (await caller.call("GET", "/jobs", headers=key[1])).status == 200
+        file = tmp_path / "secret.key"
+        lose(file, loss)
+        await caller.post(f"/keys/{revoked[0]}/revoke")
+
+        async def refused() -> bool:
+            return (await caller.call("GET", "/jobs", headers=revoked[1])).status == 401
+
+        await until(refused, "the gateway refuses the key", seconds=2)
+        spaced = {"Authorization": kept[1]["Authorization"].replace(" ", "  ")}
+        for headers in (kept[1], spaced, (await new_key(caller))[1]):
+            assert (await caller.call("GET", "/jobs", headers=headers)).status == 200
+        assert file.exists() == (loss != "removed"), "no other secret is made"
 
 
 async def test_a_rotation_of_a_stated_secret_needs_both(database_url: str) -> None:

@@ -129,6 +129,8 @@ class KeyCache:
         if key_id is None:
             raise Unauthorized("this is not a key of Penstock, or it was mistyped")
         entry = await self.by_id(key_id)
+        if self._secrets.get().get(entry.key.secret_id) is None:  # another gateway has moved it to a new secret
+            entry = await self._load(key_id)
         if not self._matches(entry.key, text):
             raise Unauthorized("this key does not exist")
         await self._move_to_current(entry.key, text)
@@ -224,8 +226,8 @@ class KeyCache:
         except DatabaseUnavailable:
             return  # the next gateway that checks the key moves it
         entry = self._by_id.get(key.id)
-        if entry is not None:
-            entry.key = replace(key, digest=current.digest(text), secret_id=current.id)
+        if entry is not None:  # which may have been read again meanwhile
+            entry.key = replace(entry.key, digest=current.digest(text), secret_id=current.id)
 
     async def _load_again(self, known: Entry) -> Entry:
         """Read a known key, because the watch is late: this process was stopped, or the event loop was blocked."""

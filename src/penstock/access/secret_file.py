@@ -12,6 +12,9 @@ from typing import Final
 from penstock.access.secret import InstanceSecret, Secrets
 from penstock.errors import CannotStart
 from penstock.masking import Secret
+from penstock.telemetry import logs
+
+log = logs.get(__name__)
 
 FILE_NAME: Final = "secret.key"
 _MOST_BYTES: Final = 1000
@@ -39,9 +42,18 @@ class SecretSource:
         return self._secrets
 
     def reload(self) -> Secrets:
-        """Read the secrets again, because another host may have rotated them. Raises CannotStart."""
-        self._secrets = None
-        return self.get()
+        """Read the secrets again, because another host may have rotated them.
+
+        Those that were read before stay valid while the file cannot be read, and a lost file is not replaced: its
+        successor would not fit the database. Raises CannotStart.
+        """
+        if self._secrets is None or self.from_environment:
+            return self.get()
+        try:
+            self._secrets = _parse(self._read_file().splitlines(), str(self.path))
+        except (OSError, CannotStart) as error:
+            log.error("secret_file_unreadable", path=str(self.path), reason=str(error))
+        return self._secrets
 
     def write(self, secrets: Secrets) -> None:
         """Replace the file. Raises CannotStart."""
