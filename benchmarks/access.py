@@ -10,9 +10,9 @@ from pathlib import Path
 
 from benchmarks.figures import Figure
 from benchmarks.ground import fresh_database
+from penstock.access.audit import Sender
 from penstock.access.key import KeyCreation
 from penstock.access.part import AccessParts
-from penstock.access.service import Sender
 from penstock.masking import Secret
 from penstock.postgres.embedded import EmbeddedServer
 from penstock.postgres.pool import Database

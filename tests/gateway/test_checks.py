@@ -16,7 +16,7 @@ from penstock.postgres.pool import Database
 from penstock.quotas.admission import Quotas
 from penstock.quotas.rules import Rules
 from penstock.quotas.slices import Slices
-from penstock.tenants.principal import DEFAULT_TENANT, OPERATOR
+from penstock.tenants.principal import DEFAULT_TENANT, OPERATOR, Principal
 from penstock.web.body import Body
 from penstock.web.request import Request
 from penstock.web.response import Response
@@ -31,7 +31,7 @@ class Checked:
         self.seen: list[str] = []
         self.handlers = SubmitRoutes(service, check=self.check, quotas=Quotas(Rules(), Slices(database)))
 
-    def check(self, submission: JobSubmission, prefix: str) -> None:
+    def check(self, submission: JobSubmission, prefix: str, _sender: Principal) -> None:
         self.seen.append(prefix)
         if submission.task_type == "predict" and "text" not in msgspec.json.decode(submission.input):
             raise InvalidInput.of(f"{prefix}input.text", "is required")

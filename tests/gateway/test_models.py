@@ -587,7 +587,7 @@ class TestRegistration:
             await asyncio.gather(
                 service.add(stated | {"description": "another"}, replace=True), service.remove("fleeting")
             )
-            assert "fleeting" not in service.host.entries
+            assert (None, "fleeting") not in service.host.entries
             database = service._registrations._database
             assert database is not None
             async with database.acquire() as connection:

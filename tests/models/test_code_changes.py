@@ -48,7 +48,9 @@ def model(name: str, folder: Path = FOLDER, **stated: Any) -> Model:
 def test_which_changes_concern_a_model(watch: Any, by_default: bool, changed: str, reloaded: bool) -> None:
     stated = {} if watch is None else {"watch": watch}
     models = [model("mood", FOLDER / "mood", **stated)]
-    assert concerned(models, [FOLDER / changed], by_default=by_default) == ({("mood", "1")} if reloaded else set())
+    assert concerned(models, [FOLDER / changed], by_default=by_default) == (
+        {(None, "mood", "1")} if reloaded else set()
+    )
 
 
 def test_a_file_that_the_manifest_names_is_code(tmp_path: Path) -> None:
@@ -56,13 +58,13 @@ def test_a_file_that_the_manifest_names_is_code(tmp_path: Path) -> None:
     (tmp_path / "words").chmod(0o755)
     stated = {"name": "words", "runtime": "subprocess", "subprocess": {"command": ["./words", "-x"]}, "watch": True}
     program = manifest.check(stated, folder=tmp_path, source="folder")
-    assert concerned([program], [tmp_path / "words"], by_default=False) == {("words", "1")}
+    assert concerned([program], [tmp_path / "words"], by_default=False) == {(None, "words", "1")}
 
 
 def test_a_file_belongs_to_the_models_of_the_nearest_folder() -> None:
     models = [model("a"), model("b"), model("c", FOLDER / "c"), model("c", FOLDER / "c", version="2")]
-    assert concerned(models, [FOLDER / "shared.py"], by_default=True) == {("a", "1"), ("b", "1")}
-    assert concerned(models, [FOLDER / "c" / "code.py"], by_default=True) == {("c", "1"), ("c", "2")}
+    assert concerned(models, [FOLDER / "shared.py"], by_default=True) == {(None, "a", "1"), (None, "b", "1")}
+    assert concerned(models, [FOLDER / "c" / "code.py"], by_default=True) == {(None, "c", "1"), (None, "c", "2")}
 
 
 async def test_what_changes_during_a_reload_is_reloaded_once_more() -> None:
@@ -74,16 +76,16 @@ async def test_what_changes_during_a_reload_is_reloaded_once_more() -> None:
         await free.wait()
 
     reloads = Reloads(reload)
-    reloads.request([("a", "1")])
+    reloads.request([(None, "a", "1")])
     await until(lambda: len(reloaded) == 1, "it has begun")
     for _ in range(3):
-        reloads.request([("a", "1")])
-    reloads.request([("b", "1")])
-    await until(lambda: ("b", "1") in reloaded, "others do not wait for it")
+        reloads.request([(None, "a", "1")])
+    reloads.request([(None, "b", "1")])
+    await until(lambda: (None, "b", "1") in reloaded, "others do not wait for it")
     free.set()
-    await until(lambda: reloaded.count(("a", "1")) == 2, "it is reloaded again, once")
+    await until(lambda: reloaded.count((None, "a", "1")) == 2, "it is reloaded again, once")
     await reloads.stop()
-    assert reloaded.count(("a", "1")) == 2
+    assert reloaded.count((None, "a", "1")) == 2
 
 
 async def test_an_edit_takes_effect_and_a_broken_one_keeps_the_old_code(tmp_path: Path) -> None:

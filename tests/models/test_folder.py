@@ -14,10 +14,10 @@ def test_an_invalid_manifest_leaves_its_model_in_use_until_it_is_fixed_or_remove
     folder, file = ModelsFolder(tmp_path), tmp_path / "a.toml"
     file.write_text(GOOD)
     folder.scan()
-    good = folder.models["x", "1"]
+    good = folder.models[None, "x", "1"]
     file.write_text(GOOD + "oops")
     folder.scan()
-    assert (folder.models["x", "1"], set(folder.problems)) == (good, {"a.toml"})
+    assert (folder.models[None, "x", "1"], set(folder.problems)) == (good, {"a.toml"})
     assert folder.find("x", "1") is None
     file.write_text(GOOD + "[schema.input]\n")
     folder.scan()
@@ -34,7 +34,7 @@ def test_a_valid_file_takes_precedence_over_one_that_became_invalid(tmp_path: Pa
     (tmp_path / "a.toml").write_text("oops")
     (tmp_path / "b.toml").write_text(GOOD + "[schema.input]\n")
     folder.scan()
-    assert folder.files == {("x", "1"): "b.toml"}
+    assert folder.files == {(None, "x", "1"): "b.toml"}
     assert folder.find("x", "1") is not None
 
 

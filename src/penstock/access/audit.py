@@ -8,6 +8,16 @@ from typing import Any
 
 from msgspec import Raw, Struct
 
+from penstock.tenants.principal import Principal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sender:
+    """The sender of a management request, and its address."""
+
+    principal: Principal
+    address: str
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Action:

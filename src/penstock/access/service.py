@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET
 
 from penstock.access import keys, store
-from penstock.access.audit import Action, AuditPage, change
+from penstock.access.audit import Action, AuditPage, Sender, change
 from penstock.access.instance import Instance
 from penstock.access.key import (
     CreatedKey,
@@ -36,14 +36,6 @@ from penstock.tenants.principal import DEFAULT_NAME, Principal, TenantId
 
 _MAX_KEYS: Final = 1000  # valid ones of a tenant
 _LATEST: Final = timedelta(days=3653)  # of an expiry
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sender:
-    """The sender of a management request, and its address."""
-
-    principal: Principal
-    address: str
 
 
 class AccessService:

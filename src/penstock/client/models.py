@@ -121,9 +121,11 @@ class ModelCalls:
                 raise self._transport.unreachable(error) from error
         raise Unreachable("the stream ended before the call did")
 
-    async def models(self) -> dict[str, Any]:
-        """Return all models, and the manifests that cannot be read, in ``models`` and ``problems``."""
-        return await self._transport.call("GET", _MODELS, dict[str, Any])
+    async def models(self, *, all_tenants: bool = False) -> dict[str, Any]:
+        """Return the models that this client can call, and the manifests that cannot be read, in ``models`` and
+        ``problems``; an operator may list those of all tenants."""
+        query = {"all_tenants": "true"} if all_tenants else None
+        return await self._transport.call("GET", _MODELS, dict[str, Any], query=query)
 
     async def model(self, name: str) -> dict[str, Any]:
         """Return all details of one model."""

@@ -6,12 +6,14 @@ from collections.abc import Collection
 
 import msgspec
 
-from penstock.errors import InvalidInput
+from penstock.errors import Forbidden, InvalidInput
 from penstock.failures import CallFailed
 from penstock.jobs.job import JobSubmission
+from penstock.models.reader import Reader
 from penstock.models.service import ModelService
 from penstock.providers import job_inputs
 from penstock.providers.profile import Catalogue, Profile
+from penstock.tenants.principal import Principal
 from penstock.web.reading import decode
 
 PREDICT = "predict"
@@ -27,27 +29,27 @@ class InputCheck:
 
     def __init__(self, models: ModelService, catalogue: Catalogue) -> None:
         self._models = models
-        self._host = models.host
         self._profiles = catalogue.profiles
 
-    def names(self, task_type: str) -> Collection[str]:
-        """Return the model profiles that this gateway knows for jobs of a type."""
+    def names(self, task_type: str, sender: Principal) -> Collection[str]:
+        """Return the model profiles that this gateway knows for a sender's jobs of a type."""
         if task_type == PREDICT:
-            return self._host.entries.keys()
+            return [entry.name for entry in self._models.entries(_reader(sender))]
         transcribes = task_type in job_inputs.TRANSCRIPTION_TASKS
         if not transcribes and task_type not in job_inputs.CHAT_TASKS:
             return ()
         return [name for name, profile in self._profiles.items() if profile.transcribes == transcribes]
 
-    def problem(self, queue: tuple[str, str]) -> str | None:
-        """Return why this gateway does not serve a queue, if the manifest of its model is wrong."""
+    def problem(self, queue: tuple[str, str], sender: Principal) -> str | None:
+        """Return why this gateway does not serve a queue, if the manifest of its model is wrong; for operators only."""
         task_type, model_profile = queue
-        return self._models.problem_of(model_profile) if task_type == PREDICT else None
+        return self._models.problem_of(model_profile) if task_type == PREDICT and sender.operator else None
 
-    def __call__(self, submission: JobSubmission, prefix: str) -> None:
-        """Raise InvalidInput that names the field below ``prefix``."""
+    def __call__(self, submission: JobSubmission, prefix: str, sender: Principal) -> None:
+        """Raise InvalidInput that names the field below ``prefix``, and Forbidden for a model that the sender's key may
+        not use."""
         if submission.task_type == PREDICT:
-            self._check_model(submission, prefix)
+            self._check_model(submission, prefix, sender)
             return
         profile = self._profiles.get(submission.model_profile)
         if profile is not None:
@@ -56,13 +58,22 @@ class InputCheck:
             except CallFailed as error:
                 raise InvalidInput.of(f"{prefix}{error.field or 'input'}", error.message) from None
 
-    def _check_model(self, submission: JobSubmission, prefix: str) -> None:
-        entry = self._host.entries.get(submission.model_profile)
+    def _check_model(self, submission: JobSubmission, prefix: str, sender: Principal) -> None:
+        name, reader = submission.model_profile, _reader(sender)
+        if not reader.may_name(name):
+            allowed = ", ".join(sorted(reader.models or ())) or "none"
+            raise Forbidden(f"{prefix}model_profile: this key may not use the model {name}; it may use: {allowed}")
+        entry = self._models.visible(name, reader)
         if entry is not None:
             given = bytes(submission.input)
             checker = entry.versions[entry.default].checker_of_jobs
             value = decode(given, _any, prefix=f"{prefix}input")
             checker.check(value, prefix=f"{prefix}input", json=given)
+
+
+def _reader(sender: Principal) -> Reader:
+    """Return the models that a sender's jobs can run on: those of its tenant, as workers find them."""
+    return Reader(tenant=sender.tenant_name, models=sender.models)
 
 
 def _check_profile(submission: JobSubmission, profile: Profile) -> None:

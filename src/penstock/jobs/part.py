@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from penstock.jobs.http.base import Sizes
+from penstock.jobs.http.base import ExplainTo, KnownTo, Sizes
 from penstock.jobs.http.changing import ChangeRoutes
 from penstock.jobs.http.controls import ControlRoutes
 from penstock.jobs.http.events import EventRoutes
 from penstock.jobs.http.reading import ReadRoutes
 from penstock.jobs.http.submitting import Check, SubmitRoutes
 from penstock.jobs.http.working import WorkRoutes
-from penstock.jobs.queues import Explain, Known
 from penstock.jobs.service import JobService
 from penstock.part import Part
 from penstock.quotas.admission import Quotas
@@ -18,7 +17,7 @@ from penstock.web.route import routes_of
 
 
 def part(
-    service: JobService, settings: JobSettings, *, check: Check, known: Known, explain: Explain, quotas: Quotas
+    service: JobService, settings: JobSettings, *, check: Check, known: KnownTo, explain: ExplainTo, quotas: Quotas
 ) -> Part:
     """The routes of jobs. For ``check``, ``known``, ``explain`` and ``quotas`` see SubmitRoutes and JobRoutes."""
     sizes = Sizes(

@@ -55,13 +55,13 @@ class ModelsFolder:
             except BrokenManifest as error:
                 problems[file], broken[file] = error.message, error
                 continue
-            key = (model.name, model.version)
+            key = model.key
             if key in models:
                 problems[file] = f"model {model.name} version {model.version} is also defined in {files[key]}"
             else:
                 models[key], files[key] = model, file
-        for file in problems.keys() & before.keys():  # use the last valid form, unless another file defines the model
-            key = (before[file].name, before[file].version)
+        for file in problems.keys() & before.keys():  # what was good; another file with a good one goes before it
+            key = before[file].key
             if key not in models:
                 models[key], files[key] = before[file], file
         for file, reason in problems.items():
@@ -71,12 +71,14 @@ class ModelsFolder:
 
     def find(self, name: str, version: str) -> Model | None:
         """Return the model of the present manifest; None if there is none, or if it cannot be used."""
-        key = (name, version)
+        key = (None, name, version)
         return None if self.files.get(key) in self.problems else self.models.get(key)
 
     def has(self, name: str) -> bool:
         """Return whether there is a manifest, valid or not, for a model of that name."""
-        return any(key[0] == name for key in self.models) or any(one.model == name for one in self.broken.values())
+        return any(model.name == name for model in self.models.values()) or any(
+            one.model == name for one in self.broken.values()
+        )
 
     def _files(self) -> list[Path]:
         if not self.path.is_dir():

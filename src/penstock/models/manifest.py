@@ -23,7 +23,7 @@ from penstock.models.replica.runtime import Runtime, Schema
 FILE_NAME: Final = "model.toml"
 _MAX_BYTES: Final = 2**20
 
-Key = tuple[str, str]  # a model's name and version
+Key = tuple[str | None, str, str]  # a model's owner, name and version
 
 
 class Model(Struct, kw_only=True, frozen=True):
@@ -32,6 +32,7 @@ class Model(Struct, kw_only=True, frozen=True):
     manifest: Manifest
     folder: Path  # the manifest's; relative paths start here
     source: str  # "folder" or "api"
+    owner: str | None = None  # the tenant that registered it; None: the operator
     timeout: timedelta
     start_timeout: timedelta
     cancel_grace: timedelta | None
@@ -51,7 +52,7 @@ class Model(Struct, kw_only=True, frozen=True):
 
     @property
     def key(self) -> Key:
-        return self.name, self.version
+        return self.owner, self.name, self.version
 
     @property
     def runtime(self) -> type[Runtime]:
@@ -113,21 +114,22 @@ def _content(path: Path) -> bytes:
     return content
 
 
-def check(stated: Mapping[str, Any], *, folder: Path, source: str) -> Model:
-    """Return the model of a manifest. Raises InvalidInput, which names every mistake."""
-    mistakes = mistakes_of(stated, folder=folder, source=source)
+def check(stated: Mapping[str, Any], *, folder: Path, source: str, owner: str | None = None) -> Model:
+    """Return the model of a manifest that a tenant, or the operator, states. Raises InvalidInput with every mistake."""
+    mistakes = mistakes_of(stated, folder=folder, source=source, owner=owner)
     if mistakes:
         raise InvalidInput(mistakes)
     own = {name: value for name, value in stated.items() if name not in runtimes.NAMES}
     manifest = msgspec.convert({**own, "options": stated.get(own["runtime"], {})}, Manifest)
-    return _model(manifest, folder, source)
+    return _model(manifest, folder, source, owner)
 
 
-def _model(manifest: Manifest, folder: Path, source: str) -> Model:
+def _model(manifest: Manifest, folder: Path, source: str, owner: str | None) -> Model:
     return Model(
         manifest=manifest,
         folder=folder,
         source=source,
+        owner=owner,
         timeout=duration(manifest.timeout),
         start_timeout=duration(manifest.start_timeout),
         cancel_grace=None if manifest.cancel_grace is None else duration(manifest.cancel_grace),

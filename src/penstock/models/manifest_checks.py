@@ -21,7 +21,9 @@ _MAX_PROBLEMS: Final = 40  # mistakes that are reported for one manifest
 _DURATIONS: Final = ("timeout", "start_timeout", "cancel_grace", "unload_after")
 
 
-def mistakes_of(stated: Mapping[str, Any], *, folder: Path, source: str) -> list[FieldProblem]:
+def mistakes_of(
+    stated: Mapping[str, Any], *, folder: Path, source: str, owner: str | None = None
+) -> list[FieldProblem]:
     """Return what is wrong with a manifest; nothing if it can be used."""
     tables = {name: stated[name] for name in runtimes.NAMES if name in stated}
     own = {name: value for name, value in stated.items() if name not in tables}
@@ -35,6 +37,8 @@ def mistakes_of(stated: Mapping[str, Any], *, folder: Path, source: str) -> list
     problems += _check_values(sound)
     if source == "api":
         problems += _check_registered(sound)
+    if owner is not None:
+        problems += _check_owned(sound)
     return problems[:_MAX_PROBLEMS]
 
 
@@ -139,3 +143,10 @@ def _check_registered(sound: Mapping[str, Any]) -> Iterator[FieldProblem]:
             yield FieldProblem(field=name, detail="may stand only in a manifest of the server's folder")
     if sound.get("replicas", 1) > _MAX_REGISTERED_REPLICAS:
         yield FieldProblem(field="replicas", detail=f"must be at most {_MAX_REGISTERED_REPLICAS} here")
+
+
+def _check_owned(sound: Mapping[str, Any]) -> Iterator[FieldProblem]:
+    """Report keys that would let a tenant's model take what other tenants need, or be seen by them."""
+    for name in ("tenants", "device", "device_share", "exclusive"):
+        if name in sound:
+            yield FieldProblem(field=name, detail="may be stated only by an operator")

@@ -19,6 +19,11 @@ Version = Annotated[str, Meta(min_length=1, max_length=50, pattern=r"^[A-Za-z0-9
 Seconds = Annotated[float, Meta(gt=0, le=24 * 3600)]
 
 
+TenantNames = Annotated[
+    list[Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]], Meta(min_length=1, max_length=1000)
+]
+
+
 class Batching(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     """The batching of calls."""
 
@@ -54,6 +59,7 @@ class Stated(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     )
     retry: bool = True  # a call whose replica dies may run again in another one
     watch: bool | list[str] | None = None  # reload when code changes, or files of these patterns; None: the setting's
+    tenants: TenantNames | None = None  # those that see a model of the operator; None: all
     schema: Schema | None = None
     examples: list[Any] = []  # inputs that the schema allows
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from penstock.access import store as access
+from penstock.access.audit import Action, Sender
 from penstock.errors import DatabaseUnavailable, InvalidInput
 from penstock.models import manifest, store
 from penstock.models.manifest import Key, Model
@@ -19,14 +21,14 @@ from penstock.telemetry import logs
 log = logs.get(__name__)
 
 _POLL_SECONDS: Final = 2.0  # the time until another process's registration is noticed
+_REMOVED: Final = b"{}"  # in place of the manifest of a registered model that was removed
 
 
 class Registrations:
     """This process's copy of the table. Without a database nothing can be registered."""
 
-    def __init__(self, database: Database | None, tenant: int) -> None:
+    def __init__(self, database: Database | None) -> None:
         self._database = database
-        self._tenant = tenant
         self._rows: dict[Key, Row] = {}
         self._position = -1
         self._puts = 0
@@ -46,24 +48,49 @@ class Registrations:
             if row.removed or row.manifest is None:
                 continue
             try:
-                yield key, manifest.check(msgspec.json.decode(row.manifest), folder=Path("/"), source="api")
+                stated = msgspec.json.decode(row.manifest)
+                yield key, manifest.check(stated, folder=Path("/"), source="api", owner=row.owner)
             except InvalidInput as error:  # stored by a newer or older Penstock
                 log.warning("stored_model_refused", model=row.name, version=row.version, reason=error.message)
 
-    async def put(self, row: Row) -> None:
-        """Store a registration or removal. Raises DatabaseUnavailable."""
+    async def put(self, rows: Sequence[Row], sender: Sender | None, action: Action) -> None:
+        """Store registrations or removals of one owner, and what the sender did. Raises DatabaseUnavailable."""
         if self._database is None:
             raise DatabaseUnavailable("models are registered in the database, and there is none")
-        async with self._database.acquire() as connection:
-            await store.put(connection, self._tenant, row)
-        self._rows[row.name, row.version] = row
+        async with self._database.acquire() as connection, connection.transaction():
+            for row in rows:
+                tenant = None
+                if row.owner is not None:
+                    found = await access.tenant(connection, row.owner)
+                    assert found is not None  # noqa: S101 - tenants are not deleted
+                    tenant = found[0]
+                await store.put(connection, tenant, row)
+            if sender is not None:
+                await access.record(connection, sender.principal.tenant, sender.principal, sender.address, action)
+        self._rows |= {(row.owner, row.name, row.version): row for row in rows}
         self._puts += 1
 
-    async def put_removal(self, model: Model) -> None:
-        """Store that a model was removed. Raises DatabaseUnavailable."""
-        stored = self._rows.get(model.key)
-        text = stored.manifest if stored is not None and model.source == "api" else None
-        await self.put(Row(name=model.name, version=model.version, manifest=text, removed=True))
+    async def put_removals(self, models: Sequence[Model], sender: Sender | None) -> None:
+        """Store that versions of one model were removed. Raises DatabaseUnavailable."""
+        rows = [
+            Row(
+                owner=model.owner,
+                name=model.name,
+                version=model.version,
+                manifest=_REMOVED if model.source == "api" else None,
+                removed=True,
+            )
+            for model in models
+        ]
+        versions = {"versions": [row.version for row in rows]}
+        await self.put(rows, sender, Action(name="model.remove", subject=rows[0].name, before=versions))
+
+    async def record(self, sender: Sender | None, action: Action) -> None:
+        """Record an action that changes no row. Raises DatabaseUnavailable."""
+        if self._database is None or sender is None:
+            return
+        async with self._database.acquire() as connection:
+            await access.record(connection, sender.principal.tenant, sender.principal, sender.address, action)
 
     async def follow(self, on_change: Callable[[], Awaitable[None]]) -> None:
         """Poll the table without end; call ``on_change`` after it has changed."""
@@ -85,10 +112,10 @@ class Registrations:
     async def _poll(self, database: Database, on_change: Callable[[], Awaitable[None]]) -> None:
         puts = self._puts
         async with database.acquire() as connection:
-            position = await store.position(connection, self._tenant)
+            position = await store.position(connection)
             changed = position != self._position
-            rows = await store.read_all(connection, self._tenant) if changed else []
+            rows = await store.read_all(connection) if changed else []
         if changed and puts == self._puts:  # otherwise the rows may be older than those that this process wrote
-            self._rows = {(row.name, row.version): row for row in rows}
+            self._rows = {(row.owner, row.name, row.version): row for row in rows}
             await on_change()
             self._position = position

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
+from penstock.access.audit import Action, Sender
 from penstock.errors import (
     AlreadyExists,
     InvalidInput,
@@ -23,15 +24,17 @@ from penstock.errors import (
     NotFound,
     Overloaded,
     PenstockError,
+    ScopeMissing,
 )
 from penstock.models import manifest
 from penstock.models.code_changes import Reloads, concerned
 from penstock.models.folder import ModelsFolder
 from penstock.models.host.deployment import Deployment
-from penstock.models.host.host import Entry, ModelHost
+from penstock.models.host.host import Entry, EntryKey, ModelHost
 from penstock.models.manifest import Key, Model
+from penstock.models.reader import OPERATOR, Reader
 from penstock.models.registrations import Registrations
-from penstock.models.replica import runtimes
+from penstock.models.replica import runtimes, secrets
 from penstock.models.store import Row
 from penstock.postgres.pool import Database
 from penstock.suggestions import did_you_mean
@@ -39,8 +42,10 @@ from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
-_MAX_REGISTERED: Final = 500  # models that are registered over HTTP
+_MAX_REGISTERED: Final = 500  # versions of models that are registered over HTTP
+_MAX_OF_TENANT: Final = 100  # of these by one tenant
 _MAX_MANIFEST_BYTES: Final = 64 * 1024  # of a manifest that is registered over HTTP
+_RECORDED: Final = ("url", "path", "base_url", "model", "task")  # options that the audit log shows, without secrets
 
 
 class ModelService:
@@ -55,16 +60,15 @@ class ModelService:
         *,
         folder: Path | None = None,
         database: Database | None = None,
-        tenant: int = 1,
         watch_code: bool = False,
     ) -> None:
         self.host = host
         self.folder = ModelsFolder(folder) if folder is not None else None
-        self._registrations = Registrations(database, tenant)
+        self._registrations = Registrations(database)
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._synchronizing = asyncio.Lock()
-        self._changing: Counter[str] = Counter()  # models that a request is changing: synchronizing skips them
+        self._changing: Counter[EntryKey] = Counter()  # models that a request is changing: synchronizing skips them
         self._watch_code = watch_code  # whether to reload models whose manifests state no `watch`
         self._reloads = Reloads(self._reload_changed)
         self._tried: dict[Key, str] = {}  # fingerprints of unusable manifests: tried again when they change
@@ -92,33 +96,64 @@ class ModelService:
         if self.folder is None:
             return {}
         hidden = {
-            self.folder.files[key]: f"model {key[0]} version {key[1]} was removed; add it by its name to bring it back"
+            self.folder.files[key]: f"model {key[1]} version {key[2]} was removed; add it by its name to bring it back"
             for key in self.folder.models
             if self._registrations.hides(key)
         }
         return hidden | self.folder.problems
 
-    def find(self, name: str, version: str | None = None) -> Deployment:
-        """Return a model by name, and version if not the newest. Raises NotFound and ModelBroken."""
+    def find(self, name: str, version: str | None = None, reader: Reader = OPERATOR) -> Deployment:
+        """Return a model that a reader sees by name, and version if not the newest. Raises NotFound and ModelBroken."""
+        entry = self.visible(name, reader)
+        if entry is None:
+            if reader.tenant is None and reader.may_name(name):
+                self._explain_absence(name, version)
+            names = [entry.name for entry in self.entries(reader)]
+            raise NotFound(f"there is no model {name[:100]!r} here{did_you_mean(name, names)}")
         try:
-            return self.host.find(name, version)
+            return self.host.find(name, version, owner=entry.owner)
         except NotFound:
-            self._explain_absence(name, version)
+            if reader.tenant is None:
+                self._explain_absence(name, version)
             raise
 
-    def entry(self, name: str) -> Entry:
-        """Return a model with all its versions. Raises NotFound and ModelBroken."""
-        self.find(name)
-        return self.host.entries[name]
+    def entry(self, name: str, reader: Reader = OPERATOR) -> Entry:
+        """Return a model that a reader sees, with all its versions. Raises NotFound and ModelBroken."""
+        deployment = self.find(name, reader=reader)
+        return self.host.entries[deployment.model.owner, name]
 
-    def problem_of(self, name: str) -> str | None:
+    def entries(self, reader: Reader = OPERATOR) -> list[Entry]:
+        """Return all models that a reader sees, by name."""
+        names = {name for owner, name in self.host.entries if owner in reader.owners}
+        found = [self.visible(name, reader) for name in sorted(names)]
+        return [entry for entry in found if entry is not None]
+
+    def problem_of(self, name: str, reader: Reader = OPERATOR) -> str | None:
         """Return why a model of the folder is not served; None where it is, or where there is no such model."""
         try:
-            self.find(name)
+            self.find(name, reader=reader)
         except ModelBroken as error:
             return error.message
         except NotFound:
             pass
+        return None
+
+    def managed(self, name: str, reader: Reader) -> Entry:
+        """Return a model that a reader may manage.
+
+        Raises NotFound and ModelBroken, and ScopeMissing for a model of the operator that is shared with a tenant.
+        """
+        entry = self.entry(name, reader)
+        if entry.owner != reader.tenant:
+            raise ScopeMissing(f"model {name} is shared by the operator: this needs a key with the scope operator")
+        return entry
+
+    def visible(self, name: str, reader: Reader) -> Entry | None:
+        """Return the model that a name means to a reader; its newest version decides who sees it."""
+        for owner in reader.owners:
+            entry = self.host.entries.get((owner, name))
+            if entry is not None and reader.sees(entry.versions[entry.default].model):
+                return entry
         return None
 
     def _explain_absence(self, name: str, version: str | None) -> None:
@@ -130,21 +165,29 @@ class ModelService:
                 raise ModelBroken(
                     f"model {name} cannot be used: in its manifest {file}, {broken.message}", broken.problems
                 )
-        if name not in self.host.entries and any(
-            key[0] == name and self._registrations.hides(key) for key in self.folder.models
+        if (None, name) not in self.host.entries and any(
+            key[1] == name and self._registrations.hides(key) for key in self.folder.models
         ):
             raise NotFound(f"model {name} was removed; add it by its name to bring it back")
 
     # Changes by requests
 
-    async def add(self, stated: Mapping[str, Any], *, replace: bool = False) -> Deployment:
-        """Register a model that a server elsewhere runs, or restore a model of the operator's folder by its name.
+    async def add(
+        self,
+        stated: Mapping[str, Any],
+        *,
+        replace: bool = False,
+        reader: Reader = OPERATOR,
+        sender: Sender | None = None,
+    ) -> Deployment:
+        """Register a model that a server elsewhere runs, for a reader's tenant or, by the operator, for all; or restore
+        a model of the operator's folder by its name. ``sender`` is recorded in the audit log.
 
         Raises InvalidInput, AlreadyExists, NotFound (no such manifest), ModelUnavailable, DatabaseUnavailable.
         """
-        if "runtime" not in stated:
-            return await self._add_from_folder(stated, replace=replace)
-        if not _registrable(stated["runtime"]):
+        if "runtime" not in stated and reader.tenant is None:
+            return await self._add_from_folder(stated, reader, sender, replace=replace)
+        if not _registrable(stated.get("runtime")):
             raise InvalidInput.of(
                 "runtime",
                 f"over HTTP only {' and '.join(runtimes.registrable())} models can be registered; others come from a "
@@ -153,46 +196,71 @@ class ModelService:
         text = msgspec.json.encode(stated)
         if len(text) > _MAX_MANIFEST_BYTES:
             raise InvalidInput.of("body", f"a manifest has at most {_MAX_MANIFEST_BYTES} bytes")
-        model = manifest.check(stated, folder=Path("/"), source="api")
-        registered = sum(deployment.model.source == "api" for deployment in self.host.deployments())
-        if registered >= _MAX_REGISTERED and not replace:
-            raise Overloaded(f"{registered} models are registered over HTTP already; remove some first")
-        with self._changes(model.name):
-            self._require_free_name(model.name)
-            existing = self._registered_as(model)
-            if existing is not None and not replace:
-                return existing  # the same request again
-            row = Row(name=model.name, version=model.version, manifest=text, removed=False)
+        model = manifest.check(stated, folder=Path("/"), source="api", owner=reader.tenant)
+        _require_own_name(model.name, reader)
+        self._require_room(model, replace=replace)
+        with self._changes(model.owner, model.name):
+            self._require_free_name(model.name, reader)
+            there = self._registered_as(model)
+            if there is not None and not replace:
+                return there  # the same request again
+            row = Row(owner=model.owner, name=model.name, version=model.version, manifest=text, removed=False)
+            confirm = partial(self._registrations.put, [row], sender, _addition(model, replace=replace))
             try:
-                return await self.host.add(model, replace=replace, confirm=partial(self._registrations.put, row))
+                return await self.host.add(model, replace=replace, confirm=confirm)
             except AlreadyExists:
                 existing = self._registered_as(model)
                 if existing is None:
                     raise
                 return existing  # the same request, at the same time
 
-    def _require_free_name(self, name: str) -> None:
-        """Raise AlreadyExists if a name belongs to the operator's folder."""
-        entry = self.host.entries.get(name)
+    def _require_room(self, model: Model, *, replace: bool) -> None:
+        """Raise Overloaded if too many models are registered."""
+        registered = [one.model.owner for one in self.host.deployments() if one.model.source == "api"]
+        own = registered.count(model.owner)
+        limit = _MAX_REGISTERED if model.owner is None else _MAX_OF_TENANT
+        if not replace and own >= limit:
+            raise Overloaded(f"{own} models are registered over HTTP already; remove some first")
+        if not replace and len(registered) >= _MAX_REGISTERED:
+            raise Overloaded("too many models are registered here already")
+
+    def _require_free_name(self, name: str, reader: Reader) -> None:
+        """Raise AlreadyExists if a name belongs to the operator's folder or, for a tenant, to a model that it sees."""
+        if reader.tenant is not None:
+            shared = self.host.entries.get((None, name))
+            if shared is not None and reader.sees(shared.versions[shared.default].model):
+                raise AlreadyExists(f"model {name} is shared by the operator: take another name")
+            return
+        entry = self.host.entries.get((None, name))
         served = entry is not None and any(one.model.source == "folder" for one in entry.versions.values())
         if served or (self.folder is not None and self.folder.has(name)):
             raise AlreadyExists(f"model {name} belongs to the server's folder: choose another name")
 
     def _registered_as(self, model: Model) -> Deployment | None:
         """Return the deployment of exactly this manifest, if there is one."""
-        entry = self.host.entries.get(model.name)
+        entry = self.host.entries.get((model.owner, model.name))
         there = entry.versions.get(model.version) if entry is not None else None
         return there if there is not None and there.model.fingerprint == model.fingerprint else None
 
-    async def remove(self, name: str, version: str | None = None) -> None:
-        """Remove a model, or one version; a model of the folder stays removed until it is added again by its name."""
-        with self._changes(name):
-            await self.host.remove(name, version, confirm=self._put_removals)
+    async def remove(
+        self, name: str, version: str | None = None, reader: Reader = OPERATOR, *, sender: Sender | None = None
+    ) -> None:
+        """Remove a model, or one version; a model of the folder stays removed until it is added again by its name.
 
-    async def reload(self, name: str, version: str | None = None) -> Deployment:
-        """Import and load a version again, with its present manifest. Raises the errors of ``add``."""
-        with self._changes(name):
-            model = self.find(name, version).model
+        Raises NotFound, and ScopeMissing for a model that is shared with the reader.
+        """
+        owner = self.managed(name, reader).owner
+        with self._changes(owner, name):
+            confirm = partial(self._registrations.put_removals, sender=sender)
+            await self.host.remove(name, version, owner=owner, confirm=confirm)
+
+    async def reload(
+        self, name: str, version: str | None = None, reader: Reader = OPERATOR, *, sender: Sender | None = None
+    ) -> Deployment:
+        """Import and load a version again, with its present manifest. Raises the errors of ``add`` and ``remove``."""
+        owner = self.managed(name, reader).owner
+        with self._changes(owner, name):
+            model = self.find(name, version, reader).model
             if self.folder is not None and model.source == "folder":
                 await asyncio.to_thread(self.folder.scan)
                 fresh = self.folder.find(model.name, model.version)
@@ -200,16 +268,27 @@ class ModelService:
                     reasons = "; ".join(f"{file}: {reason}" for file, reason in self.folder.problems.items())
                     raise InvalidInput.of("manifest", f"version {model.version} is not in the folder now. {reasons}")
                 model = fresh
+            done = Action(name="model.reload", subject=name, after={"version": model.version})
+            await self._registrations.record(sender, done)
             return await self.host.reload(model)
 
-    async def _add_from_folder(self, stated: Mapping[str, Any], *, replace: bool) -> Deployment:
+    async def clean_logs(self, name: str, reader: Reader = OPERATOR, *, sender: Sender | None = None) -> int:
+        """Delete the lines of a model's log; return how many there were. Raises the errors of ``remove``."""
+        logbook = self.managed(name, reader).logbook
+        await self._registrations.record(sender, Action(name="model.clean_logs", subject=name))
+        return logbook.clear()
+
+    async def _add_from_folder(
+        self, stated: Mapping[str, Any], reader: Reader, sender: Sender | None, *, replace: bool
+    ) -> Deployment:
         extra = sorted(stated.keys() - {"name", "version"})
         if extra:
             raise InvalidInput.of(extra[0][:100], "goes with a runtime; a model of the server's folder has just a name")
         name = stated.get("name")
         if not isinstance(name, str):
             raise InvalidInput.of("name", "is required")
-        with self._changes(name):
+        _require_own_name(name, reader)
+        with self._changes(None, name):
             if self.folder is not None:
                 await asyncio.to_thread(self.folder.scan)
             known = {} if self.folder is None else self.folder.models
@@ -226,14 +305,11 @@ class ModelService:
                 )
             model = found[-1]
             if self.folder is not None and self.folder.find(model.name, model.version) is None:
-                file = self.folder.files[model.name, model.version]
+                file = self.folder.files[model.key]
                 raise InvalidInput.of("manifest", f"{file}: {self.folder.problems[file]}")
             row = Row(name=model.name, version=model.version, manifest=None, removed=False)
-            return await self.host.add(model, replace=replace, confirm=partial(self._registrations.put, row))
-
-    async def _put_removals(self, models: Sequence[Model]) -> None:
-        for model in models:
-            await self._registrations.put_removal(model)
+            confirm = partial(self._registrations.put, [row], sender, _addition(model, replace=replace))
+            return await self.host.add(model, replace=replace, confirm=confirm)
 
     # Synchronizing
 
@@ -249,10 +325,10 @@ class ModelService:
 
     async def _reload_changed(self, key: Key) -> None:
         """Reload a model whose code has changed. If the new code cannot be used, the old code stays in use."""
-        name, version = key
+        owner, name, version = key
         try:
-            with self._changes(name):
-                model = self.host.find(name, version).model
+            with self._changes(owner, name):
+                model = self.host.find(name, version, owner=owner).model
                 stated = self.folder.find(name, version) if self.folder is not None else None
                 await self.host.reload(stated or model)
             log.info("model_reloaded", model=name, version=version, reason="its code has changed")
@@ -264,24 +340,25 @@ class ModelService:
 
     def _note_refused(self, key: Key, problem: str) -> None:
         """Log why a newer form of a model is not used, and show it beside the one that still is."""
-        name, version = key
+        owner, name, version = key
         log.warning("model_not_taken_up", model=name, version=version, reason=problem)
-        entry = self.host.entries.get(name)
+        entry = self.host.entries.get((owner, name))
         if entry is not None:
             entry.logbook.add("error", problem, version=version)
             if version in entry.versions:
                 entry.versions[version].newer_problem = entry.logbook.masked(problem)
 
     @contextmanager
-    def _changes(self, name: str) -> Iterator[None]:
+    def _changes(self, owner: str | None, name: str) -> Iterator[None]:
         """Mark a model as being changed, because loading may take minutes and must not delay other models."""
-        self._changing[name] += 1
+        place = (owner, name)
+        self._changing[place] += 1
         try:
             yield
         finally:
-            self._changing[name] -= 1
-            if not self._changing[name]:
-                del self._changing[name]
+            self._changing[place] -= 1
+            if not self._changing[place]:
+                del self._changing[place]
 
     async def _synchronize(self, *, wait: bool) -> None:
         """Make the host's models match the folder and the table."""
@@ -291,14 +368,15 @@ class ModelService:
             wanted = self._wanted()
             current = {deployment.model.key: deployment for deployment in self.host.deployments()}
             for key in current.keys() - wanted.keys():
-                if not self._changing[key[0]]:
+                owner, name, version = key
+                if not self._changing[owner, name]:
                     with suppress(NotFound):
-                        await self.host.remove(*key)
+                        await self.host.remove(name, version, owner=owner)
             replacing = []
             for key, model in sorted(wanted.items(), key=lambda item: _order(item[0])):
                 before = current.get(key)
                 same = before is not None and before.model.fingerprint == model.fingerprint
-                if same or self._changing[model.name] or self._tried.get(key) == model.fingerprint:
+                if same or self._changing[model.owner, model.name] or self._tried.get(key) == model.fingerprint:
                     continue
                 if before is None:
                     await self._take_up(model, replace=False, wait=False)
@@ -328,8 +406,24 @@ def _registrable(runtime: object) -> bool:
     return runtime in runtimes.NAMES and runtimes.find(str(runtime)).registrable
 
 
+def _require_own_name(name: str, reader: Reader) -> None:
+    """Raise InvalidInput for a name that the reader's key may not use."""
+    if not reader.may_name(name):
+        allowed = ", ".join(sorted(reader.models or ())) or "none"
+        raise InvalidInput.of("name", f"must be one of the models of your key: {allowed}")
+
+
+def _addition(model: Model, *, replace: bool) -> Action:
+    """Return what the audit log records of a registration: nothing that may be secret."""
+    options = secrets.masked(
+        {name: model.manifest.options[name] for name in _RECORDED if name in model.manifest.options}
+    )
+    after = {"version": model.version, "runtime": model.manifest.runtime, "replace": replace, **options}
+    return Action(name="model.add", subject=model.name, after=after)
+
+
 def _order(key: Key) -> tuple[str, list[tuple[int, str]]]:
     """Return a sort key that orders versions as people do, 2 before 10. The last version becomes the default."""
-    name, version = key
+    _, name, version = key
     parts = version.replace("-", ".").replace("+", ".").replace("_", ".").split(".")
     return (name, [(int(part), "") if part.isdigit() else (-1, part) for part in parts])

@@ -74,8 +74,9 @@ async def run(path: Path, *, private: Iterable[str] = ()) -> Report:
     except PenstockError as error:
         report.problems.append(error.message)
     finally:
-        if not report.sound and model.name in host.entries:
-            lines = host.entries[model.name].logbook.newest(Wanted(level="warning"), _LINES)
+        entry = host.entries.get((model.owner, model.name))
+        if not report.sound and entry is not None:
+            lines = entry.logbook.newest(Wanted(level="warning"), _LINES)
             report.problems += [f"log: {line.message}" for line in lines]
         await host.stop()
     return report

@@ -137,7 +137,7 @@ class ProvidersWatch:
 
     def _registered(self, spec: ProviderSpec) -> ProviderStatus:
         """Return the state of a registered model; a worker may host one that this gateway does not."""
-        entry = self._host.entries.get(spec.model)
+        entry = self._host.entries.get((None, spec.model))
         return ProviderStatus(
             name=spec.name,
             configured=True,

@@ -10,9 +10,8 @@ from uuid import UUID
 import asyncpg
 
 from penstock.access import store as access_store
-from penstock.access.audit import Action, change
+from penstock.access.audit import Action, Sender, change
 from penstock.access.key_watch import TOPIC
-from penstock.access.service import Sender
 from penstock.errors import InvalidInput, NotFound, Overloaded
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups

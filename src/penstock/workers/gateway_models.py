@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, suppress
 from typing import Final
@@ -34,7 +35,9 @@ class GatewayModels:
         known: Mapping[str, int] | None = None
         while True:
             try:
-                found = {model["name"]: model["places"] for model in (await self._client.models())["models"]}
+                found = Counter[str]()  # places of the models of all tenants that have a name
+                for model in (await self._client.models(all_tenants=True))["models"]:
+                    found[model["name"]] += model["places"]
             except PenstockError as error:
                 log.debug("models_not_listed", reason=error.code)  # keep the last list
             else:

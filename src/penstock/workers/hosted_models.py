@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 
@@ -16,6 +17,7 @@ from penstock.models.accounting import use_of
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.deployment import Deployment
 from penstock.models.inputs import from_json
+from penstock.models.reader import Reader
 from penstock.models.replica.data_urls import inlined
 from penstock.models.replica.runtime import Segment
 from penstock.models.service import ModelService
@@ -34,13 +36,16 @@ class HostedModels:
     async def names(self) -> AsyncIterator[Mapping[str, int]]:
         while True:
             self._host.changed.clear()
-            yield {name: entry.versions[entry.default].places for name, entry in self._host.entries.items()}
+            places: Counter[str] = Counter()  # of the models of all tenants that have a name
+            for entry in self._host.entries.values():
+                places[entry.name] += entry.versions[entry.default].places
+            yield dict(places)
             await self._host.changed.wait()
 
     async def predict(self, name: str, job: ClaimedJob, context: JobContext) -> bytes:
         listener = _Listener(context)
         try:
-            deployment = self._service.find(name)
+            deployment = self._service.find(name, reader=Reader(tenant=job.tenant))
             if deployment.schema is None:
                 await deployment.describe()
             given = await from_json(bytes(job.input), deployment, self._uploads.of(context.tenant))

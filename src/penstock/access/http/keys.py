@@ -6,8 +6,9 @@ from typing import Final
 
 import msgspec
 
+from penstock.access.audit import Sender
 from penstock.access.key import CreatedKey, Identity, Key, KeyChange, KeyCreation, KeyList, KeyRotation
-from penstock.access.service import AccessService, Sender
+from penstock.access.service import AccessService
 from penstock.access.ticket import Ticket, TicketCreation
 from penstock.access.tickets import Tickets
 from penstock.errors import (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
@@ -18,16 +19,21 @@ from penstock.errors import (
 from penstock.jobs.job import (
     Job,
 )
-from penstock.jobs.queues import Explain, Known
+from penstock.jobs.queues import Known
 from penstock.jobs.service import JobService
 from penstock.jobs.sql.store import Queue
 from penstock.jobs.states import Status
 from penstock.jobs.tenant_jobs import TenantJobs
+from penstock.tenants.principal import Principal
 from penstock.web.request import Request
 from penstock.web.route import PathParameter
 
 BODY_ERRORS: Final = (MalformedBody, InvalidInput, TooLarge, Unsupported)
 JOB_ID: Final = PathParameter(name="id", type=UUID, description="the job's id", subject="job")
+
+
+KnownTo = Callable[[str, Principal], Collection[str]]
+ExplainTo = Callable[[Queue, Principal], str | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,20 +56,20 @@ class Sizes:
 
 
 class JobRoutes:
-    """Handlers that use one job service. ``known`` returns the model profiles that this process knows for a task type.
-    ``explain`` returns why this process does not serve a queue, if it knows."""
+    """Handlers that use one job service. ``known`` returns the model profiles that this process knows for a task type
+    and a sender, ``explain`` why this process does not serve a queue, if it knows."""
 
     def __init__(
         self,
         service: JobService,
         *,
         sizes: Sizes | None = None,
-        known: Known = lambda _: (),
-        explain: Explain = lambda _: None,
+        known: KnownTo = lambda _, __: (),
+        explain: ExplainTo = lambda _, __: None,
     ) -> None:
         self.sizes = sizes or Sizes()
-        self.known = known
-        self.explain = explain
+        self._known = known
+        self._explain = explain
         self._service = service
 
     def jobs(self, request: Request) -> TenantJobs:
@@ -74,8 +80,18 @@ class JobRoutes:
         """Return the job with warnings, if it waits for a worker that may not exist."""
         if not waits(job):
             return job
-        warnings = await self.jobs(request).queues.warnings([queue_of(job)], self.known, self.explain)
+        warnings = await self.warnings(request, [queue_of(job)])
         return msgspec.structs.replace(job, warnings=warnings) if warnings else job
+
+    async def warnings(self, request: Request, queues: Sequence[Queue]) -> list[str]:
+        """Return a sentence about each of these queues that no worker serves."""
+        sender = request.principal
+        return await self.jobs(request).queues.warnings(
+            queues, self.known_to(sender), lambda queue: self._explain(queue, sender)
+        )
+
+    def known_to(self, sender: Principal) -> Known:
+        return lambda task_type: self._known(task_type, sender)
 
     async def wait(self, request: Request, job_id: UUID, seconds: float) -> Job:
         """Return the job once it has finished, or its state after ``seconds`` or when the process begins to stop."""

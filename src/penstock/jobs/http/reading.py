@@ -12,6 +12,7 @@ from penstock.errors import (
     NotFound,
 )
 from penstock.jobs.http import examples
+from penstock.jobs.http.allowed import reads, visible
 from penstock.jobs.http.base import JOB_ID, JobRoutes
 from penstock.jobs.http.filters import FILTER_PARAMETERS, FILTERS, filter_of, values_of
 from penstock.jobs.job import (
@@ -54,9 +55,12 @@ class ReadRoutes(JobRoutes):
         job_id = request.path_id()
         query = request.query({"wait": False})
         if "wait" not in query:
-            return json_response(await self.warned(request, await self.jobs(request).get(job_id)))
-        wait = _number(query["wait"][0], "wait", WaitSeconds)
-        return json_response(await self.warned(request, await self.wait(request, job_id, wait)))
+            job = await self.jobs(request).get(job_id)
+        else:
+            job = await self.wait(request, job_id, _number(query["wait"][0], "wait", WaitSeconds))
+        if not reads(request.principal, job):
+            raise NotFound(f"there is no job {job_id}")
+        return json_response(await self.warned(request, job))
 
     @route(
         "GET",
@@ -91,7 +95,8 @@ class ReadRoutes(JobRoutes):
         query = request.query({**FILTERS, "limit": False, "cursor": False})
         wanted = convert(values_of(query), ListQuery)
         where = filter_of(query)
-        return json_response(await self.jobs(request).list(where, limit=wanted.limit, cursor=wanted.cursor))
+        page = await self.jobs(request).list(where, limit=wanted.limit, cursor=wanted.cursor)
+        return json_response(visible(request.principal, page))
 
     @route(
         "GET",

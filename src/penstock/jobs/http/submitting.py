@@ -12,13 +12,15 @@ from msgspec import UNSET
 from penstock.errors import (
     CallerError,
     DatabaseUnavailable,
+    Forbidden,
     IdempotencyConflict,
     InvalidInput,
     QuotaExceeded,
     TooLarge,
 )
 from penstock.jobs.http import examples
-from penstock.jobs.http.base import BODY_ERRORS, JobRoutes, Sizes, queue_of, waits
+from penstock.jobs.http.allowed import require_queue
+from penstock.jobs.http.base import BODY_ERRORS, ExplainTo, JobRoutes, KnownTo, Sizes, queue_of, waits
 from penstock.jobs.job import (
     BatchSubmission,
     Created,
@@ -29,7 +31,6 @@ from penstock.jobs.job import (
     Name,
     Submitted,
 )
-from penstock.jobs.queues import Explain, Known
 from penstock.jobs.service import JobService
 from penstock.quotas.admission import Admission, Quotas, jobs_of
 from penstock.tenants import scopes
@@ -58,16 +59,16 @@ _PREFER = Parameter(
     place="header",
 )
 
-Check = Callable[[JobSubmission, str], None]
+Check = Callable[[JobSubmission, str, Principal], None]
 
 
 class SubmitRoutes(JobRoutes):
     """Accepts submissions of jobs.
 
-    ``check`` gets every submission before anything is written, with the prefix of its fields ("" or "jobs[3].");
-    it may raise InvalidInput. It runs on the event loop, so it must be quick. Then ``quotas`` admit the jobs. If no
-    worker has ever served a job's queue and this process does not know it, the job is refused with ``strict_queues``;
-    otherwise the response has a warning.
+    ``check`` gets every submission before anything is written, with the prefix of its fields ("" or "jobs[3].") and the
+    sender; it may raise InvalidInput and Forbidden. It runs on the event loop, so it must be quick. ``quotas`` admit
+    what passes. If no worker has ever served a job's queue and this process does not know it, the job is refused with
+    ``strict_queues``; otherwise the response has a warning.
     """
 
     def __init__(
@@ -75,8 +76,8 @@ class SubmitRoutes(JobRoutes):
         service: JobService,
         *,
         sizes: Sizes | None = None,
-        known: Known = lambda _: (),
-        explain: Explain = lambda _: None,
+        known: KnownTo = lambda _, __: (),
+        explain: ExplainTo = lambda _, __: None,
         check: Check | None = None,
         quotas: Quotas,
         strict_queues: bool = False,
@@ -108,7 +109,7 @@ class SubmitRoutes(JobRoutes):
                 example=examples.JOB,
             ),
         },
-        errors=(*BODY_ERRORS, IdempotencyConflict, QuotaExceeded, DatabaseUnavailable),
+        errors=(*BODY_ERRORS, Forbidden, IdempotencyConflict, QuotaExceeded, DatabaseUnavailable),
         max_body_bytes=lambda routes: routes.sizes.one_job,
     )
     async def submit(self, request: Request) -> Response:
@@ -138,7 +139,7 @@ class SubmitRoutes(JobRoutes):
         responses={
             201: ResponseSpec(description="In the order of the request", type=CreatedBatch, example=examples.CREATED)
         },
-        errors=(*BODY_ERRORS, IdempotencyConflict, QuotaExceeded, DatabaseUnavailable),
+        errors=(*BODY_ERRORS, Forbidden, IdempotencyConflict, QuotaExceeded, DatabaseUnavailable),
         max_body_bytes=lambda routes: routes.sizes.batch,
     )
     async def submit_batch(self, request: Request) -> Response:
@@ -153,7 +154,7 @@ class SubmitRoutes(JobRoutes):
             for one in submitted
         ]
         queues = [queue_of(one.job) for one in submitted if waits(one.job)]
-        warnings = await self.jobs(request).queues.warnings(queues, self.known, self.explain)
+        warnings = await self.warnings(request, queues)
         return json_response(CreatedBatch(jobs=created, warnings=warnings), 201, limits)
 
     async def _submit(
@@ -197,20 +198,22 @@ class SubmitRoutes(JobRoutes):
     async def _check_submissions(
         self, request: Request, submissions: Sequence[JobSubmission], prefix: Callable[[int], str]
     ) -> None:
-        """Raise InvalidInput or TooLarge for the first submission that cannot be accepted."""
+        """Raise InvalidInput, TooLarge or Forbidden for the first submission that cannot be accepted."""
         for index, submission in enumerate(submissions):
             at = prefix(index)
             if len(bytes(submission.input)) > self.sizes.input:
                 raise TooLarge(
                     f"{at}input has {len(bytes(submission.input))} bytes; at most {self.sizes.input} are allowed"
                 )
+            require_queue(request.principal, submission.task_type, submission.model_profile, prefix=at)
             check_moment(submission.run_at, f"{at}run_at")
             _check_expiry(submission, at)
             if self._check is not None:
-                self._check(submission, at)
+                self._check(submission, at, request.principal)
         if self._strict_queues:
             queues = [(submission.task_type, submission.model_profile) for submission in submissions]
-            await self.jobs(request).queues.check(queues, self.known, lambda index: f"{prefix(index)}model_profile")
+            known = self.known_to(request.principal)
+            await self.jobs(request).queues.check(queues, known, lambda index: f"{prefix(index)}model_profile")
 
 
 def _check_expiry(submission: JobSubmission, prefix: str) -> None:

@@ -12,6 +12,7 @@ from msgspec import Raw, Struct
 from penstock.errors import (
     CallerError,
     DatabaseUnavailable,
+    Forbidden,
     InvalidInput,
     NotFound,
     StaleEpoch,
@@ -19,6 +20,7 @@ from penstock.errors import (
 )
 from penstock.jobs import output
 from penstock.jobs.http import examples
+from penstock.jobs.http.allowed import narrowed
 from penstock.jobs.http.base import BODY_ERRORS, JOB_ID, JobRoutes
 from penstock.jobs.job import (
     BatchCompletion,
@@ -75,10 +77,10 @@ class WorkRoutes(JobRoutes):
         responses={
             200: ResponseSpec(description="The leased jobs; may be empty", type=ClaimResponse, example=examples.CLAIMED)
         },
-        errors=_ERRORS,
+        errors=(*_ERRORS, Forbidden),
     )
     async def claim(self, request: Request) -> Response:
-        wanted = await request.read(_claim)
+        wanted = narrowed(request.principal, await request.read(_claim))
         serves_all = request.principal.operator and b"penstock-tenant" not in request.headers
         source = self._service if serves_all else self.jobs(request)
         claiming = source.claim(wanted)

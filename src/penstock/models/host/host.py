@@ -34,11 +34,15 @@ _CANCEL_GRACE: Final = timedelta(seconds=5)
 _MAX_IMPORTING: Final = 2  # models whose code is imported at the same time
 
 
+EntryKey = tuple[str | None, str]  # the owner and name of a model: tenants may use the same names
+
+
 class Entry:
     """The versions of one model, the default version for requests that name none, and the model's log."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, owner: str | None = None) -> None:
         self.name = name
+        self.owner = owner  # the tenant that registered it; None: the operator
         self.versions: dict[str, Deployment] = {}
         self.default = ""
         self.logbook = Logbook()
@@ -60,7 +64,7 @@ class ModelHost:
         ping_timeout: float = _PING_TIMEOUT,
         cancel_grace: timedelta = _CANCEL_GRACE,
     ) -> None:
-        self.entries: dict[str, Entry] = {}
+        self.entries: dict[EntryKey, Entry] = {}
         self.guardian = Guardian()
         self.changed = asyncio.Event()  # set when models or schemas come and go; the waiter clears it
         self._private = frozenset(private)
@@ -73,8 +77,8 @@ class ModelHost:
         self._loop: asyncio.AbstractEventLoop | None = None  # found once, because finding it costs a system call
         self._loop_task: asyncio.Task[None] | None = None
         self._describing = asyncio.Semaphore(_MAX_IMPORTING)
-        self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._leaving: set[Deployment] = set()  # replaced or removed, and not yet ended
+        self._changing: WeakValueDictionary[EntryKey, asyncio.Lock] = WeakValueDictionary()
+        self._leaving: set[Deployment] = set()  # replaced or removed, and not yet at their end
 
     # Life
 
@@ -96,11 +100,12 @@ class ModelHost:
 
     # Calls
 
-    def find(self, name: str, version: str | None = None) -> Deployment:
+    def find(self, name: str, version: str | None = None, *, owner: str | None = None) -> Deployment:
         """Return a model by name, and by version if it is not the default one; raises NotFound."""
-        entry = self.entries.get(name)
+        entry = self.entries.get((owner, name))
         if entry is None:
-            raise NotFound(f"there is no model {name[:100]!r} here{did_you_mean(name, self.entries)}")
+            names = [known for whose, known in self.entries if whose == owner]
+            raise NotFound(f"there is no model {name[:100]!r} here{did_you_mean(name, names)}")
         deployment = entry.versions.get(version or entry.default)
         if deployment is None:
             known = ", ".join(entry.versions)
@@ -137,7 +142,8 @@ class ModelHost:
         )
         try:
             if deployment.retired:
-                deployment = self.find(deployment.model.name, deployment.model.version)
+                model = deployment.model
+                deployment = self.find(model.name, model.version, owner=model.owner)
             deployment.call(call)
         except BaseException:
             call.close()
@@ -161,13 +167,14 @@ class ModelHost:
         ``wait`` ModelUnavailable when its code or schema is unusable, and what ``confirm`` raises; then nothing
         has changed.
         """
-        async with self._lock(model.name):
-            entry = self.entries.get(model.name)
+        place = (model.owner, model.name)
+        async with self._lock(place):
+            entry = self.entries.get(place)
             before = entry.versions.get(model.version) if entry is not None else None
             if before is not None and not replace:
                 raise AlreadyExists(f"model {model.name} version {model.version} is registered already")
             self._check_device(model, instead_of=before)
-            entry = entry or Entry(model.name)
+            entry = entry or Entry(model.name, model.owner)
             entry.logbook.hide(environment.secrets(model, ours=environment.of_host()))
             deployment = self._deployment(model, entry)
             try:
@@ -180,7 +187,7 @@ class ModelHost:
                 self._leaving.add(deployment)
                 self._spawn(self._discard(deployment))
                 raise
-            self.entries[model.name] = entry
+            self.entries[place] = entry
             entry.versions[model.version] = deployment
             if before is None:
                 entry.default = model.version
@@ -191,7 +198,8 @@ class ModelHost:
             elif model.manifest.eager:
                 self._spawn(self._load(deployment))
             self.changed.set()
-            log.info("model_added", model=model.name, version=model.version, runtime=model.manifest.runtime)
+            runtime = model.manifest.runtime
+            log.info("model_added", model=model.name, version=model.version, runtime=runtime, **_owned(model.owner))
             return deployment
 
     async def remove(
@@ -199,16 +207,18 @@ class ModelHost:
         name: str,
         version: str | None = None,
         *,
+        owner: str | None = None,
         confirm: Callable[[Sequence[Model]], Awaitable[None]] | None = None,
     ) -> None:
         """Remove a model, or one version of it, after ``confirm`` has returned; its running calls are finished.
 
         Raises NotFound, and what ``confirm`` raises. If it raises, nothing has changed.
         """
-        self.find(name, version)
-        async with self._lock(name):
-            self.find(name, version)  # it may have been removed meanwhile
-            entry = self.entries[name]
+        place = (owner, name)
+        self.find(name, version, owner=owner)
+        async with self._lock(place):
+            self.find(name, version, owner=owner)  # it may have been removed meanwhile
+            entry = self.entries[place]
             going = [entry.versions[version]] if version is not None else list(entry.versions.values())
             if confirm is not None:
                 await confirm([deployment.model for deployment in going])
@@ -217,17 +227,17 @@ class ModelHost:
                 deployment.metrics.forget()
                 self._begin_retiring(deployment)
             if not entry.versions:
-                del self.entries[name]
+                del self.entries[place]
             elif entry.default not in entry.versions:
                 entry.default = list(entry.versions)[-1]
             self.changed.set()
-            log.info("model_removed", model=name, version=version)
+            log.info("model_removed", model=name, version=version, **_owned(owner))
 
-    def _lock(self, name: str) -> asyncio.Lock:
+    def _lock(self, place: EntryKey) -> asyncio.Lock:
         """Return the lock for changing a model; it lives as long as it is held or awaited."""
-        lock = self._changing.get(name)
+        lock = self._changing.get(place)
         if lock is None:
-            lock = self._changing[name] = asyncio.Lock()
+            lock = self._changing[place] = asyncio.Lock()
         return lock
 
     async def reload(self, model: Model) -> Deployment:
@@ -380,6 +390,11 @@ class ModelHost:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             log.error("model_change_failed", exc_info=task.exception())
+
+
+def _owned(owner: str | None) -> dict[str, str]:
+    """Return the field of log events that names the owner of a model, if that is a tenant."""
+    return {} if owner is None else {"tenant": owner}
 
 
 def _share(model: Model) -> float:

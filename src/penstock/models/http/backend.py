@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import msgspec
 
+from penstock.access.http.keys import sender_of
 from penstock.blobs.uploads import Uploads
 from penstock.errors import InvalidInput, ModelUnavailable, NotFound, PenstockError, QuotaExceeded
 from penstock.models.host.deployment import Deployment
@@ -22,8 +23,10 @@ from penstock.models.host.logbook import Wanted
 from penstock.models.http.calls import result_of
 from penstock.models.http.limited import within_quotas
 from penstock.models.http.metering import Metering
+from penstock.models.http.parameters import reader_of
 from penstock.models.http.requests import read_input
 from penstock.models.http.responses import as_response
+from penstock.models.reader import Reader
 from penstock.models.service import ModelService
 from penstock.quotas.admission import Quotas
 from penstock.tenants import scopes
@@ -119,13 +122,15 @@ class BackendRoutes:
         try:
             if operation == "addmodel":
                 return await self._add(request, query)
-            deployment = self._deployment(query)
+            deployment = self._deployment(query, reader_of(request))
             match operation:
                 case "getlogs":
-                    lines = deployment.logbook.newest(Wanted(), _MAX_LINES)
-                    return json_response({"logs": lines})
+                    logbook = self._service.managed(deployment.model.name, reader_of(request)).logbook
+                    return json_response({"logs": logbook.newest(Wanted(), _MAX_LINES)})
                 case "cleanlogs":
-                    return json_response({"logs": [], "cleared": deployment.logbook.clear()})
+                    name, reader = deployment.model.name, reader_of(request)
+                    cleared = await self._service.clean_logs(name, reader, sender=sender_of(request))
+                    return json_response({"logs": [], "cleared": cleared})
                 case _:
                     return await self._predict(request, deployment)
         except _UnknownId as error:
@@ -157,10 +162,10 @@ class BackendRoutes:
 
         return await within_quotas(self._quotas, request, call)
 
-    def _deployment(self, query: Mapping[str, str]) -> Deployment:
+    def _deployment(self, query: Mapping[str, str], reader: Reader) -> Deployment:
         name = _id(query)
         try:
-            return self._service.find(name)
+            return self._service.find(name, reader=reader)
         except NotFound:
             raise _UnknownId(f"id is not registered: {name}") from None
 
@@ -178,11 +183,12 @@ class BackendRoutes:
             if not destination:
                 raise InvalidInput.of("dest", "is required: the address of the model's server, such as 127.0.0.1:8888")
             url = destination if "://" in destination else f"http://{destination}"
-            deployment = await self._service.add({"name": name, "runtime": "http", "http": {"url": url}})
+            wanted: dict[str, Any] = {"name": name, "runtime": "http", "http": {"url": url}}
         elif kind == "subprocessmodel":  # a caller only names the model; its command is in the operator's folder
-            deployment = await self._service.add({"name": name})
+            wanted = {"name": name}
         else:
             raise InvalidInput.of("type", "must be HttpModel or SubprocessModel")
+        deployment = await self._service.add(wanted, reader=reader_of(request), sender=sender_of(request))
         return json_response(
             {"id": deployment.model.name, "type": deployment.model.manifest.runtime, "content": "model added"}
         )

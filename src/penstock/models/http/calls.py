@@ -26,7 +26,7 @@ from penstock.models.host.deployment import Deployment
 from penstock.models.http import examples
 from penstock.models.http.limited import within_quotas
 from penstock.models.http.metering import Metering
-from penstock.models.http.parameters import BODY_ERRORS, NAME, TAG, VERSION, flag, version_of, wants_events
+from penstock.models.http.parameters import BODY_ERRORS, NAME, TAG, VERSION, flag, reader_of, version_of, wants_events
 from penstock.models.http.requests import read_input
 from penstock.models.http.responses import as_response
 from penstock.models.http.streaming import EventFeed
@@ -99,7 +99,7 @@ class CallRoutes:
         if wants_events(request):
             return await self.stream(request)
         query = request.query({"version": False}) if request.query_string else {}
-        deployment = await self._deployment(request.path("name"), version_of(query))
+        deployment = await self._deployment(request, version_of(query))
         given = await read_input(request, deployment, self._uploads)
         request_id = _request_id(request)
 
@@ -132,7 +132,7 @@ class CallRoutes:
     async def stream(self, request: Request) -> Response | EventStream:
         query = request.query({"version": False, "logs": False})
         logs = flag(query, "logs")
-        deployment = await self._deployment(request.path("name"), version_of(query))
+        deployment = await self._deployment(request, version_of(query))
         given = await read_input(request, deployment, self._uploads)
         feed = EventFeed(logs=logs, problem=problems.describe)
 
@@ -154,8 +154,8 @@ class CallRoutes:
             deployment, given.json, given.segments, request_id=request_id, streams=True, listener=listener
         )
 
-    async def _deployment(self, name: str, version: str | None) -> Deployment:
-        deployment = self._service.find(name, version)
+    async def _deployment(self, request: Request, version: str | None) -> Deployment:
+        deployment = self._service.find(request.path("name"), version, reader_of(request))
         if deployment.schema is None:
             await deployment.describe()
         return deployment

@@ -9,11 +9,12 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta, Struct
 
-from penstock.errors import InvalidInput, ModelBroken, NotFound
+from penstock.access.http.keys import sender_of
+from penstock.errors import DatabaseUnavailable, InvalidInput, ModelBroken, NotFound, ScopeMissing
 from penstock.models.host.logbook import LEVELS, Logbook, Wanted
 from penstock.models.http import examples
 from penstock.models.http.calls import MAX_REQUEST_ID
-from penstock.models.http.parameters import NAME, TAG, wants_events
+from penstock.models.http.parameters import NAME, TAG, reader_of, wants_events
 from penstock.models.http.streaming import event
 from penstock.models.http.views import Cleared, LogPage
 from penstock.models.service import ModelService
@@ -74,7 +75,7 @@ class LogRoutes:
                 also=("text/event-stream",),
             )
         },
-        errors=(InvalidInput, NotFound, ModelBroken),
+        errors=(InvalidInput, NotFound, ScopeMissing, ModelBroken),
     )
     async def logs(self, request: Request) -> Response | EventStream:
         query = request.query(dict.fromkeys(LogQuery.__struct_fields__, False))
@@ -82,7 +83,7 @@ class LogRoutes:
             name: moment(value[0], name) if name in {"since", "until"} else value[0] for name, value in query.items()
         }
         wanted = convert(values, LogQuery)
-        logbook = self._service.entry(request.path("name")).logbook
+        logbook = self._service.managed(request.path("name"), reader_of(request)).logbook
         which = Wanted(
             since=wanted.since,
             until=wanted.until,
@@ -103,11 +104,12 @@ class LogRoutes:
         scope=scopes.MODELS_MANAGE,
         summary="Delete the lines of a model's log",
         responses={200: ResponseSpec(description="How many lines there were", type=Cleared, example=examples.CLEARED)},
-        errors=(InvalidInput, NotFound, ModelBroken),
+        errors=(InvalidInput, NotFound, ScopeMissing, ModelBroken, DatabaseUnavailable),
     )
     async def clean_logs(self, request: Request) -> Response:
         request.query({})
-        return json_response(Cleared(cleared=self._service.entry(request.path("name")).logbook.clear()))
+        name, reader = request.path("name"), reader_of(request)
+        return json_response(Cleared(cleared=await self._service.clean_logs(name, reader, sender=sender_of(request))))
 
 
 async def _followed(logbook: Logbook, wanted: Wanted, limit: int) -> AsyncIterator[bytes]:

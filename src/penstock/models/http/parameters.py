@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from penstock.errors import InvalidInput, MalformedBody, TooLarge, Unsupported
+from penstock.models.reader import Reader
 from penstock.web.request import Request
 from penstock.web.route import Parameter, PathParameter
 
@@ -12,6 +13,14 @@ TAG: Final = "Models"
 NAME: Final = PathParameter(name="name", description="the model's name")
 VERSION: Final = Parameter(name="version", type=str, description="a version; without it the newest")
 BODY_ERRORS: Final = (MalformedBody, InvalidInput, TooLarge, Unsupported)
+
+
+def reader_of(request: Request) -> Reader:
+    """Return which models the sender sees. An operator without the header ``Penstock-Tenant`` sees the operator's."""
+    principal = request.principal
+    if principal.operator and b"penstock-tenant" not in request.headers:
+        return Reader(models=principal.models)
+    return Reader(tenant=principal.tenant_name, models=principal.models)
 
 
 def version_of(query: dict[str, list[str]]) -> str | None:

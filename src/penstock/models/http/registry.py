@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
+from penstock.access.http.keys import sender_of
 from penstock.errors import (
     AlreadyExists,
     DatabaseUnavailable,
@@ -13,10 +14,12 @@ from penstock.errors import (
     ModelBroken,
     ModelUnavailable,
     NotFound,
+    ScopeMissing,
 )
 from penstock.models.http import examples
-from penstock.models.http.parameters import BODY_ERRORS, NAME, TAG, VERSION, flag, version_of
+from penstock.models.http.parameters import BODY_ERRORS, NAME, TAG, VERSION, flag, reader_of, version_of
 from penstock.models.http.views import ModelPage, ModelView, summarised, whole
+from penstock.models.reader import Reader
 from penstock.models.service import ModelService
 from penstock.tenants import scopes
 from penstock.web.request import Request
@@ -24,6 +27,7 @@ from penstock.web.response import Response, json_response
 from penstock.web.route import Parameter, ResponseSpec, route
 
 _REPLACE: Final = Parameter(name="replace", type=bool, description="replace the version if it is registered already")
+_ALL_TENANTS: Final = Parameter(name="all_tenants", type=bool, description="operators: the models of all tenants")
 _stated: Final[msgspec.json.Decoder[dict[str, Any]]] = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -39,16 +43,21 @@ class RegistryRoutes:
         name="listModels",
         tag=TAG,
         scope=scopes.MODELS_CALL,
-        summary="List all models",
+        summary="List the models that the sender can call",
+        parameters=(_ALL_TENANTS,),
         responses={200: ResponseSpec(description="All of them", type=ModelPage, example=examples.PAGE)},
         errors=(InvalidInput,),
     )
     async def list_models(self, request: Request) -> Response:
-        request.query({})
-        entries = sorted(self._service.host.entries.values(), key=lambda entry: entry.name)
-        return json_response(
-            ModelPage(models=[summarised(entry) for entry in entries], problems=self._service.problems)
-        )
+        reader = reader_of(request)
+        if flag(request.query({"all_tenants": False}), "all_tenants"):
+            request.principal.require(scopes.OPERATOR)
+            everything = sorted(self._service.host.entries.values(), key=lambda one: (one.name, one.owner or ""))
+            models = [summarised(entry, Reader(tenant=entry.owner)) for entry in everything]
+        else:
+            models = [summarised(entry, reader) for entry in self._service.entries(reader)]
+        problems = self._service.problems if reader.tenant is None and reader.models is None else {}
+        return json_response(ModelPage(models=models, problems=problems))
 
     @route(
         "GET",
@@ -63,7 +72,7 @@ class RegistryRoutes:
     )
     async def get(self, request: Request) -> Response:
         request.query({})
-        return json_response(whole(self._service.entry(request.path("name"))))
+        return json_response(self._whole(request, request.path("name")))
 
     @route(
         "POST",
@@ -83,9 +92,11 @@ class RegistryRoutes:
     async def add(self, request: Request) -> Response:
         query = request.query({"replace": False})
         stated: dict[str, Any] = await request.read(_stated)
-        deployment = await self._service.add(stated, replace=flag(query, "replace"))
+        deployment = await self._service.add(
+            stated, replace=flag(query, "replace"), reader=reader_of(request), sender=sender_of(request)
+        )
         name = deployment.model.name
-        return json_response(whole(self._service.entry(name)), 201, [(b"location", f"/api/v1/models/{name}".encode())])
+        return json_response(self._whole(request, name), 201, [(b"location", f"/api/v1/models/{name}".encode())])
 
     @route(
         "DELETE",
@@ -97,11 +108,13 @@ class RegistryRoutes:
         summary="Remove a model, or one version of it; running calls are finished",
         parameters=(VERSION,),
         responses={204: ResponseSpec(description="The model is removed")},
-        errors=(InvalidInput, NotFound, DatabaseUnavailable),
+        errors=(InvalidInput, NotFound, ScopeMissing, DatabaseUnavailable),
     )
     async def remove(self, request: Request) -> Response:
         query = request.query({"version": False})
-        await self._service.remove(request.path("name"), version_of(query))
+        await self._service.remove(
+            request.path("name"), version_of(query), reader_of(request), sender=sender_of(request)
+        )
         return Response(status=204)
 
     @route(
@@ -114,10 +127,14 @@ class RegistryRoutes:
         summary="Import and load a model again; calls continue meanwhile",
         parameters=(VERSION,),
         responses={200: ResponseSpec(description="The model", type=ModelView, example=examples.MODEL)},
-        errors=(InvalidInput, NotFound, ModelUnavailable, ModelBroken),
+        errors=(InvalidInput, NotFound, ScopeMissing, ModelUnavailable, ModelBroken, DatabaseUnavailable),
     )
     async def reload(self, request: Request) -> Response:
         query = request.query({"version": False})
         name = request.path("name")
-        await self._service.reload(name, version_of(query))
-        return json_response(whole(self._service.entry(name)))
+        await self._service.reload(name, version_of(query), reader_of(request), sender=sender_of(request))
+        return json_response(self._whole(request, name))
+
+    def _whole(self, request: Request, name: str) -> ModelView:
+        reader = reader_of(request)
+        return whole(self._service.entry(name, reader), reader)

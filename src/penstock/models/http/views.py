@@ -11,6 +11,7 @@ from penstock.models.host.deployment import Deployment
 from penstock.models.host.host import Entry
 from penstock.models.host.logbook import LogEntry
 from penstock.models.host.metrics import Counts
+from penstock.models.reader import Reader
 from penstock.models.replica.secrets import masked
 
 
@@ -26,6 +27,7 @@ class ModelSummary(Struct, frozen=True, kw_only=True):
     streams: bool
     places: int  # calls that it can run at a time
     source: str  # "folder": the operator's; "api": registered over HTTP
+    tenant: str | None = None  # its owner; null: the operator, who shares it
     problem: str | None = None
 
 
@@ -68,7 +70,7 @@ class ModelView(ModelSummary, frozen=True, kw_only=True):
     output_schema: dict[str, Any] | None  # the schema of one chunk if the model streams
     batches: bool
     examples: list[Any]
-    options: dict[str, Any]  # secrets masked
+    options: dict[str, Any]  # secrets masked; like the details, shown to the owner only
     details: list[VersionView]
 
 
@@ -95,8 +97,9 @@ def state_of(deployment: Deployment) -> str:
     return "describing" if deployment.schema is None else "unloaded"
 
 
-def summary(entry: Entry) -> dict[str, Any]:
-    """Return the fields of ``ModelSummary``."""
+def summary(entry: Entry, reader: Reader) -> dict[str, Any]:
+    """Return the fields of ``ModelSummary``. A tenant does not see why a shared model cannot be used: errors may name
+    the operator's servers."""
     deployment = entry.versions[entry.default]
     schema = deployment.schema or deployment.model.schema
     return {
@@ -109,27 +112,28 @@ def summary(entry: Entry) -> dict[str, Any]:
         "streams": schema.streams,
         "places": deployment.places,
         "source": deployment.model.source,
-        "problem": deployment.problem or deployment.newer_problem,
+        "tenant": entry.owner,
+        "problem": (deployment.problem or deployment.newer_problem) if entry.owner == reader.tenant else None,
     }
 
 
-def summarised(entry: Entry) -> ModelSummary:
+def summarised(entry: Entry, reader: Reader) -> ModelSummary:
     """Return a model for a list."""
-    return ModelSummary(**summary(entry))
+    return ModelSummary(**summary(entry, reader))
 
 
-def whole(entry: Entry) -> ModelView:
-    """Return a model with all details."""
+def whole(entry: Entry, reader: Reader) -> ModelView:
+    """Return a model with all details. The load of a shared model is that of all tenants, so one does not see it."""
     deployment = entry.versions[entry.default]
     schema = deployment.schema
     return ModelView(
-        **summary(entry),
+        **summary(entry, reader),
         input_schema=None if schema is None else schema.input,
         output_schema=None if schema is None else schema.output,
         batches=schema is not None and schema.batches and deployment.model.manifest.batching is not None,
         examples=deployment.model.manifest.examples,
-        options=masked(deployment.model.manifest.options),
-        details=[_version(one) for one in entry.versions.values()],
+        options=masked(deployment.model.manifest.options) if entry.owner == reader.tenant else {},
+        details=[_version(one) for one in entry.versions.values()] if entry.owner == reader.tenant else [],
     )
 
 

@@ -5,12 +5,13 @@
 CREATE SEQUENCE model_change AS bigint;
 
 CREATE TABLE model (
-    tenant_id integer NOT NULL REFERENCES tenant,
+    tenant_id integer REFERENCES tenant, -- NULL: the operator's, shared with tenants
     name      text NOT NULL,
     version   text NOT NULL,
     manifest  json,              -- NULL: use the manifest in the operator's folder
     removed   boolean NOT NULL,
     changed   bigint NOT NULL,
-    PRIMARY KEY (tenant_id, name, version)
+    UNIQUE NULLS NOT DISTINCT (tenant_id, name, version),
+    CHECK (manifest IS NOT NULL OR tenant_id IS NULL)
 );
-CREATE INDEX model_changed ON model (tenant_id, changed);
+CREATE INDEX model_changed ON model (changed);

@@ -1,0 +1,64 @@
+"""Which queues a key may use. A key without a list of queues may use all of its tenant's."""
+
+from __future__ import annotations
+
+import msgspec
+
+from penstock.errors import Forbidden
+from penstock.jobs.job import ClaimRequest, Job, JobPage
+from penstock.tenants.principal import Principal
+
+
+def may_use(sender: Principal, task_type: str, model_profile: str) -> bool:
+    """Return whether a sender may submit to a queue, claim from it and read its jobs."""
+    return sender.queues is None or f"{task_type}/{model_profile}" in sender.queues
+
+
+def require_queue(sender: Principal, task_type: str, model_profile: str, *, prefix: str = "") -> None:
+    """Raise Forbidden, which names the queue, unless a sender may use it."""
+    if not may_use(sender, task_type, model_profile):
+        raise Forbidden(
+            f"{prefix}model_profile: this key may not use the queue {task_type}/{model_profile}; "
+            f"it may use: {_named(sender)}"
+        )
+
+
+def visible(sender: Principal, page: JobPage) -> JobPage:
+    """Return a page without the jobs of queues that a sender may not use; it may become empty."""
+    if sender.queues is None:
+        return page
+    jobs = [job for job in page.jobs if may_use(sender, job.task_type, job.model_profile)]
+    return msgspec.structs.replace(page, jobs=jobs)
+
+
+def reads(sender: Principal, job: Job) -> bool:
+    return may_use(sender, job.task_type, job.model_profile)
+
+
+def narrowed(sender: Principal, claim: ClaimRequest) -> ClaimRequest:
+    """Return a claim of the queues that a sender may use, among those that it requests.
+
+    Raises Forbidden if there are none, or if they are not all pairs of some task types and model profiles, which is
+    what one claim selects.
+    """
+    if sender.queues is None:
+        return claim
+    pairs = {(one.partition("/")[0], one.partition("/")[2]) for one in sender.queues}
+    wanted = {
+        (task_type, model_profile)
+        for task_type, model_profile in pairs
+        if (not claim.task_types or task_type in claim.task_types)
+        and (not claim.model_profiles or model_profile in claim.model_profiles)
+    }
+    task_types = sorted({task_type for task_type, _ in wanted})
+    model_profiles = sorted({model_profile for _, model_profile in wanted})
+    if not wanted or len(task_types) * len(model_profiles) != len(wanted):
+        raise Forbidden(
+            f"this key may claim only from the queues {_named(sender)}: state task_types and model_profiles whose "
+            "pairs are all among them"
+        )
+    return msgspec.structs.replace(claim, task_types=task_types, model_profiles=model_profiles)
+
+
+def _named(sender: Principal) -> str:
+    return ", ".join(sorted(sender.queues or ())) or "none"
