@@ -11,8 +11,10 @@ from pathlib import Path
 from benchmarks.figures import Figure
 from benchmarks.ground import fresh_database
 from penstock.access.audit import Sender
+from penstock.access.instance import Instance
 from penstock.access.key import KeyCreation
 from penstock.access.part import AccessParts
+from penstock.access.secret_file import SecretSource
 from penstock.masking import Secret
 from penstock.postgres.embedded import EmbeddedServer
 from penstock.postgres.pool import Database
@@ -39,7 +41,8 @@ async def run(server: EmbeddedServer) -> list[Figure]:
             penstock_data_dir=Path("unused"),
         )
         database = Database(url, application_name="penstock-benchmark")
-        parts = AccessParts(settings, database, Wakeups(database))
+        source = SecretSource(settings.penstock_secret_key, settings.penstock_data_dir)
+        parts = AccessParts(settings, database, Wakeups(database), Instance(database, source))
         sender = Sender(principal=OPERATOR, address="")
         keys = [
             (await parts.service.create_key(sender, KeyCreation(name=f"key {number}", scopes=["jobs:read"]))).key

@@ -20,6 +20,7 @@ from tests.support.waiting import within
 
 PLAIN = "class Model:\n    def predict(self, text: str) -> str:\n        return text.upper()\n"
 MANIFEST = 'name = "{name}"\nruntime = "python"\n{more}[python]\nclass = "code:Model"\n'
+LOOPBACK = ("127.0.0.0/8",)
 SECRET = "a-secret-that-must-not-be-shown"
 
 
@@ -55,7 +56,9 @@ async def operator(module_database_url: str, tmp_path_factory: pytest.TempPathFa
         (folder / name / "code.py").write_text(PLAIN)
         (folder / name / "model.toml").write_text(MANIFEST.format(name=name, more=more))
     token = Secret("operators-token")
-    async with running_gateway(module_database_url, models_folder=folder, ai_service_token=token) as caller:
+    async with running_gateway(
+        module_database_url, models_folder=folder, ai_service_token=token, penstock_fetch_networks=LOOPBACK
+    ) as caller:
         for name in ("alpha", "beta"):
             assert (await caller.post("/tenants", {"name": name})).status == 201
         yield caller
@@ -251,7 +254,8 @@ async def test_models_of_tenants_are_there_after_a_restart(
     alpha: Tenant, module_database_url: str, server: str
 ) -> None:
     assert (await alpha.add("lasting", server)).status == 201
-    async with running_gateway(module_database_url, ai_service_token=Secret("operators-token")) as other:
+    settings: dict[str, Any] = {"ai_service_token": Secret("operators-token"), "penstock_fetch_networks": LOOPBACK}
+    async with running_gateway(module_database_url, **settings) as other:
         again = Tenant(other, "alpha", alpha.key)
         await within(_appears(other, "lasting"))
         assert (await again.predict("lasting")).json == {"path": "/alpha"}
@@ -280,3 +284,23 @@ async def test_workers_resolve_the_model_of_a_job_by_its_tenant(
         for tenant in (alpha, beta):
             found = await client.for_tenant(tenant.name).predict("of-a-job", {"text": "a"})
             assert found == {"path": f"/{tenant.name}"}
+
+
+async def test_a_model_of_a_tenant_reaches_the_public_internet_and_the_networks_of_the_setting_only(
+    operator: HttpCaller, alpha: Tenant, database_url: str, server: str
+) -> None:
+    for url in ("http://10.1.2.3:80", "http://[::1]:80", "http://169.254.169.254"):
+        refused = await alpha.add("inside", url)
+        assert (refused.status, refused.fields) == (422, ["http.url"]), url
+    async with running_gateway(database_url, ai_service_token=Secret("operators-token")) as strict:
+        assert (await strict.post("/tenants", {"name": "alpha"})).status == 201
+        tenant = await key_of(strict, "alpha")
+        assert (await tenant.add("direct", server)).fields == ["http.url"]
+        by_name = server.replace("127.0.0.1", "localhost")
+        assert (await tenant.add("named", by_name)).status == 201, "its address is not known yet"
+        called = await tenant.predict("named")
+        assert called.status != 200
+        assert "is not on the public internet" in called.json["detail"]
+        shared = {"name": "operators", "runtime": "http", "http": {"url": server}}
+        assert (await strict.post("/models", shared)).status == 201
+        assert (await tenant.predict("operators")).status == 200

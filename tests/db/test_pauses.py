@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from penstock.access.service import Sender
+from penstock.access.audit import Sender
 from penstock.errors import InvalidInput, NotFound
 from penstock.jobs.controls import QueueSelection
 from penstock.jobs.states import Status

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, suppress
 
 import pytest
 
-from penstock.access.service import Sender
+from penstock.access.audit import Sender
 from penstock.errors import CallerError
 from penstock.failures import Category
 from penstock.housekeeping.rescuer import Rescuer, rescue_from

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +19,8 @@ from penstock.tenants.principal import DEFAULT_TENANT, OPERATOR
 
 _CANARY: Final = b"penstock"
 _MAX_NAMED: Final = 20
+# Encrypts what another room stores under the previous secret with the current one; returns the names of what it cannot.
+Reseal = Callable[[asyncpg.Connection, Secrets], Awaitable[list[str]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +37,9 @@ class SecretStatus:
 class Instance:
     """Gives out the secret of the installation, once it is known to be that of the database."""
 
-    def __init__(self, database: Database, source: SecretSource) -> None:
+    def __init__(self, database: Database, source: SecretSource, *, reseal: Sequence[Reseal] = ()) -> None:
         self.source = source
+        self._reseal = reseal
         self._database = database
         self._checked: str | None = None  # the id of the secret that was compared with the database
 
@@ -104,6 +108,8 @@ class Instance:
                     "the secret is being rotated already; finish that first: penstock secret rotate --finish"
                 )
             await store.add_secret(connection, secrets.current.id, _canary(secrets.current))
+            for reseal in self._reseal:
+                await reseal(connection, secrets)
             await _record(connection, "secret.rotate", secrets.current)
         self._checked = secrets.current.id
         return secrets
@@ -120,10 +126,12 @@ class Instance:
         async with self._database.acquire() as connection, connection.transaction():
             await store.next_generation(connection)
             left = await self._left(connection, previous)
+            for reseal in self._reseal:  # hosts that did not know of the rotation yet may have added something
+                left += await reseal(connection, secrets)
             if left:
                 raise WrongState(
-                    f"these keys were not used since the rotation began: {', '.join(left)}. "
-                    "A key moves to the new secret when it is used; revoke those that are not needed"
+                    f"these are under the previous secret: {', '.join(left)}. A key moves to the new secret when it is "
+                    "used; revoke those that are not needed. A model that is left cannot be decrypted: remove it"
                 )
             await store.remove_secret(connection, previous.id)
             await _record(connection, "secret.finish", secrets.current)

@@ -13,7 +13,6 @@ from penstock.access.http.tenants import TenantRoutes
 from penstock.access.instance import Instance
 from penstock.access.key_cache import KeyCache
 from penstock.access.key_watch import KeyWatch
-from penstock.access.secret_file import SecretSource
 from penstock.access.service import AccessService
 from penstock.access.tickets import Tickets
 from penstock.errors import DatabaseUnavailable
@@ -29,16 +28,12 @@ _CHECK_SECONDS: Final = 2.0  # a gateway starts without its database too
 class AccessParts:
     """One of each object of this room, connected."""
 
-    def __init__(self, settings: Settings, database: Database, wakeups: Wakeups) -> None:
+    def __init__(self, settings: Settings, database: Database, wakeups: Wakeups, instance: Instance) -> None:
         self._settings = settings
         self._database = database
         self._wakeups = wakeups
+        self.instance = instance
         self._watching: asyncio.Task[None] | None = None
-
-    @cached_property
-    def instance(self) -> Instance:
-        source = SecretSource(self._settings.penstock_secret_key, self._settings.penstock_data_dir)
-        return Instance(self._database, source)
 
     @cached_property
     def cache(self) -> KeyCache:

@@ -39,7 +39,7 @@ class GatewayAssembly(Shared):
 
     @cached_property
     def access(self) -> AccessParts:
-        return AccessParts(self.settings, self.database, self.jobs.wakeups)
+        return AccessParts(self.settings, self.database, self.jobs.wakeups, self.instance)
 
     @cached_property
     def quotas(self) -> QuotaParts:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import timedelta
 from functools import cached_property
 
+from penstock.access.instance import Instance
+from penstock.access.secret_file import SecretSource
 from penstock.blobs.service import BlobService
 from penstock.blobs.uploads import Uploads
 from penstock.jobs.limits import JobLimits
@@ -12,6 +14,7 @@ from penstock.jobs.service import JobService
 from penstock.jobs.usage import charging
 from penstock.jobs.writers import Observe
 from penstock.models.host.host import ModelHost
+from penstock.models.sealing import Sealing
 from penstock.models.service import ModelService
 from penstock.postgres.address import database_url
 from penstock.postgres.pool import Database
@@ -86,12 +89,20 @@ class Shared:
         return Uploads(blobs=self.blobs, max_bytes=self.settings.penstock_max_call_bytes)
 
     @cached_property
+    def instance(self) -> Instance:
+        """The secret of the installation."""
+        source = SecretSource(self.settings.penstock_secret_key, self.settings.penstock_data_dir)
+        return Instance(self.database, source)
+
+    @cached_property
     def models(self) -> ModelService:
         """The models that run in this process's replicas."""
         return ModelService(
             ModelHost(private=Settings.descriptions(), cancel_grace=self.settings.penstock_cancel_grace),
             folder=self.settings.penstock_models_dir,
             database=self.database,
+            sealing=Sealing(self.instance),
+            tenants_reach=self.settings.penstock_fetch_networks,
             watch_code=self.settings.penstock_models_watch,
         )
 

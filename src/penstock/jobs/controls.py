@@ -10,8 +10,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from penstock.access import store as access_store
-from penstock.access.audit import Action, change
-from penstock.access.service import Sender
+from penstock.access.audit import Action, Sender, change
 from penstock.errors import InvalidInput, NotFound
 from penstock.jobs.announcements import READY, announce, any_queue
 from penstock.jobs.job import Name, Stats

@@ -33,6 +33,7 @@ class Model(Struct, kw_only=True, frozen=True):
     folder: Path  # the manifest's; relative paths start here
     source: str  # "folder" or "api"
     owner: str | None = None  # the tenant that registered it; None: the operator
+    reach: tuple[str, ...] | None = None  # networks besides the public internet that it may connect to; None: any
     timeout: timedelta
     start_timeout: timedelta
     cancel_grace: timedelta | None
@@ -114,22 +115,30 @@ def _content(path: Path) -> bytes:
     return content
 
 
-def check(stated: Mapping[str, Any], *, folder: Path, source: str, owner: str | None = None) -> Model:
+def check(
+    stated: Mapping[str, Any],
+    *,
+    folder: Path,
+    source: str,
+    owner: str | None = None,
+    reach: tuple[str, ...] | None = None,
+) -> Model:
     """Return the model of a manifest that a tenant, or the operator, states. Raises InvalidInput with every mistake."""
-    mistakes = mistakes_of(stated, folder=folder, source=source, owner=owner)
+    mistakes = mistakes_of(stated, folder=folder, source=source, owner=owner, reach=reach)
     if mistakes:
         raise InvalidInput(mistakes)
     own = {name: value for name, value in stated.items() if name not in runtimes.NAMES}
     manifest = msgspec.convert({**own, "options": stated.get(own["runtime"], {})}, Manifest)
-    return _model(manifest, folder, source, owner)
+    return _model(manifest, folder, source, owner, reach)
 
 
-def _model(manifest: Manifest, folder: Path, source: str, owner: str | None) -> Model:
+def _model(manifest: Manifest, folder: Path, source: str, owner: str | None, reach: tuple[str, ...] | None) -> Model:
     return Model(
         manifest=manifest,
         folder=folder,
         source=source,
         owner=owner,
+        reach=reach,
         timeout=duration(manifest.timeout),
         start_timeout=duration(manifest.start_timeout),
         cancel_grace=None if manifest.cancel_grace is None else duration(manifest.cancel_grace),

@@ -14,6 +14,7 @@ from penstock.models.checking import Checker
 from penstock.models.manifest_keys import Stated, duration, size_in_bytes
 from penstock.models.replica import runtimes
 from penstock.models.replica.runtime import Schema
+from penstock.outbound.policy import Policy, check_url, networks_of
 from penstock.suggestions import did_you_mean
 
 _MAX_REGISTERED_REPLICAS: Final = 8  # the limit for a model that is registered over HTTP
@@ -22,7 +23,12 @@ _DURATIONS: Final = ("timeout", "start_timeout", "cancel_grace", "unload_after")
 
 
 def mistakes_of(
-    stated: Mapping[str, Any], *, folder: Path, source: str, owner: str | None = None
+    stated: Mapping[str, Any],
+    *,
+    folder: Path,
+    source: str,
+    owner: str | None = None,
+    reach: Sequence[str] | None = None,
 ) -> list[FieldProblem]:
     """Return what is wrong with a manifest; nothing if it can be used."""
     tables = {name: stated[name] for name in runtimes.NAMES if name in stated}
@@ -39,6 +45,7 @@ def mistakes_of(
         problems += _check_registered(sound)
     if owner is not None:
         problems += _check_owned(sound)
+        problems += _check_reach(str(own.get("runtime")), tables, reach or ())
     return problems[:_MAX_PROBLEMS]
 
 
@@ -150,3 +157,13 @@ def _check_owned(sound: Mapping[str, Any]) -> Iterator[FieldProblem]:
     for name in ("tenants", "device", "device_share", "exclusive"):
         if name in sound:
             yield FieldProblem(field=name, detail="may be stated only by an operator")
+
+
+def _check_reach(runtime: str, tables: Mapping[str, Any], reach: Sequence[str]) -> Iterator[FieldProblem]:
+    """Report an address that a tenant's model may not connect to. Addresses of names are checked when it connects."""
+    options = tables.get(runtime)
+    for name in ("url", "base_url"):
+        if isinstance(options, Mapping) and isinstance(options.get(name), str):
+            problem = check_url(options[name], Policy(public=True, also=networks_of(list(reach))))
+            if problem is not None and check_url(options[name]) is None:
+                yield FieldProblem(field=f"{runtime}.{name}", detail=problem)

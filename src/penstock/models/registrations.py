@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
+import asyncpg
 import msgspec
 
 from penstock.access import store as access
@@ -14,9 +15,11 @@ from penstock.access.audit import Action, Sender
 from penstock.errors import DatabaseUnavailable, InvalidInput
 from penstock.models import manifest, store
 from penstock.models.manifest import Key, Model
+from penstock.models.sealing import Sealing
 from penstock.models.store import Row
 from penstock.postgres.pool import Database
 from penstock.telemetry import logs
+from penstock.tenants.principal import DEFAULT_TENANT, TenantId
 
 log = logs.get(__name__)
 
@@ -27,8 +30,12 @@ _REMOVED: Final = b"{}"  # in place of the manifest of a registered model that w
 class Registrations:
     """This process's copy of the table. Without a database nothing can be registered."""
 
-    def __init__(self, database: Database | None) -> None:
+    def __init__(
+        self, database: Database | None, *, sealing: Sealing | None = None, reach: tuple[str, ...] = ()
+    ) -> None:
         self._database = database
+        self._sealing = sealing
+        self._reach = reach  # networks besides the public internet that models of tenants may connect to
         self._rows: dict[Key, Row] = {}
         self._position = -1
         self._puts = 0
@@ -48,23 +55,23 @@ class Registrations:
             if row.removed or row.manifest is None:
                 continue
             try:
-                stated = msgspec.json.decode(row.manifest)
-                yield key, manifest.check(stated, folder=Path("/"), source="api", owner=row.owner)
+                yield key, self.checked(msgspec.json.decode(row.manifest), row.owner)
             except InvalidInput as error:  # stored by a newer or older Penstock
                 log.warning("stored_model_refused", model=row.name, version=row.version, reason=error.message)
+
+    def checked(self, stated: Mapping[str, Any], owner: str | None) -> Model:
+        """Return the model of a manifest that a tenant or the operator registers. Raises InvalidInput."""
+        reach = None if owner is None else self._reach
+        return manifest.check(stated, folder=Path("/"), source="api", owner=owner, reach=reach)
 
     async def put(self, rows: Sequence[Row], sender: Sender | None, action: Action) -> None:
         """Store registrations or removals of one owner, and what the sender did. Raises DatabaseUnavailable."""
         if self._database is None:
             raise DatabaseUnavailable("models are registered in the database, and there is none")
+        stored = [row if self._sealing is None else await self._sealing.seal(row) for row in rows]
         async with self._database.acquire() as connection, connection.transaction():
-            for row in rows:
-                tenant = None
-                if row.owner is not None:
-                    found = await access.tenant(connection, row.owner)
-                    assert found is not None  # noqa: S101 - tenants are not deleted
-                    tenant = found[0]
-                await store.put(connection, tenant, row)
+            for row in stored:
+                await store.put(connection, await _tenant_of(connection, row), row)
             if sender is not None:
                 await access.record(connection, sender.principal.tenant, sender.principal, sender.address, action)
         self._rows |= {(row.owner, row.name, row.version): row for row in rows}
@@ -116,6 +123,15 @@ class Registrations:
             changed = position != self._position
             rows = await store.read_all(connection) if changed else []
         if changed and puts == self._puts:  # otherwise the rows may be older than those that this process wrote
-            self._rows = {(row.owner, row.name, row.version): row for row in rows}
+            opened = rows if self._sealing is None else [self._sealing.open(row) for row in rows]
+            self._rows = {(row.owner, row.name, row.version): row for row in opened if row is not None}
             await on_change()
             self._position = position
+
+
+async def _tenant_of(connection: asyncpg.Connection, row: Row) -> TenantId:
+    if row.owner is None:
+        return DEFAULT_TENANT
+    found = await access.tenant(connection, row.owner)
+    assert found is not None  # noqa: S101 - tenants are not deleted
+    return found[0]

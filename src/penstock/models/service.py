@@ -26,7 +26,6 @@ from penstock.errors import (
     PenstockError,
     ScopeMissing,
 )
-from penstock.models import manifest
 from penstock.models.code_changes import Reloads, concerned
 from penstock.models.folder import ModelsFolder
 from penstock.models.host.deployment import Deployment
@@ -35,6 +34,7 @@ from penstock.models.manifest import Key, Model
 from penstock.models.reader import OPERATOR, Reader
 from penstock.models.registrations import Registrations
 from penstock.models.replica import runtimes, secrets
+from penstock.models.sealing import Sealing, has_secrets
 from penstock.models.store import Row
 from penstock.postgres.pool import Database
 from penstock.suggestions import did_you_mean
@@ -52,6 +52,7 @@ class ModelService:
     """Registers, replaces and removes models; ``host`` runs them.
 
     ``start`` reads the folder and needs no database: stored registrations are applied as soon as they can be read.
+    Models of tenants may connect to the public internet and to the networks in ``tenants_reach``.
     """
 
     def __init__(
@@ -60,11 +61,13 @@ class ModelService:
         *,
         folder: Path | None = None,
         database: Database | None = None,
+        sealing: Sealing | None = None,
+        tenants_reach: tuple[str, ...] = (),
         watch_code: bool = False,
     ) -> None:
         self.host = host
         self.folder = ModelsFolder(folder) if folder is not None else None
-        self._registrations = Registrations(database)
+        self._registrations = Registrations(database, sealing=sealing, reach=tenants_reach)
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._synchronizing = asyncio.Lock()
@@ -196,7 +199,7 @@ class ModelService:
         text = msgspec.json.encode(stated)
         if len(text) > _MAX_MANIFEST_BYTES:
             raise InvalidInput.of("body", f"a manifest has at most {_MAX_MANIFEST_BYTES} bytes")
-        model = manifest.check(stated, folder=Path("/"), source="api", owner=reader.tenant)
+        model = self._registrations.checked(stated, reader.tenant)
         _require_own_name(model.name, reader)
         self._require_room(model, replace=replace)
         with self._changes(model.owner, model.name):
@@ -204,7 +207,14 @@ class ModelService:
             there = self._registered_as(model)
             if there is not None and not replace:
                 return there  # the same request again
-            row = Row(owner=model.owner, name=model.name, version=model.version, manifest=text, removed=False)
+            row = Row(
+                owner=model.owner,
+                name=model.name,
+                version=model.version,
+                manifest=text,
+                removed=False,
+                secret=has_secrets(model),
+            )
             confirm = partial(self._registrations.put, [row], sender, _addition(model, replace=replace))
             try:
                 return await self.host.add(model, replace=replace, confirm=confirm)

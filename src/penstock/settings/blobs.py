@@ -18,5 +18,6 @@ class BlobSettings:
     penstock_fetch_networks: tuple[str, ...] = setting(
         several(network),
         (),
-        "private networks that URLs in jobs may lead to, such as 10.2.0.0/16; public addresses are always allowed",
+        "private networks that URLs in jobs, and models that tenants register, may lead to, such as 10.2.0.0/16; "
+        "public addresses are always allowed",
     )

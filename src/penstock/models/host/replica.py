@@ -194,6 +194,7 @@ class Replica:
             device=device,
             concurrency=model.concurrency,
             timeout=model.timeout.total_seconds(),
+            reach=None if model.reach is None else list(model.reach),
             arena_bytes=0 if self._arena is None else self._arena.size,
             describe_only=describe_only,
         )

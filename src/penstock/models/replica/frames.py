@@ -87,6 +87,7 @@ class Setup(Struct, frozen=True, kw_only=True):
     device: str
     concurrency: int
     timeout: float  # seconds
+    reach: list[str] | None = None  # see Spec
     arena_bytes: int = 0  # of shared memory for inputs; 0: none
     describe_only: bool = False  # report the model's schema, and exit
 

@@ -73,6 +73,7 @@ def _spec(setup: frames.Setup) -> Spec:
         device=setup.device,
         concurrency=setup.concurrency,
         timeout=setup.timeout,
+        reach=setup.reach,
     )
 
 

@@ -200,6 +200,7 @@ class Spec:
     device: str = "cpu"
     concurrency: int = 1
     timeout: float = 60.0  # seconds
+    reach: Sequence[str] | None = None  # networks besides the public internet that it may connect to; None: any
 
 
 class Runtime(ABC):

@@ -9,6 +9,7 @@ from typing import Any, Final
 from penstock import masking
 
 _NAMES: Final = "key|token|secret|password|passwd|credential|authorization"
+_HEADERS: Final = "headers"
 _SECRET: Final = re.compile(_NAMES, re.IGNORECASE)
 _IN_QUERY: Final = re.compile(rf"([?&][^=&#]*(?:{_NAMES})[^=&#]*=)([^&#]+)", re.IGNORECASE)
 
@@ -38,11 +39,18 @@ def masked(table: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shown(name: str, value: Any) -> Any:
+    if isinstance(value, Mapping) and name == _HEADERS:
+        return {header: _shown_header(stated) for header, stated in value.items()}
     if isinstance(value, Mapping):
         return masked(value)
     if not isinstance(value, str):
         return value
     return masking.MASK if is_secret(name) else _IN_QUERY.sub(rf"\g<1>{masking.MASK}", value)
+
+
+def _shown_header(stated: Any) -> Any:
+    """Return a header's value as it may be shown: any may be a secret, whatever its name."""
+    return stated if isinstance(stated, str) and stated.startswith("env:") else masking.MASK
 
 
 def _secrets(table: Mapping[str, Any]) -> Iterator[str]:

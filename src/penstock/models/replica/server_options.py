@@ -73,9 +73,10 @@ def seconds_of(options: Mapping[str, Any], default: float) -> float:
     return durations.parse(stated).total_seconds() if isinstance(stated, str) else float(stated)
 
 
-def policy_of(options: Mapping[str, Any]) -> Policy:
-    """Return which addresses may be connected to."""
-    return Policy(networks=tuple(networks_of(options.get("networks", []))))
+def policy_of(options: Mapping[str, Any], reach: Sequence[str] | None = None) -> Policy:
+    """Return which addresses may be connected to; ``reach`` limits them as that of ``Spec`` does."""
+    stated = tuple(networks_of(options.get("networks", [])))
+    return Policy(public=reach is not None, also=networks_of(list(reach or ())), networks=stated)
 
 
 def check_server(

@@ -79,7 +79,7 @@ class HttpRuntime(AsyncRuntime):
             timeout_seconds=seconds_of(options, spec.timeout),
             secrets=secrets,
             credentials=credentials_in(secrets),
-            policy=policy_of(options),
+            policy=policy_of(options, spec.reach),
             max_bytes=options.get("max_bytes", MAX_RESPONSE_BYTES),
             hints=_HINTS,
             observe=self._gate.observe,

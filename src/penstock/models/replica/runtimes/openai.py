@@ -132,7 +132,7 @@ class OpenaiRuntime(AsyncRuntime):
             timeout_seconds=seconds_of(options, spec.timeout),
             secrets=secrets,
             credentials=credentials_in(secrets),
-            policy=policy_of(options),
+            policy=policy_of(options, spec.reach),
             hints=_HINTS,
             name="provider",
             observe=self._gate.observe,

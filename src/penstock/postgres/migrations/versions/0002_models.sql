@@ -5,13 +5,19 @@
 CREATE SEQUENCE model_change AS bigint;
 
 CREATE TABLE model (
-    tenant_id integer REFERENCES tenant, -- NULL: the operator's, shared with tenants
+    tenant_id integer NOT NULL REFERENCES tenant,
+    shared    boolean NOT NULL,  -- the operator's: other tenants see it too
     name      text NOT NULL,
     version   text NOT NULL,
-    manifest  json,              -- NULL: use the manifest in the operator's folder
+    manifest  json,              -- NULL: use the manifest in the operator's folder, or "sealed"
+    sealed    bytea,             -- a manifest with secrets, encrypted with the secret below
+    secret_id text,
     removed   boolean NOT NULL,
     changed   bigint NOT NULL,
-    UNIQUE NULLS NOT DISTINCT (tenant_id, name, version),
-    CHECK (manifest IS NOT NULL OR tenant_id IS NULL)
+    PRIMARY KEY (tenant_id, shared, name, version),
+    CHECK (manifest IS NOT NULL OR sealed IS NOT NULL OR shared),
+    CHECK (manifest IS NULL OR sealed IS NULL),
+    CHECK ((sealed IS NULL) = (secret_id IS NULL))
 );
 CREATE INDEX model_changed ON model (changed);
+CREATE INDEX model_secret ON model (secret_id) WHERE secret_id IS NOT NULL;

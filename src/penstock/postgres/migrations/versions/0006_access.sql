@@ -17,6 +17,8 @@ CREATE TABLE instance_secret (
     created_at timestamptz NOT NULL DEFAULT now()
 );
 
+ALTER TABLE model ADD FOREIGN KEY (secret_id) REFERENCES instance_secret;
+
 CREATE TABLE api_key (
     id           text PRIMARY KEY CHECK (id ~ '^[0-9A-Za-z]{12}$'),
     tenant_id    integer NOT NULL REFERENCES tenant,
