@@ -7,7 +7,7 @@ from uuid import UUID
 
 import pytest
 
-from penstock.access.service import Sender
+from penstock.access.audit import Sender
 from penstock.errors import NotFound
 from penstock.failures import Category
 from penstock.jobs.controls import QueueLimit, QueueSelection, TenantLimits

@@ -7,9 +7,11 @@ import re
 import msgspec
 import pytest
 
+from penstock.gateway import job_metrics
+from penstock.jobs.statistics import QueueState
 from penstock.jobs.tenant_jobs import TenantJobs
-from penstock.telemetry import logs
-from tests.support.gateways import HttpCaller, running_gateway
+from penstock.telemetry import logs, metrics
+from tests.support.gateways import SUBMISSION, HttpCaller, running_gateway
 
 
 async def test_health_and_readiness(caller: HttpCaller) -> None:
@@ -29,10 +31,49 @@ async def test_metrics_cover_requests_batches_and_queues(caller: HttpCaller) -> 
         'penstock_http_responses_total{method="any",path="none",status="404"}',
         'penstock_http_responses_total{method="other",path="/api/v1/jobs",status="405"}',
     } <= {line.rpartition(" ")[0] for line in lines}
-    assert 'penstock_jobs{model_profile="small",status="pending",task_type="measured"} 1.0' in lines
+    assert 'penstock_jobs{model_profile="small",status="pending",task_type="measured",tenant="default"} 1.0' in lines
     assert any(line.startswith("penstock_http_seconds_bucket") for line in lines)
     assert any(line.startswith("# TYPE penstock_group_commit_jobs histogram") for line in lines)
     assert not re.search(r"[0-9a-f]{8}-[0-9a-f]{4}-", reply.body.decode())  # no ids in labels
+
+
+async def test_metrics_name_the_tenants_of_jobs(database_url: str) -> None:
+    async with running_gateway(database_url) as caller:
+        await caller.post("/tenants", {"name": "acme"})
+        for tenant in ("acme", "default"):
+            headers = {"Penstock-Tenant": tenant}
+            assert (await caller.call("POST", "/jobs", SUBMISSION, headers=headers)).status == 201
+        lines = (await caller.get("/metrics")).body.decode().splitlines()
+    for tenant in ("acme", "default"):
+        labels = f'{{model_profile="small",status="pending",task_type="echo",tenant="{tenant}"}}'
+        assert f"penstock_jobs{labels} 1.0" in lines
+
+
+def _series(name: str) -> dict[tuple[str, ...], float]:
+    text = metrics.exposition().decode()
+    found = re.findall(rf"^{name}{{(.*)}} (\S+)$", text, re.MULTILINE)
+    return {tuple(re.findall(r'="([^"]*)"', labels)): float(value) for labels, value in found}
+
+
+def test_metrics_have_few_tenants_and_queues_whatever_their_number() -> None:
+    queues = [
+        QueueState(tenant=f"t{number // 20}", task_type="echo", model_profile=f"q{number}", pending=1 + number % 2)
+        for number in range(4000)
+    ]
+    job_metrics.measure(queues)
+    jobs = _series("penstock_jobs")
+    assert sum(jobs.values()) == sum(queue.pending for queue in queues), "nothing is left out"
+    tenants = {labels[-1] for labels in jobs}
+    assert len(tenants) == metrics.MAX_TENANTS + 1
+    assert "other" in tenants
+    assert len(jobs) <= 5 * (1000 + metrics.MAX_TENANTS + 1)
+    job_metrics.measure(queues[:1])
+    assert len(_series("penstock_jobs")) == 5, "queues that are gone are forgotten"
+
+
+def test_a_label_has_few_values() -> None:
+    values = metrics.FewValues(2)
+    assert [values.of(name) for name in ("a", "b", "c", "a", "c")] == ["a", "b", "other", "a", "other"]
 
 
 async def test_infra_status_reports_that_nothing_is_configured(caller: HttpCaller) -> None:
@@ -109,9 +150,13 @@ async def test_requests_are_logged_at_level_debug(module_database_url: str, caps
     try:
         async with running_gateway(module_database_url, penstock_log_level="debug") as caller:
             await caller.get("/jobs/x")
+            await caller.post("/tenants", {"name": "logged"})
+            await caller.get("/jobs", Penstock_Tenant="logged")
     finally:
         logs.configure(level="warning", form="json")
     lines = [msgspec.json.decode(line) for line in capsys.readouterr().out.splitlines()]
-    (entry,) = [line for line in lines if line["event"] == "request"]
+    entry, _, of_tenant = [line for line in lines if line["event"] == "request"]
     assert (entry["method"], entry["path"], entry["status"]) == ("GET", "/api/v1/jobs/x", 422)
     assert entry["ms"] > 0
+    assert "tenant" not in entry
+    assert of_tenant["tenant"] == "logged"

@@ -123,6 +123,24 @@ async def test_a_result_that_waits_for_the_service_outlives_the_stop(monkeypatch
     assert [type(report) for report in source.reported] == [JobCompletion]
 
 
+@pytest.mark.parametrize(("tenant", "logged"), [("default", {}), ("acme", {"tenant": "acme"})])
+async def test_the_log_of_an_attempt_names_its_tenant(tenant: str, logged: dict[str, str]) -> None:
+    source = Source()
+    source.jobs = [msgspec.structs.replace(claimed_job(), tenant=tenant)]
+
+    async def execute(_job: ClaimedJob, _context: JobContext) -> object:
+        raise ExecutionError(Category.BAD_INPUT, "no")
+
+    log = structlog.testing.CapturingLogger()
+    working = Engine(source, execute, Duty(worker_id="w", grace=timedelta(0)), log=log)
+    running = asyncio.create_task(working.run())
+    await until(lambda: bool(source.reported), "the job's end is reported")
+    await working.stop()
+    await running
+    (line,) = [call.kwargs for call in log.calls if call.args == ("attempt_failed",)]
+    assert {name: value for name, value in line.items() if name == "tenant"} == logged
+
+
 async def test_the_job_of_a_hanging_executor_is_handed_back() -> None:
     source = Source()
     begun, hang = hanging()

@@ -77,5 +77,5 @@ class SystemRoutes:
         if now - self._stats_at >= _STATS_SECONDS:
             self._stats_at = now
             with suppress(DatabaseUnavailable):  # the process's own metrics do not need it
-                measure(await self._service.of(request.principal.tenant).stats())
+                measure(await self._service.queues_of_all())
         return Response(body=metrics.exposition(), content_type=metrics.CONTENT_TYPE.encode())

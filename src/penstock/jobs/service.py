@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Sequence
 
 from penstock.events.tail import EVENTS
+from penstock.jobs import statistics
 from penstock.jobs.announcements import CANCELLED, FINISHED, READY
 from penstock.jobs.claiming import Claiming
 from penstock.jobs.controls import Controls
@@ -16,6 +17,7 @@ from penstock.jobs.job import ClaimedJob, ClaimRequest
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.shared import Shared
 from penstock.jobs.slots import Slots
+from penstock.jobs.statistics import QueueState
 from penstock.jobs.tenant_jobs import TenantJobs
 from penstock.jobs.usage import Charging, unpriced
 from penstock.jobs.writers import Observe
@@ -64,6 +66,11 @@ class JobService:
         if jobs is None:
             jobs = self._tenants[tenant] = TenantJobs(self._shared, tenant)
         return jobs
+
+    async def queues_of_all(self) -> list[QueueState]:
+        """Return the counters of the queues of all tenants."""
+        async with self._shared.database.acquire() as connection:
+            return await statistics.of_all_tenants(connection)
 
     def named(self, tenant: str) -> TenantJobs:
         """Return the jobs of a tenant of which this process has claimed jobs; raises KeyError for any other."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
@@ -11,6 +12,42 @@ from penstock.jobs.sql import reading
 from penstock.jobs.sql.store import Connection, Queue
 from penstock.jobs.usage import ProviderCounts, UsageCounts
 from penstock.tenants.principal import TenantId
+
+
+@dataclass(slots=True, kw_only=True)
+class QueueState:
+    """The counters of one tenant's queue."""
+
+    tenant: str
+    task_type: str
+    model_profile: str
+    pending: int = 0
+    running: int = 0
+    completed: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    errors: dict[str, int] = field(default_factory=dict)  # by category
+    oldest_pending_seconds: float = 0.0
+
+
+async def of_all_tenants(connection: Connection) -> list[QueueState]:
+    """Return the counters of the queues of all tenants, from the counter tables alone."""
+    found: dict[tuple[str, str, str], QueueState] = {}
+    for row in await reading.counts_of_all(connection):
+        tenant, task_type, model_profile = row["tenant"], row["task_type"], row["model_profile"]
+        state = found.setdefault(
+            (tenant, task_type, model_profile),
+            QueueState(tenant=tenant, task_type=task_type, model_profile=model_profile),
+        )
+        for name in ("pending", "running", "completed", "failed", "cancelled"):
+            setattr(state, name, getattr(state, name) + row[name])
+        if row["category"] and row["errors"]:
+            state.errors[row["category"]] = row["errors"]
+    for row in await reading.oldest_pending_of_all(connection):
+        state_of = found.get((row["tenant"], row["task_type"], row["model_profile"]))
+        if state_of is not None:
+            state_of.oldest_pending_seconds = max(row["seconds"], 0.0)
+    return list(found.values())
 
 
 async def gather(connection: Connection, tenant: TenantId) -> Stats:

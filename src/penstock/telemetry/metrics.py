@@ -1,7 +1,7 @@
 """Prometheus metrics of this process: one registry, and the text that ``GET /metrics`` returns.
 
 Rooms create their collectors with these functions at import. Names begin with ``penstock_`` and state base units
-(``_seconds``, ``_bytes``, ``_total``). Label values come only from small closed sets and are never ids.
+(``_seconds``, ``_bytes``, ``_total``). Label values come from small sets, or are bounded in number; they are never ids.
 """
 
 from __future__ import annotations
@@ -24,6 +24,10 @@ GCCollector(registry=REGISTRY)
 LATENCY_BUCKETS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0)
 
 
+MAX_TENANTS: Final = 100  # that have a label value of their own
+OTHER: Final = "other"
+
+
 def counter(name: str, description: str, labels: Sequence[str] = ()) -> Counter:
     """A number that only grows; prometheus_client appends ``_total`` to the name."""
     return Counter(name, description, labels, registry=REGISTRY)
@@ -39,6 +43,22 @@ def histogram(
 ) -> Histogram:
     """A distribution; the default buckets are for seconds."""
     return Histogram(name, description, labels, buckets=buckets, registry=REGISTRY)
+
+
+class FewValues:
+    """The values of a label that others choose: the first ones stand for themselves, all later ones for ``other``."""
+
+    def __init__(self, limit: int = MAX_TENANTS) -> None:
+        self._limit = limit
+        self._seen: set[str] = set()
+
+    def of(self, value: str) -> str:
+        if value in self._seen:
+            return value
+        if len(self._seen) >= self._limit:
+            return OTHER
+        self._seen.add(value)
+        return value
 
 
 def exposition() -> bytes:

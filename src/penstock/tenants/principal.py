@@ -15,6 +15,11 @@ DEFAULT_TENANT: Final = TenantId(1)  # created by the first migration
 DEFAULT_NAME: Final = "default"
 
 
+def logged(tenant_name: str) -> dict[str, str]:
+    """Return the field of a log event that names its tenant; none for the default tenant."""
+    return {} if tenant_name == DEFAULT_NAME else {"tenant": tenant_name}
+
+
 @dataclass(frozen=True, slots=True)
 class Subject:
     """The one thing that a ticket is about: ``Subject("job", "0199…")``."""

@@ -11,7 +11,7 @@ from uuid import UUID
 from penstock.errors import InvalidInput, MethodNotAllowed, NotFound, PenstockError, ScopeMissing, ServiceError
 from penstock.telemetry import logs
 from penstock.tenants import scopes
-from penstock.tenants.principal import Principal, Subject
+from penstock.tenants.principal import Principal, Subject, logged
 from penstock.web import metrics, problems
 from penstock.web.body import Disconnected
 from penstock.web.problems import Refused
@@ -69,8 +69,8 @@ class Dispatcher:
         if type(response) is Response:
             series.observe(took)
         if self._log_requests:
-            milliseconds = round(1000 * took, 2)
-            log.debug("request", method=request.method, path=request.url_path, status=response.status, ms=milliseconds)
+            fields = {"method": request.method, "path": request.url_path, "status": response.status}
+            log.debug("request", **fields, ms=round(1000 * took, 2), **_logged(request))
         return response
 
     async def _respond(
@@ -96,14 +96,14 @@ class Dispatcher:
             return _upgrade(request, route.handler)
         except PenstockError as error:
             if type(error) is ServiceError:
-                log.exception("request_failed", route=route.name, request_id=request.header(b"x-request-id"))
+                log.exception("request_failed", **_facts(route, request))
             return problems.response(error)
         except Refused as refused:
             return problems.refusal(refused)
         except Disconnected:
             raise
         except Exception:  # an unexpected error is a bug in Penstock; its details appear only in the log
-            log.exception("request_failed", route=route.name, request_id=request.header(b"x-request-id"))
+            log.exception("request_failed", **_facts(route, request))
             return problems.unexpected()
 
 
@@ -135,6 +135,16 @@ class _Endpoint:
         if not self._ids:
             return values
         return {name: _uuid(text, self._ids[name]) if name in self._ids else text for name, text in values.items()}
+
+
+def _facts(route: AnyRoute, request: Request) -> dict[str, str | None]:
+    return {"route": route.name, "request_id": request.header(b"x-request-id"), **_logged(request)}
+
+
+def _logged(request: Request) -> dict[str, str]:
+    """Return the field that names the tenant of a request's sender, once it is identified."""
+    principal: Principal | None = getattr(request, "principal", None)
+    return {} if principal is None else logged(principal.tenant_name)
 
 
 def _check_subject(subject: Subject, route: AnyRoute, request: Request) -> None:

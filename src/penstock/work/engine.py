@@ -21,7 +21,7 @@ from penstock.failures import Category
 from penstock.jobs.job import ClaimedJob, ClaimRequest
 from penstock.jobs.slots import Slots
 from penstock.processes.waiting import set_within
-from penstock.tenants.principal import DEFAULT_TENANT, TenantId
+from penstock.tenants.principal import DEFAULT_TENANT, TenantId, logged
 from penstock.work.attempt import Attempt
 from penstock.work.executor import Executor
 from penstock.work.heartbeats import Heartbeats
@@ -157,7 +157,8 @@ class Engine:
         self._attempts.clear()
         self._runners.clear()
         for attempt in left:
-            self._log.warning("attempt_abandoned", job_id=str(attempt.job.id), epoch=attempt.job.epoch)
+            job = attempt.job
+            self._log.warning("attempt_abandoned", job_id=str(job.id), epoch=job.epoch, **logged(job.tenant))
             if attempt.task is not None:
                 attempt.task.cancel()
         await self._reports.cancel()

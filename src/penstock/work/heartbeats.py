@@ -15,6 +15,7 @@ from penstock.errors import CallerError, InvalidInput, MalformedBody, NotFound, 
 from penstock.failures import Category
 from penstock.jobs.job import HeartbeatResult, JobHeartbeat
 from penstock.processes.waiting import set_within
+from penstock.tenants.principal import logged
 from penstock.work.attempt import Attempt
 from penstock.work.link import Link, described
 from penstock.work.outbox import Parcel
@@ -144,7 +145,8 @@ class Heartbeats:
             self._refuse(attempt, result)
 
     def _refuse(self, attempt: Attempt, error: Exception) -> None:
-        self._log.warning("output_refused", job_id=str(attempt.job.id), error=described(error))
+        job = attempt.job
+        self._log.warning("output_refused", job_id=str(job.id), error=described(error), **logged(job.tenant))
         attempt.refuse(error)
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from penstock.errors import CallerError, NotFound, ServiceError, StaleEpoch
 from penstock.jobs.job import Failure, JobCompletion
+from penstock.tenants.principal import logged
 from penstock.work.attempt import Attempt
 from penstock.work.heartbeats import Heartbeats
 from penstock.work.link import Link
@@ -160,7 +161,8 @@ class Reports:
 
     def _completed(self, attempt: Attempt) -> None:
         seconds = time.monotonic() - attempt.begun_at
-        self._log.debug("attempt_completed", job_id=attempt.job.id, attempt=attempt.job.attempt, seconds=seconds)
+        job = attempt.job
+        self._log.debug("attempt_completed", job_id=job.id, attempt=job.attempt, seconds=seconds, **logged(job.tenant))
         self._end(attempt, "completed", seconds)
 
     def _failed(self, attempt: Attempt, failure: Failure | None) -> None:
@@ -174,6 +176,7 @@ class Reports:
             category=outcome,
             message="the lease is no longer held" if failure is None else failure.message,
             seconds=round(seconds, 3),
+            **logged(attempt.job.tenant),
         )
         self._end(attempt, outcome, seconds)
 

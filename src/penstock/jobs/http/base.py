@@ -19,7 +19,7 @@ from penstock.errors import (
 from penstock.jobs.job import (
     Job,
 )
-from penstock.jobs.queues import Known
+from penstock.jobs.queues import Explain, Known
 from penstock.jobs.service import JobService
 from penstock.jobs.sql.store import Queue
 from penstock.jobs.states import Status
@@ -86,12 +86,13 @@ class JobRoutes:
     async def warnings(self, request: Request, queues: Sequence[Queue]) -> list[str]:
         """Return a sentence about each of these queues that no worker serves."""
         sender = request.principal
-        return await self.jobs(request).queues.warnings(
-            queues, self.known_to(sender), lambda queue: self._explain(queue, sender)
-        )
+        return await self.jobs(request).queues.warnings(queues, self.known_to(sender), self.explain_to(sender))
 
     def known_to(self, sender: Principal) -> Known:
         return lambda task_type: self._known(task_type, sender)
+
+    def explain_to(self, sender: Principal) -> Explain:
+        return lambda queue: self._explain(queue, sender)
 
     async def wait(self, request: Request, job_id: UUID, seconds: float) -> Job:
         """Return the job once it has finished, or its state after ``seconds`` or when the process begins to stop."""

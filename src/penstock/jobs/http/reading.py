@@ -76,7 +76,10 @@ class ReadRoutes(JobRoutes):
     async def why(self, request: Request) -> Response:
         job_id = request.path_id()
         request.query({})
-        return json_response(await self.jobs(request).explainer.why(job_id, self.known, self.explain))
+        jobs, sender = self.jobs(request), request.principal
+        if sender.queues is not None and not reads(sender, await jobs.get(job_id)):
+            raise NotFound(f"there is no job {job_id}")
+        return json_response(await jobs.explainer.why(job_id, self.known_to(sender), self.explain_to(sender)))
 
     @route(
         "GET",

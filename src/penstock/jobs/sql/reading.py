@@ -175,6 +175,16 @@ async def counts(connection: Connection, tenant: TenantId) -> list[asyncpg.Recor
     return await _sql.counts.rows(connection, tenant_id=tenant)
 
 
+async def counts_of_all(connection: Connection) -> list[asyncpg.Record]:
+    """Return counters by tenant, queue and error category, from the counter tables alone."""
+    return await _sql.counts_of_all.rows(connection)
+
+
+async def oldest_pending_of_all(connection: Connection) -> list[asyncpg.Record]:
+    """Return how many seconds the oldest due job of each tenant's queues has waited."""
+    return await _sql.oldest_pending_of_all.rows(connection)
+
+
 async def usage_counts(connection: Connection, tenant: TenantId) -> list[asyncpg.Record]:
     """Return the calls to providers by owner, queue, provider and model."""
     return await _sql.usage_counts.rows(connection, tenant_id=tenant)

@@ -162,3 +162,32 @@ CROSS JOIN LATERAL (
 ) r
 WHERE n.tenant_id = :tenant_id
 GROUP BY n.task_type, n.model_profile;
+
+
+-- name: counts_of_all()
+-- Return the counters by tenant, queue and error category: the totals plus the deltas not rolled up yet. Reads no job row.
+-- tenant: every (metrics, for operators; the rows carry their tenant)
+SELECT t.name AS tenant, s.task_type, s.model_profile, c.category, sum(c.pending)::bigint AS pending,
+       sum(c.running)::bigint AS running, sum(c.completed)::bigint AS completed, sum(c.failed)::bigint AS failed,
+       sum(c.cancelled)::bigint AS cancelled, sum(c.errors)::bigint AS errors
+FROM (
+    SELECT tenant_id, series_id, category, pending, running, completed, failed, cancelled, errors FROM stat
+    UNION ALL
+    SELECT tenant_id, series_id, category, pending, running, completed, failed, cancelled, errors FROM stat_delta
+) c
+JOIN series s ON s.tenant_id = c.tenant_id AND s.id = c.series_id
+JOIN tenant t ON t.id = c.tenant_id
+GROUP BY t.name, s.task_type, s.model_profile, c.category;
+
+
+-- name: oldest_pending_of_all()
+-- Return how long the first row of each queue of each tenant has waited. Index: primary key of ready, once per lane.
+-- tenant: every (metrics, for operators; the rows carry their tenant)
+SELECT t.name AS tenant, n.task_type, n.model_profile, extract(epoch FROM clock() - min(r.enqueued_at))::float8 AS seconds
+FROM lane n
+JOIN tenant t ON t.id = n.tenant_id
+CROSS JOIN LATERAL (
+    SELECT enqueued_at FROM ready
+    WHERE lane_id = n.id AND seq >= n.low_seq AND tenant_id = n.tenant_id ORDER BY seq LIMIT 1
+) r
+GROUP BY t.name, n.task_type, n.model_profile;

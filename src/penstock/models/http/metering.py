@@ -8,6 +8,7 @@ from typing import Any, Final
 from penstock.models.accounting import use_of
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.deployment import Deployment
+from penstock.telemetry import metrics
 from penstock.tenants import scopes
 from penstock.tenants.principal import Principal
 from penstock.usage.live import LiveUsage
@@ -16,6 +17,10 @@ from penstock.web.request import Request
 
 USAGE_HEADER: Final = b"penstock-usage"
 _OF_A_JOB: Final = "job"
+_CALLS: Final = metrics.counter(
+    "penstock_live_calls", "Live calls that a replica began, by tenant and outcome.", ["tenant", "outcome"]
+)
+_tenants: Final = metrics.FewValues()
 
 
 class Metering:
@@ -49,6 +54,8 @@ def _record(usage: LiveUsage, principal: Principal, deployment: Deployment, call
     used = use_of(call, deployment)
     if used is None:
         return
+    outcome = "completed" if used.completed else "failed" if used.failed else "cancelled"
+    _CALLS.labels(_tenants.of(principal.tenant_name), outcome).inc()
     usage.record(
         principal,
         model=deployment.model.name,
