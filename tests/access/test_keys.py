@@ -243,3 +243,12 @@ async def test_the_operator_scope_allows_everything(operator: HttpCaller) -> Non
     assert set((await get(operator, "/identity", key)).json["scopes"]) == scopes.ALL
     assert (await get(operator, "/metrics", key)).status == 200
     assert (await get(operator, "/tenants", key)).status == 200
+
+
+async def test_the_user_that_a_sender_states_is_text_in_utf_8(operator: HttpCaller) -> None:
+    key = (await create(operator, "jobs:read"))["key"]
+    reply = await get(operator, "/identity", key, **{"Penstock-User": "Zoë Āda"})
+    assert reply.json["user"] == "Zoë Āda"
+    for wrong in ("x" * 201, "a\x80b"):
+        refused = await get(operator, "/identity", key, **{"Penstock-User": wrong})
+        assert (refused.status, refused.fields) == (422, ["Penstock-User"])

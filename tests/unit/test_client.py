@@ -54,6 +54,22 @@ async def test_a_submission_carries_the_token_and_its_own_key() -> None:
     assert keys[0] != keys[1]
 
 
+async def test_a_client_names_its_tenant_and_user() -> None:
+    async with scripted_gateway(returns(JOB)) as server, Client(server.url, tenant="acme", user="Zoë") as client:
+        await client.get(JOB_ID)
+        await client.for_tenant("other").get(JOB_ID)
+    named = [(headers["Penstock-Tenant"], headers["Penstock-User"]) for *_, headers in server.requests]
+    assert named == [("acme", "Zoë"), ("other", "Zoë")]
+
+
+@pytest.mark.parametrize("value", ["", "a\nb", "a\x00"])
+def test_a_tenant_or_user_that_is_no_header_is_refused(value: str) -> None:
+    with pytest.raises(ValueError, match="tenant"):
+        Client("http://127.0.0.1:1", tenant=value)
+    with pytest.raises(ValueError, match="user"):
+        Client("http://127.0.0.1:1", user=value)
+
+
 async def test_a_submission_is_repeated_with_the_same_key_after_a_cut_connection() -> None:
     async with scripted_gateway(cuts, cuts, returns(JOB, 201)) as server, Client(server.url) as client:
         await client.submit("echo", "small")
