@@ -10,7 +10,7 @@ from typing import Final
 
 from benchmarks.figures import Figure, Spread
 from benchmarks.ground import SUBMISSION, fresh_database, service
-from penstock.access.service import Sender
+from penstock.access.audit import Sender
 from penstock.jobs.controls import QueueLimit, TenantLimits
 from penstock.jobs.job import ClaimedJob, ClaimRequest, JobCompletion
 from penstock.jobs.service import JobService

@@ -60,7 +60,7 @@ class ModelsFolder:
                 problems[file] = f"model {model.name} version {model.version} is also defined in {files[key]}"
             else:
                 models[key], files[key] = model, file
-        for file in problems.keys() & before.keys():  # what was good; another file with a good one goes before it
+        for file in problems.keys() & before.keys():  # use the last valid form, unless another file defines the model
             key = before[file].key
             if key not in models:
                 models[key], files[key] = before[file], file

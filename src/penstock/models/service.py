@@ -204,9 +204,9 @@ class ModelService:
         self._require_room(model, replace=replace)
         with self._changes(model.owner, model.name):
             self._require_free_name(model.name, reader)
-            there = self._registered_as(model)
-            if there is not None and not replace:
-                return there  # the same request again
+            existing = self._registered_as(model)
+            if existing is not None and not replace:
+                return existing  # the same request again
             row = Row(
                 owner=model.owner,
                 name=model.name,

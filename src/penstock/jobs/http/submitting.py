@@ -66,9 +66,9 @@ class SubmitRoutes(JobRoutes):
     """Accepts submissions of jobs.
 
     ``check`` gets every submission before anything is written, with the prefix of its fields ("" or "jobs[3].") and the
-    sender; it may raise InvalidInput and Forbidden. It runs on the event loop, so it must be quick. ``quotas`` admit
-    what passes. If no worker has ever served a job's queue and this process does not know it, the job is refused with
-    ``strict_queues``; otherwise the response has a warning.
+    sender; it may raise InvalidInput and Forbidden. It runs on the event loop, so it must be quick. Then ``quotas``
+    admit the jobs. If no worker has ever served a job's queue and this process does not know it, the job is refused
+    with ``strict_queues``; otherwise the response has a warning.
     """
 
     def __init__(

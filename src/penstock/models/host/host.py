@@ -78,7 +78,7 @@ class ModelHost:
         self._loop_task: asyncio.Task[None] | None = None
         self._describing = asyncio.Semaphore(_MAX_IMPORTING)
         self._changing: WeakValueDictionary[EntryKey, asyncio.Lock] = WeakValueDictionary()
-        self._leaving: set[Deployment] = set()  # replaced or removed, and not yet at their end
+        self._leaving: set[Deployment] = set()  # replaced or removed, and not yet ended
 
     # Life
 
