@@ -178,7 +178,7 @@ async def test_without_a_folder_calls_are_kept_in_memory(fresh: Database, tmp_pa
 
 
 @pytest.mark.parametrize("skew", [-60, 60])
-async def test_the_hour_is_the_databases_whatever_the_processs_clock_says(
+async def test_the_hour_comes_from_the_clock_of_the_database(
     fresh: Database, fresh_clock: Clock, tmp_path: Path, skew: int
 ) -> None:
     await fresh_clock.freeze()

@@ -1,4 +1,4 @@
-"""A gateway that is killed while it admits requests: what it held is free again, or charged, and never exceeded."""
+"""A gateway that is killed while it admits requests: what it held is freed or charged, and no quota is exceeded."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class Unreachable(ServiceError):
 
 
 class _Refused(Exception):
-    """An error response, with its status and the seconds to wait that it gives."""
+    """An error response, with its status and the seconds to wait that it states."""
 
     def __init__(self, error: PenstockError, status: int, wait: float | None) -> None:
         super().__init__(error)

@@ -14,11 +14,11 @@ from penstock.tenants.principal import TenantId
 
 ClaimedNames = Mapping[int, tuple[str, str, str, str]]  # tenant, owner, task type, model profile; by series id
 
-_MOST = 50_000  # names of each kind that one process remembers
+_MAX_NAMES = 50_000  # names of each kind that one process remembers
 
 
 class Names:
-    """Series, lane and submitter ids of one tenant. Ids never change, so cached ones stay right."""
+    """Series, lane and submitter ids of one tenant. Ids never change, so cached ones stay valid."""
 
     def __init__(self, database: Database, tenant: TenantId) -> None:
         self._database = database
@@ -28,8 +28,8 @@ class Names:
         self._submitters: dict[tuple[str, str], int] = {}
         self._described: dict[int, tuple[str, str, str]] = {}
 
-    def knows(self, submission: JobSubmission, key_id: str) -> bool:
-        """Return whether the submission's ids are cached, as ``known_ids`` needs; if not, call ``learn`` first."""
+    def has_ids(self, submission: JobSubmission, key_id: str) -> bool:
+        """Return whether the submission's ids are cached, as ``known_ids`` needs; if not, call ``resolve`` first."""
         queue = (submission.task_type, submission.model_profile)
         return (
             (submission.owner_service, *queue) in self._series
@@ -46,10 +46,10 @@ class Names:
             self._submitters[key_id, submission.user_id],
         )
 
-    async def learn(self, submissions: Sequence[JobSubmission], key_id: str) -> None:
+    async def resolve(self, submissions: Sequence[JobSubmission], key_id: str) -> None:
         """Look up the ids of all names in the submissions, and create those that are new."""
         for known in (self._series, self._lanes, self._submitters):
-            if len(known) > _MOST:
+            if len(known) > _MAX_NAMES:
                 known.clear()
         submitters = {(key_id, s.user_id) for s in submissions} - self._submitters.keys()
         series = {(s.owner_service, s.task_type, s.model_profile) for s in submissions} - self._series.keys()
@@ -64,14 +64,14 @@ class Names:
         """Return owner, task type and model profile by series id, for at least those of ``series`` that exist."""
         unknown = set(series) - self._described.keys()
         if unknown:
-            if len(self._described) > _MOST:
+            if len(self._described) > _MAX_NAMES:
                 self._described.clear()
             self._described |= await store.describe_series(connection, self._tenant, sorted(unknown))
         return self._described
 
 
 class ClaimNames:
-    """The names of series and tenants in claimed jobs, of all tenants. They never change, so cached ones stay right."""
+    """The names of series and tenants in claimed jobs, of all tenants. They never change, so cached ones stay valid."""
 
     def __init__(self) -> None:
         self._described: dict[int, tuple[str, str, str, str]] = {}
@@ -81,7 +81,7 @@ class ClaimNames:
         """Return the names by series id, for at least the series of the claimed ``rows``."""
         if {row["series_id"] for row in rows} - self._described.keys():
             unknown = {row["series_id"]: row["tenant_id"] for row in rows if row["series_id"] not in self._described}
-            if len(self._described) > _MOST:
+            if len(self._described) > _MAX_NAMES:
                 self._described.clear()
             found = await store.describe_claimed(connection, sorted(unknown))
             self._described |= found

@@ -42,8 +42,8 @@ class Submissions:
         """
         while True:
             names = self._names
-            if not names.knows(submission, key_id):
-                await names.learn([submission], key_id)
+            if not names.has_ids(submission, key_id):
+                await names.resolve([submission], key_id)
             new = self._prepare(submission, key_id)
             created_at = await self._writers.creates.put(new)
             if created_at is not None:
@@ -56,7 +56,7 @@ class Submissions:
     async def submit_many(self, submissions: Sequence[JobSubmission], *, key_id: str) -> list[Submitted]:
         """Create many jobs in one transaction, all or nothing; returns them in order. Raises as ``submit`` does."""
         _refuse_conflicts(submissions)
-        await self._names.learn(submissions, key_id)
+        await self._names.resolve(submissions, key_id)
         while True:
             new = [self._prepare(submission, key_id) for submission in submissions]
             found: dict[Key, Job] = {}

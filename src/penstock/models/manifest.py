@@ -27,7 +27,7 @@ Key = tuple[str | None, str, str]  # a model's owner, name and version
 
 
 class Model(Struct, kw_only=True, frozen=True):
-    """A manifest that was read and checked, with its texts turned into numbers."""
+    """A manifest that was read and checked, with its durations and sizes parsed."""
 
     manifest: Manifest
     folder: Path  # the manifest's; relative paths start here
@@ -102,7 +102,7 @@ def _parsed(path: Path) -> dict[str, Any]:
 
 
 def _content(path: Path) -> bytes:
-    """Return what a file holds. Opening a FIFO would wait for its writer, and reading a device may never end."""
+    """Return the content of a file. Opening a FIFO would wait for its writer, and reading a device may never end."""
     if not stat.S_ISREG(path.stat().st_mode):
         raise InvalidInput.of("manifest", "must be a regular file")
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # it may have become a FIFO meanwhile

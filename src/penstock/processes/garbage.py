@@ -9,9 +9,7 @@ from __future__ import annotations
 import gc
 from typing import Final
 
-_NEW_CONTAINERS: Final = (
-    10_000  # new containers before a collection of the youngest generation: about a millisecond of work
-)
+_NEW_CONTAINERS: Final = 10_000  # before a collection of the youngest generation: about a millisecond of work
 _YOUNGER: Final = 10  # collections of one generation before the next older one
 
 

@@ -1,4 +1,4 @@
-"""What a quota is: whom it limits, what, in which window, and how much."""
+"""The definition of a quota: its subject, measure, window and limit."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class QuotaSetting(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Quota(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A quota, and what of it is used in the current window.
+    """A quota, and its use in the current window.
 
     ``reserved`` is held by gateways: for requests in progress, or for the next ones. Of a quota for every user, the
     numbers are those of the user that was requested. ``unaccounted`` is the part of ``used`` that was charged because a

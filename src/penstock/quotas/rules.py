@@ -1,4 +1,4 @@
-"""The quotas of all tenants as a gateway knows them, and which of them concern a request."""
+"""The quotas of all tenants, as a gateway last read them, and the choice of those that concern a request."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from penstock.tenants.principal import TenantId
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Rule:
-    """One quota, without what is used of it. Compared by identity, which is quick; ``id`` outlives a change."""
+    """One quota, without its use. Compared by identity, which is quick; the ``id`` stays the same after a change."""
 
     tenant: TenantId
     id: UUID
@@ -28,7 +28,7 @@ class Rule:
         return name_of(self.measure, self.per)
 
     def subject_of(self, key: str, user: str) -> str | None:
-        """Return for whom a request of that key and user is counted, or None if the quota does not concern it."""
+        """Return the subject for which a request of that key and user counts; None if the quota does not concern it."""
         if self.user == EVERY_USER:
             return user or None
         if self.key not in {"", key} or self.user not in {"", user}:
@@ -37,7 +37,7 @@ class Rule:
 
 
 class Amount(NamedTuple):
-    """How much of a measure a request takes, for which user."""
+    """The amount of a measure that a request takes, for one user."""
 
     measure: str
     amount: int
@@ -55,14 +55,14 @@ class Rules:
         return self._of.get(tenant)
 
     def replace(self, tenants: Iterable[TenantId], rules: Sequence[Rule]) -> None:
-        """Replace what is known of some tenants."""
+        """Replace the quotas of some tenants."""
         for tenant in tenants:
             self._of.pop(tenant, None)
         for rule in rules:
             self._of[rule.tenant] = (*self._of.get(rule.tenant, ()), rule)
 
     def replace_all(self, rules: Sequence[Rule]) -> None:
-        """Replace all that is known."""
+        """Replace the quotas of all tenants."""
         self.replace(list(self._of), rules)
 
 

@@ -1,4 +1,4 @@
-"""A slice: the part of one quota from which a process admits requests without asking the database."""
+"""A slice: the part of one quota from which a process admits requests without querying the database."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from penstock.errors import Overloaded
 class BodySpace:
     """A bound on the bytes of bodies that are held, in all. Requests wait for space in order.
 
-    Space is taken for a whole body before it is read, so that bodies which are being read always get to their end.
+    Space is taken for a whole body before it is read, so that a body whose reading has begun can always be completed.
     """
 
     def __init__(self, capacity: int, timeout: timedelta) -> None:
@@ -22,9 +22,9 @@ class BodySpace:
         self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
 
     async def take(self, size: int) -> int:
-        """Take space for a body and return how much was taken; one that is larger than all of it gets it alone.
+        """Take space for a body and return how much was taken: all of it for a body that is larger than that.
 
-        Raises Overloaded when there is none in time.
+        Raises Overloaded if not enough becomes free in time.
         """
         size = min(size, self._capacity)
         if self._waiting or self.taken + size > self._capacity:
@@ -52,10 +52,10 @@ class BodySpace:
             async with asyncio.timeout(self._timeout.total_seconds()):
                 await turn
         except BaseException as error:
-            if turn.done() and not turn.cancelled():  # it was given in the same turn of the event loop
+            if turn.done() and not turn.cancelled():  # space was granted in the same iteration of the event loop
                 self.give_back(size)
             turn.cancel()
-            self.give_back(0)  # those behind it may need less
+            self.give_back(0)  # the next ones may need less
             if isinstance(error, TimeoutError):
                 raise Overloaded("the bodies of other requests take all the memory that is set aside") from None
             raise

@@ -1,4 +1,4 @@
-"""Notice that a client has left although its socket is not being read."""
+"""Detect that a client has left while its socket is not being read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _HUNG_UP: Final = getattr(select, "POLLRDHUP", 0)  # 0 where the system cannot r
 
 
 def has_left(transport: asyncio.Transport) -> bool:
-    """Return whether the client has closed its side, which is reported although unread bytes come before the end."""
+    """Return whether the client has closed its side, which the system reports even if unread bytes precede the end."""
     socket = transport.get_extra_info("socket")
     if socket is None or transport.is_closing():
         return False
