@@ -69,7 +69,7 @@ class KeyChange(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 class KeyRotation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The request to replace a key: the old one stays valid for the overlap, in which its users switch to the new one."""
+    """The request to replace a key: the old one stays valid for the overlap, so that its users can switch."""
 
     overlap_seconds: Annotated[float, Meta(ge=0, le=90 * 86400)] = 86400.0
 

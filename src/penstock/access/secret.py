@@ -1,8 +1,8 @@
 """The secret of an installation, and the keys derived from it, one for each purpose.
 
-It protects what the database stores: of API keys only a keyed digest, and other secrets encrypted (AES-256-GCM, with
-the place of the secret as associated data, so that a value copied to another row cannot be read). All hosts that share
-a database share the secret.
+It protects the secrets in the database: of an API key, only a keyed digest is stored, and other secrets are encrypted
+(AES-256-GCM, with the place of the secret as associated data, so that a value copied to another row cannot be read).
+All hosts that share a database share the secret.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class InstanceSecret:
         return self._derived[purpose]
 
     def digest(self, key: str) -> bytes:
-        """Return what is stored of an API key."""
+        """Return the keyed digest of an API key, which is all that is stored of it."""
         return hmac.digest(self.derive("api-key"), key.encode(), "sha256")
 
     def seal(self, plain: bytes, *, place: str) -> bytes:

@@ -14,7 +14,7 @@ VERSIONS: Final = Path(__file__).with_name("migrations") / "versions"
 
 @cache
 def versions() -> tuple[str, ...]:
-    """Return the names of all migrations that this code knows, oldest first."""
+    """Return the names of all migrations of this code, oldest first."""
     return tuple(sorted(path.stem for path in VERSIONS.glob("[0-9]*.py")))
 
 

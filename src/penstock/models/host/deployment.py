@@ -35,7 +35,7 @@ class Deployment:
     """One deployed version of a model. ``call`` is synchronous: when it returns, the call is sent or queued.
 
     Replicas are started by the first call, or by ``load``. A deployment that is retired takes no new calls, finishes
-    what it has, and ends.
+    its present ones, and ends.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Deployment:
             model,
             logbook,
             lambda: self._new_replica(self),
-            on_load=self._know,
+            on_load=self._set_schema,
             on_failure=self._start_failed,
             on_change=self._fleet_changed,
         )
@@ -74,7 +74,7 @@ class Deployment:
         self._describing = asyncio.Lock()
         self._ended = asyncio.Event()
         self._change = asyncio.Event()  # a call has ended
-        self._waiters = 0  # for that
+        self._waiters = 0  # coroutines that wait for that
 
     # Calls
 
@@ -156,7 +156,7 @@ class Deployment:
                     schema = await self._new_replica(_Unowned()).describe()
                 else:
                     schema = self.model.schema
-                self._know(schema)
+                self._set_schema(schema)
             except CallFailed as error:
                 self.fleet.note_failure(error, time.monotonic() - began)
                 raise ModelUnavailable(f"model {self.model.name} cannot be loaded: {self.problem}") from None
@@ -200,7 +200,7 @@ class Deployment:
     def pump(self) -> None:
         """Send and start what is possible now, after a change elsewhere."""
         if self._queue and self.fleet.absent:
-            self._ask_to_load()
+            self._request_load()
         else:
             self._pump()
 
@@ -217,7 +217,7 @@ class Deployment:
         if self.problem is not None and not self.ready:
             raise ModelUnavailable(f"model {self.model.name} cannot be loaded: {self.problem}")
 
-    def _ask_to_load(self) -> None:
+    def _request_load(self) -> None:
         if self.turn is not None and not self.turn.granted:
             self.turn.request()
             return
@@ -242,7 +242,7 @@ class Deployment:
     def _new_replica(self, owner: Owner) -> Replica:
         return Replica(self.model, owner, self._guardian, self.logbook, self._private)
 
-    def _know(self, schema: Schema) -> None:
+    def _set_schema(self, schema: Schema) -> None:
         if self.schema is None:
             try:
                 Checker.check_schema(schema.input, "input")
@@ -282,7 +282,7 @@ class Deployment:
         call.succeed(json, segments, model_seconds=seconds, version=self.model.version)
 
     def failed(self, call: LiveCall, failure: frames.FailureHeader) -> None:
-        """End a call that failed; its replica lives on."""
+        """End a call that failed; its replica continues."""
         self.metrics.count_failed(failure.category)
         call.fail(error_of(failure_of(failure, self.logbook.masked(failure.message)), f"model {self.model.name}"))
 

@@ -23,7 +23,7 @@ class WhisperXServer:
 
     Its interface is one of three: ``transcribe`` (the file in ``file``, options as fields of the form), ``asr`` (the
     file in ``audio_file``, options in the query; whisper-asr-webservice), ``openai`` (as OpenAI documents it, with
-    ``response_format=verbose_json``; options that OpenAI does not know are sent only when a job asks for them).
+    ``response_format=verbose_json``; options that OpenAI does not define are sent only if a job states them).
     """
 
     takes: frozenset[str] | None = None
