@@ -22,7 +22,7 @@ from penstock.postgres.wakeups import Wakeups
 from penstock.settings import Settings
 from penstock.web.route import routes_of
 
-_CHECK_SECONDS: Final = 2.0  # a gateway starts without its database too
+_CHECK_SECONDS: Final = 2.0  # a gateway also starts without its database
 
 
 class AccessParts:
@@ -71,7 +71,7 @@ class AccessParts:
 
     async def _start(self) -> None:
         """Begin to follow changes. Raises CannotStart if this host does not have the secret of its database."""
-        with suppress(DatabaseUnavailable, TimeoutError):  # then it is compared when a key is first checked
+        with suppress(DatabaseUnavailable, TimeoutError):  # the secret is then compared when a key is first checked
             async with asyncio.timeout(_CHECK_SECONDS):
                 await self.instance.check()
         self._watching = asyncio.create_task(self.watch.run())

@@ -1,4 +1,4 @@
-"""``penstock usage``: a table and bars of what was used."""
+"""``penstock usage``: usage as a table with bars."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def usage(
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show what was used, and what it cost, by time and by anything else."""
+    """Show usage and cost, by time and by any dimension."""
     query = {
         "by": by, "since": since, "to": to, "time_zone": time_zone, "model": model, "provider": provider, "user": user,
         "key": key, "owner_service": owner_service, "task_type": task_type, "model_profile": model_profile,

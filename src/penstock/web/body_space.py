@@ -10,7 +10,7 @@ from penstock.errors import Overloaded
 
 
 class BodySpace:
-    """A bound on the bytes of bodies that are held, in all. Requests wait for space in order.
+    """A bound on the total bytes of the bodies that are held. Requests wait for space in order.
 
     Space is taken for a whole body before it is read, so that a body whose reading has begun can always be completed.
     """

@@ -164,7 +164,7 @@ class _Collector:
         self.parts.append(self._part(self._data[0] if len(self._data) == 1 else b"".join(self._data)))
 
     def _part(self, data: bytes) -> Part:
-        """Return an empty part that its headers describe."""
+        """Return the part that its headers describe, with this data."""
         _, options = parse_options_header(self._headers.get(b"content-disposition", b""))
         name = options.get(b"name", b"").decode()
         if not name:

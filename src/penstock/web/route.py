@@ -75,7 +75,7 @@ class Route:
     parameters: tuple[Parameter, ...] = ()
     responses: Mapping[int, ResponseSpec]
     errors: tuple[type[PenstockError], ...] = ()
-    scope: str | None = None  # that the sender's key must have
+    scope: str | None = None  # the scope that the sender's key must have
     open: bool = False  # no key is needed, and no scope
     max_body_bytes: int = SMALL_BODY_BYTES
 
@@ -85,7 +85,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebSocketRoute:
-    """A path that is served as a WebSocket; the description shows its GET, as OpenAPI has no words for WebSockets."""
+    """A path that is served as a WebSocket; described as a GET, because OpenAPI cannot describe WebSockets."""
 
     method: ClassVar[str] = "GET"
     request: ClassVar[None] = None

@@ -26,7 +26,7 @@ from penstock.web.route import Parameter, ResponseSpec, route
 
 _PAGE: Final = 500
 _RESULTS: Final = 50  # jobs whose results, which may be large, one statement reads
-_MAX_PAGES: Final = 20  # jobs that are searched, if a filter matches rarely
+_MAX_PAGES: Final = 20  # pages that are searched, if a filter matches rarely
 Limit = Annotated[int, Meta(ge=1, le=5000)]
 
 _EXAMPLE: dict[str, Any] = {
@@ -80,7 +80,7 @@ class ComparisonRoutes:
         scope=scopes.JOBS_READ,
         summary="Compare providers over many jobs: agreement, failures, latency",
         description=(
-            "Of the newest finished jobs that match every stated filter, or of the jobs named by `id`. "
+            "Covers the newest finished jobs that match every stated filter, or the jobs named by `id`. "
             "Word error rates come from jobs whose mode was `all`."
         ),
         parameters=(
