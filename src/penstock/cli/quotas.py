@@ -33,7 +33,7 @@ def list_quotas(
 
 @command(app, "set")
 def set_quota(
-    measure: Annotated[str, typer.Argument(metavar="MEASURE", help="calls_at_once, calls, jobs or pending_jobs.")],
+    measure: Annotated[str, typer.Argument(metavar="MEASURE", help="Such as calls_at_once, jobs or tokens.")],
     limit: Annotated[int, typer.Argument(metavar="LIMIT", min=0, help="How much is allowed.")],
     per: Annotated[str | None, typer.Option(metavar="WINDOW", help="minute, hour, day or month.")] = None,
     key: Annotated[str | None, typer.Option(metavar="ID", help="The id of a key.")] = None,

@@ -10,7 +10,16 @@ from functools import lru_cache
 from typing import Final
 
 from penstock.errors import Exceeded, QuotaExceeded
-from penstock.quotas.quota import CALLS, CALLS_AT_ONCE, JOBS, PENDING_JOBS
+from penstock.quotas.quota import (
+    AUDIO_SECONDS,
+    BUDGETS,
+    CALLS,
+    CALLS_AT_ONCE,
+    JOBS,
+    MODEL_SECONDS,
+    PENDING_JOBS,
+    TOKENS,
+)
 from penstock.quotas.rules import Amount, Rule, Rules, needs
 from penstock.quotas.slice import Slice
 from penstock.quotas.slices import NothingLeft, Slices
@@ -23,6 +32,9 @@ _UNITS: Final = {
     CALLS: b"",
     JOBS: b';qu="jobs"',
     PENDING_JOBS: b';qu="jobs"',
+    TOKENS: b';qu="tokens"',
+    AUDIO_SECONDS: b';qu="seconds"',
+    MODEL_SECONDS: b';qu="seconds"',
 }
 
 
@@ -88,11 +100,13 @@ class Quotas:
     async def admit_call(self, principal: Principal) -> Limited | None:
         """Reserve a live call; None if no quota concerns it. Raises QuotaExceeded or DatabaseUnavailable."""
         user = principal.user or ""
-        return await self._admit(principal, [Amount(CALLS, 1, user), Amount(CALLS_AT_ONCE, 1, user)])
+        return await self._admit(
+            principal, [Amount(CALLS, 1, user), Amount(CALLS_AT_ONCE, 1, user), *_budgets_of([user])]
+        )
 
     async def admit_jobs(self, principal: Principal, users: Sequence[str]) -> Limited | None:
         """Reserve jobs, one for each of ``users``; None if no quota concerns them. Raises as ``admit_call`` does."""
-        return await self._admit(principal, jobs_of(users))
+        return await self._admit(principal, [*jobs_of(users), *_budgets_of(set(users))])
 
     async def _admit(self, principal: Principal, amounts: Iterable[Amount]) -> Limited | None:
         rules = self._rules.of(principal.tenant)
@@ -112,18 +126,20 @@ class Quotas:
 
 def jobs_of(users: Sequence[str]) -> list[Amount]:
     """Return the amounts of jobs, one for each of ``users``."""
-    if len(users) == 1:
-        return [Amount(JOBS, 1, users[0]), Amount(PENDING_JOBS, 1, users[0])]
     numbers = Counter(users)
     return [Amount(measure, number, user) for user, number in numbers.items() for measure in (JOBS, PENDING_JOBS)]
+
+
+def _budgets_of(users: Iterable[str]) -> list[Amount]:
+    return [Amount(measure, 1, user) for user in users for measure in BUDGETS]
 
 
 def exceeded(one: Slice, amount: int) -> QuotaExceeded:
     """Return the error of a request that needed more of a quota than is left."""
     rule = one.rule
     standing = one.standing
-    most = rule.most if standing is None else standing.most
-    used = most - one.remaining
+    most = (rule.most if standing is None else standing.most) // rule.scale
+    used = most - one.remaining // rule.scale
     resets_in = None if one.resets_in is None else timedelta(seconds=one.resets_in)
     if amount > most:
         return QuotaExceeded(
@@ -151,9 +167,9 @@ def headers(slices: Iterable[Slice]) -> list[tuple[bytes, bytes]]:
         policies.append(policy)
         resets_in = one.resets_in
         if resets_in is None:
-            limits.append(b'"%b";r=%d' % (name, one.remaining))
+            limits.append(b'"%b";r=%d' % (name, one.remaining // one.rule.scale))
         else:
-            limits.append(b'"%b";r=%d;t=%d' % (name, one.remaining, max(1, resets_in)))
+            limits.append(b'"%b";r=%d;t=%d' % (name, one.remaining // one.rule.scale, max(1, resets_in)))
     return [(b"ratelimit-policy", b", ".join(policies)), (b"ratelimit", b", ".join(limits))]
 
 
@@ -162,4 +178,4 @@ def _policy(rule: Rule) -> tuple[bytes, bytes]:
     """Return the name of a quota in headers, and its policy. Months and days vary in length, so theirs is left out."""
     name, seconds = rule.name.encode(), _SECONDS.get(rule.per)
     window = b"" if seconds is None else b";w=%d" % seconds
-    return name, b'"%b";q=%d%b%b' % (name, rule.most, _UNITS[rule.measure], window)
+    return name, b'"%b";q=%d%b%b' % (name, rule.most // rule.scale, _UNITS[rule.measure], window)

@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 
 from penstock.errors import InvalidInput
 
-Measure = Literal["calls_at_once", "calls", "jobs", "pending_jobs"]
+Measure = Literal["calls_at_once", "calls", "jobs", "pending_jobs", "tokens", "audio_seconds", "model_seconds"]
 Per = Literal["minute", "hour", "day", "month"]
 OnCrash = Literal["free", "charge"]
 Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
@@ -20,13 +20,22 @@ CALLS_AT_ONCE: Final = "calls_at_once"
 CALLS: Final = "calls"
 JOBS: Final = "jobs"
 PENDING_JOBS: Final = "pending_jobs"
+TOKENS: Final = "tokens"
+AUDIO_SECONDS: Final = "audio_seconds"
+MODEL_SECONDS: Final = "model_seconds"
 EVERY_USER: Final = "*"
+BUDGETS: Final = (TOKENS, AUDIO_SECONDS, MODEL_SECONDS)  # what the usage ledger counts, when calls have ended
+_SCALES: Final = {AUDIO_SECONDS: 10**6, MODEL_SECONDS: 10**6}  # the ledger counts microseconds
+_LARGEST: Final = 9 * 10**18
 
 MEANINGS: Final = {
     CALLS_AT_ONCE: "live calls of models in progress",
     CALLS: "live calls of models that began",
     JOBS: "jobs that were submitted",
     PENDING_JOBS: "jobs that wait for a worker; a submit is refused, a retry is not",
+    TOKENS: "tokens in and out, of live calls and of the attempts of jobs",
+    AUDIO_SECONDS: "seconds of sound that were heard",
+    MODEL_SECONDS: "seconds that models and providers took",
 }
 _AT_A_TIME: Final = (CALLS_AT_ONCE, PENDING_JOBS)
 _CALENDAR: Final = ("hour", "day", "month")
@@ -49,7 +58,11 @@ class QuotaSetting(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     @property
     def crash(self) -> OnCrash:
-        return self.on_crash or ("charge" if self.per in _CALENDAR else "free")
+        return self.on_crash or ("charge" if self._can_charge else "free")
+
+    @property
+    def _can_charge(self) -> bool:
+        return self.per in _CALENDAR and self.measure not in BUDGETS
 
     def check(self) -> None:
         """Raise InvalidInput for fields that contradict each other."""
@@ -61,8 +74,12 @@ class QuotaSetting(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise InvalidInput.of("user", "does not go with key: a quota is for one of them")
         if self.measure == PENDING_JOBS and (self.key or self.user):
             raise InvalidInput.of("measure", "pending_jobs can be limited for the whole tenant only")
-        if self.on_crash == "charge" and self.per not in _CALENDAR:
-            raise InvalidInput.of("on_crash", "can be charge for quotas per hour, day or month only")
+        if self.on_crash == "charge" and not self._can_charge:
+            raise InvalidInput.of("on_crash", "can be charge for calls and jobs per hour, day or month only")
+        if self.per == "minute" and self.measure in BUDGETS:
+            raise InvalidInput.of("per", f"must be hour, day or month for {self.measure}")
+        if self.limit * scale_of(self.measure) > _LARGEST:
+            raise InvalidInput.of("limit", f"must be at most {_LARGEST // scale_of(self.measure)}")
 
 
 class Quota(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -94,6 +111,11 @@ class QuotaList(Struct, frozen=True, kw_only=True):
     """The quotas of a tenant."""
 
     quotas: list[Quota]
+
+
+def scale_of(measure: str) -> int:
+    """Return how many of the ledger's units one unit of a limit has."""
+    return _SCALES.get(measure, 1)
 
 
 def name_of(measure: str, per: str) -> str:

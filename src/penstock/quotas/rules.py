@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from uuid import UUID
 
-from penstock.quotas.quota import EVERY_USER, name_of
+from penstock.quotas.quota import BUDGETS, EVERY_USER, name_of, scale_of
 from penstock.tenants.principal import TenantId
 
 
@@ -26,6 +26,15 @@ class Rule:
     @property
     def name(self) -> str:
         return name_of(self.measure, self.per)
+
+    @property
+    def budget(self) -> bool:
+        """Whether the ledger counts it, and requests take nothing of it."""
+        return self.measure in BUDGETS
+
+    @property
+    def scale(self) -> int:
+        return scale_of(self.measure)
 
     def subject_of(self, key: str, user: str) -> str | None:
         """Return the subject for which a request of that key and user counts; None if the quota does not concern it."""

@@ -14,6 +14,8 @@ from penstock.quotas.rules import Rule
 
 VALID_SECONDS: Final = 15.0  # after the last renewal that succeeded; the database lets a slice expire after 30 s
 RENEW_SECONDS: Final = 5.0
+BUDGET_SECONDS: Final = 1.0  # between looks at what is used of a budget
+_PLENTY: Final = 2**62
 IDLE_SECONDS: Final = 10.0  # without a request, before what is left is given back
 
 
@@ -51,12 +53,13 @@ class Slice:
     """
 
     __slots__ = (
-        "_blocked", "_pace", "_peak", "_recently", "_taken_at", "_valid_until", "acknowledged", "ends_at", "granted",
-        "id", "reserved", "rule", "short", "standing", "subject", "synced_at", "used", "window_start",
+        "_blocked", "_budget", "_pace", "_peak", "_recently", "_taken_at", "_valid_until", "acknowledged", "ends_at",
+        "granted", "id", "reserved", "rule", "short", "standing", "subject", "synced_at", "used", "window_start",
     )  # fmt: skip
 
     def __init__(self, rule: Rule, subject: str) -> None:
         self.rule = rule
+        self._budget = rule.budget
         self.subject = subject
         self.id: UUID = uuid4()
         self.window_start: datetime | None = None  # until the database has chosen it
@@ -74,6 +77,8 @@ class Slice:
         """Return how much requests may take at once: nothing unless it was renewed lately."""
         if self._blocked or now >= self._valid_until:
             return 0
+        if self._budget:
+            return 0 if self.short else _PLENTY
         return self.granted - self.used - self.reserved
 
     @property
@@ -108,7 +113,10 @@ class Slice:
         return self.rule.measure == CALLS_AT_ONCE
 
     def take(self, amount: int, now: float) -> None:
-        """Reserve an amount that is available."""
+        """Reserve an amount that is available. Of a budget, requests take nothing."""
+        if self._budget:
+            self._taken_at = now
+            return
         self.reserved += amount
         self._recently += amount
         self._peak = max(self._peak, self.reserved)
@@ -116,19 +124,22 @@ class Slice:
 
     def settle(self, amount: int) -> None:
         """Count a reserved amount as used. What there is at a time is not used up, but free again."""
-        self.reserved -= amount
-        if not self._returns:
+        self.release(amount)
+        if not self._returns and not self._budget:
             self.used += amount
 
     def release(self, amount: int) -> None:
         """Give back a reserved amount."""
-        self.reserved -= amount
+        if not self._budget:
+            self.reserved -= amount
 
     def due(self, now: float) -> bool:
         """Return whether it has something to report, to renew, or to give back."""
         if self.used != self.acknowledged or now >= self.ends_at or self.excessive(now):
             return True
         idle = now - self._taken_at >= IDLE_SECONDS
+        if self._budget:
+            return not idle and now - self.synced_at >= BUDGET_SECONDS
         return now - self.synced_at >= RENEW_SECONDS or (idle and self.available(now) > 0)
 
     def over(self, now: float) -> bool:
@@ -152,6 +163,8 @@ class Slice:
         If that takes back what is available, nothing is available until the database has responded.
         """
         now = time.monotonic()
+        if self._budget:
+            return Report(used=0, acknowledged=0, reserved=0, floor=0, least=0, best=0)
         least = self.reserved + waiting
         idle = not waiting and (now >= self.ends_at or now - self._taken_at >= IDLE_SECONDS)
         self._blocked = self._blocked or idle or (not waiting and self.excessive(now))
@@ -173,7 +186,7 @@ class Slice:
         self.granted = grant.granted
         self.acknowledged = report.used
         self.standing = grant
-        self.short = grant.granted - report.used < report.least
+        self.short = grant.settled >= grant.most if self._budget else grant.granted - report.used < report.least
         self.synced_at = sent_at
         self._valid_until = sent_at + VALID_SECONDS
         self.ends_at = math.inf if grant.ends_in is None else now + max(0.0, grant.ends_in)

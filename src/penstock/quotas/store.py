@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from penstock.postgres import queries
-from penstock.quotas.quota import Quota, QuotaSetting
+from penstock.quotas.quota import Quota, QuotaSetting, scale_of
 from penstock.quotas.rules import Rule
 from penstock.quotas.slice import Grant, Report, Slice
 from penstock.tenants.principal import TenantId
@@ -74,7 +74,7 @@ async def put(connection: asyncpg.Connection, tenant: TenantId, setting: QuotaSe
         user_id=setting.user or "",
         measure=setting.measure,
         per=setting.per or "",
-        most=setting.limit,
+        most=setting.limit * scale_of(setting.measure),
         on_crash=setting.crash,
     )
     return quota_id
@@ -130,11 +130,12 @@ def _rule(row: asyncpg.Record) -> Rule:
 
 
 def _quota(row: asyncpg.Record) -> Quota:
-    used = row["used"]
+    scale = scale_of(row["measure"])
+    used = None if row["used"] is None else row["used"] // scale
     return Quota(
         id=row["id"],
         measure=row["measure"],
-        limit=row["most"],
+        limit=row["most"] // scale,
         on_crash=row["on_crash"],
         per=row["per"] or None,
         key=row["key_id"] or None,

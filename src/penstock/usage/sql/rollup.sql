@@ -10,8 +10,8 @@ SELECT pg_try_advisory_xact_lock(hashtext('penstock.roll_up_usage'));
 
 -- name: roll_up(limit)
 -- tenant: every (rows keep their tenant)
--- Moves deltas into the hours, days, months and totals and into the detail, each exactly once, whatever hour it belongs to; returns
--- how many. New dimensions get an id; inserting one that exists already would fail the whole statement, so no usage
+-- Moves deltas into the hours, days, months, totals and quotas and into the detail, each exactly once, whatever hour it belongs to;
+-- returns how many. New dimensions get an id; inserting one that exists already would fail the whole statement, so no usage
 -- can be lost that way. Runs in one process at a time.
 WITH taken AS MATERIALIZED (
     DELETE FROM usage_delta WHERE ctid = ANY (ARRAY(SELECT ctid FROM usage_delta LIMIT :limit::int)) RETURNING *
@@ -48,6 +48,20 @@ WITH taken AS MATERIALIZED (
     SELECT tenant_id, at, dims_id, attempts, calls, failures, unreported, unpriced, prompt_tokens, completion_tokens,
            audio_us, model_us, bytes_in, bytes_out, cost
     FROM entry WHERE NOT broad
+), budgets AS ( -- the quotas of tokens and seconds; locks rows of quota_use in the order of their keys
+    INSERT INTO quota_use AS x (tenant_id, quota_id, subject, window_start, settled, touched_at)
+    SELECT q.tenant_id, q.id, CASE WHEN q.user_id = '*' THEN b.user_id ELSE '' END, w.starts_at,
+           added(0, sum(CASE q.measure WHEN 'tokens' THEN t.prompt_tokens::numeric + t.completion_tokens
+                                       WHEN 'audio_seconds' THEN t.audio_us ELSE t.model_us END)), clock()
+    FROM taken t
+    JOIN quota q ON q.tenant_id = t.tenant_id AND q.measure IN ('tokens', 'audio_seconds', 'model_seconds')
+    JOIN tenant n ON n.id = t.tenant_id
+    LEFT JOIN submitter b ON b.tenant_id = t.tenant_id AND b.id = t.submitter_id
+    CROSS JOIN LATERAL quota_window(q.per, n.time_zone, t.at) w
+    WHERE q.key_id IN ('', b.key_id) AND (q.user_id IN ('', b.user_id) OR (q.user_id = '*' AND b.user_id <> ''))
+    GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
+    ON CONFLICT (tenant_id, quota_id, subject, window_start) DO UPDATE SET
+        settled = added(x.settled, excluded.settled), touched_at = excluded.touched_at
 ), hours AS MATERIALIZED (
     SELECT tenant_id, broad, date_trunc('hour', at, 'UTC') AS hour, dims_id,
            added(0, sum(attempts)) AS attempts, added(0, sum(calls)) AS calls, added(0, sum(failures)) AS failures,

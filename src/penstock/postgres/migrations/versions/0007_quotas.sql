@@ -6,19 +6,22 @@ CREATE TABLE quota (
     id        uuid NOT NULL DEFAULT gen_random_uuid(),
     key_id    text NOT NULL, -- that it limits; '': not a key
     user_id   text NOT NULL, -- that it limits; '': not a user; '*': every user, each on their own
-    measure   text NOT NULL CHECK (measure IN ('calls_at_once', 'calls', 'jobs', 'pending_jobs')),
+    measure   text NOT NULL CHECK (measure IN ('calls_at_once', 'calls', 'jobs', 'pending_jobs', 'tokens',
+                                                   'audio_seconds', 'model_seconds')),
     per       text NOT NULL CHECK (per IN ('', 'minute', 'hour', 'day', 'month')),
-    most      bigint NOT NULL CHECK (most >= 0),
+    most      bigint NOT NULL CHECK (most >= 0), -- seconds are in microseconds
     on_crash  text NOT NULL CHECK (on_crash IN ('free', 'charge')), -- what happens to a slice that expires
     PRIMARY KEY (tenant_id, id),
     UNIQUE (tenant_id, key_id, user_id, measure, per),
     CHECK (key_id = '' OR user_id = ''),
     CHECK ((per = '') = (measure IN ('calls_at_once', 'pending_jobs'))),
-    CHECK (on_crash = 'free' OR per IN ('hour', 'day', 'month'))
+    CHECK (on_crash = 'free' OR (per IN ('hour', 'day', 'month') AND measure IN ('calls', 'jobs'))),
+    CHECK (per <> 'minute' OR measure IN ('calls', 'jobs'))
 );
 
 -- What is used of a quota in one window. A new window is a new row; limits without a calendar window have one row, whose
--- window starts at the epoch. Always settled + held <= most, unless the limit was lowered.
+-- window starts at the epoch. Tokens and seconds are settled by the roll-up of usage, and nothing of them is held. Of the
+-- others always settled + held <= most, unless the limit was lowered.
 CREATE TABLE quota_use (
     tenant_id    integer NOT NULL,
     quota_id     uuid NOT NULL,
