@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from penstock.errors import Overloaded
+from penstock.errors import DatabaseUnavailable, Overloaded
+from penstock.jobs.usage import Usage
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import OPERATOR, Principal, TenantId
 from penstock.usage.calls import Amounts, Dims
@@ -24,6 +25,7 @@ from penstock.usage.sql import live, rollup
 from tests.support.clocks import Clock
 from tests.support.database_proxy import DatabaseProxy, database_over
 from tests.support.databases import execute, query
+from tests.support.jobs import JobCaller, job_service
 from tests.support.waiting import until, within
 
 SOON = timedelta(milliseconds=1)
@@ -198,3 +200,20 @@ async def test_the_hour_comes_from_the_clock_of_the_database(
     )
     assert rows == [("2027-01-01 00", 2)]
     assert await query(fresh, "SELECT day::text, calls FROM usage_day WHERE broad") == [("2027-01-01", 2)]
+
+
+async def test_a_completion_whose_commit_was_not_confirmed_is_accounted_once(
+    fresh: Database, over_line: Database, line: DatabaseProxy, tmp_path: Path
+) -> None:
+    """The worker got no response and sends it again; the lease has ended, so there is nothing to account."""
+    async with job_service(over_line) as service:
+        caller = JobCaller(service, TenantId(1))
+        job = await caller.submit_and_claim()
+        used = [Usage(provider="far", model="ambiguous", prompt_tokens=7)]
+        line.lose_response_to(b"ambiguous")
+        with pytest.raises(DatabaseUnavailable):
+            await within(caller.complete(job, usage=used))
+        assert line.lost.is_set()
+        await caller.complete(job, usage=used)
+    sums = "SELECT sum(attempts)::int, sum(calls)::int, sum(prompt_tokens)::int FROM usage_delta"
+    assert await query(fresh, sums) == [(1, 1, 7)]

@@ -56,7 +56,9 @@ async def filled(postgres_server: Any) -> AsyncIterator[Filled]:
         service = await stack.enter_async_context(job_service(database))
         filled = Filled(database, service, await own_tenant(database))
         for number in range(DONE // 10_000):
-            made = await filled.caller.submit_many(10_000, owner_ref=f"ref{number}", priority=number)
+            made = await filled.caller.submit_many(
+                10_000, owner_ref=f"ref{number}", user_id=f"user{number}", priority=number
+            )
             filled.done += [job.id for job in made]
         await execute(database, _FINISH_ALL)
         filled.ready = [job.id for job in await filled.caller.submit_many(READY)]
@@ -211,6 +213,7 @@ SCANS: dict[str, dict[str, Any]] = {
     "scan_jobs": {},
     "scan_series": {"series_ids": [1, 2, 3]},
     "scan_owner_ref": {"owner_ref": "ref2"},
+    "scan_user": {"user_id": "user2"},
     "scan_pending": {},
     "scan_running": {},
     "scan_unsuccessful": {"status": "failed"},

@@ -54,6 +54,7 @@ class Library:
 RULES: dict[str, Callable[[Job, Any], bool]] = {
     "owner_service": lambda job, value: job.owner_service == value,
     "owner_ref": lambda job, value: job.owner_ref == value,
+    "user_id": lambda job, value: job.user_id == value,
     "task_type": lambda job, value: job.task_type == value,
     "model_profile": lambda job, value: job.model_profile == value,
     "status": lambda job, value: job.status in value,
@@ -102,6 +103,7 @@ def _random_fields(pick: random.Random, number: int) -> dict[str, Any]:
     return {
         "owner_service": pick.choice(OWNERS),
         "owner_ref": pick.choice(REFS),
+        "user_id": pick.choice(["", "ada", "grace"]),
         "task_type": pick.choice(TASKS),
         "model_profile": pick.choice(PROFILES),
         "priority": pick.randint(-1, 1),
@@ -119,6 +121,7 @@ def _single_filters(library: Library) -> dict[str, list[Any]]:
     return {
         "owner_service": [*OWNERS, "nobody"],
         "owner_ref": [*REFS, "nothing"],
+        "user_id": ["ada", "grace", "nobody"],
         "task_type": [*TASKS, "none"],
         "model_profile": [*PROFILES, "none"],
         "status": [*([status] for status in Status), [], [Status.FAILED, Status.CANCELLED], list(Status)],

@@ -254,3 +254,19 @@ async def test_the_command_shows_a_table_with_bars_and_writes_csv_and_json(calle
     wrong = await run_command(tmp_path, "usage", "--by", "modl", **environment)
     assert wrong.status == 1
     assert "did you mean model?" in wrong.err
+
+
+async def test_jobs_carry_their_user_and_key_and_are_listed_by_either(caller: HttpCaller) -> None:
+    reply = await caller.call("POST", "/keys", {"name": "k", "scopes": ["jobs:submit", "jobs:read"]})
+    key = {"Authorization": f"Bearer {reply.json['key']}"}
+    job = {"owner_service": "tests", "task_type": "echo", "model_profile": "small"}
+    own = await caller.call("POST", "/jobs", job | {"user_id": "ada"}, headers={**key, "Penstock-User": "grace"})
+    by_header = await caller.call("POST", "/jobs", job, headers={**key, "Penstock-User": "grace"})
+    await caller.call("POST", "/jobs", job)
+    assert (own.json["user_id"], by_header.json["user_id"]) == ("ada", "grace"), "what a submission names comes first"
+    key_id = (await caller.call("GET", f"/jobs/{own.json['id']}")).json["key_id"]
+    assert key_id
+    assert key_id in reply.json["key"]
+    for wanted, expected in {"user_id=grace": [by_header], f"key_id={key_id}": [by_header, own]}.items():
+        page = await caller.call("GET", f"/jobs?{wanted}")
+        assert [one["id"] for one in page.json["jobs"]] == [one.json["id"] for one in expected]
