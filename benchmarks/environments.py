@@ -34,6 +34,6 @@ def prepare(name: str, packages: Sequence[str]) -> str | None:
 
 
 def label(package: str) -> str:
-    """A pinned package as a name with its version: "fastapi==1.0" is "fastapi 1.0"."""
+    """Return a pinned package as a name with its version: "fastapi==1.0" is "fastapi 1.0"."""
     name, _, version = package.partition("==")
     return f"{name.partition('[')[0]} {version}"

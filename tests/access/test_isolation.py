@@ -25,7 +25,7 @@ MARK = "belongs-to-alpha"  # in everything that the first tenant has
 ABSENT = "belongs-to-nobody"
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 _EPOCH = re.compile(r'"epoch":\d+')
-_ENDLESS = {"/api/v1/events"}  # tested apart
+_ENDLESS = {"/api/v1/events"}  # tested separately
 
 
 @dataclass

@@ -37,7 +37,7 @@ class CollectingWire:
 
 
 def call_with(wire: CollectingWire, value: Any, *segments: Segment, streams: bool = False, window: int = 0) -> Call:
-    """A call with that input."""
+    """Return a call with this input."""
     return Call(
         next(_numbers),
         msgspec.json.encode(value),
@@ -50,7 +50,7 @@ def call_with(wire: CollectingWire, value: Any, *segments: Segment, streams: boo
 
 
 def read(output: Output | None) -> Any:
-    """An output's JSON."""
+    """Return an output's JSON, decoded."""
     assert output is not None
     return msgspec.json.decode(output.json)
 

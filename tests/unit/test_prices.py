@@ -52,8 +52,8 @@ def test_a_call_is_charged_exactly(tmp_path: Path) -> None:
     prices = _load(tmp_path, FILE)
     used = Measured(completed=1, prompt_tokens=1000, completion_tokens=100)
     assert decimal(prices.charge("openai", "large", DAY, used).cost) == "0.0035"
-    heard = Measured(completed=1, audio_us=90_000_000, model_us=1)
-    assert prices.charge("", "whisper", DAY, heard).cost == 9 * 10**9 + round(Fraction(10**12, 3600 * 10**6))
+    audio = Measured(completed=1, audio_us=90_000_000, model_us=1)
+    assert prices.charge("", "whisper", DAY, audio).cost == 9 * 10**9 + round(Fraction(10**12, 3600 * 10**6))
 
 
 def test_the_price_of_the_day_and_the_most_specific_one_is_used(tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_the_price_of_the_day_and_the_most_specific_one_is_used(tmp_path: Path) 
     assert before.id != after.id
     assert prices.charge("openai", "small", DAY, Measured(completed=1)).cost == 1
     assert prices.charge("openai", "small", DAY, Measured(completed=0)).cost == 0, (
-        "a failed call is not charged by number"
+        "per_call does not apply to a failed call"
     )
     assert prices.covers("another", "whisper", DAY), "a model's price holds for any provider"
     assert not prices.covers("another", "large", DAY)

@@ -25,7 +25,7 @@ Reseal = Callable[[asyncpg.Connection, Secrets], Awaitable[list[str]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecretStatus:
-    """Where this host's secret is, by which ids it is known, and what a rotation still waits for."""
+    """Where this host's secret is, its ids, and what a rotation still waits for."""
 
     place: str
     id: str
@@ -35,7 +35,7 @@ class SecretStatus:
 
 
 class Instance:
-    """Gives out the secret of the installation, once it is known to be that of the database."""
+    """The secret of the installation, returned only after it was compared with that of the database."""
 
     def __init__(self, database: Database, source: SecretSource, *, reseal: Sequence[Reseal] = ()) -> None:
         self.source = source
@@ -100,7 +100,7 @@ class Instance:
                     "on every host, restart it, and repeat this; make one with: openssl rand -base64 32"
                 )
             secrets = Secrets(InstanceSecret.generate(), secrets.current)
-            self.source.write(secrets)  # first: once the database has it, gateways look for it here
+            self.source.write(secrets)  # first: once its id is in the database, gateways read it from here
         async with self._database.acquire() as connection, connection.transaction():
             await store.next_generation(connection)
             if secrets.current.id in await store.secrets(connection):
@@ -121,12 +121,12 @@ class Instance:
         previous = secrets.previous
         if previous is None:
             raise WrongState("the secret is not being rotated")
-        if not await self._known(secrets.current):
+        if not await self._is_stored(secrets.current):
             raise WrongState("the rotation has not begun: penstock secret rotate")
         async with self._database.acquire() as connection, connection.transaction():
             await store.next_generation(connection)
             left = await self._left(connection, previous)
-            for reseal in self._reseal:  # hosts that did not know of the rotation yet may have added something
+            for reseal in self._reseal:  # hosts that had not noticed the rotation may have added something
                 left += await reseal(connection, secrets)
             if left:
                 raise WrongState(
@@ -138,8 +138,8 @@ class Instance:
         if not self.source.from_environment:
             self.source.write(Secrets(secrets.current))
 
-    async def _known(self, secret: InstanceSecret) -> bool:
-        """Return whether the database knows a secret."""
+    async def _is_stored(self, secret: InstanceSecret) -> bool:
+        """Return whether the id of a secret is in the database."""
         async with self._database.acquire() as connection:
             return secret.id in await store.secrets(connection)
 

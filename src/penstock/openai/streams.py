@@ -49,8 +49,8 @@ _CHUNK: Final = msgspec.json.Decoder(_Chunk)
 class ChatStream:
     """A streamed completion as it arrives: the text so far, the model's name, and its usage.
 
-    It keeps every text, so its memory is bounded by the bytes that the peer lets through. ``excerpt`` shortens a
-    server's own words for an error message, without our secrets.
+    It keeps every text, so its memory is bounded by the bytes that the peer lets through. ``excerpt`` shortens
+    a server's message for our error message, and masks our secrets in it.
     """
 
     def __init__(self, excerpt: Callable[[str], str]) -> None:

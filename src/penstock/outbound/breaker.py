@@ -6,15 +6,15 @@ from enum import StrEnum
 from typing import Final
 
 _FAILURES: Final = 5  # consecutive failures that open the breaker
-_FIRST_PAUSE: Final = 10.0  # seconds; doubles each time the trial fails too
+_FIRST_PAUSE: Final = 10.0  # seconds; doubles each time a trial fails
 _MAX_PAUSE: Final = 300.0
-_TRIAL_POLL: Final = 0.5  # seconds between polls of the others while one call tries
+_TRIAL_POLL: Final = 0.5  # seconds between polls by the other calls while a trial runs
 
 
 class BreakerState(StrEnum):
     CLOSED = "closed"  # calls go through
     OPEN = "open"  # no calls go through for a while
-    HALF_OPEN = "half_open"  # one goes through and decides
+    HALF_OPEN = "half_open"  # one call, the trial, goes through; its outcome decides
 
 
 class Breaker:

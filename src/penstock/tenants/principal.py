@@ -22,7 +22,7 @@ def logged(tenant_name: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """The one thing that a ticket is about: ``Subject("job", "0199…")``."""
+    """The one thing to which a ticket gives access: ``Subject("job", "0199…")``."""
 
     kind: str
     id: str

@@ -134,7 +134,7 @@ class LiveUsage:
         provider: str = "",
         app: str = "",
     ) -> None:
-        """Account a live call that has ended."""
+        """Record the usage of a live call that has ended."""
         now = time.monotonic()
         ended = self._wall() + self._ahead
         measured = Measured._make(map(bounded, measured))

@@ -23,7 +23,7 @@ class About:
     version: str
     description: str
     license: dict[str, str]  # name and SPDX identifier
-    bearer_setting: str  # which holds the token
+    bearer_setting: str  # describes what the bearer token may be
 
 
 def document(routes: Sequence[AnyRoute], about: About, *, secured: bool) -> bytes:

@@ -267,7 +267,7 @@ async def complete(
     completions: Sequence[JobCompletion],
     charging: Charging = usage.unpriced,
 ) -> tuple[set[tuple[UUID, int]], bool]:
-    """Store results and account the usage.
+    """Store results and record the usage.
 
     Returns the (job, epoch) pairs whose epoch held, and whether running jobs of the tenant are limited.
     """

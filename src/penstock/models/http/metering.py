@@ -1,4 +1,4 @@
-"""Account the calls that routes make."""
+"""Record the usage of the calls that routes make."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _tenants: Final = metrics.FewValues()
 
 
 class Metering:
-    """Accounts the calls of requests, unless ``usage`` is None."""
+    """Records the usage of requests' calls, unless ``usage`` is None."""
 
     def __init__(self, usage: LiveUsage | None) -> None:
         self._usage = usage
@@ -35,7 +35,7 @@ class Metering:
             self._usage.require_room()
 
     def follow(self, request: Request, deployment: Deployment, call: LiveCall) -> None:
-        """Account a call when it has ended, before its caller gets the result.
+        """Record the usage of a call when it has ended, before its caller gets the result.
 
         A worker that calls a model for a job (``Penstock-Usage: job``) reports the call when the job's attempt ends.
         """
