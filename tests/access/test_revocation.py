@@ -348,5 +348,15 @@ async def test_the_last_use_of_a_key_is_recorded(gateways: Gateways) -> None:
     assert (await gateways.first.get(f"/keys/{key['id']}")).json["last_used_at"].endswith(":00Z")
 
 
+async def test_a_locked_key_does_not_delay_revocations(gateways: Gateways, module_database_url: str) -> None:
+    key = await new_key(gateways.first)
+    assert await status(gateways.second, key) == 200
+    watch = gateways.second.parts.access.watch
+    async with open_database(module_database_url) as database, database.acquire() as other, other.transaction():
+        await other.execute("SELECT FROM penstock.api_key WHERE id = $1 FOR UPDATE", key["id"])
+        watch._minute_at = 0.0
+        await within(watch.once(), 5)
+
+
 def test_the_topic_of_wakeups_is_stable() -> None:
     assert TOPIC == "access"

@@ -38,7 +38,8 @@ SELECT k.id FROM tenant t JOIN api_key k ON k.tenant_id = t.id WHERE t.changed >
 
 
 -- name: used(ids)!
--- Record that keys were used. Several gateways may do so: only one writes. Locks: the keys, in the order of their ids.
+-- Record that keys were used. Several gateways may do so: only one writes. A key that is being changed is left out, because
+-- revocations would wait behind it. Locks: the keys, in the order of their ids.
 -- Index: primary key.
 -- tenant: every (the gateway has identified the tenant of each)
 UPDATE api_key SET last_used_at = date_trunc('minute', clock())
@@ -46,7 +47,7 @@ WHERE id IN (
     SELECT k.id FROM api_key k
     WHERE k.id = ANY (:ids::text[])
       AND (k.last_used_at IS NULL OR k.last_used_at < date_trunc('minute', clock()))
-    ORDER BY k.id FOR UPDATE
+    ORDER BY k.id FOR UPDATE SKIP LOCKED
 );
 
 
