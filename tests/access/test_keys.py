@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from penstock.access import service
 from penstock.masking import Secret
 from penstock.tenants import scopes
 from tests.support.databases import open_database, query
@@ -169,6 +170,21 @@ async def test_both_keys_of_a_rotation_are_valid_until_the_overlap_ends(operator
         return (await get(operator, "/jobs", new["key"])).status == 401
 
     await until(expired, "the overlap has ended")
+
+
+async def test_rotations_count_against_the_number_of_valid_keys(
+    operator: HttpCaller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await operator.post("/tenants", {"name": "many"})).status == 201
+    many = {"Penstock-Tenant": "many"}
+    key = await create(operator, "jobs:read", headers=many)
+    monkeypatch.setattr(service, "_MAX_KEYS", 2)
+    replies = []
+    for _ in range(2):
+        replies.append(await operator.call("POST", f"/keys/{key['id']}/rotate", {}, headers=many))
+        key = replies[-1].json
+    assert replies[0].status == 201
+    assert replies[1].outcome == (503, "overloaded")
 
 
 async def test_an_operator_acts_for_a_tenant(operator: HttpCaller) -> None:

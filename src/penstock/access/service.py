@@ -57,8 +57,7 @@ class AccessService:
             principal, expires_at = await self._rights(connection, sender.principal)
             _check_rights(principal, creation)
             _check_end(expires_at, creation.expires_at)
-            if await store.live_keys(connection, principal.tenant) >= _MAX_KEYS:
-                raise Overloaded(f"this tenant has {_MAX_KEYS} valid keys; revoke some first")
+            await self._check_number(connection, principal.tenant)
             await store.create_key(
                 connection,
                 principal.tenant,
@@ -127,6 +126,7 @@ class AccessService:
                 raise WrongState(f"key {key_id} is not valid any more; create a new one")
             if old.replaced_by is not None:
                 raise WrongState(f"key {key_id} was replaced by {old.replaced_by}; rotate that one")
+            await self._check_number(connection, principal.tenant)
             creation = KeyCreation(
                 name=old.name,
                 scopes=old.scopes,  # type: ignore[arg-type]  # they were checked when it was created
@@ -229,6 +229,11 @@ class AccessService:
         async with self._database.acquire() as connection, connection.transaction():
             yield connection, await store.next_generation(connection)
         self._wakeups.announce(TOPIC)
+
+    async def _check_number(self, connection: asyncpg.Connection, tenant: TenantId) -> None:
+        """Raise Overloaded if a tenant has as many valid keys as it may have."""
+        if await store.live_keys(connection, tenant) >= _MAX_KEYS:
+            raise Overloaded(f"this tenant has {_MAX_KEYS} valid keys; revoke some first")
 
     async def _rights(
         self, connection: asyncpg.Connection, sender: Principal, scope: str = scopes.TENANT_ADMIN

@@ -148,7 +148,7 @@ class KeyRoutes:
         request=KeyRotation,
         request_example={"overlap_seconds": 86400},
         responses={201: ResponseSpec(description="The new key, with its text", type=CreatedKey, example=_CREATED)},
-        errors=(*BODY_ERRORS, NotFound, WrongState, ScopeMissing, DatabaseUnavailable),
+        errors=(*BODY_ERRORS, NotFound, WrongState, ScopeMissing, Overloaded, DatabaseUnavailable),
     )
     async def rotate(self, request: Request) -> Response:
         request.query({})
