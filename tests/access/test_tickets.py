@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 
 from penstock.masking import Secret
+from tests.support.databases import open_database, query
 from tests.support.gateways import SUBMISSION, HttpCaller, running_gateway
 from tests.support.waiting import until, within
 
@@ -70,6 +71,16 @@ async def test_a_ticket_for_one_use_is_valid_once(operator: HttpCaller, browser:
     ticket = await issue(operator, once=True)
     assert (await use(browser, ticket))[0] == 200
     assert (await use(browser, ticket))[0] == 401
+
+
+async def test_the_use_of_a_ticket_is_remembered_for_gateways_whose_clocks_are_behind(
+    operator: HttpCaller, browser: HttpCaller, module_database_url: str
+) -> None:
+    ticket = await issue(operator, once=True, ttl_seconds=60)
+    assert (await use(browser, ticket))[0] == 200
+    async with open_database(module_database_url) as database:
+        rows = await query(database, "SELECT expires_at - now() > interval '10 minutes' FROM penstock.ticket_use")
+    assert {row[0] for row in rows} == {True}
 
 
 async def test_an_expired_ticket_is_401(

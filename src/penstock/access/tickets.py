@@ -30,6 +30,7 @@ from penstock.web.request import Request
 
 PARAMETER: Final = re.compile(rb"(?:^|&)ticket=([^&]*)")
 _MAX_BYTES: Final = 4096
+_SKEW_SECONDS: Final = 3600  # how much later a ticket may expire by the clock of another gateway
 _TIDY_SECONDS: Final = 60.0  # between removals of the records of expired tickets
 
 
@@ -110,7 +111,7 @@ class Tickets:
     async def _use(self, ticket_id: str, seconds: float) -> None:
         """Use a ticket that is valid once; raises Unauthorized if it was used before."""
         async with self._database.acquire() as connection:
-            first = await store.use_ticket(connection, ticket_id, seconds)
+            first = await store.use_ticket(connection, ticket_id, seconds + _SKEW_SECONDS)
             if time.monotonic() >= self._tidy_at:
                 self._tidy_at = time.monotonic() + _TIDY_SECONDS
                 await store.drop_used_tickets(connection)
