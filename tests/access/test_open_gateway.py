@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.support.databases import open_database, query
 from tests.support.gateways import running_gateway
 from tests.support.waiting import until
 
@@ -31,3 +32,13 @@ async def test_a_ticket_without_a_key_ends_with_the_first_key(database_url: str)
             return (await caller.get(f"/jobs?ticket={ticket}")).status == 401
 
         await until(refused, "the ticket is refused", seconds=3)
+
+
+async def test_a_gateway_stays_closed_when_its_database_goes_back_to_before_the_first_key(database_url: str) -> None:
+    async with running_gateway(database_url) as caller, open_database(database_url) as database:
+        await caller.post("/keys", {"name": "first", "scopes": ["operator"]})
+        watch = caller.parts.access.watch
+        await until(lambda: watch.any_key is True, "the gateway is closed")
+        await query(database, "DELETE FROM penstock.api_key RETURNING id")
+        await watch.once()
+        assert (await caller.get("/jobs")).status == 401

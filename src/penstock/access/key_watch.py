@@ -25,7 +25,7 @@ _BATCH: Final = 500  # keys in one statement
 class KeyWatch(Periodic):
     """Reads the changes of keys and tenants twice a second while keys are in use, else every two seconds.
 
-    ``any_key`` is whether the database holds any key; None until it has been read.
+    ``any_key`` is whether the database holds any key, or has held one since the gateway began; None until it was read.
     """
 
     def __init__(self, database: Database, cache: KeyCache, wakeups: Wakeups | None = None) -> None:
@@ -50,7 +50,7 @@ class KeyWatch(Periodic):
             raise
         cache.generation = state.generation
         cache.confirm(began)
-        self.any_key = state.any_key
+        self.any_key = state.any_key or bool(self.any_key)
         if began >= self._minute_at:
             self._minute_at = began + _MINUTE
             await self._record_use(cache.minute())
