@@ -198,3 +198,14 @@ async def test_two_claims_at_once_share_many_tenants_without_waiting_or_doubles(
             taken += found
     assert {job.id for job in taken} == made
     assert len(taken) == len(made)
+
+
+async def test_names_that_a_process_forgets_are_read_again(
+    alone: JobCaller, other: JobCaller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("penstock.jobs.names._MAX_NAMES", 0)
+    await alone.submit()
+    assert len(await claim(alone)) == 1
+    await alone.submit()
+    await other.submit()
+    assert {job.task_type for job in await claim(alone)} == {"echo"}, "one known series and one unknown"

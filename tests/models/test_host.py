@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from penstock.errors import (
     Overloaded,
     PoisonInput,
 )
+from penstock.tenants.principal import TenantId
 from tests.support.models import Models, Recorder, model_host, read
 from tests.support.processes import alive
 from tests.support.waiting import until
@@ -182,6 +184,28 @@ async def test_the_queue_is_bounded(models: Models, tmp_path: Path) -> None:
     assert caught.value.retry_after is not None
     gate.touch()
     assert len({read(await call.done) for call in running}) == 1
+
+
+async def test_tenants_take_turns_in_a_full_queue(models: Models, tmp_path: Path) -> None:
+    """A tenant that fills the queue does not keep the first call of another from waiting, nor from being the next."""
+    gate = tmp_path / "gate"
+    model = await models.serve("gated", GATE, queue=2)
+    running = [models.begin(model, {"gate": str(gate)})]
+    await until(lambda: model.in_flight == 1, "the first call runs")
+    running += [models.begin(model, {"gate": str(gate)}) for _ in range(2)]
+    newcomer = models.begin(model, {"gate": str(gate)}, tenant=TenantId(2))
+    with pytest.raises(Overloaded):
+        models.begin(model, {"gate": str(gate)}, tenant=TenantId(2))
+    ended: list[int] = []
+
+    def note(number: int) -> Callable[[object], None]:
+        return lambda _: ended.append(number)
+
+    for number, call in enumerate([*running, newcomer]):
+        call.done.add_done_callback(note(number))
+    gate.touch()
+    await asyncio.gather(*(call.done for call in (*running, newcomer)))
+    assert ended == [0, 1, 3, 2]
 
 
 async def test_a_caller_that_leaves_frees_its_place(models: Models, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from penstock.models.host.host import ModelHost
 from penstock.models.host.logbook import LogEntry, Wanted
 from penstock.models.manifest import Model
 from penstock.models.replica.runtime import Segment
+from penstock.tenants.principal import DEFAULT_TENANT, TenantId
 
 
 class Models:
@@ -59,11 +60,14 @@ class Models:
         request_id: str = "",
         streams: bool = False,
         listener: Listener | None = None,
+        tenant: TenantId = DEFAULT_TENANT,
     ) -> LiveCall:
         """Begin a call; its input is checked as in a gateway."""
         deployment.checker.check(value)
         body = msgspec.json.encode(value)
-        return self.host.call(deployment, body, segments, request_id=request_id, streams=streams, listener=listener)
+        return self.host.call(
+            deployment, body, segments, request_id=request_id, streams=streams, listener=listener, tenant=tenant
+        )
 
     def lines(self, deployment: Deployment, **wanted: Any) -> list[LogEntry]:
         return deployment.logbook.newest(Wanted(**wanted), 10_000)

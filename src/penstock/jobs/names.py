@@ -62,10 +62,12 @@ class Names:
 
     async def describe(self, connection: Connection, series: Iterable[int]) -> dict[int, tuple[str, str, str]]:
         """Return owner, task type and model profile by series id, for at least those of ``series`` that exist."""
-        unknown = set(series) - self._described.keys()
+        wanted = set(series)
+        unknown = wanted - self._described.keys()
         if unknown:
             if len(self._described) > _MAX_NAMES:
                 self._described.clear()
+                unknown = wanted
             self._described |= await store.describe_series(connection, self._tenant, sorted(unknown))
         return self._described
 
@@ -80,9 +82,9 @@ class ClaimNames:
     async def describe(self, connection: Connection, rows: Sequence[asyncpg.Record]) -> ClaimedNames:
         """Return the names by series id, for at least the series of the claimed ``rows``."""
         if {row["series_id"] for row in rows} - self._described.keys():
-            unknown = {row["series_id"]: row["tenant_id"] for row in rows if row["series_id"] not in self._described}
             if len(self._described) > _MAX_NAMES:
                 self._described.clear()
+            unknown = {row["series_id"]: row["tenant_id"] for row in rows if row["series_id"] not in self._described}
             found = await store.describe_claimed(connection, sorted(unknown))
             self._described |= found
             self._tenants |= {found[series][0]: TenantId(tenant) for series, tenant in unknown.items()}

@@ -57,6 +57,7 @@ class HostedModels:
                 streams=True,
                 collects=True,
                 listener=listener,
+                tenant=context.tenant,
             )
             try:
                 done = await live.done

@@ -12,6 +12,7 @@ from msgspec import Struct
 from penstock.errors import ModelFailed
 from penstock.models.host.windows import Windows
 from penstock.models.replica.runtime import Segment
+from penstock.tenants.principal import DEFAULT_TENANT, TenantId
 
 MAX_COLLECTED_BYTES: Final = 64 * 2**20  # of all chunks that are kept for one result
 
@@ -50,6 +51,7 @@ class LiveCall:
         "segments",
         "size",  # bytes of input and segments
         "streams",  # the caller reads chunks as they come
+        "tenant",  # of the caller
         "window",  # bytes of chunks that may be unread; 0: no limit
         # the component that has the call at the moment: the queue or a replica
         "withdraw",  # removes the call from that component, because its caller has gone
@@ -84,8 +86,10 @@ class LiveCall:
         windows: Windows | None = None,
         listener: Listener | None = None,
         loop: asyncio.AbstractEventLoop | None = None,
+        tenant: TenantId = DEFAULT_TENANT,
     ) -> None:
         self.input = input
+        self.tenant = tenant
         self.segments = segments
         self.size = len(input) + sum(len(segment.data) for segment in segments) if segments else len(input)
         self.request_id = request_id

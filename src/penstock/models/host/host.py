@@ -24,6 +24,7 @@ from penstock.models.manifest import Model
 from penstock.models.replica.runtime import Segment
 from penstock.suggestions import did_you_mean
 from penstock.telemetry import logs
+from penstock.tenants.principal import DEFAULT_TENANT, TenantId
 
 log = logs.get(__name__)
 
@@ -122,11 +123,12 @@ class ModelHost:
         streams: bool = False,
         collects: bool | None = None,
         listener: Listener | None = None,
+        tenant: TenantId = DEFAULT_TENANT,
     ) -> LiveCall:
         """Accept a call whose input was checked. Raises Overloaded, PoisonInput, ModelUnavailable.
 
         ``streams``: the caller reads chunks as they come; ``collects``: the result holds all of them (by default where
-        it does not stream). A call with a listener must be closed.
+        it does not stream). A call with a listener must be closed. Where calls wait, tenants take turns.
         A call of a version that has just been replaced goes to its replacement. Raises NotFound if the version was
         removed: another version may do something else.
         """
@@ -139,6 +141,7 @@ class ModelHost:
             windows=self._windows,
             listener=listener,
             loop=self._loop,
+            tenant=tenant,
         )
         try:
             if deployment.retired:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -16,6 +15,7 @@ from penstock.models.host.calls import LiveCall
 from penstock.models.host.fleet import Fleet
 from penstock.models.host.metrics import ModelMetrics
 from penstock.models.host.replica import Replica
+from penstock.models.host.tenant_turns import TenantTurns
 from penstock.models.manifest import Model
 
 MAX_WAITING_BYTES: Final = 256 * 2**20  # inputs of all waiting calls of one version
@@ -27,8 +27,11 @@ _MAX_ESTIMATE_SECONDS: Final = 60
 
 
 class CallQueue:
-    """Waiting calls, in order. ``together`` is how many a replica can run as one batch; ``on_change`` is called when
-    a batch has waited long enough for more calls, and when a call was withdrawn."""
+    """Waiting calls; the tenants that sent them take turns.
+
+    ``together`` is how many a replica can run as one batch; ``on_change`` is called when a batch has waited long enough
+    for more calls, and when a call was withdrawn.
+    """
 
     def __init__(self, model: Model, fleet: Fleet, metrics: ModelMetrics, on_change: Callable[[], None]) -> None:
         self.together = 1
@@ -36,7 +39,7 @@ class CallQueue:
         self._fleet = fleet
         self._metrics = metrics
         self._on_change = on_change
-        self._calls: deque[LiveCall] = deque()
+        self._calls = TenantTurns()
         self._bytes = 0
         self._batch_timer: asyncio.TimerHandle | None = None  # a batch waits for more calls
         self._seconds = 1.0  # the smoothed time of a call in the model
@@ -47,10 +50,10 @@ class CallQueue:
         return len(self._calls)
 
     def has_space(self, call: LiveCall) -> bool:
-        """Whether a call may wait."""
-        return len(self._calls) < self._model.manifest.queue and (
-            not self._calls or self._bytes + call.size <= MAX_WAITING_BYTES
-        )
+        """Whether a call may wait. The first call of a tenant may also do so where others have filled the queue, up to
+        twice its length."""
+        places = self._model.manifest.queue * (1 if self._calls.has(call.tenant) else 2)
+        return len(self._calls) < places and (not self._calls or self._bytes + call.size <= MAX_WAITING_BYTES)
 
     def add(self, call: LiveCall) -> None:
         """Append a call."""
@@ -62,7 +65,7 @@ class CallQueue:
         """Put calls back at the front, in order."""
         for call in reversed(calls):
             call.withdraw = self._withdraw
-            self._calls.appendleft(call)
+            self._calls.put_back(call)
             self._bytes += call.size
 
     def remove(self, call: LiveCall) -> None:
@@ -83,7 +86,7 @@ class CallQueue:
     def send(self) -> None:
         """Send the calls that can be sent."""
         while self._calls:
-            replica = self._free_replica(self._calls[0])
+            replica = self._free_replica(self._calls.first())
             if replica is None or self._waits_for_more():
                 return
             if self.together == 1 or len(self._calls) == 1:
@@ -114,7 +117,7 @@ class CallQueue:
         return timedelta(seconds=min(_MAX_ESTIMATE_SECONDS, max(1, seconds)))
 
     def _next(self) -> LiveCall:
-        call = self._calls.popleft()
+        call = self._calls.pop()
         self._bytes -= call.size
         return call
 
@@ -140,7 +143,7 @@ class CallQueue:
         batching = self._model.manifest.batching
         if batching is None or not batching.max_wait_ms or len(self._calls) >= batching.max_size:
             return False
-        left = self._calls[0].accepted_at + batching.max_wait_ms / 1000 - time.perf_counter()
+        left = self._calls.first().accepted_at + batching.max_wait_ms / 1000 - time.perf_counter()
         if left <= 0:
             return False
         if self._batch_timer is None:

@@ -152,7 +152,13 @@ class BackendRoutes:
         async def call() -> Response:
             try:
                 self._metering.require_room()
-                live = self._service.host.call(deployment, given.json, given.segments, request_id=request_id)
+                live = self._service.host.call(
+                    deployment,
+                    given.json,
+                    given.segments,
+                    request_id=request_id,
+                    tenant=request.principal.tenant,
+                )
                 self._metering.follow(request, deployment, live)
                 return as_response(request, await result_of(request, live), request_id)
             except ModelUnavailable as error:

@@ -105,7 +105,13 @@ class CallRoutes:
 
         async def call() -> Response:
             self._metering.require_room()
-            live = self._service.host.call(deployment, given.json, given.segments, request_id=request_id)
+            live = self._service.host.call(
+                deployment,
+                given.json,
+                given.segments,
+                request_id=request_id,
+                tenant=request.principal.tenant,
+            )
             self._metering.follow(request, deployment, live)
             return as_response(request, await result_of(request, live), request_id)
 
@@ -138,7 +144,7 @@ class CallRoutes:
 
         async def call() -> EventStream:
             self._metering.require_room()
-            feed.call = live = self._begin(deployment, given, _request_id(request), feed)
+            feed.call = live = self._begin(request, deployment, given, feed)
             self._metering.follow(request, deployment, live)
             try:
                 begin = await feed.begun(_BEGIN_SECONDS)
@@ -149,9 +155,15 @@ class CallRoutes:
 
         return await within_quotas(self._quotas, request, call)
 
-    def _begin(self, deployment: Deployment, given: Input, request_id: str, listener: Listener) -> LiveCall:
+    def _begin(self, request: Request, deployment: Deployment, given: Input, listener: Listener) -> LiveCall:
         return self._service.host.call(
-            deployment, given.json, given.segments, request_id=request_id, streams=True, listener=listener
+            deployment,
+            given.json,
+            given.segments,
+            request_id=_request_id(request),
+            streams=True,
+            listener=listener,
+            tenant=request.principal.tenant,
         )
 
     async def _deployment(self, request: Request, version: str | None) -> Deployment:
