@@ -305,3 +305,16 @@ async def test_heartbeats_resume_well_within_a_short_lease(monkeypatch: pytest.M
     await working.stop()
     await running
     assert max(pauses) < 0.2
+
+
+def test_after_a_hundred_calls_the_use_of_further_ones_is_added_to_earlier_ones() -> None:
+    context = JobContext(lambda: None)
+    for number in range(150):
+        context.used(Usage(provider="ab"[number % 2], model="m", prompt_tokens=number, duration_us=2))
+    context.used(Usage(provider="other", model="m", prompt_tokens=1))
+    assert len(context.usage) == 100
+    for provider, first in (("a", 0), ("b", 1)):
+        found = [one for one in context.usage if one.provider == provider]
+        assert sum(one.prompt_tokens for one in found) == sum(range(first, 150, 2))
+        assert sum(one.duration_us or 0 for one in found) == 150
+    assert context.outbox.waiting, "a call that nothing can take is in the job's log"

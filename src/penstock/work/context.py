@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from penstock.jobs.job import LogLine
 from penstock.jobs.output import MAX_PROGRESS_BYTES
@@ -18,6 +19,7 @@ _MAX_MESSAGE = 2000  # characters of an error message that are kept
 _MAX_LINE = 10_000  # characters of a log line's message that are kept
 _MAX_LEVEL = 20
 _MAX_USAGES = 100
+_ADDED = ("prompt_tokens", "completion_tokens", "audio_seconds", "duration_ms")
 
 
 class JobContext:
@@ -52,9 +54,15 @@ class JobContext:
 
     def used(self, usage: Usage) -> None:
         """Report what a call to a provider used, or that it failed. This is stored when the attempt ends, whatever its
-        outcome, and added to the statistics; only the first hundred count. Raises ValueError for invalid usage."""
+        outcome, and accounted. After a hundred calls, the use of further ones is added to earlier ones of the same
+        provider, model and outcome. Raises ValueError for invalid usage."""
+        checked = msgspec.convert(msgspec.to_builtins(usage), Usage)
         if len(self.usage) < _MAX_USAGES:
-            self.usage = [*self.usage, msgspec.convert(msgspec.to_builtins(usage), Usage)]
+            self.usage = [*self.usage, checked]
+        elif (merged := _merged(self.usage, checked)) is not None:
+            self.usage = merged
+        else:
+            self.log(f"a call of {usage.provider} {usage.model} is not accounted: there were too many others", "error")
 
     def progress(self, value: object) -> None:
         """Report progress: any JSON, by convention ``{"fraction": 0.4}``. Only the newest report is kept.
@@ -85,6 +93,26 @@ class JobContext:
         """Wait while too much output (10 MiB) is unsent. Executors that stream await it after each chunk."""
         if self.used_outbox is not None:
             await self.used_outbox.room()
+
+
+def _merged(known: Sequence[Usage], more: Usage) -> list[Usage] | None:
+    """Return calls with the use of one more added to one of the same kind that has room; None if there is none."""
+    for index, one in enumerate(known):
+        if (one.provider, one.model, one.version, one.status) != (more.provider, more.model, more.version, more.status):
+            continue
+        sums: dict[str, float | None] = {name: getattr(one, name) + getattr(more, name) for name in _ADDED}
+        if one.duration_us is not None or more.duration_us is not None:
+            sums["duration_us"] = _microseconds(one) + _microseconds(more)
+        try:
+            merged = msgspec.convert(msgspec.to_builtins(replace(one, **sums)), Usage)
+        except msgspec.ValidationError:  # the sum is more than one call may report
+            continue
+        return [*known[:index], merged, *known[index + 1 :]]
+    return None
+
+
+def _microseconds(usage: Usage) -> int:
+    return 1000 * usage.duration_ms if usage.duration_us is None else usage.duration_us
 
 
 def encode(value: object) -> bytes:
