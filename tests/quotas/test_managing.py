@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -63,6 +64,24 @@ async def test_a_removed_quota_limits_nothing(tenant: TenantCaller, operator: Ht
     assert (await tenant.submit()).status == 201
     again = await operator.call("DELETE", path, headers={"Penstock-Tenant": tenant.tenant})
     assert again.outcome == (404, "not_found")
+
+
+async def test_quotas_may_be_removed_while_requests_are_admitted(tenant: TenantCaller, operator: HttpCaller) -> None:
+    for turn in range(8):
+        quota = await tenant.set_quota("jobs", 1000, "day", user="*")
+        removing = operator.call("DELETE", f"/quotas/{quota['id']}", headers={"Penstock-Tenant": tenant.tenant})
+        replies = await asyncio.gather(removing, *(tenant.submit(user_id=f"u{turn}-{number}") for number in range(24)))
+        assert [reply.status for reply in replies] == [204] + [201] * 24
+
+
+async def test_exhausted_quotas_are_named(tenant: TenantCaller) -> None:
+    await tenant.set_quota("jobs", 1, "day", user="*")
+    await tenant.set_quota("pending_jobs", 9)
+    service, (owner,) = tenant.caller.parts.quotas.service, {rule.tenant for rule in await tenant.rules()}
+    assert await service.exhausted(owner, key=tenant.key_id, user="ada") == []
+    assert (await tenant.submit(user_id="ada")).status == 201
+    assert [one.name for one in await service.exhausted(owner, key=tenant.key_id, user="ada")] == ["jobs-per-day"]
+    assert await service.exhausted(owner, key=tenant.key_id, user="eve") == []
 
 
 async def test_every_change_is_in_the_audit_log(tenant: TenantCaller, operator: HttpCaller) -> None:

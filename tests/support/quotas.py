@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 from penstock.masking import Secret
+from penstock.quotas import store
+from penstock.quotas.rules import Rule
 from tests.support.gateways import SUBMISSION, HttpCaller, Reply, running_gateway
 
 TOKEN = "operators-token"
@@ -54,6 +56,12 @@ class TenantCaller:
             for one in slices._all():
                 one.retire()
         await slices.once()
+
+    async def rules(self) -> Sequence[Rule]:
+        """Return this tenant's quotas as the gateway reads them."""
+        ids = {quota["id"] for quota in (await self.quotas()).values()}
+        async with self.caller.parts.database.acquire() as connection:
+            return [rule for rule in await store.rules(connection) if str(rule.id) in ids]
 
     async def quotas(self, user: str = "") -> dict[str, dict[str, Any]]:
         """Return the tenant's quotas by measure."""

@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
+
+import asyncpg
 
 from penstock.errors import DatabaseUnavailable
 from penstock.postgres.pool import Database
 from penstock.processes.periodic import Periodic
 from penstock.quotas import store
 from penstock.quotas.rules import Needs, Rule
-from penstock.quotas.slice import Slice
+from penstock.quotas.slice import Grant, Report, Slice
 
 Taken = list[tuple[Slice, int]]
 _Key = tuple[UUID, str]
+# Nothing was written, and the same reports may well pass now: a quota was being removed.
+_UNLUCKY: Final = (asyncpg.ForeignKeyViolationError, asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+_TRIES: Final = 5
 _INTERVAL: Final = timedelta(seconds=1)  # between reports of what was used
 
 
@@ -132,8 +138,7 @@ class Slices(Periodic):
         chosen = [*lacking, *(one for one in self._all() if one not in lacking and one.due(now))]
         if chosen:
             reports = [(one, one.report(lacking.get(one, 0))) for one in chosen]
-            async with self._database.acquire() as connection:
-                grants = await store.sync(connection, reports)
+            grants = await self._send(reports)
             for one, report in reports:
                 if one.id in grants:
                     one.apply(report, grants[one.id], sent_at=now)
@@ -143,6 +148,14 @@ class Slices(Periodic):
                 self._serve(waiter, without=[one.rule.id for one in lacking if one.id not in grants])
         for one in [one for one in self._all() if one.over(now)]:
             self._drop(one)
+
+    async def _send(self, reports: Sequence[tuple[Slice, Report]]) -> dict[UUID, Grant]:
+        for _ in range(_TRIES - 1):
+            with suppress(*_UNLUCKY):
+                async with self._database.acquire() as connection:
+                    return await store.sync(connection, reports)
+        async with self._database.acquire() as connection:
+            return await store.sync(connection, reports)
 
     def _serve(self, waiter: _Waiter, without: Sequence[UUID]) -> None:
         """Take what a request needs, or refuse it for the first quota that has too little; skip deleted quotas."""
