@@ -76,11 +76,11 @@ class Uploads:
 
 
 Results = dict[tuple[str, str], Measured]  # by scenario and subject
-Scenario = Callable[[Subject, Measured, float], Awaitable[None]]  # the factor on the usual number of seconds
+Scenario = Callable[[Subject, Measured, float], Awaitable[None]]  # the last argument is a factor for the usual seconds
 
 
 async def run(_server: EmbeddedServer) -> list[Figure]:
-    """All scenarios; needs no database of the benchmark's."""
+    """Run all scenarios. The benchmark's database server is not needed."""
     absent: dict[str, str] = {}
     running: list[Subject] = []
     async with AsyncExitStack() as stack:

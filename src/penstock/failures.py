@@ -80,7 +80,7 @@ _CATEGORIES: Final = {
     "unsupported": Category.BAD_INPUT,
     "not_found": Category.UNAVAILABLE,  # the model is not registered there, or not yet
     "model_broken": Category.UNAVAILABLE,
-    "database_unavailable": Category.RATE_LIMITED,  # the service is away for a while
+    "database_unavailable": Category.RATE_LIMITED,  # the service is unavailable for a while
     "schema_mismatch": Category.RATE_LIMITED,
     "unreachable": Category.RATE_LIMITED,
 }

@@ -86,7 +86,7 @@ async def test_every_call_reports_an_unavailable_database_and_works_again_afterw
             await within(call())
         except DatabaseUnavailable:
             continue
-        pytest.fail(f"{name} did not report that the database is away")
+        pytest.fail(f"{name} did not report that the database is unavailable")
     await line.mend()
     for call in calls.values():
         await _survives(call)

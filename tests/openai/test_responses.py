@@ -138,7 +138,7 @@ def test_a_chunk_that_cannot_be_read_is_the_providers_fault(data: bytes) -> None
         ({"message": "x" * 100}, "x" * 20),
     ],
 )
-def test_an_error_inside_a_stream_ends_it_with_an_excerpt_of_its_words(error: object, message: str) -> None:
+def test_an_error_inside_a_stream_ends_it_with_an_excerpt_of_its_message(error: object, message: str) -> None:
     chat = stream()
     chat.feed(chunk(content="Hel"))
     with pytest.raises(CallFailed) as caught:

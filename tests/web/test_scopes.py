@@ -61,6 +61,6 @@ async def test_every_key_may_use_a_route_of_any_scope() -> None:
 
 
 @pytest.mark.parametrize(("scope", "open"), [(None, False), (scopes.FILES, True), ("jobs:raed", False)])
-def test_a_route_without_a_right_declaration_cannot_be_made(scope: str | None, open: bool) -> None:  # noqa: A002
+def test_a_route_without_a_correct_declaration_cannot_be_made(scope: str | None, open: bool) -> None:  # noqa: A002
     with pytest.raises(TypeError, match="GET /x"):
         _route(scope=scope, open=open)

@@ -46,7 +46,7 @@ class Recorded(Struct, frozen=True, kw_only=True):
     id: int
     at: datetime
     key_id: str | None  # of the sender; null for AI_SERVICE_TOKEN
-    user_id: str | None  # that the sender stated
+    user_id: str | None  # the end user that the sender stated
     address: str
     action: str
     subject: str

@@ -5,8 +5,8 @@ the lookup reveals nothing about it. A header that is not in the dictionary is c
 with one statement in flight, so that requests with unknown keys cannot overload it.
 
 ``KeyWatch`` reads the changes twice a second, and at once after a wake-up. An entry that was read before the last
-change is read again. While the database is away, known keys stay valid for ``stale``; after that they are refused with
-DatabaseUnavailable, because one of them may have been revoked.
+change is read again. While the database is unavailable, known keys stay valid for ``stale``; then they are refused
+with DatabaseUnavailable, because one of them may have been revoked.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ class KeyCache:
         self.lost = False
 
     def lose(self) -> None:
-        """Accept the known keys for a while without the database, because it is away."""
+        """Accept the known keys for a while without the database, because it is unavailable."""
         self._valid_until = self._read_at + self._stale
         self.lost = True
 

@@ -128,8 +128,9 @@ class Transport:
     ) -> T:
         """Send one request and return the response as ``result``; raises the error that problem details describe.
 
-        A ``repeatable`` request is retried while the gateway is away. Any request is retried if its connection was
-        refused, because it was never sent. ``wait`` is the time in seconds that the gateway may take beyond the usual.
+        A ``repeatable`` request is retried while the gateway is unavailable. Any request is retried if its connection
+        was refused, because it was never sent. ``wait`` is the time in seconds that the gateway may take
+        beyond the usual.
         """
         data = None if body is None else msgspec.json.encode(body)
         pauses = iter(_PAUSES)

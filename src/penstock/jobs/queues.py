@@ -86,7 +86,7 @@ class ServedQueues:
         self._reading = asyncio.Lock()
 
     async def warnings(self, queues: Iterable[Queue], known: Known, explain: Explain = lambda _: None) -> list[str]:
-        """Return a sentence about each of these queues that no worker serves; none when the database is away.
+        """Return a sentence about each of these queues that no worker serves; none when the database is unavailable.
 
         ``explain`` returns why this process does not serve a queue, if it knows.
         """

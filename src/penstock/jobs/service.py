@@ -29,7 +29,7 @@ from penstock.tenants.principal import TenantId
 class JobService:
     """Provides the jobs of each tenant, and owns what they share.
 
-    ``start`` does not need the database; every other call raises DatabaseUnavailable while it is away.
+    ``start`` does not need the database; every other call raises DatabaseUnavailable while it is unavailable.
     ``observe_batch`` is called with the kind ("create", "complete", "fail", "heartbeat") and size of each group commit.
     ``charging`` returns the cost of calls that workers report.
     """

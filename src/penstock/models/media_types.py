@@ -7,7 +7,7 @@ from typing import Final
 
 UNKNOWN: Final = "application/octet-stream"
 
-_BY_NAME: Final = mimetypes.MimeTypes(filenames=())  # the standard library's own table, whatever the system has
+_BY_NAME: Final = mimetypes.MimeTypes(filenames=())  # the standard library's own table, without the system's files
 _BY_NAME.add_type("application/x-npy", ".npy")
 _BY_NAME.add_type("image/webp", ".webp")
 _BY_NAME.add_type("audio/flac", ".flac")
@@ -37,7 +37,12 @@ _BY_FIRST_BYTES: Final = (
     (b"%PDF-", "application/pdf"),
 )
 _IN_RIFF: Final = {b"WEBP": "image/webp", b"WAVE": "audio/wav", b"AVI ": "video/x-msvideo"}
-_BRANDS: Final = {b"M4A ": "audio/mp4", b"M4B ": "audio/mp4", b"avif": "image/avif", b"heic": "image/heic"}  # of ftyp
+_BRANDS: Final = {
+    b"M4A ": "audio/mp4",
+    b"M4B ": "audio/mp4",
+    b"avif": "image/avif",
+    b"heic": "image/heic",
+}  # in "ftyp" boxes
 
 
 def resolved(stated: str | None, data: bytes, name: str | None = None) -> str:

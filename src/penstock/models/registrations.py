@@ -110,7 +110,7 @@ class Registrations:
                 away = False
             except DatabaseUnavailable:
                 if not away:
-                    log.warning("models_not_followed", reason="the database is away")
+                    log.warning("models_not_followed", reason="the database is unavailable")
                 away = True
             except Exception:  # the loop must survive unexpected errors, such as a table that does not exist yet
                 log.exception("models_not_followed")

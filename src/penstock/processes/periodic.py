@@ -13,14 +13,14 @@ from penstock.processes.waiting import set_within
 
 log = structlog.get_logger(__name__)
 
-_AWAY_SECONDS = 0.5  # the least interval while the database is away
+_AWAY_SECONDS = 0.5  # the least interval while the database is unavailable
 
 
 class Periodic(ABC):
     """Calls ``once`` every ``interval`` or, if there is an ``idle_interval``, only that often until ``wake`` is called.
 
     ``once`` sets ``due_in`` if the next pass is due earlier. So an idle process rarely polls, and a lost wake-up costs
-    ``idle_interval`` at most. While the database is away the duty runs less often, which is logged once.
+    ``idle_interval`` at most. While the database is unavailable the duty runs less often, which is logged once.
 
     ``stop`` is idempotent, waits until the pass in progress has ended, and is safe if ``run`` was never called.
     """

@@ -33,6 +33,8 @@ async def hand_on(url: str, settings: Settings, worker_id: str) -> None:
         if jobs:
             log.info("jobs_handed_on", worker_id=worker_id, jobs=jobs)
     except DatabaseUnavailable:
-        log.warning("handing_on_failed", worker_id=worker_id, reason="the database is away; the leases must expire")
+        log.warning(
+            "handing_on_failed", worker_id=worker_id, reason="the database is unavailable; the leases must expire"
+        )
     finally:
         await database.close()

@@ -33,7 +33,7 @@ _UNSPOOLED = metrics.counter("penstock_usage_unspooled_calls", "Live calls that 
 _BYTES_PER_ROW: Final = 512  # of memory, at least, for the bound where there is no spool
 _MAX_SUBMITTERS: Final = 50_000  # ids that one process remembers
 _REPLAY_SECONDS: Final = 60.0  # between searches for files of processes that have ended
-_LONGEST_PAUSE: Final = 5.0  # seconds between tries while the database is away
+_LONGEST_PAUSE: Final = 5.0  # seconds between tries while the database is unavailable
 
 
 class _Segment:
@@ -49,9 +49,9 @@ class LiveUsage:
     """Accounts live calls, each exactly once.
 
     A call is in the spool before its caller gets the response. ``interval`` is the time from the first call of a flush
-    to the flush. While the database is away, calls are summed up by their dimensions; once that needs ``max_bytes``,
-    ``require_room`` refuses further calls, so that nothing is lost. ``folder`` is that of the spool; if it is None,
-    calls are kept in memory only.
+    to the flush. While the database is unavailable, calls are summed up by their dimensions; once that needs
+    ``max_bytes``, ``require_room`` refuses further calls, so that nothing is lost. ``folder`` is that of the spool; if
+    it is None, calls are kept in memory only.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class LiveUsage:
         self._tasks = [asyncio.create_task(self._flush_always()), asyncio.create_task(self._replay_always())]
 
     async def stop(self) -> None:
-        """Flush the remaining calls, for two seconds at most if the database is away; the spool keeps the rest."""
+        """Flush the remaining calls, for at most two seconds if the database is unavailable; the rest stay spooled."""
         self._stopping.set()
         self._some.set()
         if self._tasks:
@@ -107,7 +107,9 @@ class LiveUsage:
             if segment is None:
                 continue
             if segment.sums.calls and segment.file is None:
-                log.error("usage_lost", calls=segment.sums.calls, reason="the database is away, and there is no spool")
+                log.error(
+                    "usage_lost", calls=segment.sums.calls, reason="the database is unavailable, and there is no spool"
+                )
             if segment.file is not None:
                 if segment.sums.calls:
                     segment.file.close()

@@ -4,8 +4,8 @@ It does not need a database: ``Worker`` feeds it from PostgreSQL, ``penstock.Cli
 
 The run of one job is an ``Attempt``. ``Runners`` execute attempts, ``Heartbeats`` extends all their leases with one
 call, and ``Reports`` sends their outcomes. The next claim is in flight while jobs run. Output that is unsent when an
-executor ends is sent before its report. While the service is away, reports wait until it is back: the lease is kept
-alive until then, and the service refuses a stale epoch, so nothing is done twice.
+executor ends is sent before its report. While the service is unavailable, reports wait until it is back: the lease is
+kept alive until then, and the service refuses a stale epoch, so nothing is done twice.
 """
 
 from __future__ import annotations
@@ -189,7 +189,7 @@ class Engine:
                 jobs = await self._source.claim(self._request(limit))
             except CallerError:
                 raise
-            except Exception as error:  # noqa: BLE001 - the service is away, or something unforeseen
+            except Exception as error:  # noqa: BLE001 - the service is unavailable, or the error is unforeseen
                 pause = await self._link.back_off(pause, "claim_failed", error)
                 continue
             pause = 0.0

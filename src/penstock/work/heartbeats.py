@@ -24,7 +24,7 @@ from penstock.work.source import Duty, JobSource, Log
 _PAUSE: Final = 0.25  # seconds between heartbeats, however many are requested
 _LARGEST: Final = 900 * 1024  # bytes of reported output in one call for many jobs
 _REFUSED: Final = (InvalidInput, MalformedBody, TooLarge)  # errors for content that the service cannot store
-_SURPRISES: Final = 5  # unforeseen errors after which a job's last output counts as refused
+_MAX_UNFORESEEN: Final = 5  # errors of unknown kinds after which a job's last output counts as refused
 
 Call = tuple[list[Attempt], list[Parcel | None]]
 
@@ -64,7 +64,7 @@ class Heartbeats:
             try:
                 for attempts, parcels in _calls(due):
                     await self._beat(attempts, parcels)
-            except Exception as error:  # noqa: BLE001 - the service is away, or something unforeseen
+            except Exception as error:  # noqa: BLE001 - the service is unavailable, or the error is unforeseen
                 self.all_soon()
                 pause = await self._back_off(pause, error)
                 continue
@@ -72,16 +72,16 @@ class Heartbeats:
             await asyncio.sleep(_PAUSE)
 
     async def send_rest(self, attempt: Attempt) -> None:
-        """Send an executor's last output, however long the service is away, unless the lease is lost meanwhile."""
-        pause, surprises = 0.0, 0
+        """Send an executor's last output, however long the service is unavailable, unless the lease is lost."""
+        pause, unforeseen = 0.0, 0
         while attempt.has_output and not attempt.lost:
             try:
                 await self._beat([attempt], [attempt.context.outbox.parcel()])
             except ServiceError as error:
                 pause = await self._back_off(pause, error)
             except Exception as error:  # noqa: BLE001 - as in run
-                surprises += 1
-                if surprises > _SURPRISES:
+                unforeseen += 1
+                if unforeseen > _MAX_UNFORESEEN:
                     self._refuse(attempt, error)
                 else:
                     pause = await self._back_off(pause, error)

@@ -1,4 +1,4 @@
-"""Sends the outcomes of attempts, however long the service is away.
+"""Sends the outcomes of attempts, however long the service is unavailable.
 
 Results that become ready in the same iteration of the event loop are sent in one call.
 """
@@ -98,7 +98,7 @@ class Reports:
         left, pause = list(attempts), 0.0
         while len(left) > 1:
             reports = [attempt.report for attempt in left if isinstance(attempt.report, JobCompletion)]
-            if len(reports) < len(left):  # interrupted while the service was away
+            if len(reports) < len(left):  # interrupted while the service was unavailable
                 break
             try:
                 results = await self._source.complete(left[0].job.tenant, reports)

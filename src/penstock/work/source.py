@@ -15,7 +15,7 @@ Report = JobCompletion | Failure
 
 
 class JobSource(Protocol):
-    """Provides jobs and receives reports about them. Raises ServiceError while the service is away.
+    """Provides jobs and receives reports about them. Raises ServiceError while the service is unavailable.
 
     Every report names the tenant of its jobs, as the claim did. ``heartbeat`` and ``complete`` return one result for
     each job, in order, errors as values.

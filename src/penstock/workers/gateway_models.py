@@ -26,7 +26,7 @@ _POLL_SECONDS: Final = 2.0  # between polls of the gateway's list of models
 
 
 class GatewayModels:
-    """The models of a gateway, called by a client. While it is away, jobs wait without losing attempts."""
+    """The models of a gateway, called by a client. While it is unavailable, jobs wait without losing attempts."""
 
     def __init__(self, client: Client) -> None:
         self._client = client

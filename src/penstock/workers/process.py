@@ -23,7 +23,7 @@ log = logs.get(__name__)
 async def run(settings: Settings, jobs: JobService, parts: Sequence[WorkerPart]) -> None:
     """Work until SIGTERM or SIGINT, then drain; on a second signal, hand back running jobs at once.
 
-    ``parts`` start in order, the job service among them. The worker waits for the database if it is away.
+    ``parts`` start in order, the job service among them. The worker waits for the database if it is unavailable.
     """
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(started(parts))

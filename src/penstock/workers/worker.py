@@ -173,7 +173,7 @@ class Worker:
 
     @property
     def healthy(self) -> bool:
-        """Whether the claim loops make progress. A database that is away does not make a worker unhealthy."""
+        """Whether the claim loops make progress. A database that is unavailable does not make a worker unhealthy."""
         if self._started_at is None:
             return False
         return not any(_hung(engine) for engine in self._engines.values())

@@ -10,10 +10,10 @@ SELECT id FROM tenant ORDER BY id;
 -- name: report(tenant_ids, broad, by, tenants, keys, users, owner_services, task_types, model_profiles, providers, models, versions, apps, prices, hour_buckets, hours_from, hours_to, day_buckets, days_from, days_to, month_buckets, months_from, months_to, limit)
 -- tenant: every (of the tenants that the caller names; each table is read for those alone)
 -- Sums of usage by bucket and by the dimensions in "by"; the other dimensions are null. Each bucket has ranges of hours,
--- of days and of months, which do not overlap. broad: no key or user is named. One snapshot has the roll-ups and the deltas not rolled up yet, so the sums are
--- exact. Returns the groups in the order of their buckets, and within one by cost and calls, at most limit of them; the last row
--- (bucket -1) has the sums of all groups.
--- Dimensions become the number of a group before the roll-ups are read, so that their rows are added up by two integers.
+-- of days and of months, which do not overlap. broad: no key or user is named. One snapshot has the roll-ups and the deltas
+-- not rolled up yet, so the sums are exact. Returns at most limit groups in the order of their buckets, and within a bucket by
+-- cost and calls; the last row (bucket -1) has the sums of all groups.
+-- The dimensions are replaced by the number of their group first, so that rows of the roll-ups are grouped by two integers.
 -- Indexes: primary keys of usage_hour, usage_day and usage_month, once for each range; usage_dims by tenant. Scans usage_delta.
 WITH d AS MATERIALIZED (
     SELECT d.*, t.name AS tenant_name FROM usage_dims d JOIN tenant t ON t.id = d.tenant_id
