@@ -451,7 +451,7 @@ def _rows_of(plan: Sequence[dict[str, Any]], table: str) -> float:
 
 
 def _assert_bounded(plan: Sequence[dict[str, Any]], *, rows: int) -> None:
-    """Big tables are read by bounded index scans or row addresses only, and no more rows than that all together."""
+    """Assert that big tables are read only by bounded index scans or row addresses, and at most ``rows`` rows."""
     total = 0.0
     for node in plan:
         relation = node.get("Relation Name", "")

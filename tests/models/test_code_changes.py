@@ -120,7 +120,7 @@ async def test_an_edit_takes_effect_and_a_broken_one_keeps_the_old_code(tmp_path
         lines = service.entry("say").logbook.newest(Wanted(level="error"), 10)
         assert any("the changed code is not used" in line.message for line in lines)
         (home / "say_code.py").write_text(CODE.format("three"))
-        await until(lambda: says("three"), "it is mended")
+        await until(lambda: says("three"), "the corrected code is used")
         assert service.find("say").newer_problem is None
     finally:
         await service.stop()

@@ -80,7 +80,7 @@ class GatewayAssembly(Shared):
 
 
 async def run(parts: GatewayAssembly) -> None:
-    """The process ``penstock gateway``."""
+    """Run the process ``penstock gateway``."""
     try:
         await server.run(parts.gateway, parts.settings)
     finally:

@@ -48,7 +48,7 @@ def build_housekeeper(
 
 
 async def run(settings: Settings) -> None:
-    """The process ``penstock housekeeper``."""
+    """Run the process ``penstock housekeeper``."""
     database = Database(database_url(settings), application_name="penstock-housekeeper", max_size=4)
     housekeeper = build_housekeeper(
         database,

@@ -50,7 +50,7 @@ class WorkerAssembly(Shared):
 
 
 async def run(assembly: WorkerAssembly) -> None:
-    """The process ``penstock worker``."""
+    """Run the process ``penstock worker``."""
     try:
         await process.run(assembly.settings, assembly.jobs, assembly.parts)
     finally:

@@ -149,7 +149,7 @@ class Client(WorkCalls, QueueCalls, ModelCalls, BlobCalls, AccessCalls, QuotaCal
         input: object = None,  # noqa: A002 - the contract's word
         **options: Unpack[JobOptions],
     ) -> JobSubmission:
-        """A submission for ``submit_many``. ``input`` is anything that can be written as JSON, or ``Raw`` JSON."""
+        """Return a submission for ``submit_many``. ``input`` is any value that JSON can hold, or ``Raw`` JSON."""
         fields: dict[str, Any] = {"owner_service": self.owner_service, **options}
         if not fields.get("idempotency_key"):
             fields["idempotency_key"] = secrets.token_hex(16)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 from typing import Final
 
-_ENOUGH: Final = 65_536  # more is never used, and some programs that we start close every possible descriptor
+_MAX_DESCRIPTORS: Final = 65_536  # more is never used, and some programs that we start close every possible descriptor
 
 
 def raise_limit() -> int:
@@ -14,9 +14,9 @@ def raise_limit() -> int:
     Every connection takes a file, and many systems start processes with a soft limit of 1,024.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = _ENOUGH if hard == resource.RLIM_INFINITY else min(hard, _ENOUGH)
+    wanted = _MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _MAX_DESCRIPTORS)
     if soft == resource.RLIM_INFINITY or soft >= wanted:
-        return _ENOUGH if soft == resource.RLIM_INFINITY else soft
+        return _MAX_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     except (OSError, ValueError):  # the system allows fewer than the hard limit states

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 MAX_BYTES: Final = 4 * 2**20  # of one response
-TIMEOUT_SECONDS: Final = 3.0  # connections to one source
+TIMEOUT_SECONDS: Final = 3.0  # for one request
 _PORTS: Final = {"http": 80, "https": 443}
 
 

@@ -78,7 +78,7 @@ class ChangeRoutes(JobRoutes):
         description="Takes the list's filters, at least one. Works in chunks; `dry_run` only counts.",
         request=BulkRequest,
         request_example=examples.BULK,
-        responses={200: ResponseSpec(description="How many", type=BulkResponse, example=examples.CHANGED)},
+        responses={200: ResponseSpec(description="The number of jobs", type=BulkResponse, example=examples.CHANGED)},
         errors=(*BODY_ERRORS, DatabaseUnavailable),
     )
     async def retry_where(self, request: Request) -> Response:
@@ -94,7 +94,7 @@ class ChangeRoutes(JobRoutes):
         description="Takes the list's filters, at least one. Works in chunks; `dry_run` only counts.",
         request=BulkRequest,
         request_example=examples.BULK,
-        responses={200: ResponseSpec(description="How many", type=BulkResponse, example=examples.CHANGED)},
+        responses={200: ResponseSpec(description="The number of jobs", type=BulkResponse, example=examples.CHANGED)},
         errors=(*BODY_ERRORS, DatabaseUnavailable),
     )
     async def cancel_where(self, request: Request) -> Response:

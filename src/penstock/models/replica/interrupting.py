@@ -20,8 +20,8 @@ from contextlib import contextmanager
 
 from penstock.models.replica.runtime import Call, Cancelled
 
-_ENOUGH = 10  # turns of a loop, each of which lets a pending exception out
-_AGAIN = 0.01  # seconds after which an exception that was lost is sent once more
+_MAX_TURNS = 10  # turns of a loop, each of which lets a pending exception out
+_RESEND_SECONDS = 0.01  # seconds after which an exception that was lost is sent once more
 
 
 class Interruptible:
@@ -42,7 +42,7 @@ class Interruptible:
         self._over = False  # the exception has arrived
         self._late = False  # the exception was lost while this thread left
         self._inside = False  # between enter and leave; written by the model's thread only
-        self._sent: threading.Lock | None = None  # made by the one that interrupts; held until the exception is sent
+        self._sent: threading.Lock | None = None  # made by the interrupting thread; held until the exception is sent
         _of_thread[self._thread] = self
         interrupt = self.interrupt
         for call in calls:
@@ -68,7 +68,7 @@ class Interruptible:
             if self._over or self._take():
                 return False
             self._wait_until_sent()
-            for _ in range(_ENOUGH):
+            for _ in range(_MAX_TURNS):
                 pass
         except Cancelled:
             self._late = True
@@ -111,7 +111,7 @@ class Interruptible:
 
     def _interrupt_again(self, ready: threading.Lock) -> None:
         ready.acquire()
-        time.sleep(_AGAIN)
+        time.sleep(_RESEND_SECONDS)
         self.interrupt()
 
     @property
