@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
@@ -20,12 +20,14 @@ from penstock.quotas.quota import (
     PENDING_JOBS,
     TOKENS,
 )
-from penstock.quotas.rules import Amount, Rule, Rules, needs
+from penstock.quotas.rules import Rule, Rules, needs
 from penstock.quotas.slice import Slice
 from penstock.quotas.slices import NothingLeft, Slices
 from penstock.tenants.principal import Principal
 
 _SOON: Final = timedelta(seconds=1)  # while other gateways hold some of the quota, which they may give back
+_OF_CALLS: Final = frozenset({CALLS, CALLS_AT_ONCE, *BUDGETS})
+_OF_JOBS: Final = frozenset({JOBS, PENDING_JOBS, *BUDGETS})
 _SECONDS: Final = {"minute": 60, "hour": 3600}
 _UNITS: Final = {
     CALLS_AT_ONCE: b';qu="concurrent-requests"',
@@ -53,10 +55,10 @@ class Admission:
         for one in [one for one in self._held if one.rule.measure != CALLS_AT_ONCE]:
             one.settle(self._held.pop(one))
 
-    def give_back(self, amounts: Iterable[Amount]) -> None:
-        """Give back some of what is reserved."""
+    def give_back(self, users: Iterable[str]) -> None:
+        """Give back jobs that were not created, one for each of ``users``."""
         rules = [one.rule for one in self._held]
-        for (rule, subject), amount in needs(rules, self._key, amounts).items():
+        for (rule, subject), amount in needs(rules, _OF_JOBS, self._key, Counter(users)).items():
             for one in self._held:
                 if one.rule is rule and one.subject == subject:
                     one.release(amount)
@@ -99,39 +101,25 @@ class Quotas:
 
     async def admit_call(self, principal: Principal) -> Limited | None:
         """Reserve a live call; None if no quota concerns it. Raises QuotaExceeded or DatabaseUnavailable."""
-        user = principal.user or ""
-        return await self._admit(
-            principal, [Amount(CALLS, 1, user), Amount(CALLS_AT_ONCE, 1, user), *_budgets_of([user])]
-        )
+        return await self._admit(principal, _OF_CALLS, {principal.user or "": 1})
 
     async def admit_jobs(self, principal: Principal, users: Sequence[str]) -> Limited | None:
         """Reserve jobs, one for each of ``users``; None if no quota concerns them. Raises as ``admit_call`` does."""
-        return await self._admit(principal, [*jobs_of(users), *_budgets_of(set(users))])
+        return await self._admit(principal, _OF_JOBS, {users[0]: 1} if len(users) == 1 else Counter(users))
 
-    async def _admit(self, principal: Principal, amounts: Iterable[Amount]) -> Limited | None:
+    async def _admit(self, principal: Principal, measures: Collection[str], users: Mapping[str, int]) -> Limited | None:
         rules = self._rules.of(principal.tenant)
         if rules is None:
             return None
         key = principal.key or ""
-        needed = needs(rules, key, amounts)
+        needed = needs(rules, measures, key, users)
         if not needed:
             return None
         try:
             taken = await self._slices.take(needed)
         except NothingLeft as refusal:
-            one = refusal.slice
-            raise exceeded(one, needed[one.rule, one.subject]) from None
+            raise exceeded(refusal.slice, refusal.amount) from None
         return Limited(Admission(self._slices, key, dict(taken)), [one for one, _ in taken])
-
-
-def jobs_of(users: Sequence[str]) -> list[Amount]:
-    """Return the amounts of jobs, one for each of ``users``."""
-    numbers = Counter(users)
-    return [Amount(measure, number, user) for user, number in numbers.items() for measure in (JOBS, PENDING_JOBS)]
-
-
-def _budgets_of(users: Iterable[str]) -> list[Amount]:
-    return [Amount(measure, 1, user) for user in users for measure in BUDGETS]
 
 
 def exceeded(one: Slice, amount: int) -> QuotaExceeded:
@@ -141,7 +129,7 @@ def exceeded(one: Slice, amount: int) -> QuotaExceeded:
     most = (rule.most if standing is None else standing.most) // rule.scale
     used = most - one.remaining // rule.scale
     resets_in = None if one.resets_in is None else timedelta(seconds=one.resets_in)
-    if amount > most:
+    if amount > most and not rule.budget:
         return QuotaExceeded(
             f"the quota {rule.name} of {most} is less than the {amount} that this request needs",
             exceeded=Exceeded(quota=rule.name, limit=most, used=used),

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 from uuid import UUID
 
 from penstock.quotas.quota import BUDGETS, EVERY_USER, name_of, scale_of
@@ -45,14 +44,6 @@ class Rule:
         return ""
 
 
-class Amount(NamedTuple):
-    """The amount of a measure that a request takes, for one user."""
-
-    measure: str
-    amount: int
-    user: str
-
-
 class Rules:
     """The quotas of all tenants. A tenant without quotas costs one look-up in a dictionary."""
 
@@ -78,12 +69,17 @@ class Rules:
 Needs = Mapping[tuple[Rule, str], int]
 
 
-def needs(rules: Sequence[Rule], key: str, amounts: Iterable[Amount]) -> dict[tuple[Rule, str], int]:
-    """Return how much a request takes of each quota that concerns it, by quota and subject."""
+def needs(
+    rules: Sequence[Rule], measures: Collection[str], key: str, users: Mapping[str, int]
+) -> dict[tuple[Rule, str], int]:
+    """Return how much a request takes of each quota of some measures that concerns it, by quota and subject.
+
+    ``users`` says for whom, and how much for each.
+    """
     found: dict[tuple[Rule, str], int] = {}
-    for measure, amount, user in amounts:
-        for rule in rules:
-            if rule.measure == measure:
+    for rule in rules:
+        if rule.measure in measures:
+            for user, amount in users.items():
                 subject = rule.subject_of(key, user)
                 if subject is not None:
                     found[rule, subject] = found.get((rule, subject), 0) + amount

@@ -30,9 +30,10 @@ _INTERVAL: Final = timedelta(seconds=1)  # between reports of what was used
 class NothingLeft(Exception):
     """A quota has less left than a request needs. Nothing was taken, of any quota."""
 
-    def __init__(self, of: Slice) -> None:
+    def __init__(self, of: Slice, amount: int) -> None:
         super().__init__(of.rule.name)
         self.slice = of
+        self.amount = amount  # that was needed
 
 
 class Slices(Periodic):
@@ -170,9 +171,9 @@ class Slices(Periodic):
             return
         now = time.monotonic()
         found = ((self._slice(rule, subject, now), amount) for (rule, subject), amount in needs.items())
-        lacking = next(one for one, amount in found if one.available(now) < amount)
+        lacking, amount = next((one, amount) for one, amount in found if one.available(now) < amount)
         if lacking.short:
-            waiter.fail(NothingLeft(lacking))
+            waiter.fail(NothingLeft(lacking, amount))
         else:  # requests that came meanwhile have taken what was granted, or its window has just ended
             self._waiting.append(waiter)
 

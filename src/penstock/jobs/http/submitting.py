@@ -32,7 +32,7 @@ from penstock.jobs.job import (
     Submitted,
 )
 from penstock.jobs.service import JobService
-from penstock.quotas.admission import Admission, Quotas, jobs_of
+from penstock.quotas.admission import Admission, Quotas
 from penstock.tenants import scopes
 from penstock.tenants.principal import Principal
 from penstock.web.reading import check_moment
@@ -178,7 +178,7 @@ class SubmitRoutes(JobRoutes):
         try:
             submitted = await self._create(request, submissions)
             if there_already := [one.job.user_id or "" for one in submitted if not one.created]:
-                admission.give_back(jobs_of(there_already))
+                admission.give_back(there_already)
             admission.settle()
         except CallerError:
             raise
