@@ -41,6 +41,17 @@ async def test_a_gateway_with_another_secret_does_not_start(database_url: str) -
     assert other.text() not in str(caught.value)
 
 
+async def test_a_gateway_that_started_without_its_database_refuses_to_use_another_secret(database_url: str) -> None:
+    first, other = InstanceSecret.generate(), InstanceSecret.generate()
+    async with running_gateway(database_url, ai_service_token=TOKEN, penstock_secret_key=stated(other)) as late:
+        async with running_gateway(database_url, ai_service_token=TOKEN, penstock_secret_key=stated(first)) as caller:
+            await new_key(caller)
+        reply = await late.post("/keys", {"name": "test", "scopes": ["jobs:read"]})
+        assert reply.outcome == (503, "database_unavailable")
+        assert (await late.post("/tickets", {"scopes": ["jobs:read"]})).outcome == (503, "database_unavailable")
+        assert (await late.get("/jobs")).status == 200
+
+
 async def test_of_two_new_hosts_with_different_secrets_one_wins(database_url: str, tmp_path: Path) -> None:
     async with open_database(database_url) as database:
         hosts = [Instance(database, SecretSource(None, tmp_path / str(number))) for number in range(4)]

@@ -13,9 +13,12 @@ from penstock.access import store
 from penstock.access.audit import Action
 from penstock.access.secret import CannotUnseal, InstanceSecret, Secrets
 from penstock.access.secret_file import SecretSource
-from penstock.errors import CannotStart, WrongState
+from penstock.errors import CannotStart, DatabaseUnavailable, WrongState
 from penstock.postgres.pool import Database
+from penstock.telemetry import logs
 from penstock.tenants.principal import DEFAULT_TENANT, OPERATOR
+
+log = logs.get(__name__)
 
 _CANARY: Final = b"penstock"
 _MAX_NAMED: Final = 20
@@ -69,6 +72,16 @@ class Instance:
                     current = _require_same(self.source, stored)
             self._checked = current.id
         return current
+
+    async def secret_now(self) -> InstanceSecret:
+        """Return the current secret for a request; raises DatabaseUnavailable also if this host has another one."""
+        try:
+            return await self.secret()
+        except CannotStart as error:
+            log.error("secret_missing", reason=error.message)
+            raise DatabaseUnavailable(
+                "this gateway does not have the secret of its database; its log says more"
+            ) from None
 
     async def status(self) -> SecretStatus:
         """Return the state of this host's secret. Raises CannotStart if the database has another one."""

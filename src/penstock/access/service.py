@@ -52,7 +52,7 @@ class AccessService:
         """Create a key of the sender's tenant with at most the sender's rights. Its text is returned only here."""
         _check_expiry(creation.expires_at)
         new = keys.generate()
-        secret = await self._instance.secret()
+        secret = await self._instance.secret_now()
         async with self._changing() as (connection, generation):
             principal, expires_at = await self._rights(connection, sender.principal)
             _check_rights(principal, creation)
@@ -116,7 +116,7 @@ class AccessService:
     async def rotate_key(self, sender: Sender, key_id: str, rotation: KeyRotation) -> CreatedKey:
         """Create a key with the rights of another, which expires after the overlap."""
         new = keys.generate()
-        secret = await self._instance.secret()
+        secret = await self._instance.secret_now()
         async with self._changing() as (connection, generation):
             principal, expires_at = await self._rights(connection, sender.principal)
             old = await self._key(connection, principal.tenant, key_id)

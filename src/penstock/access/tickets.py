@@ -69,7 +69,7 @@ class Tickets:
             raise ScopeMissing("a ticket cannot issue tickets; use a key")
         for scope in creation.scopes:
             sender.require(scope)
-        secret = await self._instance.secret()
+        secret = await self._instance.secret_now()
         expires = int(time.time()) + creation.ttl_seconds
         claims = _Claims(
             id=token_urlsafe(12),

@@ -17,7 +17,7 @@ from penstock.jobs.states import Status
 from penstock.jobs.usage import ProviderCounts, Usage, UsageCounts, Usages
 
 # No control characters: they have no meaning in names, and PostgreSQL has no U+0000 at all.
-_PLAIN = r"^[^\x00-\x1f\x7f]*$"
+_PLAIN = r"^[^\x00-\x1f\x7f]*$(?!\n)"  # in Python, $ alone also matches before a line break at the end
 Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=_PLAIN)]
 Reference = Annotated[str, Meta(max_length=500, pattern=_PLAIN)]
 Tag = Annotated[str, Meta(min_length=1, max_length=100, pattern=_PLAIN)]

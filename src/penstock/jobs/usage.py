@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from penstock.usage.prices import UNPRICED, Charge, Measured, PriceList
 
 _LONGEST_ERROR = 2000
-_PLAIN = r"^[^\x00-\x1f\x7f-\x9f]*$"  # PostgreSQL cannot store U+0000, and names need no other control character
+_PLAIN = r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)"  # PostgreSQL cannot store U+0000, and names need no other control character
 Outcome = Literal["completed", "failed", "cancelled", "skipped"]
 Count = Annotated[int, Meta(ge=0, le=10**12)]  # small enough that sums of millions of them fit into a bigint
 

@@ -14,13 +14,13 @@ from penstock.models.replica.runtime import Schema
 _MAX_DURATION: Final = timedelta(days=1)
 _SIZE: Final = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*(K|M|G|T)i?B?", re.IGNORECASE)
 
-ModelName = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
-Version = Annotated[str, Meta(min_length=1, max_length=50, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+ModelName = Annotated[str, Meta(min_length=1, max_length=100, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$(?!\n)")]
+Version = Annotated[str, Meta(min_length=1, max_length=50, pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$(?!\n)")]
 Seconds = Annotated[float, Meta(gt=0, le=24 * 3600)]
 
 
 TenantNames = Annotated[
-    list[Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]], Meta(min_length=1, max_length=1000)
+    list[Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$(?!\n)")]], Meta(min_length=1, max_length=1000)
 ]
 
 
@@ -52,7 +52,7 @@ class Stated(Struct, kw_only=True, frozen=True, forbid_unknown_fields=True):
     environment: dict[str, str] = {}
     folder: str = "."  # working folder of the replicas
     memory_limit: Annotated[int, Meta(ge=2**20)] | str | None = None  # bytes of a replica and its children together
-    device: Annotated[str, Meta(pattern=r"^(cpu|auto|cuda:[0-9]{1,3})$")] = "cpu"
+    device: Annotated[str, Meta(pattern=r"^(cpu|auto|cuda:[0-9]{1,3})$(?!\n)")] = "cpu"
     device_share: Annotated[float, Meta(gt=0, le=1)] | None = None  # the part of the device that one replica takes
     exclusive: Annotated[str, Meta(min_length=1, max_length=100)] | None = (
         None  # group of which one is loaded at a time

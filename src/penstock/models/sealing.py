@@ -34,7 +34,7 @@ class Sealing:
         DatabaseUnavailable."""
         if not row.secret or row.manifest is None:
             return row
-        return _sealed(row, row.manifest, await self._instance.secret())
+        return _sealed(row, row.manifest, await self._instance.secret_now())
 
     def open(self, row: Row) -> Row | None:
         """Return a row with its manifest; None, with a line in the log, if this host cannot decrypt it."""

@@ -13,7 +13,7 @@ from penstock.errors import InvalidInput
 Measure = Literal["calls_at_once", "calls", "jobs", "pending_jobs", "tokens", "audio_seconds", "model_seconds"]
 Per = Literal["minute", "hour", "day", "month"]
 OnCrash = Literal["free", "charge"]
-Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)")]
 Limit = Annotated[int, Meta(ge=0, le=10**15)]
 
 CALLS_AT_ONCE: Final = "calls_at_once"

@@ -24,7 +24,7 @@ from penstock.web.request import Request
 from penstock.web.response import EventStream, Response
 from penstock.web.route import Parameter, ResponseSpec, route
 
-_EventId = Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,18}(-[0-9]{1,18}){2})?$")]
+_EventId = Annotated[str, msgspec.Meta(pattern=r"^([0-9]{1,18}(-[0-9]{1,18}){2})?$(?!\n)")]
 
 _STREAM: Final = ResponseSpec(
     description=(

@@ -30,7 +30,7 @@ class LogQuery(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     since: Annotated[datetime, Meta(tz=True)] | None = None
     until: Annotated[datetime, Meta(tz=True)] | None = None
-    level: Annotated[str, Meta(pattern=f"^({'|'.join(LEVELS)})$")] | None = None
+    level: Annotated[str, Meta(pattern=rf"^({'|'.join(LEVELS)})$(?!\n)")] | None = None
     request_id: Annotated[str, Meta(max_length=MAX_REQUEST_ID)] | None = None
     version: Annotated[str, Meta(max_length=50)] | None = None
     limit: Annotated[int, Meta(ge=1, le=10_000)] = 1000
