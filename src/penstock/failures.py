@@ -17,6 +17,7 @@ from penstock.errors import (
     Overloaded,
     PenstockError,
     ProviderFailed,
+    QuotaExceeded,
 )
 
 
@@ -83,6 +84,7 @@ _CATEGORIES: Final = {
     "database_unavailable": Category.RATE_LIMITED,  # the service is unavailable for a while
     "schema_mismatch": Category.RATE_LIMITED,
     "unreachable": Category.RATE_LIMITED,
+    "quota_exceeded": Category.RATE_LIMITED,
 }
 
 
@@ -99,7 +101,7 @@ def error_of(failure: CallFailed, what: str = "") -> PenstockError:
 def failure_of(error: PenstockError, *, where: str = "input") -> CallFailed:
     """Return the failure that reports a service's error to the work that called it; ``where`` precedes fields."""
     category = category_of(error.code)
-    retry_after = error.retry_after if isinstance(error, Overloaded) else None
+    retry_after = error.retry_after if isinstance(error, Overloaded | QuotaExceeded) else None
     if isinstance(error, InvalidInput):
         prefix = f"{where}." if where else ""
         first, *more = error.problems

@@ -9,7 +9,15 @@ import pytest
 
 from penstock import errors
 from penstock.client.transport import Unreachable
-from penstock.errors import FieldProblem, InvalidInput, MalformedBody, Overloaded, PenstockError, ServiceError
+from penstock.errors import (
+    FieldProblem,
+    InvalidInput,
+    MalformedBody,
+    Overloaded,
+    PenstockError,
+    QuotaExceeded,
+    ServiceError,
+)
 from penstock.failures import CallFailed, Category, category_of, error_of, failure_of
 
 # Every error that is listed neither here nor in another category is INTERNAL: the caller's program, or ours, is wrong.
@@ -48,6 +56,11 @@ def test_the_wait_of_a_failure_is_kept() -> None:
     error = error_of(CallFailed(Category.RATE_LIMITED, "busy", retry_after=timedelta(seconds=7)))
     assert isinstance(error, Overloaded)
     assert error.retry_after == failure_of(error).retry_after == timedelta(seconds=7)
+
+
+def test_a_job_waits_for_a_quota() -> None:
+    failure = failure_of(QuotaExceeded("calls a minute", retry_after=timedelta(seconds=7)))
+    assert (failure.category, failure.retry_after) == (Category.RATE_LIMITED, timedelta(seconds=7))
 
 
 def test_every_problem_of_an_input_is_named() -> None:
