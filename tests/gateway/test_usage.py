@@ -131,6 +131,15 @@ async def test_a_call_of_a_worker_for_a_job_is_left_to_its_attempt(caller: HttpC
     assert (await _usage(caller))["totals"]["calls"] == 1
 
 
+async def test_a_tenant_cannot_keep_its_calls_out_of_the_ledger(caller: HttpCaller) -> None:
+    scopes = ["models:call", "jobs:work"]
+    reply = await caller.call("POST", "/keys", {"name": "k", "scopes": scopes})
+    headers = {"Authorization": f"Bearer {reply.json['key']}", "Penstock-Usage": "job"}
+    assert (await caller.call("POST", "/models/echo/predict", {"text": "x"}, headers=headers)).status == 200
+    await _flushed(caller)
+    assert (await _usage(caller))["totals"]["calls"] == 1
+
+
 async def test_a_tenant_sees_its_own_usage_and_an_operator_all(caller: HttpCaller, database: Database) -> None:
     await caller.finished()
     reply = await caller.call("POST", "/tenants", {"name": "acme"})

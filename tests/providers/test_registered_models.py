@@ -109,6 +109,15 @@ async def test_a_chat_job_runs_on_a_registered_model(models: ModelCaller) -> Non
     assert (usage.provider, usage.model, usage.completion_tokens) == ("our-assistant", "assistant", 7)
 
 
+async def test_a_gateways_model_cannot_be_made_to_read_uploads(models: ModelCaller) -> None:
+    if not isinstance(models, GatewayCaller):
+        return  # a model of this process gets no uploads at all
+    named = b'{"messages": [{"role": "user", "content": "blob:01990000-0000-7000-8000-000000000007"}]}'
+    with pytest.raises(CallFailed, match="uploads") as caught:
+        await models.call("assistant", named, request_id="r")
+    assert caught.value.category is Category.BAD_INPUT
+
+
 async def test_a_models_stream_is_the_jobs_output(models: ModelCaller) -> None:
     context = job_context()
     result = await ChatExecutor(profile(model("typist")), Servers(models))(

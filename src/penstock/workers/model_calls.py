@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 from msgspec import Raw
@@ -18,6 +20,8 @@ from penstock.models.replica.data_urls import inlined
 from penstock.models.replica.runtime import Segment
 from penstock.models.service import ModelService
 from penstock.providers.kinds.model import OnChunk
+
+_UPLOAD: Final = re.compile(rb'"blob:[0-9a-f-]{36}"', re.IGNORECASE)
 
 
 class HostedCaller:
@@ -87,13 +91,15 @@ class _Chunks:
 
 
 class GatewayCaller:
-    """The models of a gateway."""
+    """The models of a gateway, which are called as the operator: inputs cannot name uploads, as in ``HostedCaller``."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
 
     async def call(self, name: str, request: bytes, *, request_id: str, on_chunk: OnChunk | None = None) -> bytes:
         """Return a model's output as JSON. Raises CallFailed."""
+        if _UPLOAD.search(request):
+            raise CallFailed(Category.BAD_INPUT, "the inputs of models that serve as providers cannot name uploads")
         try:
             if on_chunk is None:
                 return _encoded(await self._client.predict(name, Raw(request), request_id=request_id))

@@ -9,7 +9,6 @@ from penstock.models.accounting import use_of
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.deployment import Deployment
 from penstock.telemetry import metrics
-from penstock.tenants import scopes
 from penstock.tenants.principal import Principal
 from penstock.usage.live import LiveUsage
 from penstock.usage.prices import Measured
@@ -46,8 +45,11 @@ class Metering:
 
 
 def of_a_job(request: Request) -> bool:
-    """Return whether a worker calls the model for a job."""
-    return request.header(USAGE_HEADER) == _OF_A_JOB and scopes.JOBS_WORK in request.principal.scopes
+    """Return whether a worker of the operator calls the model for a job.
+
+    Others cannot state it: their calls would be in no ledger and under no quota.
+    """
+    return request.header(USAGE_HEADER) == _OF_A_JOB and request.principal.operator
 
 
 def _record(usage: LiveUsage, principal: Principal, deployment: Deployment, call: LiveCall, _done: Any) -> None:
