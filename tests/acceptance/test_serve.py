@@ -213,7 +213,7 @@ async def test_with_an_external_database_it_starts_none(tmp_path: Path, database
     async with serving(tmp_path, DATABASE_URL=database_url) as served:
         await until(lambda: len(served.parts()) == 3, "gateway, worker and housekeeper run")
         assert "postgres" not in served.parts()
-        assert not (tmp_path / "data").exists()
+        assert not (tmp_path / "data" / "postgres").exists()
         served.process.send_signal(signal.SIGTERM)
         assert await asyncio.wait_for(served.process.wait(), 20) == 0
 

@@ -25,4 +25,8 @@ class DatabaseSettings:
         database_url, None, "PostgreSQL 15 or later; unset: an embedded one in PENSTOCK_DATA_DIR"
     )
     migrate_on_start: bool = setting(flag, True, "bring the database schema up to date at start")
-    penstock_data_dir: Path = setting(folder, derived=_data_folder, meaning="folder of the embedded PostgreSQL")
+    penstock_data_dir: Path = setting(
+        folder,
+        derived=_data_folder,
+        meaning="folder of the embedded PostgreSQL, the secret of the installation and the spool of usage",
+    )
