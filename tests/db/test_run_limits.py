@@ -124,6 +124,8 @@ async def test_claims_of_several_limited_tenants_do_not_wait_for_each_other_in_a
     for each in tenants:
         await limit(each, 2)
         await each.submit_many(6)
+    names = dict(await query(fresh, "SELECT id, name FROM tenant"))
+    owners = {names[each.tenant]: each for each in tenants}
     async with open_database(database_url) as far, job_service(far) as far_service:
         left = 36
         while left:
@@ -134,7 +136,7 @@ async def test_claims_of_several_limited_tenants_do_not_wait_for_each_other_in_a
             for each in tenants:
                 assert await running(fresh, each) <= 2
             for job in found:
-                await _owner(tenants, alone, job).complete(job)
+                await owners[job.tenant].complete(job)
             left -= len(found)
 
 
@@ -209,11 +211,6 @@ async def test_limits_are_listed_and_recorded(alone: JobCaller, fresh: Database)
     actions = await query(fresh, "SELECT action, after::text FROM audit")
     assert actions[-1][0] == "tenant.limits"
     assert '"narrow/small":2' in actions[-1][1].replace(" ", "")
-
-
-def _owner(tenants: list[JobCaller], alone: JobCaller, job: ClaimedJob) -> JobCaller:
-    tenant = alone.service._shared.names.tenant(job.tenant)
-    return next(each for each in tenants if each.tenant == tenant)
 
 
 async def _end(caller: JobCaller, job: ClaimedJob, name: str, chance: random.Random, database: Database) -> None:

@@ -30,6 +30,7 @@ from penstock.web.route import PathParameter, ResponseSpec, route
 TAG: Final = "Tenants and keys"
 BODY_ERRORS: Final = (MalformedBody, InvalidInput, TooLarge, Unsupported)
 KEY_ID: Final = PathParameter(name="id", description="the key's id: 12 letters and digits")
+_KEY_BYTES: Final = 2**19  # of three lists of a hundred names
 _CREATION: Final = {"name": "billing service", "scopes": ["jobs:submit", "jobs:read"]}
 _KEY: Final = {
     "id": "3Kf0aQ9ZpL2m",
@@ -69,6 +70,7 @@ class KeyRoutes:
         request_example=_CREATION,
         responses={201: ResponseSpec(description="The key, with its text", type=CreatedKey, example=_CREATED)},
         errors=(*BODY_ERRORS, ScopeMissing, Overloaded, DatabaseUnavailable),
+        max_body_bytes=_KEY_BYTES,
     )
     async def create(self, request: Request) -> Response:
         request.query({})
@@ -116,6 +118,7 @@ class KeyRoutes:
         request_example={"scopes": ["jobs:read"]},
         responses={200: ResponseSpec(description="The key", type=Key, example=_KEY)},
         errors=(*BODY_ERRORS, NotFound, WrongState, ScopeMissing, DatabaseUnavailable),
+        max_body_bytes=_KEY_BYTES,
     )
     async def change(self, request: Request) -> Response:
         request.query({})

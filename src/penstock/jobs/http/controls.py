@@ -24,6 +24,7 @@ _QUEUE: Final[dict[str, Any]] = {"task_type": "transcribe", "model_profile": "wh
 _QUEUES: Final[dict[str, Any]] = {
     "queues": [{**_QUEUE, "pending": 12, "running": 4, "paused": True, "paused_at": "2026-11-29T12:00:00Z"}],
 }
+_LIMITS_BYTES: Final = 4 * 2**20  # of the limits of a thousand queues with the longest names
 _LIMITS: Final[dict[str, Any]] = {"weight": 2.0, "max_running": 20, "queues": [{**_QUEUE, "max_running": 4}]}
 
 
@@ -108,6 +109,7 @@ class ControlRoutes(JobRoutes):
         request_example=_LIMITS,
         responses={200: ResponseSpec(description="The limits", type=TenantLimits, example=_LIMITS)},
         errors=(*BODY_ERRORS, NotFound, DatabaseUnavailable),
+        max_body_bytes=_LIMITS_BYTES,
     )
     async def set_limits(self, request: Request) -> Response:
         request.query({})
