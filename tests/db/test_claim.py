@@ -184,6 +184,23 @@ async def test_a_claim_cancelled_in_the_middle_returns_its_jobs_without_using_at
     await caller.complete(again)
 
 
+async def test_a_cancelled_claim_ends_after_its_statement(caller: JobCaller, database: Database) -> None:
+    """A worker that stops hands its jobs back then, and its last claim must not take them again."""
+    job = await caller.submit()
+    async with database.acquire() as connection, connection.transaction():
+        await connection.execute("LOCK TABLE stat_delta IN ACCESS EXCLUSIVE MODE")
+        claiming = asyncio.create_task(caller.claim())
+        await until(lambda: _blocked(database), "the claim waits for the table")
+        claiming.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await claiming
+    assert not caller.service._shared.claiming, "no statement is in flight"
+    (again,) = await within(caller.claim(1, wait_seconds=10))
+    assert again.id == job.id, "it was handed back"
+    await caller.complete(again)
+
+
 async def test_a_scheduled_job_is_claimed_once_it_is_due(caller: JobCaller, database: Database, clock: Clock) -> None:
     job = await caller.submit(run_at=datetime.now(UTC) + timedelta(minutes=10))
     await promote(database)

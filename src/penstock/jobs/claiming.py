@@ -24,6 +24,7 @@ from penstock.tenants.principal import TenantId
 
 Kind = tuple[tuple[str, ...], tuple[str, ...]]  # the task types and the model profiles that a claim names
 
+_SETTLE_SECONDS: Final = 1.0  # that a cancelled claim waits for its statement
 _MAX_KINDS: Final = 1000  # of claims, of which a process remembers the turns
 
 HandBack = Callable[[Sequence[ClaimedJob]], None]
@@ -87,6 +88,8 @@ class Claiming:
             return await asyncio.shield(claiming)
         except asyncio.CancelledError:
             claiming.add_done_callback(self._hand_back_claimed)
+            # Its statement must not take jobs that the caller hands back next, as a worker that stops does.
+            await asyncio.wait([claiming], timeout=_SETTLE_SECONDS)
             raise
 
     def _hand_back_claimed(self, claiming: asyncio.Future[list[ClaimedJob]]) -> None:
