@@ -7,6 +7,13 @@ from tests.support.gateways import running_gateway
 from tests.support.waiting import until
 
 
+async def test_the_first_key_must_be_an_operators(database_url: str) -> None:
+    async with running_gateway(database_url) as caller:
+        reply = await caller.post("/keys", {"name": "first", "scopes": ["jobs:read"]})
+        assert (reply.status, reply.fields) == (422, ["scopes"])
+        assert (await caller.get("/jobs")).status == 200, "the gateway is still open"
+
+
 async def test_the_first_key_closes_every_open_gateway(database_url: str) -> None:
     async with running_gateway(database_url) as here, running_gateway(database_url) as there:
         assert (await here.get("/jobs")).status == 200

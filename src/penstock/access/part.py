@@ -59,7 +59,9 @@ class AccessParts:
 
     @cached_property
     def service(self) -> AccessService:
-        return AccessService(self._database, self.instance, self._wakeups)
+        return AccessService(
+            self._database, self.instance, self._wakeups, token_set=self._settings.ai_service_token is not None
+        )
 
     @property
     def part(self) -> Part:

@@ -39,18 +39,25 @@ _LATEST: Final = timedelta(days=3653)  # of an expiry
 
 
 class AccessService:
-    """Manages tenants and keys."""
+    """Manages tenants and keys. ``token_set``: whether operators can use AI_SERVICE_TOKEN."""
 
-    def __init__(self, database: Database, instance: Instance, wakeups: Wakeups) -> None:
+    def __init__(self, database: Database, instance: Instance, wakeups: Wakeups, *, token_set: bool) -> None:
         self._database = database
         self._instance = instance
         self._wakeups = wakeups
+        self._token_set = token_set
 
     # Keys
 
     async def create_key(self, sender: Sender, creation: KeyCreation) -> CreatedKey:
         """Create a key of the sender's tenant with at most the sender's rights. Its text is returned only here."""
         _check_expiry(creation.expires_at)
+        if not self._token_set and sender.principal.key is None and scopes.OPERATOR not in creation.scopes:
+            raise InvalidInput.of(
+                "scopes",
+                "must have operator for the first key while AI_SERVICE_TOKEN is not set: from then on every request "
+                "needs a key, and no other key could create further ones for all tenants",
+            )
         new = keys.generate()
         secret = await self._instance.secret_now()
         async with self._changing() as (connection, generation):
