@@ -74,16 +74,6 @@ async def test_quotas_may_be_removed_while_requests_are_admitted(tenant: TenantC
         assert [reply.status for reply in replies] == [204] + [201] * 24
 
 
-async def test_exhausted_quotas_are_named(tenant: TenantCaller) -> None:
-    await tenant.set_quota("jobs", 1, "day", user="*")
-    await tenant.set_quota("pending_jobs", 9)
-    service, (owner,) = tenant.caller.parts.quotas.service, {rule.tenant for rule in await tenant.rules()}
-    assert await service.exhausted(owner, key=tenant.key_id, user="ada") == []
-    assert (await tenant.submit(user_id="ada")).status == 201
-    assert [one.name for one in await service.exhausted(owner, key=tenant.key_id, user="ada")] == ["jobs-per-day"]
-    assert await service.exhausted(owner, key=tenant.key_id, user="eve") == []
-
-
 async def test_every_change_is_in_the_audit_log(tenant: TenantCaller, operator: HttpCaller) -> None:
     quota = await tenant.set_quota("jobs", 5, "day")
     await tenant.set_quota("jobs", 7, "day")

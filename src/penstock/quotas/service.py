@@ -34,12 +34,6 @@ class QuotaService:
         async with self._database.acquire() as connection:
             return await store.quotas(connection, tenant, user=user)
 
-    async def exhausted(self, tenant: TenantId, *, key: str, user: str) -> list[Quota]:
-        """Return the quotas that refuse a request of that key and user at present, because nothing is left of them."""
-        found = await self.quotas(tenant, user=user or None)
-        concerned = (one for one in found if one.key in {None, key} and one.user in {None, "*", user})
-        return [one for one in concerned if one.used is not None and one.used + (one.reserved or 0) >= one.limit]
-
     async def put(self, sender: Sender, setting: QuotaSetting) -> Quota:
         """Set a quota of the sender's tenant: a new one, or another limit of one that is there."""
         setting.check()

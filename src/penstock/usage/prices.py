@@ -117,10 +117,6 @@ class PriceList:
         price = self.find(provider, model, day) if self._of else None
         return UNPRICED if price is None else price.charge(measured)
 
-    def covers(self, provider: str, model: str, day: date) -> bool:
-        """Return whether there is a price for such calls. A quota of cost has to refuse those without one."""
-        return self.find(provider, model, day) is not None
-
 
 def decimal(cost: int) -> str:
     """Return a cost as a decimal number of the currency, exactly: "0.0125"."""
