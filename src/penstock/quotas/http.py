@@ -8,12 +8,12 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from penstock.access.http.keys import BODY_ERRORS, sender_of
+from penstock.access.http.keys import sender_of
 from penstock.errors import DatabaseUnavailable, InvalidInput, NotFound, Overloaded
 from penstock.quotas.quota import Name, Quota, QuotaList, QuotaSetting
 from penstock.quotas.service import QuotaService
 from penstock.tenants import scopes
-from penstock.web.reading import convert
+from penstock.web.reading import BODY_ERRORS, convert
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
 from penstock.web.route import Parameter, PathParameter, ResponseSpec, route

@@ -6,16 +6,17 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from penstock import checking
-from penstock.errors import InvalidInput, MalformedBody, dotted
+from penstock.errors import InvalidInput, MalformedBody, TooLarge, Unsupported, dotted
 from penstock.finite import first_not_finite
 
 T = TypeVar("T")
+BODY_ERRORS: Final = (MalformedBody, InvalidInput, TooLarge, Unsupported)  # of reading a JSON body
 Moment = Annotated[datetime, Meta(tz=True)]
 
 _MAX_DEPTH = 500  # levels of nesting in a body

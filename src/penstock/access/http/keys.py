@@ -14,21 +14,18 @@ from penstock.access.tickets import Tickets
 from penstock.errors import (
     DatabaseUnavailable,
     InvalidInput,
-    MalformedBody,
     NotFound,
     Overloaded,
     ScopeMissing,
-    TooLarge,
-    Unsupported,
     WrongState,
 )
 from penstock.tenants import scopes
+from penstock.web.reading import BODY_ERRORS
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
 from penstock.web.route import PathParameter, ResponseSpec, route
 
 TAG: Final = "Tenants and keys"
-BODY_ERRORS: Final = (MalformedBody, InvalidInput, TooLarge, Unsupported)
 KEY_ID: Final = PathParameter(name="id", description="the key's id: 12 letters and digits")
 _KEY_BYTES: Final = 2**19  # of three lists of a hundred names
 _CREATION: Final = {"name": "billing service", "scopes": ["jobs:submit", "jobs:read"]}

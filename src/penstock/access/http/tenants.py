@@ -8,12 +8,12 @@ import msgspec
 from msgspec import Meta, Struct
 
 from penstock.access.audit import AuditPage
-from penstock.access.http.keys import BODY_ERRORS, TAG, sender_of
+from penstock.access.http.keys import TAG, sender_of
 from penstock.access.key import TENANT_PATTERN, Tenant, TenantChange, TenantCreation, TenantList, Text
 from penstock.access.service import AccessService
 from penstock.errors import AlreadyExists, DatabaseUnavailable, InvalidInput, NotFound
 from penstock.tenants import scopes
-from penstock.web.reading import convert
+from penstock.web.reading import BODY_ERRORS, convert
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
 from penstock.web.route import Parameter, PathParameter, ResponseSpec, route

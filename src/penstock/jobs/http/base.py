@@ -10,12 +10,6 @@ from uuid import UUID
 
 import msgspec
 
-from penstock.errors import (
-    InvalidInput,
-    MalformedBody,
-    TooLarge,
-    Unsupported,
-)
 from penstock.jobs.job import (
     Job,
 )
@@ -28,7 +22,6 @@ from penstock.tenants.principal import Principal
 from penstock.web.request import Request
 from penstock.web.route import PathParameter
 
-BODY_ERRORS: Final = (MalformedBody, InvalidInput, TooLarge, Unsupported)
 JOB_ID: Final = PathParameter(name="id", type=UUID, description="the job's id", subject="job")
 
 

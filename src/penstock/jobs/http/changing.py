@@ -13,7 +13,7 @@ from penstock.errors import (
     WrongState,
 )
 from penstock.jobs.http import examples
-from penstock.jobs.http.base import BODY_ERRORS, JOB_ID, JobRoutes
+from penstock.jobs.http.base import JOB_ID, JobRoutes
 from penstock.jobs.http.filters import LISTS, MOMENTS
 from penstock.jobs.job import (
     BulkRequest,
@@ -22,7 +22,7 @@ from penstock.jobs.job import (
     JobFilter,
 )
 from penstock.tenants import scopes
-from penstock.web.reading import check_moment, convert
+from penstock.web.reading import BODY_ERRORS, check_moment, convert
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
 from penstock.web.route import ResponseSpec, route

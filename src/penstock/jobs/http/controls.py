@@ -10,8 +10,9 @@ from penstock.access.http.keys import sender_of
 from penstock.access.key import TENANT_PATTERN
 from penstock.errors import DatabaseUnavailable, InvalidInput, NotFound, ScopeMissing
 from penstock.jobs.controls import QueueList, QueueSelection, TenantLimits
-from penstock.jobs.http.base import BODY_ERRORS, JobRoutes
+from penstock.jobs.http.base import JobRoutes
 from penstock.tenants import scopes
+from penstock.web.reading import BODY_ERRORS
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
 from penstock.web.route import PathParameter, ResponseSpec, route

@@ -20,7 +20,7 @@ from penstock.errors import (
 )
 from penstock.jobs.http import examples
 from penstock.jobs.http.allowed import require_queue
-from penstock.jobs.http.base import BODY_ERRORS, ExplainTo, JobRoutes, KnownTo, Sizes, queue_of, waits
+from penstock.jobs.http.base import ExplainTo, JobRoutes, KnownTo, Sizes, queue_of, waits
 from penstock.jobs.job import (
     BatchSubmission,
     Created,
@@ -35,7 +35,7 @@ from penstock.jobs.service import JobService
 from penstock.quotas.admission import Admission, Quotas
 from penstock.tenants import scopes
 from penstock.tenants.principal import Principal
-from penstock.web.reading import check_moment
+from penstock.web.reading import BODY_ERRORS, check_moment
 from penstock.web.request import Request
 from penstock.web.response import Headers, Response, json_response
 from penstock.web.route import Parameter, ResponseSpec, route

@@ -21,7 +21,7 @@ from penstock.errors import (
 from penstock.jobs import output
 from penstock.jobs.http import examples
 from penstock.jobs.http.allowed import narrowed
-from penstock.jobs.http.base import BODY_ERRORS, JOB_ID, JobRoutes
+from penstock.jobs.http.base import JOB_ID, JobRoutes
 from penstock.jobs.job import (
     BatchCompletion,
     BatchHeartbeat,
@@ -39,6 +39,7 @@ from penstock.jobs.job import (
 )
 from penstock.tenants import scopes
 from penstock.web.body import Disconnected
+from penstock.web.reading import BODY_ERRORS
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
 from penstock.web.route import ResponseSpec, route

@@ -26,7 +26,7 @@ from penstock.models.host.deployment import Deployment
 from penstock.models.http import examples
 from penstock.models.http.limited import within_quotas
 from penstock.models.http.metering import Metering
-from penstock.models.http.parameters import BODY_ERRORS, NAME, TAG, VERSION, flag, reader_of, version_of, wants_events
+from penstock.models.http.parameters import NAME, TAG, VERSION, flag, reader_of, version_of, wants_events
 from penstock.models.http.requests import read_input
 from penstock.models.http.responses import as_response
 from penstock.models.http.streaming import EventFeed
@@ -36,6 +36,7 @@ from penstock.quotas.admission import Quotas
 from penstock.tenants import scopes
 from penstock.web import problems
 from penstock.web.body import Disconnected
+from penstock.web.reading import BODY_ERRORS
 from penstock.web.request import Request
 from penstock.web.response import EventStream, Response
 from penstock.web.route import Parameter, ResponseSpec, route

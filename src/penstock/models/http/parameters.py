@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from penstock.errors import InvalidInput, MalformedBody, TooLarge, Unsupported
+from penstock.errors import InvalidInput
 from penstock.models.reader import Reader
 from penstock.web.request import Request
 from penstock.web.route import Parameter, PathParameter
@@ -12,7 +12,6 @@ from penstock.web.route import Parameter, PathParameter
 TAG: Final = "Models"
 NAME: Final = PathParameter(name="name", description="the model's name")
 VERSION: Final = Parameter(name="version", type=str, description="a version; without it the newest")
-BODY_ERRORS: Final = (MalformedBody, InvalidInput, TooLarge, Unsupported)
 
 
 def reader_of(request: Request) -> Reader:

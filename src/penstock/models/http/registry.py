@@ -17,11 +17,12 @@ from penstock.errors import (
     ScopeMissing,
 )
 from penstock.models.http import examples
-from penstock.models.http.parameters import BODY_ERRORS, NAME, TAG, VERSION, flag, reader_of, version_of
+from penstock.models.http.parameters import NAME, TAG, VERSION, flag, reader_of, version_of
 from penstock.models.http.views import ModelPage, ModelView, summarised, whole
 from penstock.models.reader import Reader
 from penstock.models.service import ModelService
 from penstock.tenants import scopes
+from penstock.web.reading import BODY_ERRORS
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
 from penstock.web.route import Parameter, ResponseSpec, route
