@@ -133,11 +133,11 @@ async def test_statements_that_meet_on_the_same_jobs_in_opposite_orders_never_de
 
 
 async def _set_expiry(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]) -> None:
-    """Let jobs expire, in this order."""
+    """Let jobs expire, in this order. Rows are inserted in the order of ids, so that two calls cannot deadlock."""
     await connection.execute(
         "INSERT INTO expiry (tenant_id, job_id, expires_at)"
         " SELECT $1, x.job_id, clock() - interval '1 hour' + x.n * interval '1 second'"
-        " FROM unnest($2::uuid[]) WITH ORDINALITY AS x(job_id, n) ON CONFLICT DO NOTHING",
+        " FROM unnest($2::uuid[]) WITH ORDINALITY AS x(job_id, n) ORDER BY x.job_id ON CONFLICT DO NOTHING",
         tenant,
         job_ids,
     )
