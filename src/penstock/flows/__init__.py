@@ -1,0 +1,1 @@
+"""Flows: durable functions over jobs."""
