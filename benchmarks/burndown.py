@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.figures import Figure
 from benchmarks.ground import SUBMISSION, fresh_database, process, service
-from penstock.jobs.job import JobFilter
+from penstock.jobs.filters import JobFilter
 from penstock.jobs.states import Status
 from penstock.postgres.embedded import EmbeddedServer
 from penstock.tenants.principal import DEFAULT_TENANT

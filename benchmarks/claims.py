@@ -14,9 +14,9 @@ import asyncpg
 from benchmarks.figures import Figure, Spread
 from benchmarks.ground import SUBMISSION, fresh_database, service
 from penstock.assembly.housekeeper import build_housekeeper
-from penstock.jobs.job import ClaimRequest, JobCompletion
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.service import JobService
+from penstock.jobs.work import ClaimRequest, JobCompletion
 from penstock.postgres.embedded import EmbeddedServer
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import DEFAULT_TENANT

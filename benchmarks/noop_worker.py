@@ -11,8 +11,8 @@ import uvloop
 from msgspec import Raw
 
 from benchmarks.ground import RESULT, SUBMISSION
-from penstock.jobs.job import ClaimedJob
 from penstock.jobs.service import JobService
+from penstock.jobs.work import ClaimedJob
 from penstock.postgres.pool import Database
 from penstock.processes.garbage import collect_rarely
 from penstock.telemetry import logs

@@ -12,8 +12,8 @@ from benchmarks.figures import Figure, Spread
 from benchmarks.ground import SUBMISSION, fresh_database, service
 from penstock.access.audit import Sender
 from penstock.jobs.controls import QueueLimit, TenantLimits
-from penstock.jobs.job import ClaimedJob, ClaimRequest, JobCompletion
 from penstock.jobs.service import JobService
+from penstock.jobs.work import ClaimedJob, ClaimRequest, JobCompletion
 from penstock.postgres.embedded import EmbeddedServer
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import DEFAULT_TENANT, OPERATOR, TenantId

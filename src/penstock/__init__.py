@@ -44,8 +44,11 @@ if TYPE_CHECKING:
         WrongState,
     )
     from penstock.failures import Category
-    from penstock.jobs.job import ClaimedJob, Created, HeartbeatResult, JobFilter, JobState, Stats
+    from penstock.jobs.counts import Stats
+    from penstock.jobs.filters import JobFilter
+    from penstock.jobs.job import Created
     from penstock.jobs.states import Status
+    from penstock.jobs.work import ClaimedJob, HeartbeatResult, JobState
     from penstock.models.replica.contract.arrays import Array
     from penstock.models.replica.contract.context import BadInput, Context, context
     from penstock.models.replica.contract.media import Audio, File, Image
@@ -119,7 +122,10 @@ _HOMES = {
         "Unreachable",
     ),
     "penstock.blobs.blob": ("Blob",),
-    "penstock.jobs.job": ("ClaimedJob", "Created", "HeartbeatResult", "JobFilter", "JobState", "Stats"),
+    "penstock.jobs.job": ("Created",),
+    "penstock.jobs.work": ("ClaimedJob", "HeartbeatResult", "JobState"),
+    "penstock.jobs.filters": ("JobFilter",),
+    "penstock.jobs.counts": ("Stats",),
     "penstock.failures": ("Category",),
     "penstock.jobs.states": ("Status",),
     "penstock.models.replica.contract.context": ("BadInput", "Context", "context"),

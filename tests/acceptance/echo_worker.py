@@ -10,8 +10,8 @@ from datetime import timedelta
 
 import msgspec
 
-from penstock.jobs.job import ClaimedJob
 from penstock.jobs.service import JobService
+from penstock.jobs.work import ClaimedJob
 from penstock.postgres.pool import Database
 from penstock.telemetry import logs
 from penstock.work.context import JobContext

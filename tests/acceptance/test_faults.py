@@ -20,10 +20,12 @@ from aiohttp import web
 from penstock.assembly.housekeeper import build_housekeeper
 from penstock.client import Client
 from penstock.errors import PenstockError
-from penstock.jobs.job import ClaimRequest, JobCompletion, JobFilter, JobSubmission
+from penstock.jobs.filters import JobFilter
+from penstock.jobs.job import JobSubmission
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.service import JobService
 from penstock.jobs.states import Status
+from penstock.jobs.work import ClaimRequest, JobCompletion
 from penstock.postgres.embedded import EmbeddedServer, embedded_url, socket_folder
 from penstock.postgres.migrate import migrate
 from penstock.postgres.pool import Database

@@ -10,8 +10,8 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from penstock.jobs.job import ClaimedJob, ClaimRequest
 from penstock.jobs.states import Status
+from penstock.jobs.work import ClaimedJob, ClaimRequest
 from penstock.postgres.pool import Database
 from penstock.work.context import JobContext
 from penstock.work.executors import Executors

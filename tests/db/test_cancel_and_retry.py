@@ -10,8 +10,9 @@ from uuid_utils.compat import uuid7
 
 from penstock.errors import NotFound, StaleEpoch, WrongState
 from penstock.failures import Category
-from penstock.jobs.job import HeartbeatResult, JobFilter
+from penstock.jobs.filters import JobFilter
 from penstock.jobs.states import Status
+from penstock.jobs.work import HeartbeatResult
 from penstock.postgres.pool import Database
 from tests.support.clocks import Clock
 from tests.support.databases import query, tables_holding

@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from penstock.jobs.job import ClaimRequest
 from penstock.jobs.states import Status
+from penstock.jobs.work import ClaimRequest
 from penstock.postgres.pool import Database
 from tests.support.clocks import Clock
 from tests.support.databases import tables_holding

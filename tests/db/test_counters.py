@@ -13,7 +13,7 @@ import pytest
 
 from penstock.errors import StaleEpoch
 from penstock.failures import Category
-from penstock.jobs.job import Counts, Stats
+from penstock.jobs.counts import Counts, Stats
 from penstock.jobs.sql import duties
 from penstock.jobs.states import Status
 from penstock.jobs.usage import Usage, UsageCounts, read

@@ -9,7 +9,8 @@ import pytest
 
 from penstock.errors import InvalidInput
 from penstock.failures import Category
-from penstock.jobs.job import Failure, JobSubmission
+from penstock.jobs.job import JobSubmission
+from penstock.jobs.work import Failure
 from tests.support.hostile_json import KEPT, REFUSED
 from tests.support.jobs import JobCaller, take
 from tests.support.waiting import within

@@ -16,10 +16,10 @@ from uuid_utils.compat import uuid7
 from penstock.events import store as event_log
 from penstock.events.position import START
 from penstock.failures import Category
-from penstock.jobs.job import JobCompletion, JobHeartbeat
 from penstock.jobs.sql import duties, history, queues, reading, retention, store
 from penstock.jobs.sql.store import Connection, Verdict
 from penstock.jobs.states import Again
+from penstock.jobs.work import JobCompletion, JobHeartbeat
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import TenantId
 from tests.support.databases import open_database, query, snapshot

@@ -25,11 +25,12 @@ from hypothesis.stateful import (
 
 from penstock.errors import CallerError, IdempotencyConflict
 from penstock.failures import Category
-from penstock.jobs.job import ClaimedJob, JobFilter
+from penstock.jobs.filters import JobFilter
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.service import JobService
 from penstock.jobs.sql import duties
 from penstock.jobs.states import Again, RetryPolicy, Status, Tally, after_failure
+from penstock.jobs.work import ClaimedJob
 from penstock.postgres.pool import Database
 from tests.support.clocks import Clock
 from tests.support.databases import execute, own_tenant, query

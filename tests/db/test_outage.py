@@ -15,9 +15,9 @@ from penstock.errors import DatabaseUnavailable, PenstockError
 from penstock.events import store as event_log
 from penstock.events.positions import Positions
 from penstock.jobs.announcements import CANCELLED
-from penstock.jobs.job import HeartbeatResult, JobCompletion, JobHeartbeat
 from penstock.jobs.service import JobService
 from penstock.jobs.states import Status
+from penstock.jobs.work import HeartbeatResult, JobCompletion, JobHeartbeat
 from penstock.postgres.pool import Database
 from tests.support.database_proxy import DatabaseProxy, database_over
 from tests.support.databases import own_tenant, query, tables_holding

@@ -16,8 +16,8 @@ from penstock.events import tail as tail_module
 from penstock.events.event import Event
 from penstock.events.position import Position
 from penstock.failures import Category
-from penstock.jobs.job import ClaimedJob, HeartbeatResult, JobHeartbeat
 from penstock.jobs.sql import history
+from penstock.jobs.work import ClaimedJob, HeartbeatResult, JobHeartbeat
 from penstock.postgres.pool import Database
 from tests.support.clocks import Clock
 from tests.support.databases import query, snapshot

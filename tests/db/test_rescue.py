@@ -8,9 +8,9 @@ from datetime import timedelta
 from penstock.errors import StaleEpoch
 from penstock.failures import Category
 from penstock.housekeeping.rescuer import rescue_from
-from penstock.jobs.job import HeartbeatResult
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.states import RetryPolicy, Status
+from penstock.jobs.work import HeartbeatResult
 from penstock.postgres.pool import Database
 from tests.support.clocks import Clock
 from tests.support.databases import execute, own_tenant, tables_holding

@@ -14,8 +14,8 @@ from penstock.errors import CallerError
 from penstock.failures import Category
 from penstock.housekeeping.rescuer import Rescuer, rescue_from
 from penstock.jobs.controls import QueueLimit, TenantLimits
-from penstock.jobs.job import ClaimedJob, ClaimRequest
 from penstock.jobs.limits import JobLimits
+from penstock.jobs.work import ClaimedJob, ClaimRequest
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import OPERATOR
 from tests.support.databases import open_database, own_tenant, query

@@ -11,10 +11,10 @@ from msgspec import Raw
 
 from penstock.errors import StaleEpoch
 from penstock.failures import Category
-from penstock.jobs.job import ClaimedJob, Failure, JobCompletion, JobHeartbeat
 from penstock.jobs.sql import store
 from penstock.jobs.sql.store import Verdict
 from penstock.jobs.states import Over, Status
+from penstock.jobs.work import ClaimedJob, Failure, JobCompletion, JobHeartbeat
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import TenantId
 from tests.support.clocks import Clock

@@ -22,7 +22,8 @@ from penstock.blobs import store as blob_store
 from penstock.errors import NotFound, StaleEpoch
 from penstock.events import store as event_log
 from penstock.failures import Category
-from penstock.jobs.job import Counts, JobFilter
+from penstock.jobs.counts import Counts
+from penstock.jobs.filters import JobFilter
 from penstock.jobs.sql import controls, duties, history, queues, reading, store, why
 from penstock.models import store as model_store
 from penstock.postgres.pool import Database

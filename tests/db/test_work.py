@@ -12,9 +12,10 @@ from uuid_utils.compat import uuid7
 
 from penstock.errors import NotFound, StaleEpoch
 from penstock.failures import Category
-from penstock.jobs.job import ClaimedJob, Failure, HeartbeatResult, Job, JobCompletion, JobHeartbeat, JobState
+from penstock.jobs.job import Job
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.states import RetryPolicy, Status
+from penstock.jobs.work import ClaimedJob, Failure, HeartbeatResult, JobCompletion, JobHeartbeat, JobState
 from penstock.postgres.pool import Database
 from tests.support.clocks import Clock
 from tests.support.databases import own_tenant, tables_holding

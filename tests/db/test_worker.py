@@ -15,8 +15,9 @@ from msgspec import Raw
 
 from penstock.errors import DatabaseUnavailable
 from penstock.failures import Category
-from penstock.jobs.job import ClaimedJob, Job
+from penstock.jobs.job import Job
 from penstock.jobs.states import Status
+from penstock.jobs.work import ClaimedJob
 from penstock.postgres.pool import Database
 from penstock.work.batched import Batched
 from penstock.work.context import JobContext

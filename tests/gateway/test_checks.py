@@ -9,8 +9,9 @@ import msgspec
 import pytest
 
 from penstock.errors import InvalidInput
+from penstock.jobs.filters import JobFilter
 from penstock.jobs.http.submitting import SubmitRoutes
-from penstock.jobs.job import JobFilter, JobSubmission
+from penstock.jobs.job import JobSubmission
 from penstock.jobs.service import JobService
 from penstock.postgres.pool import Database
 from penstock.quotas.admission import Quotas

@@ -12,9 +12,10 @@ from aiohttp import web
 from msgspec import Raw
 
 from penstock.failures import Category
-from penstock.jobs.job import ClaimRequest, Failure, JobCompletion, JobSubmission
+from penstock.jobs.job import JobSubmission
 from penstock.jobs.service import JobService
 from penstock.jobs.usage import Usage
+from penstock.jobs.work import ClaimRequest, Failure, JobCompletion
 from penstock.masking import Secret
 from penstock.providers import store
 from penstock.providers.reports import LastError, ProviderReport

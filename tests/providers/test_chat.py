@@ -12,8 +12,8 @@ import pytest
 from aiohttp import web
 
 from penstock.failures import CallFailed, Category
-from penstock.jobs.job import ClaimedJob
 from penstock.jobs.usage import Usage
+from penstock.jobs.work import ClaimedJob
 from penstock.outbound.refusals import retry_after
 from penstock.providers.dispatch import Mode
 from penstock.providers.endpoint import Endpoint

@@ -22,7 +22,7 @@ from aiohttp import web
 from rich.console import Console
 
 from penstock.cli.top_views import View, frame
-from penstock.jobs.job import Stats
+from penstock.jobs.counts import Stats
 from penstock.sidecar.infra import InfraStatus, SidecarStatus
 from penstock.sidecar.telemetry import Container, Gpu, GpuProcess, HealthCheck, Telemetry, VllmModel, VllmServer
 from tests.support.http_servers import closed_port, serving

@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Raw
 
-from penstock.jobs.job import ClaimedJob
+from penstock.jobs.work import ClaimedJob
 from penstock.work.context import JobContext
 
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)

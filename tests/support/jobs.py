@@ -17,26 +17,24 @@ from penstock.events.event import Event
 from penstock.events.position import Position
 from penstock.events.stream import OpenStream
 from penstock.failures import Category
-from penstock.jobs.job import (
-    ClaimedJob,
-    ClaimRequest,
-    Failure,
-    HeartbeatResult,
-    Job,
-    JobCompletion,
-    JobFilter,
-    JobHeartbeat,
-    JobPage,
-    JobState,
-    JobSubmission,
-    LogLine,
-)
+from penstock.jobs.filters import JobFilter
+from penstock.jobs.job import Job, JobPage, JobSubmission
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.service import JobService
 from penstock.jobs.sql import store
 from penstock.jobs.sql.store import Connection
 from penstock.jobs.states import Status
 from penstock.jobs.usage import Usage
+from penstock.jobs.work import (
+    ClaimedJob,
+    ClaimRequest,
+    Failure,
+    HeartbeatResult,
+    JobCompletion,
+    JobHeartbeat,
+    JobState,
+    LogLine,
+)
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import TenantId
 from tests.support.waiting import within

@@ -17,8 +17,9 @@ from aiohttp import web
 import penstock
 from penstock import BlockingClient, Client, EventsLost, Unreachable, errors
 from penstock.client.working import WorkRequests
-from penstock.jobs.job import JobCompletion, JobFilter, JobHeartbeat
+from penstock.jobs.filters import JobFilter
 from penstock.jobs.states import Status
+from penstock.jobs.work import JobCompletion, JobHeartbeat
 from penstock.supervisor.ports import free_port
 from tests.support.scripted_gateways import (
     JOB,

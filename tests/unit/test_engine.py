@@ -15,16 +15,9 @@ import structlog
 
 from penstock.errors import CallerError, InvalidInput, ServiceError, StaleEpoch
 from penstock.failures import Category
-from penstock.jobs.job import (
-    MAX_RETRY_AFTER_SECONDS,
-    ClaimedJob,
-    ClaimRequest,
-    Failure,
-    HeartbeatResult,
-    JobCompletion,
-    JobHeartbeat,
-)
+from penstock.jobs.fields import MAX_RETRY_AFTER_SECONDS
 from penstock.jobs.usage import Usage
+from penstock.jobs.work import ClaimedJob, ClaimRequest, Failure, HeartbeatResult, JobCompletion, JobHeartbeat
 from penstock.work.context import JobContext
 from penstock.work.engine import Engine
 from penstock.work.executor import ExecutionError, Executor

@@ -14,7 +14,7 @@ from msgspec import Raw
 
 from penstock.errors import InvalidInput
 from penstock.jobs import output
-from penstock.jobs.job import Heartbeat, LogLine
+from penstock.jobs.work import Heartbeat, LogLine
 from penstock.work import outbox as outbox_module
 from penstock.work.outbox import MAX_CHUNK_BYTES, Outbox, Parcel
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextvars import ContextVar
 
 from penstock.failures import Category
-from penstock.jobs.job import ClaimedJob, Failure, JobCompletion
+from penstock.jobs.work import ClaimedJob, Failure, JobCompletion
 from penstock.work.attempt import Attempt
 from penstock.work.context import JobContext
 from penstock.work.executor import Executor

@@ -42,7 +42,7 @@ def compare(
         raise typer.BadParameter("name either job ids or filters")
 
     async def act(client: Client) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        from penstock.jobs.job import JobFilter
+        from penstock.jobs.filters import JobFilter
 
         if not job_ids:
             return await client.compare(where=JobFilter(**stated), limit=limit), []

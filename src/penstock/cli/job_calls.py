@@ -17,7 +17,8 @@ import typer
 from penstock.cli.job_views import Bars, Job
 from penstock.client import Client
 from penstock.errors import InvalidInput
-from penstock.jobs.job import JobFilter, JobSubmission
+from penstock.jobs.filters import JobFilter
+from penstock.jobs.job import JobSubmission
 from penstock.web.reading import decode
 
 T = TypeVar("T")

@@ -15,7 +15,7 @@ from rich.text import Text
 from penstock.cli.output import harmless
 from penstock.cli.top_layout import Bar, Column, FittedTable, Frame, Section
 from penstock.errors import PenstockError
-from penstock.jobs.job import Stats
+from penstock.jobs.counts import Stats
 from penstock.masking import mask_url
 from penstock.sidecar.fetching import place
 from penstock.sidecar.infra import InfraStatus, SidecarStatus

@@ -28,15 +28,9 @@ from penstock.client.views import Job, JobPage, as_id, as_raw
 from penstock.client.work import HttpSource, PlainLog
 from penstock.client.working import WorkCalls, WorkRequests
 from penstock.failures import Category
-from penstock.jobs.job import (
-    BulkRequest,
-    BulkResponse,
-    Created,
-    CreatedBatch,
-    JobFilter,
-    JobSubmission,
-    Stats,
-)
+from penstock.jobs.counts import Stats
+from penstock.jobs.filters import BulkRequest, BulkResponse, JobFilter
+from penstock.jobs.job import Created, CreatedBatch, JobSubmission
 from penstock.jobs.states import Status
 from penstock.processes.stopping import on_signals
 from penstock.work.engine import Engine

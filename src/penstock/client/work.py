@@ -10,7 +10,7 @@ from uuid import UUID
 from penstock.batching import Batching, values
 from penstock.client.working import WorkRequests
 from penstock.errors import CallerError
-from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure, HeartbeatResult, JobCompletion, JobHeartbeat, JobState
+from penstock.jobs.work import ClaimedJob, ClaimRequest, Failure, HeartbeatResult, JobCompletion, JobHeartbeat, JobState
 
 _MAX_COMPLETIONS = 200  # in one request
 _MAX_COMPLETION_BYTES = 2**19  # of their results

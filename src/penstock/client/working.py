@@ -13,7 +13,7 @@ from penstock.client.transport import Transport, error_named, naming
 from penstock.client.views import as_id, as_raw
 from penstock.errors import CallerError
 from penstock.failures import Category
-from penstock.jobs.job import (
+from penstock.jobs.work import (
     BatchCompletion,
     BatchHeartbeat,
     BatchItem,

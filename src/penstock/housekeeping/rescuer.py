@@ -8,10 +8,10 @@ from itertools import groupby
 
 from penstock.failures import Category
 from penstock.jobs.announcements import announce_ended
-from penstock.jobs.job import Failure
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.sql import duties, store
 from penstock.jobs.sql.store import Connection, EndedAttempt, HeldLease
+from penstock.jobs.work import Failure
 from penstock.jobs.writers import judge
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups

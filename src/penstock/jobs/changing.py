@@ -11,7 +11,8 @@ import msgspec
 from penstock.errors import WrongState
 from penstock.jobs import search
 from penstock.jobs.announcements import announce
-from penstock.jobs.job import Job, JobFilter
+from penstock.jobs.filters import JobFilter
+from penstock.jobs.job import Job
 from penstock.jobs.reading import Reading
 from penstock.jobs.sql import store
 from penstock.jobs.states import Status, may_cancel, may_retry

@@ -12,13 +12,13 @@ import asyncpg
 import msgspec
 
 from penstock.jobs.announcements import announce
-from penstock.jobs.job import ClaimedJob, ClaimRequest
 from penstock.jobs.names import ClaimedNames
 from penstock.jobs.queues import ServedNotes
 from penstock.jobs.shared import POLL_INTERVAL, Shared
 from penstock.jobs.slots import Slots
 from penstock.jobs.sql import store
 from penstock.jobs.turns import Taken, Turns
+from penstock.jobs.work import ClaimedJob, ClaimRequest
 from penstock.processes.waiting import set_within
 from penstock.tenants.principal import TenantId
 

@@ -9,8 +9,8 @@ from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 
 from penstock.jobs.announcements import any_queue, queues_of
-from penstock.jobs.job import ClaimRequest
 from penstock.jobs.sql.store import TenantQueue
+from penstock.jobs.work import ClaimRequest
 from penstock.postgres.wakeups import Keys
 from penstock.tenants.principal import TenantId
 

@@ -13,7 +13,8 @@ from penstock.access import store as access_store
 from penstock.access.audit import Action, Sender, change
 from penstock.errors import InvalidInput, NotFound
 from penstock.jobs.announcements import READY, announce, any_queue
-from penstock.jobs.job import Name, Stats
+from penstock.jobs.counts import Stats
+from penstock.jobs.fields import Name
 from penstock.jobs.shared import Shared
 from penstock.jobs.sql import controls
 from penstock.jobs.sql.controls import ALL_QUEUES, ALL_TENANTS

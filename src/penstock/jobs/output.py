@@ -12,7 +12,7 @@ import msgspec
 from msgspec import UNSET, Raw, UnsetType
 
 from penstock.errors import InvalidInput, TooLarge
-from penstock.jobs.job import Heartbeat, LogLine
+from penstock.jobs.work import Heartbeat, LogLine
 
 MAX_ENTRIES = 10_000  # chunks and lines of one heartbeat
 MAX_BYTES = 2**20  # of their JSON

@@ -11,9 +11,9 @@ from typing import Final
 
 from penstock import durations
 from penstock.errors import DatabaseUnavailable, InvalidInput
-from penstock.jobs.job import ClaimRequest
 from penstock.jobs.sql import queues as statements
 from penstock.jobs.sql.store import Queue
+from penstock.jobs.work import ClaimRequest
 from penstock.postgres.pool import Database
 from penstock.suggestions import did_you_mean
 from penstock.telemetry import logs

@@ -13,7 +13,9 @@ import msgspec
 
 from penstock.errors import NotFound
 from penstock.jobs import search, statistics
-from penstock.jobs.job import Job, JobFilter, JobPage, Stats
+from penstock.jobs.counts import Stats
+from penstock.jobs.filters import JobFilter
+from penstock.jobs.job import Job, JobPage
 from penstock.jobs.shared import POLL_INTERVAL, Shared
 from penstock.jobs.sql import reading
 from penstock.jobs.sql.reading import UsedByJob

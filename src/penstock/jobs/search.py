@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from penstock.errors import InvalidInput
-from penstock.jobs.job import JobFilter, JobPage, JobSummary
+from penstock.jobs.filters import JobFilter
+from penstock.jobs.job import JobPage, JobSummary
 from penstock.jobs.sql import reading, store
 from penstock.jobs.sql.store import Connection
 from penstock.tenants.principal import TenantId

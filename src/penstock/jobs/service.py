@@ -13,13 +13,13 @@ from penstock.jobs import statistics
 from penstock.jobs.announcements import CANCELLED, FINISHED, READY
 from penstock.jobs.claiming import Claiming
 from penstock.jobs.controls import Controls
-from penstock.jobs.job import ClaimedJob, ClaimRequest
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.shared import Shared
 from penstock.jobs.slots import Slots
 from penstock.jobs.statistics import QueueState
 from penstock.jobs.tenant_jobs import TenantJobs
 from penstock.jobs.usage import Charging, unpriced
+from penstock.jobs.work import ClaimedJob, ClaimRequest
 from penstock.jobs.writers import Observe
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Keys, Wakeups

@@ -10,10 +10,10 @@ from datetime import timedelta
 from uuid import UUID
 
 from penstock.jobs.claims import ClaimQueue, FullScans, LaneCursors
-from penstock.jobs.job import ClaimedJob
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.names import ClaimNames
 from penstock.jobs.usage import Charging, unpriced
+from penstock.jobs.work import ClaimedJob
 from penstock.jobs.writers import Observe
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Keys, Wakeups

@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from penstock.jobs.job import Counts, OwnerCounts, QueueCounts, Stats
+from penstock.jobs.counts import Counts, OwnerCounts, QueueCounts, Stats
 from penstock.jobs.sql import reading
 from penstock.jobs.sql.store import Connection, Queue
 from penstock.jobs.usage import ProviderCounts, UsageCounts

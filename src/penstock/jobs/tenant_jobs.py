@@ -14,23 +14,14 @@ from penstock.failures import Category
 from penstock.jobs.changing import Changing
 from penstock.jobs.claiming import Claiming
 from penstock.jobs.events import JobEvents
-from penstock.jobs.job import (
-    ClaimedJob,
-    ClaimRequest,
-    Failure,
-    HeartbeatResult,
-    JobCompletion,
-    JobHeartbeat,
-    JobState,
-    JobSubmission,
-    Submitted,
-)
+from penstock.jobs.job import JobSubmission, Submitted
 from penstock.jobs.names import Names
 from penstock.jobs.queues import ServedQueues
 from penstock.jobs.shared import Shared
 from penstock.jobs.slots import Slots
 from penstock.jobs.submissions import Submissions
 from penstock.jobs.why import Explainer
+from penstock.jobs.work import ClaimedJob, ClaimRequest, Failure, HeartbeatResult, JobCompletion, JobHeartbeat, JobState
 from penstock.jobs.writers import TenantWriters
 from penstock.tenants.principal import TenantId
 

@@ -17,11 +17,11 @@ from penstock.batching import Batching
 from penstock.errors import CallerError, InvalidInput, NotFound, StaleEpoch
 from penstock.jobs import output
 from penstock.jobs.announcements import announce, announce_ended, any_queue
-from penstock.jobs.job import Failure, HeartbeatResult, JobCompletion, JobHeartbeat, JobState
 from penstock.jobs.sql import queues, store
 from penstock.jobs.sql.store import Gap, HeldLease, NewJob, Verdict
 from penstock.jobs.states import RetryPolicy, Status, after_failure
 from penstock.jobs.usage import Charging, unpriced
+from penstock.jobs.work import Failure, HeartbeatResult, JobCompletion, JobHeartbeat, JobState
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
 from penstock.tenants.principal import TenantId

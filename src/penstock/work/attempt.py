@@ -11,7 +11,8 @@ from msgspec import Raw
 from msgspec.structs import replace
 
 from penstock.failures import CallFailed, Category
-from penstock.jobs.job import MAX_RETRY_AFTER_SECONDS, ClaimedJob, Failure, JobCompletion
+from penstock.jobs.fields import MAX_RETRY_AFTER_SECONDS
+from penstock.jobs.work import ClaimedJob, Failure, JobCompletion
 from penstock.tenants.principal import DEFAULT_TENANT, TenantId
 from penstock.work.context import JobContext, encode, shortened
 from penstock.work.executor import Executor

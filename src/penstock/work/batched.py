@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import TypeAlias
 
 from penstock.batching import Batching
-from penstock.jobs.job import ClaimedJob
+from penstock.jobs.work import ClaimedJob
 from penstock.work.context import JobContext
 
 BatchHandler: TypeAlias = Callable[[Sequence[ClaimedJob]], Awaitable[Sequence[object]]]

@@ -9,9 +9,9 @@ import msgspec
 from msgspec import Raw
 from msgspec.structs import replace
 
-from penstock.jobs.job import LogLine
 from penstock.jobs.output import MAX_PROGRESS_BYTES
 from penstock.jobs.usage import Usage
+from penstock.jobs.work import LogLine
 from penstock.tenants.principal import DEFAULT_TENANT, TenantId
 from penstock.work.outbox import MAX_CHUNK_BYTES, Outbox
 

@@ -18,8 +18,8 @@ from typing import Final
 
 from penstock.errors import CallerError
 from penstock.failures import Category
-from penstock.jobs.job import ClaimedJob, ClaimRequest
 from penstock.jobs.slots import Slots
+from penstock.jobs.work import ClaimedJob, ClaimRequest
 from penstock.processes.waiting import set_within
 from penstock.tenants.principal import DEFAULT_TENANT, TenantId, logged
 from penstock.work.attempt import Attempt

@@ -12,7 +12,7 @@ from collections.abc import Awaitable
 from typing import Protocol
 
 from penstock.failures import CallFailed
-from penstock.jobs.job import ClaimedJob
+from penstock.jobs.work import ClaimedJob
 from penstock.work.context import JobContext
 
 

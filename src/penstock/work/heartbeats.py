@@ -13,7 +13,7 @@ from typing import Final
 
 from penstock.errors import CallerError, InvalidInput, MalformedBody, NotFound, ServiceError, StaleEpoch, TooLarge
 from penstock.failures import Category
-from penstock.jobs.job import HeartbeatResult, JobHeartbeat
+from penstock.jobs.work import HeartbeatResult, JobHeartbeat
 from penstock.processes.waiting import set_within
 from penstock.tenants.principal import logged
 from penstock.work.attempt import Attempt

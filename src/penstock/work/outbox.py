@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw
 
-from penstock.jobs.job import LogLine
 from penstock.jobs.output import MAX_BYTES, MAX_ENTRIES
+from penstock.jobs.work import LogLine
 
 MAX_CHUNK_BYTES = MAX_BYTES - 1024  # bytes of one chunk, so that it fits in a heartbeat
 _MAX_PARCEL_BYTES = 900 * 1024  # bytes of entries, each with its comma, in one heartbeat; but at least one chunk

@@ -11,7 +11,7 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Final
 
 from penstock.errors import CallerError, NotFound, ServiceError, StaleEpoch
-from penstock.jobs.job import Failure, JobCompletion
+from penstock.jobs.work import Failure, JobCompletion
 from penstock.tenants.principal import logged
 from penstock.work.attempt import Attempt
 from penstock.work.heartbeats import Heartbeats

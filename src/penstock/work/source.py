@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from penstock.errors import CallerError
-from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure, HeartbeatResult, JobCompletion, JobHeartbeat
+from penstock.jobs.work import ClaimedJob, ClaimRequest, Failure, HeartbeatResult, JobCompletion, JobHeartbeat
 
 Report = JobCompletion | Failure
 

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from penstock.jobs.job import ClaimedJob
+from penstock.jobs.work import ClaimedJob
 from penstock.providers import dispatch, job_inputs
 from penstock.providers.agreement import Agreement
 from penstock.providers.dispatch import Candidate, MeteredGate, Mode, ProviderAttempt, Reply

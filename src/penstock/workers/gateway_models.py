@@ -13,8 +13,8 @@ from msgspec import Raw, Struct
 
 from penstock.client import Client
 from penstock.errors import ModelCrashed, ModelFailed, ModelTimeout, PenstockError, ProviderFailed
-from penstock.jobs.job import ClaimedJob
 from penstock.jobs.usage import Usage
+from penstock.jobs.work import ClaimedJob
 from penstock.telemetry import logs
 from penstock.work.context import JobContext
 from penstock.workers.predict import failure_of_job, request_id

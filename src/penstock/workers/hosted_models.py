@@ -11,8 +11,8 @@ from msgspec import Raw
 
 from penstock.blobs.uploads import Uploads
 from penstock.errors import PenstockError
-from penstock.jobs.job import ClaimedJob
 from penstock.jobs.usage import Usage
+from penstock.jobs.work import ClaimedJob
 from penstock.models.accounting import use_of
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.deployment import Deployment

@@ -15,7 +15,7 @@ from msgspec import Raw
 
 from penstock.errors import PenstockError
 from penstock.failures import CallFailed, Category, failure_of
-from penstock.jobs.job import ClaimedJob
+from penstock.jobs.work import ClaimedJob
 from penstock.telemetry import logs
 from penstock.work.context import JobContext
 from penstock.work.executors import Executors, Offer

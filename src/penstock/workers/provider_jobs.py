@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
-from penstock.jobs.job import ClaimedJob
 from penstock.jobs.usage import Usage
+from penstock.jobs.work import ClaimedJob
 from penstock.providers.agreement import Agreement, agreements
 from penstock.providers.dispatch import Candidate, Mode, OnAttempt, ProviderAttempt
 from penstock.providers.profile import ProviderSpec

@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from penstock.blobs.service import BlobService
 from penstock.errors import NotFound
-from penstock.jobs.job import ClaimedJob
+from penstock.jobs.work import ClaimedJob
 from penstock.providers import dispatch, job_inputs, pieces
 from penstock.providers.agreement import Agreement
 from penstock.providers.dispatch import Candidate, MeteredGate, ProviderAttempt, Reply

@@ -12,9 +12,9 @@ from functools import cache
 from uuid import UUID
 
 from penstock.errors import CallerError
-from penstock.jobs.job import ClaimedJob, ClaimRequest, Failure, HeartbeatResult, JobCompletion, JobHeartbeat, JobState
 from penstock.jobs.service import JobService
 from penstock.jobs.slots import Slots
+from penstock.jobs.work import ClaimedJob, ClaimRequest, Failure, HeartbeatResult, JobCompletion, JobHeartbeat, JobState
 from penstock.telemetry import logs, metrics
 from penstock.tenants.principal import TenantId
 from penstock.work.engine import Engine

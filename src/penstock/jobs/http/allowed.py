@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from penstock.errors import Forbidden
-from penstock.jobs.job import ClaimRequest, Job, JobPage
+from penstock.jobs.job import Job, JobPage
+from penstock.jobs.work import ClaimRequest
 from penstock.tenants.principal import Principal
 
 

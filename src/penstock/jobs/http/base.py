@@ -10,9 +10,7 @@ from uuid import UUID
 
 import msgspec
 
-from penstock.jobs.job import (
-    Job,
-)
+from penstock.jobs.job import Job
 from penstock.jobs.queues import Explain, Known
 from penstock.jobs.service import JobService
 from penstock.jobs.sql.store import Queue

@@ -12,15 +12,11 @@ from penstock.errors import (
     NotFound,
     WrongState,
 )
+from penstock.jobs.filters import BulkRequest, BulkResponse, JobFilter
 from penstock.jobs.http import examples
 from penstock.jobs.http.base import JOB_ID, JobRoutes
 from penstock.jobs.http.filters import LISTS, MOMENTS
-from penstock.jobs.job import (
-    BulkRequest,
-    BulkResponse,
-    Job,
-    JobFilter,
-)
+from penstock.jobs.job import Job
 from penstock.tenants import scopes
 from penstock.web.reading import BODY_ERRORS, check_moment, convert
 from penstock.web.request import Request

@@ -7,10 +7,7 @@ from typing import Any
 
 import msgspec
 
-from penstock.jobs.job import (
-    JobFilter,
-    ListQuery,
-)
+from penstock.jobs.filters import JobFilter, ListQuery
 from penstock.web.reading import convert, moment
 from penstock.web.route import Parameter
 

@@ -11,17 +11,14 @@ from penstock.errors import (
     InvalidInput,
     NotFound,
 )
+from penstock.jobs.counts import Stats
+from penstock.jobs.fields import WaitSeconds
+from penstock.jobs.filters import ListQuery
 from penstock.jobs.http import examples
 from penstock.jobs.http.allowed import reads, visible
 from penstock.jobs.http.base import JOB_ID, JobRoutes
 from penstock.jobs.http.filters import FILTER_PARAMETERS, FILTERS, filter_of, values_of
-from penstock.jobs.job import (
-    Job,
-    JobPage,
-    ListQuery,
-    Stats,
-    WaitSeconds,
-)
+from penstock.jobs.job import Job, JobPage
 from penstock.jobs.why import Why
 from penstock.tenants import scopes
 from penstock.web.reading import convert

@@ -18,19 +18,11 @@ from penstock.errors import (
     QuotaExceeded,
     TooLarge,
 )
+from penstock.jobs.fields import Name
 from penstock.jobs.http import examples
 from penstock.jobs.http.allowed import require_queue
 from penstock.jobs.http.base import ExplainTo, JobRoutes, KnownTo, Sizes, queue_of, waits
-from penstock.jobs.job import (
-    BatchSubmission,
-    Created,
-    CreatedBatch,
-    Job,
-    JobFields,
-    JobSubmission,
-    Name,
-    Submitted,
-)
+from penstock.jobs.job import BatchSubmission, Created, CreatedBatch, Job, JobFields, JobSubmission, Submitted
 from penstock.jobs.service import JobService
 from penstock.quotas.admission import Admission, Quotas
 from penstock.tenants import scopes

@@ -22,7 +22,7 @@ from penstock.jobs import output
 from penstock.jobs.http import examples
 from penstock.jobs.http.allowed import narrowed
 from penstock.jobs.http.base import JOB_ID, JobRoutes
-from penstock.jobs.job import (
+from penstock.jobs.work import (
     BatchCompletion,
     BatchHeartbeat,
     BatchItem,

@@ -16,16 +16,11 @@ from msgspec import Raw
 
 from penstock.failures import Category
 from penstock.jobs import usage
-from penstock.jobs.job import (
-    ClaimRequest,
-    HeartbeatResult,
-    JobCompletion,
-    JobHeartbeat,
-    JobSubmission,
-)
+from penstock.jobs.job import JobSubmission
 from penstock.jobs.output import chunks_of, encoded, joined, lines_of, span
 from penstock.jobs.states import Again, Over, Status, Tally
 from penstock.jobs.usage import Charging, Usage
+from penstock.jobs.work import ClaimRequest, HeartbeatResult, JobCompletion, JobHeartbeat
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 

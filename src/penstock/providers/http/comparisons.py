@@ -10,8 +10,8 @@ import msgspec
 from msgspec import Meta
 
 from penstock.errors import DatabaseUnavailable, InvalidInput
+from penstock.jobs.filters import JobFilter
 from penstock.jobs.http.filters import FILTER_MEANINGS, FILTERS, filter_of
-from penstock.jobs.job import JobFilter
 from penstock.jobs.service import JobService
 from penstock.jobs.sql.reading import UsedByJob
 from penstock.jobs.states import Status
