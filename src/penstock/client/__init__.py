@@ -4,7 +4,8 @@ It needs only the address of a gateway.
 """
 
 from penstock.client.blocking import BlockingClient
-from penstock.client.client import Client, JobFilters, JobOptions
+from penstock.client.client import Client
+from penstock.client.jobs import JobFilters, JobOptions
 from penstock.client.models import ModelEvent
 from penstock.client.stream import Event, EventsLost
 from penstock.client.transport import Unreachable
