@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from penstock.providers.agreement import agreements, rate, words
-from penstock.providers.dispatch import ProviderAttempt
+from penstock.providers.reply import ProviderAttempt
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,8 @@ import pytest
 
 from penstock.errors import SettingsError
 from penstock.providers.catalogue import load
-from penstock.providers.dispatch import Mode
 from penstock.providers.endpoint import Endpoint
-from penstock.providers.profile import Catalogue, Kind
+from penstock.providers.profile import Catalogue, Kind, Mode
 from penstock.settings import Settings, load_settings
 
 SPEECH: dict[str, Any] = {

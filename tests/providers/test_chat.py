@@ -15,9 +15,9 @@ from penstock.failures import CallFailed, Category
 from penstock.jobs.usage import Usage
 from penstock.jobs.work import ClaimedJob
 from penstock.outbound.refusals import retry_after
-from penstock.providers.dispatch import Mode
 from penstock.providers.endpoint import Endpoint
 from penstock.providers.job_inputs import chat as request
+from penstock.providers.profile import Mode
 from penstock.workers.chat import ChatExecutor, ChatResult
 from tests.support.attempts import claimed_job, job_context
 from tests.support.http_servers import responding, running, serving, streaming

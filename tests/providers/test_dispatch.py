@@ -12,7 +12,10 @@ import pytest
 from penstock.failures import CallFailed, Category
 from penstock.outbound.gate import Gate, GateClosed
 from penstock.providers import dispatch
-from penstock.providers.dispatch import Candidate, Dispatched, MeteredGate, Mode, ProviderAttempt, Reply, Used
+from penstock.providers.dispatch import Candidate, Dispatched
+from penstock.providers.metered import MeteredGate
+from penstock.providers.profile import Mode
+from penstock.providers.reply import ProviderAttempt, Reply, Used
 from penstock.providers.reports import report_of
 from tests.support.clocks import StandingClock
 

@@ -19,8 +19,9 @@ from aiohttp import web
 from penstock.failures import CallFailed, Category
 from penstock.outbound.gate import GateClosed
 from penstock.providers import pieces
-from penstock.providers.dispatch import MeteredGate, Reply
+from penstock.providers.metered import MeteredGate
 from penstock.providers.profile import Kind, ProviderSpec
+from penstock.providers.reply import Reply
 from penstock.providers.reports import report_of
 from penstock.providers.speech import Sound, SpeechRequest
 from penstock.recordings.recording import Recording, examine

@@ -15,9 +15,8 @@ from penstock import Client
 from penstock.failures import CallFailed, Category
 from penstock.models.host.host import ModelHost
 from penstock.models.service import ModelService
-from penstock.providers.dispatch import Mode
 from penstock.providers.kinds.model import ModelCaller
-from penstock.providers.profile import Kind, ProviderSpec
+from penstock.providers.profile import Kind, Mode, ProviderSpec
 from penstock.providers.servers import Servers
 from penstock.workers.chat import ChatExecutor
 from penstock.workers.model_calls import GatewayCaller, HostedCaller

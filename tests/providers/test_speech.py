@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from penstock.failures import CallFailed
-from penstock.providers.dispatch import Reply
 from penstock.providers.profile import Kind, ProviderSpec
+from penstock.providers.reply import Reply
 from penstock.providers.speech import Sound, SpeechRequest, transcript
 from penstock.recordings.recording import Recording, examine
 from tests.support.providers import KEY, open_servers, spec

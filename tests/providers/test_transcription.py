@@ -18,9 +18,9 @@ from aiohttp import web
 from penstock.blobs.service import BlobService
 from penstock.failures import CallFailed, Category
 from penstock.postgres.pool import Database
-from penstock.providers.dispatch import Mode, ProviderAttempt
 from penstock.providers.fetching import Fetcher
-from penstock.providers.profile import Kind, ProviderSpec
+from penstock.providers.profile import Kind, Mode, ProviderSpec
+from penstock.providers.reply import ProviderAttempt
 from penstock.recordings.recording import examine
 from penstock.work.context import JobContext
 from penstock.workers.transcription import TranscriptionExecutor, TranscriptionResult, fitted, sweep

@@ -7,9 +7,8 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
-from penstock.providers.dispatch import Mode
 from penstock.providers.endpoint import Endpoint
-from penstock.providers.profile import Kind, Profile, ProviderSpec
+from penstock.providers.profile import Kind, Mode, Profile, ProviderSpec
 from penstock.providers.servers import Servers
 
 KEY = "sk-very-secret-key"

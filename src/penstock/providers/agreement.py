@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 from msgspec import Meta, Struct
 
-from penstock.providers.dispatch import ProviderAttempt
+from penstock.providers.reply import ProviderAttempt
 
 _MAX_CHARACTERS: Final = 200_000  # characters of a text that are compared
 _MAX_WORDS: Final = 20_000  # spoken in about two hours; longer texts are compared up to there

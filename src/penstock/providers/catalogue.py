@@ -19,10 +19,9 @@ from penstock.errors import InvalidInput
 from penstock.openai.chat import RESERVED
 from penstock.outbound.policy import check_url
 from penstock.providers import documented, profiles_file
-from penstock.providers.dispatch import Mode
 from penstock.providers.endpoint import Endpoint
 from penstock.providers.inputs import ChatInput, TranscriptionInput
-from penstock.providers.profile import Catalogue, Kind, Profile, ProviderSpec
+from penstock.providers.profile import Catalogue, Kind, Mode, Profile, ProviderSpec
 from penstock.providers.profiles_file import ProfilesFile
 from penstock.settings import Settings
 from penstock.suggestions import did_you_mean

@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from penstock.masking import Secret
-from penstock.providers.dispatch import Mode
 from penstock.providers.endpoint import Endpoint
-from penstock.providers.profile import Kind, Profile, ProviderSpec
+from penstock.providers.profile import Kind, Mode, Profile, ProviderSpec
 from penstock.settings import Settings
 
 #: The variable that configures each documented provider.

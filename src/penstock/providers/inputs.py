@@ -7,7 +7,7 @@ from uuid import UUID
 
 from msgspec import Meta, Struct
 
-from penstock.providers.dispatch import Mode
+from penstock.providers.profile import Mode
 
 Speakers = Annotated[int, Meta(ge=1, le=100)]
 

@@ -11,7 +11,8 @@ from typing import Any, Final
 from uuid import uuid4
 
 from penstock.failures import CallFailed, Category
-from penstock.providers.dispatch import MeteredGate, Reply, Used
+from penstock.providers.metered import MeteredGate
+from penstock.providers.reply import Reply, Used
 from penstock.providers.speech import Sound, SpeechRequest, SpeechServer
 from penstock.recordings import cutting
 from penstock.recordings.recording import Recording

@@ -8,7 +8,6 @@ from datetime import timedelta
 from enum import StrEnum
 from typing import Any
 
-from penstock.providers.dispatch import Mode
 from penstock.providers.endpoint import Endpoint
 
 
@@ -29,6 +28,14 @@ class Kind(StrEnum):
     def registered(self) -> bool:
         """Whether the provider is a registered model and not a server at an address."""
         return self in {Kind.MODEL, Kind.AUDIO_MODEL}
+
+
+class Mode(StrEnum):
+    """The order in which several providers are called."""
+
+    FIRST = "first"  # in order, until one succeeds
+    ALL = "all"  # all at once; the result is that of the first in order that succeeds
+    RACE = "race"  # all at once, until one succeeds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from msgspec import Meta, Struct
 
 from penstock import toml_file
 from penstock.checking import all_of
-from penstock.providers.dispatch import Mode
+from penstock.providers.profile import Mode
 from penstock.suggestions import did_you_mean
 from penstock.toml_file import Problems
 

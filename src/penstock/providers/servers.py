@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from penstock.outbound.gate import Gate
-from penstock.providers.dispatch import Reply
 from penstock.providers.kinds.audio_chat import AudioChatServer
 from penstock.providers.kinds.chat import ChatServer, OnDelta
 from penstock.providers.kinds.model import AudioModel, ChatModel, ModelCaller
 from penstock.providers.kinds.whisperx import WhisperXServer
 from penstock.providers.profile import Kind, ProviderSpec
+from penstock.providers.reply import Reply
 from penstock.providers.reports import ProviderReport, report_of
 from penstock.providers.speech import SpeechServer
 

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from penstock.failures import CallFailed, Category
-from penstock.providers.dispatch import Reply, Used
+from penstock.providers.reply import Reply, Used
 from penstock.recordings.recording import Recording, UnusableAudio, converted
 
 # Fields of a segment that are kept beside its times and text.

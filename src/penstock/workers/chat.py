@@ -12,8 +12,10 @@ from msgspec.structs import replace
 from penstock.jobs.work import ClaimedJob
 from penstock.providers import dispatch, job_inputs
 from penstock.providers.agreement import Agreement
-from penstock.providers.dispatch import Candidate, MeteredGate, Mode, ProviderAttempt, Reply
-from penstock.providers.profile import Profile, ProviderSpec
+from penstock.providers.dispatch import Candidate
+from penstock.providers.metered import MeteredGate
+from penstock.providers.profile import Mode, Profile, ProviderSpec
+from penstock.providers.reply import ProviderAttempt, Reply
 from penstock.providers.servers import Servers
 from penstock.work.context import JobContext
 from penstock.workers import provider_jobs

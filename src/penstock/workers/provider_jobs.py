@@ -9,8 +9,9 @@ from typing import Any, Final
 from penstock.jobs.usage import Usage
 from penstock.jobs.work import ClaimedJob
 from penstock.providers.agreement import Agreement, agreements
-from penstock.providers.dispatch import Candidate, Mode, OnAttempt, ProviderAttempt
-from penstock.providers.profile import ProviderSpec
+from penstock.providers.dispatch import Candidate, OnAttempt
+from penstock.providers.profile import Mode, ProviderSpec
+from penstock.providers.reply import ProviderAttempt
 from penstock.telemetry import metrics
 from penstock.work.context import JobContext, shortened
 

@@ -24,10 +24,12 @@ from penstock.errors import NotFound
 from penstock.jobs.work import ClaimedJob
 from penstock.providers import dispatch, job_inputs, pieces
 from penstock.providers.agreement import Agreement
-from penstock.providers.dispatch import Candidate, MeteredGate, ProviderAttempt, Reply
+from penstock.providers.dispatch import Candidate
 from penstock.providers.fetching import Fetcher
 from penstock.providers.inputs import TranscriptionInput
+from penstock.providers.metered import MeteredGate
 from penstock.providers.profile import Profile, ProviderSpec
+from penstock.providers.reply import ProviderAttempt, Reply
 from penstock.providers.servers import Servers
 from penstock.providers.speech import Sound, SpeechRequest
 from penstock.recordings.recording import Recording, UnusableAudio, examine

@@ -8,9 +8,10 @@ from msgspec.structs import replace
 
 from penstock.failures import CallFailed, Category
 from penstock.outbound.peer import ObserveHead
-from penstock.providers.dispatch import ChargedFailure, Reply
 from penstock.providers.kinds.chat import Attachment, ChatServer
+from penstock.providers.metered import ChargedFailure
 from penstock.providers.profile import ProviderSpec
+from penstock.providers.reply import Reply
 from penstock.providers.speech import SpeechRequest, whole
 from penstock.recordings.recording import Recording
 

@@ -16,8 +16,8 @@ from penstock.masking import MaskedStream
 from penstock.openai.client import Client
 from penstock.openai.streams import ChatStream
 from penstock.outbound.peer import ObserveHead, Peer
-from penstock.providers.dispatch import Reply, Used
 from penstock.providers.profile import ProviderSpec
+from penstock.providers.reply import Reply, Used
 
 _MAX_RESPONSE_BYTES: Final = 16 * 2**20
 _NAME_LENGTH: Final = 200  # characters of a model's name or a finish reason in a response

@@ -17,9 +17,9 @@ import msgspec
 
 from penstock.failures import CallFailed, Category
 from penstock.outbound.peer import ObserveHead
-from penstock.providers.dispatch import Reply
 from penstock.providers.kinds.chat import OnDelta, tokens
 from penstock.providers.profile import ProviderSpec
+from penstock.providers.reply import Reply
 from penstock.providers.speech import SpeechRequest, transcript
 from penstock.recordings.recording import Recording
 

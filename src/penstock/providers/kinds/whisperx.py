@@ -8,9 +8,9 @@ import aiohttp
 
 from penstock.openai import transcriptions
 from penstock.outbound.peer import ObserveHead
-from penstock.providers.dispatch import Reply
 from penstock.providers.kinds.chat import peer_of
 from penstock.providers.profile import ProviderSpec
+from penstock.providers.reply import Reply
 from penstock.providers.speech import SpeechRequest, transcript
 from penstock.recordings.recording import Recording
 
