@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from uuid import UUID
 
 import msgspec
@@ -14,6 +14,7 @@ from penstock.errors import (
     InvalidInput,
     NotFound,
 )
+from penstock.events.cloud_event import cloud_event
 from penstock.events.event import Event
 from penstock.events.position import Position
 from penstock.events.stream import OpenStream
@@ -102,16 +103,4 @@ async def _as_chunks(events: OpenStream) -> AsyncIterator[bytes]:
 
 
 def _as_chunk(event: Event) -> bytes:
-    cloud: dict[str, Any] = {
-        "specversion": "1.0",
-        "id": event.id,
-        "source": event.source,
-        "type": event.type,
-        "datacontenttype": "application/json",
-        "data": event.data,
-    }
-    if event.subject is not None:
-        cloud["subject"] = str(event.subject)
-    if event.time is not None:
-        cloud["time"] = event.time
-    return b"id: %b\nevent: %b\ndata: %b\n\n" % (event.id.encode(), event.type.encode(), msgspec.json.encode(cloud))
+    return b"id: %b\nevent: %b\ndata: %b\n\n" % (event.id.encode(), event.type.encode(), cloud_event(event))
