@@ -88,7 +88,10 @@ async def new_tenant(caller: HttpCaller, *, time_zone: str = "UTC") -> TenantCal
     created = await caller.call(
         "POST",
         "/keys",
-        {"name": "k", "scopes": ["jobs:submit", "jobs:read", "jobs:work", "models:call", "usage:read", "tenant:admin"]},
+        {
+            "name": "k",
+            "scopes": ["jobs:submit", "jobs:read", "jobs:work", "models:call", "files", "usage:read", "tenant:admin"],
+        },
         headers={"Penstock-Tenant": name},
     )
     assert created.status == 201, created.body

@@ -71,7 +71,7 @@ class GatewayAssembly(Shared):
                     quotas=self.quotas.quotas,
                 ),
                 providers.part(self.providers, self.jobs),
-                blobs.part(self.blobs),
+                blobs.part(self.blobs, quotas=self.quotas.quotas),
                 system.part(self.database, self.jobs),
                 self.access.part,
                 sidecar.part(self.infra),

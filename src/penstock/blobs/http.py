@@ -12,7 +12,16 @@ from penstock.blobs.blob import Blob
 from penstock.blobs.names import attachment
 from penstock.blobs.ranges import UNSATISFIABLE, wanted
 from penstock.blobs.service import BlobService
-from penstock.errors import DatabaseUnavailable, InvalidInput, MalformedBody, NotFound, TooLarge, Unsupported
+from penstock.errors import (
+    DatabaseUnavailable,
+    InvalidInput,
+    MalformedBody,
+    NotFound,
+    QuotaExceeded,
+    TooLarge,
+    Unsupported,
+)
+from penstock.quotas.admission import Quotas
 from penstock.tenants import scopes
 from penstock.web.forms import open_file
 from penstock.web.request import Request
@@ -51,9 +60,10 @@ def _upload_description(blobs: BlobRoutes) -> str:
 class BlobRoutes:
     """Uploads, reads and deletes the files of the tenant that sends the request."""
 
-    def __init__(self, service: BlobService) -> None:
+    def __init__(self, service: BlobService, quotas: Quotas) -> None:
         self.max_bytes = service.max_bytes
         self._service = service
+        self._quotas = quotas
 
     @route(
         "POST",
@@ -72,11 +82,19 @@ class BlobRoutes:
             ),
         ),
         responses={201: ResponseSpec(description="The file's description", type=Blob, example=_EXAMPLE)},
-        errors=(InvalidInput, MalformedBody, TooLarge, Unsupported, DatabaseUnavailable),
+        errors=(InvalidInput, MalformedBody, TooLarge, Unsupported, QuotaExceeded, DatabaseUnavailable),
         max_body_bytes=lambda blobs: blobs.max_bytes,
     )
     async def put(self, request: Request) -> Response:
-        """Store the body, or the one file of a form."""
+        """Store the body, or the one file of a form, within the quota of stored bytes."""
+        stated = request.header(b"content-length")
+        async with self._quotas.storing(request.principal, None if stated is None else int(stated)) as admission:
+            blob = await self._put(request)
+            if admission is not None:
+                admission.keep(blob.size_bytes)
+        return json_response(blob, 201, [(b"location", f"/api/v1/blobs/{blob.id}".encode())])
+
+    async def _put(self, request: Request) -> Blob:
         named = request.query({"filename": False}).get("filename")
         filename = named[0] if named else None
         tenant, stated = request.principal.tenant, request.header(b"content-type")
@@ -84,10 +102,8 @@ class BlobRoutes:
             request.max_body_bytes += _FORM_BYTES
             file = await open_file(request, stated)
             filename = filename or file.filename
-            blob = await self._service.put(tenant, file.chunks, media_type=file.media_type, filename=filename)
-        else:
-            blob = await self._service.put(tenant, request.chunks(), media_type=stated, filename=filename)
-        return json_response(blob, 201, [(b"location", f"/api/v1/blobs/{blob.id}".encode())])
+            return await self._service.put(tenant, file.chunks, media_type=file.media_type, filename=filename)
+        return await self._service.put(tenant, request.chunks(), media_type=stated, filename=filename)
 
     @route(
         "GET",

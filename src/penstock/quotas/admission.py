@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
-from penstock.errors import Exceeded, QuotaExceeded
+from penstock.errors import CallerError, Exceeded, InvalidInput, QuotaExceeded
 from penstock.quotas.quota import (
     AUDIO_SECONDS,
     BUDGETS,
@@ -18,6 +19,7 @@ from penstock.quotas.quota import (
     JOBS,
     MODEL_SECONDS,
     PENDING_JOBS,
+    STORED_BYTES,
     TOKENS,
 )
 from penstock.quotas.rules import Rule, Rules, needs
@@ -28,12 +30,14 @@ from penstock.tenants.principal import Principal
 _SOON: Final = timedelta(seconds=1)  # while other gateways hold some of the quota, which they may give back
 _OF_CALLS: Final = frozenset({CALLS, CALLS_AT_ONCE, *BUDGETS})
 _OF_JOBS: Final = frozenset({JOBS, PENDING_JOBS, *BUDGETS})
+_OF_FILES: Final = frozenset({STORED_BYTES})
 _SECONDS: Final = {"minute": 60, "hour": 3600}
 _UNITS: Final = {
     CALLS_AT_ONCE: b';qu="concurrent-requests"',
     CALLS: b"",
     JOBS: b';qu="jobs"',
     PENDING_JOBS: b';qu="jobs"',
+    STORED_BYTES: b';qu="content-bytes"',
     TOKENS: b';qu="tokens"',
     AUDIO_SECONDS: b';qu="seconds"',
     MODEL_SECONDS: b';qu="seconds"',
@@ -63,6 +67,13 @@ class Admission:
                 if one.rule is rule and one.subject == subject:
                     one.release(amount)
                     self._held[one] -= amount
+
+    def keep(self, amount: int) -> None:
+        """Give back what is reserved of each quota beyond ``amount``."""
+        for one, reserved in self._held.items():
+            if reserved > amount:
+                one.release(reserved - amount)
+                self._held[one] = amount
 
     def end(self) -> None:
         """Give back all that is still reserved."""
@@ -106,6 +117,31 @@ class Quotas:
     async def admit_jobs(self, principal: Principal, users: Sequence[str]) -> Limited | None:
         """Reserve jobs, one for each of ``users``; None if no quota concerns them. Raises as ``admit_call`` does."""
         return await self._admit(principal, _OF_JOBS, {users[0]: 1} if len(users) == 1 else Counter(users))
+
+    @asynccontextmanager
+    async def storing(self, principal: Principal, size: int | None) -> AsyncIterator[Admission | None]:
+        """Reserve the bytes of a file while it is stored. The file may have up to ``size`` bytes; None: not known.
+
+        Raises InvalidInput if the size is not known but a quota needs it, otherwise as ``admit_call`` does. If the
+        block fails, the file may exist nevertheless: the database decides, which sums up the files that there are.
+        """
+        limited = await self._admit(principal, _OF_FILES, {"": size or 0})
+        if limited is None:
+            yield None
+            return
+        admission = limited.admission
+        try:
+            if size is None:
+                raise InvalidInput.of("Content-Length", "is required: a quota of stored bytes limits this upload")
+            yield admission
+            admission.settle()
+        except CallerError:
+            raise
+        except BaseException:
+            admission.settle()
+            raise
+        finally:
+            admission.end()
 
     async def _admit(self, principal: Principal, measures: Collection[str], users: Mapping[str, int]) -> Limited | None:
         rules = self._rules.of(principal.tenant)

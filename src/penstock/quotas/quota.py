@@ -10,7 +10,9 @@ from msgspec import Meta, Struct
 
 from penstock.errors import InvalidInput
 
-Measure = Literal["calls_at_once", "calls", "jobs", "pending_jobs", "tokens", "audio_seconds", "model_seconds"]
+Measure = Literal[
+    "calls_at_once", "calls", "jobs", "pending_jobs", "stored_bytes", "tokens", "audio_seconds", "model_seconds"
+]
 Per = Literal["minute", "hour", "day", "month"]
 OnCrash = Literal["free", "charge"]
 Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)")]
@@ -20,6 +22,7 @@ CALLS_AT_ONCE: Final = "calls_at_once"
 CALLS: Final = "calls"
 JOBS: Final = "jobs"
 PENDING_JOBS: Final = "pending_jobs"
+STORED_BYTES: Final = "stored_bytes"
 TOKENS: Final = "tokens"
 AUDIO_SECONDS: Final = "audio_seconds"
 MODEL_SECONDS: Final = "model_seconds"
@@ -33,11 +36,12 @@ MEANINGS: Final = {
     CALLS: "live calls of models that began",
     JOBS: "jobs that were submitted",
     PENDING_JOBS: "jobs that wait for a worker; a submit is refused, a retry is not",
+    STORED_BYTES: "bytes of uploaded files, until they are deleted or expire",
     TOKENS: "tokens in and out, of live calls and of the attempts of jobs",
     AUDIO_SECONDS: "seconds of sound that were heard",
     MODEL_SECONDS: "seconds that models and providers took",
 }
-_AT_A_TIME: Final = (CALLS_AT_ONCE, PENDING_JOBS)
+_AT_A_TIME: Final = (CALLS_AT_ONCE, PENDING_JOBS, STORED_BYTES)
 _CALENDAR: Final = ("hour", "day", "month")
 
 
@@ -72,8 +76,8 @@ class QuotaSetting(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise InvalidInput.of("per", "is required: minute, hour, day or month")
         if self.key is not None and self.user is not None:
             raise InvalidInput.of("user", "does not go with key: a quota is for one of them")
-        if self.measure == PENDING_JOBS and (self.key or self.user):
-            raise InvalidInput.of("measure", "pending_jobs can be limited for the whole tenant only")
+        if self.measure in {PENDING_JOBS, STORED_BYTES} and (self.key or self.user):
+            raise InvalidInput.of("measure", f"{self.measure} can be limited for the whole tenant only")
         if self.on_crash == "charge" and not self._can_charge:
             raise InvalidInput.of("on_crash", "can be charge for calls and jobs per hour, day or month only")
         if self.per == "minute" and self.measure in BUDGETS:

@@ -100,8 +100,8 @@ class Slice:
     def excessive(self, now: float) -> bool:
         """Whether it holds more than its share, which others may be waiting for.
 
-        A job that was created is among those that the database counts as pending, so what it took of the slice is not
-        needed any more.
+        A job that was created is among those that the database counts as pending, and a file among those that it sums
+        up, so what they took of the slice is not needed any more.
         """
         if self.rule.per or self.standing is None:
             return False

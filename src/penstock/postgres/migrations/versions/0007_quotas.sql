@@ -6,15 +6,15 @@ CREATE TABLE quota (
     id        uuid NOT NULL DEFAULT gen_random_uuid(),
     key_id    text NOT NULL, -- that it limits; '': not a key
     user_id   text NOT NULL, -- that it limits; '': not a user; '*': every user, each on their own
-    measure   text NOT NULL CHECK (measure IN ('calls_at_once', 'calls', 'jobs', 'pending_jobs', 'tokens',
-                                                   'audio_seconds', 'model_seconds')),
+    measure   text NOT NULL CHECK (measure IN ('calls_at_once', 'calls', 'jobs', 'pending_jobs', 'stored_bytes',
+                                                   'tokens', 'audio_seconds', 'model_seconds')),
     per       text NOT NULL CHECK (per IN ('', 'minute', 'hour', 'day', 'month')),
     most      bigint NOT NULL CHECK (most >= 0), -- seconds are in microseconds
     on_crash  text NOT NULL CHECK (on_crash IN ('free', 'charge')), -- what happens to a slice that expires
     PRIMARY KEY (tenant_id, id),
     UNIQUE (tenant_id, key_id, user_id, measure, per),
     CHECK (key_id = '' OR user_id = ''),
-    CHECK ((per = '') = (measure IN ('calls_at_once', 'pending_jobs'))),
+    CHECK ((per = '') = (measure IN ('calls_at_once', 'pending_jobs', 'stored_bytes'))),
     CHECK (on_crash = 'free' OR (per IN ('hour', 'day', 'month') AND measure IN ('calls', 'jobs'))),
     CHECK (per <> 'minute' OR measure IN ('calls', 'jobs'))
 );
@@ -167,6 +167,8 @@ BEGIN
             u.settled := (SELECT coalesce(sum(pending), 0) FROM (
                 SELECT pending FROM stat WHERE tenant_id = u.tenant_id
                 UNION ALL SELECT pending FROM stat_delta WHERE tenant_id = u.tenant_id) p);
+        ELSIF rule.measure = 'stored_bytes' THEN
+            u.settled := (SELECT coalesce(sum(size_bytes), 0) FROM blob WHERE tenant_id = u.tenant_id);
         ELSIF rule.measure <> 'calls_at_once' THEN
             u.settled := u.settled + delta;
         END IF;
