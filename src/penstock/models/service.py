@@ -7,9 +7,7 @@ them serve the same models. Each host has its own folder. While the database is 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -23,19 +21,18 @@ from penstock.errors import (
     ModelBroken,
     NotFound,
     Overloaded,
-    PenstockError,
     ScopeMissing,
 )
-from penstock.models.code_changes import Reloads, concerned
 from penstock.models.folder import ModelsFolder
 from penstock.models.host.deployment import Deployment
-from penstock.models.host.host import Entry, EntryKey, ModelHost
-from penstock.models.manifest import Key, Model
+from penstock.models.host.host import Entry, ModelHost
+from penstock.models.manifest import Model
 from penstock.models.reader import OPERATOR, Reader
 from penstock.models.registrations import Registrations
 from penstock.models.replica import runtimes, secrets
 from penstock.models.sealing import Sealing, has_secrets
 from penstock.models.store import Row
+from penstock.models.synchronizing import Synchronizer
 from penstock.postgres.pool import Database
 from penstock.suggestions import did_you_mean
 from penstock.telemetry import logs
@@ -70,24 +67,23 @@ class ModelService:
         self._registrations = Registrations(database, sealing=sealing, reach=tenants_reach)
         self._stopping = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._synchronizing = asyncio.Lock()
-        self._changing: Counter[EntryKey] = Counter()  # models that a request is changing: synchronizing skips them
-        self._watch_code = watch_code  # whether to reload models whose manifests state no `watch`
-        self._reloads = Reloads(self._reload_changed)
-        self._tried: dict[Key, str] = {}  # fingerprints of unusable manifests: tried again when they change
+        self._synchronizer = Synchronizer(host, self._registrations, self.folder, watch_code=watch_code)
 
     async def start(self) -> None:
         await self.host.start()
         if self.folder is not None and not self.folder.path.is_dir():
             log.warning("models_folder_missing", folder=str(self.folder.path), reason="it is read as soon as it exists")
-        await self._synchronize(wait=False)
+        synchronizer = self._synchronizer
+        await synchronizer.synchronize(wait=False)
         if self.folder is not None:
-            self._tasks.append(asyncio.create_task(self.folder.watch(self._folder_changed, self._stopping)))
-        self._tasks.append(asyncio.create_task(self._registrations.follow(partial(self._synchronize, wait=True))))
+            watching = self.folder.watch(synchronizer.folder_changed, self._stopping)
+            self._tasks.append(asyncio.create_task(watching))
+        following = self._registrations.follow(partial(synchronizer.synchronize, wait=True))
+        self._tasks.append(asyncio.create_task(following))
 
     async def stop(self) -> None:
         self._stopping.set()
-        await self._reloads.stop()
+        await self._synchronizer.stop()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -202,7 +198,7 @@ class ModelService:
         model = self._registrations.checked(stated, reader.tenant)
         _require_own_name(model.name, reader)
         self._require_room(model, replace=replace)
-        with self._changes(model.owner, model.name):
+        with self._synchronizer.changing(model.owner, model.name):
             self._require_free_name(model.name, reader)
             existing = self._registered_as(model)
             if existing is not None and not replace:
@@ -260,7 +256,7 @@ class ModelService:
         Raises NotFound, and ScopeMissing for a model that is shared with the reader.
         """
         owner = self.managed(name, reader).owner
-        with self._changes(owner, name):
+        with self._synchronizer.changing(owner, name):
             confirm = partial(self._registrations.put_removals, sender=sender)
             await self.host.remove(name, version, owner=owner, confirm=confirm)
 
@@ -269,7 +265,7 @@ class ModelService:
     ) -> Deployment:
         """Import and load a version again, with its present manifest. Raises the errors of ``add`` and ``remove``."""
         owner = self.managed(name, reader).owner
-        with self._changes(owner, name):
+        with self._synchronizer.changing(owner, name):
             model = self.find(name, version, reader).model
             if self.folder is not None and model.source == "folder":
                 await asyncio.to_thread(self.folder.scan)
@@ -298,7 +294,7 @@ class ModelService:
         if not isinstance(name, str):
             raise InvalidInput.of("name", "is required")
         _require_own_name(name, reader)
-        with self._changes(None, name):
+        with self._synchronizer.changing(None, name):
             if self.folder is not None:
                 await asyncio.to_thread(self.folder.scan)
             known = {} if self.folder is None else self.folder.models
@@ -321,96 +317,6 @@ class ModelService:
             confirm = partial(self._registrations.put, [row], sender, _addition(model, replace=replace))
             return await self.host.add(model, replace=replace, confirm=confirm)
 
-    # Synchronizing
-
-    async def _folder_changed(self, changed: Collection[Path]) -> None:
-        assert self.folder is not None  # noqa: S101 - it has changed
-        before = {deployment.model.key: deployment for deployment in self.host.deployments()}
-        if not changed or any(self.folder.concerns_manifests(path) for path in changed):
-            await self._synchronize(wait=True)
-        models = [deployment.model for deployment in self.host.deployments() if deployment.model.source == "folder"]
-        keys = concerned(models, changed, by_default=self._watch_code)
-        now = {deployment.model.key: deployment for deployment in self.host.deployments()}
-        self._reloads.request(key for key in keys if now[key] is before.get(key))  # others run the new code already
-
-    async def _reload_changed(self, key: Key) -> None:
-        """Reload a model whose code has changed. If the new code cannot be used, the old code stays in use."""
-        owner, name, version = key
-        try:
-            with self._changes(owner, name):
-                model = self.host.find(name, version, owner=owner).model
-                stated = self.folder.find(name, version) if self.folder is not None else None
-                await self.host.reload(stated or model)
-            log.info("model_reloaded", model=name, version=version, reason="its code has changed")
-        except NotFound:
-            return
-        except PenstockError as error:
-            self._note_refused(key, f"the changed code is not used: {error.message}")
-        await self._synchronize(wait=True)  # synchronizing left a manifest that changed meanwhile to this reload
-
-    def _note_refused(self, key: Key, problem: str) -> None:
-        """Log why a newer form of a model is not used, and show it beside the one that still is."""
-        owner, name, version = key
-        log.warning("model_not_taken_up", model=name, version=version, reason=problem)
-        entry = self.host.entries.get((owner, name))
-        if entry is not None:
-            entry.logbook.add("error", problem, version=version)
-            if version in entry.versions:
-                entry.versions[version].newer_problem = entry.logbook.masked(problem)
-
-    @contextmanager
-    def _changes(self, owner: str | None, name: str) -> Iterator[None]:
-        """Mark a model as being changed, because loading may take minutes and must not delay other models."""
-        place = (owner, name)
-        self._changing[place] += 1
-        try:
-            yield
-        finally:
-            self._changing[place] -= 1
-            if not self._changing[place]:
-                del self._changing[place]
-
-    async def _synchronize(self, *, wait: bool) -> None:
-        """Make the host's models match the folder and the table."""
-        async with self._synchronizing:
-            if self.folder is not None:
-                await asyncio.to_thread(self.folder.scan)
-            wanted = self._wanted()
-            current = {deployment.model.key: deployment for deployment in self.host.deployments()}
-            for key in current.keys() - wanted.keys():
-                owner, name, version = key
-                if not self._changing[owner, name]:
-                    with suppress(NotFound):
-                        await self.host.remove(name, version, owner=owner)
-            replacing = []
-            for key, model in sorted(wanted.items(), key=lambda item: _order(item[0])):
-                before = current.get(key)
-                same = before is not None and before.model.fingerprint == model.fingerprint
-                if same or self._changing[model.owner, model.name] or self._tried.get(key) == model.fingerprint:
-                    continue
-                if before is None:
-                    await self._take_up(model, replace=False, wait=False)
-                else:
-                    replacing.append(self._take_up(model, replace=True, wait=wait))
-            await asyncio.gather(*replacing)
-
-    def _wanted(self) -> dict[Key, Model]:
-        """Return the models that should be served; the operator's own come before those that are registered."""
-        folder = {} if self.folder is None else self.folder.models
-        hidden = self._registrations.hidden()
-        wanted = {key: model for key, model in folder.items() if key not in hidden}
-        for key, model in self._registrations.models():
-            wanted.setdefault(key, model)
-        return wanted
-
-    async def _take_up(self, model: Model, *, replace: bool, wait: bool) -> None:
-        try:
-            await self.host.add(model, replace=replace, wait=wait)
-            self._tried.pop(model.key, None)
-        except PenstockError as error:  # the previous form stays in use
-            self._tried[model.key] = model.fingerprint
-            self._note_refused(model.key, f"the new manifest is not used: {error.message}")
-
 
 def _registrable(runtime: object) -> bool:
     return runtime in runtimes.NAMES and runtimes.find(str(runtime)).registrable
@@ -430,10 +336,3 @@ def _addition(model: Model, *, replace: bool) -> Action:
     )
     after = {"version": model.version, "runtime": model.manifest.runtime, "replace": replace, **options}
     return Action(name="model.add", subject=model.name, after=after)
-
-
-def _order(key: Key) -> tuple[str, list[tuple[int, str]]]:
-    """Return a sort key that orders versions as people do, 2 before 10. The last version becomes the default."""
-    _, name, version = key
-    parts = version.replace("-", ".").replace("+", ".").replace("_", ".").split(".")
-    return (name, [(int(part), "") if part.isdigit() else (-1, part) for part in parts])
