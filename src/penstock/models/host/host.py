@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
-import psutil
-
-from penstock.errors import AlreadyExists, InvalidInput, ModelUnavailable, NotFound
-from penstock.models.host import environment
+from penstock.errors import AlreadyExists, ModelUnavailable, NotFound
+from penstock.models.host import device_shares, environment
 from penstock.models.host.calls import Listener, LiveCall
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.exclusive import Group
 from penstock.models.host.guardian import Guardian
 from penstock.models.host.logbook import Logbook
-from penstock.models.host.replica import Replica
+from penstock.models.host.supervision import Supervision
 from penstock.models.host.windows import Windows
 from penstock.models.manifest import Model
 from penstock.models.replica.runtime import Segment
@@ -28,7 +25,6 @@ from penstock.tenants.principal import DEFAULT_TENANT, TenantId
 
 log = logs.get(__name__)
 
-_TICK: Final = 0.25  # seconds between checks of memory, idle time and responses to pings
 _PING_INTERVAL: Final = 5.0  # seconds
 _PING_TIMEOUT: Final = 30.0  # seconds that an idle replica may take to respond to a ping
 _CANCEL_GRACE: Final = timedelta(seconds=5)
@@ -69,9 +65,13 @@ class ModelHost:
         self.guardian = Guardian()
         self.changed = asyncio.Event()  # set when models or schemas come and go; the waiter clears it
         self._private = frozenset(private)
-        self._ping_interval = ping_interval
-        self._ping_timeout = ping_timeout
-        self._cancel_grace = cancel_grace
+        self._supervision = Supervision(
+            self.deployments,
+            lambda deployment: self._spawn(self._unload(deployment)),
+            ping_interval=ping_interval,
+            ping_timeout=ping_timeout,
+            cancel_grace=cancel_grace,
+        )
         self._windows = Windows()
         self._groups: dict[str, Group] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -87,7 +87,7 @@ class ModelHost:
         """Begin to supervise replicas."""
         self._loop = asyncio.get_running_loop()
         if self._loop_task is None:
-            self._loop_task = asyncio.create_task(self._watch_over())
+            self._loop_task = asyncio.create_task(self._supervision.run())
 
     async def stop(self, *, grace: float = 5.0) -> None:
         """End all replicas; calls that run or wait are failed."""
@@ -176,14 +176,14 @@ class ModelHost:
             before = entry.versions.get(model.version) if entry is not None else None
             if before is not None and not replace:
                 raise AlreadyExists(f"model {model.name} version {model.version} is registered already")
-            self._check_device(model, instead_of=before)
+            self._check_device(model, before)
             entry = entry or Entry(model.name, model.owner)
             entry.logbook.hide(environment.secrets(model, ours=environment.of_host()))
             deployment = self._deployment(model, entry)
             try:
                 if wait or before is not None:
                     await self._make_ready(deployment, before)
-                self._check_device(model, instead_of=before)  # others may have been registered while it was made ready
+                self._check_device(model, before)  # others may have been registered while it was made ready
                 if confirm is not None:
                     await confirm()
             except BaseException:
@@ -305,84 +305,13 @@ class ModelHost:
         if deployment.model.manifest.exclusive is not None:
             self._groups[deployment.model.manifest.exclusive].leave(deployment)
 
-    def _check_device(self, model: Model, *, instead_of: Deployment | None) -> None:
-        """Check that the shares of one device do not exceed it; a group takes as much as its largest member."""
-        share = _share(model)
-        if not share:
-            return
-        alone = 0.0
-        groups: dict[str, float] = {}
-        others = [deployment.model for deployment in self.deployments() if deployment is not instead_of]
-        for one in [*others, model]:
-            if one.manifest.device != model.manifest.device:
-                continue
-            if one.manifest.exclusive is None:
-                alone += _share(one)
-            else:
-                groups[one.manifest.exclusive] = max(groups.get(one.manifest.exclusive, 0.0), _share(one))
-        total = alone + sum(groups.values())
-        if total > 1 + 1e-9:
-            raise InvalidInput.of(
-                "device_share", f"{model.manifest.device} has {max(0.0, 1 - total + share):.2f} left, of 1.0"
-            )
-
-    # Supervising replicas
-
-    async def _watch_over(self) -> None:
-        while True:
-            await asyncio.sleep(_TICK)
-            try:
-                now = time.monotonic()
-                for deployment in self.deployments():
-                    deployment.metrics.set_load(deployment.waiting, deployment.in_flight, len(deployment.replicas))
-                    self._unload_if_idle(deployment)
-                    for replica in deployment.replicas:
-                        self._check_life(replica, now)
-                        if deployment.waiting or replica.in_flight.waiting:
-                            replica.free_if_stuck(self._grace_of(deployment.model))
-                await self._check_memory()
-            except Exception:  # the loop outlives unforeseen errors
-                log.exception("watching_replicas_failed")
-
-    def _unload_if_idle(self, deployment: Deployment) -> None:
-        after = deployment.model.unload_after
-        if after is None or not deployment.ready or deployment.held or deployment.waiting or deployment.in_flight:
-            return
-        if time.perf_counter() - deployment.last_used_at >= after.total_seconds():
-            log.info("model_unloaded", model=deployment.model.name, idle_seconds=after.total_seconds())
-            self._spawn(self._unload(deployment))
-
-    def _grace_of(self, model: Model) -> float:
-        return (model.cancel_grace or self._cancel_grace).total_seconds()
+    def _check_device(self, model: Model, before: Deployment | None) -> None:
+        device_shares.check(model, [one.model for one in self.deployments() if one is not before])
 
     @staticmethod
     async def _unload(deployment: Deployment) -> None:
         await deployment.unload()
         deployment.pump()  # a call may have arrived meanwhile
-
-    def _check_life(self, replica: Replica, now: float) -> None:
-        if replica.state != "ready" or replica.load:
-            return  # a call that hangs is ended by its timeout
-        if now - replica.ponged_at > self._ping_timeout and replica.pinged_at > replica.ponged_at:
-            replica.kill(f"did not respond for {self._ping_timeout:g} s")
-        elif now - replica.pinged_at > self._ping_interval:
-            replica.ping()
-            replica.trim()
-
-    async def _check_memory(self) -> None:
-        limited = [
-            (replica, deployment.model.memory_limit_bytes or 0)
-            for deployment in self.deployments()
-            for replica in deployment.replicas
-            if deployment.model.memory_limit_bytes is not None and replica.pid is not None
-        ]
-        if not limited:
-            return
-        used = await asyncio.to_thread(lambda: [_memory(replica.pid) for replica, _ in limited])
-        for (replica, limit), size in zip(limited, used, strict=True):
-            if size > limit:
-                replica.over_limit = True
-                replica.kill(f"used {size >> 20} MiB of memory; its limit is {limit >> 20} MiB")
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.get_running_loop().create_task(work)
@@ -398,21 +327,3 @@ class ModelHost:
 def _owned(owner: str | None) -> dict[str, str]:
     """Return the field of log events that names the owner of a model, if that is a tenant."""
     return {} if owner is None else {"tenant": owner}
-
-
-def _share(model: Model) -> float:
-    return (model.manifest.device_share or 0.0) * model.manifest.replicas
-
-
-def _memory(pid: int | None) -> int:
-    """Return the bytes of resident memory of a process and its descendants."""
-    if pid is None:
-        return 0
-    total = 0
-    try:
-        process = psutil.Process(pid)
-        for one in [process, *process.children(recursive=True)]:
-            total += one.memory_info().rss
-    except psutil.Error:
-        pass  # it has ended
-    return total

@@ -8,11 +8,9 @@ import time
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-import msgspec
-
 from penstock.failures import CallFailed, Category
-from penstock.models.host import devices, environment, received
-from penstock.models.host.arena import MIN_BYTES, Arena, arena
+from penstock.models.host import devices, environment, received, sent
+from penstock.models.host.arena import Arena, arena
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.deadlines import Deadlines
 from penstock.models.host.guardian import Guardian
@@ -178,26 +176,9 @@ class Replica:
         placement = await devices.place(self.model.manifest.device, environment.of_host())
         if not describe_only:
             self._arena = arena()
-        setup = msgspec.json.encode(self._setup(placement.device, describe_only=describe_only))
+        setup = sent.setup(self.model, device=placement.device, arena=self._arena, describe_only=describe_only)
         arena_fd = -1 if self._arena is None else self._arena.fd
         await self._process.start(setup, visible_devices=placement.visible, arena_fd=arena_fd)
-
-    def _setup(self, device: str, *, describe_only: bool) -> frames.Setup:
-        model = self.model
-        return frames.Setup(
-            runtime=model.manifest.runtime,
-            name=model.name,
-            version=model.version,
-            folder=str(model.folder),
-            options=model.manifest.options,
-            schema=msgspec.to_builtins(model.schema),
-            device=device,
-            concurrency=model.concurrency,
-            timeout=model.timeout.total_seconds(),
-            reach=None if model.reach is None else list(model.reach),
-            arena_bytes=0 if self._arena is None else self._arena.size,
-            describe_only=describe_only,
-        )
 
     def _process_ended(self, how: str) -> None:
         """Hand the calls back after the process has ended, by itself or by ``kill``."""
@@ -249,38 +230,11 @@ class Replica:
             call.sent_at = now
             call.withdraw = self._withdraw
             call.grant = self._grant
-            parts += self._frame_of(call)
+            parts += sent.call(call, self._arena)
         idle = not self.in_flight.calls
         self.in_flight.add(calls, now)
         self._deadlines.watch()
         self._process.send(parts, at_once=idle)
-
-    def _frame_of(self, call: LiveCall) -> list[bytes | memoryview]:
-        if not call.segments:
-            header = frames.CallHeader(call.request_id, call.streams, window=call.window)
-            return [frames.encode(frames.CALL, call.id, header, call.input)]
-        stated: list[frames.SegmentHeader] = []
-        inline: list[bytes | memoryview] = []
-        for segment in call.segments:
-            offset = self._place(call, segment)
-            if offset < 0:
-                inline.append(segment.data)
-            stated.append(
-                frames.SegmentHeader(len(segment.data), segment.media_type, list(segment.path), segment.name, offset)
-            )
-        header = frames.CallHeader(call.request_id, call.streams, stated, call.window)
-        return frames.encode_parts(frames.CALL, call.id, header, [call.input, *inline])
-
-    def _place(self, call: LiveCall, segment: Segment) -> int:
-        """Put a large segment into the shared memory. Returns its offset; -1 for one that goes through the socket."""
-        length = len(segment.data)
-        if length < MIN_BYTES or self._arena is None:
-            return -1
-        offset = self._arena.put(segment.data)
-        if offset is None:
-            return -1
-        call.arena = [*(call.arena or ()), (offset, length)]
-        return offset
 
     def cancel(self, call: LiveCall) -> None:
         """Request that the replica stop a call, which it does where it can."""

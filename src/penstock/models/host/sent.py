@@ -1,0 +1,61 @@
+"""What is sent to a replica: the description of its model at the start, and calls."""
+
+from __future__ import annotations
+
+import msgspec
+
+from penstock.models.host.arena import MIN_BYTES, Arena
+from penstock.models.host.calls import LiveCall
+from penstock.models.manifest import Model
+from penstock.models.replica import frames
+from penstock.models.replica.runtime import Segment
+
+
+def setup(model: Model, *, device: str, arena: Arena | None, describe_only: bool) -> bytes:
+    """Return what a replica needs to know of its model, as JSON."""
+    return msgspec.json.encode(
+        frames.Setup(
+            runtime=model.manifest.runtime,
+            name=model.name,
+            version=model.version,
+            folder=str(model.folder),
+            options=model.manifest.options,
+            schema=msgspec.to_builtins(model.schema),
+            device=device,
+            concurrency=model.concurrency,
+            timeout=model.timeout.total_seconds(),
+            reach=None if model.reach is None else list(model.reach),
+            arena_bytes=0 if arena is None else arena.size,
+            describe_only=describe_only,
+        )
+    )
+
+
+def call(call: LiveCall, arena: Arena | None) -> list[bytes | memoryview]:
+    """Return the frame of a call. Large segments are put into the arena; ``call.arena`` notes where."""
+    if not call.segments:
+        header = frames.CallHeader(call.request_id, call.streams, window=call.window)
+        return [frames.encode(frames.CALL, call.id, header, call.input)]
+    stated: list[frames.SegmentHeader] = []
+    inline: list[bytes | memoryview] = []
+    for segment in call.segments:
+        offset = _place(call, segment, arena)
+        if offset < 0:
+            inline.append(segment.data)
+        stated.append(
+            frames.SegmentHeader(len(segment.data), segment.media_type, list(segment.path), segment.name, offset)
+        )
+    header = frames.CallHeader(call.request_id, call.streams, stated, call.window)
+    return frames.encode_parts(frames.CALL, call.id, header, [call.input, *inline])
+
+
+def _place(call: LiveCall, segment: Segment, arena: Arena | None) -> int:
+    """Put a large segment into the shared memory. Return its offset; -1 for one that goes through the socket."""
+    length = len(segment.data)
+    if length < MIN_BYTES or arena is None:
+        return -1
+    offset = arena.put(segment.data)
+    if offset is None:
+        return -1
+    call.arena = [*(call.arena or ()), (offset, length)]
+    return offset
