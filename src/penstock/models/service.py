@@ -74,11 +74,11 @@ class ModelService:
         if self.folder is not None and not self.folder.path.is_dir():
             log.warning("models_folder_missing", folder=str(self.folder.path), reason="it is read as soon as it exists")
         synchronizer = self._synchronizer
-        await synchronizer.synchronize(wait=False)
+        await synchronizer.synchronize()
         if self.folder is not None:
             watching = self.folder.watch(synchronizer.folder_changed, self._stopping)
             self._tasks.append(asyncio.create_task(watching))
-        following = self._registrations.follow(partial(synchronizer.synchronize, wait=True))
+        following = self._registrations.follow(synchronizer.synchronize)
         self._tasks.append(asyncio.create_task(following))
 
     async def stop(self) -> None:

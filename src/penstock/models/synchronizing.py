@@ -40,8 +40,8 @@ class Synchronizer:
     async def stop(self) -> None:
         await self._reloads.stop()
 
-    async def synchronize(self, *, wait: bool) -> None:
-        """Make the host's models match the folder and the table; with ``wait``, return when replaced ones are loaded."""
+    async def synchronize(self) -> None:
+        """Make the host's models match the folder and the table."""
         async with self._synchronizing:
             if self._folder is not None:
                 await asyncio.to_thread(self._folder.scan)
@@ -59,9 +59,9 @@ class Synchronizer:
                 if same or self._changing[model.owner, model.name] or self._tried.get(key) == model.fingerprint:
                     continue
                 if before is None:
-                    await self._take_up(model, replace=False, wait=False)
+                    await self._take_up(model, replace=False)
                 else:
-                    replacing.append(self._take_up(model, replace=True, wait=wait))
+                    replacing.append(self._take_up(model, replace=True))
             await asyncio.gather(*replacing)
 
     async def folder_changed(self, changed: Collection[Path]) -> None:
@@ -69,7 +69,7 @@ class Synchronizer:
         assert self._folder is not None  # noqa: S101 - it has changed
         before = {deployment.model.key: deployment for deployment in self._host.deployments()}
         if not changed or any(self._folder.concerns_manifests(path) for path in changed):
-            await self.synchronize(wait=True)
+            await self.synchronize()
         models = [deployment.model for deployment in self._host.deployments() if deployment.model.source == "folder"]
         keys = concerned(models, changed, by_default=self._watch_code)
         now = {deployment.model.key: deployment for deployment in self._host.deployments()}
@@ -100,7 +100,7 @@ class Synchronizer:
             return
         except PenstockError as error:
             self._note_refused(key, f"the changed code is not used: {error.message}")
-        await self.synchronize(wait=True)  # synchronizing left a manifest that changed meanwhile to this reload
+        await self.synchronize()  # synchronizing left a manifest that changed meanwhile to this reload
 
     def _note_refused(self, key: Key, problem: str) -> None:
         """Log why a newer form of a model is not used, and show it beside the one that still is."""
@@ -121,9 +121,10 @@ class Synchronizer:
             wanted.setdefault(key, model)
         return wanted
 
-    async def _take_up(self, model: Model, *, replace: bool, wait: bool) -> None:
+    async def _take_up(self, model: Model, *, replace: bool) -> None:
+        """Add a model at once, or put it in place of its present form once it can be used."""
         try:
-            await self._host.add(model, replace=replace, wait=wait)
+            await self._host.add(model, replace=replace, wait=replace)
             self._tried.pop(model.key, None)
         except PenstockError as error:  # the previous form stays in use
             self._tried[model.key] = model.fingerprint
