@@ -98,7 +98,19 @@ class Mail(Struct, frozen=True, kw_only=True, omit_defaults=True):
     no: int | None = None  # the step that ended or fired
     name: str = ""  # of a signal
     status: Status | None = None  # of an end
-    value: Raw | None = None  # the result of an end (of a MAP: a list of outcomes), the payload of a signal or event
+    value: Raw | None = None  # the result of an end (of a MAP: a list of MapItems), the payload of a signal or event
+    fault: Fault | None = None
+
+
+class MapItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The end of one item of a MAP, in the order of its items.
+
+    A MAP that fails fast ends with the fault of the first item that failed, and with no list; any other ends as
+    completed, with an end for every item.
+    """
+
+    status: Status
+    value: Raw | None = None
     fault: Fault | None = None
 
 
@@ -144,7 +156,7 @@ class Turn(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one activation of a run did. It is stored as a whole or not at all."""
 
     number: int  # of the run, from 0
-    taken: list[int] = []  # ids of the mail consumed, in order; empty in the first turn, which the input starts
+    taken: list[int] = []  # ids of the mail consumed, in order; the first turn starts with the input, before mail
     first_no: int  # the number of the first step that it issued, or would have
     steps: list[Step] = []
     recorded: list[Recorded] = []

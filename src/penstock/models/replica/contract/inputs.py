@@ -14,8 +14,8 @@ from penstock.errors import dotted
 from penstock.failures import CallFailed, Category
 from penstock.models.replica.contract.json_schema import describe, short, trouble
 from penstock.models.replica.contract.media import File
-from penstock.models.replica.contract.signature import Signature
-from penstock.models.replica.contract.violations import NO_INPUT, refusal
+from penstock.models.replica.contract.signature import FunctionSignature
+from penstock.models.replica.contract.violations import refusal, unknown
 from penstock.models.replica.runtime import Segment
 
 _CONFIG: Final = ConfigDict(extra="forbid", val_json_bytes="base64")  # of the object that holds the parameters
@@ -24,8 +24,9 @@ _CONFIG: Final = ConfigDict(extra="forbid", val_json_bytes="base64")  # of the o
 class Inputs:
     """Turns inputs into arguments. Mistakes in the annotations are added to the signature's problems."""
 
-    def __init__(self, signature: Signature) -> None:
+    def __init__(self, signature: FunctionSignature) -> None:
         self.schema: dict[str, Any] = {}
+        self._owner = signature.owner
         # A typed dictionary, not a model class: any name will do for a parameter, and validating makes what is needed.
         make: Any = typing_extensions.TypedDict  # pydantic requires this one before Python 3.12
         try:
@@ -36,11 +37,11 @@ class Inputs:
             del self.schema["title"]
         except Exception as error:  # noqa: BLE001  (types of the model's bring code of their own)
             found = [
-                f"parameter {name} of predict: {what}"
+                f"parameter {name} of {signature.function}: {what}"
                 for name, hint in signature.inputs.items()
                 if (what := trouble(get_args(hint)[0], "validation"))
             ]
-            signature.problems.extend(found or [f"predict: {short(error)}"])
+            signature.problems.extend(found or [f"{signature.function}: {short(error)}"])
             return
         self._of_json = adapter.validator.validate_json
         self._of_python = adapter.validator.validate_python
@@ -50,7 +51,7 @@ class Inputs:
         placed: Any = None
         try:
             if segments:
-                placed = _place(given, segments)
+                placed = _place(given, segments, self._owner)
                 # Not strict: the value comes from JSON, in which a date or a tuple cannot be written as one.
                 arguments: dict[str, Any] = self._of_python(placed, strict=False)
             else:
@@ -58,7 +59,7 @@ class Inputs:
         except ValidationError as error:
             if placed is None:
                 placed = _decoded(given)
-            raise refusal(error, placed) from None
+            raise refusal(error, placed, self._owner) from None
         return arguments
 
 
@@ -70,7 +71,7 @@ def _decoded(given: bytes) -> Any:
         return None
 
 
-def _place(given: bytes, segments: Sequence[Segment]) -> Any:
+def _place(given: bytes, segments: Sequence[Segment], owner: str) -> Any:
     """Return the input with its media inserted at their places; raises CallFailed."""
     try:
         value = json.loads(given)
@@ -85,7 +86,9 @@ def _place(given: bytes, segments: Sequence[Segment]) -> Any:
             place[key]  # the path must exist
             place[key] = File(segment.data, segment.media_type, segment.name)
         except (LookupError, TypeError):
-            raise CallFailed(Category.BAD_INPUT, f"takes no media: {NO_INPUT}", field=dotted(segment.path)) from None
+            raise CallFailed(
+                Category.BAD_INPUT, f"takes no media: {unknown(owner)}", field=dotted(segment.path)
+            ) from None
         except ValueError as error:
             raise CallFailed(Category.BAD_INPUT, str(error), field=dotted(segment.path)) from None
     return value

@@ -18,7 +18,7 @@ from penstock.failures import CallFailed, Category
 from penstock.finite import first_not_finite
 from penstock.models.replica.contract.json_schema import describe, short, trouble
 from penstock.models.replica.contract.media import File, Lifted
-from penstock.models.replica.contract.signature import Signature
+from penstock.models.replica.contract.signature import FunctionSignature
 from penstock.models.replica.contract.violations import first
 from penstock.models.replica.runtime import Output, Segment
 
@@ -29,8 +29,9 @@ _OBJECTS: Final = frozenset({"model", "dataclass", "any", "function-plain", "is-
 class Outputs:
     """Turns results into outputs. Mistakes in the annotation are added to the signature's problems."""
 
-    def __init__(self, signature: Signature) -> None:
+    def __init__(self, signature: FunctionSignature) -> None:
         self.schema: dict[str, Any] = {}
+        self._owner = signature.owner
         self._anything = signature.output is Any
         self._what = "what it yielded" if signature.streams else "what it returned"
         if self._anything:
@@ -40,7 +41,7 @@ class Outputs:
             self.schema = describe(adapter, "serialization")
         except Exception as error:  # noqa: BLE001  (the model's types may run code of their own)
             signature.problems.append(
-                f"the result of predict: {trouble(signature.output, 'serialization') or short(error)}"
+                f"the result of {signature.function}: {trouble(signature.output, 'serialization') or short(error)}"
             )
             return
         self._checked = adapter.validator.validate_python
@@ -81,7 +82,7 @@ class Outputs:
             )
         except (PydanticSerializationError, ValueError) as error:
             raise CallFailed(
-                Category.INTERNAL, f"the model's output cannot be written as JSON: {short(error)}"
+                Category.INTERNAL, f"the {self._owner}'s output cannot be written as JSON: {short(error)}"
             ) from None
 
     def _write_again(self, value: Any, lifted: Lifted) -> bytes:
@@ -95,7 +96,7 @@ class Outputs:
             raise self._broken(*first(error, parts)) from None
         except PydanticSerializationError as error:
             raise CallFailed(
-                Category.INTERNAL, f"the model's output cannot be written as JSON: {short(error)}"
+                Category.INTERNAL, f"the {self._owner}'s output cannot be written as JSON: {short(error)}"
             ) from None
 
     def _dump(self, value: Any) -> Any:
@@ -119,7 +120,7 @@ class Outputs:
 
     def _broken(self, field: str, detail: str) -> CallFailed:
         place = f"{field} of {self._what}" if field else self._what
-        return CallFailed(Category.INTERNAL, f"the model broke its contract: {place} {detail}")
+        return CallFailed(Category.INTERNAL, f"the {self._owner} broke its contract: {place} {detail}")
 
 
 def _has_objects(schema: Any) -> bool:

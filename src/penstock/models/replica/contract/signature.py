@@ -28,35 +28,33 @@ _LISTS: Final = (list, Sequence)
 
 
 class ContractError(Exception):
-    """A class cannot be a model. ``problems`` names every mistake and what is allowed."""
+    """A class cannot be a model, or a function a flow. ``problems`` names every mistake and what is allowed."""
 
-    def __init__(self, model: str, problems: Sequence[str]) -> None:
-        super().__init__("\n".join([f"{model} is not a model:", *(f"- {problem}" for problem in problems)]))
+    def __init__(self, name: str, problems: Sequence[str], *, owner: str = "model") -> None:
+        super().__init__("\n".join([f"{name} is not a {owner}:", *(f"- {problem}" for problem in problems)]))
         self.problems = tuple(problems)
 
 
-class Signature:
-    """A class read by its annotations; reading collects mistakes in ``problems``."""
+class FunctionSignature:
+    """A function read by its annotations; reading collects mistakes in ``problems``.
 
-    def __init__(self, model: type) -> None:
+    ``function`` is the name of the function in messages, and ``owner`` the kind of thing that it belongs to.
+    """
+
+    def __init__(self, function: str, owner: str) -> None:
+        self.function = function
+        self.owner = owner
         self.problems: list[str] = []
         self.context: str | None = None
         self.inputs: dict[str, Any] = {}  # parameter → annotation as a typed dictionary's
         self.output: Any = Any
-        self.streams = self.asynchronous = self.batches = False
-        predict = _function(model, "predict")
-        if predict is None:
-            self.problems.append("it has no method predict")
-            return
-        hints = self._hints(predict, "predict")
-        self._read_parameters(predict, hints)
-        self._read_result(predict, hints)
-        batch = _function(model, "predict_batch")
-        if batch is not None:
-            self.batches = True
-            self._read_batch(batch)
-        for name in ("load", "unload"):
-            self._check_plain(_function(model, name), name)
+        self.streams = self.asynchronous = False
+
+    def read(self, function: Callable[..., Any]) -> None:
+        """Read the parameters and the result of the function."""
+        hints = self._hints(function, self.function)
+        self._read_parameters(function, hints)
+        self._read_result(function, hints)
 
     def _hints(self, function: Callable[..., Any], name: str) -> dict[str, Any]:
         try:
@@ -67,23 +65,25 @@ class Signature:
             )
             return {}
 
-    def _read_parameters(self, predict: Callable[..., Any], hints: Mapping[str, Any]) -> None:
-        for parameter in _parameters(predict):
+    def _read_parameters(self, function: Callable[..., Any], hints: Mapping[str, Any]) -> None:
+        for parameter in _parameters(function):
             name = parameter.name
             if parameter.kind is parameter.VAR_POSITIONAL or parameter.kind is parameter.VAR_KEYWORD:
                 stars = "*" if parameter.kind is parameter.VAR_POSITIONAL else "**"
-                self.problems.append(f"predict takes {stars}{name}: every input must be a parameter with a name")
+                self.problems.append(
+                    f"{self.function} takes {stars}{name}: every input must be a parameter with a name"
+                )
             elif parameter.kind is parameter.POSITIONAL_ONLY:
                 self.problems.append(
-                    f"parameter {name} of predict is positional only: it must be one that can be named"
+                    f"parameter {name} of {self.function} is positional only: it must be one that can be named"
                 )
             elif name.startswith("_"):
                 self.problems.append(
-                    f"parameter {name} of predict begins with an underscore: it is the name of an input"
+                    f"parameter {name} of {self.function} begins with an underscore: it is the name of an input"
                 )
             elif parameter.annotation is parameter.empty:
                 self.problems.append(
-                    f"parameter {name} of predict has no annotation: it becomes the input's JSON Schema"
+                    f"parameter {name} of {self.function} has no annotation: it becomes the input's JSON Schema"
                 )
             elif name in hints:
                 if _is_context(hints[name]):
@@ -91,8 +91,8 @@ class Signature:
                 else:
                     self.inputs[name] = _field(hints[name], parameter.default)
 
-    def _read_result(self, predict: Callable[..., Any], hints: Mapping[str, Any]) -> None:
-        inner = inspect.unwrap(predict)
+    def _read_result(self, function: Callable[..., Any], hints: Mapping[str, Any]) -> None:
+        inner = inspect.unwrap(function)
         generates = inspect.isgeneratorfunction(inner) or inspect.isasyncgenfunction(inner)
         stated = hints.get("return", Any)
         origin = get_origin(stated) or stated
@@ -108,8 +108,27 @@ class Signature:
             self.output = (get_args(stated) or (Any,))[0]
         elif stated is not Any:
             self.problems.append(
-                f"predict yields, so it must be annotated as Iterator[…] of what it yields, not {stated}"
+                f"{self.function} yields, so it must be annotated as Iterator[…] of what it yields, not {stated}"
             )
+
+
+class Signature(FunctionSignature):
+    """A class read as a model."""
+
+    def __init__(self, model: type) -> None:
+        super().__init__("predict", "model")
+        self.batches = False
+        predict = _function(model, "predict")
+        if predict is None:
+            self.problems.append("it has no method predict")
+            return
+        self.read(predict)
+        batch = _function(model, "predict_batch")
+        if batch is not None:
+            self.batches = True
+            self._read_batch(batch)
+        for name in ("load", "unload"):
+            self._check_plain(_function(model, name), name)
 
     def _read_batch(self, batch: Callable[..., Any]) -> None:
         if self.streams:

@@ -12,29 +12,33 @@ from penstock.failures import CallFailed, Category
 if TYPE_CHECKING:
     from pydantic_core import ValidationError
 
-NO_INPUT: Final = "is not an input of this model"
 _MAX_PROBLEMS: Final = 5  # of one call's input that are reported
 
 
-def refusal(error: ValidationError, given: Any) -> CallFailed:
-    """Return the failure of a call whose input is wrong; ``given`` is that input."""
-    problems = _problems(error, given)
+def unknown(owner: str) -> str:
+    """Return the mistake of a field that is not a parameter; ``owner`` is empty for a result."""
+    return f"is not an input of this {owner}" if owner else "is not one of its fields"
+
+
+def refusal(error: ValidationError, given: Any, owner: str) -> CallFailed:
+    """Return the failure of a call of a model or flow (the ``owner``) whose input is wrong; ``given`` is that input."""
+    problems = _problems(error, given, owner)
     (field, detail), *more = problems.items()
     others = "".join(f"; {name or 'the input'} {words}" for name, words in more[: _MAX_PROBLEMS - 1])
     return CallFailed(Category.BAD_INPUT, detail + others, field=field or None)
 
 
 def first(error: ValidationError, given: Any) -> tuple[str, str]:
-    """Return the first wrong field and what is allowed there."""
-    return next(iter(_problems(error, given).items()))
+    """Return the first wrong field of a result and what is allowed there."""
+    return next(iter(_problems(error, given, "").items()))
 
 
-def _problems(error: ValidationError, given: Any) -> dict[str, str]:
+def _problems(error: ValidationError, given: Any, owner: str) -> dict[str, str]:
     """Return what is allowed in each wrong field. The branches of a union concern one field, and are joined by "or"."""
     found: dict[str, list[str]] = {}
     for problem in error.errors(include_url=False, include_context=False, include_input=False):
         words = found.setdefault(_located(problem["loc"], given, missing=problem["type"] == "missing"), [])
-        words.append(_words(problem["type"], problem["msg"]))
+        words.append(_words(problem["type"], problem["msg"], owner))
     return {field: " or ".join(dict.fromkeys(words)) for field, words in found.items()}
 
 
@@ -56,12 +60,12 @@ def _located(location: tuple[int | str, ...], given: Any, *, missing: bool) -> s
 _SHOULD = re.compile(r"^(?:Input|[A-Z]\w*(?: \w+)?) should ")
 
 
-def _words(kind: str, message: str) -> str:
+def _words(kind: str, message: str, owner: str) -> str:
     match kind:
         case "missing":
             return "is required"
         case "extra_forbidden":
-            return NO_INPUT
+            return unknown(owner)
         case "value_error" | "assertion_error":
             return message.partition(", ")[2]
         case "json_invalid":
