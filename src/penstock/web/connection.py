@@ -10,12 +10,11 @@ from typing import Any, Final
 from penstock.processes.signal import Signal
 from penstock.telemetry import logs
 from penstock.web import encoding, metrics, problems
-from penstock.web.body import Body, Disconnected
+from penstock.web.body import Disconnected
 from penstock.web.connections import Connections, Tracked
 from penstock.web.departures import has_left
 from penstock.web.head import Head
-from penstock.web.head_buffer import HeadBuffer
-from penstock.web.incoming import IncomingBody
+from penstock.web.inflow import Inflow
 from penstock.web.problems import Refused
 from penstock.web.request import Request
 from penstock.web.response import AnyResponse, EventStream, Response, Upgrade
@@ -28,7 +27,6 @@ log = logs.get(__name__)
 Application = Callable[[Request], Awaitable[AnyResponse]]
 
 _REFUSED: Final = metrics.series("any", "refused")
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 _JOINED_BYTES: Final = 64 * 1024  # smaller bodies are copied behind their head, so that both are sent in one piece
 _PING: Final = b": ping\n\n"
 
@@ -50,16 +48,14 @@ class Connection(Tracked, asyncio.Protocol):
 
     __slots__ = (
         "_application",
-        "_buffer",
         "_close",
         "_connections",
         "_dropped",
         "_eof",
-        "_incoming",
+        "_inflow",
         "_limits",
         "_loop",
         "_pings",
-        "_read_paused",
         "_stopping",
         "_task",
         "_version_1_1",
@@ -85,14 +81,10 @@ class Connection(Tracked, asyncio.Protocol):
         self._limits = connections.limits
         self.left = Signal()
         self.phase = Phase.IDLE
-        # Reading
-        self._buffer = HeadBuffer(self._limits)
-        self._incoming: IncomingBody | None = None  # of the current request, until all of it was received
-        self._eof = False  # the client has closed its side
-        self._read_paused = False
-        self._dropped = 0  # bytes that came after the last response
-        # Responding
         self.writer = Writer(loop, self.since)
+        self._inflow = Inflow(self._limits, loop, self.writer)
+        self._eof = False  # the client has closed its side
+        self._dropped = 0  # bytes that came after the last response
         self._task: asyncio.Task[None] | None = None
         self.request: Request | None = None  # which the task serves
         self._close = False  # after the current response
@@ -103,7 +95,7 @@ class Connection(Tracked, asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: Any) -> None:
-        self.transport = self.writer.transport = transport
+        self.transport = self.writer.transport = self._inflow.transport = transport
         peer = transport.get_extra_info("peername")
         self.client = str(peer[0]) if isinstance(peer, tuple) else ""
         high = self._limits.write_buffer_bytes
@@ -112,10 +104,10 @@ class Connection(Tracked, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         phase = self.phase
-        if phase is Phase.IDLE and not self._buffer:
+        if phase is Phase.IDLE and not self._inflow.buffer:
             self._receive_head(data)
         elif phase is Phase.IDLE or phase is Phase.HEAD:
-            self._buffer.add(data)
+            self._inflow.buffer.add(data)
             self._receive_head()
         elif phase is Phase.ACTIVE or phase is Phase.DROPPING:
             self._receive_more(data)
@@ -130,7 +122,7 @@ class Connection(Tracked, asyncio.Protocol):
         """Keep the connection of a client that closed its side after a request, but end what waits for more data."""
         if self.phase is Phase.ACTIVE:
             self._eof = True
-            self._fail_body()
+            self._inflow.fail_body(Disconnected())
             self.left.set()
             return True
         if self._websocket is not None:
@@ -140,16 +132,12 @@ class Connection(Tracked, asyncio.Protocol):
     def connection_lost(self, _error: Exception | None) -> None:
         self.phase = Phase.CLOSED
         self._connections.closed(self)
-        self._buffer.clear()
+        self._inflow.buffer.clear()
         self.writer.release()
-        self._fail_body()
+        self._inflow.fail_body(Disconnected())
         if self._websocket is not None:
             self._websocket.receive_eof()
         self.left.set()
-
-    def _fail_body(self) -> None:
-        if self._incoming is not None:
-            self._incoming.body.fail(Disconnected())
 
     def pause_writing(self) -> None:
         self.writer.fill()
@@ -166,32 +154,20 @@ class Connection(Tracked, asyncio.Protocol):
     def _receive_head(self, arrived: bytes = b"") -> None:
         """Begin the next request if its head is whole; otherwise wait for more."""
         try:
-            found = self._buffer.take_head(arrived)
+            found = self._inflow.buffer.take_head(arrived)
             if found is not None:
                 self._begin(*found)
                 return
         except Refused as refused:
             self._refuse(refused)
             return
-        if self._buffer and self.phase is not Phase.HEAD:
+        if self._inflow.buffer and self.phase is not Phase.HEAD:
             self.phase, self.since = Phase.HEAD, self._loop.time()
 
     def _begin(self, head: Head, rest: bytes) -> None:
-        """Hand a request to the application while the rest of its body may still come.
-
-        ``rest`` arrived with the head; the buffer is empty then.
-        """
-        body = Body(self._body_wanted)
-        incoming = IncomingBody(head, body, self._limits)
+        """Hand a request to the application while the rest of its body may still come."""
+        body = self._inflow.begin_body(head, rest)
         self.phase = Phase.ACTIVE
-        if rest:
-            self._buffer.add(incoming.receive(rest))
-        else:
-            self._buffer.move_body(incoming)
-        if not incoming.ends:
-            self._incoming = incoming
-            incoming.begin_window(self._loop.time())
-            self._bound_reading()
         path, _, query = head.target.partition(b"?")
         self.request = request = Request(
             method=head.method,
@@ -210,46 +186,11 @@ class Connection(Tracked, asyncio.Protocol):
 
     def _receive_more(self, data: bytes) -> None:
         """Take bytes that arrive while a request is in progress."""
-        incoming = self._incoming
-        if incoming is not None:
-            data = incoming.receive(data)
-            if incoming.ends:
-                self._incoming = None
-        if data:
-            self._buffer.add(data)
+        self._inflow.receive(data)
         if self.phase is not Phase.DROPPING:
-            self._bound_reading()
-        elif self._incoming is None:
+            self._inflow.bound()
+        elif self._inflow.incoming is None:
             self._next()
-
-    def pause_reading(self) -> None:
-        if not self._read_paused and not self.transport.is_closing():
-            self._read_paused = True
-            self.transport.pause_reading()
-
-    def resume_reading(self) -> None:
-        if self._read_paused and not self.transport.is_closing():
-            self._read_paused = False
-            self.transport.resume_reading()
-
-    def _bound_reading(self) -> None:
-        """Stop reading the socket while a buffer is full."""
-        buffered = self._incoming.body.buffered if self._incoming is not None else 0
-        if buffered > self._limits.body_buffer_bytes or len(self._buffer) > self._limits.head_bytes:
-            self.pause_reading()
-
-    def _body_wanted(self) -> None:
-        """Resume reading the socket, because the handler reads the body."""
-        incoming = self._incoming
-        if incoming is None:
-            return
-        if incoming.expects:
-            incoming.expects = False
-            incoming.begin_window(self._loop.time())
-            self.writer.write(_CONTINUE)
-        if self._read_paused and incoming.body.buffered <= self._limits.body_buffer_bytes // 2:
-            incoming.begin_window(self._loop.time())
-            self.resume_reading()
 
     # Responding
 
@@ -302,14 +243,14 @@ class Connection(Tracked, asyncio.Protocol):
         """Speak WebSocket on this connection until ``run`` returns."""
         self._close = True
         self._websocket = websocket = WebSocket(
-            request, self.writer, pause=self.pause_reading, resume=self.resume_reading
+            request, self.writer, pause=self._inflow.pause, resume=self._inflow.resume
         )
         if not websocket.accepted:
             return
         self.phase = Phase.UPGRADED
-        self.resume_reading()
-        if self._buffer:
-            websocket.receive_data(self._buffer.clear())
+        self._inflow.resume()
+        if self._inflow.buffer:
+            websocket.receive_data(self._inflow.buffer.clear())
         try:
             with self._stopping.calling(websocket.go_away):
                 await upgrade.run(websocket)
@@ -318,9 +259,9 @@ class Connection(Tracked, asyncio.Protocol):
 
     def _closes(self) -> bool:
         """Whether the current response is the last one of this connection."""
-        if self._incoming is not None and not self._incoming.rest_is_small:
+        if self._inflow.incoming is not None and not self._inflow.incoming.rest_is_small:
             self._close = True
-        if self._connections.draining or (self._eof and not self._buffer):
+        if self._connections.draining or (self._eof and not self._inflow.buffer):
             self._close = True
         return self._close
 
@@ -330,10 +271,10 @@ class Connection(Tracked, asyncio.Protocol):
             return
         if self._close or self._connections.draining:
             self._hang_up()
-        elif self._incoming is not None:
+        elif self._inflow.incoming is not None:
             self.phase = Phase.DROPPING
-            self._incoming.dropped = True
-            self.resume_reading()
+            self._inflow.incoming.dropped = True
+            self._inflow.resume()
         elif self.writer.is_full:  # the next request waits until the client takes this response
             self._task = self._loop.create_task(self._next_when_taken())
         else:
@@ -356,12 +297,12 @@ class Connection(Tracked, asyncio.Protocol):
             self._hang_up()
             return
         self.phase, self.since = Phase.IDLE, self._loop.time()
-        if self._buffer:
+        if self._inflow.buffer:
             self._receive_head()
         if self._eof and self._task is None:
             self._hang_up()
-        elif len(self._buffer) <= self._limits.head_bytes:  # else the requests that wait come first
-            self.resume_reading()
+        elif len(self._inflow.buffer) <= self._limits.head_bytes:  # else the requests that wait come first
+            self._inflow.resume()
 
     def _refuse(self, refused: Refused) -> None:
         """Respond to a request that no handler will see, and close."""
@@ -373,13 +314,13 @@ class Connection(Tracked, asyncio.Protocol):
     def _hang_up(self, *, more_comes: bool = False) -> None:
         """Close, but first read what the client still sends: closing with unread input could lose the response."""
         self._close = True
-        if self._eof or not (more_comes or self._incoming is not None or self._buffer):
+        if self._eof or not (more_comes or self._inflow.incoming is not None or self._inflow.buffer):
             self.transport.close()
             return
-        self._incoming = None
-        self._buffer.clear()
+        self._inflow.incoming = None
+        self._inflow.buffer.clear()
         self.phase, self.since = Phase.LINGERING, self._loop.time()
-        self.resume_reading()
+        self._inflow.resume()
         if self.transport.can_write_eof():
             self.transport.write_eof()
 
@@ -404,12 +345,12 @@ class Connection(Tracked, asyncio.Protocol):
     @property
     def waiting_bytes(self) -> int:
         """Bytes that were received and have been neither parsed nor read by a handler."""
-        return len(self._buffer) + (self._incoming.body.buffered if self._incoming is not None else 0)
+        return self._inflow.waiting_bytes
 
     @property
     def reads(self) -> bool:
         """Whether the socket is being read."""
-        return not self._read_paused
+        return not self._inflow.paused
 
     @property
     def task(self) -> asyncio.Task[None] | None:
@@ -429,7 +370,7 @@ class Connection(Tracked, asyncio.Protocol):
             log.info("slow_reader_cut", client=self.client, waiting_bytes=self.writer.unsent())
             self.abort()
             return
-        if self._read_paused and not self.left.is_set() and has_left(self.transport):
+        if self._inflow.paused and not self.left.is_set() and has_left(self.transport):
             self._notice_departure()
         waited = now - self.since
         if self.phase is Phase.IDLE:
@@ -443,9 +384,9 @@ class Connection(Tracked, asyncio.Protocol):
         elif self.phase is Phase.LINGERING:
             if waited > limits.linger.total_seconds():
                 self.transport.abort()
-        elif self._incoming is not None and not self._read_paused:
-            self._incoming.check_rate(now)
-            if self._incoming.broken and self.phase is Phase.DROPPING:
+        elif self._inflow.incoming is not None and not self._inflow.paused:
+            self._inflow.incoming.check_rate(now)
+            if self._inflow.incoming.broken and self.phase is Phase.DROPPING:
                 self._hang_up()
         writer = self.writer
         if self._pings and now - writer.sent_at >= limits.ping.total_seconds() and not writer.is_full:
