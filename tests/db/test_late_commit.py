@@ -24,7 +24,7 @@ from tests.support.waiting import within
 async def _open_submit(connection: Connection, caller: JobCaller) -> UUID:
     """Submit within the connection's open transaction and return the job's id."""
     series = await store.resolve_series(connection, caller.tenant, [("tests", "echo", "small")])
-    lanes = await store.resolve_lanes(connection, caller.tenant, [("echo", "small", 0)])
+    lanes = await store.resolve_lanes(connection, caller.tenant, [("echo", "small", 0, False)])
     submitters = await store.resolve_submitters(connection, caller.tenant, [("", "")])
     new = store.NewJob(
         id=uuid7(),

@@ -319,9 +319,9 @@ async def test_partitions_come_and_go_under_load_without_harming_a_statement(alo
 async def _names(database: Database, tenant: TenantId) -> tuple[int, int, int]:
     async with database.acquire() as connection:
         series = await store.resolve_series(connection, tenant, [("tests", "echo", "small")])
-        lanes = await store.resolve_lanes(connection, tenant, [("echo", "small", 0)])
+        lanes = await store.resolve_lanes(connection, tenant, [("echo", "small", 0, False)])
         submitters = await store.resolve_submitters(connection, tenant, [("", "")])
-    return series["tests", "echo", "small"], lanes["echo", "small", 0], submitters["", ""]
+    return series["tests", "echo", "small"], lanes["echo", "small", 0, False], submitters["", ""]
 
 
 async def _one_life(connection: Connection, tenant: TenantId, names: tuple[int, int, int]) -> None:

@@ -57,7 +57,11 @@ async def filled(postgres_server: Any) -> AsyncIterator[Filled]:
         filled = Filled(database, service, await own_tenant(database))
         for number in range(DONE // 10_000):
             made = await filled.caller.submit_many(
-                10_000, owner_ref=f"ref{number}", user_id=f"user{number}", priority=number
+                10_000,
+                owner_ref=f"ref{number}",
+                user_id=f"user{number}",
+                concurrency_key=f"key{number}",
+                priority=number,
             )
             filled.done += [job.id for job in made]
         await execute(database, _FINISH_ALL)
@@ -147,6 +151,7 @@ async def test_creating_jobs_reads_no_large_table(filled: Filled) -> None:
         run_ats=[None] * LIMIT,
         keys=["k"] * LIMIT,
         tags=["t"] * LIMIT,
+        concurrency_keys=[None] * LIMIT,
     )
     _assert_bounded(plan, rows=0)
 
@@ -214,6 +219,7 @@ SCANS: dict[str, dict[str, Any]] = {
     "scan_series": {"series_ids": [1, 2, 3]},
     "scan_owner_ref": {"owner_ref": "ref2"},
     "scan_user": {"user_id": "user2"},
+    "scan_concurrency_key": {"concurrency_key": "key2"},
     "scan_pending": {},
     "scan_running": {},
     "scan_unsuccessful": {"status": "failed"},

@@ -62,6 +62,7 @@ RULES: dict[str, Callable[[Job, Any], bool]] = {
     "worker_id": lambda job, value: job.worker_id == value,
     "error_category": lambda job, value: job.error is not None and job.error.category is value,
     "idempotency_key": lambda job, value: job.idempotency_key == value,
+    "concurrency_key": lambda job, value: job.concurrency_key == value,
     "tags": lambda job, value: set(value) <= set(job.tags),
     "max_attempts": lambda job, value: job.max_attempts == value,
     "attempt": lambda job, value: job.attempt == value,
@@ -110,6 +111,7 @@ def _random_fields(pick: random.Random, number: int) -> dict[str, Any]:
         "max_attempts": pick.choice([1, 2, 3]),
         "tags": pick.sample(TAGS, pick.randint(0, 3)),
         "idempotency_key": f"k{number}" if pick.random() < 0.3 else None,
+        "concurrency_key": pick.choice([None, None, "c1", "c2"]),
         "run_at": datetime.now(UTC) + timedelta(days=1) if pick.random() < 0.1 else None,
     }
 
@@ -129,6 +131,7 @@ def _single_filters(library: Library) -> dict[str, list[Any]]:
         "worker_id": ["w0", "w1", "w9"],
         "error_category": [*CATEGORIES, Category.RATE_LIMITED],
         "idempotency_key": [*[job.idempotency_key for job in library.jobs if job.idempotency_key][:5], "absent"],
+        "concurrency_key": ["c1", "c2", "absent"],
         "tags": [["x"], ["x", "z"], ["x", "y", "z"], ["absent"], []],
         "max_attempts": [1, 2, 3, 99],
         "attempt": [0, 1, 5],

@@ -30,6 +30,7 @@ async def test_a_submitted_job_reads_back_as_it_was_submitted(caller: JobCaller)
         run_at=run_at,
         timeout_seconds=1.5,
         idempotency_key="k",
+        concurrency_key="customer 7",
         tags=["x", "y z"],
     )
     job = await caller.get(made.id)
@@ -43,6 +44,7 @@ async def test_a_submitted_job_reads_back_as_it_was_submitted(caller: JobCaller)
     )
     assert (job.status, job.attempt, job.priority, job.max_attempts) == (Status.PENDING, 0, -7, 9)
     assert (job.run_at, job.timeout_seconds, job.idempotency_key, job.tags) == (run_at, 1.5, "k", ["x", "y z"])
+    assert job.concurrency_key == "customer 7"
 
 
 async def test_a_job_without_a_limit_of_attempts_gets_the_configured_one(database: Database) -> None:

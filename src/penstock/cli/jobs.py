@@ -59,6 +59,9 @@ def submit(
     idempotency_key: Annotated[
         str | None, typer.Option(help="A repeated request with the same key returns the same job.")
     ] = None,
+    concurrency_key: Annotated[
+        str | None, typer.Option(help="A rule of the queue limits how many jobs with the same key run at a time.")
+    ] = None,
     tag: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
     watch_it: Annotated[bool, typer.Option("--watch", "-w", help="Wait until the job has finished.")] = False,
     as_json: AsJson = False,
@@ -82,6 +85,7 @@ def submit(
         "ttl_seconds": ttl_seconds,
         "timeout_seconds": timeout_seconds,
         "idempotency_key": idempotency_key,
+        "concurrency_key": concurrency_key,
         "tags": tag or [],
     }
 

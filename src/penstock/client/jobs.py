@@ -37,6 +37,7 @@ class JobOptions(TypedDict, total=False):
     ttl_seconds: float | None
     timeout_seconds: float | None
     idempotency_key: str | None
+    concurrency_key: str | None
     tags: list[str]
 
 
@@ -53,6 +54,7 @@ class JobFilters(TypedDict, total=False):
     worker_id: str
     error_category: Category | str
     idempotency_key: str
+    concurrency_key: str
     tags: str | list[str]  # all of these
     max_attempts: int
     attempt: int

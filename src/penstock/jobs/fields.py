@@ -52,6 +52,9 @@ TtlSeconds = Annotated[
 IdempotencyKey = Annotated[
     Name, Meta(description="A repeated request of the same owner with the same key returns the same job.")
 ]
+ConcurrencyKey = Annotated[
+    Name, Meta(description="A rule of the queue limits how many jobs with the same key run at a time; null: no key.")
+]
 JobTags = Annotated[Tags, Meta(description="Words to find the job by.")]
 WorkerId = Annotated[Name, Meta(description="The worker's name, for display.")]
 TheEpoch = Annotated[Epoch, Meta(description="The epoch of the claim; it identifies the worker's lease.")]

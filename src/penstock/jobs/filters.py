@@ -24,6 +24,7 @@ class _SingleFilters(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     worker_id: Name | None = None
     error_category: Category | None = None
     idempotency_key: Name | None = None
+    concurrency_key: Name | None = None
     max_attempts: MaxAttempts | None = None
     attempt: Annotated[int, Meta(ge=0, le=2**31 - 1)] | None = None
     created_after: Moment | None = None  # inclusive

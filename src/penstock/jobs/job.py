@@ -16,6 +16,7 @@ from penstock.failures import Category
 from penstock.jobs.fields import (
     Attempts,
     AttemptSeconds,
+    ConcurrencyKey,
     ExpiresAt,
     IdempotencyKey,
     JobPriority,
@@ -52,6 +53,7 @@ class JobSubmission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     ttl_seconds: TtlSeconds | None = None
     timeout_seconds: AttemptSeconds | None = None
     idempotency_key: IdempotencyKey | None = None
+    concurrency_key: ConcurrencyKey | None = None
     tags: JobTags = []
 
 
@@ -71,6 +73,7 @@ class JobFields(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ttl_seconds: TtlSeconds | None | UnsetType = UNSET
     timeout_seconds: AttemptSeconds | None | UnsetType = UNSET
     idempotency_key: IdempotencyKey | None | UnsetType = UNSET
+    concurrency_key: ConcurrencyKey | None | UnsetType = UNSET
     tags: JobTags | UnsetType = UNSET
 
 
@@ -120,6 +123,7 @@ class JobSummary(Struct, frozen=True, kw_only=True):
     expires_at: datetime | None = None  # known until then
     timeout_seconds: float | None = None
     idempotency_key: str | None = None
+    concurrency_key: str | None = None
     worker_id: str | None = None
     lease_expires_at: datetime | None = None
     cancel_requested_at: datetime | None = None

@@ -8,7 +8,7 @@ import asyncpg
 
 from penstock.jobs.job import JobSubmission
 from penstock.jobs.sql import store
-from penstock.jobs.sql.store import Connection
+from penstock.jobs.sql.store import Connection, Lane
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import TenantId
 
@@ -24,7 +24,7 @@ class Names:
         self._database = database
         self._tenant = tenant
         self._series: dict[tuple[str, str, str], int] = {}
-        self._lanes: dict[tuple[str, str, int], int] = {}
+        self._lanes: dict[Lane, int] = {}
         self._submitters: dict[tuple[str, str], int] = {}
         self._described: dict[int, tuple[str, str, str]] = {}
 
@@ -33,7 +33,7 @@ class Names:
         queue = (submission.task_type, submission.model_profile)
         return (
             (submission.owner_service, *queue) in self._series
-            and (*queue, submission.priority) in self._lanes
+            and (*queue, submission.priority, submission.concurrency_key is not None) in self._lanes
             and (key_id, submission.user_id) in self._submitters
         )
 
@@ -42,7 +42,7 @@ class Names:
         queue = (submission.task_type, submission.model_profile)
         return (
             self._series[submission.owner_service, *queue],
-            self._lanes[*queue, submission.priority],
+            self._lanes[*queue, submission.priority, submission.concurrency_key is not None],
             self._submitters[key_id, submission.user_id],
         )
 
@@ -53,7 +53,9 @@ class Names:
                 known.clear()
         submitters = {(key_id, s.user_id) for s in submissions} - self._submitters.keys()
         series = {(s.owner_service, s.task_type, s.model_profile) for s in submissions} - self._series.keys()
-        lanes = {(s.task_type, s.model_profile, s.priority) for s in submissions} - self._lanes.keys()
+        lanes = {
+            (s.task_type, s.model_profile, s.priority, s.concurrency_key is not None) for s in submissions
+        } - self._lanes.keys()
         if series or lanes or submitters:
             async with self._database.acquire() as connection:
                 self._series |= await store.resolve_series(connection, self._tenant, list(series))

@@ -157,6 +157,7 @@ def _as_created(new: NewJob, created_at: datetime) -> Job:
         expires_at=_expiry(submission, created_at),
         timeout_seconds=submission.timeout_seconds,
         idempotency_key=submission.idempotency_key,
+        concurrency_key=submission.concurrency_key,
         input=submission.input,
     )
 
@@ -179,6 +180,7 @@ def _same_request(job: Job, submission: JobSubmission, max_attempts: int) -> boo
         and job.priority == submission.priority
         and job.max_attempts == (submission.max_attempts or max_attempts)
         and job.timeout_seconds == submission.timeout_seconds
+        and job.concurrency_key == submission.concurrency_key
         and job.tags == list(submission.tags)
         and (job.attempt > 0 or job.run_at == submission.run_at)
         and (job.attempt > 0 or job.status.finished or job.expires_at == _expiry(submission, job.created_at))

@@ -34,8 +34,9 @@ WITH due AS MATERIALIZED (
     DELETE FROM later l USING due d WHERE l.tenant_id = d.tenant_id AND l.job_id = d.job_id RETURNING l.*
 ), queued AS (
     INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id,
-                       input_bytes, enqueued_at)
-    SELECT tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id, input_bytes, run_at
+                       input_bytes, enqueued_at, concurrency_key)
+    SELECT tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id, input_bytes, run_at,
+           concurrency_key
     FROM moved ORDER BY run_at, job_id
 )
 (

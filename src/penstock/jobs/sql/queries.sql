@@ -42,24 +42,24 @@ SELECT s.id, s.key_id, s.user_id
 FROM wanted w JOIN submitter s ON s.tenant_id = :tenant_id AND s.key_id = w.key_id AND s.user_id = w.user_id;
 
 
--- name: resolve_lanes(tenant_id, task_types, model_profiles, priorities)
--- Returns the ids of (queue, priority) lanes, and creates those that are missing. Locks: unique index of lane, in the order given (sorted).
+-- name: resolve_lanes(tenant_id, task_types, model_profiles, priorities, keyed)
+-- Returns the ids of (queue, priority, keyed) lanes, and creates those that are missing. Locks: unique index of lane, in the order given (sorted).
 WITH wanted AS MATERIALIZED (
-    SELECT * FROM unnest(:task_types::text[], :model_profiles::text[], :priorities::smallint[])
-        AS w(task_type, model_profile, priority)
+    SELECT * FROM unnest(:task_types::text[], :model_profiles::text[], :priorities::smallint[], :keyed::bool[])
+        AS w(task_type, model_profile, priority, keyed)
 ), made AS (
-    INSERT INTO lane (tenant_id, task_type, model_profile, priority)
-    SELECT :tenant_id, w.task_type, w.model_profile, w.priority FROM wanted w
+    INSERT INTO lane (tenant_id, task_type, model_profile, priority, keyed)
+    SELECT :tenant_id, w.task_type, w.model_profile, w.priority, w.keyed FROM wanted w
     WHERE NOT EXISTS (SELECT FROM lane n WHERE n.tenant_id = :tenant_id AND n.task_type = w.task_type
-                      AND n.model_profile = w.model_profile AND n.priority = w.priority)
+                      AND n.model_profile = w.model_profile AND n.priority = w.priority AND n.keyed = w.keyed)
     ON CONFLICT DO NOTHING
-    RETURNING id, task_type, model_profile, priority
+    RETURNING id, task_type, model_profile, priority, keyed
 )
 SELECT * FROM made
 UNION ALL
-SELECT n.id, n.task_type, n.model_profile, n.priority
+SELECT n.id, n.task_type, n.model_profile, n.priority, n.keyed
 FROM wanted w JOIN lane n ON n.tenant_id = :tenant_id AND n.task_type = w.task_type
-     AND n.model_profile = w.model_profile AND n.priority = w.priority;
+     AND n.model_profile = w.model_profile AND n.priority = w.priority AND n.keyed = w.keyed;
 
 
 -- name: reserve_keys(tenant_id, owner_services, keys, job_ids)
@@ -87,27 +87,31 @@ WHERE i.tenant_id = :tenant_id AND i.owner_service = :owner_service AND i.key = 
   AND NOT EXISTS (SELECT FROM job j WHERE j.tenant_id = :tenant_id AND j.id = :job_id);
 
 
--- name: create(tenant_id, ids, series_ids, lane_ids, submitter_ids, owner_refs, user_ids, inputs, input_sizes, max_attempts, timeouts, run_ats, keys, tags)
+-- name: create(tenant_id, ids, series_ids, lane_ids, submitter_ids, owner_refs, user_ids, inputs, input_sizes, max_attempts, timeouts, run_ats, keys, tags, concurrency_keys)
 -- Inserts jobs, in the order given. Tags of one job are joined by chr(31). Takes no lock that another transaction could hold.
 WITH submitted AS MATERIALIZED (
     SELECT s.*, coalesce(s.run_at > clock(), false) AS is_later
     FROM unnest(:ids::uuid[], :series_ids::int[], :lane_ids::int[], :submitter_ids::int[], :owner_refs::text[],
                 :user_ids::text[], :inputs::json[], :input_sizes::int[], :max_attempts::smallint[], :timeouts::float8[],
-                :run_ats::timestamptz[], :keys::text[], :tags::text[])
+                :run_ats::timestamptz[], :keys::text[], :tags::text[], :concurrency_keys::text[])
         AS s(id, series_id, lane_id, submitter_id, owner_ref, user_id, input, input_bytes, max_attempts, timeout_seconds,
-             run_at, key, tags)
+             run_at, key, tags, concurrency_key)
 ), kept AS (
     INSERT INTO job (tenant_id, id, series_id, lane_id, submitter_id, owner_ref, user_id, input, max_attempts,
-                     timeout_seconds, run_at, idempotency_key, tags, created_at)
+                     timeout_seconds, run_at, idempotency_key, tags, concurrency_key, created_at)
     SELECT :tenant_id, id, series_id, lane_id, submitter_id, owner_ref, user_id, input, max_attempts, timeout_seconds,
-           run_at, key, string_to_array(tags, chr(31)), clock()
+           run_at, key, string_to_array(tags, chr(31)), concurrency_key, clock()
     FROM submitted
 ), queued AS (
-    INSERT INTO ready (tenant_id, job_id, lane_id, series_id, max_attempts, submitter_id, input_bytes, enqueued_at)
-    SELECT :tenant_id, id, lane_id, series_id, max_attempts, submitter_id, input_bytes, clock() FROM submitted WHERE NOT is_later
+    INSERT INTO ready (tenant_id, job_id, lane_id, series_id, max_attempts, submitter_id, input_bytes, enqueued_at,
+                       concurrency_key)
+    SELECT :tenant_id, id, lane_id, series_id, max_attempts, submitter_id, input_bytes, clock(), concurrency_key
+    FROM submitted WHERE NOT is_later
 ), scheduled AS (
-    INSERT INTO later (tenant_id, job_id, run_at, lane_id, series_id, max_attempts, submitter_id, input_bytes, enqueued_at)
-    SELECT :tenant_id, id, run_at, lane_id, series_id, max_attempts, submitter_id, input_bytes, clock() FROM submitted WHERE is_later
+    INSERT INTO later (tenant_id, job_id, run_at, lane_id, series_id, max_attempts, submitter_id, input_bytes, enqueued_at,
+                       concurrency_key)
+    SELECT :tenant_id, id, run_at, lane_id, series_id, max_attempts, submitter_id, input_bytes, clock(), concurrency_key
+    FROM submitted WHERE is_later
 ), counted AS (
     INSERT INTO stat_delta (tenant_id, series_id, pending)
     SELECT :tenant_id, series_id, count(*) FROM submitted GROUP BY series_id
@@ -178,10 +182,10 @@ WITH waiting AS MATERIALIZED ( -- full joins, because they are always hash joins
     DELETE FROM ready WHERE ctid = ANY (ARRAY(SELECT row_tid FROM picked)) RETURNING *
 ), leased AS (
     INSERT INTO lease (tenant_id, job_id, epoch, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id,
-                       input_bytes, enqueued_at, started_at, lease_until, lease_seconds, worker_id)
+                       input_bytes, enqueued_at, started_at, lease_until, lease_seconds, worker_id, concurrency_key)
     SELECT tenant_id, job_id, nextval('epoch'), lane_id, series_id, attempt + 1, failures, losses, max_attempts,
            submitter_id, input_bytes, enqueued_at, clock(), clock() + make_interval(secs => :lease_seconds), :lease_seconds,
-           :worker_id
+           :worker_id, concurrency_key
     FROM (SELECT t.* FROM taken t JOIN lane n ON n.id = t.lane_id ORDER BY n.priority DESC, t.seq) t
     RETURNING tenant_id, job_id, epoch, lane_id, series_id, attempt, lease_until
 ), reached AS MATERIALIZED (
@@ -353,7 +357,8 @@ WITH verdict AS MATERIALIZED (
     DELETE FROM lease l USING verdict v
     WHERE l.tenant_id = :tenant_id AND l.job_id = ANY (:job_ids::uuid[]) AND l.job_id = v.job_id
     RETURNING l.job_id, l.epoch, l.lane_id, l.series_id, l.attempt, v.failures, v.losses, l.max_attempts, l.submitter_id,
-              l.input_bytes, l.enqueued_at, l.started_at, l.cancel_requested_at, l.worker_id, l.progress, v.status, v.category, v.message, v.usage,
+              l.input_bytes, l.enqueued_at, l.started_at, l.cancel_requested_at, l.worker_id, l.progress, l.concurrency_key,
+              v.status, v.category, v.message, v.usage,
               CASE WHEN v.delay > 0 THEN clock() + make_interval(secs => v.delay) END AS run_at
 ), logged AS (
     INSERT INTO attempt (tenant_id, job_id, epoch, attempt, enqueued_at, started_at, finished_at, worker_id, category, message,
@@ -362,14 +367,15 @@ WITH verdict AS MATERIALIZED (
     FROM ended
 ), queued AS (
     INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id,
-                       input_bytes, enqueued_at)
-    SELECT :tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id, input_bytes, clock()
+                       input_bytes, enqueued_at, concurrency_key)
+    SELECT :tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id, input_bytes, clock(),
+           concurrency_key
     FROM ended WHERE status = 'pending' AND run_at IS NULL
 ), scheduled AS (
     INSERT INTO later (tenant_id, job_id, run_at, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id,
-                       input_bytes, enqueued_at)
+                       input_bytes, enqueued_at, concurrency_key)
     SELECT :tenant_id, job_id, run_at, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id, input_bytes,
-           clock()
+           clock(), concurrency_key
     FROM ended WHERE status = 'pending' AND run_at IS NOT NULL
 ), kept AS (
     INSERT INTO done (tenant_id, job_id, series_id, attempt, epoch, enqueued_at, started_at, finished_at,
@@ -487,11 +493,13 @@ WITH wanted AS MATERIALIZED (
 ), again AS (
     SELECT job_id, series_id, attempt FROM from_done UNION ALL SELECT job_id, series_id, attempt FROM from_lease
 ), queued AS (
-    INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, max_attempts, submitter_id, input_bytes, enqueued_at)
-    SELECT :tenant_id, a.job_id, j.lane_id, a.series_id, a.attempt, j.max_attempts, j.submitter_id, j.input_bytes, clock()
+    INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, max_attempts, submitter_id, input_bytes, enqueued_at,
+                       concurrency_key)
+    SELECT :tenant_id, a.job_id, j.lane_id, a.series_id, a.attempt, j.max_attempts, j.submitter_id, j.input_bytes, clock(),
+           j.concurrency_key
     FROM again a
-    CROSS JOIN LATERAL (SELECT lane_id, max_attempts, submitter_id, octet_length(input::text) AS input_bytes FROM job
-                        WHERE tenant_id = :tenant_id AND id = a.job_id OFFSET 0) j
+    CROSS JOIN LATERAL (SELECT lane_id, max_attempts, submitter_id, octet_length(input::text) AS input_bytes, concurrency_key
+                        FROM job WHERE tenant_id = :tenant_id AND id = a.job_id OFFSET 0) j
     ORDER BY a.job_id
 ), counted AS (
     INSERT INTO stat_delta (tenant_id, series_id, pending, failed, running)

@@ -57,6 +57,7 @@ def _summary_fields(row: asyncpg.Record) -> dict[str, Any]:
         "expires_at": row["expires_at"],
         "timeout_seconds": row["timeout_seconds"],
         "idempotency_key": row["idempotency_key"],
+        "concurrency_key": row["concurrency_key"],
         "worker_id": row["worker_id"],
         "lease_expires_at": row["lease_expires_at"],
         "cancel_requested_at": row["cancel_requested_at"],
@@ -128,6 +129,8 @@ async def scan(
         rows = await _sql.scan_owner_ref.rows(connection, owner_ref=where.owner_ref, **bounds)
     elif where.user_id:
         rows = await _sql.scan_user.rows(connection, user_id=where.user_id, **bounds)
+    elif where.concurrency_key:
+        rows = await _sql.scan_concurrency_key.rows(connection, concurrency_key=where.concurrency_key, **bounds)
     elif statuses == {Status.RUNNING}:
         rows = await _sql.scan_running.rows(connection, **bounds)
     elif len(statuses) == 1 and statuses <= {Status.FAILED, Status.CANCELLED}:
@@ -160,6 +163,7 @@ async def matching(
         worker_id=where.worker_id,
         error_category=where.error_category,
         idempotency_key=where.idempotency_key,
+        concurrency_key=where.concurrency_key,
         tags=where.tags or None,
         max_attempts=where.max_attempts,
         attempt=where.attempt,

@@ -60,6 +60,12 @@ SELECT id FROM job WHERE tenant_id = :tenant_id AND user_id = :user_id AND user_
   AND id >= :low::uuid AND id < :high::uuid ORDER BY id DESC LIMIT :budget::int;
 
 
+-- name: scan_concurrency_key(tenant_id, concurrency_key, low, high, budget)
+-- Candidates of a list, newest first: jobs with one concurrency key. Index: job_concurrency_key.
+SELECT id FROM job WHERE tenant_id = :tenant_id AND concurrency_key = :concurrency_key
+  AND id >= :low::uuid AND id < :high::uuid ORDER BY id DESC LIMIT :budget::int;
+
+
 -- name: scan_pending(tenant_id, low, high, budget)
 -- Candidates of a list, newest first: ready and later jobs. Index: the tables' keys by job id.
 SELECT job_id AS id FROM (
@@ -83,10 +89,11 @@ SELECT job_id AS id FROM done WHERE tenant_id = :tenant_id AND status = :status 
   AND job_id >= :low::uuid AND job_id < :high::uuid ORDER BY job_id DESC LIMIT :budget::int;
 
 
--- name: matching(tenant_id, job_ids, owner_service, owner_ref, user_id, key_id, task_type, model_profile, statuses, priority, worker_id, error_category, idempotency_key, tags, max_attempts, attempt, created_after, created_before, finished_after, finished_before)
+-- name: matching(tenant_id, job_ids, owner_service, owner_ref, user_id, key_id, task_type, model_profile, statuses, priority, worker_id, error_category, idempotency_key, concurrency_key, tags, max_attempts, attempt, created_after, created_before, finished_after, finished_before)
 -- Those candidates that match the whole filter, newest first, without their payloads. Index: primary keys.
 SELECT v.id, v.owner_service, v.owner_ref, v.user_id, v.key_id, v.task_type, v.model_profile, v.status, v.priority, v.attempt, v.max_attempts,
-       v.tags, v.created_at, v.run_at, v.expires_at, v.timeout_seconds, v.idempotency_key, v.worker_id, v.lease_expires_at,
+       v.tags, v.created_at, v.run_at, v.expires_at, v.timeout_seconds, v.idempotency_key, v.concurrency_key,
+       v.worker_id, v.lease_expires_at,
        v.cancel_requested_at, v.started_at, v.finished_at, v.progress, v.error_category, v.error_message
 FROM unnest(:job_ids::uuid[]) AS w(id)
 CROSS JOIN LATERAL (SELECT * FROM jobs WHERE tenant_id = :tenant_id AND id = w.id OFFSET 0) v
@@ -101,6 +108,7 @@ WHERE (:owner_service::text IS NULL OR v.owner_service = :owner_service)
   AND (:worker_id::text IS NULL OR v.worker_id = :worker_id)
   AND (:error_category::text IS NULL OR v.error_category = :error_category)
   AND (:idempotency_key::text IS NULL OR v.idempotency_key = :idempotency_key)
+  AND (:concurrency_key::text IS NULL OR v.concurrency_key = :concurrency_key)
   AND (:tags::text[] IS NULL OR v.tags @> :tags)
   AND (:max_attempts::smallint IS NULL OR v.max_attempts = :max_attempts)
   AND (:attempt::int IS NULL OR v.attempt = :attempt)

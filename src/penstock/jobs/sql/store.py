@@ -26,6 +26,7 @@ from penstock.tenants.principal import TenantId
 
 Connection = asyncpg.Connection
 Queue = tuple[str, str]  # task type, model profile
+Lane = tuple[str, str, int, bool]  # task type, model profile, priority, whether its jobs have concurrency keys
 TenantQueue = tuple[TenantId, str, str]  # the same of one tenant
 
 _sql = queries.load(__file__)
@@ -105,17 +106,20 @@ async def resolve_series(
     return found
 
 
-async def resolve_lanes(
-    connection: Connection, tenant: TenantId, wanted: Sequence[tuple[str, str, int]]
-) -> dict[tuple[str, str, int], int]:
-    """Return the ids of (task type, model profile, priority) lanes, and create those that are missing."""
-    found: dict[tuple[str, str, int], int] = {}
+async def resolve_lanes(connection: Connection, tenant: TenantId, wanted: Sequence[Lane]) -> dict[Lane, int]:
+    """Return the ids of lanes, and create those that are missing."""
+    found: dict[Lane, int] = {}
     while missing := sorted(set(wanted) - found.keys()):
-        tasks, profiles, priorities = zip(*missing, strict=True)
+        tasks, profiles, priorities, keyed = zip(*missing, strict=True)
         rows = await _sql.resolve_lanes.rows(
-            connection, tenant_id=tenant, task_types=tasks, model_profiles=profiles, priorities=priorities
+            connection,
+            tenant_id=tenant,
+            task_types=tasks,
+            model_profiles=profiles,
+            priorities=priorities,
+            keyed=keyed,
         )
-        found |= {(row["task_type"], row["model_profile"], row["priority"]): row["id"] for row in rows}
+        found |= {(row["task_type"], row["model_profile"], row["priority"], row["keyed"]): row["id"] for row in rows}
     return found
 
 
@@ -190,6 +194,7 @@ async def create(connection: Connection, tenant: TenantId, jobs: Sequence[NewJob
         run_ats=[job.submission.run_at for job in jobs],
         keys=[job.submission.idempotency_key for job in jobs],
         tags=["\x1f".join(job.submission.tags) or None for job in jobs],
+        concurrency_keys=[job.submission.concurrency_key for job in jobs],
     )
     created_at: datetime = rows[0]["created_at"]
     return created_at

@@ -48,7 +48,8 @@ CREATE TABLE submitter (
     UNIQUE (tenant_id, key_id, user_id)
 );
 
--- Lanes: a queue at one priority; the unit of claiming. Jobs of a lane run in the order of "ready.seq".
+-- Lanes: a queue at one priority; the unit of claiming. Jobs of a lane run in the order of "ready.seq". Jobs with a concurrency
+-- key have lanes of their own ("keyed"), so that they do not have to wait at the end of the lane each time they are admitted.
 -- low_seq is a hint: every ready row of the lane that the housekeeper could see lies at or after it. So a claim starts
 -- after the dead rows that a long transaction keeps vacuum from removing. A row that was committed late may lie before
 -- it; the housekeeper then lowers the hint, and idle claims scan from the very start.
@@ -58,8 +59,9 @@ CREATE TABLE lane (
     task_type     text NOT NULL,
     model_profile text NOT NULL,
     priority      smallint NOT NULL CHECK (priority BETWEEN -100 AND 100),
+    keyed         boolean NOT NULL,
     low_seq       bigint NOT NULL DEFAULT 0,
-    UNIQUE (tenant_id, task_type, model_profile, priority)
+    UNIQUE (tenant_id, task_type, model_profile, priority, keyed)
 ) WITH (fillfactor = 50);
 CREATE INDEX lane_queue ON lane (task_type, model_profile);
 
@@ -78,11 +80,13 @@ CREATE TABLE job (
     idempotency_key text,
     tags            text[],
     input           json NOT NULL,
+    concurrency_key text,
     PRIMARY KEY (tenant_id, id)
 ) PARTITION BY RANGE (id);
 CREATE INDEX job_series ON job (series_id, id);
 CREATE INDEX job_owner_ref ON job (tenant_id, owner_ref, id) WHERE owner_ref <> '';
 CREATE INDEX job_user ON job (tenant_id, user_id, id) WHERE user_id <> '';
+CREATE INDEX job_concurrency_key ON job (tenant_id, concurrency_key, id) WHERE concurrency_key IS NOT NULL;
 
 -- Idempotency keys are in a table of their own: a partitioned table cannot enforce uniqueness over all partitions.
 CREATE TABLE idempotency (
@@ -95,7 +99,8 @@ CREATE TABLE idempotency (
 CREATE INDEX idempotency_job ON idempotency (job_id);
 
 -- Jobs that can run now. attempt: runs begun so far; failures: those that count against max_attempts; losses: lost leases.
--- submitter_id and input_bytes travel with the job through ready, later and lease, for the usage of each attempt.
+-- submitter_id and input_bytes travel with the job through ready, later and lease, for the usage of each attempt;
+-- concurrency_key does so for its limit.
 CREATE TABLE ready (
     lane_id      integer NOT NULL,
     seq          bigint NOT NULL DEFAULT nextval('ready_seq'),
@@ -109,6 +114,7 @@ CREATE TABLE ready (
     submitter_id integer NOT NULL,
     input_bytes  integer NOT NULL,
     enqueued_at  timestamptz NOT NULL,
+    concurrency_key text,
     PRIMARY KEY (lane_id, seq),
     UNIQUE (tenant_id, job_id)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0,
@@ -201,6 +207,7 @@ CREATE TABLE later (
     submitter_id integer NOT NULL,
     input_bytes  integer NOT NULL,
     enqueued_at  timestamptz NOT NULL,
+    concurrency_key text,
     PRIMARY KEY (tenant_id, job_id)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0,
         vacuum_truncate = off);
@@ -254,6 +261,7 @@ CREATE TABLE lease (
     progress            json,
     chunks              integer NOT NULL DEFAULT 0 CHECK (chunks >= 0), -- stored chunks of this attempt's output
     log_lines           integer NOT NULL DEFAULT 0 CHECK (log_lines >= 0), -- stored lines of this attempt's log
+    concurrency_key     text,
     PRIMARY KEY (tenant_id, job_id)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
         autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
@@ -526,7 +534,7 @@ SELECT ensure_day((now() AT TIME ZONE 'UTC')::date + ahead) FROM generate_series
 CREATE VIEW jobs AS
 SELECT j.tenant_id, j.id, j.series_id, j.lane_id, s.owner_service, j.owner_ref, j.user_id, b.key_id, s.task_type,
        s.model_profile, n.priority,
-       j.input, j.max_attempts, j.timeout_seconds, j.idempotency_key, j.tags, j.created_at,
+       j.input, j.max_attempts, j.timeout_seconds, j.idempotency_key, j.concurrency_key, j.tags, j.created_at,
        coalesce(w.run_at, j.run_at) AS run_at, x.expires_at,
        CASE WHEN d.job_id IS NOT NULL THEN d.status
             WHEN l.job_id IS NOT NULL THEN 'running'
