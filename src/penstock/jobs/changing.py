@@ -16,6 +16,7 @@ from penstock.jobs.job import Job
 from penstock.jobs.reading import Reading
 from penstock.jobs.sql import store
 from penstock.jobs.states import Status, may_cancel, may_retry
+from penstock.quotas import store as quota_store
 
 _CHUNK = 1000  # jobs changed by one statement of a retry or cancel by filter
 
@@ -77,8 +78,10 @@ class Changing(Reading):
         return total
 
     async def _retry_some(self, job_ids: Sequence[UUID]) -> int:
-        async with self._shared.database.acquire() as connection:
+        async with self._shared.database.acquire() as connection, connection.transaction():
             retried = await store.retry(connection, self.tenant, job_ids)
+            if retried:
+                await quota_store.count_jobs(connection, self.tenant, sorted(retried))
         if retried:
             announce(
                 self._shared.wakeups, ready=Counter((self.tenant, *queue) for queue in retried.values()), cancelled=True

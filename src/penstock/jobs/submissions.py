@@ -35,7 +35,7 @@ class Submissions:
         self._writers = writers
         self._max_attempts = max_attempts  # of a job that does not set its own
 
-    async def submit(self, submission: JobSubmission, *, key_id: str) -> Submitted:
+    async def submit(self, submission: JobSubmission, *, key_id: str, counted: bool) -> Submitted:
         """Create a job, or return the one that an earlier request with the same idempotency key and content created.
 
         Raises IdempotencyConflict when the key was used for another request.
@@ -44,7 +44,7 @@ class Submissions:
             names = self._names
             if not names.has_ids(submission, key_id):
                 await names.resolve([submission], key_id)
-            new = self._prepare(submission, key_id)
+            new = self._prepare(submission, key_id, counted=counted)
             created_at = await self._writers.creates.put(new)
             if created_at is not None:
                 return Submitted(job=_as_created(new, created_at), created=True)
@@ -53,12 +53,12 @@ class Submissions:
             if existing is not None:
                 return Submitted(job=existing, created=False)
 
-    async def submit_many(self, submissions: Sequence[JobSubmission], *, key_id: str) -> list[Submitted]:
+    async def submit_many(self, submissions: Sequence[JobSubmission], *, key_id: str, counted: bool) -> list[Submitted]:
         """Create many jobs in one transaction, all or nothing; returns them in order. Raises as ``submit`` does."""
         _refuse_conflicts(submissions)
         await self._names.resolve(submissions, key_id)
         while True:
-            new = [self._prepare(submission, key_id) for submission in submissions]
+            new = [self._prepare(submission, key_id, counted=counted) for submission in submissions]
             found: dict[Key, Job] = {}
 
             async def meet(connection: store.Connection, taken: Sequence[NewJob], met: dict[Key, Job] = found) -> None:
@@ -85,7 +85,7 @@ class Submissions:
                 for job, at in zip(new, created, strict=True)
             ]
 
-    def _prepare(self, submission: JobSubmission, key_id: str) -> NewJob:
+    def _prepare(self, submission: JobSubmission, key_id: str, *, counted: bool) -> NewJob:
         series_id, lane_id, submitter_id = self._names.known_ids(submission, key_id)
         return NewJob(
             id=uuid7(),
@@ -94,6 +94,7 @@ class Submissions:
             submitter_id=submitter_id,
             max_attempts=submission.max_attempts or self._max_attempts,
             submission=submission,
+            counted=counted,
         )
 
     async def _find_by_keys(

@@ -57,17 +57,20 @@ class TenantJobs(Changing):
 
     # Submitting
 
-    async def submit(self, submission: JobSubmission, *, key_id: str = "") -> Submitted:
+    async def submit(self, submission: JobSubmission, *, key_id: str = "", counted: bool = False) -> Submitted:
         """Create a job, or return the one that an earlier request with the same idempotency key and content created.
 
-        ``key_id`` is the id of the submitter's key. Raises IdempotencyConflict when the idempotency key was used for
+        ``key_id`` is the id of the submitter's key; ``counted``: whether a quota counts the pending jobs of the key or
+        user. Raises IdempotencyConflict when the idempotency key was used for
         another request.
         """
-        return await self._submissions.submit(submission, key_id=key_id)
+        return await self._submissions.submit(submission, key_id=key_id, counted=counted)
 
-    async def submit_many(self, submissions: Sequence[JobSubmission], *, key_id: str = "") -> builtins.list[Submitted]:
+    async def submit_many(
+        self, submissions: Sequence[JobSubmission], *, key_id: str = "", counted: bool = False
+    ) -> builtins.list[Submitted]:
         """Create many jobs in one transaction, all or nothing; returns them in order. Raises as ``submit`` does."""
-        return await self._submissions.submit_many(submissions, key_id=key_id)
+        return await self._submissions.submit_many(submissions, key_id=key_id, counted=counted)
 
     # Watching
 

@@ -24,6 +24,7 @@ from penstock.jobs.usage import Charging, unpriced
 from penstock.jobs.work import Failure, HeartbeatResult, JobCompletion, JobHeartbeat, JobState
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
+from penstock.quotas import store as quota_store
 from penstock.tenants.principal import TenantId
 
 # The server refused the batch because of what is in it.
@@ -93,7 +94,7 @@ class TenantWriters:
         """
         keyed = [job for job in jobs if job.submission.idempotency_key is not None]
         async with self._database.acquire() as connection:
-            if not keyed and not any(job.expires for job in jobs):
+            if not keyed and not any(job.expires or job.counted for job in jobs):
                 fresh: Sequence[NewJob] = jobs
                 created_at: datetime | None = await store.create(connection, self._tenant, jobs)
             else:
@@ -106,6 +107,8 @@ class TenantWriters:
                     created_at = await store.create(connection, self._tenant, fresh) if fresh else None
                     if any(job.expires for job in fresh):
                         await queues.set_expiry(connection, self._tenant, fresh)
+                    if counted := [job.id for job in fresh if job.counted]:
+                        await quota_store.count_jobs(connection, self._tenant, counted)
         if fresh:
             announce(self._wakeups, ready=Counter((self._tenant, *job.queue) for job in fresh))
         written = {job.id for job in fresh}

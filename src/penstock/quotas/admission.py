@@ -98,6 +98,11 @@ class Limited:
     def headers(self) -> list[tuple[bytes, bytes]]:
         return headers(self._concerned)
 
+    @property
+    def counts_jobs(self) -> bool:
+        """Whether the jobs must be stored for a quota, which counts them while they are pending."""
+        return any(one.rule.counts_jobs for one in self._concerned)
+
 
 class Quotas:
     """Admits the requests of one gateway. ``concern`` is one look-up in a dictionary."""

@@ -13,14 +13,17 @@ _CHUNK: Final = 500
 
 
 class QuotaExpiry(Periodic):
-    """Ends the slices of processes that have died, and removes windows that nothing has touched for long."""
+    """Ends the slices of processes that have died, and removes what is not needed any more: windows that nothing has
+    touched for long, and finished jobs that quotas of pending jobs have counted."""
 
     def __init__(self, database: Database, *, interval: timedelta = timedelta(seconds=10)) -> None:
         super().__init__(interval=interval)
         self._database = database
+        self._swept = store.CountedJob()  # the last row that was checked
 
     async def once(self) -> bool:
         async with self._database.acquire() as connection:
             expired = await store.expire(connection, limit=_CHUNK)
             forgotten = await store.forget(connection, limit=_CHUNK)
+            self._swept = await store.sweep_jobs(connection, self._swept, limit=_CHUNK) or store.CountedJob()
         return _CHUNK in {expired, forgotten}

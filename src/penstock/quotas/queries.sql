@@ -62,6 +62,12 @@ SELECT count(*) FROM quota WHERE tenant_id = :tenant_id;
 -- user_id used. Index: primary keys.
 SELECT q.id, q.measure, q.per, q.key_id, q.user_id, q.most, q.on_crash, w.ends_at, x.held, x.unaccounted,
        CASE WHEN q.user_id = '*' AND :user_id::text IS NULL THEN NULL
+            WHEN q.measure = 'pending_jobs' AND (q.key_id <> '' OR q.user_id <> '') THEN (
+                SELECT count(DISTINCT c.job_id) FROM quota_job c
+                WHERE c.tenant_id = :tenant_id AND c.quota_id = q.id
+                  AND c.subject = CASE WHEN q.user_id = '*' THEN :user_id::text ELSE '' END
+                  AND (EXISTS (SELECT FROM ready WHERE tenant_id = :tenant_id AND job_id = c.job_id OFFSET 0)
+                       OR EXISTS (SELECT FROM later WHERE tenant_id = :tenant_id AND job_id = c.job_id OFFSET 0)))
             WHEN q.measure = 'pending_jobs' THEN (
                 SELECT coalesce(sum(p.pending), 0) FROM (
                     SELECT s.pending FROM stat s WHERE s.tenant_id = :tenant_id
@@ -80,6 +86,45 @@ LEFT JOIN quota_use x ON x.tenant_id = :tenant_id AND x.quota_id = q.id AND x.wi
 WHERE q.tenant_id = :tenant_id
   AND (:id::uuid IS NULL OR q.id = :id::uuid)
 ORDER BY q.key_id, q.user_id, q.measure, q.per;
+
+
+-- name: count_jobs(tenant_id, job_ids)!
+-- Store pending jobs for the quotas of pending jobs of their key or user, which count them. In the transaction that made them
+-- pending. Locks: these quotas, against removal. Indexes: unique index of ready; primary keys of later, submitter and quota.
+INSERT INTO quota_job (tenant_id, quota_id, subject, job_id, turn)
+SELECT :tenant_id::integer, q.id, CASE WHEN q.user_id = '*' THEN b.user_id ELSE '' END, w.job_id, p.turn
+FROM unnest(:job_ids::uuid[]) AS w(job_id)
+CROSS JOIN LATERAL (
+    SELECT submitter_id, seq AS turn FROM ready WHERE tenant_id = :tenant_id AND job_id = w.job_id
+    UNION ALL
+    SELECT submitter_id, 0 FROM later WHERE tenant_id = :tenant_id AND job_id = w.job_id
+    OFFSET 0
+) p
+JOIN submitter b ON b.tenant_id = :tenant_id AND b.id = p.submitter_id
+JOIN quota q ON q.tenant_id = :tenant_id AND q.measure = 'pending_jobs' AND (q.key_id <> '' OR q.user_id <> '')
+     AND q.key_id IN ('', b.key_id) AND (q.user_id IN ('', b.user_id) OR (q.user_id = '*' AND b.user_id <> ''))
+FOR KEY SHARE OF q
+ON CONFLICT DO NOTHING;
+
+
+-- name: sweep_jobs(after_tenant, after_quota, after_subject, after_job, after_turn, limit)
+-- tenant: every (maintenance; the rows carry their tenant)
+-- Remove finished jobs from the rows after the given one that quotas count, a limited number at a time; returns the last row
+-- that was checked. Locks: the rows removed. Index: primary keys.
+WITH page AS MATERIALIZED (
+    SELECT c.ctid AS row_tid, c.* FROM quota_job c
+    WHERE (c.tenant_id, c.quota_id, c.subject, c.job_id, c.turn)
+        > (:after_tenant::integer, :after_quota::uuid, :after_subject::text, :after_job::uuid, :after_turn::bigint)
+    ORDER BY c.tenant_id, c.quota_id, c.subject, c.job_id, c.turn LIMIT :limit::integer
+), gone AS (
+    DELETE FROM quota_job WHERE ctid = ANY (ARRAY(
+        SELECT p.row_tid FROM page p
+        WHERE NOT EXISTS (SELECT FROM ready WHERE tenant_id = p.tenant_id AND job_id = p.job_id OFFSET 0)
+          AND NOT EXISTS (SELECT FROM later WHERE tenant_id = p.tenant_id AND job_id = p.job_id OFFSET 0)
+          AND NOT EXISTS (SELECT FROM lease WHERE tenant_id = p.tenant_id AND job_id = p.job_id OFFSET 0)
+    ))
+)
+SELECT tenant_id, quota_id, subject, job_id, turn FROM page ORDER BY tenant_id DESC, quota_id DESC, subject DESC, job_id DESC, turn DESC LIMIT 1;
 
 
 -- name: expired(limit)

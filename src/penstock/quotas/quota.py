@@ -30,6 +30,7 @@ EVERY_USER: Final = "*"
 BUDGETS: Final = (TOKENS, AUDIO_SECONDS, MODEL_SECONDS)  # what the usage ledger counts, when calls have ended
 _SCALES: Final = {AUDIO_SECONDS: 10**6, MODEL_SECONDS: 10**6}  # the ledger counts microseconds
 _LARGEST: Final = 9 * 10**18
+_MOST_PENDING: Final = 10_000  # of a key or a user, whose pending jobs are counted one by one
 
 MEANINGS: Final = {
     CALLS_AT_ONCE: "live calls of models in progress",
@@ -76,8 +77,10 @@ class QuotaSetting(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             raise InvalidInput.of("per", "is required: minute, hour, day or month")
         if self.key is not None and self.user is not None:
             raise InvalidInput.of("user", "does not go with key: a quota is for one of them")
-        if self.measure in {PENDING_JOBS, STORED_BYTES} and (self.key or self.user):
+        if self.measure == STORED_BYTES and (self.key or self.user):
             raise InvalidInput.of("measure", f"{self.measure} can be limited for the whole tenant only")
+        if self.measure == PENDING_JOBS and (self.key or self.user) and self.limit > _MOST_PENDING:
+            raise InvalidInput.of("limit", f"must be at most {_MOST_PENDING} for pending_jobs of a key or user")
         if self.on_crash == "charge" and not self._can_charge:
             raise InvalidInput.of("on_crash", "can be charge for calls and jobs per hour, day or month only")
         if self.per == "minute" and self.measure in BUDGETS:

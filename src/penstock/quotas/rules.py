@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from penstock.quotas.quota import BUDGETS, EVERY_USER, name_of, scale_of
+from penstock.quotas.quota import BUDGETS, EVERY_USER, PENDING_JOBS, name_of, scale_of
 from penstock.tenants.principal import TenantId
 
 
@@ -30,6 +30,11 @@ class Rule:
     def budget(self) -> bool:
         """Whether the ledger counts it, and requests take nothing of it."""
         return self.measure in BUDGETS
+
+    @property
+    def counts_jobs(self) -> bool:
+        """Whether jobs that it admits must be stored for it (``store.count_jobs``), so that they can be counted."""
+        return self.measure == PENDING_JOBS and bool(self.key or self.user)
 
     @property
     def scale(self) -> int:

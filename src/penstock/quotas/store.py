@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -14,6 +15,16 @@ from penstock.quotas.slice import Grant, Report, Slice
 from penstock.tenants.principal import TenantId
 
 _sql = queries.load(__file__)
+
+
+class CountedJob(NamedTuple):
+    """The key of a row of a job that a quota counts."""
+
+    tenant_id: int = 0
+    quota_id: UUID = UUID(int=0)
+    subject: str = ""
+    job_id: UUID = UUID(int=0)
+    turn: int = 0
 
 
 async def sync(connection: asyncpg.Connection, reports: Sequence[tuple[Slice, Report]]) -> dict[UUID, Grant]:
@@ -100,6 +111,25 @@ async def quotas(
     """Return the quotas of a tenant, or one, with what is used of them; of those for every user, what ``user`` used."""
     rows = await _sql.quotas.rows(connection, tenant_id=tenant, id=quota_id, user_id=user)
     return [_quota(row) for row in rows]
+
+
+async def count_jobs(connection: asyncpg.Connection, tenant: TenantId, job_ids: Sequence[UUID]) -> None:
+    """Store jobs, in the transaction that made them pending, for the quotas that count those of their key or user."""
+    await _sql.count_jobs.run(connection, tenant_id=tenant, job_ids=job_ids)
+
+
+async def sweep_jobs(connection: asyncpg.Connection, after: CountedJob, *, limit: int) -> CountedJob | None:
+    """Remove finished jobs from the next rows that quotas count; returns the last row checked, or None at the end."""
+    row = await _sql.sweep_jobs.row(
+        connection,
+        after_tenant=after.tenant_id,
+        after_quota=after.quota_id,
+        after_subject=after.subject,
+        after_job=after.job_id,
+        after_turn=after.turn,
+        limit=limit,
+    )
+    return None if row is None else CountedJob(**row)
 
 
 async def expire(connection: asyncpg.Connection, *, limit: int) -> int:

@@ -24,7 +24,7 @@ from penstock.jobs.http.allowed import require_queue
 from penstock.jobs.http.base import ExplainTo, JobRoutes, KnownTo, Sizes, queue_of, waits
 from penstock.jobs.job import BatchSubmission, Created, CreatedBatch, Job, JobFields, JobSubmission, Submitted
 from penstock.jobs.service import JobService
-from penstock.quotas.admission import Admission, Quotas
+from penstock.quotas.admission import Limited, Quotas
 from penstock.tenants import scopes
 from penstock.tenants.principal import Principal
 from penstock.web.reading import BODY_ERRORS, check_moment
@@ -158,17 +158,18 @@ class SubmitRoutes(JobRoutes):
         limited = await self._quotas.admit_jobs(request.principal, [one.user_id or "" for one in submissions])
         if limited is None:
             return await self._create(request, submissions), []
-        return await self._counted(request, submissions, limited.admission), limited.headers
+        return await self._counted(request, submissions, limited), limited.headers
 
     async def _counted(
-        self, request: Request, submissions: Sequence[JobSubmission], admission: Admission
+        self, request: Request, submissions: Sequence[JobSubmission], limited: Limited
     ) -> Sequence[Submitted]:
         """Create jobs and count them. Jobs that existed already cost nothing, and neither do refused ones.
 
         If the database is lost meanwhile, or the request is cancelled, they may have been created, so they count.
         """
+        admission = limited.admission
         try:
-            submitted = await self._create(request, submissions)
+            submitted = await self._create(request, submissions, counted=limited.counts_jobs)
             if there_already := [one.job.user_id or "" for one in submitted if not one.created]:
                 admission.give_back(there_already)
             admission.settle()
@@ -181,11 +182,13 @@ class SubmitRoutes(JobRoutes):
             admission.end()
         return submitted
 
-    async def _create(self, request: Request, submissions: Sequence[JobSubmission]) -> Sequence[Submitted]:
+    async def _create(
+        self, request: Request, submissions: Sequence[JobSubmission], *, counted: bool = False
+    ) -> Sequence[Submitted]:
         jobs, key_id = self.jobs(request), request.principal.key or ""
         if len(submissions) == 1:
-            return [await jobs.submit(submissions[0], key_id=key_id)]
-        return await jobs.submit_many(submissions, key_id=key_id)
+            return [await jobs.submit(submissions[0], key_id=key_id, counted=counted)]
+        return await jobs.submit_many(submissions, key_id=key_id, counted=counted)
 
     async def _check_submissions(
         self, request: Request, submissions: Sequence[JobSubmission], prefix: Callable[[int], str]

@@ -42,6 +42,7 @@ class NewJob:
     submitter_id: int
     max_attempts: int
     submission: JobSubmission
+    counted: bool = False  # whether a quota of pending jobs of its key or user counts it
 
     @property
     def queue(self) -> Queue:

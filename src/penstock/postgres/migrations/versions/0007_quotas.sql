@@ -55,6 +55,36 @@ CREATE TABLE quota_slice (
 ) WITH (fillfactor = 50);
 CREATE INDEX quota_slice_expiry ON quota_slice (expires_at);
 
+-- The jobs that a quota of pending jobs of a key or user counts, while they are pending. The job's own transaction inserts the
+-- row, and nothing removes it when the job leaves: whoever counts looks where each job is, and removes those that have
+-- finished. So only jobs that such a quota concerns cost anything. A retry by hand inserts another row for its job, because
+-- the first may be in the course of being removed.
+CREATE TABLE quota_job (
+    tenant_id integer NOT NULL,
+    quota_id  uuid NOT NULL,
+    subject   text NOT NULL,
+    job_id    uuid NOT NULL,
+    turn      bigint NOT NULL, -- ready.seq when the row was inserted; 0: a scheduled job
+    PRIMARY KEY (tenant_id, quota_id, subject, job_id, turn),
+    FOREIGN KEY (tenant_id, quota_id) REFERENCES quota ON DELETE CASCADE
+);
+
+-- Returns how many jobs are pending of those that a quota counts for a subject, and removes those that have finished. Running
+-- ones stay, because they may become pending again. Locks: the rows removed. Indexes: primary keys; unique index of ready.
+CREATE FUNCTION quota_pending(the_tenant integer, the_quota uuid, the_subject text, OUT pending bigint) LANGUAGE plpgsql AS $$
+BEGIN
+    WITH found AS MATERIALIZED (
+        SELECT c.ctid AS row_tid, c.job_id,
+               EXISTS (SELECT FROM ready WHERE tenant_id = the_tenant AND job_id = c.job_id OFFSET 0)
+               OR EXISTS (SELECT FROM later WHERE tenant_id = the_tenant AND job_id = c.job_id OFFSET 0) AS waits,
+               EXISTS (SELECT FROM lease WHERE tenant_id = the_tenant AND job_id = c.job_id OFFSET 0) AS runs
+        FROM quota_job c WHERE c.tenant_id = the_tenant AND c.quota_id = the_quota AND c.subject = the_subject
+    ), gone AS (
+        DELETE FROM quota_job WHERE ctid = ANY (ARRAY(SELECT row_tid FROM found WHERE NOT waits AND NOT runs))
+    )
+    SELECT count(DISTINCT f.job_id) INTO pending FROM found f WHERE f.waits;
+END $$;
+
 -- The window of a quota that contains a moment, in the tenant's time zone. Hours are those of the clock on the wall, so
 -- the hour that summer time repeats is two windows; a day may have 23 or 25 hours.
 CREATE FUNCTION quota_window(per text, zone text, moment timestamptz, OUT starts_at timestamptz, OUT ends_at timestamptz)
@@ -132,7 +162,7 @@ BEGIN
     FOR i IN SELECT e.place FROM unnest(tenants, quotas, subjects, windows) WITH ORDINALITY AS e(tenant, quota, subject, start, place)
              ORDER BY e.tenant, e.quota, e.subject, e.start NULLS LAST, e.place
     LOOP
-        SELECT q.measure, q.per, q.most, q.on_crash, t.time_zone INTO rule
+        SELECT q.measure, q.per, q.most, q.on_crash, q.key_id <> '' OR q.user_id <> '' AS narrow, t.time_zone INTO rule
         FROM quota q JOIN tenant t ON t.id = q.tenant_id WHERE q.tenant_id = tenants[i] AND q.id = quotas[i];
         CONTINUE WHEN NOT FOUND;
         SELECT * INTO span FROM quota_window(rule.per, rule.time_zone, coalesce(nullif(windows[i], 'epoch'), clock()));
@@ -163,6 +193,8 @@ BEGIN
         IF rule.per = 'minute' THEN
             u.recent[61] := u.recent[61] + delta;
             u.settled := (SELECT sum(n) FROM unnest(u.recent) n);
+        ELSIF rule.measure = 'pending_jobs' AND rule.narrow THEN
+            u.settled := quota_pending(u.tenant_id, u.quota_id, u.subject);
         ELSIF rule.measure = 'pending_jobs' THEN
             u.settled := (SELECT coalesce(sum(pending), 0) FROM (
                 SELECT pending FROM stat WHERE tenant_id = u.tenant_id
