@@ -120,7 +120,7 @@ async def test_seconds_of_live_calls_use_up_the_budget(tenant: TenantCaller, dat
 async def test_usage_is_booked_in_the_window_in_which_it_arose(
     tenant: TenantCaller, database: Database, clock: Clock
 ) -> None:
-    await clock.freeze()
+    await clock.freeze(noon=True)
     await tenant.set_quota("tokens", 100, "hour")
     await run_job(tenant, prompt_tokens=70)
     await clock.advance(timedelta(hours=1))

@@ -120,7 +120,7 @@ async def test_windows_follow_the_clock_on_the_tenants_wall(
 
 @pytest.mark.parametrize("per", ["hour", "day", "month"])
 async def test_a_new_window_has_the_whole_quota_again(shares: Shares, clock: Clock, per: str) -> None:
-    await clock.freeze()
+    await clock.freeze(noon=True)
     rule = await shares.quota(3, per=per)
     assert await usable(shares.process(), rule) == 3
     ends_at = (await shares.standing(rule)).resets_at
@@ -133,7 +133,7 @@ async def test_a_new_window_has_the_whole_quota_again(shares: Shares, clock: Clo
 
 
 async def test_a_request_is_counted_in_the_window_in_which_it_was_admitted(shares: Shares, clock: Clock) -> None:
-    await clock.freeze()
+    await clock.freeze(noon=True)
     rule = await shares.quota(3, per="hour", on_crash="free")
     process = shares.process()
     ((old, amount),) = await process.take({(rule, ""): 1})
@@ -149,7 +149,7 @@ async def test_a_request_is_counted_in_the_window_in_which_it_was_admitted(share
 
 
 async def test_no_60_seconds_see_more_than_the_quota_of_a_minute(shares: Shares, clock: Clock) -> None:
-    await clock.freeze()
+    await clock.freeze(noon=True)
     rule = await shares.quota(10, per="minute")
     process = shares.process()
     admitted: list[float] = []
@@ -236,7 +236,7 @@ async def test_a_limit_that_is_lowered_holds_at_once_and_one_that_is_raised_too(
 
 
 async def test_what_a_killed_process_held_is_free_again_within_a_minute(shares: Shares, clock: Clock) -> None:
-    await clock.freeze()
+    await clock.freeze(noon=True)
     rule = await shares.quota(2, "calls_at_once", None)
     killed, other = shares.process(), shares.process()
     await killed.take({(rule, ""): 2})
@@ -251,7 +251,7 @@ async def test_what_a_killed_process_held_is_free_again_within_a_minute(shares: 
 
 @pytest.mark.parametrize("on_crash", ["free", "charge"])
 async def test_what_a_killed_process_held_is_free_or_charged(shares: Shares, clock: Clock, on_crash: str) -> None:
-    await clock.freeze()
+    await clock.freeze(noon=True)
     rule = await shares.quota(100, on_crash=on_crash)
     killed = shares.process()
     await use(killed, rule, amount=3)
@@ -268,7 +268,7 @@ async def test_what_a_killed_process_held_is_free_or_charged(shares: Shares, clo
 
 
 async def test_with_charge_a_quota_is_not_exceeded_however_processes_die(shares: Shares, clock: Clock) -> None:
-    await clock.freeze()
+    await clock.freeze(noon=True)
     rule = await shares.quota(60, on_crash="charge")
     admitted = 0
     for _ in range(12):
@@ -284,7 +284,7 @@ async def test_with_charge_a_quota_is_not_exceeded_however_processes_die(shares:
 
 async def test_a_process_that_stood_still_does_not_use_its_old_slice(shares: Shares, clock: Clock) -> None:
     """As after SIGSTOP for a minute: its slice has expired, and others have taken it."""
-    await clock.freeze()
+    await clock.freeze(noon=True)
     rule = await shares.quota(30, on_crash="free")
     stopped, other = shares.process(), shares.process()
     for one in await use(stopped, rule, amount=1):
@@ -412,7 +412,7 @@ async def test_a_client_that_leaves_at_any_step_gives_back_what_it_took(shares: 
 
 
 async def test_old_windows_are_removed(shares: Shares, clock: Clock) -> None:
-    await clock.freeze()
+    await clock.freeze(noon=True)
     rule = await shares.quota(10)
     process = shares.process()
     await use(process, rule)

@@ -25,9 +25,10 @@ class Clock:
             f" RETURN {self._base} + make_interval(secs => {self.ahead.total_seconds()})",
         )
 
-    async def freeze(self) -> None:
-        """Stop the clock now: from here on only ``advance`` moves it."""
-        ((moment,),) = await query(self._database, "SELECT now()::text")
+    async def freeze(self, *, noon: bool = False) -> None:
+        """Stop the clock now, or at noon of this day: from here on only ``advance`` moves it."""
+        at = "date_trunc('day', now(), 'UTC') + interval '12 hours'" if noon else "now()"
+        ((moment,),) = await query(self._database, f"SELECT ({at})::text")
         self._base = f"timestamptz '{moment}'"
         await self.advance(timedelta(0))
 
