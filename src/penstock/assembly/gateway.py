@@ -72,9 +72,10 @@ class GatewayAssembly(Shared):
                 ),
                 providers.part(self.providers, self.jobs),
                 blobs.part(self.blobs, quotas=self.quotas.quotas),
-                system.part(self.database, self.jobs),
+                system.part(self.database, self.jobs, self.brokers.all),
                 self.access.part,
                 sidecar.part(self.infra),
+                *self.brokers.parts(self.jobs.wakeups),
             ],
         )
 

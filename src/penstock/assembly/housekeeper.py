@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from penstock.assembly.brokers import Brokers
 from penstock.events.positions import Positions
 from penstock.housekeeping.counters import Counters
 from penstock.housekeeping.expirer import Expirer
@@ -14,7 +15,7 @@ from penstock.housekeeping.rescuer import Rescuer
 from penstock.housekeeping.retention import Retention
 from penstock.housekeeping.sweeper import Sweeper
 from penstock.jobs.limits import JobLimits
-from penstock.part import Part
+from penstock.part import Part, started
 from penstock.postgres.address import database_url
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
@@ -57,6 +58,7 @@ async def run(settings: Settings) -> None:
         usage_detail=timedelta(days=settings.penstock_usage_detail_days),
     )
     try:
-        await until_signal(housekeeper)
+        async with started(Brokers(settings).parts(housekeeper.wakeups)):
+            await until_signal(housekeeper)
     finally:
         await database.close()

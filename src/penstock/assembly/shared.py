@@ -7,6 +7,7 @@ from functools import cached_property
 
 from penstock.access.instance import Instance
 from penstock.access.secret_file import SecretSource
+from penstock.assembly.brokers import Brokers
 from penstock.blobs.service import BlobService
 from penstock.blobs.uploads import Uploads
 from penstock.jobs.limits import JobLimits
@@ -74,6 +75,11 @@ class Shared:
             observe_batch=self._observe_batch,
             charging=charging(self.prices, self.usage.day),
         )
+
+    @cached_property
+    def brokers(self) -> Brokers:
+        """The brokers that the settings name. Raises SettingsError."""
+        return Brokers(self.settings)
 
     @cached_property
     def blobs(self) -> BlobService:

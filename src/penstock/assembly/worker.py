@@ -46,6 +46,10 @@ class WorkerAssembly(Shared):
             ),
             WorkerPart(start=self.usage.start, stop=self.usage.stop),
             WorkerPart(start=self.jobs.start, stop=self.jobs.stop),
+            *(
+                WorkerPart(start=part.start, stop=part.stop)
+                for part in self.brokers.parts(self.jobs.wakeups, self.jobs.claims)
+            ),
         ]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from penstock.brokers.broker import Broker
 from penstock.gateway.system import SystemRoutes
 from penstock.jobs.service import JobService
 from penstock.part import Part
@@ -9,6 +12,6 @@ from penstock.postgres.pool import Database
 from penstock.web.route import routes_of
 
 
-def part(database: Database, jobs: JobService) -> Part:
+def part(database: Database, jobs: JobService, brokers: Sequence[Broker]) -> Part:
     """Return the routes for health and metrics, which include counts of jobs."""
-    return Part(routes=routes_of(SystemRoutes(database, jobs)))
+    return Part(routes=routes_of(SystemRoutes(database, jobs, brokers)))

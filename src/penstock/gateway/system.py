@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 from msgspec import Struct
 
+from penstock.brokers.broker import Broker
 from penstock.errors import DatabaseUnavailable, SchemaMismatch
 from penstock.gateway.job_metrics import measure
 from penstock.jobs.service import JobService
@@ -26,10 +28,18 @@ class Health(Struct, frozen=True, kw_only=True):
     status: str
 
 
+class Readiness(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whether the process can serve requests. A broker that is unavailable does not prevent that."""
+
+    status: str
+    brokers: dict[str, str] = {}  # "connected" or "unavailable", by name, if brokers are used
+
+
 class SystemRoutes:
     """The health and metrics of a gateway."""
 
-    def __init__(self, database: Database, service: JobService) -> None:
+    def __init__(self, database: Database, service: JobService, brokers: Sequence[Broker]) -> None:
+        self._brokers = brokers
         self._database = database
         self._service = service
         self._stats_at = 0.0
@@ -53,14 +63,15 @@ class SystemRoutes:
         name="readiness",
         tag="System",
         summary="Whether PostgreSQL responds, has the right schema and accepts writes",
-        responses={200: ResponseSpec(description="PostgreSQL is ready", type=Health, example={"status": "ready"})},
+        responses={200: ResponseSpec(description="PostgreSQL is ready", type=Readiness, example={"status": "ready"})},
         errors=(DatabaseUnavailable, SchemaMismatch),
         open=True,
     )
     async def readyz(self, request: Request) -> Response:
         request.query({})
         await self._database.ping()
-        return json_response(Health(status="ready"))
+        states = {one.name: "connected" if one.connected.is_set() else "unavailable" for one in self._brokers}
+        return json_response(Readiness(status="ready", brokers=states))
 
     @route(
         "GET",

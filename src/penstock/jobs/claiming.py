@@ -12,6 +12,7 @@ import asyncpg
 import msgspec
 
 from penstock.jobs.announcements import announce
+from penstock.jobs.claims import Kind
 from penstock.jobs.names import ClaimedNames
 from penstock.jobs.queues import ServedNotes
 from penstock.jobs.shared import POLL_INTERVAL, Shared
@@ -19,10 +20,7 @@ from penstock.jobs.slots import Slots
 from penstock.jobs.sql import store
 from penstock.jobs.turns import Taken, Turns
 from penstock.jobs.work import ClaimedJob, ClaimRequest
-from penstock.processes.waiting import set_within
 from penstock.tenants.principal import TenantId
-
-Kind = tuple[tuple[str, ...], tuple[str, ...]]  # the task types and the model profiles that a claim names
 
 _SETTLE_SECONDS: Final = 1.0  # that a cancelled claim waits for its statement
 _MAX_KINDS: Final = 1000  # of claims, of which a process remembers the turns
@@ -56,9 +54,9 @@ class Claiming:
         self._notes.note(request)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + request.wait_seconds
-        with self._shared.claims.waiting(request, self._tenant) as news:
+        with self._shared.claims.waiting(request, self._tenant) as waiter:
             while True:
-                news.clear()
+                waiter.news.clear()
                 if slots is None:
                     jobs = await self._claim_or_hand_back(request)
                 else:
@@ -66,7 +64,7 @@ class Claiming:
                 left = deadline - loop.time()
                 if jobs or left <= 0:
                     return jobs
-                await set_within(news, min(left, POLL_INTERVAL.total_seconds()))
+                await self._shared.claims.wait(waiter, min(left, POLL_INTERVAL.total_seconds()))
 
     async def _claim_into(self, slots: Slots, request: ClaimRequest, seconds: float) -> list[ClaimedJob]:
         """Wait for a free slot, then claim as many jobs as there are free slots."""

@@ -5,25 +5,40 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 
 from penstock.jobs.announcements import any_queue, queues_of
 from penstock.jobs.sql.store import TenantQueue
 from penstock.jobs.work import ClaimRequest
 from penstock.postgres.wakeups import Keys
+from penstock.processes.waiting import set_within
 from penstock.tenants.principal import TenantId
 
+Kind = tuple[tuple[str, ...], tuple[str, ...]]  # the task types and the model profiles that a claim names
 
-class _Waiter:
-    __slots__ = ("_profiles", "_tasks", "_tenant", "kind", "news")
+
+class Waiter:
+    """A claim that waits for jobs. ``idle`` while it has found none and does nothing but wait for ``news``."""
+
+    __slots__ = ("_profiles", "_tasks", "_tenant", "idle", "kind", "limit", "news")
 
     def __init__(self, request: ClaimRequest, tenant: TenantId | None) -> None:
-        self.kind = (tuple(request.task_types), tuple(request.model_profiles))
+        self.kind: Kind = (tuple(request.task_types), tuple(request.model_profiles))
+        self.limit = request.limit
+        self.idle = False
         self._tenant = tenant
         self._tasks = frozenset(request.task_types)
         self._profiles = frozenset(request.model_profiles)
         self.news = asyncio.Event()
+
+    @property
+    def of_all_tenants(self) -> bool:
+        return self._tenant is None
+
+    def takes(self, kind: Kind) -> bool:
+        """Return whether it is an idle claim of this kind and of all tenants."""
+        return self.idle and self.of_all_tenants and self.kind == kind and not self.news.is_set()
 
     def wants(self, queue: TenantQueue) -> bool:
         tenant, task_type, model_profile = queue
@@ -35,23 +50,53 @@ class _Waiter:
 
 
 class ClaimQueue:
-    """Waiting claims in order of arrival. A wake-up wakes as many claims as it announces jobs, not all of them."""
+    """Waiting claims in order of arrival. A wake-up wakes as many claims as it announces jobs, not all of them.
+
+    Claims of a kind in ``pushed`` are woken by ``push`` only: a broker gives each announcement to one process.
+    """
 
     def __init__(self) -> None:
-        self._waiters: dict[_Waiter, None] = {}
+        self._waiters: dict[Waiter, None] = {}
+        self.pushed: set[Kind] = set()
+        self.on_idle: Callable[[Kind], None] | None = None  # called when a claim of all tenants becomes idle
 
     @contextmanager
-    def waiting(self, request: ClaimRequest, tenant: TenantId | None) -> Iterator[asyncio.Event]:
-        """Join the queue of waiting claims; the event is set when work of the wanted kind is announced.
+    def waiting(self, request: ClaimRequest, tenant: TenantId | None) -> Iterator[Waiter]:
+        """Join the queue of waiting claims; ``news`` is set when work of the wanted kind is announced.
 
         The claim is for jobs of ``tenant``; None: of any.
         """
-        waiter = _Waiter(request, tenant)
+        waiter = Waiter(request, tenant)
         self._waiters[waiter] = None
         try:
-            yield waiter.news
+            yield waiter
         finally:
             del self._waiters[waiter]
+
+    async def wait(self, waiter: Waiter, seconds: float) -> None:
+        """Wait for news, for ``seconds`` at most."""
+        waiter.idle = True
+        try:
+            if self.on_idle is not None and waiter.of_all_tenants:
+                self.on_idle(waiter.kind)
+            await set_within(waiter.news, seconds)
+        finally:
+            waiter.idle = False
+
+    def idle(self, kind: Kind) -> bool:
+        """Return whether a claim of this kind, of all tenants, has found no jobs and waits."""
+        return any(waiter.takes(kind) for waiter in self._waiters)
+
+    def push(self, kind: Kind, queue: TenantQueue, count: int) -> int:
+        """Wake idle claims of this kind for ``count`` jobs; return how many they can take."""
+        room = 0
+        for waiter in self._waiters:
+            if room >= count:
+                break
+            if waiter.takes(kind) and waiter.wants(queue):
+                waiter.news.set()
+                room += waiter.limit
+        return min(room, count)
 
     def wake(self, keys: Keys) -> None:
         """Wake the claims that a wake-up on READY concerns."""
@@ -63,6 +108,8 @@ class ClaimQueue:
             # Jobs of an unknown queue of a tenant: each kind of claim may be the one that can take them.
             woken: Counter[object] = Counter()
             for waiter in self._waiters:
+                if waiter.kind in self.pushed and waiter.of_all_tenants:
+                    continue
                 kind = waiter.kind if queue == any_queue(queue[0]) else None
                 if not waiter.news.is_set() and woken[kind] < count and waiter.wants(queue):
                     waiter.news.set()

@@ -12,6 +12,7 @@ from penstock.events.tail import EVENTS
 from penstock.jobs import statistics
 from penstock.jobs.announcements import CANCELLED, FINISHED, READY
 from penstock.jobs.claiming import Claiming
+from penstock.jobs.claims import ClaimQueue
 from penstock.jobs.controls import Controls
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.shared import Shared
@@ -59,6 +60,11 @@ class JobService:
         self.wakeups.subscribe(FINISHED, self._shared.finish_waiters.wake)
         self.wakeups.subscribe(CANCELLED, lambda _: self.cancellations.set())
         self.wakeups.subscribe(EVENTS, self._wake_readers)
+
+    @property
+    def claims(self) -> ClaimQueue:
+        """The claims that wait for jobs."""
+        return self._shared.claims
 
     def of(self, tenant: TenantId) -> TenantJobs:
         """Return the jobs of a tenant."""

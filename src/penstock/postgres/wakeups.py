@@ -54,6 +54,7 @@ class Wakeups:
         self._interval = interval.total_seconds()
         self._sender = secrets.token_hex(4)
         self._callbacks: dict[str, list[Callback]] = {}
+        self._forwards: dict[str, list[Callback]] = {}
         self._pending: dict[str, Counter[str] | None] = {}
         self._due = asyncio.Event()
         self._lost = asyncio.Event()
@@ -67,6 +68,10 @@ class Wakeups:
         After a connection was lost it is called with None, because wake-ups may have been missed.
         """
         self._callbacks.setdefault(topic, []).append(callback)
+
+    def forward(self, topic: str, callback: Callback) -> None:
+        """Call ``callback`` with the keys of every announcement that this process makes on a topic."""
+        self._forwards.setdefault(topic, []).append(callback)
 
     def start(self) -> None:
         if not self._tasks:
@@ -93,6 +98,8 @@ class Wakeups:
         elif not self._due.is_set():
             asyncio.get_running_loop().call_later(self._interval / 5, self._due.set)
         self._deliver(topic, keys)
+        for callback in self._forwards.get(topic, ()):
+            callback(keys)
 
     def _collect(self, topic: str, keys: Keys) -> None:
         pending = self._pending.get(topic, Counter())

@@ -129,7 +129,7 @@ def database_url(value: object) -> Secret:
     if url is None:
         raise ValueError("must be a URL of the form postgresql://user:password@host:5432/database")
     for host in url["hosts"].split(","):
-        found = _DATABASE_HOST.fullmatch(host)
+        found = _HOST_PORT.fullmatch(host)
         if found is None or not 0 < int(found["port"] or 5432) <= 65_535:
             raise ValueError(
                 "must name its host as host:5432 or [2001:db8::1]:5432; in user and password, special characters are "
@@ -139,7 +139,12 @@ def database_url(value: object) -> Secret:
 
 
 _DATABASE_URL: Final = re.compile(r"postgres(?:ql)?://(?:[^/?#]*@)?(?P<hosts>[^/?#@]*)")
-_DATABASE_HOST: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\[\]:\s]*)(?::(?P<port>[0-9]{1,5})?)?")
+_HOST_PORT: Final = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\[\]:\s]*)(?::(?P<port>[0-9]{1,5})?)?")
+
+
+def secret(value: object) -> Secret:
+    """Any secret that is not blank."""
+    return Secret(_secret(value))
 
 
 def header_secret(value: object) -> Secret:
@@ -168,6 +173,15 @@ def network(value: object) -> str:
         return str(ipaddress.ip_network(text(value), strict=False))
     except ValueError:
         raise ValueError("must be a network such as 10.2.0.0/16 or fd00::/8") from None
+
+
+def host_port(value: object) -> str:
+    """A host name or address, with or without a port: ``broker``, ``broker:5672``, ``[::1]:5672``."""
+    given = text(value)
+    found = _HOST_PORT.fullmatch(given)
+    if found is None or found["port"] == "" or not 0 < int(found["port"] or 1) <= 65_535 or given.startswith(":"):
+        raise ValueError("must be a host or host:port; an IPv6 address stands in brackets")
+    return given
 
 
 def several(kind: Kind[T]) -> Kind[tuple[T, ...]]:

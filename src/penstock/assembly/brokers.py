@@ -1,0 +1,32 @@
+"""The brokers that the settings name, with what a process announces and receives over them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from penstock.brokers.broker import Broker
+from penstock.brokers.rabbitmq import RabbitAddress, RabbitMQ
+from penstock.jobs import ready_queues
+from penstock.jobs.claims import ClaimQueue
+from penstock.part import Part
+from penstock.postgres.wakeups import Wakeups
+from penstock.settings.brokers import BrokerSettings
+
+
+class Brokers:
+    """The connections of one process. Raises SettingsError if a package is not installed."""
+
+    def __init__(self, settings: BrokerSettings) -> None:
+        address = RabbitAddress.from_settings(settings)
+        self.rabbitmq = None if address is None else RabbitMQ(address)
+
+    @property
+    def all(self) -> Sequence[Broker]:
+        return [broker for broker in (self.rabbitmq,) if broker is not None]
+
+    def parts(self, wakeups: Wakeups, claims: ClaimQueue | None = None) -> list[Part]:
+        """Return the connections, and the announcements of ready jobs; with ``claims``, those are received too."""
+        parts = []
+        if self.rabbitmq is not None:
+            parts.append(ready_queues.part(self.rabbitmq, wakeups, claims))
+        return [*parts, *(Part(start=broker.start, stop=broker.stop) for broker in self.all)]

@@ -1,0 +1,131 @@
+"""RabbitMQ servers of one test or module. They come from the system's packages and listen on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from asyncio.subprocess import DEVNULL, Process
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from penstock.brokers.rabbitmq import RabbitAddress
+from penstock.masking import Secret
+from penstock.supervisor.ports import free_port
+from tests.support.waiting import until
+
+_RABBITMQ = Path("/usr/lib/rabbitmq/bin")  # not on PATH: the programs there run as the user who starts them
+_START_SECONDS = 60
+
+
+def needs_rabbitmq() -> pytest.MarkDecorator:
+    return pytest.mark.skipif(not _RABBITMQ.is_dir(), reason="rabbitmq-server is not installed")
+
+
+@dataclass(kw_only=True)
+class Server:
+    """A server on a port of loopback that can be killed and started again with what it has stored."""
+
+    command: list[str]
+    port: int
+    folder: Path
+    environment: dict[str, str]
+    ready: str  # of the log, once it accepts connections
+    process: Process | None = None
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "server.log"
+
+    async def start(self) -> None:
+        self.log.unlink(missing_ok=True)
+        with self.log.open("wb") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                *self.command,
+                cwd=self.folder,
+                env=self.environment,
+                stdin=DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        await until(self._is_ready, f"{self.command[0]} accepts connections", seconds=_START_SECONDS)
+
+    def _is_ready(self) -> bool:
+        assert self.process is not None
+        text = self.log.read_text(errors="replace")
+        assert self.process.returncode is None, text
+        return self.ready in text
+
+    async def kill(self) -> None:
+        """Kill all processes of the server with SIGKILL."""
+        process, self.process = self.process, None
+        if process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+
+@asynccontextmanager
+async def rabbitmq_server(folder: Path, *, name: str = "one", epmd_port: int | None = None) -> AsyncIterator[Server]:
+    """One node. Nodes of one cluster share ``epmd_port``, where an epmd of their own listens."""
+    async with AsyncExitStack() as stack:
+        if epmd_port is None:
+            epmd_port = await stack.enter_async_context(epmd())
+        port, node_folder = free_port(), folder / name
+        node_folder.mkdir(parents=True, exist_ok=True)
+        plugins = node_folder / "enabled_plugins"
+        plugins.write_text("[].\n")
+        cookie = node_folder / ".erlang.cookie"
+        cookie.write_text("PENSTOCK")
+        cookie.chmod(0o400)
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": str(node_folder),
+            "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_NODENAME": f"{name}@localhost",
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_NODE_PORT": str(port),
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_MNESIA_BASE": str(node_folder),
+            "RABBITMQ_LOG_BASE": str(node_folder),
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(plugins),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 1:1 -kernel inet_dist_use_interface {127,0,0,1}",
+            "ERL_EPMD_PORT": str(epmd_port),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+        }
+        server = Server(
+            command=[str(_RABBITMQ / "rabbitmq-server")],
+            port=port,
+            folder=node_folder,
+            environment=environment,
+            ready="Server startup complete",
+        )
+        stack.push_async_callback(server.kill)
+        await server.start()
+        yield server
+
+
+@asynccontextmanager
+async def epmd() -> AsyncIterator[int]:
+    """The name server of Erlang's nodes, on a port of its own; without it, the first node would leave one behind."""
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        "epmd", "-port", str(port), "-address", "127.0.0.1", stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL
+    )
+    try:
+        yield port
+    finally:
+        process.kill()
+        await process.wait()
+
+
+def address_of(*nodes: Server) -> RabbitAddress:
+    return RabbitAddress(
+        nodes=[("127.0.0.1", node.port) for node in nodes], user="guest", password=Secret("guest"), vhost="/"
+    )
