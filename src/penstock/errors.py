@@ -18,6 +18,7 @@
     │   ├── IdempotencyConflict     the key was used before for another request
     │   ├── AlreadyExists           a model of that name and version is registered already
     │   ├── QuotaExceeded           a quota has too little left
+    │   ├── PriceMissing            a quota of cost applies, and what it would cost is not known
     │   └── PoisonInput             this input has brought down replicas repeatedly
     ├── ServiceError                the service could not serve a valid request
     │   ├── DatabaseUnavailable     PostgreSQL cannot be reached; try again
@@ -183,6 +184,12 @@ class QuotaExceeded(CallerError):
         super().__init__(message)
         self.exceeded = exceeded
         self.retry_after = retry_after  # None: waiting does not help
+
+
+class PriceMissing(CallerError):
+    """A quota of cost limits this request, but there is no price for what it calls."""
+
+    code = "price_missing"
 
 
 class PoisonInput(CallerError):

@@ -85,6 +85,7 @@ _CATEGORIES: Final = {
     "schema_mismatch": Category.RATE_LIMITED,
     "unreachable": Category.RATE_LIMITED,
     "quota_exceeded": Category.RATE_LIMITED,
+    "price_missing": Category.UNAVAILABLE,  # until the operator states one
 }
 
 

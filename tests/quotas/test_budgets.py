@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 
 from penstock.postgres.pool import Database
-from penstock.usage.sql import rollup
 from tests.support.clocks import Clock
 from tests.support.databases import query
 from tests.support.gateways import SUBMISSION, HttpCaller
-from tests.support.quotas import TenantCaller, gateways, new_tenant
+from tests.support.quotas import TenantCaller, counted, gateways, new_tenant, run_job
 from tests.support.waiting import until
 
 MODEL = """
@@ -42,29 +41,6 @@ async def both(module_database_url: str, tmp_path_factory: pytest.TempPathFactor
 @pytest.fixture
 async def tenant(both: list[HttpCaller]) -> TenantCaller:
     return await new_tenant(both[0])
-
-
-async def run_job(tenant: TenantCaller, *, user: str = "", **used: Any) -> None:
-    """Submit a job and complete it with that usage."""
-    reply = await tenant.submit(user_id=user)
-    assert reply.status == 201, reply.body
-    (job,) = (await tenant.call("POST", "/jobs/claim", {"worker_id": "w", "limit": 1})).json["jobs"]
-    call = {"provider": "far", "model": "m"} | used
-    done = await tenant.call(
-        "POST", f"/jobs/{job['id']}/complete", {"epoch": job["epoch"], "result": 1, "usage": [call]}
-    )
-    assert done.status == 200, done.body
-
-
-async def counted(tenant: TenantCaller, database: Database) -> None:
-    """Roll usage up, and have the gateway look at its budgets."""
-    async with database.acquire() as connection:
-        while await rollup.roll_up(connection):
-            pass
-    slices = tenant.caller.parts.quotas.slices
-    for one in slices._all():
-        one.synced_at -= 1
-    await slices.once()
 
 
 async def test_tokens_of_jobs_use_up_the_budget_of_every_gateway(

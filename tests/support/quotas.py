@@ -9,8 +9,10 @@ from typing import Any
 from uuid import uuid4
 
 from penstock.masking import Secret
+from penstock.postgres.pool import Database
 from penstock.quotas import store
 from penstock.quotas.rules import Rule
+from penstock.usage.sql import rollup
 from tests.support.gateways import SUBMISSION, HttpCaller, Reply, running_gateway
 
 TOKEN = "operators-token"
@@ -96,3 +98,26 @@ async def new_tenant(caller: HttpCaller, *, time_zone: str = "UTC") -> TenantCal
     )
     assert created.status == 201, created.body
     return TenantCaller(caller=caller, tenant=name, key=created.json["key"], key_id=created.json["id"])
+
+
+async def run_job(tenant: TenantCaller, *, user: str = "", **used: Any) -> None:
+    """Submit a job and complete it with that usage."""
+    reply = await tenant.submit(user_id=user)
+    assert reply.status == 201, reply.body
+    (job,) = (await tenant.call("POST", "/jobs/claim", {"worker_id": "w", "limit": 1})).json["jobs"]
+    call = {"provider": "far", "model": "m"} | used
+    done = await tenant.call(
+        "POST", f"/jobs/{job['id']}/complete", {"epoch": job["epoch"], "result": 1, "usage": [call]}
+    )
+    assert done.status == 200, done.body
+
+
+async def counted(tenant: TenantCaller, database: Database) -> None:
+    """Roll usage up, and have the gateway look at its budgets."""
+    async with database.acquire() as connection:
+        while await rollup.roll_up(connection):
+            pass
+    slices = tenant.caller.parts.quotas.slices
+    for one in slices._all():
+        one.synced_at -= 1
+    await slices.once()

@@ -48,7 +48,7 @@ class GatewayAssembly(Shared):
     @cached_property
     def gateway(self) -> Gateway:
         """All parts, in the order in which they start; they stop in reverse."""
-        inputs = InputCheck(self.models, self.catalogue)
+        inputs = InputCheck(self.models, self.catalogue, prices=self.prices, today=self.usage.day)
         return Gateway(
             self.settings,
             self.access.access,
@@ -66,6 +66,7 @@ class GatewayAssembly(Shared):
                     self.jobs,
                     self.settings,
                     check=inputs,
+                    require_price=inputs.require_price,
                     known=inputs.names,
                     explain=inputs.problem,
                     quotas=self.quotas.quotas,

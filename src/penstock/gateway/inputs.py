@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from datetime import date
 
 import msgspec
 
-from penstock.errors import Forbidden, InvalidInput
+from penstock.errors import Forbidden, InvalidInput, PriceMissing
 from penstock.failures import CallFailed
 from penstock.jobs.job import JobSubmission
 from penstock.models.reader import Reader
@@ -14,6 +15,7 @@ from penstock.models.service import ModelService
 from penstock.providers import job_inputs
 from penstock.providers.profile import Catalogue, Profile
 from penstock.tenants.principal import Principal
+from penstock.usage.prices import PriceList
 from penstock.web.reading import decode
 
 PREDICT = "predict"
@@ -27,8 +29,17 @@ class InputCheck:
     and its worker checks it.
     """
 
-    def __init__(self, models: ModelService, catalogue: Catalogue) -> None:
+    def __init__(
+        self,
+        models: ModelService,
+        catalogue: Catalogue,
+        *,
+        prices: PriceList,
+        today: Callable[[], date],
+    ) -> None:
         self._models = models
+        self._prices = prices
+        self._today = today
         self._profiles = catalogue.profiles
 
     def names(self, task_type: str, sender: Principal) -> Collection[str]:
@@ -44,6 +55,28 @@ class InputCheck:
         """Return why this gateway does not serve a queue, if the manifest of its model is wrong; for operators only."""
         task_type, model_profile = queue
         return self._models.problem_of(model_profile) if task_type == PREDICT and sender.operator else None
+
+    def require_price(self, submission: JobSubmission, prefix: str, _sender: Principal) -> None:
+        """Raise PriceMissing if a job may call a model or provider without a price.
+
+        What the jobs of a queue call that only workers elsewhere know is not known here; they are accepted.
+        """
+        for provider, model in self._calls_of(submission):
+            if self._prices.find(provider, model, self._today()) is None:
+                at = f" at the provider {provider}" if provider else ""
+                what = f"the model {model}{at}" if model else f"the provider {provider}"
+                raise PriceMissing(
+                    f"{prefix}model_profile: a quota of cost limits this job, and prices.toml has no price for {what}"
+                )
+
+    def _calls_of(self, submission: JobSubmission) -> Sequence[tuple[str, str]]:
+        """Return the providers and models that a job may call, as the ledger names them."""
+        if submission.task_type == PREDICT:
+            return [("", submission.model_profile)]
+        profile = self._profiles.get(submission.model_profile)
+        if profile is None or submission.task_type not in (*job_inputs.TRANSCRIPTION_TASKS, *job_inputs.CHAT_TASKS):
+            return []
+        return [(provider.name, provider.model) for provider in profile.providers]
 
     def __call__(self, submission: JobSubmission, prefix: str, sender: Principal) -> None:
         """Raise InvalidInput that names the field below ``prefix``, and Forbidden for a model that the sender's key may

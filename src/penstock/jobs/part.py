@@ -17,9 +17,16 @@ from penstock.web.route import routes_of
 
 
 def part(
-    service: JobService, settings: JobSettings, *, check: Check, known: KnownTo, explain: ExplainTo, quotas: Quotas
+    service: JobService,
+    settings: JobSettings,
+    *,
+    check: Check,
+    require_price: Check,
+    known: KnownTo,
+    explain: ExplainTo,
+    quotas: Quotas,
 ) -> Part:
-    """The routes of jobs. For ``check``, ``known``, ``explain`` and ``quotas`` see SubmitRoutes and JobRoutes."""
+    """The routes of jobs. For the functions and ``quotas`` see SubmitRoutes and JobRoutes."""
     sizes = Sizes(
         input=settings.penstock_max_input_bytes,
         result=settings.penstock_max_result_bytes,
@@ -32,6 +39,7 @@ def part(
             known=known,
             explain=explain,
             check=check,
+            require_price=require_price,
             quotas=quotas,
             strict_queues=settings.penstock_strict_queues,
         ),

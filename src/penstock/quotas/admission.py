@@ -16,6 +16,7 @@ from penstock.quotas.quota import (
     BUDGETS,
     CALLS,
     CALLS_AT_ONCE,
+    COST,
     JOBS,
     MODEL_SECONDS,
     PENDING_JOBS,
@@ -41,6 +42,7 @@ _UNITS: Final = {
     TOKENS: b';qu="tokens"',
     AUDIO_SECONDS: b';qu="seconds"',
     MODEL_SECONDS: b';qu="seconds"',
+    COST: b';qu="millionths"',
 }
 
 
@@ -97,6 +99,11 @@ class Limited:
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
         return headers(self._concerned)
+
+    @property
+    def costs(self) -> bool:
+        """Whether a quota of cost is among them: then what the request calls must have a price."""
+        return any(one.rule.measure == COST for one in self._concerned)
 
     @property
     def counts_jobs(self) -> bool:

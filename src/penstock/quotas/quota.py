@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from penstock.errors import InvalidInput
 
 Measure = Literal[
-    "calls_at_once", "calls", "jobs", "pending_jobs", "stored_bytes", "tokens", "audio_seconds", "model_seconds"
+    "calls_at_once", "calls", "jobs", "pending_jobs", "stored_bytes", "tokens", "audio_seconds", "model_seconds", "cost"
 ]
 Per = Literal["minute", "hour", "day", "month"]
 OnCrash = Literal["free", "charge"]
@@ -26,9 +26,15 @@ STORED_BYTES: Final = "stored_bytes"
 TOKENS: Final = "tokens"
 AUDIO_SECONDS: Final = "audio_seconds"
 MODEL_SECONDS: Final = "model_seconds"
+COST: Final = "cost"
 EVERY_USER: Final = "*"
-BUDGETS: Final = (TOKENS, AUDIO_SECONDS, MODEL_SECONDS)  # what the usage ledger counts, when calls have ended
-_SCALES: Final = {AUDIO_SECONDS: 10**6, MODEL_SECONDS: 10**6}  # the ledger counts microseconds
+BUDGETS: Final = (TOKENS, AUDIO_SECONDS, MODEL_SECONDS, COST)  # what the usage ledger counts, when calls have ended
+# The ledger counts microseconds and 10^-12 of the currency; limits count seconds and millionths of the currency.
+_SCALES: Final = {
+    AUDIO_SECONDS: 10**6,
+    MODEL_SECONDS: 10**6,
+    COST: 10**6,
+}
 _LARGEST: Final = 9 * 10**18
 _MOST_PENDING: Final = 10_000  # of a key or a user, whose pending jobs are counted one by one
 
@@ -41,6 +47,7 @@ MEANINGS: Final = {
     TOKENS: "tokens in and out, of live calls and of the attempts of jobs",
     AUDIO_SECONDS: "seconds of sound that were heard",
     MODEL_SECONDS: "seconds that models and providers took",
+    COST: "cost by the price list, in millionths of its currency",
 }
 _AT_A_TIME: Final = (CALLS_AT_ONCE, PENDING_JOBS, STORED_BYTES)
 _CALENDAR: Final = ("hour", "day", "month")

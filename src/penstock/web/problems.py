@@ -27,6 +27,7 @@ STATUSES: dict[type[errors.PenstockError], tuple[int, str]] = {
     errors.InvalidInput: (422, "A field breaks a rule"),
     errors.IdempotencyConflict: (422, "The idempotency key was used for another request"),
     errors.AlreadyExists: (409, "Already registered"),
+    errors.PriceMissing: (403, "No price is known"),
     errors.QuotaExceeded: (429, "Quota exceeded"),
     errors.PoisonInput: (422, "This input brings the model down"),
     errors.ModelFailed: (500, "The model failed"),

@@ -15,6 +15,7 @@ from penstock.errors import (
     Forbidden,
     IdempotencyConflict,
     InvalidInput,
+    PriceMissing,
     QuotaExceeded,
     TooLarge,
 )
@@ -59,8 +60,9 @@ class SubmitRoutes(JobRoutes):
 
     ``check`` gets every submission before anything is written, with the prefix of its fields ("" or "jobs[3].") and the
     sender; it may raise InvalidInput and Forbidden. It runs on the event loop, so it must be quick. Then ``quotas``
-    admit the jobs. If no worker has ever served a job's queue and this process does not know it, the job is refused
-    with ``strict_queues``; otherwise the response has a warning.
+    admit the jobs; if one of them limits cost, ``require_price`` gets each submission and may raise PriceMissing. If no
+    worker has ever served a job's queue and this process does not know it, the job is refused with ``strict_queues``;
+    otherwise the response has a warning.
     """
 
     def __init__(
@@ -71,12 +73,14 @@ class SubmitRoutes(JobRoutes):
         known: KnownTo = lambda _, __: (),
         explain: ExplainTo = lambda _, __: None,
         check: Check | None = None,
+        require_price: Check | None = None,
         quotas: Quotas,
         strict_queues: bool = False,
     ) -> None:
         super().__init__(service, sizes=sizes, known=known, explain=explain)
         self._quotas = quotas
         self._check = check
+        self._require_price = require_price
         self._strict_queues = strict_queues
 
     @route(
@@ -101,7 +105,7 @@ class SubmitRoutes(JobRoutes):
                 example=examples.JOB,
             ),
         },
-        errors=(*BODY_ERRORS, Forbidden, IdempotencyConflict, QuotaExceeded, DatabaseUnavailable),
+        errors=(*BODY_ERRORS, Forbidden, IdempotencyConflict, QuotaExceeded, PriceMissing, DatabaseUnavailable),
         max_body_bytes=lambda routes: routes.sizes.one_job,
     )
     async def submit(self, request: Request) -> Response:
@@ -131,7 +135,7 @@ class SubmitRoutes(JobRoutes):
         responses={
             201: ResponseSpec(description="In the order of the request", type=CreatedBatch, example=examples.CREATED)
         },
-        errors=(*BODY_ERRORS, Forbidden, IdempotencyConflict, QuotaExceeded, DatabaseUnavailable),
+        errors=(*BODY_ERRORS, Forbidden, IdempotencyConflict, QuotaExceeded, PriceMissing, DatabaseUnavailable),
         max_body_bytes=lambda routes: routes.sizes.batch,
     )
     async def submit_batch(self, request: Request) -> Response:
@@ -169,6 +173,10 @@ class SubmitRoutes(JobRoutes):
         """
         admission = limited.admission
         try:
+            if limited.costs and self._require_price is not None:
+                for index, submission in enumerate(submissions):
+                    prefix = "" if len(submissions) == 1 else f"jobs[{index}]."
+                    self._require_price(submission, prefix, request.principal)
             submitted = await self._create(request, submissions, counted=limited.counts_jobs)
             if there_already := [one.job.user_id or "" for one in submitted if not one.created]:
                 admission.give_back(there_already)

@@ -17,7 +17,7 @@ import msgspec
 
 from penstock.access.http.keys import sender_of
 from penstock.blobs.uploads import Uploads
-from penstock.errors import InvalidInput, ModelUnavailable, NotFound, PenstockError, QuotaExceeded
+from penstock.errors import InvalidInput, ModelUnavailable, NotFound, PenstockError, PriceMissing, QuotaExceeded
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.logbook import Wanted
 from penstock.models.http.calls import result_of
@@ -76,7 +76,7 @@ def _interface(method: str, path: str) -> Callable[[Handler], Handler]:
             status: ResponseSpec(description="It failed", type=dict[str, str], example={"error": "why it failed"})
             for status in _FAILURES
         },
-        errors=(QuotaExceeded,),
+        errors=(QuotaExceeded, PriceMissing),
         scope=scopes.MODELS_CALL,
         max_body_bytes=lambda routes: routes.max_call_bytes,
     )
@@ -166,7 +166,9 @@ class BackendRoutes:
             except PenstockError as error:
                 return _failed(error)
 
-        return await within_quotas(self._quotas, request, call)
+        return await within_quotas(
+            self._quotas, request, call, require_price=lambda: self._metering.require_price(deployment)
+        )
 
     def _deployment(self, query: Mapping[str, str], reader: Reader) -> Deployment:
         name = _id(query)

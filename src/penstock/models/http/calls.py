@@ -17,6 +17,7 @@ from penstock.errors import (
     NotFound,
     Overloaded,
     PoisonInput,
+    PriceMissing,
     ProviderFailed,
     QuotaExceeded,
     Unauthorized,
@@ -45,7 +46,7 @@ MAX_REQUEST_ID: Final = 200  # characters
 _BEGIN_SECONDS: Final = 1.0  # the wait for a stream's first event before the response begins with status 200
 _ERRORS: Final = (
     *BODY_ERRORS, NotFound, PoisonInput, Overloaded, ModelFailed, ModelCrashed, ModelTimeout, ModelUnavailable,
-    ModelBroken, ProviderFailed, QuotaExceeded, DatabaseUnavailable,
+    ModelBroken, ProviderFailed, QuotaExceeded, PriceMissing, DatabaseUnavailable,
 )  # fmt: skip
 _REQUEST_ID: Final = Parameter(
     name="X-Request-ID",
@@ -116,7 +117,9 @@ class CallRoutes:
             self._metering.follow(request, deployment, live)
             return as_response(request, await result_of(request, live), request_id)
 
-        return await within_quotas(self._quotas, request, call)
+        return await within_quotas(
+            self._quotas, request, call, require_price=lambda: self._metering.require_price(deployment)
+        )
 
     @route(
         "POST",
@@ -154,7 +157,9 @@ class CallRoutes:
                 raise
             return EventStream(chunks=feed, begin=begin, endless=False)
 
-        return await within_quotas(self._quotas, request, call)
+        return await within_quotas(
+            self._quotas, request, call, require_price=lambda: self._metering.require_price(deployment)
+        )
 
     def _begin(self, request: Request, deployment: Deployment, given: Input, listener: Listener) -> LiveCall:
         return self._service.host.call(

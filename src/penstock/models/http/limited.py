@@ -15,23 +15,32 @@ from penstock.web.response import EventStream, Response
 
 
 async def within_quotas(
-    quotas: Quotas, request: Request, call: Callable[[], Awaitable[Response | EventStream]]
+    quotas: Quotas,
+    request: Request,
+    call: Callable[[], Awaitable[Response | EventStream]],
+    *,
+    require_price: Callable[[], None],
 ) -> Response | EventStream:
     """Make a call of a model if the quotas allow it, and count it.
 
     A call that is refused (4xx, 503) costs nothing. One that began counts, even if it fails or its client leaves.
-    Until it has ended, it also counts towards ``calls_at_once``. A worker's call for a job is not a live call.
+    Until it has ended, it also counts towards ``calls_at_once``. Under a quota of cost, ``require_price`` raises
+    PriceMissing if the cost of the call would not be known. A worker's call for a job is not a live call.
     """
     if not quotas.concern(request.principal) or of_a_job(request):
         return await call()
     limited = await quotas.admit_call(request.principal)
-    return await call() if limited is None else await _counted(limited, call)
+    return await call() if limited is None else await _counted(limited, call, require_price)
 
 
-async def _counted(limited: Limited, call: Callable[[], Awaitable[Response | EventStream]]) -> Response | EventStream:
+async def _counted(
+    limited: Limited, call: Callable[[], Awaitable[Response | EventStream]], require_price: Callable[[], None]
+) -> Response | EventStream:
     admission = limited.admission
     response: Response | EventStream | None = None
     try:
+        if limited.costs:
+            require_price()
         response = await call()
     except PenstockError as error:
         response = problems.response(error)

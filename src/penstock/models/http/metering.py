@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any, Final
 
+from penstock.errors import PriceMissing
 from penstock.models.accounting import use_of
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.deployment import Deployment
@@ -32,6 +33,12 @@ class Metering:
         """Raise Overloaded while the usage of another call could not be kept."""
         if self._usage is not None:
             self._usage.require_room()
+
+    def require_price(self, deployment: Deployment) -> None:
+        """Raise PriceMissing if calls of this model have no price."""
+        name = deployment.model.name
+        if self._usage is not None and self._usage.prices.find("", name, self._usage.day()) is None:
+            raise PriceMissing(f"a quota of cost limits this call, and prices.toml has no price for the model {name}")
 
     def follow(self, request: Request, deployment: Deployment, call: LiveCall) -> None:
         """Record the usage of a call when it has ended, before its caller gets the result.

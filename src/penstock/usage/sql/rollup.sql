@@ -48,13 +48,14 @@ WITH taken AS MATERIALIZED (
     SELECT tenant_id, at, dims_id, attempts, calls, failures, unreported, unpriced, prompt_tokens, completion_tokens,
            audio_us, model_us, bytes_in, bytes_out, cost
     FROM entry WHERE NOT broad
-), budgets AS ( -- the quotas of tokens and seconds; locks rows of quota_use in the order of their keys
+), budgets AS ( -- the quotas of tokens, seconds and cost; locks rows of quota_use in the order of their keys
     INSERT INTO quota_use AS x (tenant_id, quota_id, subject, window_start, settled, touched_at)
     SELECT q.tenant_id, q.id, CASE WHEN q.user_id = '*' THEN b.user_id ELSE '' END, w.starts_at,
            added(0, sum(CASE q.measure WHEN 'tokens' THEN t.prompt_tokens::numeric + t.completion_tokens
-                                       WHEN 'audio_seconds' THEN t.audio_us ELSE t.model_us END)), clock()
+                                       WHEN 'audio_seconds' THEN t.audio_us WHEN 'cost' THEN t.cost
+                                       ELSE t.model_us END)), clock()
     FROM taken t
-    JOIN quota q ON q.tenant_id = t.tenant_id AND q.measure IN ('tokens', 'audio_seconds', 'model_seconds')
+    JOIN quota q ON q.tenant_id = t.tenant_id AND q.measure IN ('tokens', 'audio_seconds', 'model_seconds', 'cost')
     JOIN tenant n ON n.id = t.tenant_id
     LEFT JOIN submitter b ON b.tenant_id = t.tenant_id AND b.id = t.submitter_id
     CROSS JOIN LATERAL quota_window(q.per, n.time_zone, t.at) w

@@ -7,9 +7,9 @@ CREATE TABLE quota (
     key_id    text NOT NULL, -- that it limits; '': not a key
     user_id   text NOT NULL, -- that it limits; '': not a user; '*': every user, each on their own
     measure   text NOT NULL CHECK (measure IN ('calls_at_once', 'calls', 'jobs', 'pending_jobs', 'stored_bytes',
-                                                   'tokens', 'audio_seconds', 'model_seconds')),
+                                                   'tokens', 'audio_seconds', 'model_seconds', 'cost')),
     per       text NOT NULL CHECK (per IN ('', 'minute', 'hour', 'day', 'month')),
-    most      bigint NOT NULL CHECK (most >= 0), -- seconds are in microseconds
+    most      bigint NOT NULL CHECK (most >= 0), -- seconds are in microseconds, cost in 10^-12
     on_crash  text NOT NULL CHECK (on_crash IN ('free', 'charge')), -- what happens to a slice that expires
     PRIMARY KEY (tenant_id, id),
     UNIQUE (tenant_id, key_id, user_id, measure, per),
@@ -20,7 +20,7 @@ CREATE TABLE quota (
 );
 
 -- What is used of a quota in one window. A new window is a new row; limits without a calendar window have one row, whose
--- window starts at the epoch. Tokens and seconds are settled by the roll-up of usage, and nothing of them is held. Of the
+-- window starts at the epoch. Tokens, seconds and cost are settled by the roll-up of usage, and nothing of them is held. Of the
 -- others always settled + held <= most, unless the limit was lowered.
 CREATE TABLE quota_use (
     tenant_id    integer NOT NULL,
