@@ -16,11 +16,19 @@ travel as JSON too, so that values stand in them as they are.
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from msgspec import Raw, Struct
 
 from penstock.failures import Category
+
+# msgspec cannot decode the union of Raw and None, so at run time the type is Raw alone; fields that are None are left
+# out when a record is encoded.
+if TYPE_CHECKING:
+    OptionalRaw = Raw | None
+else:
+    OptionalRaw = Raw
 
 
 class StepKind(StrEnum):
@@ -61,7 +69,7 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
     name: str  # the model or queue of a call, the signal, the event kind, or the name of a recorded value
     input_hash: bytes = b""  # 16 bytes; a difference on replay is a warning
     target: Target | None = None  # of CALL and MAP
-    input: Raw | None = None  # of CALL; the data of PUBLISH and PROGRESS; the conditions of EVENT
+    input: OptionalRaw = None  # of CALL; the data of PUBLISH and PROGRESS; the conditions of EVENT
     items: list[Raw] | None = None  # of MAP
     limit: int | None = None  # of MAP: the most child jobs at a time
     fail_fast: bool = True  # of MAP: end at the first failure
@@ -98,7 +106,7 @@ class Mail(Struct, frozen=True, kw_only=True, omit_defaults=True):
     no: int | None = None  # the step that ended or fired
     name: str = ""  # of a signal
     status: Status | None = None  # of an end
-    value: Raw | None = None  # the result of an end (of a MAP: a list of MapItems), the payload of a signal or event
+    value: OptionalRaw = None  # the result of an end (of a MAP: a list of MapItems), the payload of a signal or event
     fault: Fault | None = None
 
 
@@ -110,15 +118,15 @@ class MapItem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     status: Status
-    value: Raw | None = None
+    value: OptionalRaw = None
     fault: Fault | None = None
 
 
-class Recorded(Struct, frozen=True, kw_only=True):
+class Recorded(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The outcome of a RECORD step. It is stored as mail, so the code sees it only after it has been committed."""
 
     no: int
-    value: Raw | None = None
+    value: OptionalRaw = None
     fault: Fault | None = None
 
 
@@ -201,3 +209,17 @@ class History(Struct, frozen=True, kw_only=True):
     turns: list[StoredTurn]
     steps: list[StoredStep]
     mail: list[Mail]  # that the turns consumed, by id
+
+
+class FlowDescription(Struct, frozen=True, kw_only=True):
+    """What others may know of a flow: how it is called, and where its code is."""
+
+    name: str
+    version: str
+    file: str
+    description: str
+    input: dict[str, Any]  # JSON Schema of the input, which is an object
+    output: dict[str, Any]  # JSON Schema of the result
+    examples: list[dict[str, Any]]  # of inputs
+    priority: int | None  # of runs that are submitted without one
+    timeout_seconds: float | None  # of a run, from its start to its end

@@ -1,0 +1,336 @@
+"""One run in memory: it replays its history, consumes mail and makes turns.
+
+The owner calls ``begin`` once, then ``deliver`` for more mail, and after each of them ``turn`` when ``effects`` (the
+functions that have to run elsewhere) have ended. A turn that is not stored leaves the run ahead of its history: call
+``unwind`` and begin again.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import inspect
+from asyncio import CancelledError, TimerHandle
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+from msgspec import Raw
+
+from penstock.flows.kernel import loop as loops
+from penstock.flows.kernel.compensations import Compensations
+from penstock.flows.kernel.declaration import Flow
+from penstock.flows.kernel.errors import Stopped, fault_of, stack_of
+from penstock.flows.kernel.ledger import Ledger
+from penstock.flows.kernel.loop import FlowLoop, FlowTask
+from penstock.flows.kernel.records import (
+    Cancelled,
+    Completed,
+    Failed,
+    Fault,
+    History,
+    Mail,
+    MailKind,
+    Outcome,
+    Recorded,
+    StepKind,
+    Turn,
+)
+from penstock.flows.kernel.steps import Handle
+
+_SOON: Final = 64  # child jobs of a map that are expected to end soon
+_ENDING: Final = frozenset({StepKind.CALL, StepKind.MAP, StepKind.EVENT, StepKind.RECORD})
+
+Effect = tuple[int, Awaitable[Any]]  # the number of a RECORD step, and what computes its value
+
+
+class Run:
+    """A run of a flow. All methods are called on one thread."""
+
+    def __init__(self, flow: Flow[..., Any], history: History, *, effects: bool = True, strict: bool = False) -> None:
+        """Without ``effects`` recorded functions are not executed; ``strict`` makes a changed input a mismatch."""
+        self.flow = flow
+        self.id = history.run_id
+        self.loop = FlowLoop(
+            base=int.from_bytes(history.run_id.bytes[-5:]) << 20,
+            add_timer=self._add_timer,
+            remove_timer=self._remove_timer,
+            owner=self,
+        )
+        self.ledger = Ledger(history, self.loop, strict=strict)
+        self.open: dict[int, Handle[Any] | TimerHandle] = {}  # steps that the code waits for, by number
+        self.effects: list[Effect] = []  # that have to end before the turn
+        self.executes = effects
+        self.compensations = Compensations(self.loop, self.ledger)
+        self.inbox: dict[str, deque[Raw | None]] = {}  # signals that no step waits for yet, by name
+        self.waiting: dict[str, deque[Handle[Any]]] = {}  # waits for signals, by name
+        self._history = history
+        self._timer_nos: dict[int, int] = {}  # by the identity of the loop's handle
+        self._main: FlowTask[bytes] | None = None
+        self._cancelled = False  # a cancellation has been consumed
+        self._number = len(history.turns)
+        self._outcome: Outcome | None = None
+
+    # From outside
+
+    def begin(self, mail: Sequence[Mail]) -> None:
+        """Replay the history, or start the code if it has none, and consume the mail."""
+        if self._history.loop != loops.VERSION:
+            self.ledger.hold("broken", f"the run needs version {self._history.loop} of the loop, not {loops.VERSION}")
+            return
+        self.repeat()
+        if self._outcome is not None:
+            self.ledger.hold_changed(self._what_it_waits_for())
+        if self.ledger.held is None:
+            self.ledger.begin_turn()
+            if self._main is None:
+                self._start()
+            self._consume(mail)
+
+    def repeat(self) -> None:
+        """Replay the history, and no more."""
+        self.loop.now = self._history.started_at
+        self._replay()
+
+    def deliver(self, mail: Sequence[Mail]) -> None:
+        """Consume more mail, in a new turn."""
+        self.ledger.begin_turn()
+        self._consume(mail)
+
+    def recorded(self, outcome: Recorded) -> None:
+        """Add the outcome of an effect to the turn."""
+        self.ledger.draft.recorded.append(outcome)
+
+    def turn(self) -> Turn:
+        """End the turn and return it."""
+        if not self.ended:
+            self.effects = []
+        if self.ledger.held is None and self._outcome is None and not self._can_go_on():
+            self.ledger.hold(
+                "broken",
+                "the code can never go on: each of its tasks waits for something that no step and no signal will end",
+            )
+        draft = self.ledger.draft
+        draft.recorded.sort(key=_no)  # effects end in any order
+        held = self.ledger.held
+        if held is not None:
+            return Turn(number=self._number, first_no=draft.first_no, outcome=held)
+        turn = Turn(
+            number=self._number,
+            taken=draft.taken,
+            first_no=draft.first_no,
+            steps=draft.steps,
+            recorded=draft.recorded,
+            dropped=draft.dropped,
+            patched=draft.patched,
+            warnings=draft.warnings,
+            need=self._need(),
+            linger=self._expects_mail_soon(),
+            outcome=self._outcome,
+        )
+        self._number += 1
+        return turn
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run does not go on in this process: it has ended or is held."""
+        return self.ledger.held is not None or self._outcome is not None
+
+    def unwind(self) -> None:
+        """Give up the run's tasks, and effects that have not begun; those that have are the owner's to cancel."""
+        self.loop.unwind()
+        self.open.clear()
+        for _no, effect in self.effects:
+            if inspect.iscoroutine(effect) and inspect.getcoroutinestate(effect) == inspect.CORO_CREATED:
+                effect.close()
+
+    # From flow code
+
+    def check_usable(self) -> None:
+        """Raise Stopped when the run is held or evicted."""
+        if self.loop.stopped:
+            raise Stopped
+
+    def step(
+        self,
+        kind: StepKind,
+        name: str,
+        *,
+        convert: Callable[[Any], Any] | None = None,
+        size: int = 1,
+        **more: Any,
+    ) -> Handle[Any]:
+        """Issue a step that will end; return its handle."""
+        self.check_usable()
+        no, key = self.ledger.issue(kind, name, **more)
+        handle: Handle[Any] = Handle(kind, no, key, loop=self.loop, drop=self._drop, convert=convert, size=size)
+        self.open[no] = handle
+        return handle
+
+    def note(self, kind: StepKind, name: str, **more: Any) -> int:
+        """Issue a step that has no end; return its number."""
+        self.check_usable()
+        return self.ledger.issue(kind, name, **more)[0]
+
+    def wait_signal(self, name: str, *, key: str | None, convert: Callable[[Any], Any] | None) -> Handle[Any]:
+        """Issue a wait for a signal. The oldest signal of that name which no step has taken ends it at once."""
+        handle = self.step(StepKind.SIGNAL, name, key=key, convert=convert)
+        if arrived := self.inbox.get(name):
+            self._end_wait(handle, arrived.popleft())
+        else:
+            self.waiting.setdefault(name, deque()).append(handle)
+        return handle
+
+    # Mail
+
+    def _replay(self) -> None:
+        history = self._history
+        by_id = {mail.id: mail for mail in history.mail}
+        for index, turn in enumerate(history.turns):
+            last = index + 1 == len(history.turns)
+            self.ledger.begin_replay(len(history.steps) if last else history.turns[index + 1].first_no, turn.patched)
+            if self._main is None:
+                self._start()
+            for mail_id in turn.taken:
+                if mail_id not in by_id:
+                    self.ledger.hold("broken", f"the history of the run lacks its mail {mail_id}")
+                if self.ledger.held is not None:
+                    return
+                self._consume_one(by_id[mail_id])
+            self.ledger.end_replay(self._what_it_waits_for())
+            if self._outcome is not None and not last:
+                self.ledger.hold_changed(f"ended ({type(self._outcome).__name__.lower()})")
+            if self.ledger.held is not None:
+                return
+
+    def _consume(self, mail: Sequence[Mail]) -> None:
+        for one in mail:
+            if self.ended:
+                return
+            self.ledger.draft.taken.append(one.id)
+            self._consume_one(one)
+
+    def _consume_one(self, mail: Mail) -> None:
+        self.loop.now = max(self.loop.now, mail.at)
+        match mail.kind:
+            case MailKind.ENDED | MailKind.FIRED:
+                self._end_step(mail)
+            case MailKind.SIGNAL:
+                self._take_signal(mail)
+            case MailKind.CANCEL:
+                self._cancelled = True
+                if self._main is not None:
+                    self._main.cancel("the run was cancelled")
+        self._go_on()
+
+    def _end_step(self, mail: Mail) -> None:
+        found = self.open.pop(-1 if mail.no is None else mail.no, None)
+        match found:
+            case Handle():
+                found.settle(mail)
+            case TimerHandle():
+                self._timer_nos.pop(id(found), None)
+                self.loop.fire(found)
+            case None:
+                pass  # the step was dropped before
+
+    def _take_signal(self, mail: Mail) -> None:
+        waiting = self.waiting.get(mail.name)
+        while waiting:
+            handle = waiting.popleft()
+            if not handle.done():
+                self._end_wait(handle, mail.value)
+                return
+        self.inbox.setdefault(mail.name, deque()).append(mail.value)
+
+    def _end_wait(self, handle: Handle[Any], value: Raw | None) -> None:
+        self.open.pop(handle.no, None)
+        self.ledger.drop(handle.no)  # the store need not keep the wait any longer
+        handle.settle_value(value)
+
+    # The code
+
+    def _start(self) -> None:
+        self._main = self.loop.start_task(self._code(), "", name="flow", context=contextvars.Context())
+        self._go_on()
+
+    async def _code(self) -> bytes:
+        arguments = self.flow.arguments(bytes(self._history.input))
+        return self.flow.result(await self.flow.function(**arguments))
+
+    def _go_on(self) -> None:
+        self.loop.run_until_idle()
+        main = self._main
+        if main is None or not main.done() or self.loop.stopped:
+            return
+        failed = main.cancelled() or main.exception() is not None
+        if failed and self.compensations.start():
+            self.loop.run_until_idle()
+        if self.ledger.held is None and (not failed or self.compensations.done):
+            self._outcome = self._outcome_of(main)
+
+    def _outcome_of(self, main: FlowTask[bytes]) -> Outcome:
+        if main.cancelled():
+            if self._cancelled:
+                return Cancelled()
+            error: BaseException = CancelledError("the code cancelled itself: nothing has requested it")
+        else:
+            found = main.exception()
+            if found is None:
+                return Completed(result=Raw(main.result()))
+            error = found
+        fault = fault_of(error)
+        if isinstance(error, SystemExit):
+            fault = Fault(category=fault.category, message="the code called sys.exit", type=fault.type)
+        return Failed(fault=fault, stack=stack_of(error))
+
+    # Timers and dropped steps
+
+    def _add_timer(self, handle: TimerHandle) -> None:
+        self.check_usable()
+        no, _key = self.ledger.issue(StepKind.TIMER, "timer", due=handle.when())
+        self.open[no] = handle
+        self._timer_nos[id(handle)] = no
+
+    def _remove_timer(self, handle: TimerHandle) -> None:
+        no = self._timer_nos.pop(id(handle), None)
+        if no is not None:
+            self._drop(no)
+
+    def _drop(self, no: int) -> None:
+        if self.open.pop(no, None) is not None and not self.loop.stopped:
+            self.ledger.drop(no)
+
+    # What the run waits for
+
+    def _need(self) -> int:
+        """Return how many ends of steps have to come, at least, before the code can go on."""
+        least: int | None = None
+        for handle in self.open.values():
+            if not isinstance(handle, Handle) or handle.kind not in _ENDING:
+                continue
+            if handle.group is not None:
+                least = handle.group.left if least is None else min(least, handle.group.left)
+            elif handle.awaited:
+                return 1
+        return max(1, least or 1)
+
+    def _expects_mail_soon(self) -> bool:
+        return any(
+            isinstance(one, Handle)
+            and (one.kind in {StepKind.CALL, StepKind.RECORD} or (one.kind is StepKind.MAP and one.size <= _SOON))
+            for one in self.open.values()
+        )
+
+    def _can_go_on(self) -> bool:
+        """Return whether anything waits for an open step."""
+        return any(isinstance(one, TimerHandle) or one.awaited for one in self.open.values())
+
+    def _what_it_waits_for(self) -> str:
+        if self._outcome is not None:
+            return f"it has ended ({type(self._outcome).__name__.lower()})"
+        keys = [one.key for one in self.open.values() if isinstance(one, Handle)]
+        return f"it waits for {', '.join(keys[:5])}" if keys else "it waits"
+
+
+def _no(outcome: Recorded) -> int:
+    return outcome.no

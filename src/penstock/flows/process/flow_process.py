@@ -1,0 +1,212 @@
+"""The flows of a folder, and the process that runs them: what the runner uses."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from penstock.flows.kernel.records import FlowDescription, History, Mail, Turn
+from penstock.flows.process.environment import variables
+from penstock.flows.process.errors import FlowsUnavailable, NotResident, ProgramLost
+from penstock.flows.process.program import Limits, Program
+from penstock.flows.program.frames import Begin, Deliver, Evict
+from penstock.processes.backoff import Backoff
+from penstock.processes.waiting import set_within
+from penstock.telemetry import logs
+
+log = logs.get(__name__)
+
+_MAX_RETIRING: Final = 4  # processes of earlier code that still have resident runs
+_START_SECONDS: Final = 60.0  # that a request waits for a process to start
+
+
+class FlowProcess:
+    """Runs flow code in a process of its own, and starts another one when that ends or when its files change.
+
+    A **resident** run is in the memory of the process, after ``begin``. For one run at most one of ``begin`` and
+    ``deliver`` may be in progress at a time. A turn counts only when it is stored: if that fails, call ``evict`` and
+    begin again later. A run is no longer resident after a turn with an outcome, and after any error; ``resident``
+    shows which runs are. Runs of earlier code stay in their process until they have ended or are evicted.
+    """
+
+    def __init__(
+        self, folder: Path, *, ours: Mapping[str, str], private: frozenset[str], limits: Limits | None = None
+    ) -> None:
+        """``ours`` is the environment of this process; variables in ``private`` are not passed on."""
+        self.flows: Mapping[tuple[str, str], FlowDescription] = {}  # by name and version
+        self.problems: Mapping[str, str] = {}  # why a file cannot be used, by file
+        self.resident: dict[UUID, Program] = {}
+        self._folder = folder
+        self._environment = variables(ours, private)
+        self._limits = limits or Limits()
+        self._current: Program | None = None
+        self._changed: list[Callable[[], None]] = []
+        self._retiring: list[Program] = []
+        self._available = asyncio.Event()
+        self._reload = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._running: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Start the process and wait until it has loaded the files, or has failed to."""
+        if self._running is None:
+            self._running = asyncio.get_running_loop().create_task(self._run())
+            tried = asyncio.get_running_loop().create_task(self._available.wait())
+            await asyncio.wait([tried, self._running], return_when=asyncio.FIRST_COMPLETED)
+            tried.cancel()
+
+    async def stop(self) -> None:
+        """End the process. Requests in progress get ProgramLost. Idempotent; safe if never started."""
+        self._stopping.set()
+        self._reload.set()
+        if self._running is not None:
+            await self._running
+        programs = [*self._retiring, *([self._current] if self._current is not None else [])]
+        self._current = None
+        await asyncio.gather(*(program.stop() for program in programs), *self._tasks)
+
+    def on_change(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` whenever ``flows`` or ``problems`` have changed."""
+        self._changed.append(callback)
+
+    def reload(self) -> None:
+        """Start a new process for runs that begin from now on, because files have changed."""
+        self._reload.set()
+
+    async def begin(self, history: History, mail: Sequence[Mail] = ()) -> Turn:
+        """Replay a run and consume the mail, with the present code. A run without turns starts.
+
+        If its code ends or differs, the turn's outcome is that or ``Held``. Without mail, a run that has turns makes
+        an empty turn, which need not be stored. Raises NoTurn: UnknownFlow, HistoryTooLarge, FlowsUnavailable, or
+        ProgramLost.
+        """
+        self.evict(history.run_id)
+        program = await self._available_program()
+        return await self._request(history.run_id, program, lambda number: Begin(number, history, list(mail)))
+
+    async def deliver(self, run_id: UUID, mail: Sequence[Mail]) -> Turn:
+        """Consume more mail in a resident run. Raises NoTurn: NotResident or ProgramLost."""
+        program = self.resident.get(run_id)
+        if program is None:
+            raise NotResident(f"run {run_id} is not resident")
+        return await self._request(run_id, program, lambda number: Deliver(number, run_id, list(mail)))
+
+    def evict(self, run_id: UUID) -> None:
+        """Forget a resident run, because it is parked or because its turn was not stored."""
+        program = self.resident.pop(run_id, None)
+        if program is not None:
+            program.evict(Evict(run_id))
+            self._retire_unused()
+
+    async def _request(self, run_id: UUID, program: Program, make: Callable[[int], Begin | Deliver]) -> Turn:
+        self.resident[run_id] = program
+        stays = False
+        try:
+            turn = await program.request(make)
+            stays = turn.outcome is None
+        finally:
+            if not stays and self.resident.get(run_id) is program:
+                del self.resident[run_id]
+                program.evict(Evict(run_id))
+                self._retire_unused()
+        return turn
+
+    async def _available_program(self) -> Program:
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                await self._available.wait()
+        except TimeoutError:
+            raise FlowsUnavailable("the process that runs flows cannot be started; see its log") from None
+        if self._current is None:
+            raise FlowsUnavailable("the process that runs flows cannot be started; see its log")
+        return self._current
+
+    # The process, and those that follow it
+
+    async def _run(self) -> None:
+        backoff = Backoff()
+        while not self._stopping.is_set():
+            self._reload.clear()
+            began = asyncio.get_running_loop().time()
+            program = await self._start_program()
+            if program is not None:
+                self._adopt(program)
+            await self._until_over(program)
+            if self._stopping.is_set():
+                return
+            if program is None or program.ended.is_set():
+                self._available.clear()
+                self._forget(program)
+                delay = backoff.after_run_of(asyncio.get_running_loop().time() - began)
+                await set_within(self._reload, delay)
+
+    async def _start_program(self) -> Program | None:
+        """Start a process; leave out files that end or stop it. Return None if it cannot be started even so."""
+        skipped: dict[str, str] = {}
+        while not self._stopping.is_set():
+            program = Program(self._folder, self._environment, self._limits)
+            try:
+                await program.start(skipped)
+            except ProgramLost as error:
+                await program.stop()
+                if program.loading is None or program.loading in skipped:
+                    log.error("flows_not_started", reason=error.message)
+                    return None
+                skipped[program.loading] = f"loading it fails: {error.message}"
+                log.warning("flow_file_refused", file=program.loading, reason=error.message, stack=error.stack)
+                continue
+            program.problems = {**program.problems, **skipped}
+            return program
+        return None
+
+    def _adopt(self, program: Program) -> None:
+        before, self._current = self._current, program
+        if before is not None:
+            self._retiring.append(before)
+            self._retire_unused()
+        for file, reason in program.problems.items():
+            if self.problems.get(file) != reason:
+                log.warning("flow_file_refused", file=file, reason=reason)
+        self.flows = {(flow.name, flow.version): flow for flow in program.flows}
+        self.problems = program.problems
+        log.info("flows_loaded", flows=[f"{name}@{version}" for name, version in self.flows], pid=program.pid)
+        self._available.set()
+        for callback in self._changed:
+            callback()
+
+    async def _until_over(self, program: Program | None) -> None:
+        """Wait until the process has ended, or another one is wanted."""
+        if program is None:
+            return
+        loop = asyncio.get_running_loop()
+        waiting = [loop.create_task(program.ended.wait()), loop.create_task(self._reload.wait())]
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+        if program.ended.is_set() and not self._stopping.is_set():
+            log.error("flows_process_ended", how=program.how_it_ended)
+
+    def _forget(self, program: Program | None) -> None:
+        for run_id in [one for one, where in self.resident.items() if where is program]:
+            del self.resident[run_id]
+        if program is not None and self._current is program:
+            self._current = None
+            self._stop_later(program)
+
+    def _retire_unused(self) -> None:
+        """Stop processes of earlier code that have no runs left, and the oldest of too many."""
+        used = set(self.resident.values())
+        while self._retiring and (len(self._retiring) > _MAX_RETIRING or not used.issuperset(self._retiring)):
+            unused = next((one for one in self._retiring if one not in used), self._retiring[0])
+            self._retiring.remove(unused)
+            self._forget(unused)
+            self._stop_later(unused)
+
+    def _stop_later(self, program: Program) -> None:
+        task = asyncio.get_running_loop().create_task(program.stop())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,300 @@
+"""One process that runs flow code: its socket, the lines that it writes, its stack, and its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from penstock.flows.kernel.records import FlowDescription, Turn
+from penstock.flows.process.errors import HistoryTooLarge, NotResident, NoTurn, ProgramLost, UnknownFlow
+from penstock.flows.process.watchdog import Watchdog
+from penstock.flows.program import frames
+from penstock.processes import exits
+from penstock.processes.binding import bound
+from penstock.processes.waiting import set_within
+from penstock.telemetry import logs
+
+log = logs.get(__name__)
+
+_READ_BYTES: Final = 2**16
+_MAX_LINE_BYTES: Final = 16 * 1024
+_MAX_STACK_BYTES: Final = 64 * 1024
+_STACK_SECONDS: Final = 0.5  # for the stack of a program that is killed
+_REFUSALS: Final[dict[str, type[NoTurn]]] = {"unknown_flow": UnknownFlow, "not_resident": NotResident}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How long flow code may run without waiting."""
+
+    warn_after: timedelta = timedelta(seconds=1)  # then the log names its stack
+    kill_after: timedelta = timedelta(seconds=20)  # then its process is killed
+    load_within: timedelta = timedelta(seconds=30)  # all files
+
+
+class Program:
+    """A running process, and the requests that it executes."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str], limits: Limits) -> None:
+        self.flows: list[FlowDescription] = []
+        self.problems: dict[str, str] = {}
+        self.loading: str | None = None  # the file that it is loading
+        self.ended = asyncio.Event()
+        self.how_it_ended = ""
+        self._folder = folder
+        self._environment = environment
+        self._limits = limits
+        self._ready = asyncio.Event()
+        self._number = 0
+        self._requests: dict[int, asyncio.Future[Turn]] = {}
+        self._watchdog = Watchdog(limits.warn_after, limits.kill_after, ask=self._ask_stack, kill=self._kill_blocked)
+        self._process: Process | None = None
+        self._transport: asyncio.WriteTransport | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._stack = bytearray()
+        self._stack_read = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self, skipped: Collection[str] = ()) -> None:
+        """Start the process and wait until it has loaded the files, except the ``skipped`` ones.
+
+        Raises ProgramLost, after which ``loading`` names the file that ended or stopped it.
+        """
+        try:
+            await self._spawn(skipped)
+            async with asyncio.timeout(self._limits.load_within.total_seconds()):
+                await self._ready.wait()
+        except TimeoutError:
+            stack = await self.stack()
+            self.kill()
+            await self.ended.wait()
+            raise ProgramLost("loading its files takes too long", on_cpu=False, stack=stack) from None
+        except OSError as error:
+            raise ProgramLost(f"it cannot be started: {error.strerror}", on_cpu=False) from error
+        if self.ended.is_set():
+            raise ProgramLost(f"it ended while it loaded its files: {self.how_it_ended}", on_cpu=False)
+
+    async def request(self, make: Callable[[int], frames.Begin | frames.Deliver]) -> Turn:
+        """Send the request that ``make`` returns for a number, and wait for its turn. Raises NoTurn."""
+        await self._writable.wait()
+        if self._transport is None or self.ended.is_set():
+            raise ProgramLost("the process of the flows has ended", on_cpu=False)
+        self._number += 1
+        number = self._number
+        try:
+            data = frames.encode(make(number))
+        except frames.TooLarge as error:
+            raise HistoryTooLarge(str(error)) from None
+        future: asyncio.Future[Turn] = asyncio.get_running_loop().create_future()
+        self._requests[number] = future
+        self._watchdog.sent(number)
+        self._transport.write(data)
+        try:
+            return await future
+        finally:
+            self._requests.pop(number, None)
+
+    def evict(self, frame: frames.Evict) -> None:
+        """Send an eviction, if the process still runs."""
+        if self._transport is not None and not self.ended.is_set():
+            self._transport.write(frames.encode(frame))
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    def kill(self) -> None:
+        """Kill the process and what it has started."""
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """Close the socket, so that the process ends; kill it if it does not at once."""
+        if self._transport is not None:
+            self._transport.close()
+        try:
+            async with asyncio.timeout(1):
+                await self.ended.wait()
+        except TimeoutError:
+            self.kill()
+        if self._process is not None:
+            await self.ended.wait()
+        await asyncio.gather(*self._tasks)
+
+    async def stack(self) -> str:
+        """Return the stack of the thread that runs flow code, innermost frame first."""
+        self._stack_read.clear()
+        self._ask_stack()
+        await set_within(self._stack_read, _STACK_SECONDS)
+        return self._stack.decode("utf-8", "replace").strip()
+
+    # The process
+
+    async def _spawn(self, skipped: Collection[str]) -> None:
+        ours, theirs = socket.socketpair()
+        stack_read, stack_write = os.pipe()
+        try:
+            with theirs:
+                self._process = await asyncio.create_subprocess_exec(
+                    *bound(
+                        [
+                            sys.executable, "-m", "penstock.flows.program", str(self._folder), str(theirs.fileno()),
+                            str(stack_write), *skipped,
+                        ]
+                    ),
+                    stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=dict(self._environment),
+                    cwd=self._folder if self._folder.is_dir() else "/",
+                    pass_fds=(theirs.fileno(), stack_write), start_new_session=True,
+                )  # fmt: skip
+        except BaseException:
+            ours.close()
+            os.close(stack_read)
+            raise
+        finally:
+            os.close(stack_write)
+        loop = asyncio.get_running_loop()
+        ours.setblocking(False)
+        self._transport, _ = await loop.create_unix_connection(lambda: _Channel(self), sock=ours)
+        self._tasks = [
+            loop.create_task(self._read_lines(self._process.stdout, "info")),
+            loop.create_task(self._read_lines(self._process.stderr, "warning")),
+            loop.create_task(self._read_stack(stack_read)),
+            loop.create_task(self._watch(self._process)),
+        ]
+
+    async def _watch(self, process: Process) -> None:
+        status = await process.wait()
+        with suppress(ProcessLookupError, PermissionError):  # its descendants must not outlive it
+            os.killpg(process.pid, signal.SIGKILL)
+        self.how_it_ended = exits.described(status)
+        on_cpu = self._watchdog.on_cpu
+        blocked = self._watchdog.killed
+        self._watchdog.stop()
+        self.ended.set()
+        self._ready.set()
+        self._writable.set()
+        if self._transport is not None:
+            self._transport.abort()
+        for number, future in self._requests.items():
+            if future.done():
+                continue
+            if number == on_cpu and blocked:
+                message = f"the flow blocked its process for {self._limits.kill_after.total_seconds():g} s"
+            else:
+                message = f"the process of the flows ended: {self.how_it_ended}"
+            stack = self._stack.decode("utf-8", "replace").strip() if number == on_cpu and blocked else ""
+            future.set_exception(ProgramLost(message, on_cpu=number == on_cpu, stack=stack))
+
+    def _ask_stack(self) -> None:
+        if self._process is not None and self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(signal.SIGUSR1)
+
+    def _kill_blocked(self) -> None:
+        log.error("flow_killed", pid=self.pid, stack=self._stack.decode("utf-8", "replace"))
+        self.kill()
+
+    async def _read_stack(self, descriptor: int) -> None:
+        reader = asyncio.StreamReader()
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(descriptor, "rb", 0)
+        )
+        try:
+            while data := await reader.read(_READ_BYTES):
+                if data.startswith((b"Current thread", b"Stack")):
+                    self._stack.clear()
+                self._stack_read.set()
+                self._stack += data[: _MAX_STACK_BYTES - len(self._stack)]
+                if self._watchdog.warned:
+                    log.warning("flow_blocks", pid=self.pid, stack=self._stack.decode("utf-8", "replace"))
+        finally:
+            transport.close()
+
+    async def _read_lines(self, stream: asyncio.StreamReader | None, level: str) -> None:
+        rest = b""
+        while stream is not None and (data := await stream.read(_READ_BYTES)):
+            *lines, rest = (rest + data).split(b"\n")
+            if len(rest) > _MAX_LINE_BYTES:
+                lines.append(rest)
+                rest = b""
+            for line in lines:
+                _log_line(line, level)
+        _log_line(rest, level)
+
+    # What it reports
+
+    def received(self, report: frames.Report) -> None:
+        """Handle a report of the process."""
+        match report:
+            case frames.Loading():
+                self.loading = report.file
+            case frames.Ready():
+                self.loading = None
+                self.flows, self.problems = report.flows, report.problems
+                self._ready.set()
+            case frames.OffCpu():
+                self._watchdog.waits(report.request)
+            case frames.Turned():
+                self._watchdog.ended(report.request)
+                future = self._requests.get(report.request)
+                if future is not None and not future.done():
+                    future.set_result(report.turn)
+            case frames.Refused():
+                self._watchdog.ended(report.request)
+                future = self._requests.get(report.request)
+                if future is not None and not future.done():
+                    future.set_exception(_REFUSALS.get(report.code, NoTurn)(report.message))
+
+    def broken(self, reason: str) -> None:
+        """End a process that breaks the protocol."""
+        log.error("flows_protocol_broken", pid=self.pid, reason=reason)
+        self.kill()
+
+    def set_writable(self, *, writable: bool) -> None:
+        """Hold requests while the process does not read the earlier ones."""
+        if writable:
+            self._writable.set()
+        elif not self.ended.is_set():
+            self._writable.clear()
+
+
+class _Channel(asyncio.Protocol):
+    """The service's end of the socket. No exception leaves it, whatever the peer sends."""
+
+    def __init__(self, program: Program) -> None:
+        self._program = program
+        self._decoder: frames.Decoder[frames.Report] = frames.Decoder(frames.Report)  # type: ignore[arg-type]  # a union
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for report in self._decoder.feed(data):
+                self._program.received(report)
+        except (frames.TooLarge, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            self._program.broken(str(error))
+
+    def pause_writing(self) -> None:
+        self._program.set_writable(writable=False)
+
+    def resume_writing(self) -> None:
+        self._program.set_writable(writable=True)
+
+
+def _log_line(line: bytes, level: str) -> None:
+    text = line[:_MAX_LINE_BYTES].decode("utf-8", "replace").rstrip()
+    if text:
+        getattr(log, level)("flow_output", line=text)

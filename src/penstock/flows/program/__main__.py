@@ -1,0 +1,65 @@
+"""Run flow code: ``python -m penstock.flows.program FOLDER SOCKET_FD STACK_FD [SKIPPED_FILE…]``.
+
+One thread executes the requests that come over the socket, in order. SIGUSR1 writes its stack to STACK_FD, at any
+time. The program ends when the socket is closed.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import select
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from penstock.flows.program import frames, loading
+from penstock.flows.program.effects_thread import EffectsThread
+from penstock.flows.program.runs import Runs
+from penstock.processes.garbage import collect_rarely
+
+_READ_BYTES: Final = 2**18
+
+
+def main(folder: Path, socket_fd: int, stack_fd: int, *skipped: str) -> None:
+    """Load the folder and execute requests until the socket is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C on the service's terminal is for the service
+    for descriptor in (socket_fd, stack_fd):
+        os.set_inheritable(descriptor, False)
+    faulthandler.enable()
+    faulthandler.register(signal.SIGUSR1, file=stack_fd, all_threads=False)
+    connection = socket.socket(fileno=socket_fd)
+
+    def send(report: frames.Report) -> None:
+        connection.sendall(frames.encode(report))
+
+    loaded = loading.load(folder, skipped=skipped, loading=lambda file: send(frames.Loading(file)))
+    send(frames.Ready([flow.describe() for flow in loaded.flows.values()], loaded.problems))
+    collect_rarely()
+    effects = EffectsThread()
+    _serve(connection, Runs(loaded.flows, effects, send), effects)
+
+
+def _serve(connection: socket.socket, runs: Runs, effects: EffectsThread) -> None:
+    decoder: frames.Decoder[frames.Request] = frames.Decoder(frames.Request)  # type: ignore[arg-type]  # a union
+    while True:
+        readable, _, _ = select.select([connection, effects.woken], [], [])
+        if effects.woken in readable:
+            for request, outcomes in effects.taken():
+                runs.finish(request, outcomes)
+        if connection in readable:
+            data = connection.recv(_READ_BYTES)
+            if not data:
+                return
+            for frame in decoder.feed(data):
+                runs.execute(frame)
+
+
+if __name__ == "__main__":
+    with suppress(BrokenPipeError, ConnectionResetError):  # the service has gone
+        main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]), *sys.argv[4:])
+    sys.stdout.flush()
+    os._exit(0)  # threads of side effects may still run

@@ -1,0 +1,120 @@
+"""The frames between the service and the program that runs flow code: JSON, each behind its length in four bytes."""
+
+from __future__ import annotations
+
+from typing import Final, Generic, TypeVar
+from uuid import UUID
+
+import msgspec
+from msgspec import Struct
+
+from penstock.flows.kernel.records import FlowDescription, History, Mail, Turn
+
+MAX_FRAME_BYTES: Final = 192 * 2**20
+_LENGTH_BYTES: Final = 4
+
+
+class TooLarge(Exception):
+    """A frame exceeds MAX_FRAME_BYTES."""
+
+
+class Begin(Struct, frozen=True, tag="begin"):
+    """Replay a run and consume the mail."""
+
+    request: int
+    history: History
+    mail: list[Mail]
+
+
+class Deliver(Struct, frozen=True, tag="deliver"):
+    """Consume mail in a run that is resident."""
+
+    request: int
+    run_id: UUID
+    mail: list[Mail]
+
+
+class Evict(Struct, frozen=True, tag="evict"):
+    """Forget a resident run."""
+
+    run_id: UUID
+
+
+Request = Begin | Deliver | Evict
+
+
+class Loading(Struct, frozen=True, tag="loading"):
+    """The program begins to load a file; if it hangs or dies now, this file is the reason."""
+
+    file: str
+
+
+class Ready(Struct, frozen=True, tag="ready"):
+    """The program has loaded all files."""
+
+    flows: list[FlowDescription]
+    problems: dict[str, str]  # by file
+
+
+class Turned(Struct, frozen=True, tag="turned"):
+    """The turn that a request has led to."""
+
+    request: int
+    turn: Turn
+
+
+class Refused(Struct, frozen=True, tag="refused"):
+    """A request cannot be executed; the run is not resident."""
+
+    request: int
+    code: str  # "unknown_flow", "not_resident" or "internal"
+    message: str
+
+
+class OffCpu(Struct, frozen=True, tag="off_cpu"):
+    """The turn of a request waits for async side effects; other requests are executed meanwhile."""
+
+    request: int
+
+
+Report = Loading | Ready | Turned | Refused | OffCpu
+F = TypeVar("F")
+
+_encoder: Final = msgspec.json.Encoder()
+
+
+def encode(frame: Request | Report) -> bytes:
+    """Return a frame as bytes. Raises TooLarge."""
+    buffer = bytearray(_LENGTH_BYTES)
+    _encoder.encode_into(frame, buffer, _LENGTH_BYTES)
+    size = len(buffer) - _LENGTH_BYTES
+    if size > MAX_FRAME_BYTES:
+        raise TooLarge(f"a frame takes {size} bytes, but at most {MAX_FRAME_BYTES} are allowed")
+    buffer[:_LENGTH_BYTES] = size.to_bytes(_LENGTH_BYTES)
+    return bytes(buffer)
+
+
+class Decoder(Generic[F]):
+    """Cuts bytes into frames of one kind."""
+
+    def __init__(self, kind: type[F]) -> None:
+        self._decode = msgspec.json.Decoder(kind).decode
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> list[F]:
+        """Return the frames that are complete. Raises TooLarge, and msgspec.MsgspecError for what is not a frame."""
+        buffer = self._buffer
+        buffer += data
+        frames: list[F] = []
+        at = 0
+        while len(buffer) - at >= _LENGTH_BYTES:
+            size = int.from_bytes(buffer[at : at + _LENGTH_BYTES])
+            if size > MAX_FRAME_BYTES:
+                raise TooLarge(f"a frame announces {size} bytes, but at most {MAX_FRAME_BYTES} are allowed")
+            end = at + _LENGTH_BYTES + size
+            if len(buffer) < end:
+                break
+            frames.append(self._decode(bytes(buffer[at + _LENGTH_BYTES : end])))
+            at = end
+        del buffer[:at]
+        return frames

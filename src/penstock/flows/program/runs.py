@@ -1,0 +1,98 @@
+"""The resident runs of the program, and the execution of requests for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+from uuid import UUID
+
+from penstock.flows.kernel.declaration import Flow
+from penstock.flows.kernel.records import Recorded
+from penstock.flows.kernel.resident import Run
+from penstock.flows.program.effects_thread import EffectsThread
+from penstock.flows.program.frames import Begin, Deliver, Evict, OffCpu, Refused, Report, Request, Turned
+from penstock.models.replica.errors import described, traceback_of
+
+
+class Runs:
+    """Executes requests one after another; ``send`` is called with what to report."""
+
+    def __init__(
+        self, flows: Mapping[tuple[str, str], Flow[..., Any]], effects: EffectsThread, send: Callable[[Report], None]
+    ) -> None:
+        self._flows = flows
+        self._effects = effects
+        self._send = send
+        self._resident: dict[UUID, Run] = {}
+        self._waiting: dict[int, Run] = {}  # runs whose turn waits for effects, by request
+
+    def execute(self, request: Request) -> None:
+        """Execute a request. No error leaves this method."""
+        match request:
+            case Evict():
+                self._evict(request.run_id)
+            case Begin():
+                self._guarded(request.request, request.history.run_id, lambda: self._begin(request))
+            case Deliver():
+                self._guarded(request.request, request.run_id, lambda: self._deliver(request))
+
+    def finish(self, request: int, outcomes: list[Recorded]) -> None:
+        """End a turn whose effects have ended."""
+        run = self._waiting.pop(request, None)
+        if run is None:
+            return  # it has been evicted meanwhile
+        for outcome in outcomes:
+            run.recorded(outcome)
+        self._guarded(request, run.id, lambda: self._end_turn(request, run))
+
+    def _guarded(self, request: int, run_id: UUID, execute: Callable[[], None]) -> None:
+        try:
+            execute()
+        except Exception as error:  # noqa: BLE001  (a mistake of ours concerns this run only)
+            print(*traceback_of(error), sep="\n")  # noqa: T201  (the host logs the lines)
+            self._evict(run_id)
+            self._send(Refused(request, "internal", described(error)))
+
+    def _begin(self, request: Begin) -> None:
+        history = request.history
+        flow = self._flows.get((history.flow, history.version))
+        if flow is None:
+            self._send(
+                Refused(request.request, "unknown_flow", f"no file has flow {history.flow} version {history.version}")
+            )
+            return
+        self._evict(history.run_id)
+        run = self._resident[history.run_id] = Run(flow, history)
+        run.begin(request.mail)
+        self._after(request.request, run)
+
+    def _deliver(self, request: Deliver) -> None:
+        run = self._resident.get(request.run_id)
+        if run is None:
+            self._send(Refused(request.request, "not_resident", f"run {request.run_id} is not resident"))
+            return
+        run.deliver(request.mail)
+        self._after(request.request, run)
+
+    def _after(self, request: int, run: Run) -> None:
+        if run.effects and not run.ended:
+            self._waiting[request] = run
+            self._send(OffCpu(request))
+            self._effects.execute(request, run.effects)
+        else:
+            self._end_turn(request, run)
+
+    def _end_turn(self, request: int, run: Run) -> None:
+        turn = run.turn()
+        if run.ended:
+            self._evict(run.id)
+        self._send(Turned(request, turn))
+
+    def _evict(self, run_id: UUID) -> None:
+        run = self._resident.pop(run_id, None)
+        if run is None:
+            return
+        for request in [number for number, waiting in self._waiting.items() if waiting is run]:
+            del self._waiting[request]
+            self._effects.cancel(request)
+        run.unwind()
