@@ -22,6 +22,7 @@ from penstock.blobs import store as blob_store
 from penstock.errors import NotFound, StaleEpoch
 from penstock.events import store as event_log
 from penstock.failures import Category
+from penstock.flows.sql import store as flow_store
 from penstock.jobs.counts import Counts
 from penstock.jobs.filters import JobFilter
 from penstock.jobs.sql import controls, duties, history, queues, reading, store, why
@@ -36,6 +37,7 @@ from tests.support.waiting import within
 _BLOCK = re.compile(r"^-- name: (\w+).*?\n(.*?)(?=^-- name: |\Z)", re.MULTILINE | re.DOTALL)
 ROOMS = {
     "jobs": (store, reading, history, duties, queues, controls, why),
+    "flows": (flow_store,),
     "events": (event_log,),
     "models": (model_store,),
     "blobs": (blob_store,),

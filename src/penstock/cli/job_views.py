@@ -37,7 +37,7 @@ def show_stats(stats: Mapping[str, Any], *, as_json: bool) -> None:
     if wants_json(as_json):
         print_json(stats)
         return
-    states = ("pending", "running", "completed", "failed", "cancelled")
+    states = ("pending", "running", "waiting", "completed", "failed", "cancelled")
     rows = [
         (
             f"{queue['task_type']} / {queue['model_profile']}",

@@ -11,7 +11,7 @@ from penstock.telemetry.metrics import MAX_TENANTS, OTHER
 
 _QUEUE: Final = ["tenant", "task_type", "model_profile"]
 _MAX_QUEUES: Final = 1000  # that have label values of their own: callers choose the names of queues
-_STATES: Final = ("pending", "running", "completed", "failed", "cancelled")
+_STATES: Final = ("pending", "running", "waiting", "completed", "failed", "cancelled")
 _JOBS = metrics.gauge("penstock_jobs", "Jobs by tenant, queue and status.", [*_QUEUE, "status"])
 _ERRORS = metrics.gauge(
     "penstock_attempt_errors", "Attempts that ended in an error, by tenant and queue.", [*_QUEUE, "category"]

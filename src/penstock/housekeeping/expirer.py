@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from penstock.jobs.announcements import announce
+from penstock.jobs.announcements import announce, announce_mail
 from penstock.jobs.sql import queues
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
@@ -33,8 +33,10 @@ class Expirer(Periodic):
 
     async def once(self) -> bool:
         async with self._database.acquire() as connection:
-            expired, more = await queues.expire(connection, limit=_CHUNK)
+            expired, more, mailed = await queues.expire(connection, limit=_CHUNK)
             self.due_in = await queues.next_expiry(connection)
         if expired:
             announce(self._wakeups, finished=expired)
+        for tenant, mail in mailed.items():
+            announce_mail(self._wakeups, tenant, mail)
         return more

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from itertools import groupby
 
 from penstock.failures import Category
-from penstock.jobs.announcements import announce_ended
+from penstock.jobs.announcements import announce_ended, announce_mail
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.sql import duties, store
-from penstock.jobs.sql.store import Connection, EndedAttempt, HeldLease
+from penstock.jobs.sql.store import Connection, EndedAttempt, HeldLease, Mailed
 from penstock.jobs.work import Failure
 from penstock.jobs.writers import judge
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
 from penstock.processes.periodic import Periodic
 from penstock.telemetry import logs
+from penstock.tenants.principal import TenantId
 
 log = logs.get(__name__)
 
@@ -53,8 +54,8 @@ class Rescuer(Periodic):
                 held = await duties.lock_expired(
                     connection, recovered_at=recovered_at, cancel_grace=self._limits.cancel_grace, limit=_CHUNK
                 )
-                ended = await _end(connection, held, "the lease expired", self._limits)
-        announce_ended(self._wakeups, ended)
+                ended, mailed = await _end(connection, held, "the lease expired", self._limits)
+        _announce(self._wakeups, ended, mailed)
         return len(held) == _CHUNK
 
 
@@ -66,16 +67,25 @@ async def rescue_from(
     while True:
         async with database.acquire() as connection, connection.transaction():
             held = await duties.lock_leases_of(connection, worker_ids, limit=_CHUNK)
-            ended = await _end(connection, held, "the worker process died", limits)
+            ended, mailed = await _end(connection, held, "the worker process died", limits)
         if wakeups is not None:
-            announce_ended(wakeups, ended)
+            _announce(wakeups, ended, mailed)
         total += len(ended)
         if len(held) < _CHUNK:
             return total
 
 
-async def _end(connection: Connection, held: Sequence[HeldLease], why: str, limits: JobLimits) -> list[EndedAttempt]:
+def _announce(wakeups: Wakeups, ended: Sequence[EndedAttempt], mailed: Mapping[TenantId, Mailed]) -> None:
+    announce_ended(wakeups, ended)
+    for tenant, mail in mailed.items():
+        announce_mail(wakeups, tenant, mail)
+
+
+async def _end(
+    connection: Connection, held: Sequence[HeldLease], why: str, limits: JobLimits
+) -> tuple[list[EndedAttempt], dict[TenantId, Mailed]]:
     ended: list[EndedAttempt] = []
+    mailed: dict[TenantId, Mailed] = {}
     for tenant, leases in groupby(held, key=lambda lease: lease.tenant):
         verdicts = [
             judge(
@@ -85,7 +95,8 @@ async def _end(connection: Connection, held: Sequence[HeldLease], why: str, limi
             )
             for lease in leases
         ]
-        ended += (await store.end_attempts(connection, tenant, verdicts)).values()
+        found, mailed[tenant] = await store.end_attempts(connection, tenant, verdicts)
+        ended += found.values()
     if ended:
         log.warning("leases_rescued", jobs=len(ended), workers=sorted({str(lease.worker_id) for lease in held})[:10])
-    return ended
+    return ended, mailed

@@ -8,14 +8,16 @@ from typing import Final
 from uuid import UUID
 
 from penstock.events.tail import EVENTS
-from penstock.jobs.sql.store import EndedAttempt, TenantQueue
+from penstock.jobs.sql.store import EndedAttempt, Mailed, TenantQueue
 from penstock.jobs.states import Status
 from penstock.postgres.wakeups import Wakeups
 from penstock.tenants.principal import TenantId
 
 READY: Final = "jobs.ready"  # how many jobs of each tenant's queue became ready
 FINISHED: Final = "jobs.finished"  # the ids (UUID.hex) of jobs that finished
+MAIL: Final = "flows.mail"  # the ids (UUID.hex) of runs of flows that got mail
 CANCELLED: Final = "jobs.cancelled"  # a running job was cancelled and is to stop; no keys
+FLOW: Final = "flow"  # the task type of runs
 _SEPARATOR: Final = "\x1f"
 
 
@@ -47,6 +49,14 @@ def announce_ended(wakeups: Wakeups, ended: Sequence[EndedAttempt]) -> None:
             ready=ready,
             finished=[e.job_id for e in ended if e.status.finished],
         )
+
+
+def announce_mail(wakeups: Wakeups, tenant: TenantId, mailed: Mailed) -> None:
+    """Announce that runs of flows got mail: wake workers for those that are ready again, and the others' runners."""
+    if mailed.woken:
+        announce(wakeups, ready=Counter((tenant, FLOW, profile) for profile in mailed.woken))
+    if mailed.runs:
+        wakeups.announce(MAIL, {run_id.hex: 1 for run_id in mailed.runs})
 
 
 def any_queue(tenant: TenantId) -> TenantQueue:

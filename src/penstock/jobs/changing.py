@@ -10,7 +10,7 @@ import msgspec
 
 from penstock.errors import WrongState
 from penstock.jobs import search
-from penstock.jobs.announcements import announce
+from penstock.jobs.announcements import FLOW, announce, announce_mail
 from penstock.jobs.filters import JobFilter
 from penstock.jobs.job import Job
 from penstock.jobs.reading import Reading
@@ -30,10 +30,14 @@ class Changing(Reading):
             job = await self.get(job_id)
             if not may_retry(job.status):
                 raise WrongState(f"job {job_id} is {job.status}; only failed and running jobs can be retried")
+            if job.task_type == FLOW:
+                raise WrongState(f"job {job_id} is a run of a flow; retry it by /api/v1/flows/runs/{job_id}/retry")
+            if job.status is Status.FAILED and job.parent_id is not None:
+                raise WrongState(f"job {job_id} belongs to the run {job.parent_id}, which has not ended; retry the run")
         return await self.get(job_id)
 
     async def cancel(self, job_id: UUID) -> Job:
-        """Cancel a pending job, or request that a running one stop.
+        """Cancel a pending job, or request that a running one, or the run of a flow, stop.
 
         Raises NotFound, and WrongState if it has already ended in another way.
         """
@@ -42,7 +46,7 @@ class Changing(Reading):
             if job.status is Status.CANCELLED:
                 return job
             if not may_cancel(job.status):
-                raise WrongState(f"job {job_id} is {job.status}; only pending and running jobs can be cancelled")
+                raise WrongState(f"job {job_id} is {job.status}; only jobs that have not ended can be cancelled")
         return await self.get(job_id)
 
     async def retry_where(self, where: JobFilter, *, dry_run: bool) -> int:
@@ -50,8 +54,9 @@ class Changing(Reading):
         return await self._change_where(where, (Status.FAILED, Status.RUNNING), None if dry_run else self._retry_some)
 
     async def cancel_where(self, where: JobFilter, *, dry_run: bool) -> int:
-        """Cancel every pending or running job that the filter selects, in chunks; returns how many."""
-        return await self._change_where(where, (Status.PENDING, Status.RUNNING), None if dry_run else self._cancel_some)
+        """Cancel every job that has not ended and that the filter selects, in chunks; returns how many."""
+        unfinished = (Status.PENDING, Status.RUNNING, Status.WAITING)
+        return await self._change_where(where, unfinished, None if dry_run else self._cancel_some)
 
     async def _change_where(
         self,
@@ -90,11 +95,12 @@ class Changing(Reading):
 
     async def _cancel_some(self, job_ids: Sequence[UUID]) -> int:
         async with self._shared.database.acquire() as connection:
-            found = await store.cancel(connection, self.tenant, job_ids)
+            found, mailed = await store.cancel(connection, self.tenant, job_ids)
         if found:
             announce(
                 self._shared.wakeups,
                 finished=[job_id for job_id, status in found.items() if status is Status.CANCELLED],
                 cancelled=Status.RUNNING in found.values(),
             )
+            announce_mail(self._shared.wakeups, self.tenant, mailed)
         return len(found)

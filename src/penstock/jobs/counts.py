@@ -8,10 +8,11 @@ from penstock.jobs.usage import ProviderCounts, UsageCounts
 
 
 class Counts(Struct, frozen=True, kw_only=True):
-    """Counters of jobs. ``pending`` and ``running`` are current values; all others count from the beginning."""
+    """Counters of jobs. ``pending``, ``running`` and ``waiting`` are current; all others count from the beginning."""
 
     pending: int = 0
     running: int = 0
+    waiting: int = 0  # parked runs of flows
     completed: int = 0
     failed: int = 0
     cancelled: int = 0

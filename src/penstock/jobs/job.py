@@ -130,6 +130,8 @@ class JobSummary(Struct, frozen=True, kw_only=True):
     started_at: datetime | None = None
     finished_at: datetime | None = None
     progress: Raw | None = None
+    parent_id: UUID | None = None  # the run of a flow that has issued it
+    hold: str | None = None  # why a waiting run is held: changed, compensation or broken
     error: JobError | None = None
 
 

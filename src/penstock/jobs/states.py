@@ -56,6 +56,7 @@ class Tally:
     losses: int  # leases lost so far, without this one
     max_attempts: int
     cancel_requested: bool
+    is_run: bool = False  # of a flow: its steps are retried, not the run
 
     @property
     def free(self) -> int:
@@ -108,6 +109,8 @@ def after_failure(
             if burned and failures + 1 >= tally.max_attempts:
                 return Over(status=Status.FAILED)
             return Again(delay=max(floor, least), failures=failures + burned, losses=losses)
+        case Category.WORKER_LOST if tally.is_run:  # its history is stored, so another runner goes on
+            return Again(delay=floor, failures=failures, losses=losses)
         case Category.WORKER_LOST:
             losses += 1
             failures += 1

@@ -23,6 +23,7 @@ class QueueState:
     model_profile: str
     pending: int = 0
     running: int = 0
+    waiting: int = 0
     completed: int = 0
     failed: int = 0
     cancelled: int = 0
@@ -39,7 +40,7 @@ async def of_all_tenants(connection: Connection) -> list[QueueState]:
             (tenant, task_type, model_profile),
             QueueState(tenant=tenant, task_type=task_type, model_profile=model_profile),
         )
-        for name in ("pending", "running", "completed", "failed", "cancelled"):
+        for name in ("pending", "running", "waiting", "completed", "failed", "cancelled"):
             setattr(state, name, getattr(state, name) + row[name])
         if row["category"] and row["errors"]:
             state.errors[row["category"]] = row["errors"]
@@ -97,6 +98,7 @@ def _counts(row: asyncpg.Record) -> Counts:
     return Counts(
         pending=row["pending"],
         running=row["running"],
+        waiting=row["waiting"],
         completed=row["completed"],
         failed=row["failed"],
         cancelled=row["cancelled"],
@@ -111,6 +113,7 @@ def _add(left: Counts, right: Counts) -> Counts:
     return Counts(
         pending=left.pending + right.pending,
         running=left.running + right.running,
+        waiting=left.waiting + right.waiting,
         completed=left.completed + right.completed,
         failed=left.failed + right.failed,
         cancelled=left.cancelled + right.cancelled,

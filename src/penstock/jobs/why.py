@@ -37,6 +37,8 @@ class Blocker(StrEnum):
     LIMIT_REACHED = "limit_reached"  # the end of running jobs, which a limit counts
     NO_WORKER = "no_worker"  # a worker that serves its queue
     TURN = "turn"  # jobs before it, or a free worker
+    STEPS = "steps"  # the ends of steps, a time, an event or a signal: it is a run of a flow
+    HELD = "held"  # other code, or an operator
     RUNNING = "running"  # nothing: it runs
     FINISHED = "finished"  # nothing: it has ended
 
@@ -144,6 +146,10 @@ def _settled(job: Job) -> Reason:
     if job.status is Status.RUNNING:
         since = _text(job.started_at) if job.started_at is not None else "just now"
         return Reason(code=Blocker.RUNNING, detail=f"it runs on {job.worker_id} since {since}")
+    if job.status is Status.WAITING and job.hold is not None:
+        return Reason(code=Blocker.HELD, detail=f"it is held ({job.hold}) until other code or an operator releases it")
+    if job.status is Status.WAITING:
+        return Reason(code=Blocker.STEPS, detail="the run waits for its steps, a time, an event or a signal")
     return Reason(code=Blocker.FINISHED, detail=f"it has {job.status}")
 
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from penstock.batching import Batching
 from penstock.errors import CallerError, InvalidInput, NotFound, StaleEpoch
 from penstock.jobs import output
-from penstock.jobs.announcements import announce, announce_ended, any_queue
+from penstock.jobs.announcements import FLOW, announce, announce_ended, announce_mail, any_queue
 from penstock.jobs.sql import queues, store
 from penstock.jobs.sql.store import Gap, HeldLease, NewJob, Verdict
 from penstock.jobs.states import RetryPolicy, Status, after_failure
@@ -94,7 +94,8 @@ class TenantWriters:
         """
         keyed = [job for job in jobs if job.submission.idempotency_key is not None]
         async with self._database.acquire() as connection:
-            if not keyed and not any(job.expires or job.counted for job in jobs):
+            runs = [job for job in jobs if job.submission.task_type == FLOW]
+            if not keyed and not runs and not any(job.expires or job.counted for job in jobs):
                 fresh: Sequence[NewJob] = jobs
                 created_at: datetime | None = await store.create(connection, self._tenant, jobs)
             else:
@@ -105,6 +106,8 @@ class TenantWriters:
                         await meet(connection, [j for j in keyed if j.id not in reserved and _key(j) not in own])
                     fresh = [job for job in jobs if job.submission.idempotency_key is None or job.id in reserved]
                     created_at = await store.create(connection, self._tenant, fresh) if fresh else None
+                    if runs:
+                        await store.open_gates(connection, self._tenant, [job for job in fresh if job in runs])
                     if any(job.expires for job in fresh):
                         await queues.set_expiry(connection, self._tenant, fresh)
                     if counted := [job.id for job in fresh if job.counted]:
@@ -136,12 +139,15 @@ class TenantWriters:
         for completion in completions:
             first.setdefault((completion.id, completion.epoch), completion)
         async with self._database.acquire() as connection:
-            stored, limited = await store.complete(connection, self._tenant, list(first.values()), self._charging)
+            stored, limited, mailed = await store.complete(
+                connection, self._tenant, list(first.values()), self._charging
+            )
             lost = [job_id for job_id, epoch in first if (job_id, epoch) not in stored]
             known = await store.find_finished(connection, self._tenant, lost) if lost else {}
         if stored:
             room = Counter({any_queue(self._tenant): len(stored)}) if limited else None
             announce(self._wakeups, ready=room, finished=[job_id for job_id, _ in stored])
+            announce_mail(self._wakeups, self._tenant, mailed)
         return [
             JobState(id=done.id, status=Status.COMPLETED)
             if (done.id, done.epoch) in stored or known.get(done.id) == (done.epoch, Status.COMPLETED)
@@ -155,10 +161,15 @@ class TenantWriters:
             async with connection.transaction():
                 held = await store.lock_leases(connection, self._tenant, list(reports))
                 verdicts = [judge(lease, reports[lease.job_id, lease.epoch], self._policy) for lease in held]
-                ended = await store.end_attempts(connection, self._tenant, verdicts, self._charging) if verdicts else {}
+                ended, mailed = (
+                    await store.end_attempts(connection, self._tenant, verdicts, self._charging)
+                    if verdicts
+                    else ({}, store.NO_MAIL)
+                )
             lost = [job_id for job_id, epoch in reports if (job_id, epoch) not in ended]
             known = await store.find_finished(connection, self._tenant, lost) if lost else {}
         announce_ended(self._wakeups, list(ended.values()))
+        announce_mail(self._wakeups, self._tenant, mailed)
         return [
             JobState(id=job_id, status=end.status, run_at=end.run_at)
             if (end := ended.get((job_id, failure.epoch)))

@@ -7,7 +7,8 @@
 -- Leases to rescue: expired, or cancelled and not released within the grace. After a gap in the rescue duty (recovered_at) each
 -- lease gets its full length again. Scans lease, which holds only running jobs. Skips leases that another transaction is ending.
 SELECT l.tenant_id, l.job_id, l.epoch, l.worker_id, l.attempt, l.failures, l.losses, l.max_attempts,
-       l.cancel_requested_at IS NOT NULL AS cancel_requested
+       l.cancel_requested_at IS NOT NULL AS cancel_requested,
+       EXISTS (SELECT FROM flow_gate WHERE tenant_id = l.tenant_id AND run_id = l.job_id) AS is_run
 FROM lease l
 WHERE greatest(l.lease_until, :recovered_at::timestamptz + make_interval(secs => l.lease_seconds)) < clock()
    OR l.cancel_requested_at + make_interval(secs => :cancel_grace_seconds::float8) < clock()
@@ -18,7 +19,8 @@ ORDER BY l.tenant_id, l.job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED;
 -- tenant: every (maintenance; the rows carry their tenant)
 -- Leases of workers that are known to be dead. Scans lease. Skips locked rows.
 SELECT l.tenant_id, l.job_id, l.epoch, l.worker_id, l.attempt, l.failures, l.losses, l.max_attempts,
-       l.cancel_requested_at IS NOT NULL AS cancel_requested
+       l.cancel_requested_at IS NOT NULL AS cancel_requested,
+       EXISTS (SELECT FROM flow_gate WHERE tenant_id = l.tenant_id AND run_id = l.job_id) AS is_run
 FROM lease l
 WHERE l.worker_id = ANY (:worker_ids::text[])
 ORDER BY l.tenant_id, l.job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED;
@@ -34,9 +36,9 @@ WITH due AS MATERIALIZED (
     DELETE FROM later l USING due d WHERE l.tenant_id = d.tenant_id AND l.job_id = d.job_id RETURNING l.*
 ), queued AS (
     INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id,
-                       input_bytes, enqueued_at, concurrency_key)
+                       input_bytes, enqueued_at, concurrency_key, parent_id, step_no)
     SELECT tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id, input_bytes, run_at,
-           concurrency_key
+           concurrency_key, parent_id, step_no
     FROM moved ORDER BY run_at, job_id
 )
 (
@@ -70,17 +72,17 @@ WITH turn AS MATERIALIZED (
     DELETE FROM stat_delta WHERE (SELECT mine FROM turn) RETURNING *
 ), summed AS (
     SELECT tenant_id, series_id, '' AS category, sum(pending) AS pending, sum(running) AS running,
-           sum(completed) AS completed, sum(failed) AS failed, sum(cancelled) AS cancelled, 0::bigint AS errors
+           sum(waiting) AS waiting, sum(completed) AS completed, sum(failed) AS failed, sum(cancelled) AS cancelled, 0::bigint AS errors
     FROM taken GROUP BY tenant_id, series_id
     UNION ALL
-    SELECT tenant_id, series_id, category, 0, 0, 0, 0, 0, sum(errors) FROM taken WHERE errors <> 0
+    SELECT tenant_id, series_id, category, 0, 0, 0, 0, 0, 0, sum(errors) FROM taken WHERE errors <> 0
     GROUP BY tenant_id, series_id, category
 ), added AS (
-    INSERT INTO stat AS t (tenant_id, series_id, category, pending, running, completed, failed, cancelled, errors)
+    INSERT INTO stat AS t (tenant_id, series_id, category, pending, running, waiting, completed, failed, cancelled, errors)
     SELECT * FROM summed ORDER BY tenant_id, series_id, category
     ON CONFLICT (tenant_id, series_id, category) DO UPDATE
     SET pending = t.pending + excluded.pending, running = t.running + excluded.running,
-        completed = t.completed + excluded.completed, failed = t.failed + excluded.failed,
+        waiting = t.waiting + excluded.waiting, completed = t.completed + excluded.completed, failed = t.failed + excluded.failed,
         cancelled = t.cancelled + excluded.cancelled, errors = t.errors + excluded.errors
 )
 SELECT count(*) FROM taken;

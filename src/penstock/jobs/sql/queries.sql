@@ -122,6 +122,18 @@ WITH submitted AS MATERIALIZED (
 SELECT clock() AS created_at;
 
 
+-- name: open_gates(tenant_id, run_ids, series_ids, lane_ids, submitter_ids, input_sizes, max_attempts, concurrency_keys)!
+-- Inserts the gates of new runs of flows, in the transaction that creates them. Takes no lock that another transaction could hold.
+INSERT INTO flow_gate (tenant_id, run_id, series_id, lane_id, submitter_id, input_bytes, max_attempts, first_position,
+                       enqueued_at, concurrency_key)
+SELECT :tenant_id, g.run_id, g.series_id, g.lane_id, g.submitter_id, g.input_bytes, g.max_attempts, p.position, clock(),
+       g.concurrency_key
+FROM unnest(:run_ids::uuid[], :series_ids::int[], :lane_ids::int[], :submitter_ids::int[], :input_sizes::int[],
+            :max_attempts::smallint[], :concurrency_keys::text[])
+     AS g(run_id, series_id, lane_id, submitter_id, input_bytes, max_attempts, concurrency_key)
+CROSS JOIN (SELECT flow_position(:tenant_id) AS position OFFSET 0) p;
+
+
 -- name: claim(only_tenant, worker_id, task_types, model_profiles, limit, lease_seconds, turn_tenants, turn_quanta, cursor_lanes, cursor_seqs, from_start)
 -- tenant: every (workers serve all tenants; rows keep theirs)
 -- Leases at most limit ready jobs of all tenants, or of only_tenant if it is not null. The tenants take turns: first those
@@ -129,7 +141,7 @@ SELECT clock() AS created_at;
 -- 0 it is not searched at all); one that is not in the list gives an equal share of the limit. Within a tenant, jobs of the highest priority come first, in
 -- order within a lane; lanes of equal priority take turns. Jobs of a tenant with limits are picked by pick_within_limits().
 -- Paused queues and tenants give none.
--- An empty list of types or profiles means any. The cursors are the points at which this process last stopped in each lane;
+-- An empty list of types or profiles means any, but runs of flows are only claimed by their type. The cursors are the points at which this process last stopped in each lane;
 -- the search begins there or at the lane's hint, whichever is further, or at the very start if from_start is set.
 -- Locks: the ready rows taken, skipping locked ones; for tenants with limits, those of pick_within_limits(). Index: lane_queue or unique index of lane; primary key of ready, from
 -- (lane, low_seq).
@@ -142,7 +154,8 @@ WITH waiting AS MATERIALIZED ( -- full joins, because they are always hash joins
         FROM (
             SELECT tenant_id, id, priority, low_seq FROM lane l
             WHERE (:only_tenant::int IS NULL OR tenant_id = :only_tenant::int)
-              AND (cardinality(:task_types::text[]) = 0 OR task_type = ANY (:task_types::text[]))
+              AND CASE WHEN cardinality(:task_types::text[]) = 0 THEN task_type <> 'flow'
+                       ELSE task_type = ANY (:task_types::text[]) END
               AND (cardinality(:model_profiles::text[]) = 0 OR model_profile = ANY (:model_profiles::text[]))
               AND ((SELECT NOT EXISTS (SELECT FROM pause)) OR NOT EXISTS (
                   SELECT FROM pause WHERE tenant_id IN (0, l.tenant_id) AND task_type IN ('', l.task_type)
@@ -182,10 +195,11 @@ WITH waiting AS MATERIALIZED ( -- full joins, because they are always hash joins
     DELETE FROM ready WHERE ctid = ANY (ARRAY(SELECT row_tid FROM picked)) RETURNING *
 ), leased AS (
     INSERT INTO lease (tenant_id, job_id, epoch, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id,
-                       input_bytes, enqueued_at, started_at, lease_until, lease_seconds, worker_id, concurrency_key)
+                       input_bytes, enqueued_at, started_at, lease_until, lease_seconds, worker_id, concurrency_key,
+                       parent_id, step_no)
     SELECT tenant_id, job_id, nextval('epoch'), lane_id, series_id, attempt + 1, failures, losses, max_attempts,
            submitter_id, input_bytes, enqueued_at, clock(), clock() + make_interval(secs => :lease_seconds), :lease_seconds,
-           :worker_id, concurrency_key
+           :worker_id, concurrency_key, parent_id, step_no
     FROM (SELECT t.* FROM taken t JOIN lane n ON n.id = t.lane_id ORDER BY n.priority DESC, t.seq) t
     RETURNING tenant_id, job_id, epoch, lane_id, series_id, attempt, lease_until
 ), reached AS MATERIALIZED (
@@ -326,8 +340,16 @@ WITH handed AS MATERIALIZED (
     INSERT INTO event (tenant_id, at, kind, job_ids, series_ids, epochs, attempts)
     SELECT :tenant_id, clock(), 'job.completed', array_agg(job_id), array_agg(series_id), array_agg(epoch), array_agg(attempt)
     FROM ended HAVING count(*) > 0
+), mailed AS MATERIALIZED (
+    SELECT d.* FROM (
+        SELECT array_agg(ROW(parent_id, 'ended', step_no, '', 'completed', job_id, CASE WHEN size <= 8192 THEN result END,
+                             NULL, NULL, NULL)::flow_letter) AS letters
+        FROM ended WHERE parent_id IS NOT NULL HAVING count(*) > 0
+    ) e CROSS JOIN LATERAL flow_deliver(:tenant_id, e.letters) d
 )
-SELECT job_id, epoch, (SELECT EXISTS (SELECT FROM run_limit WHERE tenant_id = :tenant_id)) AS limited FROM ended;
+SELECT job_id, epoch, (SELECT EXISTS (SELECT FROM run_limit WHERE tenant_id = :tenant_id)) AS limited,
+       (SELECT array_agg(run_id) FROM mailed) AS mailed, (SELECT array_agg(woken) FROM mailed) AS woken
+FROM ended;
 
 
 -- name: find_finished(tenant_id, job_ids)
@@ -340,7 +362,8 @@ LEFT JOIN LATERAL (SELECT epoch, status FROM done WHERE tenant_id = :tenant_id A
 
 -- name: lock_leases(tenant_id, job_ids, epochs)
 -- Locks the leases whose epoch still holds, in job id order, and returns what the rules need to decide how they end.
-SELECT l.job_id, l.epoch, l.attempt, l.failures, l.losses, l.max_attempts, l.cancel_requested_at IS NOT NULL AS cancel_requested
+SELECT l.job_id, l.epoch, l.attempt, l.failures, l.losses, l.max_attempts, l.cancel_requested_at IS NOT NULL AS cancel_requested,
+       EXISTS (SELECT FROM flow_gate WHERE tenant_id = :tenant_id AND run_id = l.job_id) AS is_run
 FROM (SELECT * FROM unnest(:job_ids::uuid[], :epochs::bigint[]) AS f(job_id, epoch) ORDER BY job_id) f
 CROSS JOIN LATERAL (SELECT * FROM lease
                     WHERE tenant_id = :tenant_id AND job_id = f.job_id AND epoch = f.epoch FOR UPDATE) l;
@@ -358,7 +381,7 @@ WITH verdict AS MATERIALIZED (
     WHERE l.tenant_id = :tenant_id AND l.job_id = ANY (:job_ids::uuid[]) AND l.job_id = v.job_id
     RETURNING l.job_id, l.epoch, l.lane_id, l.series_id, l.attempt, v.failures, v.losses, l.max_attempts, l.submitter_id,
               l.input_bytes, l.enqueued_at, l.started_at, l.cancel_requested_at, l.worker_id, l.progress, l.concurrency_key,
-              v.status, v.category, v.message, v.usage,
+              l.parent_id, l.step_no, v.status, v.category, v.message, v.usage,
               CASE WHEN v.delay > 0 THEN clock() + make_interval(secs => v.delay) END AS run_at
 ), logged AS (
     INSERT INTO attempt (tenant_id, job_id, epoch, attempt, enqueued_at, started_at, finished_at, worker_id, category, message,
@@ -367,15 +390,15 @@ WITH verdict AS MATERIALIZED (
     FROM ended
 ), queued AS (
     INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id,
-                       input_bytes, enqueued_at, concurrency_key)
+                       input_bytes, enqueued_at, concurrency_key, parent_id, step_no)
     SELECT :tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id, input_bytes, clock(),
-           concurrency_key
+           concurrency_key, parent_id, step_no
     FROM ended WHERE status = 'pending' AND run_at IS NULL
 ), scheduled AS (
     INSERT INTO later (tenant_id, job_id, run_at, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id,
-                       input_bytes, enqueued_at, concurrency_key)
+                       input_bytes, enqueued_at, concurrency_key, parent_id, step_no)
     SELECT :tenant_id, job_id, run_at, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id, input_bytes,
-           clock(), concurrency_key
+           clock(), concurrency_key, parent_id, step_no
     FROM ended WHERE status = 'pending' AND run_at IS NOT NULL
 ), kept AS (
     INSERT INTO done (tenant_id, job_id, series_id, attempt, epoch, enqueued_at, started_at, finished_at,
@@ -415,17 +438,34 @@ WITH verdict AS MATERIALIZED (
            array_agg(job_id), array_agg(series_id), array_agg(epoch), array_agg(attempt),
            json_agg(json_build_object('category', category, 'message', message, 'run_at', run_at))
     FROM ended GROUP BY status
+), mailed AS MATERIALIZED (
+    SELECT d.* FROM (
+        SELECT array_agg(ROW(parent_id, 'ended', step_no, '', status, job_id, NULL, category, message, NULL)::flow_letter)
+                   FILTER (WHERE parent_id IS NOT NULL) AS letters,
+               array_agg(job_id) AS job_ids
+        FROM ended WHERE status <> 'pending' HAVING count(*) > 0
+    ) e CROSS JOIN LATERAL flow_ended(:tenant_id, e.job_ids, e.letters) d
 )
 SELECT e.job_id, e.epoch, e.status, e.run_at, s.task_type, s.model_profile,
-       (SELECT EXISTS (SELECT FROM run_limit WHERE tenant_id = :tenant_id)) AS limited
+       (SELECT EXISTS (SELECT FROM run_limit WHERE tenant_id = :tenant_id)) AS limited,
+       (SELECT array_agg(run_id) FROM mailed) AS mailed, (SELECT array_agg(woken) FROM mailed) AS woken
 FROM ended e JOIN series s ON s.tenant_id = :tenant_id AND s.id = e.series_id;
 
 
 -- name: cancel(tenant_id, job_ids)
--- Cancels pending jobs at once and requests that running ones stop. Jobs in neither state are not returned.
--- Locks: ready, later and lease rows, each in job id order; waits for a claim that is taking one of them.
-WITH wanted AS MATERIALIZED (
-    SELECT DISTINCT job_id FROM unnest(:job_ids::uuid[]) AS w(job_id) ORDER BY job_id
+-- Cancels pending jobs at once and requests that running ones stop. Jobs in neither state are not returned. A run of a flow that
+-- has begun gets the request as mail, which its code handles. Locks: ready, later and lease rows, each in job id order, then gates;
+-- waits for a claim that is taking one of them.
+WITH named AS MATERIALIZED (
+    SELECT w.job_id, g.begun
+    FROM (SELECT DISTINCT job_id FROM unnest(:job_ids::uuid[]) AS w(job_id) ORDER BY job_id) w
+    LEFT JOIN LATERAL (
+        SELECT turns > 0 OR hold IS NOT NULL
+               OR EXISTS (SELECT FROM lease WHERE tenant_id = :tenant_id AND job_id = w.job_id OFFSET 0) AS begun
+        FROM flow_gate WHERE tenant_id = :tenant_id AND run_id = w.job_id OFFSET 0
+    ) g ON true
+), wanted AS MATERIALIZED (
+    SELECT job_id FROM named WHERE begun IS NOT TRUE ORDER BY job_id
 ), held_ready AS MATERIALIZED (
     SELECT r.row_tid FROM wanted w
     CROSS JOIN LATERAL (SELECT ctid AS row_tid FROM ready WHERE tenant_id = :tenant_id AND job_id = w.job_id FOR UPDATE) r
@@ -433,14 +473,14 @@ WITH wanted AS MATERIALIZED (
     SELECT l.row_tid FROM wanted w
     CROSS JOIN LATERAL (SELECT ctid AS row_tid FROM later WHERE tenant_id = :tenant_id AND job_id = w.job_id FOR UPDATE) l
 ), held_lease AS MATERIALIZED (
-    SELECT l.job_id, l.cancel_requested_at FROM wanted w
+    SELECT l.job_id, l.cancel_requested_at FROM (SELECT job_id FROM named WHERE begun IS NULL ORDER BY job_id) w
     CROSS JOIN LATERAL (SELECT * FROM lease WHERE tenant_id = :tenant_id AND job_id = w.job_id FOR UPDATE) l
 ), from_ready AS (
     DELETE FROM ready WHERE ctid = ANY (ARRAY(SELECT row_tid FROM held_ready)) AND tenant_id = :tenant_id
-    RETURNING job_id, series_id, attempt, enqueued_at
+    RETURNING job_id, series_id, attempt, enqueued_at, parent_id, step_no
 ), from_later AS (
     DELETE FROM later WHERE ctid = ANY (ARRAY(SELECT row_tid FROM held_later)) AND tenant_id = :tenant_id
-    RETURNING job_id, series_id, attempt, enqueued_at
+    RETURNING job_id, series_id, attempt, enqueued_at, parent_id, step_no
 ), gone AS (
     SELECT * FROM from_ready UNION ALL SELECT * FROM from_later
 ), kept AS (
@@ -462,23 +502,48 @@ WITH wanted AS MATERIALIZED (
 ), recorded_request AS (
     INSERT INTO event (tenant_id, at, kind, job_id, series_ids, epochs, attempts)
     SELECT :tenant_id, clock(), 'job.cancel_requested', job_id, ARRAY[series_id], ARRAY[epoch], ARRAY[attempt] FROM requested
+), mailed AS MATERIALIZED (
+    SELECT d.* FROM (
+        SELECT array_agg(ROW(parent_id, 'ended', step_no, '', 'cancelled', job_id, NULL, 'cancelled', 'cancelled on request',
+                             NULL)::flow_letter) FILTER (WHERE parent_id IS NOT NULL) AS letters,
+               array_agg(job_id) AS job_ids
+        FROM gone HAVING count(*) > 0
+    ) e CROSS JOIN LATERAL flow_ended(:tenant_id, e.job_ids, e.letters) d
+), asked AS MATERIALIZED (
+    SELECT d.* FROM (SELECT array_agg(job_id ORDER BY job_id) AS run_ids FROM named WHERE begun HAVING count(*) > 0) r
+    CROSS JOIN LATERAL flow_cancel(:tenant_id, r.run_ids) d
+), hints AS MATERIALIZED (
+    SELECT run_id, woken FROM mailed UNION ALL SELECT run_id, woken FROM asked
 )
-SELECT job_id, 'cancelled' AS status FROM gone
-UNION ALL
-SELECT job_id, 'running' AS status FROM held_lease;
+SELECT c.*, (SELECT array_agg(run_id) FROM hints) AS mailed, (SELECT array_agg(woken) FROM hints) AS woken
+FROM (
+    SELECT job_id, 'cancelled' AS status FROM gone
+    UNION ALL
+    SELECT job_id, 'running' AS status FROM held_lease
+    UNION ALL
+    SELECT run_id, 'waiting' AS status FROM asked
+) c;
 
 
 -- name: retry(tenant_id, job_ids)
 -- Returns failed and running jobs to pending, with all their attempts available again. Running ones lose their lease.
--- Jobs in neither state are not returned. Locks: done and lease rows, each in job id order.
+-- Jobs in neither state are not returned, nor are runs of flows, and failed jobs whose run has not ended: its history has their
+-- failure. Locks: done and lease rows, each in job id order.
 WITH wanted AS MATERIALIZED (
     SELECT DISTINCT job_id FROM unnest(:job_ids::uuid[]) AS w(job_id) ORDER BY job_id
+), plain AS MATERIALIZED (
+    SELECT w.job_id, j.parent_id FROM wanted w
+    CROSS JOIN LATERAL (SELECT series_id, parent_id FROM job WHERE tenant_id = :tenant_id AND id = w.job_id OFFSET 0) j
+    WHERE NOT EXISTS (SELECT FROM series WHERE tenant_id = :tenant_id AND id = j.series_id AND task_type = 'flow' OFFSET 0)
+    ORDER BY w.job_id
 ), held_done AS MATERIALIZED (
-    SELECT d.job_id FROM wanted w
-    CROSS JOIN LATERAL (SELECT job_id FROM done WHERE tenant_id = :tenant_id AND job_id = w.job_id AND status = 'failed'
+    SELECT d.job_id FROM plain p
+    CROSS JOIN LATERAL (SELECT job_id FROM done WHERE tenant_id = :tenant_id AND job_id = p.job_id AND status = 'failed'
                         FOR UPDATE) d
+    WHERE p.parent_id IS NULL
+       OR NOT EXISTS (SELECT FROM flow_gate WHERE tenant_id = :tenant_id AND run_id = p.parent_id OFFSET 0)
 ), held_lease AS MATERIALIZED (
-    SELECT l.job_id FROM wanted w
+    SELECT l.job_id FROM plain w
     CROSS JOIN LATERAL (SELECT job_id FROM lease WHERE tenant_id = :tenant_id AND job_id = w.job_id FOR UPDATE) l
 ), from_done AS (
     DELETE FROM done WHERE tenant_id = :tenant_id AND job_id = ANY (ARRAY(SELECT job_id FROM held_done))
@@ -491,12 +556,13 @@ WITH wanted AS MATERIALIZED (
            'the lease was taken away by a retry'
     FROM from_lease
 ), again AS (
-    SELECT job_id, series_id, attempt FROM from_done UNION ALL SELECT job_id, series_id, attempt FROM from_lease
+    SELECT job_id, series_id, attempt, NULL::uuid AS parent_id, NULL::int AS step_no FROM from_done
+    UNION ALL SELECT job_id, series_id, attempt, parent_id, step_no FROM from_lease
 ), queued AS (
     INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, max_attempts, submitter_id, input_bytes, enqueued_at,
-                       concurrency_key)
+                       concurrency_key, parent_id, step_no)
     SELECT :tenant_id, a.job_id, j.lane_id, a.series_id, a.attempt, j.max_attempts, j.submitter_id, j.input_bytes, clock(),
-           j.concurrency_key
+           j.concurrency_key, a.parent_id, a.step_no
     FROM again a
     CROSS JOIN LATERAL (SELECT lane_id, max_attempts, submitter_id, octet_length(input::text) AS input_bytes, concurrency_key
                         FROM job WHERE tenant_id = :tenant_id AND id = a.job_id OFFSET 0) j

@@ -9,7 +9,9 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from penstock.jobs.sql.store import Connection, NewJob, Queue
+import asyncpg
+
+from penstock.jobs.sql.store import NO_MAIL, Connection, Mailed, NewJob, Queue
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 
@@ -48,10 +50,23 @@ async def set_expiry(connection: Connection, tenant: TenantId, jobs: Sequence[Ne
     )
 
 
-async def expire(connection: Connection, *, limit: int) -> tuple[list[UUID], bool]:
-    """Fail jobs of every tenant that no worker took in time; return them, and whether there may be more."""
+async def expire(connection: Connection, *, limit: int) -> tuple[list[UUID], bool, dict[TenantId, Mailed]]:
+    """Fail jobs of every tenant that no worker took in time.
+
+    Returns them, whether there may be more, and the runs that got mail.
+    """
     rows = await _sql.expire.rows(connection, limit=limit)
-    return [row["job_id"] for row in rows], bool(rows) and rows[0]["looked"] == limit
+    return [row["job_id"] for row in rows], bool(rows) and rows[0]["looked"] == limit, _mailed(rows)
+
+
+def _mailed(rows: Sequence[asyncpg.Record]) -> dict[TenantId, Mailed]:
+    if not rows or rows[0]["mailed"] is None:
+        return {}
+    found: dict[TenantId, Mailed] = {}
+    for tenant, run, woken in zip(rows[0]["mailed_tenants"], rows[0]["mailed"], rows[0]["woken"], strict=True):
+        old = found.get(tenant, NO_MAIL)
+        found[tenant] = Mailed(runs=[*old.runs, run], woken=[*old.woken, *([woken] if woken else [])])
+    return found
 
 
 async def next_expiry(connection: Connection) -> timedelta | None:

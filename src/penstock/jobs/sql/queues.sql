@@ -76,10 +76,10 @@ WITH due AS MATERIALIZED (
                         FOR UPDATE) l
 ), from_ready AS (
     DELETE FROM ready WHERE ctid = ANY (ARRAY(SELECT row_tid FROM held_ready))
-    RETURNING tenant_id, job_id, series_id, attempt, enqueued_at
+    RETURNING tenant_id, job_id, series_id, attempt, enqueued_at, parent_id, step_no
 ), from_later AS (
     DELETE FROM later WHERE ctid = ANY (ARRAY(SELECT row_tid FROM held_later))
-    RETURNING tenant_id, job_id, series_id, attempt, enqueued_at
+    RETURNING tenant_id, job_id, series_id, attempt, enqueued_at, parent_id, step_no
 ), gone AS (
     SELECT g.*, format('no worker took the job until %s', to_char(d.expires_at, 'YYYY-MM-DD"T"HH24:MI:SS"Z"')) AS message
     FROM (SELECT * FROM from_ready UNION ALL SELECT * FROM from_later) g
@@ -95,6 +95,13 @@ WITH due AS MATERIALIZED (
     SELECT tenant_id, clock(), 'job.failed', job_id, ARRAY[series_id], ARRAY[attempt],
            json_build_object('category', 'expired', 'message', message, 'run_at', NULL)
     FROM gone
+), mailed AS MATERIALIZED (
+    SELECT e.tenant_id, d.* FROM (
+        SELECT tenant_id, array_agg(ROW(parent_id, 'ended', step_no, '', 'failed', job_id, NULL, 'expired', message,
+                                        NULL)::flow_letter) FILTER (WHERE parent_id IS NOT NULL) AS letters,
+               array_agg(job_id) AS job_ids
+        FROM gone GROUP BY tenant_id ORDER BY tenant_id
+    ) e CROSS JOIN LATERAL flow_ended(e.tenant_id, e.job_ids, e.letters) d
 ), waiting AS MATERIALIZED ( -- when the statement began
     SELECT d.job_id FROM due d
     CROSS JOIN LATERAL (SELECT FROM ready WHERE tenant_id = d.tenant_id AND job_id = d.job_id AND attempt = 0 OFFSET 0) r
@@ -107,7 +114,10 @@ WITH due AS MATERIALIZED (
         WHERE job_id IN (SELECT job_id FROM gone) OR job_id NOT IN (SELECT job_id FROM waiting)
     ))
 )
-SELECT job_id, (SELECT count(*) FROM due) AS looked FROM gone;
+SELECT job_id, (SELECT count(*) FROM due) AS looked, (SELECT array_agg(run_id) FROM mailed) AS mailed,
+       (SELECT array_agg(tenant_id) FROM mailed) AS mailed_tenants,
+       (SELECT array_agg(woken) FROM mailed) AS woken
+FROM gone;
 
 
 -- name: next_expiry()

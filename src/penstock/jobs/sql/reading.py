@@ -64,6 +64,8 @@ def _summary_fields(row: asyncpg.Record) -> dict[str, Any]:
         "started_at": row["started_at"],
         "finished_at": row["finished_at"],
         "progress": row["progress"],
+        "parent_id": row["parent_id"],
+        "hold": row["hold"],
         "error": _error(row),
     }
 
@@ -135,6 +137,8 @@ async def scan(
         rows = await _sql.scan_running.rows(connection, **bounds)
     elif len(statuses) == 1 and statuses <= {Status.FAILED, Status.CANCELLED}:
         rows = await _sql.scan_unsuccessful.rows(connection, status=next(iter(statuses)), **bounds)
+    elif statuses == {Status.WAITING}:
+        rows = await _sql.scan_waiting.rows(connection, **bounds)
     elif series is not None:
         rows = await _sql.scan_series.rows(connection, series_ids=series, **bounds)
     elif statuses == {Status.PENDING}:

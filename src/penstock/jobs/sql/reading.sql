@@ -83,6 +83,12 @@ SELECT job_id AS id FROM lease WHERE tenant_id = :tenant_id AND job_id >= :low::
 ORDER BY job_id DESC LIMIT :budget::int;
 
 
+-- name: scan_waiting(tenant_id, low, high, budget)
+-- Candidates of a list, newest first: parked runs of flows. Index: primary key of flow_gate, which holds only unfinished runs.
+SELECT run_id AS id FROM flow_gate WHERE tenant_id = :tenant_id AND run_id >= :low::uuid AND run_id < :high::uuid
+  AND parked_at IS NOT NULL ORDER BY run_id DESC LIMIT :budget::int;
+
+
 -- name: scan_unsuccessful(tenant_id, status, low, high, budget)
 -- Candidates of a list, newest first: jobs that failed, or were cancelled. Index: done_unsuccessful.
 SELECT job_id AS id FROM done WHERE tenant_id = :tenant_id AND status = :status AND status <> 'completed'
@@ -94,7 +100,7 @@ SELECT job_id AS id FROM done WHERE tenant_id = :tenant_id AND status = :status 
 SELECT v.id, v.owner_service, v.owner_ref, v.user_id, v.key_id, v.task_type, v.model_profile, v.status, v.priority, v.attempt, v.max_attempts,
        v.tags, v.created_at, v.run_at, v.expires_at, v.timeout_seconds, v.idempotency_key, v.concurrency_key,
        v.worker_id, v.lease_expires_at,
-       v.cancel_requested_at, v.started_at, v.finished_at, v.progress, v.error_category, v.error_message
+       v.cancel_requested_at, v.started_at, v.finished_at, v.progress, v.parent_id, v.hold, v.error_category, v.error_message
 FROM unnest(:job_ids::uuid[]) AS w(id)
 CROSS JOIN LATERAL (SELECT * FROM jobs WHERE tenant_id = :tenant_id AND id = w.id OFFSET 0) v
 WHERE (:owner_service::text IS NULL OR v.owner_service = :owner_service)
@@ -131,13 +137,13 @@ WHERE tenant_id = :tenant_id
 -- name: counts(tenant_id)
 -- Counters by owner, queue and error category: the totals plus the deltas not rolled up yet. Reads no job row.
 SELECT s.owner_service, s.task_type, s.model_profile, c.category, sum(c.pending)::bigint AS pending,
-       sum(c.running)::bigint AS running, sum(c.completed)::bigint AS completed, sum(c.failed)::bigint AS failed,
+       sum(c.running)::bigint AS running, sum(c.waiting)::bigint AS waiting, sum(c.completed)::bigint AS completed, sum(c.failed)::bigint AS failed,
        sum(c.cancelled)::bigint AS cancelled, sum(c.errors)::bigint AS errors
 FROM (
-    SELECT series_id, category, pending, running, completed, failed, cancelled, errors
+    SELECT series_id, category, pending, running, waiting, completed, failed, cancelled, errors
     FROM stat WHERE tenant_id = :tenant_id
     UNION ALL
-    SELECT series_id, category, pending, running, completed, failed, cancelled, errors
+    SELECT series_id, category, pending, running, waiting, completed, failed, cancelled, errors
     FROM stat_delta WHERE tenant_id = :tenant_id
 ) c JOIN series s ON s.tenant_id = :tenant_id AND s.id = c.series_id
 GROUP BY s.owner_service, s.task_type, s.model_profile, c.category
@@ -176,12 +182,12 @@ GROUP BY n.task_type, n.model_profile;
 -- Return the counters by tenant, queue and error category: the totals plus the deltas not rolled up yet. Reads no job row.
 -- tenant: every (metrics, for operators; the rows carry their tenant)
 SELECT t.name AS tenant, s.task_type, s.model_profile, c.category, sum(c.pending)::bigint AS pending,
-       sum(c.running)::bigint AS running, sum(c.completed)::bigint AS completed, sum(c.failed)::bigint AS failed,
+       sum(c.running)::bigint AS running, sum(c.waiting)::bigint AS waiting, sum(c.completed)::bigint AS completed, sum(c.failed)::bigint AS failed,
        sum(c.cancelled)::bigint AS cancelled, sum(c.errors)::bigint AS errors
 FROM (
-    SELECT tenant_id, series_id, category, pending, running, completed, failed, cancelled, errors FROM stat
+    SELECT tenant_id, series_id, category, pending, running, waiting, completed, failed, cancelled, errors FROM stat
     UNION ALL
-    SELECT tenant_id, series_id, category, pending, running, completed, failed, cancelled, errors FROM stat_delta
+    SELECT tenant_id, series_id, category, pending, running, waiting, completed, failed, cancelled, errors FROM stat_delta
 ) c
 JOIN series s ON s.tenant_id = c.tenant_id AND s.id = c.series_id
 JOIN tenant t ON t.id = c.tenant_id

@@ -93,6 +93,24 @@ class EndedAttempt:
     limited: bool  # whether the tenant's running jobs are limited
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mailed:
+    """The runs of flows to which a statement has brought mail."""
+
+    runs: Sequence[UUID] = ()
+    woken: Sequence[str] = ()  # the model profiles of those that are ready again
+
+    @classmethod
+    def of(cls, rows: Sequence[asyncpg.Record]) -> Mailed:
+        """Read the columns that each row of such a statement has."""
+        if not rows or rows[0]["mailed"] is None:
+            return NO_MAIL
+        return cls(runs=rows[0]["mailed"], woken=[woken for woken in rows[0]["woken"] if woken is not None])
+
+
+NO_MAIL = Mailed()
+
+
 async def resolve_series(
     connection: Connection, tenant: TenantId, wanted: Sequence[tuple[str, str, str]]
 ) -> dict[tuple[str, str, str], int]:
@@ -201,6 +219,21 @@ async def create(connection: Connection, tenant: TenantId, jobs: Sequence[NewJob
     return created_at
 
 
+async def open_gates(connection: Connection, tenant: TenantId, runs: Sequence[NewJob]) -> None:
+    """Insert the gates of new runs of flows; it runs in the transaction that creates the runs."""
+    await _sql.open_gates.run(
+        connection,
+        tenant_id=tenant,
+        run_ids=[run.id for run in runs],
+        series_ids=[run.series_id for run in runs],
+        lane_ids=[run.lane_id for run in runs],
+        submitter_ids=[run.submitter_id for run in runs],
+        input_sizes=[memoryview(run.submission.input).nbytes for run in runs],
+        max_attempts=[run.max_attempts for run in runs],
+        concurrency_keys=[run.submission.concurrency_key for run in runs],
+    )
+
+
 async def claim(
     connection: Connection,
     tenant: TenantId | None,
@@ -267,10 +300,11 @@ async def complete(
     tenant: TenantId,
     completions: Sequence[JobCompletion],
     charging: Charging = usage.unpriced,
-) -> tuple[set[tuple[UUID, int]], bool]:
+) -> tuple[set[tuple[UUID, int]], bool, Mailed]:
     """Store results and record the usage.
 
-    Returns the (job, epoch) pairs whose epoch held, and whether running jobs of the tenant are limited.
+    Returns the (job, epoch) pairs whose epoch held, whether running jobs of the tenant are limited, and the runs
+    that got mail.
     """
     rows = await _sql.complete.rows(
         connection,
@@ -281,7 +315,7 @@ async def complete(
         sizes=[memoryview(completion.result).nbytes for completion in completions],
         usages=[usage.stored(completion.usage, charging) for completion in completions],
     )
-    return {(row["job_id"], row["epoch"]) for row in rows}, bool(rows) and rows[0]["limited"]
+    return {(row["job_id"], row["epoch"]) for row in rows}, bool(rows) and rows[0]["limited"], Mailed.of(rows)
 
 
 async def find_finished(
@@ -305,6 +339,7 @@ def held(row: asyncpg.Record, tenant: TenantId, worker_id: str | None) -> HeldLe
             losses=row["losses"],
             max_attempts=row["max_attempts"],
             cancel_requested=row["cancel_requested"],
+            is_run=row["is_run"],
         ),
     )
 
@@ -322,8 +357,11 @@ async def lock_leases(connection: Connection, tenant: TenantId, leases: Sequence
 
 async def end_attempts(
     connection: Connection, tenant: TenantId, verdicts: Sequence[Verdict], charging: Charging = usage.unpriced
-) -> dict[tuple[UUID, int], EndedAttempt]:
-    """End attempts whose leases the current transaction holds; return them by (job, epoch)."""
+) -> tuple[dict[tuple[UUID, int], EndedAttempt], Mailed]:
+    """End attempts whose leases the current transaction holds.
+
+    Returns them by (job, epoch), and the runs that got mail.
+    """
     again = [verdict.outcome if isinstance(verdict.outcome, Again) else None for verdict in verdicts]
     rows = await _sql.end_attempts.rows(
         connection,
@@ -337,7 +375,7 @@ async def end_attempts(
         messages=[verdict.message for verdict in verdicts],
         usages=[usage.stored(verdict.usage, charging) for verdict in verdicts],
     )
-    return {
+    ended = {
         (row["job_id"], row["epoch"]): EndedAttempt(
             job_id=row["job_id"],
             status=Status(row["status"]),
@@ -347,12 +385,19 @@ async def end_attempts(
         )
         for row in rows
     }
+    return ended, Mailed.of(rows)
 
 
-async def cancel(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]) -> dict[UUID, Status]:
-    """Cancel pending jobs and request that running ones stop; return each one's status, cancelled or running."""
+async def cancel(
+    connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]
+) -> tuple[dict[UUID, Status], Mailed]:
+    """Cancel pending jobs and request that running ones stop.
+
+    Returns each one's status: cancelled, running, or waiting for a run of a flow that has begun; and the runs that
+    got mail.
+    """
     rows = await _sql.cancel.rows(connection, tenant_id=tenant, job_ids=list(job_ids))
-    return {row["job_id"]: Status(row["status"]) for row in rows}
+    return {row["job_id"]: Status(row["status"]) for row in rows}, Mailed.of(rows)
 
 
 async def retry(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]) -> dict[UUID, Queue]:

@@ -79,6 +79,8 @@ CREATE TABLE job (
     user_id         text NOT NULL, -- the submitter's, for lists
     idempotency_key text,
     tags            text[],
+    parent_id       uuid,    -- the run of a flow that has issued the job as its step step_no
+    step_no         integer,
     input           json NOT NULL,
     concurrency_key text,
     PRIMARY KEY (tenant_id, id)
@@ -87,6 +89,7 @@ CREATE INDEX job_series ON job (series_id, id);
 CREATE INDEX job_owner_ref ON job (tenant_id, owner_ref, id) WHERE owner_ref <> '';
 CREATE INDEX job_user ON job (tenant_id, user_id, id) WHERE user_id <> '';
 CREATE INDEX job_concurrency_key ON job (tenant_id, concurrency_key, id) WHERE concurrency_key IS NOT NULL;
+CREATE INDEX job_parent ON job (tenant_id, parent_id, step_no) WHERE parent_id IS NOT NULL;
 
 -- Idempotency keys are in a table of their own: a partitioned table cannot enforce uniqueness over all partitions.
 CREATE TABLE idempotency (
@@ -100,7 +103,7 @@ CREATE INDEX idempotency_job ON idempotency (job_id);
 
 -- Jobs that can run now. attempt: runs begun so far; failures: those that count against max_attempts; losses: lost leases.
 -- submitter_id and input_bytes travel with the job through ready, later and lease, for the usage of each attempt;
--- concurrency_key does so for its limit.
+-- concurrency_key does so for its limit, parent_id and step_no for the run of a flow that waits for its end.
 CREATE TABLE ready (
     lane_id      integer NOT NULL,
     seq          bigint NOT NULL DEFAULT nextval('ready_seq'),
@@ -115,6 +118,8 @@ CREATE TABLE ready (
     input_bytes  integer NOT NULL,
     enqueued_at  timestamptz NOT NULL,
     concurrency_key text,
+    parent_id    uuid,
+    step_no      integer,
     PRIMARY KEY (lane_id, seq),
     UNIQUE (tenant_id, job_id)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0,
@@ -208,6 +213,8 @@ CREATE TABLE later (
     input_bytes  integer NOT NULL,
     enqueued_at  timestamptz NOT NULL,
     concurrency_key text,
+    parent_id    uuid,
+    step_no      integer,
     PRIMARY KEY (tenant_id, job_id)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0,
         vacuum_truncate = off);
@@ -262,9 +269,55 @@ CREATE TABLE lease (
     chunks              integer NOT NULL DEFAULT 0 CHECK (chunks >= 0), -- stored chunks of this attempt's output
     log_lines           integer NOT NULL DEFAULT 0 CHECK (log_lines >= 0), -- stored lines of this attempt's log
     concurrency_key     text,
+    parent_id           uuid,
+    step_no             integer,
     PRIMARY KEY (tenant_id, job_id)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
         autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
+
+-- Runs of flows that have not ended: one row for each, made with its job. A run that is parked waits: it is in none of the
+-- other tables of states.
+--
+-- All that decides whether a run waits or goes on is in this one row, and every statement that brings mail or parks the run
+-- locks it first. So no wake-up can be lost between a check and a wait: whoever comes second reads what the first has
+-- written. "arrived" counts the mail that has come (and is the id of the newest), "seen" that which the run's code has
+-- consumed. Mail that does not only count as the end of a step sets "urgent". A run that has mail to go on with is never parked,
+-- unless it is held: then its code is broken or has changed, and only an operator or other code lets it go on.
+CREATE TABLE flow_gate (
+    tenant_id           integer NOT NULL,
+    run_id              uuid NOT NULL,
+    arrived             integer NOT NULL DEFAULT 0,
+    seen                integer NOT NULL DEFAULT 0,
+    need                integer NOT NULL DEFAULT 1, -- ends of steps that must come before the code can go on
+    turns               integer NOT NULL DEFAULT 0, -- stored turns
+    cancel_mail         integer NOT NULL DEFAULT 0, -- the id of the newest cancellation
+    children            integer NOT NULL DEFAULT 0, -- child jobs that have not ended
+    lane_id             integer NOT NULL,
+    series_id           integer NOT NULL,
+    submitter_id        integer NOT NULL,
+    input_bytes         integer NOT NULL,
+    step_no             integer,
+    attempt             integer NOT NULL DEFAULT 0, -- of the parked job; waits and lost leases do not add to it
+    max_attempts        smallint NOT NULL,
+    deaths              smallint NOT NULL DEFAULT 0, -- of flow processes while they ran this run, since its last turn
+    urgent              boolean NOT NULL DEFAULT false,
+    concurrency_key     text,
+    is_map              boolean NOT NULL DEFAULT false, -- a map, which has blocks of items in place of mail
+    parent_id           uuid,
+    first_position      bigint NOT NULL, -- of the tenant's events when the run was made: its waits find later ones
+    parked_at           timestamptz, -- set while the run waits
+    started_at          timestamptz,
+    enqueued_at         timestamptz NOT NULL,
+    cancel_requested_at timestamptz,
+    progress            json,
+    hold                text, -- why it is held: changed, compensation, broken
+    held                json, -- what code and history have, where they differ
+    PRIMARY KEY (tenant_id, run_id),
+    CHECK (parked_at IS NULL OR hold IS NOT NULL OR (arrived - seen < need AND NOT urgent)),
+    CHECK (arrived >= seen)
+) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
+        autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
+CREATE INDEX flow_gate_held ON flow_gate (tenant_id, run_id) WHERE hold IS NOT NULL;
 
 -- Finished jobs. Rows are appended, and removed only by an explicit retry or with their partition.
 CREATE TABLE done (
@@ -460,6 +513,7 @@ CREATE TABLE stat_delta (
     series_id integer NOT NULL,
     pending   integer NOT NULL DEFAULT 0,
     running   integer NOT NULL DEFAULT 0,
+    waiting   integer NOT NULL DEFAULT 0,
     completed integer NOT NULL DEFAULT 0,
     failed    integer NOT NULL DEFAULT 0,
     cancelled integer NOT NULL DEFAULT 0,
@@ -473,6 +527,7 @@ CREATE TABLE stat (
     category  text NOT NULL,  -- '' holds the job counts, any other the errors of that category
     pending   bigint NOT NULL,
     running   bigint NOT NULL,
+    waiting   bigint NOT NULL,
     completed bigint NOT NULL,
     failed    bigint NOT NULL,
     cancelled bigint NOT NULL,
@@ -510,7 +565,8 @@ DECLARE
     high text;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('penstock.ensure_day')); -- several housekeepers may begin the same day at once
-    FOREACH parent IN ARRAY ARRAY['job', 'done', 'attempt', 'event', 'event_position'] LOOP
+    FOREACH parent IN ARRAY ARRAY['job', 'done', 'attempt', 'event', 'event_position', 'flow_mail', 'flow_step', 'flow_turn'] LOOP
+        CONTINUE WHEN to_regclass(parent) IS NULL; -- a later migration creates it
         child := format('%s_%s', parent, to_char(day, 'YYYYMMDD'));
         CONTINUE WHEN to_regclass(format('%I', child)) IS NOT NULL;
         IF parent IN ('event', 'event_position') THEN
@@ -538,15 +594,16 @@ SELECT j.tenant_id, j.id, j.series_id, j.lane_id, s.owner_service, j.owner_ref, 
        coalesce(w.run_at, j.run_at) AS run_at, x.expires_at,
        CASE WHEN d.job_id IS NOT NULL THEN d.status
             WHEN l.job_id IS NOT NULL THEN 'running'
-            WHEN r.job_id IS NOT NULL OR w.job_id IS NOT NULL THEN 'pending' END AS status,
-       coalesce(d.attempt, l.attempt, r.attempt, w.attempt) AS attempt,
+            WHEN r.job_id IS NOT NULL OR w.job_id IS NOT NULL THEN 'pending'
+            WHEN g.parked_at IS NOT NULL THEN 'waiting' END AS status,
+       coalesce(d.attempt, l.attempt, r.attempt, w.attempt, g.attempt) AS attempt,
        coalesce(d.epoch, l.epoch) AS epoch,
        coalesce(d.worker_id, l.worker_id) AS worker_id,
        l.lease_until AS lease_expires_at,
-       coalesce(d.cancel_requested_at, l.cancel_requested_at) AS cancel_requested_at,
-       coalesce(d.enqueued_at, l.enqueued_at, r.enqueued_at, w.enqueued_at) AS enqueued_at,
-       coalesce(d.started_at, l.started_at) AS started_at,
-       d.finished_at, coalesce(d.progress, l.progress) AS progress, d.result, d.usage, d.error_category, d.error_message
+       coalesce(d.cancel_requested_at, l.cancel_requested_at, g.cancel_requested_at) AS cancel_requested_at,
+       coalesce(d.enqueued_at, l.enqueued_at, r.enqueued_at, w.enqueued_at, g.enqueued_at) AS enqueued_at,
+       coalesce(d.started_at, g.started_at, l.started_at) AS started_at, j.parent_id, j.step_no, g.hold,
+       d.finished_at, coalesce(d.progress, l.progress, g.progress) AS progress, d.result, d.usage, d.error_category, d.error_message
 FROM job j
 JOIN series s ON s.id = j.series_id
 JOIN lane n ON n.id = j.lane_id
@@ -555,10 +612,11 @@ LEFT JOIN ready r ON r.tenant_id = j.tenant_id AND r.job_id = j.id
 LEFT JOIN later w ON w.tenant_id = j.tenant_id AND w.job_id = j.id
 LEFT JOIN lease l ON l.tenant_id = j.tenant_id AND l.job_id = j.id
 LEFT JOIN done d ON d.tenant_id = j.tenant_id AND d.job_id = j.id
+LEFT JOIN flow_gate g ON g.tenant_id = j.tenant_id AND g.run_id = j.id
 LEFT JOIN expiry x ON x.tenant_id = j.tenant_id AND x.job_id = j.id;
 
--- Drops the partitions of one day. A job of that day that is not finished, or finished at or after the cutoff, is kept:
--- it moves to the default partition, where retention removes it by row later. Returns how many were kept, or null when
+-- Drops the partitions of one day. A job of that day that is not finished, or finished at or after the cutoff, is kept, and so
+-- are a flow's run that has not ended and the jobs that it has issued: it moves to the default partition, where retention removes it by row later. Returns how many were kept, or null when
 -- there is no such partition. Blocks all use of the tables while it runs, for as long as moving the kept jobs takes;
 -- raises lock_not_available when it does not get their locks soon: before the server checks for deadlocks (after 1 s), which
 -- might cancel a caller's statement instead.
@@ -572,7 +630,8 @@ DECLARE
     kept bigint;
 BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('penstock.position_events'));
-    LOCK TABLE ONLY job, ONLY done, ONLY attempt, ONLY event, ONLY event_position IN ACCESS EXCLUSIVE MODE;
+    LOCK TABLE ONLY job, ONLY done, ONLY attempt, ONLY event, ONLY event_position, ONLY flow_mail, ONLY flow_step,
+               ONLY flow_turn IN ACCESS EXCLUSIVE MODE;
     IF to_regclass(format('%I', 'event_' || suffix)) IS NOT NULL THEN
         LOOP -- every dropped event has a position, so that readers detect the loss
             EXIT WHEN position_events(10000, interval '10 seconds') < 10000;
@@ -597,12 +656,15 @@ BEGIN
         SELECT job_id FROM ready WHERE job_id >= $1 AND job_id < $2
         UNION SELECT job_id FROM later WHERE job_id >= $1 AND job_id < $2
         UNION SELECT job_id FROM lease WHERE job_id >= $1 AND job_id < $2
+        UNION SELECT run_id FROM flow_gate WHERE run_id >= $1 AND run_id < $2
+        UNION SELECT j.id FROM flow_gate g JOIN %I j ON j.tenant_id = g.tenant_id AND j.parent_id = g.run_id WHERE g.run_id < $2
         UNION SELECT job_id FROM %I WHERE finished_at >= $3
-    $insert$, 'done_' || suffix) USING low, high, cutoff;
-    FOREACH parent IN ARRAY ARRAY['job', 'done', 'attempt'] LOOP
+    $insert$, 'job_' || suffix, 'done_' || suffix) USING low, high, cutoff;
+    FOREACH parent IN ARRAY ARRAY['job', 'done', 'attempt', 'flow_mail', 'flow_step', 'flow_turn'] LOOP
         EXECUTE format('ALTER TABLE %I DETACH PARTITION %I', parent, parent || '_' || suffix);
         EXECUTE format('INSERT INTO %I SELECT p.* FROM %I p JOIN kept_job k ON k.job_id = p.%I',
-                       parent, parent || '_' || suffix, CASE parent WHEN 'job' THEN 'id' ELSE 'job_id' END);
+                       parent, parent || '_' || suffix,
+                       CASE WHEN parent = 'job' THEN 'id' WHEN parent LIKE 'flow\_%' THEN 'run_id' ELSE 'job_id' END);
         EXECUTE format('DROP TABLE %I', parent || '_' || suffix);
     END LOOP;
     SELECT count(*) INTO kept FROM kept_job;

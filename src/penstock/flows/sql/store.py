@@ -1,0 +1,331 @@
+"""Change and read runs of flows: the typed functions of ``queries.sql``.
+
+Every function takes the connection and the tenant first. None opens a transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from uuid import UUID
+
+import asyncpg
+import msgspec
+from msgspec import Raw
+
+from penstock.failures import Category
+from penstock.flows.kernel.records import (
+    Fault,
+    Held,
+    Mail,
+    MailKind,
+    OnParentEnd,
+    Status,
+    Step,
+    StepKind,
+    StoredStep,
+    StoredTurn,
+    Target,
+    Turn,
+)
+from penstock.jobs.sql.store import Connection, Mailed
+from penstock.postgres import queries
+from penstock.tenants.principal import TenantId
+
+_sql = queries.load(__file__)
+_SEPARATOR = "\x1f"  # of the texts of a list; names have no control characters
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Child:
+    """A child job of a step, with everything that the statement needs."""
+
+    id: UUID
+    series_id: int
+    lane_id: int
+    input: Raw
+    max_attempts: int
+    timeout_seconds: float | None = None
+    concurrency_key: str | None = None
+    gate: str = ""  # "run": it is a run itself; "map": a map of items
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Some items of a map."""
+
+    job_id: UUID  # of the map
+    first: int
+    items: int
+    inputs: Raw  # a list
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTurn:
+    """A turn of a run with everything that the statement needs. ``children`` are by the number of their step."""
+
+    run_id: UUID
+    epoch: int
+    at: float  # seconds since 1970
+    turn: Turn
+    seen: int  # the id of the newest mail that the run has consumed, in this turn or before
+    park: bool
+    children: dict[int, Child] = field(default_factory=dict)
+    blocks: Sequence[Block] = ()
+
+    @property
+    def ends(self) -> bool:
+        return self.turn.outcome is not None
+
+
+class Stored(StrEnum):
+    COMMITTED = "committed"
+    REPEATED = "repeated"  # the same lease has committed it before
+    STALE = "stale"  # the lease, or its place in the history, is another's
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """What became of a turn."""
+
+    outcome: Stored
+    arrived: int  # the id of the newest mail; recorded values of the turn are the newest, in order
+    parked: bool
+    at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """The state of a run that has not ended."""
+
+    run_id: UUID
+    arrived: int
+    seen: int
+    need: int
+    turns: int
+    is_map: bool
+    hold: str | None
+    started_at: float | None
+    now: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signalled:
+    """What became of a signal: ``id`` is that of the mail, None if the run has ended."""
+
+    id: int | None
+    repeated: bool
+    mailed: Mailed
+
+
+async def commit(connection: Connection, tenant: TenantId, turns: Sequence[NewTurn]) -> list[Commit]:
+    """Store turns, each as a whole or not at all; return what became of each, in order."""
+    steps = [(place, new, step) for place, new in enumerate(turns, 1) for step in new.turn.steps]
+    jobs = [(place, no, job) for place, new in enumerate(turns, 1) for no, job in sorted(new.children.items())]
+    recorded = [(place, one) for place, new in enumerate(turns, 1) for one in new.turn.recorded]
+    dropped = [(place, no) for place, new in enumerate(turns, 1) for no in new.turn.dropped]
+    blocks = [block for new in turns for block in new.blocks]
+    rows = await _sql.commit.rows(
+        connection,
+        tenant_id=tenant,
+        run_ids=[new.run_id for new in turns],
+        epochs=[new.epoch for new in turns],
+        numbers=[new.turn.number for new in turns],
+        ats=[new.at for new in turns],
+        first_nos=[new.turn.first_no for new in turns],
+        takens=[",".join(map(str, new.turn.taken)) for new in turns],
+        patcheds=[_SEPARATOR.join(new.turn.patched) or None for new in turns],
+        warnings=[_SEPARATOR.join(new.turn.warnings) or None for new in turns],
+        seens=[new.seen for new in turns],
+        needs=[max(1, new.turn.need) for new in turns],
+        parks=[new.park for new in turns],
+        ends=[new.ends for new in turns],
+        progresses=[_progress(new.turn) for new in turns],
+        st_run=[place for place, _, _ in steps],
+        st_no=[step.no for _, _, step in steps],
+        st_key=[step.key for _, _, step in steps],
+        st_kind=[step.kind.value for _, _, step in steps],
+        st_name=[step.name for _, _, step in steps],
+        st_hash=[step.input_hash for _, _, step in steps],
+        st_target=[_json(step.target) for _, _, step in steps],
+        st_job=[new.children[step.no].id if step.no in new.children else None for _, new, step in steps],
+        st_abandon=[_is_abandoned(step) for _, _, step in steps],
+        st_input=[step.input if step.kind in _WITH_INPUT else None for _, _, step in steps],
+        st_due=[step.due if step.kind is StepKind.TIMER else None for _, _, step in steps],
+        jb_run=[place for place, _, _ in jobs],
+        jb_no=[no for _, no, _ in jobs],
+        jb_id=[job.id for _, _, job in jobs],
+        jb_series=[job.series_id for _, _, job in jobs],
+        jb_lane=[job.lane_id for _, _, job in jobs],
+        jb_input=[job.input for _, _, job in jobs],
+        jb_bytes=[memoryview(job.input).nbytes for _, _, job in jobs],
+        jb_attempts=[job.max_attempts for _, _, job in jobs],
+        jb_timeout=[job.timeout_seconds for _, _, job in jobs],
+        jb_key=[job.concurrency_key for _, _, job in jobs],
+        jb_gate=[job.gate for _, _, job in jobs],
+        rc_run=[place for place, _ in recorded],
+        rc_no=[one.no for _, one in recorded],
+        rc_value=[one.value for _, one in recorded],
+        rc_category=[one.fault.category.value if one.fault else None for _, one in recorded],
+        rc_message=[_fault_text(one.fault) if one.fault else None for _, one in recorded],
+        dr_run=[place for place, _ in dropped],
+        dr_no=[no for _, no in dropped],
+        bl_job=[block.job_id for block in blocks],
+        bl_first=[block.first for block in blocks],
+        bl_items=[block.items for block in blocks],
+        bl_inputs=[block.inputs for block in blocks],
+    )
+    return [
+        Commit(outcome=Stored(row["outcome"]), arrived=row["arrived"], parked=row["parked"], at=row["at"])
+        for row in rows
+    ]
+
+
+_WITH_INPUT = frozenset({StepKind.EVENT, StepKind.PUBLISH})
+
+
+def _is_abandoned(step: Step) -> bool:
+    return step.target is not None and step.target.on_parent_end is OnParentEnd.ABANDON
+
+
+def _json(value: object) -> bytes | None:
+    return None if value is None else msgspec.json.encode(value)
+
+
+def _progress(turn: Turn) -> Raw | None:
+    """Return the progress that a turn has set last."""
+    set_by = [step.input for step in turn.steps if step.kind is StepKind.PROGRESS]
+    return set_by[-1] if set_by else None
+
+
+def _fault_text(fault: Fault) -> str:
+    """Return a fault as the column of its message holds it: the exception's name travels before the message."""
+    return f"{fault.type}{_SEPARATOR}{fault.message}" if fault.type else fault.message
+
+
+def fault_of(category: str, text: str) -> Fault:
+    """Return the fault that columns hold."""
+    name, separator, message = text.partition(_SEPARATOR)
+    return Fault(category=Category(category), message=message if separator else text, type=name if separator else "")
+
+
+async def park(connection: Connection, tenant: TenantId, runs: Sequence[tuple[UUID, int]]) -> set[UUID]:
+    """Park resident runs (run, epoch) that have nothing to go on with; return those that are parked now."""
+    rows = await _sql.park.rows(
+        connection, tenant_id=tenant, run_ids=[run for run, _ in runs], epochs=[epoch for _, epoch in runs]
+    )
+    return {row["run_id"] for row in rows}
+
+
+async def hold(connection: Connection, tenant: TenantId, runs: Sequence[tuple[UUID, int, Held]]) -> set[UUID]:
+    """Hold runs whose code cannot go on; return those whose epoch still held."""
+    rows = await _sql.hold.rows(
+        connection,
+        tenant_id=tenant,
+        run_ids=[run for run, _, _ in runs],
+        epochs=[epoch for _, epoch, _ in runs],
+        reasons=[held.reason for _, _, held in runs],
+        details=[msgspec.json.encode(held) for _, _, held in runs],
+    )
+    return {row["run_id"] for row in rows}
+
+
+async def release(connection: Connection, tenant: TenantId, run_ids: Sequence[UUID]) -> Mailed:
+    """Let held runs go on; return those that were held."""
+    rows = await _sql.release.rows(connection, tenant_id=tenant, run_ids=list(run_ids))
+    return Mailed(runs=[row["run_id"] for row in rows], woken=[row["woken"] for row in rows])
+
+
+async def died(connection: Connection, tenant: TenantId, run_id: UUID, epoch: int) -> int:
+    """Count that a flow process has died while it ran this run; return how often since the run's last turn."""
+    deaths: int | None = await _sql.died.value(connection, tenant_id=tenant, run_id=run_id, epoch=epoch)
+    return deaths or 0
+
+
+async def gates(connection: Connection, tenant: TenantId, run_ids: Sequence[UUID]) -> dict[UUID, Gate]:
+    """Return the state of those runs that have not ended."""
+    rows = await _sql.gates.rows(connection, tenant_id=tenant, run_ids=list(run_ids))
+    return {
+        row["run_id"]: Gate(
+            run_id=row["run_id"],
+            arrived=row["arrived"],
+            seen=row["seen"],
+            need=row["need"],
+            turns=row["turns"],
+            is_map=row["is_map"],
+            hold=row["hold"],
+            started_at=row["started_at"],
+            now=row["now"],
+        )
+        for row in rows
+    }
+
+
+async def turns(connection: Connection, tenant: TenantId, run_ids: Sequence[UUID]) -> dict[UUID, list[StoredTurn]]:
+    """Return the stored turns of runs, in order."""
+    found: dict[UUID, list[StoredTurn]] = {run_id: [] for run_id in run_ids}
+    for row in await _sql.turns.rows(connection, tenant_id=tenant, run_ids=list(run_ids)):
+        found[row["run_id"]].append(
+            StoredTurn(
+                number=row["number"],
+                at=row["at"],
+                taken=row["taken"],
+                first_no=row["first_no"],
+                patched=row["patched"] or [],
+            )
+        )
+    return found
+
+
+async def steps(connection: Connection, tenant: TenantId, run_ids: Sequence[UUID]) -> dict[UUID, list[StoredStep]]:
+    """Return the stored steps of runs, in order."""
+    found: dict[UUID, list[StoredStep]] = {run_id: [] for run_id in run_ids}
+    for row in await _sql.steps.rows(connection, tenant_id=tenant, run_ids=list(run_ids)):
+        found[row["run_id"]].append(stored_step(row))
+    return found
+
+
+def stored_step(row: asyncpg.Record) -> StoredStep:
+    """Return a step as the history has it."""
+    return StoredStep(
+        no=row["no"],
+        key=row["key"],
+        kind=StepKind(row["kind"]),
+        name=row["name"],
+        input_hash=row["input_hash"],
+        target=None if row["target"] is None else msgspec.json.decode(row["target"], type=Target),
+    )
+
+
+async def mail(connection: Connection, tenant: TenantId, afters: Sequence[tuple[UUID, int]]) -> dict[UUID, list[Mail]]:
+    """Return the mail of runs (run, id) behind an id, in order."""
+    found: dict[UUID, list[Mail]] = {run_id: [] for run_id, _ in afters}
+    rows = await _sql.mail.rows(
+        connection, tenant_id=tenant, run_ids=[run for run, _ in afters], afters=[after for _, after in afters]
+    )
+    for row in rows:
+        found[row["run_id"]].append(_mail(row))
+    return found
+
+
+def _mail(row: asyncpg.Record) -> Mail:
+    return Mail(
+        id=row["id"],
+        kind=MailKind(row["kind"]),
+        at=row["at"],
+        no=row["no"],
+        name=row["name"],
+        status=None if row["status"] is None else Status(row["status"]),
+        value=row["value"],
+        fault=None if row["category"] is None else fault_of(row["category"], row["message"] or ""),
+    )
+
+
+async def signal(
+    connection: Connection, tenant: TenantId, run_id: UUID, name: str, value: Raw, *, key: str | None
+) -> Signalled:
+    """Bring a signal to a run, once for each idempotency key."""
+    (row,) = await _sql.signal.rows(connection, tenant_id=tenant, run_id=run_id, name=name, value=value, key=key)
+    repeated = row["id"] is None and row["known"] is not None
+    return Signalled(id=row["known"] if repeated else row["id"], repeated=repeated, mailed=Mailed.of([row]))

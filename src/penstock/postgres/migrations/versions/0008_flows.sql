@@ -1,0 +1,562 @@
+-- Flows. A run is a job with the task type "flow"; its queue is name@version. The row of a run that has not ended is in
+-- "flow_gate" (in the first migration, because a parked run's state is there). What is appended here, partitioned by the day
+-- of the run's id like jobs, is its history: steps and turns, and the mail that turns consume.
+
+-- What has come to a run. The ids of one run are 1, 2, 3, … without a gap: they are given under the lock of its gate, so
+-- a reader that has read up to an id misses nothing below it.
+CREATE TABLE flow_mail (
+    tenant_id integer NOT NULL,
+    run_id    uuid NOT NULL,
+    id        integer NOT NULL,
+    kind      text NOT NULL, -- ended, fired, signal, cancel
+    no        integer,       -- the step that ended or fired
+    name      text NOT NULL, -- of a signal
+    status    text,          -- of an end
+    child_id  uuid,          -- the job that ended; its result is in "done" when value is null and it completed
+    value     json,
+    category  text,
+    message   text,
+    key       text,          -- the idempotency key of a signal
+    at        timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, run_id, id)
+) PARTITION BY RANGE (run_id);
+CREATE INDEX flow_mail_key ON flow_mail (tenant_id, run_id, key) WHERE key IS NOT NULL;
+
+-- What the code of a run has issued.
+CREATE TABLE flow_step (
+    tenant_id  integer NOT NULL,
+    run_id     uuid NOT NULL,
+    no         integer NOT NULL,
+    key        text NOT NULL,
+    kind       text NOT NULL,
+    name       text NOT NULL,
+    input_hash bytea NOT NULL,
+    target     json,
+    job_id     uuid,    -- the child job
+    abandon    boolean NOT NULL DEFAULT false, -- the child goes on when the run ends
+    input      json,    -- conditions of a wait for an event
+    due        double precision, -- of a timer: seconds since 1970
+    at         timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, run_id, no)
+) PARTITION BY RANGE (run_id);
+
+-- What each activation of a run consumed, in order, and from where it issued.
+CREATE TABLE flow_turn (
+    tenant_id integer NOT NULL,
+    run_id    uuid NOT NULL,
+    number    integer NOT NULL,
+    epoch     bigint NOT NULL,
+    first_no  integer NOT NULL,
+    at        double precision NOT NULL, -- seconds since 1970: when the turn began
+    taken     integer[] NOT NULL,
+    patched   text[],
+    warnings  text[],
+    PRIMARY KEY (tenant_id, run_id, number)
+) PARTITION BY RANGE (run_id);
+
+CREATE TABLE flow_mail_default PARTITION OF flow_mail DEFAULT;
+CREATE TABLE flow_step_default PARTITION OF flow_step DEFAULT;
+CREATE TABLE flow_turn_default PARTITION OF flow_turn DEFAULT;
+SELECT ensure_day((now() AT TIME ZONE 'UTC')::date + ahead) FROM generate_series(-1, 7) ahead;
+
+CREATE TABLE flow_timer (
+    tenant_id integer NOT NULL,
+    run_id    uuid NOT NULL,
+    no        integer NOT NULL,
+    run_at    timestamptz NOT NULL,
+    PRIMARY KEY (tenant_id, run_id, no)
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0);
+CREATE INDEX flow_timer_due ON flow_timer (run_at, tenant_id, run_id, no);
+
+-- Runs that wait for an event of their tenant. It is searched for from the run's first event on.
+CREATE TABLE flow_wait (
+    tenant_id integer NOT NULL,
+    run_id    uuid NOT NULL,
+    no        integer NOT NULL,
+    kind      text NOT NULL,
+    match     json,            -- the data of the event must contain this; null: any
+    after     bigint NOT NULL, -- events up to this position have been searched, or came before the run
+    PRIMARY KEY (tenant_id, run_id, no)
+) WITH (fillfactor = 50);
+
+-- The inputs of a map, in blocks; at most a few blocks have jobs at a time. "unfinished" counts the block's jobs that have
+-- not ended: the end of an item changes this row, and only the last one of a block changes the map's gate. So the row
+-- that all items share is changed once per block.
+CREATE TABLE flow_block (
+    tenant_id  integer NOT NULL,
+    run_id     uuid NOT NULL,    -- of the map
+    first      integer NOT NULL, -- the index of its first item
+    items      integer NOT NULL,
+    unfinished integer,          -- null: not begun
+    failed     integer NOT NULL DEFAULT 0,
+    inputs     json,             -- null when it has begun
+    PRIMARY KEY (tenant_id, run_id, first)
+) WITH (fillfactor = 70);
+
+-- Jobs to cancel: children of runs that have ended, or that no longer wait for them. Written by the statement that decides
+-- so; a duty cancels them. Cancelling them there would lock leases after gates.
+CREATE TABLE flow_doomed (
+    tenant_id integer NOT NULL,
+    job_id    uuid NOT NULL,
+    PRIMARY KEY (tenant_id, job_id)
+);
+
+-- The flows that runners have, by name and version. Runners renew seen_at.
+CREATE TABLE flow_version (
+    name          text NOT NULL,
+    version       text NOT NULL,
+    description   text NOT NULL,
+    input_schema  json NOT NULL,
+    output_schema json NOT NULL,
+    examples      json NOT NULL,
+    code          text NOT NULL, -- a hash: held runs go on when it differs from that with which they were held
+    published_at  timestamptz NOT NULL,
+    seen_at       timestamptz NOT NULL,
+    PRIMARY KEY (name, version)
+) WITH (fillfactor = 50);
+
+-- A piece of mail on its way. Of an item of a map, "no" is -1 minus its index.
+CREATE TYPE flow_letter AS (
+    run_id uuid, kind text, no integer, name text, status text, child_id uuid, value json, category text, message text, key text
+);
+
+-- The newest position of a tenant's events.
+CREATE FUNCTION flow_position(the_tenant integer) RETURNS bigint LANGUAGE sql STABLE RETURN coalesce(
+    (SELECT position FROM event_position WHERE tenant_id = the_tenant ORDER BY position DESC LIMIT 1),
+    (SELECT position FROM event_floor WHERE tenant_id = the_tenant), 0);
+
+-- Locks the gates of these runs in the order of their ids. Locks: the gates. Index: primary key of flow_gate.
+CREATE FUNCTION flow_lock(the_tenant integer, run_ids uuid[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM (SELECT DISTINCT w.run_id FROM unnest(run_ids) AS w(run_id) WHERE w.run_id IS NOT NULL ORDER BY 1) w
+    CROSS JOIN LATERAL (SELECT FROM flow_gate WHERE tenant_id = the_tenant AND run_id = w.run_id FOR UPDATE) g;
+END $$;
+
+-- Counts the ends of items of maps in their blocks; returns a letter for the gate of each map of which a block has ended or an
+-- item has failed. Locks: rows of flow_block, in the order of their keys. Index: primary key of flow_block.
+CREATE FUNCTION flow_count_items(the_tenant integer, letters flow_letter[]) RETURNS flow_letter[] LANGUAGE plpgsql AS $$
+DECLARE
+    found flow_letter[];
+BEGIN
+    WITH ended AS MATERIALIZED (
+        SELECT l.run_id, b.first, count(*)::int AS ends, count(*) FILTER (WHERE l.status <> 'completed')::int AS failures
+        FROM unnest(letters) AS l
+        CROSS JOIN LATERAL (
+            SELECT first FROM flow_block
+            WHERE tenant_id = the_tenant AND run_id = l.run_id AND first <= -1 - l.no ORDER BY first DESC LIMIT 1
+        ) b
+        WHERE l.no < 0 GROUP BY l.run_id, b.first ORDER BY l.run_id, b.first
+    ), locked AS MATERIALIZED (
+        SELECT b.row_tid, e.ends, e.failures FROM ended e
+        CROSS JOIN LATERAL (
+            SELECT ctid AS row_tid FROM flow_block
+            WHERE tenant_id = the_tenant AND run_id = e.run_id AND first = e.first FOR UPDATE
+        ) b
+    ), counted AS (
+        UPDATE flow_block b SET unfinished = b.unfinished - e.ends, failed = b.failed + e.failures
+        FROM locked e
+        WHERE b.ctid = ANY (ARRAY(SELECT row_tid FROM locked)) AND b.ctid = e.row_tid
+        RETURNING b.run_id, b.first, b.unfinished = 0 AS over, e.failures > 0 AS failed
+    )
+    SELECT array_agg(ROW(run_id, CASE WHEN failed THEN 'failure' ELSE 'block' END, first, '', NULL, NULL, NULL, NULL, NULL,
+                         NULL)::flow_letter)
+    INTO found FROM counted WHERE over OR failed;
+    RETURN coalesce(found, '{}') || ARRAY(SELECT l::flow_letter FROM unnest(letters) AS l WHERE coalesce(l.no, 0) >= 0);
+END $$;
+
+-- Brings mail to runs of one tenant, and wakes those for which it was due: their rows go to "ready". Mail for a run that has
+-- ended is dropped, and so is a signal whose key has come before. Returns the runs that got mail, and of each that it woke
+-- the model profile of its queue.
+--
+-- Each statement below takes its own snapshot after the gates were locked, so it reads what every earlier writer of these
+-- gates has committed.
+-- Locks: gates in the order of their ids. Indexes: primary keys of flow_gate and lane; flow_mail_key.
+CREATE FUNCTION flow_deliver(the_tenant integer, letters flow_letter[])
+RETURNS TABLE (run_id uuid, woken text, id integer) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+    IF EXISTS (SELECT FROM unnest(letters) AS l WHERE l.no < 0) THEN
+        letters := flow_count_items(the_tenant, letters);
+    END IF;
+    PERFORM flow_lock(the_tenant, ARRAY(SELECT l.run_id FROM unnest(letters) AS l));
+    RETURN QUERY
+    WITH fresh AS MATERIALIZED (
+        SELECT l.*, g.arrived + row_number() OVER (PARTITION BY l.run_id ORDER BY l.place)::int AS id,
+               g.parked_at IS NOT NULL AND g.hold IS NULL AS parked
+        FROM unnest(letters) WITH ORDINALITY
+             AS l(run_id, kind, no, name, status, child_id, value, category, message, key, place)
+        CROSS JOIN LATERAL (
+            SELECT arrived, parked_at, hold FROM flow_gate WHERE tenant_id = the_tenant AND run_id = l.run_id OFFSET 0
+        ) g
+        WHERE l.key IS NULL
+           OR NOT EXISTS (SELECT FROM flow_mail WHERE tenant_id = the_tenant AND run_id = l.run_id AND key = l.key OFFSET 0)
+    ), kept AS (
+        INSERT INTO flow_mail (tenant_id, run_id, id, kind, no, name, status, child_id, value, category, message, key, at)
+        SELECT the_tenant, run_id, id, kind, no, name, status, child_id, value, category, message, key, clock()
+        FROM fresh WHERE kind NOT IN ('block', 'failure')
+    ), come AS MATERIALIZED (
+        SELECT run_id, count(*)::int AS letters, count(*) FILTER (WHERE child_id IS NOT NULL)::int AS ends, max(id) AS id,
+               bool_or(kind <> 'ended' OR status <> 'completed') AS urgent, bool_or(parked) AS parked,
+               max(id) FILTER (WHERE kind = 'cancel') AS cancel_mail
+        FROM fresh GROUP BY run_id
+    ), opened AS (
+        UPDATE flow_gate g
+        SET arrived = g.arrived + c.letters, urgent = g.urgent OR c.urgent, children = g.children - c.ends,
+            cancel_mail = greatest(g.cancel_mail, c.cancel_mail),
+            cancel_requested_at = CASE WHEN c.cancel_mail IS NULL THEN g.cancel_requested_at
+                                       ELSE coalesce(g.cancel_requested_at, clock()) END,
+            parked_at = CASE WHEN g.hold IS NOT NULL OR (g.arrived + c.letters - g.seen < g.need AND NOT (g.urgent OR c.urgent))
+                             THEN g.parked_at END
+        FROM come c
+        WHERE g.tenant_id = the_tenant AND g.run_id = ANY (ARRAY(SELECT run_id FROM come)) AND g.run_id = c.run_id
+        RETURNING g.*, c.parked AND g.parked_at IS NULL AS is_woken, c.id
+    ), queued AS (
+        INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, max_attempts, submitter_id, input_bytes, enqueued_at,
+                           concurrency_key, parent_id, step_no)
+        SELECT the_tenant, run_id, lane_id, series_id, attempt, max_attempts, submitter_id, input_bytes, clock(),
+               concurrency_key, parent_id, step_no
+        FROM opened WHERE is_woken ORDER BY run_id
+    ), counted AS (
+        INSERT INTO stat_delta (tenant_id, series_id, waiting, pending)
+        SELECT the_tenant, series_id, -count(*), count(*) FROM opened WHERE is_woken GROUP BY series_id
+    )
+    SELECT o.run_id, CASE WHEN o.is_woken THEN (SELECT model_profile FROM lane WHERE tenant_id = the_tenant AND id = o.lane_id)
+                     END, o.id
+    FROM opened o;
+END $$;
+
+-- Removes what belongs to runs that end: gates, timers, waits, blocks. Their unfinished children are marked to be cancelled, except
+-- those that go on. The caller holds the locks of the gates. Indexes: primary keys, job_parent.
+CREATE FUNCTION flow_close(the_tenant integer, run_ids uuid[]) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    parents uuid[];
+    maps uuid[];
+BEGIN
+    WITH gone AS (
+        DELETE FROM flow_gate WHERE tenant_id = the_tenant AND run_id = ANY (run_ids) RETURNING run_id, children, is_map
+    )
+    SELECT array_agg(run_id) FILTER (WHERE children > 0), array_agg(run_id) FILTER (WHERE is_map) INTO parents, maps FROM gone;
+    DELETE FROM flow_wait WHERE tenant_id = the_tenant AND run_id = ANY (run_ids);
+    DELETE FROM flow_timer WHERE ctid = ANY (ARRAY( -- one that is firing finds no gate
+        SELECT ctid FROM flow_timer WHERE tenant_id = the_tenant AND run_id = ANY (run_ids) FOR UPDATE SKIP LOCKED));
+    IF maps IS NOT NULL THEN
+        DELETE FROM flow_block WHERE tenant_id = the_tenant AND run_id = ANY (maps);
+    END IF;
+    IF parents IS NOT NULL THEN
+        INSERT INTO flow_doomed (tenant_id, job_id)
+        SELECT the_tenant, j.id
+        FROM unnest(parents) AS p(run_id)
+        CROSS JOIN LATERAL (SELECT id, step_no FROM job WHERE tenant_id = the_tenant AND parent_id = p.run_id OFFSET 0) j
+        WHERE NOT EXISTS (SELECT FROM done WHERE tenant_id = the_tenant AND job_id = j.id OFFSET 0)
+          AND NOT EXISTS (SELECT FROM flow_step WHERE tenant_id = the_tenant AND run_id = p.run_id AND no = j.step_no AND abandon
+                          OFFSET 0)
+        ORDER BY j.id
+        ON CONFLICT DO NOTHING;
+    END IF;
+END $$;
+
+-- Follows the end of jobs of one tenant without a result: closes those that are runs, and brings their parents mail.
+-- Returns what flow_deliver() returns. Locks: gates in the order of their ids.
+CREATE FUNCTION flow_ended(the_tenant integer, job_ids uuid[], letters flow_letter[])
+RETURNS TABLE (run_id uuid, woken text) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    runs uuid[] := ARRAY(SELECT w.job_id FROM unnest(job_ids) AS w(job_id) CROSS JOIN LATERAL (
+        SELECT FROM flow_gate WHERE tenant_id = the_tenant AND run_id = w.job_id OFFSET 0) g);
+BEGIN
+    IF runs <> '{}' THEN
+        -- Items of maps lock blocks before gates; an own gate that ends is never one that they wait for, as its job is over.
+        PERFORM flow_lock(the_tenant, runs || ARRAY(SELECT l.run_id FROM unnest(letters) AS l WHERE coalesce(l.no, 0) >= 0));
+        PERFORM flow_close(the_tenant, runs);
+    END IF;
+    IF letters IS NOT NULL THEN
+        RETURN QUERY SELECT d.run_id, d.woken FROM flow_deliver(the_tenant, letters) d;
+    END IF;
+END $$;
+
+-- Requests that runs stop: each gets a cancellation as mail, unless one is unread. Returns all of them that have not ended,
+-- as flow_deliver() does. Locks: gates in the order of their ids.
+CREATE FUNCTION flow_cancel(the_tenant integer, run_ids uuid[]) RETURNS TABLE (run_id uuid, woken text) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    letters flow_letter[];
+BEGIN
+    PERFORM flow_lock(the_tenant, run_ids);
+    SELECT array_agg(ROW(g.run_id, 'cancel', NULL, '', NULL, NULL, NULL, NULL, NULL, NULL)::flow_letter) INTO letters
+    FROM unnest(run_ids) AS w(run_id)
+    CROSS JOIN LATERAL (
+        SELECT run_id FROM flow_gate
+        WHERE tenant_id = the_tenant AND run_id = w.run_id AND (cancel_mail = 0 OR cancel_mail <= seen) OFFSET 0
+    ) g;
+    RETURN QUERY
+    WITH told AS MATERIALIZED (SELECT d.run_id, d.woken FROM flow_deliver(the_tenant, letters) d WHERE letters IS NOT NULL)
+    SELECT g.run_id, t.woken
+    FROM unnest(run_ids) AS w(run_id)
+    CROSS JOIN LATERAL (SELECT run_id FROM flow_gate WHERE tenant_id = the_tenant AND run_id = w.run_id OFFSET 0) g
+    LEFT JOIN told t ON t.run_id = g.run_id;
+END $$;
+
+-- Parks runs whose lease the caller holds, with the gates locked: their leases end, and their jobs wait.
+CREATE FUNCTION flow_unlease(the_tenant integer, run_ids uuid[]) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    WITH ended AS (
+        DELETE FROM lease WHERE tenant_id = the_tenant AND job_id = ANY (run_ids) RETURNING job_id, series_id, attempt
+    ), kept AS (
+        UPDATE flow_gate g SET attempt = e.attempt - 1 -- the next claim is no further attempt
+        FROM ended e
+        WHERE g.tenant_id = the_tenant AND g.run_id = ANY (run_ids) AND g.run_id = e.job_id AND g.attempt <> e.attempt - 1
+    )
+    INSERT INTO stat_delta (tenant_id, series_id, running, waiting)
+    SELECT the_tenant, series_id, -count(*), count(*) FROM ended GROUP BY series_id;
+END $$;
+
+-- Parks resident runs for which nothing has come that they need. Returns those that are parked now; the others go on.
+-- Locks: lease rows in job id order, then gates in the order of their ids.
+CREATE FUNCTION flow_park(the_tenant integer, run_ids uuid[], epochs bigint[]) RETURNS SETOF uuid LANGUAGE plpgsql AS $$
+DECLARE
+    leased uuid[];
+    parked uuid[];
+BEGIN
+    leased := ARRAY(
+        SELECT l.job_id FROM (SELECT * FROM unnest(run_ids, epochs) AS w(run_id, epoch) ORDER BY w.run_id) w
+        CROSS JOIN LATERAL (SELECT job_id FROM lease WHERE tenant_id = the_tenant AND job_id = w.run_id AND epoch = w.epoch
+                            FOR UPDATE) l);
+    PERFORM flow_lock(the_tenant, leased);
+    WITH p AS (
+        UPDATE flow_gate SET parked_at = clock()
+        WHERE tenant_id = the_tenant AND run_id = ANY (leased) AND arrived - seen < need AND NOT urgent AND turns > 0
+        RETURNING run_id
+    )
+    SELECT array_agg(run_id) INTO parked FROM p;
+    PERFORM flow_unlease(the_tenant, coalesce(parked, '{}'));
+    RETURN QUERY SELECT unnest(parked);
+END $$;
+
+-- Holds runs whose code cannot go on, and ends their leases. Returns those that are held now. Locks: as flow_park().
+CREATE FUNCTION flow_hold(the_tenant integer, run_ids uuid[], epochs bigint[], reasons text[], details json[])
+RETURNS SETOF uuid LANGUAGE plpgsql AS $$
+DECLARE
+    leased uuid[];
+BEGIN
+    leased := ARRAY(
+        SELECT l.job_id FROM (SELECT * FROM unnest(run_ids, epochs) AS w(run_id, epoch) ORDER BY w.run_id) w
+        CROSS JOIN LATERAL (SELECT job_id FROM lease WHERE tenant_id = the_tenant AND job_id = w.run_id AND epoch = w.epoch
+                            FOR UPDATE) l);
+    PERFORM flow_lock(the_tenant, leased);
+    UPDATE flow_gate g SET parked_at = clock(), hold = w.reason, held = w.detail, deaths = 0
+    FROM unnest(run_ids, reasons, details) AS w(run_id, reason, detail)
+    WHERE g.tenant_id = the_tenant AND g.run_id = ANY (leased) AND g.run_id = w.run_id;
+    PERFORM flow_unlease(the_tenant, leased);
+    RETURN QUERY SELECT unnest(leased);
+END $$;
+
+-- Lets held runs go on: each is ready again. Returns them with the model profile of their queue. Locks: gates in the order of their ids.
+CREATE FUNCTION flow_release(the_tenant integer, run_ids uuid[]) RETURNS TABLE (run_id uuid, woken text) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+    PERFORM flow_lock(the_tenant, run_ids);
+    RETURN QUERY
+    WITH opened AS (
+        UPDATE flow_gate SET hold = NULL, held = NULL, parked_at = NULL, deaths = 0
+        WHERE tenant_id = the_tenant AND run_id = ANY (run_ids) AND hold IS NOT NULL RETURNING *
+    ), queued AS (
+        INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, max_attempts, submitter_id, input_bytes, enqueued_at,
+                           concurrency_key, parent_id, step_no)
+        SELECT the_tenant, run_id, lane_id, series_id, attempt, max_attempts, submitter_id, input_bytes, clock(),
+               concurrency_key, parent_id, step_no
+        FROM opened ORDER BY run_id
+    ), counted AS (
+        INSERT INTO stat_delta (tenant_id, series_id, waiting, pending)
+        SELECT the_tenant, series_id, -count(*), count(*) FROM opened GROUP BY series_id
+    )
+    SELECT o.run_id, (SELECT model_profile FROM lane WHERE tenant_id = the_tenant AND id = o.lane_id) FROM opened o;
+END $$;
+
+-- Stores turns of runs of one tenant, each as a whole or not at all: what it consumed, steps, child jobs, the outcomes of recorded
+-- values, timers, and waits; marks the jobs that it no longer waits for; and parks the runs that have nothing to go on with, if "parks".
+-- A run with "ends" is closed; the caller's transaction ends its lease.
+--
+-- The st_, jb_, rc_, dr_ and bl_ arrays are steps, child jobs, recorded values, dropped steps and blocks of maps; …_run is the place of
+-- their turn, from 1. Returns, for each turn, whether it is "committed", was committed before by the same lease
+-- ("repeated"), or is "stale": its lease, or its place in the history, is another's. "arrived" is the newest mail;
+-- recorded values are the newest pieces of it, in order.
+--
+-- A cancellation that came while the turn was computed is mail that the run reads next: the code then ends the children.
+-- Only the end of a run (a forced one, too) removes the gate, which this locks: no child can appear behind it.
+-- Locks: lease rows in job id order, then gates (also of parents of runs that end) in the order of their ids.
+-- Indexes: primary keys.
+CREATE FUNCTION flow_commit(
+    the_tenant integer, run_ids uuid[], epochs bigint[], numbers integer[], ats float8[], first_nos integer[], takens text[],
+    patcheds text[], warnings text[], seens integer[], needs integer[], parks boolean[], ends boolean[], progresses json[],
+    st_run integer[], st_no integer[], st_key text[], st_kind text[], st_name text[], st_hash bytea[], st_target json[],
+    st_job uuid[], st_abandon boolean[], st_input json[], st_due float8[],
+    jb_run integer[], jb_no integer[], jb_id uuid[], jb_series integer[], jb_lane integer[], jb_input json[], jb_bytes integer[],
+    jb_attempts smallint[], jb_timeout float8[], jb_key text[], jb_gate text[],
+    rc_run integer[], rc_no integer[], rc_value json[], rc_category text[], rc_message text[],
+    dr_run integer[], dr_no integer[],
+    bl_job uuid[], bl_first integer[], bl_items integer[], bl_inputs json[]
+) RETURNS TABLE (place integer, outcome text, arrived integer, parked boolean, at float8) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    leased integer[]; -- the places of turns whose lease holds
+    good integer[]; -- and that come next in their run's history
+    now_at timestamptz := clock();
+BEGIN
+    leased := ARRAY(
+        SELECT w.place FROM (
+            SELECT * FROM unnest(run_ids, epochs) WITH ORDINALITY AS w(run_id, epoch, place) ORDER BY w.run_id
+        ) w
+        CROSS JOIN LATERAL (SELECT FROM lease WHERE tenant_id = the_tenant AND job_id = w.run_id AND epoch = w.epoch FOR UPDATE) l);
+    PERFORM flow_lock(the_tenant, ARRAY(
+        SELECT run_ids[h] FROM unnest(leased) AS h
+        UNION ALL
+        SELECT l.parent_id FROM unnest(leased) AS h
+        CROSS JOIN LATERAL (SELECT parent_id, step_no FROM lease WHERE tenant_id = the_tenant AND job_id = run_ids[h] OFFSET 0) l
+        WHERE ends[h] AND l.step_no >= 0));
+    good := ARRAY(
+        SELECT h FROM unnest(leased) AS h
+        CROSS JOIN LATERAL (SELECT turns, hold FROM flow_gate WHERE tenant_id = the_tenant AND run_id = run_ids[h] OFFSET 0) g
+        WHERE g.turns = numbers[h] AND g.hold IS NULL);
+
+    INSERT INTO flow_turn (tenant_id, run_id, number, epoch, first_no, at, taken, patched, warnings)
+    SELECT the_tenant, run_ids[h], numbers[h], epochs[h], first_nos[h], ats[h], string_to_array(takens[h], ',')::integer[],
+           string_to_array(patcheds[h], chr(31)), string_to_array(warnings[h], chr(31))
+    FROM unnest(good) AS h;
+
+    IF st_no <> '{}' THEN
+        INSERT INTO flow_step (tenant_id, run_id, no, key, kind, name, input_hash, target, job_id, abandon, input, due, at)
+        SELECT the_tenant, run_ids[s.run], s.no, s.key, s.kind, s.name, s.hash, s.target, s.job, s.abandon, s.input, s.due, now_at
+        FROM unnest(st_run, st_no, st_key, st_kind, st_name, st_hash, st_target, st_job, st_abandon, st_input, st_due)
+             AS s(run, no, key, kind, name, hash, target, job, abandon, input, due)
+        WHERE s.run = ANY (good);
+        INSERT INTO flow_timer (tenant_id, run_id, no, run_at)
+        SELECT the_tenant, run_ids[s.run], s.no, to_timestamp(s.due)
+        FROM unnest(st_run, st_no, st_due) AS s(run, no, due) WHERE s.due IS NOT NULL AND s.run = ANY (good) AND NOT ends[s.run];
+        INSERT INTO flow_wait (tenant_id, run_id, no, kind, match, after)
+        SELECT the_tenant, run_ids[s.run], s.no, s.name, s.input, g.first_position
+        FROM unnest(st_run, st_no, st_kind, st_name, st_input) AS s(run, no, kind, name, input)
+        CROSS JOIN LATERAL (SELECT first_position FROM flow_gate WHERE tenant_id = the_tenant AND run_id = run_ids[s.run] OFFSET 0) g
+        WHERE s.kind = 'event' AND s.run = ANY (good) AND NOT ends[s.run];
+        INSERT INTO event (tenant_id, at, kind, subject, data)
+        SELECT the_tenant, now_at, s.name, 'flow/' || run_ids[s.run], s.input
+        FROM unnest(st_run, st_kind, st_name, st_input) AS s(run, kind, name, input)
+        WHERE s.kind = 'publish' AND s.run = ANY (good);
+    END IF;
+
+    IF jb_no <> '{}' THEN
+        WITH child AS MATERIALIZED (
+            SELECT run_ids[c.run] AS run_id, l.submitter_id, p.owner_ref, p.user_id, c.*
+            FROM unnest(jb_run, jb_no, jb_id, jb_series, jb_lane, jb_input, jb_bytes, jb_attempts, jb_timeout, jb_key,
+                        jb_gate)
+                 AS c(run, no, id, series_id, lane_id, input, input_bytes, max_attempts, timeout_seconds, concurrency_key,
+                      gate)
+            CROSS JOIN LATERAL (SELECT submitter_id FROM lease WHERE tenant_id = the_tenant AND job_id = run_ids[c.run] OFFSET 0) l
+            CROSS JOIN LATERAL (SELECT owner_ref, user_id FROM job WHERE tenant_id = the_tenant AND id = run_ids[c.run] OFFSET 0) p
+            WHERE c.run = ANY (good)
+        ), kept AS (
+            INSERT INTO job (tenant_id, id, series_id, lane_id, submitter_id, owner_ref, user_id, input, max_attempts,
+                             timeout_seconds, created_at, concurrency_key, parent_id, step_no)
+            SELECT the_tenant, id, series_id, lane_id, submitter_id, owner_ref, user_id, input, max_attempts, timeout_seconds,
+                   now_at, concurrency_key, run_id, no
+            FROM child
+        ), gates AS (
+            INSERT INTO flow_gate (tenant_id, run_id, lane_id, series_id, submitter_id, input_bytes, max_attempts, first_position,
+                                   enqueued_at, concurrency_key, parent_id, step_no, is_map)
+            SELECT the_tenant, id, lane_id, series_id, submitter_id, input_bytes, max_attempts,
+                   (SELECT flow_position(the_tenant)), now_at, concurrency_key, run_id, no,
+                   gate = 'map'
+            FROM child WHERE gate <> ''
+        ), queued AS (
+            INSERT INTO ready (tenant_id, job_id, lane_id, series_id, max_attempts, submitter_id, input_bytes, enqueued_at,
+                               concurrency_key, parent_id, step_no)
+            SELECT the_tenant, id, lane_id, series_id, max_attempts, submitter_id, input_bytes, now_at, concurrency_key, run_id,
+                   no
+            FROM child
+        ), counted AS (
+            INSERT INTO stat_delta (tenant_id, series_id, pending)
+            SELECT the_tenant, series_id, count(*) FROM child GROUP BY series_id
+        )
+        INSERT INTO event (tenant_id, at, kind, job_ids, series_ids)
+        SELECT the_tenant, now_at, 'job.created', array_agg(id), array_agg(series_id) FROM child HAVING count(*) > 0;
+        INSERT INTO flow_block (tenant_id, run_id, first, items, inputs)
+        SELECT the_tenant, b.job, b.first, b.items, b.inputs
+        FROM unnest(bl_job, bl_first, bl_items, bl_inputs) AS b(job, first, items, inputs)
+        CROSS JOIN LATERAL (SELECT FROM flow_gate WHERE tenant_id = the_tenant AND run_id = b.job OFFSET 0) g;
+    END IF;
+
+    IF rc_no <> '{}' THEN
+        INSERT INTO flow_mail (tenant_id, run_id, id, kind, no, name, status, value, category, message, at)
+        SELECT the_tenant, run_ids[r.run], g.arrived + row_number() OVER (PARTITION BY r.run ORDER BY r.place), 'ended', r.no, '',
+               CASE WHEN r.category IS NULL THEN 'completed' ELSE 'failed' END, r.value, r.category, r.message, now_at
+        FROM unnest(rc_run, rc_no, rc_value, rc_category, rc_message) WITH ORDINALITY
+             AS r(run, no, value, category, message, place)
+        CROSS JOIN LATERAL (SELECT arrived FROM flow_gate WHERE tenant_id = the_tenant AND run_id = run_ids[r.run] OFFSET 0) g
+        WHERE r.run = ANY (good);
+    END IF;
+
+    IF dr_no <> '{}' THEN
+        INSERT INTO flow_doomed (tenant_id, job_id)
+        SELECT the_tenant, s.job_id
+        FROM unnest(dr_run, dr_no) AS d(run, no)
+        CROSS JOIN LATERAL (SELECT job_id FROM flow_step WHERE tenant_id = the_tenant AND run_id = run_ids[d.run] AND no = d.no
+                            OFFSET 0) s
+        WHERE d.run = ANY (good) AND s.job_id IS NOT NULL ORDER BY s.job_id
+        ON CONFLICT DO NOTHING;
+        DELETE FROM flow_timer WHERE ctid = ANY (ARRAY( -- one that is firing now becomes mail that the code ignores
+            SELECT t.row_tid FROM unnest(dr_run, dr_no) AS d(run, no)
+            CROSS JOIN LATERAL (SELECT ctid AS row_tid FROM flow_timer WHERE tenant_id = the_tenant AND run_id = run_ids[d.run]
+                                AND no = d.no FOR UPDATE SKIP LOCKED) t
+            WHERE d.run = ANY (good)));
+        DELETE FROM flow_wait WHERE ctid = ANY (ARRAY(
+            SELECT t.row_tid FROM unnest(dr_run, dr_no) AS d(run, no)
+            CROSS JOIN LATERAL (SELECT ctid AS row_tid FROM flow_wait WHERE tenant_id = the_tenant AND run_id = run_ids[d.run]
+                                AND no = d.no FOR UPDATE SKIP LOCKED) t
+            WHERE d.run = ANY (good)));
+    END IF;
+
+    RETURN QUERY
+    WITH turn AS MATERIALIZED (
+        SELECT h AS place, (SELECT count(*) FROM unnest(rc_run) AS r WHERE r = h)::int AS recorded,
+               (SELECT count(*) FROM unnest(jb_run) AS c WHERE c = h)::int AS children
+        FROM unnest(good) AS h
+    ), moved AS (
+        UPDATE flow_gate g
+        SET turns = g.turns + 1, arrived = g.arrived + t.recorded, children = g.children + t.children,
+            seen = seens[t.place], need = needs[t.place], deaths = 0,
+            urgent = g.urgent AND g.arrived > seens[t.place],
+            progress = coalesce(progresses[t.place], g.progress),
+            started_at = coalesce(g.started_at, to_timestamp(ats[t.place])),
+            parked_at = CASE WHEN parks[t.place] AND NOT ends[t.place]
+                              AND g.arrived + t.recorded - seens[t.place] < needs[t.place]
+                              AND NOT (g.urgent AND g.arrived > seens[t.place]) THEN now_at END
+        FROM turn t
+        WHERE g.tenant_id = the_tenant AND g.run_id = ANY (ARRAY(SELECT run_ids[h] FROM unnest(good) AS h))
+          AND g.run_id = run_ids[t.place]
+        RETURNING t.place, g.arrived, g.parked_at IS NOT NULL AS parked
+    )
+    SELECT w.place::int,
+           CASE WHEN m.place IS NOT NULL THEN 'committed'
+                WHEN EXISTS (SELECT FROM flow_turn WHERE tenant_id = the_tenant AND run_id = w.run_id AND number = w.number
+                             AND epoch = w.epoch OFFSET 0) THEN 'repeated'
+                ELSE 'stale' END,
+           coalesce(m.arrived, 0), coalesce(m.parked, false), extract(epoch FROM now_at)::float8
+    FROM unnest(run_ids, numbers, epochs) WITH ORDINALITY AS w(run_id, number, epoch, place)
+    LEFT JOIN moved m ON m.place = w.place
+    ORDER BY w.place;
+
+    PERFORM flow_unlease(the_tenant, parked_now.run_ids) FROM (
+        SELECT array_agg(g.run_id) AS run_ids FROM unnest(good) AS h
+        CROSS JOIN LATERAL (SELECT run_id FROM flow_gate WHERE tenant_id = the_tenant AND run_id = run_ids[h]
+                            AND parked_at IS NOT NULL OFFSET 0) g
+    ) parked_now WHERE parked_now.run_ids IS NOT NULL;
+
+    IF true = ANY (ends) THEN
+        UPDATE lease l SET started_at = coalesce(g.started_at, l.started_at), progress = coalesce(g.progress, l.progress)
+        FROM flow_gate g
+        WHERE l.tenant_id = the_tenant AND g.tenant_id = the_tenant AND g.run_id = l.job_id
+          AND l.job_id = ANY (ARRAY(SELECT run_ids[h] FROM unnest(good) AS h WHERE ends[h]))
+          AND g.run_id = ANY (ARRAY(SELECT run_ids[h] FROM unnest(good) AS h WHERE ends[h]))
+          AND (g.attempt > 0 OR g.progress IS NOT NULL);
+        PERFORM flow_close(the_tenant, ARRAY(SELECT run_ids[h] FROM unnest(good) AS h WHERE ends[h]));
+    END IF;
+END $$;
