@@ -26,19 +26,15 @@ INSERT INTO usage_dims (tenant_id, key, broad, series_id, submitter_id, key_id, 
 SELECT t.id, sha256(format('%s %s %s', t.id, m, u)::bytea), u = 0, 0, u, 'key', 'user ' || u, 'shop', 'chat', 'profile',
        'far', 'model ' || m, '1', '', 'price'
 FROM tenant t, generate_series(1, {MODELS}) m, generate_series(0, {USERS}) u;
-INSERT INTO usage_hour
-SELECT d.tenant_id, d.broad, h, d.id, n * {_PER_ROW}, n * {_PER_ROW}, 0, 0, 0, n * 5000, n * 900, 0, n * 7000000,
-       n * 20000, n * 4000, n * 12500000000
+INSERT INTO usage_sum
+SELECT d.tenant_id, d.broad, 'hour', h, d.id, n * {_PER_ROW}, n * {_PER_ROW}, 0, 0, 0, n * 5000, n * 900, 0,
+       n * 7000000, n * 20000, n * 4000, n * 12500000000
 FROM generate_series(timestamptz '{_NOW - timedelta(days=DAYS)}', timestamptz '{_NOW}', interval '1 hour') h,
      (SELECT *, CASE WHEN broad THEN {USERS} ELSE 1 END AS n FROM usage_dims) d;
-INSERT INTO usage_day
-SELECT tenant_id, broad, (hour AT TIME ZONE 'UTC')::date, dims_id, sum(attempts), sum(calls), 0, 0, 0,
+INSERT INTO usage_sum
+SELECT tenant_id, broad, u.unit, date_trunc(u.unit, starts_at, 'UTC'), dims_id, sum(attempts), sum(calls), 0, 0, 0,
        sum(prompt_tokens), sum(completion_tokens), 0, sum(model_us), sum(bytes_in), sum(bytes_out), sum(cost)
-FROM usage_hour GROUP BY 1, 2, 3, 4;
-INSERT INTO usage_month
-SELECT tenant_id, broad, date_trunc('month', day)::date, dims_id, sum(attempts), sum(calls), 0, 0, 0,
-       sum(prompt_tokens), sum(completion_tokens), 0, sum(model_us), sum(bytes_in), sum(bytes_out), sum(cost)
-FROM usage_day GROUP BY 1, 2, 3, 4;
+FROM usage_sum CROSS JOIN (VALUES ('day'), ('month')) AS u(unit) GROUP BY 1, 2, 3, 4, 5;
 INSERT INTO usage_delta (tenant_id, at, series_id, submitter_id, model, attempts, calls)
 SELECT 1 + n % {TENANTS}, timestamptz '{_NOW}' - interval '1 second', 0, 0, 'model ' || n % 8, 1, 1
 FROM generate_series(1, 500) n;

@@ -121,9 +121,8 @@ async def _submitted(url: str, count: int) -> None:
         assert response.status == 201, await response.text()
 
 
-async def _sums(database: Database, table: str) -> tuple[Any, ...]:
-    kind = " WHERE NOT broad" if table != "usage_detail" else ""
-    return (await query(database, f"SELECT {SUMS} FROM {table}{kind}"))[0]
+async def _sums(database: Database, table: str, where: str = "true") -> tuple[Any, ...]:
+    return (await query(database, f"SELECT {SUMS} FROM {table} WHERE {where}"))[0]
 
 
 async def _unfinished(database: Database) -> int:
@@ -184,18 +183,19 @@ async def test_sums_of_hours_days_and_detail_agree_with_what_was_acknowledged(
             while await rollup.roll_up(connection):
                 pass
         assert not list((tmp_path / "spool").rglob("*.usage")), "the spool is in the ledger"
-        hours = await _sums(database, "usage_hour")
-        assert hours == await _sums(database, "usage_day") == await _sums(database, "usage_detail")
-        assert hours == await _sums(database, "usage_month")
-        assert hours == (await query(database, f"SELECT {SUMS} FROM usage_hour WHERE broad"))[0]
+        detail = await _sums(database, "usage_detail")
+        for unit in ("hour", "day", "month"):
+            assert detail == await _sums(database, "usage_sum", f"unit = '{unit}' AND NOT broad")
+            assert detail == await _sums(database, "usage_sum", f"unit = '{unit}' AND broad")
         ((live,),) = await query(
             database,
-            "SELECT coalesce(sum(calls), 0)::int FROM usage_hour h JOIN usage_dims d ON d.id = h.dims_id"
-            " WHERE d.model = 'echo' AND NOT h.broad",
+            "SELECT coalesce(sum(calls), 0)::int FROM usage_sum h JOIN usage_dims d ON d.id = h.dims_id"
+            " WHERE d.model = 'echo' AND h.unit = 'hour' AND NOT h.broad",
         )
         assert load.acknowledged <= live <= load.sent
         attempts = await query(database, "SELECT sum(attempt)::int FROM done")
-        assert await query(database, "SELECT sum(attempts)::int FROM usage_hour WHERE NOT broad") == attempts
+        counted = await query(database, "SELECT sum(attempts)::int FROM usage_sum WHERE unit = 'hour' AND NOT broad")
+        assert counted == attempts
     await line.cut()
 
 

@@ -84,6 +84,6 @@ async def tables_holding(database: Database, job_id: UUID) -> list[str]:
 
 async def snapshot(database: Database) -> dict[str, list[tuple[Any, ...]]]:
     """Return all rows about jobs, to compare them before and after."""
-    counters = ("stat", "stat_delta", "usage_delta", "usage_hour", "usage_day", "usage_detail")
+    counters = ("stat", "stat_delta", "usage_delta", "usage_sum", "usage_detail")
     tables = ("job", *STATE_TABLES, "attempt", "event", "idempotency", *counters)
     return {table: await query(database, f"SELECT * FROM {table} t ORDER BY t::text") for table in tables}

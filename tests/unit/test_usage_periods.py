@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.errors import InvalidInput
-from penstock.usage.periods import Bucket, Unit, buckets
+from penstock.usage.periods import Bucket, Range, Unit, buckets
 
 BERLIN = ZoneInfo("Europe/Berlin")
 HOUR = timedelta(hours=1)
@@ -18,12 +18,7 @@ HOUR = timedelta(hours=1)
 
 def _hours_of(bucket: Bucket) -> list[datetime]:
     """Return the beginning of each UTC hour of a bucket."""
-    spans = [*bucket.hours]
-    spans += [
-        (datetime(a.year, a.month, a.day, tzinfo=UTC), datetime(b.year, b.month, b.day, tzinfo=UTC))
-        for a, b in (*bucket.days, *bucket.months)
-    ]
-    return [low + n * HOUR for low, high in spans for n in range(round((high - low) / HOUR))]
+    return [part.low + n * HOUR for part in bucket.ranges for n in range(round((part.high - part.low) / HOUR))]
 
 
 @given(
@@ -41,6 +36,9 @@ def test_each_hour_of_a_range_is_in_one_bucket_that_of_its_day_or_month(
     assert sorted(hour for bucket in found for hour in _hours_of(bucket)) == [start + n * HOUR for n in range(hours)]
     for bucket in found:
         days = {hour.astimezone(own).date() for hour in _hours_of(bucket)}
+        for part in bucket.ranges:
+            assert part.unit == "hour" or {part.low.hour, part.high.hour} == {0}
+            assert part.unit != "month" or {part.low.day, part.high.day} == {1}
         if unit == "day":
             assert days == {bucket.start.date()}
         elif unit == "month":
@@ -49,14 +47,16 @@ def test_each_hour_of_a_range_is_in_one_bucket_that_of_its_day_or_month(
 
 def test_a_whole_month_of_utc_is_read_as_one() -> None:
     (month,) = buckets(datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC), "month", ZoneInfo("UTC"))
-    assert (month.hours, month.days, month.months) == ((), (), ((date(2026, 2, 1), date(2026, 3, 1)),))
+    assert month.ranges == (Range("month", datetime(2026, 2, 1, tzinfo=UTC), datetime(2026, 3, 1, tzinfo=UTC)),)
 
 
 def test_a_month_of_another_zone_is_its_whole_utc_days_and_the_hours_at_its_ends() -> None:
     low, high = datetime(2026, 3, 1, tzinfo=BERLIN), datetime(2026, 4, 1, tzinfo=BERLIN)
     (month,) = buckets(low, high, "month", BERLIN)
-    assert month.days == ((date(2026, 3, 1), date(2026, 3, 31)),)
-    assert [(b - a) / HOUR for a, b in month.hours] == [1, 22], "summer time began: the month ends at 22:00 UTC"
+    first, days, last = month.ranges
+    assert days == Range("day", datetime(2026, 3, 1, tzinfo=UTC), datetime(2026, 3, 31, tzinfo=UTC))
+    lengths = [(part.high - part.low) / HOUR for part in (first, last)]
+    assert lengths == [1, 22], "summer time began: the month ends at 22:00 UTC"
 
 
 @pytest.mark.parametrize(("day", "hours"), [(date(2026, 3, 29), 23), (date(2026, 10, 25), 25), (date(2026, 6, 1), 24)])

@@ -20,14 +20,21 @@ _HOUR: Final = timedelta(hours=1)
 _DAY: Final = timedelta(days=1)
 
 
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Whole hours, days or months of UTC, up to and without ``high``."""
+
+    unit: Unit
+    low: datetime
+    high: datetime
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bucket:
-    """One bucket of time: its start in its zone, and the ranges that make it up, each up to and without its end."""
+    """One bucket of time: its start in its zone, and the ranges that make it up, in order."""
 
     start: datetime
-    hours: tuple[tuple[datetime, datetime], ...]
-    days: tuple[tuple[date, date], ...]
-    months: tuple[tuple[date, date], ...] = ()  # from the first day of a month
+    ranges: tuple[Range, ...]
 
 
 def buckets(low: datetime, high: datetime, unit: Unit | None, zone: ZoneInfo) -> list[Bucket]:
@@ -76,23 +83,28 @@ def _next(moment: datetime, unit: Unit, zone: ZoneInfo) -> datetime:
 
 
 def _bucket(start: datetime, end: datetime, zone: ZoneInfo, *, hourly: bool) -> Bucket:
-    first = start.date() if start.time() == time() else start.date() + _DAY
-    last = end.date()
     shown = start.astimezone(zone)
-    if hourly or first >= last:
-        return Bucket(start=shown, hours=((start, end),), days=())
-    ends = ((start, midnight(first, _UTC)), (midnight(last, _UTC), end))
-    days, months = _split(first, last)
-    return Bucket(start=shown, hours=tuple(one for one in ends if one[0] < one[1]), days=days, months=months)
+    days = Range("day", _next_midnight(start), midnight(end.date(), _UTC))
+    if hourly or days.low >= days.high:
+        return Bucket(start=shown, ranges=(Range("hour", start, end),))
+    months = Range("month", _next_first(days.low), days.high.replace(day=1))
+    if months.low >= months.high:
+        middle = [days]
+    else:
+        middle = [Range("day", days.low, months.low), months, Range("day", months.high, days.high)]
+    parts = [Range("hour", start, days.low), *middle, Range("hour", days.high, end)]
+    return Bucket(start=shown, ranges=tuple(part for part in parts if part.low < part.high))
 
 
-def _split(first: date, last: date) -> tuple[tuple[tuple[date, date], ...], tuple[tuple[date, date], ...]]:
-    """Return a range of days as its whole months, and the days at its ends."""
-    low = first if first.day == 1 else _next_month(first)
-    high = last.replace(day=1)
-    if low >= high:
-        return ((first, last),), ()
-    return tuple((a, b) for a, b in ((first, low), (high, last)) if a < b), ((low, high),)
+def _next_midnight(moment: datetime) -> datetime:
+    """Return the beginning of the next UTC day, or the moment itself if a day begins then."""
+    day = moment.date()
+    return moment if moment.time() == time() else midnight(day + _DAY, _UTC)
+
+
+def _next_first(midnight: datetime) -> datetime:
+    """Return the beginning of the next UTC month, or the moment itself if a month begins then."""
+    return midnight if midnight.day == 1 else (midnight.replace(day=1) + timedelta(days=32)).replace(day=1)
 
 
 def _next_month(day: date) -> date:

@@ -36,24 +36,17 @@ async def report(
 
     ``filters`` has the allowed values of every dimension, or None where all are.
     """
-    hours = [(number, *pair) for number, bucket in enumerate(buckets) for pair in bucket.hours]
-    days = [(number, *pair) for number, bucket in enumerate(buckets) for pair in bucket.days]
-    months = [(number, *pair) for number, bucket in enumerate(buckets) for pair in bucket.months]
+    ranges = [(number, part) for number, bucket in enumerate(buckets) for part in bucket.ranges]
     *rows, total = await _sql.report.rows(
         connection,
         tenant_ids=list(tenants),
         broad=not (_OF_SUBMITTERS & {*by, *(name for name, values in filters.items() if values is not None)}),
         by=list(by),
         **{f"{name}s": values for name, values in filters.items()},
-        hour_buckets=[number for number, _, _ in hours],
-        hours_from=[low for _, low, _ in hours],
-        hours_to=[high for _, _, high in hours],
-        day_buckets=[number for number, _, _ in days],
-        days_from=[low for _, low, _ in days],
-        days_to=[high for _, _, high in days],
-        month_buckets=[number for number, _, _ in months],
-        months_from=[low for _, low, _ in months],
-        months_to=[high for _, _, high in months],
+        buckets=[number for number, _ in ranges],
+        units=[part.unit for _, part in ranges],
+        lows=[part.low for _, part in ranges],
+        highs=[part.high for _, part in ranges],
         limit=limit,
     )
     return rows, total

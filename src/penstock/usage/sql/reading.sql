@@ -7,15 +7,18 @@
 SELECT id FROM tenant ORDER BY id;
 
 
--- name: report(tenant_ids, broad, by, tenants, keys, users, owner_services, task_types, model_profiles, providers, models, versions, apps, prices, hour_buckets, hours_from, hours_to, day_buckets, days_from, days_to, month_buckets, months_from, months_to, limit)
+-- name: report(tenant_ids, broad, by, tenants, keys, users, owner_services, task_types, model_profiles, providers, models, versions, apps, prices, buckets, units, lows, highs, limit)
 -- tenant: every (of the tenants that the caller names; each table is read for those alone)
--- Sums of usage by bucket and by the dimensions in "by"; the other dimensions are null. Each bucket has ranges of hours,
--- of days and of months, which do not overlap. broad: no key or user is named. One snapshot has the roll-ups and the deltas
+-- Sums of usage by bucket and by the dimensions in "by"; the other dimensions are null. A bucket is made of ranges of whole
+-- hours, days or months, which do not overlap. broad: no key or user is named. One snapshot has the roll-ups and the deltas
 -- not rolled up yet, so the sums are exact. Returns at most limit groups in the order of their buckets, and within a bucket by
 -- cost and calls; the last row (bucket -1) has the sums of all groups.
 -- The dimensions are replaced by the number of their group first, so that rows of the roll-ups are grouped by two integers.
--- Indexes: primary keys of usage_hour, usage_day and usage_month, once for each range; usage_dims by tenant. Scans usage_delta.
-WITH d AS MATERIALIZED (
+-- Indexes: primary key of usage_sum, once for each range; usage_dims by tenant. Scans usage_delta.
+WITH range AS MATERIALIZED (
+    SELECT * FROM unnest(:buckets::int[], :units::text[], :lows::timestamptz[], :highs::timestamptz[])
+                  AS r(bucket, unit, low, high)
+), d AS MATERIALIZED (
     SELECT d.*, t.name AS tenant_name FROM usage_dims d JOIN tenant t ON t.id = d.tenant_id
     WHERE d.tenant_id = ANY (:tenant_ids::int[]) AND d.broad = :broad
       AND (:tenants::text[] IS NULL OR t.name = ANY (:tenants))
@@ -55,23 +58,9 @@ WITH d AS MATERIALIZED (
         SELECT r.bucket, h.dims_id,
                h.attempts, h.calls, h.failures, h.unreported, h.unpriced, h.prompt_tokens, h.completion_tokens, h.audio_us,
                h.model_us, h.bytes_in, h.bytes_out, h.cost
-        FROM unnest(:hour_buckets::int[], :hours_from::timestamptz[], :hours_to::timestamptz[]) AS r(bucket, low, high)
-        CROSS JOIN LATERAL (SELECT * FROM usage_hour WHERE tenant_id = ANY (:tenant_ids::int[]) AND broad = :broad
-                            AND hour >= r.low AND hour < r.high OFFSET 0) h
-        UNION ALL
-        SELECT r.bucket, h.dims_id,
-               h.attempts, h.calls, h.failures, h.unreported, h.unpriced, h.prompt_tokens, h.completion_tokens, h.audio_us,
-               h.model_us, h.bytes_in, h.bytes_out, h.cost
-        FROM unnest(:day_buckets::int[], :days_from::date[], :days_to::date[]) AS r(bucket, low, high)
-        CROSS JOIN LATERAL (SELECT * FROM usage_day WHERE tenant_id = ANY (:tenant_ids::int[]) AND broad = :broad
-                            AND day >= r.low AND day < r.high OFFSET 0) h
-        UNION ALL
-        SELECT r.bucket, h.dims_id,
-               h.attempts, h.calls, h.failures, h.unreported, h.unpriced, h.prompt_tokens, h.completion_tokens, h.audio_us,
-               h.model_us, h.bytes_in, h.bytes_out, h.cost
-        FROM unnest(:month_buckets::int[], :months_from::date[], :months_to::date[]) AS r(bucket, low, high)
-        CROSS JOIN LATERAL (SELECT * FROM usage_month WHERE tenant_id = ANY (:tenant_ids::int[]) AND broad = :broad
-                            AND month >= r.low AND month < r.high OFFSET 0) h
+        FROM range r
+        CROSS JOIN LATERAL (SELECT * FROM usage_sum WHERE tenant_id = ANY (:tenant_ids::int[]) AND broad = :broad
+                            AND unit = r.unit AND starts_at >= r.low AND starts_at < r.high OFFSET 0) h
     ) u JOIN numbered n ON n.id = u.dims_id
     GROUP BY u.bucket, n.number
 ), label AS MATERIALIZED (
@@ -83,16 +72,7 @@ WITH d AS MATERIALIZED (
            u.attempts, u.calls, u.failures, u.unreported, u.unpriced, u.prompt_tokens, u.completion_tokens, u.audio_us,
            u.model_us, u.bytes_in, u.bytes_out, u.cost
     FROM usage_delta u
-    JOIN (
-        SELECT * FROM unnest(:hour_buckets::int[], :hours_from::timestamptz[], :hours_to::timestamptz[]) AS r(bucket, low, high)
-        UNION ALL
-        SELECT r.bucket, r.low::timestamp AT TIME ZONE 'UTC', r.high::timestamp AT TIME ZONE 'UTC'
-        FROM (
-            SELECT * FROM unnest(:day_buckets::int[], :days_from::date[], :days_to::date[]) AS r(bucket, low, high)
-            UNION ALL
-            SELECT * FROM unnest(:month_buckets::int[], :months_from::date[], :months_to::date[]) AS r(bucket, low, high)
-        ) r
-    ) r ON u.at >= r.low AND u.at < r.high
+    JOIN range r ON u.at >= r.low AND u.at < r.high
     JOIN tenant t ON t.id = u.tenant_id
     LEFT JOIN series s ON s.tenant_id = u.tenant_id AND s.id = u.series_id
     LEFT JOIN submitter b ON b.tenant_id = u.tenant_id AND b.id = u.submitter_id

@@ -65,53 +65,22 @@ WITH taken AS MATERIALIZED (
         settled = added(x.settled, excluded.settled), touched_at = excluded.touched_at
 ), hours AS MATERIALIZED (
     SELECT tenant_id, broad, date_trunc('hour', at, 'UTC') AS hour, dims_id,
-           added(0, sum(attempts)) AS attempts, added(0, sum(calls)) AS calls, added(0, sum(failures)) AS failures,
-           added(0, sum(unreported)) AS unreported, added(0, sum(unpriced)) AS unpriced,
-           added(0, sum(prompt_tokens)) AS prompt_tokens, added(0, sum(completion_tokens)) AS completion_tokens,
-           added(0, sum(audio_us)) AS audio_us, added(0, sum(model_us)) AS model_us, added(0, sum(bytes_in)) AS bytes_in,
-           added(0, sum(bytes_out)) AS bytes_out, sum(cost) AS cost
+           sum(attempts) AS attempts, sum(calls) AS calls, sum(failures) AS failures, sum(unreported) AS unreported,
+           sum(unpriced) AS unpriced, sum(prompt_tokens) AS prompt_tokens, sum(completion_tokens) AS completion_tokens,
+           sum(audio_us) AS audio_us, sum(model_us) AS model_us, sum(bytes_in) AS bytes_in, sum(bytes_out) AS bytes_out,
+           sum(cost) AS cost
     FROM entry GROUP BY 1, 2, 3, 4
-), by_hour AS (
-    INSERT INTO usage_hour AS t (tenant_id, broad, hour, dims_id, attempts, calls, failures, unreported, unpriced, prompt_tokens,
-                                 completion_tokens, audio_us, model_us, bytes_in, bytes_out, cost)
-    SELECT * FROM hours ORDER BY 1, 2, 3, 4
-    ON CONFLICT (tenant_id, broad, hour, dims_id) DO UPDATE SET
-        attempts = added(t.attempts, excluded.attempts), calls = added(t.calls, excluded.calls),
-        failures = added(t.failures, excluded.failures), unreported = added(t.unreported, excluded.unreported),
-        unpriced = added(t.unpriced, excluded.unpriced), prompt_tokens = added(t.prompt_tokens, excluded.prompt_tokens),
-        completion_tokens = added(t.completion_tokens, excluded.completion_tokens),
-        audio_us = added(t.audio_us, excluded.audio_us), model_us = added(t.model_us, excluded.model_us),
-        bytes_in = added(t.bytes_in, excluded.bytes_in), bytes_out = added(t.bytes_out, excluded.bytes_out),
-        cost = t.cost + excluded.cost
-), by_day AS (
-    INSERT INTO usage_day AS t (tenant_id, broad, day, dims_id, attempts, calls, failures, unreported, unpriced, prompt_tokens,
-                                completion_tokens, audio_us, model_us, bytes_in, bytes_out, cost)
-    SELECT tenant_id, broad, (hour AT TIME ZONE 'UTC')::date, dims_id,
-           added(0, sum(attempts)) AS attempts, added(0, sum(calls)) AS calls, added(0, sum(failures)) AS failures,
-           added(0, sum(unreported)) AS unreported, added(0, sum(unpriced)) AS unpriced,
-           added(0, sum(prompt_tokens)) AS prompt_tokens, added(0, sum(completion_tokens)) AS completion_tokens,
-           added(0, sum(audio_us)) AS audio_us, added(0, sum(model_us)) AS model_us, added(0, sum(bytes_in)) AS bytes_in,
-           added(0, sum(bytes_out)) AS bytes_out, sum(cost) AS cost
-    FROM hours GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
-    ON CONFLICT (tenant_id, broad, day, dims_id) DO UPDATE SET
-        attempts = added(t.attempts, excluded.attempts), calls = added(t.calls, excluded.calls),
-        failures = added(t.failures, excluded.failures), unreported = added(t.unreported, excluded.unreported),
-        unpriced = added(t.unpriced, excluded.unpriced), prompt_tokens = added(t.prompt_tokens, excluded.prompt_tokens),
-        completion_tokens = added(t.completion_tokens, excluded.completion_tokens),
-        audio_us = added(t.audio_us, excluded.audio_us), model_us = added(t.model_us, excluded.model_us),
-        bytes_in = added(t.bytes_in, excluded.bytes_in), bytes_out = added(t.bytes_out, excluded.bytes_out),
-        cost = t.cost + excluded.cost
-), by_month AS (
-    INSERT INTO usage_month AS t (tenant_id, broad, month, dims_id, attempts, calls, failures, unreported, unpriced, prompt_tokens,
-                                completion_tokens, audio_us, model_us, bytes_in, bytes_out, cost)
-    SELECT tenant_id, broad, date_trunc('month', hour AT TIME ZONE 'UTC')::date, dims_id,
-           added(0, sum(attempts)) AS attempts, added(0, sum(calls)) AS calls, added(0, sum(failures)) AS failures,
-           added(0, sum(unreported)) AS unreported, added(0, sum(unpriced)) AS unpriced,
-           added(0, sum(prompt_tokens)) AS prompt_tokens, added(0, sum(completion_tokens)) AS completion_tokens,
-           added(0, sum(audio_us)) AS audio_us, added(0, sum(model_us)) AS model_us, added(0, sum(bytes_in)) AS bytes_in,
-           added(0, sum(bytes_out)) AS bytes_out, sum(cost) AS cost
-    FROM hours GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
-    ON CONFLICT (tenant_id, broad, month, dims_id) DO UPDATE SET
+), sums AS (
+    INSERT INTO usage_sum AS t (tenant_id, broad, unit, starts_at, dims_id, attempts, calls, failures, unreported, unpriced,
+                                prompt_tokens, completion_tokens, audio_us, model_us, bytes_in, bytes_out, cost)
+    SELECT h.tenant_id, h.broad, u.unit, date_trunc(u.unit, h.hour, 'UTC'), h.dims_id,
+           added(0, sum(h.attempts)), added(0, sum(h.calls)), added(0, sum(h.failures)), added(0, sum(h.unreported)),
+           added(0, sum(h.unpriced)), added(0, sum(h.prompt_tokens)), added(0, sum(h.completion_tokens)),
+           added(0, sum(h.audio_us)), added(0, sum(h.model_us)), added(0, sum(h.bytes_in)), added(0, sum(h.bytes_out)),
+           sum(h.cost)
+    FROM hours h CROSS JOIN (VALUES ('hour'), ('day'), ('month')) AS u(unit)
+    GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
+    ON CONFLICT (tenant_id, broad, unit, starts_at, dims_id) DO UPDATE SET
         attempts = added(t.attempts, excluded.attempts), calls = added(t.calls, excluded.calls),
         failures = added(t.failures, excluded.failures), unreported = added(t.unreported, excluded.unreported),
         unpriced = added(t.unpriced, excluded.unpriced), prompt_tokens = added(t.prompt_tokens, excluded.prompt_tokens),

@@ -55,10 +55,12 @@ CREATE TABLE usage_dims (
     UNIQUE (tenant_id, key)
 );
 
-CREATE TABLE usage_hour (
+-- Sums of each hour, day and month of UTC.
+CREATE TABLE usage_sum (
     tenant_id         integer NOT NULL,
     broad             boolean NOT NULL, -- of its dimensions; the rows of each kind add up to the same sums
-    hour              timestamptz NOT NULL,
+    unit              text COLLATE "C" NOT NULL, -- 'hour', 'day' or 'month'
+    starts_at         timestamptz NOT NULL,
     dims_id           bigint NOT NULL,
     attempts          bigint NOT NULL,
     calls             bigint NOT NULL,
@@ -72,48 +74,11 @@ CREATE TABLE usage_hour (
     bytes_in          bigint NOT NULL,
     bytes_out         bigint NOT NULL,
     cost              numeric NOT NULL,
-    PRIMARY KEY (tenant_id, broad, hour, dims_id)
-) WITH (fillfactor = 70);
-
-CREATE TABLE usage_day (
-    tenant_id         integer NOT NULL,
-    broad             boolean NOT NULL,
-    day               date NOT NULL, -- in UTC
-    dims_id           bigint NOT NULL,
-    attempts          bigint NOT NULL,
-    calls             bigint NOT NULL,
-    failures          bigint NOT NULL,
-    unreported        bigint NOT NULL,
-    unpriced          bigint NOT NULL,
-    prompt_tokens     bigint NOT NULL,
-    completion_tokens bigint NOT NULL,
-    audio_us          bigint NOT NULL,
-    model_us          bigint NOT NULL,
-    bytes_in          bigint NOT NULL,
-    bytes_out         bigint NOT NULL,
-    cost              numeric NOT NULL,
-    PRIMARY KEY (tenant_id, broad, day, dims_id)
-) WITH (fillfactor = 70);
-
-CREATE TABLE usage_month (
-    tenant_id         integer NOT NULL,
-    broad             boolean NOT NULL,
-    month             date NOT NULL, -- its first day, in UTC
-    dims_id           bigint NOT NULL,
-    attempts          bigint NOT NULL,
-    calls             bigint NOT NULL,
-    failures          bigint NOT NULL,
-    unreported        bigint NOT NULL,
-    unpriced          bigint NOT NULL,
-    prompt_tokens     bigint NOT NULL,
-    completion_tokens bigint NOT NULL,
-    audio_us          bigint NOT NULL,
-    model_us          bigint NOT NULL,
-    bytes_in          bigint NOT NULL,
-    bytes_out         bigint NOT NULL,
-    cost              numeric NOT NULL,
-    PRIMARY KEY (tenant_id, broad, month, dims_id)
-) WITH (fillfactor = 70);
+    PRIMARY KEY (tenant_id, broad, unit, starts_at, dims_id)
+) PARTITION BY LIST (unit); -- so that the few rows of months and days lie close together
+CREATE TABLE usage_hour PARTITION OF usage_sum FOR VALUES IN ('hour') WITH (fillfactor = 70);
+CREATE TABLE usage_day PARTITION OF usage_sum FOR VALUES IN ('day') WITH (fillfactor = 70);
+CREATE TABLE usage_month PARTITION OF usage_sum FOR VALUES IN ('month') WITH (fillfactor = 70);
 
 -- Calls to providers since the beginning, for the statistics of jobs.
 CREATE TABLE usage_total (
