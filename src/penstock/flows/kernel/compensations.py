@@ -49,10 +49,10 @@ class Compensations:
 
     def start(self) -> bool:
         """Start them, unless they have been started; return False if there are none."""
-        if not self._registered:
-            self.done = True
-            return False
         if self._running is None:
+            if not self._registered:
+                self.done = True
+                return False
             self._running = self._loop.start_task(self._run(), "!", name="compensations")
         return True
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final, Generic, ParamSpec, TypeVar
 
-from penstock.failures import CallFailed
+from penstock.failures import CallFailed, Category
 from penstock.flows.kernel import origins
 from penstock.flows.kernel.records import FlowDescription, OnParentEnd
-from penstock.flows.kernel.values import encode
+from penstock.flows.kernel.values import MAX_VALUE_BYTES, encode
 from penstock.models.replica.contract.inputs import Inputs
 from penstock.models.replica.contract.outputs import Outputs
 from penstock.models.replica.contract.signature import ContractError, FunctionSignature
@@ -75,9 +75,12 @@ class Flow(Generic[P, R]):
         return self._inputs.arguments(given, ())
 
     def result(self, value: object) -> bytes:
-        """Return a result as JSON. Raises CallFailed when it is not of the annotated type."""
+        """Return a result as JSON. Raises CallFailed when it is not of the annotated type, or too large."""
         output = self._outputs.output(value)
-        return inlined(output.json, output.segments)
+        written = inlined(output.json, output.segments)
+        if len(written) > MAX_VALUE_BYTES:
+            raise CallFailed(Category.INTERNAL, f"its result takes {len(written)} of {MAX_VALUE_BYTES} bytes of JSON")
+        return written
 
     def describe(self) -> FlowDescription:
         """Return what others may know of the flow."""

@@ -6,9 +6,10 @@ from typing import Any, Final
 
 from msgspec import Raw
 
+from penstock.failures import Category
 from penstock.flows.kernel.errors import FlowError, Stopped
 from penstock.flows.kernel.loop import FlowLoop
-from penstock.flows.kernel.records import Held, History, Recorded, Step, StepKind, StoredStep, Target
+from penstock.flows.kernel.records import Fault, Held, History, Recorded, Step, StepKind, StoredStep, Target
 from penstock.flows.kernel.targets import checked_key, described
 from penstock.flows.kernel.values import digest
 
@@ -28,7 +29,8 @@ class Draft:
         self.dropped: list[int] = []
         self.patched: list[str] = []
         self.warnings: list[str] = []
-        self.bytes = 0
+        self.bytes = 0  # of steps
+        self.recorded_bytes = 0
 
 
 class Ledger:
@@ -46,6 +48,7 @@ class Ledger:
         self._explicit: set[str] = set()
         self._granted: set[str] = set()  # names that ``patched`` returned True for
         self._patched: dict[str, bool] = {}
+        self.changed_inputs: list[str] = []  # keys of steps with another input than in history
 
     def begin_replay(self, end: int, patched: list[str]) -> None:
         """Begin a stored turn, which issued steps up to ``end`` and was granted these patches."""
@@ -58,6 +61,13 @@ class Ledger:
         """Begin a new turn."""
         self.replaying = False
         self.draft = Draft(self.count)
+        for key in self.changed_inputs:
+            self.warn(f"step {key} has another input than when it was issued; its result is used as it is")
+        self.changed_inputs = []
+
+    def forget_history(self) -> None:
+        """Give up the stored steps: all of them have been repeated."""
+        self._stored = []
 
     def end_replay(self, waits_for: str) -> None:
         """Check that the code has issued all steps of the stored turn."""
@@ -152,10 +162,15 @@ class Ledger:
     def _changed_input(self, no: int, key: str) -> None:
         if self._strict:
             self.hold(
-                "changed", f"step {no} ({key}) has another input when it is repeated: something in it differs from "
-                "replay to replay", no=no, stored=f"{key} with its first input", found=f"{key} with another input",
-            )  # fmt: skip
+                "changed",
+                f"step {no} ({key}) has another input when it is repeated: something in it differs between replays",
+                no=no,
+                stored=f"{key} with its first input",
+                found=f"{key} with another input",
+            )
             raise Stopped
+        if len(self.changed_inputs) < _MAX_WARNINGS:
+            self.changed_inputs.append(key)
 
     def _structural(self, name: str) -> str:
         task = self._loop.current()
@@ -179,6 +194,17 @@ class Ledger:
                 "first, or pass large data as blobs"
             )
         self.draft.bytes += size
+
+    def record(self, outcome: Recorded) -> None:
+        """Add the outcome of a recorded function to the turn."""
+        draft = self.draft
+        size = len(bytes(outcome.value)) if outcome.value is not None else 0
+        if draft.recorded_bytes + size > MAX_TURN_BYTES:
+            message = f"the results recorded in one turn take more than {MAX_TURN_BYTES >> 20} MiB"
+            outcome = Recorded(no=outcome.no, fault=Fault(category=Category.INTERNAL, message=message))
+            size = 0
+        draft.recorded_bytes += size
+        draft.recorded.append(outcome)
 
 
 def _same(stored: Target | None, target: Target | None) -> bool:

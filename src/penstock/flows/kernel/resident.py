@@ -63,33 +63,38 @@ class Run:
         self.compensations = Compensations(self.loop, self.ledger)
         self.inbox: dict[str, deque[Raw | None]] = {}  # signals that no step waits for yet, by name
         self.waiting: dict[str, deque[Handle[Any]]] = {}  # waits for signals, by name
-        self._history = history
+        self._history: History | None = history
         self._timer_nos: dict[int, int] = {}  # by the identity of the loop's handle
         self._main: FlowTask[bytes] | None = None
         self._cancelled = False  # a cancellation has been consumed
         self._number = len(history.turns)
-        self._outcome: Outcome | None = None
+        self.outcome: Outcome | None = None
 
     # From outside
 
     def begin(self, mail: Sequence[Mail]) -> None:
         """Replay the history, or start the code if it has none, and consume the mail."""
-        if self._history.loop != loops.VERSION:
-            self.ledger.hold("broken", f"the run needs version {self._history.loop} of the loop, not {loops.VERSION}")
-            return
-        self.repeat()
-        if self._outcome is not None:
+        history = self.repeat()
+        if self.outcome is not None:
             self.ledger.hold_changed(self._what_it_waits_for())
+        self.ledger.forget_history()
         if self.ledger.held is None:
             self.ledger.begin_turn()
             if self._main is None:
-                self._start()
+                self._start(history.input)
             self._consume(mail)
 
-    def repeat(self) -> None:
-        """Replay the history, and no more."""
-        self.loop.now = self._history.started_at
-        self._replay()
+    def repeat(self) -> History:
+        """Replay the history, and no more; return it. Its mail and steps can be large, so they are not kept."""
+        history, self._history = self._history, None
+        if history is None:
+            raise RuntimeError("the run has begun")
+        if history.loop == loops.VERSION:
+            self.loop.now = history.started_at
+            self._replay(history)
+        else:
+            self.ledger.hold("broken", f"the run needs version {history.loop} of the loop, not {loops.VERSION}")
+        return history
 
     def deliver(self, mail: Sequence[Mail]) -> None:
         """Consume more mail, in a new turn."""
@@ -98,13 +103,13 @@ class Run:
 
     def recorded(self, outcome: Recorded) -> None:
         """Add the outcome of an effect to the turn."""
-        self.ledger.draft.recorded.append(outcome)
+        self.ledger.record(outcome)
 
     def turn(self) -> Turn:
         """End the turn and return it."""
         if not self.ended:
             self.effects = []
-        if self.ledger.held is None and self._outcome is None and not self._can_go_on():
+        if self.ledger.held is None and self.outcome is None and not self._can_go_on():
             self.ledger.hold(
                 "broken",
                 "the code can never go on: each of its tasks waits for something that no step and no signal will end",
@@ -125,7 +130,7 @@ class Run:
             warnings=draft.warnings,
             need=self._need(),
             linger=self._expects_mail_soon(),
-            outcome=self._outcome,
+            outcome=self.outcome,
         )
         self._number += 1
         return turn
@@ -133,7 +138,7 @@ class Run:
     @property
     def ended(self) -> bool:
         """Whether the run does not go on in this process: it has ended or is held."""
-        return self.ledger.held is not None or self._outcome is not None
+        return self.ledger.held is not None or self.outcome is not None
 
     def unwind(self) -> None:
         """Give up the run's tasks, and effects that have not begun; those that have are the owner's to cancel."""
@@ -182,14 +187,13 @@ class Run:
 
     # Mail
 
-    def _replay(self) -> None:
-        history = self._history
+    def _replay(self, history: History) -> None:
         by_id = {mail.id: mail for mail in history.mail}
         for index, turn in enumerate(history.turns):
             last = index + 1 == len(history.turns)
             self.ledger.begin_replay(len(history.steps) if last else history.turns[index + 1].first_no, turn.patched)
             if self._main is None:
-                self._start()
+                self._start(history.input)
             for mail_id in turn.taken:
                 if mail_id not in by_id:
                     self.ledger.hold("broken", f"the history of the run lacks its mail {mail_id}")
@@ -197,8 +201,8 @@ class Run:
                     return
                 self._consume_one(by_id[mail_id])
             self.ledger.end_replay(self._what_it_waits_for())
-            if self._outcome is not None and not last:
-                self.ledger.hold_changed(f"ended ({type(self._outcome).__name__.lower()})")
+            if self.outcome is not None and not last:
+                self.ledger.hold_changed(f"ended ({type(self.outcome).__name__.lower()})")
             if self.ledger.held is not None:
                 return
 
@@ -249,13 +253,12 @@ class Run:
 
     # The code
 
-    def _start(self) -> None:
-        self._main = self.loop.start_task(self._code(), "", name="flow", context=contextvars.Context())
+    def _start(self, given: Raw) -> None:
+        self._main = self.loop.start_task(self._code(bytes(given)), "", name="flow", context=contextvars.Context())
         self._go_on()
 
-    async def _code(self) -> bytes:
-        arguments = self.flow.arguments(bytes(self._history.input))
-        return self.flow.result(await self.flow.function(**arguments))
+    async def _code(self, given: bytes) -> bytes:
+        return self.flow.result(await self.flow.function(**self.flow.arguments(given)))
 
     def _go_on(self) -> None:
         self.loop.run_until_idle()
@@ -266,7 +269,7 @@ class Run:
         if failed and self.compensations.start():
             self.loop.run_until_idle()
         if self.ledger.held is None and (not failed or self.compensations.done):
-            self._outcome = self._outcome_of(main)
+            self.outcome = self._outcome_of(main)
 
     def _outcome_of(self, main: FlowTask[bytes]) -> Outcome:
         if main.cancelled():
@@ -326,8 +329,8 @@ class Run:
         return any(isinstance(one, TimerHandle) or one.awaited for one in self.open.values())
 
     def _what_it_waits_for(self) -> str:
-        if self._outcome is not None:
-            return f"it has ended ({type(self._outcome).__name__.lower()})"
+        if self.outcome is not None:
+            return f"it has ended ({type(self.outcome).__name__.lower()})"
         keys = [one.key for one in self.open.values() if isinstance(one, Handle)]
         return f"it waits for {', '.join(keys[:5])}" if keys else "it waits"
 

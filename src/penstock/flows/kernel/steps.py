@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from asyncio import events
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, TypeVar
 
@@ -88,20 +89,19 @@ class Call(Coroutine[Any, Any, T]):
     It is a coroutine to asyncio, so that tasks can be made of it. ``gather`` and ``race`` issue it without a task.
     """
 
-    __slots__ = ("_handle", "_issue", "_running", "_what")
+    __slots__ = ("_issue", "_running", "_what")
 
     def __init__(self, what: str, issue: Callable[[], Handle[T]]) -> None:
         self._what = what
-        self._issue = issue
-        self._handle: Handle[T] | None = None
+        self._issue: Callable[[], Handle[T]] | None = issue  # None once it was called
         self._running: Generator[Any, None, T] | None = None
 
     def issue(self) -> Handle[T]:
         """Issue the step now, in the current task."""
-        if self._handle is not None:
+        issue, self._issue = self._issue, None
+        if issue is None:
             raise RuntimeError(f"{self._what} was awaited before: a call can be awaited once")
-        handle = self._handle = self._issue()
-        return handle
+        return issue()
 
     def __await__(self) -> Generator[Any, None, T]:
         return self.issue().__await__()
@@ -113,19 +113,16 @@ class Call(Coroutine[Any, Any, T]):
 
     def throw(self, kind: Any, value: Any = None, traceback: Any = None) -> Any:
         if self._running is None:
-            self._issue = _refuse
+            self._issue = None
             raise kind if isinstance(kind, BaseException) else (value or kind())
         return self._running.throw(kind) if value is None else self._running.throw(kind, value, traceback)
 
     def close(self) -> None:
-        self._issue = _refuse
+        self._issue = None
         if self._running is not None:
             self._running.close()
 
     def __del__(self) -> None:
-        if self._handle is None and self._issue is not _refuse:
+        loop = events._get_running_loop()
+        if self._issue is not None and isinstance(loop, FlowLoop) and not loop.stopped:
             warnings.warn(f"{self._what} was never awaited, so it was not issued", RuntimeWarning, stacklevel=2)
-
-
-def _refuse() -> Any:
-    raise RuntimeError("the call has been closed")
