@@ -19,6 +19,8 @@ from pglast.enums import A_Expr_Kind, BoolExprType
 
 from penstock.access import store as access_store
 from penstock.blobs import store as blob_store
+from penstock.callbacks import deliveries as callback_deliveries
+from penstock.callbacks import store as callback_store
 from penstock.errors import NotFound, StaleEpoch
 from penstock.events import store as event_log
 from penstock.failures import Category
@@ -44,6 +46,7 @@ ROOMS = {
     "providers": (provider_store,),
     "access": (access_store,),
     "quotas": (quota_store,),
+    "callbacks": (callback_store, callback_deliveries),
 }
 SOURCES = Path(store.__file__).parents[2]
 STATEMENTS = {

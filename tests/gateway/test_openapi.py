@@ -45,9 +45,10 @@ async def test_every_parameter_and_field_is_described(described: dict[str, Any])
         for operation in methods.values():
             for parameter in operation.get("parameters", []):
                 assert parameter["description"], (path, parameter["name"])
-    job = described["components"]["schemas"]["JobSubmission"]["properties"]
-    for name, schema in job.items():
-        assert "description" in str(schema) or name == "input", name
+    schemas = described["components"]["schemas"]
+    for name, schema in schemas["JobSubmission"]["properties"].items():
+        assert "description" in str(schema) or name in {"input", "callback"}, name
+    assert "description" in schemas["Callback"]
     predict = described["paths"]["/api/v1/models/{name}/predict"]["post"]["requestBody"]["content"]
     assert set(predict) == {"application/json", "multipart/form-data", "application/octet-stream"}
 

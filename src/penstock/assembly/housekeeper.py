@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from penstock.access.instance import Instance
+from penstock.access.secret_file import SecretSource
 from penstock.assembly.brokers import Brokers
+from penstock.callbacks import duties as callbacks
+from penstock.callbacks.sealing import Sealing
+from penstock.callbacks.sender import Sender, policy_of
 from penstock.events.positions import Positions
 from penstock.housekeeping.counters import Counters
 from penstock.housekeeping.expirer import Expirer
@@ -14,7 +19,10 @@ from penstock.housekeeping.promoter import Promoter
 from penstock.housekeeping.rescuer import Rescuer
 from penstock.housekeeping.retention import Retention
 from penstock.housekeeping.sweeper import Sweeper
+from penstock.jobs import callbacks as job_callbacks
+from penstock.jobs.events import JobExpansion
 from penstock.jobs.limits import JobLimits
+from penstock.jobs.names import Names
 from penstock.part import Part, started
 from penstock.postgres.address import database_url
 from penstock.postgres.pool import Database
@@ -25,9 +33,17 @@ from penstock.usage.duties import UsageRetention, UsageRollUp
 
 
 def build_housekeeper(
-    database: Database, limits: JobLimits, *, retention: timedelta, usage_detail: timedelta | None = None
+    database: Database,
+    limits: JobLimits,
+    *,
+    retention: timedelta,
+    usage_detail: timedelta | None = None,
+    sending: callbacks.Sending | None = None,
 ) -> Housekeeper:
-    """Return all duties, which run concurrently. The detail of usage is kept as long as jobs, unless stated."""
+    """Return all duties, which run concurrently. The detail of usage is kept as long as jobs, unless stated.
+
+    Without ``sending`` no callbacks are sent.
+    """
     wakeups = Wakeups(database)
     parts = [
         Part(
@@ -45,17 +61,34 @@ def build_housekeeper(
         Part(duties=[Positions(database)]),
         Part(duties=[Sweeper(database)]),
     ]
+    if sending is not None:
+        parts.append(Part(duties=callbacks.duties(database, wakeups, sending)))
     return Housekeeper(wakeups, [duty for part in parts for duty in part.duties])
+
+
+def build_sending(database: Database, settings: Settings) -> callbacks.Sending:
+    """Return what sends the callbacks of jobs."""
+    instance = Instance(database, SecretSource(settings.penstock_secret_key, settings.penstock_data_dir))
+    return callbacks.Sending(
+        sender=Sender(policy_of(settings.penstock_fetch_networks), timeout=settings.penstock_callback_timeout),
+        sealing=Sealing(instance),
+        expansions=lambda tenant: {"job": JobExpansion(Names(database, tenant))},
+        details={"job": job_callbacks.details},
+        keep_delivered=timedelta(days=settings.penstock_callback_retention_days),
+        keep_jobs=timedelta(days=settings.penstock_retention_days),
+        concurrency=settings.penstock_callback_concurrency,
+    )
 
 
 async def run(settings: Settings) -> None:
     """Run the process ``penstock housekeeper``."""
-    database = Database(database_url(settings), application_name="penstock-housekeeper", max_size=4)
+    database = Database(database_url(settings), application_name="penstock-housekeeper", max_size=8)
     housekeeper = build_housekeeper(
         database,
         JobLimits.from_settings(settings),
         retention=timedelta(days=settings.penstock_retention_days),
         usage_detail=timedelta(days=settings.penstock_usage_detail_days),
+        sending=build_sending(database, settings),
     )
     try:
         async with started(Brokers(settings).parts(housekeeper.wakeups)):

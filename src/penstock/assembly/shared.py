@@ -10,6 +10,9 @@ from penstock.access.secret_file import SecretSource
 from penstock.assembly.brokers import Brokers
 from penstock.blobs.service import BlobService
 from penstock.blobs.uploads import Uploads
+from penstock.callbacks.sealing import Sealing as CallbackSealing
+from penstock.callbacks.sender import policy_of
+from penstock.callbacks.targets import CallbackTargets
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.service import JobService
 from penstock.jobs.usage import charging
@@ -74,6 +77,14 @@ class Shared:
             JobLimits.from_settings(self.settings),
             observe_batch=self._observe_batch,
             charging=charging(self.prices, self.usage.day),
+            callbacks=self.callback_targets,
+        )
+
+    @cached_property
+    def callback_targets(self) -> CallbackTargets:
+        """The endpoints that submissions name."""
+        return CallbackTargets(
+            self.database, CallbackSealing(self.instance), policy_of(self.settings.penstock_fetch_networks)
         )
 
     @cached_property

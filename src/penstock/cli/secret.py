@@ -91,7 +91,8 @@ def _run(act: Callable[[Instance], Awaitable[T]]) -> T:
     """Run something with the secret of this host and its database."""
     from penstock.access.instance import Instance
     from penstock.access.secret_file import SecretSource
-    from penstock.models import sealing
+    from penstock.callbacks import sealing as callbacks
+    from penstock.models import sealing as models
     from penstock.postgres.address import database_url
     from penstock.postgres.pool import Database
     from penstock.settings import load_settings
@@ -102,7 +103,7 @@ def _run(act: Callable[[Instance], Awaitable[T]]) -> T:
     async def run() -> T:
         database = Database(database_url(settings), application_name="penstock-secret", max_size=1)
         try:
-            return await act(Instance(database, source, reseal=[sealing.reseal]))
+            return await act(Instance(database, source, reseal=[models.reseal, callbacks.reseal]))
         finally:
             await database.close()
 

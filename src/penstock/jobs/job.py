@@ -12,6 +12,7 @@ from uuid import UUID
 
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
+from penstock.callbacks.callback import Callback
 from penstock.failures import Category
 from penstock.jobs.fields import (
     Attempts,
@@ -55,6 +56,7 @@ class JobSubmission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     idempotency_key: IdempotencyKey | None = None
     concurrency_key: ConcurrencyKey | None = None
     tags: JobTags = []
+    callback: Callback | None = None
 
 
 class JobFields(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,6 +77,7 @@ class JobFields(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     idempotency_key: IdempotencyKey | None | UnsetType = UNSET
     concurrency_key: ConcurrencyKey | None | UnsetType = UNSET
     tags: JobTags | UnsetType = UNSET
+    callback: Callback | None | UnsetType = UNSET
 
 
 class BatchSubmission(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from penstock.callbacks.targets import CallbackTargets
 from penstock.events.tail import EVENTS
 from penstock.jobs import statistics
 from penstock.jobs.announcements import CANCELLED, FINISHED, READY
@@ -42,16 +43,19 @@ class JobService:
         *,
         observe_batch: Observe | None = None,
         charging: Charging = unpriced,
+        callbacks: CallbackTargets | None = None,
     ) -> None:
         self.limits = limits or JobLimits()
         self.wakeups = Wakeups(database)
         self.cancellations = asyncio.Event()  # set when a running job is cancelled; the reader clears it
+        self.callbacks = callbacks
         self._shared = Shared(
             database=database,
             limits=self.limits,
             wakeups=self.wakeups,
             observe_batch=observe_batch,
             charging=charging,
+            callbacks=callbacks,
         )
         self._tenants: dict[TenantId, TenantJobs] = {}
         self._claiming = Claiming(self._shared, None, hand_back=self.hand_back)

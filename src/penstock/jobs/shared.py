@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from uuid import UUID
 
+from penstock.callbacks.targets import CallbackTargets
 from penstock.jobs.claims import ClaimQueue, FullScans, LaneCursors
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.names import ClaimNames
@@ -61,6 +62,7 @@ class Shared:
     wakeups: Wakeups
     observe_batch: Observe | None
     charging: Charging = unpriced
+    callbacks: CallbackTargets | None = None  # None: this process accepts no submissions
     claims: ClaimQueue = field(default_factory=ClaimQueue)
     claiming: set[asyncio.Future[list[ClaimedJob]]] = field(default_factory=set)  # statements in flight
     cursors: LaneCursors = field(default_factory=LaneCursors)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from uuid import UUID
 
 import asyncpg
 import msgspec
 from msgspec import Raw
 from uuid_utils.compat import uuid7
 
+from penstock.callbacks import store as callback_store
+from penstock.callbacks.targets import CallbackTargets
 from penstock.errors import IdempotencyConflict, InvalidInput
+from penstock.jobs.callbacks import ENDED
 from penstock.jobs.job import Job, JobSubmission, Submitted
 from penstock.jobs.names import Names
 from penstock.jobs.sql import reading, store
@@ -27,12 +31,20 @@ class Submissions:
     """The submitting side of one tenant."""
 
     def __init__(
-        self, database: Database, tenant: TenantId, names: Names, writers: TenantWriters, *, max_attempts: int
+        self,
+        database: Database,
+        tenant: TenantId,
+        names: Names,
+        writers: TenantWriters,
+        *,
+        max_attempts: int,
+        callbacks: CallbackTargets | None = None,
     ) -> None:
         self._database = database
         self._tenant = tenant
         self._names = names
         self._writers = writers
+        self._callbacks = callbacks
         self._max_attempts = max_attempts  # of a job that does not set its own
 
     async def submit(self, submission: JobSubmission, *, key_id: str, counted: bool) -> Submitted:
@@ -44,7 +56,8 @@ class Submissions:
             names = self._names
             if not names.has_ids(submission, key_id):
                 await names.resolve([submission], key_id)
-            new = self._prepare(submission, key_id, counted=counted)
+            endpoint = None if submission.callback is None else (await self._endpoints([submission]))[0]
+            new = self._prepare(submission, key_id, endpoint, counted=counted)
             created_at = await self._writers.creates.put(new)
             if created_at is not None:
                 return Submitted(job=_as_created(new, created_at), created=True)
@@ -58,7 +71,11 @@ class Submissions:
         _refuse_conflicts(submissions)
         await self._names.resolve(submissions, key_id)
         while True:
-            new = [self._prepare(submission, key_id, counted=counted) for submission in submissions]
+            endpoints = await self._endpoints(submissions)
+            new = [
+                self._prepare(one, key_id, endpoint, counted=counted)
+                for one, endpoint in zip(submissions, endpoints, strict=True)
+            ]
             found: dict[Key, Job] = {}
 
             async def meet(connection: store.Connection, taken: Sequence[NewJob], met: dict[Key, Job] = found) -> None:
@@ -85,7 +102,17 @@ class Submissions:
                 for job, at in zip(new, created, strict=True)
             ]
 
-    def _prepare(self, submission: JobSubmission, key_id: str, *, counted: bool) -> NewJob:
+    async def _endpoints(self, submissions: Sequence[JobSubmission]) -> list[UUID | None]:
+        """Return the endpoints of the submissions' callbacks, in order; None for those that have none."""
+        callbacks = [one.callback for one in submissions if one.callback is not None]
+        if not callbacks:
+            return [None] * len(submissions)
+        if self._callbacks is None:
+            raise InvalidInput.of("callback", "is not possible in this process")
+        endpoints = iter(await self._callbacks.resolve(self._tenant, callbacks, ENDED))
+        return [None if one.callback is None else next(endpoints) for one in submissions]
+
+    def _prepare(self, submission: JobSubmission, key_id: str, endpoint_id: UUID | None, *, counted: bool) -> NewJob:
         series_id, lane_id, submitter_id = self._names.known_ids(submission, key_id)
         return NewJob(
             id=uuid7(),
@@ -95,6 +122,7 @@ class Submissions:
             max_attempts=submission.max_attempts or self._max_attempts,
             submission=submission,
             counted=counted,
+            endpoint_id=endpoint_id,
         )
 
     async def _find_by_keys(
@@ -110,8 +138,12 @@ class Submissions:
             if job_id not in jobs:
                 await store.release_key(connection, self._tenant, owner, key, job_id)
         found = [jobs.get(ids[key]) if key in ids else None for key in keys]
-        for job, submission in zip(found, submissions, strict=True):
-            if job is not None and not _same_request(job, submission, self._max_attempts):
+        endpoints = await self._endpoints(submissions)
+        named = await callback_store.of_jobs(connection, self._tenant, list(jobs)) if jobs else {}
+        for job, submission, endpoint in zip(found, submissions, endpoints, strict=True):
+            if job is not None and (
+                not _same_request(job, submission, self._max_attempts) or named.get(job.id) != endpoint
+            ):
                 raise _conflict(submission, f"job {job.id}")
         return found
 

@@ -42,7 +42,12 @@ class TenantJobs(Changing):
             charging=shared.charging,
         )
         self._submissions = Submissions(
-            shared.database, tenant, self._names, self._writers, max_attempts=shared.limits.max_attempts
+            shared.database,
+            tenant,
+            self._names,
+            self._writers,
+            max_attempts=shared.limits.max_attempts,
+            callbacks=shared.callbacks,
         )
         self._events = JobEvents(shared.database, tenant, self._names)
         self.queues = ServedQueues(shared.database, tenant)

@@ -14,9 +14,12 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from penstock.batching import Batching
+from penstock.callbacks import store as callback_store
+from penstock.callbacks.announcing import SUBMITTED
 from penstock.errors import CallerError, InvalidInput, NotFound, StaleEpoch
 from penstock.jobs import output
 from penstock.jobs.announcements import FLOW, announce, announce_ended, announce_mail, any_queue
+from penstock.jobs.callbacks import events_of
 from penstock.jobs.sql import queues, store
 from penstock.jobs.sql.store import Gap, HeldLease, NewJob, Verdict
 from penstock.jobs.states import RetryPolicy, Status, after_failure
@@ -93,9 +96,10 @@ class TenantWriters:
         Before anything is written, ``meet`` is called with the jobs whose keys other jobs hold; it may raise to stop.
         """
         keyed = [job for job in jobs if job.submission.idempotency_key is not None]
+        first_callbacks = False
         async with self._database.acquire() as connection:
             runs = [job for job in jobs if job.submission.task_type == FLOW]
-            if not keyed and not runs and not any(job.expires or job.counted for job in jobs):
+            if not keyed and not runs and not any(job.expires or job.counted or job.endpoint_id for job in jobs):
                 fresh: Sequence[NewJob] = jobs
                 created_at: datetime | None = await store.create(connection, self._tenant, jobs)
             else:
@@ -112,10 +116,23 @@ class TenantWriters:
                         await queues.set_expiry(connection, self._tenant, fresh)
                     if counted := [job.id for job in fresh if job.counted]:
                         await quota_store.count_jobs(connection, self._tenant, counted)
+                    first_callbacks = await self._attach_callbacks(connection, fresh)
         if fresh:
             announce(self._wakeups, ready=Counter((self._tenant, *job.queue) for job in fresh))
+        if first_callbacks:
+            self._wakeups.announce(SUBMITTED)
         written = {job.id for job in fresh}
         return [created_at if job.id in written else None for job in jobs]
+
+    async def _attach_callbacks(self, connection: store.Connection, jobs: Sequence[NewJob]) -> bool:
+        """Give new jobs the endpoints of their callbacks; returns whether they are the tenant's first."""
+        endpoints = {job.id: job.endpoint_id for job in jobs if job.endpoint_id is not None}
+        if not endpoints:
+            return False
+        kinds = {
+            kind for job in jobs if job.submission.callback is not None for kind in events_of(job.submission.callback)
+        }
+        return await callback_store.attach(connection, self._tenant, endpoints, kinds=sorted(kinds))
 
     async def _heartbeat(self, beats: Sequence[JobHeartbeat]) -> list[HeartbeatResult | Exception]:
         turns, turn_of = _turns(beats)

@@ -54,10 +54,12 @@ def session(
     seconds: float,
     headers: Mapping[str, str] | None = None,
     resolver: AbstractResolver | None = None,
+    decompress: bool = True,
 ) -> aiohttp.ClientSession:
     """Return a pool of keep-alive connections under ``policy``, without cookies or the environment's proxies.
 
-    Each request ends after ``seconds``. No socket is made for an address that is refused.
+    Each request ends after ``seconds``. No socket is made for an address that is refused. Without ``decompress``,
+    bodies of responses are left as they arrive.
     """
 
     def checked(address: AddrInfoType) -> socket.socket:
@@ -72,5 +74,6 @@ def session(
             resolver=CheckedResolver(policy, resolver), limit=0, use_dns_cache=False, socket_factory=checked
         ),
         cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=decompress,
         trust_env=False,
     )

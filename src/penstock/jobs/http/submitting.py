@@ -19,6 +19,7 @@ from penstock.errors import (
     QuotaExceeded,
     TooLarge,
 )
+from penstock.jobs.callbacks import check_callback
 from penstock.jobs.fields import Name
 from penstock.jobs.http import examples
 from penstock.jobs.http.allowed import require_queue
@@ -211,6 +212,8 @@ class SubmitRoutes(JobRoutes):
             require_queue(request.principal, submission.task_type, submission.model_profile, prefix=at)
             check_moment(submission.run_at, f"{at}run_at")
             _check_expiry(submission, at)
+            if submission.callback is not None:
+                check_callback(self._service.callbacks, submission.callback, f"{at}callback")
             if self._check is not None:
                 self._check(submission, at, request.principal)
         if self._strict_queues:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -30,6 +31,18 @@ class UsedByJob:
     job_id: UUID
     usage: list[Usage]
     agreement: Raw | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Described:
+    """What messages say about a job. ``result`` is None if it is too large."""
+
+    owner_ref: str
+    user_id: str
+    tags: list[str]
+    finished_at: datetime | None
+    result_bytes: int | None
+    result: Raw | None
 
 
 def _error(row: asyncpg.Record) -> JobError | None:
@@ -75,6 +88,24 @@ async def get(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID])
     rows = await _sql.get.rows(connection, tenant_id=tenant, job_ids=list(job_ids))
     return {
         row["id"]: Job(**_summary_fields(row), input=row["input"], result=row["result"], usage=usage.read(row["usage"]))
+        for row in rows
+    }
+
+
+async def described(
+    connection: Connection, tenant: TenantId, job_ids: Sequence[UUID], *, at_most: int
+) -> dict[UUID, Described]:
+    """Return what identifies jobs for their owners, with results of up to ``at_most`` bytes."""
+    rows = await _sql.described.rows(connection, tenant_id=tenant, job_ids=list(job_ids), at_most=at_most)
+    return {
+        row["id"]: Described(
+            owner_ref=row["owner_ref"],
+            user_id=row["user_id"],
+            tags=row["tags"] or [],
+            finished_at=row["finished_at"],
+            result_bytes=row["result_bytes"],
+            result=row["result"],
+        )
         for row in rows
     }
 

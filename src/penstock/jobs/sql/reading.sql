@@ -205,3 +205,16 @@ CROSS JOIN LATERAL (
     WHERE lane_id = n.id AND seq >= n.low_seq AND tenant_id = n.tenant_id ORDER BY seq LIMIT 1
 ) r
 GROUP BY t.name, n.task_type, n.model_profile;
+
+
+-- name: described(tenant_id, job_ids, at_most)
+-- Returns what identifies jobs for their owners, and their results unless those have more than at_most bytes.
+-- Indexes: primary keys of job and done.
+SELECT j.id, j.owner_ref, j.user_id, j.tags, d.finished_at, d.result_bytes,
+       CASE WHEN d.result_bytes <= :at_most::int THEN d.result END AS result
+FROM unnest(:job_ids::uuid[]) AS w(job_id)
+CROSS JOIN LATERAL (SELECT id, owner_ref, user_id, tags FROM job WHERE tenant_id = :tenant_id AND id = w.job_id OFFSET 0) j
+LEFT JOIN LATERAL (
+    SELECT finished_at, result, octet_length(result::text) AS result_bytes FROM done
+    WHERE tenant_id = :tenant_id AND job_id = w.job_id OFFSET 0
+) d ON true;

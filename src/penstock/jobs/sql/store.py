@@ -43,6 +43,7 @@ class NewJob:
     max_attempts: int
     submission: JobSubmission
     counted: bool = False  # whether a quota of pending jobs of its key or user counts it
+    endpoint_id: UUID | None = None  # of its callback
 
     @property
     def queue(self) -> Queue:

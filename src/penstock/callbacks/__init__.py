@@ -1,0 +1,1 @@
+"""Callbacks: the events of a tenant, sent to its HTTP endpoints."""

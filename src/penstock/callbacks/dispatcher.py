@@ -1,0 +1,181 @@
+"""The housekeeper's duty that sends deliveries."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import Final
+
+import asyncpg
+
+from penstock.batching import Batching
+from penstock.callbacks import deliveries
+from penstock.callbacks.announcing import ENDPOINTS
+from penstock.callbacks.deliveries import EndpointKey, Lease, Outcome
+from penstock.callbacks.line import Line, Pace, Surroundings
+from penstock.callbacks.message import Details
+from penstock.callbacks.rules import Response
+from penstock.callbacks.sealing import Sealing
+from penstock.callbacks.sender import Sender
+from penstock.callbacks.slots import Slots
+from penstock.postgres.pool import Database
+from penstock.postgres.wakeups import Keys, Wakeups
+from penstock.processes.periodic import Periodic
+from penstock.telemetry import logs
+
+log = logs.get(__name__)
+
+LEASE: Final = timedelta(seconds=30)
+_RENEW_SECONDS: Final = 10.0
+_STOP_SECONDS: Final = 5.0  # for requests in flight when the process stops
+_UNLUCKY: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+
+
+class _Class:
+    """Endpoints that share slots: the quick ones, or the others. New ones, slow ones and failing ones are not quick."""
+
+    def __init__(self, *, quick: bool, slots: int, lines: int, pace: Pace) -> None:
+        self.quick = quick
+        self.slots = Slots(slots)
+        self.lines = lines
+        self.pace = pace
+        self.held = 0
+
+    @property
+    def room(self) -> int:
+        return self.lines - self.held
+
+
+class CallbackDispatcher(Periodic):
+    """Leases endpoints that are due and runs a line for each. Any number of processes may do so at once.
+
+    It is woken by deliveries and not by every change of a job; a lost wake-up costs ``idle_interval``.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        wakeups: Wakeups,
+        *,
+        sender: Sender,
+        sealing: Sealing,
+        details: Mapping[str, Details],
+        concurrency: int = 16,
+        lease: timedelta = LEASE,
+        interval: timedelta = timedelta(milliseconds=10),
+        idle_interval: timedelta = timedelta(seconds=2),
+    ) -> None:
+        super().__init__(interval=interval, idle_interval=idle_interval)
+        self._database = database
+        self._sender = sender
+        self._lease = lease
+        self._records: Batching[Outcome, bool] = Batching(self._record, concurrency=2, unlucky=_UNLUCKY)
+        self._around = Surroundings(
+            database=database,
+            sender=sender,
+            sealing=sealing,
+            details=details,
+            record=self._records.put,
+            observe=self._observe,
+        )
+        quick = Pace(concurrency=concurrency, page=256, page_bytes=2**18)
+        slow = Pace(concurrency=min(concurrency, 4), page=8, page_bytes=2**16)
+        self._classes = (
+            _Class(quick=True, slots=256, lines=128, pace=quick),
+            _Class(quick=False, slots=512, lines=256, pace=slow),
+        )
+        self._lines: dict[EndpointKey, Line] = {}
+        self._tasks: dict[EndpointKey, asyncio.Task[None]] = {}
+        self._by_endpoint: dict[str, Line] = {}
+        self._renew_at = 0.0
+        self._delivered = asyncio.Event()
+        wakeups.subscribe(ENDPOINTS, self._heard)
+
+    def wake(self) -> None:
+        """Do nothing: this duty has wake-ups of its own."""
+
+    def _heard(self, keys: Keys) -> None:
+        for name in list(self._by_endpoint) if keys is None else keys:
+            line = self._by_endpoint.get(name)
+            if line is not None:
+                line.wake()
+        if keys is None or any(name not in self._by_endpoint for name in keys):
+            super().wake()
+
+    def _observe(self, response: Response) -> None:
+        """Measure an attempt."""
+
+    async def once(self) -> bool:
+        loop = asyncio.get_running_loop()
+        more = False
+        async with self._database.acquire() as connection:
+            if self._lines and loop.time() >= self._renew_at:
+                await self._renew(connection)
+            for one in self._classes:
+                wanted = one.room
+                if wanted > 0:
+                    began = loop.time()
+                    leased = await deliveries.lease(connection, quick=one.quick, limit=wanted, length=self._lease)
+                    for held in leased:
+                        self._begin(held, one, began)
+                    more = more or len(leased) == wanted
+            due = await deliveries.next_due(connection)
+        waits = [timedelta(seconds=max(self._renew_at - loop.time(), 0.0))] if self._lines else []
+        if due is not None and all(one.room > 0 for one in self._classes):
+            waits.append(due)
+        self.due_in = min(waits, default=None)
+        return False
+
+    def _begin(self, held: Lease, one: _Class, began: float) -> None:
+        line = Line(held, self._around, one.slots, one.pace)
+        line.valid_until = began + self._lease.total_seconds()
+        if not self._lines:
+            self._renew_at = began + min(_RENEW_SECONDS, self._lease.total_seconds() / 3)
+        former = self._lines.get(held.key)
+        if former is not None:  # its lease has ended
+            former.lost()
+        self._lines[held.key] = self._by_endpoint[held.endpoint_id.hex] = line
+        one.held += 1
+        task = self._tasks[held.key] = asyncio.create_task(line.run())
+        task.add_done_callback(lambda done: self._ended(line, one, done))
+
+    def _ended(self, line: Line, one: _Class, task: asyncio.Task[None]) -> None:
+        one.held -= 1
+        key = line.lease.key
+        if self._lines.get(key) is line:
+            del self._lines[key], self._tasks[key], self._by_endpoint[key[1].hex]
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("callback_line_failed", endpoint=str(key[1]), exc_info=error)
+        super().wake()
+
+    async def _renew(self, connection: asyncpg.Connection) -> None:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        lines = list(self._lines.values())
+        held = await deliveries.renew(connection, [line.lease for line in lines], length=self._lease)
+        for line in lines:
+            if line.lease.key in held:
+                line.valid_until = began + self._lease.total_seconds()
+            else:
+                line.lost()
+        self._renew_at = began + min(_RENEW_SECONDS, self._lease.total_seconds() / 3)
+
+    async def _record(self, outcomes: Sequence[Outcome]) -> list[bool | BaseException]:
+        async with self._database.acquire() as connection:
+            found = await deliveries.record(connection, outcomes)
+        return [(one.lease.endpoint_id, one.key) in found for one in outcomes]
+
+    async def stop(self) -> None:
+        """Stop after the requests in flight, for which there are a few seconds."""
+        await super().stop()
+        for line in self._lines.values():
+            line.leave()
+        tasks = list(self._tasks.values())
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=_STOP_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await self._records.drain()
+        await self._sender.close()

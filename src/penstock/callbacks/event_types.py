@@ -1,0 +1,35 @@
+"""The types of events that endpoints can want, and the patterns that name them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Final
+
+from penstock.suggestions import did_you_mean
+
+TEST: Final = "callback.test"  # sent to one endpoint only, whatever it wants
+TYPES: Final = (
+    "job.created", "job.started", "job.progress", "job.output", "job.log", "job.retrying", "job.retried",
+    "job.cancel_requested", "job.completed", "job.failed", "job.cancelled",
+)  # fmt: skip
+JOB_ENDED: Final = ("job.completed", "job.failed", "job.cancelled")
+EVERY: Final = "*"
+
+
+def problem(pattern: str) -> str | None:
+    """Return what is wrong with a pattern, or None."""
+    if pattern == EVERY or pattern in TYPES:
+        return None
+    if pattern.endswith(".*") and any(kind.startswith(pattern[:-1]) for kind in TYPES):
+        return None
+    return f"must be a type of event such as job.completed, job.* or *{did_you_mean(pattern, TYPES)}"
+
+
+def wants(patterns: Collection[str], kind: str) -> bool:
+    """Return whether any of the patterns names a type of event."""
+    return kind in patterns or f"{kind.partition('.')[0]}.*" in patterns or EVERY in patterns
+
+
+def as_like(patterns: Sequence[str]) -> list[str]:
+    """Return the patterns as those of the operator LIKE, which names a superset of the same types."""
+    return sorted({one.replace("_", r"\_").replace("*", "%") for one in patterns})

@@ -1,0 +1,115 @@
+"""Deliveries, and the messages that they send: CloudEvents in JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+from msgspec import Raw, Struct
+
+from penstock.tenants.principal import TenantId
+
+MEDIA_TYPE: Final = "application/cloudevents+json"
+MAX_DATA_BYTES: Final = 256 * 2**10  # of an event; of a larger one, the message has the size only
+Key = tuple[int, int]  # position and place
+
+
+class Attempt(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One attempt to deliver a message."""
+
+    at: datetime
+    seconds: float
+    status: int | None = None  # of the response; None: there was none
+    error: str = ""
+    response: str = ""  # the beginning of its body
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """An event for one endpoint."""
+
+    position: int
+    place: int
+    mark: int
+    kind: str
+    source: str
+    subject: str
+    at: datetime
+    data: Raw
+    tries: int = 0
+    attempts: tuple[Attempt, ...] = ()
+
+    @property
+    def key(self) -> Key:
+        return (self.position, self.place)
+
+    def id(self, tenant: TenantId) -> str:
+        """The id of the message, which is the same for every attempt."""
+        return message_id(tenant, self.position, self.place, self.mark)
+
+
+def message_id(tenant: int, position: int, place: int, mark: int) -> str:
+    """Return the id of the message about an event."""
+    return f"msg_{tenant}_{position}-{place}-{mark}"
+
+
+def parse_message_id(text: str) -> tuple[int, int, int, int] | None:
+    """Return tenant, position, place and mark of a message id; None if it is not one."""
+    tenant, _, event = text.removeprefix("msg_").partition("_")
+    numbers = [tenant, *event.split("-")]
+    if len(numbers) != 4 or not all(one.isascii() and one.isdigit() and len(one) < 19 for one in numbers):
+        return None
+    first, second, third, fourth = map(int, numbers)
+    found = message_id(first, second, third, fourth)
+    return (first, second, third, fourth) if found == text and max(first, third) < 2**31 else None
+
+
+class _CloudEvent(Struct, kw_only=True):
+    specversion: str = "1.0"
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: datetime
+    datacontenttype: str = "application/json"
+    data: Any
+
+
+_encode = msgspec.json.Encoder().encode
+_fields = msgspec.json.Decoder(dict[str, Raw])
+
+
+def body_of(message: str, delivery: Delivery, details: Mapping[str, Any]) -> bytes:
+    """Return the body of a message; ``details`` are added to the event's data."""
+    data: Any = {**_fields.decode(delivery.data), **details} if details else delivery.data
+    return _encode(
+        _CloudEvent(
+            id=message,
+            source=delivery.source,
+            type=delivery.kind,
+            subject=delivery.subject,
+            time=delivery.at,
+            data=data,
+        )
+    )
+
+
+def stored_data(data: Mapping[str, Any]) -> bytes:
+    """Return an event's data as a delivery stores it."""
+    encoded = _encode(data)
+    if len(encoded) <= MAX_DATA_BYTES:
+        return encoded
+    small = {name: value for name, value in data.items() if isinstance(value, int | None) or _is_short(value)}
+    return _encode(small | {"omitted_bytes": len(encoded)})
+
+
+def _is_short(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= 1000
+
+
+# Returns more about the subjects of deliveries, by their keys. A room provides one for the first word of its events.
+Details = Callable[[asyncpg.Connection, TenantId, Sequence[Delivery]], Awaitable[Mapping[Key, Mapping[str, Any]]]]
