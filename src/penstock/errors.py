@@ -23,6 +23,7 @@
     ├── ServiceError                the service could not serve a valid request
     │   ├── DatabaseUnavailable     PostgreSQL cannot be reached; try again
     │   │   └── SchemaMismatch      its schema is missing or of another version
+    │   ├── BlobStoreUnavailable    the store of files cannot be reached or used; try again
     │   ├── Overloaded              a bounded queue is full; try again later
     │   ├── ModelFailed             the model raised an exception
     │   ├── ModelCrashed            the replica died under the call
@@ -214,6 +215,12 @@ class SchemaMismatch(DatabaseUnavailable):
     """The database schema is not the one that this Penstock needs. Run `penstock db migrate`."""
 
     code = "schema_mismatch"
+
+
+class BlobStoreUnavailable(ServiceError):
+    """The store of files cannot be used at the moment; try again."""
+
+    code = "blob_store_unavailable"
 
 
 class Overloaded(ServiceError):

@@ -15,7 +15,7 @@ from uuid_utils.compat import uuid7
 
 from penstock.assembly.housekeeper import build_housekeeper
 from penstock.blobs import store
-from penstock.blobs.blob import PART_BYTES, Blob
+from penstock.blobs.blob import PART_BYTES, POSTGRES, Blob, Place
 from penstock.blobs.service import BlobService
 from penstock.errors import InvalidInput, NotFound, TooLarge
 from penstock.housekeeping.sweeper import Sweeper
@@ -61,8 +61,22 @@ async def counts(database: Database) -> tuple[int, int]:
 
 
 async def sweep(database: Database) -> None:
-    while await Sweeper(database).once():
+    while await sweeper(database).once():
         pass
+
+
+def sweeper(database: Database) -> Sweeper:
+    return Sweeper(database, BlobService(database, max_bytes=MOST, keep=KEEP))
+
+
+async def begun(database: Database, tenant: int, parts: int) -> Place:
+    """Begin an upload in PostgreSQL that is never finished."""
+    place = Place(POSTGRES, f"{tenant}/uploads/{uuid7()}")
+    async with database.acquire() as connection:
+        await store.begin(connection, tenant, place)
+        for number in range(parts):
+            assert await store.put_part(connection, tenant, place, number, b"x")
+    return place
 
 
 @pytest.mark.parametrize("size", [1, PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 2 * PART_BYTES, MOST])
@@ -178,8 +192,9 @@ async def test_another_tenants_blob_is_not_found(fresh: Database, blobs: BlobSer
         await whole(blobs, stranger, blob.id)
     with pytest.raises(NotFound):
         await blobs.delete(stranger, blob.id)
+    place = (await blobs.find(tenant, blob.id)).place
     async with fresh.acquire() as connection:
-        assert await store.drop_parts(connection, stranger, blob.id, limit=100) == 0
+        assert await store.drop_parts(connection, stranger, place, limit=100) == 0
     assert await whole(blobs, tenant, blob.id) == b"secret"
 
 
@@ -199,8 +214,9 @@ async def test_a_deleted_blob_is_gone_with_its_parts(fresh: Database, blobs: Blo
 
 async def test_parts_of_a_blob_cannot_be_dropped(fresh: Database, blobs: BlobService, tenant: int) -> None:
     blob = await put(blobs, tenant, CONTENT)
+    place = (await blobs.find(tenant, blob.id)).place
     async with fresh.acquire() as connection:
-        assert await store.drop_parts(connection, tenant, blob.id, limit=100) == 0
+        assert await store.drop_parts(connection, tenant, place, limit=100) == 0
     assert await whole(blobs, tenant, blob.id) == CONTENT
 
 
@@ -216,24 +232,23 @@ async def test_blobs_expire_and_are_swept(fresh: Database, fresh_clock: Clock, b
     assert await counts(fresh) == (2, 8)
     await sweep(fresh)
     assert await query(fresh, "SELECT id FROM blob") == [(young.id,)]
-    assert await query(fresh, "SELECT DISTINCT blob_id FROM blob_part") == [(young.id,)]
+    assert await query(fresh, "SELECT count(*) FROM blob_part") == [(4,)]
+    assert await query(fresh, "SELECT * FROM blob_leftover") == []
 
 
 async def test_unfinished_uploads_are_swept_after_a_day(
     fresh: Database, fresh_clock: Clock, blobs: BlobService, tenant: int
 ) -> None:
-    kept = await put(blobs, tenant, b"kept")
-    async with fresh.acquire() as connection:
-        for number in range(3):
-            assert await store.put_part(connection, tenant, uuid7(), 0, b"x")
-            assert await store.put_part(connection, tenant, kept.id, 1 + number, b"x")  # stands for a blob's own
+    kept = await put(blobs, tenant, CONTENT[: 3 * PART_BYTES])
+    for parts in (1, 2, 1):
+        await begun(fresh, tenant, parts)
     await fresh_clock.advance(timedelta(hours=23))
     await sweep(fresh)
     assert await counts(fresh) == (1, 7)
     await fresh_clock.advance(timedelta(hours=2))
     await sweep(fresh)
-    assert await counts(fresh) == (1, 4)
-    assert await whole(blobs, tenant, kept.id) == b"kept"
+    assert await counts(fresh) == (1, 3)
+    assert await whole(blobs, tenant, kept.id) == CONTENT[: 3 * PART_BYTES]
 
 
 async def test_parts_of_an_expired_blob_left_by_a_dead_process_are_swept(
@@ -241,9 +256,9 @@ async def test_parts_of_an_expired_blob_left_by_a_dead_process_are_swept(
 ) -> None:
     blob = await put(blobs, tenant, CONTENT)
     async with fresh.acquire() as connection:
-        assert await store.remove(connection, tenant, blob.id)
-        assert await store.drop_parts(connection, tenant, blob.id, limit=1) == 1
-    await fresh_clock.advance(timedelta(days=1, minutes=1))
+        place = await store.remove(connection, tenant, blob.id)
+        assert place is not None
+        assert await store.drop_parts(connection, tenant, place, limit=1) == 1
     await sweep(fresh)
     assert await counts(fresh) == (0, 0)
 
@@ -252,7 +267,7 @@ async def test_an_upload_that_lasts_too_long_is_refused_before_its_parts_are_swe
     fresh: Database, fresh_clock: Clock, blobs: BlobService, tenant: int
 ) -> None:
     async def lasting(last: bytes) -> AsyncIterator[bytes]:
-        yield CONTENT[:PART_BYTES]
+        yield CONTENT[: PART_BYTES + 1]
         await fresh_clock.advance(timedelta(hours=13))
         yield last
 
@@ -282,18 +297,28 @@ async def test_two_housekeepers_may_sweep_at_once(
 async def test_a_sweep_covers_any_number_of_blobs(
     fresh: Database, fresh_clock: Clock, blobs: BlobService, tenant: int
 ) -> None:
+    key = f"'{tenant}/uploads/' || n"
     async with fresh.acquire() as connection:
         await connection.execute(
-            "INSERT INTO blob_part (tenant_id, blob_id, number, data, created_at)"
-            " SELECT $1, gen_random_uuid(), 0, 'x', clock() FROM generate_series(1, 250)",
+            "INSERT INTO blob_part (tenant_id, key, number, data)"
+            f" SELECT $1, {key}, 0, 'x' FROM generate_series(1, 250) n",
             tenant,
         )
         await connection.execute(
-            "INSERT INTO blob SELECT tenant_id, blob_id, 'a/b', NULL, 1, repeat('0', 64), clock(), clock() + '1 day'"
-            " FROM blob_part LIMIT 120"
+            "INSERT INTO blob (tenant_id, id, media_type, size_bytes, sha256, created_at, expires_at, store_id, key)"
+            f" SELECT $1, gen_random_uuid(), 'a/b', 1, repeat('0', 64), clock(), clock() + '1 day', $2, {key}"
+            " FROM generate_series(1, 120) n",
+            tenant,
+            POSTGRES,
+        )
+        await connection.execute(
+            "INSERT INTO blob_leftover (tenant_id, store_id, key, remove_at)"
+            f" SELECT $1, $2, {key}, clock() FROM generate_series(121, 250) n",
+            tenant,
+            POSTGRES,
         )
     await fresh_clock.advance(timedelta(days=2))
-    assert await Sweeper(fresh).once(), "there is more"
+    assert await sweeper(fresh).once(), "there is more"
     await sweep(fresh)
     assert await counts(fresh) == (0, 0)
 

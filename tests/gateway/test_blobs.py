@@ -30,7 +30,9 @@ CONTENT = random.Random(2).randbytes(3 * 2**20 + 7)
 
 @pytest.fixture(scope="module")
 async def caller(module_database_url: str) -> AsyncIterator[HttpCaller]:
-    async with running_gateway(module_database_url, penstock_max_blob_bytes=MOST) as caller:
+    async with running_gateway(
+        module_database_url, penstock_max_blob_bytes=MOST, penstock_blob_inline_bytes=PART_BYTES
+    ) as caller:
         yield caller
 
 
@@ -274,7 +276,9 @@ async def test_a_blob_deleted_while_it_is_read_is_not_mistaken_for_complete(
     """The connection ends before the announced length."""
     blob = await kept(caller, CONTENT)
     async with database.acquire() as connection:
-        await connection.execute("DELETE FROM blob_part WHERE blob_id = $1 AND number = 3", blob["id"])
+        await connection.execute(
+            "DELETE FROM blob_part WHERE key = (SELECT key FROM blob WHERE id = $1) AND number = 3", blob["id"]
+        )
     with pytest.raises(aiohttp.ClientPayloadError):
         await caller.get(f"/blobs/{blob['id']}")
 

@@ -16,7 +16,7 @@ from tests.support.gateways import SUBMISSION, HttpCaller, running_gateway
 
 async def test_health_and_readiness(caller: HttpCaller) -> None:
     assert (await caller.get("/healthz")).json == {"status": "ok"}
-    assert (await caller.get("/readyz")).json == {"status": "ready"}
+    assert (await caller.get("/readyz")).json == {"status": "ready", "files": "available"}
 
 
 async def test_metrics_cover_requests_batches_and_queues(caller: HttpCaller) -> None:

@@ -120,8 +120,8 @@ INSTANCE_SECRET = Secret("A" * 43)
 
 
 def settings_for(url: str, **changes: Any) -> Settings:
-    """Return settings for that database. The secret of the installation is stated, so that no file is written."""
-    stated = {"penstock_secret_key": INSTANCE_SECRET} | changes
+    """Return settings for that database. The secret and the store of files are stated, so that no file is written."""
+    stated = {"penstock_secret_key": INSTANCE_SECRET, "penstock_blob_url": "postgres"} | changes
     return load_settings(None).replace(database_url=Secret(url), **stated)
 
 

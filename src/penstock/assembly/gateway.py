@@ -73,7 +73,7 @@ class GatewayAssembly(Shared):
                 ),
                 providers.part(self.providers, self.jobs),
                 blobs.part(self.blobs, quotas=self.quotas.quotas),
-                system.part(self.database, self.jobs, self.brokers.all),
+                system.part(self.database, self.jobs, brokers=self.brokers.all, stores=self.blobs.stores),
                 self.access.part,
                 sidecar.part(self.infra),
                 *self.brokers.parts(self.jobs.wakeups),

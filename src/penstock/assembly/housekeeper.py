@@ -7,6 +7,8 @@ from datetime import timedelta
 from penstock.access.instance import Instance
 from penstock.access.secret_file import SecretSource
 from penstock.assembly.brokers import Brokers
+from penstock.assembly.shared import blob_service
+from penstock.blobs.service import BlobService
 from penstock.callbacks import duties as callbacks
 from penstock.callbacks.sealing import Sealing
 from penstock.callbacks.sender import Sender, policy_of
@@ -39,11 +41,14 @@ def build_housekeeper(
     retention: timedelta,
     usage_detail: timedelta | None = None,
     sending: callbacks.Sending | None = None,
+    blobs: BlobService | None = None,
 ) -> Housekeeper:
-    """Return all duties, which run concurrently. The detail of usage is kept as long as jobs, unless stated.
+    """Return all duties, which run concurrently.
 
-    Without ``sending`` no callbacks are sent.
+    The detail of usage is kept as long as jobs, and files are in PostgreSQL only, unless stated. Without ``sending`` no
+    callbacks are sent.
     """
+    blobs = blobs or BlobService(database, max_bytes=0, keep=retention)
     wakeups = Wakeups(database)
     parts = [
         Part(
@@ -59,7 +64,7 @@ def build_housekeeper(
         Part(duties=[UsageRollUp(database), UsageRetention(database, usage_detail or retention)]),
         Part(duties=[QuotaExpiry(database)]),
         Part(duties=[Positions(database)]),
-        Part(duties=[Sweeper(database)]),
+        Part(duties=[Sweeper(database, blobs)]),
     ]
     if sending is not None:
         parts.append(Part(duties=callbacks.duties(database, wakeups, sending)))
@@ -89,6 +94,7 @@ async def run(settings: Settings) -> None:
         retention=timedelta(days=settings.penstock_retention_days),
         usage_detail=timedelta(days=settings.penstock_usage_detail_days),
         sending=build_sending(database, settings),
+        blobs=blob_service(settings, database),
     )
     try:
         async with started(Brokers(settings).parts(housekeeper.wakeups)):

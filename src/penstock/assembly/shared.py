@@ -8,6 +8,7 @@ from functools import cached_property
 from penstock.access.instance import Instance
 from penstock.access.secret_file import SecretSource
 from penstock.assembly.brokers import Brokers
+from penstock.blobs.objects.opening import open_store
 from penstock.blobs.service import BlobService
 from penstock.blobs.uploads import Uploads
 from penstock.callbacks.sealing import Sealing as CallbackSealing
@@ -30,6 +31,18 @@ from penstock.usage import prices_file
 from penstock.usage.live import LiveUsage
 from penstock.usage.prices import PriceList
 from penstock.usage.spool import spool_name
+
+
+def blob_service(settings: Settings, database: Database) -> BlobService:
+    """Return the blobs, in the stores that the settings name."""
+    return BlobService(
+        database,
+        max_bytes=settings.penstock_max_blob_bytes,
+        keep=timedelta(days=settings.penstock_retention_days),
+        current=open_store(settings.penstock_blob_url, settings, database),
+        previous=[open_store(url, settings, database) for url in settings.penstock_blob_previous_urls],
+        inline_bytes=settings.penstock_blob_inline_bytes,
+    )
 
 
 class Shared:
@@ -94,11 +107,7 @@ class Shared:
 
     @cached_property
     def blobs(self) -> BlobService:
-        return BlobService(
-            self.database,
-            max_bytes=self.settings.penstock_max_blob_bytes,
-            keep=timedelta(days=self.settings.penstock_retention_days),
-        )
+        return blob_service(self.settings, self.database)
 
     @cached_property
     def uploads(self) -> Uploads:

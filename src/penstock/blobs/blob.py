@@ -1,14 +1,16 @@
-"""The description of a blob, without its bytes."""
+"""The description of a blob, without its bytes, and the place of these."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from msgspec import Struct
 
-PART_BYTES: Final = 512 * 1024  # of each part but the last
+PART_BYTES: Final = 512 * 1024  # of each part but the last of an object in PostgreSQL
+POSTGRES: Final = UUID(int=0)  # the id of PostgreSQL as a store
 
 
 class Blob(Struct, frozen=True, kw_only=True):
@@ -21,3 +23,19 @@ class Blob(Struct, frozen=True, kw_only=True):
     sha256: str
     created_at: datetime
     expires_at: datetime
+
+
+class Place(NamedTuple):
+    """Where the bytes of a blob are: an object in a store."""
+
+    store_id: UUID
+    key: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredBlob:
+    """A blob with the place of its bytes."""
+
+    blob: Blob
+    place: Place
+    missing_at: datetime | None  # when its object was found to be missing

@@ -1,76 +1,144 @@
--- Uploaded files and their parts. Loaded by penstock.blobs.store.
+-- Blobs, the objects that hold their bytes, and the parts of objects in PostgreSQL. Loaded by penstock.blobs.store.
 --
--- An upload may last twelve hours; parts that belong to no blob are removed after a day. A statement takes seconds, so parts
--- of an upload that still continues are never removed.
+-- A write may last twelve hours; its object is removed after a day unless a blob refers to it by then. A statement takes
+-- seconds, so an object whose write still continues is never removed, and none is referred to after it was due.
 
--- name: put_part(tenant_id, blob_id, number, data)
--- Store one part; later ones only while the upload is young enough. Returns its number, or nothing. Takes no lock that
--- another statement could hold. Index: primary key of blob_part.
-INSERT INTO blob_part (tenant_id, blob_id, number, data, created_at)
-SELECT :tenant_id::integer, :blob_id::uuid, :number::integer, :data::bytea, clock()
-WHERE :number::integer = 0
-   OR EXISTS (SELECT FROM blob_part p WHERE p.tenant_id = :tenant_id::integer AND p.blob_id = :blob_id::uuid
-              AND p.number = 0 AND p.created_at > clock() - interval '12 hours')
-RETURNING number;
+-- name: stores()
+-- tenant: every (stores belong to the installation)
+-- Return the stores in which objects are, or were.
+SELECT id, url, marked FROM blob_store;
 
 
--- name: finish(tenant_id, id, media_type, filename, size_bytes, sha256, keep_seconds)
--- Make a blob of its parts, if the upload is young enough. Index: primary key of blob_part.
-INSERT INTO blob (tenant_id, id, media_type, filename, size_bytes, sha256, created_at, expires_at)
+-- name: add_store(id, url)!
+-- tenant: every (stores belong to the installation)
+-- Add a store, unless there is one of that URL. Index: blob_store_url_key.
+INSERT INTO blob_store (id, url, marked, created_at) VALUES (:id::uuid, :url::text, false, clock()) ON CONFLICT (url) DO NOTHING;
+
+
+-- name: store_marked(id)!
+-- tenant: every (stores belong to the installation)
+-- Note that a store has the file with its id. Locks: the row.
+UPDATE blob_store SET marked = true WHERE id = :id AND NOT marked;
+
+
+-- name: begin(tenant_id, store_id, key)!
+-- Announce an object that is about to be written. Index: primary key of blob_leftover.
+INSERT INTO blob_leftover (tenant_id, store_id, key, remove_at)
+SELECT :tenant_id::integer, :store_id::uuid, :key::text, clock() + interval '1 day';
+
+
+-- name: finish(tenant_id, id, media_type, filename, size_bytes, sha256, keep_seconds, store_id, key)
+-- Make a blob of a written object, if the write was short enough. Locks: the row of blob_leftover. Index: its primary key.
+WITH written AS (
+    DELETE FROM blob_leftover
+    WHERE tenant_id = :tenant_id::integer AND store_id = :store_id::uuid AND key = :key::text
+      AND remove_at > clock() + interval '12 hours'
+    RETURNING 1
+)
+INSERT INTO blob (tenant_id, id, media_type, filename, size_bytes, sha256, created_at, expires_at, store_id, key)
 SELECT :tenant_id::integer, :id::uuid, :media_type::text, :filename::text, :size_bytes::bigint, :sha256::text, clock(),
-       clock() + make_interval(secs => :keep_seconds::float8)
-WHERE EXISTS (SELECT FROM blob_part p WHERE p.tenant_id = :tenant_id::integer AND p.blob_id = :id::uuid
-              AND p.number = 0 AND p.created_at > clock() - interval '12 hours')
+       clock() + make_interval(secs => :keep_seconds::float8), :store_id::uuid, :key::text
+FROM written
 RETURNING id, media_type, filename, size_bytes, sha256, created_at, expires_at;
+
+
+-- name: put_small(tenant_id, id, media_type, filename, sha256, keep_seconds, store_id, key, data)
+-- Store a blob of one part, with that part. Index: primary keys of blob and blob_part.
+WITH part AS (
+    INSERT INTO blob_part (tenant_id, key, number, data) SELECT :tenant_id::integer, :key::text, 0, :data::bytea
+)
+INSERT INTO blob (tenant_id, id, media_type, filename, size_bytes, sha256, created_at, expires_at, store_id, key)
+SELECT :tenant_id::integer, :id::uuid, :media_type::text, :filename::text, octet_length(:data::bytea), :sha256::text, clock(),
+       clock() + make_interval(secs => :keep_seconds::float8), :store_id::uuid, :key::text
+RETURNING id, media_type, filename, size_bytes, sha256, created_at, expires_at;
+
+
+-- name: put_part(tenant_id, store_id, key, number, data)
+-- Store one part of an announced object, while its write is short enough. Returns its number, or nothing. Index: primary
+-- keys of blob_part and blob_leftover.
+INSERT INTO blob_part (tenant_id, key, number, data)
+SELECT :tenant_id::integer, :key::text, :number::integer, :data::bytea
+WHERE EXISTS (SELECT FROM blob_leftover l WHERE l.tenant_id = :tenant_id::integer AND l.store_id = :store_id::uuid
+              AND l.key = :key::text AND l.remove_at > clock() + interval '12 hours')
+RETURNING number;
 
 
 -- name: find(tenant_id, id)
 -- Return a blob that has not expired. Index: primary key of blob.
-SELECT id, media_type, filename, size_bytes, sha256, created_at, expires_at
+SELECT id, media_type, filename, size_bytes, sha256, created_at, expires_at, store_id, key, missing_at
 FROM blob WHERE tenant_id = :tenant_id AND id = :id AND expires_at > clock();
 
 
--- name: read_part(tenant_id, blob_id, number, first, count)
+-- name: read_part(tenant_id, key, number, first, count)
 -- Return bytes of one part. It is stored uncompressed, so that only those are read. Index: primary key of blob_part.
 SELECT substring(data FROM :first::integer + 1 FOR :count::integer)
-FROM blob_part WHERE tenant_id = :tenant_id AND blob_id = :blob_id AND number = :number;
+FROM blob_part WHERE tenant_id = :tenant_id AND key = :key AND number = :number;
+
+
+-- name: size_of_parts(tenant_id, key)
+-- Return the size of an object in bytes; null if it has no parts. Index: primary key of blob_part.
+SELECT sum(octet_length(data))::bigint FROM blob_part WHERE tenant_id = :tenant_id AND key = :key;
 
 
 -- name: remove(tenant_id, id)
--- Remove a blob; its parts stay until drop_parts. Returns its id, or nothing. Locks: the row.
-DELETE FROM blob WHERE tenant_id = :tenant_id AND id = :id AND expires_at > clock() RETURNING id;
+-- Remove a blob; its object is due for removal. Returns the object, or nothing. Locks: the row.
+WITH gone AS (
+    DELETE FROM blob WHERE tenant_id = :tenant_id::integer AND id = :id AND expires_at > clock() RETURNING store_id, key
+), due AS (
+    INSERT INTO blob_leftover (tenant_id, store_id, key, remove_at)
+    SELECT :tenant_id::integer, store_id, key, clock() FROM gone
+)
+SELECT store_id, key FROM gone;
 
 
--- name: drop_parts(tenant_id, blob_id, limit)
--- Remove parts that belong to no blob, highest numbers first; returns how many. Locks: those parts, in the same order.
+-- name: drop_parts(tenant_id, store_id, key, limit)
+-- Remove parts of an object that belongs to no blob, highest numbers first; returns how many. Locks: those parts, in the
+-- same order. Index: primary key of blob_part.
 WITH last AS MATERIALIZED (
     SELECT p.number FROM blob_part p
-    WHERE p.tenant_id = :tenant_id AND p.blob_id = :blob_id::uuid
-      AND NOT EXISTS (SELECT FROM blob b WHERE b.tenant_id = :tenant_id AND b.id = :blob_id::uuid)
+    WHERE p.tenant_id = :tenant_id AND p.key = :key::text
+      AND NOT EXISTS (SELECT FROM blob b WHERE b.tenant_id = :tenant_id AND b.store_id = :store_id::uuid AND b.key = :key::text)
     ORDER BY p.number DESC LIMIT :limit::integer FOR UPDATE OF p
 ), gone AS (
     DELETE FROM blob_part p USING last l
-    WHERE p.tenant_id = :tenant_id AND p.blob_id = :blob_id::uuid AND p.number = l.number RETURNING 1
+    WHERE p.tenant_id = :tenant_id AND p.key = :key::text AND p.number = l.number RETURNING 1
 )
 SELECT count(*) FROM gone;
 
 
+-- name: give_up(tenant_id, store_id, key)!
+-- Make an announced object due for removal now, because its write has failed. Locks: its row. Index: primary key.
+UPDATE blob_leftover SET remove_at = clock() WHERE tenant_id = :tenant_id AND store_id = :store_id AND key = :key;
+
+
+-- name: forget(tenant_id, store_id, key)!
+-- Forget an object that has been removed. Locks: its row. Index: primary key of blob_leftover.
+DELETE FROM blob_leftover WHERE tenant_id = :tenant_id AND store_id = :store_id AND key = :key AND remove_at <= clock() + interval '1 hour';
+
+
 -- name: expire(limit)
 -- tenant: every (maintenance; the rows carry their tenant)
--- Remove expired blobs, the oldest first; returns which. Locks: their rows, skipping locked ones.
--- Index: blob_expiry.
+-- Remove expired blobs, the oldest first; their objects are due for removal. Returns how many. Locks: their rows, skipping
+-- locked ones. Index: blob_expiry.
 WITH old AS MATERIALIZED (
     SELECT tenant_id, id FROM blob WHERE expires_at <= clock()
     ORDER BY expires_at LIMIT :limit::integer FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM blob b USING old o WHERE b.tenant_id = o.tenant_id AND b.id = o.id RETURNING b.tenant_id, b.store_id, b.key
+), due AS (
+    INSERT INTO blob_leftover (tenant_id, store_id, key, remove_at) SELECT tenant_id, store_id, key, clock() FROM gone
 )
-DELETE FROM blob b USING old o WHERE b.tenant_id = o.tenant_id AND b.id = o.id RETURNING b.tenant_id, b.id;
+SELECT count(*) FROM gone;
 
 
--- name: abandoned(limit)
+-- name: due(limit)
 -- tenant: every (maintenance; the rows carry their tenant)
--- Return uploads that never became a blob, and removed blobs whose parts are still stored, the oldest first. Checks each
--- blob that is older than a day once. Index: blob_part_first.
-SELECT p.tenant_id, p.blob_id AS id FROM blob_part p
-WHERE p.number = 0 AND p.created_at <= clock() - interval '1 day'
-  AND NOT EXISTS (SELECT FROM blob b WHERE b.tenant_id = p.tenant_id AND b.id = p.blob_id OFFSET 0)
-ORDER BY p.created_at LIMIT :limit::integer;
+-- Return objects to remove, the longest due first, and make them due again in ten minutes, in case their removal fails.
+-- Locks: their rows, skipping locked ones. Index: blob_leftover_due.
+WITH next AS MATERIALIZED (
+    SELECT tenant_id, store_id, key FROM blob_leftover WHERE remove_at <= clock()
+    ORDER BY remove_at LIMIT :limit::integer FOR UPDATE SKIP LOCKED
+)
+UPDATE blob_leftover l SET remove_at = clock() + interval '10 minutes' FROM next n
+WHERE l.tenant_id = n.tenant_id AND l.store_id = n.store_id AND l.key = n.key
+RETURNING l.tenant_id, l.store_id, l.key;

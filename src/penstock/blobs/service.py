@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Final
@@ -12,19 +12,43 @@ from uuid import UUID
 from uuid_utils.compat import uuid7
 
 from penstock.blobs import store
-from penstock.blobs.blob import PART_BYTES, Blob
-from penstock.blobs.names import filename_of, media_type_of
-from penstock.errors import DatabaseUnavailable, InvalidInput, NotFound, TooLarge
+from penstock.blobs.blob import PART_BYTES, POSTGRES, Blob, Place, StoredBlob
+from penstock.blobs.names import attachment, filename_of, media_type_of
+from penstock.blobs.objects.contract import Description, ObjectMissing, ObjectStore
+from penstock.blobs.objects.database import DatabaseObjects, too_slow
+from penstock.blobs.objects.stores import ObjectStores
+from penstock.blobs.store import Finished
+from penstock.errors import BlobStoreUnavailable, DatabaseUnavailable, InvalidInput, NotFound, TooLarge
 from penstock.postgres.pool import Database
+from penstock.telemetry import logs, metrics
 
-_BATCH: Final = 32  # parts that one statement removes
+log = logs.get(__name__)
+
+_MOVES: Final = 5  # times that a blob may be moved to another store while it is read
+
+_STORED = metrics.counter("penstock_blob_stored_bytes", "Bytes of files stored, by store.", ["store"])
+_READ = metrics.counter("penstock_blob_read_bytes", "Bytes of files read, by store.", ["store"])
 
 
 class BlobService:
-    """Blobs of at most ``max_bytes``, which are kept for ``keep``."""
+    """Blobs of at most ``max_bytes``, which are kept for ``keep``.
 
-    def __init__(self, database: Database, *, max_bytes: int, keep: timedelta) -> None:
+    Those of at most ``inline_bytes`` are in PostgreSQL, larger ones in the store ``current``.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        max_bytes: int,
+        keep: timedelta,
+        current: ObjectStore | None = None,
+        previous: Sequence[ObjectStore] = (),
+        inline_bytes: int = PART_BYTES,
+    ) -> None:
         self.max_bytes = max_bytes
+        self.inline_bytes = inline_bytes
+        self.stores = ObjectStores(database, current or DatabaseObjects(database), previous=previous)
         self._database = database
         self._keep = keep
 
@@ -34,56 +58,95 @@ class BlobService:
         """Store the bytes that ``chunks`` yields. The blob exists only after the return; an error or crash leaves none.
 
         Raises InvalidInput for a wrong media type, for an empty file, or when the upload took more than twelve hours;
-        TooLarge as soon as there are too many bytes; and any exception of ``chunks``.
+        TooLarge as soon as there are too many bytes; BlobStoreUnavailable; and any exception of ``chunks``.
         """
-        upload = _Upload(self._database, tenant, self.max_bytes)
         media_type, filename = media_type_of(media_type), filename_of(filename)
-        try:
-            await upload.take(chunks)
-        except BaseException:  # also when the caller is cancelled; the housekeeper removes the parts that this cannot
-            with suppress(DatabaseUnavailable):
-                await drop_parts(self._database, tenant, upload.id)
-            raise
-        # From here on the parts stay: if the connection breaks, it is unknown whether the blob exists.
+        bytes_of = _Measured(chunks, self.max_bytes)
+        begin = await bytes_of.first(self.inline_bytes + 1)
+        if not begin:
+            raise InvalidInput.of("body", "is empty: send the file's bytes")
+        key = f"{tenant}/uploads/{uuid7()}"
+        if len(begin) <= self.inline_bytes:
+            if len(begin) <= PART_BYTES:
+                return await self._put_small(tenant, key, bytes_of.finished(media_type, filename, self._keep), begin)
+            place = Place(POSTGRES, key)
+        else:
+            place = Place(await self.stores.current_id(), key)
+        await self._write(
+            tenant,
+            place,
+            bytes_of.all(begin),
+            Description(media_type=media_type, disposition=attachment(filename).decode()),
+        )
+        # From here on the object stays: if the connection breaks, it is unknown whether the blob exists.
         async with self._database.acquire() as connection:
-            blob = await store.finish(
-                connection,
-                tenant,
-                upload.id,
-                media_type=media_type,
-                filename=filename,
-                size=upload.size,
-                sha256=upload.digest.hexdigest(),
-                keep=self._keep,
-            )
+            blob = await store.finish(connection, tenant, place, bytes_of.finished(media_type, filename, self._keep))
         if blob is None:
             raise too_slow()
         return blob
 
+    async def _put_small(self, tenant: int, key: str, known: Finished, data: bytes) -> Blob:
+        async with self._database.acquire() as connection:
+            blob = await store.put_small(connection, tenant, Place(POSTGRES, key), known, data=data)
+        _STORED.labels(DatabaseObjects.url).inc(len(data))
+        return blob
+
+    async def _write(self, tenant: int, place: Place, chunks: AsyncIterator[bytes], description: Description) -> None:
+        """Write an object that no blob refers to yet; whatever fails, nothing of it stays."""
+        objects = await self.stores.holding(place.store_id)
+        async with self._database.acquire() as connection:
+            await store.begin(connection, tenant, place)
+        try:
+            await objects.write(place.key, _counted(chunks, objects.url), description)
+        except BaseException:  # also when the caller is cancelled; the housekeeper removes what this cannot
+            with suppress(DatabaseUnavailable, BlobStoreUnavailable):
+                async with self._database.acquire() as connection:
+                    await store.give_up(connection, tenant, place)
+                await self.clear(tenant, place)
+            raise
+
     async def get(self, tenant: int, blob_id: UUID) -> Blob:
         """Return the description of a blob. Raises NotFound, even if it has only expired."""
+        return (await self.find(tenant, blob_id)).blob
+
+    async def find(self, tenant: int, blob_id: UUID) -> StoredBlob:
+        """Return a blob with the place of its bytes. Raises NotFound."""
         async with self._database.acquire() as connection:
-            blob = await store.find(connection, tenant, blob_id)
-        if blob is None:
+            found = await store.find(connection, tenant, blob_id)
+        if found is None:
             raise NotFound(f"there is no blob {blob_id}")
-        return blob
+        return found
 
     async def read(self, tenant: int, blob_id: UUID, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """Yield the bytes from ``start`` to before ``end``, up to 512 KiB at a time; no connection is held in between.
 
-        Raises NotFound, before the first bytes if there is no such blob, or later if it was deleted meanwhile.
+        Raises NotFound, before the first bytes if there is no such blob, or later if it was deleted meanwhile. A blob
+        that is moved to another store meanwhile is read on from there.
         """
-        blob = await self.get(tenant, blob_id)
-        position, end = start, blob.size_bytes if end is None else min(end, blob.size_bytes)
-        while position < end:
-            number, first = divmod(position, PART_BYTES)
-            count = min(PART_BYTES - first, end - position)
-            async with self._database.acquire() as connection:
-                data = await store.read_part(connection, tenant, blob_id, number, first=first, count=count)
-            if data is None or len(data) != count:
-                raise NotFound(f"the blob {blob_id} was deleted while it was read")
-            yield data
-            position += count
+        found = await self.find(tenant, blob_id)
+        end = found.blob.size_bytes if end is None else min(end, found.blob.size_bytes)
+        for _ in range(_MOVES):
+            objects = await self.stores.holding(found.place.store_id)
+            try:
+                async for data in objects.read(found.place.key, start, end):
+                    start += len(data)
+                    _READ.labels(objects.url).inc(len(data))
+                    yield data
+                return
+            except ObjectMissing:
+                found = await self._moved(tenant, found)
+        raise BlobStoreUnavailable(f"the blob {blob_id} is moved from store to store")
+
+    async def _moved(self, tenant: int, missed: StoredBlob) -> StoredBlob:
+        """Return a blob at its new place; raises NotFound if it was not moved but deleted, or its bytes are lost."""
+        try:
+            found = await self.find(tenant, missed.blob.id)
+        except NotFound:
+            raise NotFound(f"the blob {missed.blob.id} was deleted while it was read") from None
+        if found.place != missed.place:
+            return found
+        log.error("blob_missing", blob=str(missed.blob.id), key=missed.place.key)
+        raise NotFound(f"the bytes of the blob {missed.blob.id} are missing from the store of files")
 
     async def whole(self, tenant: int, blob_id: UUID, *, max_bytes: int) -> tuple[Blob, bytes]:
         """Return a blob with all its bytes. Raises NotFound, TooLarge."""
@@ -93,55 +156,71 @@ class BlobService:
         return blob, b"".join([part async for part in self.read(tenant, blob_id)])
 
     async def delete(self, tenant: int, blob_id: UUID) -> None:
-        """Delete a blob; raises NotFound."""
+        """Delete a blob; raises NotFound. If its store is not available, the bytes are removed later."""
         async with self._database.acquire() as connection:
-            if not await store.remove(connection, tenant, blob_id):
-                raise NotFound(f"there is no blob {blob_id}")
-        await drop_parts(self._database, tenant, blob_id)
+            place = await store.remove(connection, tenant, blob_id)
+        if place is None:
+            raise NotFound(f"there is no blob {blob_id}")
+        with suppress(BlobStoreUnavailable, DatabaseUnavailable):
+            await self.clear(tenant, place)
+
+    async def clear(self, tenant: int, place: Place) -> None:
+        """Remove an object that is due for removal. Raises BlobStoreUnavailable."""
+        objects = await self.stores.holding(place.store_id)
+        await objects.remove(place.key)
+        async with self._database.acquire() as connection:
+            await store.forget(connection, tenant, place)
 
 
-class _Upload:
-    """Collects bytes into parts and stores them."""
+class _Measured:
+    """The bytes of an upload, counted and hashed as they pass."""
 
-    def __init__(self, database: Database, tenant: int, max_bytes: int) -> None:
-        self.id = uuid7()
-        self.size = 0
-        self.digest = hashlib.sha256()
-        self._database = database
-        self._tenant = tenant
+    def __init__(self, chunks: AsyncIterator[bytes], max_bytes: int) -> None:
+        self._chunks = chunks
         self._max_bytes = max_bytes
-        self._parts = 0
+        self._size = 0
+        self._digest = hashlib.sha256()
 
-    async def take(self, chunks: AsyncIterator[bytes]) -> None:
-        pending = bytearray()
-        async for chunk in chunks:
-            self.size += len(chunk)
-            if self.size > self._max_bytes:
-                raise TooLarge(f"the file has more than the {self._max_bytes} bytes allowed")
-            self.digest.update(chunk)
-            pending += chunk
-            while len(pending) >= PART_BYTES:
-                await self._keep(bytes(pending[:PART_BYTES]))
-                del pending[:PART_BYTES]
-        if not self.size:
-            raise InvalidInput.of("body", "is empty: send the file's bytes")
-        if pending:
-            await self._keep(bytes(pending))
+    async def first(self, count: int) -> bytes:
+        """Return at least ``count`` bytes from the beginning, or all if there are fewer."""
+        begin = bytearray()
+        while len(begin) < count:
+            chunk = await anext(self._chunks, None)
+            if chunk is None:
+                break
+            self._pass(chunk)
+            begin += chunk
+        return bytes(begin)
 
-    async def _keep(self, data: bytes) -> None:
-        async with self._database.acquire() as connection:
-            if not await store.put_part(connection, self._tenant, self.id, self._parts, data):
-                raise too_slow()
-        self._parts += 1
+    async def all(self, begin: bytes) -> AsyncIterator[bytes]:
+        """Yield ``begin`` and what follows it."""
+        yield begin
+        del begin
+        async for chunk in self._chunks:
+            self._pass(chunk)
+            yield chunk
+
+    def _pass(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self._size > self._max_bytes:
+            raise TooLarge(f"the file has more than the {self._max_bytes} bytes allowed")
+        self._digest.update(chunk)
+
+    def finished(self, media_type: str, filename: str | None, keep: timedelta) -> Finished:
+        """Return what is known once all bytes have passed."""
+        return Finished(
+            id=uuid7(),
+            media_type=media_type,
+            filename=filename,
+            size=self._size,
+            sha256=self._digest.hexdigest(),
+            keep=keep,
+        )
 
 
-async def drop_parts(database: Database, tenant: int, blob_id: UUID) -> None:
-    """Remove the parts that belong to no blob, a few at a time."""
-    while True:
-        async with database.acquire() as connection:
-            if not await store.drop_parts(connection, tenant, blob_id, limit=_BATCH):
-                return
-
-
-def too_slow() -> InvalidInput:
-    return InvalidInput.of("body", "took more than twelve hours to arrive")
+async def _counted(chunks: AsyncIterator[bytes], url: str) -> AsyncIterator[bytes]:
+    """Yield ``chunks``, and count their bytes as stored in the store at ``url``."""
+    count = _STORED.labels(url)
+    async for chunk in chunks:
+        yield chunk
+        count.inc(len(chunk))

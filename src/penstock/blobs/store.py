@@ -1,82 +1,166 @@
-"""The tables of blobs and their parts. Every function takes the connection first and the tenant second, except those
-that remove old data, which apply to all tenants and return the tenant of each row. None opens a transaction."""
+"""The tables of blobs, of the objects that hold their bytes, and of the parts of objects in PostgreSQL.
+
+Every function takes the connection first and the tenant second, except those about stores, and those that remove old
+data, which apply to all tenants and return the tenant of each row. None opens a transaction.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
 
-from penstock.blobs.blob import Blob
+from penstock.blobs.blob import Blob, Place, StoredBlob
 from penstock.postgres import queries
 
 _sql = queries.load(__file__)
 
 
-async def put_part(connection: asyncpg.Connection, tenant: int, blob_id: UUID, number: int, data: bytes) -> bool:
-    """Store one part; return False when the upload has lasted too long."""
-    kept = await _sql.put_part.value(connection, tenant_id=tenant, blob_id=blob_id, number=number, data=data)
-    return kept is not None
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownStore:
+    """A store of objects as the database knows it."""
+
+    id: UUID
+    url: str
+    marked: bool  # the store holds a file with the id
 
 
-async def finish(
-    connection: asyncpg.Connection,
-    tenant: int,
-    blob_id: UUID,
-    *,
-    media_type: str,
-    filename: str | None,
-    size: int,
-    sha256: str,
-    keep: timedelta,
-) -> Blob | None:
-    """Create a blob from the stored parts; return None when the upload has lasted too long."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """What is known of a file once all its bytes have been received."""
+
+    id: UUID
+    media_type: str
+    filename: str | None
+    size: int  # bytes
+    sha256: str
+    keep: timedelta
+
+
+async def stores(connection: asyncpg.Connection) -> list[KnownStore]:
+    """Return the stores that hold objects, or held some once."""
+    return [KnownStore(**row) for row in await _sql.stores.rows(connection)]
+
+
+async def add_store(connection: asyncpg.Connection, store_id: UUID, url: str) -> None:
+    """Add a store, unless there is one of that URL."""
+    await _sql.add_store.run(connection, id=store_id, url=url)
+
+
+async def store_marked(connection: asyncpg.Connection, store_id: UUID) -> None:
+    """Note that a store has the file with its id."""
+    await _sql.store_marked.run(connection, id=store_id)
+
+
+async def begin(connection: asyncpg.Connection, tenant: int, place: Place) -> None:
+    """Announce an object that is about to be written; it is removed after a day unless a blob refers to it."""
+    await _sql.begin.run(connection, tenant_id=tenant, store_id=place.store_id, key=place.key)
+
+
+async def finish(connection: asyncpg.Connection, tenant: int, place: Place, known: Finished) -> Blob | None:
+    """Create a blob of a written object; return None when the write has lasted too long."""
     row = await _sql.finish.row(
         connection,
         tenant_id=tenant,
-        id=blob_id,
-        media_type=media_type,
-        filename=filename,
-        size_bytes=size,
-        sha256=sha256,
-        keep_seconds=keep.total_seconds(),
+        id=known.id,
+        media_type=known.media_type,
+        filename=known.filename,
+        size_bytes=known.size,
+        sha256=known.sha256,
+        keep_seconds=known.keep.total_seconds(),
+        store_id=place.store_id,
+        key=place.key,
     )
     return None if row is None else Blob(**row)
 
 
-async def find(connection: asyncpg.Connection, tenant: int, blob_id: UUID) -> Blob | None:
+async def put_small(connection: asyncpg.Connection, tenant: int, place: Place, known: Finished, *, data: bytes) -> Blob:
+    """Create a blob of one part, with that part."""
+    row = await _sql.put_small.row(
+        connection,
+        tenant_id=tenant,
+        id=known.id,
+        media_type=known.media_type,
+        filename=known.filename,
+        sha256=known.sha256,
+        keep_seconds=known.keep.total_seconds(),
+        store_id=place.store_id,
+        key=place.key,
+        data=data,
+    )
+    if row is None:
+        raise AssertionError("an INSERT of one row returns it")
+    return Blob(**row)
+
+
+async def put_part(connection: asyncpg.Connection, tenant: int, place: Place, number: int, data: bytes) -> bool:
+    """Store one part of an announced object; return False when its write has lasted too long."""
+    kept = await _sql.put_part.value(
+        connection, tenant_id=tenant, store_id=place.store_id, key=place.key, number=number, data=data
+    )
+    return kept is not None
+
+
+async def find(connection: asyncpg.Connection, tenant: int, blob_id: UUID) -> StoredBlob | None:
     """Return a blob that has not expired."""
     row = await _sql.find.row(connection, tenant_id=tenant, id=blob_id)
-    return None if row is None else Blob(**row)
+    if row is None:
+        return None
+    known = dict(row)
+    place = Place(known.pop("store_id"), known.pop("key"))
+    missing_at = known.pop("missing_at")
+    return StoredBlob(blob=Blob(**known), place=place, missing_at=missing_at)
 
 
 async def read_part(
-    connection: asyncpg.Connection, tenant: int, blob_id: UUID, number: int, *, first: int, count: int
+    connection: asyncpg.Connection, tenant: int, key: str, number: int, *, first: int, count: int
 ) -> bytes | None:
     """Return a number of bytes of a part, from ``first`` on; None when the part is gone."""
     data: bytes | None = await _sql.read_part.value(
-        connection, tenant_id=tenant, blob_id=blob_id, number=number, first=first, count=count
+        connection, tenant_id=tenant, key=key, number=number, first=first, count=count
     )
     return data
 
 
-async def remove(connection: asyncpg.Connection, tenant: int, blob_id: UUID) -> bool:
-    """Remove a blob, but not its parts."""
-    return await _sql.remove.value(connection, tenant_id=tenant, id=blob_id) is not None
+async def size_of_parts(connection: asyncpg.Connection, tenant: int, key: str) -> int | None:
+    """Return the size of an object in PostgreSQL; None if it has no parts."""
+    size: int | None = await _sql.size_of_parts.value(connection, tenant_id=tenant, key=key)
+    return size
 
 
-async def drop_parts(connection: asyncpg.Connection, tenant: int, blob_id: UUID, *, limit: int) -> int:
-    """Remove a limited number of parts that belong to no blob; return how many."""
-    dropped: int = await _sql.drop_parts.value(connection, tenant_id=tenant, blob_id=blob_id, limit=limit)
+async def remove(connection: asyncpg.Connection, tenant: int, blob_id: UUID) -> Place | None:
+    """Remove a blob, and return its object, which is due for removal."""
+    row = await _sql.remove.row(connection, tenant_id=tenant, id=blob_id)
+    return None if row is None else Place(row["store_id"], row["key"])
+
+
+async def drop_parts(connection: asyncpg.Connection, tenant: int, place: Place, *, limit: int) -> int:
+    """Remove a limited number of parts of an object that belongs to no blob; return how many."""
+    dropped: int = await _sql.drop_parts.value(
+        connection, tenant_id=tenant, store_id=place.store_id, key=place.key, limit=limit
+    )
     return dropped
 
 
-async def expire(connection: asyncpg.Connection, *, limit: int) -> list[tuple[int, UUID]]:
-    """Remove blobs that have expired; return their tenants and ids."""
-    return [(row["tenant_id"], row["id"]) for row in await _sql.expire.rows(connection, limit=limit)]
+async def give_up(connection: asyncpg.Connection, tenant: int, place: Place) -> None:
+    """Make an announced object due for removal now."""
+    await _sql.give_up.run(connection, tenant_id=tenant, store_id=place.store_id, key=place.key)
 
 
-async def abandoned(connection: asyncpg.Connection, *, limit: int) -> list[tuple[int, UUID]]:
-    """Return tenants and ids of parts that have belonged to no blob for a day."""
-    return [(row["tenant_id"], row["id"]) for row in await _sql.abandoned.rows(connection, limit=limit)]
+async def forget(connection: asyncpg.Connection, tenant: int, place: Place) -> None:
+    """Forget an object that has been removed."""
+    await _sql.forget.run(connection, tenant_id=tenant, store_id=place.store_id, key=place.key)
+
+
+async def expire(connection: asyncpg.Connection, *, limit: int) -> int:
+    """Remove blobs that have expired; return how many."""
+    expired: int = await _sql.expire.value(connection, limit=limit)
+    return expired
+
+
+async def due(connection: asyncpg.Connection, *, limit: int) -> list[tuple[int, Place]]:
+    """Return objects to remove, with their tenants. Those that are not forgotten are due again in ten minutes."""
+    rows = await _sql.due.rows(connection, limit=limit)
+    return [(row["tenant_id"], Place(row["store_id"], row["key"])) for row in rows]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from penstock.blobs.objects.stores import ObjectStores
 from penstock.brokers.broker import Broker
 from penstock.gateway.system import SystemRoutes
 from penstock.jobs.service import JobService
@@ -12,6 +13,6 @@ from penstock.postgres.pool import Database
 from penstock.web.route import routes_of
 
 
-def part(database: Database, jobs: JobService, brokers: Sequence[Broker]) -> Part:
-    """Return the routes for health and metrics, which include counts of jobs."""
-    return Part(routes=routes_of(SystemRoutes(database, jobs, brokers)))
+def part(database: Database, jobs: JobService, *, brokers: Sequence[Broker], stores: ObjectStores) -> Part:
+    """Return the routes for health and metrics, which include counts of jobs, brokers and the store of files."""
+    return Part(routes=routes_of(SystemRoutes(database, jobs, brokers=brokers, stores=stores)))

@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Literal
 
 from msgspec import Struct
 
+from penstock.blobs.objects.stores import ObjectStores
 from penstock.brokers.broker import Broker
 from penstock.errors import DatabaseUnavailable, SchemaMismatch
 from penstock.gateway.job_metrics import measure
@@ -29,18 +31,23 @@ class Health(Struct, frozen=True, kw_only=True):
 
 
 class Readiness(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Whether the process can serve requests. A broker that is unavailable does not prevent that."""
+    """Whether the process can serve requests. Brokers and a store of larger files that are unavailable do not prevent
+    that."""
 
     status: str
+    files: Literal["available", "unavailable"]
     brokers: dict[str, str] = {}  # "connected" or "unavailable", by name, if brokers are used
 
 
 class SystemRoutes:
     """The health and metrics of a gateway."""
 
-    def __init__(self, database: Database, service: JobService, brokers: Sequence[Broker]) -> None:
+    def __init__(
+        self, database: Database, service: JobService, *, brokers: Sequence[Broker], stores: ObjectStores
+    ) -> None:
         self._brokers = brokers
         self._database = database
+        self._stores = stores
         self._service = service
         self._stats_at = 0.0
 
@@ -63,15 +70,22 @@ class SystemRoutes:
         name="readiness",
         tag="System",
         summary="Whether PostgreSQL responds, has the right schema and accepts writes",
-        responses={200: ResponseSpec(description="PostgreSQL is ready", type=Readiness, example={"status": "ready"})},
+        description="While the store of larger files cannot be used, `files` is `unavailable` and the gateway is still "
+        "ready: only requests that need such a file fail, with 503.",
+        responses={
+            200: ResponseSpec(
+                description="PostgreSQL is ready", type=Readiness, example={"status": "ready", "files": "available"}
+            )
+        },
         errors=(DatabaseUnavailable, SchemaMismatch),
         open=True,
     )
     async def readyz(self, request: Request) -> Response:
         request.query({})
         await self._database.ping()
+        usable = (await self._stores.state()).problem is None
         states = {one.name: "connected" if one.connected.is_set() else "unavailable" for one in self._brokers}
-        return json_response(Readiness(status="ready", brokers=states))
+        return json_response(Readiness(status="ready", files="available" if usable else "unavailable", brokers=states))
 
     @route(
         "GET",
@@ -89,4 +103,5 @@ class SystemRoutes:
             self._stats_at = now
             with suppress(DatabaseUnavailable):  # the process's own metrics do not need it
                 measure(await self._service.queues_of_all())
+            await self._stores.state()  # sets its gauge
         return Response(body=metrics.exposition(), content_type=metrics.CONTENT_TYPE.encode())

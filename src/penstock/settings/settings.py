@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from penstock.errors import FieldProblem, SettingsError
-from penstock.settings import gateway, jobs, providers, workers
+from penstock.settings import blobs, gateway, jobs, providers, workers
 from penstock.settings.blobs import BlobSettings
 from penstock.settings.brokers import BrokerSettings
 from penstock.settings.callbacks import CallbackSettings
@@ -35,7 +35,7 @@ GROUPS: Final = (
 VARIABLES: Final[Mapping[str, Variable]] = {
     name: variable for group in GROUPS for name, variable in variables(group).items()
 }
-_RELATIONS: Final = (*gateway.RELATIONS, *jobs.RELATIONS, *workers.RELATIONS, *providers.RELATIONS)
+_RELATIONS: Final = (*gateway.RELATIONS, *jobs.RELATIONS, *workers.RELATIONS, *blobs.RELATIONS, *providers.RELATIONS)
 # Variables that parents pass to their children; they are not settings.
 _INTERNAL: Final = frozenset({"PENSTOCK_SUPERVISOR_PID", "PENSTOCK_MODEL", "PENSTOCK_MODEL_VERSION"})
 

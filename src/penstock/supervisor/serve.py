@@ -156,6 +156,7 @@ def children(settings: Settings, url: str, *, database_ready: asyncio.Event) -> 
         "MIGRATE_ON_START": "false",  # done before they start
         "HTTP_PORT": str(settings.http_port),
         "PENSTOCK_WORKERS": "1",
+        "PENSTOCK_BLOB_URL": settings.penstock_blob_url,  # its default depends on DATABASE_URL, which is set here
     }
     found = [Child(role, [*command, role], shared, needs=database_ready) for role in ("gateway", "housekeeper")]
     models_url = settings.penstock_models_url or gateway_url(settings)

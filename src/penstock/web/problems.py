@@ -38,6 +38,7 @@ STATUSES: dict[type[errors.PenstockError], tuple[int, str]] = {
     errors.ModelBroken: (503, "The model's manifest is wrong"),
     errors.SchemaMismatch: (503, "The database schema does not fit"),
     errors.DatabaseUnavailable: (503, "The database is not available"),
+    errors.BlobStoreUnavailable: (503, "The store of files is not available"),
     errors.Overloaded: (503, "Overloaded"),
 }
 _OURS = (500, "Internal error")
