@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 
 from penstock.assembly.shared import Shared
 from penstock.client import Client
+from penstock.flows import part as flows
 from penstock.settings import Settings
 from penstock.workers import models, process, profiles
 from penstock.workers.models import WorkerModels
@@ -32,6 +34,14 @@ class WorkerAssembly(Shared):
         return WorkerModels(part=WorkerPart())
 
     @property
+    def flows(self) -> list[WorkerPart]:
+        """The flows in ``PENSTOCK_FLOWS_DIR``."""
+        folder = self.settings.penstock_flows_dir
+        if folder is None:
+            return []
+        return [flows.worker_part(folder, self.settings, database=self.database, jobs=self.jobs, ours=os.environ)]
+
+    @property
     def parts(self) -> list[WorkerPart]:
         """All parts, in the order in which they start; they stop in reverse. Raises SettingsError."""
         self.worker_models.require(self.catalogue)
@@ -44,6 +54,7 @@ class WorkerAssembly(Shared):
                 blobs=self.blobs,
                 models=self.worker_models.caller,
             ),
+            *self.flows,
             WorkerPart(start=self.usage.start, stop=self.usage.stop),
             WorkerPart(start=self.jobs.start, stop=self.jobs.stop),
             *(

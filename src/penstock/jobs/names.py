@@ -62,6 +62,30 @@ class Names:
                 self._lanes |= await store.resolve_lanes(connection, self._tenant, list(lanes))
                 self._submitters |= await store.resolve_submitters(connection, self._tenant, list(submitters))
 
+    def has_lane(self, submission: JobSubmission) -> bool:
+        """Return whether the series and the lane of a submission are cached, as ``lane_of`` needs."""
+        queue = (submission.task_type, submission.model_profile)
+        lane = (*queue, submission.priority, submission.concurrency_key is not None)
+        return (submission.owner_service, *queue) in self._series and lane in self._lanes
+
+    def lane_of(self, submission: JobSubmission) -> tuple[int, int]:
+        """Return the series and the lane of a submission whose ids are cached."""
+        queue = (submission.task_type, submission.model_profile)
+        lane = (*queue, submission.priority, submission.concurrency_key is not None)
+        return self._series[submission.owner_service, *queue], self._lanes[lane]
+
+    async def resolve_lanes(self, submissions: Sequence[JobSubmission]) -> None:
+        """Look up the series and lanes of submissions of a known submitter, and create those that are new."""
+        async with self._database.acquire() as connection:
+            self._series |= await store.resolve_series(
+                connection, self._tenant, [(s.owner_service, s.task_type, s.model_profile) for s in submissions]
+            )
+            self._lanes |= await store.resolve_lanes(
+                connection,
+                self._tenant,
+                [(s.task_type, s.model_profile, s.priority, s.concurrency_key is not None) for s in submissions],
+            )
+
     async def describe(self, connection: Connection, series: Iterable[int]) -> dict[int, tuple[str, str, str]]:
         """Return owner, task type and model profile by series id, for at least those of ``series`` that exist."""
         wanted = set(series)

@@ -15,6 +15,7 @@ from penstock.settings.blobs import BlobSettings
 from penstock.settings.brokers import BrokerSettings
 from penstock.settings.callbacks import CallbackSettings
 from penstock.settings.database import DatabaseSettings
+from penstock.settings.flows import FlowSettings
 from penstock.settings.gateway import GatewaySettings
 from penstock.settings.jobs import JobSettings
 from penstock.settings.logs import LogSettings
@@ -29,8 +30,8 @@ from penstock.settings.workers import WorkerSettings
 
 # In the order of the documentation. A default may be derived from earlier variables.
 GROUPS: Final = (
-    GatewaySettings, DatabaseSettings, JobSettings, WorkerSettings, ModelSettings, BlobSettings, ProviderSettings,
-    CallbackSettings, UsageSettings, SidecarSettings, BrokerSettings, LogSettings,
+    GatewaySettings, DatabaseSettings, JobSettings, WorkerSettings, ModelSettings, FlowSettings, BlobSettings,
+    ProviderSettings, CallbackSettings, UsageSettings, SidecarSettings, BrokerSettings, LogSettings,
 )  # fmt: skip
 VARIABLES: Final[Mapping[str, Variable]] = {
     name: variable for group in GROUPS for name, variable in variables(group).items()
@@ -42,8 +43,8 @@ _INTERNAL: Final = frozenset({"PENSTOCK_SUPERVISOR_PID", "PENSTOCK_MODEL", "PENS
 
 @dataclass(frozen=True, kw_only=True, repr=False)
 class Settings(
-    GatewaySettings, DatabaseSettings, JobSettings, WorkerSettings, ModelSettings, BlobSettings, ProviderSettings,
-    CallbackSettings, UsageSettings, SidecarSettings, BrokerSettings, LogSettings,
+    GatewaySettings, DatabaseSettings, JobSettings, WorkerSettings, ModelSettings, FlowSettings, BlobSettings,
+    ProviderSettings, CallbackSettings, UsageSettings, SidecarSettings, BrokerSettings, LogSettings,
 ):  # fmt: skip
     """The effective settings of one process."""
 

@@ -17,6 +17,7 @@ from penstock.tenants.principal import DEFAULT_TENANT, TenantId
 from penstock.work.context import JobContext, encode, shortened
 from penstock.work.executor import Executor
 from penstock.work.link import described
+from penstock.work.settled import Settled
 from penstock.work.source import Duty, Report
 
 R = TypeVar("R", bound=Report)
@@ -39,6 +40,7 @@ class Attempt:
         "context",
         "job",
         "report",
+        "settled",
         "task",
     )
 
@@ -51,6 +53,7 @@ class Attempt:
         self.beat_at = now  # when the lease was last known to be extended
         self.task: asyncio.Task[None] | None = None  # the task that runs the executor, while it runs
         self.report: Report | None = None
+        self.settled: str | None = None  # the outcome, if the executor has ended the lease itself
         self._duty = duty
         self._interruptible = False
         self._reason: Category | None = (
@@ -88,7 +91,7 @@ class Attempt:
             self.report = self.interrupted()
 
     async def execute(self, executor: Executor) -> None:
-        """Run the executor; afterwards ``report`` is None if this worker no longer holds the lease."""
+        """Run the executor; afterwards ``report`` is None if this worker no longer holds the lease, or has ended it."""
         report = await self._executed(executor)
         self.report = None if report is None else self._with_usage(report)
         self.context.close()
@@ -153,6 +156,9 @@ class Attempt:
         except CallFailed as error:
             if self._reason is None:
                 return self.failure(error.category, str(error), error.retry_after)
+        except Settled as end:
+            self.settled = end.outcome
+            return None
         except Exception as error:  # noqa: BLE001 - executors are foreign code; any error in them ends the attempt
             if self._reason is None:
                 return self.failure(Category.INTERNAL, described(error))

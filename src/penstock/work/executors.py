@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
+from penstock.jobs.slots import Slots
 from penstock.work.executor import Executor
 
 
@@ -16,6 +17,7 @@ class Offer:
     task_types: tuple[str, ...]
     model_profiles: tuple[str, ...]
     limit: int | None = None  # jobs at a time; None: the worker's limit
+    slots: Slots | None = None  # of jobs that mostly wait; None: those of the worker, which all its other jobs share
 
     def __post_init__(self) -> None:
         if not self.task_types or not self.model_profiles:

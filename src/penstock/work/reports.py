@@ -168,6 +168,9 @@ class Reports:
     def _failed(self, attempt: Attempt, failure: Failure | None) -> None:
         """Send the failure of an attempt; None means that its lease is no longer held."""
         seconds = time.monotonic() - attempt.begun_at
+        if attempt.settled is not None:
+            self._end(attempt, attempt.settled, seconds)
+            return
         outcome = "lost" if failure is None else failure.category.value
         self._log.info(
             "attempt_failed",

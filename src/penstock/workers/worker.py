@@ -86,7 +86,7 @@ class Worker:
         self.worker_id = worker_id
         self._service = service
         self._slots = Slots(limit)
-        self._source = ServiceSource(service, tenant, self._slots)
+        self._tenant = tenant
         self._executors = executors
         self._duty = Duty(  # the same for all offers, except for queues and limit
             worker_id=worker_id, limit=limit, lease=lease, poll=poll, grace=grace, max_result_bytes=max_result_bytes
@@ -124,15 +124,16 @@ class Worker:
                     self._duty,
                     task_types=offer.task_types,
                     model_profiles=offer.model_profiles,
-                    limit=min(offer.limit or self._duty.limit, self._duty.limit),
+                    limit=self._limit_of(offer),
                 )
+                slots = offer.slots or self._slots
                 engine = Engine(
-                    self._source,
+                    ServiceSource(self._service, self._tenant, slots),
                     offer.executor,
                     duty,
                     log=log.bind(),
                     observe=_observe,
-                    slots=self._slots,
+                    slots=slots,
                     tenant_of=lambda name: self._service.named(name).tenant,
                 )
                 self._engines[offer] = engine
@@ -140,6 +141,11 @@ class Worker:
         for offer, engine in self._engines.items():
             if offer not in offers:
                 engine.withdraw()
+
+    def _limit_of(self, offer: Offer) -> int:
+        if offer.slots is not None:
+            return min(offer.limit or offer.slots.limit, offer.slots.limit)
+        return min(offer.limit or self._duty.limit, self._duty.limit)
 
     async def _serve(self, offer: Offer, engine: Engine) -> None:
         try:

@@ -39,7 +39,7 @@ class FlowProcess:
         self.flows: Mapping[tuple[str, str], FlowDescription] = {}  # by name and version
         self.problems: Mapping[str, str] = {}  # why a file cannot be used, by file
         self.resident: dict[UUID, Program] = {}
-        self._folder = folder
+        self.folder = folder
         self._environment = variables(ours, private)
         self._limits = limits or Limits()
         self._current: Program | None = None
@@ -148,7 +148,7 @@ class FlowProcess:
         """Start a process; leave out files that end or stop it. Return None if it cannot be started even so."""
         skipped: dict[str, str] = {}
         while not self._stopping.is_set():
-            program = Program(self._folder, self._environment, self._limits)
+            program = Program(self.folder, self._environment, self._limits)
             try:
                 await program.start(skipped)
             except ProgramLost as error:

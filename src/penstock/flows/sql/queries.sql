@@ -17,9 +17,9 @@ SELECT * FROM flow_commit(
 SELECT flow_park(:tenant_id, :run_ids, :epochs) AS run_id;
 
 
--- name: hold(tenant_id, run_ids, epochs, reasons, details)
+-- name: hold(tenant_id, run_ids, epochs, reasons, details, code)
 -- Holds runs whose code cannot go on; returns those whose epoch still held. Locks: as commit.
-SELECT flow_hold(:tenant_id, :run_ids, :epochs, :reasons, :details) AS run_id;
+SELECT flow_hold(:tenant_id, :run_ids, :epochs, :reasons, :details, :code) AS run_id;
 
 
 -- name: release(tenant_id, run_ids)

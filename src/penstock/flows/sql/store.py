@@ -29,7 +29,7 @@ from penstock.flows.kernel.records import (
     Target,
     Turn,
 )
-from penstock.jobs.sql.store import Connection, Mailed
+from penstock.jobs.sql.store import Connection, Mailed, Queue
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 
@@ -44,6 +44,7 @@ class Child:
     id: UUID
     series_id: int
     lane_id: int
+    queue: Queue = ("", "")
     input: Raw
     max_attempts: int
     timeout_seconds: float | None = None
@@ -77,6 +78,11 @@ class NewTurn:
     @property
     def ends(self) -> bool:
         return self.turn.outcome is not None
+
+    @property
+    def is_news(self) -> bool:
+        """Whether a duty has something to do after it: a timer, a wait, a published event, jobs to cancel."""
+        return bool(self.turn.dropped) or any(step.kind in _FOR_DUTIES for step in self.turn.steps)
 
 
 class Stored(StrEnum):
@@ -182,6 +188,7 @@ async def commit(connection: Connection, tenant: TenantId, turns: Sequence[NewTu
     ]
 
 
+_FOR_DUTIES = frozenset({StepKind.TIMER, StepKind.EVENT, StepKind.PUBLISH})
 _WITH_INPUT = frozenset({StepKind.EVENT, StepKind.PUBLISH})
 
 
@@ -218,8 +225,10 @@ async def park(connection: Connection, tenant: TenantId, runs: Sequence[tuple[UU
     return {row["run_id"] for row in rows}
 
 
-async def hold(connection: Connection, tenant: TenantId, runs: Sequence[tuple[UUID, int, Held]]) -> set[UUID]:
-    """Hold runs whose code cannot go on; return those whose epoch still held."""
+async def hold(
+    connection: Connection, tenant: TenantId, runs: Sequence[tuple[UUID, int, Held]], *, code: str
+) -> set[UUID]:
+    """Hold runs that cannot go on with this ``code``, a hash; return those whose epoch still held."""
     rows = await _sql.hold.rows(
         connection,
         tenant_id=tenant,
@@ -227,6 +236,7 @@ async def hold(connection: Connection, tenant: TenantId, runs: Sequence[tuple[UU
         epochs=[epoch for _, epoch, _ in runs],
         reasons=[held.reason for _, _, held in runs],
         details=[msgspec.json.encode(held) for _, _, held in runs],
+        code=code,
     )
     return {row["run_id"] for row in rows}
 

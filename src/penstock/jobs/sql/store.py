@@ -301,8 +301,10 @@ async def complete(
     tenant: TenantId,
     completions: Sequence[JobCompletion],
     charging: Charging = usage.unpriced,
+    *,
+    is_call: bool = True,
 ) -> tuple[set[tuple[UUID, int]], bool, Mailed]:
-    """Store results and record the usage.
+    """Store results and record the usage. An attempt that reports no calls counts as one, unless ``is_call`` is false.
 
     Returns the (job, epoch) pairs whose epoch held, whether running jobs of the tenant are limited, and the runs
     that got mail.
@@ -314,9 +316,13 @@ async def complete(
         epochs=[completion.epoch for completion in completions],
         results=[completion.result for completion in completions],
         sizes=[memoryview(completion.result).nbytes for completion in completions],
-        usages=[usage.stored(completion.usage, charging) for completion in completions],
+        usages=[usage.stored(completion.usage, charging) or _calls(is_call) for completion in completions],
     )
     return {(row["job_id"], row["epoch"]) for row in rows}, bool(rows) and rows[0]["limited"], Mailed.of(rows)
+
+
+def _calls(is_call: bool) -> bytes | None:
+    return None if is_call else b"[]"
 
 
 async def find_finished(
@@ -357,7 +363,12 @@ async def lock_leases(connection: Connection, tenant: TenantId, leases: Sequence
 
 
 async def end_attempts(
-    connection: Connection, tenant: TenantId, verdicts: Sequence[Verdict], charging: Charging = usage.unpriced
+    connection: Connection,
+    tenant: TenantId,
+    verdicts: Sequence[Verdict],
+    charging: Charging = usage.unpriced,
+    *,
+    is_call: bool = True,
 ) -> tuple[dict[tuple[UUID, int], EndedAttempt], Mailed]:
     """End attempts whose leases the current transaction holds.
 
@@ -374,7 +385,7 @@ async def end_attempts(
         losses=[retry.losses if retry else 0 for retry in again],
         categories=[verdict.category for verdict in verdicts],
         messages=[verdict.message for verdict in verdicts],
-        usages=[usage.stored(verdict.usage, charging) for verdict in verdicts],
+        usages=[usage.stored(verdict.usage, charging) or _calls(is_call) for verdict in verdicts],
     )
     ended = {
         (row["job_id"], row["epoch"]): EndedAttempt(

@@ -312,6 +312,7 @@ CREATE TABLE flow_gate (
     progress            json,
     hold                text, -- why it is held: changed, compensation, broken
     held                json, -- what code and history have, where they differ
+    held_code           text, -- a hash of the code that could not go on
     PRIMARY KEY (tenant_id, run_id),
     CHECK (parked_at IS NULL OR hold IS NOT NULL OR (arrived - seen < need AND NOT urgent)),
     CHECK (arrived >= seen)

@@ -109,6 +109,8 @@ CREATE TABLE flow_version (
     input_schema  json NOT NULL,
     output_schema json NOT NULL,
     examples      json NOT NULL,
+    priority      integer,
+    timeout_seconds double precision,
     code          text NOT NULL, -- a hash: held runs go on when it differs from that with which they were held
     published_at  timestamptz NOT NULL,
     seen_at       timestamptz NOT NULL,
@@ -333,7 +335,8 @@ BEGIN
 END $$;
 
 -- Holds runs whose code cannot go on, and ends their leases. Returns those that are held now. Locks: as flow_park().
-CREATE FUNCTION flow_hold(the_tenant integer, run_ids uuid[], epochs bigint[], reasons text[], details json[])
+CREATE FUNCTION flow_hold(the_tenant integer, run_ids uuid[], epochs bigint[], reasons text[], details json[],
+                          code text)
 RETURNS SETOF uuid LANGUAGE plpgsql AS $$
 DECLARE
     leased uuid[];
@@ -343,7 +346,7 @@ BEGIN
         CROSS JOIN LATERAL (SELECT job_id FROM lease WHERE tenant_id = the_tenant AND job_id = w.run_id AND epoch = w.epoch
                             FOR UPDATE) l);
     PERFORM flow_lock(the_tenant, leased);
-    UPDATE flow_gate g SET parked_at = clock(), hold = w.reason, held = w.detail, deaths = 0
+    UPDATE flow_gate g SET parked_at = clock(), hold = w.reason, held = w.detail, held_code = code, deaths = 0
     FROM unnest(run_ids, reasons, details) AS w(run_id, reason, detail)
     WHERE g.tenant_id = the_tenant AND g.run_id = ANY (leased) AND g.run_id = w.run_id;
     PERFORM flow_unlease(the_tenant, leased);
@@ -357,7 +360,7 @@ BEGIN
     PERFORM flow_lock(the_tenant, run_ids);
     RETURN QUERY
     WITH opened AS (
-        UPDATE flow_gate SET hold = NULL, held = NULL, parked_at = NULL, deaths = 0
+        UPDATE flow_gate SET hold = NULL, held = NULL, held_code = NULL, parked_at = NULL, deaths = 0
         WHERE tenant_id = the_tenant AND run_id = ANY (run_ids) AND hold IS NOT NULL RETURNING *
     ), queued AS (
         INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, max_attempts, submitter_id, input_bytes, enqueued_at,

@@ -1,0 +1,277 @@
+"""Runs one claimed run: loads it, gives its mail to its code, stores its turns, and parks it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Final, Protocol
+from uuid import UUID
+
+from penstock.errors import InvalidInput
+from penstock.failures import Category
+from penstock.flows.kernel.loop import VERSION
+from penstock.flows.kernel.records import (
+    Completed,
+    Failed,
+    Fault,
+    Held,
+    History,
+    Mail,
+    MailKind,
+    Recorded,
+    Status,
+    Turn,
+)
+from penstock.flows.process.errors import FlowsUnavailable, NoTurn, ProgramLost, UnknownFlow
+from penstock.flows.runner.children import children_of
+from penstock.flows.runner.mailboxes import Mailboxes
+from penstock.flows.runner.reading import Loaded, RunReader
+from penstock.flows.runner.writing import RunWriter
+from penstock.flows.sql.store import Commit, NewTurn, Stored
+from penstock.jobs.names import Names
+from penstock.jobs.work import ClaimedJob
+from penstock.processes.waiting import set_within
+from penstock.telemetry import logs
+from penstock.tenants.principal import logged
+from penstock.work.executor import ExecutionError
+from penstock.work.settled import Settled
+
+log = logs.get(__name__)
+
+_MAX_DEATHS: Final = 3  # of flow processes while they ran a run, without a turn in between
+_AGAIN: Final = timedelta(seconds=1)  # before a run is claimed again whose flow no file has any more
+
+
+class Process(Protocol):
+    """What runs the code of flows."""
+
+    async def begin(self, history: History, mail: Sequence[Mail] = ()) -> Turn: ...
+    async def deliver(self, run_id: UUID, mail: Sequence[Mail]) -> Turn: ...
+    def evict(self, run_id: UUID) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunLimits:
+    """How long runs stay in memory, and what they may issue."""
+
+    linger: timedelta = timedelta(milliseconds=500)  # for mail that is expected soon
+    max_attempts: int = 3  # of child jobs that do not set their own
+    max_result_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tools:
+    """What the runs of one tenant are executed with."""
+
+    process: Process
+    reader: RunReader
+    writer: RunWriter
+    names: Names
+    mailboxes: Mailboxes
+    limits: RunLimits
+    crowded: Callable[[], bool]  # whether other runs need this one's place in memory
+    code: Callable[[], str]  # a hash of the code that the process has
+
+
+class _Died(Exception):
+    """The process has ended; the run begins again from its history."""
+
+
+class RunExecution:
+    """The execution of one run under one lease."""
+
+    def __init__(self, job: ClaimedJob, tools: Tools) -> None:
+        self._job = job
+        self._tools = tools
+        self._seen = 0  # the id of the newest mail that stored turns have consumed
+        self._need = 1
+
+    async def execute(self) -> str:
+        """Run until the run ends, is parked or is held; return which. Its lease has ended then, or was lost.
+
+        Raises ExecutionError when the run is to be claimed again.
+        """
+        while True:
+            try:
+                return await self._execute()
+            except _Died:
+                continue
+            except UnknownFlow as error:
+                raise ExecutionError(Category.SHUTDOWN, error.message, retry_after=_AGAIN) from error
+            except FlowsUnavailable as error:
+                raise ExecutionError(Category.SHUTDOWN, error.message, retry_after=5 * _AGAIN) from error
+            except NoTurn as error:  # the history is too large, or a mistake of ours
+                return await self._hold(Held(reason="broken", message=error.message))
+            except InvalidInput as error:
+                return await self._hold(Held(reason="broken", message=f"a turn cannot be stored: {error}"))
+            finally:
+                self._tools.process.evict(self._job.id)
+
+    async def _execute(self) -> str:
+        loaded = await self._tools.reader.load(self._job.id)
+        if loaded is None:
+            return "stale"
+        self._seen, self._need = loaded.gate.seen, loaded.gate.need
+        history = _history_of(self._job, loaded)
+        with self._tools.mailboxes.open(self._job.id) as news:
+            mail = loaded.unread
+            turn = await self._turned(self._tools.process.begin(history, mail))
+            at = loaded.gate.now if not loaded.turns else None
+            while True:
+                if isinstance(turn.outcome, Held):
+                    return await self._hold(turn.outcome)
+                commit = None
+                if not turn.number or turn.taken or turn.outcome is not None:
+                    commit = await self._commit(turn, mail[0].at if at is None else at)
+                    at = None
+                    if (end := _end_of(turn, commit)) is not None:
+                        return end
+                found = await self._next_mail(turn, commit, news)
+                if found is None:
+                    return "parked"
+                mail = found
+                turn = await self._turned(self._tools.process.deliver(self._job.id, mail))
+
+    async def _commit(self, turn: Turn, at: float) -> Commit:
+        tools = self._tools
+        turn = _within_limits(turn, tools.limits)
+        children, blocks = await children_of(turn.steps, self._job, tools.names, max_attempts=tools.limits.max_attempts)
+        seen = max([self._seen, *turn.taken])
+        new = NewTurn(
+            run_id=self._job.id,
+            epoch=self._job.epoch,
+            at=at,
+            turn=turn,
+            seen=seen,
+            park=not turn.recorded and (not turn.linger or tools.crowded()),
+            children=children,
+            blocks=blocks,
+        )
+        commit = await tools.writer.commit(new)
+        self._seen, self._need = seen, max(1, turn.need)
+        return commit
+
+    async def _next_mail(self, turn: Turn, commit: Commit | None, news: asyncio.Event) -> list[Mail] | None:
+        """Return the mail with which the code can go on; None when the run was parked instead."""
+        if commit is not None and commit.outcome is Stored.COMMITTED and turn.recorded:
+            first = commit.arrived - len(turn.recorded) + 1
+            if first == self._seen + 1:
+                return [_mail_of(one, first + place, commit.at) for place, one in enumerate(turn.recorded)]
+        tools = self._tools
+        deadline = asyncio.get_running_loop().time() + tools.limits.linger.total_seconds()
+        arrived = self._seen if commit is None else commit.arrived
+        while True:
+            if arrived > self._seen or news.is_set():
+                news.clear()
+                mail = await tools.reader.mail(self._job.id, self._seen)
+                if self._can_go_on(mail):
+                    return mail
+                arrived = self._seen
+            left = deadline - asyncio.get_running_loop().time()
+            if left > 0 and turn.linger and not tools.crowded() and await set_within(news, left):
+                continue
+            if await tools.writer.park(self._job.id, self._job.epoch):
+                return None
+            mail = await tools.reader.mail(self._job.id, self._seen)
+            if mail:
+                return mail
+            await set_within(news, tools.limits.linger.total_seconds())  # the lease is lost; the engine notices
+
+    def _can_go_on(self, mail: Sequence[Mail]) -> bool:
+        ends = sum(one.kind is MailKind.ENDED and one.status is Status.COMPLETED for one in mail)
+        return len(mail) >= self._need or ends < len(mail)
+
+    async def _turned(self, call: Awaitable[Turn]) -> Turn:
+        try:
+            return await call
+        except ProgramLost as error:
+            if error.on_cpu:
+                deaths = await self._tools.writer.died(self._job.id, self._job.epoch)
+                log.warning("flow_process_died", run_id=str(self._job.id), deaths=deaths, reason=error.message)
+                if deaths >= _MAX_DEATHS:
+                    message = f"its process has died {deaths} times while it ran this run: {error.message}"
+                    return Turn(
+                        number=0,
+                        first_no=0,
+                        outcome=Held(reason="broken", message=f"{message}\n{error.stack}".strip()[:10_000]),
+                    )
+            raise _Died from error
+
+    async def _hold(self, held: Held) -> str:
+        job = self._job
+        await self._tools.writer.hold(job.id, job.epoch, held, code=self._tools.code())
+        log.error(
+            "run_held",
+            run_id=str(job.id),
+            flow=job.model_profile,
+            reason=held.reason,
+            message=held.message,
+            no=held.no,
+            stored=held.stored,
+            found=held.found,
+            **logged(job.tenant),
+        )
+        return "held"
+
+
+async def settle(execution: RunExecution) -> object:
+    """Execute a run, as an executor does whose attempt needs no report."""
+    raise Settled(await execution.execute())
+
+
+def _end_of(turn: Turn, commit: Commit) -> str | None:
+    """Return how the execution ends after a turn; None when it goes on."""
+    if commit.outcome is Stored.STALE:
+        return "stale"
+    if turn.outcome is not None:
+        return type(turn.outcome).__name__.lower()
+    return "parked" if commit.parked else None
+
+
+def _history_of(job: ClaimedJob, loaded: Loaded) -> History:
+    name, _, version = job.model_profile.rpartition("@")
+    return History(
+        run_id=job.id,
+        flow=name,
+        version=version,
+        loop=VERSION,
+        input=job.input,
+        started_at=loaded.gate.now if not loaded.turns else loaded.turns[0].at,
+        turns=loaded.turns,
+        steps=loaded.steps,
+        mail=loaded.consumed,
+    )
+
+
+def _mail_of(recorded: Recorded, mail_id: int, at: float) -> Mail:
+    return Mail(
+        id=mail_id,
+        kind=MailKind.ENDED,
+        at=at,
+        no=recorded.no,
+        status=Status.COMPLETED if recorded.fault is None else Status.FAILED,
+        value=recorded.value,
+        fault=recorded.fault,
+    )
+
+
+def _within_limits(turn: Turn, limits: RunLimits) -> Turn:
+    """Return the turn; a result that is too large becomes a failure."""
+    outcome, most = turn.outcome, limits.max_result_bytes
+    if not isinstance(outcome, Completed) or most is None or memoryview(outcome.result).nbytes <= most:
+        return turn
+    size = memoryview(outcome.result).nbytes
+    fault = Fault(category=Category.INTERNAL, message=f"the result has {size} bytes; at most {most} are allowed")
+    return Turn(
+        number=turn.number,
+        taken=turn.taken,
+        first_no=turn.first_no,
+        steps=turn.steps,
+        recorded=turn.recorded,
+        dropped=turn.dropped,
+        patched=turn.patched,
+        warnings=turn.warnings,
+        outcome=Failed(fault=fault),
+    )

@@ -1,0 +1,71 @@
+"""Publishes the flows of a runner in the database, where gateways find their schemas."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from datetime import timedelta
+from pathlib import Path
+from typing import Final
+
+from penstock.errors import DatabaseUnavailable
+from penstock.flows.process.flow_process import FlowProcess
+from penstock.flows.sql import catalogue
+from penstock.jobs.announcements import announce_mail
+from penstock.postgres.pool import Database
+from penstock.postgres.wakeups import Wakeups
+from penstock.processes.waiting import set_within
+from penstock.telemetry import logs
+
+log = logs.get(__name__)
+
+_INTERVAL: Final = timedelta(seconds=10)  # at which runners show that they are alive
+_RETRY: Final = timedelta(seconds=1)
+
+
+class Publishing:
+    """Keeps the rows of the flows that the process has. Runs that are held go on when their flow's code is new."""
+
+    def __init__(self, database: Database, wakeups: Wakeups, process: FlowProcess) -> None:
+        self.code = ""  # a hash of the code that the process has
+        self._database = database
+        self._wakeups = wakeups
+        self._process = process
+        self._changed = asyncio.Event()
+        process.on_change(self._changed.set)
+
+    async def run(self) -> None:
+        """Publish at intervals, and after each change, until cancelled."""
+        while True:
+            self._changed.clear()
+            try:
+                await self.once()
+            except DatabaseUnavailable:
+                await asyncio.sleep(_RETRY.total_seconds())
+                continue
+            await set_within(self._changed, _INTERVAL.total_seconds())
+
+    async def once(self) -> None:
+        """Publish the flows, and let runs go on that other code has held."""
+        flows = list(self._process.flows.values())
+        self.code = await asyncio.to_thread(fingerprint, self._process.folder)
+        async with self._database.acquire() as connection:
+            await catalogue.publish(connection, flows, code=self.code)
+            released = await catalogue.release_held(
+                connection, [f"{flow.name}@{flow.version}" for flow in flows], code=self.code
+            )
+        for tenant, mailed in released.items():
+            log.info("runs_released", runs=len(mailed.runs))
+            announce_mail(self._wakeups, tenant, mailed)
+
+
+def fingerprint(folder: Path) -> str:
+    """Return a hash of all Python files of a folder."""
+    found = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        try:
+            content = path.read_bytes()
+        except OSError:
+            continue
+        found.update(str(path.relative_to(folder)).encode() + b"\0" + content + b"\0")
+    return found.hexdigest()

@@ -1,0 +1,162 @@
+"""The group commits of a tenant's runs: one statement stores the turns that many runs make at the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+from msgspec import Raw
+
+from penstock.batching import Batching
+from penstock.errors import InvalidInput, ServiceError
+from penstock.failures import Category
+from penstock.flows.kernel.records import Completed, Failed, Held, Outcome
+from penstock.flows.sql import store
+from penstock.flows.sql.store import Commit, NewTurn, Stored
+from penstock.jobs.announcements import announce, announce_mail
+from penstock.jobs.sql import store as job_store
+from penstock.jobs.sql.store import Mailed, Verdict
+from penstock.jobs.states import Over, Status
+from penstock.jobs.work import JobCompletion
+from penstock.postgres.pool import Database
+from penstock.postgres.wakeups import Wakeups
+from penstock.tenants.principal import TenantId
+
+_REFUSED: Final = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
+_UNLUCKY: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+_FIRST_DELAY: Final = 0.05  # seconds until a statement whose outcome is unknown is repeated
+_LONGEST_DELAY: Final = 2.0
+_MAX_BYTES: Final = 8 * 2**20  # of one statement
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parking:
+    """A resident run that is to be parked."""
+
+    run_id: UUID
+    epoch: int
+
+
+class RunWriter:
+    """The batchers of one tenant."""
+
+    def __init__(self, database: Database, tenant: TenantId, wakeups: Wakeups) -> None:
+        self._database = database
+        self._tenant = tenant
+        self._wakeups = wakeups
+        self._turns: Batching[NewTurn, Commit] = Batching(
+            self._commit, concurrency=2, refused=_REFUSED, unlucky=_UNLUCKY, weigh=_weight, max_bytes=_MAX_BYTES,
+            refusal=lambda _turn, error: InvalidInput.of("turn", f"the database refuses it: {error}"),
+        )  # fmt: skip
+        self._parkings: Batching[Parking, bool] = Batching(self._park, concurrency=1, unlucky=_UNLUCKY)
+
+    async def commit(self, turn: NewTurn) -> Commit:
+        """Store a turn. While the database is unavailable it is sent again: whether it was stored before is found out.
+
+        Raises InvalidInput when the database refuses its content.
+        """
+        delay = _FIRST_DELAY
+        while True:
+            try:
+                return await self._turns.put(turn)
+            except ServiceError:
+                await asyncio.sleep(delay)
+                delay = min(2 * delay, _LONGEST_DELAY)
+
+    async def park(self, run_id: UUID, epoch: int) -> bool:
+        """Park a run unless there is mail that it needs; return whether it is parked, or its lease was lost."""
+        return await self._parkings.put(Parking(run_id=run_id, epoch=epoch))
+
+    async def hold(self, run_id: UUID, epoch: int, held: Held, *, code: str) -> None:
+        """Hold a run; nothing happens if its lease was lost."""
+        async with self._database.acquire() as connection:
+            await store.hold(connection, self._tenant, [(run_id, epoch, held)], code=code)
+        announce(self._wakeups)
+
+    async def died(self, run_id: UUID, epoch: int) -> int:
+        """Count that a flow process has died while it ran this run; return how often since its last turn."""
+        async with self._database.acquire() as connection:
+            return await store.died(connection, self._tenant, run_id, epoch)
+
+    async def _park(self, parkings: Sequence[Parking]) -> list[bool]:
+        runs = [(one.run_id, one.epoch) for one in parkings]
+        async with self._database.acquire() as connection:
+            parked = await store.park(connection, self._tenant, runs)
+        return [one.run_id in parked for one in parkings]
+
+    async def _commit(self, turns: Sequence[NewTurn]) -> list[Commit | BaseException]:
+        ending = any(turn.ends for turn in turns)
+        async with self._database.acquire() as connection:
+            if not ending:
+                commits, mailed = await store.commit(connection, self._tenant, turns), job_store.NO_MAIL
+            else:
+                async with connection.transaction():
+                    commits = await store.commit(connection, self._tenant, turns)
+                    stored = [
+                        t for t, c in zip(turns, commits, strict=True) if t.ends and c.outcome is Stored.COMMITTED
+                    ]
+                    mailed = await self._end(connection, stored)
+        self._announce(turns, commits, mailed)
+        return list(commits)
+
+    async def _end(self, connection: job_store.Connection, turns: Sequence[NewTurn]) -> Mailed:
+        """End the jobs of runs that have ended, in the transaction that has stored their last turn."""
+        completions = [
+            JobCompletion(id=turn.run_id, epoch=turn.epoch, result=turn.turn.outcome.result)
+            for turn in turns
+            if isinstance(turn.turn.outcome, Completed)
+        ]
+        verdicts = [
+            _verdict(turn.run_id, turn.turn.outcome)
+            for turn in turns
+            if turn.turn.outcome is not None and not isinstance(turn.turn.outcome, Completed)
+        ]
+        mailed = job_store.NO_MAIL
+        if completions:
+            _, _, mailed = await job_store.complete(connection, self._tenant, completions, is_call=False)
+        if verdicts:
+            _, told = await job_store.end_attempts(connection, self._tenant, verdicts, is_call=False)
+            mailed = Mailed(runs=[*mailed.runs, *told.runs], woken=[*mailed.woken, *told.woken])
+        return mailed
+
+    def _announce(self, turns: Sequence[NewTurn], commits: Sequence[Commit], mailed: Mailed) -> None:
+        stored = _committed(turns, commits)
+        ready = Counter((self._tenant, *child.queue) for turn in stored for child in turn.children.values())
+        finished = [turn.run_id for turn in stored if turn.ends]
+        if ready or finished or any(turn.is_news for turn in stored):
+            announce(self._wakeups, ready=ready, finished=finished)
+        announce_mail(self._wakeups, self._tenant, mailed)
+
+
+def _committed(turns: Sequence[NewTurn], commits: Sequence[Commit]) -> list[NewTurn]:
+    return [turn for turn, commit in zip(turns, commits, strict=True) if commit.outcome is Stored.COMMITTED]
+
+
+def _verdict(run_id: UUID, outcome: Outcome) -> Verdict:
+    if isinstance(outcome, Failed):
+        fault = outcome.fault
+        named = not fault.type or fault.message.startswith(fault.type)
+        text = fault.message if named else f"{fault.type}: {fault.message}"
+        message = f"{text}\n{outcome.stack}".strip()[:10_000]
+        return Verdict(job_id=run_id, outcome=Over(status=Status.FAILED), category=fault.category, message=message)
+    return Verdict(
+        job_id=run_id,
+        outcome=Over(status=Status.CANCELLED),
+        category=Category.CANCELLED,
+        message="cancelled on request",
+    )
+
+
+def _weight(turn: NewTurn) -> int:
+    """Return about how many bytes of users' values a turn carries."""
+    values: list[Raw | None] = [one.value for one in turn.turn.recorded]
+    values += [child.input for child in turn.children.values()]
+    values += [block.inputs for block in turn.blocks]
+    if isinstance(turn.turn.outcome, Completed):
+        values.append(turn.turn.outcome.result)
+    return 500 + sum(memoryview(value).nbytes for value in values if value is not None)

@@ -1,0 +1,53 @@
+"""The flows that runners have: the typed functions of ``catalogue.sql``. Flows belong to the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+
+import asyncpg
+import msgspec
+
+from penstock.flows.kernel.records import FlowDescription
+from penstock.jobs.sql.store import NO_MAIL, Connection, Mailed
+from penstock.postgres import queries
+from penstock.tenants.principal import TenantId
+
+_sql = queries.load(__file__, "catalogue.sql")
+
+
+async def publish(connection: Connection, flows: Sequence[FlowDescription], *, code: str) -> None:
+    """Store the flows that a runner has, and that it is alive."""
+    if flows:
+        await _sql.publish.run(
+            connection,
+            names=[flow.name for flow in flows],
+            versions=[flow.version for flow in flows],
+            descriptions=[flow.description for flow in flows],
+            inputs=[msgspec.json.encode(flow.input) for flow in flows],
+            outputs=[msgspec.json.encode(flow.output) for flow in flows],
+            examples=[msgspec.json.encode(flow.examples) for flow in flows],
+            priorities=[flow.priority for flow in flows],
+            timeouts=[flow.timeout_seconds for flow in flows],
+            code=code,
+        )
+
+
+async def release_held(connection: Connection, profiles: Sequence[str], *, code: str) -> dict[TenantId, Mailed]:
+    """Let runs go on that were held with other code of their flow; return them by tenant."""
+    found: dict[TenantId, Mailed] = {}
+    for row in await _sql.release_held.rows(connection, profiles=list(profiles), code=code):
+        old = found.get(row["tenant_id"], NO_MAIL)
+        found[row["tenant_id"]] = Mailed(runs=[*old.runs, row["mailed"]], woken=[*old.woken, row["woken"]])
+    return found
+
+
+async def versions(connection: Connection, *, alive: timedelta) -> list[asyncpg.Record]:
+    """Return the flows that are known, and whether a runner has shown each within ``alive``."""
+    rows: list[asyncpg.Record] = await _sql.versions.rows(connection, alive_seconds=alive.total_seconds())
+    return rows
+
+
+async def version_of(connection: Connection, name: str, version: str | None) -> asyncpg.Record | None:
+    """Return a version of a flow, or the one that was published last; None if it is not known."""
+    return await _sql.version_of.row(connection, name=name, version=version)

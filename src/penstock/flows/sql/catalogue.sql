@@ -1,0 +1,49 @@
+-- The flows that runners have, and runs by flow. Loaded by penstock.flows.sql.catalogue.
+-- The rules at the head of penstock/jobs/sql/queries.sql hold here too.
+
+
+-- name: publish(names, versions, descriptions, inputs, outputs, examples, priorities, timeouts, code)!
+-- tenant: every (flows belong to the operator)
+-- Stores the flows that a runner has, and that it is alive. Locks: rows of flow_version, in key order.
+INSERT INTO flow_version AS v (name, version, description, input_schema, output_schema, examples, priority, timeout_seconds, code,
+                               published_at, seen_at)
+SELECT f.name, f.version, f.description, f.input, f.output, f.examples, f.priority, f.timeout, :code::text, clock(), clock()
+FROM unnest(:names::text[], :versions::text[], :descriptions::text[], :inputs::json[], :outputs::json[], :examples::json[],
+            :priorities::int[], :timeouts::float8[])
+     AS f(name, version, description, input, output, examples, priority, timeout)
+ORDER BY f.name, f.version
+ON CONFLICT (name, version) DO UPDATE
+SET description = excluded.description, input_schema = excluded.input_schema, output_schema = excluded.output_schema,
+    examples = excluded.examples, priority = excluded.priority, timeout_seconds = excluded.timeout_seconds, code = excluded.code,
+    published_at = CASE WHEN v.code <> excluded.code THEN clock() ELSE v.published_at END, seen_at = clock();
+
+
+-- name: release_held(profiles, code)
+-- tenant: every (a runner serves all tenants; the rows carry theirs)
+-- Lets runs go on that were held with other code of their flow. Returns them with the model profile of their queue. Locks: gates, in
+-- the order of their ids for each tenant. Index: flow_gate_held.
+SELECT h.tenant_id, r.run_id AS mailed, r.woken
+FROM (
+    SELECT g.tenant_id, array_agg(g.run_id) AS run_ids
+    FROM flow_gate g JOIN lane n ON n.tenant_id = g.tenant_id AND n.id = g.lane_id
+    WHERE g.hold IS NOT NULL AND n.model_profile = ANY (:profiles::text[]) AND g.held_code IS DISTINCT FROM :code::text
+      AND g.hold <> 'compensation'
+    GROUP BY g.tenant_id ORDER BY g.tenant_id
+) h
+CROSS JOIN LATERAL flow_release(h.tenant_id, h.run_ids) r;
+
+
+-- name: versions(alive_seconds)
+-- tenant: every (flows belong to the operator)
+-- The flows that are known, and whether a runner has each now.
+SELECT name, version, description, input_schema, output_schema, examples, priority, timeout_seconds, published_at,
+       seen_at > clock() - make_interval(secs => :alive_seconds::float8) AS alive
+FROM flow_version ORDER BY name, published_at;
+
+
+-- name: version_of(name, version)
+-- tenant: every (flows belong to the operator)
+-- One version of a flow or, if version is null, the one that was published last.
+SELECT name, version, description, input_schema, output_schema, examples, priority, timeout_seconds
+FROM flow_version WHERE name = :name AND (:version::text IS NULL OR version = :version)
+ORDER BY published_at DESC, version DESC LIMIT 1;
