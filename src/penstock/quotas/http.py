@@ -13,7 +13,7 @@ from penstock.errors import DatabaseUnavailable, InvalidInput, NotFound, Overloa
 from penstock.quotas.quota import Name, Quota, QuotaList, QuotaSetting
 from penstock.quotas.service import QuotaService
 from penstock.tenants import scopes
-from penstock.web.reading import BODY_ERRORS, convert
+from penstock.web.reading import BODY_ERRORS
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
 from penstock.web.route import Parameter, PathParameter, ResponseSpec, route
@@ -56,8 +56,7 @@ class QuotaRoutes:
         errors=(InvalidInput, DatabaseUnavailable),
     )
     async def list_quotas(self, request: Request) -> Response:
-        query = request.query({"user": False})
-        wanted = convert({name: values[0] for name, values in query.items()}, _Query)
+        wanted = request.query_as(_Query)
         found = await self._service.quotas(request.principal.tenant, user=wanted.user or request.principal.user)
         return json_response(QuotaList(quotas=found))
 

@@ -17,9 +17,10 @@ from penstock.processes.signal import Signal
 from penstock.tenants.principal import Principal
 from penstock.web.body import Body, Disconnected
 from penstock.web.body_space import BodySpace
-from penstock.web.reading import decode
+from penstock.web.reading import convert, decode
 
 T = TypeVar("T")
+S = TypeVar("S", bound=msgspec.Struct)
 _SMALL_BODY: Final = 64 * 1024  # bytes; smaller bodies take no space of those that are counted in all
 
 
@@ -124,6 +125,11 @@ class Request:
                 raise InvalidInput.of(name, "must be given once")
             found.setdefault(name, []).append(value)
         return found
+
+    def query_as(self, kind: type[S]) -> S:
+        """Return the query as a Struct whose fields are the parameters; each may be given once. Raises InvalidInput."""
+        query = self.query(dict.fromkeys(kind.__struct_fields__, False))
+        return convert({name: values[0] for name, values in query.items()}, kind)
 
     async def body(self) -> bytes:
         """Return the whole body of a request whose type is JSON or not stated.

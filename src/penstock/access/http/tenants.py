@@ -13,7 +13,7 @@ from penstock.access.key import TENANT_PATTERN, Tenant, TenantChange, TenantCrea
 from penstock.access.service import AccessService
 from penstock.errors import AlreadyExists, DatabaseUnavailable, InvalidInput, NotFound
 from penstock.tenants import scopes
-from penstock.web.reading import BODY_ERRORS, convert
+from penstock.web.reading import BODY_ERRORS
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
 from penstock.web.route import Parameter, PathParameter, ResponseSpec, route
@@ -93,7 +93,7 @@ class TenantRoutes:
         errors=(InvalidInput, DatabaseUnavailable),
     )
     async def list_tenants(self, request: Request) -> Response:
-        wanted = convert(_first(request.query({"after": False, "limit": False})), _TenantQuery)
+        wanted = request.query_as(_TenantQuery)
         found = await self._service.tenants(after=wanted.after, at_most=wanted.limit)
         return json_response(TenantList(tenants=found))
 
@@ -148,8 +148,7 @@ class TenantRoutes:
         errors=(InvalidInput, DatabaseUnavailable),
     )
     async def audit(self, request: Request) -> Response:
-        query = request.query({"before": False, "action": False, "subject": False, "limit": False})
-        wanted = convert(_first(query), _AuditQuery)
+        wanted = request.query_as(_AuditQuery)
         page = await self._service.audit(
             request.principal.tenant,
             before=wanted.before,
@@ -158,7 +157,3 @@ class TenantRoutes:
             at_most=wanted.limit,
         )
         return json_response(page)
-
-
-def _first(query: dict[str, list[str]]) -> dict[str, str]:
-    return {name: values[0] for name, values in query.items()}
