@@ -1,16 +1,21 @@
-"""Ready jobs are announced on RabbitMQ, and each announcement reaches one idle worker."""
+"""RabbitMQ: each announcement of ready jobs reaches one idle worker, and its readers get every event."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 import msgspec
 import pytest
+from aio_pika.abc import AbstractIncomingMessage
 
 from penstock.brokers.rabbitmq import RabbitAddress, RabbitMQ
+from penstock.events.rabbitmq import EXCHANGE as EVENTS
+from penstock.events.rabbitmq import EventExchange
 from penstock.jobs import claiming
 from penstock.jobs.ready_queues import EXCHANGE, Announcement, ReadyConsumer, ReadyPublisher, binding_keys, routing_key
 from penstock.jobs.service import JobService
@@ -20,7 +25,8 @@ from penstock.postgres.pool import Database
 from penstock.supervisor.ports import free_port
 from tests.support.brokers import Server, address_of, needs_rabbitmq, rabbitmq_server
 from tests.support.databases import open_database
-from tests.support.jobs import JobCaller, job_service
+from tests.support.jobs import JobCaller, finished_job, job_service
+from tests.support.relays import relay_to
 from tests.support.waiting import until, within
 
 pytestmark = needs_rabbitmq()
@@ -191,6 +197,51 @@ async def test_all_nodes_refused_is_no_error(alone: JobCaller) -> None:
     assert len(await within(claiming)) == 1
     for part in (consumer, publisher, rabbitmq):
         await within(part.stop())
+
+
+async def test_events_reach_the_queues_of_rabbitmq_while_it_dies_and_comes_back(
+    alone: JobCaller, fresh: Database, broker: Server
+) -> None:
+    rabbitmq = RabbitMQ(address_of(broker))
+    relay = relay_to(EventExchange(rabbitmq), fresh)
+    await rabbitmq.start()
+    await within(rabbitmq.connected.wait())
+    async with rabbitmq.channel() as channel:
+        queue = await channel.declare_queue("reader", durable=True)
+        await queue.bind(EVENTS, f"{await tenant_name(alone, fresh)}.job.completed")
+    await relay.once()
+    running = asyncio.create_task(relay.run())
+    first = [await finished_job(alone) for _ in range(20)]
+    await broker.kill()
+    second = [await finished_job(alone) for _ in range(20)]
+    await broker.start()
+    third = [await finished_job(alone) for _ in range(20)]
+    received = await read_until(rabbitmq, {str(job_id) for job_id in (*first, *second, *third)})
+    assert [event["type"] for event in received] == ["job.completed"] * len(received)
+    once = list(dict.fromkeys(event["subject"] for event in received))
+    assert once == [str(job_id) for job_id in (*first, *second, *third)]
+    await relay.stop()
+    await running
+    await rabbitmq.stop()
+
+
+async def read_until(rabbitmq: RabbitMQ, wanted: set[str]) -> list[Any]:
+    """Read the queue until it has delivered the events of these jobs."""
+    received: list[Any] = []
+    await within(rabbitmq.connected.wait(), 60)
+    async with rabbitmq.channel() as channel:
+        queue = await channel.get_queue("reader")
+        inbox: asyncio.Queue[AbstractIncomingMessage] = asyncio.Queue()
+        await queue.consume(inbox.put, no_ack=True)
+        while not wanted <= {event["subject"] for event in received}:
+            received.append(json.loads((await within(inbox.get(), 60)).body))
+    return received
+
+
+async def tenant_name(caller: JobCaller, database: Database) -> str:
+    async with database.acquire() as connection:
+        name = await connection.fetchval("SELECT name FROM tenant WHERE id = $1", caller.tenant)
+    return str(name).replace(" ", "%20")
 
 
 @pytest.mark.parametrize(

@@ -186,3 +186,10 @@ def same_json(left: Raw | None, right: bytes) -> bool:
 async def take(events: AsyncIterator[Event], count: int) -> Sequence[Event]:
     """Return the next events of a stream."""
     return [await within(anext(events)) for _ in range(count)]
+
+
+async def finished_job(caller: JobCaller) -> UUID:
+    """Submit a job, claim and complete it; return its id."""
+    job = await caller.submit_and_claim()
+    await caller.complete(job)
+    return job.id

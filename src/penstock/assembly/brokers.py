@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final
 
 from penstock.brokers.broker import Broker
 from penstock.brokers.rabbitmq import RabbitAddress, RabbitMQ
+from penstock.events.rabbitmq import EventExchange
+from penstock.events.relay import Relay
 from penstock.jobs import ready_queues
 from penstock.jobs.claims import ClaimQueue
+from penstock.jobs.events import JobExpansion
+from penstock.jobs.names import Names
 from penstock.part import Part
+from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
+from penstock.processes.periodic import Periodic
 from penstock.settings.brokers import BrokerSettings
+from penstock.tenants.principal import TenantId
+
+_MAX_TENANTS: Final = 1000  # whose names are remembered
 
 
 class Brokers:
@@ -23,6 +34,13 @@ class Brokers:
     @property
     def all(self) -> Sequence[Broker]:
         return [broker for broker in (self.rabbitmq,) if broker is not None]
+
+    def duties(self, database: Database) -> list[Periodic]:
+        """Return the duties of a housekeeper."""
+        if self.rabbitmq is None:
+            return []
+        tenants = lru_cache(_MAX_TENANTS)(lambda tenant: {"job": JobExpansion(Names(database, TenantId(tenant)))})
+        return [Relay(database, EventExchange(self.rabbitmq), tenants)]
 
     def parts(self, wakeups: Wakeups, claims: ClaimQueue | None = None) -> list[Part]:
         """Return the connections, and the announcements of ready jobs; with ``claims``, those are received too."""

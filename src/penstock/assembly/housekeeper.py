@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 from penstock.access.instance import Instance
@@ -29,6 +30,7 @@ from penstock.part import Part, started
 from penstock.postgres.address import database_url
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
+from penstock.processes.periodic import Periodic
 from penstock.quotas.duties import QuotaExpiry
 from penstock.settings import Settings
 from penstock.usage.duties import UsageRetention, UsageRollUp
@@ -42,6 +44,7 @@ def build_housekeeper(
     usage_detail: timedelta | None = None,
     sending: callbacks.Sending | None = None,
     blobs: BlobService | None = None,
+    others: Sequence[Periodic] = (),
 ) -> Housekeeper:
     """Return all duties, which run concurrently.
 
@@ -65,6 +68,7 @@ def build_housekeeper(
         Part(duties=[QuotaExpiry(database)]),
         Part(duties=[Positions(database)]),
         Part(duties=[Sweeper(database, blobs)]),
+        Part(duties=others),
     ]
     if sending is not None:
         parts.append(Part(duties=callbacks.duties(database, wakeups, sending)))
@@ -88,6 +92,7 @@ def build_sending(database: Database, settings: Settings) -> callbacks.Sending:
 async def run(settings: Settings) -> None:
     """Run the process ``penstock housekeeper``."""
     database = Database(database_url(settings), application_name="penstock-housekeeper", max_size=8)
+    brokers = Brokers(settings)
     housekeeper = build_housekeeper(
         database,
         JobLimits.from_settings(settings),
@@ -95,9 +100,10 @@ async def run(settings: Settings) -> None:
         usage_detail=timedelta(days=settings.penstock_usage_detail_days),
         sending=build_sending(database, settings),
         blobs=blob_service(settings, database),
+        others=brokers.duties(database),
     )
     try:
-        async with started(Brokers(settings).parts(housekeeper.wakeups)):
+        async with started(brokers.parts(housekeeper.wakeups)):
             await until_signal(housekeeper)
     finally:
         await database.close()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 import structlog
 
@@ -26,6 +29,7 @@ _JSON: Final = "application/json"
 _CONNECT_SECONDS: Final = 5.0
 _CONFIRM_SECONDS: Final = 5.0
 _HEARTBEAT_SECONDS: Final = 10
+_WORD_BYTES: Final = 120
 _FIRST_PAUSE: Final = 0.1  # seconds between two tries to connect; it doubles
 _LONGEST_PAUSE: Final = 5.0
 
@@ -64,6 +68,8 @@ class RabbitMQ(Broker):
     def __init__(self, address: RabbitAddress) -> None:
         super().__init__()
         require("aio_pika", "RABBITMQ_HOST")
+        for driver in ("aio_pika", "aiormq"):  # they log each loss with its traceback; it is logged here in one line
+            logging.getLogger(driver).setLevel(logging.CRITICAL)
         self._address = address
         self._setups: list[Setup] = []
         self._connection: AbstractConnection | None = None
@@ -161,3 +167,12 @@ def split(node: str, port: int) -> tuple[str, int]:
     if not separator or own.endswith("]"):
         return node.strip("[]"), port
     return host.strip("[]"), int(own)
+
+
+def word(name: str) -> str:
+    """Return a name as one word of a routing key, of at most 120 bytes: keys have at most 255.
+
+    What separates or matches words is percent-encoded. A long name becomes its digest.
+    """
+    encoded = quote(name, safe="").replace(".", "%2E").replace("*", "%2A")
+    return encoded if len(encoded) <= _WORD_BYTES else "~" + hashlib.sha256(name.encode()).hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -97,3 +97,16 @@ class PlainExpansion:
             time=row.at,
             data={} if row.data is None else msgspec.json.decode(row.data),
         )
+
+
+async def expander(connection: Connection, rows: Sequence[StoredEvent], expansions: Mapping[str, Expansion]) -> Expand:
+    """Return a function that expands these rows, each by the room that it belongs to.
+
+    ``expansions`` has those rooms by the first word of the kind; all other rows become one event each.
+    """
+    by_word: dict[str, list[StoredEvent]] = {}
+    for row in rows:
+        by_word.setdefault(row.kind.partition(".")[0], []).append(row)
+    plain = PlainExpansion()
+    prepared = {word: await expansions.get(word, plain).prepare(connection, own) for word, own in by_word.items()}
+    return lambda row: prepared[row.kind.partition(".")[0]](row)

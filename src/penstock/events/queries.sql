@@ -65,3 +65,46 @@ LEFT JOIN (
     WHERE sized.reached - sized.size <= :max_bytes::bigint
 ) w ON true
 ORDER BY w.position;
+
+
+-- name: hold_relay(relay, holder, seconds)
+-- tenant: every (a relay copies the events of all tenants)
+-- Holds a relay for some seconds, or holds it on; returns nothing if another process holds it. A relay that is held for the first
+-- time begins at the end of each tenant's events; later tenants begin at their first event. Indexes: primary keys.
+WITH held AS (
+    INSERT INTO relay AS r (name, held_by, held_until)
+    VALUES (:relay, :holder, clock() + make_interval(secs => :seconds::float8))
+    ON CONFLICT (name) DO UPDATE SET held_by = excluded.held_by, held_until = excluded.held_until
+    WHERE r.held_by = excluded.held_by OR r.held_until < clock()
+    RETURNING name, xmax = 0 AS is_new
+), begun AS (
+    INSERT INTO relay_cursor (relay, tenant_id, position, at)
+    SELECT h.name, t.id, e.position, e.at FROM held h CROSS JOIN tenant t
+    CROSS JOIN LATERAL (
+        SELECT position, at FROM (
+            (SELECT position, at FROM event_position WHERE tenant_id = t.id ORDER BY position DESC LIMIT 1)
+            UNION ALL
+            SELECT position, at FROM event_floor WHERE tenant_id = t.id
+        ) ends ORDER BY position DESC LIMIT 1
+    ) e
+    WHERE h.is_new
+)
+SELECT name FROM held;
+
+
+-- name: relay_behind(relay)
+-- tenant: every (a relay copies the events of all tenants)
+-- The tenants whose last position is not the one that a relay has reached, with that cursor. Indexes: primary keys.
+SELECT t.id AS tenant_id, t.name, c.position, c.at
+FROM tenant t
+LEFT JOIN relay_cursor c ON c.relay = :relay AND c.tenant_id = t.id
+CROSS JOIN LATERAL (SELECT position FROM event_position WHERE tenant_id = t.id ORDER BY position DESC LIMIT 1) e
+WHERE e.position <> coalesce(c.position, 0);
+
+
+-- name: advance_relay(relay, holder, tenant_id, position, at)
+-- Moves the cursor of a relay, if this process still holds it. Indexes: primary keys.
+INSERT INTO relay_cursor AS c (relay, tenant_id, position, at)
+SELECT :relay, :tenant_id, :position::bigint, :at::timestamptz FROM relay WHERE name = :relay AND held_by = :holder
+ON CONFLICT (relay, tenant_id) DO UPDATE SET position = excluded.position, at = excluded.at
+RETURNING c.position;

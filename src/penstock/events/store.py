@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
+from uuid import UUID
 
 import asyncpg
 from msgspec import Raw
@@ -59,6 +60,15 @@ class Page:
     rows: Sequence[StoredEvent]
     more: bool
     start: StoredPosition
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cursor:
+    """How far a relay has copied a tenant's events."""
+
+    tenant: int
+    tenant_name: str
+    reached: Position
 
 
 async def record(connection: Connection, tenant: int, subject: str, *, kind: str, data: Raw) -> None:
@@ -115,6 +125,34 @@ async def read_events(connection: Connection, tenant: int, *, behind: Position, 
         more=available == _PAGE or available > len(found),
         start=StoredPosition(floor=rows[0]["floor"], known_at=rows[0]["known_at"]),
     )
+
+
+async def hold_relay(connection: Connection, relay: str, holder: UUID, *, hold: timedelta) -> bool:
+    """Hold a relay for a time; return False if another process holds it."""
+    row = await _sql.hold_relay.row(connection, relay=relay, holder=holder, seconds=hold.total_seconds())
+    return row is not None
+
+
+async def relay_behind(connection: Connection, relay: str) -> list[Cursor]:
+    """Return the cursors of the tenants that have events which the relay has not copied."""
+    return [
+        Cursor(
+            tenant=row["tenant_id"],
+            tenant_name=row["name"],
+            reached=START if not row["position"] else Position(row["position"], WHOLE_ROW, mark_of(row["at"])),
+        )
+        for row in await _sql.relay_behind.rows(connection, relay=relay)
+    ]
+
+
+async def advance_relay(
+    connection: Connection, relay: str, holder: UUID, *, tenant: int, position: int, at: datetime
+) -> bool:
+    """Record that the events up to a position were copied; return False if the relay is not held any more."""
+    reached = await _sql.advance_relay.value(
+        connection, relay=relay, holder=holder, tenant_id=tenant, position=position, at=at
+    )
+    return reached is not None
 
 
 def stored(row: asyncpg.Record) -> StoredEvent:

@@ -9,7 +9,7 @@ from typing import Final
 
 from penstock.errors import DatabaseUnavailable
 from penstock.events import store
-from penstock.events.event import Connection, Expand, Expansion, PlainExpansion, StoredEvent, Subject
+from penstock.events.event import Connection, Expand, Expansion, StoredEvent, Subject, expander
 from penstock.events.position import START, WHOLE_ROW, Position
 from penstock.events.store import Page, Standing
 from penstock.postgres.pool import Database
@@ -63,7 +63,6 @@ class EventTail:
         self._database = database
         self._tenant = tenant
         self._expansions = expansions  # by the first word of the kind
-        self._plain = PlainExpansion()
         self._joining: list[Reader] = []
         self._all: dict[Reader, None] = {}
         self._by_subject: dict[Subject, dict[Reader, None]] = {}
@@ -148,14 +147,7 @@ class EventTail:
 
     async def prepare(self, connection: Connection, rows: Sequence[StoredEvent]) -> Expand:
         """Return a function that expands these rows, each by the room that it belongs to."""
-        by_word: dict[str, list[StoredEvent]] = {}
-        for row in rows:
-            by_word.setdefault(row.kind.partition(".")[0], []).append(row)
-        prepared = {
-            word: await self._expansions.get(word, self._plain).prepare(connection, own)
-            for word, own in by_word.items()
-        }
-        return lambda row: prepared[row.kind.partition(".")[0]](row)
+        return await expander(connection, rows, self._expansions)
 
     async def _run(self) -> None:
         loop, pause = asyncio.get_running_loop(), 0.0

@@ -14,12 +14,11 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
 
 import msgspec
 
 from penstock.brokers.broker import BrokerUnavailable
-from penstock.brokers.rabbitmq import RabbitMQ
+from penstock.brokers.rabbitmq import RabbitMQ, word
 from penstock.jobs.announcements import READY, any_queue, queues_of
 from penstock.jobs.claims import ClaimQueue, Kind
 from penstock.jobs.sql.store import TenantQueue
@@ -39,7 +38,7 @@ _MAX_QUEUES: Final = 10_000  # whose announcements are collected at a time
 _AT_ONCE: Final = 100  # messages whose confirmation is awaited together
 _MAX_KINDS: Final = 100  # of claims of one process
 _AGAIN_SECONDS: Final = 0.2  # before a lost channel is opened again
-_WORD_BYTES: Final = 120
+_CONSUME_SECONDS: Final = 5.0  # that a queue may take until it delivers
 _QUEUE_ARGUMENTS: Final[dict[str, str | int]] = {
     "x-queue-type": "quorum",
     "x-message-ttl": 60_000,  # milliseconds; workers have polled since
@@ -150,25 +149,27 @@ class ReadyConsumer:
         while True:
             try:
                 async with self._rabbitmq.channel() as channel:
-                    await channel.set_qos(prefetch_count=1)
-                    queue = await _declare_queue(channel, kind)
-                    self._claims.pushed.add(kind)
-                    await self._receive(kind, channel, queue)
-            except BrokerUnavailable:
-                pass  # the connection is lost, which was logged
+                    await self._receive(kind, channel)
+            except BrokerUnavailable as error:
+                log.info("announcements_lost", reason=str(error))
+            except Exception:  # an unforeseen error must not end the consumer
+                log.exception("announcements_failed")
             finally:
                 self._claims.pushed.discard(kind)
                 self._claims.wake(None)  # announcements may have been missed
             await asyncio.sleep(_AGAIN_SECONDS)
 
-    async def _receive(self, kind: Kind, channel: AbstractChannel, queue: AbstractQueue) -> None:
+    async def _receive(self, kind: Kind, channel: AbstractChannel) -> None:
         """Consume while a claim is idle. Raises BrokerUnavailable when the channel is closed."""
+        await channel.set_qos(prefetch_count=1)
+        queue = await _declare_queue(channel, kind)
         inbox: asyncio.Queue[AbstractIncomingMessage | None] = asyncio.Queue()
         channel.close_callbacks.add(lambda *_: inbox.put_nowait(None))
         while True:
             await self._idle[kind].wait()
             self._idle[kind].clear()
-            tag = await queue.consume(inbox.put)
+            tag = await _consume(queue, inbox)
+            self._claims.pushed.add(kind)
             while True:
                 message = await inbox.get()
                 if message is None:
@@ -231,9 +232,24 @@ async def _declare_queue(channel: AbstractChannel, kind: Kind) -> AbstractQueue:
     return queue
 
 
+async def _consume(queue: AbstractQueue, inbox: asyncio.Queue[AbstractIncomingMessage | None]) -> str:
+    """Begin to consume; return the consumer's tag.
+
+    A node that was killed just after the queue was declared may never recover it. Such a queue is deleted, and declared
+    again over the next channel.
+    """
+    try:
+        async with asyncio.timeout(_CONSUME_SECONDS):
+            return await queue.consume(inbox.put)
+    except TimeoutError:
+        async with asyncio.timeout(_CONSUME_SECONDS):
+            await queue.delete(if_unused=False, if_empty=False)
+        raise
+
+
 def routing_key(task_type: str, model_profile: str) -> str:
     """Return the key of a queue of jobs: two words, with everything percent-encoded that separates or matches words."""
-    return f"{_word(task_type)}.{_word(model_profile)}"
+    return f"{word(task_type)}.{word(model_profile)}"
 
 
 def binding_keys(kind: Kind) -> Iterator[str]:
@@ -241,10 +257,4 @@ def binding_keys(kind: Kind) -> Iterator[str]:
     task_types, model_profiles = kind
     for task_type in task_types or ("",):
         for model_profile in model_profiles or ("",):
-            yield f"{_word(task_type) if task_type else '*'}.{_word(model_profile) if model_profile else '*'}"
-
-
-def _word(name: str) -> str:
-    """Return a name as one word of at most 120 bytes: keys have at most 255."""
-    word = quote(name, safe="").replace(".", "%2E").replace("*", "%2A")
-    return word if len(word) <= _WORD_BYTES else "~" + hashlib.sha256(name.encode()).hexdigest()
+            yield f"{word(task_type) if task_type else '*'}.{word(model_profile) if model_profile else '*'}"

@@ -420,6 +420,20 @@ CREATE TABLE event_floor (
     at        timestamptz NOT NULL
 );
 
+-- Relays copy all events to a broker. One process at a time holds a relay; the cursors are what the broker has confirmed.
+CREATE TABLE relay (
+    name       text PRIMARY KEY,
+    held_by    uuid NOT NULL,
+    held_until timestamptz NOT NULL
+) WITH (fillfactor = 50);
+CREATE TABLE relay_cursor (
+    relay     text NOT NULL REFERENCES relay,
+    tenant_id integer NOT NULL,
+    position  bigint NOT NULL,
+    at        timestamptz NOT NULL, -- the time of the event at the position
+    PRIMARY KEY (relay, tenant_id)
+) WITH (fillfactor = 50);
+
 -- The transactions that write events: each takes this lock before it draws an id, and holds it until it has ended.
 CREATE FUNCTION event_writers() RETURNS text[] LANGUAGE sql VOLATILE RETURN ARRAY(
     SELECT virtualtransaction FROM pg_locks
