@@ -67,6 +67,7 @@ class GatewayAssembly(Shared):
                     self.settings,
                     check=inputs,
                     require_price=inputs.require_price,
+                    require_no_tokens=inputs.require_no_tokens,
                     known=inputs.names,
                     explain=inputs.problem,
                     quotas=self.quotas.quotas,

@@ -42,6 +42,10 @@ def set_quota(
         str | None,
         typer.Option(metavar="free|charge", help="What becomes of the part that a killed gateway held."),
     ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(metavar="soft|strict", help="Of tokens: whether calls reserve what they can use."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Set a quota, or change its limit.
@@ -49,8 +53,10 @@ def set_quota(
     penstock quota set jobs 10000 --per day --tenant acme
 
     penstock quota set calls_at_once 4 --user '*' --tenant acme
+
+    penstock quota set tokens 1000000 --per month --mode strict --tenant acme
     """
-    options: dict[str, Any] = {"per": per, "key": key, "user": user, "on_crash": on_crash}  # the gateway checks them
+    options: dict[str, Any] = {"per": per, "key": key, "user": user, "on_crash": on_crash, "mode": mode}
     quota = with_client(lambda client: client.set_quota(cast("Any", measure), limit, **options))
     _show([quota], as_json=as_json)
 
@@ -78,4 +84,5 @@ def _row(quota: Quota) -> Sequence[object]:
     whom = f"key {quota.key}" if quota.key else user if quota.user else "tenant"
     resets = "" if quota.resets_at is None else local_time(quota.resets_at)
     used = [("" if number is None else number) for number in (quota.used, quota.reserved)]
-    return (quota.id, quota.measure, quota.per or "", whom, quota.limit, *used, resets)
+    measure = f"{quota.measure} (strict)" if quota.mode == "strict" else quota.measure
+    return (quota.id, measure, quota.per or "", whom, quota.limit, *used, resets)

@@ -10,7 +10,7 @@ import msgspec
 
 from penstock.client.transport import Query, Transport
 from penstock.client.views import as_id
-from penstock.quotas.quota import Measure, OnCrash, Per, Quota, QuotaList, QuotaSetting
+from penstock.quotas.quota import Measure, Mode, OnCrash, Per, Quota, QuotaList, QuotaSetting
 
 _QUOTAS: Final = "/api/v1/quotas"
 
@@ -34,9 +34,10 @@ class QuotaCalls:
         key: str | None = None,
         user: str | None = None,
         on_crash: OnCrash | None = None,
+        mode: Mode | None = None,
     ) -> Quota:
         """Set a quota of a tenant, of one of its keys (``key`` is its id), of a user, or of every user (``"*"``)."""
-        setting = QuotaSetting(measure=measure, limit=limit, per=per, key=key, user=user, on_crash=on_crash)
+        setting = QuotaSetting(measure=measure, limit=limit, per=per, key=key, user=user, on_crash=on_crash, mode=mode)
         return await self._transport.call("PUT", _QUOTAS, Quota, body=msgspec.to_builtins(setting))
 
     async def remove_quota(self, quota_id: UUID | str) -> None:

@@ -10,10 +10,11 @@ import msgspec
 from penstock.errors import Forbidden, InvalidInput, PriceMissing
 from penstock.failures import CallFailed
 from penstock.jobs.job import JobSubmission
+from penstock.models.accounting import OPENAI
 from penstock.models.reader import Reader
 from penstock.models.service import ModelService
 from penstock.providers import job_inputs
-from penstock.providers.profile import Catalogue, Profile
+from penstock.providers.profile import Catalogue, Kind, Profile
 from penstock.tenants.principal import Principal
 from penstock.usage.prices import PriceList
 from penstock.web.reading import decode
@@ -69,14 +70,30 @@ class InputCheck:
                     f"{prefix}model_profile: a quota of cost limits this job, and prices.toml has no price for {what}"
                 )
 
+    def require_no_tokens(self, submission: JobSubmission, prefix: str, sender: Principal) -> None:
+        """Raise Forbidden if a job may use tokens: what it uses is known only when it has ended."""
+        if submission.task_type == PREDICT:
+            entry = self._models.visible(submission.model_profile, _reader(sender))
+            counts = entry is not None and entry.versions[entry.default].model.manifest.runtime == OPENAI
+        else:
+            profile = self._profile_of(submission)
+            counts = profile is not None and any(one.kind is not Kind.WHISPERX for one in profile.providers)
+        if counts:
+            raise Forbidden(
+                f"{prefix}model_profile: a strict quota of tokens does not allow jobs of {submission.task_type}/"
+                f"{submission.model_profile}, which use tokens: call the model live, or have the quota set to soft"
+            )
+
+    def _profile_of(self, submission: JobSubmission) -> Profile | None:
+        known = submission.task_type in (*job_inputs.TRANSCRIPTION_TASKS, *job_inputs.CHAT_TASKS)
+        return self._profiles.get(submission.model_profile) if known else None
+
     def _calls_of(self, submission: JobSubmission) -> Sequence[tuple[str, str]]:
         """Return the providers and models that a job may call, as the ledger names them."""
         if submission.task_type == PREDICT:
             return [("", submission.model_profile)]
-        profile = self._profiles.get(submission.model_profile)
-        if profile is None or submission.task_type not in (*job_inputs.TRANSCRIPTION_TASKS, *job_inputs.CHAT_TASKS):
-            return []
-        return [(provider.name, provider.model) for provider in profile.providers]
+        profile = self._profile_of(submission)
+        return [] if profile is None else [(provider.name, provider.model) for provider in profile.providers]
 
     def __call__(self, submission: JobSubmission, prefix: str, sender: Principal) -> None:
         """Raise InvalidInput that names the field below ``prefix``, and Forbidden for a model that the sender's key may

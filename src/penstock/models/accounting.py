@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from penstock.models.host.calls import CallResult, LiveCall
 from penstock.models.host.deployment import Deployment
 
-_OPENAI: Final = "openai"  # the runtime whose output states tokens
+OPENAI: Final = "openai"  # the runtime whose output states tokens
 _MAX_TOKENS: Final = 10**12
 Tokens = Annotated[int, Meta(ge=0, le=_MAX_TOKENS)]
 
@@ -26,6 +26,11 @@ class CallUse(NamedTuple):
     completion_tokens: int
     model_us: int  # microseconds in the model, or with a replica if the call did not complete
     bytes_out: int
+    counts_tokens: bool = True  # whether the number of tokens is known
+
+    @property
+    def tokens(self) -> int | None:
+        return self.prompt_tokens + self.completion_tokens if self.counts_tokens else None
 
 
 class _Tokens(Struct):
@@ -50,7 +55,7 @@ def use_of(call: LiveCall, deployment: Deployment) -> CallUse | None:
         model_us = max(0, round(1e6 * (time.perf_counter() - call.started_at)))
         return CallUse(False, not done.cancelled(), deployment.model.version, 0, 0, model_us, call.output_bytes)
     result = done.result()
-    tokens = _tokens(result) if deployment.model.manifest.runtime == _OPENAI else _NONE
+    tokens = _tokens(result) if deployment.model.manifest.runtime == OPENAI else _NONE
     size = len(result.json) + sum(len(segment.data) for segment in result.segments)
     return CallUse(
         completed=True,
@@ -60,6 +65,7 @@ def use_of(call: LiveCall, deployment: Deployment) -> CallUse | None:
         completion_tokens=tokens.completion_tokens or 0,
         model_us=round(1e6 * result.model_seconds),
         bytes_out=call.output_bytes or size,
+        counts_tokens=tokens.prompt_tokens is not None or tokens.completion_tokens is not None,
     )
 
 

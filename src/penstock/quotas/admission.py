@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from penstock.errors import CallerError, Exceeded, InvalidInput, QuotaExceeded
 from penstock.quotas.quota import (
@@ -23,9 +23,9 @@ from penstock.quotas.quota import (
     STORED_BYTES,
     TOKENS,
 )
-from penstock.quotas.rules import Rule, Rules, needs
+from penstock.quotas.rules import Needs, Rule, Rules, needs
 from penstock.quotas.slice import Slice
-from penstock.quotas.slices import NothingLeft, Slices
+from penstock.quotas.slices import NothingLeft, Slices, Taken
 from penstock.tenants.principal import Principal
 
 _SOON: Final = timedelta(seconds=1)  # while other gateways hold some of the quota, which they may give back
@@ -46,20 +46,44 @@ _UNITS: Final = {
 }
 
 
+class TokenNeed(NamedTuple):
+    """The tokens that a call can use: at least so many that it makes sense, and at most."""
+
+    least: int
+    most: int
+
+
 class Admission:
-    """What one request has reserved. End it in a ``finally``; ending it again changes nothing."""
+    """What one request has reserved. End it in a ``finally``; ending it again changes nothing.
 
-    __slots__ = ("_held", "_key", "_slices")
+    ``tokens`` is how many the call may use, where a strict quota limits them.
+    """
 
-    def __init__(self, slices: Slices, key: str, held: dict[Slice, int]) -> None:
+    __slots__ = ("_held", "_key", "_slices", "_strict", "tokens")
+
+    def __init__(self, slices: Slices, key: str, held: dict[Slice, int], tokens: int | None = None) -> None:
         self._slices = slices
         self._key = key
         self._held = held
+        self.tokens = tokens
+        self._strict: dict[Slice, int] = {}  # tokens of a call in progress
 
     def settle(self) -> None:
-        """Count what is reserved as used, except what there is at a time: that is reserved until the end."""
-        for one in [one for one in self._held if one.rule.measure != CALLS_AT_ONCE]:
+        """Count what is reserved as used, except what is reserved until the end: what there is at a time."""
+        for one in [one for one in self._held if one.rule.measure != CALLS_AT_ONCE and not one.rule.strict]:
             one.settle(self._held.pop(one))
+
+    def begin(self) -> None:
+        """Keep the reserved tokens for a call that has begun until ``settle_tokens``, even if its client leaves."""
+        self._strict = {one: amount for one, amount in self._held.items() if one.rule.strict}
+        for one in self._strict:
+            del self._held[one]
+
+    def settle_tokens(self, used: int | None) -> None:
+        """Count the tokens that the call has used, and give back the rest. None: all, because the number is unknown."""
+        strict, self._strict = self._strict, {}
+        for one, reserved in strict.items():
+            one.replace(reserved, reserved if used is None else used)
 
     def give_back(self, users: Iterable[str]) -> None:
         """Give back jobs that were not created, one for each of ``users``."""
@@ -90,15 +114,16 @@ class Admission:
 class Limited:
     """A request that quotas concern: its admission, and the headers of its response."""
 
-    __slots__ = ("_concerned", "admission")
+    __slots__ = ("_concerned", "admission", "strict")
 
-    def __init__(self, admission: Admission, concerned: list[Slice]) -> None:
+    def __init__(self, admission: Admission, concerned: list[Slice], *, strict: bool = False) -> None:
         self.admission = admission
         self._concerned = concerned
+        self.strict = strict  # whether a strict quota concerns it, of which nothing was reserved
 
     @property
     def headers(self) -> list[tuple[bytes, bytes]]:
-        return headers(self._concerned)
+        return headers(self._concerned) if self._concerned else []
 
     @property
     def costs(self) -> bool:
@@ -122,9 +147,15 @@ class Quotas:
         """Return whether the tenant has any quota."""
         return self._rules.of(principal.tenant) is not None
 
-    async def admit_call(self, principal: Principal) -> Limited | None:
-        """Reserve a live call; None if no quota concerns it. Raises QuotaExceeded or DatabaseUnavailable."""
-        return await self._admit(principal, _OF_CALLS, {principal.user or "": 1})
+    async def admit_call(
+        self, principal: Principal, tokens: Callable[[], TokenNeed | None] = lambda: None
+    ) -> Limited | None:
+        """Reserve a live call; None if no quota concerns it. Raises QuotaExceeded or DatabaseUnavailable.
+
+        If a strict quota of tokens concerns it, ``tokens`` is called, which returns None for a call that uses none. It
+        may raise; then the call is refused.
+        """
+        return await self._admit(principal, _OF_CALLS, {principal.user or "": 1}, tokens)
 
     async def admit_jobs(self, principal: Principal, users: Sequence[str]) -> Limited | None:
         """Reserve jobs, one for each of ``users``; None if no quota concerns them. Raises as ``admit_call`` does."""
@@ -155,7 +186,13 @@ class Quotas:
         finally:
             admission.end()
 
-    async def _admit(self, principal: Principal, measures: Collection[str], users: Mapping[str, int]) -> Limited | None:
+    async def _admit(
+        self,
+        principal: Principal,
+        measures: Collection[str],
+        users: Mapping[str, int],
+        tokens: Callable[[], TokenNeed | None] = lambda: None,
+    ) -> Limited | None:
         rules = self._rules.of(principal.tenant)
         if rules is None:
             return None
@@ -163,11 +200,40 @@ class Quotas:
         needed = needs(rules, measures, key, users)
         if not needed:
             return None
+        strict = [need for need in needed if need[0].strict]
+        if strict:
+            return await self._admit_tokens(key, needed, strict, tokens())
+        taken = await self._take(needed)
+        return Limited(Admission(self._slices, key, dict(taken)), [one for one, _ in taken])
+
+    async def _take(self, needed: Needs) -> Taken:
         try:
-            taken = await self._slices.take(needed)
+            return await self._slices.take(needed)
         except NothingLeft as refusal:
             raise exceeded(refusal.slice, refusal.amount) from None
-        return Limited(Admission(self._slices, key, dict(taken)), [one for one, _ in taken])
+
+    async def _admit_tokens(
+        self,
+        key: str,
+        needed: dict[tuple[Rule, str], int],
+        strict: Sequence[tuple[Rule, str]],
+        tokens: TokenNeed | None,
+    ) -> Limited:
+        """Reserve as many tokens as a call can use, or as few as the strict quotas have left, and all else it needs."""
+        if tokens is None:
+            taken = await self._take({need: amount for need, amount in needed.items() if need not in strict})
+            return Limited(Admission(self._slices, key, dict(taken)), [one for one, _ in taken], strict=True)
+        amount = tokens.most
+        while True:
+            try:
+                taken = await self._slices.take(needed | dict.fromkeys(strict, amount))
+            except NothingLeft as refusal:
+                left = refusal.slice.remaining
+                if not refusal.slice.rule.strict or amount <= tokens.least:
+                    raise exceeded(refusal.slice, refusal.amount) from None
+                amount = max(tokens.least, left if left < amount else amount // 2)
+            else:
+                return Limited(Admission(self._slices, key, dict(taken), amount), [one for one, _ in taken])
 
 
 def exceeded(one: Slice, amount: int) -> QuotaExceeded:

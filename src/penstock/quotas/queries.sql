@@ -18,13 +18,13 @@ SELECT id FROM tenant WHERE changed > :after::bigint;
 -- name: rules()
 -- tenant: every (a gateway serves all tenants)
 -- Return all quotas.
-SELECT q.tenant_id, q.id, q.key_id, q.user_id, q.measure, q.per, q.most FROM quota q;
+SELECT q.tenant_id, q.id, q.key_id, q.user_id, q.measure, q.per, q.most, q.strict FROM quota q;
 
 
 -- name: rules_of(tenant_ids)
 -- tenant: every (a gateway serves all tenants)
 -- Return the quotas of some tenants. Index: primary key.
-SELECT q.tenant_id, q.id, q.key_id, q.user_id, q.measure, q.per, q.most
+SELECT q.tenant_id, q.id, q.key_id, q.user_id, q.measure, q.per, q.most, q.strict
 FROM unnest(:tenant_ids::integer[]) AS wanted(id) JOIN quota q ON q.tenant_id = wanted.id;
 
 
@@ -33,12 +33,13 @@ FROM unnest(:tenant_ids::integer[]) AS wanted(id) JOIN quota q ON q.tenant_id = 
 UPDATE tenant SET changed = :generation::bigint WHERE id = :tenant_id::integer;
 
 
--- name: put(tenant_id, key_id, user_id, measure, per, most, on_crash)
+-- name: put(tenant_id, key_id, user_id, measure, per, most, on_crash, strict)
 -- Set a quota; returns its id. Locks: the quota. Index: its unique key.
-INSERT INTO quota AS q (tenant_id, key_id, user_id, measure, per, most, on_crash)
-SELECT :tenant_id::integer, :key_id::text, :user_id::text, :measure::text, :per::text, :most::bigint, :on_crash::text
+INSERT INTO quota AS q (tenant_id, key_id, user_id, measure, per, most, on_crash, strict)
+SELECT :tenant_id::integer, :key_id::text, :user_id::text, :measure::text, :per::text, :most::bigint, :on_crash::text,
+       :strict::boolean
 ON CONFLICT (tenant_id, key_id, user_id, measure, per)
-DO UPDATE SET most = excluded.most, on_crash = excluded.on_crash
+DO UPDATE SET most = excluded.most, on_crash = excluded.on_crash, strict = excluded.strict
 RETURNING q.id;
 
 
@@ -60,7 +61,7 @@ SELECT count(*) FROM quota WHERE tenant_id = :tenant_id;
 -- name: quotas(tenant_id, id, user_id)
 -- Return the quotas of a tenant, or one of them, with what is used in the current window; of quotas for every user, what
 -- user_id used. Index: primary keys.
-SELECT q.id, q.measure, q.per, q.key_id, q.user_id, q.most, q.on_crash, w.ends_at, x.held, x.unaccounted,
+SELECT q.id, q.measure, q.per, q.key_id, q.user_id, q.most, q.on_crash, q.strict, w.ends_at, x.held, x.unaccounted,
        CASE WHEN q.user_id = '*' AND :user_id::text IS NULL THEN NULL
             WHEN q.measure = 'pending_jobs' AND (q.key_id <> '' OR q.user_id <> '') THEN (
                 SELECT count(DISTINCT c.job_id) FROM quota_job c

@@ -15,6 +15,7 @@ Measure = Literal[
 ]
 Per = Literal["minute", "hour", "day", "month"]
 OnCrash = Literal["free", "charge"]
+Mode = Literal["soft", "strict"]
 Name = Annotated[str, Meta(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)")]
 Limit = Annotated[int, Meta(ge=0, le=10**15)]
 
@@ -59,6 +60,9 @@ class QuotaSetting(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     ``on_crash`` is what happens to the part of the quota that a process held when it was killed: ``free`` gives it back
     within a minute, ``charge`` counts it as used. Unless stated, hours, days and months charge.
+
+    ``mode`` is for tokens: ``soft`` (unless stated) refuses requests when the ledger has counted the limit, so it can
+    be exceeded by what is in flight then; ``strict`` reserves what a call can use before it begins.
     """
 
     measure: Measure
@@ -67,6 +71,11 @@ class QuotaSetting(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     key: Name | None = None
     user: Name | None = None
     on_crash: OnCrash | None = None
+    mode: Mode | None = None
+
+    @property
+    def strict(self) -> bool:
+        return self.mode == "strict"
 
     @property
     def crash(self) -> OnCrash:
@@ -74,7 +83,7 @@ class QuotaSetting(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     @property
     def _can_charge(self) -> bool:
-        return self.per in _CALENDAR and self.measure not in BUDGETS
+        return self.per in _CALENDAR and (self.strict or self.measure not in BUDGETS)
 
     def check(self) -> None:
         """Raise InvalidInput for fields that contradict each other."""
@@ -89,7 +98,11 @@ class QuotaSetting(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         if self.measure == PENDING_JOBS and (self.key or self.user) and self.limit > _MOST_PENDING:
             raise InvalidInput.of("limit", f"must be at most {_MOST_PENDING} for pending_jobs of a key or user")
         if self.on_crash == "charge" and not self._can_charge:
-            raise InvalidInput.of("on_crash", "can be charge for calls and jobs per hour, day or month only")
+            raise InvalidInput.of(
+                "on_crash", "can be charge for calls, jobs and strict tokens per hour, day or month only"
+            )
+        if self.mode is not None and self.measure != TOKENS:
+            raise InvalidInput.of("mode", "goes with tokens only")
         if self.per == "minute" and self.measure in BUDGETS:
             raise InvalidInput.of("per", f"must be hour, day or month for {self.measure}")
         if self.limit * scale_of(self.measure) > _LARGEST:
@@ -111,6 +124,7 @@ class Quota(Struct, frozen=True, kw_only=True, omit_defaults=True):
     per: str | None = None
     key: str | None = None
     user: str | None = None
+    mode: str | None = None
     used: int | None = None
     reserved: int | None = None
     unaccounted: int = 0

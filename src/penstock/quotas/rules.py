@@ -21,6 +21,7 @@ class Rule:
     most: int
     key: str = ""
     user: str = ""
+    strict: bool = False  # tokens: what a call can use is reserved before it begins
 
     @property
     def name(self) -> str:
@@ -29,7 +30,7 @@ class Rule:
     @property
     def budget(self) -> bool:
         """Whether the ledger counts it, and requests take nothing of it."""
-        return self.measure in BUDGETS
+        return self.measure in BUDGETS and not self.strict
 
     @property
     def counts_jobs(self) -> bool:

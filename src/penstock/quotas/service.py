@@ -77,4 +77,4 @@ async def _record(connection: asyncpg.Connection, sender: Sender, action: Action
 
 def _described(quota: Quota) -> dict[str, Any]:
     """Return the fields of a quota that the audit log records."""
-    return {name: getattr(quota, name) for name in ("measure", "per", "key", "user", "limit", "on_crash")}
+    return {name: getattr(quota, name) for name in ("measure", "per", "key", "user", "limit", "on_crash", "mode")}

@@ -128,6 +128,11 @@ class Slice:
         if not self._returns and not self._budget:
             self.used += amount
 
+    def replace(self, reserved: int, amount: int) -> None:
+        """Count what a request has used, which may differ from what it had reserved."""
+        self.reserved -= reserved
+        self.used += amount
+
     def release(self, amount: int) -> None:
         """Give back a reserved amount."""
         if not self._budget:

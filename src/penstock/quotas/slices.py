@@ -81,7 +81,7 @@ class Slices(Periodic):
         """Return the slice of the current window."""
         key = (rule.id, subject)
         found = self._current.get(key)
-        if found is None or now >= found.ends_at:
+        if found is None or now >= found.ends_at or found.rule.strict != rule.strict:
             if found is not None:
                 self._ended.add(found)
             found = self._current[key] = Slice(rule, subject)

@@ -9,7 +9,7 @@ from uuid import UUID
 import asyncpg
 
 from penstock.postgres import queries
-from penstock.quotas.quota import Quota, QuotaSetting, scale_of
+from penstock.quotas.quota import TOKENS, Quota, QuotaSetting, scale_of
 from penstock.quotas.rules import Rule
 from penstock.quotas.slice import Grant, Report, Slice
 from penstock.tenants.principal import TenantId
@@ -87,6 +87,7 @@ async def put(connection: asyncpg.Connection, tenant: TenantId, setting: QuotaSe
         per=setting.per or "",
         most=setting.limit * scale_of(setting.measure),
         on_crash=setting.crash,
+        strict=setting.strict,
     )
     return quota_id
 
@@ -156,6 +157,7 @@ def _rule(row: asyncpg.Record) -> Rule:
         most=row["most"],
         key=row["key_id"],
         user=row["user_id"],
+        strict=row["strict"],
     )
 
 
@@ -170,6 +172,7 @@ def _quota(row: asyncpg.Record) -> Quota:
         per=row["per"] or None,
         key=row["key_id"] or None,
         user=row["user_id"] or None,
+        mode=("strict" if row["strict"] else "soft") if row["measure"] == TOKENS else None,
         used=used,
         reserved=None if used is None else row["held"] or 0,
         unaccounted=row["unaccounted"] or 0,

@@ -61,9 +61,10 @@ class SubmitRoutes(JobRoutes):
 
     ``check`` gets every submission before anything is written, with the prefix of its fields ("" or "jobs[3].") and the
     sender; it may raise InvalidInput and Forbidden. It runs on the event loop, so it must be quick. Then ``quotas``
-    admit the jobs; if one of them limits cost, ``require_price`` gets each submission and may raise PriceMissing. If no
-    worker has ever served a job's queue and this process does not know it, the job is refused with ``strict_queues``;
-    otherwise the response has a warning.
+    admit the jobs; if one of them limits cost, ``require_price`` gets each submission and may raise PriceMissing, and
+    if one limits tokens strictly, ``require_no_tokens`` does and may raise Forbidden. If no worker has ever served a
+    job's queue and this process does not know it, the job is refused with ``strict_queues``; otherwise the response has
+    a warning.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class SubmitRoutes(JobRoutes):
         explain: ExplainTo = lambda _, __: None,
         check: Check | None = None,
         require_price: Check | None = None,
+        require_no_tokens: Check | None = None,
         quotas: Quotas,
         strict_queues: bool = False,
     ) -> None:
@@ -82,6 +84,7 @@ class SubmitRoutes(JobRoutes):
         self._quotas = quotas
         self._check = check
         self._require_price = require_price
+        self._require_no_tokens = require_no_tokens
         self._strict_queues = strict_queues
 
     @route(
@@ -174,10 +177,7 @@ class SubmitRoutes(JobRoutes):
         """
         admission = limited.admission
         try:
-            if limited.costs and self._require_price is not None:
-                for index, submission in enumerate(submissions):
-                    prefix = "" if len(submissions) == 1 else f"jobs[{index}]."
-                    self._require_price(submission, prefix, request.principal)
+            self._check_limited(request, submissions, limited)
             submitted = await self._create(request, submissions, counted=limited.counts_jobs)
             if there_already := [one.job.user_id or "" for one in submitted if not one.created]:
                 admission.give_back(there_already)
@@ -190,6 +190,15 @@ class SubmitRoutes(JobRoutes):
         finally:
             admission.end()
         return submitted
+
+    def _check_limited(self, request: Request, submissions: Sequence[JobSubmission], limited: Limited) -> None:
+        """Raise PriceMissing or Forbidden for the first submission that the quotas do not allow at all."""
+        checks = (self._require_price if limited.costs else None, self._require_no_tokens if limited.strict else None)
+        for check in checks:
+            if check is not None:
+                for index, submission in enumerate(submissions):
+                    prefix = "" if len(submissions) == 1 else f"jobs[{index}]."
+                    check(submission, prefix, request.principal)
 
     async def _create(
         self, request: Request, submissions: Sequence[JobSubmission], *, counted: bool = False

@@ -17,11 +17,20 @@ import msgspec
 
 from penstock.access.http.keys import sender_of
 from penstock.blobs.uploads import Uploads
-from penstock.errors import InvalidInput, ModelUnavailable, NotFound, PenstockError, PriceMissing, QuotaExceeded
+from penstock.errors import (
+    Forbidden,
+    InvalidInput,
+    ModelUnavailable,
+    NotFound,
+    PenstockError,
+    PriceMissing,
+    QuotaExceeded,
+)
+from penstock.models.host.calls import LiveCall
 from penstock.models.host.deployment import Deployment
 from penstock.models.host.logbook import Wanted
 from penstock.models.http.calls import result_of
-from penstock.models.http.limited import within_quotas
+from penstock.models.http.limited import MeteredCall
 from penstock.models.http.metering import Metering
 from penstock.models.http.parameters import reader_of
 from penstock.models.http.requests import read_input
@@ -76,7 +85,7 @@ def _interface(method: str, path: str) -> Callable[[Handler], Handler]:
             status: ResponseSpec(description="It failed", type=dict[str, str], example={"error": "why it failed"})
             for status in _FAILURES
         },
-        errors=(QuotaExceeded, PriceMissing),
+        errors=(QuotaExceeded, PriceMissing, Forbidden),
         scope=scopes.MODELS_CALL,
         max_body_bytes=lambda routes: routes.max_call_bytes,
     )
@@ -149,26 +158,24 @@ class BackendRoutes:
             return _unavailable(deployment, error)
         request_id = request.header(b"x-request-id") or uuid4().hex
 
-        async def call() -> Response:
+        call = MeteredCall(
+            quotas=self._quotas, metering=self._metering, request=request, deployment=deployment, given=given
+        )
+
+        def begin(json: bytes) -> LiveCall:
+            return self._service.host.call(
+                deployment, json, given.segments, request_id=request_id, tenant=request.principal.tenant
+            )
+
+        async def respond() -> Response:
             try:
-                self._metering.require_room()
-                live = self._service.host.call(
-                    deployment,
-                    given.json,
-                    given.segments,
-                    request_id=request_id,
-                    tenant=request.principal.tenant,
-                )
-                self._metering.follow(request, deployment, live)
-                return as_response(request, await result_of(request, live), request_id)
+                return as_response(request, await result_of(request, call.begin(begin)), request_id)
             except ModelUnavailable as error:
                 return _unavailable(deployment, error)
             except PenstockError as error:
                 return _failed(error)
 
-        return await within_quotas(
-            self._quotas, request, call, require_price=lambda: self._metering.require_price(deployment)
-        )
+        return await call.within_quotas(respond)
 
     def _deployment(self, query: Mapping[str, str], reader: Reader) -> Deployment:
         name = _id(query)

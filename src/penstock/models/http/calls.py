@@ -9,6 +9,7 @@ from typing import Any, Final
 from penstock.blobs.uploads import Uploads
 from penstock.errors import (
     DatabaseUnavailable,
+    Forbidden,
     ModelBroken,
     ModelCrashed,
     ModelFailed,
@@ -22,10 +23,10 @@ from penstock.errors import (
     QuotaExceeded,
     Unauthorized,
 )
-from penstock.models.host.calls import CallResult, Listener, LiveCall
+from penstock.models.host.calls import CallResult, LiveCall
 from penstock.models.host.deployment import Deployment
 from penstock.models.http import examples
-from penstock.models.http.limited import within_quotas
+from penstock.models.http.limited import MeteredCall
 from penstock.models.http.metering import Metering
 from penstock.models.http.parameters import NAME, TAG, VERSION, flag, reader_of, version_of, wants_events
 from penstock.models.http.requests import read_input
@@ -46,7 +47,7 @@ MAX_REQUEST_ID: Final = 200  # characters
 _BEGIN_SECONDS: Final = 1.0  # the wait for a stream's first event before the response begins with status 200
 _ERRORS: Final = (
     *BODY_ERRORS, NotFound, PoisonInput, Overloaded, ModelFailed, ModelCrashed, ModelTimeout, ModelUnavailable,
-    ModelBroken, ProviderFailed, QuotaExceeded, PriceMissing, DatabaseUnavailable,
+    ModelBroken, ProviderFailed, QuotaExceeded, PriceMissing, Forbidden, DatabaseUnavailable,
 )  # fmt: skip
 _REQUEST_ID: Final = Parameter(
     name="X-Request-ID",
@@ -105,21 +106,17 @@ class CallRoutes:
         given = await read_input(request, deployment, self._uploads)
         request_id = _request_id(request)
 
-        async def call() -> Response:
-            self._metering.require_room()
-            live = self._service.host.call(
-                deployment,
-                given.json,
-                given.segments,
-                request_id=request_id,
-                tenant=request.principal.tenant,
-            )
-            self._metering.follow(request, deployment, live)
-            return as_response(request, await result_of(request, live), request_id)
+        call = self._metered(request, deployment, given)
 
-        return await within_quotas(
-            self._quotas, request, call, require_price=lambda: self._metering.require_price(deployment)
-        )
+        def begin(json: bytes) -> LiveCall:
+            return self._service.host.call(
+                deployment, json, given.segments, request_id=request_id, tenant=request.principal.tenant
+            )
+
+        async def respond() -> Response:
+            return as_response(request, await result_of(request, call.begin(begin)), request_id)
+
+        return await call.within_quotas(respond)
 
     @route(
         "POST",
@@ -146,30 +143,33 @@ class CallRoutes:
         given = await read_input(request, deployment, self._uploads)
         feed = EventFeed(logs=logs, problem=problems.describe)
 
-        async def call() -> EventStream:
-            self._metering.require_room()
-            feed.call = live = self._begin(request, deployment, given, feed)
-            self._metering.follow(request, deployment, live)
+        call = self._metered(request, deployment, given)
+
+        def begin(json: bytes) -> LiveCall:
+            return self._service.host.call(
+                deployment,
+                json,
+                given.segments,
+                request_id=_request_id(request),
+                streams=True,
+                listener=feed,
+                tenant=request.principal.tenant,
+            )
+
+        async def respond() -> EventStream:
+            feed.call = live = call.begin(begin)
             try:
-                begin = await feed.begun(_BEGIN_SECONDS)
+                first = await feed.begun(_BEGIN_SECONDS)
             except BaseException:
                 live.close()
                 raise
-            return EventStream(chunks=feed, begin=begin, endless=False)
+            return EventStream(chunks=feed, begin=first, endless=False)
 
-        return await within_quotas(
-            self._quotas, request, call, require_price=lambda: self._metering.require_price(deployment)
-        )
+        return await call.within_quotas(respond)
 
-    def _begin(self, request: Request, deployment: Deployment, given: Input, listener: Listener) -> LiveCall:
-        return self._service.host.call(
-            deployment,
-            given.json,
-            given.segments,
-            request_id=_request_id(request),
-            streams=True,
-            listener=listener,
-            tenant=request.principal.tenant,
+    def _metered(self, request: Request, deployment: Deployment, given: Input) -> MeteredCall:
+        return MeteredCall(
+            quotas=self._quotas, metering=self._metering, request=request, deployment=deployment, given=given
         )
 
     async def _deployment(self, request: Request, version: str | None) -> Deployment:

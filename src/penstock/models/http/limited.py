@@ -4,55 +4,80 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 
 from penstock.errors import PenstockError
-from penstock.models.http.metering import of_a_job
+from penstock.models.host.calls import LiveCall
+from penstock.models.host.deployment import Deployment
+from penstock.models.http.metering import Metering, of_a_job
 from penstock.models.http.streaming import EventFeed
-from penstock.quotas.admission import Admission, Limited, Quotas
+from penstock.models.http.token_bounds import Bounded, bounded
+from penstock.models.inputs import Input
+from penstock.quotas.admission import Admission, Limited, Quotas, TokenNeed
 from penstock.web import problems
 from penstock.web.request import Request
 from penstock.web.response import EventStream, Response
 
-
-async def within_quotas(
-    quotas: Quotas,
-    request: Request,
-    call: Callable[[], Awaitable[Response | EventStream]],
-    *,
-    require_price: Callable[[], None],
-) -> Response | EventStream:
-    """Make a call of a model if the quotas allow it, and count it.
-
-    A call that is refused (4xx, 503) costs nothing. One that began counts, even if it fails or its client leaves.
-    Until it has ended, it also counts towards ``calls_at_once``. Under a quota of cost, ``require_price`` raises
-    PriceMissing if the cost of the call would not be known. A worker's call for a job is not a live call.
-    """
-    if not quotas.concern(request.principal) or of_a_job(request):
-        return await call()
-    limited = await quotas.admit_call(request.principal)
-    return await call() if limited is None else await _counted(limited, call, require_price)
+Begin = Callable[[bytes], LiveCall]  # begins the call, with its input as JSON
 
 
-async def _counted(
-    limited: Limited, call: Callable[[], Awaitable[Response | EventStream]], require_price: Callable[[], None]
-) -> Response | EventStream:
-    admission = limited.admission
-    response: Response | EventStream | None = None
-    try:
-        if limited.costs:
-            require_price()
-        response = await call()
-    except PenstockError as error:
-        response = problems.response(error)
-    finally:
-        if response is None or not _refused(response.status):
-            admission.settle()
-        if not isinstance(response, EventStream):
-            admission.end()
-    headers = [*response.headers, *limited.headers]
-    if isinstance(response, EventStream):
-        return dataclasses.replace(response, headers=headers, chunks=_Held(response.chunks, admission))
-    return dataclasses.replace(response, headers=headers)
+@dataclass(slots=True, kw_only=True)
+class MeteredCall:
+    """A live call of a request, within the quotas of its sender, whose usage is recorded."""
+
+    quotas: Quotas
+    metering: Metering
+    request: Request
+    deployment: Deployment
+    given: Input
+    _bounded: Bounded | None = None
+    _admission: Admission | None = None
+
+    async def within_quotas(self, respond: Callable[[], Awaitable[Response | EventStream]]) -> Response | EventStream:
+        """Make the call by ``respond``, which calls ``begin``, if the quotas allow it, and count it.
+
+        A call that is refused (4xx, 503) costs nothing. One that began counts, even if it fails or its client leaves.
+        Until it has ended, it also counts towards ``calls_at_once``. A worker's call for a job is not a live call.
+        """
+        if not self.quotas.concern(self.request.principal) or of_a_job(self.request):
+            return await respond()
+        limited = await self.quotas.admit_call(self.request.principal, self._tokens)
+        return await respond() if limited is None else await self._counted(limited, respond)
+
+    def begin(self, begin: Begin) -> LiveCall:
+        """Begin the call, with its output limited to the tokens that were reserved. Raises Overloaded."""
+        self.metering.require_room()
+        json, admission = self.given.json, self._admission
+        if self._bounded is not None and admission is not None and admission.tokens is not None:
+            json = self._bounded.within(admission.tokens)
+        live = begin(json)
+        self.metering.follow(self.request, self.deployment, live, admission)
+        return live
+
+    def _tokens(self) -> TokenNeed | None:
+        self._bounded = bounded(self.deployment, self.given)
+        return None if self._bounded is None else self._bounded.need
+
+    async def _counted(
+        self, limited: Limited, respond: Callable[[], Awaitable[Response | EventStream]]
+    ) -> Response | EventStream:
+        admission = self._admission = limited.admission
+        response: Response | EventStream | None = None
+        try:
+            if limited.costs:
+                self.metering.require_price(self.deployment)
+            response = await respond()
+        except PenstockError as error:
+            response = problems.response(error)
+        finally:
+            if response is None or not _refused(response.status):
+                admission.settle()
+            if not isinstance(response, EventStream):
+                admission.end()
+        headers = [*response.headers, *limited.headers]
+        if isinstance(response, EventStream):
+            return dataclasses.replace(response, headers=headers, chunks=_Held(response.chunks, admission))
+        return dataclasses.replace(response, headers=headers)
 
 
 def _refused(status: int) -> bool:

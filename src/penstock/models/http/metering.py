@@ -9,6 +9,7 @@ from penstock.errors import PriceMissing
 from penstock.models.accounting import use_of
 from penstock.models.host.calls import LiveCall
 from penstock.models.host.deployment import Deployment
+from penstock.quotas.admission import Admission
 from penstock.telemetry import metrics
 from penstock.tenants.principal import Principal
 from penstock.usage.live import LiveUsage
@@ -40,15 +41,18 @@ class Metering:
         if self._usage is not None and self._usage.prices.find("", name, self._usage.day()) is None:
             raise PriceMissing(f"a quota of cost limits this call, and prices.toml has no price for the model {name}")
 
-    def follow(self, request: Request, deployment: Deployment, call: LiveCall) -> None:
-        """Record the usage of a call when it has ended, before its caller gets the result.
+    def follow(
+        self, request: Request, deployment: Deployment, call: LiveCall, admission: Admission | None = None
+    ) -> None:
+        """Record the usage of a call when it has ended, before its caller gets the result; settle its tokens.
 
         A worker that calls a model for a job (``Penstock-Usage: job``) reports the call when the job's attempt ends.
         """
-        principal = request.principal
-        if self._usage is None or of_a_job(request):
+        if of_a_job(request):
             return
-        call.done.add_done_callback(partial(_record, self._usage, principal, deployment, call))
+        if admission is not None:
+            admission.begin()
+        call.done.add_done_callback(partial(_record, self._usage, request.principal, deployment, call, admission))
 
 
 def of_a_job(request: Request) -> bool:
@@ -59,9 +63,18 @@ def of_a_job(request: Request) -> bool:
     return request.header(USAGE_HEADER) == _OF_A_JOB and request.principal.operator
 
 
-def _record(usage: LiveUsage, principal: Principal, deployment: Deployment, call: LiveCall, _done: Any) -> None:
+def _record(
+    usage: LiveUsage | None,
+    principal: Principal,
+    deployment: Deployment,
+    call: LiveCall,
+    admission: Admission | None,
+    _done: Any,
+) -> None:
     used = use_of(call, deployment)
-    if used is None:
+    if admission is not None:
+        admission.settle_tokens(0 if used is None else used.tokens)
+    if used is None or usage is None:
         return
     outcome = "completed" if used.completed else "failed" if used.failed else "cancelled"
     _CALLS.labels(_tenants.of(principal.tenant_name), outcome).inc()

@@ -59,7 +59,8 @@ WITH taken AS MATERIALIZED (
     JOIN tenant n ON n.id = t.tenant_id
     LEFT JOIN submitter b ON b.tenant_id = t.tenant_id AND b.id = t.submitter_id
     CROSS JOIN LATERAL quota_window(q.per, n.time_zone, t.at) w
-    WHERE q.key_id IN ('', b.key_id) AND (q.user_id IN ('', b.user_id) OR (q.user_id = '*' AND b.user_id <> ''))
+    WHERE NOT (q.strict AND t.series_id = 0) -- live calls have settled strict tokens themselves
+      AND q.key_id IN ('', b.key_id) AND (q.user_id IN ('', b.user_id) OR (q.user_id = '*' AND b.user_id <> ''))
     GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4
     ON CONFLICT (tenant_id, quota_id, subject, window_start) DO UPDATE SET
         settled = added(x.settled, excluded.settled), touched_at = excluded.touched_at

@@ -11,17 +11,18 @@ CREATE TABLE quota (
     per       text NOT NULL CHECK (per IN ('', 'minute', 'hour', 'day', 'month')),
     most      bigint NOT NULL CHECK (most >= 0), -- seconds are in microseconds, cost in 10^-12
     on_crash  text NOT NULL CHECK (on_crash IN ('free', 'charge')), -- what happens to a slice that expires
+    strict    boolean NOT NULL CHECK (NOT strict OR measure = 'tokens'), -- calls reserve what they can use
     PRIMARY KEY (tenant_id, id),
     UNIQUE (tenant_id, key_id, user_id, measure, per),
     CHECK (key_id = '' OR user_id = ''),
     CHECK ((per = '') = (measure IN ('calls_at_once', 'pending_jobs', 'stored_bytes'))),
-    CHECK (on_crash = 'free' OR (per IN ('hour', 'day', 'month') AND measure IN ('calls', 'jobs'))),
+    CHECK (on_crash = 'free' OR (per IN ('hour', 'day', 'month') AND (strict OR measure IN ('calls', 'jobs')))),
     CHECK (per <> 'minute' OR measure IN ('calls', 'jobs'))
 );
 
 -- What is used of a quota in one window. A new window is a new row; limits without a calendar window have one row, whose
--- window starts at the epoch. Tokens, seconds and cost are settled by the roll-up of usage, and nothing of them is held. Of the
--- others always settled + held <= most, unless the limit was lowered.
+-- window starts at the epoch. Tokens, seconds and cost are settled by the roll-up of usage, and nothing of them is held, except
+-- that live calls reserve and settle strict tokens. Of the others always settled + held <= most, unless the limit was lowered.
 CREATE TABLE quota_use (
     tenant_id    integer NOT NULL,
     quota_id     uuid NOT NULL,
