@@ -16,7 +16,9 @@ from uuid_utils.compat import uuid7
 from penstock.events import store as event_log
 from penstock.events.position import START
 from penstock.failures import Category
-from penstock.jobs.sql import duties, history, queues, reading, retention, store
+from penstock.jobs.admissions import admit
+from penstock.jobs.key_rules import arrange
+from penstock.jobs.sql import duties, history, keys, queues, reading, retention, store
 from penstock.jobs.sql.store import Connection, Verdict
 from penstock.jobs.states import Again
 from penstock.jobs.work import JobCompletion, JobHeartbeat
@@ -24,6 +26,7 @@ from penstock.postgres.pool import Database
 from penstock.tenants.principal import TenantId
 from tests.support.databases import open_database, query, snapshot
 from tests.support.jobs import JobCaller, claim_rows, job_service, submission
+from tests.support.keys import limit
 from tests.support.waiting import until, within
 
 Held = dict[UUID, int]  # epoch by running job, as far as the test knows
@@ -93,6 +96,16 @@ class Crowd:
         await _set_expiry(connection, self.tenant, self.some_ids()[:10])
         await queues.expire(connection, limit=20)
 
+    async def admit(self, connection: Connection) -> None:
+        await admit(connection, None, await keys.blocked_keys(connection, (0, ""), limit=100))
+
+    async def change_the_rule(self, connection: Connection) -> None:
+        queue = ("echo", "small")
+        async with connection.transaction():
+            change = await keys.note_change(connection, self.tenant, queue)
+            await keys.set_rule(connection, self.tenant, queue, self.random.randint(1, 20), {})
+        await arrange(connection, None, change)
+
     async def roll_up(self, connection: Connection) -> None:
         await duties.roll_up(connection)
 
@@ -117,7 +130,11 @@ async def test_statements_that_meet_on_the_same_jobs_in_opposite_orders_never_de
         crowd.expire,
         crowd.roll_up,
         crowd.raise_hints,
+        crowd.admit,
+        crowd.admit,
+        crowd.change_the_rule,
     ]
+    await limit(alone, 5)
     async with AsyncExitStack() as stack:
         connections = [await stack.enter_async_context(fresh.acquire()) for _ in range(AT_ONCE - 1)]
         for connection in connections:
@@ -126,7 +143,8 @@ async def test_statements_that_meet_on_the_same_jobs_in_opposite_orders_never_de
             if len(await query(fresh, "SELECT 1 FROM done")) > len(crowd.all) // 2:
                 crowd.all = crowd.all[-10:]
             if missing := 60 - len(crowd.all):
-                crowd.all += [job.id for job in await alone.submit_many(missing)]
+                crowd.all += [job.id for job in await alone.submit_many(missing // 2)]
+                crowd.all += [job.id for job in await alone.submit_many(-(-missing // 2), concurrency_key="a")]
             chosen = crowd.random.choices(deeds, k=len(connections))
             await asyncio.gather(*(deed(connection) for deed, connection in zip(chosen, connections, strict=True)))
     await _assert_each_job_lies_in_one_place(fresh)

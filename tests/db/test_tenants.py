@@ -28,7 +28,7 @@ from penstock.flows.sql import catalogue as flow_catalogue
 from penstock.flows.sql import store as flow_store
 from penstock.jobs.counts import Counts
 from penstock.jobs.filters import JobFilter
-from penstock.jobs.sql import controls, duties, history, queues, reading, store, why
+from penstock.jobs.sql import controls, duties, history, keys, queues, reading, store, why
 from penstock.models import store as model_store
 from penstock.postgres.pool import Database
 from penstock.providers import store as provider_store
@@ -39,7 +39,7 @@ from tests.support.waiting import within
 
 _BLOCK = re.compile(r"^-- name: (\w+).*?\n(.*?)(?=^-- name: |\Z)", re.MULTILINE | re.DOTALL)
 ROOMS = {
-    "jobs": (store, reading, history, duties, queues, controls, why),
+    "jobs": (store, reading, history, duties, queues, controls, keys, why),
     "flows": (flow_store, flow_catalogue),
     "events": (event_log,),
     "models": (model_store,),

@@ -120,10 +120,10 @@ async def test_the_last_two_children_end_at_once(database: Database, caller: Job
     run = await ManualRun.begin(caller, calls=2, need=2, park=True)
     one, two = await caller.claim(2, task_types=["echo"])
 
-    (_, _, told), (_, _, told_later) = await step(database, completing(caller, one), completing(caller, two))
+    first, second = await step(database, completing(caller, one), completing(caller, two))
 
     await check(database, run, arrived=2)
-    assert (list(told.woken), list(told_later.woken)) == ([], ["f@1"])
+    assert (list(first.mailed.woken), list(second.mailed.woken)) == ([], ["f@1"])
 
 
 async def test_the_first_of_two_failures_wakes_a_run_once(database: Database, caller: JobCaller) -> None:

@@ -37,9 +37,11 @@ async def own_database(server: EmbeddedServer) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def open_database(url: str, *, max_size: int = 8) -> AsyncIterator[Database]:
+async def open_database(
+    url: str, *, max_size: int = 8, application_name: str = "penstock-test"
+) -> AsyncIterator[Database]:
     """Open a pool with the settings of a Penstock process."""
-    database = Database(url, application_name="penstock-test", max_size=max_size)
+    database = Database(url, application_name=application_name, max_size=max_size)
     await database.open()
     try:
         yield database

@@ -14,6 +14,7 @@ from penstock.callbacks import duties as callbacks
 from penstock.callbacks.sealing import Sealing
 from penstock.callbacks.sender import Sender, policy_of
 from penstock.events.positions import Positions
+from penstock.housekeeping.admitter import Admitter
 from penstock.housekeeping.counters import Counters
 from penstock.housekeeping.expirer import Expirer
 from penstock.housekeeping.hints import Hints
@@ -61,6 +62,7 @@ def build_housekeeper(
                 Expirer(database, wakeups),
                 Counters(database),
                 Hints(database),
+                Admitter(database, wakeups),
                 Retention(database, retention),
             ]
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from penstock.jobs.admissions import admit
 from penstock.jobs.announcements import announce, announce_mail
 from penstock.jobs.sql import queues
 from penstock.postgres.pool import Database
@@ -33,10 +34,11 @@ class Expirer(Periodic):
 
     async def once(self) -> bool:
         async with self._database.acquire() as connection:
-            expired, more, mailed = await queues.expire(connection, limit=_CHUNK)
+            expired = await queues.expire(connection, limit=_CHUNK)
+            await admit(connection, self._wakeups, expired.freed)
             self.due_in = await queues.next_expiry(connection)
-        if expired:
-            announce(self._wakeups, finished=expired)
-        for tenant, mail in mailed.items():
+        if expired.jobs:
+            announce(self._wakeups, finished=expired.jobs)
+        for tenant, mail in expired.mailed.items():
             announce_mail(self._wakeups, tenant, mail)
-        return more
+        return expired.more

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from datetime import timedelta
 
+from penstock.jobs.admissions import admit
 from penstock.jobs.announcements import announce
 from penstock.jobs.sql import duties
 from penstock.postgres.pool import Database
@@ -35,7 +36,9 @@ class Promoter(Periodic):
 
     async def once(self) -> bool:
         async with self._database.acquire() as connection:
-            promoted, self.due_in = await duties.promote(connection, limit=_CHUNK)
-        if promoted:
-            announce(self._wakeups, ready=Counter(promoted))
-        return sum(promoted.values()) == _CHUNK
+            promoted = await duties.promote(connection, limit=_CHUNK)
+            await admit(connection, self._wakeups, promoted.blocked)
+        self.due_in = promoted.due_in
+        if promoted.ready:
+            announce(self._wakeups, ready=Counter(promoted.ready))
+        return promoted.jobs == _CHUNK

@@ -7,6 +7,7 @@ from datetime import timedelta
 from itertools import groupby
 
 from penstock.failures import Category
+from penstock.jobs.admissions import admit
 from penstock.jobs.announcements import announce_ended, announce_mail
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.sql import duties, store
@@ -55,6 +56,7 @@ class Rescuer(Periodic):
                     connection, recovered_at=recovered_at, cancel_grace=self._limits.cancel_grace, limit=_CHUNK
                 )
                 ended, mailed = await _end(connection, held, "the lease expired", self._limits)
+            await admit(connection, self._wakeups, store.freed_by(ended))
         _announce(self._wakeups, ended, mailed)
         return len(held) == _CHUNK
 
@@ -68,6 +70,8 @@ async def rescue_from(
         async with database.acquire() as connection, connection.transaction():
             held = await duties.lock_leases_of(connection, worker_ids, limit=_CHUNK)
             ended, mailed = await _end(connection, held, "the worker process died", limits)
+        async with database.acquire() as connection:
+            await admit(connection, wakeups, store.freed_by(ended))
         if wakeups is not None:
             _announce(wakeups, ended, mailed)
         total += len(ended)

@@ -9,7 +9,6 @@ from uuid import UUID
 
 from penstock.events.tail import EVENTS
 from penstock.jobs.sql.store import EndedAttempt, Mailed, TenantQueue
-from penstock.jobs.states import Status
 from penstock.postgres.wakeups import Wakeups
 from penstock.tenants.principal import TenantId
 
@@ -42,7 +41,7 @@ def announce_ended(wakeups: Wakeups, ended: Sequence[EndedAttempt]) -> None:
     """Announce ended attempts: wake workers for jobs that are ready again or that a limit held back, and waiters for
     jobs that have finished."""
     if ended:
-        ready = Counter(e.queue for e in ended if e.status is Status.PENDING and e.run_at is None)
+        ready = Counter(e.queue for e in ended if e.ready)
         ready.update(any_queue(e.queue[0]) for e in ended if e.limited)
         announce(
             wakeups,

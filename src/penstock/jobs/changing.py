@@ -84,9 +84,10 @@ class Changing(Reading):
 
     async def _retry_some(self, job_ids: Sequence[UUID]) -> int:
         async with self._shared.database.acquire() as connection, connection.transaction():
-            retried = await store.retry(connection, self.tenant, job_ids)
+            retried, blocked = await store.retry(connection, self.tenant, job_ids)
             if retried:
                 await quota_store.count_jobs(connection, self.tenant, sorted(retried))
+        self._shared.admissions.request(blocked)
         if retried:
             announce(
                 self._shared.wakeups, ready=Counter((self.tenant, *queue) for queue in retried.values()), cancelled=True
@@ -95,7 +96,8 @@ class Changing(Reading):
 
     async def _cancel_some(self, job_ids: Sequence[UUID]) -> int:
         async with self._shared.database.acquire() as connection:
-            found, mailed = await store.cancel(connection, self.tenant, job_ids)
+            found, freed, mailed = await store.cancel(connection, self.tenant, job_ids)
+        self._shared.admissions.request(freed)
         if found:
             announce(
                 self._shared.wakeups,

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from penstock.callbacks.targets import CallbackTargets
 from penstock.events.tail import EVENTS
 from penstock.jobs import statistics
+from penstock.jobs.admissions import Admissions
 from penstock.jobs.announcements import CANCELLED, FINISHED, READY
 from penstock.jobs.claiming import Claiming
 from penstock.jobs.claims import ClaimQueue
 from penstock.jobs.controls import Controls
+from penstock.jobs.key_rules import KeyRules
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.shared import Shared
 from penstock.jobs.slots import Slots
@@ -54,11 +56,13 @@ class JobService:
             limits=self.limits,
             wakeups=self.wakeups,
             observe_batch=observe_batch,
+            admissions=Admissions(database, self.wakeups),
             charging=charging,
             callbacks=callbacks,
         )
         self._tenants: dict[TenantId, TenantJobs] = {}
         self._claiming = Claiming(self._shared, None, hand_back=self.hand_back)
+        self.key_rules = KeyRules(database, self.wakeups)
         self.controls = Controls(self._shared, lambda tenant: self.of(tenant).stats())
         self.wakeups.subscribe(READY, self._shared.claims.wake)
         self.wakeups.subscribe(FINISHED, self._shared.finish_waiters.wake)
@@ -105,6 +109,7 @@ class JobService:
         await self._claiming.stop()
         for jobs in self._tenants.values():
             await jobs.stop()
+        await self._shared.admissions.drain()
         await self.wakeups.stop()
 
     def _wake_readers(self, _keys: Keys) -> None:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from penstock.callbacks.targets import CallbackTargets
+from penstock.jobs.admissions import Admissions
 from penstock.jobs.claims import ClaimQueue, FullScans, LaneCursors
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.names import ClaimNames
@@ -61,6 +62,7 @@ class Shared:
     limits: JobLimits
     wakeups: Wakeups
     observe_batch: Observe | None
+    admissions: Admissions
     charging: Charging = unpriced
     callbacks: CallbackTargets | None = None  # None: this process accepts no submissions
     claims: ClaimQueue = field(default_factory=ClaimQueue)

@@ -40,6 +40,7 @@ class TenantJobs(Changing):
             wakeups=shared.wakeups,
             observe=shared.observe_batch,
             charging=shared.charging,
+            admissions=shared.admissions,
         )
         self._submissions = Submissions(
             shared.database,

@@ -18,6 +18,7 @@ from penstock.callbacks import store as callback_store
 from penstock.callbacks.announcing import SUBMITTED
 from penstock.errors import CallerError, InvalidInput, NotFound, StaleEpoch
 from penstock.jobs import output
+from penstock.jobs.admissions import Admissions
 from penstock.jobs.announcements import FLOW, announce, announce_ended, announce_mail, any_queue
 from penstock.jobs.callbacks import events_of
 from penstock.jobs.sql import queues, store
@@ -66,12 +67,14 @@ class TenantWriters:
         wakeups: Wakeups,
         observe: Observe | None = None,
         charging: Charging = unpriced,
+        admissions: Admissions,
     ) -> None:
         self._database = database
         self._charging = charging
         self._tenant = tenant
         self._policy = policy
         self._wakeups = wakeups
+        self._admissions = admissions
         self.creates: Batching[NewJob, datetime | None] = _batching(
             "create", self.create, observe, concurrency=2, content=lambda _: "input"
         )
@@ -101,7 +104,7 @@ class TenantWriters:
             runs = [job for job in jobs if job.submission.task_type == FLOW]
             if not keyed and not runs and not any(job.expires or job.counted or job.endpoint_id for job in jobs):
                 fresh: Sequence[NewJob] = jobs
-                created_at: datetime | None = await store.create(connection, self._tenant, jobs)
+                created: store.CreatedJobs | None = await store.create(connection, self._tenant, jobs)
             else:
                 async with connection.transaction():
                     reserved = await store.reserve_keys(connection, self._tenant, keyed) if keyed else set()
@@ -109,7 +112,7 @@ class TenantWriters:
                         own = {_key(job) for job in keyed if job.id in reserved}
                         await meet(connection, [j for j in keyed if j.id not in reserved and _key(j) not in own])
                     fresh = [job for job in jobs if job.submission.idempotency_key is None or job.id in reserved]
-                    created_at = await store.create(connection, self._tenant, fresh) if fresh else None
+                    created = await store.create(connection, self._tenant, fresh) if fresh else None
                     if runs:
                         await store.open_gates(connection, self._tenant, [job for job in fresh if job in runs])
                     if any(job.expires for job in fresh):
@@ -117,12 +120,13 @@ class TenantWriters:
                     if counted := [job.id for job in fresh if job.counted]:
                         await quota_store.count_jobs(connection, self._tenant, counted)
                     first_callbacks = await self._attach_callbacks(connection, fresh)
-        if fresh:
+        if created is not None:
+            self._admissions.request(created.blocked)
             announce(self._wakeups, ready=Counter((self._tenant, *job.queue) for job in fresh))
         if first_callbacks:
             self._wakeups.announce(SUBMITTED)
         written = {job.id for job in fresh}
-        return [created_at if job.id in written else None for job in jobs]
+        return [created.at if created is not None and job.id in written else None for job in jobs]
 
     async def _attach_callbacks(self, connection: store.Connection, jobs: Sequence[NewJob]) -> bool:
         """Give new jobs the endpoints of their callbacks; returns whether they are the tenant's first."""
@@ -156,20 +160,20 @@ class TenantWriters:
         for completion in completions:
             first.setdefault((completion.id, completion.epoch), completion)
         async with self._database.acquire() as connection:
-            stored, limited, mailed = await store.complete(
-                connection, self._tenant, list(first.values()), self._charging
-            )
+            done = await store.complete(connection, self._tenant, list(first.values()), self._charging)
+            stored = done.leases
             lost = [job_id for job_id, epoch in first if (job_id, epoch) not in stored]
             known = await store.find_finished(connection, self._tenant, lost) if lost else {}
+        self._admissions.request(done.freed)
         if stored:
-            room = Counter({any_queue(self._tenant): len(stored)}) if limited else None
+            room = Counter({any_queue(self._tenant): len(stored)}) if done.limited else None
             announce(self._wakeups, ready=room, finished=[job_id for job_id, _ in stored])
-            announce_mail(self._wakeups, self._tenant, mailed)
+            announce_mail(self._wakeups, self._tenant, done.mailed)
         return [
-            JobState(id=done.id, status=Status.COMPLETED)
-            if (done.id, done.epoch) in stored or known.get(done.id) == (done.epoch, Status.COMPLETED)
-            else _lost(done.id, done.epoch, done.id in known)
-            for done in completions
+            JobState(id=one.id, status=Status.COMPLETED)
+            if (one.id, one.epoch) in stored or known.get(one.id) == (one.epoch, Status.COMPLETED)
+            else _lost(one.id, one.epoch, one.id in known)
+            for one in completions
         ]
 
     async def _fail(self, failures: Sequence[tuple[UUID, Failure]]) -> list[JobState | Exception]:
@@ -185,6 +189,7 @@ class TenantWriters:
                 )
             lost = [job_id for job_id, epoch in reports if (job_id, epoch) not in ended]
             known = await store.find_finished(connection, self._tenant, lost) if lost else {}
+        self._admissions.request(store.freed_by(ended.values()))
         announce_ended(self._wakeups, list(ended.values()))
         announce_mail(self._wakeups, self._tenant, mailed)
         return [

@@ -118,7 +118,7 @@ class RunWriter:
         ]
         mailed = job_store.NO_MAIL
         if completions:
-            _, _, mailed = await job_store.complete(connection, self._tenant, completions, is_call=False)
+            mailed = (await job_store.complete(connection, self._tenant, completions, is_call=False)).mailed
         if verdicts:
             _, told = await job_store.end_attempts(connection, self._tenant, verdicts, is_call=False)
             mailed = Mailed(runs=[*mailed.runs, *told.runs], woken=[*mailed.woken, *told.woken])

@@ -6,13 +6,24 @@ The conventions are those of ``store``, except that no function takes a tenant.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from penstock.jobs.sql.store import Connection, HeldLease, TenantQueue, held
+from penstock.jobs.sql.store import Connection, HeldLease, LimitedKey, TenantQueue, held, limited_keys
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 
 _sql = queries.load(__file__, "duties.sql")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promoted:
+    """The jobs that were due."""
+
+    jobs: int
+    ready: dict[TenantQueue, int]  # jobs of each queue that can run now
+    blocked: Sequence[LimitedKey]  # keys of the others
+    due_in: timedelta | None  # until the next one is due; None: none is scheduled
 
 
 async def lock_expired(
@@ -31,11 +42,19 @@ async def lock_leases_of(connection: Connection, worker_ids: Sequence[str], *, l
     return [held(row, TenantId(row["tenant_id"]), row["worker_id"]) for row in rows]
 
 
-async def promote(connection: Connection, *, limit: int) -> tuple[dict[TenantQueue, int], timedelta | None]:
-    """Move due jobs of every tenant to ready. Return how many of each queue, and when the next one is due."""
+async def promote(connection: Connection, *, limit: int) -> Promoted:
+    """Move due jobs of every tenant to ready; those whose concurrency key is limited become blocked."""
     *rows, last = await _sql.promote.rows(connection, limit=limit)
-    found = {(TenantId(row["tenant_id"]), row["task_type"], row["model_profile"]): row["jobs"] for row in rows}
-    return found, last["due_in"]
+    return Promoted(
+        jobs=sum(row["jobs"] for row in rows),
+        ready={
+            (TenantId(row["tenant_id"]), row["task_type"], row["model_profile"]): row["jobs"]
+            for row in rows
+            if row["limited_key"] is None
+        },
+        blocked=limited_keys(rows),
+        due_in=last["due_in"],
+    )
 
 
 async def begin_rescue(connection: Connection) -> tuple[datetime, bool] | None:

@@ -28,12 +28,22 @@ ORDER BY l.tenant_id, l.job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED;
 
 -- name: promote(limit)
 -- tenant: every (maintenance; rows keep their tenant)
--- Moves due jobs from later to ready. Locks: later rows in due order, skipping locked ones. Index: later_due. The last
--- row returned has no queue; it says when the next job is due.
+-- Moves due jobs from later to ready; those that have a limited key become blocked, and are returned one by one. Locks: later
+-- rows in due order, skipping locked ones. Index: later_due. The last row returned has no queue; it says when the next job
+-- is due.
 WITH due AS MATERIALIZED (
-    SELECT tenant_id, job_id FROM later WHERE run_at <= clock() ORDER BY run_at, job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED
+    SELECT tenant_id, job_id, lane_id, concurrency_key FROM later
+    WHERE run_at <= clock() ORDER BY run_at, job_id LIMIT :limit::int FOR UPDATE SKIP LOCKED
+), judged AS MATERIALIZED (
+    SELECT d.*, d.concurrency_key IS NOT NULL AND EXISTS (SELECT FROM limited_lane WHERE id = d.lane_id OFFSET 0) AS is_limited
+    FROM due d
 ), moved AS (
-    DELETE FROM later l USING due d WHERE l.tenant_id = d.tenant_id AND l.job_id = d.job_id RETURNING l.*
+    DELETE FROM later l USING judged d
+    WHERE l.tenant_id = d.tenant_id AND l.job_id = d.job_id AND NOT d.is_limited RETURNING l.*
+), blocked AS (
+    UPDATE later l SET run_at = NULL, enqueued_at = l.run_at
+    FROM judged d WHERE l.tenant_id = d.tenant_id AND l.job_id = d.job_id AND d.is_limited
+    RETURNING l.lane_id, l.concurrency_key
 ), queued AS (
     INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id,
                        input_bytes, enqueued_at, concurrency_key, parent_id, step_no)
@@ -42,12 +52,15 @@ WITH due AS MATERIALIZED (
     FROM moved ORDER BY run_at, job_id
 )
 (
-    SELECT s.tenant_id, s.task_type, s.model_profile, count(*) AS jobs, NULL::interval AS due_in
+    SELECT s.tenant_id, s.task_type, s.model_profile, count(*) AS jobs, NULL::interval AS due_in, NULL::int AS lane_id,
+           NULL AS limited_key
     FROM moved m JOIN series s ON s.tenant_id = m.tenant_id AND s.id = m.series_id
     GROUP BY s.tenant_id, s.task_type, s.model_profile
 )
 UNION ALL
-SELECT NULL, NULL, NULL, 0, (SELECT run_at FROM later WHERE run_at > clock() ORDER BY run_at LIMIT 1) - clock();
+SELECT NULL, NULL, NULL, 1, NULL, lane_id, concurrency_key FROM blocked
+UNION ALL
+SELECT NULL, NULL, NULL, 0, (SELECT run_at FROM later WHERE run_at > clock() ORDER BY run_at LIMIT 1) - clock(), NULL, NULL;
 
 
 -- name: begin_rescue()

@@ -88,9 +88,11 @@ WHERE i.tenant_id = :tenant_id AND i.owner_service = :owner_service AND i.key = 
 
 
 -- name: create(tenant_id, ids, series_ids, lane_ids, submitter_ids, owner_refs, user_ids, inputs, input_sizes, max_attempts, timeouts, run_ats, keys, tags, concurrency_keys)
--- Inserts jobs, in the order given. Tags of one job are joined by chr(31). Takes no lock that another transaction could hold.
+-- Inserts jobs, in the order given. Tags of one job are joined by chr(31). Jobs with a concurrency key are blocked if their
+-- queue has a rule; also returns whether any is. Takes no lock that another transaction could hold.
 WITH submitted AS MATERIALIZED (
-    SELECT s.*, coalesce(s.run_at > clock(), false) AS is_later
+    SELECT s.*, coalesce(s.run_at > clock(), false) AS is_later,
+           s.concurrency_key IS NOT NULL AND EXISTS (SELECT FROM limited_lane WHERE id = s.lane_id OFFSET 0) AS is_limited
     FROM unnest(:ids::uuid[], :series_ids::int[], :lane_ids::int[], :submitter_ids::int[], :owner_refs::text[],
                 :user_ids::text[], :inputs::json[], :input_sizes::int[], :max_attempts::smallint[], :timeouts::float8[],
                 :run_ats::timestamptz[], :keys::text[], :tags::text[], :concurrency_keys::text[])
@@ -106,12 +108,13 @@ WITH submitted AS MATERIALIZED (
     INSERT INTO ready (tenant_id, job_id, lane_id, series_id, max_attempts, submitter_id, input_bytes, enqueued_at,
                        concurrency_key)
     SELECT :tenant_id, id, lane_id, series_id, max_attempts, submitter_id, input_bytes, clock(), concurrency_key
-    FROM submitted WHERE NOT is_later
+    FROM submitted WHERE NOT is_later AND NOT is_limited
 ), scheduled AS (
     INSERT INTO later (tenant_id, job_id, run_at, lane_id, series_id, max_attempts, submitter_id, input_bytes, enqueued_at,
                        concurrency_key)
-    SELECT :tenant_id, id, run_at, lane_id, series_id, max_attempts, submitter_id, input_bytes, clock(), concurrency_key
-    FROM submitted WHERE is_later
+    SELECT :tenant_id, id, CASE WHEN is_later THEN run_at END, lane_id, series_id, max_attempts, submitter_id, input_bytes,
+           clock(), concurrency_key
+    FROM submitted WHERE is_later OR is_limited
 ), counted AS (
     INSERT INTO stat_delta (tenant_id, series_id, pending)
     SELECT :tenant_id, series_id, count(*) FROM submitted GROUP BY series_id
@@ -119,7 +122,7 @@ WITH submitted AS MATERIALIZED (
     INSERT INTO event (tenant_id, at, kind, job_ids, series_ids)
     SELECT :tenant_id, clock(), 'job.created', array_agg(id), array_agg(series_id) FROM submitted
 )
-SELECT clock() AS created_at;
+SELECT clock() AS created_at, EXISTS (SELECT FROM submitted WHERE is_limited AND NOT is_later) AS blocked;
 
 
 -- name: open_gates(tenant_id, run_ids, series_ids, lane_ids, submitter_ids, input_sizes, max_attempts, concurrency_keys)!
@@ -297,7 +300,8 @@ FROM beat b LEFT JOIN extended x ON x.job_id = b.job_id;
 
 
 -- name: complete(tenant_id, job_ids, epochs, results, sizes, usages)
--- Stores results and usage for leases whose epoch still holds; stale ones are not returned. Locks: lease rows in job id order.
+-- Stores results and usage for leases whose epoch still holds; stale ones are not returned. limited_key is the job's concurrency
+-- key if its queue has a rule; the job has held a place of it. Locks: lease rows in job id order.
 WITH handed AS MATERIALIZED (
     SELECT l.job_id, h.result, h.size, h.usage
     FROM (SELECT * FROM unnest(:job_ids::uuid[], :epochs::bigint[], :results::json[], :sizes::int[], :usages::json[])
@@ -348,7 +352,9 @@ WITH handed AS MATERIALIZED (
     ) e CROSS JOIN LATERAL flow_deliver(:tenant_id, e.letters) d
 )
 SELECT job_id, epoch, (SELECT EXISTS (SELECT FROM run_limit WHERE tenant_id = :tenant_id)) AS limited,
-       (SELECT array_agg(run_id) FROM mailed) AS mailed, (SELECT array_agg(woken) FROM mailed) AS woken
+       (SELECT array_agg(run_id) FROM mailed) AS mailed, (SELECT array_agg(woken) FROM mailed) AS woken, lane_id,
+       CASE WHEN concurrency_key IS NOT NULL AND EXISTS (SELECT FROM limited_lane WHERE id = ended.lane_id OFFSET 0)
+            THEN concurrency_key END AS limited_key
 FROM ended;
 
 
@@ -371,7 +377,8 @@ CROSS JOIN LATERAL (SELECT * FROM lease
 
 -- name: end_attempts(tenant_id, job_ids, statuses, delays, failures, losses, categories, messages, usages)
 -- Ends attempts without a result, as the rules decided: a job with status pending returns to its queue (now, or after the
--- delay in seconds), one with failed or cancelled has finished. The leases are locked by the caller's transaction.
+-- delay in seconds), one with failed or cancelled has finished. A job that has a limited key is blocked instead of ready; it no
+-- longer holds a place in any case. The leases are locked by the caller's transaction.
 WITH verdict AS MATERIALIZED (
     SELECT * FROM unnest(:job_ids::uuid[], :statuses::text[], :delays::float8[], :failures::smallint[], :losses::smallint[],
                          :categories::text[], :messages::text[], :usages::json[])
@@ -382,7 +389,9 @@ WITH verdict AS MATERIALIZED (
     RETURNING l.job_id, l.epoch, l.lane_id, l.series_id, l.attempt, v.failures, v.losses, l.max_attempts, l.submitter_id,
               l.input_bytes, l.enqueued_at, l.started_at, l.cancel_requested_at, l.worker_id, l.progress, l.concurrency_key,
               l.parent_id, l.step_no, v.status, v.category, v.message, v.usage,
-              CASE WHEN v.delay > 0 THEN clock() + make_interval(secs => v.delay) END AS run_at
+              CASE WHEN v.delay > 0 THEN clock() + make_interval(secs => v.delay) END AS run_at,
+              CASE WHEN l.concurrency_key IS NOT NULL AND EXISTS (SELECT FROM limited_lane WHERE id = l.lane_id OFFSET 0)
+                   THEN l.concurrency_key END AS limited_key
 ), logged AS (
     INSERT INTO attempt (tenant_id, job_id, epoch, attempt, enqueued_at, started_at, finished_at, worker_id, category, message,
                          usage)
@@ -393,13 +402,13 @@ WITH verdict AS MATERIALIZED (
                        input_bytes, enqueued_at, concurrency_key, parent_id, step_no)
     SELECT :tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id, input_bytes, clock(),
            concurrency_key, parent_id, step_no
-    FROM ended WHERE status = 'pending' AND run_at IS NULL
+    FROM ended WHERE status = 'pending' AND run_at IS NULL AND limited_key IS NULL
 ), scheduled AS (
     INSERT INTO later (tenant_id, job_id, run_at, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id,
                        input_bytes, enqueued_at, concurrency_key, parent_id, step_no)
     SELECT :tenant_id, job_id, run_at, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id, input_bytes,
            clock(), concurrency_key, parent_id, step_no
-    FROM ended WHERE status = 'pending' AND run_at IS NOT NULL
+    FROM ended WHERE status = 'pending' AND (run_at IS NOT NULL OR limited_key IS NOT NULL)
 ), kept AS (
     INSERT INTO done (tenant_id, job_id, series_id, attempt, epoch, enqueued_at, started_at, finished_at,
                       cancel_requested_at, status, worker_id, error_category, error_message, progress)
@@ -446,7 +455,7 @@ WITH verdict AS MATERIALIZED (
         FROM ended WHERE status <> 'pending' HAVING count(*) > 0
     ) e CROSS JOIN LATERAL flow_ended(:tenant_id, e.job_ids, e.letters) d
 )
-SELECT e.job_id, e.epoch, e.status, e.run_at, s.task_type, s.model_profile,
+SELECT e.job_id, e.epoch, e.status, e.run_at, s.task_type, s.model_profile, e.lane_id, e.limited_key,
        (SELECT EXISTS (SELECT FROM run_limit WHERE tenant_id = :tenant_id)) AS limited,
        (SELECT array_agg(run_id) FROM mailed) AS mailed, (SELECT array_agg(woken) FROM mailed) AS woken
 FROM ended e JOIN series s ON s.tenant_id = :tenant_id AND s.id = e.series_id;
@@ -454,7 +463,8 @@ FROM ended e JOIN series s ON s.tenant_id = :tenant_id AND s.id = e.series_id;
 
 -- name: cancel(tenant_id, job_ids)
 -- Cancels pending jobs at once and requests that running ones stop. Jobs in neither state are not returned. A run of a flow that
--- has begun gets the request as mail, which its code handles. Locks: ready, later and lease rows, each in job id order, then gates;
+-- has begun gets the request as mail, which its code handles. limited_key is the concurrency key of a job that was ready, if its
+-- queue has a rule; the job has held a place of it. Locks: ready, later and lease rows, each in job id order, then gates;
 -- waits for a claim that is taking one of them.
 WITH named AS MATERIALIZED (
     SELECT w.job_id, g.begun
@@ -477,10 +487,10 @@ WITH named AS MATERIALIZED (
     CROSS JOIN LATERAL (SELECT * FROM lease WHERE tenant_id = :tenant_id AND job_id = w.job_id FOR UPDATE) l
 ), from_ready AS (
     DELETE FROM ready WHERE ctid = ANY (ARRAY(SELECT row_tid FROM held_ready)) AND tenant_id = :tenant_id
-    RETURNING job_id, series_id, attempt, enqueued_at, parent_id, step_no
+    RETURNING job_id, series_id, attempt, enqueued_at, parent_id, step_no, lane_id, concurrency_key
 ), from_later AS (
     DELETE FROM later WHERE ctid = ANY (ARRAY(SELECT row_tid FROM held_later)) AND tenant_id = :tenant_id
-    RETURNING job_id, series_id, attempt, enqueued_at, parent_id, step_no
+    RETURNING job_id, series_id, attempt, enqueued_at, parent_id, step_no, lane_id, NULL AS concurrency_key
 ), gone AS (
     SELECT * FROM from_ready UNION ALL SELECT * FROM from_later
 ), kept AS (
@@ -517,18 +527,22 @@ WITH named AS MATERIALIZED (
 )
 SELECT c.*, (SELECT array_agg(run_id) FROM hints) AS mailed, (SELECT array_agg(woken) FROM hints) AS woken
 FROM (
-    SELECT job_id, 'cancelled' AS status FROM gone
+    SELECT job_id, 'cancelled' AS status, lane_id,
+           CASE WHEN concurrency_key IS NOT NULL AND EXISTS (SELECT FROM limited_lane WHERE id = gone.lane_id OFFSET 0)
+                THEN concurrency_key END AS limited_key
+    FROM gone
     UNION ALL
-    SELECT job_id, 'running' AS status FROM held_lease
+    SELECT job_id, 'running', NULL, NULL FROM held_lease
     UNION ALL
-    SELECT run_id, 'waiting' AS status FROM asked
+    SELECT run_id, 'waiting', NULL, NULL FROM asked
 ) c;
 
 
 -- name: retry(tenant_id, job_ids)
 -- Returns failed and running jobs to pending, with all their attempts available again. Running ones lose their lease.
 -- Jobs in neither state are not returned, nor are runs of flows, and failed jobs whose run has not ended: its history has their
--- failure. Locks: done and lease rows, each in job id order.
+-- failure. Those that have a limited key are blocked; a running one no longer holds a place. Locks: done and lease rows, each in
+-- job id order.
 WITH wanted AS MATERIALIZED (
     SELECT DISTINCT job_id FROM unnest(:job_ids::uuid[]) AS w(job_id) ORDER BY job_id
 ), plain AS MATERIALIZED (
@@ -558,15 +572,26 @@ WITH wanted AS MATERIALIZED (
 ), again AS (
     SELECT job_id, series_id, attempt, NULL::uuid AS parent_id, NULL::int AS step_no FROM from_done
     UNION ALL SELECT job_id, series_id, attempt, parent_id, step_no FROM from_lease
-), queued AS (
-    INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, max_attempts, submitter_id, input_bytes, enqueued_at,
-                       concurrency_key, parent_id, step_no)
-    SELECT :tenant_id, a.job_id, j.lane_id, a.series_id, a.attempt, j.max_attempts, j.submitter_id, j.input_bytes, clock(),
-           j.concurrency_key, a.parent_id, a.step_no
+), described AS MATERIALIZED (
+    SELECT a.job_id, j.lane_id, a.series_id, a.attempt, j.max_attempts, j.submitter_id, j.input_bytes, j.concurrency_key,
+           a.parent_id, a.step_no,
+           CASE WHEN j.concurrency_key IS NOT NULL AND EXISTS (SELECT FROM limited_lane WHERE id = j.lane_id OFFSET 0)
+                THEN j.concurrency_key END AS limited_key
     FROM again a
     CROSS JOIN LATERAL (SELECT lane_id, max_attempts, submitter_id, octet_length(input::text) AS input_bytes, concurrency_key
                         FROM job WHERE tenant_id = :tenant_id AND id = a.job_id OFFSET 0) j
-    ORDER BY a.job_id
+), queued AS (
+    INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, max_attempts, submitter_id, input_bytes, enqueued_at,
+                       concurrency_key, parent_id, step_no)
+    SELECT :tenant_id, job_id, lane_id, series_id, attempt, max_attempts, submitter_id, input_bytes, clock(), concurrency_key,
+           parent_id, step_no
+    FROM described WHERE limited_key IS NULL ORDER BY job_id
+), blocked AS (
+    INSERT INTO later (tenant_id, job_id, lane_id, series_id, attempt, max_attempts, submitter_id, input_bytes, enqueued_at,
+                       concurrency_key, parent_id, step_no)
+    SELECT :tenant_id, job_id, lane_id, series_id, attempt, max_attempts, submitter_id, input_bytes, clock(), concurrency_key,
+           parent_id, step_no
+    FROM described WHERE limited_key IS NOT NULL
 ), counted AS (
     INSERT INTO stat_delta (tenant_id, series_id, pending, failed, running)
     SELECT :tenant_id, series_id, sum(pending), sum(failed), sum(running)
@@ -585,5 +610,5 @@ WITH wanted AS MATERIALIZED (
     SELECT :tenant_id, clock(), 'job.retried', array_agg(job_id), array_agg(series_id), array_agg(attempt)
     FROM again HAVING count(*) > 0
 )
-SELECT a.job_id, s.task_type, s.model_profile
-FROM again a JOIN series s ON s.tenant_id = :tenant_id AND s.id = a.series_id;
+SELECT d.job_id, s.task_type, s.model_profile, d.lane_id, d.limited_key
+FROM described d JOIN series s ON s.tenant_id = :tenant_id AND s.id = d.series_id;

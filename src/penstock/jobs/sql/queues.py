@@ -6,16 +6,27 @@ The conventions are those of ``store``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
 
-from penstock.jobs.sql.store import NO_MAIL, Connection, Mailed, NewJob, Queue
+from penstock.jobs.sql.store import NO_MAIL, Connection, LimitedKey, Mailed, NewJob, Queue, limited_keys
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 
 _sql = queries.load(__file__, "queues.sql")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expired:
+    """The jobs that no worker took in time."""
+
+    jobs: list[UUID]
+    more: bool  # whether there may be more
+    freed: Sequence[LimitedKey]  # keys of which a place is free now
+    mailed: dict[TenantId, Mailed]
 
 
 async def note_served(connection: Connection, tenant: TenantId | None, served: Sequence[Queue]) -> None:
@@ -50,13 +61,15 @@ async def set_expiry(connection: Connection, tenant: TenantId, jobs: Sequence[Ne
     )
 
 
-async def expire(connection: Connection, *, limit: int) -> tuple[list[UUID], bool, dict[TenantId, Mailed]]:
-    """Fail jobs of every tenant that no worker took in time.
-
-    Returns them, whether there may be more, and the runs that got mail.
-    """
+async def expire(connection: Connection, *, limit: int) -> Expired:
+    """Fail jobs of every tenant that no worker took in time."""
     rows = await _sql.expire.rows(connection, limit=limit)
-    return [row["job_id"] for row in rows], bool(rows) and rows[0]["looked"] == limit, _mailed(rows)
+    return Expired(
+        jobs=[row["job_id"] for row in rows],
+        more=bool(rows) and rows[0]["looked"] == limit,
+        freed=limited_keys(rows),
+        mailed=_mailed(rows),
+    )
 
 
 def _mailed(rows: Sequence[asyncpg.Record]) -> dict[TenantId, Mailed]:

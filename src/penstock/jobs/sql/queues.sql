@@ -58,7 +58,7 @@ FROM unnest(:job_ids::uuid[], :expires_ats::timestamptz[], :ttls::float8[]) AS x
 -- tenant: every (maintenance; rows keep their tenant)
 -- Fails pending jobs that have expired and that no worker has taken. If a claim or a cancel is taking one at the moment, waits
 -- for that and leaves the job alone; a later pass, which finds the job elsewhere, removes its row in expiry. Each job has an
--- event row of its own, so that its history finds the event after a retry as well.
+-- event row of its own, so that its history finds the event after a retry as well. limited_key is as in the statement "cancel".
 -- Locks: expiry rows in the order of their time, skipping locked ones; then ready and later rows, each in job id order.
 -- Index: expiry_due, and the tables' keys by job id.
 WITH due AS MATERIALIZED (
@@ -76,10 +76,10 @@ WITH due AS MATERIALIZED (
                         FOR UPDATE) l
 ), from_ready AS (
     DELETE FROM ready WHERE ctid = ANY (ARRAY(SELECT row_tid FROM held_ready))
-    RETURNING tenant_id, job_id, series_id, attempt, enqueued_at, parent_id, step_no
+    RETURNING tenant_id, job_id, series_id, attempt, enqueued_at, parent_id, step_no, lane_id, concurrency_key
 ), from_later AS (
     DELETE FROM later WHERE ctid = ANY (ARRAY(SELECT row_tid FROM held_later))
-    RETURNING tenant_id, job_id, series_id, attempt, enqueued_at, parent_id, step_no
+    RETURNING tenant_id, job_id, series_id, attempt, enqueued_at, parent_id, step_no, lane_id, NULL AS concurrency_key
 ), gone AS (
     SELECT g.*, format('no worker took the job until %s', to_char(d.expires_at, 'YYYY-MM-DD"T"HH24:MI:SS"Z"')) AS message
     FROM (SELECT * FROM from_ready UNION ALL SELECT * FROM from_later) g
@@ -116,7 +116,9 @@ WITH due AS MATERIALIZED (
 )
 SELECT job_id, (SELECT count(*) FROM due) AS looked, (SELECT array_agg(run_id) FROM mailed) AS mailed,
        (SELECT array_agg(tenant_id) FROM mailed) AS mailed_tenants,
-       (SELECT array_agg(woken) FROM mailed) AS woken
+       (SELECT array_agg(woken) FROM mailed) AS woken, lane_id,
+       CASE WHEN concurrency_key IS NOT NULL AND EXISTS (SELECT FROM limited_lane WHERE id = gone.lane_id OFFSET 0) THEN concurrency_key
+            END AS limited_key
 FROM gone;
 
 

@@ -6,7 +6,7 @@ transaction. What is only read is in ``reading`` and ``event_store``, what is do
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -28,6 +28,7 @@ Connection = asyncpg.Connection
 Queue = tuple[str, str]  # task type, model profile
 Lane = tuple[str, str, int, bool]  # task type, model profile, priority, whether its jobs have concurrency keys
 TenantQueue = tuple[TenantId, str, str]  # the same of one tenant
+LimitedKey = tuple[int, str]  # a lane of a queue that has a rule for concurrency keys, and a concurrency key
 
 _sql = queries.load(__file__)
 
@@ -92,6 +93,12 @@ class EndedAttempt:
     run_at: datetime | None
     queue: TenantQueue
     limited: bool  # whether the tenant's running jobs are limited
+    limited_key: LimitedKey | None  # of which it held a place; a pending job with one is blocked
+
+    @property
+    def ready(self) -> bool:
+        """Whether the job can run again at once."""
+        return self.status is Status.PENDING and self.run_at is None and self.limited_key is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +117,24 @@ class Mailed:
 
 
 NO_MAIL = Mailed()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreatedJobs:
+    """The time at which jobs were created, and the keys of which some may be blocked."""
+
+    at: datetime
+    blocked: Sequence[LimitedKey]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Completed:
+    """The completions that were stored."""
+
+    leases: frozenset[tuple[UUID, int]]  # (job, epoch) pairs whose epoch held
+    limited: bool  # whether the tenant's running jobs are limited
+    freed: Sequence[LimitedKey]  # keys of which a place is free now
+    mailed: Mailed
 
 
 async def resolve_series(
@@ -196,8 +221,8 @@ async def release_key(connection: Connection, tenant: TenantId, owner_service: s
     await _sql.release_key.run(connection, tenant_id=tenant, owner_service=owner_service, key=key, job_id=job_id)
 
 
-async def create(connection: Connection, tenant: TenantId, jobs: Sequence[NewJob]) -> datetime:
-    """Insert jobs in the order given; return the time of their creation."""
+async def create(connection: Connection, tenant: TenantId, jobs: Sequence[NewJob]) -> CreatedJobs:
+    """Insert jobs in the order given."""
     rows = await _sql.create.rows(
         connection,
         tenant_id=tenant,
@@ -216,8 +241,8 @@ async def create(connection: Connection, tenant: TenantId, jobs: Sequence[NewJob
         tags=["\x1f".join(job.submission.tags) or None for job in jobs],
         concurrency_keys=[job.submission.concurrency_key for job in jobs],
     )
-    created_at: datetime = rows[0]["created_at"]
-    return created_at
+    keys = [(job.lane_id, job.submission.concurrency_key or "") for job in jobs] if rows[0]["blocked"] else []
+    return CreatedJobs(at=rows[0]["created_at"], blocked=[key for key in keys if key[1]])
 
 
 async def open_gates(connection: Connection, tenant: TenantId, runs: Sequence[NewJob]) -> None:
@@ -303,12 +328,8 @@ async def complete(
     charging: Charging = usage.unpriced,
     *,
     is_call: bool = True,
-) -> tuple[set[tuple[UUID, int]], bool, Mailed]:
-    """Store results and record the usage. An attempt that reports no calls counts as one, unless ``is_call`` is false.
-
-    Returns the (job, epoch) pairs whose epoch held, whether running jobs of the tenant are limited, and the runs
-    that got mail.
-    """
+) -> Completed:
+    """Store results and record the usage. An attempt that reports no calls counts as one, unless not ``is_call``."""
     rows = await _sql.complete.rows(
         connection,
         tenant_id=tenant,
@@ -318,7 +339,12 @@ async def complete(
         sizes=[memoryview(completion.result).nbytes for completion in completions],
         usages=[usage.stored(completion.usage, charging) or _calls(is_call) for completion in completions],
     )
-    return {(row["job_id"], row["epoch"]) for row in rows}, bool(rows) and rows[0]["limited"], Mailed.of(rows)
+    return Completed(
+        leases=frozenset((row["job_id"], row["epoch"]) for row in rows),
+        limited=bool(rows) and rows[0]["limited"],
+        freed=limited_keys(rows),
+        mailed=Mailed.of(rows),
+    )
 
 
 def _calls(is_call: bool) -> bytes | None:
@@ -394,6 +420,7 @@ async def end_attempts(
             run_at=row["run_at"],
             queue=(tenant, row["task_type"], row["model_profile"]),
             limited=row["limited"],
+            limited_key=(row["lane_id"], row["limited_key"]) if row["limited_key"] is not None else None,
         )
         for row in rows
     }
@@ -402,17 +429,32 @@ async def end_attempts(
 
 async def cancel(
     connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]
-) -> tuple[dict[UUID, Status], Mailed]:
+) -> tuple[dict[UUID, Status], Sequence[LimitedKey], Mailed]:
     """Cancel pending jobs and request that running ones stop.
 
-    Returns each one's status: cancelled, running, or waiting for a run of a flow that has begun; and the runs that
-    got mail.
+    Returns each one's status: cancelled, running, or waiting for a run of a flow that has begun; the keys of which a
+    place is free now; and the runs that got mail.
     """
     rows = await _sql.cancel.rows(connection, tenant_id=tenant, job_ids=list(job_ids))
-    return {row["job_id"]: Status(row["status"]) for row in rows}, Mailed.of(rows)
+    return {row["job_id"]: Status(row["status"]) for row in rows}, limited_keys(rows), Mailed.of(rows)
 
 
-async def retry(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]) -> dict[UUID, Queue]:
-    """Return failed and running jobs to pending; returns the jobs that changed, with their queues."""
+async def retry(
+    connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]
+) -> tuple[dict[UUID, Queue], Sequence[LimitedKey]]:
+    """Return failed and running jobs to pending.
+
+    Returns the jobs that changed, with their queues, and the keys of which jobs may be blocked.
+    """
     rows = await _sql.retry.rows(connection, tenant_id=tenant, job_ids=list(job_ids))
-    return {row["job_id"]: (row["task_type"], row["model_profile"]) for row in rows}
+    return {row["job_id"]: (row["task_type"], row["model_profile"]) for row in rows}, limited_keys(rows)
+
+
+def freed_by(ended: Iterable[EndedAttempt]) -> list[LimitedKey]:
+    """Return the keys of which a place is free now."""
+    return [one.limited_key for one in ended if one.limited_key is not None]
+
+
+def limited_keys(rows: Sequence[asyncpg.Record]) -> list[LimitedKey]:
+    """Return the keys in the columns ``lane_id`` and ``limited_key``."""
+    return [(row["lane_id"], row["limited_key"]) for row in rows if row["limited_key"] is not None]

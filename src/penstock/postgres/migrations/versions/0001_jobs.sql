@@ -124,6 +124,7 @@ CREATE TABLE ready (
     UNIQUE (tenant_id, job_id)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0,
         autovacuum_analyze_scale_factor = 0.2, vacuum_truncate = off);
+CREATE INDEX ready_key ON ready (lane_id, concurrency_key) WHERE concurrency_key IS NOT NULL;
 
 -- Queues whose jobs no worker may take. tenant_id 0 means all tenants, '' any task type or profile.
 CREATE TABLE pause (
@@ -198,11 +199,11 @@ BEGIN
     END LOOP;
 END $$;
 
--- Jobs that are scheduled, or wait for a retry.
+-- Jobs that are scheduled, wait for a retry or, without run_at, are blocked: they wait for a place of their concurrency key.
 CREATE TABLE later (
     tenant_id    integer NOT NULL,
     job_id       uuid NOT NULL,
-    run_at       timestamptz NOT NULL,
+    run_at       timestamptz,
     lane_id      integer NOT NULL,
     series_id    integer NOT NULL,
     attempt      integer NOT NULL DEFAULT 0,
@@ -215,10 +216,12 @@ CREATE TABLE later (
     concurrency_key text,
     parent_id    uuid,
     step_no      integer,
-    PRIMARY KEY (tenant_id, job_id)
+    PRIMARY KEY (tenant_id, job_id),
+    CHECK (run_at IS NOT NULL OR concurrency_key IS NOT NULL)
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000, autovacuum_vacuum_cost_delay = 0,
         vacuum_truncate = off);
-CREATE INDEX later_due ON later (run_at, job_id);
+CREATE INDEX later_due ON later (run_at, job_id) WHERE run_at IS NOT NULL;
+CREATE INDEX later_blocked ON later (lane_id, concurrency_key, enqueued_at, job_id) WHERE run_at IS NULL;
 
 -- Pending jobs that fail when no worker has taken them in time. A row is removed at that time, whatever the job's state.
 CREATE TABLE expiry (
@@ -274,6 +277,225 @@ CREATE TABLE lease (
     PRIMARY KEY (tenant_id, job_id)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
         autovacuum_vacuum_cost_delay = 0, vacuum_truncate = off);
+CREATE INDEX lease_key ON lease (lane_id, concurrency_key) WHERE concurrency_key IS NOT NULL;
+
+-- The most jobs with the same concurrency key that may run at a time in a queue. tenant_id 0 means the queue of each tenant;
+-- where a tenant has a rule of its own too, the smaller number holds. The key '' stands for every key (the rule), others are
+-- exceptions to it.
+--
+-- A job with a key in ready or lease holds a place of its key. In a queue with a rule there are at most as many places as the
+-- rule allows, so claims need not check anything. Only admit() moves jobs of such a queue to ready. Every statement that
+-- makes a job ready sends it to later as blocked if its queue has a rule; admit() then runs in a transaction of its own, after
+-- the commit of what added a blocked job or freed a place.
+CREATE TABLE key_rule (
+    task_type       text NOT NULL,
+    model_profile   text NOT NULL,
+    tenant_id       integer NOT NULL,
+    concurrency_key text NOT NULL,
+    max_running     integer NOT NULL CHECK (max_running > 0),
+    PRIMARY KEY (task_type, model_profile, tenant_id, concurrency_key)
+);
+
+-- Rules that were changed or removed, and whose queues have not been arranged by them yet.
+CREATE TABLE key_change (
+    task_type     text NOT NULL,
+    model_profile text NOT NULL,
+    tenant_id     integer NOT NULL,
+    changed_at    timestamptz NOT NULL,
+    PRIMARY KEY (task_type, model_profile, tenant_id)
+);
+
+-- Lanes of queues with a rule. Statements read it only for jobs that have a key. Index: primary keys of lane and key_rule.
+CREATE VIEW limited_lane AS
+SELECT n.id FROM lane n
+JOIN key_rule r ON r.task_type = n.task_type AND r.model_profile = n.model_profile AND r.tenant_id IN (0, n.tenant_id)
+     AND r.concurrency_key = ''
+WHERE n.keyed;
+
+-- The state of some keys, each of one tenant's queue. Index: unique index of lane; lease_key, ready_key, later_blocked, once
+-- for each keyed lane of the queue; primary key of key_rule.
+CREATE FUNCTION key_states(tenants integer[], task_types text[], model_profiles text[], keys text[])
+RETURNS TABLE (
+    tenant_id       integer,
+    task_type       text,
+    model_profile   text,
+    concurrency_key text,
+    places          integer,  -- null: no rule
+    running         bigint,
+    ready           bigint,
+    lowest          smallint, -- the lowest priority of a ready job
+    highest         smallint  -- the highest priority of a blocked job; null: none is blocked
+) LANGUAGE sql STABLE AS $$
+    SELECT w.*, c.places, p.running, p.ready, p.lowest, p.highest
+    FROM unnest(tenants, task_types, model_profiles, keys) AS w(tenant_id, task_type, model_profile, concurrency_key)
+    CROSS JOIN LATERAL (
+        SELECT min(coalesce(x.max_running, r.max_running)) AS places
+        FROM key_rule r
+        LEFT JOIN key_rule x ON x.task_type = r.task_type AND x.model_profile = r.model_profile
+                             AND x.tenant_id = r.tenant_id AND x.concurrency_key = w.concurrency_key
+        WHERE r.task_type = w.task_type AND r.model_profile = w.model_profile AND r.tenant_id IN (0, w.tenant_id)
+          AND r.concurrency_key = '' OFFSET 0
+    ) c
+    CROSS JOIN LATERAL (
+        SELECT coalesce(sum(l.jobs), 0)::bigint AS running, coalesce(sum(r.jobs), 0)::bigint AS ready,
+               min(n.priority) FILTER (WHERE r.jobs > 0) AS lowest, max(n.priority) FILTER (WHERE b.found) AS highest
+        FROM lane n
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS jobs FROM lease WHERE lane_id = n.id AND concurrency_key = w.concurrency_key OFFSET 0
+        ) l
+        CROSS JOIN LATERAL (
+            SELECT count(*) AS jobs FROM ready WHERE lane_id = n.id AND concurrency_key = w.concurrency_key OFFSET 0
+        ) r
+        CROSS JOIN LATERAL (
+            SELECT EXISTS (SELECT FROM later WHERE lane_id = n.id AND concurrency_key = w.concurrency_key AND run_at IS NULL
+                           OFFSET 0) AS found OFFSET 0
+        ) b
+        WHERE n.tenant_id = w.tenant_id AND n.task_type = w.task_type AND n.model_profile = w.model_profile AND n.keyed
+        OFFSET 0
+    ) p
+$$;
+
+-- Those of the keys, each named with any lane of its queue, whose jobs are not where they should be: a blocked job has room or
+-- a higher priority than a ready one, or there are more ready jobs than places.
+CREATE FUNCTION unsettled_keys(lane_ids integer[], keys text[])
+RETURNS TABLE (tenant_id integer, task_type text, model_profile text, concurrency_key text) LANGUAGE sql STABLE AS $$
+    SELECT s.tenant_id, s.task_type, s.model_profile, s.concurrency_key
+    FROM (
+        SELECT array_agg(q.tenant_id) AS tenants, array_agg(q.task_type) AS task_types,
+               array_agg(q.model_profile) AS model_profiles, array_agg(q.concurrency_key) AS keys
+        FROM (
+            SELECT DISTINCT n.tenant_id, n.task_type, n.model_profile, w.concurrency_key
+            FROM unnest(lane_ids, keys) AS w(lane_id, concurrency_key) JOIN lane n ON n.id = w.lane_id
+        ) q
+    ) a
+    CROSS JOIN LATERAL key_states(a.tenants, a.task_types, a.model_profiles, a.keys) s
+    WHERE (s.highest IS NOT NULL AND (s.places IS NULL OR s.running + s.ready < s.places OR s.highest > s.lowest))
+       OR (s.ready > 0 AND s.running + s.ready > s.places)
+$$;
+
+-- Admits blocked jobs of some keys, each named with any lane of its queue, to the free places: those of the highest priority
+-- first, then those that have waited longest; at most a given number of each key. First, ready jobs make way for blocked ones of
+-- higher priority, and for a rule that allows fewer. Returns how many jobs of each queue were admitted, and how many of them
+-- became blocked.
+--
+-- The advisory locks let one transaction at a time admit jobs of a key, and each statement below takes its own snapshot after
+-- them, so it sees all earlier admissions. It may see a lease that is just being deleted; the transaction that deletes it
+-- admits a job after its commit. A claim changes no place, because it moves a job from ready to lease. The keys that are
+-- settled are left out before anything is locked: what unsettles a key has committed before this function is called for it.
+-- The commit does not wait for the disk: if it is lost in a crash of the server, the jobs are blocked as before, and the
+-- housekeeper admits them.
+-- Locks: those advisory locks, in order; the ready and later rows that are moved, skipping locked ones.
+CREATE FUNCTION admit(lane_ids integer[], keys text[], at_most integer)
+RETURNS TABLE (tenant_id integer, task_type text, model_profile text, admitted bigint, displaced bigint) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    tenants integer[];
+    task_types text[];
+    model_profiles text[];
+    the_keys text[];
+    moved jsonb; -- the number of displaced jobs by tenant and queue
+BEGIN
+    SELECT array_agg(u.tenant_id), array_agg(u.task_type), array_agg(u.model_profile), array_agg(u.concurrency_key)
+    INTO tenants, task_types, model_profiles, the_keys FROM unsettled_keys(lane_ids, keys) u;
+    IF the_keys IS NULL THEN
+        RETURN;
+    END IF;
+    PERFORM set_config('synchronous_commit', 'off', true);
+    PERFORM pg_advisory_xact_lock(hashtext('penstock.admit'), l.number)
+    FROM (
+        SELECT DISTINCT hashtext(concat_ws(chr(31), w.tenant_id, w.task_type, w.model_profile, w.concurrency_key)) AS number
+        FROM unnest(tenants, task_types, model_profiles, the_keys) AS w(tenant_id, task_type, model_profile, concurrency_key)
+        ORDER BY number OFFSET 0
+    ) l;
+    WITH full_key AS MATERIALIZED (
+        SELECT s.*, greatest(s.places - s.running, 0) AS slots FROM key_states(tenants, task_types, model_profiles, the_keys) s
+        WHERE s.ready > 0 AND (s.running + s.ready > s.places OR s.highest > s.lowest)
+    ), victim AS MATERIALIZED (
+        SELECT v.lane_id, v.seq FROM full_key k
+        CROSS JOIN LATERAL (
+            SELECT u.lane_id, u.seq
+            FROM (
+                SELECT u.*, row_number() OVER (ORDER BY u.priority DESC, u.is_blocked, u.seq) AS place
+                FROM (
+                    SELECT n.id AS lane_id, n.priority, false AS is_blocked, r.seq
+                    FROM lane n
+                    CROSS JOIN LATERAL (
+                        SELECT seq FROM ready WHERE lane_id = n.id AND concurrency_key = k.concurrency_key OFFSET 0
+                    ) r
+                    WHERE n.tenant_id = k.tenant_id AND n.task_type = k.task_type AND n.model_profile = k.model_profile
+                      AND n.keyed
+                    UNION ALL
+                    SELECT n.id, n.priority, true, 0
+                    FROM lane n
+                    CROSS JOIN LATERAL (
+                        SELECT FROM later WHERE lane_id = n.id AND concurrency_key = k.concurrency_key AND run_at IS NULL
+                        LIMIT k.ready
+                    ) b
+                    WHERE n.tenant_id = k.tenant_id AND n.task_type = k.task_type AND n.model_profile = k.model_profile
+                      AND n.keyed AND n.priority > k.lowest
+                ) u
+            ) u
+            WHERE NOT u.is_blocked AND u.place > k.slots ORDER BY u.place DESC LIMIT at_most
+        ) v
+    ), held AS MATERIALIZED (
+        SELECT r.row_tid FROM victim v
+        CROSS JOIN LATERAL (
+            SELECT ctid AS row_tid FROM ready WHERE lane_id = v.lane_id AND seq = v.seq FOR UPDATE SKIP LOCKED
+        ) r
+    ), removed AS (
+        DELETE FROM ready WHERE ctid = ANY (ARRAY(SELECT row_tid FROM held)) RETURNING *
+    ), blocked AS (
+        INSERT INTO later (tenant_id, job_id, run_at, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id,
+                           input_bytes, enqueued_at, concurrency_key, parent_id, step_no)
+        SELECT tenant_id, job_id, NULL, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id,
+               input_bytes, enqueued_at, concurrency_key, parent_id, step_no
+        FROM removed
+        RETURNING lane_id
+    )
+    SELECT jsonb_object_agg(q.queue, q.jobs) INTO moved
+    FROM (
+        SELECT concat_ws(chr(31), n.tenant_id, n.task_type, n.model_profile) AS queue, count(*) AS jobs
+        FROM blocked b JOIN lane n ON n.id = b.lane_id GROUP BY 1
+    ) q;
+    RETURN QUERY
+    WITH free AS MATERIALIZED (
+        SELECT s.*, CASE WHEN s.places IS NULL THEN at_most ELSE least(at_most, s.places - s.running - s.ready) END AS room
+        FROM key_states(tenants, task_types, model_profiles, the_keys) s
+    ), chosen AS MATERIALIZED (
+        SELECT b.row_tid FROM free k
+        CROSS JOIN LATERAL (
+            SELECT b.row_tid
+            FROM lane n
+            CROSS JOIN LATERAL (
+                SELECT ctid AS row_tid, enqueued_at, job_id FROM later
+                WHERE lane_id = n.id AND concurrency_key = k.concurrency_key AND run_at IS NULL
+                ORDER BY enqueued_at, job_id LIMIT k.room FOR UPDATE SKIP LOCKED
+            ) b
+            WHERE n.tenant_id = k.tenant_id AND n.task_type = k.task_type AND n.model_profile = k.model_profile AND n.keyed
+            ORDER BY n.priority DESC, b.enqueued_at, b.job_id LIMIT k.room
+        ) b
+        WHERE k.room > 0 AND k.highest IS NOT NULL
+    ), removed AS (
+        DELETE FROM later WHERE ctid = ANY (ARRAY(SELECT row_tid FROM chosen)) RETURNING *
+    ), queued AS (
+        INSERT INTO ready (tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id,
+                           input_bytes, enqueued_at, concurrency_key, parent_id, step_no)
+        SELECT tenant_id, job_id, lane_id, series_id, attempt, failures, losses, max_attempts, submitter_id, input_bytes,
+               enqueued_at, concurrency_key, parent_id, step_no
+        FROM removed ORDER BY enqueued_at, job_id
+        RETURNING lane_id
+    ), added AS (
+        SELECT n.tenant_id, n.task_type, n.model_profile, count(*) AS jobs
+        FROM queued q JOIN lane n ON n.id = q.lane_id GROUP BY n.tenant_id, n.task_type, n.model_profile
+    )
+    SELECT q.*, coalesce(a.jobs, 0),
+           coalesce((moved->>concat_ws(chr(31), q.tenant_id, q.task_type, q.model_profile))::bigint, 0)
+    FROM (
+        SELECT DISTINCT w.tenant_id, w.task_type, w.model_profile
+        FROM unnest(tenants, task_types, model_profiles) AS w(tenant_id, task_type, model_profile)
+    ) q
+    LEFT JOIN added a ON a.tenant_id = q.tenant_id AND a.task_type = q.task_type AND a.model_profile = q.model_profile;
+END $$;
 
 -- Runs of flows that have not ended: one row for each, made with its job. A run that is parked waits: it is in none of the
 -- other tables of states.

@@ -217,7 +217,16 @@ BEGIN
                            concurrency_key, parent_id, step_no)
         SELECT the_tenant, run_id, lane_id, series_id, attempt, max_attempts, submitter_id, input_bytes, clock(),
                concurrency_key, parent_id, step_no
-        FROM opened WHERE is_woken ORDER BY run_id
+        FROM opened o
+        WHERE is_woken AND (concurrency_key IS NULL OR NOT EXISTS (SELECT FROM limited_lane WHERE id = o.lane_id OFFSET 0))
+        ORDER BY run_id
+    ), blocked AS ( -- until admit() has a place of their concurrency key for them
+        INSERT INTO later (tenant_id, job_id, lane_id, series_id, attempt, max_attempts, submitter_id, input_bytes, enqueued_at,
+                           concurrency_key, parent_id, step_no)
+        SELECT the_tenant, run_id, lane_id, series_id, attempt, max_attempts, submitter_id, input_bytes, clock(),
+               concurrency_key, parent_id, step_no
+        FROM opened o
+        WHERE is_woken AND concurrency_key IS NOT NULL AND EXISTS (SELECT FROM limited_lane WHERE id = o.lane_id OFFSET 0)
     ), counted AS (
         INSERT INTO stat_delta (tenant_id, series_id, waiting, pending)
         SELECT the_tenant, series_id, -count(*), count(*) FROM opened WHERE is_woken GROUP BY series_id
@@ -367,7 +376,16 @@ BEGIN
                            concurrency_key, parent_id, step_no)
         SELECT the_tenant, run_id, lane_id, series_id, attempt, max_attempts, submitter_id, input_bytes, clock(),
                concurrency_key, parent_id, step_no
-        FROM opened ORDER BY run_id
+        FROM opened o
+        WHERE (concurrency_key IS NULL OR NOT EXISTS (SELECT FROM limited_lane WHERE id = o.lane_id OFFSET 0))
+        ORDER BY run_id
+    ), blocked AS ( -- until admit() has a place of their concurrency key for them
+        INSERT INTO later (tenant_id, job_id, lane_id, series_id, attempt, max_attempts, submitter_id, input_bytes, enqueued_at,
+                           concurrency_key, parent_id, step_no)
+        SELECT the_tenant, run_id, lane_id, series_id, attempt, max_attempts, submitter_id, input_bytes, clock(),
+               concurrency_key, parent_id, step_no
+        FROM opened o
+        WHERE concurrency_key IS NOT NULL AND EXISTS (SELECT FROM limited_lane WHERE id = o.lane_id OFFSET 0)
     ), counted AS (
         INSERT INTO stat_delta (tenant_id, series_id, waiting, pending)
         SELECT the_tenant, series_id, -count(*), count(*) FROM opened GROUP BY series_id
@@ -474,7 +492,13 @@ BEGIN
                                concurrency_key, parent_id, step_no)
             SELECT the_tenant, id, lane_id, series_id, max_attempts, submitter_id, input_bytes, now_at, concurrency_key, run_id,
                    no
-            FROM child
+            FROM child c WHERE concurrency_key IS NULL OR NOT EXISTS (SELECT FROM limited_lane WHERE id = c.lane_id OFFSET 0)
+        ), blocked AS ( -- until admit() has a place of their concurrency key for them
+            INSERT INTO later (tenant_id, job_id, lane_id, series_id, max_attempts, submitter_id, input_bytes, enqueued_at,
+                               concurrency_key, parent_id, step_no)
+            SELECT the_tenant, id, lane_id, series_id, max_attempts, submitter_id, input_bytes, now_at, concurrency_key, run_id,
+                   no
+            FROM child c WHERE concurrency_key IS NOT NULL AND EXISTS (SELECT FROM limited_lane WHERE id = c.lane_id OFFSET 0)
         ), counted AS (
             INSERT INTO stat_delta (tenant_id, series_id, pending)
             SELECT the_tenant, series_id, count(*) FROM child GROUP BY series_id
