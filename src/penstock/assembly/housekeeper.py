@@ -9,6 +9,7 @@ from penstock.access.instance import Instance
 from penstock.access.secret_file import SecretSource
 from penstock.assembly.brokers import Brokers
 from penstock.assembly.shared import blob_service
+from penstock.blobs.reconciler import Reconciler
 from penstock.blobs.service import BlobService
 from penstock.callbacks import duties as callbacks
 from penstock.callbacks.sealing import Sealing
@@ -69,7 +70,7 @@ def build_housekeeper(
         Part(duties=[UsageRollUp(database), UsageRetention(database, usage_detail or retention)]),
         Part(duties=[QuotaExpiry(database)]),
         Part(duties=[Positions(database)]),
-        Part(duties=[Sweeper(database, blobs)]),
+        Part(duties=[Sweeper(database, blobs), Reconciler(database, blobs.stores)]),
         Part(duties=others),
     ]
     if sending is not None:

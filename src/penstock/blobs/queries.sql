@@ -142,3 +142,75 @@ WITH next AS MATERIALIZED (
 UPDATE blob_leftover l SET remove_at = clock() + interval '10 minutes' FROM next n
 WHERE l.tenant_id = n.tenant_id AND l.store_id = n.store_id AND l.key = n.key
 RETURNING l.tenant_id, l.store_id, l.key;
+
+
+-- name: misplaced(tenant_id_after, id_after, store_id, inline_bytes, limit)
+-- tenant: every (maintenance; the rows carry their tenant)
+-- Return blobs that are in another store than a new one of their size would be, in the order of their keys. Index: primary
+-- key of blob.
+SELECT tenant_id, id, media_type, filename, size_bytes, sha256, store_id, key FROM blob
+WHERE (tenant_id, id) > (:tenant_id_after::integer, :id_after::uuid) AND expires_at > clock()
+  AND store_id <> CASE WHEN size_bytes <= :inline_bytes::bigint THEN '00000000-0000-0000-0000-000000000000'::uuid
+                       ELSE :store_id::uuid END
+ORDER BY tenant_id, id LIMIT :limit::integer;
+
+
+-- name: move(tenant_id, id, from_store_id, from_key, store_id, key)
+-- Make a blob refer to a copy of its object, if it still refers to the original, which is then due for removal. Returns the
+-- blob's id, or nothing. Locks: the blob, then the row of blob_leftover. Index: their primary keys.
+WITH moved AS (
+    UPDATE blob b SET store_id = :store_id::uuid, key = :key::text, missing_at = NULL
+    WHERE b.tenant_id = :tenant_id::integer AND b.id = :id::uuid
+      AND b.store_id = :from_store_id::uuid AND b.key = :from_key::text
+      AND EXISTS (SELECT FROM blob_leftover l WHERE l.tenant_id = :tenant_id::integer AND l.store_id = :store_id::uuid
+                  AND l.key = :key::text AND l.remove_at > clock() + interval '12 hours')
+    RETURNING b.id
+), written AS (
+    DELETE FROM blob_leftover l USING moved
+    WHERE l.tenant_id = :tenant_id::integer AND l.store_id = :store_id::uuid AND l.key = :key::text
+), due AS (
+    INSERT INTO blob_leftover (tenant_id, store_id, key, remove_at)
+    SELECT :tenant_id::integer, :from_store_id::uuid, :from_key::text, clock() FROM moved
+)
+SELECT id FROM moved;
+
+
+-- name: unknown_objects(store_id, keys)
+-- tenant: every (maintenance; the keys begin with their tenant)
+-- Return which of these objects neither a blob nor a leftover refers to. Index: blob_object, primary key of blob_leftover.
+SELECT k.key FROM unnest(:keys::text[]) AS k(key)
+WHERE NOT EXISTS (SELECT FROM blob b WHERE b.store_id = :store_id::uuid AND b.key = k.key)
+  AND NOT EXISTS (SELECT FROM blob_leftover l WHERE l.tenant_id = split_part(k.key, '/', 1)::integer
+                  AND l.store_id = :store_id::uuid AND l.key = k.key);
+
+
+-- name: add_leftovers(store_id, keys)!
+-- tenant: every (maintenance; the keys begin with their tenant)
+-- Make objects that nothing refers to due for removal.
+INSERT INTO blob_leftover (tenant_id, store_id, key, remove_at)
+SELECT split_part(k.key, '/', 1)::integer, :store_id::uuid, k.key, clock() FROM unnest(:keys::text[]) AS k(key)
+WHERE NOT EXISTS (SELECT FROM blob b WHERE b.store_id = :store_id::uuid AND b.key = k.key)
+ON CONFLICT DO NOTHING;
+
+
+-- name: expected_objects(store_id, after, until, limit)
+-- tenant: every (maintenance; the rows carry their tenant)
+-- Return the objects behind a key, up to another, that blobs refer to. Index: blob_object.
+SELECT b.tenant_id, b.id, b.key, b.missing_at IS NOT NULL AS missing FROM blob b
+WHERE b.store_id = :store_id::uuid AND b.key > :after::text COLLATE "C" AND (:until::text IS NULL OR b.key <= :until::text COLLATE "C")
+ORDER BY b.key LIMIT :limit::integer;
+
+
+-- name: mark_missing(store_id, key, missing)!
+-- tenant: every (maintenance; an object belongs to one blob)
+-- Note that the object of a blob is missing, or is there again. Locks: the row. Index: blob_object.
+UPDATE blob SET missing_at = CASE WHEN :missing::boolean THEN clock() END
+WHERE store_id = :store_id::uuid AND key = :key::text AND (missing_at IS NOT NULL) <> :missing::boolean;
+
+
+-- name: trouble(limit)
+-- tenant: every (metrics of the installation)
+-- Count blobs whose object is missing, and objects that are due for removal, each up to a limit.
+-- Index: blob_missing, blob_leftover_due.
+SELECT (SELECT count(*) FROM (SELECT FROM blob WHERE missing_at IS NOT NULL LIMIT :limit::integer) m) AS missing,
+       (SELECT count(*) FROM (SELECT FROM blob_leftover WHERE remove_at <= clock() LIMIT :limit::integer) d) AS due;

@@ -72,7 +72,7 @@ class BlobService:
             place = Place(POSTGRES, key)
         else:
             place = Place(await self.stores.current_id(), key)
-        await self._write(
+        await self.write(
             tenant,
             place,
             bytes_of.all(begin),
@@ -91,8 +91,8 @@ class BlobService:
         _STORED.labels(DatabaseObjects.url).inc(len(data))
         return blob
 
-    async def _write(self, tenant: int, place: Place, chunks: AsyncIterator[bytes], description: Description) -> None:
-        """Write an object that no blob refers to yet; whatever fails, nothing of it stays."""
+    async def write(self, tenant: int, place: Place, chunks: AsyncIterator[bytes], description: Description) -> None:
+        """Write an object that no blob refers to yet; if that fails, nothing of it stays."""
         objects = await self.stores.holding(place.store_id)
         async with self._database.acquire() as connection:
             await store.begin(connection, tenant, place)

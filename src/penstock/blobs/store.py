@@ -6,6 +6,7 @@ data, which apply to all tenants and return the tenant of each row. None opens a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -164,3 +165,89 @@ async def due(connection: asyncpg.Connection, *, limit: int) -> list[tuple[int, 
     """Return objects to remove, with their tenants. Those that are not forgotten are due again in ten minutes."""
     rows = await _sql.due.rows(connection, limit=limit)
     return [(row["tenant_id"], Place(row["store_id"], row["key"])) for row in rows]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Misplaced:
+    """A blob that is in another store than a new one of its size would be."""
+
+    tenant_id: int
+    id: UUID
+    media_type: str
+    filename: str | None
+    size_bytes: int
+    sha256: str
+    store_id: UUID
+    key: str
+
+    @property
+    def place(self) -> Place:
+        return Place(self.store_id, self.key)
+
+
+async def misplaced(
+    connection: asyncpg.Connection, *, after: tuple[int, UUID], store_id: UUID, inline_bytes: int, limit: int
+) -> list[Misplaced]:
+    """Return blobs of all tenants that are in another store than a new one of their size would be."""
+    rows = await _sql.misplaced.rows(
+        connection,
+        tenant_id_after=after[0],
+        id_after=after[1],
+        store_id=store_id,
+        inline_bytes=inline_bytes,
+        limit=limit,
+    )
+    return [Misplaced(**row) for row in rows]
+
+
+async def move(connection: asyncpg.Connection, tenant: int, blob_id: UUID, place: Place, *, to: Place) -> bool:
+    """Make a blob refer to a copy; its object is then due for removal. Return False if the blob has changed."""
+    moved = await _sql.move.value(
+        connection,
+        tenant_id=tenant,
+        id=blob_id,
+        from_store_id=place.store_id,
+        from_key=place.key,
+        store_id=to.store_id,
+        key=to.key,
+    )
+    return moved is not None
+
+
+async def unknown_objects(connection: asyncpg.Connection, store_id: UUID, keys: Sequence[str]) -> list[str]:
+    """Return which of these objects neither a blob nor a leftover refers to."""
+    return [row["key"] for row in await _sql.unknown_objects.rows(connection, store_id=store_id, keys=keys)]
+
+
+async def add_leftovers(connection: asyncpg.Connection, store_id: UUID, keys: Sequence[str]) -> None:
+    """Make objects that nothing refers to due for removal."""
+    await _sql.add_leftovers.run(connection, store_id=store_id, keys=keys)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expected:
+    """An object that a blob refers to."""
+
+    tenant_id: int
+    id: UUID
+    key: str
+    missing: bool  # it was missing before
+
+
+async def expected_objects(
+    connection: asyncpg.Connection, store_id: UUID, *, after: str, until: str | None, limit: int
+) -> list[Expected]:
+    """Return objects of a store that blobs refer to, in the order of their keys."""
+    rows = await _sql.expected_objects.rows(connection, store_id=store_id, after=after, until=until, limit=limit)
+    return [Expected(**row) for row in rows]
+
+
+async def mark_missing(connection: asyncpg.Connection, place: Place, *, missing: bool) -> None:
+    """Note whether the object of a blob is missing."""
+    await _sql.mark_missing.run(connection, store_id=place.store_id, key=place.key, missing=missing)
+
+
+async def trouble(connection: asyncpg.Connection, *, limit: int) -> tuple[int, int]:
+    """Count blobs whose object is missing, and objects that are due for removal, each up to ``limit``."""
+    row = await _sql.trouble.row(connection, limit=limit)
+    return (0, 0) if row is None else (row["missing"], row["due"])

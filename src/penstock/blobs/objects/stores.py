@@ -76,6 +76,16 @@ class ObjectStores:
             await self._id_of(self._stores[url])
         return self._by_id[store_id]
 
+    def outside(self) -> list[ObjectStore]:
+        """Return the stores outside of PostgreSQL."""
+        return [one for one in self._stores.values() if not isinstance(one, DatabaseObjects)]
+
+    async def checked(self, objects: ObjectStore) -> UUID:
+        """Return the id of a store after reading its mark. Raises BlobStoreUnavailable."""
+        if objects.url in self._ids:
+            await self._check_mark(objects, self._ids[objects.url])
+        return await self._id_of(objects)
+
     async def state(self) -> StoreState:
         """Return whether the store of new objects can be used, as found in the last ten seconds."""
         now = time.monotonic()
@@ -87,10 +97,7 @@ class ObjectStores:
     async def _problem(self) -> str | None:
         try:
             async with asyncio.timeout(_CHECK_TIMEOUT):
-                if self.current.url in self._ids:
-                    await self._check_mark(self.current, self._ids[self.current.url])
-                else:
-                    await self._id_of(self.current)
+                await self.checked(self.current)
         except (BlobStoreUnavailable, DatabaseUnavailable) as error:
             log.warning("blob_store_unavailable", store=self.current.url, reason=error.message)
             return error.message
