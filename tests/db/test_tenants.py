@@ -25,6 +25,7 @@ from penstock.errors import NotFound, StaleEpoch
 from penstock.events import store as event_log
 from penstock.failures import Category
 from penstock.flows.sql import catalogue as flow_catalogue
+from penstock.flows.sql import duties as flow_duties
 from penstock.flows.sql import store as flow_store
 from penstock.jobs.counts import Counts
 from penstock.jobs.filters import JobFilter
@@ -40,7 +41,7 @@ from tests.support.waiting import within
 _BLOCK = re.compile(r"^-- name: (\w+).*?\n(.*?)(?=^-- name: |\Z)", re.MULTILINE | re.DOTALL)
 ROOMS = {
     "jobs": (store, reading, history, duties, queues, controls, keys, why),
-    "flows": (flow_store, flow_catalogue),
+    "flows": (flow_store, flow_catalogue, flow_duties),
     "events": (event_log,),
     "models": (model_store,),
     "blobs": (blob_store,),

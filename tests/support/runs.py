@@ -80,6 +80,7 @@ class ManualRun:
         record: bytes | None = None,
         timer: float | None = None,
         event: str | None = None,
+        match: bytes | None = None,
         take: int = 0,
         need: int = 1,
         park: bool = False,
@@ -102,7 +103,9 @@ class ManualRun:
         if timer is not None:
             steps.append(Step(no=first + len(steps), key="sleep", kind=StepKind.TIMER, name="sleep", due=timer))
         if event is not None:
-            steps.append(Step(no=first + len(steps), key="event", kind=StepKind.EVENT, name=event))
+            steps.append(
+                Step(no=first + len(steps), key="event", kind=StepKind.EVENT, name=event, input=Raw(match or b"{}"))
+            )
         self.steps += len(steps)
         taken = list(range(self.seen + 1, self.seen + take + 1))
         self.seen += take

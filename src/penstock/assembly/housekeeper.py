@@ -15,6 +15,7 @@ from penstock.callbacks import duties as callbacks
 from penstock.callbacks.sealing import Sealing
 from penstock.callbacks.sender import Sender, policy_of
 from penstock.events.positions import Positions
+from penstock.flows.duties import FlowKeeper
 from penstock.housekeeping.admitter import Admitter
 from penstock.housekeeping.counters import Counters
 from penstock.housekeeping.expirer import Expirer
@@ -69,6 +70,7 @@ def build_housekeeper(
         ),
         Part(duties=[UsageRollUp(database), UsageRetention(database, usage_detail or retention)]),
         Part(duties=[QuotaExpiry(database)]),
+        Part(duties=[FlowKeeper(database, wakeups)]),
         Part(duties=[Positions(database)]),
         Part(duties=[Sweeper(database, blobs), Reconciler(database, blobs.stores)]),
         Part(duties=others),

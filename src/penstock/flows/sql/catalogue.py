@@ -9,7 +9,8 @@ import asyncpg
 import msgspec
 
 from penstock.flows.kernel.records import FlowDescription
-from penstock.jobs.sql.store import NO_MAIL, Connection, Mailed
+from penstock.flows.sql.duties import mailed_of
+from penstock.jobs.sql.store import Connection, Mailed
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 
@@ -35,11 +36,7 @@ async def publish(connection: Connection, flows: Sequence[FlowDescription], *, c
 
 async def release_held(connection: Connection, profiles: Sequence[str], *, code: str) -> dict[TenantId, Mailed]:
     """Let runs go on that were held with other code of their flow; return them by tenant."""
-    found: dict[TenantId, Mailed] = {}
-    for row in await _sql.release_held.rows(connection, profiles=list(profiles), code=code):
-        old = found.get(row["tenant_id"], NO_MAIL)
-        found[row["tenant_id"]] = Mailed(runs=[*old.runs, row["mailed"]], woken=[*old.woken, row["woken"]])
-    return found
+    return mailed_of(await _sql.release_held.rows(connection, profiles=list(profiles), code=code))
 
 
 async def versions(connection: Connection, *, alive: timedelta) -> list[asyncpg.Record]:

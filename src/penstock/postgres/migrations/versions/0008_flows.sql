@@ -75,9 +75,18 @@ CREATE TABLE flow_wait (
     no        integer NOT NULL,
     kind      text NOT NULL,
     match     json,            -- the data of the event must contain this; null: any
-    after     bigint NOT NULL, -- events up to this position have been searched, or came before the run
+    after     bigint NOT NULL, -- the position of the tenant's events at which the search begins
+    followed  boolean NOT NULL DEFAULT false, -- earlier events have been searched: new ones find it by its kind
     PRIMARY KEY (tenant_id, run_id, no)
 ) WITH (fillfactor = 50);
+CREATE INDEX flow_wait_kind ON flow_wait (tenant_id, kind) WHERE followed;
+CREATE INDEX flow_wait_new ON flow_wait (tenant_id) WHERE NOT followed;
+
+-- The position up to which a tenant's events have been brought to waits that are followed.
+CREATE TABLE flow_reader (
+    tenant_id integer PRIMARY KEY,
+    position  bigint NOT NULL
+);
 
 -- The inputs of a map, in blocks; at most a few blocks have jobs at a time. "unfinished" counts the block's jobs that have
 -- not ended: the end of an item changes this row, and only the last one of a block changes the map's gate. So the row
@@ -236,6 +245,77 @@ BEGIN
     FROM opened o;
 END $$;
 
+-- Whether the data of an event contain what a wait states. JSON with U+0000 can be stored, but not searched.
+CREATE FUNCTION flow_matches(data json, match json) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN match IS NULL OR match::text = '{}' OR (data IS NOT NULL AND data::jsonb @> match::jsonb);
+EXCEPTION WHEN untranslatable_character OR data_exception THEN
+    RETURN false;
+END $$;
+
+-- Brings a tenant's events to the runs that wait for them, in the order of their positions: first the earlier events to new waits,
+-- then at most a given number of new events to all. An event about a single subject can be waited for. "more": there are more.
+-- Locks: the row of flow_reader, so one pass of a tenant at a time; rows of flow_wait; then gates. Indexes: primary key of
+-- event_position, event_order, flow_wait_kind, flow_wait_new.
+CREATE FUNCTION flow_match_events(the_tenant integer, at_most integer)
+RETURNS TABLE (run_id uuid, woken text, more boolean) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    newest bigint := flow_position(the_tenant);
+    reached bigint;
+    upto bigint;
+    letters flow_letter[];
+BEGIN
+    INSERT INTO flow_reader AS r (tenant_id, position) VALUES (the_tenant, newest) ON CONFLICT DO NOTHING;
+    SELECT position INTO reached FROM flow_reader WHERE tenant_id = the_tenant FOR UPDATE SKIP LOCKED;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    IF NOT EXISTS (SELECT FROM flow_wait WHERE tenant_id = the_tenant AND followed) THEN
+        reached := newest; -- nothing has followed them
+    END IF;
+    upto := least(newest, reached + at_most);
+    WITH new AS MATERIALIZED (
+        SELECT ctid AS row_tid, * FROM flow_wait WHERE tenant_id = the_tenant AND NOT followed LIMIT at_most FOR UPDATE SKIP LOCKED
+    ), old AS MATERIALIZED (
+        SELECT p.position, e.kind, e.data FROM event_position p
+        CROSS JOIN LATERAL (SELECT kind, data FROM event WHERE id = p.event_id AND at = p.at AND job_ids IS NULL OFFSET 0) e
+        WHERE p.tenant_id = the_tenant AND p.position > reached AND p.position <= upto
+    ), following AS MATERIALIZED (
+        SELECT w.row_tid, w.run_id, w.no, o.position, o.data FROM old o
+        CROSS JOIN LATERAL (
+            SELECT ctid AS row_tid, run_id, no, match FROM flow_wait
+            WHERE tenant_id = the_tenant AND kind = o.kind AND followed FOR UPDATE SKIP LOCKED
+        ) w
+        WHERE flow_matches(o.data, w.match)
+    ), found AS MATERIALIZED (
+        SELECT n.row_tid, n.run_id, n.no, f.position, f.data FROM new n
+        CROSS JOIN LATERAL (
+            SELECT p.position, e.data FROM event_position p
+            CROSS JOIN LATERAL (SELECT data FROM event WHERE id = p.event_id AND at = p.at AND kind = n.kind AND job_ids IS NULL
+                                OFFSET 0) e
+            WHERE p.tenant_id = the_tenant AND p.position > n.after AND p.position <= upto AND flow_matches(e.data, n.match)
+            ORDER BY p.position LIMIT 1
+        ) f
+        UNION ALL
+        SELECT * FROM (SELECT DISTINCT ON (row_tid) row_tid, run_id, no, position, data FROM following
+                       ORDER BY row_tid, position) first
+    ), gone AS (
+        DELETE FROM flow_wait WHERE ctid = ANY (ARRAY(SELECT row_tid FROM found))
+    ), marked AS (
+        UPDATE flow_wait SET followed = true
+        WHERE ctid = ANY (ARRAY(SELECT row_tid FROM new EXCEPT SELECT row_tid FROM found))
+    )
+    SELECT array_agg(ROW(run_id, 'ended', no, '', 'completed', NULL, data, NULL, NULL, NULL)::flow_letter ORDER BY position)
+    INTO letters FROM found;
+    UPDATE flow_reader SET position = upto WHERE tenant_id = the_tenant AND position < upto;
+    IF letters IS NOT NULL THEN
+        RETURN QUERY SELECT d.run_id, d.woken, upto < newest FROM flow_deliver(the_tenant, letters) d;
+    ELSIF upto < newest THEN
+        RETURN QUERY SELECT NULL::uuid, NULL::text, true;
+    END IF;
+END $$;
+
 -- Removes what belongs to runs that end: gates, timers, waits, blocks. Their unfinished children are marked to be cancelled, except
 -- those that go on. The caller holds the locks of the gates. Indexes: primary keys, job_parent.
 CREATE FUNCTION flow_close(the_tenant integer, run_ids uuid[]) RETURNS void LANGUAGE plpgsql AS $$
@@ -247,7 +327,8 @@ BEGIN
         DELETE FROM flow_gate WHERE tenant_id = the_tenant AND run_id = ANY (run_ids) RETURNING run_id, children, is_map
     )
     SELECT array_agg(run_id) FILTER (WHERE children > 0), array_agg(run_id) FILTER (WHERE is_map) INTO parents, maps FROM gone;
-    DELETE FROM flow_wait WHERE tenant_id = the_tenant AND run_id = ANY (run_ids);
+    DELETE FROM flow_wait WHERE ctid = ANY (ARRAY( -- as for timers
+        SELECT ctid FROM flow_wait WHERE tenant_id = the_tenant AND run_id = ANY (run_ids) FOR UPDATE SKIP LOCKED));
     DELETE FROM flow_timer WHERE ctid = ANY (ARRAY( -- one that is firing finds no gate
         SELECT ctid FROM flow_timer WHERE tenant_id = the_tenant AND run_id = ANY (run_ids) FOR UPDATE SKIP LOCKED));
     IF maps IS NOT NULL THEN

@@ -1,0 +1,76 @@
+"""The duty of flows: brings timers and events to runs, and cancels jobs that no run waits for any more."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+from penstock.flows.sql import duties
+from penstock.jobs.announcements import announce, announce_mail
+from penstock.jobs.sql import store
+from penstock.jobs.sql.store import Connection, Mailed
+from penstock.jobs.states import Status
+from penstock.postgres.pool import Database
+from penstock.postgres.wakeups import Wakeups
+from penstock.processes.periodic import Periodic
+from penstock.tenants.principal import TenantId
+
+_TIMERS: Final = 500  # of one pass, so that many that are due at once do not take the database from others
+_DOOMED: Final = 500
+_EVENTS: Final = 1000  # of one tenant in one pass
+
+
+class FlowKeeper(Periodic):
+    """Runs when the next timer is due, at most ten times a second. Any number of processes may run it at once.
+
+    A wake-up reports new timers, waits and events; a lost one delays them by two seconds at most.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        wakeups: Wakeups,
+        *,
+        interval: timedelta = timedelta(milliseconds=100),
+        idle_interval: timedelta = timedelta(seconds=2),
+    ) -> None:
+        super().__init__(interval=interval, idle_interval=idle_interval)
+        self._database = database
+        self._wakeups = wakeups
+
+    async def once(self) -> bool:
+        async with self._database.acquire() as connection:
+            fired, more_timers = await duties.fire_timers(connection, limit=_TIMERS)
+            self._announce(fired)
+            matched, more_events = await duties.match_events(connection, limit=_EVENTS)
+            self._announce(matched)
+            more_doomed = await self._cancel_doomed(connection)
+            self.due_in = await duties.next_timer(connection)
+        return more_timers or more_events or more_doomed
+
+    def _announce(self, mailed: Mapping[TenantId, Mailed]) -> None:
+        for tenant, mail in mailed.items():
+            announce_mail(self._wakeups, tenant, mail)
+
+    async def _cancel_doomed(self, connection: Connection) -> bool:
+        """Cancel some of the jobs that are marked; return whether there may be more."""
+        cancelled: list[tuple[TenantId, dict[UUID, Status], Mailed]] = []
+        async with connection.transaction():
+            doomed = await duties.take_doomed(connection, limit=_DOOMED)
+            for tenant, job_ids in sorted(doomed.items()):
+                found, mailed = await store.cancel(connection, tenant, sorted(job_ids))
+                cancelled.append((tenant, found, mailed))
+                missed = [job_id for job_id in job_ids if job_id not in found]
+                known = await store.find_finished(connection, tenant, missed) if missed else {}
+                if again := [job_id for job_id, (_, status) in known.items() if status is None]:
+                    await duties.doom(connection, tenant, again)  # a claim was taking them
+        for tenant, found, mailed in cancelled:
+            announce(
+                self._wakeups,
+                finished=[job_id for job_id, status in found.items() if status is Status.CANCELLED],
+                cancelled=Status.RUNNING in found.values(),
+            )
+            announce_mail(self._wakeups, tenant, mailed)
+        return sum(map(len, doomed.values())) == _DOOMED

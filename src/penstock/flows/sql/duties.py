@@ -1,0 +1,58 @@
+"""Maintenance of flows across all tenants: the typed functions of ``duties.sql``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+import asyncpg
+
+from penstock.jobs.sql.store import Connection, Mailed
+from penstock.postgres import queries
+from penstock.tenants.principal import TenantId
+
+_sql = queries.load(__file__, "duties.sql")
+
+
+async def fire_timers(connection: Connection, *, limit: int) -> tuple[dict[TenantId, Mailed], bool]:
+    """Bring timers that are due to their runs; return the runs, and whether there may be more timers."""
+    rows = await _sql.fire_timers.rows(connection, limit=limit)
+    return mailed_of(rows), bool(rows) and rows[0]["looked"] == limit
+
+
+async def next_timer(connection: Connection) -> timedelta | None:
+    """Return how soon the next timer of any run is due; None when there is none."""
+    seconds: float | None = await _sql.next_timer.value(connection)
+    return None if seconds is None else timedelta(seconds=max(seconds, 0.0))
+
+
+async def take_doomed(connection: Connection, *, limit: int) -> dict[TenantId, list[UUID]]:
+    """Take jobs that the current transaction is to cancel, by tenant."""
+    found: dict[TenantId, list[UUID]] = {}
+    for row in await _sql.take_doomed.rows(connection, limit=limit):
+        found.setdefault(row["tenant_id"], []).append(row["job_id"])
+    return found
+
+
+async def doom(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]) -> None:
+    """Mark jobs to be cancelled."""
+    await _sql.doom.run(connection, tenant_id=tenant, job_ids=list(job_ids))
+
+
+async def match_events(connection: Connection, *, limit: int) -> tuple[dict[TenantId, Mailed], bool]:
+    """Bring events to the runs that wait for them; return the runs, and whether there are more events to search."""
+    rows = await _sql.match_events.rows(connection, limit=limit)
+    return mailed_of([row for row in rows if row["mailed"] is not None]), any(row["more"] for row in rows)
+
+
+def mailed_of(rows: Sequence[asyncpg.Record]) -> dict[TenantId, Mailed]:
+    """Return the runs of rows with a tenant, a run and perhaps the queue of a woken one."""
+    runs: dict[TenantId, list[UUID]] = {}
+    woken: dict[TenantId, list[str]] = {}
+    for row in rows:
+        if row["mailed"] is not None:
+            runs.setdefault(row["tenant_id"], []).append(row["mailed"])
+        if row["woken"] is not None:
+            woken.setdefault(row["tenant_id"], []).append(row["woken"])
+    return {tenant: Mailed(runs=found, woken=woken.get(tenant, [])) for tenant, found in runs.items()}
