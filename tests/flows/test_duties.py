@@ -189,4 +189,5 @@ async def test_the_failed_child_of_an_unfinished_run_cannot_be_retried(database:
 
     await run.commit(take=1, outcome=Failed(fault=Fault(category=Category.INTERNAL, message="no")))
     async with database.acquire() as connection:
-        assert await store.retry(connection, caller.tenant, [child.id]) != {}
+        retried, _ = await store.retry(connection, caller.tenant, [child.id])
+    assert set(retried) == {child.id}

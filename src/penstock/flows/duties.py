@@ -8,9 +8,10 @@ from typing import Final
 from uuid import UUID
 
 from penstock.flows.sql import duties
+from penstock.jobs.admissions import admit
 from penstock.jobs.announcements import announce, announce_mail
 from penstock.jobs.sql import store
-from penstock.jobs.sql.store import Connection, Mailed
+from penstock.jobs.sql.store import Connection, LimitedKey, Mailed
 from penstock.jobs.states import Status
 from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
@@ -57,15 +58,19 @@ class FlowKeeper(Periodic):
     async def _cancel_doomed(self, connection: Connection) -> bool:
         """Cancel some of the jobs that are marked; return whether there may be more."""
         cancelled: list[tuple[TenantId, dict[UUID, Status], Mailed]] = []
+        freed: list[LimitedKey] = []
         async with connection.transaction():
             doomed = await duties.take_doomed(connection, limit=_DOOMED)
             for tenant, job_ids in sorted(doomed.items()):
-                found, mailed = await store.cancel(connection, tenant, sorted(job_ids))
+                found, keys, mailed = await store.cancel(connection, tenant, sorted(job_ids))
+                freed += keys
                 cancelled.append((tenant, found, mailed))
                 missed = [job_id for job_id in job_ids if job_id not in found]
                 known = await store.find_finished(connection, tenant, missed) if missed else {}
                 if again := [job_id for job_id, (_, status) in known.items() if status is None]:
                     await duties.doom(connection, tenant, again)  # a claim was taking them
+        if freed:
+            await admit(connection, self._wakeups, freed)
         for tenant, found, mailed in cancelled:
             announce(
                 self._wakeups,
