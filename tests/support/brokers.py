@@ -1,9 +1,10 @@
-"""RabbitMQ servers of one test or module. They come from the system's packages and listen on loopback."""
+"""RabbitMQ and Redis servers of one test or module. They come from the system's packages and listen on loopback."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import AsyncIterator
@@ -20,6 +21,10 @@ from tests.support.waiting import until
 
 _RABBITMQ = Path("/usr/lib/rabbitmq/bin")  # not on PATH: the programs there run as the user who starts them
 _START_SECONDS = 60
+
+
+def needs_redis() -> pytest.MarkDecorator:
+    return pytest.mark.skipif(shutil.which("redis-server") is None, reason="redis-server is not installed")
 
 
 def needs_rabbitmq() -> pytest.MarkDecorator:
@@ -68,6 +73,23 @@ class Server:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
+
+
+@asynccontextmanager
+async def redis_server(folder: Path, *, password: str | None = None) -> AsyncIterator[Server]:
+    port = free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    if password is not None:
+        command += ["--requirepass", password]
+    server = Server(
+        command=command, port=port, folder=folder, environment=dict(os.environ), ready="Ready to accept connections"
+    )
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.kill()
 
 
 @asynccontextmanager

@@ -90,6 +90,7 @@ class Shared:
             JobLimits.from_settings(self.settings),
             observe_batch=self._observe_batch,
             charging=charging(self.prices, self.usage.day),
+            results=self.brokers.results,
             callbacks=self.callback_targets,
         )
 

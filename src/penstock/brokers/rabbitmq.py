@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import structlog
 
+from penstock.brokers.addresses import split
 from penstock.brokers.broker import Broker, BrokerUnavailable, reason_of
 from penstock.brokers.packages import require
 from penstock.masking import Secret
@@ -159,14 +160,6 @@ def _unavailable() -> Iterator[None]:
         yield
     except (AMQPError, OSError, RuntimeError, TimeoutError) as error:
         raise BrokerUnavailable(f"RabbitMQ has failed: {reason_of(error)}") from error
-
-
-def split(node: str, port: int) -> tuple[str, int]:
-    """Return the host and the port of ``host`` or ``host:port``; the host of an IPv6 address has no brackets."""
-    host, separator, own = node.rpartition(":")
-    if not separator or own.endswith("]"):
-        return node.strip("[]"), port
-    return host.strip("[]"), int(own)
 
 
 def word(name: str) -> str:

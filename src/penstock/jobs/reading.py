@@ -34,6 +34,15 @@ class Reading:
 
     async def get(self, job_id: UUID) -> Job:
         """Return the whole job; raises NotFound."""
+        results = self._shared.results
+        if results is not None and (copy := await results.get(self.tenant, job_id)) is not None:
+            return copy
+        job = await self._read(job_id)
+        if results is not None:
+            await results.put(self.tenant, job)
+        return job
+
+    async def _read(self, job_id: UUID) -> Job:
         async with self._shared.database.acquire() as connection:
             job = (await reading.get(connection, self.tenant, [job_id])).get(job_id)
             if job is None:

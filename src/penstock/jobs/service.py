@@ -18,6 +18,7 @@ from penstock.jobs.claims import ClaimQueue
 from penstock.jobs.controls import Controls
 from penstock.jobs.key_rules import KeyRules
 from penstock.jobs.limits import JobLimits
+from penstock.jobs.results import Results
 from penstock.jobs.shared import Shared
 from penstock.jobs.slots import Slots
 from penstock.jobs.statistics import QueueState
@@ -35,7 +36,7 @@ class JobService:
 
     ``start`` does not need the database; every other call raises DatabaseUnavailable while it is unavailable.
     ``observe_batch`` is called with the kind ("create", "complete", "fail", "heartbeat") and size of each group commit.
-    ``charging`` returns the cost of calls that workers report.
+    ``charging`` returns the cost of calls that workers report; ``results`` has copies of completed jobs.
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class JobService:
         observe_batch: Observe | None = None,
         charging: Charging = unpriced,
         callbacks: CallbackTargets | None = None,
+        results: Results | None = None,
     ) -> None:
         self.limits = limits or JobLimits()
         self.wakeups = Wakeups(database)
@@ -58,6 +60,7 @@ class JobService:
             observe_batch=observe_batch,
             admissions=Admissions(database, self.wakeups),
             charging=charging,
+            results=results,
             callbacks=callbacks,
         )
         self._tenants: dict[TenantId, TenantJobs] = {}

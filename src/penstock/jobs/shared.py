@@ -14,6 +14,7 @@ from penstock.jobs.admissions import Admissions
 from penstock.jobs.claims import ClaimQueue, FullScans, LaneCursors
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.names import ClaimNames
+from penstock.jobs.results import Results
 from penstock.jobs.usage import Charging, unpriced
 from penstock.jobs.work import ClaimedJob
 from penstock.jobs.writers import Observe
@@ -56,6 +57,7 @@ class Shared:
     """The database, the wake-ups and the waiters of one process.
 
     ``observe_batch`` is called with the kind ("create", "complete", "fail", "heartbeat") and size of each group commit.
+    ``results`` has copies of completed jobs.
     """
 
     database: Database
@@ -64,6 +66,7 @@ class Shared:
     observe_batch: Observe | None
     admissions: Admissions
     charging: Charging = unpriced
+    results: Results | None = None
     callbacks: CallbackTargets | None = None  # None: this process accepts no submissions
     claims: ClaimQueue = field(default_factory=ClaimQueue)
     claiming: set[asyncio.Future[list[ClaimedJob]]] = field(default_factory=set)  # statements in flight

@@ -1,0 +1,110 @@
+"""The connection to Redis."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from penstock.brokers.addresses import split
+from penstock.brokers.broker import Broker, BrokerUnavailable, reason_of
+from penstock.brokers.packages import require
+from penstock.masking import Secret
+from penstock.settings.brokers import BrokerSettings
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis as Client
+
+log = structlog.get_logger("penstock.redis")
+
+_CONNECT_SECONDS: Final = 2.0
+_RESPOND_SECONDS: Final = 0.5  # a slow Redis is not worth waiting for
+_CHECK_SECONDS: Final = 1.0
+_CONNECTIONS: Final = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class RedisAddress:
+    """Where Redis is, which of its databases is used, and the password."""
+
+    host: str
+    port: int
+    database: int = 0
+    password: Secret | None = None
+
+    @classmethod
+    def from_settings(cls, settings: BrokerSettings) -> RedisAddress | None:
+        """Return the address, or None if Redis is not used."""
+        if settings.redis_host is None:
+            return None
+        host, port = split(settings.redis_host, settings.redis_port)
+        return cls(host=host, port=port, database=settings.redis_db_name, password=settings.redis_pass)
+
+
+class Redis(Broker):
+    """The connections of this process. While Redis does not respond, it is checked once a second and not used."""
+
+    name = "redis"
+
+    def __init__(self, address: RedisAddress) -> None:
+        super().__init__()
+        require("redis", "REDIS_HOST")
+        self._address = address
+        self._client: Client | None = None
+
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        """Use the client in a block. Raises BrokerUnavailable, inside as well."""
+        from redis.exceptions import RedisError  # noqa: PLC0415  (the package is optional)
+
+        if self._client is None or not self.connected.is_set():
+            raise BrokerUnavailable("Redis is not connected")
+        try:
+            yield self._client
+        except (RedisError, OSError, TimeoutError) as error:
+            self._is_connected(False)
+            raise BrokerUnavailable(f"Redis has failed: {reason_of(error)}") from error
+
+    async def _stay_connected(self) -> None:
+        client = self._client = self._open()
+        reported = False
+        try:
+            while True:
+                try:
+                    await client.ping()
+                except Exception as error:  # noqa: BLE001 - whatever the driver raises, the next check may succeed
+                    self._is_connected(False)
+                    if not reported:
+                        log.warning("redis_unavailable", host=self._address.host, reason=reason_of(error))
+                    reported = True
+                else:
+                    if not self.connected.is_set():
+                        log.info("redis_connected", host=self._address.host, port=self._address.port)
+                    self._is_connected(True)
+                    reported = False
+                await asyncio.sleep(_CHECK_SECONDS)
+        finally:
+            self._is_connected(False)
+            self._client = None
+            await client.aclose()
+
+    def _open(self) -> Client:
+        from redis.asyncio import BlockingConnectionPool  # noqa: PLC0415  (the package is optional)
+        from redis.asyncio import Redis as Client  # noqa: PLC0415
+
+        address = self._address
+        pool = BlockingConnectionPool(
+            host=address.host,
+            port=address.port,
+            db=address.database,
+            password=None if address.password is None else address.password.reveal(),
+            max_connections=_CONNECTIONS,
+            timeout=_RESPOND_SECONDS,
+            socket_connect_timeout=_CONNECT_SECONDS,
+            socket_timeout=_RESPOND_SECONDS,
+        )
+        return Client.from_pool(pool)
