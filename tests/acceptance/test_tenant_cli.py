@@ -262,6 +262,20 @@ async def test_the_secret_in_the_environment_is_rotated_by_restarts(database_url
     assert not (tmp_path / "data" / "secret.key").exists()
 
 
+async def test_a_rule_for_concurrency_keys_is_set_shown_and_removed(gateway: Installation) -> None:
+    limit = ("queue", "limit", "keyed/small")
+    (queue,) = (await gateway.run(*limit, "--per-key", "2", "--key", "big=7")).json["queues"]
+    assert queue["key_rule"] == {"max_running": 2, "exceptions": {"big": 7}}
+    await gateway.run("job", "submit", "keyed", "small", "--input", "{}", "--concurrency-key", "big")
+    assert "2, 1 exceptions" in await gateway.see("queue", "list")
+    refused = await gateway.run(*limit)
+    assert (refused.status, "--remove" in refused.err) == (2, True)
+    refused = await gateway.run(*limit, "--per-key", "2", "--key", "big=none")
+    assert (refused.status, "KEY=N" in refused.err) == (2, True)
+    (queue,) = (await gateway.run(*limit, "--remove")).json["queues"]
+    assert queue["key_rule"] is None
+
+
 async def test_quotas_are_set_listed_and_removed(gateway: Installation) -> None:
     key = await gateway.key("limited", "usage:read")
     quota = (await gateway.run("quota", "set", "jobs", "5", "--per", "day", "--key", key.id)).json[0]

@@ -25,6 +25,31 @@ async def test_a_queue_is_paused_listed_and_resumed(caller: HttpCaller) -> None:
     assert (listed["running"], listed["paused"]) == (1, False)
 
 
+async def test_a_rule_for_keys_is_set_shown_and_removed(caller: HttpCaller) -> None:
+    queue = {**QUEUE, "task_type": "keyed"}
+    rule = {"max_running": 1, "exceptions": {"big customer": 2}}
+    reply = await caller.call("PUT", "/queues/key-rule", {**queue, "rule": rule})
+    assert reply.status == 200
+    (listed,) = [one for one in reply.json["queues"] if one["task_type"] == "keyed"]
+    assert (listed["key_rule"], listed["shared_key_limit"]) == (rule, None)
+    for _ in range(2):
+        job = await caller.submit(task_type="keyed", concurrency_key="a")
+        assert job["concurrency_key"] == "a"
+    running = await caller.claim(task_types=["keyed"], limit=5, wait_seconds=5)
+    assert len(running) == 1
+    for _ in range(3):
+        await caller.submit(task_type="keyed", concurrency_key="big customer")
+    listed = (await caller.get("/jobs?concurrency_key=big%20customer&status=pending")).json["jobs"]
+    assert len(listed) == 3
+    reply = await caller.call("PUT", "/queues/key-rule", {**queue, "rule": None})
+    (listed,) = [one for one in reply.json["queues"] if one["task_type"] == "keyed"]
+    assert listed["key_rule"] is None
+    running += await caller.claim(task_types=["keyed"], limit=5)
+    assert len(running) == 5
+    for one in running:
+        assert (await caller.post(f"/jobs/{one['id']}/complete", {"epoch": one["epoch"]})).status == 200
+
+
 async def test_a_tenants_limits_are_set_read_and_kept(caller: HttpCaller) -> None:
     wanted = {"weight": 2.5, "max_running": 3, "queues": [{**QUEUE, "task_type": "limited", "max_running": 1}]}
     reply = await caller.call("PUT", "/tenants/default/limits", wanted)
@@ -49,12 +74,16 @@ async def test_a_tenants_limits_are_set_read_and_kept(caller: HttpCaller) -> Non
         ("/queues/pause", {"task_type": ""}, "task_type"),
         ("/queues/pause", {"queue": "x"}, "queue"),
         ("/tenants/default/limits", {"weight": 0}, "weight"),
+        ("/queues/key-rule", QUEUE, "rule"),
+        ("/queues/key-rule", {**QUEUE, "rule": {"max_running": 0}}, "rule.max_running"),
+        ("/queues/key-rule", {**QUEUE, "rule": {"max_running": 1, "exceptions": {"": 1}}}, "rule.exceptions"),
+        ("/queues/key-rule", {**QUEUE, "rule": {"max_running": 1, "exceptions": {"a": 0}}}, "rule.exceptions[]"),
         ("/tenants/default/limits", {"max_running": 0}, "max_running"),
         ("/tenants/default/limits", {"queues": [{**QUEUE, "max_running": 1}] * 2}, "queues[1]"),
     ],
 )
 async def test_a_mistake_is_named(caller: HttpCaller, path: str, body: dict[str, Any], blamed: str) -> None:
-    method = "PUT" if path.startswith("/tenants") else "POST"
+    method = "PUT" if path.startswith(("/tenants", "/queues/key-rule")) else "POST"
     reply = await caller.call(method, path, body)
     assert (reply.outcome, reply.fields) == ((422, "invalid_input"), [blamed])
 

@@ -43,6 +43,40 @@ def resume(queue: Queue = None, all_tenants: AllTenants = False, as_json: AsJson
     _show(with_client(lambda client: client.resume_queue(*names, all_tenants=all_tenants)), as_json)
 
 
+@command(app)
+def limit(
+    queue: Annotated[str, typer.Argument(metavar="TASK_TYPE/MODEL_PROFILE", help="The queue.")],
+    per_key: Annotated[
+        int | None, typer.Option(min=1, help="The most jobs with the same concurrency key that run at a time.")
+    ] = None,
+    key: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=N", help="Another number for one key; may be repeated.")
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the rule.")] = False,
+    all_tenants: AllTenants = False,
+    as_json: AsJson = False,
+) -> None:
+    """Limit how many jobs of a queue with the same concurrency key run at a time. Replaces an earlier rule.
+
+    penstock queue limit transcription/whisperx --per-key 2 --key "customer 7=5"
+
+    penstock queue limit transcription/whisperx --remove
+    """
+    if remove == (per_key is not None) or (remove and key):
+        raise typer.BadParameter("state either --per-key, with --key if needed, or --remove", param_hint="--per-key")
+    task_type, model_profile = _one_queue(queue)
+    exceptions = dict(_exception(text) for text in key or [])
+
+    _show(
+        with_client(
+            lambda client: client.limit_keys(
+                task_type, model_profile, per_key, exceptions=exceptions, all_tenants=all_tenants
+            )
+        ),
+        as_json,
+    )
+
+
 @app.command()
 def limits(
     tenant: Annotated[str, typer.Argument(help="The tenant's name.")],
@@ -86,8 +120,10 @@ def limits(
 
 def _names(queue: str | None) -> tuple[str, str] | tuple[()]:
     """Return task type and model profile; a profile's name may hold slashes."""
-    if queue is None:
-        return ()
+    return () if queue is None else _one_queue(queue)
+
+
+def _one_queue(queue: str) -> tuple[str, str]:
     task_type, separator, model_profile = queue.partition("/")
     if not separator or not task_type or not model_profile:
         raise typer.BadParameter("must be TASK_TYPE/MODEL_PROFILE", param_hint="queue")
@@ -101,6 +137,25 @@ def _limit(text: str) -> tuple[tuple[str, ...], int]:
     return _names(queue), int(most)
 
 
+def _exception(text: str) -> tuple[str, int]:
+    key, separator, most = text.rpartition("=")
+    if not separator or not key or not most.isascii() or not most.isdigit() or not int(most):
+        raise typer.BadParameter("must be KEY=N, with N from 1", param_hint="--key")
+    return key, int(most)
+
+
+def _per_key(queue: Mapping[str, Any]) -> str | None:
+    """Return the numbers of the rules for concurrency keys, the tenant's own and the one for every tenant."""
+    rule, shared = queue["key_rule"], queue["shared_key_limit"]
+    parts = []
+    if rule:
+        exceptions = rule["exceptions"]
+        parts.append(f"{rule['max_running']}, {len(exceptions)} exceptions" if exceptions else str(rule["max_running"]))
+    if shared:
+        parts.append(f"{shared} for every tenant")
+    return "; ".join(parts) or None
+
+
 def _show(found: Mapping[str, Any], as_json: bool) -> None:
     if wants_json(as_json):
         print_json(found)
@@ -110,13 +165,14 @@ def _show(found: Mapping[str, Any], as_json: bool) -> None:
     if found["max_running"]:
         typer.echo(f"At most {found['max_running']} jobs run at a time in all queues.")
     print_table(
-        ("queue", "pending", "running", "at most", "paused since"),
+        ("queue", "pending", "running", "at most", "per key", "paused since"),
         [
             (
                 f"{one['task_type']}/{one['model_profile']}",
                 one["pending"],
                 one["running"],
                 one["max_running"],
+                _per_key(one),
                 one["paused_at"],
             )
             for one in found["queues"]

@@ -111,6 +111,7 @@ class BlockingClient:
     queues = _blocking(Client.queues)
     pause_queue = _blocking(Client.pause_queue)
     resume_queue = _blocking(Client.resume_queue)
+    limit_keys = _blocking(Client.limit_keys)
     tenant_limits = _blocking(Client.tenant_limits)
     set_tenant_limits = _blocking(Client.set_tenant_limits)
     predict = _blocking(Client.predict)

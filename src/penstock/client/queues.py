@@ -31,6 +31,23 @@ class QueueCalls:
         """Resume what ``pause_queue`` paused with the same arguments; raises NotFound if that is not paused."""
         return await self._change("resume", task_type, model_profile, all_tenants)
 
+    async def limit_keys(
+        self,
+        task_type: str,
+        model_profile: str,
+        max_running: int | None,
+        *,
+        exceptions: dict[str, int] | None = None,
+        all_tenants: bool = False,
+    ) -> dict[str, Any]:
+        """Limit how many jobs of a queue with the same concurrency key run at a time; None removes the rule.
+
+        ``exceptions`` give another number for some keys. They replace those of an earlier rule.
+        """
+        rule = None if max_running is None else {"max_running": max_running, "exceptions": exceptions or {}}
+        body = {"task_type": task_type, "model_profile": model_profile, "rule": rule, "all_tenants": all_tenants}
+        return await self._transport.call("PUT", f"{_QUEUES}/key-rule", dict[str, Any], body=body)
+
     async def tenant_limits(self, tenant: str) -> dict[str, Any]:
         """Return a tenant's share of the workers and the limits of its running jobs; for operators."""
         return await self._transport.call("GET", _limits(tenant), dict[str, Any])

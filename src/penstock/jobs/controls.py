@@ -15,8 +15,9 @@ from penstock.errors import InvalidInput, NotFound
 from penstock.jobs.announcements import READY, announce, any_queue
 from penstock.jobs.counts import Stats
 from penstock.jobs.fields import Name
+from penstock.jobs.key_rules import KeyRule
 from penstock.jobs.shared import Shared
-from penstock.jobs.sql import controls
+from penstock.jobs.sql import controls, keys
 from penstock.jobs.sql.controls import ALL_QUEUES, ALL_TENANTS
 from penstock.jobs.sql.store import Connection, Queue
 from penstock.tenants.principal import TenantId
@@ -54,6 +55,8 @@ class QueueState(Struct, frozen=True, kw_only=True):
     paused: bool  # the queue itself, all queues of the tenant, or the queue of all tenants
     paused_at: datetime | None = None
     max_running: int | None = None  # None: no limit of its own
+    key_rule: KeyRule | None = None  # the tenant's own rule for concurrency keys
+    shared_key_limit: int | None = None  # the most jobs of a key by the rule for every tenant, apart from exceptions
 
 
 class QueueList(Struct, frozen=True, kw_only=True):
@@ -107,12 +110,15 @@ class Controls:
             known = await controls.queues(connection, tenant)
             paused = await controls.pauses(connection, tenant)
             limits = await controls.run_limits(connection, tenant)
+            rules = await keys.rules(connection, tenant)
         counts = {(one.task_type, one.model_profile): one for one in stats.queues}
         own = {queue: at for (_, queue), at in paused.items() if queue != ALL_QUEUES}
         whole = min((at for (_, queue), at in paused.items() if queue == ALL_QUEUES), default=None)
         states = []
-        for queue in sorted({*known, *own, *(limits.keys() - {ALL_QUEUES})}):
+        own_rules = {queue: rule for (of, queue), rule in rules.items() if of == tenant}
+        for queue in sorted({*known, *own, *own_rules, *(limits.keys() - {ALL_QUEUES})}):
             at, found = own.get(queue, whole), counts.get(queue)
+            rule, shared_rule = own_rules.get(queue), rules.get((ALL_TENANTS, queue))
             states.append(
                 QueueState(
                     task_type=queue[0],
@@ -122,6 +128,8 @@ class Controls:
                     paused=at is not None,
                     paused_at=at,
                     max_running=limits.get(queue),
+                    key_rule=KeyRule(max_running=rule.max_running, exceptions=rule.exceptions) if rule else None,
+                    shared_key_limit=shared_rule.max_running if shared_rule else None,
                 )
             )
         return QueueList(queues=states, paused_at=whole, max_running=limits.get(ALL_QUEUES))

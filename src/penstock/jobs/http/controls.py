@@ -11,6 +11,7 @@ from penstock.access.key import TENANT_PATTERN
 from penstock.errors import DatabaseUnavailable, InvalidInput, NotFound, ScopeMissing
 from penstock.jobs.controls import QueueList, QueueSelection, TenantLimits
 from penstock.jobs.http.base import JobRoutes
+from penstock.jobs.key_rules import KeyRuleChange
 from penstock.tenants import scopes
 from penstock.web.reading import BODY_ERRORS
 from penstock.web.request import Request
@@ -19,13 +20,15 @@ from penstock.web.route import PathParameter, ResponseSpec, route
 
 _selection = msgspec.json.Decoder(QueueSelection)
 _limits = msgspec.json.Decoder(TenantLimits)
+_rule = msgspec.json.Decoder(KeyRuleChange)
 
 _NAME: Final = PathParameter(name="name", description=f"the tenant's name: {TENANT_PATTERN}")
 _QUEUE: Final[dict[str, Any]] = {"task_type": "transcribe", "model_profile": "whisperx"}
 _QUEUES: Final[dict[str, Any]] = {
     "queues": [{**_QUEUE, "pending": 12, "running": 4, "paused": True, "paused_at": "2026-11-29T12:00:00Z"}],
 }
-_LIMITS_BYTES: Final = 4 * 2**20  # of the limits of a thousand queues with the longest names
+_LIMITS_BYTES: Final = 4 * 2**20  # of the limits of a thousand queues, or keys, with the longest names
+_RULE: Final[dict[str, Any]] = {"max_running": 2, "exceptions": {"customer 7": 5}}
 _LIMITS: Final[dict[str, Any]] = {"weight": 2.0, "max_running": 20, "queues": [{**_QUEUE, "max_running": 4}]}
 
 
@@ -80,6 +83,37 @@ class ControlRoutes(JobRoutes):
     async def resume(self, request: Request) -> Response:
         selected = await self._selected(request)
         await self._service.controls.resume(sender_of(request), selected)
+        return json_response(await self._service.controls.queues(request.principal.tenant))
+
+    @route(
+        "PUT",
+        "/api/v1/queues/key-rule",
+        name="setKeyRule",
+        tag="Queues",
+        scope=scopes.TENANT_ADMIN,
+        summary="Limit how many jobs of a queue with the same concurrency key run at a time",
+        description="`exceptions` give another number for some keys; `rule: null` removes the rule. It holds once the "
+        "response is there: running jobs go on, and jobs beyond it wait, in order, while others overtake them. "
+        "`all_tenants` sets a rule for the queue of each tenant; this needs the scope `operator`. Where both concern a "
+        "key, the smaller number holds.",
+        request=KeyRuleChange,
+        request_example={**_QUEUE, "rule": _RULE},
+        responses={
+            200: ResponseSpec(
+                description="The tenant's queues",
+                type=QueueList,
+                example={"queues": [{**_QUEUES["queues"][0], "key_rule": _RULE}]},
+            )
+        },
+        errors=(*BODY_ERRORS, ScopeMissing, DatabaseUnavailable),
+        max_body_bytes=_LIMITS_BYTES,
+    )
+    async def set_key_rule(self, request: Request) -> Response:
+        request.query({})
+        wanted = await request.read(_rule)
+        if wanted.all_tenants:
+            request.principal.require(scopes.OPERATOR)
+        await self._service.key_rules.set(sender_of(request), wanted)
         return json_response(await self._service.controls.queues(request.principal.tenant))
 
     @route(
