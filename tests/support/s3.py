@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -94,7 +95,7 @@ class S3Proxy:
             session.request(
                 request.method,
                 self.server + request.raw_path,
-                data=body or None,
+                data=io.BytesIO(body) if body else None,
                 headers=headers,
                 skip_auto_headers=["Content-Type"],
             ) as response,
@@ -112,10 +113,10 @@ class S3Proxy:
 
 
 @asynccontextmanager
-async def s3_proxy(server: S3Server) -> AsyncIterator[S3Proxy]:
+async def s3_proxy(server: S3Server, *, port: int = 0) -> AsyncIterator[S3Proxy]:
     """Run a proxy before a server."""
     proxy = S3Proxy(server.address)
-    async with running(proxy.handle) as address:
+    async with running(proxy.handle, port=port) as address:
         proxy.address = address
         yield proxy
 

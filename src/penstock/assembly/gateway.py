@@ -73,7 +73,12 @@ class GatewayAssembly(Shared):
                     quotas=self.quotas.quotas,
                 ),
                 providers.part(self.providers, self.jobs),
-                blobs.part(self.blobs, quotas=self.quotas.quotas),
+                blobs.part(
+                    self.blobs,
+                    quotas=self.quotas.quotas,
+                    instance=self.instance,
+                    presigns=self.settings.penstock_blob_presign,
+                ),
                 system.part(self.database, self.jobs, brokers=self.brokers.all, stores=self.blobs.stores),
                 self.access.part,
                 sidecar.part(self.infra),

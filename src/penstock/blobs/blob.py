@@ -39,3 +39,4 @@ class StoredBlob:
     blob: Blob
     place: Place
     missing_at: datetime | None  # when its object was found to be missing
+    read_at: datetime  # by the clock of the database

@@ -65,7 +65,8 @@ RETURNING number;
 
 -- name: find(tenant_id, id)
 -- Return a blob that has not expired. Index: primary key of blob.
-SELECT id, media_type, filename, size_bytes, sha256, created_at, expires_at, store_id, key, missing_at
+SELECT id, media_type, filename, size_bytes, sha256, created_at, expires_at, store_id, key, missing_at,
+       clock() AS read_at
 FROM blob WHERE tenant_id = :tenant_id AND id = :id AND expires_at > clock();
 
 

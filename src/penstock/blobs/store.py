@@ -111,8 +111,8 @@ async def find(connection: asyncpg.Connection, tenant: int, blob_id: UUID) -> St
         return None
     known = dict(row)
     place = Place(known.pop("store_id"), known.pop("key"))
-    missing_at = known.pop("missing_at")
-    return StoredBlob(blob=Blob(**known), place=place, missing_at=missing_at)
+    missing_at, read_at = known.pop("missing_at"), known.pop("read_at")
+    return StoredBlob(blob=Blob(**known), place=place, missing_at=missing_at, read_at=read_at)
 
 
 async def read_part(

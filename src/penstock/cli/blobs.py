@@ -77,6 +77,20 @@ def delete(blob_id: BlobId) -> None:
 
 
 @command(app)
+def url(
+    blob_id: BlobId,
+    ttl: Annotated[int, typer.Option(help="Seconds for which it is valid.", min=1, max=604_800)] = 3600,
+) -> None:
+    """Print a URL from which anyone may download a file, without a key, for an hour.
+
+    penstock blob url 01990000-0000-7000-8000-000000000007 --ttl 60
+    """
+    from datetime import timedelta
+
+    typer.echo(with_client(lambda client: client.blob_url(blob_id, ttl=timedelta(seconds=ttl))))
+
+
+@command(app)
 def migrate(as_json: AsJson = False) -> None:
     """Move files to the store that PENSTOCK_BLOB_URL names now, while the system runs.
 

@@ -7,8 +7,10 @@ import io
 import mimetypes
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import IO, Final
+from urllib.parse import urljoin
 from uuid import UUID
 
 import aiohttp
@@ -23,6 +25,10 @@ _BLOBS: Final = "/api/v1/blobs"
 _UNKNOWN: Final = "application/octet-stream"
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, sock_connect=10)  # no limit, because a large file may take long
 _PIECE: Final = 2**18  # bytes
+
+
+class _SignedUrl(msgspec.Struct):
+    url: str  # without a host, it is relative to the gateway's address
 
 
 class BlobCalls:
@@ -62,6 +68,12 @@ class BlobCalls:
     async def blob(self, blob_id: UUID | str) -> Blob:
         """Return a blob's description; raises NotFound."""
         return await self._transport.call("GET", f"{_BLOBS}/{UUID(str(blob_id))}/info", Blob)
+
+    async def blob_url(self, blob_id: UUID | str, *, ttl: timedelta = timedelta(hours=1)) -> str:
+        """Return a URL from which anyone may download the blob, without a key, for ``ttl``; raises NotFound."""
+        path = f"{_BLOBS}/{UUID(str(blob_id))}/url?ttl={int(ttl.total_seconds())}"
+        found = await self._transport.call("GET", path, _SignedUrl)
+        return urljoin(f"{self._transport.url}/", found.url)
 
     async def delete_blob(self, blob_id: UUID | str) -> None:
         """Delete a blob; raises NotFound."""

@@ -9,7 +9,17 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from penstock.masking import Secret
-from penstock.settings.kinds import KIBIBYTE, MEBIBYTE, header_secret, http_url, integer, network, several, short_text
+from penstock.settings.kinds import (
+    KIBIBYTE,
+    MEBIBYTE,
+    flag,
+    header_secret,
+    http_url,
+    integer,
+    network,
+    several,
+    short_text,
+)
 from penstock.settings.variable import Known, Relation, setting
 
 POSTGRES: Final = "postgres"  # as the URL of a store
@@ -77,6 +87,9 @@ class BlobSettings:
     )
     penstock_blob_inline_bytes: int = setting(
         integer(0, 16 * MEBIBYTE), MEBIBYTE, "files up to this size are kept in PostgreSQL whatever the store"
+    )
+    penstock_blob_presign: bool = setting(
+        flag, True, "signed URLs of files in a bucket lead to the bucket; false: to the gateway, which reads it"
     )
     aws_region_name: str = setting(short_text(100), "us-east-1", "region of an S3 bucket")
     aws_access_key: Secret | None = setting(

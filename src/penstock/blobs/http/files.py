@@ -9,10 +9,10 @@ from uuid import UUID
 import msgspec
 
 from penstock.blobs.blob import Blob
-from penstock.blobs.names import attachment
-from penstock.blobs.ranges import UNSATISFIABLE, wanted
+from penstock.blobs.http.sending import RANGE, RESPONSES, send
 from penstock.blobs.service import BlobService
 from penstock.errors import (
+    BlobStoreUnavailable,
     DatabaseUnavailable,
     InvalidInput,
     MalformedBody,
@@ -30,12 +30,8 @@ from penstock.web.route import Parameter, PathParameter, ResponseSpec, route
 
 _FORM: Final = "multipart/form-data"
 _FORM_BYTES: Final = 16 * 2**10  # bytes of a form around its file
-_AS_A_FILE: Final = [  # so that no browser shows a user's file as a page of this service
-    (b"x-content-type-options", b"nosniff"),
-    (b"content-security-policy", b"default-src 'none'; sandbox"),
-]
 
-_NAMED = (InvalidInput, NotFound, DatabaseUnavailable)
+_NAMED = (InvalidInput, NotFound, BlobStoreUnavailable, DatabaseUnavailable)
 _EXAMPLE: Any = msgspec.to_builtins(
     Blob(
         id=UUID("01990000-0000-7000-8000-000000000007"),
@@ -82,7 +78,15 @@ class BlobRoutes:
             ),
         ),
         responses={201: ResponseSpec(description="The file's description", type=Blob, example=_EXAMPLE)},
-        errors=(InvalidInput, MalformedBody, TooLarge, Unsupported, QuotaExceeded, DatabaseUnavailable),
+        errors=(
+            InvalidInput,
+            MalformedBody,
+            TooLarge,
+            Unsupported,
+            QuotaExceeded,
+            BlobStoreUnavailable,
+            DatabaseUnavailable,
+        ),
         max_body_bytes=lambda blobs: blobs.max_bytes,
     )
     async def put(self, request: Request) -> Response:
@@ -114,41 +118,15 @@ class BlobRoutes:
         scope=scopes.FILES,
         summary="Download a file",
         description="The bytes come with their media type, as an attachment. One range of bytes may be requested.",
-        parameters=(Parameter(name="Range", type=str, description="such as `bytes=0-499`; one range", place="header"),),
-        responses={
-            200: ResponseSpec(description="The bytes", media_type="*/*"),
-            206: ResponseSpec(description="The range", media_type="*/*"),
-            416: ResponseSpec(description="The range lies behind the file's end"),
-        },
+        parameters=(RANGE,),
+        responses=RESPONSES,
         errors=_NAMED,
     )
     async def read(self, request: Request) -> Response | ByteStream:
         """Send the bytes, or one range of them."""
         request.query({})
         blob = await self._service.get(request.principal.tenant, request.path_id())
-        etag = f'"{blob.sha256}"'
-        range_header = request.header(b"range") if request.method == "GET" else None
-        if request.header(b"if-range") not in {None, etag}:
-            range_header = None
-        span = wanted(range_header, blob.size_bytes)
-        if span is UNSATISFIABLE:
-            return Response(status=416, headers=[(b"content-range", b"bytes */%d" % blob.size_bytes)])
-        headers = [
-            *_AS_A_FILE,
-            (b"content-disposition", attachment(blob.filename)),
-            (b"accept-ranges", b"bytes"),
-            (b"etag", etag.encode()),
-        ]
-        start, end = (0, blob.size_bytes) if span is None else (span.start, span.stop)
-        if span is not None:
-            headers.append((b"content-range", b"bytes %d-%d/%d" % (start, end - 1, blob.size_bytes)))
-        return ByteStream(
-            chunks=self._service.read(request.principal.tenant, blob.id, start, end),
-            size=end - start,
-            status=200 if span is None else 206,
-            content_type=blob.media_type.encode(),
-            headers=headers,
-        )
+        return send(self._service, request.principal.tenant, blob, request)
 
     @route(
         "GET",

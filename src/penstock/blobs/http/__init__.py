@@ -1,0 +1,1 @@
+"""The HTTP endpoints of blobs, a file for each topic."""

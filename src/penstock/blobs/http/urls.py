@@ -1,0 +1,114 @@
+"""URLs from which anyone may read a file for a while: made with a key, used without one."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+from uuid import UUID
+
+import msgspec
+
+from penstock.access.instance import Instance
+from penstock.blobs.http.sending import RANGE, RESPONSES, send
+from penstock.blobs.service import BlobService
+from penstock.blobs.signing import Grant, sign, verify
+from penstock.errors import BlobStoreUnavailable, DatabaseUnavailable, InvalidInput, NotFound
+from penstock.tenants import scopes
+from penstock.web.request import Request
+from penstock.web.response import ByteStream, Response, json_response
+from penstock.web.route import Parameter, PathParameter, ResponseSpec, route
+
+MAX_SECONDS: Final = 7 * 24 * 3600  # what S3 allows
+_DEFAULT_SECONDS: Final = 3600
+_INVALID: Final = "this URL is not valid, or not any more"
+
+
+class SignedUrl(msgspec.Struct, frozen=True, kw_only=True):
+    """A URL from which anyone may read one file. Without a host it is relative to the gateway's address."""
+
+    url: str
+    expires_at: datetime
+
+
+_EXAMPLE: Any = msgspec.to_builtins(
+    SignedUrl(url="/api/v1/blobs/signed/AAAAAQGZ…", expires_at=datetime(2026, 1, 30, 10, tzinfo=UTC))
+)
+
+
+class SignedUrlRoutes:
+    """Makes signed URLs and serves those that lead here. With ``presigns``, a store makes URLs that lead to itself."""
+
+    def __init__(self, service: BlobService, instance: Instance, *, presigns: bool) -> None:
+        self._service = service
+        self._instance = instance
+        self._presigns = presigns
+
+    @route(
+        "GET",
+        "/api/v1/blobs/{id}/url",
+        path_parameters=(PathParameter(name="id", type=UUID, description="the blob's id"),),
+        name="signBlobUrl",
+        tag="Blobs",
+        scope=scopes.FILES,
+        summary="Make a URL from which anyone may download a file",
+        description="The URL needs no key. It is valid for `ttl`, but not longer than the file exists or the secret of "
+        "the installation is valid. The URL of a file in a bucket may lead to the bucket.",
+        parameters=(
+            Parameter(
+                name="ttl", type=int, description=f"seconds, from 1 to {MAX_SECONDS}; {_DEFAULT_SECONDS} unless given"
+            ),
+        ),
+        responses={200: ResponseSpec(description="The URL", type=SignedUrl, example=_EXAMPLE)},
+        errors=(InvalidInput, NotFound, BlobStoreUnavailable, DatabaseUnavailable),
+    )
+    async def make(self, request: Request) -> Response:
+        """Return a URL of the store or, where it has none, a signed one of this gateway."""
+        ttl = _ttl(request.query({"ttl": False}).get("ttl", [str(_DEFAULT_SECONDS)])[0])
+        found = await self._service.find(request.principal.tenant, request.path_id())
+        expires_at = min(found.read_at + ttl, found.blob.expires_at).replace(microsecond=0)
+        url = await self._presigned(found.place, expires_at - found.read_at)
+        if url is None:
+            secret = await self._instance.secret_now()
+            grant = Grant(tenant=request.principal.tenant, blob_id=found.blob.id, expires_at=expires_at)
+            url = f"/api/v1/blobs/signed/{sign(secret, grant)}"
+        return json_response(SignedUrl(url=url, expires_at=expires_at), headers=[(b"cache-control", b"no-store")])
+
+    @route(
+        "GET",
+        "/api/v1/blobs/signed/{token}",
+        path_parameters=(PathParameter(name="token", description="of a signed URL"),),
+        name="readSignedBlob",
+        tag="Blobs",
+        open=True,
+        summary="Download a file by its signed URL",
+        description="The bytes come as from `/api/v1/blobs/{id}`.",
+        parameters=(RANGE,),
+        responses=RESPONSES,
+        errors=(NotFound, BlobStoreUnavailable, DatabaseUnavailable),
+    )
+    async def read(self, request: Request) -> Response | ByteStream:
+        """Send the file of a token that is valid."""
+        request.query({})
+        await self._instance.secret_now()  # compares this host's secret with the database, once
+        grant = verify(self._instance.source.get(), request.path("token"))
+        if grant is None:
+            raise NotFound(_INVALID)
+        try:
+            found = await self._service.find(grant.tenant, grant.blob_id)
+        except NotFound:
+            raise NotFound(_INVALID) from None
+        if grant.expires_at <= found.read_at:
+            raise NotFound(_INVALID)
+        return send(self._service, grant.tenant, found.blob, request)
+
+    async def _presigned(self, place: Any, expires_in: timedelta) -> str | None:
+        if not self._presigns:
+            return None
+        objects = await self._service.stores.holding(place.store_id)
+        return await objects.signed_url(place.key, max(expires_in, timedelta(seconds=1)))
+
+
+def _ttl(text: str) -> timedelta:
+    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MAX_SECONDS):
+        raise InvalidInput.of("ttl", f"must be a whole number of seconds from 1 to {MAX_SECONDS}")
+    return timedelta(seconds=int(text))
