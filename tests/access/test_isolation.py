@@ -43,7 +43,7 @@ class Member:
     async def everything(self) -> list[Any]:
         """Return the state of all that it has."""
         found = [(await self.call("GET", f"/jobs/{one}")).json for one in self.ids if _is_job(one)]
-        found += [(await self.call("GET", path)).json for path in ("/jobs", "/stats", "/keys")]
+        found += [(await self.call("GET", path)).json for path in ("/jobs", "/stats", "/keys", "/callbacks")]
         for listed in found:
             _forget_times(listed)
         return found
@@ -118,7 +118,9 @@ async def alpha(operator: HttpCaller) -> Member:
         headers=alpha.headers | {"Content-Type": "text/plain"},
     )
     assert upload.status == 201, upload.body
-    alpha.ids += [completed, failed, running, pending, upload.json["id"]]
+    callback = await alpha.call("POST", "/callbacks", {"url": f"https://hooks.example/{MARK}", "events": ["*"]})
+    assert callback.status == 201, callback.body
+    alpha.ids += [completed, failed, running, pending, upload.json["id"], callback.json["id"]]
     return alpha
 
 

@@ -7,6 +7,8 @@ from functools import cached_property
 from penstock.access.part import AccessParts
 from penstock.assembly.shared import Shared
 from penstock.blobs import part as blobs
+from penstock.callbacks import part as callbacks
+from penstock.callbacks.service import CallbackService
 from penstock.gateway import part as system
 from penstock.gateway import server
 from penstock.gateway.app import Gateway
@@ -40,6 +42,12 @@ class GatewayAssembly(Shared):
     @cached_property
     def access(self) -> AccessParts:
         return AccessParts(self.settings, self.database, self.jobs.wakeups, self.instance)
+
+    @cached_property
+    def callbacks(self) -> CallbackService:
+        return CallbackService(
+            self.database, self.jobs.wakeups, sealing=self.callback_sealing, policy=self.callback_policy
+        )
 
     @cached_property
     def quotas(self) -> QuotaParts:
@@ -80,6 +88,7 @@ class GatewayAssembly(Shared):
                     presigns=self.settings.penstock_blob_presign,
                 ),
                 system.part(self.database, self.jobs, brokers=self.brokers.all, stores=self.blobs.stores),
+                callbacks.part(self.callbacks),
                 self.access.part,
                 sidecar.part(self.infra),
                 *self.brokers.parts(self.jobs.wakeups),

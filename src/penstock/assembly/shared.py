@@ -21,6 +21,7 @@ from penstock.jobs.writers import Observe
 from penstock.models.host.host import ModelHost
 from penstock.models.sealing import Sealing
 from penstock.models.service import ModelService
+from penstock.outbound.policy import Policy
 from penstock.postgres.address import database_url
 from penstock.postgres.pool import Database
 from penstock.providers.catalogue import load
@@ -97,9 +98,15 @@ class Shared:
     @cached_property
     def callback_targets(self) -> CallbackTargets:
         """The endpoints that submissions name."""
-        return CallbackTargets(
-            self.database, CallbackSealing(self.instance), policy_of(self.settings.penstock_fetch_networks)
-        )
+        return CallbackTargets(self.database, self.callback_sealing, self.callback_policy)
+
+    @cached_property
+    def callback_sealing(self) -> CallbackSealing:
+        return CallbackSealing(self.instance)
+
+    @cached_property
+    def callback_policy(self) -> Policy:
+        return policy_of(self.settings.penstock_fetch_networks)
 
     @cached_property
     def brokers(self) -> Brokers:

@@ -15,7 +15,8 @@ import asyncpg
 import msgspec
 from msgspec import Raw
 
-from penstock.callbacks.message import Attempt, Delivery, Key
+from penstock.callbacks.endpoint import Attempt
+from penstock.callbacks.message import Delivery, Key
 from penstock.events.event import StoredEvent
 from penstock.events.store import stored
 from penstock.postgres import queries

@@ -10,7 +10,6 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from penstock.callbacks.callback import EventPatterns, Secret, Url
 from penstock.callbacks.event_types import JOB_ENDED
-from penstock.callbacks.message import Attempt
 
 MAX_ENDPOINTS: Final = 50  # that a tenant can register
 MAX_OVERLAP_SECONDS: Final = 7 * 24 * 3600
@@ -22,6 +21,16 @@ Overlap = Annotated[
     Meta(ge=0, le=MAX_OVERLAP_SECONDS, description="How long messages are signed with the previous secret as well."),
 ]
 DeliveryStatus = Literal["waiting", "delivered", "dead"]
+
+
+class Attempt(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One attempt to deliver a message."""
+
+    at: datetime
+    seconds: float
+    status: int | None = None  # of the response; None: there was none
+    error: str = ""
+    response: str = ""  # the beginning of its body
 
 
 class EndpointCreation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from penstock.callbacks import deliveries, rules, signing
 from penstock.callbacks.deliveries import Lease, Outcome, Target
-from penstock.callbacks.message import MEDIA_TYPE, Attempt, Delivery, Details, Key, body_of
+from penstock.callbacks.endpoint import Attempt
+from penstock.callbacks.message import MEDIA_TYPE, Delivery, Details, Key, body_of
 from penstock.callbacks.rules import Response, Result
 from penstock.callbacks.sealing import CannotOpen, Sealing
 from penstock.callbacks.sender import Sender
@@ -198,8 +199,7 @@ class Line:
             own = [one for one in page if one.kind.partition(".")[0] == word]
             if own:
                 details |= await detail(connection, self.lease.tenant, own)
-        tenant = self.lease.tenant
-        return {one.key: body_of(one.id(tenant), one, details.get(one.key, {})) for one in page}
+        return {one.key: body_of(one, details.get(one.key, {})) for one in page}
 
     def _append(self, delivery: Delivery, body: bytes) -> None:
         chain = self._chains.get(delivery.subject)

@@ -9,23 +9,17 @@ from typing import Any, Final
 
 import asyncpg
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw
 
+from penstock.callbacks.endpoint import Attempt
+from penstock.events.cloud_event import CONTENT_TYPE, cloud_event
+from penstock.events.event import Event
+from penstock.events.position import Position
 from penstock.tenants.principal import TenantId
 
-MEDIA_TYPE: Final = "application/cloudevents+json"
+MEDIA_TYPE: Final = CONTENT_TYPE
 MAX_DATA_BYTES: Final = 256 * 2**10  # of an event; of a larger one, the message has the size only
 Key = tuple[int, int]  # position and place
-
-
-class Attempt(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One attempt to deliver a message."""
-
-    at: datetime
-    seconds: float
-    status: int | None = None  # of the response; None: there was none
-    error: str = ""
-    response: str = ""  # the beginning of its body
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,32 +62,20 @@ def parse_message_id(text: str) -> tuple[int, int, int, int] | None:
     return (first, second, third, fourth) if found == text and max(first, third) < 2**31 else None
 
 
-class _CloudEvent(Struct, kw_only=True):
-    specversion: str = "1.0"
-    id: str
-    source: str
-    type: str
-    subject: str
-    time: datetime
-    datacontenttype: str = "application/json"
-    data: Any
-
-
 _encode = msgspec.json.Encoder().encode
 _fields = msgspec.json.Decoder(dict[str, Raw])
 
 
-def body_of(message: str, delivery: Delivery, details: Mapping[str, Any]) -> bytes:
+def body_of(delivery: Delivery, details: Mapping[str, Any]) -> bytes:
     """Return the body of a message; ``details`` are added to the event's data."""
-    data: Any = {**_fields.decode(delivery.data), **details} if details else delivery.data
-    return _encode(
-        _CloudEvent(
-            id=message,
+    return cloud_event(
+        Event(
+            position=Position(delivery.position, delivery.place, delivery.mark),
             source=delivery.source,
             type=delivery.kind,
             subject=delivery.subject,
             time=delivery.at,
-            data=data,
+            data={**_fields.decode(delivery.data), **details},
         )
     )
 

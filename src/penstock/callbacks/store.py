@@ -13,8 +13,8 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from penstock.callbacks.endpoint import DeliveryStatus, DeliveryView, Endpoint
-from penstock.callbacks.message import Attempt, Key, message_id
+from penstock.callbacks.endpoint import Attempt, DeliveryStatus, DeliveryView, Endpoint
+from penstock.callbacks.message import Key, message_id
 from penstock.postgres import queries
 from penstock.tenants.principal import TenantId
 

@@ -63,6 +63,12 @@ def submit(
         str | None, typer.Option(help="A rule of the queue limits how many jobs with the same key run at a time.")
     ] = None,
     tag: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
+    callback: Annotated[
+        str | None, typer.Option(metavar="URL", help="Send the event with which the job ends to this address.")
+    ] = None,
+    callback_event: Annotated[
+        list[str] | None, typer.Option(metavar="TYPE", help="Send these events instead, such as job.*.")
+    ] = None,
     watch_it: Annotated[bool, typer.Option("--watch", "-w", help="Wait until the job has finished.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -87,6 +93,7 @@ def submit(
         "idempotency_key": idempotency_key,
         "concurrency_key": concurrency_key,
         "tags": tag or [],
+        "callback": _callback(callback, callback_event),
     }
 
     async def act(client: Client) -> Job:
@@ -261,3 +268,12 @@ def _filter(
 def _exit_by(jobs: list[Job]) -> None:
     if any(job["status"] != "completed" for job in jobs):
         raise typer.Exit(1)
+
+
+def _callback(url: str | None, events: list[str] | None) -> dict[str, Any] | None:
+    """Return the callback of a submission. Its secret would be in the shell's history: register an endpoint instead."""
+    if url is None:
+        if events:
+            raise typer.BadParameter("--callback-event needs --callback")
+        return None
+    return {"url": url} if events is None else {"url": url, "events": events}

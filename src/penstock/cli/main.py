@@ -15,6 +15,7 @@ import typer
 from penstock.cli import (
     audit,
     blobs,
+    callbacks,
     compare,
     config,
     database,
@@ -60,6 +61,7 @@ command(app, "top")(top.top)
 app.add_typer(tenants.app, name="tenant")
 app.add_typer(keys.app, name="key")
 app.add_typer(quotas.app, name="quota")
+app.add_typer(callbacks.app, name="callback")
 command(app, "ticket")(tickets.ticket)
 command(app, "audit")(audit.audit)
 app.add_typer(secret.app, name="secret")

@@ -144,6 +144,15 @@ class BlockingClient:
     quotas = _blocking(Client.quotas)
     set_quota = _blocking(Client.set_quota)
     remove_quota = _blocking(Client.remove_quota)
+    create_callback = _blocking(Client.create_callback)
+    callbacks = _blocking(Client.callbacks)
+    callback = _blocking(Client.callback)
+    change_callback = _blocking(Client.change_callback)
+    rotate_callback = _blocking(Client.rotate_callback)
+    remove_callback = _blocking(Client.remove_callback)
+    test_callback = _blocking(Client.test_callback)
+    deliveries = _blocking(Client.deliveries)
+    replay = _blocking(Client.replay)
 
     def stream(
         self,

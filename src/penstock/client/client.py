@@ -13,6 +13,7 @@ from typing import Any, Self
 
 from penstock.client.access import AccessCalls
 from penstock.client.blobs import BlobCalls
+from penstock.client.callbacks import CallbackCalls
 from penstock.client.jobs import JobCalls
 from penstock.client.models import ModelCalls
 from penstock.client.queues import QueueCalls
@@ -28,7 +29,9 @@ from penstock.work.executor import Executor
 from penstock.work.source import Duty
 
 
-class Client(JobCalls, WorkCalls, QueueCalls, ModelCalls, BlobCalls, AccessCalls, QuotaCalls, UsageCalls):
+class Client(
+    JobCalls, WorkCalls, QueueCalls, ModelCalls, BlobCalls, AccessCalls, QuotaCalls, UsageCalls, CallbackCalls
+):
     """A client of one gateway; use it as ``async with Client(url, token=…) as client``.
 
     Raises ValueError for a URL that is not an HTTP URL. Errors of the gateway are raised as the classes of

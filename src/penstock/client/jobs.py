@@ -12,6 +12,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
+from penstock.callbacks.callback import Callback
 from penstock.client.stream import LAST_TYPES, Event, Stream
 from penstock.client.transport import Query, Transport
 from penstock.client.views import Job, JobPage, as_id, as_raw
@@ -39,6 +40,7 @@ class JobOptions(TypedDict, total=False):
     idempotency_key: str | None
     concurrency_key: str | None
     tags: list[str]
+    callback: Callback | None
 
 
 class JobFilters(TypedDict, total=False):
