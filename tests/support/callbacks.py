@@ -19,6 +19,7 @@ from standardwebhooks import Webhook
 from penstock.access.audit import Sender as ManagingSender
 from penstock.access.instance import Instance
 from penstock.access.secret_file import SecretSource
+from penstock.callbacks.announcing import ENDPOINTS
 from penstock.callbacks.dispatcher import LEASE, CallbackDispatcher
 from penstock.callbacks.duties import Sending
 from penstock.callbacks.endpoint import CreatedEndpoint, DeliveryView, Endpoint, EndpointCreation
@@ -151,6 +152,10 @@ class Callbacks:
         """Return the newest hundred deliveries, the newest event first."""
         where = {"status": None, "before": None, "at_most": 100} | where
         return (await self.service.deliveries(tenant, created.id, **where)).deliveries
+
+    def poke(self) -> None:
+        """Make the dispatchers look for deliveries that are due, as when the clock was moved."""
+        self.wakeups.announce(ENDPOINTS)
 
     @asynccontextmanager
     async def running(self, dispatcher: CallbackDispatcher | None = None) -> AsyncIterator[CallbackDispatcher]:
