@@ -180,9 +180,13 @@ async def advance(connection: Connection, tenant: TenantId, position: int) -> No
     await _sql.advance.run(connection, tenant_id=tenant, position=position)
 
 
-async def lease(connection: Connection, *, quick: bool, limit: int, length: timedelta) -> list[Lease]:
-    """Lease endpoints that are due."""
-    rows = await _sql.lease.rows(connection, quick=quick, limit=limit, lease_seconds=length.total_seconds())
+async def lease(
+    connection: Connection, *, quick: bool, full: Sequence[TenantId], limit: int, length: timedelta
+) -> list[Lease]:
+    """Lease endpoints that are due, of other tenants than those in ``full``."""
+    rows = await _sql.lease.rows(
+        connection, quick=quick, full=list(full), limit=limit, lease_seconds=length.total_seconds()
+    )
     return [
         Lease(
             tenant=TenantId(row["tenant_id"]),

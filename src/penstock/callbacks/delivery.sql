@@ -102,13 +102,14 @@ RETURNING s.endpoint_id;
 UPDATE callback_cursor SET position = :position::bigint WHERE tenant_id = :tenant_id;
 
 
--- name: lease(quick, limit, lease_seconds)
+-- name: lease(quick, full, limit, lease_seconds)
 -- tenant: every (the housekeeper serves all tenants; rows keep theirs)
--- Leases endpoints that are due, those that have waited longest first. Those of suspended tenants come back after a minute.
+-- Leases endpoints that are due, those that have waited longest first, except those of the tenants in full. Those of suspended
+-- tenants come back after a minute.
 -- Locks: the rows taken, skipping locked ones. Index: callback_state_due.
 WITH due AS MATERIALIZED (
     SELECT s.ctid AS row_tid, s.tenant_id FROM callback_state s
-    WHERE s.quick = :quick::bool AND s.due_at <= clock() ORDER BY s.due_at LIMIT :limit::int FOR UPDATE SKIP LOCKED
+    WHERE s.quick = :quick::bool AND s.due_at <= clock() AND s.tenant_id <> ALL (:full::int[]) ORDER BY s.due_at LIMIT :limit::int FOR UPDATE SKIP LOCKED
 ), owned AS MATERIALIZED (
     SELECT d.row_tid, t.suspended_at IS NOT NULL AS suspended FROM due d JOIN tenant t ON t.id = d.tenant_id
 ), taken AS (

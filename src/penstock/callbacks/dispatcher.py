@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Final
@@ -23,11 +24,13 @@ from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Keys, Wakeups
 from penstock.processes.periodic import Periodic
 from penstock.telemetry import logs
+from penstock.tenants.principal import TenantId
 
 log = logs.get(__name__)
 
 LEASE: Final = timedelta(seconds=30)
 _RENEW_SECONDS: Final = 10.0
+_CROWDED: Final = timedelta(milliseconds=250)  # between two passes while a tenant has all the lines it may have
 _STOP_SECONDS: Final = 5.0  # for requests in flight when the process stops
 _UNLUCKY: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 
@@ -38,13 +41,28 @@ class _Class:
     def __init__(self, *, quick: bool, slots: int, lines: int, pace: Pace) -> None:
         self.quick = quick
         self.slots = Slots(slots)
-        self.lines = lines
         self.pace = pace
-        self.held = 0
+        self._lines = lines
+        self._held: Counter[TenantId] = Counter()
 
     @property
-    def room(self) -> int:
-        return self.lines - self.held
+    def wanted(self) -> int:
+        """How many endpoints to lease next: half of the lines that are free."""
+        return (self._lines - self._held.total() + 1) // 2
+
+    @property
+    def full(self) -> list[TenantId]:
+        """The tenants that have more lines than are free, so that there are always some for others."""
+        free = self._lines - self._held.total()
+        return [tenant for tenant, held in self._held.items() if held >= free]
+
+    def begin(self, tenant: TenantId) -> None:
+        self._held[tenant] += 1
+
+    def end(self, tenant: TenantId) -> None:
+        self._held[tenant] -= 1
+        if not self._held[tenant]:
+            del self._held[tenant]
 
 
 class CallbackDispatcher(Periodic):
@@ -83,7 +101,7 @@ class CallbackDispatcher(Periodic):
         slow = Pace(concurrency=min(concurrency, 4), page=8, page_bytes=2**16)
         self._classes = (
             _Class(quick=True, slots=256, lines=128, pace=quick),
-            _Class(quick=False, slots=512, lines=256, pace=slow),
+            _Class(quick=False, slots=512, lines=384, pace=slow),
         )
         self._lines: dict[EndpointKey, Line] = {}
         self._tasks: dict[EndpointKey, asyncio.Task[None]] = {}
@@ -91,6 +109,11 @@ class CallbackDispatcher(Periodic):
         self._renew_at = 0.0
         self._delivered = asyncio.Event()
         wakeups.subscribe(ENDPOINTS, self._heard)
+
+    @property
+    def in_flight(self) -> int:
+        """The number of requests in progress."""
+        return sum(one.slots.taken for one in self._classes)
 
     def wake(self) -> None:
         """Do nothing: this duty has wake-ups of its own."""
@@ -113,19 +136,28 @@ class CallbackDispatcher(Periodic):
             if self._lines and loop.time() >= self._renew_at:
                 await self._renew(connection)
             for one in self._classes:
-                wanted = one.room
+                began, wanted = loop.time(), one.wanted
                 if wanted > 0:
-                    began = loop.time()
-                    leased = await deliveries.lease(connection, quick=one.quick, limit=wanted, length=self._lease)
+                    leased = await deliveries.lease(
+                        connection, quick=one.quick, full=one.full, limit=wanted, length=self._lease
+                    )
                     for held in leased:
                         self._begin(held, one, began)
                     more = more or len(leased) == wanted
             due = await deliveries.next_due(connection)
-        waits = [timedelta(seconds=max(self._renew_at - loop.time(), 0.0))] if self._lines else []
-        if due is not None and all(one.room > 0 for one in self._classes):
-            waits.append(due)
-        self.due_in = min(waits, default=None)
-        return False
+        self.due_in = self._next_pass(due)
+        return more
+
+    def _next_pass(self, due: timedelta | None) -> timedelta | None:
+        """Return when to look again without a wake-up. While no more may be leased, the end of a line wakes this duty."""
+        waits = []
+        if self._lines:
+            left = self._renew_at - asyncio.get_running_loop().time()
+            waits.append(timedelta(seconds=max(left, 0.0)))
+        if due is not None:
+            crowded = any(one.full or not one.wanted for one in self._classes)
+            waits.append(max(due, _CROWDED) if crowded else due)
+        return min(waits, default=None)
 
     def _begin(self, held: Lease, one: _Class, began: float) -> None:
         line = Line(held, self._around, one.slots, one.pace)
@@ -136,13 +168,13 @@ class CallbackDispatcher(Periodic):
         if former is not None:  # its lease has ended
             former.lost()
         self._lines[held.key] = self._by_endpoint[held.endpoint_id.hex] = line
-        one.held += 1
+        one.begin(held.tenant)
         task = self._tasks[held.key] = asyncio.create_task(line.run())
         task.add_done_callback(lambda done: self._ended(line, one, done))
 
     def _ended(self, line: Line, one: _Class, task: asyncio.Task[None]) -> None:
-        one.held -= 1
         key = line.lease.key
+        one.end(key[0])
         if self._lines.get(key) is line:
             del self._lines[key], self._tasks[key], self._by_endpoint[key[1].hex]
         if not task.cancelled() and (error := task.exception()) is not None:

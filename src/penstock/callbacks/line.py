@@ -26,7 +26,7 @@ from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
-_LINGER_SECONDS: Final = 1.0  # that a line without deliveries keeps its lease
+_LINGER_SECONDS: Final = 1.0  # that the line of a quick endpoint without deliveries keeps its lease
 _LATER_SECONDS: Final = 1.0  # between two reads of deliveries that are due again
 _MAX_UNRECORDED: Final = 1024  # attempts whose outcome is not in the database yet
 _RECORD_AGAIN_SECONDS: Final = 0.5  # while the database is unavailable
@@ -133,7 +133,8 @@ class Line:
                 await self._read()
                 self._pump()
             elif not self._chains and not self._tasks:
-                if not await set_within(self._changed, _LINGER_SECONDS) and await self._finished():
+                lingers = self.lease.quick and await set_within(self._changed, _LINGER_SECONDS)
+                if not lingers and await self._finished():
                     return
             else:
                 await set_within(self._changed, _LATER_SECONDS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 import time
 from collections.abc import Mapping, Sequence
@@ -99,8 +100,8 @@ class Sender:
                 return str(one)
             if isinstance(one, ssl.SSLError):
                 return f"TLS failed ({one.reason or type(one).__name__})"
-        if isinstance(cause, OSError) and cause.strerror:
-            return f"the connection failed ({cause.strerror})"
+        if isinstance(cause, OSError) and cause.errno:
+            return f"the connection failed ({os.strerror(cause.errno)})"
         return f"the connection failed ({type(error).__name__})"
 
 
