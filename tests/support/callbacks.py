@@ -36,9 +36,15 @@ from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
 from penstock.tenants import scopes
 from penstock.tenants.principal import Principal, TenantId
+from tests.support.databases import query
 from tests.support.http_servers import Handler, running
 from tests.support.waiting import until, within
 
+_BEHIND: Final = """
+SELECT (SELECT count(*) FROM event) - (SELECT count(*) FROM event_position)
+     + (SELECT count(*) FROM callback_cursor c
+        WHERE position < (SELECT max(position) FROM event_position WHERE tenant_id = c.tenant_id))
+"""
 LOOPBACK: Final = Policy(public=True, also=[ip_network("127.0.0.0/8")])
 
 
@@ -152,6 +158,14 @@ class Callbacks:
         """Return the newest hundred deliveries, the newest event first."""
         where = {"status": None, "before": None, "at_most": 100} | where
         return (await self.service.deliveries(tenant, created.id, **where)).deliveries
+
+    async def caught_up(self) -> None:
+        """Wait until every event has become deliveries, or was passed over."""
+
+        async def done() -> bool:
+            return await query(self.database, _BEHIND) == [(0,)]
+
+        await until(done, "the cursors are at the end")
 
     def poke(self) -> None:
         """Make the dispatchers look for deliveries that are due, as when the clock was moved."""

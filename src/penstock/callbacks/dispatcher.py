@@ -149,7 +149,7 @@ class CallbackDispatcher(Periodic):
         return more
 
     def _next_pass(self, due: timedelta | None) -> timedelta | None:
-        """Return when to look again without a wake-up. While no more may be leased, the end of a line wakes this duty."""
+        """Return the time to the next pass without a wake-up. The end of a line wakes this duty too."""
         waits = []
         if self._lines:
             left = self._renew_at - asyncio.get_running_loop().time()
