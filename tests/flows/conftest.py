@@ -1,11 +1,17 @@
-"""Fixtures of flows: a database per module, a started service, and a tenant per test."""
+"""Fixtures of flows: a database per module, a started service, a tenant per test, and a folder with its process."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Protocol
 
 import pytest
 
+from penstock.flows.process.flow_process import FlowProcess
+from penstock.flows.process.program import Limits
 from penstock.jobs.service import JobService
 from penstock.postgres.pool import Database
 from tests.support.clocks import Clock
@@ -39,3 +45,43 @@ async def clock(database: Database) -> AsyncIterator[Clock]:
     clock = Clock(database)
     yield clock
     await clock.reset()
+
+
+Write = Callable[[str, str], None]
+
+
+class Start(Protocol):
+    async def __call__(self, *, limits: Limits | None = None, watched: bool = False) -> FlowProcess: ...
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Return a function that writes a file into the folder."""
+
+    def written(file: str, text: str) -> None:
+        path = tmp_path / "flows" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".new").write_text(text)
+        path.with_suffix(".new").rename(path)
+
+    return written
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    """Return a function that starts the process for the folder."""
+    async with AsyncExitStack() as stack:
+
+        async def started(*, limits: Limits | None = None, watched: bool = False) -> FlowProcess:
+            process = FlowProcess(
+                tmp_path / "flows",
+                ours={**os.environ, "DATABASE_URL": "secret", "MY_TOKEN": "for the flows"},
+                private=frozenset({"DATABASE_URL"}),
+                watched=watched,
+                limits=limits,
+            )
+            stack.push_async_callback(process.stop)
+            await process.start()
+            return process
+
+        yield started

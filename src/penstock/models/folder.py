@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import threading
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Final
 
-from watchfiles import awatch
-
 from penstock.models import manifest
 from penstock.models.manifest import FILE_NAME, BrokenManifest, Key, Model
-from penstock.processes.waiting import set_within
+from penstock.processes.watching import watch
 from penstock.telemetry import logs
 
 log = logs.get(__name__)
-logging.getLogger("watchfiles").setLevel(logging.WARNING)  # watchfiles logs every change, and models may write files
 
 _MAX_MANIFESTS: Final = 1000  # manifests
-_GATHER_MILLISECONDS: Final = 100  # changes that belong together
 
 
 class ModelsFolder:
@@ -94,18 +89,4 @@ class ModelsFolder:
     async def watch(self, on_change: Callable[[Collection[Path]], Awaitable[None]], stopping: asyncio.Event) -> None:
         """Call ``on_change`` with the files that have changed, or with none if they are not known, until ``stopping``.
         The folder may appear and disappear at any time."""
-        while not stopping.is_set():
-            if not self.path.is_dir():
-                await set_within(stopping, 2.0)
-                if self.path.is_dir():
-                    await on_change(())
-                continue
-            try:
-                async for changes in awatch(
-                    self.path, stop_event=stopping, step=_GATHER_MILLISECONDS, watch_filter=None, yield_on_timeout=False
-                ):
-                    await on_change([Path(path) for _, path in changes])
-            except Exception as error:  # noqa: BLE001 - the folder has gone, the system's watches are used up, …
-                log.warning("models_folder_not_watched", reason=str(error) or type(error).__name__)
-                await set_within(stopping, 5.0)
-                await on_change(())
+        await watch(self.path, on_change, stopping)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from uuid import UUID
 
 from penstock.flows.kernel.records import FlowDescription, History, Mail, Turn
@@ -15,11 +15,14 @@ from penstock.flows.process.program import Limits, Program
 from penstock.flows.program.frames import Begin, Deliver, Evict
 from penstock.processes.backoff import Backoff
 from penstock.processes.waiting import set_within
+from penstock.processes.watching import watch
 from penstock.telemetry import logs
 
 log = logs.get(__name__)
 
 _MAX_RETIRING: Final = 4  # processes of earlier code that still have resident runs
+_CODE: Final = frozenset({".py", ".so"})
+_NEVER: Final = frozenset({"__pycache__"})
 _START_SECONDS: Final = 60.0  # that a request waits for a process to start
 
 
@@ -33,19 +36,28 @@ class FlowProcess:
     """
 
     def __init__(
-        self, folder: Path, *, ours: Mapping[str, str], private: frozenset[str], limits: Limits | None = None
+        self,
+        folder: Path,
+        *,
+        ours: Mapping[str, str],
+        private: frozenset[str],
+        watched: bool = False,
+        limits: Limits | None = None,
     ) -> None:
-        """``ours`` is the environment of this process; variables in ``private`` are not passed on."""
+        """``ours`` is the environment of this process; variables in ``private`` are not passed on. With ``watched`` the
+        code is loaded again when files change."""
         self.flows: Mapping[tuple[str, str], FlowDescription] = {}  # by name and version
         self.problems: Mapping[str, str] = {}  # why a file cannot be used, by file
         self.resident: dict[UUID, Program] = {}
-        self.folder = folder
+        self.folder = folder.absolute()
+        self._watches = watched
         self._environment = variables(ours, private)
         self._limits = limits or Limits()
         self._current: Program | None = None
         self._changed: list[Callable[[], None]] = []
         self._retiring: list[Program] = []
-        self._available = asyncio.Event()
+        self._available = asyncio.Event()  # there is a current process
+        self._tried = asyncio.Event()  # the first start has succeeded or failed
         self._reload = asyncio.Event()
         self._stopping = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
@@ -55,9 +67,9 @@ class FlowProcess:
         """Start the process and wait until it has loaded the files, or has failed to."""
         if self._running is None:
             self._running = asyncio.get_running_loop().create_task(self._run())
-            tried = asyncio.get_running_loop().create_task(self._available.wait())
-            await asyncio.wait([tried, self._running], return_when=asyncio.FIRST_COMPLETED)
-            tried.cancel()
+            if self._watches:
+                self._keep(watch(self.folder, self._files_changed, self._stopping))
+        await self._tried.wait()
 
     async def stop(self) -> None:
         """End the process. Requests in progress get ProgramLost. Idempotent; safe if never started."""
@@ -118,12 +130,13 @@ class FlowProcess:
     async def _available_program(self) -> Program:
         try:
             async with asyncio.timeout(_START_SECONDS):
-                await self._available.wait()
+                while True:
+                    await self._available.wait()
+                    if self._current is not None and not self._current.ended.is_set():
+                        return self._current
+                    self._available.clear()  # until another one has started
         except TimeoutError:
             raise FlowsUnavailable("the process that runs flows cannot be started; see its log") from None
-        if self._current is None:
-            raise FlowsUnavailable("the process that runs flows cannot be started; see its log")
-        return self._current
 
     # The process, and those that follow it
 
@@ -135,6 +148,7 @@ class FlowProcess:
             program = await self._start_program()
             if program is not None:
                 self._adopt(program)
+            self._tried.set()
             await self._until_over(program)
             if self._stopping.is_set():
                 return
@@ -156,7 +170,7 @@ class FlowProcess:
                 if program.loading is None or program.loading in skipped:
                     log.error("flows_not_started", reason=error.message)
                     return None
-                skipped[program.loading] = f"loading it fails: {error.message}"
+                skipped[program.loading] = f"it cannot be loaded: {error.message}"
                 log.warning("flow_file_refused", file=program.loading, reason=error.message, stack=error.stack)
                 continue
             program.problems = {**program.problems, **skipped}
@@ -206,7 +220,14 @@ class FlowProcess:
             self._forget(unused)
             self._stop_later(unused)
 
+    async def _files_changed(self, changed: Collection[Path]) -> None:
+        if not changed or any(path.suffix in _CODE and not _NEVER & set(path.parts) for path in changed):
+            self.reload()
+
     def _stop_later(self, program: Program) -> None:
-        task = asyncio.get_running_loop().create_task(program.stop())
+        self._keep(program.stop())
+
+    def _keep(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

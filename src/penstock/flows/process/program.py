@@ -41,7 +41,8 @@ class Limits:
 
     warn_after: timedelta = timedelta(seconds=1)  # then the log names its stack
     kill_after: timedelta = timedelta(seconds=20)  # then its process is killed
-    load_within: timedelta = timedelta(seconds=30)  # all files
+    start_within: timedelta = timedelta(seconds=60)  # until the first file is loaded
+    load_within: timedelta = timedelta(seconds=20)  # a file
 
 
 class Program:
@@ -56,7 +57,8 @@ class Program:
         self._folder = folder
         self._environment = environment
         self._limits = limits
-        self._ready = asyncio.Event()
+        self._ready = asyncio.Event()  # it has loaded its files, or ended
+        self._heard = asyncio.Event()  # it has reported something, or ended
         self._number = 0
         self._requests: dict[int, asyncio.Future[Turn]] = {}
         self._watchdog = Watchdog(limits.warn_after, limits.kill_after, ask=self._ask_stack, kill=self._kill_blocked)
@@ -75,17 +77,18 @@ class Program:
         """
         try:
             await self._spawn(skipped)
-            async with asyncio.timeout(self._limits.load_within.total_seconds()):
-                await self._ready.wait()
-        except TimeoutError:
-            stack = await self.stack()
-            self.kill()
-            await self.ended.wait()
-            raise ProgramLost("loading its files takes too long", on_cpu=False, stack=stack) from None
         except OSError as error:
             raise ProgramLost(f"it cannot be started: {error.strerror}", on_cpu=False) from error
+        while not self._ready.is_set():
+            self._heard.clear()
+            limit = self._limits.start_within if self.loading is None else self._limits.load_within
+            if not await set_within(self._heard, limit.total_seconds()):
+                stack = await self.stack()
+                self.kill()
+                await self.ended.wait()
+                raise ProgramLost(f"it takes longer than {limit.total_seconds():g} s", on_cpu=False, stack=stack)
         if self.ended.is_set():
-            raise ProgramLost(f"it ended while it loaded its files: {self.how_it_ended}", on_cpu=False)
+            raise ProgramLost(f"its process ended: {self.how_it_ended}", on_cpu=False)
 
     async def request(self, make: Callable[[int], frames.Begin | frames.Deliver]) -> Turn:
         """Send the request that ``make`` returns for a number, and wait for its turn. Raises NoTurn."""
@@ -152,8 +155,8 @@ class Program:
                 self._process = await asyncio.create_subprocess_exec(
                     *bound(
                         [
-                            sys.executable, "-m", "penstock.flows.program", str(self._folder), str(theirs.fileno()),
-                            str(stack_write), *skipped,
+                            sys.executable, "-P", "-m", "penstock.flows.program",
+                            str(self._folder), str(theirs.fileno()), str(stack_write), *skipped,
                         ]
                     ),
                     stdin=DEVNULL, stdout=PIPE, stderr=PIPE, env=dict(self._environment),
@@ -186,6 +189,7 @@ class Program:
         self._watchdog.stop()
         self.ended.set()
         self._ready.set()
+        self._heard.set()
         self._writable.set()
         if self._transport is not None:
             self._transport.abort()
@@ -240,6 +244,7 @@ class Program:
 
     def received(self, report: frames.Report) -> None:
         """Handle a report of the process."""
+        self._heard.set()
         match report:
             case frames.Loading():
                 self.loading = report.file

@@ -16,7 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from penstock.flows.program import frames, loading
+from penstock.flows.kernel import asyncio_order
+from penstock.flows.program import frames, hooks, loading
 from penstock.flows.program.effects_thread import EffectsThread
 from penstock.flows.program.runs import Runs
 from penstock.processes.garbage import collect_rarely
@@ -36,6 +37,8 @@ def main(folder: Path, socket_fd: int, stack_fd: int, *skipped: str) -> None:
     def send(report: frames.Report) -> None:
         connection.sendall(frames.encode(report))
 
+    asyncio_order.install()
+    hooks.install()
     loaded = loading.load(folder, skipped=skipped, loading=lambda file: send(frames.Loading(file)))
     send(frames.Ready([flow.describe() for flow in loaded.flows.values()], loaded.problems))
     collect_rarely()

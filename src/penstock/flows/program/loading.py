@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from penstock.flows.kernel import origins
 from penstock.flows.kernel.declaration import Flow, take_registered
-from penstock.flows.program.checking import checked_code
+from penstock.flows.program.checking import NotAllowed, checked_code
 from penstock.models.replica.contract.signature import ContractError
 from penstock.models.replica.errors import described, shortened
 
@@ -112,7 +112,7 @@ class _FlowLoader(SourceFileLoader):
 
 
 def _reason(error: BaseException, folder: Path) -> str:
-    if isinstance(error, ContractError):
+    if isinstance(error, ContractError | NotAllowed):
         return str(error)
     if isinstance(error, SyntaxError):
         return f"line {error.lineno}: {error.msg}"
