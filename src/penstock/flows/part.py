@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
 from penstock.flows.process.flow_process import FlowProcess
 from penstock.flows.runner.executor import RunLimits
 from penstock.flows.runner.runner import FlowRunner
-from penstock.flows.runner.watching import reload_on_changes
 from penstock.jobs.service import JobService
 from penstock.postgres.pool import Database
 from penstock.settings import Settings
-from penstock.work.executors import Executors
 from penstock.workers.part import WorkerPart
 
 
@@ -24,7 +21,7 @@ def worker_part(
     runner = FlowRunner(
         database,
         jobs.wakeups,
-        FlowProcess(folder, ours=ours, private=frozenset(Settings.descriptions())),
+        FlowProcess(folder, ours=ours, private=frozenset(Settings.descriptions()), watched=True),
         limits=RunLimits(
             linger=settings.penstock_flows_linger,
             max_attempts=settings.penstock_max_attempts,
@@ -33,9 +30,4 @@ def worker_part(
         max_resident=settings.penstock_flows_resident,
     )
 
-    async def follow(executors: Executors) -> None:
-        async with asyncio.TaskGroup() as group:
-            group.create_task(reload_on_changes(runner.process))
-            group.create_task(runner.follow(executors))
-
-    return WorkerPart(start=runner.start, stop=runner.stop, follow=follow)
+    return WorkerPart(start=runner.start, stop=runner.stop, follow=runner.follow)
