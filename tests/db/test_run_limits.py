@@ -13,6 +13,7 @@ from penstock.access.audit import Sender
 from penstock.errors import CallerError
 from penstock.failures import Category
 from penstock.housekeeping.rescuer import Rescuer, rescue_from
+from penstock.jobs.announcements import READY
 from penstock.jobs.controls import QueueLimit, TenantLimits
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.work import ClaimedJob, ClaimRequest
@@ -41,6 +42,12 @@ async def tenant_name(caller: JobCaller) -> str:
 async def running(database: Database, caller: JobCaller) -> int:
     ((count,),) = await query(database, "SELECT count(*) FROM lease WHERE tenant_id = $1", caller.tenant)
     return int(count)
+
+
+async def claims_wait(*callers: JobCaller) -> None:
+    """Wait until a claim waits for jobs in the service of each caller."""
+    queues = [caller.service.claims for caller in callers]
+    await until(lambda: all(any(one.idle for one in queue._waiters) for queue in queues), "the claims wait")
 
 
 @pytest.fixture
@@ -157,6 +164,67 @@ async def test_room_under_a_limit_wakes_a_waiting_claim_of_another_process(
             case _:
                 await limit(alone, 2)
         (job,) = await within(waiting, 1.5)
+
+
+async def test_a_free_place_goes_to_a_waiting_claim_of_the_same_process_and_wakes_no_other(
+    alone: JobCaller, processes: list[JobCaller]
+) -> None:
+    here, elsewhere = processes[0], processes[2]
+    await limit(alone, 1)
+    await alone.submit_many(4)
+    job = await here.claim_one()
+    announced: list[str] = []
+    here.service.wakeups.forward(READY, lambda keys: announced.extend(keys or ()))
+    waiting = [asyncio.create_task(one.claim(1, wait_seconds=30)) for one in (here, elsewhere)]
+    await claims_wait(here, elsewhere)
+    await here.complete(job)
+    (job,) = await within(waiting[0], 1.5)
+    assert announced == []
+    await here.complete(job)  # now nothing waits here
+    await within(waiting[1], 1.5)
+
+
+async def test_a_free_place_that_no_claim_of_the_process_can_use_wakes_another_one(
+    alone: JobCaller, processes: list[JobCaller]
+) -> None:
+    here, elsewhere = processes[0], processes[2]
+    await limit(alone, 1)
+    await alone.submit(task_type="one")
+    await alone.submit(task_type="two")
+    job = await here.claim_one(task_types=["one"])
+    waiting = asyncio.create_task(here.claim(1, wait_seconds=30, task_types=["one"]))
+    other = asyncio.create_task(elsewhere.claim(1, wait_seconds=30, task_types=["two"]))
+    await claims_wait(here, elsewhere)
+    await here.complete(job)
+    assert (await within(other, 1.5))[0].task_type == "two"
+    waiting.cancel()
+
+
+async def test_a_busy_process_does_not_keep_the_places_from_queues_of_another(
+    alone: JobCaller, processes: list[JobCaller]
+) -> None:
+    """It passes each place on to its own next claim, but not for longer than a moment."""
+    here, elsewhere = processes[0], processes[2]
+    await limit(alone, 1)
+    await alone.submit_many(1000, task_type="one")
+    await alone.submit(task_type="two")
+
+    async def work(job: ClaimedJob) -> None:
+        while True:
+            following = asyncio.create_task(here.claim_one(wait_seconds=30, task_types=["one"]))
+            await here.complete(job)
+            job = await following
+
+    job = await here.claim_one(task_types=["one"])
+    other = asyncio.create_task(elsewhere.claim(1, wait_seconds=30, task_types=["two"]))
+    await claims_wait(elsewhere)
+    working = asyncio.create_task(work(job))
+    try:
+        jobs = await within(other, 1.5)
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+    assert [job.task_type for job in jobs] == ["two"]
 
 
 @pytest.mark.parametrize("cap", [1, 2, 7])

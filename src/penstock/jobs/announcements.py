@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -29,7 +29,7 @@ def announce(
 ) -> None:
     """Announce that jobs changed. Each change has stored an event, so readers of events are woken too."""
     if ready:
-        wakeups.announce(READY, {_SEPARATOR.join(map(str, queue)): count for queue, count in ready.items()})
+        wakeups.announce(READY, keys_of(ready))
     if finished:
         wakeups.announce(FINISHED, {job_id.hex: 1 for job_id in finished})
     if cancelled:
@@ -37,12 +37,22 @@ def announce(
     wakeups.announce(EVENTS, urgent=False)
 
 
-def announce_ended(wakeups: Wakeups, ended: Sequence[EndedAttempt]) -> None:
+def announce_ended(
+    wakeups: Wakeups, ended: Sequence[EndedAttempt], offer: Callable[[TenantId, int], None] | None = None
+) -> None:
     """Announce ended attempts: wake workers for jobs that are ready again or that a limit held back, and waiters for
-    jobs that have finished."""
+    jobs that have finished.
+
+    ``offer`` passes on the places under limits; without it, they are announced to all processes.
+    """
     if ended:
         ready = Counter(e.queue for e in ended if e.ready)
-        ready.update(any_queue(e.queue[0]) for e in ended if e.limited)
+        places = Counter(e.queue[0] for e in ended if e.limited)
+        if offer is None:
+            ready.update({any_queue(tenant): count for tenant, count in places.items()})
+        else:
+            for tenant, count in places.items():
+                offer(tenant, count)
         announce(
             wakeups,
             ready=ready,
@@ -61,6 +71,11 @@ def announce_mail(wakeups: Wakeups, tenant: TenantId, mailed: Mailed) -> None:
 def any_queue(tenant: TenantId) -> TenantQueue:
     """Return what stands for all queues of a tenant: jobs that waited for its limits may run now."""
     return (tenant, "", "")
+
+
+def keys_of(counts: Mapping[TenantQueue, int]) -> dict[str, int]:
+    """Return the keys of READY for counts of jobs by queue."""
+    return {_SEPARATOR.join(map(str, queue)): count for queue, count in counts.items()}
 
 
 def queues_of(keys: Iterable[tuple[str, int]]) -> Iterator[tuple[TenantQueue, int]]:

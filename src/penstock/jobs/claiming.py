@@ -12,7 +12,7 @@ import asyncpg
 import msgspec
 
 from penstock.jobs.announcements import announce
-from penstock.jobs.claims import Kind
+from penstock.jobs.claims import Kind, Waiter
 from penstock.jobs.names import ClaimedNames
 from penstock.jobs.queues import ServedNotes
 from penstock.jobs.shared import POLL_INTERVAL, Shared
@@ -55,20 +55,38 @@ class Claiming:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + request.wait_seconds
         with self._shared.claims.waiting(request, self._tenant) as waiter:
+            await self._shared.places.settled()
             while True:
-                waiter.news.clear()
-                if slots is None:
-                    jobs = await self._claim_or_hand_back(request)
-                else:
-                    jobs = await self._claim_into(slots, request, deadline - loop.time())
+                jobs = await self._try(waiter, request, slots, seconds=deadline - loop.time())
                 left = deadline - loop.time()
                 if jobs or left <= 0:
                     return jobs
                 await self._shared.claims.wait(waiter, min(left, POLL_INTERVAL.total_seconds()))
 
-    async def _claim_into(self, slots: Slots, request: ClaimRequest, seconds: float) -> list[ClaimedJob]:
+    async def _try(
+        self, waiter: Waiter, request: ClaimRequest, slots: Slots | None, *, seconds: float
+    ) -> list[ClaimedJob]:
+        """Claim once, and report the outcome to the offers that the claim was woken for."""
+        waiter.news.clear()
+        offers, waiter.offers = waiter.offers, []
+        jobs: list[ClaimedJob] = []
+        try:
+            if slots is None:
+                jobs = await self._claim_or_hand_back(request)
+            else:
+                jobs = await self._claim_into(slots, waiter, request, seconds)
+            return jobs
+        finally:
+            for offer in offers:
+                offer.tried(sum(self._shared.names.tenant(job.tenant) == offer.tenant for job in jobs))
+
+    async def _claim_into(
+        self, slots: Slots, waiter: Waiter, request: ClaimRequest, seconds: float
+    ) -> list[ClaimedJob]:
         """Wait for a free slot, then claim as many jobs as there are free slots."""
+        waiter.has_slot = False
         unused = await slots.take(request.limit, seconds=seconds)
+        waiter.has_slot = True
         if not unused:
             return []
         try:

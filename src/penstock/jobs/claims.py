@@ -18,15 +18,39 @@ from penstock.tenants.principal import TenantId
 Kind = tuple[tuple[str, ...], tuple[str, ...]]  # the task types and the model profiles that a claim names
 
 
-class Waiter:
-    """A claim that waits for jobs. ``idle`` while it has found none and does nothing but wait for ``news``."""
+class Offer:
+    """Places under limits of a tenant that claims try to take; ``refuse`` is called with those that none takes."""
 
-    __slots__ = ("_profiles", "_tasks", "_tenant", "idle", "kind", "limit", "news")
+    __slots__ = ("_left", "_refuse", "_trying", "tenant")
+
+    def __init__(self, tenant: TenantId, places: int, trying: int, refuse: Callable[[int], None]) -> None:
+        self.tenant = tenant
+        self._left = places
+        self._trying = trying
+        self._refuse = refuse
+
+    def tried(self, taken: int) -> None:
+        """Record that one of the claims has taken this many jobs of the tenant."""
+        self._left -= taken
+        self._trying -= 1
+        if self._trying == 0 and self._left > 0:
+            self._refuse(self._left)
+
+
+class Waiter:
+    """A claim that waits for jobs. ``idle`` while it has found none and does nothing but wait for ``news``.
+
+    ``offers`` are to be answered with ``tried`` after the next statement. It gets none while it has no slot.
+    """
+
+    __slots__ = ("_profiles", "_tasks", "_tenant", "has_slot", "idle", "kind", "limit", "news", "offers")
 
     def __init__(self, request: ClaimRequest, tenant: TenantId | None) -> None:
         self.kind: Kind = (tuple(request.task_types), tuple(request.model_profiles))
         self.limit = request.limit
         self.idle = False
+        self.has_slot = True
+        self.offers: list[Offer] = []
         self._tenant = tenant
         self._tasks = frozenset(request.task_types)
         self._profiles = frozenset(request.model_profiles)
@@ -72,6 +96,8 @@ class ClaimQueue:
             yield waiter
         finally:
             del self._waiters[waiter]
+            for offer in waiter.offers:
+                offer.tried(0)
 
     async def wait(self, waiter: Waiter, seconds: float) -> None:
         """Wait for news, for ``seconds`` at most."""
@@ -97,6 +123,23 @@ class ClaimQueue:
                 waiter.news.set()
                 room += waiter.limit
         return min(room, count)
+
+    def offer(self, tenant: TenantId, places: int, refuse: Callable[[int], None]) -> None:
+        """Wake claims of each kind for places under a tenant's limits; ``refuse`` is called with those not taken."""
+        found: list[Waiter] = []
+        room: Counter[Kind] = Counter()
+        for waiter in self._waiters:
+            able = waiter.has_slot and not waiter.news.is_set() and waiter.wants(any_queue(tenant))
+            if able and room[waiter.kind] < places:
+                room[waiter.kind] += waiter.limit
+                found.append(waiter)
+        if not found:
+            refuse(places)
+            return
+        offer = Offer(tenant, places, len(found), refuse)
+        for waiter in found:
+            waiter.offers.append(offer)
+            waiter.news.set()
 
     def wake(self, keys: Keys) -> None:
         """Wake the claims that a wake-up on READY concerns."""

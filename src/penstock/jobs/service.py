@@ -18,6 +18,7 @@ from penstock.jobs.claims import ClaimQueue
 from penstock.jobs.controls import Controls
 from penstock.jobs.key_rules import KeyRules
 from penstock.jobs.limits import JobLimits
+from penstock.jobs.places import Places
 from penstock.jobs.results import Results
 from penstock.jobs.shared import Shared
 from penstock.jobs.slots import Slots
@@ -53,10 +54,13 @@ class JobService:
         self.wakeups = Wakeups(database)
         self.cancellations = asyncio.Event()  # set when a running job is cancelled; the reader clears it
         self.callbacks = callbacks
+        claims = ClaimQueue()
         self._shared = Shared(
             database=database,
             limits=self.limits,
             wakeups=self.wakeups,
+            claims=claims,
+            places=Places(database, self.wakeups, claims),
             observe_batch=observe_batch,
             admissions=Admissions(database, self.wakeups),
             charging=charging,
@@ -113,6 +117,7 @@ class JobService:
         for jobs in self._tenants.values():
             await jobs.stop()
         await self._shared.admissions.drain()
+        await self._shared.places.stop()
         await self.wakeups.stop()
 
     def _wake_readers(self, _keys: Keys) -> None:

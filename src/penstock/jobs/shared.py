@@ -14,6 +14,7 @@ from penstock.jobs.admissions import Admissions
 from penstock.jobs.claims import ClaimQueue, FullScans, LaneCursors
 from penstock.jobs.limits import JobLimits
 from penstock.jobs.names import ClaimNames
+from penstock.jobs.places import Places
 from penstock.jobs.results import Results
 from penstock.jobs.usage import Charging, unpriced
 from penstock.jobs.work import ClaimedJob
@@ -65,10 +66,11 @@ class Shared:
     wakeups: Wakeups
     observe_batch: Observe | None
     admissions: Admissions
+    claims: ClaimQueue
+    places: Places
     charging: Charging = unpriced
     results: Results | None = None
     callbacks: CallbackTargets | None = None  # None: this process accepts no submissions
-    claims: ClaimQueue = field(default_factory=ClaimQueue)
     claiming: set[asyncio.Future[list[ClaimedJob]]] = field(default_factory=set)  # statements in flight
     cursors: LaneCursors = field(default_factory=LaneCursors)
     full_scans: FullScans = field(default_factory=FullScans)

@@ -38,6 +38,7 @@ class TenantJobs(Changing):
             tenant,
             policy=shared.limits.retry,
             wakeups=shared.wakeups,
+            places=shared.places,
             observe=shared.observe_batch,
             charging=shared.charging,
             admissions=shared.admissions,
@@ -115,12 +116,13 @@ class TenantJobs(Changing):
 
     def complete(self, completion: JobCompletion) -> Awaitable[JobState]:
         """Store a result. Repeating it with the same epoch succeeds; raises StaleEpoch, NotFound."""
-        return self._writers.completions.put(completion)
+        return self._shared.places.end(self.tenant, self._writers.completions.put(completion))
 
     async def complete_many(self, completions: Sequence[JobCompletion]) -> builtins.list[JobState | CallerError]:
         """Store many results; returns outcomes in order, errors as values. Each is accepted or refused on its own."""
-        return batching.values(await self._writers.completions.put_all(completions), CallerError)
+        ending = self._shared.places.end(self.tenant, self._writers.completions.put_all(completions))
+        return batching.values(await ending, CallerError)
 
     async def fail(self, job_id: UUID, failure: Failure) -> JobState:
         """End an attempt without a result; the job returns to pending or finishes. Raises StaleEpoch, NotFound."""
-        return await self._writers.failures.put((job_id, failure))
+        return await self._shared.places.end(self.tenant, self._writers.failures.put((job_id, failure)))

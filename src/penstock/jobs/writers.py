@@ -19,8 +19,9 @@ from penstock.callbacks.announcing import SUBMITTED
 from penstock.errors import CallerError, InvalidInput, NotFound, StaleEpoch
 from penstock.jobs import output
 from penstock.jobs.admissions import Admissions
-from penstock.jobs.announcements import FLOW, announce, announce_ended, announce_mail, any_queue
+from penstock.jobs.announcements import FLOW, announce, announce_ended, announce_mail
 from penstock.jobs.callbacks import events_of
+from penstock.jobs.places import Places
 from penstock.jobs.sql import queues, store
 from penstock.jobs.sql.store import Gap, HeldLease, NewJob, Verdict
 from penstock.jobs.states import RetryPolicy, Status, after_failure
@@ -65,6 +66,7 @@ class TenantWriters:
         *,
         policy: RetryPolicy,
         wakeups: Wakeups,
+        places: Places,
         observe: Observe | None = None,
         charging: Charging = unpriced,
         admissions: Admissions,
@@ -75,6 +77,7 @@ class TenantWriters:
         self._policy = policy
         self._wakeups = wakeups
         self._admissions = admissions
+        self._places = places
         self.creates: Batching[NewJob, datetime | None] = _batching(
             "create", self.create, observe, concurrency=2, content=lambda _: "input"
         )
@@ -166,8 +169,11 @@ class TenantWriters:
             known = await store.find_finished(connection, self._tenant, lost) if lost else {}
         self._admissions.request(done.freed)
         if stored:
-            room = Counter({any_queue(self._tenant): len(stored)}) if done.limited else None
-            announce(self._wakeups, ready=room, finished=[job_id for job_id, _ in stored])
+            if done.limited:
+                self._places.offer(self._tenant, len(stored))
+            else:
+                self._places.forget(self._tenant)
+            announce(self._wakeups, finished=[job_id for job_id, _ in stored])
             announce_mail(self._wakeups, self._tenant, done.mailed)
         return [
             JobState(id=one.id, status=Status.COMPLETED)
@@ -190,7 +196,7 @@ class TenantWriters:
             lost = [job_id for job_id, epoch in reports if (job_id, epoch) not in ended]
             known = await store.find_finished(connection, self._tenant, lost) if lost else {}
         self._admissions.request(store.freed_by(ended.values()))
-        announce_ended(self._wakeups, list(ended.values()))
+        announce_ended(self._wakeups, list(ended.values()), self._places.offer)
         announce_mail(self._wakeups, self._tenant, mailed)
         return [
             JobState(id=job_id, status=end.status, run_at=end.run_at)

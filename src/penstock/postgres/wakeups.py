@@ -86,18 +86,19 @@ class Wakeups:
             self._connection.terminate()
             self._connection = None
 
-    def announce(self, topic: str, keys: Keys = None, *, urgent: bool = True) -> None:
+    def announce(self, topic: str, keys: Keys = None, *, urgent: bool = True, here: bool = True) -> None:
         """Wake the subscribers of this process at once, and those of others within a few milliseconds.
 
         Without keys, anything in the topic may have changed. An announcement that is not urgent waits a moment, to be
-        sent together with others.
+        sent together with others. Without ``here``, only other processes are woken.
         """
         self._collect(topic, keys)
         if urgent:
             self._due.set()
         elif not self._due.is_set():
             asyncio.get_running_loop().call_later(self._interval / 5, self._due.set)
-        self._deliver(topic, keys)
+        if here:
+            self._deliver(topic, keys)
         for callback in self._forwards.get(topic, ()):
             callback(keys)
 

@@ -69,3 +69,8 @@ async def set_limits(
             model_profiles=[queue[1] for queue in max_running],
             maxima=list(max_running.values()),
         )
+
+
+async def has_room(connection: Connection, tenant: TenantId) -> bool:
+    """Return whether the limits of a tenant leave room for one more job."""
+    return await _sql.has_room.value(connection, tenant_id=tenant) is not False

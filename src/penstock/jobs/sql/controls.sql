@@ -54,3 +54,15 @@ DELETE FROM run_limit WHERE tenant_id = :tenant_id;
 INSERT INTO run_limit (tenant_id, task_type, model_profile, max_running)
 SELECT :tenant_id, l.task_type, l.model_profile, l.max_running
 FROM unnest(:task_types::text[], :model_profiles::text[], :maxima::int[]) AS l(task_type, model_profile, max_running);
+
+
+-- name: has_room(tenant_id)
+-- Whether the limits of a tenant leave room for one more job in one of its limited queues; null if it has no limits.
+-- Index: primary key of run_limit; primary key of lease, once for each limit.
+SELECT NOT bool_or(m.task_type = '' AND r.jobs >= m.max_running) AND bool_or(r.jobs < m.max_running)
+FROM run_limit m
+CROSS JOIN LATERAL (
+    SELECT count(*) AS jobs FROM lease l JOIN lane n ON n.id = l.lane_id
+    WHERE l.tenant_id = :tenant_id AND (m.task_type = '' OR (n.task_type = m.task_type AND n.model_profile = m.model_profile))
+) r
+WHERE m.tenant_id = :tenant_id;
