@@ -58,6 +58,27 @@ MODELS = {
             def predict(self, picture: File, note: str = "", sizes: list[int] = []) -> File:
                 return File(picture.data[::-1], "image/x-mirrored", name="mirrored.img")
     """,
+    "scenes": """
+        from __future__ import annotations
+        from pydantic import BaseModel
+        from penstock import File, Image
+
+        class Scene(BaseModel):
+            title: str = ""
+            pictures: dict[str, Image | None] = {}
+            layers: list[Scene] = []
+
+        class Model:
+            def predict(self, scenes: list[Scene], extra: str | list[File] | None = None) -> list[str]:
+                found = []
+                def visit(scene, name):
+                    found.extend(f"{name}{key}:{len(one.data)}" for key, one in scene.pictures.items() if one)
+                    for index, layer in enumerate(scene.layers):
+                        visit(layer, f"{name}{index}.")
+                for index, scene in enumerate(scenes):
+                    visit(scene, f"{index}.")
+                return found + [scene.title for scene in scenes] + [one.name or "" for one in extra or []]
+    """,
     "nest": """
         from pydantic import BaseModel
         from penstock import Image
@@ -291,14 +312,48 @@ class TestMedia:
             assert (refused.outcome, refused.fields) == ((422, "invalid_input"), [field])
             assert "there is no blob" in refused.json["errors"][0]["detail"]
         nested = await caller.post("/models/nest/predict", {"inside": {"picture": cover}, "several": [cover]})
-        assert (nested.outcome, nested.fields) == ((422, "invalid_input"), ["inside.picture"])
-        several = await caller.post(
-            "/models/nest/predict", {"inside": {"picture": "data:image/gif,"}, "several": [cover]}
-        )
-        assert several.json == [9]
+        assert nested.json == [9]
         for odd in ("blob:", "blob:x", "blob:../etc"):
             assert (await caller.post("/models/measure/predict", {"files": [odd]})).status == 422
         assert (await caller.post("/models/greet/predict", {"name": "blob:x"})).json == {"text": "Dear blob:x"}
+
+    async def test_uploads_are_found_at_any_depth(self, caller: HttpCaller) -> None:
+        """A reference is one where the schema has media, and a text elsewhere."""
+        blob = (await caller.call("POST", "/blobs", body=b"GIF89a...", headers={"Content-Type": "image/gif"})).json
+        cover = f"blob:{blob['id']}"
+        given = {
+            "scenes": [
+                {"title": cover, "pictures": {"a": cover, "none": None}},
+                {
+                    "layers": [
+                        {"pictures": {"b": "data:image/gif,x", "c": cover}},
+                        {"layers": [{"pictures": {"d": cover}}]},
+                    ]
+                },
+            ],
+            "extra": [cover],
+        }
+        assert (await caller.post("/models/scenes/predict", given)).json == [
+            "0.a:9", "1.0.b:1", "1.0.c:9", "1.1.0.d:9", cover, "", "",
+        ]  # fmt: skip
+        nowhere = {"scenes": [{"layers": [{"pictures": {"x": "blob:01990000-0000-7000-8000-000000000007"}}]}]}
+        assert (await caller.post("/models/scenes/predict", nowhere)).fields == ["scenes[0].layers[0].pictures.x"]
+
+    async def test_the_number_and_the_depth_of_uploads_are_bounded(self, caller: HttpCaller) -> None:
+        """In calls and in jobs, before anything is read."""
+        cover = "blob:01990000-0000-7000-8000-000000000007"
+        many = {"files": [cover] * 101}
+        deep: dict[str, Any] = {"pictures": {"a": cover}}
+        for _ in range(40):
+            deep = {"layers": [deep]}
+        for model, given, field in (
+            ("measure", many, "files[100]"),
+            ("scenes", {"scenes": [deep]}, "scenes[0]" + ".layers[0]" * 15 + ".layers"),
+        ):
+            refused = await caller.post(f"/models/{model}/predict", given)
+            assert (refused.outcome, refused.fields) == ((422, "invalid_input"), [field])
+            job = {"owner_service": "tests", "task_type": "predict", "model_profile": model, "input": given}
+            assert (await caller.post("/jobs", job)).fields == [f"input.{field}"]
 
     async def test_uploads_of_one_call_are_bounded_together(self, database_url: str, tmp_path: Path) -> None:
         """The bound also holds when one upload is named repeatedly."""

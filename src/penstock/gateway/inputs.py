@@ -116,9 +116,12 @@ class InputCheck:
         entry = self._models.visible(name, reader)
         if entry is not None:
             given = bytes(submission.input)
-            checker = entry.versions[entry.default].checker_of_jobs
+            deployment = entry.versions[entry.default]
             value = decode(given, _any, prefix=f"{prefix}input")
-            checker.check(value, prefix=f"{prefix}input", json=given)
+            deployment.checker_of_jobs.check(value, prefix=f"{prefix}input", json=given)
+            if b"blob:" in given or b"\\u" in given:
+                for _ in deployment.media.uploads_in(value, prefix=f"{prefix}input"):
+                    pass  # they are read when the job runs; here only their number and depth are checked
 
 
 def _reader(sender: Principal) -> Reader:

@@ -15,7 +15,6 @@ from penstock.models import media_types
 from penstock.models.host.deployment import Deployment
 from penstock.models.replica.data_urls import put
 from penstock.models.replica.runtime import Segment
-from penstock.models.uploads import uploads_in
 from penstock.web.reading import decode
 
 _any = msgspec.json.Decoder()
@@ -51,7 +50,7 @@ async def from_json(body: bytes, deployment: Deployment, uploads: TenantUploads 
 
 async def _uploaded(value: Any, body: bytes, deployment: Deployment, uploads: TenantUploads) -> list[Segment]:
     """Return the uploads that an input refers to, each read once, within the size limit of a call."""
-    found = list(uploads_in(value, properties_of(deployment)))
+    found = list(deployment.media.uploads_in(value))
     if not found:
         return []
     deployment.checker_of_jobs.check(value, json=body)  # before anything is read

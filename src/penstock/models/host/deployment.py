@@ -23,6 +23,7 @@ from penstock.models.host.turn import Turn
 from penstock.models.manifest import Model
 from penstock.models.replica import frames
 from penstock.models.replica.runtime import Schema, Segment
+from penstock.models.uploads import MediaPlaces
 from penstock.telemetry import logs
 
 log = logs.get(__name__)
@@ -50,6 +51,8 @@ class Deployment:
         self.model = model
         self.schema: Schema | None = None  # None: not yet known
         self.checker = Checker({})
+        self.media = MediaPlaces({})
+        self.media = MediaPlaces({})
         self.checker_of_jobs = Checker({})  # calls whose inputs may name uploads, which are read when the calls run
         self.logbook = logbook
         self.metrics = ModelMetrics(model.name, model.version)
@@ -251,6 +254,8 @@ class Deployment:
             self.schema = schema
             self.checker = Checker(schema.input)
             self.checker_of_jobs = Checker(schema.input, uploads=True)
+            self.media = MediaPlaces(schema.input)
+            self.media = MediaPlaces(schema.input)
             batching = self.model.manifest.batching
             if batching is not None and schema.batches:
                 self._queue.together = batching.max_size
