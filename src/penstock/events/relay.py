@@ -58,6 +58,7 @@ class Relay(Periodic):
         self._destination = destination
         self._expansions = expansions
         self._holder = uuid4()
+        self._holds = False
 
     @property
     def name(self) -> str:
@@ -69,7 +70,11 @@ class Relay(Periodic):
         async with self._database.acquire() as connection:
             await store.position_events(connection)
             if not await store.hold_relay(connection, self._destination.name, self._holder, hold=_HOLD):
+                self._holds = False
                 return False
+            if not self._holds:
+                log.info("relay_held", relay=self._destination.name)
+            self._holds = True
             behind = await store.relay_behind(connection, self._destination.name)
         more = False
         for cursor in behind:
