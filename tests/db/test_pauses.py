@@ -10,9 +10,10 @@ from penstock.access.audit import Sender
 from penstock.errors import InvalidInput, NotFound
 from penstock.jobs.controls import QueueSelection
 from penstock.jobs.states import Status
+from penstock.jobs.work import ClaimRequest
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import OPERATOR, Principal
-from tests.support.databases import own_tenant, query
+from tests.support.databases import execute, own_tenant, query
 from tests.support.jobs import JobCaller
 from tests.support.waiting import until, within
 
@@ -108,3 +109,18 @@ async def test_half_a_queues_name_is_refused(alone: JobCaller) -> None:
         await pause(alone, QueueSelection(task_type="echo"))
     with pytest.raises(InvalidInput, match="task_type"):
         await pause(alone, QueueSelection(model_profile="small"))
+
+
+async def test_a_suspended_tenant_gives_no_jobs_until_it_is_resumed(alone: JobCaller, fresh: Database) -> None:
+    other = JobCaller(alone.service, await own_tenant(fresh))
+    running = await alone.submit_and_claim()
+    await alone.submit()
+    await execute(fresh, "UPDATE tenant SET suspended_at = now() WHERE id = $1", alone.tenant)
+    await other.submit()
+    everyone = ClaimRequest(worker_id="w", limit=10)
+    assert len(await alone.service.claim(everyone)) == 1
+    assert await alone.claim(10) == []
+    await alone.complete(running)
+    assert await alone.status(running.id) is Status.COMPLETED
+    await execute(fresh, "UPDATE tenant SET suspended_at = NULL WHERE id = $1", alone.tenant)
+    assert len(await alone.service.claim(everyone)) == 1

@@ -11,15 +11,22 @@ from penstock.access.audit import Sender
 from penstock.errors import NotFound
 from penstock.failures import Category
 from penstock.jobs.controls import QueueLimit, QueueSelection, TenantLimits
-from penstock.jobs.why import Blocker, Why, estimated
+from penstock.jobs.job import Job
+from penstock.jobs.why import Blocker, Reason, Why, estimated
 from penstock.postgres.pool import Database
 from penstock.tenants.principal import OPERATOR, Principal
+from tests.support.clocks import Clock
 from tests.support.databases import execute, own_tenant, query
+from tests.support.duties import promote
 from tests.support.jobs import JobCaller
+from tests.support.keys import limit, settled
 
 
 async def why(caller: JobCaller, job_id: UUID) -> Why:
-    return await caller.service.of(caller.tenant).explainer.why(job_id, lambda _: (), lambda _: None)
+    async def quota(job: Job) -> list[Reason]:
+        return [Reason(code=Blocker.QUOTA, detail="the quota is used up")] if "quota" in job.tags else []
+
+    return await caller.service.of(caller.tenant).explainer.why(job_id, lambda _: (), lambda _: None, quota)
 
 
 def codes(found: Why) -> list[Blocker]:
@@ -122,3 +129,47 @@ async def test_another_tenants_job_is_not_found(alone: JobCaller, fresh: Databas
     job = await alone.submit()
     with pytest.raises(NotFound):
         await why(JobCaller(alone.service, await own_tenant(fresh)), job.id)
+
+
+async def test_a_job_without_a_place_of_its_key_names_the_jobs_that_hold_them(alone: JobCaller) -> None:
+    await served(alone)
+    await limit(alone, 2)
+    jobs = await alone.submit_many(5, concurrency_key="a")
+    await settled(alone)
+    running = await alone.claim_one()
+    found = await why(alone, jobs[4].id)
+    assert (codes(found), found.position) == ([Blocker.CONCURRENCY_KEY], None)
+    assert found.reasons[0].detail == (
+        "jobs that are ready or run hold all places of the concurrency key a, 2 in this queue; 2 more wait before it"
+    )
+    assert set(found.reasons[0].jobs) == {running.id, jobs[1].id}
+    urgent = await alone.submit(concurrency_key="a", priority=9)
+    await settled(alone)
+    assert codes(await why(alone, urgent.id)) == [Blocker.TURN]
+    assert "3 more" in (await why(alone, jobs[4].id)).reasons[0].detail
+
+
+async def test_a_job_that_was_due_and_has_no_place_does_not_wait_for_its_time(
+    alone: JobCaller, fresh: Database, fresh_clock: Clock
+) -> None:
+    await served(alone)
+    await limit(alone, 1)
+    await alone.submit(concurrency_key="a")
+    later = await alone.submit(concurrency_key="a", run_at=datetime.now(UTC) + timedelta(minutes=1))
+    assert codes(await why(alone, later.id)) == [Blocker.SCHEDULED]
+    await fresh_clock.advance(timedelta(minutes=2))
+    await promote(fresh)
+    assert codes(await why(alone, later.id)) == [Blocker.CONCURRENCY_KEY]
+
+
+async def test_a_job_of_a_suspended_tenant_says_so(alone: JobCaller, fresh: Database) -> None:
+    await served(alone)
+    job = await alone.submit()
+    await execute(fresh, "UPDATE tenant SET suspended_at = now() WHERE id = $1", alone.tenant)
+    assert codes(await why(alone, job.id)) == [Blocker.SUSPENDED]
+
+
+async def test_what_other_rooms_know_is_among_the_reasons(alone: JobCaller) -> None:
+    await served(alone)
+    job = await alone.submit(tags=["quota"])
+    assert codes(await why(alone, job.id)) == [Blocker.QUOTA]

@@ -92,4 +92,8 @@ async def test_why_a_job_waits_is_returned(caller: HttpCaller) -> None:
     job = await caller.submit(task_type="unserved")
     reply = await caller.get(f"/jobs/{job['id']}/why")
     assert (reply.status, reply.json["position"], reply.json["reasons"][0]["code"]) == (200, 1, "no_worker")
+    predict = await caller.submit(task_type="predict", model_profile="absent")
+    reply = await caller.get(f"/jobs/{predict['id']}/why")
+    assert [reason["code"] for reason in reply.json["reasons"]] == ["no_worker", "model_not_loaded"]
+    assert "no model absent" in reply.json["reasons"][1]["detail"]
     assert (await caller.get("/jobs/01a1fbba-bf9b-70c9-b890-daafa0bbb9de/why")).outcome == (404, "not_found")

@@ -153,6 +153,19 @@ async def test_reports_of_workers_are_summed_up(module_database_url: str) -> Non
     assert found["last_error"]["message"] == "error 5"
 
 
+async def test_a_job_whose_provider_rests_says_so(database_url: str) -> None:
+    async with open_database(database_url) as database, database.acquire() as connection:
+        await store.put_reports(connection, "w1", {"llm": report("open", wait=25)})
+    async with running_gateway(database_url, llm_base_url=f"http://127.0.0.1:{free_port()}") as caller:
+        job = await caller.submit(task_type="llm_chat", model_profile="qwen2.5-14b", input={"user": "hello"})
+        found = (await caller.get(f"/jobs/{job['id']}/why")).json
+        other = await caller.submit(task_type="llm_chat", model_profile="other")
+        assert "provider_resting" not in str((await caller.get(f"/jobs/{other['id']}/why")).json)
+    (resting,) = [reason for reason in found["reasons"] if reason["code"] == "provider_resting"]
+    assert "the provider llm rests" in resting["detail"]
+    assert resting["until"] is not None
+
+
 async def test_status_works_without_the_database() -> None:
     nowhere = f"postgresql://nobody@127.0.0.1:{free_port()}/none"
     async with running_gateway(

@@ -14,6 +14,7 @@ from penstock.gateway import server
 from penstock.gateway.app import Gateway
 from penstock.gateway.inputs import InputCheck
 from penstock.gateway.job_metrics import observe_batch
+from penstock.gateway.obstacles import Obstacles
 from penstock.jobs import part as jobs
 from penstock.models import part as models
 from penstock.providers import part as providers
@@ -78,6 +79,7 @@ class GatewayAssembly(Shared):
                     require_no_tokens=inputs.require_no_tokens,
                     known=inputs.names,
                     explain=inputs.problem,
+                    obstacles=Obstacles(self.models, self.catalogue, self.providers),
                     quotas=self.quotas.quotas,
                 ),
                 providers.part(self.providers, self.jobs),

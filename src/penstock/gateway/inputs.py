@@ -46,7 +46,7 @@ class InputCheck:
     def names(self, task_type: str, sender: Principal) -> Collection[str]:
         """Return the model profiles that this gateway knows for a sender's jobs of a type."""
         if task_type == PREDICT:
-            return [entry.name for entry in self._models.entries(_reader(sender))]
+            return [entry.name for entry in self._models.entries(reader_of(sender))]
         transcribes = task_type in job_inputs.TRANSCRIPTION_TASKS
         if not transcribes and task_type not in job_inputs.CHAT_TASKS:
             return ()
@@ -73,7 +73,7 @@ class InputCheck:
     def require_no_tokens(self, submission: JobSubmission, prefix: str, sender: Principal) -> None:
         """Raise Forbidden if a job may use tokens: what it uses is known only when it has ended."""
         if submission.task_type == PREDICT:
-            entry = self._models.visible(submission.model_profile, _reader(sender))
+            entry = self._models.visible(submission.model_profile, reader_of(sender))
             counts = entry is not None and entry.versions[entry.default].model.manifest.runtime == OPENAI
         else:
             profile = self._profile_of(submission)
@@ -109,7 +109,7 @@ class InputCheck:
                 raise InvalidInput.of(f"{prefix}{error.field or 'input'}", error.message) from None
 
     def _check_model(self, submission: JobSubmission, prefix: str, sender: Principal) -> None:
-        name, reader = submission.model_profile, _reader(sender)
+        name, reader = submission.model_profile, reader_of(sender)
         if not reader.may_name(name):
             allowed = ", ".join(sorted(reader.models or ())) or "none"
             raise Forbidden(f"{prefix}model_profile: this key may not use the model {name}; it may use: {allowed}")
@@ -124,7 +124,7 @@ class InputCheck:
                     pass  # they are read when the job runs; here only their number and depth are checked
 
 
-def _reader(sender: Principal) -> Reader:
+def reader_of(sender: Principal) -> Reader:
     """Return the models that a sender's jobs can run on: those of its tenant, as workers find them."""
     return Reader(tenant=sender.tenant_name, models=sender.models)
 

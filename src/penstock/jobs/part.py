@@ -6,7 +6,7 @@ from penstock.jobs.http.base import ExplainTo, KnownTo, Sizes
 from penstock.jobs.http.changing import ChangeRoutes
 from penstock.jobs.http.controls import ControlRoutes
 from penstock.jobs.http.events import EventRoutes
-from penstock.jobs.http.reading import ReadRoutes
+from penstock.jobs.http.reading import ObstaclesTo, ReadRoutes
 from penstock.jobs.http.submitting import Check, SubmitRoutes
 from penstock.jobs.http.working import WorkRoutes
 from penstock.jobs.service import JobService
@@ -25,9 +25,10 @@ def part(
     require_no_tokens: Check,
     known: KnownTo,
     explain: ExplainTo,
+    obstacles: ObstaclesTo,
     quotas: Quotas,
 ) -> Part:
-    """The routes of jobs. For the functions and ``quotas`` see SubmitRoutes and JobRoutes."""
+    """The routes of jobs. For the functions and ``quotas`` see SubmitRoutes, ReadRoutes and JobRoutes."""
     sizes = Sizes(
         input=settings.penstock_max_input_bytes,
         result=settings.penstock_max_result_bytes,
@@ -45,7 +46,7 @@ def part(
             quotas=quotas,
             strict_queues=settings.penstock_strict_queues,
         ),
-        ReadRoutes(service, known=known, explain=explain),
+        ReadRoutes(service, known=known, explain=explain, obstacles=obstacles),
         ChangeRoutes(service),
         EventRoutes(service),
         WorkRoutes(service, sizes=sizes),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from statistics import mean
@@ -33,9 +33,14 @@ class Blocker(StrEnum):
 
     SCHEDULED = "scheduled"  # its run_at
     BACKING_OFF = "backing_off"  # the delay before its next attempt
+    SUSPENDED = "suspended"  # a resume of its suspended tenant
     PAUSED = "paused"  # a resume of its queue or tenant
+    CONCURRENCY_KEY = "concurrency_key"  # a place of its key, which other jobs hold
     LIMIT_REACHED = "limit_reached"  # the end of running jobs, which a limit counts
     NO_WORKER = "no_worker"  # a worker that serves its queue
+    MODEL_NOT_LOADED = "model_not_loaded"  # its model
+    PROVIDER_RESTING = "provider_resting"  # its provider, whose breaker is open
+    QUOTA = "quota"  # a quota
     TURN = "turn"  # jobs before it, or a free worker
     STEPS = "steps"  # the ends of steps, a time, an event or a signal: it is a run of a flow
     HELD = "held"  # other code, or an operator
@@ -44,7 +49,7 @@ class Blocker(StrEnum):
 
 
 class Reason(Struct, frozen=True, kw_only=True):
-    """One thing that a job waits for. ``jobs`` are some of the running jobs that a reached limit counts."""
+    """One thing that a job waits for. ``jobs`` are some of those that a limit or a concurrency key counts."""
 
     code: Blocker
     detail: str
@@ -69,6 +74,9 @@ class Why(Struct, frozen=True, kw_only=True):
     estimate: Estimate | None = None
 
 
+Obstacles = Callable[[Job], Awaitable[Sequence[Reason]]]
+
+
 class Explainer:
     """Finds out why jobs of one tenant do not run."""
 
@@ -77,8 +85,11 @@ class Explainer:
         self._tenant = tenant
         self._served = served
 
-    async def why(self, job_id: UUID, known: Known, explain: Explain) -> Why:
-        """Return why a job does not run; raises NotFound. For ``known`` and ``explain`` see ServedQueues."""
+    async def why(self, job_id: UUID, known: Known, explain: Explain, obstacles: Obstacles) -> Why:
+        """Return why a job does not run; raises NotFound. For ``known`` and ``explain`` see ServedQueues.
+
+        ``obstacles`` returns what a pending job waits for that other rooms know.
+        """
         async with self._database.acquire() as connection:
             job = (await reading.get(connection, self._tenant, [job_id])).get(job_id)
             if job is None:
@@ -87,12 +98,19 @@ class Explainer:
                 return Why(id=job_id, status=job.status, reasons=[_settled(job)])
             queue = (job.task_type, job.model_profile)
             ahead = await statements.place(connection, self._tenant, job_id, at_most=_MAX_AHEAD)
-            reasons = [*_delays(job, ready=ahead is not None), *await self._pauses(connection, queue)]
+            held_up = None
+            if ahead is None and job.concurrency_key is not None:
+                held_up = await statements.blocked(connection, self._tenant, job_id, limit=_MAX_JOBS)
+            reasons = await self._delays(connection, job) if ahead is None and held_up is None else []
+            reasons += [*await self._suspension(connection), *await self._pauses(connection, queue)]
+            if held_up is not None:
+                reasons.append(_without_place(job, held_up))
             reasons += await self._limits(connection, queue)
             sample = await statements.durations(connection, self._tenant, queue, limit=_SAMPLE)
             running, _ = await statements.running(connection, self._tenant, queue, limit=0)
         missing = await self._served.warnings([queue], known, explain)
         reasons += [Reason(code=Blocker.NO_WORKER, detail=text) for text in missing]
+        reasons += await obstacles(job)
         if ahead is None:
             return Why(id=job_id, status=job.status, reasons=reasons)
         if not reasons:
@@ -104,6 +122,22 @@ class Explainer:
             position=ahead + 1,
             estimate=estimated(ahead, running=running, sample=sample),
         )
+
+    async def _delays(self, connection: Connection, job: Job) -> list[Reason]:
+        if job.run_at is None:
+            return []
+        if job.attempt == 0:
+            return [Reason(code=Blocker.SCHEDULED, detail=f"it is to run at {_text(job.run_at)}", until=job.run_at)]
+        failed = await reading.attempts(connection, self._tenant, job.id)
+        why = f": {failed[-1].error.category}, {failed[-1].error.message}" if failed else ""
+        detail = f"the next attempt begins at {_text(job.run_at)}; attempt {job.attempt} failed{why}"
+        return [Reason(code=Blocker.BACKING_OFF, detail=detail, until=job.run_at)]
+
+    async def _suspension(self, connection: Connection) -> list[Reason]:
+        since = await controls.suspended_at(connection, self._tenant)
+        if since is None:
+            return []
+        return [Reason(code=Blocker.SUSPENDED, detail=f"its tenant is suspended since {_text(since)}")]
 
     async def _pauses(self, connection: Connection, queue: Queue) -> list[Reason]:
         found = await controls.pauses(connection, self._tenant)
@@ -153,13 +187,17 @@ def _settled(job: Job) -> Reason:
     return Reason(code=Blocker.FINISHED, detail=f"it has {job.status}")
 
 
-def _delays(job: Job, *, ready: bool) -> list[Reason]:
-    if ready or job.run_at is None:
-        return []
-    if job.attempt == 0:
-        return [Reason(code=Blocker.SCHEDULED, detail=f"it is to run at {_text(job.run_at)}", until=job.run_at)]
-    detail = f"attempt {job.attempt} failed, and the next one begins at {_text(job.run_at)}"
-    return [Reason(code=Blocker.BACKING_OFF, detail=detail, until=job.run_at)]
+def _without_place(job: Job, held_up: statements.Blocked) -> Reason:
+    """Return the reason of a job that waits for a place of its concurrency key."""
+    key = f"the concurrency key {job.concurrency_key}"
+    if held_up.places is None or held_up.holders < held_up.places:
+        return Reason(code=Blocker.CONCURRENCY_KEY, detail=f"{key} has a free place, which is about to be given")
+    ahead = f"; {held_up.ahead} more wait before it" if held_up.ahead else ""
+    return Reason(
+        code=Blocker.CONCURRENCY_KEY,
+        detail=f"jobs that are ready or run hold all places of {key}, {held_up.places} in this queue{ahead}",
+        jobs=held_up.jobs,
+    )
 
 
 def _turn(ahead: int) -> str:

@@ -72,14 +72,15 @@ class ProvidersWatch:
 
     async def _check_all(self) -> ProvidersStatus:
         specs = list(self._catalogue.providers.values())
-        reporting = asyncio.ensure_future(self._reports())
+        reporting = asyncio.ensure_future(self.reports())
         checked = await asyncio.gather(*(self._check(spec) for spec in specs))
         reports = await reporting
         known = [_with_reports(one, reports) for one in checked]
         absent = [name for name in _DOCUMENTED if name not in self._catalogue.providers]
         return ProvidersStatus(providers=[*known, *(ProviderStatus(name=name, configured=False) for name in absent)])
 
-    async def _reports(self) -> list[WorkerReport]:
+    async def reports(self) -> list[WorkerReport]:
+        """Return what workers have reported of late; nothing while the database is unavailable."""
         try:
             async with asyncio.timeout(_SECONDS), self._database.acquire() as connection:
                 return await store.recent_reports(connection, within=_FRESH)

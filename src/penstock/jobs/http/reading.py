@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -16,19 +17,30 @@ from penstock.jobs.fields import WaitSeconds
 from penstock.jobs.filters import ListQuery
 from penstock.jobs.http import examples
 from penstock.jobs.http.allowed import reads, visible
-from penstock.jobs.http.base import JOB_ID, JobRoutes
+from penstock.jobs.http.base import JOB_ID, ExplainTo, JobRoutes, KnownTo
 from penstock.jobs.http.filters import FILTER_PARAMETERS, FILTERS, filter_of, values_of
 from penstock.jobs.job import Job, JobPage
-from penstock.jobs.why import Why
+from penstock.jobs.service import JobService
+from penstock.jobs.why import Reason, Why
 from penstock.tenants import scopes
+from penstock.tenants.principal import Principal
 from penstock.web.reading import convert
 from penstock.web.request import Request
 from penstock.web.response import Response, json_response
 from penstock.web.route import Parameter, ResponseSpec, route
 
+ObstaclesTo = Callable[[Job, Principal], Awaitable[Sequence[Reason]]]
+
 
 class ReadRoutes(JobRoutes):
-    """Returns jobs, pages of jobs, and counters."""
+    """Returns jobs, pages of jobs, and counters.
+
+    ``obstacles`` returns what a pending job waits for that other rooms know, as far as the sender may see it.
+    """
+
+    def __init__(self, service: JobService, *, known: KnownTo, explain: ExplainTo, obstacles: ObstaclesTo) -> None:
+        super().__init__(service, known=known, explain=explain)
+        self._obstacles = obstacles
 
     @route(
         "GET",
@@ -76,7 +88,10 @@ class ReadRoutes(JobRoutes):
         jobs, sender = self.jobs(request), request.principal
         if sender.queues is not None and not reads(sender, await jobs.get(job_id)):
             raise NotFound(f"there is no job {job_id}")
-        return json_response(await jobs.explainer.why(job_id, self.known_to(sender), self.explain_to(sender)))
+        why = await jobs.explainer.why(
+            job_id, self.known_to(sender), self.explain_to(sender), lambda job: self._obstacles(job, sender)
+        )
+        return json_response(why)
 
     @route(
         "GET",

@@ -37,6 +37,12 @@ async def pauses(connection: Connection, tenant: TenantId) -> dict[tuple[TenantI
     return {(TenantId(row["tenant_id"]), (row["task_type"], row["model_profile"])): row["paused_at"] for row in rows}
 
 
+async def suspended_at(connection: Connection, tenant: TenantId) -> datetime | None:
+    """Return since when a tenant is suspended; None if it is not."""
+    found: datetime | None = await _sql.suspended_at.value(connection, id=tenant)
+    return found
+
+
 async def queues(connection: Connection, tenant: TenantId) -> list[Queue]:
     """Return the queues in which a tenant ever had jobs."""
     rows = await _sql.queues.rows(connection, tenant_id=tenant)

@@ -22,6 +22,12 @@ SELECT tenant_id, task_type, model_profile, paused_at FROM pause WHERE tenant_id
 ORDER BY tenant_id, task_type, model_profile;
 
 
+-- name: suspended_at(id)
+-- tenant: every (the row of one)
+-- Since when a tenant is suspended. Index: primary key of tenant.
+SELECT suspended_at FROM tenant WHERE id = :id;
+
+
 -- name: queues(tenant_id)
 -- The queues in which a tenant ever had jobs. Index: unique index of lane.
 SELECT DISTINCT task_type, model_profile FROM lane WHERE tenant_id = :tenant_id ORDER BY task_type, model_profile;

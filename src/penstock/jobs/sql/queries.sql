@@ -143,11 +143,11 @@ CROSS JOIN (SELECT flow_position(:tenant_id) AS position OFFSET 0) p;
 -- that are not in turn_tenants, in random order, then those that are, in the order given. Each gives at most its quantum (with
 -- 0 it is not searched at all); one that is not in the list gives an equal share of the limit. Within a tenant, jobs of the highest priority come first, in
 -- order within a lane; lanes of equal priority take turns. Jobs of a tenant with limits are picked by pick_within_limits().
--- Paused queues and tenants give none.
+-- Paused queues and tenants, and suspended tenants, give none.
 -- An empty list of types or profiles means any, but runs of flows are only claimed by their type. The cursors are the points at which this process last stopped in each lane;
 -- the search begins there or at the lane's hint, whichever is further, or at the very start if from_start is set.
 -- Locks: the ready rows taken, skipping locked ones; for tenants with limits, those of pick_within_limits(). Index: lane_queue or unique index of lane; primary key of ready, from
--- (lane, low_seq).
+-- (lane, low_seq); tenant_suspended.
 WITH waiting AS MATERIALIZED ( -- full joins, because they are always hash joins
     SELECT tenant_id, min(turn) AS turn, min(quantum) AS quantum, array_agg(id ORDER BY priority DESC, lot) AS lane_ids,
            array_agg(low_seq ORDER BY priority DESC, lot) AS low_seqs
@@ -163,6 +163,7 @@ WITH waiting AS MATERIALIZED ( -- full joins, because they are always hash joins
               AND ((SELECT NOT EXISTS (SELECT FROM pause)) OR NOT EXISTS (
                   SELECT FROM pause WHERE tenant_id IN (0, l.tenant_id) AND task_type IN ('', l.task_type)
                                       AND model_profile IN ('', l.model_profile) OFFSET 0))
+              AND tenant_id <> ALL (ARRAY(SELECT id FROM tenant WHERE suspended_at IS NOT NULL))
         ) l
         FULL JOIN unnest(:turn_tenants::int[], :turn_quanta::int[]) WITH ORDINALITY AS p(tenant_id, quantum, turn)
                ON p.tenant_id = l.tenant_id

@@ -6,6 +6,7 @@ The conventions are those of ``store``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from penstock.jobs.sql.store import Connection, Queue
@@ -19,6 +20,24 @@ async def place(connection: Connection, tenant: TenantId, job_id: UUID, *, at_mo
     """Return how many jobs of its queue come before a ready job, counted up to ``at_most``; None if it is not ready."""
     ahead: int | None = await _sql.place.value(connection, tenant_id=tenant, job_id=job_id, at_most=at_most)
     return ahead
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blocked:
+    """A job that waits for a place of its concurrency key."""
+
+    places: int | None  # None: the queue has no rule any more
+    holders: int  # jobs that hold a place
+    jobs: Sequence[UUID]  # some of them
+    ahead: int  # blocked jobs of the key that come before it
+
+
+async def blocked(connection: Connection, tenant: TenantId, job_id: UUID, *, limit: int) -> Blocked | None:
+    """Return what holds up a job, with at most ``limit`` jobs that hold places; None if it is not blocked."""
+    row = await _sql.blocked.row(connection, tenant_id=tenant, job_id=job_id, limit=limit)
+    if row is None:
+        return None
+    return Blocked(places=row["places"], holders=row["holders"], jobs=row["job_ids"], ahead=row["ahead"])
 
 
 async def running(connection: Connection, tenant: TenantId, queue: Queue, *, limit: int) -> tuple[int, Sequence[UUID]]:

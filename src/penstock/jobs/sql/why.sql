@@ -24,6 +24,41 @@ WHERE r.tenant_id = :tenant_id AND r.job_id = :job_id
 GROUP BY r.job_id;
 
 
+-- name: blocked(tenant_id, job_id, limit)
+-- A job that waits for a place of its concurrency key: the places of the key, how many are held, some of the jobs that hold
+-- them, and how many blocked jobs of the key come before it, counted up to a thousand. No row unless it is blocked.
+-- Index: primary key of later; unique index of lane; lease_key, ready_key, later_blocked, once for each keyed lane of the queue.
+SELECT s.places, (s.running + s.ready)::int AS holders,
+       ARRAY(
+           SELECT h.job_id FROM lane n
+           CROSS JOIN LATERAL (
+               (SELECT job_id FROM lease WHERE lane_id = n.id AND concurrency_key = w.concurrency_key AND tenant_id = :tenant_id
+                LIMIT :limit::int)
+               UNION ALL
+               (SELECT job_id FROM ready WHERE lane_id = n.id AND concurrency_key = w.concurrency_key AND tenant_id = :tenant_id
+                LIMIT :limit::int)
+           ) h
+           WHERE n.tenant_id = :tenant_id AND n.task_type = own.task_type AND n.model_profile = own.model_profile AND n.keyed
+           LIMIT :limit::int
+       ) AS job_ids,
+       (SELECT count(*) FROM (
+           SELECT FROM lane n
+           CROSS JOIN LATERAL (
+               SELECT FROM later
+               WHERE lane_id = n.id AND concurrency_key = w.concurrency_key AND run_at IS NULL AND tenant_id = :tenant_id
+                 AND (n.id <> own.id OR (enqueued_at, job_id) < (w.enqueued_at, w.job_id))
+               LIMIT 1000
+           ) b
+           WHERE n.tenant_id = :tenant_id AND n.task_type = own.task_type AND n.model_profile = own.model_profile AND n.keyed
+             AND (n.id = own.id OR n.priority > own.priority)
+           LIMIT 1000
+       ) a)::int AS ahead
+FROM later w
+JOIN lane own ON own.tenant_id = :tenant_id AND own.id = w.lane_id
+CROSS JOIN LATERAL key_states(ARRAY[w.tenant_id], ARRAY[own.task_type], ARRAY[own.model_profile], ARRAY[w.concurrency_key]) s
+WHERE w.tenant_id = :tenant_id AND w.job_id = :job_id AND w.run_at IS NULL;
+
+
 -- name: running(tenant_id, task_type, model_profile, limit)
 -- The running jobs of a tenant in one queue or, with the names '', in all: how many, and the ids of the oldest.
 -- Index: primary key of lease, for all leases of the tenant.

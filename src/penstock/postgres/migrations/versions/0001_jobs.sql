@@ -14,6 +14,7 @@ CREATE TABLE tenant (
     changed      bigint NOT NULL DEFAULT 0 -- see access_generation
 );
 CREATE INDEX tenant_changed ON tenant (changed);
+CREATE INDEX tenant_suspended ON tenant (id) WHERE suspended_at IS NOT NULL;
 INSERT INTO tenant (name) VALUES ('default');
 
 -- The database clock, the source of leases, due times and timestamps. Tests replace it to move time.
