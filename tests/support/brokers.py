@@ -7,7 +7,7 @@ import os
 import shutil
 import signal
 from asyncio.subprocess import DEVNULL, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,7 +93,20 @@ async def redis_server(folder: Path, *, password: str | None = None) -> AsyncIte
 
 
 @asynccontextmanager
-async def rabbitmq_server(folder: Path, *, name: str = "one", epmd_port: int | None = None) -> AsyncIterator[Server]:
+async def rabbitmq_cluster(folder: Path, *names: str) -> AsyncIterator[list[Server]]:
+    """A cluster of nodes."""
+    async with epmd() as epmd_port, AsyncExitStack() as stack:
+        nodes = [
+            await stack.enter_async_context(rabbitmq_server(folder, name=name, epmd_port=epmd_port, cluster=names))
+            for name in names
+        ]
+        yield nodes
+
+
+@asynccontextmanager
+async def rabbitmq_server(
+    folder: Path, *, name: str = "one", epmd_port: int | None = None, cluster: Sequence[str] = ()
+) -> AsyncIterator[Server]:
     """One node. Nodes of one cluster share ``epmd_port``, where an epmd of their own listens."""
     async with AsyncExitStack() as stack:
         if epmd_port is None:
@@ -102,6 +115,12 @@ async def rabbitmq_server(folder: Path, *, name: str = "one", epmd_port: int | N
         node_folder.mkdir(parents=True, exist_ok=True)
         plugins = node_folder / "enabled_plugins"
         plugins.write_text("[].\n")
+        configuration = node_folder / "rabbitmq.conf"
+        peers = [
+            f"cluster_formation.classic_config.nodes.{number} = {one}@localhost"
+            for number, one in enumerate(cluster, 1)
+        ]
+        configuration.write_text("\n".join(["cluster_formation.peer_discovery_backend = classic_config", *peers, ""]))
         cookie = node_folder / ".erlang.cookie"
         cookie.write_text("PENSTOCK")
         cookie.chmod(0o400)
@@ -109,6 +128,7 @@ async def rabbitmq_server(folder: Path, *, name: str = "one", epmd_port: int | N
             "PATH": os.environ["PATH"],
             "HOME": str(node_folder),
             "RABBITMQ_CONF_ENV_FILE": "/dev/null",
+            "RABBITMQ_CONFIG_FILE": str(configuration),
             "RABBITMQ_NODENAME": f"{name}@localhost",
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(port),
