@@ -110,6 +110,13 @@ async def test_a_tenant_from_its_creation_to_its_suspension(tmp_path: Path) -> N
         assert [one["action"] for one in actions] == ["tenant.change", "tenant.change", "key.create", "tenant.create"]
         assert actions[1]["after"] == {"suspended": True}
 
+        refused = await served.run("tenant", "delete", "acme", "--yes")
+        assert (refused.status, "suspend the tenant acme first" in refused.err) == (1, True)
+        await served.run("tenant", "suspend", "acme")
+        assert (await served.run("tenant", "delete", "acme")).status == 1, "its name was not typed"
+        assert (await served.run("tenant", "show", "acme")).json["deleting_since"] is None
+        assert (await served.run("tenant", "delete", "acme", "--yes")).json["deleting_since"] is not None
+
 
 async def _is(installation: Installation, key: str, status: int) -> bool:
     return await installation.use(key) == status

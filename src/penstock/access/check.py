@@ -16,7 +16,7 @@ from penstock.access.key import TENANT_PATTERN
 from penstock.access.key_cache import KeyCache
 from penstock.access.key_watch import KeyWatch
 from penstock.access.tickets import PARAMETER, Tickets
-from penstock.errors import Forbidden, InvalidInput, NotFound, ScopeMissing, Unauthorized
+from penstock.errors import Forbidden, InvalidInput, NotFound, ScopeMissing, Unauthorized, WrongState
 from penstock.masking import Secret
 from penstock.postgres.pool import Database
 from penstock.settings.gateway import is_loopback
@@ -129,6 +129,8 @@ class Access:
                 found = await store.tenant(connection, name)
             if found is None:
                 raise NotFound(f"there is no tenant {name}")
+            if found[1].deleting_since is not None:
+                raise WrongState(f"the tenant {name} is being deleted")
             if len(self._tenants) >= _MAX_TENANTS:
                 self._tenants.clear()
             known = self._tenants[name] = (generation, found[0])

@@ -30,6 +30,7 @@ class Tenant(Struct, frozen=True, kw_only=True):
     time_zone: str
     created_at: datetime
     suspended_at: datetime | None = None
+    deleting_since: datetime | None = None  # since then all that it owns is being removed
 
 
 class TenantCreation(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

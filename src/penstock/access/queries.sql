@@ -117,13 +117,13 @@ RETURNING id;
 -- name: tenant(name)
 -- Return a tenant by name. Index: tenant_name_key.
 -- tenant: every (the operator names it)
-SELECT t.id, t.name, t.time_zone, t.created_at, t.suspended_at FROM tenant t WHERE t.name = :name;
+SELECT t.id, t.name, t.time_zone, t.created_at, t.suspended_at, t.deleting_since FROM tenant t WHERE t.name = :name;
 
 
 -- name: tenants(after, at_most)
 -- Return tenants by name. Index: tenant_name_key.
 -- tenant: every (for the operator)
-SELECT t.name, t.time_zone, t.created_at, t.suspended_at FROM tenant t
+SELECT t.name, t.time_zone, t.created_at, t.suspended_at, t.deleting_since FROM tenant t
 WHERE t.name > :after ORDER BY t.name LIMIT :at_most;
 
 
@@ -134,6 +134,19 @@ UPDATE tenant
 SET time_zone = :time_zone, changed = :generation,
     suspended_at = CASE WHEN :suspended::boolean THEN coalesce(suspended_at, clock()) END
 WHERE name = :name;
+
+
+-- name: begin_deletion(name, with_usage, generation)!
+-- Have a suspended tenant deleted; workers take no more of its jobs. Locks: the tenant. Index: tenant_name_key.
+-- tenant: every (the operator names it)
+WITH marked AS (
+    UPDATE tenant
+    SET deleting_since = coalesce(deleting_since, clock()), changed = :generation::bigint,
+        deletes_usage = deletes_usage OR :with_usage::boolean
+    WHERE name = :name::text RETURNING id
+)
+INSERT INTO pause (tenant_id, task_type, model_profile, paused_at) SELECT id, '', '', clock() FROM marked
+ON CONFLICT (tenant_id, task_type, model_profile) DO NOTHING;
 
 
 -- name: audit(tenant_id, key_id, user_id, address, action, subject, before, after)!

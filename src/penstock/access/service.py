@@ -32,7 +32,7 @@ from penstock.postgres.pool import Database
 from penstock.postgres.wakeups import Wakeups
 from penstock.suggestions import did_you_mean
 from penstock.tenants import scopes
-from penstock.tenants.principal import DEFAULT_NAME, Principal, TenantId
+from penstock.tenants.principal import DEFAULT_NAME, DEFAULT_TENANT, Principal, TenantId
 
 _MAX_KEYS: Final = 1000  # valid ones of a tenant
 _LATEST: Final = timedelta(days=3653)  # of an expiry
@@ -177,7 +177,7 @@ class AccessService:
         async with self._changing() as (connection, generation):
             await self._rights(connection, sender.principal, scopes.OPERATOR)
             if not await store.create_tenant(connection, creation.name, creation.time_zone, generation):
-                raise AlreadyExists(f"there is a tenant {creation.name} already")
+                raise AlreadyExists(f"there is a tenant {creation.name} already, or its deletion has not finished")
             tenant_id, created = await self._tenant(connection, creation.name)
             action = Action(name="tenant.create", subject=created.name, after={"time_zone": created.time_zone})
             await self._record(connection, sender, action, tenant=tenant_id)
@@ -202,6 +202,8 @@ class AccessService:
         async with self._changing() as (connection, generation):
             await self._rights(connection, sender.principal, scopes.OPERATOR)
             tenant_id, before = await self._tenant(connection, name)
+            if before.deleting_since is not None:
+                raise WrongState(f"the tenant {name} is being deleted")
             suspended = before.suspended_at is not None if wanted.suspended is UNSET else wanted.suspended
             zone = before.time_zone if wanted.time_zone is UNSET else wanted.time_zone
             changed = msgspec.structs.replace(before, time_zone=zone)
@@ -211,6 +213,24 @@ class AccessService:
             new = {"time_zone": after.time_zone, "suspended": suspended}
             await self._record(connection, sender, change("tenant.change", name, old, new), tenant=tenant_id)
         return after
+
+    async def delete_tenant(self, sender: Sender, name: str, *, with_usage: bool) -> Tenant:
+        """Have a suspended tenant deleted with all that it owns; its sums of usage only ``with_usage``.
+
+        A housekeeper does it, step by step; until it has finished, the name cannot be used. Repeating it changes
+        nothing, except that ``with_usage`` can be added. Raises NotFound, WrongState, and InvalidInput for ``default``.
+        """
+        if name == DEFAULT_NAME:
+            raise InvalidInput.of("name", f"the tenant {DEFAULT_NAME} cannot be deleted: operators belong to it")
+        async with self._changing() as (connection, generation):
+            await self._rights(connection, sender.principal, scopes.OPERATOR)
+            _, before = await self._tenant(connection, name)
+            if before.suspended_at is None:
+                raise WrongState(f"suspend the tenant {name} first: its keys are still valid")
+            await store.begin_deletion(connection, name, with_usage=with_usage, generation=generation)
+            action = Action(name="tenant.delete", subject=name, after={"with_usage": with_usage})
+            await self._record(connection, sender, action, tenant=DEFAULT_TENANT)
+            return (await self._tenant(connection, name))[1]
 
     # The audit log
 

@@ -158,6 +158,11 @@ async def change_tenant(connection: asyncpg.Connection, changed: Tenant, *, susp
     )
 
 
+async def begin_deletion(connection: asyncpg.Connection, name: str, *, with_usage: bool, generation: int) -> None:
+    """Have a suspended tenant deleted by the housekeeper."""
+    await _sql.begin_deletion.run(connection, name=name, with_usage=with_usage, generation=generation)
+
+
 # The audit log
 
 

@@ -25,6 +25,7 @@ from penstock.housekeeping.promoter import Promoter
 from penstock.housekeeping.rescuer import Rescuer
 from penstock.housekeeping.retention import Retention
 from penstock.housekeeping.sweeper import Sweeper
+from penstock.housekeeping.tenant_removal import TenantRemoval
 from penstock.jobs import callbacks as job_callbacks
 from penstock.jobs.events import JobExpansion
 from penstock.jobs.limits import JobLimits
@@ -56,6 +57,7 @@ def build_housekeeper(
     """
     blobs = blobs or BlobService(database, max_bytes=0, keep=retention)
     wakeups = Wakeups(database)
+    sweeper = Sweeper(database, blobs)
     parts = [
         Part(
             duties=[
@@ -72,7 +74,7 @@ def build_housekeeper(
         Part(duties=[QuotaExpiry(database)]),
         Part(duties=[FlowKeeper(database, wakeups)]),
         Part(duties=[Positions(database)]),
-        Part(duties=[Sweeper(database, blobs), Reconciler(database, blobs.stores)]),
+        Part(duties=[sweeper, Reconciler(database, blobs.stores), TenantRemoval(database, sweeper, wakeups)]),
         Part(duties=others),
     ]
     if sending is not None:

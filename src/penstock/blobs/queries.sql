@@ -132,6 +132,24 @@ WITH old AS MATERIALIZED (
 SELECT count(*) FROM gone;
 
 
+-- name: remove_all(tenant_id, limit)
+-- Remove blobs of a tenant; their objects are due for removal, and so are those of unfinished uploads. Returns whether there are
+-- any. Locks: the rows. Indexes: primary keys.
+WITH gone AS (
+    DELETE FROM blob WHERE tenant_id = :tenant_id::integer AND id IN (
+        SELECT id FROM blob WHERE tenant_id = :tenant_id::integer ORDER BY id LIMIT :limit::integer FOR UPDATE)
+    RETURNING store_id, key
+), due AS (
+    INSERT INTO blob_leftover (tenant_id, store_id, key, remove_at)
+    SELECT :tenant_id::integer, store_id, key, clock() FROM gone
+    ON CONFLICT (tenant_id, store_id, key) DO NOTHING
+), unfinished AS (
+    UPDATE blob_leftover SET remove_at = clock()
+    WHERE tenant_id = :tenant_id::integer AND remove_at > clock() + interval '10 minutes'
+)
+SELECT EXISTS (SELECT FROM gone) OR EXISTS (SELECT FROM blob_leftover WHERE tenant_id = :tenant_id::integer);
+
+
 -- name: due(limit)
 -- tenant: every (maintenance; the rows carry their tenant)
 -- Return objects to remove, the longest due first, and make them due again in ten minutes, in case their removal fails.

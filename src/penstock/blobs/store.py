@@ -155,6 +155,12 @@ async def forget(connection: asyncpg.Connection, tenant: int, place: Place) -> N
     await _sql.forget.run(connection, tenant_id=tenant, store_id=place.store_id, key=place.key)
 
 
+async def remove_all(connection: asyncpg.Connection, tenant: int, *, limit: int) -> bool:
+    """Remove blobs of a tenant, a limited number at a time; return whether it has any, or objects to remove."""
+    left: bool = await _sql.remove_all.value(connection, tenant_id=tenant, limit=limit)
+    return left
+
+
 async def expire(connection: asyncpg.Connection, *, limit: int) -> int:
     """Remove blobs that have expired; return how many."""
     expired: int = await _sql.expire.value(connection, limit=limit)

@@ -79,6 +79,27 @@ def resume(name: Name, as_json: AsJson = False) -> None:
     _show_one(_call(lambda client: client.change_tenant(name, suspended=False)), as_json=as_json)
 
 
+@app.command()
+def delete(
+    name: Name,
+    with_usage: Annotated[bool, typer.Option("--with-usage", help="Delete its sums of usage too.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for the name.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete a suspended tenant with all that it owns: jobs, files, keys, models, quotas. It cannot be undone.
+
+    penstock tenant delete acme
+    """
+    if not yes:
+        typed = typer.prompt(
+            f"This deletes all that {name} owns. Type its name to go on", default="", show_default=False
+        )
+        if typed != name:
+            typer.echo("Nothing was deleted.", err=True)
+            raise typer.Exit(1)
+    _show_one(_call(lambda client: client.delete_tenant(name, with_usage=with_usage)), as_json=as_json)
+
+
 def _call(act: Callable[[Client], Awaitable[T]]) -> T:
     return with_client(act, of_tenant=False)
 
@@ -95,4 +116,6 @@ def _show_one(tenant: Tenant, *, as_json: bool) -> None:
 def _row(tenant: Tenant) -> Sequence[object]:
     suspended = tenant.suspended_at
     state = "active" if suspended is None else f"suspended since {local_time(suspended)}"
+    if tenant.deleting_since is not None:
+        state = f"being deleted since {local_time(tenant.deleting_since)}"
     return (tenant.name, tenant.time_zone, local_time(tenant.created_at), state)

@@ -88,6 +88,14 @@ class AccessCalls:
         body = _stated(time_zone=time_zone, suspended=suspended)
         return await self._transport.call("PATCH", _path(_TENANTS, name), Tenant, body=body)
 
+    async def delete_tenant(self, name: str, *, with_usage: bool = False) -> Tenant:
+        """Have a suspended tenant deleted with all that it owns, in the background; raises NotFound and WrongState.
+
+        Its sums of usage are kept unless ``with_usage`` is set.
+        """
+        query: Query = {"with_usage": "true"} if with_usage else {}
+        return await self._transport.call("DELETE", _path(_TENANTS, name), Tenant, query=query)
+
     # Keys
 
     async def keys(self) -> Sequence[Key]:

@@ -132,6 +132,7 @@ class BlockingClient:
     tenant = _blocking(Client.tenant)
     create_tenant = _blocking(Client.create_tenant)
     change_tenant = _blocking(Client.change_tenant)
+    delete_tenant = _blocking(Client.delete_tenant)
     keys = _blocking(Client.keys)
     key = _blocking(Client.key)
     create_key = _blocking(Client.create_key)

@@ -11,7 +11,7 @@ from penstock.access.audit import AuditPage
 from penstock.access.http.keys import TAG, sender_of
 from penstock.access.key import TENANT_PATTERN, Tenant, TenantChange, TenantCreation, TenantList, Text
 from penstock.access.service import AccessService
-from penstock.errors import AlreadyExists, DatabaseUnavailable, InvalidInput, NotFound
+from penstock.errors import AlreadyExists, DatabaseUnavailable, InvalidInput, NotFound, WrongState
 from penstock.tenants import scopes
 from penstock.web.reading import BODY_ERRORS
 from penstock.web.request import Request
@@ -20,6 +20,7 @@ from penstock.web.route import Parameter, PathParameter, ResponseSpec, route
 
 _NAME: Final = PathParameter(name="name", description=f"the tenant's name: {TENANT_PATTERN}")
 _TENANT: Final = {"name": "acme", "time_zone": "Europe/Berlin", "created_at": "2026-11-29T12:00:00Z"}
+_DELETING: Final = _TENANT | {"suspended_at": "2026-11-29T13:00:00Z", "deleting_since": "2026-11-29T13:05:00Z"}
 _PAGE: Final = {
     "actions": [
         {
@@ -44,6 +45,10 @@ _LIMIT: Final = Parameter(name="limit", type=_Limit, description="the most to re
 class _TenantQuery(Struct, frozen=True, kw_only=True):
     after: Text = ""
     limit: _Limit = 100
+
+
+class _DeletionQuery(Struct, frozen=True, kw_only=True):
+    with_usage: bool = False
 
 
 class _AuditQuery(Struct, frozen=True, kw_only=True):
@@ -124,12 +129,35 @@ class TenantRoutes:
         request=TenantChange,
         request_example={"suspended": True},
         responses={200: ResponseSpec(description="The tenant", type=Tenant, example=_TENANT)},
-        errors=(*BODY_ERRORS, NotFound, DatabaseUnavailable),
+        errors=(*BODY_ERRORS, NotFound, WrongState, DatabaseUnavailable),
     )
     async def change(self, request: Request) -> Response:
         request.query({})
         wanted = await request.read(_change)
         return json_response(await self._service.change_tenant(sender_of(request), request.path("name"), wanted))
+
+    @route(
+        "DELETE",
+        "/api/v1/tenants/{name}",
+        name="deleteTenant",
+        tag=TAG,
+        scope=scopes.OPERATOR,
+        summary="Delete a suspended tenant with all that it owns",
+        description=(
+            "Its jobs, files, keys, models, quotas and callbacks are removed in the background; running jobs are "
+            "cancelled, and end within a minute. Sums of usage are kept, for billing, unless `with_usage` is stated. "
+            "The tenant is listed, and its name cannot be used, until nothing is left."
+        ),
+        path_parameters=(_NAME,),
+        parameters=(Parameter(name="with_usage", type=bool, description="`true`: its sums of usage are deleted too"),),
+        responses={202: ResponseSpec(description="The tenant is being deleted", type=Tenant, example=_DELETING)},
+        errors=(InvalidInput, NotFound, WrongState, DatabaseUnavailable),
+    )
+    async def delete(self, request: Request) -> Response:
+        wanted = request.query_as(_DeletionQuery)
+        name = request.path("name")
+        deleting = await self._service.delete_tenant(sender_of(request), name, with_usage=wanted.with_usage)
+        return json_response(deleting, 202)
 
     @route(
         "GET",

@@ -4,7 +4,7 @@
 -- name: tenants()
 -- tenant: every (names)
 -- The ids of all tenants, for an operator.
-SELECT id FROM tenant ORDER BY id;
+SELECT id FROM usage_tenant ORDER BY id;
 
 
 -- name: report(tenant_ids, broad, by, tenants, keys, users, owner_services, task_types, model_profiles, providers, models, versions, apps, prices, buckets, units, lows, highs, limit)
@@ -19,7 +19,7 @@ WITH range AS MATERIALIZED (
     SELECT * FROM unnest(:buckets::int[], :units::text[], :lows::timestamptz[], :highs::timestamptz[])
                   AS r(bucket, unit, low, high)
 ), d AS MATERIALIZED (
-    SELECT d.*, t.name AS tenant_name FROM usage_dims d JOIN tenant t ON t.id = d.tenant_id
+    SELECT d.*, t.name AS tenant_name FROM usage_dims d JOIN usage_tenant t ON t.id = d.tenant_id
     WHERE d.tenant_id = ANY (:tenant_ids::int[]) AND d.broad = :broad
       AND (:tenants::text[] IS NULL OR t.name = ANY (:tenants))
       AND (:keys::text[] IS NULL OR d.key_id = ANY (:keys))
@@ -73,7 +73,7 @@ WITH range AS MATERIALIZED (
            u.model_us, u.bytes_in, u.bytes_out, u.cost
     FROM usage_delta u
     JOIN range r ON u.at >= r.low AND u.at < r.high
-    JOIN tenant t ON t.id = u.tenant_id
+    JOIN usage_tenant t ON t.id = u.tenant_id
     LEFT JOIN series s ON s.tenant_id = u.tenant_id AND s.id = u.series_id
     LEFT JOIN submitter b ON b.tenant_id = u.tenant_id AND b.id = u.submitter_id
     WHERE u.tenant_id = ANY (:tenant_ids::int[])

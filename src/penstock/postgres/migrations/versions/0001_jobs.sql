@@ -11,11 +11,22 @@ CREATE TABLE tenant (
     created_at   timestamptz NOT NULL DEFAULT now(),
     suspended_at timestamptz,
     weight       double precision NOT NULL DEFAULT 1 CHECK (weight > 0), -- share of the workers, relative to other tenants
-    changed      bigint NOT NULL DEFAULT 0 -- see access_generation
+    changed      bigint NOT NULL DEFAULT 0, -- see access_generation
+    deleting_since timestamptz,             -- since then a duty removes all that it owns, and at last this row
+    deletes_usage  boolean NOT NULL DEFAULT false, -- its sums of usage go too
+    CHECK (deleting_since IS NULL OR suspended_at IS NOT NULL)
 );
 CREATE INDEX tenant_changed ON tenant (changed);
 CREATE INDEX tenant_suspended ON tenant (id) WHERE suspended_at IS NOT NULL;
+CREATE INDEX tenant_deleting ON tenant (deleting_since) WHERE deleting_since IS NOT NULL;
 INSERT INTO tenant (name) VALUES ('default');
+
+-- Tenants that were deleted, and whose sums of usage are kept. Ids are never used again, names may be.
+CREATE TABLE former_tenant (
+    id         integer PRIMARY KEY,
+    name       text NOT NULL, -- name@day of its deletion
+    deleted_at timestamptz NOT NULL
+);
 
 -- The database clock, the source of leases, due times and timestamps. Tests replace it to move time.
 CREATE FUNCTION clock() RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE RETURN now();

@@ -152,3 +152,6 @@ EXCEPTION WHEN check_violation THEN
 END $$;
 
 SELECT ensure_usage_day((now() AT TIME ZONE 'UTC')::date + ahead) FROM generate_series(-1, 7) ahead;
+
+-- The names of tenants, also of those that were deleted.
+CREATE VIEW usage_tenant AS SELECT id, name FROM tenant UNION ALL SELECT id, name FROM former_tenant;

@@ -62,3 +62,40 @@ CREATE TABLE audit (
     after     json
 );
 CREATE INDEX audit_tenant ON audit (tenant_id, id);
+
+-- The tables that hold rows of tenants, leaf by leaf: those that others refer to come after those that refer to them.
+-- "indexed": an index begins with the tenant.
+CREATE FUNCTION tenant_leaves() RETURNS TABLE (leaf text, root text, indexed boolean) LANGUAGE sql STABLE AS $$
+    SELECT c.oid::regclass::text, coalesce(pg_partition_root(c.oid), c.oid)::regclass::text,
+           EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisvalid AND i.indpred IS NULL AND i.indkey[0] = a.attnum)
+    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attname = 'tenant_id' AND NOT a.attisdropped
+    WHERE c.relkind = 'r' AND c.relnamespace = (SELECT relnamespace FROM pg_class WHERE oid = 'tenant'::regclass)
+    ORDER BY (SELECT count(*) FROM pg_constraint f WHERE f.confrelid = c.oid AND f.contype = 'f' AND f.conrelid <> c.oid), 1
+$$;
+
+-- Deletes some rows of a tenant from one of these: at most 1000 by an index, or those in the next 2000 pages from a page on.
+-- Returns how many, and the page to go on with: NULL at the end. Locks: the rows.
+CREATE FUNCTION delete_of_tenant(the_tenant integer, leaf text, page bigint, OUT deleted bigint, OUT next_page bigint)
+LANGUAGE plpgsql AS $$
+DECLARE
+    indexed boolean;
+    pages bigint;
+BEGIN
+    SELECT t.indexed INTO indexed FROM tenant_leaves() t WHERE t.leaf = delete_of_tenant.leaf;
+    deleted := 0;
+    IF NOT FOUND THEN -- retention has dropped it
+        RETURN;
+    END IF;
+    IF indexed THEN
+        EXECUTE format('DELETE FROM ONLY %1$s WHERE ctid = ANY (ARRAY(SELECT ctid FROM ONLY %1$s WHERE tenant_id = $1 LIMIT 1000))',
+                       leaf) USING the_tenant;
+        GET DIAGNOSTICS deleted = ROW_COUNT;
+        next_page := CASE WHEN deleted > 0 THEN 0 END;
+        RETURN;
+    END IF;
+    pages := pg_relation_size(leaf::regclass) / current_setting('block_size')::integer;
+    EXECUTE format('DELETE FROM ONLY %s WHERE tenant_id = $1 AND ctid >= $2 AND ctid < $3', leaf)
+        USING the_tenant, format('(%s,0)', page)::tid, format('(%s,0)', page + 2000)::tid;
+    GET DIAGNOSTICS deleted = ROW_COUNT;
+    next_page := CASE WHEN page + 2000 < pages THEN page + 2000 END;
+END $$;
