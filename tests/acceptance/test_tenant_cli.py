@@ -271,7 +271,8 @@ async def test_the_secret_in_the_environment_is_rotated_by_restarts(database_url
 
 async def test_a_rule_for_concurrency_keys_is_set_shown_and_removed(gateway: Installation) -> None:
     limit = ("queue", "limit", "keyed/small")
-    (queue,) = (await gateway.run(*limit, "--per-key", "2", "--key", "big=7")).json["queues"]
+    queues = (await gateway.run(*limit, "--per-key", "2", "--key", "big=7")).json["queues"]
+    (queue,) = [one for one in queues if one["task_type"] == "keyed"]
     assert queue["key_rule"] == {"max_running": 2, "exceptions": {"big": 7}}
     await gateway.run("job", "submit", "keyed", "small", "--input", "{}", "--concurrency-key", "big")
     assert "2, 1 exceptions" in await gateway.see("queue", "list")
@@ -279,7 +280,7 @@ async def test_a_rule_for_concurrency_keys_is_set_shown_and_removed(gateway: Ins
     assert (refused.status, "--remove" in refused.err) == (2, True)
     refused = await gateway.run(*limit, "--per-key", "2", "--key", "big=none")
     assert (refused.status, "KEY=N" in refused.err) == (2, True)
-    (queue,) = (await gateway.run(*limit, "--remove")).json["queues"]
+    (queue,) = [one for one in (await gateway.run(*limit, "--remove")).json["queues"] if one["task_type"] == "keyed"]
     assert queue["key_rule"] is None
 
 
