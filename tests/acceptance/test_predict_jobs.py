@@ -12,6 +12,7 @@ import pytest
 from penstock import Category, Client, Status
 from penstock.errors import InvalidInput, PenstockError
 from penstock.supervisor.ports import free_port
+from tests.support.databases import open_database, query
 from tests.support.http_servers import responding, serving
 from tests.support.processes import clean_environment, penstock
 from tests.support.waiting import until
@@ -209,3 +210,29 @@ async def test_a_profile_names_a_model_beside_servers(module_database_url: str, 
             assert ours["reachable"] is (True if by == "gateway" else None), (
                 "the gateway does not know a worker's models"
             )
+
+
+@pytest.mark.parametrize("by", ["gateway", "worker"])
+async def test_large_media_of_results_are_kept_as_files(module_database_url: str, folder: Path, by: str) -> None:
+    """Their objects are below the job and its epoch; small ones stay in the result."""
+    (folder / "painting").mkdir()
+    (folder / "painting" / "painting_model.py").write_text(
+        "from typing import Any\nfrom penstock import File\n\nclass Painting:\n"
+        "    def predict(self, n: int) -> dict[str, Any]:\n"
+        "        files = [File(bytes([7]) * size, 'image/png') for size in (10, n, 300_000)]\n"
+        "        return {'all': files, 'text': 'data:,x'}\n"
+    )
+    (folder / "painting" / "model.toml").write_text('runtime = "python"\n[python]\nclass = "painting_model:Painting"\n')
+    async with served(module_database_url, folder, by=by) as client:
+        job = await client.wait((await client.submit("predict", "painting", {"n": 1_500_000})).id, SOON)
+        assert isinstance(job.result, dict), job.error
+        small, *large = job.result["all"]
+        assert small.startswith("data:image/png;base64,")
+        assert job.result["text"] == "data:,x"
+        for name, size in zip(large, (1_500_000, 300_000), strict=True):
+            file = await client.download(name.removeprefix("blob:"))
+            assert (file.data, file.media_type) == (bytes([7]) * size, "image/png")
+    async with open_database(module_database_url) as database:
+        keys = await query(database, "SELECT key FROM blob WHERE key LIKE $1 ORDER BY key", f"1/{job.id}/%")
+    assert [(key.split("/")[1], key.split("/")[3]) for (key,) in keys] == [(str(job.id), f"{n}.png") for n in (0, 1)]
+    assert all(key.split("/")[2].isdigit() for (key,) in keys)

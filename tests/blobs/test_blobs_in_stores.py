@@ -282,3 +282,27 @@ async def test_a_deletion_while_the_store_is_away_is_made_good(
     await sweep(fresh, restarted)
     assert await rows(fresh) == (0, 0, 0)
     assert await objects_of(restarted) == []
+
+
+async def test_a_later_attempt_of_a_job_removes_the_media_of_earlier_ones(
+    fresh: Database, blobs: BlobService, tenant: int
+) -> None:
+    """An attempt that has lost its lease has a key of its own, and removes nothing of a later one."""
+    job, other = uuid7(), uuid7()
+
+    async def kept(of: UUID, epoch: int, size: int) -> UUID:
+        await blobs.supersede(tenant, str(of), epoch)
+        under = f"{of}/{epoch}/0.png"
+        return (await blobs.put(tenant, pieces(LARGE[:size]), media_type=None, filename=None, under=under)).id
+
+    elsewhere = await kept(other, 5, INLINE + 1)
+    first = [await kept(job, 9, size) for size in (10,)]
+    second = await kept(job, 10, INLINE + 1)
+    stale = await kept(job, 8, 20)
+    assert [await whole(blobs, tenant, one) for one in (elsewhere, second)] == [LARGE[: INLINE + 1]] * 2
+    assert await whole(blobs, tenant, stale) == LARGE[:20]
+    for one in first:
+        with pytest.raises(NotFound):
+            await blobs.get(tenant, one)
+    await sweep(fresh, blobs)
+    assert await rows(fresh) == (3, 1, 0)

@@ -12,6 +12,7 @@ from penstock.settings import Settings
 from penstock.workers import models, process, profiles
 from penstock.workers.models import WorkerModels
 from penstock.workers.part import WorkerPart
+from penstock.workers.result_media import ResultMedia
 
 
 class WorkerAssembly(Shared):
@@ -24,13 +25,15 @@ class WorkerAssembly(Shared):
     def worker_models(self) -> WorkerModels:
         """The models of the gateway that ``PENSTOCK_MODELS_URL`` names, else those in ``PENSTOCK_MODELS_DIR``."""
         url = self.settings.penstock_models_url
+        media = ResultMedia(blobs=self.blobs, larger_than=self.settings.penstock_result_media_bytes)
         token = self.settings.penstock_key or self.settings.ai_service_token
         if url is not None:
             return models.of_gateway(
-                Client(url, token=token.reveal() if token is not None else None, headers={"Penstock-Usage": "job"})
+                Client(url, token=token.reveal() if token is not None else None, headers={"Penstock-Usage": "job"}),
+                media,
             )
         if self.settings.penstock_models_dir is not None:
-            return models.of_this_process(self.models, self.uploads)
+            return models.of_this_process(self.models, self.uploads, media)
         return WorkerModels(part=WorkerPart())
 
     @property

@@ -92,6 +92,25 @@ WITH gone AS (
 SELECT store_id, key FROM gone;
 
 
+-- name: supersede(tenant_id, prefix, epoch)!
+-- Remove blobs of earlier attempts of a job; their objects are due for removal. Keys are PREFIX, epoch, a slash and a name.
+-- Locks: the rows. Index: blob_object, once per store.
+WITH old AS MATERIALIZED (
+    SELECT b.id, split_part(substr(b.key, length(:prefix::text) + 1), '/', 1) AS epoch
+    FROM blob_store s JOIN LATERAL (
+        SELECT id, key FROM blob
+        WHERE tenant_id = :tenant_id::integer AND store_id = s.id
+          AND key >= :prefix::text COLLATE "C" AND key < (:prefix::text || '~') COLLATE "C"
+    ) b ON true
+), gone AS (
+    DELETE FROM blob b USING old o
+    WHERE b.tenant_id = :tenant_id::integer AND b.id = o.id AND o.epoch ~ '^[0-9]{1,18}$' AND o.epoch::bigint < :epoch::bigint
+    RETURNING b.store_id, b.key
+)
+INSERT INTO blob_leftover (tenant_id, store_id, key, remove_at)
+SELECT :tenant_id::integer, store_id, key, clock() FROM gone;
+
+
 -- name: drop_parts(tenant_id, store_id, key, limit)
 -- Remove parts of an object that belongs to no blob, highest numbers first; returns how many. Locks: those parts, in the
 -- same order. Index: primary key of blob_part.

@@ -53,9 +53,17 @@ class BlobService:
         self._keep = keep
 
     async def put(
-        self, tenant: int, chunks: AsyncIterator[bytes], *, media_type: str | None, filename: str | None
+        self,
+        tenant: int,
+        chunks: AsyncIterator[bytes],
+        *,
+        media_type: str | None,
+        filename: str | None,
+        under: str | None = None,
     ) -> Blob:
         """Store the bytes that ``chunks`` yields. The blob exists only after the return; an error or crash leaves none.
+
+        ``under`` is the key of its object behind the tenant, if it is not an upload; it must be new.
 
         Raises InvalidInput for a wrong media type, for an empty file, or when the upload took more than twelve hours;
         TooLarge as soon as there are too many bytes; BlobStoreUnavailable; and any exception of ``chunks``.
@@ -65,7 +73,7 @@ class BlobService:
         begin = await bytes_of.first(self.inline_bytes + 1)
         if not begin:
             raise InvalidInput.of("body", "is empty: send the file's bytes")
-        key = f"{tenant}/uploads/{uuid7()}"
+        key = f"{tenant}/{under or f'uploads/{uuid7()}'}"
         if len(begin) <= self.inline_bytes:
             if len(begin) <= PART_BYTES:
                 return await self._put_small(tenant, key, bytes_of.finished(media_type, filename, self._keep), begin)
@@ -163,6 +171,11 @@ class BlobService:
             raise NotFound(f"there is no blob {blob_id}")
         with suppress(BlobStoreUnavailable, DatabaseUnavailable):
             await self.clear(tenant, place)
+
+    async def supersede(self, tenant: int, job: str, epoch: int) -> None:
+        """Delete the media of results that attempts of a job before ``epoch`` have stored: no result refers to them."""
+        async with self._database.acquire() as connection:
+            await store.supersede(connection, tenant, f"{tenant}/{job}/", epoch)
 
     async def clear(self, tenant: int, place: Place) -> None:
         """Remove an object that is due for removal. Raises BlobStoreUnavailable."""

@@ -137,6 +137,11 @@ async def remove(connection: asyncpg.Connection, tenant: int, blob_id: UUID) -> 
     return None if row is None else Place(row["store_id"], row["key"])
 
 
+async def supersede(connection: asyncpg.Connection, tenant: int, prefix: str, epoch: int) -> None:
+    """Remove the blobs below ``prefix``, a job's, that attempts before ``epoch`` have stored."""
+    await _sql.supersede.run(connection, tenant_id=tenant, prefix=prefix, epoch=epoch)
+
+
 async def drop_parts(connection: asyncpg.Connection, tenant: int, place: Place, *, limit: int) -> int:
     """Remove a limited number of parts of an object that belongs to no blob; return how many."""
     dropped: int = await _sql.drop_parts.value(

@@ -91,6 +91,11 @@ class BlobSettings:
     penstock_blob_presign: bool = setting(
         flag, True, "signed URLs of files in a bucket lead to the bucket; false: to the gateway, which reads it"
     )
+    penstock_result_media_bytes: int = setting(
+        integer(KIBIBYTE, 16 * MEBIBYTE),
+        256 * KIBIBYTE,
+        "larger media in the result of a predict job are kept as files, which it names as `blob:ID`",
+    )
     aws_region_name: str = setting(short_text(100), "us-east-1", "region of an S3 bucket")
     aws_access_key: Secret | None = setting(
         header_secret,

@@ -16,6 +16,7 @@ from penstock.workers.gateway_models import GatewayModels
 from penstock.workers.hosted_models import HostedModels
 from penstock.workers.model_calls import GatewayCaller, HostedCaller
 from penstock.workers.part import WorkerPart
+from penstock.workers.result_media import ResultMedia
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,18 +34,18 @@ class WorkerModels:
             raise SettingsError([FieldProblem(field=f"providers.{spec.name}", detail=detail) for spec in registered])
 
 
-def of_gateway(client: Client) -> WorkerModels:
-    """Return the models of a gateway; the part closes the client."""
+def of_gateway(client: Client, media: ResultMedia) -> WorkerModels:
+    """Return the models of a gateway; the part closes the client. ``media`` keeps the media of results."""
     models = GatewayModels(client)
     return WorkerModels(
-        part=WorkerPart(stop=client.close, follow=partial(predict.offer, models)), caller=GatewayCaller(client)
+        part=WorkerPart(stop=client.close, follow=partial(predict.offer, models, media)), caller=GatewayCaller(client)
     )
 
 
-def of_this_process(service: ModelService, uploads: Uploads) -> WorkerModels:
-    """Return the models of a service; the part starts and stops it."""
+def of_this_process(service: ModelService, uploads: Uploads, media: ResultMedia) -> WorkerModels:
+    """Return the models of a service; the part starts and stops it. ``media`` keeps the media of results."""
     models = HostedModels(service, uploads)
     return WorkerModels(
-        part=WorkerPart(start=service.start, stop=service.stop, follow=partial(predict.offer, models)),
+        part=WorkerPart(start=service.start, stop=service.stop, follow=partial(predict.offer, models, media)),
         caller=HostedCaller(service),
     )

@@ -19,6 +19,7 @@ from penstock.jobs.work import ClaimedJob
 from penstock.telemetry import logs
 from penstock.work.context import JobContext
 from penstock.work.executors import Executors, Offer
+from penstock.workers.result_media import ResultMedia
 
 log = logs.get(__name__)
 
@@ -40,18 +41,20 @@ class Models(Protocol):
         ...
 
 
-async def offer(models: Models, executors: Executors) -> None:
-    """Keep the executors in step with the available models, for ever."""
+async def offer(models: Models, media: ResultMedia, executors: Executors) -> None:
+    """Keep the executors in step with the available models, for ever; ``media`` keeps the media of results."""
     offers: dict[str, tuple[int, Offer]] = {}
     while True:
         try:
-            await _follow(models, executors, offers)
+            await _follow(models, media, executors, offers)
         except Exception:  # the loop survives any error: without it the worker would seem healthy but serve no models
             log.exception("models_not_offered")
         await asyncio.sleep(_RETRY_SECONDS)
 
 
-async def _follow(models: Models, executors: Executors, offers: dict[str, tuple[int, Offer]]) -> None:
+async def _follow(
+    models: Models, media: ResultMedia, executors: Executors, offers: dict[str, tuple[int, Offer]]
+) -> None:
     async for concurrency in models.names():
         for name in list(offers):
             if offers[name][0] != concurrency.get(name):
@@ -59,14 +62,17 @@ async def _follow(models: Models, executors: Executors, offers: dict[str, tuple[
         for name in concurrency.keys() - offers.keys():
             # Twice as many as the model processes at a time: the next jobs wait at the model, not in the database.
             made = executors.add(
-                _executor(models, name), task_types=[TASK_TYPE], model_profiles=[name], limit=2 * concurrency[name]
+                _executor(models, media, name),
+                task_types=[TASK_TYPE],
+                model_profiles=[name],
+                limit=2 * concurrency[name],
             )
             offers[name] = (concurrency[name], made)
 
 
-def _executor(models: Models, name: str) -> Any:
+def _executor(models: Models, media: ResultMedia, name: str) -> Any:
     async def run(job: ClaimedJob, context: JobContext, /) -> object:
-        return Raw(await models.predict(name, job, context))
+        return Raw(await media.keep(await models.predict(name, job, context), job, context))
 
     return run
 
