@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import timedelta
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,36 +12,19 @@ import msgspec
 import pytest
 from msgspec import Raw
 
-from penstock.failures import Category
-from penstock.flows.process.flow_process import FlowProcess
 from penstock.flows.process.program import Limits
-from penstock.flows.runner.executor import RunLimits
-from penstock.flows.runner.runner import FlowRunner
 from penstock.flows.sql import store as flow_store
 from penstock.jobs.announcements import announce_mail
 from penstock.jobs.job import Job
 from penstock.jobs.service import JobService
 from penstock.jobs.states import Status
-from penstock.jobs.work import ClaimedJob
 from penstock.postgres.pool import Database
-from penstock.work.context import JobContext
-from penstock.work.executor import ExecutionError
-from penstock.work.executors import Executors
-from penstock.workers.worker import Worker
 from tests.support.databases import query
+from tests.support.flow_runners import Running, running
 from tests.support.jobs import JobCaller
 from tests.support.waiting import until
 
 Start = Callable[..., Awaitable["Running"]]
-
-
-class Running:
-    """A worker with a flow runner and one executor of ordinary jobs, in this process."""
-
-    def __init__(self, runner: FlowRunner, worker: Worker, calls: list[Any]) -> None:
-        self.runner = runner
-        self.worker = worker
-        self.calls = calls  # the inputs of the ordinary jobs, as they began
 
 
 @pytest.fixture
@@ -63,52 +43,6 @@ async def start(
             )
 
         yield started
-
-
-@asynccontextmanager
-async def running(
-    service: JobService,
-    database: Database,
-    folder: Path,
-    *,
-    linger: float,
-    limits: Limits | None,
-    jobs: bool,
-    resident: int,
-) -> AsyncIterator[Running]:
-    process = FlowProcess(folder, ours=os.environ, private=frozenset({"DATABASE_URL"}), limits=limits)
-    runner = FlowRunner(
-        database,
-        service.wakeups,
-        process,
-        limits=RunLimits(linger=timedelta(seconds=linger)),
-        max_resident=resident,
-    )
-    executors = Executors()
-    calls: list[Any] = []
-
-    async def echo(job: ClaimedJob, _context: JobContext) -> object:
-        given = msgspec.json.decode(job.input)
-        calls.append(given)
-        if isinstance(given, dict) and given.get("fail"):
-            raise ExecutionError(Category.BAD_INPUT, "it is to fail")
-        return given
-
-    if jobs:
-        executors.add(echo, task_types=["predict"], model_profiles=["echo"])
-    worker = Worker(
-        service, worker_id="w", executors=executors, limit=8, lease=timedelta(seconds=30), grace=timedelta(0)
-    )
-    await runner.start()
-    tasks = [asyncio.create_task(runner.follow(executors)), asyncio.create_task(worker.run())]
-    try:
-        yield Running(runner, worker, calls)
-    finally:
-        await worker.stop()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await runner.stop()
 
 
 async def submit(caller: JobCaller, flow: str, value: Any = None) -> UUID:

@@ -9,6 +9,7 @@ from penstock.assembly.shared import Shared
 from penstock.blobs import part as blobs
 from penstock.callbacks import part as callbacks
 from penstock.callbacks.service import CallbackService
+from penstock.flows import gateway_part as flows
 from penstock.gateway import part as system
 from penstock.gateway import server
 from penstock.gateway.app import Gateway
@@ -58,6 +59,16 @@ class GatewayAssembly(Shared):
     def gateway(self) -> Gateway:
         """All parts, in the order in which they start; they stop in reverse."""
         inputs = InputCheck(self.models, self.catalogue, prices=self.prices, today=self.usage.day)
+        submit = jobs.submitting(
+            self.jobs,
+            self.settings,
+            check=inputs,
+            require_price=inputs.require_price,
+            require_no_tokens=inputs.require_no_tokens,
+            known=inputs.names,
+            explain=inputs.problem,
+            quotas=self.quotas.quotas,
+        )
         return Gateway(
             self.settings,
             self.access.access,
@@ -73,15 +84,12 @@ class GatewayAssembly(Shared):
                 ),
                 jobs.part(
                     self.jobs,
-                    self.settings,
-                    check=inputs,
-                    require_price=inputs.require_price,
-                    require_no_tokens=inputs.require_no_tokens,
+                    submit,
                     known=inputs.names,
                     explain=inputs.problem,
                     obstacles=Obstacles(self.models, self.catalogue, self.providers),
-                    quotas=self.quotas.quotas,
                 ),
+                flows.part(self.database, self.jobs, submit),
                 providers.part(self.providers, self.jobs),
                 blobs.part(
                     self.blobs,

@@ -16,7 +16,7 @@ from penstock.settings.jobs import JobSettings
 from penstock.web.route import routes_of
 
 
-def part(
+def submitting(
     service: JobService,
     settings: JobSettings,
     *,
@@ -25,27 +25,33 @@ def part(
     require_no_tokens: Check,
     known: KnownTo,
     explain: ExplainTo,
-    obstacles: ObstaclesTo,
     quotas: Quotas,
-) -> Part:
-    """The routes of jobs. For the functions and ``quotas`` see SubmitRoutes, ReadRoutes and JobRoutes."""
-    sizes = Sizes(
-        input=settings.penstock_max_input_bytes,
-        result=settings.penstock_max_result_bytes,
-        batch=settings.penstock_max_batch_bytes,
-    )
-    topics = (
-        SubmitRoutes(
-            service,
-            sizes=sizes,
-            known=known,
-            explain=explain,
-            check=check,
-            require_price=require_price,
-            require_no_tokens=require_no_tokens,
-            quotas=quotas,
-            strict_queues=settings.penstock_strict_queues,
+) -> SubmitRoutes:
+    """The routes that submit jobs, which other rooms use for jobs of theirs. See SubmitRoutes and JobRoutes."""
+    return SubmitRoutes(
+        service,
+        sizes=Sizes(
+            input=settings.penstock_max_input_bytes,
+            result=settings.penstock_max_result_bytes,
+            batch=settings.penstock_max_batch_bytes,
         ),
+        known=known,
+        explain=explain,
+        check=check,
+        require_price=require_price,
+        require_no_tokens=require_no_tokens,
+        quotas=quotas,
+        strict_queues=settings.penstock_strict_queues,
+    )
+
+
+def part(
+    service: JobService, submit: SubmitRoutes, *, known: KnownTo, explain: ExplainTo, obstacles: ObstaclesTo
+) -> Part:
+    """The routes of jobs. For the functions see ReadRoutes and JobRoutes."""
+    sizes = submit.sizes
+    topics = (
+        submit,
         ReadRoutes(service, known=known, explain=explain, obstacles=obstacles),
         ChangeRoutes(service),
         EventRoutes(service),

@@ -45,6 +45,11 @@ async def versions(connection: Connection, *, alive: timedelta) -> list[asyncpg.
     return rows
 
 
-async def version_of(connection: Connection, name: str, version: str | None) -> asyncpg.Record | None:
-    """Return a version of a flow, or the one that was published last; None if it is not known."""
-    return await _sql.version_of.row(connection, name=name, version=version)
+async def version_of(
+    connection: Connection, name: str, version: str | None, *, alive: timedelta
+) -> asyncpg.Record | None:
+    """Return a version of a flow, or the one that was published last; None if it is not known.
+
+    A version that a runner has shown within ``alive`` takes precedence.
+    """
+    return await _sql.version_of.row(connection, name=name, version=version, alive_seconds=alive.total_seconds())

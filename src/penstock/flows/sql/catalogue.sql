@@ -41,9 +41,9 @@ SELECT name, version, description, input_schema, output_schema, examples, priori
 FROM flow_version ORDER BY name, published_at;
 
 
--- name: version_of(name, version)
+-- name: version_of(name, version, alive_seconds)
 -- tenant: every (flows belong to the operator)
--- One version of a flow or, if version is null, the one that was published last.
+-- One version of a flow or, if version is null, the one that was published last of those that a runner has now, if there is one.
 SELECT name, version, description, input_schema, output_schema, examples, priority, timeout_seconds
 FROM flow_version WHERE name = :name AND (:version::text IS NULL OR version = :version)
-ORDER BY published_at DESC, version DESC LIMIT 1;
+ORDER BY seen_at > clock() - make_interval(secs => :alive_seconds::float8) DESC, published_at DESC, version DESC LIMIT 1;

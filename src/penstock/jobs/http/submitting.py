@@ -42,11 +42,11 @@ _submission = msgspec.json.Decoder(JobSubmission)
 
 _batch = msgspec.json.Decoder(BatchSubmission)
 
-_IDEMPOTENCY_KEY = Parameter(
+IDEMPOTENCY_KEY = Parameter(
     name="Idempotency-Key", type=Name, description="the same as `idempotency_key` in the body", place="header"
 )
 
-_PREFER = Parameter(
+PREFER = Parameter(
     name="Prefer",
     type=str,
     description="`wait=N`: respond when the job has finished, after N ≤ 60 seconds at the latest",
@@ -97,7 +97,7 @@ class SubmitRoutes(JobRoutes):
         description="With an idempotency key the same request creates one job, however often it is sent.",
         request=JobSubmission,
         request_example=examples.SUBMISSION,
-        parameters=(_IDEMPOTENCY_KEY, _PREFER),
+        parameters=(IDEMPOTENCY_KEY, PREFER),
         responses={
             201: ResponseSpec(description="Created; with `Prefer: wait` finished too", type=Job, example=examples.JOB),
             200: ResponseSpec(
@@ -113,13 +113,17 @@ class SubmitRoutes(JobRoutes):
         max_body_bytes=lambda routes: routes.sizes.one_job,
     )
     async def submit(self, request: Request) -> Response:
-        submission = _with_key(await request.read(_submission), request.header(b"idempotency-key"))
+        return await self.accept(request, await request.read(_submission), location="/api/v1/jobs/")
+
+    async def accept(self, request: Request, submission: JobSubmission, *, location: str) -> Response:
+        """Submit one job with the headers of the request, and wait for it if they say so; return the response."""
+        submission = _with_key(submission, request.header(b"idempotency-key"))
         submission = _with_user(submission, request.principal)
         await self._check_submissions(request, [submission], lambda _: "")
         wait = _preferred_wait(request.header(b"prefer"))
         (submitted,), limits = await self._submit(request, [submission])
         job = submitted.job
-        headers = [(b"location", b"/api/v1/jobs/" + str(job.id).encode()), *limits]
+        headers = [(b"location", f"{location}{job.id}".encode()), *limits]
         status = 201 if submitted.created else 200
         if wait is not None:
             headers.append((b"preference-applied", f"wait={wait:g}".encode()))

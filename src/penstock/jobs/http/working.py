@@ -19,6 +19,7 @@ from penstock.errors import (
     TooLarge,
 )
 from penstock.jobs import output
+from penstock.jobs.announcements import FLOW
 from penstock.jobs.http import examples
 from penstock.jobs.http.allowed import narrowed
 from penstock.jobs.http.base import JOB_ID, JobRoutes
@@ -82,6 +83,8 @@ class WorkRoutes(JobRoutes):
     )
     async def claim(self, request: Request) -> Response:
         wanted = narrowed(request.principal, await request.read(_claim))
+        if FLOW in wanted.task_types:
+            raise InvalidInput.of("task_types", f"must not contain {FLOW}: workers with PENSTOCK_FLOWS_DIR run flows")
         serves_all = request.principal.operator and b"penstock-tenant" not in request.headers
         source = self._service if serves_all else self.jobs(request)
         claiming = source.claim(wanted)

@@ -1,0 +1,231 @@
+"""The use cases of a tenant's flows and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
+from uuid import UUID
+
+import asyncpg
+import msgspec
+from msgspec import Raw
+from msgspec.structs import replace
+
+from penstock.errors import InvalidInput, NotFound, WrongState
+from penstock.flows.kernel.records import Held
+from penstock.flows.sql import catalogue, runs, store
+from penstock.flows.tree import page_of_steps
+from penstock.flows.views import (
+    Difference,
+    FlowList,
+    FlowRequest,
+    FlowView,
+    RunPage,
+    RunTree,
+    SignalReply,
+    Stranded,
+)
+from penstock.jobs.announcements import FLOW, announce, announce_mail
+from penstock.jobs.filters import JobFilter
+from penstock.jobs.job import Job, JobSubmission, JobSummary
+from penstock.jobs.service import JobService
+from penstock.jobs.sql import reading
+from penstock.jobs.states import Status
+from penstock.models.checking import Checker
+from penstock.postgres.pool import Database
+from penstock.tenants.principal import TenantId
+
+ALIVE: Final = timedelta(seconds=30)  # since a runner has last shown that it has a flow
+_MAX_UUID: Final = UUID(int=2**128 - 1)
+_MAX_CHECKERS: Final = 1000
+
+
+class FlowService:
+    """Flows, which belong to the operator, and the runs of each tenant."""
+
+    def __init__(self, database: Database, jobs: JobService) -> None:
+        self._database = database
+        self._jobs = jobs
+        self._checkers: dict[tuple[str, str], tuple[bytes, Checker]] = {}
+
+    # Flows
+
+    async def flows(self, tenant: TenantId) -> FlowList:
+        """Return the flows that are known, and what runs of the tenant no runner can execute."""
+        async with self._database.acquire() as connection:
+            versions = await catalogue.versions(connection, alive=ALIVE)
+            unfinished = await runs.unfinished_by_queue(connection, tenant)
+        alive = _alive(versions)
+        return FlowList(
+            flows=[
+                FlowView(
+                    name=row["name"],
+                    version=row["version"],
+                    description=row["description"],
+                    input_schema=msgspec.json.decode(row["input_schema"]),
+                    output_schema=msgspec.json.decode(row["output_schema"]),
+                    examples=msgspec.json.decode(row["examples"]),
+                    alive=row["alive"],
+                    unfinished=unfinished.get(f"{row['name']}@{row['version']}", 0),
+                )
+                for row in versions
+            ],
+            stranded=[
+                _stranded(profile, count) for profile, count in sorted(unfinished.items()) if _is_lost(profile, alive)
+            ],
+        )
+
+    async def submission(self, name: str, request: FlowRequest) -> JobSubmission:
+        """Return a run as a job, after its input was checked. Raises NotFound and InvalidInput."""
+        async with self._database.acquire() as connection:
+            flow = await catalogue.version_of(connection, name, request.version, alive=ALIVE)
+        if flow is None:
+            version = f" version {request.version}" if request.version is not None else ""
+            raise NotFound(f"there is no flow {name}{version}; GET /api/v1/flows lists those that runners have")
+        given = bytes(request.input)
+        try:
+            value = msgspec.json.decode(given)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise InvalidInput.of("input", f"cannot be read: {error}") from None
+        self._checker(flow).check(value, prefix="input", json=given)
+        priority = flow["priority"] if request.priority is None else request.priority
+        return JobSubmission(
+            task_type=FLOW,
+            model_profile=f"{flow['name']}@{flow['version']}",
+            owner_service=request.owner_service,
+            owner_ref=request.owner_ref,
+            user_id=request.user_id,
+            input=request.input,
+            priority=priority or 0,
+            run_at=request.run_at,
+            ttl_seconds=request.ttl_seconds,
+            idempotency_key=request.idempotency_key,
+            concurrency_key=request.concurrency_key,
+            tags=request.tags,
+        )
+
+    def _checker(self, flow: asyncpg.Record) -> Checker:
+        key, schema = (flow["name"], flow["version"]), bytes(flow["input_schema"])
+        known = self._checkers.get(key)
+        if known is None or known[0] != schema:
+            if len(self._checkers) >= _MAX_CHECKERS:
+                self._checkers.clear()
+            known = self._checkers[key] = (schema, Checker(msgspec.json.decode(schema)))
+        return known[1]
+
+    # Runs
+
+    async def list(
+        self, tenant: TenantId, where: JobFilter, *, held: bool, stranded: bool, limit: int, cursor: str | None
+    ) -> RunPage:
+        """Return a page of runs. ``held`` and ``stranded`` select among those that have not ended."""
+        if not held and not stranded:
+            page = await self._jobs.of(tenant).list(replace(where, task_type=FLOW), limit=limit, cursor=cursor)
+            return RunPage(runs=page.jobs, next_cursor=page.next_cursor)
+        below = _MAX_UUID if cursor is None else _uuid(cursor)
+        async with self._database.acquire() as connection:
+            profiles = None if where.model_profile is None else [where.model_profile]
+            if stranded:
+                alive = {
+                    f"{r['name']}@{r['version']}"
+                    for r in await catalogue.versions(connection, alive=ALIVE)
+                    if r["alive"]
+                }
+                lost = [one for one in await runs.unfinished_by_queue(connection, tenant) if _is_lost(one, alive)]
+                profiles = [one for one in lost if profiles is None or one in profiles]
+            found = await runs.open_runs(connection, tenant, profiles=profiles, held=held, below=below, limit=limit)
+            jobs = await reading.matching(connection, tenant, found, replace(where, task_type=FLOW))
+        return RunPage(runs=jobs, next_cursor=str(found[-1]) if len(found) == limit else None)
+
+    async def run(self, tenant: TenantId, run_id: UUID) -> Job:
+        """Return the job of a run; raises NotFound for any other job, too."""
+        job = await self._jobs.of(tenant).get(run_id)
+        if job.task_type != FLOW:
+            raise NotFound(f"there is no run {run_id}")
+        return job
+
+    async def tree(self, tenant: TenantId, run_id: UUID, *, from_no: int, limit: int) -> RunTree:
+        """Return a run with a page of its steps; raises NotFound."""
+        job = await self.run(tenant, run_id)
+        async with self._database.acquire() as connection:
+            details = await runs.details(connection, tenant, run_id)
+            steps, next_step = await page_of_steps(connection, tenant, job, from_no=from_no, limit=limit)
+        held = None if details is None or details["held"] is None else msgspec.json.decode(details["held"], type=Held)
+        return RunTree(
+            run=_summary(job),
+            input=job.input,
+            result=job.result,
+            difference=None
+            if held is None
+            else Difference(reason=held.reason, message=held.message, no=held.no, stored=held.stored, found=held.found),
+            turns=None if details is None else details["turns"],
+            steps=steps,
+            next_step=next_step,
+        )
+
+    async def signal(self, tenant: TenantId, run_id: UUID, name: str, value: Raw, *, key: str | None) -> SignalReply:
+        """Bring a signal to a run, once for each idempotency key. Raises NotFound, and WrongState when it has ended."""
+        async with self._database.acquire() as connection:
+            told = await store.signal(connection, tenant, run_id, name, value, key=key)
+        announce_mail(self._jobs.wakeups, tenant, told.mailed)
+        if told.id is None:
+            job = await self.run(tenant, run_id)
+            raise WrongState(f"run {run_id} is {job.status}; only runs that have not ended take signals")
+        return SignalReply(id=told.id, repeated=told.repeated)
+
+    async def cancel(self, tenant: TenantId, run_id: UUID, *, force: bool) -> Job:
+        """Request that a run stop or, with ``force``, end it at once without its code. Raises NotFound, WrongState."""
+        job = await self.run(tenant, run_id)
+        if not force:
+            return await self._jobs.of(tenant).cancel(run_id)
+        for _ in range(_TRIES):  # a claim or a turn may move the run meanwhile
+            if job.status.finished:
+                break
+            async with self._database.acquire() as connection, connection.transaction():
+                mailed = await runs.end_open(connection, tenant, run_id)
+            if mailed is not None:
+                announce(self._jobs.wakeups, finished=[run_id], cancelled=True)
+                announce_mail(self._jobs.wakeups, tenant, mailed)
+            job = await self.run(tenant, run_id)
+        if job.status is not Status.CANCELLED:
+            raise WrongState(f"run {run_id} is {job.status}; only runs that have not ended can be cancelled")
+        return job
+
+    async def release(self, tenant: TenantId, run_id: UUID) -> Job:
+        """Let a held run go on. Raises NotFound and WrongState."""
+        await self.run(tenant, run_id)
+        async with self._database.acquire() as connection:
+            mailed = await store.release(connection, tenant, [run_id])
+        announce_mail(self._jobs.wakeups, tenant, mailed)
+        job = await self.run(tenant, run_id)
+        if not mailed.runs:
+            raise WrongState(f"run {run_id} is {job.status} and not held")
+        return job
+
+
+_TRIES: Final = 20
+
+
+def _summary(job: Job) -> JobSummary:
+    return JobSummary(**{name: getattr(job, name) for name in JobSummary.__struct_fields__})
+
+
+def _alive(versions: Sequence[asyncpg.Record]) -> set[str]:
+    return {f"{row['name']}@{row['version']}" for row in versions if row["alive"]}
+
+
+def _is_lost(profile: str, alive: set[str]) -> bool:
+    return "@" in profile and profile not in alive
+
+
+def _stranded(profile: str, count: int) -> Stranded:
+    name, _, version = profile.rpartition("@")
+    return Stranded(name=name, version=version, unfinished=count)
+
+
+def _uuid(text: str) -> UUID:
+    try:
+        return UUID(text)
+    except ValueError:
+        raise InvalidInput.of("cursor", "must be the next_cursor of an earlier page") from None

@@ -1,0 +1,86 @@
+"""Runs for people: the typed functions of ``runs.sql``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import asyncpg
+
+from penstock.jobs.sql.store import Connection, Mailed
+from penstock.postgres import queries
+from penstock.tenants.principal import TenantId
+
+_sql = queries.load(__file__, "runs.sql")
+
+
+async def open_runs(
+    connection: Connection,
+    tenant: TenantId,
+    *,
+    profiles: Sequence[str] | None,
+    held: bool,
+    below: UUID,
+    limit: int,
+) -> list[UUID]:
+    """Return runs that have not ended, newest first: of these queues (None: of any), or only those that are held."""
+    rows = await _sql.open_runs.rows(
+        connection,
+        tenant_id=tenant,
+        profiles=None if profiles is None else list(profiles),
+        held=held,
+        below=below,
+        limit=limit,
+    )
+    return [row["run_id"] for row in rows]
+
+
+async def unfinished_by_queue(connection: Connection, tenant: TenantId) -> dict[str, int]:
+    """Return how many runs of each flow (``name@version``) have not ended, from the counters."""
+    rows = await _sql.unfinished_by_queue.rows(connection, tenant_id=tenant)
+    return {row["model_profile"]: row["runs"] for row in rows}
+
+
+async def details(connection: Connection, tenant: TenantId, run_id: UUID) -> asyncpg.Record | None:
+    """Return what is stored of a run beside its job; None if it has ended."""
+    return await _sql.details.row(connection, tenant_id=tenant, run_id=run_id)
+
+
+async def tree_steps(
+    connection: Connection, tenant: TenantId, run_id: UUID, *, from_no: int, limit: int
+) -> list[asyncpg.Record]:
+    """Return steps of a run in order."""
+    rows: list[asyncpg.Record] = await _sql.tree_steps.rows(
+        connection, tenant_id=tenant, run_id=run_id, from_no=from_no, limit=limit
+    )
+    return rows
+
+
+async def tree_ends(
+    connection: Connection, tenant: TenantId, run_id: UUID, *, low: int, high: int
+) -> dict[int, asyncpg.Record]:
+    """Return how steps of a run, from ``low`` to ``high``, have ended."""
+    rows = await _sql.tree_ends.rows(connection, tenant_id=tenant, run_id=run_id, low=low, high=high)
+    return {row["no"]: row for row in rows}
+
+
+async def tree_jobs(connection: Connection, tenant: TenantId, job_ids: Sequence[UUID]) -> dict[UUID, asyncpg.Record]:
+    """Return the states of child jobs."""
+    rows = await _sql.tree_jobs.rows(connection, tenant_id=tenant, job_ids=list(job_ids))
+    return {row["id"]: row for row in rows}
+
+
+async def map_counts(connection: Connection, tenant: TenantId, run_ids: Sequence[UUID]) -> dict[UUID, asyncpg.Record]:
+    """Return how many items of maps that have not ended wait, run, and have ended."""
+    rows = await _sql.map_counts.rows(connection, tenant_id=tenant, run_ids=list(run_ids))
+    return {row["run_id"]: row for row in rows}
+
+
+async def end_open(connection: Connection, tenant: TenantId, run_id: UUID) -> Mailed | None:
+    """End a run at once, without its code, in the current transaction.
+
+    Returns the parent that got mail; None if nothing was changed, because the run moved meanwhile.
+    """
+    await _sql.lock_home.run(connection, tenant_id=tenant, run_id=run_id)
+    rows = await _sql.end_open.rows(connection, tenant_id=tenant, run_id=run_id)
+    return Mailed.of(rows) if rows else None

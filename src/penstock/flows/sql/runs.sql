@@ -1,0 +1,109 @@
+-- Runs for people: lists, the tree of a run, and what operators do. Loaded by penstock.flows.sql.runs.
+-- The rules at the head of penstock/jobs/sql/queries.sql hold here too.
+
+
+-- name: open_runs(tenant_id, profiles, held, below, limit)
+-- Runs that have not ended, newest first: of these queues (null: of any), or only those that are held. Index: primary key of
+-- flow_gate, or flow_gate_held.
+SELECT g.run_id FROM flow_gate g
+JOIN lane n ON n.tenant_id = :tenant_id AND n.id = g.lane_id
+WHERE g.tenant_id = :tenant_id AND g.run_id < :below::uuid AND NOT g.is_map AND (NOT :held::bool OR g.hold IS NOT NULL)
+  AND (:profiles::text[] IS NULL OR n.model_profile = ANY (:profiles::text[]))
+ORDER BY g.run_id DESC LIMIT :limit::int;
+
+
+-- name: unfinished_by_queue(tenant_id)
+-- How many runs of each flow have not ended, from the counters.
+SELECT s.model_profile, sum(c.pending + c.running + c.waiting)::bigint AS runs
+FROM (
+    SELECT series_id, pending, running, waiting FROM stat WHERE tenant_id = :tenant_id
+    UNION ALL
+    SELECT series_id, pending, running, waiting FROM stat_delta WHERE tenant_id = :tenant_id
+) c
+JOIN series s ON s.tenant_id = :tenant_id AND s.id = c.series_id
+WHERE s.task_type = 'flow' GROUP BY s.model_profile HAVING sum(c.pending + c.running + c.waiting) > 0;
+
+
+-- name: details(tenant_id, run_id)
+-- What is stored of a run beside its job: why it is held, and how far it has come. Index: primary keys.
+SELECT g.hold, g.held, g.turns, g.arrived, g.seen, g.need, g.parked_at IS NOT NULL AS parked
+FROM flow_gate g WHERE g.tenant_id = :tenant_id AND g.run_id = :run_id;
+
+
+-- name: tree_steps(tenant_id, run_id, from_no, limit)
+-- Steps of a run in order. Index: primary key of flow_step.
+SELECT no, key, kind, name, target, job_id, due, at FROM flow_step
+WHERE tenant_id = :tenant_id AND run_id = :run_id AND no >= :from_no::int ORDER BY no LIMIT :limit::int;
+
+
+-- name: tree_ends(tenant_id, run_id, low, high)
+-- How steps of a run have ended. Index: primary key of flow_mail, all mail of the run.
+SELECT no, kind, status, category, message, at FROM flow_mail
+WHERE tenant_id = :tenant_id AND run_id = :run_id AND no >= :low::int AND no <= :high::int ORDER BY id;
+
+
+-- name: tree_jobs(tenant_id, job_ids)
+-- The states of child jobs. Index: primary keys.
+SELECT v.id, v.status, v.attempt, v.started_at, v.finished_at, v.progress, v.hold, v.error_category, v.error_message
+FROM unnest(:job_ids::uuid[]) AS w(id)
+CROSS JOIN LATERAL (SELECT * FROM jobs WHERE tenant_id = :tenant_id AND id = w.id OFFSET 0) v;
+
+
+-- name: map_counts(tenant_id, run_ids)
+-- The items of maps that have not ended: how many wait, run, and have ended. Index: primary key of flow_block.
+SELECT w.run_id, b.* FROM unnest(:run_ids::uuid[]) AS w(run_id)
+CROSS JOIN LATERAL (
+    SELECT sum(items)::int AS items, coalesce(sum(items) FILTER (WHERE unfinished IS NULL), 0)::int AS waiting,
+           coalesce(sum(unfinished), 0)::int AS running, sum(failed)::int AS failed
+    FROM flow_block WHERE tenant_id = :tenant_id AND run_id = w.run_id HAVING count(*) > 0 OFFSET 0
+) b;
+
+
+-- name: lock_home(tenant_id, run_id)
+-- Locks the row that holds the state of a job which has not ended. Index: the tables' keys by job id.
+WITH r AS MATERIALIZED (SELECT 1 FROM ready WHERE tenant_id = :tenant_id AND job_id = :run_id FOR UPDATE),
+l AS MATERIALIZED (SELECT 1 FROM later WHERE tenant_id = :tenant_id AND job_id = :run_id FOR UPDATE),
+e AS MATERIALIZED (SELECT 1 FROM lease WHERE tenant_id = :tenant_id AND job_id = :run_id FOR UPDATE)
+SELECT (SELECT count(*) FROM r) + (SELECT count(*) FROM l) + (SELECT count(*) FROM e);
+
+
+-- name: end_open(tenant_id, run_id)
+-- Ends a run at once, without its code: its children are cancelled, and its parent gets mail. Returns nothing if it has ended.
+-- Locks: gates in the order of their ids; the caller's transaction has the lock of the row of ready, later or lease.
+WITH held AS MATERIALIZED (
+    SELECT g.run_id, g.series_id, g.attempt, g.enqueued_at, g.started_at, g.parked_at, g.parent_id, g.step_no, g.progress
+    FROM flow_gate g WHERE g.tenant_id = :tenant_id AND g.run_id = :run_id FOR UPDATE
+), from_ready AS (
+    DELETE FROM ready WHERE tenant_id = :tenant_id AND job_id = :run_id RETURNING attempt
+), from_later AS (
+    DELETE FROM later WHERE tenant_id = :tenant_id AND job_id = :run_id RETURNING attempt
+), from_lease AS (
+    DELETE FROM lease WHERE tenant_id = :tenant_id AND job_id = :run_id RETURNING attempt, epoch, worker_id
+), home AS MATERIALIZED (
+    SELECT 'pending' AS state, attempt, NULL::bigint AS epoch, NULL::text AS worker_id FROM from_ready
+    UNION ALL SELECT 'pending', attempt, NULL, NULL FROM from_later
+    UNION ALL SELECT 'running', attempt, epoch, worker_id FROM from_lease
+    UNION ALL SELECT 'waiting', attempt, NULL, NULL FROM held WHERE parked_at IS NOT NULL
+), ended AS MATERIALIZED (
+    SELECT h.*, m.state, m.attempt AS attempts, m.epoch, m.worker_id FROM held h CROSS JOIN (SELECT * FROM home LIMIT 1) m
+), kept AS (
+    INSERT INTO done (tenant_id, job_id, series_id, attempt, epoch, enqueued_at, started_at, finished_at, cancel_requested_at,
+                      status, worker_id, progress)
+    SELECT :tenant_id, run_id, series_id, attempts, epoch, enqueued_at, started_at, clock(), clock(), 'cancelled', worker_id,
+           progress
+    FROM ended
+), counted AS (
+    INSERT INTO stat_delta (tenant_id, series_id, pending, running, waiting, cancelled)
+    SELECT :tenant_id, series_id, -(state = 'pending')::int, -(state = 'running')::int, -(state = 'waiting')::int, 1 FROM ended
+), recorded AS (
+    INSERT INTO event (tenant_id, at, kind, job_ids, series_ids, attempts)
+    SELECT :tenant_id, clock(), 'job.cancelled', ARRAY[run_id], ARRAY[series_id], ARRAY[attempts] FROM ended
+), mailed AS MATERIALIZED (
+    SELECT d.* FROM (
+        SELECT array_agg(run_id) AS run_ids,
+               array_agg(ROW(parent_id, 'ended', step_no, '', 'cancelled', run_id, NULL, 'cancelled', 'ended by force',
+                             NULL)::flow_letter) FILTER (WHERE parent_id IS NOT NULL) AS letters
+        FROM ended HAVING count(*) > 0
+    ) e CROSS JOIN LATERAL flow_ended(:tenant_id, e.run_ids, e.letters) d
+)
+SELECT e.run_id, (SELECT array_agg(run_id) FROM mailed) AS mailed, (SELECT array_agg(woken) FROM mailed) AS woken FROM ended e;

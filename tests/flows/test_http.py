@@ -1,0 +1,165 @@
+"""Flows over HTTP: start runs, read their trees, signal, cancel and release them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock.jobs.service import JobService
+from penstock.postgres.pool import Database
+from tests.support.flow_runners import Running, running
+from tests.support.gateways import HttpCaller, running_gateway
+from tests.support.waiting import until
+
+FLOWS = '''
+from penstock.flows import flow, run
+
+@flow(name="greeting", version="1")
+async def greeting(name: str, times: int = 1) -> list[str]:
+    """Greets several times."""
+    return [await run.call("echo", f"hello {name}") for _ in range(times)]
+
+@flow(name="greeting", version="2")
+async def greeting_again(name: str) -> str:
+    return await run.side_effect(lambda: f"hi {name}")
+
+@flow(name="approval", version="1")
+async def approval() -> dict:
+    answer = await run.wait_signal("answer")
+    return {"answer": answer}
+
+@flow(name="fails", version="1")
+async def fails() -> None:
+    await run.call("echo", {"fail": True})
+'''
+
+
+@pytest.fixture(scope="module")
+async def gateway(module_database_url: str) -> AsyncIterator[HttpCaller]:
+    async with running_gateway(module_database_url) as caller:
+        yield caller
+
+
+@pytest.fixture
+async def runner(
+    gateway: HttpCaller, service: JobService, database: Database, tmp_path: Path
+) -> AsyncIterator[Running]:
+    (tmp_path / "flows.py").write_text(FLOWS)
+    async with running(service, database, tmp_path, linger=0.1) as running_now:
+        await until(lambda: published(gateway), "the flows are published")
+        yield running_now
+
+
+async def published(gateway: HttpCaller) -> bool:
+    return any(flow["alive"] for flow in (await gateway.get("/flows")).json["flows"])
+
+
+async def waiting(gateway: HttpCaller, run_id: str) -> None:
+    async def waits() -> bool:
+        return bool((await gateway.get(f"/flows/runs/{run_id}")).json["run"]["status"] == "waiting")
+
+    await until(waits, "the run waits")
+
+
+async def start(gateway: HttpCaller, name: str, value: Any = None, **fields: Any) -> Any:
+    reply = await gateway.post(f"/flows/{name}", {"input": value or {}} | fields, Prefer="wait=30")
+    assert reply.status == 201, reply.body
+    return reply.json
+
+
+async def test_a_run_gives_its_result(gateway: HttpCaller, runner: Running) -> None:
+    run = await start(gateway, "greeting", {"name": "Ada", "times": 2}, version="1")
+    assert run["status"] == "completed"
+    assert run["result"] == ["hello Ada", "hello Ada"]
+
+    tree = (await gateway.get(f"/flows/runs/{run['id']}?limit=1")).json
+    (step,) = tree["steps"]
+    assert (step["key"], step["kind"], step["status"], step["attempt"]) == ("echo#1", "call", "completed", 1)
+    assert step["finished_at"] >= step["started_at"] >= step["issued_at"]
+    assert tree["next_step"] == 1
+    rest = (await gateway.get(f"/flows/runs/{run['id']}?from=1")).json
+    assert [step["no"] for step in rest["steps"]] == [1]
+    assert rest["next_step"] is None
+
+
+async def test_flows_are_listed_with_their_schemas(gateway: HttpCaller, runner: Running) -> None:
+    found = (await gateway.get("/flows")).json
+    (one,) = [flow for flow in found["flows"] if (flow["name"], flow["version"]) == ("greeting", "1")]
+    assert one["description"] == "Greets several times."
+    assert one["input_schema"]["required"] == ["name"]
+    assert found["stranded"] == []
+
+
+async def test_a_wrong_input_is_refused_by_the_flow_s_schema(gateway: HttpCaller, runner: Running) -> None:
+    reply = await gateway.post("/flows/greeting", {"input": {"name": 1}, "version": "1"})
+    assert reply.status == 422
+    assert reply.fields == ["input.name"]
+
+
+@pytest.mark.parametrize("name", ["nothing", "%00", "a b"])
+async def test_an_unknown_flow_is_not_found(gateway: HttpCaller, runner: Running, name: str) -> None:
+    reply = await gateway.post(f"/flows/{name}", {"input": {}})
+    assert reply.status in {400, 404}
+
+
+async def test_an_idempotent_request_starts_one_run(gateway: HttpCaller, runner: Running) -> None:
+    first = await gateway.post("/flows/greeting", {"input": {"name": "Ada"}}, Idempotency_Key="once")
+    second = await gateway.post("/flows/greeting", {"input": {"name": "Ada"}}, Idempotency_Key="once")
+    assert (first.status, second.status) == (201, 200)
+    assert first.json["id"] == second.json["id"]
+    assert first.headers["location"] == f"/api/v1/flows/runs/{first.json['id']}"
+
+
+async def test_a_signal_comes_once_for_its_key_and_not_after_the_end(gateway: HttpCaller, runner: Running) -> None:
+    run_id = (await gateway.post("/flows/approval", {"input": {}})).json["id"]
+    await waiting(gateway, run_id)
+    path = f"/flows/runs/{run_id}/signal/answer"
+
+    first = await gateway.post(path, {"yes": True}, Idempotency_Key="a")
+    assert (first.status, first.json) == (200, {"id": 1, "repeated": False})
+    ended = await gateway.get(f"/jobs/{run_id}?wait=30")
+    assert ended.json["result"] == {"answer": {"yes": True}}
+    late = await gateway.post(path, {"yes": False})
+    assert late.outcome == (409, "wrong_state")
+    assert (await gateway.post(path, {"yes": True}, Idempotency_Key="a")).json == {"id": 1, "repeated": True}
+
+
+async def test_a_waiting_run_is_cancelled(gateway: HttpCaller, runner: Running) -> None:
+    run_id = (await gateway.post("/flows/approval", {"input": {}})).json["id"]
+    await waiting(gateway, run_id)
+    assert (await gateway.post(f"/flows/runs/{run_id}/cancel")).json["cancel_requested_at"] is not None
+    assert (await gateway.get(f"/jobs/{run_id}?wait=30")).json["status"] == "cancelled"
+
+
+async def test_a_run_is_ended_by_force_in_every_state(gateway: HttpCaller) -> None:
+    fields = {"owner_service": "t", "task_type": "flow", "model_profile": "gone@1"}
+    run_id = (await gateway.post("/jobs", fields)).json["id"]
+    assert (await gateway.get("/flows")).json["stranded"] == [{"name": "gone", "version": "1", "unfinished": 1}]
+    listed = (await gateway.get("/flows/runs?stranded=true")).json["runs"]
+    assert [run["id"] for run in listed] == [run_id]
+
+    reply = await gateway.post(f"/flows/runs/{run_id}/cancel?force=true")
+
+    assert (reply.status, reply.json["status"]) == (200, "cancelled")
+    assert (await gateway.get("/flows")).json["stranded"] == []
+
+
+async def test_runs_are_listed_by_flow_and_state(gateway: HttpCaller, runner: Running) -> None:
+    run = await start(gateway, "fails")
+    assert run["status"] == "failed"
+    found = (await gateway.get("/flows/runs?flow=fails@1&status=failed")).json["runs"]
+    assert run["id"] in [one["id"] for one in found]
+    assert (await gateway.get("/flows/runs?flow=fails@1&status=completed")).json["runs"] == []
+    (step,) = (await gateway.get(f"/flows/runs/{run['id']}")).json["steps"]
+    assert (step["status"], step["error"]["category"]) == ("failed", "bad_input")
+
+
+async def test_no_other_worker_claims_runs(gateway: HttpCaller) -> None:
+    fields = {"owner_service": "t", "task_type": "flow", "model_profile": "other@1"}
+    await gateway.post("/jobs", fields)
+    assert (await gateway.post("/jobs/claim", {"worker_id": "w", "limit": 10})).json["jobs"] == []
+    reply = await gateway.post("/jobs/claim", {"worker_id": "w", "task_types": ["flow"]})
+    assert (reply.status, reply.fields) == (422, ["task_types"])

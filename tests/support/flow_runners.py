@@ -1,0 +1,81 @@
+"""A worker with a flow runner, in the test's process. The code of the flows runs in its own process, as always."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from penstock.failures import Category
+from penstock.flows.process.flow_process import FlowProcess
+from penstock.flows.process.program import Limits
+from penstock.flows.runner.executor import RunLimits
+from penstock.flows.runner.runner import FlowRunner
+from penstock.jobs.service import JobService
+from penstock.jobs.work import ClaimedJob
+from penstock.postgres.pool import Database
+from penstock.work.context import JobContext
+from penstock.work.executor import ExecutionError
+from penstock.work.executors import Executors
+from penstock.workers.worker import Worker
+
+
+class Running:
+    """A worker with a flow runner and one executor of ordinary jobs, in this process."""
+
+    def __init__(self, runner: FlowRunner, worker: Worker, calls: list[Any]) -> None:
+        self.runner = runner
+        self.worker = worker
+        self.calls = calls  # the inputs of the ordinary jobs, as they began
+
+
+@asynccontextmanager
+async def running(
+    service: JobService,
+    database: Database,
+    folder: Path,
+    *,
+    linger: float = 0.3,
+    limits: Limits | None = None,
+    jobs: bool = True,
+    resident: int = 100,
+) -> AsyncIterator[Running]:
+    process = FlowProcess(folder, ours=os.environ, private=frozenset({"DATABASE_URL"}), limits=limits)
+    runner = FlowRunner(
+        database,
+        service.wakeups,
+        process,
+        limits=RunLimits(linger=timedelta(seconds=linger)),
+        max_resident=resident,
+    )
+    executors = Executors()
+    calls: list[Any] = []
+
+    async def echo(job: ClaimedJob, _context: JobContext) -> object:
+        given = msgspec.json.decode(job.input)
+        calls.append(given)
+        if isinstance(given, dict) and given.get("fail"):
+            raise ExecutionError(Category.BAD_INPUT, "it is to fail")
+        return given
+
+    if jobs:
+        executors.add(echo, task_types=["predict"], model_profiles=["echo"])
+    worker = Worker(
+        service, worker_id="w", executors=executors, limit=8, lease=timedelta(seconds=30), grace=timedelta(0)
+    )
+    await runner.start()
+    tasks = [asyncio.create_task(runner.follow(executors)), asyncio.create_task(worker.run())]
+    try:
+        yield Running(runner, worker, calls)
+    finally:
+        await worker.stop()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await runner.stop()
