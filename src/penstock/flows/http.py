@@ -24,7 +24,7 @@ from penstock.jobs.filters import JobFilter
 from penstock.jobs.http import examples as job_examples
 from penstock.jobs.http.allowed import may_use, reads
 from penstock.jobs.http.submitting import IDEMPOTENCY_KEY, PREFER, SubmitRoutes
-from penstock.jobs.job import Job
+from penstock.jobs.job import Job, JobSummary
 from penstock.jobs.states import Status
 from penstock.tenants import scopes
 from penstock.web.reading import BODY_ERRORS
@@ -52,6 +52,28 @@ _FLOWS: Final[dict[str, Any]] = {
         }
     ],
     "stranded": [],
+}
+
+_TREE: Final[dict[str, Any]] = {
+    "run": {name: value for name, value in _RUN.items() if name in JobSummary.__struct_fields__},
+    "input": {"name": "Ada"},
+    "result": None,
+    "difference": None,
+    "turns": 1,
+    "steps": [
+        {
+            "no": 0,
+            "key": "greeter#1",
+            "kind": "call",
+            "name": "greeter",
+            "status": "running",
+            "job_id": "0194b7a0-0000-7000-8000-000000000001",
+            "issued_at": "2026-01-30T09:00:01.000000Z",
+            "started_at": "2026-01-30T09:00:01.500000Z",
+            "attempt": 1,
+        }
+    ],
+    "next_step": None,
 }
 
 
@@ -177,7 +199,7 @@ class FlowRoutes:
             Parameter(name="from", type=int, description="the number of the first step of the page"),
             Parameter(name="limit", type=int, description="the most steps of a page, up to 1000"),
         ),
-        responses={200: ResponseSpec(description="The run", type=RunTree)},
+        responses={200: ResponseSpec(description="The run", type=RunTree, example=_TREE)},
         errors=(InvalidInput, NotFound, DatabaseUnavailable),
     )
     async def get(self, request: Request) -> Response:
